@@ -1,0 +1,191 @@
+package valetkey_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+)
+
+var (
+	yes     = answer(&valetkey.Token{Subject: "alice"}, nil)
+	no      = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has expired"})
+	notMine = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "another issuer", Err: valetkey.ErrNotMine})
+	failure = answer(nil, errors.New("the issuer is out of reach"))
+	nothing = answer(nil, nil)
+)
+
+func answer(t *valetkey.Token, err error) valetkey.Verifier {
+	return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return t, err })
+}
+
+// kind tells the three outcomes apart that a guard tells apart.
+func kind(t *valetkey.Token, err error) string {
+	var refusal *valetkey.Error
+	switch {
+	case errors.As(err, &refusal):
+		return "refused: " + refusal.Description
+	case err != nil:
+		return "failure"
+	case t == nil:
+		return "nil, nil"
+	default:
+		return "accepted"
+	}
+}
+
+func TestFirst(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		verifiers []valetkey.Verifier
+		want      string
+	}{
+		{"of nothing refuses", nil, "refused: no trusted issuer vouches for the token"},
+		{"a no ends the question", []valetkey.Verifier{no, yes}, "refused: the token has expired"},
+		{"a failure ends the question", []valetkey.Verifier{failure, yes}, "failure"},
+		{"no answer is a failure", []valetkey.Verifier{nothing, yes}, "failure"},
+		{"a nil verifier is a failure", []valetkey.Verifier{nil, yes}, "failure"},
+		{"nobody's token is refused", []valetkey.Verifier{notMine, notMine}, "refused: no trusted issuer vouches for the token"},
+		{"the only one's reason is told", []valetkey.Verifier{notMine}, "refused: another issuer"},
+		{"not mine passes the question on", []valetkey.Verifier{notMine, yes, failure}, "accepted"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.want, kind(valetkey.First(c.verifiers...).Verify(t.Context(), "x")))
+		})
+	}
+	t.Run("nobody's token is not mine either", func(t *testing.T) {
+		_, err := valetkey.First(notMine, notMine).Verify(t.Context(), "x")
+		require.ErrorIs(t, err, valetkey.ErrNotMine)
+	})
+	t.Run("the caller's slice is not kept", func(t *testing.T) {
+		vs := []valetkey.Verifier{yes}
+		v := valetkey.First(vs...)
+		vs[0] = no
+		assert.Equal(t, "accepted", kind(v.Verify(t.Context(), "x")))
+	})
+}
+
+type holds bool
+
+func (h *holds) Holds() bool { return bool(*h) }
+
+func TestConfirm(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		v, by valetkey.Verifier
+		want  string
+	}{
+		{"the second's no counts", yes, no, "refused: the token has expired"},
+		{"the second's failure counts", yes, failure, "failure"},
+		{"the second's silence is a failure", yes, nothing, "failure"},
+		{"the first's no counts", no, yes, "refused: the token has expired"},
+		{"a nil second is a failure", yes, nil, "failure"},
+		{"both accept", yes, yes, "accepted"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.want, kind(valetkey.Confirm(c.v, c.by).Verify(t.Context(), "x")))
+		})
+	}
+
+	t.Run("the token is the first's, relied on for as long as both may be", func(t *testing.T) {
+		now := time.Now()
+		a, b := holds(true), holds(true)
+		first := &valetkey.Token{Subject: "alice", Reuse: valetkey.Reuse{Until: now.Add(time.Hour), While: &a}}
+		second := &valetkey.Token{Subject: "mallory", Reuse: valetkey.Reuse{Until: now.Add(time.Minute), While: &b}}
+		got, err := valetkey.Confirm(answer(first, nil), answer(second, nil)).Verify(t.Context(), "x")
+		require.NoError(t, err)
+		assert.Equal(t, "alice", got.Subject)
+		assert.Equal(t, now.Add(time.Minute), got.Reuse.Until)
+		assert.True(t, got.Reuse.While.Holds())
+		b = false
+		assert.False(t, got.Reuse.While.Holds())
+		a, b = false, true
+		assert.False(t, got.Reuse.While.Holds())
+		assert.Equal(t, now.Add(time.Hour), first.Reuse.Until, "the first's own token is left alone")
+	})
+	t.Run("a second that may not be relied on at all", func(t *testing.T) {
+		first := &valetkey.Token{Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}
+		got, err := valetkey.Confirm(answer(first, nil), yes).Verify(t.Context(), "x")
+		require.NoError(t, err)
+		assert.True(t, got.Reuse.Until.IsZero())
+	})
+}
+
+func TestError(t *testing.T) {
+	cause := errors.New("kid unknown")
+	for _, c := range []struct {
+		name   string
+		err    *valetkey.Error
+		status int
+		text   string
+	}{
+		{"no credentials", &valetkey.Error{}, 401, "no credentials"},
+		{"malformed", &valetkey.Error{Code: valetkey.InvalidRequest, Description: "two tokens"}, 400, "invalid_request: two tokens"},
+		{"bad token", &valetkey.Error{Code: valetkey.InvalidToken, Description: "bad", Err: cause}, 401, "invalid_token: bad: kid unknown"},
+		{"too little", &valetkey.Error{Code: valetkey.InsufficientScope}, 403, "insufficient_scope"},
+		{"a code of someone else's never becomes a success", &valetkey.Error{Code: "use_dpop_nonce"}, 401, "use_dpop_nonce"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.status, c.err.Status())
+			assert.Equal(t, c.text, c.err.Error())
+		})
+	}
+	assert.ErrorIs(t, &valetkey.Error{Err: cause}, cause)
+	assert.ErrorIs(t, &valetkey.Unavailable{Err: cause}, cause)
+	assert.ErrorContains(t, &valetkey.Unavailable{Err: cause}, "kid unknown")
+}
+
+func TestContext(t *testing.T) {
+	assert.Nil(t, valetkey.FromContext(t.Context()))
+
+	shared := &valetkey.Token{
+		Subject: "alice", Audience: []string{"a"}, Scopes: valetkey.NewScopes("x"), Raw: json.RawMessage(`{"sub":"alice"}`),
+		Binding: valetkey.Binding{Unknown: []string{"m"}},
+	}
+	ctx := valetkey.NewContext(t.Context(), shared)
+	mine := valetkey.FromContext(ctx)
+	require.Equal(t, shared, mine)
+	mine.Subject, mine.Audience[0], mine.Scopes[0], mine.Raw[0], mine.Binding.Unknown[0] = "mallory", "b", "admin", '[', "n"
+	assert.Equal(t, "alice", valetkey.FromContext(ctx).Subject)
+	assert.Equal(t, []string{"a"}, valetkey.FromContext(ctx).Audience)
+	assert.Equal(t, valetkey.Scopes{"x"}, valetkey.FromContext(ctx).Scopes)
+	assert.Equal(t, `{"sub":"alice"}`, string(valetkey.FromContext(ctx).Raw))
+	assert.Equal(t, []string{"m"}, valetkey.FromContext(ctx).Binding.Unknown)
+}
+
+func TestToken(t *testing.T) {
+	t.Run("scopes are sorted, each once, none empty", func(t *testing.T) {
+		list := []string{"b", "", "a", "b"}
+		s := valetkey.NewScopes(list...)
+		assert.Equal(t, valetkey.Scopes{"a", "b"}, s)
+		assert.Equal(t, []string{"b", "", "a", "b"}, list)
+		assert.Equal(t, "a b", s.String())
+		assert.True(t, s.Has("b"))
+		assert.False(t, s.Has("B"))
+		assert.False(t, s.Has(""))
+		assert.False(t, valetkey.Scopes(nil).Has("a"))
+	})
+	t.Run("claims decode", func(t *testing.T) {
+		var v struct{ Tenant string }
+		require.NoError(t, (&valetkey.Token{Raw: json.RawMessage(`{"tenant":"t1"}`)}).Claims(&v))
+		assert.Equal(t, "t1", v.Tenant)
+		require.Error(t, (&valetkey.Token{}).Claims(&v))
+	})
+	t.Run("AT-23 clients and resource owners are told apart", func(t *testing.T) {
+		assert.True(t, (&valetkey.Token{Subject: "c", ClientID: "c"}).ByClient())
+		assert.True(t, (&valetkey.Token{ClientID: "c"}).ByClient())
+		assert.False(t, (&valetkey.Token{Subject: "alice", ClientID: "c"}).ByClient())
+	})
+	t.Run("any confirmation binds", func(t *testing.T) {
+		assert.True(t, valetkey.Binding{}.IsZero())
+		for _, b := range []valetkey.Binding{{JWKThumbprint: "x"}, {CertificateThumbprint: "x"}, {Unknown: []string{"x"}}} {
+			assert.False(t, b.IsZero())
+		}
+	})
+}

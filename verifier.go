@@ -1,0 +1,138 @@
+package valetkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A Verifier turns the text of an access token into a [Token].
+//
+//   - A refusal the client may be told is an [*Error]. It wraps [ErrNotMine] if another Verifier might accept the token.
+//   - Any other error is a failure: the answer could not be found out, and the client gets 503.
+//   - An accepted token comes with a nil error; nil and nil is a failure.
+//
+// Verify must be safe for concurrent use, must return soon after ctx is done, and must never put the token's text into
+// an error. It need not remember tokens: package middleware does.
+type Verifier interface {
+	Verify(ctx context.Context, raw string) (*Token, error)
+}
+
+// MaxToken is the length, in bytes, above which a token is refused before anything in it is read.
+const MaxToken = 16 << 10
+
+// VerifierFunc makes a function a [Verifier].
+type VerifierFunc func(ctx context.Context, raw string) (*Token, error)
+
+// Verify calls f.
+func (f VerifierFunc) Verify(ctx context.Context, raw string) (*Token, error) {
+	return f(ctx, raw)
+}
+
+// ErrNotMine is wrapped by a refusal that another [Verifier] might not share: the token is of another form or of
+// another issuer. See [First].
+var ErrNotMine = errors.New("the token is not for this verifier")
+
+// errNoAnswer is the failure of a Verifier that returned neither a token nor an error.
+var errNoAnswer = errors.New("valetkey: the verifier returned neither a token nor an error")
+
+// First returns a [Verifier] that asks vs in turn. The first answer counts, whether yes, no or failure; only a refusal
+// that wraps [ErrNotMine] passes the question on. If all pass it on, or vs is empty, the token is refused.
+func First(vs ...Verifier) Verifier {
+	return first(slices.Clone(vs))
+}
+
+type first []Verifier
+
+func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
+	var refusal error = &Error{Code: InvalidToken, Description: "no trusted issuer vouches for the token", Err: ErrNotMine}
+	for _, v := range vs {
+		t, err := ask(ctx, v, raw)
+		if !errors.Is(err, ErrNotMine) {
+			return t, err
+		}
+		if len(vs) == 1 {
+			refusal = err
+		}
+	}
+	return nil, refusal
+}
+
+// Confirm returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
+// asked whether it still stands, say. The answer may be relied on for as long as both may.
+func Confirm(v, by Verifier) Verifier {
+	return confirm{v, by}
+}
+
+type confirm struct{ v, by Verifier }
+
+func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
+	t, err := ask(ctx, c.v, raw)
+	if err != nil {
+		return nil, err
+	}
+	second, err := ask(ctx, c.by, raw)
+	if err != nil {
+		return nil, err
+	}
+	both := *t
+	both.Reuse = t.Reuse.and(second.Reuse)
+	return &both, nil
+}
+
+// ask calls v and holds it to its contract.
+func ask(ctx context.Context, v Verifier, raw string) (*Token, error) {
+	if v == nil {
+		return nil, errors.New("valetkey: a verifier is nil")
+	}
+	t, err := v.Verify(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	if t == nil {
+		return nil, errNoAnswer
+	}
+	return t, nil
+}
+
+func (r Reuse) and(o Reuse) Reuse {
+	both := Reuse{Until: r.Until, While: r.While}
+	if o.Until.Before(r.Until) {
+		both.Until = o.Until
+	}
+	switch {
+	case r.While == nil:
+		both.While = o.While
+	case o.While != nil:
+		both.While = allOf{r.While, o.While}
+	}
+	return both
+}
+
+type allOf [2]Condition
+
+func (c allOf) Holds() bool { return c[0].Holds() && c[1].Holds() }
+
+// A Requirement decides whether a verified token is enough for a route: its scopes, say. Decide returns nil or an
+// [*Error], usually with [InsufficientScope]; it must not modify t and must be safe for concurrent use. It is asked on
+// every request, since a remembered token holds facts and no decisions.
+//
+// Decide may be given a token without any scopes to learn what the route needs, for the challenge of a request that
+// carries no token.
+type Requirement interface {
+	Decide(t *Token) error
+}
+
+// Unavailable is a failure that knows when it is worth trying again. Any error that is not an [*Error] is a failure;
+// this one adds the Retry-After of the 503 response.
+type Unavailable struct {
+	RetryAfter time.Duration // zero: the guard's own default
+	Err        error
+}
+
+func (u *Unavailable) Error() string { return fmt.Sprintf("temporarily unavailable: %v", u.Err) }
+
+// Unwrap returns u.Err.
+func (u *Unavailable) Unwrap() error { return u.Err }
