@@ -1,0 +1,231 @@
+// Package scopes says which scopes a route needs.
+//
+//	scopes.All("orders:read", "orders:export")   // every one
+//	scopes.Any("orders:read", "admin")           // one of them
+//	scopes.MustParse("orders:read orders:export | admin")
+//
+// Scopes are compared byte by byte (RFC 6749, section 3.3) unless [Requirement.Matching] says otherwise.
+package scopes
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+)
+
+// A Requirement is met by a token that has all scopes of one of its alternatives. The zero value is met by no token,
+// and so are All and Any of nothing: a requirement gathered in a loop that never ran does not open a route.
+//
+// A Requirement is immutable and safe for concurrent use.
+type Requirement struct {
+	alternatives []alternative // in the order written, each with at least one need
+}
+
+type alternative []need
+
+type need struct {
+	scope string
+	match Match // nil: exact
+}
+
+// All is met by a token that has every scope. It panics if one is not a scope-token of RFC 6749, section 3.3; what does
+// not stand in the source goes through [Parse].
+func All(scope ...string) Requirement {
+	mustBeScopes(scope)
+	if len(scope) == 0 {
+		return Requirement{}
+	}
+	return Requirement{[]alternative{alternativeOf(scope)}}
+}
+
+// Any is met by a token that has at least one of the scopes. It panics as [All] does.
+func Any(scope ...string) Requirement {
+	mustBeScopes(scope)
+	var r Requirement
+	for _, s := range scope {
+		r.alternatives = append(r.alternatives, alternativeOf([]string{s}))
+	}
+	return r
+}
+
+// Parse reads scopes separated by spaces, all of which are needed, in alternatives separated by a lone "|":
+// "orders:read orders:write | admin". There are no parentheses: '(', '|' and '&' may stand within a scope (RFC 6749,
+// section 3.3). The error names every mistake.
+func Parse(expr string) (Requirement, error) {
+	var (
+		r    Requirement
+		alt  []string
+		errs []error
+	)
+	end := func() {
+		if len(alt) == 0 {
+			errs = append(errs, errors.New("an alternative has no scope"))
+		}
+		r.alternatives = append(r.alternatives, alternativeOf(alt))
+		alt = nil
+	}
+	// Only the space separates (RFC 6749, section 3.3): a tab or line break is a mistake in a scope.
+	for word := range strings.SplitSeq(expr, " ") {
+		switch {
+		case word == "":
+		case word == "|":
+			end()
+		default:
+			errs = append(errs, Valid(word))
+			alt = append(alt, word)
+		}
+	}
+	end()
+	if err := errors.Join(errs...); err != nil {
+		return Requirement{}, fmt.Errorf("scopes: %q: %w", expr, err)
+	}
+	return r, nil
+}
+
+// MustParse is [Parse] for an expression that stands in the source: it panics on a mistake.
+func MustParse(expr string) Requirement {
+	r, err := Parse(expr)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// Valid reports, with an error that says why, whether scope is a scope-token of RFC 6749, section 3.3:
+// 1*( %x21 / %x23-5B / %x5D-7E ).
+func Valid(scope string) error {
+	if scope == "" {
+		return errors.New("a scope is empty")
+	}
+	for i := range len(scope) {
+		if c := scope[i]; c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
+			return fmt.Errorf("scope %q: character %q at %d is not allowed (RFC 6749, section 3.3)", scope, c, i)
+		}
+	}
+	return nil
+}
+
+func mustBeScopes(list []string) {
+	for _, s := range list {
+		if err := Valid(s); err != nil {
+			panic("scopes: " + err.Error())
+		}
+	}
+}
+
+func alternativeOf(scope []string) alternative {
+	a := make(alternative, len(scope))
+	for i, s := range scope {
+		a[i] = need{scope: s}
+	}
+	return a
+}
+
+// And is met by a token that meets r and o.
+func (r Requirement) And(o Requirement) Requirement {
+	var both Requirement
+	for _, a := range r.alternatives {
+		for _, b := range o.alternatives {
+			both.alternatives = append(both.alternatives, slices.Concat(a, b))
+		}
+	}
+	return both
+}
+
+// Or is met by a token that meets r or o.
+func (r Requirement) Or(o Requirement) Requirement {
+	return Requirement{slices.Concat(r.alternatives, o.alternatives)}
+}
+
+// A Match reports whether a scope that a token has covers one that a route needs. It must be cheap and safe for
+// concurrent use.
+type Match func(granted, needed string) bool
+
+// Matching returns r with its scopes compared by m instead of byte by byte. See [Hierarchic] and [Wildcard].
+func (r Requirement) Matching(m Match) Requirement {
+	out := Requirement{make([]alternative, len(r.alternatives))}
+	for i, a := range r.alternatives {
+		out.alternatives[i] = slices.Clone(a)
+		for j := range out.alternatives[i] {
+			out.alternatives[i][j].match = m
+		}
+	}
+	return out
+}
+
+// Hierarchic is a [Match]: a scope covers itself and all below it, with ':' between the levels. "orders" covers
+// "orders:read" and "orders:read:own", not "orders2".
+func Hierarchic(granted, needed string) bool {
+	rest, found := strings.CutPrefix(needed, granted)
+	return found && granted != "" && (rest == "" || rest[0] == ':')
+}
+
+// Wildcard is a [Match]: a scope covers itself, and one that ends in ":*" covers all below it. "orders:*" covers
+// "orders:read" and "orders:read:own", not "orders"; "*" alone covers nothing but itself.
+func Wildcard(granted, needed string) bool {
+	if granted == needed {
+		return true
+	}
+	prefix, wild := strings.CutSuffix(granted, "*")
+	return wild && len(prefix) > 1 && prefix[len(prefix)-1] == ':' && len(needed) > len(prefix) && strings.HasPrefix(needed, prefix)
+}
+
+func (n need) in(granted valetkey.Scopes) bool {
+	if n.match == nil {
+		return granted.Has(n.scope)
+	}
+	for _, g := range granted {
+		if n.match(g, n.scope) {
+			return true
+		}
+	}
+	return false
+}
+
+// Decide returns nil, or a refusal with insufficient_scope that names all scopes of the nearest alternative: the one of
+// which the fewest are missing, the first written if there are several (RFC 6750, section 3.1).
+func (r Requirement) Decide(t *valetkey.Token) error {
+	var (
+		nearest alternative
+		fewest  int
+	)
+	for _, a := range r.alternatives {
+		missing := 0
+		for _, n := range a {
+			if !n.in(t.Scopes) {
+				missing++
+			}
+		}
+		if missing == 0 {
+			return nil
+		}
+		if nearest == nil || missing < fewest {
+			nearest, fewest = a, missing
+		}
+	}
+	scope := make([]string, len(nearest))
+	for i, n := range nearest {
+		scope[i] = n.scope
+	}
+	return &valetkey.Error{
+		Code:        valetkey.InsufficientScope,
+		Description: "the token lacks a scope that this request needs",
+		Scope:       valetkey.NewScopes(scope...),
+	}
+}
+
+// String returns r as [Parse] reads it; "" for the zero value.
+func (r Requirement) String() string {
+	alternatives := make([]string, len(r.alternatives))
+	for i, a := range r.alternatives {
+		scope := make([]string, len(a))
+		for j, n := range a {
+			scope[j] = n.scope
+		}
+		alternatives[i] = strings.Join(scope, " ")
+	}
+	return strings.Join(alternatives, " | ")
+}
