@@ -1,0 +1,396 @@
+// Package strictjson reads JSON that came from outside, strictly and in one pass.
+//
+// encoding/json keeps the last of two members with one name, matches names to struct fields in any letter case, and
+// replaces what is not UTF-8. Another reader of the same text may see other claims; here such a text is refused. The
+// reader builds nothing that its caller does not ask for, which makes it faster, too.
+package strictjson
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The limits of what is read. The length of the text is its caller's to bound.
+const (
+	MaxDepth   = 32   // objects and arrays within each other, the outermost one included
+	MaxMembers = 1000 // of one object
+)
+
+// Object reads data as exactly one JSON object (RFC 8259) and calls member for each of its members in order, with the
+// name unescaped. It validates all of data, at every level: the grammar, UTF-8 without a byte order mark, no lone
+// surrogate, no two members of one object whose names are equal or differ in letter case only, nesting of at most
+// [MaxDepth], at most [MaxMembers] members, and nothing but space after the object.
+//
+// It stops at member's error and returns it. What member was told counts only if Object returns nil: the mistake may
+// stand further on. A nil member only validates. The values are parts of data, the names are not. An error never quotes
+// data.
+func Object(data []byte, member func(name string, v Value) error) error {
+	r := reader{data: data, seen: make([][]byte, 0, 24)}
+	if member != nil {
+		r.text = string(data) // one copy, of which all names are parts
+	}
+	r.space()
+	if !r.next('{') {
+		return r.mistake("an object is expected")
+	}
+	if err := r.object(1, member); err != nil {
+		return err
+	}
+	r.space()
+	if r.at != len(data) {
+		return r.mistake("nothing may follow the object")
+	}
+	return nil
+}
+
+// A reader reads data from the byte at on.
+type reader struct {
+	data    []byte
+	text    string // data, if names are told
+	at      int
+	seen    [][]byte // the folded names of the objects being read, the innermost last
+	scratch []byte   // the last string that had escapes
+}
+
+// A mistake is what is wrong with a text, and where. It does not quote the text.
+type mistake struct {
+	what string
+	at   int
+}
+
+func (m *mistake) Error() string { return fmt.Sprintf("JSON: %s (byte %d)", m.what, m.at) }
+
+func (r *reader) mistake(what string) error { return &mistake{what, r.at} }
+
+// space skips what RFC 8259, section 2 calls ws.
+func (r *reader) space() {
+	for r.at < len(r.data) {
+		switch r.data[r.at] {
+		case ' ', '\t', '\n', '\r':
+			r.at++
+		default:
+			return
+		}
+	}
+}
+
+// next skips c, if it is what follows.
+func (r *reader) next(c byte) bool {
+	if r.at == len(r.data) || r.data[r.at] != c {
+		return false
+	}
+	r.at++
+	return true
+}
+
+// value reads any value within depth objects and arrays.
+func (r *reader) value(depth int) (Value, error) {
+	if r.at == len(r.data) {
+		return nil, r.mistake("a value is expected")
+	}
+	var (
+		start = r.at
+		err   error
+	)
+	switch c := r.data[r.at]; c {
+	case '{':
+		r.at++
+		err = r.object(depth+1, nil)
+	case '[':
+		r.at++
+		err = r.array(depth+1, nil)
+	case '"':
+		r.at++
+		_, _, err = r.str()
+	case 't':
+		err = r.literal("true")
+	case 'f':
+		err = r.literal("false")
+	case 'n':
+		err = r.literal("null")
+	default:
+		err = r.number()
+	}
+	return Value(r.data[start:r.at:r.at]), err
+}
+
+// object reads an object from behind its '{' on. RFC 8259, section 4.
+func (r *reader) object(depth int, member func(string, Value) error) error {
+	if depth > MaxDepth {
+		return r.mistake("nested too deep")
+	}
+	r.space()
+	if r.next('}') {
+		return nil
+	}
+	names := nameSet{base: len(r.seen)}
+	for {
+		if !r.next('"') {
+			return r.mistake("a member name is expected")
+		}
+		start := r.at
+		name, escaped, err := r.str()
+		if err != nil {
+			return err
+		}
+		end := r.at - 1
+		if escaped {
+			name = bytes.Clone(name)
+		}
+		if err := names.add(r, folded(name)); err != nil {
+			return err
+		}
+		r.space()
+		if !r.next(':') {
+			return r.mistake("':' is expected")
+		}
+		r.space()
+		v, err := r.value(depth)
+		if err != nil {
+			return err
+		}
+		if member != nil {
+			told := r.text[start:end]
+			if escaped {
+				told = string(name)
+			}
+			if err := member(told, v); err != nil {
+				return err
+			}
+		}
+		r.space()
+		if r.next('}') {
+			r.seen = r.seen[:names.base]
+			return nil
+		}
+		if !r.next(',') {
+			return r.mistake("',' or '}' is expected")
+		}
+		r.space()
+	}
+}
+
+// array reads an array from behind its '[' on. RFC 8259, section 5.
+func (r *reader) array(depth int, element func(Value)) error {
+	if depth > MaxDepth {
+		return r.mistake("nested too deep")
+	}
+	r.space()
+	if r.next(']') {
+		return nil
+	}
+	for {
+		v, err := r.value(depth)
+		if err != nil {
+			return err
+		}
+		if element != nil {
+			element(v)
+		}
+		r.space()
+		if r.next(']') {
+			return nil
+		}
+		if !r.next(',') {
+			return r.mistake("',' or ']' is expected")
+		}
+		r.space()
+	}
+}
+
+func (r *reader) literal(word string) error {
+	if !bytes.HasPrefix(r.data[r.at:], []byte(word)) {
+		return r.mistake("a value is expected")
+	}
+	r.at += len(word)
+	return nil
+}
+
+// number reads a number. RFC 8259, section 6.
+func (r *reader) number() error {
+	r.next('-')
+	if !r.next('0') && !r.digits() {
+		return r.mistake("a value is expected")
+	}
+	if r.next('.') && !r.digits() {
+		return r.mistake("a digit is expected")
+	}
+	if r.next('e') || r.next('E') {
+		if !r.next('+') {
+			r.next('-')
+		}
+		if !r.digits() {
+			return r.mistake("a digit is expected")
+		}
+	}
+	return nil
+}
+
+// digits skips the digits that follow and reports whether there are any.
+func (r *reader) digits() bool {
+	start := r.at
+	for r.at < len(r.data) && '0' <= r.data[r.at] && r.data[r.at] <= '9' {
+		r.at++
+	}
+	return r.at > start
+}
+
+// str reads a string from behind its opening quote on, unescaped; what had escapes is good until the next call.
+// RFC 8259, section 7.
+func (r *reader) str() (s []byte, escaped bool, err error) {
+	start, ascii := r.at, true
+	for ; r.at < len(r.data); r.at++ {
+		switch c := r.data[r.at]; {
+		case c == '"':
+			s = r.data[start:r.at]
+			if !ascii && !utf8.Valid(s) {
+				return nil, false, r.mistake("a string is not UTF-8")
+			}
+			if escaped {
+				var ok bool
+				if r.scratch, ok = appendUnescaped(r.scratch[:0], s); !ok {
+					return nil, false, r.mistake("a string has an escape that stands for nothing")
+				}
+				s = r.scratch
+			}
+			r.at++
+			return s, escaped, nil
+		case c == '\\':
+			escaped = true
+			r.at++ // whatever follows, it does not end the string
+		case c < ' ':
+			return nil, false, r.mistake("a string has a control character")
+		case c >= utf8.RuneSelf:
+			ascii = false
+		}
+	}
+	r.at = len(r.data)
+	return nil, false, r.mistake("a string has no end")
+}
+
+// A nameSet is the names of one object: those in reader.seen from base on, and from the moment they are many, in a map,
+// so that an object made to be slow is not.
+type nameSet struct {
+	base  int
+	count int
+	many  map[string]struct{}
+}
+
+const few = 16
+
+// add adds a folded name, which must be new.
+func (n *nameSet) add(r *reader, name []byte) error {
+	if n.count++; n.count > MaxMembers {
+		return r.mistake("an object has too many members")
+	}
+	if n.many == nil && n.count <= few {
+		for _, other := range r.seen[n.base:] {
+			if string(other) == string(name) {
+				return r.mistake("an object has a member twice")
+			}
+		}
+		r.seen = append(r.seen, name)
+		return nil
+	}
+	if n.many == nil {
+		n.many = make(map[string]struct{}, 4*few)
+		for _, other := range r.seen[n.base:] {
+			n.many[string(other)] = struct{}{}
+		}
+	}
+	if _, twice := n.many[string(name)]; twice {
+		return r.mistake("an object has a member twice")
+	}
+	n.many[string(name)] = struct{}{}
+	return nil
+}
+
+// folded returns the one spelling that names share which differ in letter case only, as strings.EqualFold sees it.
+func folded(name []byte) []byte {
+	for _, c := range name {
+		if c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
+			return bytes.Map(fold, name)
+		}
+	}
+	return name
+}
+
+// fold returns the smallest of the runes that differ from c in case only, an ASCII letter in lower case.
+func fold(c rune) rune {
+	smallest := c
+	for f := unicode.SimpleFold(c); f != c; f = unicode.SimpleFold(f) {
+		smallest = min(smallest, f)
+	}
+	if 'A' <= smallest && smallest <= 'Z' {
+		smallest += 'a' - 'A'
+	}
+	return smallest
+}
+
+// appendUnescaped appends the text that s, the inside of a string, stands for. RFC 8259, section 7.
+func appendUnescaped(dst, s []byte) ([]byte, bool) {
+	for len(s) > 0 {
+		i := bytes.IndexByte(s, '\\')
+		if i < 0 {
+			return append(dst, s...), true
+		}
+		dst = append(dst, s[:i]...)
+		s = s[i+1:]
+		if len(s) == 0 {
+			return dst, false
+		}
+		c := s[0]
+		s = s[1:]
+		if c != 'u' {
+			i := strings.IndexByte(`"\/bfnrt`, c)
+			if i < 0 {
+				return dst, false
+			}
+			dst = append(dst, "\"\\/\b\f\n\r\t"[i])
+			continue
+		}
+		unit, ok := hex4(s)
+		if !ok {
+			return dst, false
+		}
+		s = s[4:]
+		if 0xD800 <= unit && unit <= 0xDFFF { // a pair of surrogates, in order, or nothing
+			if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+				return dst, false
+			}
+			low, ok := hex4(s[2:])
+			if !ok || unit >= 0xDC00 || low < 0xDC00 || low > 0xDFFF {
+				return dst, false
+			}
+			unit = 0x10000 + (unit-0xD800)<<10 + (low - 0xDC00)
+			s = s[6:]
+		}
+		dst = utf8.AppendRune(dst, unit)
+	}
+	return dst, true
+}
+
+// hex4 reads four hexadecimal digits.
+func hex4(s []byte) (rune, bool) {
+	if len(s) < 4 {
+		return 0, false
+	}
+	var unit rune
+	for _, c := range s[:4] {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		unit = unit<<4 + rune(c)
+	}
+	return unit, true
+}

@@ -1,0 +1,210 @@
+package strictjson_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+func nested(open, end string, depth int) string {
+	return strings.Repeat(open, depth) + strings.Repeat(end, depth)
+}
+
+func manyMembers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `,"m%d":%d`, i, i)
+	}
+	return "{" + b.String()[1:] + "}"
+}
+
+func TestObjectRefuses(t *testing.T) {
+	for name, text := range map[string]string{
+		"nothing":                             "",
+		"space only":                          " ",
+		"an array":                            `[]`,
+		"a string":                            `"a"`,
+		"a number":                            `1`,
+		"null":                                `null`,
+		"a second object":                     `{}{}`,
+		"a letter after the object":           `{} x`,
+		"a NUL after the object":              "{}\x00",
+		"a form feed as space":                "{\f}",
+		"a no-break space":                    "{\u00a0}",
+		"an object without end":               `{`,
+		"an object without end after a name":  `{"a"`,
+		"an object without end after ':'":     `{"a":`,
+		"an object without end after a value": `{"a":1`,
+		"an object without end after ','":     `{"a":1,`,
+		"a comma at the end":                  `{"a":1,}`,
+		"a comma at the start":                `{,"a":1}`,
+		"no comma":                            `{"a":1 "b":2}`,
+		"no colon":                            `{"a" 1}`,
+		"a name without quotes":               `{a:1}`,
+		"a name in single quotes":             `{'a':1}`,
+		"a name that is a number":             `{1:1}`,
+		"no value":                            `{"a":}`,
+		"a comment":                           `{/**/"a":1}`,
+		"a word that is no literal":           `{"a":nul}`,
+		"a literal in capitals":               `{"a":True}`,
+		"NaN":                                 `{"a":NaN}`,
+		"an array without end":                `{"a":[1`,
+		"an array with a comma at the end":    `{"a":[1,]}`,
+		"an array with a comma at the start":  `{"a":[,1]}`,
+		"an array without comma":              `{"a":[1 2]}`,
+		"an array closed as an object":        `{"a":[1}}`,
+
+		"a number with a plus":             `{"a":+1}`,
+		"a number with a zero before it":   `{"a":01}`,
+		"a negative one with a zero":       `{"a":-01}`,
+		"a minus alone":                    `{"a":-}`,
+		"a point without digits after it":  `{"a":1.}`,
+		"a point without digits before it": `{"a":.5}`,
+		"an exponent without digits":       `{"a":1e}`,
+		"an exponent with a sign only":     `{"a":1e+}`,
+		"a hexadecimal number":             `{"a":0x10}`,
+		"a number with an underscore":      `{"a":1_000}`,
+		"Infinity":                         `{"a":-Infinity}`,
+
+		"a string without end":              `{"a":"b`,
+		"a string that ends in a backslash": `{"a":"b\`,
+		"a string that ends in an escape":   `{"a":"b\"`,
+		"a line break in a string":          "{\"a\":\"\n\"}",
+		"a tab in a string":                 "{\"a\":\"\t\"}",
+		"a NUL in a name":                   "{\"\x00\":1}",
+		"an unknown escape":                 `{"a":"\x41"}`,
+		"an escape of a quote that is none": `{"a":"\'"}`,
+		"an escape with three digits":       `{"a":"\u004"}`,
+		"an escape that is not hexadecimal": `{"a":"\u00g0"}`,
+		"an escape with a capital U":        `{"a":"\U0041"}`,
+		"a high surrogate alone":            `{"a":"\ud800"}`,
+		"a high surrogate before a letter":  `{"a":"\ud800x"}`,
+		"a high surrogate before an escape": `{"a":"\ud800\n00000"}`,
+		"two high surrogates":               `{"a":"\ud800\ud800"}`,
+		"a high one before no surrogate":    `{"a":"\ud800\u0041"}`,
+		"a high one before bad digits":      `{"a":"\ud800\udcgg"}`,
+		"a low surrogate alone":             `{"a":"\udc00"}`,
+		"surrogates in the wrong order":     `{"a":"\udc00\ud800"}`,
+		"a lone surrogate in a name":        `{"\ud800":1}`,
+
+		"a name that is not UTF-8":      "{\"\xff\":1}",
+		"a string that is not UTF-8":    "{\"a\":\"\xc3\"}",
+		"an overlong form":              "{\"a\":\"\xc0\xaf\"}",
+		"a surrogate in UTF-8":          "{\"a\":\"\xed\xa0\x80\"}",
+		"beyond Unicode":                "{\"a\":\"\xf4\x90\x80\x80\"}",
+		"not UTF-8 within an array":     "{\"a\":[{\"b\":\"\xff\"}]}",
+		"not UTF-8 outside of a string": "{\"a\":1\xff}",
+		"a byte order mark":             "\xef\xbb\xbf{}",
+		"UTF-16":                        "{\x00}\x00",
+
+		"a member twice":                                `{"exp":1,"exp":2}`,
+		"a member twice with the same value":            `{"exp":1,"exp":1}`,
+		"a member twice, once in an escape":             `{"alg":1,"\u0061lg":2}`,
+		"an empty name twice":                           `{"":1,"":2}`,
+		"a member twice, far apart":                     strings.Replace(manyMembers(200), `"m199"`, `"m0"`, 1),
+		"a member twice among many":                     strings.Replace(manyMembers(200), `"m199"`, `"m100"`, 1),
+		"a member twice, the last few":                  strings.Replace(manyMembers(16), `"m15"`, `"m0"`, 1),
+		"a member twice, the first of many":             strings.Replace(manyMembers(17), `"m16"`, `"m0"`, 1),
+		"a member twice within an object":               `{"cnf":{"jkt":"a","jkt":"b"}}`,
+		"a member twice within an array":                `{"a":[1,{"b":1,"b":2}]}`,
+		"a member twice around an object":               `{"a":1,"b":{"a":1},"a":2}`,
+		"two members that differ in case":               `{"exp":1,"Exp":2}`,
+		"two members that differ in case, reversed":     `{"EXP":1,"exp":2}`,
+		"two members that differ in case, in an escape": `{"exp":1,"\u0045xp":2}`,
+		"the Kelvin sign for k":                         "{\"kid\":1,\"\u212aid\":2}",
+		"the long s for s":                              `{"iss":1,"i\u017fs":2}`,
+		"a final sigma for a sigma":                     `{"σ":1,"ς":2}`,
+		"differing in case among many":                  strings.Replace(manyMembers(200), `"m199"`, `"M100"`, 1),
+		"differing in case within an object":            `{"a":{"sub":1,"SUB":2}}`,
+
+		"objects nested too deep":              nested(`{"a":`, `}`, strictjson.MaxDepth),
+		"arrays nested too deep":               `{"a":` + nested(`[`, `]`, strictjson.MaxDepth) + `}`,
+		"10,000 objects within each other":     strings.Repeat(`{"a":`, 10_000),
+		"10,000 arrays within each other":      `{"a":` + strings.Repeat(`[`, 10_000),
+		"one member too many":                  manyMembers(strictjson.MaxMembers + 1),
+		"one member too many within an object": `{"a":` + manyMembers(strictjson.MaxMembers+1) + `}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Error(t, strictjson.Object([]byte(text), nil))
+			err := strictjson.Object([]byte(text), func(string, strictjson.Value) error { return nil })
+			require.Error(t, err)
+			require.Less(t, len(err.Error()), 80, "an error quotes nothing")
+		})
+	}
+}
+
+func TestObjectTellsItsMembersInOrder(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"no member":                         {` { } `, ``},
+		"all kinds of values":               {`{"a":1,"b":"x","c":[1, 2],"d":{"e":null},"f":true,"g":false,"h":null}`, `a=1 b="x" c=[1, 2] d={"e":null} f=true g=false h=null`},
+		"space wherever it may stand":       {"\r\n{\t\"a\" : 1 ,\n\"b\":[ ] , \"c\" : { } }\n", `a=1 b=[] c={}`},
+		"a name with escapes":               {`{"\u0061\n\"\ud83d\ude00":1}`, "a\n\"\U0001F600=1"},
+		"a name beyond ASCII":               {`{"é":1,"e":2}`, `é=1 e=2`},
+		"an empty name":                     {`{"":1}`, `=1`},
+		"the same name in other objects":    {`{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}`, `a={"a":{"a":1}} b=[{"a":1},{"a":2}]`},
+		"names that only begin alike":       {`{"a":1,"ab":2,"A_":3}`, `a=1 ab=2 A_=3`},
+		"numbers of every form":             {`{"a":0,"b":-0,"c":1.50,"d":1e5,"e":-1.5E-07,"f":1E+400}`, `a=0 b=-0 c=1.50 d=1e5 e=-1.5E-07 f=1E+400`},
+		"the deepest":                       {nested(`{"a":`, `}`, strictjson.MaxDepth-1)[:5*(strictjson.MaxDepth-1)] + `{}` + strings.Repeat(`}`, strictjson.MaxDepth-1), `a=` + strings.Repeat(`{"a":`, strictjson.MaxDepth-2) + `{}` + strings.Repeat(`}`, strictjson.MaxDepth-2)},
+		"a character beyond the basic ones": {"{\"a\":\"\U0001F600\u2028\"}", "a=\"\U0001F600\u2028\""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			err := strictjson.Object([]byte(c.text), func(name string, v strictjson.Value) error {
+				text := string(v)
+				if strings.ContainsAny(c.want, "]}") && strings.Trim(text, " []{}") == "" {
+					text = strings.ReplaceAll(text, " ", "")
+				}
+				got = append(got, name+"="+text)
+				return nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, c.want, strings.Join(got, " "))
+			require.NoError(t, strictjson.Object([]byte(c.text), nil))
+		})
+	}
+}
+
+func TestObjectTakesAsManyMembersAsItSays(t *testing.T) {
+	count := 0
+	err := strictjson.Object([]byte(manyMembers(strictjson.MaxMembers)), func(name string, v strictjson.Value) error {
+		require.Equal(t, fmt.Sprintf("m%d", count), name)
+		n, ok := v.Number()
+		require.True(t, ok)
+		require.EqualValues(t, count, n)
+		count++
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, strictjson.MaxMembers, count)
+}
+
+func TestObjectStopsAtTheErrorOfItsCaller(t *testing.T) {
+	enough := errors.New("enough")
+	calls := 0
+	err := strictjson.Object([]byte(`{"a":1,"b":2,"c":`), func(string, strictjson.Value) error {
+		if calls++; calls == 2 {
+			return enough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, enough)
+	require.Equal(t, 2, calls)
+}
+
+func TestObjectNamesTheByteOfAMistake(t *testing.T) {
+	err := strictjson.Object([]byte(`{"secret":x}`), nil)
+	require.EqualError(t, err, "JSON: a value is expected (byte 10)")
+}
+
+func TestNamesOutliveTheText(t *testing.T) {
+	text := []byte(`{"name":1}`)
+	var got string
+	require.NoError(t, strictjson.Object(text, func(name string, _ strictjson.Value) error { got = name; return nil }))
+	clear(text)
+	require.Equal(t, "name", got)
+}

@@ -1,0 +1,71 @@
+package strictjson
+
+import (
+	"math"
+	"strconv"
+)
+
+// A Value is the text of one valid JSON value, without surrounding space. Each method reads one kind of value and
+// reports whether v is of that kind. On a text that did not come from [Object], they report that it is of none.
+type Value []byte
+
+// Text returns a string, unescaped.
+func (v Value) Text() (string, bool) {
+	r := reader{data: v}
+	if !r.next('"') {
+		return "", false
+	}
+	s, _, err := r.str()
+	if err != nil || r.at != len(v) {
+		return "", false
+	}
+	return string(s), true
+}
+
+// Strings returns the elements of an array of strings; none for an empty array.
+func (v Value) Strings() ([]string, bool) {
+	elements, ok := v.Elements()
+	if !ok {
+		return nil, false
+	}
+	list := make([]string, len(elements))
+	for i, e := range elements {
+		if list[i], ok = e.Text(); !ok {
+			return nil, false
+		}
+	}
+	return list, true
+}
+
+// Number returns a number as a float64, which must be able to hold its size: 1e400 is none. Digits beyond the 53 bits
+// of a float64 are lost.
+func (v Value) Number() (float64, bool) {
+	r := reader{data: v}
+	if r.number() != nil || r.at != len(v) {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	return f, err == nil && !math.IsInf(f, 0)
+}
+
+// Bool returns a true or false.
+func (v Value) Bool() (value, ok bool) {
+	return string(v) == "true", string(v) == "true" || string(v) == "false"
+}
+
+// IsObject reports whether v is an object.
+func (v Value) IsObject() bool { return len(v) > 0 && v[0] == '{' }
+
+// IsNull reports whether v is null.
+func (v Value) IsNull() bool { return string(v) == "null" }
+
+// Elements returns the elements of an array; none for an empty array.
+func (v Value) Elements() ([]Value, bool) {
+	r := reader{data: v}
+	if !r.next('[') {
+		return nil, false
+	}
+	list := make([]Value, 0, 4)
+	err := r.array(1, func(e Value) { list = append(list, e) })
+	return list, err == nil && r.at == len(v)
+}
