@@ -1,0 +1,292 @@
+package jose_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+var b64 = base64.RawURLEncoding.EncodeToString
+
+// token puts a header in front of a payload and a signature that look well.
+func token(header string) string {
+	return b64([]byte(header)) + "." + b64([]byte(`{"sub":"x"}`)) + ".c2lnbmF0dXJl"
+}
+
+func TestParseRefusesWhatIsNoToken(t *testing.T) {
+	good := token(`{"alg":"RS256"}`)
+	parts := strings.Split(good, ".")
+	require.NotNil(t, parse(t, good))
+	for name, raw := range map[string]string{
+		"JWS-01 nothing":                        "",
+		"JWS-01 no dot":                         parts[0],
+		"JWS-01 one dot":                        parts[0] + "." + parts[1],
+		"JWS-01 three dots":                     good + ".",
+		"JWS-01 three dots, the first in front": "." + good,
+		"JWS-01 JWT-24 JWT-25 four dots, an encrypted token": good + "." + parts[1] + "." + parts[2],
+		"JWS-01 five dots":                            good + "...",
+		"JWS-01 a header full of dots":                strings.Repeat(".", jose.MaxToken),
+		"JWS-02 padding after the header":             parts[0] + "=." + parts[1] + "." + parts[2],
+		"JWS-02 padding after the payload":            parts[0] + "." + parts[1] + "=." + parts[2],
+		"JWS-02 padding after the signature":          good + "=",
+		"JWS-02 a plus":                               parts[0] + "." + parts[1] + ".ab+c",
+		"JWS-02 a slash":                              parts[0] + "." + parts[1] + ".ab/c",
+		"JWS-02 a space in front":                     " " + good,
+		"JWS-02 a space at the end":                   good + " ",
+		"JWS-02 a tab within":                         parts[0] + "." + parts[1] + ".ab\tc",
+		"JWS-02 a line feed at the end":               good + "\n",
+		"JWS-02 a line feed within the header":        parts[0][:4] + "\n" + parts[0][4:] + "." + parts[1] + "." + parts[2],
+		"JWS-02 a carriage return within the payload": parts[0] + "." + parts[1][:4] + "\r" + parts[1][4:] + "." + parts[2],
+		"JWS-02 a line break within the signature":    parts[0] + "." + parts[1] + "." + parts[2][:4] + "\r\n" + parts[2][4:],
+		"JWS-02 a NUL":                                parts[0] + "." + parts[1] + ".ab\x00c",
+		"JWS-02 a letter beyond ASCII":                parts[0] + "." + parts[1] + ".abé",
+		"JWS-02 one character too many in a part":     parts[0] + "." + parts[1] + ".abcde",
+		"JWS-03 bits that stand for nothing, payload": parts[0] + ".e31." + parts[2],
+		"JWS-03 bits that stand for nothing, header":  "e31." + parts[1] + "." + parts[2],
+		"JWS-03 two characters with four such bits":   parts[0] + "." + parts[1] + ".AB",
+		"JWS-25 flattened JSON without dots":          `{"payload":"e30","protected":"e30","signature":"e30"}`,
+		"JWS-25 general JSON with two dots within":    `{"payload":"a.b.c","signatures":[]}`,
+		"no header":                 "." + parts[1] + "." + parts[2],
+		"the header is not encoded": `{"alg":"RS256"}.` + parts[1] + "." + parts[2],
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jose.Parse(raw)
+			require.Error(t, err)
+			require.ErrorIs(t, err, jose.ErrMalformed)
+		})
+	}
+	for name, raw := range map[string]string{
+		"JWS-20 an empty signature":         parts[0] + "." + parts[1] + ".",
+		"an empty payload":                  parts[0] + ".." + parts[2],
+		"JWS-26 one byte too long":          good + strings.Repeat("A", jose.MaxToken+1-len(good)),
+		"JWS-26 one megabyte":               strings.Repeat("A", 1<<20),
+		"JWS-26 JWS-19 one megabyte of kid": token(`{"alg":"RS256","kid":"` + strings.Repeat("A", 1<<20) + `"}`),
+		"JWS-26 one megabyte of dots":       strings.Repeat(".", 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jose.Parse(raw)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, jose.ErrMalformed)
+		})
+	}
+}
+
+func TestParseDoesNoWorkOnWhatIsTooLongOrFullOfDots(t *testing.T) {
+	for name, raw := range map[string]string{
+		"JWS-26 one megabyte":               strings.Repeat("eyJh", 1<<18),
+		"JWS-01 a token's length of dots":   strings.Repeat(".", jose.MaxToken),
+		"JWS-01 a token and a tail of dots": token(`{"alg":"RS256"}`) + strings.Repeat(".", 4096),
+	} {
+		t.Run(name, func(t *testing.T) {
+			const runs = 100
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range runs {
+				_, _ = jose.Parse(raw)
+			}
+			runtime.ReadMemStats(&after)
+			allocated := (after.TotalAlloc - before.TotalAlloc) / runs
+			require.Less(t, allocated, uint64(512), "only the error is allocated")
+		})
+	}
+}
+
+func TestParseTakesTheLongestToken(t *testing.T) {
+	head, tail := b64([]byte(`{"alg":"RS256"}`))+".", ".c2lnbmF0dXJl"
+	raw := head + strings.Repeat("A", (jose.MaxToken-len(head)-len(tail))/4*4) + tail
+	require.Greater(t, len(raw), jose.MaxToken-4)
+	require.NotEmpty(t, parse(t, raw).Payload)
+}
+
+func TestParseRefusesTheHeader(t *testing.T) {
+	for name, header := range map[string]string{
+		"JWS-04 not UTF-8":                        "{\"alg\":\"RS256\",\"x\":\"\xff\"}",
+		"JWS-05 an array":                         `["RS256"]`,
+		"JWS-05 a string":                         `"RS256"`,
+		"JWS-05 a number":                         `1`,
+		"JWS-05 null":                             `null`,
+		"JWS-05 trailing data":                    `{"alg":"RS256"}{}`,
+		"JWS-05 not JSON":                         `{alg:RS256}`,
+		"JWS-06 alg twice":                        `{"alg":"RS256","alg":"RS256"}`,
+		"JWS-06 alg twice, once in an escape":     `{"alg":"none","\u0061lg":"RS256"}`,
+		"JWS-06 an unknown member twice":          `{"alg":"RS256","x":1,"x":1}`,
+		"JWS-06 a member twice, two levels deep":  `{"alg":"RS256","jwk":{"kty":"RSA","kty":"EC"}}`,
+		"JWS-07 no alg":                           `{"typ":"at+jwt"}`,
+		"JWS-07 alg null":                         `{"alg":null}`,
+		"JWS-07 alg a number":                     `{"alg":256}`,
+		"JWS-07 alg an array":                     `{"alg":["RS256"]}`,
+		"JWS-07 alg empty":                        `{"alg":""}`,
+		"JWS-07 alg in another letter case only":  `{"Alg":"RS256"}`,
+		"alg and ALG":                             `{"alg":"RS256","ALG":"none"}`,
+		"KID":                                     `{"alg":"RS256","KID":"a"}`,
+		"kid with the Kelvin sign":                "{\"alg\":\"RS256\",\"\u212aid\":\"a\"}",
+		"Typ":                                     `{"alg":"RS256","Typ":"JWT"}`,
+		"Crit":                                    `{"alg":"RS256","Crit":["x"],"x":1}`,
+		"B64":                                     `{"alg":"RS256","B64":true}`,
+		"JWS-09 crit with an unknown extension":   `{"alg":"RS256","crit":["x"],"x":1}`,
+		"JWS-10 crit empty":                       `{"alg":"RS256","crit":[]}`,
+		"JWS-11 crit a string":                    `{"alg":"RS256","crit":"x","x":1}`,
+		"JWS-11 crit with a number":               `{"alg":"RS256","crit":[1]}`,
+		"JWS-11 crit null":                        `{"alg":"RS256","crit":null}`,
+		"JWS-12 crit with a name twice":           `{"alg":"RS256","crit":["x","x"],"x":1}`,
+		"JWS-12 crit with alg":                    `{"alg":"RS256","crit":["alg"]}`,
+		"JWS-12 crit with a name that is missing": `{"alg":"RS256","crit":["x"]}`,
+		"JWS-09 crit with exp":                    `{"alg":"RS256","crit":["exp"],"exp":1}`,
+		"JWS-13 b64 false with crit":              `{"alg":"RS256","b64":false,"crit":["b64"]}`,
+		"JWS-13 b64 true with crit":               `{"alg":"RS256","b64":true,"crit":["b64"]}`,
+		"JWS-13 b64 false":                        `{"alg":"RS256","b64":false}`,
+		"JWS-13 b64 true":                         `{"alg":"RS256","b64":true}`,
+		"JWS-17 kid a number":                     `{"alg":"RS256","kid":1}`,
+		"JWS-17 kid null":                         `{"alg":"RS256","kid":null}`,
+		"JWS-17 kid an object":                    `{"alg":"RS256","kid":{}}`,
+		"JWS-19 kid too long":                     `{"alg":"RS256","kid":"` + strings.Repeat("A", 257) + `"}`,
+		"JWS-19 kid with a NUL":                   `{"alg":"RS256","kid":"a\u0000"}`,
+		"JWS-19 kid with a line break":            `{"alg":"RS256","kid":"a\r\nSet-Cookie: b"}`,
+		"JWS-19 kid with an escape sequence":      `{"alg":"RS256","kid":"\u001b[2J"}`,
+		"JWS-19 kid with a C1 control":            `{"alg":"RS256","kid":"\u0085"}`,
+		"JWS-27 nested 10,000 deep":               `{"alg":"RS256","x":` + strings.Repeat("[", 10_000),
+		"typ a number":                            `{"alg":"RS256","typ":1}`,
+		"JWT-37 a nested token":                   `{"alg":"RS256","cty":"JWT"}`,
+		"JWT-37 a nested token, small letters":    `{"alg":"RS256","cty":"application/jwt"}`,
+		"cty a number":                            `{"alg":"RS256","cty":1}`,
+		"JWT-25 encryption":                       `{"alg":"RSA-OAEP","enc":"A256GCM"}`,
+		"JWT-25 direct encryption":                `{"alg":"dir","enc":"A256GCM"}`,
+		"JWT-26 compression":                      `{"alg":"RS256","zip":"DEF"}`,
+		"JWT-27 a password with many rounds":      `{"alg":"PBES2-HS256+A128KW","enc":"A256GCM","p2s":"AAAAAAAAAAA","p2c":1000000000}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jose.Parse(token(header))
+			require.Error(t, err)
+			require.Less(t, len(err.Error()), 120, "an error quotes nothing")
+		})
+	}
+}
+
+func TestParseReadsTheHeader(t *testing.T) {
+	long := strings.Repeat("A", 256)
+	for name, c := range map[string]struct {
+		header string
+		want   jose.Header
+	}{
+		"alg alone":                                 {`{"alg":"RS256"}`, jose.Header{Algorithm: "RS256"}},
+		"kid and typ":                               {`{"typ":"at+jwt","alg":"ES256","kid":"a"}`, jose.Header{Algorithm: "ES256", Type: "at+jwt", KeyID: "a", HasKeyID: true}},
+		"a kid keeps its letter case":               {`{"alg":"ES256","kid":"aB"}`, jose.Header{Algorithm: "ES256", KeyID: "aB", HasKeyID: true}},
+		"an empty kid is one":                       {`{"alg":"ES256","kid":""}`, jose.Header{Algorithm: "ES256", HasKeyID: true}},
+		"the longest kid":                           {`{"alg":"ES256","kid":"` + long + `"}`, jose.Header{Algorithm: "ES256", KeyID: long, HasKeyID: true}},
+		"a kid with quotes and a path":              {`{"alg":"ES256","kid":"../../'\" OR 1=1"}`, jose.Header{Algorithm: "ES256", KeyID: `../../'" OR 1=1`, HasKeyID: true}},
+		"an unknown algorithm is for the caller":    {`{"alg":"none"}`, jose.Header{Algorithm: "none"}},
+		"a cty that is not JWT":                     {`{"alg":"ES256","cty":"json"}`, jose.Header{Algorithm: "ES256"}},
+		"JWS-14 jku is not looked at":               {`{"alg":"ES256","jku":"https://evil.example/keys"}`, jose.Header{Algorithm: "ES256"}},
+		"JWS-14 not even at its type":               {`{"alg":"ES256","jku":1}`, jose.Header{Algorithm: "ES256"}},
+		"JWS-15 jwk is not looked at":               {`{"alg":"ES256","jwk":{"kty":"oct","k":"AA"}}`, jose.Header{Algorithm: "ES256"}},
+		"JWS-16 x5u, x5c and x5t are not looked at": {`{"alg":"ES256","x5u":"http://[::1]/","x5c":[1],"x5t":null,"x5t#S256":{}}`, jose.Header{Algorithm: "ES256"}},
+		"unknown members are passed over":           {`{"alg":"ES256","nonce":"a","x":{"alg":"none"}}`, jose.Header{Algorithm: "ES256"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := parse(t, token(c.header))
+			require.Equal(t, c.want, got.Header)
+			require.Equal(t, `{"sub":"x"}`, string(got.Payload))
+		})
+	}
+}
+
+func TestOneSignatureHasOneSpelling(t *testing.T) {
+	// The last character of 64 bytes has four bits that stand for nothing: 16 spellings, one of which is canonical.
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	last := len(rfc7515A3) - 1
+	good := strings.IndexByte(alphabet, rfc7515A3[last])
+	for i := range 16 {
+		t.Run(fmt.Sprintf("JWS-03 spelling %d", i), func(t *testing.T) {
+			_, err := jose.Parse(rfc7515A3[:last] + string(alphabet[good&^15+i]))
+			if good&15 == i {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, jose.ErrMalformed)
+		})
+	}
+}
+
+func TestErrorsHoldNothingOfTheToken(t *testing.T) {
+	for _, raw := range []string{
+		"c2VjcmV0", "c2VjcmV0.c2VjcmV0.c2VjcmV0", "c2VjcmV0.c2VjcmV0.c2VjcmV0+",
+		token(`{"secret":"secret"}`), token(`{"alg":"RS256","kid":["secret"]}`), token(`{"alg":"RS256","crit":["secret"]}`),
+		token(`{"alg":"RS256","secret":1,"secret":1}`), token(`{"alg":"RS256","secret`), token(`{"secret":secret}`),
+	} {
+		_, err := jose.Parse(raw)
+		require.Error(t, err)
+		for e := err; e != nil; e = errors.Unwrap(e) {
+			require.NotContains(t, e.Error(), "secret")
+			require.NotContains(t, e.Error(), "c2Vj")
+		}
+	}
+}
+
+func TestSameType(t *testing.T) {
+	for _, c := range []struct {
+		name, typ, want string
+		same            bool
+	}{
+		{"another type", "JWT", "at+jwt", false},
+		{"a proof in place of a token", "dpop+jwt", "at+jwt", false},
+		{"no type", "", "at+jwt", false},
+		{"a longer type", "at+jwt2", "at+jwt", false},
+		{"JWS-24 another tree", "text/at+jwt", "at+jwt", false},
+		{"JWS-24 the prefix twice", "application/application/at+jwt", "at+jwt", false},
+		{"JWS-24 the prefix alone", "application/", "", false},
+		{"JWS-24 a space", "at+jwt ", "at+jwt", false},
+		{"JWS-24 a parameter", "at+jwt; a=b", "at+jwt", false},
+		{"the Kelvin sign", "to\u212aen", "token", false},
+		{"JWS-24 the same", "at+jwt", "at+jwt", true},
+		{"JWS-24 with the prefix", "application/at+jwt", "at+jwt", true},
+		{"JWS-24 in capitals", "AT+JWT", "at+jwt", true},
+		{"JWS-24 both", "at+jwt", "application/AT+JWT", true},
+		{"JWS-24 the prefix in capitals", "APPLICATION/at+jwt", "at+jwt", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, c.same, jose.SameType(c.typ, c.want))
+		})
+	}
+}
+
+// What is accepted has one spelling: its parts encoded again are the same text.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{rfc7515A1, rfc7515A2, rfc7515A3, rfc7515A4, rfc7515A5, rfc7520s44, rfc7797s42Attached, token(`{"alg":"x","kid":"y"}`), "a.b.c", ".."} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		c, err := jose.Parse(raw)
+		if err != nil {
+			return
+		}
+		header, signature := parts(t, raw)
+		if again := b64(header) + "." + b64(c.Payload) + "." + b64(signature); again != raw {
+			t.Fatalf("%q is accepted and comes out as %q", raw, again)
+		}
+		var h map[string]any
+		if err := json.Unmarshal(header, &h); err != nil || h["alg"] != c.Header.Algorithm {
+			t.Fatalf("encoding/json reads the header %q as %v (%v)", header, h, err)
+		}
+		if kid, has := h["kid"]; has != c.Header.HasKeyID || has && kid != c.Header.KeyID {
+			t.Fatalf("encoding/json reads the kid of %q as %v", header, kid)
+		}
+	})
+}
+
+func parts(t *testing.T, raw string) (header, signature []byte) {
+	t.Helper()
+	text := strings.Split(raw, ".")
+	header, err := base64.RawURLEncoding.DecodeString(text[0])
+	require.NoError(t, err)
+	signature, err = base64.RawURLEncoding.DecodeString(text[2])
+	require.NoError(t, err)
+	return header, signature
+}

@@ -1,0 +1,323 @@
+package jose
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+
+	"github.com/lestrrat-go/jwx/v2/jwk"
+
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// Why [ParseKey] refuses a key, and [Key.Verify] a token.
+var (
+	ErrPrivate     = errors.New("the key holds private parts")
+	ErrSymmetric   = errors.New("the key is a shared secret")
+	ErrUnsupported = errors.New("the key cannot be used")
+	ErrUnfit       = errors.New("the key does not fit the algorithm")
+	ErrSignature   = errors.New("the signature does not verify")
+)
+
+// The sizes of an RSA modulus, in bits. RFC 7518, section 3.3 has the lower one; the upper one bounds what a signature
+// costs to verify, as crypto/tls does.
+const (
+	minRSA = 2048
+	maxRSA = 8192
+)
+
+// A Key is one public key, or one shared secret. It is immutable and safe for concurrent use.
+type Key struct {
+	id, alg    string // "" if there is none
+	thumbprint string
+	family     family
+	curve      elliptic.Curve // of familyEC
+	size       int            // of an RSA modulus or a secret, in bytes
+	material   any            // *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey or []byte
+}
+
+// ID returns the key id (kid), or "" if the key has none.
+func (k *Key) ID() string { return k.id }
+
+// Thumbprint returns the identity of the key's material: of a public key, the SHA-256 thumbprint of RFC 7638 in
+// base64url; of a secret, a value that says nothing of it and is another one in each process (RFC 7638, section 7).
+func (k *Key) Thumbprint() string { return k.thumbprint }
+
+// Fits reports whether a signature of alg may be verified with k: alg is known, made for this kind of key, curve and
+// size, and is the key's own alg if it has one (RFC 8725, section 3.1; there EdDSA and Ed25519 are the same). A key
+// without an alg fits several: RS256 and PS256, say. Then the list of the allowed ones decides.
+func (k *Key) Fits(alg string) bool {
+	_, fits := k.fit(alg)
+	return fits
+}
+
+func (k *Key) fit(alg string) (algorithm, bool) {
+	a, known := algorithms[alg]
+	switch {
+	case !known, a.family != k.family, a.curve != k.curve:
+		return a, false
+	case k.family == familySecret && k.size < a.hashSize: // RFC 7518, section 3.2
+		return a, false
+	case k.alg == "" || k.alg == alg:
+		return a, true
+	default:
+		return a, k.family == familyEd25519 // has two names
+	}
+}
+
+// Verify returns nil if the token is signed with this key by the algorithm that its header names. Whether that
+// algorithm is wanted must have been decided before. The error is [ErrUnfit] or [ErrSignature].
+func (k *Key) Verify(c *Compact) error {
+	a, fits := k.fit(c.Header.Algorithm)
+	if !fits {
+		return ErrUnfit
+	}
+	// RFC 7515, section 5.2, step 8.
+	if !k.wellFormed(a, c.signature) || a.verifier.Verify(c.input, c.signature, k.material) != nil {
+		return ErrSignature
+	}
+	return nil
+}
+
+// wellFormed reports whether signature has exactly the length that it must have and, of ECDSA, numbers in range.
+func (k *Key) wellFormed(a algorithm, signature []byte) bool {
+	switch k.family {
+	case familyRSA: // RFC 8017, sections 8.1.2 and 8.2.2, step 1
+		return len(signature) == k.size
+	case familyEC: // RFC 7518, section 3.4: r and s one after the other, each as long as a coordinate
+		size, order := coordinateSize(k.curve), k.curve.Params().N
+		if len(signature) != 2*size {
+			return false
+		}
+		for _, half := range [][]byte{signature[:size], signature[size:]} {
+			n := new(big.Int).SetBytes(half)
+			if n.Sign() == 0 || n.Cmp(order) >= 0 { // FIPS 186-5, section 6.4.2, step 1
+				return false
+			}
+		}
+		return true
+	case familyEd25519: // RFC 8032, section 5.1.6
+		return len(signature) == ed25519.SignatureSize
+	default:
+		return len(signature) == a.hashSize
+	}
+}
+
+func coordinateSize(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
+
+// SecretKey returns a shared secret for the HMAC algorithms. It must be at least as long as the hash of the algorithm
+// it is used with, 32 bytes for HS256 (RFC 7518, section 3.2), and random (RFC 8725, section 3.5). A secret is
+// configured, and never comes from a key set. It is not kept.
+func SecretKey(id string, secret []byte) (*Key, error) {
+	if !validKeyID(id) {
+		return nil, fmt.Errorf("the key id has more than %d bytes or a control character", maxKeyID)
+	}
+	if least := algorithms["HS256"].hashSize; len(secret) < least {
+		return nil, fmt.Errorf("the secret has %d bytes, at least %d are needed (RFC 7518, section 3.2)", len(secret), least)
+	}
+	if bytes.Contains(secret, []byte("-----BEGIN ")) {
+		return nil, errors.New("the secret is a PEM file, which holds a key pair's public or private key")
+	}
+	mac := hmac.New(sha256.New, processKey)
+	mac.Write(secret)
+	return &Key{
+		id:         id,
+		thumbprint: base64url.EncodeToString(mac.Sum(nil)),
+		family:     familySecret,
+		size:       len(secret),
+		material:   bytes.Clone(secret),
+	}, nil
+}
+
+var processKey = []byte(rand.Text())
+
+// ParseKey reads one key of an issuer's key set (RFC 7517, section 4): RSA with a modulus of 2048 to 8192 bits, EC with
+// P-256, P-384 or P-521, or OKP with Ed25519. It must be meant for verifying signatures. The members that are unknown
+// or not needed for that are not looked at.
+//
+// The error wraps [ErrPrivate], [ErrSymmetric] or [ErrUnsupported], and never quotes the key.
+func ParseKey(data []byte) (*Key, error) {
+	m, err := readMembers(data)
+	if err != nil {
+		return nil, err
+	}
+	if m.private {
+		return nil, ErrPrivate
+	}
+	return m.key("verify")
+}
+
+// The members of a JWK that are used.
+type members struct {
+	text    map[string]string // kty, crv, n, e, x, y, kid, use, alg
+	ops     []string          // key_ops
+	hasOps  bool
+	private bool
+}
+
+// readMembers reads a JWK and refuses a shared secret.
+func readMembers(data []byte) (*members, error) {
+	m := &members{text: map[string]string{}}
+	secret := false
+	err := strictjson.Object(data, func(name string, v strictjson.Value) (err error) {
+		ok := true
+		switch name {
+		case "kty", "crv", "n", "e", "x", "y", "kid", "use", "alg":
+			m.text[name], ok = v.Text()
+		case "key_ops":
+			m.hasOps = true
+			m.ops, ok = v.Strings()
+		case "k":
+			secret = true
+		case "d", "p", "q", "dp", "dq", "qi", "oth", "priv":
+			m.private = true
+		}
+		if !ok {
+			return fmt.Errorf("%s has another type", name)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case secret || m.text["kty"] == "oct":
+		return nil, ErrSymmetric
+	}
+	return m, nil
+}
+
+// key returns the public key, if the JWK allows it to be used for op.
+func (m *members) key(op string) (*Key, error) {
+	// RFC 7517, sections 4.2 and 4.3.
+	if use, has := m.text["use"]; has && use != "sig" {
+		return nil, fmt.Errorf("%w: its use is not sig", ErrUnsupported)
+	}
+	if m.hasOps && !slices.Contains(m.ops, op) {
+		return nil, fmt.Errorf("%w: its key_ops do not have %s", ErrUnsupported, op)
+	}
+	if !validKeyID(m.text["kid"]) {
+		return nil, fmt.Errorf("%w: its kid has more than %d bytes or a control character", ErrUnsupported, maxKeyID)
+	}
+	k := &Key{id: m.text["kid"]}
+	canonical, err := m.canonical(k)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if err := k.load(canonical); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if alg, has := m.text["alg"]; has {
+		if !k.Fits(alg) { // RFC 7517, section 4.4; an algorithm of encryption fits none
+			return nil, fmt.Errorf("%w: its alg is unknown or not one for such a key", ErrUnsupported)
+		}
+		k.alg = alg
+	}
+	return k, nil
+}
+
+// canonical checks the members that make up the public key, notes the key's kind in k and returns the key in the form
+// of RFC 7638, section 3.3, which has nothing else in it.
+func (m *members) canonical(k *Key) (string, error) {
+	switch kty, crv := m.text["kty"], m.text["crv"]; {
+	case kty == "RSA": // RFC 7518, section 6.3.1
+		n, err := m.number("n")
+		if err != nil {
+			return "", err
+		}
+		e, err := m.number("e")
+		if err != nil {
+			return "", err
+		}
+		k.family, k.size = familyRSA, (n.BitLen()+7)/8
+		if n.BitLen() < minRSA || n.BitLen() > maxRSA || n.Bit(0) == 0 {
+			return "", fmt.Errorf("its modulus is even or not of %d to %d bits", minRSA, maxRSA)
+		}
+		// RFC 8017, section 3.1: odd, 3 at least; the upper bound is that of crypto/rsa.
+		if e.BitLen() > 31 || e.Bit(0) == 0 || e.Cmp(big.NewInt(3)) < 0 {
+			return "", errors.New("its exponent is not an odd number from 3 to 2^31-1")
+		}
+		return fmt.Sprintf(`{"e":%q,"kty":"RSA","n":%q}`, encode(e.Bytes()), encode(n.Bytes())), nil
+	case kty == "EC" && curves[crv] != nil: // RFC 7518, section 6.2.1
+		k.family, k.curve = familyEC, curves[crv]
+		x, err := m.bytes("x", coordinateSize(k.curve))
+		if err != nil {
+			return "", err
+		}
+		y, err := m.bytes("y", coordinateSize(k.curve))
+		if err != nil {
+			return "", err
+		}
+		// The point must be on the curve: RFC 8725, section 3.4.
+		if _, err := ecdsa.ParseUncompressedPublicKey(k.curve, slices.Concat([]byte{4}, x, y)); err != nil {
+			return "", errors.New("its point is not on the curve")
+		}
+		return fmt.Sprintf(`{"crv":%q,"kty":"EC","x":%q,"y":%q}`, crv, encode(x), encode(y)), nil
+	case kty == "OKP" && crv == "Ed25519": // RFC 8037, section 2
+		k.family = familyEd25519
+		x, err := m.bytes("x", ed25519.PublicKeySize)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf(`{"crv":"Ed25519","kty":"OKP","x":%q}`, encode(x)), nil
+	default:
+		return "", errors.New("its kty and crv are not ones that are known here")
+	}
+}
+
+var curves = map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}
+
+func encode(b []byte) string { return base64url.EncodeToString(b) }
+
+// number reads a number. Zeros before it are not allowed (RFC 7518, section 6.3.1.1) but found in the field, and harmless
+// in a value.
+func (m *members) number(name string) (*big.Int, error) {
+	b, err := m.bytes(name, 0)
+	return new(big.Int).SetBytes(b), err
+}
+
+// bytes reads size bytes of base64url; any number of them if size is 0.
+func (m *members) bytes(name string, size int) ([]byte, error) {
+	// A line break is not base64url, though encoding/base64 skips it.
+	b, err := base64url.DecodeString(m.text[name])
+	if err != nil || len(b) == 0 || base64url.EncodedLen(len(b)) != len(m.text[name]) {
+		return nil, fmt.Errorf("its %s is missing or not canonical base64url", name)
+	}
+	if size != 0 && len(b) != size {
+		return nil, fmt.Errorf("its %s has %d bytes in place of %d", name, len(b), size)
+	}
+	return b, nil
+}
+
+// load makes the key of its canonical form.
+func (k *Key) load(canonical string) error {
+	parsed, err := jwk.ParseKey([]byte(canonical))
+	if err != nil {
+		return err
+	}
+	sum, err := parsed.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return err
+	}
+	k.thumbprint = encode(sum)
+	var material any
+	if err := parsed.Raw(&material); err != nil {
+		return err
+	}
+	switch public := material.(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
+		k.material = public
+		return nil
+	default:
+		return fmt.Errorf("it came out as a %T", material)
+	}
+}
