@@ -1,0 +1,119 @@
+package valetkeytest_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// newAPI is what a user has: a handler behind a guard.
+func newAPI(cfg jwks.Config) (http.Handler, *jwks.Verifier, error) {
+	keys, err := jwks.New(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	guard, err := middleware.New(middleware.Config{Verifier: keys, Now: cfg.Now})
+	if err != nil {
+		return nil, nil, err
+	}
+	orders := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "the orders of %s", valetkey.FromContext(r.Context()).Subject)
+	})
+	mux := http.NewServeMux()
+	mux.Handle("GET /orders", guard.Handler(orders, scopes.All("orders:read")))
+	return mux, keys, nil
+}
+
+// TestOrders is what a user writes.
+func TestOrders(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	api, keys, err := newAPI(jwks.Config{
+		Issuer:   iss.URL,
+		Audience: []string{valetkeytest.DefaultAudience},
+		Client:   iss.Client(),
+		Now:      iss.Now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(keys.Close)
+
+	call := func(token string) *httptest.ResponseRecorder {
+		res := httptest.NewRecorder()
+		api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", token))
+		return res
+	}
+
+	t.Run("nobody is told where to begin", func(t *testing.T) {
+		res := call("")
+		c := valetkeytest.Challenge(t, res.Header(), "Bearer")
+		if res.Code != http.StatusUnauthorized || c["error"] != "" {
+			t.Errorf("got %d, %v", res.Code, c)
+		}
+	})
+	for name, token := range iss.Forgeries(valetkeytest.Scopes("orders:read")) {
+		t.Run(name, func(t *testing.T) {
+			res := call(token)
+			c := valetkeytest.Challenge(t, res.Header(), "Bearer")
+			if res.Code != http.StatusUnauthorized || c["error"] != "invalid_token" {
+				t.Errorf("got %d, %v", res.Code, c)
+			}
+		})
+	}
+	t.Run("another scope is not enough", func(t *testing.T) {
+		res := call(iss.Token(valetkeytest.Scopes("orders:write")))
+		c := valetkeytest.Challenge(t, res.Header(), "Bearer")
+		if res.Code != http.StatusForbidden || c["error"] != "insufficient_scope" || c["scope"] != "orders:read" {
+			t.Errorf("got %d, %v", res.Code, c)
+		}
+	})
+	token := iss.Token(valetkeytest.Subject("bob"), valetkeytest.Scopes("orders:read"))
+	t.Run("the right scope is", func(t *testing.T) {
+		if res := call(token); res.Code != http.StatusOK || res.Body.String() != "the orders of bob" {
+			t.Errorf("got %d, %q", res.Code, res.Body)
+		}
+	})
+	t.Run("for five minutes", func(t *testing.T) {
+		iss.Advance(2 * valetkeytest.DefaultLifetime)
+		if res := call(token); res.Code != http.StatusUnauthorized {
+			t.Errorf("got %d", res.Code)
+		}
+	})
+}
+
+// The lenient shape is refused unless it is asked for; a forgery is refused even then.
+func TestLenientOrders(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	for name, profile := range map[string]jwks.Profile{"strict": {}, "lenient": jwks.Lenient()} {
+		t.Run(name, func(t *testing.T) {
+			api, keys, err := newAPI(jwks.Config{
+				Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Keys: iss.JWKS(), Profile: profile, Now: iss.Now,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(keys.Close)
+			call := func(token string) int {
+				res := httptest.NewRecorder()
+				api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", token))
+				return res.Code
+			}
+			for name, token := range iss.Forgeries(valetkeytest.Scopes("orders:read"), valetkeytest.Lenient()) {
+				if code := call(token); code != http.StatusUnauthorized {
+					t.Errorf("%s: got %d", name, code)
+				}
+			}
+			want := map[string]int{"strict": http.StatusUnauthorized, "lenient": http.StatusOK}[name]
+			if code := call(iss.Token(valetkeytest.Lenient(), valetkeytest.Scopes("orders:read"))); code != want {
+				t.Errorf("got %d, not %d", code, want)
+			}
+		})
+	}
+}

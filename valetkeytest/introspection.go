@@ -1,0 +1,122 @@
+package valetkeytest
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"net/http"
+	"net/url"
+
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+// Opaque returns an access token that says nothing by itself: only the introspection endpoint knows it. The options are
+// those of [Issuer.Token]; what they say of header, key and signature means nothing here.
+func (iss *Issuer) Opaque(opts ...Option) string {
+	iss.t.Helper()
+	claims, err := iss.draft(opts).encode()
+	if err != nil {
+		iss.t.Errorf("valetkeytest: minting an opaque token: %v", err)
+	}
+	raw := rand.Text()
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	iss.opaque[raw] = claims
+	return raw
+}
+
+// Revoke makes the introspection endpoint call the token, opaque or JWT, inactive from now on.
+func (iss *Issuer) Revoke(token string) {
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	iss.revoked[token] = true
+}
+
+// introspect answers as RFC 7662, section 2. A token is active if this issuer made it, did not revoke it, and it is
+// valid by [Issuer.Now]. Whether its issuer and audience are the right ones is left to the one who asks.
+func (iss *Issuer) introspect(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if !iss.knows(r) {
+		// RFC 7662, section 2.3; RFC 6749, section 5.2.
+		w.Header().Set("WWW-Authenticate", `Basic realm="introspection"`)
+		answer(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
+		return
+	}
+	token := r.PostFormValue("token")
+	if token == "" {
+		answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_request"})
+		return
+	}
+	claims := iss.active(token)
+	if claims == nil {
+		answer(w, http.StatusOK, map[string]any{"active": false}) // and nothing else: RFC 7662, section 2.2
+		return
+	}
+	claims["active"] = json.RawMessage("true")
+	if _, ok := claims["token_type"]; !ok {
+		claims["token_type"] = json.RawMessage(`"Bearer"`)
+	}
+	answer(w, http.StatusOK, claims)
+}
+
+// answer sends what was JSON before.
+func answer[V any](w http.ResponseWriter, status int, v map[string]V) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(mustJSON(v))
+}
+
+// knows reports whether the request carries the credentials, which are form-encoded first (RFC 6749, section 2.3.1).
+func (iss *Issuer) knows(r *http.Request) bool {
+	if iss.settings.id == "" {
+		return true
+	}
+	user, password, _ := r.BasicAuth()
+	id, err1 := url.QueryUnescape(user)
+	secret, err2 := url.QueryUnescape(password)
+	return err1 == nil && err2 == nil && same(id, iss.settings.id) && same(secret, iss.settings.secret)
+}
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// active returns the claims of the token, or nil if it is not active.
+func (iss *Issuer) active(token string) map[string]json.RawMessage {
+	var claims map[string]json.RawMessage
+	if json.Unmarshal(iss.claimsOf(token), &claims) != nil {
+		return nil
+	}
+	now := float64(iss.Now().Unix())
+	if exp, ok := number(claims["exp"]); ok && exp <= now {
+		return nil
+	}
+	if nbf, ok := number(claims["nbf"]); ok && nbf > now {
+		return nil
+	}
+	return claims
+}
+
+func number(v json.RawMessage) (n float64, ok bool) {
+	return n, json.Unmarshal(v, &n) == nil
+}
+
+// claimsOf returns what the token says, or nil if it is not of this issuer or revoked.
+func (iss *Issuer) claimsOf(token string) []byte {
+	iss.mu.Lock()
+	defer iss.mu.Unlock()
+	if iss.revoked[token] {
+		return nil
+	}
+	if claims, ok := iss.opaque[token]; ok {
+		return claims
+	}
+	jwt, err := jose.Parse(token)
+	if err != nil {
+		return nil
+	}
+	for _, k := range iss.keys.all {
+		if k.Public().Verify(jwt) == nil {
+			return jwt.Payload
+		}
+	}
+	return nil
+}
