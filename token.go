@@ -43,10 +43,10 @@ func (t *Token) Claims(v any) error {
 	return json.Unmarshal(t.Raw, v)
 }
 
-// ByClient reports whether the token stands for a client acting on its own behalf (client credentials) rather than
-// for a resource owner: its subject is missing or is the client itself (RFC 9068, sections 2.2 and 5).
+// ByClient reports whether the token says that a client acts on its own behalf (client credentials) rather than for a
+// resource owner: its subject is the client itself (RFC 9068, section 2.2). A token without a subject does not say.
 func (t *Token) ByClient() bool {
-	return t.Subject == "" || t.Subject == t.ClientID
+	return t.Subject != "" && t.Subject == t.ClientID
 }
 
 // Clone returns a copy that shares nothing which could be modified.

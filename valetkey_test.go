@@ -179,7 +179,8 @@ func TestToken(t *testing.T) {
 	})
 	t.Run("AT-23 clients and resource owners are told apart", func(t *testing.T) {
 		assert.True(t, (&valetkey.Token{Subject: "c", ClientID: "c"}).ByClient())
-		assert.True(t, (&valetkey.Token{ClientID: "c"}).ByClient())
+		assert.False(t, (&valetkey.Token{ClientID: "c"}).ByClient(), "it does not say")
+		assert.False(t, (&valetkey.Token{}).ByClient())
 		assert.False(t, (&valetkey.Token{Subject: "alice", ClientID: "c"}).ByClient())
 	})
 	t.Run("any confirmation binds", func(t *testing.T) {
