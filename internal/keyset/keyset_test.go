@@ -1,0 +1,651 @@
+package keyset_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+)
+
+var background = context.Background()
+
+// bubble runs a subtest with a clock of its own.
+func bubble(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+func TestConfig(t *testing.T) {
+	for name, test := range map[string]struct {
+		cfg  keyset.Config
+		want string
+	}{
+		"http is refused":                      {keyset.Config{URL: "http://as.example/jwks"}, "URL: not https"},
+		"a URN cannot be discovered":           {keyset.Config{Issuer: "urn:x"}, "Issuer: discovery needs a URL"},
+		"a negative freshness":                 {keyset.Config{URL: "https://h", Fresh: -1}, "Fresh: "},
+		"a freshness of more than a day":       {keyset.Config{URL: "https://h", Fresh: 25 * time.Hour}, "Fresh: "},
+		"a negative cooldown":                  {keyset.Config{URL: "https://h", Cooldown: -1}, "Cooldown: "},
+		"keys that are used for more than 24h": {keyset.Config{URL: "https://h", StaleLimit: 25 * time.Hour}, "StaleLimit: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := keyset.New(test.cfg)
+			assert.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+func TestParse(t *testing.T) {
+	good := string(key(t, "ES256", "good").PublicJWK())
+	private := string(key(t, "ES256", "private").PrivateJWK())
+	const oct = `{"kty":"oct","kid":"oct","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}`
+
+	for name, set := range map[string]string{
+		"JWKS-02 no key":                   `{"keys":[]}`,
+		"JWKS-02 no keys":                  `{}`,
+		"JWKS-02 keys are null":            `{"keys":null}`,
+		"JWKS-02 keys are an object":       `{"keys":{"a":` + good + `}}`,
+		"JWKS-02 the name in other case":   `{"Keys":[` + good + `]}`,
+		"JWKS-02 HTML":                     `<html>`,
+		"JWKS-02 an array":                 `[` + good + `]`,
+		"JWKS-02 nothing":                  ``,
+		"only keys that cannot be used":    `{"keys":[{"kty":"XYZ"},null,7,"x",[]]}`,
+		"JWKS-04 only a private key":       `{"keys":[` + private + `]}`,
+		"JWKS-04 only a symmetric key":     `{"keys":[` + oct + `]}`,
+		"JWKS-03 only one with kid twice":  `{"keys":[{"kid":"a",` + good[1:] + `]}`,
+		"JWT-17 only one for encryption":   `{"keys":[{"use":"enc",` + good[1:] + `]}`,
+		"JWT-17 only one for key_ops sign": `{"keys":[{"key_ops":["sign"],` + good[1:] + `]}`,
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			keys, _, err := keyset.Parse([]byte(set))
+			assert.Error(t, err)
+			assert.Empty(t, keys)
+		})
+	}
+
+	for name, other := range map[string]string{
+		"JWKS-01 an unknown kty":          `{"kty":"AKP","alg":"ML-DSA-65","kid":"x","pub":"AA"}`,
+		"JWKS-01 an unknown crv":          `{"kty":"OKP","crv":"Ed448","x":"AA"}`,
+		"JWKS-01 an unknown alg":          `{"alg":"ES999",` + good[1:],
+		"JWKS-03 a key with a name twice": `{"kty":"EC",` + good[1:],
+		"a null":                          `null`,
+		"a text":                          `"key"`,
+		"JWKS-04 a private key":           private,
+		"JWKS-04 a symmetric key":         oct,
+		"JWT-21 a point off the curve":    `{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}`,
+	} {
+		t.Run(name+" is skipped and the rest is used", func(t *testing.T) {
+			keys, _, err := keyset.Parse([]byte(`{"extra":1,"keys":[` + other + `,` + good + `]}`))
+			require.NoError(t, err)
+			require.Len(t, keys, 1)
+			assert.Equal(t, "good", keys[0].ID())
+		})
+	}
+
+	t.Run("the keys after the hundredth are dropped", func(t *testing.T) {
+		keys, dropped, err := keyset.Parse([]byte(`{"keys":[` + strings.Repeat(good+",", 150) + good + `]}`))
+		require.NoError(t, err)
+		assert.Len(t, keys, 100)
+		assert.Len(t, dropped, 1)
+	})
+}
+
+func TestSelection(t *testing.T) {
+	a, b := key(t, "ES256", "a"), key(t, "ES256", "b")
+	rsa := key(t, "RS256", "a")
+	many := make([]*jose.Key, 5)
+	for i := range many {
+		many[i] = key(t, "ES256", fmt.Sprint(i)).Public()
+	}
+	noKeyID := map[string]any{"kid": nil}
+
+	t.Run("JWS-18 a kid in another letter case is unknown", func(t *testing.T) {
+		_, err := keyset.Static(a.Public()).Verify(background, signed(t, a, map[string]any{"kid": "A"}))
+		assert.ErrorIs(t, err, keyset.ErrUnknownKey)
+	})
+	t.Run("the signature of another key is refused", func(t *testing.T) {
+		_, err := keyset.Static(a.Public(), b.Public()).Verify(background, signed(t, b, map[string]any{"kid": "a"}))
+		assert.ErrorIs(t, err, jose.ErrSignature)
+	})
+	t.Run("JWS-22 without kid, more than 4 keys are not tried", func(t *testing.T) {
+		last := key(t, "ES256", "last")
+		_, err := keyset.Static(append(many[:4:4], last.Public())...).Verify(background, signed(t, last, noKeyID))
+		assert.ErrorIs(t, err, keyset.ErrAmbiguous)
+	})
+	t.Run("JWS-22 without kid, 4 keys are tried", func(t *testing.T) {
+		last := key(t, "ES256", "last")
+		_, err := keyset.Static(append(many[:3:3], last.Public())...).Verify(background, signed(t, last, noKeyID))
+		assert.NoError(t, err)
+	})
+	t.Run("JWS-21 without kid, the only key that fits the algorithm is used", func(t *testing.T) {
+		got, err := keyset.Static(append(many, rsa.Public())...).Verify(background, signed(t, rsa, noKeyID))
+		require.NoError(t, err)
+		assert.Equal(t, rsa.Public().Thumbprint(), got.Thumbprint())
+	})
+	t.Run("JWS-23 JWKS-05 of keys with one kid, the one that fits the algorithm is used", func(t *testing.T) {
+		s := keyset.Static(a.Public(), rsa.Public())
+		requireKey(t, s, a)
+		requireKey(t, s, rsa)
+	})
+	t.Run("JWS-23 keys with one kid and one kty are both tried", func(t *testing.T) {
+		twin := key(t, "ES256", "a")
+		s := keyset.Static(a.Public(), twin.Public())
+		requireKey(t, s, a)
+		requireKey(t, s, twin)
+	})
+	t.Run("a closed set answers from nothing", func(t *testing.T) {
+		s := keyset.Static(a.Public())
+		held := requireKey(t, s, a)
+		require.NoError(t, s.Ready(background))
+		s.Close()
+		assert.False(t, held.Holds())
+		_, err := s.Verify(background, signed(t, a, nil))
+		requireUnavailable(t, err)
+		requireUnavailable(t, s.Ready(background))
+	})
+}
+
+func TestDropped(t *testing.T) {
+	bubble(t, "JWKS-04 private and symmetric keys are dropped with one warning each, however often they come", func(t *testing.T) {
+		var log bytes.Buffer
+		good, leaked := key(t, "ES256", "good"), key(t, "ES256", "leaked")
+		oct := json.RawMessage(`{"kty":"oct","kid":"shared","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}`)
+		i := &issuer{answer: raw(leaked.PrivateJWK(), oct, good.PublicJWK())}
+		s := i.open(t, func(c *keyset.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		requireKey(t, s, good)
+		_, err := s.Verify(background, signed(t, leaked, nil))
+		require.ErrorIs(t, err, keyset.ErrUnknownKey)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Greater(t, i.count(), 5)
+		assert.Equal(t, 2, strings.Count(log.String(), "\n"), log.String())
+		assert.Equal(t, 1, strings.Count(log.String(), "kid=leaked"))
+		assert.Equal(t, 1, strings.Count(log.String(), "kid=shared"))
+		assert.Equal(t, 1, s.Status().Keys)
+	})
+}
+
+func TestColdStart(t *testing.T) {
+	bubble(t, "JWKS-10 while the issuer is down, there is a set, not ready, with the reason, and it recovers", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{}
+		s := i.open(t)
+		assert.Zero(t, i.count(), "New does no I/O")
+		err := s.Ready(background)
+		requireUnavailable(t, err)
+		assert.ErrorContains(t, err, "connection refused")
+		_, err = s.Verify(background, signed(t, k, nil))
+		requireUnavailable(t, err)
+		assert.ErrorContains(t, s.Status().LastError, "connection refused")
+		assert.Zero(t, s.Status().Keys)
+
+		i.serves(keys(k))
+		time.Sleep(time.Second)
+		assert.Equal(t, 1, s.Status().Keys, "by itself")
+		assert.NoError(t, s.Ready(background))
+		requireKey(t, s, k)
+	})
+	bubble(t, "JWKS-15 while it stays down, requests and probes cause no fetch and do not wait", func(t *testing.T) {
+		i := &issuer{}
+		s := i.open(t)
+		c := signed(t, key(t, "ES256", "a"), nil)
+		start := time.Now()
+		for time.Since(start) < 10*time.Minute {
+			require.Zero(t, took(func() {
+				_, err := s.Verify(background, c)
+				requireUnavailable(t, err)
+				requireUnavailable(t, s.Ready(background))
+			}))
+			time.Sleep(100 * time.Millisecond)
+		}
+		// At 0, then after 1, 2, 4, 8, 16, 32 and each 60 s, all up to a tenth less: from 15 to 17 in 10 minutes.
+		assert.InDelta(t, 16, i.count(), 1)
+	})
+}
+
+func TestFirstFetch(t *testing.T) {
+	bubble(t, "requests share it and wait for it", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{answer: keys(k), delay: time.Second}
+		s := i.open(t)
+		var requests sync.WaitGroup
+		for range 100 {
+			requests.Go(func() { requireKey(t, s, k) })
+		}
+		assert.Equal(t, time.Second, took(requests.Wait))
+		assert.Equal(t, 1, i.count())
+	})
+	bubble(t, "requests wait for it 2 s at most", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{answer: keys(k), delay: 4 * time.Second}
+		s := i.open(t)
+		assert.Equal(t, 2*time.Second, took(func() {
+			_, err := s.Verify(background, signed(t, k, nil))
+			requireUnavailable(t, err)
+		}))
+		time.Sleep(3 * time.Second)
+		requireKey(t, s, k) // the fetch went on
+		assert.Equal(t, 1, i.count())
+	})
+	bubble(t, "no more than 1024 requests wait", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		s := (&issuer{answer: keys(k), delay: time.Second}).open(t)
+		c := signed(t, k, nil)
+		var requests sync.WaitGroup
+		for range 1024 {
+			requests.Go(func() { _, err := s.Verify(background, c); assert.NoError(t, err) })
+		}
+		synctest.Wait()
+		assert.Zero(t, took(func() {
+			_, err := s.Verify(background, c)
+			requireUnavailable(t, err)
+		}))
+		requests.Wait()
+	})
+	bubble(t, "JWKS-26 a caller that leaves does not end it for the others", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{answer: keys(k), delay: time.Second}
+		s := i.open(t)
+		ctx, cancel := context.WithTimeout(background, 100*time.Millisecond)
+		defer cancel()
+		var requests sync.WaitGroup
+		requests.Go(func() {
+			assert.Equal(t, 100*time.Millisecond, took(func() {
+				_, err := s.Verify(ctx, signed(t, k, nil))
+				requireUnavailable(t, err)
+			}))
+		})
+		requests.Go(func() { assert.ErrorIs(t, s.Ready(ctx), context.DeadlineExceeded) })
+		requests.Go(func() { time.Sleep(time.Millisecond); requireKey(t, s, k) })
+		requests.Wait()
+		assert.Equal(t, 1, i.count())
+	})
+	bubble(t, "a hanging issuer is cut off after 5 s", func(t *testing.T) {
+		s := (&issuer{delay: time.Hour}).open(t)
+		assert.Equal(t, 5*time.Second, took(func() { requireUnavailable(t, s.Ready(background)) }))
+		assert.ErrorIs(t, s.Status().LastError, context.DeadlineExceeded)
+	})
+}
+
+func TestFresh(t *testing.T) {
+	bubble(t, "JWKS-11 10,000 concurrent requests cause no fetch and do not wait", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{answer: keys(k)}
+		s := i.open(t)
+		requireKey(t, s, k)
+		c := signed(t, k, nil)
+		i.slow(time.Second)
+		var requests sync.WaitGroup
+		for range 10_000 {
+			requests.Go(func() { _, err := s.Verify(background, c); assert.NoError(t, err) })
+		}
+		assert.Zero(t, took(requests.Wait))
+		assert.Equal(t, 1, i.count())
+	})
+	bubble(t, "it is refreshed ahead of its age, and a key that stays is the same key", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{answer: keys(k)}
+		s := i.open(t)
+		before := requireKey(t, s, k)
+		time.Sleep(7 * time.Minute)
+		assert.Equal(t, 1, i.count())
+		time.Sleep(time.Minute + time.Second)
+		assert.Equal(t, 2, i.count())
+		assert.True(t, s.Status().Fresh)
+		assert.Same(t, before, requireKey(t, s, k))
+	})
+}
+
+func TestOutage(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"the connection refused": nil,
+		"500":                    text(500, "boom"),
+		"JWKS-02 an empty set":   text(200, `{"keys":[]}`),
+		"JWKS-02 no keys member": text(200, `{}`),
+		"JWKS-02 HTML with 200":  text(200, `<html></html>`),
+		"only private keys":      raw(key(t, "ES256", "x").PrivateJWK()),
+	} {
+		// Key k is known, and the issuer has been answering so for 11 minutes: the keys are past their age.
+		play := func(what string, f func(t *testing.T, i *issuer, s *keyset.Set, k *jose.PrivateKey)) {
+			bubble(t, name+": "+what, func(t *testing.T) {
+				k := key(t, "ES256", "a")
+				i := &issuer{answer: keys(k)}
+				s := i.open(t)
+				requireKey(t, s, k)
+				i.serves(answer)
+				time.Sleep(11 * time.Minute)
+				f(t, i, s, k)
+			})
+		}
+		play("JWKS-12 JWKS-13 requests use the old set and do not fetch or wait", func(t *testing.T, i *issuer, s *keyset.Set, k *jose.PrivateKey) {
+			before := i.count()
+			var requests sync.WaitGroup
+			for range 1000 {
+				requests.Go(func() { requireKey(t, s, k) })
+			}
+			assert.Zero(t, took(requests.Wait))
+			assert.Equal(t, before, i.count())
+			assert.False(t, s.Status().Fresh)
+			assert.Error(t, s.Status().LastError)
+			assert.NoError(t, s.Ready(background))
+		})
+		play("a forged token is refused at once and gets no 503", func(t *testing.T, i *issuer, s *keyset.Set, _ *jose.PrivateKey) {
+			before := i.count()
+			assert.Zero(t, took(func() {
+				_, err := s.Verify(background, signed(t, key(t, "ES256", "forged"), nil))
+				assert.ErrorIs(t, err, keyset.ErrUnknownKey)
+			}))
+			assert.Equal(t, before, i.count())
+		})
+		play("JWKS-14 beyond the stale limit there is 503, and then the keys come back by themselves", func(t *testing.T, i *issuer, s *keyset.Set, k *jose.PrivateKey) {
+			time.Sleep(59*time.Minute - time.Second)
+			held := requireKey(t, s, k)
+			time.Sleep(2 * time.Second)
+			assert.False(t, held.Holds())
+			_, err := s.Verify(background, signed(t, k, nil))
+			requireUnavailable(t, err)
+			assert.Error(t, s.Ready(background))
+			i.serves(keys(k))
+			time.Sleep(time.Minute + time.Second)
+			requireKey(t, s, k)
+		})
+	}
+
+	bubble(t, "without a stale limit keys end with their age", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		i := &issuer{answer: keys(k)}
+		s := i.open(t, func(c *keyset.Config) { c.StaleLimit = -1 })
+		requireKey(t, s, k)
+		i.serves(nil)
+		time.Sleep(10*time.Minute - time.Second)
+		requireKey(t, s, k)
+		time.Sleep(2 * time.Second)
+		requireUnavailable(t, s.Ready(background))
+	})
+
+	for name, test := range map[string]struct {
+		header      string
+		least, most time.Duration
+	}{
+		"Retry-After is honoured":                        {"120", 119 * time.Second, 121 * time.Second},
+		"Retry-After as a date is honoured":              {"Sat, 01 Jan 2000 00:03:00 GMT", 179 * time.Second, 181 * time.Second},
+		"a Retry-After of a day is taken for 5 minutes":  {"86400", 299 * time.Second, 301 * time.Second},
+		"a Retry-After of nothing does not beat backoff": {"0", 900 * time.Millisecond, time.Second},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			i := &issuer{answer: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Retry-After", test.header)
+				w.WriteHeader(503)
+			}}
+			s := i.open(t)
+			require.Error(t, s.Ready(background))
+			time.Sleep(test.least - time.Millisecond)
+			assert.Equal(t, 1, i.count())
+			time.Sleep(test.most - test.least + 2*time.Millisecond)
+			assert.Equal(t, 2, i.count())
+		})
+	}
+}
+
+func TestRotation(t *testing.T) {
+	type scene struct {
+		i       *issuer
+		s       *keyset.Set
+		a, b, c *jose.PrivateKey
+	}
+	// Key a is known, and no fetch was begun within the cooldown.
+	play := func(name string, f func(t *testing.T, x scene)) {
+		bubble(t, name, func(t *testing.T) {
+			x := scene{a: key(t, "ES256", "a"), b: key(t, "ES256", "b"), c: key(t, "ES256", "c")}
+			x.i = &issuer{answer: keys(x.a), delay: 100 * time.Millisecond}
+			x.s = x.i.open(t)
+			requireKey(t, x.s, x.a)
+			time.Sleep(2 * time.Minute)
+			f(t, x)
+		})
+	}
+	unknown := func(t *testing.T, x scene, k *jose.PrivateKey) time.Duration {
+		return took(func() {
+			_, err := x.s.Verify(background, signed(t, k, nil))
+			require.ErrorIs(t, err, keyset.ErrUnknownKey)
+		})
+	}
+
+	play("JWKS-16 an unknown kid after the cooldown causes one fetch and is verified", func(t *testing.T, x scene) {
+		x.i.serves(keys(x.a, x.b))
+		var requests sync.WaitGroup
+		for range 50 {
+			requests.Go(func() { requireKey(t, x.s, x.b) })
+		}
+		assert.Equal(t, 100*time.Millisecond, took(requests.Wait))
+		assert.Equal(t, 2, x.i.count())
+		requireKey(t, x.s, x.a)
+	})
+	play("JWKS-16 the wait for it is 2 s at most, then the token is refused, not 503", func(t *testing.T, x scene) {
+		x.i.serves(keys(x.a, x.b))
+		x.i.slow(3 * time.Second)
+		assert.Equal(t, 2*time.Second, unknown(t, x, x.b))
+		time.Sleep(time.Second)
+		requireKey(t, x.s, x.b)
+		assert.Equal(t, 2, x.i.count())
+	})
+	play("JWKS-26 a caller that leaves is refused from what is held, and the fetch goes on", func(t *testing.T, x scene) {
+		x.i.serves(keys(x.a, x.b))
+		ctx, cancel := context.WithTimeout(background, time.Millisecond)
+		defer cancel()
+		_, err := x.s.Verify(ctx, signed(t, x.b, nil))
+		require.ErrorIs(t, err, keyset.ErrUnknownKey)
+		requireKey(t, x.s, x.b)
+		assert.Equal(t, 2, x.i.count())
+	})
+	play("JWKS-17 an unknown kid within the cooldown, its spare used, is refused at once", func(t *testing.T, x scene) {
+		assert.Equal(t, 100*time.Millisecond, unknown(t, x, x.b))
+		assert.Equal(t, 100*time.Millisecond, unknown(t, x, x.b))
+		for range 100 {
+			assert.Zero(t, unknown(t, x, x.b))
+		}
+		assert.Equal(t, 3, x.i.count())
+		time.Sleep(30 * time.Second)
+		assert.Equal(t, 100*time.Millisecond, unknown(t, x, x.b))
+		assert.Zero(t, unknown(t, x, x.b), "the spare one is not renewed each time")
+	})
+	play("JWKS-20 a second rotation within the cooldown is served by the spare fetch", func(t *testing.T, x scene) {
+		x.i.serves(keys(x.b))
+		requireKey(t, x.s, x.b)
+		time.Sleep(time.Second)
+		x.i.serves(keys(x.c))
+		requireKey(t, x.s, x.c)
+		assert.Equal(t, 3, x.i.count())
+	})
+	play("JWKS-15 a failed fetch counts against the cooldown too, and the timer retries", func(t *testing.T, x scene) {
+		x.i.serves(text(500, ""))
+		unknown(t, x, x.b)
+		assert.Zero(t, unknown(t, x, x.b))
+		assert.Equal(t, 2, x.i.count())
+		x.i.serves(keys(x.a, x.b))
+		time.Sleep(2 * time.Second)
+		assert.Equal(t, 3, x.i.count())
+		requireKey(t, x.s, x.b)
+	})
+	play("JWKS-21 a bad signature under a known kid causes rate-limited fetches only", func(t *testing.T, x scene) {
+		forged := signed(t, key(t, "ES256", "a"), nil)
+		for range 100 {
+			_, err := x.s.Verify(background, forged)
+			require.ErrorIs(t, err, jose.ErrSignature)
+		}
+		assert.Equal(t, 3, x.i.count())
+	})
+	play("JWKS-21 a key replaced under its kid is found, and the old one withdrawn", func(t *testing.T, x scene) {
+		old := requireKey(t, x.s, x.a)
+		replaced := key(t, "ES256", "a")
+		x.i.serves(keys(replaced))
+		requireKey(t, x.s, replaced)
+		assert.False(t, old.Holds())
+		_, err := x.s.Verify(background, signed(t, x.a, nil))
+		assert.ErrorIs(t, err, jose.ErrSignature)
+	})
+	play("JWKS-22 a key removed is withdrawn with the next refresh, and what it signed is refused", func(t *testing.T, x scene) {
+		x.i.serves(keys(x.a, x.b))
+		kept, removed := requireKey(t, x.s, x.b), requireKey(t, x.s, x.a)
+		x.i.serves(keys(x.b))
+		assert.True(t, removed.Holds())
+		time.Sleep(10 * time.Minute)
+		assert.False(t, removed.Holds())
+		assert.True(t, kept.Holds())
+		assert.Same(t, kept, requireKey(t, x.s, x.b))
+		unknown(t, x, x.a)
+	})
+	play("a key whose alg is changed is another key", func(t *testing.T, x scene) {
+		rsa := key(t, "RS256", "r")
+		jwk := strings.Replace(string(rsa.PublicJWK()), `"alg":"RS256",`, ``, 1)
+		require.NotContains(t, jwk, "alg")
+		x.i.serves(raw(json.RawMessage(jwk)))
+		free := requireKey(t, x.s, rsa)
+		x.i.serves(raw(json.RawMessage(`{"alg":"PS256",` + jwk[1:])))
+		time.Sleep(10 * time.Minute)
+		assert.False(t, free.Holds())
+		unknown(t, x, rsa)
+	})
+	play("JWKS-25 Close returns waiters, ends the fetch and leaves no timer", func(t *testing.T, x scene) {
+		x.i.slow(time.Minute)
+		held := requireKey(t, x.s, x.a)
+		var request sync.WaitGroup
+		request.Go(func() {
+			_, err := x.s.Verify(background, signed(t, x.b, nil))
+			requireUnavailable(t, err)
+		})
+		synctest.Wait()
+		assert.Zero(t, took(func() { x.s.Close(); request.Wait() }))
+		assert.False(t, held.Holds())
+		_, err := x.s.Verify(background, signed(t, x.a, nil))
+		requireUnavailable(t, err)
+		requireUnavailable(t, x.s.Ready(background))
+		before := x.i.count()
+		time.Sleep(24 * time.Hour)
+		assert.Equal(t, before, x.i.count())
+		x.s.Close()
+	})
+}
+
+func TestFreshness(t *testing.T) {
+	for name, test := range map[string]struct {
+		cacheControl, age string
+		fresh             time.Duration
+		want              time.Duration // within which it is fetched again, ahead by a fifth and a tenth of that
+	}{
+		"JWKS-23 max-age is honoured":               {"public, max-age=3600", "", 0, time.Hour},
+		"JWKS-23 what was spent on the way counts":  {"max-age=3600", "1800", 0, 30 * time.Minute},
+		"JWKS-23 a short max-age is taken for 1min": {"max-age=1", "", 0, time.Minute},
+		"JWKS-23 a long one is taken for 24 h":      {"max-age=99999999999999999999", "", 0, 24 * time.Hour},
+		"JWKS-23 no-store is taken for 1 min":       {"no-cache, no-store, max-age=0", "", 0, time.Minute},
+		"without a word it is 10 min":               {"", "", 0, 10 * time.Minute},
+		"a malformed word is none":                  {"max-age=soon", "", 0, 10 * time.Minute},
+		"without a word it is what is configured":   {"", "", 5 * time.Second, 5 * time.Second},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			k := key(t, "ES256", "a")
+			i := &issuer{answer: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", test.cacheControl)
+				w.Header().Set("Age", test.age)
+				keys(k)(w, r)
+			}}
+			s := i.open(t, func(c *keyset.Config) { c.Fresh = test.fresh })
+			requireKey(t, s, k)
+			time.Sleep(test.want*72/100 - time.Millisecond)
+			assert.Equal(t, 1, i.count())
+			for range 1000 {
+				requireKey(t, s, k)
+			}
+			time.Sleep(test.want*8/100 + 2*time.Millisecond)
+			assert.Equal(t, 2, i.count())
+		})
+	}
+
+	bubble(t, "JWKS-23 an ETag is sent, and 304 renews the keys for as long as before", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		conditional := 0
+		i := &issuer{answer: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("ETag", `"1"`)
+			if r.Header.Get("If-None-Match") == `"1"` {
+				conditional++
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+			w.Header().Set("Cache-Control", "max-age=3600")
+			keys(k)(w, r)
+		}}
+		s := i.open(t)
+		held := requireKey(t, s, k)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		assert.Same(t, held, requireKey(t, s, k))
+		assert.Equal(t, conditional, i.count()-1)
+		assert.InDelta(t, 24/0.76, conditional, 2.5)
+		assert.True(t, s.Status().Fresh)
+	})
+
+	bubble(t, "a 304 that nobody asked for is a failure", func(t *testing.T) {
+		assert.ErrorContains(t, (&issuer{answer: text(304, "")}).open(t).Ready(background), "304")
+	})
+}
+
+func TestDiscovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, moved := key(t, "ES256", "a"), key(t, "ES256", "b")
+		var mu sync.Mutex
+		asked := map[string]int{}
+		site := map[string]http.HandlerFunc{
+			"/.well-known/oauth-authorization-server": text(200, `{"issuer":"https://as.example","jwks_uri":"https://as.example/1"}`),
+			"/1": keys(k),
+		}
+		i := &issuer{answer: func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[r.URL.Path]++
+			if h := site[r.URL.Path]; h != nil {
+				h(w, r)
+				return
+			}
+			w.WriteHeader(404)
+		}}
+		s := i.open(t, func(c *keyset.Config) { c.URL, c.Issuer = "", "https://as.example" })
+		requireKey(t, s, k)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.Equal(t, 1, asked["/.well-known/oauth-authorization-server"], "the URL is remembered")
+		assert.Equal(t, "https://as.example/1", s.Status().URL)
+
+		mu.Lock()
+		delete(site, "/1")
+		site["/2"] = keys(moved)
+		site["/.well-known/oauth-authorization-server"] = text(200, `{"issuer":"https://as.example","jwks_uri":"https://as.example/2"}`)
+		mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		requireKey(t, s, moved)
+		synctest.Wait()
+		assert.Equal(t, "https://as.example/2", s.Status().URL)
+		assert.Equal(t, 2, asked["/.well-known/oauth-authorization-server"], "it is looked up again after repeated failures")
+	})
+}
+
+// The wall clock cannot be set in a test, but every age is taken from times that carry a monotonic reading, which it does
+// not touch.
+func TestMonotonic(t *testing.T) {
+	t.Run("JWKS-24 ages are of the monotonic clock", func(t *testing.T) {
+		k := key(t, "ES256", "a")
+		s := (&issuer{answer: keys(k)}).open(t)
+		requireKey(t, s, k)
+		assert.Contains(t, s.Status().LastFetch.String(), " m=+")
+	})
+}

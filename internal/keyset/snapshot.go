@@ -1,0 +1,228 @@
+package keyset
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+const (
+	maxKeys  = 100 // of one set; those that follow are dropped
+	maxTries = 4   // keys tried on one token
+)
+
+// A snapshot is the keys at one time. It is immutable.
+type snapshot struct {
+	keys     []*Key
+	url      string
+	etag     string
+	at       time.Time     // before the request that brought it
+	lifetime time.Duration // during which it is fresh
+}
+
+// end returns when the keys are given up.
+func (s *snapshot) end(staleLimit time.Duration) time.Time {
+	return s.at.Add(s.lifetime + staleLimit)
+}
+
+// A Key is a key while it stands in the key set: the same one over all refreshes for as long as the issuer keeps it, with
+// this kid, material and purpose.
+type Key struct {
+	*jose.Key
+	withdrawn atomic.Bool
+}
+
+// Holds reports whether the key still stands in its issuer's key set. It makes Key a [valetkey.Condition].
+func (k *Key) Holds() bool { return !k.withdrawn.Load() }
+
+// candidates returns the keys that may have signed a token with header h. Several keys may share a kid.
+func (s *snapshot) candidates(h jose.Header) []*Key {
+	if s == nil {
+		return nil
+	}
+	var fit []*Key
+	for _, key := range s.keys {
+		if (!h.HasKeyID || key.ID() == h.KeyID) && key.Fits(h.Algorithm) {
+			fit = append(fit, key)
+		}
+	}
+	return fit
+}
+
+// try returns the key that c is signed with.
+func try(keys []*Key, c *jose.Compact) (*Key, error) {
+	switch {
+	case len(keys) == 0:
+		return nil, ErrUnknownKey
+	case len(keys) > maxTries: // a forger would have us try them all
+		return nil, ErrAmbiguous
+	}
+	for _, key := range keys {
+		if key.Verify(c) == nil {
+			return key, nil
+		}
+	}
+	return nil, jose.ErrSignature
+}
+
+// adopt returns keys, each once, with those that old has too being the very same.
+func adopt(old *snapshot, keys []*jose.Key) []*Key {
+	known := map[string]*Key{}
+	if old != nil {
+		for _, key := range old.keys {
+			known[identity(key.Key)] = key
+		}
+	}
+	var adopted []*Key
+	seen := map[string]bool{}
+	for _, key := range keys {
+		id := identity(key)
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if known[id] == nil {
+			known[id] = &Key{Key: key}
+		}
+		adopted = append(adopted, known[id])
+	}
+	return adopted
+}
+
+// identity returns what makes a key the same: its kid, its material, and what it may verify.
+func identity(key *jose.Key) string {
+	id := key.Thumbprint() + " " + key.ID()
+	for _, alg := range jose.Algorithms() {
+		if key.Fits(alg) {
+			id = alg + " " + id
+		}
+	}
+	return id
+}
+
+// fetch gets the key set. The keys of the snapshot are not yet filled in.
+func (s *Set) fetch(ctx context.Context) (*snapshot, []*jose.Key, error) {
+	url, err := s.locate(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	next := &snapshot{url: url, at: time.Now()}
+	held := s.current.Load()
+	etag := ""
+	if held != nil && held.url == url {
+		etag = held.etag
+	}
+	answer, err := s.cfg.Fetch.Get(ctx, url, etag)
+	if err != nil {
+		return nil, nil, err
+	}
+	next.etag = answer.ETag
+	next.lifetime = min(max(answer.MaxAge, min(minFresh, s.cfg.Fresh)), maxFresh)
+	if answer.NotModified { // RFC 9111, section 4.3.4: what a 304 does not say stays as it was
+		if answer.ETag == "" {
+			next.etag = etag
+		}
+		if answer.MaxAge < 0 {
+			next.lifetime = held.lifetime
+		}
+		var keys []*jose.Key
+		for _, key := range held.keys {
+			keys = append(keys, key.Key)
+		}
+		return next, keys, nil
+	}
+	if answer.MaxAge < 0 {
+		next.lifetime = s.cfg.Fresh
+	}
+	keys, dropped, err := Parse(answer.Body)
+	s.warn(dropped)
+	if err != nil {
+		return nil, nil, fmt.Errorf("key set at %s: %w", fetch.Bare(url), err)
+	}
+	return next, keys, nil
+}
+
+// locate returns the URL of the key set.
+func (s *Set) locate(ctx context.Context) (string, error) {
+	s.mu.Lock()
+	url := s.url
+	s.mu.Unlock()
+	if url != "" {
+		return url, nil
+	}
+	url, err := s.cfg.Fetch.Discover(ctx, s.cfg.Issuer, "jwks_uri")
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.url = url
+	s.mu.Unlock()
+	return url, nil
+}
+
+// warn logs dropped keys, each once for as long as the issuer sends it.
+func (s *Set) warn(dropped []Dropped) {
+	warned := map[string]bool{}
+	for _, d := range dropped {
+		if !warned[d.ID] && !s.warned[d.ID] {
+			s.cfg.Logger.Warn("key set: a key is dropped", "issuer", s.cfg.Issuer, "kid", d.ID, "error", d.Err)
+		}
+		warned[d.ID] = true
+	}
+	s.warned = warned
+}
+
+// A Dropped is a key that does not belong in an issuer's public key set.
+type Dropped struct {
+	ID  string // kid, cut to a bound; whatever was sent
+	Err error  // jose.ErrPrivate, jose.ErrSymmetric or too many
+}
+
+var errTooMany = fmt.Errorf("the set has more than %d keys", maxKeys)
+
+// Parse reads a JWK Set (RFC 7517, section 5), key by key: what is malformed, not known here or not for verifying is
+// skipped, what is private or shared is dropped, and the rest is used. It is an error if none remains.
+func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
+	var set map[string]json.RawMessage // not a struct, whose member names would match in any letter case
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, nil, errors.New("it is not a JSON object")
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(set["keys"], &list); err != nil {
+		return nil, nil, errors.New(`it has no array "keys"`)
+	}
+	for _, jwk := range list {
+		if len(keys) == maxKeys {
+			dropped = append(dropped, Dropped{Err: errTooMany})
+			break
+		}
+		key, err := jose.ParseKey(jwk)
+		switch {
+		case err == nil:
+			keys = append(keys, key)
+		case errors.Is(err, jose.ErrPrivate), errors.Is(err, jose.ErrSymmetric):
+			dropped = append(dropped, Dropped{ID: keyID(jwk), Err: err})
+		}
+	}
+	if len(keys) == 0 {
+		return nil, dropped, fmt.Errorf("it has no usable key among %d", len(list))
+	}
+	return keys, dropped, nil
+}
+
+// keyID returns the kid of a key that is not used, for the log.
+func keyID(jwk []byte) string {
+	var key struct {
+		KeyID string `json:"kid"`
+	}
+	if json.Unmarshal(jwk, &key) != nil {
+		return ""
+	}
+	return key.KeyID[:min(len(key.KeyID), 100)]
+}
