@@ -1,0 +1,52 @@
+package jwks_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func BenchmarkVerify(b *testing.B) {
+	accepted := func(b *testing.B, raw string) {
+		v := open(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Verify(background, raw); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("ES256", func(b *testing.B) { accepted(b, mint(b, es256, nil, good(nil))) })
+	b.Run("RS256", func(b *testing.B) { accepted(b, mint(b, rs256, nil, good(nil))) })
+	b.Run("EdDSA", func(b *testing.B) { accepted(b, mint(b, ed25519, nil, good(nil))) })
+	b.Run("expired", func(b *testing.B) {
+		v, raw := open(b), mint(b, es256, nil, good(object{"exp": 1}))
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Verify(background, raw); err == nil {
+				b.Fatal("accepted")
+			}
+		}
+	})
+	b.Run("ES256 while another core sends unknown kids", func(b *testing.B) {
+		v := open(b)
+		forged := mint(b, es256, object{"kid": "forged"}, good(nil))
+		var (
+			end   atomic.Bool
+			flood sync.WaitGroup
+			raw   = mint(b, es256, nil, good(nil))
+		)
+		flood.Go(func() {
+			for !end.Load() {
+				_, _ = v.Verify(background, forged)
+			}
+		})
+		for b.Loop() {
+			if _, err := v.Verify(background, raw); err != nil {
+				b.Fatal(err)
+			}
+		}
+		end.Store(true)
+		flood.Wait()
+	})
+}

@@ -1,0 +1,309 @@
+package jwks_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
+)
+
+// A site is an issuer on loopback, over TLS.
+type site struct {
+	*httptest.Server
+	mu    sync.Mutex
+	keys  http.HandlerFunc
+	asked []string
+}
+
+func serve(t *testing.T, keys http.HandlerFunc) *site {
+	t.Helper()
+	s := &site{keys: keys}
+	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.asked = append(s.asked, r.URL.String())
+		keys := s.keys
+		s.mu.Unlock()
+		switch r.URL.Path {
+		case "/.well-known/oauth-authorization-server":
+			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, s.URL, s.URL+"/keys")
+		case "/keys":
+			keys(w, r)
+		default:
+			w.WriteHeader(404)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *site) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
+}
+
+// open returns a verifier that discovers the site's keys.
+func (s *site) open(t *testing.T) *jwks.Verifier {
+	return open(t, func(c *jwks.Config) {
+		c.Issuer, c.Keys, c.Client, c.Logger = s.URL, nil, s.Client(), slog.New(slog.DiscardHandler)
+	})
+}
+
+func sets(data []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }
+}
+
+func TestOverHTTP(t *testing.T) {
+	t.Run("keys are discovered with the first token, and asked for once", func(t *testing.T) {
+		s := serve(t, sets(keySet(es256)))
+		v := s.open(t)
+		assert.Zero(t, s.count())
+		var requests sync.WaitGroup
+		raw := mint(t, es256, nil, good(object{"iss": s.URL}))
+		for range 20 {
+			requests.Go(func() {
+				token, err := v.Verify(background, raw)
+				assert.NoError(t, err)
+				assert.Equal(t, "alice", token.Subject)
+			})
+		}
+		requests.Wait()
+		assert.Equal(t, []string{"/.well-known/oauth-authorization-server", "/keys"}, s.asked)
+		assert.Equal(t, s.URL+"/keys", v.Status().URL)
+		assert.Equal(t, 1, v.Status().Keys)
+		assert.NoError(t, v.Ready(background))
+	})
+
+	s := serve(t, sets(keySet(es256)))
+	v := s.open(t)
+	for name, test := range map[string]struct {
+		header, claims object
+		want           string
+	}{
+		"JWKS-19 JWT-28 a wrong iss":   {nil, object{"iss": "https://evil.example"}, otherIssuer},
+		"JWKS-19 JWT-28 no iss":        {nil, object{"iss": nil}, otherIssuer},
+		"JWKS-19 a wrong aud":          {nil, object{"aud": "x"}, otherAud},
+		"JWKS-19 expired":              {nil, object{"exp": 1}, expired},
+		"JWKS-19 not yet valid":        {nil, object{"nbf": 99999999999}, notYet},
+		"JWKS-19 an algorithm":         {object{"alg": "HS256"}, nil, otherAlg},
+		"JWKS-19 a wrong typ":          {object{"typ": "JWT"}, nil, otherKind},
+		"JWKS-19 a claim is missing":   {nil, object{"jti": nil}, badClaim},
+		"JWKS-19 a claim is malformed": {nil, object{"scope": 7}, badClaim},
+	} {
+		t.Run(name+": refused without any fetch", func(t *testing.T) {
+			header, claims := object{"kid": "unknown"}, object{"iss": s.URL}
+			maps.Copy(header, test.header)
+			maps.Copy(claims, test.claims)
+			_, err := v.Verify(background, mint(t, es256, header, good(claims)))
+			refused(t, err, test.want)
+			assert.Zero(t, s.count())
+		})
+	}
+	t.Run("JWS-14 JWS-16 JWS-19 JWT-32 URLs in a header, and in a kid, are not asked", func(t *testing.T) {
+		evil := generate("ES256", "evil")
+		for _, header := range []object{
+			{"jku": s.URL + "/evil"}, {"x5u": s.URL + "/evil"}, {"kid": s.URL + "/evil"}, {"kid": "../evil"},
+			{"x5c": []string{"MIIB"}, "x5t": "AAAA"}, {"jwk": evil.PublicJWK()},
+		} {
+			_, err := v.Verify(background, mint(t, evil, header, good(object{"iss": s.URL})))
+			refused(t, err, unknownKey)
+		}
+		assert.NotContains(t, strings.Join(s.asked, " "), "evil")
+	})
+
+	for name, answer := range map[string]http.HandlerFunc{
+		"500":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"HTML":         sets([]byte("<html>")),
+		"an empty set": sets([]byte(`{"keys":[]}`)),
+		"a redirect":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) },
+		"gzip": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			sets(keySet(es256))(w, r)
+		},
+		"an endless set": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+					return
+				}
+			}
+		},
+	} {
+		t.Run("JWKS-10 an issuer that answers with "+name+" makes a token 503, not 401, and the verifier not ready", func(t *testing.T) {
+			s := serve(t, answer)
+			v := s.open(t)
+			_, err := v.Verify(background, mint(t, es256, nil, good(object{"iss": s.URL})))
+			var unavailable *valetkey.Unavailable
+			require.ErrorAs(t, err, &unavailable)
+			assert.Positive(t, unavailable.RetryAfter)
+			assert.ErrorContains(t, v.Ready(background), "jwks: "+s.URL+": ")
+			assert.Error(t, v.Status().LastError)
+		})
+	}
+	t.Run("JWKS-25 Close ends a fetch that hangs, and those who wait for it", func(t *testing.T) {
+		reached := make(chan struct{})
+		s := serve(t, func(_ http.ResponseWriter, r *http.Request) { close(reached); <-r.Context().Done() })
+		v := s.open(t)
+		ready := make(chan error)
+		go func() { ready <- v.Ready(background) }()
+		<-reached
+		v.Close()
+		assert.ErrorContains(t, <-ready, "closed")
+	})
+}
+
+// memory is an issuer in a synctest bubble, where no socket can be. It takes some time to answer.
+type memory struct {
+	mu    sync.Mutex
+	set   []byte
+	delay time.Duration
+	hits  int
+}
+
+func (m *memory) RoundTrip(*http.Request) (*http.Response, error) {
+	time.Sleep(m.delay)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hits++
+	w := httptest.NewRecorder()
+	_, _ = w.Write(m.set)
+	return w.Result(), nil
+}
+
+func (m *memory) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hits
+}
+
+func (m *memory) open(t *testing.T) *jwks.Verifier {
+	return open(t, func(c *jwks.Config) {
+		c.Keys, c.URL, c.Client = nil, issuer+"/keys", &http.Client{Transport: m}
+	})
+}
+
+func TestFlood(t *testing.T) {
+	const (
+		tokens = 100_000
+		pause  = time.Millisecond // between two of them
+		answer = 200 * time.Millisecond
+	)
+	claims, err := json.Marshal(good(nil))
+	require.NoError(t, err)
+	rest := "." + base64.RawURLEncoding.EncodeToString(claims) + "." + strings.Repeat("A", 86)
+	forged := func(i int) string {
+		return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","typ":"at+jwt","kid":"forged-%d"}`, i)) + rest
+	}
+	raw := mint(t, es256, nil, good(nil))
+
+	t.Run("JWKS-18 100,000 unknown kids cause no fetch beyond the cooldown's, and neither they nor good tokens wait", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := &memory{set: keySet(es256), delay: answer}
+			v := m.open(t)
+			require.NoError(t, v.Ready(background))
+			start := time.Now()
+			var waited []time.Duration
+			for i := range tokens {
+				before := time.Now()
+				_, err := v.Verify(background, forged(i))
+				refused(t, err, unknownKey)
+				if d := time.Since(before); d > 0 { // in a bubble, time passes only while somebody waits
+					waited = append(waited, d)
+				}
+				if i%100 == 0 {
+					before = time.Now()
+					_, err = v.Verify(background, raw)
+					require.NoError(t, err)
+					require.Zero(t, time.Since(before))
+				}
+				time.Sleep(pause)
+			}
+			periods := int((time.Since(start) + 30*time.Second - 1) / (30 * time.Second))
+			assert.LessOrEqual(t, m.count(), periods+1)
+			// One token of each fetch asked for it. All others were answered at once.
+			assert.Len(t, waited, m.count()-1)
+			for _, d := range waited {
+				assert.Equal(t, answer, d)
+			}
+			t.Logf("%d tokens in %v: %d fetches, %d waits", tokens, time.Since(start), m.count(), len(waited))
+		})
+	})
+	t.Run("JWKS-18 while the cooldown holds, no unknown kid of 100,000 at once waits or fetches", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := &memory{set: keySet(es256), delay: answer}
+			v := m.open(t)
+			require.NoError(t, v.Ready(background))
+			_, err := v.Verify(background, forged(0)) // the spare one
+			refused(t, err, unknownKey)
+			start := time.Now()
+			var requests sync.WaitGroup
+			for worker := range 100 {
+				requests.Go(func() {
+					for i := range tokens / 100 {
+						if _, err := v.Verify(background, forged(worker*tokens+i)); err == nil {
+							t.Error("accepted")
+						}
+					}
+				})
+			}
+			requests.Wait()
+			assert.Zero(t, time.Since(start))
+			assert.Equal(t, 2, m.count())
+		})
+	})
+}
+
+func TestClock(t *testing.T) {
+	t.Run("JWKS-24 when the clock jumps hours back and forth, tokens follow it and fetches do not", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := &memory{set: keySet(es256)}
+			clock := now
+			v := open(t, func(c *jwks.Config) {
+				c.Keys, c.URL, c.Client, c.Now = nil, issuer+"/keys", &http.Client{Transport: m}, func() time.Time { return clock }
+			})
+			raw := mint(t, es256, nil, good(nil))
+			for _, jump := range []time.Duration{0, -time.Hour, 3 * time.Hour, -2 * time.Hour} {
+				clock = clock.Add(jump)
+				_, err := v.Verify(background, raw)
+				assert.Equal(t, clock.Equal(now), err == nil, "%v: %v", clock, err)
+				assert.Equal(t, 1, m.count())
+			}
+			time.Sleep(8*time.Minute + time.Second)
+			synctest.Wait()
+			assert.Equal(t, 2, m.count())
+		})
+	})
+}
+
+func TestWithdrawn(t *testing.T) {
+	t.Run("JWKS-22 what was verified with a key that is removed may not be relied on after the next refresh", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := &memory{set: keySet(es256, rs256)}
+			v := m.open(t)
+			token, err := v.Verify(context.Background(), mint(t, es256, nil, good(nil)))
+			require.NoError(t, err)
+			m.mu.Lock()
+			m.set = keySet(rs256)
+			m.mu.Unlock()
+			assert.True(t, token.Reuse.While.Holds())
+			time.Sleep(8*time.Minute + time.Second)
+			assert.False(t, token.Reuse.While.Holds())
+			_, err = v.Verify(context.Background(), mint(t, es256, nil, good(nil)))
+			refused(t, err, unknownKey)
+		})
+	})
+}

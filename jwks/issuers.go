@@ -1,0 +1,51 @@
+package jwks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/valetkey/valetkey"
+)
+
+// ByIssuer returns a Verifier of the tokens of several issuers, each verified against its own keys and settings only. A
+// token is taken apart once, and its iss, not yet to be believed, says which of vs verifies it. The token of an issuer
+// that none is for is refused with an error that wraps [valetkey.ErrNotMine], before anything else is looked at.
+//
+// It is a mistake if vs is empty, holds nil, or holds two of one issuer.
+func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
+	var mistakes []error
+	if len(vs) == 0 {
+		mistakes = append(mistakes, errors.New("jwks: ByIssuer: no verifiers"))
+	}
+	issuers := make(byIssuer, len(vs))
+	for i, v := range vs {
+		switch {
+		case v == nil:
+			mistakes = append(mistakes, fmt.Errorf("jwks: ByIssuer: verifier %d is nil", i))
+		case issuers[v.issuer] != nil:
+			mistakes = append(mistakes, fmt.Errorf("jwks: ByIssuer: verifier %d is the second of issuer %q", i, v.issuer))
+		default:
+			issuers[v.issuer] = v
+		}
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	return issuers, nil
+}
+
+type byIssuer map[string]*Verifier
+
+func (issuers byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+	c, claims, err := read(raw)
+	if err != nil {
+		return nil, err
+	}
+	iss, _ := claims.iss.Text()
+	v := issuers[iss]
+	if v == nil {
+		return nil, notMine(iss)
+	}
+	return v.verify(ctx, c, claims)
+}

@@ -1,0 +1,294 @@
+// Package jwks verifies JWT access tokens locally, against the key set of their issuer.
+//
+//	keys, err := jwks.New(jwks.Config{
+//		Issuer:   "https://as.example.com",
+//		Audience: []string{"https://api.example.com"},
+//	})
+//	...
+//	defer keys.Close()
+//
+// The zero [Profile] is RFC 9068. Issuers that send less need a setting each, see Profile.
+//
+// The checks that need no key come first: form, issuer, type, algorithm, claims, audience, times. A token that fails one
+// costs no signature and no fetch. Keys are looked up in the set of the one issuer that the verifier is for.
+//
+// Not done here: encrypted and nested tokens, keys or URLs that a token brings along (jwk, jku, x5c, x5u), and issuers that
+// are not configured. Whether a subject is one that the application knows is for the application or a
+// [valetkey.Requirement] to decide.
+package jwks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+)
+
+// Config is what a [Verifier] is made of. Issuer and Audience are required.
+//
+// The keys come from one of four places: discovery at the issuer (if none of the others is given), URL, Keys or Secret.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	// Issuer is the iss of the tokens, compared byte by byte. Required. It may be any string; discovery needs a URL.
+	Issuer string
+
+	// Audience lists the names of this resource server, one of which the aud of a token must be or contain. Required.
+	// Scopes have a meaning within their audience only: two APIs that share an audience share all scopes.
+	Audience []string
+
+	// URL is that of the key set: https, or http on loopback.
+	URL string
+
+	// Keys is a key set (RFC 7517, section 5), to be used without any network.
+	Keys []byte
+
+	// Secret is shared with the issuer, for the HMAC algorithms, which Algorithms must then name. It must be random and
+	// at least as long as their hash: 32 bytes for HS256 (RFC 7518, section 3.2). Who holds it can make tokens, too. There
+	// is only one, so the kid of a token does not matter.
+	Secret []byte
+
+	// Algorithms are the signature algorithms allowed. Nil: RS256, PS256, ES256, ES384 and EdDSA; never more than this
+	// because of what a key set or metadata says. A key whose JWK has no alg may be used with all that fit it.
+	Algorithms []string
+
+	// Profile names what a token may lack of RFC 9068. Zero: nothing. See [Lenient].
+	Profile Profile
+
+	// Leeway is how far the clocks of issuer and server may differ: exp, nbf and iat are held against it. Zero: 30 s;
+	// negative: none; at most 5 min.
+	Leeway time.Duration
+
+	// MaxLifetime is the longest time from iat to exp that is accepted; a token without iat is then refused. Zero: any.
+	MaxLifetime time.Duration
+
+	// Scopes are the claims that hold scopes, all of which count: a string of scopes separated by spaces, or an array. A
+	// name with dots that is no claim itself is a path into objects: "realm_access.roles". Nil: scope.
+	Scopes []string
+
+	// Client carries the requests for keys. Redirects are never followed. Nil: http.DefaultClient.
+	Client *http.Client
+
+	// InsecureHTTP allows http URLs on hosts other than loopback: whoever is on the way can then replace the keys.
+	InsecureHTTP bool
+
+	// Fresh is the age of a key set that is not exceeded if the issuer answers; it is fetched ahead. It counts where the
+	// issuer sends no Cache-Control, whose word is taken from 1 min to 24 h. Zero: 10 min.
+	Fresh time.Duration
+
+	// Cooldown is the time after which tokens with unknown keys may cause another fetch. One more is to spare, for a key
+	// that rotates twice; after that, tokens of a new key are refused until the cooldown has passed. Zero: 30 s.
+	Cooldown time.Duration
+
+	// StaleLimit is how long keys are used beyond Fresh while the issuer does not answer; after that, tokens get 503. Zero:
+	// 1 h; negative: not at all; at most 24 h.
+	StaleLimit time.Duration
+
+	// Logger gets what happens to the key set. Nil: slog.Default().
+	Logger *slog.Logger
+
+	// Now is the clock that exp, nbf and iat are held against. Nil: time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultLeeway = 30 * time.Second
+	maxLeeway     = 5 * time.Minute // RFC 9068, section 4: "usually no more than a few minutes"
+)
+
+var defaultAlgorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
+
+// A Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier], safe for concurrent use, and must
+// be closed.
+type Verifier struct {
+	issuer      string
+	audience    []string
+	algorithms  []string
+	profile     Profile
+	leeway      time.Duration
+	maxLifetime time.Duration
+	scopes      []string
+	now         func() time.Time
+	keys        *keyset.Set
+	shared      bool // keys holds a shared secret
+}
+
+// New returns a Verifier. It does no I/O: the first token, or [Verifier.Ready], fetches the keys. The error names every
+// mistake in cfg.
+func New(cfg Config) (*Verifier, error) {
+	v := &Verifier{
+		issuer:      cfg.Issuer,
+		audience:    slices.Clone(cfg.Audience),
+		algorithms:  slices.Clone(cfg.Algorithms),
+		profile:     cfg.Profile,
+		leeway:      cfg.Leeway,
+		maxLifetime: cfg.MaxLifetime,
+		scopes:      slices.Clone(cfg.Scopes),
+		now:         cfg.Now,
+		shared:      cfg.Secret != nil,
+	}
+	if len(v.algorithms) == 0 && !v.shared {
+		v.algorithms = defaultAlgorithms
+	}
+	if v.leeway == 0 {
+		v.leeway = defaultLeeway
+	}
+	v.leeway = max(0, v.leeway)
+	if len(v.scopes) == 0 {
+		v.scopes = []string{"scope"}
+		if v.profile.Scp {
+			v.scopes = append(v.scopes, "scp")
+		}
+	}
+	if v.now == nil {
+		v.now = time.Now
+	}
+	keys, err := cfg.keys()
+	if err := errors.Join(append(cfg.mistakes(), prefixed(err)...)...); err != nil {
+		return nil, err
+	}
+	v.keys = keys
+	return v, nil
+}
+
+// mistakes returns what is wrong with cfg, but for the keys.
+func (cfg *Config) mistakes() (mistakes []error) {
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf("jwks: "+format, args...)) }
+	if cfg.Issuer == "" {
+		mistake("Issuer: required")
+	}
+	if len(cfg.Audience) == 0 {
+		mistake("Audience: required; an empty list does not mean any")
+	}
+	for i, a := range cfg.Audience {
+		if a == "" {
+			mistake("Audience[%d]: is empty", i)
+		}
+	}
+	known, kind := jose.Algorithms(), "a signature algorithm known here"
+	if cfg.Secret != nil {
+		known, kind = jose.HMACAlgorithms(), "an HMAC algorithm, as Secret needs"
+		if len(cfg.Algorithms) == 0 {
+			mistake("Algorithms: required with Secret: one or more of %v", known)
+		}
+	}
+	for i, alg := range cfg.Algorithms {
+		if !slices.Contains(known, alg) {
+			mistake("Algorithms[%d]: %q is not %s", i, alg, kind)
+		}
+	}
+	if cfg.Leeway > maxLeeway {
+		mistake("Leeway: %v is more than %v", cfg.Leeway, maxLeeway)
+	}
+	if cfg.MaxLifetime < 0 {
+		mistake("MaxLifetime: %v is negative", cfg.MaxLifetime)
+	}
+	for i, name := range cfg.Scopes {
+		if name == "" {
+			mistake("Scopes[%d]: is empty", i)
+		}
+	}
+	return mistakes
+}
+
+// keys returns the key set that cfg asks for.
+func (cfg *Config) keys() (*keyset.Set, error) {
+	places := 0
+	for _, given := range []bool{cfg.URL != "", cfg.Keys != nil, cfg.Secret != nil} {
+		if given {
+			places++
+		}
+	}
+	switch {
+	case places > 1:
+		return nil, errors.New("URL, Keys, Secret: at most one of them")
+	case cfg.Secret != nil:
+		return cfg.secret()
+	case cfg.Keys != nil:
+		keys, dropped, err := keyset.Parse(cfg.Keys)
+		var mistakes []error
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("Keys: %w", err))
+		}
+		for _, d := range dropped {
+			mistakes = append(mistakes, fmt.Errorf("Keys: kid %q: %w", d.ID, d.Err))
+		}
+		return keyset.Static(keys...), errors.Join(mistakes...)
+	case cfg.URL == "" && cfg.Issuer == "":
+		return nil, nil // reported as such
+	}
+	return keyset.New(keyset.Config{
+		Issuer:     cfg.Issuer,
+		URL:        cfg.URL,
+		Fetch:      fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP},
+		Fresh:      cfg.Fresh,
+		Cooldown:   cfg.Cooldown,
+		StaleLimit: cfg.StaleLimit,
+		Logger:     cfg.Logger,
+	})
+}
+
+func (cfg *Config) secret() (*keyset.Set, error) {
+	key, err := jose.SecretKey("", cfg.Secret)
+	if err != nil {
+		return nil, fmt.Errorf("Secret: %w", err)
+	}
+	for _, alg := range cfg.Algorithms {
+		if slices.Contains(jose.HMACAlgorithms(), alg) && !key.Fits(alg) {
+			return nil, fmt.Errorf("Secret: it is too short for %s (RFC 7518, section 3.2)", alg)
+		}
+	}
+	return keyset.Static(key), nil
+}
+
+// prefixed returns the mistakes that err is or joins, each with the name of this package.
+func prefixed(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return []error{fmt.Errorf("jwks: %w", err)}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, prefixed(e)...)
+	}
+	return all
+}
+
+// Issuer returns Config.Issuer.
+func (v *Verifier) Issuer() string { return v.issuer }
+
+// Ready returns nil once keys are held. It fetches them if need be, waits for that until ctx is done, and returns why there
+// are none. It suits the start of a program, to wait or to fail, and a readiness probe: while the issuer does not answer, it
+// does not fetch more often than the backoff allows.
+func (v *Verifier) Ready(ctx context.Context) error {
+	if err := v.keys.Ready(ctx); err != nil {
+		return fmt.Errorf("jwks: %s: %w", v.issuer, err)
+	}
+	return nil
+}
+
+// Status is the state of a verifier's key set.
+type Status struct {
+	URL       string        // of the key set; "" if it is not yet discovered, or there is none
+	Keys      int           // held; zero: tokens get 503
+	Age       time.Duration // since the issuer last vouched for them
+	Fresh     bool          // Age is within what the issuer's Cache-Control or Config.Fresh says
+	LastFetch time.Time     // when the last fetch began; zero: none has
+	LastError error         // of the last fetch; nil: it was good
+}
+
+// Status returns the state of the key set, for health checks and metrics.
+func (v *Verifier) Status() Status { return Status(v.keys.Status()) }
+
+// Close ends fetches and timers and waits for them. What is verified later gets 503, and remembered tokens are forgotten.
+func (v *Verifier) Close() { v.keys.Close() }

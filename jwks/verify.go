@@ -1,0 +1,128 @@
+package jwks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+)
+
+// Verify verifies a JWT access token (RFC 9068, section 4). It waits for the network at most 2 s, and only if no keys are
+// held yet or the token's key is not among them.
+//
+// A text that is not a JWT, and a token of another issuer, are refused with an error that wraps [valetkey.ErrNotMine].
+func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+	c, claims, err := read(raw)
+	if err != nil {
+		return nil, err
+	}
+	return v.verify(ctx, c, claims)
+}
+
+// read takes a token apart. Nothing of it is to be believed yet.
+func read(raw string) (*jose.Compact, *claims, error) {
+	c, err := jose.Parse(raw)
+	if errors.Is(err, jose.ErrMalformed) {
+		return nil, nil, refuse("the token is not a JWT", fmt.Errorf("%w: %w", valetkey.ErrNotMine, err))
+	}
+	if err != nil {
+		return nil, nil, refuse(malformed, err)
+	}
+	claims, err := readClaims(c.Payload)
+	if err != nil { // RFC 7519, section 7.2, step 10
+		return nil, nil, refuse(malformed, fmt.Errorf("claims: %w", err))
+	}
+	return c, claims, nil
+}
+
+const malformed = "the token is malformed"
+
+// verify makes the checks in the order of their price. The steps are those of RFC 9068, section 4.
+func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *claims) (*valetkey.Token, error) {
+	if iss, _ := in.iss.Text(); iss != v.issuer { // byte by byte, no normalisation
+		return nil, notMine(iss)
+	}
+	if in.misspelt != "" {
+		return nil, refuse(malformed, fmt.Errorf("the claim %s is spelt in another letter case", in.misspelt))
+	}
+	if err := v.checkType(c.Header.Type, in); err != nil {
+		return nil, err
+	}
+	// RFC 8725, section 3.1: the list decides, before any key is looked at.
+	if !slices.Contains(v.algorithms, c.Header.Algorithm) {
+		return nil, refuse("the signature algorithm of the token is not allowed", fmt.Errorf("alg %.20q", c.Header.Algorithm))
+	}
+	switch {
+	case v.shared: // there is one key, and it has no name
+		unnamed := *c
+		unnamed.Header.KeyID, unnamed.Header.HasKeyID = "", false
+		c = &unnamed
+	case !c.Header.HasKeyID && !v.profile.NoKeyID:
+		return nil, refuse("the token names no key", errors.New("no kid, and Profile.NoKeyID is off"))
+	}
+	t, err := v.token(in)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(t.Audience, func(a string) bool { return slices.Contains(v.audience, a) }) {
+		return nil, refuse("the token is for another audience", fmt.Errorf("aud %.200q", t.Audience))
+	}
+	if err := v.checkTimes(t); err != nil {
+		return nil, err
+	}
+	key, err := v.keys.Verify(ctx, c)
+	switch {
+	case errors.Is(err, jose.ErrSignature):
+		return nil, refuse("the signature of the token is wrong", err)
+	case errors.Is(err, keyset.ErrUnknownKey), errors.Is(err, keyset.ErrAmbiguous):
+		return nil, refuse("the key of the token is unknown", fmt.Errorf("kid %.100q, alg %s: %w", c.Header.KeyID, c.Header.Algorithm, err))
+	case err != nil:
+		return nil, err // [*valetkey.Unavailable]
+	}
+	t.Raw = c.Payload
+	t.Reuse = valetkey.Reuse{Until: t.Expiry.Add(v.leeway), While: key}
+	return t, nil
+}
+
+func notMine(iss string) error {
+	return refuse("the token is of another issuer", fmt.Errorf("%w: iss %.200q", valetkey.ErrNotMine, iss))
+}
+
+// checkType decides by typ. Types are compared as media types: RFC 7515, section 4.1.9.
+func (v *Verifier) checkType(typ string, in *claims) error {
+	switch {
+	case jose.SameType(typ, "at+jwt"): // RFC 9068, section 4
+		return nil
+	case !v.profile.Untyped, typ != "" && !jose.SameType(typ, "JWT"):
+		return refuse("the token is not an access token", fmt.Errorf("typ %.50q", typ))
+	case in.otherKind != "": // RFC 8725, section 3.12: without a type, the kinds must exclude each other otherwise
+		return refuse("the token is not an access token", fmt.Errorf("typ %.50q, and the claim %s", typ, in.otherKind))
+	}
+	return nil
+}
+
+func (v *Verifier) checkTimes(t *valetkey.Token) error {
+	now := v.now()
+	switch {
+	case !now.Before(t.Expiry.Add(v.leeway)): // RFC 7519, section 4.1.4: "on or after"
+		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
+	case now.Before(t.NotBefore.Add(-v.leeway)): // RFC 7519, section 4.1.5
+		return refuse("the token is not yet valid", fmt.Errorf("before %v", t.NotBefore))
+	case now.Before(t.IssuedAt.Add(-v.leeway)):
+		return refuse("the token is not yet valid", fmt.Errorf("issued at %v", t.IssuedAt))
+	case v.maxLifetime > 0 && t.IssuedAt.IsZero():
+		return refuse("the token lives too long", errors.New("no iat, and MaxLifetime is set"))
+	case v.maxLifetime > 0 && t.Expiry.Sub(t.IssuedAt) > v.maxLifetime:
+		return refuse("the token lives too long", fmt.Errorf("for %v", t.Expiry.Sub(t.IssuedAt).Round(time.Second)))
+	}
+	return nil
+}
+
+func refuse(description string, err error) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description, Err: err}
+}
