@@ -1,0 +1,145 @@
+package tokencache_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/tokencache"
+)
+
+// lean answers as a verifier of JWT access tokens does (RFC 9068): four scopes, 350 bytes of claims, each string its own.
+type lean struct{ n atomic.Int64 }
+
+var leanEnd = time.Now().Add(time.Hour)
+
+func (v *lean) Verify(context.Context, string) (*valetkey.Token, error) {
+	n := v.n.Add(1)
+	t := &valetkey.Token{
+		Issuer:   "https://as.example.com/realms/main",
+		Subject:  fmt.Sprintf("6f2c1c0e-5b0a-4d3a-9a51-%012x", n),
+		ClientID: strings.Clone("orders-web-client"),
+		ID:       fmt.Sprintf("%032x", n),
+		Audience: []string{strings.Clone("https://api.example.com/orders")},
+		Scopes:   valetkey.NewScopes(strings.Fields("orders:read orders:write profile:read invoices:read")...),
+		IssuedAt: leanEnd.Add(-time.Hour),
+		Expiry:   leanEnd,
+		Reuse:    valetkey.Reuse{Until: leanEnd},
+	}
+	t.Raw = json.RawMessage(fmt.Sprintf(`{"iss":%q,"sub":%q,"client_id":%q,"aud":%q,"jti":%q,"scope":"orders:read orders:write profile:read invoices:read","iat":1700000000,"exp":1700003600,"auth_time":1700000000}`,
+		t.Issuer, t.Subject, t.ClientID, t.Audience[0], t.ID))
+	return t, nil
+}
+
+// raws returns n tokens of so many bytes that differ at the end, as signatures do.
+func raws(n, size int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = strings.Repeat("e", size-12) + fmt.Sprintf("%012d", i)
+	}
+	return all
+}
+
+// heap returns the bytes that are reachable.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// fill returns a cache of n lean tokens and what it costs.
+func fill(tb testing.TB, n int) (c *tokencache.Cache, bytes int64) {
+	before := heap()
+	c = tokencache.New(tokencache.Config{Entries: 2 * n, Bytes: 1 << 40, MaxAge: time.Hour}, new(lean))
+	for i := range n {
+		if _, _, err := c.Verify(tb.Context(), fmt.Sprint(i)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return c, heap() - before
+}
+
+// The number that is held against Config.Bytes is what the memory really costs.
+func TestBytes(t *testing.T) {
+	const n = 100_000
+	c, held := fill(t, n)
+	said := c.Stats().Bytes
+	t.Logf("said %d, held %d bytes an entry", said/n, held/n)
+	if ratio := float64(said) / float64(held); ratio < 0.9 || ratio > 1.15 {
+		t.Errorf("said %d, held %d bytes an entry", said/n, held/n)
+	}
+	runtime.KeepAlive(c)
+}
+
+func BenchmarkMemory(b *testing.B) {
+	const n = 1_000_000
+	for b.Loop() {
+		c, held := fill(b, n)
+		start := time.Now()
+		runtime.GC()
+		b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms/GC")
+		b.ReportMetric(float64(held)/n, "B/entry")
+		b.ReportMetric(float64(c.Stats().Bytes)/n, "said-B/entry")
+	}
+}
+
+func BenchmarkHit(b *testing.B) {
+	for _, size := range []int{681, 937} {
+		tokens := raws(1024, size)
+		c := tokencache.New(tokencache.Config{MaxAge: time.Hour}, new(lean))
+		for _, raw := range tokens {
+			if _, _, err := c.Verify(b.Context(), raw); err != nil {
+				b.Fatal(err)
+			}
+		}
+		ctx := b.Context()
+		b.Run(fmt.Sprintf("serial/%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				c.Verify(ctx, tokens[i%1024])
+			}
+		})
+		b.Run(fmt.Sprintf("parallel/%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := 0; pb.Next(); i++ {
+					c.Verify(ctx, tokens[i%1024])
+				}
+			})
+		})
+		b.Run(fmt.Sprintf("parallel, one token/%d", size), func(b *testing.B) {
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					c.Verify(ctx, tokens[0])
+				}
+			})
+		})
+	}
+}
+
+// The verifier costs nothing here, so this is what a miss adds to a verification, with an eviction each.
+func BenchmarkInsertAtCapacity(b *testing.B) {
+	for _, entries := range []int{1 << 10, 1 << 16, 1 << 20} {
+		b.Run(fmt.Sprint(entries), func(b *testing.B) {
+			token, _ := new(lean).Verify(b.Context(), "")
+			c := tokencache.New(tokencache.Config{Entries: entries, Bytes: 1 << 40}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return token, nil }))
+			n := 0
+			for ; n < entries+entries/8; n++ {
+				c.Verify(b.Context(), fmt.Sprint(n))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				c.Verify(b.Context(), fmt.Sprint(n))
+				n++
+			}
+		})
+	}
+}
