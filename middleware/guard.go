@@ -1,0 +1,260 @@
+// Package middleware guards net/http handlers with access tokens (RFC 6750).
+//
+//	guard, err := middleware.New(middleware.Config{Verifier: keys})
+//	...
+//	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
+//
+// A request passes five steps, each in a file of its own, and no step is taken back:
+//
+//   - [ReadCredentials]: what does the request claim?
+//   - [Guard.Verify]: is it true, and may the sender use it?
+//   - [Guard.Authorize]: is it enough for this route?
+//   - the handler, which calls [valetkey.FromContext]
+//   - or [Guard.Refuse]: what is the client told?
+//
+// [Guard.Check] is the first three. Adapters for frameworks on net/http call Check and Refuse and nothing else.
+//
+// Not done here: a guard does not look at the path or method, so a rule holds for the pattern that the router matched,
+// and it leaves the response of an accepted request alone but for what RFC 6750, section 2.3 asks of tokens in a query.
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/tokencache"
+)
+
+// Config is what a [Guard] is made of. Only Verifier is required.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	// Verifier decides whether a token is true. Required. See packages jwks and [valetkey.First].
+	Verifier valetkey.Verifier
+
+	// AlsoFrom lists places beside the Authorization header where a request may carry its token: [Form], [Query]. A
+	// request that fills two places is refused with 400. Nil: the header alone.
+	AlsoFrom []Source
+
+	// Realm is the realm of the challenges. Empty: "api".
+	Realm string
+
+	// ErrorURI is the error_uri of the challenges, a page that explains errors to client developers. Empty: none.
+	ErrorURI string
+
+	// Body writes the body of a refusal, for status 400, 401, 403 or 503; e is nil for 503, whose cause is not the
+	// client's business. It cannot change the status or the challenge. Nil: a line of plain text. See [ProblemJSON].
+	Body func(ctx context.Context, status int, e *valetkey.Error) (contentType string, body []byte)
+
+	// Cache bounds the memory of verified tokens.
+	Cache Cache
+
+	// PassPreflight lets CORS preflights through without a token: OPTIONS with Origin and
+	// Access-Control-Request-Method, which browsers send without credentials.
+	PassPreflight bool
+
+	// EndAtExpiry ends the context of the request when its token expires, for streams and WebSockets that outlive it.
+	EndAtExpiry bool
+
+	// Logger gets refusals at level Debug and failures at level Error, never a token. Nil: slog.Default().
+	Logger *slog.Logger
+
+	// Observer is told of every request that is checked. Nil: nobody is.
+	Observer valetkey.Observer
+
+	// Now is the clock that remembered tokens are held against. Nil: time.Now.
+	Now func() time.Time
+}
+
+// Cache bounds the memory of verified tokens. It holds facts and no decisions, keeps no token's text, and an entry
+// never outlives its token, its signing key, or MaxAge. The zero value is good for most.
+type Cache struct {
+	Entries int           // at most so many tokens; zero: 65,536; negative: every request is verified anew
+	Bytes   int64         // of at most so many bytes together; zero: 64 MiB
+	MaxAge  time.Duration // a token is verified again after so long; zero: 5 min
+}
+
+// A Guard lets requests with a sufficient access token through to a handler and refuses all others. It is safe for
+// concurrent use and needs no closing.
+type Guard struct {
+	verifier      valetkey.Verifier // asked through the cache only
+	cache         *tokencache.Cache
+	revoked       *denylist
+	alsoFrom      []Source
+	challenge     challenge
+	body          func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
+	passPreflight bool
+	endAtExpiry   bool
+	log           *slog.Logger
+	observer      valetkey.Observer // nil: none
+	now           func() time.Time
+}
+
+// New returns a Guard. It does no I/O. The error names every mistake in cfg.
+func New(cfg Config) (*Guard, error) {
+	var mistakes []error
+	mistake := func(format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("middleware: "+format, args...))
+	}
+	if cfg.Verifier == nil {
+		mistake("Verifier: required")
+	}
+	if !quotable(cfg.Realm) {
+		mistake("Realm: %q holds a character that a challenge cannot carry", cfg.Realm)
+	}
+	if _, err := url.Parse(cfg.ErrorURI); err != nil || !uriCharacters(cfg.ErrorURI) {
+		mistake("ErrorURI: %q is not a URI reference", cfg.ErrorURI)
+	}
+	for i, s := range cfg.AlsoFrom {
+		if s.tokens == nil {
+			mistake("AlsoFrom[%d]: is the zero Source", i)
+		}
+	}
+	if cfg.Cache.Bytes < 0 {
+		mistake("Cache.Bytes: %d is negative", cfg.Cache.Bytes)
+	}
+	if cfg.Cache.MaxAge < 0 {
+		mistake("Cache.MaxAge: %v is negative", cfg.Cache.MaxAge)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+
+	g := &Guard{
+		verifier:      cfg.Verifier,
+		revoked:       new(denylist),
+		alsoFrom:      append([]Source(nil), cfg.AlsoFrom...),
+		challenge:     challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI},
+		body:          cfg.Body,
+		passPreflight: cfg.PassPreflight,
+		endAtExpiry:   cfg.EndAtExpiry,
+		log:           cfg.Logger,
+		observer:      cfg.Observer,
+		now:           cfg.Now,
+	}
+	if g.challenge.realm == "" {
+		g.challenge.realm = "api"
+	}
+	if g.body == nil {
+		g.body = plainText
+	}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	g.cache = tokencache.New(tokencache.Config{
+		Entries: cfg.Cache.Entries,
+		Bytes:   cfg.Cache.Bytes,
+		MaxAge:  cfg.Cache.MaxAge,
+		Now:     g.now,
+	}, unrevoked{cfg.Verifier, g.revoked, g.now})
+	return g, nil
+}
+
+// Handler guards next: a request reaches it with a token that meets all needs, or, without needs, with any good token.
+func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.Handler {
+	needs = append([]valetkey.Requirement(nil), needs...)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		checked, err := g.Check(w, r, needs...)
+		if err != nil {
+			g.Refuse(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, checked)
+	})
+}
+
+// Require is [Guard.Handler] in the form that routers such as chi take as middleware.
+func (g *Guard) Require(needs ...valetkey.Requirement) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler { return g.Handler(next, needs...) }
+}
+
+// Optional lets a request without credentials through to next, for which [valetkey.FromContext] then returns nil. A
+// token that is sent must be good all the same.
+func (g *Guard) Optional(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The answer may differ by who asks, and the anonymous one is not barred from shared caches (RFC 9111, 3.5).
+		w.Header().Add("Vary", "Authorization")
+		checked, err := g.Check(w, r)
+		var e *valetkey.Error
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, checked)
+		case errors.As(err, &e) && e.Code == valetkey.NoCredentials:
+			next.ServeHTTP(w, r)
+		default:
+			g.Refuse(w, r, err)
+		}
+	})
+}
+
+// Check reads, verifies and authorizes: it returns the request with its token in the context, or an error for
+// [Guard.Refuse], with which the handler must not be called. On success it may add headers to w, nothing else.
+func (g *Guard) Check(w http.ResponseWriter, r *http.Request, needs ...valetkey.Requirement) (*http.Request, error) {
+	if g.passPreflight && preflight(r) {
+		return r, nil
+	}
+	if g.observer == nil {
+		checked, _, err := g.check(w, r, needs)
+		return checked, err
+	}
+	start := time.Now()
+	checked, found, err := g.check(w, r, needs)
+	g.observe(r.Context(), found, time.Since(start), err)
+	return checked, err
+}
+
+// A finding is what check found out about a token; the zero value: nothing.
+type finding struct {
+	entry      *tokencache.Entry
+	remembered bool
+}
+
+func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.Requirement) (*http.Request, finding, error) {
+	found := finding{g.verified(r.Context()), true}
+	if found.entry == nil {
+		c, err := ReadCredentials(r, g.alsoFrom...)
+		if err != nil {
+			return nil, finding{}, withScope(err, needs)
+		}
+		if found.entry, found.remembered, err = g.verify(r.Context(), c); err != nil {
+			return nil, finding{}, err
+		}
+		r = r.WithContext(g.attach(r.Context(), found.entry))
+		if c.inQuery {
+			w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
+		}
+	}
+	if err := g.Authorize(&found.entry.Token, needs...); err != nil {
+		return nil, found, err
+	}
+	return r, found, nil
+}
+
+func (g *Guard) observe(ctx context.Context, found finding, took time.Duration, err error) {
+	e := valetkey.Event{Kind: valetkey.RequestDecided, Status: http.StatusOK, Remembered: found.remembered, Duration: took, Err: err}
+	if found.entry != nil {
+		e.Issuer = found.entry.Token.Issuer
+	}
+	if err != nil {
+		e.Status = statusOf(err)
+		var refusal *valetkey.Error
+		if errors.As(err, &refusal) {
+			e.Reason = refusal.Description
+		}
+	}
+	g.observer.Observe(ctx, e)
+}
+
+// preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"), not a mere OPTIONS.
+func preflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+}

@@ -1,0 +1,78 @@
+package middleware
+
+import (
+	"context"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authctx"
+	"github.com/valetkey/valetkey/internal/tokencache"
+)
+
+// Verify reports whether the credentials are true: the token is remembered or the verifier accepts it, and what it is
+// bound to is proven. It decides nothing about a route. The token may be shared and must not be modified.
+func (g *Guard) Verify(ctx context.Context, c Credentials) (*valetkey.Token, error) {
+	entry, _, err := g.verify(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &entry.Token, nil
+}
+
+func (g *Guard) verify(ctx context.Context, c Credentials) (entry *tokencache.Entry, remembered bool, err error) {
+	entry, remembered, err = g.cache.Verify(ctx, c.Token)
+	if err != nil {
+		return nil, false, err
+	}
+	// A binding that nobody checks would make a stolen token as good as its owner's (RFC 9449, section 7.2; RFC 8705,
+	// section 3): it is never taken for a plain bearer token.
+	if !entry.Token.Binding.IsZero() {
+		return nil, false, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is bound to a key that this request does not prove"}
+	}
+	return entry, remembered, nil
+}
+
+// Purge forgets the remembered tokens that match, or all if match is nil, and returns how many there were. They are
+// verified again when they come next: Purge makes what the verifier knows take effect at once, and is no deny-list, see
+// [Guard.Revoke]. A token that is being verified meanwhile is not remembered. It looks at every entry.
+func (g *Guard) Purge(match func(t *valetkey.Token) bool) int {
+	return g.cache.Purge(match)
+}
+
+// verifiedContext carries a verified token. It holds one pointer, and so costs as little as a context can.
+type verifiedContext struct {
+	context.Context
+	entry *tokencache.Entry
+}
+
+// guardKey asks for the entry that a particular guard made. A guard trusts no other: the next guard of a chain looks for
+// itself, and a second one of the same guard does not verify again, which a proof for one use would not survive.
+type guardKey struct{ cache *tokencache.Cache }
+
+func (c *verifiedContext) Value(key any) any {
+	switch key := key.(type) {
+	case authctx.Token:
+		return &c.entry.Token
+	case guardKey:
+		if c.entry.In(key.cache) {
+			return c.entry
+		}
+	}
+	return c.Context.Value(key)
+}
+
+func (g *Guard) verified(ctx context.Context) *tokencache.Entry {
+	entry, _ := ctx.Value(guardKey{g.cache}).(*tokencache.Entry)
+	return entry
+}
+
+func (g *Guard) attach(parent context.Context, entry *tokencache.Entry) context.Context {
+	ctx := context.Context(&verifiedContext{parent, entry})
+	if !g.endAtExpiry || entry.Token.Expiry.IsZero() {
+		return ctx
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, entry.Token.Expiry.Sub(g.now()), errExpired)
+	context.AfterFunc(parent, cancel) // the server ends parent with the request
+	return ctx
+}
+
+var errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token expired while the request was served"}
