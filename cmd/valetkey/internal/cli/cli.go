@@ -1,0 +1,174 @@
+// Package cli is the command line of valetkey.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
+)
+
+// The exit codes.
+const (
+	Good    = 0
+	No      = 1 // a token is refused, or a check does not hold; the output says why
+	Mistake = 2 // in the usage or the configuration, or a failure: what was asked for could not be done
+)
+
+// errNo ends a command with No. What there is to say is said.
+var errNo = errors.New("no")
+
+// Run runs one command until it ends by itself or by ctx, and returns its exit code.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:           "valetkey",
+		Short:         "Verify OAuth 2.0 access tokens, guard HTTP servers with them, and try both",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 { // which may be a token, so it is not repeated
+				return errors.New("unknown command; see valetkey --help")
+			}
+			return cmd.Help()
+		},
+	}
+	root.AddCommand(demoCommand(), serveCommand(), verifyCommand(), proxyCommand())
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	switch err := root.ExecuteContext(ctx); {
+	case err == nil:
+		return Good
+	case errors.Is(err, errNo):
+		return No
+	default:
+		for line := range strings.SplitSeq(err.Error(), "\n") { // one a mistake
+			fmt.Fprintln(stderr, "valetkey:", line)
+		}
+		return Mistake
+	}
+}
+
+func logTo(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+func demoCommand() *cobra.Command {
+	var (
+		asAddr, apiAddr string
+		check           bool
+	)
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run an authorization server and a guarded API on this machine, and print requests to try",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if check {
+				level = slog.LevelWarn
+			}
+			d, err := demo.Start(asAddr, apiAddr, logTo(cmd.ErrOrStderr(), level))
+			if err != nil {
+				return err
+			}
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			ended := make(chan error, 1)
+			go func() { ended <- d.Serve(ctx) }()
+			if !check {
+				demo.Print(cmd.OutOrStdout(), d.Place)
+				return <-ended
+			}
+			err = demo.Check(ctx, cmd.OutOrStdout(), d.Place)
+			stop()
+			if failure := <-ended; failure != nil {
+				return failure
+			}
+			if err != nil {
+				fmt.Fprintln(cmd.OutOrStdout(), err)
+				return errNo
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&asAddr, "as-addr", "127.0.0.1:8888", "address of the authorization server, on loopback")
+	cmd.Flags().StringVar(&apiAddr, "api-addr", "127.0.0.1:8080", "address of the orders API")
+	cmd.Flags().BoolVar(&check, "check", false, "make the requests at once, and exit with 0 only if every answer is the expected one")
+	return cmd
+}
+
+func serveCommand() *cobra.Command {
+	var config, addr string
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run the authorization server",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config == "" {
+				return errors.New("--config: required")
+			}
+			file, err := os.Open(config)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			cfg, err := authserver.LoadConfig(file)
+			if err != nil {
+				return fmt.Errorf("%s: %w", config, err)
+			}
+			cfg.Logger = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			server, err := authserver.New(cfg)
+			if err != nil {
+				return err
+			}
+			l, err := net.Listen("tcp", addr)
+			if err != nil {
+				return err
+			}
+			return web.Serve(cmd.Context(), l, server, cfg.Logger)
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "YAML file with the issuer, its APIs and clients (required)")
+	cmd.Flags().StringVar(&addr, "addr", "127.0.0.1:8888", "address to listen on")
+	return cmd
+}
+
+func proxyCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "proxy --config FILE",
+		Short: "Run a reverse proxy that lets requests with a sufficient token through",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config == "" {
+				return errors.New("--config: required")
+			}
+			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			p, err := proxy.Load(config, log)
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			l, err := net.Listen("tcp", p.Listen())
+			if err != nil {
+				return err
+			}
+			return web.Serve(cmd.Context(), l, p, log)
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "YAML file with the upstream, the verifiers and the routes (required)")
+	return cmd
+}

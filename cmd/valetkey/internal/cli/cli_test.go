@@ -1,0 +1,405 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/iotest"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+const testdata = "../../testdata/"
+
+// run runs a command to its end.
+func run(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = cli.Run(t.Context(), args, strings.NewReader(stdin), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// light are the flags under which the tokens of light-oauth2 are good.
+var light = []string{"verify", "--issuer", "urn:com:networknt:oauth2:v1", "--audience", "urn:com.networknt",
+	"--jwks", testdata + "light-oauth2.jwks.json", "--profile", "lenient", "--at", "2016-09-22T18:55:00Z"}
+
+func without(args []string, flag string) []string {
+	var rest []string
+	for i := 0; i < len(args); i++ {
+		if args[i] == flag {
+			i++
+			continue
+		}
+		rest = append(rest, args[i])
+	}
+	return rest
+}
+
+func with(args []string, more ...string) []string { return append(args[:len(args):len(args)], more...) }
+
+func TestVerifyLightOAuth2(t *testing.T) {
+	for _, file := range []string{"light-oauth2.authorization_code.jwt", "light-oauth2.client_credentials.jwt"} {
+		text, err := os.ReadFile(testdata + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := strings.TrimSpace(string(text))
+		for _, c := range []struct {
+			name string
+			args []string
+			code int
+			out  string // its beginning
+		}{
+			{"today", with(without(light, "--at"), token), 1, "invalid_token: the token has expired (at 2016-09-22 "},
+			{"by default", with(without(light, "--profile"), token), 1, `invalid_token: the token is not an access token (typ "")`},
+			{"of another issuer", with(light, "--issuer", "urn:x", token), 1, "invalid_token: the token is of another issuer ("},
+			{"for another audience", with(without(light, "--audience"), "--audience", "urn:x", token), 1, "invalid_token: the token is for another audience ("},
+			{"with another algorithm", with(light, "--alg", "ES256", "--alg", "PS256", token), 1, "invalid_token: the signature algorithm of the token is not allowed ("},
+			{"damaged", with(light, token[:len(token)-8]+"AAAAAAAA"), 1, "invalid_token: the signature of the token is wrong ("},
+			{"no token", with(light, ""), 1, "invalid_token: the token is not a JWT ("},
+			{"at its time", with(light, token), 0, "iss        urn:com:networknt:oauth2:v1\naud        urn:com.networknt\nclient_id  6e9d1db3-2feb-4c1f-a5ad-9e93ae8ca59d\n" + `scope      ["account.r","account.w"]` + "\n"},
+			{"for one of two audiences", with(light, "--audience", "urn:x", token), 0, "iss "},
+		} {
+			t.Run(file+" "+c.name, func(t *testing.T) {
+				code, out, errs := run(t, "", c.args...)
+				if code != c.code || !strings.HasPrefix(out, c.out) || errs != "" {
+					t.Errorf("got %d, %s%s", code, out, errs)
+				}
+			})
+		}
+		t.Run(file+" from standard input", func(t *testing.T) {
+			for _, stdin := range []string{token, token + "\n", token + "\r\n"} {
+				if code, out, errs := run(t, stdin, with(light, "-")...); code != 0 {
+					t.Errorf("got %d, %s%s", code, out, errs)
+				}
+			}
+			for _, stdin := range []string{token + "\n\n", " " + token, "", strings.Repeat("x", 1<<20)} {
+				if code, out, errs := run(t, stdin, with(light, "-")...); code != 1 {
+					t.Errorf("%d bytes got %d, %s%s", len(stdin), code, out, errs)
+				}
+			}
+		})
+		t.Run(file+" as JSON", func(t *testing.T) {
+			var accepted struct {
+				Valid          bool
+				Issuer, ID     string
+				Audience       []string
+				Scopes         []string
+				ClientID       string         `json:"client_id"`
+				IssuedAt       string         `json:"issued_at"`
+				ExpiresAt      string         `json:"expires_at"`
+				Claims         map[string]any `json:"claims"`
+				Subject, Error *string
+			}
+			_, out, _ := run(t, "", with(light, "--json", token)...)
+			if err := json.Unmarshal([]byte(out), &accepted); err != nil {
+				t.Fatal(err, out)
+			}
+			if !accepted.Valid || accepted.Subject != nil || accepted.Error != nil || accepted.Issuer != "urn:com:networknt:oauth2:v1" ||
+				fmt.Sprint(accepted.Audience, accepted.Scopes) != "[urn:com.networknt] [account.r account.w]" ||
+				accepted.ClientID != "6e9d1db3-2feb-4c1f-a5ad-9e93ae8ca59d" || accepted.Claims["version"] != "1.0" ||
+				accepted.Claims["jti"] != accepted.ID || !strings.HasPrefix(accepted.ExpiresAt, "2016-09-22T1") || accepted.IssuedAt == "" {
+				t.Errorf("got %s", out)
+			}
+			code, out, _ := run(t, "", with(without(light, "--at"), "--json", token)...)
+			var refused map[string]any
+			if err := json.Unmarshal([]byte(out), &refused); err != nil {
+				t.Fatal(err, out)
+			}
+			detail, _ := refused["detail"].(string)
+			if code != 1 || len(refused) != 4 || refused["valid"] != false || refused["error"] != "invalid_token" ||
+				refused["error_description"] != "the token has expired" || !strings.HasPrefix(detail, "at 2016-09-22") {
+				t.Errorf("got %d, %s", code, out)
+			}
+		})
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(broken, []byte(`{"keys":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	required := []string{"--issuer: required", "--audience: required"}
+	for _, c := range []struct {
+		name string
+		args []string
+		want []string // in lines of their own
+	}{
+		{"an unknown command", []string{"eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"unknown command; see valetkey --help"}},
+		{"an unknown flag", []string{"demo", "--nope"}, []string{"unknown flag: --nope"}},
+		{"an argument too many", []string{"demo", "x"}, []string{`unknown command "x" for "valetkey demo"`}},
+		{"verify without anything", []string{"verify"}, append(required, "one token is needed")},
+		{"verify with all mistakes at once", []string{"verify", "--profile", "x", "--at", "noon", "--alg", "none", "--jwks", "/nowhere/keys.json", "a", "b"},
+			append(required, `--profile: "x" is neither`, `--at: "noon" is not a time`, `--alg: "none" is not a`, "--jwks: open /nowhere/keys.json", "one token is needed")},
+		{"verify with an audience that is empty", []string{"verify", "--issuer", "https://a", "--audience", "", "x"}, []string{"--audience: is empty"}},
+		{"verify with a key set that has no key", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", broken, "x"}, []string{"--jwks: it has no usable key"}},
+		{"verify with a file that is a folder", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", t.TempDir(), "x"}, []string{"--jwks: read "}},
+		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https"}},
+		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: discovery needs a URL"}},
+		{"serve without a file", []string{"serve"}, []string{"--config: required"}},
+		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},
+		{"serve with a file of something else", []string{"serve", "--config", testdata + "proxy.yaml"}, []string{"  line 5: field listen not found"}},
+		{"proxy without a file", []string{"proxy"}, []string{"--config: required"}},
+		{"proxy with a file of something else", []string{"proxy", "--config", broken}, []string{
+			broken + `:1: unknown field "keys"`, broken + ":1: listen: required", broken + ":1: routes: required"}},
+		{"an address that nobody has", []string{"demo", "--check", "--as-addr", "192.0.2.1:1"}, []string{"the authorization server: listen tcp 192.0.2.1:1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, out, errs := run(t, "", c.args...)
+			if code != cli.Mistake || out != "" {
+				t.Errorf("got %d, %s", code, out)
+			}
+			for _, want := range c.want {
+				if !strings.Contains("\n"+errs, "\nvaletkey: "+want) {
+					t.Errorf("%q is missing in\n%s", want, errs)
+				}
+			}
+			if strings.Contains(errs, "Usage") || strings.Contains(errs, "eyJ") {
+				t.Errorf("said too much:\n%s", errs)
+			}
+		})
+	}
+	t.Run("standard input that fails", func(t *testing.T) {
+		var out, errs bytes.Buffer
+		code := cli.Run(t.Context(), with(light, "-"), iotest.ErrReader(io.ErrUnexpectedEOF), &out, &errs)
+		if code != cli.Mistake || !strings.Contains(errs.String(), "read standard input") {
+			t.Errorf("got %d, %s", code, &errs)
+		}
+	})
+	t.Run("help is no mistake", func(t *testing.T) {
+		for _, args := range [][]string{{}, {"--help"}, {"verify", "--help"}} {
+			if code, out, errs := run(t, "", args...); code != 0 || !strings.Contains(out, "Usage:") || errs != "" {
+				t.Errorf("%v got %d, %s", args, code, errs)
+			}
+		}
+	})
+}
+
+func TestVerifyByDiscovery(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	args := []string{"verify", "--issuer", iss.URL, "--audience", valetkeytest.DefaultAudience}
+	token := iss.Token(valetkeytest.Scopes("a", "b"), valetkeytest.Claim("note", "red\x1b[31m\u202e"))
+
+	t.Run("a good token, and nothing that steers a terminal", func(t *testing.T) {
+		code, out, errs := run(t, "", with(args, token)...)
+		if code != 0 || !regexp.MustCompile(`(?m)^sub +alice$`).MatchString(out) || !strings.Contains(out, `"red\x1b[31m\u202e"`) {
+			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("the key set by its URL", func(t *testing.T) {
+		if code, out, errs := run(t, "", with(args, "--jwks", iss.KeySet.URL, token)...); code != 0 {
+			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("what nobody may accept", func(t *testing.T) {
+		for name, forged := range iss.Forgeries() {
+			if code, out, errs := run(t, "", with(args, forged)...); code != 1 || strings.Contains(out+errs, forged) && forged != "" {
+				t.Errorf("%s: got %d, %s%s", name, code, out, errs)
+			}
+		}
+	})
+	t.Run("keys out of reach are no refusal", func(t *testing.T) {
+		iss.KeySet.Fail(500)
+		defer iss.KeySet.Heal()
+		code, out, errs := run(t, "", with(args, "--json", token)...)
+		if code != 2 || out != "" || !strings.Contains(errs, "status 500") || strings.Contains(errs, token) {
+			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("slow keys are waited for", func(t *testing.T) {
+		iss.KeySet.Slow(2500 * 1e6)
+		defer iss.KeySet.Heal()
+		if code, out, errs := run(t, "", with(args, token)...); code != 0 {
+			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+}
+
+func TestDemo(t *testing.T) {
+	anywhere := []string{"demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0"}
+	t.Run("the check holds", func(t *testing.T) {
+		code, out, errs := run(t, "", with(anywhere, "--check")...)
+		if code != 0 || strings.Count(out, "\nok ") != 6 || errs != "" {
+			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("a check that does not hold", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var out, errs bytes.Buffer
+		if code := cli.Run(ctx, with(anywhere, "--check"), nil, &out, &errs); code != cli.No || !strings.Contains(out.String(), "FAIL 1.") {
+			t.Errorf("got %d, %s%s", code, &out, &errs)
+		}
+	})
+}
+
+// background starts a command that serves, and returns what it prints and logs, and a func that ends it.
+func background(t *testing.T, args ...string) (log *lines, stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	log = &lines{more: make(chan struct{}, 100)}
+	ended := make(chan int, 1)
+	go func() { ended <- cli.Run(ctx, args, nil, log, log) }()
+	stop = sync.OnceValue(func() int { cancel(); return <-ended })
+	t.Cleanup(func() { stop() })
+	return log, stop
+}
+
+// lines is a log that can be waited for.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+	more chan struct{}
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+	return l.text.Write(p)
+}
+
+func (l *lines) wait(t *testing.T, pattern string) []string {
+	t.Helper()
+	for re := regexp.MustCompile(pattern); ; {
+		l.mu.Lock()
+		text := l.text.String()
+		l.mu.Unlock()
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m
+		}
+		select {
+		case <-l.more:
+		case <-t.Context().Done():
+			t.Fatalf("no %s in\n%s", pattern, text)
+		}
+	}
+}
+
+func get(t *testing.T, url, token string) int {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	return res.StatusCode
+}
+
+func TestServers(t *testing.T) {
+	t.Run("demo serves until it is told to stop", func(t *testing.T) {
+		log, stop := background(t, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
+		api := log.wait(t, `orders API at (http://[0-9.:]+)\.`)[1]
+		if got := get(t, api+"/orders", "x"); got != 401 {
+			t.Errorf("got %d", got)
+		}
+		if code := stop(); code != 0 {
+			t.Errorf("ended with %d", code)
+		}
+	})
+	t.Run("serve serves the metadata", func(t *testing.T) {
+		log, stop := background(t, "serve", "--config", "../../../../authserver/testdata/demo.yaml", "--addr", "127.0.0.1:0")
+		addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+		if got := get(t, "http://"+addr+"/.well-known/oauth-authorization-server", "x"); got != 200 {
+			t.Errorf("got %d", got)
+		}
+		if code := stop(); code != 0 {
+			t.Errorf("ended with %d", code)
+		}
+	})
+	t.Run("proxy serves the example of the README", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		text, err := os.ReadFile(testdata + "proxy.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "proxy.yaml")
+		config := strings.NewReplacer("127.0.0.1:8081", "127.0.0.1:0", "http://127.0.0.1:8888", iss.URL, "http://127.0.0.1:9000", iss.URL,
+			"resource: http://127.0.0.1:8080", "resource: "+valetkeytest.DefaultAudience).Replace(string(text))
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		log, stop := background(t, "proxy", "--config", file)
+		addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+		if got := get(t, "http://"+addr+"/orders", iss.Token()); got != 403 {
+			t.Errorf("got %d", got)
+		}
+		if got := get(t, "http://"+addr+"/orders", iss.Token(valetkeytest.Scopes("orders:read"))); got != 404 { // the upstream's own
+			t.Errorf("got %d", got)
+		}
+		if code := stop(); code != 0 {
+			t.Errorf("ended with %d", code)
+		}
+	})
+}
+
+// TestBinary is about what only a process has: its exit code and signals.
+func TestBinary(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "valetkey.exe")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../..").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	token, err := os.Open(testdata + "light-oauth2.authorization_code.jwt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer token.Close()
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+	}{
+		{"a good token", with(light, "-"), 0},
+		{"an expired token", with(without(light, "--at"), "-"), 1},
+		{"a mistake", []string{"verify", "-"}, 2},
+		{"the whole story", []string{"demo", "--check", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0"}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := token.Seek(0, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), binary, c.args...)
+			cmd.Stdin = token
+			out, _ := cmd.CombinedOutput()
+			if code := cmd.ProcessState.ExitCode(); code != c.code {
+				t.Errorf("got %d\n%s", code, out)
+			}
+		})
+	}
+	t.Run("SIGTERM ends it well", func(t *testing.T) {
+		log := &lines{more: make(chan struct{}, 100)}
+		cmd := exec.CommandContext(t.Context(), binary, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
+		cmd.Stdout, cmd.Stderr = log, log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		log.wait(t, "Paste these lines")
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,235 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/jwks"
+)
+
+// keysTimeout bounds the wait for the keys of an issuer.
+const keysTimeout = 15 * time.Second
+
+// flags are what the command line calls the fields of issuer.Settings.
+var flags = map[string]string{
+	"url": "--jwks", "file": "--jwks", "algorithms": "--alg", "insecure_http": "--insecure-http",
+	"issuer": "--issuer", "audience": "--audience", "profile": "--profile",
+}
+
+func verifyCommand() *cobra.Command {
+	var (
+		s      issuer.Settings
+		keys   string
+		at     string
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "verify --issuer I --audience A [flags] TOKEN|-",
+		Short: "Verify one JWT access token and print its claims, or why it is refused",
+		Long: `Verify one JWT access token, and print its claims.
+
+Other users of a machine can see the arguments of a command: give - and pipe the token in.
+
+The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or if the keys are out of reach.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var mistakes []error
+			if keys != "" && !strings.HasPrefix(keys, "http://") && !strings.HasPrefix(keys, "https://") {
+				s.File = keys
+			} else {
+				s.URL = keys
+			}
+			if at != "" {
+				clock, err := time.Parse(time.RFC3339, at)
+				if err != nil {
+					mistakes = append(mistakes, fmt.Errorf("--at: %q is not a time such as 2006-01-02T15:04:05Z", at))
+				}
+				s.Now = func() time.Time { return clock }
+			}
+			if len(args) != 1 {
+				mistakes = append(mistakes, fmt.Errorf("one token is needed, or - to read it from standard input, and not %d", len(args)))
+			}
+			s.Logger = logTo(cmd.ErrOrStderr(), slog.LevelWarn)
+			v, wrong := s.Verifier()
+			for _, m := range wrong {
+				if flag := flags[m.Field]; flag != "" {
+					m.Err = fmt.Errorf("%s: %w", flag, m.Err)
+				}
+				mistakes = append(mistakes, m.Err)
+			}
+			if v != nil {
+				defer v.Close()
+			}
+			if err := errors.Join(mistakes...); err != nil {
+				return err
+			}
+			raw, err := tokenFrom(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return verify(cmd.Context(), cmd.OutOrStdout(), v, raw, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.Issuer, "issuer", "", "issuer of the token (required)")
+	f.StringArrayVar(&s.Audience, "audience", nil, "name of the API that the token must be for; may stand several times (required)")
+	f.StringVar(&keys, "jwks", "", "key set, a file or a URL; else it is discovered at the issuer")
+	f.StringVar(&s.Profile, "profile", "rfc9068", "rfc9068, or lenient for issuers that send less")
+	f.StringArrayVar(&s.Algorithms, "alg", nil, "signature algorithm to allow; may stand several times (default RS256, PS256, ES256, ES384, EdDSA)")
+	f.StringVar(&at, "at", "", "time to verify at (RFC 3339) instead of now")
+	f.BoolVar(&s.InsecureHTTP, "insecure-http", false, "allow http URLs beyond this machine: who is on the way can replace the keys")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+// tokenFrom returns arg, or what stdin holds, without one line break at its end. What is longer than any token stays too
+// long.
+func tokenFrom(arg string, stdin io.Reader) (string, error) {
+	if arg != "-" {
+		return arg, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(stdin, valetkey.MaxToken+3))
+	if err != nil {
+		return "", fmt.Errorf("read standard input: %w", err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+}
+
+func verify(ctx context.Context, w io.Writer, v *jwks.Verifier, raw string, asJSON bool) error {
+	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
+	defer cancel()
+	t, err := v.Verify(ctx, raw)
+	var refusal *valetkey.Error
+	if err != nil && !errors.As(err, &refusal) { // no keys yet: a command has the time that a server has not
+		if err := v.Ready(ctx); err != nil {
+			return err
+		}
+		t, err = v.Verify(ctx, raw)
+	}
+	switch {
+	case errors.As(err, &refusal):
+		if err := printRefusal(w, refusal, asJSON); err != nil {
+			return err
+		}
+		return errNo
+	case err != nil:
+		return err
+	case asJSON:
+		return printJSON(w, accepted(t))
+	default:
+		return printClaims(w, t)
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func printRefusal(w io.Writer, e *valetkey.Error, asJSON bool) error {
+	var detail string
+	if e.Err != nil {
+		detail = e.Err.Error()
+	}
+	if asJSON {
+		return printJSON(w, struct {
+			Valid       bool          `json:"valid"`
+			Error       valetkey.Code `json:"error"`
+			Description string        `json:"error_description"`
+			Detail      string        `json:"detail,omitempty"`
+		}{false, e.Code, e.Description, detail})
+	}
+	if detail != "" {
+		detail = " (" + printable(detail) + ")"
+	}
+	_, err := fmt.Fprintf(w, "%s: %s%s\n", e.Code, e.Description, detail)
+	return err
+}
+
+// facts are a token as --json prints it.
+type facts struct {
+	Valid     bool            `json:"valid"`
+	Issuer    string          `json:"issuer"`
+	Subject   string          `json:"subject,omitempty"`
+	ClientID  string          `json:"client_id,omitempty"`
+	ID        string          `json:"id,omitempty"`
+	Audience  []string        `json:"audience"`
+	Scopes    []string        `json:"scopes"`
+	IssuedAt  time.Time       `json:"issued_at,omitzero"`
+	NotBefore time.Time       `json:"not_before,omitzero"`
+	Expiry    time.Time       `json:"expires_at,omitzero"`
+	Claims    json.RawMessage `json:"claims"`
+}
+
+func accepted(t *valetkey.Token) facts {
+	return facts{
+		Valid:     true,
+		Issuer:    t.Issuer,
+		Subject:   t.Subject,
+		ClientID:  t.ClientID,
+		ID:        t.ID,
+		Audience:  t.Audience,
+		Scopes:    append([]string{}, t.Scopes...), // never null
+		IssuedAt:  t.IssuedAt.UTC(),
+		NotBefore: t.NotBefore.UTC(),
+		Expiry:    t.Expiry.UTC(),
+		Claims:    t.Raw,
+	}
+}
+
+// printClaims writes one aligned line a claim, those that everybody asks for first.
+func printClaims(w io.Writer, t *valetkey.Token) error {
+	var claims map[string]json.RawMessage
+	if err := t.Claims(&claims); err != nil {
+		return err
+	}
+	times := map[string]time.Time{"iat": t.IssuedAt, "nbf": t.NotBefore, "exp": t.Expiry}
+	first := []string{"iss", "sub", "aud", "client_id", "scope", "iat", "nbf", "exp", "jti"}
+	rank := func(name string) int {
+		if i := slices.Index(first, name); i >= 0 {
+			return i
+		}
+		return len(first)
+	}
+	names := slices.SortedFunc(maps.Keys(claims), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	})
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, name := range names {
+		value := string(claims[name])
+		var s string
+		if json.Unmarshal(claims[name], &s) == nil {
+			value = s
+		}
+		if at, ok := times[name]; ok {
+			value += " (" + at.UTC().Format(time.RFC3339) + ")"
+		}
+		fmt.Fprintf(table, "%s\t%s\n", printable(name), printable(value))
+	}
+	return table.Flush()
+}
+
+// printable quotes what would not show as it is, or would steer a terminal.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) || c == unicode.ReplacementChar }) {
+		return strconv.QuoteToGraphic(s)
+	}
+	return s
+}

@@ -1,0 +1,132 @@
+// Package issuer makes the verifier of one issuer from the words of a command line or a configuration file.
+package issuer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey/jwks"
+)
+
+const maxFile = 1 << 20 // bytes of a key set
+
+// Settings are those words. The fields without a comment are those of [jwks.Config].
+type Settings struct {
+	Issuer       string
+	Audience     []string
+	URL          string
+	File         string // holds the key set; no network is used then
+	Profile      string // "lenient" or, also if empty, "rfc9068"
+	Algorithms   []string
+	Leeway       time.Duration
+	InsecureHTTP bool
+	Logger       *slog.Logger
+	Now          func() time.Time
+}
+
+// A Mistake is one thing wrong with Settings.
+type Mistake struct {
+	Field string // as files name it, "insecure_http" say; "" if it concerns several
+	Err   error
+}
+
+// names are what files call the fields of jwks.Config.
+var names = map[string]string{
+	"Issuer":       "issuer",
+	"Audience":     "audience",
+	"URL":          "url",
+	"Keys":         "file",
+	"Algorithms":   "algorithms",
+	"Leeway":       "leeway",
+	"InsecureHTTP": "insecure_http",
+}
+
+// Verifier returns the verifier, or every mistake in s. It reads File and does no other I/O.
+func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
+	var mistakes []Mistake
+	cfg := jwks.Config{
+		Issuer:       s.Issuer,
+		Audience:     s.Audience,
+		URL:          s.URL,
+		Algorithms:   s.Algorithms,
+		Leeway:       s.Leeway,
+		InsecureHTTP: s.InsecureHTTP,
+		Logger:       s.Logger,
+		Now:          s.Now,
+	}
+	switch s.Profile {
+	case "", "rfc9068":
+	case "lenient":
+		cfg.Profile = jwks.Lenient()
+	default:
+		mistakes = append(mistakes, Mistake{"profile", fmt.Errorf("%q is neither rfc9068 nor lenient", s.Profile)})
+	}
+	var unread error
+	if s.File != "" {
+		if cfg.Keys, unread = readKeys(s.File); unread != nil {
+			mistakes = append(mistakes, Mistake{"file", unread})
+		}
+		if s.URL != "" {
+			mistakes = append(mistakes, Mistake{"file", errors.New("stands beside url: give one of them")})
+			cfg.URL = ""
+		}
+	}
+
+	v, err := jwks.New(cfg)
+	for _, m := range split(err) {
+		if m.Field != "file" || unread == nil {
+			mistakes = append(mistakes, m)
+		}
+	}
+	if len(mistakes) > 0 {
+		if v != nil {
+			v.Close()
+		}
+		return nil, mistakes
+	}
+	return v, nil
+}
+
+// readKeys never returns nil bytes, which would ask for discovery.
+func readKeys(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return []byte{}, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return []byte{}, err
+	}
+	if len(text) > maxFile {
+		return []byte{}, fmt.Errorf("%s is longer than %d bytes", file, maxFile)
+	}
+	return text, nil
+}
+
+// split takes the joined mistakes of jwks.New apart: "jwks: Audience: required", each with its field in front.
+func split(err error) []Mistake {
+	if err == nil {
+		return nil
+	}
+	var mistakes []Mistake
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			mistakes = append(mistakes, split(e)...)
+		}
+		return mistakes
+	}
+	text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", "; "), "jwks: ")
+	field, rest, _ := strings.Cut(text, ": ")
+	field, _, _ = strings.Cut(field, "[") // of a list it is clear which element is meant
+	name, known := names[field]
+	if !known {
+		return []Mistake{{"", errors.New(text)}}
+	}
+	return []Mistake{{name, errors.New(rest)}}
+}

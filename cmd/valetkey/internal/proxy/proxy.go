@@ -1,0 +1,176 @@
+// Package proxy is a reverse proxy that lets requests with a sufficient access token through to one upstream.
+//
+// [Load] makes it from a file. A table of net/http patterns says what each route needs; what no route matches is refused.
+// Every refusal happens before a byte goes upstream, which learns who is calling from X-Valetkey-Subject, -Client and
+// -Scope, as far as the token says.
+//
+// Not done: TLS towards clients (put it in front), believing the X-Forwarded headers of what is in front (they are written
+// anew), and knowing how the upstream reads a path. If it ignores letter case or what follows a semicolon, say, a table must
+// not have a wider route that needs less than a narrower one.
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
+)
+
+// A Proxy is an [http.Handler], safe for concurrent use, that must be closed.
+type Proxy struct {
+	listen    string
+	verifiers []*jwks.Verifier
+	onward    onward
+	mux       *http.ServeMux
+}
+
+// Listen returns the address that the configuration names.
+func (p *Proxy) Listen() string { return p.listen }
+
+// Close ends fetches of keys and waits for them.
+func (p *Proxy) Close() {
+	for _, v := range p.verifiers {
+		v.Close()
+	}
+}
+
+// ServeHTTP refuses, or forwards, one request.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if why := ambiguous(r); why != "" {
+		http.Error(w, "Bad Request: "+why, http.StatusBadRequest)
+		return
+	}
+	p.mux.ServeHTTP(w, r)
+}
+
+// ambiguous says why the upstream might see another path than the one that a route matches; "" if it will not.
+//
+// A route matches the path by its segments, as sent, while many servers decode first and split or clean up after that. For
+// them /files/..%2fadmin is /admin, and a token that opens /files/ would open it. Such spellings have no honest use.
+func ambiguous(r *http.Request) string {
+	if r.Method == http.MethodConnect {
+		return "CONNECT is not served"
+	}
+	path, sent := r.URL.Path, strings.ToLower(r.URL.EscapedPath()) // decoded, and as it was sent
+	if !strings.HasPrefix(path, "/") {
+		return "the target is not a path"
+	}
+	if strings.Contains(sent, "%2f") || strings.Contains(path, `\`) {
+		return "the path holds an encoded slash, or a backslash"
+	}
+	if strings.ContainsFunc(path, control) {
+		return "the path holds a control character"
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		segment, _, _ = strings.Cut(segment, ";") // which servlet containers cut off before they clean up
+		if segment == "." || segment == ".." {
+			return "the path holds a dot segment"
+		}
+	}
+	return ""
+}
+
+// onward carries requests to the upstream.
+type onward struct {
+	to        *url.URL
+	withToken bool
+	log       *slog.Logger
+}
+
+func (o onward) handler() http.Handler {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableCompression = true // an answer arrives as it was sent
+	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
+	return &httputil.ReverseProxy{
+		Rewrite:       o.rewrite,
+		Transport:     transport,
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
+		ErrorHandler:  o.failed,
+	}
+}
+
+// rewrite runs after the headers that Connection lists are removed, so that a client cannot list those that are set here.
+func (o onward) rewrite(r *httputil.ProxyRequest) {
+	r.SetURL(o.to)
+	r.SetXForwarded()
+	r.Out.Trailer = nil // its names would come without their values, past the look at the headers
+	for name := range r.Out.Header {
+		if spoofs(name) {
+			delete(r.Out.Header, name)
+		}
+	}
+	if !o.withToken {
+		r.Out.Header.Del("Authorization")
+	}
+	// Of the protocols to switch to, WebSocket leaves no way to make further requests, which nobody would look at; h2c does.
+	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
+		r.Out.Header.Del("Upgrade")
+		r.Out.Header.Del("Connection")
+	}
+	token := valetkey.FromContext(r.In.Context())
+	if token == nil {
+		return
+	}
+	for _, h := range identity(token) {
+		if h.value != "" {
+			r.Out.Header.Set(h.name, h.value)
+		}
+	}
+}
+
+// overrides are headers by which some frameworks take another method or path than those of the request.
+var overrides = map[string]bool{
+	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true,
+	"X-ORIGINAL-URL": true, "X-REWRITE-URL": true,
+}
+
+// spoofs reports whether an upstream might take the header for one of ours, or for the method or path that was matched.
+// CGI and its heirs do not tell '-' from '_' and other punctuation.
+func spoofs(name string) bool {
+	folded := strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return '-'
+	}, name)
+	folded = strings.ToUpper(folded)
+	return strings.HasPrefix(folded, "X-VALETKEY") || overrides[folded]
+}
+
+type header struct{ name, value string }
+
+func identity(t *valetkey.Token) [3]header {
+	return [3]header{{"X-Valetkey-Subject", t.Subject}, {"X-Valetkey-Client", t.ClientID}, {"X-Valetkey-Scope", t.Scopes.String()}}
+}
+
+// fitsHeader is the requirement that a header can carry what the token says: without a control character, which would
+// fail or split the request, or space at an end, which would be lost on the way and make it someone else.
+type fitsHeader struct{}
+
+func (fitsHeader) Decide(t *valetkey.Token) error {
+	for _, h := range identity(t) {
+		if h.value != strings.TrimSpace(h.value) || strings.ContainsFunc(h.value, control) {
+			return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token names someone whom no header can name"}
+		}
+	}
+	return nil
+}
+
+func control(c rune) bool { return c < ' ' || c == 0x7f }
+
+// failed answers for an upstream that did not.
+func (o onward) failed(w http.ResponseWriter, r *http.Request, err error) {
+	level := slog.LevelError
+	if r.Context().Err() != nil { // the client went, and with it the request
+		level = slog.LevelDebug
+	}
+	o.log.LogAttrs(context.WithoutCancel(r.Context()), level, "no answer from upstream",
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("err", err))
+	http.Error(w, http.StatusText(http.StatusBadGateway), http.StatusBadGateway)
+}

@@ -1,0 +1,425 @@
+package proxy_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// A recorder is an upstream that writes down what reaches it.
+type recorder struct {
+	mu   sync.Mutex
+	seen []*http.Request
+}
+
+func (u *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u.mu.Lock()
+	u.seen = append(u.seen, r)
+	u.mu.Unlock()
+	body, _ := io.ReadAll(r.Body)
+	w.Header().Set("Upstream", "was here")
+	w.Write(body)
+}
+
+// take returns the request that came since the last call, nil if none did.
+func (u *recorder) take() *http.Request {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	seen := u.seen
+	u.seen = nil
+	if len(seen) == 0 {
+		return nil
+	}
+	return seen[len(seen)-1]
+}
+
+// example returns the configuration that the README shows, at other places.
+func example(t *testing.T, issuer, upstream string, change ...string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../testdata/proxy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	change = append(change,
+		"http://127.0.0.1:8888", issuer,
+		"http://127.0.0.1:9000", upstream,
+		"resource: http://127.0.0.1:8080", "resource: "+valetkeytest.DefaultAudience)
+	return strings.NewReplacer(change...).Replace(string(text))
+}
+
+func load(t *testing.T, config string, log *slog.Logger) (*proxy.Proxy, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "proxy.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return proxy.Load(file, log)
+}
+
+// start serves the configuration and returns the address.
+func start(t *testing.T, config string, log *slog.Logger) string {
+	t.Helper()
+	p, err := load(t, config, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	server := httptest.NewServer(p)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// send sends a request line and header lines as they are, which a client would tidy up.
+func send(t *testing.T, addr, line string, header ...string) *http.Response {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: api.example.com\r\n%s\r\n", line, strings.Join(append(header, ""), "\r\n"))
+	method, _, _ := strings.Cut(line, " ")
+	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestRefusals(t *testing.T) {
+	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	addr := start(t, example(t, iss.URL, server.URL), slog.New(slog.DiscardHandler))
+
+	bearer := func(opts ...valetkeytest.Option) string { return "Authorization: Bearer " + iss.Token(opts...) }
+	reader := bearer(valetkeytest.Scopes("orders:read"))
+	files := bearer(valetkeytest.Scopes("files"))
+	for _, c := range []struct {
+		name      string
+		line      string
+		header    []string
+		status    int
+		challenge string // its error and scope
+	}{
+		{"no token", "GET /orders", nil, 401, " orders:read"},
+		{"another scheme", "GET /orders", []string{"Authorization: Basic YTpi"}, 401, " orders:read"},
+		{"two tokens", "GET /orders", []string{reader, files}, 400, "invalid_request "},
+		{"an expired token", "GET /orders", []string{bearer(valetkeytest.Expired())}, 401, "invalid_token "},
+		{"a token for another API", "GET /orders", []string{bearer(valetkeytest.WrongAudience())}, 401, "invalid_token "},
+		{"a token of another issuer", "GET /orders", []string{bearer(valetkeytest.WrongIssuer())}, 401, "invalid_token "},
+		{"a forged token", "GET /orders", []string{bearer(valetkeytest.TamperedPayload())}, 401, "invalid_token "},
+		{"a subject that splits a header", "GET /whoami", []string{bearer(valetkeytest.Subject("eve\r\nX-Valetkey-Scope: admin"))}, 401, "invalid_token "},
+		{"a subject that loses a space on the way", "GET /whoami", []string{bearer(valetkeytest.Subject("alice "))}, 401, "invalid_token "},
+		{"a bad token where any good one will do", "GET /whoami", []string{bearer(valetkeytest.Expired())}, 401, "invalid_token "},
+		{"too little scope", "GET /orders", []string{files}, 403, "insufficient_scope orders:read"},
+		{"one of two scopes", "POST /orders", []string{reader}, 403, "insufficient_scope orders:read orders:write"},
+		{"HEAD needs what GET needs", "HEAD /orders", []string{files}, 403, "insufficient_scope orders:read"},
+
+		{"a route that is not in the table, without a token", "GET /admin", nil, 401, " "},
+		{"a route that is not in the table", "GET /admin", []string{reader}, 403, "insufficient_scope "},
+		{"a method that is not in the table", "DELETE /orders", []string{reader}, 403, "insufficient_scope "},
+		{"a method that is not in the table, of a public path", "POST /health", nil, 401, " "},
+		{"below a public path", "GET /health/secrets", nil, 401, " "},
+		{"another letter case", "GET /HEALTH", nil, 401, " "},
+		{"a method in another letter case", "get /health", nil, 401, " "},
+
+		{"an encoded slash", "GET /files/..%2forders", []string{files}, 400, ""},
+		{"an encoded slash, in upper case", "GET /files/a%2Fb", []string{files}, 400, ""},
+		{"an encoded backslash", "GET /files/..%5corders", []string{files}, 400, ""},
+		{"a backslash", `GET /files/..\orders`, []string{files}, 400, ""},
+		{"dot segments", "GET /files/../orders", []string{files}, 400, ""},
+		{"encoded dot segments", "GET /files/%2e%2e/orders", []string{files}, 400, ""},
+		{"half encoded dot segments", "GET /files/.%2E/orders", []string{files}, 400, ""},
+		{"a single dot", "GET /files/%2e/orders", []string{files}, 400, ""},
+		{"dot segments at the end", "GET /files/..", []string{files}, 400, ""},
+		{"dot segments with a parameter", "GET /files/..;x=y/orders", []string{files}, 400, ""},
+		{"NUL", "GET /health%00", nil, 400, ""},
+		{"a line break", "GET /health%0d%0aX:y", nil, 400, ""},
+		{"no path", "GET mailto:health", nil, 400, ""},
+		{"CONNECT", "CONNECT /health", nil, 400, ""},
+		{"CONNECT to a host", "CONNECT intern.example.com:443", nil, 400, ""},
+		{"a clean-up is left to the client", "GET /files//orders", []string{files}, 307, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			res := send(t, addr, c.line, c.header...)
+			if res.StatusCode != c.status {
+				t.Errorf("got %s, want %d", res.Status, c.status)
+			}
+			if r := upstream.take(); r != nil {
+				t.Errorf("the upstream got %s %s", r.Method, r.RequestURI)
+			}
+			if c.challenge == "" {
+				return
+			}
+			params := valetkeytest.Challenge(t, res.Header, "Bearer")
+			if got := params["error"] + " " + params["scope"]; got != c.challenge || params["realm"] != "orders" {
+				t.Errorf("got the challenge %q, want %q", params, c.challenge)
+			}
+		})
+	}
+}
+
+func TestForwarding(t *testing.T) {
+	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	addr := start(t, example(t, iss.URL, server.URL), slog.New(slog.DiscardHandler))
+	forwards := start(t, example(t, iss.URL, server.URL+"/base", "forward_token: false", "forward_token: true"), slog.New(slog.DiscardHandler))
+
+	alice := iss.Token(valetkeytest.Scopes("orders:read"))
+	client := iss.Token(valetkeytest.Scopes(), valetkeytest.Claim("scope", nil))
+	forged := []string{
+		"X-Valetkey-Subject: eve", "X-VALETKEY-SCOPE: admin", "x_valetkey_subject: eve", "X-Valetkey_Client: eve",
+		"X.Valetkey.Subject: eve", "X-Valetkey-Admin: yes",
+	}
+	const who = "sub=alice client=orders-app scope="
+	for _, c := range []struct {
+		name, addr, line, token string
+		header                  []string
+		uri                     string // as the upstream sees it
+		identity                string
+	}{
+		{"nobody's identity is that of the client's headers", addr, "GET /health", "", forged, "/health", "sub= client= scope="},
+		{"a token on a public route is not looked at", addr, "GET /health", alice, nil, "/health", "sub= client= scope="},
+		{"the token's identity replaces that of the headers", addr, "GET /orders", alice, forged, "/orders", who + "orders:read"},
+		{"a token without scopes", addr, "GET /whoami", client, forged, "/whoami", who},
+		{"the identity is not the client's to remove", addr, "GET /orders", alice,
+			[]string{"Connection: X-Valetkey-Subject, X-Valetkey-Client, X-Valetkey-Scope"}, "/orders", who + "orders:read"},
+		{"HEAD follows GET", addr, "HEAD /orders", alice, nil, "/orders", who + "orders:read"},
+		{"an alternative", addr, "GET /orders/7?x=1&y=%2f", alice, nil, "/orders/7?x=1&y=%2f", who + "orders:read"},
+		{"an honest escape stays as it is", addr, "GET /orders/a%20b%3Bc", alice, nil, "/orders/a%20b%3Bc", who + "orders:read"},
+		{"the absolute form of the target", addr, "GET http://evil.example.com/orders", alice, nil, "/orders", who + "orders:read"},
+		{"the token is passed on if the configuration says so", forwards, "GET /orders", alice, forged, "/base/orders", who + "orders:read"},
+		{"also on a public route", forwards, "GET /health", alice, nil, "/base/health", "sub= client= scope="},
+		{"headers that would replace method or path are dropped", addr, "GET /orders", alice,
+			[]string{"X-HTTP-Method-Override: DELETE", "X_Original_URL: /admin", "X-Rewrite-URL: /admin"}, "/orders", who + "orders:read"},
+		{"no switch to a protocol with requests of its own", addr, "GET /orders", alice,
+			[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, "/orders", who + "orders:read"},
+		{"the names of trailers are dropped", addr, "GET /orders", alice,
+			[]string{"Transfer-Encoding: chunked", "Trailer: X-Valetkey-Subject", "", "0", "X-Valetkey-Subject: eve"}, "/orders", who + "orders:read"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			header := c.header
+			if c.token != "" {
+				header = append([]string{"Authorization: Bearer " + c.token}, header...)
+			}
+			res := send(t, c.addr, c.line, header...)
+			r := upstream.take()
+			if res.StatusCode != 200 || res.Header.Get("Upstream") == "" || r == nil {
+				t.Fatalf("got %s, and the upstream %v", res.Status, r)
+			}
+			if r.RequestURI != c.uri {
+				t.Errorf("the upstream got %s, want %s", r.RequestURI, c.uri)
+			}
+			identity := fmt.Sprintf("sub=%s client=%s scope=%s", r.Header.Get("X-Valetkey-Subject"), r.Header.Get("X-Valetkey-Client"), r.Header.Get("X-Valetkey-Scope"))
+			if identity != c.identity {
+				t.Errorf("the upstream got %q, want %q", identity, c.identity)
+			}
+			var want string
+			if c.addr == forwards {
+				want = "Bearer " + c.token
+			}
+			if got := r.Header.Get("Authorization"); got != want {
+				t.Errorf("the upstream got the Authorization %q, want %q", got, want)
+			}
+			known := map[string]bool{"X-Valetkey-Subject": true, "X-Valetkey-Client": true, "X-Valetkey-Scope": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true}
+			for name, values := range r.Header {
+				if strings.HasPrefix(name, "X") && !known[name] || name == "Upgrade" || len(values) > 1 || values[0] == "" && name != "User-Agent" {
+					t.Errorf("the upstream got %s: %q", name, values)
+				}
+			}
+			if len(r.Trailer) > 0 {
+				t.Errorf("the upstream got the trailers %v", r.Trailer)
+			}
+		})
+	}
+
+	t.Run("bodies go both ways", func(t *testing.T) {
+		r, err := http.NewRequest("POST", "http://"+addr+"/orders", strings.NewReader(strings.Repeat("pears ", 50_000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+iss.Token(valetkeytest.Scopes("orders:read", "orders:write")))
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if got, err := io.ReadAll(res.Body); err != nil || len(got) != 300_000 {
+			t.Errorf("got %d bytes back: %v", len(got), err)
+		}
+	})
+}
+
+func TestStreams(t *testing.T) {
+	goOn := make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			w.Header().Set("Content-Length", "13")
+			fmt.Fprint(w, "first\n")
+			w.(http.Flusher).Flush()
+			<-goOn
+			fmt.Fprint(w, "second\n")
+			return
+		}
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		line, _ := rw.ReadString('\n')
+		fmt.Fprint(conn, "echo "+line)
+	}))
+	defer upstream.Close()
+	release := sync.OnceFunc(func() { close(goOn) })
+	defer release()
+	iss := valetkeytest.NewIssuer(t)
+	addr := start(t, example(t, iss.URL, upstream.URL), slog.New(slog.DiscardHandler))
+	bearer := "Authorization: Bearer " + iss.Token()
+
+	t.Run("what the upstream flushes arrives before it ends", func(t *testing.T) {
+		res := send(t, addr, "GET /whoami", bearer)
+		body := bufio.NewReader(res.Body)
+		if line, err := body.ReadString('\n'); line != "first\n" {
+			t.Fatal(line, err)
+		}
+		release()
+		if rest, err := io.ReadAll(body); string(rest) != "second\n" {
+			t.Fatal(string(rest), err)
+		}
+	})
+	upgrade := []string{"Connection: Upgrade", "Upgrade: websocket"}
+	t.Run("a WebSocket needs a token", func(t *testing.T) {
+		if res := send(t, addr, "GET /whoami", upgrade...); res.StatusCode != 401 {
+			t.Errorf("got %s", res.Status)
+		}
+	})
+	t.Run("a WebSocket passes", func(t *testing.T) {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /whoami HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", strings.Join(append(upgrade, bearer), "\r\n"))
+		in := bufio.NewReader(conn)
+		res, err := http.ReadResponse(in, nil)
+		if err != nil || res.StatusCode != 101 {
+			t.Fatal(res, err)
+		}
+		fmt.Fprintln(conn, "hello")
+		if line, err := in.ReadString('\n'); line != "echo hello\n" {
+			t.Errorf("got %q: %v", line, err)
+		}
+	})
+}
+
+func TestUpstreamDown(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	var log bytes.Buffer
+	iss := valetkeytest.NewIssuer(t)
+	addr := start(t, example(t, iss.URL, "http://"+l.Addr().String()), slog.New(slog.NewTextHandler(&log, nil)))
+	token := iss.Token()
+	res := send(t, addr, "GET /whoami?x=private", "Authorization: Bearer "+token)
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode != 502 || string(body) != "Bad Gateway\n" {
+		t.Errorf("got %s with %q", res.Status, body)
+	}
+	text := log.String()
+	if !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "path=/whoami") || !strings.Contains(text, "connection refused") {
+		t.Errorf("the log says %q", text)
+	}
+	if strings.Contains(text, token) || strings.Contains(text, "private") {
+		t.Errorf("the log says too much: %q", text)
+	}
+}
+
+func TestIssuerDown(t *testing.T) {
+	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
+	iss.Metadata.Down()
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	addr := start(t, example(t, iss.URL, server.URL), slog.New(slog.DiscardHandler))
+	res := send(t, addr, "GET /whoami", "Authorization: Bearer "+iss.Token())
+	if res.StatusCode != 503 || res.Header.Get("Retry-After") == "" || upstream.take() != nil {
+		t.Errorf("got %s", res.Status)
+	}
+	if res := send(t, addr, "GET /health"); res.StatusCode != 200 {
+		t.Errorf("a public route got %s", res.Status)
+	}
+}
+
+func TestSeveralIssuers(t *testing.T) {
+	first, second, upstream := valetkeytest.NewIssuer(t), valetkeytest.NewIssuer(t), &recorder{}
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "keys.json"), second.JWKS(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "proxy.yaml")
+	config := fmt.Sprintf(`
+listen: 127.0.0.1:0
+upstream: %s
+resource: %s
+verifiers:
+  - jwks: {issuer: %q, url: %q, leeway: 0s}
+  - jwks: {issuer: %q, audience: ["urn:second"], file: keys.json, profile: lenient, algorithms: ES256}
+routes:
+  /: "@any"
+`, server.URL, valetkeytest.DefaultAudience, first.URL, first.KeySet.URL, second.URL)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := proxy.Load(file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if p.Listen() != "127.0.0.1:0" {
+		t.Errorf("Listen is %s", p.Listen())
+	}
+	for _, c := range []struct {
+		name   string
+		token  string
+		status int
+	}{
+		{"the audience of one is not that of the other", second.Token(), 401},
+		{"the profile of one is not that of the other", first.Token(valetkeytest.Lenient()), 401},
+		{"no leeway is none", first.Token(valetkeytest.ExpiresIn(-time.Second)), 401},
+		{"an algorithm that is not named", second.Token(valetkeytest.Audience("urn:second"), valetkeytest.Algorithm("ES384")), 401},
+		{"the first issuer, with a route for everything in the table", first.Token(), 200},
+		{"the second issuer, from a file", second.Token(valetkeytest.Lenient(), valetkeytest.Audience("urn:second")), 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			res := httptest.NewRecorder()
+			p.ServeHTTP(res, valetkeytest.Request("GET", "/anything", c.token))
+			if res.Code != c.status || (upstream.take() != nil) != (c.status == 200) {
+				t.Errorf("got %d %s", res.Code, res.Body)
+			}
+		})
+	}
+	if second.KeySet.Hits()+second.Metadata.Hits() > 0 {
+		t.Error("the issuer whose keys are in a file was asked for them")
+	}
+}

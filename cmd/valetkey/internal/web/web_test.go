@@ -1,0 +1,132 @@
+package web_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
+)
+
+// A listener hands out one end of each pipe.
+type listener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newListener() *listener {
+	return &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error   { close(l.closed); return nil }
+func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestServe(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		takes  time.Duration // the request that is under way at the end
+		status int           // 0: it gets no answer
+		lasts  time.Duration // from the end of the context
+	}{
+		{"a request that will not end is cut off", time.Hour, 0, 10 * time.Second},
+		{"a request under way gets its answer", 3 * time.Second, 200, 3 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var outlived error
+				slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					select {
+					case <-time.After(c.takes):
+					case <-r.Context().Done():
+					}
+					outlived = r.Context().Err()
+				})
+				l := newListener()
+				ctx, stop := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() { ended <- web.Serve(ctx, l, slow, slog.New(slog.DiscardHandler)) }()
+
+				client, server := net.Pipe()
+				l.conns <- server
+				status := make(chan int)
+				go func() {
+					fmt.Fprint(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+					res, err := http.ReadResponse(bufio.NewReader(client), nil)
+					if err != nil {
+						status <- 0
+						return
+					}
+					status <- res.StatusCode
+				}()
+				synctest.Wait()
+				stop()
+				told := time.Now()
+				if got := <-status; got != c.status {
+					t.Errorf("the request got %d", got)
+				}
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+				if lasted := time.Since(told); lasted < c.lasts || lasted > c.lasts+time.Second {
+					t.Errorf("the end took %v", lasted)
+				}
+				synctest.Wait()
+				if (outlived == nil) != (c.status == 200) {
+					t.Errorf("the context of the request ended with %v", outlived)
+				}
+			})
+		})
+	}
+
+	t.Run("headers that do not come are not waited for", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := newListener()
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- web.Serve(ctx, l, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
+			client, server := net.Pipe()
+			l.conns <- server
+			fmt.Fprint(client, "GET / HTTP/1.1\r\n")
+			begun := time.Now()
+			answer, _ := io.ReadAll(client)
+			if waited := time.Since(begun); waited != 10*time.Second || strings.HasPrefix(string(answer), "HTTP/1.1 2") {
+				t.Errorf("waited %v for %q", waited, answer)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+
+	t.Run("a listener that fails", func(t *testing.T) {
+		l := newListener()
+		l.Close()
+		err := web.Serve(t.Context(), failing{l}, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), "serve on ") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// failing is a listener that is closed by someone else.
+type failing struct{ *listener }
+
+func (failing) Close() error { return nil }

@@ -1,0 +1,84 @@
+package main_test
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+func TestProgramIsShort(t *testing.T) {
+	program, err := os.ReadFile("main.go")
+	require.NoError(t, err)
+	assert.LessOrEqual(t, strings.Count(string(program), "\n"), 30)
+}
+
+func TestProgram(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	addr := freeAddress(t)
+	program := filepath.Join(t.TempDir(), "orders")
+	if runtime.GOOS == "windows" {
+		program += ".exe"
+	}
+	out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput()
+	require.NoError(t, err, string(out))
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "ISSUER="+iss.URL, "ADDR="+addr)
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+
+	token := func(scope string) string {
+		return iss.Token(valetkeytest.Audience("https://orders.example.com"), valetkeytest.Scopes(scope))
+	}
+	for _, c := range []struct {
+		name, method, token string
+		status              int
+		scope               string // that the challenge names
+	}{
+		{"nobody reads", "GET", "", 401, "orders:read"},
+		{"a writer does not read", "GET", token("orders:write"), 403, "orders:read"},
+		{"a reader does not write", "POST", token("orders:read"), 403, "orders:write"},
+		{"a reader reads", "GET", token("orders:read"), 200, ""},
+		{"a writer writes", "POST", token("orders:write"), 200, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := http.NewRequest(c.method, "http://"+addr+"/orders", nil)
+			require.NoError(t, err)
+			if c.token != "" {
+				r.Header.Set("Authorization", "Bearer "+c.token)
+			}
+			var resp *http.Response
+			require.Eventually(t, func() bool { // the program is starting
+				resp, err = http.DefaultClient.Do(r)
+				return err == nil
+			}, 10*time.Second, 10*time.Millisecond)
+			defer resp.Body.Close()
+			assert.Equal(t, c.status, resp.StatusCode)
+			if c.scope != "" {
+				assert.Equal(t, c.scope, valetkeytest.Challenge(t, resp.Header, "Bearer")["scope"])
+			}
+		})
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
