@@ -1,0 +1,122 @@
+package fetch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/internal/fetch"
+)
+
+func TestPost(t *testing.T) {
+	var hits atomic.Int32
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		hits.Add(1)
+		r.ParseForm()
+		w.Header().Set("Content-Type", "Application/JSON; charset=utf-8")
+		fmt.Fprintf(w, "%s|%s|%s|%s|%s|%t", r.Method, r.PostForm.Encode(), r.Header.Get("Accept"), r.Header.Get("Accept-Encoding"),
+			r.Header.Get("Authorization"), r.Header["Idempotency-Key"] == nil)
+	})
+	mux.HandleFunc("/text", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "text") })
+	mux.HandleFunc("/redirect", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/", http.StatusTemporaryRedirect)
+	})
+	mux.HandleFunc("/busy", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		for {
+			if _, err := io.WriteString(w, strings.Repeat(" ", 4096)); err != nil {
+				return
+			}
+		}
+	})
+	s := httptest.NewServer(mux)
+	defer s.Close()
+	client := fetch.Client{HTTP: s.Client()}
+	form := url.Values{"token": {"secret &="}}
+	post := func(u string) ([]byte, error) {
+		return client.Post(t.Context(), u, form, http.Header{"Authorization": {"Basic x"}}, "application/json")
+	}
+
+	for _, c := range []struct {
+		name, url, want string
+		status          int
+		retry           time.Duration
+	}{
+		{"a redirect is not followed", s.URL + "/redirect", "redirects are not followed", 307, 0},
+		{"another media type", s.URL + "/text?secret", `is "text/plain; charset=utf-8", not application/json`, 200, 0},
+		{"an answer without end", s.URL + "/endless", "more than", 200, 0},
+		{"patience", s.URL + "/busy", "status 503", 503, 7 * time.Second},
+		{"http beyond loopback", "http://as.example.com/", "not https", 0, 0},
+		{"nobody there", "http://127.0.0.1:1/secret?secret", "connect", 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := hits.Load()
+			body, err := post(c.url)
+			assert.Nil(t, body)
+			var e *fetch.Error
+			require.ErrorAs(t, err, &e)
+			assert.ErrorContains(t, err, c.want)
+			assert.Equal(t, c.status, e.Status)
+			assert.Equal(t, c.retry, e.RetryAfter)
+			assert.NotContains(t, err.Error(), "secret &=")
+			assert.NotContains(t, err.Error(), "?secret")
+			assert.Equal(t, before, hits.Load())
+		})
+	}
+	t.Run("the form arrives, and the right answer comes back", func(t *testing.T) {
+		body, err := post(s.URL)
+		require.NoError(t, err)
+		assert.Equal(t, "POST|token=secret+%26%3D|application/json|identity|Basic x|true", string(body))
+		body, err = client.Post(t.Context(), s.URL, form, nil, "application/json")
+		require.NoError(t, err)
+		assert.Contains(t, string(body), "identity||")
+	})
+	t.Run("the caller's context ends it", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := client.Post(ctx, s.URL, form, nil, "application/json")
+		assert.True(t, errors.Is(err, context.Canceled))
+	})
+}
+
+// A server may close an idle connection at the very moment that a request is sent on it.
+func TestPostOnAConnectionThatHasJustDied(t *testing.T) {
+	var requests atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests.Add(1) == 2 {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				conn.(*net.TCPConn).SetLinger(0)
+				conn.Close()
+			}
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, "{}")
+	}))
+	defer s.Close()
+	client := fetch.Client{HTTP: s.Client()}
+	for range 2 {
+		body, err := client.Post(t.Context(), s.URL, url.Values{"token": {"x"}}, nil, "application/json")
+		require.NoError(t, err)
+		assert.Equal(t, "{}", string(body))
+	}
+	assert.EqualValues(t, 3, requests.Load())
+}

@@ -1,0 +1,132 @@
+package introspect
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+// Auth is how this resource server makes itself known to an introspection endpoint. The zero value is no way, and a
+// mistake in a [Config]. Printing one shows no secret.
+type Auth struct {
+	id          string                                         // client id; "" if the method has none
+	certificate bool                                           // the transport authenticates
+	err         error                                          // a mistake in what it was made of
+	add         func(ctx context.Context, call authCall) error // adds the credentials
+}
+
+// An authCall is one request in the making.
+type authCall struct {
+	form     url.Values
+	header   http.Header
+	audience string // of an assertion
+	now      time.Time
+}
+
+// BasicAuth is client_secret_basic: id and secret are form-encoded and then sent by HTTP Basic (RFC 6749, section 2.3.1).
+func BasicAuth(id, secret string) Auth {
+	credentials := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(id) + ":" + url.QueryEscape(secret)))
+	return Auth{id: id, err: given(id, secret), add: func(_ context.Context, c authCall) error {
+		c.header.Set("Authorization", "Basic "+credentials)
+		return nil
+	}}
+}
+
+// PostAuth is client_secret_post: id and secret are sent in the form (RFC 6749, section 2.3.1).
+func PostAuth(id, secret string) Auth {
+	return Auth{id: id, err: given(id, secret), add: func(_ context.Context, c authCall) error {
+		c.form.Set("client_id", id)
+		c.form.Set("client_secret", secret)
+		return nil
+	}}
+}
+
+func given(id, secret string) error {
+	if id == "" || secret == "" {
+		return errors.New("the client id or the secret is empty")
+	}
+	return nil
+}
+
+// BearerAuth sends an access token of this server's own, which token returns (RFC 7662, section 2.1). It is called for
+// every question and may be called concurrently; it should remember the token until shortly before it expires, and must
+// not put it into an error.
+func BearerAuth(token func(ctx context.Context) (string, error)) Auth {
+	if token == nil {
+		return Auth{err: errors.New("BearerAuth: the function is nil")}
+	}
+	return Auth{add: func(ctx context.Context, c authCall) error {
+		own, err := token(ctx)
+		if err != nil {
+			// %v: what it wraps is about our token, and must not be taken for a refusal of the client's.
+			return fmt.Errorf("getting an access token of our own: %v", err)
+		}
+		if own == "" {
+			return errors.New("getting an access token of our own: it is empty")
+		}
+		c.header.Set("Authorization", "Bearer "+own)
+		return nil
+	}}
+}
+
+// assertionLife is how long an assertion can be used (RFC 7523, section 3: exp). It is made for one question.
+const assertionLife = time.Minute
+
+// PrivateKeyJWT is private_key_jwt: an assertion signed with this server's own key, a new one for every question (RFC
+// 7523, section 2.2). Its audience is Config.Issuer, or if that is empty the URL of the endpoint. The key is a private
+// JWK; alg may be empty if the JWK has one.
+func PrivateKeyJWT(id string, jwk []byte, alg string) Auth {
+	key, err := jose.ParsePrivateKey(jwk, alg)
+	if err != nil {
+		return Auth{err: fmt.Errorf("PrivateKeyJWT: %w", err)}
+	}
+	if id == "" {
+		return Auth{err: errors.New("PrivateKeyJWT: the client id is empty")}
+	}
+	return Auth{id: id, add: func(_ context.Context, c authCall) error {
+		claims, err := json.Marshal(map[string]any{ // RFC 7523, section 3
+			"iss": id,
+			"sub": id,
+			"aud": c.audience,
+			"iat": c.now.Unix(),
+			"exp": c.now.Add(assertionLife).Unix(),
+			"jti": rand.Text(),
+		})
+		if err != nil {
+			return fmt.Errorf("writing an assertion: %w", err)
+		}
+		assertion, err := key.Sign(nil, claims)
+		if err != nil {
+			return fmt.Errorf("signing an assertion: %w", err)
+		}
+		c.form.Set("client_id", id)
+		c.form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		c.form.Set("client_assertion", assertion)
+		return nil
+	}}
+}
+
+// TLSAuth sends the client id alone: the certificate that Config.Client presents authenticates it (RFC 8705, section 2).
+func TLSAuth(id string) Auth {
+	if id == "" {
+		return Auth{err: errors.New("TLSAuth: the client id is empty")}
+	}
+	return Auth{id: id, certificate: true, add: func(_ context.Context, c authCall) error {
+		c.form.Set("client_id", id)
+		return nil
+	}}
+}
+
+// NoAuth sends no credentials, to an endpoint that asks for none. RFC 7662, section 2.1 does not allow such: everybody
+// can try tokens on it.
+func NoAuth() Auth {
+	return Auth{add: func(context.Context, authCall) error { return nil }}
+}

@@ -1,0 +1,106 @@
+package introspect
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+func TestMemoryHoldsNoToken(t *testing.T) {
+	t.Run("INTRO-30, AUD-09 the key is a keyed digest", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		const token = "made-up-token-text"
+		var verifiers []*Verifier
+		for range 2 {
+			v, err := New(Config{
+				URL: iss.Introspection.URL, Audience: []string{"api"}, Client: iss.Client(),
+				Auth: BasicAuth(valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret),
+			})
+			require.NoError(t, err)
+			t.Cleanup(v.Close)
+			_, err = v.Verify(t.Context(), token)
+			require.Error(t, err)
+			require.Len(t, v.refused.known, 1)
+			require.Empty(t, v.asking)
+			for key, known := range v.refused.known {
+				assert.NotContains(t, fmt.Sprintf("%q %v", key[:], known.refusal), token)
+			}
+			verifiers = append(verifiers, v)
+		}
+		a, b := verifiers[0].digest(token), verifiers[1].digest(token)
+		assert.Contains(t, verifiers[0].refused.known, a)
+		assert.Contains(t, verifiers[1].refused.known, b)
+		assert.NotEqual(t, a, b, "two verifiers share no key")
+		assert.NotEqual(t, a, verifiers[0].digest(token+"x"))
+	})
+}
+
+func TestTransport(t *testing.T) {
+	for _, c := range []struct{ inFlight, want int }{{0, 64}, {8, 64}, {200, 200}} {
+		v, err := New(Config{URL: "https://as.example.com", Audience: []string{"api"}, Auth: NoAuth(), MaxInFlight: c.inFlight})
+		require.NoError(t, err)
+		v.Close()
+		assert.Equal(t, c.want, v.transport.MaxIdleConnsPerHost)
+	}
+}
+
+// FuzzAnswer: an answer that is accepted is active and fits issuer, audience and time, as encoding/json reads it.
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{
+		`{"active":true,"aud":"api"}`,
+		`{"active":true,"aud":["x","api"],"iss":"https://as.example.com","exp":1800000001,"nbf":1799999999,"iat":1.799999999e9}`,
+		`{"active":true,"aud":"api","scope":"a b","sub":"alice","client_id":"app","token_type":"Bearer","jti":"1"}`,
+		`{"active":true,"aud":"api","token_type":"DPoP","cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}`,
+		`{"active":true,"aud":"api","active":false}`,
+		`{"active":true,"Active":false,"aud":"api"}`,
+		`{"active":"true","aud":"api"}`,
+		`{"active":false,"aud":"api"}`,
+		`{"active":true,"\u0061ud":"api","exp":1e400}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	now := time.Unix(1_800_000_000, 0)
+	v, err := New(Config{
+		URL: "https://as.example.com", Issuer: "https://as.example.com", Audience: []string{"api"}, Auth: NoAuth(), Leeway: -1,
+		Now: func() time.Time { return now },
+	})
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		token, err := v.read(&said{object: answer, at: now})
+		if err != nil {
+			require.Nil(t, token)
+			return
+		}
+		var plain struct {
+			Active        bool
+			Iss           *string
+			Aud           any
+			Exp, Nbf, Iat *float64
+			Sub, Scope    string
+		}
+		require.NoError(t, json.Unmarshal(answer, &plain))
+		require.True(t, plain.Active)
+		require.True(t, plain.Iss == nil || *plain.Iss == "https://as.example.com")
+		if list, many := plain.Aud.([]any); many {
+			require.True(t, slices.Contains(list, any("api")))
+		} else {
+			require.Equal(t, "api", plain.Aud)
+		}
+		seconds := float64(now.Unix())
+		require.True(t, plain.Exp == nil || *plain.Exp > seconds)
+		require.True(t, plain.Nbf == nil || *plain.Nbf <= seconds)
+		require.True(t, plain.Iat == nil || *plain.Iat <= seconds)
+		require.Equal(t, plain.Sub, token.Subject)
+		require.False(t, token.Reuse.Until.After(now.Add(30*time.Second)))
+		require.True(t, plain.Exp == nil || !token.Reuse.Until.After(token.Expiry))
+		_, err = json.Marshal(token)
+		require.NoError(t, err)
+	})
+}

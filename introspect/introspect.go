@@ -1,0 +1,344 @@
+// Package introspect verifies access tokens by asking their issuer (RFC 7662): opaque ones, which say nothing by
+// themselves, and JWTs where that is configured.
+//
+//	tokens, err := introspect.New(introspect.Config{
+//		Issuer:   "https://as.example.com",
+//		Audience: []string{"https://api.example.com"},
+//		Auth:     introspect.BasicAuth("orders-api", secret),
+//	})
+//	...
+//	defer tokens.Close()
+//
+// What the issuer answers is checked again here: issuer, audience, times, type and binding. A guard (package middleware)
+// remembers a good answer for [Config.CacheFor] and never past the token's expiry, so a token that is revoked may be
+// accepted for that long; Guard.Purge ends it at once. A bad answer is remembered here for [Config.NegativeFor], in a
+// budget of its own, and a failure never.
+//
+// Simultaneous questions about one token are one call, which no single caller can cancel. Calls in flight are bounded;
+// while the endpoint fails or asks for patience, no calls are made but for a probe now and then. A token that cannot be
+// asked about gets [*valetkey.Unavailable], at once.
+//
+// Not done here: encrypted answers (RFC 9701, section 6), and trying one endpoint after the other. A token that is not
+// active is refused for good: with several endpoints, [valetkey.First] asks only the first about opaque tokens.
+package introspect
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/fetch"
+)
+
+// Config is what a [Verifier] is made of. Required are URL or Issuer, Audience, and Auth.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	// URL is that of the introspection endpoint: https, or http on loopback. Empty: the metadata of Issuer names it (RFC
+	// 8414), and is asked again when the endpoint has failed for a while.
+	URL string
+
+	// Issuer is what the iss of an answer must be, if it has one, compared byte by byte, and becomes [valetkey.Token]'s
+	// Issuer. Empty, with URL: the answer's iss is not looked at, and tokens have no Issuer.
+	Issuer string
+
+	// Audience lists the names of this resource server, one of which the aud of an answer must be or contain. Required.
+	Audience []string
+
+	// AudienceByIssuer accepts an answer without aud, from an issuer that calls a token active only if it is for the
+	// resource server that asks (RFC 7662, section 4). An aud that is there still counts.
+	AudienceByIssuer bool
+
+	// Auth is how this server makes itself known to the endpoint (RFC 7662, section 2.1). Required; see [BasicAuth] and
+	// its siblings.
+	Auth Auth
+
+	// JWTs lists the issuers whose JWTs are asked about, too, by their iss, which nobody has verified; [AnyIssuer] is any.
+	// Nil: a token in the form of a JWT is refused, with an error that wraps [valetkey.ErrNotMine], and nobody is asked.
+	JWTs []string
+
+	// TypeHint sends token_type_hint=access_token (RFC 7662, section 2.1).
+	TypeHint bool
+
+	// ScopeArray accepts an array as scope. RFC 7662 has a string.
+	ScopeArray bool
+
+	// Signed asks for signed answers (RFC 9701) and accepts no others. Nil: unsigned ones, which TLS protects.
+	Signed *Signed
+
+	// CacheFor is how long a good answer may be relied on, counted from the question, and never past exp. A token that is
+	// revoked is accepted for so long, at most. Zero: 30 s; negative: not at all, every request asks.
+	CacheFor time.Duration
+
+	// NegativeFor is how long a refusal is remembered, for at most 10,000 tokens. Zero: 5 s; negative: not at all; at most
+	// 1 min.
+	NegativeFor time.Duration
+
+	// Leeway is how far the clocks of issuer and server may differ: exp, nbf and iat are held against it. Zero: 30 s;
+	// negative: none; at most 5 min.
+	Leeway time.Duration
+
+	// Timeout is that of one question, with discovery if it takes one. Zero: 5 s, which is the most.
+	Timeout time.Duration
+
+	// MaxInFlight bounds the calls in flight; when it is reached, a new token gets [*valetkey.Unavailable]. Zero: 64.
+	MaxInFlight int
+
+	// Client carries the requests. Redirects are never followed. Nil: one of its own, which keeps enough connections.
+	Client *http.Client
+
+	// InsecureHTTP allows http URLs on hosts other than loopback: whoever is on the way then reads tokens and
+	// credentials, and can make any token good.
+	InsecureHTTP bool
+
+	// Logger gets changes of the endpoint's state, and an endpoint that refuses our questions (Error, once a minute). Nil:
+	// slog.Default().
+	Logger *slog.Logger
+
+	// Now is the clock that exp, nbf and iat are held against. Nil: time.Now.
+	Now func() time.Time
+}
+
+// AnyIssuer in [Config.JWTs] stands for every issuer, and for encrypted JWTs, which do not show theirs.
+const AnyIssuer = "*"
+
+const (
+	defaultCacheFor    = 30 * time.Second
+	defaultNegativeFor = 5 * time.Second
+	maxNegativeFor     = time.Minute
+	defaultLeeway      = 30 * time.Second
+	maxLeeway          = 5 * time.Minute
+	defaultInFlight    = 64
+	idleConnections    = 64 // per host; net/http's 2 cost a new connection for nearly every call of many at a time
+)
+
+// A Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier], safe for concurrent use, and
+// must be closed.
+type Verifier struct {
+	cfg       Config // with the defaults filled in
+	fetch     fetch.Client
+	transport *http.Transport // of its own; nil: the client was configured
+	signed    *signed         // nil: answers are not signed
+	key       [32]byte        // of the digests
+
+	ctx     context.Context // of calls; ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu          sync.Mutex // guards what follows; never held during I/O
+	closed      bool
+	url         string     // of the endpoint; "" until discovered
+	discovery   *discovery // in progress; nil: none is
+	asking      map[digest]*question
+	refused     refusals
+	breaker     breaker
+	lastCall    time.Time // when the last one began
+	lastErr     error     // of the last one that ended
+	answered    bool      // one was good
+	complaining time.Time // when a complaint is due again
+}
+
+// New returns a Verifier. It does no I/O. The error names every mistake in cfg.
+func New(cfg Config) (*Verifier, error) {
+	v := &Verifier{cfg: cfg.withDefaults(), asking: map[digest]*question{}, url: cfg.URL}
+	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
+	if cfg.Client == nil {
+		v.transport = newTransport(v.cfg.MaxInFlight)
+		v.fetch.HTTP = &http.Client{Transport: v.transport}
+	}
+	mistakes := cfg.mistakes(v.fetch)
+	if cfg.Signed != nil {
+		var err error
+		v.signed, err = v.newSigned()
+		mistakes = append(mistakes, prefixed("Signed.", err)...)
+	}
+	if err := errors.Join(prefixed("introspect: ", errors.Join(mistakes...))...); err != nil {
+		return nil, err
+	}
+	rand.Read(v.key[:]) // never fails
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	return v, nil
+}
+
+func (cfg Config) withDefaults() Config {
+	cfg.Audience = slices.Clone(cfg.Audience)
+	cfg.JWTs = slices.Clone(cfg.JWTs)
+	cfg.CacheFor = orDefault(cfg.CacheFor, defaultCacheFor)
+	cfg.NegativeFor = orDefault(cfg.NegativeFor, defaultNegativeFor)
+	cfg.Leeway = orDefault(cfg.Leeway, defaultLeeway)
+	cfg.Timeout = orDefault(cfg.Timeout, fetch.Timeout)
+	if cfg.MaxInFlight == 0 {
+		cfg.MaxInFlight = defaultInFlight
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return cfg
+}
+
+// orDefault returns what a duration of a Config means: zero the default, negative none.
+func orDefault(d, zero time.Duration) time.Duration {
+	if d == 0 {
+		return zero
+	}
+	return max(0, d)
+}
+
+// mistakes returns what is wrong with cfg, but for Signed.
+func (cfg *Config) mistakes(client fetch.Client) (mistakes []error) {
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	switch {
+	case cfg.URL == "" && cfg.Issuer == "":
+		mistake("URL, Issuer: one of them is required")
+	case cfg.URL != "":
+		if err := client.Allowed(cfg.URL); err != nil {
+			mistake("URL: %w", err)
+		}
+	default:
+		if err := client.Discoverable(cfg.Issuer); err != nil {
+			mistake("Issuer: discovery needs a URL: %w", err)
+		}
+	}
+	if len(cfg.Audience) == 0 {
+		mistake("Audience: required; an empty list does not mean any")
+	}
+	for i, a := range cfg.Audience {
+		if u, err := url.Parse(a); a == "" {
+			mistake("Audience[%d]: is empty", i)
+		} else if err == nil && u.Host != "" && strings.Contains(a, "#") {
+			mistake("Audience[%d]: has a fragment, which no aud has (RFC 8707, section 2)", i)
+		}
+	}
+	switch {
+	case cfg.Auth.err != nil:
+		mistake("Auth: %w", cfg.Auth.err)
+	case cfg.Auth.add == nil:
+		mistake("Auth: required; see BasicAuth, and NoAuth for an endpoint that asks for none")
+	case cfg.Auth.certificate && (cfg.Client == nil || !strings.HasPrefix(cmp.Or(cfg.URL, cfg.Issuer), "https:")):
+		mistake("Auth: TLSAuth needs https, and a Client whose transport has the certificate")
+	}
+	for i, iss := range cfg.JWTs {
+		if iss == "" {
+			mistake("JWTs[%d]: is empty", i)
+		}
+	}
+	if cfg.NegativeFor > maxNegativeFor {
+		mistake("NegativeFor: %v is more than %v", cfg.NegativeFor, maxNegativeFor)
+	}
+	if cfg.Leeway > maxLeeway {
+		mistake("Leeway: %v is more than %v", cfg.Leeway, maxLeeway)
+	}
+	if cfg.Timeout < 0 || cfg.Timeout > fetch.Timeout {
+		mistake("Timeout: %v is not between 0 and %v", cfg.Timeout, fetch.Timeout)
+	}
+	if cfg.MaxInFlight < 0 {
+		mistake("MaxInFlight: %d is negative", cfg.MaxInFlight)
+	}
+	return mistakes
+}
+
+// prefixed returns the mistakes that err is or joins, each with prefix.
+func prefixed(prefix string, err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return []error{fmt.Errorf("%s%w", prefix, err)}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, prefixed(prefix, e)...)
+	}
+	return all
+}
+
+func newTransport(inFlight int) *http.Transport {
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: max(idleConnections, inFlight),
+		IdleConnTimeout:     90 * time.Second,
+	}
+}
+
+// Issuer returns Config.Issuer.
+func (v *Verifier) Issuer() string { return v.cfg.Issuer }
+
+// Ready returns nil if the endpoint is known to answer us. If it has not been asked yet, Ready asks it about a token that
+// is none, and so finds wrong credentials before any request does. While the endpoint fails it is not asked more often
+// than otherwise, and Ready returns the last reason. It suits the start of a program and a readiness probe.
+func (v *Verifier) Ready(ctx context.Context) error {
+	v.mu.Lock()
+	good := v.answered && v.lastErr == nil && !v.closed && !time.Now().Before(v.breaker.until)
+	v.mu.Unlock()
+	if good {
+		return nil
+	}
+	_, err := v.ask(ctx, rand.Text())
+	if _, refused := errors.AsType[*valetkey.Error](err); refused {
+		return nil
+	}
+	if err == nil {
+		return errors.New("introspect: the endpoint calls a token active that nobody has issued")
+	}
+	return err
+}
+
+// Status is the state of a Verifier.
+type Status struct {
+	URL       string    // of the endpoint; "" if it is not yet discovered
+	InFlight  int       // calls
+	Refused   int       // tokens that are remembered as refused, some of which may be due for another question
+	Failures  int       // calls in a row that brought no answer
+	RetryAt   time.Time // nobody is asked before; zero: there is no such limit now
+	LastCall  time.Time // when the last one began; zero: none has
+	LastError error     // of the last call that ended; nil: it brought an answer, or none has ended
+}
+
+// Status returns the state of v, for health checks and metrics.
+func (v *Verifier) Status() Status {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := Status{
+		URL:       v.url,
+		InFlight:  len(v.asking),
+		Refused:   len(v.refused.known),
+		Failures:  v.breaker.failures,
+		LastCall:  v.lastCall,
+		LastError: v.lastErr,
+	}
+	if until := v.breaker.until; time.Now().Before(until) {
+		s.RetryAt = until
+	}
+	return s
+}
+
+// Close ends the calls in flight and waits for them. What is verified later gets [*valetkey.Unavailable]. What a guard
+// remembers stays good for as long as it was said to be, but not if it was signed. Close may be called more than once.
+func (v *Verifier) Close() {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	v.cancel()
+	v.running.Wait()
+	if v.signed != nil {
+		v.signed.keys.Close()
+	}
+	if v.transport != nil {
+		v.transport.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,47 @@
+package introspect
+
+import (
+	"time"
+
+	"github.com/valetkey/valetkey"
+)
+
+// maxRefusals bounds the memory of refused tokens: about 3 MB if all are.
+const maxRefusals = 10_000
+
+// refusals are the tokens refused lately. All are remembered for the same time, so the oldest is the first to go. The zero
+// value is empty.
+type refusals struct {
+	known map[digest]refused
+	order []digest // a ring once it is full, the oldest at next
+	next  int
+}
+
+type refused struct {
+	refusal *valetkey.Error
+	until   time.Time
+}
+
+// get returns the refusal of a token, or nil.
+func (r *refusals) get(key digest, now time.Time) error {
+	if known, ok := r.known[key]; ok && now.Before(known.until) {
+		return known.refusal
+	}
+	return nil
+}
+
+func (r *refusals) add(key digest, refusal *valetkey.Error, until time.Time) {
+	if r.known == nil {
+		r.known = map[digest]refused{}
+	}
+	if _, again := r.known[key]; !again {
+		if len(r.order) < maxRefusals {
+			r.order = append(r.order, key)
+		} else {
+			delete(r.known, r.order[r.next])
+			r.order[r.next] = key
+			r.next = (r.next + 1) % maxRefusals
+		}
+	}
+	r.known[key] = refused{refusal, until}
+}

@@ -1,0 +1,139 @@
+package introspect
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// Signed says how signed answers are verified (RFC 9701, section 5). [Config].Issuer is then required. The zero value is
+// good for an issuer as the RFC has it. Encrypted answers are not supported.
+type Signed struct {
+	_ struct{} // keyed literals only
+
+	// Algorithm is the one that answers are signed with, and no other (RFC 9701, section 6). Empty: RS256.
+	Algorithm string
+
+	// Audience is what the aud of an answer must be or contain: the identifier of this resource server at the issuer. It
+	// is not that of tokens. Empty: the client id of Auth.
+	Audience string
+
+	// URL is that of the issuer's key set. Empty: the issuer's metadata names it.
+	URL string
+
+	// Keys is a key set (RFC 7517, section 5), to be used instead, without any network.
+	Keys []byte
+}
+
+const (
+	signedType = "application/token-introspection+jwt"
+
+	// maxAge is how old a signed answer may be, beside the leeway: it is made for our question.
+	maxAge = time.Minute
+)
+
+// signed verifies signed answers.
+type signed struct {
+	algorithm, audience string
+	keys                *keyset.Set
+}
+
+func (v *Verifier) newSigned() (*signed, error) {
+	cfg := *v.cfg.Signed
+	s := &signed{algorithm: cmp.Or(cfg.Algorithm, "RS256"), audience: cmp.Or(cfg.Audience, v.cfg.Auth.id)}
+	var mistakes []error
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	if v.cfg.Issuer == "" {
+		mistake("Issuer: required in Config, and is the iss of every answer")
+	}
+	if !slices.Contains(jose.Algorithms(), s.algorithm) {
+		mistake("Algorithm: %q is not a signature algorithm known here", s.algorithm)
+	}
+	if s.audience == "" {
+		mistake("Audience: required, as Auth has no client id")
+	}
+	switch {
+	case cfg.Keys != nil && cfg.URL != "":
+		mistake("URL, Keys: at most one of them")
+	case cfg.Keys != nil:
+		keys, dropped, err := keyset.Parse(cfg.Keys)
+		if err != nil {
+			mistake("Keys: %w", err)
+		}
+		for _, d := range dropped {
+			mistake("Keys: kid %q: %w", d.ID, d.Err)
+		}
+		s.keys = keyset.Static(keys...)
+	case cfg.URL != "" || v.cfg.Issuer != "":
+		keys, err := keyset.New(keyset.Config{Issuer: v.cfg.Issuer, URL: cfg.URL, Fetch: v.fetch, Logger: v.cfg.Logger})
+		mistakes = append(mistakes, err)
+		s.keys = keys
+	}
+	return s, errors.Join(mistakes...)
+}
+
+// open verifies a signed answer and leaves in it what it says of the token (RFC 9701, section 5). Nothing that is wrong
+// with it is the token's fault.
+func (v *Verifier) open(ctx context.Context, answer *said) error {
+	c, err := jose.Parse(string(answer.object))
+	switch {
+	case err != nil:
+		return err
+	case !jose.SameType(c.Header.Type, "token-introspection+jwt"):
+		return fmt.Errorf("it has typ %.50q", c.Header.Type)
+	case c.Header.Algorithm != v.signed.algorithm:
+		return fmt.Errorf("it is signed with %.20q, not %s", c.Header.Algorithm, v.signed.algorithm)
+	}
+	key, err := v.signed.keys.Verify(ctx, c)
+	if err != nil {
+		return err
+	}
+	var iss, aud, iat, nested strictjson.Value
+	err = strictjson.Object(c.Payload, func(name string, value strictjson.Value) error {
+		switch name {
+		case "iss":
+			iss = value
+		case "aud":
+			aud = value
+		case "iat":
+			iat = value
+		case "token_introspection":
+			nested = value
+		}
+		return nil // sub, exp and the like at this level do not describe the token
+	})
+	if err != nil {
+		return err
+	}
+	from, _ := iss.Text()
+	to, err := audience(aud)
+	if err != nil {
+		return err
+	}
+	var made time.Time
+	if err := numericDate(&made, "iat", iat); err != nil {
+		return err
+	}
+	now := v.cfg.Now()
+	switch {
+	case from != v.cfg.Issuer:
+		return fmt.Errorf("it is of the issuer %.200q", from)
+	case !slices.Contains(to, v.signed.audience):
+		return fmt.Errorf("it is for %.200q", to)
+	case iat == nil:
+		return errors.New("it has no iat")
+	case made.After(now.Add(v.cfg.Leeway)), made.Add(maxAge + v.cfg.Leeway).Before(now):
+		return fmt.Errorf("it was made at %v", made)
+	case !nested.IsObject():
+		return errors.New("it has no object token_introspection")
+	}
+	answer.object, answer.vouched = nested, key
+	return nil
+}

@@ -1,0 +1,86 @@
+package introspect
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// Verify asks the endpoint about raw, unless it can tell without. A good answer is not remembered here but by the guard,
+// for as long as its Reuse says.
+//
+// A JWT is refused with an error that wraps [valetkey.ErrNotMine], unless [Config.JWTs] names its issuer.
+func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+	switch {
+	case len(raw) > valetkey.MaxToken: // RFC 7662, section 5: nothing endless is carried to the issuer
+		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxToken))
+	case !b64token(raw):
+		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
+	case !v.asksAbout(raw):
+		return nil, refuse("the token is a JWT", valetkey.ErrNotMine)
+	}
+	return v.ask(ctx, raw)
+}
+
+const malformed = "the token is malformed"
+
+func refuse(description string, err error) *valetkey.Error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description, Err: err}
+}
+
+// b64token reports whether raw is one of RFC 6750, section 2.1. Whatever else somebody writes is not worth a question,
+// and cannot upset a firewall on the way.
+func b64token(raw string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+	body := strings.TrimRight(raw, "=")
+	return body != "" && strings.Trim(body, alphabet) == ""
+}
+
+// asksAbout reports whether raw is opaque, or a JWT that is asked about.
+func (v *Verifier) asksAbout(raw string) bool {
+	if !isJWT(raw) || slices.Contains(v.cfg.JWTs, AnyIssuer) {
+		return true
+	}
+	iss, ok := issuerOf(raw)
+	return ok && slices.Contains(v.cfg.JWTs, iss)
+}
+
+// isJWT reports whether raw has the form of a JWT, signed (RFC 7515, section 7.1) or encrypted (RFC 7516, section 7.1),
+// as a lax reader sees it: the first of three or five parts is a JSON object with alg.
+func isJWT(raw string) bool {
+	if dots := strings.Count(raw, "."); dots != 2 && dots != 4 {
+		return false
+	}
+	first, _, _ := strings.Cut(raw, ".")
+	object, err := base64.RawURLEncoding.DecodeString(first)
+	if err != nil {
+		return false
+	}
+	var header struct {
+		Algorithm json.RawMessage `json:"alg"`
+	}
+	return json.Unmarshal(object, &header) == nil && header.Algorithm != nil
+}
+
+// issuerOf returns the iss of a signed JWT, not to be believed; ok is false if it has none.
+func issuerOf(raw string) (iss string, ok bool) {
+	c, err := jose.Parse(raw)
+	if err != nil {
+		return "", false
+	}
+	err = strictjson.Object(c.Payload, func(name string, value strictjson.Value) error {
+		if name == "iss" {
+			iss, ok = value.Text()
+		}
+		return nil
+	})
+	return iss, ok && err == nil
+}
