@@ -1,0 +1,61 @@
+//go:build !race
+
+package middleware_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// The race detector allocates on its own.
+func TestAllocations(t *testing.T) {
+	w, r, check := warm(t)
+	_, err := check(w, r)
+	require.NoError(t, err)
+	// The copy of the request and the context are the floor: editing the caller's request in place is not safe.
+	assert.Equal(t, 2.0, testing.AllocsPerRun(1000, func() { check(w, r) }))
+}
+
+// BenchmarkWarm puts a guarded request with a remembered token beside what any middleware pays that adds a value to the
+// context.
+func BenchmarkWarm(b *testing.B) {
+	b.Run("guard", func(b *testing.B) {
+		w, r, check := warm(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			check(w, r)
+		}
+	})
+	b.Run("context value alone", func(b *testing.B) {
+		_, r, _ := warm(b)
+		type key struct{}
+		b.ReportAllocs()
+		for b.Loop() {
+			sink = r.WithContext(context.WithValue(r.Context(), key{}, b))
+		}
+	})
+}
+
+var sink *http.Request
+
+func warm(t testing.TB) (http.ResponseWriter, *http.Request, func(http.ResponseWriter, *http.Request) (*http.Request, error)) {
+	iss := valetkeytest.NewIssuer(t)
+	guard := newGuard(t, iss)
+	needs := []valetkey.Requirement{scopes.All("orders:read")}
+	r := httptest.NewRequest("GET", "/orders", nil)
+	r.Header.Set("Authorization", "Bearer "+iss.Token(valetkeytest.Scopes("orders:read", "orders:write", "profile", "email")))
+	return httptest.NewRecorder(), r, func(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
+		checked, err := guard.Check(w, r, needs...)
+		sink = checked
+		return checked, err
+	}
+}
