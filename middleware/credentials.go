@@ -21,6 +21,8 @@ type Credentials struct {
 // ReadCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1) or in one
 // of the other sources. A header of another scheme than Bearer counts as no credentials. The error is a
 // [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed or stand in two places.
+//
+// The characters of the token are looked at by [Guard.Verify], and only if it does not remember the token.
 func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
 	var c Credentials
 	token, sent, err := bearer(r.Header["Authorization"])
@@ -49,9 +51,6 @@ func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
 	if len(c.Token) > valetkey.MaxToken {
 		return Credentials{}, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is too long"}
 	}
-	if !token68(c.Token) {
-		return Credentials{}, malformed("the access token holds a character that none may hold")
-	}
 	return c, nil
 }
 
@@ -73,24 +72,6 @@ func bearer(headers []string) (token string, sent bool, err error) {
 	}
 	return strings.TrimLeft(token, " "), true, nil // RFC 6750, section 2.1: 1*SP
 }
-
-// token68 reports whether s is the b64token of RFC 6750, section 2.1.
-func token68(s string) bool {
-	s = strings.TrimRight(s, "=")
-	for i := range len(s) {
-		if !isToken68[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-var isToken68 = func() (is [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
-		is[c] = true
-	}
-	return is
-}()
 
 // A Source is a place beside the Authorization header where a request may carry its access token. Both known ones are
 // legacy: tokens in them end up in logs and histories (RFC 9700, section 4.3.2; OAuth 2.1 leaves them out).

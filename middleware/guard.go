@@ -155,7 +155,7 @@ func New(cfg Config) (*Guard, error) {
 		Bytes:   cfg.Cache.Bytes,
 		MaxAge:  cfg.Cache.MaxAge,
 		Now:     g.now,
-	}, unrevoked{cfg.Verifier, g.revoked, g.now})
+	}, unseen{cfg.Verifier, g.revoked, g.now})
 	return g, nil
 }
 

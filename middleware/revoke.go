@@ -181,19 +181,3 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
-
-// unrevoked is a Verifier that holds the revocations against what another one accepts. It is asked only for tokens that
-// are not remembered.
-type unrevoked struct {
-	verifier valetkey.Verifier
-	revoked  *denylist
-	now      func() time.Time
-}
-
-func (u unrevoked) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	t, err := u.verifier.Verify(ctx, raw)
-	if err == nil && t != nil && u.revoked.covers(t, u.now()) {
-		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
-	}
-	return t, err
-}

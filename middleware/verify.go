@@ -2,6 +2,8 @@ package middleware
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authctx"
@@ -30,6 +32,42 @@ func (g *Guard) verify(ctx context.Context, c Credentials) (entry *tokencache.En
 	}
 	return entry, remembered, nil
 }
+
+// unseen is what the cache asks about a token that it does not remember.
+type unseen struct {
+	verifier valetkey.Verifier
+	revoked  *denylist
+	now      func() time.Time
+}
+
+func (u unseen) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+	if !token68(raw) { // a remembered one was looked at then
+		return nil, malformed("the access token holds a character that none may hold")
+	}
+	t, err := u.verifier.Verify(ctx, raw)
+	if err == nil && t != nil && u.revoked.covers(t, u.now()) {
+		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
+	}
+	return t, err
+}
+
+// token68 reports whether s is the b64token of RFC 6750, section 2.1.
+func token68(s string) bool {
+	s = strings.TrimRight(s, "=")
+	for i := range len(s) {
+		if !isToken68[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+var isToken68 = func() (is [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		is[c] = true
+	}
+	return is
+}()
 
 // Purge forgets the remembered tokens that match, or all if match is nil, and returns how many there were. They are
 // verified again when they come next: Purge makes what the verifier knows take effect at once, and is no deny-list, see
