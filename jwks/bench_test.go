@@ -49,4 +49,25 @@ func BenchmarkVerify(b *testing.B) {
 		end.Store(true)
 		flood.Wait()
 	})
+	b.Run("ES256 of a tenant", func(b *testing.B) {
+		v, raw := registered(es256, acme).open(b), tokenOf(b, es256, acme)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Verify(background, raw); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("a tenant's token still holds", func(b *testing.B) {
+		token, err := registered(es256, acme).open(b).Verify(background, tokenOf(b, es256, acme))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			if !token.Reuse.While.Holds() {
+				b.Fatal("withdrawn")
+			}
+		}
+	})
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 
 	"github.com/valetkey/valetkey"
 )
@@ -11,6 +14,9 @@ import (
 // ByIssuer returns a Verifier of the tokens of several issuers, each verified against its own keys and settings only. A
 // token is taken apart once, and its iss, not yet to be believed, says which of vs verifies it. The token of an issuer
 // that none is for is refused with an error that wraps [valetkey.ErrNotMine], before anything else is looked at.
+//
+// It is a [valetkey.Reporter] too: Health lists the issuers by name, Ready fetches all their keys at the same time. Closing
+// is left to the owner of vs.
 //
 // It is a mistake if vs is empty, holds nil, or holds two of one issuer.
 func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
@@ -48,4 +54,22 @@ func (issuers byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Token
 		return nil, notMine(iss)
 	}
 	return v.verify(ctx, c, claims)
+}
+
+func (issuers byIssuer) Health() (all []valetkey.Health) {
+	for _, iss := range slices.Sorted(maps.Keys(issuers)) {
+		all = append(all, issuers[iss].Health()...)
+	}
+	return all
+}
+
+func (issuers byIssuer) Ready(ctx context.Context) error {
+	names := slices.Sorted(maps.Keys(issuers))
+	errs := make([]error, len(names))
+	var asked sync.WaitGroup
+	for i, iss := range names {
+		asked.Go(func() { errs[i] = issuers[iss].Ready(ctx) })
+	}
+	asked.Wait()
+	return errors.Join(errs...)
 }

@@ -12,8 +12,10 @@
 // The checks that need no key come first: form, issuer, type, algorithm, claims, audience, times. A token that fails one
 // costs no signature and no fetch. Keys are looked up in the set of the one issuer that the verifier is for.
 //
+// [ByIssuer] puts several issuers together, and [Tenants] those that are not known in advance.
+//
 // Not done here: encrypted and nested tokens, keys or URLs that a token brings along (jwk, jku, x5c, x5u), and issuers that
-// are not configured. Whether a subject is one that the application knows is for the application or a
+// neither the configuration nor a lookup of the application names. Whether a subject is one that the application knows is for the application or a
 // [valetkey.Requirement] to decide.
 package jwks
 
@@ -26,6 +28,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -94,6 +97,9 @@ type Config struct {
 	// Logger gets what happens to the key set. Nil: slog.Default().
 	Logger *slog.Logger
 
+	// Observer is told of each fetch of the key set: [valetkey.KeySetRefreshed]. Nil: nobody is.
+	Observer valetkey.Observer
+
 	// Now is the clock that exp, nbf and iat are held against. Nil: time.Now.
 	Now func() time.Time
 }
@@ -105,8 +111,8 @@ const (
 
 var defaultAlgorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 
-// A Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier], safe for concurrent use, and must
-// be closed.
+// A Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier] and a
+// [valetkey.Reporter], safe for concurrent use, and must be closed.
 type Verifier struct {
 	issuer      string
 	audience    []string
@@ -232,6 +238,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		Cooldown:   cfg.Cooldown,
 		StaleLimit: cfg.StaleLimit,
 		Logger:     cfg.Logger,
+		Observer:   cfg.Observer,
 	})
 }
 
@@ -289,6 +296,14 @@ type Status struct {
 
 // Status returns the state of the key set, for health checks and metrics.
 func (v *Verifier) Status() Status { return Status(v.keys.Status()) }
+
+// Health returns how v is: ready if keys are held and the last fetch was good, or if there is nothing to fetch; degraded if
+// keys are held but could not be renewed, or not in time; down if none are held, as before the first fetch. It does no I/O.
+func (v *Verifier) Health() []valetkey.Health {
+	h := v.keys.Health()
+	h.Name = v.issuer
+	return []valetkey.Health{h}
+}
 
 // Close ends fetches and timers and waits for them. What is verified later gets 503, and remembered tokens are forgotten.
 func (v *Verifier) Close() { v.keys.Close() }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,9 @@ type Config struct {
 
 	// Logger gets refreshes that fail (Warn), keys given up (Error), and dropped keys (Warn). Nil: slog.Default().
 	Logger *slog.Logger
+
+	// Observer is told of each fetch, once it has ended: [valetkey.KeySetRefreshed]. Nil: nobody is.
+	Observer valetkey.Observer
 }
 
 // Refusals of [Set.Verify].
@@ -98,6 +102,7 @@ type Set struct {
 	expiry   *time.Timer
 	credit   time.Time       // see allowed
 	warned   map[string]bool // dropped keys of the last answer
+	health   valetkey.Health // but for what time alone changes, see healthLocked
 }
 
 // New returns the key set of an issuer. It does no I/O and starts nothing: the first Verify or Ready does. The error
@@ -137,15 +142,16 @@ func New(cfg Config) (*Set, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	s := &Set{cfg: cfg, url: cfg.URL}
+	s := &Set{cfg: cfg, url: cfg.URL, health: valetkey.Health{Name: cfg.Issuer, State: valetkey.Down, Since: time.Now(), Err: errNotFetched}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
 
 // Static returns a set of keys that never change.
 func Static(keys ...*jose.Key) *Set {
-	s := &Set{static: true, cancel: func() {}}
-	s.current.Store(&snapshot{keys: adopt(nil, keys), at: time.Now()})
+	now := time.Now()
+	s := &Set{static: true, cancel: func() {}, health: valetkey.Health{State: valetkey.Ready, Since: now}}
+	s.current.Store(&snapshot{keys: adopt(nil, keys), at: now})
 	return s
 }
 
@@ -217,9 +223,10 @@ func (s *Set) Status() Status {
 func (s *Set) Close() {
 	s.mu.Lock()
 	s.closed = true
-	s.lastErr = errors.New("the key set is closed")
+	s.lastErr = errClosed
 	stop(s.refresh)
 	stop(s.expiry)
+	s.comes(valetkey.Down, errClosed)
 	s.publish(nil)
 	s.mu.Unlock()
 	s.cancel()
@@ -289,6 +296,23 @@ func (s *Set) begin() {
 		next, keys, err := s.fetch(ctx)
 		s.land(next, keys, err)
 		close(flight)
+		s.observe(time.Since(now), next, err)
+	})
+}
+
+// observe tells of a fetch that has ended, unless it was Close that ended it.
+func (s *Set) observe(took time.Duration, next *snapshot, err error) {
+	if s.cfg.Observer == nil || s.ctx.Err() != nil {
+		return
+	}
+	status := http.StatusOK // there is an answer, even if it is of no use
+	if e, ok := errors.AsType[*fetch.Error](err); ok {
+		status = e.Status
+	} else if err == nil {
+		status = next.status
+	}
+	s.cfg.Observer.Observe(s.ctx, valetkey.Event{
+		Kind: valetkey.KeySetRefreshed, Issuer: s.cfg.Issuer, Status: status, Duration: took, Err: err,
 	})
 }
 
@@ -306,6 +330,7 @@ func (s *Set) land(next *snapshot, keys []*jose.Key, err error) {
 		return
 	}
 	s.failures = 0
+	s.comes(valetkey.Ready, nil)
 	next.keys = adopt(s.current.Load(), keys)
 	s.publish(next)
 	s.schedule(jitter(next.lifetime / 5 * 4))
@@ -316,6 +341,11 @@ func (s *Set) land(next *snapshot, keys []*jose.Key, err error) {
 // failed plans the next attempt. The old keys are kept.
 func (s *Set) failed(err error) {
 	s.failures++
+	if s.current.Load() != nil {
+		s.comes(valetkey.Degraded, err)
+	} else {
+		s.comes(valetkey.Down, err)
+	}
 	wait := jitter(min(lastRetry, firstRetry<<min(s.failures-1, 10)))
 	if e, ok := errors.AsType[*fetch.Error](err); ok {
 		wait = max(wait, min(e.RetryAfter, maxRetryAfter))
@@ -362,6 +392,7 @@ func (s *Set) expire() {
 	if held == nil || time.Now().Before(held.end(s.cfg.StaleLimit)) {
 		return
 	}
+	s.comes(valetkey.Down, s.healthLocked().Err)
 	s.publish(nil)
 	s.cfg.Logger.Error("key set: the keys are too old and given up", "issuer", s.cfg.Issuer, "age", time.Since(held.at), "error", s.lastErr)
 }

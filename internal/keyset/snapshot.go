@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ type snapshot struct {
 	keys     []*Key
 	url      string
 	etag     string
+	status   int           // of the answer that brought it
 	at       time.Time     // before the request that brought it
 	lifetime time.Duration // during which it is fresh
 }
@@ -124,7 +126,9 @@ func (s *Set) fetch(ctx context.Context) (*snapshot, []*jose.Key, error) {
 	}
 	next.etag = answer.ETag
 	next.lifetime = min(max(answer.MaxAge, min(minFresh, s.cfg.Fresh)), maxFresh)
+	next.status = http.StatusOK
 	if answer.NotModified { // RFC 9111, section 4.3.4: what a 304 does not say stays as it was
+		next.status = http.StatusNotModified
 		if answer.ETag == "" {
 			next.etag = etag
 		}

@@ -1,0 +1,146 @@
+package middleware_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// reporter is a verifier in a given state, which Ready mends if it can.
+type reporter struct {
+	valetkey.Verifier
+	health []valetkey.Health
+	mended *reporter
+}
+
+func (r *reporter) Health() []valetkey.Health { return r.health }
+
+func (r *reporter) Ready(context.Context) error {
+	if r.mended == nil {
+		return errors.New("not ready")
+	}
+	r.health = r.mended.health
+	return nil
+}
+
+func in(states ...valetkey.State) *reporter {
+	r := &reporter{Verifier: valetkey.First()}
+	for _, s := range states {
+		r.health = append(r.health, valetkey.Health{Name: "https://as.example.com", State: s})
+	}
+	return r
+}
+
+func TestStatus(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		verifier valetkey.Verifier
+		want     valetkey.State
+		probe    int
+	}{
+		{"all are down", in(valetkey.Down, valetkey.Down), valetkey.Down, 503},
+		{"one of two is down", in(valetkey.Ready, valetkey.Down), valetkey.Degraded, 200},
+		{"one is degraded", in(valetkey.Degraded), valetkey.Degraded, 200},
+		{"all are ready", in(valetkey.Ready, valetkey.Ready), valetkey.Ready, 200},
+		{"a combination asks all", valetkey.First(in(valetkey.Down), valetkey.Confirm(in(valetkey.Down), in(valetkey.Down))), valetkey.Down, 503},
+		{"a verifier that says nothing is taken for ready", valetkey.First(), valetkey.Ready, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			guard := guardWith(t, c.verifier)
+			assert.Equal(t, c.want, guard.Status().State)
+			got := do(t, "GET", serve(t, guard.Probe()), "")
+			assert.Equal(t, c.probe, got.status)
+			var said struct{ State valetkey.State }
+			require.NoError(t, json.Unmarshal([]byte(got.body), &said))
+			assert.Equal(t, c.want, said.State)
+		})
+	}
+	t.Run("JWKS-10 a probe fetches the first keys, and says no while there are none", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		iss.KeySet.Down()
+		down := serve(t, newGuard(t, iss).Probe())
+		assert.Equal(t, 503, do(t, "GET", down, "").status)
+		iss.KeySet.Heal()
+		assert.Equal(t, 200, do(t, "GET", serve(t, newGuard(t, iss).Probe()), "").status)
+	})
+	t.Run("what can be mended is", func(t *testing.T) {
+		broken := in(valetkey.Down)
+		broken.mended = in(valetkey.Ready)
+		assert.Equal(t, 200, do(t, "GET", serve(t, guardWith(t, broken).Probe()), "").status)
+	})
+	t.Run("the memory is counted", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		guard := newGuard(t, iss)
+		api, token := serve(t, guard.Handler(hello)), "Bearer "+iss.Token()
+		for range 3 {
+			require.Equal(t, 200, do(t, "GET", api, token).status)
+		}
+		cache := guard.Status().Cache
+		assert.Equal(t, 1, cache.Entries)
+		assert.Greater(t, cache.Bytes, int64(300))
+		assert.Equal(t, uint64(2), cache.Hits)
+		assert.Equal(t, uint64(1), cache.Misses)
+	})
+}
+
+type recorder struct {
+	mu     sync.Mutex
+	events []valetkey.Event
+}
+
+func (r *recorder) Observe(_ context.Context, e valetkey.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+func TestObserver(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	seen := new(recorder)
+	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{audience}, Client: iss.Client(), Logger: quiet, Observer: seen})
+	require.NoError(t, err)
+	t.Cleanup(keys.Close)
+	api := serve(t, guardWith(t, keys, func(c *middleware.Config) { c.Observer = seen }).Handler(hello, scopes.All("a")))
+	good := "Bearer " + iss.Token(valetkeytest.Scopes("a"))
+	for _, authorization := range []string{"", "Bearer", "Bearer " + iss.Token(valetkeytest.Expired()), "Bearer " + iss.Token(), good, good} {
+		do(t, "GET", api, authorization)
+	}
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	var decided []valetkey.Event
+	fetched := 0
+	for _, e := range seen.events {
+		assert.Positive(t, e.Duration)
+		assert.Less(t, e.Duration, time.Minute)
+		if e.Kind == valetkey.KeySetRefreshed {
+			fetched++
+			continue
+		}
+		assert.Equal(t, e.Status != http.StatusOK, e.Err != nil)
+		e.Duration, e.Err = 0, nil
+		decided = append(decided, e)
+	}
+	assert.Equal(t, 1, fetched)
+	const kind = valetkey.RequestDecided
+	assert.Equal(t, []valetkey.Event{
+		{Kind: kind, Status: 401},
+		{Kind: kind, Status: 400, Reason: "the access token is empty"},
+		{Kind: kind, Status: 401, Reason: "the token has expired"},
+		{Kind: kind, Status: 403, Reason: "the token lacks a scope that this request needs", Issuer: iss.URL},
+		{Kind: kind, Status: 200, Issuer: iss.URL},
+		{Kind: kind, Status: 200, Issuer: iss.URL, Remembered: true},
+	}, decided)
+}
