@@ -1,0 +1,214 @@
+// Package valetotel turns what guards and verifiers do into OpenTelemetry metrics and spans.
+//
+//	sight, err := valetotel.New(valetotel.Config{})
+//
+// An [Observer] goes wherever a [valetkey.Observer] is taken. States and caches are read when metrics are collected, see
+// [Observer.WatchHealth] and [Observer.WatchCaches].
+//
+// # Metrics
+//
+//	valetkey.request.decided           counter    {request}   issuer, status, reason, remembered
+//	valetkey.request.duration          histogram  s           issuer, status
+//	valetkey.key_set.refreshed         counter    {refresh}   issuer, http.response.status_code, error.type
+//	valetkey.key_set.refresh.duration  histogram  s           issuer, http.response.status_code, error.type
+//	valetkey.issuer.asked              counter    {call}      issuer, http.response.status_code, error.type
+//	valetkey.issuer.ask.duration       histogram  s           issuer, http.response.status_code, error.type
+//	valetkey.event.other               counter    {event}     none: events of kinds not known here
+//	valetkey.verifier.state            gauge      1           verifier.name, verifier.state
+//	valetkey.cache.entries             sum        {entry}     cache.name
+//	valetkey.cache.size                sum        By          cache.name
+//	valetkey.cache.lookups             counter    {lookup}    cache.name, cache.result: hit, miss
+//	valetkey.cache.evictions           counter    {eviction}  cache.name
+//
+// The attributes begin with "valetkey." too, but for the two of the semantic conventions. One with nothing to say is left
+// out: the issuer of a refused request, error.type of a success. status is the guard's decision, 200 if it let the request
+// through, whatever the handler answered then. error.type is the status if that is 400 or more, else "timeout" or
+// "_OTHER". Every value is one of a bounded set.
+//
+// # Spans
+//
+// "valetkey.key_set.refresh" and "valetkey.issuer.ask", children of the span in the context, with the attributes of their
+// metrics. A decided request has no span of its own: the span in its context gets the attributes of
+// valetkey.request.decided. What went wrong stands in the status of the former and in valetkey.cause of the latter, up to
+// 1 KiB, and never in a metric. No token stands anywhere, as [valetkey.Event] promises.
+package valetotel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/valetkey/valetkey"
+)
+
+const scope = "github.com/valetkey/valetkey/adapters/valetotel"
+
+// Config says where metrics and spans go.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	MeterProvider  metric.MeterProvider // nil: the global one
+	TracerProvider trace.TracerProvider // nil: the global one
+}
+
+// An Observer records events. It is safe for concurrent use, and is made by [New].
+type Observer struct {
+	meter  metric.Meter
+	tracer trace.Tracer
+
+	decided  metric.Int64Counter
+	duration metric.Float64Histogram
+	refresh  exchange
+	ask      exchange
+	other    metric.Int64Counter
+}
+
+var _ valetkey.Observer = (*Observer)(nil)
+
+// An exchange is what is recorded about one kind of call to an issuer.
+type exchange struct {
+	span     string
+	count    metric.Int64Counter
+	duration metric.Float64Histogram
+}
+
+// Bounds of the histograms, in seconds. A remembered token takes microseconds, a new one a signature or a call. Calls
+// have those of http.client.request.duration in the semantic conventions.
+var (
+	decisionBounds = []float64{1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, .001, .005, .01, .05, .1, .5, 1, 5}
+	callBounds     = []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10}
+)
+
+// New returns an Observer. The error is that of a provider that refuses an instrument.
+func New(cfg Config) (*Observer, error) {
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = otel.GetMeterProvider()
+	}
+	if cfg.TracerProvider == nil {
+		cfg.TracerProvider = otel.GetTracerProvider()
+	}
+	o := &Observer{meter: cfg.MeterProvider.Meter(scope), tracer: cfg.TracerProvider.Tracer(scope)}
+
+	var errs []error
+	counter := func(name, unit, description string) metric.Int64Counter {
+		c, err := o.meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(description))
+		errs = append(errs, err)
+		return c
+	}
+	seconds := func(name, description string, bounds []float64) metric.Float64Histogram {
+		h, err := o.meter.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(description),
+			metric.WithExplicitBucketBoundaries(bounds...))
+		errs = append(errs, err)
+		return h
+	}
+	o.decided = counter("valetkey.request.decided", "{request}", "Requests let through or refused.")
+	o.duration = seconds("valetkey.request.duration", "Time to decide about a request.", decisionBounds)
+	o.refresh = exchange{
+		span:     "valetkey.key_set.refresh",
+		count:    counter("valetkey.key_set.refreshed", "{refresh}", "Fetches of an issuer's key set."),
+		duration: seconds("valetkey.key_set.refresh.duration", "Time to fetch an issuer's key set.", callBounds),
+	}
+	o.ask = exchange{
+		span:     "valetkey.issuer.ask",
+		count:    counter("valetkey.issuer.asked", "{call}", "Questions to an issuer about a token."),
+		duration: seconds("valetkey.issuer.ask.duration", "Time to ask an issuer about a token.", callBounds),
+	}
+	o.other = counter("valetkey.event.other", "{event}", "Events of kinds that are not known here.")
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("valetotel: instruments: %w", err)
+	}
+	return o, nil
+}
+
+// Observe records e. It does no I/O of its own.
+func (o *Observer) Observe(ctx context.Context, e valetkey.Event) {
+	switch e.Kind {
+	case valetkey.RequestDecided:
+		o.request(ctx, e)
+	case valetkey.KeySetRefreshed:
+		o.call(ctx, o.refresh, e)
+	case valetkey.IssuerAsked:
+		o.call(ctx, o.ask, e)
+	default:
+		o.other.Add(ctx, 1)
+	}
+}
+
+func (o *Observer) request(ctx context.Context, e valetkey.Event) {
+	attrs := make([]attribute.KeyValue, 0, 5)
+	attrs = append(attrs, attribute.Int("valetkey.status", e.Status))
+	attrs = appendText(attrs, "valetkey.issuer", e.Issuer)
+	o.duration.Record(ctx, e.Duration.Seconds(), metric.WithAttributeSet(attribute.NewSet(attrs...)))
+
+	attrs = append(attrs, attribute.Bool("valetkey.remembered", e.Remembered))
+	attrs = appendText(attrs, "valetkey.reason", e.Reason)
+	o.decided.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(attrs...)))
+
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(appendText(attrs, "valetkey.cause", cause(e.Err))...)
+	}
+}
+
+func (o *Observer) call(ctx context.Context, x exchange, e valetkey.Event) {
+	end, failure := time.Now(), errorType(e)
+	attrs := appendText(nil, "valetkey.issuer", e.Issuer)
+	attrs = appendText(attrs, "error.type", failure)
+	if answered(e.Status) {
+		attrs = append(attrs, attribute.Int("http.response.status_code", e.Status))
+	}
+	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	x.count.Add(ctx, 1, set)
+	x.duration.Record(ctx, e.Duration.Seconds(), set)
+
+	_, span := o.tracer.Start(ctx, x.span, trace.WithTimestamp(end.Add(-e.Duration)),
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
+	if failure != "" {
+		span.SetStatus(codes.Error, cause(e.Err))
+	}
+	span.End(trace.WithTimestamp(end))
+}
+
+// appendText leaves out what is empty.
+func appendText(attrs []attribute.KeyValue, key attribute.Key, value string) []attribute.KeyValue {
+	if value == "" {
+		return attrs
+	}
+	return append(attrs, key.String(value))
+}
+
+// answered reports whether status is one that RFC 9110, section 15 knows. A client takes any three digits for one.
+func answered(status int) bool { return 100 <= status && status <= 599 }
+
+// errorType is error.type of the semantic conventions, "" for a success.
+func errorType(e valetkey.Event) string {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case answered(e.Status) && e.Status >= http.StatusBadRequest:
+		return strconv.Itoa(e.Status)
+	case e.Err == nil:
+		return ""
+	case errors.As(e.Err, &timeout) && timeout.Timeout():
+		return "timeout"
+	default:
+		return "_OTHER"
+	}
+}
+
+// cause is the text of err, short and UTF-8: exporters drop a whole batch for one string that is not.
+func cause(err error) string {
+	if err == nil {
+		return ""
+	}
+	s := err.Error()
+	return strings.ToValidUTF8(s[:min(len(s), 1<<10)], "")
+}

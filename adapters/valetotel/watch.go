@@ -1,0 +1,88 @@
+package valetotel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/valetkey/valetkey"
+)
+
+// WatchHealth reports the states that health returns whenever metrics are collected, until the registration is
+// unregistered: for each name and state 1 if a verifier of that name is in that state, else 0. health must be fast and
+// safe for concurrent use, as Health of a [valetkey.Reporter] is.
+func (o *Observer) WatchHealth(health func() []valetkey.Health) (metric.Registration, error) {
+	if health == nil {
+		return nil, errors.New("valetotel: WatchHealth: the function is nil")
+	}
+	gauge, err := o.meter.Int64ObservableGauge("valetkey.verifier.state", metric.WithUnit("1"),
+		metric.WithDescription("1 for the state that a verifier is in, 0 for the others."))
+	if err != nil {
+		return nil, fmt.Errorf("valetotel: instruments: %w", err)
+	}
+	return o.meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
+		type pair struct {
+			name  string
+			state valetkey.State
+		}
+		// Two verifiers may have one name, of one issuer's JWTs and its opaque tokens say: neither hides the other.
+		value := map[pair]int64{}
+		for _, h := range health() {
+			for _, state := range []valetkey.State{valetkey.Ready, valetkey.Degraded, valetkey.Down} {
+				value[pair{h.Name, state}] += 0
+			}
+			if _, known := value[pair{h.Name, h.State}]; known {
+				value[pair{h.Name, h.State}] = 1
+			}
+		}
+		for p, v := range value {
+			to.ObserveInt64(gauge, v, metric.WithAttributes(
+				attribute.String("valetkey.verifier.name", p.name), attribute.String("valetkey.verifier.state", string(p.state))))
+		}
+		return nil
+	}, gauge)
+}
+
+// CacheStats says how a cache is used.
+type CacheStats struct {
+	Name      string // tells it from the others; one of a bounded set
+	Entries   int    // now
+	Bytes     int64  // now
+	Hits      uint64 // so far, as the rest
+	Misses    uint64
+	Evictions uint64
+}
+
+// WatchCaches reports what stats returns whenever metrics are collected, until the registration is unregistered. stats
+// must be fast and safe for concurrent use.
+func (o *Observer) WatchCaches(stats func() []CacheStats) (metric.Registration, error) {
+	if stats == nil {
+		return nil, errors.New("valetotel: WatchCaches: the function is nil")
+	}
+	entries, err1 := o.meter.Int64ObservableUpDownCounter("valetkey.cache.entries", metric.WithUnit("{entry}"),
+		metric.WithDescription("Entries that a cache holds."))
+	size, err2 := o.meter.Int64ObservableUpDownCounter("valetkey.cache.size", metric.WithUnit("By"),
+		metric.WithDescription("Memory that a cache takes."))
+	lookups, err3 := o.meter.Int64ObservableCounter("valetkey.cache.lookups", metric.WithUnit("{lookup}"),
+		metric.WithDescription("Look-ups in a cache."))
+	evictions, err4 := o.meter.Int64ObservableCounter("valetkey.cache.evictions", metric.WithUnit("{eviction}"),
+		metric.WithDescription("Entries forgotten before their time to make room."))
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, fmt.Errorf("valetotel: instruments: %w", err)
+	}
+	return o.meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
+		for _, s := range stats() {
+			name := attribute.String("valetkey.cache.name", s.Name)
+			result := attribute.Key("valetkey.cache.result")
+			to.ObserveInt64(entries, int64(s.Entries), metric.WithAttributes(name))
+			to.ObserveInt64(size, s.Bytes, metric.WithAttributes(name))
+			to.ObserveInt64(lookups, int64(s.Hits), metric.WithAttributes(name, result.String("hit")))
+			to.ObserveInt64(lookups, int64(s.Misses), metric.WithAttributes(name, result.String("miss")))
+			to.ObserveInt64(evictions, int64(s.Evictions), metric.WithAttributes(name))
+		}
+		return nil
+	}, entries, size, lookups, evictions)
+}
