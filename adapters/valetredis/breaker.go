@@ -1,0 +1,84 @@
+package valetredis
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+)
+
+// probeEvery is how often a redis that is gone is tried.
+const probeEvery = time.Second
+
+// A breaker is open after limit failures in a row. Then one call in a while is let through as a probe, and its success
+// closes it. It logs each change once.
+type breaker struct {
+	name  string
+	limit int
+	log   *slog.Logger
+	odd   seldom // lets through a log line about what does not open
+
+	mu       sync.Mutex // guards what follows; never held during I/O
+	failures int        // in a row
+	err      error      // the last of them; nil: none
+	probe    time.Time  // the next
+	since    time.Time  // of the state; zero: not used yet
+}
+
+// enter returns an error if redis is not to be asked now.
+func (b *breaker) enter() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures < b.limit {
+		return nil
+	}
+	now := time.Now()
+	if now.Before(b.probe) {
+		return fmt.Errorf("redis is not asked for a while, since: %w", b.err)
+	}
+	b.probe = now.Add(jitter(probeEvery))
+	return nil
+}
+
+// leave takes in how a call ended.
+func (b *breaker) leave(err error) {
+	opened, closed := b.count(err)
+	switch {
+	case opened:
+		b.log.Warn(b.name+": redis does not answer", "error", err)
+	case closed:
+		b.log.Info(b.name + ": redis answers again")
+	}
+}
+
+func (b *breaker) count(err error) (opened, closed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, open := time.Now(), b.failures >= b.limit
+	b.err = err
+	if err == nil {
+		b.failures = 0
+	} else {
+		b.failures++
+	}
+	opened, closed = !open && b.failures >= b.limit, open && err == nil
+	if opened {
+		b.probe = now.Add(jitter(probeEvery))
+	}
+	if opened || closed || b.since.IsZero() {
+		b.since = now
+	}
+	return opened, closed
+}
+
+func (b *breaker) health() valetkey.Health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := valetkey.Health{Name: b.name, State: valetkey.Ready, Since: b.since}
+	if b.failures >= b.limit {
+		h.State, h.Err = valetkey.Degraded, b.err
+	}
+	return h
+}

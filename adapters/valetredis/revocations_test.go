@@ -1,0 +1,407 @@
+package valetredis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetredis"
+)
+
+const stream = "valetkey:revocations"
+
+// A follower notes what it is told to apply.
+type follower struct {
+	mu      sync.Mutex
+	applied []valetkey.Revocation
+	ended   chan error
+	stop    context.CancelFunc
+}
+
+func follow(t *testing.T, r *valetredis.Redis) *follower {
+	ctx, stop := context.WithCancel(context.Background())
+	f := &follower{ended: make(chan error, 1), stop: stop}
+	go func() {
+		f.ended <- r.Follow(ctx, func(revoked valetkey.Revocation) error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.applied = append(f.applied, revoked)
+			if revoked.ID == "refused" {
+				return errors.New("no room")
+			}
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		select {
+		case err := <-f.ended:
+			assert.ErrorIs(t, err, context.Canceled)
+		case <-time.After(soon):
+			t.Error("Follow does not end")
+		}
+	})
+	return f
+}
+
+// ids returns those of the revocations applied, in order.
+func (f *follower) ids() (ids []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, revoked := range f.applied {
+		ids = append(ids, revoked.ID)
+	}
+	return ids
+}
+
+func (f *follower) has(id string) func() bool {
+	return func() bool { return slices.Contains(f.ids(), id) }
+}
+
+func token(id string) valetkey.Revocation {
+	return valetkey.Revocation{Issuer: "https://as.example.com", ID: id}
+}
+
+func publish(t *testing.T, r *valetredis.Redis, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		eventually(t, "publish", func() bool { return r.Publish(context.Background(), token(id)) == nil })
+	}
+}
+
+// sealed returns what an entry of the stream holds.
+func sealed(t *testing.T, raw *redis.Client) string {
+	t.Helper()
+	entries, err := raw.XRevRangeN(context.Background(), stream, "+", "-", 1).Result()
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	return entries[0].Values["r"].(string)
+}
+
+func TestPublish(t *testing.T) {
+	s := startServer(t)
+	raw, ctx := s.raw(), t.Context()
+	r, _ := newRedis(t, newClient(t, s.addr, nil), randomKey(), func(cfg *valetredis.Config) { cfg.Keep = 2 * time.Hour })
+	for _, c := range []struct {
+		name    string
+		revoked valetkey.Revocation
+		mistake string
+	}{
+		{"no issuer", valetkey.Revocation{ID: "1"}, "no Issuer"},
+		{"nothing that says which", valetkey.Revocation{Issuer: "i"}, "0 of ID, Subject, ClientID and All"},
+		{"two that say which", valetkey.Revocation{Issuer: "i", Subject: "s", All: true}, "2 of ID, Subject, ClientID and All"},
+		{"one that matters for longer than it is kept", valetkey.Revocation{Issuer: "i", ID: "1", Until: time.Now().Add(3 * time.Hour)}, "its Until is further ahead than the 2h0m0s"},
+		{"a subject that would be changed on the way", valetkey.Revocation{Issuer: "i", Subject: "s\xff"}, "not UTF-8"},
+		{"one too large", valetkey.Revocation{Issuer: "i", Subject: strings.Repeat("s", 8<<10)}, "more than 8192"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.ErrorContains(t, r.Publish(ctx, c.revoked), c.mistake)
+			require.Zero(t, raw.XLen(ctx, stream).Val())
+		})
+	}
+	t.Run("when redis keeps as many as it may, the publisher is told and none is dropped", func(t *testing.T) {
+		fill := `for i = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], '*', 'r', '') end`
+		slow := redis.NewClient(&redis.Options{Addr: s.addr, ReadTimeout: time.Minute})
+		defer slow.Close()
+		require.ErrorIs(t, slow.Eval(ctx, fill, []string{stream}, valetredis.MaxRevocations).Err(), redis.Nil)
+		require.ErrorContains(t, r.Publish(ctx, token("1")), "redis keeps 1048576 already")
+		require.EqualValues(t, valetredis.MaxRevocations, raw.XLen(ctx, stream).Val())
+		require.NoError(t, raw.Del(ctx, stream).Err())
+	})
+	t.Run("what matters no longer makes room", func(t *testing.T) {
+		id := func(age time.Duration) string { return fmt.Sprint(time.Now().Add(-age).UnixMilli(), "-1") }
+		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(4 * time.Hour), Values: []any{"r", "old"}}).Err())
+		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(time.Hour), Values: []any{"r", "young"}}).Err())
+		require.NoError(t, r.Publish(ctx, token("1")))
+		entries := raw.XRange(ctx, stream, "-", "+").Val()
+		require.Len(t, entries, 2)
+		assert.Equal(t, "young", entries[0].Values["r"])
+	})
+	t.Run("what is revoked cannot be read in redis", func(t *testing.T) {
+		require.NoError(t, r.Publish(ctx, token("the-token-id")))
+		assert.NotContains(t, sealed(t, raw), "the-token-id")
+	})
+}
+
+func TestFollow(t *testing.T) {
+	s := startServer(t)
+	raw, ctx := s.raw(), t.Context()
+	// pair returns a publisher and a Redis to follow, in a redis that is empty.
+	pair := func(t *testing.T) (*valetredis.Redis, *valetredis.Redis, *journal) {
+		require.NoError(t, raw.FlushAll(ctx).Err())
+		key := randomKey()
+		a, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
+		b, log := newRedis(t, newClient(t, s.addr, nil), key, nil)
+		return a, b, log
+	}
+	add := func(t *testing.T, values ...any) {
+		t.Helper()
+		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, Values: values}).Err())
+	}
+
+	t.Run("whoever writes to redis cannot revoke, and one log line says so", func(t *testing.T) {
+		a, b, log := pair(t)
+		stranger, _ := newRedis(t, newClient(t, s.addr, nil), randomKey(), nil)
+		publish(t, stranger, "forged")
+		add(t, "r", `{"Issuer":"i","ID":"plain"}`)
+		add(t, "r", "")
+		add(t, "other", "field")
+		publish(t, a, "true")
+		f := follow(t, b)
+		eventually(t, "the true one arrives", f.has("true"))
+		assert.Equal(t, []string{"true"}, f.ids())
+		assert.Equal(t, 1, log.count("one is skipped"), log)
+	})
+	t.Run("one that was changed is skipped", func(t *testing.T) {
+		a, b, _ := pair(t)
+		publish(t, a, "changed")
+		whole := sealed(t, raw)
+		require.NoError(t, raw.Del(ctx, stream).Err())
+		add(t, "r", whole[:30]+string([]byte{whole[30] ^ 1})+whole[31:])
+		publish(t, a, "true")
+		f := follow(t, b)
+		eventually(t, "the true one arrives", f.has("true"))
+		assert.Equal(t, []string{"true"}, f.ids())
+	})
+	t.Run("one that matters no longer is not applied", func(t *testing.T) {
+		a, b, log := pair(t)
+		past := token("past")
+		past.Until = time.Now().Add(-time.Minute)
+		require.NoError(t, a.Publish(ctx, past))
+		publish(t, a, "true")
+		f := follow(t, b)
+		eventually(t, "the other one arrives", f.has("true"))
+		assert.Equal(t, []string{"true"}, f.ids())
+		assert.Empty(t, log.String())
+	})
+	t.Run("one that cannot be applied is logged and does not stop the next", func(t *testing.T) {
+		a, b, log := pair(t)
+		publish(t, a, "refused", "next")
+		f := follow(t, b)
+		eventually(t, "the next one arrives", f.has("next"))
+		assert.Equal(t, 1, log.count("one could not be applied"), log)
+		assert.Contains(t, log.String(), "no room")
+	})
+	t.Run("at start all that were made before, in order, then each as it comes", func(t *testing.T) {
+		a, b, _ := pair(t)
+		var want []string
+		for i := range 1100 { // more than two reads
+			want = append(want, fmt.Sprint(i))
+		}
+		publish(t, a, want...)
+		f := follow(t, b)
+		eventually(t, "the last one made before", f.has("1099"))
+		publish(t, b, "later")
+		eventually(t, "the later one", f.has("later"))
+		assert.Equal(t, append(want, "later"), f.ids())
+		require.Len(t, b.Health(), 2)
+		assert.Equal(t, valetkey.Ready, b.Health()[1].State)
+	})
+	t.Run("it arrives within a second, as it was made", func(t *testing.T) {
+		a, b, _ := pair(t)
+		f := follow(t, b)
+		publish(t, a, "first")
+		eventually(t, "the first one", f.has("first"))
+		before, begun := time.Now().Add(-time.Hour).UTC(), time.Now()
+		sent := []valetkey.Revocation{
+			{Issuer: "i", Subject: "s", Before: before, Until: before.Add(3 * time.Hour)},
+			{Issuer: "i", ClientID: "c", Before: before, Until: before.Add(2 * time.Hour)},
+			{Issuer: "i", All: true, Before: before, Until: before.Add(2 * time.Hour)},
+			{Issuer: "i", Subject: "without times"},
+		}
+		for _, revoked := range sent {
+			require.NoError(t, a.Publish(ctx, revoked))
+		}
+		eventually(t, "all of them", func() bool { return len(f.ids()) == 5 })
+		assert.Less(t, time.Since(begun), time.Second)
+		got := f.applied[1:]
+		for i := range 3 {
+			got[i].Before, got[i].Until = got[i].Before.UTC(), got[i].Until.UTC()
+		}
+		assert.Equal(t, sent[:3], got[:3])
+		assert.WithinRange(t, got[3].Before, begun.Add(-time.Second), time.Now()) // not when it is applied, which may be later
+		assert.WithinDuration(t, got[3].Before.Add(24*time.Hour), got[3].Until, time.Second)
+	})
+	t.Run("a change of keys loses none", func(t *testing.T) {
+		require.NoError(t, raw.FlushAll(ctx).Err())
+		was, will := randomKey(), randomKey()
+		with := func(key, other []byte) *valetredis.Redis {
+			r, _ := newRedis(t, newClient(t, s.addr, nil), key, func(cfg *valetredis.Config) { cfg.PreviousKeys = [][]byte{other} })
+			return r
+		}
+		behind, ahead := with(was, will), with(will, was)
+		f, g := follow(t, behind), follow(t, ahead)
+		publish(t, behind, "of the old key")
+		publish(t, ahead, "of the new key")
+		for _, each := range []*follower{f, g} {
+			eventually(t, "old", each.has("of the old key"))
+			eventually(t, "new", each.has("of the new key"))
+		}
+	})
+	t.Run("it ends with its context, not with the read that waits", func(t *testing.T) {
+		_, b, _ := pair(t)
+		require.NoError(t, raw.ConfigResetStat(ctx).Err())
+		f := follow(t, b)
+		eventually(t, "it follows", func() bool { return len(b.Health()) == 2 })
+		assert.LessOrEqual(t, s.stat("commandstats", "cmdstat_xread:calls="), 2, "it waits in redis and does not ask all the time")
+		begun := time.Now()
+		f.stop()
+		require.ErrorIs(t, <-f.ended, context.Canceled)
+		assert.Less(t, time.Since(begun), 500*time.Millisecond)
+		f.ended <- context.Canceled // for the clean-up
+	})
+	for _, c := range []struct {
+		name     string
+		happens  func(t *testing.T, publisher *valetredis.Redis) // while the cable is cut
+		want     []string                                        // of what is applied after
+		mustWarn bool
+	}{
+		{"nothing happened", func(*testing.T, *valetredis.Redis) {}, nil, false},
+		{"one was published", func(t *testing.T, r *valetredis.Redis) { publish(t, r, "new") }, []string{"new"}, false},
+		{"redis was emptied", func(t *testing.T, r *valetredis.Redis) {
+			require.NoError(t, raw.FlushAll(ctx).Err())
+		}, nil, true},
+		{"redis was emptied and one was published", func(t *testing.T, r *valetredis.Redis) {
+			require.NoError(t, raw.FlushAll(ctx).Err())
+			publish(t, r, "new")
+		}, []string{"new"}, true},
+		{"the stream was trimmed past the last one read", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "new", "newer")
+			require.NoError(t, raw.XTrimMaxLen(ctx, stream, 2).Err())
+		}, []string{"new", "newer"}, true},
+		{"the clock of redis was set back", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "new")
+			entry := sealed(t, raw)
+			require.NoError(t, raw.FlushAll(ctx).Err())
+			id := fmt.Sprint(time.Now().Add(-time.Hour).UnixMilli(), "-1")
+			require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id, Values: []any{"r", entry}}).Err())
+		}, []string{"new"}, true},
+		{"redis is another one, behind in some and ahead in others", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "behind")
+			entry := sealed(t, raw)
+			require.NoError(t, raw.FlushAll(ctx).Err())
+			id := fmt.Sprint(time.Now().Add(-time.Hour).UnixMilli(), "-1")
+			require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id, Values: []any{"r", entry}}).Err())
+			publish(t, r, "ahead")
+		}, []string{"behind", "ahead"}, true},
+	} {
+		t.Run("after a cut cable it catches up: "+c.name, func(t *testing.T) {
+			require.NoError(t, raw.FlushAll(ctx).Err())
+			key, line := randomKey(), new(cable)
+			a, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
+			b, log := newRedis(t, newClient(t, s.addr, line), key, nil)
+			f := follow(t, b)
+			publish(t, a, "1", "2")
+			eventually(t, "two", f.has("2"))
+
+			line.cut()
+			eventually(t, "it is known", func() bool { return b.Health()[1].State == valetkey.Degraded })
+			assert.Error(t, b.Health()[1].Err)
+			c.happens(t, a)
+			assert.Equal(t, []string{"1", "2"}, f.ids(), "the cable is cut")
+			line.mend()
+
+			eventually(t, "it is mended", func() bool { return b.Health()[1].State == valetkey.Ready })
+			publish(t, a, "end")
+			eventually(t, "it goes on", f.has("end"))
+			assert.Equal(t, slices.Concat([]string{"1", "2"}, c.want, []string{"end"}), f.ids())
+			assert.Equal(t, 1, log.count("redis: revocations: redis does not answer"), log)
+			assert.Equal(t, 1, log.count("redis: revocations: redis answers again"), log)
+			if c.mustWarn {
+				eventually(t, "it says so", func() bool { return log.count("are gone from redis") == 1 })
+			} else {
+				assert.Zero(t, log.count("are gone from redis"), log)
+			}
+		})
+	}
+	t.Run("that the last one read was trimmed in its time is nothing to warn of", func(t *testing.T) {
+		require.NoError(t, raw.FlushAll(ctx).Err())
+		key := randomKey()
+		a, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
+		b, log := newRedis(t, newClient(t, s.addr, nil), key, func(cfg *valetredis.Config) { cfg.Keep = time.Hour })
+		publish(t, a, "old")
+		entry := sealed(t, raw)
+		require.NoError(t, raw.FlushAll(ctx).Err())
+		id := fmt.Sprint(time.Now().Add(-3*time.Hour).UnixMilli(), "-1")
+		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id, Values: []any{"r", entry}}).Err())
+		f := follow(t, b)
+		eventually(t, "the old one", f.has("old"))
+		publish(t, b, "new") // which trims
+		require.EqualValues(t, 1, raw.XLen(ctx, stream).Val())
+		eventually(t, "the new one", f.has("new"))
+		assert.Equal(t, []string{"old", "new"}, f.ids())
+		assert.Empty(t, log.String())
+	})
+	t.Run("a redis that was emptied under a standing connection is noticed", func(t *testing.T) {
+		a, b, log := pair(t)
+		f := follow(t, b)
+		publish(t, a, "1")
+		eventually(t, "one", f.has("1"))
+		entry := sealed(t, raw)
+		require.NoError(t, raw.FlushAll(ctx).Err())
+		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: "1-1", Values: []any{"r", entry}}).Err())
+		eventually(t, "again from the start", func() bool { return len(f.ids()) == 2 })
+		assert.Equal(t, 1, log.count("are gone from redis"), log)
+	})
+}
+
+func TestFollowWhenRedisGoesAndComesBack(t *testing.T) {
+	s := startServer(t)
+	ctx, key := t.Context(), randomKey()
+	a, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
+	b, log := newRedis(t, newClient(t, s.addr, nil), key, nil)
+	f, g := follow(t, a), follow(t, b)
+	both := func(id string) {
+		t.Helper()
+		eventually(t, "one follower has "+id, f.has(id))
+		eventually(t, "the other has "+id, g.has(id))
+	}
+	publish(t, a, "1")
+	both("1")
+	require.NoError(t, s.raw().Save(ctx).Err())
+
+	s.kill()
+	eventually(t, "it is known", func() bool { return b.Health()[1].State == valetkey.Degraded })
+	require.Error(t, a.Publish(ctx, token("lost")), "the publisher is told")
+	s.start() // with what was saved
+	publish(t, a, "2")
+	both("2")
+	assert.Zero(t, log.count("are gone from redis"), log)
+
+	s.kill()
+	eventually(t, "it is known again", func() bool { return b.Health()[1].State == valetkey.Degraded })
+	s.dir = t.TempDir()
+	s.start() // empty
+	publish(t, b, "3")
+	both("3")
+	assert.Equal(t, []string{"1", "2", "3"}, g.ids())
+	eventually(t, "it says so", func() bool { return log.count("are gone from redis") == 1 })
+
+	late, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
+	h := follow(t, late)
+	eventually(t, "a late one hears of what redis has", h.has("3"))
+	assert.Equal(t, []string{"3"}, h.ids())
+}
+
+func TestFollowASilentRedis(t *testing.T) {
+	quiet, addr := startSilent(t, "127.0.0.1:0")
+	r, _ := newRedis(t, newClient(t, addr, nil), randomKey(), nil)
+	f := follow(t, r)
+	eventually(t, "it asks", func() bool { return quiet.accepted.Load() > 0 })
+	eventually(t, "it is known", func() bool { return len(r.Health()) == 2 && r.Health()[1].State == valetkey.Degraded })
+	begun := time.Now()
+	f.stop()
+	require.ErrorIs(t, <-f.ended, context.Canceled)
+	assert.Less(t, time.Since(begun), 500*time.Millisecond)
+	f.ended <- context.Canceled // for the clean-up
+}

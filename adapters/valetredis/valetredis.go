@@ -1,0 +1,177 @@
+// Package valetredis lets the replicas of an API share through redis what one of them has learnt:
+//
+//   - the answers of an introspection endpoint: [Redis.Get] and [Redis.Set], for introspect.Config.Shared;
+//   - revocations: [Redis.Publish] in one process, [Redis.Follow] in all; it is a [valetkey.Revocations].
+//
+// A [Redis] is made once and given to both:
+//
+//	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true})
+//	shared, err := valetredis.New(valetredis.Config{Client: client, Key: key})
+//
+// # What redis is trusted with
+//
+// Everything is sealed with AES-256-GCM under [Config.Key], bound to its name and, for an answer, to its end. Who reads
+// redis learns how many answers and revocations there are. Who writes to it can take them away, or bring back an older
+// answer about the same token until that answer's end; but cannot make one, exchange two, or revoke. No token is stored.
+//
+// # When redis is slow or gone
+//
+// Each operation ends within [Config.Timeout]. After three failures in a row Get and Set return an error at once, and one
+// call in about a second is let through to see whether redis is back. The verifier then goes on with its own memory and
+// asks the issuer. Follow tries again until it is heard, and then catches up. Redis that was restarted empty has lost the
+// revocations in it: those applied before still hold where they were applied, and a process that starts later does not
+// hear of them. So give redis persistence, and no eviction policy that drops keys without an expiry (allkeys-*).
+package valetredis
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/valetkey/valetkey"
+)
+
+// Config says where redis is and what seals that which is kept there. All processes that share must have the same Key,
+// Prefix and Keep.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	// Client talks to redis. Required. It must keep to the deadline of a context: set ContextTimeoutEnabled in its options.
+	// It stays the caller's to close, after Follow has returned. A redis.Ring is refused: it moves keys from server to
+	// server, and so would lose revocations.
+	Client redis.UniversalClient
+
+	// Key seals what is kept in redis: 32 random bytes, from a secret store. Required.
+	Key []byte
+
+	// PreviousKeys open revocations that another key has sealed. To change the key without missing one: add the new key
+	// here in every process, then make it Key everywhere with the old one here, and drop the old one after Keep. Answers are
+	// looked for under Key alone, since they are soon asked for again.
+	PreviousKeys [][]byte
+
+	// Prefix begins the name of every key in redis. Empty: "valetkey:".
+	Prefix string
+
+	// Timeout is that of one operation. Zero: 50 ms.
+	Timeout time.Duration
+
+	// Keep is how long a revocation is kept, which must be as long as the longest life of an access token: Publish refuses
+	// one that matters longer. Zero: 24 h.
+	Keep time.Duration
+
+	// Logger gets redis going and coming back, what does not open, and revocations that could not be applied. Nil:
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	defaultPrefix  = "valetkey:"
+	defaultTimeout = 50 * time.Millisecond
+	defaultKeep    = 24 * time.Hour
+)
+
+// A Redis shares answers and revocations. It is safe for concurrent use and has nothing to close.
+type Redis struct {
+	cfg     Config // with the defaults filled in
+	keys    *keyring
+	stream  string // the name of the revocations
+	answers breaker
+	follow  breaker // of Follow: says how it is, and stops nobody
+}
+
+// New returns a Redis. It does no I/O. The error names every mistake in cfg.
+func New(cfg Config) (*Redis, error) {
+	var mistakes []error
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	if err := fit(cfg.Client); err != nil {
+		mistake("Client: %w", err)
+	}
+	if len(cfg.Key) != keySize {
+		mistake("Key: %d bytes, not %d", len(cfg.Key), keySize)
+	}
+	for i, key := range cfg.PreviousKeys {
+		if len(key) != keySize {
+			mistake("PreviousKeys[%d]: %d bytes, not %d", i, len(key), keySize)
+		}
+	}
+	if cfg.Timeout < 0 {
+		mistake("Timeout: %v is negative", cfg.Timeout)
+	}
+	if cfg.Keep < 0 {
+		mistake("Keep: %v is negative", cfg.Keep)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, fmt.Errorf("valetredis: %w", err)
+	}
+	keys, err := newKeyring(cfg.Key, cfg.PreviousKeys)
+	if err != nil {
+		return nil, fmt.Errorf("valetredis: deriving keys: %w", err)
+	}
+	cfg.Key, cfg.PreviousKeys = nil, nil
+	if cfg.Prefix == "" {
+		cfg.Prefix = defaultPrefix
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = defaultKeep
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Redis{
+		cfg:     cfg,
+		keys:    keys,
+		stream:  cfg.Prefix + "revocations",
+		answers: breaker{name: "redis: answers", limit: 3, log: cfg.Logger, since: time.Now()},
+		follow:  breaker{name: "redis: revocations", limit: 1, log: cfg.Logger},
+	}, nil
+}
+
+// fit reports what is wrong with a client, as far as it shows.
+func fit(client redis.UniversalClient) error {
+	var deadlines bool
+	switch c := client.(type) {
+	case nil:
+		return errors.New("missing")
+	case *redis.Ring:
+		return errors.New("a redis.Ring would lose revocations")
+	case *redis.Client:
+		deadlines = c != nil && c.Options().ContextTimeoutEnabled
+	case *redis.ClusterClient:
+		deadlines = c != nil && c.Options().ContextTimeoutEnabled
+	default: // somebody's own
+		deadlines = true
+	}
+	if !deadlines {
+		return errors.New("it does not keep to deadlines: set ContextTimeoutEnabled")
+	}
+	return nil
+}
+
+// Health returns how the sharing of answers is and, once Follow has been called, the following of revocations: Ready, or
+// Degraded while redis does not answer. It does no I/O.
+func (r *Redis) Health() []valetkey.Health {
+	all := []valetkey.Health{r.answers.health()}
+	if h := r.follow.health(); !h.Since.IsZero() {
+		all = append(all, h)
+	}
+	return all
+}
+
+// A seldom is true once a minute, for a log line that somebody else could cause at will. The zero value is ready.
+type seldom struct{ next atomic.Int64 } // Unix nanoseconds
+
+func (s *seldom) now() bool {
+	now, next := time.Now(), s.next.Load()
+	return now.UnixNano() >= next && s.next.CompareAndSwap(next, now.Add(time.Minute).UnixNano())
+}
+
+// jitter takes up to a third away, so that many who failed together do not try again together.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/3+1) }
