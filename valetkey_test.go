@@ -117,6 +117,19 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
+type forgetful struct {
+	valetkey.Verifier
+	forgot int
+}
+
+func (f *forgetful) Forget() { f.forgot++ }
+
+func TestForget(t *testing.T) {
+	a, b, c := &forgetful{Verifier: yes}, &forgetful{Verifier: yes}, &forgetful{Verifier: yes}
+	valetkey.First(no, a, valetkey.Confirm(b, c)).(valetkey.Forgetter).Forget()
+	assert.Equal(t, []int{1, 1, 1}, []int{a.forgot, b.forgot, c.forgot})
+}
+
 func TestError(t *testing.T) {
 	cause := errors.New("kid unknown")
 	for _, c := range []struct {

@@ -31,6 +31,12 @@ func (f VerifierFunc) Verify(ctx context.Context, raw string) (*Token, error) {
 	return f(ctx, raw)
 }
 
+// A Forgetter is a [Verifier] that holds answers of its own, or asks on behalf of several requests at once. Forget makes
+// it rely on nothing that it was told before; the purge of a guard calls it. It is safe for concurrent use.
+type Forgetter interface {
+	Forget()
+}
+
 // ErrNotMine is wrapped by a refusal that another [Verifier] might not share: the token is of another form or of
 // another issuer. See [First].
 var ErrNotMine = errors.New("the token is not for this verifier")
@@ -95,6 +101,17 @@ func ask(ctx context.Context, v Verifier, raw string) (*Token, error) {
 		return nil, errNoAnswer
 	}
 	return t, nil
+}
+
+func (vs first) Forget()  { forget(vs...) }
+func (c confirm) Forget() { forget(c.v, c.by) }
+
+func forget(vs ...Verifier) {
+	for _, v := range vs {
+		if f, ok := v.(Forgetter); ok {
+			f.Forget()
+		}
+	}
 }
 
 func (r Reuse) and(o Reuse) Reuse {

@@ -3,18 +3,19 @@ package introspect
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 // said is what the endpoint answered, not yet read.
 type said struct {
-	object  []byte             // of RFC 7662, section 2.2
+	body    []byte             // as it came
+	object  []byte             // of RFC 7662, section 2.2; it is body unless that is signed
 	at      time.Time          // when it was asked
 	vouched valetkey.Condition // that the key which signed it still stands; nil: it is not signed
 }
@@ -113,15 +114,19 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 	t := &valetkey.Token{Issuer: v.cfg.Issuer}
 	var errs [9]error
-	errs[0] = text(&t.Subject, "sub", m.sub)
-	errs[1] = text(&t.ClientID, "client_id", m.clientID)
-	errs[2] = text(&t.ID, "jti", m.jti)
-	errs[3] = numericDate(&t.Expiry, "exp", m.exp)
-	errs[4] = numericDate(&t.IssuedAt, "iat", m.iat)
-	errs[5] = numericDate(&t.NotBefore, "nbf", m.nbf)
-	t.Audience, errs[6] = audience(m.aud)
-	t.Binding, errs[7] = binding(m.cnf)
-	t.Scopes, errs[8] = scopes(m.scope, v.cfg.ScopeArray)
+	errs[0] = claims.Text(&t.Subject, "sub", m.sub, true)
+	errs[1] = claims.Text(&t.ClientID, "client_id", m.clientID, true)
+	errs[2] = claims.Text(&t.ID, "jti", m.jti, true)
+	errs[3] = claims.Date(&t.Expiry, "exp", m.exp, true)
+	errs[4] = claims.Date(&t.IssuedAt, "iat", m.iat, true)
+	errs[5] = claims.Date(&t.NotBefore, "nbf", m.nbf, true)
+	t.Audience, errs[6] = claims.Audience(m.aud, true)
+	t.Binding, errs[7] = claims.Binding(m.cnf)
+	scopes, err := claims.Scopes(m.scope, v.cfg.ScopeArray) // RFC 7662, section 2.2: a string
+	if err != nil {
+		errs[8] = fmt.Errorf("scope %w", err)
+	}
+	t.Scopes = valetkey.NewScopes(scopes...)
 	return t, errors.Join(errs[:]...)
 }
 
@@ -135,7 +140,7 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 		return refuse("the token is of another issuer", fmt.Errorf("iss %.200q", iss))
 	case m.aud == nil && !v.cfg.AudienceByIssuer: // RFC 9700, section 2.3
 		return refuse("the token names no audience", nil)
-	case m.aud != nil && !slices.ContainsFunc(t.Audience, func(a string) bool { return slices.Contains(v.cfg.Audience, a) }):
+	case m.aud != nil && !claims.IsFor(t.Audience, v.cfg.Audience, v.cfg.SoleAudience):
 		return refuse("the token is for another audience", fmt.Errorf("aud %.200q", t.Audience))
 	case m.otherKind != "":
 		return refuse("the token is not an access token", fmt.Errorf("by its %s", m.otherKind))
@@ -151,101 +156,4 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 		return refuse("the token is not yet valid", fmt.Errorf("issued at %v", t.IssuedAt))
 	}
 	return nil
-}
-
-// text reads a string.
-func text(dst *string, name string, v strictjson.Value) error {
-	s, ok := v.Text()
-	if v != nil && !ok {
-		return fmt.Errorf("%s is not a string", name)
-	}
-	*dst = s
-	return nil
-}
-
-// maxDate is the last second that time.Time can marshal: 9999-12-31T23:59:59Z.
-const maxDate = 253402300799
-
-// numericDate reads a NumericDate (RFC 7519, section 2), which may have a fraction. A date before 1970 is taken for 1970,
-// one after 9999 for 9999: neither overflows, and neither is taken for none.
-func numericDate(dst *time.Time, name string, v strictjson.Value) error {
-	if v == nil {
-		return nil
-	}
-	n, ok := v.Number()
-	if !ok {
-		return fmt.Errorf("%s is not a number", name)
-	}
-	whole, fraction := math.Modf(min(max(n, 0), maxDate))
-	*dst = time.Unix(int64(whole), int64(fraction*1e9))
-	return nil
-}
-
-// audience reads aud: a string or an array of strings.
-func audience(v strictjson.Value) ([]string, error) {
-	if v == nil {
-		return nil, nil
-	}
-	if one, ok := v.Text(); ok {
-		return []string{one}, nil
-	}
-	list, ok := v.Strings()
-	if !ok {
-		return nil, errors.New("aud is not a string or an array of strings")
-	}
-	return list, nil
-}
-
-// scopes reads scope: a string of scopes separated by spaces (RFC 7662, section 2.2), or an array where that is allowed.
-// What is empty or has a space or control character in it is no scope and is left out.
-func scopes(v strictjson.Value, arrays bool) (valetkey.Scopes, error) {
-	if v == nil {
-		return nil, nil
-	}
-	var list []string
-	if s, ok := v.Text(); ok {
-		list = strings.Split(s, " ")
-	} else if list, ok = v.Strings(); !ok || !arrays {
-		return nil, fmt.Errorf("scope is not a string (arrays allowed: %t)", arrays)
-	}
-	return valetkey.NewScopes(slices.DeleteFunc(list, func(s string) bool {
-		return strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
-	})...), nil
-}
-
-// binding reads cnf (RFC 7800, section 3). A method that is not known here is noted, so that nobody takes the token for a
-// bearer token.
-func binding(v strictjson.Value) (b valetkey.Binding, err error) {
-	if v == nil {
-		return b, nil
-	}
-	if !v.IsObject() {
-		return b, errors.New("cnf is not an object")
-	}
-	err = strictjson.Object(v, func(name string, v strictjson.Value) error {
-		s, _ := v.Text()
-		switch name {
-		case "jkt": // RFC 9449, section 6.1
-			b.JWKThumbprint = s
-		case "x5t#S256": // RFC 8705, section 3.1
-			b.CertificateThumbprint = s
-		default:
-			b.Unknown = append(b.Unknown, name)
-			return nil
-		}
-		if !thumbprint(s) {
-			return fmt.Errorf("cnf: %s is not a SHA-256 thumbprint", name)
-		}
-		return nil
-	})
-	if err == nil && b.IsZero() {
-		err = errors.New("cnf is empty")
-	}
-	return b, err
-}
-
-// thumbprint reports whether s is 32 bytes in canonical base64url: 43 characters, the last of which has two spare bits.
-func thumbprint(s string) bool {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-	return len(s) == 43 && strings.Trim(s, alphabet) == "" && strings.IndexByte(alphabet, s[42])%4 == 0
 }

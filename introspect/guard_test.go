@@ -23,16 +23,21 @@ import (
 // An api is a guarded handler over real HTTP semantics, within a bubble of virtual time.
 type api struct {
 	*valetkeytest.Issuer
-	guard *middleware.Guard
+	verifier *introspect.Verifier
+	guard    *middleware.Guard
 	http.Handler
 }
 
 func newAPI(t *testing.T, change ...func(*introspect.Config)) *api {
-	iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
-	guard, err := middleware.New(middleware.Config{Verifier: verifierOf(t, iss, change...), Now: iss.Now, Logger: quiet})
+	return apiOf(t, valetkeytest.NewIssuer(t, valetkeytest.InMemory()), change...)
+}
+
+func apiOf(t *testing.T, iss *valetkeytest.Issuer, change ...func(*introspect.Config)) *api {
+	v := verifierOf(t, iss, change...)
+	guard, err := middleware.New(middleware.Config{Verifier: v, Now: iss.Now, Logger: quiet})
 	require.NoError(t, err)
 	ok := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	return &api{iss, guard, guard.Handler(ok)}
+	return &api{iss, v, guard, guard.Handler(ok)}
 }
 
 func (a *api) get(token string) *httptest.ResponseRecorder {

@@ -11,8 +11,9 @@
 //
 // What the issuer answers is checked again here: issuer, audience, times, type and binding. A guard (package middleware)
 // remembers a good answer for [Config.CacheFor] and never past the token's expiry, so a token that is revoked may be
-// accepted for that long; Guard.Purge ends it at once. A bad answer is remembered here for [Config.NegativeFor], in a
-// budget of its own, and a failure never.
+// accepted for that long; Guard.Purge ends it at once. A bad answer is remembered here for
+// [Config.NegativeFor], in a budget of its own, and a failure never. With [Config.Shared], the replicas of a server share
+// good answers.
 //
 // Simultaneous questions about one token are one call, which no single caller can cancel. Calls in flight are bounded;
 // while the endpoint fails or asks for patience, no calls are made but for a probe now and then. A token that cannot be
@@ -30,13 +31,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
@@ -54,6 +55,10 @@ type Config struct {
 
 	// Audience lists the names of this resource server, one of which the aud of an answer must be or contain. Required.
 	Audience []string
+
+	// SoleAudience refuses a token that is for others, too: all of its aud must be in Audience. Another API that takes the
+	// same token could use it here.
+	SoleAudience bool
 
 	// AudienceByIssuer accepts an answer without aud, from an issuer that calls a token active only if it is for the
 	// resource server that asks (RFC 7662, section 4). An aud that is there still counts.
@@ -94,6 +99,12 @@ type Config struct {
 	// MaxInFlight bounds the calls in flight; when it is reached, a new token gets [*valetkey.Unavailable]. Zero: 64.
 	MaxInFlight int
 
+	// Shared keeps good answers for all replicas of this server that are configured alike. What one was told is checked by
+	// the others as if they had been told it at that time: CacheFor counts from the question, whichever replica asked, so
+	// the bound on a revoked token stays, but for what their clocks differ. A Store gets at most 100 ms for a look-up, and is
+	// left alone for 1 s after an error; without it, the endpoint is asked. Nil, or with a negative CacheFor: none.
+	Shared Store
+
 	// Client carries the requests. Redirects are never followed. Nil: one of its own, which keeps enough connections.
 	Client *http.Client
 
@@ -104,6 +115,9 @@ type Config struct {
 	// Logger gets changes of the endpoint's state, and an endpoint that refuses our questions (Error, once a minute). Nil:
 	// slog.Default().
 	Logger *slog.Logger
+
+	// Observer is told of each call: [valetkey.IssuerAsked]. Nil: nobody is.
+	Observer valetkey.Observer
 
 	// Now is the clock that exp, nbf and iat are held against. Nil: time.Now.
 	Now func() time.Time
@@ -122,13 +136,14 @@ const (
 	idleConnections    = 64 // per host; net/http's 2 cost a new connection for nearly every call of many at a time
 )
 
-// A Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier], safe for concurrent use, and
-// must be closed.
+// A Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier] and a [valetkey.Reporter], safe for
+// concurrent use, and must be closed.
 type Verifier struct {
 	cfg       Config // with the defaults filled in
 	fetch     fetch.Client
 	transport *http.Transport // of its own; nil: the client was configured
 	signed    *signed         // nil: answers are not signed
+	shared    *shared         // nil: answers are not shared
 	key       [32]byte        // of the digests
 
 	ctx     context.Context // of calls; ends with Close
@@ -137,15 +152,18 @@ type Verifier struct {
 
 	mu          sync.Mutex // guards what follows; never held during I/O
 	closed      bool
-	url         string     // of the endpoint; "" until discovered
-	discovery   *discovery // in progress; nil: none is
-	asking      map[digest]*question
+	url         string               // of the endpoint; "" until discovered
+	discovery   *discovery           // in progress; nil: none is
+	asking      map[digest]*question // those that may be joined
+	inFlight    int                  // with those that may not
+	forgotten   time.Time            // when Forget was called, by Config.Now
 	refused     refusals
 	breaker     breaker
-	lastCall    time.Time // when the last one began
-	lastErr     error     // of the last one that ended
-	answered    bool      // one was good
-	complaining time.Time // when a complaint is due again
+	health      valetkey.Health // but for what time alone changes, see healthLocked
+	lastCall    time.Time       // when the last one began
+	lastErr     error           // why the last one that ended brought no answer of use
+	answered    bool            // one was good
+	complaining time.Time       // when a complaint is due again
 }
 
 // New returns a Verifier. It does no I/O. The error names every mistake in cfg.
@@ -165,6 +183,8 @@ func New(cfg Config) (*Verifier, error) {
 	if err := errors.Join(prefixed("introspect: ", errors.Join(mistakes...))...); err != nil {
 		return nil, err
 	}
+	v.shared = newShared(v.cfg)
+	v.health = valetkey.Health{Name: cfg.name(), State: valetkey.Ready, Since: time.Now()}
 	rand.Read(v.key[:]) // never fails
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil
@@ -212,16 +232,7 @@ func (cfg *Config) mistakes(client fetch.Client) (mistakes []error) {
 			mistake("Issuer: discovery needs a URL: %w", err)
 		}
 	}
-	if len(cfg.Audience) == 0 {
-		mistake("Audience: required; an empty list does not mean any")
-	}
-	for i, a := range cfg.Audience {
-		if u, err := url.Parse(a); a == "" {
-			mistake("Audience[%d]: is empty", i)
-		} else if err == nil && u.Host != "" && strings.Contains(a, "#") {
-			mistake("Audience[%d]: has a fragment, which no aud has (RFC 8707, section 2)", i)
-		}
-	}
+	mistakes = append(mistakes, claims.AudienceMistakes(cfg.Audience)...)
 	switch {
 	case cfg.Auth.err != nil:
 		mistake("Auth: %w", cfg.Auth.err)
@@ -306,7 +317,7 @@ type Status struct {
 	Failures  int       // calls in a row that brought no answer
 	RetryAt   time.Time // nobody is asked before; zero: there is no such limit now
 	LastCall  time.Time // when the last one began; zero: none has
-	LastError error     // of the last call that ended; nil: it brought an answer, or none has ended
+	LastError error     // of the last call that ended; nil: it brought an answer of use, or none has ended
 }
 
 // Status returns the state of v, for health checks and metrics.
@@ -315,7 +326,7 @@ func (v *Verifier) Status() Status {
 	defer v.mu.Unlock()
 	s := Status{
 		URL:       v.url,
-		InFlight:  len(v.asking),
+		InFlight:  v.inFlight,
 		Refused:   len(v.refused.known),
 		Failures:  v.breaker.failures,
 		LastCall:  v.lastCall,
@@ -331,7 +342,7 @@ func (v *Verifier) Status() Status {
 // remembers stays good for as long as it was said to be, but not if it was signed. Close may be called more than once.
 func (v *Verifier) Close() {
 	v.mu.Lock()
-	v.closed = true
+	v.changeLocked(time.Now(), func() { v.closed = true })
 	v.mu.Unlock()
 	v.cancel()
 	v.running.Wait()

@@ -365,6 +365,14 @@ func TestAnswer(t *testing.T) {
 		accepted(t, `{"active":true,"aud":["x","https://api.example.com"]}`)
 		accepted(t, `{"active":true,"aud":"api2"}`, func(c *introspect.Config) { c.Audience = []string{"api1", "api2"} })
 	})
+	t.Run("AUD-04 all audiences are ours, if nobody else's may be among them", func(t *testing.T) {
+		sole := func(c *introspect.Config) { c.SoleAudience, c.Audience = true, append(c.Audience, "api") }
+		accepted(t, `{"active":true,"aud":"api"}`, sole)
+		accepted(t, `{"active":true,"aud":["api","https://api.example.com"]}`, sole)
+		iss.Introspection.Answer(`{"active":true,"aud":["other","https://api.example.com"]}`)
+		_, err := verifierOf(t, iss, sole).Verify(t.Context(), "opaque")
+		refused(t, err, "the token is for another audience")
+	})
 	t.Run("INTRO-12 no audience, which the issuer checks", func(t *testing.T) {
 		byIssuer := func(c *introspect.Config) { c.AudienceByIssuer = true }
 		assert.Empty(t, accepted(t, `{"active":true}`, byIssuer).Audience)

@@ -27,7 +27,9 @@ func (v *Verifier) digest(raw string) digest {
 
 // A question is one call about one token, which all who ask meanwhile wait for.
 type question struct {
-	done  chan struct{} // closed once what follows is final
+	key  digest
+	done chan struct{} // closed once what follows is final
+
 	token *valetkey.Token
 	err   error
 }
@@ -53,56 +55,95 @@ func (v *Verifier) ask(ctx context.Context, raw string) (*valetkey.Token, error)
 
 // join returns the question about raw that is in flight, or a new one if there may be one.
 func (v *Verifier) join(raw string) (*question, error) {
-	key, now := v.digest(raw), time.Now()
+	key := v.digest(raw)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if q := v.asking[key]; q != nil {
 		return q, nil
 	}
-	if refusal := v.refused.get(key, now); refusal != nil {
+	if refusal := v.refused.get(key, time.Now()); refusal != nil {
 		return nil, refusal
 	}
 	switch {
 	case v.closed:
 		return nil, &valetkey.Unavailable{Err: errClosed}
-	case len(v.asking) >= v.cfg.MaxInFlight:
+	case v.inFlight >= v.cfg.MaxInFlight:
 		return nil, &valetkey.Unavailable{RetryAfter: time.Second, Err: errBusy}
 	}
-	attempt, wait := v.breaker.enter(now)
-	if wait > 0 {
-		return nil, &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: nobody is asked for now: %w", v.breaker.cause)}
-	}
-	q := &question{done: make(chan struct{})}
+	q := &question{key: key, done: make(chan struct{})}
 	v.asking[key] = q
-	v.lastCall = now
-	v.running.Go(func() {
-		v.answer(q, key, raw, attempt)
-		close(q.done)
-	})
+	v.inFlight++
+	v.running.Go(func() { v.answer(q, raw) })
 	return q, nil
 }
 
 // answer answers q. It is detached from whoever asks.
-func (v *Verifier) answer(q *question, key digest, raw string, attempt int) {
+func (v *Verifier) answer(q *question, raw string) {
 	ctx, cancel := context.WithTimeout(v.ctx, v.cfg.Timeout)
 	defer cancel()
+	if q.token = v.recall(ctx, raw); q.token != nil {
+		v.end(q)
+		return
+	}
+	attempt, err := v.enter()
+	if err != nil {
+		q.err = err
+		v.end(q)
+		return
+	}
+	begun := time.Now()
 	said, failure := v.exchange(ctx, raw)
-	err := failure
+	took := time.Since(begun)
+	err = failure
 	if err == nil {
 		q.token, err = v.read(said)
 	}
 	refusal, refused := err.(*valetkey.Error)
-	wait := v.land(key, refusal, attempt, failure)
+	if refused {
+		err = nil
+	}
+	wait := v.land(q, refusal, attempt, failure, err)
 	switch {
-	case err == nil:
 	case refused:
 		q.err = refusal
-	default:
+	case err != nil:
 		q.err = &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: asking about a token: %w", err)}
+	}
+	current := v.end(q)
+	v.observe(ctx, took, said != nil, err)
+	if current && q.token != nil {
+		v.share(raw, said, q.token)
 	}
 }
 
-// exchange asks the endpoint (RFC 7662, section 2). An error means that there is no answer, which the breaker counts.
+// enter returns the number of an attempt to ask the endpoint, or that nobody is asked for now.
+func (v *Verifier) enter() (attempt int, err error) {
+	now := time.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	attempt, wait := v.breaker.enter(now)
+	if wait > 0 {
+		return 0, &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: nobody is asked for now: %w", v.breaker.cause)}
+	}
+	v.lastCall = now
+	return attempt, nil
+}
+
+// end makes the answer of q final. It reports whether q could be joined until now, and so was not forgotten.
+func (v *Verifier) end(q *question) (current bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.inFlight--
+	current = v.asking[q.key] == q
+	if current {
+		delete(v.asking, q.key)
+	}
+	close(q.done)
+	return current
+}
+
+// exchange asks the endpoint (RFC 7662, section 2). An error means that there is no answer to read, which the breaker
+// counts; what was said is returned even so, if anything was.
 func (v *Verifier) exchange(ctx context.Context, raw string) (*said, error) {
 	begun := v.cfg.Now()
 	endpoint, err := v.locate(ctx)
@@ -125,11 +166,9 @@ func (v *Verifier) exchange(ctx context.Context, raw string) (*said, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer := &said{object: body, at: begun}
-	if v.signed != nil {
-		if err := v.open(ctx, answer); err != nil {
-			return nil, fmt.Errorf("the signed answer of %s: %w", fetch.Bare(endpoint), err)
-		}
+	answer := &said{body: body, at: begun}
+	if err := v.open(ctx, answer); err != nil {
+		return answer, fmt.Errorf("the signed answer of %s: %w", fetch.Bare(endpoint), err)
 	}
 	return answer, nil
 }
@@ -138,21 +177,24 @@ func (v *Verifier) exchange(ctx context.Context, raw string) (*said, error) {
 // configuration can mend.
 const complainEvery = time.Minute
 
-// land takes the result of a call in, and returns how long nobody is asked now.
-func (v *Verifier) land(key digest, refusal *valetkey.Error, attempt int, failure error) (wait time.Duration) {
+// land takes the result of a call in, and returns how long nobody is asked now. The failure is that of the exchange, err
+// also that of reading what was said.
+func (v *Verifier) land(q *question, refusal *valetkey.Error, attempt int, failure, err error) (wait time.Duration) {
 	now := time.Now()
 	v.mu.Lock()
-	delete(v.asking, key)
 	if v.closed {
 		v.mu.Unlock()
 		return 0
 	}
-	v.lastErr = failure
-	v.answered = v.answered || failure == nil
-	if refusal != nil && v.cfg.NegativeFor > 0 {
-		v.refused.add(key, refusal, now.Add(v.cfg.NegativeFor))
+	if refusal != nil && v.cfg.NegativeFor > 0 && v.asking[q.key] == q {
+		v.refused.add(q.key, refusal, now.Add(v.cfg.NegativeFor))
 	}
-	change := v.breaker.leave(attempt, now, failure)
+	var change change
+	v.changeLocked(now, func() {
+		v.lastErr = err
+		v.answered = v.answered || err == nil
+		change = v.breaker.leave(attempt, now, failure)
+	})
 	if change == opened && v.cfg.URL == "" && v.breaker.failures >= maxFailures {
 		v.url = "" // it may have moved
 	}

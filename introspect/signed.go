@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/strictjson"
@@ -35,7 +36,7 @@ type Signed struct {
 const (
 	signedType = "application/token-introspection+jwt"
 
-	// maxAge is how old a signed answer may be, beside the leeway: it is made for our question.
+	// maxAge is how old a signed answer may be when it is asked for, beside the leeway: it is made for our question.
 	maxAge = time.Minute
 )
 
@@ -79,10 +80,14 @@ func (v *Verifier) newSigned() (*signed, error) {
 	return s, errors.Join(mistakes...)
 }
 
-// open verifies a signed answer and leaves in it what it says of the token (RFC 9701, section 5). Nothing that is wrong
-// with it is the token's fault.
+// open finds what an answer says of the token; a signed one is verified first (RFC 9701, section 5). Nothing that is wrong
+// with that is the token's fault.
 func (v *Verifier) open(ctx context.Context, answer *said) error {
-	c, err := jose.Parse(string(answer.object))
+	if v.signed == nil {
+		answer.object = answer.body
+		return nil
+	}
+	c, err := jose.Parse(string(answer.body))
 	switch {
 	case err != nil:
 		return err
@@ -113,12 +118,12 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 		return err
 	}
 	from, _ := iss.Text()
-	to, err := audience(aud)
+	to, err := claims.Audience(aud, true)
 	if err != nil {
 		return err
 	}
 	var made time.Time
-	if err := numericDate(&made, "iat", iat); err != nil {
+	if err := claims.Date(&made, "iat", iat, true); err != nil {
 		return err
 	}
 	now := v.cfg.Now()
@@ -129,7 +134,7 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 		return fmt.Errorf("it is for %.200q", to)
 	case iat == nil:
 		return errors.New("it has no iat")
-	case made.After(now.Add(v.cfg.Leeway)), made.Add(maxAge + v.cfg.Leeway).Before(now):
+	case made.After(now.Add(v.cfg.Leeway)), made.Add(maxAge + v.cfg.Leeway).Before(answer.at):
 		return fmt.Errorf("it was made at %v", made)
 	case !nested.IsObject():
 		return errors.New("it has no object token_introspection")

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -46,6 +47,10 @@ type Config struct {
 	// Audience lists the names of this resource server, one of which the aud of a token must be or contain. Required.
 	// Scopes have a meaning within their audience only: two APIs that share an audience share all scopes.
 	Audience []string
+
+	// SoleAudience refuses a token that is for others, too: all of its aud must be in Audience. Another API that takes the
+	// same token could use it here.
+	SoleAudience bool
 
 	// URL is that of the key set: https, or http on loopback.
 	URL string
@@ -116,6 +121,7 @@ var defaultAlgorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 type Verifier struct {
 	issuer      string
 	audience    []string
+	sole        bool // see Config.SoleAudience
 	algorithms  []string
 	profile     Profile
 	leeway      time.Duration
@@ -132,6 +138,7 @@ func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{
 		issuer:      cfg.Issuer,
 		audience:    slices.Clone(cfg.Audience),
+		sole:        cfg.SoleAudience,
 		algorithms:  slices.Clone(cfg.Algorithms),
 		profile:     cfg.Profile,
 		leeway:      cfg.Leeway,
@@ -170,13 +177,8 @@ func (cfg *Config) mistakes() (mistakes []error) {
 	if cfg.Issuer == "" {
 		mistake("Issuer: required")
 	}
-	if len(cfg.Audience) == 0 {
-		mistake("Audience: required; an empty list does not mean any")
-	}
-	for i, a := range cfg.Audience {
-		if a == "" {
-			mistake("Audience[%d]: is empty", i)
-		}
+	for _, err := range claims.AudienceMistakes(cfg.Audience) {
+		mistake("%w", err)
 	}
 	known, kind := jose.Algorithms(), "a signature algorithm known here"
 	if cfg.Secret != nil {

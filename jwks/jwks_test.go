@@ -125,13 +125,14 @@ func TestConfig(t *testing.T) {
 		change func(*jwks.Config)
 		want   string
 	}{
-		"no issuer":                         {func(c *jwks.Config) { c.Issuer = "" }, "jwks: Issuer: required"},
-		"AT-10 no audience":                 {func(c *jwks.Config) { c.Audience = nil }, "jwks: Audience: required; an empty list does not mean any"},
-		"AT-10 an empty list of audiences":  {func(c *jwks.Config) { c.Audience = []string{} }, "jwks: Audience: required; an empty list does not mean any"},
-		"AT-10 an audience that is empty":   {func(c *jwks.Config) { c.Audience = []string{api, ""} }, "jwks: Audience[1]: is empty"},
-		"AT-11 the algorithm none":          {func(c *jwks.Config) { c.Algorithms = []string{"none"} }, `jwks: Algorithms[0]: "none" is not a signature algorithm known here`},
-		"JWS-08 an algorithm in other case": {func(c *jwks.Config) { c.Algorithms = []string{"RS256", "rs256"} }, `jwks: Algorithms[1]: "rs256" is not a signature algorithm known here`},
-		"JWT-13 HMAC without a secret":      {func(c *jwks.Config) { c.Algorithms = []string{"HS256"} }, `jwks: Algorithms[0]: "HS256" is not a signature algorithm known here`},
+		"no issuer":                          {func(c *jwks.Config) { c.Issuer = "" }, "jwks: Issuer: required"},
+		"AT-10 no audience":                  {func(c *jwks.Config) { c.Audience = nil }, "jwks: Audience: required; an empty list does not mean any"},
+		"AT-10 an empty list of audiences":   {func(c *jwks.Config) { c.Audience = []string{} }, "jwks: Audience: required; an empty list does not mean any"},
+		"AUD-03 an audience with a fragment": {func(c *jwks.Config) { c.Audience = []string{"https://api.example.com/#orders"} }, "jwks: Audience[0]: has a fragment, which no aud has (RFC 8707, section 2)"},
+		"AT-10 an audience that is empty":    {func(c *jwks.Config) { c.Audience = []string{api, ""} }, "jwks: Audience[1]: is empty"},
+		"AT-11 the algorithm none":           {func(c *jwks.Config) { c.Algorithms = []string{"none"} }, `jwks: Algorithms[0]: "none" is not a signature algorithm known here`},
+		"JWS-08 an algorithm in other case":  {func(c *jwks.Config) { c.Algorithms = []string{"RS256", "rs256"} }, `jwks: Algorithms[1]: "rs256" is not a signature algorithm known here`},
+		"JWT-13 HMAC without a secret":       {func(c *jwks.Config) { c.Algorithms = []string{"HS256"} }, `jwks: Algorithms[0]: "HS256" is not a signature algorithm known here`},
 		"a secret without an algorithm": {func(c *jwks.Config) { c.Keys, c.Secret = nil, secret },
 			"jwks: Algorithms: required with Secret: one or more of [HS256 HS384 HS512]"},
 		"a secret and RS256": {func(c *jwks.Config) { c.Keys, c.Secret, c.Algorithms = nil, secret, []string{"RS256"} },
@@ -464,6 +465,13 @@ func TestAccepted(t *testing.T) {
 	})
 	t.Run("AT-08 aud is an array that has it", func(t *testing.T) {
 		assert.Equal(t, []string{"x", api}, accept(t, nil, object{"aud": []string{"x", api}}).Audience)
+	})
+	t.Run("AUD-04 all audiences are ours, if nobody else's may be among them", func(t *testing.T) {
+		sole := func(c *jwks.Config) { c.SoleAudience = true }
+		_, err := open(t, sole).Verify(background, mint(t, es256, nil, good(object{"aud": []string{"x", api}})))
+		refused(t, err, otherAud)
+		accept(t, nil, object{"aud": api}, sole)
+		accept(t, nil, object{"aud": []string{"other", api}}, sole)
 	})
 	t.Run("AT-18 AT-24 all facts are there, typed or through Claims", func(t *testing.T) {
 		cnf := object{"jkt": strings.Repeat("A", 43), "x5t#S256": strings.Repeat("E", 43), "kid": "x"}

@@ -2,18 +2,18 @@ package jwks
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 // scopesOf returns the scopes of all claims that hold some.
-func (v *Verifier) scopesOf(in *claims) (valetkey.Scopes, error) {
+func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 	var found []string
 	add := func(name string, value strictjson.Value, arrays bool) error {
-		list, err := scopeList(value, arrays)
+		list, err := claims.Scopes(value, arrays)
 		if err != nil {
 			return fmt.Errorf("%.100q %w", name, err)
 		}
@@ -35,24 +35,6 @@ func (v *Verifier) scopesOf(in *claims) (valetkey.Scopes, error) {
 		}
 	}
 	return valetkey.NewScopes(found...), nil
-}
-
-// scopeList reads the value of a claim; nil: there is none. A string is split on single spaces (RFC 6749, section 3.3).
-// What is left empty, or has a space or control character in it, is no scope and is left out: in an array, "read admin" is
-// neither two scopes nor one that could be told apart from two.
-func scopeList(v strictjson.Value, arrays bool) ([]string, error) {
-	if v == nil {
-		return nil, nil
-	}
-	var list []string
-	if s, ok := v.Text(); ok {
-		list = strings.Split(s, " ")
-	} else if list, ok = v.Strings(); !ok || !arrays {
-		return nil, fmt.Errorf("is not a string of scopes (arrays allowed: %t)", arrays)
-	}
-	return slices.DeleteFunc(list, func(s string) bool {
-		return s == "" || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
-	}), nil
 }
 
 // at returns the value at path within object: the member that has all of path as its name, else what is at the rest of

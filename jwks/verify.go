@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 )
@@ -17,15 +18,15 @@ import (
 //
 // A text that is not a JWT, and a token of another issuer, are refused with an error that wraps [valetkey.ErrNotMine].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	c, claims, err := read(raw)
+	c, in, err := read(raw)
 	if err != nil {
 		return nil, err
 	}
-	return v.verify(ctx, c, claims)
+	return v.verify(ctx, c, in)
 }
 
 // read takes a token apart. Nothing of it is to be believed yet.
-func read(raw string) (*jose.Compact, *claims, error) {
+func read(raw string) (*jose.Compact, *unread, error) {
 	c, err := jose.Parse(raw)
 	if errors.Is(err, jose.ErrMalformed) {
 		return nil, nil, refuse("the token is not a JWT", fmt.Errorf("%w: %w", valetkey.ErrNotMine, err))
@@ -33,17 +34,17 @@ func read(raw string) (*jose.Compact, *claims, error) {
 	if err != nil {
 		return nil, nil, refuse(malformed, err)
 	}
-	claims, err := readClaims(c.Payload)
+	in, err := readClaims(c.Payload)
 	if err != nil { // RFC 7519, section 7.2, step 10
 		return nil, nil, refuse(malformed, fmt.Errorf("claims: %w", err))
 	}
-	return c, claims, nil
+	return c, in, nil
 }
 
 const malformed = "the token is malformed"
 
 // verify makes the checks in the order of their price. The steps are those of RFC 9068, section 4.
-func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *claims) (*valetkey.Token, error) {
+func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*valetkey.Token, error) {
 	if iss, _ := in.iss.Text(); iss != v.issuer { // byte by byte, no normalisation
 		return nil, notMine(iss)
 	}
@@ -69,7 +70,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *claims) (*va
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(t.Audience, func(a string) bool { return slices.Contains(v.audience, a) }) {
+	if !claims.IsFor(t.Audience, v.audience, v.sole) {
 		return nil, refuse("the token is for another audience", fmt.Errorf("aud %.200q", t.Audience))
 	}
 	if err := v.checkTimes(t); err != nil {
@@ -94,7 +95,7 @@ func notMine(iss string) error {
 }
 
 // checkType decides by typ. Types are compared as media types: RFC 7515, section 4.1.9.
-func (v *Verifier) checkType(typ string, in *claims) error {
+func (v *Verifier) checkType(typ string, in *unread) error {
 	switch {
 	case jose.SameType(typ, "at+jwt"): // RFC 9068, section 4
 		return nil

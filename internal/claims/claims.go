@@ -1,0 +1,107 @@
+// Package claims reads what the claims of a JWT access token and the members of an introspection answer have in common,
+// and holds their audience against that of a resource server.
+package claims
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// Text reads a string, which is not empty unless it is optional. A nil value is one that is not there.
+func Text(dst *string, name string, v strictjson.Value, optional bool) error {
+	if v == nil && optional {
+		return nil
+	}
+	s, ok := v.Text()
+	switch {
+	case v == nil || ok && s == "" && !optional:
+		return fmt.Errorf("%s is missing", name)
+	case !ok:
+		return fmt.Errorf("%s is not a string", name)
+	}
+	*dst = s
+	return nil
+}
+
+// maxDate is the last second that time.Time can marshal: 9999-12-31T23:59:59Z.
+const maxDate = 253402300799
+
+// Date reads a NumericDate (RFC 7519, section 2), which may have a fraction. A date before 1970 is taken for 1970, one
+// after 9999 for 9999: neither overflows, and neither is taken for none.
+func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error {
+	if v == nil && optional {
+		return nil
+	}
+	n, ok := v.Number()
+	switch {
+	case v == nil:
+		return fmt.Errorf("%s is missing", name)
+	case !ok:
+		return fmt.Errorf("%s is not a number", name)
+	}
+	whole, fraction := math.Modf(min(max(n, 0), maxDate))
+	*dst = time.Unix(int64(whole), int64(fraction*1e9))
+	return nil
+}
+
+// Scopes reads a string of scopes separated by single spaces (RFC 6749, section 3.3), or an array where that is allowed; nil
+// holds none. What is empty, or has a space or control character in it, is no scope and is left out: in an array, "read
+// admin" is neither two scopes nor one that could be told apart from two.
+func Scopes(v strictjson.Value, arrays bool) ([]string, error) {
+	if v == nil {
+		return nil, nil
+	}
+	var list []string
+	if s, ok := v.Text(); ok {
+		list = strings.Split(s, " ")
+	} else if list, ok = v.Strings(); !ok || !arrays {
+		return nil, fmt.Errorf("is not a string of scopes (arrays allowed: %t)", arrays)
+	}
+	return slices.DeleteFunc(list, func(s string) bool {
+		return s == "" || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
+	}), nil
+}
+
+// Binding reads cnf (RFC 7800, section 3). A method that is not known here is noted, so that nobody takes the token for a
+// bearer token.
+func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
+	if v == nil {
+		return b, nil
+	}
+	if !v.IsObject() {
+		return b, errors.New("cnf is not an object")
+	}
+	err = strictjson.Object(v, func(name string, v strictjson.Value) error {
+		s, _ := v.Text()
+		switch name {
+		case "jkt": // RFC 9449, section 6.1
+			b.JWKThumbprint = s
+		case "x5t#S256": // RFC 8705, section 3.1
+			b.CertificateThumbprint = s
+		default:
+			b.Unknown = append(b.Unknown, name)
+			return nil
+		}
+		if !thumbprint(s) {
+			return fmt.Errorf("cnf: %s is not a SHA-256 thumbprint", name)
+		}
+		return nil
+	})
+	if err == nil && b.IsZero() {
+		err = errors.New("cnf is empty")
+	}
+	return b, err
+}
+
+// thumbprint reports whether s is 32 bytes in canonical base64url: 43 characters, the last of which has two spare bits.
+func thumbprint(s string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	return len(s) == 43 && strings.Trim(s, alphabet) == "" && strings.IndexByte(alphabet, s[42])%4 == 0
+}

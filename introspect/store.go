@@ -1,0 +1,210 @@
+package introspect
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// A Store keeps good answers for all replicas of a server, see [Config.Shared]. A key stands for a token and for what the
+// verifier is configured with; it is a digest, and never the token's text.
+//
+// Whoever can write to a Store can make any token good, so a Store must not be open to others or must seal what it keeps,
+// with its key: package valetredis does.
+//
+// Both methods must be safe for concurrent use, return soon after ctx is done, and put neither key nor value into an error.
+type Store interface {
+	// Get returns the value of key, or nil and nil if there is none.
+	Get(ctx context.Context, key string) (value []byte, err error)
+
+	// Set keeps value, of at most 64 KiB, under key for lifetime, in place of what was there. The value is Set's to keep.
+	Set(ctx context.Context, key string, value []byte, lifetime time.Duration) error
+}
+
+const (
+	storeWait  = 100 * time.Millisecond // for one use of a Store
+	storePause = time.Second            // during which a Store that erred is left alone
+	maxKept    = 64 << 10               // bytes of a value; what is larger is not shared
+)
+
+// shared is a Store whose trouble is not ours.
+type shared struct {
+	store    Store
+	identity [sha256.Size]byte // of the verifier: what one was told is not for another
+	writing  chan struct{}     // full: so many answers are being kept that the next is not
+	log      *slog.Logger
+
+	mu          sync.Mutex
+	resume      time.Time // when it may be used again
+	complaining time.Time // when a complaint is due again
+}
+
+// newShared returns nil if nothing is shared.
+func newShared(cfg Config) *shared {
+	if cfg.Shared == nil || cfg.CacheFor == 0 {
+		return nil
+	}
+	var signed []string
+	if cfg.Signed != nil {
+		signed = []string{cfg.Signed.Algorithm, cfg.Signed.Audience}
+	}
+	identity, _ := json.Marshal([]any{ // of strings and a bool: it never errs
+		"introspect 1", cfg.URL, cfg.Issuer, slices.Sorted(slices.Values(cfg.Audience)), cfg.AudienceByIssuer, cfg.Auth.id, signed,
+	})
+	return &shared{
+		store:    cfg.Shared,
+		identity: sha256.Sum256(identity),
+		writing:  make(chan struct{}, cfg.MaxInFlight),
+		log:      cfg.Logger,
+	}
+}
+
+func (s *shared) key(raw string) string {
+	h := sha256.New()
+	h.Write(s.identity[:])
+	io.WriteString(h, raw)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// use has call use the store for a bounded time, unless it erred just now.
+func (s *shared) use(ctx context.Context, call func(ctx context.Context) error) {
+	s.mu.Lock()
+	paused := time.Now().Before(s.resume)
+	s.mu.Unlock()
+	if paused {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, storeWait)
+	defer cancel()
+	err := call(bounded)
+	if err == nil || ctx.Err() != nil { // the end of ctx says nothing about the store
+		return
+	}
+	now := time.Now()
+	s.mu.Lock()
+	s.resume = now.Add(storePause)
+	complain := !now.Before(s.complaining)
+	if complain {
+		s.complaining = now.Add(complainEvery)
+	}
+	s.mu.Unlock()
+	if complain {
+		s.log.Warn("introspection: answers are not shared for now", "error", err)
+	}
+}
+
+// kept is the value of an answer.
+type kept struct {
+	Key   string `json:"key"`   // under which it is kept, so that values cannot be mixed up
+	Asked int64  `json:"asked"` // when the endpoint was, in Unix milliseconds
+	Body  string `json:"body"`  // as it came
+}
+
+func readKept(value []byte, key string) (*said, error) {
+	if len(value) > maxKept {
+		return nil, fmt.Errorf("a shared answer has more than %d bytes", maxKept)
+	}
+	var under, body string
+	var asked float64
+	err := strictjson.Object(value, func(name string, v strictjson.Value) error {
+		switch name {
+		case "key":
+			under, _ = v.Text()
+		case "asked":
+			asked, _ = v.Number()
+		case "body":
+			body, _ = v.Text()
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("a shared answer: %w", err)
+	case under != key:
+		return nil, errors.New("a shared answer is kept under the key of another")
+	}
+	return &said{body: []byte(body), at: time.UnixMilli(int64(asked))}, nil
+}
+
+// recall returns what a replica was told about a token, checked as if we had been told it then, or nil if there is nothing
+// that is good enough: then the endpoint is asked, and its answer counts.
+func (v *Verifier) recall(ctx context.Context, raw string) (t *valetkey.Token) {
+	if v.shared == nil {
+		return nil
+	}
+	key := v.shared.key(raw)
+	v.shared.use(ctx, func(ctx context.Context) error {
+		value, err := v.shared.store.Get(ctx, key)
+		if err != nil || value == nil {
+			return err
+		}
+		answer, err := readKept(value, key)
+		if err != nil {
+			return err
+		}
+		now := v.cfg.Now()
+		if answer.at.After(now) || v.forgot(answer.at) || v.open(ctx, answer) != nil {
+			return nil
+		}
+		if read, err := v.read(answer); err == nil && now.Before(read.Reuse.Until) {
+			t = read
+		}
+		return nil
+	})
+	return t
+}
+
+// share keeps a good answer for the other replicas.
+func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
+	if v.shared == nil {
+		return
+	}
+	lifetime := t.Reuse.Until.Sub(v.cfg.Now())
+	if lifetime <= 0 {
+		return
+	}
+	select {
+	case v.shared.writing <- struct{}{}:
+		defer func() { <-v.shared.writing }()
+	default: // the store cannot keep up
+		return
+	}
+	key := v.shared.key(raw)
+	v.shared.use(v.ctx, func(ctx context.Context) error {
+		value, err := json.Marshal(kept{key, answer.at.UnixMilli(), string(answer.body)})
+		if err != nil || len(value) > maxKept {
+			return err
+		}
+		return v.shared.store.Set(ctx, key, value, lifetime)
+	})
+}
+
+// Forget makes v rely on nothing that it was told until now: not on refusals it remembers, not on calls in flight, which
+// nobody joins any more, and not on shared answers, as far as clocks that differ by Config.Leeway can tell. It makes
+// Verifier a [valetkey.Forgetter], which Guard.Purge calls before it forgets what the guard remembers.
+func (v *Verifier) Forget() {
+	now := v.cfg.Now()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.asking)
+	v.refused = refusals{}
+	v.forgotten = now
+}
+
+// forgot reports whether an answer to a question asked then may be older than the last Forget.
+func (v *Verifier) forgot(asked time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return !v.forgotten.IsZero() && !asked.After(v.forgotten.Add(v.cfg.Leeway))
+}
