@@ -44,7 +44,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(demoCommand(), serveCommand(), verifyCommand(), proxyCommand())
+	root.AddCommand(demoCommand(), serveCommand(), verifyCommand(), proxyCommand(), revokeCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -156,17 +156,12 @@ func proxyCommand() *cobra.Command {
 			if config == "" {
 				return errors.New("--config: required")
 			}
-			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
-			p, err := proxy.Load(config, log)
+			p, err := proxy.Load(config, logTo(cmd.ErrOrStderr(), slog.LevelInfo))
 			if err != nil {
 				return err
 			}
 			defer p.Close()
-			l, err := net.Listen("tcp", p.Listen())
-			if err != nil {
-				return err
-			}
-			return web.Serve(cmd.Context(), l, p, log)
+			return p.Serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "YAML file with the upstream, the verifiers and the routes (required)")

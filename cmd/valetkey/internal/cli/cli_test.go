@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -132,6 +134,11 @@ func TestMistakes(t *testing.T) {
 	if err := os.WriteFile(broken, []byte(`{"keys":[]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	noRedis := filepath.Join(t.TempDir(), "proxy.yaml")
+	const key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	if err := os.WriteFile(noRedis, []byte("verifiers: [jwks: {issuer: 'https://a'}]\nredis: {address: '127.0.0.1:1', key: "+key+"}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	required := []string{"--issuer: required", "--audience: required"}
 	for _, c := range []struct {
 		name string
@@ -155,6 +162,17 @@ func TestMistakes(t *testing.T) {
 		{"proxy without a file", []string{"proxy"}, []string{"--config: required"}},
 		{"proxy with a file of something else", []string{"proxy", "--config", broken}, []string{
 			broken + `:1: unknown field "keys"`, broken + ":1: listen: required", broken + ":1: routes: required"}},
+		{"revoke without anything", []string{"revoke"}, []string{
+			"--config: required", "--issuer: required", "one of --id, --subject, --client and --all is required"}},
+		{"revoke with all mistakes at once", []string{"revoke", "--subject", "a", "--all", "--before", "noon", "--until", "2006-01-02"}, []string{
+			"--config: required", "--issuer: required", "one of --id, --subject, --client and --all is required",
+			`--before: "noon" is not a time such as`, `--until: "2006-01-02" is not a time such as`}},
+		{"revoke what has expired", []string{"revoke", "--config", "x", "--issuer", "https://a", "--all", "--until", "2006-01-02T15:04:05Z"}, []string{
+			"--until: is over"}},
+		{"revoke with a file that has no redis", []string{"revoke", "--config", testdata + "proxy.yaml", "--issuer", "http://127.0.0.1:8888", "--id", "x"}, []string{
+			testdata + "proxy.yaml:5: redis: required"}},
+		{"revoke where redis is not", []string{"revoke", "--config", noRedis, "--issuer", "https://a", "--client", "x"}, []string{
+			"valetredis: publishing a revocation: dial tcp 127.0.0.1:1: connect"}},
 		{"an address that nobody has", []string{"demo", "--check", "--as-addr", "192.0.2.1:1"}, []string{"the authorization server: listen tcp 192.0.2.1:1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -232,7 +250,7 @@ func TestDemo(t *testing.T) {
 	anywhere := []string{"demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0"}
 	t.Run("the check holds", func(t *testing.T) {
 		code, out, errs := run(t, "", with(anywhere, "--check")...)
-		if code != 0 || strings.Count(out, "\nok ") != 6 || errs != "" {
+		if code != 0 || strings.Count(out, "\nok ") != 10 || errs != "" {
 			t.Errorf("got %d, %s%s", code, out, errs)
 		}
 	})
@@ -352,6 +370,87 @@ func TestServers(t *testing.T) {
 			t.Errorf("ended with %d", code)
 		}
 	})
+}
+
+func TestRevoke(t *testing.T) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
+	}
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket.Close()
+	_, port, _ := net.SplitHostPort(socket.Addr().String())
+	redis := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
+	output := &lines{more: make(chan struct{}, 100)}
+	redis.Stdout = output
+	if err := redis.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer redis.Wait()
+	defer redis.Process.Kill()
+	output.wait(t, "Ready to accept connections")
+
+	iss := valetkeytest.NewIssuer(t)
+	file := filepath.Join(t.TempDir(), "proxy.yaml")
+	config := fmt.Sprintf(`
+listen: 127.0.0.1:0
+upstream: %[1]s/nothing
+resource: %[2]s
+verifiers: [jwks: {issuer: %[1]q}]
+redis: {address: "127.0.0.1:%[3]s", key: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=}
+routes: {"/": "@any"}
+`, iss.URL, valetkeytest.DefaultAudience, port)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, _ := background(t, "proxy", "--config", file)
+	url := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1]
+	soon := time.Now().Add(time.Hour).Format(time.RFC3339)
+	for _, c := range []struct {
+		name    string
+		args    []string
+		revoked string
+		spared  string
+	}{
+		{"one token", []string{"--id", "first"}, iss.Token(valetkeytest.Claim("jti", "first")), iss.Token(valetkeytest.Claim("jti", "second"))},
+		{"a subject, until now", []string{"--subject", "bob", "--until", soon}, iss.Token(valetkeytest.Subject("bob"), issued(-time.Minute)), iss.Token(issued(-time.Minute))},
+		{"a client, until a while ago", []string{"--client", "c", "--before", time.Now().Add(-time.Minute).Format(time.RFC3339)},
+			iss.Token(valetkeytest.ClientID("c"), issued(-2*time.Minute)), iss.Token(valetkeytest.ClientID("c"))},
+		{"all, until now", []string{"--all"}, iss.Token(issued(-time.Minute)), iss.Token(issued(20 * time.Second))},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, token := range []string{c.revoked, c.spared} {
+				if got := get(t, url, token); got != 404 { // the upstream's own
+					t.Errorf("got %d before", got)
+				}
+			}
+			code, out, errs := run(t, "", append([]string{"revoke", "--config", file, "--issuer", iss.URL}, c.args...)...)
+			if code != 0 || out != "published\n" || errs != "" {
+				t.Fatalf("got %d, %s%s", code, out, errs)
+			}
+			for end := time.Now().Add(20 * time.Second); get(t, url, c.revoked) != 401; {
+				if time.Now().After(end) {
+					t.Fatal("the revoked token is still good")
+				}
+			}
+			if got := get(t, url, c.spared); got != 404 {
+				t.Errorf("what was not revoked got %d", got)
+			}
+		})
+	}
+	t.Run("an issuer that no proxy trusts", func(t *testing.T) {
+		code, _, errs := run(t, "", "revoke", "--config", file, "--issuer", iss.URL+"/", "--all")
+		if code != cli.Mistake || !strings.Contains(errs, "no verifier of "+file+" is for the issuer") {
+			t.Errorf("got %d, %s", code, errs)
+		}
+	})
+}
+
+// issued sets when a token was issued, counted from now.
+func issued(from time.Duration) valetkeytest.Option {
+	return valetkeytest.Claim("iat", time.Now().Add(from).Unix())
 }
 
 // TestBinary is about what only a process has: its exit code and signals.

@@ -56,9 +56,9 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 				s.URL = keys
 			}
 			if at != "" {
-				clock, err := time.Parse(time.RFC3339, at)
+				clock, err := moment(at)
 				if err != nil {
-					mistakes = append(mistakes, fmt.Errorf("--at: %q is not a time such as 2006-01-02T15:04:05Z", at))
+					mistakes = append(mistakes, fmt.Errorf("--at: %w", err))
 				}
 				s.Now = func() time.Time { return clock }
 			}

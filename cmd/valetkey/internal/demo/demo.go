@@ -3,7 +3,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,49 +10,56 @@ import (
 
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
+	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
 )
 
 // A Place is where a demonstration runs: two URLs without a path.
 type Place struct{ Issuer, API string }
 
+// vault is the audience of the vault. The orders have that of the API.
+func (p Place) vault() string { return p.API + "/vault" }
+
 // A Demo is a demonstration that is ready to be served. [Demo.Serve] must be called, which ends it.
 type Demo struct {
 	Place
-	as, api parts
+	as, api web.Site
 	keys    *jwks.Verifier
+	opaque  *introspect.Verifier
 	log     *slog.Logger
 }
 
-type parts struct {
-	listener net.Listener
-	handler  http.Handler
-}
-
-// Start listens on both addresses, whose ports may be 0. Issuer and audience are what the addresses turn out to be.
+// Start listens on both addresses, whose ports may be 0. Issuer and audiences are what the addresses turn out to be.
 func Start(asAddr, apiAddr string, log *slog.Logger) (_ *Demo, err error) {
-	d := &Demo{log: log}
+	d := &Demo{as: web.Site{Name: "authorization server"}, api: web.Site{Name: "API"}, log: log}
 	defer func() {
 		if err != nil {
 			d.close()
 		}
 	}()
-	if d.as.listener, err = net.Listen("tcp", asAddr); err != nil {
+	if d.as.Listener, err = net.Listen("tcp", asAddr); err != nil {
 		return nil, fmt.Errorf("the authorization server: %w", err)
 	}
-	if d.api.listener, err = net.Listen("tcp", apiAddr); err != nil {
+	if d.api.Listener, err = net.Listen("tcp", apiAddr); err != nil {
 		return nil, fmt.Errorf("the orders API: %w", err)
 	}
-	d.Place = Place{"http://" + d.as.listener.Addr().String(), "http://" + d.api.listener.Addr().String()}
+	d.Place = Place{"http://" + d.as.Listener.Addr().String(), "http://" + d.api.Listener.Addr().String()}
 
-	if d.as.handler, err = authserver.New(d.config()); err != nil {
+	if d.as.Handler, err = authserver.New(d.config()); err != nil {
 		return nil, err
 	}
-	d.api.handler, d.keys, err = guardedOrders(d.Issuer, d.API, log)
-	return d, err
+	mux := http.NewServeMux()
+	d.api.Handler = mux
+	if d.keys, err = guardOrders(mux, d.Issuer, d.API, log); err != nil {
+		return nil, err
+	}
+	if d.opaque, err = guardVault(mux, d.Issuer, d.vault(), log); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
-// config is authserver.Demo moved to the place.
+// config is authserver.Demo moved to the place, with the vault beside the orders.
 func (d *Demo) config() authserver.Config {
 	cfg := authserver.Demo()
 	cfg.Issuer, cfg.Logger = d.Issuer, d.log
@@ -63,32 +69,33 @@ func (d *Demo) config() authserver.Config {
 			cfg.Clients[i].Introspects = []string{d.API}
 		}
 	}
+	cfg.APIs = append(cfg.APIs, authserver.API{
+		Audience: d.vault(),
+		Tokens:   authserver.Opaque,
+		Scopes:   map[string]string{"vault:open": "Look into your vault"},
+	})
+	cfg.Clients = append(cfg.Clients,
+		authserver.Client{ID: keeper, Secret: secret(keeper), Scopes: []string{"vault:open"}},
+		authserver.Client{ID: vaultAPI, Secret: secret(vaultAPI), Introspects: []string{d.vault()}})
 	return cfg
 }
 
 // Serve serves both until ctx is done or one of them fails.
 func (d *Demo) Serve(ctx context.Context) error {
 	defer d.close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error)
-	for _, p := range []parts{d.as, d.api} {
-		go func() {
-			err := web.Serve(ctx, p.listener, p.handler, d.log)
-			cancel()
-			ended <- err
-		}()
-	}
-	return errors.Join(<-ended, <-ended)
+	return web.ServeAll(ctx, d.log, d.as, d.api)
 }
 
 func (d *Demo) close() {
-	for _, p := range []parts{d.as, d.api} {
-		if p.listener != nil {
-			p.listener.Close()
+	for _, s := range []web.Site{d.as, d.api} {
+		if s.Listener != nil {
+			s.Listener.Close()
 		}
 	}
 	if d.keys != nil {
 		d.keys.Close()
+	}
+	if d.opaque != nil {
+		d.opaque.Close()
 	}
 }

@@ -60,8 +60,8 @@ func TestCheck(t *testing.T) {
 		change func(*http.Response)
 		failed []int // steps
 	}{
-		{"an API that lets everybody in", func(r *http.Response) { r.StatusCode = 200; r.Header.Del("WWW-Authenticate") }, []int{3, 4, 6, 7}},
-		{"an API whose refusals are mute", func(r *http.Response) { r.Header.Del("WWW-Authenticate") }, []int{3, 4, 7}},
+		{"an API that lets everybody in", func(r *http.Response) { r.StatusCode = 200; r.Header.Del("WWW-Authenticate") }, []int{3, 4, 6, 7, 11}},
+		{"an API whose refusals are mute", func(r *http.Response) { r.Header.Del("WWW-Authenticate") }, []int{3, 4, 7, 11}},
 		{"an API with another realm", func(r *http.Response) {
 			if v := r.Header.Get("WWW-Authenticate"); v != "" {
 				r.Header.Set("WWW-Authenticate", strings.Replace(v, "orders", "api", 1))
@@ -72,10 +72,11 @@ func TestCheck(t *testing.T) {
 				r.StatusCode = 200
 			}
 		}, []int{6}},
-		{"one second challenge", func(r *http.Response) { r.Header.Add("WWW-Authenticate", "Basic") }, []int{2, 3, 4, 6, 7}},
+		{"one second challenge", func(r *http.Response) { r.Header.Add("WWW-Authenticate", "Basic") }, []int{2, 3, 4, 6, 7, 9, 11}},
 		{"as printed", func(r *http.Response) {}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // each takes as long as a revoked token is remembered
 			var out bytes.Buffer
 			err := demo.Check(t.Context(), &out, demo.Place{Issuer: place.Issuer, API: through(t, place.API, c.change)})
 			if errors.Is(err, demo.ErrDiffers) != (c.failed != nil) {
@@ -90,21 +91,21 @@ func TestCheck(t *testing.T) {
 		issuer := through(t, place.Issuer, func(r *http.Response) { r.StatusCode = 401 })
 		var out bytes.Buffer
 		err := demo.Check(t.Context(), &out, demo.Place{Issuer: issuer, API: place.API})
-		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || fmt.Sprint(got) != "[1 2 4 5 6 7]" {
+		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || fmt.Sprint(got) != "[1 2 4 5 6 7 8 9 10 11]" {
 			t.Errorf("got %v, and the steps %v failed", err, got)
 		}
 	})
 	t.Run("nobody there", func(t *testing.T) {
 		var out bytes.Buffer
 		err := demo.Check(t.Context(), &out, demo.Place{Issuer: "http://127.0.0.1:1", API: "http://127.0.0.1:1"})
-		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || len(got) != 7 {
+		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || len(got) != 11 {
 			t.Errorf("got %v, and the steps %v failed", err, got)
 		}
 	})
 }
 
 func failed(out string) (steps []string) {
-	for _, m := range regexp.MustCompile(`(?m)^FAIL (\d)\.`).FindAllStringSubmatch(out, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^FAIL (\d+)\.`).FindAllStringSubmatch(out, -1) {
 		steps = append(steps, m[1])
 	}
 	return steps
@@ -127,7 +128,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want, got []string
-	promise := regexp.MustCompile(`(?m)^# (?:\d\. .*: (\d+)|WWW-Authenticate: (.*))$`)
+	promise := regexp.MustCompile(`(?m)^# (?:\d+\. .*: (\d+)|WWW-Authenticate: (.*))$`)
 	for block := range strings.SplitSeq(script, "\n\n") {
 		if strings.Contains(block, "curl -i") { // the others put a token into a variable and show nothing
 			for _, m := range promise.FindAllStringSubmatch(block, -1) {
@@ -139,7 +140,7 @@ func TestPrint(t *testing.T) {
 	for _, m := range shown.FindAllStringSubmatch(string(out), -1) {
 		got = append(got, m[1]+m[2])
 	}
-	if len(want) != 8 || strings.Join(got, "\n") != strings.Join(want, "\n") {
+	if len(want) != 12 || strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

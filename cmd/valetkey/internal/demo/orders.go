@@ -13,21 +13,21 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// guardedOrders is the API of the demonstration, guarded as any API would be. The keys must be closed.
-func guardedOrders(issuer, audience string, log *slog.Logger) (api http.Handler, keys *jwks.Verifier, err error) {
-	keys, err = jwks.New(jwks.Config{Issuer: issuer, Audience: []string{audience}, Logger: log})
+// guardOrders puts the orders of the demonstration on mux, guarded as in any API: its tokens are JWTs. The keys must be
+// closed.
+func guardOrders(mux *http.ServeMux, issuer, audience string, log *slog.Logger) (*jwks.Verifier, error) {
+	keys, err := jwks.New(jwks.Config{Issuer: issuer, Audience: []string{audience}, Logger: log})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	guard, err := middleware.New(middleware.Config{Verifier: keys, Realm: "orders", Logger: log})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	orders := &orders{all: []order{{ID: 1, Item: "apples", By: "the demonstration"}}}
-	mux := http.NewServeMux()
 	mux.Handle("GET /orders", guard.Handler(http.HandlerFunc(orders.list), scopes.All("orders:read")))
 	mux.Handle("POST /orders", guard.Handler(http.HandlerFunc(orders.place), scopes.All("orders:write")))
-	return mux, keys, nil
+	return keys, nil
 }
 
 const (

@@ -6,20 +6,22 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
-
-	"github.com/valetkey/valetkey/authserver"
 )
 
 // A step is one request of the story and the answer to expect, which is both printed and checked.
 type step struct {
 	does      string
-	client    string // asks for a token; or else there is a request for /orders:
+	client    string // asks the authorization server for a token, or to revoke the one it has; or else the API is asked:
+	revokes   bool
+	later     time.Duration // after so long
 	method    string
+	path      string
 	bearer    string // whose token it carries, "" none
 	damaged   bool   // with a signature that is spoilt
 	status    int
@@ -27,22 +29,29 @@ type step struct {
 }
 
 const (
-	reader = "orders-reader"
-	writer = "orders-writer"
+	reader   = "orders-reader"
+	writer   = "orders-writer"
+	keeper   = "vault-keeper"
+	vaultAPI = "vault-api" // asks about tokens
 )
 
 var story = []step{
 	{does: "the reader gets a token", client: reader, status: 200},
-	{does: "with it, the reader lists the orders", method: "GET", bearer: reader, status: 200},
-	{does: "nobody lists them without a token", method: "GET", status: 401,
+	{does: "with it, the reader lists the orders", method: "GET", path: "/orders", bearer: reader, status: 200},
+	{does: "nobody lists them without a token", method: "GET", path: "/orders", status: 401,
 		challenge: `Bearer realm="orders", scope="orders:read"`},
-	{does: "the reader may not place an order", method: "POST", bearer: reader, status: 403,
+	{does: "the reader may not place an order", method: "POST", path: "/orders", bearer: reader, status: 403,
 		challenge: `Bearer realm="orders", error="insufficient_scope", ` +
 			`error_description="the token lacks a scope that this request needs", scope="orders:write"`},
 	{does: "the writer gets a token", client: writer, status: 200},
-	{does: "with it, the writer places an order", method: "POST", bearer: writer, status: 201},
-	{does: "a damaged token opens nothing", method: "GET", bearer: reader, damaged: true, status: 401,
+	{does: "with it, the writer places an order", method: "POST", path: "/orders", bearer: writer, status: 201},
+	{does: "a damaged token opens nothing", method: "GET", path: "/orders", bearer: reader, damaged: true, status: 401,
 		challenge: `Bearer realm="orders", error="invalid_token", error_description="the signature of the token is wrong"`},
+	{does: "the keeper gets a token, an opaque one", client: keeper, status: 200},
+	{does: "with it, the keeper opens the vault", method: "GET", path: "/vault", bearer: keeper, status: 200},
+	{does: "the keeper revokes it at the authorization server", client: keeper, revokes: true, status: 200},
+	{does: "a second later, it opens nothing", later: remembered, method: "GET", path: "/vault", bearer: keeper, status: 401,
+		challenge: `Bearer realm="vault", error="invalid_token", error_description="the token is not active"`},
 }
 
 const (
@@ -67,11 +76,17 @@ func Print(w io.Writer, at Place) {
 }
 
 func (s step) shell(at Place) string {
-	if s.client != "" {
+	switch {
+	case s.revokes:
+		return fmt.Sprintf(`curl -i -u %s:%s -d "token=$%s" %s`, s.client, secret(s.client), variable(s.client), at.revokeURL())
+	case s.client != "":
 		return fmt.Sprintf(`%s=$(curl -s -u %s:%s -d grant_type=client_credentials %s | sed 's/.*"access_token": *"\([^"]*\)".*/\1/')`,
 			variable(s.client), s.client, secret(s.client), at.tokenURL())
 	}
 	line := "curl -i"
+	if s.later > 0 {
+		line = fmt.Sprintf("sleep %.0f; ", s.later.Seconds()) + line
+	}
 	if s.bearer != "" {
 		token := variable(s.bearer)
 		if s.damaged {
@@ -82,24 +97,20 @@ func (s step) shell(at Place) string {
 	if s.method == http.MethodPost {
 		line += " -d '" + body + "'"
 	}
-	return line + " " + at.API + "/orders"
+	return line + " " + at.API + s.path
 }
 
 // variable is "READER" for "orders-reader".
 func variable(client string) string {
-	return strings.ToUpper(strings.TrimPrefix(client, "orders-"))
+	_, name, _ := strings.Cut(client, "-")
+	return strings.ToUpper(name)
 }
 
-func secret(client string) string {
-	for _, c := range authserver.Demo().Clients {
-		if c.ID == client {
-			return c.Secret
-		}
-	}
-	return ""
-}
+// secret is that of a client, by the custom of authserver.Demo.
+func secret(client string) string { return "demo-secret-of-" + client }
 
-func (p Place) tokenURL() string { return p.Issuer + "/oauth2/token" }
+func (p Place) tokenURL() string  { return p.Issuer + "/oauth2/token" }
+func (p Place) revokeURL() string { return p.Issuer + "/oauth2/revoke" }
 
 // ErrDiffers is what [Check] returns if an answer is not the one that [Print] prints.
 var ErrDiffers = errors.New("not every answer is the one expected")
@@ -131,26 +142,16 @@ func Check(ctx context.Context, w io.Writer, at Place) error {
 func (s step) play(ctx context.Context, at Place, tokens map[string]*oauth2.Token) (status int, challenge string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if s.client != "" {
+	if s.client != "" && !s.revokes {
 		return s.getToken(ctx, at, tokens)
 	}
-	var content io.Reader
-	if s.method == http.MethodPost {
-		content = strings.NewReader(body)
-	}
-	r, err := http.NewRequestWithContext(ctx, s.method, at.API+"/orders", content)
+	r, err := s.request(ctx, at, tokens)
 	if err != nil {
 		return 0, "", err
 	}
-	if s.bearer != "" {
-		token := tokens[s.bearer]
-		if token == nil {
-			return 0, "", fmt.Errorf("no request: there is no token of %s", s.bearer)
-		}
-		if s.damaged {
-			token = &oauth2.Token{AccessToken: token.AccessToken[:max(0, len(token.AccessToken)-len(damage))] + damage}
-		}
-		token.SetAuthHeader(r)
+	select {
+	case <-time.After(s.later):
+	case <-ctx.Done():
 	}
 	res, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -158,6 +159,39 @@ func (s step) play(ctx context.Context, at Place, tokens map[string]*oauth2.Toke
 	}
 	defer res.Body.Close()
 	return res.StatusCode, strings.Join(res.Header.Values("WWW-Authenticate"), ", "), nil
+}
+
+// request returns the request of a step that does not ask for a token.
+func (s step) request(ctx context.Context, at Place, tokens map[string]*oauth2.Token) (*http.Request, error) {
+	token := tokens[s.bearer+s.client] // it is one of them
+	if token == nil && s.bearer+s.client != "" {
+		return nil, fmt.Errorf("no request: there is no token of %s", s.bearer+s.client)
+	}
+	if s.revokes {
+		form := url.Values{"token": {token.AccessToken}}
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, at.revokeURL(), strings.NewReader(form.Encode()))
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth(s.client, secret(s.client))
+		return r, nil
+	}
+	var content io.Reader
+	if s.method == http.MethodPost {
+		content = strings.NewReader(body)
+	}
+	r, err := http.NewRequestWithContext(ctx, s.method, at.API+s.path, content)
+	if err != nil {
+		return nil, err
+	}
+	if s.damaged {
+		token = &oauth2.Token{AccessToken: token.AccessToken[:max(0, len(token.AccessToken)-len(damage))] + damage}
+	}
+	if token != nil {
+		token.SetAuthHeader(r)
+	}
+	return r, nil
 }
 
 func (s step) getToken(ctx context.Context, at Place, tokens map[string]*oauth2.Token) (status int, challenge string, err error) {

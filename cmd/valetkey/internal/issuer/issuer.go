@@ -78,7 +78,7 @@ func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 	}
 
 	v, err := jwks.New(cfg)
-	for _, m := range split(err) {
+	for _, m := range Mistakes(err, names) {
 		if m.Field != "file" || unread == nil {
 			mistakes = append(mistakes, m)
 		}
@@ -109,19 +109,20 @@ func readKeys(file string) ([]byte, error) {
 	return text, nil
 }
 
-// split takes the joined mistakes of jwks.New apart: "jwks: Audience: required", each with its field in front.
-func split(err error) []Mistake {
+// Mistakes takes the joined mistakes of a constructor apart: "jwks: Audience: required", each with its field, whose name
+// in files names has.
+func Mistakes(err error, names map[string]string) []Mistake {
 	if err == nil {
 		return nil
 	}
 	var mistakes []Mistake
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
-			mistakes = append(mistakes, split(e)...)
+			mistakes = append(mistakes, Mistakes(e, names)...)
 		}
 		return mistakes
 	}
-	text := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", "; "), "jwks: ")
+	_, text, _ := strings.Cut(strings.ReplaceAll(err.Error(), "\n", "; "), ": ") // without the package
 	field, rest, _ := strings.Cut(text, ": ")
 	field, _, _ = strings.Cut(field, "[") // of a list it is clear which element is meant
 	name, known := names[field]

@@ -7,16 +7,16 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strings"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
+
+// topFields are those of a configuration.
+var topFields = []string{"listen", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "redis", "routes"}
 
 // Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
 // it does no other I/O. The error names every mistake with its line.
@@ -25,15 +25,20 @@ func Load(file string, log *slog.Logger) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	top := root.fields("listen", "upstream", "resource", "realm", "forward_token", "verifiers", "routes")
+	top := root.fields(topFields...)
 	root.require(top, "listen", "upstream", "verifiers", "routes")
 
 	p := &Proxy{
 		listen: top["listen"].address(),
+		probe:  top["probe"].address(),
 		onward: onward{to: top["upstream"].upstream(), withToken: top["forward_token"].flag(), log: log},
+		shared: top["redis"].redis(0, log),
+		log:    log,
 	}
-	verifier := p.readVerifiers(top["verifiers"], top["resource"].given(), log)
-	guard, err := middleware.New(middleware.Config{Verifier: verifier, Realm: top["realm"].text(), Logger: log})
+	verifiers := list{resource: top["resource"].given(), revocable: top["redis"].Node != nil, shared: p.shared, log: log}
+	verifier := verifiers.read(top["verifiers"])
+	p.close = verifiers.close
+	p.guard, err = middleware.New(middleware.Config{Verifier: verifier, Realm: top["realm"].text(), Logger: log})
 	if err != nil { // the realm is all that can be wrong
 		top["realm"].mistake("%s", strings.TrimPrefix(err.Error(), "middleware: Realm: "))
 	}
@@ -42,7 +47,7 @@ func Load(file string, log *slog.Logger) (*Proxy, error) {
 		p.Close()
 		return nil, err
 	}
-	p.mux = muxOf(routes, guard, p.onward.handler())
+	p.mux = muxOf(routes, p.guard, p.onward.handler())
 	return p, nil
 }
 
@@ -67,70 +72,6 @@ func (n node) upstream() *url.URL {
 		n.mistake("has a user, a query or a fragment")
 	}
 	return u
-}
-
-// readVerifiers combines the verifiers of a list. It never returns nil: with mistakes, its verifier refuses everything.
-func (p *Proxy) readVerifiers(n node, resource string, log *slog.Logger) valetkey.Verifier {
-	seen := map[string]bool{}
-	for _, item := range n.items() {
-		kinds := item.fields("jwks")
-		item.require(kinds, "jwks")
-		v := kinds["jwks"].jwks(resource, log)
-		if v == nil {
-			continue
-		}
-		if seen[v.Issuer()] {
-			item.mistake("another verifier is for the issuer %q already", v.Issuer())
-		}
-		seen[v.Issuer()] = true
-		p.verifiers = append(p.verifiers, v)
-	}
-	combined, err := jwks.ByIssuer(p.verifiers...)
-	if err != nil {
-		return valetkey.First()
-	}
-	return combined
-}
-
-func (n node) jwks(resource string, log *slog.Logger) *jwks.Verifier {
-	if n.Node == nil {
-		return nil
-	}
-	f := n.fields("issuer", "audience", "url", "file", "profile", "algorithms", "leeway", "insecure_http")
-	s := issuer.Settings{
-		Issuer:       f["issuer"].given(),
-		Audience:     f["audience"].texts(),
-		URL:          f["url"].given(),
-		File:         f["file"].given(),
-		Profile:      f["profile"].given(),
-		Algorithms:   f["algorithms"].texts(),
-		InsecureHTTP: f["insecure_http"].flag(),
-		Logger:       log,
-	}
-	if f["audience"].Node == nil && resource != "" {
-		s.Audience = []string{resource}
-	}
-	if s.File != "" && !filepath.IsAbs(s.File) {
-		s.File = filepath.Join(filepath.Dir(n.doc.file), s.File)
-	}
-	if leeway, given := f["leeway"].duration(); given {
-		s.Leeway = leeway
-		if leeway == 0 {
-			s.Leeway = -1 // none; zero is the default
-		}
-	}
-	v, mistakes := s.Verifier()
-	for _, m := range mistakes {
-		switch value, there := f[m.Field]; {
-		case there:
-			value.mistake("%v", m.Err)
-		case m.Field != "":
-			n.mistake("%s: %v", m.Field, m.Err)
-		default:
-			n.mistake("%v", m.Err)
-		}
-	}
-	return v
 }
 
 // A route is what a pattern of net/http needs.

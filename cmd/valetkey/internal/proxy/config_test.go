@@ -3,11 +3,21 @@ package proxy_test
 import (
 	"log/slog"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+)
+
+// one is an introspection, key a key for redis.
+const (
+	one = "introspection: {issuer: 'https://a', client_id: x, client_secret: x}"
+	key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 )
 
 const good = `listen: 127.0.0.1:0
@@ -20,6 +30,7 @@ routes: {"GET /orders": "orders:read"}
 func TestMistakes(t *testing.T) {
 	base := func(replace ...string) string { return strings.NewReplacer(replace...).Replace(good) }
 	routes := func(lines string) string { return base(`routes: {"GET /orders": "orders:read"}`, "routes:\n"+lines) }
+	verifiers := func(items string) string { return base(`[jwks: {issuer: "https://as.example.com"}]`, "["+items+"]") }
 	verifier := func(fields string) string { return base(`{issuer: "https://as.example.com"}`, fields) }
 	for _, c := range []struct {
 		name, config string
@@ -31,7 +42,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, upstream, resource, realm, forward_token, verifiers, routes`}},
+			`6: unknown field "debug"; known are listen, upstream, resource, realm, forward_token, probe, verifiers, redis, routes`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" stands on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{`6: "<<" is not a string: put it in quotes`}},
 		{"a key that is no string", good + "1: 2", []string{`6: "1" is not a string: put it in quotes`}},
@@ -50,7 +61,9 @@ func TestMistakes(t *testing.T) {
 		{"no verifiers", base(`[jwks: {issuer: "https://as.example.com"}]`, "[]"), []string{"4: verifiers: is empty"}},
 		{"verifiers that are no list", base(`[jwks: {issuer: "https://as.example.com"}]`, "x"), []string{"4: verifiers: is not a list"}},
 		{"a verifier of an unknown kind", base("[jwks:", "[saml:"), []string{
-			`4: verifiers[0]: unknown field "saml"; known are jwks`, "4: verifiers[0]: jwks: required"}},
+			`4: verifiers[0]: unknown field "saml"; known are jwks, introspection`, "4: verifiers[0]: one of jwks and introspection is required"}},
+		{"a verifier of two kinds", base("[jwks:", `[{introspection: {issuer: "https://a", client_id: x, client_secret: x}, jwks:`, "}]", "}}]"), []string{
+			"4: verifiers[0]: one of jwks and introspection is required"}},
 		{"a verifier without an issuer", verifier("{}"), []string{"4: verifiers[0].jwks: issuer: required"}},
 		{"a verifier that is null", verifier("null"), []string{"4: verifiers[0].jwks: is not a mapping", "4: verifiers[0].jwks: issuer: required"}},
 		{"no audience at all", base("resource: https://api.example.com", "realm: x"), []string{
@@ -81,6 +94,86 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].jwks.url: not https"}},
 		{"two verifiers of one issuer", base("}]", `}, jwks: {issuer: "https://as.example.com"}]`), []string{
 			`4: verifiers[1]: another verifier is for the issuer "https://as.example.com" already`}},
+
+		{"an introspection of nothing", verifiers("introspection: {}"), []string{
+			"4: verifiers[0].introspection: client_id: required",
+			"4: verifiers[0].introspection: client_secret_file: required, or client_secret_env or client_secret",
+			"4: verifiers[0].introspection: url, issuer: one of them is required"}},
+		{"an introspection at plain http", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x}"), []string{
+			"4: verifiers[0].introspection.url: not https"}},
+		{"each field of an introspection, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- introspection:
+   issuer: orders
+   audience: ['']
+   client_id: ''
+   client_secret_file: nowhere
+   client_secret_env: VALETKEY_TEST_NOT_SET
+   auth: jwt
+   cache_for: -1s
+   negative_for: 1h
+   jwts: ['']
+   audience_by_issuer: 1
+   scope_array: x
+   leeway: 1h
+   insecure_http: x
+   profile: lenient
+`), []string{
+			`6: verifiers[0].introspection.issuer: discovery needs a URL: not a URL with a host`,
+			`7: verifiers[0].introspection.audience[0]: is empty`,
+			`7: verifiers[0].introspection.audience: is empty`,
+			`8: verifiers[0].introspection.client_id: is empty`,
+			`9: verifiers[0].introspection.client_secret_file: the file cannot be read: no such file or directory`,
+			`10: verifiers[0].introspection.client_secret_env: stands beside another one: give one of client_secret, client_secret_file and client_secret_env`,
+			`11: verifiers[0].introspection.auth: "jwt" is neither basic nor post`,
+			`12: verifiers[0].introspection.cache_for: "-1s" is not a duration such as 30s`,
+			`13: verifiers[0].introspection.negative_for: 1h0m0s is more than 1m0s`,
+			`14: verifiers[0].introspection.jwts[0]: is empty`,
+			`14: verifiers[0].introspection.jwts: is empty`,
+			`15: verifiers[0].introspection.audience_by_issuer: "1" is not true or false`,
+			`16: verifiers[0].introspection.scope_array: "x" is not true or false`,
+			`17: verifiers[0].introspection.leeway: 1h0m0s is more than 5m0s`,
+			`18: verifiers[0].introspection.insecure_http: "x" is not true or false`,
+			`19: verifiers[0].introspection: unknown field "profile"; known are issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_for, negative_for, jwts, audience_by_issuer, scope_array, leeway, insecure_http`}},
+		{"a secret in a variable that is not set", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret_env: VALETKEY_TEST_NOT_SET}"), []string{
+			"4: verifiers[0].introspection.client_secret_env: is empty, or not there"}},
+		{"a second introspection that would never be asked", verifiers(one + ", " + one), []string{
+			"4: verifiers[1].introspection: jwts: required, since the introspection before is for opaque tokens already"}},
+		{"JWTs that a jwks is for", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret: x, jwts: 'https://b'}, jwks: {issuer: 'https://b'}"), []string{
+			`4: verifiers[0].introspection.jwts: another verifier is for the JWTs of "https://b" already`}},
+		{"JWTs after all JWTs", verifiers(strings.ReplaceAll(one+", "+one, "client_id", "jwts: '*', client_id")), []string{
+			`4: verifiers[1].introspection.jwts: another verifier is for the JWTs of "*" already`}},
+		{"answers without an issuer, which could not be revoked", verifiers("introspection: {url: 'https://a', client_id: x, client_secret: x}") +
+			"redis: {address: 'localhost:1', key: " + key + "}", []string{
+			"4: verifiers[0].introspection: issuer: required with redis, since a revocation names it"}},
+
+		{"redis that is nothing", good + "redis:", []string{
+			"6: redis: is not a mapping", "6: redis: address: required", "6: redis: key_file: required, or key_env or key"}},
+		{"each field of redis, on its line", good + `redis:
+  address: localhost
+  username: ''
+  password: 1234
+  password_file: nowhere
+  tls: 1
+  db: -1
+  key: c2hvcnQ=
+  prefix: 1
+  timeout: 1
+  keep: 24h
+`, []string{
+			`7: redis.address: "localhost" is not an address such as 127.0.0.1:8080`,
+			`8: redis.username: is empty`,
+			`9: redis.password: is not a string: put it in quotes`,
+			`10: redis.password_file: stands beside another one: give one of password, password_file and password_env`,
+			`11: redis.tls: "1" is not true or false`,
+			`12: redis.db: "-1" is not a whole number`,
+			`13: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
+			`14: redis.prefix: "1" is not a string: put it in quotes`,
+			`15: redis.timeout: "1" is not a string: put it in quotes`,
+			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout`}},
+		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
+			"6: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints"}},
+		{"a probe that is no address", good + "probe: /ready", []string{
+			`6: probe: "/ready" is not an address such as 127.0.0.1:8080`}},
 
 		{"no routes", base(`{"GET /orders": "orders:read"}`, "{}"), []string{"5: routes: is empty: every request would be refused"}},
 		{"every kind of bad route, each on its line", routes(`
@@ -149,12 +242,70 @@ func TestMistakes(t *testing.T) {
 	})
 }
 
+// TestSecretsAreNotRepeated puts secrets where they belong, with something else wrong, and where they do not.
+func TestSecretsAreNotRepeated(t *testing.T) {
+	const secret = "s3cret"
+	long := filepath.Join(t.TempDir(), "long")
+	if err := os.WriteFile(long, []byte(strings.Repeat(secret, 20_000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"client_secret", "password", "key"} {
+		for _, text := range []string{
+			": s3cret, " + name + ": s3cret", ":s3cret", ": *s3cret", ": &s3cret [x]", ": !s3cret x", ": !!int s3cret", ": [s3cret]",
+			": {s3cret: s3cret}", "_file: s3cret", "_env: s3cret", "_file: " + long, "_file: /", ": s3cret, " + name + "_env: s3cret",
+			": s3cret, auth: x, db: x",
+		} {
+			fields := "{client_id: x, address: 'localhost:1', " + name + text + "}"
+			for _, config := range []string{
+				strings.Replace(good, `jwks: {issuer: "https://as.example.com"}`, "introspection: "+fields, 1), good + "redis: " + fields,
+			} {
+				p, err := load(t, config, slog.New(slog.DiscardHandler))
+				if err == nil {
+					p.Close()
+					t.Errorf("%s is accepted", fields)
+				} else if strings.Contains(err.Error(), secret) {
+					t.Errorf("%s: %v", fields, err)
+				}
+			}
+		}
+	}
+}
+
+// TestExampleInFull takes the comment signs from what the example leaves out.
+func TestExampleInFull(t *testing.T) {
+	text, err := os.ReadFile("../../testdata/proxy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := regexp.MustCompile(`(?m)^( *)# (probe:|- introspection:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
+	dir := t.TempDir()
+	for name, content := range map[string]string{"proxy.yaml": full, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := proxy.Load(filepath.Join(dir, "proxy.yaml"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	var fields struct {
+		Verifiers []map[string]map[string]any
+		Redis     map[string]any
+	}
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 8 {
+		t.Errorf("%v, and the example has %v", err, fields)
+	}
+}
+
 // FuzzLoad asserts that what is accepted and names no public route lets nobody through without a token.
 func FuzzLoad(f *testing.F) {
 	f.Add(good, "/orders")
 	f.Add(strings.Replace(good, "GET /orders", "/{x...}", 1), "/a/b")
 	f.Add("a: &a [*a]\nb: !!binary x\n? {}\n: - !x", "/")
 	f.Add(strings.Replace(good, "as.example.com\"", "as.example.com\", url: 'http://[::1]/', leeway: 0s, audience: [a, b]", 1), "//x")
+	f.Add(good+"redis: {address: 'localhost:1', key: "+key+", timeout: 1s}\nprobe: ':1'", "/orders")
+	f.Add(strings.Replace(good, "jwks:", one+", jwks:", 1), "/orders")
 	f.Fuzz(func(t *testing.T, config, path string) {
 		p, err := load(t, config, slog.New(slog.DiscardHandler))
 		if err != nil {

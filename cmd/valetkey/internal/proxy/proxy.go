@@ -1,6 +1,6 @@
 // Package proxy is a reverse proxy that lets requests with a sufficient access token through to one upstream.
 //
-// [Load] makes it from a file. A table of net/http patterns says what each route needs; what no route matches is refused.
+// [Load] makes it from a file, [Proxy.Serve] serves it, [Revoke] tells all of its replicas of tokens that hold no longer. A table of net/http patterns says what each route needs; what no route matches is refused.
 // Every refusal happens before a byte goes upstream, which learns who is calling from X-Valetkey-Subject, -Client and
 // -Scope, as far as the token says.
 //
@@ -18,24 +18,28 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
 )
 
 // A Proxy is an [http.Handler], safe for concurrent use, that must be closed.
 type Proxy struct {
-	listen    string
-	verifiers []*jwks.Verifier
-	onward    onward
-	mux       *http.ServeMux
+	listen string
+	probe  string // "": nobody can ask how it is
+	guard  *middleware.Guard
+	shared *shared  // nil: nothing is
+	close  []func() // of the verifiers
+	onward onward
+	mux    *http.ServeMux
+	log    *slog.Logger
 }
 
-// Listen returns the address that the configuration names.
-func (p *Proxy) Listen() string { return p.listen }
-
-// Close ends fetches of keys and waits for them.
+// Close ends fetches of keys and questions to issuers, and waits for them. [Proxy.Serve] must have returned.
 func (p *Proxy) Close() {
-	for _, v := range p.verifiers {
-		v.Close()
+	for _, end := range p.close {
+		end()
+	}
+	if p.shared != nil {
+		p.shared.client.Close()
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +65,10 @@ func open(file string) (*document, node, error) {
 	doc := &document{file: file}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var root yaml.Node
-	if err := decoder.Decode(&root); err != nil && err != io.EOF {
+	switch err := decoder.Decode(&root); {
+	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // names it, which may be a secret without quotes
+		return nil, node{}, fmt.Errorf("%s: aliases are not supported: put what begins with * in quotes", file)
+	case err != nil && err != io.EOF:
 		return nil, node{}, fmt.Errorf("%s: %w", file, err)
 	}
 	n := node{&yaml.Node{Kind: yaml.MappingNode, Line: 1}, doc, ""} // an empty file lacks every field
@@ -132,13 +137,19 @@ func (n node) members() []member {
 	return all
 }
 
+// likeAField is what may be repeated. {password:x} without a space is a field of that name.
+var likeAField = regexp.MustCompile(`^[A-Za-z_]+$`)
+
 // fields returns the values of a mapping that may have the fields known and no others.
 func (n node) fields(known ...string) map[string]node {
 	values := map[string]node{}
 	for _, m := range n.members() {
 		name := m.key.Value
 		if !slices.Contains(known, name) {
-			m.key.mistake("unknown field %q; known are %s", name, strings.Join(known, ", "))
+			if name = " " + strconv.Quote(name); !likeAField.MatchString(m.key.Value) {
+				name = ""
+			}
+			m.key.mistake("unknown field%s; known are %s", name, strings.Join(known, ", "))
 			continue
 		}
 		m.value.path = strings.TrimPrefix(n.path+"."+name, ".")
@@ -213,6 +224,15 @@ func (n node) texts() []string {
 	return all
 }
 
+// file returns a path; a relative one is relative to the folder of the document.
+func (n node) file() string {
+	path := n.given()
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(n.doc.file), path)
+}
+
 func (n node) flag() bool {
 	if n.absent(yaml.ScalarNode, "true or false") {
 		return false
@@ -224,16 +244,32 @@ func (n node) flag() bool {
 	return b
 }
 
-// duration reads "30s" and the like; given is false if there is none.
-func (n node) duration() (d time.Duration, given bool) {
+// number reads a whole number, zero or above.
+func (n node) number() int {
+	if n.absent(yaml.ScalarNode, "a whole number") {
+		return 0
+	}
+	var i int
+	if n.ShortTag() != "!!int" || n.Decode(&i) != nil || i < 0 {
+		n.mistake("%q is not a whole number", n.Value)
+		return 0
+	}
+	return i
+}
+
+// duration reads "30s" and the like, and returns it as a Config takes it: zero if it is not given, negative for none.
+func (n node) duration() time.Duration {
 	text := n.text()
 	if text == "" {
-		return 0, false
+		return 0
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
+	switch {
+	case err != nil || d < 0:
 		n.mistake("%q is not a duration such as 30s", text)
-		return 0, false
+		return 0
+	case d == 0:
+		return -1
 	}
-	return d, true
+	return d
 }

@@ -18,6 +18,32 @@ const (
 	grace         = 10 * time.Second // for requests under way when the end comes
 )
 
+// A Site is a handler and where it is served.
+type Site struct {
+	Name     string // for the log
+	Listener net.Listener
+	Handler  http.Handler
+}
+
+// ServeAll serves all sites until ctx is done or one of them fails, each as [Serve] does.
+func ServeAll(ctx context.Context, log *slog.Logger, sites ...Site) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error)
+	for _, s := range sites {
+		go func() {
+			err := Serve(ctx, s.Listener, s.Handler, log.With("site", s.Name))
+			cancel()
+			ended <- err
+		}()
+	}
+	var errs []error
+	for range sites {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
+}
+
 // Serve serves h on l until ctx is done, then lets the requests under way finish for a while, and closes l. It returns
 // nil if ctx was the reason to end. There is no limit on the time of a whole request: streams and WebSockets may last.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {

@@ -3,6 +3,7 @@ package web_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -130,3 +131,31 @@ func TestServe(t *testing.T) {
 type failing struct{ *listener }
 
 func (failing) Close() error { return nil }
+
+func TestServeAll(t *testing.T) {
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	t.Run("one that fails ends the others", func(t *testing.T) {
+		broken, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken.Close()
+		other := newListener()
+		err = web.ServeAll(t.Context(), slog.New(slog.DiscardHandler),
+			web.Site{Name: "other", Listener: other, Handler: ok}, web.Site{Name: "broken", Listener: broken, Handler: ok})
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		<-other.closed
+	})
+	t.Run("all end with the context, which is no error", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		one, two := newListener(), newListener()
+		if err := web.ServeAll(ctx, slog.New(slog.DiscardHandler), web.Site{Listener: one, Handler: ok}, web.Site{Listener: two, Handler: ok}); err != nil {
+			t.Error(err)
+		}
+		<-one.closed
+		<-two.closed
+	})
+}

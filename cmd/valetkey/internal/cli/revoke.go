@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+)
+
+func revokeCommand() *cobra.Command {
+	var (
+		config        string
+		r             valetkey.Revocation
+		before, until string
+	)
+	cmd := &cobra.Command{
+		Use:   "revoke --config FILE --issuer I --id|--subject|--client|--all [flags]",
+		Short: "Tell all proxies that share a redis of tokens that hold no longer",
+		Long: `Tell all proxies that share the redis of a configuration of tokens that hold no longer, though they verify.
+
+The authorization server does not learn of it: revoke there, too, what must not be renewed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var mistakes []error
+			if config == "" {
+				mistakes = append(mistakes, errors.New("--config: required"))
+			}
+			if r.Issuer == "" {
+				mistakes = append(mistakes, errors.New("--issuer: required"))
+			}
+			if named(r) != 1 {
+				mistakes = append(mistakes, errors.New("one of --id, --subject, --client and --all is required"))
+			}
+			var err error
+			if r.Before, err = moment(before); err != nil {
+				mistakes = append(mistakes, fmt.Errorf("--before: %w", err))
+			}
+			if r.Until, err = moment(until); err != nil {
+				mistakes = append(mistakes, fmt.Errorf("--until: %w", err))
+			} else if until != "" && !r.Until.After(time.Now()) {
+				mistakes = append(mistakes, errors.New("--until: is over"))
+			}
+			if err := errors.Join(mistakes...); err != nil {
+				return err
+			}
+			if err := proxy.Revoke(cmd.Context(), config, r, logTo(cmd.ErrOrStderr(), slog.LevelWarn)); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "published")
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&config, "config", "", "YAML file of the proxies, with redis (required)")
+	f.StringVar(&r.Issuer, "issuer", "", "issuer of the tokens (required)")
+	f.StringVar(&r.ID, "id", "", "revoke the token with this jti")
+	f.StringVar(&r.Subject, "subject", "", "revoke the tokens of this subject")
+	f.StringVar(&r.ClientID, "client", "", "revoke the tokens of this client")
+	f.BoolVar(&r.All, "all", false, "revoke all tokens of the issuer")
+	f.StringVar(&before, "before", "", "spare tokens issued then (RFC 3339) or later; default now; does not matter with --id")
+	f.StringVar(&until, "until", "", "when the last of the tokens has expired (RFC 3339); default, and at most, in 24 hours")
+	return cmd
+}
+
+func named(r valetkey.Revocation) (count int) {
+	for _, given := range []bool{r.ID != "", r.Subject != "", r.ClientID != "", r.All} {
+		if given {
+			count++
+		}
+	}
+	return count
+}
+
+// moment reads a time; "" is the zero one.
+func moment(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is not a time such as 2006-01-02T15:04:05Z", text)
+	}
+	return t, nil
+}

@@ -1,0 +1,40 @@
+package demo
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/introspect"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// remembered is how long the vault goes on without asking about a token again, and so the most that a revoked one lasts.
+const remembered = time.Second
+
+// guardVault puts the vault of the demonstration on mux, guarded as in any API: its tokens are opaque, and the issuer is
+// asked about them. The verifier must be closed.
+func guardVault(mux *http.ServeMux, issuer, audience string, log *slog.Logger) (*introspect.Verifier, error) {
+	opaque, err := introspect.New(introspect.Config{
+		Issuer:   issuer,
+		Audience: []string{audience},
+		Auth:     introspect.BasicAuth(vaultAPI, secret(vaultAPI)),
+		CacheFor: remembered,
+		Logger:   log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	guard, err := middleware.New(middleware.Config{Verifier: opaque, Realm: "vault", Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("GET /vault", guard.Handler(http.HandlerFunc(look), scopes.All("vault:open")))
+	return opaque, nil
+}
+
+func look(w http.ResponseWriter, r *http.Request) {
+	answer(w, http.StatusOK, map[string]string{"opened_by": valetkey.FromContext(r.Context()).Subject})
+}

@@ -1,0 +1,67 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"encoding/base64"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/valetkey/valetkey/adapters/valetredis"
+)
+
+// A shared is what proxies share through redis.
+type shared struct {
+	*valetredis.Redis
+	client *redis.Client
+}
+
+const sealingKey = 32 // bytes
+
+// redis makes what is shared, and does no I/O. It returns nil if nothing is, or with mistakes. patience is the least
+// timeout; zero: that of valetredis.
+func (n node) redis(patience time.Duration, log *slog.Logger) *shared {
+	if n.Node == nil {
+		return nil
+	}
+	before := len(n.doc.mistakes)
+	f := n.fields("address", "username", "password", "password_file", "password_env", "tls", "db",
+		"key", "key_file", "key_env", "prefix", "timeout")
+	n.require(f, "address")
+	options := &redis.Options{
+		Addr:                  f["address"].address(),
+		Username:              f["username"].given(),
+		DB:                    f["db"].number(),
+		ContextTimeoutEnabled: true, // valetredis requires it
+	}
+	options.Password, _ = secret(f, "password")
+	if f["tls"].flag() {
+		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	cfg := valetredis.Config{Prefix: f["prefix"].given(), Timeout: max(f["timeout"].duration(), patience), Logger: log}
+	text, from := secret(f, "key")
+	var err error
+	if cfg.Key, err = base64.StdEncoding.DecodeString(text); err != nil || len(cfg.Key) != sealingKey {
+		switch {
+		case from.Node == nil:
+			n.mistake("key_file: required, or key_env or key")
+		case text != "": // or else it is said
+			from.mistake("is not the base64 of %d random bytes, such as openssl rand -base64 %[1]d prints", sealingKey)
+		}
+	}
+	if len(n.doc.mistakes) > before {
+		return nil
+	}
+	logging.Disable() // it logs each connection that it does not get; valetredis says so once
+	client := redis.NewClient(options)
+	cfg.Client = client
+	r, err := valetredis.New(cfg)
+	if err != nil {
+		client.Close()
+		n.mistake("%v", err)
+		return nil
+	}
+	return &shared{r, client}
+}

@@ -1,0 +1,211 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+const redisPassword = "a password of redis"
+
+// startRedis starts a real redis-server with a password, and returns where it is and a func that kills it.
+func startRedis(t *testing.T) (addr string, kill func()) {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addr = l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	server := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+		"--dir", t.TempDir(), "--requirepass", redisPassword)
+	require.NoError(t, server.Start())
+	kill = func() {
+		server.Process.Kill()
+		server.Wait()
+	}
+	t.Cleanup(kill)
+	client := redis.NewClient(&redis.Options{Addr: addr, Password: redisPassword})
+	defer client.Close()
+	require.Eventually(t, func() bool { return client.Ping(context.Background()).Err() == nil }, soon, 5*time.Millisecond)
+	return addr, kill
+}
+
+func TestTwoProxiesAndOneRedis(t *testing.T) {
+	addr, kill := startRedis(t)
+	iss := valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(&recorder{})
+	defer upstream.Close()
+	t.Setenv("VALETKEY_TEST_KEY", key)
+	t.Setenv("VALETKEY_TEST_PASSWORD", redisPassword)
+	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0",
+		"\nverifiers:", "\nverifiers:"+strings.ReplaceAll(asking, "ISSUER", iss.URL)) +
+		"\nredis: {address: '" + addr + "', password_env: VALETKEY_TEST_PASSWORD, key_env: VALETKEY_TEST_KEY, prefix: 'test:', timeout: 2s}"
+	file := filepath.Join(t.TempDir(), "proxy.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	revoke := func(r valetkey.Revocation) error {
+		return proxy.Revoke(t.Context(), file, r, slog.New(slog.DiscardHandler))
+	}
+	one, oneProbe := serve(t, config)
+	two, twoProbe := serve(t, config)
+	whoami := func(addr, token string) int {
+		code, _ := get(t, "http://"+addr+"/whoami", token)
+		return code
+	}
+
+	opaque, jwt, bobs := iss.Opaque(), iss.Token(), iss.Token(valetkeytest.Subject("bob"))
+	t.Run("what one has asked about, the other knows", func(t *testing.T) {
+		require.Equal(t, 200, whoami(one, opaque))
+		require.Equal(t, 1, iss.Introspection.Hits())
+		// The answer is written behind the request: ask the other until it has it.
+		require.Eventually(t, func() bool {
+			keys, err := redisKeys(t, addr)
+			return err == nil && len(keys) > 0
+		}, soon, 5*time.Millisecond)
+		require.Equal(t, 200, whoami(two, opaque))
+		require.Equal(t, 1, iss.Introspection.Hits())
+	})
+	t.Run("what is in redis does not show the token, and has our prefix", func(t *testing.T) {
+		keys, err := redisKeys(t, addr)
+		require.NoError(t, err)
+		for _, name := range keys {
+			require.True(t, strings.HasPrefix(name, "test:"), name)
+			require.NotContains(t, name, opaque)
+		}
+	})
+	t.Run("a revocation that would do nothing", func(t *testing.T) {
+		for _, c := range []struct {
+			name string
+			r    valetkey.Revocation
+			want string
+		}{
+			{"of an issuer that nobody trusts", valetkey.Revocation{Issuer: "https://as.example.com", Subject: "alice"}, `is for the issuer "https://as.example.com"`},
+			{"of nothing", valetkey.Revocation{Issuer: iss.URL}, "0 of ID, Subject, ClientID and All, not one"},
+			{"for longer than it is kept", valetkey.Revocation{Issuer: iss.URL, All: true, Until: time.Now().Add(48 * time.Hour)}, "24h"},
+		} {
+			require.ErrorContains(t, revoke(c.r), c.want, c.name)
+		}
+	})
+	t.Run("a revocation reaches both", func(t *testing.T) {
+		for _, token := range []string{jwt, bobs} {
+			require.Equal(t, []int{200, 200}, []int{whoami(one, token), whoami(two, token)})
+		}
+		require.NoError(t, revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice", Before: time.Now().Add(time.Minute)}))
+		require.Eventually(t, func() bool {
+			return statusOf(t, oneProbe).Revocations == 1 && statusOf(t, twoProbe).Revocations == 1
+		}, soon, 5*time.Millisecond)
+		for _, at := range []string{one, two} {
+			require.Equal(t, []int{401, 401, 200}, []int{whoami(at, jwt), whoami(at, opaque), whoami(at, bobs)})
+		}
+	})
+	t.Run("a proxy that starts later hears of it", func(t *testing.T) {
+		three, probe := serve(t, config)
+		require.Eventually(t, func() bool { return statusOf(t, probe).Revocations == 1 }, soon, 5*time.Millisecond)
+		require.Equal(t, []int{401, 200}, []int{whoami(three, jwt), whoami(three, bobs)})
+	})
+	t.Run("without redis all goes on, and says so", func(t *testing.T) {
+		kill()
+		require.Equal(t, []int{200, 200}, []int{whoami(one, iss.Token(valetkeytest.Subject("bob"))), whoami(two, iss.Opaque(valetkeytest.Subject("bob")))})
+		require.Equal(t, 401, whoami(one, jwt))
+		require.Eventually(t, func() bool {
+			s := statusOf(t, twoProbe)
+			return len(s.Redis) == 2 && s.Redis[1].State == "degraded" && s.Redis[1].Error != ""
+		}, soon, 5*time.Millisecond)
+		require.Equal(t, "ready", statusOf(t, twoProbe).State)
+		err := revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "bob"})
+		require.ErrorContains(t, err, "publishing a revocation")
+		require.NotContains(t, err.Error(), redisPassword)
+	})
+}
+
+func redisKeys(t *testing.T, addr string) ([]string, error) {
+	client := redis.NewClient(&redis.Options{Addr: addr, Password: redisPassword})
+	defer client.Close()
+	return client.Keys(t.Context(), "*").Result()
+}
+
+func TestRedisSettings(t *testing.T) {
+	addr, _ := startRedis(t)
+	for _, c := range []struct{ name, fields, want string }{
+		{"no password", "", "NOAUTH"},
+		{"a wrong password", "password: wrong", "WRONGPASS"},
+		{"a user that is not there", "username: me, password: x", "WRONGPASS"},
+		{"a database that is not there", "db: 99, password: '" + redisPassword + "'", "DB index"},
+		{"the right ones", "db: 3, username: default, password: '" + redisPassword + "'", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "proxy.yaml")
+			config := good + "redis: {address: '" + addr + "', key: " + key + ", " + strings.TrimPrefix(c.fields, ", ") + "}"
+			require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+			err := proxy.Revoke(t.Context(), file, valetkey.Revocation{Issuer: "https://as.example.com", All: true}, slog.New(slog.DiscardHandler))
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), redisPassword)
+		})
+	}
+}
+
+func TestRedisOverTLS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	first := make(chan byte, 100) // of each connection
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 1)
+			conn.Read(b)
+			first <- b[0]
+			conn.Close()
+		}
+	}()
+	file := filepath.Join(t.TempDir(), "proxy.yaml")
+	config := good + "redis: {address: '" + l.Addr().String() + "', tls: true, password: x, key: " + key + "}"
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	err = proxy.Revoke(t.Context(), file, valetkey.Revocation{Issuer: "https://as.example.com", All: true}, slog.New(slog.DiscardHandler))
+	require.Error(t, err)
+	require.Equal(t, byte(22), <-first, "a TLS handshake (RFC 8446, section 5.1), and no password in the clear")
+}
+
+func TestRevokeMistakes(t *testing.T) {
+	r := valetkey.Revocation{Issuer: "https://as.example.com", All: true}
+	for _, c := range []struct{ name, config, want string }{
+		{"no redis", good, "1: redis: required"},
+		{"redis without a key", good + "redis: {address: ':1'}", "6: redis: key_file: required"},
+		{"an issuer on two lines of mistakes", strings.Replace(good, "issuer:", "isuer:", 1) + "redis: {address: ':1', key: " + key + "}", `4: verifiers[0].jwks: unknown field "isuer"`},
+		{"an unknown field", good + "radis: {}", `6: unknown field "radis"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "proxy.yaml")
+			require.NoError(t, os.WriteFile(file, []byte(c.config), 0o600))
+			require.ErrorContains(t, proxy.Revoke(t.Context(), file, r, slog.New(slog.DiscardHandler)), "proxy.yaml:"+c.want)
+		})
+	}
+	t.Run("no file", func(t *testing.T) {
+		err := proxy.Revoke(t.Context(), filepath.Join(t.TempDir(), "x.yaml"), r, slog.New(slog.DiscardHandler))
+		require.True(t, errors.Is(err, os.ErrNotExist), err)
+	})
+}

@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
+)
+
+// Serve listens, and serves until ctx is done or something fails. Meanwhile, with redis, it follows revocations.
+func (p *Proxy) Serve(ctx context.Context) error {
+	sites := []web.Site{{Name: "proxy", Handler: p}}
+	addrs := []string{p.listen}
+	if p.probe != "" {
+		sites, addrs = append(sites, web.Site{Name: "probe", Handler: p.probes()}), append(addrs, p.probe)
+	}
+	for i, addr := range addrs {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("the %s: %w", sites[i].Name, err)
+		}
+		defer l.Close()
+		sites[i].Listener = l
+	}
+
+	var following sync.WaitGroup
+	defer following.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if p.shared != nil {
+		following.Go(func() { p.guard.Follow(ctx, p.shared) }) // until ctx is done
+	}
+	return web.ServeAll(ctx, p.log, sites...)
+}
+
+// probes are for operators: they name issuers and say what is wrong with them.
+func (p *Proxy) probes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /ready", p.guard.Probe())
+	mux.HandleFunc("GET /status", p.status)
+	return mux
+}
+
+// A part is a verifier, or one use of redis.
+type part struct {
+	Name  string         `json:"name"`
+	State valetkey.State `json:"state"`
+	Since time.Time      `json:"since,omitzero"`
+	Error string         `json:"error,omitempty"`
+}
+
+func parts(all []valetkey.Health) []part {
+	list := []part{}
+	for _, h := range all {
+		p := part{Name: h.Name, State: h.State, Since: h.Since}
+		if h.Err != nil {
+			p.Error = h.Err.Error()
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// cache is a middleware.CacheStatus in JSON.
+type cache struct {
+	Entries   int    `json:"entries"`
+	Bytes     int64  `json:"bytes"`
+	Hits      uint64 `json:"hits"`
+	Misses    uint64 `json:"misses"`
+	Evictions uint64 `json:"evictions"`
+}
+
+func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
+	s := p.guard.Status()
+	body := struct {
+		State       valetkey.State `json:"state"`
+		Verifiers   []part         `json:"verifiers"`
+		Redis       []part         `json:"redis,omitempty"`
+		Cache       cache          `json:"cache"`
+		Revocations int            `json:"revocations"`
+	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: s.Revocations}
+	if p.shared != nil {
+		body.Redis = parts(p.shared.Health())
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	json.NewEncoder(w).Encode(body)
+}

@@ -1,0 +1,205 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// soon is long enough for what must happen, on a slow machine too.
+const soon = 20 * time.Second
+
+// A journal is a log that can be read.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// serve serves the configuration and returns its addresses; probe is "" if it has none.
+func serve(t *testing.T, config string) (addr, probe string) {
+	t.Helper()
+	log := new(journal)
+	p, err := load(t, config, slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- p.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+		p.Close()
+	})
+	listening := func(site string) (at string) {
+		line := regexp.MustCompile(`listening on ([0-9.:]+)" site=` + site + "\n")
+		require.Eventually(t, func() bool {
+			if m := line.FindStringSubmatch(log.String()); m != nil {
+				at = m[1]
+			}
+			return at != ""
+		}, soon, time.Millisecond, log)
+		return at
+	}
+	if addr = listening("proxy"); strings.Contains(config, "\nprobe:") {
+		probe = listening("probe")
+	}
+	return addr, probe
+}
+
+// get sends a token, if there is one, and returns the answer.
+func get(t *testing.T, url, token string) (status int, body []byte) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	require.NoError(t, err)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err = io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, body
+}
+
+type part struct {
+	Name, State, Error string
+	Since              time.Time
+}
+
+type status struct {
+	State            string
+	Verifiers, Redis []part
+	Cache            struct {
+		Entries      int
+		Bytes        int64
+		Hits, Misses uint64
+		Evictions    *uint64
+	}
+	Revocations int
+}
+
+func statusOf(t *testing.T, probe string) (s status) {
+	t.Helper()
+	code, body := get(t, "http://"+probe+"/status", "")
+	require.Equal(t, 200, code)
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	require.NoError(t, d.Decode(&s), string(body))
+	return s
+}
+
+const asking = `
+  - introspection: {issuer: ISSUER, client_id: ` + valetkeytest.IntrospectionID + `, client_secret: ` + valetkeytest.IntrospectionSecret + `}`
+
+func TestProbe(t *testing.T) {
+	iss, other := valetkeytest.NewIssuer(t), valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(&recorder{})
+	defer upstream.Close()
+	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0",
+		"\nverifiers:", "\nverifiers:"+strings.ReplaceAll(asking, "ISSUER", other.URL))
+	addr, probe := serve(t, config)
+
+	t.Run("clients cannot probe", func(t *testing.T) {
+		for _, path := range []string{"/ready", "/status"} {
+			code, _ := get(t, "http://"+addr+path, iss.Token())
+			require.Equal(t, 403, code)
+		}
+	})
+	t.Run("there is nothing else to get", func(t *testing.T) {
+		for _, path := range []string{"/", "/orders", "/health"} {
+			code, _ := get(t, "http://"+probe+path, iss.Token(valetkeytest.Scopes("orders:read")))
+			require.Equal(t, 404, code)
+		}
+		res, err := http.Post("http://"+probe+"/status", "text/plain", nil)
+		require.NoError(t, err)
+		res.Body.Close()
+		require.Equal(t, 405, res.StatusCode)
+	})
+	t.Run("it becomes ready by being asked", func(t *testing.T) {
+		code, body := get(t, "http://"+probe+"/ready", "")
+		require.Equal(t, 200, code, string(body))
+		s := statusOf(t, probe)
+		require.Equal(t, "ready", s.State)
+		require.Len(t, s.Verifiers, 2)
+		require.Equal(t, iss.URL, s.Verifiers[0].Name)
+		require.Equal(t, other.URL, s.Verifiers[1].Name)
+		require.NotZero(t, s.Verifiers[1].Since)
+		require.Empty(t, s.Redis)
+	})
+	t.Run("what it has done so far", func(t *testing.T) {
+		before := statusOf(t, probe).Cache
+		token := iss.Token()
+		for range 3 {
+			code, _ := get(t, "http://"+addr+"/whoami", token)
+			require.Equal(t, 200, code)
+		}
+		after := statusOf(t, probe).Cache
+		require.Equal(t, before.Entries+1, after.Entries)
+		require.Equal(t, before.Misses+1, after.Misses)
+		require.Equal(t, before.Hits+2, after.Hits)
+		require.Positive(t, after.Bytes)
+		require.NotNil(t, after.Evictions)
+	})
+	t.Run("what is wrong", func(t *testing.T) {
+		other.Introspection.Fail(401)
+		code, _ := get(t, "http://"+addr+"/whoami", "made-up")
+		require.Equal(t, 503, code)
+		s := statusOf(t, probe)
+		require.Equal(t, "degraded", s.State)
+		require.Equal(t, "down", s.Verifiers[1].State)
+		require.Contains(t, s.Verifiers[1].Error, "401")
+		code, _ = get(t, "http://"+probe+"/ready", "")
+		require.Equal(t, 200, code, "one of two still works")
+	})
+	t.Run("nothing works", func(t *testing.T) {
+		down := valetkeytest.NewIssuer(t)
+		down.Metadata.Down()
+		_, probe := serve(t, example(t, down.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0"))
+		code, body := get(t, "http://"+probe+"/ready", "")
+		require.Equal(t, 503, code)
+		require.Contains(t, string(body), `"state":"down"`)
+	})
+}
+
+func TestAddressInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for _, c := range []struct{ name, listen, probe, want string }{
+		{"of the proxy", l.Addr().String(), "127.0.0.1:0", "the proxy: listen tcp"},
+		{"of the probe", "127.0.0.1:0", l.Addr().String(), "the probe: listen tcp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := load(t, strings.Replace(good, "127.0.0.1:0", c.listen, 1)+"probe: "+c.probe, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			defer p.Close()
+			require.ErrorContains(t, p.Serve(t.Context()), c.want)
+		})
+	}
+}
