@@ -184,6 +184,52 @@ func TestOtherSources(t *testing.T) {
 	})
 }
 
+func TestBrowserSources(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	token := iss.Token()
+	guard := newGuard(t, iss, func(c *middleware.Config) {
+		c.AlsoFrom = []middleware.Source{middleware.Cookie("session", new(http.CrossOriginProtection)), middleware.WebSocketProtocol("bearer.")}
+	})
+	api := serve(t, guard.Handler(hello))
+	plain := serve(t, newGuard(t, iss).Handler(hello))
+	var (
+		cookie    = header("Cookie", "other=1; session="+token)
+		crossSite = header("Sec-Fetch-Site", "cross-site")
+		upgrade   = header("Upgrade", "websocket")
+		protocol  = header("Sec-Websocket-Protocol", "chat, bearer."+token)
+	)
+	for _, c := range []struct {
+		name, method, url string
+		change            []func(*http.Request)
+		status            int
+	}{
+		{"by default a cookie is ignored", "GET", plain, []func(*http.Request){cookie}, 401},
+		{"by default a sub-protocol is ignored", "GET", plain, []func(*http.Request){upgrade, protocol}, 401},
+		{"a cookie that another site has sent", "POST", api, []func(*http.Request){cookie, crossSite}, 401},
+		{"a cookie of another origin", "POST", api, []func(*http.Request){cookie, header("Origin", "https://evil.example.com")}, 401},
+		{"two cookies of that name", "GET", api, []func(*http.Request){header("Cookie", "session="+token+"; session="+token)}, 400},
+		{"a cookie and a header", "GET", api, []func(*http.Request){cookie, header("Authorization", "Bearer "+token)}, 400},
+		{"a sub-protocol without a handshake", "GET", api, []func(*http.Request){protocol}, 401},
+		{"two sub-protocols with a token", "GET", api, []func(*http.Request){upgrade, header("Sec-Websocket-Protocol", "bearer."+token, "bearer."+token)}, 400},
+		{"a sub-protocol with an empty token", "GET", api, []func(*http.Request){upgrade, header("Sec-Websocket-Protocol", "bearer.")}, 400},
+		{"a cookie", "GET", api, []func(*http.Request){cookie}, 200},
+		{"a cookie of the same origin", "POST", api, []func(*http.Request){cookie, header("Sec-Fetch-Site", "same-origin")}, 200},
+		{"a sub-protocol", "GET", api, []func(*http.Request){header("Connection", "Upgrade"), upgrade, protocol}, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.status, do(t, c.method, c.url, "", c.change...).status)
+		})
+	}
+	t.Run("sources made of nothing are a mistake", func(t *testing.T) {
+		_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), AlsoFrom: []middleware.Source{
+			middleware.Cookie("", new(http.CrossOriginProtection)), middleware.Cookie("session", nil), middleware.WebSocketProtocol(""),
+		}})
+		for _, want := range []string{"AlsoFrom[0]", "AlsoFrom[1]", "AlsoFrom[2]"} {
+			assert.ErrorContains(t, err, want)
+		}
+	})
+}
+
 func TestTrailersCarryNoToken(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	token := iss.Token()

@@ -38,9 +38,12 @@ type Config struct {
 	// Verifier decides whether a token is true. Required. See packages jwks and [valetkey.First].
 	Verifier valetkey.Verifier
 
-	// AlsoFrom lists places beside the Authorization header where a request may carry its token: [Form], [Query]. A
-	// request that fills two places is refused with 400. Nil: the header alone.
+	// AlsoFrom lists places beside the Authorization header where a request may carry its token: [Form], [Query], [Cookie],
+	// [WebSocketProtocol]. A request that fills two places is refused with 400. Nil: the header alone.
 	AlsoFrom []Source
+
+	// Resource describes the API to clients (RFC 9728), see [Guard.Metadata]. The zero value: nothing does.
+	Resource Resource
 
 	// Realm is the realm of the challenges. Empty: "api".
 	Realm string
@@ -87,6 +90,8 @@ type Guard struct {
 	cache         *tokencache.Cache
 	revoked       *denylist
 	alsoFrom      []Source
+	resource      Resource
+	declared      *declared
 	challenge     challenge
 	body          func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
 	passPreflight bool
@@ -113,8 +118,11 @@ func New(cfg Config) (*Guard, error) {
 	}
 	for i, s := range cfg.AlsoFrom {
 		if s.tokens == nil {
-			mistake("AlsoFrom[%d]: is the zero Source", i)
+			mistake("AlsoFrom[%d]: is the zero Source, or was made of an empty name", i)
 		}
+	}
+	if err := cfg.Resource.mistakes(); err != nil {
+		mistakes = append(mistakes, err)
 	}
 	if cfg.Cache.Bytes < 0 {
 		mistake("Cache.Bytes: %d is negative", cfg.Cache.Bytes)
@@ -130,7 +138,9 @@ func New(cfg Config) (*Guard, error) {
 		verifier:      cfg.Verifier,
 		revoked:       new(denylist),
 		alsoFrom:      append([]Source(nil), cfg.AlsoFrom...),
-		challenge:     challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI},
+		resource:      cfg.Resource.clone(),
+		declared:      new(declared),
+		challenge:     challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI, metadata: cfg.Resource.metadataURL()},
 		body:          cfg.Body,
 		passPreflight: cfg.PassPreflight,
 		endAtExpiry:   cfg.EndAtExpiry,
@@ -162,6 +172,7 @@ func New(cfg Config) (*Guard, error) {
 // Handler guards next: a request reaches it with a token that meets all needs, or, without needs, with any good token.
 func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.Handler {
 	needs = append([]valetkey.Requirement(nil), needs...)
+	g.Declare(needs...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		checked, err := g.Check(w, r, needs...)
 		if err != nil {
@@ -174,6 +185,7 @@ func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.H
 
 // Require is [Guard.Handler] in the form that routers such as chi take as middleware.
 func (g *Guard) Require(needs ...valetkey.Requirement) func(http.Handler) http.Handler {
+	g.Declare(needs...)
 	return func(next http.Handler) http.Handler { return g.Handler(next, needs...) }
 }
 

@@ -81,7 +81,7 @@ func (g *Guard) logRefusal(ctx context.Context, status int, err error, attrs ...
 }
 
 // A challenge writes WWW-Authenticate (RFC 6750, section 3).
-type challenge struct{ realm, errorURI string }
+type challenge struct{ realm, errorURI, metadata string }
 
 func (c challenge) text(e *valetkey.Error) string {
 	var b strings.Builder
@@ -109,6 +109,7 @@ func (c challenge) text(e *valetkey.Error) string {
 		}
 	}
 	param("scope", strings.Join(scope, " "))
+	param("resource_metadata", c.metadata) // RFC 9728, section 5.1
 	return b.String()
 }
 

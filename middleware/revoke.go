@@ -30,7 +30,7 @@ func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 			errs = append(errs, fmt.Errorf("middleware: revocation %d: %w", i, err))
 		}
 	}
-	g.Purge(func(t *valetkey.Token) bool { return g.revoked.covers(t, now) })
+	g.cache.Purge(func(t *valetkey.Token) bool { return g.revoked.covers(t, now) })
 	return errors.Join(errs...)
 }
 

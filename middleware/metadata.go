@@ -1,0 +1,184 @@
+package middleware
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+)
+
+// Resource describes the API to clients (RFC 9728). With an ID, every challenge points to [Guard.Metadata]. The zero
+// value describes nothing.
+type Resource struct {
+	// ID is the resource identifier: an https URL without query and fragment, or an http one on loopback. It is never
+	// derived from a request, whose Host anybody can write.
+	ID string
+
+	// AuthorizationServers are the issuers whose tokens the API takes.
+	AuthorizationServers []string
+
+	// Scopes are told as scopes_supported, and so may be fewer than there are (section 7.5). Nil: those of the
+	// requirements that the guard has been given.
+	Scopes []string
+
+	Name          string // for people
+	Documentation string // URL for developers
+	Policy        string // URL of what a client may do with the data
+	TermsOfUse    string // URL
+
+	MaxAge time.Duration // how long clients may remember the metadata; zero: 1 h; negative: not at all
+}
+
+const wellKnown = "/.well-known/oauth-protected-resource"
+
+func (res Resource) mistakes() error {
+	if res.isZero() {
+		return nil
+	}
+	var errs []error
+	if err := resourceURL(res.ID); err != nil {
+		errs = append(errs, fmt.Errorf("middleware: Resource.ID: %q %w", res.ID, err)) // section 2, resource
+	}
+	for i, as := range res.AuthorizationServers {
+		if as == "" {
+			errs = append(errs, fmt.Errorf("middleware: Resource.AuthorizationServers[%d]: is empty", i))
+		}
+	}
+	for _, page := range []struct{ field, url string }{
+		{"Documentation", res.Documentation}, {"Policy", res.Policy}, {"TermsOfUse", res.TermsOfUse},
+	} {
+		if u, err := url.Parse(page.url); err != nil || page.url != "" && u.Host == "" {
+			errs = append(errs, fmt.Errorf("middleware: Resource.%s: %q is not a URL", page.field, page.url))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (res Resource) isZero() bool {
+	return res.ID == "" && res.AuthorizationServers == nil && res.Scopes == nil && res.Name == "" &&
+		res.Documentation == "" && res.Policy == "" && res.TermsOfUse == ""
+}
+
+func resourceURL(id string) error {
+	u, err := url.Parse(id)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || !uriCharacters(id):
+		return errors.New("is not a URL with a host")
+	case strings.ContainsAny(id, "?#"):
+		return errors.New("has a query or a fragment")
+	case u.Scheme == "https", u.Scheme == "http" && (u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback()):
+		return nil
+	default:
+		return errors.New("is not https")
+	}
+}
+
+// metadataURL is where section 3 puts the metadata: between host and path, without a slash at the end. "" if there is no
+// ID.
+func (res Resource) metadataURL() string {
+	u, err := url.Parse(res.ID)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host + wellKnown + strings.TrimSuffix(u.EscapedPath(), "/")
+}
+
+// Declare tells the guard of needs that will be given to [Guard.Check], for the scopes_supported of [Guard.Metadata].
+// Handler, Require and Table do so by themselves; it is for adapters.
+func (g *Guard) Declare(needs ...valetkey.Requirement) {
+	g.declared.mu.Lock()
+	defer g.declared.mu.Unlock()
+	for _, need := range needs {
+		g.declared.scopes = valetkey.NewScopes(append(scopesNamed(need), g.declared.scopes...)...)
+	}
+}
+
+// declared are the scopes of the requirements that a guard has been given.
+type declared struct {
+	mu     sync.Mutex
+	scopes valetkey.Scopes
+}
+
+func (d *declared) all() valetkey.Scopes {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.scopes
+}
+
+// Metadata returns the handler of the protected resource metadata (RFC 9728), and the pattern to register it under, which
+// is that of Resource.ID and needs no token:
+//
+//	mux.Handle(guard.Metadata())
+//
+// Requirements that the guard is given later count, too. Any web page may read it. Without a Resource, it answers 404.
+func (g *Guard) Metadata() (pattern string, h http.Handler) {
+	if g.resource.ID == "" {
+		return wellKnown, http.NotFoundHandler()
+	}
+	u, _ := url.Parse(g.resource.metadataURL()) // of an ID that New has checked
+	// Without a method: a browser's preflight is answered, too.
+	return u.EscapedPath(), http.HandlerFunc(g.serveMetadata)
+}
+
+func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodOptions:
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+		h.Set("Access-Control-Allow-Headers", cmp.Or(r.Header.Get("Access-Control-Request-Headers"), "*"))
+		w.WriteHeader(http.StatusNoContent)
+		return
+	default:
+		h.Set("Allow", "GET, HEAD, OPTIONS")
+		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		return
+	}
+	res := g.resource
+	methods := []string{"header"}
+	for _, s := range g.alsoFrom {
+		if s.method != "" {
+			methods = append(methods, s.method)
+		}
+	}
+	scopes := res.Scopes
+	if scopes == nil {
+		scopes = g.declared.all()
+	}
+	// Section 2; members without elements must be left out (section 3.2).
+	body, err := json.Marshal(struct {
+		Resource      string   `json:"resource"`
+		Servers       []string `json:"authorization_servers,omitempty"`
+		Scopes        []string `json:"scopes_supported,omitempty"`
+		Methods       []string `json:"bearer_methods_supported"`
+		Name          string   `json:"resource_name,omitempty"`
+		Documentation string   `json:"resource_documentation,omitempty"`
+		Policy        string   `json:"resource_policy_uri,omitempty"`
+		TermsOfUse    string   `json:"resource_tos_uri,omitempty"`
+	}{res.ID, res.AuthorizationServers, scopes, methods, res.Name, res.Documentation, res.Policy, res.TermsOfUse})
+	if err != nil { // strings always marshal
+		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		return
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if age := cmp.Or(res.MaxAge, time.Hour); age > 0 {
+		h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(age.Seconds())))
+	}
+	w.Write(body)
+}
+
+func (res Resource) clone() Resource {
+	res.AuthorizationServers, res.Scopes = slices.Clone(res.AuthorizationServers), slices.Clone(res.Scopes)
+	return res
+}

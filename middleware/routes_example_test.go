@@ -1,0 +1,51 @@
+package middleware_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// One table for a whole router, whichever it is.
+func ExampleGuard_Table() {
+	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Logger: quiet}) // your verifiers
+	if err != nil {
+		panic(err)
+	}
+	router := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "served") })
+	api, err := guard.Table(middleware.Routes{
+		"GET /healthz":     middleware.Public,
+		"GET /orders":      scopes.All("orders:read"),
+		"GET /orders/{id}": scopes.All("orders:read"),
+		"/admin/":          scopes.All("admin"),
+	}, router)
+	if err != nil {
+		panic(err)
+	}
+	for _, path := range []string{"/healthz", "/orders/7", "/forgotten"} {
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		fmt.Printf("%s %d %q\n", path, w.Code, w.Header().Get("WWW-Authenticate"))
+	}
+	// Output:
+	// /healthz 200 ""
+	// /orders/7 401 "Bearer realm=\"api\", scope=\"orders:read\""
+	// /forgotten 401 "Bearer realm=\"api\""
+}
+
+// Wrong: the second row guards one shape of path, and the first one opens its neighbours.
+func ExampleRoutes_Validate_incorrect() {
+	err := middleware.Routes{
+		"/":            middleware.Public,
+		"/admin/{id}":  scopes.All("admin"),
+		"/admin/{id}/": middleware.Public, // meant so, and said so
+		"/users/{id}":  scopes.All("admin"),
+	}.Validate()
+	fmt.Println(err)
+	// Output:
+	// middleware: Routes["/users/{id}"]: the wider row "/" is public and serves DELETE /users/x/: say in a row of its own what that needs
+}

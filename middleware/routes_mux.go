@@ -1,0 +1,65 @@
+package middleware
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+
+	"github.com/valetkey/valetkey"
+)
+
+// A Mux is an [http.ServeMux] on which no route can be registered without saying what it needs:
+//
+//	var api middleware.Mux
+//	api.HandleFunc("GET /orders", listOrders, scopes.All("orders:read"))
+//	api.Handle("GET /healthz", health, middleware.Public)
+//	handler, err := api.Guarded(guard)
+//
+// The zero value is ready. A Mux is not safe for concurrent use; what Guarded returns is.
+type Mux struct {
+	routes   Routes
+	handlers map[string]http.Handler
+	mistakes []error
+}
+
+// Handle registers h for a pattern, as [http.ServeMux.Handle] does, and what it needs, as a row of [Routes]. Mistakes are
+// reported by [Mux.Guarded].
+func (m *Mux) Handle(pattern string, h http.Handler, need valetkey.Requirement) {
+	if m.routes == nil {
+		m.routes, m.handlers = Routes{}, map[string]http.Handler{}
+	}
+	if _, twice := m.routes[pattern]; twice {
+		m.mistakes = append(m.mistakes, fmt.Errorf("middleware: Mux: %q is registered twice", pattern))
+	}
+	if h == nil {
+		m.mistakes = append(m.mistakes, fmt.Errorf("middleware: Mux: the handler of %q is nil", pattern))
+	}
+	m.routes[pattern], m.handlers[pattern] = need, h
+}
+
+// HandleFunc is [Mux.Handle] for a function.
+func (m *Mux) HandleFunc(pattern string, f func(http.ResponseWriter, *http.Request), need valetkey.Requirement) {
+	if f == nil {
+		m.Handle(pattern, nil, need)
+		return
+	}
+	m.Handle(pattern, http.HandlerFunc(f), need)
+}
+
+// Routes returns a copy of the table so far.
+func (m *Mux) Routes() Routes { return maps.Clone(m.routes) }
+
+// Guarded returns what was registered so far behind g. The error names every mistake, see [Routes.Validate].
+func (m *Mux) Guarded(g *Guard) (http.Handler, error) {
+	if err := errors.Join(errors.Join(m.mistakes...), m.routes.Validate()); err != nil {
+		return nil, err
+	}
+	router := http.NewServeMux()
+	for pattern, h := range m.handlers {
+		if err := register(router, pattern, h); err != nil {
+			return nil, fmt.Errorf("middleware: Mux: %w", err)
+		}
+	}
+	return g.Table(m.routes, router)
+}

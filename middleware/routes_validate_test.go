@@ -1,0 +1,350 @@
+package middleware_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+const (
+	public   = middleware.Public
+	optional = middleware.Optional
+	anyToken = middleware.AnyToken
+)
+
+func TestRoutesValidate(t *testing.T) {
+	read := scopes.All("read")
+	for _, c := range []struct {
+		name   string
+		routes middleware.Routes
+		want   []string // one for each line of the error
+	}{
+		{"no rows", middleware.Routes{}, []string{"is empty"}},
+		{"a nil table", nil, []string{"is empty"}},
+		{"malformed patterns", middleware.Routes{"": read, "GET": read, "/{": read, "/{a}/{a}": read, "/{x...}/y": read, "G=T /": read},
+			[]string{`Routes[""]`, `Routes["/{"]`, `Routes["/{a}/{a}"]`, `Routes["/{x...}/y"]`, `Routes["G=T /"]`, `Routes["GET"]`}},
+		{"two of the same", middleware.Routes{"/a/{x}": read, "/a/{y}": read}, []string{`Routes["/a/{y}"]: pattern "/a/{y}" conflicts with pattern "/a/{x}"`}},
+		{"two that overlap", middleware.Routes{"/a/{x}": read, "/{x}/b": read}, []string{`Routes["/{x}/b"]: pattern "/{x}/b" conflicts with pattern "/a/{x}"`}},
+		{"more methods and a narrower path", middleware.Routes{"GET /": read, "/a": read}, []string{`conflicts with pattern "/a"`}},
+		{"no requirement", middleware.Routes{"/a": nil}, []string{`Routes["/a"]: the requirement is nil`}},
+		{"no requirement among several", middleware.Routes{"/a": middleware.AllOf{read, nil}}, []string{`AllOf[1]: the requirement is nil`}},
+		{"an unknown access", middleware.Routes{"/a": middleware.Access("publik"), "/b": middleware.Access("")},
+			[]string{`Routes["/a"]: "publik" is none`, `Routes["/b"]: "" is none`}},
+		{"public among requirements", middleware.Routes{"/a": middleware.AllOf{public, read}}, []string{`AllOf[0]: public is no requirement`}},
+		{"requirements and patterns together", middleware.Routes{"/a": nil, "b": read}, []string{`Routes["/a"]`, `Routes["b"]`}},
+
+		{"an unclean path with a method", middleware.Routes{"GET /a//b": read}, []string{"can never match"}},
+		{"an unclean path", middleware.Routes{"/a//b": read}, []string{`Routes["/a//b"]: can never match`}},
+		{"a path with dots", middleware.Routes{"/a/../b": read}, []string{"can never match"}},
+		{"a path with encoded dots", middleware.Routes{"/a/%2e%2e": read}, []string{"can never match"}},
+		{"a segment with a slash", middleware.Routes{"/a%2Fb": read}, []string{"can never match"}},
+		{"a host with a port", middleware.Routes{"example.com:8080/a": read}, []string{"can never match"}},
+		{"a method in small letters", middleware.Routes{"get /a": read}, []string{`can never match: methods differ by letter case`}},
+		{"a row behind three", middleware.Routes{"/a/": read, "/a/{$}": read, "/a/{x}": read, "/a/{x}/": read},
+			[]string{`Routes["/a/"]: can never match: ["/a/{$}" "/a/{x}" "/a/{x}/"] serve`}},
+		{"a row behind four, deeper", middleware.Routes{"/{r...}": read, "/{$}": read, "/{x}": read, "/{x}/{$}": read, "/{x}/{y}": read, "/{x}/{y}/": read},
+			[]string{`Routes["/{r...}"]: can never match`}},
+
+		{"public below a guarded wildcard", middleware.Routes{"/": public, "GET /admin/{x}": read, "/admin/{x}": read},
+			[]string{`Routes["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/`, `Routes["GET /admin/{x}"]: the wider row "/" is public`}},
+		{"optional beside a guarded path", middleware.Routes{"GET /": optional, "GET /orders": read}, []string{`is optional and serves GET /orders/:`}},
+		{"public methods of a guarded one", middleware.Routes{"/orders": public, "GET /orders": read}, []string{`serves DELETE /orders:`}},
+		{"public methods of a guarded tree", middleware.Routes{"/": public, "GET /admin/": read}, []string{`"/" is public and serves DELETE /admin/:`}},
+		{"public hosts of a guarded one", middleware.Routes{"/orders": public, "a.example/orders": read}, []string{`serves DELETE /orders:`}},
+		{"a public wildcard beside a guarded path", middleware.Routes{"/{x}/": public, "/admin/users": read}, []string{`"/{x}/" is public and serves DELETE /admin/users/:`}},
+		{"public below a guarded wildcard and its slash", middleware.Routes{"/": public, "/admin/{x}": read, "/admin/{x}/{$}": read},
+			[]string{`Routes["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/x:`, `Routes["/admin/{x}/{$}"]: the wider row "/" is public`}},
+		{"two public rows", middleware.Routes{"/": public, "/a/": public, "/a/b": read}, []string{`Routes["/a/b"]: the wider row "/a/" is public`}},
+
+		{"a guarded tree under a public root", middleware.Routes{"/": public, "/admin/": read}, nil},
+		{"a guarded path with its neighbours spelled out", middleware.Routes{"/": public, "/orders": read, "/orders/": public}, nil},
+		{"guarded methods with the others spelled out", middleware.Routes{"POST /orders": public, "GET /orders": read}, nil},
+		{"a public path within a guarded tree", middleware.Routes{"/admin/": read, "/admin/login": public}, nil},
+		{"a public tree below a guarded path", middleware.Routes{"/a/{x}": read, "/a/{x}/": public}, nil},
+		{"pages for everyone and an API by POST", middleware.Routes{"GET /": public, "POST /orders": read}, nil},
+		{"wide rows that ask for a token", middleware.Routes{"/": anyToken, "/admin/{x}": read}, nil},
+		{"another host, public", middleware.Routes{"b.example/orders": public, "a.example/orders": read}, nil},
+		{"a row that only other methods reach", middleware.Routes{"/a": read, "GET /a": read, "POST /a": read}, nil},
+		{"all but the path itself", middleware.Routes{"/a/": read, "/a/{x}": read, "/a/{x}/": read}, nil},
+		{"a zero requirement, which closes", middleware.Routes{"/": scopes.Requirement{}}, nil},
+		{"a literal in other spelling", middleware.Routes{"/a%20b": read, "/{x}": read, "/x": read, "X /xx": read}, nil},
+		{"what looks like an encoded character", middleware.Routes{"/100%": read, "/a%zz": read}, nil},
+		{"CONNECT", middleware.Routes{"CONNECT /a": read}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.routes.Validate()
+			if c.want == nil {
+				require.NoError(t, err)
+				return
+			}
+			require.Error(t, err)
+			lines := strings.Split(err.Error(), "\n")
+			require.Len(t, lines, len(c.want), err.Error())
+			for i, want := range c.want {
+				assert.Contains(t, lines[i], want)
+				assert.NotContains(t, lines[i], ".go:", "the place where net/http was called means nothing to the reader")
+			}
+		})
+	}
+}
+
+// With this setting net/http takes "GET /orders" for a path, and a public "/" would serve what it should guard.
+func TestRoutesValidateOldMux(t *testing.T) {
+	if os.Getenv("GODEBUG") == "httpmuxgo121=1" {
+		err := middleware.Routes{"GET /orders": anyToken, "/": public}.Validate()
+		require.ErrorContains(t, err, `Routes["GET /orders"]: can never match`)
+		return
+	}
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRoutesValidateOldMux$")
+	again.Env = append(os.Environ(), "GODEBUG=httpmuxgo121=1")
+	out, err := again.CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+func BenchmarkRoutesValidate(b *testing.B) {
+	routes := middleware.Routes{"GET /healthz": public}
+	for i := range 500 {
+		routes[fmt.Sprintf("GET /v1/r%d/{id}", i)] = anyToken
+		routes[fmt.Sprintf("POST /v1/r%d", i)] = anyToken
+	}
+	for b.Loop() {
+		if err := routes.Validate(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What tables and requests are drawn from: few words, so that they meet.
+var (
+	somePatterns = []string{"a", "b", "{}", "{}", "a%20b"}
+	someEnds     = []string{"", "", "/", "/{$}", "/{rest...}"}
+	someMethods  = []string{"", "", "GET ", "HEAD ", "POST "}
+	someHosts    = []string{"", "", "", "a.example"}
+	someSegments = []string{"a", "b", "c", "%61", "a%20b", "", ".", "..", "%2e%2e", "a%2Fb", "a%2f..", "%2E"}
+)
+
+func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
+
+func drawPattern(r *rand.Rand) string {
+	path := ""
+	for i := range r.IntN(4) {
+		path += "/" + strings.ReplaceAll(pick(r, somePatterns), "{}", fmt.Sprintf("{p%d}", i))
+	}
+	if end := pick(r, someEnds); path == "" || end != "" {
+		path += max(end, "/")
+	}
+	return pick(r, someMethods) + pick(r, someHosts) + path
+}
+
+// drawTable returns patterns that net/http lets stand together, and a mux that answers with the one that it picks.
+func drawTable(r *rand.Rand) ([]string, *http.ServeMux) {
+	mux := http.NewServeMux()
+	var patterns []string
+	for range 1 + r.IntN(8) {
+		pattern := drawPattern(r)
+		func() {
+			defer func() { _ = recover() }() // it conflicts: without it, then
+			mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Row", pattern) })
+			patterns = append(patterns, pattern)
+		}()
+	}
+	return patterns, mux
+}
+
+func drawRequest(r *rand.Rand) *http.Request {
+	target := ""
+	for range r.IntN(5) {
+		target += "/" + pick(r, someSegments)
+	}
+	if target == "" || r.IntN(3) == 0 {
+		target += "/"
+	}
+	return requestOf(pick(r, []string{"GET", "HEAD", "POST", "PUT", "CONNECT"}), pick(r, []string{"a.example", "a.example:80", "b.example"}), target)
+}
+
+func requestOf(method, host, target string) *http.Request {
+	u, err := url.Parse("http://" + host + target)
+	if err != nil {
+		panic(err)
+	}
+	req := httptest.NewRequest(method, "/", nil)
+	req.Host, req.URL = host, &url.URL{Path: u.Path, RawPath: u.RawPath}
+	return req
+}
+
+// tellsRow refuses with the name of its row.
+type tellsRow string
+
+func (row tellsRow) Decide(*valetkey.Token) error {
+	return &valetkey.Error{Code: valetkey.InsufficientScope, Description: string(row)}
+}
+
+// FuzzTable holds a table against a plain ServeMux with the same patterns: the row that decides is the one that would serve,
+// a redirect leads to where it would, and what reaches the router has one reading.
+func FuzzTable(f *testing.F) {
+	for seed := range uint64(300) {
+		f.Add(seed)
+	}
+	iss := valetkeytest.NewIssuer(f)
+	guard := newGuard(f, iss, func(c *middleware.Config) {
+		c.Body = func(_ context.Context, _ int, e *valetkey.Error) (string, []byte) {
+			return "text/plain", []byte(e.Description)
+		}
+	})
+	bearer := "Bearer " + iss.Token()
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		patterns, mux := drawTable(r)
+		routes := middleware.Routes{}
+		for _, p := range patterns {
+			routes[p] = tellsRow(p)
+		}
+		var reached *http.Request
+		table, err := guard.Table(routes, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached = r }))
+		if err != nil {
+			require.ErrorContains(t, err, "can never match")
+			return
+		}
+		for range 30 {
+			req := drawRequest(r)
+			req.Header.Set("Authorization", bearer)
+			plain, got := httptest.NewRecorder(), httptest.NewRecorder()
+			mux.ServeHTTP(plain, req.Clone(req.Context()))
+			table.ServeHTTP(got, req)
+			what := fmt.Sprintf("%s %s%s by %q", req.Method, req.Host, req.URL.EscapedPath(), patterns)
+			decoded := req.URL.Path
+			twoReadings := strings.Count(decoded, "/") != strings.Count(req.URL.EscapedPath(), "/") ||
+				slices.ContainsFunc(strings.Split(strings.Trim(decoded, "/"), "/"), func(s string) bool { return s == ".." || s == "." || s == "" && decoded != "/" }) ||
+				strings.Contains(decoded, "//")
+			switch row := plain.Header().Get("Row"); {
+			case row != "" && !twoReadings:
+				require.Equal(t, http.StatusForbidden, got.Code, what)
+				require.Equal(t, row, got.Body.String(), what)
+			case plain.Code == http.StatusTemporaryRedirect:
+				require.Equal(t, plain.Header().Get("Location"), got.Header().Get("Location"), what)
+			case twoReadings && got.Code != http.StatusTemporaryRedirect:
+				require.Equal(t, http.StatusBadRequest, got.Code, what)
+			case got.Code != http.StatusTemporaryRedirect:
+				require.Equal(t, http.StatusForbidden, got.Code, what)
+				require.NotContains(t, patterns, got.Body.String(), what)
+			}
+			require.Nil(t, reached, what)
+		}
+	})
+}
+
+// FuzzRoutesValidate holds what is said of tables against all small requests: a row is called unreachable if and only if
+// none of them reaches it, and no open row of a table without mistakes serves a neighbour of a guarded one that it covers.
+func FuzzRoutesValidate(f *testing.F) {
+	for seed := range uint64(400) {
+		f.Add(seed)
+	}
+	var targets []string
+	level := []string{""}
+	for range 5 {
+		var next []string
+		for _, path := range level {
+			targets = append(targets, path+"/")
+			for _, s := range []string{"a", "c"} {
+				targets = append(targets, path+"/"+s)
+				next = append(next, path+"/"+s)
+			}
+		}
+		level = next
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		patterns, mux := drawTable(r)
+		routes := middleware.Routes{}
+		for _, p := range patterns {
+			routes[p] = pick(r, []valetkey.Requirement{anyToken, public, optional, anyToken})
+		}
+		reached := map[string]bool{}
+		rowOf := func(method, host, target string) string {
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, requestOf(method, host, target))
+			return w.Header().Get("Row")
+		}
+		var served [][4]string // method, host, target, row
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT"} {
+			for _, host := range []string{"a.example", "b.example"} {
+				for _, target := range targets {
+					if row := rowOf(method, host, target); row != "" {
+						reached[row] = true
+						served = append(served, [4]string{method, host, target, row})
+					}
+				}
+			}
+		}
+		err := routes.Validate()
+		for _, p := range patterns {
+			if strings.Contains(p, "b") { // not among the targets
+				continue
+			}
+			says := err != nil && strings.Contains(err.Error(), fmt.Sprintf("Routes[%q]: can never match", p))
+			require.Equal(t, !reached[p], says, "%q of %q: %v", p, patterns, err)
+		}
+		if err != nil {
+			return
+		}
+		for _, s := range served {
+			method, host, target, row := s[0], s[1], s[2], s[3]
+			if routes[row] != anyToken {
+				continue
+			}
+			for _, n := range [][3]string{
+				{method, host, target + "/c"}, {method, host, target + "/"}, {method, host, strings.TrimSuffix(target, "/")},
+			} {
+				if strings.Contains(n[2], "//") || n[2] == "" {
+					continue
+				}
+				wide := rowOf(n[0], n[1], n[2])
+				if wide == "" || routes[wide] == anyToken {
+					continue
+				}
+				require.False(t, covers(wide, row, targets), "%q is open to %v, which is near %v of %q", wide, n, s, row)
+			}
+		}
+	})
+}
+
+// covers reports whether, of the small requests, wide alone serves all that narrow alone serves.
+func covers(wide, narrow string, targets []string) bool {
+	muxOf := func(pattern string) *http.ServeMux {
+		mux := http.NewServeMux()
+		mux.HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
+		return mux
+	}
+	w, n := muxOf(wide), muxOf(narrow)
+	serves := func(mux *http.ServeMux, method, host, target string) bool {
+		rec := httptest.NewRecorder()
+		mux.ServeHTTP(rec, requestOf(method, host, target))
+		return rec.Code == http.StatusOK
+	}
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT"} {
+		for _, host := range []string{"a.example", "b.example"} {
+			for _, target := range targets {
+				if serves(n, method, host, target) && !serves(w, method, host, target) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,116 @@
+package middleware
+
+import (
+	"bytes"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+)
+
+// A Source is a place beside the Authorization header where a request may carry its access token.
+type Source struct {
+	tokens func(r *http.Request) ([]string, error)
+	method string // of bearer_methods_supported, RFC 9728, section 2; "" if it has no name there
+}
+
+// Form is legacy: OAuth 2.1 leaves it out. It is the parameter access_token of a form body in a POST, PUT or PATCH request of type
+// application/x-www-form-urlencoded (RFC 6750, section 2.2). The body is read into memory, up to maxBytes (zero: 1 MiB;
+// more is refused with 400), and the handler finds it unread.
+func Form(maxBytes int64) Source {
+	if maxBytes <= 0 {
+		maxBytes = 1 << 20
+	}
+	return Source{method: "body", tokens: func(r *http.Request) ([]string, error) { return formTokens(r, maxBytes) }}
+}
+
+func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+	default: // "the GET method MUST NOT be used"
+		return nil, nil
+	}
+	// A second Content-Type line would leave the form's nature to who reads which.
+	types := r.Header["Content-Type"]
+	if len(types) != 1 || r.Body == nil {
+		return nil, nil
+	}
+	if t, _, err := mime.ParseMediaType(types[0]); err != nil || t != "application/x-www-form-urlencoded" {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBytes+1))
+	if err != nil {
+		return nil, &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request body cannot be read", Err: err}
+	}
+	if int64(len(body)) > maxBytes {
+		return nil, malformed("the form body is too long")
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{bytes.NewReader(body), r.Body}
+	form, err := url.ParseQuery(string(body))
+	if err != nil { // err quotes the body, which may hold the token
+		return nil, malformed("the form body is malformed")
+	}
+	return form["access_token"], nil
+}
+
+// Query is legacy: a token in a query ends up in logs and histories (RFC 9700, section 4.3.2). It is the query parameter
+// access_token (RFC 6750, section 2.3).
+func Query() Source {
+	return Source{method: "query", tokens: func(r *http.Request) ([]string, error) {
+		if r.URL.RawQuery == "" {
+			return nil, nil
+		}
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil { // err quotes the query, which may hold the token
+			return nil, malformed("the query is malformed")
+		}
+		return query["access_token"], nil
+	}}
+}
+
+// Cookie is the cookie name, for web applications whose browser must not see the token. A browser sends a cookie whoever
+// asks it to, so a request that protection takes for a cross-origin one has no token here; protection must not be nil.
+func Cookie(name string, protection *http.CrossOriginProtection) Source {
+	if name == "" || protection == nil {
+		return Source{}
+	}
+	return Source{tokens: func(r *http.Request) ([]string, error) {
+		var tokens []string
+		for _, cookie := range r.CookiesNamed(name) {
+			tokens = append(tokens, cookie.Value)
+		}
+		if tokens == nil || protection.Check(r) != nil {
+			return nil, nil
+		}
+		return tokens, nil
+	}}
+}
+
+// WebSocketProtocol is the one sub-protocol of a WebSocket handshake (RFC 6455, section 1.9) that begins with prefix, such
+// as "bearer.", for browsers, which cannot set a header there. What follows prefix is the token. A handshake needs another
+// sub-protocol for the server to choose, and this one must never be it: it would come back to whoever reads the answer.
+func WebSocketProtocol(prefix string) Source {
+	if prefix == "" {
+		return Source{}
+	}
+	return Source{tokens: func(r *http.Request) ([]string, error) {
+		if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+			return nil, nil
+		}
+		var tokens []string
+		for _, line := range r.Header["Sec-Websocket-Protocol"] {
+			for protocol := range strings.SplitSeq(line, ",") {
+				if token, found := strings.CutPrefix(strings.Trim(protocol, " \t"), prefix); found {
+					tokens = append(tokens, token)
+				}
+			}
+		}
+		return tokens, nil
+	}}
+}
