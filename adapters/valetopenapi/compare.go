@@ -1,0 +1,115 @@
+package valetopenapi
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// A Difference is something on which a document and a table disagree.
+type Difference struct {
+	Line     int    // of the operation in the document; 0: there is none, or the document is JSON
+	Pattern  string // of the operation, or of the row if there is no operation
+	Document string // what the document asks for; "": it has no such operation
+	Table    string // what the table asks for; "": no row decides all of the operation's requests
+}
+
+// String returns d as one line of text.
+func (d Difference) String() string {
+	switch {
+	case d.Document == "":
+		return fmt.Sprintf("%s: the table asks for %s, the document has no such operation", d.Pattern, d.Table)
+	case d.Table == "":
+		return fmt.Sprintf("%s%s: the document asks for %s, the table has no row", at(d.Line), d.Pattern, d.Document)
+	default:
+		return fmt.Sprintf("%s%s: the document asks for %s, the table for %s", at(d.Line), d.Pattern, d.Document, d.Table)
+	}
+}
+
+// Compare returns all differences between a document and a table: first those of the document's operations, then the rows
+// that decide none of them. Rows may be wider than operations; what counts is what they ask for. Two requirements are the
+// same if each accepts what the other calls enough; one that is not of package scopes is known only by the scopes that it
+// names. The error is that of [Routes], or of the table's own Validate.
+func Compare(document []byte, table middleware.Routes) ([]Difference, error) {
+	rows, err := read(document)
+	if err != nil {
+		return nil, err
+	}
+	if err := table.Validate(); err != nil {
+		return nil, err
+	}
+	var (
+		all  []Difference
+		used = map[string]bool{}
+	)
+	for _, r := range rows {
+		deciding, err := table.Deciding(r.pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, pattern := range deciding {
+			used[pattern] = true
+			switch need := table[pattern]; {
+			case pattern == "":
+				all = append(all, Difference{r.line, r.pattern, text(r.need), ""})
+			case !same(r.need, need):
+				all = append(all, Difference{r.line, r.pattern, text(r.need), text(need)})
+			}
+		}
+	}
+	for _, pattern := range slices.Sorted(maps.Keys(table)) {
+		if !used[pattern] {
+			all = append(all, Difference{Pattern: pattern, Table: text(table[pattern])})
+		}
+	}
+	return all, nil
+}
+
+func text(need valetkey.Requirement) string {
+	switch need := need.(type) {
+	case middleware.Access:
+		return string(need)
+	case scopes.Requirement:
+		if len(enough(need)) == 0 {
+			return "what nobody has"
+		}
+		return fmt.Sprintf("the scopes %q", need)
+	default:
+		return fmt.Sprintf("%T of the scopes %q", need, middleware.Routes{"": need}.Scopes())
+	}
+}
+
+func same(a, b valetkey.Requirement) bool {
+	if open(a) || open(b) {
+		return a == b
+	}
+	return accepts(a, enough(b)) && accepts(b, enough(a))
+}
+
+// open reports whether need lets requests without a token through.
+func open(need valetkey.Requirement) bool {
+	return need == middleware.Public || need == middleware.Optional
+}
+
+func accepts(need valetkey.Requirement, all []valetkey.Scopes) bool {
+	return !slices.ContainsFunc(all, func(s valetkey.Scopes) bool { return need.Decide(&valetkey.Token{Scopes: s}) != nil })
+}
+
+// enough returns sets of scopes of which each meets need.
+func enough(need valetkey.Requirement) (all []valetkey.Scopes) {
+	r, ok := need.(scopes.Requirement)
+	if !ok {
+		return []valetkey.Scopes{middleware.Routes{"": need}.Scopes()}
+	}
+	for alternative := range strings.SplitSeq(r.String(), " | ") {
+		if alternative != "" {
+			all = append(all, valetkey.NewScopes(strings.Split(alternative, " ")...))
+		}
+	}
+	return all
+}

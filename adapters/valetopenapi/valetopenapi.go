@@ -1,0 +1,386 @@
+// Package valetopenapi reads from an OpenAPI document, 3.0 or 3.1, what each route of an API needs.
+//
+//	routes, err := valetopenapi.Routes(document)
+//	...
+//	api, err := guard.Table(routes, router)
+//
+// Each operation becomes a row, as the specification says ("Security Requirement Object"):
+//
+//   - the operation's own security counts, or else the document's
+//   - [] is [middleware.Public]
+//   - one of several alternatives is enough; the scopes of all schemes of one alternative are needed together, of one token
+//   - an alternative {} makes it [middleware.Optional]: nothing is asked of a token but to be good, so a handler that does
+//     more for some tokens looks at their scopes itself
+//   - schemes without scopes are [middleware.AnyToken]
+//
+// Schemes are oauth2, openIdConnect and http bearer. The role names that 3.1 allows with bearer are taken for scopes.
+//
+// An operation that says nothing, with a document that says nothing either, is a mistake, and so is one with a scheme that a
+// guard cannot check, apiKey for one, even as an alternative: a client that keeps to the document would be refused.
+//
+// The path of a row starts with the path of each server. A variable there takes all values of its enum, or its default. GET
+// serves HEAD too, unless that is an operation of its own.
+//
+// Not done: references to other documents are not followed but refused, so bundle them first. Webhooks and callbacks are
+// requests that the API sends, and no routes.
+package valetopenapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// Routes reads a document, in JSON or YAML. It does no I/O. The error names every mistake, those of
+// [middleware.Routes.Validate] included.
+func Routes(document []byte) (middleware.Routes, error) {
+	rows, err := read(document)
+	if err != nil {
+		return nil, err
+	}
+	return tableOf(rows), nil
+}
+
+// A row is one pattern of one operation.
+type row struct {
+	pattern string
+	line    int // of the operation in the document; 0: not known
+	need    valetkey.Requirement
+}
+
+func tableOf(rows []row) middleware.Routes {
+	table := middleware.Routes{}
+	for _, r := range rows {
+		table[r.pattern] = r.need
+	}
+	return table
+}
+
+// read returns the rows in the order of their paths and methods.
+func read(document []byte) ([]row, error) {
+	if json.Valid(document) { // of YAML the loader sees to it
+		if err := eachOnce(json.NewDecoder(bytes.NewReader(document))); err != nil {
+			return nil, fmt.Errorf("valetopenapi: read the document: %w", err)
+		}
+	}
+	loader := openapi3.NewLoader() // refuses references to other documents
+	loader.IncludeOrigin = true
+	doc, err := loader.LoadFromData(document)
+	if err != nil {
+		return nil, fmt.Errorf("valetopenapi: read the document: %w", err)
+	}
+	if v := doc.OpenAPI + "."; !strings.HasPrefix(v, "3.0.") && !strings.HasPrefix(v, "3.1.") {
+		return nil, fmt.Errorf("valetopenapi: openapi: %q is neither 3.0 nor 3.1", doc.OpenAPI)
+	}
+
+	var (
+		rows     []row
+		mistakes []error
+		seen     = map[string]string{} // pattern -> operation
+	)
+	paths := doc.Paths.Map()
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		item := paths[path]
+		if item == nil {
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(item.Extensions)) {
+			if !strings.HasPrefix(key, "x-") { // an operation, perhaps, that nobody would see
+				mistakes = append(mistakes, fmt.Errorf("valetopenapi: %s: %q is nothing that a path item has", path, key))
+			}
+		}
+		operations := item.Operations()
+		for _, method := range slices.Sorted(maps.Keys(operations)) {
+			op := operations[method]
+			mistake := func(err error) {
+				mistakes = append(mistakes, fmt.Errorf("valetopenapi: %s%s %s: %w", at(line(op)), method, path, err))
+			}
+			need, err := needOf(doc, op)
+			if err != nil {
+				mistake(err)
+				need = scopes.Requirement{} // so that the rest of the table can be looked at
+			}
+			patterns, err := patternsOf(doc, item, op, path)
+			if err != nil {
+				mistake(err)
+			}
+			for _, p := range patterns {
+				r := row{method + " " + p, line(op), need}
+				if other, twice := seen[r.pattern]; twice {
+					mistake(fmt.Errorf("matches the same requests as %s", other))
+				}
+				seen[r.pattern] = method + " " + path
+				rows = append(rows, r)
+			}
+		}
+	}
+	if len(rows) > 0 || len(mistakes) == 0 {
+		mistakes = append(mistakes, tableOf(rows).Validate())
+	}
+	return rows, errors.Join(mistakes...)
+}
+
+// eachOnce reports a member that an object has twice, of which encoding/json would take the last without a word.
+func eachOnce(d *json.Decoder) error {
+	start, err := d.Token()
+	if err != nil || start != json.Delim('{') && start != json.Delim('[') {
+		return err
+	}
+	seen := map[json.Token]bool{}
+	for d.More() {
+		if start == json.Delim('{') {
+			name, err := d.Token()
+			if err != nil {
+				return err
+			}
+			if seen[name] {
+				return fmt.Errorf("an object has %q twice", name)
+			}
+			seen[name] = true
+		}
+		if err := eachOnce(d); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
+}
+
+// line returns where the operation stands; 0 in JSON, of which the loader does not tell.
+func line(op *openapi3.Operation) int {
+	if op.Origin == nil || op.Origin.Key == nil {
+		return 0
+	}
+	return op.Origin.Key.Line
+}
+
+func at(line int) string {
+	if line == 0 {
+		return ""
+	}
+	return fmt.Sprintf("line %d: ", line)
+}
+
+// needOf returns what the operation says of security.
+func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, error) {
+	for key := range op.Extensions {
+		if strings.EqualFold(key, "security") {
+			return nil, fmt.Errorf("%q is spelled security", key)
+		}
+	}
+	alternatives := doc.Security
+	if op.Security != nil {
+		alternatives = *op.Security
+	}
+	if alternatives == nil {
+		return nil, errors.New("security: neither the operation nor the document says what it needs")
+	}
+	if len(alternatives) == 0 {
+		return middleware.Public, nil
+	}
+	var (
+		enough             scopes.Requirement
+		optional, anyToken bool
+		mistakes           []error
+	)
+	for _, alternative := range alternatives {
+		var together []string
+		for _, name := range slices.Sorted(maps.Keys(alternative)) {
+			mistakes = append(mistakes, usable(doc, name, alternative[name]))
+			together = append(together, alternative[name]...)
+		}
+		switch {
+		case alternative == nil:
+			mistakes = append(mistakes, errors.New("security: an alternative is null"))
+		case len(alternative) == 0:
+			optional = true
+		case len(together) == 0:
+			anyToken = true
+		case errors.Join(mistakes...) == nil:
+			enough = enough.Or(scopes.All(together...))
+		}
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	switch {
+	case optional:
+		return middleware.Optional, nil
+	case anyToken:
+		return middleware.AnyToken, nil
+	default:
+		return enough, nil
+	}
+}
+
+// usable says why a guard cannot check that a token has the scopes by the named scheme.
+func usable(doc *openapi3.T, name string, needed []string) error {
+	var scheme *openapi3.SecurityScheme
+	if doc.Components != nil && doc.Components.SecuritySchemes[name] != nil {
+		scheme = doc.Components.SecuritySchemes[name].Value
+	}
+	switch {
+	case needed == nil:
+		return fmt.Errorf("security: the scheme %q has null in place of a list", name)
+	case scheme == nil:
+		return fmt.Errorf("security: the scheme %q is not among components.securitySchemes", name)
+	case scheme.Type == "oauth2" || scheme.Type == "openIdConnect":
+	case scheme.Type != "http":
+		return fmt.Errorf("security: the scheme %q is of type %q, which no access token fulfils", name, scheme.Type)
+	case !strings.EqualFold(scheme.Scheme, "bearer"): // RFC 9110, section 11.1
+		return fmt.Errorf("security: the scheme %q is http %q, which no bearer token fulfils", name, scheme.Scheme)
+	case len(needed) > 0 && strings.HasPrefix(doc.OpenAPI, "3.0"):
+		return fmt.Errorf("security: the scheme %q is http, which has no scopes in OpenAPI 3.0", name)
+	}
+	var mistakes []error
+	for _, s := range needed {
+		if err := scopes.Valid(s); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("security: the scheme %q: %w", name, err))
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+// patternsOf returns patterns of net/http for the path below each server.
+func patternsOf(doc *openapi3.T, item *openapi3.PathItem, op *openapi3.Operation, path string) ([]string, error) {
+	pattern, err := patternOf(path)
+	if err != nil {
+		return nil, err
+	}
+	servers := doc.Servers
+	if len(item.Servers) > 0 {
+		servers = item.Servers
+	}
+	if op.Servers != nil && len(*op.Servers) > 0 {
+		servers = *op.Servers
+	}
+	bases, err := basesOf(servers)
+	if err != nil {
+		return nil, err
+	}
+	for i := range bases {
+		bases[i] += pattern
+	}
+	return bases, nil
+}
+
+// patternOf returns the path pattern for a path template, whose names may be more than Go identifiers.
+func patternOf(path string) (string, error) {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
+		return "", errors.New("the path does not start with a slash, or has a query or a fragment")
+	}
+	var (
+		pattern strings.Builder
+		names   = map[string]bool{}
+		all     = strings.Split(path[1:], "/")
+	)
+	for i, text := range all {
+		name, closed := strings.CutSuffix(strings.TrimPrefix(text, "{"), "}")
+		switch {
+		case text == "" && i == len(all)-1:
+			text = "{$}" // net/http would match all that is below
+		case !strings.ContainsAny(text, "{}"):
+		case text[0] == '{' && closed && !strings.ContainsAny(name, "{}"):
+			text = "{" + identifier(name, names) + "}"
+		default:
+			return "", fmt.Errorf("net/http has no pattern for a part of a segment, as in %q", text)
+		}
+		pattern.WriteString("/" + text)
+	}
+	return pattern.String(), nil
+}
+
+// identifier returns name as a Go identifier that is not among taken, and takes it.
+func identifier(name string, taken map[string]bool) string {
+	name = strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+			return c
+		}
+		return '_'
+	}, name)
+	if name == "" || name[0] >= '0' && name[0] <= '9' {
+		name = "_" + name
+	}
+	for taken[name] {
+		name += "_"
+	}
+	taken[name] = true
+	return name
+}
+
+// maxBases bounds what a server's variables may multiply to.
+const maxBases = 256
+
+// basesOf returns the paths of the servers, each once, without a slash at the end.
+func basesOf(servers openapi3.Servers) ([]string, error) {
+	if len(servers) == 0 {
+		return []string{""}, nil // "an array consisting of a single Server Object with a url value of /"
+	}
+	var (
+		bases    []string
+		mistakes []error
+	)
+	for _, server := range servers {
+		if server == nil {
+			mistakes = append(mistakes, errors.New("servers: one is null"))
+			continue
+		}
+		for _, text := range addressesOf(server) {
+			base, err := baseOf(text)
+			mistakes = append(mistakes, err)
+			bases = append(bases, base)
+		}
+	}
+	if len(bases) > maxBases {
+		mistakes = append(mistakes, fmt.Errorf("servers: their variables have more than %d combinations", maxBases))
+	}
+	slices.Sort(bases)
+	return slices.Compact(bases), errors.Join(mistakes...)
+}
+
+func baseOf(address string) (string, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || strings.ContainsAny(address, "{}?#"):
+		return "", fmt.Errorf("servers: %q is not an address, has a query or a fragment, or a variable that is not declared", address)
+	case u.Path != "" && u.Path[0] != '/' || u.Path == "" && u.Host == "":
+		return "", fmt.Errorf("servers: %q depends on where the document is served", address)
+	}
+	return strings.TrimSuffix(u.EscapedPath(), "/"), nil
+}
+
+// addressesOf returns the server's URL with every combination of values in place of its variables, up to a bound.
+func addressesOf(server *openapi3.Server) []string {
+	all := []string{server.URL}
+	for _, name := range slices.Sorted(maps.Keys(server.Variables)) {
+		placeholder, variable := "{"+name+"}", server.Variables[name]
+		if variable == nil || !strings.Contains(server.URL, placeholder) {
+			continue
+		}
+		values := variable.Enum
+		if len(values) == 0 {
+			values = []string{variable.Default}
+		}
+		var next []string
+		for _, text := range all {
+			for _, value := range values {
+				if len(next) <= maxBases {
+					next = append(next, strings.ReplaceAll(text, placeholder, value))
+				}
+			}
+		}
+		all = next
+	}
+	return all
+}
