@@ -1,0 +1,79 @@
+package valetchi_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/go-chi/chi/v5"
+	chimiddleware "github.com/go-chi/chi/v5/middleware"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// An adaption is the guard's own middleware, or a copy of it with a mistake.
+type adaption struct {
+	require  func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler
+	optional func(g *middleware.Guard, next http.Handler) http.Handler
+}
+
+func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	router := chi.NewRouter()
+	router.Use(chimiddleware.Recoverer)
+	for _, route := range routes {
+		router.Group(func(r chi.Router) {
+			for _, needs := range route.Require {
+				r.Use(a.require(route.Guard, needs...))
+			}
+			if len(route.Require) == 0 {
+				r.Use(func(next http.Handler) http.Handler { return a.optional(route.Guard, next) })
+			}
+			r.Handle(route.Path, route.Handler)
+		})
+	}
+	server := httptest.NewServer(router)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestAdapter(t *testing.T) {
+	own := adaption{(*middleware.Guard).Require, (*middleware.Guard).Optional}
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve})
+}
+
+func TestMistakes(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		require func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler
+		found   string
+	}{
+		{"no return", func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler {
+			return func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					checked, err := g.Check(w, r, needs...)
+					if err != nil {
+						g.Refuse(w, r, err)
+						checked = r
+					}
+					next.ServeHTTP(w, checked)
+				})
+			}
+		}, "no credentials: the handler was called 1 times, not 0"},
+		{"context dropped", func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler {
+			return func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					g.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { next.ServeHTTP(w, r) }), needs...).ServeHTTP(w, r)
+				})
+			}
+		}, "hello nobody"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			mistaken := valetkeytest.Adapter{Serve: adaption{c.require, (*middleware.Guard).Optional}.serve}
+			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), c.found)
+		})
+	}
+}

@@ -1,0 +1,64 @@
+// Package valetfiber guards routes of fiber v3 with access tokens.
+//
+//	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10})
+//	app.Get("/orders", valetfiber.Require(guard, scopes.All("orders:read")), listOrders)
+//
+// Handlers find the token with valetkey.FromContext(c.Context()). That context ends when the handlers have returned, as
+// under net/http, unless they left a stream or a hijacked connection behind. Fiber does not say when a client has gone.
+//
+// Fiber's own limit for a request's header, 4 KiB together, is less than some tokens need; beyond it fiber answers 431.
+package valetfiber
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/gofiber/fiber/v3"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// Require lets a request on to the next handler with a token that meets all needs, or, without needs, with any good
+// token. It answers all others as [middleware.Guard.Handler] does.
+func Require(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
+	needs = slices.Clone(needs)
+	return func(c fiber.Ctx) error { return guarded(g, c, needs, false) }
+}
+
+// Optional lets a request without credentials on to the next handler too, as [middleware.Guard.Optional] does.
+func Optional(g *middleware.Guard) fiber.Handler {
+	return func(c fiber.Ctx) error {
+		c.Vary(fiber.HeaderAuthorization)
+		return guarded(g, c, nil, true)
+	}
+}
+
+func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, optional bool) error {
+	parent := c.Context()
+	ctx, cancel := context.WithCancel(parent)
+	defer func() {
+		c.SetContext(parent)
+		if !c.Response().IsBodyStream() && !c.RequestCtx().Hijacked() {
+			cancel()
+		}
+	}()
+
+	w := &response{fiber: c.Response()}
+	r, err := request(ctx, c)
+	if err == nil {
+		r, err = check(g, w, r, c.Request(), needs)
+	}
+	var refusal *valetkey.Error
+	switch {
+	case err == nil:
+		w.sendHeader()
+		c.SetContext(r.Context())
+	case optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
+	default:
+		g.Refuse(w, r, err)
+		return nil
+	}
+	return c.Next()
+}

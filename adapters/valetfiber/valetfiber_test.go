@@ -1,0 +1,259 @@
+package valetfiber_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/adaptor"
+	fiberrecover "github.com/gofiber/fiber/v3/middleware/recover"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/valyala/fasthttp"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetfiber"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// An adaption is valetfiber, or a copy of it with a mistake.
+type adaption struct {
+	require  func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler
+	optional func(g *middleware.Guard) fiber.Handler
+	stream   bool
+}
+
+func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10, StreamRequestBody: a.stream})
+	app.Use(fiberrecover.New())
+	for _, route := range routes {
+		var chain []any
+		for _, needs := range route.Require {
+			chain = append(chain, a.require(route.Guard, needs...))
+		}
+		if len(route.Require) == 0 {
+			chain = append(chain, a.optional(route.Guard))
+		}
+		chain = append(chain, native(route.Handler))
+		app.All(route.Path, chain[0], chain[1:]...)
+	}
+	return listen(t, app)
+}
+
+// listen serves app on loopback.
+func listen(t testing.TB, app *fiber.App) (url string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- app.Listener(listener, fiber.ListenConfig{DisableStartupMessage: true}) }()
+	t.Cleanup(func() {
+		assert.NoError(t, app.Shutdown())
+		assert.NoError(t, <-done)
+	})
+	return "http://" + listener.Addr().String()
+}
+
+// native runs h with the context that a handler of fiber sees.
+func native(h http.Handler) fiber.Handler {
+	return adaptor.HTTPHandlerWithContext(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, _ := adaptor.LocalContextFromHTTPRequest(r)
+		h.ServeHTTP(w, r.WithContext(ctx))
+	}))
+}
+
+func TestAdapter(t *testing.T) {
+	for name, stream := range map[string]bool{"bodies in memory": false, "bodies streamed": true} {
+		t.Run(name, func(t *testing.T) {
+			valetkeytest.TestAdapter(t, valetkeytest.Adapter{
+				Serve:    adaption{valetfiber.Require, valetfiber.Optional, stream}.serve,
+				NoHangUp: true,
+			})
+		})
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	type requireFunc = func(*middleware.Guard, ...valetkey.Requirement) fiber.Handler
+	for _, m := range []struct {
+		name    string
+		require requireFunc
+		found   string
+	}{
+		{"no return", func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
+			return func(c fiber.Ctx) error {
+				if err := valetfiber.Require(g, needs...)(c); err != nil {
+					return err
+				}
+				return c.Next()
+			}
+		}, "no credentials: the handler was called 1 times, not 0"},
+		{"context dropped", func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
+			return func(c fiber.Ctx) error {
+				return valetfiber.Require(g, needs...)(dropping{c, c.Context()})
+			}
+		}, "hello nobody"},
+		{"fasthttp's own conversion, which keeps the last of two headers", func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
+			return func(c fiber.Ctx) error {
+				r, err := adaptor.ConvertRequest(c, true)
+				if err != nil {
+					return err
+				}
+				checked, err := g.Check(httptest.NewRecorder(), r.WithContext(c.Context()), needs...)
+				if err != nil {
+					return valetfiber.Require(g, needs...)(c)
+				}
+				c.SetContext(checked.Context())
+				return c.Next()
+			}
+		}, "two headers, the last good: the handler was called 1 times, not 0"},
+		{"an error for fiber's error handler", func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
+			return func(c fiber.Ctx) error {
+				r := &http.Request{Header: http.Header{"Authorization": {c.Get("Authorization")}}}
+				if _, err := g.Check(nil, r, needs...); err != nil {
+					status, _, body := g.Refusal(c.Context(), err)
+					return fiber.NewError(status, string(body))
+				}
+				return valetfiber.Require(g, needs...)(c)
+			}
+		}, "no credentials: it answers"},
+		{"needs dropped", func(g *middleware.Guard, _ ...valetkey.Requirement) fiber.Handler {
+			return valetfiber.Require(g)
+		}, "the wrong scope: the handler was called 1 times, not 0"},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			mistaken := valetkeytest.Adapter{Serve: adaption{m.require, valetfiber.Optional, false}.serve, NoHangUp: true}
+			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), m.found)
+		})
+	}
+}
+
+// dropping loses the context that it is given.
+type dropping struct {
+	fiber.Ctx
+	was context.Context
+}
+
+func (c dropping) SetContext(context.Context) { c.Ctx.SetContext(c.was) }
+
+// What fiber has and net/http has not.
+func TestFiber(t *testing.T) {
+	accept := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+		return &valetkey.Token{Subject: "alice", Expiry: time.Now().Add(time.Hour)}, nil
+	})
+	guard, err := middleware.New(middleware.Config{Verifier: accept, EndAtExpiry: true, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	get := func(t *testing.T, app *fiber.App, header http.Header) (int, string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header = header
+		resp, err := app.Test(r)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(body)
+	}
+	good := http.Header{"Authorization": {"Bearer x"}}
+
+	t.Run("header names that fiber leaves as they are", func(t *testing.T) {
+		app := fiber.New(fiber.Config{DisableHeaderNormalizing: true})
+		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
+			return c.SendString(valetkey.FromContext(c.Context()).Subject)
+		})
+		status, _ := get(t, app, http.Header{"authorization": {"Bearer x"}, "Authorization": {"Bearer x"}})
+		assert.Equal(t, 400, status)
+		status, body := get(t, app, http.Header{"authorization": {"Bearer x"}})
+		assert.Equal(t, 200, status)
+		assert.Equal(t, "alice", body)
+	})
+	t.Run("a target that net/http would not take", func(t *testing.T) {
+		app := fiber.New()
+		app.Use(valetfiber.Require(guard), func(c fiber.Ctx) error { return c.SendString("hello") })
+		raw := &fasthttp.RequestCtx{}
+		raw.Request.Header.SetRequestURI("/%zz")
+		raw.Request.Header.Set("Authorization", "Bearer x")
+		app.Handler()(raw)
+		assert.Equal(t, 400, raw.Response.StatusCode())
+		assert.Contains(t, string(raw.Response.Header.Peek("Www-Authenticate")), `error_description="the request target is malformed"`)
+	})
+	t.Run("the context ends with the handlers, and those around them keep theirs", func(t *testing.T) {
+		var inner context.Context
+		app := fiber.New()
+		app.Use(func(c fiber.Ctx) error {
+			outer := c.Context()
+			err := c.Next()
+			assert.Equal(t, outer, c.Context())
+			assert.NoError(t, c.Context().Err())
+			return err
+		})
+		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
+			inner = c.Context()
+			assert.NoError(t, inner.Err())
+			return nil
+		})
+		status, _ := get(t, app, good)
+		require.Equal(t, 200, status)
+		assert.ErrorIs(t, inner.Err(), context.Canceled)
+	})
+	t.Run("HTTP-03 a stream that the handler leaves behind has the context until the token expires", func(t *testing.T) {
+		app := fiber.New()
+		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
+			ctx := c.Context()
+			return c.SendStreamWriter(func(w *bufio.Writer) {
+				deadline, _ := ctx.Deadline()
+				fmt.Fprint(w, valetkey.FromContext(ctx).Subject, ctx.Err(), time.Until(deadline) > 59*time.Minute)
+			})
+		})
+		status, body := get(t, app, good)
+		assert.Equal(t, 200, status)
+		assert.Equal(t, "alice<nil>true", strings.ReplaceAll(body, " ", ""))
+	})
+	t.Run("HTTP-03 so has a connection that is taken over", func(t *testing.T) {
+		app := fiber.New()
+		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
+			ctx := c.Context()
+			c.RequestCtx().HijackSetNoResponse(true)
+			c.RequestCtx().Hijack(func(conn net.Conn) {
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s %v", valetkey.FromContext(ctx).Subject, ctx.Err())
+			})
+			return nil
+		})
+		r, err := http.NewRequest("GET", listen(t, app), nil)
+		require.NoError(t, err)
+		r.Header = good
+		resp, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		assert.Equal(t, "alice <nil>", string(body))
+	})
+	t.Run("what a handler before wrote is no part of a refusal", func(t *testing.T) {
+		app := fiber.New()
+		app.Use(func(c fiber.Ctx) error {
+			c.Set("Cache-Control", "public")
+			if err := c.SendString("secret"); err != nil {
+				return err
+			}
+			return c.Next()
+		})
+		app.Get("/", valetfiber.Require(guard), func(fiber.Ctx) error { return nil })
+		raw := &fasthttp.RequestCtx{}
+		raw.Request.SetRequestURI("/")
+		app.Handler()(raw)
+		assert.Equal(t, 401, raw.Response.StatusCode())
+		assert.Equal(t, "Unauthorized\n", string(raw.Response.Body()))
+		assert.Equal(t, [][]byte{[]byte("no-store")}, raw.Response.Header.PeekAll("Cache-Control"))
+	})
+}

@@ -1,0 +1,114 @@
+package valetgin_test
+
+import (
+	"io"
+	"log"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetgin"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+func init() { gin.SetMode(gin.ReleaseMode) }
+
+// An adaption is valetgin, or a copy of it with a mistake.
+type adaption struct {
+	require  func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc
+	optional func(g *middleware.Guard) gin.HandlerFunc
+}
+
+func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	router := gin.New()
+	router.Use(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard)) // what gin.Default has
+	for _, route := range routes {
+		group := router.Group("")
+		for _, needs := range route.Require {
+			group.Use(a.require(route.Guard, needs...))
+		}
+		if len(route.Require) == 0 {
+			group.Use(a.optional(route.Guard))
+		}
+		group.Any(route.Path, gin.WrapH(route.Handler))
+	}
+	server := httptest.NewUnstartedServer(router)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Start()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestAdapter(t *testing.T) {
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: adaption{valetgin.Require, valetgin.Optional}.serve})
+}
+
+func TestMistakes(t *testing.T) {
+	type requireFunc = func(*middleware.Guard, ...valetkey.Requirement) gin.HandlerFunc
+	for _, c := range []struct {
+		name    string
+		require requireFunc
+		found   string
+	}{
+		{"no abort", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
+			return func(c *gin.Context) {
+				checked, err := g.Check(c.Writer, c.Request, needs...)
+				if err != nil {
+					g.Refuse(c.Writer, c.Request, err)
+					return
+				}
+				c.Request = checked
+			}
+		}, "no credentials: the handler was called 1 times, not 0"},
+		{"no return", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
+			return func(c *gin.Context) {
+				checked, err := g.Check(c.Writer, c.Request, needs...)
+				if err != nil {
+					c.Abort()
+					g.Refuse(c.Writer, c.Request, err)
+				}
+				c.Request = checked
+			}
+		}, "no credentials: "},
+		{"context dropped", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
+			return func(c *gin.Context) {
+				if _, err := g.Check(c.Writer, c.Request, needs...); err != nil {
+					c.Abort()
+					g.Refuse(c.Writer, c.Request, err)
+				}
+			}
+		}, "hello nobody"},
+		{"the status alone", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
+			return func(c *gin.Context) {
+				checked, err := g.Check(c.Writer, c.Request, needs...)
+				if err != nil {
+					status, _, _ := g.Refusal(c, err)
+					c.AbortWithStatus(status)
+					return
+				}
+				c.Request = checked
+			}
+		}, "no credentials: it answers"},
+		{"needs dropped", func(g *middleware.Guard, _ ...valetkey.Requirement) gin.HandlerFunc {
+			return valetgin.Require(g)
+		}, "the wrong scope: the handler was called 1 times, not 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			mistaken := valetkeytest.Adapter{Serve: adaption{c.require, valetgin.Optional}.serve}
+			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), c.found)
+		})
+	}
+	t.Run("optional without abort", func(t *testing.T) {
+		t.Parallel()
+		optional := func(g *middleware.Guard) gin.HandlerFunc {
+			return func(c *gin.Context) { valetgin.Optional(g)(c.Copy()) }
+		}
+		mistaken := valetkeytest.Adapter{Serve: adaption{valetgin.Require, optional}.serve}
+		assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), "optional, an expired token: ")
+	})
+}

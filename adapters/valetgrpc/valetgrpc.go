@@ -1,0 +1,167 @@
+// Package valetgrpc guards the methods of a gRPC server with access tokens.
+//
+//	guarded, err := valetgrpc.New(guard, valetgrpc.Methods{
+//		"/orders.v1.Orders/List":       scopes.All("orders:read"),
+//		"/orders.v1.Orders/Watch":      scopes.All("orders:read"),
+//		"/grpc.health.v1.Health/Check": middleware.Public,
+//	})
+//	...
+//	server := grpc.NewServer(grpc.UnaryInterceptor(guarded.Unary), grpc.StreamInterceptor(guarded.Stream))
+//
+// A token comes in the metadata authorization, in the form of the HTTP header. Methods find it with
+// valetkey.FromContext(ctx). A refusal has the code UNAUTHENTICATED, PERMISSION_DENIED or, for a failure of ours,
+// UNAVAILABLE, with the challenge in the trailer www-authenticate or the wait in retry-after.
+package valetgrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// Methods says what each method needs, by its full name, "/orders.v1.Orders/List". A value is [middleware.Public],
+// [middleware.Optional], [middleware.AnyToken], or what a token must meet. A method that is not listed is refused, as if
+// it needed a scope that nobody has. There are no patterns: each method of a service is listed.
+type Methods map[string]valetkey.Requirement
+
+// An Interceptor lets calls with a sufficient token through to their methods. It is safe for concurrent use.
+type Interceptor struct {
+	guard   *middleware.Guard
+	methods Methods
+}
+
+// New returns an Interceptor with a copy of methods. The error names every mistake in them.
+func New(g *middleware.Guard, methods Methods) (*Interceptor, error) {
+	var mistakes []error
+	if g == nil {
+		mistakes = append(mistakes, errors.New("valetgrpc: guard: required"))
+	}
+	for method, need := range methods {
+		service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+		if method[:min(1, len(method))] != "/" || service == "" || name == "" || strings.Contains(name, "/") {
+			mistakes = append(mistakes, fmt.Errorf("valetgrpc: Methods[%q]: not of the form /package.Service/Method", method))
+		}
+		if need == nil {
+			mistakes = append(mistakes, fmt.Errorf("valetgrpc: Methods[%q]: nil", method))
+		}
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	return &Interceptor{g, maps.Clone(methods)}, nil
+}
+
+// Unary is a [grpc.UnaryServerInterceptor].
+func (i *Interceptor) Unary(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	ctx, err := i.check(request(ctx, info.FullMethod))
+	if err != nil {
+		return nil, err
+	}
+	return handler(ctx, message)
+}
+
+// check returns the context of r, with its token, or the status of the refusal.
+func (i *Interceptor) check(r *http.Request) (context.Context, error) {
+	need, listed := i.methods[r.URL.Path]
+	if !listed {
+		need = scopes.Requirement{}
+	}
+	if need == middleware.Public {
+		return r.Context(), nil
+	}
+	checked, err := i.guard.Check(&answer{}, r, need)
+	if err == nil {
+		return checked.Context(), nil
+	}
+	var refusal *valetkey.Error
+	if need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials {
+		return r.Context(), nil
+	}
+	return nil, i.refuse(r, err)
+}
+
+// refuse sets the trailers and returns the status that tell the client about err.
+func (i *Interceptor) refuse(r *http.Request, err error) error {
+	var a answer
+	i.guard.Refuse(&a, r, err)
+	trailer := metadata.MD{}
+	for _, name := range []string{"WWW-Authenticate", "Retry-After"} {
+		if value := a.Header().Get(name); value != "" {
+			trailer.Set(name, value)
+		}
+	}
+	// It fails only where there is no transport to carry a trailer; the status alone then has to do.
+	_ = grpc.SetTrailer(r.Context(), trailer)
+
+	message := http.StatusText(a.status)
+	var refusal *valetkey.Error
+	if errors.As(err, &refusal) && refusal.Description != "" {
+		message += ": " + refusal.Description
+	}
+	return status.Error(code(a.status), message)
+}
+
+// code returns the code for an HTTP status. A malformed token is UNAUTHENTICATED: INVALID_ARGUMENT is about the message,
+// and clients that get UNAUTHENTICATED fetch another token, which is what helps. The challenge tells them apart.
+func code(status int) codes.Code {
+	switch status {
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusServiceUnavailable:
+		return codes.Unavailable
+	default:
+		return codes.Unauthenticated
+	}
+}
+
+// request returns the call as the HTTP request that it is.
+func request(ctx context.Context, method string) *http.Request {
+	r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: method}, Header: http.Header{}, Body: http.NoBody}
+	md, _ := metadata.FromIncomingContext(ctx)
+	for name, values := range md {
+		if name == ":authority" && len(values) == 1 {
+			r.Host = values[0]
+		}
+		r.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if p.Addr != nil {
+			r.RemoteAddr = p.Addr.String()
+		}
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			r.TLS = &info.State
+		}
+	}
+	return r.WithContext(ctx)
+}
+
+// An answer is what the guard would tell an HTTP client.
+type answer struct {
+	header http.Header
+	status int
+}
+
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+func (a *answer) WriteHeader(status int)      { a.status = status }
+func (a *answer) Write(b []byte) (int, error) { return len(b), nil }

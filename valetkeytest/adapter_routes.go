@@ -1,0 +1,221 @@
+package valetkeytest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// adapterGuards are the guards of the routes, which the adapter and plain net/http share.
+type adapterGuards struct {
+	plain  *middleware.Guard // as most are
+	full   *middleware.Guard // all that Config can change about requests and answers
+	ending *middleware.Guard // ends each request a moment after it began
+
+	verified atomic.Int64 // tokens that were verified; none is remembered
+}
+
+// outage is a token about which nothing can be found out.
+const outage = "outage"
+
+func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	keys, err := jwks.New(jwks.Config{
+		Issuer: iss.URL, Audience: []string{DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(keys.Close)
+
+	gs := new(adapterGuards)
+	guard := func(cfg middleware.Config) *middleware.Guard {
+		cfg.Cache.Entries, cfg.Logger = -1, quiet
+		g, err := middleware.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	verify := valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
+		gs.verified.Add(1)
+		if raw == outage {
+			return nil, &valetkey.Unavailable{RetryAfter: 7 * time.Second, Err: errors.New("the issuer is out of reach")}
+		}
+		return keys.Verify(ctx, raw)
+	})
+	start := iss.Now()
+	gs.plain = guard(middleware.Config{Verifier: verify, Now: iss.Now})
+	gs.full = guard(middleware.Config{
+		Verifier: verify, Now: iss.Now, PassPreflight: true, Body: middleware.ProblemJSON, Realm: "orders",
+		ErrorURI: "https://api.example.com/errors", AlsoFrom: []middleware.Source{middleware.Form(1000), middleware.Query()},
+	})
+	gs.ending = guard(middleware.Config{
+		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return &valetkey.Token{Subject: DefaultSubject, Expiry: start.Add(time.Millisecond)}, nil
+		}),
+		EndAtExpiry: true,
+		Now:         func() time.Time { return start },
+	})
+	return gs
+}
+
+// An adapterServer is a server with the routes of the test: the adapter's, or that of plain net/http.
+type adapterServer struct {
+	url   string
+	calls atomic.Int64  // of all handlers
+	read  chan struct{} // gets a value once the client has read the first part of a stream
+	gone  chan struct{} // gets a value once a handler has been told that its client has gone
+}
+
+func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []AdapterRoute) string) *adapterServer {
+	t.Helper()
+	s := &adapterServer{read: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
+	behind := func(needs ...valetkey.Requirement) [][]valetkey.Requirement { return [][]valetkey.Requirement{needs} }
+	readOrders := scopes.All("orders:read")
+	kept := behind(readOrders)
+	s.url = serve(t, []AdapterRoute{
+		{"/any", gs.plain, behind(), s.counted(hello)},
+		{"/read", gs.plain, behind(readOrders), s.counted(hello)},
+		{"/write", gs.plain, behind(scopes.All("orders:write")), s.counted(hello)},
+		{"/two", gs.plain, behind(readOrders, scopes.All("orders:write")), s.counted(hello)},
+		{"/kept", gs.plain, kept, s.counted(hello)},
+		{"/group", gs.plain, append(behind(), behind(readOrders)...), s.counted(hello)},
+		{"/optional", gs.plain, nil, s.counted(hello)},
+		{"/full", gs.full, behind(readOrders), s.counted(hello)},
+		{"/full/optional", gs.full, nil, s.counted(hello)},
+		{"/ending", gs.ending, behind(), s.counted(ending)},
+		{"/panic", gs.plain, behind(), s.counted(func(http.ResponseWriter, *http.Request) { panic("boom") })},
+		{"/stream", gs.plain, behind(), s.counted(s.stream)},
+		{"/wait", gs.plain, behind(), s.counted(s.wait)},
+		{"/upgrade", gs.plain, behind(), s.counted(upgrade)},
+	})
+	kept[0][0] = scopes.Requirement{} // the adapter has a copy
+	return s
+}
+
+func (s *adapterServer) counted(h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.calls.Add(1)
+		h(w, r)
+	})
+}
+
+// hello answers with the token in the context and the body as it is left for the handler.
+func hello(w http.ResponseWriter, r *http.Request) {
+	who := "nobody"
+	if token := valetkey.FromContext(r.Context()); token != nil {
+		who = token.Subject + " with " + token.Scopes.String()
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	fmt.Fprintf(w, "hello %s%s", who, body)
+}
+
+// patience bounds every wait for something that comes at once if all is well.
+const patience = 5 * time.Second
+
+// ending waits for the end of the request's context.
+func ending(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	if valetkey.FromContext(r.Context()) == nil {
+		io.WriteString(w, "the context holds no token")
+		return
+	}
+	select {
+	case <-r.Context().Done():
+		fmt.Fprintf(w, "ended: %v", context.Cause(r.Context()))
+	case <-time.After(patience):
+		io.WriteString(w, "the context goes on")
+	}
+}
+
+// stream sends a part, and the rest once the client has read it.
+func (s *adapterServer) stream(w http.ResponseWriter, _ *http.Request) {
+	io.WriteString(w, "first\n")
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		io.WriteString(w, "flush: "+err.Error())
+		return
+	}
+	select {
+	case <-s.read:
+		io.WriteString(w, "second\n")
+	case <-time.After(patience):
+	}
+}
+
+// wait sends its header and waits for the client to go.
+func (s *adapterServer) wait(w http.ResponseWriter, r *http.Request) {
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	select {
+	case <-r.Context().Done():
+		s.gone <- struct{}{}
+	case <-time.After(patience):
+	}
+}
+
+// upgrade takes over the connection and returns the line that it is sent.
+func upgrade(w http.ResponseWriter, _ *http.Request) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: line\r\n\r\n")
+	if line, err := bufio.NewReader(rw).ReadString('\n'); err == nil {
+		io.WriteString(conn, "back: "+line)
+	}
+}
+
+// serveHTTP is the Serve of net/http itself, which all others are held against.
+func serveHTTP(t testing.TB, routes []AdapterRoute) string {
+	mux := http.NewServeMux()
+	for _, route := range routes {
+		h := route.Handler
+		if len(route.Require) == 0 {
+			h = route.Guard.Optional(h)
+		}
+		for i := len(route.Require) - 1; i >= 0; i-- {
+			h = route.Guard.Handler(h, route.Require[i]...)
+		}
+		mux.Handle(route.Path, h)
+	}
+	server := httptest.NewServer(recovered(mux))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// recovered is what frameworks call their recovery from panics.
+func recovered(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if recover() != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}

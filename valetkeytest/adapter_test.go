@@ -1,0 +1,187 @@
+package valetkeytest_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// An adaption is how net/http would be adapted, were it not what the guard is made for.
+type adaption struct {
+	require  func(g *middleware.Guard, needs []valetkey.Requirement, next http.Handler) http.Handler
+	optional func(g *middleware.Guard, next http.Handler) http.Handler
+	around   func(http.Handler) http.Handler
+}
+
+func right() adaption {
+	return adaption{
+		func(g *middleware.Guard, needs []valetkey.Requirement, next http.Handler) http.Handler {
+			return g.Handler(next, needs...)
+		},
+		(*middleware.Guard).Optional,
+		func(next http.Handler) http.Handler { return next },
+	}
+}
+
+func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	mux := http.NewServeMux()
+	for _, route := range routes {
+		h := route.Handler
+		for _, needs := range slices.Backward(route.Require) {
+			h = a.require(route.Guard, needs, h)
+		}
+		if len(route.Require) == 0 {
+			h = a.optional(route.Guard, h)
+		}
+		mux.Handle(route.Path, a.around(h))
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if recover() != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}()
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestAdapter(t *testing.T) {
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: right().serve})
+}
+
+// Each of these is an adapter with one mistake.
+func TestCheckAdapter(t *testing.T) {
+	type requireFunc = func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement)
+	wrong := func(f requireFunc) adaption {
+		a := right()
+		a.require = func(g *middleware.Guard, needs []valetkey.Requirement, next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(g, w, r, next, needs) })
+		}
+		return a
+	}
+	around := func(f func(next http.Handler, w http.ResponseWriter, r *http.Request)) adaption {
+		a := right()
+		a.around = func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(next, w, r) })
+		}
+		return a
+	}
+	lax := right()
+	lax.optional = func(g *middleware.Guard, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Add("Vary", "Authorization")
+			if checked, err := g.Check(w, r); err == nil {
+				r = checked
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	for _, c := range []struct {
+		name    string
+		mistake adaption
+		found   string
+	}{
+		{"no return after the refusal", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			checked, err := g.Check(w, r, needs...)
+			if err != nil {
+				g.Refuse(w, r, err)
+				checked = r
+			}
+			next.ServeHTTP(w, checked)
+		}), "no credentials, POST: the handler was called 1 times, not 0"},
+		{"the context dropped", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			if _, err := g.Check(w, r, needs...); err != nil {
+				g.Refuse(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, r)
+		}), "hello nobody"},
+		{"a context that has the token and does not end", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			checked, err := g.Check(w, r, needs...)
+			if err != nil {
+				g.Refuse(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), valetkey.FromContext(checked.Context()))))
+		}), "the token was verified 2 times, not 1"},
+		{"the needs dropped", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, _ []valetkey.Requirement) {
+			g.Handler(next).ServeHTTP(w, r)
+		}), "the wrong scope: the handler was called 1 times, not 0"},
+		{"the first need alone", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			g.Handler(next, needs[:min(1, len(needs))]...).ServeHTTP(w, r)
+		}), "one scope of two: the handler was called 1 times, not 0"},
+		{"a status of its own for failures", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			checked, err := g.Check(w, r, needs...)
+			if err != nil && !errors.As(err, new(*valetkey.Error)) {
+				err = &valetkey.Error{Code: valetkey.InvalidToken, Err: err}
+			}
+			if err != nil {
+				g.Refuse(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, checked)
+		}), "nothing can be found out: it answers"},
+		{"a header of the answer dropped", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			checked, err := g.Check(httptest.NewRecorder(), r, needs...)
+			if err != nil {
+				g.Refuse(w, r, err)
+				return
+			}
+			next.ServeHTTP(w, checked)
+		}), "full, in the query: it answers"},
+		{"more written after the refusal", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			checked, err := g.Check(w, r, needs...)
+			if err != nil {
+				status, header, body := g.Refusal(r.Context(), err)
+				w.Header().Set("WWW-Authenticate", header.Get("WWW-Authenticate"))
+				http.Error(w, string(body), status)
+				return
+			}
+			next.ServeHTTP(w, checked)
+		}), "no credentials: it answers"},
+		{"an optional token that may be bad", lax, "optional, an expired token: the handler was called 1 times, not 0"},
+		{"the last header of two counts", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			if sent := r.Header["Authorization"]; len(sent) > 1 {
+				r.Header["Authorization"] = sent[len(sent)-1:]
+			}
+			next.ServeHTTP(w, r)
+		}), "two headers: the handler was called 1 times, not 0"},
+		{"a token in a trailer counts", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			if r.Trailer != nil {
+				io.Copy(io.Discard, r.Body)
+				r.Header["Authorization"] = r.Trailer["Authorization"]
+			}
+			next.ServeHTTP(w, r)
+		}), "a token in a trailer is none: it answers 200 OK, and the handler was called 1 times"},
+		{"a panic swallowed", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			defer func() { recover() }()
+			next.ServeHTTP(w, r)
+		}), "a panic is the framework's: the panic of a handler became 200 OK"},
+		{"a writer that can only write", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+		}), "a connection can be taken over: it answers 500"},
+		{"a writer that cannot flush", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
+		}), `a stream flows: the rest is "flush: feature not supported"`},
+		{"a context that is not the request's", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r.WithContext(context.Background()))
+		}), "the context ends with the request: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, valetkeytest.Adapter{Serve: c.mistake.serve}), c.found)
+		})
+	}
+}
