@@ -70,9 +70,12 @@ func (s *server) start() {
 	s.cmd = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1",
 		"--save", "", "--appendonly", "no", "--dir", s.dir)
 	require.NoError(s.t, s.cmd.Start())
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
-	defer client.Close()
-	eventually(s.t, "redis-server starts", func() bool { return client.Ping(context.Background()).Err() == nil })
+	eventually(s.t, "redis-server starts", func() bool {
+		// A new one each time: a client that was refused waits before it tries again.
+		client := redis.NewClient(&redis.Options{Addr: s.addr, DialerRetries: 1, MaxRetries: -1})
+		defer client.Close()
+		return client.Ping(context.Background()).Err() == nil
+	})
 }
 
 func (s *server) kill() {

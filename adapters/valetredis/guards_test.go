@@ -1,0 +1,354 @@
+package valetredis_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetredis"
+	"github.com/valetkey/valetkey/introspect"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+const (
+	// told is how long a revocation may take to the other guard.
+	told = time.Second
+
+	// bound is how long a request may take while redis is gone: 50 ms for redis, and the rest for a machine with other things
+	// to do. A client without our deadlines waits for 3 s and more.
+	bound = 2 * time.Second
+
+	clients = 4 // of a replica, at a time
+)
+
+// A replica is one of the servers of an API: it takes JWTs and opaque tokens, and shares what it learns through redis.
+type replica struct {
+	t     *testing.T
+	redis *valetredis.Redis
+	line  *cable // to redis
+	api   *httptest.Server
+}
+
+func startReplica(t *testing.T, iss *valetkeytest.Issuer, s *server, key []byte) *replica {
+	t.Helper()
+	quiet, audience := slog.New(slog.DiscardHandler), []string{valetkeytest.DefaultAudience}
+	line := new(cable)
+	shared, _ := newRedis(t, newClient(t, s.addr, line), key, func(cfg *valetredis.Config) { cfg.Timeout = 0 })
+	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: audience, Client: iss.Client(), Now: iss.Now, Logger: quiet})
+	require.NoError(t, err)
+	t.Cleanup(keys.Close)
+	asks, err := introspect.New(introspect.Config{
+		Issuer: iss.URL, Audience: audience,
+		Auth:   introspect.BasicAuth(valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret),
+		Shared: shared, Client: iss.Client(), Now: iss.Now, Logger: quiet,
+	})
+	require.NoError(t, err)
+	t.Cleanup(asks.Close)
+	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(keys, asks), Now: iss.Now, Logger: quiet})
+	require.NoError(t, err)
+
+	ctx, stop := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	following.Go(func() { assert.ErrorIs(t, guard.Follow(ctx, shared), context.Canceled) })
+	t.Cleanup(func() { stop(); following.Wait() })
+
+	api := httptest.NewServer(guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	})))
+	t.Cleanup(api.Close)
+	api.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = clients
+	return &replica{t, shared, line, api}
+}
+
+// get returns what a client with the token is told.
+func (r *replica) get(raw string) (status int, header http.Header) {
+	req, err := http.NewRequest("GET", r.api.URL, nil)
+	if !assert.NoError(r.t, err) {
+		return 0, nil
+	}
+	req.Header.Set("Authorization", "Bearer "+raw)
+	res, err := r.api.Client().Do(req)
+	if !assert.NoError(r.t, err) {
+		return 0, nil
+	}
+	res.Body.Close()
+	return res.StatusCode, res.Header
+}
+
+func (r *replica) serves(raws ...string) bool {
+	return !slices.ContainsFunc(raws, func(raw string) bool { status, _ := r.get(raw); return status != http.StatusNoContent })
+}
+
+func (r *replica) refuses(raws ...string) bool {
+	return !slices.ContainsFunc(raws, func(raw string) bool { status, _ := r.get(raw); return status != http.StatusUnauthorized })
+}
+
+// A pair is two replicas, one issuer and one redis.
+type pair struct {
+	iss   *valetkeytest.Issuer
+	redis *server
+	a, b  *replica
+}
+
+func startPair(t *testing.T) *pair {
+	s, key := startServer(t), randomKey()
+	iss := valetkeytest.NewIssuer(t)
+	return &pair{iss, s, startReplica(t, iss, s, key), startReplica(t, iss, s, key)}
+}
+
+// shared returns an opaque token that a has asked about and b serves without. An answer that redis does not take within
+// 50 ms is not shared, which may be the machine's doing, so there are some tries.
+func (p *pair) shared(t *testing.T, opts ...valetkeytest.Option) string {
+	t.Helper()
+	raw, ctx := p.redis.raw(), t.Context()
+	for range 10 {
+		token, kept, asked := p.iss.Opaque(opts...), raw.DBSize(ctx).Val(), p.iss.Introspection.Hits()
+		require.True(t, p.a.serves(token))
+		require.Equal(t, asked+1, p.iss.Introspection.Hits())
+		for begun := time.Now(); raw.DBSize(ctx).Val() == kept && time.Since(begun) < time.Second; {
+			time.Sleep(time.Millisecond)
+		}
+		require.True(t, p.b.serves(token))
+		if p.iss.Introspection.Hits() == asked+1 {
+			return token
+		}
+	}
+	require.Fail(t, "nothing is shared")
+	return ""
+}
+
+// revoke publishes at from, with another try if redis does not take it in time, and returns how long it took from there
+// until both replicas refuse all the tokens as revoked.
+func (p *pair) revoke(t *testing.T, from *replica, revoked valetkey.Revocation, raws ...string) time.Duration {
+	t.Helper()
+	revoked.Issuer = p.iss.URL
+	begun, end := time.Now(), time.Now().Add(soon)
+	for from.redis.Publish(t.Context(), revoked) != nil {
+		require.True(t, time.Now().Before(end), "redis takes no revocation")
+		time.Sleep(time.Millisecond)
+		begun = time.Now()
+	}
+	for !p.a.refuses(raws...) || !p.b.refuses(raws...) {
+		require.True(t, time.Now().Before(end), "a revoked token is served")
+	}
+	took := time.Since(begun)
+	for _, raw := range raws {
+		for _, r := range []*replica{p.a, p.b} {
+			_, header := r.get(raw)
+			require.Equal(t, "the token has been revoked", valetkeytest.Challenge(t, header, "Bearer")["error_description"])
+		}
+	}
+	return took
+}
+
+// named makes a token that can be revoked by its id and by its subject, which are the same.
+func named(name string) []valetkeytest.Option {
+	return []valetkeytest.Option{valetkeytest.Claim("jti", name), valetkeytest.Subject(name)}
+}
+
+func TestTwoGuards(t *testing.T) {
+	p := startPair(t)
+	a, b := p.a, p.b
+	t.Run("what nobody vouches for is refused at both", func(t *testing.T) {
+		for _, raw := range []string{"made-up", p.iss.Token(valetkeytest.UnknownKey()), p.iss.Opaque(valetkeytest.WrongAudience())} {
+			require.True(t, a.refuses(raw) && b.refuses(raw))
+		}
+	})
+	t.Run("an opaque token asked about at one is served at the other without another call of the issuer", func(t *testing.T) {
+		p.shared(t)
+	})
+
+	bystanders := []string{p.iss.Token(), p.shared(t)}
+	for _, c := range []struct {
+		name  string
+		token func(t *testing.T, name string) string
+		what  func(name string) valetkey.Revocation
+	}{
+		{"a JWT by its id", p.jwt, byID},
+		{"a JWT by its subject", p.jwt, bySubject},
+		{"an opaque token by its id", p.opaque, byID},
+		{"an opaque token by its subject", p.opaque, bySubject},
+	} {
+		for where, from := range map[string]*replica{"one": a, "the other": b} {
+			t.Run("revoked at "+where+" it is refused at both within a second, though it verifies: "+c.name, func(t *testing.T) {
+				raw := c.token(t, t.Name())
+				require.True(t, a.serves(raw) && b.serves(raw), "both remember it")
+				took := p.revoke(t, from, c.what(t.Name()), raw)
+				t.Logf("refused at both %v after Publish was called", took)
+				assert.Less(t, took, told)
+				assert.True(t, a.serves(bystanders...) && b.serves(bystanders...), "the others are served")
+			})
+		}
+	}
+	t.Run("all tokens of a subject are refused, and those issued later are served", func(t *testing.T) {
+		raws := []string{p.jwt(t, "bob"), p.opaque(t, "bob"), p.jwt(t, "bob")} // the last one is new to both
+		require.True(t, a.serves(raws[:2]...) && b.serves(raws[:2]...))
+		assert.Less(t, p.revoke(t, a, bySubject("bob"), raws...), told)
+		later := append(named("bob"), valetkeytest.Claim("iat", p.iss.Now().Add(2*time.Second).Unix()))
+		raws = []string{p.iss.Token(later...), p.shared(t, later...)}
+		assert.True(t, a.serves(raws...) && b.serves(raws...))
+	})
+	t.Run("INTRO-36 revoked at the issuer alone it is served at both until 30 s after the question, or until it is revoked here", func(t *testing.T) {
+		unnoticed, token, subject := p.opaque(t, "unnoticed"), p.opaque(t, "token"), p.opaque(t, "subject")
+		for _, raw := range []string{unnoticed, token, subject} {
+			p.iss.Revoke(raw)
+			require.True(t, a.serves(raw) && b.serves(raw), "both remember it")
+		}
+		assert.Less(t, p.revoke(t, a, byID("token"), token), told)
+		assert.Less(t, p.revoke(t, b, bySubject("subject"), subject), told)
+		require.True(t, a.serves(unnoticed) && b.serves(unnoticed))
+		p.iss.Advance(20 * time.Second) // the rest of 30 s is for a slow machine
+		require.True(t, a.serves(unnoticed) && b.serves(unnoticed))
+		p.iss.Advance(10 * time.Second)
+		require.True(t, a.refuses(unnoticed) && b.refuses(unnoticed), "not from memory, and not from what is shared")
+	})
+}
+
+func (p *pair) jwt(t *testing.T, name string) string { t.Helper(); return p.iss.Token(named(name)...) }
+
+func (p *pair) opaque(t *testing.T, name string) string {
+	t.Helper()
+	return p.shared(t, named(name)...)
+}
+
+func byID(name string) valetkey.Revocation      { return valetkey.Revocation{ID: name} }
+func bySubject(name string) valetkey.Revocation { return valetkey.Revocation{Subject: name} }
+
+func TestTwoGuardsWithoutRedis(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		instead func(t *testing.T, addr string) // of redis
+	}{
+		{"redis is killed", func(*testing.T, string) {}},
+		{"redis is killed, and what is in its place never answers", func(t *testing.T, addr string) { startSilent(t, addr) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := startPair(t)
+			jwt, opaque := p.iss.Token(), p.shared(t)
+			require.True(t, p.a.serves(jwt, opaque) && p.b.serves(jwt, opaque))
+			revoked := []string{p.jwt(t, "revoked"), p.opaque(t, "revoked")}
+			p.revoke(t, p.a, bySubject("revoked"), revoked...)
+
+			t.Run("both serve JWTs, and opaque tokens that they ask about themselves, in bounded time", func(t *testing.T) {
+				p.redis.kill()
+				c.instead(t, p.redis.addr)
+				slowest := make(chan time.Duration, 2*clients)
+				var all sync.WaitGroup
+				for _, r := range []*replica{p.a, p.b} {
+					for range clients {
+						all.Go(func() { slowest <- r.traffic(p, jwt, opaque, revoked) })
+					}
+				}
+				all.Wait()
+				close(slowest)
+				var most time.Duration
+				for each := range slowest {
+					most = max(most, each)
+				}
+				t.Logf("the slowest request took %v", most)
+				assert.Less(t, most, bound)
+
+				own, asked := p.iss.Opaque(), p.iss.Introspection.Hits()
+				require.True(t, p.a.serves(own) && p.b.serves(own))
+				assert.Equal(t, asked+2, p.iss.Introspection.Hits(), "each asks for itself")
+				require.Error(t, p.a.redis.Publish(t.Context(), valetkey.Revocation{Issuer: p.iss.URL, ID: "lost"}), "who revokes is told")
+			})
+			p.redis.start() // empty
+			t.Run("redis is back: a revocation published right after is applied at both", func(t *testing.T) {
+				begun := time.Now()
+				raws := []string{p.jwt(t, "back"), p.iss.Opaque(named("back")...)}
+				require.True(t, p.a.serves(raws...) && p.b.serves(raws...))
+				took := p.revoke(t, p.a, bySubject("back"), raws...)
+				t.Logf("refused at both %v after Publish was called, and %v after redis was back", took, time.Since(begun))
+				next := p.jwt(t, "next")
+				require.True(t, p.a.serves(next) && p.b.serves(next))
+				assert.Less(t, p.revoke(t, p.b, byID("next"), next), told, "from then on within a second again")
+			})
+			t.Run("redis is back: answers are shared again", func(t *testing.T) {
+				begun := time.Now()
+				p.shared(t)
+				t.Logf("shared %v later", time.Since(begun))
+				for _, health := range append(p.a.redis.Health(), p.b.redis.Health()...) {
+					assert.Equal(t, valetkey.Ready, health.State, health.Name)
+				}
+			})
+			t.Run("redis is back without what it held: what was revoked before stays refused where it was", func(t *testing.T) {
+				assert.True(t, p.a.refuses(revoked...) && p.b.refuses(revoked...))
+			})
+		})
+	}
+}
+
+// traffic sends tokens of all kinds until r says that redis is gone for answers as for revocations. It returns how long
+// the slowest request took.
+func (r *replica) traffic(p *pair, jwt, opaque string, revoked []string) (slowest time.Duration) {
+	gone := func() bool {
+		return !slices.ContainsFunc(r.redis.Health(), func(h valetkey.Health) bool { return h.State == valetkey.Ready })
+	}
+	for end := time.Now().Add(soon); !gone(); {
+		if !assert.True(r.t, time.Now().Before(end), "redis is gone, and nobody says so") {
+			break
+		}
+		for _, c := range []struct {
+			name, raw string
+			want      int
+		}{
+			{"a made-up token", "made-up", 401},
+			{"a forged JWT", p.iss.Token(valetkeytest.TamperedSignature()), 401},
+			{"a JWT revoked before", revoked[0], 401},
+			{"an opaque token revoked before", revoked[1], 401},
+			{"a remembered JWT", jwt, 204},
+			{"a new JWT", p.iss.Token(), 204},
+			{"a remembered opaque token", opaque, 204},
+			{"a new opaque token", p.iss.Opaque(), 204},
+		} {
+			begun := time.Now()
+			status, _ := r.get(c.raw)
+			slowest = max(slowest, time.Since(begun))
+			assert.Equal(r.t, c.want, status, c.name)
+		}
+	}
+	return slowest
+}
+
+func TestOneGuardCutOff(t *testing.T) {
+	p := startPair(t)
+	cutOff := p.b
+	first := p.jwt(t, "first")
+	require.True(t, p.a.serves(first) && cutOff.serves(first))
+	p.revoke(t, p.a, byID("first"), first) // so both follow
+	follows := func() valetkey.State { return cutOff.redis.Health()[1].State }
+
+	raws := []string{p.jwt(t, "1"), p.opaque(t, "2"), p.jwt(t, "3"), p.opaque(t, "3")}
+	require.True(t, p.a.serves(raws...) && cutOff.serves(raws...))
+
+	cutOff.line.cut()
+	eventually(t, "it is known", func() bool { return follows() == valetkey.Degraded })
+	for _, revoked := range []valetkey.Revocation{byID("1"), byID("2"), bySubject("3")} {
+		revoked.Issuer = p.iss.URL
+		eventually(t, "publish", func() bool { return p.a.redis.Publish(context.Background(), revoked) == nil })
+	}
+	eventually(t, "the one that hears of it refuses them", func() bool { return p.a.refuses(raws...) })
+	assert.True(t, cutOff.serves(raws...), "the cable is cut")
+	assert.True(t, cutOff.serves(p.iss.Token(), p.iss.Opaque()), "and new ones are served")
+
+	cutOff.line.mend()
+	begun := time.Now()
+	eventually(t, "it catches up", func() bool { return cutOff.refuses(raws...) })
+	t.Logf("all are refused %v after the cable is mended", time.Since(begun))
+	assert.Equal(t, valetkey.Ready, follows())
+	next := p.jwt(t, "next")
+	require.True(t, p.a.serves(next) && cutOff.serves(next))
+	assert.Less(t, p.revoke(t, cutOff, byID("next"), next), told, "and is heard within a second")
+}
