@@ -245,7 +245,7 @@ every %s. Then there are events, at which every guard is busy, with a request ev
 The phase of an event is the 10 minutes from it; that of a withdrawn key is 12 minutes, of the revocation 2, and the outage and the
 10 minutes after it are two phases. What is left is calm, but for the first 10 minutes. Every answer takes %d ms.
 
-How to read it: in calm a guard fetches the key set once in 7 to 8 minutes. A rotation makes all busy guards fetch at once, and
+How to read it: in calm a guard fetches the key set once in 5 to 8 minutes. A rotation makes all busy guards fetch at once, and
 from then on they fetch in waves, which jitter flattens over hours; the most in a calm minute is such a wave. Tokens of
 a key that is not, or no longer, in the key set make a guard fetch every 30 s, and no more however many they are.
 `, runTime, "`go test ./internal/fleet`", lasting(withdrawnFor), lasting(revokedFor), lasting(recovery),

@@ -54,7 +54,7 @@ type Config struct {
 	// Fetch carries the requests.
 	Fetch fetch.Client
 
-	// Fresh is the age at which a key set should have been fetched again, which happens ahead, after about 4/5 of it. It
+	// Fresh is the age at which a key set should have been fetched again, which happens ahead, after 1/2 to 4/5 of it. It
 	// counts where the issuer sends no Cache-Control; that is honoured from 1 min to 24 h. Zero: 10 min.
 	Fresh time.Duration
 
@@ -333,7 +333,7 @@ func (s *Set) land(next *snapshot, keys []*jose.Key, err error) {
 	s.comes(valetkey.Ready, nil)
 	next.keys = adopt(s.current.Load(), keys)
 	s.publish(next)
-	s.schedule(jitter(next.lifetime / 5 * 4))
+	s.schedule(ahead(next.lifetime))
 	stop(s.expiry)
 	s.expiry = time.AfterFunc(time.Until(next.end(s.cfg.StaleLimit)), s.expire)
 }
@@ -409,6 +409,12 @@ func (s *Set) unavailable() error {
 		RetryAfter: max(time.Second, time.Until(s.due)),
 		Err:        fmt.Errorf("no keys of the issuer: %w", err),
 	}
+}
+
+// ahead returns when a set that is fresh for so long is fetched again. It is spread wide: a rotation makes all who serve
+// the issuer's tokens fetch at once, and they should not go on in step.
+func ahead(lifetime time.Duration) time.Duration {
+	return lifetime/2 + rand.N(lifetime*3/10+1)
 }
 
 // jitter takes up to a tenth away, so that many who started together do not fetch together.
