@@ -354,7 +354,7 @@ func TestServers(t *testing.T) {
 		}
 		file := filepath.Join(t.TempDir(), "proxy.yaml")
 		config := strings.NewReplacer("127.0.0.1:8081", "127.0.0.1:0", "http://127.0.0.1:8888", iss.URL, "http://127.0.0.1:9000", iss.URL,
-			"resource: http://127.0.0.1:8080", "resource: "+valetkeytest.DefaultAudience).Replace(string(text))
+			"audience: http://127.0.0.1:8080", "audience: "+valetkeytest.DefaultAudience).Replace(string(text))
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}

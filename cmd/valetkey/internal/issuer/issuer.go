@@ -4,16 +4,15 @@ package issuer
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
 	"github.com/valetkey/valetkey/jwks"
 )
 
-const maxFile = 1 << 20 // bytes of a key set
+const maxKeys = 1 << 20 // bytes of a key set
 
 // Settings are those words. The fields without a comment are those of [jwks.Config].
 type Settings struct {
@@ -68,7 +67,8 @@ func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 	}
 	var unread error
 	if s.File != "" {
-		if cfg.Keys, unread = readKeys(s.File); unread != nil {
+		if cfg.Keys, unread = file.Read(s.File, maxKeys); unread != nil {
+			cfg.Keys = []byte{} // and not nil, which would ask for discovery
 			mistakes = append(mistakes, Mistake{"file", unread})
 		}
 		if s.URL != "" {
@@ -92,25 +92,8 @@ func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 	return v, nil
 }
 
-// readKeys never returns nil bytes, which would ask for discovery.
-func readKeys(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return []byte{}, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return []byte{}, err
-	}
-	if len(text) > maxFile {
-		return []byte{}, fmt.Errorf("%s is longer than %d bytes", file, maxFile)
-	}
-	return text, nil
-}
-
-// Mistakes takes the joined mistakes of a constructor apart: "jwks: Audience: required", each with its field, whose name
-// in files names has.
+// Mistakes takes the joined mistakes of a constructor apart, "jwks: Audience: required" for one: each becomes one line,
+// without the package, and with its field, whose name in files names has.
 func Mistakes(err error, names map[string]string) []Mistake {
 	if err == nil {
 		return nil

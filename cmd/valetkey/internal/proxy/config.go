@@ -1,22 +1,20 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
-	"github.com/valetkey/valetkey/scopes"
 )
 
 // topFields are those of a configuration.
-var topFields = []string{"listen", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "redis", "routes"}
+var topFields = []string{"listen", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "redis", "routes",
+	"openapi"}
 
 // Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
 // it does no other I/O. The error names every mistake with its line.
@@ -26,29 +24,48 @@ func Load(file string, log *slog.Logger) (*Proxy, error) {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	top := root.fields(topFields...)
-	root.require(top, "listen", "upstream", "verifiers", "routes")
+	root.require(top, "listen", "upstream", "verifiers")
 
 	p := &Proxy{
 		listen: top["listen"].address(),
 		probe:  top["probe"].address(),
-		onward: onward{to: top["upstream"].upstream(), withToken: top["forward_token"].flag(), log: log},
 		shared: top["redis"].redis(0, log),
 		log:    log,
 	}
-	verifiers := list{resource: top["resource"].given(), revocable: top["redis"].Node != nil, shared: p.shared, log: log}
+	next := onward{to: top["upstream"].upstream(), withToken: top["forward_token"].flag(), log: log}
+	resource := top["resource"].given()
+	verifiers := list{resource: resource, revocable: top["redis"].Node != nil, shared: p.shared, log: log}
 	verifier := verifiers.read(top["verifiers"])
 	p.close = verifiers.close
-	p.guard, err = middleware.New(middleware.Config{Verifier: verifier, Realm: top["realm"].text(), Logger: log})
+	res := described(resource, verifiers.issuers)
+	p.guard, err = middleware.New(middleware.Config{Verifier: verifier, Resource: res, Realm: top["realm"].text(), Logger: log})
 	if err != nil { // the realm is all that can be wrong
 		top["realm"].mistake("%s", strings.TrimPrefix(err.Error(), "middleware: Realm: "))
 	}
-	routes := top["routes"].routes()
+	routes := root.table(top)
 	if err := doc.err(); err != nil {
 		p.Close()
 		return nil, err
 	}
-	p.mux = muxOf(routes, p.guard, p.onward.handler())
+	if p.api, err = p.guard.Table(routes, namable(p.guard, next.handler())); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("guard the routes: %w", err)
+	}
+	if res.ID != "" {
+		pattern, metadata := p.guard.Metadata()
+		path, _ := url.PathUnescape(pattern) // of a URL that the guard has accepted
+		p.own = map[string]http.Handler{path: metadata}
+	}
 	return p, nil
+}
+
+// described is what clients are told of the API (RFC 9728): nothing if its identifier is no URL at which they could ask.
+func described(id string, issuers []string) middleware.Resource {
+	res := middleware.Resource{ID: id, AuthorizationServers: issuers}
+	if _, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: res}); err != nil {
+		return middleware.Resource{}
+	}
+	return res
 }
 
 func (n node) address() string {
@@ -72,74 +89,4 @@ func (n node) upstream() *url.URL {
 		n.mistake("has a user, a query or a fragment")
 	}
 	return u
-}
-
-// A route is what a pattern of net/http needs.
-type route struct {
-	pattern string
-	public  bool
-	needs   []valetkey.Requirement // none: any good token
-}
-
-// routes reads the table and makes sure that its patterns can stand together.
-func (n node) routes() []route {
-	var table []route
-	trial := http.NewServeMux()
-	members := n.members()
-	if n.Node != nil && len(n.Content) == 0 {
-		n.mistake("is empty: every request would be refused")
-	}
-	for _, m := range members {
-		r := route{pattern: m.key.Value}
-		switch expr := m.value.text(); {
-		case expr == "@public":
-			r.public = true
-		case expr == "@any":
-		case strings.HasPrefix(expr, "@"):
-			m.value.mistake("%q is neither @public nor @any", expr)
-		case m.value.isText():
-			need, err := scopes.Parse(expr)
-			if err != nil {
-				m.value.mistake("%s", strings.TrimPrefix(err.Error(), "scopes: "))
-			}
-			r.needs = append(r.needs, need)
-		}
-		if err := register(trial, r.pattern, http.NotFoundHandler()); err != nil {
-			m.value.Line = m.key.Line
-			m.value.mistake("%v", err)
-		}
-		table = append(table, r)
-	}
-	return table
-}
-
-// muxOf serves a table that n.routes has returned without a mistake.
-func muxOf(table []route, guard *middleware.Guard, next http.Handler) *http.ServeMux {
-	mux := http.NewServeMux()
-	for _, r := range table {
-		h := next
-		if !r.public {
-			h = guard.Handler(next, append(r.needs, fitsHeader{})...)
-		}
-		mux.Handle(r.pattern, h)
-	}
-	// What no route matches is refused, as if it needed a scope that nobody has, and goes nowhere. The table may have a
-	// pattern for everything itself, with which this one conflicts.
-	register(mux, "/", guard.Handler(http.NotFoundHandler(), scopes.Requirement{}))
-	return mux
-}
-
-// whereRegistered is what net/http says for those who write patterns in Go.
-var whereRegistered = regexp.MustCompile(` \(registered at [^)]*\)`)
-
-// register returns as an error what net/http panics with.
-func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			text := whereRegistered.ReplaceAllString(fmt.Sprint(v), "")
-			err = errors.New(strings.ReplaceAll(text, "\n", " "))
-		}
-	}()
-	mux.Handle(pattern, h)
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,12 +38,12 @@ func TestMistakes(t *testing.T) {
 		want         []string // "line: text" of each mistake
 	}{
 		{"an empty file", "", []string{
-			"1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required"}},
+			"1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required, or openapi"}},
 		{"not a mapping", "- x", []string{
-			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required"}},
+			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, upstream, resource, realm, forward_token, probe, verifiers, redis, routes`}},
+			`6: unknown field "debug"; known are listen, upstream, resource, realm, forward_token, probe, verifiers, redis, routes, openapi`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" stands on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{`6: "<<" is not a string: put it in quotes`}},
 		{"a key that is no string", good + "1: 2", []string{`6: "1" is not a string: put it in quotes`}},
@@ -176,6 +177,23 @@ func TestMistakes(t *testing.T) {
 			`6: probe: "/ready" is not an address such as 127.0.0.1:8080`}},
 
 		{"no routes", base(`{"GET /orders": "orders:read"}`, "{}"), []string{"5: routes: is empty: every request would be refused"}},
+		{"routes that are no mapping", base(`{"GET /orders": "orders:read"}`, "[x]"), []string{
+			"5: routes: is not a mapping", "5: routes: is empty: every request would be refused"}},
+		{"routes that cannot stand together, each on its line", routes(`
+  "/":
+    "@public"
+  "/a/{$}": x
+  "/a/{y}": x
+  "/a/{y}/": x
+  "/a/":
+    x
+  "GET /b: c": x
+  "get /d": x
+`), []string{
+			`12: routes["/a/"]: can never match: ["/a/{$}" "/a/{y}" "/a/{y}/"] serve all its requests`,
+			`14: routes["GET /b: c"]: the wider row "/" is public and serves GET /b:%20c/: say in a row of its own what that needs`,
+			`15: routes["get /d"]: can never match: methods differ by letter case (RFC 9110, section 9.1), and "get" is not "GET"`,
+			`15: routes["get /d"]: the wider row "/" is public and serves get /d/: say in a row of its own what that needs`}},
 		{"every kind of bad route, each on its line", routes(`
   "GET /a": "@admin"
   "GET /b": ""
@@ -197,9 +215,9 @@ func TestMistakes(t *testing.T) {
 			`10: routes["GET /d"]: is empty`,
 			`11: routes["GET /e"]: is not a string`,
 			`12: routes["GET /f"]: "a\"b": scope "a\"b": character '"' at 1 is not allowed (RFC 6749, section 3.3)`,
+			`13: routes["GET /g"]: pattern "GET /g" conflicts with pattern "GET  /g": GET /g matches the same requests as GET  /g`,
 			`14: routes: "GET /g" stands on line 13 already`,
-			`15: routes["GET  /g"]: pattern "GET  /g" conflicts with pattern "GET /g": GET  /g matches the same requests as GET /g`,
-			`17: routes["/z/{x}"]: pattern "/z/{x}" conflicts with pattern "/{x}/y": /z/{x} and /{x}/y both match some paths, like "/z/y". But neither is more specific than the other. /z/{x} matches "/z/x", but /{x}/y doesn't. /{x}/y matches "/x/y", but /z/{x} doesn't.`,
+			`16: routes["/{x}/y"]: pattern "/{x}/y" conflicts with pattern "/z/{x}": /{x}/y and /z/{x} both match some paths, like "/z/y". But neither is more specific than the other. /{x}/y matches "/x/y", but /z/{x} doesn't. /z/{x} matches "/z/x", but /{x}/y doesn't.`,
 			`18: routes["orders"]: parsing "orders": at offset 0: host/path missing /`,
 			`19: routes["GET /{"]: parsing "GET /{": at offset 5: bad wildcard segment (must end with '}')`}},
 	} {
@@ -209,13 +227,7 @@ func TestMistakes(t *testing.T) {
 				p.Close()
 				t.Fatal("accepted")
 			}
-			var got []string
-			for line := range strings.SplitSeq(err.Error(), "\n") {
-				file, rest, _ := strings.Cut(line, "proxy.yaml:")
-				line, text, _ := strings.Cut(rest, ": ")
-				got = append(got, line+": "+strings.ReplaceAll(text, filepath.Clean(file), "DIR"))
-			}
-			if strings.Join(got, "\n") != strings.Join(c.want, "\n") {
+			if got := mistakes(err); !slices.Equal(got, c.want) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 			}
 		})
@@ -240,6 +252,18 @@ func TestMistakes(t *testing.T) {
 			t.Error("accepted")
 		}
 	})
+}
+
+// mistakes returns each with its line, and with DIR for the folder of the configuration.
+func mistakes(err error) (all []string) {
+	if err == nil {
+		return nil
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		dir, rest, _ := strings.Cut(line, "proxy.yaml:")
+		all = append(all, strings.ReplaceAll(rest, filepath.Clean(dir), "DIR"))
+	}
+	return all
 }
 
 // TestSecretsAreNotRepeated puts secrets where they belong, with something else wrong, and where they do not.
@@ -278,8 +302,11 @@ func TestExampleInFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := regexp.MustCompile(`(?m)^( *)# (probe:|- introspection:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
+	full = strings.Replace(full, "\n# openapi:", "\nopenapi:", 1)
+	full, rows, _ := strings.Cut(full, "\nroutes:\n")
+	full += rows[strings.Index(rows, "\n\n"):]
 	dir := t.TempDir()
-	for name, content := range map[string]string{"proxy.yaml": full, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n"} {
+	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +339,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		defer p.Close()
-		if strings.Contains(config, "public") || strings.ContainsAny(config, `\%`) {
+		if strings.Contains(config, "public") || strings.Contains(path, "oauth-protected-resource") || strings.ContainsAny(config, `\%`) {
 			return
 		}
 		r := httptest.NewRequest("GET", "/", nil)

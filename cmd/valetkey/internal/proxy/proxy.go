@@ -1,8 +1,9 @@
 // Package proxy is a reverse proxy that lets requests with a sufficient access token through to one upstream.
 //
-// [Load] makes it from a file, [Proxy.Serve] serves it, [Revoke] tells all of its replicas of tokens that hold no longer. A table of net/http patterns says what each route needs; what no route matches is refused.
-// Every refusal happens before a byte goes upstream, which learns who is calling from X-Valetkey-Subject, -Client and
-// -Scope, as far as the token says.
+// [Load] makes it from a file, [Proxy.Serve] serves it, [Revoke] tells all of its replicas of tokens that hold no longer. A
+// table of net/http patterns, or an OpenAPI document, says what each route needs, see [middleware.Guard.Table]; what no route
+// matches is refused. Every refusal happens before a byte goes upstream, which learns who is calling from
+// X-Valetkey-Subject, -Client and -Scope, as far as the token says.
 //
 // Not done: TLS towards clients (put it in front), believing the X-Forwarded headers of what is in front (they are written
 // anew), and knowing how the upstream reads a path. If it ignores letter case or what follows a semicolon, say, a table must
@@ -26,10 +27,10 @@ type Proxy struct {
 	listen string
 	probe  string // "": nobody can ask how it is
 	guard  *middleware.Guard
-	shared *shared  // nil: nothing is
-	close  []func() // of the verifiers
-	onward onward
-	mux    *http.ServeMux
+	shared *shared                 // nil: nothing is
+	close  []func()                // of the verifiers
+	own    map[string]http.Handler // by path: what the proxy itself tells anybody
+	api    http.Handler
 	log    *slog.Logger
 }
 
@@ -45,35 +46,39 @@ func (p *Proxy) Close() {
 
 // ServeHTTP refuses, or forwards, one request.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if why := ambiguous(r); why != "" {
-		http.Error(w, "Bad Request: "+why, http.StatusBadRequest)
+	if h := p.own[r.URL.Path]; h != nil {
+		h.ServeHTTP(w, r)
 		return
 	}
-	p.mux.ServeHTTP(w, r)
+	if why := ambiguous(r); why != "" {
+		p.guard.Refuse(w, r, &valetkey.Error{Code: valetkey.InvalidRequest, Description: why})
+		return
+	}
+	p.api.ServeHTTP(w, r)
 }
 
 // ambiguous says why the upstream might see another path than the one that a route matches; "" if it will not.
 //
-// A route matches the path by its segments, as sent, while many servers decode first and split or clean up after that. For
-// them /files/..%2fadmin is /admin, and a token that opens /files/ would open it. Such spellings have no honest use.
+// Of what reads differently once it is decoded, a table refuses slashes and dot segments itself. Some servers also take a
+// backslash for a slash, end a path at a NUL, or cut off what follows a semicolon before they clean up: for them
+// /files/..;x/admin is /admin, and a token that opens /files/ would open it. Such spellings have no honest use.
 func ambiguous(r *http.Request) string {
 	if r.Method == http.MethodConnect {
 		return "CONNECT is not served"
 	}
-	path, sent := r.URL.Path, strings.ToLower(r.URL.EscapedPath()) // decoded, and as it was sent
+	path := r.URL.Path // decoded
 	if !strings.HasPrefix(path, "/") {
 		return "the target is not a path"
 	}
-	if strings.Contains(sent, "%2f") || strings.Contains(path, `\`) {
-		return "the path holds an encoded slash, or a backslash"
+	if strings.Contains(path, `\`) {
+		return "the path holds a backslash"
 	}
 	if strings.ContainsFunc(path, control) {
 		return "the path holds a control character"
 	}
 	for segment := range strings.SplitSeq(path, "/") {
-		segment, _, _ = strings.Cut(segment, ";") // which servlet containers cut off before they clean up
-		if segment == "." || segment == ".." {
-			return "the path holds a dot segment"
+		if strings.HasPrefix(segment, ".;") || strings.HasPrefix(segment, "..;") {
+			return "the path holds a dot segment with a parameter"
 		}
 	}
 	return ""
@@ -153,17 +158,29 @@ func identity(t *valetkey.Token) [3]header {
 	return [3]header{{"X-Valetkey-Subject", t.Subject}, {"X-Valetkey-Client", t.ClientID}, {"X-Valetkey-Scope", t.Scopes.String()}}
 }
 
-// fitsHeader is the requirement that a header can carry what the token says: without a control character, which would
-// fail or split the request, or space at an end, which would be lost on the way and make it someone else.
-type fitsHeader struct{}
+var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token names someone whom no header can name"}
 
-func (fitsHeader) Decide(t *valetkey.Token) error {
-	for _, h := range identity(t) {
+// namable refuses a token of which headers cannot carry what it says, also where a token is optional. Next gets the others,
+// and what comes without one.
+func namable(guard *middleware.Guard, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if t := valetkey.FromContext(r.Context()); t != nil && !fitHeaders(identity(t)) {
+			guard.Refuse(w, r, errNoName)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// fitHeaders reports whether headers can carry the values: without a control character, which would fail or split the
+// request, or space at an end, which would be lost on the way and make it someone else.
+func fitHeaders(all [3]header) bool {
+	for _, h := range all {
 		if h.value != strings.TrimSpace(h.value) || strings.ContainsFunc(h.value, control) {
-			return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token names someone whom no header can name"}
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 func control(c rune) bool { return c < ' ' || c == 0x7f }

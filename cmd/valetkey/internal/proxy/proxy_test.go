@@ -57,7 +57,8 @@ func example(t *testing.T, issuer, upstream string, change ...string) string {
 	change = append(change,
 		"http://127.0.0.1:8888", issuer,
 		"http://127.0.0.1:9000", upstream,
-		"resource: http://127.0.0.1:8080", "resource: "+valetkeytest.DefaultAudience)
+		"resource: http://127.0.0.1:8081", "resource: "+valetkeytest.DefaultAudience,
+		"audience: http://127.0.0.1:8080", "audience: "+valetkeytest.DefaultAudience)
 	return strings.NewReplacer(change...).Replace(string(text))
 }
 
@@ -139,21 +140,24 @@ func TestRefusals(t *testing.T) {
 		{"another letter case", "GET /HEALTH", nil, 401, " "},
 		{"a method in another letter case", "get /health", nil, 401, " "},
 
-		{"an encoded slash", "GET /files/..%2forders", []string{files}, 400, ""},
-		{"an encoded slash, in upper case", "GET /files/a%2Fb", []string{files}, 400, ""},
-		{"an encoded backslash", "GET /files/..%5corders", []string{files}, 400, ""},
-		{"a backslash", `GET /files/..\orders`, []string{files}, 400, ""},
-		{"dot segments", "GET /files/../orders", []string{files}, 400, ""},
-		{"encoded dot segments", "GET /files/%2e%2e/orders", []string{files}, 400, ""},
-		{"half encoded dot segments", "GET /files/.%2E/orders", []string{files}, 400, ""},
-		{"a single dot", "GET /files/%2e/orders", []string{files}, 400, ""},
-		{"dot segments at the end", "GET /files/..", []string{files}, 400, ""},
-		{"dot segments with a parameter", "GET /files/..;x=y/orders", []string{files}, 400, ""},
-		{"NUL", "GET /health%00", nil, 400, ""},
-		{"a line break", "GET /health%0d%0aX:y", nil, 400, ""},
-		{"no path", "GET mailto:health", nil, 400, ""},
-		{"CONNECT", "CONNECT /health", nil, 400, ""},
-		{"CONNECT to a host", "CONNECT intern.example.com:443", nil, 400, ""},
+		{"an encoded slash", "GET /files/..%2forders", []string{files}, 400, "invalid_request "},
+		{"an encoded slash, in upper case", "GET /files/a%2Fb", []string{files}, 400, "invalid_request "},
+		{"an encoded backslash", "GET /files/..%5corders", []string{files}, 400, "invalid_request "},
+		{"a backslash", `GET /files/..\orders`, []string{files}, 400, "invalid_request "},
+		{"dot segments, which are left to the client", "GET /files/../orders", []string{files}, 307, ""},
+		{"encoded dot segments", "GET /files/%2e%2e/orders", []string{files}, 400, "invalid_request "},
+		{"half encoded dot segments", "GET /files/.%2E/orders", []string{files}, 400, "invalid_request "},
+		{"a single dot", "GET /files/%2e/orders", []string{files}, 400, "invalid_request "},
+		{"dot segments at the end", "GET /files/..", []string{files}, 307, ""},
+		{"dot segments with a parameter", "GET /files/..;x=y/orders", []string{files}, 400, "invalid_request "},
+		{"encoded dot segments with an encoded parameter", "GET /files/%2e%3Bx/orders", []string{files}, 400, "invalid_request "},
+		{"an encoded slash where no route is", "GET /..%2forders", []string{files}, 400, "invalid_request "},
+		{"an encoded slash on a public route", "GET /health%2fx", nil, 400, "invalid_request "},
+		{"NUL", "GET /health%00", nil, 400, "invalid_request "},
+		{"a line break", "GET /health%0d%0aX:y", nil, 400, "invalid_request "},
+		{"no path", "GET mailto:health", nil, 400, "invalid_request "},
+		{"CONNECT", "CONNECT /health", nil, 400, "invalid_request "},
+		{"CONNECT to a host", "CONNECT intern.example.com:443", nil, 400, "invalid_request "},
 		{"a clean-up is left to the client", "GET /files//orders", []string{files}, 307, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -164,11 +168,12 @@ func TestRefusals(t *testing.T) {
 			if r := upstream.take(); r != nil {
 				t.Errorf("the upstream got %s %s", r.Method, r.RequestURI)
 			}
-			if c.challenge == "" {
+			if c.status == 307 {
 				return
 			}
 			params := valetkeytest.Challenge(t, res.Header, "Bearer")
-			if got := params["error"] + " " + params["scope"]; got != c.challenge || params["realm"] != "orders" {
+			if got := params["error"] + " " + params["scope"]; got != c.challenge || params["realm"] != "orders" ||
+				params["resource_metadata"] != valetkeytest.DefaultAudience+"/.well-known/oauth-protected-resource" {
 				t.Errorf("got the challenge %q, want %q", params, c.challenge)
 			}
 		})

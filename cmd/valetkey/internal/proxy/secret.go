@@ -3,12 +3,13 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
 )
 
 const maxSecret = 64 << 10 // bytes of a file that holds one
@@ -53,28 +54,12 @@ func secret(fields map[string]node, name string) (value string, from node) {
 }
 
 func secretFile(n node) (string, error) {
-	text, err := readSecret(n.file())
+	text, err := file.Read(n.file(), maxSecret)
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err // without the path
 	}
 	if err != nil {
 		return "", fmt.Errorf("the file cannot be read: %w", err)
-	}
-	return text, nil
-}
-
-func readSecret(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return "", err
-	}
-	if len(text) > maxSecret {
-		return "", fmt.Errorf("it is longer than %d bytes", maxSecret)
 	}
 	return string(text), nil
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
@@ -24,9 +25,10 @@ type list struct {
 	shared    *shared // nil: nothing is
 	log       *slog.Logger
 
-	taken  map[string]bool // issuers whose JWTs have a verifier
-	opaque bool            // so have opaque tokens
-	close  []func()
+	issuers []string        // as far as they are named
+	taken   map[string]bool // issuers whose JWTs have a verifier
+	opaque  bool            // so have opaque tokens
+	close   []func()
 }
 
 // read combines the verifiers: those with keys first, wherever they stand, since they ask nobody. If there is a mistake,
@@ -86,6 +88,7 @@ func (l *list) jwks(item, n node) *jwks.Verifier {
 		item.mistake("another verifier is for the issuer %q already", v.Issuer())
 	}
 	l.taken[v.Issuer()] = true
+	l.issuers = append(l.issuers, v.Issuer())
 	return v
 }
 
@@ -140,6 +143,9 @@ func (l *list) introspection(n node) *introspect.Verifier {
 		return nil
 	}
 	l.close = append(l.close, v.Close)
+	if cfg.Issuer != "" && !slices.Contains(l.issuers, cfg.Issuer) {
+		l.issuers = append(l.issuers, cfg.Issuer)
+	}
 	return v
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
 )
 
 const maxFile = 1 << 20 // bytes of a configuration
@@ -48,28 +49,20 @@ type node struct {
 	path string // "verifiers[0].jwks"
 }
 
-// open returns the root of the one document in file. The error is that of a file that cannot be read as YAML at all.
-func open(file string) (*document, node, error) {
-	f, err := os.Open(file)
+// open returns the root of the one document in a file. The error is that of one that cannot be read as YAML at all.
+func open(path string) (*document, node, error) {
+	text, err := file.Read(path, maxFile)
 	if err != nil {
 		return nil, node{}, err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, node{}, err
-	}
-	if len(text) > maxFile {
-		return nil, node{}, fmt.Errorf("%s is longer than %d bytes", file, maxFile)
-	}
-	doc := &document{file: file}
+	doc := &document{file: path}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var root yaml.Node
 	switch err := decoder.Decode(&root); {
 	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // names it, which may be a secret without quotes
-		return nil, node{}, fmt.Errorf("%s: aliases are not supported: put what begins with * in quotes", file)
+		return nil, node{}, fmt.Errorf("%s: aliases are not supported: put what begins with * in quotes", path)
 	case err != nil && err != io.EOF:
-		return nil, node{}, fmt.Errorf("%s: %w", file, err)
+		return nil, node{}, fmt.Errorf("%s: %w", path, err)
 	}
 	n := node{&yaml.Node{Kind: yaml.MappingNode, Line: 1}, doc, ""} // an empty file lacks every field
 	if len(root.Content) > 0 {
@@ -80,7 +73,7 @@ func open(file string) (*document, node, error) {
 	case err == nil:
 		node{&second, doc, ""}.mistake("there is more than one YAML document")
 	case err != io.EOF:
-		return nil, node{}, fmt.Errorf("%s: %w", file, err)
+		return nil, node{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return doc, n, nil
 }
