@@ -8,6 +8,8 @@
 //	...
 //	server := grpc.NewServer(grpc.UnaryInterceptor(guarded.Unary), grpc.StreamInterceptor(guarded.Stream))
 //
+// Once its services are registered, [Methods.Declares] finds the method that somebody forgot.
+//
 // A token comes in the metadata authorization, in the form of the HTTP header. Methods find it with
 // valetkey.FromContext(ctx). A refusal has the code UNAUTHENTICATED, PERMISSION_DENIED or, for a failure of ours,
 // UNAVAILABLE, with the challenge in the trailer www-authenticate or the wait in retry-after.
@@ -33,11 +35,6 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
-
-// Methods says what each method needs, by its full name, "/orders.v1.Orders/List". A value is [middleware.Public],
-// [middleware.Optional], [middleware.AnyToken], or what a token must meet. A method that is not listed is refused, as if
-// it needed a scope that nobody has. There are no patterns: each method of a service is listed.
-type Methods map[string]valetkey.Requirement
 
 // An Interceptor lets calls with a sufficient token through to their methods. It is safe for concurrent use.
 type Interceptor struct {

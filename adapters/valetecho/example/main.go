@@ -1,0 +1,44 @@
+package main
+
+import (
+	"cmp"
+	"log"
+	"os"
+
+	"github.com/labstack/echo/v5"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetecho"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+func main() {
+	keys, err := jwks.New(jwks.Config{Issuer: cmp.Or(os.Getenv("ISSUER"), "http://127.0.0.1:8888"), Audience: []string{"http://127.0.0.1:8080"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	guard, err := middleware.New(middleware.Config{Verifier: keys})
+	if err != nil {
+		log.Fatal(err)
+	}
+	routes := middleware.Routes{
+		"GET /healthz": middleware.Public,
+		"GET /orders":  scopes.All("orders:read"),
+		"POST /orders": scopes.All("orders:write"),
+	}
+	hello := func(c *echo.Context) error { return c.JSON(200, valetkey.FromContext(c.Request().Context()).Subject) }
+	e := echo.New()
+	e.GET("/healthz", func(c *echo.Context) error { return c.NoContent(200) })
+	e.GET("/orders", hello, valetecho.Require(guard, routes["GET /orders"]))
+	e.POST("/orders", hello, valetecho.Require(guard, routes["POST /orders"]))
+	var listed []middleware.Route
+	for _, r := range e.Router().Routes() {
+		listed = append(listed, middleware.Route{Method: r.Method, Path: r.Path})
+	}
+	if err := routes.Declares(middleware.Echo, listed...); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(e.Start(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")))
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"cmp"
+	"log"
+	"os"
+
+	"github.com/gofiber/fiber/v3"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetfiber"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+func main() {
+	keys, err := jwks.New(jwks.Config{Issuer: cmp.Or(os.Getenv("ISSUER"), "http://127.0.0.1:8888"), Audience: []string{"http://127.0.0.1:8080"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	guard, err := middleware.New(middleware.Config{Verifier: keys})
+	if err != nil {
+		log.Fatal(err)
+	}
+	routes := middleware.Routes{
+		"GET /healthz": middleware.Public,
+		"GET /orders":  scopes.All("orders:read"),
+		"POST /orders": scopes.All("orders:write"),
+	}
+	hello := func(c fiber.Ctx) error { return c.JSON(valetkey.FromContext(c.Context()).Subject) }
+	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10}) // tokens are long
+	app.Get("/healthz", func(c fiber.Ctx) error { return c.SendStatus(200) })
+	app.Get("/orders", valetfiber.Require(guard, routes["GET /orders"]), hello)
+	app.Post("/orders", valetfiber.Require(guard, routes["POST /orders"]), hello)
+	var listed []middleware.Route
+	for _, r := range app.GetRoutes(true) {
+		listed = append(listed, middleware.Route{Method: r.Method, Path: r.Path})
+	}
+	if err := routes.Declares(middleware.Fiber, listed...); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(app.Listen(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")))
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"cmp"
+	"log"
+	"os"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/adapters/valetgin"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+func main() {
+	keys, err := jwks.New(jwks.Config{Issuer: cmp.Or(os.Getenv("ISSUER"), "http://127.0.0.1:8888"), Audience: []string{"http://127.0.0.1:8080"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	guard, err := middleware.New(middleware.Config{Verifier: keys})
+	if err != nil {
+		log.Fatal(err)
+	}
+	routes := middleware.Routes{
+		"GET /healthz": middleware.Public,
+		"GET /orders":  scopes.All("orders:read"),
+		"POST /orders": scopes.All("orders:write"),
+	}
+	hello := func(c *gin.Context) { c.JSON(200, valetkey.FromContext(c.Request.Context()).Subject) }
+	router := gin.Default()
+	router.GET("/healthz", func(c *gin.Context) { c.Status(200) })
+	router.GET("/orders", valetgin.Require(guard, routes["GET /orders"]), hello)
+	router.POST("/orders", valetgin.Require(guard, routes["POST /orders"]), hello)
+	var listed []middleware.Route
+	for _, r := range router.Routes() {
+		listed = append(listed, middleware.Route{Method: r.Method, Path: r.Path})
+	}
+	if err := routes.Declares(middleware.Gin, listed...); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(router.Run(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")))
+}
