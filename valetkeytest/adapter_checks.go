@@ -7,11 +7,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
 )
 
 // An adapterCheck is one thing that TestAdapter looks at.
@@ -51,7 +56,26 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 		check("the context ends with the request", func() error { return under.hangsUp(token) })
 	}
 	check("requests at the same time keep their tokens", func() error { return under.crowd(iss) })
+	check("the metadata tells the scopes of the needs", func() error { return declares(t, a) })
 	return checks
+}
+
+// declares serves one route and looks for its scope in the metadata of its guard.
+func declares(t testing.TB, a Adapter) error {
+	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: middleware.Resource{ID: DefaultAudience}})
+	if err != nil {
+		return err
+	}
+	a.Serve(t, []AdapterRoute{{
+		Path: "/declared", Guard: guard, Require: [][]valetkey.Requirement{{scopes.All("orders:declared")}}, Handler: http.NotFoundHandler(),
+	}})
+	_, metadata := guard.Metadata()
+	w := httptest.NewRecorder()
+	metadata.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if !strings.Contains(w.Body.String(), `"orders:declared"`) {
+		return fmt.Errorf("the guard was not told of the needs (Guard.Declare): %s", w.Body)
+	}
+	return nil
 }
 
 func exchanges(iss *Issuer) []exchange {

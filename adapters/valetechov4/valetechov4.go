@@ -20,6 +20,7 @@ import (
 // token. It answers all others as [middleware.Guard.Handler] does.
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc {
 	needs = slices.Clone(needs)
+	g.Declare(needs...)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			checked, err := g.Check(c.Response(), c.Request(), needs...)

@@ -24,6 +24,7 @@ import (
 // token. It answers all others as [middleware.Guard.Handler] does.
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
 	needs = slices.Clone(needs)
+	g.Declare(needs...)
 	return func(c fiber.Ctx) error { return guarded(g, c, needs, false) }
 }
 

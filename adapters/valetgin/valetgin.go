@@ -19,6 +19,7 @@ import (
 // token. It answers all others as [middleware.Guard.Handler] does, and aborts.
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
 	needs = slices.Clone(needs)
+	g.Declare(needs...)
 	return func(c *gin.Context) {
 		checked, err := g.Check(c.Writer, c.Request, needs...)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -60,6 +61,7 @@ func New(g *middleware.Guard, methods Methods) (*Interceptor, error) {
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
+	g.Declare(slices.Collect(maps.Values(methods))...)
 	return &Interceptor{g, maps.Clone(methods)}, nil
 }
 
