@@ -1,0 +1,141 @@
+// Package valetconnect guards the procedures of Connect services with access tokens.
+//
+//	guarded, err := valetconnect.New(guard, valetconnect.Procedures{
+//		"/orders.v1.Orders/List":  scopes.All("orders:read"),
+//		"/orders.v1.Orders/Watch": scopes.All("orders:read"),
+//		"/ping.v1.Ping/Ping":      middleware.Public,
+//	})
+//	...
+//	mux.Handle("/", guarded(services))
+//
+// Procedures find the token with valetkey.FromContext(ctx). A guard alone would answer in plain HTTP, of which a caller makes
+// a code and nothing else, and of a 400 an internal error. Here a refusal is in the caller's protocol, Connect, gRPC or
+// gRPC-Web, with the code unauthenticated, permission_denied or, for a failure of ours, unavailable, and with the challenge
+// or the wait in its metadata: www-authenticate, retry-after.
+package valetconnect
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// Procedures says what each procedure needs, by its full name, "/orders.v1.Orders/List", which is also the path that the
+// handler sees. A value is [middleware.Public], [middleware.Optional], [middleware.AnyToken], or what a token must meet. A
+// procedure that is not listed is refused, as if it needed a scope that nobody has, and so is any other path.
+type Procedures map[string]valetkey.Requirement
+
+// New returns middleware with a copy of procedures. The options should be those of the services' handlers: they say how a
+// protocol is told. The error names every mistake in procedures.
+func New(g *middleware.Guard, procedures Procedures, opts ...connect.HandlerOption) (func(http.Handler) http.Handler, error) {
+	var mistakes []error
+	if g == nil {
+		mistakes = append(mistakes, errors.New("valetconnect: guard: required"))
+	}
+	for procedure, need := range procedures {
+		service, name, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
+		if !strings.HasPrefix(procedure, "/") || service == "" || name == "" || strings.Contains(name, "/") {
+			mistakes = append(mistakes, fmt.Errorf("valetconnect: Procedures[%q]: not of the form /package.Service/Procedure", procedure))
+		}
+		if need == nil {
+			mistakes = append(mistakes, fmt.Errorf("valetconnect: Procedures[%q]: nil", procedure))
+		}
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	for _, need := range procedures {
+		g.Declare(need)
+	}
+	guarded := guarded{g, maps.Clone(procedures), connect.NewErrorWriter(opts...)}
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { guarded.serve(w, r, next) })
+	}, nil
+}
+
+type guarded struct {
+	guard      *middleware.Guard
+	procedures Procedures
+	errors     *connect.ErrorWriter
+}
+
+func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	need, listed := g.procedures[r.URL.Path]
+	if !listed {
+		need = scopes.Requirement{}
+	}
+	if need == middleware.Public {
+		next.ServeHTTP(w, r)
+		return
+	}
+	if need == middleware.Optional {
+		w.Header().Add("Vary", "Authorization") // as Guard.Optional does
+	}
+	checked, err := g.guard.Check(w, r, need)
+	var refusal *valetkey.Error
+	switch {
+	case err == nil:
+		next.ServeHTTP(w, checked)
+	case need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
+		next.ServeHTTP(w, r)
+	case !g.errors.IsSupported(r):
+		g.guard.Refuse(w, r, err)
+	default:
+		g.refuse(w, r, err)
+	}
+}
+
+// refuse tells the caller about err in the caller's protocol.
+func (g guarded) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var plain answer
+	g.guard.Refuse(&plain, r, err)
+	message := http.StatusText(plain.status)
+	var refusal *valetkey.Error
+	if errors.As(err, &refusal) && refusal.Description != "" {
+		message += ": " + refusal.Description
+	}
+	// As headers in every protocol: net/http sends no challenge in a trailer, and callers find both in the metadata of the error.
+	for name, values := range plain.Header() {
+		if !strings.HasPrefix(name, "Content-") {
+			w.Header()[name] = values
+		}
+	}
+	_ = g.errors.Write(w, r, connect.NewError(code(plain.status), errors.New(message))) // it fails with the connection
+}
+
+// code returns the code for an HTTP status. A malformed token is unauthenticated: invalid_argument is about the message, and
+// callers that get unauthenticated fetch another token, which is what helps. The challenge tells them apart.
+func code(status int) connect.Code {
+	switch status {
+	case http.StatusForbidden:
+		return connect.CodePermissionDenied
+	case http.StatusServiceUnavailable:
+		return connect.CodeUnavailable
+	default:
+		return connect.CodeUnauthenticated
+	}
+}
+
+// An answer is what the guard would tell an HTTP client.
+type answer struct {
+	header http.Header
+	status int
+}
+
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+func (a *answer) WriteHeader(status int)      { a.status = status }
+func (a *answer) Write(b []byte) (int, error) { return len(b), nil }

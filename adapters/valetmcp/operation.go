@@ -1,0 +1,181 @@
+package valetmcp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+const (
+	callTool = "tools/call"
+
+	strangersBody = 64 << 10 // bytes that are read of a request without a token, for the scope of its challenge
+	maxBatch      = 100      // messages
+)
+
+// An operation is what one request asks for. As a requirement it is what that needs, and since a guard asks it last, the
+// body is not read for a sender whose token is not good.
+type operation struct {
+	*handler
+	w     http.ResponseWriter
+	r     *http.Request
+	body  []byte
+	needs []valetkey.Requirement // once read, at least one
+	err   error
+}
+
+func (o *operation) Decide(t *valetkey.Token) error {
+	limit := o.MaxBody
+	if reflect.ValueOf(*t).IsZero() { // nobody's: the guard looks for the scope of a challenge
+		limit = min(limit, strangersBody)
+	}
+	if err := o.read(limit); err != nil {
+		return err
+	}
+	return middleware.AllOf(o.needs).Decide(t)
+}
+
+// open reports whether the operation needs no token.
+func (o *operation) open() bool {
+	return o.read(min(o.MaxBody, strangersBody)) == nil && !slices.ContainsFunc(o.needs, func(need valetkey.Requirement) bool { return !open(need) })
+}
+
+func open(need valetkey.Requirement) bool {
+	return need == middleware.Public || need == middleware.Optional
+}
+
+// read reads the request, the first time.
+func (o *operation) read(limit int64) error {
+	switch {
+	case o.needs != nil || o.err != nil:
+	case o.r.Method != http.MethodPost: // a stream of the server's messages, or the end of a session
+		o.needs = []valetkey.Requirement{middleware.AnyToken}
+	default:
+		o.body, o.err = io.ReadAll(http.MaxBytesReader(o.w, o.r.Body, limit))
+		if o.err != nil {
+			o.err = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the body is too long, or broke off", Err: o.err}
+			break
+		}
+		o.needs, o.err = o.needsOf(o.body)
+	}
+	return o.err
+}
+
+// restore returns the request with ctx, and with its body to be read again.
+func (o *operation) restore(ctx context.Context) *http.Request {
+	r := o.r.WithContext(ctx)
+	if o.body != nil {
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(o.body)), int64(len(o.body))
+	}
+	return r
+}
+
+// needsOf returns what the messages of a body need. The body is one message or, up to MCP 2025-03-26, a batch of them.
+func (h *handler) needsOf(body []byte) ([]valetkey.Requirement, error) {
+	if !utf8.Valid(body) || !json.Valid(body) { // RFC 8259, section 8.1
+		return nil, malformed("the body is not JSON")
+	}
+	var messages []json.RawMessage // decoded into nothing that is there already: body has to stay as it is
+	if bytes.TrimLeft(body, " \t\r\n")[0] != '[' {
+		messages = []json.RawMessage{body}
+	} else if err := json.Unmarshal(body, &messages); err != nil || len(messages) == 0 || len(messages) > maxBatch {
+		return nil, malformed("the body is not a batch of 1 to 100 messages")
+	}
+	needs := make([]valetkey.Requirement, len(messages))
+	for i, message := range messages {
+		var err error
+		if needs[i], err = h.needOf(message); err != nil {
+			return nil, err
+		}
+	}
+	return needs, nil
+}
+
+// needOf returns what one message needs (JSON-RPC 2.0, sections 4 and 5; MCP, tools/call).
+func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) {
+	envelope, err := members(message)
+	if err != nil {
+		return nil, err
+	}
+	_, result := envelope["result"]
+	_, failure := envelope["error"]
+	if _, request := envelope["method"]; request == (result || failure) {
+		return nil, malformed("a message is not either a request or a response")
+	}
+	if result || failure {
+		return middleware.AnyToken, nil
+	}
+	method, ok := text(envelope["method"])
+	if !ok {
+		return nil, malformed("a method is not a string")
+	}
+	if method != callTool {
+		if need, listed := h.Methods[method]; listed {
+			return need, nil
+		}
+		return middleware.AnyToken, nil
+	}
+	params, err := members(envelope["params"])
+	if err != nil {
+		return nil, err
+	}
+	tool, ok := text(params["name"])
+	if !ok {
+		return nil, malformed("the call of a tool does not name it")
+	}
+	if need, listed := h.Tools[tool]; listed {
+		return need, nil
+	}
+	return scopes.Requirement{}, nil
+}
+
+// words are the members that say what a message is.
+var words = []string{"jsonrpc", "id", "method", "params", "result", "error", "name"}
+
+// members returns the members of an object by name. It refuses what another parser could read differently: encoding/json
+// would keep the last of two members, and some match names in any letter case.
+func members(object json.RawMessage) (map[string]json.RawMessage, error) {
+	found := map[string]json.RawMessage{}
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return nil, malformed("a message, or the params of a call, is not an object")
+	}
+	for decoder.More() {
+		var value json.RawMessage
+		token, err := decoder.Token()
+		if err := errors.Join(err, decoder.Decode(&value)); err != nil {
+			return nil, malformed("the body is not JSON")
+		}
+		name, _ := token.(string)
+		folded := strings.ToLower(strings.ToUpper(name)) // the long s is an s, and the Kelvin sign a k
+		if _, twice := found[folded]; twice || folded != name && slices.Contains(words, folded) {
+			return nil, malformed("a message has a member that can be read in two ways")
+		}
+		found[folded] = value
+	}
+	return found, nil
+}
+
+func text(value json.RawMessage) (string, bool) {
+	var v any
+	if json.Unmarshal(value, &v) != nil {
+		return "", false
+	}
+	s, ok := v.(string)
+	return s, ok
+}
+
+func malformed(description string) error {
+	return &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
+}
