@@ -32,6 +32,8 @@ var groups = []struct {
 	{"JWKS", "key sets (RFC 7517, RFC 8414)", 26},
 	{"VCACHE", "the memory of verified tokens", 14},
 	{"AUD", "audience and privilege (RFC 8707, RFC 9700)", 0},
+	{"PRM", "protected resource metadata (RFC 9728)", 21},
+	{"MCP", "MCP authorization, server side", 14},
 	{"HTTP", "middleware behaviour", 13},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)", 0},
 	{"AS-CC", "authorization server: client credentials (RFC 6749)", 0},
