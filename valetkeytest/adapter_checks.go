@@ -66,9 +66,14 @@ func declares(t testing.TB, a Adapter) error {
 	if err != nil {
 		return err
 	}
-	a.Serve(t, []AdapterRoute{{
+	url := a.Serve(t, []AdapterRoute{{
 		Path: "/declared", Guard: guard, Require: [][]valetkey.Requirement{{scopes.All("orders:declared")}}, Handler: http.NotFoundHandler(),
 	}})
+	resp, err := http.Get(url + "/declared") // a server that is asked has started, and can be stopped
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
 	_, metadata := guard.Metadata()
 	w := httptest.NewRecorder()
 	metadata.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
