@@ -24,14 +24,14 @@ var groups = []struct {
 	items       int
 }{
 	{"BT", "bearer token usage (RFC 6750, RFC 9110)", 32},
-	{"INTRO", "token introspection (RFC 7662)", 0},
-	{"JRESP", "signed introspection answers (RFC 9701)", 0},
+	{"INTRO", "token introspection (RFC 7662)", 36},
+	{"JRESP", "signed introspection answers (RFC 9701)", 14},
 	{"AT", "JWT access token profile (RFC 9068)", 24},
 	{"JWS", "JWS processing (RFC 7515, RFC 7797)", 27},
 	{"JWT", "claims and best current practice (RFC 7519, RFC 8725)", 37},
 	{"JWKS", "key sets (RFC 7517, RFC 8414)", 26},
-	{"VCACHE", "the memory of verified tokens", 14},
-	{"AUD", "audience and privilege (RFC 8707, RFC 9700)", 0},
+	{"VCACHE", "the memory of verified tokens", 15},
+	{"AUD", "audience and privilege (RFC 8707, RFC 9700)", 13},
 	{"PRM", "protected resource metadata (RFC 9728)", 21},
 	{"MCP", "MCP authorization, server side", 14},
 	{"HTTP", "middleware behaviour", 13},

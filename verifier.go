@@ -67,7 +67,8 @@ func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
 }
 
 // Confirm returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
-// asked whether it still stands, say. The answer may be relied on for as long as both may.
+// asked whether it still stands, say. The answer may be relied on for as long as both may, so a guard asks both again when
+// the shorter one ends: after introspect.Config.CacheFor, if by is an introspection.
 func Confirm(v, by Verifier) Verifier {
 	return confirm{v, by}
 }

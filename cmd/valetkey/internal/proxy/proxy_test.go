@@ -200,9 +200,9 @@ func TestForwarding(t *testing.T) {
 		uri                     string // as the upstream sees it
 		identity                string
 	}{
-		{"nobody's identity is that of the client's headers", addr, "GET /health", "", forged, "/health", "sub= client= scope="},
+		{"AUD-08 nobody's identity is that of the client's headers", addr, "GET /health", "", forged, "/health", "sub= client= scope="},
 		{"a token on a public route is not looked at", addr, "GET /health", alice, nil, "/health", "sub= client= scope="},
-		{"the token's identity replaces that of the headers", addr, "GET /orders", alice, forged, "/orders", who + "orders:read"},
+		{"AUD-08, AUD-10 the token's identity replaces that of the headers, and the token goes no further", addr, "GET /orders", alice, forged, "/orders", who + "orders:read"},
 		{"a token without scopes", addr, "GET /whoami", client, forged, "/whoami", who},
 		{"the identity is not the client's to remove", addr, "GET /orders", alice,
 			[]string{"Connection: X-Valetkey-Subject, X-Valetkey-Client, X-Valetkey-Scope"}, "/orders", who + "orders:read"},
