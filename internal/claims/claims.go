@@ -86,7 +86,7 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 		case "x5t#S256": // RFC 8705, section 3.1
 			b.CertificateThumbprint = s
 		default:
-			b.Unknown = append(b.Unknown, name)
+			b.Unknown = append(b.Unknown, strings.Clone(name))
 			return nil
 		}
 		if !thumbprint(s) {

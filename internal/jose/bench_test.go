@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"math/big"
@@ -101,12 +102,20 @@ func bareVerification(b *testing.B, k *jose.PrivateKey, raw string) func() {
 }
 
 func BenchmarkParse(b *testing.B) {
-	raw, err := keys()["RS256"].Sign(map[string]any{"typ": "at+jwt"}, []byte(claims))
-	require.NoError(b, err)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := jose.Parse(raw); err != nil {
-			b.Fatal(err)
-		}
+	k := keys()["RS256"]
+	for _, name := range []string{"a header never seen", "a remembered header"} {
+		b.Run(name, func(b *testing.B) {
+			raw, err := k.Sign(map[string]any{"typ": "at+jwt", "kid": name + rand.Text()}, []byte(claims))
+			require.NoError(b, err)
+			if name == "a remembered header" {
+				require.NoError(b, k.Public().Verify(parse(b, raw)))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := jose.Parse(raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

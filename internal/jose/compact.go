@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unsafe"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/strictjson"
@@ -42,8 +43,9 @@ type Header struct {
 type Compact struct {
 	Header    Header
 	Payload   []byte // not empty; that it is the JSON object of a JWT is for its reader to check
-	input     []byte // header "." payload, as sent: what is signed
+	input     []byte // header "." payload, as sent: what is signed. The memory of a string, so only ever read
 	signature []byte // not empty
+	fresh     *seen  // the header as sent, unless it was remembered
 }
 
 // Parse takes a token in the compact form of RFC 7515, section 7.1 apart. It verifies nothing, and does not look into
@@ -67,21 +69,34 @@ func Parse(raw string) (*Compact, error) {
 	}
 	// RFC 7515, section 5.2, steps 2, 6 and 7.
 	var (
-		c                = &Compact{input: []byte(raw[:len(header)+1+len(payload)])}
-		object           []byte
-		err1, err2, err3 error
+		c         = &Compact{input: bytesOf(raw[:len(header)+1+len(payload)])}
+		buffer    = make([]byte, 0, base64url.DecodedLen(len(raw))) // for all parts, one behind the other
+		canonical = true
 	)
-	object, err1 = base64url.DecodeString(header)
-	c.Payload, err2 = base64url.DecodeString(payload)
-	c.signature, err3 = base64url.DecodeString(signature)
-	if errors.Join(err1, err2, err3) != nil {
+	decode := func(part string) []byte {
+		start, err := len(buffer), error(nil)
+		buffer, err = base64url.AppendDecode(buffer, bytesOf(part))
+		canonical = canonical && err == nil
+		return buffer[start:len(buffer):len(buffer)]
+	}
+	c.Payload, c.signature = decode(payload), decode(signature)
+	known := recall(header)
+	var object []byte
+	if known == nil {
+		object = decode(header)
+	}
+	switch {
+	case !canonical:
 		return nil, fmt.Errorf("%w: a part is not canonical base64url", ErrMalformed)
-	}
-	if !bytes.HasPrefix(bytes.TrimLeft(object, " \t\r\n"), []byte("{")) {
+	case known != nil:
+		c.Header = known.header
+	case !bytes.HasPrefix(bytes.TrimLeft(object, " \t\r\n"), []byte("{")):
 		return nil, fmt.Errorf("%w: its header is not a JSON object", ErrMalformed)
-	}
-	if err := c.Header.read(object); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+	default:
+		if err := c.Header.read(object); err != nil {
+			return nil, fmt.Errorf("header: %w", err)
+		}
+		c.fresh = &seen{header, c.Header}
 	}
 	if len(c.Payload) == 0 { // RFC 7515, appendix F: sent elsewhere
 		return nil, errors.New("the token has no payload")
@@ -91,6 +106,9 @@ func Parse(raw string) (*Compact, error) {
 	}
 	return c, nil
 }
+
+// bytesOf returns the memory of s, which nobody may write to.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // base64url is canonical: without padding, and with the bits that stand for nothing zero, so that some bytes have one
 // text only (RFC 7515, section 2; RFC 4648, section 3.5).

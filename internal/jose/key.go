@@ -86,6 +86,9 @@ func (k *Key) Verify(c *Compact) error {
 	if !k.wellFormed(a, c.signature) || a.verifier.Verify(c.input, c.signature, k.material) != nil {
 		return ErrSignature
 	}
+	if c.fresh != nil {
+		c.fresh.remember()
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // The limits of what is read. The length of the text is its caller's to bound.
@@ -25,13 +26,11 @@ const (
 // [MaxDepth], at most [MaxMembers] members, and nothing but space after the object.
 //
 // It stops at member's error and returns it. What member was told counts only if Object returns nil: the mistake may
-// stand further on. A nil member only validates. The values are parts of data, the names are not. An error never quotes
-// data.
+// stand further on. A nil member only validates. The values are parts of data, and so are the names without escapes, as
+// strings: from here on data must not be modified, and a name that is kept for long is better cloned. An error never
+// quotes data.
 func Object(data []byte, member func(name string, v Value) error) error {
-	r := reader{data: data, seen: make([][]byte, 0, 24)}
-	if member != nil {
-		r.text = string(data) // one copy, of which all names are parts
-	}
+	r := reader{data: data}
 	r.space()
 	if !r.next('{') {
 		return r.mistake("an object is expected")
@@ -49,10 +48,8 @@ func Object(data []byte, member func(name string, v Value) error) error {
 // A reader reads data from the byte at on.
 type reader struct {
 	data    []byte
-	text    string // data, if names are told
 	at      int
-	seen    [][]byte // the folded names of the objects being read, the innermost last
-	scratch []byte   // the last string that had escapes
+	scratch []byte // the last string that had escapes
 }
 
 // A mistake is what is wrong with a text, and where. It does not quote the text.
@@ -126,19 +123,19 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 	if r.next('}') {
 		return nil
 	}
-	names := nameSet{base: len(r.seen)}
+	var names nameSet
 	for {
 		if !r.next('"') {
 			return r.mistake("a member name is expected")
 		}
 		start := r.at
-		name, escaped, err := r.str()
+		unescaped, escaped, err := r.str()
 		if err != nil {
 			return err
 		}
-		end := r.at - 1
+		name := view(r.data[start : r.at-1])
 		if escaped {
-			name = bytes.Clone(name)
+			name = string(unescaped)
 		}
 		if err := names.add(r, folded(name)); err != nil {
 			return err
@@ -153,17 +150,12 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 			return err
 		}
 		if member != nil {
-			told := r.text[start:end]
-			if escaped {
-				told = string(name)
-			}
-			if err := member(told, v); err != nil {
+			if err := member(name, v); err != nil {
 				return err
 			}
 		}
 		r.space()
 		if r.next('}') {
-			r.seen = r.seen[:names.base]
 			return nil
 		}
 		if !r.next(',') {
@@ -172,6 +164,9 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 		r.space()
 	}
 }
+
+// view returns part of the data as a string without a copy. Nobody modifies it: see the contract of Object.
+func view(part []byte) string { return unsafe.String(unsafe.SliceData(part), len(part)) }
 
 // array reads an array from behind its '[' on. RFC 8259, section 5.
 func (r *reader) array(depth int, element func(Value)) error {
@@ -271,48 +266,50 @@ func (r *reader) str() (s []byte, escaped bool, err error) {
 	return nil, false, r.mistake("a string has no end")
 }
 
-// A nameSet is the names of one object: those in reader.seen from base on, and from the moment they are many, in a map,
+// A nameSet is the folded names of one object: an array that stays on the stack, and from the moment they are many a map,
 // so that an object made to be slow is not.
 type nameSet struct {
-	base  int
 	count int
+	first [few]string
 	many  map[string]struct{}
 }
 
 const few = 16
 
 // add adds a folded name, which must be new.
-func (n *nameSet) add(r *reader, name []byte) error {
-	if n.count++; n.count > MaxMembers {
+func (n *nameSet) add(r *reader, name string) error {
+	if n.count == MaxMembers {
 		return r.mistake("an object has too many members")
 	}
-	if n.many == nil && n.count <= few {
-		for _, other := range r.seen[n.base:] {
-			if string(other) == string(name) {
+	if n.count < few {
+		for _, other := range n.first[:n.count] {
+			if other == name {
 				return r.mistake("an object has a member twice")
 			}
 		}
-		r.seen = append(r.seen, name)
+		n.first[n.count] = name
+		n.count++
 		return nil
 	}
 	if n.many == nil {
 		n.many = make(map[string]struct{}, 4*few)
-		for _, other := range r.seen[n.base:] {
-			n.many[string(other)] = struct{}{}
+		for _, other := range n.first {
+			n.many[other] = struct{}{}
 		}
 	}
-	if _, twice := n.many[string(name)]; twice {
+	if _, twice := n.many[name]; twice {
 		return r.mistake("an object has a member twice")
 	}
-	n.many[string(name)] = struct{}{}
+	n.many[name] = struct{}{}
+	n.count++
 	return nil
 }
 
 // folded returns the one spelling that names share which differ in letter case only, as strings.EqualFold sees it.
-func folded(name []byte) []byte {
-	for _, c := range name {
-		if c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
-			return bytes.Map(fold, name)
+func folded(name string) string {
+	for i := range len(name) {
+		if c := name[i]; c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
+			return strings.Map(fold, name)
 		}
 	}
 	return name

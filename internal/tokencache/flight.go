@@ -10,7 +10,7 @@ import (
 
 // A flight is a verification under way, which those who come with the same token wait for.
 type flight struct {
-	done chan struct{} // closed once what follows is final
+	done chan struct{} // closed once what follows is final; nil as long as nobody waits, made under the shard's lock
 
 	entry     *Entry
 	err       error

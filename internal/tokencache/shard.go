@@ -68,9 +68,12 @@ func (s *shard) join(key digest, dead *Entry) (f *flight, leads bool) {
 		return nil, false
 	}
 	if f = s.flights[key]; f != nil {
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
 		return f, false
 	}
-	f = &flight{done: make(chan struct{})}
+	f = new(flight)
 	s.flights[key] = f
 	return f, true
 }
@@ -85,7 +88,9 @@ func (s *shard) land(key digest, f *flight, keep bool, now time.Time) {
 			s.insert(f.entry, now)
 		}
 	}
-	close(f.done)
+	if f.done != nil { // nobody comes to wait any more: f is in no table
+		close(f.done)
+	}
 }
 
 func (s *shard) insert(e *Entry, now time.Time) {
