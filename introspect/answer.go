@@ -148,6 +148,8 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 		return refuse("the token is of a type that is not known here", fmt.Errorf("token_type %.50q", kind))
 	case strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint == "": // RFC 9449, section 6.2
 		return refuse("the token should be bound to a key and names none", nil)
+	case m.tokenType != nil && !strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint != "":
+		return refuse("the token is bound to a key and should be of the type DPoP", fmt.Errorf("token_type %.50q", kind))
 	case !t.Expiry.IsZero() && !now.Before(t.Expiry.Add(v.cfg.Leeway)):
 		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.cfg.Leeway)):

@@ -283,6 +283,7 @@ func TestAnswer(t *testing.T) {
 		{"an empty audience", `{"active":true,"aud":[]}`, "the token is for another audience"},
 		{"INTRO-12 no audience", `{"active":true}`, "the token names no audience"},
 		{"INTRO-15 a DPoP token that names no key", says(`,"token_type":"dpop"`), "the token should be bound to a key and names none"},
+		{"DPOP-54 a token bound to a key that is called a bearer token", says(`,"token_type":"Bearer","cnf":{"jkt":"` + thumbprint + `"}`), "the token is bound to a key and should be of the type DPoP"},
 		{"INTRO-15 a DPoP token bound to a certificate", says(`,"token_type":"DPoP","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token should be bound to a key and names none"},
 		{"a type that nobody checks", says(`,"token_type":"mac"`), "the token is of a type that is not known here"},
 		{"a type that is none", says(`,"token_type":1`), "the token is of a type that is not known here"},
@@ -396,7 +397,7 @@ func TestAnswer(t *testing.T) {
 		refused(t, err, "the token has expired")
 	})
 	t.Run("INTRO-15, AUD-06 a token bound to a DPoP key", func(t *testing.T) {
-		for _, kind := range []string{`,"token_type":"dpop"`, `,"token_type":"Bearer"`, ``} {
+		for _, kind := range []string{`,"token_type":"dpop"`, ``} {
 			token := accepted(t, says(kind+`,"cnf":{"jkt":"`+thumbprint+`"}`))
 			assert.Equal(t, valetkey.Binding{JWKThumbprint: thumbprint}, token.Binding)
 		}

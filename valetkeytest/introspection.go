@@ -54,9 +54,18 @@ func (iss *Issuer) introspect(w http.ResponseWriter, r *http.Request) {
 	}
 	claims["active"] = json.RawMessage("true")
 	if _, ok := claims["token_type"]; !ok {
-		claims["token_type"] = json.RawMessage(`"Bearer"`)
+		claims["token_type"] = tokenType(claims["cnf"])
 	}
 	answer(w, http.StatusOK, claims)
+}
+
+// tokenType returns DPoP for a token that is bound to the key of proofs (RFC 9449, section 6.2).
+func tokenType(cnf json.RawMessage) json.RawMessage {
+	var binding map[string]json.RawMessage
+	if json.Unmarshal(cnf, &binding) == nil && binding["jkt"] != nil {
+		return json.RawMessage(`"DPoP"`)
+	}
+	return json.RawMessage(`"Bearer"`)
 }
 
 // answer sends what was JSON before.

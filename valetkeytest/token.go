@@ -22,8 +22,9 @@ type draft struct {
 	claims    map[string]any
 	header    map[string]any // a nil value removes
 	algorithm string
-	payload   string // instead of the claims, unless ""
-	secret    []byte // instead of a private key, unless nil
+	payload   string           // instead of the claims, unless ""
+	secret    []byte           // instead of a private key, unless nil
+	own       *jose.PrivateKey // of a client, in place of the issuer's, unless nil
 	lenient   bool
 	foreign   bool
 	unsigned  bool
@@ -265,6 +266,9 @@ func (iss *Issuer) signature(d *draft, payload []byte) (string, error) {
 func (iss *Issuer) keyFor(d *draft) (*jose.PrivateKey, error) {
 	if d.foreign {
 		return iss.foreignKey(d.algorithm)
+	}
+	if d.own != nil {
+		return d.own, nil
 	}
 	return iss.signingKey(d.algorithm)
 }

@@ -30,6 +30,9 @@ var (
 // Algorithms returns the asymmetric signature algorithms known here.
 func Algorithms() []string { return slices.Clone(asymmetric) }
 
+// DefaultAlgorithms returns those that issuers of today sign with, and that no profile advises against.
+func DefaultAlgorithms() []string { return []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} }
+
 // HMACAlgorithms returns the algorithms known here whose key is a shared secret. They belong on no list that is not
 // about a configured secret: with one of them on a list of public keys' algorithms, a public key becomes a secret that
 // everybody knows (RFC 8725, section 2.1).

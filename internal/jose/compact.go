@@ -1,10 +1,11 @@
 // Package jose takes signed tokens and keys apart, verifies signatures and makes them.
 //
 // It is the only package that imports jwx, of which it uses the signature algorithms and the JWK of a checked key.
-// What comes from outside goes through a strict front door of our own first: [Parse] for tokens, [ParseKey] for keys.
+// What comes from outside goes through a strict front door of our own first: [Parse] for tokens, [ParseProof] for proofs
+// of possession, [ParseKey] for keys.
 //
 // What is not done: encrypted tokens (RFC 7516), the JSON serialisation, detached and unencoded payloads (RFC 7797),
-// nested tokens, critical extensions, and keys that the token itself brings or points to.
+// nested tokens, critical extensions, and keys that a token itself brings or points to; a proof brings its own.
 package jose
 
 import (
@@ -37,6 +38,7 @@ type Header struct {
 	KeyID     string // kid: at most 256 bytes without control characters
 	Type      string // typ, "" if there is none; see [SameType]
 	HasKeyID  bool
+	Key       *Key // jwk: of a proof never nil, of a token always; see [ParseProof]
 }
 
 // A Compact is a token in its three parts. It must not be modified.
@@ -53,9 +55,22 @@ type Compact struct {
 //
 // A token has one spelling only: base64url must be canonical. Yet of an ECDSA signature (r, s) everybody can make the
 // equally good (r, n-s) (RFC 7515 does not forbid either), so the text of a token still is no identity: deny-lists go by jti.
-func Parse(raw string) (*Compact, error) {
-	if len(raw) > MaxToken { // before any work
-		return nil, fmt.Errorf("the token has more than %d bytes", MaxToken)
+func Parse(raw string) (*Compact, error) { return ParseLong(raw, MaxToken) }
+
+// ParseLong is [Parse] for what may be longer than an access token, up to limit bytes: a status list.
+func ParseLong(raw string, limit int) (*Compact, error) {
+	return parse(raw, limit, seenHeaders[:], (*Header).read)
+}
+
+// ParseProof is [Parse] for a proof of possession, whose header brings the public key that verifies it (RFC 9449, section
+// 4.2): Header.Key. That the key is anybody's in particular is for the caller to find out, by its thumbprint.
+func ParseProof(raw string) (*Compact, error) {
+	return parse(raw, MaxToken, seenProofs[:], (*Header).readProof)
+}
+
+func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) error) (*Compact, error) {
+	if len(raw) > limit { // before any work
+		return nil, fmt.Errorf("the token has more than %d bytes", limit)
 	}
 	// RFC 7515, section 7.1: two dots; four are an encrypted token (RFC 7516, section 9).
 	header, rest, _ := strings.Cut(raw, ".")
@@ -80,7 +95,7 @@ func Parse(raw string) (*Compact, error) {
 		return buffer[start:len(buffer):len(buffer)]
 	}
 	c.Payload, c.signature = decode(payload), decode(signature)
-	known := recall(header)
+	known := seenBefore.recall(header)
 	var object []byte
 	if known == nil {
 		object = decode(header)
@@ -93,10 +108,10 @@ func Parse(raw string) (*Compact, error) {
 	case !bytes.HasPrefix(bytes.TrimLeft(object, " \t\r\n"), []byte("{")):
 		return nil, fmt.Errorf("%w: its header is not a JSON object", ErrMalformed)
 	default:
-		if err := c.Header.read(object); err != nil {
+		if err := read(&c.Header, object); err != nil {
 			return nil, fmt.Errorf("header: %w", err)
 		}
-		c.fresh = &seen{header, c.Header}
+		c.fresh = &seen{header, c.Header, seenBefore}
 	}
 	if len(c.Payload) == 0 { // RFC 7515, appendix F: sent elsewhere
 		return nil, errors.New("the token has no payload")
@@ -118,9 +133,27 @@ var base64url = base64.RawURLEncoding.Strict()
 // compares names so would see another header (RFC 7515, section 4: names are case-sensitive).
 var headerMembers = []string{"alg", "kid", "typ", "cty", "crit", "b64", "enc", "zip"}
 
-// read reads the JOSE header. RFC 7515, section 5.2, steps 3 to 5. What names or brings a key (jku, jwk, x5u, x5c, x5t)
-// is not even looked at: keys come from the issuer's key set only (RFC 8725, section 3.10).
+// read reads the JOSE header of a token. What names or brings a key (jku, jwk, x5u, x5c, x5t) is not even looked at: keys
+// come from the issuer's key set only (RFC 8725, section 3.10).
 func (h *Header) read(object []byte) error {
+	return h.members(object, func(strictjson.Value) error { return nil })
+}
+
+// readProof reads the JOSE header of a proof, of which jwk counts and nothing else that names or brings a key (RFC 9449,
+// section 4.3, checks 6 and 7).
+func (h *Header) readProof(object []byte) error {
+	err := h.members(object, func(v strictjson.Value) (err error) {
+		h.Key, err = ParseKey(v)
+		return err
+	})
+	if err == nil && h.Key == nil {
+		err = errors.New("jwk is missing")
+	}
+	return err
+}
+
+// members reads the JOSE header. RFC 7515, section 5.2, steps 3 to 5.
+func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error {
 	err := strictjson.Object(object, func(name string, v strictjson.Value) error {
 		ok := true
 		switch name {
@@ -137,6 +170,10 @@ func (h *Header) read(object []byte) error {
 			var cty string
 			cty, ok = v.Text()
 			ok = ok && !SameType(cty, "JWT")
+		case "jwk": // section 4.1.3
+			if err := jwk(v); err != nil {
+				return fmt.Errorf("jwk: %w", err)
+			}
 		case "crit", // section 4.1.11: no extension is understood here, and an empty or misshapen list is an error
 			"b64",        // RFC 7797, section 7: not in a JWT
 			"enc", "zip": // RFC 7516, section 4.1: an encrypted token

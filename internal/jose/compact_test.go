@@ -1,6 +1,7 @@
 package jose_test
 
 import (
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -296,4 +297,56 @@ func parts(t *testing.T, raw string) (header, signature []byte) {
 	signature, err = base64.RawURLEncoding.DecodeString(text[2])
 	require.NoError(t, err)
 	return header, signature
+}
+
+func TestParseProof(t *testing.T) {
+	k := keys()["ES256"]
+	sign := func(t *testing.T, header map[string]any) string {
+		raw, err := k.Sign(header, []byte(`{"jti":"x"}`))
+		require.NoError(t, err)
+		return raw
+	}
+	public := string(k.PublicJWK())
+	for name, header := range map[string]map[string]any{
+		"no jwk":                             {},
+		"a jwk that is null":                 {"jwk": json.RawMessage("null")},
+		"a jwk as a string":                  {"jwk": public},
+		"a jwk in other letter case":         {"JWK": k.PublicJWK()},
+		"a jwk twice, in other letter case":  {"jwk": k.PublicJWK(), "JWK": k.PublicJWK()},
+		"DPOP-07 a private jwk":              {"jwk": k.PrivateJWK()},
+		"DPOP-07 a secret jwk":               {"jwk": json.RawMessage(`{"kty":"oct","k":"AAAA"}`)},
+		"DPOP-08 a point off the curve":      {"jwk": json.RawMessage(jwk(t, public, map[string]any{"y": b64(make([]byte, 32))}))},
+		"DPOP-08 an RSA key of 1024 bits":    {"jwk": json.RawMessage(`{"kty":"RSA","e":"AQAB","n":"` + modulus(1024, 1) + `"}`)},
+		"DPOP-08 an RSA key of 16384 bits":   {"jwk": json.RawMessage(`{"kty":"RSA","e":"AQAB","n":"` + modulus(16384, 1) + `"}`)},
+		"DPOP-08 an RSA key, even":           {"jwk": json.RawMessage(`{"kty":"RSA","e":"AQAB","n":"` + modulus(2048, 0) + `"}`)},
+		"DPOP-10 an extension nobody knows":  {"jwk": k.PublicJWK(), "crit": []string{"exp"}},
+		"DPOP-10 an empty list of extension": {"jwk": k.PublicJWK(), "crit": []string{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jose.ParseProof(sign(t, header))
+			require.Error(t, err)
+		})
+	}
+	t.Run("DPOP-06 DPOP-09 the key in the header counts, and no other", func(t *testing.T) {
+		raw := sign(t, map[string]any{"jwk": k.PublicJWK(), "kid": keys()["RS256"].ID(), "jku": "https://x", "x5c": []string{"AA=="}})
+		for range 2 { // the second time its header is remembered
+			c, err := jose.ParseProof(raw)
+			require.NoError(t, err)
+			require.Equal(t, k.Public().Thumbprint(), c.Header.Key.Thumbprint())
+			require.NoError(t, c.Header.Key.Verify(c))
+		}
+	})
+	t.Run("of a token the key in the header is nobody's, even if that of a proof is remembered", func(t *testing.T) {
+		raw := sign(t, map[string]any{"jwk": k.PublicJWK(), "x": rand.Text()})
+		for range 2 {
+			require.Nil(t, parse(t, raw).Header.Key)
+			proof, err := jose.ParseProof(raw)
+			require.NoError(t, err)
+			require.NoError(t, proof.Header.Key.Verify(proof))
+			require.NoError(t, k.Public().Verify(parse(t, raw)))
+		}
+		proof, err := jose.ParseProof(raw)
+		require.NoError(t, err, "nor does a token's remembered header hide that of a proof")
+		require.NotNil(t, proof.Header.Key)
+	})
 }

@@ -1,0 +1,260 @@
+// Package dpop verifies proofs of possession (RFC 9449), with which the sender of a request shows that it holds the key
+// that its access token is bound to.
+//
+//	proofs, err := dpop.New(dpop.Config{})
+//	...
+//	guard, err := middleware.New(middleware.Config{Verifier: keys, DPoP: proofs})
+//
+// A guard of package middleware does the rest. Who has another use for proofs, such as a token endpoint (section 5), calls
+// [Verifier.Verify].
+//
+// Each proof is good for one request, which [Replays] sees to: by default in the memory of this process, for several
+// replicas in a place that they share. [Nonces] bind proofs to the clock of the server too, so that a client can neither
+// make them in advance nor need a clock of its own.
+//
+// # What a proof does not say
+//
+// A proof covers the method and the URL of a request without its query, and the access token. It does not cover the query,
+// the other header fields or the body: who can change those on the way can do so with DPoP, too (section 11.7). Of the
+// proof's header, only typ, alg, jwk and crit count; exp and nbf in a proof mean nothing (section 4.2 does not have them).
+package dpop
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+// Config says which proofs are good. The zero value is a good one for a single process.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	// Algorithms are the signature algorithms of proofs, which a challenge names. Nil: ES256, ES384, PS256, EdDSA and
+	// Ed25519, which are those of FAPI 2.0 and ES384. Only asymmetric ones are allowed (RFC 9449, section 11.6).
+	Algorithms []string
+
+	// Window is how old a proof may be, by its iat. Zero: 60 s; at most 10 min (RFC 9449, section 11.1). With Nonces, their
+	// time counts in its place.
+	Window time.Duration
+
+	// Skew is how far in the future the iat of a proof may be, and how far apart the clocks of replicas. Zero: 10 s;
+	// negative: none.
+	Skew time.Duration
+
+	// Replays remembers the proofs that were used. Nil: [NewReplays] with its default bound. Several processes that serve
+	// the same URLs must share it, or each accepts a proof once. [InsecureNoReplays] accepts a proof any number of times.
+	Replays Replays
+
+	// Nonces makes clients put a nonce of the server into their proofs (RFC 9449, sections 8 and 9). Nil: none are asked for.
+	Nonces *Nonces
+
+	// Now is the clock. Nil: time.Now.
+	Now func() time.Time
+}
+
+const (
+	defaultWindow = 60 * time.Second
+	maxWindow     = 10 * time.Minute
+	defaultSkew   = 10 * time.Second
+)
+
+var defaultAlgorithms = []string{"ES256", "ES384", "PS256", "EdDSA", "Ed25519"}
+
+// A Verifier verifies proofs. It is safe for concurrent use and has nothing to close.
+type Verifier struct {
+	algorithms   []string // at least one
+	window, skew time.Duration
+	replays      Replays
+	nonces       *Nonces // nil: none are asked for
+	now          func() time.Time
+}
+
+// New returns a Verifier. The error names every mistake in cfg.
+func New(cfg Config) (*Verifier, error) {
+	var mistakes []error
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	for i, alg := range cfg.Algorithms {
+		if !slices.Contains(jose.Algorithms(), alg) {
+			mistake("Algorithms[%d]: %q is not an asymmetric signature algorithm known here", i, alg)
+		}
+	}
+	if cfg.Window < 0 || cfg.Window > maxWindow {
+		mistake("Window: %v is not within 0 and %v", cfg.Window, maxWindow)
+	}
+	if cfg.Skew > maxWindow {
+		mistake("Skew: %v is more than %v", cfg.Skew, maxWindow)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, fmt.Errorf("dpop: %w", err)
+	}
+	v := &Verifier{
+		algorithms: slices.Clone(cfg.Algorithms),
+		window:     cfg.Window,
+		skew:       max(cfg.Skew, 0),
+		replays:    cfg.Replays,
+		nonces:     cfg.Nonces,
+		now:        cfg.Now,
+	}
+	if len(v.algorithms) == 0 {
+		v.algorithms = defaultAlgorithms
+	}
+	if v.window == 0 {
+		v.window = defaultWindow
+	}
+	if cfg.Skew == 0 {
+		v.skew = defaultSkew
+	}
+	if v.replays == nil {
+		v.replays = NewReplays(0)
+	}
+	if v.now == nil {
+		v.now = time.Now
+	}
+	return v, nil
+}
+
+// Algorithms returns the signature algorithms of proofs, for the algs of a challenge (RFC 9449, section 7.1) and for
+// dpop_signing_alg_values_supported (section 5.1; RFC 9728, section 2).
+func (v *Verifier) Algorithms() []string { return slices.Clone(v.algorithms) }
+
+// Nonce returns the nonce to hand out now, in the DPoP-Nonce header of a refusal with [valetkey.UseNonce]; "" if none are
+// asked for.
+func (v *Verifier) Nonce() string {
+	if v.nonces == nil {
+		return ""
+	}
+	return v.nonces.at(v.now()).current
+}
+
+// NonceDue returns the nonce that the answer to a request should carry whose proof Verify has accepted, since that proof
+// has an older one (RFC 9449, section 8.2); "" if there is no need. Such an answer must not be cached.
+func (v *Verifier) NonceDue(r Request) string {
+	if v.nonces == nil || len(r.Proofs) != 1 {
+		return ""
+	}
+	current := v.Nonce()
+	if c, err := jose.ParseProof(r.Proofs[0]); err == nil {
+		if p, err := readProof(c.Payload); err == nil && p.nonce == current {
+			return ""
+		}
+	}
+	return current
+}
+
+// A Request is the request that a proof came with.
+type Request struct {
+	Proofs     []string // the values of the DPoP header lines, which must be one
+	Method     string   // as sent
+	URL        string   // absolute, as the client saw it; a query is ignored
+	Token      string   // the access token that comes with the proof; "" at a token endpoint, where there is none
+	Thumbprint string   // of the key that the proof must be made with: jkt of cnf; "": any
+}
+
+// Verify returns the thumbprint (RFC 7638, SHA-256, base64url) of the key that the proof of r was made with, and uses the
+// proof up: a second time it is refused.
+//
+// A refusal is a [*valetkey.Error]: [valetkey.UseNonce], [valetkey.InvalidToken] if the proof is of another key than
+// r.Thumbprint, [valetkey.InvalidProof] for all else. Any other error is a failure of [Config.Replays].
+//
+// The token must have been verified before, or at a token endpoint the client authenticated: what Verify accepts takes room
+// in the memory of used proofs.
+func (v *Verifier) Verify(ctx context.Context, r Request) (thumbprint string, err error) {
+	// RFC 9449, section 4.3. The checks are in the order of their cost.
+	if len(r.Proofs) != 1 { // check 1
+		return "", refuse("a request needs exactly one DPoP proof", nil)
+	}
+	c, err := jose.ParseProof(r.Proofs[0]) // checks 2 and 7
+	if err != nil {
+		return "", refuse("the DPoP proof is malformed", err)
+	}
+	if !jose.SameType(c.Header.Type, "dpop+jwt") { // check 4
+		return "", refuse("the DPoP proof is of another type", nil)
+	}
+	if !slices.Contains(v.algorithms, c.Header.Algorithm) { // check 5
+		return "", refuse("the DPoP proof is signed with an algorithm that is not accepted", nil)
+	}
+	p, err := readProof(c.Payload) // check 3
+	if err != nil {
+		return "", refuse("the DPoP proof lacks a claim or has one that is malformed", err)
+	}
+	if p.method != r.Method { // check 8; letter case counts (RFC 9110, section 9.1)
+		return "", refuse("the DPoP proof is for another method", nil)
+	}
+	target, ok := sameURL(p.url, r.URL) // check 9
+	if !ok {
+		return "", refuse("the DPoP proof is for another URL", nil)
+	}
+	if r.Token != "" && !p.isFor(r.Token) { // check 12a
+		return "", refuse("the DPoP proof is for another access token", nil)
+	}
+	key := c.Header.Key
+	if r.Thumbprint != "" && key.Thumbprint() != r.Thumbprint { // check 12b; section 7.1 has the code
+		return "", &valetkey.Error{Code: valetkey.InvalidToken, Description: "the access token is bound to another key than that of the DPoP proof"}
+	}
+	now := v.now()
+	end, err := v.end(p, now) // checks 10 and 11
+	if err != nil {
+		return "", err
+	}
+	if err := key.Verify(c); err != nil { // check 6
+		return "", refuse("the DPoP proof is not signed with its key", err)
+	}
+	// Section 11.1. Last, so that nobody but the holder of the key can use up a proof. A memory goes by the real time.
+	fresh, err := v.replays.Use(ctx, p.identity(key.Thumbprint(), target), time.Now().Add(end.Sub(now)))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("dpop: looking up whether a proof was used: %w", err)
+	case !fresh:
+		return "", refuse("the DPoP proof was used before", nil)
+	}
+	return key.Thumbprint(), nil
+}
+
+// end returns when p will not be accepted any longer, by whichever replica, or why it is not now.
+func (v *Verifier) end(p *proof, now time.Time) (time.Time, error) {
+	if v.nonces != nil { // sections 4.3, check 10, and 9
+		end, ok := v.nonces.at(now).end(p.nonce, now)
+		if !ok {
+			return end, &valetkey.Error{Code: valetkey.UseNonce, Description: "the DPoP proof needs a current nonce of this server"}
+		}
+		return end.Add(v.skew), nil // section 11.1: the time is that of the nonce, not the client's
+	}
+	switch {
+	case now.Sub(p.issued) > v.window:
+		return time.Time{}, refuse("the DPoP proof is too old", nil)
+	case p.issued.Sub(now) > v.skew:
+		return time.Time{}, refuse("the DPoP proof is from the future", nil)
+	}
+	return p.issued.Add(v.window + v.skew), nil
+}
+
+// isFor reports whether p has the hash of token (RFC 9449, section 4.2: ath).
+func (p *proof) isFor(token string) bool {
+	var text [43]byte
+	sum := sha256.Sum256([]byte(token))
+	base64.RawURLEncoding.Encode(text[:], sum[:])
+	return string(text[:]) == p.tokenHash
+}
+
+// identity returns what a proof is known by: jti counts for a key and a target only, or one client could use up another's.
+func (p *proof) identity(thumbprint, target string) [32]byte {
+	var room [512]byte
+	text := room[:0]
+	for _, part := range [...]string{thumbprint, p.method, target, p.id} {
+		text = binary.AppendUvarint(text, uint64(len(part)))
+		text = append(text, part...)
+	}
+	return sha256.Sum256(text)
+}
+
+func refuse(description string, cause error) error {
+	return &valetkey.Error{Code: valetkey.InvalidProof, Description: description, Err: cause}
+}

@@ -1,0 +1,145 @@
+package dpop
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// NoncesConfig says how nonces are made. All replicas that serve the same URLs must have the same.
+type NoncesConfig struct {
+	_ struct{} // keyed literals only
+
+	// Key makes the nonces: 32 random bytes, from a secret store, of this API alone. Empty: a random one of this process,
+	// which is right only where there is a single one.
+	Key []byte
+
+	// Previous makes nonces that are accepted too. To change the key without refusing anybody: add the new key here in
+	// every process, then make it Key everywhere with the old one here, and drop the old one after Every and Grace.
+	Previous [][]byte
+
+	// Every is how often a new nonce comes. Zero: 2 min; at least 1 s.
+	Every time.Duration
+
+	// Grace is how long a nonce is accepted after the next one has come. Zero: 3 min; at most 10 times Every, and 1 h, which
+	// bounds the default, too.
+	Grace time.Duration
+}
+
+const (
+	nonceKeySize = 32
+	nonceSize    = 16 // bytes, before the encoding
+	defaultEvery = 2 * time.Minute
+	defaultGrace = 3 * time.Minute
+	maxGrace     = time.Hour
+)
+
+// Nonces makes the nonces of a server (RFC 9449, section 8) out of a key and the time. There is nothing to store: a replica
+// with the same key makes the same ones. All clients get the same nonce at the same time. It is safe for concurrent use.
+type Nonces struct {
+	keys         [][]byte // the first makes those that are handed out
+	every, grace time.Duration
+	latest       atomic.Pointer[epoch]
+}
+
+// An epoch is a stretch of time between two nonces. It is immutable.
+type epoch struct {
+	number   int64
+	current  string // the nonce to hand out
+	accepted []nonce
+}
+
+type nonce struct {
+	text string
+	end  time.Time
+}
+
+// NewNonces returns Nonces. The error names every mistake in cfg.
+func NewNonces(cfg NoncesConfig) (*Nonces, error) {
+	var mistakes []error
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	if len(cfg.Key) != nonceKeySize && len(cfg.Key) != 0 {
+		mistake("Key: %d bytes, not %d", len(cfg.Key), nonceKeySize)
+	}
+	if len(cfg.Key) == 0 && len(cfg.Previous) > 0 {
+		mistake("Key: required with Previous")
+	}
+	for i, key := range cfg.Previous {
+		if len(key) != nonceKeySize {
+			mistake("Previous[%d]: %d bytes, not %d", i, len(key), nonceKeySize)
+		}
+	}
+	n := &Nonces{every: cfg.Every, grace: cfg.Grace}
+	if n.every == 0 {
+		n.every = defaultEvery
+	}
+	if n.grace == 0 {
+		n.grace = min(defaultGrace, 10*n.every)
+	}
+	if n.every < time.Second || n.every > maxGrace {
+		mistake("Every: %v is not within %v and %v", n.every, time.Second, maxGrace)
+	}
+	if n.grace < 0 || n.grace > min(10*n.every, maxGrace) {
+		mistake("Grace: %v is not within 0 and 10 times Every, or %v", n.grace, maxGrace)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, fmt.Errorf("dpop: Nonces: %w", err)
+	}
+	key := cfg.Key
+	if len(key) == 0 {
+		key = make([]byte, nonceKeySize)
+		rand.Read(key)
+	}
+	for _, k := range append([][]byte{key}, cfg.Previous...) {
+		n.keys = append(n.keys, append([]byte(nil), k...))
+	}
+	return n, nil
+}
+
+// at returns the epoch of now.
+func (n *Nonces) at(now time.Time) *epoch {
+	number := now.UnixNano() / int64(n.every)
+	if e := n.latest.Load(); e != nil && e.number == number {
+		return e
+	}
+	e := n.epoch(number)
+	n.latest.Store(e)
+	return e
+}
+
+func (n *Nonces) epoch(number int64) *epoch {
+	e := &epoch{number: number, current: text(n.keys[0], number)}
+	// The next nonce comes from a replica whose clock is ahead. The first before these was over when this epoch began.
+	for i := number + 1; i >= number-int64((n.grace+n.every-1)/n.every); i-- {
+		end := time.Unix(0, (i+1)*int64(n.every)).Add(n.grace)
+		for _, key := range n.keys {
+			e.accepted = append(e.accepted, nonce{text(key, i), end})
+		}
+	}
+	return e
+}
+
+// text returns a nonce: 22 characters of base64url, which are NQCHAR (RFC 9449, section 8.1), that nobody without the key
+// can foretell.
+func text(key []byte, number int64) string {
+	mac := hmac.New(sha256.New, key)
+	mac.Write(binary.BigEndian.AppendUint64([]byte("valetkey DPoP nonce "), uint64(number)))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:nonceSize])
+}
+
+// end returns when the nonce will not be accepted any longer, and whether it is now.
+func (e *epoch) end(text string, now time.Time) (time.Time, bool) {
+	for _, n := range e.accepted {
+		if subtle.ConstantTimeCompare([]byte(n.text), []byte(text)) == 1 {
+			return n.end, now.Before(n.end)
+		}
+	}
+	return time.Time{}, false
+}

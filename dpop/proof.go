@@ -1,0 +1,53 @@
+package dpop
+
+import (
+	"errors"
+	"time"
+
+	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// A proof is what the payload of a DPoP proof says (RFC 9449, section 4.2).
+type proof struct {
+	id        string    // jti
+	method    string    // htm
+	url       string    // htu
+	issued    time.Time // iat
+	tokenHash string    // ath; "" if there is none
+	nonce     string    // "" if there is none
+}
+
+// readProof reads the claims, of which all but ath and nonce are required (RFC 9449, section 4.3, check 3).
+func readProof(payload []byte) (*proof, error) {
+	var jti, htm, htu, iat, ath, nonce strictjson.Value
+	err := strictjson.Object(payload, func(name string, v strictjson.Value) error {
+		switch name {
+		case "jti":
+			jti = v
+		case "htm":
+			htm = v
+		case "htu":
+			htu = v
+		case "iat":
+			iat = v
+		case "ath":
+			ath = v
+		case "nonce":
+			nonce = v
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	p := new(proof)
+	return p, errors.Join(
+		claims.Text(&p.id, "jti", jti, false),
+		claims.Text(&p.method, "htm", htm, false),
+		claims.Text(&p.url, "htu", htu, false),
+		claims.Date(&p.issued, "iat", iat, false),
+		claims.Text(&p.tokenHash, "ath", ath, true),
+		claims.Text(&p.nonce, "nonce", nonce, true),
+	)
+}

@@ -1,0 +1,136 @@
+package dpop
+
+import "strings"
+
+// sameURL reports whether the URL that a proof names is the one of the request, and returns its one spelling.
+//
+// A fragment is taken off the named one only: in a request it would be a "#" that net/http takes for a part of the path,
+// so that the two stay apart.
+func sameURL(named, requested string) (string, bool) {
+	named, _, _ = strings.Cut(named, "#")
+	a, ok := normalURL(named)
+	if !ok || named == requested {
+		return a, ok
+	}
+	b, ok := normalURL(requested)
+	return a, ok && a == b
+}
+
+// normalURL returns an http or https URL without query, in one spelling (RFC 9449, section 4.3, check 9): scheme
+// and host in lower case, no default port, a path, and no percent-encoding of a character that needs none (RFC 3986,
+// sections 6.2.2.1, 6.2.2.2 and 6.2.3). It returns s itself if that is how s is spelled, and false if s is no such URL or
+// has userinfo.
+//
+// What a server may route apart stays apart, so it does no more than that: the letter case of the path counts, %2F is
+// not "/", and "." and ".." remain, in any encoding (RFC 3986, section 6.2.2.3 is for the one who resolves them).
+func normalURL(s string) (string, bool) {
+	s, _, _ = strings.Cut(s, "?")
+	givenScheme, rest, found := strings.Cut(s, "://")
+	givenAuthority, givenPath := rest, ""
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		givenAuthority, givenPath = rest[:i], rest[i:]
+	}
+	scheme := strings.ToLower(givenScheme)
+	if !found || scheme != "http" && scheme != "https" {
+		return "", false
+	}
+	authority, ok := normalAuthority(givenAuthority, scheme)
+	if !ok {
+		return "", false
+	}
+	path, ok := normalPath(givenPath)
+	if !ok {
+		return "", false
+	}
+	if scheme == givenScheme && authority == givenAuthority && path == givenPath {
+		return s, true
+	}
+	return scheme + "://" + authority + path, true
+}
+
+func normalAuthority(s, scheme string) (string, bool) {
+	host, port := s, ""
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
+		host, port = s[:i], s[i+1:]
+	}
+	if !validHost(host) || strings.Trim(port, "0123456789") != "" {
+		return "", false
+	}
+	host = strings.ToLower(host)
+	if port == "" || port == "80" && scheme == "http" || port == "443" && scheme == "https" {
+		return host, true
+	}
+	return host + s[len(host):], true // ":" port
+}
+
+// validHost knows names and addresses (RFC 3986, section 3.2.2) without the percent-encodings and the punctuation that no
+// host in the DNS has.
+func validHost(s string) bool {
+	inner, isLiteral := strings.CutPrefix(s, "[")
+	if isLiteral {
+		inner, isLiteral = strings.CutSuffix(inner, "]")
+		if !isLiteral {
+			return false
+		}
+	}
+	for i := range len(inner) {
+		if c := inner[i]; !unreserved(c) && (c != ':' || !isLiteral) {
+			return false
+		}
+	}
+	return inner != ""
+}
+
+func normalPath(s string) (string, bool) {
+	if s == "" {
+		return "/", true
+	}
+	if strings.IndexByte(s, '%') < 0 {
+		return s, true
+	}
+	path := make([]byte, 0, len(s))
+	for segment := range strings.SplitSeq(s[1:], "/") {
+		path = append(path, '/')
+		start := len(path)
+		for i := 0; i < len(segment); i++ {
+			c := segment[i]
+			if c != '%' {
+				path = append(path, c)
+				continue
+			}
+			if i+2 >= len(segment) || unhex(segment[i+1]) > 15 || unhex(segment[i+2]) > 15 {
+				return "", false
+			}
+			if c = unhex(segment[i+1])<<4 | unhex(segment[i+2]); unreserved(c) {
+				path = append(path, c)
+			} else {
+				path = append(path, '%', upperHex[c>>4], upperHex[c&15])
+			}
+			i += 2
+		}
+		// What has become a dot segment was none: net/http cleans "/a/../b" and takes "/a/%2E%2E/b" at its word.
+		if got := string(path[start:]); got != segment && (got == "." || got == "..") {
+			path = append(path[:start], strings.ToUpper(segment)...)
+		}
+	}
+	return string(path), true
+}
+
+const upperHex = "0123456789ABCDEF"
+
+// unhex returns the value of a hexadecimal digit, or more than 15.
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10
+	default:
+		return 16
+	}
+}
+
+// unreserved reports whether a percent-encoding of c means c (RFC 3986, section 2.3).
+func unreserved(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || c == '-' || c == '.' || c == '_' || c == '~'
+}
