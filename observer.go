@@ -19,6 +19,7 @@ const (
 	RequestDecided  EventKind = "request_decided"   // a guard let a request through or refused it
 	KeySetRefreshed EventKind = "key_set_refreshed" // the key set of an issuer was fetched, or not
 	IssuerAsked     EventKind = "issuer_asked"      // an issuer was asked about a token (RFC 7662)
+	StatusListRead  EventKind = "status_list_read"  // a status list of an issuer was fetched, or not
 )
 
 // An Event is one thing that happened. All strings are of bounded sets, fit for the labels of a metric: no token, and

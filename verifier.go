@@ -85,7 +85,7 @@ func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
 		return nil, err
 	}
 	both := *t
-	both.Reuse = t.Reuse.and(second.Reuse)
+	both.Reuse = t.Reuse.And(second.Reuse)
 	return &both, nil
 }
 
@@ -115,7 +115,8 @@ func forget(vs ...Verifier) {
 	}
 }
 
-func (r Reuse) and(o Reuse) Reuse {
+// And returns what both r and o allow.
+func (r Reuse) And(o Reuse) Reuse {
 	both := Reuse{Until: r.Until, While: r.While}
 	if o.Until.Before(r.Until) {
 		both.Until = o.Until
@@ -141,6 +142,13 @@ func (c allOf) Holds() bool { return c[0].Holds() && c[1].Holds() }
 // carries no token.
 type Requirement interface {
 	Decide(t *Token) error
+}
+
+// A TimedRequirement is a [Requirement] that depends on the time, such as that of the user's login. A guard asks DecideAt
+// with its own clock; Decide goes by time.Now.
+type TimedRequirement interface {
+	Requirement
+	DecideAt(t *Token, now time.Time) error
 }
 
 // Unavailable is a failure that knows when it is worth trying again. Any error that is not an [*Error] is a failure;

@@ -114,8 +114,6 @@ const (
 	maxLeeway     = 5 * time.Minute // RFC 9068, section 4: "usually no more than a few minutes"
 )
 
-var defaultAlgorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
-
 // A Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier] and a
 // [valetkey.Reporter], safe for concurrent use, and must be closed.
 type Verifier struct {
@@ -148,7 +146,7 @@ func New(cfg Config) (*Verifier, error) {
 		shared:      cfg.Secret != nil,
 	}
 	if len(v.algorithms) == 0 && !v.shared {
-		v.algorithms = defaultAlgorithms
+		v.algorithms = jose.DefaultAlgorithms()
 	}
 	if v.leeway == 0 {
 		v.leeway = defaultLeeway

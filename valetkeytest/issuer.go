@@ -22,7 +22,7 @@
 //		}
 //	}
 //
-// [NewIssuer] starts an issuer on loopback: metadata (RFC 8414), key set (RFC 7517), introspection (RFC 7662). It signs
+// [NewIssuer] starts an issuer on loopback: metadata (RFC 8414), key set (RFC 7517), introspection (RFC 7662), status list. It signs
 // JWT access tokens of RFC 9068 with [Issuer.Token] and hands out opaque ones with [Issuer.Opaque]; an [Option] makes
 // one that is good, or wrong in one respect. [Issuer.Forgeries] are tokens that nothing may accept.
 //
@@ -65,6 +65,7 @@ type Issuer struct {
 	Metadata      *Endpoint // RFC 8414, also at the path of OpenID Connect Discovery
 	KeySet        *Endpoint // RFC 7517, section 5
 	Introspection *Endpoint // RFC 7662
+	StatusList    *Endpoint // draft-ietf-oauth-status-list, see [Status]
 
 	t      testing.TB
 	client *http.Client
@@ -77,6 +78,7 @@ type Issuer struct {
 	keys    keyRing
 	opaque  map[string]json.RawMessage // token -> claims
 	revoked map[string]bool
+	list    statusList
 }
 
 type settings struct {
@@ -131,16 +133,20 @@ func NewIssuer(t testing.TB, set ...Setting) *Issuer {
 	iss.KeySet.real = iss.KeySet.document(iss.JWKS)
 	iss.Introspection = &Endpoint{done: iss.done, empty: `{}`, real: iss.introspect}
 
+	iss.StatusList = &Endpoint{done: iss.done, real: iss.serveStatusList}
+
 	mux := http.NewServeMux()
 	mux.Handle("GET /.well-known/oauth-authorization-server", iss.Metadata)
 	mux.Handle("GET /.well-known/openid-configuration", iss.Metadata)
 	mux.Handle("GET /jwks", iss.KeySet)
 	mux.Handle("POST /introspect", iss.Introspection)
+	mux.Handle("GET /statuses", iss.StatusList)
 	iss.serve(mux)
 
 	iss.Metadata.URL = iss.URL + "/.well-known/oauth-authorization-server"
 	iss.KeySet.URL = iss.URL + "/jwks"
 	iss.Introspection.URL = iss.URL + "/introspect"
+	iss.StatusList.URL = iss.URL + "/statuses"
 
 	t.Cleanup(iss.giveBackKeys)
 	for _, alg := range iss.settings.algorithms {

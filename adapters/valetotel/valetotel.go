@@ -11,6 +11,8 @@
 //	valetkey.request.duration          histogram  s           issuer, status
 //	valetkey.key_set.refreshed         counter    {refresh}   issuer, http.response.status_code, error.type
 //	valetkey.key_set.refresh.duration  histogram  s           issuer, http.response.status_code, error.type
+//	valetkey.status_list.read          counter    {read}      issuer, http.response.status_code, error.type
+//	valetkey.status_list.read.duration histogram  s           issuer, http.response.status_code, error.type
 //	valetkey.issuer.asked              counter    {call}      issuer, http.response.status_code, error.type
 //	valetkey.issuer.ask.duration       histogram  s           issuer, http.response.status_code, error.type
 //	valetkey.event.other               counter    {event}     none: events of kinds not known here
@@ -27,8 +29,8 @@
 //
 // # Spans
 //
-// "valetkey.key_set.refresh" and "valetkey.issuer.ask", children of the span in the context, with the attributes of their
-// metrics. A decided request has no span of its own: the span in its context gets the attributes of
+// "valetkey.key_set.refresh", "valetkey.status_list.read" and "valetkey.issuer.ask", children of the span in the context,
+// with the attributes of their metrics. A decided request has no span of its own: the span in its context gets the attributes of
 // valetkey.request.decided. What went wrong stands in the status of the former and in valetkey.cause of the latter, up to
 // 1 KiB, and never in a metric. No token stands anywhere, as [valetkey.Event] promises.
 package valetotel
@@ -69,6 +71,7 @@ type Observer struct {
 	decided  metric.Int64Counter
 	duration metric.Float64Histogram
 	refresh  exchange
+	list     exchange
 	ask      exchange
 	other    metric.Int64Counter
 }
@@ -118,6 +121,11 @@ func New(cfg Config) (*Observer, error) {
 		count:    counter("valetkey.key_set.refreshed", "{refresh}", "Fetches of an issuer's key set."),
 		duration: seconds("valetkey.key_set.refresh.duration", "Time to fetch an issuer's key set.", callBounds),
 	}
+	o.list = exchange{
+		span:     "valetkey.status_list.read",
+		count:    counter("valetkey.status_list.read", "{read}", "Fetches of a status list."),
+		duration: seconds("valetkey.status_list.read.duration", "Time to fetch a status list.", callBounds),
+	}
 	o.ask = exchange{
 		span:     "valetkey.issuer.ask",
 		count:    counter("valetkey.issuer.asked", "{call}", "Questions to an issuer about a token."),
@@ -137,6 +145,8 @@ func (o *Observer) Observe(ctx context.Context, e valetkey.Event) {
 		o.request(ctx, e)
 	case valetkey.KeySetRefreshed:
 		o.call(ctx, o.refresh, e)
+	case valetkey.StatusListRead:
+		o.call(ctx, o.list, e)
 	case valetkey.IssuerAsked:
 		o.call(ctx, o.ask, e)
 	default:

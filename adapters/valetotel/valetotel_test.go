@@ -138,6 +138,9 @@ func TestMetrics(t *testing.T) {
 		{"a key set that has not changed", valetkey.Event{Kind: valetkey.KeySetRefreshed, Issuer: issuer, Status: 304, Duration: 20 * ms}, []string{
 			"key_set.refresh.duration histogram s{http.response.status_code=304,issuer=https://as.example.com} 1 of 0.02 in bucket 2 of 15",
 			"key_set.refreshed counter {refresh}{http.response.status_code=304,issuer=https://as.example.com} 1"}},
+		{"a status list", valetkey.Event{Kind: valetkey.StatusListRead, Issuer: issuer, Status: 200, Duration: 20 * ms}, []string{
+			"status_list.read counter {read}{http.response.status_code=200,issuer=https://as.example.com} 1",
+			"status_list.read.duration histogram s{http.response.status_code=200,issuer=https://as.example.com} 1 of 0.02 in bucket 2 of 15"}},
 		{"an issuer that is busy", valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: issuer, Status: 429, Duration: 2 * ms, Err: slow{}}, []string{
 			"issuer.ask.duration histogram s{error.type=429,http.response.status_code=429,issuer=https://as.example.com} 1 of 0.002 in bucket 0 of 15",
 			"issuer.asked counter {call}{error.type=429,http.response.status_code=429,issuer=https://as.example.com} 1"}},

@@ -1,7 +1,8 @@
-// Package fetch gets JSON from an issuer over HTTP, within bounds: which URLs, how long, how much.
+// Package fetch gets JSON and signed tokens from an issuer over HTTP, within bounds: which URLs, how long, how much.
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	MaxBody = 512 << 10       // bytes of an answer
+	MaxBody = 512 << 10       // bytes of an answer, unless the client says otherwise
 	Timeout = 5 * time.Second // of one exchange, from the name look-up to the last byte
 )
 
@@ -26,6 +27,12 @@ type Client struct {
 
 	// InsecureHTTP allows http to hosts other than loopback ones.
 	InsecureHTTP bool
+
+	// Accept is the media type that Get asks for. Empty: application/json.
+	Accept string
+
+	// MaxBody is the most bytes of an answer to Get. Zero: [MaxBody].
+	MaxBody int
 }
 
 // An Answer is what a server said.
@@ -85,7 +92,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json"))
 	req.Header.Set("Accept-Encoding", "identity") // and so net/http does not ask for gzip and unpack it
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
@@ -98,7 +105,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
 	defer resp.Body.Close()
-	answer, err := read(resp, etag != "")
+	answer, err := read(resp, etag != "", cmp.Or(c.MaxBody, MaxBody))
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, RetryAfter: retryAfter(resp), Err: err}
 	}
@@ -115,7 +122,7 @@ func (c Client) client() *http.Client {
 	return &h
 }
 
-func read(resp *http.Response, conditional bool) (*Answer, error) {
+func read(resp *http.Response, conditional bool, limit int) (*Answer, error) {
 	answer := &Answer{ETag: resp.Header.Get("ETag"), MaxAge: maxAge(resp.Header)}
 	switch {
 	case resp.StatusCode == http.StatusNotModified && conditional:
@@ -129,7 +136,7 @@ func read(resp *http.Response, conditional bool) (*Answer, error) {
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return nil, errors.New("the answer is compressed, though identity was asked for")
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err == nil && resp.Request != nil {
 		// A server that is told of the end can still end its answer in good form, before it has said all.
 		err = resp.Request.Context().Err()
@@ -137,8 +144,8 @@ func read(resp *http.Response, conditional bool) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	if len(body) > MaxBody {
-		return nil, fmt.Errorf("the answer has more than %d bytes", MaxBody)
+	if len(body) > limit {
+		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
 	answer.Body = body
 	return answer, nil

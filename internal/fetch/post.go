@@ -40,7 +40,7 @@ func (c Client) Post(ctx context.Context, u string, form url.Values, header http
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
 	defer resp.Body.Close()
-	answer, err := read(resp, false)
+	answer, err := read(resp, false, MaxBody)
 	if err == nil {
 		err = mediaType(resp, accept)
 	}

@@ -1,0 +1,295 @@
+// Package statuslist refuses tokens that their issuer has revoked or suspended in a Token Status List
+// (draft-ietf-oauth-status-list): one compressed list of bits for many tokens, which is fetched now and then, so that no
+// request has to ask anybody.
+//
+//	keys, err := jwks.New(jwks.Config{Issuer: issuer, Audience: audience})
+//	...
+//	verifier, err := statuslist.New(statuslist.Config{Verifier: keys, Issuer: issuer})
+//	...
+//	defer verifier.Close()
+//	guard, err := middleware.New(middleware.Config{Verifier: verifier})
+//
+// A list is fetched when the first token names it, and again ahead of its age for as long as tokens of it are in use. What a
+// guard remembers is held against the list of the moment on every request, which costs a few nanoseconds: a token ends with
+// the refresh that says so. A list that is too old vouches for nothing.
+//
+// Not done here: lists in the form of CWT, and status mechanisms of other names.
+package statuslist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+)
+
+// Config is what a [Verifier] is made of. Verifier and Issuer are required.
+type Config struct {
+	_ struct{} // keyed literals only
+
+	// Verifier decides everything else about a token, and first: the list of a token that it refuses is not fetched. Required.
+	Verifier valetkey.Verifier
+
+	// Issuer is whose keys sign the lists, and their iss, if they have one. It is compared byte by byte. Required.
+	Issuer string
+
+	// KeysURL is that of the issuer's key set. Empty: the issuer's metadata names it.
+	KeysURL string
+
+	// Keys is a key set (RFC 7517, section 5), to be used instead, without any network.
+	Keys []byte
+
+	// Algorithms are the signature algorithms of lists. Nil: RS256, PS256, ES256, ES384 and EdDSA.
+	Algorithms []string
+
+	// Origins are where lists may be fetched from, such as https://status.example.com: a token that names another place is
+	// refused, and nothing is fetched. Nil: the origin of Issuer.
+	Origins []string
+
+	// Required refuses tokens that name no list. Off: they are accepted, and nobody can revoke them.
+	Required bool
+
+	// Allow accepts statuses other than valid (0) and invalid (1), which are suspended (2) and what an issuer and its
+	// resource servers have agreed on. It must be fast and safe for concurrent use. Nil: none.
+	Allow func(status uint8) bool
+
+	// Fresh is how long a list is relied on that has no ttl. Zero: 5 min.
+	Fresh time.Duration
+
+	// MinTTL and MaxTTL bound the ttl of lists: issuers must not make us fetch all the time, nor never. Zero: 30 s and 1 h.
+	MinTTL, MaxTTL time.Duration
+
+	// StaleLimit is how long a list is relied on past its ttl, while the issuer does not answer; never past its exp. Zero: not
+	// at all.
+	StaleLimit time.Duration
+
+	// MaxLists is the most lists that are held, the least recently needed of which gives way. Zero: 64.
+	MaxLists int
+
+	// MaxBytes is the size of the longest list, unpacked; a byte holds one to eight tokens. Zero: 4 MiB.
+	MaxBytes int
+
+	// Client carries the requests. Redirects are never followed. Nil: http.DefaultClient.
+	Client *http.Client
+
+	// InsecureHTTP allows http URLs on hosts other than loopback.
+	InsecureHTTP bool
+
+	// Logger gets lists that could not be fetched. Nil: slog.Default().
+	Logger *slog.Logger
+
+	// Observer is told of each fetch: [valetkey.StatusListRead], [valetkey.KeySetRefreshed]. Nil: nobody is.
+	Observer valetkey.Observer
+}
+
+const (
+	defaultFresh    = 5 * time.Minute
+	defaultMinTTL   = 30 * time.Second
+	defaultMaxTTL   = time.Hour
+	defaultMaxLists = 64
+	defaultMaxBytes = 4 << 20
+)
+
+// A Verifier accepts what another one accepts and a status list calls valid. It is safe for concurrent use and must be
+// closed. It is a [valetkey.Reporter] and a [valetkey.Forgetter].
+type Verifier struct {
+	cfg     Config
+	origins []string
+	fetch   fetch.Client
+	keys    *keyset.Set
+
+	ctx      context.Context // of fetches; ends with Close
+	cancel   context.CancelFunc
+	fetching sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	lists  map[string]*list
+	turn   uint64 // counts the uses of lists
+	closed bool
+}
+
+// New returns a Verifier. It does no I/O. The error names every mistake in cfg.
+func New(cfg Config) (*Verifier, error) {
+	var mistakes []error
+	mistake := func(format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("statuslist: "+format, args...))
+	}
+	v := &Verifier{cfg: cfg, lists: map[string]*list{}}
+	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
+	if cfg.Verifier == nil {
+		mistake("Verifier: required")
+	}
+	if cfg.Issuer == "" {
+		mistake("Issuer: required")
+	}
+	for i, alg := range cfg.Algorithms {
+		if !slices.Contains(jose.Algorithms(), alg) {
+			mistake("Algorithms[%d]: %q is not a signature algorithm known here", i, alg)
+		}
+	}
+	if len(cfg.Origins) == 0 {
+		if origin, err := originOf(cfg.Issuer); err == nil {
+			v.origins = []string{origin}
+		} else if cfg.Issuer != "" {
+			mistake("Origins: required, as Issuer is not a URL")
+		}
+	}
+	for i, o := range cfg.Origins {
+		origin, err := originOf(o)
+		switch {
+		case err != nil:
+		case origin != o:
+			err = errors.New("not an origin, which is a scheme, a host, and a port if need be")
+		default:
+			err = v.fetch.Allowed(o)
+		}
+		if err != nil {
+			mistake("Origins[%d]: %w", i, err)
+		}
+		v.origins = append(v.origins, origin)
+	}
+	for _, d := range []struct {
+		name string
+		set  *time.Duration
+		zero time.Duration
+	}{
+		{"Fresh", &v.cfg.Fresh, defaultFresh}, {"MinTTL", &v.cfg.MinTTL, defaultMinTTL},
+		{"MaxTTL", &v.cfg.MaxTTL, defaultMaxTTL}, {"StaleLimit", &v.cfg.StaleLimit, 0},
+	} {
+		if *d.set < 0 {
+			mistake("%s: %v is negative", d.name, *d.set)
+		}
+		if *d.set == 0 {
+			*d.set = d.zero
+		}
+	}
+	if v.cfg.MinTTL > v.cfg.MaxTTL {
+		mistake("MinTTL: %v is more than MaxTTL, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
+	}
+	for _, n := range []struct {
+		name string
+		set  *int
+		zero int
+	}{{"MaxLists", &v.cfg.MaxLists, defaultMaxLists}, {"MaxBytes", &v.cfg.MaxBytes, defaultMaxBytes}} {
+		if *n.set < 0 {
+			mistake("%s: %d is negative", n.name, *n.set)
+		}
+		if *n.set == 0 {
+			*n.set = n.zero
+		}
+	}
+	var err error
+	if v.keys, err = v.newKeys(); err != nil {
+		mistake("%w", err)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	if len(v.cfg.Algorithms) == 0 {
+		v.cfg.Algorithms = jose.DefaultAlgorithms()
+	}
+	if v.cfg.Logger == nil {
+		v.cfg.Logger = slog.Default()
+	}
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	return v, nil
+}
+
+func (v *Verifier) newKeys() (*keyset.Set, error) {
+	switch {
+	case v.cfg.Keys != nil && v.cfg.KeysURL != "":
+		return nil, errors.New("KeysURL, Keys: at most one of them")
+	case v.cfg.Keys != nil:
+		keys, dropped, err := keyset.Parse(v.cfg.Keys)
+		if err != nil {
+			return nil, fmt.Errorf("Keys: %w", err)
+		}
+		if len(dropped) > 0 {
+			return nil, fmt.Errorf("Keys: kid %q: %w", dropped[0].ID, dropped[0].Err)
+		}
+		return keyset.Static(keys...), nil
+	case v.cfg.Issuer == "" && v.cfg.KeysURL == "":
+		return nil, nil // reported as such
+	}
+	return keyset.New(keyset.Config{
+		Issuer: v.cfg.Issuer, URL: v.cfg.KeysURL, Fetch: v.fetch, Logger: v.cfg.Logger, Observer: v.cfg.Observer,
+	})
+}
+
+// originOf returns scheme, host and port of an http URL.
+func originOf(u string) (string, error) {
+	parsed, err := url.Parse(u)
+	if err != nil || parsed.Host == "" || parsed.User != nil {
+		return "", errors.New("not a URL with a host")
+	}
+	return parsed.Scheme + "://" + parsed.Host, nil
+}
+
+// Close ends fetches and waits for them. What is verified later gets 503, and remembered tokens are forgotten.
+func (v *Verifier) Close() {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
+	v.drop()
+	v.cancel()
+	v.fetching.Wait()
+	v.keys.Close()
+}
+
+// Forget makes v fetch every list again before it relies on it.
+func (v *Verifier) Forget() {
+	if f, ok := v.cfg.Verifier.(valetkey.Forgetter); ok {
+		f.Forget()
+	}
+	v.drop()
+}
+
+func (v *Verifier) drop() {
+	v.mu.Lock()
+	lists := slices.Collect(maps.Values(v.lists))
+	clear(v.lists)
+	v.mu.Unlock()
+	for _, l := range lists {
+		l.drop()
+	}
+}
+
+// Health returns how the verifier within is, and how the lists are: ready if all that are in use could be fetched, degraded
+// if one is relied on that could not be renewed, down if one is needed and not held. It does no I/O.
+func (v *Verifier) Health() []valetkey.Health {
+	var all []valetkey.Health
+	if r, ok := v.cfg.Verifier.(valetkey.Reporter); ok {
+		all = r.Health()
+	}
+	h := valetkey.Health{Name: v.cfg.Issuer + " (status lists)", State: valetkey.Ready}
+	v.mu.Lock()
+	lists := slices.Collect(maps.Values(v.lists))
+	v.mu.Unlock()
+	for _, l := range lists {
+		l.worsen(&h)
+	}
+	return append(all, h)
+}
+
+// Ready makes the verifier within ready and fetches the keys of the lists. Which lists there are only tokens tell.
+func (v *Verifier) Ready(ctx context.Context) error {
+	var inner error
+	if r, ok := v.cfg.Verifier.(valetkey.Reporter); ok {
+		inner = r.Ready(ctx)
+	}
+	if err := v.keys.Ready(ctx); err != nil {
+		return errors.Join(inner, fmt.Errorf("statuslist: %s: %w", v.cfg.Issuer, err))
+	}
+	return inner
+}

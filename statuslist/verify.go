@@ -1,0 +1,157 @@
+package statuslist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// The statuses of the draft, section 7.1.
+const (
+	valid     = 0
+	invalid   = 1
+	suspended = 2
+)
+
+// Verify accepts a token that Config.Verifier accepts and whose status is good (section 8.3 of the draft). The answer may be
+// relied on while the list of the moment says so. It waits for a list at most 2 s; a list that cannot be had, or is not what
+// it should be, is a failure and not the token's fault.
+func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+	t, err := v.cfg.Verifier.Verify(ctx, raw)
+	if err != nil || t == nil {
+		return nil, err
+	}
+	ref, err := referenceOf(t.Raw)
+	switch {
+	case err != nil:
+		return nil, refuse("the status of the token is malformed", err)
+	case ref == nil && v.cfg.Required:
+		return nil, refuse("the token names no status list", nil)
+	case ref == nil:
+		return t, nil
+	}
+	// Section 11.3: only where the issuer's lists are known to stand, or a token could have us call any host.
+	if origin, err := originOf(ref.uri); err != nil || !slices.Contains(v.origins, origin) {
+		return nil, refuse("the status list of the token is not one of its issuer's", fmt.Errorf("uri %.200q", ref.uri))
+	}
+	l, err := v.list(ref.uri)
+	if err != nil {
+		return nil, err
+	}
+	held, err := l.need(ctx)
+	if err != nil {
+		return nil, err
+	}
+	status, ok := held.status(ref.index)
+	switch {
+	case !ok: // section 8.3, step 6
+		return nil, refuse("the token has no place in its status list", fmt.Errorf("idx %d of %d", ref.index, held.len()))
+	case !v.accepts(status):
+		return nil, refuse(meaning(status), fmt.Errorf("status %d", status))
+	}
+	checked := *t // the verifier within may share its token
+	checked.Reuse = t.Reuse.And(valetkey.Reuse{Until: t.Reuse.Until, While: &position{l, ref.index}})
+	return &checked, nil
+}
+
+func (v *Verifier) accepts(status uint8) bool {
+	return status == valid || status != invalid && v.cfg.Allow != nil && v.cfg.Allow(status)
+}
+
+func meaning(status uint8) string {
+	switch status {
+	case invalid:
+		return "the token has been revoked"
+	case suspended:
+		return "the token is suspended"
+	default:
+		return "the status of the token is none that is accepted"
+	}
+}
+
+func refuse(description string, err error) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description, Err: err}
+}
+
+// A position is where a list says what became of a token. It is the [valetkey.Condition] of a remembered one.
+type position struct {
+	list  *list
+	index int
+}
+
+// Holds reads the list of the moment: no lock, no clock. A list that is too old has been given up by its timer.
+func (p *position) Holds() bool {
+	held := p.list.current.Load()
+	if held == nil {
+		return false
+	}
+	p.list.use()
+	status, ok := held.status(p.index)
+	return ok && p.list.v.accepts(status)
+}
+
+// A reference is what a token says of its status (section 6.2).
+type reference struct {
+	uri   string
+	index int
+}
+
+// maxIndex is the largest integer that a JSON number is sure to hold (RFC 8259, section 6).
+const maxIndex = min(1<<53-1, math.MaxInt)
+
+// referenceOf reads the claims of a token; nil: they have no status. A status of another mechanism alone is an error: nobody
+// here can tell whether the token still stands.
+func referenceOf(claims []byte) (*reference, error) {
+	if len(claims) == 0 {
+		return nil, nil
+	}
+	status, err := member(claims, "status")
+	if status == nil || err != nil {
+		return nil, err
+	}
+	inList, err := member(status, "status_list")
+	if err != nil {
+		return nil, err
+	}
+	if inList == nil {
+		return nil, errors.New("status has no status_list")
+	}
+	var ref reference
+	idx, err := member(inList, "idx")
+	if err != nil {
+		return nil, err
+	}
+	n, ok := idx.Number()
+	if !ok || n != math.Trunc(n) || n < 0 || n > maxIndex {
+		return nil, errors.New("idx is not an index")
+	}
+	ref.index = int(n)
+	uri, err := member(inList, "uri")
+	if err != nil {
+		return nil, err
+	}
+	if ref.uri, ok = uri.Text(); !ok {
+		return nil, errors.New("uri is missing or not a string")
+	}
+	if u, err := url.Parse(ref.uri); err != nil || u.Fragment != "" {
+		return nil, errors.New("uri is not a URL without a fragment")
+	}
+	return &ref, nil
+}
+
+// member returns a member of an object; nil if it has none of this name.
+func member(object []byte, name string) (found strictjson.Value, err error) {
+	err = strictjson.Object(object, func(n string, value strictjson.Value) error {
+		if n == name {
+			found = value
+		}
+		return nil
+	})
+	return found, err
+}
