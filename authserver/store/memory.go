@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Memory is a [Store] of this process: its records end with it. It copies what it is given and what it gives. Methods take
+// a time that grows with the logarithm of the number of records.
+type Memory struct {
+	limit int
+
+	mu      sync.RWMutex
+	shelves map[string]*shelf // by kind
+	version int64             // the last one given, to whatever record: none comes twice
+	closed  bool
+}
+
+const defaultLimit = 100_000
+
+// NewMemory returns an empty store of at most limit records a kind, zero for 100,000. One more drops those that have
+// expired or else, of those that will, the one not written for the longest time. What never expires is never dropped: if a
+// kind is full of that, Put returns an error.
+func NewMemory(limit int) *Memory {
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	return &Memory{limit: limit, shelves: map[string]*shelf{}}
+}
+
+// usable must be called with the lock held.
+func (m *Memory) usable(ctx context.Context) error {
+	if m.closed {
+		return errors.New("store: closed")
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// Get is as [Store] says.
+func (m *Memory) Get(ctx context.Context, kind, id string) (Record, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.usable(ctx); err != nil {
+		return Record{}, err
+	}
+	if s := m.shelves[kind]; s != nil {
+		if e := s.live(id, time.Now()); e != nil {
+			return e.clone(), nil
+		}
+	}
+	return Record{}, fmt.Errorf("store: get %s: %w", kind, ErrNotFound)
+}
+
+// Put is as [Store] says. It returns an error, too, if there is no room.
+func (m *Memory) Put(ctx context.Context, r Record) (version int64, err error) {
+	if err := r.Validate(); err != nil {
+		return 0, err
+	}
+	r = r.clone()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return 0, err
+	}
+	s := m.shelves[r.Kind]
+	if s == nil {
+		s = newShelf()
+		m.shelves[r.Kind] = s
+	}
+	now := time.Now()
+	var current int64
+	if e := s.live(r.ID, now); e != nil {
+		current = e.Version
+	}
+	if r.Version != current {
+		return 0, fmt.Errorf("store: put %s: %w", r.Kind, ErrConflict)
+	}
+	if old := s.records[r.ID]; old != nil {
+		s.remove(old)
+	} else if !s.shrink(m.limit, now) {
+		return 0, fmt.Errorf("store: put %s: there are %d already, and none will expire", r.Kind, m.limit)
+	}
+	m.version++
+	r.Version = m.version
+	s.add(r)
+	return r.Version, nil
+}
+
+// Delete is as [Store] says.
+func (m *Memory) Delete(ctx context.Context, kind, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return err
+	}
+	if s := m.shelves[kind]; s != nil && s.records[id] != nil {
+		s.remove(s.records[id])
+	}
+	return nil
+}
+
+// Find is as [Store] says.
+func (m *Memory) Find(ctx context.Context, kind string, key Key, after string, limit int) ([]Record, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.usable(ctx); err != nil {
+		return nil, err
+	}
+	if limit <= 0 {
+		return nil, fmt.Errorf("store: find %s: the limit %d is not positive", kind, limit)
+	}
+	s := m.shelves[kind]
+	if s == nil {
+		return nil, nil
+	}
+	now := time.Now()
+	var found []Record
+	for n := s.index.after(place{key, after}); n != nil && n.key == key && len(found) < limit; n = n.next[0] {
+		if !n.entry.expired(now) {
+			found = append(found, n.entry.clone())
+		}
+	}
+	return found, nil
+}
+
+// Sweep is as [Store] says.
+func (m *Memory) Sweep(ctx context.Context) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx); err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	swept := 0
+	for _, s := range m.shelves {
+		swept += s.sweep(now)
+	}
+	return swept, nil
+}
+
+// Ping is as [Store] says.
+func (m *Memory) Ping(ctx context.Context) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.usable(ctx)
+}
+
+// Close forgets all records.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	clear(m.shelves)
+	return nil
+}
+
+var _ Store = (*Memory)(nil)

@@ -1,0 +1,110 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/authserver/storetest"
+)
+
+func TestMemory(t *testing.T) {
+	storetest.Test(t, func(testing.TB) store.Store { return store.NewMemory(0) })
+}
+
+func TestMemoryExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := store.NewMemory(0)
+		_, err := s.Put(t.Context(), store.Record{Kind: "code", ID: "c", Expires: time.Now().Add(90*time.Second + 300*time.Millisecond)})
+		require.NoError(t, err)
+
+		time.Sleep(90*time.Second - 1)
+		r, err := s.Get(t.Context(), "code", "c")
+		require.NoError(t, err)
+		require.Equal(t, time.Now().Add(1).UTC(), r.Expires, "the end is a whole second")
+
+		time.Sleep(time.Nanosecond)
+		_, err = s.Get(t.Context(), "code", "c")
+		require.ErrorIs(t, err, store.ErrNotFound)
+		n, err := s.Sweep(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+	})
+}
+
+func TestMemoryLimit(t *testing.T) {
+	never := time.Time{}
+	soon, late := time.Now().Add(time.Minute), time.Now().Add(time.Hour)
+	past := time.Now().Add(-time.Minute)
+	type puts []store.Record
+	for _, c := range []struct {
+		name string
+		puts puts
+		err  bool // of the last
+		want []string
+	}{
+		{"one more than what never expires is refused", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d"}}, true, []string{"a", "b", "c"}},
+		{"so is one that would expire", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d", Expires: soon}}, true, []string{"a", "b", "c"}},
+		{"the oldest that will expire goes, not the next to", puts{{ID: "a"}, {ID: "b", Expires: late}, {ID: "c", Expires: soon}, {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"what was written again is not old", puts{{ID: "a", Expires: late}, {ID: "b", Expires: late}, {ID: "c"}, {ID: "a", Expires: late}, {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"what has expired goes first", puts{{ID: "a", Expires: late}, {ID: "b", Expires: past}, {ID: "c"}, {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"writing again needs no room", puts{{ID: "a", Expires: late}, {ID: "b", Expires: never}, {ID: "c"}, {ID: "b"}}, false, []string{"a", "b", "c"}},
+		{"another kind has room of its own", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {Kind: "other", ID: "d"}}, false, []string{"a", "b", "c"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := store.NewMemory(3)
+			versions := map[string]int64{}
+			for i, r := range c.puts {
+				if r.Kind == "" {
+					r.Kind = "kind"
+				}
+				r.Version = versions[r.ID]
+				version, err := s.Put(t.Context(), r)
+				require.Equal(t, c.err && i == len(c.puts)-1, err != nil, "%v", err)
+				versions[r.ID] = version
+			}
+			found, err := s.Find(t.Context(), "kind", store.Key{}, "", 9)
+			require.NoError(t, err)
+			var ids []string
+			for _, r := range found {
+				ids = append(ids, r.ID)
+			}
+			require.Equal(t, c.want, ids)
+		})
+	}
+}
+
+func TestErrorsNameNoID(t *testing.T) {
+	const secret = "id-that-nobody-logs"
+	s := store.NewMemory(1)
+	ctx := t.Context()
+	_, absent := s.Get(ctx, "code", secret)
+	_, conflict := s.Put(ctx, store.Record{Kind: "code", ID: secret, Version: 7})
+	_, invalid := s.Put(ctx, store.Record{Kind: "code", ID: secret, Keys: []store.Key{{Name: "!", Value: secret}}})
+	_, err := s.Put(ctx, store.Record{Kind: "code", ID: "c"})
+	require.NoError(t, err)
+	_, full := s.Put(ctx, store.Record{Kind: "code", ID: secret})
+	for _, err := range []error{absent, conflict, invalid, full} {
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), secret)
+	}
+}
+
+func TestValidateNamesEveryMistake(t *testing.T) {
+	r := store.Record{
+		Kind: "K", Version: -1, Value: make([]byte, 1<<20+1),
+		Keys: append(make([]store.Key, 16), store.Key{Name: "k", Value: fmt.Sprintf("%0513d", 0)}),
+	}
+	err := r.Validate()
+	for _, field := range []string{"Kind:", "ID:", "Version:", "Keys:", "Keys[0].Name:", "Keys[16].Value:", "Value:"} {
+		require.ErrorContains(t, err, field)
+	}
+}
+
+func BenchmarkMemory(b *testing.B) {
+	storetest.Bench(b, func(testing.TB) store.Store { return store.NewMemory(1 << 30) })
+}
