@@ -1,0 +1,162 @@
+// Package ldaplogin lets people log in to the authorization server with their name and password in an LDAP directory: it
+// searches for the entry that bears the name, and binds as that entry with the password (RFC 4511, RFC 4513).
+//
+//	employees, err := ldaplogin.New(ldaplogin.Config{
+//		URL:          "ldaps://ldap.example.com",
+//		BindDN:       "cn=valetkey,ou=services,dc=example,dc=com",
+//		BindPassword: password,
+//		BaseDN:       "ou=people,dc=example,dc=com",
+//	})
+//
+// Referrals are not followed and aliases not resolved. Controls of password policies are not read: whoever must first change
+// a password is refused where the directory refuses the bind, and only there.
+package ldaplogin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+// A Directory is a [login.Login] of the people in an LDAP directory. It is safe for concurrent use.
+type Directory struct {
+	server   server
+	pool     *pool // of connections bound as the service; never as a user
+	timeout  time.Duration
+	log      *slog.Logger
+	baseDN   string
+	filter   string
+	names    []string // the attributes that the filter compares with the name
+	id       string
+	display  string
+	groups   []group
+	userType string
+}
+
+var _ login.Login = (*Directory)(nil)
+
+// Login implements [login.Login]. The user's Name is as the directory spells it. An unknown name costs a search and a bind as a
+// wrong password does; how long the directory itself takes over them is its own matter.
+func (d *Directory) Login(ctx context.Context, name, password string) (*login.User, error) {
+	// A bind without a password succeeds for any entry: it asks for no authentication (RFC 4513, section 5.1.2).
+	if password == "" || len(password) > 1024 || login.ValidName(name) != nil {
+		return nil, login.ErrRefused
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	entry, err := d.find(ctx, strings.TrimSpace(name))
+	if err != nil {
+		return nil, fmt.Errorf("ldaplogin: searching for %q: %w", name, err)
+	}
+	dn := d.baseDN // of an entry that nobody logs in with
+	if entry != nil {
+		dn = entry.DN
+	}
+	right, err := d.bind(ctx, dn, password)
+	if err != nil {
+		return nil, fmt.Errorf("ldaplogin: binding as %q: %w", dn, err)
+	}
+	if entry == nil || !right {
+		return nil, login.ErrRefused
+	}
+	u, err := d.user(entry, name)
+	if err != nil {
+		return nil, fmt.Errorf("ldaplogin: reading %q: %w", dn, err)
+	}
+	return u, nil
+}
+
+// Ready reports whether the directory can be asked now: to fail, or to wait, at start-up.
+func (d *Directory) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	_, err := d.search(ctx, ldap.NewSearchRequest(d.baseDN, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", []string{"1.1"}, nil)) // 1.1: no attributes (RFC 4511, section 4.5.1.8)
+	if err != nil {
+		return fmt.Errorf("ldaplogin: reading %q: %w", d.baseDN, err)
+	}
+	return nil
+}
+
+// Close waits for logins under way and ends all connections. Later logins have an outage.
+func (d *Directory) Close() error {
+	d.pool.close()
+	return nil
+}
+
+// find returns the one entry that bears the name, or nil if there is none, or are several.
+func (d *Directory) find(ctx context.Context, name string) (*ldap.Entry, error) {
+	attributes := slices.Concat(d.names, []string{d.id, d.display})
+	if d.groups != nil {
+		attributes = append(attributes, memberOf)
+	}
+	found, err := d.search(ctx, ldap.NewSearchRequest(d.baseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 2, 0, false,
+		strings.ReplaceAll(d.filter, "%s", ldap.EscapeFilter(name)), attributes, nil))
+	if several := len(found) > 1 || ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded); several {
+		d.log.WarnContext(ctx, "ldaplogin: several entries bear one name, which nobody can log in with", "name", name)
+		return nil, nil
+	}
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	entry := found[0]
+	switch {
+	case entry.DN == "":
+		return nil, errors.New("the entry has no DN") // a bind as nobody might succeed
+	case d.nameOf(entry, name) == "":
+		// A directory may find more alike than people do (RFC 4518): without accents, or invisible characters. Then one
+		// entry would have many names, each with attempts of its own at the password.
+		return nil, nil
+	}
+	return entry, nil
+}
+
+// nameOf returns the name as the entry spells it; empty: the entry does not bear it.
+func (d *Directory) nameOf(entry *ldap.Entry, name string) string {
+	for _, attribute := range d.names {
+		for _, value := range entry.GetEqualFoldAttributeValues(attribute) {
+			if login.Fold(value) == login.Fold(name) {
+				return value
+			}
+		}
+	}
+	return ""
+}
+
+// search asks as the service.
+func (d *Directory) search(ctx context.Context, request *ldap.SearchRequest) ([]*ldap.Entry, error) {
+	var found []*ldap.Entry
+	err := d.pool.use(ctx, func(c *ldap.Conn) error {
+		result, err := c.Search(request)
+		if result != nil {
+			found = result.Entries
+		}
+		return err
+	})
+	return found, err
+}
+
+// bind reports whether the password is that of the entry, on a connection that is used for nothing else.
+func (d *Directory) bind(ctx context.Context, dn, password string) (bool, error) {
+	c, err := d.server.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	err = c.do(ctx, func(c *ldap.Conn) error { return c.Bind(dn, password) })
+	// The ways in which directories say no: also to who is locked or expired, has no password, or is gone by now.
+	no := ldap.IsErrorAnyOf(err, ldap.LDAPResultInvalidCredentials, ldap.LDAPResultInappropriateAuthentication,
+		ldap.LDAPResultConstraintViolation, ldap.LDAPResultUnwillingToPerform, ldap.LDAPResultNoSuchObject)
+	if no {
+		return false, nil
+	}
+	return err == nil, err
+}

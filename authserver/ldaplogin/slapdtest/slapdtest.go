@@ -1,0 +1,174 @@
+// Package slapdtest starts a real directory for tests: OpenLDAP's slapd, on loopback, with a few employees. It needs slapd and
+// slapadd, as in Debian's package slapd.
+package slapdtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"embed"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"text/template"
+	"time"
+)
+
+// The employees. Names are compared without regard to case.
+const (
+	Carol         = "carol" // Carol Jones, also carol@example.com; in the group Finance
+	CarolPassword = "nine carols in the snow"
+	CarolID       = "0c0ffee0-1111-4111-8111-111111111111" // her entryUUID
+	CarolDN       = "uid=carol,ou=people," + BaseDN
+	Dave          = "dave" // Dave Ødegård; in no group
+	DavePassword  = "a window facing the sea"
+	DaveID        = "0c0ffee0-2222-4222-8222-222222222222"
+	Kim           = "kim" // two people, who cannot log in
+	KimPassword   = "two doors with one name"
+	Guest         = "guest" // has no password
+)
+
+// The directory. Only the service may search, and only over TLS may anybody bind.
+const (
+	BaseDN       = "dc=example,dc=com"
+	BindDN       = "cn=valetkey,ou=services," + BaseDN
+	BindPassword = "the service's own password"
+	Finance      = "cn=finance,ou=groups," + BaseDN
+)
+
+// A Server is a slapd under way.
+type Server struct {
+	URL    string         // ldap://127.0.0.1:port, with StartTLS
+	TLSURL string         // ldaps://127.0.0.1:port
+	CAs    *x509.CertPool // vouch for its certificate
+	CAFile string         // the same, in PEM
+
+	slapd, dir string
+	process    *exec.Cmd
+	exited     chan struct{}
+	log        bytes.Buffer // of the process; to be read after it has exited
+}
+
+//go:embed slapd.conf people.ldif
+var files embed.FS
+
+// Start starts a slapd that is stopped at the end of t, or skips t if there is none on this machine.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	slapd, slapadd := find(t, "slapd"), find(t, "slapadd")
+	s := &Server{
+		URL:    "ldap://" + freeAddress(t),
+		TLSURL: "ldaps://" + freeAddress(t),
+		slapd:  slapd,
+		dir:    t.TempDir(),
+	}
+	s.makeCertificates(t)
+	must(t, os.Mkdir(filepath.Join(s.dir, "db"), 0o700))
+	s.write(t, "slapd.conf")
+	s.write(t, "people.ldif")
+	out, err := exec.Command(slapadd, "-q", "-f", s.path("slapd.conf"), "-l", s.path("people.ldif")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("slapadd: %v\n%s", err, out)
+	}
+	t.Cleanup(s.Kill)
+	s.Restart(t)
+	return s
+}
+
+// Restart starts the server again after [Server.Kill], at the same addresses, and returns when it answers.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.log.Reset()
+	s.process = exec.Command(s.slapd, "-d", "0", "-f", s.path("slapd.conf"), "-h", s.URL+" "+s.TLSURL) // -d: stay in front
+	s.process.Stdout, s.process.Stderr = &s.log, &s.log
+	must(t, s.process.Start())
+	s.exited = make(chan struct{})
+	go func() {
+		s.process.Wait()
+		close(s.exited)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := (&tls.Dialer{Config: &tls.Config{RootCAs: s.CAs}}).DialContext(ctx, "tcp", strings.TrimPrefix(s.TLSURL, "ldaps://"))
+		if err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-s.exited:
+			t.Fatalf("slapd has ended: %v\n%s", s.process.ProcessState, s.log.Bytes())
+		case <-ctx.Done():
+			t.Fatalf("slapd does not answer: %v", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Kill ends the server at once, as a crash does.
+func (s *Server) Kill() {
+	if s.process == nil {
+		return
+	}
+	s.process.Process.Kill()
+	<-s.exited
+}
+
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
+
+// write fills in the embedded file of the name.
+func (s *Server) write(t testing.TB, name string) {
+	t.Helper()
+	f, err := os.OpenFile(s.path(name), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	must(t, err)
+	must(t, template.Must(template.ParseFS(files, name)).Execute(f, map[string]string{
+		"Dir": s.dir, "BaseDN": BaseDN, "BindDN": BindDN, "BindPassword": BindPassword, "Finance": Finance, "CarolDN": CarolDN,
+		"CarolPassword": CarolPassword, "CarolID": CarolID, "DavePassword": DavePassword, "DaveID": DaveID, "KimPassword": KimPassword,
+	}))
+	must(t, f.Close())
+}
+
+func find(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrNotFound) { // not every PATH has the place for servers
+		path, err = exec.LookPath("/usr/sbin/" + name)
+	}
+	if err != nil {
+		t.Skipf("%s is not installed", name)
+	}
+	return path
+}
+
+// ports keeps tests that run side by side from being given each other's.
+var ports atomic.Int32
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		port := 20000 + (os.Getpid()*37+int(ports.Add(1)))%10000 // below those that connections are given
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

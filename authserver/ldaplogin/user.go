@@ -1,0 +1,75 @@
+package ldaplogin
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+// memberOf names the groups of an entry, those that it is in itself.
+const memberOf = "memberOf"
+
+// A group gives its members scopes.
+type group struct {
+	dn     *ldap.DN
+	scopes []string
+}
+
+func (d *Directory) user(entry *ldap.Entry, name string) (*login.User, error) {
+	id, err := idOf(entry, d.id)
+	if err != nil {
+		return nil, err
+	}
+	u := &login.User{
+		Subject: d.userType + ":" + id,
+		Type:    d.userType,
+		Name:    d.nameOf(entry, name),
+		Display: entry.GetEqualFoldAttributeValue(d.display),
+	}
+	if d.groups != nil {
+		u.Scopes = d.scopes(entry)
+	}
+	return u, nil
+}
+
+// idOf returns what names the entry for ever.
+func idOf(entry *ldap.Entry, attribute string) (string, error) {
+	values := entry.GetEqualFoldRawAttributeValues(attribute)
+	if len(values) != 1 {
+		return "", fmt.Errorf("the attribute %s has %d values, not one", attribute, len(values))
+	}
+	id := values[0]
+	if strings.EqualFold(attribute, "objectGUID") && len(id) == 16 {
+		// Active Directory has it as bytes, the first three fields with the lowest byte first, and shows it as a UUID.
+		return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(id), binary.LittleEndian.Uint16(id[4:]),
+			binary.LittleEndian.Uint16(id[6:]), id[8:10], id[10:]), nil
+	}
+	if len(id) == 0 || len(id) > 200 || slices.ContainsFunc(id, func(c byte) bool { return c <= ' ' || c > '~' }) {
+		return "", errors.New("the attribute " + attribute + " is no identifier: 1 to 200 visible characters of ASCII")
+	}
+	return string(id), nil
+}
+
+// scopes returns those of all groups that the entry is in: not nil, as none is not the same as all.
+func (d *Directory) scopes(entry *ldap.Entry) []string {
+	scopes := []string{}
+	for _, value := range entry.GetEqualFoldAttributeValues(memberOf) {
+		dn, err := ldap.ParseDN(value)
+		if err != nil {
+			continue // it is none of ours, whose names can be parsed
+		}
+		for _, g := range d.groups {
+			if g.dn.EqualFold(dn) {
+				scopes = append(scopes, g.scopes...)
+			}
+		}
+	}
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
+}

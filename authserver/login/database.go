@@ -1,0 +1,225 @@
+package login
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// A Database is a [Login] of people who stand in a store with a hash of their password. It is also where they are added and
+// removed. Users of a configuration file are a Database in a store.Memory.
+//
+// Names are compared as [Fold] does. Passwords are hashed with argon2id; a hash from elsewhere, argon2id with other
+// parameters or bcrypt, is replaced when its user next logs in, and until then takes the time of its own kind.
+//
+// A Database is safe for concurrent use, by several processes on one store too.
+type Database struct {
+	store    store.Store
+	userType string
+	hashing  chan struct{} // holds one element for each hash being computed: each needs 19 MiB, and a core
+}
+
+// How long a login waits for its turn to hash, in a crowd that the processors cannot serve.
+const maxWait = 10 * time.Second
+
+// NewDatabase returns the users of a type, "customer" say, that stand in s. Databases of several types can share a store.
+func NewDatabase(s store.Store, userType string) (*Database, error) {
+	var errs []error
+	if s == nil {
+		errs = append(errs, errors.New("the store is missing"))
+	}
+	errs = append(errs, ValidType(userType))
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("login: %w", err)
+	}
+	return &Database{store: s, userType: userType, hashing: make(chan struct{}, min(runtime.GOMAXPROCS(0), 8))}, nil
+}
+
+// person is what the store holds of a user.
+type person struct {
+	Subject string   `json:"subject"`
+	Name    string   `json:"name"` // as it was added
+	Display string   `json:"display,omitempty"`
+	Scopes  []string `json:"scopes"` // null is not the same as none
+	Hash    string   `json:"hash"`
+}
+
+func (d *Database) user(p *person) *User {
+	return &User{Subject: p.Subject, Type: d.userType, Name: p.Name, Display: p.Display, Scopes: p.Scopes}
+}
+
+// Login implements [Login]. It fails if the server is too busy to hash the password within ten seconds.
+func (d *Database) Login(ctx context.Context, name, password string) (*User, error) {
+	// Whether such a name is known is no question, so these may be quick.
+	if ValidName(name) != nil || password == "" || len(password) > maxPassword {
+		return nil, ErrRefused
+	}
+	h := nobody
+	p, version, err := d.read(ctx, name)
+	known := err == nil
+	if known {
+		h, err = parseHash(p.Hash)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("login: reading %q: %w", name, err)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	select {
+	case d.hashing <- struct{}{}:
+		defer func() { <-d.hashing }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("login: waiting for other logins: %w", ctx.Err())
+	}
+	if right := h.matches(password); !right || !known {
+		return nil, ErrRefused
+	}
+	if !h.current() {
+		p.Hash = newHash(password).String()
+		_ = d.write(ctx, p, version) // lost to a new password, or for another reason: the next login tries again
+	}
+	return d.user(p), nil
+}
+
+// A NewUser is a person to add to a [Database].
+type NewUser struct {
+	Name     string   // Required.
+	Password string   // 8 to 1,024 bytes; this
+	Hash     string   // or this is required: argon2id in the PHC string format, see [Hash], or bcrypt
+	ID       string   // the subject's part after the colon: 1 to 64 visible characters of ASCII; empty: made at random
+	Display  string   // as pages call them; empty: Name
+	Scopes   []string // all that the user may allow an application; nil: whatever the API has
+}
+
+// Add adds a user. The error names every mistake; it wraps [store.ErrConflict] if the name or the ID is taken. Who is removed
+// and added again is another person, with another subject, unless the ID says otherwise.
+func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
+	p := &person{Name: strings.TrimSpace(u.Name), Display: u.Display, Scopes: slices.Clone(u.Scopes)}
+	var h hash
+	var err error
+	errs := []error{ValidName(u.Name)}
+	switch {
+	case (u.Password == "") == (u.Hash == ""):
+		err = errors.New("a password or the hash of one is needed, not both")
+	case u.Hash != "":
+		h, err = parseHash(u.Hash)
+		p.Hash = h.String()
+	default:
+		p.Hash, err = Hash(u.Password)
+	}
+	errs = append(errs, err)
+	if u.ID == "" {
+		u.ID = rand.Text()
+	}
+	if len(u.ID) > 64 || strings.ContainsFunc(u.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		errs = append(errs, errors.New("the ID is not 1 to 64 visible characters of ASCII"))
+	}
+	p.Subject = d.userType + ":" + u.ID
+	for _, s := range u.Scopes {
+		errs = append(errs, scopes.Valid(s))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("user %q: %w", u.Name, err)
+	}
+
+	same, err := d.store.Find(ctx, kind, store.Key{Name: "subject", Value: p.Subject}, "", 1)
+	if err == nil && len(same) > 0 {
+		err = fmt.Errorf("another user has the ID: %w", store.ErrConflict)
+	}
+	if err == nil {
+		err = d.write(ctx, p, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adding user %q: %w", u.Name, err)
+	}
+	return d.user(p), nil
+}
+
+// SetPassword replaces the password of a user. The error wraps [store.ErrNotFound] if nobody has the name.
+func (d *Database) SetPassword(ctx context.Context, name, password string) error {
+	text, err := Hash(password)
+	if err == nil {
+		err = d.setHash(ctx, name, text)
+	}
+	if errors.Is(err, store.ErrConflict) { // a login has just replaced the hash, which happens once
+		err = d.setHash(ctx, name, text)
+	}
+	if err != nil {
+		return fmt.Errorf("setting the password of user %q: %w", name, err)
+	}
+	return nil
+}
+
+func (d *Database) setHash(ctx context.Context, name, text string) error {
+	p, version, err := d.read(ctx, name)
+	if err != nil {
+		return err
+	}
+	p.Hash = text
+	return d.write(ctx, p, version)
+}
+
+// Remove removes a user and returns who it was, whose grants are now to be revoked. The error wraps [store.ErrNotFound] if
+// nobody has the name.
+func (d *Database) Remove(ctx context.Context, name string) (*User, error) {
+	p, _, err := d.read(ctx, name)
+	if err == nil {
+		err = d.store.Delete(ctx, kind, d.id(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("removing user %q: %w", name, err)
+	}
+	return d.user(p), nil
+}
+
+// List returns at most limit users, in the order of their folded names, which come after the name after.
+func (d *Database) List(ctx context.Context, after string, limit int) ([]User, error) {
+	records, err := d.store.Find(ctx, kind, store.Key{Name: "type", Value: d.userType}, d.id(after), limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing users: %w", err)
+	}
+	users := make([]User, len(records))
+	for i, r := range records {
+		var p person
+		if err := json.Unmarshal(r.Value, &p); err != nil {
+			return nil, fmt.Errorf("listing users: %q: %w", r.ID, err)
+		}
+		users[i] = *d.user(&p)
+	}
+	return users, nil
+}
+
+const kind = "user" // of the records
+
+func (d *Database) id(name string) string { return d.userType + ":" + Fold(name) }
+
+func (d *Database) read(ctx context.Context, name string) (*person, int64, error) {
+	r, err := d.store.Get(ctx, kind, d.id(name))
+	if err != nil {
+		return nil, 0, err
+	}
+	p := new(person)
+	return p, r.Version, json.Unmarshal(r.Value, p)
+}
+
+func (d *Database) write(ctx context.Context, p *person, version int64) error {
+	value, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	_, err = d.store.Put(ctx, store.Record{
+		Kind: kind, ID: d.id(p.Name), Version: version, Value: value,
+		Keys: []store.Key{{Name: "type", Value: d.userType}, {Name: "subject", Value: p.Subject}},
+	})
+	return err
+}

@@ -1,0 +1,357 @@
+package login_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+const (
+	alicesPassword = "a fence of nine oaks"
+	other          = "some other password"
+)
+
+// customers returns a Database with alice, in its store.
+func customers(t *testing.T) (*login.Database, *store.Memory) {
+	t.Helper()
+	s := store.NewMemory(0)
+	d, err := login.NewDatabase(s, "customer")
+	require.NoError(t, err)
+	_, err = d.Add(t.Context(), login.NewUser{Name: "Alice", Password: alicesPassword, Display: "Alice A."})
+	require.NoError(t, err)
+	return d, s
+}
+
+func TestDatabaseLogin(t *testing.T) {
+	d, _ := customers(t)
+	for _, c := range []struct{ name, user, password string }{
+		{"a wrong password", "Alice", other},
+		{"an unknown name", "mallory", alicesPassword},
+		{"no password", "Alice", ""},
+		{"no name", "", alicesPassword},
+		{"a password with a space behind", "Alice", alicesPassword + " "},
+		{"a password in capitals", "Alice", strings.ToUpper(alicesPassword)},
+		{"a password beyond all limits", "Alice", strings.Repeat("x", 1<<20)},
+		{"a name that is part of another", "Alic", alicesPassword},
+		{"a name of the store", "customer:alice", alicesPassword},
+	} {
+		t.Run(c.name+" is refused", func(t *testing.T) {
+			u, err := d.Login(t.Context(), c.user, c.password)
+			assert.Nil(t, u)
+			assert.Equal(t, login.ErrRefused, err, "all refusals read alike")
+		})
+	}
+	for _, name := range []string{"Alice", "alice", " ALICE "} {
+		t.Run("the password of "+name+" is accepted", func(t *testing.T) {
+			u, err := d.Login(t.Context(), name, alicesPassword)
+			require.NoError(t, err)
+			assert.Equal(t, "Alice", u.Name, "as she was added")
+			assert.Equal(t, "Alice A.", u.Display)
+			assert.Equal(t, "customer", u.Type)
+			assert.Regexp(t, "^customer:[A-Z2-7]{26}$", u.Subject)
+			assert.Nil(t, u.Scopes)
+		})
+	}
+}
+
+func TestDatabaseUnknownNameTakesAsLong(t *testing.T) {
+	d, _ := customers(t)
+	quickest := func(name string) time.Duration {
+		best := time.Hour
+		for range 5 {
+			start := time.Now()
+			_, err := d.Login(t.Context(), name, other)
+			require.Equal(t, login.ErrRefused, err)
+			best = min(best, time.Since(start))
+		}
+		return best
+	}
+	known, unknown := quickest("alice"), quickest("mallory")
+	assert.Greater(t, unknown, known/3)
+	assert.Less(t, unknown, known*3)
+}
+
+func TestDatabaseAdd(t *testing.T) {
+	d, _ := customers(t)
+	const good = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+	for _, c := range []struct {
+		name string
+		user login.NewUser
+		want []string
+	}{
+		{"all mistakes are named", login.NewUser{Name: "", Password: "2short", ID: "a b", Scopes: []string{"a b"}},
+			[]string{"name is empty", "at least 8 bytes", "ID is not", "scope"}},
+		{"no password", login.NewUser{Name: "bob"}, []string{"is needed"}},
+		{"a password and a hash", login.NewUser{Name: "bob", Password: other, Hash: good}, []string{"not both"}},
+		{"a password of 7 bytes", login.NewUser{Name: "bob", Password: "1234567"}, []string{"too short"}},
+		{"a password of 1,025 bytes", login.NewUser{Name: "bob", Password: strings.Repeat("x", 1025)}, []string{"too long"}},
+		{"an ID that is too long", login.NewUser{Name: "bob", Password: other, ID: strings.Repeat("x", 65)}, []string{"ID"}},
+		{"a hash of another kind", login.NewUser{Name: "bob", Hash: "$6$salt$sum"}, []string{"neither argon2id"}},
+		{"a password in place of a hash", login.NewUser{Name: "bob", Hash: alicesPassword}, []string{"neither argon2id"}},
+		{"argon2i", login.NewUser{Name: "bob", Hash: strings.Replace(good, "argon2id", "argon2i", 1)}, []string{"neither argon2id"}},
+		{"another version", login.NewUser{Name: "bob", Hash: strings.Replace(good, "v=19", "v=16", 1)}, []string{"PHC"}},
+		{"other words behind the parameters", login.NewUser{Name: "bob", Hash: strings.Replace(good, "p=1", "p=1,x=2", 1)}, []string{"PHC"}},
+		{"padded base64", login.NewUser{Name: "bob", Hash: good + "="}, []string{"PHC"}},
+		{"a hash that takes 4 GiB", login.NewUser{Name: "bob", Hash: strings.Replace(good, "m=256", "m=4194304", 1)}, []string{"costs too much"}},
+		{"a hash of no passes", login.NewUser{Name: "bob", Hash: strings.Replace(good, "t=2", "t=0", 1)}, []string{"costs too much or nothing"}},
+		{"a hash of no lanes", login.NewUser{Name: "bob", Hash: strings.Replace(good, "p=1", "p=0", 1)}, []string{"costs too much or nothing"}},
+		{"a hash cut off", login.NewUser{Name: "bob", Hash: good[:len(good)-39]}, []string{"16 to 64"}},
+		{"bcrypt cut off", login.NewUser{Name: "bob", Hash: "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe"}, []string{"bcrypt"}},
+		{"bcrypt that takes days", login.NewUser{Name: "bob", Hash: "$2a$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"}, []string{"bcrypt"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := d.Add(t.Context(), c.user)
+			for _, want := range c.want {
+				require.ErrorContains(t, err, want)
+			}
+			for _, secret := range []string{c.user.Password, c.user.Hash} {
+				assert.True(t, secret == "" || !strings.Contains(err.Error(), secret), "%v tells a secret", err)
+			}
+			_, err = d.Remove(t.Context(), "bob")
+			require.ErrorIs(t, err, store.ErrNotFound, "nothing was added")
+		})
+	}
+	t.Run("a name that differs in case only is taken", func(t *testing.T) {
+		_, err := d.Add(t.Context(), login.NewUser{Name: "ALICE", Password: other})
+		require.ErrorIs(t, err, store.ErrConflict)
+	})
+	t.Run("an ID is given once", func(t *testing.T) {
+		u, err := d.Add(t.Context(), login.NewUser{Name: "carl", Password: other, ID: "c-1"})
+		require.NoError(t, err)
+		assert.Equal(t, "customer:c-1", u.Subject)
+		_, err = d.Add(t.Context(), login.NewUser{Name: "carla", Password: other, ID: "c-1"})
+		require.ErrorIs(t, err, store.ErrConflict)
+	})
+	t.Run("no scopes are not all scopes", func(t *testing.T) {
+		for name, scopes := range map[string][]string{"none": {}, "any": nil, "one": {"orders:read"}} {
+			_, err := d.Add(t.Context(), login.NewUser{Name: name, Password: other, Scopes: scopes})
+			require.NoError(t, err)
+			u, err := d.Login(t.Context(), name, other)
+			require.NoError(t, err)
+			assert.Equal(t, scopes, u.Scopes)
+		}
+	})
+}
+
+func TestDatabaseTakesHashesFromElsewhere(t *testing.T) {
+	long := strings.Repeat("long", 18)
+	fromBcrypt, err := bcrypt.GenerateFromPassword([]byte(long), bcrypt.MinCost)
+	require.NoError(t, err)
+	for _, c := range []struct{ name, hash, password string }{
+		// The reference implementation's own test vector.
+		{"argon2id with other parameters", "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "password"},
+		// crypt_blowfish's own test vector. It is shorter than a new password may be.
+		{"bcrypt", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"},
+		{"bcrypt of all that it reads", string(fromBcrypt), long},
+	} {
+		t.Run(c.name+" is replaced when its user logs in", func(t *testing.T) {
+			d, s := customers(t)
+			added, err := d.Add(t.Context(), login.NewUser{Name: "bob", Hash: c.hash})
+			require.NoError(t, err)
+			hash := func() string {
+				r, err := s.Get(t.Context(), "user", "customer:bob")
+				require.NoError(t, err)
+				return string(r.Value)
+			}
+			_, err = d.Login(t.Context(), "bob", other)
+			require.Equal(t, login.ErrRefused, err)
+			assert.Contains(t, hash(), c.hash, "a wrong password replaces nothing")
+
+			for range 2 {
+				u, err := d.Login(t.Context(), "bob", c.password)
+				require.NoError(t, err)
+				assert.Equal(t, added, u)
+				assert.Contains(t, hash(), "$argon2id$v=19$m=19456,t=2,p=1$")
+			}
+			after := hash()
+			_, err = d.Login(t.Context(), "bob", c.password)
+			require.NoError(t, err)
+			assert.Equal(t, after, hash(), "once")
+		})
+	}
+	t.Run("what Hash makes is taken and stays", func(t *testing.T) {
+		d, _ := customers(t)
+		text, err := login.Hash(other)
+		require.NoError(t, err)
+		_, err = d.Add(t.Context(), login.NewUser{Name: "bob", Hash: text})
+		require.NoError(t, err)
+		_, err = d.Login(t.Context(), "bob", other)
+		require.NoError(t, err)
+		again, err := login.Hash(other)
+		require.NoError(t, err)
+		assert.NotEqual(t, text, again, "each with its own salt")
+	})
+}
+
+func TestDatabaseSetPassword(t *testing.T) {
+	d, _ := customers(t)
+	require.ErrorContains(t, d.SetPassword(t.Context(), "alice", "short"), "too short")
+	require.ErrorIs(t, d.SetPassword(t.Context(), "bob", other), store.ErrNotFound)
+
+	before, err := d.Login(t.Context(), "alice", alicesPassword)
+	require.NoError(t, err)
+	require.NoError(t, d.SetPassword(t.Context(), "ALICE", other))
+	_, err = d.Login(t.Context(), "alice", alicesPassword)
+	require.Equal(t, login.ErrRefused, err)
+	after, err := d.Login(t.Context(), "alice", other)
+	require.NoError(t, err)
+	assert.Equal(t, before, after, "the same person")
+}
+
+func TestDatabaseRemove(t *testing.T) {
+	d, _ := customers(t)
+	before, err := d.Login(t.Context(), "alice", alicesPassword)
+	require.NoError(t, err)
+	removed, err := d.Remove(t.Context(), "ALICE")
+	require.NoError(t, err)
+	assert.Equal(t, before, removed)
+	_, err = d.Login(t.Context(), "alice", alicesPassword)
+	require.Equal(t, login.ErrRefused, err)
+	_, err = d.Remove(t.Context(), "alice")
+	require.ErrorIs(t, err, store.ErrNotFound)
+
+	again, err := d.Add(t.Context(), login.NewUser{Name: "Alice", Password: alicesPassword})
+	require.NoError(t, err)
+	assert.NotEqual(t, before.Subject, again.Subject, "who comes later does not get what was hers")
+}
+
+func TestDatabaseList(t *testing.T) {
+	d, s := customers(t)
+	partners, err := login.NewDatabase(s, "partner")
+	require.NoError(t, err)
+	_, err = partners.Add(t.Context(), login.NewUser{Name: "alice", Password: other})
+	require.NoError(t, err, "a name is one of its type only")
+	for _, name := range []string{"Carl", "bob"} {
+		_, err := d.Add(t.Context(), login.NewUser{Name: name, Password: other})
+		require.NoError(t, err)
+	}
+	var names []string
+	for after := ""; ; {
+		page, err := d.List(t.Context(), after, 2)
+		require.NoError(t, err)
+		for _, u := range page {
+			names = append(names, u.Name)
+			after = u.Name
+		}
+		if len(page) < 2 {
+			break
+		}
+	}
+	assert.Equal(t, []string{"Alice", "bob", "Carl"}, names)
+
+	_, err = partners.Login(t.Context(), "alice", alicesPassword)
+	require.Equal(t, login.ErrRefused, err, "the password of another type's alice")
+}
+
+// meanwhile is a store in which something happens between a read and the write that follows.
+type meanwhile struct {
+	store.Store
+	happens func()
+}
+
+func (m *meanwhile) Put(ctx context.Context, r store.Record) (int64, error) {
+	if happens := m.happens; happens != nil {
+		m.happens = nil
+		happens()
+	}
+	return m.Store.Put(ctx, r)
+}
+
+func TestDatabaseRaces(t *testing.T) {
+	const old = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4" // of "password"
+	s := store.NewMemory(0)
+	slow := &meanwhile{Store: s}
+	here, err := login.NewDatabase(slow, "customer")
+	require.NoError(t, err)
+	there, err := login.NewDatabase(s, "customer")
+	require.NoError(t, err)
+
+	t.Run("a login that replaces a hash does not undo a new password", func(t *testing.T) {
+		_, err := there.Add(t.Context(), login.NewUser{Name: "bob", Hash: old})
+		require.NoError(t, err)
+		slow.happens = func() { require.NoError(t, there.SetPassword(t.Context(), "bob", other)) }
+		_, err = here.Login(t.Context(), "bob", "password")
+		require.NoError(t, err)
+		_, err = there.Login(t.Context(), "bob", "password")
+		require.Equal(t, login.ErrRefused, err)
+		_, err = there.Login(t.Context(), "bob", other)
+		require.NoError(t, err)
+	})
+	t.Run("a new password wins over a login that replaces a hash", func(t *testing.T) {
+		_, err := there.Add(t.Context(), login.NewUser{Name: "carl", Hash: old})
+		require.NoError(t, err)
+		slow.happens = func() {
+			_, err := there.Login(t.Context(), "carl", "password")
+			require.NoError(t, err)
+		}
+		require.NoError(t, here.SetPassword(t.Context(), "carl", other))
+		_, err = there.Login(t.Context(), "carl", other)
+		require.NoError(t, err)
+	})
+	t.Run("a login that replaces a hash does not bring back who was removed", func(t *testing.T) {
+		_, err := there.Add(t.Context(), login.NewUser{Name: "dora", Hash: old})
+		require.NoError(t, err)
+		slow.happens = func() {
+			_, err := there.Remove(t.Context(), "dora")
+			require.NoError(t, err)
+		}
+		_, err = here.Login(t.Context(), "dora", "password")
+		require.NoError(t, err, "she was there when she was asked for")
+		_, err = there.Login(t.Context(), "dora", "password")
+		require.Equal(t, login.ErrRefused, err)
+	})
+}
+
+func TestDatabaseOutage(t *testing.T) {
+	d, s := customers(t)
+	_, err := s.Put(t.Context(), store.Record{Kind: "user", ID: "customer:broken", Value: []byte(`{"hash":"$argon2id$"}`)})
+	require.NoError(t, err)
+	_, err = s.Put(t.Context(), store.Record{Kind: "user", ID: "customer:torn", Value: []byte(`{"hash":`)})
+	require.NoError(t, err)
+	for _, name := range []string{"broken", "torn"} {
+		_, err = d.Login(t.Context(), name, other)
+		require.Error(t, err)
+		assert.NotErrorIs(t, err, login.ErrRefused, name)
+	}
+	require.NoError(t, s.Close())
+	for _, name := range []string{"alice", "mallory"} {
+		_, err = d.Login(t.Context(), name, alicesPassword)
+		require.Error(t, err)
+		assert.NotErrorIs(t, err, login.ErrRefused)
+		assert.NotContains(t, err.Error(), alicesPassword)
+	}
+	_, err = d.Add(t.Context(), login.NewUser{Name: "bob", Password: other})
+	require.Error(t, err)
+	require.Error(t, d.SetPassword(t.Context(), "alice", other))
+	_, err = d.Remove(t.Context(), "alice")
+	require.Error(t, err)
+	_, err = d.List(t.Context(), "", 1)
+	require.Error(t, err)
+}
+
+func TestNewDatabase(t *testing.T) {
+	_, err := login.NewDatabase(nil, "a:b")
+	require.ErrorContains(t, err, "store is missing")
+	require.ErrorContains(t, err, `"a:b" is no type of users`)
+}
+
+func BenchmarkDatabaseLogin(b *testing.B) {
+	d, err := login.NewDatabase(store.NewMemory(0), "customer")
+	require.NoError(b, err)
+	_, err = d.Add(b.Context(), login.NewUser{Name: "alice", Password: alicesPassword})
+	require.NoError(b, err)
+	for b.Loop() {
+		if _, err := d.Login(b.Context(), "alice", other); !errors.Is(err, login.ErrRefused) {
+			b.Fatal(err)
+		}
+	}
+}

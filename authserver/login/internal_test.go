@@ -1,0 +1,54 @@
+package login
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// TestHashingIsLimited needs to be inside, to take all turns without keeping the processors busy.
+func TestHashingIsLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, err := NewDatabase(store.NewMemory(0), "customer")
+		require.NoError(t, err)
+		for range cap(d.hashing) {
+			d.hashing <- struct{}{}
+		}
+		start := time.Now()
+		_, err = d.Login(t.Context(), "alice", "a password")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, ErrRefused, "nothing is known about the password")
+		assert.Equal(t, 10*time.Second, time.Since(start), "the wait has a bound")
+
+		go func() {
+			time.Sleep(time.Second)
+			<-d.hashing
+		}()
+		start = time.Now()
+		_, err = d.Login(t.Context(), "alice", "a password")
+		require.ErrorIs(t, err, ErrRefused)
+		assert.Equal(t, time.Second, time.Since(start), "it takes the turn of another")
+		assert.Len(t, d.hashing, cap(d.hashing)-1, "and gives it back")
+	})
+}
+
+func TestLimiterTableIsBounded(t *testing.T) {
+	l, err := NewLimiter(Rate{1, time.Hour}, 100)
+	require.NoError(t, err)
+	for i := range 1000 {
+		_ = l.Allow(strconv.Itoa(i))
+		assert.LessOrEqual(t, len(l.all), 100)
+		assert.Len(t, l.byKey, len(l.all))
+	}
+	for key, b := range l.byKey {
+		assert.Equal(t, key, b.key)
+		assert.Same(t, b, l.all[b.place])
+	}
+}

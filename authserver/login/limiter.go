@@ -1,0 +1,121 @@
+package login
+
+import (
+	"container/heap"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A Rate is how many attempts are allowed: Burst at once, and one more each time that Every has passed.
+type Rate struct {
+	Burst int
+	Every time.Duration
+}
+
+// TooMany is the refusal of an attempt that came too soon. It says nothing about the attempt itself.
+type TooMany struct {
+	RetryAfter time.Duration // until the next attempt is allowed, if there is no other
+}
+
+func (e *TooMany) Error() string {
+	return fmt.Sprintf("too many attempts: the next one is allowed in %v", e.RetryAfter)
+}
+
+// A Limiter counts attempts by key: a name, an address, a client, a code that somebody types. It keeps a bounded table in
+// memory, of this process only. No flood of other keys makes it forget what a key has used: see Allow.
+//
+// A Limiter is safe for concurrent use.
+type Limiter struct {
+	rate Rate
+	size int
+
+	mu    sync.Mutex
+	byKey map[[sha256.Size]byte]*bucket
+	all   buckets
+}
+
+// A bucket says of one key when it could again use the whole burst. That one time tells how much of it is left now.
+type bucket struct {
+	key   [sha256.Size]byte // digest: a long key takes no more room, and a secret one is not kept
+	full  time.Time
+	place int // in Limiter.all
+}
+
+// NewLimiter returns a Limiter that knows size keys at most. Zero: 65,536, some 11 MB.
+func NewLimiter(rate Rate, size int) (*Limiter, error) {
+	const forever = 365 * 24 * time.Hour
+	var errs []error
+	if rate.Burst < 1 || rate.Every <= 0 || rate.Every > forever/time.Duration(max(rate.Burst, 1)) {
+		errs = append(errs, fmt.Errorf("Rate: %d attempts at once and one each %v is no rate, or takes over a year to recover", rate.Burst, rate.Every))
+	}
+	if size < 0 {
+		errs = append(errs, errors.New("Size is negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		size = 1 << 16
+	}
+	return &Limiter{rate: rate, size: size, byKey: map[[sha256.Size]byte]*bucket{}}, nil
+}
+
+// Allow counts an attempt of key and returns nil, or returns a [*TooMany] and counts nothing.
+//
+// If the table is full, an unknown key takes over the bucket of the one that has used least, with what that one has used.
+// So a key that is pushed out and comes back never has more left than it had, and only who uses up the burst of every
+// bucket in the table can make new keys wait.
+func (l *Limiter) Allow(key string) error {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.bucketLocked(sha256.Sum256([]byte(key)))
+	full := b.full
+	if full.Before(now) {
+		full = now
+	}
+	full = full.Add(l.rate.Every)
+	if wait := full.Sub(now) - time.Duration(l.rate.Burst)*l.rate.Every; wait > 0 {
+		return &TooMany{RetryAfter: wait}
+	}
+	b.full = full
+	heap.Fix(&l.all, b.place)
+	return nil
+}
+
+func (l *Limiter) bucketLocked(key [sha256.Size]byte) *bucket {
+	b := l.byKey[key]
+	switch {
+	case b != nil:
+		return b
+	case len(l.all) < l.size:
+		b = new(bucket)
+		heap.Push(&l.all, b)
+	default:
+		b = l.all[0]
+		delete(l.byKey, b.key)
+	}
+	b.key = key
+	l.byKey[key] = b
+	return b
+}
+
+// buckets is a heap: first the one that is full the soonest.
+type buckets []*bucket
+
+func (bs buckets) Len() int           { return len(bs) }
+func (bs buckets) Less(i, j int) bool { return bs[i].full.Before(bs[j].full) }
+func (bs buckets) Swap(i, j int) {
+	bs[i], bs[j] = bs[j], bs[i]
+	bs[i].place, bs[j].place = i, j
+}
+
+func (bs *buckets) Push(b any) {
+	b.(*bucket).place = len(*bs)
+	*bs = append(*bs, b.(*bucket))
+}
+
+func (bs *buckets) Pop() any { panic("login: no bucket is ever removed") }
