@@ -1,0 +1,71 @@
+// Package clients knows the applications: those of the configuration, which do not change, and those that were registered,
+// which stand in the store.
+package clients
+
+import (
+	"crypto/subtle"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// A Client is a registered application, or an API that introspects its tokens. Its members are named as RFC 7591, section 2
+// names them.
+type Client struct {
+	ID           string    `json:"client_id"`
+	SecretDigest []string  `json:"secret_digest,omitempty"` // store.Digest of each secret that is valid; none: a public client, or one with keys
+	IssuedAt     time.Time `json:"issued_at"`
+	Owner        string    `json:"owner,omitempty"` // the subject who registered it in the portal; empty: nobody
+	Static       bool      `json:"-"`               // of the configuration
+	Expires      time.Time `json:"-"`               // when the registration ends if nobody uses it, see Registry.Keep; zero: never
+
+	Name         string   `json:"client_name,omitempty"`
+	URI          string   `json:"client_uri,omitempty"`
+	Native       bool     `json:"native,omitempty"` // application_type native: the port of a loopback redirect URI is free (RFC 8252, 7.3)
+	RedirectURIs []string `json:"redirect_uris,omitempty"`
+	GrantTypes   []string `json:"grant_types,omitempty"`
+	AuthMethod   string   `json:"token_endpoint_auth_method,omitempty"`      // none, client_secret_basic (which post may stand in for), private_key_jwt, tls_client_auth ...
+	AssertionAlg string   `json:"token_endpoint_auth_signing_alg,omitempty"` // of its assertions, for private_key_jwt; empty: any that its keys fit
+	KeySet       string   `json:"jwks,omitempty"`                            // a JWK Set, for private_key_jwt
+	KeySetURL    string   `json:"jwks_uri,omitempty"`                        // to be fetched through KeySetClient only
+	Scopes       []string `json:"scopes,omitempty"`                          // all that it may ask for
+
+	DefaultAPI     string        `json:"default_api,omitempty"` // the audience where it names none
+	Introspects    []string      `json:"introspects,omitempty"` // the audiences it answers for
+	Trusted        bool          `json:"trusted,omitempty"`     // ours: users are not asked for consent
+	WithoutPKCE    bool          `json:"without_pkce,omitempty"`
+	RequirePAR     bool          `json:"require_pushed_authorization_requests,omitempty"`
+	DPoPBound      bool          `json:"dpop_bound_access_tokens,omitempty"`
+	CertBound      bool          `json:"tls_client_certificate_bound_access_tokens,omitempty"`
+	AccessLifetime time.Duration `json:"access_lifetime,omitempty"` // zero: the API's
+
+	SoftwareID        string `json:"software_id,omitempty"`
+	SoftwareVersion   string `json:"software_version,omitempty"`
+	SoftwareStatement string `json:"software_statement,omitempty"` // as it was sent; its claims stand in the members above
+
+	RegistrationDigest string `json:"registration_digest,omitempty"` // of the registration access token (RFC 7592)
+
+	version int64 // of the record that was read; zero: none was
+}
+
+// Public reports whether the client has no way to authenticate itself.
+func (c *Client) Public() bool { return c.AuthMethod == "none" }
+
+// HasSecret reports whether secret is one of the client's. It takes as long for each secret as for any other.
+func (c *Client) HasSecret(secret string) bool {
+	has := 0
+	for _, digest := range c.SecretDigest {
+		has |= sameDigest(digest, secret)
+	}
+	return has == 1
+}
+
+// sameDigest returns 1 if digest is that of secret, and 0 otherwise.
+func sameDigest(digest, secret string) int {
+	return subtle.ConstantTimeCompare([]byte(digest), []byte(store.Digest(secret)))
+}
+
+// usesSecret reports whether clients of an authentication method have a secret.
+func usesSecret(method string) bool {
+	return method == "client_secret_basic" || method == "client_secret_post"
+}

@@ -1,0 +1,194 @@
+package clients
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// members are those of a JSON object that a client sent, but for the null ones: they count as omitted (RFC 7592, section 2.2).
+type members map[string]strictjson.Value
+
+func readMembers(text []byte) (members, error) {
+	m := members{}
+	err := strictjson.Object(text, func(name string, v strictjson.Value) error {
+		if !v.IsNull() {
+			m[name] = v
+		}
+		return nil
+	})
+	return m, err
+}
+
+// A reader reads members of known types. It keeps the first mistake.
+type reader struct {
+	members
+	err error
+}
+
+func (r *reader) wrong(name, why string) {
+	if r.err == nil {
+		r.err = &Invalid{InvalidMetadata, name + ": " + why}
+	}
+}
+
+func (r *reader) text(name string) string {
+	v, there := r.members[name]
+	s, ok := v.Text()
+	if there && !ok {
+		r.wrong(name, "is not a string")
+	}
+	return strings.Clone(s)
+}
+
+func (r *reader) list(name string) []string {
+	v, there := r.members[name]
+	list, ok := v.Strings()
+	if there && !ok {
+		r.wrong(name, "is not an array of strings")
+	}
+	return list
+}
+
+func (r *reader) flag(name string) bool {
+	v, there := r.members[name]
+	is, ok := v.Bool()
+	if there && !ok {
+		r.wrong(name, "is neither true nor false")
+	}
+	return is
+}
+
+// client returns what the members say of a client, with the defaults of RFC 7591, section 2. What is not known is ignored
+// ("The authorization server MUST ignore any client metadata sent by the client that it does not understand"), and so is what
+// only the operator may say: nobody becomes trusted by saying so.
+func (m members) client() (Client, error) {
+	r := reader{members: m}
+	c := Client{
+		Name:              r.text("client_name"),
+		URI:               r.text("client_uri"),
+		RedirectURIs:      r.list("redirect_uris"),
+		GrantTypes:        r.list("grant_types"),
+		AuthMethod:        r.text("token_endpoint_auth_method"),
+		AssertionAlg:      r.text("token_endpoint_auth_signing_alg"),
+		KeySet:            string(m["jwks"]),
+		KeySetURL:         r.text("jwks_uri"),
+		Scopes:            strings.Fields(r.text("scope")),
+		RequirePAR:        r.flag("require_pushed_authorization_requests"),
+		DPoPBound:         r.flag("dpop_bound_access_tokens"),
+		CertBound:         r.flag("tls_client_certificate_bound_access_tokens"),
+		SoftwareID:        r.text("software_id"),
+		SoftwareVersion:   r.text("software_version"),
+		SoftwareStatement: r.text("software_statement"),
+	}
+	if m["grant_types"] == nil {
+		c.GrantTypes = []string{authorizationCode}
+	}
+	if c.AuthMethod == "" {
+		c.AuthMethod = "client_secret_basic"
+	}
+	switch r.text("application_type") {
+	case "":
+		c.Native = isNative(c.RedirectURIs)
+	case "native":
+		c.Native = true
+	case "web":
+	default:
+		r.wrong("application_type", "is neither web nor native")
+	}
+	// RFC 7591, section 2.1. Response types that are omitted are those of the grants.
+	if m["response_types"] != nil && !sameSet(r.list("response_types"), c.responseTypes()) {
+		r.wrong("response_types", "are not those of grant_types")
+	}
+	return c, r.err
+}
+
+// isNative reports whether redirect URIs are those that only an application on the user's device has (RFC 8252, section 7):
+// a client that does not name its type would otherwise have no free port.
+func isNative(uris []string) bool {
+	return len(uris) > 0 && !slices.ContainsFunc(uris, func(uri string) bool {
+		u, err := webURI(uri)
+		return err != nil || u.Scheme == "https" || u.Scheme == "http" && !isLoopback(u.Hostname())
+	})
+}
+
+// responseTypes returns the response types that go with the grants (RFC 7591, section 2.1).
+func (c *Client) responseTypes() []string {
+	types := []string{}
+	if c.has(authorizationCode) {
+		types = append(types, "code")
+	}
+	if c.has(implicit) {
+		types = append(types, "token")
+	}
+	return types
+}
+
+func sameSet(a, b []string) bool {
+	return !unknown(a, b) && !unknown(b, a)
+}
+
+// information is what a client is told of its registration: RFC 7591, section 3.2.1, and RFC 7592, section 3.
+type information struct {
+	ID                string `json:"client_id"`
+	IssuedAt          int64  `json:"client_id_issued_at"`
+	Secret            string `json:"client_secret,omitempty"`
+	SecretExpires     *int64 `json:"client_secret_expires_at,omitempty"` // zero: never; there if the client has a secret
+	RegistrationToken string `json:"registration_access_token"`
+	RegistrationURI   string `json:"registration_client_uri"`
+
+	Name              string          `json:"client_name,omitempty"`
+	URI               string          `json:"client_uri,omitempty"`
+	ApplicationType   string          `json:"application_type"`
+	RedirectURIs      []string        `json:"redirect_uris,omitempty"`
+	GrantTypes        []string        `json:"grant_types"`
+	ResponseTypes     []string        `json:"response_types"`
+	AuthMethod        string          `json:"token_endpoint_auth_method"`
+	AssertionAlg      string          `json:"token_endpoint_auth_signing_alg,omitempty"`
+	KeySet            json.RawMessage `json:"jwks,omitempty"`
+	KeySetURL         string          `json:"jwks_uri,omitempty"`
+	Scope             string          `json:"scope"`
+	RequirePAR        bool            `json:"require_pushed_authorization_requests,omitempty"`
+	DPoPBound         bool            `json:"dpop_bound_access_tokens,omitempty"`
+	CertBound         bool            `json:"tls_client_certificate_bound_access_tokens,omitempty"`
+	SoftwareID        string          `json:"software_id,omitempty"`
+	SoftwareVersion   string          `json:"software_version,omitempty"`
+	SoftwareStatement string          `json:"software_statement,omitempty"`
+}
+
+// inform returns what c is told. The secret is empty unless it is a new one: nobody knows it later.
+func (e *registration) inform(c *Client, secret, token string) *information {
+	info := &information{
+		ID:                c.ID,
+		IssuedAt:          c.IssuedAt.Unix(),
+		Secret:            secret,
+		RegistrationToken: token,
+		RegistrationURI:   e.cfg.URL + "/" + c.ID,
+		Name:              c.Name,
+		URI:               c.URI,
+		ApplicationType:   "web",
+		RedirectURIs:      c.RedirectURIs,
+		GrantTypes:        c.GrantTypes,
+		ResponseTypes:     c.responseTypes(),
+		AuthMethod:        c.AuthMethod,
+		AssertionAlg:      c.AssertionAlg,
+		KeySet:            json.RawMessage(c.KeySet),
+		KeySetURL:         c.KeySetURL,
+		Scope:             strings.Join(c.Scopes, " "),
+		RequirePAR:        c.RequirePAR,
+		DPoPBound:         c.DPoPBound,
+		CertBound:         c.CertBound,
+		SoftwareID:        c.SoftwareID,
+		SoftwareVersion:   c.SoftwareVersion,
+		SoftwareStatement: c.SoftwareStatement,
+	}
+	if usesSecret(c.AuthMethod) {
+		info.SecretExpires = new(int64)
+	}
+	if c.Native {
+		info.ApplicationType = "native"
+	}
+	return info
+}

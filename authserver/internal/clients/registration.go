@@ -1,0 +1,449 @@
+package clients
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// RegistrationConfig is what the registration endpoint is made of. URL, Issuer, Registry, Scopes, and InitialTokens or Open are
+// required.
+type RegistrationConfig struct {
+	_ struct{} // keyed literals only
+
+	URL      string // of the endpoint; clients are managed at a path below it
+	Issuer   string // of the server
+	Registry *Registry
+
+	// Scopes are all that a client may register for, and what one gets that names none.
+	Scopes []string
+
+	// GrantTypes are those that a client may register for. Nil: authorization_code, refresh_token and the device grant, for
+	// which a user has to agree.
+	GrantTypes []string
+
+	// AuthMethods are those that a client may register for. Nil: none, client_secret_basic, client_secret_post and
+	// private_key_jwt. One more is known: self_signed_tls_client_auth.
+	AuthMethods []string
+
+	InitialTokens []InitialToken
+
+	// Open allows to register without a token, as often as Allow does, which is then required: for the address of the sender
+	// it returns nil, or a [*login.TooMany].
+	Open  bool
+	Allow func(address string) error
+
+	// RemoteAddr is the address of the sender. Nil: that of the connection, without the port.
+	RemoteAddr func(*http.Request) string
+
+	// UnusedFor is how long a client that registered without a token is kept if nobody uses it, see [Registry.Keep]. Zero: 24
+	// h; negative: for ever.
+	UnusedFor time.Duration
+
+	// Statements are the keys of those whose software statements are believed, by issuer. The caller closes them.
+	Statements map[string]*keyset.Set
+
+	// Deleted is called when a client has deleted itself, to end what users have granted it. Nil: nothing is done.
+	Deleted func(ctx context.Context, clientID string) error
+
+	// Audit is told of each registration, change, deletion and refusal, without secrets. Nil: nobody is.
+	Audit func(ctx context.Context, event string, attrs ...slog.Attr)
+
+	// Logger is told of failures of our own. Nil: slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	defaultUnused = 24 * time.Hour
+	maxBody       = 96 << 10 // a key set, a statement, and room for the rest
+)
+
+// A registration is the endpoint. The library of the engine has one too, which this one does without: it would have the
+// registration access token stored as it is, knows no software statements, and lets an update send what it must not.
+type registration struct {
+	cfg RegistrationConfig
+	mux *http.ServeMux
+}
+
+// Registration returns the handler of dynamic client registration (RFC 7591) at the path of cfg.URL, and of its management
+// (RFC 7592) below it. The error names every mistake in cfg.
+//
+// What is registered is what the response says. Members that are not known here are ignored: logo_uri, contacts, names in
+// several languages. What would give a client more than others have cannot be registered at all: being trusted, doing without
+// PKCE, introspecting; and a client that the operator has given such a thing may read its registration, but no longer change
+// or delete it.
+func Registration(cfg RegistrationConfig) (http.Handler, error) {
+	u, err := cfg.validate()
+	if err != nil {
+		return nil, fmt.Errorf("clients: %w", err)
+	}
+	if cfg.GrantTypes == nil {
+		cfg.GrantTypes = []string{authorizationCode, "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}
+	}
+	if cfg.AuthMethods == nil {
+		cfg.AuthMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}
+	}
+	if cfg.RemoteAddr == nil {
+		cfg.RemoteAddr = remoteAddr
+	}
+	if cfg.UnusedFor == 0 {
+		cfg.UnusedFor = defaultUnused
+	}
+	if cfg.Audit == nil {
+		cfg.Audit = func(context.Context, string, ...slog.Attr) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	e := &registration{cfg: cfg, mux: http.NewServeMux()}
+	e.mux.HandleFunc("POST "+u.Path, e.answer(e.register))
+	e.mux.HandleFunc("GET "+u.Path+"/{id}", e.answer(e.read))
+	e.mux.HandleFunc("PUT "+u.Path+"/{id}", e.answer(e.update))
+	e.mux.HandleFunc("DELETE "+u.Path+"/{id}", e.answer(e.delete))
+	return e, nil
+}
+
+func (cfg *RegistrationConfig) validate() (*url.URL, error) {
+	var errs []error
+	mistake := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	u, err := webURI(cfg.URL)
+	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || len(u.Path) < 2 || u.EscapedPath() != path.Clean(u.Path) {
+		mistake("URL: is not one with a path that a client's id can follow")
+	}
+	if cfg.Issuer == "" {
+		mistake("Issuer: required")
+	}
+	if cfg.Registry == nil {
+		mistake("Registry: required")
+	}
+	if len(cfg.Scopes) == 0 {
+		mistake("Scopes: at least one is required")
+	}
+	for i, g := range cfg.GrantTypes {
+		if !slices.Contains(grantTypes, g) {
+			mistake("GrantTypes[%d]: %q is not known", i, g)
+		}
+	}
+	for i, m := range cfg.AuthMethods {
+		if !slices.Contains(authMethods, m) {
+			mistake("AuthMethods[%d]: %q is not known", i, m)
+		}
+	}
+	if !cfg.Open && len(cfg.InitialTokens) == 0 {
+		mistake("InitialTokens: required, or Open")
+	}
+	if cfg.Open && cfg.Allow == nil {
+		mistake("Allow: required with Open") // RFC 7591, section 3: "MAY be rate-limited or otherwise limited"
+	}
+	for i, t := range cfg.InitialTokens {
+		if len(t.Digest) != len(store.Digest("")) {
+			mistake("InitialTokens[%d].Digest: is not a store.Digest", i)
+		}
+		if t.Uses < 0 {
+			mistake("InitialTokens[%d].Uses: %d is negative", i, t.Uses)
+		}
+	}
+	for issuer, set := range cfg.Statements {
+		if set == nil {
+			mistake("Statements[%q]: is nil", issuer)
+		}
+	}
+	return u, errors.Join(errs...)
+}
+
+// ServeHTTP answers nothing that may be stored (RFC 7591, section 3.2.1).
+func (e *registration) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Pragma", "no-cache")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	e.mux.ServeHTTP(w, r)
+}
+
+// register is RFC 7591, section 3.
+func (e *registration) register(r *http.Request) (int, *information, error) {
+	ctx := r.Context()
+	by, initial, err := e.mayRegister(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	_, c, err := e.readClient(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := c.Validate(); err != nil { // before a use of the token is spent on it
+		return 0, nil, err
+	}
+	if err := e.spend(ctx, initial); err != nil {
+		return 0, nil, err
+	}
+	if initial == nil && e.cfg.UnusedFor > 0 {
+		c.Expires = time.Now().Add(e.cfg.UnusedFor)
+	}
+	token := rand.Text()
+	c.RegistrationDigest = store.Digest(token)
+	made, secret, err := e.cfg.Registry.Create(ctx, c, usesSecret(c.AuthMethod))
+	if err != nil {
+		return 0, nil, err
+	}
+	e.cfg.Audit(ctx, "client registered", slog.String("client", made.ID), slog.String("by", by), slog.String("address", e.cfg.RemoteAddr(r)))
+	return http.StatusCreated, e.inform(made, secret, token), nil
+}
+
+// mayRegister says as whom the sender may register a client.
+func (e *registration) mayRegister(r *http.Request) (by string, initial *InitialToken, err error) {
+	token, err := bearer(r)
+	if err == nil {
+		initial, err = e.initial(token)
+		if err != nil {
+			return "", nil, err
+		}
+		return initial.Name, initial, nil
+	}
+	refusal, _ := errors.AsType[*valetkey.Error](err)
+	if refusal == nil || refusal.Code != valetkey.NoCredentials || !e.cfg.Open {
+		return "", nil, err
+	}
+	if err := e.cfg.Allow(e.cfg.RemoteAddr(r)); err != nil {
+		return "", nil, err
+	}
+	return "anybody", nil, nil
+}
+
+// read is RFC 7592, section 2.1. Neither the registration access token nor the secret changes with it.
+func (e *registration) read(r *http.Request) (int, *information, error) {
+	c, token, err := e.authenticate(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, e.inform(c, "", token), nil
+}
+
+// update is RFC 7592, section 2.2: all that the client may say of itself is replaced.
+func (e *registration) update(r *http.Request) (int, *information, error) {
+	ctx := r.Context()
+	old, token, err := e.authenticate(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := mayChange(old); err != nil {
+		return 0, nil, err
+	}
+	sent, c, err := e.readClient(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := old.acceptsUpdate(sent); err != nil {
+		return 0, nil, err
+	}
+	c.ID, c.version, c.IssuedAt, c.Expires, c.Owner = old.ID, old.version, old.IssuedAt, old.Expires, old.Owner
+	c.RegistrationDigest, c.DefaultAPI, c.AccessLifetime = old.RegistrationDigest, old.DefaultAPI, old.AccessLifetime
+	secret := ""
+	switch {
+	case !usesSecret(c.AuthMethod): // and the old one is dead
+	case len(old.SecretDigest) > 0:
+		c.SecretDigest = old.SecretDigest
+	default:
+		secret = c.newSecret()
+	}
+	if err := e.cfg.Registry.Update(ctx, c); err != nil {
+		return 0, nil, err
+	}
+	e.cfg.Audit(ctx, "client changed", slog.String("client", c.ID), slog.String("address", e.cfg.RemoteAddr(r)))
+	return http.StatusOK, e.inform(&c, secret, token), nil
+}
+
+// acceptsUpdate checks the members that an update must have, and those that it must not have: RFC 7592, section 2.2.
+func (c *Client) acceptsUpdate(sent members) error {
+	for _, name := range []string{"registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at"} {
+		if sent[name] != nil {
+			return &Invalid{InvalidMetadata, name + ": must not be sent"}
+		}
+	}
+	if id, _ := sent["client_id"].Text(); id != c.ID {
+		return &Invalid{InvalidMetadata, "client_id: is not that of the client"}
+	}
+	// "the client MUST NOT be allowed to overwrite its existing client secret with its own chosen value"
+	if secret, _ := sent["client_secret"].Text(); sent["client_secret"] != nil && !c.HasSecret(secret) {
+		return &Invalid{InvalidMetadata, "client_secret: is not that of the client"}
+	}
+	return nil
+}
+
+// delete is RFC 7592, section 2.3.
+func (e *registration) delete(r *http.Request) (int, *information, error) {
+	c, _, err := e.authenticate(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := mayChange(c); err != nil {
+		return 0, nil, err
+	}
+	if err := e.cfg.Registry.Delete(r.Context(), c.ID); err != nil {
+		return 0, nil, err
+	}
+	ctx := context.WithoutCancel(r.Context()) // the client cannot ask for it again
+	if e.cfg.Deleted != nil {
+		if err := e.cfg.Deleted(ctx, c.ID); err != nil {
+			e.cfg.Logger.ErrorContext(ctx, "grants of a deleted client not ended", "client", c.ID, "error", err)
+		}
+	}
+	e.cfg.Audit(ctx, "client deleted", slog.String("client", c.ID), slog.String("address", e.cfg.RemoteAddr(r)))
+	return http.StatusNoContent, nil, nil
+}
+
+// authenticate returns the client that the request is about, and its registration access token. Whether the client or the
+// token is unknown cannot be told from the answer: 401 either way (RFC 7592, section 2.1). With its client, a token is dead.
+func (e *registration) authenticate(r *http.Request) (*Client, string, error) {
+	token, err := bearer(r)
+	if err != nil {
+		return nil, "", err
+	}
+	c, err := e.cfg.Registry.Get(r.Context(), r.PathValue("id"))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, "", err
+	}
+	if err != nil || sameDigest(c.RegistrationDigest, token) != 1 {
+		return nil, "", invalidToken("the registration access token is not valid")
+	}
+	return c, token, nil
+}
+
+// bearer returns the bearer token of a request. Tokens of this endpoint are never bound to a key.
+func bearer(r *http.Request) (string, error) {
+	c, err := middleware.ReadCredentials(r)
+	if err == nil && c.DPoP {
+		err = &valetkey.Error{Code: valetkey.NoCredentials}
+	}
+	return c.Token, err
+}
+
+// mayChange refuses to let a client redirect elsewhere what the operator has entrusted it with.
+func mayChange(c *Client) error {
+	if c.Trusted || c.WithoutPKCE || len(c.Introspects) > 0 {
+		return &valetkey.Error{Code: valetkey.InsufficientScope, Description: "only the operator changes this client"}
+	}
+	return nil
+}
+
+// readClient returns what the request's body says of a client, and all its members.
+func (e *registration) readClient(r *http.Request) (members, Client, error) {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return nil, Client{}, &Invalid{InvalidMetadata, "the content type is not application/json"}
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, Client{}, &Invalid{InvalidMetadata, "the body ends early or is too long"}
+	}
+	sent, err := readMembers(body)
+	if err != nil {
+		return nil, Client{}, &Invalid{InvalidMetadata, "the body is not one JSON object with each member once"}
+	}
+	vouched, err := e.vouched(r.Context(), sent)
+	if err != nil {
+		return nil, Client{}, err
+	}
+	c, err := vouched.client()
+	if err != nil {
+		return nil, Client{}, err
+	}
+	if len(c.Scopes) == 0 {
+		c.Scopes = slices.Clone(e.cfg.Scopes)
+	}
+	switch {
+	case unknown(c.GrantTypes, e.cfg.GrantTypes):
+		return nil, Client{}, &Invalid{InvalidMetadata, "grant_types: one cannot be registered here"}
+	case unknown([]string{c.AuthMethod}, e.cfg.AuthMethods):
+		return nil, Client{}, &Invalid{InvalidMetadata, "token_endpoint_auth_method: cannot be registered here"}
+	case unknown(c.Scopes, e.cfg.Scopes):
+		return nil, Client{}, &Invalid{InvalidMetadata, "scope: has one that cannot be registered here"}
+	}
+	return sent, c, nil
+}
+
+// answer makes a handler of a function that returns what the client is told, or why not.
+func (e *registration) answer(do func(*http.Request) (int, *information, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		status, info, err := do(r)
+		if err != nil {
+			e.refuse(w, r, err)
+			return
+		}
+		if info == nil {
+			w.WriteHeader(status)
+			return
+		}
+		writeJSON(w, status, info)
+	}
+}
+
+// refuse answers with RFC 7591, section 3.2.2, or RFC 6750, section 3.
+func (e *registration) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status, code, description := http.StatusServiceUnavailable, "temporarily_unavailable", "the server is in trouble, not the request"
+	invalid, isInvalid := errors.AsType[*Invalid](err)
+	refusal, isRefusal := errors.AsType[*valetkey.Error](err)
+	tooMany, isTooMany := errors.AsType[*login.TooMany](err)
+	switch {
+	case isInvalid:
+		status, code, description = http.StatusBadRequest, invalid.Code, invalid.Description
+	case isRefusal:
+		status, code, description = refusal.Status(), string(refusal.Code), refusal.Description
+		w.Header().Set("WWW-Authenticate", challenge(refusal))
+	case isTooMany:
+		status, description = http.StatusTooManyRequests, "too many registrations from this address"
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(max(1, tooMany.RetryAfter.Seconds())))))
+	case errors.Is(err, store.ErrConflict):
+		status, code, description = http.StatusConflict, InvalidMetadata, "the registration has changed meanwhile: read it and try again"
+	default:
+		w.Header().Set("Retry-After", "5")
+		e.cfg.Logger.ErrorContext(r.Context(), "registration not answered", "method", r.Method, "error", err)
+	}
+	e.cfg.Audit(r.Context(), "registration refused", slog.String("method", r.Method), slog.Int("status", status), slog.String("error", code),
+		slog.String("address", e.cfg.RemoteAddr(r)))
+	body := map[string]string{}
+	if code != "" { // RFC 6750, section 3.1: who sent no token is told no error
+		body["error"], body["error_description"] = code, description
+	}
+	writeJSON(w, status, body)
+}
+
+func challenge(e *valetkey.Error) string {
+	text := `Bearer realm="registration"`
+	if e.Code != valetkey.NoCredentials {
+		text += fmt.Sprintf(`, error="%s", error_description="%s"`, e.Code, e.Description)
+	}
+	return text
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body)
+}
+
+func remoteAddr(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}

@@ -1,0 +1,162 @@
+package clients
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// The codes of RFC 7591, section 3.2.2.
+const (
+	InvalidRedirectURI  = "invalid_redirect_uri"
+	InvalidMetadata     = "invalid_client_metadata"
+	InvalidStatement    = "invalid_software_statement"
+	UnapprovedStatement = "unapproved_software_statement"
+)
+
+// An Invalid says why a client cannot be registered. The description quotes nothing that was sent.
+type Invalid struct{ Code, Description string }
+
+func (e *Invalid) Error() string { return e.Code + ": " + e.Description }
+
+// The limits of what a client registers.
+const (
+	maxName      = 100 // characters
+	maxURI       = 2000
+	maxRedirects = 20
+	maxScopes    = 100
+	maxKeySet    = 32 << 10
+)
+
+// The grants that a client may be registered for, whether or not the server offers them.
+const (
+	authorizationCode = "authorization_code"
+	implicit          = "implicit"
+	clientCredentials = "client_credentials"
+)
+
+var grantTypes = []string{
+	authorizationCode, implicit, clientCredentials, "password", "refresh_token",
+	"urn:ietf:params:oauth:grant-type:device_code",
+	"urn:ietf:params:oauth:grant-type:token-exchange",
+	"urn:ietf:params:oauth:grant-type:jwt-bearer",
+}
+
+var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth"}
+
+// Validate returns what is wrong with the client's metadata: several [*Invalid], joined, each with the name of the member
+// that RFC 7591 gives it. Redirect URIs come first.
+func (c *Client) Validate() error {
+	var errs []error
+	refuse := func(code, member, why string) { errs = append(errs, &Invalid{code, member + ": " + why}) }
+	wrong := func(is bool, member, why string) {
+		if is {
+			refuse(InvalidMetadata, member, why)
+		}
+	}
+
+	if len(c.RedirectURIs) > maxRedirects {
+		refuse(InvalidRedirectURI, "redirect_uris", "are too many")
+	}
+	for _, uri := range c.RedirectURIs {
+		if err := ValidRedirectURI(uri, c.Native); err != nil {
+			refuse(InvalidRedirectURI, "redirect_uris", "one "+err.Error())
+		}
+	}
+	// RFC 7591, section 2: "Clients using flows with redirection MUST register their redirection URI values."
+	if len(c.RedirectURIs) == 0 && (c.has(authorizationCode) || c.has(implicit)) {
+		refuse(InvalidRedirectURI, "redirect_uris", "are required by the grant")
+	}
+
+	wrong(!isText(c.Name), "client_name", "is too long or not printable")
+	wrong(c.URI != "" && !isWebsite(c.URI), "client_uri", "is not the https or http URL of a website")
+	wrong(!isText(c.SoftwareID), "software_id", "is too long or not printable")
+	wrong(!isText(c.SoftwareVersion), "software_version", "is too long or not printable")
+	wrong(len(c.SoftwareStatement) > jose.MaxToken, "software_statement", "is too long")
+	wrong(unknown(c.GrantTypes, grantTypes), "grant_types", "one is not known")
+	wrong(unknown([]string{c.AuthMethod}, authMethods), "token_endpoint_auth_method", "is not known")
+	// RFC 6749, section 4.4.
+	wrong(c.Public() && c.has(clientCredentials), "token_endpoint_auth_method", "none does not go with client_credentials")
+	wrong(c.AssertionAlg != "" && unknown([]string{c.AssertionAlg}, jose.Algorithms()), "token_endpoint_auth_signing_alg", "is not known")
+	wrong(c.AccessLifetime < 0, "access_lifetime", "is negative")
+
+	wrong(len(c.Scopes) > maxScopes, "scope", "has too many scopes")
+	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Valid(s) != nil }), "scope", "has one that is none")
+
+	// RFC 7591, section 2: "The "jwks_uri" and "jwks" parameters MUST NOT both be present".
+	wrong(c.KeySet != "" && c.KeySetURL != "", "jwks", "and jwks_uri are both there")
+	wrong(c.KeySetURL != "" && !isKeySetURL(c.KeySetURL), "jwks_uri", "is not an https URL")
+	if c.KeySet != "" {
+		if err := validKeySet(c.KeySet); err != nil {
+			refuse(InvalidMetadata, "jwks", err.Error())
+		}
+	}
+	needsKeys := c.AuthMethod == "private_key_jwt" || c.AuthMethod == "self_signed_tls_client_auth"
+	wrong(needsKeys && c.KeySet == "" && c.KeySetURL == "", "jwks", "or jwks_uri is required by the authentication method")
+	// RFC 8705, section 2.2: the certificates are those of the keys.
+	wrong(c.AuthMethod == "self_signed_tls_client_auth" && c.KeySet != "" && !hasCertificates(c.KeySet), "jwks", "has a key without x5c")
+	return errors.Join(errs...)
+}
+
+func (c *Client) has(grant string) bool { return slices.Contains(c.GrantTypes, grant) }
+
+func unknown(list, known []string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return !slices.Contains(known, s) })
+}
+
+// isText reports whether people can be shown s as it is: no control characters, and none that turn the line around.
+func isText(s string) bool {
+	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+func isWebsite(uri string) bool {
+	u, err := webURI(uri)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != ""
+}
+
+func isKeySetURL(uri string) bool {
+	u, err := webURI(uri)
+	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.Fragment == ""
+}
+
+// validKeySet wants public keys only, at least one of which can be used.
+func validKeySet(set string) error {
+	if len(set) > maxKeySet {
+		return errors.New("is too long")
+	}
+	_, dropped, err := keyset.Parse([]byte(set))
+	switch {
+	case len(dropped) > 0: // or the client shows us what it must not
+		return errors.New("has a key that is private, shared, or one too many")
+	case err != nil:
+		return errors.New("is not a JWK Set with a public key that can be used")
+	}
+	return nil
+}
+
+// hasCertificates reports whether each key of a valid set has the certificate that it stands for.
+func hasCertificates(set string) bool {
+	var keys []strictjson.Value
+	err := strictjson.Object([]byte(set), func(name string, v strictjson.Value) error {
+		if name == "keys" {
+			keys, _ = v.Elements()
+		}
+		return nil
+	})
+	return err == nil && !slices.ContainsFunc(keys, func(key strictjson.Value) bool {
+		has := false
+		err := strictjson.Object(key, func(name string, v strictjson.Value) error {
+			chain, ok := v.Strings()
+			has = has || name == "x5c" && ok && len(chain) > 0
+			return nil
+		})
+		return err != nil || !has
+	})
+}
