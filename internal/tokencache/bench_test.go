@@ -55,13 +55,15 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// fill returns a cache of n lean tokens and what it costs.
-func fill(tb testing.TB, n int) (c *tokencache.Cache, bytes int64) {
+// fill returns a cache of n tokens and what it costs. Each comes so many times.
+func fill(tb testing.TB, n, times int, v valetkey.Verifier) (c *tokencache.Cache, bytes int64) {
 	before := heap()
-	c = tokencache.New(tokencache.Config{Entries: 2 * n, Bytes: 1 << 40, MaxAge: time.Hour}, new(lean))
-	for i := range n {
-		if _, _, err := c.Verify(tb.Context(), fmt.Sprint(i)); err != nil {
-			tb.Fatal(err)
+	c = tokencache.New(tokencache.Config{Entries: 2 * n, Bytes: 1 << 40, MaxAge: time.Hour}, v)
+	for range times {
+		for i := range n {
+			if _, _, err := c.Verify(tb.Context(), fmt.Sprint(i)); err != nil {
+				tb.Fatal(err)
+			}
 		}
 	}
 	return c, heap() - before
@@ -70,19 +72,43 @@ func fill(tb testing.TB, n int) (c *tokencache.Cache, bytes int64) {
 // The number that is held against Config.Bytes is what the memory really costs.
 func TestBytes(t *testing.T) {
 	const n = 100_000
-	c, held := fill(t, n)
-	said := c.Stats().Bytes
-	t.Logf("said %d, held %d bytes an entry", said/n, held/n)
-	if ratio := float64(said) / float64(held); ratio < 0.9 || ratio > 1.15 {
-		t.Errorf("said %d, held %d bytes an entry", said/n, held/n)
+	changed := func(change func(t *valetkey.Token)) valetkey.Verifier {
+		v := new(lean)
+		return valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
+			t, err := v.Verify(ctx, raw)
+			change(t)
+			return t, err
+		})
 	}
-	runtime.KeepAlive(c)
+	for _, c := range []struct {
+		name     string
+		times    int
+		verifier valetkey.Verifier
+	}{
+		{"of tokens that came once", 1, new(lean)},
+		{"of tokens in use", 2, new(lean)},
+		{"of tokens each of another kind", 1, changed(func(t *valetkey.Token) { t.Audience = append(t.Audience, t.ID) })},
+		{"of tokens with strings that do not stand in the claims", 1, changed(func(t *valetkey.Token) { t.Subject += "'" })},
+		{"of bound tokens", 1, changed(func(t *valetkey.Token) {
+			t.Binding = valetkey.Binding{JWKThumbprint: t.ID, CertificateThumbprint: t.ID + "-", Unknown: []string{t.ID}}
+		})},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			memory, held := fill(t, n, c.times, c.verifier)
+			said := memory.Stats().Bytes
+			t.Logf("said %d, held %d bytes an entry", said/n, held/n)
+			if ratio := float64(said) / float64(held); ratio < 0.9 || ratio > 1.15 {
+				t.Errorf("said %d, held %d bytes an entry", said/n, held/n)
+			}
+			runtime.KeepAlive(memory)
+		})
+	}
 }
 
 func BenchmarkMemory(b *testing.B) {
 	const n = 1_000_000
 	for b.Loop() {
-		c, held := fill(b, n)
+		c, held := fill(b, n, 1, new(lean))
 		start := time.Now()
 		runtime.GC()
 		b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms/GC")

@@ -70,7 +70,7 @@ func New(cfg Config, verifier valetkey.Verifier) *Cache {
 	c.shards = make([]shard, n)
 	for i := range c.shards {
 		// The shares add up to the whole exactly: the first entries%n shards get one more.
-		c.shards[i].init(share(entries, n, int64(i)), share(bytes, n, int64(i)))
+		c.shards[i].init(c, share(entries, n, int64(i)), share(bytes, n, int64(i)))
 	}
 	return c
 }
@@ -87,7 +87,7 @@ func (c *Cache) shard(key *digest) *shard {
 }
 
 // Verify returns the token raw, and whether it was remembered, or what the verifier says of it. It allocates nothing for
-// a remembered one.
+// a remembered one that is among the 16,384 or fewer in use whose entries lie ready, and one entry for another.
 //
 // Simultaneous calls with one token share a verification: the first asks the verifier, with its own context, and the
 // others wait for the answer or for the end of their own context. They take part in a refusal, in a failure unless the
@@ -98,15 +98,17 @@ func (c *Cache) Verify(ctx context.Context, raw string) (e *Entry, remembered bo
 		return e, false, err
 	}
 	key := c.digester.sum(raw)
-	s := c.shard(&key)
-	e = s.get(&key)
-	if e == nil || !e.alive(c.now()) {
+	s, now := c.shard(&key), c.now()
+	if e = s.desk.find(&key); e == nil {
+		e = s.open(&key, now)
+	}
+	if e == nil || !e.alive(now) {
 		s.misses.Add(1)
-		e, err = c.miss(ctx, raw, s, key)
+		e, err = c.miss(ctx, raw, s, key, e, now)
 		return e, false, err
 	}
 	s.hits.Add(1)
-	e.use()
+	e.record.use()
 	return e, true, nil
 }
 
@@ -131,8 +133,8 @@ func (c *Cache) Purge(match func(*valetkey.Token) bool) int {
 	purged := 0
 	for i := range c.shards {
 		s := &c.shards[i]
-		for _, e := range s.startPurge() {
-			if (match == nil || match(&e.Token)) && s.forget(e) {
+		for _, r := range s.startPurge() {
+			if (match == nil || r.matches(match)) && s.forget(r) {
 				purged++
 			}
 		}

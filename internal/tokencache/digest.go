@@ -42,8 +42,8 @@ type scratch struct {
 var nonce = make([]byte, 12)
 
 func newDigester() *digester {
-	key := make([]byte, 32)
-	rand.Read(key) // never fails
+	key := make([]byte, 16) // of AES-128: what counts is that nobody knows GHASH's key, which is one block
+	rand.Read(key)          // never fails
 
 	d := new(digester)
 	if block, err := aes.NewCipher(key); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/valetkey/valetkey"
 )
@@ -19,52 +20,53 @@ type flight struct {
 
 var errPanicked = errors.New("tokencache: the verifier panicked")
 
-func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest) (*Entry, error) {
+// miss finds out about a token whose entry is dead, or nil.
+func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest, dead *Entry, now time.Time) (*Entry, error) {
 	for {
-		e := s.get(&key)
-		if e != nil && e.alive(c.now()) {
-			e.use()
+		f, leads := s.join(key, dead)
+		if leads {
+			return c.lead(ctx, raw, s, key, f, now)
+		}
+		if f != nil {
+			select {
+			case <-f.done:
+			case <-ctx.Done():
+				return nil, fmt.Errorf("tokencache: waiting for the verification of the same token: %w", ctx.Err())
+			}
+			switch {
+			case f.abandoned:
+			case f.err != nil:
+				return nil, f.err
+			case f.entry.alive(c.now()):
+				return f.entry, nil
+			default:
+				return c.ask(ctx, raw) // an answer that may not be relied on was for the leader alone
+			}
+		}
+		now = c.now()
+		e := s.open(&key, now)
+		if e != nil && e.alive(now) {
 			return e, nil
 		}
-		f, leads := s.join(key, e)
-		if f == nil {
-			continue
-		}
-		if leads {
-			return c.lead(ctx, raw, s, key, f)
-		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("tokencache: waiting for the verification of the same token: %w", ctx.Err())
-		}
-		switch {
-		case f.abandoned:
-			continue
-		case f.err != nil:
-			return nil, f.err
-		case f.entry.alive(c.now()):
-			return f.entry, nil
-		default:
-			return c.ask(ctx, raw) // an answer that may not be relied on was for the leader alone
-		}
+		dead = e
 	}
 }
 
 // lead asks the verifier on behalf of all who wait for f.
-func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest, f *flight) (*Entry, error) {
+func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest, f *flight, now time.Time) (*Entry, error) {
 	f.err = errPanicked // what the others are told if the next lines do not return
-	keep := false
-	defer func() { s.land(key, f, keep, c.now()) }()
+	var r *record
+	defer func() { s.land(key, f, r, now) }()
 
-	until := c.now().Round(0).Add(c.maxAge) // by the wall clock, as exp is: the other one stops while a machine sleeps
+	until := now.Round(0).Add(c.maxAge) // by the wall clock, as exp is: the other one stops while a machine sleeps
 	entry, err := c.ask(ctx, raw)
-	if err == nil {
+	if now = c.now(); err == nil {
 		if reuse := entry.Token.Reuse.Until; reuse.Before(until) {
 			until = reuse
 		}
-		if keep = c.now().Before(until); keep {
-			entry.own(key, until)
+		if now.Before(until) {
+			entry.Token.Reuse.Until = until
+			r = newRecord(key, &entry.Token, until)
 		}
 	}
 	var refusal *valetkey.Error

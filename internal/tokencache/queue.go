@@ -1,37 +1,37 @@
 package tokencache
 
-// A queue holds entries in the order in which they came. An entry that has left it points to no other: a request that
-// still carries it keeps nothing else in memory.
+// A queue holds records in the order in which they came. A record that has left it points to no other: a request that
+// still carries its entry keeps nothing else in memory.
 type queue struct {
-	oldest, newest *Entry
+	oldest, newest *record
 	entries        int
 	bytes          int64
 }
 
-func (q *queue) push(e *Entry) {
-	e.older = q.newest
-	if e.older == nil {
-		q.oldest = e
+func (q *queue) push(r *record) {
+	r.older = q.newest
+	if r.older == nil {
+		q.oldest = r
 	} else {
-		e.older.newer = e
+		r.older.newer = r
 	}
-	q.newest = e
+	q.newest = r
 	q.entries++
-	q.bytes += int64(e.bytes)
+	q.bytes += int64(r.bytes)
 }
 
-func (q *queue) remove(e *Entry) {
-	if e.older == nil {
-		q.oldest = e.newer
+func (q *queue) remove(r *record) {
+	if r.older == nil {
+		q.oldest = r.newer
 	} else {
-		e.older.newer = e.newer
+		r.older.newer = r.newer
 	}
-	if e.newer == nil {
-		q.newest = e.older
+	if r.newer == nil {
+		q.newest = r.older
 	} else {
-		e.newer.older = e.older
+		r.newer.older = r.older
 	}
-	e.older, e.newer = nil, nil
+	r.older, r.newer = nil, nil
 	q.entries--
-	q.bytes -= int64(e.bytes)
+	q.bytes -= int64(r.bytes)
 }

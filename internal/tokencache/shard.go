@@ -18,14 +18,17 @@ import (
 // then it moves to the protected queue, whose own oldest is forgotten only once probation is small, and gets another
 // round if it was used. So tokens that come only once pass through a tenth of the shard and leave the rest alone. One
 // that comes back soon after it was forgotten, which the ghost table knows, is protected at once. This is the idea of
-// S3-FIFO (Yang et al., SOSP 2023): a hit moves nothing and locks nothing but go-cache's own reader lock.
+// S3-FIFO (Yang et al., SOSP 2023): a hit moves nothing, and locks nothing while its entry lies on the desk.
 type shard struct {
 	maxEntries int
 	maxBytes   int64
 
-	items *gocache.Cache // digest.text() to *Entry; written under mu only
+	cache *Cache
+	items *gocache.Cache // digest.text() to *record; written under mu only
+	desk  desk
 
 	mu        sync.Mutex // guards what follows; no foreign code is called under it
+	kinds     kinds
 	probation queue
 	protected queue
 	ghosts    [][4]uint32        // fingerprints of evicted tokens; nil until the first
@@ -39,31 +42,53 @@ type shard struct {
 // Bounds on the work of one insertion.
 const (
 	sweepSteps = 2  // the oldest of each queue that are looked at for expiry: more than one, so sweeping catches up
-	roomSteps  = 64 // entries looked at to make room; an entry that needs more is not stored
+	roomSteps  = 64 // records looked at to make room; one that needs more is not stored
 	chances    = 16 // of these, so many may be spared because they were used
 )
 
-func (s *shard) init(entries, bytes int64) {
-	s.maxEntries, s.maxBytes = int(entries), bytes
+func (s *shard) init(c *Cache, entries, bytes int64) {
+	s.cache, s.maxEntries, s.maxBytes = c, int(entries), bytes
+	s.desk.init(entries, bytes)
+	s.kinds.table = make(map[kindKey]*kind)
 	s.items = gocache.New(gocache.NoExpiration, 0) // expiry is ours: no time.Now per look-up, no goroutine
 	s.flights = make(map[digest]*flight)
 }
 
-func (s *shard) get(key *digest) *Entry {
+func (s *shard) get(key *digest) *record {
 	v, _ := s.items.Get(key.text())
-	e, _ := v.(*Entry)
+	r, _ := v.(*record)
+	return r
+}
+
+// open returns the entry of a remembered token and puts it on the desk.
+func (s *shard) open(key *digest, now time.Time) *Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.desk.find(key); e != nil { // by now
+		return e
+	}
+	r := s.get(key)
+	if r == nil {
+		return nil
+	}
+	e := &Entry{cache: s.cache, record: r}
+	r.open(&e.Token)
+	r.use() // and so it is hardly the one that makes room for itself
+	if place := s.desk.place(key); s.makeRoom(0, entryBytes, now) && s.get(key) == r {
+		s.desk.put(place, e)
+	}
 	return e
 }
 
-// join returns the flight for key, and whether the caller leads it. It removes the entry that the caller has found dead,
+// join returns the flight for key, and whether the caller leads it. It removes the record that the caller has found dead,
 // if there was one; if there is another one by now, the flight is nil.
 func (s *shard) join(key digest, dead *Entry) (f *flight, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch e := s.get(&key); {
-	case e == nil:
-	case e == dead:
-		s.remove(e)
+	switch r := s.get(&key); {
+	case r == nil:
+	case dead != nil && r == dead.record:
+		s.remove(r)
 	default:
 		return nil, false
 	}
@@ -78,14 +103,14 @@ func (s *shard) join(key digest, dead *Entry) (f *flight, leads bool) {
 	return f, true
 }
 
-// land ends f. Its entry is stored if keep is true and no purge has taken f out of the table.
-func (s *shard) land(key digest, f *flight, keep bool, now time.Time) {
+// land ends f. Its entry is remembered as r, unless that is nil or a purge has taken f out of the table.
+func (s *shard) land(key digest, f *flight, r *record, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flights[key] == f {
 		delete(s.flights, key)
-		if keep {
-			s.insert(f.entry, now)
+		if r != nil {
+			s.insert(r, f.entry, now)
 		}
 	}
 	if f.done != nil { // nobody comes to wait any more: f is in no table
@@ -93,17 +118,23 @@ func (s *shard) land(key digest, f *flight, keep bool, now time.Time) {
 	}
 }
 
-func (s *shard) insert(e *Entry, now time.Time) {
+// insert stores r, if there is room, and makes e its entry.
+func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	s.sweep(&s.probation, now)
 	s.sweep(&s.protected, now)
-	if !s.makeRoom(int64(e.bytes), now) {
+	r.kind = s.kinds.take(&e.Token)
+	fits := int64(r.bytes)+r.kind.bytes+entryBytes <= s.maxBytes // also on the desk, later
+	if !fits || !s.makeRoom(1, int64(r.bytes), now) {
+		s.kinds.drop(r.kind)
 		return
 	}
-	if s.isGhost(&e.key) {
-		e.state.Or(protected)
+	if s.isGhost(&r.key) {
+		r.state.Or(protected)
 	}
-	s.items.Set(e.key.text(), e, gocache.NoExpiration)
-	s.queueOf(e).push(e)
+	s.items.Set(r.key.text(), r, gocache.NoExpiration)
+	s.queueOf(r).push(r)
+	r.open(&e.Token)
+	e.record = r
 }
 
 func (s *shard) sweep(q *queue, now time.Time) {
@@ -114,12 +145,9 @@ func (s *shard) sweep(q *queue, now time.Time) {
 	}
 }
 
-// makeRoom reports whether an entry of so many bytes fits, and evicts others for it.
-func (s *shard) makeRoom(bytes int64, now time.Time) bool {
-	if bytes > s.maxBytes {
-		return false
-	}
-	for step := 0; s.entries() == s.maxEntries || s.bytes()+bytes > s.maxBytes; step++ {
+// makeRoom reports whether so much more fits, and evicts for it.
+func (s *shard) makeRoom(entries int, bytes int64, now time.Time) bool {
+	for step := 0; s.entries()+entries > s.maxEntries || s.bytes()+bytes > s.maxBytes; step++ {
 		if step == roomSteps {
 			return false
 		}
@@ -128,36 +156,40 @@ func (s *shard) makeRoom(bytes int64, now time.Time) bool {
 		if 10*s.probation.entries >= s.entries() || 10*s.probation.bytes >= s.bytes() {
 			q = &s.probation
 		}
-		e := q.oldest
+		r := q.oldest
 		switch {
-		case e.expired(now):
-			s.remove(e)
-		case step < chances && e.state.Load()&used != 0:
-			q.remove(e)
-			e.state.Store(protected)
-			s.protected.push(e)
+		case r.expired(now):
+			s.remove(r)
+		case step < chances && r.state.Load()&used != 0:
+			q.remove(r)
+			r.state.Store(protected)
+			s.protected.push(r)
 		default:
-			s.remove(e)
+			s.remove(r)
 			s.evictions++
-			s.addGhost(&e.key)
+			s.addGhost(&r.key)
 		}
 	}
 	return true
 }
 
 func (s *shard) entries() int { return s.probation.entries + s.protected.entries }
-func (s *shard) bytes() int64 { return s.probation.bytes + s.protected.bytes }
+func (s *shard) bytes() int64 {
+	return s.probation.bytes + s.protected.bytes + s.kinds.bytes + s.desk.bytes()
+}
 
-func (s *shard) queueOf(e *Entry) *queue {
-	if e.state.Load()&protected != 0 {
+func (s *shard) queueOf(r *record) *queue {
+	if r.state.Load()&protected != 0 {
 		return &s.protected
 	}
 	return &s.probation
 }
 
-func (s *shard) remove(e *Entry) {
-	s.items.Delete(e.key.text())
-	s.queueOf(e).remove(e)
+func (s *shard) remove(r *record) {
+	s.items.Delete(r.key.text())
+	s.queueOf(r).remove(r)
+	s.desk.remove(r)
+	s.kinds.drop(r.kind)
 }
 
 // addGhost notes key in the ghost table, at one of four places. At random: with one place for each key, two tokens in
@@ -180,28 +212,28 @@ func (s *shard) ghostsNear(key *digest) *[4]uint32 {
 
 func fingerprint(key *digest) uint32 { return binary.LittleEndian.Uint32(key[12:]) }
 
-// startPurge returns all entries and takes the flights out of their table: they end without being stored.
-func (s *shard) startPurge() []*Entry {
+// startPurge returns all records and takes the flights out of their table: they end without being stored.
+func (s *shard) startPurge() []*record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flights = make(map[digest]*flight)
-	all := make([]*Entry, 0, s.entries())
+	all := make([]*record, 0, s.entries())
 	for _, q := range []*queue{&s.probation, &s.protected} {
-		for e := q.oldest; e != nil; e = e.newer {
-			all = append(all, e)
+		for r := q.oldest; r != nil; r = r.newer {
+			all = append(all, r)
 		}
 	}
 	return all
 }
 
-// forget removes e if it is still there, and reports whether it was.
-func (s *shard) forget(e *Entry) bool {
+// forget removes r if it is still there, and reports whether it was.
+func (s *shard) forget(r *record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.get(&e.key) != e {
+	if s.get(&r.key) != r {
 		return false
 	}
-	s.remove(e)
+	s.remove(r)
 	return true
 }
 

@@ -1,0 +1,72 @@
+package tokencache
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
+	"sync/atomic"
+)
+
+// A desk is where the entries of tokens in use lie ready, so that a hit neither locks nor allocates. One that is taken
+// off to make place is made again from its record when its token comes next.
+type desk struct {
+	sets    [][places]atomic.Pointer[Entry] // a power of two; written under the shard's lock only
+	entries int                             // guarded by that lock
+}
+
+const (
+	places      = 4   // where one entry may lie: with a single one, two tokens in use would take it from each other
+	deskEntries = 256 // the most on one desk, of which there are maxShards
+)
+
+// init makes a desk for a quarter of the shard at most.
+func (d *desk) init(entries, bytes int64) {
+	sets := max(1, min(entries/4, bytes/4/entryBytes, deskEntries)/places)
+	d.sets = make([][places]atomic.Pointer[Entry], 1<<(bits.Len64(uint64(sets))-1))
+}
+
+func (d *desk) set(key *digest) *[places]atomic.Pointer[Entry] {
+	return &d.sets[binary.LittleEndian.Uint32(key[4:8])&uint32(len(d.sets)-1)]
+}
+
+func (d *desk) find(key *digest) *Entry {
+	set := d.set(key)
+	for i := range set {
+		if e := set[i].Load(); e != nil && e.record.key == *key {
+			return e
+		}
+	}
+	return nil
+}
+
+// place returns a free place for key, and takes another entry off if there is none.
+func (d *desk) place(key *digest) *atomic.Pointer[Entry] {
+	set := d.set(key)
+	for i := range set {
+		if set[i].Load() == nil {
+			return &set[i]
+		}
+	}
+	p := &set[rand.IntN(places)]
+	p.Store(nil)
+	d.entries--
+	return p
+}
+
+func (d *desk) put(place *atomic.Pointer[Entry], e *Entry) {
+	place.Store(e)
+	d.entries++
+}
+
+// remove takes the entry of r off, if it lies here: one that is forgotten must not be found.
+func (d *desk) remove(r *record) {
+	set := d.set(&r.key)
+	for i := range set {
+		if e := set[i].Load(); e != nil && e.record == r {
+			set[i].Store(nil)
+			d.entries--
+		}
+	}
+}
+
+func (d *desk) bytes() int64 { return int64(d.entries) * entryBytes }
