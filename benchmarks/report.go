@@ -195,12 +195,8 @@ func (b *bench) write(dir string, took time.Duration) error {
 	for _, g := range b.goals {
 		fmt.Fprintf(&doc, "| %s | %s | %s | %s |\n", g.what, g.wanted, g.measured, map[bool]string{true: "met", false: "**not met**"}[g.met])
 	}
-	doc.WriteString("\nDPoP is not measured.\n")
 	for _, t := range b.tables {
-		fmt.Fprintf(&doc, "\n## %s\n\n%s\n\n| %s |\n|%s\n", t.title, t.note, strings.Join(t.head, " | "), strings.Repeat("---|", len(t.head)))
-		for _, row := range t.rows {
-			fmt.Fprintf(&doc, "| %s |\n", strings.Join(row, " | "))
-		}
+		fmt.Fprintf(&doc, "\n## %s\n\n%s\n\n%s", t.title, t.note, t.markdown())
 		if len(t.bars) == 0 {
 			continue
 		}
@@ -210,6 +206,15 @@ func (b *bench) write(dir string, took time.Duration) error {
 		fmt.Fprintf(&doc, "\n![%s](benchmarks/%s.svg)\n", t.title, t.id)
 	}
 	return os.WriteFile(filepath.Join(dir, "benchmarks.md"), doc.Bytes(), 0o644)
+}
+
+func (t *table) markdown() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "| %s |\n|%s\n", strings.Join(t.head, " | "), strings.Repeat("---|", len(t.head)))
+	for _, row := range t.rows {
+		fmt.Fprintf(&text, "| %s |\n", strings.Join(row, " | "))
+	}
+	return text.String()
 }
 
 // draw draws the bars, each with its quartiles, from top to bottom.

@@ -7,10 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
-// programs are the same one on each library: two routes with two scopes.
-var programs = []struct{ name, folder, keys string }{
+// A program is the same one as the others, on one library.
+type program struct{ name, folder, keys string }
+
+// programs have two routes with two scopes.
+var programs = []program{
 	{ours, filepath.Join("..", "examples", "orders"), "fetched"},
 	{"golang-jwt v5", "golangjwt", "from a file"},
 	{"go-jose v4", "gojose", "from a file"},
@@ -40,22 +45,52 @@ func size(b *bench) error {
 	}
 	defer os.RemoveAll(dir)
 	for _, p := range programs {
-		folder := p.folder
-		if p.name != ours {
-			folder = filepath.Join("programs", folder)
-		}
-		whole, modules, err := build(folder, filepath.Join(dir, "whole"))
+		row, stripped, err := p.measure(dir)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		stripped, _, err := build(folder, filepath.Join(dir, "stripped"), "-ldflags=-s -w")
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
-		}
-		t.rows = append(t.rows, []string{p.name, p.keys, megabytes(whole), megabytes(stripped), fmt.Sprint(modules)})
+		t.rows = append(t.rows, row)
 		t.bars = append(t.bars, bar{p.name, quartiles{stripped, stripped, stripped}})
 	}
 	return nil
+}
+
+// measure builds p twice in dir and returns its row.
+func (p program) measure(dir string) (row []string, stripped float64, err error) {
+	folder := p.folder
+	if p.name != ours {
+		folder = filepath.Join("programs", folder)
+	}
+	whole, modules, err := build(folder, filepath.Join(dir, "whole"))
+	if err != nil {
+		return nil, 0, err
+	}
+	stripped, _, err = build(folder, filepath.Join(dir, "stripped"), "-ldflags=-s -w")
+	if err != nil {
+		return nil, 0, err
+	}
+	return []string{p.name, p.keys, megabytes(whole), megabytes(stripped), fmt.Sprint(modules)}, stripped, nil
+}
+
+// The README quotes the table between these lines.
+const quoteBegins, quoteEnds = "<!-- size -->\n", "<!-- end -->\n"
+
+// quoteSizes puts the table of sizes, if it was asked for, into the README that goes with the docs.
+func (b *bench) quoteSizes(readme string) error {
+	i := slices.IndexFunc(b.tables, func(t *table) bool { return t.id == "size" })
+	if i < 0 {
+		return nil
+	}
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		return fmt.Errorf("quoting the sizes: %w", err)
+	}
+	before, rest, found := strings.Cut(string(text), quoteBegins)
+	_, after, ended := strings.Cut(rest, quoteEnds)
+	if !found || !ended {
+		return fmt.Errorf("quoting the sizes: %s has no place for them", readme)
+	}
+	return os.WriteFile(readme, []byte(before+quoteBegins+b.tables[i].markdown()+quoteEnds+after), 0o644)
 }
 
 func megabytes(mb float64) string { return fmt.Sprintf("%.1f MB", mb) }

@@ -188,7 +188,8 @@ func warmFloor(b *bench) error {
 		"The floor is `next.ServeHTTP(w, r.WithContext(context.WithValue(...)))`: what any middleware pays that hands a token on. Half of it is "+
 			"the garbage of the copied request, so it depends on how often the collector runs: with the 64 MiB of a server, or with the least heap a "+
 			"program can have. With 1,000 tokens and as many requests in turn, the processor's caches hold neither. \"Decision alone\" reads the "+
-			"credentials, looks up, checks expiry and scope, and does not attach. Allocations are counted, not timed.",
+			"credentials, looks up, checks expiry and scope, and does not attach. \"By its text\" takes the same steps with the token's text as the key "+
+			"of a plain map, which has no bound and keeps every token: what the digest costs, at most. Allocations are counted, not timed.",
 		"candidate", "allocations", "bytes")
 	iss, tokens, err := b.issuer("RS256")
 	if err != nil {
@@ -219,18 +220,23 @@ func warmFloor(b *bench) error {
 			return g.guard.Authorize(verified, needs...)
 		}}
 	)
+	byText, err := newExact(g.guard, tokens)
+	if err != nil {
+		return err
+	}
+	exact := &entrant{name: ours + ", by its text", do: func(t *token) error { return t.serve(byText) }}
 	for _, c := range []struct {
 		name  string
 		heap  int
 		count int
 	}{{"", 64 << 20, fewTokens}, {", least heap", 0, fewTokens}, {", 1,000 tokens", 64 << 20, 1000}} {
 		server := make([]byte, c.heap)
-		results, err := race(b.budget*3/4, tokens[:c.count], floor, guard, decision)
+		results, err := race(b.budget*3/4, tokens[:c.count], floor, guard, decision, exact)
 		if err != nil {
 			return err
 		}
 		runtime.KeepAlive(server)
-		for i, e := range []*entrant{floor, guard, decision} {
+		for i, e := range []*entrant{floor, guard, decision, exact} {
 			n, bytes := allocations(func() error { return e.do(tokens[0]) })
 			r := results[i]
 			r.name += c.name
@@ -238,6 +244,8 @@ func warmFloor(b *bench) error {
 			switch {
 			case e == guard:
 				b.goalAtMost("warm guarded request / WithContext(WithValue)"+c.name, r.ratio, 1.6)
+			case e == exact:
+				b.goalAtMost("the same with the exact text as key"+c.name, r.ratio, 1.35)
 			case e == decision:
 				b.goalAtMost("look-up, expiry and scope, ns (260 and 240 for the digest)"+c.name, r.ns, 500)
 			}
