@@ -10,22 +10,25 @@ import (
 // Credentials are what a request claims. Nothing about them is verified.
 type Credentials struct {
 	Token string // the text of the access token; never empty
+	DPoP  bool   // sent with the scheme DPoP (RFC 9449, section 7.1), not as a bearer token
 
+	request *http.Request // that they came with, and what proves a binding; nil: nothing does
 	inQuery bool
 }
 
-// ReadCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1) or in one
-// of the other sources. A header of another scheme than Bearer counts as no credentials. The error is a
-// [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed or stand in two places.
+// ReadCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1; RFC 9449,
+// section 7.1) or, as a bearer token, in one of the other sources. A header of another scheme than Bearer and DPoP counts
+// as no credentials. The error is a [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed
+// or stand in two places.
 //
-// The characters of the token are looked at by [Guard.Verify], and only if it does not remember the token.
+// The credentials refer to r. The characters of the token are looked at by [Guard.Verify], and only if it does not
+// remember the token.
 func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
-	var c Credentials
-	token, sent, err := bearer(r.Header["Authorization"])
+	c, sent, err := inHeader(r.Header["Authorization"])
 	if err != nil {
 		return Credentials{}, err
 	}
-	c.Token = token
+	c.request = r
 	for _, s := range also {
 		tokens, err := s.tokens(r)
 		if err != nil {
@@ -54,17 +57,22 @@ func malformed(description string) error {
 	return &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
 }
 
-// bearer returns what follows the scheme Bearer in an Authorization header.
-func bearer(headers []string) (token string, sent bool, err error) {
-	if len(headers) == 0 {
-		return "", false, nil
+// inHeader reads the lines of an Authorization header.
+func inHeader(lines []string) (c Credentials, sent bool, err error) {
+	if len(lines) == 0 {
+		return c, false, nil
 	}
-	if len(headers) > 1 { // RFC 9110, section 5.3: it is not a list, so it may stand once only
-		return "", false, malformed("the request carries more than one Authorization header")
+	if len(lines) > 1 { // RFC 9110, section 5.3: it is not a list, so it may stand once only
+		return c, false, malformed("the request carries more than one Authorization header")
 	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") { // RFC 9110, section 11.1: in any letter case
-		return "", false, nil
+	scheme, token, _ := strings.Cut(lines[0], " ")
+	switch { // RFC 9110, section 11.1: in any letter case
+	case strings.EqualFold(scheme, bearerScheme):
+	case strings.EqualFold(scheme, dpopScheme):
+		c.DPoP = true
+	default:
+		return c, false, nil
 	}
-	return strings.TrimLeft(token, " "), true, nil // RFC 6750, section 2.1: 1*SP
+	c.Token = strings.TrimLeft(token, " ") // RFC 6750, section 2.1: 1*SP
+	return c, true, nil
 }

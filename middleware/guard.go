@@ -15,7 +15,8 @@
 // [Guard.Check] is the first three. Adapters for frameworks on net/http call Check and Refuse and nothing else.
 //
 // Not done here: a guard does not look at the path or method, so a rule holds for the pattern that the router matched,
-// and it leaves the response of an accepted request alone but for what RFC 6750, section 2.3 asks of tokens in a query.
+// and it leaves the response of an accepted request alone but for Cache-Control where the token came in a query (RFC 6750,
+// section 2.3), and for a nonce that a client needs next (RFC 9449, section 8.2).
 package middleware
 
 import (
@@ -25,9 +26,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
@@ -41,6 +44,36 @@ type Config struct {
 	// AlsoFrom lists places beside the Authorization header where a request may carry its token: [Form], [Query], [Cookie],
 	// [WebSocketProtocol]. A request that fills two places is refused with 400. Nil: the header alone.
 	AlsoFrom []Source
+
+	// DPoP verifies proofs, which make tokens of use only to the holder of a key (RFC 9449). Such a token is accepted with the
+	// scheme DPoP and a proof for the very request, and no other with that scheme. Nil: tokens bound to a key are refused. Two
+	// guards that see the same request must not share one, or the second takes the proof for a replay.
+	//
+	// A proof beside a bearer token that is bound to nothing is not looked at: whoever stole that token would leave it off.
+	DPoP *dpop.Verifier
+
+	// ClientCertificate says where the certificate of a client is, of which tokens may be bound to one (RFC 8705):
+	// [TLSCertificate], [ClientCert], [EscapedCert]. The zero value: nowhere, and tokens so bound are refused.
+	ClientCertificate ClientCertificate
+
+	// SenderConstrained refuses tokens that are bound neither to a key nor to a certificate (RFC 9700, section 2.2.1).
+	SenderConstrained bool
+
+	// URL returns the URL of a request as the client saw it, with or without its query, for proofs:
+	//
+	//	func(r *http.Request) string { return "https://api.example.com" + r.URL.EscapedPath() }
+	//
+	// Nil: what Proxies tell; for other requests https over TLS, else http, then the Host header and the path as sent. Anyone
+	// can write that Host header. Where that is not checked, a server that clients send proofs to can use those here under its
+	// own name, and only the audience of the tokens keeps it from doing so.
+	URL func(r *http.Request) string
+
+	// Proxies are the reverse proxies before the guard, and what they are believed. The zero value: there are none.
+	Proxies Proxies
+
+	// ExposeChallenge lets pages of other origins read the challenge and the nonce that they need to answer it, with
+	// Access-Control-Expose-Headers (RFC 9449, section 8). It is for servers whose CORS middleware does not do so.
+	ExposeChallenge bool
 
 	// Resource describes the API to clients (RFC 9728), see [Guard.Metadata]. The zero value: nothing does.
 	Resource Resource
@@ -86,19 +119,25 @@ type Cache struct {
 // A Guard lets requests with a sufficient access token through to a handler and refuses all others. It is safe for
 // concurrent use and needs no closing.
 type Guard struct {
-	verifier      valetkey.Verifier // asked through the cache only
-	cache         *tokencache.Cache
-	revoked       *denylist
-	alsoFrom      []Source
-	resource      Resource
-	declared      *declared
-	challenge     challenge
-	body          func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
-	passPreflight bool
-	endAtExpiry   bool
-	log           *slog.Logger
-	observer      valetkey.Observer // nil: none
-	now           func() time.Time
+	verifier          valetkey.Verifier // asked through the cache only
+	cache             *tokencache.Cache
+	revoked           *denylist
+	alsoFrom          []Source
+	dpop              *dpop.Verifier // nil: no proof is accepted
+	clientCertificate ClientCertificate
+	senderConstrained bool
+	url               func(r *http.Request) string // nil: urlOf finds out
+	proxies           Proxies
+	exposeChallenge   bool
+	resource          Resource
+	declared          *declared
+	challenge         challenge
+	body              func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
+	passPreflight     bool
+	endAtExpiry       bool
+	log               *slog.Logger
+	observer          valetkey.Observer // nil: none
+	now               func() time.Time
 }
 
 // New returns a Guard. It does no I/O. The error names every mistake in cfg.
@@ -121,9 +160,7 @@ func New(cfg Config) (*Guard, error) {
 			mistake("AlsoFrom[%d]: is the zero Source, or was made of an empty name", i)
 		}
 	}
-	if err := cfg.Resource.mistakes(); err != nil {
-		mistakes = append(mistakes, err)
-	}
+	mistakes = append(mistakes, cfg.bindingMistakes(), cfg.Resource.mistakes())
 	if cfg.Cache.Bytes < 0 {
 		mistake("Cache.Bytes: %d is negative", cfg.Cache.Bytes)
 	}
@@ -135,18 +172,31 @@ func New(cfg Config) (*Guard, error) {
 	}
 
 	g := &Guard{
-		verifier:      cfg.Verifier,
-		revoked:       new(denylist),
-		alsoFrom:      append([]Source(nil), cfg.AlsoFrom...),
-		resource:      cfg.Resource.clone(),
-		declared:      new(declared),
-		challenge:     challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI, metadata: cfg.Resource.metadataURL()},
-		body:          cfg.Body,
-		passPreflight: cfg.PassPreflight,
-		endAtExpiry:   cfg.EndAtExpiry,
-		log:           cfg.Logger,
-		observer:      cfg.Observer,
-		now:           cfg.Now,
+		verifier:          cfg.Verifier,
+		revoked:           new(denylist),
+		alsoFrom:          append([]Source(nil), cfg.AlsoFrom...),
+		dpop:              cfg.DPoP,
+		clientCertificate: cfg.ClientCertificate,
+		senderConstrained: cfg.SenderConstrained,
+		url:               cfg.URL,
+		proxies:           cfg.Proxies.clone(),
+		exposeChallenge:   cfg.ExposeChallenge,
+		resource:          cfg.Resource.clone(),
+		declared:          new(declared),
+		challenge:         challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI, metadata: cfg.Resource.metadataURL()},
+		body:              cfg.Body,
+		passPreflight:     cfg.PassPreflight,
+		endAtExpiry:       cfg.EndAtExpiry,
+		log:               cfg.Logger,
+		observer:          cfg.Observer,
+		now:               cfg.Now,
+	}
+	if cfg.takesBearer() {
+		g.challenge.schemes = append(g.challenge.schemes, bearerScheme)
+	}
+	if g.dpop != nil {
+		g.challenge.schemes = append(g.challenge.schemes, dpopScheme)
+		g.challenge.algorithms = strings.Join(g.dpop.Algorithms(), " ")
 	}
 	if g.challenge.realm == "" {
 		g.challenge.realm = "api"
@@ -228,21 +278,26 @@ func (g *Guard) Check(w http.ResponseWriter, r *http.Request, needs ...valetkey.
 type finding struct {
 	entry      *tokencache.Entry
 	remembered bool
+	nonce      string // for the next proof of the client; "": it has a good one, or needs none
 }
 
 func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.Requirement) (*http.Request, finding, error) {
-	found := finding{g.verified(r.Context()), true}
+	found := finding{entry: g.verified(r.Context()), remembered: true}
 	if found.entry == nil {
 		c, err := ReadCredentials(r, g.alsoFrom...)
 		if err != nil {
 			return nil, finding{}, withScope(err, needs)
 		}
-		if found.entry, found.remembered, err = g.verify(r.Context(), c); err != nil {
+		if found, err = g.verify(r.Context(), c); err != nil {
 			return nil, finding{}, err
 		}
 		r = r.WithContext(g.attach(r.Context(), found.entry))
 		if c.inQuery {
 			w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
+		}
+		if found.nonce != "" { // RFC 9449, section 8.2
+			g.giveNonce(w.Header(), found.nonce)
+			w.Header().Set("Cache-Control", "no-store")
 		}
 	}
 	if err := g.Authorize(&found.entry.Token, needs...); err != nil {

@@ -99,19 +99,36 @@ func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	defer g.declared.mu.Unlock()
 	for _, need := range needs {
 		g.declared.scopes = valetkey.NewScopes(append(scopesNamed(need), g.declared.scopes...)...)
+		g.declared.detailTypes = append(g.declared.detailTypes, detailTypesNamed(need)...)
 	}
 }
 
-// declared are the scopes of the requirements that a guard has been given.
-type declared struct {
-	mu     sync.Mutex
-	scopes valetkey.Scopes
+// detailTypesNamed returns the types of authorization details (RFC 9396) that a requirement is about.
+func detailTypesNamed(need valetkey.Requirement) (named []string) {
+	switch need := need.(type) {
+	case interface{ DetailTypes() []string }:
+		return need.DetailTypes()
+	case AllOf:
+		for _, one := range need {
+			named = append(named, detailTypesNamed(one)...)
+		}
+	}
+	return named
 }
 
-func (d *declared) all() valetkey.Scopes {
+// declared is what the requirements that a guard has been given name.
+type declared struct {
+	mu          sync.Mutex
+	scopes      valetkey.Scopes
+	detailTypes []string
+}
+
+func (d *declared) all() (scopes valetkey.Scopes, detailTypes []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.scopes
+	slices.Sort(d.detailTypes)
+	d.detailTypes = slices.Compact(d.detailTypes)
+	return d.scopes, slices.Clone(d.detailTypes)
 }
 
 // Metadata returns the handler of the protected resource metadata (RFC 9728), and the pattern to register it under, which
@@ -145,27 +162,42 @@ func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	res := g.resource
-	methods := []string{"header"}
+	var methods []string
+	bearer := slices.Contains(g.challenge.schemes, bearerScheme)
+	if bearer {
+		methods = append(methods, "header")
+	}
 	for _, s := range g.alsoFrom {
 		if s.method != "" {
 			methods = append(methods, s.method)
 		}
 	}
-	scopes := res.Scopes
-	if scopes == nil {
-		scopes = g.declared.all()
+	scopes, detailTypes := g.declared.all()
+	if res.Scopes != nil {
+		scopes = res.Scopes
+	}
+	var algorithms []string
+	if g.dpop != nil {
+		algorithms = g.dpop.Algorithms()
 	}
 	// Section 2; members without elements must be left out (section 3.2).
 	body, err := json.Marshal(struct {
 		Resource      string   `json:"resource"`
 		Servers       []string `json:"authorization_servers,omitempty"`
 		Scopes        []string `json:"scopes_supported,omitempty"`
-		Methods       []string `json:"bearer_methods_supported"`
+		Details       []string `json:"authorization_details_types_supported,omitempty"`
+		Methods       []string `json:"bearer_methods_supported,omitempty"`
+		Algorithms    []string `json:"dpop_signing_alg_values_supported,omitempty"`
+		DPoP          bool     `json:"dpop_bound_access_tokens_required,omitempty"`
+		Certificates  bool     `json:"tls_client_certificate_bound_access_tokens,omitempty"`
 		Name          string   `json:"resource_name,omitempty"`
 		Documentation string   `json:"resource_documentation,omitempty"`
 		Policy        string   `json:"resource_policy_uri,omitempty"`
 		TermsOfUse    string   `json:"resource_tos_uri,omitempty"`
-	}{res.ID, res.AuthorizationServers, scopes, methods, res.Name, res.Documentation, res.Policy, res.TermsOfUse})
+	}{
+		res.ID, res.AuthorizationServers, scopes, detailTypes, methods, algorithms, !bearer, !g.clientCertificate.IsZero(),
+		res.Name, res.Documentation, res.Policy, res.TermsOfUse,
+	})
 	if err != nil { // strings always marshal
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return

@@ -103,6 +103,33 @@ func TestMetadata(t *testing.T) {
 		_, said := read(t, serveAt(t, guard)+path)
 		assert.Equal(t, []any{"header", "body", "query"}, said["bearer_methods_supported"])
 	})
+	t.Run("PRM-11 what tokens have to be bound to, as the guard checks it", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		dpop := withDPoP(t, iss)
+		certificate := func(cfg *middleware.Config) { cfg.ClientCertificate = middleware.TLSCertificate() }
+		only := func(cfg *middleware.Config) { cfg.SenderConstrained = true }
+		algorithms := []any{"ES256", "ES384", "PS256", "EdDSA", "Ed25519"}
+		header := []any{"header"}
+		for _, c := range []struct {
+			name                                 string
+			change                               []func(*middleware.Config)
+			algs, required, certificates, bearer any
+		}{
+			{"nothing", nil, nil, nil, nil, header},
+			{"DPoP", []func(*middleware.Config){dpop}, algorithms, nil, nil, header},
+			{"certificates", []func(*middleware.Config){certificate}, nil, nil, true, header},
+			{"either, or nothing", []func(*middleware.Config){dpop, certificate}, algorithms, nil, true, header},
+			{"either", []func(*middleware.Config){dpop, certificate, only}, algorithms, nil, true, header},
+			{"DPoP alone", []func(*middleware.Config){dpop, only}, algorithms, true, nil, nil},
+			{"certificates alone", []func(*middleware.Config){certificate, only}, nil, nil, true, header},
+		} {
+			_, said := read(t, serveAt(t, guardWith(t, valetkey.First(), append(c.change, withFull)...))+path)
+			assert.Equal(t, c.algs, said["dpop_signing_alg_values_supported"], c.name)
+			assert.Equal(t, c.required, said["dpop_bound_access_tokens_required"], c.name)
+			assert.Equal(t, c.certificates, said["tls_client_certificate_bound_access_tokens"], c.name)
+			assert.Equal(t, c.bearer, said["bearer_methods_supported"], c.name)
+		}
+	})
 	t.Run("PRM-12 fewer scopes are told where that is wanted", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), withFull, func(cfg *middleware.Config) { cfg.Resource.Scopes = []string{"orders:read"} })
 		guard.Handler(hello, scopes.All("admin"))
@@ -139,6 +166,13 @@ func TestMetadata(t *testing.T) {
 		for _, authorization := range []string{"", "Bearer", "Bearer x", "Bearer " + iss.Token()} {
 			got := do(t, "GET", api, authorization)
 			assert.Equal(t, "https://api.example.com"+path, valetkeytest.Challenge(t, got.header, "Bearer")["resource_metadata"])
+		}
+		api = serve(t, newGuard(t, iss, withFull, withDPoP(t, iss)).Handler(hello))
+		for _, authorization := range []string{"", "Bearer", "Bearer x", "DPoP", "DPoP x"} {
+			got := do(t, "GET", api, authorization)
+			for _, scheme := range []string{"Bearer", "DPoP"} {
+				assert.Equal(t, "https://api.example.com"+path, valetkeytest.Challenge(t, got.header, scheme)["resource_metadata"])
+			}
 		}
 	})
 	t.Run("PRM-19 two resources on one host have a document each", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,11 +21,14 @@ const retryAfter = 5 * time.Second
 
 // Refuse answers a request that [Guard.Check] returned err for.
 func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, err error) {
-	status, header, body := g.Refusal(r.Context(), err)
+	status, header, body := g.refusal(r.Context(), schemeOf(r), err)
 	// The path and not the URL: its query may hold a token.
 	g.logRefusal(r.Context(), status, err, slog.String("method", r.Method), slog.String("path", r.URL.Path))
 	h := w.Header()
 	for name, values := range header {
+		if name == exposeHeaders { // beside what the API itself exposes
+			values = append(h[name], values...)
+		}
 		h[name] = values
 	}
 	w.WriteHeader(status)
@@ -33,8 +37,14 @@ func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // Refusal returns the answer to err, for what is not net/http: 400, 401 or 403 with a challenge for a
 // [valetkey.Error], and 503 with Retry-After for any other error, a nil one included, which is a failure of ours and
-// does not make the client's token a bad one.
+// does not make the client's token a bad one. A guard that takes several schemes has a challenge for each, a line of its
+// own; the error stands in that of the request's scheme or, as Refusal does not know it, in each.
 func (g *Guard) Refusal(ctx context.Context, err error) (status int, header http.Header, body []byte) {
+	return g.refusal(ctx, "", err)
+}
+
+// refusal is Refusal for credentials that came with scheme, or "" if that is not known.
+func (g *Guard) refusal(ctx context.Context, scheme string, err error) (status int, header http.Header, body []byte) {
 	header = http.Header{
 		"Cache-Control":          {"no-store"},
 		"X-Content-Type-Options": {"nosniff"},
@@ -42,7 +52,13 @@ func (g *Guard) Refusal(ctx context.Context, err error) (status int, header http
 	status = statusOf(err)
 	var refusal *valetkey.Error
 	if errors.As(err, &refusal) {
-		header.Set("WWW-Authenticate", g.challenge.text(refusal))
+		header["Www-Authenticate"] = g.challenge.lines(refusal, scheme)
+		if g.dpop != nil && refusal.Code == valetkey.UseNonce { // RFC 9449, section 9
+			header.Set("DPoP-Nonce", g.dpop.Nonce())
+		}
+		if g.exposeChallenge {
+			header.Set(exposeHeaders, exposed)
+		}
 	} else {
 		header.Set("Retry-After", strconv.Itoa(retrySeconds(err)))
 	}
@@ -50,6 +66,19 @@ func (g *Guard) Refusal(ctx context.Context, err error) (status int, header http
 	header.Set("Content-Type", contentType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	return status, header, body
+}
+
+const (
+	exposeHeaders = "Access-Control-Expose-Headers"
+	exposed       = "WWW-Authenticate, DPoP-Nonce"
+)
+
+// giveNonce tells the client of an accepted request its next nonce.
+func (g *Guard) giveNonce(h http.Header, nonce string) {
+	h.Set("DPoP-Nonce", nonce)
+	if g.exposeChallenge {
+		h.Add(exposeHeaders, exposed)
+	}
 }
 
 // statusOf returns the status of the answer to err.
@@ -80,12 +109,52 @@ func (g *Guard) logRefusal(ctx context.Context, status int, err error, attrs ...
 	}
 }
 
-// A challenge writes WWW-Authenticate (RFC 6750, section 3).
-type challenge struct{ realm, errorURI, metadata string }
+// The schemes of access tokens (RFC 6750, section 3; RFC 9449, section 7.1).
+const (
+	bearerScheme = "Bearer"
+	dpopScheme   = "DPoP"
+)
 
-func (c challenge) text(e *valetkey.Error) string {
+// schemeOf returns the scheme that the credentials of r came with, also where they come without one, or "" if there are two.
+func schemeOf(r *http.Request) string {
+	c, _, err := inHeader(r.Header["Authorization"])
+	switch {
+	case err != nil:
+		return ""
+	case c.DPoP:
+		return dpopScheme
+	default:
+		return bearerScheme
+	}
+}
+
+// A challenge writes WWW-Authenticate (RFC 6750, section 3; RFC 9449, section 7.1).
+type challenge struct {
+	realm, errorURI, metadata string
+	schemes                   []string // that are accepted, at least one
+	algorithms                string   // of proofs, if DPoP is accepted
+}
+
+// lines returns one challenge for each scheme that is accepted, without those that would not help with what the token may
+// not do. The error is only in that of the scheme that the credentials came with, if it is known and accepted, and in all
+// otherwise (RFC 9449, section 7.2).
+func (c challenge) lines(e *valetkey.Error, scheme string) (lines []string) {
+	if e.Code == valetkey.InvalidProof || e.Code == valetkey.UseNonce {
+		scheme = dpopScheme
+	}
+	known := slices.Contains(c.schemes, scheme)
+	for _, s := range c.schemes {
+		blamed := s == scheme || !known
+		if blamed || e.Status() != http.StatusForbidden {
+			lines = append(lines, c.text(s, e, blamed))
+		}
+	}
+	return lines
+}
+
+func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 	var b strings.Builder
-	b.WriteString("Bearer")
+	b.WriteString(scheme)
 	separator := " "
 	param := func(name, value string) {
 		if value == "" {
@@ -97,7 +166,7 @@ func (c challenge) text(e *valetkey.Error) string {
 		separator = ", "
 	}
 	param("realm", c.realm)
-	if e.Code != valetkey.NoCredentials { // section 3.1: without credentials no error is named
+	if blamed && e.Code != valetkey.NoCredentials { // RFC 6750, section 3.1: without credentials no error is named
 		param("error", string(e.Code))
 		param("error_description", e.Description)
 		param("error_uri", c.errorURI)
@@ -109,6 +178,15 @@ func (c challenge) text(e *valetkey.Error) string {
 		}
 	}
 	param("scope", strings.Join(scope, " "))
+	if up := e.StepUp; blamed && up != nil { // RFC 9470, section 3
+		param("acr_values", strings.Join(up.ACRValues, " "))
+		if up.MaxAge != nil {
+			param("max_age", strconv.FormatInt(int64(up.MaxAge.Seconds()), 10))
+		}
+	}
+	if scheme == dpopScheme {
+		param("algs", c.algorithms)
+	}
 	param("resource_metadata", c.metadata) // RFC 9728, section 5.1
 	return b.String()
 }

@@ -13,24 +13,24 @@ import (
 // Verify reports whether the credentials are true: the token is remembered or the verifier accepts it, and what it is
 // bound to is proven. It decides nothing about a route. The token may be shared and must not be modified.
 func (g *Guard) Verify(ctx context.Context, c Credentials) (*valetkey.Token, error) {
-	entry, _, err := g.verify(ctx, c)
+	found, err := g.verify(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	return &entry.Token, nil
+	return &found.entry.Token, nil
 }
 
-func (g *Guard) verify(ctx context.Context, c Credentials) (entry *tokencache.Entry, remembered bool, err error) {
-	entry, remembered, err = g.cache.Verify(ctx, c.Token)
+func (g *Guard) verify(ctx context.Context, c Credentials) (found finding, err error) {
+	found.entry, found.remembered, err = g.cache.Verify(ctx, c.Token)
 	if err != nil {
-		return nil, false, err
+		return finding{}, err
 	}
-	// A binding that nobody checks would make a stolen token as good as its owner's (RFC 9449, section 7.2; RFC 8705,
-	// section 3): it is never taken for a plain bearer token.
-	if !entry.Token.Binding.IsZero() {
-		return nil, false, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is bound to a key that this request does not prove"}
+	if t := &found.entry.Token; c.DPoP || g.senderConstrained || !t.Binding.IsZero() {
+		if found.nonce, err = g.prove(ctx, c, t); err != nil {
+			return finding{}, err
+		}
 	}
-	return entry, remembered, nil
+	return found, nil
 }
 
 // unseen is what the cache asks about a token that it does not remember.

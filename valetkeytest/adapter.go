@@ -1,6 +1,7 @@
 package valetkeytest
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,9 @@ type Adapter struct {
 	// Serve starts a server of the framework on loopback that has these routes and stops when t ends, and returns its
 	// base URL. The framework's own recovery from panics, which answers 500, stands around all routes. Required.
 	Serve func(t testing.TB, routes []AdapterRoute) (url string)
+
+	// ServeTLS is Serve over TLS with this configuration, for tokens that are bound to a certificate. Nil: that is not tested.
+	ServeTLS func(t testing.TB, routes []AdapterRoute, config *tls.Config) (url string)
 
 	// NoUpgrade says that handlers of the framework cannot take over their connection, as a WebSocket does.
 	NoUpgrade bool

@@ -42,13 +42,16 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 
 	var checks []adapterCheck
 	check := func(name string, run func() error) { checks = append(checks, adapterCheck{name, run}) }
-	for _, x := range exchanges(iss) {
+	for _, x := range slices.Concat(exchanges(iss), boundExchanges(iss, guards)) {
 		check(x.name, func() error { return compare(x, guards, plain, under) })
 	}
 	token := iss.Token(Scopes("orders:read"))
 	check("a token in a trailer is none", func() error { return under.trailer(token) })
 	check("a panic is the framework's", func() error { return under.panics(token) })
 	check("a stream flows", func() error { return under.streams(token) })
+	if a.ServeTLS != nil {
+		check("a token bound to the certificate of the connection", func() error { return certified(t, iss, a) })
+	}
 	if !a.NoUpgrade {
 		check("a connection can be taken over", func() error { return under.upgrades(token) })
 	}

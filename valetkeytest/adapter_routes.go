@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
@@ -24,6 +26,10 @@ type adapterGuards struct {
 	plain  *middleware.Guard // as most are
 	full   *middleware.Guard // all that Config can change about requests and answers
 	ending *middleware.Guard // ends each request a moment after it began
+	bound  *middleware.Guard // takes tokens bound to a key or a certificate, behind a proxy here
+
+	// The nonces of bound: the one that it hands out, and the one before.
+	nonce, olderNonce string
 
 	verified atomic.Int64 // tokens that were verified; none is remembered
 }
@@ -58,6 +64,11 @@ func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
 		}
 		return keys.Verify(ctx, raw)
 	})
+	const nonceEvery = 2 * time.Minute
+	nonces, err := dpop.NewNonces(dpop.NoncesConfig{Every: nonceEvery})
+	if err != nil {
+		t.Fatal(err)
+	}
 	start := iss.Now()
 	gs.plain = guard(middleware.Config{Verifier: verify, Now: iss.Now})
 	gs.full = guard(middleware.Config{
@@ -70,6 +81,20 @@ func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
 		}),
 		EndAtExpiry: true,
 		Now:         func() time.Time { return start },
+	})
+	proofs := func(now time.Time) *dpop.Verifier {
+		v, err := dpop.New(dpop.Config{
+			Nonces: nonces, Now: func() time.Time { return now }, Replays: dpop.InsecureNoReplays{}, // each request goes to two servers
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	gs.nonce, gs.olderNonce = proofs(start).Nonce(), proofs(start.Add(-nonceEvery)).Nonce()
+	gs.bound = guard(middleware.Config{
+		Verifier: verify, Now: iss.Now, DPoP: proofs(start), ClientCertificate: middleware.ClientCert(), ExposeChallenge: true,
+		Proxies: middleware.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Forwarded: middleware.XForwarded},
 	})
 	return gs
 }
@@ -98,6 +123,9 @@ func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []
 		{"/optional", gs.plain, nil, s.counted(hello)},
 		{"/full", gs.full, behind(readOrders), s.counted(hello)},
 		{"/full/optional", gs.full, nil, s.counted(hello)},
+		{"/bound", gs.bound, behind(readOrders), s.counted(hello)},
+		{"/bound/group", gs.bound, append(behind(), behind(readOrders)...), s.counted(hello)},
+		{"/bound/optional", gs.bound, nil, s.counted(hello)},
 		{"/ending", gs.ending, behind(), s.counted(ending)},
 		{"/panic", gs.plain, behind(), s.counted(func(http.ResponseWriter, *http.Request) { panic("boom") })},
 		{"/stream", gs.plain, behind(), s.counted(s.stream)},

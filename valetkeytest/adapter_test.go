@@ -2,6 +2,7 @@ package valetkeytest_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -34,6 +35,20 @@ func right() adaption {
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	server := httptest.NewServer(a.handler(routes))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
+	server := httptest.NewUnstartedServer(a.handler(routes))
+	server.TLS = config
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func (a adaption) handler(routes []valetkeytest.AdapterRoute) http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		h := route.Handler
@@ -45,20 +60,18 @@ func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string
 		}
 		mux.Handle(route.Path, a.around(h))
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if recover() != nil {
 				w.WriteHeader(http.StatusInternalServerError)
 			}
 		}()
 		mux.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	return server.URL
+	})
 }
 
 func TestAdapter(t *testing.T) {
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: right().serve})
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: right().serve, ServeTLS: right().serveTLS})
 }
 
 // Each of these is an adapter with one mistake.
@@ -175,13 +188,44 @@ func TestCheckAdapter(t *testing.T) {
 		{"a writer that cannot flush", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 			next.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
 		}), `a stream flows: the rest is "flush: feature not supported"`},
+		{"the address of the sender dropped", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			r.RemoteAddr = ""
+			next.ServeHTTP(w, r)
+		}), "bound, a good proof: the handler was called 0 times, not 1"},
+		{"the first line of a header alone", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			for name, lines := range r.Header {
+				r.Header[name] = lines[:1]
+			}
+			next.ServeHTTP(w, r)
+		}), "bound, two proofs: the handler was called 1 times, not 0"},
+		{"the path as somebody has routed it", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			r.RequestURI = "/routed" + r.RequestURI
+			next.ServeHTTP(w, r)
+		}), "bound, a good proof, optional: the handler was called 0 times, not 1"},
+		{"the TLS connection dropped", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			r.TLS = nil
+			next.ServeHTTP(w, r)
+		}), "a token bound to the certificate of the connection: with 1 certificates it answers 401 Unauthorized, not 200"},
+		{"one challenge of two", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(firstChallenge{w}, r)
+		}), "bound, no credentials: it answers"},
 		{"a context that is not the request's", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 			next.ServeHTTP(w, r.WithContext(context.Background()))
 		}), "the context ends with the request: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, valetkeytest.Adapter{Serve: c.mistake.serve}), c.found)
+			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, valetkeytest.Adapter{Serve: c.mistake.serve, ServeTLS: c.mistake.serveTLS}), c.found)
 		})
 	}
+}
+
+// firstChallenge sends the first line of WWW-Authenticate only.
+type firstChallenge struct{ http.ResponseWriter }
+
+func (w firstChallenge) WriteHeader(status int) {
+	if challenge := w.Header().Get("WWW-Authenticate"); challenge != "" {
+		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	w.ResponseWriter.WriteHeader(status)
 }

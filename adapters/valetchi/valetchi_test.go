@@ -1,6 +1,9 @@
 package valetchi_test
 
 import (
+	"crypto/tls"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -21,6 +24,10 @@ type adaption struct {
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	return a.serveTLS(t, routes, nil)
+}
+
+func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
 	router := chi.NewRouter()
 	router.Use(chimiddleware.Recoverer)
 	for _, route := range routes {
@@ -34,14 +41,20 @@ func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string
 			r.Handle(route.Path, route.Handler)
 		})
 	}
-	server := httptest.NewServer(router)
+	server := httptest.NewUnstartedServer(router)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if server.TLS = config; config != nil {
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
 func TestAdapter(t *testing.T) {
 	own := adaption{(*middleware.Guard).Require, (*middleware.Guard).Optional}
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve})
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
 func TestMistakes(t *testing.T) {

@@ -1,6 +1,9 @@
 package valetechov4_test
 
 import (
+	"crypto/tls"
+	"io"
+	"log"
 	"net/http/httptest"
 	"testing"
 
@@ -21,6 +24,10 @@ type adaption struct {
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	return a.serveTLS(t, routes, nil)
+}
+
+func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
 	e := echo.New()
 	e.Use(echomiddleware.Recover())
 	for _, route := range routes {
@@ -33,13 +40,20 @@ func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string
 		}
 		group.Any(route.Path, echo.WrapHandler(route.Handler))
 	}
-	server := httptest.NewServer(e)
+	server := httptest.NewUnstartedServer(e)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if server.TLS = config; config != nil {
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
 func TestAdapter(t *testing.T) {
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: adaption{valetechov4.Require, valetechov4.Optional}.serve})
+	own := adaption{valetechov4.Require, valetechov4.Optional}
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
 func TestMistakes(t *testing.T) {

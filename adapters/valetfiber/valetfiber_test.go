@@ -3,6 +3,7 @@ package valetfiber_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,6 +35,10 @@ type adaption struct {
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	return a.serveTLS(t, routes, nil)
+}
+
+func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
 	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10, StreamRequestBody: a.stream})
 	app.Use(fiberrecover.New())
 	for _, route := range routes {
@@ -47,21 +52,25 @@ func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string
 		chain = append(chain, native(route.Handler))
 		app.All(route.Path, chain[0], chain[1:]...)
 	}
-	return listen(t, app)
+	return listen(t, app, config)
 }
 
-// listen serves app on loopback.
-func listen(t testing.TB, app *fiber.App) (url string) {
+// listen serves app on loopback, with a configuration over TLS.
+func listen(t testing.TB, app *fiber.App, config *tls.Config) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	url = "http://" + listener.Addr().String()
+	if config != nil {
+		listener, url = tls.NewListener(listener, config), strings.Replace(url, "http", "https", 1)
+	}
 	done := make(chan error, 1)
 	go func() { done <- app.Listener(listener, fiber.ListenConfig{DisableStartupMessage: true}) }()
 	t.Cleanup(func() {
 		assert.NoError(t, app.Shutdown())
 		assert.NoError(t, <-done)
 	})
-	return "http://" + listener.Addr().String()
+	return url
 }
 
 // native runs h with the context that a handler of fiber sees.
@@ -77,6 +86,7 @@ func TestAdapter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			valetkeytest.TestAdapter(t, valetkeytest.Adapter{
 				Serve:    adaption{valetfiber.Require, valetfiber.Optional, stream}.serve,
+				ServeTLS: adaption{valetfiber.Require, valetfiber.Optional, stream}.serveTLS,
 				NoHangUp: true,
 			})
 		})
@@ -229,7 +239,7 @@ func TestFiber(t *testing.T) {
 			})
 			return nil
 		})
-		r, err := http.NewRequest("GET", listen(t, app), nil)
+		r, err := http.NewRequest("GET", listen(t, app, nil), nil)
 		require.NoError(t, err)
 		r.Header = good
 		resp, err := http.DefaultClient.Do(r)

@@ -1,6 +1,7 @@
 package valetgin_test
 
 import (
+	"crypto/tls"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -24,6 +25,10 @@ type adaption struct {
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+	return a.serveTLS(t, routes, nil)
+}
+
+func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
 	router := gin.New()
 	router.Use(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard)) // what gin.Default has
 	for _, route := range routes {
@@ -38,13 +43,18 @@ func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string
 	}
 	server := httptest.NewUnstartedServer(router)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.Start()
+	if server.TLS = config; config != nil {
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
 func TestAdapter(t *testing.T) {
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: adaption{valetgin.Require, valetgin.Optional}.serve})
+	own := adaption{valetgin.Require, valetgin.Optional}
+	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
 func TestMistakes(t *testing.T) {

@@ -83,8 +83,12 @@ func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 	if need == middleware.Public {
 		return r.Context(), nil
 	}
-	checked, err := i.guard.Check(&answer{}, r, need)
+	var a answer
+	checked, err := i.guard.Check(&a, r, need)
 	if err == nil {
+		if nonce := a.Header().Get("DPoP-Nonce"); nonce != "" { // RFC 9449, section 8.2
+			_ = grpc.SetHeader(checked.Context(), metadata.Pairs("DPoP-Nonce", nonce)) // it fails as SetTrailer does below
+		}
 		return checked.Context(), nil
 	}
 	var refusal *valetkey.Error
@@ -99,9 +103,9 @@ func (i *Interceptor) refuse(r *http.Request, err error) error {
 	var a answer
 	i.guard.Refuse(&a, r, err)
 	trailer := metadata.MD{}
-	for _, name := range []string{"WWW-Authenticate", "Retry-After"} {
-		if value := a.Header().Get(name); value != "" {
-			trailer.Set(name, value)
+	for _, name := range []string{"WWW-Authenticate", "Retry-After", "DPoP-Nonce"} {
+		if values := a.Header()[http.CanonicalHeaderKey(name)]; len(values) > 0 {
+			trailer.Set(name, values...)
 		}
 	}
 	// It fails only where there is no transport to carry a trailer; the status alone then has to do.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetgrpc"
+	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
@@ -362,6 +364,55 @@ func TestCodes(t *testing.T) {
 }
 
 // Each of these is a copy of the interceptors with one mistake, which the exchanges find.
+func TestBoundTokens(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	nonces, err := dpop.NewNonces(dpop.NoncesConfig{Every: time.Second, Grace: 10 * time.Second})
+	require.NoError(t, err)
+	proofs, err := dpop.New(dpop.Config{Nonces: nonces})
+	require.NoError(t, err)
+	const base = "https://api.example.com"
+	api := serve(t, newGuard(t, keysOf(t, iss), func(c *middleware.Config) {
+		c.DPoP = proofs
+		c.URL = func(r *http.Request) string { return base + r.URL.Path }
+	}), &testService{})
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read"))
+	send := func(c call, method, nonce string) (header, trailer metadata.MD, err error) {
+		proof := key.Proof("POST", base+service+method, token, valetkeytest.Claim("nonce", nonce))
+		ctx := metadata.AppendToOutgoingContext(with(t, "DPoP "+token), "dpop", proof)
+		_, err = c(ctx, api, grpc.Header(&header), grpc.Trailer(&trailer))
+		return header, trailer, err
+	}
+	t.Run("as a bearer token: a challenge for each scheme", func(t *testing.T) {
+		var trailer metadata.MD
+		_, err := unary(with(t, "Bearer "+token), api, grpc.Trailer(&trailer))
+		assert.Equal(t, codes.Unauthenticated, status.Code(err))
+		require.Len(t, trailer["www-authenticate"], 2)
+	})
+	var nonce string
+	t.Run("a proof without a nonce: the trailer has one", func(t *testing.T) {
+		_, trailer, err := send(unary, "UnaryCall", "none")
+		assert.Equal(t, codes.Unauthenticated, status.Code(err))
+		require.Len(t, trailer["dpop-nonce"], 1)
+		nonce = trailer["dpop-nonce"][0]
+	})
+	t.Run("a proof with it, and with an older one: the header has the next", func(t *testing.T) {
+		header, _, err := send(unary, "UnaryCall", nonce)
+		require.NoError(t, err)
+		assert.Empty(t, header["dpop-nonce"])
+		for _, c := range []struct {
+			call   call
+			method string
+		}{{unary, "UnaryCall"}, {duplex, "FullDuplexCall"}} {
+			require.Eventually(t, func() bool {
+				header, _, err := send(c.call, c.method, nonce)
+				require.NoError(t, err)
+				return len(header["dpop-nonce"]) == 1
+			}, 5*time.Second, 100*time.Millisecond, c.method)
+		}
+	})
+}
+
 func TestMistakes(t *testing.T) {
 	type (
 		unaryFunc  = func(*valetgrpc.Interceptor, context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error)

@@ -1,0 +1,95 @@
+package middleware
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/dpop"
+)
+
+// takesBearer reports whether any token may come with the scheme Bearer: one that is bound to nothing, or to a certificate.
+func (cfg *Config) takesBearer() bool {
+	return !cfg.SenderConstrained || !cfg.ClientCertificate.IsZero()
+}
+
+// bindingMistakes returns what is wrong with the fields that are about bound tokens.
+func (cfg *Config) bindingMistakes() error {
+	var errs []error
+	mistake := func(text string) { errs = append(errs, errors.New("middleware: "+text)) }
+	if cfg.SenderConstrained && cfg.DPoP == nil && cfg.ClientCertificate.IsZero() {
+		mistake("SenderConstrained: DPoP or ClientCertificate is required, or no token is accepted")
+	}
+	if !cfg.takesBearer() && len(cfg.AlsoFrom) > 0 {
+		mistake("AlsoFrom: with SenderConstrained and DPoP alone, no token is accepted from there")
+	}
+	if cfg.ClientCertificate.decode != nil && cfg.ClientCertificate.header == "" {
+		mistake("ClientCertificate: the name of the header is empty")
+	}
+	if cfg.URL != nil && cfg.Proxies.Forwarded != "" {
+		mistake("URL: Proxies.Forwarded is not looked at where it is set")
+	}
+	return errors.Join(append(errs, cfg.Proxies.mistakes(cfg.ClientCertificate.decode != nil))...)
+}
+
+// prove reports whether the sender of c holds everything that t is bound to, and returns the nonce that the answer should
+// carry, or "". It is asked on every request: what was proven once is no fact about the token.
+//
+// A binding that nobody checks would make a stolen token as good as its owner's, so it is refused; and so is a scheme that
+// says other than the token, or an attacker could leave the proof off.
+func (g *Guard) prove(ctx context.Context, c Credentials, t *valetkey.Token) (nonce string, err error) {
+	b, r := &t.Binding, c.request
+	switch {
+	case c.DPoP && g.dpop == nil:
+		return "", unproven("the scheme DPoP is not accepted here")
+	case c.DPoP && b.JWKThumbprint == "": // RFC 9449, section 7.1
+		return "", unproven("the token is bound to no key, and was sent with the scheme DPoP")
+	case b.IsZero():
+		return "", unproven("the token is bound to nothing, and this API takes bound tokens only")
+	case len(b.Unknown) > 0 || r == nil: // RFC 7800, section 3.1
+		return "", unproven("the token is bound in a way that cannot be checked here")
+	case !c.DPoP && b.JWKThumbprint != "": // RFC 9449, section 7.2
+		return "", unproven("the token is bound to a key that this request does not prove")
+	}
+	if b.CertificateThumbprint != "" { // and the key, too, if there are both
+		if err := g.proveCertificate(r, b.CertificateThumbprint); err != nil {
+			return "", err
+		}
+	}
+	if b.JWKThumbprint == "" {
+		return "", nil
+	}
+	url, err := g.urlOf(r)
+	if err != nil {
+		return "", err
+	}
+	proof := dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.Token, Thumbprint: b.JWKThumbprint}
+	if _, err := g.dpop.Verify(ctx, proof); err != nil {
+		return "", err
+	}
+	return g.dpop.NonceDue(proof), nil
+}
+
+// proveCertificate looks for the certificate with this thumbprint (RFC 8705, section 3). The chain does not matter: whom it
+// belongs to, the issuer of the token has found out (section 6.2).
+func (g *Guard) proveCertificate(r *http.Request, thumbprint string) error {
+	der, err := g.clientCertificate.of(r, &g.proxies)
+	if err != nil {
+		return err
+	}
+	if der == nil {
+		return unproven("the token is bound to a certificate that this request does not come with")
+	}
+	sum := sha256.Sum256(der)
+	if base64.RawURLEncoding.EncodeToString(sum[:]) != thumbprint { // section 3.1
+		return unproven("the token is bound to another certificate than that of this request")
+	}
+	return nil
+}
+
+func unproven(description string) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description}
+}

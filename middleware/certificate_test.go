@@ -1,0 +1,203 @@
+package middleware_test
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// A tlsServer asks its clients for any certificate, and for whose does not matter to it.
+type tlsServer struct{ *httptest.Server }
+
+func serveTLS(t *testing.T, h http.Handler) tlsServer {
+	t.Helper()
+	server := httptest.NewUnstartedServer(h)
+	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return tlsServer{server}
+}
+
+// client returns a client with its own connections, and with the certificate unless that is nil.
+func (s tlsServer) client(t *testing.T, certificate *tls.Certificate) *http.Client {
+	t.Helper()
+	transport := s.Client().Transport.(*http.Transport).Clone()
+	if certificate != nil {
+		transport.TLSClientConfig.Certificates = []tls.Certificate{*certificate}
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (s tlsServer) get(t *testing.T, token string, certificate *tls.Certificate, change ...func(*http.Request)) answer {
+	t.Helper()
+	return s.getWith(t, s.client(t, certificate), append([]func(*http.Request){asBearer(token)}, change...)...)
+}
+
+func (s tlsServer) getWith(t *testing.T, client *http.Client, change ...func(*http.Request)) answer {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL, nil)
+	require.NoError(t, err)
+	for _, f := range change {
+		f(r)
+	}
+	resp, err := client.Do(r)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, 2, resp.ProtoMajor)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return answer{resp.StatusCode, resp.Header, string(body)}
+}
+
+func TestClientCertificate(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	mine, other := valetkeytest.ClientCertificate(t), valetkeytest.ClientCertificate(t)
+	token := iss.Token(valetkeytest.BoundToCertificate(mine))
+	s := serveTLS(t, newGuard(t, iss, func(c *middleware.Config) { c.ClientCertificate = middleware.TLSCertificate() }).Handler(hello))
+	bound := func(thumbprint string) string {
+		return iss.Token(valetkeytest.Claim("cnf", map[string]string{"x5t#S256": thumbprint}))
+	}
+	sum := sha256.Sum256(mine.Certificate[0])
+	for _, c := range []struct {
+		name, token string
+		certificate *tls.Certificate
+		status      int
+	}{
+		{"MTLS-02 another certificate", token, &other, 401},
+		{"MTLS-09 a certificate that was renewed", token, &other, 401},
+		{"MTLS-03 no certificate", token, nil, 401},
+		{"MTLS-05 the thumbprint with padding", bound(base64.URLEncoding.EncodeToString(sum[:])), &mine, 401},
+		{"MTLS-05 the thumbprint in hex", bound(hex.EncodeToString(sum[:])), &mine, 401},
+		{"MTLS-05 a thumbprint of the length of SHA-1", bound(base64.RawURLEncoding.EncodeToString(sum[:20])), &mine, 401},
+		{"MTLS-01, MTLS-04, MTLS-07, AUD-06 the certificate, which only its own key has signed", bound(base64.RawURLEncoding.EncodeToString(sum[:])), &mine, 200},
+		{"a token bound to nothing, with a certificate", iss.Token(), &mine, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for range 2 { // a new token, and a remembered one
+				got := s.get(t, c.token, c.certificate)
+				assert.Equal(t, c.status, got.status, got.body)
+				if c.status == 401 {
+					assert.Equal(t, "invalid_token", valetkeytest.Challenge(t, got.header, "Bearer")["error"])
+				}
+			}
+		})
+	}
+	t.Run("MTLS-03 nobody has said where certificates are", func(t *testing.T) {
+		s := serveTLS(t, newGuard(t, iss).Handler(hello))
+		got := s.get(t, token, &mine)
+		assert.Equal(t, 401, got.status)
+		assert.Equal(t, "invalid_token", valetkeytest.Challenge(t, got.header, "Bearer")["error"])
+	})
+	t.Run("MTLS-12 each of many requests on one connection", func(t *testing.T) {
+		client, reused := s.client(t, &mine), 0
+		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+			if info.Reused {
+				reused++
+			}
+		}}
+		traced := func(r *http.Request) { *r = *r.WithContext(httptrace.WithClientTrace(r.Context(), trace)) }
+		others := iss.Token(valetkeytest.BoundToCertificate(other))
+		for range 3 {
+			assert.Equal(t, 200, s.getWith(t, client, asBearer(token), traced).status)
+			assert.Equal(t, 401, s.getWith(t, client, asBearer(others), traced).status)
+			assert.Equal(t, 200, s.getWith(t, client, asBearer(iss.Token()), traced).status)
+		}
+		assert.Equal(t, 8, reused)
+	})
+	t.Run("DPOP-33 the certificate of a token, and the scheme DPoP", func(t *testing.T) {
+		s := serveTLS(t, newGuard(t, iss, withDPoP(t, iss), func(c *middleware.Config) { c.ClientCertificate = middleware.TLSCertificate() }).Handler(hello))
+		got := s.get(t, token, &mine, atRoot, asDPoP(iss.ProofKey("ES256"), token))
+		assert.Equal(t, 401, got.status)
+		assertError(t, got.header, "DPoP", "invalid_token")
+	})
+	t.Run("MTLS-13 a key and a certificate: both count", func(t *testing.T) {
+		key := iss.ProofKey("ES256")
+		s := serveTLS(t, newGuard(t, iss, withDPoP(t, iss), func(c *middleware.Config) { c.ClientCertificate = middleware.TLSCertificate() }).Handler(hello))
+		token := iss.Token(valetkeytest.Claim("cnf", map[string]string{"jkt": key.Thumbprint(), "x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])}))
+		assert.Equal(t, 401, s.get(t, token, &mine).status, "the certificate alone")
+		assert.Equal(t, 401, s.get(t, token, nil, atRoot, asDPoP(key, token)).status, "the key alone")
+		assert.Equal(t, 401, s.get(t, token, &other, atRoot, asDPoP(key, token)).status)
+		assert.Equal(t, 401, s.get(t, token, &mine, atRoot, asDPoP(iss.ProofKey("ES256"), token)).status)
+		assert.Equal(t, 200, s.get(t, token, &mine, atRoot, asDPoP(key, token)).status)
+	})
+}
+
+func atRoot(r *http.Request) { r.URL.Path = "/" }
+
+func TestClientCertificateFromProxy(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	mine, other := valetkeytest.ClientCertificate(t), valetkeytest.ClientCertificate(t)
+	token := iss.Token(valetkeytest.BoundToCertificate(mine))
+	item := func(c tls.Certificate) string { return ":" + base64.StdEncoding.EncodeToString(c.Certificate[0]) + ":" }
+	escaped := func(c tls.Certificate) string {
+		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})))
+	}
+	rfc := middleware.ClientCert()
+	nginx := middleware.EscapedCert("ssl-client-cert")
+	const rfcHeader, nginxHeader = "Client-Cert", "Ssl-Client-Cert"
+	here, elsewhere := "127.0.0.0/8", "10.0.0.0/8"
+	for _, c := range []struct {
+		name      string
+		from      middleware.ClientCertificate
+		proxies   string
+		send      sender
+		status    int
+		errorCode string
+	}{
+		{"MTLS-10, AUD-08 from somebody who is no proxy", rfc, elsewhere, header(rfcHeader, item(mine)), 401, "invalid_token"},
+		{"MTLS-10, AUD-08 escaped, from somebody who is no proxy", nginx, elsewhere, header(nginxHeader, escaped(mine)), 401, "invalid_token"},
+		{"MTLS-10 the header of the other kind", nginx, here, header(rfcHeader, item(mine)), 401, "invalid_token"},
+		{"MTLS-11 twice", rfc, here, header(rfcHeader, item(mine), item(mine)), 400, "invalid_request"},
+		{"MTLS-11 twice in one line", rfc, here, header(rfcHeader, item(mine)+", "+item(mine)), 400, "invalid_request"},
+		{"MTLS-11 no colons", rfc, here, header(rfcHeader, strings.Trim(item(mine), ":")), 400, "invalid_request"},
+		{"MTLS-11 one colon", rfc, here, header(rfcHeader, ":"), 400, "invalid_request"},
+		{"MTLS-11 not base64", rfc, here, header(rfcHeader, ":%:"), 400, "invalid_request"},
+		{"MTLS-11 PEM in place of an item", rfc, here, header(rfcHeader, escaped(mine)), 400, "invalid_request"},
+		{"MTLS-11 escaped twice", nginx, here, header(nginxHeader, escaped(mine)+escaped(mine)), 400, "invalid_request"},
+		{"MTLS-11 an escape that is none", nginx, here, header(nginxHeader, escaped(mine)+"%zz"), 400, "invalid_request"},
+		{"MTLS-11 PEM of something else", nginx, here, header(nginxHeader, strings.ReplaceAll(escaped(mine), "CERTIFICATE", "PUBLIC%20KEY")), 400, "invalid_request"},
+		{"MTLS-11 an empty header", nginx, here, header(nginxHeader, ""), 400, "invalid_request"},
+		{"MTLS-02 another certificate", rfc, here, header(rfcHeader, item(other)), 401, "invalid_token"},
+		{"MTLS-02 another certificate, escaped", nginx, here, header(nginxHeader, escaped(other)), 401, "invalid_token"},
+		{"MTLS-03 none", rfc, here, func(*http.Request) {}, 401, "invalid_token"},
+		{"MTLS-10 from a proxy", rfc, here, header(rfcHeader, item(mine)), 200, ""},
+		{"MTLS-10 from a proxy, escaped", nginx, here, header(nginxHeader, escaped(mine)), 200, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			api := serve(t, newGuard(t, iss, func(cfg *middleware.Config) {
+				cfg.ClientCertificate = c.from
+				cfg.Proxies.Trusted = []netip.Prefix{netip.MustParsePrefix(c.proxies)}
+			}).Handler(hello))
+			got := do(t, "GET", api, "Bearer "+token, c.send)
+			assert.Equal(t, c.status, got.status, got.body)
+			if c.errorCode != "" {
+				assert.Equal(t, c.errorCode, valetkeytest.Challenge(t, got.header, "Bearer")["error"])
+			}
+		})
+	}
+	t.Run("MTLS-10 where it is told by proxies, the certificate of the connection does not count", func(t *testing.T) {
+		s := serveTLS(t, newGuard(t, iss, func(c *middleware.Config) {
+			c.ClientCertificate = rfc
+			c.Proxies.Trusted = []netip.Prefix{netip.MustParsePrefix(here)}
+		}).Handler(hello))
+		assert.Equal(t, 401, s.get(t, token, &mine).status)
+	})
+}

@@ -1,0 +1,249 @@
+package middleware_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+func prefixes(list ...string) (all []netip.Prefix) {
+	for _, p := range list {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
+}
+
+func TestProxiesMistakes(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		proxies middleware.Proxies
+		from    middleware.ClientCertificate
+		want    string
+	}{
+		{"a prefix that is none", middleware.Proxies{Trusted: []netip.Prefix{{}}, Forwarded: middleware.Forwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted[0]: "},
+		{"everybody", middleware.Proxies{Trusted: prefixes("10.0.0.0/8", "::/0"), Forwarded: middleware.Forwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted[1]: "},
+		{"a header that nobody knows", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: "Via"}, middleware.ClientCertificate{}, "middleware: Proxies.Forwarded: "},
+		{"a header from nobody", middleware.Proxies{Forwarded: middleware.XForwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted: "},
+		{"a certificate from nobody", middleware.Proxies{}, middleware.ClientCert(), "middleware: Proxies.Trusted: "},
+		{"proxies that tell nothing", middleware.Proxies{Trusted: prefixes("10.0.0.0/8")}, middleware.TLSCertificate(), "middleware: Proxies.Forwarded: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Proxies: c.proxies, ClientCertificate: c.from})
+			assert.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// The server is at http://127.0.0.1:port, and its clients ask for https://api.example.com.
+func TestForwarded(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key))
+	const rfc, x = middleware.Forwarded, middleware.XForwarded
+	forwarded := func(lines ...string) http.Header { return http.Header{"Forwarded": lines} }
+	xForwarded := func(proto, host string) http.Header {
+		return http.Header{"X-Forwarded-Proto": {proto}, "X-Forwarded-Host": {host}}
+	}
+	here, elsewhere := prefixes("127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"), prefixes("10.0.0.0/8")
+	for _, c := range []struct {
+		name    string
+		proxies []netip.Prefix
+		header  middleware.Forwarding
+		sent    http.Header
+		status  int
+	}{
+		{"DPOP-20, AUD-08 no proxy: X-Forwarded has no effect", elsewhere, x, xForwarded("https", "api.example.com"), 401},
+		{"DPOP-20, AUD-08 no proxy: Forwarded has no effect", elsewhere, rfc, forwarded("proto=https;host=api.example.com"), 401},
+		{"DPOP-20, AUD-08 by default no header has an effect", nil, "", http.Header{
+			"Forwarded": {"proto=https;host=api.example.com"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"api.example.com"}}, 401},
+		{"the other header: X-Forwarded", here, rfc, xForwarded("https", "api.example.com"), 401},
+		{"the other header: Forwarded", here, x, forwarded("proto=https;host=api.example.com"), 401},
+		{"nothing is told", here, rfc, nil, 401},
+		{"another host", here, x, xForwarded("https", "evil.example.com"), 401},
+		{"another scheme", here, x, xForwarded("http", "api.example.com"), 401},
+		{"the client's own element", here, rfc, forwarded("for=10.0.0.1;proto=https;host=api.example.com, for=192.0.2.1;proto=https;host=other.example.com"), 401},
+		{"the client's own line", here, rfc, forwarded("for=10.0.0.1;proto=https;host=api.example.com", "for=192.0.2.1;proto=https;host=other.example.com"), 401},
+		{"the client's own element, and a proxy that does not say for whom", here, rfc, forwarded("proto=https;host=api.example.com, proto=https;host=other.example.com"), 401},
+		{"the client's own element, and a sender that is hidden", here, rfc, forwarded("proto=https;host=api.example.com, for=_hidden;proto=https;host=other.example.com"), 401},
+		{"two values of X-Forwarded-Host", here, x, xForwarded("https", "api.example.com, api.example.com"), 400},
+		{"two values of X-Forwarded-Proto", here, x, xForwarded("https,https", "api.example.com"), 400},
+		{"two lines of X-Forwarded-Proto", here, x, http.Header{"X-Forwarded-Proto": {"https", "https"}, "X-Forwarded-Host": {"api.example.com"}}, 400},
+		{"two lines of X-Forwarded-Host", here, x, http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"api.example.com", "x"}}, 400},
+		{"a scheme that is none", here, x, xForwarded("ftp", "api.example.com"), 400},
+		{"a host that ends early", here, x, xForwarded("https", "api.example.com/?"), 400},
+		{"a host that begins late", here, x, xForwarded("https", "x@api.example.com"), 400},
+		{"Forwarded with a scheme that is none", here, rfc, forwarded("proto=ftp;host=api.example.com"), 400},
+		{"Forwarded with a host that ends early", here, rfc, forwarded(`proto=https;host="api.example.com#"`), 400},
+		{"Forwarded with a parameter twice", here, rfc, forwarded("proto=https;host=api.example.com;proto=https"), 400},
+		{"Forwarded with a parameter alone", here, rfc, forwarded("proto;host=api.example.com"), 400},
+		{"Forwarded with an empty value", here, rfc, forwarded("proto=;host=api.example.com"), 400},
+		{"Forwarded with a value without a name", here, rfc, forwarded("=https;host=api.example.com"), 400},
+		{"Forwarded with an open quote", here, rfc, forwarded(`proto=https;host="api.example.com`), 400},
+		{"Forwarded with an open quote before a comma", here, rfc, forwarded(`for="x, for=192.0.2.1;proto=https;host=api.example.com`), 400},
+		{"Forwarded with a quote within", here, rfc, forwarded(`proto=https;host="api".example.com"`), 400},
+		{"Forwarded with a backslash", here, rfc, forwarded(`proto=https;host="api.\example.com"`), 400},
+		{"Forwarded with a space before the value", here, rfc, forwarded(`proto= https;host=api.example.com`), 400},
+
+		{"DPOP-20 X-Forwarded from a proxy", here, x, xForwarded("https", "api.example.com"), 200},
+		{"DPOP-20 Forwarded from a proxy", here, rfc, forwarded("for=192.0.2.1;proto=https;host=api.example.com"), 200},
+		{"quotes, other letters, another order, spaces and what nobody asked for", here, rfc, forwarded(`HOST="api.example.com:443" ; by=10.0.0.9;Proto=HTTPS; For="[2001:db9::1]:80";secret="a,b;c"`), 200},
+		{"the element behind that of the client", here, rfc, forwarded("host=evil.example.com, for=192.0.2.1;proto=https;host=api.example.com"), 200},
+		{"through two proxies", here, rfc, forwarded("host=evil.example.com, for=192.0.2.1;proto=https;host=api.example.com, for=10.0.0.7;proto=http;host=inner"), 200},
+		{"through three proxies, with ports", here, rfc, forwarded("for=192.0.2.1;proto=https;host=api.example.com", `for="10.0.0.7:80";host=inner,for="[2001:db8::7]:80";host=inner`), 200},
+		{"through two proxies, an IPv6 address without a port", here, rfc, forwarded(`for=192.0.2.1;proto=https;host=api.example.com, for="[2001:db8::7]"`), 200},
+		{"a proxy is the client", here, rfc, forwarded("for=10.0.0.7;proto=https;host=api.example.com"), 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+				cfg.Proxies = middleware.Proxies{Trusted: c.proxies, Forwarded: c.header}
+			})
+			got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", func(r *http.Request) {
+				for name, lines := range c.sent {
+					r.Header[name] = lines
+				}
+				key.Authorize(r, token, valetkeytest.Claim("htu", "https://api.example.com/orders"))
+			})
+			assert.Equal(t, c.status, got.status, got.body)
+		})
+	}
+	t.Run("what no proof is asked for, no header spoils", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: rfc}
+		})
+		got := do(t, "GET", serve(t, guard.Handler(hello)), "Bearer "+iss.Token(), header("Forwarded", `"`))
+		assert.Equal(t, 200, got.status)
+	})
+	t.Run("what is not told is as it came", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: rfc}
+		})
+		api := serve(t, guard.Handler(hello))
+		got := do(t, "GET", api+"/orders", "", header("Forwarded", "for=192.0.2.1;proto=https"), func(r *http.Request) {
+			key.Authorize(r, token, valetkeytest.Claim("htu", strings.Replace(api, "http:", "https:", 1)+"/orders"))
+		})
+		assert.Equal(t, 200, got.status, got.body)
+	})
+	t.Run("DPOP-20 the URL as configured", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+			cfg.URL = func(r *http.Request) string { return "https://api.example.com" + r.URL.EscapedPath() }
+		})
+		api := serve(t, guard.Handler(hello)) + "/orders?page=2"
+		assert.Equal(t, 401, do(t, "GET", api, "", asDPoP(key, token)).status)
+		assert.Equal(t, 200, do(t, "GET", api, "", asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders"))).status)
+	})
+	t.Run("a Host that ends early, of a server that lets it through", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss))
+		r := httptest.NewRequest("GET", "/orders", nil)
+		r.Host = "other.example.com/x?"
+		key.Authorize(r, token, valetkeytest.Claim("htu", "http://other.example.com/x"))
+		_, err := guard.Check(httptest.NewRecorder(), r)
+		var refusal *valetkey.Error
+		require.ErrorAs(t, err, &refusal)
+		assert.Equal(t, valetkey.InvalidRequest, refusal.Code)
+	})
+	t.Run("another form of the request target", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss))
+		for _, target := range []string{"http://api.example.com/orders?x=1", ""} {
+			r := httptest.NewRequest("GET", "http://api.example.com/orders?x=1", nil)
+			r.RequestURI = target
+			key.Authorize(r, token)
+			_, err := guard.Check(httptest.NewRecorder(), r)
+			assert.NoError(t, err)
+		}
+	})
+}
+
+func TestUnixSocket(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key))
+	for _, c := range []struct {
+		name    string
+		proxies middleware.Proxies
+		status  int
+	}{
+		{"DPOP-20 nobody has said that they are trusted", middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.XForwarded}, 401},
+		{"DPOP-20 they are trusted by name", middleware.Proxies{UnixSocket: true, Forwarded: middleware.XForwarded}, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			listener, err := net.Listen("unix", path)
+			require.NoError(t, err)
+			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) { cfg.Proxies = c.proxies })
+			server := &http.Server{Handler: guard.Handler(hello)}
+			go server.Serve(listener)
+			t.Cleanup(func() { server.Close() })
+			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			}}}
+			t.Cleanup(client.CloseIdleConnections)
+			r, err := http.NewRequestWithContext(t.Context(), "GET", "http://socket/orders", nil)
+			require.NoError(t, err)
+			r.Header["X-Forwarded-Proto"], r.Header["X-Forwarded-Host"] = []string{"https"}, []string{"api.example.com"}
+			key.Authorize(r, token, valetkeytest.Claim("htu", "https://api.example.com/orders"))
+			resp, err := client.Do(r)
+			require.NoError(t, err)
+			resp.Body.Close()
+			assert.Equal(t, c.status, resp.StatusCode)
+		})
+	}
+}
+
+// Whatever a client sends of Forwarded, it is never believed once the proxy has added its element, in the line or in one of
+// its own.
+func FuzzForwarded(f *testing.F) {
+	iss := valetkeytest.NewIssuer(f)
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key))
+	start := iss.Now()
+	still := func(c *dpop.Config) { c.Replays, c.Now = dpop.InsecureNoReplays{}, func() time.Time { return start } }
+	guard := newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
+		cfg.Proxies = middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.Forwarded}
+	})
+	proofs := map[string]string{}
+	for _, host := range []string{"evil.example.com", "api.example.com"} {
+		proofs[host] = key.Proof("GET", "https://"+host+"/orders", token)
+	}
+	check := func(host string, lines ...string) error {
+		r := httptest.NewRequest("GET", "/orders", nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		r.Header = http.Header{"Forwarded": lines, "Authorization": {"DPoP " + token}, "Dpop": {proofs[host]}}
+		_, err := guard.Check(httptest.NewRecorder(), r)
+		return err
+	}
+	f.Add("for=127.0.0.1;proto=https;host=evil.example.com")
+	f.Add(`for="`)
+	f.Add(`for=127.0.0.1;proto=https;host=evil.example.com,for="`)
+	f.Add(",;=\"\\")
+	f.Fuzz(func(t *testing.T, sent string) {
+		for _, added := range []string{`for=192.0.2.1;proto=https;host=api.example.com`, `host="api.example.com";for="[2001:db8::1]:7";proto="https"`} {
+			for _, lines := range [][]string{{sent + ", " + added}, {sent, added}} {
+				if check("evil.example.com", lines...) == nil {
+					t.Fatalf("%q: the client is believed", lines)
+				}
+				err := check("api.example.com", lines...)
+				var refusal *valetkey.Error
+				if err == nil {
+					continue
+				}
+				if !assert.ErrorAs(t, err, &refusal) || refusal.Code != valetkey.InvalidRequest {
+					t.Fatalf("%q: %v", lines, err)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,39 @@
+package middleware
+
+import (
+	"cmp"
+	"net/http"
+	"strings"
+)
+
+// urlOf returns the URL of r as the client saw it, without its query.
+func (g *Guard) urlOf(r *http.Request) (string, error) {
+	if g.url != nil {
+		return g.url(r), nil
+	}
+	scheme, host := "http", r.Host
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	if g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr) {
+		told, ok := g.proxies.hop(r.Header)
+		if !ok {
+			return "", malformed("what the proxies tell of the request's URL is malformed")
+		}
+		scheme, host = cmp.Or(told.proto, scheme), cmp.Or(told.host, host)
+	}
+	// What ends the host of a URL early, or begins it late (RFC 3986, section 3.2). Net/http lets no such Host through.
+	if strings.ContainsAny(host, `/\?#@`) {
+		return "", malformed("the host of the request's URL is malformed")
+	}
+	return scheme + "://" + host + pathOf(r), nil
+}
+
+// pathOf returns the path as the client sent it, which what stands before the guard may have cut.
+func pathOf(r *http.Request) string {
+	if !strings.HasPrefix(r.RequestURI, "/") { // another form (RFC 9112, section 3.2), or not of net/http
+		return r.URL.EscapedPath()
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return path
+}

@@ -1,0 +1,103 @@
+package valetkeytest
+
+import (
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"testing"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// boundExchanges are those with tokens that are bound to a key or to a certificate. They show that an adapter passes on the
+// method, the URL, the Host, the address of the sender and every line of a header, and that it sends all that the guard does.
+func boundExchanges(iss *Issuer, gs *adapterGuards) []exchange {
+	const api = "https://api.example.com"
+	key, certificate := iss.ProofKey("ES256"), ClientCertificate(iss.t)
+	token, weak := iss.Token(BoundTo(key), Scopes("orders:read")), iss.Token(BoundTo(key))
+	certified := iss.Token(BoundToCertificate(certificate), Scopes("orders:read"))
+	fresh, older := Claim("nonce", gs.nonce), Claim("nonce", gs.olderNonce)
+	proof := func(method, path string, opts ...Option) string {
+		return "DPoP: " + key.Proof(method, api+path, token, opts...)
+	}
+	sent := func(lines ...string) []string {
+		return append([]string{"Authorization: DPoP " + token, "X-Forwarded-Proto: https"}, lines...)
+	}
+	shown := func(lines ...string) []string {
+		return append([]string{"Authorization: Bearer " + certified}, lines...)
+	}
+	item := "Client-Cert: :" + base64.StdEncoding.EncodeToString(certificate.Certificate[0]) + ":"
+	other := "Client-Cert: :" + base64.StdEncoding.EncodeToString(ClientCertificate(iss.t).Certificate[0]) + ":"
+	return []exchange{
+		{"bound, no credentials", "GET", "/bound", nil, "", 401},
+		{"bound, two schemes", "GET", "/bound", sent("Authorization: Bearer "+token, proof("GET", "/bound", fresh)), "", 400},
+		{"bound, no proof", "GET", "/bound", sent(), "", 401},
+		{"bound, two proofs", "GET", "/bound", sent(proof("GET", "/bound", fresh), proof("GET", "/bound", fresh)), "", 401},
+		{"bound, a proof without the nonce", "GET", "/bound", sent(proof("GET", "/bound")), "", 401},
+		{"bound, a proof without the nonce, HEAD", "HEAD", "/bound", sent(proof("HEAD", "/bound")), "", 401},
+		{"bound, a proof for another method", "POST", "/bound", sent(proof("GET", "/bound", fresh)), "a body", 401},
+		{"bound, a proof for another path", "GET", "/bound", sent(proof("GET", "/bound/group", fresh)), "", 401},
+		{"bound, a proof for another scheme", "GET", "/bound", sent(proof("GET", "/bound", fresh))[:1], "", 401},
+		{"bound, two schemes of URLs told", "GET", "/bound", sent("X-Forwarded-Proto: https", proof("GET", "/bound", fresh)), "", 400},
+		{"bound, without the scope", "GET", "/bound", []string{
+			"Authorization: DPoP " + weak, "X-Forwarded-Proto: https", "DPoP: " + key.Proof("GET", api+"/bound", weak, fresh)}, "", 403},
+		{"bound, as a bearer token", "GET", "/bound", []string{"Authorization: Bearer " + token}, "", 401},
+		{"bound, optional, no proof", "GET", "/bound/optional", sent(), "", 401},
+		{"bound, no certificate", "GET", "/bound", shown(), "", 401},
+		{"bound, another certificate", "GET", "/bound", shown(other), "", 401},
+		{"bound, a certificate twice", "GET", "/bound", shown(item, item), "", 400},
+
+		{"bound, a good proof", "GET", "/bound", sent(proof("GET", "/bound", fresh)), "", 200},
+		{"bound, a good proof, POST with a query", "POST", "/bound?page=2", sent(proof("POST", "/bound", fresh)), "a body", 200},
+		{"bound, a good proof with an older nonce", "GET", "/bound", sent(proof("GET", "/bound", older)), "", 200},
+		{"bound, a good proof, a group", "GET", "/bound/group", sent(proof("GET", "/bound/group", fresh)), "", 200},
+		{"bound, a good proof, optional", "GET", "/bound/optional", sent(proof("GET", "/bound/optional", older)), "", 200},
+		{"bound, the certificate", "GET", "/bound", shown(item), "", 200},
+	}
+}
+
+// certified sends a token over TLS with the certificate that it is bound to, and without.
+func certified(t testing.TB, iss *Issuer, a Adapter) error {
+	quiet := slog.New(slog.DiscardHandler)
+	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet})
+	if err != nil {
+		return err
+	}
+	t.Cleanup(keys.Close)
+	guard, err := middleware.New(middleware.Config{Verifier: keys, Now: iss.Now, Logger: quiet, ClientCertificate: middleware.TLSCertificate()})
+	if err != nil {
+		return err
+	}
+	mine := ClientCertificate(t)
+	url := a.ServeTLS(t, []AdapterRoute{{
+		Path: "/certified", Guard: guard, Require: [][]valetkey.Requirement{nil}, Handler: http.HandlerFunc(hello),
+	}}, &tls.Config{Certificates: []tls.Certificate{ClientCertificate(t)}, ClientAuth: tls.RequestClientCert})
+	token := iss.Token(BoundToCertificate(mine))
+	for _, c := range []struct {
+		certificates []tls.Certificate
+		status       int
+	}{{nil, 401}, {[]tls.Certificate{ClientCertificate(t)}, 401}, {[]tls.Certificate{mine}, 200}} {
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{Certificates: c.certificates, InsecureSkipVerify: true}, // the server's is made for the test, too
+		}}
+		r, err := http.NewRequest("GET", url+"/certified", nil)
+		if err != nil {
+			return err
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		resp, err := client.Do(r)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		client.CloseIdleConnections()
+		if resp.StatusCode != c.status {
+			return fmt.Errorf("with %d certificates it answers %s, not %d", len(c.certificates), resp.Status, c.status)
+		}
+	}
+	return nil
+}
