@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/scopes"
@@ -55,12 +56,14 @@ func open(need valetkey.Requirement) bool { return need == Public || need == Opt
 type AllOf []valetkey.Requirement
 
 // Decide refuses as [Guard.Authorize] does.
-func (all AllOf) Decide(t *valetkey.Token) error {
+func (all AllOf) Decide(t *valetkey.Token) error { return all.DecideAt(t, time.Now()) }
+
+// DecideAt makes AllOf a [valetkey.TimedRequirement].
+func (all AllOf) DecideAt(t *valetkey.Token, now time.Time) error {
 	if len(all) == 0 {
 		return scopes.Requirement{}.Decide(t)
 	}
-	var g *Guard // which Authorize does not read
-	return g.Authorize(t, all...)
+	return authorize(t, func() time.Time { return now }, all)
 }
 
 // Scopes returns every scope that the requirements name.

@@ -1,0 +1,92 @@
+package middleware
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// ACR is met by a token whose user logged in in one of these ways, by the claim acr; the preferred one stands first. A token
+// that does not say is refused, and so is every token if there are no values (RFC 9470). The refusal is 401
+// insufficient_user_authentication, with which a client can ask its user for more.
+//
+//	guard.Handler(transfer, scopes.All("payments"), middleware.ACR("phr", "phrh"), middleware.MaxAge(5*time.Minute))
+//
+// It panics if a value is empty or holds what a challenge cannot carry, since it stands in the source.
+func ACR(values ...string) valetkey.Requirement {
+	for _, v := range values {
+		if v == "" || strings.Contains(v, " ") || !quotable(v) {
+			panic(fmt.Sprintf("middleware: ACR: %q is not a value of acr_values", v))
+		}
+	}
+	return acr(slices.Clone(values))
+}
+
+type acr []string
+
+// Decide reads acr, a string (RFC 9068, section 2.2.1).
+func (values acr) Decide(t *valetkey.Token) error {
+	if value, _ := claimOf(t, "acr").Text(); value != "" && slices.Contains(values, value) {
+		return nil
+	}
+	return &valetkey.Error{
+		Code:        valetkey.InsufficientUserAuthentication,
+		Description: "the user has not logged in in a way that is enough",
+		StepUp:      &valetkey.StepUp{ACRValues: values},
+	}
+}
+
+// MaxAge is met by a token whose user logged in no longer ago than d, in whole seconds, by the claim auth_time; a token that
+// does not say is refused. Zero refuses every token: the user has to log in for this very request (RFC 9470, section 3). It
+// panics if d is negative.
+func MaxAge(d time.Duration) valetkey.Requirement {
+	if d < 0 {
+		panic(fmt.Sprintf("middleware: MaxAge: %v is negative", d))
+	}
+	return maxAge(d.Truncate(time.Second))
+}
+
+type maxAge time.Duration
+
+func (d maxAge) Decide(t *valetkey.Token) error { return d.DecideAt(t, time.Now()) }
+
+// DecideAt makes MaxAge a [valetkey.TimedRequirement]. iat is no substitute for auth_time: a refreshed token is a new one.
+func (d maxAge) DecideAt(t *valetkey.Token, now time.Time) error {
+	var at time.Time
+	err := claims.Date(&at, "auth_time", claimOf(t, "auth_time"), false)
+	if limit := time.Duration(d); err == nil && limit > 0 && now.Sub(at) <= limit {
+		return nil
+	}
+	return &valetkey.Error{
+		Code:        valetkey.InsufficientUserAuthentication,
+		Description: "the user has logged in too long ago",
+		StepUp:      &valetkey.StepUp{MaxAge: (*time.Duration)(&d)},
+		Err:         err,
+	}
+}
+
+var errFound = errors.New("found")
+
+// claimOf returns a claim of t; nil if it has none of this name. Raw was checked as a whole when the token was new.
+func claimOf(t *valetkey.Token, name string) (found strictjson.Value) {
+	if len(t.Raw) == 0 {
+		return nil
+	}
+	err := strictjson.Object(t.Raw, func(n string, value strictjson.Value) error {
+		if n == name {
+			found = value
+			return errFound
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return nil
+	}
+	return found
+}
