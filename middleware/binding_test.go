@@ -186,7 +186,7 @@ func TestDPoP(t *testing.T) {
 		assert.Equal(t, []string{`Bearer realm="api", error="insufficient_scope", error_description="the token lacks a scope that this request needs", scope="orders:read"`},
 			do(t, "GET", api, "", asBearer(iss.Token())).header["Www-Authenticate"])
 	})
-	t.Run("DPOP-37 a proof opens once, though the token is remembered", func(t *testing.T) {
+	t.Run("DPOP-37, VCACHE-08 a proof opens once, though the token is remembered", func(t *testing.T) {
 		proof := key.Proof("GET", api+"/", bound)
 		send := both(header("Authorization", "DPoP "+bound), header("Dpop", proof))
 		assert.Equal(t, 200, do(t, "GET", api+"/", "", send).status)

@@ -35,6 +35,13 @@ func EscapedCert(header string) ClientCertificate {
 // IsZero reports whether no place is set.
 func (cc ClientCertificate) IsZero() bool { return !cc.inTLS && cc.decode == nil }
 
+// Find returns the certificate of r in DER, or nil if there is none, for who has another use for it than a guard, such as a
+// token endpoint (RFC 8705, section 3). A header is looked at only if one of proxies has sent the request. The error is a
+// [valetkey.Error]: InvalidRequest.
+func (cc ClientCertificate) Find(r *http.Request, proxies Proxies) ([]byte, error) {
+	return cc.of(r, &proxies)
+}
+
 // of returns the certificate of r in DER, or nil if there is none.
 func (cc ClientCertificate) of(r *http.Request, proxies *Proxies) ([]byte, error) {
 	if cc.decode == nil {

@@ -106,6 +106,10 @@ func TestClientCertificate(t *testing.T) {
 		assert.Equal(t, 401, got.status)
 		assert.Equal(t, "invalid_token", valetkeytest.Challenge(t, got.header, "Bearer")["error"])
 	})
+	t.Run("VCACHE-09 a remembered token over a connection with another certificate", func(t *testing.T) {
+		assert.Equal(t, 200, s.get(t, token, &mine).status)
+		assert.Equal(t, 401, s.get(t, token, &other).status)
+	})
 	t.Run("MTLS-12 each of many requests on one connection", func(t *testing.T) {
 		client, reused := s.client(t, &mine), 0
 		trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// What is kept with an authorization session, and of it with the grant.
+const (
+	keptBrowser  = "browser" // digest
+	keptACRs     = "acr_values"
+	keptType     = "type" // of the user
+	keptAuthTime = "auth_time"
+	keptACR      = "acr"
+	keptKey      = "dpop_jkt"
+)
+
+// prepare is the library's set-up of a session: what only this request tells is kept in it. It is called again when the page
+// of a pushed request is loaded again.
+func (e *Engine) prepare(r *http.Request, as *goidc.AuthnSession, _ *goidc.Client) bool {
+	c := callOf(r.Context())
+	if as.Store == nil {
+		as.Store = map[string]any{}
+	}
+	if as.PushedAuthReqID == "" {
+		as.Store[keptACRs], as.Store[keptKey] = c.form.Get("acr_values"), c.form.Get("dpop_jkt")
+	}
+	if as.Store[keptBrowser] == nil {
+		as.Store[keptBrowser] = store.Digest(c.browser)
+	}
+	return true
+}
+
+// keepPushed is the library's hook for a session that is pushed.
+func (e *Engine) keepPushed(ctx context.Context, as *goidc.AuthnSession, _ *goidc.Client) error {
+	c := callOf(ctx)
+	as.Store[keptACRs], as.Store[keptKey] = c.form.Get("acr_values"), c.form.Get("dpop_jkt")
+	return nil
+}
+
+// ask is the library's policy: it asks the user, and turns the decision into what the library grants.
+func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSession, _ *goidc.Client) (goidc.Status, error) {
+	c := callOf(r.Context())
+	pending := func(err error) (goidc.Status, error) {
+		c.failed = err
+		return goidc.StatusPending, nil
+	}
+	if c.browser == "" || as.Store[keptBrowser] != store.Digest(c.browser) {
+		c.redirect = "" // the error is for the person in front of the wrong browser
+		return pending(errBrowser)
+	}
+	if c.client == nil { // of an interaction that continues
+		if err := e.find(c, as.ClientID); err != nil {
+			return pending(err)
+		}
+	}
+	in, err := e.interaction(as, c)
+	if err != nil {
+		return pending(err)
+	}
+	d, err := e.cfg.Interact(w, c.page, in)
+	if err != nil {
+		return pending(fmt.Errorf("ask the user: %w", err))
+	}
+	if d == nil {
+		return goidc.StatusPending, nil
+	}
+	code := d.refusal(in, int64(as.CreatedAt))
+	if code != "" {
+		return goidc.StatusFailure, goidc.NewError(goidc.ErrorCode(code), descriptions[code])
+	}
+	granted := d.granted(in)
+	as.Subject, as.Username = d.User.Subject, d.User.Name
+	as.GrantedScopes, as.GrantedResources = granted.String(), goidc.Resources{in.API.Audience}
+	as.Store[keptType], as.Store[keptACR] = d.User.Type, d.ACR
+	as.Store[keptAuthTime] = strconv.FormatInt(d.AuthTime.Unix(), 10)
+	return goidc.StatusSuccess, nil
+}
+
+var errBrowser = invalidRequest("the request was begun in another browser, or cookies are off: go back to the application and start again")
+
+// interaction returns what the pages need to know of a session.
+func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, error) {
+	api, scopes, err := e.wanted(c.client, as.Resources, as.Scopes) // again: the client, or the configuration, may have changed since
+	if err != nil {
+		return nil, err
+	}
+	acrs, _ := as.Store[keptACRs].(string)
+	in := &Interaction{
+		ID:          as.ID,
+		ContinueURL: e.cfg.path() + e.cfg.Paths.Authorize + "/" + as.ID,
+		Client:      c.client,
+		API:         api,
+		Scopes:      scopes,
+		RedirectURI: as.RedirectURI,
+		LoginHint:   as.LoginHint,
+		Prompt:      strings.Join(strings.Fields(string(as.Prompt)), " "),
+		MaxAge:      -1,
+		ACRValues:   strings.Fields(acrs),
+	}
+	if as.MaxAuthnAgeSecs != nil {
+		in.MaxAge = time.Duration(*as.MaxAuthnAgeSecs) * time.Second
+	}
+	return in, nil
+}
+
+// descriptions are those of the errors that a decision may have; the first is for any other. RFC 6749, section 4.1.2.1; OpenID Connect Core
+// 1.0, section 3.1.2.6; RFC 9470, section 5.
+var descriptions = map[string]string{
+	"access_denied":                     "the user, or the server for the user, has denied the request",
+	"login_required":                    "the user has to log in",
+	"consent_required":                  "the user has to consent",
+	"interaction_required":              "the user has to be asked",
+	"unmet_authentication_requirements": "the user has not logged in as it was asked for",
+}
+
+// refusal returns the code of a decision that grants nothing, or "". The session began at a second.
+func (d *Decision) refusal(in *Interaction, began int64) string {
+	switch {
+	case d.Denied && descriptions[d.Error] != "":
+		return d.Error
+	case d.Denied, d.User == nil, len(d.granted(in)) == 0:
+		return "access_denied"
+	case in.MaxAge >= 0 && d.AuthTime.Unix() < began-int64(in.MaxAge.Seconds()):
+		return "login_required" // whatever the pages think
+	default:
+		return ""
+	}
+}
+
+// granted returns what the user has allowed, of what was asked for and of what is the user's to allow.
+func (d *Decision) granted(in *Interaction) valetkey.Scopes {
+	return slices.DeleteFunc(valetkey.NewScopes(d.Scopes...), func(s string) bool {
+		return !in.Scopes.Has(s) || d.User.Scopes != nil && !slices.Contains(d.User.Scopes, s)
+	})
+}

@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+const (
+	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+	assertionLife = 10 * time.Minute // at most, from now: so long its jti is remembered
+	skew          = 30 * time.Second // of a client's clock
+)
+
+// assertionClaims are what a client's assertion says (RFC 7523, section 3), not yet verified.
+type assertionClaims struct {
+	token                 *jose.Compact
+	issuer, subject, id   string
+	audience, scopes      []string // the latter nil: it names none
+	expires, from, issued time.Time
+}
+
+// readAssertion takes a client's assertion apart, and makes sure that it is about one: the one with this id, if there is one.
+func readAssertion(raw, kind, id string) (*assertionClaims, error) {
+	a, err := parseAssertion(raw, "JWT", "client-authentication+jwt")
+	// RFC 7523, sections 2.2 and 3, items 1 and 2; RFC 7521, section 4.2: client_id "MUST identify the same client".
+	if kind != assertionType || err != nil || a.subject == "" || a.issuer != a.subject || id != "" && id != a.subject {
+		return nil, errClient
+	}
+	return a, nil
+}
+
+var errMadeForElse = errors.New("the JWT was made for something else")
+
+// parseAssertion takes an assertion apart, whose typ is one of these or not there (RFC 8725, section 3.11).
+func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
+	token, err := jose.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if t := token.Header.Type; t != "" && !slices.ContainsFunc(types, func(want string) bool { return jose.SameType(t, want) }) {
+		return nil, errMadeForElse
+	}
+	a := &assertionClaims{token: token}
+	err = strictjson.Object(token.Payload, func(name string, v strictjson.Value) (err error) {
+		switch name {
+		case "iss":
+			err = claims.Text(&a.issuer, name, v, false)
+		case "sub":
+			err = claims.Text(&a.subject, name, v, false)
+		case "jti":
+			err = claims.Text(&a.id, name, v, false)
+		case "aud":
+			a.audience, err = claims.Audience(v, false)
+		case "exp":
+			err = claims.Date(&a.expires, name, v, false)
+		case "nbf":
+			err = claims.Date(&a.from, name, v, false)
+		case "iat":
+			err = claims.Date(&a.issued, name, v, false)
+		case "scope":
+			a.scopes, err = claims.Scopes(v, true)
+		}
+		return err
+	})
+	return a, err
+}
+
+// isFor reports whether the assertion is for this server, at one of its endpoints, and good now: for life at most.
+func (e *Engine) isFor(a *assertionClaims, endpoint string, life time.Duration) bool {
+	now := time.Now()
+	// RFC 7523, section 3, item 3; RFC 9126, section 2: all three name this server.
+	us := []string{e.cfg.Issuer, e.cfg.base() + e.cfg.Paths.Token, endpoint}
+	return claims.IsFor(a.audience, us, false) &&
+		now.Before(a.expires.Add(skew)) && !a.expires.After(now.Add(life+skew)) && // items 4 and 5; exp is required: or it is zero
+		!a.from.After(now.Add(skew)) && !a.issued.After(now.Add(skew)) // item 6
+}
+
+// useAssertion reports whether no assertion was used before that is known by the same id (RFC 7523, section 3, item 7).
+func (e *Engine) useAssertion(ctx context.Context, a *assertionClaims, id string) (fresh bool, err error) {
+	_, err = e.cfg.Store.Put(ctx, store.Record{Kind: "jti", ID: store.Digest(id), Expires: a.expires.Add(skew + time.Second)})
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("remember the assertion: %w", err)
+	}
+	return true, nil
+}
+
+// verifyAssertion accepts an assertion of the client once. Endpoint is the URL that it was sent to.
+func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *assertionClaims, endpoint string) error {
+	// RFC 8725, section 3.1.
+	if alg := a.token.Header.Algorithm; c.AssertionAlg != "" && alg != c.AssertionAlg || !slices.Contains(jose.Algorithms(), alg) {
+		return errClient
+	}
+	if a.id == "" || len(a.id) > 256 || !e.isFor(a, endpoint, assertionLife) {
+		return errClient
+	}
+	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
+	if err := e.keySets.ask(ctx, c.KeySetURL, []byte(c.KeySet), signed); err != nil { // item 9
+		return err
+	}
+	fresh, err := e.useAssertion(ctx, a, c.ID+"\n"+a.id)
+	if err == nil && !fresh {
+		err = errClient
+	}
+	return err
+}
+
+// verifies returns nil if one of the keys that the header may mean has signed the token.
+func verifies(keys []*jose.Key, token *jose.Compact) error {
+	if _, err := keyset.Static(keys...).Verify(context.Background(), token); err != nil {
+		return errClient
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package engine
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// pushedPrefix is that of the request_uri of a pushed request (RFC 9126, section 2.2).
+const pushedPrefix = "urn:ietf:params:oauth:request_uri:"
+
+// Authorize is the authorization endpoint (RFC 6749, section 3.1), for GET and POST. It sends no CORS headers (RFC 9700,
+// section 2.6), and its answers cannot be framed.
+func (e *Engine) Authorize(w http.ResponseWriter, r *http.Request) {
+	c := newCall(r)
+	// What stands in an application's request is no answer of the user's, however it is named.
+	c.page = r.Clone(r.Context())
+	c.page.Method, c.page.Body, c.page.URL.RawQuery, c.page.Form, c.page.PostForm = http.MethodGet, http.NoBody, "", nil, nil
+	rec, err := e.authorize(w, c)
+	e.show(w, c, rec, err)
+}
+
+// Continue is where the pages of an interaction come back to: below the authorization endpoint, with the id of the
+// interaction as path value "interaction".
+func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
+	c := newCall(r)
+	c.path = e.cfg.path() + e.cfg.Paths.Authorize // without the id
+	id := r.PathValue("interaction")
+	if !isSecret(id) {
+		e.show(w, c, nil, errInteraction)
+		return
+	}
+	c.browser = e.browser(r)
+	rec := e.run(c, http.MethodGet, "/authorize/"+id, nil)
+	var known goidc.Error
+	if c.client == nil && errors.As(c.failed, &known) { // the library has not found the session
+		c.failed = errInteraction
+	}
+	e.show(w, c, rec, nil)
+}
+
+var errInteraction = invalidRequest("there is no such request, or it has been answered: go back to the application and start again")
+
+func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorder, error) {
+	read := c.readQuery
+	if c.r.Method == http.MethodPost {
+		read = func() error { return c.readForm(w) }
+	}
+	// A repeated parameter is told to the client, if neither it nor its redirect URI is what is repeated.
+	repeated := read()
+	if err := e.find(c, c.form.Get("client_id")); err != nil {
+		if errors.Is(err, errClient) {
+			err = invalidRequest("client_id is missing, or the client is not known")
+		}
+		return nil, err
+	}
+	params := c.form
+	if pushed := c.form.Get("request_uri"); pushed != "" {
+		if err := e.usePushed(c, pushed); err != nil {
+			return nil, err
+		}
+		// RFC 9126, section 4: what was pushed counts, and nothing else that an attacker may have added to the URL.
+		params = url.Values{"request_uri": {pushed}}
+	} else if err := e.check(c, repeated, true); err != nil {
+		return nil, err
+	}
+	if repeated != nil {
+		return nil, repeated
+	}
+	c.browser = e.browser(c.r)
+	if c.browser == "" {
+		c.browser = secret()
+		http.SetCookie(w, e.cookie(c.browser))
+	}
+	form := url.Values{"client_id": {c.client.ID}}
+	for _, name := range append(authorizationParams, "request_uri") {
+		if v := params[name]; v != nil {
+			form[name] = v
+		}
+	}
+	return e.run(c, http.MethodGet, "/authorize", form), nil
+}
+
+// authorizationParams are the parameters that the library is told of.
+var authorizationParams = []string{
+	"redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method", "resource", "prompt",
+	"max_age", "login_hint",
+}
+
+// check finds out what is wrong with the parameters of a request for authorization. Once it has set c.redirect, the client is
+// told of an error there.
+func (e *Engine) check(c *call, repeated error, front bool) error {
+	p, client := c.form, c.client
+	uri := p.Get("redirect_uri")
+	if !registered(client, uri) {
+		return invalidRequest("redirect_uri is missing, or not one of the application's")
+	}
+	c.redirect = uri
+	if repeated != nil {
+		return repeated
+	}
+	switch kind := p.Get("response_type"); {
+	case kind == "":
+		return invalidRequest("response_type is missing")
+	case !slices.Contains(e.responseTypes(), goidc.ResponseType(kind)):
+		return badRequest("unsupported_response_type", "this server does not offer the response_type")
+	case !slices.Contains(client.GrantTypes, grantOf[kind]), kind == "token" && (client.DPoPBound || client.CertBound):
+		return badRequest("unauthorized_client", "the client may not use this response_type")
+	case front && (client.RequirePAR || e.cfg.RequirePAR):
+		return invalidRequest("the request has to be pushed") // RFC 9126, section 5
+	case p.Has("request"): // RFC 9101, section 6.3; OpenID Connect Core 1.0, section 3.1.2.6
+		return badRequest("request_not_supported", "signed request objects are not supported")
+	case p.Has("response_mode") && p.Get("response_mode") != modeOf[kind]:
+		return invalidRequest("response_mode is not that of the response_type")
+	}
+	if err := e.checkKey(c); err != nil {
+		return err
+	}
+	if err := checkPKCE(c); err != nil {
+		return err
+	}
+	if err := checkPrompt(p); err != nil {
+		return err
+	}
+	_, _, err := e.wanted(client, p["resource"], p.Get("scope"))
+	return err
+}
+
+// checkPKCE wants a challenge of every client: a public one always (RFC 9700, section 2.1.1), a confidential one unless it is
+// registered without.
+func checkPKCE(c *call) error {
+	challenge, method := c.form.Get("code_challenge"), c.form.Get("code_challenge_method")
+	if c.form.Get("response_type") == "token" { // which is not redeemed; but the library wants one of public clients
+		c.form.Set("code_challenge", strings.Repeat("A", 43))
+		c.form.Set("code_challenge_method", "S256")
+		return nil
+	}
+	if challenge == "" && method == "" && c.client.WithoutPKCE && !c.client.Public() {
+		return nil
+	}
+	switch {
+	case challenge == "":
+		return invalidRequest("code_challenge is missing")
+	case method != "S256": // RFC 7636, section 4.3: a method that is omitted means plain
+		return invalidRequest("code_challenge_method is not S256")
+	case len(challenge) != 43 || strings.Trim(challenge, base64urlAlphabet) != "":
+		return invalidRequest("code_challenge is not one of S256")
+	}
+	return nil
+}
+
+const base64urlAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// checkPrompt looks at prompt and max_age (OpenID Connect Core 1.0, section 3.1.2.1), which step-up uses too (RFC 9470).
+func checkPrompt(p url.Values) error {
+	prompts := strings.Fields(p.Get("prompt"))
+	for _, prompt := range prompts {
+		if !slices.Contains([]string{"none", "login", "consent", "select_account"}, prompt) {
+			return invalidRequest("prompt is not known")
+		}
+	}
+	if slices.Contains(prompts, "none") && len(prompts) > 1 {
+		return invalidRequest("prompt is none and something else")
+	}
+	if age := p.Get("max_age"); age != "" {
+		if n, err := strconv.Atoi(age); err != nil || n < 0 {
+			return invalidRequest("max_age is not a number of seconds")
+		}
+	}
+	return nil
+}
+
+// usePushed finds the request that was pushed, and its redirect URI.
+func (e *Engine) usePushed(c *call, uri string) error {
+	id, ok := strings.CutPrefix(uri, pushedPrefix)
+	if !ok { // RFC 9101, section 6.3; no redirect URI is known
+		return badRequest("request_uri_not_supported", "request_uri is not of a pushed request")
+	}
+	as, err := e.records.SessionByPushedAuthReqID(c.r.Context(), id)
+	switch {
+	case errors.Is(err, goidc.ErrNotFound):
+		return errPushed
+	case err != nil:
+		return err
+	case as.ClientID != c.client.ID, as.Status != goidc.StatusPending, !registered(c.client, as.RedirectURI):
+		return errPushed
+	}
+	c.redirect = as.RedirectURI
+	if c.form.Del("state"); as.State != "" {
+		c.form.Set("state", as.State)
+	}
+	c.form.Set("response_type", string(as.ResponseType)) // which says where errors go
+	return nil
+}
+
+var errPushed = invalidRequest("request_uri is not known, has expired, has been used, or is of another client")
+
+// show sends what the library, or the pages that it asked, have written; or tells of the error: to the client, if its
+// redirect URI is known, or else to the person.
+func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer") // RFC 9700, section 4.2.4
+	h.Set("X-Frame-Options", "DENY")        // RFC 6749, section 10.13
+	h.Set("Content-Security-Policy", "frame-ancestors 'none'")
+	switch {
+	case rec != nil && rec.status == http.StatusSeeOther && rec.Header().Get("Location") != "" && c.failed != nil:
+		// The library has sent an error back, and all that it may.
+		var code goidc.Error
+		errors.As(c.failed, &code)
+		e.cfg.Audit(c.r.Context(), Event{Name: Refused, Path: c.path, Client: c.clientID(), Error: string(code.Code)})
+		rec.send(w)
+		return
+	case rec != nil && c.failed == nil && rec.status != 0:
+		if c.granted != nil {
+			e.cfg.Audit(c.r.Context(), *c.granted)
+		}
+		c.complete(rec.Header())
+		rec.send(w)
+		return
+	case rec != nil:
+		err = c.failed
+		if errors.Is(err, store.ErrConflict) {
+			err = errInteraction // answered twice at the same time
+		}
+	}
+	if err == nil {
+		err = errors.New("nothing was answered")
+	}
+	if told := e.explain(c, err); c.redirect != "" && told != errOutage {
+		e.sendBack(w, c, told)
+	} else {
+		e.cfg.ErrorPage(w, c.r, told.status, told.code, told.description)
+	}
+}

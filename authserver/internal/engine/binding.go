@@ -1,0 +1,169 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+// Tokens are bound to the key of the DPoP proof that the client sends along (RFC 9449), and to the certificate of a client
+// that is registered so (RFC 8705). The library is not told: it would look for proofs itself, at URLs that are not ours and
+// without a nonce. So a grant's binding travels in held while the library has the grant, and stands in the grant from when it
+// is saved, which is before a token is made of it.
+
+// A binding is what tokens are bound to, or what the sender of a request has proven to hold.
+type binding struct {
+	key         string // RFC 7638 thumbprint: jkt
+	certificate string // SHA-256 thumbprint: x5t#S256
+}
+
+// bind finds out what the token is to be bound to that a client asks for.
+func (e *Engine) bind(w http.ResponseWriter, c *call) error {
+	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.Token); err != nil {
+		return err
+	}
+	if c.client.DPoPBound && c.holds.key == "" { // RFC 9449, section 5.2
+		return invalidRequest("the client is registered for DPoP, and sends no proof")
+	}
+	if !c.client.CertBound {
+		return nil
+	}
+	der, err := e.certificate(c.r)
+	if err != nil || der == nil { // RFC 8705, section 3.4
+		return invalidRequest("the client is registered for tokens bound to its certificate, and shows none")
+	}
+	c.holds.certificate = thumbprint(der)
+	return nil
+}
+
+// readProof verifies the DPoP proof of a request to an endpoint, if it has one.
+func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) error {
+	proofs := c.r.Header["Dpop"]
+	if e.cfg.DPoP == nil || len(proofs) == 0 {
+		return nil
+	}
+	proof := dpop.Request{Proofs: proofs, Method: c.r.Method, URL: endpoint}
+	key, err := e.cfg.DPoP.Verify(c.r.Context(), proof)
+	if told, ok := errors.AsType[*valetkey.Error](err); ok {
+		if told.Code == valetkey.UseNonce { // RFC 9449, section 8
+			w.Header().Set("DPoP-Nonce", e.cfg.DPoP.Nonce())
+		}
+		return badRequest(string(told.Code), told.Description) // section 5: 400
+	}
+	if err != nil {
+		return fmt.Errorf("verify a proof: %w", err)
+	}
+	if next := e.cfg.DPoP.NonceDue(proof); next != "" { // section 8.2
+		w.Header().Set("DPoP-Nonce", next)
+	}
+	c.holds.key = key
+	return nil
+}
+
+// pushKey is for a pushed request, whose code its proof binds, too (RFC 9449, section 10.1).
+func (e *Engine) pushKey(w http.ResponseWriter, c *call) error {
+	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.PAR); err != nil || c.holds.key == "" {
+		return err
+	}
+	if named := c.form.Get("dpop_jkt"); named != "" && named != c.holds.key {
+		return invalidRequest("dpop_jkt is not the key of the DPoP proof")
+	}
+	c.form.Set("dpop_jkt", c.holds.key)
+	return nil
+}
+
+// checkKey looks at dpop_jkt, to which the client wants its code bound (RFC 9449, section 10).
+func (e *Engine) checkKey(c *call) error {
+	if e.cfg.DPoP == nil {
+		c.form.Del("dpop_jkt")
+	}
+	if key := c.form.Get("dpop_jkt"); key != "" && (len(key) != 43 || strings.Trim(key, base64urlAlphabet) != "") {
+		return invalidRequest("dpop_jkt is not the SHA-256 thumbprint of a key")
+	}
+	return nil
+}
+
+// bindCode binds the grant of a code that is to be redeemed, if it is not for somebody else's key.
+func (c *call) bindCode(g *goidc.Grant) error {
+	if named, _ := g.Store[keptKey].(string); named != "" && named != c.holds.key {
+		return errGrant
+	}
+	heldOf(g).bound = c.holds
+	return nil
+}
+
+// bindAgain binds a grant that is to be refreshed. The refresh token of a public client is bound as its access tokens are
+// (RFC 9449, section 5; RFC 8705, section 4). A confidential client authenticates itself, and may use another key; but what
+// was bound does not become a bearer token.
+func (c *call) bindAgain(g *goidc.Grant) error {
+	was := heldOf(g).bound
+	lost := was.key != "" && c.holds.key == "" || was.certificate != "" && c.holds.certificate == ""
+	other := was.key != "" && was.key != c.holds.key || was.certificate != "" && was.certificate != c.holds.certificate
+	if lost || other && c.client.Public() {
+		return errGrant
+	}
+	heldOf(g).bound = c.holds
+	return nil
+}
+
+func (e *Engine) certificate(r *http.Request) ([]byte, error) {
+	if e.cfg.Certificate == nil {
+		return nil, nil
+	}
+	return e.cfg.Certificate(r)
+}
+
+// TLSCertificate is a [Config.Certificate]: that of the TLS connection, if the tls.Config of the server asks for one.
+// RequestClientCert will do: whom it belongs to does not matter.
+func TLSCertificate(r *http.Request) ([]byte, error) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, nil
+	}
+	return r.TLS.PeerCertificates[0].Raw, nil
+}
+
+// thumbprint is that of RFC 8705, section 3.1.
+func thumbprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// ownCertificate returns nil if the request comes with a certificate for one of the client's keys, which it has registered
+// (RFC 8705, section 2.2: self_signed_tls_client_auth). The connection has proven that it holds the private key.
+func (e *Engine) ownCertificate(c *call) error {
+	der, err := e.certificate(c.r)
+	if err != nil {
+		return errClient
+	}
+	shown, err := x509.ParseCertificate(der)
+	if err != nil {
+		return errClient
+	}
+	jwk, err := json.Marshal(goidc.JSONWebKey{Key: shown.PublicKey})
+	if err != nil {
+		return errClient
+	}
+	key, err := jose.ParseKey(jwk)
+	if err != nil {
+		return errClient
+	}
+	has := func(keys []*jose.Key) error {
+		if !slices.ContainsFunc(keys, func(k *jose.Key) bool { return k.Thumbprint() == key.Thumbprint() }) {
+			return errClient
+		}
+		return nil
+	}
+	return e.keySets.ask(c.r.Context(), c.client.KeySetURL, []byte(c.client.KeySet), has)
+}

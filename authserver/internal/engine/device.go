@@ -1,0 +1,331 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// The device authorization grant (RFC 8628). The record of a device that waits has the digest of its user code as id, so that
+// no two devices show the same one, and that of its device code as key.
+
+const (
+	kindDevice    = "device"
+	keyDeviceCode = "device_code"
+
+	pollEvery    = 5 // seconds between requests, and how many more after one that came too early: section 3.5
+	pollSlack    = time.Second
+	deviceLinger = 10 * time.Minute // how long a device is told that its code has expired
+)
+
+// The states of a device.
+const (
+	waits   = "waits"
+	denied  = "denied"
+	allowed = "allowed"
+	served  = "served" // it has its tokens
+)
+
+// A device is what is stored of one.
+type device struct {
+	State    string    `json:"state"`
+	Client   string    `json:"client"`
+	Resource string    `json:"resource"`
+	Scopes   string    `json:"scopes"`
+	Ends     time.Time `json:"ends"`
+	Every    int       `json:"every"`           // seconds that it has to wait between requests
+	Polled   time.Time `json:"polled,omitzero"` // last
+	Grant    string    `json:"grant,omitempty"` // what the user has allowed
+
+	record store.Record
+}
+
+// DeviceAuthorization is the device authorization endpoint (RFC 8628, section 3.1), for POST.
+func (e *Engine) DeviceAuthorization(w http.ResponseWriter, r *http.Request) {
+	c := newCall(r)
+	body, err := e.startDevice(w, c)
+	if err != nil {
+		e.refuse(w, c, err)
+		return
+	}
+	answer(w, http.StatusOK, "application/json", body)
+}
+
+func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
+	if err := c.readForm(w); err != nil {
+		return nil, err
+	}
+	if err := e.authenticate(c, e.cfg.base()+e.cfg.Paths.Device); err != nil {
+		return nil, err
+	}
+	if err := e.pushes.Allow(c.sender()); err != nil {
+		return nil, tooMany(err)
+	}
+	if !slices.Contains(c.client.GrantTypes, deviceGrant) {
+		return nil, errNotTheClients
+	}
+	api, scopes, err := e.wanted(c.client, c.form["resource"], c.form.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	code := secret()
+	d := &device{
+		State: waits, Client: c.client.ID, Resource: api.Audience, Scopes: scopes.String(), Every: pollEvery,
+		Ends: c.at.Add(e.cfg.DeviceLifetime),
+	}
+	d.record = store.Record{
+		Kind: kindDevice, Keys: []store.Key{{Name: keyDeviceCode, Value: store.Digest(code)}}, Expires: d.Ends.Add(deviceLinger),
+	}
+	var userCode string
+	for err = store.ErrConflict; errors.Is(err, store.ErrConflict); err = e.saveDevice(c.r.Context(), d) {
+		userCode = newUserCode()
+		d.record.ID = store.Digest(userCode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	page, shown := e.cfg.base()+e.cfg.Paths.EnterCode, showUserCode(userCode)
+	return json.Marshal(map[string]any{ // section 3.2
+		"device_code": code, "user_code": shown, "verification_uri": page,
+		"verification_uri_complete": page + "?" + url.Values{"user_code": {shown}}.Encode(),
+		"expires_in":                int(e.cfg.DeviceLifetime / time.Second), "interval": pollEvery,
+	})
+}
+
+// userLetters have no vowels, so that they make no words, and none that is taken for another (section 6.1). Eight of them are
+// 34 bits, of which a limited number of guesses finds nothing within the life of a code (section 5.1).
+const (
+	userLetters    = "BCDFGHJKLMNPQRSTVWXZ"
+	userCodeLength = 8
+)
+
+func newUserCode() string {
+	var code []byte
+	for random := make([]byte, 1); len(code) < userCodeLength; {
+		rand.Read(random) // which never fails
+		if n := int(random[0]); n < 256/len(userLetters)*len(userLetters) {
+			code = append(code, userLetters[n%len(userLetters)])
+		}
+	}
+	return string(code)
+}
+
+func showUserCode(code string) string { return code[:4] + "-" + code[4:] }
+
+// readUserCode returns a code as it was made, from what the user has typed: letter case, spaces and punctuation do not count
+// (section 6.1). It is "" if it cannot be one.
+func readUserCode(typed string) string {
+	code := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		default:
+			return -1
+		}
+	}, typed)
+	if len(code) != userCodeLength || strings.Trim(code, userLetters) != "" {
+		return ""
+	}
+	return code
+}
+
+// Device returns the request of the device with this code, however the user has typed it. The error wraps [store.ErrNotFound]
+// if the code is unknown, expired or decided, and is an outage otherwise. Who calls it limits the guesses (section 5.1).
+func (e *Engine) Device(ctx context.Context, userCode string) (*Interaction, error) {
+	d, err := e.waiting(ctx, userCode)
+	if err != nil {
+		return nil, err
+	}
+	client, err := e.cfg.Clients.Get(ctx, d.Client)
+	if err != nil {
+		return nil, fmt.Errorf("find the client of a device: %w", err)
+	}
+	api, scopes, err := e.wanted(client, []string{d.Resource}, d.Scopes)
+	if err != nil { // the client, or the configuration, has changed since
+		return nil, fmt.Errorf("read a device: %w: %w", store.ErrNotFound, err)
+	}
+	return &Interaction{
+		ID: d.id(), Client: client, API: api, Scopes: scopes, UserCode: showUserCode(readUserCode(userCode)), MaxAge: -1,
+	}, nil
+}
+
+// DecideDevice lets the device of an interaction in, or not. Its error is as that of [Engine.Device], also if somebody else
+// has decided meanwhile.
+func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision) error {
+	code := d.refusal(in, 0)
+	if code != "" {
+		if err := e.decideDevice(ctx, in, func(dev *device) { dev.State = denied }); err != nil {
+			return err
+		}
+		e.cfg.Audit(ctx, Event{Name: Refused, Path: e.cfg.Paths.Device, Client: in.Client.ID, Error: code})
+		return nil
+	}
+	dev, err := e.waiting(ctx, in.UserCode)
+	if err != nil {
+		return err
+	}
+	g := newGrant(in.Client, in.API, d.granted(in))
+	g.DeviceCodeExpiresAt = int(dev.Ends.Unix()) + 1
+	d.allow(g)
+	if err := e.records.SaveGrant(ctx, g); err != nil {
+		return err
+	}
+	if err := e.decideDevice(ctx, in, func(dev *device) { dev.State, dev.Grant = allowed, g.ID }); err != nil {
+		_, lost := e.records.revoke(ctx, g.ID)
+		return errors.Join(err, lost)
+	}
+	if err := e.cfg.Clients.Keep(ctx, in.Client); err != nil {
+		return fmt.Errorf("keep the client of a device: %w", err)
+	}
+	e.cfg.Audit(ctx, Event{
+		Name: Granted, Path: e.cfg.Paths.Device, Client: g.ClientID, Subject: g.Subject, Audience: in.API.Audience,
+		Scope: g.Scopes, Grant: g.ID,
+	})
+	return nil
+}
+
+// decideDevice changes the device of an interaction, if it still waits.
+func (e *Engine) decideDevice(ctx context.Context, in *Interaction, change func(*device)) error {
+	for {
+		d, err := e.waiting(ctx, in.UserCode)
+		if err != nil {
+			return err
+		}
+		if d.id() != in.ID { // another device has got the code since
+			return fmt.Errorf("decide about a device: %w", store.ErrNotFound)
+		}
+		change(d)
+		if err := e.saveDevice(ctx, d); !errors.Is(err, store.ErrConflict) {
+			return err
+		} // else the device has asked meanwhile
+	}
+}
+
+// redeemDevice returns the grant of a device whose user has let it in (sections 3.4 and 3.5).
+func (e *Engine) redeemDevice(c *call) (*goidc.Grant, error) {
+	code := c.form.Get("device_code")
+	if code == "" {
+		return nil, invalidRequest("device_code is missing")
+	}
+	for {
+		g, err := e.pollDevice(c, code)
+		if !errors.Is(err, store.ErrConflict) {
+			return g, err
+		} // else somebody has changed it meanwhile
+	}
+}
+
+func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
+	ctx, now := c.r.Context(), time.Now()
+	d, err := e.deviceOf(ctx, code)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, errGrant
+	case err != nil:
+		return nil, err
+	case d.Client != c.client.ID, d.State == served:
+		return nil, errGrant
+	case !now.Before(d.Ends):
+		return nil, badRequest("expired_token", "the device code has expired: start again")
+	case d.State == denied:
+		return nil, badRequest("access_denied", "the user has not let the device in")
+	case d.State == waits:
+		early := now.Sub(d.Polled) < time.Duration(d.Every)*time.Second-pollSlack
+		if d.Polled = now; early {
+			d.Every += pollEvery
+		}
+		if err := e.saveDevice(ctx, d); err != nil {
+			return nil, err
+		}
+		if early {
+			return nil, badRequest("slow_down", "wait 5 s more between requests")
+		}
+		return nil, badRequest("authorization_pending", "the user has not decided yet")
+	}
+	g, err := e.records.Grant(ctx, d.Grant)
+	switch {
+	case errors.Is(err, goidc.ErrNotFound):
+		return nil, errGrant
+	case err != nil:
+		return nil, err
+	case g.RevokedAt != 0:
+		return nil, errGrant
+	}
+	if err := e.decideAgain(c, g); err != nil {
+		return nil, err
+	}
+	// Who changes it has the only right to the tokens, whatever becomes of them.
+	d.State = served
+	if err := e.saveDevice(ctx, d); err != nil {
+		return nil, err
+	}
+	e.records.giveRefreshToken(c, g)
+	return g, nil
+}
+
+// waiting returns the device that waits for its user, who has typed this code.
+func (e *Engine) waiting(ctx context.Context, userCode string) (*device, error) {
+	code := readUserCode(userCode)
+	if code == "" {
+		return nil, fmt.Errorf("find a device: %w", store.ErrNotFound)
+	}
+	rec, err := e.cfg.Store.Get(ctx, kindDevice, store.Digest(code))
+	if err != nil {
+		return nil, fmt.Errorf("find a device: %w", err)
+	}
+	d, err := readDevice(rec)
+	if err == nil && (d.State != waits || !time.Now().Before(d.Ends)) {
+		return nil, fmt.Errorf("find a device: %w", store.ErrNotFound)
+	}
+	return d, err
+}
+
+// deviceOf returns the device that has this device code.
+func (e *Engine) deviceOf(ctx context.Context, code string) (*device, error) {
+	if !isSecret(code) {
+		return nil, store.ErrNotFound
+	}
+	found, err := e.cfg.Store.Find(ctx, kindDevice, store.Key{Name: keyDeviceCode, Value: store.Digest(code)}, "", 1)
+	if err != nil {
+		return nil, fmt.Errorf("find a device: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, store.ErrNotFound
+	}
+	return readDevice(found[0])
+}
+
+func readDevice(rec store.Record) (*device, error) {
+	d := &device{record: rec}
+	if err := json.Unmarshal(rec.Value, d); err != nil {
+		return nil, fmt.Errorf("read a device: %w", err)
+	}
+	return d, nil
+}
+
+// saveDevice stores a device: a new one, or over the version that was read.
+func (e *Engine) saveDevice(ctx context.Context, d *device) (err error) {
+	if d.record.Value, err = json.Marshal(d); err != nil {
+		return fmt.Errorf("write a device: %w", err)
+	}
+	if d.record.Version, err = e.cfg.Store.Put(ctx, d.record); err != nil {
+		return fmt.Errorf("write a device: %w", err)
+	}
+	return nil
+}
+
+// id is that of its interaction: nobody can guess it, and it is no secret of the device.
+func (d *device) id() string { return d.record.Keys[0].Value }

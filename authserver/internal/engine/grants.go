@@ -1,0 +1,208 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// wanted settles what a client asks for: one API, and at least one scope of it, all of them the client's.
+func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (API, valetkey.Scopes, error) {
+	asked := valetkey.NewScopes(strings.Split(scope, " ")...)
+	for _, s := range asked {
+		if scopes.Valid(s) != nil || !slices.Contains(c.Scopes, s) {
+			return API{}, nil, errScope
+		}
+	}
+	api, err := e.choose(c, resources, asked)
+	if err != nil {
+		return API{}, nil, err
+	}
+	if len(asked) == 0 {
+		// RFC 6749, section 3.3: an omitted scope is a default one, here all that the client may have at this API.
+		asked = slices.DeleteFunc(valetkey.NewScopes(c.Scopes...), func(s string) bool { return !slices.Contains(api.Scopes, s) })
+	}
+	if len(asked) == 0 || !api.has(asked) {
+		return API{}, nil, errScope
+	}
+	return api, asked, nil
+}
+
+// choose finds the API that a token is for: the resource asked for, or else the one that the scopes asked for belong to,
+// or else the client's default, or else its only one (RFC 8707, section 2; RFC 9068, section 3).
+func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Scopes) (API, error) {
+	refusal := errScope
+	switch {
+	case len(resources) > 1: // a token good at two APIs could be used by one at the other (RFC 9068, section 5)
+		return API{}, errTarget
+	case len(resources) == 1:
+		if api, ok := e.api(resources[0]); ok {
+			return api, nil
+		}
+		return API{}, errTarget
+	case len(asked) == 0 && c.DefaultAPI != "":
+		api, _ := e.api(c.DefaultAPI)
+		return api, nil
+	case len(asked) == 0:
+		asked, refusal = c.Scopes, errTarget
+	}
+	for _, a := range e.cfg.APIs {
+		if a.has(asked) {
+			return a, nil
+		}
+	}
+	return API{}, refusal
+}
+
+func (a API) has(scopes []string) bool {
+	return !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(a.Scopes, s) })
+}
+
+// api returns the API of an audience.
+func (e *Engine) api(audience string) (API, bool) {
+	i := slices.IndexFunc(e.cfg.APIs, func(a API) bool { return a.Audience == audience })
+	if i < 0 {
+		return API{}, false
+	}
+	return e.cfg.APIs[i], true
+}
+
+// decide is the library's hook for a grant that is made, or that is about to be refreshed.
+func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Grant) error {
+	c := callOf(ctx)
+	switch kind {
+	case goidc.GrantRefreshToken:
+		return e.decideAgain(c, g)
+	case goidc.GrantAuthorizationCode, goidc.GrantImplicit:
+		kept := map[string]any{}
+		for _, name := range []string{keptType, keptAuthTime, keptACR, keptKey} {
+			kept[name] = g.Store[name]
+		}
+		g.Store = kept // and not what the session had besides
+		c.granted = &Event{
+			Name: Granted, Path: c.path, Client: g.ClientID, Subject: g.Subject, Audience: g.Resources[0], Scope: g.Scopes, Grant: g.ID,
+		}
+		return nil
+	}
+	api, granted, err := e.wanted(c.client, g.Resources, g.Scopes)
+	if err != nil {
+		return err
+	}
+	g.Resources, g.Scopes = goidc.Resources{api.Audience}, granted.String()
+	heldOf(g).bound = c.holds
+	return nil
+}
+
+// decideAgain takes from a grant what the API or the client no longer has, and restores its end, which the library moves.
+func (e *Engine) decideAgain(c *call, g *goidc.Grant) error {
+	api, ok := e.api(g.Resources[0])
+	left := slices.DeleteFunc(strings.Fields(g.Scopes), func(s string) bool {
+		return !slices.Contains(api.Scopes, s) || !slices.Contains(c.client.Scopes, s)
+	})
+	if !ok || len(left) == 0 {
+		return errGrant
+	}
+	g.Scopes = strings.Join(left, " ")
+	g.RefreshTokenExpiresAt = heldOf(g).FamilyEnd
+	return nil
+}
+
+// form is the library's hook for the format of a token.
+func (e *Engine) form(ctx context.Context, g *goidc.Grant, _ *goidc.Client) goidc.TokenOptions {
+	api, _ := e.api(g.Resources[0])
+	c := callOf(ctx)
+	life := e.lifetime(c.client, api)
+	if !c.until.IsZero() {
+		life = min(life, time.Until(c.until))
+	}
+	secs := int(life / time.Second)
+	if api.Opaque {
+		return goidc.NewOpaqueTokenOptions(secs)
+	}
+	return goidc.NewJWTTokenOptions(goidc.SignatureAlgorithm(api.Algorithm), secs)
+}
+
+// lifetime is that of a client's access tokens at an API.
+func (e *Engine) lifetime(c *clients.Client, api API) time.Duration {
+	if c != nil && c.AccessLifetime >= time.Second {
+		return c.AccessLifetime
+	}
+	return api.Lifetime
+}
+
+// claims is the library's hook for the claims of a JWT; introspection tells them of opaque tokens, too.
+func (e *Engine) claims(_ context.Context, t *goidc.Token, g *goidc.Grant) map[string]any {
+	more := map[string]any{}
+	text := func(name string) string { s, _ := g.Store[name].(string); return s }
+	// RFC 9068, section 2.2.1.
+	if at, err := strconv.ParseInt(text(keptAuthTime), 10, 64); err == nil {
+		more["auth_time"] = at
+	}
+	if acr := text(keptACR); acr != "" {
+		more["acr"] = acr
+	}
+	if actor := g.Store[keptActor]; actor != nil { // RFC 8693, section 4.1
+		more["act"] = actor
+	}
+	api, _ := e.api(t.Resources[0])
+	if api.MayAct != "" { // section 4.4
+		more["may_act"] = map[string]any{"sub": api.MayAct}
+	}
+	switch api.Profile {
+	case User:
+		more["scope"] = strings.Fields(t.Scopes)
+		if kind := text(keptType); kind != "" {
+			more["user_type"], more["user_id"] = kind, strings.TrimPrefix(g.Subject, kind+":")
+		}
+	case Permissions:
+		more["permissions"], more["azp"] = strings.Fields(t.Scopes), t.ClientID
+	}
+	return more
+}
+
+// issued is the library's hook for a token that is about to be answered. A client that gets one is in use.
+func (e *Engine) issued(ctx context.Context, t *goidc.Token, g *goidc.Grant) error {
+	if err := e.cfg.Clients.Keep(ctx, callOf(ctx).client); err != nil {
+		return err
+	}
+	event := Event{
+		Name: Issued, Client: t.ClientID, Audience: t.Resources[0], Scope: t.Scopes, Format: string(t.Format), Grant: g.ID,
+		Expires: time.Unix(int64(t.ExpiresAt), 0),
+	}
+	if t.Subject != t.ClientID {
+		event.Subject = t.Subject
+	}
+	e.cfg.Audit(ctx, event)
+	callOf(ctx).token = t
+	return nil
+}
+
+// clientFor returns a client as the library knows it.
+func (e *Engine) clientFor(c *call, client *clients.Client) *goidc.Client {
+	meta := goidc.ClientMeta{
+		TokenAuthnMethod: goidc.AuthnMethodSecretPost, // see authenticate
+		ScopeIDs:         strings.Join(client.Scopes, " "),
+		ResponseTypes:    e.responseTypes(),
+	}
+	if client.Public() {
+		meta.TokenAuthnMethod = goidc.AuthnMethodNone
+	}
+	for _, g := range client.GrantTypes {
+		if g == "client_credentials" && client.Public() {
+			continue // RFC 6749, section 4.4: "MUST only be used by confidential clients"
+		}
+		meta.GrantTypes = append(meta.GrantTypes, goidc.GrantType(g))
+	}
+	if c.redirect != "" {
+		meta.RedirectURIs = []string{canonical(c.redirect)} // which is known to be good
+	}
+	return &goidc.Client{ID: client.ID, ClientMeta: meta}
+}

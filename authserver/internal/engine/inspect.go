@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+// An accessToken is one of ours that is alive.
+type accessToken struct {
+	grant  *goidc.Grant
+	claims map[string]any // as a JWT has them, but for grant_id
+}
+
+// inspect returns an access token of ours. It is nil if there is none that is alive; a refresh token is none, or an API that
+// introspects would take it for one.
+func (e *Engine) inspect(ctx context.Context, raw string) (*accessToken, error) {
+	read := e.inspectJWT
+	if isSecret(raw) {
+		read = e.inspectOpaque
+	}
+	t, err := read(ctx, raw)
+	if errors.Is(err, goidc.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("inspect a token: %w", err)
+	}
+	if dead, err := e.ended(ctx, t.grant); dead || err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (e *Engine) inspectJWT(ctx context.Context, raw string) (*accessToken, error) {
+	token, err := jose.Parse(raw)
+	if err != nil || !jose.SameType(token.Header.Type, "at+jwt") || !e.signed(token) {
+		return nil, goidc.ErrNotFound
+	}
+	claims := map[string]any{}
+	if err := json.Unmarshal(token.Payload, &claims); err != nil { // our own, by the signature
+		return nil, goidc.ErrNotFound
+	}
+	id, _ := claims[goidc.ClaimGrantID].(string)
+	exp, _ := claims["exp"].(float64)
+	if claims["iss"] != e.cfg.Issuer || time.Now().Unix() >= int64(exp) || id == "" {
+		return nil, goidc.ErrNotFound
+	}
+	delete(claims, goidc.ClaimGrantID)
+	claims["scope"] = scopeText(claims["scope"])
+	g, err := e.records.Grant(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &accessToken{g, claims}, nil
+}
+
+// scopeText returns scopes as RFC 7662, section 2.2 wants them, from a claim that is an array in the profile User.
+func scopeText(claim any) any {
+	list, ok := claim.([]any)
+	if !ok {
+		return claim
+	}
+	var scopes []string
+	for _, s := range list {
+		scopes = append(scopes, fmt.Sprint(s))
+	}
+	return strings.Join(scopes, " ")
+}
+
+// signed reports whether one of our keys has signed the token.
+func (e *Engine) signed(token *jose.Compact) bool {
+	return slices.ContainsFunc(e.cfg.Keys.Keys(), func(k *jose.PrivateKey) bool {
+		return k.ID() == token.Header.KeyID && k.Public().Verify(token) == nil
+	})
+}
+
+func (e *Engine) inspectOpaque(ctx context.Context, raw string) (*accessToken, error) {
+	t, err := e.records.Token(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	g, err := e.records.Grant(ctx, t.GrantID)
+	if err != nil {
+		return nil, err
+	}
+	claims := e.claims(ctx, t, g)
+	claims["iss"], claims["sub"], claims["client_id"] = e.cfg.Issuer, t.Subject, t.ClientID
+	claims["aud"], claims["scope"] = t.Resources[0], t.Scopes // a string, whatever the profile
+	claims["iat"], claims["exp"] = t.CreatedAt, t.ExpiresAt
+	binding := map[string]any{}
+	if t.JWKThumbprint != "" {
+		binding["jkt"] = t.JWKThumbprint
+	}
+	if t.CertThumbprint != "" {
+		binding["x5t#S256"] = t.CertThumbprint
+	}
+	if len(binding) > 0 {
+		claims["cnf"] = binding
+	}
+	return &accessToken{g, claims}, nil
+}
+
+// Introspect is the introspection endpoint (RFC 7662), for POST. Who asks with "Accept: application/token-introspection+jwt"
+// gets a signed answer (RFC 9701).
+func (e *Engine) Introspect(w http.ResponseWriter, r *http.Request) {
+	c := newCall(r)
+	said, err := e.introspect(w, c)
+	if err == nil && accepts(r, introspectionType) {
+		var signed string
+		if signed, err = e.signAnswer(c, said); err == nil {
+			answer(w, http.StatusOK, introspectionType, []byte(signed))
+			return
+		}
+	}
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(said)
+	}
+	if err != nil {
+		e.refuse(w, c, err)
+		return
+	}
+	answer(w, http.StatusOK, "application/json", body)
+}
+
+const introspectionType = "application/token-introspection+jwt"
+
+func (e *Engine) introspect(w http.ResponseWriter, c *call) (map[string]any, error) {
+	if err := c.readForm(w); err != nil {
+		return nil, err
+	}
+	if err := e.confidential(c, e.cfg.base()+e.cfg.Paths.Introspect); err != nil { // RFC 7662, section 4
+		return nil, err
+	}
+	if !c.form.Has("token") {
+		return nil, invalidRequest("token is missing")
+	}
+	inactive := map[string]any{"active": false}
+	t, err := e.inspect(c.r.Context(), c.form.Get("token"))
+	if t == nil {
+		return inactive, err
+	}
+	// Section 4: an API is told about its own tokens only.
+	if audience := t.grant.Resources[0]; !slices.Contains(c.client.Introspects, audience) {
+		e.cfg.Audit(c.r.Context(), Event{Name: NotItsTokens, Client: c.client.ID, Audience: audience})
+		return inactive, nil
+	}
+	// Section 2.2.
+	t.claims["active"], t.claims["token_type"] = true, "Bearer"
+	if t.grant.Username != "" {
+		t.claims["username"] = t.grant.Username
+	}
+	if bound, _ := t.claims["cnf"].(map[string]any); bound["jkt"] != nil { // RFC 9449, section 6.2
+		t.claims["token_type"] = "DPoP"
+	}
+	return t.claims, nil
+}
+
+// signAnswer signs with the algorithm of the first API that the client answers for. RFC 9701, section 5.
+func (e *Engine) signAnswer(c *call, said map[string]any) (string, error) {
+	api := e.cfg.APIs[0]
+	if len(c.client.Introspects) > 0 {
+		if own, ok := e.api(c.client.Introspects[0]); ok {
+			api = own
+		}
+	}
+	key, err := e.cfg.Keys.Signing(api.Algorithm)
+	if err != nil {
+		return "", fmt.Errorf("sign an answer: %w", err)
+	}
+	// No sub and exp here: this must not be taken for an access token.
+	text, err := json.Marshal(map[string]any{
+		"iss": e.cfg.Issuer, "aud": c.client.ID, "iat": time.Now().Unix(), "token_introspection": said,
+	})
+	if err != nil {
+		return "", fmt.Errorf("sign an answer: %w", err)
+	}
+	return key.Sign(map[string]any{"typ": "token-introspection+jwt"}, text)
+}

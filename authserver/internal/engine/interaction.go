@@ -1,0 +1,40 @@
+package engine
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+// An Interaction is a valid request for authorization that waits for its user: from the authorization endpoint, or from a
+// device whose code the user has typed.
+type Interaction struct {
+	ID          string // unguessable; of the request, not of the user
+	ContinueURL string // a path: where the pages of the interaction post to, and so Interact is called again
+	Client      *clients.Client
+	API         API
+	Scopes      valetkey.Scopes // asked for, all of them the API's and the client's
+	RedirectURI string          // empty: a device
+	UserCode    string          // of a device, as it is shown to the user
+	LoginHint   string
+	Prompt      string        // none, login, consent; empty: as needed
+	MaxAge      time.Duration // how old the login may be; negative: any age
+	ACRValues   []string
+}
+
+// A Decision is what the user of an Interaction has decided.
+type Decision struct {
+	Denied   bool
+	Error    string // with Denied: access_denied if empty, or login_required, consent_required, interaction_required, for prompt=none
+	User     *login.User
+	AuthTime time.Time
+	ACR      string
+	Scopes   valetkey.Scopes // allowed: a part of those asked for, at least one
+}
+
+// Interact asks the user. It returns a decision, having written nothing; or nil, having written a page or a redirect, and is
+// asked again when a request comes to ContinueURL. An error is an outage, with nothing written.
+type Interact func(w http.ResponseWriter, r *http.Request, in *Interaction) (*Decision, error)

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
+)
+
+// grantLife is how long, from now, the assertion of another issuer may be good for: so long it is remembered.
+const grantLife = time.Hour
+
+var errAssertion = badRequest("invalid_grant", "the assertion is malformed, expired, used, not for this server, or not trusted")
+
+func (t *TrustedIssuer) validate() error {
+	var errs []error
+	mistake := func(is bool, text string) {
+		if is {
+			errs = append(errs, errors.New(text))
+		}
+	}
+	mistake(t.Issuer == "", "Issuer: required")
+	mistake((len(t.KeySet) == 0) == (t.KeySetURL == ""), "KeySet, KeySetURL: one of the two is required")
+	if len(t.KeySet) > 0 {
+		if _, _, err := keyset.Parse(t.KeySet); err != nil {
+			errs = append(errs, fmt.Errorf("KeySet: %w", err))
+		}
+	}
+	if t.KeySetURL != "" {
+		if err := (fetch.Client{}).Allowed(t.KeySetURL); err != nil {
+			errs = append(errs, fmt.Errorf("KeySetURL: %w", err))
+		}
+	}
+	mistake(t.SubjectType == "" || strings.Contains(t.SubjectType, ":"), "SubjectType: required, and without a colon")
+	mistake(len(t.Scopes) == 0, "Scopes: at least one is required")
+	return errors.Join(errs...)
+}
+
+// believe returns the grant that the assertion of a trusted issuer is (RFC 7523, sections 2.1 and 3.1).
+func (e *Engine) believe(c *call) (*goidc.Grant, error) {
+	if !c.form.Has("assertion") {
+		return nil, invalidRequest("assertion is missing")
+	}
+	a, err := parseAssertion(c.form.Get("assertion"), "JWT")
+	if err != nil {
+		return nil, errAssertion
+	}
+	i := slices.IndexFunc(e.cfg.Issuers, func(t TrustedIssuer) bool { return t.Issuer == a.issuer }) // item 1
+	known := slices.Contains(jose.Algorithms(), a.token.Header.Algorithm)
+	if i < 0 || !known || a.subject == "" || len(a.id) > 256 || !e.isFor(a, e.cfg.Issuer, grantLife) { // items 2 to 6
+		return nil, errAssertion
+	}
+	issuer := e.cfg.Issuers[i]
+	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
+	// Item 9.
+	if err := e.issuers.ask(c.r.Context(), issuer.KeySetURL, issuer.KeySet, signed); err != nil {
+		return nil, errAssertion
+	}
+
+	limited := *c.client
+	limited.Scopes = slices.DeleteFunc(slices.Clone(c.client.Scopes), func(s string) bool {
+		// RFC 7521, section 4.1: not wider than the assertion's.
+		return !slices.Contains(issuer.Scopes, s) || a.scopes != nil && !slices.Contains(a.scopes, s)
+	})
+	api, scopes, err := e.wanted(&limited, c.form["resource"], c.form.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	// Item 7. Without a jti it is known by what was signed: a signature can be written in other ways. No client has an empty id.
+	id := a.id
+	if id == "" {
+		id = c.form.Get("assertion")
+		id = id[:strings.LastIndexByte(id, '.')]
+	}
+	if fresh, err := e.useAssertion(c.r.Context(), a, "\n"+a.issuer+"\n"+id); err != nil {
+		return nil, err
+	} else if !fresh {
+		return nil, errAssertion
+	}
+	g := newGrant(c.client, api, scopes)
+	g.Subject = issuer.SubjectType + ":" + a.subject
+	g.Store[keptType] = issuer.SubjectType
+	return g, nil // and no refresh token (RFC 7521, section 4.1)
+}

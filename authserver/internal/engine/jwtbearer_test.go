@@ -1,0 +1,195 @@
+package engine_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+const (
+	assertionGrant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+	partner        = "https://partner.example.com"
+)
+
+// trusting makes a site that trusts the partner, who signs with the key of the client "signer"; bridge uses its assertions.
+func trusting(c *engine.Config) {
+	c.Issuers = []engine.TrustedIssuer{{
+		Issuer: partner, KeySet: []byte(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`), SubjectType: "partner",
+		Scopes: []string{"orders:read", "orders:write"},
+	}}
+	with(clients.Client{
+		ID: "bridge", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-bridge")},
+		GrantTypes: []string{assertionGrant, "refresh_token"}, Scopes: []string{"orders:read", "orders:write", "files:read"}, DefaultAPI: orders,
+	})(c)
+}
+
+func granting(assertion string, pairs ...string) url.Values {
+	return append2(form("grant_type", assertionGrant, "assertion", assertion), pairs...)
+}
+
+func TestAssertionGrant(t *testing.T) {
+	s := start(t, trusting)
+	now := time.Now().Unix()
+	type m = map[string]any
+	bob := func(t testing.TB, over m) string {
+		all := m{"iss": partner, "sub": "bob"}
+		for name, v := range over {
+			all[name] = v
+		}
+		return assertion(t, clientKey(), nil, s.url, all)
+	}
+	stranger, err := jose.GenerateKey("EdDSA", "signer-1")
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name      string
+		assertion string
+		code      string
+	}{
+		{"AS-JWT-01 none", "", "invalid_request"},
+		{"AS-JWT-01 AS-JWT-06 no JWT", "x", "invalid_grant"},
+		{"AS-JWT-01 two JWTs in one", bob(t, nil) + " " + bob(t, nil), "invalid_grant"},
+		{"AS-JWT-01 no iss", bob(t, m{"iss": nil}), "invalid_grant"},
+		{"AS-JWT-01 no sub", bob(t, m{"sub": nil}), "invalid_grant"},
+		{"AS-JWT-01 no exp", bob(t, m{"exp": nil}), "invalid_grant"},
+		{"AS-JWT-01 AS-JWT-02 no aud", bob(t, m{"aud": nil}), "invalid_grant"},
+		{"AS-JWT-02 another aud", bob(t, m{"aud": "https://other.example.com"}), "invalid_grant"},
+		{"AS-JWT-03 an expired one", bob(t, m{"exp": now - 60}), "invalid_grant"},
+		{"one that is good for too long", bob(t, m{"exp": now + 7200}), "invalid_grant"},
+		{"one that is not good yet", bob(t, m{"nbf": now + 120}), "invalid_grant"},
+		{"one that was made in the future", bob(t, m{"iat": now + 120}), "invalid_grant"},
+		{"AS-JWT-05 another key", assertion(t, stranger, nil, s.url, m{"iss": partner, "sub": "bob"}), "invalid_grant"},
+		{"AS-JWT-05 a changed signature", bob(t, nil)[:100] + "A" + bob(t, nil)[101:], "invalid_grant"},
+		{"AS-JWT-06 an issuer that nobody trusts", bob(t, m{"iss": partner + "/"}), "invalid_grant"},
+		{"a client's own assertion", assertion(t, clientKey(), nil, s.url, nil), "invalid_grant"},
+		{"an access token", assertion(t, clientKey(), m{"typ": "at+jwt"}, s.url, m{"iss": partner, "sub": "bob"}), "invalid_grant"},
+		{"a claim that is malformed", assertion(t, clientKey(), nil, s.url, m{"iss": partner, "sub": "bob", "scope": 1}), "invalid_grant"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			refused(t, s.post(t, "/oauth2/token", "bridge", granting(c.assertion)), 400, c.code)
+		})
+	}
+	t.Run("AS-JWT-01 two", func(t *testing.T) {
+		refused(t, s.post(t, "/oauth2/token", "bridge", granting(bob(t, nil), "assertion", bob(t, nil))), 400, "invalid_request")
+	})
+	t.Run("a client without the grant", func(t *testing.T) {
+		refused(t, s.post(t, "/oauth2/token", "web", granting(bob(t, nil))), 400, "unauthorized_client")
+	})
+	t.Run("a client without its secret", func(t *testing.T) {
+		refused(t, s.post(t, "/oauth2/token", "", granting(bob(t, nil), "client_id", "bridge")), 401, "invalid_client")
+	})
+	t.Run("a server that trusts nobody does not offer the grant", func(t *testing.T) {
+		s := start(t)
+		refused(t, s.post(t, "/oauth2/token", "web", granting(bob(t, nil))), 400, "unsupported_grant_type")
+		assert.NotContains(t, s.Metadata().GrantTypes, assertionGrant)
+	})
+	t.Run("AS-JWT-01 a token for whom the assertion is about, and no refresh token", func(t *testing.T) {
+		got := s.post(t, "/oauth2/token", "bridge", granting(bob(t, nil))).tokens(t)
+		claims := part(t, got.access, 1)
+		assert.Equal(t, "partner:bob", claims["sub"])
+		assert.Equal(t, "bridge", claims["client_id"])
+		assert.Equal(t, "orders:read orders:write", got.scope)
+		assert.Empty(t, got.refresh)
+		assert.True(t, s.active(t, got.access))
+	})
+	t.Run("AS-JWT-02 the token endpoint is a name of the server, also among others", func(t *testing.T) {
+		a := bob(t, m{"aud": []string{"https://other.example.com", s.url + "/oauth2/token"}})
+		assert.Equal(t, 200, s.post(t, "/oauth2/token", "bridge", granting(a)).status)
+	})
+	for name, id := range map[string]any{"with a jti": "once", "without a jti": nil} {
+		t.Run("AS-JWT-04 an assertion is good once, "+name, func(t *testing.T) {
+			a := bob(t, m{"jti": id})
+			assert.Equal(t, 200, s.post(t, "/oauth2/token", "bridge", granting(a)).status)
+			refused(t, s.post(t, "/oauth2/token", "bridge", granting(a)), 400, "invalid_grant")
+		})
+	}
+	for _, c := range []struct {
+		name          string
+		claim         any
+		asked, wanted string
+	}{
+		{"a part of what the issuer may give", nil, "orders:read", "orders:read"},
+		{"all that the assertion names", "orders:read", "", "orders:read"},
+		{"all that the assertion names, in an array", []string{"orders:write", "x"}, "", "orders:write"},
+		{"more than the assertion names", "orders:read", "orders:read orders:write", ""},
+		{"nothing that the assertion names", "", "", ""},
+		{"more than the issuer may give", nil, "files:read", ""},
+		{"more than the issuer may give, which the assertion names", "files:read", "files:read", ""},
+		{"more than the client may have", "bank:pay", "bank:pay", ""},
+	} {
+		t.Run("AS-JWT-12 "+c.name, func(t *testing.T) {
+			f := granting(bob(t, m{"scope": c.claim}))
+			if c.asked != "" {
+				f.Set("scope", c.asked)
+			}
+			a := s.post(t, "/oauth2/token", "bridge", f)
+			if c.wanted == "" {
+				refused(t, a, 400, "invalid_scope")
+				return
+			}
+			assert.Equal(t, c.wanted, a.tokens(t).scope)
+		})
+	}
+}
+
+func TestAssertionGrantTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := inProcess(t, trusting)
+		a := assertion(t, clientKey(), nil, h.url, map[string]any{"iss": partner, "sub": "bob", "exp": time.Now().Add(time.Hour).Unix()})
+		ask := func() answer {
+			return h.do(t, "POST", "/oauth2/token", granting(a, "client_id", "bridge", "client_secret", "secret-of-bridge"), "")
+		}
+		require.Equal(t, 200, ask().status)
+		for range 61 { // AS-JWT-04: it is remembered for as long as it is good
+			refused(t, ask(), 400, "invalid_grant")
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+func TestKeysOfIssuers(t *testing.T) {
+	var asked atomic.Int32
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		json.NewEncoder(w).Encode(map[string]any{"keys": []json.RawMessage{clientKey().PublicJWK()}})
+	}))
+	defer web.Close()
+	s := start(t, trusting, func(c *engine.Config) { c.Issuers[0].KeySet, c.Issuers[0].KeySetURL = nil, web.URL })
+	for range 3 {
+		a := assertion(t, clientKey(), nil, s.url, map[string]any{"iss": partner, "sub": "bob"})
+		assert.Equal(t, 200, s.post(t, "/oauth2/token", "bridge", granting(a)).status)
+	}
+	assert.EqualValues(t, 1, asked.Load(), "the set is remembered")
+}
+
+func TestIssuerMistakes(t *testing.T) {
+	s := build(t, "https://as.example.com")
+	for _, c := range []struct {
+		issuer engine.TrustedIssuer
+		want   []string
+	}{
+		{engine.TrustedIssuer{}, []string{"Issuers[0]: ", "Issuer: ", "KeySet, KeySetURL: ", "SubjectType: ", "Scopes: "}},
+		{engine.TrustedIssuer{Issuer: "x", KeySet: []byte("{}"), SubjectType: "a:b", Scopes: []string{"x"}}, []string{"KeySet: ", "SubjectType: "}},
+		{engine.TrustedIssuer{Issuer: "x", KeySetURL: "http://x.example.com", SubjectType: "a", Scopes: []string{"x"}}, []string{"KeySetURL: not https"}},
+	} {
+		_, err := engine.New(engine.Config{
+			Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Issuers: []engine.TrustedIssuer{c.issuer},
+			APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES256"}},
+		})
+		for _, want := range c.want {
+			assert.ErrorContains(t, err, want)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+// What RFC 9700 advises against, and old clients still need: the implicit grant and the password grant (RFC 6749, sections 4.2
+// and 4.3).
+
+// warn tells, at the start, which of them are on.
+func (e *Engine) warn() {
+	if e.cfg.Implicit {
+		e.cfg.Logger.Warn("the implicit grant is on: tokens stand in URLs, where histories and logs keep them")
+	}
+	if e.cfg.Password != nil {
+		e.cfg.Logger.Warn("the password grant is on: applications learn the passwords of users")
+	}
+}
+
+// responseTypes returns those that are offered.
+func (e *Engine) responseTypes() []goidc.ResponseType {
+	if e.cfg.Implicit {
+		return []goidc.ResponseType{goidc.ResponseTypeCode, goidc.ResponseTypeToken}
+	}
+	return []goidc.ResponseType{goidc.ResponseTypeCode}
+}
+
+// The grant that a response type goes with, and how its answer is sent.
+var (
+	grantOf = map[string]string{"code": "authorization_code", "token": "implicit"}
+	modeOf  = map[string]string{"code": "query", "token": "fragment"}
+)
+
+// complete adds to the answer of the implicit grant what the library leaves out (RFC 6749, section 4.2.2).
+func (c *call) complete(h http.Header) {
+	if c.token == nil {
+		return
+	}
+	more := url.Values{"expires_in": {strconv.Itoa(c.token.LifetimeSecs())}, "scope": {c.token.Scopes}}
+	h.Set("Location", h.Get("Location")+"&"+more.Encode())
+}
+
+// logIn returns the grant of a user who has told the client name and password.
+func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
+	name, password := c.form.Get("username"), c.form.Get("password")
+	if name == "" || password == "" {
+		return nil, invalidRequest("username or password is missing")
+	}
+	api, asked, err := e.wanted(c.client, c.form["resource"], c.form.Get("scope"))
+	if err != nil {
+		return nil, err
+	}
+	user, err := e.cfg.Password.Login(c.r.Context(), c.r.RemoteAddr, name, password)
+	if _, many := errors.AsType[*login.TooMany](err); many {
+		return nil, tooMany(err)
+	}
+	if errors.Is(err, login.ErrRefused) {
+		return nil, badRequest("invalid_grant", "the name or the password is wrong")
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &Decision{User: user, AuthTime: time.Now(), Scopes: asked}
+	scopes := d.granted(&Interaction{Scopes: asked})
+	if len(scopes) == 0 {
+		return nil, errScope
+	}
+	g := newGrant(c.client, api, scopes)
+	d.allow(g)
+	e.records.giveRefreshToken(c, g)
+	return g, nil
+}

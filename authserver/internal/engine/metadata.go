@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+// Metadata are the members of RFC 8414, section 2 that the engine answers for. Others, such as jwks_uri, are for its user to
+// fill in. What is empty is left out (section 3.2).
+type Metadata struct {
+	Issuer             string   `json:"issuer"`
+	Authorization      string   `json:"authorization_endpoint,omitempty"`
+	Token              string   `json:"token_endpoint"`
+	KeySet             string   `json:"jwks_uri,omitempty"`
+	Registration       string   `json:"registration_endpoint,omitempty"`
+	Scopes             []string `json:"scopes_supported,omitempty"`
+	ResponseTypes      []string `json:"response_types_supported"`
+	ResponseModes      []string `json:"response_modes_supported,omitempty"`
+	GrantTypes         []string `json:"grant_types_supported"`
+	TokenAuth          []string `json:"token_endpoint_auth_methods_supported"`
+	TokenAlgorithms    []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+	Introspection      string   `json:"introspection_endpoint"`
+	IntrospectionAuth  []string `json:"introspection_endpoint_auth_methods_supported"`
+	IntrospectionAlgs  []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitempty"`
+	IntrospectionSigns []string `json:"introspection_signing_alg_values_supported,omitempty"` // RFC 9701, section 7
+	Revocation         string   `json:"revocation_endpoint"`
+	RevocationAuth     []string `json:"revocation_endpoint_auth_methods_supported"`
+	RevocationAlgs     []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
+	Challenges         []string `json:"code_challenge_methods_supported,omitempty"` // RFC 7636; MCP clients want it
+	PAR                string   `json:"pushed_authorization_request_endpoint,omitempty"`
+	RequirePAR         bool     `json:"require_pushed_authorization_requests,omitempty"`
+	Device             string   `json:"device_authorization_endpoint,omitempty"`                  // RFC 8628, section 4
+	ProofAlgs          []string `json:"dpop_signing_alg_values_supported,omitempty"`              // RFC 9449, section 5.1
+	CertBound          bool     `json:"tls_client_certificate_bound_access_tokens,omitempty"`     // RFC 8705, section 3.3
+	Iss                bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207, section 3
+	Resources          []string `json:"protected_resources,omitempty"`                            // RFC 9728, section 4
+}
+
+// Metadata describes the engine.
+func (e *Engine) Metadata() Metadata {
+	base, p := e.cfg.base(), e.cfg.Paths
+	secrets := []string{"client_secret_basic", "client_secret_post", "private_key_jwt"}
+	if e.cfg.Certificate != nil {
+		secrets = append(secrets, "self_signed_tls_client_auth")
+	}
+	all := append([]string{"none"}, secrets...)
+	var scopes, audiences, algorithms []string
+	for _, a := range e.cfg.APIs {
+		scopes, audiences, algorithms = append(scopes, a.Scopes...), append(audiences, a.Audience), append(algorithms, a.Algorithm)
+	}
+	var responseTypes, responseModes, proofAlgs []string
+	for _, t := range e.responseTypes() {
+		responseTypes, responseModes = append(responseTypes, string(t)), append(responseModes, modeOf[string(t)])
+	}
+	if e.cfg.DPoP != nil {
+		proofAlgs = e.cfg.DPoP.Algorithms()
+	}
+	return Metadata{
+		Issuer:             e.cfg.Issuer,
+		Authorization:      base + p.Authorize,
+		Token:              base + p.Token,
+		Scopes:             valetkey.NewScopes(scopes...),
+		ResponseTypes:      responseTypes,
+		ResponseModes:      responseModes,
+		GrantTypes:         e.grantTypes(),
+		TokenAuth:          all,
+		TokenAlgorithms:    jose.Algorithms(),
+		Introspection:      base + p.Introspect,
+		IntrospectionAuth:  secrets,
+		IntrospectionAlgs:  jose.Algorithms(),
+		IntrospectionSigns: slices.Compact(slices.Sorted(slices.Values(algorithms))),
+		Revocation:         base + p.Revoke,
+		RevocationAuth:     all,
+		RevocationAlgs:     jose.Algorithms(),
+		Challenges:         []string{"S256"},
+		PAR:                base + p.PAR,
+		RequirePAR:         e.cfg.RequirePAR,
+		Device:             base + p.Device,
+		ProofAlgs:          proofAlgs,
+		CertBound:          e.cfg.Certificate != nil,
+		Iss:                true,
+		Resources:          audiences,
+	}
+}

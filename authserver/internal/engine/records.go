@@ -1,0 +1,353 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// The kinds of records. A session's id, a token's and a spent one's is the digest of the secret; a grant's is no secret.
+const (
+	kindGrant   = "grant"
+	kindToken   = "token"
+	kindSession = "session"
+	kindSpent   = "spent" // refresh tokens that have been used
+)
+
+// The keys that grants are found by. Code and refresh hold digests.
+const (
+	keyCode    = "code"
+	keyRefresh = "refresh"
+	keySubject = "subject"
+	keyClient  = "client"
+)
+
+// secret returns a new one of 260 random bits (RFC 6749, section 10.10), in 52 letters and digits.
+func secret() string { return rand.Text() + rand.Text() }
+
+// isSecret reports whether s could be one, and so be digested and looked up.
+func isSecret(s string) bool {
+	return len(s) == 52 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+// records is what the library keeps its grants, sessions and opaque tokens in. Nothing that it saves replaces what it has
+// not read: the version of a record travels with what was read, and a conflict wraps [store.ErrConflict]. No secret is stored,
+// neither as an id nor in a value.
+type records struct{ *Engine }
+
+// A held is the state of a record beside the library's value. It travels in the Store of that, under heldKey.
+type held struct {
+	version int64
+	expires time.Time
+	code    string // digests, as they are stored
+	refresh string
+	bound   binding
+	spent   *spent // by which the grant was found in its time of grace
+	grantState
+}
+
+const heldKey = "held"
+
+// A grantState is what is stored with a grant beside the library's value.
+type grantState struct {
+	Generation int       `json:"generation,omitempty"` // how often the refresh token was rotated
+	Redeemed   time.Time `json:"redeemed,omitzero"`    // the code
+	Rotated    time.Time `json:"rotated,omitzero"`     // the refresh token, the last time
+	FamilyEnd  int       `json:"family_end,omitempty"` // second that refresh tokens expire
+}
+
+type grantValue struct {
+	Grant goidc.Grant `json:"grant"`
+	grantState
+}
+
+func heldOf(g *goidc.Grant) *held {
+	if h, ok := g.Store[heldKey].(*held); ok {
+		return h
+	}
+	h := new(held)
+	g.Store = without(g.Store)
+	g.Store[heldKey] = h
+	return h
+}
+
+// without returns a copy of what is to be stored.
+func without(kept map[string]any) map[string]any {
+	copied := maps.Clone(kept)
+	if copied == nil {
+		copied = map[string]any{}
+	}
+	delete(copied, heldKey)
+	return copied
+}
+
+// SaveGrant stores a grant: a new one, or over the version that was read.
+func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
+	h := heldOf(g)
+	now := time.Now()
+	if g.AuthCode != "" {
+		h.code = store.Digest(g.AuthCode)
+	}
+	if g.AuthCodeConsumedAt != 0 && h.Redeemed.IsZero() {
+		h.Redeemed = now
+	}
+	if err := m.rotate(ctx, g, h, now); err != nil {
+		return err
+	}
+	g.JWKThumbprint, g.CertThumbprint = h.bound.key, h.bound.certificate
+	value := grantValue{*g, h.grantState}
+	value.Grant.AuthCode, value.Grant.RefreshToken = "", ""
+	value.Grant.Store = without(g.Store)
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("write a grant: %w", err)
+	}
+	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: h.version, Expires: m.end(ctx, g, h, now), Value: text}
+	rec.Keys = append(rec.Keys, store.Key{Name: keySubject, Value: g.Subject}, store.Key{Name: keyClient, Value: g.ClientID})
+	if h.code != "" {
+		rec.Keys = append(rec.Keys, store.Key{Name: keyCode, Value: h.code})
+	}
+	if h.refresh != "" {
+		rec.Keys = append(rec.Keys, store.Key{Name: keyRefresh, Value: h.refresh})
+	}
+	if h.version, err = m.cfg.Store.Put(ctx, rec); err != nil {
+		return fmt.Errorf("write a grant: %w", err)
+	}
+	h.expires = rec.Expires
+	return nil
+}
+
+// end returns when nothing of the grant can be alive any more.
+func (m *records) end(ctx context.Context, g *goidc.Grant, h *held, now time.Time) time.Time {
+	var life time.Duration
+	if c, ok := ctx.Value(callKey{}).(*call); ok && len(g.Resources) > 0 {
+		api, _ := m.api(g.Resources[0])
+		life = m.lifetime(c.client, api) + time.Second // the token's clock may have ticked since
+	}
+	end := h.expires
+	last := max(g.AuthCodeExpiresAt, g.DeviceCodeExpiresAt, g.RefreshTokenExpiresAt)
+	for _, t := range []time.Time{now, time.Unix(int64(last), 0)} {
+		if t = t.Add(life); t.After(end) && g.RevokedAt == 0 {
+			end = t
+		}
+	}
+	return end
+}
+
+// Grant returns a grant by its id.
+func (m *records) Grant(ctx context.Context, id string) (*goidc.Grant, error) {
+	rec, err := m.cfg.Store.Get(ctx, kindGrant, id)
+	if err != nil {
+		return nil, notFound(err)
+	}
+	return readGrant(rec)
+}
+
+func readGrant(rec store.Record) (*goidc.Grant, error) {
+	var v grantValue
+	if err := json.Unmarshal(rec.Value, &v); err != nil {
+		return nil, fmt.Errorf("read grant %s: %w", rec.ID, err)
+	}
+	h := heldOf(&v.Grant)
+	h.bound = binding{v.Grant.JWKThumbprint, v.Grant.CertThumbprint}
+	v.Grant.JWKThumbprint, v.Grant.CertThumbprint = "", ""
+	h.version, h.expires, h.grantState = rec.Version, rec.Expires, v.grantState
+	for _, k := range rec.Keys {
+		switch k.Name {
+		case keyCode:
+			h.code = k.Value
+		case keyRefresh:
+			h.refresh = k.Value
+		}
+	}
+	return &v.Grant, nil
+}
+
+// find returns the grant that has a secret.
+func (m *records) find(ctx context.Context, key, secret string) (*goidc.Grant, error) {
+	if !isSecret(secret) {
+		return nil, goidc.ErrNotFound
+	}
+	found, err := m.cfg.Store.Find(ctx, kindGrant, store.Key{Name: key, Value: store.Digest(secret)}, "", 1)
+	if err != nil {
+		return nil, fmt.Errorf("find a grant: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, goidc.ErrNotFound
+	}
+	return readGrant(found[0])
+}
+
+// GrantByAuthCode returns the grant of a code that is to be redeemed, with the refresh token that it will bring: it is made
+// only now, since no plain one is stored. A code that was redeemed before ends the grant, which is for the library to do; but
+// a request that was under way when that happened, such as one that the network has doubled, is only refused (RFC 6749,
+// section 4.1.2).
+func (m *records) GrantByAuthCode(ctx context.Context, code string) (*goidc.Grant, error) {
+	g, err := m.find(ctx, keyCode, code)
+	if err != nil {
+		return nil, err
+	}
+	c, h := callOf(ctx), heldOf(g)
+	if g.AuthCodeConsumedAt == 0 {
+		m.giveRefreshToken(c, g)
+		return g, c.bindCode(g)
+	}
+	if c.at.Before(h.Redeemed) {
+		return nil, fmt.Errorf("%w: the code is being redeemed", goidc.ErrNotFound)
+	}
+	if g.RevokedAt == 0 {
+		m.cfg.Audit(ctx, Event{Name: CodeReused, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
+	}
+	return g, nil
+}
+
+// Token returns an opaque token.
+func (m *records) Token(ctx context.Context, id string) (*goidc.Token, error) {
+	if !isSecret(id) {
+		return nil, goidc.ErrNotFound
+	}
+	rec, err := m.cfg.Store.Get(ctx, kindToken, store.Digest(id))
+	if err != nil {
+		return nil, notFound(err)
+	}
+	t := new(goidc.Token)
+	if err := json.Unmarshal(rec.Value, t); err != nil {
+		return nil, fmt.Errorf("read a token: %w", err)
+	}
+	t.ID = id
+	return t, nil
+}
+
+// SaveToken stores a new opaque token.
+func (m *records) SaveToken(ctx context.Context, t *goidc.Token) error {
+	kept := *t
+	kept.ID = ""
+	text, err := json.Marshal(kept)
+	if err != nil {
+		return fmt.Errorf("write a token: %w", err)
+	}
+	_, err = m.cfg.Store.Put(ctx, store.Record{
+		Kind: kindToken, ID: store.Digest(t.ID), Expires: time.Unix(int64(t.ExpiresAt), 0), Value: text,
+	})
+	if err != nil {
+		return fmt.Errorf("write a token: %w", err)
+	}
+	return nil
+}
+
+// A sessionValue is a stored session. The id of a pushed one is that of the request_uri, which is the secret of the client
+// and its user's browser.
+type sessionValue struct {
+	Session goidc.AuthnSession `json:"session"`
+	Pushed  bool               `json:"pushed,omitempty"`
+}
+
+// SaveSession stores a session: a new one, or over the version that was read.
+func (m *records) SaveSession(ctx context.Context, as *goidc.AuthnSession) error {
+	if as.PushedAuthReqID != "" {
+		as.ID = as.PushedAuthReqID
+	}
+	h, _ := as.Store[heldKey].(*held)
+	if h == nil {
+		h = new(held)
+		as.Store = without(as.Store)
+		as.Store[heldKey] = h
+	}
+	value := sessionValue{*as, as.PushedAuthReqID != ""}
+	value.Session.ID, value.Session.PushedAuthReqID = "", ""
+	value.Session.Store = without(as.Store)
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("write a session: %w", err)
+	}
+	h.version, err = m.cfg.Store.Put(ctx, store.Record{
+		Kind: kindSession, ID: store.Digest(as.ID), Version: h.version, Expires: time.Unix(int64(as.ExpiresAt), 0), Value: text,
+	})
+	if err != nil {
+		return fmt.Errorf("write a session: %w", err)
+	}
+	return nil
+}
+
+// Session returns a session that waits for its user.
+func (m *records) Session(ctx context.Context, id string) (*goidc.AuthnSession, error) {
+	v, err := m.session(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if v.Session.Status != goidc.StatusPending { // answered: the library would ask, and grant, again
+		return nil, goidc.ErrNotFound
+	}
+	return &v.Session, nil
+}
+
+// SessionByPushedAuthReqID returns a session that was pushed.
+func (m *records) SessionByPushedAuthReqID(ctx context.Context, id string) (*goidc.AuthnSession, error) {
+	v, err := m.session(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if !v.Pushed {
+		return nil, goidc.ErrNotFound
+	}
+	return &v.Session, nil
+}
+
+func (m *records) session(ctx context.Context, id string) (*sessionValue, error) {
+	if !isSecret(id) {
+		return nil, goidc.ErrNotFound
+	}
+	rec, err := m.cfg.Store.Get(ctx, kindSession, store.Digest(id))
+	if err != nil {
+		return nil, notFound(err)
+	}
+	v := new(sessionValue)
+	if err := json.Unmarshal(rec.Value, v); err != nil {
+		return nil, fmt.Errorf("read a session: %w", err)
+	}
+	as := &v.Session
+	if as.ID = id; v.Pushed {
+		as.PushedAuthReqID = id
+	}
+	as.Store = without(as.Store)
+	as.Store[heldKey] = &held{version: rec.Version}
+	return v, nil
+}
+
+// Client returns the client of a call as the library knows it.
+func (m *records) Client(ctx context.Context, id string) (*goidc.Client, error) {
+	c := callOf(ctx)
+	if c.client != nil && c.client.ID == id {
+		return m.clientFor(c, c.client), nil
+	}
+	client, err := m.cfg.Clients.Get(ctx, id)
+	if err != nil {
+		return nil, notFound(err)
+	}
+	return m.clientFor(c, client), nil
+}
+
+var errRegistration = errors.New("the library does not register clients")
+
+// SaveClient is not used: clients are registered elsewhere.
+func (m *records) SaveClient(context.Context, *goidc.Client) error { return errRegistration }
+
+// DeleteClient is not used, either.
+func (m *records) DeleteClient(context.Context, string) error { return errRegistration }
+
+// notFound says it in the library's words, where that is it.
+func notFound(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: %w", goidc.ErrNotFound, err)
+	}
+	return err
+}

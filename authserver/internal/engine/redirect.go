@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+)
+
+// registered reports whether the redirect URI is one of the client's. It is compared as a string (RFC 9700, section 2.1); only
+// the port may be another for a native application on loopback (RFC 8252, section 7.3).
+func registered(c *clients.Client, uri string) bool {
+	if clients.ValidRedirectURI(uri, c.Native) != nil {
+		return false
+	}
+	if slices.Contains(c.RedirectURIs, uri) {
+		return true
+	}
+	host, rest, ok := loopback(uri)
+	return c.Native && ok && slices.ContainsFunc(c.RedirectURIs, func(r string) bool {
+		h, rst, ok := loopback(r)
+		return ok && h == host && rst == rest
+	})
+}
+
+// loopback takes an http URI of this machine apart, and leaves the port out. The name localhost is as good as an address:
+// who can change what it stands for has the machine.
+func loopback(uri string) (host, rest string, ok bool) {
+	for _, host := range []string{"http://127.0.0.1", "http://[::1]", "http://localhost"} {
+		rest, ok := strings.CutPrefix(uri, host)
+		if !ok {
+			continue
+		}
+		if port, ok := strings.CutPrefix(rest, ":"); ok {
+			rest = strings.TrimLeft(port, "0123456789")
+			if digits := len(port) - len(rest); digits < 1 || digits > 5 {
+				return "", "", false
+			}
+		}
+		return host, rest, rest == "" || rest[0] == '/' || rest[0] == '?'
+	}
+	return "", "", false
+}
+
+// sendBack tells the client of a refusal through the browser (RFC 6749, section 4.1.2.1; RFC 9207, section 2).
+func (e *Engine) sendBack(w http.ResponseWriter, c *call, told *refusal) {
+	u, err := url.Parse(c.redirect)
+	if err != nil {
+		e.cfg.ErrorPage(w, c.r, told.status, told.code, told.description)
+		return
+	}
+	inFragment := e.cfg.Implicit && c.form.Get("response_type") == "token" // RFC 6749, section 4.2.2.1
+	q := url.Values{}
+	if !inFragment {
+		q = u.Query()
+	}
+	q.Set("error", told.code)
+	q.Set("error_description", told.description)
+	q.Set("iss", e.cfg.Issuer)
+	if state := c.form.Get("state"); state != "" {
+		q.Set("state", state)
+	}
+	to := u.String() + "#" + q.Encode()
+	if !inFragment {
+		u.RawQuery = q.Encode()
+		to = u.String()
+	}
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther) // RFC 9700, section 4.12
+}
+
+// canonical returns the redirect URI as the library writes it before it compares.
+func canonical(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return uri
+	}
+	return u.String()
+}

@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// A family is all the refresh tokens of one grant. One of them is alive; each use of it brings the next (RFC 9700, section
+// 4.14.2). Of the others a digest is kept until the family ends, so that whoever presents one is noticed: then either the
+// client or a thief has an old one, nobody can tell which, and the family ends with all its access tokens.
+
+// A spent is what is kept of a refresh token that is no longer the family's live one.
+type spent struct {
+	Grant      string    `json:"grant"`
+	Generation int       `json:"generation"`
+	Grace      time.Time `json:"grace"` // until when it gets another successor; zero: never
+}
+
+// giveRefreshToken gives a grant its first refresh token, if the client gets one.
+func (e *Engine) giveRefreshToken(c *call, g *goidc.Grant) {
+	if c.client == nil || c.client.ID != g.ClientID || !slices.Contains(c.client.GrantTypes, "refresh_token") {
+		return
+	}
+	h := heldOf(g)
+	h.FamilyEnd = int(time.Now().Add(e.cfg.RefreshLifetime).Unix())
+	g.RefreshToken, g.RefreshTokenExpiresAt = secret(), h.FamilyEnd
+}
+
+// rotate notes the grant's refresh token, if it is another than the stored one. That is spent before the grant is saved: if we
+// die in between, it is still alive, since a live token is looked for first.
+func (m *records) rotate(ctx context.Context, g *goidc.Grant, h *held, now time.Time) error {
+	if g.RefreshToken == "" {
+		return nil
+	}
+	next := store.Digest(g.RefreshToken)
+	old := h.refresh
+	if next == old {
+		return nil
+	}
+	h.refresh = next
+	if old == "" {
+		return nil
+	}
+	used := spent{Grant: g.ID, Generation: h.Generation}
+	switch {
+	case h.spent != nil: // the live token gives way to another of its generation, and the time of grace stays what it is
+		used.Grace = h.spent.Grace
+	case m.cfg.RefreshGrace > 0:
+		used.Grace = now.Add(m.cfg.RefreshGrace)
+		fallthrough
+	default:
+		h.Generation++
+	}
+	h.Rotated = now
+	text, err := json.Marshal(used)
+	if err != nil {
+		return fmt.Errorf("write a spent token: %w", err)
+	}
+	_, err = m.cfg.Store.Put(ctx, store.Record{Kind: kindSpent, ID: old, Expires: time.Unix(int64(h.FamilyEnd), 0), Value: text})
+	if err != nil && !errors.Is(err, store.ErrConflict) { // of two who use it at the same time, one saves the grant
+		return fmt.Errorf("write a spent token: %w", err)
+	}
+	return nil
+}
+
+// GrantByRefreshToken returns the grant of a refresh token that is to be used.
+func (m *records) GrantByRefreshToken(ctx context.Context, token string) (*goidc.Grant, error) {
+	g, err := m.family(ctx, token)
+	if err == nil {
+		err = callOf(ctx).bindAgain(g)
+	}
+	if err != nil && !errors.Is(err, goidc.ErrNotFound) {
+		callOf(ctx).outage = err // told that its token is invalid, the client would throw it away
+	}
+	return g, err
+}
+
+func (m *records) family(ctx context.Context, token string) (*goidc.Grant, error) {
+	g, err := m.find(ctx, keyRefresh, token)
+	if err == nil {
+		g.RefreshToken = token
+		return g, nil
+	}
+	if !errors.Is(err, goidc.ErrNotFound) || !isSecret(token) {
+		return nil, err
+	}
+	rec, err := m.cfg.Store.Get(ctx, kindSpent, store.Digest(token))
+	if err != nil {
+		return nil, notFound(err)
+	}
+	used := new(spent)
+	if err := json.Unmarshal(rec.Value, used); err != nil {
+		return nil, fmt.Errorf("read a spent token: %w", err)
+	}
+	if g, err = m.Grant(ctx, used.Grant); err != nil {
+		return nil, err
+	}
+	return m.again(ctx, g, used)
+}
+
+// again decides about a refresh token that was used before.
+func (m *records) again(ctx context.Context, g *goidc.Grant, used *spent) (*goidc.Grant, error) {
+	c, h := callOf(ctx), heldOf(g)
+	previous := used.Generation >= h.Generation-1 // or one of those that gave way in its time of grace
+	switch {
+	case g.RevokedAt != 0:
+		return g, nil // the library refuses it
+	case previous && time.Now().Before(used.Grace):
+		h.spent = used
+		return g, nil
+	case previous && c.at.Before(h.Rotated): // under way when it was used, such as one that the network has doubled
+		return nil, fmt.Errorf("%w: the refresh token is being used", goidc.ErrNotFound)
+	}
+	m.cfg.Audit(ctx, Event{Name: TokenReused, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
+	if _, err := m.revoke(ctx, g.ID); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: the refresh token was used before", goidc.ErrNotFound)
+}
+
+// revoke ends a grant with all its tokens, and reports whether it was alive.
+func (m *records) revoke(ctx context.Context, id string) (bool, error) {
+	for {
+		g, err := m.Grant(ctx, id)
+		if errors.Is(err, goidc.ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if g.RevokedAt != 0 {
+			return false, nil
+		}
+		g.RevokedAt = int(time.Now().Unix())
+		if err := m.SaveGrant(ctx, g); !errors.Is(err, store.ErrConflict) {
+			return err == nil, err
+		} // else somebody has just used it: once more
+	}
+}

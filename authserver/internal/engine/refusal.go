@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// A refusal is an error that the client is told (RFC 6749, sections 4.1.2.1 and 5.2). The description is fixed text.
+type refusal struct {
+	status      int
+	code        string
+	description string
+	retryAfter  time.Duration // zero: not said
+}
+
+func (r *refusal) Error() string { return r.code + ": " + r.description }
+
+func badRequest(code, description string) error {
+	return &refusal{status: http.StatusBadRequest, code: code, description: description}
+}
+
+func invalidRequest(description string) error { return badRequest("invalid_request", description) }
+
+// tooMany is the refusal of a limiter. There is no code of RFC 6749 for it (RFC 9126, section 2.3).
+func tooMany(err error) error {
+	told := &refusal{status: http.StatusTooManyRequests, code: "invalid_request", description: "too many requests: wait"}
+	if many, ok := errors.AsType[*login.TooMany](err); ok {
+		told.retryAfter = many.RetryAfter
+	}
+	return told
+}
+
+var (
+	errTooLong       = &refusal{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the request is too long"}
+	errClient        = &refusal{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or its authentication is missing or wrong"}
+	errGrant         = badRequest("invalid_grant", "the grant is invalid, expired, revoked, used already, or of another client")
+	errScope         = badRequest("invalid_scope", "a scope is not known, not the client's, or not the resource's")
+	errTarget        = badRequest("invalid_target", "name one known API in the resource parameter")
+	errNotItsToken   = badRequest("invalid_request", "a token is not one of this server, not alive, or not the client's to exchange")
+	errNotTheClients = badRequest("unauthorized_client", "the client may not use this grant")
+	errOutage        = &refusal{status: http.StatusInternalServerError, code: "server_error", description: "the server is in trouble, not the request"}
+)
+
+// refusals are what the library's errors mean to a client; RFC 6749, section 5.2, RFC 8707, section 2, RFC 8628, section 3.5.
+var refusals = map[goidc.ErrorCode]error{
+	goidc.ErrorCodeInvalidClient:        errClient,
+	goidc.ErrorCodeInvalidGrant:         errGrant,
+	goidc.ErrorCodeExpiredToken:         errGrant, // the library's word for a code whose grant was revoked
+	goidc.ErrorCodeUnauthorizedClient:   errNotTheClients,
+	goidc.ErrorCodeUnsupportedGrantType: badRequest("unsupported_grant_type", "this server does not offer the grant"),
+	goidc.ErrorCodeInvalidScope:         errScope,
+	goidc.ErrorCodeInvalidTarget:        errTarget,
+	goidc.ErrorCodeInvalidRequest:       invalidRequest("a parameter is missing or malformed"),
+	goidc.ErrorCodeAccessDenied:         badRequest("access_denied", "the request was denied"),
+}
+
+// explain returns the refusal that err is, or the one for a failure of our own, which is logged.
+func (e *Engine) explain(c *call, err error) *refusal {
+	var known goidc.Error
+	if errors.As(err, &known) && refusals[known.Code] != nil {
+		err = refusals[known.Code]
+	}
+	// Somebody else has changed the record that this call wanted to change: a code, a refresh token, an interaction.
+	if errors.Is(err, store.ErrConflict) {
+		err = errGrant
+	}
+	var told *refusal
+	if !errors.As(err, &told) {
+		e.cfg.Logger.ErrorContext(c.r.Context(), "request not answered", "path", c.path, "error", err)
+		return errOutage
+	}
+	e.cfg.Audit(c.r.Context(), Event{Name: Refused, Path: c.path, Client: c.clientID(), Error: told.code})
+	return told
+}
+
+// refuse answers a client. RFC 6749, section 5.2.
+func (e *Engine) refuse(w http.ResponseWriter, c *call, err error) {
+	told := e.explain(c, err)
+	if told.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Basic realm="authorization server"`)
+	}
+	if told.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(told.retryAfter.Seconds()))))
+	}
+	body, _ := json.Marshal(map[string]string{"error": told.code, "error_description": told.description})
+	answer(w, told.status, "application/json", body)
+}
+
+func answer(w http.ResponseWriter, status int, contentType string, body []byte) {
+	// RFC 6749, section 5.1.
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Pragma", "no-cache")
+	if len(body) > 0 { // a revocation has none
+		w.Header().Set("Content-Type", contentType)
+	}
+	w.WriteHeader(status)
+	w.Write(body)
+}
