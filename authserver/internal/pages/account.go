@@ -1,0 +1,70 @@
+package pages
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+func (v *visit) home() (*reply, error) {
+	return &reply{page: "home", title: v.cfg.Name}, nil
+}
+
+// An allowedClient is an application that the user has allowed something.
+type allowedClient struct {
+	consent
+	About  *clients.Client
+	Title  string
+	Grants []grant
+}
+
+// allowed lists the applications that the user has allowed something, the latest first.
+func (v *visit) allowed() (*reply, error) {
+	ctx := v.r.Context()
+	list, err := v.consents.of(ctx, "user", v.user.Subject)
+	if err != nil {
+		return nil, err
+	}
+	var apps []allowedClient
+	for _, c := range list {
+		about, err := v.cfg.Clients.Get(ctx, c.Client)
+		if errors.Is(err, store.ErrNotFound) { // deleted: nothing is left that could be allowed
+			if err := v.consents.forget(ctx, c.Subject, c.Client); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		apps = append(apps, allowedClient{c, about, title(about), v.describe(c.Scopes)})
+	}
+	slices.SortFunc(apps, func(a, b allowedClient) int {
+		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Title, b.Title))
+	})
+	return &reply{page: "allowed", title: "Applications you have allowed", data: apps}, nil
+}
+
+// disallow takes back what the user has allowed an application.
+func (v *visit) disallow() (*reply, error) {
+	client := v.r.PostForm.Get("client_id")
+	switch _, err := v.cfg.Clients.Get(v.r.Context(), client); {
+	case errors.Is(err, store.ErrNotFound): // so is "", which would stand for all of them
+		return nil, errNotFound
+	case err != nil:
+		return nil, err
+	}
+	// In this order: if the tokens cannot be ended, the application stays in the list, to be tried again.
+	n, err := v.cfg.Engine.RevokeGrants(v.r.Context(), v.user.Subject, client)
+	if err == nil {
+		err = v.consents.forget(v.r.Context(), v.user.Subject, client)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.cfg.Logger.InfoContext(v.r.Context(), "consent revoked", "user", v.user.Subject, "client", client, "grants", n)
+	return v.see("/account/applications"), nil
+}

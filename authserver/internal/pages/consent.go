@@ -1,0 +1,127 @@
+package pages
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// A consent is what a user has allowed an application, until it is taken back.
+type consent struct {
+	Subject string          `json:"subject"`
+	Client  string          `json:"client"`
+	Scopes  valetkey.Scopes `json:"scopes"`
+	Since   time.Time       `json:"since"`
+	Last    time.Time       `json:"last"` // when the user was last asked
+}
+
+// covers reports whether all scopes are allowed.
+func (c *consent) covers(scopes valetkey.Scopes) bool {
+	return !slices.ContainsFunc(scopes, func(s string) bool { return !c.Scopes.Has(s) })
+}
+
+// consents keeps them in the store, as records of kind consent.
+type consents struct{ records store.Store }
+
+const (
+	consentKind = "consent"
+	maxConsents = 500 // that are listed, of one user
+)
+
+func consentID(subject, client string) string { return store.Digest(subject + "\x00" + client) }
+
+// get returns the consent, or one without scopes.
+func (cs consents) get(ctx context.Context, subject, client string) (*consent, error) {
+	c, _, err := cs.read(ctx, subject, client)
+	return c, err
+}
+
+func (cs consents) read(ctx context.Context, subject, client string) (*consent, int64, error) {
+	c := &consent{Subject: subject, Client: client}
+	rec, err := cs.records.Get(ctx, consentKind, consentID(subject, client))
+	if errors.Is(err, store.ErrNotFound) {
+		return c, 0, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(rec.Value, c)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read a consent: %w", err)
+	}
+	return c, rec.Version, nil
+}
+
+// decide remembers that of the scopes which the user was asked for, these are allowed. Those of earlier times stay.
+func (cs consents) decide(ctx context.Context, subject, client string, asked, allowed valetkey.Scopes) error {
+	err := retry(func() error {
+		c, version, err := cs.read(ctx, subject, client)
+		if err != nil {
+			return err
+		}
+		c.Last = time.Now().UTC().Truncate(time.Second)
+		if c.Since.IsZero() {
+			c.Since = c.Last
+		}
+		earlier := slices.DeleteFunc(slices.Clone(c.Scopes), asked.Has)
+		c.Scopes = valetkey.NewScopes(append(earlier, allowed...)...)
+		value, err := json.Marshal(c)
+		if err != nil {
+			return err
+		}
+		_, err = cs.records.Put(ctx, store.Record{
+			Kind: consentKind, ID: consentID(subject, client), Version: version, Value: value,
+			Keys: []store.Key{{Name: "user", Value: subject}, {Name: "client", Value: client}},
+		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remember the consent: %w", err)
+	}
+	return nil
+}
+
+// of returns the consents that have a key, user or client: at most 500.
+func (cs consents) of(ctx context.Context, key, value string) ([]consent, error) {
+	records, err := cs.records.Find(ctx, consentKind, store.Key{Name: key, Value: value}, "", maxConsents)
+	if err != nil {
+		return nil, fmt.Errorf("list the consents: %w", err)
+	}
+	list := make([]consent, len(records))
+	for i, rec := range records {
+		if err := json.Unmarshal(rec.Value, &list[i]); err != nil {
+			return nil, fmt.Errorf("read a consent: %w", err)
+		}
+	}
+	return list, nil
+}
+
+func (cs consents) forget(ctx context.Context, subject, client string) error {
+	if err := cs.records.Delete(ctx, consentKind, consentID(subject, client)); err != nil {
+		return fmt.Errorf("forget a consent: %w", err)
+	}
+	return nil
+}
+
+// forgetClient forgets what all users have allowed a client, which is gone.
+func (cs consents) forgetClient(ctx context.Context, client string) error {
+	for {
+		list, err := cs.of(ctx, "client", client)
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			if err := cs.forget(ctx, c.Subject, client); err != nil {
+				return err
+			}
+		}
+		if len(list) < maxConsents {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package pages
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// deviceKey is where the session keeps the code that the visitor has typed, once it is known to be a device's: who has not
+// passed [visit.enterCode], and its limit, cannot try codes elsewhere.
+const deviceKey = "device"
+
+const maxCode = 40 // characters that are typed, with all the spaces and dashes
+
+// showCode asks for the code. One in the URL (RFC 8628, section 3.3.1) is filled in, for the user to compare and to send.
+func (v *visit) showCode() (*reply, error) {
+	return codePage(v.r.URL.Query().Get("user_code")), nil
+}
+
+func codePage(code string, problems ...problem) *reply {
+	if len(code) > maxCode {
+		code = ""
+	}
+	return &reply{page: "code", title: "Connect a device", data: strings.ToUpper(code), problems: problems}
+}
+
+func (v *visit) enterCode() (*reply, error) {
+	code := strings.TrimSpace(v.r.PostForm.Get("user_code"))
+	if code == "" {
+		return codePage("", problem{"user_code", "Enter the code that your device shows."}), nil
+	}
+	// RFC 8628, section 5.1: a code is short, so guesses are limited.
+	if tooMany, many := errors.AsType[*login.TooMany](v.cfg.Codes.Allow(login.Network(v.cfg.Address(v.r)))); many {
+		why := tooSoon(tooMany)
+		re := codePage(code, problem{"user_code", why.words})
+		re.status, re.wait = why.status, why.wait
+		return re, nil
+	}
+	in, err := v.cfg.Engine.Device(v.r.Context(), code)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return codePage(code, problem{"user_code", "No device waits with this code. It may have expired: look at your device again."}), nil
+	case err != nil:
+		return nil, err
+	}
+	return v.see("/device/confirm"), v.put(deviceKey, in.UserCode)
+}
+
+// confirmDevice is the interaction of a device.
+func (v *visit) confirmDevice() (*reply, error) {
+	var code string
+	if !v.get(deviceKey, &code) {
+		return v.see("/device"), nil
+	}
+	gone := func() (*reply, error) {
+		v.drop(deviceKey)
+		return codePage("", problem{"user_code", "The code is no longer valid. Start again at your device."}), nil
+	}
+	in, err := v.cfg.Engine.Device(v.r.Context(), code)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return gone()
+	case err != nil:
+		return nil, err
+	}
+	in.ContinueURL = v.base + "/device/confirm"
+	d, re, err := v.interact(in, v.r.PostForm.Get("do"))
+	if err != nil || d == nil {
+		return re, err
+	}
+	err = v.cfg.Engine.DecideDevice(v.r.Context(), in, d)
+	switch {
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrConflict): // ended, or decided elsewhere
+		return gone()
+	case err != nil:
+		return nil, err
+	}
+	v.drop(deviceKey)
+	if d.Denied {
+		return v.see("/device/denied"), nil
+	}
+	return v.see("/device/done"), nil
+}
+
+func (v *visit) deviceEnd() (*reply, error) {
+	switch v.r.PathValue("end") {
+	case "done":
+		return &reply{page: "device", title: "Your device is connected", data: true}, nil
+	case "denied":
+		return &reply{page: "device", title: "Your device is not connected", data: false}, nil
+	default:
+		return nil, errNotFound
+	}
+}

@@ -1,0 +1,103 @@
+package pages_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A device waits for its user.
+type device struct {
+	h            *house
+	code, secret string
+}
+
+func (h *house) plug() device {
+	h.t.Helper()
+	status, body := h.tell("/oauth2/device_authorization", "lamp", url.Values{})
+	require.Equal(h.t, 200, status, body)
+	return device{h, body["user_code"].(string), body["device_code"].(string)}
+}
+
+// ask returns what the device is told: an error, or the scope that it has got.
+func (d device) ask() string {
+	d.h.t.Helper()
+	_, body := d.h.tell("/oauth2/token", "lamp", url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {d.secret}})
+	if why, refused := body["error"]; refused {
+		return why.(string)
+	}
+	return body["scope"].(string)
+}
+
+func TestDevice(t *testing.T) {
+	code := func(s string) url.Values { return url.Values{"user_code": {s}} }
+
+	t.Run("AS-DEVICE-08 guesses are limited, and those that are wrong say so", func(t *testing.T) {
+		h := newHouse(t)
+		d := h.plug()
+		b := h.browser().get("/device")
+		for range 5 {
+			require.Equal(t, 422, b.press("Go on", code("AAAA-AAAA")).resp.StatusCode)
+			require.Contains(t, b.text(), "No device waits with this code.")
+		}
+		require.Equal(t, 429, b.press("Go on", code(d.code)).resp.StatusCode)
+		require.NotEmpty(t, b.resp.Header.Get("Retry-After"))
+		require.Equal(t, 429, h.browser().get("/device").press("Go on", code(d.code)).resp.StatusCode, "another browser at the same address")
+		require.Equal(t, "Connect a device", b.get("/device/confirm?user_code="+d.code).h1(), "there is no way around it")
+	})
+	t.Run("AS-DEVICE-08 case and punctuation are ignored", func(t *testing.T) {
+		h := newHouse(t)
+		d := h.plug()
+		a, b, _ := strings.Cut(d.code, "-")
+		for _, typed := range []string{strings.ToLower(a + " " + b), " " + a + "—" + b + ".", strings.ToLower(a + b)} {
+			require.Equal(t, "Log in", h.browser().get("/device").press("Go on", code(typed)).h1(), typed)
+		}
+	})
+	t.Run("no code is none", func(t *testing.T) {
+		b := newHouse(t).browser()
+		require.Contains(t, b.get("/device").press("Go on", code(" ")).text(), "Enter the code that your device shows.")
+		require.NotContains(t, b.get("/device?user_code="+strings.Repeat("B", 41)).body, "BBBB")
+	})
+	t.Run("a code that somebody else decides about meanwhile connects nothing", func(t *testing.T) {
+		h := newHouse(t)
+		d := h.plug()
+		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
+		h.loggedIn("bob").get("/device").press("Go on", code(d.code)).press("Deny", nil)
+		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid.")
+		require.Equal(t, "access_denied", d.ask())
+	})
+	t.Run("who denies is told, and so is the device", func(t *testing.T) {
+		h := newHouse(t)
+		d := h.plug()
+		b := h.browser().get("/device").press("Go on", code(d.code)).press("Log in", as("alice")).press("Deny", nil)
+		require.Equal(t, "Your device is not connected", b.h1())
+		require.Equal(t, "access_denied", d.ask())
+		require.Equal(t, 404, b.get("/device/other").resp.StatusCode)
+	})
+	t.Run("AS-DEVICE-09 a code in the URL is shown and confirmed, twice, even for a trusted client with a consent", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.loggedIn("alice")
+		for range 2 {
+			d := h.plug()
+			b.get("/device?user_code=" + strings.ToLower(d.code))
+			require.Contains(t, b.body, `value="`+d.code+`"`)
+			require.Contains(t, b.text(), "Go on only if your device shows this very code.")
+			b.press("Go on", nil)
+			require.Equal(t, "Allow The Lamp?", b.h1())
+			require.Contains(t, b.text(), d.code)
+			require.Equal(t, "Your device is connected", b.press("Allow", nil).h1())
+			require.Equal(t, "orders:read", d.ask())
+			require.Equal(t, "Connect a device", b.get("/device/confirm").h1(), "it is decided")
+		}
+	})
+	t.Run("who is somebody else need not type the code again", func(t *testing.T) {
+		h := newHouse(t)
+		d := h.plug()
+		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code)).press("Not you?", nil).press("Log in", as("bob")).press("Allow", nil)
+		require.Equal(t, "Your device is connected", b.h1())
+		require.Equal(t, "orders:read", d.ask())
+		require.Contains(t, h.log.String(), `msg="consent given" user=customer:bob client=lamp`)
+	})
+}

@@ -1,0 +1,219 @@
+package pages
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/engine"
+)
+
+// Interact asks the user of an interaction to log in and to consent, as far as that is needed. It is an [engine.Interact].
+func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+	v, err := p.open(r)
+	if err != nil {
+		return nil, err
+	}
+	d, re, err := v.answer(w, in)
+	if saved := v.save(w); err == nil {
+		err = saved
+	}
+	if no, ok := errors.AsType[*refusal](err); ok {
+		p.Error(w, r, no.status, no.title, no.words)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d == nil {
+		p.write(w, v, re)
+	}
+	return d, nil
+}
+
+// answer is interact, for a request that may be a form of ours, or an authorization request that came by POST from wherever
+// (RFC 6749, section 3.1). Ours say what to do.
+func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.Decision, *reply, error) {
+	do := ""
+	if v.r.Method == http.MethodPost {
+		if err := v.r.ParseForm(); err != nil {
+			return nil, nil, errForm
+		}
+		do = v.r.PostForm.Get("do")
+	}
+	if do != "" {
+		switch err := v.readForm(w); err {
+		case nil:
+		case errStale: // shown to somebody else, or before a log-in elsewhere: ask again
+			return nil, &reply{location: in.ContinueURL}, nil
+		default:
+			return nil, nil, err
+		}
+	}
+	return v.interact(in, do)
+}
+
+// interact does what a form says, if there is one, and then finds out what is still to be asked: nothing, which is a
+// decision, or else what the reply shows.
+func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *reply, error) {
+	again := &reply{location: in.ContinueURL}
+	switch do {
+	case "deny":
+		v.logConsent(in, "consent denied", nil)
+		return &engine.Decision{Denied: true}, nil, nil
+	case "login":
+		if stop, err := v.logIn(in.ID); stop != nil || err != nil {
+			return nil, v.loginFor(in, stop), err
+		}
+		return nil, again, nil
+	case "leave":
+		return nil, again, v.end()
+	}
+
+	silent := in.Prompt == "none"
+	switch needed := v.needsLogin(in); {
+	case needed && silent:
+		return denied("login_required"), nil, nil
+	case needed:
+		return nil, v.loginFor(in, nil), nil
+	}
+
+	offered, withheld := v.offer(in)
+	consent, err := v.consents.get(v.r.Context(), v.user.Subject, in.Client.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	allowed, asked := offered, do == "allow"
+	switch ask := asks(in, consent, offered); {
+	case len(offered) == 0 && (silent || in.Client.Trusted):
+		return denied("access_denied"), nil, nil
+	case asked:
+		if allowed = chosen(v.r.PostForm["scope"], offered); len(allowed) == 0 {
+			return nil, v.consentPage(in, offered, withheld, problem{"scope", "Tick at least one, or choose Deny."}), nil
+		}
+	case ask && silent:
+		return denied("consent_required"), nil, nil
+	case ask:
+		return nil, v.consentPage(in, offered, withheld), nil
+	}
+	if asked || !consent.covers(offered) { // the latter: a trusted client, which is to be listed with the others
+		if err := v.consents.decide(v.r.Context(), v.user.Subject, in.Client.ID, offered, allowed); err != nil {
+			return nil, nil, err
+		}
+		v.logConsent(in, "consent given", allowed)
+	}
+	return &engine.Decision{User: &v.user.User, AuthTime: v.user.At, Scopes: allowed}, nil, nil
+}
+
+func denied(code string) *engine.Decision { return &engine.Decision{Denied: true, Error: code} }
+
+// needsLogin reports whether the user has to log in for the interaction: because nobody has, or not lately enough
+// (max_age), or because that is wanted anew (prompt=login, or select_account). Who has logged in for this interaction has done
+// so.
+func (v *visit) needsLogin(in *engine.Interaction) bool {
+	switch {
+	case v.user == nil:
+		return true
+	case v.user.For == in.ID && in.ID != "":
+		return false
+	default:
+		return prompts(in, "login") || prompts(in, "select_account") || in.MaxAge >= 0 && time.Since(v.user.At) > in.MaxAge
+	}
+}
+
+// asks reports whether the user has to be asked for consent.
+func asks(in *engine.Interaction, c *consent, offered valetkey.Scopes) bool {
+	switch {
+	case in.RedirectURI == "":
+		return true // whoever holds the device may not be who types the code (RFC 8628, section 5.4)
+	case prompts(in, "consent"):
+		return true
+	case in.Client.Trusted:
+		return false
+	default:
+		return !c.covers(offered) || len(offered) == 0 || !assured(in)
+	}
+}
+
+// assured reports whether whoever gets the answer can be no other than the client: it authenticates, or it alone can be
+// reached at the redirect URI. Any application on the machine can take the place of another one, and is not to profit from
+// what the user has allowed that (RFC 8252, section 8.6).
+func assured(in *engine.Interaction) bool {
+	return !in.Client.Public() || strings.HasPrefix(in.RedirectURI, "https://")
+}
+
+func prompts(in *engine.Interaction, what string) bool {
+	return slices.Contains(strings.Fields(in.Prompt), what)
+}
+
+// offer divides the scopes asked for into those that the user may allow, and the others.
+func (v *visit) offer(in *engine.Interaction) (offered, withheld valetkey.Scopes) {
+	for _, s := range in.Scopes {
+		if v.user.Scopes == nil || slices.Contains(v.user.Scopes, s) {
+			offered = append(offered, s)
+		} else {
+			withheld = append(withheld, s)
+		}
+	}
+	return offered, withheld
+}
+
+// chosen returns those of the scopes offered that a form has ticked.
+func chosen(ticked []string, offered valetkey.Scopes) valetkey.Scopes {
+	return slices.DeleteFunc(slices.Clone(offered), func(s string) bool { return !slices.Contains(ticked, s) })
+}
+
+// A consentForm is what the page for consent shows.
+type consentForm struct {
+	Action             string
+	Client             *clients.Client
+	Title              string
+	Stranger           bool   // registered by just anybody
+	Host               string // where the user is led back to; empty: nowhere, or to another application of the machine
+	UserCode           string // of a device
+	API                string
+	Offered            []grant
+	Withheld           []grant
+	Lifetime, Renewing time.Duration // the latter zero: not renewed, or not known for how long
+	Renewed            bool
+}
+
+func (v *visit) consentPage(in *engine.Interaction, offered, withheld valetkey.Scopes, problems ...problem) *reply {
+	api := v.api(in.API.Audience)
+	f := consentForm{
+		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Static, UserCode: in.UserCode,
+		API: api.Title(), Offered: v.describe(offered), Withheld: v.describe(withheld),
+		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
+	}
+	if in.Client.AccessLifetime > 0 {
+		f.Lifetime = in.Client.AccessLifetime
+	}
+	if u, err := url.Parse(in.RedirectURI); err == nil {
+		f.Host = u.Host
+	}
+	for i := range f.Offered {
+		f.Offered[i].Checked = len(problems) == 0
+	}
+	return &reply{page: "consent", title: "Allow " + f.Title + "?", data: f, problems: problems, formAction: leadsTo(in.RedirectURI), quiet: true}
+}
+
+// title is what a client is called.
+func title(c *clients.Client) string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.ID
+}
+
+func (v *visit) logConsent(in *engine.Interaction, what string, scopes valetkey.Scopes) {
+	subject := ""
+	if v.user != nil {
+		subject = v.user.Subject
+	}
+	v.cfg.Logger.InfoContext(v.r.Context(), what, "user", subject, "client", in.Client.ID, "scope", scopes.String())
+}

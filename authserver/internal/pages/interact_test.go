@@ -1,0 +1,218 @@
+package pages_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestConsent(t *testing.T) {
+	t.Run("who denies sends the application away with access_denied", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Deny", nil)
+		require.Equal(t, "access_denied", b.away().Query().Get("error"))
+		require.Equal(t, "a state", b.away().Query().Get("state"))
+		require.Contains(t, h.log.String(), `msg="consent denied" user=customer:alice client=shop`)
+	})
+	t.Run("who cancels the log-in does too", func(t *testing.T) {
+		h := newHouse(t)
+		require.Equal(t, "access_denied", h.browser().get(h.ask("shop", nil)).press("Cancel", nil).away().Query().Get("error"))
+	})
+	t.Run("AS-CODE-02 a redirect URI that is not the client's ends on a page, not in a redirect", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", url.Values{"redirect_uri": {"https://evil.example/"}}))
+		require.Equal(t, 400, b.resp.StatusCode)
+		require.Equal(t, "This does not work", b.h1())
+		require.Empty(t, b.way)
+	})
+	t.Run("to allow nothing is no consent", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", url.Values{"scope": nil})
+		require.Equal(t, 422, b.resp.StatusCode)
+		require.Contains(t, b.text(), "Tick at least one, or choose Deny.")
+	})
+	t.Run("to allow what was not asked for does not count", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", url.Values{"scope": {"orders:read", "orders:write", "vault:open"}})
+		require.Equal(t, "orders:read", h.redeem(b.away()))
+	})
+	t.Run("the page says who asks for what, where, for how long, and of whom", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", nil))
+		require.Contains(t, b.text(), "to go on to The Shop")
+		b.press("Log in", as("alice"))
+		require.Equal(t, "Allow The Shop?", b.h1())
+		for _, words := range []string{"https://shop.example", "logged in as alice", "At Orders it wants to", "See your orders orders:read", "Access lasts 10 minutes, and the application can renew it for 30 days.", "You go back to shop.example."} {
+			require.Contains(t, b.text(), words)
+		}
+		require.NotContains(t, b.text(), "nobody has checked its name", "it stands in the configuration")
+	})
+	t.Run("a scope can be left out", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("alice"))
+		require.Equal(t, "orders:read", h.redeem(b.press("Allow", url.Values{"scope": {"orders:read"}}).away()))
+		b.get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}}))
+		require.Equal(t, "Allow The Shop?", b.h1(), "what was left out is asked for again")
+	})
+	t.Run("a scope that the user may not allow is not offered", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("carol"))
+		require.Contains(t, b.text(), "which your account may not allow: Place orders for you")
+		require.Equal(t, "orders:read", h.redeem(b.press("Allow", url.Values{"scope": {"orders:read", "orders:write"}}).away()))
+	})
+	t.Run("if that is all of them, there is nothing to allow", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:write"}})).press("Log in", as("carol"))
+		require.Contains(t, b.text(), "Your account may not allow any of what it asks for:")
+		require.Equal(t, "access_denied", b.press("Deny", nil).away().Query().Get("error"))
+		require.Equal(t, "access_denied", b.get(h.ask("ours", url.Values{"scope": {"orders:write"}})).away().Query().Get("error"))
+	})
+	t.Run("who is somebody else can say so", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Not you?", nil)
+		require.Equal(t, "Log in", b.h1())
+		require.Contains(t, b.press("Log in", as("bob")).text(), "logged in as bob")
+	})
+	t.Run("names are text", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("tool", url.Values{"redirect_uri": {"http://127.0.0.1:4711/cb"}})).press("Log in", as("carol"))
+		require.Equal(t, "Allow <script>alert(1)</script>?", b.h1())
+		require.Contains(t, b.text(), "logged in as Carol <b>.")
+	})
+}
+
+func TestRememberedConsent(t *testing.T) {
+	h := newHouse(t)
+	b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", nil)
+	require.Equal(t, "orders:read", h.redeem(b.away()))
+
+	t.Run("more scopes are asked for", func(t *testing.T) {
+		require.Equal(t, "Allow The Shop?", b.get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).h1())
+	})
+	t.Run("prompt=consent asks", func(t *testing.T) {
+		require.Equal(t, "Allow The Shop?", b.get(h.ask("shop", url.Values{"prompt": {"consent"}})).h1())
+	})
+	t.Run("another user is asked", func(t *testing.T) {
+		require.Equal(t, "Allow The Shop?", h.browser().get(h.ask("shop", nil)).press("Log in", as("bob")).h1())
+	})
+	t.Run("a client that anybody on the machine could pass for is asked for each time", func(t *testing.T) {
+		ask := h.ask("tool", url.Values{"redirect_uri": {"http://127.0.0.1:4711/cb"}})
+		require.NotEmpty(t, b.get(ask).press("Allow", nil).away().Query().Get("code"))
+		require.Equal(t, "Allow <script>alert(1)</script>?", b.get(ask).h1())
+		require.Equal(t, "consent_required", b.get(ask+"&prompt=none").away().Query().Get("error"))
+	})
+	t.Run("the same is not asked again, not even silently", func(t *testing.T) {
+		require.Equal(t, "orders:read", h.redeem(b.get(h.ask("shop", nil)).away()))
+		require.Equal(t, "orders:read", h.redeem(b.get(h.ask("shop", url.Values{"prompt": {"none"}})).away()))
+	})
+	t.Run("a trusted client is not asked for, but listed", func(t *testing.T) {
+		require.NotEmpty(t, b.get(h.ask("ours", nil)).away().Query().Get("code"))
+		require.Contains(t, b.get("/account/applications").text(), "Ours")
+	})
+	t.Run("prompt=consent asks even for a trusted one", func(t *testing.T) {
+		require.Equal(t, "Allow Ours?", b.get(h.ask("ours", url.Values{"prompt": {"consent"}})).h1())
+	})
+}
+
+func TestPrompt(t *testing.T) {
+	h := newHouse(t)
+	none := url.Values{"prompt": {"none"}}
+	t.Run("prompt=none without a log-in is login_required", func(t *testing.T) {
+		require.Equal(t, "login_required", h.browser().get(h.ask("shop", none)).away().Query().Get("error"))
+	})
+	t.Run("prompt=none without a consent is consent_required", func(t *testing.T) {
+		require.Equal(t, "consent_required", h.loggedIn("bob").get(h.ask("shop", none)).away().Query().Get("error"))
+	})
+	t.Run("prompt=none without anything to allow is access_denied", func(t *testing.T) {
+		ask := h.ask("shop", url.Values{"prompt": {"none"}, "scope": {"orders:write"}})
+		require.Equal(t, "access_denied", h.loggedIn("carol").get(ask).away().Query().Get("error"))
+	})
+	for name, more := range map[string]url.Values{"prompt=login": {"prompt": {"login"}}, "prompt=select_account": {"prompt": {"select_account"}}, "max_age=0": {"max_age": {"0"}}} {
+		t.Run(name+" wants a log-in of its own, once", func(t *testing.T) {
+			h := newHouse(t)
+			b := h.loggedIn("alice").get(h.ask("shop", more))
+			require.Equal(t, "Log in", b.h1())
+			require.Contains(t, b.body, `value="alice"`)
+			b.press("Log in", as("alice"))
+			require.Equal(t, "Allow The Shop?", b.h1())
+			require.NotEmpty(t, b.press("Allow", nil).away().Query().Get("code"))
+		})
+	}
+	t.Run("a log-in that is young enough for max_age will do", func(t *testing.T) {
+		h := newHouse(t)
+		require.Equal(t, "Allow The Shop?", h.loggedIn("alice").get(h.ask("shop", url.Values{"max_age": {"60"}})).h1())
+	})
+	t.Run("login_hint is filled in", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", url.Values{"login_hint": {`"><script>`}}))
+		require.Contains(t, b.body, `value="&#34;&gt;&lt;script&gt;"`)
+	})
+}
+
+func TestFormsOfInteractions(t *testing.T) {
+	h := newHouse(t)
+	t.Run("AS-CODE-11 the password is answered with 303, and no page of its own", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice"))
+		require.Len(t, b.way, 1, "press requires 303")
+		require.True(t, strings.HasPrefix(b.way[0], "/oauth2/authorize/"))
+	})
+	t.Run("AS-CODE-12 a preflight gets no CORS headers", func(t *testing.T) {
+		for _, path := range []string{h.ask("shop", nil), "/login", "/developer"} {
+			r, err := http.NewRequest(http.MethodOptions, h.url+path, nil)
+			require.NoError(t, err)
+			r.Header.Set("Origin", "https://evil.example")
+			r.Header.Set("Access-Control-Request-Method", "GET")
+			resp, err := http.DefaultClient.Do(r)
+			require.NoError(t, err)
+			resp.Body.Close()
+			for name := range resp.Header {
+				require.False(t, strings.HasPrefix(name, "Access-Control-"), name)
+			}
+		}
+	})
+	t.Run("AS-CODE-13 a form that another site sends is refused, with the user's cookies and all", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice"))
+		at, form := b.resp.Request.URL.Path, url.Values{"do": {"allow"}, "scope": {"orders:read"}, "token": {b.page.all("input")[0].attr["value"]}}
+		for _, header := range []http.Header{{"Sec-Fetch-Site": {"cross-site"}}, {"Sec-Fetch-Site": {"same-site"}}, {"Origin": {"https://evil.example"}}, {"Origin": {"null"}}} {
+			b.way = nil
+			b.follow(http.MethodPost, at, form, header)
+			require.Equal(t, 403, b.resp.StatusCode, header)
+			require.Equal(t, "This came from another site", b.h1())
+		}
+	})
+	t.Run("AS-CODE-13 nor does one count that lacks the token of the session, from a browser that tells nothing", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice"))
+		at := b.resp.Request.URL.Path
+		for _, token := range []string{"", "AAAAAAAAAAAAAAAAAAAAAAAAAA"} {
+			b.way = nil
+			b.follow(http.MethodPost, at, url.Values{"do": {"allow"}, "scope": {"orders:read"}, "token": {token}}, nil)
+			require.Equal(t, "Allow The Shop?", b.h1(), "asked again, of whoever is there now")
+		}
+	})
+	t.Run("AS-CODE-13 the pages cannot be framed", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", nil))
+		require.Contains(t, b.resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'")
+		require.Equal(t, "DENY", b.resp.Header.Get("X-Frame-Options"))
+	})
+	t.Run("forms may lead to where the client is, and on other pages nowhere else", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", nil))
+		require.True(t, strings.HasSuffix(b.resp.Header.Get("Content-Security-Policy"), "form-action 'self' https:"))
+		require.True(t, strings.HasSuffix(b.get("/login").resp.Header.Get("Content-Security-Policy"), "form-action 'self'"))
+	})
+	t.Run("an authorization request may come by POST from anywhere", func(t *testing.T) {
+		u, err := url.Parse(h.ask("shop", nil))
+		require.NoError(t, err)
+		b := h.browser().follow(http.MethodPost, "/oauth2/authorize", u.Query(), http.Header{"Sec-Fetch-Site": {"cross-site"}, "Origin": {"https://shop.example"}})
+		require.Equal(t, "Log in", b.h1())
+	})
+	t.Run("a consent that cannot be stored is not given", func(t *testing.T) {
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("bob"))
+		h.store.set("consent")
+		defer h.store.set("")
+		b.press("Allow", nil)
+		require.GreaterOrEqual(t, b.resp.StatusCode, 500)
+		require.Empty(t, b.way)
+	})
+}

@@ -1,0 +1,162 @@
+package pages
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+const (
+	maxName     = 255 // bytes, as package login has it
+	maxPassword = 1024
+)
+
+// A loginForm is what the page for logging in shows.
+type loginForm struct {
+	Action string // where the form goes
+	Return string // where to afterwards; empty for an interaction
+	Client string // the application that asks; empty: none
+	Types  []UserType
+	Type   string
+	Name   string
+}
+
+// A stop is why somebody is not logged in.
+type stop struct {
+	status int
+	wait   time.Duration
+	words  string
+}
+
+func (v *visit) showLogin() (*reply, error) {
+	back := v.back(v.r.URL.Query().Get("return"))
+	if v.user != nil {
+		return v.see(back), nil
+	}
+	return v.loginPage(loginForm{Action: v.base + "/login", Return: v.base + back}, nil), nil
+}
+
+func (v *visit) doLogin() (*reply, error) {
+	back := v.back(v.r.PostForm.Get("return"))
+	if stop, err := v.logIn(""); stop != nil || err != nil {
+		return v.loginPage(loginForm{Action: v.base + "/login", Return: v.base + back}, stop), err
+	}
+	return v.see(back), nil
+}
+
+func (v *visit) doLogout() (*reply, error) { return v.see("/"), v.end() }
+
+// plainPath matches paths that lead nowhere else: with no host, no query and no dots.
+var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9_-]+)+$`)
+
+// back returns the page of ours that path names, relative to the base, or the first one: a link to log in cannot lead away.
+func (v *visit) back(path string) string {
+	rest, ours := strings.CutPrefix(path, v.base)
+	if !ours || !plainPath.MatchString(rest) {
+		return "/"
+	}
+	return rest
+}
+
+func (v *visit) loginPage(f loginForm, why *stop) *reply {
+	f.Types = v.cfg.Logins
+	if why != nil { // what was filled in, but for the password
+		f.Type, f.Name = v.r.PostForm.Get("type"), v.r.PostForm.Get("name")
+	}
+	if v.userType(f.Type) == nil {
+		f.Type = v.cfg.Logins[0].Type
+	}
+	re := &reply{page: "login", title: "Log in", data: f}
+	if why != nil {
+		re.status, re.wait, re.problems = why.status, why.wait, []problem{{"", why.words}}
+		if why.status == http.StatusUnprocessableEntity {
+			re.problems[0].Field = "name"
+		}
+	}
+	return re
+}
+
+// userType returns the type of a name, or nil.
+func (p *Pages) userType(name string) *UserType {
+	for i := range p.cfg.Logins {
+		if p.cfg.Logins[i].Type == name {
+			return &p.cfg.Logins[i]
+		}
+	}
+	return nil
+}
+
+// logIn does what the form for logging in says, for the interaction with that ID, if it is for one. It returns why not, in
+// words that tell nobody whether the name or the password is wrong.
+func (v *visit) logIn(forID string) (*stop, error) {
+	ctx, form := v.r.Context(), v.r.PostForm
+	name, password := strings.TrimSpace(form.Get("name")), form.Get("password")
+	kind := form.Get("type")
+	if len(v.cfg.Logins) == 1 {
+		kind = v.cfg.Logins[0].Type
+	}
+	who := v.userType(kind)
+	switch {
+	case who == nil:
+		return &stop{status: http.StatusUnprocessableEntity, words: "Say who you are: choose one of the kinds."}, nil
+	case name == "" || password == "":
+		return &stop{status: http.StatusUnprocessableEntity, words: "Enter your name and your password."}, nil
+	}
+
+	from := v.cfg.Address(v.r)
+	var user *login.User
+	err := login.ErrRefused
+	if len(name) <= maxName && len(password) <= maxPassword {
+		user, err = who.Login.Login(ctx, from, name, password)
+	}
+	if err == nil && (user == nil || user.Type != kind || !strings.HasPrefix(user.Subject, kind+":")) {
+		err = errors.New("the login answered with a user of another type") // whom a client's id could be mistaken for
+	}
+	tooMany, many := errors.AsType[*login.TooMany](err)
+	switch {
+	case many:
+		v.cfg.Logger.WarnContext(ctx, "log-in slowed down", "type", kind, "from", from)
+		return tooSoon(tooMany), nil
+	case errors.Is(err, login.ErrRefused):
+		v.cfg.Logger.InfoContext(ctx, "log-in refused", "type", kind, "from", from)
+		return &stop{status: http.StatusUnprocessableEntity, words: "The name or the password is wrong."}, nil
+	case err != nil:
+		v.cfg.Logger.ErrorContext(ctx, "log-in not answered", "type", kind, "error", err)
+		return &stop{http.StatusServiceUnavailable, 10 * time.Second, "Your password cannot be checked just now. The trouble is ours: please try again in a moment."}, nil
+	}
+	if err := v.begin(user, forID); err != nil {
+		return nil, fmt.Errorf("log in: %w", err)
+	}
+	v.cfg.Logger.InfoContext(ctx, "logged in", "user", user.Subject, "from", from)
+	return nil, nil
+}
+
+func tooSoon(e *login.TooMany) *stop {
+	return &stop{http.StatusTooManyRequests, e.RetryAfter, "There have been too many tries. Wait " + span(roundUp(e.RetryAfter)) + " and try again."}
+}
+
+// roundUp returns a time that is at least as long and easier to say.
+func roundUp(d time.Duration) time.Duration {
+	unit := time.Second
+	if d > 2*time.Minute {
+		unit = time.Minute
+	}
+	return (d + unit - 1).Truncate(unit)
+}
+
+// loginFor is the page for logging in as part of an interaction.
+func (v *visit) loginFor(in *engine.Interaction, why *stop) *reply {
+	f := loginForm{Action: in.ContinueURL, Client: title(in.Client), Name: in.LoginHint}
+	if f.Name == "" && v.user != nil { // again
+		f.Name, f.Type = v.user.Name, v.user.Type
+	}
+	re := v.loginPage(f, why)
+	re.formAction, re.quiet = leadsTo(in.RedirectURI), true
+	return re
+}

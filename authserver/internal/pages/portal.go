@@ -1,0 +1,336 @@
+package pages
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// A kind is what developers call an application: it says which grants the application uses, and whether it can keep a secret.
+type kind struct {
+	ID, Name, Words string
+	native, secret  bool
+	grants          []string
+}
+
+var kinds = []kind{
+	{"web", "Web application", "It runs on a server, where it keeps a secret.", false, true, []string{"authorization_code", "refresh_token"}},
+	{"spa", "Single-page application", "It runs in the browser and has no secret.", false, false, []string{"authorization_code", "refresh_token"}},
+	{"native", "Native application", "It is installed on a phone, a computer or a device, and has no secret.", true, false,
+		[]string{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}},
+	{"service", "Service", "It acts for itself, without a user, and keeps a secret.", false, true, []string{"client_credentials"}},
+}
+
+// kindOf returns the kind of a client that the portal has registered.
+func kindOf(c *clients.Client) kind {
+	for _, k := range kinds {
+		if k.native == c.Native && k.secret != c.Public() && slices.Contains(c.GrantTypes, k.grants[0]) {
+			return k
+		}
+	}
+	return kinds[0]
+}
+
+// Redirects reports whether users are led to the application and back.
+func (k kind) Redirects() bool { return k.grants[0] == "authorization_code" }
+
+// mayRegister returns the kinds that the user may register. A service gets what it asks for without asking anybody.
+func (v *visit) mayRegister() []kind {
+	if slices.Contains(v.cfg.Services, v.user.Type) {
+		return kinds
+	}
+	return slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.ID == "service" })
+}
+
+func (v *visit) applications() (*reply, error) {
+	list, err := v.cfg.Clients.ByOwner(v.r.Context(), v.user.Subject)
+	if err != nil {
+		return nil, err
+	}
+	type row struct {
+		ID, Title string
+		Kind      kind
+		Since     any
+	}
+	rows := make([]row, len(list))
+	for i := range list {
+		rows[i] = row{list[i].ID, title(&list[i]), kindOf(&list[i]), list[i].IssuedAt}
+	}
+	return &reply{page: "applications", title: "Your applications", data: rows}, nil
+}
+
+// owned is a handler for an application of the user's own; to all others it does not exist.
+func owned(h func(v *visit, c *clients.Client) (*reply, error)) handler {
+	return func(v *visit) (*reply, error) {
+		c, err := v.own(v.r.PathValue("id"))
+		if err != nil {
+			return nil, err
+		}
+		re, err := h(v, c)
+		if errors.Is(err, store.ErrConflict) {
+			return nil, &refusal{http.StatusConflict, "Somebody else was faster", "The application has been changed at the same time. Load the page again and see."}
+		}
+		return re, err
+	}
+}
+
+// own returns the application if it is the user's.
+func (v *visit) own(id string) (*clients.Client, error) {
+	c, err := v.cfg.Clients.Get(v.r.Context(), id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, errNotFound
+	case err != nil:
+		return nil, err
+	case c.Static || c.Owner != v.user.Subject:
+		return nil, errNotFound
+	}
+	return c, nil
+}
+
+func (v *visit) seeApplication(id, more string) *reply {
+	return v.see("/developer/applications/" + id + more)
+}
+
+// An applicationForm is what the pages for registering and editing show.
+type applicationForm struct {
+	ID        string // empty: new
+	Kinds     []kind // to choose from; one: it is settled
+	Kind      string
+	Name, URI string
+	Redirects string // one a line
+	Scopes    []scopesOf
+}
+
+// scopesOf are those of one API, to be ticked.
+type scopesOf struct {
+	API    string
+	Grants []grant
+}
+
+func (v *visit) newApplication() (*reply, error) {
+	return v.applicationPage(applicationForm{Kinds: v.mayRegister(), Kind: "web"}, nil), nil
+}
+
+func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...problem) *reply {
+	for _, a := range v.cfg.APIs {
+		names := make([]string, 0, len(a.Scopes))
+		for s := range a.Scopes {
+			names = append(names, s)
+		}
+		list := v.describe(valetkey.NewScopes(names...))
+		for i := range list {
+			list[i].Checked = slices.Contains(scopes, list[i].Scope)
+		}
+		f.Scopes = append(f.Scopes, scopesOf{a.Title(), list})
+	}
+	re := &reply{page: "edit", title: "Register an application", data: f, problems: problems}
+	if f.ID != "" {
+		re.title = "Edit the application"
+	}
+	return re
+}
+
+// readApplication puts into c what the form says, and returns what is wrong with it. The kind is settled.
+func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) {
+	form := v.r.PostForm
+	c.Name, c.URI = strings.TrimSpace(form.Get("client_name")), strings.TrimSpace(form.Get("client_uri"))
+	c.Native, c.GrantTypes = k.native, k.grants
+	c.RedirectURIs, c.Scopes = nil, valetkey.NewScopes(form["scope"]...)
+
+	if c.Name == "" {
+		problems = append(problems, problem{"client_name", "Enter a name, which users will see."})
+	}
+	if k.Redirects() {
+		for i, line := range strings.Split(form.Get("redirect_uris"), "\n") {
+			uri := strings.TrimSpace(line)
+			if uri == "" || uri == v.tryURI {
+				continue
+			}
+			if err := clients.ValidRedirectURI(uri, c.Native); err != nil {
+				problems = append(problems, problem{"redirect_uris", fmt.Sprintf("Line %d %s.", i+1, err)})
+			}
+			c.RedirectURIs = append(c.RedirectURIs, uri)
+		}
+		if len(c.RedirectURIs) == 0 {
+			problems = append(problems, problem{"redirect_uris", "Enter at least one redirect URI."})
+		}
+		if v.tryURI != "" {
+			c.RedirectURIs = append(c.RedirectURIs, v.tryURI)
+		}
+	}
+	switch {
+	case len(c.Scopes) == 0:
+		problems = append(problems, problem{"scope", "Tick at least one scope."})
+	case slices.ContainsFunc(c.Scopes, func(s string) bool { return v.apiOf(s) == "" }):
+		problems = append(problems, problem{"scope", "No API has one of the scopes any more."})
+	}
+	return problems
+}
+
+// apiOf returns the audience of the API that has the scope, or "".
+func (p *Pages) apiOf(scope string) string {
+	for _, a := range p.cfg.APIs {
+		if _, has := a.Scopes[scope]; has {
+			return a.Audience
+		}
+	}
+	return ""
+}
+
+// invalid returns what the registry says is wrong, as problems with the fields, which are named as it names them.
+func invalid(err error) (problems []problem) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			problems = append(problems, invalid(err)...)
+		}
+		return problems
+	}
+	if no, ok := errors.AsType[*clients.Invalid](err); ok {
+		field, words, found := strings.Cut(no.Description, ": ")
+		if !found {
+			return []problem{{"client_name", "It cannot be registered: " + no.Description + "."}}
+		}
+		problems = append(problems, problem{field, "This " + words + "."})
+	}
+	return problems
+}
+
+// filledIn is the form as it was sent.
+func (v *visit) filledIn(id string, kinds []kind, k string) applicationForm {
+	form := v.r.PostForm
+	return applicationForm{ID: id, Kinds: kinds, Kind: k, Name: form.Get("client_name"), URI: form.Get("client_uri"), Redirects: form.Get("redirect_uris")}
+}
+
+func (v *visit) register() (*reply, error) {
+	may := v.mayRegister()
+	f := v.filledIn("", may, v.r.PostForm.Get("kind"))
+	i := slices.IndexFunc(may, func(k kind) bool { return k.ID == f.Kind })
+	if i < 0 {
+		return v.applicationPage(f, v.r.PostForm["scope"], problem{"kind", "Choose what kind of application it is."}), nil
+	}
+	c := clients.Client{Owner: v.user.Subject}
+	if problems := v.readApplication(&c, may[i]); problems != nil {
+		return v.applicationPage(f, c.Scopes, problems...), nil
+	}
+	made, secret, err := v.cfg.Clients.Create(v.r.Context(), c, may[i].secret)
+	if problems := invalid(err); problems != nil {
+		return v.applicationPage(f, c.Scopes, problems...), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.cfg.Logger.InfoContext(v.r.Context(), "application registered", "user", v.user.Subject, "client", made.ID, "kind", f.Kind)
+	return v.seeApplication(made.ID, ""), v.showOnce(made.ID, secret)
+}
+
+// A flash is a secret that the next page shows, and no page after it.
+type flash struct{ Client, Secret string }
+
+const flashKey = "flash"
+
+func (v *visit) showOnce(client, secret string) error {
+	if secret == "" {
+		return nil
+	}
+	return v.put(flashKey, flash{client, secret})
+}
+
+// An application is what its page shows.
+type application struct {
+	*clients.Client
+	Title                  string
+	Kind                   kind
+	Redirects              []string // without that of trials
+	Grants                 []grant
+	APIs                   []API  // to try it with; none: it cannot be tried
+	Secret                 string // once
+	Issuer, Authorize, Use string // for the developer
+}
+
+func (v *visit) application(c *clients.Client) (*reply, error) {
+	a := application{
+		Client: c, Title: title(c), Kind: kindOf(c), Redirects: v.ownRedirects(c), Grants: v.describe(c.Scopes), APIs: v.trialAPIs(c),
+		Issuer: v.cfg.Issuer, Authorize: v.cfg.AuthorizeURL, Use: v.cfg.TokenURL,
+	}
+	var f flash
+	if v.get(flashKey, &f) && f.Client == c.ID && v.r.Method == http.MethodGet {
+		a.Secret = f.Secret
+		v.drop(flashKey)
+	}
+	return &reply{page: "application", title: a.Title, data: a}, nil
+}
+
+func (v *visit) ownRedirects(c *clients.Client) []string {
+	return slices.DeleteFunc(slices.Clone(c.RedirectURIs), func(uri string) bool { return uri == v.tryURI })
+}
+
+func (v *visit) showEdit(c *clients.Client) (*reply, error) {
+	k := kindOf(c)
+	f := applicationForm{ID: c.ID, Kinds: []kind{k}, Kind: k.ID, Name: c.Name, URI: c.URI, Redirects: strings.Join(v.ownRedirects(c), "\n")}
+	return v.applicationPage(f, c.Scopes), nil
+}
+
+func (v *visit) edit(c *clients.Client) (*reply, error) {
+	k := kindOf(c)
+	problems := v.readApplication(c, k)
+	if problems == nil {
+		err := v.cfg.Clients.Update(v.r.Context(), *c)
+		if problems = invalid(err); err != nil && problems == nil {
+			return nil, err
+		}
+	}
+	if problems != nil {
+		return v.applicationPage(v.filledIn(c.ID, []kind{k}, k.ID), c.Scopes, problems...), nil
+	}
+	v.cfg.Logger.InfoContext(v.r.Context(), "application changed", "user", v.user.Subject, "client", c.ID)
+	return v.seeApplication(c.ID, ""), nil
+}
+
+// A question is a page that asks before something is done for good.
+type question struct{ ID, Words, Do string }
+
+func (v *visit) askRotate(c *clients.Client) (*reply, error) {
+	if c.Public() {
+		return nil, errNotFound
+	}
+	return &reply{page: "ask", title: "Replace the secret of " + title(c) + "?", data: question{c.ID,
+		"You get a new secret, and the old one stops working at once: the application has to be given the new one before it can go on.", "Replace the secret"}}, nil
+}
+
+func (v *visit) rotate(c *clients.Client) (*reply, error) {
+	if c.Public() {
+		return nil, errNotFound
+	}
+	secret, err := v.cfg.Clients.RotateSecret(v.r.Context(), c.ID)
+	if err != nil {
+		return nil, err
+	}
+	v.cfg.Logger.InfoContext(v.r.Context(), "secret replaced", "user", v.user.Subject, "client", c.ID)
+	return v.seeApplication(c.ID, ""), v.showOnce(c.ID, secret)
+}
+
+func (v *visit) askDelete(c *clients.Client) (*reply, error) {
+	return &reply{page: "ask", title: "Delete " + title(c) + "?", data: question{c.ID,
+		"All its access ends, for all its users. This cannot be undone.", "Delete the application"}}, nil
+}
+
+func (v *visit) remove(c *clients.Client) (*reply, error) {
+	ctx := v.r.Context()
+	// In this order: if the tokens cannot be ended, the application is still there, to be tried again.
+	n, err := v.cfg.Engine.RevokeGrants(ctx, "", c.ID)
+	if err == nil {
+		err = v.cfg.Clients.Delete(ctx, c.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.cfg.Logger.InfoContext(ctx, "application deleted", "user", v.user.Subject, "client", c.ID, "grants", n)
+	return v.see("/developer"), v.consents.forgetClient(ctx, c.ID)
+}

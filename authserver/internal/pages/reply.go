@@ -1,0 +1,114 @@
+package pages
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// A reply is what a handler has decided to answer: a page, or with a location a redirect.
+type reply struct {
+	status   int    // zero: 200
+	location string // "": a page
+
+	page, title string
+	data        any
+	problems    []problem     // with what was filled in; the status is 422 unless it says otherwise
+	wait        time.Duration // until it is worth trying again
+	formAction  string        // where forms may lead besides here, as a CSP source
+	quiet       bool          // without the way to other pages: the user is about to decide something
+}
+
+// A problem is what is wrong with a field of a form; or, without a Field, with none of them.
+type problem struct{ Field, Words string }
+
+// see redirects to a page of ours, after a form too: with 303, so that a password is never sent on (RFC 9700, section 4.12).
+func (p *Pages) see(path string) *reply { return &reply{location: p.base + path} }
+
+// A frame is what the layout of every page knows.
+type frame struct {
+	Title, Site, Base, Style string
+	User                     *person
+	Developer                bool // may use the portal
+	Quiet                    bool
+	Problems                 []problem
+	Data                     any
+}
+
+// Token is what forms carry.
+func (f frame) Token() string {
+	if f.User == nil {
+		return ""
+	}
+	return f.User.Token
+}
+
+// Problem returns what is wrong with a field, or "".
+func (f frame) Problem(field string) string {
+	for _, p := range f.Problems {
+		if p.Field == field {
+			return p.Words
+		}
+	}
+	return ""
+}
+
+// write answers. Its headers are those of every page.
+func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Vary", "Cookie")
+	// Nothing may be loaded but the stylesheet, no script runs, nobody frames the page (RFC 6749, section 10.13; RFC 9700,
+	// section 4.16). There are no headers for cross-origin requests: no page is for them (RFC 9700, section 2.6).
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+re.formAction)
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	// No other origin learns a URL (RFC 9700, section 4.2.4). no-referrer would also make browsers say "Origin: null" with our
+	// own forms, which over plain http is all they say about the sender.
+	h.Set("Referrer-Policy", "same-origin")
+	if re.wait > 0 {
+		h.Set("Retry-After", fmt.Sprint(int64((re.wait+time.Second-1)/time.Second)))
+	}
+	if re.location != "" {
+		h.Set("Location", re.location)
+		w.WriteHeader(http.StatusSeeOther)
+		return
+	}
+	status := re.status
+	switch {
+	case status != 0:
+	case len(re.problems) > 0:
+		status = http.StatusUnprocessableEntity
+	default:
+		status = http.StatusOK
+	}
+	var body bytes.Buffer
+	err := p.look.pages[re.page].Execute(&body, frame{
+		Title: re.title, Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Data: re.data, Quiet: re.quiet,
+		Developer: v.mayDevelop(),
+	})
+	if err != nil {
+		p.cfg.Logger.ErrorContext(v.r.Context(), "page not rendered", "page", re.page, "error", err)
+		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
+		return
+	}
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(body.Bytes())
+}
+
+// leadsTo is the CSP source for forms whose end is a redirect to uri. Chromium applies form-action to the whole chain of
+// redirects, also to those that the application adds within its own domain, so the source is the scheme and no more.
+func leadsTo(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme == "" { // a device
+		return ""
+	}
+	return " " + u.Scheme + ":"
+}
+
+func newToken() string { return rand.Text() }

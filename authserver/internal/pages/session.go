@@ -1,0 +1,142 @@
+package pages
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"net/http"
+
+	"github.com/alexedwards/scs/v2"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// newSessions returns a manager whose sessions stand in the store. It is not made by scs.New, which would start a goroutine
+// that nobody can end.
+func newSessions(s store.Store, lifetime time.Duration, secure bool) *scs.SessionManager {
+	cookie := scs.SessionCookie{Name: "valetkey", Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: secure}
+	if secure {
+		cookie.Name = "__Host-valetkey" // browsers take it from this host only, and only over TLS
+	}
+	return &scs.SessionManager{Lifetime: lifetime, Store: webStore{s}, Codec: scs.GobCodec{}, Cookie: cookie}
+}
+
+// put keeps a value in the session, sealed under the session's token, of which the store has only the digest: who reads the
+// store learns neither who a user is here nor a secret that is yet to be shown.
+func (v *visit) put(key string, value any) error {
+	if v.sessions.Token(v.r.Context()) == "" {
+		if err := v.sessions.RenewToken(v.r.Context()); err != nil {
+			return fmt.Errorf("begin a session: %w", err)
+		}
+	}
+	plain, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("write to the session: %w", err)
+	}
+	seal, err := v.seal()
+	if err != nil {
+		return err
+	}
+	v.sessions.Put(v.r.Context(), key, seal.Seal(nil, nil, plain, []byte(key)))
+	return nil
+}
+
+// get reads a value of the session, and reports whether there is one that was put there under the present token.
+func (v *visit) get(key string, value any) bool {
+	sealed := v.sessions.GetBytes(v.r.Context(), key)
+	if sealed == nil {
+		return false
+	}
+	seal, err := v.seal()
+	if err != nil {
+		return false
+	}
+	plain, err := seal.Open(nil, nil, sealed, []byte(key))
+	return err == nil && json.Unmarshal(plain, value) == nil
+}
+
+// take is get for what can be had once.
+func (v *visit) take(key string, value any) bool {
+	ok := v.get(key, value)
+	v.drop(key)
+	return ok
+}
+
+func (v *visit) drop(key string) { v.sessions.Remove(v.r.Context(), key) }
+
+func (v *visit) seal() (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, []byte(v.sessions.Token(v.r.Context())), nil, "valetkey web session", 32)
+	if err != nil {
+		return nil, fmt.Errorf("make the key of the session: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fmt.Errorf("make the key of the session: %w", err)
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// webStore keeps sessions as records of kind web. Of two requests of one session that write at the same time, the last wins.
+type webStore struct{ records store.Store }
+
+const webKind = "web"
+
+func (s webStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
+	rec, err := s.records.Get(ctx, webKind, store.Digest(token))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read the session: %w", err)
+	}
+	return rec.Value, true, nil
+}
+
+func (s webStore) CommitCtx(ctx context.Context, token string, value []byte, expires time.Time) error {
+	id := store.Digest(token)
+	err := retry(func() error {
+		rec, err := s.records.Get(ctx, webKind, id)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		_, err = s.records.Put(ctx, store.Record{Kind: webKind, ID: id, Version: rec.Version, Expires: expires, Value: value})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write the session: %w", err)
+	}
+	return nil
+}
+
+func (s webStore) DeleteCtx(ctx context.Context, token string) error {
+	if err := s.records.Delete(ctx, webKind, store.Digest(token)); err != nil {
+		return fmt.Errorf("end the session: %w", err)
+	}
+	return nil
+}
+
+// The methods without a context make it an scs.Store; the manager calls the others.
+func (s webStore) Find(token string) ([]byte, bool, error) {
+	return s.FindCtx(context.Background(), token)
+}
+func (s webStore) Commit(token string, value []byte, expires time.Time) error {
+	return s.CommitCtx(context.Background(), token, value, expires)
+}
+func (s webStore) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
+
+// retry does again what lost a race for a record.
+func retry(do func() error) (err error) {
+	for range 5 {
+		if err = do(); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,309 @@
+package pages
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// tryPath is the redirect URI of trials, below the base. Applications that the portal has registered have it among theirs.
+const tryPath = "/developer/try/callback"
+
+// A flight is a trial on its way through the authorization endpoint.
+type flight struct{ Client, Scope, State, Verifier string }
+
+// A trial is how a trial has ended: with a token, or an error.
+type trial struct {
+	Client             string
+	Error, Description string
+
+	Token, Type string
+	Scope       string
+	Until       time.Time // zero: the server did not say
+	Refreshable bool
+	Use         *use // how it was used last
+}
+
+// A use is a request with the token, and its response, as they went over the wire.
+type use struct{ Request, Response string }
+
+const (
+	flightKey   = "flight"
+	trialKey    = "trial"
+	maxResponse = 16 << 10 // bytes that are shown
+	useTimeout  = 10 * time.Second
+)
+
+// trialAPIs returns the APIs that an application of the portal can be tried with.
+func (v *visit) trialAPIs(c *clients.Client) (list []API) {
+	if kindOf(c).Redirects() && !slices.Contains(c.RedirectURIs, v.tryURI) || !c.Public() && len(c.SecretDigest) == 0 {
+		return nil
+	}
+	for _, a := range v.cfg.APIs {
+		if len(a.among(c.Scopes)) > 0 {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// among returns those of the scopes that are the API's.
+func (a API) among(scopes []string) valetkey.Scopes {
+	return valetkey.NewScopes(slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { _, has := a.Scopes[s]; return !has })...)
+}
+
+// try starts the flow of the application as it would itself: with PKCE, or for a service at the token endpoint.
+func (v *visit) try(c *clients.Client) (*reply, error) {
+	apis := v.trialAPIs(c)
+	i := slices.IndexFunc(apis, func(a API) bool { return a.Audience == v.r.PostForm.Get("audience") })
+	if i < 0 {
+		return nil, errNotFound
+	}
+	scope := apis[i].among(c.Scopes).String()
+	if !kindOf(c).Redirects() {
+		return v.finish(c, scope, url.Values{"grant_type": {"client_credentials"}, "scope": {scope}, "resource": {apis[i].Audience}})
+	}
+	f := flight{c.ID, scope, rand.Text(), rand.Text() + rand.Text()} // RFC 7636, section 4.1: 43 characters or more
+	challenge := sha256.Sum256([]byte(f.Verifier))
+	query := url.Values{
+		"response_type": {"code"}, "client_id": {c.ID}, "redirect_uri": {v.tryURI}, "state": {f.State},
+		"scope": {scope}, "resource": {apis[i].Audience}, "prompt": {"consent"}, // the developer wants to see it
+		"code_challenge": {base64.RawURLEncoding.EncodeToString(challenge[:])}, "code_challenge_method": {"S256"},
+	}
+	separator := "?"
+	if strings.Contains(v.cfg.AuthorizeURL, "?") {
+		separator = "&"
+	}
+	return &reply{location: v.cfg.AuthorizeURL + separator + query.Encode()}, v.put(flightKey, f)
+}
+
+// tried takes the answer of the authorization endpoint.
+func (v *visit) tried() (*reply, error) {
+	query := v.r.URL.Query()
+	var f flight
+	// RFC 6749, section 10.12: an answer is ours only if we asked, and only once.
+	if !v.take(flightKey, &f) || subtle.ConstantTimeCompare([]byte(f.State), []byte(query.Get("state"))) != 1 {
+		return nil, &refusal{http.StatusBadRequest, "No trial waits for this", "Start again at the page of the application."}
+	}
+	// RFC 9207, section 2.4: it is there, and it is us.
+	if query.Get("iss") != v.cfg.Issuer {
+		return nil, &refusal{http.StatusBadRequest, "The answer is not from this server", "Start again at the page of the application."}
+	}
+	c, err := v.own(f.Client)
+	if err != nil {
+		return nil, err
+	}
+	if query.Has("error") {
+		end := trial{Client: c.ID, Error: query.Get("error"), Description: query.Get("error_description")}
+		return v.seeApplication(c.ID, "/token"), v.put(trialKey, end)
+	}
+	return v.finish(c, f.Scope, url.Values{
+		"grant_type": {"authorization_code"}, "code": {query.Get("code")}, "redirect_uri": {v.tryURI}, "code_verifier": {f.Verifier},
+	})
+}
+
+// finish asks the token endpoint and keeps what it answers for the next page.
+func (v *visit) finish(c *clients.Client, scope string, form url.Values) (*reply, error) {
+	end, err := v.askToken(c, form)
+	if err != nil {
+		return nil, err
+	}
+	end.Scope = cmp.Or(end.Scope, scope) // RFC 6749, section 5.1: it may be left out if it is what was asked for
+	v.cfg.Logger.InfoContext(v.r.Context(), "application tried", "user", v.user.Subject, "client", c.ID, "error", end.Error)
+	return v.seeApplication(c.ID, "/token"), v.put(trialKey, end)
+}
+
+// askToken sends a request to the token endpoint as the application would. A secret of its own cannot be had, so it is given
+// one more for as long as the request takes.
+func (v *visit) askToken(c *clients.Client, form url.Values) (end trial, err error) {
+	ctx := v.r.Context()
+	var secret string
+	if !c.Public() {
+		secret = rand.Text()
+		if err := v.changeSecrets(ctx, c.ID, func(list []string) []string { return append(list, store.Digest(secret)) }); err != nil {
+			return trial{}, err
+		}
+		defer func() {
+			gone := v.changeSecrets(context.WithoutCancel(ctx), c.ID, func(list []string) []string {
+				return slices.DeleteFunc(list, func(d string) bool { return d == store.Digest(secret) })
+			})
+			if err == nil && !errors.Is(gone, store.ErrNotFound) {
+				err = gone
+			}
+		}()
+	} else {
+		form.Set("client_id", c.ID)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, v.cfg.TokenURL, strings.NewReader(form.Encode()))
+	if err != nil {
+		return trial{}, fmt.Errorf("ask for a token: %w", err)
+	}
+	r.RequestURI, r.RemoteAddr = r.URL.RequestURI(), v.r.RemoteAddr
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if secret != "" {
+		r.SetBasicAuth(url.QueryEscape(c.ID), secret) // RFC 6749, section 2.3.1
+	}
+	var answer recorder
+	v.cfg.Token.ServeHTTP(&answer, r)
+	return readTokenResponse(c.ID, &answer)
+}
+
+func (v *visit) changeSecrets(ctx context.Context, id string, change func([]string) []string) error {
+	return retry(func() error {
+		c, err := v.cfg.Clients.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		c.SecretDigest = change(slices.Clone(c.SecretDigest))
+		return v.cfg.Clients.Update(ctx, *c)
+	})
+}
+
+// readTokenResponse reads RFC 6749, sections 5.1 and 5.2.
+func readTokenResponse(client string, answer *recorder) (trial, error) {
+	var body struct {
+		AccessToken  string `json:"access_token"`
+		TokenType    string `json:"token_type"`
+		ExpiresIn    int64  `json:"expires_in"`
+		Scope        string `json:"scope"`
+		RefreshToken string `json:"refresh_token"`
+		Error        string `json:"error"`
+		Description  string `json:"error_description"`
+	}
+	err := json.Unmarshal(answer.body.Bytes(), &body)
+	switch {
+	case err != nil || body.AccessToken == "" && body.Error == "":
+		return trial{}, fmt.Errorf("the token endpoint answered %d without a token or an error", answer.status)
+	case body.Error != "":
+		return trial{Client: client, Error: body.Error, Description: body.Description}, nil
+	}
+	end := trial{Client: client, Token: body.AccessToken, Type: body.TokenType, Scope: body.Scope, Refreshable: body.RefreshToken != ""}
+	if body.ExpiresIn > 0 {
+		end.Until = time.Now().Add(time.Duration(body.ExpiresIn) * time.Second)
+	}
+	return end, nil
+}
+
+// A recorder is a ResponseWriter that keeps the response.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header {
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	return r.header
+}
+func (r *recorder) WriteHeader(status int)      { r.status = cmp.Or(r.status, status) }
+func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
+
+// A trialPage is what the end of a trial shows.
+type trialPage struct {
+	trial
+	ID, Title      string
+	Parts          []string // of the token, which dots join
+	Header, Claims []member
+	Bound          string
+	UseURL         string // "": nowhere
+}
+
+func (v *visit) showToken(c *clients.Client) (*reply, error) {
+	var end trial
+	if !v.get(trialKey, &end) || end.Client != c.ID {
+		return v.seeApplication(c.ID, ""), nil
+	}
+	page := trialPage{trial: end, ID: c.ID, Title: title(c), Parts: strings.Split(end.Token, ".")}
+	if end.Error != "" {
+		return &reply{page: "token", title: "The trial was refused", data: page}, nil
+	}
+	page.UseURL = v.useURL(end)
+	if jwt, ok := explain(end.Token, time.Now()); ok {
+		page.Header, page.Claims, page.Bound = jwt.header, jwt.claims, jwt.bound
+	}
+	return &reply{page: "token", title: "Your access token", data: page}, nil
+}
+
+// useURL returns where the token can be used: at the API that its scopes are of.
+func (v *visit) useURL(t trial) string {
+	scopes := strings.Fields(t.Scope)
+	if v.cfg.TryURL == nil || len(scopes) == 0 {
+		return ""
+	}
+	return v.cfg.TryURL(v.apiOf(scopes[0]))
+}
+
+// tryClient follows no redirect and needs no more than one connection a call.
+var tryClient = &http.Client{
+	Timeout:       useTimeout,
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	Transport:     &http.Transport{DisableKeepAlives: true},
+}
+
+// useToken sends the token to the API: to the URL of the configuration, and nowhere else.
+func (v *visit) useToken(c *clients.Client) (*reply, error) {
+	var end trial
+	if !v.get(trialKey, &end) || end.Client != c.ID || end.Token == "" {
+		return v.seeApplication(c.ID, ""), nil
+	}
+	target := v.useURL(end)
+	if target == "" {
+		return nil, errNotFound
+	}
+	r, err := http.NewRequestWithContext(v.r.Context(), http.MethodGet, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("use the token: %w", err)
+	}
+	r.Header.Set("Authorization", "Bearer "+end.Token)
+	end.Use = &use{Request: fmt.Sprintf("GET %s HTTP/1.1\nHost: %s\nAuthorization: Bearer %s", r.URL.RequestURI(), r.URL.Host, end.Token)}
+	end.Use.Response, err = fetch(r)
+	if err != nil { // not our outage: it is what there is to see
+		v.cfg.Logger.WarnContext(v.r.Context(), "API not reached with a trial token", "url", target, "error", err)
+		end.Use.Response = "No answer: the API cannot be reached."
+	}
+	return v.seeApplication(c.ID, "/token#use"), v.put(trialKey, end)
+}
+
+// fetch returns the response as text.
+func fetch(r *http.Request) (string, error) {
+	resp, err := tryClient.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s %s\n", resp.Proto, resp.Status)
+	for _, name := range slices.Sorted(maps.Keys(resp.Header)) {
+		fmt.Fprintf(&text, "%s: %s\n", name, strings.Join(resp.Header[name], ", "))
+	}
+	var pretty bytes.Buffer
+	if json.Indent(&pretty, body, "", "  ") == nil {
+		body = pretty.Bytes()
+	}
+	fmt.Fprintf(&text, "\n%s", strings.ToValidUTF8(string(body), "\uFFFD"))
+	return text.String(), nil
+}
