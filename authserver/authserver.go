@@ -1,140 +1,267 @@
-// Package authserver is a small OAuth 2.0 authorization server, for one machine, a demonstration or a team's tests.
+// Package authserver is a small OAuth 2.0 authorization server: for one machine or a team's tests, and for an internal network.
 //
-//	server, err := authserver.New(authserver.Demo())
+//	server, err := authserver.New(ctx, authserver.Demo())
 //	...
+//	go server.Run(ctx)
 //	http.ListenAndServe("127.0.0.1:8888", server)
 //
-// It issues access tokens for the client credentials grant (RFC 6749, section 4.4): JWTs (RFC 9068) or opaque ones, as
-// each API wants. It serves its metadata (RFC 8414), its key set, introspection (RFC 7662) and revocation (RFC 7009).
-// Clients authenticate with client_secret_basic or client_secret_post. A resource parameter (RFC 8707) says which API a
-// token is for.
+// It issues access tokens, JWTs (RFC 9068) or opaque ones, as each API wants, for the authorization code grant with PKCE, client
+// credentials, refresh tokens, devices (RFC 8628) and token exchange (RFC 8693), bound to a key of the client if it wants
+// (RFC 9449, RFC 8705). It serves its metadata (RFC 8414), its key set, introspection (RFC 7662), revocation (RFC
+// 7009), pushed requests (RFC 9126) and registration (RFC 7591, 7592); the pages on which people log in, allow and take back;
+// and a portal for developers. A resource parameter (RFC 8707) says which API a token is for.
 //
-// Not done: grants that need a user, dynamic registration, sender-constrained tokens, limits on the rate of requests, TLS
-// (put it in front), and storage that outlives the process: keys are made at start, and all tokens die with them.
+// All state is in a [store.Store]: memory, unless modules sqlitestore or pgstore give another one. People are a database in
+// that store, a directory (module ldaplogin), or whatever a [login.Login] asks.
+//
+// Not done: TLS (put it in front), OpenID Connect, and a second factor for log-ins.
 package authserver
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/keys"
+	"github.com/valetkey/valetkey/authserver/internal/pages"
+	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// A Server is an [http.Handler] that is safe for concurrent use. It runs no goroutines and needs no closing.
+// A Server is an [http.Handler] that is safe for concurrent use. It runs no goroutines but those of [Server.Run].
 type Server struct {
-	issuer  string
-	clients []string // their ids, for the log
+	cfg     Config
+	log     audit
+	keys    *keys.Ring
+	apis    []engine.API
+	clients *clients.Registry
 	engine  *engine.Engine
-	logger  *slog.Logger
 	mux     *http.ServeMux
+	shared  map[string]string // paths that pages of other origins may ask: see cors.go
 }
 
-// New makes a server and its signing keys. The error names every mistake in cfg, which is not kept. New does no I/O.
-func New(cfg Config) (*Server, error) {
-	if err := cfg.validate(); err != nil {
-		return nil, fmt.Errorf("authserver: %w", err)
-	}
-	s := &Server{issuer: cfg.Issuer, logger: cfg.logger(), mux: http.NewServeMux()}
-	for _, c := range cfg.Clients {
-		s.clients = append(s.clients, c.ID)
-	}
-	var err error
-	if s.engine, err = engine.New(cfg.compile()); err != nil {
-		return nil, fmt.Errorf("authserver: %w", err)
-	}
-	keySet, err := s.engine.KeySet()
+// New makes a server, and in the store the signing keys that are missing there. The error names every mistake in cfg, or says
+// what is wrong with the store. cfg must not be modified afterwards.
+func New(ctx context.Context, cfg Config) (*Server, error) {
+	s, err := open(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("authserver: %w", err)
-	}
-	about, err := json.Marshal(describe(cfg))
-	if err != nil {
-		return nil, fmt.Errorf("authserver: write the metadata: %w", err)
-	}
-
-	path := issuerPath(cfg.Issuer)
-	for _, endpoint := range []string{engine.TokenPath, engine.IntrospectPath, engine.RevokePath} {
-		s.mux.Handle("POST "+path+endpoint, http.StripPrefix(path, http.HandlerFunc(s.answer)))
-	}
-	s.mux.Handle("GET "+path+keySetPath, document(keySet))
-	for _, p := range wellKnown(path) {
-		s.mux.Handle("GET "+p, document(about))
 	}
 	return s, nil
 }
 
-// Issuer returns the issuer identifier, as configured.
-func (s *Server) Issuer() string { return s.issuer }
-
-// ServeHTTP serves the endpoints at the path of the issuer, and the metadata also at the root.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
-
-// answer serves the endpoints that clients authenticate to.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
-	// RFC 6749, section 5.1.
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Pragma", "no-cache")
-
-	r, err := readRequest(w, r)
-	var body []byte
-	if err == nil {
-		body, err = s.engine.Answer(r)
+func open(ctx context.Context, cfg Config) (*Server, error) {
+	err := cfg.Validate()
+	if cfg.Store != nil && len(cfg.Seal) == 0 && !cfg.InsecureUnsealed {
+		err = errors.Join(err, &Mistake{Field: "seal", Err: errors.New("is required with a Store, or insecure_unsealed")})
 	}
 	if err != nil {
-		s.refuse(w, r, err)
-		return
+		return nil, err
 	}
-	if len(body) > 0 { // a revocation has none
-		w.Header().Set("Content-Type", "application/json")
+	shared := cfg.Store != nil
+	cfg.setDefaults()
+	s := &Server{cfg: cfg, log: audit{cfg.Audit}, apis: cfg.engineAPIs(), mux: http.NewServeMux()}
+	s.clients = clients.NewRegistry(cfg.Store, cfg.static())
+	s.keys, err = keys.Open(ctx, cfg.Store, keys.Config{
+		Algorithms: algorithms(s.apis), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
+		Publish: cfg.Keys.Publish, Rotate: cfg.Keys.Rotate, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
 	}
-	w.Write(body)
+	if err := s.wire(ctx, shared); err != nil {
+		return nil, err
+	}
+	cfg.warn()
+	return s, nil
 }
 
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var refusal *engine.Refusal
-	if errors.As(err, &refusal) {
-		// What the client sent is logged only where it is nothing secret: people mistake a secret for an id.
-		client := r.PostForm.Get("client_id")
-		if !slices.Contains(s.clients, client) {
-			client = "unknown"
+// wire connects the parts with each other and with their paths.
+func (s *Server) wire(ctx context.Context, shared bool) error {
+	cfg := &s.cfg
+	logins, err := cfg.logins(ctx)
+	if err != nil {
+		return err
+	}
+	proofs, err := cfg.proofs(shared)
+	if err != nil {
+		return err
+	}
+	limiter, err := login.NewLimiter(cfg.Limits.DeviceCode, 0)
+	if err != nil {
+		return fmt.Errorf("limits.device_code: %w", err)
+	}
+	var p *pages.Pages // which the engine asks, and which asks the engine
+	s.engine, err = engine.New(engine.Config{
+		Issuer: cfg.Issuer, APIs: s.apis, Clients: s.clients, Store: cfg.Store, Keys: s.keys,
+		Paths: engine.Paths{
+			Authorize: cfg.Paths.Authorize, Token: cfg.Paths.Token, PAR: cfg.Paths.PAR, Introspect: cfg.Paths.Introspect,
+			Revoke: cfg.Paths.Revoke, Device: cfg.Paths.Device,
+		},
+		Interact: func(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+			return p.Interact(w, r, in)
+		},
+		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
+			p.ErrorPage(w, r, status, code, description)
+		},
+		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
+		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
+		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
+		DPoP: proofs, Certificate: cfg.certificate(), Issuers: cfg.trustedIssuers(),
+		Implicit: cfg.Legacy.Implicit, Password: cfg.legacyLogin(logins),
+		Audit: s.log.event, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	p, err = pages.New(pages.Config{
+		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logins: logins, APIs: cfg.pageAPIs(), Clients: s.clients,
+		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
+		Token: http.HandlerFunc(s.engine.Token), TryURL: cfg.tryURL,
+		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,
+		SessionLifetime: cfg.Lifetimes.Session, Renewable: cfg.Lifetimes.Refresh, Codes: limiter,
+		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
+	})
+	if err != nil {
+		return err
+	}
+	s.engine.Routes(s.mux)
+	p.Routes(s.mux)
+	return s.routes()
+}
+
+// routes registers what is neither the engine's nor the pages'.
+func (s *Server) routes() error {
+	cfg := &s.cfg
+	path := cfg.path()
+	s.shared = map[string]string{
+		path + cfg.Paths.Token: "POST", path + cfg.Paths.PAR: "POST", path + cfg.Paths.Revoke: "POST",
+		path + cfg.Paths.Device: "POST", path + cfg.Paths.Keys: "GET",
+	}
+	s.mux.Handle("GET "+path+cfg.Paths.Keys, serveDocument(min(keepFor, cfg.Keys.Publish), s.keys.KeySet))
+
+	about := s.engine.Metadata()
+	about.KeySet = cfg.base() + cfg.Paths.Keys
+	if cfg.Registration.on() {
+		about.Registration = cfg.base() + cfg.Paths.Register
+		register, err := s.registration(about.Registration)
+		if err != nil {
+			return err
 		}
-		s.logger.InfoContext(r.Context(), "request refused", "path", r.URL.Path, "client", client, "error", refusal.Code)
-	} else {
-		s.logger.ErrorContext(r.Context(), "request not answered", "path", r.URL.Path, "error", err)
-		refusal = &engine.Refusal{Status: http.StatusInternalServerError, Code: "server_error", Description: "the server is in trouble, not the request"}
+		s.mux.Handle(path+cfg.Paths.Register, register)
+		s.mux.Handle(path+cfg.Paths.Register+"/", register)
+		s.shared[path+cfg.Paths.Register] = "POST"
+		s.shared[path+cfg.Paths.Register+"/"] = "GET, PUT, DELETE"
 	}
-	if refusal.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Basic realm="authorization server"`) // RFC 6749, section 5.2
+	metadata, err := json.Marshal(about)
+	if err != nil {
+		return fmt.Errorf("write the metadata: %w", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(refusal.Status)
-	json.NewEncoder(w).Encode(map[string]string{"error": refusal.Code, "error_description": refusal.Description})
+	for _, place := range wellKnown(path) {
+		s.mux.Handle("GET "+place, serveDocument(keepFor, func() []byte { return metadata }))
+		s.shared[place] = "GET"
+	}
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
+	s.mux.HandleFunc("GET /readyz", s.ready)
+	return nil
 }
 
-// document serves JSON that never changes, and may be remembered for a few minutes.
-func document(body []byte) http.Handler {
-	etag := fmt.Sprintf(`"%x"`, sha256.Sum256(body))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", "public, max-age=300")
-		w.Header().Set("ETag", etag)
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+// registration returns the endpoint at which clients register themselves.
+func (s *Server) registration(url string) (http.Handler, error) {
+	cfg := &s.cfg
+	limiter, err := login.NewLimiter(cfg.Limits.Register, 0)
+	if err != nil {
+		return nil, fmt.Errorf("limits.register: %w", err)
+	}
+	var tokens []clients.InitialToken
+	for _, t := range cfg.Registration.InitialTokens {
+		tokens = append(tokens, clients.InitialToken{Name: t.Name, Digest: digest(t.SHA256), Uses: t.Uses, Expires: t.Expires})
+	}
+	methods := []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}
+	if cfg.ClientCertificate != "" {
+		methods = append(methods, "self_signed_tls_client_auth")
+	}
+	return clients.Registration(clients.RegistrationConfig{
+		URL: url, AuthMethods: methods, Issuer: cfg.Issuer, Registry: s.clients, InitialTokens: tokens, Open: cfg.Registration.Open,
+		Scopes: cfg.registrable(), GrantTypes: cfg.Registration.GrantTypes, UnusedFor: cfg.Registration.UnusedFor,
+		Allow: func(address string) error { return limiter.Allow(login.Network(address)) },
+		Deleted: func(ctx context.Context, id string) error {
+			_, err := s.engine.RevokeGrants(ctx, "", id)
+			return err
+		},
+		Audit: s.log.record, Logger: cfg.Logger,
 	})
 }
 
-// issuerPath returns the path of an issuer without a slash at its end.
-func issuerPath(issuer string) string {
-	u, err := url.Parse(issuer)
-	if err != nil {
-		return "" // not after validate
+// Issuer returns the issuer identifier, as configured.
+func (s *Server) Issuer() string { return s.cfg.Issuer }
+
+// ServeHTTP serves the endpoints and pages at the path of the issuer, the metadata also at the root, and /healthz and /readyz
+// there only.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.crossOrigin(w, r) {
+		return
 	}
-	return strings.TrimSuffix(u.Path, "/")
+	s.mux.ServeHTTP(w, s.cfg.withSender(r))
+}
+
+// Run rotates signing keys, learns what other replicas do, and removes what has expired, until ctx ends. It returns once
+// nothing runs any more.
+func (s *Server) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { s.keys.Run(ctx) })
+	all.Go(func() { s.sweep(ctx) })
+	all.Wait()
+}
+
+const sweepEvery = time.Minute
+
+func (s *Server) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if _, err := s.cfg.Store.Sweep(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Logger.ErrorContext(ctx, "expired records not removed", "error", err)
+			}
+		}
+	}
+}
+
+// ready answers whether the server can do its work.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	w.Header().Set("Cache-Control", "no-store")
+	if err := s.cfg.Store.Ping(ctx); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "not ready: the store does not answer", "error", err)
+		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	w.Write([]byte("ready\n"))
+}
+
+const keepFor = 5 * time.Minute // documents
+
+// serveDocument serves JSON that changes rarely, and may be remembered for a while.
+func serveDocument(maxAge time.Duration, body func() []byte) http.Handler {
+	control := fmt.Sprintf("public, max-age=%d", int(maxAge.Seconds()))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text := body()
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", control)
+		w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(text)))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(text))
+	})
 }

@@ -1,25 +1,12 @@
 package authserver
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"maps"
-	"net"
-	"net/url"
-	"path"
-	"regexp"
-	"slices"
-	"strings"
+	"net/netip"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/valetkey/valetkey/authserver/internal/engine"
-	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // Config says who issues which tokens to whom. See [LoadConfig] for the file, [Demo] for an example.
@@ -30,22 +17,93 @@ type Config struct {
 	// Required. With http, its host must be a loopback one unless InsecureHTTP is set.
 	Issuer string `yaml:"issuer"`
 
+	// InsecureHTTP allows an http issuer that is not on loopback: secrets and tokens cross the network in clear text.
+	InsecureHTTP bool `yaml:"insecure_http"`
+
+	// Name is what pages call the server, Accent the colour of their buttons, such as #0b6b62. Empty: see the pages.
+	Name   string `yaml:"name"`
+	Accent string `yaml:"accent"`
+
+	// Paths are where endpoints are, behind the path of the issuer.
+	Paths Paths `yaml:"paths"`
+
 	// APIs are the resource servers that tokens are issued for. At least one is required. Audiences and scopes are
 	// unique among them, so that a scope means one thing.
 	APIs []API `yaml:"apis"`
 
-	// Clients may ask for tokens, or introspect them, or both. At least one is required.
+	// Clients are applications, and APIs that introspect their tokens. Others can be registered, see [Server.AddClient],
+	// Portal and Registration; these cannot be changed while the server runs.
 	Clients []Client `yaml:"clients"`
 
-	// InsecureHTTP allows an http issuer that is not on loopback: secrets and tokens cross the network in clear text.
-	InsecureHTTP bool `yaml:"insecure_http"`
+	// UserTypes are the kinds of people that log in. None: customers, of the database.
+	UserTypes []UserType `yaml:"-"`
 
-	// MaxTokens bounds how many tokens are kept in memory, which takes about 1.5 KiB for each. If there are more alive,
-	// the oldest become inactive: an API that verifies JWTs by their signature does not notice. Zero: 100,000.
+	// Users are people of the database who cannot be changed while the server runs. Others are in the store, see
+	// [Server.Users].
+	Users []User `yaml:"users"`
+
+	// Portal is where developers register applications. The zero value: there is none.
+	Portal Portal `yaml:"portal"`
+
+	// Registration is that of clients by themselves (RFC 7591). The zero value: there is none.
+	Registration Registration `yaml:"registration"`
+
+	// TrustedIssuers make JWTs about users of theirs, with which clients get tokens (RFC 7523, section 2.1).
+	TrustedIssuers []TrustedIssuer `yaml:"trusted_issuers"`
+
+	// Legacy are grants that nobody should use any more.
+	Legacy Legacy `yaml:"legacy"`
+
+	// RequirePAR refuses authorization requests that were not pushed (RFC 9126, section 5), whatever the client says.
+	RequirePAR bool `yaml:"require_pushed_authorization_requests"`
+
+	Lifetimes Lifetimes `yaml:"lifetimes"`
+	Keys      Keys      `yaml:"keys"`
+	Limits    Limits    `yaml:"limits"`
+
+	// Proxies are the addresses of the reverse proxies in front, which alone are believed what X-Forwarded-For says: whose
+	// attempts are counted, and whom the audit log names, depends on it. They have to add to that header, or to set it.
+	Proxies []netip.Prefix `yaml:"proxies"`
+
+	// ClientCertificate is where the certificate is that a client has proven to hold, for tokens that are bound to it (RFC
+	// 8705): "tls" for the TLS connection, whose tls.Config has to ask for one; Client-Cert, the header of RFC 9440; or another
+	// header with PEM that is percent-encoded, as nginx has in $ssl_client_escaped_cert. Headers are the Proxies' to set, and to
+	// remove from what clients send. Empty: there is none.
+	ClientCertificate string `yaml:"client_certificate"`
+
+	// Store keeps all that outlives a request; the caller closes it after [Server.Run] has returned. Nil: memory.
+	Store store.Store `yaml:"-"`
+
+	// MaxTokens bounds how many records of a kind, tokens for one, are kept if Store is nil: about 1.5 KiB for each. If
+	// there are more, the oldest are forgotten, and such a token becomes inactive: an API that verifies JWTs by their
+	// signature does not notice. Zero: 100,000.
 	MaxTokens int `yaml:"max_tokens"`
 
-	// Logger is told of each token issued and each request refused, never of a token or a secret. Nil: no log.
+	// Seal is what signing keys are encrypted under in the Store: 32 random bytes or more. Required with a Store, unless
+	// InsecureUnsealed is set. SealPrevious is the Seal before it, if that has been changed.
+	Seal, SealPrevious []byte `yaml:"-"`
+
+	// InsecureUnsealed allows signing keys in clear text in the Store: who reads it, or a copy of it, makes tokens.
+	InsecureUnsealed bool `yaml:"insecure_unsealed"`
+
+	// Logger is told of failures, never of a token or a secret. Nil: no log.
 	Logger *slog.Logger `yaml:"-"`
+
+	// Audit is told of every grant, refusal, consent, revocation, registration, log-in and key rotation, without secrets.
+	// Nil: Logger.
+	Audit *slog.Logger `yaml:"-"`
+}
+
+// Paths are those of the endpoints, such as /oauth2/token. None of them lies below another one, or where pages are.
+type Paths struct {
+	Authorize  string `yaml:"authorize"`  // empty: /oauth2/authorize; /oauth2/code answers too
+	Token      string `yaml:"token"`      // empty: /oauth2/token
+	Device     string `yaml:"device"`     // empty: /oauth2/device_authorization
+	PAR        string `yaml:"par"`        // empty: /oauth2/par
+	Introspect string `yaml:"introspect"` // empty: /oauth2/introspect
+	Revoke     string `yaml:"revoke"`     // empty: /oauth2/revoke
+	Register   string `yaml:"register"`   // empty: /oauth2/register
+	Keys       string `yaml:"keys"`       // empty: /oauth2/keys
 }
 
 // A Format is the kind of an API's tokens.
@@ -72,22 +130,55 @@ type API struct {
 	// Tokens is [JWT], if empty, or [Opaque].
 	Tokens Format `yaml:"tokens"`
 
-	// Algorithm signs its JWTs: ES256, if empty, or RS256.
+	// Algorithm signs its JWTs: ES256, if empty, RS256 or EdDSA.
 	Algorithm string `yaml:"algorithm"`
 
 	// Lifetime is that of its tokens, in whole seconds: "10m" in a file. Zero: 10 minutes. At most 24 hours.
 	Lifetime time.Duration `yaml:"lifetime"`
+
+	// Profile is the shape of the claims of its JWTs, besides those of RFC 9068. Empty, or rfc9068: no more. user: user_id and
+	// user_type, with scope as an array. permissions: the scopes in an array of that name, and azp, the client.
+	Profile string `yaml:"profile"`
+
+	// Exchange are the scopes of other APIs that a token with a scope of this one may be exchanged for (RFC 8693), by scope: for
+	// an API that has been called and calls another one for the same user. Without it, no more is got than the token has.
+	Exchange map[string][]string `yaml:"exchange"`
+
+	// MayAct is the id of the only client that may exchange tokens for this API. Empty: any client with that grant type that
+	// introspects for it, or which the token was issued to.
+	MayAct string `yaml:"may_act"`
+
+	// TryURL is a URL of it that the portal uses a trial token at, with GET. Empty: the developer is told how to.
+	TryURL string `yaml:"try_url"`
 }
 
-// A Client is an application that is registered, or an API that introspects its tokens.
+// A Client is an application that is registered, or an API that introspects its tokens. Where RFC 7591, section 2 has a name
+// for a member, files use it, but for those that begin with client_.
 type Client struct {
-	ID string `yaml:"id"` // required
+	ID string `yaml:"id"` // required; not like the subject of a user: a type of users and a colon
 
 	// Secret is the client's, 16 printable ASCII characters or more, and a random one: only its SHA-256 digest is kept,
 	// which does not hide one that can be guessed. SecretSHA256 is that digest in hexadecimal, for a file that gives
-	// nothing away. One of the two is required.
+	// nothing away. One of the two is required by an AuthMethod that is empty.
 	Secret       string `yaml:"secret"`
 	SecretSHA256 string `yaml:"secret_sha256"`
+
+	// AuthMethod is how it authenticates: none for an application that cannot keep a secret, client_secret_basic,
+	// client_secret_post, private_key_jwt with one of KeySet and KeySetURL. Empty: client_secret_basic, for which
+	// client_secret_post may stand in.
+	AuthMethod   string `yaml:"token_endpoint_auth_method"`
+	AssertionAlg string `yaml:"token_endpoint_auth_signing_alg"` // empty: any that its keys fit
+	KeySet       string `yaml:"jwks"`                            // a JWK Set, as text
+	KeySetURL    string `yaml:"jwks_uri"`                        // https, at a public address
+
+	Name         string   `yaml:"name"`
+	URI          string   `yaml:"uri"`    // its website
+	Native       bool     `yaml:"native"` // on the user's device: the port of a loopback redirect URI is free (RFC 8252, section 7.3)
+	RedirectURIs []string `yaml:"redirect_uris"`
+
+	// GrantTypes are those it may use. Nil: with RedirectURIs authorization_code and refresh_token; or else, with Scopes,
+	// client_credentials.
+	GrantTypes []string `yaml:"grant_types"`
 
 	// Scopes are all that the client may ask for; it gets all of an API's if it asks for none. Empty: no tokens.
 	Scopes []string `yaml:"scopes"`
@@ -98,215 +189,110 @@ type Client struct {
 
 	// Introspects are the audiences that the client answers for: it may introspect their tokens and no others.
 	Introspects []string `yaml:"introspects"`
+
+	Trusted     bool          `yaml:"trusted"`      // ours: users are not asked for consent
+	WithoutPKCE bool          `yaml:"without_pkce"` // for old clients only: a code that leaks can be used by others
+	RequirePAR  bool          `yaml:"require_pushed_authorization_requests"`
+	DPoPBound   bool          `yaml:"dpop_bound_access_tokens"`
+	CertBound   bool          `yaml:"tls_client_certificate_bound_access_tokens"`
+	Lifetime    time.Duration `yaml:"lifetime"` // of its tokens. Zero: the API's; at most 24 hours
 }
 
-const (
-	defaultLifetime  = 10 * time.Minute
-	maxLifetime      = 24 * time.Hour
-	defaultMaxTokens = 100_000
-	minSecret        = 16
-	maxFile          = 1 << 20 // bytes
-)
+// A UserType is people who log in in one way.
+type UserType struct {
+	Type  string // what subjects begin with: customer. 1 to 32 of a-z, 0-9, hyphen and underscore. Required
+	Label string // as people call themselves. Empty: Type
 
-// LoadConfig reads a YAML document with the fields of [Config], named as its tags say. The error names every mistake: an
-// unknown field or a wrong type by its line, the others by the path of the field.
-func LoadConfig(r io.Reader) (Config, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err != nil {
-		return Config{}, fmt.Errorf("authserver: read the configuration: %w", err)
-	}
-	if len(text) > maxFile {
-		return Config{}, fmt.Errorf("authserver: the configuration is longer than %d bytes", maxFile)
-	}
-	var cfg Config
-	d := yaml.NewDecoder(strings.NewReader(string(text)))
-	d.KnownFields(true)
-	err = d.Decode(&cfg)
-	var wrong *yaml.TypeError
-	if err != nil && !errors.As(err, &wrong) && err != io.EOF {
-		return Config{}, fmt.Errorf("authserver: read the configuration: %w", err) // not YAML: nothing else can be said
-	}
-	var more error
-	if err == nil && d.Decode(new(yaml.Node)) != io.EOF {
-		more = errors.New("the file holds more than one YAML document")
-	}
-	if wrong == nil {
-		err = nil // an empty file lacks all that validate asks for
-	}
-	if err := errors.Join(err, more, cfg.validate()); err != nil {
-		return Config{}, fmt.Errorf("authserver: read the configuration: %w", err)
-	}
-	return cfg, nil
+	// Login knows them. Nil: the database, which is Users and those of the type in the store.
+	Login login.Login
 }
 
-// mistakes collects what is wrong with a Config.
-type mistakes []error
-
-func (m *mistakes) add(field, format string, args ...any) {
-	*m = append(*m, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
+// A User is a person of the database.
+type User struct {
+	Name     string   `yaml:"name"`          // Required.
+	Type     string   `yaml:"type"`          // empty: the first type whose people are of the database
+	Password string   `yaml:"password"`      // 8 to 1,024 bytes; this
+	Hash     string   `yaml:"password_hash"` // or this is required: argon2id in the PHC string format, or bcrypt
+	ID       string   `yaml:"id"`            // the subject's part after the colon, which must not change. Empty: the name in lower case
+	Display  string   `yaml:"display"`       // as pages call them. Empty: Name
+	Scopes   []string `yaml:"scopes"`        // all that the user may allow an application. Nil: whatever the API has
 }
 
-func (cfg Config) validate() error {
-	var m mistakes
-	if why := wrongIssuer(cfg.Issuer, cfg.InsecureHTTP); why != "" {
-		m.add("issuer", "%s", why)
-	}
-	if cfg.MaxTokens < 0 {
-		m.add("max_tokens", "is negative")
-	}
-	if len(cfg.APIs) == 0 {
-		m.add("apis", "at least one is required")
-	}
-	audiences, owner := map[string]bool{}, map[string]string{}
-	for i, a := range cfg.APIs {
-		a.validate(&m, fmt.Sprintf("apis[%d]", i), audiences, owner)
-	}
-	if len(cfg.Clients) == 0 {
-		m.add("clients", "at least one is required")
-	}
-	ids := map[string]bool{}
-	for i, c := range cfg.Clients {
-		field := fmt.Sprintf("clients[%d]", i)
-		if ids[c.ID] {
-			m.add(field+".id", "%q is the id of another client too", c.ID)
-		}
-		ids[c.ID] = true
-		c.validate(&m, field, audiences, owner)
-	}
-	return errors.Join(m...)
+// A Portal is where developers register applications and try them.
+type Portal struct {
+	Developers []string `yaml:"developers"` // the types of users who may; none: nobody
+	Services   []string `yaml:"services"`   // those of them who may register services, which act without a user
 }
 
-// plainPath matches a path that stands for itself in a pattern of net/http.
-var plainPath = regexp.MustCompile(`^[A-Za-z0-9._~/-]*$`)
+// A Registration is how clients register themselves.
+type Registration struct {
+	// Open is registration by anybody, limited by address. What nobody then uses is dropped after UnusedFor. Zero: 24 h;
+	// negative: never.
+	Open      bool          `yaml:"open"`
+	UnusedFor time.Duration `yaml:"unused_for"`
 
-// wrongIssuer says what is wrong with an issuer (RFC 8414, section 2); "" if nothing is.
-func wrongIssuer(issuer string, insecure bool) string {
-	u, err := url.Parse(issuer)
-	switch {
-	case issuer == "":
-		return "is required"
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return "is not an https URL"
-	case strings.ContainsAny(issuer, "?#") || u.User != nil:
-		return "has a query, a fragment or a user"
-	case !plainPath.MatchString(u.EscapedPath()) || path.Clean(issuerPath(issuer)+"/x") != issuerPath(issuer)+"/x":
-		return "has a path with unusual characters or segments"
-	case u.Scheme == "http" && !loopback(u.Hostname()) && !insecure:
-		return "is http and not on loopback: use https, or set insecure_http"
-	default:
-		return ""
-	}
+	// InitialTokens allow to register without being anybody.
+	InitialTokens []InitialToken `yaml:"initial_tokens"`
+
+	// Scopes are all that can be registered for. Nil: those of all APIs.
+	Scopes []string `yaml:"scopes"`
+
+	// GrantTypes can be registered for. Nil: authorization_code, refresh_token and the device grant, for which a user has to
+	// agree.
+	GrantTypes []string `yaml:"grant_types"`
 }
 
-func loopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
+func (r Registration) on() bool { return r.Open || len(r.InitialTokens) > 0 }
+
+// An InitialToken allows to register clients (RFC 7591, section 1.2). It must be random.
+type InitialToken struct {
+	Name    string    `yaml:"name"`    // of whom it was given to, for the audit log
+	SHA256  string    `yaml:"sha256"`  // in hexadecimal. Required
+	Uses    int       `yaml:"uses"`    // zero: any number
+	Expires time.Time `yaml:"expires"` // zero: never
 }
 
-func (a API) validate(m *mistakes, field string, audiences map[string]bool, owner map[string]string) {
-	if u, err := url.Parse(a.Audience); err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#") {
-		m.add(field+".audience", "%q is not an absolute URI without a fragment", a.Audience)
-	}
-	if audiences[a.Audience] {
-		m.add(field+".audience", "%q is the audience of another API too", a.Audience)
-	}
-	audiences[a.Audience] = true
-	if len(a.Scopes) == 0 {
-		m.add(field+".scopes", "at least one is required")
-	}
-	for _, s := range a.scopes() {
-		if err := scopes.Valid(s); err != nil {
-			m.add(field+".scopes", "%w", err)
-		}
-		if s == "openid" {
-			m.add(field+".scopes", "openid is not a right at an API")
-		}
-		if _, taken := owner[s]; taken {
-			m.add(field+".scopes", "%q is a scope of another API too", s)
-		}
-		owner[s] = a.Audience
-	}
-	if a.Tokens != "" && a.Tokens != JWT && a.Tokens != Opaque {
-		m.add(field+".tokens", "%q is neither jwt nor opaque", a.Tokens)
-	}
-	if a.Algorithm != "" && a.Algorithm != "ES256" && a.Algorithm != "RS256" {
-		m.add(field+".algorithm", "%q is neither ES256 nor RS256", a.Algorithm)
-	}
-	if a.Lifetime < 0 || a.Lifetime%time.Second != 0 || a.Lifetime > maxLifetime {
-		m.add(field+".lifetime", "%s is not a whole number of seconds up to %s, such as 10m", a.Lifetime, maxLifetime)
-	}
+// A TrustedIssuer makes JWTs about users.
+type TrustedIssuer struct {
+	Issuer      string   `yaml:"issuer"`       // iss, compared as it is. Required
+	KeySet      string   `yaml:"jwks"`         // its JWK Set, as text; this
+	KeySetURL   string   `yaml:"jwks_uri"`     // or this, https at a public address, is required
+	SubjectType string   `yaml:"subject_type"` // a sub of bob becomes the subject partner:bob. No type of users; required
+	Scopes      []string `yaml:"scopes"`       // all that clients may get by it. At least one is required
 }
 
-func (c Client) validate(m *mistakes, field string, audiences map[string]bool, owner map[string]string) {
-	if !printable(c.ID) {
-		m.add(field+".id", "printable ASCII characters are required") // RFC 6749, appendix A.1
-	}
-	switch digest, err := hex.DecodeString(c.SecretSHA256); {
-	case (c.Secret == "") == (c.SecretSHA256 == ""):
-		m.add(field+".secret", "either this or secret_sha256 is required")
-	case c.Secret != "" && (!printable(c.Secret) || len(c.Secret) < minSecret):
-		m.add(field+".secret", "has fewer than %d characters, or other ones than printable ASCII", minSecret)
-	case c.SecretSHA256 != "" && (err != nil || len(digest) != sha256.Size):
-		m.add(field+".secret_sha256", "is not %d hexadecimal digits", 2*sha256.Size)
-	}
-	atDefault := c.DefaultAPI == ""
-	for _, s := range c.Scopes {
-		api, known := owner[s]
-		if !known {
-			m.add(field+".scopes", "no API has %q", s)
-		}
-		atDefault = atDefault || api == c.DefaultAPI
-	}
-	if !atDefault {
-		m.add(field+".default_api", "%q is not an API that the client has a scope of", c.DefaultAPI)
-	}
-	for _, a := range c.Introspects {
-		if !audiences[a] {
-			m.add(field+".introspects", "%q is not the audience of an API", a)
-		}
-	}
-	if len(c.Scopes) == 0 && len(c.Introspects) == 0 {
-		m.add(field, "has neither scopes nor introspects: it could do nothing")
-	}
+// Legacy are grants that RFC 9700 advises against. Each is for clients that have it among their GrantTypes.
+type Legacy struct {
+	Implicit bool `yaml:"implicit"` // RFC 6749, section 4.2: the token stands in a URL
+	Password bool `yaml:"password"` // RFC 6749, section 4.3: the application learns the user's password
 }
 
-// printable reports whether s is 1*VSCHAR of RFC 6749, appendix A.
-func printable(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e })
+// Lifetimes are in whole seconds.
+type Lifetimes struct {
+	Code         time.Duration `yaml:"code"`          // of an authorization code. Zero: 60 s
+	Interaction  time.Duration `yaml:"interaction"`   // of a request that waits for its user. Zero: 15 min
+	Pushed       time.Duration `yaml:"pushed"`        // of a pushed request that nobody has used. Zero: 90 s
+	Device       time.Duration `yaml:"device"`        // of a device's code. Zero: 10 min
+	Refresh      time.Duration `yaml:"refresh"`       // of the right to renew access, from the user's consent on. Zero: 30 days
+	RefreshGrace time.Duration `yaml:"refresh_grace"` // how long the refresh token before the last one still works. Zero: no time
+	Session      time.Duration `yaml:"session"`       // how long people stay logged in. Zero: 12 h
 }
 
-func (a API) scopes() []string { return slices.Sorted(maps.Keys(a.Scopes)) }
+// Keys are how signing keys change.
+type Keys struct {
+	// Rotate is how long a key signs. Zero: until [Server.RotateKeys] is called.
+	Rotate time.Duration `yaml:"rotate"`
 
-func (cfg Config) logger() *slog.Logger {
-	if cfg.Logger == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return cfg.Logger
+	// Publish is how long a key stands in the key set before it signs: as long as others may keep a set. Zero: 10 min.
+	Publish time.Duration `yaml:"publish"`
 }
 
-// compile returns what the engine needs of a valid Config, with the defaults in place.
-func (cfg Config) compile() engine.Config {
-	out := engine.Config{Issuer: cfg.Issuer, MaxTokens: cfg.MaxTokens, Logger: cfg.logger()}
-	if out.MaxTokens == 0 {
-		out.MaxTokens = defaultMaxTokens
-	}
-	for _, a := range cfg.APIs {
-		api := engine.API{Audience: a.Audience, Scopes: a.scopes(), Opaque: a.Tokens == Opaque, Algorithm: a.Algorithm, Lifetime: a.Lifetime}
-		if api.Algorithm == "" {
-			api.Algorithm = "ES256"
-		}
-		if api.Lifetime == 0 {
-			api.Lifetime = defaultLifetime
-		}
-		out.APIs = append(out.APIs, api)
-	}
-	for _, c := range cfg.Clients {
-		secret := sha256.Sum256([]byte(c.Secret))
-		if c.Secret == "" {
-			hex.Decode(secret[:], []byte(c.SecretSHA256))
-		}
-		out.Clients = append(out.Clients, engine.Client{
-			ID: c.ID, Secret: secret, Scopes: slices.Clone(c.Scopes), DefaultAPI: c.DefaultAPI, Introspects: slices.Clone(c.Introspects),
-		})
-	}
-	return out
+// Limits are how often something may be tried. The zero value of each has a default.
+type Limits struct {
+	LoginName    login.Rate `yaml:"login_name"`    // log-ins with one name: 10 at once, then one a minute
+	LoginAddress login.Rate `yaml:"login_address"` // log-ins from one address: 100 at once, then one in 2 s
+	ClientSecret login.Rate `yaml:"client_secret"` // wrong secrets of one client from one address: 20 at once, then one in 3 s
+	Pushes       login.Rate `yaml:"pushes"`        // requests that one client pushes: 300 at once, then 20 a second
+	DeviceCode   login.Rate `yaml:"device_code"`   // codes of devices typed at one address: 10 at once, then one in 30 s
+	Register     login.Rate `yaml:"register"`      // registrations of anybody from one address: 20 at once, then one in 5 min
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/authserver/login"
 )
 
 func TestConfigMistakes(t *testing.T) {
@@ -34,8 +36,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"AS-META-02 http beyond loopback", func(c *authserver.Config) { c.Issuer = "http://as.example.com" }, "issuer: is http and not on loopback"},
 		{"http on a host that only looks like loopback", func(c *authserver.Config) { c.Issuer = "http://127.0.0.1.example.com" }, "issuer: is http and not on loopback"},
 		{"no API", func(c *authserver.Config) { c.APIs = nil }, "apis: at least one"},
-		{"no audience", func(c *authserver.Config) { c.APIs[1].Audience = "" }, `apis[1].audience: "" is not an absolute URI`},
-		{"a relative audience", func(c *authserver.Config) { c.APIs[1].Audience = "files" }, `apis[1].audience: "files" is not an absolute URI`},
+		{"no audience", func(c *authserver.Config) { c.APIs[1].Audience = "" }, "apis[1].audience: is not an absolute URI"},
+		{"a relative audience", func(c *authserver.Config) { c.APIs[1].Audience = "files" }, "apis[1].audience: is not an absolute URI"},
 		{"an audience with a fragment", func(c *authserver.Config) { c.APIs[1].Audience = "https://a#b" }, "apis[1].audience: "},
 		{"one audience twice", func(c *authserver.Config) { c.APIs[1].Audience = orders }, "apis[1].audience: \"" + orders + "\" is the audience of another"},
 		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "apis[2].scopes: at least one"},
@@ -43,13 +45,12 @@ func TestConfigMistakes(t *testing.T) {
 		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes["openid"] = "" }, "apis[0].scopes: openid"},
 		{"a scope of two APIs", func(c *authserver.Config) { c.APIs[2].Scopes["orders:read"] = "" }, `apis[2].scopes: "orders:read" is a scope of another`},
 		{"an unknown format", func(c *authserver.Config) { c.APIs[0].Tokens = "JWT" }, `apis[0].tokens: "JWT" is neither`},
-		{"an unknown algorithm", func(c *authserver.Config) { c.APIs[0].Algorithm = "none" }, `apis[0].algorithm: "none" is neither`},
+		{"an unknown algorithm", func(c *authserver.Config) { c.APIs[0].Algorithm = "none" }, `apis[0].algorithm: "none" is none of`},
 		{"a negative lifetime", func(c *authserver.Config) { c.APIs[0].Lifetime = -time.Second }, "apis[0].lifetime: -1s"},
 		{"a lifetime of nanoseconds", func(c *authserver.Config) { c.APIs[0].Lifetime = 600 }, "apis[0].lifetime: 600ns"},
 		{"a lifetime of days", func(c *authserver.Config) { c.APIs[0].Lifetime = 25 * time.Hour }, "apis[0].lifetime: 25h"},
-		{"no client", func(c *authserver.Config) { c.Clients = nil }, "clients: at least one"},
-		{"no client id", func(c *authserver.Config) { c.Clients[0].ID = "" }, "clients[0].id: printable"},
-		{"a client id that is not ASCII", func(c *authserver.Config) { c.Clients[0].ID = "é" }, "clients[0].id: printable"},
+		{"no client id", func(c *authserver.Config) { c.Clients[0].ID = "" }, "clients[0].id: 1 to 512 printable"},
+		{"a client id that is not ASCII", func(c *authserver.Config) { c.Clients[0].ID = "é" }, "clients[0].id: 1 to 512 printable"},
 		{"one client id twice", func(c *authserver.Config) { c.Clients[1].ID = "reader" }, `clients[1].id: "reader" is the id of another`},
 		{"AS-CC-01 no secret", func(c *authserver.Config) { c.Clients[0].Secret = "" }, "clients[0].secret: either"},
 		{"a secret and its digest", func(c *authserver.Config) { c.Clients[0].SecretSHA256 = strings.Repeat("0", 64) }, "clients[0].secret: either"},
@@ -59,40 +60,40 @@ func TestConfigMistakes(t *testing.T) {
 		{"a digest that is not hexadecimal", func(c *authserver.Config) {
 			c.Clients[0].Secret, c.Clients[0].SecretSHA256 = "", strings.Repeat("x", 64)
 		}, "clients[0].secret_sha256: is not 64"},
-		{"a client's scope that no API has", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"admin"} }, `clients[0].scopes: no API has "admin"`},
-		{"a default that is no API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, `clients[0].default_api: "x"`},
+		{"a client's scope that no API has", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"admin"} }, "clients[0].scopes[0]: no API has it"},
+		{"a default that is no API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, "clients[0].default_api: is not an API"},
 		{"a default the client has no scope of", func(c *authserver.Config) { c.Clients[0].DefaultAPI = files }, "clients[0].default_api: "},
-		{"introspection for no API", func(c *authserver.Config) { c.Clients[0].Introspects = []string{"x"} }, `clients[0].introspects: "x"`},
+		{"introspection for no API", func(c *authserver.Config) { c.Clients[0].Introspects = []string{"x"} }, "clients[0].introspects[0]: is not the audience"},
 		{"a client that could do nothing", func(c *authserver.Config) { c.Clients[0].Scopes = nil }, "clients[0]: has neither"},
 		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "max_tokens: is negative"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config("https://as.example.com")
 			c.change(&cfg)
-			_, err := authserver.New(cfg)
+			_, err := authserver.New(t.Context(), cfg)
 			require.ErrorContains(t, err, c.want)
-			assert.NotContains(t, err.Error(), "demo-secret")
+			assert.NotContains(t, err.Error(), "test-secret")
 		})
 	}
 	t.Run("all of them at once", func(t *testing.T) {
 		cfg := config("")
 		cfg.APIs[0].Algorithm = "none"
 		cfg.Clients[3].Secret = ""
-		_, err := authserver.New(cfg)
+		_, err := authserver.New(t.Context(), cfg)
 		require.ErrorContains(t, err, "issuer: ")
 		require.ErrorContains(t, err, "apis[0].algorithm: ")
 		require.ErrorContains(t, err, "clients[3].secret: ")
 	})
 	for _, issuer := range []string{"https://as.example.com", "https://as.example.com/", "https://as.example.com/a/b", "http://localhost:1", "http://[::1]:1", "http://127.1.2.3"} {
 		t.Run("no mistake in "+issuer, func(t *testing.T) {
-			_, err := authserver.New(config(issuer))
+			_, err := authserver.New(t.Context(), config(issuer))
 			require.NoError(t, err)
 		})
 	}
 	t.Run("http beyond loopback is allowed by name only", func(t *testing.T) {
 		cfg := config("http://as.example.com")
 		cfg.InsecureHTTP = true
-		_, err := authserver.New(cfg)
+		_, err := authserver.New(t.Context(), cfg)
 		require.NoError(t, err)
 	})
 }
@@ -108,64 +109,114 @@ func TestLoadConfig(t *testing.T) {
 		name, text string
 		want       []string
 	}{
-		{"nothing", "", []string{"issuer: is required", "apis: at least one", "clients: at least one"}},
+		{"nothing", "", []string{"line 1: issuer: is required", "line 1: apis: at least one"}},
 		{"what is not YAML", "issuer: [", []string{"read the configuration: yaml: line 1"}},
-		{"a list", "- issuer", []string{"line 1: cannot unmarshal"}},
-		{"an unknown field", change("issuer:", "issuers:"), []string{"line 2: field issuers not found", "issuer: is required"}},
-		{"an unknown field inside", change("    name:", "    nam:"), []string{"line 6: field nam not found"}},
-		{"a field of the code", change("issuer:", "logger: x\nissuer:"), []string{"line 2: field logger not found"}},
-		{"a field twice", change("issuer:", "issuer: http://127.0.0.1\nissuer:"), []string{`line 3: mapping key "issuer" already defined at line 2`}},
-		{"a wrong type", change("[orders:read]", "{a: b}"), []string{"line 14: cannot unmarshal"}},
-		{"mistakes of all kinds at once", change("    name:", "    algorithm: none\n    nam:"), []string{"line 7: field nam", `apis[0].algorithm: "none"`}},
-		{"a lifetime without a unit", change("    name:", "    lifetime: 600\n    name:"), []string{"line 6: cannot unmarshal"}},
+		{"a list", "- issuer", []string{"line 1: is not a mapping"}},
+		{"an unknown field", change("issuer:", "issuers:"), []string{"line 2: unknown field \"issuers\"; known are issuer, insecure_http", "line 2: issuer: is required"}},
+		{"an unknown field inside", change("    name:", "    nam:"), []string{"line 6: apis[0]: unknown field \"nam\"; known are audience, name"}},
+		{"a field of the code", change("issuer:", "logger: x\nissuer:"), []string{`line 2: unknown field "logger"`}},
+		{"a field twice", change("issuer:", "issuer: http://127.0.0.1\nissuer:"), []string{`line 3: a field "issuer" stands on line 2 already`}},
+		{"a wrong type", change("[orders:read]", "{a: b}"), []string{"read the configuration: line 15: clients[0].scopes: is not a list"}},
+		{"mistakes of all kinds at once", change("    name:", "    algorithm: none\n    nam:"), []string{`line 7: apis[0]: unknown field "nam"`, `line 6: apis[0].algorithm: "none"`}},
+		{"a lifetime without a unit", change("    name:", "    lifetime: 600\n    name:"), []string{"line 6: apis[0].lifetime: is not a duration such as 30s"}},
 		{"two documents", string(demo) + "\n---\nissuer: x\n", []string{"more than one YAML document"}},
 		{"a megabyte", string(demo) + strings.Repeat("#", 1<<20), []string{"longer than 1048576 bytes"}},
 	} {
 		t.Run("refuses "+c.name, func(t *testing.T) {
-			cfg, err := authserver.LoadConfig(strings.NewReader(c.text))
+			cfg, err := authserver.LoadConfig("", strings.NewReader(c.text))
 			require.Error(t, err)
 			for _, want := range c.want {
 				assert.ErrorContains(t, err, want)
 			}
 			assert.Equal(t, authserver.Config{}, cfg)
-			assert.NotContains(t, err.Error(), "demo-secret")
+			assert.NotContains(t, err.Error(), "test-secret")
 		})
 	}
 	t.Run("refuses what cannot be read", func(t *testing.T) {
 		broken := errors.New("broken disk")
-		_, err := authserver.LoadConfig(iotest.ErrReader(broken))
+		_, err := authserver.LoadConfig("", iotest.ErrReader(broken))
 		require.ErrorIs(t, err, broken)
 	})
 	t.Run("reads the demo", func(t *testing.T) {
-		cfg, err := authserver.LoadConfig(strings.NewReader(string(demo)))
+		cfg, err := authserver.LoadConfig("", strings.NewReader(string(demo)))
 		require.NoError(t, err)
 		assert.Equal(t, authserver.Demo(), cfg)
 	})
 	t.Run("reads every field", func(t *testing.T) {
-		digest := sha256.Sum256([]byte("demo-secret-of-files-api"))
-		cfg, err := authserver.LoadConfig(strings.NewReader(`
+		digest := strings.Repeat("0a", 32)
+		cfg, err := authserver.LoadConfig("as.yaml", strings.NewReader(`
 issuer: http://as.example.com
 insecure_http: true
+insecure_unsealed: true
 max_tokens: 5
+name: Example
+accent: "#0b6b62"
+client_certificate: tls
+require_pushed_authorization_requests: true
+proxies: [10.0.0.0/8]
+paths: {authorize: /a, token: /t, device: /d, par: /p, introspect: /i, revoke: /v, register: /r, keys: /k}
 apis:
-  - {audience: "https://files.example.com", name: Files, scopes: {"files:read": See files}, tokens: opaque, algorithm: RS256, lifetime: 1m30s}
+  - {audience: "https://files.example.com", name: Files, scopes: {"files:read": See files}, tokens: opaque, algorithm: EdDSA, lifetime: 1m30s,
+     profile: user, try_url: "https://files.example.com/x", exchange: {"files:read": ["files:read"]}, may_act: a}
 clients:
-  - {id: a, secret_sha256: ` + hex.EncodeToString(digest[:]) + `, scopes: ["files:read"], default_api: "https://files.example.com", introspects: ["https://files.example.com"]}
+  - {id: a, secret_sha256: `+digest+`, scopes: ["files:read"], default_api: "https://files.example.com", introspects: ["https://files.example.com"]}
+  - {id: b, token_endpoint_auth_method: private_key_jwt, token_endpoint_auth_signing_alg: ES256, jwks_uri: "https://b.example.com/keys",
+     name: B, uri: "https://b.example.com", native: true, redirect_uris: ["com.example.b:/cb"], grant_types: [authorization_code],
+     scopes: ["files:read"], trusted: true, without_pkce: true, require_pushed_authorization_requests: true,
+     dpop_bound_access_tokens: true, tls_client_certificate_bound_access_tokens: true, lifetime: 1h}
+users: [{name: alice, type: customer, password: correct horse, id: "1", display: Alice, scopes: []}]
+portal: {developers: [customer], services: [customer]}
+registration: {open: true, unused_for: -1s, scopes: ["files:read"], grant_types: [authorization_code],
+  initial_tokens: [{name: n, sha256: `+digest+`, uses: 2, expires: 2030-01-01T00:00:00Z}]}
+trusted_issuers: [{issuer: "https://p.example.com", jwks_uri: "https://p.example.com/keys", subject_type: partner, scopes: ["files:read"]}]
+legacy: {implicit: true, password: true}
+lifetimes: {code: 1s, interaction: 2s, pushed: 3s, device: 4s, refresh: 5s, refresh_grace: 6s, session: 7s}
+keys: {rotate: 1h, publish: 1m}
+limits: {login_name: {burst: 1, every: 1s}, login_address: {burst: 2, every: 1s}, client_secret: {burst: 3, every: 1s},
+  device_code: {burst: 4, every: 1s}, register: {burst: 5, every: 1s}, pushes: {burst: 6, every: 1s}}
 `))
 		require.NoError(t, err)
+		files, rate := []string{"files:read"}, func(burst int) login.Rate { return login.Rate{Burst: burst, Every: time.Second} }
 		assert.Equal(t, authserver.Config{
-			Issuer: "http://as.example.com", InsecureHTTP: true, MaxTokens: 5,
+			Issuer: "http://as.example.com", InsecureHTTP: true, InsecureUnsealed: true, MaxTokens: 5, Name: "Example", Accent: "#0b6b62",
+			ClientCertificate: "tls", RequirePAR: true, Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			Paths: authserver.Paths{Authorize: "/a", Token: "/t", Device: "/d", PAR: "/p", Introspect: "/i", Revoke: "/v", Register: "/r", Keys: "/k"},
 			APIs: []authserver.API{{
-				Audience: files, Name: "Files", Scopes: map[string]string{"files:read": "See files"},
-				Tokens: authserver.Opaque, Algorithm: "RS256", Lifetime: 90 * time.Second,
+				Audience: "https://files.example.com", Name: "Files", Scopes: map[string]string{"files:read": "See files"}, Tokens: authserver.Opaque,
+				Algorithm: "EdDSA", Lifetime: 90 * time.Second, Profile: "user", TryURL: "https://files.example.com/x",
+				Exchange: map[string][]string{"files:read": files}, MayAct: "a",
 			}},
-			Clients: []authserver.Client{{
-				ID: "a", SecretSHA256: hex.EncodeToString(digest[:]), Scopes: []string{"files:read"}, DefaultAPI: files, Introspects: []string{files},
-			}},
+			Clients: []authserver.Client{
+				{ID: "a", SecretSHA256: digest, Scopes: files, DefaultAPI: "https://files.example.com", Introspects: []string{"https://files.example.com"}},
+				{ID: "b", AuthMethod: "private_key_jwt", AssertionAlg: "ES256", KeySetURL: "https://b.example.com/keys", Name: "B",
+					URI: "https://b.example.com", Native: true, RedirectURIs: []string{"com.example.b:/cb"}, GrantTypes: []string{"authorization_code"},
+					Scopes: files, Trusted: true, WithoutPKCE: true, RequirePAR: true, DPoPBound: true, CertBound: true, Lifetime: time.Hour},
+			},
+			Users:  []authserver.User{{Name: "alice", Type: "customer", Password: "correct horse", ID: "1", Display: "Alice", Scopes: []string{}}},
+			Portal: authserver.Portal{Developers: []string{"customer"}, Services: []string{"customer"}},
+			Registration: authserver.Registration{Open: true, UnusedFor: -time.Second, Scopes: files, GrantTypes: []string{"authorization_code"},
+				InitialTokens: []authserver.InitialToken{{Name: "n", SHA256: digest, Uses: 2, Expires: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}}},
+			TrustedIssuers: []authserver.TrustedIssuer{{Issuer: "https://p.example.com", KeySetURL: "https://p.example.com/keys", SubjectType: "partner", Scopes: files}},
+			Legacy:         authserver.Legacy{Implicit: true, Password: true},
+			Lifetimes: authserver.Lifetimes{Code: 1 * time.Second, Interaction: 2 * time.Second, Pushed: 3 * time.Second, Device: 4 * time.Second,
+				Refresh: 5 * time.Second, RefreshGrace: 6 * time.Second, Session: 7 * time.Second},
+			Keys: authserver.Keys{Rotate: time.Hour, Publish: time.Minute},
+			Limits: authserver.Limits{LoginName: rate(1), LoginAddress: rate(2), ClientSecret: rate(3), DeviceCode: rate(4),
+				Register: rate(5), Pushes: rate(6)},
 		}, cfg)
+		_, err = authserver.New(t.Context(), cfg)
+		require.NoError(t, err)
+	})
+	t.Run("a mistake names file and line", func(t *testing.T) {
+		_, err := authserver.LoadConfig("as.yaml", strings.NewReader("issuer: x\napis: []\n"))
+		require.EqualError(t, err, "authserver: read the configuration: as.yaml:1: issuer: is not an https URL\nas.yaml:2: apis: at least one is required")
+		all := authserver.Mistakes(err)
+		require.Len(t, all, 2)
+		assert.Equal(t, "issuer", all[0].Field)
+		assert.Equal(t, 2, all[1].Line)
 	})
 	t.Run("a digest stands for its secret", func(t *testing.T) {
-		digest := sha256.Sum256([]byte("demo-secret-of-reader"))
+		digest := sha256.Sum256([]byte("test-secret-of-reader"))
 		s := start(t, "", func(c *authserver.Config) {
 			c.Clients[0].Secret, c.Clients[0].SecretSHA256 = "", hex.EncodeToString(digest[:])
 		})

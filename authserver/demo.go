@@ -1,9 +1,11 @@
 package authserver
 
-// Demo returns a configuration to look at and to try: one API, a client that may read its orders, one that may also write
-// them, and the API itself, which may introspect. Its secrets are known to everybody, so its issuer is on loopback.
+// Demo returns a configuration to look at and to try: one API; an application in a browser's back end and one on the user's
+// device; a client that may read orders by itself, one that may also write them, and the API, which may introspect; alice and
+// bob; a portal, and registration for everybody. Its secrets are known to everybody, so its issuer is on loopback.
 func Demo() Config {
 	const orders = "http://127.0.0.1:8080"
+	both := []string{"orders:read", "orders:write"}
 	return Config{
 		Issuer: "http://127.0.0.1:8888",
 		APIs: []API{{
@@ -13,11 +15,23 @@ func Demo() Config {
 				"orders:read":  "See your orders",
 				"orders:write": "Place and change orders for you",
 			},
+			TryURL: orders + "/orders",
 		}},
 		Clients: []Client{
 			{ID: "orders-reader", Secret: "demo-secret-of-orders-reader", Scopes: []string{"orders:read"}},
-			{ID: "orders-writer", Secret: "demo-secret-of-orders-writer", Scopes: []string{"orders:read", "orders:write"}},
+			{ID: "orders-writer", Secret: "demo-secret-of-orders-writer", Scopes: both},
 			{ID: "orders-api", Secret: "demo-secret-of-orders-api", Introspects: []string{orders}},
+			{ID: "orders-web", Secret: "demo-secret-of-orders-web", Name: "Orders in the browser", Scopes: both,
+				RedirectURIs: []string{"http://localhost:8080/callback"}},
+			{ID: "orders-app", AuthMethod: "none", Name: "Orders on your device", Native: true, Scopes: both,
+				RedirectURIs: []string{"http://127.0.0.1/callback"},
+				GrantTypes:   []string{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}},
 		},
+		Users: []User{
+			{Name: "alice", Password: "demo-alice", Display: "Alice"},
+			{Name: "bob", Password: "demo-bobby", Display: "Bob", Scopes: []string{"orders:read"}},
+		},
+		Portal:       Portal{Developers: []string{"customer"}, Services: []string{"customer"}},
+		Registration: Registration{Open: true},
 	}
 }

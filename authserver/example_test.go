@@ -19,7 +19,7 @@ func Example() {
 	}
 	cfg := authserver.Demo()
 	cfg.Issuer = "http://" + listener.Addr().String()
-	server, err := authserver.New(cfg)
+	server, err := authserver.New(context.Background(), cfg)
 	if err != nil {
 		panic(err)
 	}

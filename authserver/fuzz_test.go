@@ -1,7 +1,9 @@
 package authserver_test
 
 import (
+	"context"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -12,7 +14,7 @@ import (
 
 // Whoever does not know a secret gets no token: a refusal of the standard's, whatever is sent.
 func FuzzTokenRequest(f *testing.F) {
-	s, err := authserver.New(config("https://as.example.com"))
+	s, err := authserver.New(context.Background(), config("https://as.example.com"))
 	require.NoError(f, err)
 	f.Add("grant_type=client_credentials&client_id=reader&client_secret=x", "", "")
 	f.Add("grant_type=client_credentials&scope=orders:read", "Basic cmVhZGVyOng=", "client_id=reader")
@@ -31,5 +33,27 @@ func FuzzTokenRequest(f *testing.F) {
 		require.Contains(t, []any{"invalid_request", "invalid_client", "unsupported_grant_type"}, a.body["error"])
 		require.Equal(t, a.body["error"] == "invalid_client", a.status == 401)
 		require.Equal(t, "no-store", a.header.Get("Cache-Control"))
+	})
+}
+
+// What a file says is a server, or mistakes that have a line in it: whatever the paths, no two patterns conflict.
+func FuzzLoadConfig(f *testing.F) {
+	demo, err := os.ReadFile("testdata/demo.yaml")
+	require.NoError(f, err)
+	f.Add(string(demo))
+	f.Add(string(demo) + "paths: {token: /a, revoke: /a/b, keys: /x}")
+	f.Add("issuer: http://localhost/login\napis: [{audience: 'urn:a', scopes: {a: b}}]\npaths: {authorize: /t/{x}}")
+	f.Add("issuer: [&a]\nclients: {a: *a}\nlimits: {register: {burst: -1}}\n---\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := authserver.LoadConfig("", strings.NewReader(text))
+		if err == nil {
+			cfg.Users = nil // whose passwords take long
+			_, err = authserver.New(context.Background(), cfg)
+			require.NoError(t, err)
+			return
+		}
+		for _, m := range authserver.Mistakes(err) {
+			require.LessOrEqual(t, m.Line, strings.Count(text, "\n")+1)
+		}
 	})
 }

@@ -26,8 +26,8 @@ func TestIntrospection(t *testing.T) {
 
 	for _, c := range []struct{ name, id, secret string }{
 		{"AS-INTRO-01 nobody", "", ""},
-		{"AS-INTRO-01 an API with a wrong secret", "orders-api", "demo-secret-of-vault-api"},
-		{"AS-INTRO-01 an unknown API", "other-api", "demo-secret-of-orders-api"},
+		{"AS-INTRO-01 an API with a wrong secret", "orders-api", "test-secret-of-vault-api"},
+		{"AS-INTRO-01 an unknown API", "other-api", "test-secret-of-orders-api"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := s.post(t, "/oauth2/introspect", c.id, c.secret, form("token", signed))
@@ -38,7 +38,7 @@ func TestIntrospection(t *testing.T) {
 		})
 	}
 	t.Run("no token is a malformed request", func(t *testing.T) {
-		a := s.post(t, "/oauth2/introspect", "orders-api", "demo-secret-of-orders-api", nil)
+		a := s.post(t, "/oauth2/introspect", "orders-api", "test-secret-of-orders-api", nil)
 		assert.Equal(t, 400, a.status)
 		assert.Equal(t, "invalid_request", a.body["error"])
 	})
@@ -96,7 +96,7 @@ func TestIntrospection(t *testing.T) {
 func TestRevocation(t *testing.T) {
 	s := start(t, "")
 	revoke := func(id, token string) answer {
-		return s.post(t, "/oauth2/revoke", id, "demo-secret-of-"+id, form("token", token, "token_type_hint", "refresh_token"))
+		return s.post(t, "/oauth2/revoke", id, "test-secret-of-"+id, form("token", token, "token_type_hint", "refresh_token"))
 	}
 	for _, c := range []struct{ name, resource, api string }{
 		{"a JWT", orders, "orders-api"},
@@ -129,7 +129,7 @@ func TestTime(t *testing.T) {
 	call := func(t *testing.T, s http.Handler, path, id string, f url.Values) answer {
 		r := httptest.NewRequest("POST", path, strings.NewReader(f.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.SetBasicAuth(id, "demo-secret-of-"+id)
+		r.SetBasicAuth(id, "test-secret-of-"+id)
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
 		return read(t, w.Result(), nil)
@@ -145,7 +145,7 @@ func TestTime(t *testing.T) {
 
 	t.Run("AS-INTRO-02 tokens die when they expire", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			s, err := authserver.New(config("https://as.example.com"))
+			s, err := authserver.New(t.Context(), config("https://as.example.com"))
 			require.NoError(t, err)
 			signed, opaque := issue(t, s, orders), issue(t, s, vault)
 			time.Sleep(10*time.Minute - time.Second)
@@ -159,7 +159,7 @@ func TestTime(t *testing.T) {
 	t.Run("the oldest tokens give way when there are too many", func(t *testing.T) {
 		cfg := config("https://as.example.com")
 		cfg.MaxTokens = 3
-		s, err := authserver.New(cfg)
+		s, err := authserver.New(t.Context(), cfg)
 		require.NoError(t, err)
 		var tokens []string
 		for range 5 {
@@ -177,7 +177,7 @@ func TestClientThatHangsUp(t *testing.T) {
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/oauth2/token", strings.NewReader(form("grant_type", grant).Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth("reader", "demo-secret-of-reader")
+	r.SetBasicAuth("reader", "test-secret-of-reader")
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r)
 	a := read(t, w.Result(), nil)
@@ -194,7 +194,7 @@ func TestManyClientsAtOnce(t *testing.T) {
 			for range 10 {
 				token := s.token(t, "all", vault).AccessToken
 				assert.Equal(t, true, s.introspect(t, "vault-api", token).body["active"])
-				assert.Equal(t, 200, s.post(t, "/oauth2/revoke", "all", "demo-secret-of-all", form("token", token)).status)
+				assert.Equal(t, 200, s.post(t, "/oauth2/revoke", "all", "test-secret-of-all", form("token", token)).status)
 				assert.Equal(t, false, s.introspect(t, "vault-api", token).body["active"])
 			}
 		})

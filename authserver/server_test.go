@@ -40,13 +40,13 @@ func config(issuer string) authserver.Config {
 			{Audience: vault, Scopes: map[string]string{"vault:open": "Open the vault"}, Tokens: authserver.Opaque},
 		},
 		Clients: []authserver.Client{
-			{ID: "reader", Secret: "demo-secret-of-reader", Scopes: []string{"orders:read"}},
-			{ID: "writer", Secret: "demo-secret-of-writer", Scopes: []string{"orders:write", "orders:read"}},
-			{ID: "all", Secret: "demo-secret-of-all", Scopes: []string{"orders:read", "files:read", "vault:open"}},
-			{ID: "filer", Secret: "demo-secret-of-filer", Scopes: []string{"orders:read", "files:read"}, DefaultAPI: files},
+			{ID: "reader", Secret: "test-secret-of-reader", Scopes: []string{"orders:read"}},
+			{ID: "writer", Secret: "test-secret-of-writer", Scopes: []string{"orders:write", "orders:read"}},
+			{ID: "all", Secret: "test-secret-of-all", Scopes: []string{"orders:read", "files:read", "vault:open"}},
+			{ID: "filer", Secret: "test-secret-of-filer", Scopes: []string{"orders:read", "files:read"}, DefaultAPI: files},
 			{ID: oddID, Secret: oddSecret, Scopes: []string{"orders:read"}},
-			{ID: "orders-api", Secret: "demo-secret-of-orders-api", Introspects: []string{orders}},
-			{ID: "vault-api", Secret: "demo-secret-of-vault-api", Introspects: []string{vault}},
+			{ID: "orders-api", Secret: "test-secret-of-orders-api", Introspects: []string{orders}},
+			{ID: "vault-api", Secret: "test-secret-of-vault-api", Introspects: []string{vault}},
 		},
 	}
 }
@@ -86,7 +86,7 @@ func start(t testing.TB, path string, change ...func(*authserver.Config)) *site 
 		f(&cfg)
 	}
 	var err error
-	s.Server, err = authserver.New(cfg)
+	s.Server, err = authserver.New(t.Context(), cfg)
 	require.NoError(t, err)
 	web.Config.Handler = s
 	web.Start()
@@ -140,7 +140,7 @@ func form(pairs ...string) url.Values {
 func (s *site) token(t testing.TB, id, resource string, scopes ...string) *oauth2.Token {
 	t.Helper()
 	c := clientcredentials.Config{
-		ClientID: id, ClientSecret: "demo-secret-of-" + id, Scopes: scopes,
+		ClientID: id, ClientSecret: "test-secret-of-" + id, Scopes: scopes,
 		TokenURL: s.url + "/oauth2/token", AuthStyle: oauth2.AuthStyleInHeader,
 	}
 	if resource != "" {
@@ -153,7 +153,7 @@ func (s *site) token(t testing.TB, id, resource string, scopes ...string) *oauth
 
 func (s *site) introspect(t testing.TB, id, token string) answer {
 	t.Helper()
-	return s.post(t, "/oauth2/introspect", id, "demo-secret-of-"+id, form("token", token))
+	return s.post(t, "/oauth2/introspect", id, "test-secret-of-"+id, form("token", token))
 }
 
 // part decodes a part of a JWT without looking at its signature.
@@ -179,33 +179,33 @@ func TestRefusedTokenRequests(t *testing.T) {
 		status     int
 		code       string
 	}{
-		{"AS-CORE-02 a parameter that is repeated", "reader", "demo-secret-of-reader", form("grant_type", grant, "scope", "orders:read", "scope", "orders:read"), 400, "invalid_request"},
-		{"AS-CORE-02 a parameter that is repeated with no value", "reader", "demo-secret-of-reader", form("grant_type", grant, "scope", "", "scope", ""), 400, "invalid_request"},
-		{"AS-CORE-03 AS-CORE-12 an empty grant type is a missing one", "reader", "demo-secret-of-reader", form("grant_type", ""), 400, "invalid_request"},
-		{"AS-CORE-06 a secret in the header and in the body", "reader", "demo-secret-of-reader", form("grant_type", grant, "client_id", "reader", "client_secret", "demo-secret-of-reader"), 400, "invalid_request"},
-		{"AS-CORE-06 a secret in the header and an assertion", "reader", "demo-secret-of-reader", form("grant_type", grant, "client_assertion", "a.b.c"), 400, "invalid_request"},
-		{"AS-CORE-06 another client's id in the body", "reader", "demo-secret-of-reader", form("grant_type", grant, "client_id", "writer"), 400, "invalid_request"},
-		{"AS-CORE-09 a wrong secret by Basic", "reader", "demo-secret-of-writer", form("grant_type", grant), 401, "invalid_client"},
+		{"AS-CORE-02 a parameter that is repeated", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "orders:read", "scope", "orders:read"), 400, "invalid_request"},
+		{"AS-CORE-02 a parameter that is repeated with no value", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "", "scope", ""), 400, "invalid_request"},
+		{"AS-CORE-03 AS-CORE-12 an empty grant type is a missing one", "reader", "test-secret-of-reader", form("grant_type", ""), 400, "invalid_request"},
+		{"AS-CORE-06 a secret in the header and in the body", "reader", "test-secret-of-reader", form("grant_type", grant, "client_id", "reader", "client_secret", "test-secret-of-reader"), 400, "invalid_request"},
+		{"AS-CORE-06 a secret in the header and an assertion", "reader", "test-secret-of-reader", form("grant_type", grant, "client_assertion", "a.b.c"), 400, "invalid_request"},
+		{"AS-CORE-06 another client's id in the body", "reader", "test-secret-of-reader", form("grant_type", grant, "client_id", "writer"), 400, "invalid_request"},
+		{"AS-CORE-09 a wrong secret by Basic", "reader", "test-secret-of-writer", form("grant_type", grant), 401, "invalid_client"},
 		{"AS-CORE-09 an empty secret by Basic", "reader", "", form("grant_type", grant), 401, "invalid_client"},
-		{"AS-CORE-09 an unknown client by Basic", "nobody", "demo-secret-of-reader", form("grant_type", grant), 401, "invalid_client"},
-		{"AS-CORE-12 a wrong secret in the body", "", "", form("grant_type", grant, "client_id", "reader", "client_secret", "demo-secret-of-writer"), 401, "invalid_client"},
+		{"AS-CORE-09 an unknown client by Basic", "nobody", "test-secret-of-reader", form("grant_type", grant), 401, "invalid_client"},
+		{"AS-CORE-12 a wrong secret in the body", "", "", form("grant_type", grant, "client_id", "reader", "client_secret", "test-secret-of-writer"), 401, "invalid_client"},
 		{"AS-CC-01 a client that sends no secret", "", "", form("grant_type", grant, "client_id", "reader"), 401, "invalid_client"},
 		{"AS-CC-01 no client at all", "", "", form("grant_type", grant), 401, "invalid_client"},
 		{"an assertion that nobody can check", "", "", form("grant_type", grant, "client_id", "reader", "client_assertion", "a.b.c", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), 401, "invalid_client"},
-		{"AS-CORE-12 a grant that is not offered", "reader", "demo-secret-of-reader", form("grant_type", "password", "username", "a", "password", "b"), 400, "unsupported_grant_type"},
-		{"AS-CORE-12 a client that gets no tokens", "orders-api", "demo-secret-of-orders-api", form("grant_type", grant), 400, "unauthorized_client"},
-		{"AS-CORE-12 a scope that is another client's", "reader", "demo-secret-of-reader", form("grant_type", grant, "scope", "orders:read orders:write"), 400, "invalid_scope"},
-		{"AS-CORE-12 a scope that nobody knows", "reader", "demo-secret-of-reader", form("grant_type", grant, "scope", "admin"), 400, "invalid_scope"},
-		{"a part of a scope's name", "reader", "demo-secret-of-reader", form("grant_type", grant, "scope", "orders"), 400, "invalid_scope"},
-		{"openid", "reader", "demo-secret-of-reader", form("grant_type", grant, "scope", "openid"), 400, "invalid_scope"},
-		{"scopes separated by a tab", "writer", "demo-secret-of-writer", form("grant_type", grant, "scope", "orders:read\torders:write"), 400, "invalid_scope"},
-		{"scopes of two APIs", "all", "demo-secret-of-all", form("grant_type", grant, "scope", "orders:read files:read"), 400, "invalid_scope"},
-		{"a scope of another API than the resource", "all", "demo-secret-of-all", form("grant_type", grant, "scope", "orders:read", "resource", files), 400, "invalid_scope"},
-		{"a resource the client has no scope of", "reader", "demo-secret-of-reader", form("grant_type", grant, "resource", files), 400, "invalid_scope"},
-		{"a resource that is not known", "reader", "demo-secret-of-reader", form("grant_type", grant, "resource", "https://orders.example.com"), 400, "invalid_target"},
-		{"two resources", "all", "demo-secret-of-all", form("grant_type", grant, "resource", orders, "resource", files), 400, "invalid_target"},
-		{"a client of several APIs that names none", "all", "demo-secret-of-all", form("grant_type", grant), 400, "invalid_target"},
-		{"a form that is too long", "reader", "demo-secret-of-reader", form("grant_type", grant, "state", strings.Repeat("x", 40<<10)), 400, "invalid_request"},
+		{"AS-CORE-12 a grant that is not offered", "reader", "test-secret-of-reader", form("grant_type", "password", "username", "a", "password", "b"), 400, "unsupported_grant_type"},
+		{"AS-CORE-12 a client that gets no tokens", "orders-api", "test-secret-of-orders-api", form("grant_type", grant), 400, "unauthorized_client"},
+		{"AS-CORE-12 a scope that is another client's", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "orders:read orders:write"), 400, "invalid_scope"},
+		{"AS-CORE-12 a scope that nobody knows", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "admin"), 400, "invalid_scope"},
+		{"a part of a scope's name", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "orders"), 400, "invalid_scope"},
+		{"openid", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "openid"), 400, "invalid_scope"},
+		{"scopes separated by a tab", "writer", "test-secret-of-writer", form("grant_type", grant, "scope", "orders:read\torders:write"), 400, "invalid_scope"},
+		{"scopes of two APIs", "all", "test-secret-of-all", form("grant_type", grant, "scope", "orders:read files:read"), 400, "invalid_scope"},
+		{"a scope of another API than the resource", "all", "test-secret-of-all", form("grant_type", grant, "scope", "orders:read", "resource", files), 400, "invalid_scope"},
+		{"a resource the client has no scope of", "reader", "test-secret-of-reader", form("grant_type", grant, "resource", files), 400, "invalid_scope"},
+		{"a resource that is not known", "reader", "test-secret-of-reader", form("grant_type", grant, "resource", "https://orders.example.com"), 400, "invalid_target"},
+		{"two resources", "all", "test-secret-of-all", form("grant_type", grant, "resource", orders, "resource", files), 400, "invalid_target"},
+		{"a client of several APIs that names none", "all", "test-secret-of-all", form("grant_type", grant), 400, "invalid_target"},
+		{"a form that is too long", "reader", "test-secret-of-reader", form("grant_type", grant, "state", strings.Repeat("x", 40<<10)), 400, "invalid_request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := s.post(t, "/oauth2/token", c.id, c.secret, c.form)
@@ -219,7 +219,7 @@ func TestRefusedTokenRequests(t *testing.T) {
 			})
 		})
 	}
-	assert.NotContains(t, s.log.String(), "demo-secret", "secrets do not reach the log")
+	assert.NotContains(t, s.log.String(), "test-secret", "secrets do not reach the log")
 	assert.Contains(t, s.log.String(), `client=reader error=invalid_scope`)
 }
 
@@ -236,7 +236,7 @@ func TestRefusedTransports(t *testing.T) {
 		return read(t, res, err)
 	}
 	const urlencoded = "application/x-www-form-urlencoded"
-	const body = "grant_type=client_credentials&client_id=reader&client_secret=demo-secret-of-reader"
+	const body = "grant_type=client_credentials&client_id=reader&client_secret=test-secret-of-reader"
 	require.Equal(t, 200, send("POST", "/oauth2/token", urlencoded+"; charset=UTF-8", "", body).status)
 
 	t.Run("AS-CORE-05 GET", func(t *testing.T) {
@@ -249,7 +249,7 @@ func TestRefusedTransports(t *testing.T) {
 		assert.Equal(t, "invalid_request", send("POST", "/oauth2/token?"+body, urlencoded, "", body).body["error"])
 	})
 	t.Run("the grant type in the query", func(t *testing.T) {
-		assert.Equal(t, "invalid_request", send("POST", "/oauth2/token?grant_type=client_credentials", urlencoded, "", "client_id=reader&client_secret=demo-secret-of-reader").body["error"])
+		assert.Equal(t, "invalid_request", send("POST", "/oauth2/token?grant_type=client_credentials", urlencoded, "", "client_id=reader&client_secret=test-secret-of-reader").body["error"])
 	})
 	t.Run("JSON", func(t *testing.T) {
 		assert.Equal(t, "invalid_request", send("POST", "/oauth2/token", "application/json", "", `{"grant_type":"client_credentials"}`).body["error"])
@@ -271,13 +271,13 @@ func TestRefusedTransports(t *testing.T) {
 		r, err := http.NewRequest("POST", s.url+"/oauth2/token", strings.NewReader("grant_type=client_credentials"))
 		require.NoError(t, err)
 		r.Header.Set("Content-Type", urlencoded)
-		r.SetBasicAuth("reader", "demo-secret-of-reader")
+		r.SetBasicAuth("reader", "test-secret-of-reader")
 		r.Header.Add("Authorization", r.Header.Get("Authorization"))
 		res, err := http.DefaultClient.Do(r)
 		assert.Equal(t, 401, read(t, res, err).status)
 	})
 	t.Run("endpoints that the engine has and nobody offers", func(t *testing.T) {
-		for _, path := range []string{"/authorize", "/token", "/register", "/userinfo", "/jwks", "/par", "/"} {
+		for _, path := range []string{"/authorize", "/token", "/register", "/userinfo", "/jwks", "/par"} {
 			assert.Equal(t, 404, send("POST", path, urlencoded, "", body).status, path)
 		}
 	})
@@ -304,10 +304,10 @@ func TestTokens(t *testing.T) {
 		assert.Empty(t, s.token(t, "reader", "").RefreshToken)
 	})
 	t.Run("AS-CORE-04 an unknown parameter is ignored", func(t *testing.T) {
-		assert.Equal(t, 200, s.post(t, "/oauth2/token", "reader", "demo-secret-of-reader", form("grant_type", grant, "colour", "red")).status)
+		assert.Equal(t, 200, s.post(t, "/oauth2/token", "reader", "test-secret-of-reader", form("grant_type", grant, "colour", "red")).status)
 	})
 	t.Run("AS-CORE-03 AS-CORE-11 an empty scope is an omitted one and means all of the client's", func(t *testing.T) {
-		a := s.post(t, "/oauth2/token", "writer", "demo-secret-of-writer", form("grant_type", grant, "scope", "", "resource", ""))
+		a := s.post(t, "/oauth2/token", "writer", "test-secret-of-writer", form("grant_type", grant, "scope", "", "resource", ""))
 		require.Equal(t, 200, a.status, a.text)
 		assert.Equal(t, "orders:read orders:write", a.body["scope"])
 	})
@@ -360,7 +360,7 @@ func TestTokens(t *testing.T) {
 		token := s.token(t, "all", vault).AccessToken
 		assert.Contains(t, s.log.String(), "msg=\"token issued\" client=all audience=urn:example:vault scope=vault:open format=opaque")
 		assert.NotContains(t, s.log.String(), token)
-		assert.NotContains(t, s.log.String(), "demo-secret")
+		assert.NotContains(t, s.log.String(), "test-secret")
 		assert.NotContains(t, s.log.String(), "eyJ")
 	})
 }

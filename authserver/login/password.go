@@ -35,14 +35,22 @@ const (
 	maxPassword = 1024 // bytes
 )
 
-// Hash returns the text that a [Database] keeps in place of a password: argon2id, in the PHC string format. The password
-// counts as typed, byte by byte, and has 8 to 1,024 of them.
-func Hash(password string) (string, error) {
+// ValidPassword reports, with an error that says why, whether people can be given such a password: 8 to 1,024 bytes.
+func ValidPassword(password string) error {
 	switch n := len(password); {
 	case n < minPassword:
-		return "", fmt.Errorf("the password is too short: at least %d bytes are needed", minPassword)
+		return fmt.Errorf("the password is too short: at least %d bytes are needed", minPassword)
 	case n > maxPassword:
-		return "", fmt.Errorf("the password is too long: at most %d bytes are allowed", maxPassword)
+		return fmt.Errorf("the password is too long: at most %d bytes are allowed", maxPassword)
+	}
+	return nil
+}
+
+// Hash returns the text that a [Database] keeps in place of a password: argon2id, in the PHC string format. The password
+// counts as typed, byte by byte, see [ValidPassword].
+func Hash(password string) (string, error) {
+	if err := ValidPassword(password); err != nil {
+		return "", err
 	}
 	return newHash(password).String(), nil
 }

@@ -1,0 +1,264 @@
+package authserver
+
+import (
+	"cmp"
+	"encoding/base64"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/pages"
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// What follows reads a Config whose zero values stand for something, and is the one place that knows for what.
+
+const defaultPublish = 10 * time.Minute // as package keys has it
+
+func (cfg *Config) setDefaults() {
+	p := &cfg.Paths
+	for _, one := range p.named() {
+		*one.field = cmp.Or(one.value, one.standard)
+	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.Audit = cmp.Or(cfg.Audit, cfg.Logger)
+	cfg.Keys.Publish = cmp.Or(cfg.Keys.Publish, defaultPublish)
+	cfg.Lifetimes.Refresh = cmp.Or(cfg.Lifetimes.Refresh, 30*24*time.Hour)
+	cfg.InsecureUnsealed = cfg.InsecureUnsealed || cfg.Store == nil
+	if cfg.Store == nil {
+		cfg.Store = store.NewMemory(cfg.MaxTokens)
+	}
+	cfg.UserTypes = cfg.userTypes()
+	l := &cfg.Limits
+	l.DeviceCode = cmp.Or(l.DeviceCode, login.Rate{Burst: 10, Every: 30 * time.Second})
+	l.Register = cmp.Or(l.Register, login.Rate{Burst: 20, Every: 5 * time.Minute})
+}
+
+// A namedPath is one of Paths.
+type namedPath struct {
+	name, value, standard string
+	field                 *string
+}
+
+func (p *Paths) named() []namedPath {
+	return []namedPath{
+		{"authorize", p.Authorize, "/oauth2/authorize", &p.Authorize},
+		{"token", p.Token, "/oauth2/token", &p.Token},
+		{"device", p.Device, "/oauth2/device_authorization", &p.Device},
+		{"par", p.PAR, "/oauth2/par", &p.PAR},
+		{"introspect", p.Introspect, "/oauth2/introspect", &p.Introspect},
+		{"revoke", p.Revoke, "/oauth2/revoke", &p.Revoke},
+		{"register", p.Register, "/oauth2/register", &p.Register},
+		{"keys", p.Keys, "/oauth2/keys", &p.Keys},
+	}
+}
+
+type namedRate struct {
+	field string
+	rate  login.Rate
+}
+
+// named returns the rates that are given.
+func (l *Limits) named() []namedRate {
+	all := []namedRate{
+		{"limits.login_name", l.LoginName}, {"limits.login_address", l.LoginAddress}, {"limits.client_secret", l.ClientSecret},
+		{"limits.pushes", l.Pushes},
+		{"limits.device_code", l.DeviceCode}, {"limits.register", l.Register},
+	}
+	return slices.DeleteFunc(all, func(r namedRate) bool { return r.rate == login.Rate{} })
+}
+
+// base is the issuer as URLs of endpoints begin; path is the part of it that is a path.
+func (cfg *Config) base() string { return strings.TrimSuffix(cfg.Issuer, "/") }
+
+func (cfg *Config) path() string {
+	u, err := url.Parse(cfg.Issuer)
+	if err != nil {
+		return "" // not a valid issuer
+	}
+	return strings.TrimSuffix(u.Path, "/")
+}
+
+func (cfg *Config) userTypes() []UserType {
+	if len(cfg.UserTypes) == 0 {
+		return []UserType{{Type: "customer", Label: "Customer"}}
+	}
+	return cfg.UserTypes
+}
+
+// subjectTypes returns what the subjects of people begin with, before a colon.
+func (cfg *Config) subjectTypes() (all []string) {
+	for _, t := range cfg.userTypes() {
+		all = append(all, t.Type)
+	}
+	for _, t := range cfg.TrustedIssuers {
+		all = append(all, t.SubjectType)
+	}
+	return all
+}
+
+// typeOf returns the type of a user, "" if there is none whose people are of the database.
+func (cfg *Config) typeOf(u User) string {
+	for _, t := range cfg.userTypes() {
+		if t.Login == nil && (u.Type == "" || u.Type == t.Type) {
+			return t.Type
+		}
+	}
+	return u.Type
+}
+
+// add returns the user as a database takes one. The id does not depend on when the server started.
+func (u User) add() login.NewUser {
+	return login.NewUser{
+		Name: u.Name, Password: u.Password, Hash: u.Hash, ID: cmp.Or(u.ID, login.Fold(u.Name)), Display: u.Display, Scopes: u.Scopes,
+	}
+}
+
+func (a API) scopes() []string { return slices.Sorted(maps.Keys(a.Scopes)) }
+
+func (cfg *Config) scopes() valetkey.Scopes {
+	var all []string
+	for _, a := range cfg.APIs {
+		all = append(all, a.scopes()...)
+	}
+	return valetkey.NewScopes(all...)
+}
+
+// registrable returns the scopes that clients may register for.
+func (cfg *Config) registrable() []string {
+	if len(cfg.Registration.Scopes) > 0 {
+		return cfg.Registration.Scopes
+	}
+	return cfg.scopes()
+}
+
+var profiles = map[string]engine.Profile{
+	"": engine.RFC9068, "rfc9068": engine.RFC9068, "user": engine.User, "permissions": engine.Permissions,
+}
+
+// engineAPIs returns the APIs of a valid Config as the engine knows them, pageAPIs as the pages do.
+func (cfg *Config) engineAPIs() (apis []engine.API) {
+	for _, a := range cfg.APIs {
+		apis = append(apis, engine.API{
+			Audience: a.Audience, Scopes: a.scopes(), Opaque: a.Tokens == Opaque, Profile: profiles[a.Profile],
+			Exchange: maps.Clone(a.Exchange), MayAct: a.MayAct,
+			Algorithm: cmp.Or(a.Algorithm, "ES256"), Lifetime: cmp.Or(a.Lifetime, defaultLifetime),
+		})
+	}
+	return apis
+}
+
+func (cfg *Config) pageAPIs() (apis []pages.API) {
+	for _, a := range cfg.APIs {
+		apis = append(apis, pages.API{
+			Audience: a.Audience, Name: a.Name, Scopes: maps.Clone(a.Scopes), Lifetime: cmp.Or(a.Lifetime, defaultLifetime),
+		})
+	}
+	return apis
+}
+
+// tryURL returns where a trial token of an API is used, or "".
+func (cfg *Config) tryURL(audience string) string {
+	for _, a := range cfg.APIs {
+		if a.Audience == audience {
+			return a.TryURL
+		}
+	}
+	return ""
+}
+
+// algorithms returns those that the APIs need keys for, each once.
+func algorithms(apis []engine.API) (algs []string) {
+	for _, a := range apis {
+		algs = append(algs, a.Algorithm)
+	}
+	slices.Sort(algs)
+	return slices.Compact(algs)
+}
+
+// registered returns a client of the configuration as the registry knows it.
+func (c *Client) registered() *clients.Client {
+	r := &clients.Client{
+		ID: c.ID, AuthMethod: cmp.Or(c.AuthMethod, "client_secret_basic"), AssertionAlg: c.AssertionAlg,
+		KeySet: c.KeySet, KeySetURL: c.KeySetURL, Name: c.Name, URI: c.URI, Native: c.Native,
+		RedirectURIs: slices.Clone(c.RedirectURIs), GrantTypes: slices.Clone(c.GrantTypes), Scopes: slices.Clone(c.Scopes),
+		DefaultAPI: c.DefaultAPI, Introspects: slices.Clone(c.Introspects), Trusted: c.Trusted, WithoutPKCE: c.WithoutPKCE,
+		RequirePAR: c.RequirePAR, DPoPBound: c.DPoPBound, CertBound: c.CertBound, AccessLifetime: c.Lifetime,
+	}
+	switch {
+	case r.GrantTypes != nil:
+	case len(r.RedirectURIs) > 0:
+		r.GrantTypes = []string{"authorization_code", "refresh_token"}
+	case len(r.Scopes) > 0:
+		r.GrantTypes = []string{"client_credentials"}
+	}
+	if c.Secret != "" {
+		r.SecretDigest = []string{store.Digest(c.Secret)}
+	}
+	if c.SecretSHA256 != "" {
+		r.SecretDigest = append(r.SecretDigest, digest(c.SecretSHA256))
+	}
+	return r
+}
+
+// digest returns a store.Digest that is given in hexadecimal.
+func digest(hexadecimal string) string {
+	raw, _ := digestOf(hexadecimal) // which Validate has looked at
+	return base64.RawURLEncoding.EncodeToString(raw)
+}
+
+func (cfg *Config) static() (all []clients.Client) {
+	for i := range cfg.Clients {
+		all = append(all, *cfg.Clients[i].registered())
+	}
+	return all
+}
+
+// grantTypes returns those that the server offers.
+func (cfg *Config) grantTypes() []string {
+	all := []string{
+		"authorization_code", "refresh_token", "client_credentials",
+		"urn:ietf:params:oauth:grant-type:device_code", "urn:ietf:params:oauth:grant-type:token-exchange",
+	}
+	if len(cfg.TrustedIssuers) > 0 {
+		all = append(all, "urn:ietf:params:oauth:grant-type:jwt-bearer")
+	}
+	if cfg.Legacy.Implicit {
+		all = append(all, "implicit")
+	}
+	if cfg.Legacy.Password {
+		all = append(all, "password")
+	}
+	return all
+}
+
+func (cfg *Config) trustedIssuers() (all []engine.TrustedIssuer) {
+	for _, t := range cfg.TrustedIssuers {
+		one := engine.TrustedIssuer{Issuer: t.Issuer, KeySetURL: t.KeySetURL, SubjectType: t.SubjectType, Scopes: slices.Clone(t.Scopes)}
+		if t.KeySet != "" {
+			one.KeySet = []byte(t.KeySet)
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// warn tells of what is allowed and should not be; the engine tells of what is legacy.
+func (cfg *Config) warn() {
+	warn := func(is bool, what, why string) {
+		if is {
+			cfg.Logger.Warn(what, "why", why)
+		}
+	}
+	warn(cfg.InsecureHTTP, "insecure_http is set", "secrets and tokens cross the network in clear text")
+	for _, c := range cfg.Clients {
+		warn(c.WithoutPKCE, "a client is without PKCE: "+c.ID, "whoever learns a code of it can use that")
+	}
+}

@@ -1,0 +1,161 @@
+package browser_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/valetkey/valetkey/authserver/ldaplogin/slapdtest"
+)
+
+func (s *site) employ(t *testing.T, v *tab) {
+	v.visit(s.app.url + "/login")
+	v.sees(http.StatusOK, "Log in", "to go on to Fruit shop")
+	v.shoot("login-application")
+	v.press("Cancel")
+	v.sees(http.StatusOK, "You did not let us in", "access_denied")
+
+	v.visit(s.app.url + "/login")
+	v.logIn("Employee", slapdtest.Carol, "a wrong one")
+	v.sees(http.StatusUnprocessableEntity, "The name or the password is wrong.")
+	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.sees(http.StatusOK, "Allow Fruit shop?", "You are logged in as Carol Jones")
+	v.press("Deny")
+	v.sees(http.StatusOK, "You did not let us in", "access_denied")
+
+	v.visit(s.app.url + "/login") // she is still logged in
+	v.tick("Place and change orders for you")
+	v.press("Allow")
+	v.sees(http.StatusOK, "Welcome", "You may: orders:read")
+	v.visit(s.app.url + "/orders")
+	v.sees(http.StatusOK, "The API says 200 OK", "pears")
+	v.visit(s.app.url + "/login")
+	v.sees(http.StatusOK, "Allow Fruit shop?", "Place and change orders for you") // which she has not allowed
+	v.press("Not you?")
+	v.sees(http.StatusOK, "Log in", "to go on to Fruit shop")
+	v.logIn("Employee", strings.ToUpper(slapdtest.Carol), slapdtest.CarolPassword)
+	v.enter("See your orders") // allows, as in any form
+	v.sees(http.StatusOK, "Welcome", "orders:write")
+	v.visit(s.app.url + "/login") // all of it is allowed now
+	v.sees(http.StatusOK, "Welcome")
+
+	v.visit(s.url + "/account/applications")
+	v.sees(http.StatusOK, "Carol Jones", "Fruit shop", "Place and change orders for you")
+	v.press("Revoke")
+	v.sees(http.StatusOK, "None yet.")
+	v.visit(s.app.url + "/orders")
+	v.sees(http.StatusOK, "The API says 401 Unauthorized", "invalid_token")
+	code, err := s.app.renew(t.Context())
+	must(t, err)
+	if code != "invalid_grant" {
+		t.Errorf("the refresh token is refused with %q", code)
+	}
+
+	v.visit(s.url + "/developer") // which is for customers
+	v.sees(http.StatusForbidden, "Not for your account")
+	v.shoot("error-forbidden")
+	v.press("Example accounts")
+	v.sees(http.StatusOK, "Connect a device")
+	v.seesNot("Register an application")
+	v.press("Log out")
+	v.seesNot("Carol Jones")
+	v.visit(s.url + "/account/applications")
+	v.sees(http.StatusOK, "Log in")
+}
+
+func (s *site) restrict(t *testing.T, v *tab) {
+	v.visit(s.app.url + "/login")
+	v.logIn("Customer", "bob", bobPassword)
+	v.sees(http.StatusOK, "See your orders", "which your account may not allow", "Place and change orders for you")
+	v.shoot("consent-withheld")
+	v.press("Not you?")
+	v.logIn("Employee", slapdtest.Dave, slapdtest.DavePassword) // who is in no group
+	v.sees(http.StatusOK, "Your account may not allow any of what it asks for:")
+	v.shoot("consent-nothing")
+	v.press("Deny")
+	v.sees(http.StatusOK, "You did not let us in", "access_denied")
+}
+
+func (s *site) connect(t *testing.T, alice, v *tab) {
+	alice.t = t
+	alice.visit(s.url + "/developer/applications/new")
+	alice.fill("Name", "Television")
+	alice.fill("Redirect URIs", "com.example.tv:/callback")
+	alice.tick("Native application")
+	alice.tick("See your orders")
+	alice.press("Register")
+	id := alice.value("Client id")
+
+	v.visit(s.url + "/device")
+	v.sees(http.StatusOK, "The code on your device")
+	v.shoot("device")
+	v.fill("The code on your device", "BCDF-GHJK")
+	v.press("Go on")
+	v.sees(http.StatusUnprocessableEntity, "No device waits with this code.")
+	v.shoot("device-problem")
+
+	code := s.device(t, id)
+	v.visit(code.VerificationURI)
+	v.fill("The code on your device", strings.ToLower(strings.ReplaceAll(code.UserCode, "-", " ")))
+	v.press("Go on")
+	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.sees(http.StatusOK, "Allow Television?", "Does your device show this code?", code.UserCode)
+	v.shoot("device-consent")
+	v.press("Allow")
+	v.sees(http.StatusOK, "Your device is connected")
+	v.shoot("device-connected")
+	token, refused := s.poll(t, id, code.DeviceCode)
+	if token == "" {
+		t.Fatalf("the device is refused with %s", refused)
+	}
+	s.secrets = append(s.secrets, token)
+
+	code = s.device(t, id)
+	v.visit(code.VerificationURIComplete)
+	v.sees(http.StatusOK, "Go on only if your device shows this very code.")
+	v.shoot("device-filled-in")
+	v.press("Go on")
+	v.press("Deny")
+	v.sees(http.StatusOK, "Your device is not connected")
+	v.shoot("device-denied")
+	if _, refused := s.poll(t, id, code.DeviceCode); refused != "access_denied" {
+		t.Errorf("the device is told %q", refused)
+	}
+}
+
+func (s *site) fail(t *testing.T, v *tab) {
+	v.visit(s.url + "/oauth2/authorize?response_type=code&client_id=nobody&redirect_uri=https://evil.example.com/")
+	v.sees(http.StatusBadRequest, "This does not work")
+	v.shoot("error-client")
+	v.visit(s.app.url + "/login")
+	for range attempts - 1 { // he has logged in once
+		v.logIn("Customer", "bob", "a wrong one")
+		v.sees(http.StatusUnprocessableEntity, "The name or the password is wrong.")
+	}
+	v.logIn("Customer", "bob", bobPassword)
+	v.sees(http.StatusTooManyRequests, "There have been too many tries.")
+	v.shoot("login-slowed-down")
+	s.directory.Kill()
+	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.sees(http.StatusServiceUnavailable, "cannot be checked just now")
+	v.shoot("login-outage")
+	s.directory.Restart(t)
+	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.sees(http.StatusOK, "Allow Fruit shop?")
+}
+
+func (s *site) remove(t *testing.T, v *tab) {
+	v.t = t
+	v.visit(s.page)
+	v.press("Delete")
+	v.sees(http.StatusOK, "Delete Fruit shop?")
+	v.shoot("delete")
+	v.press("Delete the application")
+	v.sees(http.StatusOK, "Your applications")
+	v.seesNot("Fruit shop")
+	v.visit(s.page)
+	v.sees(http.StatusNotFound, "Page not found")
+	v.shoot("error-missing")
+	v.visit(s.app.url + "/login")
+	v.sees(http.StatusBadRequest, "This does not work")
+}

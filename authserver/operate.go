@@ -1,0 +1,172 @@
+package authserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/keys"
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+// What an operator does is done in the store: a Server that is only made for it, and never run, will do, while others serve.
+
+// A RegisteredClient is a client that the server knows. Its Secret is empty: nobody can learn it.
+type RegisteredClient struct {
+	Client
+	IssuedAt time.Time // zero: it is of the configuration
+	Owner    string    // the subject of the developer who has registered it; empty: nobody
+	Expires  time.Time // when it is dropped if nobody uses it; zero: never
+}
+
+// AddClient registers an application, or an API. c has neither an ID nor a secret: it gets them. The secret is returned this
+// once; it is empty for a client that has none. The error is every [*Mistake] in c, joined, or an outage.
+func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, err error) {
+	if c.ID != "" || c.Secret+c.SecretSHA256 != "" {
+		return "", "", &Mistake{Field: "id", Err: errors.New("and the secret are for the server to make")}
+	}
+	in := inspect(&s.cfg)
+	r := c.registered()
+	withSecret := strings.HasPrefix(r.AuthMethod, "client_secret_")
+	c.ID = "x"
+	if withSecret {
+		c.Secret = strings.Repeat("x", minSecret)
+	}
+	if in.client(&c, ""); len(in.mistakes) > 0 {
+		return "", "", errors.Join(in.mistakes...)
+	}
+	made, secret, err := s.clients.Create(ctx, *r, withSecret)
+	if err != nil {
+		return "", "", fmt.Errorf("authserver: %w", err)
+	}
+	s.log.record(ctx, "client registered", slog.String("client", made.ID), slog.String("by", operator))
+	return made.ID, secret, nil
+}
+
+const operator = "the operator" // of changes that no page and no request has asked for
+
+// Clients returns clients, in the order of their ids: those greater than after, and at most limit, which is positive.
+func (s *Server) Clients(ctx context.Context, after string, limit int) ([]RegisteredClient, error) {
+	list, err := s.clients.List(ctx, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("authserver: %w", err)
+	}
+	all := make([]RegisteredClient, len(list))
+	for i := range list {
+		all[i] = described(&list[i])
+	}
+	return all, nil
+}
+
+func described(c *clients.Client) RegisteredClient {
+	return RegisteredClient{
+		Client: Client{
+			ID: c.ID, AuthMethod: c.AuthMethod, AssertionAlg: c.AssertionAlg, KeySet: c.KeySet, KeySetURL: c.KeySetURL,
+			Name: c.Name, URI: c.URI, Native: c.Native, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scopes: c.Scopes,
+			DefaultAPI: c.DefaultAPI, Introspects: c.Introspects, Trusted: c.Trusted, WithoutPKCE: c.WithoutPKCE,
+			RequirePAR: c.RequirePAR, DPoPBound: c.DPoPBound, CertBound: c.CertBound, Lifetime: c.AccessLifetime,
+		},
+		IssuedAt: c.IssuedAt, Owner: c.Owner, Expires: c.Expires,
+	}
+}
+
+// RotateSecret gives a client a new secret, and ends the old one at once. The error wraps [store.ErrNotFound] if there is no
+// such client; one of the configuration cannot be changed.
+func (s *Server) RotateSecret(ctx context.Context, id string) (secret string, err error) {
+	secret, err = s.clients.RotateSecret(ctx, id)
+	if err != nil {
+		return "", fmt.Errorf("authserver: %w", err)
+	}
+	s.log.record(ctx, "secret replaced", slog.String("client", id), slog.String("by", operator))
+	return secret, nil
+}
+
+// RemoveClient removes a client and ends all that users have granted it. Errors are those of [Server.RotateSecret].
+func (s *Server) RemoveClient(ctx context.Context, id string) error {
+	c, err := s.clients.Get(ctx, id)
+	if err == nil && c.Static {
+		err = fmt.Errorf("remove a client: %w", clients.ErrStatic)
+	}
+	n := 0
+	if err == nil {
+		// In this order: if the tokens cannot be ended, the client is still there, to be tried again.
+		n, err = s.engine.RevokeGrants(ctx, "", id)
+	}
+	if err == nil {
+		err = s.clients.Delete(ctx, id)
+	}
+	if err != nil {
+		return fmt.Errorf("authserver: %w", err)
+	}
+	s.log.record(ctx, "client deleted", slog.String("client", id), slog.String("by", operator), slog.Int("grants", n))
+	return nil
+}
+
+// Users returns the people of a type who stand in the store; an empty type is the first whose people do.
+func (s *Server) Users(userType string) (*login.Database, error) {
+	userType = cmp.Or(userType, s.cfg.typeOf(User{}))
+	for _, t := range s.cfg.UserTypes {
+		if t.Type == userType && t.Login == nil {
+			return login.NewDatabase(s.cfg.Store, userType)
+		}
+	}
+	return nil, fmt.Errorf("authserver: %q is no type whose people are of the database", userType)
+}
+
+// RemoveUser removes one of [Server.Users] and ends all that the user has granted.
+func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
+	people, err := s.Users(userType)
+	if err != nil {
+		return err
+	}
+	u, err := people.Remove(ctx, name)
+	n := 0
+	if err == nil {
+		n, err = s.engine.RevokeGrants(ctx, u.Subject, "")
+	}
+	if err != nil {
+		return fmt.Errorf("authserver: %w", err)
+	}
+	s.log.record(ctx, "user removed", slog.String("subject", u.Subject), slog.String("by", operator), slog.Int("grants", n))
+	return nil
+}
+
+// A Key is what may be told of a signing key.
+type Key struct {
+	ID        string // kid
+	Algorithm string
+	State     string    // next, active, retiring
+	Published time.Time // when it came into the key set
+	Active    time.Time // when it began to sign, or will; zero: that is not decided
+	Gone      time.Time // when it leaves the key set; zero: that is not decided
+}
+
+// Keys returns the keys in the key set, by algorithm, the oldest of each first.
+func (s *Server) Keys() []Key {
+	var all []Key
+	for _, k := range s.keys.List() {
+		all = append(all, Key(k))
+	}
+	return all
+}
+
+// RotateKeys makes the next key of each algorithm the active one, as soon as it has been in the key set for long enough; with
+// now at once, for an active one that has become known: until others have fetched the key set again, they refuse its tokens.
+func (s *Server) RotateKeys(ctx context.Context, now bool) error {
+	rotate := (*keys.Ring).Rotate
+	if now {
+		rotate = (*keys.Ring).RotateNow
+	}
+	for _, alg := range algorithms(s.apis) {
+		if err := rotate(s.keys, ctx, alg); err != nil {
+			return fmt.Errorf("authserver: %w", err)
+		}
+		s.log.record(ctx, "signing key rotated", slog.String("algorithm", alg), slog.Bool("now", now))
+	}
+	return nil
+}
