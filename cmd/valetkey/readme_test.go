@@ -35,6 +35,13 @@ func TestREADMEQuotes(t *testing.T) {
 	require.NoError(t, err)
 	config, err := os.ReadFile("testdata/proxy.yaml")
 	require.NoError(t, err)
+	tutorial, err := os.ReadFile("../../examples/serve/tutorial.yaml")
+	require.NoError(t, err)
+	transfers, err := os.ReadFile("../../fapi/readme_test.go")
+	require.NoError(t, err)
+	parts := strings.Split(string(transfers), "\t// README\n")
+	require.Len(t, parts, 3)
+	bound := strings.ReplaceAll("\n"+parts[1], "\n\t", "\n")[1:]
 
 	old, err := os.ReadFile(readme)
 	require.NoError(t, err)
@@ -43,6 +50,8 @@ func TestREADMEQuotes(t *testing.T) {
 		{"program", "go", string(program)},
 		{"demo", "sh", strings.TrimSpace(shell) + "\n"},
 		{"proxy", "yaml", string(config)},
+		{"transfers", "go", bound},
+		{"tutorial", "yaml", string(tutorial)},
 	} {
 		block := regexp.MustCompile(`(?s)<!-- ` + quote.name + ` -->\n.*?<!-- end -->\n`)
 		require.Len(t, block.FindAllString(text, -1), 1, quote.name)

@@ -7,16 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
 // The exit codes.
@@ -44,7 +40,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(demoCommand(), serveCommand(), verifyCommand(), proxyCommand(), revokeCommand())
+	root.AddCommand(demoCommand(), serveCommand(), clientCommand(), keysCommand(), userCommand(), verifyCommand(), proxyCommand(), revokeCommand(), tokenCommand(),
+		inspectCommand())
+	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -60,6 +58,14 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 		return Mistake
 	}
+}
+
+// flagError hides what begins with a single hyphen: no command has such flags, and it may be a token.
+func flagError(_ *cobra.Command, err error) error {
+	if strings.Contains(err.Error(), "shorthand") {
+		return errors.New("an argument begins with a hyphen; if it is a token, give - and pipe it in, or -- before it")
+	}
+	return err
 }
 
 func logTo(w io.Writer, level slog.Level) *slog.Logger {
@@ -107,42 +113,6 @@ func demoCommand() *cobra.Command {
 	cmd.Flags().StringVar(&asAddr, "as-addr", "127.0.0.1:8888", "address of the authorization server, on loopback")
 	cmd.Flags().StringVar(&apiAddr, "api-addr", "127.0.0.1:8080", "address of the orders API")
 	cmd.Flags().BoolVar(&check, "check", false, "make the requests at once, and exit with 0 only if every answer is the expected one")
-	return cmd
-}
-
-func serveCommand() *cobra.Command {
-	var config, addr string
-	cmd := &cobra.Command{
-		Use:   "serve --config FILE",
-		Short: "Run the authorization server",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if config == "" {
-				return errors.New("--config: required")
-			}
-			file, err := os.Open(config)
-			if err != nil {
-				return err
-			}
-			defer file.Close()
-			cfg, err := authserver.LoadConfig(file)
-			if err != nil {
-				return fmt.Errorf("%s: %w", config, err)
-			}
-			cfg.Logger = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
-			server, err := authserver.New(cfg)
-			if err != nil {
-				return err
-			}
-			l, err := net.Listen("tcp", addr)
-			if err != nil {
-				return err
-			}
-			return web.Serve(cmd.Context(), l, server, cfg.Logger)
-		},
-	}
-	cmd.Flags().StringVar(&config, "config", "", "YAML file with the issuer, its APIs and clients (required)")
-	cmd.Flags().StringVar(&addr, "addr", "127.0.0.1:8888", "address to listen on")
 	return cmd
 }
 

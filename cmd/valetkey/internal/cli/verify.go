@@ -1,20 +1,14 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -55,12 +49,14 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 			} else {
 				s.URL = keys
 			}
-			if at != "" {
-				clock, err := moment(at)
-				if err != nil {
-					mistakes = append(mistakes, fmt.Errorf("--at: %w", err))
-				}
-				s.Now = func() time.Time { return clock }
+			now, err := moment(at)
+			switch {
+			case err != nil:
+				mistakes = append(mistakes, fmt.Errorf("--at: %w", err))
+			case now.IsZero():
+				now = time.Now()
+			default:
+				s.Now = func() time.Time { return now }
 			}
 			if len(args) != 1 {
 				mistakes = append(mistakes, fmt.Errorf("one token is needed, or - to read it from standard input, and not %d", len(args)))
@@ -83,7 +79,7 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 			if err != nil {
 				return err
 			}
-			return verify(cmd.Context(), cmd.OutOrStdout(), v, raw, asJSON)
+			return verify(cmd.Context(), cmd.OutOrStdout(), v, raw, now, asJSON)
 		},
 	}
 	f := cmd.Flags()
@@ -108,10 +104,15 @@ func tokenFrom(arg string, stdin io.Reader) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read standard input: %w", err)
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
+	return withoutBreak(string(text)), nil
 }
 
-func verify(ctx context.Context, w io.Writer, v *jwks.Verifier, raw string, asJSON bool) error {
+// withoutBreak returns text without one line break at its end.
+func withoutBreak(text string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+}
+
+func verify(ctx context.Context, w io.Writer, v *jwks.Verifier, raw string, now time.Time, asJSON bool) error {
 	ctx, cancel := context.WithTimeout(ctx, keysTimeout)
 	defer cancel()
 	t, err := v.Verify(ctx, raw)
@@ -133,7 +134,11 @@ func verify(ctx context.Context, w io.Writer, v *jwks.Verifier, raw string, asJS
 	case asJSON:
 		return printJSON(w, accepted(t))
 	default:
-		return printClaims(w, t)
+		var claims map[string]json.RawMessage
+		if err := t.Claims(&claims); err != nil {
+			return err
+		}
+		return printMembers(w, claims, now)
 	}
 }
 
@@ -144,23 +149,37 @@ func printJSON(w io.Writer, v any) error {
 }
 
 func printRefusal(w io.Writer, e *valetkey.Error, asJSON bool) error {
-	var detail string
-	if e.Err != nil {
-		detail = e.Err.Error()
-	}
 	if asJSON {
 		return printJSON(w, struct {
-			Valid       bool          `json:"valid"`
-			Error       valetkey.Code `json:"error"`
-			Description string        `json:"error_description"`
-			Detail      string        `json:"detail,omitempty"`
-		}{false, e.Code, e.Description, detail})
+			Valid bool `json:"valid"`
+			refusal
+		}{false, refusalOf(e)})
 	}
-	if detail != "" {
-		detail = " (" + printable(detail) + ")"
-	}
-	_, err := fmt.Fprintf(w, "%s: %s%s\n", e.Code, e.Description, detail)
+	_, err := fmt.Fprintln(w, refusalOf(e))
 	return err
+}
+
+// A refusal is one as --json prints it.
+type refusal struct {
+	Error       valetkey.Code `json:"error"`
+	Description string        `json:"error_description"`
+	Detail      string        `json:"detail,omitempty"`
+}
+
+func refusalOf(e *valetkey.Error) refusal {
+	r := refusal{Error: e.Code, Description: e.Description}
+	if e.Err != nil {
+		r.Detail = e.Err.Error()
+	}
+	return r
+}
+
+func (r refusal) String() string {
+	text := fmt.Sprintf("%s: %s", r.Error, r.Description)
+	if r.Detail != "" {
+		text += " (" + printable(r.Detail) + ")"
+	}
+	return text
 }
 
 // facts are a token as --json prints it.
@@ -192,44 +211,4 @@ func accepted(t *valetkey.Token) facts {
 		Expiry:    t.Expiry.UTC(),
 		Claims:    t.Raw,
 	}
-}
-
-// printClaims writes one aligned line a claim, those that everybody asks for first.
-func printClaims(w io.Writer, t *valetkey.Token) error {
-	var claims map[string]json.RawMessage
-	if err := t.Claims(&claims); err != nil {
-		return err
-	}
-	times := map[string]time.Time{"iat": t.IssuedAt, "nbf": t.NotBefore, "exp": t.Expiry}
-	first := []string{"iss", "sub", "aud", "client_id", "scope", "iat", "nbf", "exp", "jti"}
-	rank := func(name string) int {
-		if i := slices.Index(first, name); i >= 0 {
-			return i
-		}
-		return len(first)
-	}
-	names := slices.SortedFunc(maps.Keys(claims), func(a, b string) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
-	})
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, name := range names {
-		value := string(claims[name])
-		var s string
-		if json.Unmarshal(claims[name], &s) == nil {
-			value = s
-		}
-		if at, ok := times[name]; ok {
-			value += " (" + at.UTC().Format(time.RFC3339) + ")"
-		}
-		fmt.Fprintf(table, "%s\t%s\n", printable(name), printable(value))
-	}
-	return table.Flush()
-}
-
-// printable quotes what would not show as it is, or would steer a terminal.
-func printable(s string) string {
-	if strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) || c == unicode.ReplacementChar }) {
-		return strconv.QuoteToGraphic(s)
-	}
-	return s
 }

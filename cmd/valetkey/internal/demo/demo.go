@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
@@ -24,6 +25,7 @@ func (p Place) vault() string { return p.API + "/vault" }
 type Demo struct {
 	Place
 	as, api web.Site
+	server  *authserver.Server
 	keys    *jwks.Verifier
 	opaque  *introspect.Verifier
 	log     *slog.Logger
@@ -45,9 +47,10 @@ func Start(asAddr, apiAddr string, log *slog.Logger) (_ *Demo, err error) {
 	}
 	d.Place = Place{"http://" + d.as.Listener.Addr().String(), "http://" + d.api.Listener.Addr().String()}
 
-	if d.as.Handler, err = authserver.New(d.config()); err != nil {
+	if d.server, err = authserver.New(context.Background(), d.config()); err != nil {
 		return nil, err
 	}
+	d.as.Handler = d.server
 	mux := http.NewServeMux()
 	d.api.Handler = mux
 	if d.keys, err = guardOrders(mux, d.Issuer, d.API, log); err != nil {
@@ -63,7 +66,7 @@ func Start(asAddr, apiAddr string, log *slog.Logger) (_ *Demo, err error) {
 func (d *Demo) config() authserver.Config {
 	cfg := authserver.Demo()
 	cfg.Issuer, cfg.Logger = d.Issuer, d.log
-	cfg.APIs[0].Audience = d.API
+	cfg.APIs[0].Audience, cfg.APIs[0].TryURL = d.API, d.API+"/orders"
 	for i := range cfg.Clients {
 		if len(cfg.Clients[i].Introspects) > 0 {
 			cfg.Clients[i].Introspects = []string{d.API}
@@ -83,6 +86,11 @@ func (d *Demo) config() authserver.Config {
 // Serve serves both until ctx is done or one of them fails.
 func (d *Demo) Serve(ctx context.Context) error {
 	defer d.close()
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { d.server.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
 	return web.ServeAll(ctx, d.log, d.as, d.api)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type Settings struct {
 	Profile      string // "lenient" or, also if empty, "rfc9068"
 	Algorithms   []string
 	Leeway       time.Duration
+	MaxLifetime  time.Duration
 	InsecureHTTP bool
 	Logger       *slog.Logger
 	Now          func() time.Time
@@ -42,11 +44,12 @@ var names = map[string]string{
 	"Keys":         "file",
 	"Algorithms":   "algorithms",
 	"Leeway":       "leeway",
+	"MaxLifetime":  "max_lifetime",
 	"InsecureHTTP": "insecure_http",
 }
 
-// Verifier returns the verifier, or every mistake in s. It reads File and does no other I/O.
-func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
+// Config returns what package jwks makes of s, and the mistakes that it would not see. It reads File and does no other I/O.
+func (s Settings) Config() (jwks.Config, []Mistake) {
 	var mistakes []Mistake
 	cfg := jwks.Config{
 		Issuer:       s.Issuer,
@@ -54,6 +57,7 @@ func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 		URL:          s.URL,
 		Algorithms:   s.Algorithms,
 		Leeway:       s.Leeway,
+		MaxLifetime:  s.MaxLifetime,
 		InsecureHTTP: s.InsecureHTTP,
 		Logger:       s.Logger,
 		Now:          s.Now,
@@ -65,31 +69,43 @@ func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 	default:
 		mistakes = append(mistakes, Mistake{"profile", fmt.Errorf("%q is neither rfc9068 nor lenient", s.Profile)})
 	}
-	var unread error
-	if s.File != "" {
-		if cfg.Keys, unread = file.Read(s.File, maxKeys); unread != nil {
-			cfg.Keys = []byte{} // and not nil, which would ask for discovery
-			mistakes = append(mistakes, Mistake{"file", unread})
-		}
-		if s.URL != "" {
-			mistakes = append(mistakes, Mistake{"file", errors.New("stands beside url: give one of them")})
-			cfg.URL = ""
-		}
+	if s.File == "" {
+		return cfg, mistakes
 	}
+	var err error
+	if cfg.Keys, err = file.Read(s.File, maxKeys); err != nil {
+		cfg.Keys = []byte{} // and not nil, which would ask for discovery
+		mistakes = append(mistakes, Mistake{"file", err})
+	}
+	if s.URL != "" {
+		mistakes = append(mistakes, Mistake{"file", errors.New("stands beside url: give one of them")})
+		cfg.URL = ""
+	}
+	return cfg, mistakes
+}
 
+// Verifier returns the verifier, or every mistake in s. It does what I/O [Settings.Config] does.
+func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
+	cfg, mistakes := s.Config()
+	return Verifier(cfg, mistakes)
+}
+
+// Verifier returns the verifier of what [Settings.Config] returned, or every mistake in it.
+func Verifier(cfg jwks.Config, mistakes []Mistake) (*jwks.Verifier, []Mistake) {
+	said := slices.ContainsFunc(mistakes, func(m Mistake) bool { return m.Field == "file" })
 	v, err := jwks.New(cfg)
 	for _, m := range Mistakes(err, names) {
-		if m.Field != "file" || unread == nil {
+		if m.Field != "file" || !said {
 			mistakes = append(mistakes, m)
 		}
 	}
-	if len(mistakes) > 0 {
-		if v != nil {
-			v.Close()
-		}
-		return nil, mistakes
+	if len(mistakes) == 0 {
+		return v, nil
 	}
-	return v, nil
+	if v != nil {
+		v.Close()
+	}
+	return nil, mistakes
 }
 
 // Mistakes takes the joined mistakes of a constructor apart, "jwks: Audience: required" for one: each becomes one line,
@@ -102,6 +118,14 @@ func Mistakes(err error, names map[string]string) []Mistake {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			mistakes = append(mistakes, Mistakes(e, names)...)
+		}
+		return mistakes
+	}
+	inner := errors.Unwrap(err)
+	if joined, ok := inner.(interface{ Unwrap() []error }); ok { // the package stands before them all
+		prefix := strings.TrimSuffix(err.Error(), inner.Error())
+		for _, e := range joined.Unwrap() {
+			mistakes = append(mistakes, Mistakes(errors.New(prefix+e.Error()), names)...)
 		}
 		return mistakes
 	}

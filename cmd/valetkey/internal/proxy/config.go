@@ -1,24 +1,44 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/fapi"
 	"github.com/valetkey/valetkey/middleware"
 )
 
 // topFields are those of a configuration.
-var topFields = []string{"listen", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "redis", "routes",
-	"openapi"}
+var topFields = []string{"listen", "tls", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "dpop", "mtls",
+	"sender_constrained", "trusted_proxies", "forwarded_header", "profile", "redis", "routes", "openapi"}
 
 // Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
 // it does no other I/O. The error names every mistake with its line.
-func Load(file string, log *slog.Logger) (*Proxy, error) {
+func Load(file string, log *slog.Logger) (*Proxy, error) { return load(file, build{log: log}) }
+
+// A build is what goes into a proxy beside its file.
+type build struct {
+	log       *slog.Logger
+	now       func() time.Time // nil: time.Now
+	shared    *shared          // nil: nothing is
+	rehearsal *rehearsal       // nil: it is for real
+}
+
+// guardNames are what a file calls the fields of middleware.Config.
+var guardNames = map[string]string{
+	"Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
+	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
+}
+
+func load(file string, b build) (*Proxy, error) {
 	doc, root, err := open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
@@ -29,34 +49,83 @@ func Load(file string, log *slog.Logger) (*Proxy, error) {
 	p := &Proxy{
 		listen: top["listen"].address(),
 		probe:  top["probe"].address(),
-		shared: top["redis"].redis(0, log),
-		log:    log,
+		shared: top["redis"].redis(0, b.log),
+		log:    b.log,
 	}
-	next := onward{to: top["upstream"].upstream(), withToken: top["forward_token"].flag(), log: log}
+	if b.shared = p.shared; b.rehearsal != nil {
+		p.disconnect()
+		b.shared = nil
+	}
+	certificate, header := top["mtls"].mtls(top["tls"].Node != nil)
+	next := onward{to: top["upstream"].upstream(), withToken: top["forward_token"].flag(), certificate: plain(header), log: b.log}
 	resource := top["resource"].given()
-	verifiers := list{resource: resource, revocable: top["redis"].Node != nil, shared: p.shared, log: log}
+	redis := top["redis"].Node != nil
+	verifiers := list{build: b, resource: resource, revocable: redis}
 	verifier := verifiers.read(top["verifiers"])
+	proofs := top["dpop"].dpop(redis, b)
+	cfg := middleware.Config{
+		Verifier:          verifier,
+		DPoP:              top["dpop"].proofs(proofs),
+		ClientCertificate: certificate,
+		SenderConstrained: top["sender_constrained"].flag(),
+		Proxies: middleware.Proxies{
+			Trusted:   top["trusted_proxies"].proxies(),
+			Forwarded: middleware.Forwarding(top["forwarded_header"].given()),
+		},
+		Resource: described(resource, verifiers.issuers),
+		Realm:    top["realm"].text(),
+		Logger:   b.log,
+		Now:      b.now,
+	}
+	if b.rehearsal != nil {
+		cfg.Observer = b.rehearsal
+	}
+	p.tls = top["tls"].tls()
+	if p.tls != nil && top["mtls"].Node != nil {
+		p.tls.ClientAuth = tls.RequestClientCert // RFC 8705, section 6.2: who signed it does not matter
+	}
 	p.close = verifiers.close
-	res := described(resource, verifiers.issuers)
-	p.guard, err = middleware.New(middleware.Config{Verifier: verifier, Resource: res, Realm: top["realm"].text(), Logger: log})
-	if err != nil { // the realm is all that can be wrong
-		top["realm"].mistake("%s", strings.TrimPrefix(err.Error(), "middleware: Realm: "))
+	p.guard, err = middleware.New(cfg)
+	root.blame(top, issuer.Mistakes(err, guardNames))
+	if top["profile"].oneOf("fapi2") != "" {
+		if p.tls != nil {
+			fapi.ServerTLS(p.tls)
+		}
+		if guard := root.fapi2(top, cfg, proofs, verifiers.made); guard != nil {
+			p.guard, p.close = guard.Guard, append(p.close, guard.Close)
+		}
 	}
 	routes := root.table(top)
 	if err := doc.err(); err != nil {
 		p.Close()
 		return nil, err
 	}
-	if p.api, err = p.guard.Table(routes, namable(p.guard, next.handler())); err != nil {
+	forward := next.handler()
+	if re := b.rehearsal; re != nil {
+		re.origin, re.certificate, re.trusted, re.made = p.origin(cfg.Resource.ID), header, cfg.Proxies.Trusted, verifiers.made
+		forward, routes = re, re.table(routes)
+	}
+	if p.api, err = p.guard.Table(routes, namable(p.guard, forward)); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("guard the routes: %w", err)
 	}
-	if res.ID != "" {
+	if cfg.Resource.ID != "" {
 		pattern, metadata := p.guard.Metadata()
 		path, _ := url.PathUnescape(pattern) // of a URL that the guard has accepted
 		p.own = map[string]http.Handler{path: metadata}
 	}
 	return p, nil
+}
+
+// origin returns scheme and host of what clients call the API, or of the listener.
+func (p *Proxy) origin(resource string) string {
+	if u, err := url.Parse(resource); err == nil && u.Host != "" {
+		return u.Scheme + "://" + u.Host
+	}
+	if p.tls != nil {
+		return "https://" + p.listen
+	}
+	return "http://" + p.listen
 }
 
 // described is what clients are told of the API (RFC 9728): nothing if its identifier is no URL at which they could ask.

@@ -43,7 +43,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, upstream, resource, realm, forward_token, probe, verifiers, redis, routes, openapi`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, profile, redis, routes, openapi`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" stands on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{`6: "<<" is not a string: put it in quotes`}},
 		{"a key that is no string", good + "1: 2", []string{`6: "1" is not a string: put it in quotes`}},
@@ -88,7 +88,7 @@ func TestMistakes(t *testing.T) {
 			`10: verifiers[0].jwks.algorithms: "none" is not a signature algorithm known here`,
 			`11: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`12: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, insecure_http`}},
+			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http`}},
 		{"a leeway without a unit", verifier("{issuer: 'https://a', leeway: '-5s'}"), []string{
 			`4: verifiers[0].jwks.leeway: "-5s" is not a duration such as 30s`}},
 		{"a key set over plain http", verifier("{issuer: 'https://a', url: 'http://a.example.com/keys'}"), []string{
@@ -173,6 +173,102 @@ func TestMistakes(t *testing.T) {
 			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout`}},
 		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
 			"6: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints"}},
+		{"each field of dpop, on its line", good + `dpop:
+  nonce: true
+  key: c2hvcnQ=
+  key_env: X
+  window: 0s
+  skew: 1h
+  algorithms: [HS256]
+  replays: disk
+  store: x
+`, []string{
+			`7: dpop.nonce: "true" is not a string: put it in quotes`,
+			`7: dpop: nonce: must be on for there to be a use of the key`,
+			`7: dpop: algorithms: "HS256" is not an asymmetric signature algorithm known here`,
+			`7: dpop: skew: 1h0m0s is more than 10m0s`,
+			`8: dpop.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
+			`9: dpop.key_env: stands beside another one: give one of key, key_file and key_env`,
+			`10: dpop.window: "0s" is not a duration above zero`,
+			`13: dpop.replays: "disk" is not memory or redis`,
+			`14: dpop: unknown field "store"; known are nonce, key, key_file, key_env, window, skew, algorithms, replays`}},
+		{"proofs in a redis that is not there", good + "dpop: {replays: redis}", []string{"6: dpop.replays: redis is required"}},
+		{"nonces that replicas do not share", good + "dpop: {nonce: on}\nredis: {address: 'localhost:1', key: " + key + "}", []string{
+			"6: dpop: key_file: required with redis, or key_env or key, as all proxies must have the same nonces"}},
+		{"dpop that is null", good + "dpop:", []string{"6: dpop: is not a mapping"}},
+		{"mtls without TLS", good + "mtls: {}", []string{
+			"6: mtls: tls is required, or the header in which trusted_proxies tell the certificate"}},
+		{"mtls by a header of anybody", good + "mtls: {header: Client-Cert}", []string{
+			"1: trusted_proxies: required where proxies tell a URL or a certificate"}},
+		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
+		{"bound tokens only, of which none is accepted", good + "sender_constrained: true", []string{
+			"6: sender_constrained: DPoP or ClientCertificate is required, or no token is accepted"}},
+		{"trusted proxies that are no addresses", good + "trusted_proxies: [proxy.example.com, '', '::ffff:10.0.0.0/100', 10.0.0.1/8, '::1', 0.0.0.0/0]\nforwarded_header: Via", []string{
+			`6: trusted_proxies[0]: "proxy.example.com" is neither an address nor a range such as 10.0.0.0/8`,
+			`6: trusted_proxies[1]: is empty`,
+			`6: trusted_proxies[2]: "::ffff:10.0.0.0/100" is neither an address nor a range such as 10.0.0.0/8`,
+			`6: trusted_proxies: 0.0.0.0/0 is not a range of addresses, or is all of them`,
+			`7: forwarded_header: "Via" is not a header that is known here`}},
+		{"trusted proxies that are asked for nothing", good + "trusted_proxies: [10.0.0.0/8]", []string{
+			"1: forwarded_header: required, as the proxies are asked for nothing else"}},
+		{"tls without a key", good + "tls: {cert_file: nowhere}", []string{"6: tls: key_file: required"}},
+		{"tls of files that are not there", good + "tls: {cert_file: nowhere, key_file: nowhere}", []string{
+			"6: tls: open DIR/nowhere: no such file or directory"}},
+		{"each field of a status list, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks:
+   issuer: urn:as
+   file: nowhere.json
+   status_list:
+    required: 1
+    allow: [1, x]
+    fresh: 0s
+    min_ttl: 2h
+    stale: -1s
+    bits: 2
+`), []string{
+			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
+			`9: verifiers[0].jwks.status_list.required: "1" is not true or false`,
+			`9: verifiers[0].jwks.status_list: origins: required, as Issuer is not a URL`,
+			`9: verifiers[0].jwks.status_list: min_ttl: 2h0m0s is more than MaxTTL, 1h0m0s`,
+			`10: verifiers[0].jwks.status_list.allow[0]: is not a status from 2 to 255`,
+			`10: verifiers[0].jwks.status_list.allow[1]: "x" is not a whole number`,
+			`10: verifiers[0].jwks.status_list.allow[1]: is not a status from 2 to 255`,
+			`11: verifiers[0].jwks.status_list.fresh: "0s" is not a duration above zero`,
+			`13: verifiers[0].jwks.status_list.stale: "-1s" is not a duration such as 30s`,
+			`14: verifiers[0].jwks.status_list: unknown field "bits"; known are required, origins, allow, fresh, min_ttl, max_ttl, stale`}},
+		{"an unknown profile", good + "profile: fapi1", []string{`6: profile: "fapi1" is not fapi2`}},
+		{"all that contradicts fapi2", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks:
+   issuer: http://as.example.com
+   url: https://as.example.com/keys
+   profile: lenient
+   algorithms: [PS256, RS256]
+   leeway: 1s
+   max_lifetime: 1h
+   insecure_http: true
+`) + "profile: fapi2\nsender_constrained: false\ndpop: {algorithms: [ES384]}", []string{
+			"1: tls: required with profile: fapi2, or the trusted_proxies that end it",
+			"6: verifiers[0].jwks.issuer: is not an https URL",
+			"8: verifiers[0].jwks.profile: profile: fapi2 sets it",
+			`9: verifiers[0].jwks.algorithms: "RS256" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`,
+			"10: verifiers[0].jwks.leeway: profile: fapi2 sets it",
+			"11: verifiers[0].jwks.max_lifetime: 1h0m0s is not within 0 and 10m0s",
+			"12: verifiers[0].jwks.insecure_http: profile: fapi2 sets it",
+			"16: sender_constrained: profile: fapi2 sets it",
+			`17: dpop: algorithms: "ES384" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`}},
+		{"fapi2 with no more than its name", good + "profile: fapi2", []string{
+			"1: tls: required with profile: fapi2, or the trusted_proxies that end it",
+			"1: dpop, mtls: one of them is required (FAPI 2.0, section 5.3.4)",
+			"4: verifiers[0].jwks: status_list: required with profile: fapi2, or a max_lifetime (FAPI 2.0, section 5.3.4)"}},
+		{"fapi2 and two ways to learn of revocations", verifier("{issuer: 'https://a', status_list: {}, max_lifetime: 5m}") +
+			"profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
+			"4: verifiers[0].jwks.max_lifetime: stands beside status_list: profile: fapi2 takes one of them"}},
+		{"fapi2 and two verifiers", verifiers(one+", jwks: {issuer: 'https://b'}") + "profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
+			"4: verifiers: there must be one with profile: fapi2, not 2"}},
+		{"fapi2 and an introspection of anybody", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x, insecure_http: true}") +
+			"profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
+			"4: verifiers[0].introspection.insecure_http: profile: fapi2 sets it",
+			"4: verifiers[0].introspection: issuer: is not an https URL"}},
 		{"a probe that is no address", good + "probe: /ready", []string{
 			`6: probe: "/ready" is not an address such as 127.0.0.1:8080`}},
 
@@ -301,12 +397,13 @@ func TestExampleInFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := regexp.MustCompile(`(?m)^( *)# (probe:|- introspection:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
-	full = strings.Replace(full, "\n# openapi:", "\nopenapi:", 1)
+	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
+	full = strings.NewReplacer("\n# openapi:", "\nopenapi:", "      # status_list:", "      status_list:").Replace(full)
 	full, rows, _ := strings.Cut(full, "\nroutes:\n")
 	full += rows[strings.Index(rows, "\n\n"):]
 	dir := t.TempDir()
-	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n"} {
+	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n", "nonce.key": key,
+		"proxy.crt": certificatePEM, "proxy.key": keyPEM} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -319,8 +416,16 @@ func TestExampleInFull(t *testing.T) {
 	var fields struct {
 		Verifiers []map[string]map[string]any
 		Redis     map[string]any
+		DPoP      map[string]any `yaml:"dpop"`
+		MTLS      map[string]any `yaml:"mtls"`
+		TLS       map[string]any `yaml:"tls"`
+		Proxies   []string       `yaml:"trusted_proxies"`
+		Forwarded string         `yaml:"forwarded_header"`
+		Bound     bool           `yaml:"sender_constrained"`
 	}
-	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 8 {
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 8 ||
+		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 1 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
+		fields.Forwarded != "X-Forwarded" || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)
 	}
 }

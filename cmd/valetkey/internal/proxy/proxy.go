@@ -3,15 +3,16 @@
 // [Load] makes it from a file, [Proxy.Serve] serves it, [Revoke] tells all of its replicas of tokens that hold no longer. A
 // table of net/http patterns, or an OpenAPI document, says what each route needs, see [middleware.Guard.Table]; what no route
 // matches is refused. Every refusal happens before a byte goes upstream, which learns who is calling from
-// X-Valetkey-Subject, -Client and -Scope, as far as the token says.
+// X-Valetkey-Subject, -Client and -Scope, as far as the token says, and gets neither proofs nor certificates of clients.
 //
-// Not done: TLS towards clients (put it in front), believing the X-Forwarded headers of what is in front (they are written
-// anew), and knowing how the upstream reads a path. If it ignores letter case or what follows a semicolon, say, a table must
-// not have a wider route that needs less than a narrower one.
+// Not done: telling the upstream what the X-Forwarded headers of what is in front say (they are written anew), and knowing how
+// the upstream reads a path. If it ignores letter case or what follows a semicolon, say, a table must not have a wider route
+// that needs less than a narrower one.
 package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -25,7 +26,8 @@ import (
 // A Proxy is an [http.Handler], safe for concurrent use, that must be closed.
 type Proxy struct {
 	listen string
-	probe  string // "": nobody can ask how it is
+	probe  string      // "": nobody can ask how it is
+	tls    *tls.Config // nil: of what is in front
 	guard  *middleware.Guard
 	shared *shared                 // nil: nothing is
 	close  []func()                // of the verifiers
@@ -39,8 +41,13 @@ func (p *Proxy) Close() {
 	for _, end := range p.close {
 		end()
 	}
+	p.disconnect()
+}
+
+func (p *Proxy) disconnect() {
 	if p.shared != nil {
 		p.shared.client.Close()
+		p.shared = nil
 	}
 }
 
@@ -86,9 +93,10 @@ func ambiguous(r *http.Request) string {
 
 // onward carries requests to the upstream.
 type onward struct {
-	to        *url.URL
-	withToken bool
-	log       *slog.Logger
+	to          *url.URL
+	withToken   bool
+	certificate string // the header that the client's comes in, as plain makes it; "": in none
+	log         *slog.Logger
 }
 
 func (o onward) handler() http.Handler {
@@ -96,7 +104,11 @@ func (o onward) handler() http.Handler {
 	transport.DisableCompression = true // an answer arrives as it was sent
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	return &httputil.ReverseProxy{
-		Rewrite:       o.rewrite,
+		Rewrite: o.rewrite,
+		ModifyResponse: func(r *http.Response) error {
+			r.Header.Del("DPoP-Nonce") // no proof gets there, and the guard's own may stand once (RFC 9449, section 8.2)
+			return nil
+		},
 		Transport:     transport,
 		FlushInterval: -1,
 		ErrorLog:      slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
@@ -110,7 +122,7 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.SetXForwarded()
 	r.Out.Trailer = nil // its names would come without their values, past the look at the headers
 	for name := range r.Out.Header {
-		if spoofs(name) {
+		if folded := plain(name); spoofs(folded) || folded == o.certificate {
 			delete(r.Out.Header, name)
 		}
 	}
@@ -133,23 +145,26 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
-// overrides are headers by which some frameworks take another method or path than those of the request.
-var overrides = map[string]bool{
+// dropped are headers by which some frameworks take another method or path than those of the request, and those that are
+// between the client and the proxy: its proof (RFC 9449) and its certificate (RFC 9440), which an upstream would take for
+// what the proxy says.
+var dropped = map[string]bool{
 	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true,
 	"X-ORIGINAL-URL": true, "X-REWRITE-URL": true,
+	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true,
 }
 
-// spoofs reports whether an upstream might take the header for one of ours, or for the method or path that was matched.
-// CGI and its heirs do not tell '-' from '_' and other punctuation.
-func spoofs(name string) bool {
-	folded := strings.Map(func(c rune) rune {
+// spoofs reports whether an upstream might take a header, by its plain name, for one of ours, or is to get none such.
+func spoofs(plain string) bool { return strings.HasPrefix(plain, "X-VALETKEY") || dropped[plain] }
+
+// plain returns the name of a header in one spelling: CGI and its heirs do not tell '-' from '_' and other punctuation.
+func plain(name string) string {
+	return strings.ToUpper(strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
 			return c
 		}
 		return '-'
-	}, name)
-	folded = strings.ToUpper(folded)
-	return strings.HasPrefix(folded, "X-VALETKEY") || overrides[folded]
+	}, name))
 }
 
 type header struct{ name, value string }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"crypto/tls"
-	"encoding/base64"
 	"log/slog"
 	"time"
 
@@ -17,8 +16,6 @@ type shared struct {
 	*valetredis.Redis
 	client *redis.Client
 }
-
-const sealingKey = 32 // bytes
 
 // redis makes what is shared, and does no I/O. It returns nil if nothing is, or with mistakes. patience is the least
 // timeout; zero: that of valetredis.
@@ -41,15 +38,9 @@ func (n node) redis(patience time.Duration, log *slog.Logger) *shared {
 		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	cfg := valetredis.Config{Prefix: f["prefix"].given(), Timeout: max(f["timeout"].duration(), patience), Logger: log}
-	text, from := secret(f, "key")
-	var err error
-	if cfg.Key, err = base64.StdEncoding.DecodeString(text); err != nil || len(cfg.Key) != sealingKey {
-		switch {
-		case from.Node == nil:
-			n.mistake("key_file: required, or key_env or key")
-		case text != "": // or else it is said
-			from.mistake("is not the base64 of %d random bytes, such as openssl rand -base64 %[1]d prints", sealingKey)
-		}
+	var given bool
+	if cfg.Key, given = randomKey(f); !given {
+		n.mistake("key_file: required, or key_env or key")
 	}
 	if len(n.doc.mistakes) > before {
 		return nil

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,4 +63,16 @@ func secretFile(n node) (string, error) {
 		return "", fmt.Errorf("the file cannot be read: %w", err)
 	}
 	return string(text), nil
+}
+
+const keySize = 32 // bytes
+
+// randomKey returns the key whose base64 [secret] finds under key, and whether one of its fields is given.
+func randomKey(fields map[string]node) (key []byte, given bool) {
+	text, from := secret(fields, "key")
+	key, err := base64.StdEncoding.DecodeString(text)
+	if text != "" && (err != nil || len(key) != keySize) { // if it is empty, that is said
+		from.mistake("is not the base64 of %d random bytes, such as openssl rand -base64 %[1]d prints", keySize)
+	}
+	return key, from.Node != nil
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -26,6 +27,9 @@ func (p *Proxy) Serve(ctx context.Context) error {
 			return fmt.Errorf("the %s: %w", sites[i].Name, err)
 		}
 		defer l.Close()
+		if i == 0 && p.tls != nil {
+			l = tls.NewListener(l, p.tls)
+		}
 		sites[i].Listener = l
 	}
 

@@ -1,17 +1,18 @@
 package proxy
 
 import (
-	"log/slog"
 	"slices"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/statuslist"
 )
 
 var (
-	jwksFields = []string{"issuer", "audience", "url", "file", "profile", "algorithms", "leeway", "insecure_http"}
+	jwksFields = []string{"issuer", "audience", "url", "file", "profile", "algorithms", "leeway", "max_lifetime", "status_list",
+		"insecure_http"}
 
 	introspectionFields = []string{"issuer", "audience", "url", "client_id", "client_secret", "client_secret_file",
 		"client_secret_env", "auth", "cache_for", "negative_for", "jwts", "audience_by_issuer", "scope_array", "leeway",
@@ -20,15 +21,24 @@ var (
 
 // A list of verifiers in the reading.
 type list struct {
-	resource  string  // the audience of those that name none
-	revocable bool    // there is redis, with or without mistakes
-	shared    *shared // nil: nothing is
-	log       *slog.Logger
+	build
+	resource  string // the audience of those that name none
+	revocable bool   // there is redis, with or without mistakes
 
+	made    []made
 	issuers []string        // as far as they are named
 	taken   map[string]bool // issuers whose JWTs have a verifier
 	opaque  bool            // so have opaque tokens
 	close   []func()
+}
+
+// A made is a verifier that was read, with what it was made of.
+type made struct {
+	node
+	fields map[string]node
+	keys   *jwks.Config       // nil: it asks
+	status *statuslist.Config // nil: it has none
+	asks   introspect.Config
 }
 
 // read combines the verifiers: those with keys first, wherever they stand, since they ask nobody. If there is a mistake,
@@ -45,8 +55,11 @@ func (l *list) read(n node) valetkey.Verifier {
 		if len(kinds) != 1 {
 			item.mistake("one of jwks and introspection is required")
 		}
-		if v := l.jwks(item, kinds["jwks"]); v != nil {
-			local = append(local, v)
+		switch keys, listed := l.jwks(item, kinds["jwks"]); {
+		case listed != nil:
+			all = append(all, listed)
+		case keys != nil:
+			local = append(local, keys)
 		}
 		if n := kinds["introspection"]; n.Node != nil {
 			asked = append(asked, n)
@@ -63,12 +76,13 @@ func (l *list) read(n node) valetkey.Verifier {
 	return valetkey.First(all...)
 }
 
-func (l *list) jwks(item, n node) *jwks.Verifier {
+// jwks returns the verifier of one issuer, and what it is with its status list, if it has one.
+func (l *list) jwks(item, n node) (keys *jwks.Verifier, listed *statuslist.Verifier) {
 	if n.Node == nil {
-		return nil
+		return nil, nil
 	}
 	f := n.fields(jwksFields...)
-	v, mistakes := issuer.Settings{
+	cfg, mistakes := issuer.Settings{
 		Issuer:       f["issuer"].given(),
 		Audience:     l.audience(f["audience"]),
 		URL:          f["url"].given(),
@@ -76,20 +90,32 @@ func (l *list) jwks(item, n node) *jwks.Verifier {
 		Profile:      f["profile"].given(),
 		Algorithms:   f["algorithms"].texts(),
 		Leeway:       f["leeway"].duration(),
+		MaxLifetime:  f["max_lifetime"].positive(),
 		InsecureHTTP: f["insecure_http"].flag(),
 		Logger:       l.log,
-	}.Verifier()
+		Now:          l.now,
+	}.Config()
+	keys, mistakes = issuer.Verifier(cfg, mistakes)
 	n.blame(f, mistakes)
-	if v == nil {
-		return nil
+	status := f["status_list"].statusList()
+	l.made = append(l.made, made{node: n, fields: f, keys: &cfg, status: status})
+	var by valetkey.Verifier = valetkey.First() // stands in where there are mistakes, so that the list can be looked at
+	if keys != nil {
+		by = keys
+		l.close = append(l.close, keys.Close)
+		if l.taken[keys.Issuer()] {
+			item.mistake("another verifier is for the issuer %q already", keys.Issuer())
+		}
+		l.taken[keys.Issuer()] = true
+		l.issuers = append(l.issuers, keys.Issuer())
 	}
-	l.close = append(l.close, v.Close)
-	if l.taken[v.Issuer()] {
-		item.mistake("another verifier is for the issuer %q already", v.Issuer())
+	if status == nil {
+		return keys, nil
 	}
-	l.taken[v.Issuer()] = true
-	l.issuers = append(l.issuers, v.Issuer())
-	return v
+	if listed = f["status_list"].listed(*status, by, cfg); listed != nil {
+		l.close = append(l.close, listed.Close)
+	}
+	return keys, listed
 }
 
 // names are what a file calls the fields of introspect.Config.
@@ -118,6 +144,7 @@ func (l *list) introspection(n node) *introspect.Verifier {
 		Leeway:           f["leeway"].duration(),
 		InsecureHTTP:     f["insecure_http"].flag(),
 		Logger:           l.log,
+		Now:              l.now,
 	}
 	if l.shared != nil {
 		cfg.Shared = l.shared
@@ -136,6 +163,7 @@ func (l *list) introspection(n node) *introspect.Verifier {
 		n.mistake("jwts: required, since the introspection before is for opaque tokens already")
 	}
 	l.opaque = true
+	l.made = append(l.made, made{node: n, fields: f, asks: cfg})
 
 	v, err := introspect.New(cfg)
 	n.blame(f, issuer.Mistakes(err, names))

@@ -202,6 +202,16 @@ func (n node) given() string {
 	return s
 }
 
+// oneOf returns a text that is one of options, or "" if none is given.
+func (n node) oneOf(options ...string) string {
+	s := n.given()
+	if s != "" && !slices.Contains(options, s) {
+		n.mistake("%q is not %s", s, strings.Join(options, " or "))
+		return ""
+	}
+	return s
+}
+
 // texts reads a string or a list of strings.
 func (n node) texts() []string {
 	if n.Node == nil || n.Kind != yaml.SequenceNode {
@@ -265,4 +275,13 @@ func (n node) duration() time.Duration {
 		return -1
 	}
 	return d
+}
+
+// positive is duration without the zero.
+func (n node) positive() time.Duration {
+	d := n.duration()
+	if d < 0 {
+		n.mistake("%q is not a duration above zero", n.Value)
+	}
+	return max(d, 0)
 }

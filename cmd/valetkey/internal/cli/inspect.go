@@ -1,0 +1,306 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+const maxCertificate = 64 << 10 // bytes of a file with one
+
+func inspectCommand() *cobra.Command {
+	var (
+		config, request, scope, cert, at string
+		in                               proxy.Request
+		asJSON                           bool
+	)
+	cmd := &cobra.Command{
+		Use:   "inspect [--config proxy.yaml] [flags] TOKEN|-",
+		Short: "Say what a token is, and what a proxy would make of it and why",
+		Long: `Say what a token is and what it is bound to. Nothing of that is verified.
+
+With the configuration of a proxy, also make a request with it to that proxy, without its upstream and beside the running
+ones, and print each check with its verdict and the RFC that asks for it, in the order in which they are made: the answer to
+"why is this 401?". The proxy's issuers are asked for keys and the like. Not looked at is what running proxies know alone:
+revocations over redis, and whether a proof was used before.
+
+Other users of a machine can see the arguments of a command: give - and pipe the token in.
+
+The exit code is 0 if the request would go to the upstream, or if there is no configuration; 1 if it would not; and 2 for a
+mistake, or if the answer could not be found out.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var mistakes []error
+			mistake := func(flag string, err error) {
+				if err != nil {
+					mistakes = append(mistakes, fmt.Errorf("%s: %w", flag, err))
+				}
+			}
+			var err error
+			in.Method, in.URL, err = requestFrom(request)
+			mistake("--request", err)
+			if scope != "" {
+				in.Need, err = scopes.Parse(scope)
+				mistake("--scope", err)
+			}
+			if cert != "" {
+				in.Certificate, err = certificate(cert)
+				mistake("--cert", err)
+			}
+			in.At, err = moment(at)
+			mistake("--at", err)
+			if config == "" && (request != "" || scope != "" || cert != "" || in.Proof != "") {
+				mistakes = append(mistakes, errors.New("--config: required with --request, --scope, --proof and --cert"))
+			}
+			if in.Proof != "" && request == "" {
+				mistakes = append(mistakes, errors.New("--request: required with --proof, which is for one method and URL"))
+			}
+			if len(args) != 1 {
+				mistakes = append(mistakes, fmt.Errorf("one token is needed, or - to read it from standard input, and not %d", len(args)))
+			}
+			if err := errors.Join(mistakes...); err != nil {
+				return err
+			}
+			if in.Token, err = tokenFrom(args[0], cmd.InOrStdin()); err != nil {
+				return err
+			}
+			return inspect(cmd, config, in, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&config, "config", "", "YAML file of a proxy, to check the token against")
+	f.StringVar(&request, "request", "", `request to check, "GET /orders" or with a whole URL (default one for which any good token will do)`)
+	f.StringVar(&scope, "scope", "", `scopes that the request needs, "a b | c", in place of what the routes say`)
+	f.StringVar(&in.Proof, "proof", "", "DPoP proof that goes with the token, which is then sent with the scheme DPoP")
+	f.StringVar(&cert, "cert", "", "certificate of the client, a file in PEM")
+	f.StringVar(&at, "at", "", "time to check at (RFC 3339) instead of now; status lists are those of now")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+func certificate(path string) (*x509.Certificate, error) {
+	text, err := file.Read(path, maxCertificate)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("%s: does not begin with a certificate in PEM", path)
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+func inspect(cmd *cobra.Command, config string, in proxy.Request, asJSON bool) error {
+	var (
+		about = look(in.Token)
+		out   *proxy.Outcome
+		err   error
+	)
+	if config != "" {
+		ctx, cancel := context.WithTimeout(cmd.Context(), keysTimeout)
+		defer cancel()
+		if out, err = proxy.Rehearse(ctx, config, in, logTo(io.Discard, slog.LevelError)); err != nil {
+			return err
+		}
+	}
+	w := cmd.OutOrStdout()
+	if asJSON {
+		err = printJSON(w, struct {
+			appearance
+			Request *decision `json:"request,omitempty"`
+		}{about, decisionOf(out)})
+	} else {
+		err = about.print(w, cmp.Or(in.At, time.Now()))
+		if err == nil && out != nil {
+			err = printDecision(w, decisionOf(out))
+		}
+	}
+	switch {
+	case err != nil || out == nil:
+		return err
+	case out.Failure != nil:
+		return out.Failure
+	case out.Status >= 300:
+		return errNo
+	}
+	return nil
+}
+
+// An appearance is what a token looks like. Nothing of it is verified, and it never holds a signature.
+type appearance struct {
+	Kind      string                     `json:"kind"`
+	Malformed string                     `json:"malformed,omitempty"` // why nobody accepts it
+	Header    map[string]json.RawMessage `json:"header,omitempty"`
+	Claims    map[string]json.RawMessage `json:"claims,omitempty"`
+	BoundTo   []string                   `json:"bound_to"` // empty: nothing, or nobody but the issuer knows
+}
+
+// kinds are what types of JWTs mean.
+var kinds = map[string]string{
+	"at+jwt":                  "an access token (RFC 9068)",
+	"dpop+jwt":                "a DPoP proof and no token (RFC 9449)",
+	"statuslist+jwt":          "a status list and no token",
+	"token-introspection+jwt": "the answer to an introspection and no token (RFC 9701)",
+	"logout+jwt":              "a logout token",
+	"JWT":                     "of which sort, its type does not say",
+}
+
+func look(raw string) appearance {
+	parts := strings.Split(raw, ".")
+	header := object(parts[0])
+	switch {
+	case header["alg"] == nil || len(parts) != 3 && len(parts) != 5:
+		return appearance{Kind: fmt.Sprintf("opaque, %d characters: only its issuer knows what it says (RFC 7662)", len(raw)), BoundTo: []string{}}
+	case len(parts) == 5:
+		return appearance{Kind: "an encrypted JWT (RFC 7516), which nothing here can read", Header: header, BoundTo: []string{}}
+	}
+	a := appearance{Kind: "a signed JWT", Header: header, Claims: object(parts[1]), BoundTo: []string{}}
+	var typ string
+	_ = json.Unmarshal(header["typ"], &typ) // none is one that is not known
+	for known, meaning := range kinds {
+		if jose.SameType(typ, known) || typ == "" && known == "JWT" {
+			a.Kind += ": " + meaning
+		}
+	}
+	c, err := jose.Parse(raw)
+	if err == nil {
+		err = strictjson.Object(c.Payload, func(string, strictjson.Value) error { return nil })
+	}
+	if err != nil {
+		a.Malformed = err.Error()
+	}
+	bound, err := claims.Binding(strictjson.Value(a.Claims["cnf"]))
+	if err != nil && a.Malformed == "" {
+		a.Malformed = err.Error()
+	}
+	if bound.JWKThumbprint != "" {
+		a.BoundTo = append(a.BoundTo, "the key with the thumbprint "+bound.JWKThumbprint+": it goes with a DPoP proof (RFC 9449)")
+	}
+	if bound.CertificateThumbprint != "" {
+		a.BoundTo = append(a.BoundTo, "the certificate with the thumbprint "+bound.CertificateThumbprint+": it goes over TLS with that (RFC 8705)")
+	}
+	for _, method := range bound.Unknown {
+		a.BoundTo = append(a.BoundTo, fmt.Sprintf("something by the method %.50q, which cannot be checked here (RFC 7800)", method))
+	}
+	return a
+}
+
+// object reads a part of a JWT, as far as it can be read; nil: it cannot.
+func object(part string) (members map[string]json.RawMessage) {
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil || json.Unmarshal(text, &members) != nil {
+		return nil
+	}
+	return members
+}
+
+func (a appearance) print(w io.Writer, now time.Time) error {
+	fmt.Fprintln(w, a.Kind)
+	if a.Malformed != "" {
+		fmt.Fprintln(w, "malformed, so nobody should accept it:", printable(a.Malformed))
+	}
+	for _, to := range a.BoundTo {
+		fmt.Fprintln(w, "bound to", to)
+	}
+	if a.Claims != nil && len(a.BoundTo) == 0 && a.Malformed == "" {
+		fmt.Fprintln(w, "bound to nothing: whoever has it can use it (RFC 6750)")
+	}
+	for _, members := range []map[string]json.RawMessage{a.Header, a.Claims} {
+		if len(members) == 0 {
+			continue
+		}
+		fmt.Fprintln(w)
+		if err := printMembers(w, members, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A decision is an outcome as --json prints it.
+type decision struct {
+	Request   string        `json:"request"`
+	Row       string        `json:"row"` // empty: none
+	Need      string        `json:"needs"`
+	Checks    []proxy.Check `json:"checks"`
+	Passed    bool          `json:"passed"`
+	Status    int           `json:"status"`
+	Refusal   *refusal      `json:"refusal,omitempty"`
+	Challenge []string      `json:"challenge,omitempty"`
+	Location  string        `json:"location,omitempty"`
+	Failure   string        `json:"failure,omitempty"`
+}
+
+func decisionOf(out *proxy.Outcome) *decision {
+	if out == nil {
+		return nil
+	}
+	d := &decision{
+		Request: out.Request, Row: out.Row, Need: out.Need, Checks: append([]proxy.Check{}, out.Checks...), Passed: out.Passed, Status: out.Status,
+		Challenge: out.Header["Www-Authenticate"], Location: out.Header.Get("Location"),
+	}
+	if out.Refusal != nil {
+		r := refusalOf(out.Refusal)
+		d.Refusal = &r
+	}
+	if out.Failure != nil {
+		d.Failure = out.Failure.Error()
+	}
+	return d
+}
+
+func printDecision(w io.Writer, d *decision) error {
+	fmt.Fprintf(w, "\n%s\n", d.Request)
+	switch {
+	case d.Row != "":
+		fmt.Fprintf(w, "decided by %q: %s\n", d.Row, d.Need)
+	case d.Status >= 300:
+		fmt.Fprintln(w, "no route decides it, so nobody may make it")
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range d.Checks {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Verdict, c.Name, c.Section)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(d.Checks) > 0 {
+		fmt.Fprintln(w)
+	}
+	switch {
+	case d.Refusal != nil:
+		fmt.Fprintf(w, "%d %s\n", d.Status, d.Refusal)
+		for _, line := range d.Challenge {
+			fmt.Fprintln(w, "WWW-Authenticate:", line)
+		}
+	case d.Location != "":
+		fmt.Fprintf(w, "%d to %s\n", d.Status, printable(d.Location))
+	case d.Failure != "":
+		fmt.Fprintln(w, d.Status, "since the answer could not be found out")
+	case d.Passed:
+		fmt.Fprintln(w, "it goes to the upstream")
+	default:
+		fmt.Fprintln(w, d.Status, "by the proxy itself")
+	}
+	return nil
+}

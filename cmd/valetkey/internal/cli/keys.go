@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/authserver"
+)
+
+func keysCommand() *cobra.Command {
+	list := operating("list", "List the keys in the key set", cobra.NoArgs, func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
+		return table(cmd.OutOrStdout(), "ID\tALGORITHM\tSTATE\tPUBLISHED\tSIGNS FROM\tGONE", func(row func(cells ...any)) {
+			for _, k := range s.Keys() {
+				row(k.ID, k.Algorithm, k.State, when(k.Published), when(k.Active), when(k.Gone))
+			}
+		})
+	})
+	var now bool
+	rotate := operating("rotate", "Let the next keys sign, as soon as all who verify can know them", cobra.NoArgs,
+		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
+			return s.RotateKeys(cmd.Context(), now)
+		})
+	rotate.Flags().BoolVar(&now, "now", false, "at once, for a key that has become known: who has not fetched the key set again refuses the tokens")
+	return group("keys", "List and rotate the signing keys of an authorization server", list, rotate)
+}

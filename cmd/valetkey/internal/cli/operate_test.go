@@ -1,0 +1,177 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
+)
+
+// An operator works on the store of a server, whether or not that serves.
+func TestOperator(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "as.db")
+	at := func(args ...string) []string { return append(args, "--store", store) }
+	good := func(stdin string, args ...string) string {
+		t.Helper()
+		code, out, errs := run(t, stdin, at(args...)...)
+		if code != cli.Good {
+			t.Fatalf("%q ended with %d: %s", args, code, errs)
+		}
+		return out
+	}
+	refused := func(want, stdin string, args ...string) {
+		t.Helper()
+		code, out, errs := run(t, stdin, at(args...)...)
+		if code != cli.Mistake || out != "" || !strings.Contains(errs, want) {
+			t.Errorf("%q ended with %d, %s%s", args, code, out, errs)
+		}
+	}
+	made := regexp.MustCompile(`^client_id (\S+)\nclient_secret (\S+)\n$`)
+	log, stop := background(t, "serve", "--addr", "127.0.0.1:0", "--store", store)
+	issuer := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1]
+	token := func(id, secret string) int {
+		t.Helper()
+		r, err := http.NewRequest("POST", issuer+"/oauth2/token", strings.NewReader("grant_type=client_credentials"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+
+	t.Run("clients that cannot be added", func(t *testing.T) {
+		refused("valetkey: --scope[0]: no API has it", "", "client", "add", "--scope", "admin")
+		refused("has neither scopes nor introspects", "", "client", "add")
+		refused("valetkey: --redirect-uri[0]: is neither https", "", "client", "add", "--scope", "orders:read", "--redirect-uri", "http://a.example.com")
+		refused("valetkey: --auth-method: is not known", "", "client", "add", "--scope", "orders:read", "--auth-method", "magic")
+		refused("--jwks: open /nowhere", "", "client", "add", "--jwks", "/nowhere")
+	})
+	var id, secret string
+	t.Run("a client that is added gets tokens", func(t *testing.T) {
+		m := made.FindStringSubmatch(good("", "client", "add", "--name", "Reports", "--scope", "orders:read"))
+		if m == nil {
+			t.Fatal("no id and secret")
+		}
+		id, secret = m[1], m[2]
+		if got := token(id, secret); got != 200 {
+			t.Errorf("got %d", got)
+		}
+		list := good("", "client", "list")
+		if !strings.Contains(list, id+"  Reports") || !regexp.MustCompile(`orders-reader .* configuration`).MatchString(list) || strings.Contains(list, secret) {
+			t.Error(list)
+		}
+	})
+	t.Run("a public client has no secret", func(t *testing.T) {
+		out := good("", "client", "add", "--scope", "orders:read", "--auth-method", "none", "--native", "--redirect-uri", "http://127.0.0.1/cb")
+		if !regexp.MustCompile(`^client_id \S+\n$`).MatchString(out) {
+			t.Error(out)
+		}
+	})
+	t.Run("a new secret ends the old one", func(t *testing.T) {
+		fresh := strings.TrimSpace(strings.TrimPrefix(good("", "client", "rotate", id), "client_secret "))
+		if old, now := token(id, secret), token(id, fresh); old != 401 || now != 200 {
+			t.Errorf("got %d and %d", old, now)
+		}
+		secret = fresh
+	})
+	t.Run("a client that is removed is not known", func(t *testing.T) {
+		good("", "client", "remove", id)
+		if got := token(id, secret); got != 401 {
+			t.Errorf("got %d", got)
+		}
+		refused("no such record", "", "client", "remove", id)
+		refused("no such record", "", "client", "rotate", id)
+		refused("the client stands in the configuration", "", "client", "remove", "orders-reader")
+		refused("the client stands in the configuration", "", "client", "rotate", "orders-reader")
+	})
+	t.Run("people", func(t *testing.T) {
+		refused("the password is needed as the first line", "\n", "user", "add", "carl")
+		refused("too short", "short\n", "user", "add", "carl")
+		refused(`"employee" is no type whose people are of the database`, "long enough\n", "user", "add", "carl", "--type", "employee")
+		out := good("correct horse\r\nnot this\n", "user", "add", "carl", "--id", "7", "--display", "Carl", "--scope", "orders:read")
+		if out != "subject customer:7\n" {
+			t.Error(out)
+		}
+		refused("has changed meanwhile", "correct horse\n", "user", "add", "Carl")
+		if list := good("", "user", "list"); !regexp.MustCompile(`carl\s+customer:7\s+Carl\s+orders:read`).MatchString(list) {
+			t.Error(list)
+		}
+		good("another horse\n", "user", "password", "carl")
+		refused("no such record", "another horse\n", "user", "password", "dora")
+		good("", "user", "remove", "carl")
+		refused("no such record", "", "user", "remove", "carl")
+	})
+	t.Run("keys", func(t *testing.T) {
+		before := good("", "keys", "list")
+		active := regexp.MustCompile(`(\S+)\s+ES256\s+active`).FindStringSubmatch(before)
+		if active == nil || !regexp.MustCompile(`ES256\s+next`).MatchString(before) {
+			t.Fatal(before)
+		}
+		good("", "keys", "rotate", "--now")
+		if after := good("", "keys", "list"); !regexp.MustCompile(regexp.QuoteMeta(active[1]) + `\s+ES256\s+retiring`).MatchString(after) {
+			t.Error(after)
+		}
+	})
+	t.Run("what is done nowhere", func(t *testing.T) {
+		code, _, errs := run(t, "", "client", "list", "--store", "memory")
+		if code != cli.Mistake || !strings.Contains(errs, "memory does not outlive this command") {
+			t.Errorf("got %d, %s", code, errs)
+		}
+	})
+	t.Run("groups only hold commands", func(t *testing.T) {
+		for _, name := range []string{"client", "keys", "user"} {
+			if code, out, _ := run(t, "", name); code != cli.Good || !strings.Contains(out, "Available Commands") {
+				t.Errorf("%s: got %d, %s", name, code, out)
+			}
+			if code, _, _ := run(t, "", name, "x"); code != cli.Mistake {
+				t.Errorf("%s x: got %d", name, code)
+			}
+		}
+	})
+	if code := stop(); code != cli.Good {
+		t.Errorf("serve ended with %d", code)
+	}
+}
+
+// The example is served as it stands, from a folder of its own.
+func TestServeExample(t *testing.T) {
+	text, err := os.ReadFile("../../../../examples/serve/as.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "as.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, stop := background(t, "serve", "--config", file, "--addr", "127.0.0.1:0")
+	addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+	res, err := http.Get("http://" + addr + "/.well-known/oauth-authorization-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var about struct{ Issuer string }
+	if err := json.NewDecoder(res.Body).Decode(&about); err != nil || about.Issuer != "https://as.example.com" {
+		t.Errorf("got %v, %v", about, err)
+	}
+	if code := stop(); code != cli.Good {
+		t.Errorf("ended with %d", code)
+	}
+	for _, made := range []string{"valetkey.db", "valetkey.db.seal"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(file), made)); err != nil {
+			t.Error("beside the file:", err)
+		}
+	}
+}

@@ -1,0 +1,33 @@
+package cli
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
+)
+
+// atServer gives cmd the flags that say which authorization server it is about.
+func atServer(cmd *cobra.Command, set *server.Settings) {
+	cmd.Flags().StringVar(&set.Config, "config", "", "YAML file with the issuer, its APIs, clients and users (default: a demonstration, on loopback)")
+	cmd.Flags().StringVar(&set.Store, "store", "", "memory, sqlite:PATH or postgres://... (default: what the file says, or else sqlite:valetkey.db)")
+}
+
+func serveCommand() *cobra.Command {
+	var set server.Settings
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the authorization server",
+		Long: "Run the authorization server: that of a configuration file, or else a demonstration for this machine only, with users,\n" +
+			"applications and secrets that everybody knows. SIGUSR1 rotates the signing keys.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			return server.Serve(cmd.Context(), set, cmd.OutOrStdout())
+		},
+	}
+	atServer(cmd, &set)
+	cmd.Flags().StringVar(&set.Addr, "addr", "", "address to listen on (default: what the file says, or else 127.0.0.1:8888)")
+	return cmd
+}

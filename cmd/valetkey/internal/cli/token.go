@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/oauth2"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/grant"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proof"
+)
+
+const maxSecret = 64 << 10 // bytes of a file that holds one
+
+// tokenFlags are what the command line calls the fields of grant.Request.
+var tokenFlags = map[string]string{"issuer": "--issuer", "token_url": "--token-url", "client_id": "--client-id"}
+
+func tokenCommand() *cobra.Command {
+	var (
+		r                           grant.Request
+		secretFile, secretEnv, auth string
+		key                         string
+		asJSON                      bool
+	)
+	cmd := &cobra.Command{
+		Use:   "token --issuer I|--token-url U --client-id ID --secret-file F|--secret-env NAME [flags]",
+		Short: "Get an access token with the client credentials grant, and print it",
+		Long: `Get an access token with the client credentials grant (RFC 6749, section 4.4), and print it and nothing else:
+
+  curl -H "Authorization: Bearer $(valetkey token --issuer I --client-id ID --secret-file F)" URL
+
+With --dpop the token is bound to the key in a file (RFC 9449), which is made if it is not there. Each request then needs a
+proof of its own:
+
+  TOKEN=$(valetkey token --issuer I --client-id ID --secret-file F --dpop key.json)
+  PROOF=$(valetkey token proof --key key.json --request "GET URL" "$TOKEN")
+  curl -H "Authorization: DPoP $TOKEN" -H "DPoP: $PROOF" URL
+
+The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for a mistake or if it is out of reach.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var mistakes []error
+			for _, m := range r.Mistakes() {
+				mistakes = append(mistakes, fmt.Errorf("%s: %w", tokenFlags[m.Field], m.Err))
+			}
+			switch auth {
+			case "basic":
+			case "post":
+				r.Post = true
+			default:
+				mistakes = append(mistakes, fmt.Errorf("--auth: %q is neither basic nor post", auth))
+			}
+			var err error
+			if r.Secret, err = secret(secretFile, secretEnv); err != nil {
+				mistakes = append(mistakes, err)
+			}
+			if err := errors.Join(mistakes...); err != nil {
+				return err
+			}
+			if key != "" { // is made only where nothing else is wrong
+				if r.Key, err = proof.Open(key); err != nil {
+					return fmt.Errorf("--dpop: %w", err)
+				}
+			}
+			return printToken(cmd, r, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Issuer, "issuer", "", "authorization server, whose metadata says where tokens are")
+	f.StringVar(&r.TokenURL, "token-url", "", "token endpoint, in place of --issuer")
+	f.StringVar(&r.ClientID, "client-id", "", "id of the client (required)")
+	f.StringVar(&secretFile, "secret-file", "", "file with the secret of the client")
+	f.StringVar(&secretEnv, "secret-env", "", "environment variable with the secret, in place of --secret-file")
+	f.StringVar(&auth, "auth", "basic", "how the secret is sent: basic or post")
+	f.StringArrayVar(&r.Scopes, "scope", nil, "scope to ask for; may stand several times (default what the server likes)")
+	f.StringArrayVar(&r.Resources, "resource", nil, "API that the token is for; may stand several times")
+	f.StringVar(&key, "dpop", "", "bind the token to the key in this file, a private JWK")
+	f.BoolVar(&r.InsecureHTTP, "insecure-http", false, "allow http URLs beyond this machine: who is on the way reads secret and token")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object, with type, scope and end of the token")
+	cmd.AddCommand(proofCommand())
+	return cmd
+}
+
+// secret returns that of the client, without a line break at its end.
+func secret(path, env string) (string, error) {
+	var text string
+	switch {
+	case path != "" && env != "":
+		return "", errors.New("--secret-env: stands beside --secret-file: give one of them")
+	case path == "" && env == "":
+		return "", errors.New("--secret-file: required, or --secret-env")
+	case path != "":
+		content, err := file.Read(path, maxSecret)
+		if cause, ok := errors.AsType[*fs.PathError](err); ok { // without the path, which may be the secret
+			return "", fmt.Errorf("--secret-file: the file cannot be read: %w", cause.Err)
+		}
+		text = string(content)
+	default:
+		text = os.Getenv(env)
+	}
+	if text = withoutBreak(text); text == "" {
+		return "", errors.New("--secret-file, --secret-env: is empty, or not there")
+	}
+	return text, nil
+}
+
+func printToken(cmd *cobra.Command, r grant.Request, asJSON bool) error {
+	t, err := r.Token(cmd.Context())
+	if refusal, ok := errors.AsType[*grant.Refusal](err); ok {
+		fmt.Fprintln(cmd.ErrOrStderr(), "valetkey: the server refuses:", printable(refusal.Error()))
+		return errNo
+	}
+	if err != nil {
+		return err
+	}
+	if !asJSON {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), t.AccessToken)
+		return err
+	}
+	return printJSON(cmd.OutOrStdout(), granted(t, r))
+}
+
+// granted is a token as --json prints it.
+func granted(t *oauth2.Token, r grant.Request) any {
+	scope, _ := t.Extra("scope").(string)
+	out := struct {
+		Token      string    `json:"access_token"`
+		Type       string    `json:"token_type"`
+		Expiry     time.Time `json:"expires_at,omitzero"`
+		Scope      string    `json:"scope,omitempty"`
+		Thumbprint string    `json:"jkt,omitempty"`
+	}{Token: t.AccessToken, Type: t.TokenType, Expiry: t.Expiry.UTC().Truncate(time.Second), Scope: scope}
+	if r.Key != nil {
+		out.Thumbprint = r.Key.Thumbprint()
+	}
+	return out
+}
+
+func proofCommand() *cobra.Command {
+	var key, request, nonce string
+	cmd := &cobra.Command{
+		Use:   `proof --key FILE --request "GET URL" [--nonce N] [TOKEN|-]`,
+		Short: "Make a DPoP proof for one request, and print it",
+		Long: `Make a DPoP proof (RFC 9449) for one request, and print it: the value of its DPoP header. A server accepts it once, for
+a short time. Without a token it is one for a token endpoint.
+
+Other users of a machine can see the arguments of a command: give - and pipe the token in.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var mistakes []error
+			method, at, err := requestFrom(request)
+			switch {
+			case err != nil:
+				mistakes = append(mistakes, fmt.Errorf("--request: %w", err))
+			case at == nil || at.Host == "":
+				mistakes = append(mistakes, errors.New("--request: method and URL are required"))
+			}
+			if key == "" {
+				mistakes = append(mistakes, errors.New("--key: required"))
+			}
+			if len(args) > 1 {
+				mistakes = append(mistakes, fmt.Errorf("one token is needed at most, or - to read it from standard input, and not %d", len(args)))
+			}
+			if err := errors.Join(mistakes...); err != nil {
+				return err
+			}
+			k, err := proof.Read(key)
+			if err != nil {
+				return fmt.Errorf("--key: %w", err)
+			}
+			r := proof.Request{Method: method, URL: at.String(), Nonce: nonce}
+			if len(args) == 1 {
+				if r.Token, err = tokenFrom(args[0], cmd.InOrStdin()); err != nil {
+					return err
+				}
+			}
+			made, err := k.Proof(r)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), made)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&key, "key", "", "file with the key that the token is bound to (required)")
+	f.StringVar(&request, "request", "", "method and URL of the request (required)")
+	f.StringVar(&nonce, "nonce", "", "what the server has sent in a DPoP-Nonce header, if it has")
+	return cmd
+}
+
+// requestFrom reads "GET https://api.example.com/orders", or with a path alone, or nothing.
+func requestFrom(text string) (method string, at *url.URL, err error) {
+	if text == "" {
+		return "", nil, nil
+	}
+	method, target, found := strings.Cut(text, " ")
+	if !found {
+		return "", nil, fmt.Errorf("%q is not a method and a URL, such as \"GET /orders\"", text)
+	}
+	at, err = url.Parse(target)
+	if err != nil || at.Host == "" && !strings.HasPrefix(target, "/") || at.Host != "" && at.Scheme != "https" && at.Scheme != "http" || at.User != nil {
+		return "", nil, fmt.Errorf("%q is neither an http URL nor a path", target)
+	}
+	if _, err := http.NewRequestWithContext(context.Background(), method, "/", nil); err != nil || method == "" {
+		return "", nil, fmt.Errorf("%q is not a method", method)
+	}
+	return method, at, nil
+}
+
+// noArgs refuses arguments without repeating them: one may be the secret.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return errors.New("an argument too many; see valetkey token --help")
+	}
+	return nil
+}

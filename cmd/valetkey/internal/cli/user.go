@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+func userCommand() *cobra.Command {
+	return group("user", "Add, list and remove the people in the database of an authorization server",
+		userAddCommand(), userPasswordCommand(), userListCommand(), userRemoveCommand())
+}
+
+func userAddCommand() *cobra.Command {
+	var u login.NewUser
+	var userType string
+	cmd := operating("add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
+			people, err := s.Users(userType)
+			if err != nil {
+				return err
+			}
+			u.Name = args[0]
+			if u.Password, err = readPassword(cmd.InOrStdin()); err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("scope") {
+				u.Scopes = nil // all, and not none
+			}
+			made, err := people.Add(cmd.Context(), u)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "subject %s\n", made.Subject)
+			return nil
+		})
+	userTypeFlag(cmd, &userType)
+	cmd.Flags().StringVar(&u.Display, "display", "", "what pages call them (default: the name)")
+	cmd.Flags().StringVar(&u.ID, "id", "", "their subject's part after the colon (default: a random one)")
+	cmd.Flags().StringSliceVar(&u.Scopes, "scope", nil, "all that they may allow an application; may be repeated (default: whatever the API has)")
+	return cmd
+}
+
+func userTypeFlag(cmd *cobra.Command, userType *string) {
+	cmd.Flags().StringVar(userType, "type", "", "type of the users (default: the first whose people are in the database)")
+}
+
+// readPassword reads the first line. It is neither an argument nor a flag, which other users of the machine would see.
+func readPassword(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, 4096)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", fmt.Errorf("read standard input: %w", err)
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	if password == "" {
+		return "", errors.New("the password is needed as the first line of standard input")
+	}
+	return password, nil
+}
+
+func userPasswordCommand() *cobra.Command {
+	var userType string
+	cmd := operating("password NAME", "Replace the password of a person by the first line of standard input", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
+			people, err := s.Users(userType)
+			if err != nil {
+				return err
+			}
+			password, err := readPassword(cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return people.SetPassword(cmd.Context(), args[0], password)
+		})
+	userTypeFlag(cmd, &userType)
+	return cmd
+}
+
+func userListCommand() *cobra.Command {
+	var userType string
+	cmd := operating("list", "List the people in the database", cobra.NoArgs,
+		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
+			people, err := s.Users(userType)
+			if err != nil {
+				return err
+			}
+			var all []login.User
+			const page = 100
+			for after := ""; ; after = all[len(all)-1].Name {
+				some, err := people.List(cmd.Context(), after, page)
+				if err != nil {
+					return err
+				}
+				all = append(all, some...)
+				if len(some) < page {
+					break
+				}
+			}
+			return table(cmd.OutOrStdout(), "NAME\tSUBJECT\tDISPLAY\tSCOPES", func(row func(cells ...any)) {
+				for _, u := range all {
+					scopes := strings.Join(u.Scopes, " ")
+					if u.Scopes == nil {
+						scopes = "all"
+					}
+					row(u.Name, u.Subject, u.Display, scopes)
+				}
+			})
+		})
+	userTypeFlag(cmd, &userType)
+	return cmd
+}
+
+func userRemoveCommand() *cobra.Command {
+	var userType string
+	cmd := operating("remove NAME", "Remove a person, and end all that they have granted", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
+			return s.RemoveUser(cmd.Context(), userType, args[0])
+		})
+	userTypeFlag(cmd, &userType)
+	return cmd
+}

@@ -1,0 +1,167 @@
+// Package proof makes DPoP proofs (RFC 9449) with a key that a client keeps in a file.
+package proof
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+const (
+	algorithm = "ES256" // the one that every server takes
+	maxKey    = 64 << 10
+	maxError  = 64 << 10 // bytes of an answer that asks for a nonce
+)
+
+// A Key signs proofs. It is safe for concurrent use.
+type Key struct {
+	private *jose.PrivateKey
+	public  map[string]any // as a proof brings it
+}
+
+// Open reads the key in a file, or makes a key and the file.
+func Open(path string) (*Key, error) {
+	key, err := Read(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	private, err := jose.GenerateKey(algorithm, "")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(append(bytes.Clone(private.PrivateJWK()), '\n'))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	return newKey(private)
+}
+
+// Read reads the key in a file, a private JWK that nobody but its owner may read.
+func Read(path string) (*Key, error) {
+	text, err := file.Read(path, maxKey)
+	if err != nil {
+		return nil, err
+	}
+	if about, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if about.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s: others may read it, mode %04o: chmod 600", path, about.Mode().Perm())
+	}
+	private, err := jose.ParsePrivateKey(text, "")
+	if err != nil {
+		return nil, fmt.Errorf("%s: is not a private JWK with an alg: %w", path, err)
+	}
+	return newKey(private)
+}
+
+func newKey(private *jose.PrivateKey) (*Key, error) {
+	k := &Key{private: private}
+	if err := json.Unmarshal(private.PublicJWK(), &k.public); err != nil {
+		return nil, fmt.Errorf("read the public key: %w", err)
+	}
+	for _, name := range []string{"kid", "alg", "use"} { // of no use in a proof
+		delete(k.public, name)
+	}
+	return k, nil
+}
+
+// Thumbprint returns what tokens that are bound to the key say: jkt.
+func (k *Key) Thumbprint() string { return k.private.Public().Thumbprint() }
+
+// A Request is what a proof is for (RFC 9449, section 4.2).
+type Request struct {
+	Method string
+	URL    string // with or without its query
+	Token  string // that goes with the proof; "" at a token endpoint
+	Nonce  string // of the server; "": it has given none
+}
+
+// Proof returns a new proof for one request.
+func (k *Key) Proof(r Request) (string, error) {
+	claims := map[string]any{"jti": rand.Text(), "htm": r.Method, "htu": bare(r.URL), "iat": time.Now().Unix()}
+	if r.Token != "" {
+		hash := sha256.Sum256([]byte(r.Token))
+		claims["ath"] = base64.RawURLEncoding.EncodeToString(hash[:])
+	}
+	if r.Nonce != "" {
+		claims["nonce"] = r.Nonce
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", fmt.Errorf("write a proof: %w", err)
+	}
+	return k.private.Sign(map[string]any{"typ": "dpop+jwt", "jwk": k.public, "kid": nil}, payload)
+}
+
+// bare returns a URL without query and fragment: htu has none.
+func bare(url string) string {
+	if i := strings.IndexAny(url, "?#"); i >= 0 {
+		return url[:i]
+	}
+	return url
+}
+
+// A Transport adds a proof to each request to a token endpoint, and sends it again with a nonce if it is asked to (RFC 9449,
+// section 8), once.
+type Transport struct {
+	Key  *Key
+	Base http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper]. A request that is to be sent again needs GetBody.
+func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := t.send(r, r.Body, "")
+	if err != nil {
+		return nil, err
+	}
+	nonce := res.Header.Get("DPoP-Nonce")
+	if res.StatusCode != http.StatusBadRequest || nonce == "" || r.GetBody == nil {
+		return res, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxError))
+	res.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(text, &answer) != nil || answer.Error != "use_dpop_nonce" {
+		res.Body = io.NopCloser(bytes.NewReader(text))
+		return res, nil
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	return t.send(r, body, nonce)
+}
+
+func (t Transport) send(r *http.Request, body io.ReadCloser, nonce string) (*http.Response, error) {
+	made, err := t.Key.Proof(Request{Method: r.Method, URL: r.URL.String(), Nonce: nonce})
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context()) // it is not ours to change
+	r.Body = body
+	r.Header.Set("DPoP", made)
+	return t.Base.RoundTrip(r)
+}

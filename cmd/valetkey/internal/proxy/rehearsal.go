@@ -1,0 +1,312 @@
+package proxy
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/introspect"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// A Request is one that [Rehearse] makes.
+type Request struct {
+	Token       string
+	Method      string               // empty: GET
+	URL         *url.URL             // without a host: at the proxy; nil: one for which any good token will do
+	Need        valetkey.Requirement // of the request; nil: what the routes say, or with a nil URL nothing
+	Proof       string               // of DPoP; empty: the token is sent as a bearer token
+	Certificate *x509.Certificate    // of the client; nil: it has none
+	At          time.Time            // zero: now
+}
+
+// An Outcome is what becomes of a request.
+type Outcome struct {
+	Request string // method and URL
+	Row     string // that decides it; empty: none does
+	Need    string // what the row says
+	Checks  []Check
+	Passed  bool            // it goes to the upstream
+	Status  int             // 200 if it does, or else of the answer
+	Header  http.Header     // of the answer
+	Refusal *valetkey.Error // nil: it is not refused
+	Failure error           // why it could not be found out what is right; nil: it could
+}
+
+// A Verdict is how a check ended.
+type Verdict string
+
+// The verdicts.
+const (
+	Passed  Verdict = "ok"
+	Failed  Verdict = "NO"
+	Skipped Verdict = "-" // since one before has failed
+)
+
+// A Check is one that a request has to pass.
+type Check struct {
+	Name    string  `json:"check"`
+	Section string  `json:"section"`
+	Verdict Verdict `json:"verdict"`
+}
+
+// Rehearse makes a request to the proxy that a file configures, and tells what becomes of it. It is the very proxy but for
+// its upstream, and for what running ones share in redis: whether a proof was used before, and revocations, are not looked at.
+// Issuers are asked for keys, status lists and opaque tokens. The error names every mistake in the file.
+func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*Outcome, error) {
+	re := &rehearsal{need: in.Need}
+	if in.URL == nil && in.Need == nil {
+		re.need = middleware.AnyToken
+	}
+	b := build{log: log, rehearsal: re}
+	if !in.At.IsZero() {
+		b.now = func() time.Time { return in.At }
+	}
+	p, err := load(file, b)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	p.guard.Probe().ServeHTTP(&answer{}, (&http.Request{}).WithContext(ctx)) // a command has the time that a request has not
+
+	r, err := re.request(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	out := &Outcome{Request: r.Method + " " + re.url(in.URL).String()}
+	var w answer
+	p.ServeHTTP(&w, r)
+	need, known := re.routes[r.Pattern]
+	if known {
+		out.Row, out.Need = r.Pattern, fmt.Sprint(need)
+	}
+	out.Passed, out.Status, out.Header = re.passed, w.status, w.header
+	if w.status == http.StatusServiceUnavailable {
+		out.Failure = cmp.Or(re.err, errors.New("the answer is 503"))
+		return out, nil
+	}
+	if len(w.header["Www-Authenticate"]) > 0 {
+		out.Refusal = re.refusal(&w)
+	}
+	if need != middleware.Public && (re.passed || out.Refusal != nil) {
+		out.Checks = re.verdicts(in, out.Refusal)
+	}
+	return out, nil
+}
+
+// A rehearsal is the upstream of a proxy that has none, and its observer.
+type rehearsal struct {
+	need valetkey.Requirement // of all requests; nil: what the routes say
+
+	// What the file says.
+	origin      string // of the proxy
+	certificate string // the header that the client's comes in; "": in none
+	trusted     []netip.Prefix
+	routes      middleware.Routes
+	made        []made
+
+	passed bool
+	err    error // of the guard
+}
+
+func (re *rehearsal) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	re.passed = true
+	w.WriteHeader(http.StatusOK)
+}
+
+// table returns the routes that decide the request.
+func (re *rehearsal) table(routes middleware.Routes) middleware.Routes {
+	if re.need != nil {
+		routes = middleware.Routes{"/": re.need}
+	}
+	re.routes = routes
+	return routes
+}
+
+// Observe notes why the guard refuses: it tells clients less.
+func (re *rehearsal) Observe(_ context.Context, e valetkey.Event) {
+	if e.Kind == valetkey.RequestDecided {
+		re.err = e.Err
+	}
+}
+
+// url returns where a request goes.
+func (re *rehearsal) url(given *url.URL) *url.URL {
+	at, _ := url.Parse(re.origin)
+	if given == nil {
+		return at
+	}
+	if given.Host != "" {
+		return given
+	}
+	there := *given
+	there.Scheme, there.Host = at.Scheme, at.Host
+	return &there
+}
+
+// request returns the request as a server sees it.
+func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, error) {
+	u := re.url(in.URL)
+	r, err := http.NewRequestWithContext(ctx, cmp.Or(in.Method, http.MethodGet), u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	r.RequestURI, r.Host = u.RequestURI(), u.Host
+	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil {
+		return nil, err
+	}
+	r.RemoteAddr = "192.0.2.1:1" // RFC 5737: nobody's
+	if u.Scheme == "https" {
+		r.TLS = &tls.ConnectionState{}
+	}
+	r.Header.Set("Authorization", "Bearer "+in.Token)
+	if in.Proof != "" {
+		r.Header.Set("Authorization", "DPoP "+in.Token)
+		r.Header.Set("DPoP", in.Proof)
+	}
+	switch {
+	case in.Certificate == nil:
+	case re.certificate == "":
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{in.Certificate}}
+	case re.certificate == "Client-Cert":
+		r.Header.Set(re.certificate, ":"+base64.StdEncoding.EncodeToString(in.Certificate.Raw)+":")
+	default:
+		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: in.Certificate.Raw})
+		r.Header.Set(re.certificate, url.PathEscape(string(block)))
+	}
+	if re.certificate != "" && len(re.trusted) > 0 { // from whom else would it come
+		r.RemoteAddr = net.JoinHostPort(re.trusted[0].Addr().String(), "1")
+	}
+	return r, nil
+}
+
+// refusal returns that of the guard, with its cause, or what the client was told.
+func (re *rehearsal) refusal(w *answer) *valetkey.Error {
+	if refusal, ok := errors.AsType[*valetkey.Error](re.err); ok {
+		return refusal
+	}
+	text := strings.TrimSpace(w.body.String())
+	_, description, _ := strings.Cut(text, ": ")
+	e := &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
+	if w.status == http.StatusUnauthorized {
+		e.Code = valetkey.InvalidToken
+	}
+	return e
+}
+
+// verdicts returns the checks of a request that was refused so, or not at all.
+func (re *rehearsal) verdicts(in Request, refusal *valetkey.Error) []Check {
+	description := ""
+	if refusal != nil {
+		description = refusal.Description
+	}
+	var all []Check
+	verdict := Passed
+	for _, c := range re.checks(in, description) {
+		if verdict == Failed {
+			verdict = Skipped
+		}
+		if verdict == Passed && c.refuses(description) {
+			verdict = Failed
+		}
+		all = append(all, Check{c.name, c.section, verdict})
+	}
+	return all
+}
+
+// checks returns those that are made of a request like this one.
+func (re *rehearsal) checks(in Request, description string) []check {
+	of, bound := re.verifiedBy(in.Token)
+	refused := func(c check) bool { return c.refuses(description) }
+	all := slices.Concat(pathChecks, of, schemeChecks)
+	if bound.CertificateThumbprint != "" || slices.ContainsFunc(certificateChecks, refused) {
+		all = append(all, certificateChecks...)
+	}
+	if in.Proof != "" || slices.ContainsFunc(proofChecks, refused) {
+		all = append(all, proofChecks...)
+	}
+	return append(all, routeChecks...)
+}
+
+// verifiedBy returns the checks of the verifier that a token is for, and what the token says that it is bound to.
+func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
+	var (
+		issuer string
+		bound  valetkey.Binding
+	)
+	c, err := jose.Parse(raw)
+	isJWT := !errors.Is(err, jose.ErrMalformed)
+	if err == nil {
+		_ = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error { // or it is refused as malformed
+			switch name {
+			case "iss":
+				issuer, _ = v.Text()
+			case "cnf":
+				bound, _ = claims.Binding(v)
+			}
+			return nil
+		})
+	}
+	for _, m := range re.made { // those with keys first, as they are asked
+		if m.keys != nil && isJWT && m.keys.Issuer == issuer {
+			if m.status != nil {
+				return slices.Concat(jwtChecks, statusChecks), bound
+			}
+			return jwtChecks, bound
+		}
+	}
+	for _, m := range re.made {
+		if m.keys == nil && (!isJWT || slices.Contains(m.asks.JWTs, issuer) || slices.Contains(m.asks.JWTs, introspect.AnyIssuer)) {
+			return askedChecks, bound
+		}
+	}
+	if isJWT {
+		return jwtChecks, bound
+	}
+	noJWT := jwtChecks[0]
+	noJWT.refusals = append(slices.Clip(noJWT.refusals), noIssuer) // which is what several verifiers say
+	return slices.Concat([]check{noJWT}, jwtChecks[1:]), bound
+}
+
+// An answer is a response that is kept.
+type answer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *answer) Header() http.Header {
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	return w.header
+}
+
+func (w *answer) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+func (w *answer) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(p)
+}

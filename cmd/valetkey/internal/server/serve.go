@@ -1,0 +1,151 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+
+	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
+)
+
+// Settings are what a command line says.
+type Settings struct {
+	Config string // the file; empty: the demonstration
+	Store  string // in place of the file's; empty: that
+	Addr   string // to listen on, in place of the file's; empty: that
+	Log    *slog.Logger
+}
+
+// Open makes a server on its store, for what an operator does there; it serves nobody. The store must be one that outlives it.
+// close must be called.
+func Open(ctx context.Context, set Settings) (s *authserver.Server, close func() error, err error) {
+	d, err := load(set.Config, set.Store, set.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.words == inMemory {
+		return nil, nil, errors.Join(errors.New("store: memory does not outlive this command"), d.close())
+	}
+	if s, err = d.server(ctx); err != nil {
+		return nil, nil, errors.Join(err, d.close())
+	}
+	return s, d.close, nil
+}
+
+func (d *document) server(ctx context.Context) (*authserver.Server, error) {
+	var err error
+	if d.Store, err = d.open(ctx); err != nil {
+		return nil, err
+	}
+	return authserver.New(ctx, d.Config)
+}
+
+const defaultAddr = "127.0.0.1:8888"
+
+// Serve serves until ctx is done or something fails. Whoever may try it is told how on out. SIGUSR1, where there is one,
+// rotates the signing keys.
+func Serve(ctx context.Context, set Settings, out io.Writer) error {
+	d, err := load(set.Config, set.Store, set.Log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.serve(ctx, set, out), d.close())
+}
+
+func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error {
+	addr := defaultAddr
+	for _, given := range []string{d.Listen, set.Addr} { // the flag is before the file
+		if given != "" {
+			addr = given
+		}
+	}
+	if fields := d.DemoSecrets(); len(fields) > 0 && !onLoopback(addr) {
+		return fmt.Errorf("%s is not on loopback, and everybody knows the secrets in %s", addr, strings.Join(fields, ", "))
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if set.Config == "" {
+		d.Issuer = "http://" + l.Addr().String()
+	}
+	s, err := d.server(ctx)
+	if err != nil {
+		return err
+	}
+	d.introduce(out)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { s.Run(ctx) })
+	running.Go(func() { d.rotateOnSignal(ctx, s) })
+	return web.Serve(ctx, l, s, d.log)
+}
+
+// onLoopback reports whether nobody beyond this machine reaches what listens on addr.
+func onLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server) {
+	if len(rotateSignals) == 0 {
+		return
+	}
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, rotateSignals...)
+	defer signal.Stop(asked)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-asked:
+			if err := s.RotateKeys(ctx, false); err != nil {
+				d.log.ErrorContext(ctx, "signing keys not rotated", "error", err)
+			}
+		}
+	}
+}
+
+// introduce tells what can be tried at a server whose secrets are known.
+func (d *document) introduce(out io.Writer) {
+	fmt.Fprintf(out, "The authorization server is at %s", d.Issuer)
+	if path, isFile := strings.CutPrefix(d.words, sqlite); isFile {
+		fmt.Fprintf(out, ", its records in %s", d.path(path))
+	}
+	fmt.Fprintln(out, ".")
+	if len(d.DemoSecrets()) == 0 {
+		return
+	}
+	base := strings.TrimSuffix(d.Issuer, "/")
+	if len(d.Portal.Developers) > 0 {
+		fmt.Fprintf(out, "\nRegister applications and try them: %s/developer\n", base)
+	}
+	for _, u := range d.Users {
+		fmt.Fprintf(out, "Log in as %s with the password %s.\n", u.Name, u.Password)
+	}
+	for _, c := range d.Clients {
+		if c.Secret != "" && len(c.Scopes) > 0 && len(c.RedirectURIs) == 0 {
+			fmt.Fprintf(out, "\nPaste this line into another shell to get a token:\ncurl -u %s:%s -d grant_type=client_credentials %s/oauth2/token\n",
+				c.ID, c.Secret, base)
+			return
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/valetkey/valetkey/authserver/pgstore"
+	"github.com/valetkey/valetkey/authserver/sqlitestore"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+const (
+	inMemory = "memory"
+	sqlite   = "sqlite:"
+)
+
+// place looks at the words for the store.
+func (d *document) place() {
+	path, isFile := strings.CutPrefix(d.words, sqlite)
+	sealed := d.SealFile+d.SealEnv != "" || d.InsecureUnsealed
+	switch {
+	case d.words == inMemory:
+	case isFile && path == "":
+		d.mistake("store", "names no file, as sqlite:valetkey.db does")
+	case isFile && !sealed:
+		d.beside = d.path(path) + ".seal"
+	case isFile:
+	case !isDSN(d.words): // which may have a password
+		d.mistake("store", "is neither memory, sqlite:PATH nor postgres://...")
+	case !sealed: // replicas have to share it
+		d.mistake("seal_file", "is required with PostgreSQL, or seal_env, or insecure_unsealed")
+	}
+}
+
+func isDSN(words string) bool {
+	return strings.HasPrefix(words, "postgres://") || strings.HasPrefix(words, "postgresql://")
+}
+
+// open opens the store, which is nil for memory, and makes what is missing of a file.
+func (d *document) open(ctx context.Context) (store.Store, error) {
+	path, isFile := strings.CutPrefix(d.words, sqlite)
+	var opened store.Store
+	var err error
+	switch {
+	case d.words == inMemory:
+		return nil, nil
+	case isFile:
+		if d.beside != "" {
+			if d.Seal, err = sealAt(d.beside); err != nil {
+				return nil, fmt.Errorf("the seal of the signing keys: %w", err)
+			}
+		}
+		opened, err = sqlitestore.Open(d.path(path))
+	default:
+		opened, err = pgstore.Open(ctx, d.words)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, opened.Close)
+	return opened, nil
+}
+
+// sealAt returns the seal in a file, which is made if it is not there.
+func sealAt(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := newSeal(path); err != nil {
+			return nil, err
+		}
+		text, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) < sealSize {
+		return nil, fmt.Errorf("%s: is not the base64 of %d random bytes", path, sealSize)
+	}
+	return key, nil
+}
+
+// newSeal puts a whole file in its place, unless somebody else has just done so.
+func newSeal(path string) error {
+	key := make([]byte, sealSize)
+	rand.Read(key)
+	f, err := os.CreateTemp(filepath.Dir(path), ".seal") // for its owner only
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(base64.StdEncoding.EncodeToString(key) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
