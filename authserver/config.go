@@ -71,6 +71,10 @@ type Config struct {
 	// remove from what clients send. Empty: there is none.
 	ClientCertificate string `yaml:"client_certificate"`
 
+	// DPoPNonce makes clients that want a token bound to a key put a nonce of the server into their proofs (RFC 9449, section 8),
+	// so that no proof can be made in advance. Replicas have the same nonces if they have the same Seal.
+	DPoPNonce bool `yaml:"dpop_nonce"`
+
 	// Store keeps all that outlives a request; the caller closes it after [Server.Run] has returned. Nil: memory.
 	Store store.Store `yaml:"-"`
 

@@ -2,6 +2,8 @@ package authserver
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -18,7 +20,35 @@ func (cfg *Config) proofs(shared bool) (*dpop.Verifier, error) {
 	if shared {
 		used = usedProofs{cfg.Store}
 	}
-	return dpop.New(dpop.Config{Replays: used})
+	verify := dpop.Config{Replays: used}
+	if cfg.DPoPNonce {
+		made, err := cfg.nonces()
+		if err != nil {
+			return nil, fmt.Errorf("make nonces: %w", err)
+		}
+		verify.Nonces = made
+	}
+	return dpop.New(verify)
+}
+
+// nonces makes those of all servers with this Seal; without one, of this process alone.
+func (cfg *Config) nonces() (*dpop.Nonces, error) {
+	var keys dpop.NoncesConfig
+	for i, seal := range [][]byte{cfg.Seal, cfg.SealPrevious} {
+		if len(seal) == 0 {
+			continue
+		}
+		key, err := hkdf.Key(sha256.New, seal, nil, "valetkey nonces", 32)
+		switch {
+		case err != nil:
+			return nil, err
+		case i == 0:
+			keys.Key = key
+		default:
+			keys.Previous = append(keys.Previous, key)
+		}
+	}
+	return dpop.NewNonces(keys)
 }
 
 // usedProofs remembers proofs in a store, as records of kind proof.

@@ -189,6 +189,11 @@ func TestReplicas(t *testing.T) {
 	seal := []byte(strings.Repeat("s", 32))
 	on := func(c *authserver.Config) { c.Issuer, c.Store, c.Seal = "http://localhost:1", records, seal }
 	one, other := start(t, "", on), start(t, "", on)
+	key := valetkeytest.NewIssuer(t).ProofKey("ES256")
+	prove := func(s *site, proof string) answer {
+		return send(t, "POST", s.url+"/oauth2/token", "grant_type=client_credentials&client_id=reader&client_secret=test-secret-of-reader",
+			"Content-Type", "application/x-www-form-urlencoded", "DPoP", proof)
+	}
 
 	t.Run("a seal is required", func(t *testing.T) {
 		cfg := config("http://localhost:1")
@@ -212,17 +217,25 @@ func TestReplicas(t *testing.T) {
 		assert.Equal(t, true, other.introspect(t, "vault-api", one.token(t, "all", vault).AccessToken).body["active"])
 	})
 	t.Run("a proof is good once, at all of them", func(t *testing.T) {
-		key := valetkeytest.NewIssuer(t).ProofKey("ES256")
-		prove := func(s *site, proof string) answer {
-			return send(t, "POST", s.url+"/oauth2/token", "grant_type=client_credentials&client_id=reader&client_secret=test-secret-of-reader",
-				"Content-Type", "application/x-www-form-urlencoded", "DPoP", proof)
-		}
 		proof := key.Proof("POST", "http://localhost:1/oauth2/token", "")
 		a := prove(one, proof)
 		require.Equal(t, 200, a.status, a.text)
 		assert.Equal(t, "DPoP", a.body["token_type"])
 		a = prove(other, proof)
 		assert.Equal(t, "invalid_dpop_proof", a.body["error"], a.text)
+	})
+	t.Run("AS-DPOP-03 a nonce of one is known to the other, also while the seal is changed", func(t *testing.T) {
+		asks := func(c *authserver.Config) { on(c); c.DPoPNonce = true }
+		one, other := start(t, "", asks), start(t, "", asks, func(c *authserver.Config) {
+			c.Seal, c.SealPrevious = []byte(strings.Repeat("t", 32)), seal
+		})
+		a := prove(one, key.Proof("POST", "http://localhost:1/oauth2/token", ""))
+		assert.Equal(t, 400, a.status)
+		assert.Equal(t, "use_dpop_nonce", a.body["error"], a.text)
+		nonce := a.header.Get("DPoP-Nonce")
+		require.NotEmpty(t, nonce)
+		a = prove(other, key.Proof("POST", "http://localhost:1/oauth2/token", "", valetkeytest.Claim("nonce", nonce)))
+		assert.Equal(t, 200, a.status, a.text)
 	})
 }
 

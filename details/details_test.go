@@ -138,7 +138,9 @@ func TestOf(t *testing.T) {
 			Type: "payment_initiation", Locations: []string{self}, Actions: []string{"initiate", "status"},
 			DataTypes: []string{"a"}, Identifier: "1", Privileges: []string{"admin"},
 		}, got[0])
-		var own struct{ Amount struct{ Currency, Value string } }
+		var own struct {
+			Amount struct{ Currency, Value string }
+		}
 		require.NoError(t, json.Unmarshal(raw, &own))
 		assert.Equal(t, "12.50", own.Amount.Value)
 	}
