@@ -90,6 +90,10 @@ func ReadYAML(name string, r io.Reader, v any, check func() error) error {
 		return d.whole(err)
 	}
 	d.found(check())
+	last := 1 + bytes.Count(text, []byte("\n")) // the end of a document without content counts as a line behind it
+	for _, m := range d.mistakes {
+		m.Line = min(m.Line, last)
+	}
 	slices.SortStableFunc(d.mistakes, func(a, b *Mistake) int { return cmp.Compare(a.Line, b.Line) })
 	var errs []error
 	for _, m := range d.mistakes {
