@@ -109,6 +109,18 @@ func TestConfirm(t *testing.T) {
 		assert.False(t, got.Reuse.While.Holds())
 		assert.Equal(t, now.Add(time.Hour), first.Reuse.Until, "the first's own token is left alone")
 	})
+	t.Run("what either knows of a binding counts", func(t *testing.T) {
+		key, certificate := valetkey.Binding{JWKThumbprint: "a"}, valetkey.Binding{CertificateThumbprint: "b", Unknown: []string{"new"}}
+		bound := func(b valetkey.Binding) valetkey.Verifier { return answer(&valetkey.Token{Binding: b}, nil) }
+		got, err := valetkey.Confirm(bound(key), bound(certificate)).Verify(t.Context(), "x")
+		require.NoError(t, err)
+		assert.Equal(t, valetkey.Binding{JWKThumbprint: "a", CertificateThumbprint: "b", Unknown: []string{"new"}}, got.Binding)
+		got, err = valetkey.Confirm(bound(valetkey.Binding{}), bound(key)).Verify(t.Context(), "x")
+		require.NoError(t, err)
+		assert.Equal(t, key, got.Binding)
+		_, err = valetkey.Confirm(bound(key), bound(valetkey.Binding{JWKThumbprint: "c"})).Verify(t.Context(), "x")
+		assert.ErrorContains(t, err, "bound to one key here and to another one there")
+	})
 	t.Run("a second that may not be relied on at all", func(t *testing.T) {
 		first := &valetkey.Token{Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}
 		got, err := valetkey.Confirm(answer(first, nil), yes).Verify(t.Context(), "x")

@@ -67,7 +67,7 @@ func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
 }
 
 // Confirm returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
-// asked whether it still stands, say. The answer may be relied on for as long as both may, so a guard asks both again when
+// asked whether it still stands, say. What either says that the token is bound to counts. The answer may be relied on for as long as both may, so a guard asks both again when
 // the shorter one ends: after introspect.Config.CacheFor, if by is an introspection.
 func Confirm(v, by Verifier) Verifier {
 	return confirm{v, by}
@@ -86,7 +86,27 @@ func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
 	}
 	both := *t
 	both.Reuse = t.Reuse.And(second.Reuse)
+	if !both.Binding.add(second.Binding) {
+		return nil, &Error{Code: InvalidToken, Description: "the token is bound to one key here and to another one there"}
+	}
 	return &both, nil
+}
+
+// add binds b to what o names, too, unless the two contradict each other: a binding that only one of two verifiers knows of
+// is one.
+func (b *Binding) add(o Binding) bool {
+	for _, thumbprint := range []struct{ to, from *string }{
+		{&b.JWKThumbprint, &o.JWKThumbprint}, {&b.CertificateThumbprint, &o.CertificateThumbprint},
+	} {
+		switch {
+		case *thumbprint.to == "":
+			*thumbprint.to = *thumbprint.from
+		case *thumbprint.from != "" && *thumbprint.from != *thumbprint.to:
+			return false
+		}
+	}
+	b.Unknown = slices.Concat(b.Unknown, o.Unknown)
+	return true
 }
 
 // ask calls v and holds it to its contract.

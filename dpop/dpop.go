@@ -80,7 +80,7 @@ type Verifier struct {
 // New returns a Verifier. The error names every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	var mistakes []error
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf("dpop: "+format, args...)) }
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(jose.Algorithms(), alg) {
 			mistake("Algorithms[%d]: %q is not an asymmetric signature algorithm known here", i, alg)
@@ -92,8 +92,11 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Skew > maxWindow {
 		mistake("Skew: %v is more than %v", cfg.Skew, maxWindow)
 	}
+	if cfg.Nonces != nil && len(cfg.Nonces.keys) == 0 {
+		mistake("Nonces: not made by NewNonces")
+	}
 	if err := errors.Join(mistakes...); err != nil {
-		return nil, fmt.Errorf("dpop: %w", err)
+		return nil, err
 	}
 	v := &Verifier{
 		algorithms: slices.Clone(cfg.Algorithms),

@@ -477,8 +477,8 @@ func TestMemoryOutOfReach(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	t.Run("all mistakes at once", func(t *testing.T) {
-		_, err := dpop.New(dpop.Config{Algorithms: []string{"ES256", "HS256", "none"}, Window: -1, Skew: time.Hour})
-		for _, mistake := range []string{`Algorithms[1]: "HS256"`, `Algorithms[2]: "none"`, "Window: ", "Skew: "} {
+		_, err := dpop.New(dpop.Config{Algorithms: []string{"ES256", "HS256", "none"}, Window: -1, Skew: time.Hour, Nonces: new(dpop.Nonces)})
+		for _, mistake := range []string{`dpop: Algorithms[1]: "HS256"`, `dpop: Algorithms[2]: "none"`, "dpop: Window: ", "dpop: Skew: ", "dpop: Nonces: not made by NewNonces"} {
 			require.ErrorContains(t, err, mistake)
 		}
 	})

@@ -43,6 +43,7 @@ const (
 
 // Nonces makes the nonces of a server (RFC 9449, section 8) out of a key and the time. There is nothing to store: a replica
 // with the same key makes the same ones. All clients get the same nonce at the same time. It is safe for concurrent use.
+// The zero value is not one: see [NewNonces].
 type Nonces struct {
 	keys         [][]byte // the first makes those that are handed out
 	every, grace time.Duration
@@ -64,7 +65,9 @@ type nonce struct {
 // NewNonces returns Nonces. The error names every mistake in cfg.
 func NewNonces(cfg NoncesConfig) (*Nonces, error) {
 	var mistakes []error
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	mistake := func(format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("dpop: Nonces: "+format, args...))
+	}
 	if len(cfg.Key) != nonceKeySize && len(cfg.Key) != 0 {
 		mistake("Key: %d bytes, not %d", len(cfg.Key), nonceKeySize)
 	}
@@ -90,7 +93,7 @@ func NewNonces(cfg NoncesConfig) (*Nonces, error) {
 		mistake("Grace: %v is not within 0 and 10 times Every, or %v", n.grace, maxGrace)
 	}
 	if err := errors.Join(mistakes...); err != nil {
-		return nil, fmt.Errorf("dpop: Nonces: %w", err)
+		return nil, err
 	}
 	key := cfg.Key
 	if len(key) == 0 {

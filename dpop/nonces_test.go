@@ -193,9 +193,13 @@ func TestNewNonces(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := dpop.NewNonces(c.cfg)
-			require.ErrorContains(t, err, c.mistake)
+			require.ErrorContains(t, err, "dpop: Nonces: "+c.mistake)
 		})
 	}
+	t.Run("every mistake says where", func(t *testing.T) {
+		_, err := dpop.NewNonces(dpop.NoncesConfig{Key: make([]byte, 31), Every: 2 * time.Hour})
+		require.EqualError(t, err, "dpop: Nonces: Key: 31 bytes, not 32\ndpop: Nonces: Every: 2h0m0s is not within 1s and 1h0m0s")
+	})
 	t.Run("the caller's keys are copied", func(t *testing.T) {
 		key := nonceKey()
 		r, same := newReplica(t, dpop.NoncesConfig{Key: key}), newReplica(t, dpop.NoncesConfig{Key: bytes.Clone(key)})

@@ -2,8 +2,8 @@ package dpop
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
+	"hash/maphash"
 	"math"
 	"sync"
 	"time"
@@ -31,10 +31,11 @@ const DefaultReplays = 1 << 20
 
 // A MemoryReplays remembers proofs in the memory of this process, with no limit per client. It is safe for concurrent use.
 type MemoryReplays struct {
+	seed   maphash.Seed // of the choice of a shard: who makes proofs foresees their hashes, and could fill a single one
 	shards []replayShard
 }
 
-// A replayShard has a fair share of the keys, which are hashes.
+// A replayShard has a fair share of the keys.
 type replayShard struct {
 	mu       sync.Mutex     // guards what follows
 	ends     map[part]int64 // in Unix seconds, rounded up
@@ -55,7 +56,7 @@ func NewReplays(max int) *MemoryReplays {
 		max = DefaultReplays
 	}
 	count := min(1+max/1024, 64)
-	m := &MemoryReplays{shards: make([]replayShard, count)}
+	m := &MemoryReplays{seed: maphash.MakeSeed(), shards: make([]replayShard, count)}
 	for i := range m.shards {
 		m.shards[i].max = (max + count - 1) / count
 		m.shards[i].reset()
@@ -66,7 +67,7 @@ func NewReplays(max int) *MemoryReplays {
 // Use implements [Replays].
 func (m *MemoryReplays) Use(_ context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
 	now := time.Now().Unix()
-	s := &m.shards[binary.LittleEndian.Uint64(key[:])%uint64(len(m.shards))]
+	s := &m.shards[maphash.Bytes(m.seed, key[:])%uint64(len(m.shards))]
 	return s.use(part(key[:]), max(until.Unix(), now)+1, now)
 }
 

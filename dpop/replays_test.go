@@ -16,7 +16,7 @@ import (
 	"github.com/valetkey/valetkey/dpop"
 )
 
-// keyOf spreads numbers over the shards as hashes would.
+// keyOf spreads numbers as hashes would.
 func keyOf(n uint64) (key [32]byte) {
 	binary.LittleEndian.PutUint64(key[:], n*0x9E3779B97F4A7C15)
 	return key
@@ -30,6 +30,16 @@ func heap() uint64 {
 }
 
 func TestMemoryReplays(t *testing.T) {
+	t.Run("DPOP-42 who chooses the beginnings of his hashes fills no corner of it", func(t *testing.T) {
+		m, until := dpop.NewReplays(0), time.Now().Add(time.Minute)
+		for n := range uint64(100_000) { // a tenth of what there is room for
+			var key [32]byte
+			binary.BigEndian.PutUint64(key[8:], n)
+			fresh, err := m.Use(t.Context(), key, until)
+			require.NoError(t, err)
+			require.True(t, fresh)
+		}
+	})
 	use := func(t *testing.T, m *dpop.MemoryReplays, n uint64, life time.Duration) bool {
 		t.Helper()
 		fresh, err := m.Use(t.Context(), keyOf(n), time.Now().Add(life))

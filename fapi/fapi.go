@@ -319,7 +319,11 @@ func (b *builder) statusList(keys *jwks.Verifier) valetkey.Verifier {
 // checkTLS sees to the TLS of requests to the issuer (section 5.2).
 func (b *builder) checkTLS() {
 	if b.cfg.Client == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
+		t, usual := http.DefaultTransport.(*http.Transport)
+		if !usual { // somebody has put one of his own in its place
+			t = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
+		}
+		t = t.Clone()
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites}
 		t.MaxIdleConnsPerHost = 64
 		b.cfg.Client = &http.Client{Transport: t}

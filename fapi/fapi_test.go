@@ -51,6 +51,14 @@ func newGuard(t *testing.T, iss *valetkeytest.Issuer, change ...func(*fapi.Confi
 	return guard
 }
 
+func TestOwnClient(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
+	usual := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = usual })
+	http.DefaultTransport = struct{ http.RoundTripper }{usual} // as who traces all requests does
+	assert.NotPanics(t, func() { newGuard(t, iss, func(c *fapi.Config) { c.Client = nil }) })
+}
+
 func TestContradictions(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 	for _, c := range []struct {

@@ -99,7 +99,11 @@ func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	defer g.declared.mu.Unlock()
 	for _, need := range needs {
 		g.declared.scopes = valetkey.NewScopes(append(scopesNamed(need), g.declared.scopes...)...)
-		g.declared.detailTypes = append(g.declared.detailTypes, detailTypesNamed(need)...)
+		for _, named := range detailTypesNamed(need) {
+			if at, known := slices.BinarySearch(g.declared.detailTypes, named); !known {
+				g.declared.detailTypes = slices.Insert(g.declared.detailTypes, at, named)
+			}
+		}
 	}
 }
 
@@ -120,14 +124,12 @@ func detailTypesNamed(need valetkey.Requirement) (named []string) {
 type declared struct {
 	mu          sync.Mutex
 	scopes      valetkey.Scopes
-	detailTypes []string
+	detailTypes []string // sorted, each once
 }
 
 func (d *declared) all() (scopes valetkey.Scopes, detailTypes []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	slices.Sort(d.detailTypes)
-	d.detailTypes = slices.Compact(d.detailTypes)
 	return d.scopes, slices.Clone(d.detailTypes)
 }
 

@@ -3,6 +3,7 @@ package middleware_test
 import (
 	"encoding/json"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/details"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -90,6 +92,22 @@ func TestMetadata(t *testing.T) {
 			"resource_documentation": "https://docs.example.com", "resource_policy_uri": "https://docs.example.com/policy",
 			"resource_tos_uri": "https://docs.example.com/terms",
 		}, said)
+	})
+	t.Run("a guard that is told the same for each request does not grow", func(t *testing.T) {
+		guard := guardWith(t, valetkey.First(), withFull)
+		held := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := held()
+		for range 200_000 {
+			guard.Handler(hello, details.Requirement{Type: "payment_initiation"})
+		}
+		assert.Less(t, held(), before+1<<20)
+		_, said := read(t, serveAt(t, guard)+path)
+		assert.Equal(t, []any{"payment_initiation"}, said["authorization_details_types_supported"])
 	})
 	t.Run("PRM-06 members without elements are left out", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), func(cfg *middleware.Config) { cfg.Resource.ID = "https://api.example.com/orders" })

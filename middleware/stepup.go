@@ -43,8 +43,8 @@ func (values acr) Decide(t *valetkey.Token) error {
 }
 
 // MaxAge is met by a token whose user logged in no longer ago than d, in whole seconds, by the claim auth_time; a token that
-// does not say is refused. Zero refuses every token: the user has to log in for this very request (RFC 9470, section 3). It
-// panics if d is negative.
+// does not say, or names a time more than a minute ahead, is refused. Zero refuses every token: the user has to log in for
+// this very request (RFC 9470, section 3). It panics if d is negative.
 func MaxAge(d time.Duration) valetkey.Requirement {
 	if d < 0 {
 		panic(fmt.Sprintf("middleware: MaxAge: %v is negative", d))
@@ -54,13 +54,17 @@ func MaxAge(d time.Duration) valetkey.Requirement {
 
 type maxAge time.Duration
 
+// maxAhead is how far ahead the clock of an issuer may be. An auth_time that is later is of no login: that of an issuer
+// that counts milliseconds would never grow old.
+const maxAhead = time.Minute
+
 func (d maxAge) Decide(t *valetkey.Token) error { return d.DecideAt(t, time.Now()) }
 
 // DecideAt makes MaxAge a [valetkey.TimedRequirement]. iat is no substitute for auth_time: a refreshed token is a new one.
 func (d maxAge) DecideAt(t *valetkey.Token, now time.Time) error {
 	var at time.Time
 	err := claims.Date(&at, "auth_time", claimOf(t, "auth_time"), false)
-	if limit := time.Duration(d); err == nil && limit > 0 && now.Sub(at) <= limit {
+	if age, limit := now.Sub(at), time.Duration(d); err == nil && limit > 0 && -maxAhead <= age && age <= limit {
 		return nil
 	}
 	return &valetkey.Error{

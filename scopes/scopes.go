@@ -59,9 +59,11 @@ func Parse(expr string) (Requirement, error) {
 		r    Requirement
 		alt  []string
 		errs []error
+		none bool // an alternative has no scope, which is said once
 	)
 	end := func() {
-		if len(alt) == 0 {
+		if len(alt) == 0 && !none {
+			none = true
 			errs = append(errs, errors.New("an alternative has no scope"))
 		}
 		r.alternatives = append(r.alternatives, alternativeOf(alt))

@@ -104,6 +104,10 @@ func TestParse(t *testing.T) {
 			assert.Equal(t, c.want, r.String())
 		})
 	}
+	t.Run("several empty alternatives are one mistake", func(t *testing.T) {
+		_, err := scopes.Parse(" | | ")
+		require.EqualError(t, err, `scopes: " | | ": an alternative has no scope`)
+	})
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := scopes.Parse(`a"b | | c\d`)
 		require.ErrorContains(t, err, `a\"b`)

@@ -175,7 +175,7 @@ func New(cfg Config) (*Verifier, error) {
 		}
 	}
 	if v.cfg.MinTTL > v.cfg.MaxTTL {
-		mistake("MinTTL: %v is more than MaxTTL, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
+		mistake("MinTTL: %v is above the upper bound, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
 	}
 	for _, n := range []struct {
 		name string

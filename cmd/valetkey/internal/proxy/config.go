@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -86,7 +88,11 @@ func load(file string, b build) (*Proxy, error) {
 	}
 	p.close = verifiers.close
 	p.guard, err = middleware.New(cfg)
-	root.blame(top, issuer.Mistakes(err, guardNames))
+	wrong := issuer.Mistakes(err, guardNames)
+	for i, m := range wrong {
+		wrong[i].Err = errors.New(strings.ReplaceAll(m.Err.Error(), "DPoP or ClientCertificate", "dpop or mtls"))
+	}
+	root.blame(top, wrong)
 	if top["profile"].oneOf("fapi2") != "" {
 		if p.tls != nil {
 			fapi.ServerTLS(p.tls)
@@ -156,6 +162,10 @@ func (n node) upstream() *url.URL {
 		n.mistake("is not an http or https URL") // and may hold a password
 	case u.User != nil || strings.ContainsAny(text, "?#"):
 		n.mistake("has a user, a query or a fragment")
+	case u.Port() != "":
+		if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil { // of digits, url.Parse has seen to
+			n.mistake("has a port above 65535")
+		}
 	}
 	return u
 }

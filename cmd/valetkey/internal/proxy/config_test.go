@@ -51,6 +51,7 @@ func TestMistakes(t *testing.T) {
 		{"an alias", base("resource: https", "resource: &r https") + "realm: *r", []string{"6: realm: aliases are not supported"}},
 
 		{"an address without a port", base("127.0.0.1:0", "localhost"), []string{`1: listen: "localhost" is not an address such as 127.0.0.1:8080`}},
+		{"an upstream at no port", base("http://127.0.0.1:9", "http://127.0.0.1:190000"), []string{"2: upstream: has a port above 65535"}},
 		{"a number for an address", base("127.0.0.1:0", "8080"), []string{`1: listen: "8080" is not a string: put it in quotes`}},
 		{"an upstream that is no URL", base("http://127.0.0.1:9", "localhost:9"), []string{"2: upstream: is not an http or https URL"}},
 		{"an upstream with a user, whose password is not told", base("http://127.0.0.1:9", "http://me:secret@localhost"), []string{"2: upstream: has a user, a query or a fragment"}},
@@ -169,7 +170,7 @@ func TestMistakes(t *testing.T) {
 			`12: redis.db: "-1" is not a whole number`,
 			`13: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
 			`14: redis.prefix: "1" is not a string: put it in quotes`,
-			`15: redis.timeout: "1" is not a string: put it in quotes`,
+			`15: redis.timeout: "1" is not a duration such as 30s`,
 			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout`}},
 		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
 			"6: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints"}},
@@ -202,7 +203,7 @@ func TestMistakes(t *testing.T) {
 			"1: trusted_proxies: required where proxies tell a URL or a certificate"}},
 		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
 		{"bound tokens only, of which none is accepted", good + "sender_constrained: true", []string{
-			"6: sender_constrained: DPoP or ClientCertificate is required, or no token is accepted"}},
+			"6: sender_constrained: dpop or mtls is required, or no token is accepted"}},
 		{"trusted proxies that are no addresses", good + "trusted_proxies: [proxy.example.com, '', '::ffff:10.0.0.0/100', 10.0.0.1/8, '::1', 0.0.0.0/0]\nforwarded_header: Via", []string{
 			`6: trusted_proxies[0]: "proxy.example.com" is neither an address nor a range such as 10.0.0.0/8`,
 			`6: trusted_proxies[1]: is empty`,
@@ -229,7 +230,7 @@ func TestMistakes(t *testing.T) {
 			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
 			`9: verifiers[0].jwks.status_list.required: "1" is not true or false`,
 			`9: verifiers[0].jwks.status_list: origins: required, as Issuer is not a URL`,
-			`9: verifiers[0].jwks.status_list: min_ttl: 2h0m0s is more than MaxTTL, 1h0m0s`,
+			`9: verifiers[0].jwks.status_list: min_ttl: 2h0m0s is above the upper bound, 1h0m0s`,
 			`10: verifiers[0].jwks.status_list.allow[0]: is not a status from 2 to 255`,
 			`10: verifiers[0].jwks.status_list.allow[1]: "x" is not a whole number`,
 			`10: verifiers[0].jwks.status_list.allow[1]: is not a status from 2 to 255`,

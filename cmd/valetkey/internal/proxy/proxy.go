@@ -119,13 +119,13 @@ func (o onward) handler() http.Handler {
 // rewrite runs after the headers that Connection lists are removed, so that a client cannot list those that are set here.
 func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.SetURL(o.to)
-	r.SetXForwarded()
 	r.Out.Trailer = nil // its names would come without their values, past the look at the headers
 	for name := range r.Out.Header {
 		if folded := plain(name); spoofs(folded) || folded == o.certificate {
 			delete(r.Out.Header, name)
 		}
 	}
+	r.SetXForwarded()
 	if !o.withToken {
 		r.Out.Header.Del("Authorization")
 	}
@@ -151,11 +151,14 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 var dropped = map[string]bool{
 	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true,
 	"X-ORIGINAL-URL": true, "X-REWRITE-URL": true,
-	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true,
+	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true, "FORWARDED": true,
 }
 
-// spoofs reports whether an upstream might take a header, by its plain name, for one of ours, or is to get none such.
-func spoofs(plain string) bool { return strings.HasPrefix(plain, "X-VALETKEY") || dropped[plain] }
+// spoofs reports whether an upstream might take a header, by its plain name, for one of ours, or is to get none such. By
+// X-Forwarded headers, proxies say who the client is, X-Forwarded-User and X-Forwarded-Client-Cert among them.
+func spoofs(plain string) bool {
+	return strings.HasPrefix(plain, "X-VALETKEY") || strings.HasPrefix(plain, "X-FORWARDED") || dropped[plain]
+}
 
 // plain returns the name of a header in one spelling: CGI and its heirs do not tell '-' from '_' and other punctuation.
 func plain(name string) string {

@@ -192,6 +192,7 @@ func TestForwarding(t *testing.T) {
 	forged := []string{
 		"X-Valetkey-Subject: eve", "X-VALETKEY-SCOPE: admin", "x_valetkey_subject: eve", "X-Valetkey_Client: eve",
 		"X.Valetkey.Subject: eve", "X-Valetkey-Admin: yes",
+		"X-Forwarded-For: 192.0.2.9", "X_Forwarded_For: 192.0.2.9", "X-Forwarded-User: eve", "X-Forwarded-Client-Cert: Hash=1", "Forwarded: for=192.0.2.9",
 	}
 	const who = "sub=alice client=orders-app scope="
 	for _, c := range []struct {

@@ -41,8 +41,8 @@ type Request struct {
 // An Outcome is what becomes of a request.
 type Outcome struct {
 	Request string // method and URL
-	Row     string // that decides it; empty: none does
-	Need    string // what the row says
+	Row     string // of the file that decides it; empty: none does, or its routes were not asked
+	Need    string // what the row says, or what is asked for in place of the routes; empty: nothing decides it
 	Checks  []Check
 	Passed  bool            // it goes to the upstream
 	Status  int             // 200 if it does, or else of the answer
@@ -96,7 +96,10 @@ func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*
 	p.ServeHTTP(&w, r)
 	need, known := re.routes[r.Pattern]
 	if known {
-		out.Row, out.Need = r.Pattern, fmt.Sprint(need)
+		out.Need = fmt.Sprint(need)
+	}
+	if known && re.need == nil {
+		out.Row = r.Pattern
 	}
 	out.Passed, out.Status, out.Header = re.passed, w.status, w.header
 	if w.status == http.StatusServiceUnavailable {

@@ -262,6 +262,10 @@ func (n node) number() int {
 
 // duration reads "30s" and the like, and returns it as a Config takes it: zero if it is not given, negative for none.
 func (n node) duration() time.Duration {
+	if n.Node != nil && n.Kind == yaml.ScalarNode && !n.isText() && n.ShortTag() != "!!null" { // quotes make no duration of a number
+		n.mistake("%q is not a duration such as 30s", n.Value)
+		return 0
+	}
 	text := n.text()
 	if text == "" {
 		return 0
