@@ -44,6 +44,7 @@ type Server struct {
 	apis    []engine.API
 	clients *clients.Registry
 	engine  *engine.Engine
+	pages   *pages.Pages
 	mux     *http.ServeMux
 	shared  map[string]string // paths that pages of other origins may ask: see cors.go
 }
@@ -133,6 +134,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return err
 	}
+	s.pages = p
 	s.engine.Routes(s.mux)
 	p.Routes(s.mux)
 	return s.routes()
@@ -207,6 +209,8 @@ func (s *Server) Issuer() string { return s.cfg.Issuer }
 // ServeHTTP serves the endpoints and pages at the path of the issuer, the metadata also at the root, and /healthz and /readyz
 // there only.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Or who sends a form byte by byte holds a connection for as long as they like. Not every w knows of it.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
 	if s.crossOrigin(w, r) {
 		return
 	}
@@ -251,6 +255,8 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Write([]byte("ready\n"))
 }
+
+const readTimeout = 30 * time.Second // of a request's body, and more than any answer takes
 
 const keepFor = 5 * time.Minute // documents
 

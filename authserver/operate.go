@@ -3,15 +3,18 @@ package authserver
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // What an operator does is done in the store: a Server that is only made for it, and never run, will do, while others serve.
@@ -107,9 +110,10 @@ func (s *Server) RemoveClient(ctx context.Context, id string) error {
 	return nil
 }
 
-// Users returns the people of a type who stand in the store; an empty type is the first whose people do.
+// Users returns the people of a type who stand in the store; an empty type is the first whose people do. [Server.AddUser],
+// [Server.SetPassword] and [Server.RemoveUser] change them, and see to all that goes with it.
 func (s *Server) Users(userType string) (*login.Database, error) {
-	userType = cmp.Or(userType, s.cfg.typeOf(User{}))
+	userType = s.userType(userType)
 	for _, t := range s.cfg.UserTypes {
 		if t.Type == userType && t.Login == nil {
 			return login.NewDatabase(s.cfg.Store, userType)
@@ -118,19 +122,84 @@ func (s *Server) Users(userType string) (*login.Database, error) {
 	return nil, fmt.Errorf("authserver: %q is no type whose people are of the database", userType)
 }
 
-// RemoveUser removes one of [Server.Users] and ends all that the user has granted.
+func (s *Server) userType(asked string) string { return cmp.Or(asked, s.cfg.typeOf(User{})) }
+
+// fixed reports whether somebody of that type in the configuration has the name, or the ID if there is one.
+func (s *Server) fixed(userType, name, id string) bool {
+	return slices.ContainsFunc(s.cfg.Users, func(u User) bool {
+		same := login.Fold(u.Name) == login.Fold(name) || id != "" && u.add().ID == id
+		return same && s.cfg.typeOf(u) == s.userType(userType)
+	})
+}
+
+// AddUser adds somebody to [Server.Users]. The error is every [*Mistake] in the scopes, joined, or that of
+// [login.Database.Add]; a name or an ID of the configuration is taken, too.
+func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) (*login.User, error) {
+	people, err := s.Users(userType)
+	if err != nil {
+		return nil, err
+	}
+	in := inspect(&s.cfg)
+	if in.scopes(u.Scopes, "scopes"); len(in.mistakes) > 0 {
+		return nil, errors.Join(in.mistakes...)
+	}
+	if s.fixed(userType, u.Name, u.ID) {
+		return nil, fmt.Errorf("authserver: adding user %q: a user of the configuration has the name or the ID", u.Name)
+	}
+	made, err := people.Add(ctx, u)
+	if err != nil {
+		return nil, fmt.Errorf("authserver: %w", err)
+	}
+	s.log.record(ctx, "user added", slog.String("subject", made.Subject), slog.String("by", operator))
+	return made, nil
+}
+
+// SetPassword replaces the password of one of [Server.Users], who is logged out everywhere. The error wraps [store.ErrNotFound] if nobody there has the name.
+func (s *Server) SetPassword(ctx context.Context, userType, name, password string) error {
+	people, err := s.Users(userType)
+	if err != nil {
+		return err
+	}
+	u, err := people.SetPassword(ctx, name, password)
+	if err != nil {
+		return s.unchanged(userType, name, err)
+	}
+	if err := s.pages.EndSessions(ctx, u.Subject); err != nil {
+		return fmt.Errorf("authserver: %w", err)
+	}
+	s.log.record(ctx, "password replaced", slog.String("subject", u.Subject), slog.String("by", operator))
+	return nil
+}
+
+// unchanged is the error of a change to a user that has not been made. Who is not in the store may be in the configuration.
+func (s *Server) unchanged(userType, name string, err error) error {
+	if errors.Is(err, store.ErrNotFound) && s.fixed(userType, name, "") {
+		return fmt.Errorf("authserver: %w: the user stands in the configuration", err)
+	}
+	return fmt.Errorf("authserver: %w", err)
+}
+
+// RemoveUser removes one of [Server.Users], who is logged out, and ends all that the user has granted. Errors are those of [Server.SetPassword].
 func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
 	people, err := s.Users(userType)
 	if err != nil {
 		return err
 	}
-	u, err := people.Remove(ctx, name)
+	// In this order: who is locked out grants nothing new, and if something cannot be ended, the user is still there, to be
+	// removed again.
+	u, err := people.SetPassword(ctx, name, rand.Text())
+	if err == nil {
+		err = s.pages.EndSessions(ctx, u.Subject)
+	}
 	n := 0
 	if err == nil {
 		n, err = s.engine.RevokeGrants(ctx, u.Subject, "")
 	}
+	if err == nil {
+		_, err = people.Remove(ctx, name)
+	}
 	if err != nil {
-		return fmt.Errorf("authserver: %w", err)
+		return s.unchanged(userType, name, err)
 	}
 	s.log.record(ctx, "user removed", slog.String("subject", u.Subject), slog.String("by", operator), slog.Int("grants", n))
 	return nil
@@ -166,7 +235,7 @@ func (s *Server) RotateKeys(ctx context.Context, now bool) error {
 		if err := rotate(s.keys, ctx, alg); err != nil {
 			return fmt.Errorf("authserver: %w", err)
 		}
-		s.log.record(ctx, "signing key rotated", slog.String("algorithm", alg), slog.Bool("now", now))
+		s.log.record(ctx, "key rotation asked for", slog.String("algorithm", alg), slog.Bool("now", now))
 	}
 	return nil
 }

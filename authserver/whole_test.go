@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -292,7 +293,7 @@ func TestAudit(t *testing.T) {
 	s.token(t, "reader", "")
 	send(t, "POST", s.url+"/login", "name=alice&password=guess-of-hers", "Content-Type", "application/x-www-form-urlencoded")
 	require.NoError(t, s.RotateKeys(t.Context(), false))
-	for _, want := range []string{`msg="token issued" client=reader`, `msg="signing key rotated" algorithm=ES256`, `msg="log-in refused" type=customer from=127.0.0.1`} {
+	for _, want := range []string{`msg="token issued" client=reader`, `msg="key rotation asked for" algorithm=ES256`, `msg="log-in refused" type=customer address=127.0.0.1`} {
 		assert.Contains(t, audit.String(), want)
 	}
 	assert.NotContains(t, audit.String(), "guess-of-hers")
@@ -343,6 +344,30 @@ func TestOperate(t *testing.T) {
 		_, err = s.Users("employee")
 		require.ErrorContains(t, err, `"employee" is no type`)
 		require.Error(t, s.RemoveUser(ctx, "employee", "alice"))
+		require.ErrorContains(t, s.RemoveUser(ctx, "", "alice"), "stands in the configuration")
+		require.ErrorContains(t, s.SetPassword(ctx, "", "Alice", "correct mule"), "stands in the configuration")
+	})
+	t.Run("nobody becomes somebody of the configuration", func(t *testing.T) {
+		for _, u := range []login.NewUser{{Name: "Alice"}, {Name: "mallory", ID: "alice"}} {
+			u.Password = "correct mule"
+			_, err := s.AddUser(ctx, "customer", u)
+			require.ErrorContains(t, err, "a user of the configuration has the name or the ID")
+		}
+	})
+	t.Run("people have scopes that there are", func(t *testing.T) {
+		_, err := s.AddUser(ctx, "", login.NewUser{Name: "mallory", Password: "correct mule", Scopes: []string{"orders:read", "admin"}})
+		require.EqualError(t, err, "scopes[1]: no API has it")
+	})
+	t.Run("what happens to people is told, without their passwords", func(t *testing.T) {
+		u, err := s.AddUser(ctx, "", login.NewUser{Name: "bob", Password: "correct mule"})
+		require.NoError(t, err)
+		require.NoError(t, s.SetPassword(ctx, "", "bob", "another mule"))
+		require.NoError(t, s.RemoveUser(ctx, "", "bob"))
+		for _, want := range []string{"user added", "password replaced", "user removed"} {
+			assert.Contains(t, s.log.String(), fmt.Sprintf("msg=%q subject=%s by=", want, u.Subject))
+		}
+		assert.NotContains(t, s.log.String(), "mule")
+		require.ErrorIs(t, s.SetPassword(ctx, "", "bob", "correct mule"), store.ErrNotFound)
 	})
 }
 

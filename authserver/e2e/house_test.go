@@ -105,6 +105,8 @@ users:
   - {name: alice, password: "` + password + `"}
 registration:
   initial_tokens: [{name: tests, sha256: %[5]x}]
+limits:
+  pushes: {burst: 10000, every: 1ms} # the races are all of one address
 `
 
 // guarded is an API that tells who has called it.

@@ -134,10 +134,13 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 
 	same, err := d.store.Find(ctx, kind, store.Key{Name: "subject", Value: p.Subject}, "", 1)
 	if err == nil && len(same) > 0 {
-		err = fmt.Errorf("another user has the ID: %w", store.ErrConflict)
+		err = taken("ID")
 	}
 	if err == nil {
 		err = d.write(ctx, p, 0)
+		if errors.Is(err, store.ErrConflict) {
+			err = taken("name")
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("adding user %q: %w", u.Name, err)
@@ -145,28 +148,35 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 	return d.user(p), nil
 }
 
-// SetPassword replaces the password of a user. The error wraps [store.ErrNotFound] if nobody has the name.
-func (d *Database) SetPassword(ctx context.Context, name, password string) error {
+// taken is what of a new user another one has already, a [store.ErrConflict].
+type taken string
+
+func (t taken) Error() string        { return "another user has the " + string(t) }
+func (t taken) Is(target error) bool { return target == store.ErrConflict }
+
+// SetPassword replaces the password of a user and returns who it is. The error wraps [store.ErrNotFound] if nobody has the name.
+func (d *Database) SetPassword(ctx context.Context, name, password string) (*User, error) {
 	text, err := Hash(password)
+	var p *person
 	if err == nil {
-		err = d.setHash(ctx, name, text)
+		p, err = d.setHash(ctx, name, text)
 	}
 	if errors.Is(err, store.ErrConflict) { // a login has just replaced the hash, which happens once
-		err = d.setHash(ctx, name, text)
+		p, err = d.setHash(ctx, name, text)
 	}
 	if err != nil {
-		return fmt.Errorf("setting the password of user %q: %w", name, err)
+		return nil, fmt.Errorf("setting the password of user %q: %w", name, err)
 	}
-	return nil
+	return d.user(p), nil
 }
 
-func (d *Database) setHash(ctx context.Context, name, text string) error {
+func (d *Database) setHash(ctx context.Context, name, text string) (*person, error) {
 	p, version, err := d.read(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.Hash = text
-	return d.write(ctx, p, version)
+	return p, d.write(ctx, p, version)
 }
 
 // Remove removes a user and returns who it was, whose grants are now to be revoked. The error wraps [store.ErrNotFound] if

@@ -123,6 +123,7 @@ func TestDatabaseAdd(t *testing.T) {
 	t.Run("a name that differs in case only is taken", func(t *testing.T) {
 		_, err := d.Add(t.Context(), login.NewUser{Name: "ALICE", Password: other})
 		require.ErrorIs(t, err, store.ErrConflict)
+		require.EqualError(t, err, `adding user "ALICE": another user has the name`)
 	})
 	t.Run("an ID is given once", func(t *testing.T) {
 		u, err := d.Add(t.Context(), login.NewUser{Name: "carl", Password: other, ID: "c-1"})
@@ -130,6 +131,7 @@ func TestDatabaseAdd(t *testing.T) {
 		assert.Equal(t, "customer:c-1", u.Subject)
 		_, err = d.Add(t.Context(), login.NewUser{Name: "carla", Password: other, ID: "c-1"})
 		require.ErrorIs(t, err, store.ErrConflict)
+		require.EqualError(t, err, `adding user "carla": another user has the ID`)
 	})
 	t.Run("no scopes are not all scopes", func(t *testing.T) {
 		for name, scopes := range map[string][]string{"none": {}, "any": nil, "one": {"orders:read"}} {
@@ -192,14 +194,20 @@ func TestDatabaseTakesHashesFromElsewhere(t *testing.T) {
 	})
 }
 
+func setPassword(t *testing.T, d *login.Database, name, password string) error {
+	u, err := d.SetPassword(t.Context(), name, password)
+	assert.Equal(t, err != nil, u == nil)
+	return err
+}
+
 func TestDatabaseSetPassword(t *testing.T) {
 	d, _ := customers(t)
-	require.ErrorContains(t, d.SetPassword(t.Context(), "alice", "short"), "too short")
-	require.ErrorIs(t, d.SetPassword(t.Context(), "bob", other), store.ErrNotFound)
+	require.ErrorContains(t, setPassword(t, d, "alice", "short"), "too short")
+	require.ErrorIs(t, setPassword(t, d, "bob", other), store.ErrNotFound)
 
 	before, err := d.Login(t.Context(), "alice", alicesPassword)
 	require.NoError(t, err)
-	require.NoError(t, d.SetPassword(t.Context(), "ALICE", other))
+	require.NoError(t, setPassword(t, d, "ALICE", other))
 	_, err = d.Login(t.Context(), "alice", alicesPassword)
 	require.Equal(t, login.ErrRefused, err)
 	after, err := d.Login(t.Context(), "alice", other)
@@ -278,7 +286,7 @@ func TestDatabaseRaces(t *testing.T) {
 	t.Run("a login that replaces a hash does not undo a new password", func(t *testing.T) {
 		_, err := there.Add(t.Context(), login.NewUser{Name: "bob", Hash: old})
 		require.NoError(t, err)
-		slow.happens = func() { require.NoError(t, there.SetPassword(t.Context(), "bob", other)) }
+		slow.happens = func() { require.NoError(t, setPassword(t, there, "bob", other)) }
 		_, err = here.Login(t.Context(), "bob", "password")
 		require.NoError(t, err)
 		_, err = there.Login(t.Context(), "bob", "password")
@@ -293,7 +301,7 @@ func TestDatabaseRaces(t *testing.T) {
 			_, err := there.Login(t.Context(), "carl", "password")
 			require.NoError(t, err)
 		}
-		require.NoError(t, here.SetPassword(t.Context(), "carl", other))
+		require.NoError(t, setPassword(t, here, "carl", other))
 		_, err = there.Login(t.Context(), "carl", other)
 		require.NoError(t, err)
 	})
@@ -331,7 +339,7 @@ func TestDatabaseOutage(t *testing.T) {
 	}
 	_, err = d.Add(t.Context(), login.NewUser{Name: "bob", Password: other})
 	require.Error(t, err)
-	require.Error(t, d.SetPassword(t.Context(), "alice", other))
+	require.Error(t, setPassword(t, d, "alice", other))
 	_, err = d.Remove(t.Context(), "alice")
 	require.Error(t, err)
 	_, err = d.List(t.Context(), "", 1)

@@ -64,6 +64,10 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 			return pending(err)
 		}
 	}
+	if !registered(c.client, as.RedirectURI) { // taken back since
+		c.redirect = ""
+		return pending(errInteraction)
+	}
 	in, err := e.interaction(as, c)
 	if err != nil {
 		return pending(err)

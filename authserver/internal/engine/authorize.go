@@ -70,6 +70,9 @@ func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorder, error) {
 		params = url.Values{"request_uri": {pushed}}
 	} else if err := e.check(c, repeated, true); err != nil {
 		return nil, err
+	} else if err := e.pushes.Allow(c.sender()); err != nil { // anybody begins one, which is kept until its user answers
+		c.redirect = "" // the person can wait, the application cannot
+		return nil, tooMany(err)
 	}
 	if repeated != nil {
 		return nil, repeated
@@ -107,6 +110,8 @@ func (e *Engine) check(c *call, repeated error, front bool) error {
 		return repeated
 	}
 	switch kind := p.Get("response_type"); {
+	case isLong(p):
+		return invalidRequest("the parameters are too long")
 	case kind == "":
 		return invalidRequest("response_type is missing")
 	case !slices.Contains(e.responseTypes(), goidc.ResponseType(kind)):
@@ -131,6 +136,18 @@ func (e *Engine) check(c *call, repeated error, front bool) error {
 	}
 	_, _, err := e.wanted(client, p["resource"], p.Get("scope"))
 	return err
+}
+
+const maxKept = 8 << 10 // bytes of parameters, which are kept until the user answers
+
+func isLong(p url.Values) bool {
+	n := 0
+	for _, name := range append(authorizationParams, "acr_values") {
+		for _, v := range p[name] {
+			n += len(v)
+		}
+	}
+	return n > maxKept
 }
 
 // checkPKCE wants a challenge of every client: a public one always (RFC 9700, section 2.1.1), a confidential one unless it is

@@ -46,6 +46,9 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 		if err != nil {
 			return nil, err
 		}
+		if acting.grant.ClientID != c.client.ID { // an API that was called with it is not its caller
+			return nil, errNotItsToken
+		}
 		doer, _ = acting.claims["sub"].(string)
 		actor = actors(doer, actor)
 	}

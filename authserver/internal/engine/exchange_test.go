@@ -206,6 +206,16 @@ func TestMayAct(t *testing.T) {
 	})
 }
 
+// A token that an API was called with proves to it who called, and to nobody that the API is that caller.
+func TestActorsAreThemselves(t *testing.T) {
+	s := start(t, exchanging, func(c *engine.Config) { c.APIs[3].MayAct = "orders-svc" })
+	alices := s.login(t, "scope", "vault:open").access
+	called := s.post(t, "/oauth2/token", "orders-svc", form("grant_type", "client_credentials", "scope", "vault:open")).tokens(t).access
+	t.Run("AS-TX-03 AS-TX-09 an API does not act as a client that has called it", func(t *testing.T) {
+		refused(t, s.exchange(t, "vault-svc", alices, "actor_token", called, "actor_token_type", accessType), 400, "invalid_request")
+	})
+}
+
 func TestExchangedLifetime(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
@@ -64,6 +65,9 @@ func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
 	}
 	if errors.Is(err, login.ErrRefused) {
 		return nil, badRequest("invalid_grant", "the name or the password is wrong")
+	}
+	if err == nil && (user.Type == "" || !strings.HasPrefix(user.Subject, user.Type+":")) { // as a client's id could be
+		err = errors.New("the login answered with a subject that is not of its type")
 	}
 	if err != nil {
 		return nil, err

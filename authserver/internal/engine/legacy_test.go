@@ -138,6 +138,8 @@ func (p people) Login(_ context.Context, name, password string) (*login.User, er
 	switch {
 	case name == "outage":
 		return nil, errDirectory
+	case name == "impostor":
+		return &login.User{Subject: "service", Name: name}, nil
 	case p[name] == "" || p[name] != password:
 		return nil, login.ErrRefused
 	}
@@ -174,6 +176,7 @@ func TestPassword(t *testing.T) {
 		{"AS-IMPL-04 an unknown name", ask("old-app", "nobody", "x"), 400, "invalid_grant"},
 		{"another client's scope", ask("old-app", "carol", "correct horse", "scope", "files:read"), 400, "invalid_scope"},
 		{"a scope that is not the user's to give", ask("old-app", "carol", "correct horse", "scope", "orders:write"), 400, "invalid_scope"},
+		{"a user whose subject is a client's id", ask("old-app", "impostor", "x"), 500, "server_error"},
 		{"an outage is no refusal", ask("old-app", "outage", "x"), 500, "server_error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -147,7 +147,7 @@ func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
 	s.registry = clients.NewRegistry(s.store, static())
 	cfg := engine.Config{
 		Issuer: issuer, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Audit: s.audit,
-		Failures: login.Rate{Burst: 1000, Every: time.Millisecond},
+		Failures: login.Rate{Burst: 1000, Every: time.Millisecond}, Pushes: login.Rate{Burst: 10_000, Every: time.Millisecond},
 		APIs: []engine.API{
 			{Audience: orders, Scopes: []string{"orders:read", "orders:write"}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 			{Audience: files, Scopes: []string{"files:read"}, Algorithm: "EdDSA", Lifetime: 10 * time.Minute, Profile: engine.User},

@@ -65,6 +65,6 @@ func (v *visit) disallow() (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.cfg.Logger.InfoContext(v.r.Context(), "consent revoked", "user", v.user.Subject, "client", client, "grants", n)
+	v.cfg.Logger.InfoContext(v.r.Context(), "consent revoked", "subject", v.user.Subject, "client", client, "grants", n)
 	return v.see("/account/applications"), nil
 }

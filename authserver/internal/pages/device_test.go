@@ -98,6 +98,6 @@ func TestDevice(t *testing.T) {
 		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code)).press("Not you?", nil).press("Log in", as("bob")).press("Allow", nil)
 		require.Equal(t, "Your device is connected", b.h1())
 		require.Equal(t, "orders:read", d.ask())
-		require.Contains(t, h.log.String(), `msg="consent given" user=customer:bob client=lamp`)
+		require.Contains(t, h.log.String(), `msg="consent given" subject=customer:bob client=lamp`)
 	})
 }

@@ -41,6 +41,7 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Inte
 func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.Decision, *reply, error) {
 	do := ""
 	if v.r.Method == http.MethodPost {
+		v.r.Body = http.MaxBytesReader(w, v.r.Body, maxForm)
 		if err := v.r.ParseForm(); err != nil {
 			return nil, nil, errForm
 		}
@@ -193,8 +194,8 @@ func (v *visit) consentPage(in *engine.Interaction, offered, withheld valetkey.S
 	if in.Client.AccessLifetime > 0 {
 		f.Lifetime = in.Client.AccessLifetime
 	}
-	if u, err := url.Parse(in.RedirectURI); err == nil {
-		f.Host = u.Host
+	if u, err := url.Parse(in.RedirectURI); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
+		f.Host = u.Host // in a scheme of its own an application writes there what it likes
 	}
 	for i := range f.Offered {
 		f.Offered[i].Checked = len(problems) == 0
@@ -215,5 +216,5 @@ func (v *visit) logConsent(in *engine.Interaction, what string, scopes valetkey.
 	if v.user != nil {
 		subject = v.user.Subject
 	}
-	v.cfg.Logger.InfoContext(v.r.Context(), what, "user", subject, "client", in.Client.ID, "scope", scopes.String())
+	v.cfg.Logger.InfoContext(v.r.Context(), what, "subject", subject, "client", in.Client.ID, "scope", scopes.String())
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 )
 
 func TestConsent(t *testing.T) {
@@ -15,7 +17,7 @@ func TestConsent(t *testing.T) {
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Deny", nil)
 		require.Equal(t, "access_denied", b.away().Query().Get("error"))
 		require.Equal(t, "a state", b.away().Query().Get("state"))
-		require.Contains(t, h.log.String(), `msg="consent denied" user=customer:alice client=shop`)
+		require.Contains(t, h.log.String(), `msg="consent denied" subject=customer:alice client=shop`)
 	})
 	t.Run("who cancels the log-in does too", func(t *testing.T) {
 		h := newHouse(t)
@@ -49,6 +51,18 @@ func TestConsent(t *testing.T) {
 			require.Contains(t, b.text(), words)
 		}
 		require.NotContains(t, b.text(), "nobody has checked its name", "it stands in the configuration")
+	})
+	t.Run("the host of an application's own scheme is no place, and is not shown as one", func(t *testing.T) {
+		h := newHouse(t)
+		const uri = "com.example.tool://www.bank.example/cb"
+		c, _, err := h.registry.Create(t.Context(), clients.Client{
+			Name: "The Bank", Native: true, RedirectURIs: []string{uri}, GrantTypes: []string{"authorization_code"}, Scopes: []string{"orders:read"},
+		}, false)
+		require.NoError(t, err)
+		b := h.browser().get(h.ask(c.ID, url.Values{"redirect_uri": {uri}})).press("Log in", as("alice"))
+		require.Equal(t, "Allow The Bank?", b.h1())
+		require.NotContains(t, b.text(), "You go back to")
+		require.NotContains(t, b.text(), "www.bank.example")
 	})
 	t.Run("a scope can be left out", func(t *testing.T) {
 		h := newHouse(t)

@@ -121,10 +121,10 @@ func (v *visit) logIn(forID string) (*stop, error) {
 	tooMany, many := errors.AsType[*login.TooMany](err)
 	switch {
 	case many:
-		v.cfg.Logger.WarnContext(ctx, "log-in slowed down", "type", kind, "from", from)
+		v.cfg.Logger.WarnContext(ctx, "log-in slowed down", "type", kind, "address", from)
 		return tooSoon(tooMany), nil
 	case errors.Is(err, login.ErrRefused):
-		v.cfg.Logger.InfoContext(ctx, "log-in refused", "type", kind, "from", from)
+		v.cfg.Logger.InfoContext(ctx, "log-in refused", "type", kind, "address", from)
 		return &stop{status: http.StatusUnprocessableEntity, words: "The name or the password is wrong."}, nil
 	case err != nil:
 		v.cfg.Logger.ErrorContext(ctx, "log-in not answered", "type", kind, "error", err)
@@ -133,7 +133,7 @@ func (v *visit) logIn(forID string) (*stop, error) {
 	if err := v.begin(user, forID); err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
 	}
-	v.cfg.Logger.InfoContext(ctx, "logged in", "user", user.Subject, "from", from)
+	v.cfg.Logger.InfoContext(ctx, "logged in", "subject", user.Subject, "address", from)
 	return nil, nil
 }
 

@@ -120,6 +120,25 @@ func TestSession(t *testing.T) {
 		b.client.Jar.SetCookies(mustParse(h.url), []*http.Cookie{kept})
 		require.Equal(t, "Log in", b.get("/developer").h1())
 	})
+	t.Run("all of a user end at once, and nobody else's", func(t *testing.T) {
+		h := newHouse(t)
+		phone, laptop, bobs := h.loggedIn("alice"), h.loggedIn("alice"), h.loggedIn("bob")
+		for range 2 {
+			require.NoError(t, h.pages.EndSessions(t.Context(), "customer:alice"))
+		}
+		require.Equal(t, "Log in", phone.get("/developer").h1())
+		require.Equal(t, "Log in", laptop.get(h.ask("shop", nil)).h1(), "an application would get what was allowed it before")
+		require.Equal(t, "Your applications", bobs.get("/developer").h1())
+		phone.get("/login").press("Log in", as("alice"))
+		require.Equal(t, "Your applications", phone.get("/developer").h1())
+	})
+	t.Run("whether it has ended has to be known", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.loggedIn("alice")
+		h.store.set("ended")
+		require.Equal(t, 503, b.get("/developer").resp.StatusCode)
+		require.Error(t, h.pages.EndSessions(t.Context(), "customer:alice"))
+	})
 	t.Run("the store learns neither its token nor what it holds", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.loggedIn("alice")

@@ -36,7 +36,7 @@ type Config struct {
 	Logins  []UserType  // required
 	APIs    []API       // required
 	Clients Clients     // required
-	Store   store.Store // required; kinds web and consent are used
+	Store   store.Store // required; kinds web, ended and consent are used
 	Engine  Engine      // required
 
 	// AuthorizeURL and TokenURL are the endpoints, as applications know them; Token answers requests to the latter, so that

@@ -226,7 +226,7 @@ func (v *visit) register() (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.cfg.Logger.InfoContext(v.r.Context(), "application registered", "user", v.user.Subject, "client", made.ID, "kind", f.Kind)
+	v.cfg.Logger.InfoContext(v.r.Context(), "application registered", "subject", v.user.Subject, "client", made.ID, "kind", f.Kind)
 	return v.seeApplication(made.ID, ""), v.showOnce(made.ID, secret)
 }
 
@@ -289,7 +289,7 @@ func (v *visit) edit(c *clients.Client) (*reply, error) {
 	if problems != nil {
 		return v.applicationPage(v.filledIn(c.ID, []kind{k}, k.ID), c.Scopes, problems...), nil
 	}
-	v.cfg.Logger.InfoContext(v.r.Context(), "application changed", "user", v.user.Subject, "client", c.ID)
+	v.cfg.Logger.InfoContext(v.r.Context(), "application changed", "subject", v.user.Subject, "client", c.ID)
 	return v.seeApplication(c.ID, ""), nil
 }
 
@@ -312,7 +312,7 @@ func (v *visit) rotate(c *clients.Client) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.cfg.Logger.InfoContext(v.r.Context(), "secret replaced", "user", v.user.Subject, "client", c.ID)
+	v.cfg.Logger.InfoContext(v.r.Context(), "secret replaced", "subject", v.user.Subject, "client", c.ID)
 	return v.seeApplication(c.ID, ""), v.showOnce(c.ID, secret)
 }
 
@@ -331,6 +331,6 @@ func (v *visit) remove(c *clients.Client) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.cfg.Logger.InfoContext(ctx, "application deleted", "user", v.user.Subject, "client", c.ID, "grants", n)
+	v.cfg.Logger.InfoContext(ctx, "application deleted", "subject", v.user.Subject, "client", c.ID, "grants", n)
 	return v.see("/developer"), v.consents.forgetClient(ctx, c.ID)
 }

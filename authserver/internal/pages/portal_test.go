@@ -1,7 +1,9 @@
 package pages_test
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"strings"
@@ -111,7 +113,7 @@ func TestRegister(t *testing.T) {
 		require.NotContains(t, b.get("/developer/applications/"+list[0].ID).body, secret)
 		require.Contains(t, b.get("/developer").text(), "The Lamp")
 		require.NotContains(t, h.log.String(), secret)
-		require.Contains(t, h.log.String(), `msg="application registered" user=customer:alice client=`+list[0].ID)
+		require.Contains(t, h.log.String(), `msg="application registered" subject=customer:alice client=`+list[0].ID)
 	})
 	t.Run("public kinds have no secret", func(t *testing.T) {
 		for _, kind := range []string{"spa", "native"} {
@@ -291,6 +293,15 @@ func TestTry(t *testing.T) {
 		require.Contains(t, b.text(), "It is opaque")
 		require.NotContains(t, b.text(), "Use it")
 	})
+	t.Run("an answer that nests deeply is shown as it is: indented, it would be the square of its length", func(t *testing.T) {
+		nested := strings.Repeat("[", 8000) + strings.Repeat("]", 8000)
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, nested) }))
+		defer api.Close()
+		h := newHouse(t, func(c *pages.Config) { c.TryURL = func(string) string { return api.URL } })
+		b := h.registered("alice", lamp).press("Try this application", nil).press("Allow", nil).press("Use it", nil)
+		require.Equal(t, 200, b.resp.StatusCode)
+		require.Contains(t, b.text(), nested)
+	})
 	t.Run("an API that is down is what there is to see", func(t *testing.T) {
 		h := newHouse(t, func(c *pages.Config) { c.TryURL = func(string) string { return "http://127.0.0.1:1/orders" } })
 		b := h.registered("alice", lamp).press("Try this application", nil).press("Allow", nil).press("Use it", nil)
@@ -344,7 +355,7 @@ func TestAllowedApplications(t *testing.T) {
 	t.Run("what is revoked is asked for again", func(t *testing.T) {
 		require.Contains(t, b.get("/account/applications").press("Revoke", nil).text(), "None yet.")
 		require.Equal(t, "Allow The Shop?", b.get(h.ask("shop", nil)).h1())
-		require.Contains(t, h.log.String(), `msg="consent revoked" user=customer:alice client=shop grants=1`)
+		require.Contains(t, h.log.String(), `msg="consent revoked" subject=customer:alice client=shop grants=1`)
 	})
 }
 

@@ -131,6 +131,47 @@ func (s webStore) Commit(token string, value []byte, expires time.Time) error {
 }
 func (s webStore) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
+const endedKind = "ended" // of the records that say until when the sessions of a user count no more
+
+// EndSessions logs a user out everywhere. Sessions cannot be found by their user, so it is noted for as long as one could last.
+func (p *Pages) EndSessions(ctx context.Context, subject string) error {
+	now := time.Now().UTC()
+	value, err := now.MarshalText()
+	if err != nil {
+		return fmt.Errorf("end the sessions of a user: %w", err)
+	}
+	id := store.Digest(subject)
+	err = retry(func() error {
+		rec, err := p.cfg.Store.Get(ctx, endedKind, id)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		expires := now.Add(p.cfg.SessionLifetime + time.Minute) // the minute for clocks
+		_, err = p.cfg.Store.Put(ctx, store.Record{Kind: endedKind, ID: id, Version: rec.Version, Expires: expires, Value: value})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("end the sessions of a user: %w", err)
+	}
+	return nil
+}
+
+// ended reports whether the sessions of a user have been ended since this one began.
+func (p *Pages) ended(ctx context.Context, who *person) (bool, error) {
+	rec, err := p.cfg.Store.Get(ctx, endedKind, store.Digest(who.Subject))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	var at time.Time
+	if err == nil {
+		err = at.UnmarshalText(rec.Value)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read whether a session has ended: %w", err)
+	}
+	return !who.At.After(at), nil
+}
+
 // retry does again what lost a race for a record.
 func retry(do func() error) (err error) {
 	for range 5 {

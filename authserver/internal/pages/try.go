@@ -127,7 +127,7 @@ func (v *visit) finish(c *clients.Client, scope string, form url.Values) (*reply
 		return nil, err
 	}
 	end.Scope = cmp.Or(end.Scope, scope) // RFC 6749, section 5.1: it may be left out if it is what was asked for
-	v.cfg.Logger.InfoContext(v.r.Context(), "application tried", "user", v.user.Subject, "client", c.ID, "error", end.Error)
+	v.cfg.Logger.InfoContext(v.r.Context(), "application tried", "subject", v.user.Subject, "client", c.ID, "error", end.Error)
 	return v.seeApplication(c.ID, "/token"), v.put(trialKey, end)
 }
 
@@ -301,9 +301,27 @@ func fetch(r *http.Request) (string, error) {
 		fmt.Fprintf(&text, "%s: %s\n", name, strings.Join(resp.Header[name], ", "))
 	}
 	var pretty bytes.Buffer
-	if json.Indent(&pretty, body, "", "  ") == nil {
+	if isShallow(body) && json.Indent(&pretty, body, "", "  ") == nil {
 		body = pretty.Bytes()
 	}
 	fmt.Fprintf(&text, "\n%s", strings.ToValidUTF8(string(body), "\uFFFD"))
 	return text.String(), nil
+}
+
+// isShallow reports whether JSON nests so little that indentation does not make it many times as long.
+func isShallow(text []byte) bool {
+	const most = 30
+	depth := 0
+	for _, c := range text {
+		switch c {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		if depth > most {
+			return false
+		}
+	}
+	return true
 }

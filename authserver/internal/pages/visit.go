@@ -96,9 +96,13 @@ func (p *Pages) open(r *http.Request) (*visit, error) {
 	}
 	v := &visit{Pages: p, r: r.WithContext(ctx)}
 	var who person
-	if v.get(personKey, &who) {
-		v.user = &who
+	if !v.get(personKey, &who) {
+		return v, nil
 	}
+	if over, err := p.ended(ctx, &who); over || err != nil {
+		return v, err
+	}
+	v.user = &who
 	return v, nil
 }
 
@@ -212,7 +216,7 @@ func (v *visit) begin(u *login.User, forID string) error {
 // end logs out.
 func (v *visit) end() error {
 	if v.user != nil {
-		v.cfg.Logger.InfoContext(v.r.Context(), "logged out", "user", v.user.Subject)
+		v.cfg.Logger.InfoContext(v.r.Context(), "logged out", "subject", v.user.Subject)
 	}
 	v.user = nil
 	return v.renew()
