@@ -154,6 +154,8 @@ func TestMistakes(t *testing.T) {
 		{"verify with an audience that is empty", []string{"verify", "--issuer", "https://a", "--audience", "", "x"}, []string{"--audience: is empty"}},
 		{"verify with a key set that has no key", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", broken, "x"}, []string{"--jwks: it has no usable key"}},
 		{"verify with a file that is a folder", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", t.TempDir(), "x"}, []string{"--jwks: read "}},
+		{"inspect with a token that is empty", []string{"inspect", ""}, []string{"the token is empty"}},
+		{"inspect with a token behind its scheme", []string{"inspect", "dpop eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"the token stands behind the scheme of a header: give it alone"}},
 		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https"}},
 		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: discovery needs a URL"}},
 		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},

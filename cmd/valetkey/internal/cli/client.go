@@ -36,6 +36,7 @@ func clientAddCommand() *cobra.Command {
 				}
 				c.KeySet = string(text)
 			}
+			c.Scopes = words(c.Scopes)
 			id, secret, err := s.AddClient(cmd.Context(), c)
 			if err != nil {
 				return flagged(err, clientFlags)

@@ -83,6 +83,9 @@ mistake, or if the answer could not be found out.`,
 			if in.Token, err = tokenFrom(args[0], cmd.InOrStdin()); err != nil {
 				return err
 			}
+			if in.Token == "" {
+				return errNoToken
+			}
 			return inspect(cmd, config, in, asJSON)
 		},
 	}
@@ -273,6 +276,8 @@ func printDecision(w io.Writer, d *decision) error {
 	switch {
 	case d.Row != "":
 		fmt.Fprintf(w, "decided by %q: %s\n", d.Row, d.Need)
+	case d.Need != "":
+		fmt.Fprintf(w, "decided without the routes: %s\n", d.Need)
 	case d.Status >= 300:
 		fmt.Fprintln(w, "no route decides it, so nobody may make it")
 	}

@@ -7,17 +7,21 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	list := operating("list", "List the keys in the key set", cobra.NoArgs, func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
+	show := func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 		return table(cmd.OutOrStdout(), "ID\tALGORITHM\tSTATE\tPUBLISHED\tSIGNS FROM\tGONE", func(row func(cells ...any)) {
 			for _, k := range s.Keys() {
 				row(k.ID, k.Algorithm, k.State, when(k.Published), when(k.Active), when(k.Gone))
 			}
 		})
-	})
+	}
+	list := operating("list", "List the keys in the key set", cobra.NoArgs, show)
 	var now bool
-	rotate := operating("rotate", "Let the next keys sign, as soon as all who verify can know them", cobra.NoArgs,
-		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
-			return s.RotateKeys(cmd.Context(), now)
+	rotate := operating("rotate", "Let the next keys sign, as soon as all who verify can know them, and list the keys", cobra.NoArgs,
+		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
+			if err := s.RotateKeys(cmd.Context(), now); err != nil {
+				return err
+			}
+			return show(cmd, s, args)
 		})
 	rotate.Flags().BoolVar(&now, "now", false, "at once, for a key that has become known: who has not fetched the key set again refuses the tokens")
 	return group("keys", "List and rotate the signing keys of an authorization server", list, rotate)

@@ -31,7 +31,8 @@ func operating(use, short string, args cobra.PositionalArgs, do func(cmd *cobra.
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			// What is doubtful in the configuration is for those who serve it.
+			set.Log, set.Audit = logTo(cmd.ErrOrStderr(), slog.LevelError), logTo(cmd.ErrOrStderr(), slog.LevelInfo)
 			s, end, err := server.Open(cmd.Context(), set)
 			if err != nil {
 				return err
@@ -69,6 +70,11 @@ func when(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// words splits what was given as one: scopes, as OAuth writes them (RFC 6749, section 3.3).
+func words(list []string) []string {
+	return strings.Fields(strings.Join(list, " "))
 }
 
 // flagged replaces the names of fields in the mistakes of err by those of flags.

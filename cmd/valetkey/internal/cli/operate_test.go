@@ -73,6 +73,12 @@ func TestOperator(t *testing.T) {
 			t.Error(list)
 		}
 	})
+	t.Run("scopes may be one word, as requests have them", func(t *testing.T) {
+		good("", "client", "add", "--name", "Both", "--scope", "orders:read orders:write")
+		if list := good("", "client", "list"); !regexp.MustCompile(`Both .* orders:read orders:write`).MatchString(list) {
+			t.Error(list)
+		}
+	})
 	t.Run("a public client has no secret", func(t *testing.T) {
 		out := good("", "client", "add", "--scope", "orders:read", "--auth-method", "none", "--native", "--redirect-uri", "http://127.0.0.1/cb")
 		if !regexp.MustCompile(`^client_id \S+\n$`).MatchString(out) {
@@ -104,7 +110,10 @@ func TestOperator(t *testing.T) {
 		if out != "subject customer:7\n" {
 			t.Error(out)
 		}
-		refused("has changed meanwhile", "correct horse\n", "user", "add", "Carl")
+		refused("another user has the name", "correct horse\n", "user", "add", "Carl")
+		refused("a user of the configuration has the name or the ID", "correct horse\n", "user", "add", "mallory", "--id", "alice")
+		refused("the user stands in the configuration", "correct horse\n", "user", "password", "alice")
+		refused("valetkey: --scope[1]: no API has it", "correct horse\n", "user", "add", "dora", "--scope", "orders:read admin")
 		if list := good("", "user", "list"); !regexp.MustCompile(`carl\s+customer:7\s+Carl\s+orders:read`).MatchString(list) {
 			t.Error(list)
 		}
@@ -119,7 +128,9 @@ func TestOperator(t *testing.T) {
 		if active == nil || !regexp.MustCompile(`ES256\s+next`).MatchString(before) {
 			t.Fatal(before)
 		}
-		good("", "keys", "rotate", "--now")
+		if told := good("", "keys", "rotate", "--now"); !strings.Contains(told, active[1]) {
+			t.Error(told)
+		}
 		if after := good("", "keys", "list"); !regexp.MustCompile(regexp.QuoteMeta(active[1]) + `\s+ES256\s+retiring`).MatchString(after) {
 			t.Error(after)
 		}

@@ -20,7 +20,8 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the authorization server",
 		Long: "Run the authorization server: that of a configuration file, or else a demonstration for this machine only, with users,\n" +
-			"applications and secrets that everybody knows. SIGUSR1 rotates the signing keys.",
+			"applications and secrets that everybody knows. Files are read at start only. SIGUSR1 rotates the signing keys; SIGTERM lets\n" +
+			"requests under way finish first.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)

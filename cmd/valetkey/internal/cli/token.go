@@ -161,8 +161,10 @@ Other users of a machine can see the arguments of a command: give - and pipe the
 			switch {
 			case err != nil:
 				mistakes = append(mistakes, fmt.Errorf("--request: %w", err))
-			case at == nil || at.Host == "":
+			case at == nil:
 				mistakes = append(mistakes, errors.New("--request: method and URL are required"))
+			case at.Host == "":
+				mistakes = append(mistakes, fmt.Errorf("--request: %q is not a whole URL, which a proof names", at))
 			}
 			if key == "" {
 				mistakes = append(mistakes, errors.New("--key: required"))
@@ -181,6 +183,9 @@ Other users of a machine can see the arguments of a command: give - and pipe the
 			if len(args) == 1 {
 				if r.Token, err = tokenFrom(args[0], cmd.InOrStdin()); err != nil {
 					return err
+				}
+				if r.Token == "" { // and not a proof for a token endpoint
+					return errNoToken
 				}
 			}
 			made, err := k.Proof(r)

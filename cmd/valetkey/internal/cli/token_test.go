@@ -62,7 +62,7 @@ func TestTokenMistakes(t *testing.T) {
 		{"a key in no folder", with(good, "--dpop", "/nowhere/key.json"), []string{"--dpop: open /nowhere/key.json: no such file"}},
 		{"a proof of nothing", []string{"token", "proof"}, []string{"--request: method and URL are required", "--key: required"}},
 		{"a proof for a path", []string{"token", "proof", "--key", "x", "--request", "GET /orders", "a", "b"}, []string{
-			"--request: method and URL are required", "one token is needed at most"}},
+			`--request: "/orders" is not a whole URL, which a proof names`, "one token is needed at most"}},
 		{"a proof for what is no request", []string{"token", "proof", "--key", "x", "--request", "https://a"}, []string{`--request: "https://a" is not a method and a URL`}},
 		{"a proof for what is no method", []string{"token", "proof", "--key", "x", "--request", "G(T https://a"}, []string{`--request: "G(T" is not a method`}},
 		{"a proof for what is no URL", []string{"token", "proof", "--key", "x", "--request", "GET ftp://a"}, []string{`--request: "ftp://a" is neither an http URL nor a path`}},
@@ -182,7 +182,12 @@ func TestBoundToken(t *testing.T) {
 	assert.Equal(t, 200, use(proof))
 	assert.Equal(t, 401, use(proof), "a second time")
 
-	code, out, errs := run(t, "", with(ask, "--json")...) // with the key that is there
+	code, out, errs := run(t, "", "token", "proof", "--key", key, "--request", "GET "+url, "")
+	assert.Equal(t, cli.Mistake, code, "for a token that is empty")
+	assert.Empty(t, out)
+	assert.Equal(t, "valetkey: the token is empty\n", errs)
+
+	code, out, errs = run(t, "", with(ask, "--json")...) // with the key that is there
 	require.Equal(t, cli.Good, code, errs)
 	assert.Contains(t, out, `"token_type":"DPoP"`)
 	again, err := os.ReadFile(key)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,20 +24,18 @@ func userAddCommand() *cobra.Command {
 	var userType string
 	cmd := operating("add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
-			people, err := s.Users(userType)
-			if err != nil {
-				return err
-			}
+			var err error
 			u.Name = args[0]
-			if u.Password, err = readPassword(cmd.InOrStdin()); err != nil {
+			if u.Password, err = readPassword(cmd); err != nil {
 				return err
 			}
+			u.Scopes = words(u.Scopes)
 			if !cmd.Flags().Changed("scope") {
 				u.Scopes = nil // all, and not none
 			}
-			made, err := people.Add(cmd.Context(), u)
+			made, err := s.AddUser(cmd.Context(), userType, u)
 			if err != nil {
-				return err
+				return flagged(err, map[string]string{"scopes": "scope"})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "subject %s\n", made.Subject)
 			return nil
@@ -52,8 +51,15 @@ func userTypeFlag(cmd *cobra.Command, userType *string) {
 	cmd.Flags().StringVar(userType, "type", "", "type of the users (default: the first whose people are in the database)")
 }
 
-// readPassword reads the first line. It is neither an argument nor a flag, which other users of the machine would see.
-func readPassword(r io.Reader) (string, error) {
+// readPassword reads the first line. It is neither an argument nor a flag, which other users of the machine would see. Who sits
+// at a terminal is asked for it.
+func readPassword(cmd *cobra.Command) (string, error) {
+	r := cmd.InOrStdin()
+	if f, isFile := r.(*os.File); isFile {
+		if about, err := f.Stat(); err == nil && about.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprint(cmd.ErrOrStderr(), "Password, which shows as you type it: ")
+		}
+	}
 	line, err := bufio.NewReader(io.LimitReader(r, 4096)).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return "", fmt.Errorf("read standard input: %w", err)
@@ -69,15 +75,11 @@ func userPasswordCommand() *cobra.Command {
 	var userType string
 	cmd := operating("password NAME", "Replace the password of a person by the first line of standard input", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
-			people, err := s.Users(userType)
+			password, err := readPassword(cmd)
 			if err != nil {
 				return err
 			}
-			password, err := readPassword(cmd.InOrStdin())
-			if err != nil {
-				return err
-			}
-			return people.SetPassword(cmd.Context(), args[0], password)
+			return s.SetPassword(cmd.Context(), userType, args[0], password)
 		})
 	userTypeFlag(cmd, &userType)
 	return cmd
@@ -85,7 +87,7 @@ func userPasswordCommand() *cobra.Command {
 
 func userListCommand() *cobra.Command {
 	var userType string
-	cmd := operating("list", "List the people in the database", cobra.NoArgs,
+	cmd := operating("list", "List the people who were added, but not those of the configuration", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			people, err := s.Users(userType)
 			if err != nil {

@@ -94,17 +94,24 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 	return cmd
 }
 
+// errNoToken: the command in the place of a token has not printed one.
+var errNoToken = errors.New("the token is empty")
+
 // tokenFrom returns arg, or what stdin holds, without one line break at its end. What is longer than any token stays too
-// long.
+// long. The value of a whole header is a mistake.
 func tokenFrom(arg string, stdin io.Reader) (string, error) {
-	if arg != "-" {
-		return arg, nil
+	token := arg
+	if arg == "-" {
+		text, err := io.ReadAll(io.LimitReader(stdin, valetkey.MaxToken+3))
+		if err != nil {
+			return "", fmt.Errorf("read standard input: %w", err)
+		}
+		token = withoutBreak(string(text))
 	}
-	text, err := io.ReadAll(io.LimitReader(stdin, valetkey.MaxToken+3))
-	if err != nil {
-		return "", fmt.Errorf("read standard input: %w", err)
+	if scheme, _, found := strings.Cut(token, " "); found && (strings.EqualFold(scheme, "Bearer") || strings.EqualFold(scheme, "DPoP")) {
+		return "", errors.New("the token stands behind the scheme of a header: give it alone")
 	}
-	return withoutBreak(string(text)), nil
+	return token, nil
 }
 
 // withoutBreak returns text without one line break at its end.

@@ -45,7 +45,7 @@ users:`)})
 	logIn("employee", slapdtest.Carol, slapdtest.CarolPassword)
 	assert.Equal(t, "/developer", b.at.Path)
 	assert.Contains(t, b.page, "Carol Jones")
-	assert.Contains(t, s.log.String(), "user=employee:"+slapdtest.CarolID)
+	assert.Contains(t, s.log.String(), "subject=employee:"+slapdtest.CarolID)
 
 	other := newBrowser(t)
 	b = other

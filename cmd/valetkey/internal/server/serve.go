@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,6 +25,7 @@ type Settings struct {
 	Store  string // in place of the file's; empty: that
 	Addr   string // to listen on, in place of the file's; empty: that
 	Log    *slog.Logger
+	Audit  *slog.Logger // of what is done; nil: Log
 }
 
 // Open makes a server on its store, for what an operator does there; it serves nobody. The store must be one that outlives it.
@@ -32,6 +35,7 @@ func Open(ctx context.Context, set Settings) (s *authserver.Server, close func()
 	if err != nil {
 		return nil, nil, err
 	}
+	d.Audit = set.Audit
 	if d.words == inMemory {
 		return nil, nil, errors.Join(errors.New("store: memory does not outlive this command"), d.close())
 	}
@@ -58,6 +62,7 @@ func Serve(ctx context.Context, set Settings, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	d.Audit = set.Audit
 	return errors.Join(d.serve(ctx, set, out), d.close())
 }
 
@@ -67,6 +72,9 @@ func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error
 		if given != "" {
 			addr = given
 		}
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf("%q is not an address such as %s", addr, defaultAddr)
 	}
 	if fields := d.DemoSecrets(); len(fields) > 0 && !onLoopback(addr) {
 		return fmt.Errorf("%s is not on loopback, and everybody knows the secrets in %s", addr, strings.Join(fields, ", "))
@@ -142,9 +150,10 @@ func (d *document) introduce(out io.Writer) {
 		fmt.Fprintf(out, "Log in as %s with the password %s.\n", u.Name, u.Password)
 	}
 	for _, c := range d.Clients {
-		if c.Secret != "" && len(c.Scopes) > 0 && len(c.RedirectURIs) == 0 {
-			fmt.Fprintf(out, "\nPaste this line into another shell to get a token:\ncurl -u %s:%s -d grant_type=client_credentials %s/oauth2/token\n",
-				c.ID, c.Secret, base)
+		byItself := slices.Contains(c.GrantTypes, "client_credentials") || c.GrantTypes == nil && len(c.RedirectURIs) == 0
+		if c.Secret != "" && len(c.Scopes) > 0 && byItself {
+			fmt.Fprintf(out, "\nPaste this line into another shell to get a token:\ncurl -u %s:%s -d grant_type=client_credentials %s%s\n",
+				c.ID, c.Secret, base, cmp.Or(d.Paths.Token, "/oauth2/token"))
 			return
 		}
 	}

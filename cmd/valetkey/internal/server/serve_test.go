@@ -169,7 +169,7 @@ func TestTutorial(t *testing.T) {
 	})
 	t.Run("the log says who was granted what, without secrets", func(t *testing.T) {
 		log := s.log.String()
-		for _, want := range []string{`a client is without PKCE: tutorial`, `msg="logged in" user=customer:alice`, `msg="consent given"`,
+		for _, want := range []string{`a client is without PKCE: tutorial`, `msg="logged in" subject=customer:alice`, `msg="consent given"`,
 			`msg="authorization granted" path=/oauth2/authorize client=tutorial subject=customer:alice`, `msg="token issued" client=tutorial`,
 			"address=127.0.0.1"} {
 			assert.Contains(t, log, want)
@@ -251,7 +251,7 @@ func TestZeroConfiguration(t *testing.T) {
 func TestRotationBySignal(t *testing.T) {
 	s := serve(t, server.Settings{Addr: "127.0.0.1:0", Store: "memory"})
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
-	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), `msg="signing key rotated" algorithm=ES256`) }, soon, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), `msg="key rotation asked for" algorithm=ES256`) }, soon, time.Millisecond)
 }
 
 func TestRefusedToServe(t *testing.T) {
@@ -263,6 +263,7 @@ func TestRefusedToServe(t *testing.T) {
 	}{
 		{"the demonstration beyond loopback", server.Settings{Addr: "0.0.0.0:0", Store: "memory"}, "0.0.0.0:0 is not on loopback, and everybody knows the secrets in clients[0].secret"},
 		{"the demonstration at every address", server.Settings{Addr: ":0", Store: "memory"}, ":0 is not on loopback"},
+		{"an address without a host", server.Settings{Addr: "18888", Store: "memory"}, `"18888" is not an address such as 127.0.0.1:8888`},
 		{"an example beyond loopback", server.Settings{Addr: "0.0.0.0:0", Config: "../../../../examples/serve/tutorial.yaml"}, "everybody knows the secrets in clients[0].secret, users[0].password"},
 		{"an address that nobody has", server.Settings{Config: open, Store: "memory"}, "listen tcp 192.0.2.1:1"},
 		{"a file that is not there", server.Settings{Config: "/nowhere/as.yaml"}, "open /nowhere/as.yaml"},
@@ -279,6 +280,38 @@ func TestRefusedToServe(t *testing.T) {
 			require.NoError(t, ctx.Err())
 		})
 	}
+}
+
+func TestStoreMadeWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	t.Run("no seal is left beside a file that is no database", func(t *testing.T) {
+		require.NoError(t, os.WriteFile(path, []byte("a letter to a friend, and no database at all"), 0o600))
+		set := server.Settings{Store: "sqlite:" + path, Log: slog.New(slog.DiscardHandler)}
+		_, _, err := server.Open(t.Context(), set)
+		require.ErrorContains(t, err, "not a database")
+		assert.NoFileExists(t, path+".seal")
+		require.NoError(t, os.Remove(path))
+	})
+	t.Run("a new database is told of, and what is doubtful only where it is served", func(t *testing.T) {
+		done, doubts := new(journal), new(journal)
+		for range 2 {
+			_, end, err := server.Open(t.Context(), server.Settings{
+				Config: example(t, "as.yaml", "listen: 127.0.0.1:8888", "insecure_http: true"), Store: "sqlite:" + path,
+				Log: slog.New(slog.NewTextHandler(doubts, nil)), Audit: slog.New(slog.NewTextHandler(done, nil)),
+			})
+			require.NoError(t, err)
+			require.NoError(t, end())
+		}
+		assert.Equal(t, 1, strings.Count(done.String(), "there is no database yet"))
+		assert.NotContains(t, done.String(), "insecure_http is set")
+		assert.Contains(t, doubts.String(), "insecure_http is set")
+	})
+}
+
+func TestIntroduction(t *testing.T) {
+	s := serve(t, server.Settings{Addr: "127.0.0.1:0", Config: example(t, "tutorial.yaml", "    without_pkce: true",
+		"    without_pkce: true\n    grant_types: [authorization_code, client_credentials]\npaths: {token: /token}")})
+	assert.Contains(t, s.out.String(), "curl -u tutorial:demo-secret-of-tutorial -d grant_type=client_credentials http://localhost:8888/token\n")
 }
 
 // otherSeal returns a database whose seal has been replaced.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -52,12 +53,11 @@ func (d *document) open(ctx context.Context) (store.Store, error) {
 	case d.words == inMemory:
 		return nil, nil
 	case isFile:
-		if d.beside != "" {
-			if d.Seal, err = sealAt(d.beside); err != nil {
-				return nil, fmt.Errorf("the seal of the signing keys: %w", err)
-			}
+		path = d.path(path)
+		if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
+			cmp.Or(d.Audit, d.log).InfoContext(ctx, "there is no database yet: it is made", "file", path)
 		}
-		opened, err = sqlitestore.Open(d.path(path))
+		opened, err = sqlitestore.Open(path)
 	default:
 		opened, err = pgstore.Open(ctx, d.words)
 	}
@@ -65,6 +65,11 @@ func (d *document) open(ctx context.Context) (store.Store, error) {
 		return nil, err
 	}
 	d.closers = append(d.closers, opened.Close)
+	if d.beside != "" { // last, so that none is left beside a file that is no database of ours
+		if d.Seal, err = sealAt(d.beside); err != nil {
+			return nil, fmt.Errorf("the seal of the signing keys: %w", err)
+		}
+	}
 	return opened, nil
 }
 
