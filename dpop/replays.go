@@ -26,7 +26,8 @@ type InsecureNoReplays struct{}
 // Use reports true.
 func (InsecureNoReplays) Use(context.Context, [32]byte, time.Time) (bool, error) { return true, nil }
 
-// DefaultReplays is how many proofs [NewReplays] remembers by default: with the default window, some 15,000 a second.
+// DefaultReplays is how many proofs [NewReplays] remembers by default: with the default window some 15,000 a second, with
+// nonces, for which proofs are good longer, some 3,500. There is no share for each client.
 const DefaultReplays = 1 << 20
 
 // A MemoryReplays remembers proofs in the memory of this process, with no limit per client. It is safe for concurrent use.
