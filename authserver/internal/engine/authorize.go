@@ -228,14 +228,14 @@ func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) 
 	h.Set("X-Frame-Options", "DENY")        // RFC 6749, section 10.13
 	h.Set("Content-Security-Policy", "frame-ancestors 'none'")
 	switch {
-	case rec != nil && rec.status == http.StatusSeeOther && rec.Header().Get("Location") != "" && c.failed != nil:
+	case rec != nil && rec.Status == http.StatusSeeOther && rec.Header().Get("Location") != "" && c.failed != nil:
 		// The library has sent an error back, and all that it may.
 		var code goidc.Error
 		errors.As(c.failed, &code)
 		e.cfg.Audit(c.r.Context(), Event{Name: Refused, Path: c.path, Client: c.clientID(), Error: string(code.Code)})
 		rec.send(w)
 		return
-	case rec != nil && c.failed == nil && rec.status != 0:
+	case rec != nil && c.failed == nil && rec.Status != 0:
 		if c.granted != nil {
 			e.cfg.Audit(c.r.Context(), *c.granted)
 		}

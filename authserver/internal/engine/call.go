@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/internal/kept"
 )
 
 // maxForm is the most bytes of a request's parameters: room for the longest token that the module's verifiers look at, 16 KiB.
@@ -152,40 +152,18 @@ func (c *call) pick(names ...string) url.Values {
 	return form
 }
 
-// recorder is a ResponseWriter that keeps the response: what is sent is decided afterwards.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header {
-	if r.header == nil {
-		r.header = http.Header{}
-	}
-	return r.header
-}
-
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
-}
-
-func (r *recorder) Write(p []byte) (int, error) {
-	r.WriteHeader(http.StatusOK)
-	return r.body.Write(p)
-}
+// A recorder is a response of the library's: what is sent is decided afterwards.
+type recorder struct{ kept.Response }
 
 // send sends what was kept.
 func (r *recorder) send(w http.ResponseWriter) {
 	cookies := w.Header()["Set-Cookie"]
-	maps.Copy(w.Header(), r.header)
-	if all := append(cookies, r.header["Set-Cookie"]...); len(all) > 0 {
+	maps.Copy(w.Header(), r.Header())
+	if all := append(cookies, r.Header()["Set-Cookie"]...); len(all) > 0 {
 		w.Header()["Set-Cookie"] = all
 	}
-	w.WriteHeader(r.status)
-	w.Write(r.body.Bytes())
+	w.WriteHeader(r.Status)
+	w.Write(r.Body.Bytes())
 }
 
 // accepts reports whether the Accept header names the media type, which "*/*" does not.

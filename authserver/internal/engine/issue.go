@@ -14,6 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/internal/kept"
 )
 
 // The types of grants that the library does not know, or not well enough: it only makes the tokens of these.
@@ -77,8 +78,8 @@ func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recor
 	if c.form.Get("grant_type") == exchangeGrant { // RFC 8693, section 2.2.1
 		said["issued_token_type"] = accessTokenType
 	}
-	rec := &recorder{status: http.StatusOK}
-	if err := json.NewEncoder(&rec.body).Encode(said); err != nil {
+	rec := &recorder{kept.Response{Status: http.StatusOK}}
+	if err := json.NewEncoder(&rec.Body).Encode(said); err != nil {
 		return nil, fmt.Errorf("write an answer: %w", err)
 	}
 	return rec, nil

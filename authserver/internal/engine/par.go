@@ -10,7 +10,7 @@ func (e *Engine) PAR(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, c, err)
 		return
 	}
-	answer(w, rec.status, "application/json", rec.body.Bytes())
+	answer(w, rec.Status, "application/json", rec.Body.Bytes())
 }
 
 func (e *Engine) push(w http.ResponseWriter, c *call) (*recorder, error) {

@@ -15,7 +15,7 @@ func (e *Engine) Token(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, c, err)
 		return
 	}
-	answer(w, rec.status, "application/json", rec.body.Bytes())
+	answer(w, rec.Status, "application/json", rec.Body.Bytes())
 }
 
 func (e *Engine) token(w http.ResponseWriter, c *call) (*recorder, error) {
@@ -69,8 +69,8 @@ func (e *Engine) answered(c *call, method, path string, form url.Values) (*recor
 	if c.outage != nil {
 		return nil, c.outage
 	}
-	if c.failed == nil && (rec.status < 200 || rec.status > 299) {
-		return nil, fmt.Errorf("the library answered %d to %s", rec.status, path)
+	if c.failed == nil && (rec.Status < 200 || rec.Status > 299) {
+		return nil, fmt.Errorf("the library answered %d to %s", rec.Status, path)
 	}
 	return rec, c.failed
 }

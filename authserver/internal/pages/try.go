@@ -22,6 +22,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/kept"
 )
 
 // tryPath is the redirect URI of trials, below the base. Applications that the portal has registered have it among theirs.
@@ -161,7 +162,7 @@ func (v *visit) askToken(c *clients.Client, form url.Values) (end trial, err err
 	if secret != "" {
 		r.SetBasicAuth(url.QueryEscape(c.ID), secret) // RFC 6749, section 2.3.1
 	}
-	var answer recorder
+	var answer kept.Response
 	v.cfg.Token.ServeHTTP(&answer, r)
 	return readTokenResponse(c.ID, &answer)
 }
@@ -178,7 +179,7 @@ func (v *visit) changeSecrets(ctx context.Context, id string, change func([]stri
 }
 
 // readTokenResponse reads RFC 6749, sections 5.1 and 5.2.
-func readTokenResponse(client string, answer *recorder) (trial, error) {
+func readTokenResponse(client string, answer *kept.Response) (trial, error) {
 	var body struct {
 		AccessToken  string `json:"access_token"`
 		TokenType    string `json:"token_type"`
@@ -188,10 +189,10 @@ func readTokenResponse(client string, answer *recorder) (trial, error) {
 		Error        string `json:"error"`
 		Description  string `json:"error_description"`
 	}
-	err := json.Unmarshal(answer.body.Bytes(), &body)
+	err := json.Unmarshal(answer.Body.Bytes(), &body)
 	switch {
 	case err != nil || body.AccessToken == "" && body.Error == "":
-		return trial{}, fmt.Errorf("the token endpoint answered %d without a token or an error", answer.status)
+		return trial{}, fmt.Errorf("the token endpoint answered %d without a token or an error", answer.Status)
 	case body.Error != "":
 		return trial{Client: client, Error: body.Error, Description: body.Description}, nil
 	}
@@ -201,22 +202,6 @@ func readTokenResponse(client string, answer *recorder) (trial, error) {
 	}
 	return end, nil
 }
-
-// A recorder is a ResponseWriter that keeps the response.
-type recorder struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header {
-	if r.header == nil {
-		r.header = http.Header{}
-	}
-	return r.header
-}
-func (r *recorder) WriteHeader(status int)      { r.status = cmp.Or(r.status, status) }
-func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
 // A trialPage is what the end of a trial shows.
 type trialPage struct {

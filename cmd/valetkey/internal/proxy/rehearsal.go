@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -22,6 +21,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/kept"
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/middleware"
@@ -85,14 +85,14 @@ func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*
 		return nil, err
 	}
 	defer p.Close()
-	p.guard.Probe().ServeHTTP(&answer{}, (&http.Request{}).WithContext(ctx)) // a command has the time that a request has not
+	p.guard.Probe().ServeHTTP(&kept.Response{}, (&http.Request{}).WithContext(ctx)) // a command has the time that a request has not
 
 	r, err := re.request(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	out := &Outcome{Request: r.Method + " " + re.url(in.URL).String()}
-	var w answer
+	var w kept.Response
 	p.ServeHTTP(&w, r)
 	need, known := re.routes[r.Pattern]
 	if known {
@@ -101,12 +101,12 @@ func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*
 	if known && re.need == nil {
 		out.Row = r.Pattern
 	}
-	out.Passed, out.Status, out.Header = re.passed, w.status, w.header
-	if w.status == http.StatusServiceUnavailable {
+	out.Passed, out.Status, out.Header = re.passed, w.Status, w.Header()
+	if w.Status == http.StatusServiceUnavailable {
 		out.Failure = cmp.Or(re.err, errors.New("the answer is 503"))
 		return out, nil
 	}
-	if len(w.header["Www-Authenticate"]) > 0 {
+	if len(w.Header()["Www-Authenticate"]) > 0 {
 		out.Refusal = re.refusal(&w)
 	}
 	if need != middleware.Public && (re.passed || out.Refusal != nil) {
@@ -202,14 +202,14 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 }
 
 // refusal returns that of the guard, with its cause, or what the client was told.
-func (re *rehearsal) refusal(w *answer) *valetkey.Error {
+func (re *rehearsal) refusal(w *kept.Response) *valetkey.Error {
 	if refusal, ok := errors.AsType[*valetkey.Error](re.err); ok {
 		return refusal
 	}
-	text := strings.TrimSpace(w.body.String())
+	text := strings.TrimSpace(w.Body.String())
 	_, description, _ := strings.Cut(text, ": ")
 	e := &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
-	if w.status == http.StatusUnauthorized {
+	if w.Status == http.StatusUnauthorized {
 		e.Code = valetkey.InvalidToken
 	}
 	return e
@@ -287,29 +287,4 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 	noJWT := jwtChecks[0]
 	noJWT.refusals = append(slices.Clip(noJWT.refusals), noIssuer) // which is what several verifiers say
 	return slices.Concat([]check{noJWT}, jwtChecks[1:]), bound
-}
-
-// An answer is a response that is kept.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (w *answer) Header() http.Header {
-	if w.header == nil {
-		w.header = http.Header{}
-	}
-	return w.header
-}
-
-func (w *answer) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-}
-
-func (w *answer) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	return w.body.Write(p)
 }
