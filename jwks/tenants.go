@@ -188,6 +188,14 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 		return nil, err
 	}
 	token, err := x.verify(ctx, c, claims)
+	if err != nil && x.removed() {
+		// The tenant was replaced during the check, and its keys are gone with it. What counts is what it is now. Once is
+		// enough: a tenant that is replaced as fast as a token is verified gets 503.
+		if x, err = t.tenant(ctx, iss); err != nil {
+			return nil, err
+		}
+		token, err = x.verify(ctx, c, claims)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +224,9 @@ func (x *tenant) holds() bool {
 	}
 	return now < x.until.Load()
 }
+
+// removed reports whether x, which has been in the table, is no longer there.
+func (x *tenant) removed() bool { return x.until.Load() == 0 }
 
 func (t *TenantVerifier) renew(x *tenant) {
 	t.mu.Lock()

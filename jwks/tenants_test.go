@@ -349,16 +349,16 @@ func TestTenantsTTL(t *testing.T) {
 		r := registered(a, acme)
 		v := r.open(t)
 		remembered := accepted(t, v, raw)
-		r.set(func(r *registry) { clear(r.tenants) })
+		r.set(func(r *registry) { clear(r.tenants); r.delay = time.Second })
 		time.Sleep(ttl/2 - time.Second)
 		accepted(t, v, raw)
 		time.Sleep(time.Second)
-		_, err := v.Verify(background, raw) // it is looked up meanwhile, which may end first
-		require.NoError(t, err)
+		accepted(t, v, raw) // and the tenant is looked up, which takes a second
+		time.Sleep(time.Second)
 		synctest.Wait()
 		assert.False(t, remembered.Reuse.While.Holds())
 		assert.Empty(t, v.Tenants())
-		_, err = v.Verify(background, raw)
+		_, err := v.Verify(background, raw)
 		refused(t, err, otherIssuer)
 	})
 	play(t, "one that nobody asks for loses access at the end of TTL", func(t *testing.T) {
@@ -430,15 +430,47 @@ func TestTenantsTTL(t *testing.T) {
 		remembered := accepted(t, v, raw)
 		r.set(func(r *registry) {
 			r.tenants[acme] = jwks.Config{Issuer: acme, Audience: []string{"urn:new"}, Keys: keySet(a)}
+			r.delay = time.Second
 		})
 		time.Sleep(ttl / 2)
-		accepted(t, v, raw)
+		accepted(t, v, raw) // and the tenant is looked up, which takes a second
+		time.Sleep(time.Second)
 		synctest.Wait()
 		assert.False(t, remembered.Reuse.While.Holds())
 		_, err := v.Verify(background, raw)
 		refused(t, err, otherAud)
 		accepted(t, v, mint(t, a, nil, good(object{"iss": acme, "aud": "urn:new"})))
 	})
+	b := generate("ES256", "k2")
+	for name, c := range map[string]struct {
+		next jwks.Config
+		want string
+	}{
+		"is removed":          {jwks.Config{}, otherIssuer},
+		"gets another name":   {jwks.Config{Issuer: acme, Audience: []string{"urn:new"}, Keys: keySet(a)}, otherAud},
+		"gets another key":    {jwks.Config{Issuer: acme, Audience: []string{api}, Keys: keySet(b)}, unknownKey},
+		"gets a second key":   {jwks.Config{Issuer: acme, Audience: []string{api}, Keys: keySet(a, b)}, ""},
+		"gets another leeway": {jwks.Config{Issuer: acme, Audience: []string{api}, Keys: keySet(a), Leeway: time.Second}, ""},
+	} {
+		play(t, "a token whose tenant "+name+" during the check is verified with the new settings, without a 503", func(t *testing.T) {
+			r := registered(a, acme)
+			during := func() {}
+			v := r.open(t, func(cfg *jwks.TenantsConfig) {
+				cfg.Now = func() time.Time { during(); return now } // it is asked after aud and before the key
+			})
+			accepted(t, v, raw)
+			r.set(func(r *registry) { r.tenants[acme] = c.next })
+			time.Sleep(ttl / 2)
+			during = synctest.Wait // until the lookup that this token begins has ended
+			token, err := v.Verify(background, raw)
+			if c.want != "" {
+				refused(t, err, c.want)
+				return
+			}
+			require.NoError(t, err)
+			assert.True(t, token.Reuse.While.Holds())
+		})
+	}
 	play(t, "the same settings leave tokens remembered", func(t *testing.T) {
 		r := registered(a, acme)
 		v := r.open(t)
