@@ -39,6 +39,37 @@ func TestHashingIsLimited(t *testing.T) {
 	})
 }
 
+// TestUnknownNameCostsTheSame needs to be inside, to see the work: a clock would see that of other processes, too.
+func TestUnknownNameCostsTheSame(t *testing.T) {
+	type work struct {
+		memory, time uint32
+		threads      uint8
+		salt, sum    int // bytes
+		bcrypt       bool
+		password     string
+	}
+	d, err := NewDatabase(store.NewMemory(0), "customer")
+	require.NoError(t, err)
+	_, err = d.Add(t.Context(), NewUser{Name: "alice", Password: "a fence of nine oaks"})
+	require.NoError(t, err)
+	var done []work
+	d.matches = func(h hash, password string) bool {
+		done = append(done, work{h.memory, h.time, h.threads, len(h.salt), len(h.sum), h.bcrypt != nil, password})
+		return h.matches(password)
+	}
+	for _, password := range []string{"some other password", "x"} {
+		done = nil
+		for _, name := range []string{"alice", "mallory", "Alice "} {
+			_, err := d.Login(t.Context(), name, password)
+			require.Equal(t, ErrRefused, err)
+		}
+		require.Len(t, done, 3, "one hash for each login")
+		assert.Equal(t, work{memory: 19456, time: 2, threads: 1, salt: 16, sum: 32, password: password}, done[0])
+		assert.Equal(t, done[0], done[1])
+		assert.Equal(t, done[0], done[2])
+	}
+}
+
 func TestLimiterTableIsBounded(t *testing.T) {
 	l, err := NewLimiter(Rate{1, time.Hour}, 100)
 	require.NoError(t, err)
