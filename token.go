@@ -13,16 +13,21 @@ import (
 //
 // A Token that a Verifier returns may be shared by many requests and must not be modified.
 type Token struct {
-	Issuer   string   // iss, as the verifier was configured with
-	Subject  string   // sub; "" where the issuer sends none
-	ClientID string   // client_id, RFC 8693, section 4.3
-	ID       string   // jti
-	Audience []string // aud, at least one of which is this resource server
-	Scopes   Scopes
+	Issuer    string   // iss, as the verifier was configured with
+	Subject   string   // sub; "" where the issuer sends none
+	ClientID  string   // client_id, RFC 8693, section 4.3
+	ID        string   // jti
+	SessionID string   // sid, the login session the token belongs to; "" where the issuer sends none
+	Audience  []string // aud, at least one of which is this resource server
+	Scopes    Scopes
 
 	IssuedAt  time.Time // zero where the issuer sends none
 	NotBefore time.Time // zero where the issuer sends none
 	Expiry    time.Time // zero only where an issuer answers an introspection without exp
+
+	// Deadline is exp plus the leeway of the verifier: the token can be accepted before this instant, and never at it or
+	// later. Unlike Reuse.Until, it does not depend on how long an answer is remembered. Zero: unknown, as Expiry is.
+	Deadline time.Time
 
 	// Binding is the key the token is tied to; zero for a plain bearer token.
 	Binding Binding

@@ -109,6 +109,27 @@ func TestConfirm(t *testing.T) {
 		assert.False(t, got.Reuse.While.Holds())
 		assert.Equal(t, now.Add(time.Hour), first.Reuse.Until, "the first's own token is left alone")
 	})
+	t.Run("the earlier deadline of both applies, and the session that either knows", func(t *testing.T) {
+		early, late := time.Unix(1000, 0), time.Unix(2000, 0)
+		at := func(deadline time.Time, session string) valetkey.Verifier {
+			return answer(&valetkey.Token{Deadline: deadline, SessionID: session}, nil)
+		}
+		for _, c := range []struct {
+			name  string
+			v, by valetkey.Verifier
+			want  time.Time
+		}{
+			{"the first's is earlier", at(early, "s"), at(late, ""), early},
+			{"the second's is earlier", at(late, ""), at(early, "s"), early},
+			{"only the first's is known", at(early, "s"), at(time.Time{}, ""), early},
+			{"only the second's is known", at(time.Time{}, "s"), at(early, ""), early},
+		} {
+			got, err := valetkey.Confirm(c.v, c.by).Verify(t.Context(), "x")
+			require.NoError(t, err)
+			assert.Equal(t, c.want, got.Deadline, c.name)
+			assert.Equal(t, "s", got.SessionID, c.name)
+		}
+	})
 	t.Run("what either knows of a binding counts", func(t *testing.T) {
 		key, certificate := valetkey.Binding{JWKThumbprint: "a"}, valetkey.Binding{CertificateThumbprint: "b", Unknown: []string{"new"}}
 		bound := func(b valetkey.Binding) valetkey.Verifier { return answer(&valetkey.Token{Binding: b}, nil) }

@@ -1,6 +1,7 @@
 package valetkey
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,8 +68,9 @@ func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
 }
 
 // Confirm returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
-// asked whether it still stands, say. What either says that the token is bound to counts. The answer may be relied on for as long as both may, so a guard asks both again when
-// the shorter one ends: after introspect.Config.CacheFor, if by is an introspection.
+// asked whether it still stands, say. Bindings from both results apply, and so does the earlier Deadline. The answer may be
+// relied on for as long as both may, so a guard asks both again when the shorter one ends: after introspect.Config.CacheFor,
+// if by is an introspection.
 func Confirm(v, by Verifier) Verifier {
 	return confirm{v, by}
 }
@@ -86,6 +88,10 @@ func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
 	}
 	both := *t
 	both.Reuse = t.Reuse.And(second.Reuse)
+	if d := second.Deadline; !d.IsZero() && (both.Deadline.IsZero() || d.Before(both.Deadline)) {
+		both.Deadline = d
+	}
+	both.SessionID = cmp.Or(t.SessionID, second.SessionID)
 	if !both.Binding.add(second.Binding) {
 		return nil, &Error{Code: InvalidToken, Description: "the token is bound to one key here and to another one there"}
 	}

@@ -24,6 +24,7 @@ type said struct {
 type members struct {
 	active, scope, clientID, tokenType     strictjson.Value
 	exp, iat, nbf, sub, aud, iss, jti, cnf strictjson.Value
+	sid                                    strictjson.Value // OpenID Connect Front-Channel Logout 1.0, section 3
 
 	misspelt  string // a name above in another letter case, which a handler's encoding/json would take for it
 	otherKind string // a member that says the token is no access token
@@ -57,6 +58,8 @@ func readMembers(object []byte) (*members, error) {
 			m.iss = v
 		case "jti":
 			m.jti = v
+		case "sid":
+			m.sid = v
 		case "cnf": // RFC 8705, section 3.2; RFC 9449, section 6.2
 			m.cnf = v
 		case "token_use": // Ory Hydra: "refresh_token"; Cognito: "id"
@@ -103,8 +106,8 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	t.Raw = answer.object
 	if v.cfg.CacheFor > 0 {
 		t.Reuse = valetkey.Reuse{Until: answer.at.Add(v.cfg.CacheFor), While: answer.vouched}
-		if end := t.Expiry.Add(v.cfg.Leeway); !t.Expiry.IsZero() && end.Before(t.Reuse.Until) {
-			t.Reuse.Until = end // RFC 7662, section 4
+		if !t.Deadline.IsZero() && t.Deadline.Before(t.Reuse.Until) {
+			t.Reuse.Until = t.Deadline // RFC 7662, section 4
 		}
 	}
 	return t, nil
@@ -113,7 +116,7 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 // token reads the members, all of which are optional but must be what they should be.
 func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 	t := &valetkey.Token{Issuer: v.cfg.Issuer}
-	var errs [9]error
+	var errs [10]error
 	errs[0] = claims.Text(&t.Subject, "sub", m.sub, true)
 	errs[1] = claims.Text(&t.ClientID, "client_id", m.clientID, true)
 	errs[2] = claims.Text(&t.ID, "jti", m.jti, true)
@@ -122,11 +125,15 @@ func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 	errs[5] = claims.Date(&t.NotBefore, "nbf", m.nbf, true)
 	t.Audience, errs[6] = claims.Audience(m.aud, true)
 	t.Binding, errs[7] = claims.Binding(m.cnf)
+	errs[9] = claims.Text(&t.SessionID, "sid", m.sid, true)
 	scopes, err := claims.Scopes(m.scope, v.cfg.ScopeArray) // RFC 7662, section 2.2: a string
 	if err != nil {
 		errs[8] = fmt.Errorf("scope %w", err)
 	}
 	t.Scopes = valetkey.NewScopes(scopes...)
+	if !t.Expiry.IsZero() {
+		t.Deadline = t.Expiry.Add(v.cfg.Leeway)
+	}
 	return t, errors.Join(errs[:]...)
 }
 
@@ -150,7 +157,7 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 		return refuse("the token should be bound to a key and names none", nil)
 	case m.tokenType != nil && !strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint != "":
 		return refuse("the token is bound to a key and should be of the type DPoP", fmt.Errorf("token_type %.50q", kind))
-	case !t.Expiry.IsZero() && !now.Before(t.Expiry.Add(v.cfg.Leeway)):
+	case !t.Deadline.IsZero() && !now.Before(t.Deadline):
 		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.cfg.Leeway)):
 		return refuse("the token is not yet valid", fmt.Errorf("before %v", t.NotBefore))

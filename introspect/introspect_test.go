@@ -351,7 +351,7 @@ func TestAnswer(t *testing.T) {
 		assert.Equal(t, &valetkey.Token{
 			Issuer: iss.URL, Subject: "alice", ClientID: "app", ID: "7", Audience: []string{"x", "https://api.example.com"},
 			Scopes:   valetkey.Scopes{"a", "b"},
-			IssuedAt: time.Unix(now, 0), NotBefore: time.Unix(now, 0), Expiry: time.Unix(now+60, 0),
+			IssuedAt: time.Unix(now, 0), NotBefore: time.Unix(now, 0), Expiry: time.Unix(now+60, 0), Deadline: time.Unix(now+90, 0),
 			Raw: json.RawMessage(answer),
 		}, token)
 		var claims struct {
@@ -435,6 +435,14 @@ func TestAnswer(t *testing.T) {
 				assert.Equal(t, c.want, token.Reuse.Until.Sub(frozen), c.name)
 			}
 		}
+	})
+	t.Run("the deadline is exp and leeway, however short the answer is remembered", func(t *testing.T) {
+		at := func(c *introspect.Config) { c.Now = func() time.Time { return time.Unix(1_800_000_000, 0) } }
+		token := accepted(t, says(`,"exp":1800000600,"sid":"session-1"`), at)
+		assert.Equal(t, 30*time.Second, token.Deadline.Sub(token.Expiry))
+		assert.Greater(t, token.Deadline.Sub(token.Reuse.Until), 9*time.Minute)
+		assert.Equal(t, "session-1", token.SessionID)
+		assert.Zero(t, accepted(t, says(``), at).Deadline, "unknown without exp")
 	})
 }
 

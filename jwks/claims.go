@@ -14,6 +14,7 @@ type unread struct {
 	payload []byte
 
 	iss, sub, aud, exp, nbf, iat, jti strictjson.Value // RFC 7519, section 4.1
+	sid                               strictjson.Value // OpenID Connect Front-Channel Logout 1.0, section 3
 	clientID, scope                   strictjson.Value // RFC 8693, sections 4.2 and 4.3
 	cnf                               strictjson.Value // RFC 7800, section 3.1
 	scp, azp, cid, appid              strictjson.Value // see Profile
@@ -45,6 +46,8 @@ func readClaims(payload []byte) (*unread, error) {
 			c.iat = v
 		case "jti":
 			c.jti = v
+		case "sid":
+			c.sid = v
 		case "client_id":
 			c.clientID = v
 		case "scope":
@@ -84,7 +87,7 @@ func (v *Verifier) token(in *unread) (*valetkey.Token, error) {
 	if v.profile.NoClientID {
 		clientID = first(in.clientID, in.azp, in.cid, in.appid)
 	}
-	var errs [8]error
+	var errs [9]error
 	errs[0] = claims.Text(&t.Subject, "sub", in.sub, v.profile.NoSubject)
 	errs[1] = claims.Text(&t.ClientID, "client_id", clientID, v.profile.NoClientID)
 	errs[2] = claims.Text(&t.ID, "jti", in.jti, v.profile.NoID)
@@ -93,6 +96,7 @@ func (v *Verifier) token(in *unread) (*valetkey.Token, error) {
 	errs[5] = claims.Date(&t.NotBefore, "nbf", in.nbf, true)
 	t.Audience, errs[6] = claims.Audience(in.aud, false)
 	t.Binding, errs[7] = claims.Binding(in.cnf)
+	errs[8] = claims.Text(&t.SessionID, "sid", in.sid, true)
 	for _, err := range errs {
 		if err != nil {
 			return nil, refuse("a claim of the token is missing or malformed", err)

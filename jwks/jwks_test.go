@@ -508,6 +508,15 @@ func TestAccepted(t *testing.T) {
 		v.Close()
 		assert.False(t, token.Reuse.While.Holds())
 	})
+	t.Run("the deadline is exp and leeway, whatever the leeway is", func(t *testing.T) {
+		for want, leeway := range map[time.Duration]time.Duration{0: -1, 30 * time.Second: 0, 5 * time.Minute: 5 * time.Minute} {
+			v := open(t, func(c *jwks.Config) { c.Leeway = leeway })
+			token, err := v.Verify(background, mint(t, es256, nil, good(object{"sid": "session-1"})))
+			require.NoError(t, err)
+			assert.Equal(t, want, token.Deadline.Sub(token.Expiry))
+			assert.Equal(t, "session-1", token.SessionID)
+		}
+	})
 	t.Run("AT-23 a client on its own behalf is told apart from a user", func(t *testing.T) {
 		assert.True(t, accept(t, nil, object{"sub": "shop"}).ByClient())
 		assert.False(t, accept(t, nil, nil).ByClient())

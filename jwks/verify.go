@@ -86,7 +86,8 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 		return nil, err // [*valetkey.Unavailable]
 	}
 	t.Raw = c.Payload
-	t.Reuse = valetkey.Reuse{Until: t.Expiry.Add(v.leeway), While: key}
+	t.Deadline = t.Expiry.Add(v.leeway)
+	t.Reuse = valetkey.Reuse{Until: t.Deadline, While: key}
 	return t, nil
 }
 
@@ -110,7 +111,7 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 func (v *Verifier) checkTimes(t *valetkey.Token) error {
 	now := v.now()
 	switch {
-	case !now.Before(t.Expiry.Add(v.leeway)): // RFC 7519, section 4.1.4: "on or after"
+	case !now.Before(t.Expiry.Add(v.leeway)): // Token.Deadline; RFC 7519, section 4.1.4: "on or after"
 		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.leeway)): // RFC 7519, section 4.1.5
 		return refuse("the token is not yet valid", fmt.Errorf("before %v", t.NotBefore))

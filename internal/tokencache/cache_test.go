@@ -274,9 +274,9 @@ func TestKey(t *testing.T) {
 
 func TestOwnership(t *testing.T) {
 	given := &valetkey.Token{
-		Issuer: "https://as.example.com", Subject: "alice", ClientID: "c\n", ID: "j1",
+		Issuer: "https://as.example.com", Subject: "alice", ClientID: "c\n", ID: "j1", SessionID: "s1",
 		Audience: []string{"https://api.example.com", "b"}, Scopes: valetkey.NewScopes("orders:read", "not in raw"),
-		IssuedAt: time.Unix(1, 0), NotBefore: time.Unix(2, 0), Expiry: time.Now().Add(time.Hour),
+		IssuedAt: time.Unix(1, 0), NotBefore: time.Unix(2, 0), Expiry: time.Unix(4e9, 5), Deadline: time.Unix(4e9+30, 5),
 		Binding: valetkey.Binding{JWKThumbprint: "jkt", Unknown: []string{"", "x"}},
 		Raw:     json.RawMessage(`{"iss":"https://as.example.com","sub":"alice","client_id":"c\n","aud":["https://api.example.com","b"],"scope":"orders:read"}`),
 		Reuse:   valetkey.Reuse{Until: time.Now().Round(0).Add(time.Minute)},
@@ -527,7 +527,7 @@ func TestBounds(t *testing.T) {
 		memory.id("a")
 		one := memory.Stats().Bytes
 		memory.id("a")
-		assert.Equal(t, one+328, memory.Stats().Bytes)
+		assert.Equal(t, one+368, memory.Stats().Bytes)
 		for i := range 1000 {
 			memory.id(fmt.Sprint(i))
 			memory.id(fmt.Sprint(i))
@@ -545,7 +545,7 @@ func TestBounds(t *testing.T) {
 	})
 	t.Run("a large token gets its room in bounded steps", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{Bytes: 600_000}, new(verifier))
-		for i := range 2000 {
+		for i := range 2500 {
 			memory.id(fmt.Sprint(i))
 		}
 		full, large := memory.Stats(), strings.Repeat("x", 100_000)
