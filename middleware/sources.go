@@ -74,8 +74,18 @@ func Query() Source {
 	}}
 }
 
-// Cookie is the cookie name, for web applications whose browser must not see the token. A browser sends a cookie whoever
-// asks it to, so a request that protection takes for a cross-origin one has no token here; protection must not be nil.
+// Cookie returns the cookie called name as a source, for web applications whose browser must not see the token. A browser
+// attaches a cookie to requests that other sites cause, so the origin of every request that is not a plain safe read must be
+// proven: of each method but GET, HEAD and OPTIONS, and of any method with an Upgrade header, as a WebSocket handshake has, which
+// is a GET and which the same-origin policy does not cover.
+//
+// Such a request has a token here only if protection accepts its Sec-Fetch-Site or Origin header, whatever its method;
+// a request with neither header is refused, which [http.CrossOriginProtection] alone would let through. A refused request counts as
+// one without credentials: 401 with a challenge, or the handler without a token behind [Guard.Optional]. The trusted origins of
+// protection apply; behind a proxy that changes the Host header, the own origin must be one of them. Its bypass patterns apply to
+// handshakes if they name no method.
+//
+// An empty name and a nil protection return the zero Source, which [New] reports.
 func Cookie(name string, protection *http.CrossOriginProtection) Source {
 	if name == "" || protection == nil {
 		return Source{}
@@ -85,11 +95,37 @@ func Cookie(name string, protection *http.CrossOriginProtection) Source {
 		for _, cookie := range r.CookiesNamed(name) {
 			tokens = append(tokens, cookie.Value)
 		}
-		if tokens == nil || protection.Check(r) != nil {
+		if tokens == nil || !plainRead(r) && !ownOrigin(r, protection) {
 			return nil, nil
 		}
 		return tokens, nil
 	}}
+}
+
+// plainRead reports whether r only reads (RFC 9110, section 9.2.1). A request that opens a connection in both directions does
+// more: an Upgrade (RFC 9110, section 7.8), or an extended CONNECT (RFC 8441), also where a handler before the guard has
+// made a GET of it.
+func plainRead(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return len(r.Header["Upgrade"]) == 0 && len(r.Header[":protocol"]) == 0
+	}
+	return false
+}
+
+// ownOrigin reports whether the headers of r prove that its origin is allowed by protection.
+func ownOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
+	asked := *r
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions: // protection lets these through unseen
+		asked.Method = "UPGRADE" // matches no bypass pattern that is meant for another method
+	}
+	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" {
+		// Protection would let it through as not of a browser. Called cross-site, it passes by a bypass pattern only.
+		asked.Header = r.Header.Clone()
+		asked.Header.Set("Sec-Fetch-Site", "cross-site")
+	}
+	return protection.Check(&asked) == nil
 }
 
 // WebSocketProtocol is the one sub-protocol of a WebSocket handshake (RFC 6455, section 1.9) that begins with prefix, such

@@ -96,6 +96,7 @@ func exchanges(iss *Issuer) []exchange {
 		}
 		return lines
 	}
+	handshake := []string{"Upgrade: websocket", "Cookie: session=" + read}
 	preflight := []string{"Origin: https://app.example.com", "Access-Control-Request-Method: PUT"}
 
 	all := []exchange{
@@ -146,6 +147,8 @@ func exchanges(iss *Issuer) []exchange {
 		{"full, a form in GET", "GET", "/full", []string{form}, "access_token=" + read, 401},
 		{"full, a form and then no form", "POST", "/full", []string{form, "Content-Type: text/plain"}, "access_token=" + read, 401},
 		{"full, no form and then a form", "POST", "/full", []string{"Content-Type: text/plain", form}, "access_token=" + read, 401},
+		{"full, a cookie in a handshake from another site", "GET", "/full", append(handshake, "Origin: https://evil.example"), "", 401},
+		{"full, a cookie in a handshake without an origin", "GET", "/full", handshake, "", 401},
 		{"full, optional, a form with a bad token", "POST", "/full/optional", []string{form}, "access_token=" + expired, 401},
 
 		{"a good token", "GET", "/read", bearer(read), "", 200},
@@ -164,6 +167,8 @@ func exchanges(iss *Issuer) []exchange {
 		{"full, a preflight", "OPTIONS", "/full", preflight, "", 200},
 		{"full, in the query", "GET", "/full?access_token=" + read, nil, "", 200},
 		{"full, in the form", "POST", "/full", []string{form}, "access_token=" + read + "&x=1", 200},
+		{"full, a cookie", "GET", "/full", handshake[1:], "", 200},
+		{"full, a cookie in a handshake from the own origin", "GET", "/full", append(handshake, "Origin: https://api.example.com"), "", 200},
 		{"full, optional, no credentials", "GET", "/full/optional", nil, "", 200},
 		{"full, optional, in the query", "GET", "/full/optional?access_token=" + read, nil, "", 200},
 		{"the context ends with the token", "GET", "/ending", bearer(read), "", 200},

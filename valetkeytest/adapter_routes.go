@@ -73,7 +73,9 @@ func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
 	gs.plain = guard(middleware.Config{Verifier: verify, Now: iss.Now})
 	gs.full = guard(middleware.Config{
 		Verifier: verify, Now: iss.Now, PassPreflight: true, Body: middleware.ProblemJSON, Realm: "orders",
-		ErrorURI: "https://api.example.com/errors", AlsoFrom: []middleware.Source{middleware.Form(1000), middleware.Query()},
+		ErrorURI: "https://api.example.com/errors", AlsoFrom: []middleware.Source{
+			middleware.Form(1000), middleware.Query(), middleware.Cookie("session", http.NewCrossOriginProtection()),
+		},
 	})
 	gs.ending = guard(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
