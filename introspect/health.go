@@ -12,7 +12,7 @@ import (
 )
 
 // Health returns how v is: ready if the last call brought an answer, or if there was none yet; degraded if the last one did
-// not; down if nobody is asked for now, or the endpoint refuses our questions. It does no I/O.
+// not; down if the endpoint is not asked for now, whatever the token, or refuses our questions. It does no I/O.
 func (v *Verifier) Health() []valetkey.Health {
 	v.mu.Lock()
 	defer v.mu.Unlock()

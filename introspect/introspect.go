@@ -19,6 +19,11 @@
 // while the endpoint fails or asks for patience, no calls are made but for a probe now and then. A token that cannot be
 // asked about gets [*valetkey.Unavailable], at once.
 //
+// One token does not affect another. Five different tokens in a row have to fail before the endpoint counts as failing. An
+// answer with status 200 and the right media type whose content is at fault (not JSON, nested too deep, too long, cut off,
+// compressed, wrongly signed) counts against its token only. A token that has failed five times in a row waits by itself, from a
+// second up to a minute.
+//
 // Not done here: encrypted answers (RFC 9701, section 6), and trying one endpoint after the other. A token that is not
 // active is refused for good: with several endpoints, [valetkey.First] asks only the first about opaque tokens.
 package introspect
@@ -314,8 +319,8 @@ type Status struct {
 	URL       string    // of the endpoint; "" if it is not yet discovered
 	InFlight  int       // calls
 	Refused   int       // tokens that are remembered as refused, some of which may be due for another question
-	Failures  int       // calls in a row that brought no answer
-	RetryAt   time.Time // nobody is asked before; zero: there is no such limit now
+	Failures  int       // different tokens in a row whose calls brought no answer
+	RetryAt   time.Time // the endpoint is not asked before; zero: there is no such limit now
 	LastCall  time.Time // when the last one began; zero: none has
 	LastError error     // of the last call that ended; nil: it brought an answer of use, or none has ended
 }

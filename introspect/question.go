@@ -36,6 +36,8 @@ type question struct {
 
 var (
 	errClosed = errors.New("introspect: the verifier is closed")
+	errAnswer = errors.New("the answer is at fault") // the endpoint gave one, so the token is what it fails on
+	errNoKeys = errors.New("the signed answer cannot be verified now")
 	errBusy   = errors.New("introspect: too many calls are in flight")
 )
 
@@ -85,24 +87,23 @@ func (v *Verifier) answer(q *question, raw string) {
 		v.end(q)
 		return
 	}
-	attempt, err := v.enter()
+	attempt, err := v.enter(q.key)
 	if err != nil {
 		q.err = err
 		v.end(q)
 		return
 	}
 	begun := time.Now()
-	said, failure := v.exchange(ctx, raw)
+	said, err := v.exchange(ctx, raw, attempt)
 	took := time.Since(begun)
-	err = failure
 	if err == nil {
-		q.token, err = v.read(said)
+		q.token, err = v.understand(ctx, said)
 	}
 	refusal, refused := err.(*valetkey.Error)
 	if refused {
 		err = nil
 	}
-	wait := v.land(q, refusal, attempt, failure, err)
+	wait := v.land(q, refusal, attempt, err)
 	switch {
 	case refused:
 		q.err = refusal
@@ -116,17 +117,32 @@ func (v *Verifier) answer(q *question, raw string) {
 	}
 }
 
-// enter returns the number of an attempt to ask the endpoint, or that nobody is asked for now.
-func (v *Verifier) enter() (attempt int, err error) {
+// understand verifies and reads an answer.
+func (v *Verifier) understand(ctx context.Context, answer *said) (*valetkey.Token, error) {
+	if err := v.open(ctx, answer); err != nil {
+		if _, none := errors.AsType[*valetkey.Unavailable](err); none {
+			return nil, fmt.Errorf("%w: %w", errNoKeys, err)
+		}
+		return nil, fmt.Errorf("%w: the signed answer: %w", errAnswer, err)
+	}
+	t, err := v.read(answer)
+	if _, refused := err.(*valetkey.Error); err != nil && !refused {
+		return nil, fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	return t, err
+}
+
+// enter returns an attempt to ask the endpoint about the token of key, or an error if it must not be asked now.
+func (v *Verifier) enter(key digest) (attempt, error) {
 	now := time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	attempt, wait := v.breaker.enter(now)
+	a, wait := v.breaker.enter(key, now)
 	if wait > 0 {
-		return 0, &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: nobody is asked for now: %w", v.breaker.cause)}
+		return attempt{}, &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: nobody is asked for now: %w", v.breaker.cause)}
 	}
 	v.lastCall = now
-	return attempt, nil
+	return a, nil
 }
 
 // end makes the answer of q final. It reports whether q could be joined until now, and so was not forgotten.
@@ -142,11 +158,11 @@ func (v *Verifier) end(q *question) (current bool) {
 	return current
 }
 
-// exchange asks the endpoint (RFC 7662, section 2). An error means that there is no answer to read, which the breaker
-// counts; what was said is returned even so, if anything was.
-func (v *Verifier) exchange(ctx context.Context, raw string) (*said, error) {
+// exchange asks the endpoint (RFC 7662, section 2). An error means that there is no answer to read; the breaker decides
+// whether the endpoint is to blame.
+func (v *Verifier) exchange(ctx context.Context, raw string, a attempt) (*said, error) {
 	begun := v.cfg.Now()
-	endpoint, err := v.locate(ctx)
+	endpoint, err := v.locate(ctx, a.relocate)
 	if err != nil {
 		return nil, err
 	}
@@ -166,20 +182,15 @@ func (v *Verifier) exchange(ctx context.Context, raw string) (*said, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer := &said{body: body, at: begun}
-	if err := v.open(ctx, answer); err != nil {
-		return answer, fmt.Errorf("the signed answer of %s: %w", fetch.Bare(endpoint), err)
-	}
-	return answer, nil
+	return &said{body: body, at: begun}, nil
 }
 
 // complainEvery bounds what is logged of an endpoint that refuses our questions, which only a change of the
 // configuration can mend.
 const complainEvery = time.Minute
 
-// land takes the result of a call in, and returns how long nobody is asked now. The failure is that of the exchange, err
-// also that of reading what was said.
-func (v *Verifier) land(q *question, refusal *valetkey.Error, attempt int, failure, err error) (wait time.Duration) {
+// land takes the result of a call in, and returns how long the endpoint is not asked about the token of q now.
+func (v *Verifier) land(q *question, refusal *valetkey.Error, a attempt, err error) (wait time.Duration) {
 	now := time.Now()
 	v.mu.Lock()
 	if v.closed {
@@ -193,13 +204,10 @@ func (v *Verifier) land(q *question, refusal *valetkey.Error, attempt int, failu
 	v.changeLocked(now, func() {
 		v.lastErr = err
 		v.answered = v.answered || err == nil
-		change = v.breaker.leave(attempt, now, failure)
+		change = v.breaker.leave(a, now, err)
 	})
-	if change == opened && v.cfg.URL == "" && v.breaker.failures >= maxFailures {
-		v.url = "" // it may have moved
-	}
-	wait = max(0, v.breaker.until.Sub(now))
-	complain := misconfigured(failure) && !now.Before(v.complaining)
+	wait = v.breaker.wait(q.key, now)
+	complain := misconfigured(err) && !now.Before(v.complaining)
 	if complain {
 		v.complaining = now.Add(complainEvery)
 	}
@@ -207,11 +215,11 @@ func (v *Verifier) land(q *question, refusal *valetkey.Error, attempt int, failu
 
 	log := v.cfg.Logger.With("issuer", v.cfg.Issuer, "url", fetch.Bare(v.cfg.URL))
 	if complain {
-		log.Error("introspection: the endpoint refuses our questions; are URL and Auth right?", "error", failure)
+		log.Error("introspection: the endpoint refuses our questions; are URL and Auth right?", "error", err)
 	}
 	switch change {
 	case opened:
-		log.Warn("introspection: the endpoint is not asked for now", "retry_in", wait, "error", failure)
+		log.Warn("introspection: the endpoint is not asked for now", "retry_in", wait, "error", err)
 	case mended:
 		log.Info("introspection: the endpoint answers again")
 	}
@@ -225,10 +233,11 @@ type discovery struct {
 	err  error
 }
 
-// locate returns the URL of the endpoint, which all who need it look up together.
-func (v *Verifier) locate(ctx context.Context) (string, error) {
+// locate returns the URL of the endpoint, which all who need it look up together. If it is known, it is looked up again only
+// for a question with again, since the endpoint may have moved; all others use the known one meanwhile.
+func (v *Verifier) locate(ctx context.Context, again bool) (string, error) {
 	v.mu.Lock()
-	if v.url != "" {
+	if v.url != "" && (!again || v.cfg.URL != "") {
 		defer v.mu.Unlock()
 		return v.url, nil
 	}
@@ -252,7 +261,12 @@ func (v *Verifier) discover(d *discovery) {
 	defer cancel()
 	d.url, d.err = v.fetch.Discover(ctx, v.cfg.Issuer, "introspection_endpoint")
 	v.mu.Lock()
-	v.url, v.discovery = d.url, nil
+	if d.err == nil {
+		v.url = d.url
+	} else if v.url != "" { // the metadata is out of reach, and the endpoint may be where it was
+		d.url, d.err = v.url, nil
+	}
+	v.discovery = nil
 	v.mu.Unlock()
 	close(d.done)
 }

@@ -80,8 +80,8 @@ func (v *Verifier) newSigned() (*signed, error) {
 	return s, errors.Join(mistakes...)
 }
 
-// open finds what an answer says of the token; a signed one is verified first (RFC 9701, section 5). Nothing that is wrong
-// with that is the token's fault.
+// open finds what an answer says of the token; a signed one is verified first (RFC 9701, section 5). An error never means
+// that the token is not active.
 func (v *Verifier) open(ctx context.Context, answer *said) error {
 	if v.signed == nil {
 		answer.object = answer.body

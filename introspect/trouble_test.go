@@ -435,7 +435,7 @@ func TestBreaker(t *testing.T) {
 			_, err := v.Verify(t.Context(), "upsetting")
 			failed(t, err)
 		}
-		assert.Equal(t, 20, iss.Introspection.Hits())
+		assert.Equal(t, 5, iss.Introspection.Hits())
 		iss.Introspection.Heal()
 		_, err := v.Verify(t.Context(), iss.Opaque())
 		require.NoError(t, err)

@@ -73,13 +73,13 @@ var (
 var faults = []fault{
 	{"down, connections are refused", route(toNobody), once, five},
 	{"slow, beyond the timeout", func(_ *testing.T, w *world) { w.endpoint.Slow(time.Minute) }, slowKeys, five},
-	{"reset in the middle", func(_ *testing.T, w *world) { w.endpoint.Reset() }, once, five},
+	{"reset in the middle", func(_ *testing.T, w *world) { w.endpoint.Reset() }, once, everyToken},
 	{"500", func(_ *testing.T, w *world) { w.endpoint.Fail(500) }, once, five},
 	{"429, Retry-After: 7", func(_ *testing.T, w *world) { w.endpoint.Fail(429, "Retry-After: 7") }, exactlyOnce, exactlyOnce},
 	{"HTML with 200", func(_ *testing.T, w *world) { w.endpoint.Garbage() }, once, five},
 	{"truncated JSON", func(_ *testing.T, w *world) { w.endpoint.Truncated() }, once, everyToken},
 	{"empty document", func(_ *testing.T, w *world) { w.endpoint.Empty() }, once, everyToken},
-	{"endless body", func(_ *testing.T, w *world) { w.endpoint.Endless() }, once, five},
+	{"endless body", func(_ *testing.T, w *world) { w.endpoint.Endless() }, once, everyToken},
 	{"certificate of an unknown CA", func(t *testing.T, w *world) { w.network.leads(w.toImpostor(t)) }, once, five},
 	{"redirect to http", func(_ *testing.T, w *world) { w.endpoint.Redirect(w.elsewhere()) }, once, five},
 	{"DNS gone", route(toNoName), once, five},
@@ -229,8 +229,9 @@ a forger must not be able to turn a held key set into 503. A guard without keys 
 	{asking, `A remembered token is served for as long as the answer about it may be relied on (30 s, unless configured). About any
 other nobody can say whether it is good. After 5 failures in a row nobody is asked for about a second, then two, up to a
 minute, with one question each time; an endpoint that asks for patience gets it at once. The timeout of a question is
-configured to be 0.2 s here; it is 5 s by default. JSON that comes with 200 and cannot be read is held against its token
-alone and counts as no failure: each token is asked about.`,
+configured to be 0.2 s here; it is 5 s by default. A token counts once, however often it fails. An answer of 200 and the
+right type whose content is at fault (it cannot be read, is cut off or has no end) counts against its token alone: each
+token is asked about, and the same one, after 5 failures, waits by itself.`,
 		[]int{0, 1, 3}, []situation{askStart, askLater}},
 }
 

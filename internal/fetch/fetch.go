@@ -48,6 +48,7 @@ type Error struct {
 	URL        string        // without user, query and fragment
 	Status     int           // zero: there was no answer
 	RetryAfter time.Duration // of a 429 or 503; zero: none
+	Content    bool          // the server answered as it should, and only the content of this answer is at fault: see [Client.Post]
 	Err        error
 }
 
@@ -124,15 +125,31 @@ func (c Client) client() *http.Client {
 
 func read(resp *http.Response, conditional bool, limit int) (*Answer, error) {
 	answer := &Answer{ETag: resp.Header.Get("ETag"), MaxAge: maxAge(resp.Header)}
-	switch {
-	case resp.StatusCode == http.StatusNotModified && conditional:
+	if resp.StatusCode == http.StatusNotModified && conditional {
 		answer.NotModified = true
 		return answer, nil
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return nil, fmt.Errorf("status %d, and redirects are not followed", resp.StatusCode)
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("status %d", resp.StatusCode)
 	}
+	if err := isOK(resp); err != nil {
+		return nil, err
+	}
+	var err error
+	answer.Body, err = content(resp, limit)
+	return answer, err
+}
+
+// isOK returns nil if the status is 200.
+func isOK(resp *http.Response) error {
+	switch {
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		return fmt.Errorf("status %d, and redirects are not followed", resp.StatusCode)
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("status %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// content returns the body, of at most limit bytes.
+func content(resp *http.Response, limit int) ([]byte, error) {
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return nil, errors.New("the answer is compressed, though identity was asked for")
 	}
@@ -147,8 +164,7 @@ func read(resp *http.Response, conditional bool, limit int) (*Answer, error) {
 	if len(body) > limit {
 		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
-	answer.Body = body
-	return answer, nil
+	return body, nil
 }
 
 // maxAge returns the freshness lifetime that is left of an answer: RFC 9111, sections 4.2.1 and 5.2.2. What the server

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,6 +13,10 @@ import (
 
 // Post sends a form to u, with header beside what every request has, and returns the body of an answer of the media type
 // accept. The rules and bounds are those of [Client.Get], and so are the errors: they never hold the form or the header.
+//
+// Error.Content is set if an answer with status 200 and the right media type has arrived and its body cannot be used: it is
+// compressed, too long, or cut off by the server. The form may be the cause, so the fault says nothing about answers to
+// other forms. A body that did not arrive in time is a failure of the server.
 //
 // What is asked must do no harm when it is asked twice: it is, on another connection, if the server closed an idle one
 // just then.
@@ -40,14 +45,23 @@ func (c Client) Post(ctx context.Context, u string, form url.Values, header http
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
 	defer resp.Body.Close()
-	answer, err := read(resp, false, MaxBody)
-	if err == nil {
+	if err = isOK(resp); err == nil {
 		err = mediaType(resp, accept)
 	}
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, RetryAfter: retryAfter(resp), Err: err}
 	}
-	return answer.Body, nil
+	body, err := content(resp, MaxBody)
+	if err != nil {
+		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, Content: !timedOut(ctx, err), Err: err}
+	}
+	return body, nil
+}
+
+// timedOut reports whether err is the end of the time for an exchange, or of its context.
+func timedOut(ctx context.Context, err error) bool {
+	var slow net.Error
+	return ctx.Err() != nil || errors.As(err, &slow) && slow.Timeout()
 }
 
 // mediaType returns nil if the answer is what was asked for (RFC 9110, section 8.3.1).

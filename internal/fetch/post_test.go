@@ -46,11 +46,33 @@ func TestPost(t *testing.T) {
 			}
 		}
 	})
+	mux.HandleFunc("/packed", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Encoding", "gzip")
+		io.WriteString(w, "{}")
+	})
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "{}")
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, "{")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
 	s := httptest.NewServer(mux)
 	defer s.Close()
 	client := fetch.Client{HTTP: s.Client()}
+	patience := *s.Client() // of a caller's own
+	patience.Timeout = 100 * time.Millisecond
 	form := url.Values{"token": {"secret &="}}
 	post := func(u string) ([]byte, error) {
+		client := client
+		if strings.HasSuffix(u, "/slow") {
+			client.HTTP = &patience
+		}
 		return client.Post(t.Context(), u, form, http.Header{"Authorization": {"Basic x"}}, "application/json")
 	}
 
@@ -58,13 +80,17 @@ func TestPost(t *testing.T) {
 		name, url, want string
 		status          int
 		retry           time.Duration
+		content         bool
 	}{
-		{"a redirect is not followed", s.URL + "/redirect", "redirects are not followed", 307, 0},
-		{"another media type", s.URL + "/text?secret", `is "text/plain; charset=utf-8", not application/json`, 200, 0},
-		{"an answer without end", s.URL + "/endless", "more than", 200, 0},
-		{"patience", s.URL + "/busy", "status 503", 503, 7 * time.Second},
-		{"http beyond loopback", "http://as.example.com/", "not https", 0, 0},
-		{"nobody there", "http://127.0.0.1:1/secret?secret", "connect", 0, 0},
+		{"a redirect is not followed", s.URL + "/redirect", "redirects are not followed", 307, 0, false},
+		{"another media type", s.URL + "/text?secret", `is "text/plain; charset=utf-8", not application/json`, 200, 0, false},
+		{"an answer without end", s.URL + "/endless", "more than", 200, 0, true},
+		{"a compressed answer", s.URL + "/packed", "compressed", 200, 0, true},
+		{"an answer that is cut off", s.URL + "/cut", "unexpected EOF", 200, 0, true},
+		{"an answer that does not end in time", s.URL + "/slow", "Client.Timeout", 200, 0, false},
+		{"patience", s.URL + "/busy", "status 503", 503, 7 * time.Second, false},
+		{"http beyond loopback", "http://as.example.com/", "not https", 0, 0, false},
+		{"nobody there", "http://127.0.0.1:1/secret?secret", "connect", 0, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := hits.Load()
@@ -75,6 +101,7 @@ func TestPost(t *testing.T) {
 			assert.ErrorContains(t, err, c.want)
 			assert.Equal(t, c.status, e.Status)
 			assert.Equal(t, c.retry, e.RetryAfter)
+			assert.Equal(t, c.content, e.Content)
 			assert.NotContains(t, err.Error(), "secret &=")
 			assert.NotContains(t, err.Error(), "?secret")
 			assert.Equal(t, before, hits.Load())
