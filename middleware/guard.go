@@ -31,6 +31,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/internal/authctx"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
@@ -239,8 +240,8 @@ func (g *Guard) Require(needs ...valetkey.Requirement) func(http.Handler) http.H
 	return func(next http.Handler) http.Handler { return g.Handler(next, needs...) }
 }
 
-// Optional lets a request without credentials through to next, for which [valetkey.FromContext] then returns nil. A
-// token that is sent must be good all the same.
+// Optional lets a request without credentials for this guard through to next. [valetkey.FromContext] then returns nil there, also
+// where another guard before this one has attached a token. A token that is sent must be good all the same.
 func (g *Guard) Optional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The answer may differ by who asks, and the anonymous one is not barred from shared caches (RFC 9111, 3.5).
@@ -251,7 +252,7 @@ func (g *Guard) Optional(next http.Handler) http.Handler {
 		case err == nil:
 			next.ServeHTTP(w, checked)
 		case errors.As(err, &e) && e.Code == valetkey.NoCredentials:
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), nil)))
 		default:
 			g.Refuse(w, r, err)
 		}
@@ -299,6 +300,8 @@ func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.R
 			g.giveNonce(w.Header(), found.nonce)
 			w.Header().Set("Cache-Control", "no-store")
 		}
+	} else if r.Context().Value(authctx.Token{}) != &found.entry.Token { // another guard has attached its own since
+		r = r.WithContext(&verifiedContext{r.Context(), found.entry})
 	}
 	if err := g.Authorize(&found.entry.Token, needs...); err != nil {
 		return nil, found, err

@@ -326,6 +326,26 @@ func TestChains(t *testing.T) {
 		assert.Equal(t, 200, status(outer.Handler(inner.Handler(outer.Handler(hello))), request()))
 		assert.Equal(t, 2, verified)
 	})
+	// A token in the query reaches the outer guard alone.
+	subject := func(name string) valetkey.Verifier {
+		return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &valetkey.Token{Subject: name}, nil })
+	}
+	byQuery := guardWith(t, subject("of the query"), func(c *middleware.Config) { c.AlsoFrom = []middleware.Source{middleware.Query()} })
+	byHeader := guardWith(t, subject("of the header"))
+	answer := func(h http.Handler, r *http.Request) string {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Body.String()
+	}
+	inQuery := httptest.NewRequest("GET", "/?access_token=x", nil)
+	t.Run("an optional token is none without credentials for the inner guard", func(t *testing.T) {
+		assert.Equal(t, "hello nobody", answer(byQuery.Handler(byHeader.Optional(hello)), inQuery))
+		assert.Equal(t, "hello of the header", answer(byQuery.Handler(byHeader.Optional(hello)), request()))
+	})
+	t.Run("a handler sees the token of the innermost guard", func(t *testing.T) {
+		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Optional(byQuery.Handler(hello))), inQuery))
+		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Handler(byQuery.Handler(hello))), request()))
+	})
 	t.Run("a token that somebody put into the context opens nothing", func(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r = r.WithContext(valetkey.NewContext(r.Context(), &valetkey.Token{Subject: "mallory", Scopes: valetkey.NewScopes("a")}))

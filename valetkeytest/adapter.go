@@ -32,6 +32,10 @@ type AdapterRoute struct {
 	Path  string // the whole path, without parameters
 	Guard *middleware.Guard
 
+	// Outer is another guard, in front of Guard: the route stands behind the adapter's Require for it, without needs, first.
+	// Nil: there is none.
+	Outer *middleware.Guard
+
 	// Require holds the needs of each of the adapter's Require that the route stands behind, the outermost first.
 	// Empty: the route stands behind the adapter's Optional.
 	Require [][]valetkey.Requirement

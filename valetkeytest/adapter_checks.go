@@ -163,6 +163,8 @@ func exchanges(iss *Issuer) []exchange {
 		{"optional, no credentials", "GET", "/optional", nil, "", 200},
 		{"optional, another scheme", "GET", "/optional", []string{"Authorization: Basic eDp5"}, "", 200},
 		{"optional, a good token", "POST", "/optional", bearer(read), "a body", 200},
+		{"optional, only another guard in front has a token", "GET", "/optional/inner", handshake[1:], "", 200},
+		{"optional, a good token for both guards", "GET", "/optional/inner", bearer(read), "", 200},
 		{"full, a good token", "GET", "/full?x=1", bearer(read), "", 200},
 		{"full, a preflight", "OPTIONS", "/full", preflight, "", 200},
 		{"full, in the query", "GET", "/full?access_token=" + read, nil, "", 200},

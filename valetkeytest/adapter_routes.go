@@ -116,23 +116,24 @@ func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []
 	readOrders := scopes.All("orders:read")
 	kept := behind(readOrders)
 	s.url = serve(t, []AdapterRoute{
-		{"/any", gs.plain, behind(), s.counted(hello)},
-		{"/read", gs.plain, behind(readOrders), s.counted(hello)},
-		{"/write", gs.plain, behind(scopes.All("orders:write")), s.counted(hello)},
-		{"/two", gs.plain, behind(readOrders, scopes.All("orders:write")), s.counted(hello)},
-		{"/kept", gs.plain, kept, s.counted(hello)},
-		{"/group", gs.plain, append(behind(), behind(readOrders)...), s.counted(hello)},
-		{"/optional", gs.plain, nil, s.counted(hello)},
-		{"/full", gs.full, behind(readOrders), s.counted(hello)},
-		{"/full/optional", gs.full, nil, s.counted(hello)},
-		{"/bound", gs.bound, behind(readOrders), s.counted(hello)},
-		{"/bound/group", gs.bound, append(behind(), behind(readOrders)...), s.counted(hello)},
-		{"/bound/optional", gs.bound, nil, s.counted(hello)},
-		{"/ending", gs.ending, behind(), s.counted(ending)},
-		{"/panic", gs.plain, behind(), s.counted(func(http.ResponseWriter, *http.Request) { panic("boom") })},
-		{"/stream", gs.plain, behind(), s.counted(s.stream)},
-		{"/wait", gs.plain, behind(), s.counted(s.wait)},
-		{"/upgrade", gs.plain, behind(), s.counted(upgrade)},
+		{Path: "/any", Guard: gs.plain, Require: behind(), Handler: s.counted(hello)},
+		{Path: "/read", Guard: gs.plain, Require: behind(readOrders), Handler: s.counted(hello)},
+		{Path: "/write", Guard: gs.plain, Require: behind(scopes.All("orders:write")), Handler: s.counted(hello)},
+		{Path: "/two", Guard: gs.plain, Require: behind(readOrders, scopes.All("orders:write")), Handler: s.counted(hello)},
+		{Path: "/kept", Guard: gs.plain, Require: kept, Handler: s.counted(hello)},
+		{Path: "/group", Guard: gs.plain, Require: append(behind(), behind(readOrders)...), Handler: s.counted(hello)},
+		{Path: "/optional", Guard: gs.plain, Handler: s.counted(hello)},
+		{Path: "/optional/inner", Guard: gs.plain, Outer: gs.full, Handler: s.counted(hello)},
+		{Path: "/full", Guard: gs.full, Require: behind(readOrders), Handler: s.counted(hello)},
+		{Path: "/full/optional", Guard: gs.full, Handler: s.counted(hello)},
+		{Path: "/bound", Guard: gs.bound, Require: behind(readOrders), Handler: s.counted(hello)},
+		{Path: "/bound/group", Guard: gs.bound, Require: append(behind(), behind(readOrders)...), Handler: s.counted(hello)},
+		{Path: "/bound/optional", Guard: gs.bound, Handler: s.counted(hello)},
+		{Path: "/ending", Guard: gs.ending, Require: behind(), Handler: s.counted(ending)},
+		{Path: "/panic", Guard: gs.plain, Require: behind(), Handler: s.counted(func(http.ResponseWriter, *http.Request) { panic("boom") })},
+		{Path: "/stream", Guard: gs.plain, Require: behind(), Handler: s.counted(s.stream)},
+		{Path: "/wait", Guard: gs.plain, Require: behind(), Handler: s.counted(s.wait)},
+		{Path: "/upgrade", Guard: gs.plain, Require: behind(), Handler: s.counted(upgrade)},
 	})
 	kept[0][0] = scopes.Requirement{} // the adapter has a copy
 	return s
@@ -230,6 +231,9 @@ func serveHTTP(t testing.TB, routes []AdapterRoute) string {
 		}
 		for i := len(route.Require) - 1; i >= 0; i-- {
 			h = route.Guard.Handler(h, route.Require[i]...)
+		}
+		if route.Outer != nil {
+			h = route.Outer.Handler(h)
 		}
 		mux.Handle(route.Path, h)
 	}

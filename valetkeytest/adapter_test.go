@@ -58,6 +58,9 @@ func (a adaption) handler(routes []valetkeytest.AdapterRoute) http.Handler {
 		if len(route.Require) == 0 {
 			h = a.optional(route.Guard, h)
 		}
+		if route.Outer != nil {
+			h = a.require(route.Outer, nil, h)
+		}
 		mux.Handle(route.Path, a.around(h))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -32,6 +32,9 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 	router.Use(chimiddleware.Recoverer)
 	for _, route := range routes {
 		router.Group(func(r chi.Router) {
+			if route.Outer != nil {
+				r.Use(a.require(route.Outer))
+			}
 			for _, needs := range route.Require {
 				r.Use(a.require(route.Guard, needs...))
 			}

@@ -85,7 +85,7 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	case err == nil:
 		next.ServeHTTP(w, checked)
 	case need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), nil))) // also without the token of another guard
 	case !g.errors.IsSupported(r):
 		g.guard.Refuse(w, r, err)
 	default:

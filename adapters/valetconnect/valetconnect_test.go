@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -218,6 +219,23 @@ func TestProcedures(t *testing.T) {
 			assert.Equal(t, 401, w.Code, path)
 		}
 	})
+}
+
+func TestOptionalBehindAnotherGuard(t *testing.T) {
+	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First()})
+	require.NoError(t, err)
+	guarded, err := valetconnect.New(guard, procedures)
+	require.NoError(t, err)
+	api := guarded(connect.NewUnaryHandler(service+"Hello", func(ctx context.Context, _ *connect.Request[empty]) (*connect.Response[text], error) {
+		return connect.NewResponse(wrapperspb.String(fmt.Sprint(valetkey.FromContext(ctx) != nil))), nil
+	}))
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // as another guard leaves it
+		api.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), &valetkey.Token{Subject: "alice"})))
+	}))
+	defer web.Close()
+	response, err := connect.NewClient[empty, text](web.Client(), web.URL+service+"Hello").CallUnary(t.Context(), connect.NewRequest(&empty{}))
+	require.NoError(t, err)
+	assert.Equal(t, "false", response.Msg.GetValue(), "there is a token")
 }
 
 func TestConfiguration(t *testing.T) {

@@ -32,6 +32,9 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 	e.Use(echomiddleware.Recover())
 	for _, route := range routes {
 		group := e.Group("")
+		if route.Outer != nil {
+			group.Use(a.require(route.Outer))
+		}
 		for _, needs := range route.Require {
 			group.Use(a.require(route.Guard, needs...))
 		}

@@ -57,6 +57,7 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, opt
 		w.sendHeader()
 		c.SetContext(r.Context())
 	case optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
+		c.SetContext(valetkey.NewContext(ctx, nil)) // also without that of another guard
 	default:
 		g.Refuse(w, r, err)
 		return nil

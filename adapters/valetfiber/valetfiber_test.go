@@ -43,6 +43,9 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 	app.Use(fiberrecover.New())
 	for _, route := range routes {
 		var chain []any
+		if route.Outer != nil {
+			chain = append(chain, a.require(route.Outer))
+		}
 		for _, needs := range route.Require {
 			chain = append(chain, a.require(route.Guard, needs...))
 		}

@@ -33,6 +33,9 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 	router.Use(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard)) // what gin.Default has
 	for _, route := range routes {
 		group := router.Group("")
+		if route.Outer != nil {
+			group.Use(a.require(route.Outer))
+		}
 		for _, needs := range route.Require {
 			group.Use(a.require(route.Guard, needs...))
 		}

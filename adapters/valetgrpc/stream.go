@@ -24,7 +24,7 @@ func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.S
 	}
 	token := valetkey.FromContext(ctx)
 	if token == nil {
-		return handler(service, stream)
+		return handler(service, &guardedStream{stream, ctx})
 	}
 	if !token.Expiry.IsZero() {
 		var cancel context.CancelFunc

@@ -93,7 +93,7 @@ func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 	}
 	var refusal *valetkey.Error
 	if need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials {
-		return r.Context(), nil
+		return valetkey.NewContext(r.Context(), nil), nil // also without the token of another guard
 	}
 	return nil, i.refuse(r, err)
 }

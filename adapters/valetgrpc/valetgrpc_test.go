@@ -364,6 +364,36 @@ func TestCodes(t *testing.T) {
 }
 
 // Each of these is a copy of the interceptors with one mistake, which the exchanges find.
+func TestOptionalBehindAnotherGuard(t *testing.T) {
+	outer := valetkey.NewContext(t.Context(), &valetkey.Token{Subject: "alice"}) // as another interceptor leaves it
+	guarded, err := valetgrpc.New(newGuard(t, valetkey.First()), valetgrpc.Methods{"/a/A": middleware.Optional})
+	require.NoError(t, err)
+	t.Run("a unary call without credentials sees no token", func(t *testing.T) {
+		seen, err := guarded.Unary(outer, nil, &grpc.UnaryServerInfo{FullMethod: "/a/A"}, func(ctx context.Context, _ any) (any, error) {
+			return who(ctx), nil
+		})
+		require.NoError(t, err)
+		assert.Equal(t, "nobody", seen)
+	})
+	t.Run("a stream without credentials sees no token", func(t *testing.T) {
+		seen := ""
+		err := guarded.Stream(nil, streamOf{ctx: outer}, &grpc.StreamServerInfo{FullMethod: "/a/A"}, func(_ any, stream grpc.ServerStream) error {
+			seen = who(stream.Context())
+			return nil
+		})
+		require.NoError(t, err)
+		assert.Equal(t, "nobody", seen)
+	})
+}
+
+// A streamOf is a stream of which only the context is used.
+type streamOf struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s streamOf) Context() context.Context { return s.ctx }
+
 func TestBoundTokens(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	nonces, err := dpop.NewNonces(dpop.NoncesConfig{Every: time.Second, Grace: 10 * time.Second})
