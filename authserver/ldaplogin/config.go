@@ -22,6 +22,12 @@ import (
 )
 
 // A Config says where the directory is and how its people are found. A [Directory] does not notice later changes of it.
+//
+// An account is disabled if userAccountControl has the flag ACCOUNTDISABLE, accountExpires is over, nsAccountLock or loginDisabled
+// is TRUE, or pwdAccountLockedTime is the one of a permanent lock; a temporary lock after wrong passwords does not count. A
+// password is new if pwdChangedTime or pwdLastSet has moved. The service needs the right to read these attributes. In a directory
+// that marks leavers in another way, exclude them by the Filter: (&(objectClass=person)(!(employeeType=former))(uid=%s)). In one
+// that records no time of the password, a new password ends neither sessions nor grants: use "valetkey user revoke".
 type Config struct {
 	_ struct{}
 

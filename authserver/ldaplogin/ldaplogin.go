@@ -64,7 +64,7 @@ func (d *Directory) Login(ctx context.Context, name, password string) (*login.Us
 	if err != nil {
 		return nil, fmt.Errorf("ldaplogin: binding as %q: %w", dn, err)
 	}
-	if entry == nil || !right {
+	if entry == nil || !right || disabled(entry, time.Now()) {
 		return nil, login.ErrRefused
 	}
 	u, err := d.user(entry, name)
@@ -72,6 +72,46 @@ func (d *Directory) Login(ctx context.Context, name, password string) (*login.Us
 		return nil, fmt.Errorf("ldaplogin: reading %q: %w", dn, err)
 	}
 	return u, nil
+}
+
+// Lookup implements [login.Login]. It finds the entry by the ID attribute, among those that the Filter finds with any name: an entry
+// that the Filter leaves out is gone, and so is a disabled one. What counts as disabled, and as a new password, is described at
+// [Config]. If no entry is found, but the base cannot be read either, the answer is an outage.
+func (d *Directory) Lookup(ctx context.Context, subject string) (*login.Account, error) {
+	id, ours := strings.CutPrefix(subject, d.userType+":")
+	if !ours || id == "" {
+		return nil, fmt.Errorf("ldaplogin: %w of type %s: %q", login.ErrNoUser, d.userType, subject)
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	found, several, err := d.people(ctx, "(&"+strings.ReplaceAll(d.filter, "%s", "*")+d.idFilter(id)+")")
+	switch {
+	case several:
+		return nil, fmt.Errorf("ldaplogin: looking up %q: several entries have this %s", subject, d.id)
+	case err != nil:
+		return nil, fmt.Errorf("ldaplogin: looking up %q: %w", subject, err)
+	case len(found) == 0:
+		// A service that lost its right to read sees no entry either.
+		if err := d.Ready(ctx); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("ldaplogin: %w: %q", login.ErrNoUser, subject)
+	}
+	entry := found[0]
+	if is, err := idOf(entry, d.id); err != nil || is != id { // a directory compares without regard to case
+		return nil, errors.Join(err, fmt.Errorf("ldaplogin: %w: %q", login.ErrNoUser, subject))
+	}
+	if disabled(entry, time.Now()) {
+		return nil, fmt.Errorf("ldaplogin: %w: %q is disabled", login.ErrNoUser, subject)
+	}
+	a := new(login.Account)
+	if a.Since, err = passwordSet(entry); err != nil {
+		return nil, fmt.Errorf("ldaplogin: looking up %q: %w", subject, err)
+	}
+	if d.groups != nil {
+		a.Scopes = d.scopes(entry)
+	}
+	return a, nil
 }
 
 // Ready reports whether the directory can be asked now: to fail, or to wait, at start-up.
@@ -94,13 +134,8 @@ func (d *Directory) Close() error {
 
 // find returns the one entry that bears the name, or nil if there is none, or are several.
 func (d *Directory) find(ctx context.Context, name string) (*ldap.Entry, error) {
-	attributes := slices.Concat(d.names, []string{d.id, d.display})
-	if d.groups != nil {
-		attributes = append(attributes, memberOf)
-	}
-	found, err := d.search(ctx, ldap.NewSearchRequest(d.baseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 2, 0, false,
-		strings.ReplaceAll(d.filter, "%s", ldap.EscapeFilter(name)), attributes, nil))
-	if several := len(found) > 1 || ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded); several {
+	found, several, err := d.people(ctx, strings.ReplaceAll(d.filter, "%s", ldap.EscapeFilter(name)))
+	if several {
 		d.log.WarnContext(ctx, "ldaplogin: several entries bear one name, which nobody can log in with", "name", name)
 		return nil, nil
 	}
@@ -117,6 +152,17 @@ func (d *Directory) find(ctx context.Context, name string) (*ldap.Entry, error) 
 		return nil, nil
 	}
 	return entry, nil
+}
+
+// people returns the entries that a filter finds, with all that is read of people; several: there is more than one.
+func (d *Directory) people(ctx context.Context, filter string) (found []*ldap.Entry, several bool, err error) {
+	attributes := slices.Concat(d.names, []string{d.id, d.display}, stateAttributes)
+	if d.groups != nil {
+		attributes = append(attributes, memberOf)
+	}
+	found, err = d.search(ctx, ldap.NewSearchRequest(d.baseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 2, 0, false,
+		filter, attributes, nil))
+	return found, len(found) > 1 || ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded), err
 }
 
 // nameOf returns the name as the entry spells it; empty: the entry does not bear it.

@@ -203,6 +203,10 @@ type loginFunc func() (*login.User, error)
 
 func (f loginFunc) Login(context.Context, string, string) (*login.User, error) { return f() }
 
+func (f loginFunc) Lookup(context.Context, string) (*login.Account, error) {
+	return nil, login.ErrNoUser
+}
+
 // loginOf accepts everybody as u, or refuses everybody if that is nil.
 func loginOf(u *login.User) login.Login {
 	return loginFunc(func() (*login.User, error) {

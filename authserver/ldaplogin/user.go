@@ -35,6 +35,9 @@ func (d *Directory) user(entry *ldap.Entry, name string) (*login.User, error) {
 	if d.groups != nil {
 		u.Scopes = d.scopes(entry)
 	}
+	if u.Since, err = passwordSet(entry); err != nil {
+		return nil, err
+	}
 	return u, nil
 }
 

@@ -33,6 +33,38 @@ func (c chain) Login(ctx context.Context, name, password string) (*User, error) 
 	return nil, ErrRefused
 }
 
+// Lookup asks the logins in turn; the first account counts. Those that do not have the subject's type answer without I/O, so an
+// outage of one directory neither ends nor keeps alive what people of another type have. While one has an outage and no other
+// knows the subject, the answer is that outage.
+func (c chain) Lookup(ctx context.Context, subject string) (*Account, error) {
+	var outages []error
+	for _, l := range c {
+		a, err := lookup(ctx, l, subject)
+		if err == nil {
+			return a, nil
+		}
+		if !errors.Is(err, ErrNoUser) {
+			outages = append(outages, err)
+		}
+	}
+	if len(outages) > 0 {
+		return nil, errors.Join(outages...)
+	}
+	return nil, ErrNoUser
+}
+
+// lookup is ask for an account.
+func lookup(ctx context.Context, l Login, subject string) (*Account, error) {
+	if l == nil {
+		return nil, errors.New("login: a nil Login was asked")
+	}
+	a, err := l.Lookup(ctx, subject)
+	if err == nil && a == nil {
+		return nil, errors.New("login: the Login returned neither an account nor an error")
+	}
+	return a, err
+}
+
 // ask calls l and holds it to its contract.
 func ask(ctx context.Context, l Login, name, password string) (*User, error) {
 	if l == nil {

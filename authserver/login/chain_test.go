@@ -1,6 +1,8 @@
 package login_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -60,4 +62,55 @@ func TestChain(t *testing.T) {
 		require.NoError(t, err)
 		assert.False(t, asked)
 	})
+}
+
+// accounts is a Login that is only looked up.
+type accounts struct {
+	loginFunc
+	known map[string]*login.Account
+	err   error // for all others
+}
+
+func (a accounts) Lookup(_ context.Context, subject string) (*login.Account, error) {
+	if known, ok := a.known[subject]; ok {
+		return known, nil
+	}
+	return nil, a.err
+}
+
+func TestChainLookup(t *testing.T) {
+	bob := &login.Account{Scopes: []string{"orders:read"}}
+	file := accounts{known: map[string]*login.Account{"customer:bob": bob, "customer:nil": nil}, err: login.ErrNoUser}
+	again := accounts{known: map[string]*login.Account{"customer:bob": {}}, err: login.ErrNoUser}
+	down := accounts{err: errDown}
+	for _, c := range []struct {
+		name, subject string
+		chain         []login.Login
+		want          error
+	}{
+		{"nothing knows anyone", "customer:bob", nil, login.ErrNoUser},
+		{"a subject that none knows", "customer:eve", []login.Login{file, again}, login.ErrNoUser},
+		{"a subject that none knows while one is down", "customer:eve", []login.Login{file, down}, errDown},
+		{"the same in another order", "customer:eve", []login.Login{down, file}, errDown},
+		{"a known subject after one that is down", "customer:bob", []login.Login{down, file, again}, nil},
+		{"the first that knows the subject", "customer:bob", []login.Login{file, again}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, err := login.Chain(c.chain...).Lookup(t.Context(), c.subject)
+			if c.want == nil {
+				require.NoError(t, err)
+				assert.Same(t, bob, a)
+				return
+			}
+			require.ErrorIs(t, err, c.want)
+			assert.Equal(t, c.want == login.ErrNoUser, errors.Is(err, login.ErrNoUser))
+		})
+	}
+	for name, l := range map[string]login.Login{"a nil Login": nil, "a Login without an answer": file} {
+		t.Run(name+" has an outage", func(t *testing.T) {
+			_, err := login.Chain(l).Lookup(t.Context(), "customer:nil")
+			require.Error(t, err)
+			assert.NotErrorIs(t, err, login.ErrNoUser)
+		})
+	}
 }

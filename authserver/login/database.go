@@ -52,10 +52,32 @@ type person struct {
 	Display string   `json:"display,omitempty"`
 	Scopes  []string `json:"scopes"` // null is not the same as none
 	Hash    string   `json:"hash"`
+
+	Since time.Time `json:"since,omitzero"` // the password was set; zero: before this was recorded
 }
 
 func (d *Database) user(p *person) *User {
-	return &User{Subject: p.Subject, Type: d.userType, Name: p.Name, Display: p.Display, Scopes: p.Scopes}
+	return &User{Subject: p.Subject, Type: d.userType, Name: p.Name, Display: p.Display, Scopes: p.Scopes, Since: p.Since}
+}
+
+// Lookup implements [Login]. A password that was replaced counts from the moment of [Database.SetPassword]; a hash that a log-in
+// brings up to date is not a new password.
+func (d *Database) Lookup(ctx context.Context, subject string) (*Account, error) {
+	if !strings.HasPrefix(subject, d.userType+":") {
+		return nil, fmt.Errorf("login: %w of type %s: %q", ErrNoUser, d.userType, subject)
+	}
+	found, err := d.store.Find(ctx, kind, store.Key{Name: "subject", Value: subject}, "", 1)
+	if err != nil {
+		return nil, fmt.Errorf("login: looking up %q: %w", subject, err)
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("login: %w: %q", ErrNoUser, subject)
+	}
+	var p person
+	if err := json.Unmarshal(found[0].Value, &p); err != nil {
+		return nil, fmt.Errorf("login: looking up %q: %w", subject, err)
+	}
+	return &Account{Scopes: p.Scopes, Since: p.Since}, nil
 }
 
 // Login implements [Login]. It fails if the server is too busy to hash the password within ten seconds.
@@ -105,7 +127,7 @@ type NewUser struct {
 // Add adds a user. The error names every mistake; it wraps [store.ErrConflict] if the name or the ID is taken. Who is removed
 // and added again is another person, with another subject, unless the ID says otherwise.
 func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
-	p := &person{Name: strings.TrimSpace(u.Name), Display: u.Display, Scopes: slices.Clone(u.Scopes)}
+	p := &person{Name: strings.TrimSpace(u.Name), Display: u.Display, Scopes: slices.Clone(u.Scopes), Since: later(time.Time{})}
 	var h hash
 	var err error
 	errs := []error{ValidName(u.Name)}
@@ -155,7 +177,17 @@ type taken string
 func (t taken) Error() string        { return "another user has the " + string(t) }
 func (t taken) Is(target error) bool { return target == store.ErrConflict }
 
-// SetPassword replaces the password of a user and returns who it is. The error wraps [store.ErrNotFound] if nobody has the name.
+// later returns the present time, or, if the clock has been set back, a time that is after before all the same.
+func later(before time.Time) time.Time {
+	now := time.Now().UTC().Round(0) // as it is read back
+	if !now.After(before) {
+		now = before.Add(1)
+	}
+	return now
+}
+
+// SetPassword replaces the password of a user and returns the user. Sessions and grants that began with the password before are
+// over, see [Account]. The error wraps [store.ErrNotFound] if nobody has the name.
 func (d *Database) SetPassword(ctx context.Context, name, password string) (*User, error) {
 	text, err := Hash(password)
 	var p *person
@@ -176,7 +208,7 @@ func (d *Database) setHash(ctx context.Context, name, text string) (*person, err
 	if err != nil {
 		return nil, err
 	}
-	p.Hash = text
+	p.Hash, p.Since = text, later(p.Since)
 	return p, d.write(ctx, p, version)
 }
 

@@ -2,9 +2,11 @@ package login_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -194,7 +196,7 @@ func TestDatabaseSetPassword(t *testing.T) {
 	require.Equal(t, login.ErrRefused, err)
 	after, err := d.Login(t.Context(), "alice", other)
 	require.NoError(t, err)
-	assert.Equal(t, before, after, "the same person")
+	assert.Equal(t, before.Subject, after.Subject, "the same person")
 }
 
 func TestDatabaseRemove(t *testing.T) {
@@ -344,4 +346,66 @@ func BenchmarkDatabaseLogin(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func TestDatabaseLookup(t *testing.T) {
+	d, s := customers(t)
+	u, err := d.Login(t.Context(), "alice", alicesPassword)
+	require.NoError(t, err)
+	for name, subject := range map[string]string{
+		"a name": "customer:alice", "another type": strings.Replace(u.Subject, "customer", "employee", 1), "no type": "alice", "nothing": "",
+	} {
+		t.Run(name+" is no user", func(t *testing.T) {
+			a, err := d.Lookup(t.Context(), subject)
+			require.ErrorIs(t, err, login.ErrNoUser)
+			assert.Nil(t, a)
+		})
+	}
+	since := func() *login.Account {
+		a, err := d.Lookup(t.Context(), u.Subject)
+		require.NoError(t, err)
+		return a
+	}
+	first := since()
+	assert.Equal(t, u.Since, first.Since, "who has logged in has the present credential")
+	assert.False(t, first.Since.IsZero())
+	assert.Nil(t, first.Scopes)
+	t.Run("a hash that is brought up to date is no new password", func(t *testing.T) {
+		old, err := bcrypt.GenerateFromPassword([]byte(other), bcrypt.MinCost)
+		require.NoError(t, err)
+		bob, err := d.Add(t.Context(), login.NewUser{Name: "bob", Hash: string(old), Scopes: []string{}})
+		require.NoError(t, err)
+		_, err = d.Login(t.Context(), "bob", other)
+		require.NoError(t, err)
+		a, err := d.Lookup(t.Context(), bob.Subject)
+		require.NoError(t, err)
+		assert.Equal(t, &login.Account{Scopes: []string{}, Since: bob.Since}, a)
+	})
+	t.Run("a new password is a later credential, also when the clock is set back", func(t *testing.T) {
+		r, err := s.Get(t.Context(), "user", "customer:alice")
+		require.NoError(t, err)
+		var p map[string]any
+		require.NoError(t, json.Unmarshal(r.Value, &p))
+		future := time.Now().Add(time.Hour).UTC().Round(0)
+		p["since"] = future
+		r.Value, err = json.Marshal(p)
+		require.NoError(t, err)
+		_, err = s.Put(t.Context(), r)
+		require.NoError(t, err)
+		changed, err := d.SetPassword(t.Context(), "alice", other)
+		require.NoError(t, err)
+		assert.True(t, changed.Since.After(future))
+		assert.Equal(t, changed.Since, since().Since)
+	})
+	t.Run("an account that was added again has another credential", func(t *testing.T) {
+		before := since().Since
+		_, id, _ := strings.Cut(u.Subject, ":")
+		_, err := d.Remove(t.Context(), "alice")
+		require.NoError(t, err)
+		_, err = d.Lookup(t.Context(), u.Subject)
+		require.ErrorIs(t, err, login.ErrNoUser)
+		_, err = d.Add(t.Context(), login.NewUser{Name: "alice", ID: id, Password: alicesPassword})
+		require.NoError(t, err)
+		assert.NotEqual(t, before, since().Since)
+	})
 }

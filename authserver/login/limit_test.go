@@ -20,6 +20,11 @@ func (f loginFunc) Login(_ context.Context, name, password string) (*login.User,
 	return f(name, password)
 }
 
+// Lookup is not what is tested with it.
+func (f loginFunc) Lookup(context.Context, string) (*login.Account, error) {
+	return nil, login.ErrNoUser
+}
+
 func answer(u *login.User, err error) login.Login {
 	return loginFunc(func(string, string) (*login.User, error) { return u, err })
 }

@@ -94,6 +94,13 @@ func (outage) Login(_ context.Context, name, password string) (*login.User, erro
 	}
 }
 
+func (outage) Lookup(_ context.Context, subject string) (*login.Account, error) {
+	if subject != "employee:carol" {
+		return nil, login.ErrNoUser
+	}
+	return &login.Account{Scopes: []string{"orders:read"}}, nil
+}
+
 const (
 	back       = "https://shop.example/callback"
 	verifier   = "a-verifier-of-forty-three-characters-or-more"

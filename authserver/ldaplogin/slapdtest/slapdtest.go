@@ -19,6 +19,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"github.com/go-ldap/ldap/v3"
 )
 
 // The employees. Names are compared without regard to case.
@@ -33,6 +35,7 @@ const (
 	Kim           = "kim" // two people, who cannot log in
 	KimPassword   = "two doors with one name"
 	Guest         = "guest" // has no password
+	DaveDN        = "uid=dave,ou=people," + BaseDN
 )
 
 // The directory. Only the service may search, and only over TLS may anybody bind.
@@ -41,6 +44,9 @@ const (
 	BindDN       = "cn=valetkey,ou=services," + BaseDN
 	BindPassword = "the service's own password"
 	Finance      = "cn=finance,ou=groups," + BaseDN
+
+	adminDN       = "cn=admin," + BaseDN
+	adminPassword = "the password of the administrator"
 )
 
 // A Server is a slapd under way.
@@ -123,6 +129,16 @@ func (s *Server) Kill() {
 	<-s.exited
 }
 
+// Admin returns a connection that may change everything. It is closed at the end of t.
+func (s *Server) Admin(t testing.TB) *ldap.Conn {
+	t.Helper()
+	c, err := ldap.DialURL(s.TLSURL, ldap.DialWithTLSConfig(&tls.Config{RootCAs: s.CAs, ServerName: "127.0.0.1"}))
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	must(t, c.Bind(adminDN, adminPassword))
+	return c
+}
+
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 
 // write fills in the embedded file of the name.
@@ -131,7 +147,7 @@ func (s *Server) write(t testing.TB, name string) {
 	f, err := os.OpenFile(s.path(name), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
 	must(t, err)
 	must(t, template.Must(template.ParseFS(files, name)).Execute(f, map[string]string{
-		"Dir": s.dir, "BaseDN": BaseDN, "BindDN": BindDN, "BindPassword": BindPassword, "Finance": Finance, "CarolDN": CarolDN,
+		"Dir": s.dir, "BaseDN": BaseDN, "BindDN": BindDN, "AdminDN": adminDN, "AdminPassword": adminPassword, "BindPassword": BindPassword, "Finance": Finance, "CarolDN": CarolDN,
 		"CarolPassword": CarolPassword, "CarolID": CarolID, "DavePassword": DavePassword, "DaveID": DaveID, "KimPassword": KimPassword,
 	}))
 	must(t, f.Close())
