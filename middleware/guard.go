@@ -92,9 +92,15 @@ type Config struct {
 	// Cache bounds the memory of verified tokens.
 	Cache Cache
 
-	// PassPreflight lets CORS preflights through without a token: OPTIONS with Origin and
-	// Access-Control-Request-Method, which browsers send without credentials.
-	PassPreflight bool
+	// Preflight answers CORS preflights, which browsers send without credentials: OPTIONS with Origin and
+	// Access-Control-Request-Method. It runs in place of the guarded handler, which never gets a request without a token for that
+	// reason, also in adapters. Most CORS packages for net/http provide it:
+	//
+	//	Preflight: cors.Handler(http.NotFoundHandler())
+	//
+	// Nil: a preflight needs a token as any other request, and gets 401. It is not needed where a CORS middleware stands before
+	// the guard, which also lets pages of other origins read refusals.
+	Preflight http.Handler
 
 	// EndAtExpiry ends the context of the request when its token expires, for streams and WebSockets that outlive it.
 	EndAtExpiry bool
@@ -134,7 +140,7 @@ type Guard struct {
 	declared          *declared
 	challenge         challenge
 	body              func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
-	passPreflight     bool
+	preflight         http.Handler // nil: a preflight is a request as any other
 	endAtExpiry       bool
 	log               *slog.Logger
 	observer          valetkey.Observer // nil: none
@@ -186,7 +192,7 @@ func New(cfg Config) (*Guard, error) {
 		declared:          new(declared),
 		challenge:         challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI, metadata: cfg.Resource.metadataURL()},
 		body:              cfg.Body,
-		passPreflight:     cfg.PassPreflight,
+		preflight:         cfg.Preflight,
 		endAtExpiry:       cfg.EndAtExpiry,
 		log:               cfg.Logger,
 		observer:          cfg.Observer,
@@ -260,10 +266,11 @@ func (g *Guard) Optional(next http.Handler) http.Handler {
 }
 
 // Check reads, verifies and authorizes: it returns the request with its token in the context, or an error for
-// [Guard.Refuse], with which the handler must not be called. On success it may add headers to w, nothing else.
+// [Guard.Refuse], with which the handler must not be called. On success it may add headers to w, nothing else. With
+// [Config].Preflight, the error of a preflight makes Refuse answer with that handler.
 func (g *Guard) Check(w http.ResponseWriter, r *http.Request, needs ...valetkey.Requirement) (*http.Request, error) {
-	if g.passPreflight && preflight(r) {
-		return r, nil
+	if g.preflight != nil && preflight(r) {
+		return nil, errPreflight
 	}
 	if g.observer == nil {
 		checked, _, err := g.check(w, r, needs)
@@ -323,6 +330,9 @@ func (g *Guard) observe(ctx context.Context, found finding, took time.Duration, 
 	}
 	g.observer.Observe(ctx, e)
 }
+
+// errPreflight makes Refuse answer with Config.Preflight. It is not NoCredentials, with which a handler behind Optional runs.
+var errPreflight = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request is a CORS preflight"}
 
 // preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"), not a mere OPTIONS.
 func preflight(r *http.Request) bool {

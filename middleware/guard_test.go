@@ -239,10 +239,23 @@ func TestRouting(t *testing.T) {
 	}
 }
 
+// cors answers preflights as a CORS middleware does.
+var cors = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
+	w.Header().Set("Access-Control-Allow-Headers", "Authorization")
+	w.WriteHeader(http.StatusNoContent)
+})
+
 func TestPreflight(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	strict := serve(t, newGuard(t, iss).Handler(hello))
-	lenient := serve(t, newGuard(t, iss, func(c *middleware.Config) { c.PassPreflight = true }).Handler(hello, scopes.All("a")))
+	// Most handlers read the token without a look at whether there is one.
+	trusting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello "+valetkey.FromContext(r.Context()).Subject)
+	})
+	strict := serve(t, newGuard(t, iss).Handler(trusting))
+	answering := newGuard(t, iss, func(c *middleware.Config) { c.Preflight = cors })
+	answers := serve(t, answering.Handler(trusting, scopes.All("a")))
+	optional := serve(t, answering.Optional(trusting))
 	origin, method := header("Origin", "https://app.example.com"), header("Access-Control-Request-Method", "PUT")
 	for _, c := range []struct {
 		name, method, url string
@@ -250,14 +263,18 @@ func TestPreflight(t *testing.T) {
 		status            int
 	}{
 		{"BT-28 by default a preflight needs a token as any request", "OPTIONS", strict, []func(*http.Request){origin, method}, 401},
-		{"BT-28 a plain OPTIONS needs a token", "OPTIONS", lenient, nil, 401},
-		{"BT-28 OPTIONS without the method asked for", "OPTIONS", lenient, []func(*http.Request){origin}, 401},
-		{"BT-28 OPTIONS without an origin", "OPTIONS", lenient, []func(*http.Request){method}, 401},
-		{"BT-28 a GET in a preflight's clothes", "GET", lenient, []func(*http.Request){origin, method}, 401},
-		{"BT-28 a preflight passes where it may", "OPTIONS", lenient, []func(*http.Request){origin, method}, 200},
+		{"BT-28 a plain OPTIONS needs a token", "OPTIONS", answers, nil, 401},
+		{"BT-28 OPTIONS without the method asked for", "OPTIONS", answers, []func(*http.Request){origin}, 401},
+		{"BT-28 OPTIONS without an origin", "OPTIONS", answers, []func(*http.Request){method}, 401},
+		{"BT-28 a GET in a preflight's clothes", "GET", answers, []func(*http.Request){origin, method}, 401},
+		{"BT-28 a preflight is answered without the handler", "OPTIONS", answers, []func(*http.Request){origin, method}, 204},
+		{"BT-28 a preflight is answered without the handler where a token is optional", "OPTIONS", optional, []func(*http.Request){origin, method}, 204},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.status, do(t, c.method, c.url, "", c.change...).status)
+			got := do(t, c.method, c.url, "", c.change...)
+			assert.Equal(t, c.status, got.status)
+			assert.Equal(t, c.status == 204, got.header.Get("Access-Control-Allow-Origin") == "https://app.example.com")
+			assert.NotContains(t, got.body, "hello")
 		})
 	}
 }

@@ -21,6 +21,10 @@ const retryAfter = 5 * time.Second
 
 // Refuse answers a request that [Guard.Check] returned err for.
 func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if err == errPreflight && g.preflight != nil {
+		g.preflight.ServeHTTP(w, r)
+		return
+	}
 	status, header, body := g.refusal(r.Context(), schemeOf(r), err)
 	// The path and not the URL: its query may hold a token.
 	g.logRefusal(r.Context(), status, err, slog.String("method", r.Method), slog.String("path", r.URL.Path))

@@ -100,7 +100,7 @@ func scopesNamed(need valetkey.Requirement) valetkey.Scopes {
 // Refused are
 //   - a request that no row matches, as if it needed a scope that nobody has: 401 without a good token, so that strangers
 //     do not learn what there is, and 403 with one. A method that has no row is such a request too. Nothing is open because
-//     it was forgotten (RFC 9700, section 2.3). The exception is a preflight, with Config.PassPreflight.
+//     it was forgotten (RFC 9700, section 2.3). With Config.Preflight, that handler answers a preflight.
 //   - a path that reads differently once it is decoded, with 400: /files%2Fadmin or /files/%2e%2e/admin. Routers differ
 //     in whether they decode before they split a path, and one that does would find /files/admin behind a row for /{name}.
 //

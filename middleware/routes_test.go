@@ -143,15 +143,19 @@ func TestTable(t *testing.T) {
 		assert.Equal(t, 401, do(t, "GET", api+"/unknown", "").status)
 		assert.Equal(t, "/unknown by /{path...}", do(t, "GET", api+"/unknown", all).body)
 	})
-	t.Run("a preflight passes only where the guard lets it", func(t *testing.T) {
+	t.Run("a preflight is answered only where the guard has an answer", func(t *testing.T) {
 		preflight := []func(*http.Request){
 			header("Origin", "https://app.example"), header("Access-Control-Request-Method", "GET"),
 		}
 		routes := middleware.Routes{"GET /orders": scopes.All("orders:read")}
 		assert.Equal(t, 401, do(t, "OPTIONS", serve(t, tableOf(t, guard, routes, seen))+"/orders", "", preflight...).status)
-		lets := newGuard(t, iss, func(c *middleware.Config) { c.PassPreflight = true })
-		api := serve(t, tableOf(t, lets, routes, seen))
-		assert.Equal(t, 200, do(t, "OPTIONS", api+"/orders", "", preflight...).status)
+		answers := newGuard(t, iss, func(c *middleware.Config) { c.Preflight = cors })
+		api := serve(t, tableOf(t, answers, routes, seen))
+		for _, path := range []string{"/orders", "/unknown"} {
+			got := do(t, "OPTIONS", api+path, "", preflight...)
+			assert.Equal(t, 204, got.status)
+			assert.Empty(t, got.body, "the handler was called")
+		}
 		assert.Equal(t, 401, do(t, "OPTIONS", api+"/orders", "").status)
 		assert.Equal(t, 401, do(t, "GET", api+"/orders", "", preflight...).status)
 	})

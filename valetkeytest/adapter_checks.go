@@ -167,6 +167,7 @@ func exchanges(iss *Issuer) []exchange {
 		{"optional, a good token for both guards", "GET", "/optional/inner", bearer(read), "", 200},
 		{"full, a good token", "GET", "/full?x=1", bearer(read), "", 200},
 		{"full, a preflight", "OPTIONS", "/full", preflight, "", 200},
+		{"full, optional, a preflight", "OPTIONS", "/full/optional", preflight, "", 200},
 		{"full, in the query", "GET", "/full?access_token=" + read, nil, "", 200},
 		{"full, in the form", "POST", "/full", []string{form}, "access_token=" + read + "&x=1", 200},
 		{"full, a cookie", "GET", "/full", handshake[1:], "", 200},

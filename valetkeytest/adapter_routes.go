@@ -72,7 +72,7 @@ func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
 	start := iss.Now()
 	gs.plain = guard(middleware.Config{Verifier: verify, Now: iss.Now})
 	gs.full = guard(middleware.Config{
-		Verifier: verify, Now: iss.Now, PassPreflight: true, Body: middleware.ProblemJSON, Realm: "orders",
+		Verifier: verify, Now: iss.Now, Preflight: http.HandlerFunc(preflight), Body: middleware.ProblemJSON, Realm: "orders",
 		ErrorURI: "https://api.example.com/errors", AlsoFrom: []middleware.Source{
 			middleware.Form(1000), middleware.Query(), middleware.Cookie("session", http.NewCrossOriginProtection()),
 		},
@@ -159,6 +159,12 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	fmt.Fprintf(w, "hello %s%s", who, body)
+}
+
+// preflight answers a CORS preflight, and leaves the sending of its header to the server.
+func preflight(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
+	w.Header().Set("Content-Type", "text/plain")
 }
 
 // patience bounds every wait for something that comes at once if all is well.

@@ -60,6 +60,7 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, opt
 		c.SetContext(valetkey.NewContext(ctx, nil)) // also without that of another guard
 	default:
 		g.Refuse(w, r, err)
+		w.sendHeader() // what answers a preflight need not send them itself
 		return nil
 	}
 	return c.Next()

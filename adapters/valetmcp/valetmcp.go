@@ -178,10 +178,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	token := valetkey.FromContext(checked.Context())
 	r = asked.restore(valetkey.NewContext(checked.Context(), nil))
-	if token == nil { // a preflight
-		h.next.ServeHTTP(w, r)
-		return
-	}
 	// The SDK takes a TokenInfo from its own middleware only, which reads a header, where the token need not have come from,
 	// and holds the expiry against a clock of its own. Neither may decide again what the guard has decided.
 	header, info := r.Header.Clone(), Info(token)
