@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
@@ -15,6 +16,9 @@ import (
 
 // Token exchange (RFC 8693): a client, most often an API that was called with a token, gets a token for another API, or with
 // less scope, in the name of the same user. The new token never lives longer than the one it stands for, and dies with it.
+//
+// A client may exchange what it got by an exchange. So that such a chain costs no more than one link of it, a grant keeps the
+// root of its chain, which is read with it, and the grants between, which end it when they end: see [records.revoke].
 
 const (
 	accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
@@ -23,9 +27,14 @@ const (
 
 // What is kept with the grant of a token that was exchanged.
 const (
-	keptActor  = "act"
-	keptParent = "parent" // the grant of the token that it stands for
+	keptActor   = "act"
+	keptRoot    = "root"    // the grant at the beginning of the chain of exchanges
+	keptParents = "parents" // the grants between root and this one, the nearest last
 )
+
+// maxExchanges bounds a chain of exchanges, and so the depth of act (RFC 8693, section 4.1): each service that a request goes
+// through may exchange the token once.
+const maxExchanges = 8
 
 // exchange returns the grant of a token that stands for another one.
 func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
@@ -38,6 +47,13 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	subject, err := e.presented(c, "subject_token")
 	if err != nil {
 		return nil, err
+	}
+	parents := parentsOf(subject.grant)
+	if rootOf(subject.grant) != "" {
+		parents = append(parents, subject.grant.ID)
+	}
+	if len(parents) >= maxExchanges {
+		return nil, errExchanged
 	}
 	actor := subject.claims["act"] // who already acts, if nobody else does
 	doer := c.client.ID
@@ -72,7 +88,7 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	for _, name := range []string{keptType, keptAuthTime, keptACR} {
 		g.Store[name] = subject.grant.Store[name]
 	}
-	g.Store[keptParent] = subject.grant.ID
+	g.Store[keptRoot], g.Store[keptParents] = cmp.Or(rootOf(subject.grant), subject.grant.ID), parents
 	if actor != nil {
 		g.Store[keptActor] = actor
 	}
@@ -152,18 +168,61 @@ func (t *accessToken) expires() time.Time {
 	}
 }
 
-// ended reports whether a grant was revoked, or one that its token stands for.
-func (e *Engine) ended(ctx context.Context, g *goidc.Grant) (bool, error) {
-	for {
-		parent, _ := g.Store[keptParent].(string)
-		if g.RevokedAt != 0 || parent == "" {
-			return g.RevokedAt != 0, nil
+// rootOf returns the id of the grant at the beginning of a chain of exchanges; "": the grant was not exchanged.
+func rootOf(g *goidc.Grant) string {
+	root, _ := g.Store[keptRoot].(string)
+	return root
+}
+
+// parentsOf returns the ids of the grants between a grant and its root.
+func parentsOf(g *goidc.Grant) []string {
+	switch ids := g.Store[keptParents].(type) {
+	case []string:
+		return slices.Clone(ids)
+	case []any: // as it is read
+		var parents []string
+		for _, id := range ids {
+			parent, _ := id.(string)
+			parents = append(parents, parent)
 		}
-		var err error
-		if g, err = e.records.Grant(ctx, parent); errors.Is(err, goidc.ErrNotFound) {
-			return true, nil
-		} else if err != nil {
-			return false, err
+		return parents
+	default:
+		return nil
+	}
+}
+
+// ended reports whether a grant was revoked, or the root of its chain of exchanges. It reads one record at most.
+func (e *Engine) ended(ctx context.Context, g *goidc.Grant) (bool, error) {
+	root := rootOf(g)
+	if g.RevokedAt != 0 || root == "" {
+		return g.RevokedAt != 0, nil
+	}
+	return e.gone(ctx, root)
+}
+
+// gone reports whether the grant with this id is not there or revoked.
+func (e *Engine) gone(ctx context.Context, id string) (bool, error) {
+	g, err := e.records.Grant(ctx, id)
+	if errors.Is(err, goidc.ErrNotFound) {
+		return true, nil
+	}
+	return err == nil && g.RevokedAt != 0, err
+}
+
+// confirmExchange is called once the grant of an exchange is stored. One of the grants that it stands for may have ended
+// meanwhile, too late to notice the exchange and too early to be found by it: then the new grant ends as well.
+func (e *Engine) confirmExchange(ctx context.Context, g *goidc.Grant) error {
+	for _, id := range append(parentsOf(g), rootOf(g)) {
+		gone, err := e.gone(ctx, id)
+		if err != nil {
+			return err
+		}
+		if gone {
+			if _, err := e.records.revoke(ctx, g.ID); err != nil {
+				return err
+			}
+			return errNotItsToken
 		}
 	}
+	return nil
 }

@@ -69,6 +69,11 @@ func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recor
 	if err != nil {
 		return nil, err
 	}
+	if rootOf(g) != "" {
+		if err := e.confirmExchange(c.r.Context(), g); err != nil {
+			return nil, err
+		}
+	}
 	said := map[string]any{ // RFC 6749, section 5.1
 		"access_token": token, "token_type": c.token.Type, "expires_in": c.token.LifetimeSecs(), "scope": c.token.Scopes,
 	}

@@ -29,6 +29,7 @@ const (
 	keyRefresh = "refresh"
 	keySubject = "subject"
 	keyClient  = "client"
+	keyParent  = "parent" // a grant between it and the root of its chain of exchanges
 )
 
 // secret returns a new one of 260 random bits (RFC 6749, section 10.10), in 52 letters and digits.
@@ -118,6 +119,9 @@ func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
 	}
 	if h.refresh != "" {
 		rec.Keys = append(rec.Keys, store.Key{Name: keyRefresh, Value: h.refresh})
+	}
+	for _, id := range parentsOf(g) {
+		rec.Keys = append(rec.Keys, store.Key{Name: keyParent, Value: id})
 	}
 	if h.version, err = m.cfg.Store.Put(ctx, rec); err != nil {
 		return fmt.Errorf("write a grant: %w", err)

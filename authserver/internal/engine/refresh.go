@@ -126,18 +126,59 @@ func (m *records) again(ctx context.Context, g *goidc.Grant, used *spent) (*goid
 	return nil, fmt.Errorf("%w: the refresh token was used before", goidc.ErrNotFound)
 }
 
-// revoke ends a grant with all its tokens, and reports whether it was alive.
-func (m *records) revoke(ctx context.Context, id string) (bool, error) {
+// revoke ends a grant with all its tokens, and reports whether it was alive. What was exchanged for its tokens ends, too: at
+// once if it is the root of the exchanges, which is read with each of them, or else one by one. The latter costs a write for
+// each, at most as many as the exchanges themselves have cost.
+func (m *records) revoke(ctx context.Context, id string) (alive bool, err error) {
+	g, err := m.Grant(ctx, id)
+	switch {
+	case errors.Is(err, goidc.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case rootOf(g) == "":
+		return m.revokeOne(ctx, id)
+	}
+	// The grant goes after what was exchanged, so that an attempt that is cut short can be repeated, and before what is
+	// exchanged meanwhile.
+	if err := m.revokeExchanged(ctx, id); err != nil {
+		return false, err
+	}
+	if alive, err = m.revokeOne(ctx, id); err != nil {
+		return alive, err
+	}
+	return alive, m.revokeExchanged(ctx, id)
+}
+
+// revokeExchanged ends the grants whose chain of exchanges goes through this one.
+func (m *records) revokeExchanged(ctx context.Context, id string) error {
+	const page = 100
+	for after := ""; ; {
+		found, err := m.cfg.Store.Find(ctx, kindGrant, store.Key{Name: keyParent, Value: id}, after, page)
+		if err != nil {
+			return fmt.Errorf("revoke what was exchanged: %w", err)
+		}
+		for _, rec := range found {
+			after = rec.ID
+			if _, err := m.revokeOne(ctx, rec.ID); err != nil {
+				return fmt.Errorf("revoke what was exchanged: %w", err)
+			}
+		}
+		if len(found) < page {
+			return nil
+		}
+	}
+}
+
+// revokeOne ends a grant without what was exchanged for its tokens.
+func (m *records) revokeOne(ctx context.Context, id string) (alive bool, err error) {
 	for {
 		g, err := m.Grant(ctx, id)
 		if errors.Is(err, goidc.ErrNotFound) {
 			return false, nil
 		}
-		if err != nil {
+		if err != nil || g.RevokedAt != 0 {
 			return false, err
-		}
-		if g.RevokedAt != 0 {
-			return false, nil
 		}
 		g.RevokedAt = int(time.Now().Unix())
 		if err := m.SaveGrant(ctx, g); !errors.Is(err, store.ErrConflict) {

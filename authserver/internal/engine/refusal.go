@@ -46,6 +46,7 @@ var (
 	errScope         = badRequest("invalid_scope", "a scope is not known, not the client's, or not the resource's")
 	errTarget        = badRequest("invalid_target", "name one known API in the resource parameter")
 	errNotItsToken   = badRequest("invalid_request", "a token is not one of this server, not alive, or not the client's to exchange")
+	errExchanged     = badRequest("invalid_request", "the token was exchanged 8 times in a row, which is the most: exchange an earlier one")
 	errNotTheClients = badRequest("unauthorized_client", "the client may not use this grant")
 	errOutage        = &refusal{status: http.StatusInternalServerError, code: "server_error", description: "the server is in trouble, not the request"}
 )
