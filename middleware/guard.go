@@ -332,7 +332,7 @@ func (g *Guard) observe(ctx context.Context, found finding, took time.Duration, 
 }
 
 // errPreflight makes Refuse answer with Config.Preflight. It is not NoCredentials, with which a handler behind Optional runs.
-var errPreflight = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request is a CORS preflight"}
+var errPreflight = &valetkey.Error{Code: valetkey.InvalidRequest}
 
 // preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"), not a mere OPTIONS.
 func preflight(r *http.Request) bool {
