@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -21,6 +22,9 @@ type Credentials struct {
 // as no credentials. The error is a [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed
 // or stand in two places.
 //
+// A token in the header or a form beside one in the query is such a mistake also where [Query] is not among the sources (RFC
+// 6750, section 3.1). A form that is not among them is not read: that would cost every request its body.
+//
 // The credentials refer to r. The characters of the token are looked at by [Guard.Verify], and only if it does not
 // remember the token.
 func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
@@ -29,17 +33,23 @@ func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
 		return Credentials{}, err
 	}
 	c.request = r
+	standard, queried := sent, false // one of the methods of RFC 6750 is used; the query has been looked at
 	for _, s := range also {
+		queried = queried || s.method == "query"
 		tokens, err := s.tokens(r)
 		if err != nil {
 			return Credentials{}, err
 		}
 		for _, token := range tokens {
 			if sent { // RFC 6750, section 3.1: "uses more than one method", "repeats the same parameter"
-				return Credentials{}, malformed("the request carries more than one access token")
+				return Credentials{}, errTwoTokens
 			}
 			c.Token, sent, c.inQuery = token, true, s.method == "query"
+			standard = s.method != ""
 		}
+	}
+	if standard && !queried && r.URL != nil && tokenInQuery(r.URL.RawQuery) {
+		return Credentials{}, errTwoTokens
 	}
 	if !sent {
 		return Credentials{}, &valetkey.Error{Code: valetkey.NoCredentials}
@@ -51,6 +61,24 @@ func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
 		return Credentials{}, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is too long"}
 	}
 	return c, nil
+}
+
+var errTwoTokens = malformed("the request carries more than one access token")
+
+// tokenInQuery reports whether a query has a parameter access_token, without an allocation for usual names.
+func tokenInQuery(raw string) bool {
+	for raw != "" {
+		var name string
+		name, raw, _ = strings.Cut(raw, "&")
+		name, _, _ = strings.Cut(name, "=")
+		if strings.Contains(name, "%") {
+			name, _ = url.QueryUnescape(name)
+		}
+		if name == "access_token" {
+			return true
+		}
+	}
+	return false
 }
 
 func malformed(description string) error {

@@ -119,6 +119,7 @@ func exchanges(iss *Issuer) []exchange {
 		{"two headers, the last good", "GET", "/read", bearer("x", read), "", 400},
 		{"two headers in different letter case", "GET", "/read", []string{"authorization: Bearer " + read, "AUTHORIZATION: Basic eDp5"}, "", 400},
 		{"two headers, one empty", "GET", "/read", append(bearer(read), "Authorization:"), "", 400},
+		{"header and query, where the query is off", "GET", "/read?access_token=" + read, bearer(read), "", 400},
 		{"a token that is too long", "GET", "/read", bearer(strings.Repeat("a", 16<<10+1)), "", 401},
 		{"an opaque token", "GET", "/read", bearer("opaque"), "", 401},
 		{"an expired token", "GET", "/read", bearer(expired), "", 401},

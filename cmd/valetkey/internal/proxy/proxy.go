@@ -3,7 +3,8 @@
 // [Load] makes it from a file, [Proxy.Serve] serves it, [Revoke] tells all of its replicas of tokens that hold no longer. A
 // table of net/http patterns, or an OpenAPI document, says what each route needs, see [middleware.Guard.Table]; what no route
 // matches is refused. Every refusal happens before a byte goes upstream, which learns who is calling from
-// X-Valetkey-Subject, -Client and -Scope, as far as the token says, and gets neither proofs nor certificates of clients.
+// X-Valetkey-Subject, -Client and -Scope, as far as the token says, and gets neither proofs nor certificates of clients, nor
+// tokens in queries. Forms pass as they are, with an access_token in them too.
 //
 // Not done: telling the upstream what the X-Forwarded headers of what is in front say (they are written anew), and knowing how
 // the upstream reads a path. If it ignores letter case or what follows a semicolon, say, a table must not have a wider route
@@ -17,6 +18,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -125,6 +127,7 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 			delete(r.Out.Header, name)
 		}
 	}
+	r.Out.URL.RawQuery = withoutToken(r.Out.URL.RawQuery)
 	r.SetXForwarded()
 	if !o.withToken {
 		r.Out.Header.Del("Authorization")
@@ -159,6 +162,30 @@ var dropped = map[string]bool{
 func spoofs(plain string) bool {
 	return strings.HasPrefix(plain, "X-VALETKEY") || strings.HasPrefix(plain, "X-FORWARDED") || dropped[plain]
 }
+
+// withoutToken returns a query without the parameters that an upstream might read as access_token (RFC 6750, section 2.3): the
+// guard has not verified what they hold. Some ignore letter case, and PHP and its kin take other characters for '_' and "[]" for
+// a list.
+func withoutToken(query string) string {
+	if query == "" {
+		return ""
+	}
+	params := strings.Split(query, "&")
+	kept := slices.DeleteFunc(params, func(param string) bool {
+		name, _, _ := strings.Cut(param, "=")
+		if decoded, err := url.QueryUnescape(name); err == nil {
+			name = decoded
+		}
+		name = strings.TrimLeft(name, " ")
+		if strings.HasSuffix(name, "]") {
+			name, _, _ = strings.Cut(name, "[")
+		}
+		return strings.EqualFold(asUnderscore.Replace(name), "access_token")
+	})
+	return strings.Join(kept, "&")
+}
+
+var asUnderscore = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
 // plain returns the name of a header in one spelling: CGI and its heirs do not tell '-' from '_' and other punctuation.
 func plain(name string) string {
