@@ -21,9 +21,9 @@ type Memory struct {
 
 const defaultLimit = 100_000
 
-// NewMemory returns an empty store of at most limit records a kind, zero for 100,000. One more drops those that have
-// expired or else, of those that will, the one not written for the longest time. What never expires is never dropped: if a
-// kind is full of that, Put returns an error.
+// NewMemory returns an empty store of at most limit records a kind, zero for 100,000. One more removes those that have
+// expired or else, of those with MayDrop, the one not written for the longest time. If there is none, Put returns [ErrFull]:
+// a client that can fill a kind with records that must be kept delays others that need one, until records expire.
 func NewMemory(limit int) *Memory {
 	if limit <= 0 {
 		limit = defaultLimit
@@ -57,7 +57,7 @@ func (m *Memory) Get(ctx context.Context, kind, id string) (Record, error) {
 	return Record{}, fmt.Errorf("store: get %s: %w", kind, ErrNotFound)
 }
 
-// Put is as [Store] says. It returns an error, too, if there is no room.
+// Put is as [Store] says.
 func (m *Memory) Put(ctx context.Context, r Record) (version int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err
@@ -84,7 +84,7 @@ func (m *Memory) Put(ctx context.Context, r Record) (version int64, err error) {
 	if old := s.records[r.ID]; old != nil {
 		s.remove(old)
 	} else if !s.shrink(m.limit, now) {
-		return 0, fmt.Errorf("store: put %s: there are %d already, and none will expire", r.Kind, m.limit)
+		return 0, fmt.Errorf("store: put %s: %w: there are %d, and none may be dropped", r.Kind, ErrFull, m.limit)
 	}
 	m.version++
 	r.Version = m.version

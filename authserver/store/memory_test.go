@@ -16,6 +16,10 @@ func TestMemory(t *testing.T) {
 	storetest.Test(t, func(testing.TB) store.Store { return store.NewMemory(0) })
 }
 
+func TestMemoryIsBounded(t *testing.T) {
+	storetest.TestBounded(t, func(_ testing.TB, limit int) store.Store { return store.NewMemory(limit) })
+}
+
 func TestMemoryExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.NewMemory(0)
@@ -41,6 +45,7 @@ func TestMemoryLimit(t *testing.T) {
 	soon, late := time.Now().Add(time.Minute), time.Now().Add(time.Hour)
 	past := time.Now().Add(-time.Minute)
 	type puts []store.Record
+	drop := func(id string, end time.Time) store.Record { return store.Record{ID: id, Expires: end, MayDrop: true} }
 	for _, c := range []struct {
 		name string
 		puts puts
@@ -49,9 +54,10 @@ func TestMemoryLimit(t *testing.T) {
 	}{
 		{"one more than what never expires is refused", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d"}}, true, []string{"a", "b", "c"}},
 		{"so is one that would expire", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d", Expires: soon}}, true, []string{"a", "b", "c"}},
-		{"the oldest that will expire goes, not the next to", puts{{ID: "a"}, {ID: "b", Expires: late}, {ID: "c", Expires: soon}, {ID: "d"}}, false, []string{"a", "c", "d"}},
-		{"what was written again is not old", puts{{ID: "a", Expires: late}, {ID: "b", Expires: late}, {ID: "c"}, {ID: "a", Expires: late}, {ID: "d"}}, false, []string{"a", "c", "d"}},
-		{"what has expired goes first", puts{{ID: "a", Expires: late}, {ID: "b", Expires: past}, {ID: "c"}, {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"so is one more than what must be kept until it expires", puts{{ID: "a", Expires: late}, {ID: "b", Expires: soon}, {ID: "c", Expires: soon}, {ID: "d"}}, true, []string{"a", "b", "c"}},
+		{"the oldest that may be dropped goes, not the next to expire", puts{{ID: "a"}, drop("b", late), drop("c", soon), {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"what was written again is not old", puts{drop("a", late), drop("b", late), {ID: "c"}, drop("a", late), {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"what has expired goes first", puts{drop("a", late), {ID: "b", Expires: past}, {ID: "c"}, {ID: "d"}}, false, []string{"a", "c", "d"}},
 		{"writing again needs no room", puts{{ID: "a", Expires: late}, {ID: "b", Expires: never}, {ID: "c"}, {ID: "b"}}, false, []string{"a", "b", "c"}},
 		{"another kind has room of its own", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {Kind: "other", ID: "d"}}, false, []string{"a", "b", "c"}},
 	} {

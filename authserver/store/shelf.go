@@ -11,14 +11,14 @@ type shelf struct {
 	records map[string]*entry
 	index   index
 	ends    ends
-	ages    *list.List // of the entries that expire, the longest unwritten first
+	ages    *list.List // of the entries that may be dropped, the longest unwritten first
 }
 
 // An entry is a record on a shelf.
 type entry struct {
 	Record
 	end int           // its place in ends, if it expires
-	age *list.Element // nil: it never expires
+	age *list.Element // nil: it must be kept
 }
 
 func newShelf() *shelf {
@@ -34,6 +34,8 @@ func (s *shelf) live(id string, now time.Time) *entry {
 }
 
 func (s *shelf) add(r Record) {
+	drop := r.MayDrop && !r.Expires.IsZero()
+	r.MayDrop = false // which is not stored
 	e := &entry{Record: r}
 	s.records[r.ID] = e
 	s.index.add(place{id: r.ID}, e)
@@ -42,6 +44,8 @@ func (s *shelf) add(r Record) {
 	}
 	if !r.Expires.IsZero() {
 		heap.Push(&s.ends, e)
+	}
+	if drop {
 		e.age = s.ages.PushBack(e)
 	}
 }
@@ -52,8 +56,10 @@ func (s *shelf) remove(e *entry) {
 	for _, k := range e.Keys {
 		s.index.remove(place{k, e.ID})
 	}
-	if e.age != nil {
+	if !e.Expires.IsZero() {
 		heap.Remove(&s.ends, e.end)
+	}
+	if e.age != nil {
 		s.ages.Remove(e.age)
 	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // A Store keeps records. It is safe for concurrent use, and a record that Put has confirmed survives the process, unless
-// the store says otherwise. An error that is neither of the two below is an outage.
+// the store says otherwise. An error that wraps neither
+// [ErrNotFound] nor [ErrConflict] is an outage.
 type Store interface {
 	// Get returns the record, or an error that wraps [ErrNotFound], which an expired record counts as.
 	Get(ctx context.Context, kind, id string) (Record, error)
@@ -21,6 +22,10 @@ type Store interface {
 	// Put stores r if the stored record of its kind and id has r.Version, or, with version zero, if there is none or an
 	// expired one. It returns the new version. Otherwise it changes nothing and the error wraps [ErrConflict]: of any
 	// number of writers who read the same version, exactly one succeeds.
+	//
+	// A store whose room is bounded makes room by removing records that have expired or that were put with [Record].MayDrop. If
+	// that is not enough, it changes nothing and the error wraps [ErrFull]. It never forgets any other record: many of them
+	// deny something, such as the second use of an assertion, and to forget them would allow it.
 	Put(ctx context.Context, r Record) (version int64, err error)
 
 	// Delete removes the record. It is no error if there is none.
@@ -44,6 +49,7 @@ type Store interface {
 var (
 	ErrNotFound = errors.New("no such record")
 	ErrConflict = errors.New("the record has changed meanwhile")
+	ErrFull     = errors.New("no room for another record") // an outage, which passes when records expire
 )
 
 // A Record is a value with its names. The store holds no secret: where an id or a key would be one (a code, a refresh token),
@@ -55,6 +61,11 @@ type Record struct {
 	Keys    []Key     // other ways to find it; not unique
 	Expires time.Time // zero: never. Whole seconds: a store may round down
 	Value   []byte    // at most 1 MiB
+
+	// MayDrop lets a store without room remove the record before it expires. Set it if the loss only costs a user another
+	// attempt; leave it off if the loss would allow something: a used jti or proof, a spent refresh token, an ended session.
+	// It has no effect on a record that never expires. It is an instruction to Put only: Get and Find return false.
+	MayDrop bool
 }
 
 // A Key is a name that records are found by: {"client", "shop"}.

@@ -98,8 +98,9 @@ func checkVersions(t *testing.T, s store.Store) {
 	wantConflict(t, s, store.Record{Kind: "grant", ID: "g", Version: first.Version + 1})
 
 	second := first
-	second.Value, second.Expires = []byte("two"), time.Time{}
+	second.Value, second.Expires, second.MayDrop = []byte("two"), time.Time{}, true
 	second = put(t, s, second)
+	second.MayDrop = false // it is not stored
 	wantConflict(t, s, first)
 	wantStored(t, s, second)
 

@@ -112,7 +112,7 @@ func wantFound(t testing.TB, s store.Store, kind string, key store.Key, after st
 
 func equal(a, b store.Record) bool {
 	return a.Kind == b.Kind && a.ID == b.ID && a.Version == b.Version && slices.Equal(a.Keys, b.Keys) &&
-		a.Expires.Equal(b.Expires) && a.Expires.IsZero() == b.Expires.IsZero() && string(a.Value) == string(b.Value)
+		a.MayDrop == b.MayDrop && a.Expires.Equal(b.Expires) && a.Expires.IsZero() == b.Expires.IsZero() && string(a.Value) == string(b.Value)
 }
 
 // ago and ahead are ends in whole seconds, which every store keeps.

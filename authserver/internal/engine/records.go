@@ -15,7 +15,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// The kinds of records. A session's id, a token's and a spent one's is the digest of the secret; a grant's is no secret.
+// The kinds of records. A store without room may drop a grant, a token, a session or a device, which is then unknown and
+// allows nothing any more; it may not drop what was spent. A session's id, a token's and a spent one's is the digest of the secret; a grant's is no secret.
 const (
 	kindGrant   = "grant"
 	kindToken   = "token"
@@ -112,7 +113,7 @@ func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
 	if err != nil {
 		return fmt.Errorf("write a grant: %w", err)
 	}
-	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: h.version, Expires: m.end(ctx, g, h, now), Value: text}
+	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: h.version, Expires: m.end(ctx, g, h, now), Value: text, MayDrop: true}
 	rec.Keys = append(rec.Keys, store.Key{Name: keySubject, Value: g.Subject}, store.Key{Name: keyClient, Value: g.ClientID})
 	if h.code != "" {
 		rec.Keys = append(rec.Keys, store.Key{Name: keyCode, Value: h.code})
@@ -240,7 +241,7 @@ func (m *records) SaveToken(ctx context.Context, t *goidc.Token) error {
 		return fmt.Errorf("write a token: %w", err)
 	}
 	_, err = m.cfg.Store.Put(ctx, store.Record{
-		Kind: kindToken, ID: store.Digest(t.ID), Expires: time.Unix(int64(t.ExpiresAt), 0), Value: text,
+		Kind: kindToken, ID: store.Digest(t.ID), Expires: time.Unix(int64(t.ExpiresAt), 0), Value: text, MayDrop: true,
 	})
 	if err != nil {
 		return fmt.Errorf("write a token: %w", err)
@@ -275,6 +276,7 @@ func (m *records) SaveSession(ctx context.Context, as *goidc.AuthnSession) error
 	}
 	h.version, err = m.cfg.Store.Put(ctx, store.Record{
 		Kind: kindSession, ID: store.Digest(as.ID), Version: h.version, Expires: time.Unix(int64(as.ExpiresAt), 0), Value: text,
+		MayDrop: true,
 	})
 	if err != nil {
 		return fmt.Errorf("write a session: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -51,6 +52,14 @@ var (
 	errOutage        = &refusal{status: http.StatusInternalServerError, code: "server_error", description: "the server is in trouble, not the request"}
 )
 
+// noRoom is the refusal of what must be remembered and cannot be: to allow it all the same could allow it twice.
+func noRoom(wait time.Duration) error {
+	return &refusal{
+		status: http.StatusServiceUnavailable, code: "temporarily_unavailable",
+		description: "the server has no room to remember the request: try again later", retryAfter: max(wait, time.Second),
+	}
+}
+
 // refusals are what the library's errors mean to a client; RFC 6749, section 5.2, RFC 8707, section 2, RFC 8628, section 3.5.
 var refusals = map[goidc.ErrorCode]error{
 	goidc.ErrorCodeInvalidClient:        errClient,
@@ -73,6 +82,11 @@ func (e *Engine) explain(c *call, err error) *refusal {
 	// Somebody else has changed the record that this call wanted to change: a code, a refresh token, an interaction.
 	if errors.Is(err, store.ErrConflict) {
 		err = errGrant
+	}
+	if busy, ok := errors.AsType[*valetkey.Unavailable](err); ok {
+		err = noRoom(busy.RetryAfter)
+	} else if errors.Is(err, store.ErrFull) {
+		err = noRoom(time.Minute)
 	}
 	var told *refusal
 	if !errors.As(err, &told) {

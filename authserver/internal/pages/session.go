@@ -106,7 +106,7 @@ func (s webStore) CommitCtx(ctx context.Context, token string, value []byte, exp
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		_, err = s.records.Put(ctx, store.Record{Kind: webKind, ID: id, Version: rec.Version, Expires: expires, Value: value})
+		_, err = s.records.Put(ctx, store.Record{Kind: webKind, ID: id, Version: rec.Version, Expires: expires, Value: value, MayDrop: true})
 		return err
 	})
 	if err != nil {
