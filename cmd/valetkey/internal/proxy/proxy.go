@@ -129,7 +129,8 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	}
 	r.Out.URL.RawQuery = withoutToken(r.Out.URL.RawQuery)
 	r.SetXForwarded()
-	if !o.withToken {
+	token := valetkey.FromContext(r.In.Context())
+	if !o.withToken || token == nil { // what no guard has verified, the upstream might take for verified
 		r.Out.Header.Del("Authorization")
 	}
 	// Of the protocols to switch to, WebSocket leaves no way to make further requests, which nobody would look at; h2c does.
@@ -137,7 +138,6 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 		r.Out.Header.Del("Upgrade")
 		r.Out.Header.Del("Connection")
 	}
-	token := valetkey.FromContext(r.In.Context())
 	if token == nil {
 		return
 	}
