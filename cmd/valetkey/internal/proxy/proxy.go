@@ -6,9 +6,11 @@
 // X-Valetkey-Subject, -Client and -Scope, as far as the token says, and gets neither proofs nor certificates of clients, nor
 // tokens in queries. Forms pass as they are, with an access_token in them too.
 //
-// Not done: telling the upstream what the X-Forwarded headers of what is in front say (they are written anew), and knowing how
-// the upstream reads a path. If it ignores letter case or what follows a semicolon, say, a table must not have a wider route
-// that needs less than a narrower one.
+// Headers that only proxies set, such as X-Forwarded-For, X-Real-IP and CF-Connecting-IP, reach the upstream from no client. Of
+// them, X-Forwarded-For, -Host and -Proto are written anew, with the address of the connection.
+//
+// Not done: telling the upstream what such headers of a proxy in front say, and knowing how the upstream reads a path. If it ignores
+// letter case or what follows a semicolon, a table must not have a wider route that needs less than a narrower one.
 package proxy
 
 import (
@@ -148,19 +150,37 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
-// dropped are headers by which some frameworks take another method or path than those of the request, and those that are
-// between the client and the proxy: its proof (RFC 9449) and its certificate (RFC 9440), which an upstream would take for
-// what the proxy says.
+// dropped are headers, by their plain names, that an upstream would believe because only its proxies set them.
 var dropped = map[string]bool{
+	// another method or path than those of the request, for some frameworks
 	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true,
-	"X-ORIGINAL-URL": true, "X-REWRITE-URL": true,
-	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true, "FORWARDED": true,
+
+	// what is between the client and this proxy: a proof (RFC 9449), a certificate (RFC 9440)
+	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true,
+
+	// the address of the client, by the names that CDNs, clouds and servers give it
+	"FORWARDED": true, "X-REAL-IP": true, "TRUE-CLIENT-IP": true, "X-CLIENT-IP": true, "CLIENT-IP": true, "X-CLUSTER-CLIENT-IP": true,
+	"CF-CONNECTING-IP": true, "CF-CONNECTING-IPV6": true, "CF-PSEUDO-IPV4": true, "FASTLY-CLIENT-IP": true, "FLY-CLIENT-IP": true,
+	"DO-CONNECTING-IP": true, "X-NF-CLIENT-CONNECTION-IP": true, "X-ORIGINATING-IP": true, "X-SUCURI-CLIENTIP": true,
+	"INCAP-CLIENT-IP": true, "X-PROXYUSER-IP": true, "PROXY-CLIENT-IP": true, "WL-PROXY-CLIENT-IP": true,
+
+	// the host of the URL
+	"X-HOST": true,
+
+	// the user, by the names of proxies that log users in
+	"REMOTE-USER": true, "X-WEBAUTH-USER": true, "CF-ACCESS-AUTHENTICATED-USER-EMAIL": true, "X-AMZN-OIDC-IDENTITY": true,
 }
 
-// spoofs reports whether an upstream might take a header, by its plain name, for one of ours, or is to get none such. By
-// X-Forwarded headers, proxies say who the client is, X-Forwarded-User and X-Forwarded-Client-Cert among them.
+// droppedPrefixes are those of groups of such headers: of ours, X-Forwarded-User and -Client-Cert beside -For, of Envoy, of
+// IIS and Symfony, of Azure, App Engine and Vercel, and of proxies that log users in.
+var droppedPrefixes = []string{
+	"X-VALETKEY", "X-FORWARDED", "X-ENVOY-", "X-ORIGINAL-", "X-REWRITE-", "X-AZURE-", "X-APPENGINE-", "X-VERCEL-",
+	"X-REMOTE-", "X-AUTH-REQUEST-", "X-GOOG-AUTHENTICATED-USER-", "X-MS-CLIENT-PRINCIPAL",
+}
+
+// spoofs reports whether an upstream might take a header, by its plain name, for one of ours or of another proxy.
 func spoofs(plain string) bool {
-	return strings.HasPrefix(plain, "X-VALETKEY") || strings.HasPrefix(plain, "X-FORWARDED") || dropped[plain]
+	return dropped[plain] || slices.ContainsFunc(droppedPrefixes, func(p string) bool { return strings.HasPrefix(plain, p) })
 }
 
 // withoutToken returns a query without the parameters that an upstream might read as access_token (RFC 6750, section 2.3): the

@@ -195,6 +195,13 @@ func TestForwarding(t *testing.T) {
 		"X.Valetkey.Subject: eve", "X-Valetkey-Admin: yes",
 		"X-Forwarded-For: 192.0.2.9", "X_Forwarded_For: 192.0.2.9", "X-Forwarded-User: eve", "X-Forwarded-Client-Cert: Hash=1", "Forwarded: for=192.0.2.9",
 	}
+	proxies := []string{
+		"X-Real-IP: 192.0.2.9", "x_real_ip: 192.0.2.9", "True-Client-IP: 192.0.2.9", "X-Client-IP: 192.0.2.9", "CF-Connecting-IP: 192.0.2.9",
+		"Cf_Connecting_Ip: 192.0.2.9", "Fastly-Client-IP: 192.0.2.9", "X-Cluster-Client-IP: 192.0.2.9", "Fly-Client-IP: 192.0.2.9",
+		"X-Azure-ClientIP: 192.0.2.9", "X-AppEngine-User-IP: 192.0.2.9", "Client-IP: 192.0.2.9",
+		"X-Envoy-External-Address: 192.0.2.9", "X-Envoy-Original-Path: /admin", "X-Original-Method: DELETE", "X-Original_Host: intern",
+		"X-Rewrite-Url: /admin", "X.Rewrite.Url: /admin", "X-Remote-User: eve", "Remote-User: eve", "X-Auth-Request-Email: eve@example.com",
+	}
 	const who = "sub=alice client=orders-app scope="
 	for _, c := range []struct {
 		name, addr, line, token string
@@ -221,6 +228,8 @@ func TestForwarding(t *testing.T) {
 		{"nor a password", forwards, "GET /health", "", []string{"Authorization: Basic YTpi"}, "/base/health", "sub= client= scope="},
 		{"headers that would replace method or path are dropped", addr, "GET /orders", alice,
 			[]string{"X-HTTP-Method-Override: DELETE", "X_Original_URL: /admin", "X-Rewrite-URL: /admin"}, "/orders", who + "orders:read"},
+		{"headers that only proxies set are dropped", addr, "GET /orders", alice, proxies, "/orders", who + "orders:read"},
+		{"also on a public route", addr, "GET /health", "", proxies, "/health", "sub= client= scope="},
 		{"no switch to a protocol with requests of its own", addr, "GET /orders", alice,
 			[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, "/orders", who + "orders:read"},
 		{"the names of trailers are dropped", addr, "GET /orders", alice,
@@ -252,7 +261,8 @@ func TestForwarding(t *testing.T) {
 			}
 			known := map[string]bool{"X-Valetkey-Subject": true, "X-Valetkey-Client": true, "X-Valetkey-Scope": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true}
 			for name, values := range r.Header {
-				if strings.HasPrefix(name, "X") && !known[name] || name == "Upgrade" || len(values) > 1 || values[0] == "" && name != "User-Agent" {
+				if (strings.HasPrefix(name, "X") || strings.Contains(strings.ToLower(name), "client") || strings.Contains(name, "Remote") ||
+					strings.Contains(strings.ToLower(name), "connecting")) && !known[name] || name == "Upgrade" || len(values) > 1 || values[0] == "" && name != "User-Agent" {
 					t.Errorf("the upstream got %s: %q", name, values)
 				}
 			}
