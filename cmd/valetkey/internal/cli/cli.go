@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
 // The exit codes.
@@ -90,7 +93,7 @@ func demoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := context.WithCancel(cmd.Context())
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // it ends with its terminal
 			defer stop()
 			ended := make(chan error, 1)
 			go func() { ended <- d.Serve(ctx) }()
@@ -121,12 +124,16 @@ func proxyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "proxy --config FILE",
 		Short: "Run a reverse proxy that lets requests with a sufficient token through",
-		Args:  cobra.NoArgs,
+		Long: "Run a reverse proxy that lets requests with a sufficient token through. The file is read at start only: SIGHUP is logged and\n" +
+			"ignored. SIGTERM lets requests under way finish first.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {
 				return errors.New("--config: required")
 			}
-			p, err := proxy.Load(config, logTo(cmd.ErrOrStderr(), slog.LevelInfo))
+			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			defer web.IgnoreHangup(log)()
+			p, err := proxy.Load(config, log)
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
 // atServer gives cmd the flags that say which authorization server it is about.
@@ -20,11 +21,12 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the authorization server",
 		Long: "Run the authorization server: that of a configuration file, or else a demonstration for this machine only, with users,\n" +
-			"applications and secrets that everybody knows. Files are read at start only. SIGUSR1 rotates the signing keys; SIGTERM lets\n" +
-			"requests under way finish first.",
+			"applications and secrets that everybody knows. Files are read at start only: SIGHUP is logged and ignored. SIGUSR1 rotates\n" +
+			"the signing keys; SIGTERM lets requests under way finish first.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			defer web.IgnoreHangup(set.Log)()
 			return server.Serve(cmd.Context(), set, cmd.OutOrStdout())
 		},
 	}

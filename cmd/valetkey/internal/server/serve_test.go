@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -246,12 +245,6 @@ func TestZeroConfiguration(t *testing.T) {
 		b.open(s.url + "/developer")
 		assert.Contains(t, b.page, "Bob&#39;s", "and he is still logged in")
 	})
-}
-
-func TestRotationBySignal(t *testing.T) {
-	s := serve(t, server.Settings{Addr: "127.0.0.1:0", Store: "memory"})
-	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
-	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), `msg="key rotation asked for" algorithm=ES256`) }, soon, time.Millisecond)
 }
 
 func TestRefusedToServe(t *testing.T) {

@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// Not SIGHUP: a server whose terminal is closed should end.
+// Not SIGHUP, which operators send for a reload: see web.IgnoreHangup.
 var rotateSignals = []os.Signal{syscall.SIGUSR1}
