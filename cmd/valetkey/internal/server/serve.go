@@ -132,26 +132,29 @@ func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server) {
 	}
 }
 
-// introduce tells what can be tried at a server whose secrets are known.
+// introduce tells what can be tried with the secrets that everybody knows. It prints no other secret: output is logged.
 func (d *document) introduce(out io.Writer) {
 	fmt.Fprintf(out, "The authorization server is at %s", d.Issuer)
 	if path, isFile := strings.CutPrefix(d.words, sqlite); isFile {
 		fmt.Fprintf(out, ", its records in %s", d.path(path))
 	}
 	fmt.Fprintln(out, ".")
-	if len(d.DemoSecrets()) == 0 {
+	known := d.DemoSecrets()
+	if len(known) == 0 {
 		return
 	}
 	base := strings.TrimSuffix(d.Issuer, "/")
 	if len(d.Portal.Developers) > 0 {
 		fmt.Fprintf(out, "\nRegister applications and try them: %s/developer\n", base)
 	}
-	for _, u := range d.Users {
-		fmt.Fprintf(out, "Log in as %s with the password %s.\n", u.Name, u.Password)
+	for i, u := range d.Users {
+		if slices.Contains(known, fmt.Sprintf("users[%d].password", i)) {
+			fmt.Fprintf(out, "Log in as %s with the password %s.\n", u.Name, u.Password)
+		}
 	}
-	for _, c := range d.Clients {
+	for i, c := range d.Clients {
 		byItself := slices.Contains(c.GrantTypes, "client_credentials") || c.GrantTypes == nil && len(c.RedirectURIs) == 0
-		if c.Secret != "" && len(c.Scopes) > 0 && byItself {
+		if slices.Contains(known, fmt.Sprintf("clients[%d].secret", i)) && len(c.Scopes) > 0 && byItself {
 			fmt.Fprintf(out, "\nPaste this line into another shell to get a token:\ncurl -u %s:%s -d grant_type=client_credentials %s%s\n",
 				c.ID, c.Secret, base, cmp.Or(d.Paths.Token, "/oauth2/token"))
 			return

@@ -307,6 +307,27 @@ func TestIntroduction(t *testing.T) {
 	assert.Contains(t, s.out.String(), "curl -u tutorial:demo-secret-of-tutorial -d grant_type=client_credentials http://localhost:8888/token\n")
 }
 
+// One secret of the demonstration that is left in a file gives no other away.
+func TestIntroductionPrintsNoOtherSecret(t *testing.T) {
+	s := serve(t, server.Settings{Addr: "127.0.0.1:0", Config: write(t, `issuer: http://127.0.0.1:8888
+store: memory
+apis:
+  - {audience: "https://api.example.com", scopes: {read: See, write: Change}}
+clients:
+  - {id: reports, secret: "a secret of the owner", scopes: [read]}
+  - {id: reader, secret: demo-secret-of-reader, scopes: [read]}
+users:
+  - {name: carol, password: correct horse}
+  - {name: alice, password: demo-alice}
+`)})
+	out := s.out.String()
+	for _, secret := range []string{"correct horse", "carol", "a secret of the owner", "reports"} {
+		assert.NotContains(t, out, secret)
+	}
+	assert.Contains(t, out, "Log in as alice with the password demo-alice.")
+	assert.Contains(t, out, "curl -u reader:demo-secret-of-reader ")
+}
+
 // otherSeal returns a database whose seal has been replaced.
 func otherSeal(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "x.db")
