@@ -78,12 +78,26 @@ func described(c *clients.Client) RegisteredClient {
 	}
 }
 
+// failed is the error of what an operator has asked for: with the action and its object, whichever step has failed.
+func failed(action, kind, name string, err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		err = missing(kind)
+	}
+	return fmt.Errorf("authserver: %s %s %q: %w", action, kind, name, err)
+}
+
+// missing is the [store.ErrNotFound] of a kind of object.
+type missing string
+
+func (m missing) Error() string { return "no such " + string(m) }
+func (m missing) Unwrap() error { return store.ErrNotFound }
+
 // RotateSecret gives a client a new secret, and ends the old one at once. The error wraps [store.ErrNotFound] if there is no
 // such client; one of the configuration cannot be changed.
 func (s *Server) RotateSecret(ctx context.Context, id string) (secret string, err error) {
 	secret, err = s.clients.RotateSecret(ctx, id)
 	if err != nil {
-		return "", fmt.Errorf("authserver: %w", err)
+		return "", failed("replace the secret of", "client", id, err)
 	}
 	s.log.record(ctx, "secret replaced", slog.String("client", id), slog.String("by", operator))
 	return secret, nil
@@ -93,7 +107,7 @@ func (s *Server) RotateSecret(ctx context.Context, id string) (secret string, er
 func (s *Server) RemoveClient(ctx context.Context, id string) error {
 	c, err := s.clients.Get(ctx, id)
 	if err == nil && c.Static {
-		err = fmt.Errorf("remove a client: %w", clients.ErrStatic)
+		err = clients.ErrStatic
 	}
 	n := 0
 	if err == nil {
@@ -104,7 +118,7 @@ func (s *Server) RemoveClient(ctx context.Context, id string) error {
 		err = s.clients.Delete(ctx, id)
 	}
 	if err != nil {
-		return fmt.Errorf("authserver: %w", err)
+		return failed("remove", "client", id, err)
 	}
 	s.log.record(ctx, "client deleted", slog.String("client", id), slog.String("by", operator), slog.Int("grants", n))
 	return nil
@@ -162,7 +176,7 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 	}
 	u, err := people.SetPassword(ctx, name, password)
 	if err != nil {
-		return s.unchanged(userType, name, err)
+		return s.unchanged("set the password of", userType, name, err)
 	}
 	if err := s.pages.EndSessions(ctx, u.Subject); err != nil {
 		return fmt.Errorf("authserver: %w", err)
@@ -172,11 +186,12 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 }
 
 // unchanged is the error of a change to a user that has not been made. Who is not in the store may be in the configuration.
-func (s *Server) unchanged(userType, name string, err error) error {
+func (s *Server) unchanged(action, userType, name string, err error) error {
+	err = failed(action, "user", name, err)
 	if errors.Is(err, store.ErrNotFound) && s.fixed(userType, name, "") {
-		return fmt.Errorf("authserver: %w: the user stands in the configuration", err)
+		return fmt.Errorf("%w in the store: the user stands in the configuration", err)
 	}
-	return fmt.Errorf("authserver: %w", err)
+	return err
 }
 
 // RemoveUser removes one of [Server.Users], who is logged out, and ends all that the user has granted. Errors are those of [Server.SetPassword].
@@ -199,7 +214,7 @@ func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
 		_, err = people.Remove(ctx, name)
 	}
 	if err != nil {
-		return s.unchanged(userType, name, err)
+		return s.unchanged("remove", userType, name, err)
 	}
 	s.log.record(ctx, "user removed", slog.String("subject", u.Subject), slog.String("by", operator), slog.Int("grants", n))
 	return nil

@@ -27,7 +27,7 @@ const maxKeySet = 64 << 10 // bytes
 func clientAddCommand() *cobra.Command {
 	var c authserver.Client
 	var keySet string
-	cmd := operating("add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its id and, this once, its secret", cobra.NoArgs,
+	cmd := adding("add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its id and, this once, its secret", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			if keySet != "" {
 				text, err := file.Read(keySet, maxKeySet)

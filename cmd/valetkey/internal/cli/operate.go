@@ -25,9 +25,21 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// operating returns a command that does something in the store of an authorization server, whether or not one serves meanwhile.
-func operating(use, short string, args cobra.PositionalArgs, do func(cmd *cobra.Command, s *authserver.Server, args []string) error) *cobra.Command {
-	var set server.Settings
+// A deed is what a command does at an authorization server.
+type deed func(cmd *cobra.Command, s *authserver.Server, args []string) error
+
+// operating returns a command that does something in the existing store of an authorization server, whether or not one serves
+// meanwhile.
+func operating(use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
+	return atStore(server.Settings{}, use, short, args, do)
+}
+
+// adding is operating for a command that adds something, before the server has served too: it creates a missing store.
+func adding(use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
+	return atStore(server.Settings{Create: true}, use, short, args, do)
+}
+
+func atStore(set server.Settings, use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: args,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -97,10 +97,10 @@ func TestOperator(t *testing.T) {
 		if got := token(id, secret); got != 401 {
 			t.Errorf("got %d", got)
 		}
-		refused("no such record", "", "client", "remove", id)
-		refused("no such record", "", "client", "rotate", id)
-		refused("the client stands in the configuration", "", "client", "remove", "orders-reader")
-		refused("the client stands in the configuration", "", "client", "rotate", "orders-reader")
+		refused(`valetkey: authserver: remove client "`+id+`": no such client`+"\n", "", "client", "remove", id)
+		refused(`valetkey: authserver: replace the secret of client "`+id+`": no such client`+"\n", "", "client", "rotate", id)
+		refused(`remove client "orders-reader": the client stands in the configuration`, "", "client", "remove", "orders-reader")
+		refused(`replace the secret of client "orders-reader": `, "", "client", "rotate", "orders-reader")
 	})
 	t.Run("people", func(t *testing.T) {
 		refused("the password is needed as the first line", "\n", "user", "add", "carl")
@@ -118,9 +118,10 @@ func TestOperator(t *testing.T) {
 			t.Error(list)
 		}
 		good("another horse\n", "user", "password", "carl")
-		refused("no such record", "another horse\n", "user", "password", "dora")
+		refused(`valetkey: authserver: set the password of user "dora": no such user`+"\n", "another horse\n", "user", "password", "dora")
 		good("", "user", "remove", "carl")
-		refused("no such record", "", "user", "remove", "carl")
+		refused(`valetkey: authserver: remove user "carl": no such user`+"\n", "", "user", "remove", "carl")
+		refused(`remove user "alice": no such user in the store: the user stands in the configuration`, "", "user", "remove", "alice")
 	})
 	t.Run("keys", func(t *testing.T) {
 		before := good("", "keys", "list")
@@ -154,6 +155,35 @@ func TestOperator(t *testing.T) {
 	if code := stop(); code != cli.Good {
 		t.Errorf("serve ended with %d", code)
 	}
+}
+
+// A misspelled path is a mistake, and not an empty server: only what adds something creates a database, as serve does.
+func TestMisspelledStore(t *testing.T) {
+	folder := t.TempDir()
+	store := "sqlite:" + filepath.Join(folder, "typo.db")
+	for _, args := range [][]string{
+		{"client", "list"}, {"client", "rotate", "x"}, {"client", "remove", "x"}, {"user", "list"}, {"user", "password", "x"},
+		{"user", "remove", "x"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "rotate", "--now"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			code, out, errs := run(t, "correct horse\n", append(args, "--store", store)...)
+			if code != cli.Mistake || out != "" || !strings.Contains(errs, "store: "+filepath.Join(folder, "typo.db")+": there is no such database") {
+				t.Errorf("got %d, %s%s", code, out, errs)
+			}
+			if made, err := os.ReadDir(folder); err != nil || len(made) > 0 {
+				t.Errorf("got %v, %v", made, err)
+			}
+		})
+	}
+	t.Run("user add creates it", func(t *testing.T) {
+		code, _, errs := run(t, "correct horse\n", "user", "add", "carl", "--store", store)
+		if code != cli.Good {
+			t.Errorf("got %d, %s", code, errs)
+		}
+		if code, out, errs := run(t, "", "user", "list", "--store", store); code != cli.Good || !strings.Contains(out, "carl") {
+			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
 }
 
 // The example is served as it stands, from a folder of its own.

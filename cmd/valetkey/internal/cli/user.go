@@ -22,7 +22,7 @@ func userCommand() *cobra.Command {
 func userAddCommand() *cobra.Command {
 	var u login.NewUser
 	var userType string
-	cmd := operating("add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
+	cmd := adding("add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			var err error
 			u.Name = args[0]

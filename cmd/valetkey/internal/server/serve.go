@@ -24,12 +24,14 @@ type Settings struct {
 	Config string // the file; empty: the demonstration
 	Store  string // in place of the file's; empty: that
 	Addr   string // to listen on, in place of the file's; empty: that
+	Create bool   // for Open: create the file of the store if it does not exist; otherwise that is an error. Serve always does
 	Log    *slog.Logger
 	Audit  *slog.Logger // of what is done; nil: Log
 }
 
 // Open makes a server on its store, for what an operator does there; it serves nobody. The store must be one that outlives it.
-// close must be called.
+// close must be called. Without Settings.Create a file that does not exist is an error, and none is created: a misspelled path
+// would look like an empty server.
 func Open(ctx context.Context, set Settings) (s *authserver.Server, close func() error, err error) {
 	d, err := load(set.Config, set.Store, set.Log)
 	if err != nil {
@@ -39,15 +41,15 @@ func Open(ctx context.Context, set Settings) (s *authserver.Server, close func()
 	if d.words == inMemory {
 		return nil, nil, errors.Join(errors.New("store: memory does not outlive this command"), d.close())
 	}
-	if s, err = d.server(ctx); err != nil {
+	if s, err = d.server(ctx, set.Create); err != nil {
 		return nil, nil, errors.Join(err, d.close())
 	}
 	return s, d.close, nil
 }
 
-func (d *document) server(ctx context.Context) (*authserver.Server, error) {
+func (d *document) server(ctx context.Context, create bool) (*authserver.Server, error) {
 	var err error
-	if d.Store, err = d.open(ctx); err != nil {
+	if d.Store, err = d.open(ctx, create); err != nil {
 		return nil, err
 	}
 	return authserver.New(ctx, d.Config)
@@ -87,7 +89,7 @@ func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error
 	if set.Config == "" {
 		d.Issuer = "http://" + l.Addr().String()
 	}
-	s, err := d.server(ctx)
+	s, err := d.server(ctx, true)
 	if err != nil {
 		return err
 	}

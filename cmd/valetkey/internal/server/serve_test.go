@@ -289,6 +289,7 @@ func TestStoreMadeWhole(t *testing.T) {
 		done, doubts := new(journal), new(journal)
 		for range 2 {
 			_, end, err := server.Open(t.Context(), server.Settings{
+				Create: true,
 				Config: example(t, "as.yaml", "listen: 127.0.0.1:8888", "insecure_http: true"), Store: "sqlite:" + path,
 				Log: slog.New(slog.NewTextHandler(doubts, nil)), Audit: slog.New(slog.NewTextHandler(done, nil)),
 			})

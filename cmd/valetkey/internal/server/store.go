@@ -44,8 +44,8 @@ func isDSN(words string) bool {
 	return strings.HasPrefix(words, "postgres://") || strings.HasPrefix(words, "postgresql://")
 }
 
-// open opens the store, which is nil for memory, and makes what is missing of a file.
-func (d *document) open(ctx context.Context) (store.Store, error) {
+// open opens the store, which is nil for memory. With create it makes what is missing of a file.
+func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 	path, isFile := strings.CutPrefix(d.words, sqlite)
 	var opened store.Store
 	var err error
@@ -55,6 +55,9 @@ func (d *document) open(ctx context.Context) (store.Store, error) {
 	case isFile:
 		path = d.path(path)
 		if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
+			if !create {
+				return nil, fmt.Errorf("store: %s: there is no such database: correct the path, or create it with valetkey serve, client add or user add", path)
+			}
 			cmp.Or(d.Audit, d.log).InfoContext(ctx, "there is no database yet: it is made", "file", path)
 		}
 		opened, err = sqlitestore.Open(path)
