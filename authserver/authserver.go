@@ -14,6 +14,13 @@
 // All state is in a [store.Store]: memory, unless modules sqlitestore or pgstore give another one. People are a database in
 // that store, a directory (module ldaplogin), or whatever a [login.Login] asks.
 //
+// A grant and a browser session last only as long as their user. Each time that one is used (at refresh, introspection, token exchange,
+// redemption of a code, and for each page), the server looks the user up, see [login.Login], and relies on the answer for up to a
+// minute. If the user is gone or has a new password, the grant or the session ends; scopes that the user may no longer allow are
+// left out of new tokens and of introspection. While the users cannot be looked up, requests get 503 with
+// temporarily_unavailable, and nothing ends. JWTs that APIs verify by themselves are good until they expire. Tokens of clients
+// themselves have no user, and users of [Config.TrustedIssuers] are known by their issuer's assertions alone.
+//
 // Not done: TLS (put it in front), OpenID Connect, and a second factor for log-ins.
 package authserver
 
@@ -45,6 +52,7 @@ type Server struct {
 	clients *clients.Registry
 	engine  *engine.Engine
 	pages   *pages.Pages
+	inFile  []*fileUsers
 	mux     *http.ServeMux
 	shared  map[string]string // paths that pages of other origins may ask: see cors.go
 }
@@ -88,7 +96,12 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 // wire connects the parts with each other and with their paths.
 func (s *Server) wire(ctx context.Context, shared bool) error {
 	cfg := &s.cfg
-	logins, err := cfg.logins(ctx)
+	people, err := cfg.people(ctx)
+	if err != nil {
+		return err
+	}
+	s.inFile = people.inFile
+	logins, err := cfg.logins(people)
 	if err != nil {
 		return err
 	}
@@ -113,6 +126,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
 			p.ErrorPage(w, r, status, code, description)
 		},
+		Account:    people.accounts.Lookup,
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
@@ -128,6 +142,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
 		Token: http.HandlerFunc(s.engine.Token), TryURL: cfg.tryURL,
 		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,
+		Account:         people.accounts.Lookup,
 		SessionLifetime: cfg.Lifetimes.Session, Renewable: cfg.Lifetimes.Refresh, Codes: limiter,
 		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
 	})
@@ -217,12 +232,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, s.cfg.withSender(r))
 }
 
-// Run rotates signing keys, learns what other replicas do, and removes what has expired, until ctx ends. It returns once
-// nothing runs any more.
+// Run rotates signing keys, learns what other replicas do, removes what has expired, and notes which users have left the
+// configuration, until ctx ends. It returns once nothing runs any more.
 func (s *Server) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.keys.Run(ctx) })
 	all.Go(func() { s.sweep(ctx) })
+	all.Go(func() { s.retire(ctx) })
 	all.Wait()
 }
 

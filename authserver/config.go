@@ -39,7 +39,8 @@ type Config struct {
 	UserTypes []UserType `yaml:"-"`
 
 	// Users are people of the database who cannot be changed while the server runs. Others are in the store, see
-	// [Server.Users].
+	// [Server.Users]. A user who is removed here, or gets another password or hash, loses grants and sessions at the next start:
+	// the store keeps a hash of each password to notice that. Replicas on one store need the same users.
 	Users []User `yaml:"users"`
 
 	// Portal is where developers register applications. The zero value: there is none.

@@ -2,23 +2,55 @@ package authserver
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
+	"time"
 
+	"github.com/valetkey/valetkey/authserver/internal/accounts"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// logins returns how people of each type log in, behind the limits.
-func (cfg *Config) logins(ctx context.Context) (all []pages.UserType, err error) {
+// people are the users of all types.
+type people struct {
+	logins   map[string]login.Login // by type
+	accounts *accounts.Accounts
+	inFile   []*fileUsers // of the types whose users are of the database
+}
+
+func (cfg *Config) people(ctx context.Context) (*people, error) {
+	all := &people{logins: map[string]login.Login{}}
 	for _, t := range cfg.UserTypes {
-		people := t.Login
-		if people == nil {
-			if people, err = cfg.database(ctx, t.Type); err != nil {
-				return nil, err
-			}
+		all.logins[t.Type] = t.Login
+		if t.Login != nil {
+			continue
 		}
-		limited, err := login.Limit(people, login.Limits{Name: cfg.Limits.LoginName, Address: cfg.Limits.LoginAddress})
+		stored, err := login.NewDatabase(cfg.Store, t.Type)
+		if err != nil {
+			return nil, err
+		}
+		inFile, err := cfg.fileUsers(ctx, t.Type)
+		if err != nil {
+			return nil, err
+		}
+		all.inFile = append(all.inFile, inFile)
+		all.logins[t.Type] = login.Chain(inFile, stored)
+		if len(inFile.users) == 0 {
+			all.logins[t.Type] = stored
+		}
+	}
+	all.accounts = accounts.New(all.logins)
+	return all, nil
+}
+
+// logins returns how people of each type log in, behind the limits.
+func (cfg *Config) logins(p *people) (all []pages.UserType, err error) {
+	for _, t := range cfg.UserTypes {
+		l := p.accounts.Refreshing(p.logins[t.Type])
+		limited, err := login.Limit(l, login.Limits{Name: cfg.Limits.LoginName, Address: cfg.Limits.LoginAddress})
 		if err != nil {
 			return nil, fmt.Errorf("log-ins of type %s: %w", t.Type, err)
 		}
@@ -35,28 +67,180 @@ func (cfg *Config) legacyLogin(logins []pages.UserType) *login.Limited {
 	return logins[0].Login
 }
 
-// database returns the people of a type who stand in the store, after those of the configuration.
-func (cfg *Config) database(ctx context.Context, userType string) (login.Login, error) {
-	stored, err := login.NewDatabase(cfg.Store, userType)
+// fileUsers are the users of one type that the configuration has. A configuration does not say when a password was changed, so
+// the store keeps, for each user who was ever logged in or looked up, the hash of the password and since when it is known. It is
+// written when the user is first used after a start, and not by the commands of an operator, which may have another file.
+//
+// Replicas on one store need the same configuration: each that starts with another password makes it the new one.
+type fileUsers struct {
+	memory   *login.Database // with hashes made at this start
+	store    store.Store
+	userType string
+	users    map[string]User // by subject
+
+	mu    sync.Mutex
+	since map[string]time.Time // of the users whose record is known to have the password of the configuration
+}
+
+// kindFileUser is that of the records; their ids are subjects.
+const kindFileUser = "file_user"
+
+// A fileUser is what the store holds.
+type fileUser struct {
+	Hash  string    `json:"hash"`  // as the configuration has it, or made from its password; empty: the user has left
+	Since time.Time `json:"since"` // zero: since the first record, when there was nothing to compare with
+}
+
+func (cfg *Config) fileUsers(ctx context.Context, userType string) (*fileUsers, error) {
+	memory, err := login.NewDatabase(store.NewMemory(0), userType)
 	if err != nil {
 		return nil, err
 	}
-	fixed, err := login.NewDatabase(store.NewMemory(0), userType)
-	if err != nil {
-		return nil, err
-	}
-	some := false
+	f := &fileUsers{memory: memory, store: cfg.Store, userType: userType, users: map[string]User{}, since: map[string]time.Time{}}
 	for _, u := range cfg.Users {
 		if cfg.typeOf(u) != userType {
 			continue
 		}
-		if _, err := fixed.Add(ctx, u.add()); err != nil {
+		added, err := memory.Add(ctx, u.add())
+		if err != nil {
 			return nil, err
 		}
-		some = true
+		f.users[added.Subject] = u
 	}
-	if !some {
-		return stored, nil
+	return f, nil
+}
+
+// Login implements [login.Login].
+func (f *fileUsers) Login(ctx context.Context, name, password string) (*login.User, error) {
+	u, err := f.memory.Login(ctx, name, password)
+	if err != nil {
+		return nil, err
 	}
-	return login.Chain(fixed, stored), nil
+	if u.Since, err = f.passwordSince(ctx, u.Subject); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// Lookup implements [login.Login].
+func (f *fileUsers) Lookup(ctx context.Context, subject string) (*login.Account, error) {
+	a, err := f.memory.Lookup(ctx, subject)
+	if err != nil {
+		return nil, err
+	}
+	if a.Since, err = f.passwordSince(ctx, subject); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// passwordSince returns since when a user has the password of the configuration.
+func (f *fileUsers) passwordSince(ctx context.Context, subject string) (time.Time, error) {
+	f.mu.Lock()
+	since, known := f.since[subject]
+	f.mu.Unlock()
+	if known {
+		return since, nil
+	}
+	var err error
+	for range 5 { // another replica may write the same record
+		if since, err = f.record(ctx, subject); !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read since when %s has the password: %w", subject, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.since[subject] = since
+	return since, nil
+}
+
+// record compares the record of a user with the configuration, and replaces it if the password is another.
+func (f *fileUsers) record(ctx context.Context, subject string) (time.Time, error) {
+	u := f.users[subject]
+	r, err := f.store.Get(ctx, kindFileUser, subject)
+	first := errors.Is(err, store.ErrNotFound)
+	if err != nil && !first {
+		return time.Time{}, err
+	}
+	var was fileUser
+	if !first {
+		if err := json.Unmarshal(r.Value, &was); err != nil {
+			return time.Time{}, err
+		}
+		if u.Hash != "" && was.Hash == u.Hash || u.Password != "" && login.Verify(was.Hash, u.Password) {
+			return was.Since, nil
+		}
+	}
+	is := fileUser{Hash: u.Hash}
+	if !first {
+		is.Since = after(was.Since)
+	}
+	if u.Hash == "" {
+		if is.Hash, err = login.Hash(u.Password); err != nil {
+			return time.Time{}, err
+		}
+	}
+	return is.Since, f.put(ctx, subject, r.Version, is)
+}
+
+func (f *fileUsers) put(ctx context.Context, subject string, version int64, is fileUser) error {
+	value, err := json.Marshal(is)
+	if err != nil {
+		return err
+	}
+	_, err = f.store.Put(ctx, store.Record{
+		Kind: kindFileUser, ID: subject, Version: version, Value: value, Keys: []store.Key{{Name: "type", Value: f.userType}},
+	})
+	return err
+}
+
+// after returns the present time, or a later one if the clock has been set back behind t.
+func after(t time.Time) time.Time {
+	now := time.Now().UTC().Round(0)
+	if !now.After(t) {
+		now = t.Add(1)
+	}
+	return now
+}
+
+// retire notes which users have left the configuration: one who returns, even with the same password, has a new credential.
+func (f *fileUsers) retire(ctx context.Context) error {
+	const page = 100
+	for from := ""; ; {
+		found, err := f.store.Find(ctx, kindFileUser, store.Key{Name: "type", Value: f.userType}, from, page)
+		if err != nil {
+			return err
+		}
+		for _, r := range found {
+			from = r.ID
+			var was fileUser
+			if err := json.Unmarshal(r.Value, &was); err != nil {
+				return err
+			}
+			if _, stays := f.users[r.ID]; stays || was.Hash == "" {
+				continue
+			}
+			was.Hash = ""
+			if err := f.put(ctx, r.ID, r.Version, was); err != nil && !errors.Is(err, store.ErrConflict) {
+				return err
+			}
+		}
+		if len(found) < page {
+			return nil
+		}
+	}
+}
+
+// retire does so for all types, also if the server ends at once: it is the only time that this can be noticed.
+func (s *Server) retire(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for _, f := range s.inFile {
+		if err := f.retire(ctx); err != nil {
+			s.cfg.Logger.ErrorContext(ctx, "users who have left the configuration not noted", "type", f.userType, "error", err)
+		}
+	}
 }

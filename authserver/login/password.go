@@ -55,6 +55,13 @@ func Hash(password string) (string, error) {
 	return newHash(password).String(), nil
 }
 
+// Verify reports whether text is a hash of the password, in one of the formats that a [Database] takes. Another text matches no
+// password.
+func Verify(text, password string) bool {
+	h, err := parseHash(text)
+	return err == nil && password != "" && len(password) <= maxPassword && h.matches(password)
+}
+
 // A hash is what a password is compared with: argon2id, or bcrypt if that is set.
 type hash struct {
 	memory, time uint32 // of argon2id, in KiB and passes

@@ -21,6 +21,7 @@ const (
 	keptACRs     = "acr_values"
 	keptType     = "type" // of the user
 	keptAuthTime = "auth_time"
+	keptSince    = "since" // of the user's credential
 	keptACR      = "acr"
 	keptKey      = "dpop_jkt"
 )
@@ -88,6 +89,7 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 	as.GrantedScopes, as.GrantedResources = granted.String(), goidc.Resources{in.API.Audience}
 	as.Store[keptType], as.Store[keptACR] = d.User.Type, d.ACR
 	as.Store[keptAuthTime] = strconv.FormatInt(d.AuthTime.Unix(), 10)
+	as.Store[keptSince] = sinceText(d.User.Since)
 	return goidc.StatusSuccess, nil
 }
 

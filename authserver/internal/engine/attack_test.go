@@ -311,14 +311,14 @@ func TestOutages(t *testing.T) {
 func TestConfigMistakes(t *testing.T) {
 	_, err := engine.New(engine.Config{RefreshGrace: -1, CodeLifetime: 1})
 	require.Error(t, err)
-	for _, want := range []string{"Clients: ", "Store: ", "Keys: ", "APIs: ", "RefreshGrace: ", "CodeLifetime: "} {
+	for _, want := range []string{"Clients: ", "Store: ", "Keys: ", "APIs: ", "RefreshGrace: ", "CodeLifetime: ", "Account: "} {
 		assert.ErrorContains(t, err, want)
 	}
 	s := build(t, "https://as.example.com")
 	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES512", Profile: "x"}}})
 	assert.ErrorContains(t, err, "APIs[0].Algorithm: ")
 	assert.ErrorContains(t, err, "APIs[0].Profile: ")
-	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Failures: login.Rate{Burst: -1}, APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES256"}}})
+	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Account: login.Chain().Lookup, Failures: login.Rate{Burst: -1}, APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES256"}}})
 	assert.ErrorContains(t, err, "Failures")
 }
 

@@ -33,6 +33,10 @@ type Config struct {
 	// Interact asks users. Nil: nobody is asked, and all is denied.
 	Interact Interact
 
+	// Account returns the account of a user by the subject, as [login.Login] does. It is asked each time that a grant of a user is
+	// used. Required.
+	Account func(ctx context.Context, subject string) (*login.Account, error)
+
 	// ErrorPage tells a person of an error that no application can be told of. It sets the status. Nil: plain text.
 	ErrorPage func(w http.ResponseWriter, r *http.Request, status int, code, description string)
 
@@ -194,6 +198,9 @@ func (cfg *Config) validate() error {
 	}
 	if cfg.Store == nil {
 		mistake("Store: required")
+	}
+	if cfg.Account == nil {
+		mistake("Account: required")
 	}
 	if len(cfg.APIs) == 0 {
 		mistake("APIs: at least one is required")

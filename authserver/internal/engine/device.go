@@ -265,6 +265,12 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 	case g.RevokedAt != 0:
 		return nil, errGrant
 	}
+	switch err := e.renew(c, g); {
+	case errors.Is(err, goidc.ErrNotFound):
+		return nil, errGrant
+	case err != nil:
+		return nil, err
+	}
 	if err := e.decideAgain(c, g); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ const (
 	Issued       = "token issued"
 	Refused      = "request refused"
 	Revoked      = "grant revoked"
+	UserGone     = "grant ended with its user" // who is gone, or has a new password
 	CodeReused   = "code presented again"
 	TokenReused  = "refresh token presented again"
 	NotItsTokens = "introspection of another API's token"

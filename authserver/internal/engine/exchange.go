@@ -85,7 +85,7 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	g := newGrant(c.client, api, scopes)
 	g.Subject, _ = subject.claims["sub"].(string)
 	g.Username = subject.grant.Username
-	for _, name := range []string{keptType, keptAuthTime, keptACR} {
+	for _, name := range []string{keptType, keptAuthTime, keptACR, keptSince} {
 		g.Store[name] = subject.grant.Store[name]
 	}
 	g.Store[keptRoot], g.Store[keptParents] = cmp.Or(rootOf(subject.grant), subject.grant.ID), parents
@@ -130,6 +130,11 @@ func (e *Engine) presented(c *call, name string) (*accessToken, error) {
 	}
 	if t == nil || t.grant.ClientID != c.client.ID && !slices.Contains(c.client.Introspects, t.grant.Resources[0]) {
 		return nil, errNotItsToken // section 2.2.2: invalid_request
+	}
+	if stands, err := e.stands(c.r.Context(), t); err != nil {
+		return nil, err
+	} else if !stands {
+		return nil, errNotItsToken
 	}
 	return t, nil
 }

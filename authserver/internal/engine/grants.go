@@ -83,7 +83,7 @@ func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Gran
 		return e.decideAgain(c, g)
 	case goidc.GrantAuthorizationCode, goidc.GrantImplicit:
 		kept := map[string]any{}
-		for _, name := range []string{keptType, keptAuthTime, keptACR, keptKey} {
+		for _, name := range []string{keptType, keptAuthTime, keptACR, keptSince, keptKey} {
 			kept[name] = g.Store[name]
 		}
 		g.Store = kept // and not what the session had besides

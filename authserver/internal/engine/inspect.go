@@ -155,6 +155,9 @@ func (e *Engine) introspect(w http.ResponseWriter, c *call) (map[string]any, err
 		e.cfg.Audit(c.r.Context(), Event{Name: NotItsTokens, Client: c.client.ID, Audience: audience})
 		return inactive, nil
 	}
+	if stands, err := e.stands(c.r.Context(), t); err != nil || !stands {
+		return inactive, err
+	}
 	// Section 2.2.
 	t.claims["active"], t.claims["token_type"] = true, "Bearer"
 	if t.grant.Username != "" {

@@ -103,4 +103,5 @@ func (d *Decision) allow(g *goidc.Grant) {
 	g.Subject, g.Username = d.User.Subject, d.User.Name
 	g.Store[keptType], g.Store[keptACR] = d.User.Type, d.ACR
 	g.Store[keptAuthTime] = strconv.FormatInt(d.AuthTime.Unix(), 10)
+	g.Store[keptSince] = sinceText(d.User.Since)
 }

@@ -204,7 +204,11 @@ func (m *records) GrantByAuthCode(ctx context.Context, code string) (*goidc.Gran
 	c, h := callOf(ctx), heldOf(g)
 	if g.AuthCodeConsumedAt == 0 {
 		m.giveRefreshToken(c, g)
-		return g, c.bindCode(g)
+		err := c.bindCode(g)
+		if err == nil {
+			err = m.renew(c, g)
+		}
+		return g, err
 	}
 	if c.at.Before(h.Redeemed) {
 		return nil, fmt.Errorf("%w: the code is being redeemed", goidc.ErrNotFound)

@@ -77,6 +77,9 @@ func (m *records) GrantByRefreshToken(ctx context.Context, token string) (*goidc
 	if err == nil {
 		err = callOf(ctx).bindAgain(g)
 	}
+	if err == nil {
+		err = m.renew(callOf(ctx), g)
+	}
 	if err != nil && !errors.Is(err, goidc.ErrNotFound) {
 		callOf(ctx).outage = err // told that its token is invalid, the client would throw it away
 	}

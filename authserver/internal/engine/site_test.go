@@ -79,7 +79,8 @@ type site struct {
 	ring     *keys.Ring
 
 	mu     sync.Mutex
-	ask    engine.Interact // nil: alice allows everything at once
+	ask    engine.Interact                              // nil: alice allows everything at once
+	look   func(subject string) (*login.Account, error) // nil: every subject is a user
 	events []engine.Event
 }
 
@@ -95,6 +96,22 @@ func (s *site) interact(w http.ResponseWriter, r *http.Request, in *engine.Inter
 
 func allow(in *engine.Interaction) *engine.Decision {
 	return &engine.Decision{User: alice, AuthTime: time.Now(), ACR: "pwd", Scopes: in.Scopes}
+}
+
+// account is what the site knows of its users.
+func (s *site) account(_ context.Context, subject string) (*login.Account, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.look != nil {
+		return s.look(subject)
+	}
+	return new(login.Account), nil
+}
+
+func (s *site) looksUp(look func(subject string) (*login.Account, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.look = look
 }
 
 func (s *site) asks(ask engine.Interact) {
@@ -146,7 +163,7 @@ func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
 	require.NoError(t, err)
 	s.registry = clients.NewRegistry(s.store, static())
 	cfg := engine.Config{
-		Issuer: issuer, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Audit: s.audit,
+		Issuer: issuer, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Account: s.account, Audit: s.audit,
 		Failures: login.Rate{Burst: 1000, Every: time.Millisecond}, Pushes: login.Rate{Burst: 10_000, Every: time.Millisecond},
 		APIs: []engine.API{
 			{Audience: orders, Scopes: []string{"orders:read", "orders:write"}, Algorithm: "ES256", Lifetime: 10 * time.Minute},

@@ -126,8 +126,11 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 	})
 	ring, err := keys.Open(ctx, h.store, keys.Config{Algorithms: []string{"ES256"}, InsecureUnsealed: true})
 	require.NoError(t, err)
+	customers, err := login.NewDatabase(h.store, "customer")
+	require.NoError(t, err)
+	look := login.Chain(customers, outage{}).Lookup
 	h.engine, err = engine.New(engine.Config{
-		Issuer: h.url, Clients: h.registry, Store: h.store, Keys: ring, Logger: logger,
+		Issuer: h.url, Account: look, Clients: h.registry, Store: h.store, Keys: ring, Logger: logger,
 		APIs: []engine.API{
 			{Audience: orders, Scopes: []string{"orders:read", "orders:write"}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 			{Audience: "https://vault.example", Scopes: []string{"vault:open"}, Opaque: true, Algorithm: "ES256", Lifetime: 10 * time.Minute},
@@ -141,8 +144,6 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 	})
 	require.NoError(t, err)
 
-	customers, err := login.NewDatabase(h.store, "customer")
-	require.NoError(t, err)
 	for _, name := range []string{"alice", "bob"} {
 		_, err = customers.Add(ctx, login.NewUser{Name: name, ID: name, Password: name + "'s password"})
 		require.NoError(t, err)
@@ -157,7 +158,7 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 
 	h.startAPI()
 	cfg := pages.Config{
-		Issuer: h.url, Name: "Example & Sons", Store: h.store, Clients: h.registry, Engine: h.engine, Codes: codes, Logger: logger,
+		Issuer: h.url, Name: "Example & Sons", Store: h.store, Clients: h.registry, Engine: h.engine, Codes: codes, Logger: logger, Account: look,
 		Logins: []pages.UserType{{Type: "customer", Label: "Customer", Login: limit(customers)}, {Type: "employee", Login: limit(outage{})}},
 		APIs: []pages.API{
 			{Audience: orders, Name: "Orders", Scopes: map[string]string{"orders:read": "See your orders", "orders:write": "Place orders for you"}, Lifetime: 10 * time.Minute},

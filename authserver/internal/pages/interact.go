@@ -19,12 +19,16 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Inte
 	if err != nil {
 		return nil, err
 	}
-	d, re, err := v.answer(w, in)
+	var d *engine.Decision
+	var re *reply
+	if err = v.check(); err == nil {
+		d, re, err = v.answer(w, in)
+	}
 	if saved := v.save(w); err == nil {
 		err = saved
 	}
 	if no, ok := errors.AsType[*refusal](err); ok {
-		p.Error(w, r, no.status, no.title, no.words)
+		p.write(w, &visit{Pages: p, r: r}, no.reply())
 		return nil, nil
 	}
 	if err != nil {

@@ -209,7 +209,7 @@ func TestForms(t *testing.T) {
 func TestNew(t *testing.T) {
 	_, err := pages.New(pages.Config{Issuer: "ftp://x", Accent: "#ffff00", SessionLifetime: -1, Renewable: -1, Logins: []pages.UserType{{}}})
 	require.Error(t, err)
-	for _, field := range []string{"Issuer", "Accent", "Logins[0]", "APIs", "Clients", "Store", "Engine", "AuthorizeURL", "TokenURL", "Token:", "Codes", "SessionLifetime", "Renewable"} {
+	for _, field := range []string{"Issuer", "Accent", "Logins[0]", "APIs", "Clients", "Store", "Engine", "AuthorizeURL", "TokenURL", "Token:", "Account", "Codes", "SessionLifetime", "Renewable"} {
 		require.ErrorContains(t, err, field)
 	}
 	_, err = pages.New(pages.Config{Accent: "teal"})

@@ -39,6 +39,10 @@ type Config struct {
 	Store   store.Store // required; kinds web, ended and consent are used
 	Engine  Engine      // required
 
+	// Account returns the account of a user by the subject, as [login.Login] does. It is asked for every page that a user who has
+	// logged in requests. Required.
+	Account func(ctx context.Context, subject string) (*login.Account, error)
+
 	// AuthorizeURL and TokenURL are the endpoints, as applications know them; Token answers requests to the latter, so that
 	// trying an application does not depend on the server reaching itself over the network. Required.
 	AuthorizeURL, TokenURL string
@@ -170,6 +174,7 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 	wrong(cfg.Clients == nil, "Clients: is required")
 	wrong(cfg.Store == nil, "Store: is required")
 	wrong(cfg.Engine == nil, "Engine: is required")
+	wrong(cfg.Account == nil, "Account: is required")
 	wrong(cfg.AuthorizeURL == "", "AuthorizeURL: is required")
 	wrong(cfg.TokenURL == "", "TokenURL: is required")
 	wrong(cfg.Token == nil, "Token: is required")
@@ -184,7 +189,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET "+p.look.stylePath, p.look)
 	route := func(pattern string, h handler) {
 		method, path, _ := strings.Cut(pattern, " ")
-		mux.Handle(method+" "+p.base+path, p.serve(h))
+		mux.Handle(method+" "+p.base+path, p.serve(h, true))
 	}
 	form := func(path string, show, do handler) {
 		route("GET "+path, show)
@@ -193,7 +198,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 
 	route("GET /{$}", (*visit).home)
 	form("/login", (*visit).showLogin, (*visit).doLogin)
-	route("POST /logout", (*visit).doLogout)
+	mux.Handle("POST "+p.base+"/logout", p.serve((*visit).doLogout, false)) // also while users cannot be looked up
 	form("/device", (*visit).showCode, (*visit).enterCode)
 	form("/device/confirm", (*visit).confirmDevice, (*visit).confirmDevice)
 	route("GET /device/{end}", (*visit).deviceEnd)

@@ -58,15 +58,23 @@ var (
 	errForm      = &refusal{http.StatusBadRequest, "The form cannot be read", "It is too long or malformed."}
 	errNotFound  = &refusal{http.StatusNotFound, "Page not found", "There is nothing here, or nothing that is yours."}
 	errForbidden = &refusal{http.StatusForbidden, "Not for your account", "Your account may not use this page."}
+
+	errNoDirectory = &refusal{http.StatusServiceUnavailable, "Sign-in is temporarily unavailable",
+		"Your account cannot be checked at the moment. You stay logged in: please try again in a few minutes."}
 )
 
-// serve is the one way in and out for pages that are not part of an interaction.
-func (p *Pages) serve(h handler) http.Handler {
+// serve is the one way in and out for pages that are not part of an interaction. With check, the account of the user is looked up
+// first.
+func (p *Pages) serve(h handler, check bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, err := p.open(r)
-		if err != nil {
+		switch {
+		case err != nil:
 			v = &visit{Pages: p, r: r}
-		} else if r.Method == http.MethodPost {
+		case check:
+			err = v.check()
+		}
+		if err == nil && r.Method == http.MethodPost {
 			err = v.readForm(w)
 		}
 		var re *reply
@@ -104,6 +112,28 @@ func (p *Pages) open(r *http.Request) (*visit, error) {
 	}
 	v.user = &who
 	return v, nil
+}
+
+// check looks up the account of the user. If the user is gone, or has another password, the session ends and the visitor has not
+// logged in; otherwise the user has the scopes of the account, whatever they were at the log-in. The error is errNoDirectory if
+// the account cannot be looked up, and the session stays.
+func (v *visit) check() error {
+	if v.user == nil {
+		return nil
+	}
+	ctx := v.r.Context()
+	a, err := v.cfg.Account(ctx, v.user.Subject)
+	switch {
+	case errors.Is(err, login.ErrNoUser), err == nil && v.user.Since.Before(a.Since):
+		v.cfg.Logger.InfoContext(ctx, "session ended with its user", "subject", v.user.Subject)
+		v.user = nil
+		return v.renew()
+	case err != nil:
+		v.cfg.Logger.ErrorContext(ctx, "user not looked up", "type", v.user.Type, "error", err)
+		return errNoDirectory
+	}
+	v.user.Scopes = a.Scopes
+	return nil
 }
 
 // readForm refuses a form that a page of another site has sent, twice over (RFC 6749, section 10.12): by what the browser
@@ -149,14 +179,17 @@ func (v *visit) fail(w http.ResponseWriter, err error) {
 	no, ok := errors.AsType[*refusal](err)
 	if !ok {
 		v.cfg.Logger.ErrorContext(v.r.Context(), "page not shown", "path", v.r.URL.Path, "error", err)
-		w.Header().Set("Retry-After", "5")
 		no = &refusal{http.StatusServiceUnavailable, outageTitle, outageWords}
 	}
 	v.write(w, v, no.reply())
 }
 
 func (e *refusal) reply() *reply {
-	return &reply{status: e.status, page: "error", title: e.title, data: e.words}
+	re := &reply{status: e.status, page: "error", title: e.title, data: e.words}
+	if e.status == http.StatusServiceUnavailable {
+		re.wait = 5 * time.Second
+	}
+	return re
 }
 
 // Error answers with a page that says what is wrong, for requests that must not be redirected too (RFC 6749, section

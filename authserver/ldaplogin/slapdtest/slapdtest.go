@@ -139,6 +139,22 @@ func (s *Server) Admin(t testing.TB) *ldap.Conn {
 	return c
 }
 
+// Add adds an entry.
+func (s *Server) Add(t testing.TB, dn string, attributes map[string][]string) {
+	t.Helper()
+	entry := ldap.NewAddRequest(dn, nil)
+	for name, values := range attributes {
+		entry.Attribute(name, values)
+	}
+	must(t, s.Admin(t).Add(entry))
+}
+
+// Delete removes an entry.
+func (s *Server) Delete(t testing.TB, dn string) {
+	t.Helper()
+	must(t, s.Admin(t).Del(ldap.NewDelRequest(dn, nil)))
+}
+
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 
 // write fills in the embedded file of the name.

@@ -1,0 +1,165 @@
+// Package accounts answers whether a subject is still a user of the server, for each use of a grant or a session, without
+// asking a directory each time.
+package accounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+const (
+	maxAge  = time.Minute      // how long an account is relied on: so long may pass until a change has effect
+	timeout = 10 * time.Second // of one lookup
+	maxHeld = 1 << 16          // accounts that are remembered
+)
+
+// An Accounts looks up subjects at the [login.Login] of their type. It is safe for concurrent use.
+//
+// It remembers accounts for a minute. Only subjects that exist and whose token or session was presented get in, so the number of
+// users is what fills it, not the number of requests. When it is full, the older half is dropped. That costs the directory more
+// lookups; it changes no answer. Outages and subjects that do not exist are not remembered: the first end with the directory's
+// trouble, and the grant or session of the others ends at once.
+type Accounts struct {
+	logins map[string]login.Login
+
+	mu       sync.Mutex
+	new, old map[string]remembered // together maxHeld at most
+	flights  map[string]*flight
+}
+
+type remembered struct {
+	account *login.Account
+	until   time.Time
+}
+
+// A flight is a lookup under way, which all who ask for the subject wait for.
+type flight struct {
+	done chan struct{} // closed once what follows is final
+
+	account   *login.Account
+	err       error
+	abandoned bool // the context of the caller that led has ended: another has to lead
+}
+
+var errPanicked = errors.New("the Login panicked")
+
+// New returns Accounts of the logins, by type.
+func New(logins map[string]login.Login) *Accounts {
+	return &Accounts{logins: maps.Clone(logins), new: map[string]remembered{}, flights: map[string]*flight{}}
+}
+
+// Lookup returns the account of a subject, as it was at most a minute ago. The account must not be modified. The error wraps
+// [login.ErrNoUser] if there is no such user, also if no login has the subject's type; any other error is an outage.
+func (a *Accounts) Lookup(ctx context.Context, subject string) (*login.Account, error) {
+	kind, _, _ := strings.Cut(subject, ":")
+	l := a.logins[kind]
+	if l == nil {
+		return nil, fmt.Errorf("%w: %q has a type that is not configured", login.ErrNoUser, subject)
+	}
+	for {
+		account, f, leads := a.join(subject)
+		switch {
+		case account != nil:
+			return account, nil
+		case leads:
+			return a.lead(ctx, f, l, subject)
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the lookup of %q: %w", subject, ctx.Err())
+		}
+		if !f.abandoned {
+			return f.account, f.err
+		}
+	}
+}
+
+// Forget makes the next Lookup ask the login. A lookup under way is not remembered.
+func (a *Accounts) Forget(subject string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.new, subject)
+	delete(a.old, subject)
+	delete(a.flights, subject)
+}
+
+// join returns the account that is remembered, or the flight to wait for or to lead.
+func (a *Accounts) join(subject string) (account *login.Account, f *flight, leads bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, generation := range []map[string]remembered{a.new, a.old} {
+		if r, ok := generation[subject]; ok && time.Now().Before(r.until) {
+			return r.account, nil, false
+		}
+	}
+	if f = a.flights[subject]; f != nil {
+		return nil, f, false
+	}
+	f = &flight{done: make(chan struct{}), err: errPanicked}
+	a.flights[subject] = f
+	return nil, f, true
+}
+
+func (a *Accounts) lead(ctx context.Context, f *flight, l login.Login, subject string) (*login.Account, error) {
+	until := time.Now().Add(maxAge)
+	defer func() { a.land(f, subject, until) }()
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	account, err := l.Lookup(limited, subject)
+	if account == nil && err == nil {
+		err = fmt.Errorf("the login of %q returned neither an account nor an error", subject)
+	}
+	if err != nil {
+		account = nil
+	}
+	f.account, f.err = account, err
+	f.abandoned = err != nil && ctx.Err() != nil
+	return account, err
+}
+
+func (a *Accounts) land(f *flight, subject string, until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(f.done)
+	if a.flights[subject] != f { // forgotten meanwhile
+		return
+	}
+	delete(a.flights, subject)
+	if f.err != nil {
+		return
+	}
+	if len(a.new) >= maxHeld/2 {
+		a.old, a.new = a.new, map[string]remembered{}
+	}
+	delete(a.old, subject)
+	a.new[subject] = remembered{f.account, until}
+}
+
+// Refreshing returns l, whose log-ins make the accounts forget what they remember: a user who has just logged in with a new
+// password, or to use new rights, need not wait.
+func (a *Accounts) Refreshing(l login.Login) login.Login { return refreshing{l, a} }
+
+type refreshing struct {
+	login    login.Login
+	accounts *Accounts
+}
+
+func (r refreshing) Lookup(ctx context.Context, subject string) (*login.Account, error) {
+	return r.login.Lookup(ctx, subject)
+}
+
+func (r refreshing) Login(ctx context.Context, name, password string) (*login.User, error) {
+	u, err := r.login.Login(ctx, name, password)
+	if err == nil && u != nil {
+		r.accounts.Forget(u.Subject)
+	}
+	return u, err
+}

@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/luikyv/go-oidc/pkg/goidc"
+
+	"github.com/valetkey/valetkey/authserver/login"
+)
+
+// A grant lasts as long as its user does: each time that it is used (a code, a refresh token or a device code is redeemed, a token
+// is introspected or exchanged), the account of its user is looked up. Revocation needs no lookup.
+
+// errUserGone is the end of a grant whose user is gone or has another password.
+var errUserGone = errors.New("the user of the grant is gone, or has a new password")
+
+// errNoDirectory is for a user who cannot be looked up. Nothing is used up and nothing ends, so the client can try again.
+var errNoDirectory = &refusal{
+	status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user cannot be looked up now: try again later",
+	retryAfter: 5 * time.Second,
+}
+
+// account returns the account of the user of a grant; nil: the grant is of a client itself. If the user is gone, it ends the
+// grant, and the error is errUserGone. The error is errNoDirectory if the user cannot be looked up.
+func (e *Engine) account(ctx context.Context, g *goidc.Grant) (*login.Account, error) {
+	kind, _ := g.Store[keptType].(string)
+	if kind == "" {
+		return nil, nil
+	}
+	a, err := e.lookup(ctx, kind, g.Subject)
+	switch {
+	case errors.Is(err, login.ErrNoUser), err == nil && sinceOf(g).Before(a.Since):
+		if revoked, err := e.records.revoke(ctx, g.ID); err != nil {
+			return nil, fmt.Errorf("end the grant of a user who is gone: %w", err)
+		} else if revoked {
+			e.cfg.Audit(ctx, Event{Name: UserGone, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
+		}
+		return nil, errUserGone
+	case err != nil:
+		e.cfg.Logger.ErrorContext(ctx, "user not looked up", "type", kind, "error", err)
+		return nil, errNoDirectory
+	}
+	return a, nil
+}
+
+// lookup returns the account of a subject. The users of a trusted issuer are known by its assertions alone, so there is nobody to
+// ask: they are users as long as the issuer is trusted, with the scopes that it may give.
+func (e *Engine) lookup(ctx context.Context, kind, subject string) (*login.Account, error) {
+	var assumed *login.Account
+	for _, t := range e.cfg.Issuers {
+		if t.SubjectType == kind {
+			if assumed == nil {
+				assumed = new(login.Account)
+			}
+			assumed.Scopes = append(assumed.Scopes, t.Scopes...)
+		}
+	}
+	if assumed != nil {
+		return assumed, nil
+	}
+	return e.cfg.Account(ctx, subject)
+}
+
+// sinceOf returns the Since of the credential by which a grant was made; zero: it was not known.
+func sinceOf(g *goidc.Grant) time.Time {
+	text, _ := g.Store[keptSince].(string)
+	since, _ := time.Parse(time.RFC3339Nano, text)
+	return since
+}
+
+// sinceText is what a grant keeps of a Since.
+func sinceText(since time.Time) string {
+	if since.IsZero() {
+		return ""
+	}
+	return since.UTC().Format(time.RFC3339Nano)
+}
+
+// allowable returns those of the scopes of a grant, or of a token of it, that the user may still allow. A token that was exchanged
+// may have what those scopes stand for at other APIs.
+func (e *Engine) allowable(a *login.Account, g *goidc.Grant, scopes []string) []string {
+	if a == nil || a.Scopes == nil {
+		return scopes
+	}
+	may := slices.Clone(a.Scopes)
+	if rootOf(g) != "" {
+		for i := 0; i < len(may); i++ { // also what the scopes that are added stand for
+			for _, api := range e.cfg.APIs {
+				for _, s := range api.Exchange[may[i]] {
+					if !slices.Contains(may, s) {
+						may = append(may, s)
+					}
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return !slices.Contains(may, s) })
+}
+
+// renew looks at the user of a grant that is about to be redeemed, and takes from the grant the scopes that the user may no longer
+// allow. The error wraps goidc.ErrNotFound if nothing is left.
+func (e *Engine) renew(c *call, g *goidc.Grant) error {
+	if g.RevokedAt != 0 || c.client == nil || g.ClientID != c.client.ID {
+		return nil // it is refused anyway
+	}
+	a, err := e.account(c.r.Context(), g)
+	if err == errUserGone {
+		return fmt.Errorf("%w: %w", goidc.ErrNotFound, err)
+	}
+	if err != nil {
+		return err
+	}
+	left := e.allowable(a, g, strings.Fields(g.Scopes))
+	if len(left) == 0 {
+		return fmt.Errorf("%w: the user may no longer allow any scope of the grant", goidc.ErrNotFound)
+	}
+	g.Scopes = strings.Join(left, " ")
+	return nil
+}
+
+// stands reports whether the user of a token is still there, and takes from its claims the scopes that the user may no longer
+// allow. It is false, too, if none is left.
+func (e *Engine) stands(ctx context.Context, t *accessToken) (bool, error) {
+	a, err := e.account(ctx, t.grant)
+	if err == errUserGone {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if a == nil {
+		return true, nil
+	}
+	text, _ := t.claims["scope"].(string)
+	left := e.allowable(a, t.grant, strings.Fields(text))
+	t.claims["scope"] = strings.Join(left, " ")
+	if t.claims["permissions"] != nil { // of the profile Permissions: the same
+		t.claims["permissions"] = left
+	}
+	return len(left) > 0, nil
+}
