@@ -196,7 +196,11 @@ type Client struct {
 	// Introspects are the audiences that the client answers for: it may introspect their tokens and no others.
 	Introspects []string `yaml:"introspects"`
 
-	Trusted     bool          `yaml:"trusted"`      // ours: users are not asked for consent
+	// Trusted clients are ours: users are not asked for consent. It is a mistake with a redirect URI on loopback or of a
+	// private-use scheme if the client does not authenticate, or has the grant type implicit: any application of the user's
+	// machine could take its place (RFC 8252, section 8.6).
+	Trusted bool `yaml:"trusted"`
+
 	WithoutPKCE bool          `yaml:"without_pkce"` // for old clients only: a code that leaks can be used by others
 	RequirePAR  bool          `yaml:"require_pushed_authorization_requests"`
 	DPoPBound   bool          `yaml:"dpop_bound_access_tokens"`

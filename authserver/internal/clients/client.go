@@ -4,6 +4,7 @@ package clients
 
 import (
 	"crypto/subtle"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/store"
@@ -32,7 +33,7 @@ type Client struct {
 
 	DefaultAPI     string        `json:"default_api,omitempty"` // the audience where it names none
 	Introspects    []string      `json:"introspects,omitempty"` // the audiences it answers for
-	Trusted        bool          `json:"trusted,omitempty"`     // ours: users are not asked for consent
+	Trusted        bool          `json:"trusted,omitempty"`     // ours: users are not asked for consent where it is Assured
 	WithoutPKCE    bool          `json:"without_pkce,omitempty"`
 	RequirePAR     bool          `json:"require_pushed_authorization_requests,omitempty"`
 	DPoPBound      bool          `json:"dpop_bound_access_tokens,omitempty"`
@@ -50,6 +51,13 @@ type Client struct {
 
 // Public reports whether the client has no way to authenticate itself.
 func (c *Client) Public() bool { return c.AuthMethod == "none" }
+
+// Assured reports whether nothing else can receive the client's tokens at one of its redirect URIs: only the client is reached
+// there, over https, or it has to authenticate before it gets a token. Any application of a user's machine can listen on
+// loopback or claim a private-use scheme (RFC 8252, section 8.6). implicit is whether the token itself goes there.
+func (c *Client) Assured(redirectURI string, implicit bool) bool {
+	return strings.HasPrefix(redirectURI, "https://") || !c.Public() && !implicit
+}
 
 // HasSecret reports whether secret is one of the client's. It takes as long for each secret as for any other.
 func (c *Client) HasSecret(secret string) bool {

@@ -85,6 +85,9 @@ func (c *Client) Validate() error {
 	// RFC 6749, section 4.4.
 	wrong(c.Public() && c.has(clientCredentials), "token_endpoint_auth_method", "none does not go with client_credentials")
 	wrong(c.AssertionAlg != "" && unknown([]string{c.AssertionAlg}, jose.Algorithms()), "token_endpoint_auth_signing_alg", "is not known")
+	wrong(c.Trusted && slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !c.Assured(uri, c.has(implicit)) }), "trusted",
+		"any application of the user's machine could take the place of this client and get tokens without a question (RFC 8252, section 8.6): "+
+			"remove trusted, let the client authenticate, or use https redirect URIs only")
 	wrong(c.AccessLifetime < 0, "access_lifetime", "is negative")
 
 	wrong(len(c.Scopes) > maxScopes, "scope", "has too many scopes")

@@ -109,6 +109,7 @@ func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, err
 		API:         api,
 		Scopes:      scopes,
 		RedirectURI: as.RedirectURI,
+		Implicit:    as.ResponseType.Contains(goidc.ResponseTypeToken),
 		LoginHint:   as.LoginHint,
 		Prompt:      strings.Join(strings.Fields(string(as.Prompt)), " "),
 		MaxAge:      -1,

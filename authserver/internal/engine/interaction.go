@@ -18,6 +18,7 @@ type Interaction struct {
 	API         API
 	Scopes      valetkey.Scopes // asked for, all of them the API's and the client's
 	RedirectURI string          // empty: a device
+	Implicit    bool            // the token itself goes there (RFC 6749, section 4.2)
 	UserCode    string          // of a device, as it is shown to the user
 	LoginHint   string
 	Prompt      string        // none, login, consent; empty: as needed

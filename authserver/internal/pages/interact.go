@@ -138,18 +138,13 @@ func asks(in *engine.Interaction, c *consent, offered valetkey.Scopes) bool {
 		return true // whoever holds the device may not be who types the code (RFC 8628, section 5.4)
 	case prompts(in, "consent"):
 		return true
+	case !in.Client.Assured(in.RedirectURI, in.Implicit):
+		return true // another application in its place must not profit from what the user has allowed the client
 	case in.Client.Trusted:
 		return false
 	default:
-		return !c.covers(offered) || len(offered) == 0 || !assured(in)
+		return !c.covers(offered) || len(offered) == 0
 	}
-}
-
-// assured reports whether whoever gets the answer can be no other than the client: it authenticates, or it alone can be
-// reached at the redirect URI. Any application on the machine can take the place of another one, and is not to profit from
-// what the user has allowed that (RFC 8252, section 8.6).
-func assured(in *engine.Interaction) bool {
-	return !in.Client.Public() || strings.HasPrefix(in.RedirectURI, "https://")
 }
 
 func prompts(in *engine.Interaction, what string) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 func TestConsent(t *testing.T) {
@@ -125,6 +126,18 @@ func TestRememberedConsent(t *testing.T) {
 	t.Run("a trusted client is not asked for, but listed", func(t *testing.T) {
 		require.NotEmpty(t, b.get(h.ask("ours", nil)).away().Query().Get("code"))
 		require.Contains(t, b.get("/account/applications").text(), "Ours")
+	})
+	t.Run("a client that a store of an older server has as trusted is asked for on loopback, each time", func(t *testing.T) {
+		value := `{"client_id":"old","client_name":"Old","token_endpoint_auth_method":"none","native":true,"trusted":true,
+			"redirect_uris":["http://127.0.0.1/cb"],"grant_types":["authorization_code"],"scopes":["orders:read"]}`
+		_, err := h.store.Put(t.Context(), store.Record{Kind: "client", ID: "old", Value: []byte(value)})
+		require.NoError(t, err)
+		ask := h.ask("old", url.Values{"redirect_uri": {"http://127.0.0.1:4711/cb"}})
+		for range 2 {
+			require.Equal(t, "Allow Old?", b.get(ask).h1())
+			require.NotEmpty(t, b.press("Allow", nil).away().Query().Get("code"))
+		}
+		require.Equal(t, "consent_required", b.get(ask+"&prompt=none").away().Query().Get("error"))
 	})
 	t.Run("prompt=consent asks even for a trusted one", func(t *testing.T) {
 		require.Equal(t, "Allow Ours?", b.get(h.ask("ours", url.Values{"prompt": {"consent"}})).h1())

@@ -19,7 +19,7 @@ func clientCommand() *cobra.Command {
 var clientFlags = map[string]string{
 	"name": "name", "uri": "uri", "redirect_uris": "redirect-uri", "grant_types": "grant-type", "token_endpoint_auth_method": "auth-method",
 	"jwks": "jwks", "jwks_uri": "jwks-uri", "default_api": "default-api", "introspects": "introspects",
-	"lifetime": "lifetime", "scopes": "scope",
+	"lifetime": "lifetime", "scopes": "scope", "trusted": "trusted",
 }
 
 const maxKeySet = 64 << 10 // bytes
@@ -60,7 +60,7 @@ func clientAddCommand() *cobra.Command {
 	f.StringSliceVar(&c.Introspects, "introspects", nil, "audience that it answers for, for an API; may be repeated")
 	f.DurationVar(&c.Lifetime, "lifetime", 0, "of its tokens (default: the API's)")
 	f.BoolVar(&c.Native, "native", false, "it runs on the user's device: the port of a loopback redirect URI is free")
-	f.BoolVar(&c.Trusted, "trusted", false, "it is ours: users are not asked for consent")
+	f.BoolVar(&c.Trusted, "trusted", false, "it is ours: users are not asked for consent; not for native applications, whose place others can take")
 	f.BoolVar(&c.WithoutPKCE, "without-pkce", false, "it is too old for PKCE: whoever learns a code of it can use that")
 	return cmd
 }

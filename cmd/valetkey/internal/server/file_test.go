@@ -83,6 +83,9 @@ func TestMistakes(t *testing.T) {
 			"20: clients[0].introspects[0]: is not the audience of an API",
 			"21: clients[0].lifetime: 25h0m0s is not a whole number of seconds up to 24h0m0s, such as 10m",
 		}},
+		{"a native client that is trusted", client("{id: app, token_endpoint_auth_method: none, native: true, trusted: true, scopes: [read], redirect_uris: [http://127.0.0.1/cb]}"), []string{
+			"6: clients[0].trusted: any application of the user's machine could take the place of this client and get tokens without a question (RFC 8252, section 8.6): " +
+				"remove trusted, let the client authenticate, or use https redirect URIs only"}},
 		{"a client whose keys are missing", client("{id: web, token_endpoint_auth_method: private_key_jwt, scopes: [read]}"), []string{
 			"6: clients[0].jwks: or jwks_uri is required by the authentication method"}},
 		{"an API with a wrong profile", api("profile: saml"), []string{`4: apis[0].profile: "saml" is none of rfc9068, user and permissions`}},
