@@ -21,7 +21,11 @@
 // temporarily_unavailable, and nothing ends. JWTs that APIs verify by themselves are good until they expire. Tokens of clients
 // themselves have no user, and users of [Config.TrustedIssuers] are known by their issuer's assertions alone.
 //
-// Not done: TLS (put it in front), OpenID Connect, and a second factor for log-ins.
+// Of step-up (RFC 9470) it supports max_age and prompt=login, with auth_time in the tokens. A log-in is by password and has no acr:
+// a request with acr_values is refused with unmet_authentication_requirements, so that an API that asks for one does not send its
+// client here again and again.
+//
+// Not done: TLS (put it in front), OpenID Connect, its claims parameter included, and a second factor for log-ins.
 package authserver
 
 import (

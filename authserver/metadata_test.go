@@ -71,6 +71,7 @@ func TestMetadata(t *testing.T) {
 				}
 				assert.Equal(t, 400, get(t, first.body["authorization_endpoint"].(string)).status, "which client?")
 				assert.NotContains(t, first.body, "registration_endpoint")
+				assert.NotContains(t, first.body, "acr_values_supported", "there is none")
 				assert.Equal(t, []any{"files:read", "orders:read", "orders:write", "vault:open"}, first.body["scopes_supported"])
 			})
 			t.Run("leads to tokens of this issuer", func(t *testing.T) {

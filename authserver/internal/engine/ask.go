@@ -124,11 +124,18 @@ func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, err
 // descriptions are those of the errors that a decision may have; the first is for any other. RFC 6749, section 4.1.2.1; OpenID Connect Core
 // 1.0, section 3.1.2.6; RFC 9470, section 5.
 var descriptions = map[string]string{
-	"access_denied":                     "the user, or the server for the user, has denied the request",
-	"login_required":                    "the user has to log in",
-	"consent_required":                  "the user has to consent",
-	"interaction_required":              "the user has to be asked",
-	"unmet_authentication_requirements": "the user has not logged in as it was asked for",
+	"access_denied":        "the user, or the server for the user, has denied the request",
+	"login_required":       "the user has to log in",
+	"consent_required":     "the user has to consent",
+	"interaction_required": "the user has to be asked",
+	unmet:                  "the user has not logged in as it was asked for",
+}
+
+const unmet = "unmet_authentication_requirements"
+
+// meets reports whether one of the acr that can be had is among those asked for.
+func meets(asked []string, had ...string) bool {
+	return slices.ContainsFunc(had, func(acr string) bool { return slices.Contains(asked, acr) })
 }
 
 // refusal returns the code of a decision that grants nothing, or "". The session began at a second.
@@ -140,6 +147,8 @@ func (d *Decision) refusal(in *Interaction, began int64) string {
 		return "access_denied"
 	case in.MaxAge >= 0 && d.AuthTime.Unix() < began-int64(in.MaxAge.Seconds()):
 		return "login_required" // whatever the pages think
+	case len(in.ACRValues) > 0 && !meets(in.ACRValues, d.ACR):
+		return unmet
 	default:
 		return ""
 	}

@@ -134,6 +134,11 @@ func (e *Engine) check(c *call, repeated error, front bool) error {
 	if err := checkPrompt(p); err != nil {
 		return err
 	}
+	// OpenID Connect Core Unmet Authentication Requirements 1.0; RFC 9470, section 4. A token without the acr would only send the
+	// client here again.
+	if acrs := strings.Fields(p.Get("acr_values")); len(acrs) > 0 && !meets(acrs, e.cfg.ACRs...) {
+		return badRequest(unmet, "this server offers none of the acr_values")
+	}
 	_, _, err := e.wanted(client, p["resource"], p.Get("scope"))
 	return err
 }

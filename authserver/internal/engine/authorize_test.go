@@ -103,6 +103,8 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		{"an unknown prompt", request("prompt", "dance"), "invalid_request"},
 		{"prompt none and login", request("prompt", "none login"), "invalid_request"},
 		{"a max_age that is no number", request("max_age", "-1"), "invalid_request"},
+		{"an acr that the server does not offer", request("acr_values", "phr phrh"), "unmet_authentication_requirements"},
+		{"an acr that the server does not offer, silently", request("acr_values", "phr", "prompt", "none"), "unmet_authentication_requirements"},
 		{"AS-PAR-09 a client that has to push", request("client_id", "pushy"), "invalid_request"},
 	} {
 		t.Run("AS-CODE-05 AS-ISS-02 "+c.name, func(t *testing.T) {
@@ -341,6 +343,17 @@ func TestDecisions(t *testing.T) {
 			}
 			return &engine.Decision{Denied: true, Error: "unmet_authentication_requirements"}, nil
 		}, code: "unmet_authentication_requirements"},
+		{name: "a login that is weaker than what was asked for", params: request("acr_values", "mfa phr"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+			return allow(in), nil
+		}, code: "unmet_authentication_requirements"},
+		{name: "a login without a class", params: request("acr_values", "mfa pwd"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+			d := allow(in)
+			d.ACR = ""
+			return d, nil
+		}, code: "unmet_authentication_requirements"},
+		{name: "a login of one of the classes asked for", params: request("acr_values", "mfa pwd"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+			return allow(in), nil
+		}, scope: "orders:read"},
 		{name: "an error of no standard", decide: func(*engine.Interaction) (*engine.Decision, error) {
 			return &engine.Decision{Denied: true, Error: "whatever"}, nil
 		}, code: "access_denied"},

@@ -30,6 +30,10 @@ type Config struct {
 	Keys    *keys.Ring // with a key for the Algorithm of each API
 	Paths   Paths
 
+	// ACRs are the authentication context class references that decisions of Interact can have. A request for others only, in
+	// acr_values, is refused before the user is asked. Empty: none can be had.
+	ACRs []string
+
 	// Interact asks users. Nil: nobody is asked, and all is denied.
 	Interact Interact
 

@@ -23,7 +23,7 @@ type Interaction struct {
 	LoginHint   string
 	Prompt      string        // none, login, consent; empty: as needed
 	MaxAge      time.Duration // how old the login may be; negative: any age
-	ACRValues   []string
+	ACRValues   []string      // a decision needs one of them; empty: any will do, or none
 }
 
 // A Decision is what the user of an Interaction has decided.

@@ -28,6 +28,7 @@ type Metadata struct {
 	Revocation         string   `json:"revocation_endpoint"`
 	RevocationAuth     []string `json:"revocation_endpoint_auth_methods_supported"`
 	RevocationAlgs     []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
+	ACRs               []string `json:"acr_values_supported,omitempty"`
 	Challenges         []string `json:"code_challenge_methods_supported,omitempty"` // RFC 7636; MCP clients want it
 	PAR                string   `json:"pushed_authorization_request_endpoint,omitempty"`
 	RequirePAR         bool     `json:"require_pushed_authorization_requests,omitempty"`
@@ -74,6 +75,7 @@ func (e *Engine) Metadata() Metadata {
 		Revocation:         base + p.Revoke,
 		RevocationAuth:     all,
 		RevocationAlgs:     jose.Algorithms(),
+		ACRs:               e.cfg.ACRs,
 		Challenges:         []string{"S256"},
 		PAR:                base + p.PAR,
 		RequirePAR:         e.cfg.RequirePAR,

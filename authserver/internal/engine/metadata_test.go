@@ -30,6 +30,7 @@ func TestMetadata(t *testing.T) {
 			assert.NotContains(t, algs, "none")
 		}
 	})
+	t.Run("the acr values that a log-in can have", func(t *testing.T) { assert.Equal(t, []any{"mfa", "pwd"}, m["acr_values_supported"]) })
 	t.Run("AS-PKCE-09 S256", func(t *testing.T) { assert.Equal(t, []any{"S256"}, m["code_challenge_methods_supported"]) })
 	t.Run("AS-ISS-03 iss in responses", func(t *testing.T) {
 		assert.Equal(t, true, m["authorization_response_iss_parameter_supported"])

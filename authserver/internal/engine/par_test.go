@@ -40,6 +40,7 @@ func TestRefusedPushes(t *testing.T) {
 		{"an unknown scope", "web", without(request("scope", "admin")), 400, "invalid_scope"},
 		{"no response_type", "web", without(request("response_type", "")), 400, "invalid_request"},
 		{"AS-CORE-02 a parameter twice", "web", append2(without(request()), "state", "2"), 400, "invalid_request"},
+		{"an acr that the server does not offer", "web", without(request("acr_values", "phr")), 400, "unmet_authentication_requirements"},
 		{"AS-PAR-07 a request that is too long", "web", without(request("state", strings.Repeat("x", 40<<10))), 413, "invalid_request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -163,7 +163,7 @@ func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
 	require.NoError(t, err)
 	s.registry = clients.NewRegistry(s.store, static())
 	cfg := engine.Config{
-		Issuer: issuer, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Account: s.account, Audit: s.audit,
+		Issuer: issuer, ACRs: []string{"mfa", "pwd"}, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Account: s.account, Audit: s.audit,
 		Failures: login.Rate{Burst: 1000, Every: time.Millisecond}, Pushes: login.Rate{Burst: 10_000, Every: time.Millisecond},
 		APIs: []engine.API{
 			{Audience: orders, Scopes: []string{"orders:read", "orders:write"}, Algorithm: "ES256", Lifetime: 10 * time.Minute},

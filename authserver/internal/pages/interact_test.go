@@ -172,6 +172,11 @@ func TestPrompt(t *testing.T) {
 		h := newHouse(t)
 		require.Equal(t, "Allow The Shop?", h.loggedIn("alice").get(h.ask("shop", url.Values{"max_age": {"60"}})).h1())
 	})
+	t.Run("a log-in of a certain strength cannot be had, and the user is not asked for one in vain", func(t *testing.T) {
+		for _, b := range []*browser{h.browser(), h.loggedIn("alice")} {
+			require.Equal(t, "unmet_authentication_requirements", b.get(h.ask("shop", url.Values{"acr_values": {"phr"}})).away().Query().Get("error"))
+		}
+	})
 	t.Run("login_hint is filled in", func(t *testing.T) {
 		b := h.browser().get(h.ask("shop", url.Values{"login_hint": {`"><script>`}}))
 		require.Contains(t, b.body, `value="&#34;&gt;&lt;script&gt;"`)
