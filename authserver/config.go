@@ -302,7 +302,7 @@ type Limits struct {
 	LoginName    login.Rate `yaml:"login_name"`    // log-ins with one name: 10 at once, then one a minute
 	LoginAddress login.Rate `yaml:"login_address"` // log-ins from one address: 100 at once, then one in 2 s
 	ClientSecret login.Rate `yaml:"client_secret"` // wrong secrets of one client from one address: 20 at once, then one in 3 s
-	Pushes       login.Rate `yaml:"pushes"`        // requests for authorization with one client from one address: 300 at once, then 20 a second
+	Pushes       login.Rate `yaml:"pushes"`        // requests for authorization that one client with a secret, or all others together, begin from one address: 300 at once, then 20 a second
 	DeviceCode   login.Rate `yaml:"device_code"`   // codes of devices typed at one address: 10 at once, then one in 30 s
 	Register     login.Rate `yaml:"register"`      // registrations of anybody from one address: 20 at once, then one in 5 min
 }

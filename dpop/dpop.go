@@ -168,57 +168,93 @@ type Request struct {
 // r.Thumbprint, [valetkey.InvalidProof] for all else. Any other error is a failure of [Config.Replays].
 //
 // The token must have been verified before, or at a token endpoint the client authenticated: what Verify accepts takes room
-// in the memory of used proofs.
+// in the memory of used proofs. Where that cannot be known before the key is, call [Verifier.Check] and then [Proof.Use].
 func (v *Verifier) Verify(ctx context.Context, r Request) (thumbprint string, err error) {
+	p, err := v.Check(r)
+	if err != nil {
+		return "", err
+	}
+	if err := p.Use(ctx); err != nil {
+		return "", err
+	}
+	return p.thumbprint, nil
+}
+
+// A Proof is one that [Verifier.Check] has found good and that may have been used before. The zero value cannot be used.
+type Proof struct {
+	replays    Replays
+	thumbprint string
+	identity   [32]byte
+	until      time.Time
+}
+
+// Thumbprint returns that of the proof's key, as [Verifier.Verify] does.
+func (p Proof) Thumbprint() string { return p.thumbprint }
+
+// Use uses the proof up. A refusal with [valetkey.InvalidProof] means that it was used before; any other error is a failure
+// of [Config.Replays].
+func (p Proof) Use(ctx context.Context) error {
+	if p.replays == nil {
+		return errors.New("dpop: the proof was not checked")
+	}
+	// RFC 9449, section 11.1. A memory goes by the real time.
+	fresh, err := p.replays.Use(ctx, p.identity, p.until)
+	switch {
+	case err != nil:
+		return fmt.Errorf("dpop: looking up whether a proof was used: %w", err)
+	case !fresh:
+		return refuse("the DPoP proof was used before", nil)
+	}
+	return nil
+}
+
+// Check is [Verifier.Verify] without using the proof up: it writes nothing, so strangers may cause it. Whatever the proof is
+// good for must wait until [Proof.Use] has returned nil.
+func (v *Verifier) Check(r Request) (Proof, error) {
 	// RFC 9449, section 4.3. The checks are in the order of their cost.
 	if len(r.Proofs) != 1 { // check 1
-		return "", refuse("a request needs exactly one DPoP proof", nil)
+		return Proof{}, refuse("a request needs exactly one DPoP proof", nil)
 	}
 	c, err := jose.ParseProof(r.Proofs[0]) // checks 2 and 7
 	if err != nil {
-		return "", refuse("the DPoP proof is malformed", err)
+		return Proof{}, refuse("the DPoP proof is malformed", err)
 	}
 	if !jose.SameType(c.Header.Type, "dpop+jwt") { // check 4
-		return "", refuse("the DPoP proof is of another type", nil)
+		return Proof{}, refuse("the DPoP proof is of another type", nil)
 	}
 	if !slices.Contains(v.algorithms, c.Header.Algorithm) { // check 5
-		return "", refuse("the DPoP proof is signed with an algorithm that is not accepted", nil)
+		return Proof{}, refuse("the DPoP proof is signed with an algorithm that is not accepted", nil)
 	}
 	p, err := readProof(c.Payload) // check 3
 	if err != nil {
-		return "", refuse("the DPoP proof lacks a claim or has one that is malformed", err)
+		return Proof{}, refuse("the DPoP proof lacks a claim or has one that is malformed", err)
 	}
 	if p.method != r.Method { // check 8; letter case counts (RFC 9110, section 9.1)
-		return "", refuse("the DPoP proof is for another method", nil)
+		return Proof{}, refuse("the DPoP proof is for another method", nil)
 	}
 	target, ok := sameURL(p.url, r.URL) // check 9
 	if !ok {
-		return "", refuse("the DPoP proof is for another URL", nil)
+		return Proof{}, refuse("the DPoP proof is for another URL", nil)
 	}
 	if r.Token != "" && !p.isFor(r.Token) { // check 12a
-		return "", refuse("the DPoP proof is for another access token", nil)
+		return Proof{}, refuse("the DPoP proof is for another access token", nil)
 	}
 	key := c.Header.Key
 	if r.Thumbprint != "" && key.Thumbprint() != r.Thumbprint { // check 12b; section 7.1 has the code
-		return "", &valetkey.Error{Code: valetkey.InvalidToken, Description: "the access token is bound to another key than that of the DPoP proof"}
+		return Proof{}, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the access token is bound to another key than that of the DPoP proof"}
 	}
 	now := v.now()
 	end, err := v.end(p, now) // checks 10 and 11
 	if err != nil {
-		return "", err
+		return Proof{}, err
 	}
 	if err := key.Verify(c); err != nil { // check 6
-		return "", refuse("the DPoP proof is not signed with its key", err)
+		return Proof{}, refuse("the DPoP proof is not signed with its key", err)
 	}
-	// Section 11.1. Last, so that nobody but the holder of the key can use up a proof. A memory goes by the real time.
-	fresh, err := v.replays.Use(ctx, p.identity(key.Thumbprint(), target), time.Now().Add(end.Sub(now)))
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("dpop: looking up whether a proof was used: %w", err)
-	case !fresh:
-		return "", refuse("the DPoP proof was used before", nil)
-	}
-	return key.Thumbprint(), nil
+	// Last, so that only the holder of the key can use up a proof.
+	return Proof{
+		replays: v.replays, thumbprint: key.Thumbprint(), identity: p.identity(key.Thumbprint(), target), until: time.Now().Add(end.Sub(now)),
+	}, nil
 }
 
 // end returns when p will not be accepted any longer, by whichever replica, or why it is not now.

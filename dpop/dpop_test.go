@@ -400,6 +400,27 @@ func TestReplayedProofs(t *testing.T) {
 	})
 }
 
+func TestCheckUsesNothingUp(t *testing.T) {
+	v := newVerifier(t, dpop.Config{Now: func() time.Time { return time.Unix(rfcTime, 0) }})
+	r := dpop.Request{Proofs: []string{rfcTokenProof}, Method: "POST", URL: "https://server.example.com/token"}
+	require.Error(t, dpop.Proof{}.Use(t.Context()), "the zero value")
+	other := r
+	other.Method = "GET"
+	_, err := v.Check(other)
+	requireRefusal(t, err, valetkey.InvalidProof, "another method")
+
+	first, err := v.Check(r)
+	require.NoError(t, err)
+	require.Equal(t, rfcThumbprint, first.Thumbprint())
+	second, err := v.Check(r)
+	require.NoError(t, err, "checked as often as one likes")
+	require.NoError(t, first.Use(t.Context()))
+	requireRefusal(t, second.Use(t.Context()), valetkey.InvalidProof, "used before")
+	requireRefusal(t, first.Use(t.Context()), valetkey.InvalidProof, "used before")
+	_, err = v.Verify(t.Context(), r)
+	requireRefusal(t, err, valetkey.InvalidProof, "used before")
+}
+
 func TestConcurrentReplays(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 	client, v := iss.ProofKey("ES256"), newVerifier(t, dpop.Config{Now: iss.Now})

@@ -46,7 +46,8 @@ func (e *Engine) prepare(r *http.Request, as *goidc.AuthnSession, _ *goidc.Clien
 func (e *Engine) keepPushed(ctx context.Context, as *goidc.AuthnSession, _ *goidc.Client) error {
 	c := callOf(ctx)
 	as.Store[keptACRs], as.Store[keptKey] = c.form.Get("acr_values"), c.form.Get("dpop_jkt")
-	return nil
+	c.outage = c.useProof()
+	return c.outage
 }
 
 // ask is the library's policy: it asks the user, and turns the decision into what the library grants.

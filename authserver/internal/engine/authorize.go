@@ -70,7 +70,7 @@ func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorder, error) {
 		params = url.Values{"request_uri": {pushed}}
 	} else if err := e.check(c, repeated, true); err != nil {
 		return nil, err
-	} else if err := e.pushes.Allow(c.sender()); err != nil { // anybody begins one, which is kept until its user answers
+	} else if err := e.pushes.Allow(c.writer()); err != nil { // anybody begins one, which is kept until its user answers
 		c.redirect = "" // the person can wait, the application cannot
 		return nil, tooMany(err)
 	}

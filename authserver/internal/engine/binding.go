@@ -48,14 +48,14 @@ func (e *Engine) bind(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
-// readProof verifies the DPoP proof of a request to an endpoint, if it has one.
+// readProof verifies the DPoP proof of a request to an endpoint, if it has one. It is not used up yet: see useProof.
 func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) error {
 	proofs := c.r.Header["Dpop"]
 	if e.cfg.DPoP == nil || len(proofs) == 0 {
 		return nil
 	}
 	proof := dpop.Request{Proofs: proofs, Method: c.r.Method, URL: endpoint}
-	key, err := e.cfg.DPoP.Verify(c.r.Context(), proof)
+	read, err := e.cfg.DPoP.Check(proof)
 	if told, ok := errors.AsType[*valetkey.Error](err); ok {
 		if told.Code == valetkey.UseNonce { // RFC 9449, section 8
 			w.Header().Set("DPoP-Nonce", e.cfg.DPoP.Nonce())
@@ -68,8 +68,26 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 	if next := e.cfg.DPoP.NonceDue(proof); next != "" { // section 8.2
 		w.Header().Set("DPoP-Nonce", next)
 	}
-	c.holds.key = key
+	c.holds.key, c.proof = read.Thumbprint(), &read
 	return nil
+}
+
+// useProof uses up the proof of a request, if it has one that is not used yet. It is called once the request is known to be
+// good for something, right before the first record of it is written: to remember a proof is a write, which only a client
+// that gets something for it may cause.
+func (c *call) useProof() error {
+	if c.proof == nil {
+		return nil
+	}
+	err := c.proof.Use(c.r.Context())
+	if told, ok := errors.AsType[*valetkey.Error](err); ok {
+		err = badRequest(string(told.Code), told.Description)
+	} else if err != nil {
+		err = fmt.Errorf("use a proof: %w", err)
+	} else {
+		c.proof = nil
+	}
+	return err
 }
 
 // pushKey is for a pushed request, whose code its proof binds, too (RFC 9449, section 10.1).

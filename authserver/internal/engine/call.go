@@ -15,6 +15,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/kept"
 )
 
@@ -33,11 +34,12 @@ type call struct {
 	redirect string          // the redirect URI, once it is known to be the client's; errors go there
 	browser  string          // the secret of its cookie
 	holds    binding         // what its sender has proven to hold
+	proof    *dpop.Proof     // of holds.key, still to be used up; nil: there is none
 	until    time.Time       // the end of a token that the new one must not outlive; zero: there is none
 	granted  *Event          // what the user has granted
 	token    *goidc.Token    // that was made
 	failed   error           // what the library, or a hook of it, has failed with
-	outage   error           // a failure of the store that the library would take for a refusal
+	outage   error           // a failure of the store, or a refusal of ours, that the library would take for another refusal
 }
 
 type callKey struct{}
@@ -63,6 +65,16 @@ func (c *call) sender() string {
 		return login.Network(c.r.RemoteAddr)
 	}
 	return login.Network(c.r.RemoteAddr) + " " + c.client.ID
+}
+
+// writer is who the records are counted for that a call writes before anybody has allowed it anything: a client that has
+// authenticated itself, or else the network that it comes from, whatever clients it names. Anyone can name a public client,
+// and where registration is open, as many as there are.
+func (c *call) writer() string {
+	if c.proven && c.client != nil && !c.client.Public() {
+		return c.sender()
+	}
+	return login.Network(c.r.RemoteAddr)
 }
 
 // readForm reads the body.

@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -9,82 +8,18 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/authserver/internal/costs"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A counter counts what is asked of the store behind it.
-type counter struct {
-	store.Store
-
-	mu   sync.Mutex
-	cost cost
-	put  func(store.Record) // is called before each Put; nil: nothing is
-}
-
-// A cost is what requests cause in the store.
-type cost struct {
-	reads  int // Get and Find
-	writes int // Put, Delete
-	bytes  int // of the records put: ids, keys and values
-}
-
-func (c *counter) Get(ctx context.Context, kind, id string) (store.Record, error) {
-	c.add(cost{reads: 1})
-	return c.Store.Get(ctx, kind, id)
-}
-
-func (c *counter) Find(ctx context.Context, kind string, key store.Key, after string, limit int) ([]store.Record, error) {
-	c.add(cost{reads: 1})
-	return c.Store.Find(ctx, kind, key, after, limit)
-}
-
-func (c *counter) Put(ctx context.Context, r store.Record) (int64, error) {
-	size := len(r.ID) + len(r.Value)
-	for _, k := range r.Keys {
-		size += len(k.Value)
-	}
-	c.add(cost{writes: 1, bytes: size})
-	c.mu.Lock()
-	before := c.put
-	c.mu.Unlock()
-	if before != nil {
-		before(r)
-	}
-	return c.Store.Put(ctx, r)
-}
-
-func (c *counter) Delete(ctx context.Context, kind, id string) error {
-	c.add(cost{writes: 1})
-	return c.Store.Delete(ctx, kind, id)
-}
-
-func (c *counter) add(more cost) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cost.reads += more.reads
-	c.cost.writes += more.writes
-	c.cost.bytes += more.bytes
-}
-
-// of returns the cost of what do does.
-func (c *counter) of(do func()) cost {
-	c.mu.Lock()
-	c.cost = cost{}
-	c.mu.Unlock()
-	do()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cost
-}
-
 // counted puts a counter before the store of a site.
-func counted(c *counter) func(*engine.Config) {
+func counted(c *costs.Counter) func(*engine.Config) {
 	return func(cfg *engine.Config) { c.Store, cfg.Store = cfg.Store, c }
 }
 
 func TestChainsOfExchanges(t *testing.T) {
-	var c counter
+	var c costs.Counter
 	s := start(t, counted(&c), exchanging)
 	original := s.login(t, "scope", "orders:read")
 	self := s.post(t, "/oauth2/token", "orders-svc", form("grant_type", "client_credentials")).tokens(t).access
@@ -103,9 +38,9 @@ func TestChainsOfExchanges(t *testing.T) {
 	})
 	t.Run("introspection costs the same, however long the chain is", func(t *testing.T) {
 		for n, raw := range chain {
-			cost := c.of(func() { require.True(t, s.active(t, raw)) })
-			assert.LessOrEqual(t, cost.reads, 2, "after %d exchanges", n)
-			assert.Zero(t, cost.writes)
+			cost := c.Of(func() { require.True(t, s.active(t, raw)) })
+			assert.LessOrEqual(t, cost.Reads, 2, "after %d exchanges", n)
+			assert.Zero(t, cost.Writes)
 		}
 	})
 	t.Run("a token ends with every one that it stands for, and not with one that stands for it", func(t *testing.T) {
@@ -124,7 +59,7 @@ func TestChainsOfExchanges(t *testing.T) {
 
 // A token may be revoked after an exchange has found it alive, and before what it is exchanged for is stored.
 func TestRevokedDuringAnExchange(t *testing.T) {
-	var c counter
+	var c costs.Counter
 	s := start(t, counted(&c), exchanging)
 	for _, revoked := range []int{0, 1, 2} {
 		chain := []string{s.login(t, "scope", "orders:read").access}
@@ -137,8 +72,7 @@ func TestRevokedDuringAnExchange(t *testing.T) {
 		}
 		var once sync.Once
 		var id string
-		c.mu.Lock()
-		c.put = func(r store.Record) {
+		c.BeforePut(func(r store.Record) {
 			if r.Kind != "grant" || r.Version != 0 || !slices.ContainsFunc(r.Keys, func(k store.Key) bool { return k.Name == "parent" }) {
 				return
 			}
@@ -146,12 +80,9 @@ func TestRevokedDuringAnExchange(t *testing.T) {
 				id = r.ID
 				assert.Equal(t, 200, s.post(t, "/oauth2/revoke", owner, form("token", chain[revoked])).status)
 			})
-		}
-		c.mu.Unlock()
+		})
 		refused(t, s.exchange(t, "orders-svc", chain[2]), 400, "invalid_request")
-		c.mu.Lock()
-		c.put = nil
-		c.mu.Unlock()
+		c.BeforePut(nil)
 		require.NotEmpty(t, id)
 		stored, err := s.store.Get(t.Context(), "grant", id)
 		require.NoError(t, err)

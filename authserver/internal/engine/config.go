@@ -65,7 +65,8 @@ type Config struct {
 	RefreshGrace time.Duration
 
 	// Failures is how often one client may fail to authenticate itself from one network before it is told to wait, and Pushes
-	// how many requests for authorization it may push, or people begin with it there, or devices start. Right credentials are never refused: nobody can lock a client out, and
+	// how many requests for authorization it may push or begin devices for. All that people and public clients begin in one
+	// network count together. Right credentials are never refused: nobody can lock a client out, and
 	// a secret is too long to be guessed. Zero: 20 at once, then one in 3 s; 300 at once, then 20 a second.
 	Failures, Pushes login.Rate
 

@@ -24,7 +24,7 @@ const (
 	kindDevice    = "device"
 	keyDeviceCode = "device_code"
 
-	pollEvery    = 5 // seconds between requests, and how many more after one that came too early: section 3.5
+	pollEvery    = 5 // seconds between requests: section 3.5
 	pollSlack    = time.Second
 	deviceLinger = 10 * time.Minute // how long a device is told that its code has expired
 )
@@ -44,8 +44,6 @@ type device struct {
 	Resource string    `json:"resource"`
 	Scopes   string    `json:"scopes"`
 	Ends     time.Time `json:"ends"`
-	Every    int       `json:"every"`           // seconds that it has to wait between requests
-	Polled   time.Time `json:"polled,omitzero"` // last
 	Grant    string    `json:"grant,omitempty"` // what the user has allowed
 
 	record store.Record
@@ -69,7 +67,7 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
 	if err := e.authenticate(c, e.cfg.base()+e.cfg.Paths.Device); err != nil {
 		return nil, err
 	}
-	if err := e.pushes.Allow(c.sender()); err != nil {
+	if err := e.pushes.Allow(c.writer()); err != nil {
 		return nil, tooMany(err)
 	}
 	if !slices.Contains(c.client.GrantTypes, deviceGrant) {
@@ -81,7 +79,7 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
 	}
 	code := secret()
 	d := &device{
-		State: waits, Client: c.client.ID, Resource: api.Audience, Scopes: scopes.String(), Every: pollEvery,
+		State: waits, Client: c.client.ID, Resource: api.Audience, Scopes: scopes.String(),
 		Ends: c.at.Add(e.cfg.DeviceLifetime),
 	}
 	d.record = store.Record{
@@ -211,7 +209,7 @@ func (e *Engine) decideDevice(ctx context.Context, in *Interaction, change func(
 		change(d)
 		if err := e.saveDevice(ctx, d); !errors.Is(err, store.ErrConflict) {
 			return err
-		} // else the device has asked meanwhile
+		} // else somebody else has decided meanwhile
 	}
 }
 
@@ -230,7 +228,7 @@ func (e *Engine) redeemDevice(c *call) (*goidc.Grant, error) {
 }
 
 func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
-	ctx, now := c.r.Context(), time.Now()
+	ctx := c.r.Context()
 	d, err := e.deviceOf(ctx, code)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -239,19 +237,12 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 		return nil, err
 	case d.Client != c.client.ID, d.State == served:
 		return nil, errGrant
-	case !now.Before(d.Ends):
+	case !time.Now().Before(d.Ends):
 		return nil, badRequest("expired_token", "the device code has expired: start again")
 	case d.State == denied:
 		return nil, badRequest("access_denied", "the user has not let the device in")
 	case d.State == waits:
-		early := now.Sub(d.Polled) < time.Duration(d.Every)*time.Second-pollSlack
-		if d.Polled = now; early {
-			d.Every += pollEvery
-		}
-		if err := e.saveDevice(ctx, d); err != nil {
-			return nil, err
-		}
-		if early {
+		if e.polls.Allow(d.id()) != nil {
 			return nil, badRequest("slow_down", "wait 5 s more between requests")
 		}
 		return nil, badRequest("authorization_pending", "the user has not decided yet")
@@ -272,6 +263,9 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 		return nil, err
 	}
 	if err := e.decideAgain(c, g); err != nil {
+		return nil, err
+	}
+	if err := c.useProof(); err != nil {
 		return nil, err
 	}
 	// Who changes it has the only right to the tokens, whatever becomes of them.

@@ -40,6 +40,10 @@ type Engine struct {
 	makeToken func(context.Context, *goidc.Grant) (token string, err error)
 	failures  *login.Limiter
 	pushes    *login.Limiter
+
+	// polls counts the requests of devices that wait, so that these write nothing: as many keys as there are devices, in a
+	// bounded table of this process. When it is full, a new device may be told to slow down once without need.
+	polls *login.Limiter
 }
 
 // New returns an engine. The error names every mistake in cfg.
@@ -51,9 +55,10 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, keySets: &keySets{client: fetch.Client{HTTP: cfg.KeySets}, held: map[string]*heldSet{}}}
 	e.issuers = &keySets{held: map[string]*heldSet{}}
 	e.records = &records{e}
-	var errs [2]error
+	var errs [3]error
 	e.failures, errs[0] = login.NewLimiter(cfg.Failures, 0)
 	e.pushes, errs[1] = login.NewLimiter(cfg.Pushes, 0)
+	e.polls, errs[2] = login.NewLimiter(login.Rate{Burst: 1, Every: pollEvery*time.Second - pollSlack}, 0)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("engine: Failures, Pushes: %w", err)
 	}

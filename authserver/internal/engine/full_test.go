@@ -10,7 +10,21 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
+
+// The memory of used proofs is another one.
+func TestFullMemoryOfProofs(t *testing.T) {
+	s := start(t, proving(dpop.Config{Replays: dpop.NewReplays(1)}))
+	key := valetkeytest.NewIssuer(t).ProofKey("ES256")
+	first, second := s.proof(key), s.proof(key)
+	require.Equal(t, 200, s.send(t, "/oauth2/token", "service", bare, first).status)
+	a := s.send(t, "/oauth2/token", "service", bare, second)
+	refused(t, a, 503, "temporarily_unavailable")
+	assert.NotEmpty(t, a.header.Get("Retry-After"))
+	refused(t, s.send(t, "/oauth2/token", "service", bare, first), 400, "invalid_dpop_proof")
+}
 
 // A store in memory that is full must not forget what was used, or it could be used again.
 func TestFullMemoryFailsClosed(t *testing.T) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,7 +99,8 @@ func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Gran
 	}
 	g.Resources, g.Scopes = goidc.Resources{api.Audience}, granted.String()
 	heldOf(g).bound = c.holds
-	return nil
+	c.outage = c.useProof()
+	return c.outage
 }
 
 // decideAgain takes from a grant what the API or the client no longer has, and restores its end, which the library moves.
@@ -170,6 +172,9 @@ func (e *Engine) claims(_ context.Context, t *goidc.Token, g *goidc.Grant) map[s
 
 // issued is the library's hook for a token that is about to be answered. A client that gets one is in use.
 func (e *Engine) issued(ctx context.Context, t *goidc.Token, g *goidc.Grant) error {
+	if callOf(ctx).proof != nil { // a token for a proof that could be used again
+		return errors.New("a token was made before the proof was used up")
+	}
 	if err := e.cfg.Clients.Keep(ctx, callOf(ctx).client); err != nil {
 		return err
 	}

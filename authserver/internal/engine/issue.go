@@ -64,6 +64,9 @@ func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recor
 	if err != nil {
 		return nil, err
 	}
+	if err := c.useProof(); err != nil {
+		return nil, err
+	}
 	heldOf(g).bound = c.holds
 	token, err := e.makeToken(context.WithValue(c.r.Context(), callKey{}, c), g)
 	if err != nil {

@@ -79,6 +79,9 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 		id = c.form.Get("assertion")
 		id = id[:strings.LastIndexByte(id, '.')]
 	}
+	if err := c.useProof(); err != nil {
+		return nil, err
+	}
 	if fresh, err := e.useAssertion(c.r.Context(), a, "\n"+a.issuer+"\n"+id); err != nil {
 		return nil, err
 	} else if !fresh {

@@ -20,7 +20,7 @@ func (e *Engine) push(w http.ResponseWriter, c *call) (*recorder, error) {
 	if err := e.authenticate(c, e.cfg.base()+e.cfg.Paths.PAR); err != nil { // section 2.1, step 1
 		return nil, err
 	}
-	if err := e.pushes.Allow(c.sender()); err != nil { // section 2.3
+	if err := e.pushes.Allow(c.writer()); err != nil { // section 2.3
 		return nil, tooMany(err)
 	}
 	if c.form.Has("request_uri") { // step 2

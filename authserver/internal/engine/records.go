@@ -208,6 +208,10 @@ func (m *records) GrantByAuthCode(ctx context.Context, code string) (*goidc.Gran
 		if err == nil {
 			err = m.renew(c, g)
 		}
+		if err == nil && g.RevokedAt == 0 && g.ClientID == c.client.ID { // else the library refuses it
+			err = c.useProof()
+			c.outage = err
+		}
 		return g, err
 	}
 	if c.at.Before(h.Redeemed) {

@@ -73,15 +73,19 @@ func (m *records) rotate(ctx context.Context, g *goidc.Grant, h *held, now time.
 
 // GrantByRefreshToken returns the grant of a refresh token that is to be used.
 func (m *records) GrantByRefreshToken(ctx context.Context, token string) (*goidc.Grant, error) {
+	c := callOf(ctx)
 	g, err := m.family(ctx, token)
 	if err == nil {
-		err = callOf(ctx).bindAgain(g)
+		err = c.bindAgain(g)
 	}
 	if err == nil {
-		err = m.renew(callOf(ctx), g)
+		err = m.renew(c, g)
+	}
+	if err == nil && g.RevokedAt == 0 && g.ClientID == c.client.ID { // else the library refuses it
+		err = c.useProof()
 	}
 	if err != nil && !errors.Is(err, goidc.ErrNotFound) {
-		callOf(ctx).outage = err // told that its token is invalid, the client would throw it away
+		c.outage = err // told that its token is invalid, the client would throw it away
 	}
 	return g, err
 }
