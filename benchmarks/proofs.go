@@ -43,7 +43,7 @@ func newClient() (*client, error) {
 func (c *client) request(raw string) (*token, error) {
 	hash := sha256.Sum256([]byte(raw))
 	payload, err := json.Marshal(map[string]any{
-		"jti": rand.Text(), "htm": "GET", "htu": "http://api.example.com/orders", "iat": time.Now().Unix(),
+		"jti": rand.Text(), "htm": "GET", "htu": "https://api.example.com/orders", "iat": time.Now().Unix(),
 		"ath": base64.RawURLEncoding.EncodeToString(hash[:]),
 	})
 	if err != nil {
@@ -109,7 +109,7 @@ func proofs(b *bench) error {
 	if err != nil {
 		return err
 	}
-	g, err := middleware.New(middleware.Config{Verifier: v, DPoP: guarding})
+	g, err := middleware.New(middleware.Config{Verifier: v, DPoP: guarding, Resource: middleware.Resource{ID: audience}})
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func proofs(b *bench) error {
 	}
 	proofAlone := func(t *token) error {
 		_, err := alone.Verify(context.Background(), dpop.Request{
-			Proofs: t.request.Header["Dpop"], Method: "GET", URL: "http://api.example.com/orders", Token: raw, Thumbprint: c.key.Public().Thumbprint(),
+			Proofs: t.request.Header["Dpop"], Method: "GET", URL: "https://api.example.com/orders", Token: raw, Thumbprint: c.key.Public().Thumbprint(),
 		})
 		return err
 	}

@@ -6,6 +6,7 @@
 //		Audience:   []string{"https://api.example.com"},
 //		Revocation: fapi.StatusList(statuslist.Config{}),
 //		DPoP:       &dpop.Config{},
+//		Guard:      middleware.Config{Resource: middleware.Resource{ID: "https://api.example.com"}},
 //	})
 //	...
 //	defer guard.Close()

@@ -35,7 +35,7 @@ func config(iss *valetkeytest.Issuer) fapi.Config {
 	return fapi.Config{
 		Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(),
 		Revocation: short(), DPoP: &dpop.Config{Now: iss.Now},
-		Guard: middleware.Config{Now: iss.Now, Logger: quiet},
+		Guard: middleware.Config{Now: iss.Now, Logger: quiet, Resource: middleware.Resource{ID: valetkeytest.DefaultAudience}},
 	}
 }
 
@@ -107,6 +107,7 @@ func TestContradictions(t *testing.T) {
 			c.KeysURL = iss.KeySet.URL
 			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b")})
 		}},
+		{"DPOP-20 nothing but the client says what the URL is", "URL: required with DPoP, or Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
 		{"a mistake in the rest", "Realm", func(c *fapi.Config) { c.Guard.Realm = `"` }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

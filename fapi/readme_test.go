@@ -36,9 +36,10 @@ func transfers(issuer string, client *http.Client) http.Handler {
 	}
 	guard, err := middleware.New(middleware.Config{
 		Verifier:          verifier,
-		DPoP:              proofs,                      // tokens bound to a key: RFC 9449
-		ClientCertificate: middleware.TLSCertificate(), // tokens bound to a certificate: RFC 8705
-		SenderConstrained: true,                        // and no others
+		DPoP:              proofs,                                             // tokens bound to a key: RFC 9449
+		ClientCertificate: middleware.TLSCertificate(),                        // tokens bound to a certificate: RFC 8705
+		SenderConstrained: true,                                               // and no others
+		Resource:          middleware.Resource{ID: "https://api.example.com"}, // proofs are for URLs of this origin
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -29,6 +29,9 @@ func (cfg *Config) bindingMistakes() error {
 	if cfg.ClientCertificate.decode != nil && cfg.ClientCertificate.header == "" {
 		mistake("ClientCertificate: the name of the header is empty")
 	}
+	if cfg.DPoP != nil && cfg.URL == nil && cfg.Proxies.Forwarded == "" && cfg.Resource.ID == "" {
+		mistake("URL: required with DPoP, or Resource.ID or Proxies.Forwarded, since the client determines the Host header")
+	}
 	if cfg.URL != nil && cfg.Proxies.Forwarded != "" {
 		mistake("URL: Proxies.Forwarded is not looked at where it is set")
 	}

@@ -28,7 +28,16 @@ func withDPoP(t testing.TB, iss *valetkeytest.Issuer, change ...func(*dpop.Confi
 	}
 	proofs, err := dpop.New(cfg)
 	require.NoError(t, err)
-	return func(c *middleware.Config) { c.DPoP = proofs }
+	return func(c *middleware.Config) { c.DPoP, c.URL = proofs, asSent }
+}
+
+// asSent returns the URL of a request to a server that has no name before it is started.
+func asSent(r *http.Request) string {
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + r.Host + r.RequestURI // whose query does not count
 }
 
 // A sender puts credentials into a request.
@@ -75,6 +84,10 @@ func TestBindingMistakes(t *testing.T) {
 			c.AlsoFrom = []middleware.Source{middleware.Form(0)}
 		}, "middleware: AlsoFrom: "},
 		{"a header without a name", func(c *middleware.Config) { c.ClientCertificate = middleware.EscapedCert("") }, "middleware: ClientCertificate: "},
+		{"DPOP-20 proofs, and nothing but the client that says what the URL is", func(c *middleware.Config) {
+			withDPoP(t, iss)(c)
+			c.URL = nil
+		}, "middleware: URL: required with DPoP, or Resource.ID or Proxies.Forwarded, "},
 		{"two ways to the URL", func(c *middleware.Config) {
 			c.URL = func(*http.Request) string { return "" }
 			c.Proxies.Forwarded = middleware.Forwarded

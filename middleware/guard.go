@@ -64,9 +64,10 @@ type Config struct {
 	//
 	//	func(r *http.Request) string { return "https://api.example.com" + r.URL.EscapedPath() }
 	//
-	// Nil: what Proxies tell; for other requests https over TLS, else http, then the Host header and the path as sent. Anyone
-	// can write that Host header. Where that is not checked, a server that clients send proofs to can use those here under its
-	// own name, and only the audience of the tokens keeps it from doing so.
+	// Nil: what Proxies report, else scheme and host of Resource.ID, with the path as sent. The Host header does not count, because
+	// the client determines it: a server that clients send proofs to could use them here under its own name. So with DPoP, one
+	// of URL, Proxies.Forwarded and Resource.ID is required. Without a Resource.ID, a proof in a request that did not come through
+	// the Proxies is refused.
 	URL func(r *http.Request) string
 
 	// Proxies are the reverse proxies before the guard, and what they are believed. The zero value: there are none.
@@ -134,6 +135,7 @@ type Guard struct {
 	clientCertificate ClientCertificate
 	senderConstrained bool
 	url               func(r *http.Request) string // nil: urlOf finds out
+	scheme, host      string                       // of Resource.ID; "": it has none
 	proxies           Proxies
 	exposeChallenge   bool
 	resource          Resource
@@ -197,6 +199,9 @@ func New(cfg Config) (*Guard, error) {
 		log:               cfg.Logger,
 		observer:          cfg.Observer,
 		now:               cfg.Now,
+	}
+	if id, err := url.Parse(cfg.Resource.ID); err == nil {
+		g.scheme, g.host = id.Scheme, id.Host
 	}
 	if cfg.takesBearer() {
 		g.challenge.schemes = append(g.challenge.schemes, bearerScheme)

@@ -109,6 +109,9 @@ func TestForwarded(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+				if c.header != "" {
+					cfg.URL = nil
+				}
 				cfg.Proxies = middleware.Proxies{Trusted: c.proxies, Forwarded: c.header}
 			})
 			got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", func(r *http.Request) {
@@ -122,14 +125,14 @@ func TestForwarded(t *testing.T) {
 	}
 	t.Run("what no proof is asked for, no header spoils", func(t *testing.T) {
 		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
-			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: rfc}
+			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: here, Forwarded: rfc}
 		})
 		got := do(t, "GET", serve(t, guard.Handler(hello)), "Bearer "+iss.Token(), header("Forwarded", `"`))
 		assert.Equal(t, 200, got.status)
 	})
 	t.Run("what is not told is as it came", func(t *testing.T) {
 		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
-			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: rfc}
+			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: here, Forwarded: rfc}
 		})
 		api := serve(t, guard.Handler(hello))
 		got := do(t, "GET", api+"/orders", "", header("Forwarded", "for=192.0.2.1;proto=https"), func(r *http.Request) {
@@ -146,8 +149,10 @@ func TestForwarded(t *testing.T) {
 		assert.Equal(t, 200, do(t, "GET", api, "", asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders"))).status)
 	})
 	t.Run("a Host that ends early, of a server that lets it through", func(t *testing.T) {
-		guard := newGuard(t, iss, withDPoP(t, iss))
-		r := httptest.NewRequest("GET", "/orders", nil)
+		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("192.0.2.1/32"), Forwarded: x}
+		})
+		r := httptest.NewRequest("GET", "/orders", nil) // from 192.0.2.1
 		r.Host = "other.example.com/x?"
 		key.Authorize(r, token, valetkeytest.Claim("htu", "http://other.example.com/x"))
 		_, err := guard.Check(httptest.NewRecorder(), r)
@@ -156,15 +161,66 @@ func TestForwarded(t *testing.T) {
 		assert.Equal(t, valetkey.InvalidRequest, refusal.Code)
 	})
 	t.Run("another form of the request target", func(t *testing.T) {
-		guard := newGuard(t, iss, withDPoP(t, iss))
-		for _, target := range []string{"http://api.example.com/orders?x=1", ""} {
-			r := httptest.NewRequest("GET", "http://api.example.com/orders?x=1", nil)
+		guard := newGuard(t, iss, withDPoP(t, iss), ofResource)
+		for _, target := range []string{"https://api.example.com/orders?x=1", ""} {
+			r := httptest.NewRequest("GET", "https://api.example.com/orders?x=1", nil)
 			r.RequestURI = target
 			key.Authorize(r, token)
 			_, err := guard.Check(httptest.NewRecorder(), r)
 			assert.NoError(t, err)
 		}
 	})
+}
+
+// ofResource takes the origin of proofs from the Resource.
+func ofResource(c *middleware.Config) {
+	c.URL, c.Resource = nil, middleware.Resource{ID: "https://api.example.com/v1"}
+}
+
+// A server that clients send proofs to, https://evil.example, uses them at the API, whose name it puts into no proof.
+func TestHostDeterminesNoURL(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key))
+	forwarded := func(c *middleware.Config) {
+		c.URL, c.Proxies = nil, middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: middleware.XForwarded}
+	}
+	fromProxy := func(c *middleware.Config) {
+		forwarded(c)
+		c.Proxies.Trusted = prefixes("127.0.0.0/8")
+	}
+	for _, c := range []struct {
+		name   string
+		change []func(*middleware.Config)
+		htu    string
+		header func(*http.Request)
+		status int
+		text   string
+	}{
+		{"DPOP-20 a proof for the host that the client names", []func(*middleware.Config){ofResource}, "https://evil.example/orders", nil, 401, "for another URL"},
+		{"DPOP-20 the same over plain HTTP", []func(*middleware.Config){ofResource}, "http://evil.example/orders", nil, 401, "for another URL"},
+		{"DPOP-20 a proof past the proxies that report the URL", []func(*middleware.Config){forwarded}, "http://evil.example/orders", nil, 401, "did not come through a proxy"},
+		{"DPOP-20 a proof past the proxies, with a resource", []func(*middleware.Config){ofResource, forwarded}, "http://evil.example/orders", nil, 401, "for another URL"},
+		{"DPOP-20 a proxy that reports the scheme alone, with a resource", []func(*middleware.Config){ofResource, fromProxy}, "https://evil.example/orders",
+			header("X-Forwarded-Proto", "https"), 401, "for another URL"},
+		{"DPOP-20 a proof for the resource", []func(*middleware.Config){ofResource}, "https://api.example.com/orders", nil, 200, ""},
+		{"DPOP-20 a proof for the resource, past the proxies", []func(*middleware.Config){ofResource, forwarded}, "https://api.example.com/orders", nil, 200, ""},
+		{"DPOP-20 a proxy that reports another host than that of the resource", []func(*middleware.Config){ofResource, fromProxy}, "https://www.example.com/orders",
+			both(header("X-Forwarded-Proto", "https"), header("X-Forwarded-Host", "www.example.com")), 200, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			guard := newGuard(t, iss, append([]func(*middleware.Config){withDPoP(t, iss)}, c.change...)...)
+			got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", func(r *http.Request) {
+				r.Host = "evil.example"
+				if c.header != nil {
+					c.header(r)
+				}
+				key.Authorize(r, token, valetkeytest.Claim("htu", c.htu))
+			})
+			assert.Equal(t, c.status, got.status, got.body)
+			assert.Contains(t, got.body, c.text)
+		})
+	}
 }
 
 func TestUnixSocket(t *testing.T) {
@@ -183,7 +239,7 @@ func TestUnixSocket(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
 			listener, err := net.Listen("unix", path)
 			require.NoError(t, err)
-			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) { cfg.Proxies = c.proxies })
+			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) { cfg.URL, cfg.Proxies = nil, c.proxies })
 			server := &http.Server{Handler: guard.Handler(hello)}
 			go server.Serve(listener)
 			t.Cleanup(func() { server.Close() })
@@ -212,7 +268,7 @@ func FuzzForwarded(f *testing.F) {
 	start := iss.Now()
 	still := func(c *dpop.Config) { c.Replays, c.Now = dpop.InsecureNoReplays{}, func() time.Time { return start } }
 	guard := newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
-		cfg.Proxies = middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.Forwarded}
+		cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.Forwarded}
 	})
 	proofs := map[string]string{}
 	for _, host := range []string{"evil.example.com", "api.example.com"} {

@@ -100,9 +100,11 @@ func TestStepUp(t *testing.T) {
 	t.Run("STEP-10 a DPoP request is told in its scheme", func(t *testing.T) {
 		proofs, err := dpop.New(dpop.Config{Now: iss.Now})
 		require.NoError(t, err)
-		guard := newGuard(t, iss, func(c *middleware.Config) { c.DPoP = proofs })
+		guard := newGuard(t, iss, func(c *middleware.Config) {
+			c.DPoP, c.Resource.ID = proofs, "https://api.example.com"
+		})
 		key := iss.ProofKey("ES256")
-		r := valetkeytest.Request("GET", "http://api.example.com/", "")
+		r := valetkeytest.Request("GET", "https://api.example.com/", "")
 		key.Authorize(r, iss.Token(valetkeytest.BoundTo(key)))
 		w := httptest.NewRecorder()
 		guard.Handler(hello, phr, recent).ServeHTTP(w, r)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/http"
 	"strings"
+
+	"github.com/valetkey/valetkey"
 )
 
 // urlOf returns the URL of r as the client saw it, without its query.
@@ -11,16 +13,20 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 	if g.url != nil {
 		return g.url(r), nil
 	}
-	scheme, host := "http", r.Host
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	if g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr) {
+	scheme, host := g.scheme, g.host
+	switch {
+	case g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr):
 		told, ok := g.proxies.hop(r.Header)
 		if !ok {
 			return "", malformed("what the proxies tell of the request's URL is malformed")
 		}
-		scheme, host = cmp.Or(told.proto, scheme), cmp.Or(told.host, host)
+		own := "http"
+		if r.TLS != nil {
+			own = "https"
+		}
+		scheme, host = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host, r.Host)
+	case host == "":
+		return "", &valetkey.Error{Code: valetkey.InvalidProof, Description: "the request did not come through a proxy that reports its URL"}
 	}
 	// What ends the host of a URL early, or begins it late (RFC 3986, section 3.2). Net/http lets no such Host through.
 	if strings.ContainsAny(host, `/\?#@`) {

@@ -114,7 +114,9 @@ func guarded(t *testing.T, v valetkey.Verifier, scope string) http.Handler {
 	t.Helper()
 	proofs, err := dpop.New(dpop.Config{})
 	require.NoError(t, err)
-	guard, err := middleware.New(middleware.Config{Verifier: v, DPoP: proofs})
+	// An API on a port that is not known yet: one with a name has it in a Resource.
+	asSent := func(r *http.Request) string { return "http://" + r.Host + r.URL.EscapedPath() }
+	guard, err := middleware.New(middleware.Config{Verifier: v, DPoP: proofs, URL: asSent})
 	require.NoError(t, err)
 	return guard.Require(scopes.All(scope))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -144,10 +144,11 @@ func TestBoundToken(t *testing.T) {
 	at := startDemo(t)
 	upstream := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer upstream.Close()
-	config := write(t, "proxy.yaml", fmt.Sprintf("listen: 127.0.0.1:0\nupstream: %s\nverifiers: [jwks: {issuer: %q, audience: %q}]\ndpop: {}\nroutes: {\"GET /orders\": orders:read}\n",
+	config := write(t, "proxy.yaml", fmt.Sprintf("listen: 127.0.0.1:0\nupstream: %s\nverifiers: [jwks: {issuer: %q, audience: %q}]\ndpop: {origin: \"https://api.example.com\"}\nroutes: {\"GET /orders\": orders:read}\n",
 		upstream.URL, at.Issuer, at.API))
 	log, _ := background(t, "proxy", "--config", config)
 	url := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1] + "/orders"
+	const named = "https://api.example.com/orders" // by clients
 
 	key := filepath.Join(t.TempDir(), "key.json")
 	ask := []string{"token", "--issuer", at.Issuer, "--client-id", "orders-reader", "--secret-file", write(t, "secret", reader), "--dpop", key}
@@ -176,13 +177,13 @@ func TestBoundToken(t *testing.T) {
 		return proof
 	}
 	assert.Equal(t, 401, get(t, url, token), "as a bearer token")
-	assert.Equal(t, 401, use(prove("", "--request", "POST "+url, token)), "for another method")
-	assert.Equal(t, 401, use(prove("", "--request", "GET "+url)), "without the token")
-	proof := prove(token+"\n", "--request", "GET "+url+"?page=2", "-")
+	assert.Equal(t, 401, use(prove("", "--request", "POST "+named, token)), "for another method")
+	assert.Equal(t, 401, use(prove("", "--request", "GET "+named)), "without the token")
+	proof := prove(token+"\n", "--request", "GET "+named+"?page=2", "-")
 	assert.Equal(t, 200, use(proof))
 	assert.Equal(t, 401, use(proof), "a second time")
 
-	code, out, errs := run(t, "", "token", "proof", "--key", key, "--request", "GET "+url, "")
+	code, out, errs := run(t, "", "token", "proof", "--key", key, "--request", "GET "+named, "")
 	assert.Equal(t, cli.Mistake, code, "for a token that is empty")
 	assert.Empty(t, out)
 	assert.Equal(t, "valetkey: the token is empty\n", errs)

@@ -4,19 +4,21 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"strings"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// dpop reads how proofs are verified (RFC 9449); nil: they are not.
-func (n node) dpop(redis bool, b build) *dpop.Config {
+// dpop reads how proofs are verified (RFC 9449); nil: they are not. It leaves origin to be read by the method of that name.
+func (n node) dpop(redis bool, b build) (cfg *dpop.Config, origin node) {
 	if n.Node == nil {
-		return nil
+		return nil, node{}
 	}
-	f := n.fields("nonce", "key", "key_file", "key_env", "window", "skew", "algorithms", "replays")
-	cfg := &dpop.Config{
+	f := n.fields("origin", "nonce", "key", "key_file", "key_env", "window", "skew", "algorithms", "replays")
+	cfg = &dpop.Config{
 		Algorithms: f["algorithms"].texts(),
 		Window:     f["window"].positive(),
 		Skew:       f["skew"].duration(),
@@ -42,10 +44,42 @@ func (n node) dpop(redis bool, b build) *dpop.Config {
 		}
 		cfg.Nonces = nonces
 	}
-	return cfg
+	return cfg, f["origin"]
 }
 
 var dpopNames = map[string]string{"Algorithms": "algorithms", "Window": "window", "Skew": "skew"}
+
+// origin reads scheme and host of the URLs that proofs are for, into cfg: those of origin, what forwarded_header reports, or those
+// of the resource, which cfg has already. n is that of dpop, and field that of its origin. The client's Host header never determines them.
+func (n node) origin(field node, cfg *middleware.Config) (origin string) {
+	if n.Node == nil {
+		return ""
+	}
+	text := field.given()
+	u, err := url.Parse(text)
+	switch {
+	case text == "" && cfg.Resource.ID == "" && cfg.Proxies.Forwarded == "":
+		if field.Node == nil {
+			n.mistake("origin: required, such as https://api.example.com, since resource is no URL of clients and no forwarded_header reports it")
+		}
+		text = "https://unknown.invalid" // the mistake is known
+	case text == "":
+		return ""
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || text != u.Scheme+"://"+u.Host:
+		field.mistake("%q is not a scheme and a host, such as https://api.example.com", text)
+	case cfg.Proxies.Forwarded != "":
+		field.mistake("stands beside forwarded_header, which reports the URL: give one of them")
+		return ""
+	}
+	cfg.URL = func(r *http.Request) string {
+		path, _, _ := strings.Cut(r.RequestURI, "?") // as sent
+		if !strings.HasPrefix(path, "/") {
+			path = r.URL.EscapedPath()
+		}
+		return text + path
+	}
+	return text
+}
 
 // proofs returns the verifier, or nil with mistakes or if there is none.
 func (n node) proofs(cfg *dpop.Config) *dpop.Verifier {

@@ -62,6 +62,7 @@ func TestDPoP(t *testing.T) {
 	key := iss.ProofKey("ES256")
 	bound := iss.Token(valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read"))
 	client := http.DefaultClient
+	named := valetkeytest.Claim("htu", "https://api.example.com/orders") // as clients call it
 
 	t.Run("DPOP-35 without dpop, a bound token is refused in any way", func(t *testing.T) {
 		config, upstream := guarded(t, iss, "")
@@ -81,7 +82,7 @@ func TestDPoP(t *testing.T) {
 		assert.Equal(t, "ES256 ES384 PS256 EdDSA Ed25519", valetkeytest.Challenge(t, res.Header, "DPoP")["algs"])
 
 		r := newRequest(t, at)
-		key.Authorize(r, bound)
+		key.Authorize(r, bound, named)
 		assert.Equal(t, 200, do(t, client, r).StatusCode)
 		assert.NotNil(t, upstream.take())
 		res = do(t, client, r)
@@ -94,7 +95,7 @@ func TestDPoP(t *testing.T) {
 			config, upstream := guarded(t, iss, "dpop: {}\nforward_token: "+forwards+"\nmtls: {header: X-SSL-Cert}\ntrusted_proxies: [10.0.0.0/8]")
 			at := "http://" + start(t, config, slog.New(slog.DiscardHandler)) + "/orders"
 			r := newRequest(t, at, "Client-Cert", ":AA==:", "Client-Cert-Chain", ":AA==:", "X-Ssl-Cert", "x", "x_ssl_cert", "x", "D-PoP", "kept", "Connection", "DPoP")
-			key.Authorize(r, bound)
+			key.Authorize(r, bound, named)
 			r.Header["client_cert"] = []string{"x"}
 			require.Equal(t, 200, do(t, client, r).StatusCode)
 			got := upstream.take()
@@ -115,14 +116,14 @@ func TestDPoP(t *testing.T) {
 		config = strings.Replace(config, "upstream: ", "upstream: "+upstream.URL+" # ", 1)
 		one, two := start(t, config, slog.New(slog.DiscardHandler)), start(t, config, slog.New(slog.DiscardHandler))
 		r := newRequest(t, "http://"+one+"/orders")
-		key.Authorize(r, bound)
+		key.Authorize(r, bound, named)
 		res := do(t, client, r)
 		require.Equal(t, 401, res.StatusCode)
 		assert.Equal(t, "use_dpop_nonce", challengeError(t, res, "DPoP"))
 		nonce := res.Header.Get("DPoP-Nonce")
 		for _, at := range []string{one, two} { // DPOP-24: a key is all that they share
 			r := newRequest(t, "http://"+at+"/orders")
-			key.Authorize(r, bound, valetkeytest.Claim("nonce", nonce))
+			key.Authorize(r, bound, named, valetkeytest.Claim("nonce", nonce))
 			res := do(t, client, r)
 			assert.Equal(t, 200, res.StatusCode)
 			assert.NotContains(t, res.Header.Values("DPoP-Nonce"), "of the upstream")
@@ -138,9 +139,29 @@ func TestDPoP(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config, _ := guarded(t, iss, "dpop: {}\nforwarded_header: X-Forwarded\ntrusted_proxies: ["+c.trusted+"]")
 			at := "http://" + start(t, config, slog.New(slog.DiscardHandler)) + "/orders"
-			r := newRequest(t, at, "X-Forwarded-Proto", "https", "X-Forwarded-Host", "api.example.com")
+			r := newRequest(t, at, "X-Forwarded-Proto", "https", "X-Forwarded-Host", "www.example.com")
 			r.Header.Set("Authorization", "DPoP "+bound)
-			r.Header.Set("DPoP", key.Proof("GET", "https://api.example.com/orders", bound))
+			r.Header.Set("DPoP", key.Proof("GET", "https://www.example.com/orders", bound))
+			assert.Equal(t, c.status, do(t, client, r).StatusCode)
+		})
+	}
+	for _, c := range []struct {
+		name, resource, dpop, htu string
+		status                    int
+	}{
+		{"DPOP-20 a proof for the host that the client names", "https://api.example.com", "{}", "https://evil.test/orders", 401},
+		{"DPOP-20 the same, with an origin", "orders", `{origin: "https://www.example.com:8443"}`, "http://evil.test/orders", 401},
+		{"DPOP-20 a proof for the resource, where there is another origin", "https://api.example.com", `{origin: "https://www.example.com"}`, "https://api.example.com/orders", 401},
+		{"DPOP-20 a proof for the resource", "https://api.example.com", "{}", "https://api.example.com/orders", 200},
+		{"DPOP-20 a proof for the origin", "orders", `{origin: "https://www.example.com:8443"}`, "https://www.example.com:8443/orders", 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, _ := guarded(t, iss, "dpop: "+c.dpop)
+			config = strings.Replace(config, "resource: "+valetkeytest.DefaultAudience, "resource: "+c.resource, 1)
+			r := newRequest(t, "http://"+start(t, config, slog.New(slog.DiscardHandler))+"/orders?page=2")
+			r.Host = "evil.test"
+			token := iss.Token(valetkeytest.Audience(c.resource), valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read"))
+			key.Authorize(r, token, valetkeytest.Claim("htu", c.htu))
 			assert.Equal(t, c.status, do(t, client, r).StatusCode)
 		})
 	}
@@ -173,7 +194,7 @@ func TestDPoPAcrossProxies(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config, _ := guarded(t, iss, fmt.Sprintf("dpop: %s\nredis: {address: %q, password: %q, key: %s, timeout: 2s}", c.dpop, store, redisPassword, key))
 			var got []int
-			proof := owner.Proof("GET", "http://api.example.com/orders", bound)
+			proof := owner.Proof("GET", "https://api.example.com/orders", bound)
 			for range 2 {
 				r := newRequest(t, "http://"+start(t, config, slog.New(slog.DiscardHandler))+"/orders", "Authorization", "DPoP "+bound, "DPoP", proof)
 				r.Host = "api.example.com"
@@ -275,6 +296,7 @@ func TestFAPI2(t *testing.T) {
 	key := iss.ProofKey("ES256")
 	own := valetkeytest.ClientCertificate(t)
 	dir := besides(t, map[string]string{"crt": certificatePEM, "key": keyPEM, "jwks": string(iss.JWKS())})
+	named := valetkeytest.Claim("htu", "https://api.example.com/orders")
 	profile := fmt.Sprintf("profile: fapi2\ntls: {cert_file: %s/crt, key_file: %[1]s/key}\ndpop: {}\nmtls: {}", dir)
 	bound := []valetkeytest.Option{valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read")}
 
@@ -288,7 +310,7 @@ func TestFAPI2(t *testing.T) {
 			client := tlsClient(t, own)
 			send := func(opts ...valetkeytest.Option) int {
 				r := newRequest(t, "https://"+addr+"/orders")
-				key.Authorize(r, iss.Token(append(opts, iss.Status(3))...))
+				key.Authorize(r, iss.Token(append(opts, iss.Status(3))...), named)
 				return do(t, client, r).StatusCode
 			}
 			with := func(opts ...valetkeytest.Option) []valetkeytest.Option { return append(opts, bound...) }
@@ -312,7 +334,7 @@ func TestFAPI2(t *testing.T) {
 		introspection := fmt.Sprintf("introspection: {issuer: %q, client_id: %s, client_secret: %s}", iss.URL, valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret)
 		addr, _ := serve(t, strings.Replace(config, fmt.Sprintf("jwks: {issuer: %q}", iss.URL), introspection, 1))
 		r := newRequest(t, "https://"+addr+"/orders")
-		key.Authorize(r, iss.Opaque(append(bound, valetkeytest.Claim("token_type", "DPoP"))...))
+		key.Authorize(r, iss.Opaque(append(bound, valetkeytest.Claim("token_type", "DPoP"))...), named)
 		assert.Equal(t, 200, do(t, tlsClient(t), r).StatusCode)
 	})
 }

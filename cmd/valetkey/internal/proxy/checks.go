@@ -83,7 +83,8 @@ var (
 		{"its algorithm is accepted", "RFC 9449, section 4.3, check 5", []string{"the DPoP proof is signed with an algorithm that is not accepted"}},
 		{"its claims are there and well-formed", "RFC 9449, section 4.3, check 3", []string{"the DPoP proof lacks a claim or has one that is malformed"}},
 		{"its htm is the method", "RFC 9449, section 4.3, check 8", []string{"the DPoP proof is for another method"}},
-		{"its htu is the URL", "RFC 9449, section 4.3, check 9", []string{"the DPoP proof is for another URL"}},
+		{"its htu is the URL", "RFC 9449, section 4.3, check 9", []string{
+			"the DPoP proof is for another URL", "the request did not come through a proxy that reports its URL"}},
 		{"its ath is the hash of the token", "RFC 9449, section 4.3, check 12", []string{"the DPoP proof is for another access token"}},
 		{"its key is the one that the token is bound to", "RFC 9449, section 4.3, check 12", []string{
 			"the access token is bound to another key than that of the DPoP proof"}},

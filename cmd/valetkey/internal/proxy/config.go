@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func load(file string, b build) (*Proxy, error) {
 	redis := top["redis"].Node != nil
 	verifiers := list{build: b, resource: resource, revocable: redis}
 	verifier := verifiers.read(top["verifiers"])
-	proofs := top["dpop"].dpop(redis, b)
+	proofs, originOfProofs := top["dpop"].dpop(redis, b)
 	cfg := middleware.Config{
 		Verifier:          verifier,
 		DPoP:              top["dpop"].proofs(proofs),
@@ -79,6 +80,7 @@ func load(file string, b build) (*Proxy, error) {
 		Logger:   b.log,
 		Now:      b.now,
 	}
+	origin := top["dpop"].origin(originOfProofs, &cfg)
 	if b.rehearsal != nil {
 		cfg.Observer = b.rehearsal
 	}
@@ -108,7 +110,8 @@ func load(file string, b build) (*Proxy, error) {
 	}
 	forward := next.handler()
 	if re := b.rehearsal; re != nil {
-		re.origin, re.certificate, re.trusted, re.made = p.origin(cfg.Resource.ID), header, cfg.Proxies.Trusted, verifiers.made
+		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made
+		re.proxies = cfg.Proxies
 		forward, routes = re, re.table(routes)
 	}
 	if p.api, err = p.guard.Table(routes, namable(p.guard, forward)); err != nil {

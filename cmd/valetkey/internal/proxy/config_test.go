@@ -192,7 +192,13 @@ func TestMistakes(t *testing.T) {
 			`9: dpop.key_env: stands beside another one: give one of key, key_file and key_env`,
 			`10: dpop.window: "0s" is not a duration above zero`,
 			`13: dpop.replays: "disk" is not memory or redis`,
-			`14: dpop: unknown field "store"; known are nonce, key, key_file, key_env, window, skew, algorithms, replays`}},
+			`14: dpop: unknown field "store"; known are origin, nonce, key, key_file, key_env, window, skew, algorithms, replays`}},
+		{"proofs for an origin with a path", good + "dpop: {origin: https://api.example.com/v1}", []string{
+			`6: dpop.origin: "https://api.example.com/v1" is not a scheme and a host, such as https://api.example.com`}},
+		{"proofs for an origin beside a header", good + "dpop: {origin: https://api.example.com}\nforwarded_header: Forwarded\ntrusted_proxies: [10.0.0.1]", []string{
+			`6: dpop.origin: stands beside forwarded_header, which reports the URL: give one of them`}},
+		{"proofs for what the client says", strings.Replace(good, "resource: https://api.example.com", "resource: orders", 1) + "dpop: {}", []string{
+			`6: dpop: origin: required, such as https://api.example.com, since resource is no URL of clients and no forwarded_header reports it`}},
 		{"proofs in a redis that is not there", good + "dpop: {replays: redis}", []string{"6: dpop.replays: redis is required"}},
 		{"nonces that replicas do not share", good + "dpop: {nonce: on}\nredis: {address: 'localhost:1', key: " + key + "}", []string{
 			"6: dpop: key_file: required with redis, or key_env or key, as all proxies must have the same nonces"}},

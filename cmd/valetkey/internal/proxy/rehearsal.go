@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -122,7 +121,7 @@ type rehearsal struct {
 	// What the file says.
 	origin      string // of the proxy
 	certificate string // the header that the client's comes in; "": in none
-	trusted     []netip.Prefix
+	proxies     middleware.Proxies
 	routes      middleware.Routes
 	made        []made
 
@@ -195,8 +194,15 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: in.Certificate.Raw})
 		r.Header.Set(re.certificate, url.PathEscape(string(block)))
 	}
-	if re.certificate != "" && len(re.trusted) > 0 { // from whom else would it come
-		r.RemoteAddr = net.JoinHostPort(re.trusted[0].Addr().String(), "1")
+	switch re.proxies.Forwarded {
+	case middleware.Forwarded:
+		r.Header.Set("Forwarded", fmt.Sprintf("for=192.0.2.1;proto=%s;host=%q", u.Scheme, u.Host))
+	case middleware.XForwarded:
+		r.Header.Set("X-Forwarded-Proto", u.Scheme)
+		r.Header.Set("X-Forwarded-Host", u.Host)
+	}
+	if (re.certificate != "" || re.proxies.Forwarded != "") && len(re.proxies.Trusted) > 0 { // from whom else would it come
+		r.RemoteAddr = net.JoinHostPort(re.proxies.Trusted[0].Addr().String(), "1")
 	}
 	return r, nil
 }
