@@ -168,7 +168,7 @@ func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) 
 	return made, nil
 }
 
-// SetPassword replaces the password of one of [Server.Users], who is logged out everywhere. The error wraps [store.ErrNotFound] if nobody there has the name.
+// SetPassword replaces the password of one of [Server.Users], and ends all sessions and grants of the user. The error wraps [store.ErrNotFound] if nobody there has the name.
 func (s *Server) SetPassword(ctx context.Context, userType, name, password string) error {
 	people, err := s.Users(userType)
 	if err != nil {
@@ -178,12 +178,53 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 	if err != nil {
 		return s.unchanged("set the password of", userType, name, err)
 	}
-	if err := s.pages.EndSessions(ctx, u.Subject); err != nil {
+	if _, _, err := s.end(ctx, u.Subject); err != nil {
 		return fmt.Errorf("authserver: %w", err)
 	}
 	s.log.record(ctx, "password replaced", slog.String("subject", u.Subject), slog.String("by", operator))
 	return nil
 }
+
+// end ends the sessions of a user, and then the grants: in the other order, a session could grant anew what has ended.
+func (s *Server) end(ctx context.Context, subject string) (sessions, grants int, err error) {
+	if sessions, err = s.pages.EndSessions(ctx, subject); err != nil {
+		return sessions, 0, err
+	}
+	grants, err = s.engine.RevokeGrants(ctx, subject, "")
+	return sessions, grants, err
+}
+
+// RevokeUser ends all sessions and grants of a subject, such as customer:alice, and returns how many of each: of any user, also of
+// the configuration, of a directory or of a trusted issuer, and also if the user exists nowhere any more. It does not keep the user
+// from logging in again. JWTs that APIs verify by themselves are good until they expire. The error wraps [store.ErrNotFound] if
+// there is nothing to end, and if subject is a client; grants of a client end with [Server.RemoveClient].
+func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, grants int, err error) {
+	kind, id, typed := strings.Cut(subject, ":")
+	if !typed || id == "" || login.ValidType(kind) != nil {
+		return 0, 0, fmt.Errorf("authserver: revoke user %q: not a subject, which is a type and an id, such as customer:alice", subject)
+	}
+	switch _, err := s.clients.Get(ctx, subject); {
+	case err == nil:
+		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w: it is the id of a client", subject, missing("user"))
+	case !errors.Is(err, store.ErrNotFound):
+		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w", subject, err)
+	}
+	if sessions, grants, err = s.end(ctx, subject); err != nil {
+		return sessions, grants, fmt.Errorf("authserver: revoke user %q: %w", subject, err)
+	}
+	if sessions+grants == 0 {
+		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w", subject, nothingToEnd{})
+	}
+	s.log.record(ctx, "user revoked", slog.String("subject", subject), slog.String("by", operator),
+		slog.Int("sessions", sessions), slog.Int("grants", grants))
+	return sessions, grants, nil
+}
+
+// nothingToEnd is a [store.ErrNotFound].
+type nothingToEnd struct{}
+
+func (nothingToEnd) Error() string { return "no session and no grant has this subject" }
+func (nothingToEnd) Unwrap() error { return store.ErrNotFound }
 
 // unchanged is the error of a change to a user that has not been made. Who is not in the store may be in the configuration.
 func (s *Server) unchanged(action, userType, name string, err error) error {
@@ -202,13 +243,10 @@ func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
 	}
 	// In this order: who is locked out grants nothing new, and if something cannot be ended, the user is still there, to be
 	// removed again.
+	n := 0
 	u, err := people.SetPassword(ctx, name, rand.Text())
 	if err == nil {
-		err = s.pages.EndSessions(ctx, u.Subject)
-	}
-	n := 0
-	if err == nil {
-		n, err = s.engine.RevokeGrants(ctx, u.Subject, "")
+		_, n, err = s.end(ctx, u.Subject)
 	}
 	if err == nil {
 		_, err = people.Remove(ctx, name)

@@ -7,6 +7,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,26 +19,34 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
+// loggedIn returns a browser in which a user has logged in.
+func (s *site) loggedIn(t *testing.T, name, password string) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	b := &http.Client{Jar: jar}
+	res, err := b.PostForm(s.url+"/login", url.Values{"name": {name}, "password": {password}, "return": {"/account/applications"}})
+	read(t, res, err)
+	require.Equal(t, "/account/applications", res.Request.URL.Path)
+	return b
+}
+
+// still reports whether the browser's user is logged in.
+func (s *site) still(t *testing.T, b *http.Client) bool {
+	t.Helper()
+	res, err := b.Get(s.url + "/account/applications")
+	read(t, res, err)
+	return res.Request.URL.Path == "/account/applications"
+}
+
 // Who has the password no more, or is gone, must not go on in a browser that is still open: it would grant anew what was ended.
 func TestSessionsEndWithTheirUser(t *testing.T) {
 	s := start(t, "")
 	ctx := t.Context()
 	_, err := s.AddUser(ctx, "", login.NewUser{Name: "alice", Password: "correct horse"})
 	require.NoError(t, err)
-	loggedIn := func(password string) *http.Client {
-		jar, err := cookiejar.New(nil)
-		require.NoError(t, err)
-		b := &http.Client{Jar: jar}
-		res, err := b.PostForm(s.url+"/login", url.Values{"name": {"alice"}, "password": {password}, "return": {"/account/applications"}})
-		require.Equal(t, "/account/applications", res.Request.URL.Path)
-		read(t, res, err)
-		return b
-	}
-	still := func(b *http.Client) bool {
-		res, err := b.Get(s.url + "/account/applications")
-		read(t, res, err)
-		return res.Request.URL.Path == "/account/applications"
-	}
+	loggedIn := func(password string) *http.Client { return s.loggedIn(t, "alice", password) }
+	still := func(b *http.Client) bool { return s.still(t, b) }
 	b := loggedIn("correct horse")
 	require.True(t, still(b))
 	require.NoError(t, s.SetPassword(ctx, "", "alice", "correct mule!"))
@@ -46,6 +55,84 @@ func TestSessionsEndWithTheirUser(t *testing.T) {
 	require.True(t, still(b))
 	require.NoError(t, s.RemoveUser(ctx, "", "alice"))
 	assert.False(t, still(b), "of a user who is gone")
+}
+
+// passwords makes writer take passwords, which is the quickest way to a grant, and puts alice into the configuration.
+func passwords(c *authserver.Config) {
+	c.Legacy.Password = true
+	c.Clients[1].GrantTypes = []string{"password", "refresh_token"} // writer
+	c.Users = []authserver.User{{Name: "alice", Password: "correct horse"}}
+}
+
+func (s *site) grant(t *testing.T, name, password string) (access, refresh string) {
+	t.Helper()
+	a := s.post(t, "/oauth2/token", "writer", "test-secret-of-writer", form("grant_type", "password", "username", name, "password", password))
+	require.Equal(t, 200, a.status, a.text)
+	return a.body["access_token"].(string), a.body["refresh_token"].(string)
+}
+
+func (s *site) refreshed(t *testing.T, token string) int {
+	t.Helper()
+	return s.post(t, "/oauth2/token", "writer", "test-secret-of-writer", form("grant_type", "refresh_token", "refresh_token", token)).status
+}
+
+func TestANewPasswordEndsGrants(t *testing.T) {
+	s := start(t, "", passwords)
+	_, err := s.AddUser(t.Context(), "", login.NewUser{Name: "bob", Password: "correct mule"})
+	require.NoError(t, err)
+	access, refresh := s.grant(t, "bob", "correct mule")
+	_, alices := s.grant(t, "alice", "correct horse")
+	require.NoError(t, s.SetPassword(t.Context(), "", "bob", "another mule"))
+	assert.Equal(t, 400, s.refreshed(t, refresh))
+	assert.Equal(t, inactive, strings.TrimSpace(s.introspect(t, "orders-api", access).text))
+	assert.Equal(t, 200, s.refreshed(t, alices), "another's grants live on")
+	_, refresh = s.grant(t, "bob", "another mule")
+	assert.Equal(t, 200, s.refreshed(t, refresh), "the new password grants anew, at once")
+}
+
+func TestRevokeUser(t *testing.T) {
+	s := start(t, "", passwords, func(c *authserver.Config) {
+		c.Clients = append(c.Clients, authserver.Client{ID: "odd:client", Secret: "test-secret-of-odd", Scopes: []string{"orders:read"}})
+	})
+	ctx := t.Context()
+	odd := s.post(t, "/oauth2/token", "odd:client", "test-secret-of-odd", form("grant_type", "client_credentials")).body["access_token"].(string)
+	access, refresh := s.grant(t, "alice", "correct horse")
+	t.Run("what is no subject", func(t *testing.T) {
+		for _, subject := range []string{"", "alice", "customer:", ":alice", "Customer:alice", "reader"} {
+			_, _, err := s.RevokeUser(ctx, subject)
+			assert.ErrorContains(t, err, "not a subject", subject)
+		}
+	})
+	t.Run("a client", func(t *testing.T) {
+		_, _, err := s.RevokeUser(ctx, "odd:client")
+		require.ErrorIs(t, err, store.ErrNotFound)
+		assert.ErrorContains(t, err, "it is the id of a client")
+		assert.Equal(t, true, s.introspect(t, "orders-api", odd).body["active"])
+	})
+	t.Run("a subject with a mistake in it", func(t *testing.T) {
+		_, _, err := s.RevokeUser(ctx, "customer:alicee")
+		require.EqualError(t, err, `authserver: revoke user "customer:alicee": no session and no grant has this subject`)
+		require.ErrorIs(t, err, store.ErrNotFound)
+		assert.Equal(t, true, s.introspect(t, "orders-api", access).body["active"])
+		assert.NotContains(t, s.log.String(), "user revoked")
+	})
+	t.Run("a user of the configuration is logged out everywhere, and can log in again at once", func(t *testing.T) {
+		b := s.loggedIn(t, "alice", "correct horse")
+		s.loggedIn(t, "alice", "correct horse")
+		s.grant(t, "alice", "correct horse")
+		sessions, grants, err := s.RevokeUser(ctx, "customer:alice")
+		require.NoError(t, err)
+		assert.Equal(t, 2, sessions)
+		assert.Equal(t, 2, grants)
+		assert.Equal(t, 400, s.refreshed(t, refresh))
+		assert.Equal(t, inactive, strings.TrimSpace(s.introspect(t, "orders-api", access).text))
+		assert.False(t, s.still(t, b))
+		assert.Contains(t, s.log.String(), `msg="user revoked" subject=customer:alice by="the operator" sessions=2 grants=2`)
+		b = s.loggedIn(t, "alice", "correct horse")
+		assert.True(t, s.still(t, b))
+		_, refresh := s.grant(t, "alice", "correct horse")
+		assert.Equal(t, 200, s.refreshed(t, refresh))
+	})
 }
 
 // grantless is a store that finds no grants while it is down.

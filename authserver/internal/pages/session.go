@@ -86,7 +86,13 @@ func (v *visit) seal() (cipher.AEAD, error) {
 // webStore keeps sessions as records of kind web. Of two requests of one session that write at the same time, the last wins.
 type webStore struct{ records store.Store }
 
-const webKind = "web"
+const (
+	webKind    = "web"
+	webSubject = "subject" // key of a session in which a user has logged in: the digest of the subject
+)
+
+// subjectKey is where the context of a commit has the subject of the session, which the store cannot read in the value.
+type subjectKey struct{}
 
 func (s webStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
 	rec, err := s.records.Get(ctx, webKind, store.Digest(token))
@@ -106,7 +112,11 @@ func (s webStore) CommitCtx(ctx context.Context, token string, value []byte, exp
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		_, err = s.records.Put(ctx, store.Record{Kind: webKind, ID: id, Version: rec.Version, Expires: expires, Value: value, MayDrop: true})
+		next := store.Record{Kind: webKind, ID: id, Version: rec.Version, Expires: expires, Value: value, MayDrop: true}
+		if subject, ok := ctx.Value(subjectKey{}).(string); ok {
+			next.Keys = []store.Key{{Name: webSubject, Value: store.Digest(subject)}}
+		}
+		_, err = s.records.Put(ctx, next)
 		return err
 	})
 	if err != nil {
@@ -133,8 +143,37 @@ func (s webStore) Delete(token string) error { return s.DeleteCtx(context.Backgr
 
 const endedKind = "ended" // of the records that say until when the sessions of a user count no more
 
-// EndSessions logs a user out everywhere. Sessions cannot be found by their user, so it is noted for as long as one could last.
-func (p *Pages) EndSessions(ctx context.Context, subject string) error {
+// markedFor is how long it is noted that sessions have ended, at least. An operator's command may have another SessionLifetime than
+// the server whose sessions it ends.
+const markedFor = 365 * 24 * time.Hour
+
+// EndSessions logs a user out everywhere, and returns how many sessions were found and removed. It also notes the time for longer
+// than a session lasts: a request under way may write its session again, and one that began with an earlier release cannot be found
+// by its user.
+func (p *Pages) EndSessions(ctx context.Context, subject string) (n int, err error) {
+	if err := p.markEnded(ctx, subject); err != nil {
+		return 0, err
+	}
+	const page = 100
+	for after := ""; ; {
+		found, err := p.cfg.Store.Find(ctx, webKind, store.Key{Name: webSubject, Value: store.Digest(subject)}, after, page)
+		if err != nil {
+			return n, fmt.Errorf("find the sessions of a user: %w", err)
+		}
+		for _, rec := range found {
+			after = rec.ID
+			if err := p.cfg.Store.Delete(ctx, webKind, rec.ID); err != nil {
+				return n, fmt.Errorf("end a session of a user: %w", err)
+			}
+			n++
+		}
+		if len(found) < page {
+			return n, nil
+		}
+	}
+}
+
+func (p *Pages) markEnded(ctx context.Context, subject string) error {
 	now := time.Now().UTC()
 	value, err := now.MarshalText()
 	if err != nil {
@@ -146,7 +185,7 @@ func (p *Pages) EndSessions(ctx context.Context, subject string) error {
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		expires := now.Add(p.cfg.SessionLifetime + time.Minute) // the minute for clocks
+		expires := now.Add(max(p.cfg.SessionLifetime, markedFor) + time.Minute) // the minute for clocks
 		_, err = p.cfg.Store.Put(ctx, store.Record{Kind: endedKind, ID: id, Version: rec.Version, Expires: expires, Value: value})
 		return err
 	})

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -158,6 +159,9 @@ func (v *visit) save(w http.ResponseWriter) error {
 	ctx := v.r.Context()
 	switch v.sessions.Status(ctx) {
 	case scs.Modified:
+		if v.user != nil {
+			ctx = context.WithValue(ctx, subjectKey{}, v.user.Subject)
+		}
 		token, expiry, err := v.sessions.Commit(ctx)
 		if err != nil {
 			return err

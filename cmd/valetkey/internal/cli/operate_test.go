@@ -3,6 +3,7 @@ package cli_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -125,6 +126,38 @@ func TestOperator(t *testing.T) {
 		refused(`valetkey: authserver: remove user "carl": no such user`+"\n", "", "user", "remove", "carl")
 		refused(`remove user "alice": no such user in the store: the user stands in the configuration`, "", "user", "remove", "alice")
 	})
+	t.Run("a user of the configuration is revoked on the store of the server that runs", func(t *testing.T) {
+		jar, err := cookiejar.New(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		browser := &http.Client{Jar: jar}
+		where := func(res *http.Response, err error) string {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			return res.Request.URL.Path
+		}
+		account := issuer + "/account/applications"
+		login := url.Values{"name": {"alice"}, "password": {"demo-alice"}, "return": {"/account/applications"}}
+		if got := where(browser.PostForm(issuer+"/login", login)); got != "/account/applications" {
+			t.Fatal(got)
+		}
+		refused(`"alice": not a subject, which is a type and an id, such as customer:alice`, "", "user", "revoke", "alice")
+		refused(`revoke user "customer:alicia": no session and no grant has this subject`, "", "user", "revoke", "customer:alicia")
+		if got := where(browser.Get(account)); got != "/account/applications" {
+			t.Error("a mistyped subject has ended the session")
+		}
+		if out := good("", "user", "revoke", "customer:alice"); out != "ended 1 sessions and 0 grants of customer:alice\n" {
+			t.Error(out)
+		}
+		if got := where(browser.Get(account)); got != "/login" {
+			t.Error("the session goes on:", got)
+		}
+		refused("no session and no grant has this subject", "", "user", "revoke", "customer:alice")
+	})
 	t.Run("keys", func(t *testing.T) {
 		before := good("", "keys", "list")
 		active := regexp.MustCompile(`(\S+)\s+ES256\s+active`).FindStringSubmatch(before)
@@ -165,7 +198,7 @@ func TestMisspelledStore(t *testing.T) {
 	store := "sqlite:" + filepath.Join(folder, "typo.db")
 	for _, args := range [][]string{
 		{"client", "list"}, {"client", "rotate", "x"}, {"client", "remove", "x"}, {"user", "list"}, {"user", "password", "x"},
-		{"user", "remove", "x"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "rotate", "--now"},
+		{"user", "remove", "x"}, {"user", "revoke", "customer:x"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "rotate", "--now"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			code, out, errs := run(t, "correct horse\n", append(args, "--store", store)...)

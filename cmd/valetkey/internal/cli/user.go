@@ -15,8 +15,8 @@ import (
 )
 
 func userCommand() *cobra.Command {
-	return group("user", "Add, list and remove the people in the database of an authorization server",
-		userAddCommand(), userPasswordCommand(), userListCommand(), userRemoveCommand())
+	return group("user", "Add, list and remove the people in the database of an authorization server, and end what any user has granted",
+		userAddCommand(), userPasswordCommand(), userListCommand(), userRemoveCommand(), userRevokeCommand())
 }
 
 func userAddCommand() *cobra.Command {
@@ -73,7 +73,7 @@ func readPassword(cmd *cobra.Command) (string, error) {
 
 func userPasswordCommand() *cobra.Command {
 	var userType string
-	cmd := operating("password NAME", "Replace the password of a person by the first line of standard input", cobra.ExactArgs(1),
+	cmd := operating("password NAME", "Replace the password of a person by the first line of standard input, and end their sessions and grants", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			password, err := readPassword(cmd)
 			if err != nil {
@@ -126,5 +126,24 @@ func userRemoveCommand() *cobra.Command {
 			return s.RemoveUser(cmd.Context(), userType, args[0])
 		})
 	userTypeFlag(cmd, &userType)
+	return cmd
+}
+
+func userRevokeCommand() *cobra.Command {
+	cmd := operating("revoke SUBJECT", "End all sessions and grants of a user, such as customer:alice", cobra.ExactArgs(1),
+		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
+			sessions, grants, err := s.RevokeUser(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ended %d sessions and %d grants of %s\n", sessions, grants, args[0])
+			return err
+		})
+	cmd.Long = `End all browser sessions and grants of a user, on a store that a running server may use at the same time.
+
+The subject is the sub of the user's tokens, as the audit log shows it: a type and an id. It may be any user's, also one
+of the configuration file, of a directory, or one that exists nowhere any more. The user can log in again; remove the
+account to prevent that. Refresh tokens end at once, and introspection reports the access tokens as inactive. An API that
+verifies JWTs by itself accepts them until they expire: use "valetkey revoke" there. It is an error if nothing is found.`
 	return cmd
 }

@@ -121,6 +121,18 @@ func (c *company) session(m *member) string {
 	return m.left.Query().Get("error")
 }
 
+// revoke ends what a subject has, as an operator does beside the server that runs.
+func (c *company) revoke(subject string, logins int) {
+	c.t.Helper()
+	s, end, err := server.Open(c.t.Context(), server.Settings{Config: c.path})
+	require.NoError(c.t, err)
+	defer func() { require.NoError(c.t, end()) }()
+	sessions, grants, err := s.RevokeUser(c.t.Context(), subject)
+	require.NoError(c.t, err)
+	assert.Equal(c.t, logins, sessions)
+	assert.GreaterOrEqual(c.t, grants, logins)
+}
+
 // ended holds that nothing of a member works.
 func (c *company) ended(m *member) {
 	c.t.Helper()
@@ -186,6 +198,21 @@ func TestUsersWhoLeaveTheFile(t *testing.T) {
 	})
 }
 
+func TestUsersWhoExistNowhereAnyMoreCanBeRevoked(t *testing.T) {
+	c := newCompany(t, users(alice, bob))
+	a, b := c.join("name", "alice", "password", "the first of alice"), c.join("name", "bob", "password", "the first of bob")
+	c.restart(users(bob))
+	c.revoke("customer:alice", 1)
+	s, end, err := server.Open(t.Context(), server.Settings{Config: c.path})
+	require.NoError(t, err)
+	_, _, err = s.RevokeUser(t.Context(), "customer:alice")
+	require.ErrorContains(t, err, "no session and no grant has this subject", "a second time")
+	require.NoError(t, end())
+	c.restart(users(alice, bob))
+	c.ended(a)
+	c.alive(b, "read write")
+}
+
 func TestEmployeesWhoLeaveTheDirectory(t *testing.T) {
 	directory := slapdtest.Start(t)
 	t.Setenv("VALETKEY_TEST_BIND", slapdtest.BindPassword)
@@ -228,6 +255,15 @@ user_types:
 		directory.Delete(t, slapdtest.Finance)
 		c.restart(config)
 		c.alive(carol, "read")
+	})
+	t.Run("an employee who is revoked while the server runs has to log in again", func(t *testing.T) {
+		m := c.join("type", "employee", "name", slapdtest.Carol, "password", slapdtest.CarolPassword)
+		c.revoke("employee:"+slapdtest.CarolID, 2)
+		c.ended(m)
+		c.ended(carol)
+		carol = c.join("type", "employee", "name", slapdtest.Carol, "password", slapdtest.CarolPassword)
+		c.alive(carol, "read")
+		c.alive(customer, "read write")
 	})
 	t.Run("an employee who has left is gone", func(t *testing.T) {
 		directory.Delete(t, slapdtest.CarolDN)
