@@ -283,7 +283,8 @@ func (p *proof) isFor(token string) bool {
 	return string(text[:]) == p.tokenHash
 }
 
-// identity returns what a proof is known by: jti counts for a key and a target only, or one client could use up another's.
+// identity returns what a proof is known by: jti counts for a key and a target only, or one client could use up another's. It
+// begins as the identity of all proofs of its key does, see [Replays].
 func (p *proof) identity(thumbprint, target string) [32]byte {
 	var room [512]byte
 	text := room[:0]
@@ -291,7 +292,9 @@ func (p *proof) identity(thumbprint, target string) [32]byte {
 		text = binary.AppendUvarint(text, uint64(len(part)))
 		text = append(text, part...)
 	}
-	return sha256.Sum256(text)
+	id, holder := sha256.Sum256(text), sha256.Sum256([]byte(thumbprint))
+	copy(id[:8], holder[:])
+	return id
 }
 
 func refuse(description string, cause error) error {

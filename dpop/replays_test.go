@@ -1,6 +1,7 @@
 package dpop_test
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"runtime"
 	"sync"
@@ -16,9 +17,14 @@ import (
 	"github.com/valetkey/valetkey/dpop"
 )
 
-// keyOf spreads numbers as hashes would.
-func keyOf(n uint64) (key [32]byte) {
-	binary.LittleEndian.PutUint64(key[:], n*0x9E3779B97F4A7C15)
+// keyOf returns the proof of a client that has no other.
+func keyOf(n uint64) (key [32]byte) { return sha256.Sum256(binary.LittleEndian.AppendUint64(nil, n)) }
+
+// proofOf returns the nth proof of a client.
+func proofOf(client string, n uint64) (key [32]byte) {
+	key = sha256.Sum256(binary.LittleEndian.AppendUint64([]byte(client), n))
+	holder := sha256.Sum256([]byte(client))
+	copy(key[:8], holder[:])
 	return key
 }
 
@@ -84,6 +90,42 @@ func TestMemoryReplays(t *testing.T) {
 			require.ErrorAs(t, err, &full, "one has ended, not two")
 			require.Equal(t, time.Second, full.RetryAfter)
 		})
+	})
+	t.Run("DPOP-42 one client cannot fill it", func(t *testing.T) {
+		for _, room := range []int{100, 1 << 16} {
+			synctest.Test(t, func(t *testing.T) {
+				m := dpop.NewReplays(room)
+				until := time.Now().Add(time.Minute)
+				taken, refused := uint64(0), 0
+				for n := range uint64(2 * room) {
+					fresh, err := m.Use(t.Context(), proofOf("mallory", n), until)
+					if err != nil {
+						var full *valetkey.Unavailable
+						require.ErrorAs(t, err, &full)
+						require.False(t, fresh)
+						refused++
+						continue
+					}
+					require.True(t, fresh)
+					taken++
+				}
+				require.LessOrEqual(t, taken, uint64(room/4+64), "a quarter")
+				require.Positive(t, refused)
+				for n := range uint64(room / 8) {
+					fresh, err := m.Use(t.Context(), proofOf("alice", n), until)
+					require.NoError(t, err)
+					require.True(t, fresh)
+				}
+				fresh, err := m.Use(t.Context(), proofOf("mallory", 0), until)
+				require.NoError(t, err)
+				require.False(t, fresh, "what is remembered stays remembered")
+
+				time.Sleep(2 * time.Minute)
+				fresh, err = m.Use(t.Context(), proofOf("mallory", 0), time.Now().Add(time.Minute))
+				require.NoError(t, err, "its share is free again")
+				require.True(t, fresh)
+			})
+		}
 	})
 	t.Run("DPOP-44 under a steady load it holds what is alive and not much more", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
