@@ -65,8 +65,8 @@ type part [16]byte
 // tag returns what stands for a client: a seeded hash, so that a client cannot choose the tag of another.
 func (p part) tag() uint32 { return binary.LittleEndian.Uint32(p[:4]) }
 
-// NewReplays returns a memory of at most max proofs, give or take one in a hundred, each of which takes some 60 bytes, and 12 more for each client. When it
-// is full of proofs that could still be accepted, Use returns an error. Zero or less: [DefaultReplays].
+// NewReplays returns a memory of at most max proofs, give or take one in a hundred. Each takes some 60 bytes, and each client some
+// 12 more. When it is full of proofs that could still be accepted, Use returns an error. Zero or less: [DefaultReplays].
 func NewReplays(max int) *MemoryReplays {
 	if max <= 0 {
 		max = DefaultReplays
