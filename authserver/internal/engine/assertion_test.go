@@ -198,6 +198,43 @@ func TestKeySetURL(t *testing.T) {
 	})
 }
 
+// A stranger who sends an assertion in the name of a client may cause a fetch of its keys, and the client must not wait for it.
+func TestFetchForAStrangerDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stranger, err := jose.GenerateKey("EdDSA", "other")
+		require.NoError(t, err)
+		slow := make(chan struct{})
+		fetches := 0
+		h := inProcess(t, func(c *engine.Config) {
+			c.KeySets = &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+				if fetches++; fetches > 1 {
+					<-slow
+				}
+				w := httptest.NewRecorder()
+				w.WriteString(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`)
+				return w.Result(), nil
+			})}
+			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
+				ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+			}})
+		})
+		ask := func(key *jose.PrivateKey) int {
+			return h.do(t, "POST", "/oauth2/token", asserted(assertion(t, key, nil, h.url, nil)), "").status
+		}
+		require.Equal(t, 200, ask(clientKey()))
+		time.Sleep(time.Minute)
+		done := make(chan int)
+		go func() { done <- ask(stranger) }()
+		synctest.Wait()
+		require.Equal(t, 2, fetches, "a fetch is under way")
+		start := time.Now()
+		assert.Equal(t, 200, ask(clientKey()))
+		assert.Zero(t, time.Since(start))
+		close(slow)
+		assert.Equal(t, 401, <-done)
+	})
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -19,10 +19,19 @@ type keySets struct {
 }
 
 type heldSet struct {
-	sync.Mutex // held during a fetch: who needs the same set waits for it
-	keys       []*jose.Key
-	fetched    time.Time
-	tried      time.Time
+	fetching sync.Mutex // held during a fetch: only those for whom the held keys are not good wait for it
+	tried    time.Time  // guarded by fetching
+
+	mu      sync.Mutex // guards what follows; never held during I/O
+	keys    []*jose.Key
+	fetched time.Time
+}
+
+// now returns the keys and their age.
+func (s *heldSet) now() ([]*jose.Key, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys, time.Since(s.fetched)
 }
 
 const (
@@ -43,24 +52,38 @@ func (k *keySets) ask(ctx context.Context, url string, given []byte, good func([
 		return good(keys)
 	}
 	set := k.get(url)
-	set.Lock()
-	defer set.Unlock()
-	if time.Since(set.fetched) < keySetFresh && good(set.keys) == nil {
+	if keys, age := set.now(); age < keySetFresh && good(keys) == nil {
 		return nil
 	}
-	if now := time.Now(); now.Sub(set.tried) >= keySetRefresh {
-		set.tried = now
-		// Others wait for the answer too, when this caller has gone.
-		if answer, err := k.client.Get(context.WithoutCancel(ctx), url, ""); err == nil {
-			if keys, _, err := keyset.Parse(answer.Body); err == nil {
-				set.keys, set.fetched = keys, now
-			}
-		}
-	}
-	if time.Since(set.fetched) > keySetStale {
+	k.fetch(ctx, url, set)
+	keys, age := set.now()
+	if age > keySetStale {
 		return errClient
 	}
-	return good(set.keys)
+	return good(keys)
+}
+
+// fetch renews a set, unless that was tried just now. Others may wait for it.
+func (k *keySets) fetch(ctx context.Context, url string, set *heldSet) {
+	set.fetching.Lock()
+	defer set.fetching.Unlock()
+	now := time.Now()
+	if now.Sub(set.tried) < keySetRefresh {
+		return
+	}
+	set.tried = now
+	// Others wait for the answer too, when this caller has gone.
+	answer, err := k.client.Get(context.WithoutCancel(ctx), url, "")
+	if err != nil {
+		return
+	}
+	keys, _, err := keyset.Parse(answer.Body)
+	if err != nil {
+		return
+	}
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	set.keys, set.fetched = keys, now
 }
 
 func (k *keySets) get(url string) *heldSet {
