@@ -130,7 +130,10 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
 			p.ErrorPage(w, r, status, code, description)
 		},
-		Account:    people.accounts.Lookup,
+		Account: people.accounts.Lookup,
+		Leave: func(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
+			return p.Leave(w, r, d)
+		},
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,

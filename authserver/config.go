@@ -234,7 +234,10 @@ type Portal struct {
 	Services   []string `yaml:"services"`   // those of them who may register services, which act without a user
 }
 
-// A Registration is how clients register themselves.
+// A Registration is how clients register themselves. The operator has not approved such a client, nor one of the [Portal], which
+// is what its users read. An error that they have had no part in, as with prompt=none or a wrong response_type, is no redirect to
+// it: a page names where it leads, and the user goes on or not (RFC 9700, section 4.11.2), unless they have allowed the client
+// something before.
 type Registration struct {
 	// Open is registration by anybody, limited by address. What nobody then uses is dropped after UnusedFor. Zero: 24 h;
 	// negative: never.

@@ -12,7 +12,11 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.visit(s.app.url + "/login")
 	v.sees(http.StatusOK, "Log in", "to go on to Fruit shop")
 	v.shoot("login-application")
-	v.press("Cancel")
+	v.press("Cancel") // before she has seen where that leads: the application is a developer's
+	host := strings.TrimPrefix(s.app.url, "http://")
+	v.sees(http.StatusBadRequest, "Do you want to leave this site?", "an application on this device, at "+host)
+	v.shoot("leave")
+	v.press("Continue to " + host)
 	v.sees(http.StatusOK, "You did not let us in", "access_denied")
 
 	v.visit(s.app.url + "/login")

@@ -140,7 +140,7 @@ func (s *site) try(t *testing.T, v *tab) {
 	v.press("Fruit shop")
 	v.tick("Orders")
 	v.press("Try this application")
-	v.sees(http.StatusOK, "Allow Fruit shop?", "At Orders it wants to", "See your orders", "nobody has checked its name")
+	v.sees(http.StatusOK, "Allow Fruit shop?", "At Orders it wants to", "See your orders", "its name and website have not been checked")
 	v.shoot("consent")
 	v.press("Deny")
 	v.sees(http.StatusOK, "The trial was refused", "access_denied")

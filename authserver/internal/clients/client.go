@@ -59,6 +59,11 @@ func (c *Client) Assured(redirectURI string, implicit bool) bool {
 	return strings.HasPrefix(redirectURI, "https://") || !c.Public() && !implicit
 }
 
+// Approved reports whether the operator has added the client, in the configuration or with the command, and so knows whom its
+// redirect URIs lead to. The others were registered by themselves (RFC 7591), with an initial access token or without, or by a
+// developer in the portal.
+func (c *Client) Approved() bool { return c.Static || c.Owner == "" && c.RegistrationDigest == "" }
+
 // HasSecret reports whether secret is one of the client's. It takes as long for each secret as for any other.
 func (c *Client) HasSecret(secret string) bool {
 	has := 0

@@ -81,6 +81,7 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 	if d == nil {
 		return goidc.StatusPending, nil
 	}
+	c.informed = d.Denied && d.Informed
 	code := d.refusal(in, int64(as.CreatedAt))
 	if code != "" {
 		return goidc.StatusFailure, goidc.NewError(goidc.ErrorCode(code), descriptions[code])

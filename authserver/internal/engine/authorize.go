@@ -238,7 +238,10 @@ func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) 
 		var code goidc.Error
 		errors.As(c.failed, &code)
 		e.cfg.Audit(c.r.Context(), Event{Name: Refused, Path: c.path, Client: c.clientID(), Error: string(code.Code)})
-		rec.send(w)
+		to := rec.Header().Get("Location")
+		if e.leaves(w, c, to, &refusal{status: http.StatusBadRequest, code: string(code.Code), description: code.Description}, rec.Header()["Set-Cookie"]) {
+			rec.send(w)
+		}
 		return
 	case rec != nil && c.failed == nil && rec.Status != 0:
 		if c.granted != nil {

@@ -32,6 +32,7 @@ type call struct {
 	client   *clients.Client // nil: not known
 	proven   bool            // the client has authenticated itself, or has no way to
 	redirect string          // the redirect URI, once it is known to be the client's; errors go there
+	informed bool            // the user has decided so, and knows where the redirect leads
 	browser  string          // the secret of its cookie
 	holds    binding         // what its sender has proven to hold
 	proof    *dpop.Proof     // of holds.key, still to be used up; nil: there is none

@@ -41,6 +41,10 @@ type Config struct {
 	// used. Required.
 	Account func(ctx context.Context, subject string) (*login.Account, error)
 
+	// Leave asks users before they are sent to a client that is not Approved, with an error that they have had no part in. Nil:
+	// they see the error on ErrorPage, and are not sent there.
+	Leave Leave
+
 	// ErrorPage tells a person of an error that no application can be told of. It sets the status. Nil: plain text.
 	ErrorPage func(w http.ResponseWriter, r *http.Request, status int, code, description string)
 

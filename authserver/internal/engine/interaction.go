@@ -26,9 +26,23 @@ type Interaction struct {
 	ACRValues   []string      // a decision needs one of them; empty: any will do, or none
 }
 
+// A Departure is an error that waits to be sent to its client, which the operator has not approved.
+type Departure struct {
+	Client            *clients.Client
+	URL               string // a redirect URI of the client, with the error
+	Code, Description string // of the error
+}
+
+// Leave returns true, having written nothing, if the browser may be sent to the URL at once, because its user has allowed the
+// client something before; or false, having written a page that names where the URL leads and leaves it to the user whether to go
+// there. Otherwise a link to this server, with an error on purpose, would lead wherever a stranger who has registered a client
+// wants (RFC 9700, section 4.11.2). An error is an outage, with nothing written.
+type Leave func(w http.ResponseWriter, r *http.Request, d *Departure) (bool, error)
+
 // A Decision is what the user of an Interaction has decided.
 type Decision struct {
 	Denied   bool
+	Informed bool   // with Denied: the user has seen who asks and where the answer goes, so it is sent there without Leave
 	Error    string // with Denied: access_denied if empty, or login_required, consent_required, interaction_required, for prompt=none
 	User     *login.User
 	AuthTime time.Time

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -67,8 +68,33 @@ func (e *Engine) sendBack(w http.ResponseWriter, c *call, told *refusal) {
 		u.RawQuery = q.Encode()
 		to = u.String()
 	}
-	w.Header().Set("Location", to)
-	w.WriteHeader(http.StatusSeeOther) // RFC 9700, section 4.12
+	if e.leaves(w, c, to, told, nil) {
+		w.Header().Set("Location", to)
+		w.WriteHeader(http.StatusSeeOther) // RFC 9700, section 4.12
+	}
+}
+
+// leaves reports whether the browser may be sent to the client with a refusal at once. Otherwise it has answered, and set the
+// cookies that the interaction wanted to set.
+func (e *Engine) leaves(w http.ResponseWriter, c *call, to string, told *refusal, cookies []string) bool {
+	switch {
+	case c.client != nil && c.client.Approved() || c.informed:
+		return true
+	case c.client == nil || e.cfg.Leave == nil:
+		e.cfg.ErrorPage(w, c.page, told.status, told.code, told.description)
+		return false
+	}
+	h := w.Header()
+	before := h["Set-Cookie"]
+	h["Set-Cookie"] = slices.Concat(before, cookies)
+	leaves, err := e.cfg.Leave(w, c.page, &Departure{Client: c.client, URL: to, Code: told.code, Description: told.description})
+	if err != nil {
+		told := e.explain(c, fmt.Errorf("ask the user: %w", err))
+		e.cfg.ErrorPage(w, c.page, told.status, told.code, told.description)
+	} else if leaves {
+		h["Set-Cookie"] = before
+	}
+	return leaves && err == nil
 }
 
 // canonical returns the redirect URI as the library writes it before it compares.

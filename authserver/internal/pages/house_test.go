@@ -138,6 +138,9 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 		Interact: func(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
 			return h.pages.Interact(w, r, in)
 		},
+		Leave: func(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
+			return h.pages.Leave(w, r, d)
+		},
 		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
 			h.pages.ErrorPage(w, r, status, code, description)
 		},

@@ -68,9 +68,9 @@ func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.D
 func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *reply, error) {
 	again := &reply{location: in.ContinueURL}
 	switch do {
-	case "deny":
+	case "deny", "cancel": // on the page for consent, or for logging in, which does not name where the answer goes
 		v.logConsent(in, "consent denied", nil)
-		return &engine.Decision{Denied: true}, nil, nil
+		return &engine.Decision{Denied: true, Informed: do == "deny" && v.user != nil}, nil, nil
 	case "login":
 		if stop, err := v.logIn(in.ID); stop != nil || err != nil {
 			return nil, v.loginFor(in, stop), err
@@ -173,7 +173,7 @@ type consentForm struct {
 	Action             string
 	Client             *clients.Client
 	Title              string
-	Stranger           bool   // registered by just anybody
+	Stranger           bool   // not approved by the operator
 	Host               string // where the user is led back to; empty: nowhere, or to another application of the machine
 	UserCode           string // of a device
 	API                string
@@ -186,7 +186,7 @@ type consentForm struct {
 func (v *visit) consentPage(in *engine.Interaction, offered, withheld valetkey.Scopes, problems ...problem) *reply {
 	api := v.api(in.API.Audience)
 	f := consentForm{
-		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Static, UserCode: in.UserCode,
+		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Approved(), UserCode: in.UserCode,
 		API: api.Title(), Offered: v.describe(offered), Withheld: v.describe(withheld),
 		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
 	}

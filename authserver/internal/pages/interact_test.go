@@ -51,7 +51,7 @@ func TestConsent(t *testing.T) {
 		for _, words := range []string{"https://shop.example", "logged in as alice", "At Orders it wants to", "See your orders orders:read", "Access lasts 10 minutes, and the application can renew it for 30 days.", "You go back to shop.example."} {
 			require.Contains(t, b.text(), words)
 		}
-		require.NotContains(t, b.text(), "nobody has checked its name", "it stands in the configuration")
+		require.NotContains(t, b.text(), "its name and website have not been checked", "it stands in the configuration")
 	})
 	t.Run("the host of an application's own scheme is no place, and is not shown as one", func(t *testing.T) {
 		h := newHouse(t)

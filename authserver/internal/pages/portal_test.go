@@ -253,7 +253,7 @@ func TestTry(t *testing.T) {
 			id := b.resp.Request.URL.Path[len("/developer/applications/"):]
 			b.press("Try this application", nil)
 			require.Equal(t, "Allow The Lamp?", b.h1())
-			require.Contains(t, b.text(), "nobody has checked its name")
+			require.Contains(t, b.text(), "its name and website have not been checked")
 			b.press("Allow", nil)
 			require.Equal(t, "Your access token", b.h1())
 			for _, words := range []string{"at+jwt", "Who issued it: this server. RFC 7519, 4.1.1", "customer:alice", "https://orders.example", "orders:read orders:write", ", in 10 minutes", "Nothing: whoever holds it can use it", id} {
