@@ -14,50 +14,49 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/valetkey/valetkey/conformance"
 )
 
 var update = flag.Bool("update", false, "write the tests into docs/conformance.md")
 
-// The groups of the checklist that there are tests for. Of those with a number, the release answers for every item.
-var groups = []struct {
-	name, title string
-	items       int
-}{
-	{"BT", "bearer token usage (RFC 6750, RFC 9110)", 32},
-	{"INTRO", "token introspection (RFC 7662)", 36},
-	{"JRESP", "signed introspection answers (RFC 9701)", 14},
-	{"AT", "JWT access token profile (RFC 9068)", 24},
-	{"JWS", "JWS processing (RFC 7515, RFC 7797)", 27},
-	{"JWT", "claims and best current practice (RFC 7519, RFC 8725)", 37},
-	{"JWKS", "key sets (RFC 7517, RFC 8414)", 26},
-	{"VCACHE", "the memory of verified tokens", 15},
-	{"AUD", "audience and privilege (RFC 8707, RFC 9700)", 13},
-	{"DPOP", "proofs of possession (RFC 9449)", 57},
-	{"MTLS", "certificate-bound tokens (RFC 8705)", 15},
-	{"STEP", "step-up authentication (RFC 9470)", 13},
-	{"RAR", "authorization details (RFC 9396)", 8},
-	{"TSL", "token status list", 23},
-	{"FAPI", "FAPI 2.0 security profile, resource server", 14},
-	{"PRM", "protected resource metadata (RFC 9728)", 21},
-	{"MCP", "MCP authorization, server side", 14},
-	{"HTTP", "middleware behaviour", 13},
-	{"AS-CORE", "authorization server: core endpoints (RFC 6749)", 15},
-	{"AS-CODE", "authorization server: authorization code (RFC 6749)", 13},
-	{"AS-IMPL", "authorization server: implicit and password (RFC 6749)", 4},
-	{"AS-CC", "authorization server: client credentials (RFC 6749)", 3},
-	{"AS-RT", "authorization server: refresh (RFC 6749, RFC 9700)", 6},
-	{"AS-PKCE", "authorization server: PKCE (RFC 7636)", 9},
-	{"AS-REVOKE", "authorization server: revocation (RFC 7009)", 9},
-	{"AS-INTRO", "authorization server: introspection (RFC 7662)", 6},
-	{"AS-META", "authorization server: metadata (RFC 8414)", 9},
-	{"AS-DCR", "authorization server: registration (RFC 7591)", 10},
-	{"AS-DCRM", "authorization server: management of registrations (RFC 7592)", 10},
-	{"AS-DEVICE", "authorization server: device grant (RFC 8628)", 10},
-	{"AS-PAR", "authorization server: pushed authorization requests (RFC 9126)", 11},
-	{"AS-ISS", "authorization server: issuer in responses (RFC 9207)", 5},
-	{"AS-TX", "authorization server: token exchange (RFC 8693)", 11},
-	{"AS-JWT", "authorization server: assertions (RFC 7523)", 12},
-	{"AS-DPOP", "authorization server: bound tokens (RFC 9449, RFC 8705)", 7},
+// The groups of items, in the order of the page.
+var groups = []struct{ name, title string }{
+	{"BT", "bearer token usage (RFC 6750, RFC 9110)"},
+	{"INTRO", "token introspection (RFC 7662)"},
+	{"JRESP", "signed introspection responses (RFC 9701)"},
+	{"AT", "JWT access token profile (RFC 9068)"},
+	{"JWS", "JWS processing (RFC 7515, RFC 7797)"},
+	{"JWT", "claims and best current practice (RFC 7519, RFC 8725)"},
+	{"JWKS", "key sets (RFC 7517, RFC 8414)"},
+	{"VCACHE", "the cache of verified tokens"},
+	{"AUD", "audience and privilege (RFC 8707, RFC 9700)"},
+	{"DPOP", "proofs of possession (RFC 9449)"},
+	{"MTLS", "certificate-bound tokens (RFC 8705)"},
+	{"STEP", "step-up authentication (RFC 9470)"},
+	{"RAR", "authorization details (RFC 9396)"},
+	{"TSL", "token status list"},
+	{"FAPI", "FAPI 2.0 security profile, resource server"},
+	{"PRM", "protected resource metadata (RFC 9728)"},
+	{"MCP", "MCP authorization, server side"},
+	{"HTTP", "middleware behavior"},
+	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},
+	{"AS-CODE", "authorization server: authorization code (RFC 6749)"},
+	{"AS-IMPL", "authorization server: implicit and password (RFC 6749)"},
+	{"AS-CC", "authorization server: client credentials (RFC 6749)"},
+	{"AS-RT", "authorization server: refresh (RFC 6749, RFC 9700)"},
+	{"AS-PKCE", "authorization server: PKCE (RFC 7636)"},
+	{"AS-REVOKE", "authorization server: revocation (RFC 7009)"},
+	{"AS-INTRO", "authorization server: introspection (RFC 7662)"},
+	{"AS-META", "authorization server: metadata (RFC 8414)"},
+	{"AS-DCR", "authorization server: registration (RFC 7591)"},
+	{"AS-DCRM", "authorization server: management of registrations (RFC 7592)"},
+	{"AS-DEVICE", "authorization server: device grant (RFC 8628)"},
+	{"AS-PAR", "authorization server: pushed authorization requests (RFC 9126)"},
+	{"AS-ISS", "authorization server: issuer in responses (RFC 9207)"},
+	{"AS-TX", "authorization server: token exchange (RFC 8693)"},
+	{"AS-JWT", "authorization server: assertions (RFC 7523)"},
+	{"AS-DPOP", "authorization server: bound tokens (RFC 9449, RFC 8705)"},
 }
 
 const (
@@ -68,11 +67,13 @@ const (
 var (
 	leadingIDs = regexp.MustCompile(`^(?:[A-Z]+(?:-[A-Z]+)?-\d{2}(?:, | and | ))+`)
 	oneID      = regexp.MustCompile(`[A-Z]+(?:-[A-Z]+)?-\d{2}`)
-	row        = regexp.MustCompile(`(?m)^\| ([A-Z]+(?:-[A-Z]+)?-\d{2}) \| (.*?) \| .*? \|$`)
+	row        = regexp.MustCompile(`(?m)^\| ([A-Z-]+-\d+) \|(.*)\|$`)
 )
 
-// TestConformance keeps docs/conformance.md true: every item has a test that carries its id in its name, or a decision
-// that says why not, and every test that the table names exists.
+// TestConformance checks docs/conformance.md: each item of package conformance has a row, and each row is of an item. A
+// row has the requirement as the item states it, the decision, and the tests that carry the item's ID in their names. An
+// item without a test needs a decision that gives the reason. With -update it writes the page; only decisions are edited
+// by hand.
 func TestConformance(t *testing.T) {
 	old, err := os.ReadFile(document)
 	if err != nil {
@@ -80,33 +81,48 @@ func TestConformance(t *testing.T) {
 	}
 	decisions := map[string]string{}
 	for _, m := range row.FindAllStringSubmatch(string(old), -1) {
-		decisions[m[1]] = m[2]
+		id, cells := m[1], strings.Split(m[2], "|")
+		if _, ok := conformance.Find(id); !ok {
+			t.Errorf("%s: the row of %s is of no item", document, id)
+		}
+		if _, ok := decisions[id]; ok {
+			t.Errorf("%s: %s has two rows", document, id)
+		}
+		if len(cells) != 3 {
+			t.Fatalf("%s: the row of %s: expected requirement, decision and test, got %d cells", document, id, len(cells))
+		}
+		decisions[id] = strings.TrimSpace(cells[1])
 	}
 	tests := testsByItem(t)
 	preface, _, _ := strings.Cut(string(old), "\n## ")
 
 	var text strings.Builder
 	text.WriteString(strings.TrimSpace(preface) + "\n")
+	written := 0
 	for _, g := range groups {
-		fmt.Fprintf(&text, "\n## %s: %s\n\n| item | decision | test |\n|---|---|---|\n", g.name, g.title)
-		for i := 1; i < 100; i++ {
-			id := fmt.Sprintf("%s-%02d", g.name, i)
-			decision, named := decisions[id], strings.Join(tests[id], ", ")
-			delete(tests, id)
+		items := conformance.InGroup(g.name)
+		if len(items) == 0 {
+			t.Errorf("the group %s has no items", g.name)
+		}
+		written += len(items)
+		fmt.Fprintf(&text, "\n## %s: %s\n\n| item | requirement | decision | test |\n|---|---|---|---|\n", g.name, g.title)
+		for _, item := range items {
+			decision, named := decisions[item.ID], strings.Join(tests[item.ID], ", ")
+			delete(tests, item.ID)
 			if decision == "" {
 				decision = asWritten
 			}
 			if named == "" && decision == asWritten {
-				if i <= g.items {
-					t.Errorf("%s has neither a test nor a decision", id)
-				}
-				continue
+				t.Errorf("%s has neither a test nor a decision", item.ID)
 			}
-			fmt.Fprintf(&text, "| %s | %s | %s |\n", id, decision, named)
+			fmt.Fprintf(&text, "| %s | %s | %s | %s |\n", item.ID, requirement(item), decision, named)
 		}
 	}
+	if n := len(conformance.Items()); written != n {
+		t.Errorf("%d of %d items belong to a group above", written, n)
+	}
 	for _, id := range slices.Sorted(maps.Keys(tests)) {
-		t.Errorf("%s is named by %s and is of no group above", id, strings.Join(tests[id], ", "))
+		t.Errorf("%s is named by %s and is no item", id, strings.Join(tests[id], ", "))
 	}
 	if *update {
 		if err := os.WriteFile(document, []byte(text.String()), 0o644); err != nil {
@@ -115,6 +131,30 @@ func TestConformance(t *testing.T) {
 	} else if text.String() != string(old) {
 		t.Errorf("%s is out of date: run go test -run TestConformance . -update", document)
 	}
+}
+
+// requirement returns an item as one line: the situation, the condition with its outcome, and the source.
+func requirement(i conformance.Item) string {
+	source := string(i.Level)
+	switch {
+	case i.Standard == "":
+	case strings.Contains(i.Section, ", "):
+		source += "; " + i.Standard + ", sections " + strings.ReplaceAll(i.Section, ", ", " and ")
+	case i.Section[0] >= '0' && i.Section[0] <= '9':
+		source += "; " + i.Standard + ", section " + i.Section
+	default:
+		source += "; " + i.Standard + ", " + i.Section
+	}
+	return fmt.Sprintf("%s When %s, %s (%s)", i.Given, within(strings.TrimSuffix(i.When, ".")), within(i.Then), source)
+}
+
+// within returns a sentence as it continues another: without its capital letter, unless the first word is a name.
+func within(sentence string) string {
+	first, _, _ := strings.Cut(sentence, " ")
+	if first[1:] != strings.ToLower(first[1:]) {
+		return sentence
+	}
+	return strings.ToLower(sentence[:1]) + sentence[1:]
 }
 
 // testsByItem finds the test functions that name an item at the beginning of a string, as subtests' names do.
