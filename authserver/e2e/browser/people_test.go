@@ -38,8 +38,13 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.press("Not you?")
 	v.sees(http.StatusOK, "Log in", "to go on to Fruit shop")
 	v.logIn("Employee", strings.ToUpper(slapdtest.Carol), slapdtest.CarolPassword)
-	v.enter("See your orders") // allows, as in any form
-	v.sees(http.StatusOK, "Welcome", "orders:write")
+	v.tick("See your orders")
+	v.enter("See your orders") // which decides nothing, and leaves the page as it is
+	v.sees(http.StatusOK, "Allow Fruit shop?")
+	v.shoot("consent-entered")
+	v.tick("See your orders")
+	v.press("Allow")
+	v.sees(http.StatusOK, "Welcome", "You may: orders:read orders:write")
 	v.visit(s.app.url + "/login") // all of it is allowed now
 	v.sees(http.StatusOK, "Welcome")
 

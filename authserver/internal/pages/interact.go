@@ -95,16 +95,18 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	}
 	allowed, asked := offered, do == "allow"
 	switch ask := asks(in, consent, offered); {
+	case do == "stay" && !silent: // Enter in a checkbox, which decides nothing
+		return nil, v.consentPage(in, offered, withheld, chosen(v.r.PostForm["scope"], offered)), nil
 	case len(offered) == 0 && (silent || in.Client.Trusted):
 		return denied("access_denied"), nil, nil
 	case asked:
 		if allowed = chosen(v.r.PostForm["scope"], offered); len(allowed) == 0 {
-			return nil, v.consentPage(in, offered, withheld, problem{"scope", "Tick at least one, or choose Deny."}), nil
+			return nil, v.consentPage(in, offered, withheld, nil, problem{"scope", "Tick at least one, or choose Deny."}), nil
 		}
 	case ask && silent:
 		return denied("consent_required"), nil, nil
 	case ask:
-		return nil, v.consentPage(in, offered, withheld), nil
+		return nil, v.consentPage(in, offered, withheld, offered), nil
 	}
 	if asked || !consent.covers(offered) { // the latter: a trusted client, which is to be listed with the others
 		if err := v.consents.decide(v.r.Context(), v.user.Subject, in.Client.ID, offered, allowed); err != nil {
@@ -183,7 +185,7 @@ type consentForm struct {
 	Renewed            bool
 }
 
-func (v *visit) consentPage(in *engine.Interaction, offered, withheld valetkey.Scopes, problems ...problem) *reply {
+func (v *visit) consentPage(in *engine.Interaction, offered, withheld, ticked valetkey.Scopes, problems ...problem) *reply {
 	api := v.api(in.API.Audience)
 	f := consentForm{
 		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Approved(), UserCode: in.UserCode,
@@ -197,7 +199,7 @@ func (v *visit) consentPage(in *engine.Interaction, offered, withheld valetkey.S
 		f.Host = u.Host // in a scheme of its own an application writes there what it likes
 	}
 	for i := range f.Offered {
-		f.Offered[i].Checked = len(problems) == 0
+		f.Offered[i].Checked = ticked.Has(f.Offered[i].Scope)
 	}
 	return &reply{page: "consent", title: "Allow " + f.Title + "?", data: f, problems: problems, formAction: leadsTo(in.RedirectURI), quiet: true}
 }

@@ -72,6 +72,32 @@ func TestConsent(t *testing.T) {
 		b.get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}}))
 		require.Equal(t, "Allow The Shop?", b.h1(), "what was left out is asked for again")
 	})
+	t.Run("Enter in a checkbox decides nothing, and the checkboxes keep their state", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("alice"))
+		for _, ticked := range [][]string{{"orders:write"}, {"orders:read"}, nil} {
+			b.enter(url.Values{"scope": ticked})
+			require.Equal(t, 200, b.resp.StatusCode)
+			require.Equal(t, "Allow The Shop?", b.h1())
+			var kept []string
+			for _, in := range b.page.all("input") {
+				if in.attr["name"] == "scope" && in.has("checked") {
+					kept = append(kept, in.attr["value"])
+				}
+			}
+			require.Equal(t, ticked, kept)
+		}
+		require.NotContains(t, h.log.String(), "consent")
+		require.Equal(t, "orders:write", h.redeem(b.press("Allow", url.Values{"scope": {"orders:write"}}).away()))
+	})
+	t.Run("neither keyboards nor screen readers find the button that decides nothing", func(t *testing.T) {
+		h := newHouse(t)
+		form := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).page.all("form")[1]
+		first := form.all("button")[0]
+		require.Equal(t, "stay", first.attr["value"])
+		require.Equal(t, "-1", first.attr["tabindex"])
+		require.Equal(t, "true", first.attr["aria-hidden"])
+	})
 	t.Run("a scope that the user may not allow is not offered", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("carol"))

@@ -209,35 +209,48 @@ func (b *browser) press(button string, fill url.Values) *browser {
 	b.t.Helper()
 	require.NotNil(b.t, b.page, "no page is shown, but %s %q", b.resp.Status, b.way)
 	for _, form := range b.page.all("form") {
-		i := slices.IndexFunc(form.all("button"), func(n *node) bool { return n.text == button })
-		if i < 0 {
-			continue
-		}
-		values := url.Values{}
-		for _, in := range slices.Concat(form.all("input"), form.all("textarea")) {
-			kind := in.attr["type"]
-			switch {
-			case (kind == "checkbox" || kind == "radio") && !in.has("checked"):
-			case in.name == "textarea":
-				values.Add(in.attr["name"], in.text)
-			default:
-				values.Add(in.attr["name"], in.attr["value"])
+		for i, n := range form.all("button") {
+			if n.text == button {
+				return b.submit(form, i, fill)
 			}
 		}
-		for name, v := range fill {
-			values[name] = v
-		}
-		if b := form.all("button")[i]; b.attr["name"] != "" {
-			values.Set(b.attr["name"], b.attr["value"])
-		}
-		action := form.attr["action"]
-		if action == "" {
-			action = b.resp.Request.URL.Path
-		}
-		return b.post(action, values)
 	}
 	b.t.Fatalf("no button %q on %s:\n%s", button, b.resp.Request.URL, b.body)
 	return nil
+}
+
+// enter presses Enter in a field of the last form: that is its first button.
+func (b *browser) enter(fill url.Values) *browser {
+	b.t.Helper()
+	forms := b.page.all("form")
+	return b.submit(forms[len(forms)-1], 0, fill)
+}
+
+// submit sends a form by its button i.
+func (b *browser) submit(form *node, i int, fill url.Values) *browser {
+	b.t.Helper()
+	values := url.Values{}
+	for _, in := range slices.Concat(form.all("input"), form.all("textarea")) {
+		kind := in.attr["type"]
+		switch {
+		case (kind == "checkbox" || kind == "radio") && !in.has("checked"):
+		case in.name == "textarea":
+			values.Add(in.attr["name"], in.text)
+		default:
+			values.Add(in.attr["name"], in.attr["value"])
+		}
+	}
+	for name, v := range fill {
+		values[name] = v
+	}
+	if b := form.all("button")[i]; b.attr["name"] != "" {
+		values.Set(b.attr["name"], b.attr["value"])
+	}
+	action := form.attr["action"]
+	if action == "" {
+		action = b.resp.Request.URL.Path
+	}
+	return b.post(action, values)
 }
 
 func (b *browser) h1() string {
