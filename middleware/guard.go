@@ -103,8 +103,13 @@ type Config struct {
 	// the guard, which also lets pages of other origins read refusals.
 	Preflight http.Handler
 
-	// EndAtExpiry ends the context of the request when its token expires, for streams and WebSockets that outlive it.
-	EndAtExpiry bool
+	// CancelWithToken ends the context of a request when its token can no longer be accepted, for streams and WebSockets that
+	// outlive it: at the token's Deadline, at once when [Guard.Revoke] names the token, and within a minute when verifying it
+	// again is refused, for a status list, an introspection or a withdrawn key. That is done once a minute, through the memory of
+	// verified tokens, as for a new request; needs and bindings are not looked at again. A failure ends nothing before the Deadline.
+	// [context.Cause] is then a [valetkey.Error]. A handler has to watch the context, and to end what does not: a connection that it
+	// has hijacked, a read that waits for the client. The request's context must end with the request, as that of net/http does.
+	CancelWithToken bool
 
 	// Logger gets refusals at level Debug and failures at level Error, never a token. Nil: slog.Default().
 	Logger *slog.Logger
@@ -143,7 +148,7 @@ type Guard struct {
 	challenge         challenge
 	body              func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
 	preflight         http.Handler // nil: a preflight is a request as any other
-	endAtExpiry       bool
+	streams           *streams     // nil: requests outlive their tokens
 	log               *slog.Logger
 	observer          valetkey.Observer // nil: none
 	now               func() time.Time
@@ -195,7 +200,6 @@ func New(cfg Config) (*Guard, error) {
 		challenge:         challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI, metadata: cfg.Resource.metadataURL()},
 		body:              cfg.Body,
 		preflight:         cfg.Preflight,
-		endAtExpiry:       cfg.EndAtExpiry,
 		log:               cfg.Logger,
 		observer:          cfg.Observer,
 		now:               cfg.Now,
@@ -221,6 +225,9 @@ func New(cfg Config) (*Guard, error) {
 	}
 	if g.now == nil {
 		g.now = time.Now
+	}
+	if cfg.CancelWithToken {
+		g.streams = &streams{guard: g}
 	}
 	g.cache = tokencache.New(tokencache.Config{
 		Entries: cfg.Cache.Entries,
@@ -295,16 +302,20 @@ type finding struct {
 }
 
 func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.Requirement) (*http.Request, finding, error) {
-	found := finding{entry: g.verified(r.Context()), remembered: true}
-	if found.entry == nil {
-		c, err := ReadCredentials(r, g.alsoFrom...)
-		if err != nil {
+	ctx := r.Context()
+	found := finding{entry: g.verified(ctx), remembered: true}
+	known, attached := found.entry != nil, false
+	var c Credentials
+	if known {
+		attached = ctx.Value(authctx.Token{}) == &found.entry.Token // or another guard has attached its own since
+	} else {
+		var err error
+		if c, err = ReadCredentials(r, g.alsoFrom...); err != nil {
 			return nil, finding{}, withScope(err, needs)
 		}
-		if found, err = g.verify(r.Context(), c); err != nil {
+		if found, err = g.verify(ctx, c); err != nil {
 			return nil, finding{}, err
 		}
-		r = r.WithContext(g.attach(r.Context(), found.entry))
 		if c.inQuery {
 			w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
 		}
@@ -312,13 +323,20 @@ func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.R
 			g.giveNonce(w.Header(), found.nonce)
 			w.Header().Set("Cache-Control", "no-store")
 		}
-	} else if r.Context().Value(authctx.Token{}) != &found.entry.Token { // another guard has attached its own since
-		r = r.WithContext(&verifiedContext{r.Context(), found.entry})
 	}
 	if err := g.Authorize(&found.entry.Token, needs...); err != nil {
 		return nil, found, err
 	}
-	return r, found, nil
+	if attached {
+		return r, found, nil
+	}
+	if !known && g.streams != nil {
+		var err error
+		if ctx, err = g.streams.open(ctx, c.Token, found.entry); err != nil {
+			return nil, found, err
+		}
+	}
+	return r.WithContext(&verifiedContext{ctx, found.entry}), found, nil
 }
 
 func (g *Guard) observe(ctx context.Context, found finding, took time.Duration, err error) {

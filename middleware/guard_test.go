@@ -458,48 +458,6 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-func TestEndAtExpiry(t *testing.T) {
-	expiring := func(d time.Duration) valetkey.Verifier {
-		return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Subject: "alice", Expiry: time.Now().Add(d)}, nil
-		})
-	}
-	end := func(c *middleware.Config) { c.EndAtExpiry = true }
-	stream := func(guard *middleware.Guard) (lasted time.Duration, cause error) {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.Header.Set("Authorization", "Bearer x")
-		ctx, cancel := context.WithTimeout(r.Context(), time.Hour)
-		defer cancel()
-		start := time.Now()
-		guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			<-r.Context().Done()
-			lasted, cause = time.Since(start), context.Cause(r.Context())
-		})).ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
-		return lasted, cause
-	}
-	t.Run("HTTP-03 by default a stream outlives its token", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			lasted, _ := stream(guardWith(t, expiring(time.Minute)))
-			assert.Equal(t, time.Hour, lasted)
-		})
-	})
-	t.Run("HTTP-03 the context ends with the token", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			lasted, cause := stream(guardWith(t, expiring(time.Minute), end))
-			assert.Equal(t, time.Minute, lasted)
-			var refusal *valetkey.Error
-			assert.ErrorAs(t, cause, &refusal)
-		})
-	})
-	t.Run("a token without expiry ends nothing", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			forever := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &valetkey.Token{}, nil })
-			lasted, _ := stream(guardWith(t, forever, end))
-			assert.Equal(t, time.Hour, lasted)
-		})
-	})
-}
-
 func TestHandlers(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	guard := newGuard(t, iss)

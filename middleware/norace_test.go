@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -38,6 +39,15 @@ func BenchmarkWarm(b *testing.B) {
 			check(w, r)
 		}
 	})
+	b.Run("guard, with CancelWithToken", func(b *testing.B) {
+		w, r, check := warm(b, cancels)
+		b.ReportAllocs()
+		for b.Loop() {
+			ctx, end := context.WithCancel(r.Context()) // as net/http makes and ends one for each request
+			check(w, r.WithContext(ctx))
+			end()
+		}
+	})
 	b.Run("context value alone", func(b *testing.B) {
 		_, r, _ := warm(b)
 		type key struct{}
@@ -50,9 +60,9 @@ func BenchmarkWarm(b *testing.B) {
 
 var sink *http.Request
 
-func warm(t testing.TB) (http.ResponseWriter, *http.Request, func(http.ResponseWriter, *http.Request) (*http.Request, error)) {
+func warm(t testing.TB, change ...func(*middleware.Config)) (http.ResponseWriter, *http.Request, func(http.ResponseWriter, *http.Request) (*http.Request, error)) {
 	iss := valetkeytest.NewIssuer(t)
-	guard := newGuard(t, iss)
+	guard := newGuard(t, iss, change...)
 	needs := []valetkey.Requirement{scopes.All("orders:read")}
 	r := httptest.NewRequest("GET", "/orders", nil)
 	r.Header.Set("Authorization", "Bearer "+iss.Token(valetkeytest.Scopes("orders:read", "orders:write", "profile", "email")))

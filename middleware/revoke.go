@@ -18,7 +18,8 @@ const (
 )
 
 // Revoke makes tokens hold no longer, though they verify: those remembered are forgotten at once, and the revocation is
-// held against what is verified until Revocation.Until. It looks at every remembered token, so revoke several at once
+// held against what is verified until Revocation.Until. With [Config].CancelWithToken, the requests under way with such a
+// token end. It looks at every remembered token, so revoke several at once
 // where there are many. It is for this process only; see [Guard.Follow].
 //
 // The error names every revocation that is malformed, or that there is no room for among 100,000 held; the others apply.
@@ -31,6 +32,7 @@ func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 		}
 	}
 	g.cache.Purge(func(t *valetkey.Token) bool { return g.revoked.covers(t, now) })
+	g.streams.endDenied()
 	return errors.Join(errs...)
 }
 

@@ -16,6 +16,7 @@ type Status struct {
 	Verifiers   []valetkey.Health // those that are a [valetkey.Reporter]
 	Cache       CacheStatus
 	Revocations int // held against tokens
+	Requests    int // under way with a token; zero without Config.CancelWithToken
 }
 
 // CacheStatus is a reading of the memory of verified tokens.
@@ -29,7 +30,7 @@ type CacheStatus struct {
 
 // Status returns how the guard stands. It does no I/O.
 func (g *Guard) Status() Status {
-	s := Status{State: valetkey.Ready, Cache: CacheStatus(g.cache.Stats()), Revocations: g.revoked.len(g.now())}
+	s := Status{State: valetkey.Ready, Cache: CacheStatus(g.cache.Stats()), Revocations: g.revoked.len(g.now()), Requests: g.streams.len()}
 	if r, ok := g.verifier.(valetkey.Reporter); ok {
 		s.Verifiers = r.Health()
 	}

@@ -106,15 +106,3 @@ func (g *Guard) verified(ctx context.Context) *tokencache.Entry {
 	entry, _ := ctx.Value(guardKey{g.cache}).(*tokencache.Entry)
 	return entry
 }
-
-func (g *Guard) attach(parent context.Context, entry *tokencache.Entry) context.Context {
-	ctx := context.Context(&verifiedContext{parent, entry})
-	if !g.endAtExpiry || entry.Token.Expiry.IsZero() {
-		return ctx
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, entry.Token.Expiry.Sub(g.now()), errExpired)
-	context.AfterFunc(parent, cancel) // the server ends parent with the request
-	return ctx
-}
-
-var errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token expired while the request was served"}

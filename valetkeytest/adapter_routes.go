@@ -81,8 +81,8 @@ func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 			return &valetkey.Token{Subject: DefaultSubject, Expiry: start.Add(time.Millisecond)}, nil
 		}),
-		EndAtExpiry: true,
-		Now:         func() time.Time { return start },
+		CancelWithToken: true,
+		Now:             func() time.Time { return start },
 	})
 	proofs := func(now time.Time) *dpop.Verifier {
 		v, err := dpop.New(dpop.Config{

@@ -12,14 +12,19 @@
 // a code and nothing else, and of a 400 an internal error. Here a refusal is in the caller's protocol, Connect, gRPC or
 // gRPC-Web, with the code unauthenticated, permission_denied or, for a failure of ours, unavailable, and with the challenge
 // or the wait in its metadata: www-authenticate, retry-after.
+//
+// With [middleware.Config].CancelWithToken of the guard, a procedure's context ends with its token, and what waits for its caller
+// returns: Receive at once, and Send a second later.
 package valetconnect
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -83,6 +88,7 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	var refusal *valetkey.Error
 	switch {
 	case err == nil:
+		defer endWithToken(checked.Context(), w)()
 		next.ServeHTTP(w, checked)
 	case need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
 		next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), nil))) // also without the token of another guard
@@ -92,6 +98,31 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 		g.refuse(w, r, err)
 	}
 }
+
+// endWithToken makes what waits for the caller return once the token has ended ctx, which Config.CancelWithToken of the guard
+// makes it do: reads at once, and writes a moment later, in which the procedure can say why. Its result is called when the
+// procedure has returned.
+func endWithToken(ctx context.Context, w http.ResponseWriter) (done func()) {
+	control := http.NewResponseController(w)
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
+		var refusal *valetkey.Error
+		if errors.As(context.Cause(ctx), &refusal) { // it fails for a writer that knows no deadlines
+			_ = control.SetReadDeadline(time.Unix(1, 0))
+			_ = control.SetWriteDeadline(time.Now().Add(lastWords))
+		}
+	})
+	return func() {
+		if !stop() {
+			<-over
+			_ = control.SetWriteDeadline(time.Time{}) // the connection may serve another request
+		}
+	}
+}
+
+// lastWords is how long a procedure whose token has ended can still write.
+const lastWords = time.Second
 
 // refuse tells the caller about err in the caller's protocol.
 func (g guarded) refuse(w http.ResponseWriter, r *http.Request, err error) {

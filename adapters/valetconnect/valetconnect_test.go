@@ -238,6 +238,77 @@ func TestOptionalBehindAnotherGuard(t *testing.T) {
 	assert.Equal(t, "false", response.Msg.GetValue(), "there is a token")
 }
 
+func TestStreamsEndWithTheirToken(t *testing.T) {
+	guard, err := middleware.New(middleware.Config{
+		Verifier: valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
+			return &valetkey.Token{Issuer: "as", ID: raw}, nil
+		}),
+		CancelWithToken: true, Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	guarded, err := valetconnect.New(guard, valetconnect.Procedures{service + "Chat": middleware.AnyToken, service + "Flood": middleware.AnyToken})
+	require.NoError(t, err)
+	returned := make(chan error, 1)
+	mux := http.NewServeMux()
+	mux.Handle(service+"Chat", connect.NewBidiStreamHandler(service+"Chat", func(ctx context.Context, s *connect.BidiStream[text, text]) (err error) {
+		defer func() { returned <- err }()
+		for {
+			m, err := s.Receive()
+			if err != nil {
+				return err
+			}
+			if err := s.Send(m); err != nil {
+				return err
+			}
+		}
+	}))
+	mux.Handle(service+"Flood", connect.NewServerStreamHandler(service+"Flood", func(_ context.Context, _ *connect.Request[text], s *connect.ServerStream[text]) error {
+		more := wrapperspb.String(strings.Repeat("x", 1<<16))
+		for {
+			if err := s.Send(more); err != nil {
+				returned <- err
+				return err
+			}
+		}
+	}))
+	web := httptest.NewUnstartedServer(guarded(mux))
+	web.EnableHTTP2 = true
+	web.StartTLS()
+	defer web.Close()
+
+	for id, opts := range map[string][]connect.ClientOption{"Connect": nil, "gRPC": {connect.WithGRPC()}} {
+		client := func(name string) *connect.Client[text, text] {
+			return connect.NewClient[text, text](web.Client(), web.URL+service+name, opts...)
+		}
+		t.Run("a procedure that waits for its caller, "+id, func(t *testing.T) {
+			stream := client("Chat").CallBidiStream(t.Context())
+			stream.RequestHeader().Set("Authorization", "Bearer "+id)
+			require.NoError(t, stream.Send(wrapperspb.String("hello")))
+			m, err := stream.Receive()
+			require.NoError(t, err)
+			assert.Equal(t, "hello", m.GetValue())
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", ID: id}))
+			assert.Error(t, <-returned)
+			_, err = stream.Receive()
+			assert.Error(t, err)
+			assert.NotErrorIs(t, err, io.EOF)
+		})
+		t.Run("a procedure whose caller reads nothing, "+id, func(t *testing.T) {
+			request := connect.NewRequest(wrapperspb.String(""))
+			request.Header().Set("Authorization", "Bearer flood."+id)
+			stream, err := client("Flood").CallServerStream(t.Context(), request)
+			require.NoError(t, err)
+			require.True(t, stream.Receive())
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", ID: "flood." + id}))
+			assert.Error(t, <-returned)
+			for stream.Receive() {
+			}
+			assert.Error(t, stream.Err())
+			stream.Close()
+		})
+	}
+}
+
 func TestConfiguration(t *testing.T) {
 	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First()})
 	require.NoError(t, err)

@@ -4,7 +4,7 @@
 //	app.Get("/orders", valetfiber.Require(guard, scopes.All("orders:read")), listOrders)
 //
 // Handlers find the token with valetkey.FromContext(c.Context()). That context ends when the handlers have returned, as
-// under net/http, unless they left a stream or a hijacked connection behind. Fiber does not say when a client has gone.
+// under net/http, or when a stream or a hijacked connection that they left behind has. Fiber does not say when a client has gone.
 //
 // Fiber's own limit for a request's header, 4 KiB together, is less than some tokens need; beyond it fiber answers 431.
 package valetfiber
@@ -41,9 +41,12 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, opt
 	ctx, cancel := context.WithCancel(parent)
 	defer func() {
 		c.SetContext(parent)
-		if !c.Response().IsBodyStream() && !c.RequestCtx().Hijacked() {
-			cancel()
+		if c.Response().IsBodyStream() || c.RequestCtx().Hijacked() {
+			// fasthttp closes what is among the values of a request once it has written the stream, or the connection is given back.
+			c.RequestCtx().SetUserValue(endKey{ctx}, closer(cancel))
+			return
 		}
+		cancel()
 	}()
 
 	w := &response{fiber: c.Response()}
@@ -64,4 +67,14 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, opt
 		return nil
 	}
 	return c.Next()
+}
+
+// endKey is that of the value that ends a context.
+type endKey struct{ ctx context.Context }
+
+type closer func()
+
+func (c closer) Close() error {
+	c()
+	return nil
 }

@@ -165,7 +165,7 @@ func TestFiber(t *testing.T) {
 	accept := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 		return &valetkey.Token{Subject: "alice", Expiry: time.Now().Add(time.Hour)}, nil
 	})
-	guard, err := middleware.New(middleware.Config{Verifier: accept, EndAtExpiry: true, Logger: slog.New(slog.DiscardHandler)})
+	guard, err := middleware.New(middleware.Config{Verifier: accept, CancelWithToken: true, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	get := func(t *testing.T, app *fiber.App, header http.Header) (int, string) {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -219,23 +219,29 @@ func TestFiber(t *testing.T) {
 		require.Equal(t, 200, status)
 		assert.ErrorIs(t, inner.Err(), context.Canceled)
 	})
-	t.Run("HTTP-03 a stream that the handler leaves behind has the context until the token expires", func(t *testing.T) {
+	t.Run("HTTP-03 a stream that the handler leaves behind has the context until it ends", func(t *testing.T) {
+		guard, err := middleware.New(middleware.Config{Verifier: accept, CancelWithToken: true})
+		require.NoError(t, err)
+		var left context.Context
 		app := fiber.New()
 		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
 			ctx := c.Context()
 			return c.SendStreamWriter(func(w *bufio.Writer) {
-				deadline, _ := ctx.Deadline()
-				fmt.Fprint(w, valetkey.FromContext(ctx).Subject, ctx.Err(), time.Until(deadline) > 59*time.Minute)
+				left = ctx
+				fmt.Fprint(w, valetkey.FromContext(ctx).Subject, ctx.Err(), guard.Status().Requests)
 			})
 		})
 		status, body := get(t, app, good)
 		assert.Equal(t, 200, status)
-		assert.Equal(t, "alice<nil>true", strings.ReplaceAll(body, " ", ""))
+		assert.Equal(t, "alice<nil>1", strings.ReplaceAll(body, " ", ""))
+		<-left.Done()
 	})
 	t.Run("HTTP-03 so has a connection that is taken over", func(t *testing.T) {
+		var left context.Context
 		app := fiber.New()
 		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
 			ctx := c.Context()
+			left = ctx
 			c.RequestCtx().HijackSetNoResponse(true)
 			c.RequestCtx().Hijack(func(conn net.Conn) {
 				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s %v", valetkey.FromContext(ctx).Subject, ctx.Err())
@@ -251,6 +257,10 @@ func TestFiber(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		assert.Equal(t, "alice <nil>", string(body))
+		<-left.Done()
+	})
+	t.Run("nothing is left of requests that have ended", func(t *testing.T) {
+		assert.Eventually(t, func() bool { return guard.Status().Requests == 0 }, 5*time.Second, time.Millisecond)
 	})
 	t.Run("what a handler before wrote is no part of a refusal", func(t *testing.T) {
 		app := fiber.New()

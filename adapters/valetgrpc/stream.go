@@ -3,9 +3,9 @@ package valetgrpc
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/valetkey/valetkey"
@@ -13,9 +13,10 @@ import (
 
 var errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token expired while the stream was open"}
 
-// Stream is a [grpc.StreamServerInterceptor]. When the token expires, by the machine's clock, the stream's context ends,
-// its SendMsg and RecvMsg return, also one that waits, and the client gets UNAUTHENTICATED once the method has returned
-// their error. A method that waits for something else has to watch its context.
+// Stream is a [grpc.StreamServerInterceptor]. When the token can no longer be accepted, at its Deadline by the machine's clock, the
+// stream's context ends, its SendMsg and RecvMsg return, also one that waits, and the client gets UNAUTHENTICATED once the
+// method has returned their error. With [middleware.Config].CancelWithToken of the guard, the same happens when the token is
+// revoked. A method that waits for something else has to watch its context.
 func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	r := request(stream.Context(), info.FullMethod)
 	ctx, err := i.check(r)
@@ -26,9 +27,9 @@ func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.S
 	if token == nil {
 		return handler(service, &guardedStream{stream, ctx})
 	}
-	if !token.Expiry.IsZero() {
+	if end := endOf(token); !end.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, token.Expiry, errExpired)
+		ctx, cancel = context.WithDeadlineCause(ctx, end, errExpired)
 		defer cancel()
 	}
 	err = handler(service, &guardedStream{stream, ctx})
@@ -36,6 +37,15 @@ func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.S
 		return i.refuse(r, refusal)
 	}
 	return err
+}
+
+// endOf returns when t can no longer be accepted; zero if that is unknown. A verifier that sets no Deadline may have accepted t
+// by a leeway after its Expiry, which then says nothing.
+func endOf(t *valetkey.Token) time.Time {
+	if t.Deadline.IsZero() && t.Expiry.After(time.Now()) {
+		return t.Expiry
+	}
+	return t.Deadline
 }
 
 // refusalOf returns why ctx has ended, if its token was why.
@@ -63,10 +73,10 @@ func (s *guardedStream) RecvMsg(m any) error {
 // inTime calls f and does not wait for it past the end of the token. What is left waiting ends with the method, as gRPC
 // then ends the stream below.
 func (s *guardedStream) inTime(f func() error) error {
-	if refusalOf(s.ctx) != nil {
-		return errEnded
+	if refusal := refusalOf(s.ctx); refusal != nil {
+		return ended(refusal)
 	}
-	if _, ends := s.ctx.Deadline(); !ends {
+	if s.ctx.Done() == s.ServerStream.Context().Done() { // no token ends it
 		return f()
 	}
 	var err error
@@ -80,8 +90,8 @@ func (s *guardedStream) inTime(f func() error) error {
 	select {
 	case <-done:
 	case <-s.ctx.Done():
-		if refusalOf(s.ctx) != nil {
-			return errEnded
+		if refusal := refusalOf(s.ctx); refusal != nil {
+			return ended(refusal)
 		}
 		<-done // the call itself has ended, and f with it
 	}
@@ -91,4 +101,6 @@ func (s *guardedStream) inTime(f func() error) error {
 	return err
 }
 
-var errEnded = status.Error(codes.Unauthenticated, errExpired.Description)
+func ended(refusal *valetkey.Error) error {
+	return status.Error(code(refusal.Status()), refusal.Description)
+}

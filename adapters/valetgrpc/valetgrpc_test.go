@@ -552,6 +552,33 @@ func TestEndOfStream(t *testing.T) {
 			}
 		}
 	})
+	t.Run("HTTP-03 a stream that waits for its client ends when its token is revoked", func(t *testing.T) {
+		guard := newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return &valetkey.Token{Issuer: "as", ID: "7", Scopes: valetkey.NewScopes("orders:read")}, nil
+		}), func(c *middleware.Config) { c.CancelWithToken = true })
+		stream, s := open(t, guard)
+		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
+		_, err := stream.Recv()
+		require.NoError(t, err)
+		require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", ID: "7"}))
+		_, err = stream.Recv()
+		assert.Equal(t, codes.Unauthenticated, status.Code(err), err)
+		assert.Equal(t, []string{`Bearer realm="api", error="invalid_token", error_description="the token has been revoked"`},
+			stream.Trailer()["www-authenticate"])
+		assert.Equal(t, codes.Unauthenticated, status.Code(<-s.returned))
+	})
+	t.Run("HTTP-03 a token that is accepted within the leeway has the rest of it", func(t *testing.T) {
+		stream, s := open(t, newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return &valetkey.Token{Expiry: time.Now().Add(-time.Second), Deadline: time.Now().Add(time.Hour), Scopes: valetkey.NewScopes("orders:read")}, nil
+		})))
+		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
+		_, err := stream.Recv()
+		require.NoError(t, err)
+		require.NoError(t, stream.CloseSend())
+		_, err = stream.Recv()
+		assert.ErrorIs(t, err, io.EOF)
+		assert.NoError(t, <-s.returned)
+	})
 	t.Run("a stream of a longer life ends with its client", func(t *testing.T) {
 		for name, life := range map[string]time.Duration{"an hour": time.Hour, "for ever": 0} {
 			stream, s := open(t, expiring(life))

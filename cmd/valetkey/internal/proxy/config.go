@@ -21,7 +21,7 @@ import (
 
 // topFields are those of a configuration.
 var topFields = []string{"listen", "tls", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "dpop", "mtls",
-	"sender_constrained", "trusted_proxies", "forwarded_header", "profile", "redis", "routes", "openapi"}
+	"sender_constrained", "trusted_proxies", "forwarded_header", "cancel_with_token", "profile", "redis", "routes", "openapi"}
 
 // Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
 // it does no other I/O. The error names every mistake with its line.
@@ -77,8 +77,11 @@ func load(file string, b build) (*Proxy, error) {
 		},
 		Resource: described(resource, verifiers.issuers),
 		Realm:    top["realm"].text(),
-		Logger:   b.log,
-		Now:      b.now,
+
+		CancelWithToken: top["cancel_with_token"].Node == nil || top["cancel_with_token"].flag(),
+
+		Logger: b.log,
+		Now:    b.now,
 	}
 	origin := top["dpop"].origin(originOfProofs, &cfg)
 	if b.rehearsal != nil {
@@ -108,6 +111,7 @@ func load(file string, b build) (*Proxy, error) {
 		p.Close()
 		return nil, err
 	}
+	next.guard = p.guard
 	forward := next.handler()
 	if re := b.rehearsal; re != nil {
 		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made

@@ -43,7 +43,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: verifiers: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, profile, redis, routes, openapi`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, cancel_with_token, profile, redis, routes, openapi`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" stands on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{`6: "<<" is not a string: put it in quotes`}},
 		{"a key that is no string", good + "1: 2", []string{`6: "1" is not a string: put it in quotes`}},

@@ -6,6 +6,9 @@
 // X-Valetkey-Subject, -Client and -Scope, as far as the token says, and gets neither proofs nor certificates of clients, nor
 // tokens in queries. Forms pass as they are, with an access_token in them too.
 //
+// A request under way, such as a stream or a WebSocket, ends at both sides when its token expires or is revoked, unless the
+// configuration says otherwise.
+//
 // Headers that only proxies set, such as X-Forwarded-For, X-Real-IP and CF-Connecting-IP, reach the upstream from no client. Of
 // them, X-Forwarded-For, -Host and -Proto are written anew, with the address of the connection.
 //
@@ -100,6 +103,7 @@ type onward struct {
 	to          *url.URL
 	withToken   bool
 	certificate string // the header that the client's comes in, as plain makes it; "": in none
+	guard       *middleware.Guard
 	log         *slog.Logger
 }
 
@@ -107,7 +111,7 @@ func (o onward) handler() http.Handler {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableCompression = true // an answer arrives as it was sent
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
-	return &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Rewrite: o.rewrite,
 		ModifyResponse: func(r *http.Response) error {
 			r.Header.Del("DPoP-Nonce") // no proof gets there, and the guard's own may stand once (RFC 9449, section 8.2)
@@ -118,6 +122,11 @@ func (o onward) handler() http.Handler {
 		ErrorLog:      slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
 		ErrorHandler:  o.failed,
 	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := newExchange(w, r)
+		defer e.done()
+		proxy.ServeHTTP(e, r)
+	})
 }
 
 // rewrite runs after the headers that Connection lists are removed, so that a client cannot list those that are set here.
@@ -252,6 +261,10 @@ func control(c rune) bool { return c < ' ' || c == 0x7f }
 
 // failed answers for an upstream that did not.
 func (o onward) failed(w http.ResponseWriter, r *http.Request, err error) {
+	if e, ok := w.(*exchange); ok && e.refusal() != nil { // while the upstream made the client wait
+		o.guard.Refuse(w, e.request, e.refusal())
+		return
+	}
 	level := slog.LevelError
 	if r.Context().Err() != nil { // the client went, and with it the request
 		level = slog.LevelDebug

@@ -88,7 +88,8 @@ func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
 		Redis       []part         `json:"redis,omitempty"`
 		Cache       cache          `json:"cache"`
 		Revocations int            `json:"revocations"`
-	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: s.Revocations}
+		Requests    int            `json:"requests"`
+	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: s.Revocations, Requests: s.Requests}
 	if p.shared != nil {
 		body.Redis = parts(p.shared.Health())
 	}

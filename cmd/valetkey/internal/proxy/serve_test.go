@@ -102,6 +102,7 @@ type status struct {
 		Evictions    *uint64
 	}
 	Revocations int
+	Requests    int
 }
 
 func statusOf(t *testing.T, probe string) (s status) {

@@ -1,0 +1,88 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+)
+
+// An exchange is the client's side of a forwarded request. It ends with the request's context if the token ended that, which
+// httputil.ReverseProxy does for the upstream's side alone: it goes on waiting for a client that neither reads nor sends.
+type exchange struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	request *http.Request
+	stop    func() bool
+	over    chan struct{} // closed once the token's end has been seen to
+
+	mu    sync.Mutex
+	conn  net.Conn // that was taken over, for a WebSocket; nil: none
+	ended bool
+}
+
+// lastWords is how long the proxy waits for a client to take a refusal.
+const lastWords = time.Second
+
+func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
+	e := &exchange{ResponseWriter: w, control: http.NewResponseController(w), request: r, over: make(chan struct{})}
+	e.stop = context.AfterFunc(r.Context(), e.end)
+	return e
+}
+
+// Unwrap and Hijack are for http.ResponseController.
+func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+
+func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := e.control.Hijack()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil {
+		e.conn = conn
+		if e.ended {
+			conn.Close()
+		}
+	}
+	return conn, rw, err
+}
+
+// refusal returns why the token has ended the request; nil: it has not.
+func (e *exchange) refusal() (refusal *valetkey.Error) {
+	errors.As(context.Cause(e.request.Context()), &refusal)
+	return refusal
+}
+
+func (e *exchange) end() {
+	defer close(e.over)
+	if e.refusal() == nil { // the client went, or the server stops
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	if e.conn != nil {
+		e.conn.Close()
+		return
+	}
+	// They fail for a writer that knows no deadlines.
+	_ = e.control.SetReadDeadline(time.Unix(1, 0))
+	_ = e.control.SetWriteDeadline(time.Now().Add(lastWords))
+}
+
+// done is called when the request has been served.
+func (e *exchange) done() {
+	if e.stop() {
+		return
+	}
+	<-e.over
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended && e.conn == nil {
+		_ = e.control.SetWriteDeadline(time.Time{}) // the connection may serve another request
+	}
+}

@@ -1,0 +1,200 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+// streaming is an upstream of streams that end with their client only. It reports on ended, by path, when one has ended.
+func streaming(ended chan string) http.Handler {
+	mux := http.NewServeMux()
+	flush := func(w http.ResponseWriter) { http.NewResponseController(w).Flush() }
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "data: first\n\n")
+		flush(w)
+		<-r.Context().Done()
+		ended <- r.URL.Path
+	})
+	mux.HandleFunc("/flood", func(w http.ResponseWriter, r *http.Request) {
+		for {
+			if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+				ended <- r.URL.Path
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/upload", func(w http.ResponseWriter, r *http.Request) {
+		ended <- "begun"
+		io.Copy(io.Discard, r.Body)
+		ended <- r.URL.Path
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		ended <- "begun"
+		<-r.Context().Done()
+		ended <- r.URL.Path
+	})
+	socket := func(flood bool) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst\n")
+			for flood {
+				if _, err := conn.Write(make([]byte, 1<<16)); err != nil {
+					break
+				}
+			}
+			io.Copy(io.Discard, rw)
+			ended <- r.URL.Path
+		}
+	}
+	mux.HandleFunc("/socket", socket(false))
+	mux.HandleFunc("/socket/flood", socket(true))
+	return mux
+}
+
+func TestStreamsEndWithTheirToken(t *testing.T) {
+	const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+	for _, c := range []struct {
+		name, line, header string
+		first              string // what comes before the token ends
+		silent             bool   // the client reads no more before the end is known upstream
+	}{
+		{"events", "GET /events", "", "data: first\n", false},
+		{"an answer that the client does not read", "GET /flood", "", "", true},
+		{"an upload", "POST /upload", "Transfer-Encoding: chunked\r\n", "", false},
+		{"a WebSocket", "GET /socket", upgrade, "first\n", false},
+		{"a WebSocket that the client does not read", "GET /socket/flood", upgrade, "first\n", true},
+	} {
+		for _, how := range []string{"revoked", "expired"} {
+			t.Run("HTTP-03 "+c.name+" ends at both sides when the token is "+how, func(t *testing.T) {
+				t.Parallel()
+				ended := make(chan string, 2)
+				iss := valetkeytest.NewIssuer(t)
+				upstream := httptest.NewServer(streaming(ended))
+				defer upstream.CloseClientConnections()
+				p, server := opened(t, iss, upstream.URL, "")
+				life := valetkeytest.ExpiresIn(time.Hour)
+				if how == "expired" {
+					life = valetkeytest.ExpiresIn(2 * time.Second) // the leeway is none
+				}
+				conn, in := dial(t, server, c.line, iss.Token(life, valetkeytest.Claim("jti", "7")), c.header)
+				switch {
+				case c.name == "an upload":
+					require.Equal(t, "begun", within(t, ended))
+				case c.first != "":
+					for line := ""; line != c.first; {
+						var err error
+						line, err = in.ReadString('\n')
+						require.NoError(t, err)
+					}
+				default:
+					_, err := in.Peek(1)
+					require.NoError(t, err)
+				}
+				if how == "revoked" {
+					require.NoError(t, p.Revoke(valetkey.Revocation{Issuer: iss.URL, ID: "7"}))
+				}
+				if c.silent {
+					within(t, ended)
+				}
+				conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+				_, err := io.Copy(io.Discard, in)
+				if netErr, ok := err.(net.Error); ok && netErr.Timeout() {
+					t.Fatal("the client's side goes on")
+				}
+				if !c.silent {
+					within(t, ended)
+				}
+			})
+		}
+	}
+	t.Run("HTTP-03 a client that waits for the upstream is told why", func(t *testing.T) {
+		ended := make(chan string, 2)
+		iss := valetkeytest.NewIssuer(t)
+		upstream := httptest.NewServer(streaming(ended))
+		defer upstream.CloseClientConnections()
+		p, server := opened(t, iss, upstream.URL, "")
+		_, in := dial(t, server, "GET /slow", iss.Token(valetkeytest.Claim("jti", "7")), "")
+		require.Equal(t, "begun", within(t, ended))
+		require.NoError(t, p.Revoke(valetkey.Revocation{Issuer: iss.URL, ID: "7"}))
+		res, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 401, res.StatusCode)
+		assert.Equal(t, "invalid_token", challengeError(t, res, "Bearer"))
+		within(t, ended)
+	})
+	t.Run("HTTP-03 with cancel_with_token: false, a stream goes on", func(t *testing.T) {
+		ended := make(chan string, 2)
+		iss := valetkeytest.NewIssuer(t)
+		upstream := httptest.NewServer(streaming(ended))
+		defer upstream.CloseClientConnections()
+		p, server := opened(t, iss, upstream.URL, "cancel_with_token: false\n")
+		conn, in := dial(t, server, "GET /socket", iss.Token(valetkeytest.Claim("jti", "7")), upgrade)
+		for line := ""; line != "first\n"; {
+			var err error
+			line, err = in.ReadString('\n')
+			require.NoError(t, err)
+		}
+		assert.Zero(t, p.Requests())
+		require.NoError(t, p.Revoke(valetkey.Revocation{Issuer: iss.URL, ID: "7"}))
+		assert.Empty(t, ended)
+		conn.Close()
+		within(t, ended)
+	})
+}
+
+// opened serves a proxy for every path and any token.
+func opened(t *testing.T, iss *valetkeytest.Issuer, upstream, more string) (revoker, string) {
+	t.Helper()
+	p, err := load(t, fmt.Sprintf("listen: 127.0.0.1:0\nupstream: %s\nresource: %s\nverifiers: [jwks: {issuer: %q, leeway: 0s}]\nroutes: {/: \"@any\"}\n%s",
+		upstream, valetkeytest.DefaultAudience, iss.URL, more), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(p.Close)
+	server := httptest.NewServer(p)
+	t.Cleanup(server.CloseClientConnections)
+	return p, server.Listener.Addr().String()
+}
+
+type revoker interface {
+	Revoke(...valetkey.Revocation) error
+	Requests() int
+}
+
+// dial sends the head of a request, and no body.
+func dial(t *testing.T, addr, line, token, header string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer %s\r\n%s\r\n", line, token, header)
+	return conn, bufio.NewReader(conn)
+}
+
+// within returns what ended, which it waits for.
+func within(t *testing.T, ended chan string) string {
+	t.Helper()
+	select {
+	case what := <-ended:
+		return what
+	case <-time.After(20 * time.Second):
+		require.FailNow(t, "the upstream's side goes on")
+		return ""
+	}
+}

@@ -1,0 +1,201 @@
+package middleware_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+func cancels(c *middleware.Config) { c.CancelWithToken = true }
+
+// accepting accepts every token, as make says.
+func accepting(make func(raw string) (*valetkey.Token, error)) valetkey.Verifier {
+	return valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) { return make(raw) })
+}
+
+// waiting serves a request with the token x whose handler waits for its context, an hour at most, and returns how that ended.
+func waiting(t *testing.T, guard *middleware.Guard, needs ...valetkey.Requirement) (lasted time.Duration, cause error) {
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("Authorization", "Bearer x")
+	ctx, cancel := context.WithTimeout(r.Context(), time.Hour)
+	defer cancel()
+	start, called := time.Now(), false
+	guard.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		called = true
+		assert.NoError(t, r.Context().Err(), "the context has ended before the handler runs")
+		<-r.Context().Done()
+		lasted, cause = time.Since(start), context.Cause(r.Context())
+	}), needs...).ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+	require.True(t, called)
+	return lasted, cause
+}
+
+func TestCancelWithToken(t *testing.T) {
+	lives := func(expiry, deadline time.Duration) valetkey.Verifier {
+		var once sync.Once
+		token := &valetkey.Token{Issuer: "as", Subject: "alice"}
+		return accepting(func(string) (*valetkey.Token, error) {
+			once.Do(func() {
+				token.Expiry = time.Now().Add(expiry)
+				if deadline != 0 {
+					token.Deadline = time.Now().Add(deadline)
+				}
+			})
+			return token, nil
+		})
+	}
+	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
+	// after accepts for d, and then gives err.
+	after := func(d time.Duration, err error) valetkey.Verifier {
+		start := time.Now()
+		return accepting(func(string) (*valetkey.Token, error) {
+			if time.Since(start) >= d {
+				return nil, err
+			}
+			return &valetkey.Token{Expiry: start.Add(-time.Second), Reuse: valetkey.Reuse{Until: start.Add(d)}}, nil
+		})
+	}
+	for _, c := range []struct {
+		name     string
+		verifier func() valetkey.Verifier
+		change   []func(*middleware.Config)
+		lasts    time.Duration
+		ended    bool // by the token
+	}{
+		{"HTTP-03 by default a stream outlives its token", func() valetkey.Verifier { return lives(time.Minute, time.Minute) }, nil, time.Hour, false},
+		{"HTTP-03 a stream ends at the deadline of its token", func() valetkey.Verifier { return lives(10*time.Minute, 11*time.Minute) },
+			[]func(*middleware.Config){cancels}, 11 * time.Minute, true},
+		{"HTTP-03 a token that is accepted within the leeway has the rest of it", func() valetkey.Verifier { return lives(-10*time.Second, 20*time.Second) },
+			[]func(*middleware.Config){cancels}, 20 * time.Second, true},
+		{"HTTP-03 a token without a deadline ends at its expiry", func() valetkey.Verifier { return lives(90*time.Second, 0) },
+			[]func(*middleware.Config){cancels}, 90 * time.Second, true},
+		{"a token that is refused later, past its expiry and without a deadline", func() valetkey.Verifier { return after(90*time.Second, refusal) },
+			[]func(*middleware.Config){cancels}, 2 * time.Minute, true},
+		{"a token that is remembered is relied on as by a new request", func() valetkey.Verifier { return after(150*time.Second, refusal) },
+			[]func(*middleware.Config){cancels}, 3 * time.Minute, true},
+		{"a failure ends nothing", func() valetkey.Verifier { return after(90*time.Second, errors.New("out of reach")) },
+			[]func(*middleware.Config){cancels}, time.Hour, false},
+		{"a token without an expiry ends nothing", func() valetkey.Verifier {
+			return accepting(func(string) (*valetkey.Token, error) { return &valetkey.Token{}, nil })
+		}, []func(*middleware.Config){cancels}, time.Hour, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				guard := guardWith(t, c.verifier(), c.change...)
+				lasted, cause := waiting(t, guard)
+				assert.Equal(t, c.lasts, lasted)
+				var refused *valetkey.Error
+				assert.Equal(t, c.ended, errors.As(cause, &refused), "%v", cause)
+				synctest.Wait()
+				assert.Zero(t, guard.Status().Requests, "something is left behind")
+			})
+		})
+	}
+	t.Run("a failure does not put the deadline off", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			calls := 0
+			token := &valetkey.Token{Deadline: time.Now().Add(150 * time.Second)}
+			lasted, cause := waiting(t, guardWith(t, accepting(func(string) (*valetkey.Token, error) {
+				if calls++; calls > 1 {
+					return nil, errors.New("out of reach")
+				}
+				return token, nil
+			}), cancels))
+			assert.Equal(t, 150*time.Second, lasted)
+			var refused *valetkey.Error
+			assert.ErrorAs(t, cause, &refused)
+			assert.Equal(t, 3, calls)
+		})
+	})
+	t.Run("a verifier that panics takes nothing with it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			calls := 0
+			lasted, _ := waiting(t, guardWith(t, accepting(func(string) (*valetkey.Token, error) {
+				switch calls++; calls {
+				case 2:
+					panic("boom")
+				case 3:
+					return nil, refusal
+				}
+				return &valetkey.Token{}, nil
+			}), cancels))
+			assert.Equal(t, 2*time.Minute, lasted)
+		})
+	})
+}
+
+func TestRevokeEndsRequests(t *testing.T) {
+	bySubject := accepting(func(raw string) (*valetkey.Token, error) {
+		return &valetkey.Token{Issuer: "as", Subject: raw, ID: "id of " + raw, IssuedAt: time.Now().Add(-time.Minute)}, nil
+	})
+	t.Run("those under way whose token is named, at once, and no others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			guard := guardWith(t, bySubject, cancels)
+			var ended atomic.Int32
+			causes := map[string]chan error{}
+			stop, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			for _, subject := range []string{"alice", "bob", "carol"} {
+				causes[subject] = make(chan error, 1)
+				r := httptest.NewRequestWithContext(stop, "GET", "/", nil)
+				r.Header.Set("Authorization", "Bearer "+subject)
+				go guard.Handler(guard.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					<-r.Context().Done()
+					ended.Add(1)
+					causes[subject] <- context.Cause(r.Context())
+				}))).ServeHTTP(httptest.NewRecorder(), r)
+			}
+			synctest.Wait()
+			require.Equal(t, 3, guard.Status().Requests, "one for each request, in a chain too")
+
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", Subject: "alice"}))
+			synctest.Wait()
+			var refused *valetkey.Error
+			require.Len(t, causes["alice"], 1)
+			require.ErrorAs(t, <-causes["alice"], &refused)
+			assert.Equal(t, valetkey.InvalidToken, refused.Code)
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", ID: "id of bob"}, valetkey.Revocation{Issuer: "other", All: true}))
+			synctest.Wait()
+			assert.Len(t, causes["bob"], 1)
+			assert.EqualValues(t, 2, ended.Load())
+			assert.Equal(t, 1, guard.Status().Requests)
+
+			cancel() // carol's client goes
+			synctest.Wait()
+			assert.ErrorIs(t, <-causes["carol"], context.Canceled)
+			assert.Zero(t, guard.Status().Requests)
+		})
+	})
+	t.Run("a request between its verification and its handler", func(t *testing.T) {
+		var guard *middleware.Guard
+		revokes := requirement(func(*valetkey.Token) error {
+			return guard.Revoke(valetkey.Revocation{Issuer: "as", Subject: "alice"})
+		})
+		guard = guardWith(t, bySubject, cancels)
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "Bearer alice")
+		_, err := guard.Check(httptest.NewRecorder(), r, revokes)
+		var refused *valetkey.Error
+		require.ErrorAs(t, err, &refused)
+		assert.Equal(t, valetkey.InvalidToken, refused.Code)
+		assert.Zero(t, guard.Status().Requests)
+	})
+	t.Run("a refused request is not under way", func(t *testing.T) {
+		guard := guardWith(t, bySubject, cancels)
+		assert.Equal(t, 403, do(t, "GET", serve(t, guard.Handler(hello, scopes.All("a"))), "Bearer alice").status)
+		assert.Zero(t, guard.Status().Requests)
+	})
+}
