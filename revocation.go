@@ -5,22 +5,33 @@ import (
 	"time"
 )
 
-// A Revocation names tokens of one issuer that hold no longer, though they verify. Exactly one of ID, Subject, ClientID
-// and All says which.
+// A Revocation identifies tokens of one issuer to reject even though they still verify. Exactly one of ID, Subject,
+// ClientID, SessionID and All selects them.
 type Revocation struct {
 	Issuer string // required
 
-	ID       string // the token with this jti
-	Subject  string // the tokens of this subject
-	ClientID string // the tokens of this client
-	All      bool   // all tokens of the issuer
+	ID        string // the token with this jti
+	Subject   string // the tokens of this subject
+	ClientID  string // the tokens of this client
+	SessionID string // the tokens of this login session, by their sid
+	All       bool   // all tokens of the issuer
 
-	// Before spares the tokens that were issued then or later; one that does not say when it was issued counts as issued
-	// before. It does not matter with ID. Zero: the time at which the revocation is applied.
+	// Before spares tokens issued at this time or later, by the clock of the issuer: it is compared with iat as it is. A token
+	// without iat counts as issued before. An iat has whole seconds, rounded down, so a token that is issued in the second of
+	// Before is rejected, too, unless Before is the start of that second. ID ignores it. Zero: At applies.
+	//
+	// A user can log in again as soon as the issuer's clock has reached Before, so set it where that clock is known.
 	Before time.Time
 
-	// Until is when the last of these tokens has expired, so that the revocation can be forgotten. Zero: 24 h after it is
-	// applied.
+	// At is when the revocation was made, by a clock that may differ from the issuer's by the leeway of the verifier. It
+	// applies if Before is zero, and spares tokens issued at At plus the leeway or later: with the default of 30 s, a user who
+	// logs in again is rejected for that long. The leeway is Token.Deadline less Token.Expiry, and 5 min, the most that a
+	// verifier allows, where they are unknown. Zero: when the revocation is applied.
+	At time.Time
+
+	// Until is when the last of these tokens has expired. The revocation is held for another 5 min, the most leeway of a
+	// verifier, and until the Deadline of each token that it has rejected; that of a token without Deadline is never over.
+	// Zero: 24 h after the revocation is applied.
 	Until time.Time
 }
 

@@ -32,6 +32,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/authctx"
+	"github.com/valetkey/valetkey/internal/denylist"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
@@ -93,6 +94,9 @@ type Config struct {
 	// Cache bounds the memory of verified tokens.
 	Cache Cache
 
+	// Revocations bounds the memory of revocations. See [Guard.Revoke].
+	Revocations Revocations
+
 	// Preflight answers CORS preflights, which browsers send without credentials: OPTIONS with Origin and
 	// Access-Control-Request-Method. It runs in place of the guarded handler, which never gets a request without a token for that
 	// reason, also in adapters. Most CORS packages for net/http provide it:
@@ -104,7 +108,7 @@ type Config struct {
 	Preflight http.Handler
 
 	// CancelWithToken ends the context of a request when its token can no longer be accepted, for streams and WebSockets that
-	// outlive it: at the token's Deadline, at once when [Guard.Revoke] names the token, and within a minute when verifying it
+	// outlive it: at the token's Deadline, at once when [Guard.Revoke] revokes it or finds no room to tell, and within a minute when verifying it
 	// again is refused, for a status list, an introspection or a withdrawn key. That is done once a minute, through the memory of
 	// verified tokens, as for a new request; needs and bindings are not looked at again. A failure ends nothing before the Deadline.
 	// [context.Cause] is then a [valetkey.Error]. A handler has to watch the context, and to end what does not: a connection that it
@@ -134,7 +138,7 @@ type Cache struct {
 type Guard struct {
 	verifier          valetkey.Verifier // asked through the cache only
 	cache             *tokencache.Cache
-	revoked           *denylist
+	denials           *denials
 	alsoFrom          []Source
 	dpop              *dpop.Verifier // nil: no proof is accepted
 	clientCertificate ClientCertificate
@@ -178,6 +182,9 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Cache.Bytes < 0 {
 		mistake("Cache.Bytes: %d is negative", cfg.Cache.Bytes)
 	}
+	if cfg.Revocations.Bytes < 0 {
+		mistake("Revocations.Bytes: %d is negative", cfg.Revocations.Bytes)
+	}
 	if cfg.Cache.MaxAge < 0 {
 		mistake("Cache.MaxAge: %v is negative", cfg.Cache.MaxAge)
 	}
@@ -187,7 +194,6 @@ func New(cfg Config) (*Guard, error) {
 
 	g := &Guard{
 		verifier:          cfg.Verifier,
-		revoked:           new(denylist),
 		alsoFrom:          append([]Source(nil), cfg.AlsoFrom...),
 		dpop:              cfg.DPoP,
 		clientCertificate: cfg.ClientCertificate,
@@ -229,12 +235,13 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.CancelWithToken {
 		g.streams = &streams{guard: g}
 	}
+	g.denials = &denials{list: denylist.New(denylist.Config{Bytes: cfg.Revocations.Bytes}), now: g.now, log: g.log}
 	g.cache = tokencache.New(tokencache.Config{
 		Entries: cfg.Cache.Entries,
 		Bytes:   cfg.Cache.Bytes,
 		MaxAge:  cfg.Cache.MaxAge,
 		Now:     g.now,
-	}, unseen{cfg.Verifier, g.revoked, g.now})
+	}, unseen{cfg.Verifier, g.denials})
 	return g, nil
 }
 

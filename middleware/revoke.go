@@ -6,34 +6,87 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/denylist"
 )
 
-const (
-	maxRevocations  = 100_000 // held at a time
-	revocationsLast = 24 * time.Hour
-)
+// Revocations bounds the memory of revocations.
+type Revocations struct {
+	// Bytes is the room for revoked token ids: at most 32 bytes each, allocated as they come. Zero: 32 MiB, which holds
+	// 1,048,576 of them. There is room for 131,072 revocations of subjects, as many of sessions, 16,384 of clients and 1,024 of
+	// issuers beside them, together up to 30 MB, which ids cannot take.
+	//
+	// Revocations that find no room are in force all the same, in filters of 1 MiB each, at most five: a token that matches one
+	// of them gets 503, since it may be revoked, until the revocation ends. With 500,000 revocations in a filter, about one
+	// other token in 500 matches, too. [Guard.Status] is Degraded meanwhile.
+	Bytes int64
+}
 
-// Revoke makes tokens hold no longer, though they verify: those remembered are forgotten at once, and the revocation is
-// held against what is verified until Revocation.Until. With [Config].CancelWithToken, the requests under way with such a
-// token end. It looks at every remembered token, so revoke several at once
-// where there are many. It is for this process only; see [Guard.Follow].
+// Revoke rejects tokens even though they verify: those remembered are forgotten at once, and the revocation is held until
+// none of the tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, the requests under way with
+// such a token end. It looks at every remembered token and every request under way, so revoke several at once where there are
+// many. It is for this process only; see [Guard.Follow].
 //
-// The error names every revocation that is malformed, or that there is no room for among 100,000 held; the others apply.
+// The error names every revocation that is malformed; the others apply. None is dropped for lack of room, see
+// [Revocations.Bytes].
 func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 	errs := make([]error, 0, len(rs))
 	now := g.now()
 	for i, r := range rs {
-		if err := g.revoked.add(r, now); err != nil {
+		if err := g.denials.list.Add(r, now); err != nil {
 			errs = append(errs, fmt.Errorf("middleware: revocation %d: %w", i, err))
 		}
 	}
-	g.cache.Purge(func(t *valetkey.Token) bool { return g.revoked.covers(t, now) })
+	g.denials.noteOverflow()
+	g.cache.Purge(func(t *valetkey.Token) bool {
+		// What earlier revocations deny is not remembered, so a name that is compared saves most of the look-ups.
+		named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
+		return named && g.denials.check(t) != nil
+	})
 	g.streams.endDenied()
 	return errors.Join(errs...)
+}
+
+// denials are the revocations that a guard knows of.
+type denials struct {
+	list        *denylist.List
+	overflowing atomic.Bool // and the log says so
+	now         func() time.Time
+	log         *slog.Logger
+}
+
+var (
+	errRevoked      error = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
+	errMayBeRevoked error = &valetkey.Unavailable{RetryAfter: time.Minute,
+		Err: errors.New("the token may be revoked: it matches a revocation for which there was no room, see Config.Revocations.Bytes")}
+)
+
+// check returns the refusal of a token that is revoked, and a failure where that cannot be known; nil: it is not.
+func (d *denials) check(t *valetkey.Token) error {
+	switch d.list.Look(t, d.now()) {
+	case denylist.Clear:
+		return nil
+	case denylist.Denied:
+		return errRevoked
+	default:
+		return errMayBeRevoked
+	}
+}
+
+// noteOverflow logs once when there is no room for a revocation, and once when there is again.
+func (d *denials) noteOverflow() (overflowing bool) {
+	overflowing = d.list.Overflowing(d.now())
+	switch {
+	case overflowing && d.overflowing.CompareAndSwap(false, true):
+		d.log.Error("no room for a revocation: tokens that match it get 503 until it ends; see Config.Revocations.Bytes")
+	case !overflowing && d.overflowing.CompareAndSwap(true, false):
+		d.log.Info("all revocations have room again")
+	}
+	return overflowing
 }
 
 // Follow applies the revocations of source until ctx is done, and follows again when source gives up. Run it in a
@@ -51,135 +104,4 @@ func (g *Guard) Follow(ctx context.Context, source valetkey.Revocations) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// A denylist holds revocations by what they name, never by the text of a token: one token has several spellings
-// (an ECDSA signature has two), and its text is nobody's to keep.
-type denylist struct {
-	mu   sync.RWMutex
-	held map[revocation]span
-}
-
-// A revocation is what a valetkey.Revocation names.
-type revocation struct {
-	issuer string
-	kind   kind
-	value  string
-}
-
-type kind byte
-
-const (
-	byID kind = iota
-	bySubject
-	byClient
-	byIssuer
-)
-
-// A span says which of the named tokens are meant, by the time of issue, and until when it matters.
-type span struct {
-	before time.Time // zero: all
-	until  time.Time
-}
-
-var errFull = fmt.Errorf("%d are held already", maxRevocations)
-
-func (d *denylist) add(r valetkey.Revocation, now time.Time) error {
-	key, err := named(r)
-	if err != nil {
-		return err
-	}
-	s := span{before: r.Before, until: r.Until}
-	switch {
-	case key.kind == byID:
-		s.before = time.Time{}
-	case s.before.IsZero():
-		s.before = now
-	}
-	if s.until.IsZero() {
-		s.until = now.Add(revocationsLast)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	old, known := d.held[key]
-	if !known && len(d.held) >= maxRevocations {
-		d.sweepLocked(now)
-		if len(d.held) >= maxRevocations {
-			return errFull
-		}
-	}
-	if known { // the wider of both
-		s.before, s.until = later(s.before, old.before), later(s.until, old.until)
-	}
-	if d.held == nil {
-		d.held = make(map[revocation]span)
-	}
-	d.held[key] = s
-	return nil
-}
-
-func named(r valetkey.Revocation) (key revocation, err error) {
-	if r.Issuer == "" {
-		return key, errors.New("Issuer: required")
-	}
-	count := 0
-	for _, n := range []struct {
-		kind  kind
-		value string
-		given bool
-	}{
-		{byID, r.ID, r.ID != ""},
-		{bySubject, r.Subject, r.Subject != ""},
-		{byClient, r.ClientID, r.ClientID != ""},
-		{byIssuer, "", r.All},
-	} {
-		if n.given {
-			key = revocation{r.Issuer, n.kind, n.value}
-			count++
-		}
-	}
-	if count != 1 {
-		return key, errors.New("exactly one of ID, Subject, ClientID and All is required")
-	}
-	return key, nil
-}
-
-func (d *denylist) sweepLocked(now time.Time) {
-	for key, s := range d.held {
-		if !now.Before(s.until) {
-			delete(d.held, key)
-		}
-	}
-}
-
-// covers reports whether t is revoked.
-func (d *denylist) covers(t *valetkey.Token, now time.Time) bool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if len(d.held) == 0 {
-		return false
-	}
-	for _, key := range [...]revocation{
-		{t.Issuer, byID, t.ID}, {t.Issuer, bySubject, t.Subject}, {t.Issuer, byClient, t.ClientID}, {t.Issuer, byIssuer, ""},
-	} {
-		s, held := d.held[key]
-		if held && now.Before(s.until) && (s.before.IsZero() || t.IssuedAt.Before(s.before)) {
-			return true
-		}
-	}
-	return false
-}
-
-func (d *denylist) len(now time.Time) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sweepLocked(now)
-	return len(d.held)
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

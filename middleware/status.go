@@ -11,12 +11,18 @@ import (
 
 // Status is how a guard stands.
 type Status struct {
-	// State is Ready if all verifiers are, Down if all are, and Degraded otherwise.
+	// State is Ready if all verifiers are, Down if all are, and Degraded otherwise and while Overflowed is not zero.
 	State       valetkey.State
 	Verifiers   []valetkey.Health // those that are a [valetkey.Reporter]
 	Cache       CacheStatus
-	Revocations int // held against tokens
+	Revocations RevocationStatus
 	Requests    int // under way with a token; zero without Config.CancelWithToken
+}
+
+// RevocationStatus is a reading of the memory of revocations.
+type RevocationStatus struct {
+	Held       int // revocations, some of which may have ended: they go when their room is needed
+	Overflowed int // about how many more are in force and found no room: tokens that match them get 503
 }
 
 // CacheStatus is a reading of the memory of verified tokens.
@@ -30,7 +36,11 @@ type CacheStatus struct {
 
 // Status returns how the guard stands. It does no I/O.
 func (g *Guard) Status() Status {
-	s := Status{State: valetkey.Ready, Cache: CacheStatus(g.cache.Stats()), Revocations: g.revoked.len(g.now()), Requests: g.streams.len()}
+	now := g.now()
+	s := Status{State: valetkey.Ready, Cache: CacheStatus(g.cache.Stats()), Revocations: RevocationStatus(g.denials.list.Stats(now)), Requests: g.streams.len()}
+	if g.denials.noteOverflow() {
+		s.State = valetkey.Degraded
+	}
 	if r, ok := g.verifier.(valetkey.Reporter); ok {
 		s.Verifiers = r.Health()
 	}

@@ -50,16 +50,10 @@ type stream struct {
 
 var (
 	errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token expired while the request was served"}
-	errRevoked = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
-)
 
-// denied returns the refusal of a token that a revocation names; nil: none does.
-func (g *Guard) denied(t *valetkey.Token) error {
-	if g.revoked.covers(t, g.now()) {
-		return errRevoked
-	}
-	return nil
-}
+	// Of a request under way there is no 503, and it must not go on. The next request with the token gets errMayBeRevoked.
+	errEndedUnknown = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token may have been revoked while the request was served"}
+)
 
 // open returns a context that ends with parent or with the token of e, whichever is first. There is an error if the token was
 // revoked after it was verified.
@@ -75,7 +69,7 @@ func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry)
 	s.shard.open[s] = struct{}{}
 	s.shard.mu.Unlock()
 	// A revocation that came before this look at it did not find the request among those under way.
-	if err := ss.guard.denied(s.token); err != nil {
+	if err := ss.guard.denials.check(s.token); err != nil {
 		s.end(err)
 		return nil, err
 	}
@@ -167,23 +161,27 @@ func (s *stream) end(cause error) {
 	s.cancel(cause)
 }
 
-// endDenied ends the requests whose tokens revocations name. Nil streams have none.
+// endDenied ends the requests whose tokens are or may be revoked. Nil streams have none.
 func (ss *streams) endDenied() {
 	if ss == nil {
 		return
 	}
 	for i := range ss.shards {
 		shard := &ss.shards[i]
-		var denied []*stream
+		denied := make(map[*stream]error)
 		shard.mu.Lock()
 		for s := range shard.open {
-			if ss.guard.denied(s.token) != nil {
-				denied = append(denied, s)
+			switch err := ss.guard.denials.check(s.token); err {
+			case nil:
+			case errMayBeRevoked:
+				denied[s] = errEndedUnknown
+			default:
+				denied[s] = err
 			}
 		}
 		shard.mu.Unlock()
-		for _, s := range denied {
-			s.end(errRevoked)
+		for s, err := range denied {
+			s.end(err)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package middleware
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authctx"
@@ -36,8 +35,7 @@ func (g *Guard) verify(ctx context.Context, c Credentials) (found finding, err e
 // unseen is what the cache asks about a token that it does not remember.
 type unseen struct {
 	verifier valetkey.Verifier
-	revoked  *denylist
-	now      func() time.Time
+	denials  *denials
 }
 
 func (u unseen) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
@@ -45,10 +43,13 @@ func (u unseen) Verify(ctx context.Context, raw string) (*valetkey.Token, error)
 		return nil, malformed("the access token holds a character that none may hold")
 	}
 	t, err := u.verifier.Verify(ctx, raw)
-	if err == nil && t != nil && u.revoked.covers(t, u.now()) {
-		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
+	if err != nil || t == nil {
+		return nil, err
 	}
-	return t, err
+	if err := u.denials.check(t); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // token68 reports whether s is the b64token of RFC 6750, section 2.1.

@@ -29,7 +29,7 @@ type Cache struct {
 	verifier valetkey.Verifier
 	maxAge   time.Duration
 	now      func() time.Time
-	digester *digester
+	digester *Digester
 	shards   []shard // a power of two; nil if nothing is remembered
 }
 
@@ -54,7 +54,7 @@ func New(cfg Config, verifier valetkey.Verifier) *Cache {
 		verifier: verifier,
 		maxAge:   cmp.Or(cfg.MaxAge, 5*time.Minute),
 		now:      cfg.Now,
-		digester: newDigester(),
+		digester: NewDigester(),
 	}
 	if c.now == nil {
 		c.now = time.Now

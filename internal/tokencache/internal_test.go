@@ -19,7 +19,7 @@ func BenchmarkDigest(b *testing.B) {
 		for i := range tokens {
 			tokens[i] = strings.Repeat("e", size-12) + fmt.Sprintf("%012d", i)
 		}
-		d := newDigester()
+		d := NewDigester()
 		secret := make([]byte, 32)
 		mac := hmac.New(sha256.New, secret)
 		var wide [sha256.Size]byte

@@ -109,7 +109,7 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 		}
 		require.NoError(t, revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice", Before: time.Now().Add(time.Minute)}))
 		require.Eventually(t, func() bool {
-			return statusOf(t, oneProbe).Revocations == 1 && statusOf(t, twoProbe).Revocations == 1
+			return statusOf(t, oneProbe).Revocations.Held == 1 && statusOf(t, twoProbe).Revocations.Held == 1
 		}, soon, 5*time.Millisecond)
 		for _, at := range []string{one, two} {
 			require.Equal(t, []int{401, 401, 200}, []int{whoami(at, jwt), whoami(at, opaque), whoami(at, bobs)})
@@ -117,7 +117,7 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 	})
 	t.Run("a proxy that starts later hears of it", func(t *testing.T) {
 		three, probe := serve(t, config)
-		require.Eventually(t, func() bool { return statusOf(t, probe).Revocations == 1 }, soon, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return statusOf(t, probe).Revocations.Held == 1 }, soon, 5*time.Millisecond)
 		require.Equal(t, []int{401, 200}, []int{whoami(three, jwt), whoami(three, bobs)})
 	})
 	t.Run("without redis all goes on, and says so", func(t *testing.T) {

@@ -208,10 +208,11 @@ func TestEveryRefusalHasItsCheck(t *testing.T) {
 	elsewhere := map[string]bool{ // what a proxy cannot be asked
 		"the form body is too long": true, "the form body is malformed": true, "the query is malformed": true, "the request body cannot be read": true,
 		"the host of the request's URL is malformed": true, "what the proxies tell of the request's URL is malformed": true,
-		"the token expired while the request was served":     true,
-		"the DPoP proof was used before":                     true, // of which only a running one knows
-		"the user has not logged in in a way that is enough": true,
-		"the user has logged in too long ago":                true,
+		"the token expired while the request was served":               true,
+		"the token may have been revoked while the request was served": true,
+		"the DPoP proof was used before":                               true, // of which only a running one knows
+		"the user has not logged in in a way that is enough":           true,
+		"the user has logged in too long ago":                          true,
 	}
 	said := regexp.MustCompile(`(?:refuse|unproven|malformed)\("([^"]+)"|Description: +"([^"]+)"|const malformed = "([^"]+)"|\t\treturn "(the (?:token|status of) [^"]+)"`)
 	count := 0

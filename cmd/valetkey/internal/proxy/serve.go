@@ -80,6 +80,12 @@ type cache struct {
 	Evictions uint64 `json:"evictions"`
 }
 
+// revocations is a middleware.RevocationStatus in JSON.
+type revocations struct {
+	Held       int `json:"held"`
+	Overflowed int `json:"overflowed"`
+}
+
 func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
 	s := p.guard.Status()
 	body := struct {
@@ -87,9 +93,9 @@ func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
 		Verifiers   []part         `json:"verifiers"`
 		Redis       []part         `json:"redis,omitempty"`
 		Cache       cache          `json:"cache"`
-		Revocations int            `json:"revocations"`
+		Revocations revocations    `json:"revocations"`
 		Requests    int            `json:"requests"`
-	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: s.Revocations, Requests: s.Requests}
+	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: revocations(s.Revocations), Requests: s.Requests}
 	if p.shared != nil {
 		body.Redis = parts(p.shared.Health())
 	}

@@ -101,7 +101,7 @@ type status struct {
 		Hits, Misses uint64
 		Evictions    *uint64
 	}
-	Revocations int
+	Revocations struct{ Held, Overflowed int }
 	Requests    int
 }
 

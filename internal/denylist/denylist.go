@@ -1,0 +1,260 @@
+// Package denylist holds revocations against tokens that verify. It never drops a denial: what there is no room for goes
+// into filters of a fixed size, and a token that matches one of them is a token of which the list cannot tell.
+//
+// What is revoked is kept as a digest under a random key, never as text, so an entry costs the same however long its
+// subject or id is.
+package denylist
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/tokencache"
+)
+
+const (
+	// MaxLeeway is the most that a verifier accepts a token after its exp (RFC 9068, section 4: "usually no more than a few
+	// minutes"). Revocation.Until is about exp, so an entry is held for so much longer.
+	MaxLeeway = 5 * time.Minute
+
+	// Last is how long a revocation without Until is held, beside MaxLeeway.
+	Last = 24 * time.Hour
+
+	// DefaultBytes is room for at least 1,048,576 token ids, the number that valetredis keeps.
+	DefaultBytes = 32 << 20
+)
+
+// Config bounds a [List]. The zero value is good for most.
+//
+// Entries come from Guard.Revoke and from a revocation source: an issuer's logouts, or an operator. Ids are the many, so
+// they have room apart from the other kinds, which are what is left in an emergency. A kind that is full harms no other
+// one, and no token but those that match what overflowed.
+type Config struct {
+	Bytes int64 // for token ids, at most 32 a piece; zero: DefaultBytes
+
+	// Entries of the other kinds, about 100 bytes a piece. Zero: 131,072, 131,072, 16,384 and 1,024.
+	Subjects, Sessions, Clients, Issuers int
+}
+
+// A Verdict is what a [List] says of a token.
+type Verdict int
+
+// The verdicts.
+const (
+	Clear   Verdict = iota // not revoked
+	Denied                 // revoked
+	Unknown                // it matches what there was no room for, and may be revoked
+)
+
+// A List holds revocations. It is safe for concurrent use.
+type List struct {
+	digester *tokencache.Digester
+	used     atomic.Bool // it has held something
+
+	mu       sync.RWMutex // guards what follows
+	ids      table
+	wide     [kinds]group // of the kinds after byID
+	overflow overflow
+}
+
+type kind byte
+
+const (
+	byID kind = iota
+	bySubject
+	bySession
+	byClient
+	byIssuer
+	kinds
+)
+
+type digest = [16]byte
+
+// New returns an empty List.
+func New(cfg Config) *List {
+	l := &List{digester: tokencache.NewDigester()}
+	l.ids.init(cmp.Or(cfg.Bytes, DefaultBytes))
+	l.wide[bySubject].max = cmp.Or(cfg.Subjects, 1<<17)
+	l.wide[bySession].max = cmp.Or(cfg.Sessions, 1<<17)
+	l.wide[byClient].max = cmp.Or(cfg.Clients, 1<<14)
+	l.wide[byIssuer].max = cmp.Or(cfg.Issuers, 1<<10)
+	return l
+}
+
+// Add puts r in force. The error says what is malformed in r; there is no other.
+func (l *List) Add(r valetkey.Revocation, now time.Time) error {
+	k, value, err := named(r)
+	if err != nil {
+		return err
+	}
+	b := bounds{before: none, at: none}
+	switch {
+	case k == byID: // whenever it was issued
+	case !r.Before.IsZero():
+		b.before = microsecondUp(r.Before)
+	case !r.At.IsZero():
+		b.at = microsecondUp(r.At)
+	default:
+		b.at = microsecondUp(now)
+	}
+	until := r.Until
+	if until.IsZero() {
+		until = now.Add(Last)
+	}
+	if b.end = minuteAfter(until, MaxLeeway); b.end.over(now) {
+		return nil
+	}
+	l.used.Store(true)
+	key := l.digest(k, r.Issuer, value)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.put(k, key, b, now)
+	return nil
+}
+
+// Names reports whether r, which is well-formed, is about t, whenever t was issued.
+func Names(r valetkey.Revocation, t *valetkey.Token) bool {
+	return r.Issuer == t.Issuer && (r.All || r.ID != "" && r.ID == t.ID || r.Subject != "" && r.Subject == t.Subject ||
+		r.ClientID != "" && r.ClientID == t.ClientID || r.SessionID != "" && r.SessionID == t.SessionID)
+}
+
+func named(r valetkey.Revocation) (k kind, value string, err error) {
+	if r.Issuer == "" {
+		return k, "", errors.New("Issuer: required")
+	}
+	count := 0
+	for of, v := range [kinds]string{byID: r.ID, bySubject: r.Subject, bySession: r.SessionID, byClient: r.ClientID} {
+		if v != "" {
+			k, value = kind(of), v
+			count++
+		}
+	}
+	if r.All {
+		k, value = byIssuer, ""
+		count++
+	}
+	if count != 1 {
+		return k, "", errors.New("exactly one of ID, Subject, ClientID, SessionID and All is required")
+	}
+	return k, value, nil
+}
+
+// digest returns the key of what a revocation names.
+func (l *List) digest(k kind, issuer, value string) digest {
+	buf := make([]byte, 0, 5+len(issuer)+len(value))
+	buf = append(buf, byte(k))
+	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(issuer)))
+	buf = append(buf, issuer...)
+	buf = append(buf, value...)
+	return l.digester.Sum(buf)
+}
+
+// put holds a denial where there is room.
+func (l *List) put(k kind, key digest, b bounds, now time.Time) {
+	fits := false
+	if k == byID {
+		fits = l.ids.put(key, b.end, now)
+	} else {
+		fits = l.wide[k].put(key, b, now)
+	}
+	if !fits {
+		l.overflow.put(key, b.end, now)
+	}
+}
+
+// Look reports whether t is revoked. What denies it is held until t cannot be accepted any more, see Token.Deadline, also
+// if the revocation said less.
+func (l *List) Look(t *valetkey.Token, now time.Time) Verdict {
+	if !l.used.Load() {
+		return Clear
+	}
+	verdict, k, key, b := l.look(t, now)
+	if verdict == Clear {
+		return Clear
+	}
+	last := forever // an issuer that answers without exp may call the token active for ever
+	if !t.Deadline.IsZero() {
+		last = minuteAfter(t.Deadline, 0)
+	}
+	if b.end < last {
+		b.end = last
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if verdict == Denied {
+			l.put(k, key, b, now)
+		} else {
+			l.overflow.put(key, b.end, now)
+		}
+	}
+	return verdict
+}
+
+// look returns the verdict and the entry that it comes from.
+func (l *List) look(t *valetkey.Token, now time.Time) (verdict Verdict, k kind, key digest, b bounds) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	over := l.overflow.len(now) > 0
+	values := [kinds]string{byID: t.ID, bySubject: t.Subject, bySession: t.SessionID, byClient: t.ClientID}
+	for of, value := range values {
+		of := kind(of)
+		if value == "" && of != byIssuer || !over && l.len(of) == 0 {
+			continue
+		}
+		d := l.digest(of, t.Issuer, value)
+		if held, ok := l.get(of, d); ok && !held.end.over(now) && held.cover(t) {
+			return Denied, of, d, held
+		}
+		if over {
+			if end, ok := l.overflow.get(d, now); ok {
+				verdict, k, key, b = Unknown, of, d, bounds{end: end}
+			}
+		}
+	}
+	return verdict, k, key, b
+}
+
+func (l *List) len(k kind) int {
+	if k == byID {
+		return l.ids.n
+	}
+	return len(l.wide[k].held)
+}
+
+func (l *List) get(k kind, key digest) (bounds, bool) {
+	if k == byID {
+		end, ok := l.ids.get(key)
+		return bounds{end: end, before: math.MaxInt64}, ok
+	}
+	b, ok := l.wide[k].held[key]
+	return b, ok
+}
+
+// Stats is a reading of a [List].
+type Stats struct {
+	Held       int // revocations, some of which may have ended: they go when their room is needed
+	Overflowed int // about how many revocations in force found no room
+}
+
+// Stats returns the numbers of now. It takes the same time however many there are.
+func (l *List) Stats(now time.Time) Stats {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s := Stats{Overflowed: l.overflow.len(now)}
+	for k := range kinds {
+		s.Held += l.len(k)
+	}
+	return s
+}
+
+// Overflowing reports whether there are revocations for which there was no room.
+func (l *List) Overflowing(now time.Time) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.overflow.len(now) > 0
+}

@@ -1,0 +1,86 @@
+package denylist
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// An overflow takes the denials that there is no room for: Bloom filters, one for each window of time in which denials end,
+// and one for what ends later. A filter is emptied when all in it is over, so that the overflow passes.
+//
+// The filters never grow. With 500,000 denials in one, it matches one in 2,500 of the other ids; with more, more of them,
+// up to all, and each match is a token that gets 503 and not 200.
+type overflow struct {
+	filters [windows + 1]filter
+}
+
+type filter struct {
+	bits []uint64 // nil until it is needed
+	n    int      // denials in it
+	end  minute   // of all in it
+}
+
+const (
+	windows    = 4
+	window     = 8 * 60  // minutes
+	filterBits = 8 << 20 // 1 MiB
+	hashes     = 8
+)
+
+func (o *overflow) put(key digest, end minute, now time.Time) {
+	f, last := &o.filters[windows], end
+	if w := (uint64(end) + window - 1) / window; w <= uint64(now.Unix()/60/window)+windows {
+		f, last = &o.filters[w%windows], minute(w*window)
+	}
+	if f.n > 0 && f.end.over(now) {
+		clear(f.bits)
+		f.n, f.end = 0, 0
+	}
+	if f.bits == nil {
+		f.bits = make([]uint64, filterBits/64)
+	}
+	if last > f.end {
+		f.end = last
+	}
+	if !f.has(key) {
+		f.n++
+	}
+	for i := range uint64(hashes) {
+		b := f.bit(&key, i)
+		f.bits[b/64] |= 1 << (b % 64)
+	}
+}
+
+func (f *filter) bit(key *digest, i uint64) uint64 {
+	first, step := binary.LittleEndian.Uint64(key[:8]), binary.LittleEndian.Uint64(key[8:])|1
+	return (first + i*step) % filterBits
+}
+
+func (f *filter) has(key digest) bool {
+	for i := range uint64(hashes) {
+		if b := f.bit(&key, i); f.bits[b/64]&(1<<(b%64)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// get reports whether key may be in a filter, and until when it is there.
+func (o *overflow) get(key digest, now time.Time) (end minute, ok bool) {
+	for i := range o.filters {
+		if f := &o.filters[i]; f.n > 0 && !f.end.over(now) && f.has(key) {
+			end, ok = max(end, f.end), true
+		}
+	}
+	return end, ok
+}
+
+// len returns about how many denials are in force.
+func (o *overflow) len(now time.Time) (n int) {
+	for i := range o.filters {
+		if f := &o.filters[i]; !f.end.over(now) {
+			n += f.n
+		}
+	}
+	return n
+}

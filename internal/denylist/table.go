@@ -1,0 +1,129 @@
+package denylist
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"time"
+)
+
+// A table holds the digests of token ids with the minute in which each ends, 20 bytes a slot. Open addressing takes half of
+// what a Go map does. It grows with its content, segment by segment, so that no insertion has to move more than one of them.
+type table struct {
+	segments []segment
+	n        int   // entries, some of which may be over
+	bytes    int64 // of all slots
+	max      int64
+}
+
+type segment struct {
+	slots    []slot
+	n        int
+	earliest minute // no entry ends before
+}
+
+type slot struct {
+	key digest
+	end minute // zero: the slot is free
+}
+
+const (
+	slotBytes   = 20
+	maxSegments = 256
+	minSegment  = 64 << 10 // bytes
+	minSlots    = 16
+)
+
+func (t *table) init(bytes int64) {
+	t.max = bytes
+	t.segments = make([]segment, min(max(bytes/minSegment, 1), maxSegments))
+}
+
+func (t *table) segment(key *digest) *segment {
+	i, _ := bits.Mul64(binary.LittleEndian.Uint64(key[:8]), uint64(len(t.segments)))
+	return &t.segments[i]
+}
+
+// find returns the slot of key, or a free one.
+func (s *segment) find(key *digest) *slot {
+	i, _ := bits.Mul64(binary.LittleEndian.Uint64(key[8:]), uint64(len(s.slots)))
+	for ; ; i++ {
+		if i >= uint64(len(s.slots)) {
+			i = 0
+		}
+		if at := &s.slots[i]; at.end == 0 || at.key == *key {
+			return at
+		}
+	}
+}
+
+func (t *table) get(key digest) (end minute, ok bool) {
+	s := t.segment(&key)
+	if s.n == 0 {
+		return 0, false
+	}
+	at := s.find(&key)
+	return at.end, at.end != 0
+}
+
+// put holds key until end, or until what was said before if that is later, and reports whether there is room.
+func (t *table) put(key digest, end minute, now time.Time) bool {
+	s := t.segment(&key)
+	if s.n > 0 {
+		if at := s.find(&key); at.end != 0 {
+			at.end = max(at.end, end)
+			return true
+		}
+	}
+	if s.full() && !t.makeRoom(s, now) {
+		return false
+	}
+	if s.n == 0 || end < s.earliest {
+		s.earliest = end
+	}
+	*s.find(&key) = slot{key, end}
+	s.n++
+	t.n++
+	return true
+}
+
+// full reports whether one more would leave less than an eighth of the slots free: then searches take long.
+func (s *segment) full() bool { return 8*(s.n+1) > 7*len(s.slots) }
+
+// makeRoom drops the entries of s that are over, or has s grow. It looks for entries that are over at most once a minute,
+// and a growth by a quarter pays for the move.
+func (t *table) makeRoom(s *segment, now time.Time) bool {
+	if s.n > 0 && s.earliest.over(now) {
+		live := 0
+		for i := range s.slots {
+			if end := s.slots[i].end; end != 0 && !end.over(now) {
+				live++
+			}
+		}
+		t.rebuild(s, min(max(live*3/2, minSlots), len(s.slots)), now)
+		if !s.full() {
+			return true
+		}
+	}
+	size := max(len(s.slots)*5/4, minSlots)
+	if t.bytes+int64(size-len(s.slots))*slotBytes > t.max {
+		return false
+	}
+	t.rebuild(s, size, now)
+	return true
+}
+
+// rebuild moves what is not over into size slots.
+func (t *table) rebuild(s *segment, size int, now time.Time) {
+	old := s.slots
+	t.n -= s.n
+	t.bytes += int64(size-len(old)) * slotBytes
+	*s = segment{slots: make([]slot, size), earliest: forever}
+	for i := range old {
+		if at := &old[i]; at.end != 0 && !at.end.over(now) {
+			*s.find(&at.key) = *at
+			s.n++
+			s.earliest = min(s.earliest, at.end)
+		}
+	}
+	t.n += s.n
+}
