@@ -16,12 +16,22 @@ import (
 )
 
 const (
-	// MaxRevocations is how many revocations redis keeps. When there are as many, Publish returns an error.
+	// MaxRevocations is how many revocations redis keeps before Publish returns an error for one of a token id. A guard has
+	// room for as many ids, see middleware.Revocations.
 	MaxRevocations = 1 << 20
 
-	maxRevocation = 8 << 10     // bytes, of one
-	clockSkew     = time.Hour   // between publishers and redis, with which a revocation is still kept for long enough
-	block         = time.Second // of a read that waits; also how soon a stream that is another one is noticed
+	// Those that publish fill this: an issuer's logouts, operators. When it is full for a kind, the publisher of that kind gets
+	// an error, and nothing that is kept is dropped. Each kind leaves room for the rarer ones that an emergency needs: logouts
+	// that publish ids, sessions or subjects cannot take the room of a client or an issuer. A guard reserves as much.
+	maxSessions = MaxRevocations + 1<<17
+	maxSubjects = maxSessions + 1<<17
+	maxClients  = maxSubjects + 1<<14
+	maxAll      = maxClients + 1<<10
+
+	maxLeeway     = 5 * time.Minute // of a verifier: the last of the tokens is accepted so long after Until
+	maxRevocation = 8 << 10         // bytes, of one
+	clockSkew     = time.Hour       // between publishers and redis, with which a revocation is still kept for long enough
+	block         = time.Second     // of a read that waits; also how soon a stream that is another one is noticed
 	readTimeout   = block + 2*time.Second
 	readCount     = 500 // revocations in one read
 	beginning     = "0-0"
@@ -33,13 +43,15 @@ const (
 
 var _ valetkey.Revocations = (*Redis)(nil)
 
-// Publish makes a revocation known to all that follow, now and until it does not matter any more. Before, if zero, is
-// now; Until, if zero, is after Config.Keep, and later it must not be. With a nil error redis has it; with an error
-// redis may or may not have it, and it does no harm to publish it again.
+// Publish makes a revocation known to all that follow, now and until none of its tokens can be accepted. At, if neither it
+// nor Before is set, is now; Until, if zero, is after Config.Keep, and later it must not be. With a nil error redis has it;
+// with an error redis may or may not have it, and it does no harm to publish it again. There is one if redis is full: it keeps
+// 1,048,576 revocations of ids, and has room beside them for 131,072 of sessions, as many of subjects, 16,384 of clients and 1,024
+// of issuers. A wider kind, of the subject or of the whole issuer, is then in force where one of an id is not.
 func (r *Redis) Publish(ctx context.Context, revoked valetkey.Revocation) error {
 	now := time.Now()
-	if revoked.Before.IsZero() {
-		revoked.Before = now // for whoever hears of it late
+	if revoked.Before.IsZero() && revoked.At.IsZero() {
+		revoked.At = now // for a guard that hears of it late
 	}
 	if revoked.Until.IsZero() {
 		revoked.Until = now.Add(r.cfg.Keep)
@@ -58,15 +70,31 @@ func (r *Redis) Publish(ctx context.Context, revoked valetkey.Revocation) error 
 	if err != nil {
 		return fmt.Errorf("valetredis: sealing a revocation: %w", err)
 	}
-	if err := r.add(ctx, sealed, now); err != nil {
+	if err := r.add(ctx, sealed, now, room(revoked)); err != nil {
 		return fmt.Errorf("valetredis: publishing a revocation: %w", err)
 	}
 	return nil
 }
 
+// room returns how many revocations redis may keep beside one of this kind.
+func room(revoked valetkey.Revocation) int64 {
+	switch {
+	case revoked.ID != "":
+		return MaxRevocations
+	case revoked.SessionID != "":
+		return maxSessions
+	case revoked.Subject != "":
+		return maxSubjects
+	case revoked.ClientID != "":
+		return maxClients
+	default:
+		return maxAll
+	}
+}
+
 func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 	which := 0
-	for _, given := range []bool{revoked.ID != "", revoked.Subject != "", revoked.ClientID != "", revoked.All} {
+	for _, given := range []bool{revoked.ID != "", revoked.Subject != "", revoked.ClientID != "", revoked.SessionID != "", revoked.All} {
 		if given {
 			which++
 		}
@@ -76,9 +104,9 @@ func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 		errs = append(errs, errors.New("it has no Issuer"))
 	}
 	if which != 1 {
-		errs = append(errs, fmt.Errorf("it has %d of ID, Subject, ClientID and All, not one", which))
+		errs = append(errs, fmt.Errorf("it has %d of ID, Subject, ClientID, SessionID and All, not one", which))
 	}
-	if !utf8.ValidString(revoked.Issuer + revoked.ID + revoked.Subject + revoked.ClientID) {
+	if !utf8.ValidString(revoked.Issuer + revoked.ID + revoked.Subject + revoked.ClientID + revoked.SessionID) {
 		errs = append(errs, errors.New("it is not UTF-8"))
 	}
 	if revoked.Until.After(now.Add(r.cfg.Keep)) {
@@ -89,11 +117,11 @@ func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 
 // add appends to the stream, having made room. A full stream is the publisher's to hear of: to drop the oldest instead
 // would make a revoked token good again.
-func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time) error {
+func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int64) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
 	// An entry is as old as its id, by the clock of redis.
-	oldest := strconv.FormatInt(now.Add(-r.cfg.Keep-clockSkew).UnixMilli(), 10)
+	oldest := strconv.FormatInt(now.Add(-r.cfg.Keep-maxLeeway-clockSkew).UnixMilli(), 10)
 	if err := r.cfg.Client.XTrimMinID(ctx, r.stream, oldest).Err(); err != nil {
 		return err
 	}
@@ -101,8 +129,8 @@ func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if kept >= MaxRevocations {
-		return fmt.Errorf("redis keeps %d already", kept)
+	if kept >= room {
+		return fmt.Errorf("redis keeps %d already, and has room for %d beside one of this kind", kept, room)
 	}
 	return r.cfg.Client.XAdd(ctx, &redis.XAddArgs{Stream: r.stream, Values: []any{field, sealed}}).Err()
 }
@@ -217,8 +245,8 @@ func (r *Redis) apply(entry redis.XMessage, apply func(valetkey.Revocation) erro
 			r.cfg.Logger.Warn(r.follow.name+": one is skipped", "error", err)
 		}
 		return
-	case !time.Now().Before(revoked.Until):
-		return // the last of its tokens has expired
+	case !time.Now().Before(revoked.Until.Add(maxLeeway)):
+		return // none of its tokens can be accepted
 	}
 	if err := apply(revoked); err != nil {
 		r.cfg.Logger.Error(r.follow.name+": one could not be applied", "issuer", revoked.Issuer, "error", err)

@@ -98,8 +98,8 @@ func TestPublish(t *testing.T) {
 		mistake string
 	}{
 		{"no issuer", valetkey.Revocation{ID: "1"}, "no Issuer"},
-		{"nothing that says which", valetkey.Revocation{Issuer: "i"}, "0 of ID, Subject, ClientID and All"},
-		{"two that say which", valetkey.Revocation{Issuer: "i", Subject: "s", All: true}, "2 of ID, Subject, ClientID and All"},
+		{"nothing that says which", valetkey.Revocation{Issuer: "i"}, "0 of ID, Subject, ClientID, SessionID and All"},
+		{"two that say which", valetkey.Revocation{Issuer: "i", Subject: "s", All: true}, "2 of ID, Subject, ClientID, SessionID and All"},
 		{"one that matters for longer than it is kept", valetkey.Revocation{Issuer: "i", ID: "1", Until: time.Now().Add(3 * time.Hour)}, "its Until is further ahead than the 2h0m0s"},
 		{"a subject that would be changed on the way", valetkey.Revocation{Issuer: "i", Subject: "s\xff"}, "not UTF-8"},
 		{"one too large", valetkey.Revocation{Issuer: "i", Subject: strings.Repeat("s", 8<<10)}, "more than 8192"},
@@ -116,12 +116,27 @@ func TestPublish(t *testing.T) {
 		require.ErrorIs(t, slow.Eval(ctx, fill, []string{stream}, valetredis.MaxRevocations).Err(), redis.Nil)
 		require.ErrorContains(t, r.Publish(ctx, token("1")), "redis keeps 1048576 already")
 		require.EqualValues(t, valetredis.MaxRevocations, raw.XLen(ctx, stream).Val())
+		kept := valetredis.MaxRevocations
+		for _, c := range []struct {
+			room    int // that a kind has and those before do not
+			revoked valetkey.Revocation
+		}{
+			{1 << 17, valetkey.Revocation{Issuer: "i", SessionID: "s"}},
+			{1 << 17, valetkey.Revocation{Issuer: "i", Subject: "s"}},
+			{1 << 14, valetkey.Revocation{Issuer: "i", ClientID: "c"}},
+			{1 << 10, valetkey.Revocation{Issuer: "i", All: true}},
+		} {
+			require.NoError(t, r.Publish(ctx, c.revoked), "the kinds before take none of its room")
+			require.ErrorIs(t, slow.Eval(ctx, fill, []string{stream}, c.room-1).Err(), redis.Nil)
+			kept += c.room
+			require.ErrorContains(t, r.Publish(ctx, c.revoked), fmt.Sprintf("redis keeps %d already", kept))
+		}
 		require.NoError(t, raw.Del(ctx, stream).Err())
 	})
 	t.Run("what matters no longer makes room", func(t *testing.T) {
 		id := func(age time.Duration) string { return fmt.Sprint(time.Now().Add(-age).UnixMilli(), "-1") }
 		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(4 * time.Hour), Values: []any{"r", "old"}}).Err())
-		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(time.Hour), Values: []any{"r", "young"}}).Err())
+		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(3 * time.Hour), Values: []any{"r", "young"}}).Err())
 		require.NoError(t, r.Publish(ctx, token("1")))
 		entries := raw.XRange(ctx, stream, "-", "+").Val()
 		require.Len(t, entries, 2)
@@ -176,13 +191,21 @@ func TestFollow(t *testing.T) {
 	t.Run("one that matters no longer is not applied", func(t *testing.T) {
 		a, b, log := pair(t)
 		past := token("past")
-		past.Until = time.Now().Add(-time.Minute)
+		past.Until = time.Now().Add(-6 * time.Minute)
 		require.NoError(t, a.Publish(ctx, past))
 		publish(t, a, "true")
 		f := follow(t, b)
 		eventually(t, "the other one arrives", f.has("true"))
 		assert.Equal(t, []string{"true"}, f.ids())
 		assert.Empty(t, log.String())
+	})
+	t.Run("one whose tokens may be accepted for as long as the leeway lasts is applied", func(t *testing.T) {
+		a, b, _ := pair(t)
+		late := token("late")
+		late.Until = time.Now().Add(-4 * time.Minute)
+		require.NoError(t, a.Publish(ctx, late))
+		f := follow(t, b)
+		eventually(t, "it arrives", f.has("late"))
 	})
 	t.Run("one that cannot be applied is logged and does not stop the next", func(t *testing.T) {
 		a, b, log := pair(t)
@@ -229,8 +252,9 @@ func TestFollow(t *testing.T) {
 			got[i].Before, got[i].Until = got[i].Before.UTC(), got[i].Until.UTC()
 		}
 		assert.Equal(t, sent[:3], got[:3])
-		assert.WithinRange(t, got[3].Before, begun.Add(-time.Second), time.Now()) // not when it is applied, which may be later
-		assert.WithinDuration(t, got[3].Before.Add(24*time.Hour), got[3].Until, time.Second)
+		assert.Zero(t, got[3].Before, "our clock is not the issuer's")
+		assert.WithinRange(t, got[3].At, begun.Add(-time.Second), time.Now()) // not when it is applied, which may be later
+		assert.WithinDuration(t, got[3].At.Add(24*time.Hour), got[3].Until, time.Second)
 	})
 	t.Run("a change of keys loses none", func(t *testing.T) {
 		require.NoError(t, raw.FlushAll(ctx).Err())

@@ -60,8 +60,9 @@ type Config struct {
 	// Timeout is that of one operation. Zero: 50 ms.
 	Timeout time.Duration
 
-	// Keep is how long a revocation is kept, which must be as long as the longest life of an access token: Publish refuses
-	// one that matters longer. Zero: 24 h.
+	// Keep is the furthest that the Until of a revocation may be ahead, which must be as long as the longest life of an access
+	// token: Publish refuses one that matters longer. Redis keeps a revocation for 65 min more, 5 for the leeway of verifiers and
+	// 60 for clocks that differ. Zero: 24 h.
 	Keep time.Duration
 
 	// Logger gets redis going and coming back, what does not open, and revocations that could not be applied. Nil:

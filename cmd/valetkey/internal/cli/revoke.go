@@ -19,11 +19,16 @@ func revokeCommand() *cobra.Command {
 		before, until string
 	)
 	cmd := &cobra.Command{
-		Use:   "revoke --config FILE --issuer I --id|--subject|--client|--all [flags]",
-		Short: "Tell all proxies that share a redis of tokens that hold no longer",
-		Long: `Tell all proxies that share the redis of a configuration of tokens that hold no longer, though they verify.
+		Use:   "revoke --config FILE --issuer I --id|--subject|--session|--client|--all [flags]",
+		Short: "Publish a token revocation to all proxies that share a Redis instance",
+		Long: `Publish a revocation to all proxies that share the redis of a configuration. They reject the tokens even though they verify.
 
-The authorization server does not learn of it: revoke there, too, what must not be renewed.`,
+The authorization server does not learn of it: revoke there, too, what must not be renewed. Nor does "valetkey serve" publish
+what it revokes: it answers for its opaque tokens itself, by introspection.
+
+Without --before, tokens issued up to the leeway of the proxies after now (30 s by default) are revoked, too, since the clock
+of the issuer may be ahead. A user who logs in again meanwhile is rejected. Where the clock of the issuer is known, --before
+with its time spares every token issued in a later second.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var mistakes []error
@@ -34,7 +39,7 @@ The authorization server does not learn of it: revoke there, too, what must not 
 				mistakes = append(mistakes, errors.New("--issuer: required"))
 			}
 			if named(r) != 1 {
-				mistakes = append(mistakes, errors.New("one of --id, --subject, --client and --all is required"))
+				mistakes = append(mistakes, errors.New("one of --id, --subject, --session, --client and --all is required"))
 			}
 			var err error
 			if r.Before, err = moment(before); err != nil {
@@ -60,15 +65,16 @@ The authorization server does not learn of it: revoke there, too, what must not 
 	f.StringVar(&r.Issuer, "issuer", "", "issuer of the tokens (required)")
 	f.StringVar(&r.ID, "id", "", "revoke the token with this jti")
 	f.StringVar(&r.Subject, "subject", "", "revoke the tokens of this subject")
+	f.StringVar(&r.SessionID, "session", "", "revoke the tokens of this login session, by their sid")
 	f.StringVar(&r.ClientID, "client", "", "revoke the tokens of this client")
 	f.BoolVar(&r.All, "all", false, "revoke all tokens of the issuer")
-	f.StringVar(&before, "before", "", "spare tokens issued then (RFC 3339) or later; default now; does not matter with --id")
-	f.StringVar(&until, "until", "", "when the last of the tokens has expired (RFC 3339); default, and at most, in 24 hours")
+	f.StringVar(&before, "before", "", "spare tokens issued then (RFC 3339, by the issuer's clock) or later; ignored with --id (default: now and the leeway)")
+	f.StringVar(&until, "until", "", "when the last of the tokens expires (RFC 3339), at most in 24 hours; the leeway is added (default: in 24 hours)")
 	return cmd
 }
 
 func named(r valetkey.Revocation) (count int) {
-	for _, given := range []bool{r.ID != "", r.Subject != "", r.ClientID != "", r.All} {
+	for _, given := range []bool{r.ID != "", r.Subject != "", r.SessionID != "", r.ClientID != "", r.All} {
 		if given {
 			count++
 		}
