@@ -159,6 +159,7 @@ type Verifier struct {
 	closed      bool
 	url         string               // of the endpoint; "" until discovered
 	discovery   *discovery           // in progress; nil: none is
+	relocated   time.Time            // when a known URL was last looked up again
 	asking      map[digest]*question // those that may be joined
 	inFlight    int                  // with those that may not
 	forgotten   time.Time            // when Forget was called, by Config.Now

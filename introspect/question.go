@@ -233,11 +233,14 @@ type discovery struct {
 	err  error
 }
 
+// relocateEvery bounds how often a known URL is looked up again, whatever the number of tokens that fail.
+const relocateEvery = 15 * time.Second
+
 // locate returns the URL of the endpoint, which all who need it look up together. If it is known, it is looked up again only
 // for a question with again, since the endpoint may have moved; all others use the known one meanwhile.
 func (v *Verifier) locate(ctx context.Context, again bool) (string, error) {
 	v.mu.Lock()
-	if v.url != "" && (!again || v.cfg.URL != "") {
+	if v.url != "" && (!again || v.cfg.URL != "" || v.discovery == nil && time.Since(v.relocated) < relocateEvery) {
 		defer v.mu.Unlock()
 		return v.url, nil
 	}
@@ -245,6 +248,9 @@ func (v *Verifier) locate(ctx context.Context, again bool) (string, error) {
 	if d == nil {
 		d = &discovery{done: make(chan struct{})}
 		v.discovery = d
+		if v.url != "" {
+			v.relocated = time.Now()
+		}
 		v.running.Go(func() { v.discover(d) }) // Close still waits for the caller, so the group is not empty
 	}
 	v.mu.Unlock()

@@ -456,4 +456,20 @@ func TestBreaker(t *testing.T) {
 			assert.Equal(t, 2, iss.Metadata.Hits())
 		})
 	})
+	t.Run("tokens that fail again and again do not have it discovered for each of them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
+			v := verifierOf(t, iss, func(c *introspect.Config) { c.URL = "" })
+			iss.Introspection.Fail(404)
+			for range 60 {
+				for i := range 4 { // one fewer than open the breaker
+					_, err := v.Verify(t.Context(), fmt.Sprint("token", i))
+					failed(t, err)
+				}
+				time.Sleep(time.Second)
+			}
+			assert.LessOrEqual(t, iss.Metadata.Hits(), 1+60/15)
+			assert.Greater(t, iss.Metadata.Hits(), 2)
+		})
+	})
 }

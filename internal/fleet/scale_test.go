@@ -24,9 +24,10 @@ const (
 	recovery     = 70 * time.Second // the last pause, 1 min, and the last call into the outage, 5 s; clients ask every second
 )
 
-// mostCalls are those of one guard to an endpoint in one minute: of keys and of questions 3 and 5 in a row until an outage
-// makes it look the URL up again, both with pauses from 1 s to 1 min; a question for each of few tokens every 30 s.
-var mostCalls = [endpoints]int{metadata: 10, keySet: 6, introspection: 16}
+// mostCalls are those of one guard to an endpoint in one minute: of keys 3 in a row until an outage makes it look the URL up
+// again, with pauses from 1 s to 1 min; a question for each of few tokens every 30 s, and, until five tokens have failed, five
+// in a row for each token; the URL of introspection is looked up again every 15 s at most.
+var mostCalls = [endpoints]int{metadata: 10, keySet: 6, introspection: 24}
 
 func TestFleet(t *testing.T) {
 	f := run(t, afternoon(40))
