@@ -43,8 +43,15 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.sees(http.StatusOK, "Allow Fruit shop?")
 	v.shoot("consent-entered")
 	v.tick("See your orders")
+	consent := v.at()
 	v.press("Allow")
 	v.sees(http.StatusOK, "Welcome", "You may: orders:read orders:write")
+	v.visit(consent)
+	v.sees(http.StatusBadRequest, "This request has been answered", "Fruit shop has it", "Go to "+host)
+	v.shoot("ended-answered")
+	v.visit(s.url + "/oauth2/authorize/" + strings.Repeat("A", 52))
+	v.sees(http.StatusBadRequest, "This request has expired", "Start page")
+	v.shoot("ended-expired")
 	v.visit(s.app.url + "/login") // all of it is allowed now
 	v.sees(http.StatusOK, "Welcome")
 

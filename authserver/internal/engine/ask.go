@@ -81,7 +81,13 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 	if d == nil {
 		return goidc.StatusPending, nil
 	}
-	c.informed = d.Denied && d.Informed
+	if c.last != nil {
+		c.last()
+	}
+	c.informed, c.said, c.hasDecided = d.Denied && d.Informed, d.Said, true
+	if c.keeps {
+		c.decided = as
+	}
 	code := d.refusal(in, int64(as.CreatedAt))
 	if code != "" {
 		return goidc.StatusFailure, goidc.NewError(goidc.ErrorCode(code), descriptions[code])
@@ -106,7 +112,7 @@ func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, err
 	acrs, _ := as.Store[keptACRs].(string)
 	in := &Interaction{
 		ID:          as.ID,
-		ContinueURL: e.cfg.path() + e.cfg.Paths.Authorize + "/" + as.ID,
+		ContinueURL: e.continueURL(as.ID, as.ClientID),
 		Client:      c.client,
 		API:         api,
 		Scopes:      scopes,

@@ -113,7 +113,8 @@ func TestNoSecretIsStored(t *testing.T) {
 	interaction := begun.action(t, s)
 	cookie, _, _ := strings.Cut(begun.header.Get("Set-Cookie"), ";")
 	secret(strings.TrimPrefix(cookie, "authorization="))
-	secret(interaction[strings.LastIndex(interaction, "/")+1:])
+	id, _, _ := strings.Cut(interaction[strings.LastIndex(interaction, "/")+1:], "?")
+	secret(id)
 	require.Equal(t, 400, newBrowser().get(t, interaction).status)
 	s.asks(func(http.ResponseWriter, *http.Request, *engine.Interaction) (*engine.Decision, error) {
 		return nil, errBroken

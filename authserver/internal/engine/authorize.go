@@ -10,6 +10,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -19,34 +20,62 @@ const pushedPrefix = "urn:ietf:params:oauth:request_uri:"
 // Authorize is the authorization endpoint (RFC 6749, section 3.1), for GET and POST. It sends no CORS headers (RFC 9700,
 // section 2.6), and its answers cannot be framed.
 func (e *Engine) Authorize(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c, done := lastingCall(r) // for a pushed request, which may come twice
+	defer done()
+	r = c.r
 	// What stands in an application's request is no answer of the user's, however it is named.
 	c.page = r.Clone(r.Context())
 	c.page.Method, c.page.Body, c.page.URL.RawQuery, c.page.Form, c.page.PostForm = http.MethodGet, http.NoBody, "", nil, nil
 	rec, err := e.authorize(w, c)
+	lost := rec != nil && errors.Is(c.failed, store.ErrConflict)
+	if c.pushed != "" && (lost || errors.Is(err, errUsed)) { // a page that is loaded twice (RFC 9126, section 4)
+		e.again(w, c, c.pushed, lost)
+		return
+	}
 	e.show(w, c, rec, err)
 }
 
 // Continue is where the pages of an interaction come back to: below the authorization endpoint, with the id of the
 // interaction as path value "interaction".
 func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c, done := lastingCall(r)
+	defer done()
 	c.path = e.cfg.path() + e.cfg.Paths.Authorize // without the id
 	id := r.PathValue("interaction")
 	if !isSecret(id) {
-		e.show(w, c, nil, errInteraction)
+		e.end(w, c, Ended{})
 		return
 	}
-	c.browser = e.browser(r)
+	c.browser, c.keeps = e.browser(r), true
 	rec := e.run(c, http.MethodGet, "/authorize/"+id, nil)
 	var known goidc.Error
-	if c.client == nil && errors.As(c.failed, &known) { // the library has not found the session
-		c.failed = errInteraction
+	lost := errors.Is(c.failed, store.ErrConflict)
+	if c.client == nil && errors.As(c.failed, &known) || lost { // the library has not found the session, or not as it was
+		if c.client == nil {
+			c.client = e.mentioned(r)
+		}
+		e.again(w, c, id, lost)
+		return
 	}
 	e.show(w, c, rec, nil)
 }
 
-var errInteraction = invalidRequest("there is no such request, or it has been answered: go back to the application and start again")
+// continueURL is where the pages of an interaction post to. It names the client, since the session of a late answer is gone and the
+// page must still lead back.
+func (e *Engine) continueURL(id, client string) string {
+	return e.cfg.path() + e.cfg.Paths.Authorize + "/" + id + "?" + url.Values{"client_id": {client}}.Encode()
+}
+
+// mentioned returns the client that a URL of [Engine.continueURL] names, which anybody could have written, or nil.
+func (e *Engine) mentioned(r *http.Request) *clients.Client {
+	client, err := e.cfg.Clients.Get(r.Context(), r.URL.Query().Get("client_id"))
+	if err != nil {
+		return nil // the page can do without
+	}
+	return client
+}
+
+var errInteraction = invalidRequest("the application has changed since: go back to it and start again")
 
 func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorder, error) {
 	read := c.readQuery
@@ -206,12 +235,16 @@ func (e *Engine) usePushed(c *call, uri string) error {
 		return badRequest("request_uri_not_supported", "request_uri is not of a pushed request")
 	}
 	as, err := e.records.SessionByPushedAuthReqID(c.r.Context(), id)
-	switch {
-	case errors.Is(err, goidc.ErrNotFound):
+	if err == nil && as.ClientID != c.client.ID {
 		return errPushed
+	}
+	c.pushed, c.keeps, c.browser = id, true, e.browser(c.r)
+	switch {
+	case errors.Is(err, goidc.ErrNotFound), err == nil && as.Status != goidc.StatusPending:
+		return errUsed
 	case err != nil:
 		return err
-	case as.ClientID != c.client.ID, as.Status != goidc.StatusPending, !registered(c.client, as.RedirectURI):
+	case !registered(c.client, as.RedirectURI):
 		return errPushed
 	}
 	c.redirect = as.RedirectURI
@@ -222,16 +255,24 @@ func (e *Engine) usePushed(c *call, uri string) error {
 	return nil
 }
 
-var errPushed = invalidRequest("request_uri is not known, has expired, has been used, or is of another client")
+var (
+	errPushed = invalidRequest("request_uri is of another client, or the client has changed since")
+	errUsed   = invalidRequest("request_uri is not known, has expired, or has been used")
+)
 
-// show sends what the library, or the pages that it asked, have written; or tells of the error: to the client, if its
-// redirect URI is known, or else to the person.
-func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) {
+// harden sets the headers of every answer of the authorization endpoint.
+func (e *Engine) harden(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer") // RFC 9700, section 4.2.4
 	h.Set("X-Frame-Options", "DENY")        // RFC 6749, section 10.13
 	h.Set("Content-Security-Policy", "frame-ancestors 'none'")
+}
+
+// show sends what the library, or the pages that it asked, have written; or tells of the error: to the client, if its
+// redirect URI is known, or else to the person.
+func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) {
+	e.harden(w)
 	switch {
 	case rec != nil && rec.Status == http.StatusSeeOther && rec.Header().Get("Location") != "" && c.failed != nil:
 		// The library has sent an error back, and all that it may.
@@ -239,7 +280,9 @@ func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) 
 		errors.As(c.failed, &code)
 		e.cfg.Audit(c.r.Context(), Event{Name: Refused, Path: c.path, Client: c.clientID(), Error: string(code.Code)})
 		to := rec.Header().Get("Location")
-		if e.leaves(w, c, to, &refusal{status: http.StatusBadRequest, code: string(code.Code), description: code.Description}, rec.Header()["Set-Cookie"]) {
+		told := &refusal{status: http.StatusBadRequest, code: string(code.Code), description: code.Description}
+		e.keepAnswer(c, to, told)
+		if e.leaves(w, c, to, told, rec.Header()["Set-Cookie"]) {
 			rec.send(w)
 		}
 		return
@@ -248,13 +291,13 @@ func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) 
 			e.cfg.Audit(c.r.Context(), *c.granted)
 		}
 		c.complete(rec.Header())
+		if to := rec.Header().Get("Location"); to != "" {
+			e.keepAnswer(c, to, nil)
+		}
 		rec.send(w)
 		return
 	case rec != nil:
 		err = c.failed
-		if errors.Is(err, store.ErrConflict) {
-			err = errInteraction // answered twice at the same time
-		}
 	}
 	if err == nil {
 		err = errors.New("nothing was answered")

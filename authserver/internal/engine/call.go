@@ -24,23 +24,29 @@ const maxForm = 32 << 10
 
 // A call is a request on its way through the engine and the library, whose hooks find it in the context.
 type call struct {
-	r        *http.Request
-	page     *http.Request   // what the pages are shown of r
-	path     string          // of the endpoint, for logs
-	at       time.Time       // when it came
-	form     url.Values      // of the parameters that were sent once and not empty; resource may come several times
-	client   *clients.Client // nil: not known
-	proven   bool            // the client has authenticated itself, or has no way to
-	redirect string          // the redirect URI, once it is known to be the client's; errors go there
-	informed bool            // the user has decided so, and knows where the redirect leads
-	browser  string          // the secret of its cookie
-	holds    binding         // what its sender has proven to hold
-	proof    *dpop.Proof     // of holds.key, still to be used up; nil: there is none
-	until    time.Time       // the end of a token that the new one must not outlive; zero: there is none
-	granted  *Event          // what the user has granted
-	token    *goidc.Token    // that was made
-	failed   error           // what the library, or a hook of it, has failed with
-	outage   error           // a failure of the store, or a refusal of ours, that the library would take for another refusal
+	r          *http.Request
+	page       *http.Request       // what the pages are shown of r
+	path       string              // of the endpoint, for logs
+	at         time.Time           // when it came
+	form       url.Values          // of the parameters that were sent once and not empty; resource may come several times
+	client     *clients.Client     // nil: not known
+	proven     bool                // the client has authenticated itself, or has no way to
+	redirect   string              // the redirect URI, once it is known to be the client's; errors go there
+	pushed     string              // the id of a pushed request, which is that of its session
+	last       func()              // makes the call go on if its sender breaks it off; nil: it does not
+	keeps      bool                // the answer can be asked for again, and is kept
+	informed   bool                // the user has decided so, and knows where the redirect leads
+	browser    string              // the secret of its cookie
+	holds      binding             // what its sender has proven to hold
+	proof      *dpop.Proof         // of holds.key, still to be used up; nil: there is none
+	until      time.Time           // the end of a token that the new one must not outlive; zero: there is none
+	said       string              // Decision.Said
+	hasDecided bool                // whether or not that has counted
+	decided    *goidc.AuthnSession // whose answer is to be kept; nil: none is
+	granted    *Event              // what the user has granted
+	token      *goidc.Token        // that was made
+	failed     error               // what the library, or a hook of it, has failed with
+	outage     error               // a failure of the store, or a refusal of ours, that the library would take for another refusal
 }
 
 type callKey struct{}

@@ -45,6 +45,13 @@ type Config struct {
 	// they see the error on ErrorPage, and are not sent there.
 	Leave Leave
 
+	// Said returns what a request to an interaction says about it. Two requests that say the same are equal, and the second one gets
+	// what the first one got. Nil: no answer is given twice.
+	Said func(*http.Request) string
+
+	// Ended shows that an interaction is over, and the way back. Nil: ErrorPage.
+	Ended func(w http.ResponseWriter, r *http.Request, over *Ended)
+
 	// ErrorPage tells a person of an error that no application can be told of. It sets the status. Nil: plain text.
 	ErrorPage func(w http.ResponseWriter, r *http.Request, status int, code, description string)
 

@@ -45,6 +45,8 @@ type device struct {
 	Scopes   string    `json:"scopes"`
 	Ends     time.Time `json:"ends"`
 	Grant    string    `json:"grant,omitempty"` // what the user has allowed
+	By       string    `json:"by,omitempty"`    // the subject of the user who has decided; empty: has not logged in
+	Said     string    `json:"said,omitempty"`  // Decision.Said
 
 	record store.Record
 }
@@ -166,7 +168,7 @@ func (e *Engine) Device(ctx context.Context, userCode string) (*Interaction, err
 func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision) error {
 	code := d.refusal(in, 0)
 	if code != "" {
-		if err := e.decideDevice(ctx, in, func(dev *device) { dev.State = denied }); err != nil {
+		if err := e.decideDevice(ctx, in, func(dev *device) { dev.State, dev.By, dev.Said = denied, d.by(), d.Said }); err != nil {
 			return err
 		}
 		e.cfg.Audit(ctx, Event{Name: Refused, Path: e.cfg.Paths.Device, Client: in.Client.ID, Error: code})
@@ -182,7 +184,9 @@ func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision)
 	if err := e.records.SaveGrant(ctx, g); err != nil {
 		return err
 	}
-	if err := e.decideDevice(ctx, in, func(dev *device) { dev.State, dev.Grant = allowed, g.ID }); err != nil {
+	if err := e.decideDevice(ctx, in, func(dev *device) {
+		dev.State, dev.Grant, dev.By, dev.Said = allowed, g.ID, d.by(), d.Said
+	}); err != nil {
 		_, lost := e.records.revoke(ctx, g.ID)
 		return errors.Join(err, lost)
 	}
@@ -194,6 +198,27 @@ func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision)
 		Scope: g.Scopes, Grant: g.ID,
 	})
 	return nil
+}
+
+// by returns the subject of who has decided, or "".
+func (d *Decision) by() string {
+	if d.User == nil {
+		return ""
+	}
+	return d.User.Subject
+}
+
+// DecidedDevice reports whether the user with this subject, or one who has not logged in, has said the same about the device with
+// this code before: the second of two equal forms. If so, allows is what became of it. The error is an outage.
+func (e *Engine) DecidedDevice(ctx context.Context, userCode, subject, said string) (same, allows bool, err error) {
+	d, err := e.device(ctx, userCode)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, false, nil
+	}
+	if err != nil || d.State == waits || d.By != subject || d.Said != said || !time.Now().Before(d.Ends) {
+		return false, false, err
+	}
+	return true, d.State != denied, nil
 }
 
 // decideDevice changes the device of an interaction, if it still waits.
@@ -279,6 +304,15 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 
 // waiting returns the device that waits for its user, who has typed this code.
 func (e *Engine) waiting(ctx context.Context, userCode string) (*device, error) {
+	d, err := e.device(ctx, userCode)
+	if err == nil && (d.State != waits || !time.Now().Before(d.Ends)) {
+		return nil, fmt.Errorf("find a device: %w", store.ErrNotFound)
+	}
+	return d, err
+}
+
+// device returns the device with this code, decided or not.
+func (e *Engine) device(ctx context.Context, userCode string) (*device, error) {
 	code := readUserCode(userCode)
 	if code == "" {
 		return nil, fmt.Errorf("find a device: %w", store.ErrNotFound)
@@ -287,11 +321,7 @@ func (e *Engine) waiting(ctx context.Context, userCode string) (*device, error) 
 	if err != nil {
 		return nil, fmt.Errorf("find a device: %w", err)
 	}
-	d, err := readDevice(rec)
-	if err == nil && (d.State != waits || !time.Now().Before(d.Ends)) {
-		return nil, fmt.Errorf("find a device: %w", store.ErrNotFound)
-	}
-	return d, err
+	return readDevice(rec)
 }
 
 // deviceOf returns the device that has this device code.

@@ -39,9 +39,17 @@ type Departure struct {
 // wants (RFC 9700, section 4.11.2). An error is an outage, with nothing written.
 type Leave func(w http.ResponseWriter, r *http.Request, d *Departure) (bool, error)
 
+// An Ended is an interaction that does not wait for its user any more.
+type Ended struct {
+	Answered    bool            // otherwise it has expired, or there was none
+	Client      *clients.Client // nil: not known. Unless Answered, anybody could have named it
+	RedirectURI string          // of the client; empty unless Answered
+}
+
 // A Decision is what the user of an Interaction has decided.
 type Decision struct {
 	Denied   bool
+	Said     string // Config.Said of the request that it came by
 	Informed bool   // with Denied: the user has seen who asks and where the answer goes, so it is sent there without Leave
 	Error    string // with Denied: access_denied if empty, or login_required, consent_required, interaction_required, for prompt=none
 	User     *login.User

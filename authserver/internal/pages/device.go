@@ -2,6 +2,7 @@ package pages
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 
 	"github.com/valetkey/valetkey/authserver/login"
@@ -55,8 +56,14 @@ func (v *visit) confirmDevice() (*reply, error) {
 		return v.see("/device"), nil
 	}
 	gone := func() (*reply, error) {
+		if v.r.Method == http.MethodPost { // the second one of a double click
+			same, allows, err := v.cfg.Engine.DecidedDevice(v.r.Context(), code, v.subject(), said(v.r.PostForm))
+			if same || err != nil {
+				return v.deviceDecided(allows), err
+			}
+		}
 		v.drop(deviceKey)
-		return codePage("", problem{"user_code", "The code is no longer valid. Start again at your device."}), nil
+		return codePage("", problem{"user_code", "The code is no longer valid: it has been answered, or has expired. Start again at your device."}), nil
 	}
 	in, err := v.cfg.Engine.Device(v.r.Context(), code)
 	switch {
@@ -77,11 +84,22 @@ func (v *visit) confirmDevice() (*reply, error) {
 	case err != nil:
 		return nil, err
 	}
-	v.drop(deviceKey)
-	if d.Denied {
-		return v.see("/device/denied"), nil
+	return v.deviceDecided(!d.Denied), nil // the code stays, to be recognized if the form comes again
+}
+
+func (v *visit) deviceDecided(allowed bool) *reply {
+	if !allowed {
+		return v.see("/device/denied")
 	}
-	return v.see("/device/done"), nil
+	return v.see("/device/done")
+}
+
+// subject returns that of the user, or "".
+func (v *visit) subject() string {
+	if v.user == nil {
+		return ""
+	}
+	return v.user.Subject
 }
 
 func (v *visit) deviceEnd() (*reply, error) {

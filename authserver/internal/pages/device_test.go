@@ -65,8 +65,31 @@ func TestDevice(t *testing.T) {
 		d := h.plug()
 		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
 		h.loggedIn("bob").get("/device").press("Go on", code(d.code)).press("Deny", nil)
-		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid.")
+		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid: it has been answered, or has expired.")
 		require.Equal(t, "access_denied", d.ask())
+	})
+	t.Run("a double click gets the answer of the first, and another answer does not", func(t *testing.T) {
+		for _, c := range []struct{ do, other, end string }{
+			{"allow", "deny", "Your device is connected"}, {"deny", "allow", "Your device is not connected"},
+		} {
+			h := newHouse(t)
+			d := h.plug()
+			b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
+			at, form := b.formOf(c.do)
+			for range 3 {
+				require.Equal(t, c.end, b.post(at, form).h1())
+			}
+			form.Set("do", c.other)
+			require.Contains(t, b.post(at, form).text(), "The code is no longer valid: it has been answered, or has expired.")
+			require.Equal(t, map[string]string{"allow": "orders:read", "deny": "access_denied"}[c.do], d.ask())
+		}
+	})
+	t.Run("the answer of another user is not this user's", func(t *testing.T) {
+		h := newHouse(t)
+		d := h.plug()
+		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
+		h.loggedIn("bob").get("/device").press("Go on", code(d.code)).press("Allow", nil)
+		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid")
 	})
 	t.Run("who denies is told, and so is the device", func(t *testing.T) {
 		h := newHouse(t)

@@ -63,6 +63,30 @@ func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.D
 	return v.interact(in, do)
 }
 
+// Said is an engine.Config.Said. Loading the page of an interaction and logging in say the same, nothing, since what is decided
+// after a log-in is decided when the page is loaded.
+func (p *Pages) Said(r *http.Request) string {
+	if r.Method != http.MethodPost {
+		return ""
+	}
+	r.Body = http.MaxBytesReader(nil, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return "unreadable"
+	}
+	return said(r.PostForm)
+}
+
+func said(form url.Values) string {
+	switch do := form.Get("do"); do {
+	case "login":
+		return ""
+	case "allow":
+		return do + " " + valetkey.NewScopes(form["scope"]...).String()
+	default:
+		return do
+	}
+}
+
 // interact does what a form says, if there is one, and then finds out what is still to be asked: nothing, which is a
 // decision, or else what the reply shows.
 func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *reply, error) {
@@ -70,7 +94,11 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	switch do {
 	case "deny", "cancel": // on the page for consent, or for logging in, which does not name where the answer goes
 		v.logConsent(in, "consent denied", nil)
-		return &engine.Decision{Denied: true, Informed: do == "deny" && v.user != nil}, nil, nil
+		d := &engine.Decision{Denied: true, Said: said(v.r.PostForm)}
+		if v.user != nil {
+			d.User, d.Informed = &v.user.User, do == "deny"
+		}
+		return d, nil, nil
 	case "login":
 		if stop, err := v.logIn(in.ID); stop != nil || err != nil {
 			return nil, v.loginFor(in, stop), err
@@ -114,7 +142,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 		}
 		v.logConsent(in, "consent given", allowed)
 	}
-	return &engine.Decision{User: &v.user.User, AuthTime: v.user.At, Scopes: allowed}, nil, nil
+	return &engine.Decision{Said: said(v.r.PostForm), User: &v.user.User, AuthTime: v.user.At, Scopes: allowed}, nil, nil
 }
 
 func denied(code string) *engine.Decision { return &engine.Decision{Denied: true, Error: code} }
@@ -213,9 +241,5 @@ func title(c *clients.Client) string {
 }
 
 func (v *visit) logConsent(in *engine.Interaction, what string, scopes valetkey.Scopes) {
-	subject := ""
-	if v.user != nil {
-		subject = v.user.Subject
-	}
-	v.cfg.Logger.InfoContext(v.r.Context(), what, "subject", subject, "client", in.Client.ID, "scope", scopes.String())
+	v.cfg.Logger.InfoContext(v.r.Context(), what, "subject", v.subject(), "client", in.Client.ID, "scope", scopes.String())
 }

@@ -99,6 +99,7 @@ type Clients interface {
 type Engine interface {
 	Device(ctx context.Context, userCode string) (*engine.Interaction, error)
 	DecideDevice(ctx context.Context, in *engine.Interaction, d *engine.Decision) error
+	DecidedDevice(ctx context.Context, userCode, subject, said string) (same, allows bool, err error)
 	RevokeGrants(ctx context.Context, subject, clientID string) (int, error)
 }
 
