@@ -95,8 +95,9 @@ type Config struct {
 	// that rotates twice; after that, tokens of a new key are refused until the cooldown has passed. Zero: 30 s.
 	Cooldown time.Duration
 
-	// StaleLimit is how long keys are used beyond Fresh while the issuer does not answer; after that, tokens get 503. Zero:
-	// 1 h; negative: not at all; at most 24 h.
+	// StaleLimit is how long keys are used beyond Fresh while the issuer does not answer, or answers with an empty or
+	// malformed key set; after that, tokens get 503. It does not prolong a key that a well-formed set with keys no longer
+	// contains, or no longer for signatures: that key ends with the refresh. Zero: 1 h; negative: not at all; at most 24 h.
 	StaleLimit time.Duration
 
 	// Logger gets what happens to the key set. Nil: slog.Default().

@@ -14,6 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
@@ -23,6 +24,7 @@ type snapshot struct {
 	bits   int           // of each status: 1, 2, 4 or 8
 	ttl    time.Duration // zero: none
 	expiry time.Time     // zero: none
+	key    *keyset.Key   // that signed the list
 }
 
 // len returns how many tokens the list has a status of.
@@ -111,7 +113,7 @@ func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, erro
 	case !s.expiry.IsZero() && !time.Now().Before(s.expiry): // step 4c
 		return nil, errors.New("it has expired")
 	}
-	if _, err := v.keys.Verify(ctx, c); err != nil {
+	if s.key, err = v.keys.Verify(ctx, c); err != nil {
 		return nil, err
 	}
 	if err := s.unpack(packed, v.cfg.MaxBytes); err != nil {

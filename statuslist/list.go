@@ -85,10 +85,18 @@ func (l *list) use() {
 	}
 }
 
+// held returns the snapshot that may be relied on: its key is still in the issuer's set. Nil: there is none. It takes no lock.
+func (l *list) held() *snapshot {
+	if held := l.current.Load(); held != nil && held.key.Holds() {
+		return held
+	}
+	return nil
+}
+
 // need returns the snapshot, for which it waits if there is none.
 func (l *list) need(ctx context.Context) (*snapshot, error) {
 	defer l.use() // after the fetch, so that it counts
-	if held := l.current.Load(); held != nil {
+	if held := l.held(); held != nil {
 		return held, nil
 	}
 	if flight := l.demand(); flight != nil {
@@ -100,7 +108,7 @@ func (l *list) need(ctx context.Context) (*snapshot, error) {
 		case <-limit.C:
 		}
 	}
-	if held := l.current.Load(); held != nil {
+	if held := l.held(); held != nil {
 		return held, nil
 	}
 	l.mu.Lock()
@@ -157,7 +165,7 @@ func (l *list) land(next *snapshot, start time.Time, err error) {
 		}
 		l.err, l.since, l.retry = err, now, now.Add(wait)
 		l.v.cfg.Logger.Warn("status list: the fetch did not succeed", "uri", fetch.Bare(l.uri), "retry_in", wait, "error", err)
-		if l.current.Load() != nil {
+		if l.held() != nil {
 			l.used.Store(true) // it is still relied on
 			l.schedule(wait)
 		}
@@ -221,9 +229,9 @@ func (l *list) worsen(h *valetkey.Health) {
 	defer l.mu.Unlock()
 	switch {
 	case l.err == nil:
-	case l.current.Load() == nil && time.Since(l.needed) < recently:
+	case l.held() == nil && time.Since(l.needed) < recently:
 		h.State, h.Since, h.Err = valetkey.Down, l.since, l.err
-	case l.current.Load() != nil && h.State == valetkey.Ready:
+	case l.held() != nil && h.State == valetkey.Ready:
 		h.State, h.Since, h.Err = valetkey.Degraded, l.since, l.err
 	}
 }

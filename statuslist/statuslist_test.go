@@ -421,6 +421,18 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
+func TestAListEndsWithItsKey(t *testing.T) {
+	bubble(t, "JWKS-22 a list is not relied on once its key is withdrawn", func(*statuslist.Config) {}, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		iss.StatusTTL(time.Hour)
+		require.Equal(t, 200, get(iss.Token(iss.Status(4))))
+		iss.Replace()
+		iss.SetStatus(4, 1)
+		time.Sleep(8*time.Minute + time.Second) // the key set is refreshed after 8 min at most
+		assert.Equal(t, 401, get(iss.Token(iss.Status(4))))
+		assert.Equal(t, 2, iss.StatusList.Hits())
+	})
+}
+
 func TestManyLists(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {

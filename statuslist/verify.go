@@ -85,9 +85,10 @@ type position struct {
 	index int
 }
 
-// Holds reads the list of the moment: no lock, no clock. A list that is too old has been given up by its timer.
+// Holds reads the list of the moment: no lock, no clock. A list that is too old has been given up by its timer, and one
+// whose key the issuer has withdrawn does not count.
 func (p *position) Holds() bool {
-	held := p.list.current.Load()
+	held := p.list.held()
 	if held == nil {
 		return false
 	}

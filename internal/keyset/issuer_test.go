@@ -1,6 +1,7 @@
 package keyset_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,6 +95,11 @@ func raw(jwks ...json.RawMessage) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"keys": jwks})
 	}
+}
+
+// forEncryption returns the public part of k, declared to be for encryption.
+func forEncryption(k *jose.PrivateKey) json.RawMessage {
+	return bytes.Replace(k.PublicJWK(), []byte(`"use":"sig"`), []byte(`"use":"enc"`), 1)
 }
 
 func text(status int, body string) http.HandlerFunc {

@@ -2,7 +2,8 @@
 //
 // A [Set] is an immutable snapshot behind an atomic pointer. Who verifies a token reads it: no lock, no clock, no wait.
 // Timers do the rest: they refresh the snapshot ahead of its age, retry with backoff when the issuer does not answer, and
-// give the keys up when they have become too old. Only a token whose key is missing asks for a fetch itself, as often as
+// give the keys up when they have become too old. A well-formed set with keys withdraws the held keys that it does not contain
+// as usable, even if that leaves none; an empty or malformed one is an outage, and changes nothing. Only a token whose key is missing asks for a fetch itself, as often as
 // the cooldown allows, and waits for it only as long as [maxWait].
 package keyset
 
@@ -326,6 +327,9 @@ func (s *Set) land(next *snapshot, keys []*jose.Key, err error) {
 	}
 	s.lastErr = err
 	if err != nil {
+		if errors.Is(err, ErrWithdrawn) {
+			s.withdraw(err)
+		}
 		s.failed(err)
 		return
 	}
@@ -338,7 +342,19 @@ func (s *Set) land(next *snapshot, keys []*jose.Key, err error) {
 	s.expiry = time.AfterFunc(time.Until(next.end(s.cfg.StaleLimit)), s.expire)
 }
 
-// failed plans the next attempt. The old keys are kept.
+// withdraw ends all held keys: the issuer's set no longer contains them as usable.
+func (s *Set) withdraw(err error) {
+	held := s.current.Load()
+	if held == nil {
+		return
+	}
+	s.comes(valetkey.Down, err)
+	s.publish(nil)
+	stop(s.expiry)
+	s.cfg.Logger.Error("key set: the issuer has withdrawn all keys", "issuer", s.cfg.Issuer, "keys", len(held.keys), "error", err)
+}
+
+// failed plans the next attempt. It changes no keys.
 func (s *Set) failed(err error) {
 	s.failures++
 	if s.current.Load() != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 )
@@ -64,7 +65,7 @@ func TestParse(t *testing.T) {
 		"JWKS-04 only a private key":       `{"keys":[` + private + `]}`,
 		"JWKS-04 only a symmetric key":     `{"keys":[` + oct + `]}`,
 		"JWKS-03 only one with kid twice":  `{"keys":[{"kid":"a",` + good[1:] + `]}`,
-		"JWT-17 only one for encryption":   `{"keys":[{"use":"enc",` + good[1:] + `]}`,
+		"JWT-17 only one for encryption":   `{"keys":[` + string(forEncryption(key(t, "ES256", "good"))) + `]}`,
 		"JWT-17 only one for key_ops sign": `{"keys":[{"key_ops":["sign"],` + good[1:] + `]}`,
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
@@ -314,7 +315,7 @@ func TestOutage(t *testing.T) {
 		"JWKS-02 an empty set":   text(200, `{"keys":[]}`),
 		"JWKS-02 no keys member": text(200, `{}`),
 		"JWKS-02 HTML with 200":  text(200, `<html></html>`),
-		"only private keys":      raw(key(t, "ES256", "x").PrivateJWK()),
+		"only malformed keys":    text(200, `{"keys":[null,7,"x",[],{},{"kid":"a"},{"kty":7},{"kty":"XYZ","kty":"XYZ"}]}`),
 	} {
 		// Key k is known, and the issuer has been answering so for 11 minutes: the keys are past their age.
 		play := func(what string, f func(t *testing.T, i *issuer, s *keyset.Set, k *jose.PrivateKey)) {
@@ -394,6 +395,53 @@ func TestOutage(t *testing.T) {
 			assert.Equal(t, 1, i.count())
 			time.Sleep(test.most - test.least + 2*time.Millisecond)
 			assert.Equal(t, 2, i.count())
+		})
+	}
+}
+
+// A well-formed set with keys is the issuer's word on all of them, also when none is left for us.
+func TestKeysOutsideAWellFormedSetEnd(t *testing.T) {
+	for name, set := range map[string]func(a, x *jose.PrivateKey) json.RawMessage{
+		"now for encryption": func(a, _ *jose.PrivateKey) json.RawMessage {
+			return forEncryption(a)
+		},
+		"now of an unknown type": func(*jose.PrivateKey, *jose.PrivateKey) json.RawMessage {
+			return json.RawMessage(`{"kty":"AKP","alg":"ML-DSA-65","kid":"a","pub":"AA"}`)
+		},
+		"now private, and so known to everyone": func(a, _ *jose.PrivateKey) json.RawMessage { return a.PrivateJWK() },
+		"now a shared secret": func(*jose.PrivateKey, *jose.PrivateKey) json.RawMessage {
+			return json.RawMessage(`{"kty":"oct","kid":"a","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}`)
+		},
+		"another key":                func(_, x *jose.PrivateKey) json.RawMessage { return x.PublicJWK() },
+		"another key for encryption": func(_, x *jose.PrivateKey) json.RawMessage { return forEncryption(x) },
+	} {
+		bubble(t, "JWKS-22 "+name, func(t *testing.T) {
+			a, x := key(t, "ES256", "a"), key(t, "ES256", "x")
+			i := &issuer{answer: keys(a)}
+			s := i.open(t)
+			held := requireKey(t, s, a)
+			i.serves(raw(set(a, x), json.RawMessage("null")))
+			time.Sleep(8*time.Minute + time.Second) // the refresh is after 8 min at most
+			assert.False(t, held.Holds())
+			_, err := s.Verify(background, signed(t, a, nil))
+			require.Error(t, err)
+			if name != "another key" {
+				requireUnavailable(t, err)
+				assert.ErrorContains(t, err, "none that may verify a signature")
+				assert.Equal(t, valetkey.Down, s.Health().State)
+				requireUnavailable(t, s.Ready(background))
+			}
+
+			// An outage after that does not bring the key back, and the issuer does.
+			i.serves(text(200, `{"keys":[]}`))
+			time.Sleep(10 * time.Minute)
+			_, err = s.Verify(background, signed(t, a, nil))
+			require.Error(t, err)
+			i.serves(keys(a))
+			time.Sleep(10 * time.Minute)
+			requireKey(t, s, a)
+			assert.False(t, held.Holds(), "what was withdrawn once stays so")
+			assert.Equal(t, valetkey.Ready, s.Health().State)
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 const (
@@ -190,8 +191,14 @@ type Dropped struct {
 
 var errTooMany = fmt.Errorf("the set has more than %d keys", maxKeys)
 
+// ErrWithdrawn is the error of [Parse] for a well-formed JWK Set with keys, none of which may verify here: each is of an
+// unknown type, for encryption, private or shared. The set is a statement of its issuer, unlike an empty or a malformed one,
+// which is how an outage or a failed deployment looks: keys held so far are no longer in it, and so they end.
+var ErrWithdrawn = errors.New("the set contains keys, but none that may verify a signature")
+
 // Parse reads a JWK Set (RFC 7517, section 5), key by key: what is malformed, not known here or not for verifying is
-// skipped, what is private or shared is dropped, and the rest is used. It is an error if none remains.
+// skipped, what is private or shared is dropped, and the rest is used. It is an error if none remains: [ErrWithdrawn] if at
+// least one of the keys is well formed, an object with unique names and a kty.
 func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 	var set map[string]json.RawMessage // not a struct, whose member names would match in any letter case
 	if err := json.Unmarshal(data, &set); err != nil {
@@ -201,6 +208,7 @@ func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 	if err := json.Unmarshal(set["keys"], &list); err != nil {
 		return nil, nil, errors.New(`it has no array "keys"`)
 	}
+	stated := false
 	for _, jwk := range list {
 		if len(keys) == maxKeys {
 			dropped = append(dropped, Dropped{Err: errTooMany})
@@ -213,11 +221,27 @@ func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 		case errors.Is(err, jose.ErrPrivate), errors.Is(err, jose.ErrSymmetric):
 			dropped = append(dropped, Dropped{ID: keyID(jwk), Err: err})
 		}
+		stated = stated || err == nil || isKey(jwk)
 	}
-	if len(keys) == 0 {
+	switch {
+	case len(keys) == 0 && stated:
+		return nil, dropped, fmt.Errorf("%w (%d in total)", ErrWithdrawn, len(list))
+	case len(keys) == 0:
 		return nil, dropped, fmt.Errorf("it has no usable key among %d", len(list))
 	}
 	return keys, dropped, nil
+}
+
+// isKey reports whether jwk is well formed: an object that has each name once, and a kty (RFC 7517, sections 4 and 4.1).
+func isKey(jwk []byte) bool {
+	kty := ""
+	err := strictjson.Object(jwk, func(name string, v strictjson.Value) error {
+		if name == "kty" {
+			kty, _ = v.Text()
+		}
+		return nil
+	})
+	return err == nil && kty != ""
 }
 
 // keyID returns the kid of a key that is not used, for the log.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -195,6 +196,38 @@ func TestKeySetURL(t *testing.T) {
 			assert.Equal(t, 200, ask(next))
 			assert.Equal(t, 401, ask(clientKey()))
 		})
+	})
+}
+
+// A client that publishes a set without a key for signatures has withdrawn its keys; an empty set is an outage.
+func TestAClientWithdrawsItsOnlyKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		jwk := string(clientKey().PublicJWK())
+		set := `{"keys":[` + jwk + `]}`
+		h := inProcess(t, func(c *engine.Config) {
+			c.KeySets = &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+				w := httptest.NewRecorder()
+				w.WriteString(set)
+				return w.Result(), nil
+			})}
+			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
+				ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+			}})
+		})
+		ask := func() int {
+			return h.do(t, "POST", "/oauth2/token", asserted(assertion(t, clientKey(), nil, h.url, nil)), "").status
+		}
+		require.Equal(t, 200, ask())
+		set = `{"keys":[]}`
+		time.Sleep(6 * time.Minute)
+		assert.Equal(t, 200, ask(), "an empty set changes nothing")
+		set = strings.Replace(`{"keys":[`+jwk+`]}`, `"use":"sig"`, `"use":"enc"`, 1)
+		require.Contains(t, set, `"enc"`)
+		time.Sleep(6 * time.Minute)
+		assert.Equal(t, 401, ask())
+		set = `{"keys":[` + jwk + `]}`
+		time.Sleep(6 * time.Minute)
+		assert.Equal(t, 200, ask())
 	})
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -37,7 +38,7 @@ func (s *heldSet) now() ([]*jose.Key, time.Duration) {
 const (
 	maxKeySets    = 1000
 	keySetFresh   = 5 * time.Minute
-	keySetStale   = time.Hour        // while the client's server does not answer
+	keySetStale   = time.Hour        // while the client's server does not answer with a well-formed set that has keys
 	keySetRefresh = 30 * time.Second // no fetch sooner, whatever the client signs with
 )
 
@@ -78,7 +79,7 @@ func (k *keySets) fetch(ctx context.Context, url string, set *heldSet) {
 		return
 	}
 	keys, _, err := keyset.Parse(answer.Body)
-	if err != nil {
+	if err != nil && !errors.Is(err, keyset.ErrWithdrawn) { // which leaves the client without a key
 		return
 	}
 	set.mu.Lock()
