@@ -35,10 +35,11 @@ type Revocation struct {
 	Until time.Time
 }
 
-// Revocations is where revocations come from that other processes make known.
-type Revocations interface {
-	// Follow calls apply for each revocation: first for those made before that still matter, then for each as it comes.
-	// After trouble it catches up, so that none is missed; apply may be called for the same one again. It returns when
-	// ctx is done, or with the error that ends it for good.
-	Follow(ctx context.Context, apply func(Revocation) error) error
+// A RevocationSource delivers the revocations that other processes publish.
+type RevocationSource interface {
+	// Watch calls apply for the revocations made before that still matter, reports nil when it has caught up, and then calls
+	// apply for each as it comes, one call at a time. When it may be missing some, it reports why, and nil once it has caught up
+	// again, so that none is missed; apply may be called for the same one again. An error of apply is about malformed ones; the
+	// others apply. Watch returns when ctx is done, or with the error that ends it for good.
+	Watch(ctx context.Context, apply func(...Revocation) error, report func(error)) error
 }

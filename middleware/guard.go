@@ -94,7 +94,7 @@ type Config struct {
 	// Cache bounds the memory of verified tokens.
 	Cache Cache
 
-	// Revocations bounds the memory of revocations. See [Guard.Revoke].
+	// Revocations configures where revocations come from, and bounds the memory of them. See [Guard.Revoke] and [Guard.Watch].
 	Revocations Revocations
 
 	// Preflight answers CORS preflights, which browsers send without credentials: OPTIONS with Origin and
@@ -182,6 +182,9 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Cache.Bytes < 0 {
 		mistake("Cache.Bytes: %d is negative", cfg.Cache.Bytes)
 	}
+	if cfg.Revocations.Source == nil && cfg.Revocations.AllowBeforeCaughtUp {
+		mistake("Revocations.AllowBeforeCaughtUp: there is no Source")
+	}
 	if cfg.Revocations.Bytes < 0 {
 		mistake("Revocations.Bytes: %d is negative", cfg.Revocations.Bytes)
 	}
@@ -236,6 +239,9 @@ func New(cfg Config) (*Guard, error) {
 		g.streams = &streams{guard: g}
 	}
 	g.denials = &denials{list: denylist.New(denylist.Config{Bytes: cfg.Revocations.Bytes}), now: g.now, log: g.log}
+	if source := cfg.Revocations.Source; source != nil {
+		g.denials.watched = &watched{source: source, allow: cfg.Revocations.AllowBeforeCaughtUp, now: g.now, since: g.now(), err: errNotWatched}
+	}
 	g.cache = tokencache.New(tokencache.Config{
 		Entries: cfg.Cache.Entries,
 		Bytes:   cfg.Cache.Bytes,

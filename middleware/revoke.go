@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,8 +15,18 @@ import (
 	"github.com/valetkey/valetkey/internal/denylist"
 )
 
-// Revocations bounds the memory of revocations.
+// Revocations configures where revocations come from, and bounds the memory of them.
 type Revocations struct {
+	// Source delivers the revocations that other processes publish, such as a valetredis.Redis. [Guard.Watch] must run: until it
+	// has caught up with Source for the first time, tokens are not verified, requests with one get 503, and [Guard.Status] is
+	// Down. When it loses Source after that, what it knows stays in force, requests are served, and Status is Degraded. Nil:
+	// none, and [Guard.Revoke] alone revokes.
+	Source valetkey.RevocationSource
+
+	// AllowBeforeCaughtUp serves requests before the guard has caught up with Source, so that revoked tokens are accepted
+	// until then. Status is Degraded and not Down.
+	AllowBeforeCaughtUp bool
+
 	// Bytes is the room for revoked token ids: at most 32 bytes each, allocated as they come. Zero: 32 MiB, which holds
 	// 1,048,576 of them. There is room for 131,072 revocations of subjects, as many of sessions, 16,384 of clients and 1,024 of
 	// issuers beside them, together up to 30 MB, which ids cannot take.
@@ -29,7 +40,7 @@ type Revocations struct {
 // Revoke rejects tokens even though they verify: those remembered are forgotten at once, and the revocation is held until
 // none of the tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, the requests under way with
 // such a token end. It looks at every remembered token and every request under way, so revoke several at once where there are
-// many. It is for this process only; see [Guard.Follow].
+// many. It is for this process only; see [Guard.Watch].
 //
 // The error names every revocation that is malformed; the others apply. None is dropped for lack of room, see
 // [Revocations.Bytes].
@@ -55,6 +66,7 @@ func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 type denials struct {
 	list        *denylist.List
 	overflowing atomic.Bool // and the log says so
+	watched     *watched    // nil: there is no source
 	now         func() time.Time
 	log         *slog.Logger
 }
@@ -89,15 +101,88 @@ func (d *denials) noteOverflow() (overflowing bool) {
 	return overflowing
 }
 
-// Follow applies the revocations of source until ctx is done, and follows again when source gives up. Run it in a
-// goroutine of its own. What source finds out takes effect at once.
-func (g *Guard) Follow(ctx context.Context, source valetkey.Revocations) error {
-	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		err := source.Follow(ctx, func(r valetkey.Revocation) error { return g.Revoke(r) })
+// A watched is how a guard stands with its source of revocations.
+type watched struct {
+	source   valetkey.RevocationSource
+	allow    bool        // requests before it has caught up
+	caughtUp atomic.Bool // at least once
+	now      func() time.Time
+
+	mu    sync.Mutex // guards what follows
+	since time.Time  // of the state
+	err   error      // why revocations may be missing; nil: none is
+}
+
+var errNotWatched = errors.New("the published revocations are not known yet")
+
+// unknown returns why no token can be accepted; nil: one can.
+func (w *watched) unknown() error {
+	if w == nil || w.allow || w.caughtUp.Load() {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &valetkey.Unavailable{RetryAfter: retryAfter, Err: w.err}
+}
+
+// report takes in that the source has caught up, or why it may be missing revocations.
+func (w *watched) report(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if (w.err == nil) != (err == nil) {
+		w.since = w.now()
+	}
+	if w.err = err; err == nil {
+		w.caughtUp.Store(true)
+	} else if !w.caughtUp.Load() {
+		w.err = fmt.Errorf("%w: %w", errNotWatched, err)
+	}
+}
+
+// health returns the state; the zero one without a source.
+func (w *watched) health() (h valetkey.Health) {
+	if w == nil {
+		return h
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h = valetkey.Health{Name: "revocations", State: valetkey.Ready, Since: w.since, Err: w.err}
+	switch {
+	case w.err == nil:
+	case w.caughtUp.Load() || w.allow:
+		h.State = valetkey.Degraded
+	default:
+		h.State = valetkey.Down
+	}
+	return h
+}
+
+// Watch applies the revocations of Config.Revocations.Source until ctx is done, and returns its error. When the source ends, it
+// logs that and watches again after a wait of 1 s to 1 min. Run it in a goroutine, once for each guard. It returns an error at
+// once without a source.
+func (g *Guard) Watch(ctx context.Context) error {
+	w := g.denials.watched
+	if w == nil {
+		return errors.New("middleware: Revocations.Source: required for Watch")
+	}
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		var caughtUp atomic.Bool
+		err := w.source.Watch(ctx, g.Revoke, func(err error) {
+			w.report(err)
+			caughtUp.Store(caughtUp.Load() || err == nil)
+		})
+		if caughtUp.Load() {
+			wait = firstWait
+		}
 		if ctx.Err() != nil {
+			w.report(ctx.Err())
 			return ctx.Err()
 		}
-		g.log.LogAttrs(ctx, slog.LevelError, "revocations are not followed", slog.Duration("again_in", wait), slog.Any("err", err))
+		if err == nil {
+			err = errors.New("the source has ended")
+		}
+		w.report(err)
+		g.log.LogAttrs(ctx, slog.LevelError, "revocations are not watched", slog.Duration("again_in", wait), slog.Any("err", err))
 		select {
 		case <-time.After(wait - rand.N(wait/10)):
 		case <-ctx.Done():
@@ -105,3 +190,9 @@ func (g *Guard) Follow(ctx context.Context, source valetkey.Revocations) error {
 		}
 	}
 }
+
+// Of Guard.Watch, before it watches a source again that has ended.
+const (
+	firstWait = time.Second
+	lastWait  = time.Minute
+)

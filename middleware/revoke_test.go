@@ -110,18 +110,15 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
-// A source is a list of revocations that ends with an error the first time.
+// A source is a script: each call of Watch runs the next step, and one after the last waits for its context.
 type source struct {
-	revocations []valetkey.Revocation
-	failures    atomic.Int32
+	steps []func(apply func(...valetkey.Revocation) error, report func(error)) error
+	calls atomic.Int32
 }
 
-func (s *source) Follow(ctx context.Context, apply func(valetkey.Revocation) error) error {
-	if s.failures.Add(-1) >= 0 {
-		return errors.New("out of reach")
-	}
-	for _, r := range s.revocations {
-		if err := apply(r); err != nil {
+func (s *source) Watch(ctx context.Context, apply func(...valetkey.Revocation) error, report func(error)) error {
+	if i := int(s.calls.Add(1)) - 1; i < len(s.steps) {
+		if err := s.steps[i](apply, report); err != nil {
 			return err
 		}
 	}
@@ -129,28 +126,143 @@ func (s *source) Follow(ctx context.Context, apply func(valetkey.Revocation) err
 	return ctx.Err()
 }
 
-func TestFollow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		guard := guardWith(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Issuer: "i", Subject: "alice", Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}, nil
-		}))
-		status := func() int {
-			w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
-			r.Header.Set("Authorization", "Bearer x")
-			guard.Handler(hello).ServeHTTP(w, r)
-			return w.Code
+// watching returns a guard that watches s, with its clean-up, and a func that returns the status of a request of alice.
+func watching(t *testing.T, s *source, change ...func(*middleware.Config)) (*middleware.Guard, func() int) {
+	v := valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
+		if raw == "x" {
+			return nil, &valetkey.Error{Code: valetkey.InvalidToken}
 		}
-		s := &source{revocations: []valetkey.Revocation{{Issuer: "i", Subject: "alice"}}}
-		s.failures.Store(2)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- guard.Follow(ctx, s) }()
-		synctest.Wait()
-		assert.Equal(t, 200, status(), "the source is out of reach")
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		assert.Equal(t, 401, status())
+		return &valetkey.Token{Issuer: "i", Subject: raw, Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}, nil
+	})
+	guard := guardWith(t, v, append(change, func(cfg *middleware.Config) { cfg.Revocations.Source = s })...)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- guard.Watch(ctx) }()
+	t.Cleanup(func() {
 		cancel()
 		assert.ErrorIs(t, <-ended, context.Canceled)
+	})
+	return guard, func() int { return status(guard, "alice") }
+}
+
+func TestWatchRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fails := func(func(...valetkey.Revocation) error, func(error)) error { return errors.New("out of reach") }
+		s := &source{steps: []func(func(...valetkey.Revocation) error, func(error)) error{
+			fails, fails,
+			func(apply func(...valetkey.Revocation) error, report func(error)) error {
+				report(nil)
+				return errors.New("gone")
+			},
+			func(apply func(...valetkey.Revocation) error, report func(error)) error {
+				err := apply(valetkey.Revocation{Issuer: "i", Subject: "alice"})
+				report(nil)
+				return err
+			},
+		}}
+		guard, alice := watching(t, s)
+		synctest.Wait()
+		assert.Equal(t, 503, alice(), "the source is out of reach")
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 200, alice(), "it was reached, and had none")
+		assert.Equal(t, valetkey.Degraded, guard.Status().State, "it is gone again")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		assert.Equal(t, 401, alice(), "the wait begins at 1 s again")
+		assert.Equal(t, valetkey.Ready, guard.Status().State)
+	})
+	t.Run("without a source it ends at once", func(t *testing.T) {
+		guard := guardWith(t, valetkey.First())
+		require.ErrorContains(t, guard.Watch(t.Context()), "Revocations.Source: required")
+	})
+}
+
+func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
+	type step = func(apply func(...valetkey.Revocation) error, report func(error)) error
+	synctest.Test(t, func(t *testing.T) {
+		ready, lost, back := make(chan bool), make(chan bool), make(chan bool)
+		s := &source{steps: []step{func(apply func(...valetkey.Revocation) error, report func(error)) error {
+			report(errors.New("dial tcp: refused"))
+			<-ready
+			err := apply(valetkey.Revocation{Issuer: "i", Subject: "alice"})
+			report(nil)
+			<-lost
+			report(errors.New("dial tcp: refused"))
+			<-back
+			report(nil)
+			return err
+		}}}
+		guard, alice := watching(t, s)
+		probe := func() (status int, body string) {
+			w := httptest.NewRecorder()
+			guard.Probe().ServeHTTP(w, httptest.NewRequest("GET", "/ready", nil))
+			return w.Code, w.Body.String()
+		}
+
+		synctest.Wait()
+		w := httptest.NewRecorder()
+		guard.Handler(hello).ServeHTTP(w, valetkeytest.Request("GET", "/", "alice"))
+		assert.Equal(t, 503, w.Code, "before it has caught up")
+		assert.Equal(t, "5", w.Header().Get("Retry-After"))
+		assert.Equal(t, 503, status(guard, "x"), "it is not verified either")
+		assert.Equal(t, 401, status(guard, ""), "without a token nothing has to be known")
+		code, body := probe()
+		assert.Equal(t, 503, code)
+		assert.Contains(t, body, `"revocations":{"name":"revocations","state":"down"`)
+		assert.Contains(t, body, "dial tcp: refused")
+		assert.Equal(t, valetkey.Down, guard.Status().State)
+
+		close(ready)
+		synctest.Wait()
+		assert.Equal(t, 401, alice(), "once it has caught up")
+		assert.Equal(t, 200, status(guard, "bob"))
+		code, _ = probe()
+		assert.Equal(t, 200, code)
+		assert.Equal(t, valetkey.Ready, guard.Status().State)
+
+		time.Sleep(time.Hour)
+		close(lost)
+		synctest.Wait()
+		assert.Equal(t, 401, alice(), "what is known stays in force when the source is lost")
+		assert.Equal(t, 200, status(guard, "bob"))
+		assert.Equal(t, 200, status(guard, "carol"), "who is new")
+		code, body = probe()
+		assert.Equal(t, 200, code)
+		assert.Contains(t, body, "dial tcp: refused")
+		assert.Equal(t, valetkey.Degraded, guard.Status().State)
+		assert.Equal(t, time.Now(), guard.Status().Revocations.Source.Since)
+
+		close(back)
+		synctest.Wait()
+		assert.Equal(t, valetkey.Ready, guard.Status().State)
+	})
+	t.Run("nor where Watch does not run", func(t *testing.T) {
+		guard := guardWith(t, accepting(func(string) (*valetkey.Token, error) { return &valetkey.Token{}, nil }),
+			func(cfg *middleware.Config) { cfg.Revocations.Source = new(source) })
+		assert.Equal(t, 503, status(guard, "alice"))
+		assert.ErrorContains(t, guard.Status().Revocations.Source.Err, "the published revocations are not known yet")
+	})
+	t.Run("unless that is allowed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ready := make(chan bool)
+			s := &source{steps: []step{func(apply func(...valetkey.Revocation) error, report func(error)) error {
+				<-ready
+				err := apply(valetkey.Revocation{Issuer: "i", Subject: "alice"})
+				report(nil)
+				return err
+			}}}
+			guard, alice := watching(t, s, func(cfg *middleware.Config) { cfg.Revocations.AllowBeforeCaughtUp = true })
+			assert.Equal(t, 200, alice())
+			assert.Equal(t, valetkey.Degraded, guard.Status().State)
+			close(ready)
+			synctest.Wait()
+			assert.Equal(t, 401, alice(), "what was remembered before is forgotten")
+			assert.Equal(t, valetkey.Ready, guard.Status().State)
+		})
+	})
+	t.Run("which takes a source", func(t *testing.T) {
+		_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Revocations: middleware.Revocations{AllowBeforeCaughtUp: true}})
+		require.ErrorContains(t, err, "Revocations.AllowBeforeCaughtUp: there is no Source")
 	})
 }

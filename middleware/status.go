@@ -11,7 +11,8 @@ import (
 
 // Status is how a guard stands.
 type Status struct {
-	// State is Ready if all verifiers are, Down if all are, and Degraded otherwise and while Overflowed is not zero.
+	// State is Down if all verifiers are or the source of revocations is, Ready if all are and Overflowed is zero, and Degraded
+	// otherwise.
 	State       valetkey.State
 	Verifiers   []valetkey.Health // those that are a [valetkey.Reporter]
 	Cache       CacheStatus
@@ -23,6 +24,10 @@ type Status struct {
 type RevocationStatus struct {
 	Held       int // revocations, some of which may have ended: they go when their room is needed
 	Overflowed int // about how many more are in force and found no room: tokens that match them get 503
+
+	// Source is the state of Config.Revocations.Source, by the name "revocations": Down before the guard has caught up with it,
+	// Ready after, and Degraded when revocations may be missing. It is the zero Health without one.
+	Source valetkey.Health
 }
 
 // CacheStatus is a reading of the memory of verified tokens.
@@ -36,9 +41,15 @@ type CacheStatus struct {
 
 // Status returns how the guard stands. It does no I/O.
 func (g *Guard) Status() Status {
-	now := g.now()
-	s := Status{State: valetkey.Ready, Cache: CacheStatus(g.cache.Stats()), Revocations: RevocationStatus(g.denials.list.Stats(now)), Requests: g.streams.len()}
-	if g.denials.noteOverflow() {
+	held := g.denials.list.Stats(g.now())
+	s := Status{
+		State:       valetkey.Ready,
+		Cache:       CacheStatus(g.cache.Stats()),
+		Revocations: RevocationStatus{Held: held.Held, Overflowed: held.Overflowed, Source: g.denials.watched.health()},
+		Requests:    g.streams.len(),
+	}
+	source := s.Revocations.Source.State
+	if g.denials.noteOverflow() || source != "" && source != valetkey.Ready {
 		s.State = valetkey.Degraded
 	}
 	if r, ok := g.verifier.(valetkey.Reporter); ok {
@@ -53,7 +64,7 @@ func (g *Guard) Status() Status {
 			down++
 		}
 	}
-	if down > 0 && down == len(s.Verifiers) {
+	if down > 0 && down == len(s.Verifiers) || source == valetkey.Down {
 		s.State = valetkey.Down
 	}
 	return s
@@ -75,22 +86,30 @@ func (g *Guard) Probe() http.Handler {
 				s = g.Status()
 			}
 		}
-		type verifier struct {
+		type part struct {
 			Name  string         `json:"name"`
 			State valetkey.State `json:"state"`
 			Since time.Time      `json:"since"`
 			Error string         `json:"error,omitempty"`
 		}
-		body := struct {
-			State     valetkey.State `json:"state"`
-			Verifiers []verifier     `json:"verifiers"`
-		}{State: s.State, Verifiers: []verifier{}}
-		for _, v := range s.Verifiers {
-			reported := verifier{Name: v.Name, State: v.State, Since: v.Since}
-			if v.Err != nil {
-				reported.Error = v.Err.Error()
+		report := func(h valetkey.Health) part {
+			reported := part{Name: h.Name, State: h.State, Since: h.Since}
+			if h.Err != nil {
+				reported.Error = h.Err.Error()
 			}
-			body.Verifiers = append(body.Verifiers, reported)
+			return reported
+		}
+		body := struct {
+			State       valetkey.State `json:"state"`
+			Verifiers   []part         `json:"verifiers"`
+			Revocations *part          `json:"revocations,omitempty"`
+		}{State: s.State, Verifiers: []part{}}
+		for _, v := range s.Verifiers {
+			body.Verifiers = append(body.Verifiers, report(v))
+		}
+		if s.Revocations.Source.State != "" {
+			source := report(s.Revocations.Source)
+			body.Revocations = &source
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")

@@ -42,6 +42,9 @@ func (u unseen) Verify(ctx context.Context, raw string) (*valetkey.Token, error)
 	if !token68(raw) { // a remembered one was looked at then
 		return nil, malformed("the access token holds a character that none may hold")
 	}
+	if err := u.denials.watched.unknown(); err != nil { // nothing is remembered from before
+		return nil, err
+	}
 	t, err := u.verifier.Verify(ctx, raw)
 	if err != nil || t == nil {
 		return nil, err

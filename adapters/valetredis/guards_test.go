@@ -55,14 +55,17 @@ func startReplica(t *testing.T, iss *valetkeytest.Issuer, s *server, key []byte)
 	})
 	require.NoError(t, err)
 	t.Cleanup(asks.Close)
-	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(keys, asks), Now: iss.Now, Logger: quiet})
+	guard, err := middleware.New(middleware.Config{
+		Verifier: valetkey.First(keys, asks), Revocations: middleware.Revocations{Source: shared}, Now: iss.Now, Logger: quiet,
+	})
 	require.NoError(t, err)
 
 	ctx, stop := context.WithCancel(context.Background())
 	var following sync.WaitGroup
-	following.Go(func() { assert.ErrorIs(t, guard.Follow(ctx, shared), context.Canceled) })
+	following.Go(func() { assert.ErrorIs(t, guard.Watch(ctx), context.Canceled) })
 	t.Cleanup(func() { stop(); following.Wait() })
 
+	eventually(t, "it has caught up", func() bool { return guard.Status().Revocations.Source.State == valetkey.Ready })
 	api := httptest.NewServer(guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	})))

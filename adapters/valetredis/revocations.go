@@ -37,13 +37,13 @@ const (
 	beginning     = "0-0"
 	field         = "r"
 
-	firstRetry = 100 * time.Millisecond // of Follow after a failure, doubling
+	firstRetry = 100 * time.Millisecond // of Watch after a failure, doubling
 	lastRetry  = 5 * time.Second        // up to this
 )
 
-var _ valetkey.Revocations = (*Redis)(nil)
+var _ valetkey.RevocationSource = (*Redis)(nil)
 
-// Publish makes a revocation known to all that follow, now and until none of its tokens can be accepted. At, if neither it
+// Publish makes a revocation known to all that watch, now and until none of its tokens can be accepted. At, if neither it
 // nor Before is set, is now; Until, if zero, is after Config.Keep, and later it must not be. With a nil error redis has it;
 // with an error redis may or may not have it, and it does no harm to publish it again. There is one if redis is full: it keeps
 // 1,048,576 revocations of ids, and has room beside them for 131,072 of sessions, as many of subjects, 16,384 of clients and 1,024
@@ -135,16 +135,17 @@ func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int6
 	return r.cfg.Client.XAdd(ctx, &redis.XAddArgs{Stream: r.stream, Values: []any{field, sealed}}).Err()
 }
 
-// Follow calls apply for all revocations that redis keeps and that still matter, then for each as it comes, one at a
-// time. It needs one connection to redis. One that is not sealed under our key is skipped, and one that apply returns
-// an error for, each with a log line. Follow returns when ctx is done, with its error, and never before.
+// Watch calls apply for all revocations that redis keeps and that still matter, and then reports nil: it has caught up. After that
+// it calls apply for those that come. It needs one connection to redis. One that is not sealed under our key is skipped, and
+// one that apply returns an error for, each with a log line. Watch returns when ctx is done, with its error, and never before.
 //
-// After trouble it goes on behind the last one it has read. If that one is not in redis any more (restarted empty, or from
-// an older copy; another server; trimmed), it begins again with the first, so that apply may be called for one again.
-func (r *Redis) Follow(ctx context.Context, apply func(valetkey.Revocation) error) error {
-	last, wait := beginning, firstRetry
+// It reports an error while redis does not answer, and goes on behind the last one that it has read. If that one is not in redis
+// any more (restarted empty, or from an older copy; another server; trimmed), it begins again with the first, so that apply may
+// be called for one again.
+func (r *Redis) Watch(ctx context.Context, apply func(...valetkey.Revocation) error, report func(error)) error {
+	last, caughtUp, wait := beginning, false, firstRetry
 	for {
-		entries, err := r.await(ctx, last)
+		entries, err := r.await(ctx, last, caughtUp)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -153,11 +154,13 @@ func (r *Redis) Follow(ctx context.Context, apply func(valetkey.Revocation) erro
 				r.cfg.Logger.Warn(r.follow.name+": those read before are gone from redis, and all are read again", "error", err)
 			}
 			r.follow.leave(nil)
-			last = beginning
+			last, caughtUp = beginning, false
 			continue
 		}
 		r.follow.leave(err)
 		if err != nil {
+			caughtUp = false
+			report(err)
 			select {
 			case <-time.After(jitter(wait)):
 			case <-ctx.Done():
@@ -166,19 +169,20 @@ func (r *Redis) Follow(ctx context.Context, apply func(valetkey.Revocation) erro
 			continue
 		}
 		wait = firstRetry
-		for _, entry := range entries {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			r.apply(entry, apply)
-			last = entry.ID
+		if len(entries) > 0 {
+			last = entries[len(entries)-1].ID
+			r.apply(entries, apply)
+		}
+		if !caughtUp && len(entries) < readCount {
+			caughtUp = true
+			report(nil)
 		}
 	}
 }
 
 // await is read, but leaves when ctx is done: a client on a socket keeps to the deadline of a context, not to its end.
 // The read then ends by itself within readTimeout.
-func (r *Redis) await(ctx context.Context, last string) ([]redis.XMessage, error) {
+func (r *Redis) await(ctx context.Context, last string, forMore bool) ([]redis.XMessage, error) {
 	var (
 		entries []redis.XMessage
 		err     error
@@ -186,7 +190,7 @@ func (r *Redis) await(ctx context.Context, last string) ([]redis.XMessage, error
 	)
 	go func() {
 		defer close(done)
-		entries, err = r.read(ctx, last)
+		entries, err = r.read(ctx, last, forMore)
 	}()
 	select {
 	case <-done:
@@ -198,15 +202,17 @@ func (r *Redis) await(ctx context.Context, last string) ([]redis.XMessage, error
 
 var errGone = errors.New("the last one read is not there")
 
-// read returns what follows last in the stream, or nothing if for a while nothing does. It returns errGone if the stream
+// read returns what follows last in the stream, or nothing if nothing does, for a while with forMore. It returns errGone if the stream
 // is not the one that last was read from, whose ids may be behind: this is looked at after reading, since a client may
 // have changed servers in between without telling.
-func (r *Redis) read(ctx context.Context, last string) ([]redis.XMessage, error) {
+func (r *Redis) read(ctx context.Context, last string, forMore bool) ([]redis.XMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	streams, err := r.cfg.Client.XRead(ctx, &redis.XReadArgs{
-		Streams: []string{r.stream}, ID: last, Count: readCount, Block: block,
-	}).Result()
+	args := &redis.XReadArgs{Streams: []string{r.stream}, ID: last, Count: readCount, Block: block}
+	if !forMore {
+		args.Block = -1 // go-redis: do not wait
+	}
+	streams, err := r.cfg.Client.XRead(ctx, args).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("reading revocations: %w", err)
 	}
@@ -232,23 +238,28 @@ func (r *Redis) shouldStand(id string) bool {
 	return time.Since(time.UnixMilli(at)) < r.cfg.Keep
 }
 
-func (r *Redis) apply(entry redis.XMessage, apply func(valetkey.Revocation) error) {
-	sealed, _ := entry.Values[field].(string)
-	text, err := r.keys.open(r.stream, []byte(sealed))
-	var revoked valetkey.Revocation
-	if err == nil {
-		err = json.Unmarshal(text, &revoked)
-	}
-	switch {
-	case err != nil:
-		if r.follow.odd.now() {
-			r.cfg.Logger.Warn(r.follow.name+": one is skipped", "error", err)
+func (r *Redis) apply(entries []redis.XMessage, apply func(...valetkey.Revocation) error) {
+	all := make([]valetkey.Revocation, 0, len(entries))
+	for _, entry := range entries {
+		sealed, _ := entry.Values[field].(string)
+		text, err := r.keys.open(r.stream, []byte(sealed))
+		var revoked valetkey.Revocation
+		if err == nil {
+			err = json.Unmarshal(text, &revoked)
 		}
-		return
-	case !time.Now().Before(revoked.Until.Add(maxLeeway)):
-		return // none of its tokens can be accepted
+		switch {
+		case err != nil:
+			if r.follow.odd.now() {
+				r.cfg.Logger.Warn(r.follow.name+": one is skipped", "error", err)
+			}
+		case time.Now().Before(revoked.Until.Add(maxLeeway)): // or none of its tokens can be accepted
+			all = append(all, revoked)
+		}
 	}
-	if err := apply(revoked); err != nil {
-		r.cfg.Logger.Error(r.follow.name+": one could not be applied", "issuer", revoked.Issuer, "error", err)
+	if len(all) == 0 {
+		return
+	}
+	if err := apply(all...); err != nil {
+		r.cfg.Logger.Error(r.follow.name+": one or more could not be applied", "error", err)
 	}
 }

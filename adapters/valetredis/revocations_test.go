@@ -24,6 +24,7 @@ const stream = "valetkey:revocations"
 type follower struct {
 	mu      sync.Mutex
 	applied []valetkey.Revocation
+	reports []string // how many were applied, and whether it has caught up
 	ended   chan error
 	stop    context.CancelFunc
 }
@@ -32,14 +33,18 @@ func follow(t *testing.T, r *valetredis.Redis) *follower {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &follower{ended: make(chan error, 1), stop: stop}
 	go func() {
-		f.ended <- r.Follow(ctx, func(revoked valetkey.Revocation) error {
+		f.ended <- r.Watch(ctx, func(all ...valetkey.Revocation) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.applied = append(f.applied, revoked)
-			if revoked.ID == "refused" {
-				return errors.New("no room")
+			f.applied = append(f.applied, all...)
+			if slices.ContainsFunc(all, func(r valetkey.Revocation) bool { return r.ID == "refused" }) {
+				return errors.New("malformed")
 			}
 			return nil
+		}, func(err error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.reports = append(f.reports, fmt.Sprint(len(f.applied), " ", err == nil))
 		})
 	}()
 	t.Cleanup(func() {
@@ -48,10 +53,16 @@ func follow(t *testing.T, r *valetredis.Redis) *follower {
 		case err := <-f.ended:
 			assert.ErrorIs(t, err, context.Canceled)
 		case <-time.After(soon):
-			t.Error("Follow does not end")
+			t.Error("Watch does not end")
 		}
 	})
 	return f
+}
+
+func (f *follower) reported() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.reports)
 }
 
 // ids returns those of the revocations applied, in order.
@@ -148,7 +159,7 @@ func TestPublish(t *testing.T) {
 	})
 }
 
-func TestFollow(t *testing.T) {
+func TestWatch(t *testing.T) {
 	s := startServer(t)
 	raw, ctx := s.raw(), t.Context()
 	// pair returns a publisher and a Redis to follow, in a redis that is empty.
@@ -212,8 +223,8 @@ func TestFollow(t *testing.T) {
 		publish(t, a, "refused", "next")
 		f := follow(t, b)
 		eventually(t, "the next one arrives", f.has("next"))
-		assert.Equal(t, 1, log.count("one could not be applied"), log)
-		assert.Contains(t, log.String(), "no room")
+		assert.Equal(t, 1, log.count("one or more could not be applied"), log)
+		assert.Contains(t, log.String(), "malformed")
 	})
 	t.Run("at start all that were made before, in order, then each as it comes", func(t *testing.T) {
 		a, b, _ := pair(t)
@@ -224,8 +235,11 @@ func TestFollow(t *testing.T) {
 		publish(t, a, want...)
 		f := follow(t, b)
 		eventually(t, "the last one made before", f.has("1099"))
+		eventually(t, "it has caught up", func() bool { return len(f.reported()) > 0 })
+		assert.Equal(t, []string{"1100 true"}, f.reported(), "with all of them, and not before")
 		publish(t, b, "later")
 		eventually(t, "the later one", f.has("later"))
+		assert.Equal(t, []string{"1100 true"}, f.reported())
 		assert.Equal(t, append(want, "later"), f.ids())
 		require.Len(t, b.Health(), 2)
 		assert.Equal(t, valetkey.Ready, b.Health()[1].State)
@@ -338,6 +352,13 @@ func TestFollow(t *testing.T) {
 			eventually(t, "it is mended", func() bool { return b.Health()[1].State == valetkey.Ready })
 			publish(t, a, "end")
 			eventually(t, "it goes on", f.has("end"))
+			reports := f.reported()
+			require.GreaterOrEqual(t, len(reports), 3)
+			assert.Contains(t, []string{"0 true", "1 true", "2 true"}, reports[0])
+			for _, lost := range reports[1 : len(reports)-1] {
+				assert.Equal(t, "2 false", lost)
+			}
+			assert.True(t, strings.HasSuffix(reports[len(reports)-1], " true"), "it has caught up again")
 			assert.Equal(t, slices.Concat([]string{"1", "2"}, c.want, []string{"end"}), f.ids())
 			assert.Equal(t, 1, log.count("redis: revocations: redis does not answer"), log)
 			assert.Equal(t, 1, log.count("redis: revocations: redis answers again"), log)
@@ -379,7 +400,7 @@ func TestFollow(t *testing.T) {
 	})
 }
 
-func TestFollowWhenRedisGoesAndComesBack(t *testing.T) {
+func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 	s := startServer(t)
 	ctx, key := t.Context(), randomKey()
 	a, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
@@ -417,7 +438,7 @@ func TestFollowWhenRedisGoesAndComesBack(t *testing.T) {
 	assert.Equal(t, []string{"3"}, h.ids())
 }
 
-func TestFollowASilentRedis(t *testing.T) {
+func TestWatchASilentRedis(t *testing.T) {
 	quiet, addr := startSilent(t, "127.0.0.1:0")
 	r, _ := newRedis(t, newClient(t, addr, nil), randomKey(), nil)
 	f := follow(t, r)

@@ -1,7 +1,7 @@
 // Package valetredis lets the replicas of an API share through redis what one of them has learnt:
 //
 //   - the answers of an introspection endpoint: [Redis.Get] and [Redis.Set], for introspect.Config.Shared;
-//   - revocations: [Redis.Publish] in one process, [Redis.Follow] in all; it is a [valetkey.Revocations].
+//   - revocations: [Redis.Publish] in one process, [Redis.Watch] in all; it is a [valetkey.RevocationSource].
 //
 // A [Redis] is made once and given to both:
 //
@@ -18,7 +18,8 @@
 //
 // Each operation ends within [Config.Timeout]. After three failures in a row Get and Set return an error at once, and one
 // call in about a second is let through to see whether redis is back. The verifier then goes on with its own memory and
-// asks the issuer. Follow tries again until it is heard, and then catches up. Redis that was restarted empty has lost the
+// asks the issuer. Watch tries again until redis answers, and then catches up: a guard whose Revocations.Source is a Redis answers
+// 503 until it has done so once, and is Degraded while it may miss revocations later. Redis that was restarted empty has lost the
 // revocations in it: those applied before still hold where they were applied, and a process that starts later does not
 // hear of them. So give redis persistence, and no eviction policy that drops keys without an expiry (allkeys-*).
 package valetredis
@@ -42,7 +43,7 @@ type Config struct {
 	_ struct{} // keyed literals only
 
 	// Client talks to redis. Required. It must keep to the deadline of a context: set ContextTimeoutEnabled in its options.
-	// It stays the caller's to close, after Follow has returned. A redis.Ring is refused: it moves keys from server to
+	// It stays the caller's to close, after Watch has returned. A redis.Ring is refused: it moves keys from server to
 	// server, and so would lose revocations.
 	Client redis.UniversalClient
 
@@ -82,7 +83,7 @@ type Redis struct {
 	keys    *keyring
 	stream  string // the name of the revocations
 	answers breaker
-	follow  breaker // of Follow: says how it is, and stops nobody
+	follow  breaker // of Watch: says how it is, and stops nobody
 }
 
 // New returns a Redis. It does no I/O. The error names every mistake in cfg.
@@ -156,7 +157,7 @@ func fit(client redis.UniversalClient) error {
 	return nil
 }
 
-// Health returns how the sharing of answers is and, once Follow has been called, the following of revocations: Ready, or
+// Health returns how the sharing of answers is and, once Watch has been called, the watching of revocations: Ready, or
 // Degraded while redis does not answer. It does no I/O.
 func (r *Redis) Health() []valetkey.Health {
 	all := []valetkey.Health{r.answers.health()}

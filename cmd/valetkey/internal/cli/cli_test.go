@@ -408,6 +408,11 @@ routes: {"/": "@any"}
 	}
 	log, _ := background(t, "proxy", "--config", file)
 	url := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1]
+	for end := time.Now().Add(20 * time.Second); get(t, url, iss.Token()) == 503; { // it does not know what is revoked yet
+		if time.Now().After(end) {
+			t.Fatal("the proxy does not get ready")
+		}
+	}
 	soon := time.Now().Add(time.Hour).Format(time.RFC3339)
 	for _, c := range []struct {
 		name    string

@@ -192,11 +192,13 @@ func TestDPoPAcrossProxies(t *testing.T) {
 		{"each by itself, if the configuration says so", "{replays: memory}", 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			config, _ := guarded(t, iss, fmt.Sprintf("dpop: %s\nredis: {address: %q, password: %q, key: %s, timeout: 2s}", c.dpop, store, redisPassword, key))
+			config, _ := guarded(t, iss, fmt.Sprintf("dpop: %s\nprobe: 127.0.0.1:0\nredis: {address: %q, password: %q, key: %s, timeout: 2s}", c.dpop, store, redisPassword, key))
 			var got []int
 			proof := owner.Proof("GET", "https://api.example.com/orders", bound)
 			for range 2 {
-				r := newRequest(t, "http://"+start(t, config, slog.New(slog.DiscardHandler))+"/orders", "Authorization", "DPoP "+bound, "DPoP", proof)
+				addr, probe := serve(t, config)
+				caughtUp(t, probe)
+				r := newRequest(t, "http://"+addr+"/orders", "Authorization", "DPoP "+bound, "DPoP", proof)
 				r.Host = "api.example.com"
 				got = append(got, do(t, http.DefaultClient, r).StatusCode)
 			}

@@ -83,6 +83,9 @@ func load(file string, b build) (*Proxy, error) {
 		Logger: b.log,
 		Now:    b.now,
 	}
+	if b.shared != nil {
+		cfg.Revocations = middleware.Revocations{Source: b.shared.Redis, AllowBeforeCaughtUp: b.shared.allow}
+	}
 	origin := top["dpop"].origin(originOfProofs, &cfg)
 	if b.rehearsal != nil {
 		cfg.Observer = b.rehearsal

@@ -171,7 +171,7 @@ func TestMistakes(t *testing.T) {
 			`13: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
 			`14: redis.prefix: "1" is not a string: put it in quotes`,
 			`15: redis.timeout: "1" is not a duration such as 30s`,
-			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout`}},
+			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout, allow_before_caught_up`}},
 		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
 			"6: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints"}},
 		{"each field of dpop, on its line", good + `dpop:
@@ -430,7 +430,7 @@ func TestExampleInFull(t *testing.T) {
 		Forwarded string         `yaml:"forwarded_header"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
-	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 8 ||
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 9 ||
 		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 1 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)

@@ -15,6 +15,7 @@ import (
 type shared struct {
 	*valetredis.Redis
 	client *redis.Client
+	allow  bool // requests before its revocations are known
 }
 
 // redis makes what is shared, and does no I/O. It returns nil if nothing is, or with mistakes. patience is the least
@@ -25,7 +26,7 @@ func (n node) redis(patience time.Duration, log *slog.Logger) *shared {
 	}
 	before := len(n.doc.mistakes)
 	f := n.fields("address", "username", "password", "password_file", "password_env", "tls", "db",
-		"key", "key_file", "key_env", "prefix", "timeout")
+		"key", "key_file", "key_env", "prefix", "timeout", "allow_before_caught_up")
 	n.require(f, "address")
 	options := &redis.Options{
 		Addr:                  f["address"].address(),
@@ -38,6 +39,7 @@ func (n node) redis(patience time.Duration, log *slog.Logger) *shared {
 		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	cfg := valetredis.Config{Prefix: f["prefix"].given(), Timeout: max(f["timeout"].duration(), patience), Logger: log}
+	allow := f["allow_before_caught_up"].flag()
 	var given bool
 	if cfg.Key, given = randomKey(f); !given {
 		n.mistake("key_file: required, or key_env or key")
@@ -54,5 +56,5 @@ func (n node) redis(patience time.Duration, log *slog.Logger) *shared {
 		n.mistake("%v", err)
 		return nil
 	}
-	return &shared{r, client}
+	return &shared{r, client, allow}
 }

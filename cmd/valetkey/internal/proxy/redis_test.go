@@ -26,13 +26,23 @@ const redisPassword = "a password of redis"
 // startRedis starts a real redis-server with a password, and returns where it is and a func that kills it.
 func startRedis(t *testing.T) (addr string, kill func()) {
 	t.Helper()
+	addr = unused(t)
+	return addr, startRedisAt(t, addr)
+}
+
+// unused returns an address where nothing listens.
+func unused(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func startRedisAt(t *testing.T, addr string) (kill func()) {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr = l.Addr().String()
-	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
 	server := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
 		"--dir", t.TempDir(), "--requirepass", redisPassword)
@@ -45,7 +55,48 @@ func startRedis(t *testing.T) (addr string, kill func()) {
 	client := redis.NewClient(&redis.Options{Addr: addr, Password: redisPassword})
 	defer client.Close()
 	require.Eventually(t, func() bool { return client.Ping(context.Background()).Err() == nil }, soon, 5*time.Millisecond)
-	return addr, kill
+	return kill
+}
+
+// caughtUp waits until a proxy knows the revocations in redis.
+func caughtUp(t *testing.T, probe string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return statusOf(t, probe).Revocations.Source.State == "ready"
+	}, soon, 5*time.Millisecond)
+}
+
+func TestAProxyThatStartsWithoutRedis(t *testing.T) {
+	addr := unused(t)
+	iss := valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(&recorder{})
+	defer upstream.Close()
+	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0") +
+		"\nredis: {address: '" + addr + "', password: '" + redisPassword + "', key: " + key + "}"
+	strict, strictProbe := serve(t, config)
+	lax, laxProbe := serve(t, strings.TrimSuffix(config, "}")+", allow_before_caught_up: true}")
+	whoami := func(addr string, token string) int {
+		code, _ := get(t, "http://"+addr+"/whoami", token)
+		return code
+	}
+	ready := func(probe string) int {
+		code, _ := get(t, "http://"+probe+"/ready", "")
+		return code
+	}
+	require.Equal(t, []int{503, 503}, []int{whoami(strict, iss.Token()), ready(strictProbe)}, "it cannot know what is revoked")
+	require.Equal(t, 401, whoami(strict, ""))
+	require.Equal(t, "down", statusOf(t, strictProbe).State)
+	require.Eventually(t, func() bool { return strings.Contains(statusOf(t, strictProbe).Revocations.Source.Error, addr) }, soon, 5*time.Millisecond)
+	require.Equal(t, []int{200, 200}, []int{whoami(lax, iss.Token()), ready(laxProbe)}, "unless that is allowed")
+	require.Equal(t, "degraded", statusOf(t, laxProbe).State)
+
+	startRedisAt(t, addr)
+	for _, probe := range []string{strictProbe, laxProbe} {
+		caughtUp(t, probe)
+		require.Equal(t, 200, ready(probe))
+		require.Equal(t, "ready", statusOf(t, probe).State)
+	}
+	require.Equal(t, []int{200, 200}, []int{whoami(strict, iss.Token()), whoami(lax, iss.Token())})
 }
 
 func TestTwoProxiesAndOneRedis(t *testing.T) {
@@ -65,6 +116,8 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 	}
 	one, oneProbe := serve(t, config)
 	two, twoProbe := serve(t, config)
+	caughtUp(t, oneProbe)
+	caughtUp(t, twoProbe)
 	whoami := func(addr, token string) int {
 		code, _ := get(t, "http://"+addr+"/whoami", token)
 		return code
@@ -117,7 +170,8 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 	})
 	t.Run("a proxy that starts later hears of it", func(t *testing.T) {
 		three, probe := serve(t, config)
-		require.Eventually(t, func() bool { return statusOf(t, probe).Revocations.Held == 1 }, soon, 5*time.Millisecond)
+		caughtUp(t, probe)
+		require.Equal(t, 1, statusOf(t, probe).Revocations.Held)
 		require.Equal(t, []int{401, 200}, []int{whoami(three, jwt), whoami(three, bobs)})
 	})
 	t.Run("without redis all goes on, and says so", func(t *testing.T) {
@@ -128,7 +182,10 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 			s := statusOf(t, twoProbe)
 			return len(s.Redis) == 2 && s.Redis[1].State == "degraded" && s.Redis[1].Error != ""
 		}, soon, 5*time.Millisecond)
-		require.Equal(t, "ready", statusOf(t, twoProbe).State)
+		s := statusOf(t, twoProbe)
+		require.Equal(t, []string{"degraded", "degraded"}, []string{s.State, s.Revocations.Source.State}, "revocations may be missing")
+		code, _ := get(t, "http://"+twoProbe+"/ready", "")
+		require.Equal(t, 200, code)
 		err := revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "bob"})
 		require.ErrorContains(t, err, "publishing a revocation")
 		require.NotContains(t, err.Error(), redisPassword)

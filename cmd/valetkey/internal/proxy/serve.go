@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
-// Serve listens, and serves until ctx is done or something fails. Meanwhile, with redis, it follows revocations.
+// Serve listens, and serves until ctx is done or something fails. Meanwhile, with redis, it watches for revocations.
 func (p *Proxy) Serve(ctx context.Context) error {
 	sites := []web.Site{{Name: "proxy", Handler: p}}
 	addrs := []string{p.listen}
@@ -33,12 +33,12 @@ func (p *Proxy) Serve(ctx context.Context) error {
 		sites[i].Listener = l
 	}
 
-	var following sync.WaitGroup
-	defer following.Wait()
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if p.shared != nil {
-		following.Go(func() { p.guard.Follow(ctx, p.shared) }) // until ctx is done
+		watching.Go(func() { p.guard.Watch(ctx) }) // until ctx is done
 	}
 	return web.ServeAll(ctx, p.log, sites...)
 }
@@ -62,13 +62,17 @@ type part struct {
 func parts(all []valetkey.Health) []part {
 	list := []part{}
 	for _, h := range all {
-		p := part{Name: h.Name, State: h.State, Since: h.Since}
-		if h.Err != nil {
-			p.Error = h.Err.Error()
-		}
-		list = append(list, p)
+		list = append(list, partOf(h))
 	}
 	return list
+}
+
+func partOf(h valetkey.Health) part {
+	p := part{Name: h.Name, State: h.State, Since: h.Since}
+	if h.Err != nil {
+		p.Error = h.Err.Error()
+	}
+	return p
 }
 
 // cache is a middleware.CacheStatus in JSON.
@@ -82,8 +86,9 @@ type cache struct {
 
 // revocations is a middleware.RevocationStatus in JSON.
 type revocations struct {
-	Held       int `json:"held"`
-	Overflowed int `json:"overflowed"`
+	Held       int  `json:"held"`
+	Overflowed int  `json:"overflowed"`
+	Source     part `json:"source,omitzero"`
 }
 
 func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
@@ -95,7 +100,7 @@ func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
 		Cache       cache          `json:"cache"`
 		Revocations revocations    `json:"revocations"`
 		Requests    int            `json:"requests"`
-	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: revocations(s.Revocations), Requests: s.Requests}
+	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: revocations{s.Revocations.Held, s.Revocations.Overflowed, partOf(s.Revocations.Source)}, Requests: s.Requests}
 	if p.shared != nil {
 		body.Redis = parts(p.shared.Health())
 	}

@@ -101,8 +101,11 @@ type status struct {
 		Hits, Misses uint64
 		Evictions    *uint64
 	}
-	Revocations struct{ Held, Overflowed int }
-	Requests    int
+	Revocations struct {
+		Held, Overflowed int
+		Source           part
+	}
+	Requests int
 }
 
 func statusOf(t *testing.T, probe string) (s status) {
