@@ -224,7 +224,11 @@ var tables = []struct {
 }{
 	{"The key set", `A guard that holds keys goes on with them, up to their age limit (1 h past their freshness, unless configured). A
 token of a key it does not hold is refused while no other answer comes: whether there is such a key cannot be known, and
-a forger must not be able to turn a held key set into 503. A guard without keys can tell nothing, and says so.`,
+a forger must not be able to turn a held key set into 503. A guard without keys can tell nothing, and says so.
+
+An outage is also what an empty set ({"keys":[]}) and a malformed one look like: they replace nothing. A well-formed set
+with keys is different. It withdraws every held key that it does not contain for signatures, at the refresh that brings
+it, even if no usable key is left; tokens then get 503 until the issuer publishes one.`,
 		[]int{0, 1, 2, 3}, []situation{keysStart, keysLater}},
 	{asking, `A remembered token is served for as long as the answer about it may be relied on (30 s, unless configured). About any
 other nobody can say whether it is good. After 5 failures in a row nobody is asked for about a second, then two, up to a

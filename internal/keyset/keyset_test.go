@@ -427,7 +427,7 @@ func TestKeysOutsideAWellFormedSetEnd(t *testing.T) {
 			require.Error(t, err)
 			if name != "another key" {
 				requireUnavailable(t, err)
-				assert.ErrorContains(t, err, "none that may verify a signature")
+				assert.ErrorContains(t, err, "no usable key")
 				assert.Equal(t, valetkey.Down, s.Health().State)
 				requireUnavailable(t, s.Ready(background))
 			}

@@ -194,7 +194,7 @@ var errTooMany = fmt.Errorf("the set has more than %d keys", maxKeys)
 // ErrWithdrawn is the error of [Parse] for a well-formed JWK Set with keys, none of which may verify here: each is of an
 // unknown type, for encryption, private or shared. The set is a statement of its issuer, unlike an empty or a malformed one,
 // which is how an outage or a failed deployment looks: keys held so far are no longer in it, and so they end.
-var ErrWithdrawn = errors.New("the set contains keys, but none that may verify a signature")
+var ErrWithdrawn = errors.New("it has no usable key")
 
 // Parse reads a JWK Set (RFC 7517, section 5), key by key: what is malformed, not known here or not for verifying is
 // skipped, what is private or shared is dropped, and the rest is used. It is an error if none remains: [ErrWithdrawn] if at
@@ -225,7 +225,7 @@ func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 	}
 	switch {
 	case len(keys) == 0 && stated:
-		return nil, dropped, fmt.Errorf("%w (%d in total)", ErrWithdrawn, len(list))
+		return nil, dropped, fmt.Errorf("%w among %d", ErrWithdrawn, len(list))
 	case len(keys) == 0:
 		return nil, dropped, fmt.Errorf("it has no usable key among %d", len(list))
 	}
