@@ -140,6 +140,7 @@ func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 // check decides whether an active token is good here and now.
 func (v *Verifier) check(t *valetkey.Token, m *members) error {
 	now := v.cfg.Now()
+	far := errors.Join(claims.FarFrom(now, "exp", t.Expiry), claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
 	iss, _ := m.iss.Text()
 	kind, _ := m.tokenType.Text()
 	switch {
@@ -157,6 +158,8 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 		return refuse("the token should be bound to a key and names none", nil)
 	case m.tokenType != nil && !strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint != "":
 		return refuse("the token is bound to a key and should be of the type DPoP", fmt.Errorf("token_type %.50q", kind))
+	case far != nil:
+		return refuse(claims.FarAhead, far)
 	case !t.Deadline.IsZero() && !now.Before(t.Deadline):
 		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.cfg.Leeway)):

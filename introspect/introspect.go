@@ -95,7 +95,8 @@ type Config struct {
 	NegativeFor time.Duration
 
 	// Leeway is how far the clocks of issuer and server may differ: exp, nbf and iat are held against it. Zero: 30 s;
-	// negative: none; at most 5 min.
+	// negative: none; at most 5 min. A date more than ten years ahead is refused: it is nearly always in milliseconds
+	// instead of seconds. An issuer of tokens that do not expire leaves exp out.
 	Leeway time.Duration
 
 	// Timeout is that of one question, with discovery if it takes one. Zero: 5 s, which is the most.

@@ -99,7 +99,7 @@ func TestOverHTTP(t *testing.T) {
 		"JWKS-19 JWT-28 no iss":        {nil, object{"iss": nil}, otherIssuer},
 		"JWKS-19 a wrong aud":          {nil, object{"aud": "x"}, otherAud},
 		"JWKS-19 expired":              {nil, object{"exp": 1}, expired},
-		"JWKS-19 not yet valid":        {nil, object{"nbf": 99999999999}, notYet},
+		"JWKS-19 not yet valid":        {nil, object{"nbf": 99999999999}, farAhead},
 		"JWKS-19 an algorithm":         {object{"alg": "HS256"}, nil, otherAlg},
 		"JWKS-19 a wrong typ":          {object{"typ": "JWT"}, nil, otherKind},
 		"JWKS-19 a claim is missing":   {nil, object{"jti": nil}, badClaim},

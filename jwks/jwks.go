@@ -74,7 +74,9 @@ type Config struct {
 	// negative: none; at most 5 min.
 	Leeway time.Duration
 
-	// MaxLifetime is the longest time from iat to exp that is accepted; a token without iat is then refused. Zero: any.
+	// MaxLifetime is the longest time from iat to exp that is accepted; a token without iat is then refused. Zero: any, but
+	// an exp more than ten years ahead is refused, since it is nearly always in milliseconds instead of seconds. To accept
+	// such tokens, set a MaxLifetime of more than ten years.
 	MaxLifetime time.Duration
 
 	// Scopes are the claims that hold scopes, all of which count: a string of scopes separated by spaces, or an array. A

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,7 @@ const (
 	expired      = "the token has expired"
 	notYet       = "the token is not yet valid"
 	tooLong      = "the token lives too long"
+	farAhead     = "a date of the token is more than ten years ahead; it may be in milliseconds instead of seconds"
 	unknownKey   = "the key of the token is unknown"
 	badSignature = "the signature of the token is wrong"
 )
@@ -214,7 +216,7 @@ func TestRefused(t *testing.T) {
 		"JWT-05 a negative exp":                    {nil, object{"exp": -1e300}, expired},
 		"JWT-05 an exp of 0":                       {nil, object{"exp": 0}, expired},
 		"JWT-07 an nbf in the future":              {nil, object{"nbf": now.Add(31 * time.Second).Unix()}, notYet},
-		"JWT-07 a huge nbf":                        {nil, object{"nbf": 1e300}, notYet},
+		"JWT-07 a huge nbf":                        {nil, object{"nbf": 1e300}, farAhead},
 		"JWT-08 an iat in the future":              {nil, object{"iat": now.Add(31 * time.Second).Unix()}, notYet},
 		"JWT-04 exp is a string":                   {nil, object{"exp": "4102444800"}, badClaim},
 		"JWT-04 exp is a bool":                     {nil, object{"exp": true}, badClaim},
@@ -405,6 +407,7 @@ func TestTimes(t *testing.T) {
 	exact := func(c *jwks.Config) { c.Leeway = -1 }
 	wide := func(c *jwks.Config) { c.Leeway = 5 * time.Minute }
 	hour := func(c *jwks.Config) { c.MaxLifetime = time.Hour }
+	anyLifetime := func(c *jwks.Config) { c.MaxLifetime = math.MaxInt64 }
 	same := func(*jwks.Config) {}
 	at := func(d time.Duration) float64 { return float64(now.Add(d).UnixNano()) / 1e9 }
 
@@ -420,8 +423,9 @@ func TestTimes(t *testing.T) {
 		"AT-15 exp was almost 5 min ago, with all leeway": {wide, object{"exp": at(-299 * time.Second)}, ""},
 		"JWT-05 exp is in half a second":                  {exact, object{"exp": at(500 * time.Millisecond)}, ""},
 		"JWT-05 exp was half a second ago":                {exact, object{"exp": at(-500 * time.Millisecond)}, expired},
-		"JWT-05 exp is 1e300":                             {exact, object{"exp": 1e300}, ""},
-		"JWT-05 exp is 9223372036854775808":               {exact, object{"exp": json.RawMessage("9223372036854775808")}, ""},
+		"JWT-05 exp is 1e300":                             {exact, object{"exp": 1e300}, farAhead},
+		"JWT-05 exp is 9223372036854775808":               {exact, object{"exp": json.RawMessage("9223372036854775808")}, farAhead},
+		"JWT-05 exp is 1e300, with any lifetime":          {anyLifetime, object{"exp": 1e300}, ""},
 		"JWT-07 nbf is now, without leeway":               {exact, object{"nbf": at(0)}, ""},
 		"JWT-07 nbf is in a second, without leeway":       {exact, object{"nbf": at(time.Second)}, notYet},
 		"JWT-07 nbf is in 30 s":                           {same, object{"nbf": at(30 * time.Second)}, ""},
@@ -430,7 +434,7 @@ func TestTimes(t *testing.T) {
 		"JWT-08 a negative iat":                           {same, object{"iat": -1}, ""},
 		"JWT-09 it lives an hour":                         {hour, nil, ""},
 		"JWT-09 it lives an hour and a second":            {hour, object{"exp": at(time.Hour + time.Second)}, tooLong},
-		"JWT-09 it lives for ever":                        {hour, object{"exp": 1e300}, tooLong},
+		"JWT-09 it lives for ever":                        {hour, object{"exp": 1e300}, farAhead},
 	} {
 		t.Run(name, func(t *testing.T) {
 			token, err := open(t, test.change).Verify(background, mint(t, es256, nil, good(test.claims)))
@@ -448,6 +452,42 @@ func TestTimes(t *testing.T) {
 		_, err := open(t, lenient, hour).Verify(background, mint(t, es256, nil, good(object{"iat": nil})))
 		refused(t, err, tooLong)
 	})
+}
+
+func TestDatesInMillisecondsAreRefused(t *testing.T) {
+	const day = 24 * time.Hour
+	tenYears := now.AddDate(10, 0, 0).Sub(now)
+	same := func(*jwks.Config) {}
+	allows := func(d time.Duration) func(*jwks.Config) { return func(c *jwks.Config) { c.MaxLifetime = d } }
+	seconds := func(d time.Duration) int64 { return now.Add(d).Unix() }
+
+	for name, test := range map[string]struct {
+		change func(*jwks.Config)
+		claims object
+		want   string
+		cause  string
+	}{
+		"exp in milliseconds":                         {same, object{"exp": now.Add(time.Hour).UnixMilli()}, farAhead, "exp is 9999-12-31"},
+		"exp in microseconds":                         {same, object{"exp": now.Add(time.Hour).UnixMicro()}, farAhead, "exp is 9999-12-31"},
+		"exp that passed an hour ago in milliseconds": {same, object{"exp": now.Add(-time.Hour).UnixMilli()}, farAhead, "exp is"},
+		"iat in milliseconds":                         {same, object{"iat": now.UnixMilli()}, farAhead, "iat is"},
+		"nbf in milliseconds":                         {same, object{"nbf": now.UnixMilli()}, farAhead, "nbf is"},
+		"exp ten years and a second ahead":            {same, object{"exp": seconds(tenYears + time.Second)}, farAhead, "exp is"},
+		"milliseconds beyond a long MaxLifetime":      {allows(tenYears + day), object{"exp": now.Add(time.Hour).UnixMilli()}, tooLong, ""},
+		"milliseconds with a short MaxLifetime":       {allows(time.Hour), object{"exp": now.Add(time.Hour).UnixMilli()}, farAhead, "exp is"},
+		"exp ten years ahead":                         {same, object{"exp": seconds(tenYears)}, "", ""},
+		"exp that a long MaxLifetime allows":          {allows(tenYears + day), object{"exp": seconds(tenYears + day), "iat": seconds(0)}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := open(t, test.change).Verify(background, mint(t, es256, nil, good(test.claims)))
+			if test.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			refused(t, err, test.want)
+			assert.ErrorContains(t, err, test.cause)
+		})
+	}
 }
 
 func TestAccepted(t *testing.T) {

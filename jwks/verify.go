@@ -110,7 +110,13 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 
 func (v *Verifier) checkTimes(t *valetkey.Token) error {
 	now := v.now()
+	far := errors.Join(claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
+	if !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below
+		far = errors.Join(claims.FarFrom(now, "exp", t.Expiry), far)
+	}
 	switch {
+	case far != nil:
+		return refuse(claims.FarAhead, far)
 	case !now.Before(t.Expiry.Add(v.leeway)): // Token.Deadline; RFC 7519, section 4.1.4: "on or after"
 		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.leeway)): // RFC 7519, section 4.1.5

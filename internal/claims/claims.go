@@ -51,6 +51,18 @@ func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error 
 	return nil
 }
 
+// FarAhead is the description of a refusal because of [FarFrom].
+const FarAhead = "a date of the token is more than ten years ahead; it may be in milliseconds instead of seconds"
+
+// FarFrom returns an error if the date that a claim gives is more than ten years after now. Nearly always, its issuer counts
+// milliseconds, and the token would never expire. RFC 7519, section 2: a NumericDate counts seconds.
+func FarFrom(now time.Time, name string, date time.Time) error {
+	if !date.After(now.AddDate(10, 0, 0)) {
+		return nil
+	}
+	return fmt.Errorf("%s is %s", name, date.UTC().Format(time.RFC3339))
+}
+
 // Scopes reads a string of scopes separated by single spaces (RFC 6749, section 3.3), or an array where that is allowed; nil
 // holds none. What is empty, or has a space or control character in it, is no scope and is left out: in an array, "read
 // admin" is neither two scopes nor one that could be told apart from two.

@@ -414,6 +414,7 @@ func TestStatements(t *testing.T) {
 		"an access token":                       {object{"iss": issuer}, trusted, object{"typ": "at+jwt"}, "invalid_software_statement"},
 		"expired":                               {object{"iss": issuer, "exp": now - 1}, trusted, nil, "invalid_software_statement"},
 		"not yet valid":                         {object{"iss": issuer, "nbf": now + 60}, trusted, nil, "invalid_software_statement"},
+		"with an end in milliseconds":           {object{"iss": issuer, "exp": (now + 60) * 1000}, trusted, nil, "invalid_software_statement"},
 		"with a malformed end":                  {object{"iss": issuer, "exp": "tomorrow"}, trusted, nil, "invalid_software_statement"},
 		"for others":                            {object{"iss": issuer, "aud": "https://other.example.com"}, trusted, nil, "invalid_software_statement"},
 		"with metadata that is wrong":           {object{"iss": issuer, "redirect_uris": []string{"javascript:alert(1)"}}, trusted, nil, "invalid_redirect_uri"},

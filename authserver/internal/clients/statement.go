@@ -71,6 +71,8 @@ func (e *registration) verify(ctx context.Context, statement string) (members, e
 		return nil, invalidStatement("has an exp, nbf or aud that is malformed")
 	}
 	switch now := time.Now(); {
+	case claims.FarFrom(now, "exp", until) != nil:
+		return nil, invalidStatement("has an exp more than ten years ahead; it may be in milliseconds instead of seconds")
 	case !until.IsZero() && !now.Before(until):
 		return nil, invalidStatement("has expired")
 	case now.Before(from):

@@ -1,6 +1,10 @@
 package proxy
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/valetkey/valetkey/internal/claims"
+)
 
 // A check is one that a request has to pass, and what is said if it does not.
 type check struct {
@@ -34,7 +38,7 @@ var (
 		{"its claims are there and well-formed", "RFC 9068, section 2.2", []string{"a claim of the token is missing or malformed"}},
 		{"it is for this API", "RFC 9068, section 4; RFC 9700, section 2.3", []string{"the token is for another audience"}},
 		{"it is good at this time", "RFC 7519, sections 4.1.4 and 4.1.5", []string{
-			"the token has expired", "the token is not yet valid", "the token lives too long"}},
+			"the token has expired", "the token is not yet valid", "the token lives too long", claims.FarAhead}},
 		{"its signature is of a key of its issuer", "RFC 7515, section 5.2; RFC 9068, section 4", []string{
 			"the signature of the token is wrong", "the key of the token is unknown"}},
 	}
@@ -57,7 +61,7 @@ var (
 		{"it is an access token, of a type that says how it is bound", "RFC 6749, section 7.1; RFC 9449, section 6.2", []string{
 			"the token is not an access token", "the token is of a type that is not known here",
 			"the token should be bound to a key and names none", "the token is bound to a key and should be of the type DPoP"}},
-		{"it is good at this time", "RFC 7662, section 4", []string{"the token has expired", "the token is not yet valid"}},
+		{"it is good at this time", "RFC 7662, section 4", []string{"the token has expired", "the token is not yet valid", claims.FarAhead}},
 	}
 
 	schemeChecks = []check{
