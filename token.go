@@ -109,3 +109,11 @@ func (s Scopes) Has(scope string) bool {
 func (s Scopes) String() string {
 	return strings.Join(s, " ")
 }
+
+// union returns the scopes of s and o. It does not modify either.
+func (s Scopes) union(o Scopes) Scopes {
+	if len(o) == 0 {
+		return s
+	}
+	return NewScopes(slices.Concat(s, o)...)
+}

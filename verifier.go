@@ -160,23 +160,6 @@ type allOf [2]Condition
 
 func (c allOf) Holds() bool { return c[0].Holds() && c[1].Holds() }
 
-// A Requirement decides whether a verified token is enough for a route: its scopes, say. Decide returns nil or an
-// [*Error], usually with [InsufficientScope]; it must not modify t and must be safe for concurrent use. It is asked on
-// every request, since a remembered token holds facts and no decisions.
-//
-// Decide may be given a token without any scopes to learn what the route needs, for the challenge of a request that
-// carries no token.
-type Requirement interface {
-	Decide(t *Token) error
-}
-
-// A TimedRequirement is a [Requirement] that depends on the time, such as that of the user's login. A guard asks DecideAt
-// with its own clock; Decide goes by time.Now.
-type TimedRequirement interface {
-	Requirement
-	DecideAt(t *Token, now time.Time) error
-}
-
 // Unavailable is a failure that knows when it is worth trying again. Any error that is not an [*Error] is a failure;
 // this one adds the Retry-After of the 503 response.
 type Unavailable struct {

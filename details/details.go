@@ -112,10 +112,10 @@ type Requirement struct {
 	Match func(d Detail) bool
 }
 
-// Decide refuses with 403 insufficient_scope, RFC 9396 having no code of its own, and a token whose details are malformed
+// Check refuses with 403 insufficient_scope, RFC 9396 having no code of its own, and a token whose details are malformed
 // with 401.
-func (r Requirement) Decide(t *valetkey.Token) error {
-	list, err := Of(t)
+func (r Requirement) Check(a valetkey.Access) error {
+	list, err := Of(a.Token)
 	if err != nil {
 		return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the authorization details of the token are malformed", Err: err}
 	}
@@ -139,13 +139,10 @@ func contains(has, needs []string) bool {
 	return !slices.ContainsFunc(needs, func(n string) bool { return !slices.Contains(has, n) })
 }
 
-// DetailTypes returns the type, for authorization_details_types_supported (RFC 9728, section 2).
-func (r Requirement) DetailTypes() []string {
+// Describe returns the type, for authorization_details_types_supported (RFC 9728, section 2).
+func (r Requirement) Describe() valetkey.Needs {
 	if r.Type == "" {
-		return nil
+		return valetkey.Needs{}
 	}
-	return []string{r.Type}
+	return valetkey.Needs{DetailTypes: []string{r.Type}}
 }
-
-// Scopes returns none: details are told apart from scopes.
-func (r Requirement) Scopes() valetkey.Scopes { return nil }

@@ -167,7 +167,7 @@ func TestMetadata(t *testing.T) {
 	t.Run("RAR-08 the types of the rules are listed, each once", func(t *testing.T) {
 		guard := newGuard(t, valetkeytest.NewIssuer(t))
 		guard.Handler(http.NotFoundHandler(), need, scopes.All("payments"))
-		guard.Handler(http.NotFoundHandler(), middleware.AllOf{need, details.Requirement{Type: "account_information"}})
+		guard.Handler(http.NotFoundHandler(), valetkey.AllOf{need, details.Requirement{Type: "account_information"}})
 		_, h := guard.Metadata()
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))

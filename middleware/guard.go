@@ -337,7 +337,7 @@ func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.R
 			w.Header().Set("Cache-Control", "no-store")
 		}
 	}
-	if err := g.Authorize(&found.entry.Token, needs...); err != nil {
+	if err := g.authorize(&found.entry.Token, r, needs); err != nil {
 		return nil, found, err
 	}
 	if attached {

@@ -203,7 +203,7 @@ func TestRequirements(t *testing.T) {
 
 type requirement func(*valetkey.Token) error
 
-func (f requirement) Decide(t *valetkey.Token) error { return f(t) }
+func (f requirement) Check(a valetkey.Access) error { return f(a.Token) }
 
 func TestRouting(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)

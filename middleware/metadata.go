@@ -93,31 +93,15 @@ func (res Resource) metadataURL() string {
 }
 
 // Declare tells the guard of needs that will be given to [Guard.Check], for the scopes_supported of [Guard.Metadata].
-// Handler, Require and Table do so by themselves; it is for adapters.
+// Handler, Require and routes.Table do so by themselves; it is for adapters.
 func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	g.declared.mu.Lock()
 	defer g.declared.mu.Unlock()
-	for _, need := range needs {
-		g.declared.scopes = valetkey.NewScopes(append(scopesNamed(need), g.declared.scopes...)...)
-		for _, named := range detailTypesNamed(need) {
-			if at, known := slices.BinarySearch(g.declared.detailTypes, named); !known {
-				g.declared.detailTypes = slices.Insert(g.declared.detailTypes, at, named)
-			}
-		}
-	}
-}
-
-// detailTypesNamed returns the types of authorization details (RFC 9396) that a requirement is about.
-func detailTypesNamed(need valetkey.Requirement) (named []string) {
-	switch need := need.(type) {
-	case interface{ DetailTypes() []string }:
-		return need.DetailTypes()
-	case AllOf:
-		for _, one := range need {
-			named = append(named, detailTypesNamed(one)...)
-		}
-	}
-	return named
+	d := valetkey.Describe(needs...)
+	g.declared.scopes = valetkey.NewScopes(slices.Concat(g.declared.scopes, d.All)...)
+	g.declared.detailTypes = append(g.declared.detailTypes, d.DetailTypes...)
+	slices.Sort(g.declared.detailTypes)
+	g.declared.detailTypes = slices.Compact(g.declared.detailTypes)
 }
 
 // declared is what the requirements that a guard has been given name.

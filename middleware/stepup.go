@@ -30,9 +30,9 @@ func ACR(values ...string) valetkey.Requirement {
 
 type acr []string
 
-// Decide reads acr, a string (RFC 9068, section 2.2.1).
-func (values acr) Decide(t *valetkey.Token) error {
-	if value, _ := claimOf(t, "acr").Text(); value != "" && slices.Contains(values, value) {
+// Check reads acr, a string (RFC 9068, section 2.2.1).
+func (values acr) Check(a valetkey.Access) error {
+	if value, _ := claimOf(a.Token, "acr").Text(); value != "" && slices.Contains(values, value) {
 		return nil
 	}
 	return &valetkey.Error{
@@ -40,6 +40,11 @@ func (values acr) Decide(t *valetkey.Token) error {
 		Description: "the user has not logged in in a way that is enough",
 		StepUp:      &valetkey.StepUp{ACRValues: values},
 	}
+}
+
+// Describe returns the values.
+func (values acr) Describe() valetkey.Needs {
+	return valetkey.Needs{StepUp: &valetkey.StepUp{ACRValues: values}}
 }
 
 // MaxAge is met by a token whose user logged in no longer ago than d, in whole seconds, by the claim auth_time; a token that
@@ -58,13 +63,11 @@ type maxAge time.Duration
 // that counts milliseconds would never grow old.
 const maxAhead = time.Minute
 
-func (d maxAge) Decide(t *valetkey.Token) error { return d.DecideAt(t, time.Now()) }
-
-// DecideAt makes MaxAge a [valetkey.TimedRequirement]. iat is no substitute for auth_time: a refreshed token is a new one.
-func (d maxAge) DecideAt(t *valetkey.Token, now time.Time) error {
+// Check compares auth_time with the time of the access. iat is no substitute: a refreshed token is a new one.
+func (d maxAge) Check(a valetkey.Access) error {
 	var at time.Time
-	err := claims.Date(&at, "auth_time", claimOf(t, "auth_time"), false)
-	if age, limit := now.Sub(at), time.Duration(d); err == nil && limit > 0 && -maxAhead <= age && age <= limit {
+	err := claims.Date(&at, "auth_time", claimOf(a.Token, "auth_time"), false)
+	if age, limit := a.Time.Sub(at), time.Duration(d); err == nil && limit > 0 && -maxAhead <= age && age <= limit {
 		return nil
 	}
 	return &valetkey.Error{
@@ -73,6 +76,11 @@ func (d maxAge) DecideAt(t *valetkey.Token, now time.Time) error {
 		StepUp:      &valetkey.StepUp{MaxAge: (*time.Duration)(&d)},
 		Err:         err,
 	}
+}
+
+// Describe returns the age.
+func (d maxAge) Describe() valetkey.Needs {
+	return valetkey.Needs{StepUp: &valetkey.StepUp{MaxAge: (*time.Duration)(&d)}}
 }
 
 var errFound = errors.New("found")

@@ -69,7 +69,7 @@ func TestStepUp(t *testing.T) {
 		{"STEP-08 both fail, the other way round", needs(recent, phr), nil, 401, time + `, acr_values="phr phrh", max_age="300"`},
 		{"the stricter of two max_age", needs(recent, middleware.MaxAge(60e9), phr), nil, 401, `max_age="60"`},
 		{"STEP-09 a scope is missing, too", needs(write, phr), nil, 401, way + `, scope="orders:write", acr_values="phr phrh"`},
-		{"all of them in one requirement", needs(middleware.AllOf{recent, write, phr}), nil, 401, time + `, scope="orders:write", acr_values="phr phrh", max_age="300"`},
+		{"all of them in one requirement", needs(valetkey.AllOf{recent, write, phr}), nil, 401, time + `, scope="orders:write", acr_values="phr phrh", max_age="300"`},
 		{"a scope alone is missing", needs(write, phr), all(acr("phr")), 403, `error="insufficient_scope"`},
 		{"STEP-12 the token is not good", needs(phr), all(valetkeytest.Expired()), 401, `error="invalid_token", error_description="the token has expired"`},
 		{"STEP-02 the second of two values", needs(phr), all(acr("phrh")), 200, ""},
@@ -77,7 +77,7 @@ func TestStepUp(t *testing.T) {
 		{"auth_time is of a clock that is 50 s ahead", needs(middleware.MaxAge(30e9)), all(ago(-50e9)), 200, ""},
 		{"auth_time is 290 s ago", needs(recent), all(ago(290e9)), 200, ""},
 		{"both are good, and the scope", needs(phr, recent, write), all(acr("phr"), ago(0), valetkeytest.Scopes("orders:write")), 200, ""},
-		{"all in one requirement are good", needs(middleware.AllOf{phr, recent}), all(acr("phr"), ago(0)), 200, ""},
+		{"all in one requirement are good", needs(valetkey.AllOf{phr, recent}), all(acr("phr"), ago(0)), 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			api := serve(t, guard.Handler(hello, c.needs...))

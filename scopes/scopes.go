@@ -187,36 +187,62 @@ func (n need) in(granted valetkey.Scopes) bool {
 	return false
 }
 
-// Decide returns nil, or a refusal with insufficient_scope that names all scopes of the nearest alternative: the one of
+// Check returns nil, or a refusal with insufficient_scope that names all scopes of the nearest alternative: the one of
 // which the fewest are missing, the first written if there are several (RFC 6750, section 3.1).
-func (r Requirement) Decide(t *valetkey.Token) error {
-	var (
-		nearest alternative
-		fewest  int
-	)
+func (r Requirement) Check(a valetkey.Access) error {
+	nearest, met := r.nearest(a.Token.Scopes)
+	if met {
+		return nil
+	}
+	return &valetkey.Error{
+		Code:        valetkey.InsufficientScope,
+		Description: "the token lacks a scope that this request needs",
+		Scope:       nearest.scopes(),
+	}
+}
+
+// nearest returns the alternative of which the fewest scopes are missing, or true if one has them all.
+func (r Requirement) nearest(granted valetkey.Scopes) (nearest alternative, met bool) {
+	fewest := 0
 	for _, a := range r.alternatives {
 		missing := 0
 		for _, n := range a {
-			if !n.in(t.Scopes) {
+			if !n.in(granted) {
 				missing++
 			}
 		}
 		if missing == 0 {
-			return nil
+			return a, true
 		}
 		if nearest == nil || missing < fewest {
 			nearest, fewest = a, missing
 		}
 	}
-	scope := make([]string, len(nearest))
-	for i, n := range nearest {
+	return nearest, false
+}
+
+func (a alternative) scopes() valetkey.Scopes {
+	scope := make([]string, len(a))
+	for i, n := range a {
 		scope[i] = n.scope
 	}
-	return &valetkey.Error{
-		Code:        valetkey.InsufficientScope,
-		Description: "the token lacks a scope that this request needs",
-		Scope:       valetkey.NewScopes(scope...),
+	return valetkey.NewScopes(scope...)
+}
+
+// Describe returns the scopes of the shortest alternative for challenges, the first written if there are several, and all
+// scopes that r names.
+func (r Requirement) Describe() valetkey.Needs {
+	var all []string
+	for _, a := range r.alternatives {
+		for _, n := range a {
+			all = append(all, n.scope)
+		}
 	}
+	if all == nil {
+		return valetkey.Needs{}
+	}
+	shortest, _ := r.nearest(nil)
+	return valetkey.Needs{Challenge: shortest.scopes(), All: valetkey.NewScopes(all...)}
 }
 
 // String returns r as [Parse] reads it; "" for the zero value.

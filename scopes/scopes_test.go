@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-func TestDecide(t *testing.T) {
+func TestCheck(t *testing.T) {
 	var gathered scopes.Requirement
 	for range []string{} {
 		gathered = gathered.Or(scopes.All("never"))
@@ -56,7 +56,7 @@ func TestDecide(t *testing.T) {
 		{"matching is per requirement", scopes.All("a:x").Matching(scopes.Hierarchic).And(scopes.All("b:x")), []string{"a", "b"}, "a:x b:x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := c.need.Decide(&valetkey.Token{Scopes: valetkey.NewScopes(c.granted...)})
+			err := c.need.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes(c.granted...)}})
 			if c.nearest == "ok" {
 				require.NoError(t, err)
 				return
@@ -73,7 +73,7 @@ func TestDecide(t *testing.T) {
 func TestMatchingLeavesTheOriginalAlone(t *testing.T) {
 	exact := scopes.All("orders:read")
 	exact.Matching(scopes.Hierarchic)
-	assert.Error(t, exact.Decide(&valetkey.Token{Scopes: valetkey.NewScopes("orders")}))
+	assert.Error(t, exact.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes("orders")}}))
 }
 
 func TestParse(t *testing.T) {
@@ -97,7 +97,7 @@ func TestParse(t *testing.T) {
 			if c.mistake != "" {
 				require.ErrorContains(t, err, c.mistake)
 				require.Panics(t, func() { scopes.MustParse(c.expr) })
-				require.Error(t, r.Decide(&valetkey.Token{Scopes: valetkey.NewScopes("a", "b", "c")}))
+				require.Error(t, r.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes("a", "b", "c")}}))
 				return
 			}
 			require.NoError(t, err)
@@ -140,7 +140,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q was written as %q: %v", expr, r, err)
 		}
 		token := &valetkey.Token{Scopes: valetkey.NewScopes(granted)}
-		a, b := r.Decide(token), again.Decide(token)
+		a, b := r.Check(valetkey.Access{Token: token}), again.Check(valetkey.Access{Token: token})
 		if (a == nil) != (b == nil) || a != nil && !errorsEqual(a, b) {
 			t.Fatalf("%q: %v, then %v", expr, a, b)
 		}
@@ -157,7 +157,7 @@ func ExampleParse() {
 	if err != nil {
 		panic(err)
 	}
-	err = need.Decide(&valetkey.Token{Scopes: valetkey.NewScopes("orders:read")})
+	err = need.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes("orders:read")}})
 	var refusal *valetkey.Error
 	if errors.As(err, &refusal) {
 		fmt.Println(refusal.Code, refusal.Scope)

@@ -4,25 +4,25 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 )
 
 // Routes fails the test, by name, for every registered route of which the table does not say what it needs, and for every
-// mistake in the table itself. See [middleware.Routes.Declares].
+// mistake in the table itself. See [routes.Table.Covers].
 //
-//	var listed []middleware.Route
+//	var listed []routes.Route
 //	for _, r := range engine.Routes() { // a *gin.Engine
-//		listed = append(listed, middleware.Route{Method: r.Method, Path: r.Path})
+//		listed = append(listed, routes.Route{Method: r.Method, Path: r.Path})
 //	}
-//	valetkeytest.Routes(t, table, middleware.Gin, listed...)
+//	valetkeytest.Routes(t, table, routes.Gin, listed...)
 //
 // An empty list fails too: a test that looks at nothing proves nothing.
-func Routes(t testing.TB, table middleware.Routes, d middleware.Dialect, registered ...middleware.Route) {
+func Routes(t testing.TB, table routes.Table, d routes.Dialect, registered ...routes.Route) {
 	t.Helper()
 	if len(registered) == 0 {
 		t.Error("no route is registered")
 	}
-	err := table.Declares(d, registered...)
+	err := table.Covers(d, registered...)
 	if err == nil {
 		return
 	}

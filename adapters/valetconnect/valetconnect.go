@@ -3,7 +3,7 @@
 //	guarded, err := valetconnect.New(guard, valetconnect.Procedures{
 //		"/orders.v1.Orders/List":  scopes.All("orders:read"),
 //		"/orders.v1.Orders/Watch": scopes.All("orders:read"),
-//		"/ping.v1.Ping/Ping":      middleware.Public,
+//		"/ping.v1.Ping/Ping":      valetkey.Public,
 //	})
 //	...
 //	mux.Handle("/", guarded(services))
@@ -34,7 +34,7 @@ import (
 )
 
 // Procedures says what each procedure needs, by its full name, "/orders.v1.Orders/List", which is also the path that the
-// handler sees. A value is [middleware.Public], [middleware.Optional], [middleware.AnyToken], or what a token must meet. A
+// handler sees. A value is [valetkey.Public], [valetkey.Optional], [valetkey.AnyToken], or what a token must meet. A
 // procedure that is not listed is refused, as if it needed a scope that nobody has, and so is any other path.
 type Procedures map[string]valetkey.Requirement
 
@@ -77,11 +77,11 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	if !listed {
 		need = scopes.Requirement{}
 	}
-	if need == middleware.Public {
+	if need == valetkey.Public {
 		next.ServeHTTP(w, r)
 		return
 	}
-	if need == middleware.Optional {
+	if need == valetkey.Optional {
 		w.Header().Add("Vary", "Authorization") // as Guard.Optional does
 	}
 	checked, err := g.guard.Check(w, r, need)
@@ -90,7 +90,7 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	case err == nil:
 		defer endWithToken(checked.Context(), w)()
 		next.ServeHTTP(w, checked)
-	case need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
+	case need == valetkey.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
 		next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), nil))) // also without the token of another guard
 	case !g.errors.IsSupported(r):
 		g.guard.Refuse(w, r, err)

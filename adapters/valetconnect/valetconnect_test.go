@@ -35,10 +35,10 @@ const service = "/orders.v1.Orders/"
 var procedures = valetconnect.Procedures{
 	service + "List":   scopes.All("orders:read"),
 	service + "Watch":  scopes.All("orders:read"),
-	service + "Cancel": middleware.AllOf{scopes.All("orders:read"), scopes.All("orders:write")},
-	service + "Ping":   middleware.Public,
-	service + "Hello":  middleware.Optional,
-	service + "Me":     middleware.AnyToken,
+	service + "Cancel": valetkey.AllOf{scopes.All("orders:read"), scopes.All("orders:write")},
+	service + "Ping":   valetkey.Public,
+	service + "Hello":  valetkey.Optional,
+	service + "Me":     valetkey.AnyToken,
 }
 
 type (
@@ -246,7 +246,7 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 		CancelWithToken: true, Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
-	guarded, err := valetconnect.New(guard, valetconnect.Procedures{service + "Chat": middleware.AnyToken, service + "Flood": middleware.AnyToken})
+	guarded, err := valetconnect.New(guard, valetconnect.Procedures{service + "Chat": valetkey.AnyToken, service + "Flood": valetkey.AnyToken})
 	require.NoError(t, err)
 	returned := make(chan error, 1)
 	mux := http.NewServeMux()
@@ -320,11 +320,11 @@ func TestConfiguration(t *testing.T) {
 	}{
 		{"no guard", nil, nil, "guard: required"},
 		{"nil", guard, valetconnect.Procedures{"/a/b": nil}, `Procedures["/a/b"]: nil`},
-		{"no slash", guard, valetconnect.Procedures{"a/b": middleware.AnyToken}, `Procedures["a/b"]: not of the form`},
-		{"no procedure", guard, valetconnect.Procedures{"/a/": middleware.AnyToken}, "not of the form"},
-		{"a service alone", guard, valetconnect.Procedures{"/a": middleware.AnyToken}, "not of the form"},
-		{"too deep", guard, valetconnect.Procedures{"/a/b/c": middleware.AnyToken}, "not of the form"},
-		{"nothing", guard, valetconnect.Procedures{"": middleware.AnyToken}, "not of the form"},
+		{"no slash", guard, valetconnect.Procedures{"a/b": valetkey.AnyToken}, `Procedures["a/b"]: not of the form`},
+		{"no procedure", guard, valetconnect.Procedures{"/a/": valetkey.AnyToken}, "not of the form"},
+		{"a service alone", guard, valetconnect.Procedures{"/a": valetkey.AnyToken}, "not of the form"},
+		{"too deep", guard, valetconnect.Procedures{"/a/b/c": valetkey.AnyToken}, "not of the form"},
+		{"nothing", guard, valetconnect.Procedures{"": valetkey.AnyToken}, "not of the form"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := valetconnect.New(c.guard, c.procedures)
@@ -341,7 +341,7 @@ func TestConfiguration(t *testing.T) {
 		table := valetconnect.Procedures{"/a/b": scopes.All("x")}
 		guarded, err := valetconnect.New(guard, table)
 		require.NoError(t, err)
-		table["/a/b"] = middleware.Public
+		table["/a/b"] = valetkey.Public
 		w := httptest.NewRecorder()
 		guarded(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("POST", "/a/b", nil))
 		assert.Equal(t, 401, w.Code)

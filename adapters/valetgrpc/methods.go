@@ -11,17 +11,17 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Methods says what each method needs, by its full name, "/orders.v1.Orders/List". A value is [middleware.Public],
-// [middleware.Optional], [middleware.AnyToken], or what a token must meet. A method that is not listed is refused, as if
+// Methods says what each method needs, by its full name, "/orders.v1.Orders/List". A value is [valetkey.Public],
+// [valetkey.Optional], [valetkey.AnyToken], or what a token must meet. A method that is not listed is refused, as if
 // it needed a scope that nobody has. There are no patterns: each method of a service is listed.
 type Methods map[string]valetkey.Requirement
 
-// Declares reports, by name, every method of the services of server that has no row in the table, and every row that is
+// Covers reports, by name, every method of the services of server that has no row in the table, and every row that is
 // of no such method: a name misspelt, or a method that is gone. It is called at start-up, when the services are registered.
 // A server without services has nothing declared, and is an error too.
 //
 // Not seen: whether server has the interceptors. What a server answers by [grpc.UnknownServiceHandler] is refused by them.
-func (ms Methods) Declares(server *grpc.Server) error {
+func (ms Methods) Covers(server *grpc.Server) error {
 	if server == nil {
 		return errors.New("valetgrpc: server: required")
 	}

@@ -12,19 +12,19 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetgrpc"
-	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
-func TestMethodsDeclares(t *testing.T) {
+func TestMethodsCovers(t *testing.T) {
 	server := grpc.NewServer()
 	testpb.RegisterTestServiceServer(server, &testService{})
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	const probe = "/grpc.health.v1.Health/"
 	whole := maps.Clone(methods)
 	for _, name := range []string{service + "CacheableUnaryCall", service + "HalfDuplexCall", probe + "Check", probe + "List", probe + "Watch"} {
-		whole[name] = middleware.Public
+		whole[name] = valetkey.Public
 	}
 	without := func(names ...string) valetgrpc.Methods {
 		table := maps.Clone(whole)
@@ -60,7 +60,7 @@ func TestMethodsDeclares(t *testing.T) {
 		{"every method has its row", whole, server, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := c.table.Declares(c.server)
+			err := c.table.Covers(c.server)
 			if c.want == nil {
 				require.NoError(t, err)
 				return
@@ -70,7 +70,7 @@ func TestMethodsDeclares(t *testing.T) {
 		})
 	}
 	t.Run("HTTP-02 an empty table names them all", func(t *testing.T) {
-		err := valetgrpc.Methods(nil).Declares(server)
+		err := valetgrpc.Methods(nil).Covers(server)
 		require.Error(t, err)
 		assert.Len(t, strings.Split(err.Error(), "\n"), len(whole))
 	})

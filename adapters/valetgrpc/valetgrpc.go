@@ -3,12 +3,12 @@
 //	guarded, err := valetgrpc.New(guard, valetgrpc.Methods{
 //		"/orders.v1.Orders/List":       scopes.All("orders:read"),
 //		"/orders.v1.Orders/Watch":      scopes.All("orders:read"),
-//		"/grpc.health.v1.Health/Check": middleware.Public,
+//		"/grpc.health.v1.Health/Check": valetkey.Public,
 //	})
 //	...
 //	server := grpc.NewServer(grpc.UnaryInterceptor(guarded.Unary), grpc.StreamInterceptor(guarded.Stream))
 //
-// Once its services are registered, [Methods.Declares] finds the method that somebody forgot.
+// Once its services are registered, [Methods.Covers] finds the methods without a requirement.
 //
 // A token comes in the metadata authorization, in the form of the HTTP header. Methods find it with
 // valetkey.FromContext(ctx). A refusal has the code UNAUTHENTICATED, PERMISSION_DENIED or, for a failure of ours,
@@ -80,7 +80,7 @@ func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 	if !listed {
 		need = scopes.Requirement{}
 	}
-	if need == middleware.Public {
+	if need == valetkey.Public {
 		return r.Context(), nil
 	}
 	var a answer
@@ -92,7 +92,7 @@ func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 		return checked.Context(), nil
 	}
 	var refusal *valetkey.Error
-	if need == middleware.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials {
+	if need == valetkey.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials {
 		return valetkey.NewContext(r.Context(), nil), nil // also without the token of another guard
 	}
 	return nil, i.refuse(r, err)

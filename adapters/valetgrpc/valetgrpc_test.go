@@ -38,11 +38,11 @@ const service = "/grpc.testing.TestService/"
 // methods leaves out CacheableUnaryCall and HalfDuplexCall.
 var methods = valetgrpc.Methods{
 	service + "UnaryCall":           scopes.All("orders:read"),
-	service + "EmptyCall":           middleware.Public,
-	service + "UnimplementedCall":   middleware.AllOf{scopes.All("orders:read"), scopes.All("admin")},
+	service + "EmptyCall":           valetkey.Public,
+	service + "UnimplementedCall":   valetkey.AllOf{scopes.All("orders:read"), scopes.All("admin")},
 	service + "FullDuplexCall":      scopes.All("orders:read"),
-	service + "StreamingOutputCall": middleware.Optional,
-	service + "StreamingInputCall":  middleware.AnyToken,
+	service + "StreamingOutputCall": valetkey.Optional,
+	service + "StreamingInputCall":  valetkey.AnyToken,
 }
 
 // A testService answers with the subject of the token in its context.
@@ -366,7 +366,7 @@ func TestCodes(t *testing.T) {
 // Each of these is a copy of the interceptors with one mistake, which the exchanges find.
 func TestOptionalBehindAnotherGuard(t *testing.T) {
 	outer := valetkey.NewContext(t.Context(), &valetkey.Token{Subject: "alice"}) // as another interceptor leaves it
-	guarded, err := valetgrpc.New(newGuard(t, valetkey.First()), valetgrpc.Methods{"/a/A": middleware.Optional})
+	guarded, err := valetgrpc.New(newGuard(t, valetkey.First()), valetgrpc.Methods{"/a/A": valetkey.Optional})
 	require.NoError(t, err)
 	t.Run("a unary call without credentials sees no token", func(t *testing.T) {
 		seen, err := guarded.Unary(outer, nil, &grpc.UnaryServerInfo{FullMethod: "/a/A"}, func(ctx context.Context, _ any) (any, error) {
@@ -668,7 +668,7 @@ func TestNew(t *testing.T) {
 		table := valetgrpc.Methods{service + "UnaryCall": scopes.All("a")}
 		guarded, err := valetgrpc.New(guard, table)
 		require.NoError(t, err)
-		table[service+"UnaryCall"] = middleware.Public
+		table[service+"UnaryCall"] = valetkey.Public
 		_, err = serveWith(t, &testService{}, grpc.UnaryInterceptor(guarded.Unary)).UnaryCall(with(t), &testpb.SimpleRequest{})
 		assert.Equal(t, codes.Unauthenticated, status.Code(err))
 	})
@@ -678,13 +678,19 @@ func TestNew(t *testing.T) {
 		_, err = serveWith(t, &testService{}, grpc.UnaryInterceptor(guarded.Unary)).EmptyCall(with(t), &testpb.Empty{})
 		assert.Equal(t, codes.Unauthenticated, status.Code(err))
 	})
-	t.Run("what middleware does not know is no access", func(t *testing.T) {
+	t.Run("a requirement of nothing, and an unknown openness, open nothing", func(t *testing.T) {
 		accept := newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &valetkey.Token{}, nil }))
-		for _, odd := range []valetkey.Requirement{middleware.Access(""), middleware.Access("open"), middleware.AllOf{}, scopes.Requirement{}} {
+		for _, odd := range []valetkey.Requirement{valetkey.AllOf{}, scopes.Requirement{}} {
 			guarded, err := valetgrpc.New(accept, valetgrpc.Methods{service + "EmptyCall": odd})
 			require.NoError(t, err)
 			_, err = serveWith(t, &testService{}, grpc.UnaryInterceptor(guarded.Unary)).EmptyCall(with(t, "Bearer x"), &testpb.Empty{})
 			assert.Equal(t, codes.PermissionDenied, status.Code(err), "%#v", odd)
+		}
+		for _, odd := range []valetkey.Openness{"", "open"} {
+			guarded, err := valetgrpc.New(accept, valetgrpc.Methods{service + "EmptyCall": odd})
+			require.NoError(t, err)
+			_, err = serveWith(t, &testService{}, grpc.UnaryInterceptor(guarded.Unary)).EmptyCall(with(t, "Bearer x"), &testpb.Empty{})
+			assert.Equal(t, codes.Unavailable, status.Code(err), "%q", odd)
 		}
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetmcp"
-	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -31,7 +31,7 @@ func FuzzBody(f *testing.F) {
 	p := open(f)
 	token := p.token()
 	var arrived []byte
-	h, err := valetmcp.New(valetmcp.Config{Guard: p.guard, Tools: valetmcp.Needs{"whoami": middleware.AnyToken, "secret": scopes.All("x")}},
+	h, err := valetmcp.New(valetmcp.Config{Guard: p.guard, Tools: valetmcp.Needs{"whoami": valetkey.AnyToken, "secret": scopes.All("x")}},
 		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived, _ = io.ReadAll(r.Body) }))
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, body []byte) {

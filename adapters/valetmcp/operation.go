@@ -7,13 +7,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -35,15 +33,24 @@ type operation struct {
 	err   error
 }
 
-func (o *operation) Decide(t *valetkey.Token) error {
-	limit := o.MaxBody
-	if reflect.ValueOf(*t).IsZero() { // nobody's: the guard looks for the scope of a challenge
-		limit = min(limit, strangersBody)
-	}
-	if err := o.read(limit); err != nil {
+// Check reads the request and checks what it requires.
+func (o *operation) Check(a valetkey.Access) error {
+	if err := o.read(o.MaxBody); err != nil {
 		return err
 	}
-	return middleware.AllOf(o.needs).Decide(t)
+	strict := slices.DeleteFunc(slices.Clone(o.needs), func(need valetkey.Requirement) bool { _, ok := need.(valetkey.Openness); return ok })
+	if len(strict) == 0 { // a valid token is sufficient, and there is one
+		return nil
+	}
+	return valetkey.AllOf(strict).Check(a)
+}
+
+// Describe reads the request, for the challenge of a sender without a token.
+func (o *operation) Describe() valetkey.Needs {
+	if o.read(min(o.MaxBody, strangersBody)) != nil {
+		return valetkey.Needs{}
+	}
+	return valetkey.Describe(o.needs...)
 }
 
 // open reports whether the operation needs no token.
@@ -52,7 +59,8 @@ func (o *operation) open() bool {
 }
 
 func open(need valetkey.Requirement) bool {
-	return need == middleware.Public || need == middleware.Optional
+	o, ok := need.(valetkey.Openness)
+	return ok && o.Open()
 }
 
 // read reads the request, the first time.
@@ -60,7 +68,7 @@ func (o *operation) read(limit int64) error {
 	switch {
 	case o.needs != nil || o.err != nil:
 	case o.r.Method != http.MethodPost: // a stream of the server's messages, or the end of a session
-		o.needs = []valetkey.Requirement{middleware.AnyToken}
+		o.needs = []valetkey.Requirement{valetkey.AnyToken}
 	default:
 		o.body, o.err = io.ReadAll(http.MaxBytesReader(o.w, o.r.Body, limit))
 		if o.err != nil {
@@ -114,7 +122,7 @@ func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) 
 		return nil, malformed("a message is not either a request or a response")
 	}
 	if result || failure {
-		return middleware.AnyToken, nil
+		return valetkey.AnyToken, nil
 	}
 	method, ok := text(envelope["method"])
 	if !ok {
@@ -124,7 +132,7 @@ func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) 
 		if need, listed := h.Methods[method]; listed {
 			return need, nil
 		}
-		return middleware.AnyToken, nil
+		return valetkey.AnyToken, nil
 	}
 	params, err := members(envelope["params"])
 	if err != nil {

@@ -34,8 +34,8 @@ import (
 
 const offlineAccess = "offline_access" // OpenID Connect Core, section 11
 
-// Needs says by name what a request must have. A value is [middleware.AnyToken], what a token must meet, or
-// [middleware.Public] or [middleware.Optional]. These two mean the same here: a request without a token passes, and one
+// Needs says by name what a request must have. A value is [valetkey.AnyToken], what a token must meet, or
+// [valetkey.Public] or [valetkey.Optional]. These two mean the same here: a request without a token passes, and one
 // that is sent must be good, since a session belongs to its user.
 type Needs map[string]valetkey.Requirement
 
@@ -115,7 +115,7 @@ func (cfg Config) mistakes(next http.Handler) error {
 		for name, need := range table {
 			if need == nil {
 				mistake("%s[%q]: nil", field, name)
-			} else if (middleware.Routes{name: need}).Scopes().Has(offlineAccess) {
+			} else if valetkey.Describe(need).All.Has(offlineAccess) {
 				mistake("%s[%q]: names %s, which is not the resource's to ask for (MCP, refresh tokens)", field, name, offlineAccess)
 			}
 		}

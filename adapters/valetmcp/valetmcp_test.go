@@ -30,17 +30,17 @@ import (
 
 // tools leaves out the tool forgotten, which the server has.
 var tools = valetmcp.Needs{
-	"whoami":        middleware.AnyToken,
+	"whoami":        valetkey.AnyToken,
 	"list_orders":   scopes.All("orders:read").Matching(scopes.Hierarchic),
 	"cancel_order":  scopes.All("orders:read", "orders:write"),
-	"export_orders": middleware.AllOf{scopes.All("orders:read"), scopes.Any("export", "admin")},
-	"status":        middleware.Public,
+	"export_orders": valetkey.AllOf{scopes.All("orders:read"), scopes.Any("export", "admin")},
+	"status":        valetkey.Public,
 }
 
 var methods = valetmcp.Needs{
 	"resources/list":  scopes.All("files:read"),
-	"server/discover": middleware.Public,
-	"tools/list":      middleware.Optional,
+	"server/discover": valetkey.Public,
+	"tools/list":      valetkey.Optional,
 }
 
 const outage = "outage" // a token that the verifier fails to look at
@@ -216,9 +216,9 @@ func TestConfiguration(t *testing.T) {
 		{"a negative bound", valetmcp.Config{Guard: described, MaxBody: -1}, next, "MaxBody: -1"},
 		{"a tool that needs nil", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": nil}}, next, `Tools["a"]: nil`},
 		{"a method that needs nil", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"a": nil}}, next, `Methods["a"]: nil`},
-		{"tools/call as a method", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"tools/call": middleware.AnyToken}}, next, `Methods["tools/call"]`},
-		{"a session that anybody may begin", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"initialize": middleware.Optional}}, next, `Methods["initialize"]: optional`},
-		{"PRM-21 a tool that needs offline_access", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": middleware.AllOf{scopes.All("b"), scopes.Any("c", "offline_access")}}}, next, `Tools["a"]: names offline_access`},
+		{"tools/call as a method", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"tools/call": valetkey.AnyToken}}, next, `Methods["tools/call"]`},
+		{"a session that anybody may begin", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"initialize": valetkey.Optional}}, next, `Methods["initialize"]: optional`},
+		{"PRM-21 a tool that needs offline_access", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": valetkey.AllOf{scopes.All("b"), scopes.Any("c", "offline_access")}}}, next, `Tools["a"]: names offline_access`},
 		{"PRM-21 metadata with offline_access", valetmcp.Config{Guard: guard(middleware.Resource{ID: "https://api.example.com", AuthorizationServers: []string{"https://as.example.com"}, Scopes: []string{"offline_access"}})}, next, "Guard: its metadata names offline_access"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -236,7 +236,7 @@ func TestConfiguration(t *testing.T) {
 		table := valetmcp.Needs{"a": scopes.All("x")}
 		h, err := valetmcp.New(valetmcp.Config{Guard: described, Tools: table}, next)
 		require.NoError(t, err)
-		table["a"] = middleware.Public
+		table["a"] = valetkey.Public
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("POST", "/mcp", strings.NewReader(call("a"))))
 		assert.Equal(t, 401, w.Code)

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -35,7 +35,7 @@ func (d Difference) String() string {
 // that decide none of them. Rows may be wider than operations; what counts is what they ask for. Two requirements are the
 // same if each accepts what the other calls enough; one that is not of package scopes is known only by the scopes that it
 // names. The error is that of [Routes], or of the table's own Validate.
-func Compare(document []byte, table middleware.Routes) ([]Difference, error) {
+func Compare(document []byte, table routes.Table) ([]Difference, error) {
 	rows, err := read(document)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func Compare(document []byte, table middleware.Routes) ([]Difference, error) {
 		used = map[string]bool{}
 	)
 	for _, r := range rows {
-		deciding, err := table.Deciding(r.pattern)
+		deciding, err := table.Match(r.pattern)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +72,7 @@ func Compare(document []byte, table middleware.Routes) ([]Difference, error) {
 
 func text(need valetkey.Requirement) string {
 	switch need := need.(type) {
-	case middleware.Access:
+	case valetkey.Openness:
 		return string(need)
 	case scopes.Requirement:
 		if len(enough(need)) == 0 {
@@ -80,7 +80,7 @@ func text(need valetkey.Requirement) string {
 		}
 		return fmt.Sprintf("the scopes %q", need)
 	default:
-		return fmt.Sprintf("%T of the scopes %q", need, middleware.Routes{"": need}.Scopes())
+		return fmt.Sprintf("%T of the scopes %q", need, valetkey.Describe(need).All)
 	}
 }
 
@@ -93,18 +93,21 @@ func same(a, b valetkey.Requirement) bool {
 
 // open reports whether need lets requests without a token through.
 func open(need valetkey.Requirement) bool {
-	return need == middleware.Public || need == middleware.Optional
+	o, ok := need.(valetkey.Openness)
+	return ok && o.Open()
 }
 
 func accepts(need valetkey.Requirement, all []valetkey.Scopes) bool {
-	return !slices.ContainsFunc(all, func(s valetkey.Scopes) bool { return need.Decide(&valetkey.Token{Scopes: s}) != nil })
+	return need == valetkey.AnyToken || !slices.ContainsFunc(all, func(s valetkey.Scopes) bool {
+		return need.Check(valetkey.Access{Token: &valetkey.Token{Scopes: s}}) != nil
+	})
 }
 
 // enough returns sets of scopes of which each meets need.
 func enough(need valetkey.Requirement) (all []valetkey.Scopes) {
 	r, ok := need.(scopes.Requirement)
 	if !ok {
-		return []valetkey.Scopes{middleware.Routes{"": need}.Scopes()}
+		return []valetkey.Scopes{valetkey.Describe(need).All}
 	}
 	for alternative := range strings.SplitSeq(r.String(), " | ") {
 		if alternative != "" {

@@ -5,8 +5,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetopenapi"
-	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -27,19 +28,19 @@ paths:
 
 // What guards an API, and whether that is what its document says.
 func Example() {
-	routes, err := valetopenapi.Routes([]byte(orders))
+	table, err := valetopenapi.Routes([]byte(orders))
 	if err != nil {
 		panic(err)
 	}
-	for _, pattern := range slices.Sorted(maps.Keys(routes)) {
-		fmt.Printf("%s: %v\n", pattern, routes[pattern])
+	for _, pattern := range slices.Sorted(maps.Keys(table)) {
+		fmt.Printf("%s: %v\n", pattern, table[pattern])
 	}
 
-	differences, err := valetopenapi.Compare([]byte(orders), middleware.Routes{
+	differences, err := valetopenapi.Compare([]byte(orders), routes.Table{
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
-		"GET /healthz": middleware.Public,
-		"GET /debug":   middleware.Public,
+		"GET /healthz": valetkey.Public,
+		"GET /debug":   valetkey.Public,
 	})
 	if err != nil {
 		panic(err)

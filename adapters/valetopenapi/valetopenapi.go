@@ -1,17 +1,17 @@
 // Package valetopenapi reads from an OpenAPI document, 3.0 or 3.1, what each route of an API needs.
 //
-//	routes, err := valetopenapi.Routes(document)
+//	table, err := valetopenapi.Routes(document)
 //	...
-//	api, err := guard.Table(routes, router)
+//	api, err := table.Guard(guard, router)
 //
 // Each operation becomes a row, as the specification says ("Security Requirement Object"):
 //
 //   - the operation's own security counts, or else the document's
-//   - [] is [middleware.Public]
+//   - [] is [valetkey.Public]
 //   - one of several alternatives is enough; the scopes of all schemes of one alternative are needed together, of one token
-//   - an alternative {} makes it [middleware.Optional]: nothing is asked of a token but to be good, so a handler that does
+//   - an alternative {} makes it [valetkey.Optional]: nothing is asked of a token but to be good, so a handler that does
 //     more for some tokens looks at their scopes itself
-//   - schemes without scopes are [middleware.AnyToken]
+//   - schemes without scopes are [valetkey.AnyToken]
 //
 // Schemes are oauth2, openIdConnect and http bearer. The role names that 3.1 allows with bearer are taken for scopes.
 //
@@ -38,13 +38,13 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 // Routes reads a document, in JSON or YAML. It does no I/O. The error names every mistake, those of
-// [middleware.Routes.Validate] included.
-func Routes(document []byte) (middleware.Routes, error) {
+// [routes.Table.Validate] included.
+func Routes(document []byte) (routes.Table, error) {
 	rows, err := read(document)
 	if err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ type row struct {
 	need    valetkey.Requirement
 }
 
-func tableOf(rows []row) middleware.Routes {
-	table := middleware.Routes{}
+func tableOf(rows []row) routes.Table {
+	table := routes.Table{}
 	for _, r := range rows {
 		table[r.pattern] = r.need
 	}
@@ -187,7 +187,7 @@ func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, erro
 		return nil, errors.New("security: neither the operation nor the document says what it needs")
 	}
 	if len(alternatives) == 0 {
-		return middleware.Public, nil
+		return valetkey.Public, nil
 	}
 	var (
 		enough             scopes.Requirement
@@ -216,9 +216,9 @@ func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, erro
 	}
 	switch {
 	case optional:
-		return middleware.Optional, nil
+		return valetkey.Optional, nil
 	case anyToken:
-		return middleware.AnyToken, nil
+		return valetkey.AnyToken, nil
 	default:
 		return enough, nil
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/valetkey/valetkey/adapters/valetopenapi"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -71,16 +72,16 @@ func TestSecurity(t *testing.T) {
 		{"security in another spelling", "[]", "Security: [{oauth: [a]}]", `"Security" is spelled security`, nil},
 		{"security that is no list", "", "security: {oauth: [a]}", "read the document", nil},
 
-		{"an empty list is public", "", "security: []", "", middleware.Public},
-		{"an empty list of the document is public", "[]", "summary: x", "", middleware.Public},
-		{"the operation opens what the document closes", "[{oauth: [a]}]", "security: []", "", middleware.Public},
+		{"an empty list is public", "", "security: []", "", valetkey.Public},
+		{"an empty list of the document is public", "[]", "summary: x", "", valetkey.Public},
+		{"the operation opens what the document closes", "[{oauth: [a]}]", "security: []", "", valetkey.Public},
 		{"the operation closes what the document opens", "[]", "security: [{oauth: [a]}]", "", scopes.All("a")},
 		{"the operation replaces the document's", "[{oauth: [a]}]", "security: [{oauth: [b]}]", "", scopes.All("b")},
 		{"the document's counts without the operation's", "[{oauth: [a]}]", "summary: x", "", scopes.All("a")},
-		{"an empty alternative is optional", "", "security: [{oauth: [a]}, {}]", "", middleware.Optional},
-		{"an empty alternative alone", "", "security: [{}]", "", middleware.Optional},
-		{"no scopes is any token", "", "security: [{oauth: []}]", "", middleware.AnyToken},
-		{"any token as an alternative", "", "security: [{oauth: [a]}, {oidc: []}]", "", middleware.AnyToken},
+		{"an empty alternative is optional", "", "security: [{oauth: [a]}, {}]", "", valetkey.Optional},
+		{"an empty alternative alone", "", "security: [{}]", "", valetkey.Optional},
+		{"no scopes is any token", "", "security: [{oauth: []}]", "", valetkey.AnyToken},
+		{"any token as an alternative", "", "security: [{oauth: [a]}, {oidc: []}]", "", valetkey.AnyToken},
 		{"scopes of one scheme, all", "", "security: [{oauth: [a, b]}]", "", scopes.All("a", "b")},
 		{"scopes of two schemes, all", "", "security: [{oauth: [a], oidc: [b], jwt: []}]", "", scopes.All("a", "b")},
 		{"alternatives", "", "security: [{oauth: [a, b]}, {oidc: [c]}]", "", scopes.MustParse("a b | c")},
@@ -106,7 +107,7 @@ func TestSecurity(t *testing.T) {
 		require.ErrorContains(t, err, "which has no scopes in OpenAPI 3.0")
 		got, err := valetopenapi.Routes(document("3.0.3", "paths: {/a: {get: {security: [{jwt: []}], responses: {}}}}"))
 		require.NoError(t, err)
-		assert.Equal(t, middleware.Routes{"GET /a": middleware.AnyToken}, got)
+		assert.Equal(t, routes.Table{"GET /a": valetkey.AnyToken}, got)
 	})
 }
 
@@ -195,9 +196,9 @@ func TestPatterns(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := valetopenapi.Routes(document("3.1.0", fmt.Sprintf("%s\nsecurity: []\npaths: {%q: {get: {responses: {}}}}", c.servers, c.path)))
 			require.NoError(t, err)
-			want := middleware.Routes{}
+			want := routes.Table{}
 			for _, p := range c.want {
-				want[p] = middleware.Public
+				want[p] = valetkey.Public
 			}
 			assert.Equal(t, want, got)
 		})
@@ -211,13 +212,13 @@ paths:
   /b: {servers: [], get: {servers: [], responses: {}}}
 `))
 		require.NoError(t, err)
-		assert.Equal(t, middleware.Routes{"GET /path/a": scopes.All("a"), "POST /op/a": scopes.All("a"), "GET /doc/b": scopes.All("a")}, got)
+		assert.Equal(t, routes.Table{"GET /path/a": scopes.All("a"), "POST /op/a": scopes.All("a"), "GET /doc/b": scopes.All("a")}, got)
 	})
 	t.Run("a path item by reference, and JSON", func(t *testing.T) {
 		got, err := valetopenapi.Routes([]byte(`{"openapi": "3.1.1", "info": {"title": "x", "version": "1"}, "security": [],
 			"components": {"pathItems": {"a": {"put": {"responses": {}}}}}, "paths": {"/a": {"$ref": "#/components/pathItems/a"}}}`))
 		require.NoError(t, err)
-		assert.Equal(t, middleware.Routes{"PUT /a": middleware.Public}, got)
+		assert.Equal(t, routes.Table{"PUT /a": valetkey.Public}, got)
 	})
 }
 
@@ -237,8 +238,8 @@ paths:
 `)
 	same, err := valetopenapi.Routes(doc)
 	require.NoError(t, err)
-	with := func(change middleware.Routes) middleware.Routes {
-		table := middleware.Routes{}
+	with := func(change routes.Table) routes.Table {
+		table := routes.Table{}
 		for p, need := range same {
 			table[p] = need
 		}
@@ -252,33 +253,33 @@ paths:
 	}
 	for _, c := range []struct {
 		name   string
-		change middleware.Routes
+		change routes.Table
 		want   []string
 	}{
-		{"an operation without a row", middleware.Routes{"GET /orders": nil},
+		{"an operation without a row", routes.Table{"GET /orders": nil},
 			[]string{`line 16: GET /orders: the document asks for the scopes "read", the table has no row`}},
-		{"a row without an operation", middleware.Routes{"DELETE /orders": scopes.All("write")},
+		{"a row without an operation", routes.Table{"DELETE /orders": scopes.All("write")},
 			[]string{`DELETE /orders: the table asks for the scopes "write", the document has no such operation`}},
-		{"other scopes", middleware.Routes{"GET /orders": scopes.All("list")},
+		{"other scopes", routes.Table{"GET /orders": scopes.All("list")},
 			[]string{`line 16: GET /orders: the document asks for the scopes "read", the table for the scopes "list"`}},
-		{"one scope less", middleware.Routes{"POST /orders": scopes.MustParse("read | admin")}, []string{`line 17: POST /orders: the document asks for the scopes "read write | admin"`}},
-		{"one alternative less", middleware.Routes{"POST /orders": scopes.All("read", "write")}, []string{"line 17"}},
-		{"one alternative more", middleware.Routes{"POST /orders": scopes.MustParse("read write | admin | root")}, []string{"line 17"}},
-		{"a table that opens", middleware.Routes{"GET /me": middleware.Public}, []string{`line 23: GET /me: the document asks for any token, the table for public`}},
-		{"optional and public", middleware.Routes{"GET /news": middleware.Public}, []string{`asks for optional, the table for public`}},
-		{"optional and any token", middleware.Routes{"GET /news": middleware.AnyToken}, []string{`asks for optional, the table for any token`}},
-		{"any token and scopes", middleware.Routes{"GET /me": scopes.All("me")}, []string{`asks for any token, the table for the scopes "me"`}},
-		{"any token and nobody", middleware.Routes{"GET /me": scopes.Requirement{}}, []string{`the table for what nobody has`}},
-		{"another kind of requirement", middleware.Routes{"GET /me": middleware.AllOf{scopes.All("me")}}, []string{`the table for middleware.AllOf of the scopes "me"`}},
-		{"a narrower row beside", middleware.Routes{"GET /orders/{id}": nil, "GET /orders/7": scopes.All("read")},
+		{"one scope less", routes.Table{"POST /orders": scopes.MustParse("read | admin")}, []string{`line 17: POST /orders: the document asks for the scopes "read write | admin"`}},
+		{"one alternative less", routes.Table{"POST /orders": scopes.All("read", "write")}, []string{"line 17"}},
+		{"one alternative more", routes.Table{"POST /orders": scopes.MustParse("read write | admin | root")}, []string{"line 17"}},
+		{"a table that opens", routes.Table{"GET /me": valetkey.Public}, []string{`line 23: GET /me: the document asks for any token, the table for public`}},
+		{"optional and public", routes.Table{"GET /news": valetkey.Public}, []string{`asks for optional, the table for public`}},
+		{"optional and any token", routes.Table{"GET /news": valetkey.AnyToken}, []string{`asks for optional, the table for any token`}},
+		{"any token and scopes", routes.Table{"GET /me": scopes.All("me")}, []string{`asks for any token, the table for the scopes "me"`}},
+		{"any token and nobody", routes.Table{"GET /me": scopes.Requirement{}}, []string{`the table for what nobody has`}},
+		{"another kind of requirement", routes.Table{"GET /me": valetkey.AllOf{scopes.All("me")}}, []string{`the table for valetkey.AllOf of the scopes "me"`}},
+		{"a narrower row beside", routes.Table{"GET /orders/{id}": nil, "GET /orders/7": scopes.All("read")},
 			[]string{"line 19: GET /orders/{id}: the document", "GET /orders/7: the table asks"}},
-		{"an open row for everything", middleware.Routes{"/": middleware.Public, "/orders": scopes.All("read"), "/orders/": scopes.All("read"), "/me": middleware.AnyToken, "/me/": middleware.AnyToken},
+		{"an open row for everything", routes.Table{"/": valetkey.Public, "/orders": scopes.All("read"), "/orders/": scopes.All("read"), "/me": valetkey.AnyToken, "/me/": valetkey.AnyToken},
 			[]string{"/: the table asks for public", "/me: the table", "/me/: the table", "/orders: the table", "/orders/: the table"}},
 
 		{"the same", nil, nil},
-		{"alternatives in another order, one of them needless", middleware.Routes{"POST /orders": scopes.MustParse("admin | write read | write admin")}, nil},
-		{"the same by another kind", middleware.Routes{"GET /orders": middleware.AllOf{scopes.All("read")}}, nil},
-		{"wider rows that ask for the same", middleware.Routes{"GET /orders/{id}": nil, "GET /orders": nil, "GET /orders/": scopes.All("read"), "GET /orders/{$}": nil, "GET /{x}": scopes.All("read")}, nil},
+		{"alternatives in another order, one of them needless", routes.Table{"POST /orders": scopes.MustParse("admin | write read | write admin")}, nil},
+		{"the same by another kind", routes.Table{"GET /orders": valetkey.AllOf{scopes.All("read")}}, nil},
+		{"wider rows that ask for the same", routes.Table{"GET /orders/{id}": nil, "GET /orders": nil, "GET /orders/": scopes.All("read"), "GET /orders/{$}": nil, "GET /{x}": scopes.All("read")}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := valetopenapi.Compare(doc, with(c.change))
@@ -294,7 +295,7 @@ paths:
 		assert.ErrorContains(t, err, "is neither 3.0 nor 3.1")
 	})
 	t.Run("a table with mistakes", func(t *testing.T) {
-		_, err := valetopenapi.Compare(doc, middleware.Routes{"/": nil})
+		_, err := valetopenapi.Compare(doc, routes.Table{"/": nil})
 		assert.ErrorContains(t, err, "the requirement is nil")
 	})
 }
@@ -355,10 +356,10 @@ func TestPetstore(t *testing.T) {
 		doc["security"] = []any{}
 		text, err := json.Marshal(doc)
 		require.NoError(t, err)
-		routes, err := valetopenapi.Routes(text)
+		table, err := valetopenapi.Routes(text)
 		require.NoError(t, err)
-		require.Len(t, routes, len(operations))
-		differences, err := valetopenapi.Compare(text, routes)
+		require.Len(t, table, len(operations))
+		differences, err := valetopenapi.Compare(text, table)
 		require.NoError(t, err)
 		require.Empty(t, differences)
 
@@ -368,7 +369,7 @@ func TestPetstore(t *testing.T) {
 		t.Cleanup(keys.Close)
 		guard, err := middleware.New(middleware.Config{Verifier: keys, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
-		api, err := guard.Table(routes, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+		api, err := table.Guard(guard, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
 		require.NoError(t, err)
 		status := func(method, path, token string) (int, string) {
 			w := httptest.NewRecorder()
@@ -422,14 +423,14 @@ func FuzzRoutes(f *testing.F) {
 	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, document []byte) {
-		routes, err := valetopenapi.Routes(document)
+		table, err := valetopenapi.Routes(document)
 		if err != nil {
-			require.Nil(t, routes)
+			require.Nil(t, table)
 			return
 		}
-		_, err = guard.Table(routes, http.NotFoundHandler())
+		_, err = table.Guard(guard, http.NotFoundHandler())
 		require.NoError(t, err)
-		differences, err := valetopenapi.Compare(document, routes)
+		differences, err := valetopenapi.Compare(document, table)
 		require.NoError(t, err)
 		require.Empty(t, differences)
 	})

@@ -19,7 +19,7 @@ import (
 )
 
 // MaxLines is what fits on a screen.
-const MaxLines = 44
+const MaxLines = 45
 
 const wait = 20 * time.Second // for a machine that has other things to do
 

@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -24,18 +25,18 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	routes := middleware.Routes{
-		"GET /healthz": middleware.Public,
+	table := routes.Table{
+		"GET /healthz": valetkey.Public,
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
 	hello := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, valetkey.FromContext(r.Context()).Subject) }
 	router := chi.NewRouter()
 	router.Get("/healthz", func(http.ResponseWriter, *http.Request) {})
-	router.With(guard.Require(routes["GET /orders"])).Get("/orders", hello)
-	router.With(guard.Require(routes["POST /orders"])).Post("/orders", hello)
+	router.With(guard.Require(table["GET /orders"])).Get("/orders", hello)
+	router.With(guard.Require(table["POST /orders"])).Post("/orders", hello)
 	err = chi.Walk(router, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
-		return routes.Declares(middleware.Chi, middleware.Route{Method: method, Path: path})
+		return table.Covers(routes.Chi, routes.Route{Method: method, Path: path})
 	})
 	if err != nil {
 		log.Fatal(err)

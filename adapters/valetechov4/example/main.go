@@ -11,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey/adapters/valetechov4"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -23,21 +24,21 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	routes := middleware.Routes{
-		"GET /healthz": middleware.Public,
+	table := routes.Table{
+		"GET /healthz": valetkey.Public,
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
 	hello := func(c echo.Context) error { return c.JSON(200, valetkey.FromContext(c.Request().Context()).Subject) }
 	e := echo.New()
 	e.GET("/healthz", func(c echo.Context) error { return c.NoContent(200) })
-	e.GET("/orders", hello, valetechov4.Require(guard, routes["GET /orders"]))
-	e.POST("/orders", hello, valetechov4.Require(guard, routes["POST /orders"]))
-	var listed []middleware.Route
+	e.GET("/orders", hello, valetechov4.Require(guard, table["GET /orders"]))
+	e.POST("/orders", hello, valetechov4.Require(guard, table["POST /orders"]))
+	var listed []routes.Route
 	for _, r := range e.Routes() {
-		listed = append(listed, middleware.Route{Method: r.Method, Path: r.Path})
+		listed = append(listed, routes.Route{Method: r.Method, Path: r.Path})
 	}
-	if err := routes.Declares(middleware.Echo, listed...); err != nil {
+	if err := table.Covers(routes.Echo, listed...); err != nil {
 		log.Fatal(err)
 	}
 	log.Fatal(e.Start(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")))

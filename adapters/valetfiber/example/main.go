@@ -11,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey/adapters/valetfiber"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -23,21 +24,21 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	routes := middleware.Routes{
-		"GET /healthz": middleware.Public,
+	table := routes.Table{
+		"GET /healthz": valetkey.Public,
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
 	hello := func(c fiber.Ctx) error { return c.JSON(valetkey.FromContext(c.Context()).Subject) }
 	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10}) // tokens are long
 	app.Get("/healthz", func(c fiber.Ctx) error { return c.SendStatus(200) })
-	app.Get("/orders", valetfiber.Require(guard, routes["GET /orders"]), hello)
-	app.Post("/orders", valetfiber.Require(guard, routes["POST /orders"]), hello)
-	var listed []middleware.Route
+	app.Get("/orders", valetfiber.Require(guard, table["GET /orders"]), hello)
+	app.Post("/orders", valetfiber.Require(guard, table["POST /orders"]), hello)
+	var listed []routes.Route
 	for _, r := range app.GetRoutes(true) {
-		listed = append(listed, middleware.Route{Method: r.Method, Path: r.Path})
+		listed = append(listed, routes.Route{Method: r.Method, Path: r.Path})
 	}
-	if err := routes.Declares(middleware.Fiber, listed...); err != nil {
+	if err := table.Covers(routes.Fiber, listed...); err != nil {
 		log.Fatal(err)
 	}
 	log.Fatal(app.Listen(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080")))

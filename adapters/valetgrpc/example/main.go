@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetgrpc"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
@@ -25,7 +26,7 @@ func main() {
 		log.Fatal(err)
 	}
 	methods := valetgrpc.Methods{
-		"/orders.v1.Orders/About": middleware.Public,
+		"/orders.v1.Orders/About": valetkey.Public,
 		"/orders.v1.Orders/List":  scopes.All("orders:read"),
 		"/orders.v1.Orders/Place": scopes.All("orders:write"),
 	}
@@ -36,7 +37,7 @@ func main() {
 	server := grpc.NewServer(grpc.UnaryInterceptor(guarded.Unary), grpc.StreamInterceptor(guarded.Stream))
 	server.RegisterService(&ordersService, orders{})
 	listener, err := net.Listen("tcp", cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080"))
-	if err := errors.Join(err, methods.Declares(server)); err != nil {
+	if err := errors.Join(err, methods.Covers(server)); err != nil {
 		log.Fatal(err)
 	}
 	log.Fatal(server.Serve(listener))

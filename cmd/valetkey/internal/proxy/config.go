@@ -109,7 +109,7 @@ func load(file string, b build) (*Proxy, error) {
 			p.guard, p.close = guard.Guard, append(p.close, guard.Close)
 		}
 	}
-	routes := root.table(top)
+	table := root.table(top)
 	if err := doc.err(); err != nil {
 		p.Close()
 		return nil, err
@@ -119,9 +119,9 @@ func load(file string, b build) (*Proxy, error) {
 	if re := b.rehearsal; re != nil {
 		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made
 		re.proxies = cfg.Proxies
-		forward, routes = re, re.table(routes)
+		forward, table = re, re.table(table)
 	}
-	if p.api, err = p.guard.Table(routes, namable(p.guard, forward)); err != nil {
+	if p.api, err = table.Guard(p.guard, namable(p.guard, forward)); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("guard the routes: %w", err)
 	}

@@ -113,7 +113,7 @@ func TestOpenAPIMistakes(t *testing.T) {
 			`5: openapi: line 6: GET /orders/{id}: security: neither the operation nor the document says what it needs`,
 			`5: openapi: line 8: GET /whoami: security: the scheme "key" is not among components.securitySchemes`}},
 		{"paths that cannot stand together", config + "openapi: openapi.yaml", strings.Replace(document, "/whoami", "/{x}/y", 1), []string{
-			`5: openapi: Routes["GET /{x}/y"]: pattern "GET /{x}/y" conflicts with pattern "GET /orders/{id}": GET /{x}/y and GET /orders/{id} both match some paths, like "/orders/y". But neither is more specific than the other. GET /{x}/y matches "/x/y", but GET /orders/{id} doesn't. GET /orders/{id} matches "/orders/id", but GET /{x}/y doesn't.`}},
+			`5: openapi: Table["GET /{x}/y"]: pattern "GET /{x}/y" conflicts with pattern "GET /orders/{id}": GET /{x}/y and GET /orders/{id} both match some paths, like "/orders/y". But neither is more specific than the other. GET /{x}/y matches "/x/y", but GET /orders/{id} doesn't. GET /orders/{id} matches "/orders/id", but GET /{x}/y doesn't.`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := loadWith(t, c.config, c.document)

@@ -24,6 +24,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 )
 
 // A Request is one that [Rehearse] makes.
@@ -73,7 +74,7 @@ type Check struct {
 func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*Outcome, error) {
 	re := &rehearsal{need: in.Need}
 	if in.URL == nil && in.Need == nil {
-		re.need = middleware.AnyToken
+		re.need = valetkey.AnyToken
 	}
 	b := build{log: log, rehearsal: re}
 	if !in.At.IsZero() {
@@ -108,7 +109,7 @@ func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*
 	if len(w.Header()["Www-Authenticate"]) > 0 {
 		out.Refusal = re.refusal(&w)
 	}
-	if need != middleware.Public && (re.passed || out.Refusal != nil) {
+	if need != valetkey.Public && (re.passed || out.Refusal != nil) {
 		out.Checks = re.verdicts(in, out.Refusal)
 	}
 	return out, nil
@@ -122,7 +123,7 @@ type rehearsal struct {
 	origin      string // of the proxy
 	certificate string // the header that the client's comes in; "": in none
 	proxies     middleware.Proxies
-	routes      middleware.Routes
+	routes      routes.Table
 	made        []made
 
 	passed bool
@@ -135,12 +136,12 @@ func (re *rehearsal) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 }
 
 // table returns the routes that decide the request.
-func (re *rehearsal) table(routes middleware.Routes) middleware.Routes {
+func (re *rehearsal) table(table routes.Table) routes.Table {
 	if re.need != nil {
-		routes = middleware.Routes{"/": re.need}
+		table = routes.Table{"/": re.need}
 	}
-	re.routes = routes
-	return routes
+	re.routes = table
+	return table
 }
 
 // Observe notes why the guard refuses: it tells clients less.

@@ -1,4 +1,4 @@
-package middleware
+package routes
 
 import (
 	"errors"
@@ -14,11 +14,11 @@ import (
 // Validate reports every mistake in the table, by pattern:
 //
 //   - a pattern that [http.ServeMux] refuses, or two that conflict
-//   - a requirement that is nil, or an [Access] that is none of the three
+//   - a requirement that is nil, or a [valetkey.Openness] that is none of the three
 //   - a row that no request can reach, since its path is not clean or reads differently once it is decoded, since its host
 //     has a port or its method small letters, or since other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/
 //     together do those of /a/
-//   - an open row, [Public] or [Optional], that is wider than a guarded one and serves its neighbours
+//   - an open row, [valetkey.Public] or [valetkey.Optional], that is wider than a guarded one and serves its neighbours
 //
 // The last one means: without the guarded row the open one would serve all its requests, and with it still serves one that
 // differs in one respect only: the slash at the end, one more segment, the method if the guarded row names one, the host if
@@ -27,21 +27,21 @@ import (
 // Nothing is said about rows of which both ask for a token, nor about /Admin/7.
 //
 // What cannot be matched is looked for only once all patterns stand together.
-func (rs Routes) Validate() error {
+func (t Table) Validate() error {
 	var mistakes []error
 	mistake := func(pattern, format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("middleware: Routes[%q]: "+format, append([]any{pattern}, args...)...))
+		mistakes = append(mistakes, rowError(pattern, fmt.Errorf(format, args...)))
 	}
-	if len(rs) == 0 {
-		return errors.New("middleware: Routes: is empty: every request would be refused")
+	if len(t) == 0 {
+		return mistakeIn("Table", errors.New("is empty: every request would be refused"))
 	}
-	patterns := slices.Sorted(maps.Keys(rs))
+	patterns := slices.Sorted(maps.Keys(t))
 	table, refused := newLookup(patterns)
 	for _, pattern := range patterns {
 		if err := refused[pattern]; err != nil {
 			mistake(pattern, "%w", err)
 		}
-		if why := wrongWith(rs[pattern]); why != "" {
+		if why := wrongWith(t[pattern]); why != "" {
 			mistake(pattern, "%s", why)
 		}
 	}
@@ -53,29 +53,37 @@ func (rs Routes) Validate() error {
 		if why := table.unreachable(pattern); why != "" {
 			mistake(pattern, "%s", why)
 		}
-		for _, wide := range rs.widerAndOpen(table, pattern) {
+		for _, wide := range t.widerAndOpen(table, pattern) {
 			mistake(pattern, "the wider row %q is %s and serves %s: say in a row of its own what that needs",
-				wide.row, rs[wide.row], wide.neighbour.text(table.names.host))
+				wide.row, t[wide.row], wide.neighbour.text(table.names.host))
 		}
 	}
 	return errors.Join(mistakes...)
+}
+
+func mistakeIn(field string, err error) error {
+	return fmt.Errorf("routes: %w", &valetkey.ConfigError{Field: field, Err: err})
+}
+
+func rowError(pattern string, err error) error {
+	return mistakeIn(fmt.Sprintf("Table[%q]", pattern), err)
 }
 
 func wrongWith(need valetkey.Requirement) string {
 	switch need := need.(type) {
 	case nil:
 		return "the requirement is nil"
-	case Access:
-		if !need.known() {
+	case valetkey.Openness:
+		if !need.Known() {
 			return fmt.Sprintf("%q is none of Public, Optional and AnyToken", string(need))
 		}
-	case AllOf:
+	case valetkey.AllOf:
 		for i, one := range need {
 			if why := wrongWith(one); why != "" {
 				return fmt.Sprintf("AllOf[%d]: %s", i, why)
 			}
-			if open(one) {
-				return fmt.Sprintf("AllOf[%d]: %s is no requirement that could be met together with others", i, one)
+			if o, ok := one.(valetkey.Openness); ok {
+				return fmt.Sprintf("AllOf[%d]: %s cannot be combined with other requirements", i, o)
 			}
 		}
 	}
@@ -111,8 +119,8 @@ type wideRow struct {
 	neighbour probe
 }
 
-func (rs Routes) widerAndOpen(table lookup, guarded string) (wide []wideRow) {
-	if open(rs[guarded]) {
+func (t Table) widerAndOpen(table lookup, guarded string) (wide []wideRow) {
+	if isOpen(t[guarded]) {
 		return nil
 	}
 	s := shapeOf(guarded)
@@ -121,7 +129,7 @@ func (rs Routes) widerAndOpen(table lookup, guarded string) (wide []wideRow) {
 	for _, p := range probes {
 		for _, neighbour := range table.names.neighbours(s, p) {
 			row := table.row(neighbour)
-			if seen[row] || !open(rs[row]) {
+			if seen[row] || !isOpen(t[row]) {
 				continue
 			}
 			seen[row] = true

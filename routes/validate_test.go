@@ -1,4 +1,4 @@
-package middleware_test
+package routes_test
 
 import (
 	"context"
@@ -18,74 +18,75 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 const (
-	public   = middleware.Public
-	optional = middleware.Optional
-	anyToken = middleware.AnyToken
+	public   = valetkey.Public
+	optional = valetkey.Optional
+	anyToken = valetkey.AnyToken
 )
 
-func TestRoutesValidate(t *testing.T) {
+func TestValidate(t *testing.T) {
 	read := scopes.All("read")
 	for _, c := range []struct {
 		name   string
-		routes middleware.Routes
+		routes routes.Table
 		want   []string // one for each line of the error
 	}{
-		{"no rows", middleware.Routes{}, []string{"is empty"}},
+		{"no rows", routes.Table{}, []string{"is empty"}},
 		{"a nil table", nil, []string{"is empty"}},
-		{"malformed patterns", middleware.Routes{"": read, "GET": read, "/{": read, "/{a}/{a}": read, "/{x...}/y": read, "G=T /": read},
-			[]string{`Routes[""]`, `Routes["/{"]`, `Routes["/{a}/{a}"]`, `Routes["/{x...}/y"]`, `Routes["G=T /"]`, `Routes["GET"]`}},
-		{"two of the same", middleware.Routes{"/a/{x}": read, "/a/{y}": read}, []string{`Routes["/a/{y}"]: pattern "/a/{y}" conflicts with pattern "/a/{x}"`}},
-		{"two that overlap", middleware.Routes{"/a/{x}": read, "/{x}/b": read}, []string{`Routes["/{x}/b"]: pattern "/{x}/b" conflicts with pattern "/a/{x}"`}},
-		{"more methods and a narrower path", middleware.Routes{"GET /": read, "/a": read}, []string{`conflicts with pattern "/a"`}},
-		{"no requirement", middleware.Routes{"/a": nil}, []string{`Routes["/a"]: the requirement is nil`}},
-		{"no requirement among several", middleware.Routes{"/a": middleware.AllOf{read, nil}}, []string{`AllOf[1]: the requirement is nil`}},
-		{"an unknown access", middleware.Routes{"/a": middleware.Access("publik"), "/b": middleware.Access("")},
-			[]string{`Routes["/a"]: "publik" is none`, `Routes["/b"]: "" is none`}},
-		{"public among requirements", middleware.Routes{"/a": middleware.AllOf{public, read}}, []string{`AllOf[0]: public is no requirement`}},
-		{"requirements and patterns together", middleware.Routes{"/a": nil, "b": read}, []string{`Routes["/a"]`, `Routes["b"]`}},
+		{"malformed patterns", routes.Table{"": read, "GET": read, "/{": read, "/{a}/{a}": read, "/{x...}/y": read, "G=T /": read},
+			[]string{`Table[""]`, `Table["/{"]`, `Table["/{a}/{a}"]`, `Table["/{x...}/y"]`, `Table["G=T /"]`, `Table["GET"]`}},
+		{"two of the same", routes.Table{"/a/{x}": read, "/a/{y}": read}, []string{`Table["/a/{y}"]: pattern "/a/{y}" conflicts with pattern "/a/{x}"`}},
+		{"two that overlap", routes.Table{"/a/{x}": read, "/{x}/b": read}, []string{`Table["/{x}/b"]: pattern "/{x}/b" conflicts with pattern "/a/{x}"`}},
+		{"more methods and a narrower path", routes.Table{"GET /": read, "/a": read}, []string{`conflicts with pattern "/a"`}},
+		{"no requirement", routes.Table{"/a": nil}, []string{`Table["/a"]: the requirement is nil`}},
+		{"no requirement among several", routes.Table{"/a": valetkey.AllOf{read, nil}}, []string{`AllOf[1]: the requirement is nil`}},
+		{"an unknown access", routes.Table{"/a": valetkey.Openness("publik"), "/b": valetkey.Openness("")},
+			[]string{`Table["/a"]: "publik" is none`, `Table["/b"]: "" is none`}},
+		{"public among requirements", routes.Table{"/a": valetkey.AllOf{public, read}}, []string{`AllOf[0]: public cannot be combined`}},
+		{"requirements and patterns together", routes.Table{"/a": nil, "b": read}, []string{`Table["/a"]`, `Table["b"]`}},
 
-		{"an unclean path with a method", middleware.Routes{"GET /a//b": read}, []string{"can never match"}},
-		{"an unclean path", middleware.Routes{"/a//b": read}, []string{`Routes["/a//b"]: can never match`}},
-		{"a path with dots", middleware.Routes{"/a/../b": read}, []string{"can never match"}},
-		{"a path with encoded dots", middleware.Routes{"/a/%2e%2e": read}, []string{"can never match"}},
-		{"a segment with a slash", middleware.Routes{"/a%2Fb": read}, []string{"can never match"}},
-		{"a host with a port", middleware.Routes{"example.com:8080/a": read}, []string{"can never match"}},
-		{"a method in small letters", middleware.Routes{"get /a": read}, []string{`can never match: methods differ by letter case`}},
-		{"a row behind three", middleware.Routes{"/a/": read, "/a/{$}": read, "/a/{x}": read, "/a/{x}/": read},
-			[]string{`Routes["/a/"]: can never match: ["/a/{$}" "/a/{x}" "/a/{x}/"] serve`}},
-		{"a row behind four, deeper", middleware.Routes{"/{r...}": read, "/{$}": read, "/{x}": read, "/{x}/{$}": read, "/{x}/{y}": read, "/{x}/{y}/": read},
-			[]string{`Routes["/{r...}"]: can never match`}},
+		{"an unclean path with a method", routes.Table{"GET /a//b": read}, []string{"can never match"}},
+		{"an unclean path", routes.Table{"/a//b": read}, []string{`Table["/a//b"]: can never match`}},
+		{"a path with dots", routes.Table{"/a/../b": read}, []string{"can never match"}},
+		{"a path with encoded dots", routes.Table{"/a/%2e%2e": read}, []string{"can never match"}},
+		{"a segment with a slash", routes.Table{"/a%2Fb": read}, []string{"can never match"}},
+		{"a host with a port", routes.Table{"example.com:8080/a": read}, []string{"can never match"}},
+		{"a method in small letters", routes.Table{"get /a": read}, []string{`can never match: methods differ by letter case`}},
+		{"a row behind three", routes.Table{"/a/": read, "/a/{$}": read, "/a/{x}": read, "/a/{x}/": read},
+			[]string{`Table["/a/"]: can never match: ["/a/{$}" "/a/{x}" "/a/{x}/"] serve`}},
+		{"a row behind four, deeper", routes.Table{"/{r...}": read, "/{$}": read, "/{x}": read, "/{x}/{$}": read, "/{x}/{y}": read, "/{x}/{y}/": read},
+			[]string{`Table["/{r...}"]: can never match`}},
 
-		{"public below a guarded wildcard", middleware.Routes{"/": public, "GET /admin/{x}": read, "/admin/{x}": read},
-			[]string{`Routes["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/`, `Routes["GET /admin/{x}"]: the wider row "/" is public`}},
-		{"optional beside a guarded path", middleware.Routes{"GET /": optional, "GET /orders": read}, []string{`is optional and serves GET /orders/:`}},
-		{"public methods of a guarded one", middleware.Routes{"/orders": public, "GET /orders": read}, []string{`serves DELETE /orders:`}},
-		{"public methods of a guarded tree", middleware.Routes{"/": public, "GET /admin/": read}, []string{`"/" is public and serves DELETE /admin/:`}},
-		{"public hosts of a guarded one", middleware.Routes{"/orders": public, "a.example/orders": read}, []string{`serves DELETE /orders:`}},
-		{"a public wildcard beside a guarded path", middleware.Routes{"/{x}/": public, "/admin/users": read}, []string{`"/{x}/" is public and serves DELETE /admin/users/:`}},
-		{"public below a guarded wildcard and its slash", middleware.Routes{"/": public, "/admin/{x}": read, "/admin/{x}/{$}": read},
-			[]string{`Routes["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/x:`, `Routes["/admin/{x}/{$}"]: the wider row "/" is public`}},
-		{"two public rows", middleware.Routes{"/": public, "/a/": public, "/a/b": read}, []string{`Routes["/a/b"]: the wider row "/a/" is public`}},
+		{"public below a guarded wildcard", routes.Table{"/": public, "GET /admin/{x}": read, "/admin/{x}": read},
+			[]string{`Table["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/`, `Table["GET /admin/{x}"]: the wider row "/" is public`}},
+		{"optional beside a guarded path", routes.Table{"GET /": optional, "GET /orders": read}, []string{`is optional and serves GET /orders/:`}},
+		{"public methods of a guarded one", routes.Table{"/orders": public, "GET /orders": read}, []string{`serves DELETE /orders:`}},
+		{"public methods of a guarded tree", routes.Table{"/": public, "GET /admin/": read}, []string{`"/" is public and serves DELETE /admin/:`}},
+		{"public hosts of a guarded one", routes.Table{"/orders": public, "a.example/orders": read}, []string{`serves DELETE /orders:`}},
+		{"a public wildcard beside a guarded path", routes.Table{"/{x}/": public, "/admin/users": read}, []string{`"/{x}/" is public and serves DELETE /admin/users/:`}},
+		{"public below a guarded wildcard and its slash", routes.Table{"/": public, "/admin/{x}": read, "/admin/{x}/{$}": read},
+			[]string{`Table["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/x:`, `Table["/admin/{x}/{$}"]: the wider row "/" is public`}},
+		{"two public rows", routes.Table{"/": public, "/a/": public, "/a/b": read}, []string{`Table["/a/b"]: the wider row "/a/" is public`}},
 
-		{"a guarded tree under a public root", middleware.Routes{"/": public, "/admin/": read}, nil},
-		{"a guarded path with its neighbours spelled out", middleware.Routes{"/": public, "/orders": read, "/orders/": public}, nil},
-		{"guarded methods with the others spelled out", middleware.Routes{"POST /orders": public, "GET /orders": read}, nil},
-		{"a public path within a guarded tree", middleware.Routes{"/admin/": read, "/admin/login": public}, nil},
-		{"a public tree below a guarded path", middleware.Routes{"/a/{x}": read, "/a/{x}/": public}, nil},
-		{"pages for everyone and an API by POST", middleware.Routes{"GET /": public, "POST /orders": read}, nil},
-		{"wide rows that ask for a token", middleware.Routes{"/": anyToken, "/admin/{x}": read}, nil},
-		{"another host, public", middleware.Routes{"b.example/orders": public, "a.example/orders": read}, nil},
-		{"a row that only other methods reach", middleware.Routes{"/a": read, "GET /a": read, "POST /a": read}, nil},
-		{"all but the path itself", middleware.Routes{"/a/": read, "/a/{x}": read, "/a/{x}/": read}, nil},
-		{"a zero requirement, which closes", middleware.Routes{"/": scopes.Requirement{}}, nil},
-		{"a literal in other spelling", middleware.Routes{"/a%20b": read, "/{x}": read, "/x": read, "X /xx": read}, nil},
-		{"what looks like an encoded character", middleware.Routes{"/100%": read, "/a%zz": read}, nil},
-		{"CONNECT", middleware.Routes{"CONNECT /a": read}, nil},
+		{"a guarded tree under a public root", routes.Table{"/": public, "/admin/": read}, nil},
+		{"a guarded path with its neighbours spelled out", routes.Table{"/": public, "/orders": read, "/orders/": public}, nil},
+		{"guarded methods with the others spelled out", routes.Table{"POST /orders": public, "GET /orders": read}, nil},
+		{"a public path within a guarded tree", routes.Table{"/admin/": read, "/admin/login": public}, nil},
+		{"a public tree below a guarded path", routes.Table{"/a/{x}": read, "/a/{x}/": public}, nil},
+		{"pages for everyone and an API by POST", routes.Table{"GET /": public, "POST /orders": read}, nil},
+		{"wide rows that ask for a token", routes.Table{"/": anyToken, "/admin/{x}": read}, nil},
+		{"another host, public", routes.Table{"b.example/orders": public, "a.example/orders": read}, nil},
+		{"a row that only other methods reach", routes.Table{"/a": read, "GET /a": read, "POST /a": read}, nil},
+		{"all but the path itself", routes.Table{"/a/": read, "/a/{x}": read, "/a/{x}/": read}, nil},
+		{"a zero requirement, which closes", routes.Table{"/": scopes.Requirement{}}, nil},
+		{"a literal in other spelling", routes.Table{"/a%20b": read, "/{x}": read, "/x": read, "X /xx": read}, nil},
+		{"what looks like an encoded character", routes.Table{"/100%": read, "/a%zz": read}, nil},
+		{"CONNECT", routes.Table{"CONNECT /a": read}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := c.routes.Validate()
@@ -105,26 +106,26 @@ func TestRoutesValidate(t *testing.T) {
 }
 
 // With this setting net/http takes "GET /orders" for a path, and a public "/" would serve what it should guard.
-func TestRoutesValidateOldMux(t *testing.T) {
+func TestValidateOldMux(t *testing.T) {
 	if os.Getenv("GODEBUG") == "httpmuxgo121=1" {
-		err := middleware.Routes{"GET /orders": anyToken, "/": public}.Validate()
-		require.ErrorContains(t, err, `Routes["GET /orders"]: can never match`)
+		err := routes.Table{"GET /orders": anyToken, "/": public}.Validate()
+		require.ErrorContains(t, err, `Table["GET /orders"]: can never match`)
 		return
 	}
-	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRoutesValidateOldMux$")
+	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestValidateOldMux$")
 	again.Env = append(os.Environ(), "GODEBUG=httpmuxgo121=1")
 	out, err := again.CombinedOutput()
 	require.NoError(t, err, string(out))
 }
 
 func BenchmarkRoutesValidate(b *testing.B) {
-	routes := middleware.Routes{"GET /healthz": public}
+	table := routes.Table{"GET /healthz": public}
 	for i := range 500 {
-		routes[fmt.Sprintf("GET /v1/r%d/{id}", i)] = anyToken
-		routes[fmt.Sprintf("POST /v1/r%d", i)] = anyToken
+		table[fmt.Sprintf("GET /v1/r%d/{id}", i)] = anyToken
+		table[fmt.Sprintf("POST /v1/r%d", i)] = anyToken
 	}
 	for b.Loop() {
-		if err := routes.Validate(); err != nil {
+		if err := table.Validate(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -191,7 +192,7 @@ func requestOf(method, host, target string) *http.Request {
 // tellsRow refuses with the name of its row.
 type tellsRow string
 
-func (row tellsRow) Decide(*valetkey.Token) error {
+func (row tellsRow) Check(valetkey.Access) error {
 	return &valetkey.Error{Code: valetkey.InsufficientScope, Description: string(row)}
 }
 
@@ -211,12 +212,12 @@ func FuzzTable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		patterns, mux := drawTable(r)
-		routes := middleware.Routes{}
+		table := routes.Table{}
 		for _, p := range patterns {
-			routes[p] = tellsRow(p)
+			table[p] = tellsRow(p)
 		}
 		var reached *http.Request
-		table, err := guard.Table(routes, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached = r }))
+		api, err := table.Guard(guard, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { reached = r }))
 		if err != nil {
 			require.ErrorContains(t, err, "can never match")
 			return
@@ -226,7 +227,7 @@ func FuzzTable(f *testing.F) {
 			req.Header.Set("Authorization", bearer)
 			plain, got := httptest.NewRecorder(), httptest.NewRecorder()
 			mux.ServeHTTP(plain, req.Clone(req.Context()))
-			table.ServeHTTP(got, req)
+			api.ServeHTTP(got, req)
 			what := fmt.Sprintf("%s %s%s by %q", req.Method, req.Host, req.URL.EscapedPath(), patterns)
 			decoded := req.URL.Path
 			twoReadings := strings.Count(decoded, "/") != strings.Count(req.URL.EscapedPath(), "/") ||
@@ -271,9 +272,9 @@ func FuzzRoutesValidate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		patterns, mux := drawTable(r)
-		routes := middleware.Routes{}
+		table := routes.Table{}
 		for _, p := range patterns {
-			routes[p] = pick(r, []valetkey.Requirement{anyToken, public, optional, anyToken})
+			table[p] = pick(r, []valetkey.Requirement{anyToken, public, optional, anyToken})
 		}
 		reached := map[string]bool{}
 		rowOf := func(method, host, target string) string {
@@ -292,7 +293,7 @@ func FuzzRoutesValidate(f *testing.F) {
 				}
 			}
 		}
-		err := routes.Validate()
+		err := table.Validate()
 		for _, p := range patterns {
 			if strings.Contains(p, "b") { // not among the targets
 				continue
@@ -305,7 +306,7 @@ func FuzzRoutesValidate(f *testing.F) {
 		}
 		for _, s := range served {
 			method, host, target, row := s[0], s[1], s[2], s[3]
-			if routes[row] != anyToken {
+			if table[row] != anyToken {
 				continue
 			}
 			for _, n := range [][3]string{
@@ -315,7 +316,7 @@ func FuzzRoutesValidate(f *testing.F) {
 					continue
 				}
 				wide := rowOf(n[0], n[1], n[2])
-				if wide == "" || routes[wide] == anyToken {
+				if wide == "" || table[wide] == anyToken {
 					continue
 				}
 				require.False(t, covers(wide, row, targets), "%q is open to %v, which is near %v of %q", wide, n, s, row)

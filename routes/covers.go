@@ -1,4 +1,4 @@
-package middleware
+package routes
 
 import (
 	"errors"
@@ -31,16 +31,16 @@ const (
 	Fiber   Dialect = "fiber"    // /users/:id, /users/:id?, /users/:id<int>, /files/*, /files/+
 )
 
-// Declares reports, by name, every one of the registered routes for which the table does not say what it needs. Called at
+// Covers reports, by name, every one of the registered routes for which the table does not say what it needs. Called at
 // start-up, and in a test by valetkeytest.Routes, it finds the route that somebody added to the router alone.
 //
 // A route is declared if a row decides each request that it serves, whichever row that is. But a row for every path that is
-// [Public] or [Optional] declares no other routes: it would make each new one open without a word.
+// [valetkey.Public] or [valetkey.Optional] declares no other routes: it would make each new one open without a word.
 //
 // Where a router's path has no equal in net/http, such as a regular expression or a name that begins in mid-segment, a wider
 // pattern stands for it. For /static*, /static and all below it must be declared; /statics and the like may be refused.
-func (rs Routes) Declares(d Dialect, registered ...Route) error {
-	if err := rs.Validate(); err != nil {
+func (t Table) Covers(d Dialect, registered ...Route) error {
+	if err := t.Validate(); err != nil {
 		return err
 	}
 	var (
@@ -51,17 +51,17 @@ func (rs Routes) Declares(d Dialect, registered ...Route) error {
 	for i, r := range registered {
 		var err error
 		if patterns[i], err = d.patterns(r); err != nil {
-			missing = append(missing, fmt.Errorf("middleware: route %s: %w", r, err))
+			missing = append(missing, fmt.Errorf("routes: route %s: %w", r, err))
 		}
 		for _, p := range patterns[i] {
 			all = append(all, p.text)
 		}
 	}
-	table, _ := newLookup(slices.Collect(maps.Keys(rs)), all...)
+	table, _ := newLookup(slices.Collect(maps.Keys(t)), all...)
 	for i, r := range registered {
 		for _, p := range patterns[i] {
-			if why := rs.undeclared(table, p); why != "" {
-				missing = append(missing, fmt.Errorf("middleware: route %s: %s", r, why))
+			if why := t.undeclared(table, p); why != "" {
+				missing = append(missing, fmt.Errorf("routes: route %s: %s", r, why))
 				break
 			}
 		}
@@ -76,29 +76,29 @@ type routePattern struct {
 }
 
 // undeclared says why the table does not declare what pattern matches; "" if it does.
-func (rs Routes) undeclared(table lookup, pattern routePattern) string {
+func (t Table) undeclared(table lookup, pattern routePattern) string {
 	s := shapeOf(pattern.text)
 	for _, p := range table.names.probes(s) {
 		switch row := table.row(p); {
 		case row == "" && pattern.aside:
 		case row == "":
 			return "no row decides " + p.text(table.names.host)
-		case open(rs[row]) && shapeOf(row).everything() && !s.everything():
-			return fmt.Sprintf("only the row %q for everything, which is %s, decides %s", row, rs[row], p.text(table.names.host))
+		case isOpen(t[row]) && shapeOf(row).everything() && !s.everything():
+			return fmt.Sprintf("only the row %q for everything, which is %s, decides %s", row, t[row], p.text(table.names.host))
 		}
 	}
 	return ""
 }
 
-// Deciding returns the rows that decide the requests that pattern matches, sorted, with "" for those that none does. The
+// Match returns the rows that decide the requests that pattern matches, sorted, with "" for those that none does. The
 // error names the patterns, this one or those of rows, that [http.ServeMux] refuses.
-func (rs Routes) Deciding(pattern string) ([]string, error) {
+func (t Table) Match(pattern string) ([]string, error) {
 	if _, refused := newLookup([]string{pattern}); len(refused) > 0 {
-		return nil, fmt.Errorf("middleware: %w", refused[pattern])
+		return nil, fmt.Errorf("routes: %w", refused[pattern])
 	}
-	table, refused := newLookup(slices.Collect(maps.Keys(rs)), pattern)
+	table, refused := newLookup(slices.Collect(maps.Keys(t)), pattern)
 	if len(refused) > 0 {
-		return nil, rs.Validate()
+		return nil, t.Validate()
 	}
 	var rows []string
 	for _, p := range table.names.probes(shapeOf(pattern)) {

@@ -1,4 +1,4 @@
-package middleware_test
+package routes_test
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -21,9 +22,9 @@ var seen = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, r.URL.Path+" by "+r.Pattern)
 })
 
-func tableOf(t testing.TB, guard *middleware.Guard, routes middleware.Routes, next http.Handler) http.Handler {
+func tableOf(t testing.TB, guard *middleware.Guard, table routes.Table, next http.Handler) http.Handler {
 	t.Helper()
-	h, err := guard.Table(routes, next)
+	h, err := table.Guard(guard, next)
 	require.NoError(t, err)
 	return h
 }
@@ -31,19 +32,19 @@ func tableOf(t testing.TB, guard *middleware.Guard, routes middleware.Routes, ne
 func TestTable(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	guard := newGuard(t, iss)
-	api := serve(t, tableOf(t, guard, middleware.Routes{
-		"GET /healthz":               middleware.Public,
-		"GET /news":                  middleware.Optional,
-		"GET /me":                    middleware.AnyToken,
+	api := serve(t, tableOf(t, guard, routes.Table{
+		"GET /healthz":               valetkey.Public,
+		"GET /news":                  valetkey.Optional,
+		"GET /me":                    valetkey.AnyToken,
 		"GET /orders":                scopes.All("orders:read"),
 		"/orders/{id}":               scopes.All("orders:write"),
 		"GET /orders/{id}":           scopes.All("orders:read"),
 		"/admin/":                    scopes.All("admin"),
-		"/admin/{$}":                 middleware.AllOf{scopes.All("admin"), scopes.All("root")},
+		"/admin/{$}":                 valetkey.AllOf{scopes.All("admin"), scopes.All("root")},
 		"/closed":                    scopes.Requirement{},
-		"/gathered":                  middleware.AllOf{},
-		"GET /files/{name}":          middleware.Public,
-		"GET /files/{name}/{part}":   middleware.Public,
+		"/gathered":                  valetkey.AllOf{},
+		"GET /files/{name}":          valetkey.Public,
+		"GET /files/{name}/{part}":   valetkey.Public,
 		"POST tenant.example/orders": scopes.All("tenant"),
 	}, seen))
 	bearer := func(scope ...string) string { return "Bearer " + iss.Token(valetkeytest.Scopes(scope...)) }
@@ -130,8 +131,8 @@ func TestTable(t *testing.T) {
 		assert.Equal(t, 200, do(t, "GET", api+"/orders", bearer("orders:read"), host).status)
 	})
 	t.Run("the token is at hand", func(t *testing.T) {
-		api := serve(t, tableOf(t, guard, middleware.Routes{
-			"/any": middleware.AnyToken, "/maybe": middleware.Optional, "/public": middleware.Public,
+		api := serve(t, tableOf(t, guard, routes.Table{
+			"/any": valetkey.AnyToken, "/maybe": valetkey.Optional, "/public": valetkey.Public,
 		}, hello))
 		assert.Equal(t, "hello alice", do(t, "GET", api+"/any", all).body)
 		assert.Equal(t, "hello alice", do(t, "GET", api+"/maybe", all).body)
@@ -139,7 +140,7 @@ func TestTable(t *testing.T) {
 		assert.Equal(t, "hello nobody", do(t, "GET", api+"/public", all).body)
 	})
 	t.Run("a row for everything leaves nothing to refuse", func(t *testing.T) {
-		api := serve(t, tableOf(t, guard, middleware.Routes{"/{path...}": middleware.AnyToken}, seen))
+		api := serve(t, tableOf(t, guard, routes.Table{"/{path...}": valetkey.AnyToken}, seen))
 		assert.Equal(t, 401, do(t, "GET", api+"/unknown", "").status)
 		assert.Equal(t, "/unknown by /{path...}", do(t, "GET", api+"/unknown", all).body)
 	})
@@ -147,10 +148,11 @@ func TestTable(t *testing.T) {
 		preflight := []func(*http.Request){
 			header("Origin", "https://app.example"), header("Access-Control-Request-Method", "GET"),
 		}
-		routes := middleware.Routes{"GET /orders": scopes.All("orders:read")}
-		assert.Equal(t, 401, do(t, "OPTIONS", serve(t, tableOf(t, guard, routes, seen))+"/orders", "", preflight...).status)
+		cors := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+		table := routes.Table{"GET /orders": scopes.All("orders:read")}
+		assert.Equal(t, 401, do(t, "OPTIONS", serve(t, tableOf(t, guard, table, seen))+"/orders", "", preflight...).status)
 		answers := newGuard(t, iss, func(c *middleware.Config) { c.Preflight = cors })
-		api := serve(t, tableOf(t, answers, routes, seen))
+		api := serve(t, tableOf(t, answers, table, seen))
 		for _, path := range []string{"/orders", "/unknown"} {
 			got := do(t, "OPTIONS", api+path, "", preflight...)
 			assert.Equal(t, 204, got.status)
@@ -160,21 +162,21 @@ func TestTable(t *testing.T) {
 		assert.Equal(t, 401, do(t, "GET", api+"/orders", "", preflight...).status)
 	})
 	t.Run("the caller's map is not kept", func(t *testing.T) {
-		routes := middleware.Routes{"/x": middleware.AnyToken}
-		h := tableOf(t, guard, routes, seen)
-		routes["/x"] = middleware.Public
+		table := routes.Table{"/x": valetkey.AnyToken}
+		h := tableOf(t, guard, table, seen)
+		table["/x"] = valetkey.Public
 		assert.Equal(t, 401, do(t, "GET", serve(t, h)+"/x", "").status)
 	})
 	t.Run("all mistakes are named at once", func(t *testing.T) {
-		_, err := guard.Table(middleware.Routes{"GET": middleware.AnyToken, "/x": nil}, nil)
+		_, err := routes.Table{"GET": valetkey.AnyToken, "/x": nil}.Guard(guard, nil)
 		require.Error(t, err)
-		for _, part := range []string{`Routes["GET"]: parsing "GET"`, `Routes["/x"]: the requirement is nil`, "next: required"} {
+		for _, part := range []string{`Table["GET"]: parsing "GET"`, `Table["/x"]: the requirement is nil`, "next: required"} {
 			assert.ErrorContains(t, err, part)
 		}
 	})
 }
 
-func TestAccess(t *testing.T) {
+func TestOpenness(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	guard := newGuard(t, iss)
 	for _, c := range []struct {
@@ -183,15 +185,17 @@ func TestAccess(t *testing.T) {
 		nobody int
 		token  int
 	}{
-		{"the zero value outside of a table lets nobody through", middleware.Access(""), 401, 403},
-		{"an invented one lets nobody through", middleware.Access("open"), 401, 403},
-		{"Public outside of a table opens nothing", middleware.Public, 401, 200},
-		{"Optional outside of a table opens nothing", middleware.Optional, 401, 200},
-		{"AnyToken outside of a table", middleware.AnyToken, 401, 200},
-		{"an AllOf of nothing lets nobody through", middleware.AllOf{}, 401, 403},
-		{"an AllOf with one that refuses", middleware.AllOf{middleware.AnyToken, scopes.All("admin")}, 401, 403},
-		{"an AllOf of a nil one is a failure", middleware.AllOf{nil}, 401, 503},
-		{"an AllOf that is met", middleware.AllOf{middleware.AnyToken, scopes.All("orders")}, 401, 200},
+		{"the zero value outside of a table lets nobody through", valetkey.Openness(""), 401, 503},
+		{"an invented one lets nobody through", valetkey.Openness("open"), 401, 503},
+		{"Public outside of a table opens nothing", valetkey.Public, 401, 200},
+		{"Optional outside of a table opens nothing", valetkey.Optional, 401, 200},
+		{"AnyToken outside of a table", valetkey.AnyToken, 401, 200},
+		{"an AllOf of nothing lets nobody through", valetkey.AllOf{}, 401, 403},
+		{"AnyToken beside another requirement is a mistake", valetkey.AllOf{valetkey.AnyToken, scopes.All("orders")}, 401, 503},
+		{"Public beside another requirement is a mistake", valetkey.AllOf{scopes.All("orders"), valetkey.Public}, 401, 503},
+		{"an AllOf with one that refuses", valetkey.AllOf{scopes.All("orders"), scopes.All("admin")}, 401, 403},
+		{"an AllOf of a nil one is a failure", valetkey.AllOf{nil}, 401, 503},
+		{"an AllOf that is met", valetkey.AllOf{scopes.All("orders"), scopes.Any("orders", "admin")}, 401, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			api := serve(t, guard.Handler(hello, c.need))
@@ -201,23 +205,26 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// lacks is a requirement that only Decide knows of.
+// lacks is a requirement that describes itself and that no token meets.
 type lacks string
 
-func (l lacks) Decide(*valetkey.Token) error {
+func (l lacks) Describe() valetkey.Needs { return valetkey.Needs{All: valetkey.Scopes{string(l)}} }
+
+func (l lacks) Check(valetkey.Access) error {
 	return &valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.Scopes{string(l)}}
 }
 
-func TestRoutesScopes(t *testing.T) {
+func TestTableScopes(t *testing.T) {
 	t.Run("PRM-12 the scopes of all rows, alternatives included, each once", func(t *testing.T) {
-		got := middleware.Routes{
+		got := routes.Table{
 			"/a": scopes.MustParse("orders:read | admin"),
-			"/b": middleware.AllOf{scopes.All("orders:read"), scopes.Any("b", "c"), lacks("d")},
+			"/b": valetkey.AllOf{scopes.All("orders:read"), scopes.Any("b", "c"), lacks("d")},
 			"/c": lacks("e"),
-			"/d": middleware.AnyToken,
-			"/e": middleware.Public,
+			"/d": valetkey.AnyToken,
+			"/e": valetkey.Public,
 			"/f": scopes.Requirement{},
 			"/g": nil,
+			"/h": valetkey.RequirementFunc(func(valetkey.Access) error { return nil }),
 		}.Scopes()
 		assert.Equal(t, valetkey.Scopes{"admin", "b", "c", "d", "e", "orders:read"}, got)
 	})
@@ -227,39 +234,39 @@ func TestMux(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	guard := newGuard(t, iss)
 	t.Run("HTTP-02 a route cannot be registered without a declaration", func(t *testing.T) {
-		var api middleware.Mux
+		var api routes.Mux
 		api.HandleFunc("GET /orders", hello, nil)
 		_, err := api.Guarded(guard)
-		assert.ErrorContains(t, err, `Routes["GET /orders"]: the requirement is nil`)
+		assert.ErrorContains(t, err, `Table["GET /orders"]: the requirement is nil`)
 	})
 	t.Run("all mistakes are named at once", func(t *testing.T) {
-		var api middleware.Mux
-		api.HandleFunc("GET /a", nil, middleware.AnyToken)
-		api.Handle("GET /b", nil, middleware.AnyToken)
-		api.Handle("GET /c", hello, middleware.AnyToken)
-		api.Handle("GET /c", hello, middleware.Public)
-		api.Handle("/{", hello, middleware.Public)
+		var api routes.Mux
+		api.HandleFunc("GET /a", nil, valetkey.AnyToken)
+		api.Handle("GET /b", nil, valetkey.AnyToken)
+		api.Handle("GET /c", hello, valetkey.AnyToken)
+		api.Handle("GET /c", hello, valetkey.Public)
+		api.Handle("/{", hello, valetkey.Public)
 		_, err := api.Guarded(guard)
-		for _, part := range []string{`the handler of "GET /a" is nil`, `the handler of "GET /b" is nil`, `"GET /c" is registered twice`, `Routes["/{"]: parsing`} {
+		for _, part := range []string{`the handler of "GET /a" is nil`, `the handler of "GET /b" is nil`, `"GET /c" is registered twice`, `Table["/{"]: parsing`} {
 			assert.ErrorContains(t, err, part)
 		}
 	})
 	t.Run("a handler that is a nil function", func(t *testing.T) {
-		var api middleware.Mux
-		api.Handle("GET /a", http.HandlerFunc(nil), middleware.AnyToken)
+		var api routes.Mux
+		api.Handle("GET /a", http.HandlerFunc(nil), valetkey.AnyToken)
 		_, err := api.Guarded(guard)
 		assert.ErrorContains(t, err, "nil handler")
 	})
 	t.Run("nothing was registered", func(t *testing.T) {
-		_, err := new(middleware.Mux).Guarded(guard)
+		_, err := new(routes.Mux).Guarded(guard)
 		assert.ErrorContains(t, err, "is empty")
 	})
 	t.Run("what was registered is served, by its need", func(t *testing.T) {
-		var api middleware.Mux
+		var api routes.Mux
 		api.HandleFunc("GET /orders/{id}", func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, r.Pattern+" "+r.PathValue("id"))
 		}, scopes.All("orders:read"))
-		api.Handle("GET /healthz", hello, middleware.Public)
+		api.Handle("GET /healthz", hello, valetkey.Public)
 		h, err := api.Guarded(guard)
 		require.NoError(t, err)
 		url := serve(t, h)
@@ -267,7 +274,7 @@ func TestMux(t *testing.T) {
 		assert.Equal(t, 403, do(t, "GET", url+"/orders/7", "Bearer "+iss.Token()).status)
 		assert.Equal(t, "GET /orders/{id} 7", do(t, "GET", url+"/orders/7", "Bearer "+iss.Token(valetkeytest.Scopes("orders:read"))).body)
 		assert.Equal(t, "hello nobody", do(t, "GET", url+"/healthz", "").body)
-		assert.Equal(t, middleware.Routes{"GET /orders/{id}": scopes.All("orders:read"), "GET /healthz": middleware.Public}, api.Routes())
+		assert.Equal(t, routes.Table{"GET /orders/{id}": scopes.All("orders:read"), "GET /healthz": valetkey.Public}, api.Table())
 	})
 }
 
@@ -283,7 +290,7 @@ func BenchmarkTable(b *testing.B) {
 		h    http.Handler
 	}{
 		{"a ServeMux with a guarded handler", plain},
-		{"a table", tableOf(b, guard, middleware.Routes{"GET /orders/{id}": scopes.All("orders:read"), "/healthz": middleware.Public}, nothing)},
+		{"a table", tableOf(b, guard, routes.Table{"GET /orders/{id}": scopes.All("orders:read"), "/healthz": valetkey.Public}, nothing)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			w := httptest.NewRecorder()

@@ -1,4 +1,4 @@
-package middleware_test
+package routes_test
 
 import (
 	"fmt"
@@ -7,22 +7,23 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 // One table for a whole router, whichever it is.
-func ExampleGuard_Table() {
+func ExampleTable_Guard() {
 	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Logger: quiet}) // your verifiers
 	if err != nil {
 		panic(err)
 	}
 	router := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "served") })
-	api, err := guard.Table(middleware.Routes{
-		"GET /healthz":     middleware.Public,
+	api, err := routes.Table{
+		"GET /healthz":     valetkey.Public,
 		"GET /orders":      scopes.All("orders:read"),
 		"GET /orders/{id}": scopes.All("orders:read"),
 		"/admin/":          scopes.All("admin"),
-	}, router)
+	}.Guard(guard, router)
 	if err != nil {
 		panic(err)
 	}
@@ -38,14 +39,14 @@ func ExampleGuard_Table() {
 }
 
 // Wrong: the second row guards one shape of path, and the first one opens its neighbours.
-func ExampleRoutes_Validate_incorrect() {
-	err := middleware.Routes{
-		"/":            middleware.Public,
+func ExampleTable_Validate_incorrect() {
+	err := routes.Table{
+		"/":            valetkey.Public,
 		"/admin/{id}":  scopes.All("admin"),
-		"/admin/{id}/": middleware.Public, // meant so, and said so
+		"/admin/{id}/": valetkey.Public, // meant so, and said so
 		"/users/{id}":  scopes.All("admin"),
 	}.Validate()
 	fmt.Println(err)
 	// Output:
-	// middleware: Routes["/users/{id}"]: the wider row "/" is public and serves DELETE /users/x/: say in a row of its own what that needs
+	// routes: Table["/users/{id}"]: the wider row "/" is public and serves DELETE /users/x/: say in a row of its own what that needs
 }

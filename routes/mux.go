@@ -1,0 +1,66 @@
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// A Mux is an [http.ServeMux] on which no route can be registered without saying what it needs:
+//
+//	var api routes.Mux
+//	api.HandleFunc("GET /orders", listOrders, scopes.All("orders:read"))
+//	api.Handle("GET /healthz", health, valetkey.Public)
+//	handler, err := api.Guarded(guard)
+//
+// The zero value is ready. A Mux is not safe for concurrent use; what Guarded returns is.
+type Mux struct {
+	table    Table
+	handlers map[string]http.Handler
+	mistakes []error
+}
+
+// Handle registers h for a pattern, as [http.ServeMux.Handle] does, and what it needs, as a row of a [Table]. Mistakes are
+// reported by [Mux.Guarded].
+func (m *Mux) Handle(pattern string, h http.Handler, need valetkey.Requirement) {
+	if m.table == nil {
+		m.table, m.handlers = Table{}, map[string]http.Handler{}
+	}
+	if _, twice := m.table[pattern]; twice {
+		m.mistakes = append(m.mistakes, fmt.Errorf("routes: Mux: %q is registered twice", pattern))
+	}
+	if h == nil {
+		m.mistakes = append(m.mistakes, fmt.Errorf("routes: Mux: the handler of %q is nil", pattern))
+	}
+	m.table[pattern], m.handlers[pattern] = need, h
+}
+
+// HandleFunc is [Mux.Handle] for a function.
+func (m *Mux) HandleFunc(pattern string, f func(http.ResponseWriter, *http.Request), need valetkey.Requirement) {
+	if f == nil {
+		m.Handle(pattern, nil, need)
+		return
+	}
+	m.Handle(pattern, http.HandlerFunc(f), need)
+}
+
+// Table returns a copy of the table so far.
+func (m *Mux) Table() Table { return maps.Clone(m.table) }
+
+// Guarded returns what was registered so far behind g. The error names every mistake, see [Table.Validate].
+func (m *Mux) Guarded(g *middleware.Guard) (http.Handler, error) {
+	if err := errors.Join(errors.Join(m.mistakes...), m.table.Validate()); err != nil {
+		return nil, err
+	}
+	router := http.NewServeMux()
+	for pattern, h := range m.handlers {
+		if err := register(router, pattern, h); err != nil {
+			return nil, fmt.Errorf("routes: Mux: %w", err)
+		}
+	}
+	return m.table.Guard(g, router)
+}

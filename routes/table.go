@@ -1,0 +1,133 @@
+// Package routes guards a whole router with one table that states what each route requires, and finds routes that the table
+// forgot.
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+)
+
+// A Table states what each route of an API requires. The keys are patterns of [http.ServeMux], which also does the matching:
+//
+//	table := routes.Table{
+//		"GET /healthz":        valetkey.Public,
+//		"GET /orders":         scopes.All("orders:read"),
+//		"GET /orders/{id}":    scopes.All("orders:read"),
+//		"DELETE /orders/{id}": valetkey.AllOf{scopes.All("orders:write"), recentLogin},
+//		"/":                   valetkey.AnyToken,
+//	}
+//	api, err := table.Guard(guard, router)
+//
+// A value is [valetkey.Public], [valetkey.Optional], [valetkey.AnyToken], or what a token must meet.
+type Table map[string]valetkey.Requirement
+
+// Scopes returns every scope that the table names, for scopes_supported (RFC 9728, section 2).
+func (t Table) Scopes() valetkey.Scopes {
+	return valetkey.Describe(slices.Collect(maps.Values(t))...).All
+}
+
+// Guard returns next, a router or any other handler, guarded by g with a copy of the table. An [http.ServeMux] picks the
+// row: the most specific pattern wins, GET rows serve HEAD too, and a path that is not clean, or lacks its final slash, is
+// answered with a redirect. Request.URL then has the path that was matched when next sees it, and Request.Pattern is the row.
+//
+// Guard refuses
+//   - a request that no row matches, as if it required a scope that no token has: 401 without a good token, so that
+//     strangers do not learn which routes exist, and 403 with one. A method without a row is such a request too. No route is
+//     open because it was forgotten (RFC 9700, section 2.3). With [middleware.Config.Preflight], that handler answers a preflight.
+//   - a path that reads differently once it is decoded, with 400: /files%2Fadmin or /files/%2e%2e/admin. Routers differ
+//     in whether they decode before they split a path, and one that does would find /files/admin behind a row for /{name}.
+//
+// The error names every mistake, see [Table.Validate].
+//
+// Limits: a table does not know how else next reads a request. If next ignores letter case or a final slash, or takes the
+// method from a header, no open row may be so wide that it serves such a spelling of a guarded path.
+func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, error) {
+	mistakes := []error{t.Validate()}
+	if g == nil {
+		mistakes = append(mistakes, mistakeIn("guard", errRequired))
+	}
+	if next == nil {
+		mistakes = append(mistakes, mistakeIn("next", errRequired))
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	for pattern, need := range t {
+		if err := register(mux, pattern, unambiguous(g, row(g, need, next))); err != nil {
+			return nil, rowError(pattern, err)
+		}
+	}
+	// A table with a row for everything needs no other, and this one conflicts with it.
+	_ = register(mux, "/", unambiguous(g, g.Handler(next, scopes.Requirement{})))
+	return mux, nil
+}
+
+var errRequired = errors.New("required")
+
+func row(g *middleware.Guard, need valetkey.Requirement, next http.Handler) http.Handler {
+	switch need {
+	case valetkey.Public:
+		return next
+	case valetkey.Optional:
+		return g.Optional(next)
+	}
+	return g.Handler(next, need)
+}
+
+// isOpen reports whether a request without a token may pass.
+func isOpen(need valetkey.Requirement) bool {
+	o, ok := need.(valetkey.Openness)
+	return ok && o.Open()
+}
+
+var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the path reads differently once it is decoded"}
+
+func unambiguous(g *middleware.Guard, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ambiguous(r.URL) {
+			g.Refuse(w, r, errAmbiguous)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ambiguous reports whether the decoded path of u has other segments than the path as sent, by which a ServeMux matches,
+// or is not clean. A ServeMux redirects from what is unclean as sent, but for CONNECT.
+func ambiguous(u *url.URL) bool {
+	if strings.Count(u.Path, "/") != strings.Count(u.EscapedPath(), "/") || strings.Contains(u.Path, "//") {
+		return true
+	}
+	p := u.Path
+	if len(p) > 1 {
+		p = strings.TrimSuffix(p, "/")
+	}
+	return path.Clean(p) != p
+}
+
+// whereRegistered is what net/http says for those who register patterns one by one.
+var whereRegistered = regexp.MustCompile(` \(registered at [^)]*\)`)
+
+// register returns as an error what net/http panics with.
+func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			text := whereRegistered.ReplaceAllString(fmt.Sprint(v), "")
+			err = errors.New(strings.ReplaceAll(text, "\n", " "))
+		}
+	}()
+	mux.Handle(pattern, h)
+	return nil
+}
