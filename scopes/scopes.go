@@ -52,8 +52,11 @@ func Any(scope ...string) Requirement {
 }
 
 // Parse reads scopes separated by spaces, all of which are needed, in alternatives separated by a lone "|":
-// "orders:read orders:write | admin". There are no parentheses: '(', '|' and '&' may stand within a scope (RFC 6749,
-// section 3.3). The error names every mistake.
+// "orders:read orders:write | admin". There are no parentheses and no other operators.
+//
+// RFC 6749, section 3.3, allows '|', '&' and parentheses in a scope, so "a|b" and "(a)" are each one scope. A word that reads
+// as an operator is refused, since no token would ever have it: "||", "&&", "|x", "x|", "x,", "!x", a parenthesis without its
+// partner, and the words and, or, not in any letter case. [All] and [Any] take such a scope. The error names every mistake.
 func Parse(expr string) (Requirement, error) {
 	var (
 		r    Requirement
@@ -76,7 +79,7 @@ func Parse(expr string) (Requirement, error) {
 		case word == "|":
 			end()
 		default:
-			errs = append(errs, Valid(word))
+			errs = append(errs, Valid(word), notAnOperator(word))
 			alt = append(alt, word)
 		}
 	}
@@ -85,6 +88,19 @@ func Parse(expr string) (Requirement, error) {
 		return Requirement{}, fmt.Errorf("scopes: %q: %w", expr, err)
 	}
 	return r, nil
+}
+
+// notAnOperator returns an error for a word of an expression that its author means as an operator of another language.
+func notAnOperator(word string) error {
+	switch lower := strings.ToLower(word); {
+	case lower == "and", lower == "or", lower == "not":
+	case strings.Trim(word, "|&,;") != word, strings.Contains(word, "||"), strings.Contains(word, "&&"):
+	case strings.HasPrefix(word, "!"), word == "+", word == "/":
+	case strings.Count(word, "(") != strings.Count(word, ")"):
+	default:
+		return nil
+	}
+	return fmt.Errorf("%q reads as an operator: write a space between scopes that are all needed, \" | \" between alternatives", word)
 }
 
 // MustParse is [Parse] for an expression that stands in the source: it panics on a mistake.

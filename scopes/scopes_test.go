@@ -3,6 +3,7 @@ package scopes_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -116,6 +117,33 @@ func TestParse(t *testing.T) {
 	})
 }
 
+func TestOperatorsOfOtherLanguagesAreRefused(t *testing.T) {
+	for _, expr := range []string{
+		"orders:read || orders:write", "orders:read && orders:write", "orders:read & orders:write",
+		"a |b", "a| b", "a ||b", "a|| b", "a||b", "a&&b", "a &b", "a& b",
+		"a OR b", "a or b", "a AND b", "a and b", "NOT a", "!a", "! a",
+		"a, b", "a ,b", "a; b", "(a | b) c", "a (b | c)", "a + b", "a / b", "|||", "| a || b",
+	} {
+		t.Run(expr, func(t *testing.T) {
+			r, err := scopes.Parse(expr)
+			require.ErrorContains(t, err, `a space between scopes that are all needed, " | " between alternatives`)
+			assert.Zero(t, r)
+		})
+	}
+	for _, expr := range []string{
+		"a|b", "a&b", "a,b", "a(b)", "(a)", "(a|b)", "order", "android", "a+b", "a/b", "a!", "https://api.example.com/orders", "urn:x:(y)",
+	} {
+		t.Run("a scope with the character within it is one scope: "+expr, func(t *testing.T) {
+			r, err := scopes.Parse(expr + " | x")
+			require.NoError(t, err)
+			assert.Equal(t, expr+" | x", r.String())
+		})
+	}
+	t.Run("a scope spelled like an operator is given to All", func(t *testing.T) {
+		assert.Equal(t, "or", scopes.All("or").String())
+	})
+}
+
 func TestWhatStandsInTheSource(t *testing.T) {
 	for _, scope := range []string{"", "a b", `a"`, `a\`, "a\n", "\x7f", "é"} {
 		t.Run(fmt.Sprintf("BT-12 scope %q fails at construction", scope), func(t *testing.T) {
@@ -130,10 +158,16 @@ func TestWhatStandsInTheSource(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("orders:read orders:write | admin", "admin")
 	f.Add("a|b | c", "c")
+	f.Add("a || b && (c | d)", "c")
 	f.Fuzz(func(t *testing.T, expr, granted string) {
 		r, err := scopes.Parse(expr)
 		if err != nil {
 			return
+		}
+		for s := range strings.FieldsSeq(strings.ReplaceAll(r.String(), " | ", " ")) {
+			if s == "or" || strings.Trim(s, "|&,;") != s || strings.Contains(s, "||") {
+				t.Fatalf("%q has the scope %q", expr, s)
+			}
 		}
 		again, err := scopes.Parse(r.String())
 		if err != nil {

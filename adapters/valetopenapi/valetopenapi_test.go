@@ -66,6 +66,7 @@ func TestSecurity(t *testing.T) {
 		{"http basic", "", "security: [{basic: []}]", `the scheme "basic" is http "basic"`, nil},
 		{"mutual TLS", "", "security: [{tls: []}]", `the scheme "tls" is of type "mutualTLS"`, nil},
 		{"what is no scope", "", `security: [{oauth: ["a b"]}]`, "RFC 6749", nil},
+		{"an expression in place of a scope", "", `security: [{oauth: ["a || b"]}]`, "RFC 6749", nil},
 		{"an empty scope", "", `security: [{oauth: [""]}]`, "a scope is empty", nil},
 		{"an alternative that is null", "", "security: [null]", "an alternative is null", nil},
 		{"a scheme with null", "", "security: [{oauth: }]", `"oauth" has null in place of a list`, nil},

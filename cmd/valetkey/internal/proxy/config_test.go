@@ -297,6 +297,9 @@ func TestMistakes(t *testing.T) {
 			`14: routes["GET /b: c"]: the wider row "/" is public and serves GET /b:%20c/: say in a row of its own what that needs`,
 			`15: routes["get /d"]: can never match: methods differ by letter case (RFC 9110, section 9.1), and "get" is not "GET"`,
 			`15: routes["get /d"]: the wider row "/" is public and serves get /d/: say in a row of its own what that needs`}},
+		{"an operator of another language in a route", routes(`
+  "GET /a": "orders:read || orders:write"
+`), []string{`7: routes["GET /a"]: "orders:read || orders:write": "||" reads as an operator`}},
 		{"every kind of bad route, each on its line", routes(`
   "GET /a": "@admin"
   "GET /b": ""
