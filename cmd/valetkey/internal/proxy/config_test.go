@@ -299,7 +299,7 @@ func TestMistakes(t *testing.T) {
 			`15: routes["get /d"]: the wider row "/" is public and serves get /d/: say in a row of its own what that needs`}},
 		{"an operator of another language in a route", routes(`
   "GET /a": "orders:read || orders:write"
-`), []string{`7: routes["GET /a"]: "orders:read || orders:write": "||" reads as an operator`}},
+`), []string{`7: routes["GET /a"]: "orders:read || orders:write": "||" reads as an operator: write a space between scopes that are all needed, " | " between alternatives`}},
 		{"every kind of bad route, each on its line", routes(`
   "GET /a": "@admin"
   "GET /b": ""
