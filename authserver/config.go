@@ -1,10 +1,12 @@
 package authserver
 
 import (
+	"context"
 	"log/slog"
 	"net/netip"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -98,6 +100,14 @@ type Config struct {
 	// Audit is told of every grant, refusal, consent, revocation, registration, log-in and key rotation, without secrets.
 	// Nil: Logger.
 	Audit *slog.Logger `yaml:"-"`
+
+	// PublishRevocation makes the end of a user known to APIs that verify JWTs by themselves, such as Publish of a valetredis.Redis
+	// that their guards watch, or Revoke of a guard. It is called by [Server.RevokeUser], [Server.SetPassword] and
+	// [Server.RemoveUser], not when a user takes back one consent or a client revokes a token: a JWT then lasts until it expires.
+	// The revocation has the user as its Subject, and as its Before the next whole second of this server's clock, since an iat has
+	// whole seconds; those methods return after that second has begun, so that a user who logs in again is not affected. An error
+	// becomes theirs, and they can be called again. Nil: no revocation is published.
+	PublishRevocation func(ctx context.Context, r valetkey.Revocation) error `yaml:"-"`
 }
 
 // Paths are those of the endpoints, such as /oauth2/token. None of them lies below another one, or where pages are.

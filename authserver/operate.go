@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
@@ -190,14 +191,35 @@ func (s *Server) end(ctx context.Context, subject string) (sessions, grants int,
 	if sessions, err = s.pages.EndSessions(ctx, subject); err != nil {
 		return sessions, 0, err
 	}
-	grants, err = s.engine.RevokeGrants(ctx, subject, "")
-	return sessions, grants, err
+	if grants, err = s.engine.RevokeGrants(ctx, subject, ""); err != nil {
+		return sessions, grants, err
+	}
+	return sessions, grants, s.publishEnd(ctx, subject)
+}
+
+// publishEnd revokes the JWTs that a user has been issued so far, and waits for the second from which new ones are accepted.
+func (s *Server) publishEnd(ctx context.Context, subject string) error {
+	if s.cfg.PublishRevocation == nil {
+		return nil
+	}
+	now := time.Now()
+	before := now.Truncate(time.Second).Add(time.Second)
+	err := s.cfg.PublishRevocation(ctx, valetkey.Revocation{Issuer: s.cfg.Issuer, Subject: subject, Before: before, Until: now.Add(maxLifetime)})
+	if err != nil {
+		return fmt.Errorf("publish the revocation of the user: %w", err)
+	}
+	select {
+	case <-time.After(time.Until(before)):
+	case <-ctx.Done(): // it is published; a token issued within this second is revoked, too
+	}
+	return nil
 }
 
 // RevokeUser ends all sessions and grants of a subject, such as customer:alice, and returns how many of each: of any user, also of
 // the configuration, of a directory or of a trusted issuer, and also if the user exists nowhere any more. It does not keep the user
-// from logging in again. JWTs that APIs verify by themselves are good until they expire. The error wraps [store.ErrNotFound] if
-// there is nothing to end, and if subject is a client; grants of a client end with [Server.RemoveClient].
+// from logging in again. JWTs that APIs verify by themselves are good until they expire, unless Config.PublishRevocation is set. The
+// error wraps [store.ErrNotFound] if subject is a client, whose grants end with [Server.RemoveClient], and if there is nothing to end
+// and Config.PublishRevocation is nil.
 func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, grants int, err error) {
 	kind, id, typed := strings.Cut(subject, ":")
 	if !typed || id == "" || login.ValidType(kind) != nil {
@@ -212,7 +234,7 @@ func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, gran
 	if sessions, grants, err = s.end(ctx, subject); err != nil {
 		return sessions, grants, fmt.Errorf("authserver: revoke user %q: %w", subject, err)
 	}
-	if sessions+grants == 0 {
+	if sessions+grants == 0 && s.cfg.PublishRevocation == nil {
 		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w", subject, nothingToEnd{})
 	}
 	s.log.record(ctx, "user revoked", slog.String("subject", subject), slog.String("by", operator),
