@@ -82,7 +82,7 @@ func Scopes(v strictjson.Value, arrays bool) ([]string, error) {
 }
 
 // Binding reads cnf (RFC 7800, section 3). A method that is not known here is noted, so that nobody takes the token for a
-// bearer token.
+// bearer token. With an error, the binding is empty: no rejected value is returned.
 func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 	if v == nil {
 		return b, nil
@@ -109,7 +109,10 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 	if err == nil && b.IsZero() {
 		err = errors.New("cnf is empty")
 	}
-	return b, err
+	if err != nil {
+		return valetkey.Binding{}, err
+	}
+	return b, nil
 }
 
 // thumbprint reports whether s is 32 bytes in canonical base64url: 43 characters, the last of which has two spare bits.

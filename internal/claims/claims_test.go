@@ -126,8 +126,9 @@ func TestBinding(t *testing.T) {
 		{`{"jkt":"` + print + `","JKT":"` + print + `"}`, "a member twice"},
 		{`{"jkt":"` + print + `","x5t#S256":"short"}`, "x5t#S256 is not a SHA-256 thumbprint"},
 	} {
-		_, err := claims.Binding(value(c.text))
+		got, err := claims.Binding(value(c.text))
 		assert.ErrorContains(t, err, c.want, c.text)
+		assert.Zero(t, got, c.text)
 	}
 	for _, c := range []struct {
 		text string

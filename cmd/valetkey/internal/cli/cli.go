@@ -30,6 +30,7 @@ var errNo = errors.New("no")
 
 // Run runs one command until it ends by itself or by ctx, and returns its exit code.
 func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal{stdout}, terminal{stderr}
 	root := &cobra.Command{
 		Use:           "valetkey",
 		Short:         "Verify OAuth 2.0 access tokens, guard HTTP servers with them, and try both",
