@@ -67,6 +67,16 @@ func TestReplays(t *testing.T) {
 		require.False(t, use(t, a, [32]byte{5}, -time.Hour))
 		eventually(t, "it is forgotten", func() bool { return use(t, a, [32]byte{5}, -time.Hour) })
 	})
+	t.Run("whoever writes to redis can make a proof used or unused", func(t *testing.T) {
+		require.True(t, use(t, a, [32]byte{6}, time.Minute))
+		names, err := raw.Keys(ctx, "valetkey:proof:Bg*").Result()
+		require.NoError(t, err)
+		require.Len(t, names, 1)
+		require.NoError(t, raw.Del(ctx, names[0]).Err())
+		require.True(t, use(t, a, [32]byte{6}, time.Minute), "unused")
+		require.NoError(t, raw.Set(ctx, strings.Replace(names[0], ":Bg", ":Bw", 1), 1, time.Minute).Err())
+		require.False(t, use(t, a, [32]byte{7}, time.Minute), "used")
+	})
 }
 
 func TestReplaysWhenRedisIsGone(t *testing.T) {

@@ -271,3 +271,36 @@ func TestFetchForAStrangerDelaysNobody(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestKeysThatDoNotComeDelayNoOtherClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signer := func(id string) clients.Client {
+			return clients.Client{
+				ID: id, AuthMethod: "private_key_jwt", KeySetURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+			}
+		}
+		h := inProcess(t, func(c *engine.Config) {
+			c.KeySets = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Host == "silent.example.com" {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				}
+				w := httptest.NewRecorder()
+				w.WriteString(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`)
+				return w.Result(), nil
+			})}
+			c.Clients = clients.NewRegistry(c.Store, []clients.Client{signer("silent"), signer("signer")})
+		})
+		ask := func(id string) int {
+			claims := map[string]any{"iss": id, "sub": id}
+			return h.do(t, "POST", "/oauth2/token", asserted(assertion(t, clientKey(), nil, h.url, claims)), "").status
+		}
+		done, start := make(chan int), time.Now()
+		go func() { done <- ask("silent") }()
+		synctest.Wait()
+		assert.Equal(t, 200, ask("signer"))
+		assert.Zero(t, time.Since(start))
+		assert.Equal(t, 401, <-done)
+		assert.LessOrEqual(t, time.Since(start), 5*time.Second)
+	})
+}
