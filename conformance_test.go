@@ -161,6 +161,28 @@ func within(sentence string) string {
 func testsByItem(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string]map[string]bool{}
+	eachTestString(t, func(folder, function, text string) {
+		for _, id := range oneID.FindAllString(leadingIDs.FindString(text), -1) {
+			if function == "" {
+				continue
+			}
+			if found[id] == nil {
+				found[id] = map[string]bool{}
+			}
+			found[id][folder+" "+function] = true
+		}
+	})
+	tests := map[string][]string{}
+	for id, where := range found {
+		tests[id] = slices.Sorted(maps.Keys(where))
+	}
+	return tests
+}
+
+// eachTestString calls f for each string in the test files, with the folder of its package and the function around it, which is empty
+// outside of functions. It also calls f once for each function, with an empty text.
+func eachTestString(t *testing.T, f func(folder, function, text string)) {
+	t.Helper()
 	eachGoFile(t, func(path string) {
 		if !strings.HasSuffix(path, "_test.go") {
 			return
@@ -169,29 +191,20 @@ func testsByItem(t *testing.T) map[string][]string {
 		if err != nil {
 			t.Fatal(err)
 		}
+		folder := filepath.ToSlash(filepath.Dir(path))
 		for _, decl := range file.Decls {
-			f, ok := decl.(*ast.FuncDecl)
-			if !ok {
-				continue
+			function := ""
+			if fn, ok := decl.(*ast.FuncDecl); ok {
+				function = fn.Name.Name
+				f(folder, function, "")
 			}
-			where := filepath.ToSlash(filepath.Dir(path)) + " " + f.Name.Name
-			ast.Inspect(f, func(n ast.Node) bool {
+			ast.Inspect(decl, func(n ast.Node) bool {
 				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 					text, _ := strconv.Unquote(lit.Value)
-					for _, id := range oneID.FindAllString(leadingIDs.FindString(text), -1) {
-						if found[id] == nil {
-							found[id] = map[string]bool{}
-						}
-						found[id][where] = true
-					}
+					f(folder, function, text)
 				}
 				return true
 			})
 		}
 	})
-	tests := map[string][]string{}
-	for id, where := range found {
-		tests[id] = slices.Sorted(maps.Keys(where))
-	}
-	return tests
 }
