@@ -56,6 +56,7 @@ type Needs struct {
 	All         Scopes   // all that are named, alternatives included, for scopes_supported (RFC 9728, section 2)
 	StepUp      *StepUp  // how the user has to log in (RFC 9470); nil: in any way
 	DetailTypes []string // types of authorization details (RFC 9396)
+	Open        bool     // as the only requirement of a route, it lets a request without credentials through
 }
 
 // Describe returns what rs describe together. Those that are nil or no [Describer] add nothing.
@@ -71,6 +72,7 @@ func Describe(rs ...Requirement) Needs {
 		all.All = all.All.union(n.All)
 		all.StepUp = strictest(all.StepUp, n.StepUp)
 		all.DetailTypes = append(all.DetailTypes, n.DetailTypes...)
+		all.Open = n.Open && len(rs) == 1
 	}
 	slices.Sort(all.DetailTypes)
 	all.DetailTypes = slices.Compact(all.DetailTypes)
@@ -129,7 +131,11 @@ func (all AllOf) scope(a Access) (named Scopes) {
 }
 
 // Describe returns what the requirements describe together.
-func (all AllOf) Describe() Needs { return Describe(all...) }
+func (all AllOf) Describe() Needs {
+	n := Describe(all...)
+	n.Open = false
+	return n
+}
 
 // together returns a refusal that states what a, if it is not nil, and b do. The code is that of the login, if one is
 // about it: the client learns of the missing scopes too, and need not come back a third time.
@@ -183,6 +189,9 @@ func (o Openness) Known() bool { return o == AnyToken || o == Optional || o == P
 
 // Open reports whether a request without a token may pass.
 func (o Openness) Open() bool { return o == Optional || o == Public }
+
+// Describe reports whether o is open.
+func (o Openness) Describe() Needs { return Needs{Open: o.Open()} }
 
 // Check returns an error: only a guard knows what o means, and only where o is the sole requirement.
 func (o Openness) Check(Access) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,11 +25,11 @@ type exact struct {
 func newExact(g *middleware.Guard, tokens []*token) (*exact, error) {
 	x := &exact{guard: g, memory: map[string]*valetkey.Token{}, needs: []valetkey.Requirement{scopes.All(needed)}}
 	for _, t := range tokens {
-		verified, err := g.Verify(context.Background(), middleware.Credentials{Token: t.raw})
-		if err != nil {
+		d := g.DecideToken(context.Background(), t.raw)
+		if err := d.Err(); err != nil {
 			return nil, fmt.Errorf("filling the memory by text: %w", err)
 		}
-		x.memory[t.raw] = verified
+		x.memory[t.raw] = d.Token()
 	}
 	return x, nil
 }
@@ -48,7 +49,7 @@ func (c *carrier) Value(key any) any {
 
 func (x *exact) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := x.serve(w, r); err != nil {
-		x.guard.Refuse(w, r, err)
+		x.guard.Reject(r, err).Apply(w, r)
 	}
 }
 
@@ -56,17 +57,17 @@ func (x *exact) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Context().Value(contextKey{}) != nil { // as ours asks whether it has looked already
 		return nil
 	}
-	c, err := middleware.ReadCredentials(r)
-	if err != nil {
-		return err
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if scheme != "Bearer" {
+		return &valetkey.Error{Code: valetkey.NoCredentials}
 	}
-	t := x.memory[c.Token]
+	t := x.memory[token]
 	if t == nil || !time.Now().Before(t.Reuse.Until) || t.Reuse.While != nil && !t.Reuse.While.Holds() || !t.Binding.IsZero() {
 		return &valetkey.Error{Code: valetkey.InvalidToken}
 	}
 	x.hits.Add(1)
 	r = r.WithContext(&carrier{r.Context(), t})
-	if err := x.guard.Authorize(t, x.needs...); err != nil {
+	if err := valetkey.AllOf(x.needs).Check(valetkey.Access{Token: t, Time: time.Now(), Request: r}); err != nil {
 		return err
 	}
 	nothing.ServeHTTP(w, r)

@@ -26,7 +26,7 @@ func flood(b *bench) error {
 		head: []string{"bounds", "one-time tokens", "requests in use", "hits of those in use", "most entries", "most bytes", "in use, before: p50, p99", "during: p50, p99"},
 		note: fmt.Sprintf("Tokens that come once each, beside %d in use: after every %d one-time tokens comes one that is in use, in turn, so each is seen "+
 			"again after %d others. The verifier is a cheap fake, since the memory is what is measured: a real one would make the flood a "+
-			"hundred times slower. Entries and bytes are read every 10,000 tokens. The time is that of `Guard.Verify`, two readings of the clock included.",
+			"hundred times slower. Entries and bytes are read every 10,000 tokens. The time is that of `Guard.DecideToken`, two readings of the clock included.",
 			inUse, every, inUse*(every+1)),
 	}
 	b.tables = append(b.tables, t)
@@ -57,7 +57,7 @@ func flood(b *bench) error {
 		}
 		verify := func(raw string) (time.Duration, error) {
 			start := time.Now()
-			_, err := g.guard.Verify(context.Background(), middleware.Credentials{Token: raw})
+			err := g.guard.DecideToken(context.Background(), raw).Err()
 			return time.Since(start), err
 		}
 		used := make([]string, inUse)

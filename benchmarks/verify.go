@@ -200,7 +200,6 @@ func warmFloor(b *bench) error {
 		return err
 	}
 	var (
-		ctx   = context.Background()
 		value = new(valetkey.Token)
 		needs = []valetkey.Requirement{scopes.All(needed)}
 		floor = &entrant{name: "the floor", do: func(t *token) error {
@@ -209,15 +208,7 @@ func warmFloor(b *bench) error {
 		}}
 		guard    = g.entrant(ours)
 		decision = &entrant{name: ours + ", decision alone", do: func(t *token) error {
-			c, err := middleware.ReadCredentials(t.request)
-			if err != nil {
-				return err
-			}
-			verified, err := g.guard.Verify(ctx, c)
-			if err != nil {
-				return err
-			}
-			return g.guard.Authorize(verified, needs...)
+			return g.guard.Decide(t.request, needs...).Err()
 		}}
 	)
 	byText, err := newExact(g.guard, tokens)

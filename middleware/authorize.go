@@ -7,11 +7,8 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Authorize reports whether t meets all needs. The refusal names everything that is missing, see [valetkey.AllOf].
-func (g *Guard) Authorize(t *valetkey.Token, needs ...valetkey.Requirement) error {
-	return g.authorize(t, nil, needs)
-}
-
+// authorize reports whether t meets all needs. The refusal names everything that is missing, see [valetkey.AllOf]. r is nil for
+// a token that came without a request.
 func (g *Guard) authorize(t *valetkey.Token, r *http.Request, needs []valetkey.Requirement) error {
 	switch len(needs) {
 	case 0:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/internal/authheader"
 )
 
 // takesBearer reports whether any token may come with the scheme Bearer: one that is bound to nothing, or to a certificate.
@@ -43,18 +44,18 @@ func (cfg *Config) bindingMistakes() error {
 //
 // A binding that nobody checks would make a stolen token as good as its owner's, so it is refused; and so is a scheme that
 // says other than the token, or an attacker could leave the proof off.
-func (g *Guard) prove(ctx context.Context, c Credentials, t *valetkey.Token) (nonce string, err error) {
-	b, r := &t.Binding, c.request
+func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (nonce string, err error) {
+	b, r, isDPoP := &t.Binding, c.request, c.scheme == authheader.DPoP
 	switch {
-	case c.DPoP && g.dpop == nil:
+	case isDPoP && g.dpop == nil:
 		return "", unproven("the scheme DPoP is not accepted here")
-	case c.DPoP && b.JWKThumbprint == "": // RFC 9449, section 7.1
+	case isDPoP && b.JWKThumbprint == "": // RFC 9449, section 7.1
 		return "", unproven("the token is bound to no key, and was sent with the scheme DPoP")
 	case b.IsZero():
 		return "", unproven("the token is bound to nothing, and this API takes bound tokens only")
 	case len(b.Unknown) > 0 || r == nil: // RFC 7800, section 3.1
 		return "", unproven("the token is bound in a way that cannot be checked here")
-	case !c.DPoP && b.JWKThumbprint != "": // RFC 9449, section 7.2
+	case !isDPoP && b.JWKThumbprint != "": // RFC 9449, section 7.2
 		return "", unproven("the token is bound to a key that this request does not prove")
 	}
 	if b.CertificateThumbprint != "" { // and the key, too, if there are both
@@ -69,7 +70,7 @@ func (g *Guard) prove(ctx context.Context, c Credentials, t *valetkey.Token) (no
 	if err != nil {
 		return "", err
 	}
-	proof := dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.Token, Thumbprint: b.JWKThumbprint}
+	proof := dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint}
 	if _, err := g.dpop.Verify(ctx, proof); err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -229,7 +230,7 @@ func TestDPoP(t *testing.T) {
 		}
 	})
 	t.Run("optional credentials must be proven, too", func(t *testing.T) {
-		api := serve(t, newGuard(t, iss, withDPoP(t, iss)).Optional(hello))
+		api := serve(t, newGuard(t, iss, withDPoP(t, iss)).Handler(hello, valetkey.Optional))
 		assert.Equal(t, 401, do(t, "GET", api, "", header("Authorization", "DPoP "+bound)).status)
 		assert.Equal(t, "hello "+valetkeytest.DefaultSubject, do(t, "GET", api, "", asDPoP(key, bound)).body)
 		assert.Equal(t, "hello nobody", do(t, "GET", api, "").body)
@@ -271,27 +272,25 @@ func TestDPoPChain(t *testing.T) {
 		assert.Equal(t, 200, do(t, "GET", api+"/v1/orders", "", asDPoP(key, bound)).status)
 		assert.Equal(t, 401, do(t, "GET", api+"/v1/orders", "", asDPoP(key, bound, valetkeytest.Claim("htu", api+"/orders"))).status)
 	})
-	t.Run("the steps one by one", func(t *testing.T) {
+	t.Run("a decision consumes the proof, and one on the request that carries it does not", func(t *testing.T) {
 		r := valetkeytest.Request("GET", "/orders", "")
 		key.Authorize(r, bound)
-		c, err := middleware.ReadCredentials(r)
-		require.NoError(t, err)
-		assert.True(t, c.DPoP)
-		token, err := guard.Verify(t.Context(), c)
-		require.NoError(t, err)
-		assert.Equal(t, key.Thumbprint(), token.Binding.JWKThumbprint)
-		for _, c := range []middleware.Credentials{{Token: bound}, {Token: bound, DPoP: true}} {
-			_, err = guard.Verify(t.Context(), c)
-			var refusal *valetkey.Error
-			require.ErrorAs(t, err, &refusal, "without the request nothing is proven")
-			assert.Equal(t, valetkey.InvalidToken, refusal.Code)
-		}
+		d := guard.Decide(r)
+		require.NoError(t, d.Err())
+		assert.Equal(t, key.Thumbprint(), d.Token().Binding.JWKThumbprint)
+		assert.Error(t, guard.Decide(r).Err(), "the proof is used up")
+		r, ok := d.Apply(httptest.NewRecorder(), r)
+		require.True(t, ok)
+		assert.NoError(t, guard.Decide(r).Err(), "the request carries the decision")
+		var refusal *valetkey.Error
+		require.ErrorAs(t, guard.Decide(r, scopes.All("admin")).Err(), &refusal, "each decision is on its needs")
+		assert.Equal(t, valetkey.InsufficientScope, refusal.Code)
+		require.ErrorAs(t, guard.DecideToken(t.Context(), bound).Err(), &refusal, "without the request nothing is proven")
+		assert.Equal(t, valetkey.InvalidToken, refusal.Code)
 	})
 	t.Run("who does not know the scheme blames both, but for what is about proofs", func(t *testing.T) {
-		_, header, _ := guard.Refusal(t.Context(), &valetkey.Error{Code: valetkey.InvalidToken})
-		assertError(t, header, "both", "invalid_token")
-		_, header, _ = guard.Refusal(t.Context(), &valetkey.Error{Code: valetkey.InvalidProof})
-		assertError(t, header, "DPoP", "invalid_dpop_proof")
+		assertError(t, guard.Reject(nil, &valetkey.Error{Code: valetkey.InvalidToken}).Header(), "both", "invalid_token")
+		assertError(t, guard.Reject(nil, &valetkey.Error{Code: valetkey.InvalidProof}).Header(), "DPoP", "invalid_dpop_proof")
 	})
 }
 
@@ -439,11 +438,11 @@ func BenchmarkDPoP(b *testing.B) {
 	key.Authorize(r, token)
 	again := func(c *dpop.Config) { c.Replays = dpop.InsecureNoReplays{} }
 	b.Run("guard", func(b *testing.B) {
-		guard := newGuard(b, iss, withDPoP(b, iss, again))
+		guard, w := newGuard(b, iss, withDPoP(b, iss, again)), httptest.NewRecorder()
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := guard.Check(nil, r); err != nil {
-				b.Fatal(err)
+			if _, ok := guard.Decide(r).Apply(w, r); !ok {
+				b.Fatal("refused")
 			}
 		}
 	})

@@ -6,61 +6,64 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 )
 
-// Credentials are what a request claims. Nothing about them is verified.
-type Credentials struct {
-	Token string // the text of the access token; never empty
-	DPoP  bool   // sent with the scheme DPoP (RFC 9449, section 7.1), not as a bearer token
-
+// credentials are what a request claims. Nothing about them is verified.
+type credentials struct {
+	token   string        // the text of the access token
+	scheme  string        // that the response is for, also where there is no token; "": there were two
 	request *http.Request // that they came with, and what proves a binding; nil: nothing does
 	inQuery bool
 }
 
-// ReadCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1; RFC 9449,
+// readCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1; RFC 9449,
 // section 7.1) or, as a bearer token, in one of the other sources. A header of another scheme than Bearer and DPoP counts
 // as no credentials. The error is a [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed
-// or stand in two places.
+// or in two places.
 //
 // A token in the header or a form beside one in the query is such a mistake also where [Query] is not among the sources (RFC
 // 6750, section 3.1). A form that is not among them is not read: that would cost every request its body.
 //
-// The credentials refer to r. The characters of the token are looked at by [Guard.Verify], and only if it does not
-// remember the token.
-func ReadCredentials(r *http.Request, also ...Source) (Credentials, error) {
-	c, sent, err := inHeader(r.Header["Authorization"])
+// The characters of the token are looked at by uncached, and only if it is not remembered.
+func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
+	scheme, token, sent, err := authheader.Read(r.Header["Authorization"])
+	c := credentials{token: token, scheme: scheme, request: r}
 	if err != nil {
-		return Credentials{}, err
+		return c, err
 	}
-	c.request = r
 	standard, queried := sent, false // one of the methods of RFC 6750 is used; the query has been looked at
-	for _, s := range also {
+	for i := range g.alsoFrom {
+		s := &g.alsoFrom[i]
 		queried = queried || s.method == "query"
 		tokens, err := s.tokens(r)
 		if err != nil {
-			return Credentials{}, err
+			return c, err
 		}
 		for _, token := range tokens {
 			if sent { // RFC 6750, section 3.1: "uses more than one method", "repeats the same parameter"
-				return Credentials{}, errTwoTokens
+				return c, errTwoTokens
 			}
-			c.Token, sent, c.inQuery = token, true, s.method == "query"
+			c.token, sent, c.inQuery = token, true, s.method == "query"
 			standard = s.method != ""
 		}
 	}
-	if standard && !queried && r.URL != nil && tokenInQuery(r.URL.RawQuery) {
-		return Credentials{}, errTwoTokens
+	switch {
+	case standard && !queried && r.URL != nil && tokenInQuery(r.URL.RawQuery):
+		return c, errTwoTokens
+	case !sent:
+		return c, &valetkey.Error{Code: valetkey.NoCredentials}
+	case c.token == "":
+		return c, malformed("the access token is empty")
 	}
-	if !sent {
-		return Credentials{}, &valetkey.Error{Code: valetkey.NoCredentials}
+	return c, checkLength(c.token)
+}
+
+func checkLength(token string) error {
+	if len(token) > valetkey.MaxToken {
+		return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is too long"}
 	}
-	if c.Token == "" {
-		return Credentials{}, malformed("the access token is empty")
-	}
-	if len(c.Token) > valetkey.MaxToken {
-		return Credentials{}, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is too long"}
-	}
-	return c, nil
+	return nil
 }
 
 var errTwoTokens = malformed("the request carries more than one access token")
@@ -83,24 +86,4 @@ func tokenInQuery(raw string) bool {
 
 func malformed(description string) error {
 	return &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
-}
-
-// inHeader reads the lines of an Authorization header.
-func inHeader(lines []string) (c Credentials, sent bool, err error) {
-	if len(lines) == 0 {
-		return c, false, nil
-	}
-	if len(lines) > 1 { // RFC 9110, section 5.3: it is not a list, so it may stand once only
-		return c, false, malformed("the request carries more than one Authorization header")
-	}
-	scheme, token, _ := strings.Cut(lines[0], " ")
-	switch { // RFC 9110, section 11.1: in any letter case
-	case strings.EqualFold(scheme, bearerScheme):
-	case strings.EqualFold(scheme, dpopScheme):
-		c.DPoP = true
-	default:
-		return c, false, nil
-	}
-	c.Token = strings.TrimLeft(token, " ") // RFC 6750, section 2.1: 1*SP
-	return c, true, nil
 }

@@ -84,7 +84,7 @@ func TestHeader(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		for _, bad := range []string{"Bearer a\x00b", "Bearer a\r\nb", "Bearer a\x7f", "Bearer \xff"} {
 			r.Header.Set("Authorization", bad)
-			_, err := guard.Check(httptest.NewRecorder(), r)
+			err := guard.Decide(r).Err()
 			var refusal *valetkey.Error
 			require.ErrorAs(t, err, &refusal, "%q", bad)
 			assert.Equal(t, valetkey.InvalidRequest, refusal.Code, "%q", bad)
@@ -183,7 +183,8 @@ func TestOtherSources(t *testing.T) {
 		assert.NotContains(t, got.header, "Vary")
 	})
 	t.Run("BT-27 a query that cannot be parsed does not come back in the error", func(t *testing.T) {
-		_, err := middleware.ReadCredentials(&http.Request{URL: &url.URL{RawQuery: "access_token=secret;%zz"}}, middleware.Query())
+		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.AlsoFrom = []middleware.Source{middleware.Query()} })
+		err := guard.Decide(&http.Request{URL: &url.URL{RawQuery: "access_token=secret;%zz"}}).Err()
 		require.Error(t, err)
 		assert.NotContains(t, err.Error(), "secret")
 	})
@@ -267,7 +268,7 @@ func FuzzCredentials(f *testing.F) {
 			r.Header.Set("Authorization", authorization)
 		}
 		asked = ""
-		_, err := guard.Check(httptest.NewRecorder(), r)
+		err := guard.Decide(r).Err()
 		var refusal *valetkey.Error
 		if err != nil {
 			if !errors.As(err, &refusal) {

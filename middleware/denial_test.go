@@ -203,11 +203,8 @@ func TestARequestUnderWayEndsWithADenialThatFoundNoRoom(t *testing.T) {
 		cfg.Revocations.Bytes = 1 // room for none
 	})
 	open := func(raw string) (context.Context, error) {
-		r, err := guard.Check(httptest.NewRecorder(), valetkeytest.Request("GET", "/", raw))
-		if err != nil {
-			return nil, err
-		}
-		return r.Context(), nil
+		d := guard.Decide(valetkeytest.Request("GET", "/", raw))
+		return d.Context(t.Context()), d.Err()
 	}
 	last, err := open("last")
 	require.NoError(t, err)

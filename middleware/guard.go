@@ -4,19 +4,20 @@
 //	...
 //	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
 //
-// A request passes five steps, each in a file of its own, and no step is taken back:
+// A request takes one way, without a step back, each step in one file:
 //
-//   - [ReadCredentials]: what does the request claim?
-//   - [Guard.Verify]: is it true, and may the sender use it?
-//   - [Guard.Authorize]: is it enough for this route?
-//   - the handler, which calls [valetkey.FromContext]
-//   - or [Guard.Refuse]: what is the client told?
+//   - credentials: what does the request claim?
+//   - verify: is it true?
+//   - prove: does the sender hold what the token is bound to?
+//   - authorize: is it sufficient for this route, now?
+//   - a [Decision], which lets the request through with its token or holds the whole response that refuses it.
 //
-// [Guard.Check] is the first three. Adapters for frameworks on net/http call Check and Refuse and nothing else.
+// [Guard.Decide] is all of them. What carries a Decision decides nothing: [Decision.Apply] does so for net/http, and an adapter for
+// anything else maps its status, header and body.
 //
-// Not done here: a guard does not look at the path or method, so a rule holds for the pattern that the router matched,
-// and it leaves the response of an accepted request alone but for Cache-Control where the token came in a query (RFC 6750,
-// section 2.3), and for a nonce that a client needs next (RFC 9449, section 8.2).
+// A guard does not look at the path or method, so a rule holds for the pattern that the router matched. It leaves the
+// response of an accepted request alone, except for Cache-Control where the token came in a query (RFC 6750, section 2.3) and
+// the nonce that a client needs next (RFC 9449, section 8.2).
 package middleware
 
 import (
@@ -31,7 +32,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
-	"github.com/valetkey/valetkey/internal/authctx"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/denylist"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
@@ -217,10 +218,10 @@ func New(cfg Config) (*Guard, error) {
 		g.scheme, g.host = id.Scheme, id.Host
 	}
 	if cfg.takesBearer() {
-		g.challenge.schemes = append(g.challenge.schemes, bearerScheme)
+		g.challenge.schemes = append(g.challenge.schemes, authheader.Bearer)
 	}
 	if g.dpop != nil {
-		g.challenge.schemes = append(g.challenge.schemes, dpopScheme)
+		g.challenge.schemes = append(g.challenge.schemes, authheader.DPoP)
 		g.challenge.algorithms = strings.Join(g.dpop.Algorithms(), " ")
 	}
 	if g.challenge.realm == "" {
@@ -247,21 +248,20 @@ func New(cfg Config) (*Guard, error) {
 		Bytes:   cfg.Cache.Bytes,
 		MaxAge:  cfg.Cache.MaxAge,
 		Now:     g.now,
-	}, unseen{cfg.Verifier, g.denials})
+	}, uncached{cfg.Verifier, g.denials})
 	return g, nil
 }
 
-// Handler guards next: a request reaches it with a token that meets all needs, or, without needs, with any good token.
+// Handler guards next: a request reaches it with a token that meets all needs, or, without needs, with any valid token. With
+// [valetkey.Optional] as the only need, a request without credentials for this guard reaches it too; [valetkey.FromContext] then
+// returns nil, also where another guard before this one has attached a token.
 func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.Handler {
 	needs = append([]valetkey.Requirement(nil), needs...)
 	g.Declare(needs...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		checked, err := g.Check(w, r, needs...)
-		if err != nil {
-			g.Refuse(w, r, err)
-			return
+		if r, ok := g.Decide(r, needs...).Apply(w, r); ok {
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, checked)
 	})
 }
 
@@ -270,105 +270,6 @@ func (g *Guard) Require(needs ...valetkey.Requirement) func(http.Handler) http.H
 	g.Declare(needs...)
 	return func(next http.Handler) http.Handler { return g.Handler(next, needs...) }
 }
-
-// Optional lets a request without credentials for this guard through to next. [valetkey.FromContext] then returns nil there, also
-// where another guard before this one has attached a token. A token that is sent must be good all the same.
-func (g *Guard) Optional(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The answer may differ by who asks, and the anonymous one is not barred from shared caches (RFC 9111, 3.5).
-		w.Header().Add("Vary", "Authorization")
-		checked, err := g.Check(w, r)
-		var e *valetkey.Error
-		switch {
-		case err == nil:
-			next.ServeHTTP(w, checked)
-		case errors.As(err, &e) && e.Code == valetkey.NoCredentials:
-			next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), nil)))
-		default:
-			g.Refuse(w, r, err)
-		}
-	})
-}
-
-// Check reads, verifies and authorizes: it returns the request with its token in the context, or an error for
-// [Guard.Refuse], with which the handler must not be called. On success it may add headers to w, nothing else. With
-// [Config].Preflight, the error of a preflight makes Refuse answer with that handler.
-func (g *Guard) Check(w http.ResponseWriter, r *http.Request, needs ...valetkey.Requirement) (*http.Request, error) {
-	if g.preflight != nil && preflight(r) {
-		return nil, errPreflight
-	}
-	if g.observer == nil {
-		checked, _, err := g.check(w, r, needs)
-		return checked, err
-	}
-	start := time.Now()
-	checked, found, err := g.check(w, r, needs)
-	g.observe(r.Context(), found, time.Since(start), err)
-	return checked, err
-}
-
-// A finding is what check found out about a token; the zero value: nothing.
-type finding struct {
-	entry      *tokencache.Entry
-	remembered bool
-	nonce      string // for the next proof of the client; "": it has a good one, or needs none
-}
-
-func (g *Guard) check(w http.ResponseWriter, r *http.Request, needs []valetkey.Requirement) (*http.Request, finding, error) {
-	ctx := r.Context()
-	found := finding{entry: g.verified(ctx), remembered: true}
-	known, attached := found.entry != nil, false
-	var c Credentials
-	if known {
-		attached = ctx.Value(authctx.Token{}) == &found.entry.Token // or another guard has attached its own since
-	} else {
-		var err error
-		if c, err = ReadCredentials(r, g.alsoFrom...); err != nil {
-			return nil, finding{}, withScope(err, needs)
-		}
-		if found, err = g.verify(ctx, c); err != nil {
-			return nil, finding{}, err
-		}
-		if c.inQuery {
-			w.Header().Set("Cache-Control", "private") // RFC 6750, section 2.3
-		}
-		if found.nonce != "" { // RFC 9449, section 8.2
-			g.giveNonce(w.Header(), found.nonce)
-			w.Header().Set("Cache-Control", "no-store")
-		}
-	}
-	if err := g.authorize(&found.entry.Token, r, needs); err != nil {
-		return nil, found, err
-	}
-	if attached {
-		return r, found, nil
-	}
-	if !known && g.streams != nil {
-		var err error
-		if ctx, err = g.streams.open(ctx, c.Token, found.entry); err != nil {
-			return nil, found, err
-		}
-	}
-	return r.WithContext(&verifiedContext{ctx, found.entry}), found, nil
-}
-
-func (g *Guard) observe(ctx context.Context, found finding, took time.Duration, err error) {
-	e := valetkey.Event{Kind: valetkey.RequestDecided, Status: http.StatusOK, Remembered: found.remembered, Duration: took, Err: err}
-	if found.entry != nil {
-		e.Issuer = found.entry.Token.Issuer
-	}
-	if err != nil {
-		e.Status = statusOf(err)
-		var refusal *valetkey.Error
-		if errors.As(err, &refusal) {
-			e.Reason = refusal.Description
-		}
-	}
-	g.observer.Observe(ctx, e)
-}
-
-// errPreflight makes Refuse answer with Config.Preflight. It is not NoCredentials, with which a handler behind Optional runs.
-var errPreflight = &valetkey.Error{Code: valetkey.InvalidRequest}
 
 // preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"), not a mere OPTIONS.
 func preflight(r *http.Request) bool {

@@ -255,7 +255,7 @@ func TestPreflight(t *testing.T) {
 	strict := serve(t, newGuard(t, iss).Handler(trusting))
 	answering := newGuard(t, iss, func(c *middleware.Config) { c.Preflight = cors })
 	answers := serve(t, answering.Handler(trusting, scopes.All("a")))
-	optional := serve(t, answering.Optional(trusting))
+	optional := serve(t, answering.Handler(trusting, valetkey.Optional))
 	origin, method := header("Origin", "https://app.example.com"), header("Access-Control-Request-Method", "PUT")
 	for _, c := range []struct {
 		name, method, url string
@@ -281,7 +281,7 @@ func TestPreflight(t *testing.T) {
 
 func TestOptional(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	api := serve(t, newGuard(t, iss).Optional(hello))
+	api := serve(t, newGuard(t, iss).Handler(hello, valetkey.Optional))
 	for _, c := range []struct {
 		name, authorization, body string
 		status                    int
@@ -356,11 +356,11 @@ func TestChains(t *testing.T) {
 	}
 	inQuery := httptest.NewRequest("GET", "/?access_token=x", nil)
 	t.Run("an optional token is none without credentials for the inner guard", func(t *testing.T) {
-		assert.Equal(t, "hello nobody", answer(byQuery.Handler(byHeader.Optional(hello)), inQuery))
-		assert.Equal(t, "hello of the header", answer(byQuery.Handler(byHeader.Optional(hello)), request()))
+		assert.Equal(t, "hello nobody", answer(byQuery.Handler(byHeader.Handler(hello, valetkey.Optional)), inQuery))
+		assert.Equal(t, "hello of the header", answer(byQuery.Handler(byHeader.Handler(hello, valetkey.Optional)), request()))
 	})
 	t.Run("a handler sees the token of the innermost guard", func(t *testing.T) {
-		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Optional(byQuery.Handler(hello))), inQuery))
+		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Handler(byQuery.Handler(hello), valetkey.Optional)), inQuery))
 		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Handler(byQuery.Handler(hello))), request()))
 	})
 	t.Run("a token that somebody put into the context opens nothing", func(t *testing.T) {
@@ -370,10 +370,10 @@ func TestChains(t *testing.T) {
 	})
 	t.Run("the request that the caller holds stays as it was", func(t *testing.T) {
 		r := request()
-		checked, err := outer.Check(httptest.NewRecorder(), r)
-		require.NoError(t, err)
+		carries, ok := outer.Decide(r).Apply(httptest.NewRecorder(), r)
+		require.True(t, ok)
 		assert.Nil(t, valetkey.FromContext(r.Context()))
-		assert.Equal(t, "alice", valetkey.FromContext(checked.Context()).Subject)
+		assert.Equal(t, "alice", valetkey.FromContext(carries.Context()).Subject)
 	})
 }
 
@@ -548,7 +548,7 @@ func TestLog(t *testing.T) {
 		log.Reset()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		failing.Refuse(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(ctx), context.Canceled)
+		failing.Reject(httptest.NewRequest("GET", "/", nil).WithContext(ctx), context.Canceled)
 		assert.NotContains(t, log.String(), "level=ERROR")
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 )
 
 // Resource describes the API to clients (RFC 9728). With an ID, every challenge points to [Guard.Metadata]. The zero
@@ -92,7 +93,7 @@ func (res Resource) metadataURL() string {
 	return u.Scheme + "://" + u.Host + wellKnown + strings.TrimSuffix(u.EscapedPath(), "/")
 }
 
-// Declare tells the guard of needs that will be given to [Guard.Check], for the scopes_supported of [Guard.Metadata].
+// Declare announces needs that will be given to [Guard.Decide], for the scopes_supported of [Guard.Metadata].
 // Handler, Require and routes.Table do so by themselves; it is for adapters.
 func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	g.declared.mu.Lock()
@@ -149,7 +150,7 @@ func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	}
 	res := g.resource
 	var methods []string
-	bearer := slices.Contains(g.challenge.schemes, bearerScheme)
+	bearer := slices.Contains(g.challenge.schemes, authheader.Bearer)
 	if bearer {
 		methods = append(methods, "header")
 	}

@@ -155,7 +155,7 @@ func TestForwarded(t *testing.T) {
 		r := httptest.NewRequest("GET", "/orders", nil) // from 192.0.2.1
 		r.Host = "other.example.com/x?"
 		key.Authorize(r, token, valetkeytest.Claim("htu", "http://other.example.com/x"))
-		_, err := guard.Check(httptest.NewRecorder(), r)
+		err := guard.Decide(r).Err()
 		var refusal *valetkey.Error
 		require.ErrorAs(t, err, &refusal)
 		assert.Equal(t, valetkey.InvalidRequest, refusal.Code)
@@ -166,7 +166,7 @@ func TestForwarded(t *testing.T) {
 			r := httptest.NewRequest("GET", "https://api.example.com/orders?x=1", nil)
 			r.RequestURI = target
 			key.Authorize(r, token)
-			_, err := guard.Check(httptest.NewRecorder(), r)
+			err := guard.Decide(r).Err()
 			assert.NoError(t, err)
 		}
 	})
@@ -278,7 +278,7 @@ func FuzzForwarded(f *testing.F) {
 		r := httptest.NewRequest("GET", "/orders", nil)
 		r.RemoteAddr = "127.0.0.1:1"
 		r.Header = http.Header{"Forwarded": lines, "Authorization": {"DPoP " + token}, "Dpop": {proofs[host]}}
-		_, err := guard.Check(httptest.NewRecorder(), r)
+		err := guard.Decide(r).Err()
 		return err
 	}
 	f.Add("for=127.0.0.1;proto=https;host=evil.example.com")

@@ -81,7 +81,7 @@ func Query() Source {
 //
 // Such a request has a token here only if protection accepts its Sec-Fetch-Site or Origin header, whatever its method;
 // a request with neither header is refused, which [http.CrossOriginProtection] alone would let through. A refused request counts as
-// one without credentials: 401 with a challenge, or the handler without a token behind [Guard.Optional]. The trusted origins of
+// one without credentials: 401 with a challenge, or, with [valetkey.Optional], the handler without a token. The trusted origins of
 // protection apply; behind a proxy that changes the Host header, the own origin must be one of them. Its bypass patterns apply to
 // handshakes if they name no method.
 //

@@ -1,7 +1,6 @@
 package middleware_test
 
 import (
-	"fmt"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -152,12 +151,12 @@ func BenchmarkStepUp(b *testing.B) {
 		needs []valetkey.Requirement
 	}{{"without", nil}, {"acr and max_age", []valetkey.Requirement{middleware.ACR("phr"), middleware.MaxAge(time.Hour)}}} {
 		b.Run(c.name, func(b *testing.B) {
-			guard := newGuard(b, iss)
+			guard, w := newGuard(b, iss), httptest.NewRecorder()
 			r := valetkeytest.Request("GET", "/", token)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := guard.Check(nil, r, c.needs...); err != nil {
-					b.Fatal(fmt.Errorf("refused: %w", err))
+				if _, ok := guard.Decide(r, c.needs...).Apply(w, r); !ok {
+					b.Fatal("refused")
 				}
 			}
 		})

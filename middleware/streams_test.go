@@ -187,10 +187,15 @@ func TestRevokeEndsRequests(t *testing.T) {
 		guard = guardWith(t, bySubject, cancels)
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", "Bearer alice")
-		_, err := guard.Check(httptest.NewRecorder(), r, revokes)
+		w := httptest.NewRecorder()
+		_, ok := guard.Decide(r, revokes).Apply(w, r)
+		assert.False(t, ok)
+		assert.Equal(t, 401, w.Code)
+		ctx := guard.Decide(r, revokes).Context(t.Context())
 		var refused *valetkey.Error
-		require.ErrorAs(t, err, &refused)
+		require.ErrorAs(t, context.Cause(ctx), &refused)
 		assert.Equal(t, valetkey.InvalidToken, refused.Code)
+		assert.Error(t, ctx.Err())
 		assert.Zero(t, guard.Status().Requests)
 	})
 	t.Run("a refused request is not under way", func(t *testing.T) {

@@ -6,25 +6,25 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authctx"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// Verify reports whether the credentials are true: the token is remembered or the verifier accepts it, and what it is
-// bound to is proven. It decides nothing about a route. The token may be shared and must not be modified.
-func (g *Guard) Verify(ctx context.Context, c Credentials) (*valetkey.Token, error) {
-	found, err := g.verify(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	return &found.entry.Token, nil
+// A finding is what verify found out about a token; the zero value: nothing.
+type finding struct {
+	entry      *tokencache.Entry
+	remembered bool
+	nonce      string // for the next proof of the client; "": it has a good one, or needs none
 }
 
-func (g *Guard) verify(ctx context.Context, c Credentials) (found finding, err error) {
-	found.entry, found.remembered, err = g.cache.Verify(ctx, c.Token)
+// verify reports whether the credentials are true: the token is remembered or the verifier accepts it, and what it is
+// bound to is proven. It decides nothing about a route.
+func (g *Guard) verify(ctx context.Context, c credentials) (found finding, err error) {
+	found.entry, found.remembered, err = g.cache.Verify(ctx, c.token)
 	if err != nil {
 		return finding{}, err
 	}
-	if t := &found.entry.Token; c.DPoP || g.senderConstrained || !t.Binding.IsZero() {
+	if t := &found.entry.Token; c.scheme == authheader.DPoP || g.senderConstrained || !t.Binding.IsZero() {
 		if found.nonce, err = g.prove(ctx, c, t); err != nil {
 			return finding{}, err
 		}
@@ -32,13 +32,13 @@ func (g *Guard) verify(ctx context.Context, c Credentials) (found finding, err e
 	return found, nil
 }
 
-// unseen is what the cache asks about a token that it does not remember.
-type unseen struct {
+// uncached is what the cache asks about a token that it does not remember.
+type uncached struct {
 	verifier valetkey.Verifier
 	denials  *denials
 }
 
-func (u unseen) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	if !token68(raw) { // a remembered one was looked at then
 		return nil, malformed("the access token holds a character that none may hold")
 	}

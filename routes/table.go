@@ -65,7 +65,7 @@ func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, erro
 	}
 	mux := http.NewServeMux()
 	for pattern, need := range t {
-		if err := register(mux, pattern, unambiguous(g, row(g, need, next))); err != nil {
+		if err := register(mux, pattern, unambiguous(g, g.Handler(next, need))); err != nil {
 			return nil, rowError(pattern, err)
 		}
 	}
@@ -75,16 +75,6 @@ func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, erro
 }
 
 var errRequired = errors.New("required")
-
-func row(g *middleware.Guard, need valetkey.Requirement, next http.Handler) http.Handler {
-	switch need {
-	case valetkey.Public:
-		return next
-	case valetkey.Optional:
-		return g.Optional(next)
-	}
-	return g.Handler(next, need)
-}
 
 // isOpen reports whether a request without a token may pass.
 func isOpen(need valetkey.Requirement) bool {
@@ -97,7 +87,7 @@ var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "
 func unambiguous(g *middleware.Guard, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ambiguous(r.URL) {
-			g.Refuse(w, r, errAmbiguous)
+			g.Reject(r, errAmbiguous).Apply(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -37,7 +37,6 @@ type AdapterRoute struct {
 	Outer *middleware.Guard
 
 	// Require holds the needs of each of the adapter's Require that the route stands behind, the outermost first.
-	// Empty: the route stands behind the adapter's Optional.
 	Require [][]valetkey.Requirement
 
 	// Handler has to get the request with the context that a handler of the framework would see.

@@ -122,13 +122,13 @@ func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []
 		{Path: "/two", Guard: gs.plain, Require: behind(readOrders, scopes.All("orders:write")), Handler: s.counted(hello)},
 		{Path: "/kept", Guard: gs.plain, Require: kept, Handler: s.counted(hello)},
 		{Path: "/group", Guard: gs.plain, Require: append(behind(), behind(readOrders)...), Handler: s.counted(hello)},
-		{Path: "/optional", Guard: gs.plain, Handler: s.counted(hello)},
-		{Path: "/optional/inner", Guard: gs.plain, Outer: gs.full, Handler: s.counted(hello)},
+		{Path: "/optional", Guard: gs.plain, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
+		{Path: "/optional/inner", Guard: gs.plain, Outer: gs.full, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
 		{Path: "/full", Guard: gs.full, Require: behind(readOrders), Handler: s.counted(hello)},
-		{Path: "/full/optional", Guard: gs.full, Handler: s.counted(hello)},
+		{Path: "/full/optional", Guard: gs.full, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
 		{Path: "/bound", Guard: gs.bound, Require: behind(readOrders), Handler: s.counted(hello)},
 		{Path: "/bound/group", Guard: gs.bound, Require: append(behind(), behind(readOrders)...), Handler: s.counted(hello)},
-		{Path: "/bound/optional", Guard: gs.bound, Handler: s.counted(hello)},
+		{Path: "/bound/optional", Guard: gs.bound, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
 		{Path: "/ending", Guard: gs.ending, Require: behind(), Handler: s.counted(ending)},
 		{Path: "/panic", Guard: gs.plain, Require: behind(), Handler: s.counted(func(http.ResponseWriter, *http.Request) { panic("boom") })},
 		{Path: "/stream", Guard: gs.plain, Require: behind(), Handler: s.counted(s.stream)},
@@ -232,9 +232,6 @@ func serveHTTP(t testing.TB, routes []AdapterRoute) string {
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		h := route.Handler
-		if len(route.Require) == 0 {
-			h = route.Guard.Optional(h)
-		}
 		for i := len(route.Require) - 1; i >= 0; i-- {
 			h = route.Guard.Handler(h, route.Require[i]...)
 		}

@@ -19,9 +19,8 @@ import (
 
 // An adaption is how net/http would be adapted, were it not what the guard is made for.
 type adaption struct {
-	require  func(g *middleware.Guard, needs []valetkey.Requirement, next http.Handler) http.Handler
-	optional func(g *middleware.Guard, next http.Handler) http.Handler
-	around   func(http.Handler) http.Handler
+	require func(g *middleware.Guard, needs []valetkey.Requirement, next http.Handler) http.Handler
+	around  func(http.Handler) http.Handler
 }
 
 func right() adaption {
@@ -29,7 +28,6 @@ func right() adaption {
 		func(g *middleware.Guard, needs []valetkey.Requirement, next http.Handler) http.Handler {
 			return g.Handler(next, needs...)
 		},
-		(*middleware.Guard).Optional,
 		func(next http.Handler) http.Handler { return next },
 	}
 }
@@ -54,9 +52,6 @@ func (a adaption) handler(routes []valetkeytest.AdapterRoute) http.Handler {
 		h := route.Handler
 		for _, needs := range slices.Backward(route.Require) {
 			h = a.require(route.Guard, needs, h)
-		}
-		if len(route.Require) == 0 {
-			h = a.optional(route.Guard, h)
 		}
 		if route.Outer != nil {
 			h = a.require(route.Outer, nil, h)
@@ -94,43 +89,25 @@ func TestCheckAdapter(t *testing.T) {
 		}
 		return a
 	}
-	lax := right()
-	lax.optional = func(g *middleware.Guard, next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Add("Vary", "Authorization")
-			if checked, err := g.Check(w, r); err == nil {
-				r = checked
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
 	for _, c := range []struct {
 		name    string
 		mistake adaption
 		found   string
 	}{
 		{"no return after the refusal", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
-			checked, err := g.Check(w, r, needs...)
-			if err != nil {
-				g.Refuse(w, r, err)
-				checked = r
-			}
-			next.ServeHTTP(w, checked)
+			r, _ = g.Decide(r, needs...).Apply(w, r)
+			next.ServeHTTP(w, r)
 		}), "no credentials, POST: the handler was called 1 times, not 0"},
 		{"the context dropped", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
-			if _, err := g.Check(w, r, needs...); err != nil {
-				g.Refuse(w, r, err)
-				return
+			if _, ok := g.Decide(r, needs...).Apply(w, r); ok {
+				next.ServeHTTP(w, r)
 			}
-			next.ServeHTTP(w, r)
 		}), "hello nobody"},
 		{"a context that has the token and does not end", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
-			checked, err := g.Check(w, r, needs...)
-			if err != nil {
-				g.Refuse(w, r, err)
-				return
+			d := g.Decide(r, needs...)
+			if _, ok := d.Apply(w, r); ok {
+				next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), d.Token())))
 			}
-			next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), valetkey.FromContext(checked.Context()))))
 		}), "the token was verified 2 times, not 1"},
 		{"the needs dropped", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, _ []valetkey.Requirement) {
 			g.Handler(next).ServeHTTP(w, r)
@@ -139,35 +116,40 @@ func TestCheckAdapter(t *testing.T) {
 			g.Handler(next, needs[:min(1, len(needs))]...).ServeHTTP(w, r)
 		}), "one scope of two: the handler was called 1 times, not 0"},
 		{"a status of its own for failures", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
-			checked, err := g.Check(w, r, needs...)
-			if err != nil && !errors.As(err, new(*valetkey.Error)) {
-				err = &valetkey.Error{Code: valetkey.InvalidToken, Err: err}
+			d := g.Decide(r, needs...)
+			if err := d.Err(); err != nil && !errors.As(err, new(*valetkey.Error)) {
+				d = g.Reject(r, &valetkey.Error{Code: valetkey.InvalidToken, Err: err})
 			}
-			if err != nil {
-				g.Refuse(w, r, err)
-				return
+			if r, ok := d.Apply(w, r); ok {
+				next.ServeHTTP(w, r)
 			}
-			next.ServeHTTP(w, checked)
 		}), "nothing can be found out: it answers"},
 		{"a header of the answer dropped", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
-			checked, err := g.Check(httptest.NewRecorder(), r, needs...)
-			if err != nil {
-				g.Refuse(w, r, err)
+			d := g.Decide(r, needs...)
+			if d.Err() != nil {
+				d.Apply(w, r)
 				return
 			}
-			next.ServeHTTP(w, checked)
+			next.ServeHTTP(w, r.WithContext(d.Context(r.Context())))
 		}), "full, in the query: it answers"},
 		{"more written after the refusal", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
-			checked, err := g.Check(w, r, needs...)
-			if err != nil {
-				status, header, body := g.Refusal(r.Context(), err)
-				w.Header().Set("WWW-Authenticate", header.Get("WWW-Authenticate"))
-				http.Error(w, string(body), status)
+			d := g.Decide(r, needs...)
+			if d.Err() != nil {
+				w.Header().Set("WWW-Authenticate", d.Header().Get("WWW-Authenticate"))
+				http.Error(w, string(d.Body()), d.Status())
 				return
 			}
-			next.ServeHTTP(w, checked)
+			r, _ = d.Apply(w, r)
+			next.ServeHTTP(w, r)
 		}), "no credentials: it answers"},
-		{"an optional token that may be bad", lax, "optional, an expired token: the handler was called 1 times, not 0"},
+		{"an optional token that may be bad", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+			if d := g.Decide(r, needs...); len(needs) == 1 && needs[0] == valetkey.Optional && d.Err() != nil {
+				w.Header().Add("Vary", "Authorization")
+				next.ServeHTTP(w, r)
+			} else if r, ok := d.Apply(w, r); ok {
+				next.ServeHTTP(w, r)
+			}
+		}), "optional, an expired token: the handler was called 1 times, not 0"},
 		{"the last header of two counts", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 			if sent := r.Header["Authorization"]; len(sent) > 1 {
 				r.Header["Authorization"] = sent[len(sent)-1:]

@@ -7,7 +7,7 @@
 //		...
 //	})
 //
-//	r.With(guard.Optional).Get("/catalogue", listItems)
+//	r.With(guard.Require(valetkey.Optional)).Get("/catalogue", listItems)
 //
 // Handlers find the token with valetkey.FromContext(r.Context()). The tests prove that this is so, and the same goes for
 // every router that takes func(http.Handler) http.Handler.

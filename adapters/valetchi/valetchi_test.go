@@ -19,8 +19,7 @@ import (
 
 // An adaption is the guard's own middleware, or a copy of it with a mistake.
 type adaption struct {
-	require  func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler
-	optional func(g *middleware.Guard, next http.Handler) http.Handler
+	require func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
@@ -38,9 +37,6 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 			for _, needs := range route.Require {
 				r.Use(a.require(route.Guard, needs...))
 			}
-			if len(route.Require) == 0 {
-				r.Use(func(next http.Handler) http.Handler { return a.optional(route.Guard, next) })
-			}
 			r.Handle(route.Path, route.Handler)
 		})
 	}
@@ -56,7 +52,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 }
 
 func TestAdapter(t *testing.T) {
-	own := adaption{(*middleware.Guard).Require, (*middleware.Guard).Optional}
+	own := adaption{(*middleware.Guard).Require}
 	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
@@ -69,12 +65,8 @@ func TestMistakes(t *testing.T) {
 		{"no return", func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler {
 			return func(next http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					checked, err := g.Check(w, r, needs...)
-					if err != nil {
-						g.Refuse(w, r, err)
-						checked = r
-					}
-					next.ServeHTTP(w, checked)
+					r, _ = g.Decide(r, needs...).Apply(w, r)
+					next.ServeHTTP(w, r)
 				})
 			}
 		}, "no credentials: the handler was called 1 times, not 0"},
@@ -88,7 +80,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			mistaken := valetkeytest.Adapter{Serve: adaption{c.require, (*middleware.Guard).Optional}.serve}
+			mistaken := valetkeytest.Adapter{Serve: adaption{c.require}.serve}
 			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), c.found)
 		})
 	}

@@ -77,25 +77,14 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	if !listed {
 		need = scopes.Requirement{}
 	}
-	if need == valetkey.Public {
-		next.ServeHTTP(w, r)
+	d := g.guard.Decide(r, need)
+	if d.Err() != nil && g.errors.IsSupported(r) {
+		g.refuse(w, r, d)
 		return
 	}
-	if need == valetkey.Optional {
-		w.Header().Add("Vary", "Authorization") // as Guard.Optional does
-	}
-	checked, err := g.guard.Check(w, r, need)
-	var refusal *valetkey.Error
-	switch {
-	case err == nil:
-		defer endWithToken(checked.Context(), w)()
-		next.ServeHTTP(w, checked)
-	case need == valetkey.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
-		next.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), nil))) // also without the token of another guard
-	case !g.errors.IsSupported(r):
-		g.guard.Refuse(w, r, err)
-	default:
-		g.refuse(w, r, err)
+	if r, ok := d.Apply(w, r); ok {
+		defer endWithToken(r.Context(), w)()
+		next.ServeHTTP(w, r)
 	}
 }
 
@@ -124,22 +113,20 @@ func endWithToken(ctx context.Context, w http.ResponseWriter) (done func()) {
 // lastWords is how long a procedure whose token has ended can still write.
 const lastWords = time.Second
 
-// refuse tells the caller about err in the caller's protocol.
-func (g guarded) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var plain answer
-	g.guard.Refuse(&plain, r, err)
-	message := http.StatusText(plain.status)
+// refuse writes a refusal in the caller's protocol.
+func (g guarded) refuse(w http.ResponseWriter, r *http.Request, d middleware.Decision) {
+	message := http.StatusText(d.Status())
 	var refusal *valetkey.Error
-	if errors.As(err, &refusal) && refusal.Description != "" {
+	if errors.As(d.Err(), &refusal) && refusal.Description != "" {
 		message += ": " + refusal.Description
 	}
 	// As headers in every protocol: net/http sends no challenge in a trailer, and callers find both in the metadata of the error.
-	for name, values := range plain.Header() {
+	for name, values := range d.Header() {
 		if !strings.HasPrefix(name, "Content-") {
 			w.Header()[name] = values
 		}
 	}
-	_ = g.errors.Write(w, r, connect.NewError(code(plain.status), errors.New(message))) // it fails with the connection
+	_ = g.errors.Write(w, r, connect.NewError(code(d.Status()), errors.New(message))) // it fails with the connection
 }
 
 // code returns the code for an HTTP status. A malformed token is unauthenticated: invalid_argument is about the message, and
@@ -154,19 +141,3 @@ func code(status int) connect.Code {
 		return connect.CodeUnauthenticated
 	}
 }
-
-// An answer is what the guard would tell an HTTP client.
-type answer struct {
-	header http.Header
-	status int
-}
-
-func (a *answer) Header() http.Header {
-	if a.header == nil {
-		a.header = http.Header{}
-	}
-	return a.header
-}
-
-func (a *answer) WriteHeader(status int)      { a.status = status }
-func (a *answer) Write(b []byte) (int, error) { return len(b), nil }

@@ -7,7 +7,6 @@
 package valetecho
 
 import (
-	"net/http"
 	"slices"
 
 	"github.com/labstack/echo/v5"
@@ -17,32 +16,18 @@ import (
 )
 
 // Require lets a request on to the next handler with a token that meets all needs, or, without needs, with any good
-// token. It answers all others as [middleware.Guard.Handler] does.
+// token. With [valetkey.Optional] as the only need, a request without credentials goes on too. It answers all others as [middleware.Guard.Handler] does.
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c *echo.Context) error {
-			checked, err := g.Check(c.Response(), c.Request(), needs...)
-			if err != nil {
-				g.Refuse(c.Response(), c.Request(), err)
+			r, ok := g.Decide(c.Request(), needs...).Apply(c.Response(), c.Request())
+			if !ok {
 				return nil
 			}
-			c.SetRequest(checked)
+			c.SetRequest(r)
 			return next(c)
-		}
-	}
-}
-
-// Optional lets a request without credentials on to the next handler too, as [middleware.Guard.Optional] does.
-func Optional(g *middleware.Guard) echo.MiddlewareFunc {
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c *echo.Context) (err error) {
-			g.Optional(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-				c.SetRequest(r)
-				err = next(c)
-			})).ServeHTTP(c.Response(), c.Request())
-			return err
 		}
 	}
 }

@@ -19,8 +19,7 @@ import (
 
 // An adaption is valetechov4, or a copy of it with a mistake.
 type adaption struct {
-	require  func(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc
-	optional func(g *middleware.Guard) echo.MiddlewareFunc
+	require func(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
@@ -38,9 +37,6 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 		for _, needs := range route.Require {
 			group.Use(a.require(route.Guard, needs...))
 		}
-		if len(route.Require) == 0 {
-			group.Use(a.optional(route.Guard))
-		}
 		group.Any(route.Path, echo.WrapHandler(route.Handler))
 	}
 	server := httptest.NewUnstartedServer(e)
@@ -55,7 +51,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 }
 
 func TestAdapter(t *testing.T) {
-	own := adaption{valetechov4.Require, valetechov4.Optional}
+	own := adaption{valetechov4.Require}
 	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
@@ -66,7 +62,7 @@ func TestMistakes(t *testing.T) {
 			return func(next echo.HandlerFunc) echo.HandlerFunc {
 				return func(c echo.Context) error { return f(c, next, g, needs) }
 			}
-		}, valetechov4.Optional}
+		}}
 	}
 	for _, m := range []struct {
 		name    string
@@ -74,28 +70,23 @@ func TestMistakes(t *testing.T) {
 		found   string
 	}{
 		{"no return", require(func(c echo.Context, next echo.HandlerFunc, g *middleware.Guard, needs []valetkey.Requirement) error {
-			checked, err := g.Check(c.Response(), c.Request(), needs...)
-			if err != nil {
-				g.Refuse(c.Response(), c.Request(), err)
-				checked = c.Request()
-			}
-			c.SetRequest(checked)
+			r, _ := g.Decide(c.Request(), needs...).Apply(c.Response(), c.Request())
+			c.SetRequest(r)
 			return next(c)
 		}), "no credentials: the handler was called 1 times, not 0"},
 		{"context dropped", require(func(c echo.Context, next echo.HandlerFunc, g *middleware.Guard, needs []valetkey.Requirement) error {
-			if _, err := g.Check(c.Response(), c.Request(), needs...); err != nil {
-				g.Refuse(c.Response(), c.Request(), err)
+			if _, ok := g.Decide(c.Request(), needs...).Apply(c.Response(), c.Request()); !ok {
 				return nil
 			}
 			return next(c)
 		}), "hello nobody"},
 		{"an error for echo's error handler", require(func(c echo.Context, next echo.HandlerFunc, g *middleware.Guard, needs []valetkey.Requirement) error {
-			checked, err := g.Check(c.Response(), c.Request(), needs...)
-			if err != nil {
-				status, _, body := g.Refusal(c.Request().Context(), err)
-				return echo.NewHTTPError(status, string(body))
+			d := g.Decide(c.Request(), needs...)
+			if d.Err() != nil {
+				return echo.NewHTTPError(d.Status(), string(d.Body()))
 			}
-			c.SetRequest(checked)
+			r, _ := d.Apply(c.Response(), c.Request())
+			c.SetRequest(r)
 			return next(c)
 		}), "no credentials: it answers"},
 		{"needs dropped", require(func(c echo.Context, next echo.HandlerFunc, g *middleware.Guard, _ []valetkey.Requirement) error {
@@ -105,17 +96,6 @@ func TestMistakes(t *testing.T) {
 			defer func() { recover() }()
 			return valetechov4.Require(g, needs...)(next)(c)
 		}), "a panic is the framework's: "},
-		{"optional context dropped", adaption{valetechov4.Require, func(g *middleware.Guard) echo.MiddlewareFunc {
-			return func(next echo.HandlerFunc) echo.HandlerFunc {
-				return func(c echo.Context) error {
-					request := c.Request()
-					return valetechov4.Optional(g)(func(c echo.Context) error {
-						c.SetRequest(request)
-						return next(c)
-					})(c)
-				}
-			}
-		}}, "optional, a good token: it answers"},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
@@ -129,7 +109,7 @@ func TestError(t *testing.T) {
 	guard, err := middleware.New(middleware.Config{Verifier: demo})
 	assert.NoError(t, err)
 	teapot := func(echo.Context) error { return echo.NewHTTPError(418, "short and stout") }
-	for name, guarded := range map[string]echo.MiddlewareFunc{"required": valetechov4.Require(guard), "optional": valetechov4.Optional(guard)} {
+	for name, guarded := range map[string]echo.MiddlewareFunc{"required": valetechov4.Require(guard), "optional": valetechov4.Require(guard, valetkey.Optional)} {
 		e := echo.New()
 		var seen error
 		e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {

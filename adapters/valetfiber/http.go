@@ -57,50 +57,17 @@ func contentTypes(h *fasthttp.RequestHeader) (types []string) {
 	return types
 }
 
-// check calls g.Check and gives the body back to fasthttp that the guard may have read from a stream. It returns r with
-// an error, too.
-func check(g *middleware.Guard, w http.ResponseWriter, r *http.Request, from *fasthttp.Request, needs []valetkey.Requirement) (*http.Request, error) {
+// decide calls g.Decide and gives the body back to fasthttp that the guard may have read from a stream.
+func decide(ctx context.Context, g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) middleware.Decision {
+	r, err := request(ctx, c)
+	if err != nil {
+		return g.Reject(r, err)
+	}
 	body := r.Body
-	checked, err := g.Check(w, r, needs...)
-	if r.Body != body && from.IsBodyStream() {
+	d := g.Decide(r, needs...)
+	if from := c.Request(); r.Body != body && from.IsBodyStream() {
 		read, _ := io.ReadAll(r.Body) // from memory
 		from.SetBody(read)
 	}
-	if err != nil {
-		return r, err
-	}
-	return checked, nil
-}
-
-// A response lets a guard write to a fasthttp response.
-type response struct {
-	fiber  *fasthttp.Response
-	header http.Header
-}
-
-func (w *response) Header() http.Header {
-	if w.header == nil {
-		w.header = http.Header{}
-	}
-	return w.header
-}
-
-func (w *response) WriteHeader(status int) {
-	w.sendHeader()
-	w.fiber.SetStatusCode(status)
-	w.fiber.ResetBody()
-}
-
-func (w *response) Write(b []byte) (int, error) {
-	w.fiber.AppendBody(b)
-	return len(b), nil
-}
-
-func (w *response) sendHeader() {
-	for name, values := range w.header {
-		w.fiber.Header.Del(name)
-		for _, value := range values {
-			w.fiber.Header.Add(name, value)
-		}
-	}
+	return d
 }

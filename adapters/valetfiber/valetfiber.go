@@ -11,7 +11,6 @@ package valetfiber
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/gofiber/fiber/v3"
@@ -21,22 +20,14 @@ import (
 )
 
 // Require lets a request on to the next handler with a token that meets all needs, or, without needs, with any good
-// token. It answers all others as [middleware.Guard.Handler] does.
+// token. With [valetkey.Optional] as the only need, a request without credentials goes on too. It answers all others as [middleware.Guard.Handler] does.
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)
-	return func(c fiber.Ctx) error { return guarded(g, c, needs, false) }
+	return func(c fiber.Ctx) error { return guarded(g, c, needs) }
 }
 
-// Optional lets a request without credentials on to the next handler too, as [middleware.Guard.Optional] does.
-func Optional(g *middleware.Guard) fiber.Handler {
-	return func(c fiber.Ctx) error {
-		c.Vary(fiber.HeaderAuthorization)
-		return guarded(g, c, nil, true)
-	}
-}
-
-func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, optional bool) error {
+func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) error {
 	parent := c.Context()
 	ctx, cancel := context.WithCancel(parent)
 	defer func() {
@@ -49,23 +40,21 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement, opt
 		cancel()
 	}()
 
-	w := &response{fiber: c.Response()}
-	r, err := request(ctx, c)
-	if err == nil {
-		r, err = check(g, w, r, c.Request(), needs)
+	d := decide(ctx, g, c, needs)
+	for name, values := range d.Header() {
+		if name != "Vary" && name != "Access-Control-Expose-Headers" { // beside what the API itself has
+			c.Response().Header.Del(name)
+		}
+		for _, value := range values {
+			c.Response().Header.Add(name, value)
+		}
 	}
-	var refusal *valetkey.Error
-	switch {
-	case err == nil:
-		w.sendHeader()
-		c.SetContext(r.Context())
-	case optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials:
-		c.SetContext(valetkey.NewContext(ctx, nil)) // also without that of another guard
-	default:
-		g.Refuse(w, r, err)
-		w.sendHeader() // what answers a preflight need not send them itself
+	if d.Err() != nil {
+		c.Response().SetStatusCode(d.Status())
+		c.Response().SetBody(d.Body())
 		return nil
 	}
+	c.SetContext(d.Context(ctx))
 	return c.Next()
 }
 

@@ -29,9 +29,8 @@ import (
 
 // An adaption is valetfiber, or a copy of it with a mistake.
 type adaption struct {
-	require  func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler
-	optional func(g *middleware.Guard) fiber.Handler
-	stream   bool
+	require func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler
+	stream  bool
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
@@ -48,9 +47,6 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 		}
 		for _, needs := range route.Require {
 			chain = append(chain, a.require(route.Guard, needs...))
-		}
-		if len(route.Require) == 0 {
-			chain = append(chain, a.optional(route.Guard))
 		}
 		chain = append(chain, native(route.Handler))
 		app.All(route.Path, chain[0], chain[1:]...)
@@ -88,8 +84,8 @@ func TestAdapter(t *testing.T) {
 	for name, stream := range map[string]bool{"bodies in memory": false, "bodies streamed": true} {
 		t.Run(name, func(t *testing.T) {
 			valetkeytest.TestAdapter(t, valetkeytest.Adapter{
-				Serve:    adaption{valetfiber.Require, valetfiber.Optional, stream}.serve,
-				ServeTLS: adaption{valetfiber.Require, valetfiber.Optional, stream}.serveTLS,
+				Serve:    adaption{valetfiber.Require, stream}.serve,
+				ServeTLS: adaption{valetfiber.Require, stream}.serveTLS,
 				NoHangUp: true,
 			})
 		})
@@ -122,20 +118,19 @@ func TestMistakes(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				checked, err := g.Check(httptest.NewRecorder(), r.WithContext(c.Context()), needs...)
-				if err != nil {
+				d := g.Decide(r.WithContext(c.Context()), needs...)
+				if d.Err() != nil {
 					return valetfiber.Require(g, needs...)(c)
 				}
-				c.SetContext(checked.Context())
+				c.SetContext(d.Context(c.Context()))
 				return c.Next()
 			}
 		}, "two headers, the last good: the handler was called 1 times, not 0"},
 		{"an error for fiber's error handler", func(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
 			return func(c fiber.Ctx) error {
 				r := &http.Request{Header: http.Header{"Authorization": {c.Get("Authorization")}}}
-				if _, err := g.Check(nil, r, needs...); err != nil {
-					status, _, body := g.Refusal(c.Context(), err)
-					return fiber.NewError(status, string(body))
+				if d := g.Decide(r, needs...); d.Err() != nil {
+					return fiber.NewError(d.Status(), string(d.Body()))
 				}
 				return valetfiber.Require(g, needs...)(c)
 			}
@@ -146,7 +141,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			mistaken := valetkeytest.Adapter{Serve: adaption{m.require, valetfiber.Optional, false}.serve, NoHangUp: true}
+			mistaken := valetkeytest.Adapter{Serve: adaption{m.require, false}.serve, NoHangUp: true}
 			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), m.found)
 		})
 	}

@@ -20,8 +20,7 @@ func init() { gin.SetMode(gin.ReleaseMode) }
 
 // An adaption is valetgin, or a copy of it with a mistake.
 type adaption struct {
-	require  func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc
-	optional func(g *middleware.Guard) gin.HandlerFunc
+	require func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc
 }
 
 func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
@@ -39,9 +38,6 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 		for _, needs := range route.Require {
 			group.Use(a.require(route.Guard, needs...))
 		}
-		if len(route.Require) == 0 {
-			group.Use(a.optional(route.Guard))
-		}
 		group.Any(route.Path, gin.WrapH(route.Handler))
 	}
 	server := httptest.NewUnstartedServer(router)
@@ -56,7 +52,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 }
 
 func TestAdapter(t *testing.T) {
-	own := adaption{valetgin.Require, valetgin.Optional}
+	own := adaption{valetgin.Require}
 	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
@@ -69,41 +65,26 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"no abort", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
 			return func(c *gin.Context) {
-				checked, err := g.Check(c.Writer, c.Request, needs...)
-				if err != nil {
-					g.Refuse(c.Writer, c.Request, err)
-					return
+				if r, ok := g.Decide(c.Request, needs...).Apply(c.Writer, c.Request); ok {
+					c.Request = r
 				}
-				c.Request = checked
 			}
 		}, "no credentials: the handler was called 1 times, not 0"},
-		{"no return", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
-			return func(c *gin.Context) {
-				checked, err := g.Check(c.Writer, c.Request, needs...)
-				if err != nil {
-					c.Abort()
-					g.Refuse(c.Writer, c.Request, err)
-				}
-				c.Request = checked
-			}
-		}, "no credentials: "},
 		{"context dropped", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
 			return func(c *gin.Context) {
-				if _, err := g.Check(c.Writer, c.Request, needs...); err != nil {
+				if _, ok := g.Decide(c.Request, needs...).Apply(c.Writer, c.Request); !ok {
 					c.Abort()
-					g.Refuse(c.Writer, c.Request, err)
 				}
 			}
 		}, "hello nobody"},
 		{"the status alone", func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
 			return func(c *gin.Context) {
-				checked, err := g.Check(c.Writer, c.Request, needs...)
-				if err != nil {
-					status, _, _ := g.Refusal(c, err)
-					c.AbortWithStatus(status)
+				d := g.Decide(c.Request, needs...)
+				if d.Err() != nil {
+					c.AbortWithStatus(d.Status())
 					return
 				}
-				c.Request = checked
+				c.Request, _ = d.Apply(c.Writer, c.Request)
 			}
 		}, "no credentials: it answers"},
 		{"needs dropped", func(g *middleware.Guard, _ ...valetkey.Requirement) gin.HandlerFunc {
@@ -112,16 +93,8 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			mistaken := valetkeytest.Adapter{Serve: adaption{c.require, valetgin.Optional}.serve}
+			mistaken := valetkeytest.Adapter{Serve: adaption{c.require}.serve}
 			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), c.found)
 		})
 	}
-	t.Run("optional without abort", func(t *testing.T) {
-		t.Parallel()
-		optional := func(g *middleware.Guard) gin.HandlerFunc {
-			return func(c *gin.Context) { valetgin.Optional(g)(c.Copy()) }
-		}
-		mistaken := valetkeytest.Adapter{Serve: adaption{valetgin.Require, optional}.serve}
-		assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), "optional, an expired token: ")
-	})
 }

@@ -34,7 +34,7 @@ func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.S
 	}
 	err = handler(service, &guardedStream{stream, ctx})
 	if refusal := refusalOf(ctx); err != nil && refusal != nil {
-		return i.refuse(r, refusal)
+		return refuse(r.Context(), i.guard.Reject(r, refusal))
 	}
 	return err
 }

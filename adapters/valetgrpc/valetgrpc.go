@@ -80,43 +80,33 @@ func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 	if !listed {
 		need = scopes.Requirement{}
 	}
-	if need == valetkey.Public {
-		return r.Context(), nil
+	d := i.guard.Decide(r, need)
+	if d.Err() != nil {
+		return nil, refuse(r.Context(), d)
 	}
-	var a answer
-	checked, err := i.guard.Check(&a, r, need)
-	if err == nil {
-		if nonce := a.Header().Get("DPoP-Nonce"); nonce != "" { // RFC 9449, section 8.2
-			_ = grpc.SetHeader(checked.Context(), metadata.Pairs("DPoP-Nonce", nonce)) // it fails as SetTrailer does below
-		}
-		return checked.Context(), nil
+	if nonce := d.Header().Get("DPoP-Nonce"); nonce != "" { // RFC 9449, section 8.2
+		_ = grpc.SetHeader(r.Context(), metadata.Pairs("DPoP-Nonce", nonce)) // it fails as SetTrailer does below
 	}
-	var refusal *valetkey.Error
-	if need == valetkey.Optional && errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials {
-		return valetkey.NewContext(r.Context(), nil), nil // also without the token of another guard
-	}
-	return nil, i.refuse(r, err)
+	return d.Context(r.Context()), nil
 }
 
-// refuse sets the trailers and returns the status that tell the client about err.
-func (i *Interceptor) refuse(r *http.Request, err error) error {
-	var a answer
-	i.guard.Refuse(&a, r, err)
+// refuse sets the trailers and returns the status that carry a refusal to the client.
+func refuse(ctx context.Context, d middleware.Decision) error {
 	trailer := metadata.MD{}
 	for _, name := range []string{"WWW-Authenticate", "Retry-After", "DPoP-Nonce"} {
-		if values := a.Header()[http.CanonicalHeaderKey(name)]; len(values) > 0 {
+		if values := d.Header()[http.CanonicalHeaderKey(name)]; len(values) > 0 {
 			trailer.Set(name, values...)
 		}
 	}
 	// It fails only where there is no transport to carry a trailer; the status alone then has to do.
-	_ = grpc.SetTrailer(r.Context(), trailer)
+	_ = grpc.SetTrailer(ctx, trailer)
 
-	message := http.StatusText(a.status)
+	message := http.StatusText(d.Status())
 	var refusal *valetkey.Error
-	if errors.As(err, &refusal) && refusal.Description != "" {
+	if errors.As(d.Err(), &refusal) && refusal.Description != "" {
 		message += ": " + refusal.Description
 	}
-	return status.Error(code(a.status), message)
+	return status.Error(code(d.Status()), message)
 }
 
 // code returns the code for an HTTP status. A malformed token is UNAUTHENTICATED: INVALID_ARGUMENT is about the message,
@@ -152,19 +142,3 @@ func request(ctx context.Context, method string) *http.Request {
 	}
 	return r.WithContext(ctx)
 }
-
-// An answer is what the guard would tell an HTTP client.
-type answer struct {
-	header http.Header
-	status int
-}
-
-func (a *answer) Header() http.Header {
-	if a.header == nil {
-		a.header = http.Header{}
-	}
-	return a.header
-}
-
-func (a *answer) WriteHeader(status int)      { a.status = status }
-func (a *answer) Write(b []byte) (int, error) { return len(b), nil }

@@ -50,12 +50,9 @@ func (o *operation) Describe() valetkey.Needs {
 	if o.read(min(o.MaxBody, strangersBody)) != nil {
 		return valetkey.Needs{}
 	}
-	return valetkey.Describe(o.needs...)
-}
-
-// open reports whether the operation needs no token.
-func (o *operation) open() bool {
-	return o.read(min(o.MaxBody, strangersBody)) == nil && !slices.ContainsFunc(o.needs, func(need valetkey.Requirement) bool { return !open(need) })
+	needs := valetkey.Describe(o.needs...)
+	needs.Open = !slices.ContainsFunc(o.needs, func(need valetkey.Requirement) bool { return !open(need) })
+	return needs
 }
 
 func open(need valetkey.Requirement) bool {

@@ -59,17 +59,15 @@ func Attach(next mcp.MethodHandler) mcp.MethodHandler {
 // What the SDK shows of an error to the client is a fixed text; the error wraps its cause, for a log.
 func Verifier(g *middleware.Guard) auth.TokenVerifier {
 	return func(ctx context.Context, token string, r *http.Request) (*auth.TokenInfo, error) {
-		credentials := middleware.Credentials{Token: token}
-		var err error
+		var d middleware.Decision
 		if r != nil {
-			credentials, err = middleware.ReadCredentials(r)
+			d = g.Decide(r)
+		} else {
+			d = g.DecideToken(ctx, token)
 		}
-		var verified *valetkey.Token
+		err := d.Err()
 		if err == nil {
-			verified, err = g.Verify(ctx, credentials)
-		}
-		if err == nil {
-			return Info(verified.Clone()), nil
+			return Info(d.Token().Clone()), nil
 		}
 		var refusal *valetkey.Error
 		switch {

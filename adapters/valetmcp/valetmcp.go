@@ -166,18 +166,17 @@ type handler struct {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	asked := &operation{handler: h, w: w, r: r}
-	checked, err := h.Guard.Check(w, r, asked)
-	if err != nil {
-		var refusal *valetkey.Error
-		if !errors.As(err, &refusal) || refusal.Code != valetkey.NoCredentials || !asked.open() {
-			h.Guard.Refuse(w, r, err)
-			return
-		}
-		h.next.ServeHTTP(w, asked.restore(valetkey.NewContext(r.Context(), nil))) // nor that of another guard
+	d := h.Guard.Decide(r, asked)
+	checked, ok := d.Apply(w, r)
+	if !ok {
 		return
 	}
-	token := valetkey.FromContext(checked.Context())
-	r = asked.restore(valetkey.NewContext(checked.Context(), nil))
+	r = asked.restore(valetkey.NewContext(checked.Context(), nil)) // also without the token of another guard
+	token := d.Token()
+	if token == nil {
+		h.next.ServeHTTP(w, r)
+		return
+	}
 	// The SDK takes a TokenInfo from its own middleware only, which reads a header, where the token need not have come from,
 	// and holds the expiry against a clock of its own. Neither may decide again what the guard has decided.
 	header, info := r.Header.Clone(), Info(token)

@@ -21,8 +21,8 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/keyset"
-	"github.com/valetkey/valetkey/middleware"
 )
 
 // RegistrationConfig is what the registration endpoint is made of. URL, Issuer, Registry, Scopes, and InitialTokens or Open are
@@ -329,11 +329,16 @@ func (e *registration) authenticate(r *http.Request) (*Client, string, error) {
 
 // bearer returns the bearer token of a request. Tokens of this endpoint are never bound to a key.
 func bearer(r *http.Request) (string, error) {
-	c, err := middleware.ReadCredentials(r)
-	if err == nil && c.DPoP {
-		err = &valetkey.Error{Code: valetkey.NoCredentials}
+	scheme, token, sent, err := authheader.Read(r.Header["Authorization"])
+	switch {
+	case err != nil:
+		return "", err
+	case !sent || scheme != authheader.Bearer:
+		return "", &valetkey.Error{Code: valetkey.NoCredentials}
+	case token == "":
+		return "", &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the access token is empty"}
 	}
-	return c.Token, err
+	return token, nil
 }
 
 // mayChange refuses to let a client redirect elsewhere what the operator has entrusted it with.

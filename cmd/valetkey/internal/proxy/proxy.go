@@ -65,7 +65,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if why := ambiguous(r); why != "" {
-		p.guard.Refuse(w, r, &valetkey.Error{Code: valetkey.InvalidRequest, Description: why})
+		p.guard.Reject(r, &valetkey.Error{Code: valetkey.InvalidRequest, Description: why}).Apply(w, r)
 		return
 	}
 	p.api.ServeHTTP(w, r)
@@ -239,7 +239,7 @@ var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the t
 func namable(guard *middleware.Guard, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if t := valetkey.FromContext(r.Context()); t != nil && !fitHeaders(identity(t)) {
-			guard.Refuse(w, r, errNoName)
+			guard.Reject(r, errNoName).Apply(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -262,7 +262,7 @@ func control(c rune) bool { return c < ' ' || c == 0x7f }
 // failed answers for an upstream that did not.
 func (o onward) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if e, ok := w.(*exchange); ok && e.refusal() != nil { // while the upstream made the client wait
-		o.guard.Refuse(w, e.request, e.refusal())
+		o.guard.Reject(e.request, e.refusal()).Apply(w, e.request)
 		return
 	}
 	level := slog.LevelError

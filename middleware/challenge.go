@@ -3,133 +3,22 @@ package middleware
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"log/slog"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// retryAfter is how long a client is asked to wait when nobody knows better.
-const retryAfter = 5 * time.Second
-
-// Refuse answers a request that [Guard.Check] returned err for.
-func (g *Guard) Refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if err == errPreflight && g.preflight != nil {
-		g.preflight.ServeHTTP(w, r)
-		return
+// schemeFor returns the scheme that t was accepted with.
+func schemeFor(t *valetkey.Token) string {
+	if t.Binding.JWKThumbprint != "" { // RFC 9449, section 7.1
+		return authheader.DPoP
 	}
-	status, header, body := g.refusal(r.Context(), schemeOf(r), err)
-	// The path and not the URL: its query may hold a token.
-	g.logRefusal(r.Context(), status, err, slog.String("method", r.Method), slog.String("path", r.URL.Path))
-	h := w.Header()
-	for name, values := range header {
-		if name == exposeHeaders { // beside what the API itself exposes
-			values = append(h[name], values...)
-		}
-		h[name] = values
-	}
-	w.WriteHeader(status)
-	w.Write(body)
-}
-
-// Refusal returns the answer to err, for what is not net/http: 400, 401 or 403 with a challenge for a
-// [valetkey.Error], and 503 with Retry-After for any other error, a nil one included, which is a failure of ours and
-// does not make the client's token a bad one. A guard that takes several schemes has a challenge for each, a line of its
-// own; the error stands in that of the request's scheme or, as Refusal does not know it, in each.
-func (g *Guard) Refusal(ctx context.Context, err error) (status int, header http.Header, body []byte) {
-	return g.refusal(ctx, "", err)
-}
-
-// refusal is Refusal for credentials that came with scheme, or "" if that is not known.
-func (g *Guard) refusal(ctx context.Context, scheme string, err error) (status int, header http.Header, body []byte) {
-	header = http.Header{
-		"Cache-Control":          {"no-store"},
-		"X-Content-Type-Options": {"nosniff"},
-	}
-	status = statusOf(err)
-	var refusal *valetkey.Error
-	if errors.As(err, &refusal) {
-		header["Www-Authenticate"] = g.challenge.lines(refusal, scheme)
-		if g.dpop != nil && refusal.Code == valetkey.UseNonce { // RFC 9449, section 9
-			header.Set("DPoP-Nonce", g.dpop.Nonce())
-		}
-		if g.exposeChallenge {
-			header.Set(exposeHeaders, exposed)
-		}
-	} else {
-		header.Set("Retry-After", strconv.Itoa(retrySeconds(err)))
-	}
-	contentType, body := g.body(ctx, status, refusal)
-	header.Set("Content-Type", contentType)
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	return status, header, body
-}
-
-const (
-	exposeHeaders = "Access-Control-Expose-Headers"
-	exposed       = "WWW-Authenticate, DPoP-Nonce"
-)
-
-// giveNonce tells the client of an accepted request its next nonce.
-func (g *Guard) giveNonce(h http.Header, nonce string) {
-	h.Set("DPoP-Nonce", nonce)
-	if g.exposeChallenge {
-		h.Add(exposeHeaders, exposed)
-	}
-}
-
-// statusOf returns the status of the answer to err.
-func statusOf(err error) int {
-	var refusal *valetkey.Error
-	if errors.As(err, &refusal) {
-		return refusal.Status()
-	}
-	return http.StatusServiceUnavailable
-}
-
-func retrySeconds(err error) int {
-	wait := retryAfter
-	var u *valetkey.Unavailable
-	if errors.As(err, &u) && u.RetryAfter > 0 {
-		wait = u.RetryAfter
-	}
-	return int(math.Ceil(wait.Seconds()))
-}
-
-func (g *Guard) logRefusal(ctx context.Context, status int, err error, attrs ...slog.Attr) {
-	level := slog.LevelDebug
-	if status == http.StatusServiceUnavailable && ctx.Err() == nil { // nobody waits for the answer otherwise
-		level = slog.LevelError
-	}
-	if g.log.Enabled(ctx, level) {
-		g.log.LogAttrs(ctx, level, "request refused", append(attrs, slog.Int("status", status), slog.Any("err", err))...)
-	}
-}
-
-// The schemes of access tokens (RFC 6750, section 3; RFC 9449, section 7.1).
-const (
-	bearerScheme = "Bearer"
-	dpopScheme   = "DPoP"
-)
-
-// schemeOf returns the scheme that the credentials of r came with, also where they come without one, or "" if there are two.
-func schemeOf(r *http.Request) string {
-	c, _, err := inHeader(r.Header["Authorization"])
-	switch {
-	case err != nil:
-		return ""
-	case c.DPoP:
-		return dpopScheme
-	default:
-		return bearerScheme
-	}
+	return authheader.Bearer
 }
 
 // A challenge writes WWW-Authenticate (RFC 6750, section 3; RFC 9449, section 7.1).
@@ -144,7 +33,7 @@ type challenge struct {
 // otherwise (RFC 9449, section 7.2).
 func (c challenge) lines(e *valetkey.Error, scheme string) (lines []string) {
 	if e.Code == valetkey.InvalidProof || e.Code == valetkey.UseNonce {
-		scheme = dpopScheme
+		scheme = authheader.DPoP
 	}
 	known := slices.Contains(c.schemes, scheme)
 	for _, s := range c.schemes {
@@ -188,7 +77,7 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 			param("max_age", strconv.FormatInt(int64(up.MaxAge.Seconds()), 10))
 		}
 	}
-	if scheme == dpopScheme {
+	if scheme == authheader.DPoP {
 		param("algs", c.algorithms)
 	}
 	param("resource_metadata", c.metadata) // RFC 9728, section 5.1

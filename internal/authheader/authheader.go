@@ -1,0 +1,36 @@
+// Package authheader reads the Authorization header of requests with access tokens.
+package authheader
+
+import (
+	"strings"
+
+	"github.com/valetkey/valetkey"
+)
+
+// The schemes of access tokens (RFC 6750, section 3; RFC 9449, section 7.1).
+const (
+	Bearer = "Bearer"
+	DPoP   = "DPoP"
+)
+
+// Read returns the scheme and the token of the lines of an Authorization header. sent reports whether the scheme is one of
+// access tokens; otherwise scheme is Bearer, the one that a response should name. Two lines are an error with the
+// code [valetkey.InvalidRequest] and no scheme. The token may be empty, and its characters have not been looked at.
+func Read(lines []string) (scheme, token string, sent bool, err error) {
+	if len(lines) == 0 {
+		return Bearer, "", false, nil
+	}
+	if len(lines) > 1 { // RFC 9110, section 5.3: it is not a list, so it may come once only
+		return "", "", false, &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request carries more than one Authorization header"}
+	}
+	name, rest, _ := strings.Cut(lines[0], " ")
+	switch { // RFC 9110, section 11.1: in any letter case
+	case strings.EqualFold(name, Bearer):
+		scheme = Bearer
+	case strings.EqualFold(name, DPoP):
+		scheme = DPoP
+	default:
+		return Bearer, "", false, nil
+	}
+	return scheme, strings.TrimLeft(rest, " "), true, nil // RFC 6750, section 2.1: 1*SP
+}

@@ -1,0 +1,262 @@
+package middleware_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+func TestDecision(t *testing.T) {
+	t.Run("the zero value refuses", func(t *testing.T) {
+		var d middleware.Decision
+		assert.Error(t, d.Err())
+		assert.Nil(t, d.Token())
+		assert.Equal(t, 503, d.Status())
+		assert.Equal(t, "5", d.Header().Get("Retry-After"))
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+		_, ok := d.Apply(w, r)
+		assert.False(t, ok)
+		assert.Equal(t, 503, w.Code)
+		assert.ErrorIs(t, context.Cause(d.Context(t.Context())), d.Err())
+	})
+	iss := valetkeytest.NewIssuer(t)
+	guard := newGuard(t, iss)
+	t.Run("a refusal holds the whole response and no token", func(t *testing.T) {
+		d := guard.Decide(valetkeytest.Request("GET", "/", iss.Token(valetkeytest.Scopes("a"))), scopes.All("b"))
+		var refusal *valetkey.Error
+		require.ErrorAs(t, d.Err(), &refusal)
+		assert.Equal(t, valetkey.InsufficientScope, refusal.Code)
+		assert.Nil(t, d.Token())
+		assert.Equal(t, 403, d.Status())
+		assert.Equal(t, "b", valetkeytest.Challenge(t, d.Header(), "Bearer")["scope"])
+		assert.Equal(t, fmt.Sprint(len(d.Body())), d.Header().Get("Content-Length"))
+		ctx := d.Context(t.Context())
+		assert.Nil(t, valetkey.FromContext(ctx))
+		assert.ErrorIs(t, context.Cause(ctx), d.Err(), "the context of a refused request has ended")
+	})
+	t.Run("a Decision that is printed shows no token", func(t *testing.T) {
+		raw := iss.Token()
+		for _, guard := range []*middleware.Guard{guard, newGuard(t, iss, cancels)} {
+			for _, need := range []valetkey.Requirement{valetkey.AnyToken, scopes.All("b")} {
+				d := guard.Decide(valetkeytest.Request("GET", "/", raw), need)
+				assert.NotContains(t, fmt.Sprintf("%v %+v %#v", d, d, d), raw)
+			}
+		}
+	})
+	t.Run("what it lets through carries its token", func(t *testing.T) {
+		d := guard.Decide(valetkeytest.Request("GET", "/", iss.Token(valetkeytest.Subject("alice"))))
+		require.NoError(t, d.Err())
+		assert.Equal(t, 200, d.Status())
+		assert.Equal(t, "alice", d.Token().Subject)
+		assert.Equal(t, "alice", valetkey.FromContext(d.Context(t.Context())).Subject)
+		assert.Empty(t, d.Header())
+	})
+	t.Run("Public leaves the request alone, with the token of another guard", func(t *testing.T) {
+		ctx := valetkey.NewContext(t.Context(), &valetkey.Token{Subject: "of another guard"})
+		r := valetkeytest.Request("GET", "/", "bad").WithContext(ctx)
+		same, ok := guard.Decide(r, valetkey.Public).Apply(httptest.NewRecorder(), r)
+		assert.True(t, ok)
+		assert.Same(t, r, same)
+	})
+	t.Run("a preflight is refused with the response of its handler", func(t *testing.T) {
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Preflight = cors })
+		r := httptest.NewRequest("OPTIONS", "/", nil)
+		r.Header.Set("Origin", "https://app.example.com")
+		r.Header.Set("Access-Control-Request-Method", "PUT")
+		d := guard.Decide(r, scopes.All("a"))
+		assert.Error(t, d.Err())
+		assert.Equal(t, 204, d.Status())
+		assert.Equal(t, "https://app.example.com", d.Header().Get("Access-Control-Allow-Origin"))
+	})
+	t.Run("the observer sees each decision once", func(t *testing.T) {
+		var seen recorder
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })
+		guard.Decide(valetkeytest.Request("GET", "/", ""), scopes.All("a"))
+		guard.Decide(valetkeytest.Request("GET", "/", ""), valetkey.Optional)
+		guard.DecideToken(t.Context(), iss.Token())
+		var statuses []int
+		for _, e := range seen.events {
+			statuses = append(statuses, e.Status)
+		}
+		assert.Equal(t, []int{401, 200, 200}, statuses)
+	})
+}
+
+func TestDecideToken(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	guard := newGuard(t, iss, withDPoP(t, iss))
+	for _, c := range []struct {
+		name   string
+		raw    string
+		need   valetkey.Requirement
+		status int
+	}{
+		{"no token", "", valetkey.AnyToken, 401},
+		{"not the characters of a token", "a b", valetkey.AnyToken, 400},
+		{"a long text", strings.Repeat("a", 900_000), valetkey.AnyToken, 401},
+		{"an expired token", iss.Token(valetkeytest.Expired()), valetkey.AnyToken, 401},
+		{"an expired token where none is needed", iss.Token(valetkeytest.Expired()), valetkey.Optional, 401},
+		{"a token bound to a key, which nothing proves", iss.Token(valetkeytest.BoundTo(iss.ProofKey("ES256"))), valetkey.AnyToken, 401},
+		{"too few scopes", iss.Token(valetkeytest.Scopes("a")), scopes.All("b"), 403},
+		{"a rule about the request, of which there is none", iss.Token(), valetkey.RequirementFunc(func(a valetkey.Access) error {
+			if a.Request == nil && a.PathValue("id") == "" {
+				return &valetkey.Error{Code: valetkey.InsufficientScope}
+			}
+			return nil
+		}), 403},
+		{"no token where none is needed", "", valetkey.Optional, 200},
+		{"no token is looked at", "bad", valetkey.Public, 200},
+		{"a good token", iss.Token(valetkeytest.Scopes("a")), scopes.All("a"), 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := guard.DecideToken(t.Context(), c.raw, c.need)
+			assert.Equal(t, c.status, d.Status())
+			assert.Equal(t, c.status == 200, d.Err() == nil)
+		})
+	}
+	t.Run("with CancelWithToken, the context ends when the token is revoked", func(t *testing.T) {
+		guard := newGuard(t, iss, cancels)
+		d := guard.DecideToken(t.Context(), iss.Token(valetkeytest.Subject("alice")))
+		require.NoError(t, d.Err())
+		ctx := d.Context(t.Context())
+		require.NoError(t, ctx.Err())
+		require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice"}))
+		<-ctx.Done()
+		var refusal *valetkey.Error
+		assert.ErrorAs(t, context.Cause(ctx), &refusal)
+	})
+}
+
+func TestChallenge(t *testing.T) {
+	guard := guardWith(t, valetkey.First(), func(c *middleware.Config) {
+		c.Realm, c.ErrorURI = "orders", "https://docs.example.com/errors#x"
+	})
+	for _, c := range []struct {
+		name string
+		err  *valetkey.Error
+		want string
+	}{
+		{"BT-06, BT-09 no credentials", &valetkey.Error{}, `Bearer realm="orders"`},
+		{"no credentials never come with an error", &valetkey.Error{Description: "x"}, `Bearer realm="orders"`},
+		{"BT-10, BT-13 every parameter once", &valetkey.Error{Code: "invalid_token", Description: "d", Scope: valetkey.NewScopes("a", "b")},
+			`Bearer realm="orders", error="invalid_token", error_description="d", error_uri="https://docs.example.com/errors#x", scope="a b"`},
+		{"BT-11 a quote and a backslash", &valetkey.Error{Code: "invalid_token", Description: `a "b" \c`},
+			`Bearer realm="orders", error="invalid_token", error_description="a  b   c", error_uri="https://docs.example.com/errors#x"`},
+		{"BT-11 a line break that would begin a header", &valetkey.Error{Code: "invalid_token", Description: "a\r\nSet-Cookie: x=y"},
+			`Bearer realm="orders", error="invalid_token", error_description="a  Set-Cookie: x=y", error_uri="https://docs.example.com/errors#x"`},
+		{"BT-11 letters beyond ASCII", &valetkey.Error{Code: "invalid_token", Description: "größe\x00\x7f\xff"},
+			`Bearer realm="orders", error="invalid_token", error_description="gr  e   ", error_uri="https://docs.example.com/errors#x"`},
+		{"BT-11 an odd code", &valetkey.Error{Code: "a\"b\n"}, `Bearer realm="orders", error="a b ", error_uri="https://docs.example.com/errors#x"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest("GET", "/", nil)
+			_, ok := guard.Reject(r, c.err).Apply(w, r)
+			assert.False(t, ok)
+			assert.Equal(t, []string{c.want}, w.Header().Values("WWW-Authenticate"))
+			assert.Equal(t, "orders", valetkeytest.Challenge(t, w.Header(), "Bearer")["realm"])
+		})
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	t.Run("every refusal forbids its storing and sniffing", func(t *testing.T) {
+		guard := guardWith(t, valetkey.First())
+		for _, err := range []error{&valetkey.Error{}, errors.New("x"), nil} {
+			header := guard.Reject(nil, err).Header()
+			assert.Equal(t, "no-store", header.Get("Cache-Control"))
+			assert.Equal(t, "nosniff", header.Get("X-Content-Type-Options"))
+		}
+	})
+	t.Run("no error at all is a failure", func(t *testing.T) {
+		d := guardWith(t, valetkey.First()).Reject(nil, nil)
+		assert.Error(t, d.Err())
+		assert.Equal(t, 503, d.Status())
+		assert.Equal(t, "5", d.Header().Get("Retry-After"))
+		assert.Equal(t, "Service Unavailable\n", string(d.Body()))
+	})
+	t.Run("a refusal wrapped by somebody is still a refusal", func(t *testing.T) {
+		d := guardWith(t, valetkey.First()).Reject(nil,
+			errors.Join(errors.New("inner detail"), &valetkey.Error{Code: valetkey.InvalidToken, Description: "d", Err: errors.New("cause")}))
+		assert.Equal(t, 401, d.Status())
+		assert.Equal(t, "Unauthorized: d\n", string(d.Body()))
+	})
+	t.Run("HTTP-09 problem details", func(t *testing.T) {
+		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.Body = middleware.ProblemJSON })
+		d := guard.Reject(nil, &valetkey.Error{
+			Code: valetkey.InsufficientScope, Description: "too little", Scope: valetkey.NewScopes("a", "b"), Err: errors.New("internal"),
+		})
+		assert.Equal(t, "application/problem+json", d.Header().Get("Content-Type"))
+		var problem map[string]any
+		require.NoError(t, json.Unmarshal(d.Body(), &problem))
+		assert.Equal(t, map[string]any{"type": "about:blank", "title": "Forbidden", "status": 403.0, "detail": "too little", "error": "insufficient_scope", "scope": "a b"}, problem)
+
+		d = guard.Reject(nil, errors.New("internal"))
+		assert.Equal(t, 503, d.Status())
+		assert.JSONEq(t, `{"type":"about:blank","title":"Service Unavailable","status":503}`, string(d.Body()))
+	})
+	t.Run("HTTP-08 a hook changes the body and nothing else", func(t *testing.T) {
+		var seen []valetkey.Code
+		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) {
+			c.Body = func(ctx context.Context, status int, e *valetkey.Error) (string, []byte) {
+				if e != nil {
+					seen = append(seen, e.Code)
+				}
+				return "application/json", []byte(`{"ok":true}`)
+			}
+		})
+		api := serve(t, guard.Handler(hello))
+		got := do(t, "GET", api, "Bearer x")
+		assert.Equal(t, 401, got.status)
+		assert.Contains(t, got.challenge(), `error="invalid_token"`)
+		assert.Equal(t, `{"ok":true}`, got.body)
+		assert.Equal(t, "application/json", got.header.Get("Content-Type"))
+		d := guard.Reject(nil, errors.New("x"))
+		assert.Equal(t, 503, d.Status())
+		assert.Empty(t, d.Header().Get("WWW-Authenticate"))
+		assert.Equal(t, []valetkey.Code{valetkey.InvalidToken}, seen)
+	})
+	t.Run("a refusal to HEAD has no body and tells its length", func(t *testing.T) {
+		got := do(t, "HEAD", serve(t, guardWith(t, valetkey.First()).Handler(hello)), "")
+		assert.Equal(t, 401, got.status)
+		assert.Empty(t, got.body)
+		assert.Equal(t, "13", got.header.Get("Content-Length"))
+	})
+}
+
+// Whatever a description holds, the challenge stays one line that parses to one challenge with the parameters it should have.
+func FuzzChallenge(f *testing.F) {
+	f.Add("the token has expired", "a", "invalid_token")
+	f.Add("\"\\\r\n,é\x00", `" x="`, "")
+	f.Fuzz(func(t *testing.T, description, scope, code string) {
+		guard := guardWith(t, valetkey.First())
+		text := guard.Reject(nil, &valetkey.Error{Code: valetkey.Code(code), Description: description, Scope: valetkey.Scopes{scope}}).Header().Get("WWW-Authenticate")
+		if strings.Trim(text, "\t") != text || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' }) {
+			t.Fatalf("%q is no header value", text)
+		}
+		challenges, err := valetkeytest.Challenges(http.Header{"Www-Authenticate": {text}})
+		if err != nil || len(challenges) != 1 || challenges[0].Scheme != "Bearer" || challenges[0].Params["realm"] != "api" {
+			t.Fatalf("%q parses to %v, %v", text, challenges, err)
+		}
+		for name := range challenges[0].Params {
+			switch name {
+			case "realm", "error", "error_description", "scope":
+			default:
+				t.Fatalf("%q has the parameter %s", text, name)
+			}
+		}
+	})
+}
