@@ -96,7 +96,7 @@ func TestHealth(t *testing.T) {
 		time.Sleep(5*time.Second - tick) // the refresh began after 2.5 to 4 s, and hangs until 6.5 at least
 		is(t, s, valetkey.Ready, 5*time.Second-tick, "")
 		time.Sleep(2 * tick)
-		is(t, s, valetkey.Degraded, tick, "older than they should be")
+		is(t, s, valetkey.Degraded, tick, "older than it should be")
 		waited := took(func() {
 			for s.Health().State != valetkey.Ready {
 				time.Sleep(tick)

@@ -1,16 +1,19 @@
 package keyset
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/refresh"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
@@ -21,17 +24,11 @@ const (
 
 // A snapshot is the keys at one time. It is immutable.
 type snapshot struct {
-	keys     []*Key
+	parsed   []*jose.Key
+	keys     []*Key // of parsed, filled in by replace
 	url      string
 	etag     string
-	status   int           // of the answer that brought it
-	at       time.Time     // before the request that brought it
-	lifetime time.Duration // during which it is fresh
-}
-
-// end returns when the keys are given up.
-func (s *snapshot) end(staleLimit time.Duration) time.Time {
-	return s.at.Add(s.lifetime + staleLimit)
+	lifetime time.Duration
 }
 
 // A Key is a key while it stands in the key set: the same one over all refreshes for as long as the issuer keeps it, with
@@ -74,6 +71,21 @@ func try(keys []*Key, c *jose.Compact) (*Key, error) {
 	return nil, jose.ErrSignature
 }
 
+// replace runs before next takes the place of held: it fills in the keys of next, and withdraws those that it does not have.
+func replace(held, next *snapshot) {
+	if next != nil {
+		next.keys = adopt(held, next.parsed)
+	}
+	if held == nil {
+		return
+	}
+	for _, key := range held.keys {
+		if next == nil || !slices.Contains(next.keys, key) {
+			key.withdrawn.Store(true)
+		}
+	}
+}
+
 // adopt returns keys, each once, with those that old has too being the very same.
 func adopt(old *snapshot, keys []*jose.Key) []*Key {
 	known := map[string]*Key{}
@@ -109,65 +121,65 @@ func identity(key *jose.Key) string {
 	return id
 }
 
-// fetch gets the key set. The keys of the snapshot are not yet filled in.
-func (s *Set) fetch(ctx context.Context) (*snapshot, []*jose.Key, error) {
+// fetch gets the key set, and has its URL looked up again after repeated failures.
+func (s *Set) fetch(ctx context.Context, held *snapshot) (refresh.Result[snapshot], error) {
+	result, err := s.get(ctx, held)
+	if err == nil {
+		s.failures = 0
+		return result, nil
+	}
+	s.failures++
+	if s.cfg.URL == "" && s.failures%rediscover == 0 {
+		s.url.Store(nil)
+	}
+	return result, err
+}
+
+func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[snapshot], err error) {
 	url, err := s.locate(ctx)
 	if err != nil {
-		return nil, nil, err
+		return result, err
 	}
-	next := &snapshot{url: url, at: time.Now()}
-	held := s.current.Load()
 	etag := ""
 	if held != nil && held.url == url {
 		etag = held.etag
 	}
 	answer, err := s.cfg.Fetch.Get(ctx, url, etag)
 	if err != nil {
-		return nil, nil, err
+		return result, err
 	}
-	next.etag = answer.ETag
-	next.lifetime = min(max(answer.MaxAge, min(minFresh, s.cfg.Fresh)), maxFresh)
-	next.status = http.StatusOK
+	next := &snapshot{url: url, etag: answer.ETag, lifetime: min(max(answer.MaxAge, min(minFresh, s.cfg.Fresh)), maxFresh)}
 	if answer.NotModified { // RFC 9111, section 4.3.4: what a 304 does not say stays as it was
-		next.status = http.StatusNotModified
-		if answer.ETag == "" {
-			next.etag = etag
-		}
+		result.Status = http.StatusNotModified
+		next.parsed, next.etag = held.parsed, cmp.Or(answer.ETag, etag)
 		if answer.MaxAge < 0 {
 			next.lifetime = held.lifetime
 		}
-		var keys []*jose.Key
-		for _, key := range held.keys {
-			keys = append(keys, key.Key)
+	} else {
+		if answer.MaxAge < 0 {
+			next.lifetime = s.cfg.Fresh
 		}
-		return next, keys, nil
+		var dropped []Dropped
+		next.parsed, dropped, err = Parse(answer.Body)
+		s.warn(dropped)
+		if err != nil {
+			return result, fmt.Errorf("key set at %s: %w", fetch.Bare(url), err)
+		}
 	}
-	if answer.MaxAge < 0 {
-		next.lifetime = s.cfg.Fresh
-	}
-	keys, dropped, err := Parse(answer.Body)
-	s.warn(dropped)
-	if err != nil {
-		return nil, nil, fmt.Errorf("key set at %s: %w", fetch.Bare(url), err)
-	}
-	return next, keys, nil
+	result.Value, result.Fresh = next, next.lifetime
+	return result, nil
 }
 
 // locate returns the URL of the key set.
 func (s *Set) locate(ctx context.Context) (string, error) {
-	s.mu.Lock()
-	url := s.url
-	s.mu.Unlock()
-	if url != "" {
-		return url, nil
+	if url := s.url.Load(); url != nil {
+		return *url, nil
 	}
 	url, err := s.cfg.Fetch.Discover(ctx, s.cfg.Issuer, "jwks_uri")
 	if err != nil {
 		return "", err
 	}
-	s.mu.Lock()
-	s.url = url
-	s.mu.Unlock()
+	s.url.Store(&url)
 	return url, nil
 }
 
