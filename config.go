@@ -3,8 +3,9 @@ package valetkey
 // A ConfigError is one mistake in a configuration. Constructors report all mistakes at once, joined with [errors.Join];
 // [ConfigErrors] takes them apart again.
 type ConfigError struct {
-	// Field is the path of the field in Go, such as Resource.ID, Audience[1] or Table["GET /orders"]. Code that offers the
-	// configuration under other names translates it. Empty: no single field is wrong.
+	// Field is the path of the field in Go, such as Resource.ID, Audience[1] or Table["GET /orders"], or the name of a
+	// parameter of the constructor. Several are separated by a comma and a space, such as "URL, Keys". Code that offers the
+	// configuration under other names translates Field and never Err. Empty: no field is wrong by itself.
 	Field string
 
 	// Err states the problem, then the fix.

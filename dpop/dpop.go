@@ -31,6 +31,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Config says which proofs are good. The zero value is a good one for a single process.
@@ -79,23 +80,22 @@ type Verifier struct {
 
 // New returns a Verifier. The error names every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
-	var mistakes []error
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf("dpop: "+format, args...)) }
+	wrong := mistakes.List{Package: "dpop"}
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(jose.Algorithms(), alg) {
-			mistake("Algorithms[%d]: %q is not an asymmetric signature algorithm known here", i, alg)
+			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not an asymmetric signature algorithm known here", alg)
 		}
 	}
 	if cfg.Window < 0 || cfg.Window > maxWindow {
-		mistake("Window: %v is not within 0 and %v", cfg.Window, maxWindow)
+		wrong.Add("Window", "%v is not within 0 and %v", cfg.Window, maxWindow)
 	}
 	if cfg.Skew > maxWindow {
-		mistake("Skew: %v is more than %v", cfg.Skew, maxWindow)
+		wrong.Add("Skew", "%v is more than %v", cfg.Skew, maxWindow)
 	}
 	if cfg.Nonces != nil && len(cfg.Nonces.keys) == 0 {
-		mistake("Nonces: not made by NewNonces")
+		wrong.Add("Nonces", "not made by NewNonces")
 	}
-	if err := errors.Join(mistakes...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	v := &Verifier{

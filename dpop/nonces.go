@@ -7,10 +7,11 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // NoncesConfig says how nonces are made. All replicas that serve the same URLs must have the same.
@@ -64,19 +65,16 @@ type nonce struct {
 
 // NewNonces returns Nonces. The error names every mistake in cfg.
 func NewNonces(cfg NoncesConfig) (*Nonces, error) {
-	var mistakes []error
-	mistake := func(format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("dpop: Nonces: "+format, args...))
-	}
+	wrong := mistakes.List{Package: "dpop: Nonces"}
 	if len(cfg.Key) != nonceKeySize && len(cfg.Key) != 0 {
-		mistake("Key: %d bytes, not %d", len(cfg.Key), nonceKeySize)
+		wrong.Add("Key", "%d bytes, not %d", len(cfg.Key), nonceKeySize)
 	}
 	if len(cfg.Key) == 0 && len(cfg.Previous) > 0 {
-		mistake("Key: required with Previous")
+		wrong.Add("Key", "required with Previous")
 	}
 	for i, key := range cfg.Previous {
 		if len(key) != nonceKeySize {
-			mistake("Previous[%d]: %d bytes, not %d", i, len(key), nonceKeySize)
+			wrong.Add(fmt.Sprintf("Previous[%d]", i), "%d bytes, not %d", len(key), nonceKeySize)
 		}
 	}
 	n := &Nonces{every: cfg.Every, grace: cfg.Grace}
@@ -87,12 +85,12 @@ func NewNonces(cfg NoncesConfig) (*Nonces, error) {
 		n.grace = min(defaultGrace, 10*n.every)
 	}
 	if n.every < time.Second || n.every > maxGrace {
-		mistake("Every: %v is not within %v and %v", n.every, time.Second, maxGrace)
+		wrong.Add("Every", "%v is not within %v and %v", n.every, time.Second, maxGrace)
 	}
 	if n.grace < 0 || n.grace > min(10*n.every, maxGrace) {
-		mistake("Grace: %v is not within 0 and 10 times Every, or %v", n.grace, maxGrace)
+		wrong.Add("Grace", "%v is not within 0 and 10 times Every, or %v", n.grace, maxGrace)
 	}
-	if err := errors.Join(mistakes...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	key := cfg.Key

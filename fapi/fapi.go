@@ -18,7 +18,6 @@ package fapi
 import (
 	"cmp"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
@@ -89,9 +89,9 @@ func (g *Guard) Close() {
 // New returns a guard of the profile. It does no I/O. The error names every mistake in cfg and everything in it that
 // contradicts the profile.
 func New(cfg Config) (*Guard, error) {
-	b := &builder{cfg: cfg}
+	b := &builder{cfg: cfg, wrong: mistakes.List{Package: "fapi"}}
 	g := b.guard()
-	if err := errors.Join(b.mistakes...); err != nil {
+	if err := b.wrong.Err(); err != nil {
 		for _, c := range b.close {
 			c()
 		}
@@ -102,72 +102,64 @@ func New(cfg Config) (*Guard, error) {
 
 // A builder puts a guard together, and goes on after a mistake so that all are told.
 type builder struct {
-	cfg      Config
-	close    []func()
-	mistakes []error
-}
-
-func (b *builder) mistake(format string, args ...any) {
-	b.mistakes = append(b.mistakes, fmt.Errorf("fapi: "+format, args...))
-}
-
-func (b *builder) keep(err error) {
-	if err != nil {
-		b.mistakes = append(b.mistakes, fmt.Errorf("fapi: %w", err))
-	}
+	cfg   Config
+	close []func()
+	wrong mistakes.List
 }
 
 func (b *builder) guard() *middleware.Guard {
 	cfg := b.cfg
 	if u, err := url.Parse(cfg.Issuer); err != nil || u.Scheme != "https" {
-		b.mistake("Issuer: is not an https URL")
+		b.wrong.Add("Issuer", "is not an https URL")
 	}
 	b.checkTLS()
 	own := cfg.Guard
 	if own.Verifier != nil {
-		b.mistake("Guard.Verifier: is made by the profile")
+		b.wrong.Add("Guard.Verifier", "is made by the profile")
 	}
 	if own.DPoP != nil {
-		b.mistake("Guard.DPoP: is made by the profile, of DPoP")
+		b.wrong.Add("Guard.DPoP", "is made by the profile, of DPoP")
 	}
 	// Section 5.3.4, 2: "shall not accept access tokens in the query parameters"; and no other place but the header.
 	if len(own.AlsoFrom) > 0 {
-		b.mistake("Guard.AlsoFrom: tokens come in the Authorization header only (FAPI 2.0, section 5.3.4)")
+		b.wrong.Add("Guard.AlsoFrom", "tokens come in the Authorization header only (FAPI 2.0, section 5.3.4)")
 	}
 	own.AlsoFrom = nil
 	// 5: "shall support and verify sender-constrained access tokens".
 	own.SenderConstrained = true
 	if cfg.DPoP == nil && own.ClientCertificate.IsZero() {
-		b.mistake("DPoP, Guard.ClientCertificate: one of them is required (FAPI 2.0, section 5.3.4)")
-		own.SenderConstrained = false // middleware.New need not say so again
+		b.wrong.Add("DPoP, Guard.ClientCertificate", "one of them is required (FAPI 2.0, section 5.3.4)")
 	}
 	own.DPoP = b.proofs()
+	if own.DPoP == nil && own.ClientCertificate.IsZero() {
+		own.SenderConstrained = false // what is wrong with DPoP is reported
+	}
 	own.Verifier = b.verifier()
-	if len(b.mistakes) > 0 {
+	if b.wrong.Err() != nil {
 		own.Verifier = valetkey.First() // a stand-in, so that the mistakes of the rest are told, too
 	}
 	g, err := middleware.New(own)
-	b.keep(err)
+	b.wrong.Within("Guard", err)
 	return g
 }
 
 func (b *builder) proofs() *dpop.Verifier {
 	if b.cfg.DPoP == nil {
 		if b.cfg.HighValue {
-			b.mistake("HighValue: DPoP is required")
+			b.wrong.Add("HighValue", "DPoP is required")
 		}
 		return nil
 	}
 	cfg := *b.cfg.DPoP
 	cfg.Algorithms = b.algorithms("DPoP.Algorithms", cfg.Algorithms)
 	if _, off := cfg.Replays.(dpop.InsecureNoReplays); off {
-		b.mistake("DPoP.Replays: a proof is good once")
+		b.wrong.Add("DPoP.Replays", "a proof is good once")
 	}
 	if b.cfg.HighValue && cfg.Nonces == nil {
-		b.mistake("DPoP.Nonces: required with HighValue")
+		b.wrong.Add("DPoP.Nonces", "required with HighValue")
 	}
 	v, err := dpop.New(cfg)
-	b.keep(err)
+	b.wrong.Within("DPoP", err)
 	return v
 }
 
@@ -175,7 +167,7 @@ func (b *builder) proofs() *dpop.Verifier {
 func (b *builder) algorithms(field string, configured []string) []string {
 	for i, alg := range configured {
 		if !slices.Contains(Algorithms(), alg) {
-			b.mistake("%s[%d]: %q is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)", field, i, alg)
+			b.wrong.Add(fmt.Sprintf("%s[%d]", field, i), "%q is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)", alg)
 		}
 	}
 	if len(configured) == 0 {
@@ -187,16 +179,16 @@ func (b *builder) algorithms(field string, configured []string) []string {
 func (b *builder) verifier() valetkey.Verifier {
 	r := b.cfg.Revocation
 	if r.name == "" {
-		b.mistake("Revocation: required: Introspection, StatusList or ShortLived (FAPI 2.0, section 5.3.4)")
+		b.wrong.Add("Revocation", "required: Introspection, StatusList or ShortLived (FAPI 2.0, section 5.3.4)")
 	}
 	if r.opaque {
 		if b.cfg.KeysURL != "" || b.cfg.Keys != nil || b.cfg.Algorithms != nil {
-			b.mistake("KeysURL, Keys, Algorithms: there is nothing to verify of opaque tokens")
+			b.wrong.Add("KeysURL, Keys, Algorithms", "there is nothing to verify of opaque tokens")
 		}
 		return b.introspection()
 	}
 	if r.name == "ShortLived" && (r.lifetime <= 0 || r.lifetime > maxShortLived) {
-		b.mistake("Revocation: ShortLived: %v is not within 0 and %v", r.lifetime, maxShortLived)
+		b.wrong.Add("Revocation.ShortLived", "%v is not within 0 and %v", r.lifetime, maxShortLived)
 		r.lifetime = 0
 	}
 	keys, err := jwks.New(jwks.Config{
@@ -205,7 +197,7 @@ func (b *builder) verifier() valetkey.Verifier {
 		MaxLifetime: r.lifetime,
 		Logger:      b.cfg.Guard.Logger, Observer: b.cfg.Guard.Observer, Now: b.cfg.Guard.Now,
 	})
-	b.keep(err)
+	b.wrong.Within("", mistakes.Renamed(err, map[string]string{"URL": "KeysURL"}))
 	if err != nil {
 		return nil
 	}
@@ -259,12 +251,12 @@ func ShortLived(max time.Duration) Revocation {
 
 func (b *builder) introspection() valetkey.Verifier {
 	cfg := *b.cfg.Revocation.introspect
-	field := "Revocation: " + b.cfg.Revocation.name
+	field := "Revocation." + b.cfg.Revocation.name
 	switch {
 	case cfg.Issuer == "":
 		cfg.Issuer = b.cfg.Issuer
 	case cfg.Issuer != b.cfg.Issuer:
-		b.mistake("%s: Issuer: %q is another than that of the tokens", field, cfg.Issuer)
+		b.wrong.Add(field+".Issuer", "%q is another than that of the tokens", cfg.Issuer)
 	}
 	if cfg.Audience == nil {
 		cfg.Audience = b.cfg.Audience
@@ -273,10 +265,10 @@ func (b *builder) introspection() valetkey.Verifier {
 		cfg.JWTs = []string{b.cfg.Issuer}
 	}
 	if cfg.InsecureHTTP {
-		b.mistake("%s: InsecureHTTP: the issuer is asked over TLS only (FAPI 2.0, section 5.2)", field)
+		b.wrong.Add(field+".InsecureHTTP", "the issuer is asked over TLS only (FAPI 2.0, section 5.2)")
 	}
 	if cfg.Signed != nil {
-		b.algorithms(field+": Signed.Algorithm", []string{cfg.Signed.Algorithm})
+		b.algorithms(field+".Signed.Algorithm", []string{cfg.Signed.Algorithm})
 	}
 	if cfg.Client == nil {
 		cfg.Client = b.cfg.Client
@@ -286,7 +278,7 @@ func (b *builder) introspection() valetkey.Verifier {
 		cfg.Now = b.cfg.Guard.Now
 	}
 	v, err := introspect.New(cfg)
-	b.keep(err)
+	b.wrong.Within(field, err)
 	if err != nil {
 		return nil
 	}
@@ -297,19 +289,19 @@ func (b *builder) introspection() valetkey.Verifier {
 func (b *builder) statusList(keys *jwks.Verifier) valetkey.Verifier {
 	cfg := *b.cfg.Revocation.list
 	if cfg.Verifier != nil || cfg.Issuer != "" || cfg.InsecureHTTP {
-		b.mistake("Revocation: StatusList: Verifier, Issuer, InsecureHTTP: are the profile's")
+		b.wrong.Add("Revocation.StatusList", "Verifier, Issuer and InsecureHTTP are set by the profile")
 	}
 	cfg.Verifier, cfg.Issuer, cfg.Required = keys, b.cfg.Issuer, true
 	if cfg.KeysURL == "" && cfg.Keys == nil {
 		cfg.KeysURL, cfg.Keys = b.cfg.KeysURL, b.cfg.Keys
 	}
-	cfg.Algorithms = b.algorithms("Revocation: StatusList: Algorithms", cfg.Algorithms)
+	cfg.Algorithms = b.algorithms("Revocation.StatusList.Algorithms", cfg.Algorithms)
 	if cfg.Client == nil {
 		cfg.Client = b.cfg.Client
 	}
 	cfg.Logger, cfg.Observer = cmp.Or(cfg.Logger, b.cfg.Guard.Logger), cmp.Or(cfg.Observer, b.cfg.Guard.Observer)
 	v, err := statuslist.New(cfg)
-	b.keep(err)
+	b.wrong.Within("Revocation.StatusList", err)
 	if err != nil {
 		return nil
 	}
@@ -335,10 +327,10 @@ func (b *builder) checkTLS() {
 		return
 	}
 	if t.TLSClientConfig.InsecureSkipVerify {
-		b.mistake("Client: InsecureSkipVerify: the issuer's certificate is verified (FAPI 2.0, section 5.2)")
+		b.wrong.Add("Client", "InsecureSkipVerify: the issuer's certificate is verified (FAPI 2.0, section 5.2)")
 	}
 	if v := t.TLSClientConfig.MinVersion; v != 0 && v < tls.VersionTLS12 {
-		b.mistake("Client: MinVersion: TLS 1.2 is the least (FAPI 2.0, section 5.2)")
+		b.wrong.Add("Client", "MinVersion: TLS 1.2 is the least (FAPI 2.0, section 5.2)")
 	}
 }
 

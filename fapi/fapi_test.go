@@ -68,8 +68,8 @@ func TestContradictions(t *testing.T) {
 		{"FAPI-02 the query", "Guard.AlsoFrom", func(c *fapi.Config) { c.Guard.AlsoFrom = []middleware.Source{middleware.Query()} }},
 		{"the form", "Guard.AlsoFrom", func(c *fapi.Config) { c.Guard.AlsoFrom = []middleware.Source{middleware.Form(0)} }},
 		{"FAPI-03 no way to learn of revocations", "Revocation: required", func(c *fapi.Config) { c.Revocation = fapi.Revocation{} }},
-		{"FAPI-03 tokens that are not short-lived", "Revocation: ShortLived: 11m0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(11 * time.Minute) }},
-		{"FAPI-03 a lifetime of zero", "Revocation: ShortLived: 0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(0) }},
+		{"FAPI-03 tokens that are not short-lived", "Revocation.ShortLived: 11m0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(11 * time.Minute) }},
+		{"FAPI-03 a lifetime of zero", "Revocation.ShortLived: 0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(0) }},
 		{"FAPI-05 no sender constraint", "DPoP, Guard.ClientCertificate: one of them", func(c *fapi.Config) { c.DPoP = nil }},
 		{"FAPI-06 RS256 for tokens", `Algorithms[1]: "RS256"`, func(c *fapi.Config) { c.Algorithms = []string{"PS256", "RS256"} }},
 		{"FAPI-06 ES384 for tokens", `Algorithms[0]: "ES384"`, func(c *fapi.Config) { c.Algorithms = []string{"ES384"} }},
@@ -77,7 +77,7 @@ func TestContradictions(t *testing.T) {
 		{"FAPI-06 RS256 for signed introspection", `Signed.Algorithm[0]: ""`, func(c *fapi.Config) {
 			c.Revocation = fapi.Introspection(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b"), Signed: &introspect.Signed{}})
 		}},
-		{"FAPI-06 RS512 for status lists", `StatusList: Algorithms[0]: "RS512"`, func(c *fapi.Config) {
+		{"FAPI-06 RS512 for status lists", `StatusList.Algorithms[0]: "RS512"`, func(c *fapi.Config) {
 			c.Revocation = fapi.StatusList(statuslist.Config{Algorithms: []string{"RS512"}})
 		}},
 		{"FAPI-12 an issuer without TLS", "Issuer: is not an https URL", func(c *fapi.Config) { c.Issuer = "http://localhost" }},
@@ -100,7 +100,7 @@ func TestContradictions(t *testing.T) {
 		{"another issuer is asked", "is another than that of the tokens", func(c *fapi.Config) {
 			c.Revocation = fapi.Introspection(introspect.Config{Issuer: "https://other.example.com", Auth: introspect.BasicAuth("a", "b")})
 		}},
-		{"a list of another issuer", "are the profile's", func(c *fapi.Config) {
+		{"a list of another issuer", "are set by the profile", func(c *fapi.Config) {
 			c.Revocation = fapi.StatusList(statuslist.Config{Issuer: "https://other.example.com"})
 		}},
 		{"keys for opaque tokens", "nothing to verify", func(c *fapi.Config) {

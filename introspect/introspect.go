@@ -44,6 +44,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Config is what a [Verifier] is made of. Required are URL or Issuer, Audience, and Auth.
@@ -181,13 +182,14 @@ func New(cfg Config) (*Verifier, error) {
 		v.transport = newTransport(v.cfg.MaxInFlight)
 		v.fetch.HTTP = &http.Client{Transport: v.transport}
 	}
-	mistakes := cfg.mistakes(v.fetch)
+	wrong := mistakes.List{Package: "introspect"}
+	cfg.check(&wrong, v.fetch)
 	if cfg.Signed != nil {
 		var err error
 		v.signed, err = v.newSigned()
-		mistakes = append(mistakes, prefixed("Signed.", err)...)
+		wrong.Within("Signed", err)
 	}
-	if err := errors.Join(prefixed("introspect: ", errors.Join(mistakes...))...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	v.shared = newShared(v.cfg)
@@ -224,64 +226,46 @@ func orDefault(d, zero time.Duration) time.Duration {
 	return max(0, d)
 }
 
-// mistakes returns what is wrong with cfg, but for Signed.
-func (cfg *Config) mistakes(client fetch.Client) (mistakes []error) {
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+// check adds what is wrong with cfg, but for Signed.
+func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 	switch {
 	case cfg.URL == "" && cfg.Issuer == "":
-		mistake("URL, Issuer: one of them is required")
+		wrong.Add("URL, Issuer", "one of them is required")
 	case cfg.URL != "":
 		if err := client.Allowed(cfg.URL); err != nil {
-			mistake("URL: %w", err)
+			wrong.Add("URL", "%w", err)
 		}
 	default:
 		if err := client.Discoverable(cfg.Issuer); err != nil {
-			mistake("Issuer: discovery needs a URL: %w", err)
+			wrong.Add("Issuer", "discovery needs a URL: %w", err)
 		}
 	}
-	mistakes = append(mistakes, claims.AudienceMistakes(cfg.Audience)...)
+	wrong.Within("Audience", claims.CheckAudience(cfg.Audience))
 	switch {
 	case cfg.Auth.err != nil:
-		mistake("Auth: %w", cfg.Auth.err)
+		wrong.Add("Auth", "%w", cfg.Auth.err)
 	case cfg.Auth.add == nil:
-		mistake("Auth: required; see BasicAuth, and NoAuth for an endpoint that asks for none")
+		wrong.Add("Auth", "required; see BasicAuth, and NoAuth for an endpoint that asks for none")
 	case cfg.Auth.certificate && (cfg.Client == nil || !strings.HasPrefix(cmp.Or(cfg.URL, cfg.Issuer), "https:")):
-		mistake("Auth: TLSAuth needs https, and a Client whose transport has the certificate")
+		wrong.Add("Auth", "TLSAuth needs https, and a Client whose transport has the certificate")
 	}
 	for i, iss := range cfg.JWTs {
 		if iss == "" {
-			mistake("JWTs[%d]: is empty", i)
+			wrong.Add(fmt.Sprintf("JWTs[%d]", i), "is empty")
 		}
 	}
 	if cfg.NegativeFor > maxNegativeFor {
-		mistake("NegativeFor: %v is more than %v", cfg.NegativeFor, maxNegativeFor)
+		wrong.Add("NegativeFor", "%v is more than %v", cfg.NegativeFor, maxNegativeFor)
 	}
 	if cfg.Leeway > maxLeeway {
-		mistake("Leeway: %v is more than %v", cfg.Leeway, maxLeeway)
+		wrong.Add("Leeway", "%v is more than %v", cfg.Leeway, maxLeeway)
 	}
 	if cfg.Timeout < 0 || cfg.Timeout > fetch.Timeout {
-		mistake("Timeout: %v is not between 0 and %v", cfg.Timeout, fetch.Timeout)
+		wrong.Add("Timeout", "%v is not between 0 and %v", cfg.Timeout, fetch.Timeout)
 	}
 	if cfg.MaxInFlight < 0 {
-		mistake("MaxInFlight: %d is negative", cfg.MaxInFlight)
+		wrong.Add("MaxInFlight", "%d is negative", cfg.MaxInFlight)
 	}
-	return mistakes
-}
-
-// prefixed returns the mistakes that err is or joins, each with prefix.
-func prefixed(prefix string, err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return []error{fmt.Errorf("%s%w", prefix, err)}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, prefixed(prefix, e)...)
-	}
-	return all
 }
 
 func newTransport(inFlight int) *http.Transport {

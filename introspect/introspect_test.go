@@ -136,7 +136,7 @@ func TestNew(t *testing.T) {
 		{"signed answers for nobody", "Signed.Audience: required", func(c *introspect.Config) {
 			c.Auth, c.Signed = introspect.NoAuth(), &introspect.Signed{}
 		}},
-		{"keys from two places", "Signed.URL, Keys", func(c *introspect.Config) {
+		{"keys from two places", "Signed.URL, Signed.Keys", func(c *introspect.Config) {
 			c.Signed = &introspect.Signed{URL: "https://x.example/k", Keys: []byte("{}")}
 		}},
 		{"keys that are none", "Signed.Keys: it has no", func(c *introspect.Config) { c.Signed = &introspect.Signed{Keys: []byte("{}")} }},

@@ -11,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
@@ -49,35 +50,34 @@ type signed struct {
 func (v *Verifier) newSigned() (*signed, error) {
 	cfg := *v.cfg.Signed
 	s := &signed{algorithm: cmp.Or(cfg.Algorithm, "RS256"), audience: cmp.Or(cfg.Audience, v.cfg.Auth.id)}
-	var mistakes []error
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	var wrong mistakes.List
 	if v.cfg.Issuer == "" {
-		mistake("Issuer: required in Config, and is the iss of every answer")
+		wrong.Add("Issuer", "required in Config, and is the iss of every answer")
 	}
 	if !slices.Contains(jose.Algorithms(), s.algorithm) {
-		mistake("Algorithm: %q is not a signature algorithm known here", s.algorithm)
+		wrong.Add("Algorithm", "%q is not a signature algorithm known here", s.algorithm)
 	}
 	if s.audience == "" {
-		mistake("Audience: required, as Auth has no client id")
+		wrong.Add("Audience", "required, as Auth has no client id")
 	}
 	switch {
 	case cfg.Keys != nil && cfg.URL != "":
-		mistake("URL, Keys: at most one of them")
+		wrong.Add("URL, Keys", "at most one of them")
 	case cfg.Keys != nil:
 		keys, dropped, err := keyset.Parse(cfg.Keys)
 		if err != nil {
-			mistake("Keys: %w", err)
+			wrong.Add("Keys", "%w", err)
 		}
 		for _, d := range dropped {
-			mistake("Keys: kid %q: %w", d.ID, d.Err)
+			wrong.Add("Keys", "kid %q: %w", d.ID, d.Err)
 		}
 		s.keys = keyset.Static(keys...)
 	case cfg.URL != "" || v.cfg.Issuer != "":
 		keys, err := keyset.New(keyset.Config{Issuer: v.cfg.Issuer, URL: cfg.URL, Fetch: v.fetch, Logger: v.cfg.Logger})
-		mistakes = append(mistakes, err)
+		wrong.Within("", err)
 		s.keys = keys
 	}
-	return s, errors.Join(mistakes...)
+	return s, wrong.Err()
 }
 
 // open finds what an answer says of the token; a signed one is verified first (RFC 9701, section 5). An error never means

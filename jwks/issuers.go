@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // ByIssuer returns a Verifier of the tokens of several issuers, each verified against its own keys and settings only. A
@@ -20,22 +21,20 @@ import (
 //
 // It is a mistake if vs is empty, holds nil, or holds two of one issuer.
 func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
-	var mistakes []error
-	if len(vs) == 0 {
-		mistakes = append(mistakes, errors.New("jwks: ByIssuer: no verifiers"))
-	}
+	wrong := mistakes.List{Package: "jwks: ByIssuer"}
+	wrong.AddIf(len(vs) == 0, "", "no verifiers")
 	issuers := make(byIssuer, len(vs))
 	for i, v := range vs {
 		switch {
 		case v == nil:
-			mistakes = append(mistakes, fmt.Errorf("jwks: ByIssuer: verifier %d is nil", i))
+			wrong.Add(fmt.Sprintf("vs[%d]", i), "is nil")
 		case issuers[v.issuer] != nil:
-			mistakes = append(mistakes, fmt.Errorf("jwks: ByIssuer: verifier %d is the second of issuer %q", i, v.issuer))
+			wrong.Add(fmt.Sprintf("vs[%d]", i), "is the second of issuer %q", v.issuer)
 		default:
 			issuers[v.issuer] = v
 		}
 	}
-	if err := errors.Join(mistakes...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	return issuers, nil

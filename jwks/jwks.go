@@ -33,6 +33,7 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Config is what a [Verifier] is made of. Issuer and Audience are required.
@@ -165,46 +166,45 @@ func New(cfg Config) (*Verifier, error) {
 		v.now = time.Now
 	}
 	keys, err := cfg.keys()
-	if err := errors.Join(append(cfg.mistakes(), prefixed(err)...)...); err != nil {
+	wrong := mistakes.List{Package: "jwks"}
+	cfg.check(&wrong)
+	wrong.Within("", err)
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	v.keys = keys
 	return v, nil
 }
 
-// mistakes returns what is wrong with cfg, but for the keys.
-func (cfg *Config) mistakes() (mistakes []error) {
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf("jwks: "+format, args...)) }
+// check adds what is wrong with cfg, but for the keys.
+func (cfg *Config) check(wrong *mistakes.List) {
 	if cfg.Issuer == "" {
-		mistake("Issuer: required")
+		wrong.Add("Issuer", "required")
 	}
-	for _, err := range claims.AudienceMistakes(cfg.Audience) {
-		mistake("%w", err)
-	}
+	wrong.Within("Audience", claims.CheckAudience(cfg.Audience))
 	known, kind := jose.Algorithms(), "a signature algorithm known here"
 	if cfg.Secret != nil {
 		known, kind = jose.HMACAlgorithms(), "an HMAC algorithm, as Secret needs"
 		if len(cfg.Algorithms) == 0 {
-			mistake("Algorithms: required with Secret: one or more of %v", known)
+			wrong.Add("Algorithms", "required with Secret: one or more of %v", known)
 		}
 	}
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(known, alg) {
-			mistake("Algorithms[%d]: %q is not %s", i, alg, kind)
+			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not %s", alg, kind)
 		}
 	}
 	if cfg.Leeway > maxLeeway {
-		mistake("Leeway: %v is more than %v", cfg.Leeway, maxLeeway)
+		wrong.Add("Leeway", "%v is more than %v", cfg.Leeway, maxLeeway)
 	}
 	if cfg.MaxLifetime < 0 {
-		mistake("MaxLifetime: %v is negative", cfg.MaxLifetime)
+		wrong.Add("MaxLifetime", "%v is negative", cfg.MaxLifetime)
 	}
 	for i, name := range cfg.Scopes {
 		if name == "" {
-			mistake("Scopes[%d]: is empty", i)
+			wrong.Add(fmt.Sprintf("Scopes[%d]", i), "is empty")
 		}
 	}
-	return mistakes
 }
 
 // keys returns the key set that cfg asks for.
@@ -217,19 +217,17 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	}
 	switch {
 	case places > 1:
-		return nil, errors.New("URL, Keys, Secret: at most one of them")
+		return nil, &valetkey.ConfigError{Field: "URL, Keys, Secret", Err: errors.New("at most one of them")}
 	case cfg.Secret != nil:
 		return cfg.secret()
 	case cfg.Keys != nil:
 		keys, dropped, err := keyset.Parse(cfg.Keys)
-		var mistakes []error
-		if err != nil {
-			mistakes = append(mistakes, fmt.Errorf("Keys: %w", err))
-		}
+		var wrong mistakes.List
+		wrong.Within("Keys", err)
 		for _, d := range dropped {
-			mistakes = append(mistakes, fmt.Errorf("Keys: kid %q: %w", d.ID, d.Err))
+			wrong.Add("Keys", "kid %q: %w", d.ID, d.Err)
 		}
-		return keyset.Static(keys...), errors.Join(mistakes...)
+		return keyset.Static(keys...), wrong.Err()
 	case cfg.URL == "" && cfg.Issuer == "":
 		return nil, nil // reported as such
 	}
@@ -248,30 +246,14 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 func (cfg *Config) secret() (*keyset.Set, error) {
 	key, err := jose.SecretKey("", cfg.Secret)
 	if err != nil {
-		return nil, fmt.Errorf("Secret: %w", err)
+		return nil, &valetkey.ConfigError{Field: "Secret", Err: err}
 	}
 	for _, alg := range cfg.Algorithms {
 		if slices.Contains(jose.HMACAlgorithms(), alg) && !key.Fits(alg) {
-			return nil, fmt.Errorf("Secret: it is too short for %s (RFC 7518, section 3.2)", alg)
+			return nil, &valetkey.ConfigError{Field: "Secret", Err: fmt.Errorf("it is too short for %s (RFC 7518, section 3.2)", alg)}
 		}
 	}
 	return keyset.Static(key), nil
-}
-
-// prefixed returns the mistakes that err is or joins, each with the name of this package.
-func prefixed(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return []error{fmt.Errorf("jwks: %w", err)}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, prefixed(e)...)
-	}
-	return all
 }
 
 // Issuer returns Config.Issuer.

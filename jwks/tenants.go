@@ -19,6 +19,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // ErrNoTenant is what the error of [TenantsConfig].Lookup wraps if the issuer is not a tenant.
@@ -125,25 +126,22 @@ type lookup struct {
 
 // Tenants returns a TenantVerifier. It does no I/O. The error names every mistake in cfg.
 func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
-	var mistakes []error
-	mistake := func(format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("jwks: Tenants: "+format, args...))
-	}
+	wrong := mistakes.List{Package: "jwks: Tenants"}
 	if cfg.Lookup == nil {
-		mistake("Lookup: required")
+		wrong.Add("Lookup", "required")
 	}
 	if cfg.Max < 0 {
-		mistake("Max: %d is negative", cfg.Max)
+		wrong.Add("Max", "%d is negative", cfg.Max)
 	}
 	if cfg.TTL < 0 || cfg.TTL > maxTTL {
-		mistake("TTL: %v is not between 0 and %v", cfg.TTL, maxTTL)
+		wrong.Add("TTL", "%v is not between 0 and %v", cfg.TTL, maxTTL)
 	}
 	for i, p := range cfg.Allow {
 		if !p.IsValid() {
-			mistake("Allow[%d]: is not a prefix", i)
+			wrong.Add(fmt.Sprintf("Allow[%d]", i), "is not a prefix")
 		}
 	}
-	if err := errors.Join(mistakes...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	if cfg.Max == 0 {

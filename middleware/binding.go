@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"net/http"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/authheader"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // takesBearer reports whether any token may come with the scheme Bearer: one that is bound to nothing, or to a certificate.
@@ -17,26 +17,24 @@ func (cfg *Config) takesBearer() bool {
 	return !cfg.SenderConstrained || !cfg.ClientCertificate.IsZero()
 }
 
-// bindingMistakes returns what is wrong with the fields that are about bound tokens.
-func (cfg *Config) bindingMistakes() error {
-	var errs []error
-	mistake := func(text string) { errs = append(errs, errors.New("middleware: "+text)) }
+// checkBinding adds what is wrong with the fields that are about bound tokens.
+func (cfg *Config) checkBinding(wrong *mistakes.List) {
 	if cfg.SenderConstrained && cfg.DPoP == nil && cfg.ClientCertificate.IsZero() {
-		mistake("SenderConstrained: DPoP or ClientCertificate is required, or no token is accepted")
+		wrong.Add("SenderConstrained", "no kind of binding can be proven: enable DPoP or client certificates")
 	}
 	if !cfg.takesBearer() && len(cfg.AlsoFrom) > 0 {
-		mistake("AlsoFrom: with SenderConstrained and DPoP alone, no token is accepted from there")
+		wrong.Add("AlsoFrom", "with SenderConstrained and DPoP alone, no token is accepted from there")
 	}
 	if cfg.ClientCertificate.decode != nil && cfg.ClientCertificate.header == "" {
-		mistake("ClientCertificate: the name of the header is empty")
+		wrong.Add("ClientCertificate", "the name of the header is empty")
 	}
 	if cfg.DPoP != nil && cfg.URL == nil && cfg.Proxies.Forwarded == "" && cfg.Resource.ID == "" {
-		mistake("URL: required with DPoP, or Resource.ID or Proxies.Forwarded, since the client determines the Host header")
+		wrong.Add("URL", "required with DPoP, or Resource.ID or Proxies.Forwarded, since the client determines the Host header")
 	}
 	if cfg.URL != nil && cfg.Proxies.Forwarded != "" {
-		mistake("URL: Proxies.Forwarded is not looked at where it is set")
+		wrong.Add("URL", "Proxies.Forwarded is not looked at where it is set")
 	}
-	return errors.Join(append(errs, cfg.Proxies.mistakes(cfg.ClientCertificate.decode != nil))...)
+	cfg.Proxies.check(wrong, cfg.ClientCertificate.decode != nil)
 }
 
 // prove reports whether the sender of c holds everything that t is bound to, and returns the nonce that the answer should

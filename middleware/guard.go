@@ -22,7 +22,6 @@ package middleware
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -34,6 +33,7 @@ import (
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/denylist"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
@@ -161,38 +161,36 @@ type Guard struct {
 
 // New returns a Guard. It does no I/O. The error names every mistake in cfg.
 func New(cfg Config) (*Guard, error) {
-	var mistakes []error
-	mistake := func(format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("middleware: "+format, args...))
-	}
+	wrong := mistakes.List{Package: "middleware"}
 	if cfg.Verifier == nil {
-		mistake("Verifier: required")
+		wrong.Add("Verifier", "required")
 	}
 	if !quotable(cfg.Realm) {
-		mistake("Realm: %q holds a character that a challenge cannot carry", cfg.Realm)
+		wrong.Add("Realm", "%q holds a character that a challenge cannot carry", cfg.Realm)
 	}
 	if _, err := url.Parse(cfg.ErrorURI); err != nil || !uriCharacters(cfg.ErrorURI) {
-		mistake("ErrorURI: %q is not a URI reference", cfg.ErrorURI)
+		wrong.Add("ErrorURI", "%q is not a URI reference", cfg.ErrorURI)
 	}
 	for i, s := range cfg.AlsoFrom {
 		if s.tokens == nil {
-			mistake("AlsoFrom[%d]: is the zero Source, or was made of an empty name", i)
+			wrong.Add(fmt.Sprintf("AlsoFrom[%d]", i), "is the zero Source, or was made of an empty name")
 		}
 	}
-	mistakes = append(mistakes, cfg.bindingMistakes(), cfg.Resource.mistakes())
+	cfg.checkBinding(&wrong)
+	cfg.Resource.check(&wrong)
 	if cfg.Cache.Bytes < 0 {
-		mistake("Cache.Bytes: %d is negative", cfg.Cache.Bytes)
+		wrong.Add("Cache.Bytes", "%d is negative", cfg.Cache.Bytes)
 	}
 	if cfg.Revocations.Source == nil && cfg.Revocations.AllowBeforeCaughtUp {
-		mistake("Revocations.AllowBeforeCaughtUp: there is no Source")
+		wrong.Add("Revocations.AllowBeforeCaughtUp", "there is no Source")
 	}
 	if cfg.Revocations.Bytes < 0 {
-		mistake("Revocations.Bytes: %d is negative", cfg.Revocations.Bytes)
+		wrong.Add("Revocations.Bytes", "%d is negative", cfg.Revocations.Bytes)
 	}
 	if cfg.Cache.MaxAge < 0 {
-		mistake("Cache.MaxAge: %v is negative", cfg.Cache.MaxAge)
+		wrong.Add("Cache.MaxAge", "%v is negative", cfg.Cache.MaxAge)
 	}
-	if err := errors.Join(mistakes...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 

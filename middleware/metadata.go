@@ -15,6 +15,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authheader"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Resource describes the API to clients (RFC 9728). With an ID, every challenge points to [Guard.Metadata]. The zero
@@ -41,27 +42,26 @@ type Resource struct {
 
 const wellKnown = "/.well-known/oauth-protected-resource"
 
-func (res Resource) mistakes() error {
+// check adds what is wrong with res.
+func (res Resource) check(wrong *mistakes.List) {
 	if res.isZero() {
-		return nil
+		return
 	}
-	var errs []error
 	if err := resourceURL(res.ID); err != nil {
-		errs = append(errs, fmt.Errorf("middleware: Resource.ID: %q %w", res.ID, err)) // section 2, resource
+		wrong.Add("Resource.ID", "%q %w", res.ID, err) // section 2, resource
 	}
 	for i, as := range res.AuthorizationServers {
 		if as == "" {
-			errs = append(errs, fmt.Errorf("middleware: Resource.AuthorizationServers[%d]: is empty", i))
+			wrong.Add(fmt.Sprintf("Resource.AuthorizationServers[%d]", i), "is empty")
 		}
 	}
 	for _, page := range []struct{ field, url string }{
 		{"Documentation", res.Documentation}, {"Policy", res.Policy}, {"TermsOfUse", res.TermsOfUse},
 	} {
 		if u, err := url.Parse(page.url); err != nil || page.url != "" && u.Host == "" {
-			errs = append(errs, fmt.Errorf("middleware: Resource.%s: %q is not a URL", page.field, page.url))
+			wrong.Add("Resource."+page.field, "%q is not a URL", page.url)
 		}
 	}
-	return errors.Join(errs...)
 }
 
 func (res Resource) isZero() bool {

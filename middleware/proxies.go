@@ -1,10 +1,11 @@
 package middleware
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Proxies are the reverse proxies before a guard, and what they are believed. Whoever is not named is a client, of whom no
@@ -37,31 +38,26 @@ const (
 	XForwarded Forwarding = "X-Forwarded"
 )
 
-// mistakes returns what is wrong with p. Certificate says that they tell the client's, too.
-func (p Proxies) mistakes(certificate bool) error {
-	var errs []error
-	mistake := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("middleware: Proxies"+format, args...))
-	}
+// check adds what is wrong with p. Certificate states that the proxies report the client's certificate too.
+func (p Proxies) check(wrong *mistakes.List, certificate bool) {
 	for i, prefix := range p.Trusted {
 		if prefix.Bits() <= 0 { // also of a prefix that is none
-			mistake(".Trusted[%d]: %v is not a range of addresses, or is all of them", i, prefix)
+			wrong.Add(fmt.Sprintf("Proxies.Trusted[%d]", i), "%v is not a range of addresses, or is all of them", prefix)
 		}
 	}
 	switch p.Forwarded {
 	case "", Forwarded, XForwarded:
 	default:
-		mistake(".Forwarded: %q is not a header that is known here", string(p.Forwarded))
+		wrong.Add("Proxies.Forwarded", "%q is not a header that is known here", string(p.Forwarded))
 	}
 	told := p.Forwarded != "" || certificate
 	nobody := len(p.Trusted) == 0 && !p.UnixSocket
 	if told && nobody {
-		mistake(".Trusted: required where proxies tell a URL or a certificate")
+		wrong.Add("Proxies.Trusted", "required where proxies tell a URL or a certificate")
 	}
 	if !told && !nobody {
-		mistake(".Forwarded: required, as the proxies are asked for nothing else")
+		wrong.Add("Proxies.Forwarded", "required, as the proxies are asked for nothing else")
 	}
-	return errors.Join(errs...)
 }
 
 func (p Proxies) clone() Proxies {

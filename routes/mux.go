@@ -31,10 +31,10 @@ func (m *Mux) Handle(pattern string, h http.Handler, need valetkey.Requirement) 
 		m.table, m.handlers = Table{}, map[string]http.Handler{}
 	}
 	if _, twice := m.table[pattern]; twice {
-		m.mistakes = append(m.mistakes, fmt.Errorf("routes: Mux: %q is registered twice", pattern))
+		m.mistakes = append(m.mistakes, fmt.Errorf("routes: Mux: %w", &valetkey.ConfigError{Field: fmt.Sprintf("Table[%q]", pattern), Err: errors.New("registered twice")}))
 	}
 	if h == nil {
-		m.mistakes = append(m.mistakes, fmt.Errorf("routes: Mux: the handler of %q is nil", pattern))
+		m.mistakes = append(m.mistakes, fmt.Errorf("routes: Mux: %w", &valetkey.ConfigError{Field: fmt.Sprintf("Table[%q]", pattern), Err: errors.New("the handler is nil")}))
 	}
 	m.table[pattern], m.handlers[pattern] = need, h
 }

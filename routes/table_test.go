@@ -249,7 +249,7 @@ func TestMux(t *testing.T) {
 		api.Handle("GET /c", hello, valetkey.Public)
 		api.Handle("/{", hello, valetkey.Public)
 		_, err := api.Guarded(guard)
-		for _, part := range []string{`the handler of "GET /a" is nil`, `the handler of "GET /b" is nil`, `"GET /c" is registered twice`, `Table["/{"]: parsing`} {
+		for _, part := range []string{`Table["GET /a"]: the handler is nil`, `Table["GET /b"]: the handler is nil`, `Table["GET /c"]: registered twice`, `Table["/{"]: parsing`} {
 			assert.ErrorContains(t, err, part)
 		}
 	})

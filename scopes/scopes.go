@@ -56,7 +56,8 @@ func Any(scope ...string) Requirement {
 //
 // RFC 6749, section 3.3, allows '|', '&' and parentheses in a scope, so "a|b" and "(a)" are each one scope. A word that reads
 // as an operator is refused, since no token would ever have it: "||", "&&", "|x", "x|", "x,", "!x", a parenthesis without its
-// partner, and the words and, or, not in any letter case. [All] and [Any] take such a scope. The error names every mistake.
+// partner, and the words and, or, not in any letter case. [All] and [Any] take such a scope. The error names every mistake, in
+// one [valetkey.ConfigError] without a field.
 func Parse(expr string) (Requirement, error) {
 	var (
 		r    Requirement
@@ -85,7 +86,7 @@ func Parse(expr string) (Requirement, error) {
 	}
 	end()
 	if err := errors.Join(errs...); err != nil {
-		return Requirement{}, fmt.Errorf("scopes: %q: %w", expr, err)
+		return Requirement{}, fmt.Errorf("scopes: %w", &valetkey.ConfigError{Err: fmt.Errorf("%q: %w", expr, err)})
 	}
 	return r, nil
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Config is what a [Verifier] is made of. Verifier and Issuer are required.
@@ -121,28 +122,25 @@ type Verifier struct {
 
 // New returns a Verifier. It does no I/O. The error names every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
-	var mistakes []error
-	mistake := func(format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("statuslist: "+format, args...))
-	}
+	wrong := mistakes.List{Package: "statuslist"}
 	v := &Verifier{cfg: cfg, lists: map[string]*list{}}
 	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
 	if cfg.Verifier == nil {
-		mistake("Verifier: required")
+		wrong.Add("Verifier", "required")
 	}
 	if cfg.Issuer == "" {
-		mistake("Issuer: required")
+		wrong.Add("Issuer", "required")
 	}
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(jose.Algorithms(), alg) {
-			mistake("Algorithms[%d]: %q is not a signature algorithm known here", i, alg)
+			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not a signature algorithm known here", alg)
 		}
 	}
 	if len(cfg.Origins) == 0 {
 		if origin, err := originOf(cfg.Issuer); err == nil {
 			v.origins = []string{origin}
 		} else if cfg.Issuer != "" {
-			mistake("Origins: required, as Issuer is not a URL")
+			wrong.Add("Origins", "required, as Issuer is not a URL")
 		}
 	}
 	for i, o := range cfg.Origins {
@@ -155,7 +153,7 @@ func New(cfg Config) (*Verifier, error) {
 			err = v.fetch.Allowed(o)
 		}
 		if err != nil {
-			mistake("Origins[%d]: %w", i, err)
+			wrong.Add(fmt.Sprintf("Origins[%d]", i), "%w", err)
 		}
 		v.origins = append(v.origins, origin)
 	}
@@ -168,14 +166,14 @@ func New(cfg Config) (*Verifier, error) {
 		{"MaxTTL", &v.cfg.MaxTTL, defaultMaxTTL}, {"StaleLimit", &v.cfg.StaleLimit, 0},
 	} {
 		if *d.set < 0 {
-			mistake("%s: %v is negative", d.name, *d.set)
+			wrong.Add(d.name, "%v is negative", *d.set)
 		}
 		if *d.set == 0 {
 			*d.set = d.zero
 		}
 	}
 	if v.cfg.MinTTL > v.cfg.MaxTTL {
-		mistake("MinTTL: %v is above the upper bound, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
+		wrong.Add("MinTTL", "%v is above the upper bound, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
 	}
 	for _, n := range []struct {
 		name string
@@ -183,17 +181,16 @@ func New(cfg Config) (*Verifier, error) {
 		zero int
 	}{{"MaxLists", &v.cfg.MaxLists, defaultMaxLists}, {"MaxBytes", &v.cfg.MaxBytes, defaultMaxBytes}} {
 		if *n.set < 0 {
-			mistake("%s: %d is negative", n.name, *n.set)
+			wrong.Add(n.name, "%d is negative", *n.set)
 		}
 		if *n.set == 0 {
 			*n.set = n.zero
 		}
 	}
 	var err error
-	if v.keys, err = v.newKeys(); err != nil {
-		mistake("%w", err)
-	}
-	if err := errors.Join(mistakes...); err != nil {
+	v.keys, err = v.newKeys()
+	wrong.Within("", err)
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	if len(v.cfg.Algorithms) == 0 {
@@ -209,22 +206,23 @@ func New(cfg Config) (*Verifier, error) {
 func (v *Verifier) newKeys() (*keyset.Set, error) {
 	switch {
 	case v.cfg.Keys != nil && v.cfg.KeysURL != "":
-		return nil, errors.New("KeysURL, Keys: at most one of them")
+		return nil, &valetkey.ConfigError{Field: "KeysURL, Keys", Err: errors.New("at most one of them")}
 	case v.cfg.Keys != nil:
 		keys, dropped, err := keyset.Parse(v.cfg.Keys)
 		if err != nil {
-			return nil, fmt.Errorf("Keys: %w", err)
+			return nil, &valetkey.ConfigError{Field: "Keys", Err: err}
 		}
 		if len(dropped) > 0 {
-			return nil, fmt.Errorf("Keys: kid %q: %w", dropped[0].ID, dropped[0].Err)
+			return nil, &valetkey.ConfigError{Field: "Keys", Err: fmt.Errorf("kid %q: %w", dropped[0].ID, dropped[0].Err)}
 		}
 		return keyset.Static(keys...), nil
 	case v.cfg.Issuer == "" && v.cfg.KeysURL == "":
 		return nil, nil // reported as such
 	}
-	return keyset.New(keyset.Config{
+	keys, err := keyset.New(keyset.Config{
 		Issuer: v.cfg.Issuer, URL: v.cfg.KeysURL, Fetch: v.fetch, Logger: v.cfg.Logger, Observer: v.cfg.Observer,
 	})
+	return keys, mistakes.Renamed(err, map[string]string{"URL": "KeysURL"})
 }
 
 // originOf returns scheme, host and port of an http URL.

@@ -42,16 +42,19 @@ type Procedures map[string]valetkey.Requirement
 // protocol is told. The error names every mistake in procedures.
 func New(g *middleware.Guard, procedures Procedures, opts ...connect.HandlerOption) (func(http.Handler) http.Handler, error) {
 	var mistakes []error
+	mistake := func(field, problem string) {
+		mistakes = append(mistakes, fmt.Errorf("valetconnect: %w", &valetkey.ConfigError{Field: field, Err: errors.New(problem)}))
+	}
 	if g == nil {
-		mistakes = append(mistakes, errors.New("valetconnect: guard: required"))
+		mistake("guard", "required")
 	}
 	for procedure, need := range procedures {
 		service, name, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
 		if !strings.HasPrefix(procedure, "/") || service == "" || name == "" || strings.Contains(name, "/") {
-			mistakes = append(mistakes, fmt.Errorf("valetconnect: Procedures[%q]: not of the form /package.Service/Procedure", procedure))
+			mistake(fmt.Sprintf("Procedures[%q]", procedure), "not of the form /package.Service/Procedure")
 		}
 		if need == nil {
-			mistakes = append(mistakes, fmt.Errorf("valetconnect: Procedures[%q]: nil", procedure))
+			mistake(fmt.Sprintf("Procedures[%q]", procedure), "nil")
 		}
 	}
 	if err := errors.Join(mistakes...); err != nil {

@@ -333,9 +333,12 @@ func TestConfiguration(t *testing.T) {
 	}
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := valetconnect.New(nil, valetconnect.Procedures{"a": nil})
-		for _, mistake := range []string{"guard:", "not of the form", "nil"} {
-			assert.ErrorContains(t, err, mistake)
+		var fields []string
+		for _, m := range valetkey.ConfigErrors(err) {
+			fields = append(fields, m.Field)
+			assert.ErrorContains(t, err, "valetconnect: "+m.Error())
 		}
+		assert.Equal(t, []string{"guard", `Procedures["a"]`, `Procedures["a"]`}, fields)
 	})
 	t.Run("a table is copied", func(t *testing.T) {
 		table := valetconnect.Procedures{"/a/b": scopes.All("x")}

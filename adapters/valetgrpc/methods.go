@@ -23,11 +23,11 @@ type Methods map[string]valetkey.Requirement
 // Not seen: whether server has the interceptors. What a server answers by [grpc.UnknownServiceHandler] is refused by them.
 func (ms Methods) Covers(server *grpc.Server) error {
 	if server == nil {
-		return errors.New("valetgrpc: server: required")
+		return mistake("server", "required")
 	}
 	services := server.GetServiceInfo()
 	if len(services) == 0 {
-		return errors.New("valetgrpc: server: no service is registered")
+		return mistake("server", "no service is registered")
 	}
 	var wrong []error
 	unused := maps.Clone(ms)
@@ -41,7 +41,11 @@ func (ms Methods) Covers(server *grpc.Server) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(unused)) {
-		wrong = append(wrong, fmt.Errorf("valetgrpc: Methods[%q]: no service has this method", name))
+		wrong = append(wrong, mistake(fmt.Sprintf("Methods[%q]", name), "no service has this method"))
 	}
 	return errors.Join(wrong...)
+}
+
+func mistake(field, problem string) error {
+	return fmt.Errorf("valetgrpc: %w", &valetkey.ConfigError{Field: field, Err: errors.New(problem)})
 }

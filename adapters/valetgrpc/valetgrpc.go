@@ -47,15 +47,15 @@ type Interceptor struct {
 func New(g *middleware.Guard, methods Methods) (*Interceptor, error) {
 	var mistakes []error
 	if g == nil {
-		mistakes = append(mistakes, errors.New("valetgrpc: guard: required"))
+		mistakes = append(mistakes, mistake("guard", "required"))
 	}
 	for method, need := range methods {
 		service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 		if method[:min(1, len(method))] != "/" || service == "" || name == "" || strings.Contains(name, "/") {
-			mistakes = append(mistakes, fmt.Errorf("valetgrpc: Methods[%q]: not of the form /package.Service/Method", method))
+			mistakes = append(mistakes, mistake(fmt.Sprintf("Methods[%q]", method), "not of the form /package.Service/Method"))
 		}
 		if need == nil {
-			mistakes = append(mistakes, fmt.Errorf("valetgrpc: Methods[%q]: nil", method))
+			mistakes = append(mistakes, mistake(fmt.Sprintf("Methods[%q]", method), "nil"))
 		}
 	}
 	if err := errors.Join(mistakes...); err != nil {

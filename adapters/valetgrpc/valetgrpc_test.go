@@ -663,6 +663,9 @@ func TestNew(t *testing.T) {
 		`valetgrpc: Methods["orders.v1.Orders/List"]: not of the form /package.Service/Method`,
 		`valetgrpc: guard: required`,
 	}, mistakes)
+	for _, m := range valetkey.ConfigErrors(err) {
+		assert.True(t, m.Field == "guard" || strings.HasPrefix(m.Field, "Methods["), m.Field)
+	}
 
 	t.Run("a table that changes later changes nothing", func(t *testing.T) {
 		table := valetgrpc.Methods{service + "UnaryCall": scopes.All("a")}

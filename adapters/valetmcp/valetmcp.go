@@ -91,40 +91,41 @@ func New(cfg Config, next http.Handler) (http.Handler, error) {
 
 func (cfg Config) mistakes(next http.Handler) error {
 	var mistakes []error
-	mistake := func(format string, args ...any) {
-		mistakes = append(mistakes, fmt.Errorf("valetmcp: "+format, args...))
+	mistake := func(field, format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("valetmcp: %w", &valetkey.ConfigError{Field: field, Err: fmt.Errorf(format, args...)}))
 	}
 	if next == nil {
-		mistake("next: required")
+		mistake("next", "required")
 	}
 	if cfg.Guard == nil {
-		mistake("Guard: required")
+		mistake("Guard", "required")
 	} else {
 		metadata := metadataOf(cfg.Guard)
 		if len(metadata.Servers) == 0 {
-			mistake("Guard: its Resource names no authorization server (MCP, protected resource metadata)")
+			mistake("Guard", "its Resource names no authorization server (MCP, protected resource metadata)")
 		}
 		if slices.Contains(metadata.Scopes, offlineAccess) {
-			mistake("Guard: its metadata names %s, which is not the resource's to ask for (MCP, refresh tokens)", offlineAccess)
+			mistake("Guard", "its metadata names %s, which is not the resource's to ask for (MCP, refresh tokens)", offlineAccess)
 		}
 	}
 	if cfg.MaxBody < 0 {
-		mistake("MaxBody: %d is negative", cfg.MaxBody)
+		mistake("MaxBody", "%d is negative", cfg.MaxBody)
 	}
 	for field, table := range map[string]Needs{"Tools": cfg.Tools, "Methods": cfg.Methods} {
 		for name, need := range table {
+			row := fmt.Sprintf("%s[%q]", field, name)
 			if need == nil {
-				mistake("%s[%q]: nil", field, name)
+				mistake(row, "nil")
 			} else if valetkey.Describe(need).All.Has(offlineAccess) {
-				mistake("%s[%q]: names %s, which is not the resource's to ask for (MCP, refresh tokens)", field, name, offlineAccess)
+				mistake(row, "names %s, which is not the resource's to ask for (MCP, refresh tokens)", offlineAccess)
 			}
 		}
 	}
 	if _, listed := cfg.Methods[callTool]; listed {
-		mistake("Methods[%q]: tools are listed in Tools", callTool)
+		mistake(fmt.Sprintf("Methods[%q]", callTool), "tools are listed in Tools")
 	}
 	if open(cfg.Methods["initialize"]) {
-		mistake(`Methods["initialize"]: %s, so that a session would belong to nobody`, cfg.Methods["initialize"])
+		mistake(`Methods["initialize"]`, "%s, so that a session would belong to nobody", cfg.Methods["initialize"])
 	}
 	return errors.Join(mistakes...)
 }

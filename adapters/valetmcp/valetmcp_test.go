@@ -228,9 +228,12 @@ func TestConfiguration(t *testing.T) {
 	}
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := valetmcp.New(valetmcp.Config{MaxBody: -1, Tools: valetmcp.Needs{"a": nil}}, nil)
-		for _, field := range []string{"next:", "Guard:", "MaxBody:", "Tools["} {
-			assert.ErrorContains(t, err, field)
+		var fields []string
+		for _, m := range valetkey.ConfigErrors(err) {
+			fields = append(fields, m.Field)
+			assert.ErrorContains(t, err, "valetmcp: "+m.Error())
 		}
+		assert.Equal(t, []string{"next", "Guard", "MaxBody", `Tools["a"]`}, fields)
 	})
 	t.Run("a table is copied", func(t *testing.T) {
 		table := valetmcp.Needs{"a": scopes.All("x")}

@@ -67,21 +67,26 @@ func tableOf(rows []row) routes.Table {
 	return table
 }
 
+// inDocument returns a mistake in a document, whose places the text names: they are not fields in Go.
+func inDocument(format string, args ...any) error {
+	return fmt.Errorf("valetopenapi: %w", &valetkey.ConfigError{Err: fmt.Errorf(format, args...)})
+}
+
 // read returns the rows in the order of their paths and methods.
 func read(document []byte) ([]row, error) {
 	if json.Valid(document) { // of YAML the loader sees to it
 		if err := eachOnce(json.NewDecoder(bytes.NewReader(document))); err != nil {
-			return nil, fmt.Errorf("valetopenapi: read the document: %w", err)
+			return nil, inDocument("read the document: %w", err)
 		}
 	}
 	loader := openapi3.NewLoader() // refuses references to other documents
 	loader.IncludeOrigin = true
 	doc, err := loader.LoadFromData(document)
 	if err != nil {
-		return nil, fmt.Errorf("valetopenapi: read the document: %w", err)
+		return nil, inDocument("read the document: %w", err)
 	}
 	if v := doc.OpenAPI + "."; !strings.HasPrefix(v, "3.0.") && !strings.HasPrefix(v, "3.1.") {
-		return nil, fmt.Errorf("valetopenapi: openapi: %q is neither 3.0 nor 3.1", doc.OpenAPI)
+		return nil, inDocument("openapi: %q is neither 3.0 nor 3.1", doc.OpenAPI)
 	}
 
 	var (
@@ -97,14 +102,14 @@ func read(document []byte) ([]row, error) {
 		}
 		for _, key := range slices.Sorted(maps.Keys(item.Extensions)) {
 			if !strings.HasPrefix(key, "x-") { // an operation, perhaps, that nobody would see
-				mistakes = append(mistakes, fmt.Errorf("valetopenapi: %s: %q is nothing that a path item has", path, key))
+				mistakes = append(mistakes, inDocument("%s: %q is nothing that a path item has", path, key))
 			}
 		}
 		operations := item.Operations()
 		for _, method := range slices.Sorted(maps.Keys(operations)) {
 			op := operations[method]
 			mistake := func(err error) {
-				mistakes = append(mistakes, fmt.Errorf("valetopenapi: %s%s %s: %w", at(line(op)), method, path, err))
+				mistakes = append(mistakes, inDocument("%s%s %s: %w", at(line(op)), method, path, err))
 			}
 			need, err := needOf(doc, op)
 			if err != nil {

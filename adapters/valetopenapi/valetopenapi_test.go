@@ -161,6 +161,9 @@ func TestDocument(t *testing.T) {
 			for i, want := range c.want {
 				assert.Contains(t, lines[i], want)
 			}
+			for _, m := range valetkey.ConfigErrors(err) {
+				assert.NotContains(t, m.Err.Error(), "valetopenapi", "the package is not part of the mistake")
+			}
 		})
 	}
 }

@@ -89,26 +89,28 @@ type Redis struct {
 // New returns a Redis. It does no I/O. The error names every mistake in cfg.
 func New(cfg Config) (*Redis, error) {
 	var mistakes []error
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	mistake := func(field, format string, args ...any) {
+		mistakes = append(mistakes, fmt.Errorf("valetredis: %w", &valetkey.ConfigError{Field: field, Err: fmt.Errorf(format, args...)}))
+	}
 	if err := fit(cfg.Client); err != nil {
-		mistake("Client: %w", err)
+		mistake("Client", "%w", err)
 	}
 	if len(cfg.Key) != keySize {
-		mistake("Key: %d bytes, not %d", len(cfg.Key), keySize)
+		mistake("Key", "%d bytes, not %d", len(cfg.Key), keySize)
 	}
 	for i, key := range cfg.PreviousKeys {
 		if len(key) != keySize {
-			mistake("PreviousKeys[%d]: %d bytes, not %d", i, len(key), keySize)
+			mistake(fmt.Sprintf("PreviousKeys[%d]", i), "%d bytes, not %d", len(key), keySize)
 		}
 	}
 	if cfg.Timeout < 0 {
-		mistake("Timeout: %v is negative", cfg.Timeout)
+		mistake("Timeout", "%v is negative", cfg.Timeout)
 	}
 	if cfg.Keep < 0 {
-		mistake("Keep: %v is negative", cfg.Keep)
+		mistake("Keep", "%v is negative", cfg.Keep)
 	}
 	if err := errors.Join(mistakes...); err != nil {
-		return nil, fmt.Errorf("valetredis: %w", err)
+		return nil, err
 	}
 	keys, err := newKeyring(cfg.Key, cfg.PreviousKeys)
 	if err != nil {

@@ -55,9 +55,12 @@ func TestNew(t *testing.T) {
 	}
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := valetredis.New(valetredis.Config{Key: key[:5], PreviousKeys: [][]byte{nil}, Timeout: -1, Keep: -1})
-		for _, field := range []string{"Client", "Key", "PreviousKeys[0]", "Timeout", "Keep"} {
-			require.ErrorContains(t, err, field+": ")
+		var fields []string
+		for _, m := range valetkey.ConfigErrors(err) {
+			fields = append(fields, m.Field)
+			require.ErrorContains(t, err, "valetredis: "+m.Error())
 		}
+		require.Equal(t, []string{"Client", "Key", "PreviousKeys[0]", "Timeout", "Keep"}, fields)
 		require.NotContains(t, err.Error(), string(key[:5]))
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
@@ -38,19 +39,19 @@ func IsFor(aud, names []string, sole bool) bool {
 	return slices.ContainsFunc(aud, ours)
 }
 
-// AudienceMistakes returns what is wrong with Config.Audience, the names of a resource server.
-func AudienceMistakes(names []string) (mistakes []error) {
-	if len(names) == 0 {
-		mistakes = append(mistakes, errors.New("Audience: required; an empty list does not mean any"))
-	}
+// CheckAudience returns what is wrong with the names of a resource server: a [valetkey.ConfigError] for each, whose field is
+// the index.
+func CheckAudience(names []string) error {
+	var wrong mistakes.List
+	wrong.AddIf(len(names) == 0, "", "required; an empty list does not mean any")
 	for i, a := range names {
 		u, err := url.Parse(a)
 		switch {
 		case a == "":
-			mistakes = append(mistakes, fmt.Errorf("Audience[%d]: is empty", i))
+			wrong.Add(fmt.Sprintf("[%d]", i), "is empty")
 		case err == nil && u.IsAbs() && strings.Contains(a, "#"):
-			mistakes = append(mistakes, fmt.Errorf("Audience[%d]: has a fragment, which no aud has (RFC 8707, section 2)", i))
+			wrong.Add(fmt.Sprintf("[%d]", i), "has a fragment, which no aud has (RFC 8707, section 2)")
 		}
 	}
-	return mistakes
+	return wrong.Err()
 }

@@ -181,24 +181,24 @@ func TestIsFor(t *testing.T) {
 	}
 }
 
-func TestAudienceMistakes(t *testing.T) {
+func TestCheckAudience(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		names []string
 		want  []string
 	}{
-		{"AUD-01 none", nil, []string{"Audience: required; an empty list does not mean any"}},
-		{"an empty one", []string{"api", ""}, []string{"Audience[1]: is empty"}},
+		{"AUD-01 none", nil, []string{"required; an empty list does not mean any"}},
+		{"an empty one", []string{"api", ""}, []string{"[1]: is empty"}},
 		{"AUD-03 URIs with a fragment", []string{"https://api.example.com/#", "api", "urn:api#v1"}, []string{
-			"Audience[0]: has a fragment, which no aud has (RFC 8707, section 2)",
-			"Audience[2]: has a fragment, which no aud has (RFC 8707, section 2)",
+			"[0]: has a fragment, which no aud has (RFC 8707, section 2)",
+			"[2]: has a fragment, which no aud has (RFC 8707, section 2)",
 		}},
 		{"AUD-03 any string", []string{"api", "api#1", "https://api.example.com/a?b", "%zz#", "urn:api"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, err := range claims.AudienceMistakes(c.names) {
-				got = append(got, err.Error())
+			for _, m := range valetkey.ConfigErrors(claims.CheckAudience(c.names)) {
+				got = append(got, m.Error())
 			}
 			assert.Equal(t, c.want, got)
 		})

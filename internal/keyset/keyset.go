@@ -17,6 +17,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/refresh"
 )
 
@@ -84,25 +85,24 @@ type Set struct {
 // New returns the key set of an issuer. It does no I/O and starts nothing: the first Verify or Ready does. The error
 // names every mistake in cfg.
 func New(cfg Config) (*Set, error) {
-	var mistakes []error
-	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	var wrong mistakes.List
 	if cfg.URL != "" {
 		if err := cfg.Fetch.Allowed(cfg.URL); err != nil {
-			mistake("URL: %w", err)
+			wrong.Add("URL", "%w", err)
 		}
 	} else if err := cfg.Fetch.Discoverable(cfg.Issuer); err != nil {
-		mistake("Issuer: discovery needs a URL: %w", err)
+		wrong.Add("Issuer", "discovery needs a URL: %w", err)
 	}
 	if cfg.Fresh < 0 || cfg.Fresh > maxFresh {
-		mistake("Fresh: %v is not between 0 and %v", cfg.Fresh, maxFresh)
+		wrong.Add("Fresh", "%v is not between 0 and %v", cfg.Fresh, maxFresh)
 	}
 	if cfg.Cooldown < 0 {
-		mistake("Cooldown: %v is negative", cfg.Cooldown)
+		wrong.Add("Cooldown", "%v is negative", cfg.Cooldown)
 	}
 	if cfg.StaleLimit > maxStale {
-		mistake("StaleLimit: %v is more than %v", cfg.StaleLimit, maxStale)
+		wrong.Add("StaleLimit", "%v is more than %v", cfg.StaleLimit, maxStale)
 	}
-	if err := errors.Join(mistakes...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	if cfg.Fresh == 0 {

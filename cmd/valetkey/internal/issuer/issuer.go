@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
 )
 
@@ -36,7 +38,7 @@ type Mistake struct {
 	Err   error
 }
 
-// names are what files call the fields of jwks.Config.
+// names are what files call the fields of jwks.Config, without the indexes of lists.
 var names = map[string]string{
 	"Issuer":       "issuer",
 	"Audience":     "audience",
@@ -108,33 +110,19 @@ func Verifier(cfg jwks.Config, mistakes []Mistake) (*jwks.Verifier, []Mistake) {
 	return nil, mistakes
 }
 
-// Mistakes takes the joined mistakes of a constructor apart, "jwks: Audience: required" for one: each becomes one line,
-// without the package, and with its field, whose name in files names has.
-func Mistakes(err error, names map[string]string) []Mistake {
-	if err == nil {
-		return nil
-	}
-	var mistakes []Mistake
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			mistakes = append(mistakes, Mistakes(e, names)...)
+// Mistakes returns the mistakes that a constructor reported, each on one line and with the name that files give its field.
+// Names has the fields of the constructor's Config, without the indexes of lists. A field that it lacks keeps its name in
+// Go, which the text then begins with.
+func Mistakes(err error, names map[string]string) (all []Mistake) {
+	for _, m := range valetkey.ConfigErrors(err) {
+		name, known := mistakes.Rename(m.Field, names)
+		if !known {
+			all = append(all, Mistake{"", errors.New(oneLine(m))})
+			continue
 		}
-		return mistakes
+		all = append(all, Mistake{name, errors.New(oneLine(m.Err))})
 	}
-	inner := errors.Unwrap(err)
-	if joined, ok := inner.(interface{ Unwrap() []error }); ok { // the package stands before them all
-		prefix := strings.TrimSuffix(err.Error(), inner.Error())
-		for _, e := range joined.Unwrap() {
-			mistakes = append(mistakes, Mistakes(errors.New(prefix+e.Error()), names)...)
-		}
-		return mistakes
-	}
-	_, text, _ := strings.Cut(strings.ReplaceAll(err.Error(), "\n", "; "), ": ") // without the package
-	field, rest, _ := strings.Cut(text, ": ")
-	field, _, _ = strings.Cut(field, "[") // of a list it is clear which element is meant
-	name, known := names[field]
-	if !known {
-		return []Mistake{{"", errors.New(text)}}
-	}
-	return []Mistake{{name, errors.New(rest)}}
+	return all
 }
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"cmp"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -96,11 +95,7 @@ func load(file string, b build) (*Proxy, error) {
 	}
 	p.close = verifiers.close
 	p.guard, err = middleware.New(cfg)
-	wrong := issuer.Mistakes(err, guardNames)
-	for i, m := range wrong {
-		wrong[i].Err = errors.New(strings.ReplaceAll(m.Err.Error(), "DPoP or ClientCertificate", "dpop or mtls"))
-	}
-	root.blame(top, wrong)
+	root.blame(top, issuer.Mistakes(err, guardNames))
 	if top["profile"].oneOf("fapi2") != "" {
 		if p.tls != nil {
 			fapi.ServerTLS(p.tls)

@@ -209,7 +209,7 @@ func TestMistakes(t *testing.T) {
 			"1: trusted_proxies: required where proxies tell a URL or a certificate"}},
 		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
 		{"bound tokens only, of which none is accepted", good + "sender_constrained: true", []string{
-			"6: sender_constrained: dpop or mtls is required, or no token is accepted"}},
+			"6: sender_constrained: no kind of binding can be proven: enable DPoP or client certificates"}},
 		{"trusted proxies that are no addresses", good + "trusted_proxies: [proxy.example.com, '', '::ffff:10.0.0.0/100', 10.0.0.1/8, '::1', 0.0.0.0/0]\nforwarded_header: Via", []string{
 			`6: trusted_proxies[0]: "proxy.example.com" is neither an address nor a range such as 10.0.0.0/8`,
 			`6: trusted_proxies[1]: is empty`,

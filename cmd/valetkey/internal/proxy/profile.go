@@ -1,12 +1,11 @@
 package proxy
 
 import (
-	"errors"
-	"strings"
-
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/fapi"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/middleware"
 )
 
@@ -40,8 +39,8 @@ func (n node) fapi2(top map[string]node, cfg middleware.Config, proofs *dpop.Con
 		}
 	}
 	guard, err := fapi.New(profile)
-	for _, m := range issuer.Mistakes(err, nil) {
-		n.contradicts(top, v, m.Err.Error())
+	for _, m := range valetkey.ConfigErrors(err) {
+		n.contradicts(top, v, m)
 	}
 	if err != nil && len(n.doc.mistakes) == 0 {
 		top["profile"].mistake("%v", err)
@@ -65,22 +64,24 @@ func (m made) revocation() fapi.Revocation {
 	return fapi.Revocation{}
 }
 
-// contradicts writes down a mistake of package fapi where its field stands.
-func (n node) contradicts(top map[string]node, v made, text string) {
-	field, rest, _ := strings.Cut(text, ": ")
-	switch {
-	case field == strings.ToLower(field): // of a part, such as "jwks: Audience: required"
-	case field == "Issuer":
-		v.blame(v.fields, []issuer.Mistake{{Field: "issuer", Err: errors.New(rest)}})
-	case field == "DPoP, Guard.ClientCertificate":
-		n.mistake("dpop, mtls: %s", rest)
-	case strings.HasPrefix(field, "Algorithms["):
-		v.fields["algorithms"].mistake("%s", rest)
-	case strings.HasPrefix(field, "DPoP.Algorithms["):
-		top["dpop"].mistake("algorithms: %s", rest)
-	case strings.HasPrefix(rest, "ShortLived: "):
-		v.fields["max_lifetime"].mistake("%s", strings.TrimPrefix(rest, "ShortLived: "))
-	case field != "Revocation": // which is said where there is none
-		top["profile"].mistake("%s", text)
+// What a file calls the fields of fapi.Config whose contradictions to the profile are not reported otherwise: in the verifier,
+// in dpop, and at the top.
+var (
+	fapiInVerifier = map[string]string{"Issuer": "issuer", "Algorithms": "algorithms", "Revocation.ShortLived": "max_lifetime"}
+	fapiInDPoP     = map[string]string{"DPoP.Algorithms": "algorithms"}
+	fapiAtTop      = map[string]string{"DPoP": "dpop", "Guard.ClientCertificate": "mtls"}
+)
+
+// contradicts writes down a mistake of package fapi where its field stands. One in another field is the mistake of a part,
+// which is reported already.
+func (n node) contradicts(top map[string]node, v made, m *valetkey.ConfigError) {
+	for _, place := range []struct {
+		node
+		fields map[string]node
+		names  map[string]string
+	}{{v.node, v.fields, fapiInVerifier}, {top["dpop"], nil, fapiInDPoP}, {n, top, fapiAtTop}} {
+		if name, known := mistakes.Rename(m.Field, place.names); known {
+			place.blame(place.fields, []issuer.Mistake{{Field: name, Err: m.Err}})
+		}
 	}
 }

@@ -44,8 +44,8 @@ func (n node) routes() routes.Table {
 			m.value.mistake("%q is neither @public nor @any", expr)
 		case m.value.isText():
 			need, err := scopes.Parse(expr)
-			if err != nil {
-				m.value.mistake("%s", strings.TrimPrefix(err.Error(), "scopes: "))
+			for _, wrong := range valetkey.ConfigErrors(err) {
+				m.value.mistake("%v", wrong.Err)
 			}
 			table[m.key.Value] = need
 		}

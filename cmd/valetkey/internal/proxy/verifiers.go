@@ -120,7 +120,6 @@ func (l *list) jwks(item, n node) (keys *jwks.Verifier, listed *statuslist.Verif
 
 // names are what a file calls the fields of introspect.Config.
 var names = map[string]string{
-	"URL, Issuer": "url, issuer",
 	"URL":         "url",
 	"Issuer":      "issuer",
 	"Audience":    "audience",

@@ -83,7 +83,9 @@ func (n node) mistake(format string, args ...any) {
 	if n.path != "" {
 		text = n.path + ": " + text
 	}
-	n.doc.mistakes = append(n.doc.mistakes, mistake{n.Line, text})
+	if m := (mistake{n.Line, text}); !slices.Contains(n.doc.mistakes, m) { // or two constructors report it
+		n.doc.mistakes = append(n.doc.mistakes, m)
+	}
 }
 
 // absent reports whether there is no value of the kind, which is a mistake if there is another one.
