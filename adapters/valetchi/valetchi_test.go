@@ -14,7 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
-	"github.com/valetkey/valetkey/valetkeytest"
+	"github.com/valetkey/valetkey/valetkeytest/adaptertest"
 )
 
 // An adaption is the guard's own middleware, or a copy of it with a mistake.
@@ -22,11 +22,11 @@ type adaption struct {
 	require func(g *middleware.Guard, needs ...valetkey.Requirement) func(http.Handler) http.Handler
 }
 
-func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+func (a adaption) serve(t testing.TB, routes []adaptertest.Route) string {
 	return a.serveTLS(t, routes, nil)
 }
 
-func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
+func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls.Config) string {
 	router := chi.NewRouter()
 	router.Use(chimiddleware.Recoverer)
 	for _, route := range routes {
@@ -53,7 +53,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 
 func TestAdapter(t *testing.T) {
 	own := adaption{(*middleware.Guard).Require}
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
+	adaptertest.Test(t, adaptertest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
 func TestMistakes(t *testing.T) {
@@ -80,8 +80,8 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			mistaken := valetkeytest.Adapter{Serve: adaption{c.require}.serve}
-			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), c.found)
+			mistaken := adaptertest.Adapter{Serve: adaption{c.require}.serve}
+			assert.ErrorContains(t, adaptertest.Check(t, mistaken), c.found)
 		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/valetkey/valetkey/adapters/valetecho"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
+	"github.com/valetkey/valetkey/valetkeytest/adaptertest"
 )
 
 // An adaption is valetecho, or a copy of it with a mistake.
@@ -22,11 +23,11 @@ type adaption struct {
 	require func(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc
 }
 
-func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+func (a adaption) serve(t testing.TB, routes []adaptertest.Route) string {
 	return a.serveTLS(t, routes, nil)
 }
 
-func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
+func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls.Config) string {
 	e := echo.New()
 	e.Use(echomiddleware.Recover())
 	for _, route := range routes {
@@ -52,7 +53,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 
 func TestAdapter(t *testing.T) {
 	own := adaption{valetecho.Require}
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
+	adaptertest.Test(t, adaptertest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
 func TestMistakes(t *testing.T) {
@@ -99,7 +100,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, valetkeytest.Adapter{Serve: m.mistake.serve}), m.found)
+			assert.ErrorContains(t, adaptertest.Check(t, adaptertest.Adapter{Serve: m.mistake.serve}), m.found)
 		})
 	}
 }

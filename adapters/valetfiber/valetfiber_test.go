@@ -24,7 +24,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetfiber"
 	"github.com/valetkey/valetkey/middleware"
-	"github.com/valetkey/valetkey/valetkeytest"
+	"github.com/valetkey/valetkey/valetkeytest/adaptertest"
 )
 
 // An adaption is valetfiber, or a copy of it with a mistake.
@@ -33,11 +33,11 @@ type adaption struct {
 	stream  bool
 }
 
-func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+func (a adaption) serve(t testing.TB, routes []adaptertest.Route) string {
 	return a.serveTLS(t, routes, nil)
 }
 
-func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
+func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls.Config) string {
 	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10, StreamRequestBody: a.stream})
 	app.Use(fiberrecover.New())
 	for _, route := range routes {
@@ -83,7 +83,7 @@ func native(h http.Handler) fiber.Handler {
 func TestAdapter(t *testing.T) {
 	for name, stream := range map[string]bool{"bodies in memory": false, "bodies streamed": true} {
 		t.Run(name, func(t *testing.T) {
-			valetkeytest.TestAdapter(t, valetkeytest.Adapter{
+			adaptertest.Test(t, adaptertest.Adapter{
 				Serve:    adaption{valetfiber.Require, stream}.serve,
 				ServeTLS: adaption{valetfiber.Require, stream}.serveTLS,
 				NoHangUp: true,
@@ -141,8 +141,8 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			mistaken := valetkeytest.Adapter{Serve: adaption{m.require, false}.serve, NoHangUp: true}
-			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), m.found)
+			mistaken := adaptertest.Adapter{Serve: adaption{m.require, false}.serve, NoHangUp: true}
+			assert.ErrorContains(t, adaptertest.Check(t, mistaken), m.found)
 		})
 	}
 }

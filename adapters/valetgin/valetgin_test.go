@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetgin"
 	"github.com/valetkey/valetkey/middleware"
-	"github.com/valetkey/valetkey/valetkeytest"
+	"github.com/valetkey/valetkey/valetkeytest/adaptertest"
 )
 
 func init() { gin.SetMode(gin.ReleaseMode) }
@@ -23,11 +23,11 @@ type adaption struct {
 	require func(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc
 }
 
-func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+func (a adaption) serve(t testing.TB, routes []adaptertest.Route) string {
 	return a.serveTLS(t, routes, nil)
 }
 
-func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
+func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls.Config) string {
 	router := gin.New()
 	router.Use(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard)) // what gin.Default has
 	for _, route := range routes {
@@ -53,7 +53,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 
 func TestAdapter(t *testing.T) {
 	own := adaption{valetgin.Require}
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
+	adaptertest.Test(t, adaptertest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
 }
 
 func TestMistakes(t *testing.T) {
@@ -93,8 +93,8 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			mistaken := valetkeytest.Adapter{Serve: adaption{c.require}.serve}
-			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, mistaken), c.found)
+			mistaken := adaptertest.Adapter{Serve: adaption{c.require}.serve}
+			assert.ErrorContains(t, adaptertest.Check(t, mistaken), c.found)
 		})
 	}
 }

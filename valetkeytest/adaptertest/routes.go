@@ -1,4 +1,4 @@
-package valetkeytest
+package adaptertest
 
 import (
 	"bufio"
@@ -19,6 +19,7 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 // adapterGuards are the guards of the routes, which the adapter and plain net/http share.
@@ -37,11 +38,11 @@ type adapterGuards struct {
 // outage is a token about which nothing can be found out.
 const outage = "outage"
 
-func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
+func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	keys, err := jwks.New(jwks.Config{
-		Issuer: iss.URL, Audience: []string{DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet,
+		Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +80,7 @@ func newAdapterGuards(t testing.TB, iss *Issuer) *adapterGuards {
 	})
 	gs.ending = guard(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Subject: DefaultSubject, Expiry: start.Add(time.Millisecond)}, nil
+			return &valetkey.Token{Subject: valetkeytest.DefaultSubject, Expiry: start.Add(time.Millisecond)}, nil
 		}),
 		CancelWithToken: true,
 		Now:             func() time.Time { return start },
@@ -109,13 +110,13 @@ type adapterServer struct {
 	gone  chan struct{} // gets a value once a handler has been told that its client has gone
 }
 
-func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []AdapterRoute) string) *adapterServer {
+func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []Route) string) *adapterServer {
 	t.Helper()
 	s := &adapterServer{read: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
 	behind := func(needs ...valetkey.Requirement) [][]valetkey.Requirement { return [][]valetkey.Requirement{needs} }
 	readOrders := scopes.All("orders:read")
 	kept := behind(readOrders)
-	s.url = serve(t, []AdapterRoute{
+	s.url = serve(t, []Route{
 		{Path: "/any", Guard: gs.plain, Require: behind(), Handler: s.counted(hello)},
 		{Path: "/read", Guard: gs.plain, Require: behind(readOrders), Handler: s.counted(hello)},
 		{Path: "/write", Guard: gs.plain, Require: behind(scopes.All("orders:write")), Handler: s.counted(hello)},
@@ -228,7 +229,7 @@ func upgrade(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveHTTP is the Serve of net/http itself, which all others are held against.
-func serveHTTP(t testing.TB, routes []AdapterRoute) string {
+func serveHTTP(t testing.TB, routes []Route) string {
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		h := route.Handler

@@ -1,4 +1,4 @@
-package valetkeytest
+package adaptertest
 
 import (
 	"crypto/tls"
@@ -11,17 +11,18 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 // boundExchanges are those with tokens that are bound to a key or to a certificate. They show that an adapter passes on the
 // method, the URL, the Host, the address of the sender and every line of a header, and that it sends all that the guard does.
-func boundExchanges(iss *Issuer, gs *adapterGuards) []exchange {
+func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) []exchange {
 	const api = "https://api.example.com"
-	key, certificate := iss.ProofKey("ES256"), ClientCertificate(iss.t)
-	token, weak := iss.Token(BoundTo(key), Scopes("orders:read")), iss.Token(BoundTo(key))
-	certified := iss.Token(BoundToCertificate(certificate), Scopes("orders:read"))
-	fresh, older := Claim("nonce", gs.nonce), Claim("nonce", gs.olderNonce)
-	proof := func(method, path string, opts ...Option) string {
+	key, certificate := iss.ProofKey("ES256"), valetkeytest.ClientCertificate(t)
+	token, weak := iss.Token(valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read")), iss.Token(valetkeytest.BoundTo(key))
+	certified := iss.Token(valetkeytest.BoundToCertificate(certificate), valetkeytest.Scopes("orders:read"))
+	fresh, older := valetkeytest.Claim("nonce", gs.nonce), valetkeytest.Claim("nonce", gs.olderNonce)
+	proof := func(method, path string, opts ...valetkeytest.Option) string {
 		return "DPoP: " + key.Proof(method, api+path, token, opts...)
 	}
 	sent := func(lines ...string) []string {
@@ -31,7 +32,7 @@ func boundExchanges(iss *Issuer, gs *adapterGuards) []exchange {
 		return append([]string{"Authorization: Bearer " + certified}, lines...)
 	}
 	item := "Client-Cert: :" + base64.StdEncoding.EncodeToString(certificate.Certificate[0]) + ":"
-	other := "Client-Cert: :" + base64.StdEncoding.EncodeToString(ClientCertificate(iss.t).Certificate[0]) + ":"
+	other := "Client-Cert: :" + base64.StdEncoding.EncodeToString(valetkeytest.ClientCertificate(t).Certificate[0]) + ":"
 	return []exchange{
 		{"bound, no credentials", "GET", "/bound", nil, "", 401},
 		{"bound, two schemes", "GET", "/bound", sent("Authorization: Bearer "+token, proof("GET", "/bound", fresh)), "", 400},
@@ -61,9 +62,9 @@ func boundExchanges(iss *Issuer, gs *adapterGuards) []exchange {
 }
 
 // certified sends a token over TLS with the certificate that it is bound to, and without.
-func certified(t testing.TB, iss *Issuer, a Adapter) error {
+func certified(t testing.TB, iss *valetkeytest.Issuer, a Adapter) error {
 	quiet := slog.New(slog.DiscardHandler)
-	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet})
+	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet})
 	if err != nil {
 		return err
 	}
@@ -72,15 +73,15 @@ func certified(t testing.TB, iss *Issuer, a Adapter) error {
 	if err != nil {
 		return err
 	}
-	mine := ClientCertificate(t)
-	url := a.ServeTLS(t, []AdapterRoute{{
+	mine := valetkeytest.ClientCertificate(t)
+	url := a.ServeTLS(t, []Route{{
 		Path: "/certified", Guard: guard, Require: [][]valetkey.Requirement{nil}, Handler: http.HandlerFunc(hello),
-	}}, &tls.Config{Certificates: []tls.Certificate{ClientCertificate(t)}, ClientAuth: tls.RequestClientCert})
-	token := iss.Token(BoundToCertificate(mine))
+	}}, &tls.Config{Certificates: []tls.Certificate{valetkeytest.ClientCertificate(t)}, ClientAuth: tls.RequestClientCert})
+	token := iss.Token(valetkeytest.BoundToCertificate(mine))
 	for _, c := range []struct {
 		certificates []tls.Certificate
 		status       int
-	}{{nil, 401}, {[]tls.Certificate{ClientCertificate(t)}, 401}, {[]tls.Certificate{mine}, 200}} {
+	}{{nil, 401}, {[]tls.Certificate{valetkeytest.ClientCertificate(t)}, 401}, {[]tls.Certificate{mine}, 200}} {
 		client := &http.Client{Timeout: patience, Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{Certificates: c.certificates, InsecureSkipVerify: true}, // the server's is made for the test, too
 		}}

@@ -1,4 +1,4 @@
-package valetkeytest
+package adaptertest
 
 import (
 	"bufio"
@@ -17,9 +17,10 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// An adapterCheck is one thing that TestAdapter looks at.
+// An adapterCheck is one thing that Test looks at.
 type adapterCheck struct {
 	name string
 	run  func() error
@@ -36,16 +37,16 @@ type exchange struct {
 
 func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 	t.Helper()
-	iss := NewIssuer(t)
+	iss := valetkeytest.NewIssuer(t)
 	guards := newAdapterGuards(t, iss)
 	plain, under := newAdapterServer(t, guards, serveHTTP), newAdapterServer(t, guards, a.Serve)
 
 	var checks []adapterCheck
 	check := func(name string, run func() error) { checks = append(checks, adapterCheck{name, run}) }
-	for _, x := range slices.Concat(exchanges(iss), boundExchanges(iss, guards)) {
+	for _, x := range slices.Concat(exchanges(iss), boundExchanges(t, iss, guards)) {
 		check(x.name, func() error { return compare(x, guards, plain, under) })
 	}
-	token := iss.Token(Scopes("orders:read"))
+	token := iss.Token(valetkeytest.Scopes("orders:read"))
 	check("a token in a trailer is none", func() error { return under.trailer(token) })
 	check("a panic is the framework's", func() error { return under.panics(token) })
 	check("a stream flows", func() error { return under.streams(token) })
@@ -65,11 +66,11 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 
 // declares serves one route and looks for its scope in the metadata of its guard.
 func declares(t testing.TB, a Adapter) error {
-	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: middleware.Resource{ID: DefaultAudience}})
+	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: middleware.Resource{ID: valetkeytest.DefaultAudience}})
 	if err != nil {
 		return err
 	}
-	url := a.Serve(t, []AdapterRoute{{
+	url := a.Serve(t, []Route{{
 		Path: "/declared", Guard: guard, Require: [][]valetkey.Requirement{{scopes.All("orders:declared")}}, Handler: http.NotFoundHandler(),
 	}})
 	resp, err := http.Get(url + "/declared") // a server that is asked has started, and can be stopped
@@ -86,10 +87,10 @@ func declares(t testing.TB, a Adapter) error {
 	return nil
 }
 
-func exchanges(iss *Issuer) []exchange {
+func exchanges(iss *valetkeytest.Issuer) []exchange {
 	const form = "Content-Type: application/x-www-form-urlencoded"
-	read, write := iss.Token(Scopes("orders:read")), iss.Token(Scopes("orders:write"))
-	expired, both := iss.Token(Expired()), iss.Token(Scopes("orders:read", "orders:write"))
+	read, write := iss.Token(valetkeytest.Scopes("orders:read")), iss.Token(valetkeytest.Scopes("orders:write"))
+	expired, both := iss.Token(valetkeytest.Expired()), iss.Token(valetkeytest.Scopes("orders:read", "orders:write"))
 	bearer := func(tokens ...string) (lines []string) {
 		for _, token := range tokens {
 			lines = append(lines, "Authorization: Bearer "+token)
@@ -177,7 +178,7 @@ func exchanges(iss *Issuer) []exchange {
 		{"full, optional, in the query", "GET", "/full/optional?access_token=" + read, nil, "", 200},
 		{"the context ends with the token", "GET", "/ending", bearer(read), "", 200},
 	}
-	for name, forgery := range iss.Forgeries(Scopes("orders:read")) {
+	for name, forgery := range iss.Forgeries(valetkeytest.Scopes("orders:read")) {
 		all = append(all, exchange{"a forgery: " + name, "GET", "/read", bearer(forgery), "", 401})
 	}
 	return all
@@ -368,13 +369,13 @@ func (s *adapterServer) hangsUp(token string) error {
 }
 
 // crowd has many senders at once, over connections that are used again.
-func (s *adapterServer) crowd(iss *Issuer) error {
+func (s *adapterServer) crowd(iss *valetkeytest.Issuer) error {
 	const senders, requests = 8, 20
 	faults := make([]error, senders)
 	var wg sync.WaitGroup
 	for i := range senders {
 		subject := fmt.Sprintf("sender-%d", i)
-		token := iss.Token(Subject(subject), Scopes("orders:read"))
+		token := iss.Token(valetkeytest.Subject(subject), valetkeytest.Scopes("orders:read"))
 		wg.Go(func() {
 			client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 			defer client.CloseIdleConnections()

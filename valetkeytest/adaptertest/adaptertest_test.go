@@ -1,4 +1,4 @@
-package valetkeytest_test
+package adaptertest_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
-	"github.com/valetkey/valetkey/valetkeytest"
+	"github.com/valetkey/valetkey/valetkeytest/adaptertest"
 )
 
 // An adaption is how net/http would be adapted, were it not what the guard is made for.
@@ -32,13 +32,13 @@ func right() adaption {
 	}
 }
 
-func (a adaption) serve(t testing.TB, routes []valetkeytest.AdapterRoute) string {
+func (a adaption) serve(t testing.TB, routes []adaptertest.Route) string {
 	server := httptest.NewServer(a.handler(routes))
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
-func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, config *tls.Config) string {
+func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls.Config) string {
 	server := httptest.NewUnstartedServer(a.handler(routes))
 	server.TLS = config
 	server.StartTLS()
@@ -46,7 +46,7 @@ func (a adaption) serveTLS(t testing.TB, routes []valetkeytest.AdapterRoute, con
 	return server.URL
 }
 
-func (a adaption) handler(routes []valetkeytest.AdapterRoute) http.Handler {
+func (a adaption) handler(routes []adaptertest.Route) http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range routes {
 		h := route.Handler
@@ -69,11 +69,11 @@ func (a adaption) handler(routes []valetkeytest.AdapterRoute) http.Handler {
 }
 
 func TestAdapter(t *testing.T) {
-	valetkeytest.TestAdapter(t, valetkeytest.Adapter{Serve: right().serve, ServeTLS: right().serveTLS})
+	adaptertest.Test(t, adaptertest.Adapter{Serve: right().serve, ServeTLS: right().serveTLS})
 }
 
 // Each of these is an adapter with one mistake.
-func TestCheckAdapter(t *testing.T) {
+func TestCheck(t *testing.T) {
 	type requireFunc = func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement)
 	wrong := func(f requireFunc) adaption {
 		a := right()
@@ -200,7 +200,7 @@ func TestCheckAdapter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			assert.ErrorContains(t, valetkeytest.CheckAdapter(t, valetkeytest.Adapter{Serve: c.mistake.serve, ServeTLS: c.mistake.serveTLS}), c.found)
+			assert.ErrorContains(t, adaptertest.Check(t, adaptertest.Adapter{Serve: c.mistake.serve, ServeTLS: c.mistake.serveTLS}), c.found)
 		})
 	}
 }
