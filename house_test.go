@@ -1,6 +1,7 @@
 package valetkey_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -51,6 +52,95 @@ func TestHouse(t *testing.T) {
 		if !seen[prefix] {
 			t.Errorf("nobody imports %s: the rule above guards nothing", prefix)
 		}
+	}
+}
+
+// layers are the folders of this repository from the bottom up. A package imports packages of its own layer or of a lower one.
+// A folder includes those below it unless they are listed; "." is the root package alone.
+var layers = [][]string{
+	{"internal/authctx"},
+	{"."},
+	{"scopes", "details", "internal", "conformance"},
+	{"jwks", "introspect", "dpop", "statuslist"},
+	{"middleware"},
+	{"routes", "fapi"},
+	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
+}
+
+func layerOf(dir string) (layer int, folder string) {
+	layer = -1
+	for i, folders := range layers {
+		for _, f := range folders {
+			if (dir == f || f != "." && strings.HasPrefix(dir, f+"/")) && len(f) >= len(folder) {
+				layer, folder = i, f
+			}
+		}
+	}
+	return layer, folder
+}
+
+// TestLayers holds the direction of imports.
+func TestLayers(t *testing.T) {
+	const module = "github.com/valetkey/valetkey"
+	checked := 0
+	eachGoFile(t, func(path string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.ToSlash(filepath.Dir(path))
+		own, folder := layerOf(dir)
+		if own < 0 {
+			t.Errorf("%s: no layer has the folder %s", path, dir)
+		}
+		for _, spec := range file.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			rest, ours := strings.CutPrefix(imported, module)
+			if !ours || rest != "" && rest[0] != '/' {
+				continue
+			}
+			target := "."
+			if rest != "" {
+				target = rest[1:]
+			}
+			checked++
+			if layer, _ := layerOf(target); layer > own {
+				t.Errorf("%s imports %s, which is in a higher layer", path, target)
+			}
+			if folder == "adapters" && strings.HasPrefix(target, "internal/") {
+				t.Errorf("%s imports %s: an adapter lives by what is exported, as those of others do", path, target)
+			}
+		}
+	})
+	if checked < 100 {
+		t.Errorf("only %d imports were checked", checked)
+	}
+}
+
+// TestAdaptersWriteNoFakeHTTP holds that adapters carry decisions as values: a type that poses as an http.ResponseWriter is how
+// they would be written and parsed again.
+func TestAdaptersWriteNoFakeHTTP(t *testing.T) {
+	files := 0
+	eachGoFile(t, func(path string) {
+		if strings.HasSuffix(path, "_test.go") || !strings.HasPrefix(filepath.ToSlash(path), "adapters/") {
+			return
+		}
+		files++
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil && f.Name.Name == "WriteHeader" {
+				t.Errorf("%s has a type with the method WriteHeader", path)
+			}
+		}
+	})
+	if files < 10 {
+		t.Errorf("only %d files of adapters were found", files)
 	}
 }
 

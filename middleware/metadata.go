@@ -148,6 +148,21 @@ func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 		return
 	}
+	body := g.MetadataJSON()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if age := cmp.Or(g.resource.MaxAge, time.Hour); age > 0 {
+		h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(age.Seconds())))
+	}
+	w.Write(body)
+}
+
+// MetadataJSON returns the protected resource metadata (RFC 9728, section 2) as the handler of [Guard.Metadata] sends it now, for
+// servers that are not net/http. Without a Resource, it is nil.
+func (g *Guard) MetadataJSON() []byte {
+	if g.resource.ID == "" {
+		return nil
+	}
 	res := g.resource
 	var methods []string
 	bearer := slices.Contains(g.challenge.schemes, authheader.Bearer)
@@ -168,7 +183,7 @@ func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
 		algorithms = g.dpop.Algorithms()
 	}
 	// Section 2; members without elements must be left out (section 3.2).
-	body, err := json.Marshal(struct {
+	body, _ := json.Marshal(struct { // strings and booleans always marshal
 		Resource      string   `json:"resource"`
 		Servers       []string `json:"authorization_servers,omitempty"`
 		Scopes        []string `json:"scopes_supported,omitempty"`
@@ -185,16 +200,7 @@ func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
 		res.ID, res.AuthorizationServers, scopes, detailTypes, methods, algorithms, !bearer, !g.clientCertificate.IsZero(),
 		res.Name, res.Documentation, res.Policy, res.TermsOfUse,
 	})
-	if err != nil { // strings always marshal
-		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
-	}
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	if age := cmp.Or(res.MaxAge, time.Hour); age > 0 {
-		h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(age.Seconds())))
-	}
-	w.Write(body)
+	return body
 }
 
 func (res Resource) clone() Resource {

@@ -16,7 +16,6 @@
 package valetmcp
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,28 +136,9 @@ type metadata struct {
 }
 
 func metadataOf(g *middleware.Guard) (m metadata) {
-	var answer recorder
-	_, h := g.Metadata()
-	h.ServeHTTP(&answer, &http.Request{Method: http.MethodGet})
-	_ = json.Unmarshal(answer.body.Bytes(), &m) // of a guard without a Resource it is no JSON, and names nothing
+	_ = json.Unmarshal(g.MetadataJSON(), &m) // a guard without a Resource has none, and names nothing
 	return m
 }
-
-// A recorder keeps the body of a response.
-type recorder struct {
-	header http.Header
-	body   bytes.Buffer
-}
-
-func (r *recorder) Header() http.Header {
-	if r.header == nil {
-		r.header = http.Header{}
-	}
-	return r.header
-}
-
-func (r *recorder) WriteHeader(int)             {}
-func (r *recorder) Write(b []byte) (int, error) { return r.body.Write(b) }
 
 type handler struct {
 	Config
