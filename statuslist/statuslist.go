@@ -21,11 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -33,6 +31,7 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/refresh"
 )
 
 // Config is what a [Verifier] is made of. Verifier and Issuer are required.
@@ -109,21 +108,13 @@ type Verifier struct {
 	origins []string
 	fetch   fetch.Client
 	keys    *keyset.Set
-
-	ctx      context.Context // of fetches; ends with Close
-	cancel   context.CancelFunc
-	fetching sync.WaitGroup
-
-	mu     sync.Mutex // guards what follows
-	lists  map[string]*list
-	turn   uint64 // counts the uses of lists
-	closed bool
+	lists   *refresh.Pool[snapshot]
 }
 
 // New returns a Verifier. It does no I/O. The error names every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	wrong := mistakes.List{Package: "statuslist"}
-	v := &Verifier{cfg: cfg, lists: map[string]*list{}}
+	v := &Verifier{cfg: cfg}
 	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
 	if cfg.Verifier == nil {
 		wrong.Add("Verifier", "required")
@@ -199,7 +190,7 @@ func New(cfg Config) (*Verifier, error) {
 	if v.cfg.Logger == nil {
 		v.cfg.Logger = slog.Default()
 	}
-	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v.lists = refresh.NewPool(v.cfg.MaxLists, v.describe)
 	return v, nil
 }
 
@@ -236,12 +227,7 @@ func originOf(u string) (string, error) {
 
 // Close ends fetches and waits for them. What is verified later gets 503, and remembered tokens are forgotten.
 func (v *Verifier) Close() {
-	v.mu.Lock()
-	v.closed = true
-	v.mu.Unlock()
-	v.drop()
-	v.cancel()
-	v.fetching.Wait()
+	v.lists.Close()
 	v.keys.Close()
 }
 
@@ -250,17 +236,7 @@ func (v *Verifier) Forget() {
 	if f, ok := v.cfg.Verifier.(valetkey.Forgetter); ok {
 		f.Forget()
 	}
-	v.drop()
-}
-
-func (v *Verifier) drop() {
-	v.mu.Lock()
-	lists := slices.Collect(maps.Values(v.lists))
-	clear(v.lists)
-	v.mu.Unlock()
-	for _, l := range lists {
-		l.drop()
-	}
+	v.lists.Purge()
 }
 
 // Health returns how the verifier within is, and how the lists are: ready if all that are in use could be fetched, degraded
@@ -270,14 +246,7 @@ func (v *Verifier) Health() []valetkey.Health {
 	if r, ok := v.cfg.Verifier.(valetkey.Reporter); ok {
 		all = r.Health()
 	}
-	h := valetkey.Health{Name: v.cfg.Issuer + " (status lists)", State: valetkey.Ready}
-	v.mu.Lock()
-	lists := slices.Collect(maps.Values(v.lists))
-	v.mu.Unlock()
-	for _, l := range lists {
-		l.worsen(&h)
-	}
-	return append(all, h)
+	return append(all, v.health())
 }
 
 // Ready makes the verifier within ready and fetches the keys of the lists. Which lists there are only tokens tell.

@@ -385,6 +385,15 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		assert.Equal(t, 503, get(token))
 	})
+	bubble(t, "TSL-08 TSL-17 a StaleLimit does not cover a list that was not asked for", func(cfg *statuslist.Config) { cfg.StaleLimit = 2 * time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		iss.StatusTTL(10 * time.Minute)
+		token := iss.Token(iss.Status(0), long)
+		assert.Equal(t, 200, get(token))
+		time.Sleep(20 * time.Minute) // unused, it is no longer fetched
+		iss.SetStatus(0, 1)
+		time.Sleep(20 * time.Minute)
+		assert.Equal(t, 401, get(token), "the issuer answers, so its list is asked for")
+	})
 	bubble(t, "TSL-07 TSL-17 never past its exp", func(cfg *statuslist.Config) { cfg.StaleLimit = time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {

@@ -40,11 +40,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	if origin, err := originOf(ref.uri); err != nil || !slices.Contains(v.origins, origin) {
 		return nil, refuse("the status list of the token is not one of its issuer's", fmt.Errorf("uri %.200q", ref.uri))
 	}
-	l, err := v.list(ref.uri)
-	if err != nil {
-		return nil, err
-	}
-	held, err := l.need(ctx)
+	l, held, err := v.need(ctx, ref.uri)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +52,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 		return nil, refuse(meaning(status), fmt.Errorf("status %d", status))
 	}
 	checked := *t // the verifier within may share its token
-	checked.Reuse = t.Reuse.And(valetkey.Reuse{Until: t.Reuse.Until, While: &position{l, ref.index}})
+	checked.Reuse = t.Reuse.And(valetkey.Reuse{Until: t.Reuse.Until, While: &position{v, l, ref.index}})
 	return &checked, nil
 }
 
@@ -81,6 +77,7 @@ func refuse(description string, err error) error {
 
 // A position is where a list says what became of a token. It is the [valetkey.Condition] of a remembered one.
 type position struct {
+	v     *Verifier
 	list  *list
 	index int
 }
@@ -88,13 +85,13 @@ type position struct {
 // Holds reads the list of the moment: no lock, no clock. A list that is too old has been given up by its timer, and one
 // whose key the issuer has withdrawn does not count.
 func (p *position) Holds() bool {
-	held := p.list.held()
-	if held == nil {
+	held := p.list.Load()
+	if !held.usable() {
 		return false
 	}
-	p.list.use()
+	p.list.Use()
 	status, ok := held.status(p.index)
-	return ok && p.list.v.accepts(status)
+	return ok && p.v.accepts(status)
 }
 
 // A reference is what a token says of its status (section 6.2).

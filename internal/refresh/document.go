@@ -93,6 +93,7 @@ type Document[T any] struct {
 	used atomic.Bool       // since the last fetch
 	cfg  Config[T]
 	life *life
+	turn uint64 // of its last use; guarded by the pool's lock
 
 	waiting atomic.Int64
 
@@ -110,7 +111,7 @@ type Document[T any] struct {
 	health             valetkey.Health // except for what time alone changes, see healthLocked
 }
 
-// A life is that of the fetches of one document.
+// A life is that of the fetches of one document, or of a pool of them.
 type life struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -123,12 +124,19 @@ func newLife() *life {
 	return l
 }
 
+func (l *life) end() {
+	l.cancel()
+	l.fetching.Wait()
+}
+
 // New returns a document. It starts nothing: the first Renew or Ready does.
-func New[T any](cfg Config[T]) *Document[T] {
+func New[T any](cfg Config[T]) *Document[T] { return open(cfg, newLife()) }
+
+func open[T any](cfg Config[T], life *life) *Document[T] {
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, defaultMaxWait)
 	cfg.MaxRetryAfter = cmp.Or(cfg.MaxRetryAfter, defaultMaxRetryAfter)
 	return &Document[T]{
-		cfg: cfg, life: newLife(), health: valetkey.Health{State: valetkey.Down, Since: time.Now(), Err: errNotFetched},
+		cfg: cfg, life: life, health: valetkey.Health{State: valetkey.Down, Since: time.Now(), Err: errNotFetched},
 	}
 }
 
@@ -247,8 +255,7 @@ func (d *Document[T]) comes(state valetkey.State, err error) {
 // Close discards the snapshot, ends timers and the fetch in progress, and waits for it. It may be called more than once.
 func (d *Document[T]) Close() {
 	d.drop()
-	d.life.cancel()
-	d.life.fetching.Wait()
+	d.life.end()
 }
 
 // drop is Close without an effect on the fetch in progress, which brings nothing any more.
