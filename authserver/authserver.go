@@ -40,6 +40,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
@@ -74,7 +75,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 func open(ctx context.Context, cfg Config) (*Server, error) {
 	err := cfg.Validate()
 	if cfg.Store != nil && len(cfg.Seal) == 0 && !cfg.InsecureUnsealed {
-		err = errors.Join(err, &Mistake{Field: "seal", Err: errors.New("is required with a Store, or insecure_unsealed")})
+		err = errors.Join(err, &valetkey.ConfigError{Field: "seal", Err: errors.New("is required with a Store, or insecure_unsealed")})
 	}
 	if err != nil {
 		return nil, err

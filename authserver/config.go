@@ -2,6 +2,8 @@ package authserver
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
 // Config says who issues which tokens to whom. See [LoadConfig] for the file, [Demo] for an example.
@@ -108,6 +111,18 @@ type Config struct {
 	// whole seconds; those methods return after that second has begun, so that a user who logs in again is not affected. An error
 	// becomes theirs, and they can be called again. Nil: no revocation is published.
 	PublishRevocation func(ctx context.Context, r valetkey.Revocation) error `yaml:"-"`
+}
+
+// LoadConfig reads a YAML document with the fields of [Config], as their tags name them. name is that of its file, for errors;
+// empty: it has none. UserTypes, Store, Seal, Logger and Audit cannot be given in a document. The reading is strict: an unknown
+// field, a field given twice, an alias and a second document are mistakes. The error joins a [valetkey.ConfigError] for each
+// mistake, those of [Config.Validate] among them, and its text has their lines; or the document is no YAML at all.
+func LoadConfig(name string, r io.Reader) (Config, error) {
+	var cfg Config
+	if err := config.Read(name, r, &cfg, func(*config.Document) error { return cfg.Validate() }); err != nil {
+		return Config{}, fmt.Errorf("authserver: read the configuration: %w", err)
+	}
+	return cfg, nil
 }
 
 // Paths are those of the endpoints, such as /oauth2/token. None of them lies below another one, or where pages are.

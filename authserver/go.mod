@@ -7,7 +7,7 @@ require (
 	github.com/luikyv/go-oidc v0.23.0
 	github.com/stretchr/testify v1.12.1
 	github.com/valetkey/valetkey v0.0.0
-	go.yaml.in/yaml/v3 v3.0.6
+	github.com/valetkey/valetkey/internal/config v0.0.0
 	golang.org/x/crypto v0.53.0
 	golang.org/x/oauth2 v0.37.0
 )
@@ -25,7 +25,11 @@ require (
 	github.com/lestrrat-go/option v1.0.1 // indirect
 	github.com/patrickmn/go-cache v2.1.0+incompatible // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/sys v0.46.0 // indirect
 )
 
-replace github.com/valetkey/valetkey => ../
+replace (
+	github.com/valetkey/valetkey => ../
+	github.com/valetkey/valetkey/internal/config => ../internal/config
+)

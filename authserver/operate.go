@@ -29,10 +29,11 @@ type RegisteredClient struct {
 }
 
 // AddClient registers an application, or an API. c has neither an ID nor a secret: it gets them. The secret is returned this
-// once; it is empty for a client that has none. The error is every [*Mistake] in c, joined, or an outage.
+// once; it is empty for a client that has none. The error joins a [valetkey.ConfigError] for
+// each mistake in c, or is an outage.
 func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, err error) {
 	if c.ID != "" || c.Secret+c.SecretSHA256 != "" {
-		return "", "", &Mistake{Field: "id", Err: errors.New("and the secret are for the server to make")}
+		return "", "", &valetkey.ConfigError{Field: "id", Err: errors.New("and the secret are for the server to make")}
 	}
 	in := inspect(&s.cfg)
 	r := c.registered()
@@ -147,8 +148,8 @@ func (s *Server) fixed(userType, name, id string) bool {
 	})
 }
 
-// AddUser adds somebody to [Server.Users]. The error is every [*Mistake] in the scopes, joined, or that of
-// [login.Database.Add]; a name or an ID of the configuration is taken, too.
+// AddUser adds somebody to [Server.Users]. The error joins a [valetkey.ConfigError] for each mistake in
+// the scopes, or is that of [login.Database.Add]; a name or an ID of the configuration is taken, too.
 func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) (*login.User, error) {
 	people, err := s.Users(userType)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
@@ -41,7 +42,7 @@ type inspection struct {
 
 func (in *inspection) add(field, format string, args ...any) {
 	field = strings.TrimPrefix(field, ".") // of a client that stands in no list
-	in.mistakes = append(in.mistakes, &Mistake{Field: field, Err: fmt.Errorf(format, args...)})
+	in.mistakes = append(in.mistakes, &valetkey.ConfigError{Field: field, Err: fmt.Errorf(format, args...)})
 }
 
 // err adds one that somebody else has found.
@@ -75,7 +76,8 @@ func inspect(cfg *Config) *inspection {
 	return in
 }
 
-// Validate returns every [*Mistake], joined: those that [New] would return, but for what concerns Store and Seal.
+// Validate joins a [valetkey.ConfigError] for each mistake that [New] would return, except those about a Store without a Seal. A
+// Field is named as files name it: clients[0].redirect_uris.
 func (cfg *Config) Validate() error {
 	in := inspect(cfg)
 	in.issuer()
@@ -213,7 +215,7 @@ func (in *inspection) client(c *Client, field string) {
 	case c.SecretSHA256 != "" && err != nil:
 		in.add(field+".secret_sha256", "%w", err)
 	}
-	for _, m := range Mistakes(c.registered().Validate()) {
+	for _, m := range valetkey.ConfigErrors(c.registered().Validate()) {
 		member, words := "", m.Err.Error()
 		if invalid, ok := errors.AsType[*clients.Invalid](m.Err); ok {
 			member, words, _ = strings.Cut(invalid.Description, ": ")
@@ -291,7 +293,7 @@ func (in *inspection) people() {
 		case errors.Is(err, store.ErrConflict):
 			in.add(field, "the name or the id is another user's")
 		case err != nil:
-			for _, m := range Mistakes(errors.Unwrap(err)) { // without the name, which stands there
+			for _, m := range valetkey.ConfigErrors(errors.Unwrap(err)) { // without the name, which stands there
 				in.add(field, "%w", m.Err)
 			}
 		}

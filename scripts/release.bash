@@ -38,13 +38,16 @@ consumer() {
 	quiet go mod init "example.com/$1"
 }
 
+# siblings prints the modules of ours that the module in the folder $1 replaces: those that it needs.
+siblings() { sed -nE "s#^(replace)?[[:space:]]*($module[^ ]*) => .*#\2#p" "$1/go.mod"; }
+
 # release makes the module in the folder $1 of the tree, . or ./name, whose siblings are made.
 release() {
 	local path=$module${1#.} tag=${1#.}/$version
 	tag=${tag#/}
 	(
 		cd "$1"
-		sed -nE "s#^(replace)?[[:space:]]*($module[^ ]*) => .*#\2#p" go.mod | while read -r sibling; do
+		siblings . | while read -r sibling; do
 			go mod edit -dropreplace="$sibling" -require="$sibling@$version"
 		done
 		quiet go mod tidy
@@ -61,7 +64,14 @@ git config commit.gpgsign false
 git config tag.gpgsign false
 # A module of tests alone is nobody's to import.
 modules=$(GOWORK=$PWD/go.work go list -m | grep -v '/e2e$')
-# go.work is sorted, and so happens to name each module after those that it needs; if not, tidy says so.
-for path in $modules; do
-	release ".${path#"$module"}"
+# Each module is made after those that it needs.
+pending=$modules
+while [ -n "$pending" ]; do
+	later=
+	for path in $pending; do
+		needs=$(siblings ".${path#"$module"}")
+		if [ -n "$needs" ] && grep -qxF "$needs" <<<"$pending"; then later+=$path$'\n'; else release ".${path#"$module"}"; fi
+	done
+	[ "${later%$'\n'}" != "$pending" ] || { echo "modules that need each other: $pending" >&2; exit 1; }
+	pending=${later%$'\n'}
 done

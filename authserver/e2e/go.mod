@@ -32,6 +32,7 @@ require (
 	github.com/luikyv/go-oidc v0.23.0 // indirect
 	github.com/patrickmn/go-cache v2.1.0+incompatible // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
+	github.com/valetkey/valetkey/internal/config v0.0.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/crypto v0.54.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
@@ -41,4 +42,5 @@ replace (
 	github.com/valetkey/valetkey => ../../
 	github.com/valetkey/valetkey/authserver => ../
 	github.com/valetkey/valetkey/authserver/ldaplogin => ../ldaplogin
+	github.com/valetkey/valetkey/internal/config => ../../internal/config
 )

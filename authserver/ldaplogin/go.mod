@@ -26,4 +26,5 @@ require (
 replace (
 	github.com/valetkey/valetkey => ../../
 	github.com/valetkey/valetkey/authserver => ../
+	github.com/valetkey/valetkey/internal/config => ../../internal/config
 )

@@ -13,6 +13,7 @@ require (
 	github.com/valetkey/valetkey/authserver/ldaplogin v0.0.0
 	github.com/valetkey/valetkey/authserver/pgstore v0.0.0
 	github.com/valetkey/valetkey/authserver/sqlitestore v0.0.0
+	github.com/valetkey/valetkey/internal/config v0.0.0
 	go.yaml.in/yaml/v3 v3.0.6
 	golang.org/x/oauth2 v0.37.0
 )
@@ -72,4 +73,5 @@ replace (
 	github.com/valetkey/valetkey/authserver/ldaplogin => ../../authserver/ldaplogin
 	github.com/valetkey/valetkey/authserver/pgstore => ../../authserver/pgstore
 	github.com/valetkey/valetkey/authserver/sqlitestore => ../../authserver/sqlitestore
+	github.com/valetkey/valetkey/internal/config => ../../internal/config
 )

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/authserver"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
 func clientCommand() *cobra.Command {
@@ -30,7 +30,7 @@ func clientAddCommand() *cobra.Command {
 	cmd := adding("add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its id and, this once, its secret", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			if keySet != "" {
-				text, err := file.Read(keySet, maxKeySet)
+				text, err := config.Content(keySet, maxKeySet)
 				if err != nil {
 					return fmt.Errorf("--jwks: %w", err)
 				}

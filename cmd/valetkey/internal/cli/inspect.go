@@ -17,9 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/scopes"
@@ -101,7 +101,7 @@ mistake, or if the answer could not be found out.`,
 }
 
 func certificate(path string) (*x509.Certificate, error) {
-	text, err := file.Read(path, maxCertificate)
+	text, err := config.Content(path, maxCertificate)
 	if err != nil {
 		return nil, err
 	}

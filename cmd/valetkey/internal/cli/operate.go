@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 )
@@ -92,10 +93,10 @@ func words(list []string) []string {
 // flagged replaces the names of fields in the mistakes of err by those of flags.
 func flagged(err error, flags map[string]string) error {
 	var errs []error
-	for _, m := range authserver.Mistakes(err) {
+	for _, m := range valetkey.ConfigErrors(err) {
 		field, _, _ := strings.Cut(m.Field, "[")
 		if flag := flags[field]; flag != "" {
-			m = &authserver.Mistake{Field: "--" + flag + m.Field[len(field):], Err: m.Err}
+			m = &valetkey.ConfigError{Field: "--" + flag + m.Field[len(field):], Err: m.Err}
 		}
 		errs = append(errs, m)
 	}

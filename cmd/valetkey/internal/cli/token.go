@@ -4,22 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
 
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/grant"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proof"
+	"github.com/valetkey/valetkey/internal/config"
 )
-
-const maxSecret = 64 << 10 // bytes of a file that holds one
 
 // tokenFlags are what the command line calls the fields of grant.Request.
 var tokenFlags = map[string]string{"issuer": "--issuer", "token_url": "--token-url", "client_id": "--client-id"}
@@ -90,25 +86,18 @@ The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for a
 	return cmd
 }
 
-// secret returns that of the client, without a line break at its end.
+// secret returns that of the client.
 func secret(path, env string) (string, error) {
-	var text string
-	switch {
-	case path != "" && env != "":
-		return "", errors.New("--secret-env: stands beside --secret-file: give one of them")
-	case path == "" && env == "":
+	s := config.Secret{File: path, Env: env}
+	switch len(s.Sources()) {
+	case 0:
 		return "", errors.New("--secret-file: required, or --secret-env")
-	case path != "":
-		content, err := file.Read(path, maxSecret)
-		if cause, ok := errors.AsType[*fs.PathError](err); ok { // without the path, which may be the secret
-			return "", fmt.Errorf("--secret-file: the file cannot be read: %w", cause.Err)
-		}
-		text = string(content)
-	default:
-		text = os.Getenv(env)
+	case 2:
+		return "", errors.New("--secret-env: stands beside --secret-file: give one of them")
 	}
-	if text = withoutBreak(text); text == "" {
-		return "", errors.New("--secret-file, --secret-env: is empty, or not there")
+	text, err := s.Read()
+	if err != nil {
+		return "", fmt.Errorf("--secret-%s: %w", s.Sources()[0][1:], err)
 	}
 	return text, nil
 }

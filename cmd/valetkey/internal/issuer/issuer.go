@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
 )
@@ -75,7 +75,7 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		return cfg, mistakes
 	}
 	var err error
-	if cfg.Keys, err = file.Read(s.File, maxKeys); err != nil {
+	if cfg.Keys, err = config.Content(s.File, maxKeys); err != nil {
 		cfg.Keys = []byte{} // and not nil, which would ask for discovery
 		mistakes = append(mistakes, Mistake{"file", err})
 	}

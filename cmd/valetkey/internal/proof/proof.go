@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
@@ -56,7 +56,7 @@ func Open(path string) (*Key, error) {
 
 // Read reads the key in a file, a private JWK that nobody but its owner may read.
 func Read(path string) (*Key, error) {
-	text, err := file.Read(path, maxKey)
+	text, err := config.Content(path, maxKey)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,8 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetopenapi"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
@@ -69,7 +69,7 @@ func (n node) openapi() routes.Table {
 	if path == "" {
 		return nil
 	}
-	document, err := file.Read(path, maxOpenAPI)
+	document, err := config.Content(path, maxOpenAPI)
 	if err != nil {
 		n.mistake("%v", err)
 		return nil

@@ -2,32 +2,16 @@ package proxy
 
 import (
 	"encoding/base64"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"strings"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
-const maxSecret = 64 << 10 // bytes of a file that holds one
-
-// secret returns what one of the fields name, name_file and name_env gives, without a line break at its end: itself, what a
-// file holds, or what an environment variable holds. from is that field; there is none if none is given. If it is wrong,
-// that is said without repeating any of it, since the secret itself may stand where its place belongs.
+// secret returns the secret that one of the fields name, name_file and name_env gives, see [config.Secret], and that field; there is
+// none if none is given.
 func secret(fields map[string]node, name string) (value string, from node) {
-	for _, source := range []struct {
-		field string
-		read  func(node) (string, error)
-	}{
-		{name, func(n node) (string, error) { return n.Value, nil }},
-		{name + "_file", secretFile},
-		{name + "_env", func(n node) (string, error) { return os.Getenv(n.Value), nil }},
-	} {
-		n := fields[source.field]
+	var s config.Secret
+	for i, suffix := range []string{"", "_file", "_env"} {
+		n := fields[name+suffix]
 		switch {
 		case n.Node == nil:
 			continue
@@ -37,32 +21,20 @@ func secret(fields map[string]node, name string) (value string, from node) {
 		}
 		from = n
 		switch {
-		case n.absent(yaml.ScalarNode, "a string"): // which is said
-			continue
 		case !n.isText():
 			n.mistake("is not a string: put it in quotes")
-			continue
+		case n.given() == "": // a mistake by now
+		case suffix == "_file":
+			s.File = n.file()
+		default:
+			*[]*string{&s.Text, nil, &s.Env}[i] = n.Value
 		}
-		text, err := source.read(n)
-		if value = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"); err == nil && value == "" {
-			err = errors.New("is empty, or not there")
-		}
-		if err != nil {
-			n.mistake("%v", err)
-		}
+	}
+	value, err := s.Read()
+	if err != nil {
+		from.mistake("%v", err)
 	}
 	return value, from
-}
-
-func secretFile(n node) (string, error) {
-	text, err := file.Read(n.file(), maxSecret)
-	if path, ok := errors.AsType[*fs.PathError](err); ok {
-		err = path.Err // without the path
-	}
-	if err != nil {
-		return "", fmt.Errorf("the file cannot be read: %w", err)
-	}
-	return string(text), nil
 }
 
 const keySize = 32 // bytes

@@ -15,7 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
 const maxFile = 1 << 20 // bytes of a configuration
@@ -51,7 +51,7 @@ type node struct {
 
 // open returns the root of the one document in a file. The error is that of one that cannot be read as YAML at all.
 func open(path string) (*document, node, error) {
-	text, err := file.Read(path, maxFile)
+	text, err := config.Content(path, maxFile)
 	if err != nil {
 		return nil, node{}, err
 	}

@@ -73,7 +73,7 @@ func TestMistakes(t *testing.T) {
 			"11: clients[0].jwks_uri: is not an https URL",
 			"12: clients[0].name: is too long or not printable",
 			"13: clients[0].uri: is not the https or http URL of a website",
-			"14: clients[0].native: is not true or false",
+			`14: clients[0].native: "please" is not true or false`,
 			"16: clients[0].redirect_uris[0]: is neither https with a host nor http to 127.0.0.1, [::1] or localhost",
 			"17: clients[0].grant_types: one is not known",
 			"17: clients[0].grant_types: implicit needs legacy.implicit",
@@ -128,7 +128,7 @@ func TestMistakes(t *testing.T) {
 			"9: user_types[3].ldap.url: it is not ldaps:// or ldap://",
 		}},
 		{"a directory whose password and certificates are missing", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x', bind_password_env: VALETKEY_NOT_SET, root_ca_file: nowhere}}, {type: customer}]", []string{
-			"9: user_types[0].ldap.bind_password_env: cannot be read: is empty, or not there",
+			"9: user_types[0].ldap.bind_password_env: is empty, or not there",
 			"9: user_types[0].ldap.root_ca_file: open DIR/nowhere: no such file or directory",
 		}},
 		{"a directory whose password is not given", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x'}}, {type: customer}]", []string{
@@ -155,21 +155,21 @@ func TestMistakes(t *testing.T) {
 			"9: lifetimes.refresh: -1h0m0s is not a whole number of seconds, such as 10m",
 			"10: keys.rotate: 1m0s is shorter than keys.publish, 10m0s",
 			"10: keys.rotate: 1m0s is less than half an hour",
-			"10: keys.publish: is not a duration such as 30s",
+			`10: keys.publish: "x" is not a duration such as 30s`,
 			"11: limits.login_name: Rate: 0 attempts at once and one each 1s is no rate, or takes over a year to recover",
 		}},
 		{"proxies that are everybody", good + "proxies: [0.0.0.0/0, nginx]", []string{
 			"9: proxies[0]: is not a range of addresses, or is all of them", "9: proxies[1]: is not a range of addresses such as 10.0.0.0/8"}},
 		{"a secret of the demonstration beyond loopback", base("0123456789abcdef", "demo-secret-of-web"), []string{
 			"6: clients[0].secret: begins with demo-, as secrets that everybody knows do, and the issuer is not on loopback"}},
-		{"two stores", good + "store_env: VALETKEY_TEST_SECRET", []string{"2: store: stands beside store_file or store_env: give one of them"}},
+		{"two stores", good + "store_env: VALETKEY_TEST_SECRET", []string{"9: store_env: stands beside store: give one of them"}},
 		{"a store in a variable that holds none, which is not told", base("store: memory", "store_env: VALETKEY_TEST_SECRET"), []string{"1: store: is neither memory, sqlite:PATH nor postgres://..."}},
 		{"PostgreSQL without a seal", base("store: memory", "store: postgres://localhost/x"), []string{
 			"1: seal_file: is required with PostgreSQL, or seal_env, or insecure_unsealed"}},
 		{"a seal that is none", good + "seal_env: VALETKEY_TEST_SECRET\nseal_previous_file: nowhere", []string{
 			"9: seal_env: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints",
-			"10: seal_previous_file: cannot be read: no such file or directory"}},
-		{"two seals", good + "seal_env: VALETKEY_TEST_SECRET\nseal_file: x", []string{"9: seal_env: stands beside seal_file: give one of them"}},
+			"10: seal_previous_file: the file cannot be read: no such file or directory"}},
+		{"two seals", good + "seal_env: VALETKEY_TEST_SECRET\nseal_file: x", []string{"9: seal_env: stands beside seal_file: give one of them", "10: seal_file: the file cannot be read: no such file or directory"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, c.config)

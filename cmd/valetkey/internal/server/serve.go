@@ -138,7 +138,7 @@ func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server) {
 func (d *document) introduce(out io.Writer) {
 	fmt.Fprintf(out, "The authorization server is at %s", d.Issuer)
 	if path, isFile := strings.CutPrefix(d.words, sqlite); isFile {
-		fmt.Fprintf(out, ", its records in %s", d.path(path))
+		fmt.Fprintf(out, ", its records in %s", d.storePath(path))
 	}
 	fmt.Fprintln(out, ".")
 	known := d.DemoSecrets()

@@ -285,6 +285,14 @@ func TestStoreMadeWhole(t *testing.T) {
 		assert.NoFileExists(t, path+".seal")
 		require.NoError(t, os.Remove(path))
 	})
+	t.Run("the files of a configuration are in its folder, also with a store of the command line", func(t *testing.T) {
+		config := write(t, strings.Replace(good, "store: memory", "seal_file: seal", 1))
+		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(config), "seal"), []byte(someSeal), 0o600))
+		set := server.Settings{Create: true, Config: config, Store: "sqlite:" + filepath.Join(t.TempDir(), "y.db"), Log: slog.New(slog.DiscardHandler)}
+		_, end, err := server.Open(t.Context(), set)
+		require.NoError(t, err)
+		require.NoError(t, end())
+	})
 	t.Run("a new database is told of, and what is doubtful only where it is served", func(t *testing.T) {
 		done, doubts := new(journal), new(journal)
 		for range 2 {

@@ -20,28 +20,37 @@ import (
 const (
 	inMemory = "memory"
 	sqlite   = "sqlite:"
+	sealSize = 32 // bytes
 )
 
 // place looks at the words for the store.
 func (d *document) place() {
 	path, isFile := strings.CutPrefix(d.words, sqlite)
-	sealed := d.SealFile+d.SealEnv != "" || d.InsecureUnsealed
+	sealed := d.SecretGiven(d.Sealing) || d.InsecureUnsealed
 	switch {
 	case d.words == inMemory:
 	case isFile && path == "":
-		d.mistake("store", "names no file, as sqlite:valetkey.db does")
+		d.Mistake("store", "names no file, as sqlite:valetkey.db does")
 	case isFile && !sealed:
-		d.beside = d.path(path) + ".seal"
+		d.beside = d.storePath(path) + ".seal"
 	case isFile:
 	case !isDSN(d.words): // which may have a password
-		d.mistake("store", "is neither memory, sqlite:PATH nor postgres://...")
+		d.Mistake("store", "is neither memory, sqlite:PATH nor postgres://...")
 	case !sealed: // replicas have to share it
-		d.mistake("seal_file", "is required with PostgreSQL, or seal_env, or insecure_unsealed")
+		d.Mistake("seal_file", "is required with PostgreSQL, or seal_env, or insecure_unsealed")
 	}
 }
 
 func isDSN(words string) bool {
 	return strings.HasPrefix(words, "postgres://") || strings.HasPrefix(words, "postgresql://")
+}
+
+// storePath returns where the file of the store is: one from the command line is relative to the working directory.
+func (d *document) storePath(path string) string {
+	if d.flagged {
+		return path
+	}
+	return d.Path(path)
 }
 
 // open opens the store, which is nil for memory. With create it makes what is missing of a file.
@@ -53,7 +62,7 @@ func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 	case d.words == inMemory:
 		return nil, nil
 	case isFile:
-		path = d.path(path)
+		path = d.storePath(path)
 		if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
 			if !create {
 				return nil, fmt.Errorf("store: %s: there is no such database: correct the path, or create it with valetkey serve, client add or user add", path)

@@ -1,4 +1,4 @@
-package file_test
+package config_test
 
 import (
 	"errors"
@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/file"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
-func TestRead(t *testing.T) {
+func TestContent(t *testing.T) {
 	dir := t.TempDir()
 	five := filepath.Join(dir, "five")
 	if err := os.WriteFile(five, []byte("12345"), 0o600); err != nil {
@@ -26,13 +26,13 @@ func TestRead(t *testing.T) {
 		{"one byte too many", five, 4, "it is longer than 4 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := file.Read(c.path, c.max)
+			_, err := config.Content(c.path, c.max)
 			if cause, ok := errors.AsType[*fs.PathError](err); !ok || cause.Path != c.path || cause.Err.Error() != c.want {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
-	if text, err := file.Read(five, 5); err != nil || string(text) != "12345" {
+	if text, err := config.Content(five, 5); err != nil || string(text) != "12345" {
 		t.Errorf("got %q: %v", text, err)
 	}
 }

@@ -1,0 +1,278 @@
+package config
+
+import (
+	"cmp"
+	"encoding"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/valetkey/valetkey/internal/mistakes"
+)
+
+// options are those of a tag.
+type options struct{ required, filled, single bool }
+
+// decode sets the struct that v points to.
+func (d *Document) decode(n *yaml.Node, v any) {
+	d.read(n, reflect.ValueOf(v).Elem(), "", options{})
+}
+
+// read sets v to what n says.
+func (d *Document) read(n *yaml.Node, v reflect.Value, path string, o options) {
+	d.lines[path] = n.Line
+	if n.Kind == yaml.AliasNode { // a few of them make a small file huge
+		d.unreadable(n.Line, path, "aliases are not supported")
+		return
+	}
+	text, readsItself := v.Addr().Interface().(encoding.TextUnmarshaler)
+	switch {
+	case readsItself:
+		if d.scalar(n, path, "", "a string") {
+			if err := text.UnmarshalText([]byte(n.Value)); err != nil {
+				d.unreadable(n.Line, path, "%s", cmp.Or(expected[v.Type().String()], err.Error()))
+			}
+		}
+	case v.Kind() == reflect.Struct:
+		d.readStruct(n, v, path)
+	case v.Kind() == reflect.Pointer: // given, and so not nil, even if empty
+		v.Set(reflect.New(v.Type().Elem()))
+		if n.ShortTag() != "!!null" || v.Elem().Kind() != reflect.Struct || v.Elem().NumField() > 0 {
+			d.read(n, v.Elem(), path, o)
+		}
+	case v.Kind() == reflect.Slice:
+		d.readSlice(n, v, path, o)
+	case v.Kind() == reflect.Map:
+		d.readMap(n, v, path)
+	default:
+		d.readScalar(n, v, path)
+	}
+	if (o.filled || o.required) && (v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0 {
+		d.Mistake(path, "is empty")
+	}
+}
+
+// expected are messages for the types of others that read themselves.
+var expected = map[string]string{
+	"netip.Prefix": "is not a range of addresses such as 10.0.0.0/8",
+	"time.Time":    "is not a time such as 2006-01-02T15:04:05Z",
+}
+
+func (d *Document) readSlice(n *yaml.Node, v reflect.Value, path string, o options) {
+	items := n.Content
+	switch {
+	case o.single && n.Kind == yaml.ScalarNode:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		d.read(n, v.Index(0), path, options{filled: o.filled})
+		return
+	case n.Kind != yaml.SequenceNode:
+		d.unreadable(n.Line, path, "is not a list")
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
+	for i, item := range items {
+		d.read(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i), options{filled: o.filled || o.required})
+	}
+}
+
+func (d *Document) readMap(n *yaml.Node, v reflect.Value, path string) {
+	v.Set(reflect.MakeMap(v.Type()))
+	for _, m := range d.members(n, path) {
+		value, at := reflect.New(v.Type().Elem()).Elem(), path+"["+strconv.Quote(m.key.Value)+"]"
+		d.read(m.value, value, at, options{})
+		d.lines[at] = m.key.Line
+		v.SetMapIndex(reflect.ValueOf(m.key.Value).Convert(v.Type().Key()), value)
+	}
+}
+
+func (d *Document) readScalar(n *yaml.Node, v reflect.Value, path string) {
+	tag, what := "", ""
+	switch {
+	case v.Type() == reflect.TypeFor[time.Duration]():
+		if d.scalar(n, path, "", "a duration such as 30s") {
+			t, err := time.ParseDuration(n.Value)
+			if err != nil {
+				d.unreadable(n.Line, path, "%q is not a duration such as 30s", n.Value)
+			}
+			v.SetInt(int64(t))
+		}
+		return
+	case v.Kind() == reflect.String:
+		if d.scalar(n, path, "!!str", "a string: put it in quotes") {
+			v.SetString(n.Value)
+		}
+		return
+	case v.Kind() == reflect.Bool:
+		tag, what = "!!bool", "true or false"
+	case v.CanInt():
+		tag, what = "!!int", "a whole number"
+	case v.CanUint():
+		tag, what = "!!int", "a whole number, 0 or above"
+	default:
+		d.unreadable(n.Line, path, "cannot be read into a %v", v.Type())
+		return
+	}
+	if d.scalar(n, path, "", what) && (n.ShortTag() != tag || n.Decode(v.Addr().Interface()) != nil) {
+		d.unreadable(n.Line, path, "%q is not %s", n.Value, what)
+	}
+}
+
+// scalar reports whether n is one, with the tag unless that is empty, and adds a mistake if not: without the value, which may
+// be a secret.
+func (d *Document) scalar(n *yaml.Node, path, tag, what string) bool {
+	switch {
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+		d.unreadable(n.Line, path, "is empty")
+		return false
+	case n.Kind != yaml.ScalarNode || tag != "" && n.ShortTag() != tag:
+		d.unreadable(n.Line, path, "is not %s", what)
+		return false
+	}
+	return true
+}
+
+type member struct{ key, value *yaml.Node }
+
+// members returns those of a mapping, each key once.
+func (d *Document) members(n *yaml.Node, path string) (all []member) {
+	if n.Kind != yaml.MappingNode {
+		d.unreadable(n.Line, path, "is not a mapping")
+		return nil
+	}
+	lines := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		switch line := lines[key.Value]; {
+		case !d.scalar(key, path, "!!str", "a mapping whose keys are strings: put them in quotes"):
+		case key.Value == "":
+			d.unreadable(key.Line, path, "a key is empty")
+		case line != 0:
+			d.unreadable(key.Line, path, "%sis given on line %d already", quoted(key.Value), line)
+		default:
+			lines[key.Value] = key.Line
+			all = append(all, member{key, n.Content[i+1]})
+		}
+	}
+	return all
+}
+
+// likeAField matches what may be repeated: {secret:x} without a space is a field of that name.
+var likeAField = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+
+// quoted returns the name and a space, or a word for it.
+func quoted(name string) string {
+	if !likeAField.MatchString(name) {
+		return "a key "
+	}
+	return strconv.Quote(name) + " "
+}
+
+func (d *Document) readStruct(n *yaml.Node, v reflect.Value, path string) {
+	var fields []field
+	gather(v, path, &fields)
+	given := map[string]bool{}
+	for _, m := range d.members(n, path) {
+		given[m.key.Value] = true
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == m.key.Value })
+		if i < 0 {
+			d.unreadable(m.key.Line, path, "%s", unknown(m.key.Value, fields))
+			continue
+		}
+		d.read(m.value, fields[i].value, mistakes.Join(path, m.key.Value), fields[i].options)
+	}
+	for _, f := range fields {
+		if f.required && !given[f.name] && n.Kind == yaml.MappingNode {
+			d.Mistake(mistakes.Join(path, f.name), "required")
+		}
+	}
+}
+
+type field struct {
+	name  string
+	value reflect.Value
+	options
+}
+
+// gather appends each field of the struct v that a file may have, including those of inline structs.
+func gather(v reflect.Value, path string, all *[]field) {
+	for i := range v.NumField() {
+		about := v.Type().Field(i)
+		if !about.IsExported() {
+			continue
+		}
+		name, rest, _ := strings.Cut(about.Tag.Get("yaml"), ",")
+		flags := strings.Split(rest, ",")
+		has := func(flag string) bool { return slices.Contains(flags, flag) }
+		switch secret, isSecret := v.Field(i).Addr().Interface().(*Secret); {
+		case name == "-":
+		case has("inline"):
+			gather(v.Field(i), path, all)
+		case isSecret:
+			secret.field = mistakes.Join(path, name)
+			if !has("apart") {
+				*all = append(*all, field{name, reflect.ValueOf(&secret.Text).Elem(), options{}})
+			}
+			*all = append(*all, field{name + "_file", reflect.ValueOf(&secret.File).Elem(), options{}},
+				field{name + "_env", reflect.ValueOf(&secret.Env).Elem(), options{}})
+		default:
+			*all = append(*all, field{cmp.Or(name, strings.ToLower(about.Name)), v.Field(i),
+				options{has("required"), has("filled"), has("single")}})
+		}
+	}
+}
+
+// unknown returns the message for a field that is none of fields: with the one that is probably meant, or else with all. It
+// repeats nothing that may be a value.
+func unknown(name string, fields []field) string {
+	text := "unknown field"
+	if likeAField.MatchString(name) {
+		text += " " + strconv.Quote(name)
+	}
+	var names []string
+	best, fewest := "", 1+len(name)/3 // typing errors
+	for _, f := range fields {
+		names = append(names, f.name)
+		n := distance(name, f.name)
+		if strings.HasPrefix(f.name, name+"_") { // one of the fields of a secret
+			n = 0
+		}
+		if n < fewest {
+			best, fewest = f.name, n
+		}
+	}
+	if best != "" {
+		return text + "; did you mean " + best + "?"
+	}
+	return text + "; known are " + strings.Join(names, ", ")
+}
+
+// distance returns how many bytes have to be inserted, removed or replaced to make one word of the other (Levenshtein). It does
+// not look at words far longer than fields.
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
