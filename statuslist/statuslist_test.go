@@ -394,6 +394,17 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		assert.Equal(t, 401, get(token), "the issuer answers, so its list is asked for")
 	})
+	bubble(t, "TSL-17 a StaleLimit covers it once the issuer does not answer", func(cfg *statuslist.Config) { cfg.StaleLimit = 2 * time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		iss.StatusTTL(10 * time.Minute)
+		token := iss.Token(iss.Status(0), long)
+		assert.Equal(t, 200, get(token))
+		time.Sleep(20 * time.Minute)
+		iss.StatusList.Down()
+		time.Sleep(20 * time.Minute)
+		assert.Equal(t, 200, get(token))
+		time.Sleep(2 * time.Hour)
+		assert.Equal(t, 503, get(token))
+	})
 	bubble(t, "TSL-07 TSL-17 never past its exp", func(cfg *statuslist.Config) { cfg.StaleLimit = time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {

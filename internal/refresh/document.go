@@ -66,8 +66,8 @@ type Config[T any] struct {
 	MinRefetchInterval time.Duration
 	Spare              int
 
-	// WhileUsed makes the timers fetch only a document that was used since its last fetch: see [Document.Use]. An unused one is
-	// discarded at the end of its lifetime.
+	// WhileUsed makes the timers fetch only a document that was used since its last fetch: see [Document.Use]. An unused snapshot is
+	// set aside at the end of its lifetime: callers get it again, within StaleIfError, only once a fetch has failed.
 	WhileUsed bool
 
 	// MaxWait bounds the wait of one caller. Zero: 2 s.
@@ -101,6 +101,7 @@ type Document[T any] struct {
 	flight             chan struct{} // closed when the fetch in progress has ended; nil: none is
 	closed             bool
 	failures           int       // in a row
+	aside              *T        // see Config.WhileUsed; nil unless none is held
 	err                error     // of the last fetch
 	begun              time.Time // the last fetch
 	asked              time.Time // when a caller last called Renew or Ready for want of a snapshot
@@ -340,7 +341,7 @@ func (d *Document[T]) land(next Result[T], start time.Time, err error) {
 		d.failed(err)
 		return
 	}
-	d.failures = 0
+	d.failures, d.aside = 0, nil
 	d.comes(valetkey.Ready, nil)
 	d.replace(next.Value)
 	d.start, d.fresh = start, start.Add(next.Fresh)
@@ -355,13 +356,18 @@ func (d *Document[T]) land(next Result[T], start time.Time, err error) {
 // failed plans the next attempt. The held snapshot stays, unless it is withdrawn.
 func (d *Document[T]) failed(err error) {
 	d.failures++
-	held := d.Load() != nil
-	if held && errors.Is(err, d.cfg.Withdrawn) {
+	switch held := d.Load() != nil; {
+	case errors.Is(err, d.cfg.Withdrawn) && (held || d.aside != nil):
 		d.discard(err)
 		d.cfg.Logger.Error(d.cfg.Name+": withdrawn by its publisher", "error", err)
-	} else if held {
+	case held:
 		d.comes(valetkey.Degraded, err)
-	} else {
+	case d.aside != nil:
+		d.comes(valetkey.Degraded, err)
+		d.replace(d.aside)
+		d.aside = nil
+		d.limit()
+	default:
 		d.comes(valetkey.Down, err)
 	}
 	wait := jitter(min(lastRetry, firstRetry<<min(d.failures-1, 10)))
@@ -391,9 +397,10 @@ func (d *Document[T]) schedule(wait time.Duration) {
 	})
 }
 
-// limit discards a snapshot that is too old, or sets the timer that does.
+// limit discards a snapshot that is too old or sets it aside, or sets the timer that does.
 func (d *Document[T]) limit() {
-	end, idle := d.end, d.cfg.WhileUsed && d.failures == 0 && d.flight == nil
+	held, end := d.Load(), d.end
+	idle := held != nil && d.cfg.WhileUsed && d.failures == 0 && d.flight == nil
 	if idle {
 		end = earlier(end, d.fresh) // no fetch was tried, so StaleIfError does not apply
 	}
@@ -402,18 +409,22 @@ func (d *Document[T]) limit() {
 		d.ending = time.AfterFunc(wait, func() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			if d.Load() != nil {
+			if d.Load() != nil || d.aside != nil {
 				d.limit()
 			}
 		})
 		return
 	}
-	if !idle {
+	if held != nil && !idle {
 		d.cfg.Logger.Error(d.cfg.Name+": too old, discarded", "age", time.Since(d.start), "error", d.err)
 	}
 	d.discard(cmp.Or(d.healthLocked().Err, errOverdue))
 	if d.cfg.WhileUsed {
 		stop(d.refreshing)
+	}
+	if idle && time.Now().Before(d.end) {
+		d.aside = held
+		d.limit()
 	}
 }
 
@@ -421,6 +432,7 @@ func (d *Document[T]) limit() {
 func (d *Document[T]) discard(err error) {
 	d.comes(valetkey.Down, err)
 	d.replace(nil)
+	d.aside = nil
 	stop(d.ending)
 }
 
