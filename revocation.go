@@ -2,6 +2,7 @@ package valetkey
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -35,11 +36,16 @@ type Revocation struct {
 	Until time.Time
 }
 
+// ErrRevocationsMissing is wrapped by an error that a [RevocationSource] reports once it has caught up with all revocations that
+// there are, while it knows that others, which still matter, are lost. A guard then serves requests and is Degraded.
+var ErrRevocationsMissing = errors.New("published revocations are missing")
+
 // A RevocationSource delivers the revocations that other processes publish.
 type RevocationSource interface {
 	// Watch calls apply for the revocations made before that still matter, reports nil when it has caught up, and then calls
 	// apply for each as it comes, one call at a time. When it may be missing some, it reports why, and nil once it has caught up
-	// again, so that none is missed; apply may be called for the same one again. An error of apply is about malformed ones; the
-	// others apply. Watch returns when ctx is done, or with the error that ends it for good.
+	// again, so that none is missed; apply may be called for the same one again. If it has caught up, but revocations are lost, it
+	// reports an error that wraps [ErrRevocationsMissing], until those do not matter any more. An error of apply is about malformed
+	// ones; the others apply. Watch returns when ctx is done, or with the error that ends it for good.
 	Watch(ctx context.Context, apply func(...Revocation) error, report func(error)) error
 }

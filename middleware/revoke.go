@@ -19,8 +19,8 @@ import (
 type Revocations struct {
 	// Source delivers the revocations that other processes publish, such as a valetredis.Redis. [Guard.Watch] must run: until it
 	// has caught up with Source for the first time, tokens are not verified, requests with one get 503, and [Guard.Status] is
-	// Down. When it loses Source after that, what it knows stays in force, requests are served, and Status is Degraded. Nil:
-	// none, and [Guard.Revoke] alone revokes.
+	// Down. When it loses Source after that, what it knows stays in force, requests are served, and Status is Degraded, also
+	// while Source has lost revocations that still matter. Nil: none, and [Guard.Revoke] alone revokes.
 	Source valetkey.RevocationSource
 
 	// AllowBeforeCaughtUp serves requests before the guard has caught up with Source, so that revoked tokens are accepted
@@ -132,12 +132,15 @@ func (w *watched) report(err error) {
 	if (w.err == nil) != (err == nil) {
 		w.since = w.now()
 	}
-	if w.err = err; err == nil {
+	if w.err = err; hasCaughtUp(err) {
 		w.caughtUp.Store(true)
 	} else if !w.caughtUp.Load() {
 		w.err = fmt.Errorf("%w: %w", errNotWatched, err)
 	}
 }
+
+// hasCaughtUp reports whether a source that reports err has delivered all that it has.
+func hasCaughtUp(err error) bool { return err == nil || errors.Is(err, valetkey.ErrRevocationsMissing) }
 
 // health returns the state; the zero one without a source.
 func (w *watched) health() (h valetkey.Health) {
@@ -169,7 +172,7 @@ func (g *Guard) Watch(ctx context.Context) error {
 		var caughtUp atomic.Bool
 		err := w.source.Watch(ctx, g.Revoke, func(err error) {
 			w.report(err)
-			caughtUp.Store(caughtUp.Load() || err == nil)
+			caughtUp.Store(caughtUp.Load() || hasCaughtUp(err))
 		})
 		if caughtUp.Load() {
 			wait = firstWait

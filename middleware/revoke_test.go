@@ -3,6 +3,7 @@ package middleware_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
@@ -258,6 +259,27 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 			close(ready)
 			synctest.Wait()
 			assert.Equal(t, 401, alice(), "what was remembered before is forgotten")
+			assert.Equal(t, valetkey.Ready, guard.Status().State)
+		})
+	})
+	t.Run("nor do lost ones stop it: what there is applies, and it is degraded until they do not matter", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			over := make(chan bool)
+			s := &source{steps: []step{func(apply func(...valetkey.Revocation) error, report func(error)) error {
+				err := apply(valetkey.Revocation{Issuer: "i", Subject: "alice"})
+				report(fmt.Errorf("emptied: %w", valetkey.ErrRevocationsMissing))
+				<-over
+				report(nil)
+				return err
+			}}}
+			guard, alice := watching(t, s)
+			synctest.Wait()
+			assert.Equal(t, 401, alice())
+			assert.Equal(t, 200, status(guard, "bob"))
+			assert.Equal(t, valetkey.Degraded, guard.Status().State)
+			assert.ErrorContains(t, guard.Status().Revocations.Source.Err, "emptied")
+			close(over)
+			synctest.Wait()
 			assert.Equal(t, valetkey.Ready, guard.Status().State)
 		})
 	})

@@ -23,6 +23,7 @@ type breaker struct {
 	mu       sync.Mutex // guards what follows; never held during I/O
 	failures int        // in a row
 	err      error      // the last of them; nil: none
+	lacks    error      // what is missing though redis answers; nil: nothing
 	probe    time.Time  // the next
 	since    time.Time  // of the state; zero: not used yet
 }
@@ -73,12 +74,31 @@ func (b *breaker) count(err error) (opened, closed bool) {
 	return opened, closed
 }
 
+// lack takes in what is missing though redis answers, and logs when that begins and ends.
+func (b *breaker) lack(err error) {
+	b.mu.Lock()
+	begun, ended := b.lacks == nil && err != nil, b.lacks != nil && err == nil
+	if b.lacks = err; begun || ended {
+		b.since = time.Now()
+	}
+	b.mu.Unlock()
+	switch {
+	case begun:
+		b.log.Error(b.name+": some are missing", "error", err)
+	case ended:
+		b.log.Info(b.name + ": none is missing any longer")
+	}
+}
+
 func (b *breaker) health() valetkey.Health {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := valetkey.Health{Name: b.name, State: valetkey.Ready, Since: b.since}
-	if b.failures >= b.limit {
+	switch {
+	case b.failures >= b.limit:
 		h.State, h.Err = valetkey.Degraded, b.err
+	case b.lacks != nil:
+		h.State, h.Err = valetkey.Degraded, b.lacks
 	}
 	return h
 }

@@ -285,8 +285,11 @@ func TestTwoGuardsWithoutRedis(t *testing.T) {
 				begun := time.Now()
 				p.shared(t)
 				t.Logf("shared %v later", time.Since(begun))
-				for _, health := range append(p.a.redis.Health(), p.b.redis.Health()...) {
-					assert.Equal(t, valetkey.Ready, health.State, health.Name)
+				for _, r := range []*replica{p.a, p.b} {
+					answers, revocations := r.redis.Health()[0], r.redis.Health()[1]
+					assert.Equal(t, valetkey.Ready, answers.State)
+					assert.Equal(t, valetkey.Degraded, revocations.State, "those published while it was gone may be lost")
+					assert.ErrorContains(t, revocations.Err, "redis has lost revocations")
 				}
 			})
 			t.Run("redis is back without what it held: what was revoked before stays refused where it was", func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -34,8 +33,8 @@ const (
 	block         = time.Second     // of a read that waits; also how soon a stream that is another one is noticed
 	readTimeout   = block + 2*time.Second
 	readCount     = 500 // revocations in one read
-	beginning     = "0-0"
-	field         = "r"
+	field         = "r" // of an entry: the sealed revocation
+	fieldBefore   = "p" // of an entry: the id of the one before it, "0-0" for the first one of a stream
 
 	firstRetry = 100 * time.Millisecond // of Watch after a failure, doubling
 	lastRetry  = 5 * time.Second        // up to this
@@ -115,52 +114,77 @@ func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// add appends to the stream, having made room. A full stream is the publisher's to hear of: to drop the oldest instead
-// would make a revoked token good again.
+// publishing adds an entry to the stream in one step, so that each names the one before it. It returns how many the stream has
+// if there is no room for another one. A full stream is the publisher's to hear of: to drop the oldest instead would make a
+// revoked token good again.
+var publishing = redis.NewScript(`
+local before = '0-0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+	redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
+	local kept = redis.call('XLEN', KEYS[1])
+	if kept >= tonumber(ARGV[2]) then
+		return kept
+	end
+	local info = redis.call('XINFO', 'STREAM', KEYS[1])
+	for i = 1, #info, 2 do
+		if info[i] == 'last-generated-id' then
+			before = info[i + 1]
+		end
+	end
+end
+redis.call('XADD', KEYS[1], '*', 'r', ARGV[3], 'p', before)
+return -1`)
+
+// add appends to the stream, having made room.
 func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int64) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
 	// An entry is as old as its id, by the clock of redis.
-	oldest := strconv.FormatInt(now.Add(-r.cfg.Keep-maxLeeway-clockSkew).UnixMilli(), 10)
-	if err := r.cfg.Client.XTrimMinID(ctx, r.stream, oldest).Err(); err != nil {
-		return err
-	}
-	kept, err := r.cfg.Client.XLen(ctx, r.stream).Result()
+	oldest := now.Add(-r.cfg.Keep - maxLeeway - clockSkew).UnixMilli()
+	kept, err := publishing.Run(ctx, r.cfg.Client, []string{r.stream}, oldest, room, sealed).Int64()
 	if err != nil {
 		return err
 	}
-	if kept >= room {
+	if kept >= 0 {
 		return fmt.Errorf("redis keeps %d already, and has room for %d beside one of this kind", kept, room)
 	}
-	return r.cfg.Client.XAdd(ctx, &redis.XAddArgs{Stream: r.stream, Values: []any{field, sealed}}).Err()
+	return nil
 }
 
 // Watch calls apply for all revocations that redis keeps and that still matter, and then reports nil: it has caught up. After that
-// it calls apply for those that come. It needs one connection to redis. One that is not sealed under our key is skipped, and
-// one that apply returns an error for, each with a log line. Watch returns when ctx is done, with its error, and never before.
+// it calls apply for those that come. It needs one connection to redis. One that apply returns an error for is skipped, with a
+// log line. Watch returns when ctx is done, with its error, and never before.
 //
-// It reports an error while redis does not answer, and goes on behind the last one that it has read. If that one is not in redis
-// any more (restarted empty, or from an older copy; another server; trimmed), it begins again with the first, so that apply may
-// be called for one again.
+// It reports an error while redis does not answer, and goes on behind the last one that it has read. If redis is another one then,
+// it begins again with the first, so that apply may be called for one again.
+//
+// It reports an error that wraps [valetkey.ErrRevocationsMissing] while it has caught up with what redis has, but knows that
+// others are lost or cannot be opened, for as long as those may matter: Config.Keep and 5 min. Redis may have been emptied, restarted
+// from an older copy, failed over to a replica that lags, or trimmed. If there are entries and none of them can be opened, as
+// with a wrong key, it has not caught up. See the package about losses that cannot be detected.
 func (r *Redis) Watch(ctx context.Context, apply func(...valetkey.Revocation) error, report func(error)) error {
-	last, caughtUp, wait := beginning, false, firstRetry
+	var (
+		at       = reading{keep: r.cfg.Keep + maxLeeway}
+		wait     = firstRetry
+		reported bool  // something
+		said     error // the last that was reported
+	)
+	say := func(err error) {
+		if reported && (err == nil) == (said == nil) && (err == nil || err.Error() == said.Error()) {
+			return
+		}
+		reported, said = true, err
+		report(err)
+	}
 	for {
-		entries, err := r.await(ctx, last, caughtUp)
+		found, err := r.await(ctx, at.last, at.caughtUp)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, errGone) {
-			if r.shouldStand(last) {
-				r.cfg.Logger.Warn(r.follow.name+": those read before are gone from redis, and all are read again", "error", err)
-			}
-			r.follow.leave(nil)
-			last, caughtUp = beginning, false
-			continue
-		}
 		r.follow.leave(err)
 		if err != nil {
-			caughtUp = false
-			report(err)
+			at.interrupt()
+			say(err)
 			select {
 			case <-time.After(jitter(wait)):
 			case <-ctx.Done():
@@ -169,76 +193,66 @@ func (r *Redis) Watch(ctx context.Context, apply func(...valetkey.Revocation) er
 			continue
 		}
 		wait = firstRetry
-		if len(entries) > 0 {
-			last = entries[len(entries)-1].ID
-			r.apply(entries, apply)
+		if again := at.take(found, time.Now()); again {
+			continue
 		}
-		if !caughtUp && len(entries) < readCount {
-			caughtUp = true
-			report(nil)
+		r.apply(&at, found.entries, apply)
+		if at.caughtUp {
+			err := at.state(time.Now())
+			r.follow.lack(err)
+			say(err)
 		}
 	}
 }
 
 // await is read, but leaves when ctx is done: a client on a socket keeps to the deadline of a context, not to its end.
 // The read then ends by itself within readTimeout.
-func (r *Redis) await(ctx context.Context, last string, forMore bool) ([]redis.XMessage, error) {
+func (r *Redis) await(ctx context.Context, last position, forMore bool) (batch, error) {
 	var (
-		entries []redis.XMessage
-		err     error
-		done    = make(chan struct{})
+		found batch
+		err   error
+		done  = make(chan struct{})
 	)
 	go func() {
 		defer close(done)
-		entries, err = r.read(ctx, last, forMore)
+		found, err = r.read(ctx, last, forMore)
 	}()
 	select {
 	case <-done:
-		return entries, err
+		return found, err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return batch{}, ctx.Err()
 	}
 }
 
-var errGone = errors.New("the last one read is not there")
-
-// read returns what follows last in the stream, or nothing if nothing does, for a while with forMore. It returns errGone if the stream
-// is not the one that last was read from, whose ids may be behind: this is looked at after reading, since a client may
-// have changed servers in between without telling.
-func (r *Redis) read(ctx context.Context, last string, forMore bool) ([]redis.XMessage, error) {
+// read returns what follows last in the stream, or nothing if nothing does, for a while with forMore.
+func (r *Redis) read(ctx context.Context, last position, forMore bool) (found batch, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	args := &redis.XReadArgs{Streams: []string{r.stream}, ID: last, Count: readCount, Block: block}
+	// First, so that what was published before it must be among the entries.
+	info, err := r.cfg.Client.XInfoStream(ctx, r.stream).Result()
+	if err != nil && !strings.Contains(err.Error(), "no such key") {
+		return batch{}, fmt.Errorf("reading revocations: %w", err)
+	}
+	if err == nil {
+		found.length = info.Length
+		found.newest, _ = parsePosition(info.LastGeneratedID)
+	}
+	args := &redis.XReadArgs{Streams: []string{r.stream}, ID: last.String(), Count: readCount, Block: block}
 	if !forMore {
 		args.Block = -1 // go-redis: do not wait
 	}
 	streams, err := r.cfg.Client.XRead(ctx, args).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("reading revocations: %w", err)
+		return batch{}, fmt.Errorf("reading revocations: %w", err)
 	}
-	if last != beginning {
-		stands, err := r.cfg.Client.XRange(ctx, r.stream, last, last).Result()
-		if err != nil {
-			return nil, fmt.Errorf("reading revocations: %w", err)
-		}
-		if len(stands) == 0 {
-			return nil, errGone
-		}
+	if len(streams) > 0 {
+		found.entries = streams[0].Messages
 	}
-	if len(streams) == 0 {
-		return nil, nil
-	}
-	return streams[0].Messages, nil
+	return found, nil
 }
 
-// shouldStand reports whether the entry is too young to have been trimmed.
-func (r *Redis) shouldStand(id string) bool {
-	ms, _, _ := strings.Cut(id, "-")
-	at, _ := strconv.ParseInt(ms, 10, 64)
-	return time.Since(time.UnixMilli(at)) < r.cfg.Keep
-}
-
-func (r *Redis) apply(entries []redis.XMessage, apply func(...valetkey.Revocation) error) {
+func (r *Redis) apply(at *reading, entries []redis.XMessage, apply func(...valetkey.Revocation) error) {
 	all := make([]valetkey.Revocation, 0, len(entries))
 	for _, entry := range entries {
 		sealed, _ := entry.Values[field].(string)
@@ -247,12 +261,15 @@ func (r *Redis) apply(entries []redis.XMessage, apply func(...valetkey.Revocatio
 		if err == nil {
 			err = json.Unmarshal(text, &revoked)
 		}
-		switch {
-		case err != nil:
+		if err != nil {
+			at.couldNotOpen(entry, time.Now())
 			if r.follow.odd.now() {
 				r.cfg.Logger.Warn(r.follow.name+": one is skipped", "error", err)
 			}
-		case time.Now().Before(revoked.Until.Add(maxLeeway)): // or none of its tokens can be accepted
+			continue
+		}
+		at.opened = true
+		if time.Now().Before(revoked.Until.Add(maxLeeway)) { // or none of its tokens can be accepted
 			all = append(all, revoked)
 		}
 	}

@@ -20,11 +20,19 @@ import (
 
 const stream = "valetkey:revocations"
 
+// Why revocations are missing.
+const (
+	other = "redis does not have the stream any more"
+	gap   = ", which is not in redis; the last one read is"
+	tail  = "was published and is not in redis"
+)
+
 // A follower notes what it is told to apply.
 type follower struct {
 	mu      sync.Mutex
 	applied []valetkey.Revocation
-	reports []string // how many were applied, and whether it has caught up
+	reports []string // how many were applied, and whether it has caught up: true, missing or false
+	errs    []error  // of reports
 	ended   chan error
 	stop    context.CancelFunc
 }
@@ -44,7 +52,12 @@ func follow(t *testing.T, r *valetredis.Redis) *follower {
 		}, func(err error) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.reports = append(f.reports, fmt.Sprint(len(f.applied), " ", err == nil))
+			how := fmt.Sprint(err == nil)
+			if errors.Is(err, valetkey.ErrRevocationsMissing) {
+				how = "missing"
+			}
+			f.reports = append(f.reports, fmt.Sprint(len(f.applied), " ", how))
+			f.errs = append(f.errs, err)
 		})
 	}()
 	t.Cleanup(func() {
@@ -63,6 +76,24 @@ func (f *follower) reported() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.reports)
+}
+
+// last returns what was reported last, with its error.
+func (f *follower) last() (report string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.reports) == 0 {
+		return "", nil
+	}
+	return f.reports[len(f.reports)-1], f.errs[len(f.errs)-1]
+}
+
+// says reports whether the last report is of how, with an error that has the text.
+func (f *follower) says(how, text string) func() bool {
+	return func() bool {
+		report, err := f.last()
+		return strings.HasSuffix(report, " "+how) && (err == nil || strings.Contains(err.Error(), text))
+	}
 }
 
 // ids returns those of the revocations applied, in order.
@@ -97,6 +128,22 @@ func sealed(t *testing.T, raw *redis.Client) string {
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
 	return entries[0].Values["r"].(string)
+}
+
+// remove deletes the newest entry of the stream.
+func remove(t *testing.T, raw *redis.Client) {
+	t.Helper()
+	entries, err := raw.XRevRangeN(context.Background(), stream, "+", "-", 1).Result()
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	require.NoError(t, raw.XDel(context.Background(), stream, entries[0].ID).Err())
+}
+
+// addAt adds an entry that is as old as age.
+func addAt(t *testing.T, raw *redis.Client, age time.Duration, values ...any) {
+	t.Helper()
+	id := fmt.Sprint(time.Now().Add(-age).UnixMilli(), "-1")
+	require.NoError(t, raw.XAdd(context.Background(), &redis.XAddArgs{Stream: stream, ID: id, Values: values}).Err())
 }
 
 func TestPublish(t *testing.T) {
@@ -187,6 +234,7 @@ func TestWatch(t *testing.T) {
 		eventually(t, "the true one arrives", f.has("true"))
 		assert.Equal(t, []string{"true"}, f.ids())
 		assert.Equal(t, 1, log.count("one is skipped"), log)
+		eventually(t, "they are counted", f.says("missing", "4 entries in redis cannot be opened"))
 	})
 	t.Run("one that was changed is skipped", func(t *testing.T) {
 		a, b, _ := pair(t)
@@ -299,39 +347,54 @@ func TestWatch(t *testing.T) {
 		f.ended <- context.Canceled // for the clean-up
 	})
 	for _, c := range []struct {
-		name     string
-		happens  func(t *testing.T, publisher *valetredis.Redis) // while the cable is cut
-		want     []string                                        // of what is applied after
-		mustWarn bool
+		name    string
+		happens func(t *testing.T, publisher *valetredis.Redis) // while the cable is cut
+		want    []string                                        // of what is applied after
+		missing string                                          // the reason that is reported for as long as what is lost may matter
 	}{
-		{"nothing happened", func(*testing.T, *valetredis.Redis) {}, nil, false},
-		{"one was published", func(t *testing.T, r *valetredis.Redis) { publish(t, r, "new") }, []string{"new"}, false},
+		{"nothing happened", func(*testing.T, *valetredis.Redis) {}, nil, ""},
+		{"one was published", func(t *testing.T, r *valetredis.Redis) { publish(t, r, "new") }, []string{"new"}, ""},
+		{"what it has read was trimmed, and nothing else", func(t *testing.T, r *valetredis.Redis) {
+			require.NoError(t, raw.XTrimMaxLen(ctx, stream, 0).Err())
+			publish(t, r, "new")
+		}, []string{"new"}, ""},
 		{"redis was emptied", func(t *testing.T, r *valetredis.Redis) {
 			require.NoError(t, raw.FlushAll(ctx).Err())
-		}, nil, true},
+		}, nil, other},
+		{"the stream was deleted", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "lost")
+			require.NoError(t, raw.Del(ctx, stream).Err())
+		}, nil, other},
 		{"redis was emptied and one was published", func(t *testing.T, r *valetredis.Redis) {
 			require.NoError(t, raw.FlushAll(ctx).Err())
 			publish(t, r, "new")
-		}, []string{"new"}, true},
+		}, []string{"new"}, gap},
 		{"the stream was trimmed past the last one read", func(t *testing.T, r *valetredis.Redis) {
-			publish(t, r, "new", "newer")
+			publish(t, r, "lost", "new", "newer")
 			require.NoError(t, raw.XTrimMaxLen(ctx, stream, 2).Err())
-		}, []string{"new", "newer"}, true},
+		}, []string{"new", "newer"}, gap},
+		{"one was published and deleted, and another one published", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "lost")
+			remove(t, raw)
+			publish(t, r, "new")
+		}, []string{"1", "2", "new"}, gap},
+		{"one was published and deleted", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "lost")
+			remove(t, raw)
+		}, nil, tail},
 		{"the clock of redis was set back", func(t *testing.T, r *valetredis.Redis) {
 			publish(t, r, "new")
 			entry := sealed(t, raw)
 			require.NoError(t, raw.FlushAll(ctx).Err())
-			id := fmt.Sprint(time.Now().Add(-time.Hour).UnixMilli(), "-1")
-			require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id, Values: []any{"r", entry}}).Err())
-		}, []string{"new"}, true},
+			addAt(t, raw, time.Hour, "r", entry)
+		}, []string{"new"}, other},
 		{"redis is another one, behind in some and ahead in others", func(t *testing.T, r *valetredis.Redis) {
 			publish(t, r, "behind")
 			entry := sealed(t, raw)
 			require.NoError(t, raw.FlushAll(ctx).Err())
-			id := fmt.Sprint(time.Now().Add(-time.Hour).UnixMilli(), "-1")
-			require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id, Values: []any{"r", entry}}).Err())
+			addAt(t, raw, time.Hour, "r", entry)
 			publish(t, r, "ahead")
-		}, []string{"behind", "ahead"}, true},
+		}, []string{"behind", "ahead"}, gap},
 	} {
 		t.Run("after a cut cable it catches up: "+c.name, func(t *testing.T) {
 			require.NoError(t, raw.FlushAll(ctx).Err())
@@ -349,26 +412,45 @@ func TestWatch(t *testing.T) {
 			assert.Equal(t, []string{"1", "2"}, f.ids(), "the cable is cut")
 			line.mend()
 
-			eventually(t, "it is mended", func() bool { return b.Health()[1].State == valetkey.Ready })
+			how, last := "true", valetkey.Ready
+			if c.missing != "" {
+				how, last = "missing", valetkey.Degraded
+			}
+			eventually(t, "it is mended", f.says(how, c.missing))
 			publish(t, a, "end")
 			eventually(t, "it goes on", f.has("end"))
 			reports := f.reported()
 			require.GreaterOrEqual(t, len(reports), 3)
 			assert.Contains(t, []string{"0 true", "1 true", "2 true"}, reports[0])
 			for _, lost := range reports[1 : len(reports)-1] {
-				assert.Equal(t, "2 false", lost)
+				assert.Equal(t, "2 false", lost, "it is never called caught up before what is lost is known")
 			}
-			assert.True(t, strings.HasSuffix(reports[len(reports)-1], " true"), "it has caught up again")
+			assert.True(t, f.says(how, c.missing)())
+			assert.Equal(t, last, b.Health()[1].State)
 			assert.Equal(t, slices.Concat([]string{"1", "2"}, c.want, []string{"end"}), f.ids())
 			assert.Equal(t, 1, log.count("redis: revocations: redis does not answer"), log)
 			assert.Equal(t, 1, log.count("redis: revocations: redis answers again"), log)
-			if c.mustWarn {
-				eventually(t, "it says so", func() bool { return log.count("are gone from redis") == 1 })
+			if c.missing != "" {
+				assert.Equal(t, 1, log.count("some are missing"), log)
+				assert.ErrorContains(t, b.Health()[1].Err, c.missing)
+				assert.ErrorContains(t, b.Health()[1].Err, "publish again what must stay revoked")
 			} else {
-				assert.Zero(t, log.count("are gone from redis"), log)
+				assert.Zero(t, log.count("some are missing"), log)
 			}
 		})
 	}
+	t.Run("what is lost is missing for as long as it may matter, and not longer", func(t *testing.T) {
+		require.NoError(t, raw.FlushAll(ctx).Err())
+		key := randomKey()
+		day, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
+		minute, _ := newRedis(t, newClient(t, s.addr, nil), key, func(cfg *valetredis.Config) { cfg.Keep = time.Minute })
+		addAt(t, raw, 6*time.Minute-6*time.Second, "r", "lost")
+		publish(t, minute, "1")
+		require.NoError(t, raw.XTrimMaxLen(ctx, stream, 1).Err())
+		f, g := follow(t, day), follow(t, minute)
+		eventually(t, "for a minute, and the leeway", func() bool { return slices.Equal(g.reported(), []string{"1 missing", "1 true"}) })
+		assert.Equal(t, []string{"1 missing"}, f.reported(), "for a day")
+	})
 	t.Run("that the last one read was trimmed in its time is nothing to warn of", func(t *testing.T) {
 		require.NoError(t, raw.FlushAll(ctx).Err())
 		key := randomKey()
@@ -396,8 +478,100 @@ func TestWatch(t *testing.T) {
 		require.NoError(t, raw.FlushAll(ctx).Err())
 		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: "1-1", Values: []any{"r", entry}}).Err())
 		eventually(t, "again from the start", func() bool { return len(f.ids()) == 2 })
-		assert.Equal(t, 1, log.count("are gone from redis"), log)
+		eventually(t, "it is missing some", f.says("missing", other))
+		assert.Equal(t, 1, log.count("some are missing"), log)
 	})
+	t.Run("one that is deleted under a standing connection before it is read is noticed", func(t *testing.T) {
+		a, b, _ := pair(t)
+		f := follow(t, b)
+		publish(t, a, "1")
+		eventually(t, "one", f.has("1"))
+		_, err := raw.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			p.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: "99999999999999-1", Values: []any{"r", ""}})
+			p.XDel(ctx, stream, "99999999999999-1")
+			return nil
+		})
+		require.NoError(t, err)
+		eventually(t, "it is missing some", f.says("missing", tail))
+	})
+	t.Run("without an entry that opens it has not caught up", func(t *testing.T) {
+		a, b, log := pair(t)
+		stranger, _ := newRedis(t, newClient(t, s.addr, nil), randomKey(), nil)
+		publish(t, stranger, "1", "2")
+		f := follow(t, b)
+		eventually(t, "it says so", f.says("false", "2 entries in redis cannot be opened"))
+		assert.Equal(t, []string{"0 false"}, f.reported())
+		assert.Equal(t, valetkey.Degraded, b.Health()[1].State)
+		publish(t, stranger, "3")
+		eventually(t, "and counts them", f.says("false", "3 entries in redis cannot be opened"))
+		publish(t, a, "4")
+		eventually(t, "with one that opens it has", f.has("4"))
+		eventually(t, "except for those", f.says("missing", "3 entries in redis cannot be opened"))
+		assert.Equal(t, 1, log.count("some are missing"), log)
+	})
+	t.Run("entries that cannot be opened count for as long as they may matter", func(t *testing.T) {
+		_, b, _ := pair(t)
+		addAt(t, raw, 26*time.Hour, "r", "junk")
+		f := follow(t, b)
+		eventually(t, "too old to matter", f.says("true", ""))
+		add(t, "r", "junk")
+		eventually(t, "none opens", f.says("false", "1 entries in redis"))
+		require.NoError(t, raw.XTrimMaxLen(ctx, stream, 0).Err())
+		eventually(t, "none is there", f.says("true", ""))
+	})
+}
+
+func TestWatchKnowsWhetherAStreamIsWhole(t *testing.T) {
+	s := startServer(t)
+	raw := s.raw()
+	for _, c := range []struct {
+		name    string
+		happens func(t *testing.T, publisher *valetredis.Redis)
+		missing string
+	}{
+		{"nothing is published yet", func(*testing.T, *valetredis.Redis) {}, ""},
+		{"the first ones were trimmed", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "1", "2", "3")
+			require.NoError(t, raw.XTrimMaxLen(t.Context(), stream, 2).Err())
+		}, gap},
+		{"one in the middle was deleted", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "1", "2")
+			remove(t, raw)
+			publish(t, r, "3")
+		}, gap},
+		{"the last one was deleted", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "1", "2")
+			remove(t, raw)
+		}, tail},
+		{"all were deleted", func(t *testing.T, r *valetredis.Redis) {
+			publish(t, r, "1")
+			remove(t, raw)
+		}, tail},
+		{"the first ones were trimmed in their time", func(t *testing.T, r *valetredis.Redis) {
+			addAt(t, raw, 26*time.Hour, "r", "old")
+			publish(t, r, "1") // which trims
+			require.EqualValues(t, 1, raw.XLen(t.Context(), stream).Val())
+		}, ""},
+		{"all were trimmed in their time", func(t *testing.T, r *valetredis.Redis) {
+			addAt(t, raw, 26*time.Hour, "r", "old")
+			require.NoError(t, raw.XTrimMaxLen(t.Context(), stream, 0).Err())
+		}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, raw.FlushAll(t.Context()).Err())
+			r, _ := newRedis(t, newClient(t, s.addr, nil), randomKey(), nil)
+			c.happens(t, r)
+			f := follow(t, r)
+			eventually(t, "it has caught up", func() bool { return len(f.reported()) > 0 })
+			report, err := f.last()
+			if c.missing == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.True(t, strings.HasSuffix(report, " missing"), report)
+			require.ErrorContains(t, err, c.missing)
+		})
+	}
 }
 
 func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
@@ -421,7 +595,8 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 	s.start() // with what was saved
 	publish(t, a, "2")
 	both("2")
-	assert.Zero(t, log.count("are gone from redis"), log)
+	assert.Zero(t, log.count("some are missing"), log)
+	eventually(t, "nothing is lost", func() bool { return b.Health()[1].State == valetkey.Ready })
 
 	s.kill()
 	eventually(t, "it is known again", func() bool { return b.Health()[1].State == valetkey.Degraded })
@@ -430,7 +605,8 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 	publish(t, b, "3")
 	both("3")
 	assert.Equal(t, []string{"1", "2", "3"}, g.ids())
-	eventually(t, "it says so", func() bool { return log.count("are gone from redis") == 1 })
+	eventually(t, "it says so", func() bool { return log.count("some are missing") == 1 })
+	assert.True(t, g.says("missing", "redis has lost revocations")())
 
 	late, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
 	h := follow(t, late)

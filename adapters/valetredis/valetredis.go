@@ -12,16 +12,29 @@
 //
 // Everything is sealed with AES-256-GCM under [Config.Key], bound to its name and, for an answer, to its end. Who reads
 // redis learns how many answers and revocations there are. Who writes to it can take them away, or bring back an older
-// answer about the same token until that answer's end; but cannot make one, exchange two, or revoke. No token is stored.
+// answer about the same token until that answer's end; but cannot make one, exchange two, or revoke. Entries that do not open,
+// and gaps, make all guards Degraded. If no entry opens, guards that start do not become ready. No token is stored.
 //
 // # When redis is slow or gone
 //
 // Each operation ends within [Config.Timeout]. After three failures in a row Get and Set return an error at once, and one
 // call in about a second is let through to see whether redis is back. The verifier then goes on with its own memory and
 // asks the issuer. Watch tries again until redis answers, and then catches up: a guard whose Revocations.Source is a Redis answers
-// 503 until it has done so once, and is Degraded while it may miss revocations later. Redis that was restarted empty has lost the
-// revocations in it: those applied before still hold where they were applied, and a process that starts later does not
-// hear of them. So give redis persistence, and no eviction policy that drops keys without an expiry (allkeys-*).
+// 503 until it has done so once, and is Degraded while it may miss revocations later.
+//
+// # When redis loses revocations
+//
+// Redis that was emptied, restarted from an older copy, failed over to a replica that lags, or trimmed by others has lost
+// revocations. Those applied before still hold where they were applied. Each revocation names the one before it, so Watch detects
+// a gap, and that the last one that it has read is not there any more: the guard is Degraded for as long as those that are
+// lost may matter, [Config.Keep] and 5 min. Publish again what must stay revoked; a restart of the guard brings nothing back.
+//
+// Two losses cannot be detected: a process that starts with a redis that was emptied takes it for a new one, and a
+// revocation that redis had confirmed and lost in a crash or failover, before any Publish or Watch after it, leaves no gap. So
+// give redis persistence (appendonly), and no eviction policy that drops keys without an expiry (allkeys-*). Let a client read
+// from the primary only: a replica that lags looks like a loss.
+//
+// Redis must allow the commands SET, GET, EVALSHA, EVAL, EXISTS, XADD, XINFO, XLEN, XREAD and XTRIM.
 package valetredis
 
 import (
@@ -160,7 +173,7 @@ func fit(client redis.UniversalClient) error {
 }
 
 // Health returns how the sharing of answers is and, once Watch has been called, the watching of revocations: Ready, or
-// Degraded while redis does not answer. It does no I/O.
+// Degraded while redis does not answer or revocations are known to be missing. It does no I/O.
 func (r *Redis) Health() []valetkey.Health {
 	all := []valetkey.Health{r.answers.health()}
 	if h := r.follow.health(); !h.Since.IsZero() {
