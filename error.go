@@ -29,9 +29,8 @@ const InsufficientUserAuthentication Code = "insufficient_user_authentication" /
 type Error struct {
 	Code Code
 
-	// Description is told to the client as error_description. It is one of a fixed, finite set of texts, so it also
-	// serves as the label of a metric; never the token, never Err.
-	Description string
+	// Reason is why. Its Description is the error_description that the client reads; metrics and programs use the Reason.
+	Reason Reason
 
 	// Scope is what would have been enough, all of it (RFC 6750, section 3).
 	Scope Scopes
@@ -61,14 +60,14 @@ func (e *Error) Status() int {
 	}
 }
 
-// Error returns the code, the description and the cause, for the log.
+// Error returns the code, the description of the reason and the cause, for the log.
 func (e *Error) Error() string {
 	s := string(e.Code)
 	if e.Code == NoCredentials {
 		s = "no credentials"
 	}
-	if e.Description != "" {
-		s += ": " + e.Description
+	if description := e.Reason.Description(); description != "" {
+		s += ": " + description
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()

@@ -33,8 +33,9 @@ type Event struct {
 	// Status is the HTTP status: of a request 200 if it was let through, of a fetch that of the answer, 0 if there was none.
 	Status int
 
-	// Reason is why a request was refused, Error.Description, or "" if it was let through or carried no token.
-	Reason string
+	// Reason is why a request was refused; "" if it was let through, if the failure was ours, or if the reason is not
+	// [Reason.Known].
+	Reason Reason
 
 	// Remembered says that the token of a request had been verified before.
 	Remembered bool

@@ -106,7 +106,7 @@ func (all AllOf) Check(a Access) error {
 	}
 	switch {
 	case len(all) == 0:
-		return &Error{Code: InsufficientScope, Description: "no token is sufficient for this request"}
+		return &Error{Code: InsufficientScope, Reason: ReasonNoRequirement}
 	case refusal == nil:
 		return nil
 	}

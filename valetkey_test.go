@@ -15,8 +15,8 @@ import (
 
 var (
 	yes     = answer(&valetkey.Token{Subject: "alice"}, nil)
-	no      = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has expired"})
-	notMine = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "another issuer", Err: valetkey.ErrNotMine})
+	no      = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpired})
+	notMine = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_another_issuer", "another issuer"), Err: valetkey.ErrNotMine})
 	failure = answer(nil, errors.New("the issuer is out of reach"))
 	nothing = answer(nil, nil)
 )
@@ -30,7 +30,7 @@ func kind(t *valetkey.Token, err error) string {
 	var refusal *valetkey.Error
 	switch {
 	case errors.As(err, &refusal):
-		return "refused: " + refusal.Description
+		return "refused: " + refusal.Reason.Description()
 	case err != nil:
 		return "failure"
 	case t == nil:
@@ -172,8 +172,8 @@ func TestError(t *testing.T) {
 		text   string
 	}{
 		{"no credentials", &valetkey.Error{}, 401, "no credentials"},
-		{"malformed", &valetkey.Error{Code: valetkey.InvalidRequest, Description: "two tokens"}, 400, "invalid_request: two tokens"},
-		{"bad token", &valetkey.Error{Code: valetkey.InvalidToken, Description: "bad", Err: cause}, 401, "invalid_token: bad: kid unknown"},
+		{"malformed", &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.NewReason("test_two_tokens", "two tokens")}, 400, "invalid_request: two tokens"},
+		{"bad token", &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_bad", "bad"), Err: cause}, 401, "invalid_token: bad: kid unknown"},
 		{"too little", &valetkey.Error{Code: valetkey.InsufficientScope}, 403, "insufficient_scope"},
 		{"a code of someone else's never becomes a success", &valetkey.Error{Code: "use_dpop_nonce"}, 401, "use_dpop_nonce"},
 	} {

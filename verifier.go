@@ -54,7 +54,7 @@ func First(vs ...Verifier) Verifier {
 type first []Verifier
 
 func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
-	var refusal error = &Error{Code: InvalidToken, Description: "no trusted issuer vouches for the token", Err: ErrNotMine}
+	var refusal error = &Error{Code: InvalidToken, Reason: ReasonUntrustedIssuer, Err: ErrNotMine}
 	for _, v := range vs {
 		t, err := ask(ctx, v, raw)
 		if !errors.Is(err, ErrNotMine) {
@@ -93,7 +93,7 @@ func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
 	}
 	both.SessionID = cmp.Or(t.SessionID, second.SessionID)
 	if !both.Binding.add(second.Binding) {
-		return nil, &Error{Code: InvalidToken, Description: "the token is bound to one key here and to another one there"}
+		return nil, &Error{Code: InvalidToken, Reason: ReasonBindingsDiffer}
 	}
 	return &both, nil
 }

@@ -117,10 +117,10 @@ type Requirement struct {
 func (r Requirement) Check(a valetkey.Access) error {
 	list, err := Of(a.Token)
 	if err != nil {
-		return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the authorization details of the token are malformed", Err: err}
+		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonDetailsMalformed, Err: err}
 	}
 	if !slices.ContainsFunc(list, r.metBy) {
-		return &valetkey.Error{Code: valetkey.InsufficientScope, Description: "the token does not authorize this in detail"}
+		return &valetkey.Error{Code: valetkey.InsufficientScope, Reason: valetkey.ReasonDetails}
 	}
 	return nil
 }

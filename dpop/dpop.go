@@ -203,7 +203,7 @@ func (p Proof) Use(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("dpop: looking up whether a proof was used: %w", err)
 	case !fresh:
-		return refuse("the DPoP proof was used before", nil)
+		return refuse(valetkey.ReasonProofUsed, nil)
 	}
 	return nil
 }
@@ -213,35 +213,35 @@ func (p Proof) Use(ctx context.Context) error {
 func (v *Verifier) Check(r Request) (Proof, error) {
 	// RFC 9449, section 4.3. The checks are in the order of their cost.
 	if len(r.Proofs) != 1 { // check 1
-		return Proof{}, refuse("a request needs exactly one DPoP proof", nil)
+		return Proof{}, refuse(valetkey.ReasonProofCount, nil)
 	}
 	c, err := jose.ParseProof(r.Proofs[0]) // checks 2 and 7
 	if err != nil {
-		return Proof{}, refuse("the DPoP proof is malformed", err)
+		return Proof{}, refuse(valetkey.ReasonProofMalformed, err)
 	}
 	if !jose.SameType(c.Header.Type, "dpop+jwt") { // check 4
-		return Proof{}, refuse("the DPoP proof is of another type", nil)
+		return Proof{}, refuse(valetkey.ReasonProofType, nil)
 	}
 	if !slices.Contains(v.algorithms, c.Header.Algorithm) { // check 5
-		return Proof{}, refuse("the DPoP proof is signed with an algorithm that is not accepted", nil)
+		return Proof{}, refuse(valetkey.ReasonProofAlgorithm, nil)
 	}
 	p, err := readProof(c.Payload) // check 3
 	if err != nil {
-		return Proof{}, refuse("the DPoP proof lacks a claim or has one that is malformed", err)
+		return Proof{}, refuse(valetkey.ReasonProofClaim, err)
 	}
 	if p.method != r.Method { // check 8; letter case counts (RFC 9110, section 9.1)
-		return Proof{}, refuse("the DPoP proof is for another method", nil)
+		return Proof{}, refuse(valetkey.ReasonProofMethod, nil)
 	}
 	target, ok := sameURL(p.url, r.URL) // check 9
 	if !ok {
-		return Proof{}, refuse("the DPoP proof is for another URL", nil)
+		return Proof{}, refuse(valetkey.ReasonProofURL, nil)
 	}
 	if r.Token != "" && !p.isFor(r.Token) { // check 12a
-		return Proof{}, refuse("the DPoP proof is for another access token", nil)
+		return Proof{}, refuse(valetkey.ReasonProofToken, nil)
 	}
 	key := c.Header.Key
 	if r.Thumbprint != "" && key.Thumbprint() != r.Thumbprint { // check 12b; section 7.1 has the code
-		return Proof{}, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the access token is bound to another key than that of the DPoP proof"}
+		return Proof{}, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonProofKey}
 	}
 	now := v.now()
 	end, err := v.end(p, now) // checks 10 and 11
@@ -249,7 +249,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 		return Proof{}, err
 	}
 	if err := key.Verify(c); err != nil { // check 6
-		return Proof{}, refuse("the DPoP proof is not signed with its key", err)
+		return Proof{}, refuse(valetkey.ReasonProofSignature, err)
 	}
 	// Last, so that only the holder of the key can use up a proof.
 	return Proof{
@@ -262,15 +262,15 @@ func (v *Verifier) end(p *proof, now time.Time) (time.Time, error) {
 	if v.nonces != nil { // sections 4.3, check 10, and 9
 		end, ok := v.nonces.at(now).end(p.nonce, now)
 		if !ok {
-			return end, &valetkey.Error{Code: valetkey.UseNonce, Description: "the DPoP proof needs a current nonce of this server"}
+			return end, &valetkey.Error{Code: valetkey.UseNonce, Reason: valetkey.ReasonProofNonce}
 		}
 		return end.Add(v.skew), nil // section 11.1: the time is that of the nonce, not the client's
 	}
 	switch {
 	case now.Sub(p.issued) > v.window:
-		return time.Time{}, refuse("the DPoP proof is too old", nil)
+		return time.Time{}, refuse(valetkey.ReasonProofTooOld, nil)
 	case p.issued.Sub(now) > v.skew:
-		return time.Time{}, refuse("the DPoP proof is from the future", nil)
+		return time.Time{}, refuse(valetkey.ReasonProofFromFuture, nil)
 	}
 	return p.issued.Add(v.window + v.skew), nil
 }
@@ -297,6 +297,6 @@ func (p *proof) identity(thumbprint, target string) [32]byte {
 	return id
 }
 
-func refuse(description string, cause error) error {
-	return &valetkey.Error{Code: valetkey.InvalidProof, Description: description, Err: cause}
+func refuse(reason valetkey.Reason, cause error) error {
+	return &valetkey.Error{Code: valetkey.InvalidProof, Reason: reason, Err: cause}
 }

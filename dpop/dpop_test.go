@@ -70,7 +70,7 @@ func requireRefusal(t testing.TB, err error, code valetkey.Code, description str
 	var refusal *valetkey.Error
 	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, code, refusal.Code, err)
-	require.Contains(t, refusal.Description, description)
+	require.Contains(t, refusal.Reason.Description(), description)
 	require.Equal(t, http.StatusUnauthorized, refusal.Status())
 }
 

@@ -92,7 +92,7 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	case !ok: // RFC 7662, section 2.2: required, and a boolean
 		return nil, errors.New("the answer has no active that is true or false")
 	case !active: // whatever else it says
-		return nil, refuse("the token is not active", nil)
+		return nil, refuse(valetkey.ReasonInactive, nil)
 	case m.misspelt != "":
 		return nil, fmt.Errorf("the answer: %s is spelt in another letter case", m.misspelt)
 	}
@@ -145,27 +145,27 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 	kind, _ := m.tokenType.Text()
 	switch {
 	case v.cfg.Issuer != "" && m.iss != nil && iss != v.cfg.Issuer: // byte by byte, no normalisation
-		return refuse("the token is of another issuer", fmt.Errorf("iss %.200q", iss))
+		return refuse(valetkey.ReasonIssuer, fmt.Errorf("iss %.200q", iss))
 	case m.aud == nil && !v.cfg.AudienceByIssuer: // RFC 9700, section 2.3
-		return refuse("the token names no audience", nil)
+		return refuse(valetkey.ReasonNoAudience, nil)
 	case m.aud != nil && !claims.IsFor(t.Audience, v.cfg.Audience, v.cfg.SoleAudience):
-		return refuse("the token is for another audience", fmt.Errorf("aud %.200q", t.Audience))
+		return refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience))
 	case m.otherKind != "":
-		return refuse("the token is not an access token", fmt.Errorf("by its %s", m.otherKind))
+		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("by its %s", m.otherKind))
 	case m.tokenType != nil && !strings.EqualFold(kind, "Bearer") && !strings.EqualFold(kind, "DPoP"): // RFC 6749, section 7.1
-		return refuse("the token is of a type that is not known here", fmt.Errorf("token_type %.50q", kind))
+		return refuse(valetkey.ReasonUnknownTokenType, fmt.Errorf("token_type %.50q", kind))
 	case strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint == "": // RFC 9449, section 6.2
-		return refuse("the token should be bound to a key and names none", nil)
+		return refuse(valetkey.ReasonBindingMissing, nil)
 	case m.tokenType != nil && !strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint != "":
-		return refuse("the token is bound to a key and should be of the type DPoP", fmt.Errorf("token_type %.50q", kind))
+		return refuse(valetkey.ReasonBindingType, fmt.Errorf("token_type %.50q", kind))
 	case far != nil:
-		return refuse(claims.FarAhead, far)
+		return refuse(valetkey.ReasonFarDate, far)
 	case !t.Deadline.IsZero() && !now.Before(t.Deadline):
-		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
+		return refuse(valetkey.ReasonExpired, fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.cfg.Leeway)):
-		return refuse("the token is not yet valid", fmt.Errorf("before %v", t.NotBefore))
+		return refuse(valetkey.ReasonNotYetValid, fmt.Errorf("before %v", t.NotBefore))
 	case now.Before(t.IssuedAt.Add(-v.cfg.Leeway)):
-		return refuse("the token is not yet valid", fmt.Errorf("issued at %v", t.IssuedAt))
+		return refuse(valetkey.ReasonNotYetValid, fmt.Errorf("issued at %v", t.IssuedAt))
 	}
 	return nil
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -58,7 +57,7 @@ func refused(t testing.TB, err error, description string) {
 	var refusal *valetkey.Error
 	require.ErrorAs(t, err, &refusal)
 	assert.Equal(t, valetkey.InvalidToken, refusal.Code)
-	assert.Equal(t, description, refusal.Description)
+	assert.Equal(t, description, refusal.Reason.Description())
 }
 
 func failed(t testing.TB, err error) *valetkey.Unavailable {
@@ -276,11 +275,11 @@ func TestAnswer(t *testing.T) {
 		{"INTRO-08 expired", says(fmt.Sprintf(`,"exp":%d`, now-31)), "the token has expired"},
 		{"expired in 1970", says(`,"exp":-1e300`), "the token has expired"},
 		{"INTRO-09 not yet valid", says(fmt.Sprintf(`,"nbf":%d`, now+60)), "the token is not yet valid"},
-		{"an exp in milliseconds", says(fmt.Sprintf(`,"exp":%d`, (now+60)*1000)), claims.FarAhead},
-		{"an exp in milliseconds that has passed", says(fmt.Sprintf(`,"exp":%d`, (now-60)*1000)), claims.FarAhead},
-		{"an exp beyond all dates", says(`,"exp":1e300`), claims.FarAhead},
-		{"an iat in milliseconds", says(fmt.Sprintf(`,"iat":%d`, now*1000)), claims.FarAhead},
-		{"an nbf in milliseconds", says(fmt.Sprintf(`,"nbf":%d`, now*1000)), claims.FarAhead},
+		{"an exp in milliseconds", says(fmt.Sprintf(`,"exp":%d`, (now+60)*1000)), valetkey.ReasonFarDate.Description()},
+		{"an exp in milliseconds that has passed", says(fmt.Sprintf(`,"exp":%d`, (now-60)*1000)), valetkey.ReasonFarDate.Description()},
+		{"an exp beyond all dates", says(`,"exp":1e300`), valetkey.ReasonFarDate.Description()},
+		{"an iat in milliseconds", says(fmt.Sprintf(`,"iat":%d`, now*1000)), valetkey.ReasonFarDate.Description()},
+		{"an nbf in milliseconds", says(fmt.Sprintf(`,"nbf":%d`, now*1000)), valetkey.ReasonFarDate.Description()},
 		{"issued in the future", says(fmt.Sprintf(`,"iat":%d`, now+60)), "the token is not yet valid"},
 		{"INTRO-10 another issuer", says(`,"iss":"https://other.example.com"`), "the token is of another issuer"},
 		{"an issuer that differs in a slash", says(`,"iss":"` + iss.URL + `/"`), "the token is of another issuer"},

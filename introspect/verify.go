@@ -25,15 +25,15 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	case !b64token(raw):
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
 	case !v.asksAbout(raw):
-		return nil, refuse("the token is a JWT", valetkey.ErrNotMine)
+		return nil, refuse(valetkey.ReasonJWT, valetkey.ErrNotMine)
 	}
 	return v.ask(ctx, raw)
 }
 
-const malformed = "the token is malformed"
+const malformed = valetkey.ReasonMalformed
 
-func refuse(description string, err error) *valetkey.Error {
-	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description, Err: err}
+func refuse(reason valetkey.Reason, err error) *valetkey.Error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason, Err: err}
 }
 
 // b64token reports whether raw is one of RFC 6750, section 2.1. Whatever else somebody writes is not worth a question,

@@ -99,12 +99,12 @@ func (v *Verifier) token(in *unread) (*valetkey.Token, error) {
 	errs[8] = claims.Text(&t.SessionID, "sid", in.sid, true)
 	for _, err := range errs {
 		if err != nil {
-			return nil, refuse("a claim of the token is missing or malformed", err)
+			return nil, refuse(valetkey.ReasonClaimMalformed, err)
 		}
 	}
 	scopes, err := v.scopesOf(in)
 	if err != nil {
-		return nil, refuse("a claim of the token is missing or malformed", err)
+		return nil, refuse(valetkey.ReasonClaimMalformed, err)
 	}
 	t.Scopes = scopes
 	return t, nil

@@ -75,6 +75,6 @@ func refused(t *testing.T, err error, description string) *valetkey.Error {
 	var refusal *valetkey.Error
 	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, valetkey.InvalidToken, refusal.Code)
-	require.Equal(t, description, refusal.Description, "%v", err)
+	require.Equal(t, description, refusal.Reason.Description(), "%v", err)
 	return refusal
 }

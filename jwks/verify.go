@@ -29,7 +29,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 func read(raw string) (*jose.Compact, *unread, error) {
 	c, err := jose.Parse(raw)
 	if errors.Is(err, jose.ErrMalformed) {
-		return nil, nil, refuse("the token is not a JWT", fmt.Errorf("%w: %w", valetkey.ErrNotMine, err))
+		return nil, nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w", valetkey.ErrNotMine, err))
 	}
 	if err != nil {
 		return nil, nil, refuse(malformed, err)
@@ -41,7 +41,7 @@ func read(raw string) (*jose.Compact, *unread, error) {
 	return c, in, nil
 }
 
-const malformed = "the token is malformed"
+const malformed = valetkey.ReasonMalformed
 
 // verify makes the checks in the order of their price. The steps are those of RFC 9068, section 4.
 func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*valetkey.Token, error) {
@@ -56,7 +56,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	}
 	// RFC 8725, section 3.1: the list decides, before any key is looked at.
 	if !slices.Contains(v.algorithms, c.Header.Algorithm) {
-		return nil, refuse("the signature algorithm of the token is not allowed", fmt.Errorf("alg %.20q", c.Header.Algorithm))
+		return nil, refuse(valetkey.ReasonAlgorithm, fmt.Errorf("alg %.20q", c.Header.Algorithm))
 	}
 	switch {
 	case v.shared: // there is one key, and it has no name
@@ -64,14 +64,14 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 		unnamed.Header.KeyID, unnamed.Header.HasKeyID = "", false
 		c = &unnamed
 	case !c.Header.HasKeyID && !v.profile.NoKeyID:
-		return nil, refuse("the token names no key", errors.New("no kid, and Profile.NoKeyID is off"))
+		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.NoKeyID is off"))
 	}
 	t, err := v.token(in)
 	if err != nil {
 		return nil, err
 	}
 	if !claims.IsFor(t.Audience, v.audience, v.sole) {
-		return nil, refuse("the token is for another audience", fmt.Errorf("aud %.200q", t.Audience))
+		return nil, refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience))
 	}
 	if err := v.checkTimes(t); err != nil {
 		return nil, err
@@ -79,9 +79,9 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	key, err := v.keys.Verify(ctx, c)
 	switch {
 	case errors.Is(err, jose.ErrSignature):
-		return nil, refuse("the signature of the token is wrong", err)
+		return nil, refuse(valetkey.ReasonSignature, err)
 	case errors.Is(err, keyset.ErrUnknownKey), errors.Is(err, keyset.ErrAmbiguous):
-		return nil, refuse("the key of the token is unknown", fmt.Errorf("kid %.100q, alg %s: %w", c.Header.KeyID, c.Header.Algorithm, err))
+		return nil, refuse(valetkey.ReasonUnknownKey, fmt.Errorf("kid %.100q, alg %s: %w", c.Header.KeyID, c.Header.Algorithm, err))
 	case err != nil:
 		return nil, err // [*valetkey.Unavailable]
 	}
@@ -92,7 +92,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 }
 
 func notMine(iss string) error {
-	return refuse("the token is of another issuer", fmt.Errorf("%w: iss %.200q", valetkey.ErrNotMine, iss))
+	return refuse(valetkey.ReasonIssuer, fmt.Errorf("%w: iss %.200q", valetkey.ErrNotMine, iss))
 }
 
 // checkType decides by typ. Types are compared as media types: RFC 7515, section 4.1.9.
@@ -101,9 +101,9 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 	case jose.SameType(typ, "at+jwt"): // RFC 9068, section 4
 		return nil
 	case !v.profile.Untyped, typ != "" && !jose.SameType(typ, "JWT"):
-		return refuse("the token is not an access token", fmt.Errorf("typ %.50q", typ))
+		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q", typ))
 	case in.otherKind != "": // RFC 8725, section 3.12: without a type, the kinds must exclude each other otherwise
-		return refuse("the token is not an access token", fmt.Errorf("typ %.50q, and the claim %s", typ, in.otherKind))
+		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q, and the claim %s", typ, in.otherKind))
 	}
 	return nil
 }
@@ -116,21 +116,21 @@ func (v *Verifier) checkTimes(t *valetkey.Token) error {
 	}
 	switch {
 	case far != nil:
-		return refuse(claims.FarAhead, far)
+		return refuse(valetkey.ReasonFarDate, far)
 	case !now.Before(t.Expiry.Add(v.leeway)): // Token.Deadline; RFC 7519, section 4.1.4: "on or after"
-		return refuse("the token has expired", fmt.Errorf("at %v", t.Expiry))
+		return refuse(valetkey.ReasonExpired, fmt.Errorf("at %v", t.Expiry))
 	case now.Before(t.NotBefore.Add(-v.leeway)): // RFC 7519, section 4.1.5
-		return refuse("the token is not yet valid", fmt.Errorf("before %v", t.NotBefore))
+		return refuse(valetkey.ReasonNotYetValid, fmt.Errorf("before %v", t.NotBefore))
 	case now.Before(t.IssuedAt.Add(-v.leeway)):
-		return refuse("the token is not yet valid", fmt.Errorf("issued at %v", t.IssuedAt))
+		return refuse(valetkey.ReasonNotYetValid, fmt.Errorf("issued at %v", t.IssuedAt))
 	case v.maxLifetime > 0 && t.IssuedAt.IsZero():
-		return refuse("the token lives too long", errors.New("no iat, and MaxLifetime is set"))
+		return refuse(valetkey.ReasonLivesTooLong, errors.New("no iat, and MaxLifetime is set"))
 	case v.maxLifetime > 0 && t.Expiry.Sub(t.IssuedAt) > v.maxLifetime:
-		return refuse("the token lives too long", fmt.Errorf("for %v", t.Expiry.Sub(t.IssuedAt).Round(time.Second)))
+		return refuse(valetkey.ReasonLivesTooLong, fmt.Errorf("for %v", t.Expiry.Sub(t.IssuedAt).Round(time.Second)))
 	}
 	return nil
 }
 
-func refuse(description string, err error) error {
-	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description, Err: err}
+func refuse(reason valetkey.Reason, err error) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason, Err: err}
 }

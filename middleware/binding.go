@@ -46,15 +46,15 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 	b, r, isDPoP := &t.Binding, c.request, c.scheme == authheader.DPoP
 	switch {
 	case isDPoP && g.dpop == nil:
-		return "", unproven("the scheme DPoP is not accepted here")
+		return "", unproven(valetkey.ReasonDPoPNotAccepted)
 	case isDPoP && b.JWKThumbprint == "": // RFC 9449, section 7.1
-		return "", unproven("the token is bound to no key, and was sent with the scheme DPoP")
+		return "", unproven(valetkey.ReasonDPoPNotBound)
 	case b.IsZero():
-		return "", unproven("the token is bound to nothing, and this API takes bound tokens only")
+		return "", unproven(valetkey.ReasonNotBound)
 	case len(b.Unknown) > 0 || r == nil: // RFC 7800, section 3.1
-		return "", unproven("the token is bound in a way that cannot be checked here")
+		return "", unproven(valetkey.ReasonUnknownBinding)
 	case !isDPoP && b.JWKThumbprint != "": // RFC 9449, section 7.2
-		return "", unproven("the token is bound to a key that this request does not prove")
+		return "", unproven(valetkey.ReasonNoProof)
 	}
 	if b.CertificateThumbprint != "" { // and the key, too, if there are both
 		if err := g.proveCertificate(r, b.CertificateThumbprint); err != nil {
@@ -83,15 +83,15 @@ func (g *Guard) proveCertificate(r *http.Request, thumbprint string) error {
 		return err
 	}
 	if der == nil {
-		return unproven("the token is bound to a certificate that this request does not come with")
+		return unproven(valetkey.ReasonNoCertificate)
 	}
 	sum := sha256.Sum256(der)
 	if base64.RawURLEncoding.EncodeToString(sum[:]) != thumbprint { // section 3.1
-		return unproven("the token is bound to another certificate than that of this request")
+		return unproven(valetkey.ReasonCertificate)
 	}
 	return nil
 }
 
-func unproven(description string) error {
-	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description}
+func unproven(reason valetkey.Reason) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason}
 }

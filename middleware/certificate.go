@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/valetkey/valetkey"
 )
 
 // A ClientCertificate is a place where a guard finds the certificate of the client (RFC 8705). The zero value: nowhere.
@@ -55,11 +57,11 @@ func (cc ClientCertificate) of(r *http.Request, proxies *Proxies) ([]byte, error
 		return nil, nil
 	}
 	if len(lines) > 1 {
-		return nil, malformed("the certificate of the client is told more than once")
+		return nil, malformed(valetkey.ReasonTwoCertificates)
 	}
 	der, err := cc.decode(lines[0])
 	if err != nil {
-		return nil, malformed("the certificate of the client is malformed")
+		return nil, malformed(valetkey.ReasonCertificateMalformed)
 	}
 	return der, nil
 }

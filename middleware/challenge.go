@@ -61,7 +61,7 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 	param("realm", c.realm)
 	if blamed && e.Code != valetkey.NoCredentials { // RFC 6750, section 3.1: without credentials no error is named
 		param("error", string(e.Code))
-		param("error_description", e.Description)
+		param("error_description", e.Reason.Description())
 		param("error_uri", c.errorURI)
 	}
 	var scope []string
@@ -108,8 +108,10 @@ func uriCharacters(s string) bool { return quotable(s) && !strings.Contains(s, "
 // plainText is the body of a refusal unless Config.Body says otherwise.
 func plainText(_ context.Context, status int, e *valetkey.Error) (string, []byte) {
 	text := http.StatusText(status)
-	if e != nil && e.Description != "" {
-		text += ": " + e.Description
+	if e != nil {
+		if description := e.Reason.Description(); description != "" {
+			text += ": " + description
+		}
 	}
 	return "text/plain; charset=utf-8", []byte(text + "\n")
 }
@@ -126,7 +128,7 @@ func ProblemJSON(_ context.Context, status int, e *valetkey.Error) (contentType 
 		Scope  string        `json:"scope,omitempty"`
 	}{Type: "about:blank", Title: http.StatusText(status), Status: status}
 	if e != nil {
-		problem.Detail, problem.Error, problem.Scope = e.Description, e.Code, e.Scope.String()
+		problem.Detail, problem.Error, problem.Scope = e.Reason.Description(), e.Code, e.Scope.String()
 	}
 	body, _ = json.Marshal(problem) // strings and an int always marshal
 	return "application/problem+json", append(body, '\n')

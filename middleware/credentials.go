@@ -52,21 +52,21 @@ func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 	case standard && !queried && r.URL != nil && tokenInQuery(r.URL.RawQuery):
 		return c, errTwoTokens
 	case !sent:
-		return c, &valetkey.Error{Code: valetkey.NoCredentials}
+		return c, &valetkey.Error{Code: valetkey.NoCredentials, Reason: valetkey.ReasonNoCredentials}
 	case c.token == "":
-		return c, malformed("the access token is empty")
+		return c, malformed(valetkey.ReasonEmptyToken)
 	}
 	return c, checkLength(c.token)
 }
 
 func checkLength(token string) error {
 	if len(token) > valetkey.MaxToken {
-		return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is too long"}
+		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonTokenTooLong}
 	}
 	return nil
 }
 
-var errTwoTokens = malformed("the request carries more than one access token")
+var errTwoTokens = malformed(valetkey.ReasonTwoTokens)
 
 // tokenInQuery reports whether a query has a parameter access_token, without an allocation for usual names.
 func tokenInQuery(raw string) bool {
@@ -84,6 +84,6 @@ func tokenInQuery(raw string) bool {
 	return false
 }
 
-func malformed(description string) error {
-	return &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
+func malformed(reason valetkey.Reason) error {
+	return &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reason}
 }

@@ -347,8 +347,8 @@ func (g *Guard) observe(ctx context.Context, d Decision, remembered bool, took t
 		e.Issuer = d.entry.Token.Issuer
 	}
 	var refusal *valetkey.Error
-	if errors.As(d.err, &refusal) {
-		e.Reason = refusal.Description
+	if errors.As(d.err, &refusal) && refusal.Reason.Known() {
+		e.Reason = refusal.Reason
 	}
 	g.observer.Observe(ctx, e)
 }

@@ -2,6 +2,7 @@ package middleware_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,14 +151,14 @@ func TestChallenge(t *testing.T) {
 		want string
 	}{
 		{"BT-06, BT-09 no credentials", &valetkey.Error{}, `Bearer realm="orders"`},
-		{"no credentials never come with an error", &valetkey.Error{Description: "x"}, `Bearer realm="orders"`},
-		{"BT-10, BT-13 every parameter once", &valetkey.Error{Code: "invalid_token", Description: "d", Scope: valetkey.NewScopes("a", "b")},
+		{"no credentials never come with an error", &valetkey.Error{Reason: valetkey.NewReason("test_x", "x")}, `Bearer realm="orders"`},
+		{"BT-10, BT-13 every parameter once", &valetkey.Error{Code: "invalid_token", Reason: valetkey.NewReason("test_d", "d"), Scope: valetkey.NewScopes("a", "b")},
 			`Bearer realm="orders", error="invalid_token", error_description="d", error_uri="https://docs.example.com/errors#x", scope="a b"`},
-		{"BT-11 a quote and a backslash", &valetkey.Error{Code: "invalid_token", Description: `a "b" \c`},
+		{"BT-11 a quote and a backslash", &valetkey.Error{Code: "invalid_token", Reason: valetkey.NewReason("test_a_b_c", `a "b" \c`)},
 			`Bearer realm="orders", error="invalid_token", error_description="a  b   c", error_uri="https://docs.example.com/errors#x"`},
-		{"BT-11 a line break that would begin a header", &valetkey.Error{Code: "invalid_token", Description: "a\r\nSet-Cookie: x=y"},
+		{"BT-11 a line break that would begin a header", &valetkey.Error{Code: "invalid_token", Reason: valetkey.NewReason("test_a_r_nset_cookie_x_y", "a\r\nSet-Cookie: x=y")},
 			`Bearer realm="orders", error="invalid_token", error_description="a  Set-Cookie: x=y", error_uri="https://docs.example.com/errors#x"`},
-		{"BT-11 letters beyond ASCII", &valetkey.Error{Code: "invalid_token", Description: "größe\x00\x7f\xff"},
+		{"BT-11 letters beyond ASCII", &valetkey.Error{Code: "invalid_token", Reason: valetkey.NewReason("test_gr_e_x00_x7f_xff", "größe\x00\x7f\xff")},
 			`Bearer realm="orders", error="invalid_token", error_description="gr  e   ", error_uri="https://docs.example.com/errors#x"`},
 		{"BT-11 an odd code", &valetkey.Error{Code: "a\"b\n"}, `Bearer realm="orders", error="a b ", error_uri="https://docs.example.com/errors#x"`},
 	} {
@@ -190,14 +191,14 @@ func TestRefusal(t *testing.T) {
 	})
 	t.Run("a refusal wrapped by somebody is still a refusal", func(t *testing.T) {
 		d := guardWith(t, valetkey.First()).Reject(nil,
-			errors.Join(errors.New("inner detail"), &valetkey.Error{Code: valetkey.InvalidToken, Description: "d", Err: errors.New("cause")}))
+			errors.Join(errors.New("inner detail"), &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_d", "d"), Err: errors.New("cause")}))
 		assert.Equal(t, 401, d.Status())
 		assert.Equal(t, "Unauthorized: d\n", string(d.Body()))
 	})
 	t.Run("HTTP-09 problem details", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.Body = middleware.ProblemJSON })
 		d := guard.Reject(nil, &valetkey.Error{
-			Code: valetkey.InsufficientScope, Description: "too little", Scope: valetkey.NewScopes("a", "b"), Err: errors.New("internal"),
+			Code: valetkey.InsufficientScope, Reason: valetkey.NewReason("test_too_little", "too little"), Scope: valetkey.NewScopes("a", "b"), Err: errors.New("internal"),
 		})
 		assert.Equal(t, "application/problem+json", d.Header().Get("Content-Type"))
 		var problem map[string]any
@@ -243,7 +244,11 @@ func FuzzChallenge(f *testing.F) {
 	f.Add("\"\\\r\n,é\x00", `" x="`, "")
 	f.Fuzz(func(t *testing.T, description, scope, code string) {
 		guard := guardWith(t, valetkey.First())
-		text := guard.Reject(nil, &valetkey.Error{Code: valetkey.Code(code), Description: description, Scope: valetkey.Scopes{scope}}).Header().Get("WWW-Authenticate")
+		var reason valetkey.Reason
+		if description != "" {
+			reason = valetkey.NewReason(fmt.Sprintf("fuzz_%x", sha256.Sum224([]byte(description))), description)
+		}
+		text := guard.Reject(nil, &valetkey.Error{Code: valetkey.Code(code), Reason: reason, Scope: valetkey.Scopes{scope}}).Header().Get("WWW-Authenticate")
 		if strings.Trim(text, "\t") != text || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' }) {
 			t.Fatalf("%q is no header value", text)
 		}

@@ -30,7 +30,7 @@ func (c *clerk) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
 	if !token.Expiry.IsZero() {
 		token.Deadline = token.Expiry.Add(c.leeway)
 		if !c.now.Before(token.Deadline) {
-			return nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has expired"}
+			return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpired}
 		}
 		token.Reuse.Until = token.Deadline
 	}
@@ -213,7 +213,7 @@ func TestARequestUnderWayEndsWithADenialThatFoundNoRoom(t *testing.T) {
 	require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: issuer, ID: "99"}))
 	var refusal *valetkey.Error
 	require.ErrorAs(t, context.Cause(last), &refusal)
-	assert.Equal(t, "the token may have been revoked while the request was served", refusal.Description)
+	assert.Equal(t, "the token may have been revoked while the request was served", refusal.Reason.Description())
 	require.NoError(t, other.Err(), "it is not revoked")
 	_, err = open("last")
 	var unavailable *valetkey.Unavailable

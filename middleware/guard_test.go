@@ -155,14 +155,14 @@ func TestRequirements(t *testing.T) {
 		return "Bearer " + iss.Token(valetkeytest.Scopes(scope...), valetkeytest.Subject("alice"))
 	}
 	fresh := requirement(func(*valetkey.Token) error {
-		return &valetkey.Error{Code: "insufficient_user_authentication", Description: "log in again"}
+		return &valetkey.Error{Code: "insufficient_user_authentication", Reason: valetkey.NewReason("test_log_in_again", "log in again")}
 	})
 	broken := requirement(func(*valetkey.Token) error { return errors.New("a table is out of reach") })
 	known := requirement(func(token *valetkey.Token) error {
 		if token.Subject == "alice" {
 			return nil
 		}
-		return &valetkey.Error{Code: valetkey.InvalidToken, Description: "the subject is not known here"}
+		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_the_subject_is_not_known_here", "the subject is not known here")}
 	})
 	for _, c := range []struct {
 		name          string
@@ -408,7 +408,7 @@ func TestMemory(t *testing.T) {
 		revoked := false
 		guard := guardWith(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 			if revoked {
-				return nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "revoked"}
+				return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_revoked", "revoked")}
 			}
 			return &valetkey.Token{Subject: "alice", ID: "1", Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}, nil
 		}))

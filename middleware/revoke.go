@@ -72,7 +72,7 @@ type denials struct {
 }
 
 var (
-	errRevoked      error = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
+	errRevoked      error = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonRevoked}
 	errMayBeRevoked error = &valetkey.Unavailable{RetryAfter: time.Minute,
 		Err: errors.New("the token may be revoked: it matches a revocation for which there was no room, see Config.Revocations.Bytes")}
 )

@@ -43,10 +43,10 @@ func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBytes+1))
 	if err != nil {
-		return nil, &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request body cannot be read", Err: err}
+		return nil, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonFormUnreadable, Err: err}
 	}
 	if int64(len(body)) > maxBytes {
-		return nil, malformed("the form body is too long")
+		return nil, malformed(valetkey.ReasonFormTooLong)
 	}
 	r.Body = struct {
 		io.Reader
@@ -54,7 +54,7 @@ func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
 	}{bytes.NewReader(body), r.Body}
 	form, err := url.ParseQuery(string(body))
 	if err != nil { // err quotes the body, which may hold the token
-		return nil, malformed("the form body is malformed")
+		return nil, malformed(valetkey.ReasonFormMalformed)
 	}
 	return form["access_token"], nil
 }
@@ -68,7 +68,7 @@ func Query() Source {
 		}
 		query, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil { // err quotes the query, which may hold the token
-			return nil, malformed("the query is malformed")
+			return nil, malformed(valetkey.ReasonQueryMalformed)
 		}
 		return query["access_token"], nil
 	}}

@@ -136,11 +136,27 @@ func TestObserver(t *testing.T) {
 	assert.Equal(t, 1, fetched)
 	const kind = valetkey.RequestDecided
 	assert.Equal(t, []valetkey.Event{
-		{Kind: kind, Status: 401},
-		{Kind: kind, Status: 400, Reason: "the access token is empty"},
-		{Kind: kind, Status: 401, Reason: "the token has expired"},
-		{Kind: kind, Status: 403, Reason: "the token lacks a scope that this request needs", Issuer: iss.URL},
+		{Kind: kind, Status: 401, Reason: valetkey.ReasonNoCredentials},
+		{Kind: kind, Status: 400, Reason: valetkey.ReasonEmptyToken},
+		{Kind: kind, Status: 401, Reason: valetkey.ReasonExpired},
+		{Kind: kind, Status: 403, Reason: valetkey.ReasonScope, Issuer: iss.URL},
 		{Kind: kind, Status: 200, Issuer: iss.URL},
 		{Kind: kind, Status: 200, Issuer: iss.URL, Remembered: true},
 	}, decided)
+}
+
+func TestAnObserverSeesNoReasonThatWasNotCreated(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	seen := new(recorder)
+	made := valetkey.RequirementFunc(func(a valetkey.Access) error {
+		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.Reason("user " + a.Token.Subject)}
+	})
+	api := serve(t, newGuard(t, iss, func(c *middleware.Config) { c.Observer = seen }).Handler(hello, made))
+	got := do(t, "GET", api, "Bearer "+iss.Token())
+	assert.Equal(t, 401, got.status)
+	assert.NotContains(t, got.header.Get("WWW-Authenticate"), "error_description")
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	require.Len(t, seen.events, 1)
+	assert.Empty(t, seen.events[0].Reason, "it would be a label without bound")
 }

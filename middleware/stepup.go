@@ -36,9 +36,9 @@ func (values acr) Check(a valetkey.Access) error {
 		return nil
 	}
 	return &valetkey.Error{
-		Code:        valetkey.InsufficientUserAuthentication,
-		Description: "the user has not logged in in a way that is enough",
-		StepUp:      &valetkey.StepUp{ACRValues: values},
+		Code:   valetkey.InsufficientUserAuthentication,
+		Reason: valetkey.ReasonACR,
+		StepUp: &valetkey.StepUp{ACRValues: values},
 	}
 }
 
@@ -71,10 +71,10 @@ func (d maxAge) Check(a valetkey.Access) error {
 		return nil
 	}
 	return &valetkey.Error{
-		Code:        valetkey.InsufficientUserAuthentication,
-		Description: "the user has logged in too long ago",
-		StepUp:      &valetkey.StepUp{MaxAge: (*time.Duration)(&d)},
-		Err:         err,
+		Code:   valetkey.InsufficientUserAuthentication,
+		Reason: valetkey.ReasonAuthAge,
+		StepUp: &valetkey.StepUp{MaxAge: (*time.Duration)(&d)},
+		Err:    err,
 	}
 }
 

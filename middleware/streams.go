@@ -49,10 +49,10 @@ type stream struct {
 }
 
 var (
-	errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token expired while the request was served"}
+	errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpiredMeanwhile}
 
 	// Of a request under way there is no 503, and it must not go on. The next request with the token gets errMayBeRevoked.
-	errEndedUnknown = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token may have been revoked while the request was served"}
+	errEndedUnknown = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonPerhapsRevokedMeanwhile}
 )
 
 // open returns a context that ends with parent or with the token of e, whichever is first. There is an error if the token was

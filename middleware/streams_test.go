@@ -57,7 +57,7 @@ func TestCancelWithToken(t *testing.T) {
 			return token, nil
 		})
 	}
-	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has been revoked"}
+	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonRevoked}
 	// after accepts for d, and then gives err.
 	after := func(d time.Duration, err error) valetkey.Verifier {
 		start := time.Now()

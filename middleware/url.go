@@ -18,7 +18,7 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 	case g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr):
 		told, ok := g.proxies.hop(r.Header)
 		if !ok {
-			return "", malformed("what the proxies tell of the request's URL is malformed")
+			return "", malformed(valetkey.ReasonForwardedMalformed)
 		}
 		own := "http"
 		if r.TLS != nil {
@@ -26,11 +26,11 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 		}
 		scheme, host = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host, r.Host)
 	case host == "":
-		return "", &valetkey.Error{Code: valetkey.InvalidProof, Description: "the request did not come through a proxy that reports its URL"}
+		return "", &valetkey.Error{Code: valetkey.InvalidProof, Reason: valetkey.ReasonNotForwarded}
 	}
 	// What ends the host of a URL early, or begins it late (RFC 3986, section 3.2). Net/http lets no such Host through.
 	if strings.ContainsAny(host, `/\?#@`) {
-		return "", malformed("the host of the request's URL is malformed")
+		return "", malformed(valetkey.ReasonHostMalformed)
 	}
 	return scheme + "://" + host + pathOf(r), nil
 }

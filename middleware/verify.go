@@ -40,7 +40,7 @@ type uncached struct {
 
 func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	if !token68(raw) { // a remembered one was looked at then
-		return nil, malformed("the access token holds a character that none may hold")
+		return nil, malformed(valetkey.ReasonTokenCharacters)
 	}
 	if err := u.denials.watched.unknown(); err != nil { // nothing is remembered from before
 		return nil, err

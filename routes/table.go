@@ -82,7 +82,7 @@ func isOpen(need valetkey.Requirement) bool {
 	return ok && o.Open()
 }
 
-var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the path reads differently once it is decoded"}
+var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonPathAmbiguous}
 
 func unambiguous(g *middleware.Guard, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -2,6 +2,7 @@ package routes_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -193,7 +194,7 @@ func requestOf(method, host, target string) *http.Request {
 type tellsRow string
 
 func (row tellsRow) Check(valetkey.Access) error {
-	return &valetkey.Error{Code: valetkey.InsufficientScope, Description: string(row)}
+	return &valetkey.Error{Code: valetkey.InsufficientScope, Reason: valetkey.ReasonScope, Err: errors.New(string(row))}
 }
 
 // FuzzTable holds a table against a plain ServeMux with the same patterns: the row that decides is the one that would serve,
@@ -205,7 +206,7 @@ func FuzzTable(f *testing.F) {
 	iss := valetkeytest.NewIssuer(f)
 	guard := newGuard(f, iss, func(c *middleware.Config) {
 		c.Body = func(_ context.Context, _ int, e *valetkey.Error) (string, []byte) {
-			return "text/plain", []byte(e.Description)
+			return "text/plain", []byte(fmt.Sprint(e.Err))
 		}
 	})
 	bearer := "Bearer " + iss.Token()

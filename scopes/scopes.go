@@ -212,9 +212,9 @@ func (r Requirement) Check(a valetkey.Access) error {
 		return nil
 	}
 	return &valetkey.Error{
-		Code:        valetkey.InsufficientScope,
-		Description: "the token lacks a scope that this request needs",
-		Scope:       nearest.scopes(),
+		Code:   valetkey.InsufficientScope,
+		Reason: valetkey.ReasonScope,
+		Scope:  nearest.scopes(),
 	}
 }
 

@@ -53,7 +53,7 @@ func refused(t *testing.T, err error, description string) {
 	var e *valetkey.Error
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, valetkey.InvalidToken, e.Code)
-	assert.Equal(t, description, e.Description)
+	assert.Equal(t, description, e.Reason.Description())
 }
 
 // failed requires a failure of ours, which is no refusal.

@@ -30,15 +30,15 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	ref, err := referenceOf(t.Raw)
 	switch {
 	case err != nil:
-		return nil, refuse("the status of the token is malformed", err)
+		return nil, refuse(valetkey.ReasonStatusMalformed, err)
 	case ref == nil && v.cfg.Required:
-		return nil, refuse("the token names no status list", nil)
+		return nil, refuse(valetkey.ReasonNoStatusList, nil)
 	case ref == nil:
 		return t, nil
 	}
 	// Section 11.3: only where the issuer's lists are known to stand, or a token could have us call any host.
 	if origin, err := originOf(ref.uri); err != nil || !slices.Contains(v.origins, origin) {
-		return nil, refuse("the status list of the token is not one of its issuer's", fmt.Errorf("uri %.200q", ref.uri))
+		return nil, refuse(valetkey.ReasonStatusListOrigin, fmt.Errorf("uri %.200q", ref.uri))
 	}
 	l, held, err := v.need(ctx, ref.uri)
 	if err != nil {
@@ -47,7 +47,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	status, ok := held.status(ref.index)
 	switch {
 	case !ok: // section 8.3, step 6
-		return nil, refuse("the token has no place in its status list", fmt.Errorf("idx %d of %d", ref.index, held.len()))
+		return nil, refuse(valetkey.ReasonNotInStatusList, fmt.Errorf("idx %d of %d", ref.index, held.len()))
 	case !v.accepts(status):
 		return nil, refuse(meaning(status), fmt.Errorf("status %d", status))
 	}
@@ -60,19 +60,19 @@ func (v *Verifier) accepts(status uint8) bool {
 	return status == valid || status != invalid && v.cfg.Allow != nil && v.cfg.Allow(status)
 }
 
-func meaning(status uint8) string {
+func meaning(status uint8) valetkey.Reason {
 	switch status {
 	case invalid:
-		return "the token has been revoked"
+		return valetkey.ReasonRevoked
 	case suspended:
-		return "the token is suspended"
+		return valetkey.ReasonSuspended
 	default:
-		return "the status of the token is none that is accepted"
+		return valetkey.ReasonStatus
 	}
 }
 
-func refuse(description string, err error) error {
-	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description, Err: err}
+func refuse(reason valetkey.Reason, err error) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason, Err: err}
 }
 
 // A position is where a list says what became of a token. It is the [valetkey.Condition] of a remembered one.

@@ -120,8 +120,8 @@ const lastWords = time.Second
 func (g guarded) refuse(w http.ResponseWriter, r *http.Request, d middleware.Decision) {
 	message := http.StatusText(d.Status())
 	var refusal *valetkey.Error
-	if errors.As(d.Err(), &refusal) && refusal.Description != "" {
-		message += ": " + refusal.Description
+	if errors.As(d.Err(), &refusal) && refusal.Reason.Description() != "" {
+		message += ": " + refusal.Reason.Description()
 	}
 	// As headers in every protocol: net/http sends no challenge in a trailer, and callers find both in the metadata of the error.
 	for name, values := range d.Header() {

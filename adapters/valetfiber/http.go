@@ -42,7 +42,7 @@ func request(ctx context.Context, c fiber.Ctx) (*http.Request, error) {
 	}
 	target, err := url.ParseRequestURI(string(from.Header.RequestURI()))
 	if err != nil { // err quotes the target, which may hold a token
-		return r, &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request target is malformed"}
+		return r, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reasonTarget}
 	}
 	r.URL = target
 	return r, nil
@@ -71,3 +71,5 @@ func decide(ctx context.Context, g *middleware.Guard, c fiber.Ctx, needs []valet
 	}
 	return d
 }
+
+var reasonTarget = valetkey.NewReason("target_malformed", "the request target is malformed")

@@ -11,7 +11,7 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-var errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token expired while the stream was open"}
+var errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("expired_in_stream", "the token expired while the stream was open")}
 
 // Stream is a [grpc.StreamServerInterceptor]. When the token can no longer be accepted, at its Deadline by the machine's clock, the
 // stream's context ends, its SendMsg and RecvMsg return, also one that waits, and the client gets UNAUTHENTICATED once the
@@ -102,5 +102,5 @@ func (s *guardedStream) inTime(f func() error) error {
 }
 
 func ended(refusal *valetkey.Error) error {
-	return status.Error(code(refusal.Status()), refusal.Description)
+	return status.Error(code(refusal.Status()), refusal.Reason.Description())
 }

@@ -103,8 +103,8 @@ func refuse(ctx context.Context, d middleware.Decision) error {
 
 	message := http.StatusText(d.Status())
 	var refusal *valetkey.Error
-	if errors.As(d.Err(), &refusal) && refusal.Description != "" {
-		message += ": " + refusal.Description
+	if errors.As(d.Err(), &refusal) && refusal.Reason.Description() != "" {
+		message += ": " + refusal.Reason.Description()
 	}
 	return status.Error(code(d.Status()), message)
 }

@@ -19,7 +19,7 @@ import (
 // demo accepts one token, the word valet.
 var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
 	if raw != "valet" {
-		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Description: "nobody knows the token"}
+		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
 	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
 })

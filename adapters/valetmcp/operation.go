@@ -69,7 +69,7 @@ func (o *operation) read(limit int64) error {
 	default:
 		o.body, o.err = io.ReadAll(http.MaxBytesReader(o.w, o.r.Body, limit))
 		if o.err != nil {
-			o.err = &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the body is too long, or broke off", Err: o.err}
+			o.err = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reasonBody, Err: o.err}
 			break
 		}
 		o.needs, o.err = o.needsOf(o.body)
@@ -89,13 +89,13 @@ func (o *operation) restore(ctx context.Context) *http.Request {
 // needsOf returns what the messages of a body need. The body is one message or, up to MCP 2025-03-26, a batch of them.
 func (h *handler) needsOf(body []byte) ([]valetkey.Requirement, error) {
 	if !utf8.Valid(body) || !json.Valid(body) { // RFC 8259, section 8.1
-		return nil, malformed("the body is not JSON")
+		return nil, malformed(reasonNotJSON)
 	}
 	var messages []json.RawMessage // decoded into nothing that is there already: body has to stay as it is
 	if bytes.TrimLeft(body, " \t\r\n")[0] != '[' {
 		messages = []json.RawMessage{body}
 	} else if err := json.Unmarshal(body, &messages); err != nil || len(messages) == 0 || len(messages) > maxBatch {
-		return nil, malformed("the body is not a batch of 1 to 100 messages")
+		return nil, malformed(reasonBatch)
 	}
 	needs := make([]valetkey.Requirement, len(messages))
 	for i, message := range messages {
@@ -116,14 +116,14 @@ func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) 
 	_, result := envelope["result"]
 	_, failure := envelope["error"]
 	if _, request := envelope["method"]; request == (result || failure) {
-		return nil, malformed("a message is not either a request or a response")
+		return nil, malformed(reasonMessage)
 	}
 	if result || failure {
 		return valetkey.AnyToken, nil
 	}
 	method, ok := text(envelope["method"])
 	if !ok {
-		return nil, malformed("a method is not a string")
+		return nil, malformed(reasonMethod)
 	}
 	if method != callTool {
 		if need, listed := h.Methods[method]; listed {
@@ -137,7 +137,7 @@ func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) 
 	}
 	tool, ok := text(params["name"])
 	if !ok {
-		return nil, malformed("the call of a tool does not name it")
+		return nil, malformed(reasonNoTool)
 	}
 	if need, listed := h.Tools[tool]; listed {
 		return need, nil
@@ -154,18 +154,18 @@ func members(object json.RawMessage) (map[string]json.RawMessage, error) {
 	found := map[string]json.RawMessage{}
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
-		return nil, malformed("a message, or the params of a call, is not an object")
+		return nil, malformed(reasonNotObject)
 	}
 	for decoder.More() {
 		var value json.RawMessage
 		token, err := decoder.Token()
 		if err := errors.Join(err, decoder.Decode(&value)); err != nil {
-			return nil, malformed("the body is not JSON")
+			return nil, malformed(reasonNotJSON)
 		}
 		name, _ := token.(string)
 		folded := strings.ToLower(strings.ToUpper(name)) // the long s is an s, and the Kelvin sign a k
 		if _, twice := found[folded]; twice || folded != name && slices.Contains(words, folded) {
-			return nil, malformed("a message has a member that can be read in two ways")
+			return nil, malformed(reasonAmbiguous)
 		}
 		found[folded] = value
 	}
@@ -181,6 +181,18 @@ func text(value json.RawMessage) (string, bool) {
 	return s, ok
 }
 
-func malformed(description string) error {
-	return &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
+func malformed(reason valetkey.Reason) error {
+	return &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reason}
 }
+
+// Why a message is refused before its token counts.
+var (
+	reasonNotJSON   = valetkey.NewReason("mcp_not_json", "the body is not JSON")
+	reasonBatch     = valetkey.NewReason("mcp_batch", "the body is not a batch of 1 to 100 messages")
+	reasonMessage   = valetkey.NewReason("mcp_message", "a message is not either a request or a response")
+	reasonMethod    = valetkey.NewReason("mcp_method", "a method is not a string")
+	reasonNoTool    = valetkey.NewReason("mcp_no_tool", "the call of a tool does not name it")
+	reasonNotObject = valetkey.NewReason("mcp_not_object", "a message, or the params of a call, is not an object")
+	reasonAmbiguous = valetkey.NewReason("mcp_ambiguous", "a message has a member that can be read in two ways")
+	reasonBody      = valetkey.NewReason("mcp_body", "the body is too long, or broke off")
+)

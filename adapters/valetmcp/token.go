@@ -74,9 +74,9 @@ func Verifier(g *middleware.Guard) auth.TokenVerifier {
 		case !errors.As(err, &refusal):
 			return nil, &told{"the token cannot be verified now", []error{err}}
 		case refusal.Code == valetkey.InvalidRequest:
-			return nil, &told{refusal.Description, []error{auth.ErrOAuth, err}}
+			return nil, &told{refusal.Reason.Description(), []error{auth.ErrOAuth, err}}
 		default:
-			return nil, &told{cmp.Or(refusal.Description, auth.ErrInvalidToken.Error()), []error{auth.ErrInvalidToken, err}}
+			return nil, &told{cmp.Or(refusal.Reason.Description(), auth.ErrInvalidToken.Error()), []error{auth.ErrInvalidToken, err}}
 		}
 	}
 }

@@ -161,7 +161,7 @@ func (o *Observer) request(ctx context.Context, e valetkey.Event) {
 	o.duration.Record(ctx, e.Duration.Seconds(), metric.WithAttributeSet(attribute.NewSet(attrs...)))
 
 	attrs = append(attrs, attribute.Bool("valetkey.remembered", e.Remembered))
-	attrs = appendText(attrs, "valetkey.reason", e.Reason)
+	attrs = appendText(attrs, "valetkey.reason", string(e.Reason))
 	o.decided.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(attrs...)))
 
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {

@@ -108,7 +108,7 @@ type slow struct{}
 func (slow) Error() string { return "no answer in time" }
 func (slow) Timeout() bool { return true }
 
-var refused = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token has expired", Err: errors.New("exp")}
+var refused = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpired, Err: errors.New("exp")}
 
 func TestMetrics(t *testing.T) {
 	const ms = time.Millisecond
@@ -120,8 +120,8 @@ func TestMetrics(t *testing.T) {
 		{"a request without credentials", valetkey.Event{Kind: valetkey.RequestDecided, Status: 401, Err: &valetkey.Error{}}, []string{
 			"request.decided counter {request}{remembered=false,status=401} 1",
 			"request.duration histogram s{status=401} 1 of 0 in bucket 0 of 15"}},
-		{"a refused request", valetkey.Event{Kind: valetkey.RequestDecided, Status: 401, Reason: refused.Description, Duration: ms / 5, Err: refused}, []string{
-			"request.decided counter {request}{reason=the token has expired,remembered=false,status=401} 1",
+		{"a refused request", valetkey.Event{Kind: valetkey.RequestDecided, Status: 401, Reason: refused.Reason, Duration: ms / 5, Err: refused}, []string{
+			"request.decided counter {request}{reason=expired,remembered=false,status=401} 1",
 			"request.duration histogram s{status=401} 1 of 0.0002 in bucket 5 of 15"}},
 		{"a request that failed", valetkey.Event{Kind: valetkey.RequestDecided, Status: 503, Duration: 5 * time.Second, Err: slow{}}, []string{
 			"request.decided counter {request}{remembered=false,status=503} 1",
@@ -227,8 +227,8 @@ func TestSpanOfRequest(t *testing.T) {
 		event valetkey.Event
 		want  string
 	}{
-		{"refused", valetkey.Event{Status: 401, Reason: refused.Description, Err: refused},
-			"valetkey.cause=invalid_token: the token has expired: exp,valetkey.reason=the token has expired,valetkey.remembered=false,valetkey.status=401"},
+		{"refused", valetkey.Event{Status: 401, Reason: refused.Reason, Err: refused},
+			"valetkey.cause=invalid_token: the token has expired: exp,valetkey.reason=expired,valetkey.remembered=false,valetkey.status=401"},
 		{"failed", valetkey.Event{Status: 503, Err: slow{}},
 			"valetkey.cause=no answer in time,valetkey.remembered=false,valetkey.status=503"},
 		{"let through", valetkey.Event{Status: 200, Issuer: issuer, Remembered: true},

@@ -21,7 +21,7 @@ func Read(lines []string) (scheme, token string, sent bool, err error) {
 		return Bearer, "", false, nil
 	}
 	if len(lines) > 1 { // RFC 9110, section 5.3: it is not a list, so it may come once only
-		return "", "", false, &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the request carries more than one Authorization header"}
+		return "", "", false, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonTwoAuthorizations}
 	}
 	name, rest, _ := strings.Cut(lines[0], " ")
 	switch { // RFC 9110, section 11.1: in any letter case

@@ -51,9 +51,6 @@ func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error 
 	return nil
 }
 
-// FarAhead is the description of a refusal because of [FarFrom].
-const FarAhead = "a date of the token is more than ten years ahead; it may be in milliseconds instead of seconds"
-
 // FarFrom returns an error if the date that a claim gives is more than ten years after now. Nearly always, its issuer counts
 // milliseconds, and the token would never expire. RFC 7519, section 2: a NumericDate counts seconds.
 func FarFrom(now time.Time, name string, date time.Time) error {

@@ -154,7 +154,7 @@ func TestLifetime(t *testing.T) {
 
 func TestWhatIsNotRemembered(t *testing.T) {
 	var (
-		refusal = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token is not valid yet"}
+		refusal = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_the_token_is_not_valid_yet", "the token is not valid yet")}
 		failure = errors.New("the key set is out of reach")
 	)
 	t.Run("VCACHE-02 a token refused before its nbf is accepted after it", func(t *testing.T) {

@@ -37,7 +37,7 @@ func (v *slow) Verify(ctx context.Context, raw string) (*valetkey.Token, error) 
 }
 
 func TestFlight(t *testing.T) {
-	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Description: "expired"}
+	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_expired", "expired")}
 	failure := errors.New("out of reach")
 
 	// together runs n calls with one token at the same time, the first of them with ctx.

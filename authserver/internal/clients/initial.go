@@ -30,7 +30,7 @@ func (e *registration) initial(token string) (*InitialToken, error) {
 		}
 	}
 	if found == nil || !found.Expires.IsZero() && !time.Now().Before(found.Expires) {
-		return nil, invalidToken("the initial access token is not valid")
+		return nil, invalidToken(reasonInitial)
 	}
 	return found, nil
 }
@@ -50,7 +50,7 @@ func (e *registration) spend(ctx context.Context, t *InitialToken) error {
 			return fmt.Errorf("count the uses of an initial access token: %w", err)
 		}
 		if used >= t.Uses {
-			return invalidToken("the initial access token is used up")
+			return invalidToken(reasonUsedUp)
 		}
 		rec.Kind, rec.ID, rec.Value = initialKind, t.Digest, strconv.AppendInt(nil, int64(used+1), 10)
 		if _, err = e.cfg.Registry.store.Put(ctx, rec); !errors.Is(err, store.ErrConflict) {
@@ -59,6 +59,14 @@ func (e *registration) spend(ctx context.Context, t *InitialToken) error {
 	}
 }
 
-func invalidToken(description string) error {
-	return &valetkey.Error{Code: valetkey.InvalidToken, Description: description}
+func invalidToken(reason valetkey.Reason) error {
+	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason}
 }
+
+// Why a request for a registration is refused.
+var (
+	reasonInitial      = valetkey.NewReason("registration_initial_token", "the initial access token is not valid")
+	reasonUsedUp       = valetkey.NewReason("registration_initial_token_used_up", "the initial access token is used up")
+	reasonRegistration = valetkey.NewReason("registration_token", "the registration access token is not valid")
+	reasonOperator     = valetkey.NewReason("registration_operator", "only the operator changes this client")
+)

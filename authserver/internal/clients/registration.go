@@ -322,7 +322,7 @@ func (e *registration) authenticate(r *http.Request) (*Client, string, error) {
 		return nil, "", err
 	}
 	if err != nil || sameDigest(c.RegistrationDigest, token) != 1 {
-		return nil, "", invalidToken("the registration access token is not valid")
+		return nil, "", invalidToken(reasonRegistration)
 	}
 	return c, token, nil
 }
@@ -334,9 +334,9 @@ func bearer(r *http.Request) (string, error) {
 	case err != nil:
 		return "", err
 	case !sent || scheme != authheader.Bearer:
-		return "", &valetkey.Error{Code: valetkey.NoCredentials}
+		return "", &valetkey.Error{Code: valetkey.NoCredentials, Reason: valetkey.ReasonNoCredentials}
 	case token == "":
-		return "", &valetkey.Error{Code: valetkey.InvalidRequest, Description: "the access token is empty"}
+		return "", &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonEmptyToken}
 	}
 	return token, nil
 }
@@ -344,7 +344,7 @@ func bearer(r *http.Request) (string, error) {
 // mayChange refuses to let a client redirect elsewhere what the operator has entrusted it with.
 func mayChange(c *Client) error {
 	if c.Trusted || c.WithoutPKCE || len(c.Introspects) > 0 {
-		return &valetkey.Error{Code: valetkey.InsufficientScope, Description: "only the operator changes this client"}
+		return &valetkey.Error{Code: valetkey.InsufficientScope, Reason: reasonOperator}
 	}
 	return nil
 }
@@ -411,7 +411,7 @@ func (e *registration) refuse(w http.ResponseWriter, r *http.Request, err error)
 	case isInvalid:
 		status, code, description = http.StatusBadRequest, invalid.Code, invalid.Description
 	case isRefusal:
-		status, code, description = refusal.Status(), string(refusal.Code), refusal.Description
+		status, code, description = refusal.Status(), string(refusal.Code), refusal.Reason.Description()
 		w.Header().Set("WWW-Authenticate", challenge(refusal))
 	case isTooMany:
 		status, description = http.StatusTooManyRequests, "too many registrations from this address"
@@ -434,7 +434,7 @@ func (e *registration) refuse(w http.ResponseWriter, r *http.Request, err error)
 func challenge(e *valetkey.Error) string {
 	text := `Bearer realm="registration"`
 	if e.Code != valetkey.NoCredentials {
-		text += fmt.Sprintf(`, error="%s", error_description="%s"`, e.Code, e.Description)
+		text += fmt.Sprintf(`, error="%s", error_description="%s"`, e.Code, e.Reason.Description())
 	}
 	return text
 }

@@ -60,7 +60,7 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 		if told.Code == valetkey.UseNonce { // RFC 9449, section 8
 			w.Header().Set("DPoP-Nonce", e.cfg.DPoP.Nonce())
 		}
-		return badRequest(string(told.Code), told.Description) // section 5: 400
+		return badRequest(string(told.Code), told.Reason.Description()) // section 5: 400
 	}
 	if err != nil {
 		return fmt.Errorf("verify a proof: %w", err)
@@ -81,7 +81,7 @@ func (c *call) useProof() error {
 	}
 	err := c.proof.Use(c.r.Context())
 	if told, ok := errors.AsType[*valetkey.Error](err); ok {
-		err = badRequest(string(told.Code), told.Description)
+		err = badRequest(string(told.Code), told.Reason.Description())
 	} else if err != nil {
 		err = fmt.Errorf("use a proof: %w", err)
 	} else {

@@ -121,7 +121,7 @@ func TestVerifyLightOAuth2(t *testing.T) {
 				t.Fatal(err, out)
 			}
 			detail, _ := refused["detail"].(string)
-			if code != 1 || len(refused) != 4 || refused["valid"] != false || refused["error"] != "invalid_token" ||
+			if code != 1 || len(refused) != 5 || refused["reason"] != "expired" || refused["valid"] != false || refused["error"] != "invalid_token" ||
 				refused["error_description"] != "the token has expired" || !strings.HasPrefix(detail, "at 2016-09-22") {
 				t.Errorf("got %d, %s", code, out)
 			}

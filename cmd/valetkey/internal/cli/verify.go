@@ -168,13 +168,14 @@ func printRefusal(w io.Writer, e *valetkey.Error, asJSON bool) error {
 
 // A refusal is one as --json prints it.
 type refusal struct {
-	Error       valetkey.Code `json:"error"`
-	Description string        `json:"error_description"`
-	Detail      string        `json:"detail,omitempty"`
+	Error       valetkey.Code   `json:"error"`
+	Reason      valetkey.Reason `json:"reason,omitempty"`
+	Description string          `json:"error_description"`
+	Detail      string          `json:"detail,omitempty"`
 }
 
 func refusalOf(e *valetkey.Error) refusal {
-	r := refusal{Error: e.Code, Description: e.Description}
+	r := refusal{Error: e.Code, Reason: e.Reason, Description: e.Reason.Description()}
 	if e.Err != nil {
 		r.Detail = e.Err.Error()
 	}

@@ -87,7 +87,7 @@ func load(file string, b build) (*Proxy, error) {
 	}
 	origin := top["dpop"].origin(originOfProofs, &cfg)
 	if b.rehearsal != nil {
-		cfg.Observer = b.rehearsal
+		cfg.Observer, cfg.Body = b.rehearsal, b.rehearsal.body
 	}
 	p.tls = top["tls"].tls()
 	if p.tls != nil && top["mtls"].Node != nil {

@@ -65,34 +65,44 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if why := ambiguous(r); why != "" {
-		p.guard.Reject(r, &valetkey.Error{Code: valetkey.InvalidRequest, Description: why}).Apply(w, r)
+		p.guard.Reject(r, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: why}).Apply(w, r)
 		return
 	}
 	p.api.ServeHTTP(w, r)
 }
+
+// Why a proxy refuses what a guard does not.
+var (
+	reasonConnect    = valetkey.NewReason("connect", "CONNECT is not served")
+	reasonTarget     = valetkey.NewReason("target", "the target is not a path")
+	reasonBackslash  = valetkey.NewReason("path_backslash", "the path holds a backslash")
+	reasonControl    = valetkey.NewReason("path_control", "the path holds a control character")
+	reasonDotSegment = valetkey.NewReason("path_dot_segment", "the path holds a dot segment with a parameter")
+	reasonNoName     = valetkey.NewReason("unnamable", "the token names someone whom no header can name")
+)
 
 // ambiguous says why the upstream might see another path than the one that a route matches; "" if it will not.
 //
 // Of what reads differently once it is decoded, a table refuses slashes and dot segments itself. Some servers also take a
 // backslash for a slash, end a path at a NUL, or cut off what follows a semicolon before they clean up: for them
 // /files/..;x/admin is /admin, and a token that opens /files/ would open it. Such spellings have no honest use.
-func ambiguous(r *http.Request) string {
+func ambiguous(r *http.Request) valetkey.Reason {
 	if r.Method == http.MethodConnect {
-		return "CONNECT is not served"
+		return reasonConnect
 	}
 	path := r.URL.Path // decoded
 	if !strings.HasPrefix(path, "/") {
-		return "the target is not a path"
+		return reasonTarget
 	}
 	if strings.Contains(path, `\`) {
-		return "the path holds a backslash"
+		return reasonBackslash
 	}
 	if strings.ContainsFunc(path, control) {
-		return "the path holds a control character"
+		return reasonControl
 	}
 	for segment := range strings.SplitSeq(path, "/") {
 		if strings.HasPrefix(segment, ".;") || strings.HasPrefix(segment, "..;") {
-			return "the path holds a dot segment with a parameter"
+			return reasonDotSegment
 		}
 	}
 	return ""
@@ -232,7 +242,7 @@ func identity(t *valetkey.Token) [3]header {
 	return [3]header{{"X-Valetkey-Subject", t.Subject}, {"X-Valetkey-Client", t.ClientID}, {"X-Valetkey-Scope", t.Scopes.String()}}
 }
 
-var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Description: "the token names someone whom no header can name"}
+var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Reason: reasonNoName}
 
 // namable refuses a token of which headers cannot carry what it says, also where a token is optional. Next gets the others,
 // and what comes without one.

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -107,7 +106,7 @@ func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*
 		return out, nil
 	}
 	if len(w.Header()["Www-Authenticate"]) > 0 {
-		out.Refusal = re.refusal(&w)
+		out.Refusal = re.refusal()
 	}
 	if need != valetkey.Public && (re.passed || out.Refusal != nil) {
 		out.Checks = re.verdicts(in, out.Refusal)
@@ -127,7 +126,8 @@ type rehearsal struct {
 	made        []made
 
 	passed bool
-	err    error // of the guard
+	err    error           // of the guard
+	told   *valetkey.Error // what a response was written for; nil: it was not a refusal
 }
 
 func (re *rehearsal) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -149,6 +149,12 @@ func (re *rehearsal) Observe(_ context.Context, e valetkey.Event) {
 	if e.Kind == valetkey.RequestDecided {
 		re.err = e.Err
 	}
+}
+
+// body is a middleware.Config.Body: it notes what is refused before a guard decides, such as the path, which no observer sees.
+func (re *rehearsal) body(ctx context.Context, status int, e *valetkey.Error) (contentType string, body []byte) {
+	re.told = e
+	return middleware.ProblemJSON(ctx, status, e)
 }
 
 // url returns where a request goes.
@@ -209,32 +215,26 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 }
 
 // refusal returns that of the guard, with its cause, or what the client was told.
-func (re *rehearsal) refusal(w *kept.Response) *valetkey.Error {
+func (re *rehearsal) refusal() *valetkey.Error {
 	if refusal, ok := errors.AsType[*valetkey.Error](re.err); ok {
 		return refusal
 	}
-	text := strings.TrimSpace(w.Body.String())
-	_, description, _ := strings.Cut(text, ": ")
-	e := &valetkey.Error{Code: valetkey.InvalidRequest, Description: description}
-	if w.Status == http.StatusUnauthorized {
-		e.Code = valetkey.InvalidToken
-	}
-	return e
+	return re.told
 }
 
 // verdicts returns the checks of a request that was refused so, or not at all.
 func (re *rehearsal) verdicts(in Request, refusal *valetkey.Error) []Check {
-	description := ""
+	var reason valetkey.Reason
 	if refusal != nil {
-		description = refusal.Description
+		reason = refusal.Reason
 	}
 	var all []Check
 	verdict := Passed
-	for _, c := range re.checks(in, description) {
+	for _, c := range re.checks(in, reason) {
 		if verdict == Failed {
 			verdict = Skipped
 		}
-		if verdict == Passed && c.refuses(description) {
+		if verdict == Passed && c.refuses(reason) {
 			verdict = Failed
 		}
 		all = append(all, Check{c.name, c.section, verdict})
@@ -243,9 +243,9 @@ func (re *rehearsal) verdicts(in Request, refusal *valetkey.Error) []Check {
 }
 
 // checks returns those that are made of a request like this one.
-func (re *rehearsal) checks(in Request, description string) []check {
+func (re *rehearsal) checks(in Request, reason valetkey.Reason) []check {
 	of, bound := re.verifiedBy(in.Token)
-	refused := func(c check) bool { return c.refuses(description) }
+	refused := func(c check) bool { return c.refuses(reason) }
 	all := slices.Concat(pathChecks, of, schemeChecks)
 	if bound.CertificateThumbprint != "" || slices.ContainsFunc(certificateChecks, refused) {
 		all = append(all, certificateChecks...)
@@ -292,6 +292,6 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		return jwtChecks, bound
 	}
 	noJWT := jwtChecks[0]
-	noJWT.refusals = append(slices.Clip(noJWT.refusals), noIssuer) // which is what several verifiers say
+	noJWT.refusals = append(slices.Clip(noJWT.refusals), valetkey.ReasonUntrustedIssuer) // which is what several verifiers say
 	return slices.Concat([]check{noJWT}, jwtChecks[1:]), bound
 }
