@@ -18,6 +18,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -79,14 +80,11 @@ type Config struct {
 // placeholder finds the attributes that are compared with a name.
 var placeholder = regexp.MustCompile(`\(([A-Za-z][A-Za-z0-9-]*|[0-9.]+)=%s\)`)
 
-// New returns a Directory. It does not ask it for anything yet, see [Directory.Ready]. The error names every mistake.
+// New returns a Directory. It does not ask it for anything yet, see [Directory.Ready]. The error names every mistake, each in a
+// valetkey.ConfigError.
 func New(cfg Config) (*Directory, error) {
-	var errs []error
-	wrong := func(field string, err error) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", field, err))
-		}
-	}
+	all := mistakes.List{Package: "ldaplogin"}
+	wrong := all.Within
 	cfg.Filter = cmp.Or(cfg.Filter, "(&(objectClass=person)(uid=%s))")
 	cfg.Type = cmp.Or(cfg.Type, "employee")
 	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
@@ -127,8 +125,8 @@ func New(cfg Config) (*Directory, error) {
 		}
 		groups = append(groups, group{dn, slices.Clone(cfg.Groups[name])})
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("ldaplogin: %w", err)
+	if err := all.Err(); err != nil {
+		return nil, err
 	}
 
 	d := &Directory{

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/authserver/ldaplogin"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // A document is the content of a configuration file: an authserver.Config, and the fields that it lacks. Paths are relative to
@@ -142,11 +142,9 @@ func (d *document) directory(t userType, field string) *ldaplogin.Directory {
 		}
 	}
 	directory, err := ldaplogin.New(cfg)
-	for _, m := range valetkey.ConfigErrors(errors.Unwrap(err)) {
-		name, words, _ := strings.Cut(m.Err.Error(), ": ")
-		name, _, _ = strings.Cut(name, "[") // a group, which the words name
-		if name != "Type" {                 // which the Config tells of
-			d.Mistake(field+"."+ldapNames[name], "%s", words)
+	for _, m := range valetkey.ConfigErrors(err) {
+		if name, known := mistakes.Rename(m.Field, ldapNames); known { // or it is Type, which the Config reports
+			d.Mistake(field+"."+name, "%w", m.Err)
 		}
 	}
 	return directory
