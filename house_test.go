@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -142,6 +143,80 @@ func TestAdaptersWriteNoFakeHTTP(t *testing.T) {
 	if files < 10 {
 		t.Errorf("only %d files of adapters were found", files)
 	}
+}
+
+// matchers are what text is taken apart with in package strings, bytes and regexp.
+var matchers = regexp.MustCompile(`^(Contains|HasPrefix|HasSuffix|Cut|Trim|Index|LastIndex|EqualFold|Count|Split|Fields|Replace|Match|Find)`)
+
+// TestCodeMatchesNoErrorText holds that code decides on the types and fields of an error and never on its text: a better
+// sentence must not change what a program does.
+func TestCodeMatchesNoErrorText(t *testing.T) {
+	allowed := map[string]string{ // "file function" -> why
+		"internal/config/config.go Contains":                "yaml.v3 has no type for an unknown anchor, whose name may be a secret",
+		"internal/config/config.go ReplaceAll":              "prints several lines as one",
+		"adapters/valetredis/revocations.go Contains":       "redis answers with text alone: ERR no such key",
+		"adapters/valetredis/revocations.go ==":             "reports a change of the text, whatever it says",
+		"cmd/valetkey/internal/proxy/yaml.go Contains":      "yaml.v3 has no type for an unknown anchor, whose name may be a secret",
+		"cmd/valetkey/internal/cli/cli.go Contains":         "pflag has no type for an unknown shorthand, which may be a token",
+		"cmd/valetkey/internal/cli/cli.go SplitSeq":         "prints each line with the name of the command",
+		"cmd/valetkey/internal/issuer/issuer.go ReplaceAll": "prints several lines as one",
+	}
+	used := map[string]bool{}
+	eachGoFile(t, func(path string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			var what string
+			var operands []ast.Expr
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && matchers.MatchString(f.Sel.Name) {
+					what, operands = f.Sel.Name, n.Args
+				}
+			case *ast.BinaryExpr:
+				if n.Op == token.EQL || n.Op == token.NEQ {
+					what, operands = n.Op.String(), []ast.Expr{n.X, n.Y}
+				}
+			case *ast.SwitchStmt:
+				if n.Tag != nil {
+					what, operands = "switch", []ast.Expr{n.Tag}
+				}
+			}
+			key := filepath.ToSlash(path) + " " + what
+			for _, o := range operands {
+				switch {
+				case !errorText(o):
+				case allowed[key] != "":
+					used[key] = true
+				default:
+					t.Errorf("%s: %s takes the text of an error apart: give the error a type or a field", path, what)
+				}
+			}
+			return true
+		})
+	})
+	for key := range allowed {
+		if !used[key] {
+			t.Errorf("%s is allowed and does not exist", key)
+		}
+	}
+}
+
+// errorText reports whether an expression reads the text of an error: x.Error() is somewhere in it.
+func errorText(e ast.Expr) (found bool) {
+	ast.Inspect(e, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok && len(call.Args) == 0 {
+			f, ok := call.Fun.(*ast.SelectorExpr)
+			found = found || ok && f.Sel.Name == "Error"
+		}
+		return true
+	})
+	return found
 }
 
 // eachGoFile calls f for every Go file of the repository.
