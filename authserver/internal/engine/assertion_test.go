@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"net/http"
@@ -203,11 +204,12 @@ func TestKeySetURL(t *testing.T) {
 func TestAClientWithdrawsItsOnlyKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		jwk := string(clientKey().PublicJWK())
-		set := `{"keys":[` + jwk + `]}`
+		var set atomic.Value // what the client publishes
+		set.Store(`{"keys":[` + jwk + `]}`)
 		h := inProcess(t, func(c *engine.Config) {
 			c.KeySets = &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 				w := httptest.NewRecorder()
-				w.WriteString(set)
+				w.WriteString(set.Load().(string))
 				return w.Result(), nil
 			})}
 			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
@@ -218,14 +220,14 @@ func TestAClientWithdrawsItsOnlyKey(t *testing.T) {
 			return h.do(t, "POST", "/oauth2/token", asserted(assertion(t, clientKey(), nil, h.url, nil)), "").status
 		}
 		require.Equal(t, 200, ask())
-		set = `{"keys":[]}`
+		set.Store(`{"keys":[]}`)
 		time.Sleep(6 * time.Minute)
 		assert.Equal(t, 200, ask(), "an empty set changes nothing")
-		set = strings.Replace(`{"keys":[`+jwk+`]}`, `"use":"sig"`, `"use":"enc"`, 1)
-		require.Contains(t, set, `"enc"`)
+		require.Contains(t, jwk, `"use":"sig"`)
+		set.Store(strings.Replace(`{"keys":[`+jwk+`]}`, `"use":"sig"`, `"use":"enc"`, 1))
 		time.Sleep(6 * time.Minute)
 		assert.Equal(t, 401, ask())
-		set = `{"keys":[` + jwk + `]}`
+		set.Store(`{"keys":[` + jwk + `]}`)
 		time.Sleep(6 * time.Minute)
 		assert.Equal(t, 200, ask())
 	})
@@ -302,5 +304,70 @@ func TestKeysThatDoNotComeDelayNoOtherClient(t *testing.T) {
 		assert.Zero(t, time.Since(start))
 		assert.Equal(t, 401, <-done)
 		assert.LessOrEqual(t, time.Since(start), 5*time.Second)
+	})
+}
+
+// The keys of a client are held past their age while its server does not answer, and requests do not wait for it to answer.
+func TestSilentKeySetDelaysNoRequestThatItsHeldKeysCanAnswer(t *testing.T) {
+	play := func(name string, f func(t *testing.T, ask func(context.Context) int, silent *atomic.Bool)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var silent atomic.Bool
+				h := inProcess(t, func(c *engine.Config) {
+					c.KeySets = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+						if silent.Load() {
+							<-r.Context().Done()
+							return nil, r.Context().Err()
+						}
+						w := httptest.NewRecorder()
+						w.WriteString(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`)
+						return w.Result(), nil
+					})}
+					c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
+						ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+					}})
+				})
+				f(t, func(ctx context.Context) int {
+					body := asserted(assertion(t, clientKey(), nil, h.url, nil)).Encode()
+					r := httptest.NewRequestWithContext(ctx, "POST", h.url+"/oauth2/token", strings.NewReader(body))
+					r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+					return h.serve(t, r).status
+				}, &silent)
+				silent.Store(false)
+				time.Sleep(10 * time.Second) // for the end of the fetch in progress
+			})
+		})
+	}
+	play("a request whose caller leaves ends at once, and the fetch goes on", func(t *testing.T, ask func(context.Context) int, silent *atomic.Bool) {
+		silent.Store(true)
+		go ask(t.Context())
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		start := time.Now()
+		assert.Equal(t, 401, ask(ctx))
+		assert.Zero(t, time.Since(start))
+	})
+	play("keys that are in use and past their age", func(t *testing.T, ask func(context.Context) int, silent *atomic.Bool) {
+		require.Equal(t, 200, ask(t.Context()))
+		silent.Store(true)
+		for range 59 {
+			time.Sleep(time.Minute)
+			start := time.Now()
+			assert.Equal(t, 200, ask(t.Context()))
+			assert.Zero(t, time.Since(start))
+		}
+		time.Sleep(2 * time.Minute)
+		assert.Equal(t, 401, ask(t.Context()), "they are not held for more than an hour")
+	})
+	play("keys that were not in use, after one fetch", func(t *testing.T, ask func(context.Context) int, silent *atomic.Bool) {
+		require.Equal(t, 200, ask(t.Context()))
+		time.Sleep(20 * time.Minute)
+		silent.Store(true)
+		for _, wait := range []time.Duration{5 * time.Second, 0, 0} {
+			start := time.Now()
+			assert.Equal(t, 200, ask(t.Context()))
+			assert.Equal(t, wait, time.Since(start))
+		}
 	})
 }

@@ -30,13 +30,13 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
-// An Engine is safe for concurrent use. It runs no goroutines.
+// An Engine is safe for concurrent use. It runs goroutines only while it fetches the key sets of clients and trusted issuers.
 type Engine struct {
 	cfg       Config
 	library   http.Handler
 	records   *records
-	keySets   *keySets
-	issuers   *keySets // of Config.Issuers
+	keySets   keySets
+	issuers   keySets // of Config.Issuers
 	makeToken func(context.Context, *goidc.Grant) (token string, err error)
 	failures  *login.Limiter
 	pushes    *login.Limiter
@@ -52,8 +52,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	cfg.setDefaults()
-	e := &Engine{cfg: cfg, keySets: &keySets{client: fetch.Client{HTTP: cfg.KeySets}, held: map[string]*heldSet{}}}
-	e.issuers = &keySets{held: map[string]*heldSet{}}
+	e := &Engine{cfg: cfg, keySets: newKeySets(fetch.Client{HTTP: cfg.KeySets}), issuers: newKeySets(fetch.Client{})}
 	e.records = &records{e}
 	var errs [3]error
 	e.failures, errs[0] = login.NewLimiter(cfg.Failures, 0)

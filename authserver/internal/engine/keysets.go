@@ -3,48 +3,51 @@ package engine
 import (
 	"context"
 	"errors"
-	"sync"
+	"log/slog"
 	"time"
 
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/refresh"
 )
 
-// keySets are the key sets of clients that named a URL. They are fetched when they are needed, and remembered.
+// keySets are the key sets at URLs that clients or trusted issuers named. One is fetched when it is needed, and ahead of its age
+// while it is in use. A fetch ends after 20 s and timers end with the use, so nothing has to be closed.
 type keySets struct {
-	client fetch.Client
-
-	mu   sync.Mutex
-	held map[string]*heldSet // by URL; at most maxKeySets
-}
-
-type heldSet struct {
-	fetching sync.Mutex // held during a fetch: only those for whom the held keys are not good wait for it
-	tried    time.Time  // guarded by fetching
-
-	mu      sync.Mutex // guards what follows; never held during I/O
-	keys    []*jose.Key
-	fetched time.Time
-}
-
-// now returns the keys and their age.
-func (s *heldSet) now() ([]*jose.Key, time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keys, time.Since(s.fetched)
+	*refresh.Pool[[]*jose.Key]
 }
 
 const (
-	maxKeySets    = 1000
+	maxKeySets    = 1000 // whoever may register clients can fill them: see refresh.NewPool
 	keySetFresh   = 5 * time.Minute
-	keySetStale   = time.Hour        // while the client's server does not answer with a well-formed set that has keys
-	keySetRefresh = 30 * time.Second // no fetch sooner, whatever the client signs with
+	keySetStale   = 55 * time.Minute // more, while the client's server does not answer with a well-formed set that has keys
+	keySetRefetch = 30 * time.Second // the least time between fetches, whatever the client signs with
 )
 
-// ask asks good of the keys of a set, which is the given one or that of a URL: this is fetched if it is not fresh, or if it is
-// not quite new and not good.
-func (k *keySets) ask(ctx context.Context, url string, given []byte, good func([]*jose.Key) error) error {
+func newKeySets(client fetch.Client) keySets {
+	return keySets{refresh.NewPool(maxKeySets, func(url string) refresh.Config[[]*jose.Key] {
+		return refresh.Config[[]*jose.Key]{
+			Fetch: func(ctx context.Context, _ *[]*jose.Key) (result refresh.Result[[]*jose.Key], err error) {
+				answer, err := client.Get(ctx, url, "")
+				if err != nil {
+					return result, err
+				}
+				keys, _, err := keyset.Parse(answer.Body)
+				if err != nil && !errors.Is(err, keyset.ErrWithdrawn) { // which leaves the client without a key
+					return result, err
+				}
+				return refresh.Result[[]*jose.Key]{Value: &keys, Fresh: keySetFresh}, nil
+			},
+			StaleIfError: keySetStale, MinRefetchInterval: keySetRefetch, MaxRetryAfter: keySetRefetch, MaxWait: fetch.Timeout + time.Second,
+			WhileUsed: true, Name: "key set", Logger: slog.New(slog.DiscardHandler), // or strangers could fill the log
+		}
+	})}
+}
+
+// ask asks good of the keys of a set, which is the given one or that of a URL. The latter is fetched if none is held or the held
+// one is not good, as often as keySetRefetch allows. Only the caller that needs the fetch waits for it.
+func (k keySets) ask(ctx context.Context, url string, given []byte, good func([]*jose.Key) error) error {
 	if url == "" {
 		keys, _, err := keyset.Parse(given)
 		if err != nil {
@@ -52,54 +55,18 @@ func (k *keySets) ask(ctx context.Context, url string, given []byte, good func([
 		}
 		return good(keys)
 	}
-	set := k.get(url)
-	if keys, age := set.now(); age < keySetFresh && good(keys) == nil {
-		return nil
+	set := k.Get(url)
+	held, err := set.Load(), error(errClient)
+	if held != nil {
+		err = good(*held)
 	}
-	k.fetch(ctx, url, set)
-	keys, age := set.now()
-	if age > keySetStale {
-		return errClient
-	}
-	return good(keys)
-}
-
-// fetch renews a set, unless that was tried just now. Others may wait for it.
-func (k *keySets) fetch(ctx context.Context, url string, set *heldSet) {
-	set.fetching.Lock()
-	defer set.fetching.Unlock()
-	now := time.Now()
-	if now.Sub(set.tried) < keySetRefresh {
-		return
-	}
-	set.tried = now
-	// Others wait for the answer too, when this caller has gone.
-	answer, err := k.client.Get(context.WithoutCancel(ctx), url, "")
 	if err != nil {
-		return
-	}
-	keys, _, err := keyset.Parse(answer.Body)
-	if err != nil && !errors.Is(err, keyset.ErrWithdrawn) { // which leaves the client without a key
-		return
-	}
-	set.mu.Lock()
-	defer set.mu.Unlock()
-	set.keys, set.fetched = keys, now
-}
-
-func (k *keySets) get(url string) *heldSet {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if set := k.held[url]; set != nil {
-		return set
-	}
-	for old := range k.held { // any
-		if len(k.held) < maxKeySets {
-			break
+		if next := set.Renew(ctx, held); next != nil && next != held {
+			err = good(*next)
 		}
-		delete(k.held, old)
 	}
-	set := new(heldSet)
-	k.held[url] = set
-	return set
+	if err == nil {
+		set.Use() // what is refused is not a use: a stranger must not keep a set fetched
+	}
+	return err
 }
