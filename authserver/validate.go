@@ -23,6 +23,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -293,8 +294,9 @@ func (in *inspection) people() {
 		case errors.Is(err, store.ErrConflict):
 			in.add(field, "the name or the id is another user's")
 		case err != nil:
-			for _, m := range valetkey.ConfigErrors(errors.Unwrap(err)) { // without the name, which stands there
-				in.add(field, "%w", m.Err)
+			for _, m := range valetkey.ConfigErrors(err) {
+				name, _ := mistakes.Rename(m.Field, userNames)
+				in.add(mistakes.Join(field, name), "%w", m.Err)
 			}
 		}
 		in.scopes(u.Scopes, field+".scopes")
@@ -307,6 +309,9 @@ func (in *inspection) people() {
 		in.wrong(!slices.Contains(in.cfg.Portal.Developers, t), fmt.Sprintf("portal.services[%d]", i), "%q is not one of portal.developers", t)
 	}
 }
+
+// userNames are what files call the fields of login.NewUser.
+var userNames = map[string]string{"Name": "name", "Password": "password", "Hash": "password_hash", "ID": "id", "Scopes": "scopes"}
 
 // someHash is that of no password.
 const someHash = "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -378,8 +383,9 @@ func (in *inspection) durations() {
 		in.wrong(k.Rotate < time.Hour/2, "keys.rotate", "%s is less than half an hour", k.Rotate)
 	}
 	for _, r := range in.cfg.Limits.named() {
-		if _, err := login.NewLimiter(r.rate, 1); err != nil {
-			in.add(r.field, "%w", err)
+		_, err := login.NewLimiter(r.rate, 1)
+		for _, m := range valetkey.ConfigErrors(err) {
+			in.add(r.field, "%w", m.Err)
 		}
 	}
 }

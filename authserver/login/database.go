@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -32,17 +33,15 @@ type Database struct {
 // How long a login waits for its turn to hash, in a crowd that the processors cannot serve.
 const maxWait = 10 * time.Second
 
-// NewDatabase returns the users of a type, "customer" say, that stand in s. Databases of several types can share a store.
-func NewDatabase(s store.Store, userType string) (*Database, error) {
-	var errs []error
-	if s == nil {
-		errs = append(errs, errors.New("the store is missing"))
+// NewDatabase returns the users of a type, "customer" say, that stand in records. Databases of several types can share a store.
+func NewDatabase(records store.Store, userType string) (*Database, error) {
+	wrong := mistakes.List{Package: "login"}
+	wrong.AddIf(records == nil, "records", "required")
+	wrong.Within("userType", ValidType(userType))
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
-	errs = append(errs, ValidType(userType))
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("login: %w", err)
-	}
-	return &Database{store: s, userType: userType, hashing: make(chan struct{}, min(runtime.GOMAXPROCS(0), 8)), matches: hash.matches}, nil
+	return &Database{store: records, userType: userType, hashing: make(chan struct{}, min(runtime.GOMAXPROCS(0), 8)), matches: hash.matches}, nil
 }
 
 // person is what the store holds of a user.
@@ -130,28 +129,31 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 	p := &person{Name: strings.TrimSpace(u.Name), Display: u.Display, Scopes: slices.Clone(u.Scopes), Since: later(time.Time{})}
 	var h hash
 	var err error
-	errs := []error{ValidName(u.Name)}
+	var wrong mistakes.List
+	wrong.Within("Name", ValidName(u.Name))
+	secret := "Password"
 	switch {
 	case (u.Password == "") == (u.Hash == ""):
 		err = errors.New("a password or the hash of one is needed, not both")
 	case u.Hash != "":
+		secret = "Hash"
 		h, err = parseHash(u.Hash)
 		p.Hash = h.String()
 	default:
 		p.Hash, err = Hash(u.Password)
 	}
-	errs = append(errs, err)
+	wrong.Within(secret, err)
 	if u.ID == "" {
 		u.ID = rand.Text()
 	}
 	if len(u.ID) > 64 || strings.ContainsFunc(u.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		errs = append(errs, errors.New("the ID is not 1 to 64 visible characters of ASCII"))
+		wrong.Add("ID", "is not 1 to 64 visible characters of ASCII")
 	}
 	p.Subject = d.userType + ":" + u.ID
-	for _, s := range u.Scopes {
-		errs = append(errs, scopes.Valid(s))
+	for i, s := range u.Scopes {
+		wrong.Within(fmt.Sprintf("Scopes[%d]", i), scopes.Valid(s))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := wrong.Err(); err != nil {
 		return nil, fmt.Errorf("user %q: %w", u.Name, err)
 	}
 

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -73,7 +74,7 @@ func TestDatabaseAdd(t *testing.T) {
 		want []string
 	}{
 		{"all mistakes are named", login.NewUser{Name: "", Password: "2short", ID: "a b", Scopes: []string{"a b"}},
-			[]string{"name is empty", "at least 8 bytes", "ID is not", "scope"}},
+			[]string{"name is empty", "at least 8 bytes", "ID: is not", "scope"}},
 		{"no password", login.NewUser{Name: "bob"}, []string{"is needed"}},
 		{"a password and a hash", login.NewUser{Name: "bob", Password: other, Hash: good}, []string{"not both"}},
 		{"a password of 7 bytes", login.NewUser{Name: "bob", Password: "1234567"}, []string{"too short"}},
@@ -332,8 +333,9 @@ func TestDatabaseOutage(t *testing.T) {
 
 func TestNewDatabase(t *testing.T) {
 	_, err := login.NewDatabase(nil, "a:b")
-	require.ErrorContains(t, err, "store is missing")
-	require.ErrorContains(t, err, `"a:b" is no type of users`)
+	require.EqualError(t, err, `login: records: required
+login: userType: "a:b" is no type of users: 1 to 32 of a-z, 0-9, hyphen and underscore`)
+	assert.Len(t, valetkey.ConfigErrors(err), 2)
 }
 
 func BenchmarkDatabaseLogin(b *testing.B) {

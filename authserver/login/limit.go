@@ -2,10 +2,10 @@ package login
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // Limits are how often people may try to log in. Right and wrong passwords count alike, and a right one gives nothing back:
@@ -25,30 +25,25 @@ type Limited struct {
 	name, addresses *Limiter
 }
 
-// Limit puts limits before l.
-func Limit(l Login, cfg Limits) (*Limited, error) {
+// Limit puts limits before login. The error joins a valetkey.ConfigError for each mistake.
+func Limit(login Login, cfg Limits) (*Limited, error) {
 	if cfg.Name == (Rate{}) {
 		cfg.Name = Rate{10, time.Minute}
 	}
 	if cfg.Address == (Rate{}) {
 		cfg.Address = Rate{100, 2 * time.Second}
 	}
-	var errs []error
-	if l == nil {
-		errs = append(errs, errors.New("the Login is missing"))
+	wrong := mistakes.List{Package: "login"}
+	wrong.AddIf(login == nil, "login", "required")
+	wrong.AddIf(cfg.Size < 0, "Size", "%d is negative", cfg.Size)
+	names, err := NewLimiter(cfg.Name, max(cfg.Size, 0))
+	wrong.Within("", mistakes.Renamed(err, map[string]string{"rate": "Name"}))
+	addresses, err := NewLimiter(cfg.Address, max(cfg.Size, 0))
+	wrong.Within("", mistakes.Renamed(err, map[string]string{"rate": "Address"}))
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
-	names, err := NewLimiter(cfg.Name, cfg.Size)
-	if err != nil {
-		errs = append(errs, fmt.Errorf("Name: %w", err))
-	}
-	addresses, err := NewLimiter(cfg.Address, cfg.Size)
-	if err != nil {
-		errs = append(errs, fmt.Errorf("Address: %w", err))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("login: %w", err)
-	}
-	return &Limited{login: l, name: names, addresses: addresses}, nil
+	return &Limited{login: login, name: names, addresses: addresses}, nil
 }
 
 // Login asks the [Login] for name and password, or returns a [*TooMany] without asking. The address is that of the user's

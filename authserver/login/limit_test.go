@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -131,9 +132,11 @@ func TestLimited(t *testing.T) {
 	})
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := login.Limit(nil, login.Limits{Name: login.Rate{Burst: 1}, Address: login.Rate{Every: 1}, Size: -1})
-		for _, want := range []string{"Login is missing", "Name: Rate", "Address: Rate", "Size"} {
-			require.ErrorContains(t, err, want)
+		var fields []string
+		for _, m := range valetkey.ConfigErrors(err) {
+			fields = append(fields, m.Field)
 		}
+		require.Equal(t, []string{"login", "Size", "Name", "Address"}, fields, "of %v", err)
 	})
 }
 

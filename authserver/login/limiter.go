@@ -3,10 +3,11 @@ package login
 import (
 	"container/heap"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
 // A Rate is how many attempts are allowed: Burst at once, and one more each time that Every has passed.
@@ -47,14 +48,12 @@ type bucket struct {
 // NewLimiter returns a Limiter that knows size keys at most. Zero: 65,536, some 11 MB.
 func NewLimiter(rate Rate, size int) (*Limiter, error) {
 	const forever = 365 * 24 * time.Hour
-	var errs []error
+	var wrong mistakes.List
 	if rate.Burst < 1 || rate.Every <= 0 || rate.Every > forever/time.Duration(max(rate.Burst, 1)) {
-		errs = append(errs, fmt.Errorf("Rate: %d attempts at once and one each %v is no rate, or takes over a year to recover", rate.Burst, rate.Every))
+		wrong.Add("rate", "%d attempts at once and one each %v is no rate, or takes over a year to recover", rate.Burst, rate.Every)
 	}
-	if size < 0 {
-		errs = append(errs, errors.New("Size is negative"))
-	}
-	if err := errors.Join(errs...); err != nil {
+	wrong.AddIf(size < 0, "size", "%d is negative", size)
+	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
 	if size == 0 {

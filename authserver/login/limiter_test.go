@@ -88,8 +88,8 @@ func TestLimiter(t *testing.T) {
 	t.Run("what is no rate is refused", func(t *testing.T) {
 		for _, rate := range []login.Rate{{}, {Burst: 1}, {Every: 1}, {Burst: -1, Every: 1}, {Burst: 1, Every: -1}, {Burst: 1 << 40, Every: time.Hour}} {
 			_, err := login.NewLimiter(rate, -1)
-			require.ErrorContains(t, err, "Rate")
-			require.ErrorContains(t, err, "Size")
+			require.ErrorContains(t, err, "rate: ")
+			require.ErrorContains(t, err, "size: ")
 		}
 	})
 }

@@ -106,16 +106,16 @@ func TestMistakes(t *testing.T) {
   - {name: Frida Å, password: correct horse}
   - {name: ALICE, password: correct horse}
 `), []string{
-			"9: users[0]: the name is empty",
+			"9: users[0].name: the name is empty",
 			"10: users[1].password: the password is too short: at least 8 bytes are needed",
 			"11: users[2].password: either this or password_hash is required",
-			"12: users[3]: the hash is neither argon2id ($argon2id$v=19$...) nor bcrypt ($2b$...)",
+			"12: users[3].password_hash: the hash is neither argon2id ($argon2id$v=19$...) nor bcrypt ($2b$...)",
 			"13: users[4].password: either this or password_hash is required",
-			"13: users[4]: the hash is neither argon2id ($argon2id$v=19$...) nor bcrypt ($2b$...)",
-			"13: users[4]: the ID is not 1 to 64 visible characters of ASCII",
+			"13: users[4].password_hash: the hash is neither argon2id ($argon2id$v=19$...) nor bcrypt ($2b$...)",
+			"13: users[4].id: is not 1 to 64 visible characters of ASCII",
 			"13: users[4].scopes[0]: no API has it",
 			`14: users[5].type: "employee" is no type whose people are of the database`,
-			"15: users[6]: the ID is not 1 to 64 visible characters of ASCII",
+			"15: users[6].id: is not 1 to 64 visible characters of ASCII",
 			"16: users[7]: the name or the id is another user's",
 		}},
 		{"user types that are none", good + "user_types: [{type: A}, {type: a, database: {}}, {type: a}, {type: b, database: {}, ldap: {url: 'http://x', timeout: -1s}}]", []string{
@@ -156,7 +156,7 @@ func TestMistakes(t *testing.T) {
 			"10: keys.rotate: 1m0s is shorter than keys.publish, 10m0s",
 			"10: keys.rotate: 1m0s is less than half an hour",
 			`10: keys.publish: "x" is not a duration such as 30s`,
-			"11: limits.login_name: Rate: 0 attempts at once and one each 1s is no rate, or takes over a year to recover",
+			"11: limits.login_name: 0 attempts at once and one each 1s is no rate, or takes over a year to recover",
 		}},
 		{"proxies that are everybody", good + "proxies: [0.0.0.0/0, nginx]", []string{
 			"9: proxies[0]: is not a range of addresses, or is all of them", "9: proxies[1]: is not a range of addresses such as 10.0.0.0/8"}},
