@@ -20,6 +20,7 @@
 package dpop
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -52,6 +53,9 @@ type Config struct {
 
 	// Replays remembers the proofs that were used. Nil: [NewReplays] with its default bound. Several processes that serve
 	// the same URLs must share it, or each accepts a proof once. [InsecureNoReplays] accepts a proof any number of times.
+	//
+	// Whatever it is, no client can take the room of others, see [MemoryReplays] and [Request]: before a memory of the caller's, the
+	// Verifier counts in one with the default bound, see [MemoryReplays.Before].
 	Replays Replays
 
 	// Nonces makes clients put a nonce of the server into their proofs (RFC 9449, sections 8 and 9). Nil: none are asked for.
@@ -73,7 +77,7 @@ var defaultAlgorithms = []string{"ES256", "ES384", "PS256", "EdDSA", "Ed25519"}
 type Verifier struct {
 	algorithms   []string // at least one
 	window, skew time.Duration
-	replays      Replays
+	replays      sharing
 	nonces       *Nonces // nil: none are asked for
 	now          func() time.Time
 }
@@ -102,7 +106,7 @@ func New(cfg Config) (*Verifier, error) {
 		algorithms: slices.Clone(cfg.Algorithms),
 		window:     cfg.Window,
 		skew:       max(cfg.Skew, 0),
-		replays:    cfg.Replays,
+		replays:    sharingOf(cfg.Replays),
 		nonces:     cfg.Nonces,
 		now:        cfg.Now,
 	}
@@ -114,9 +118,6 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	if cfg.Skew == 0 {
 		v.skew = defaultSkew
-	}
-	if v.replays == nil {
-		v.replays = NewReplays(0)
 	}
 	if v.now == nil {
 		v.now = time.Now
@@ -159,6 +160,11 @@ type Request struct {
 	URL        string   // absolute, as the client saw it; a query is ignored
 	Token      string   // the access token that comes with the proof; "" at a token endpoint, where there is none
 	Thumbprint string   // of the key that the proof must be made with: jkt of cnf; "": any
+
+	// Issuer, Client and Subject are those of the access token, or of the request at a token endpoint: iss, client_id and sub. The
+	// share of the memory of used proofs is that of the Client at the Issuer, within it that of the Subject. Without Client, both are
+	// the Subject's; without Subject, the key of the proof stands for it. Client and Subject must be verified.
+	Issuer, Client, Subject string
 }
 
 // Verify returns the thumbprint (RFC 7638, SHA-256, base64url) of the key that the proof of r was made with, and uses the
@@ -182,10 +188,9 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (thumbprint string, er
 
 // A Proof is one that [Verifier.Check] has found good and that may have been used before. The zero value cannot be used.
 type Proof struct {
-	replays    Replays
+	replays    sharing
 	thumbprint string
-	identity   [32]byte
-	until      time.Time
+	use        use
 }
 
 // Thumbprint returns that of the proof's key, as [Verifier.Verify] does.
@@ -198,7 +203,7 @@ func (p Proof) Use(ctx context.Context) error {
 		return errors.New("dpop: the proof was not checked")
 	}
 	// RFC 9449, section 11.1. A memory goes by the real time.
-	fresh, err := p.replays.Use(ctx, p.identity, p.until)
+	fresh, err := p.replays.useShared(ctx, p.use)
 	switch {
 	case err != nil:
 		return fmt.Errorf("dpop: looking up whether a proof was used: %w", err)
@@ -253,7 +258,14 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 	}
 	// Last, so that only the holder of the key can use up a proof.
 	return Proof{
-		replays: v.replays, thumbprint: key.Thumbprint(), identity: p.identity(key.Thumbprint(), target), until: time.Now().Add(end.Sub(now)),
+		replays: v.replays, thumbprint: key.Thumbprint(),
+		use: use{
+			key:    p.identity(key.Thumbprint(), target),
+			issuer: r.Issuer,
+			client: cmp.Or(r.Client, r.Subject, key.Thumbprint()),
+			user:   cmp.Or(r.Subject, key.Thumbprint()),
+			until:  time.Now().Add(end.Sub(now)),
+		},
 	}, nil
 }
 
@@ -283,8 +295,7 @@ func (p *proof) isFor(token string) bool {
 	return string(text[:]) == p.tokenHash
 }
 
-// identity returns what a proof is known by: jti counts for a key and a target only, or one client could use up another's. It
-// begins as the identity of all proofs of its key does, see [Replays].
+// identity returns what a proof is known by: jti counts for a key and a target only, or one client could use up another's.
 func (p *proof) identity(thumbprint, target string) [32]byte {
 	var room [512]byte
 	text := room[:0]
@@ -292,9 +303,7 @@ func (p *proof) identity(thumbprint, target string) [32]byte {
 		text = binary.AppendUvarint(text, uint64(len(part)))
 		text = append(text, part...)
 	}
-	id, holder := sha256.Sum256(text), sha256.Sum256([]byte(thumbprint))
-	copy(id[:8], holder[:])
-	return id
+	return sha256.Sum256(text)
 }
 
 func refuse(reason valetkey.Reason, cause error) error {

@@ -1,8 +1,11 @@
 package dpop_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,18 +18,11 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 // keyOf returns the proof of a client that has no other.
 func keyOf(n uint64) (key [32]byte) { return sha256.Sum256(binary.LittleEndian.AppendUint64(nil, n)) }
-
-// proofOf returns the nth proof of a client.
-func proofOf(client string, n uint64) (key [32]byte) {
-	key = sha256.Sum256(binary.LittleEndian.AppendUint64([]byte(client), n))
-	holder := sha256.Sum256([]byte(client))
-	copy(key[:8], holder[:])
-	return key
-}
 
 func heap() uint64 {
 	var stats runtime.MemStats
@@ -91,42 +87,6 @@ func TestMemoryReplays(t *testing.T) {
 			require.Equal(t, time.Second, full.RetryAfter)
 		})
 	})
-	t.Run("DPOP-42 one client cannot fill it", func(t *testing.T) {
-		for _, room := range []int{100, 1 << 16} {
-			synctest.Test(t, func(t *testing.T) {
-				m := dpop.NewReplays(room)
-				until := time.Now().Add(time.Minute)
-				taken, refused := uint64(0), 0
-				for n := range uint64(2 * room) {
-					fresh, err := m.Use(t.Context(), proofOf("mallory", n), until)
-					if err != nil {
-						var full *valetkey.Unavailable
-						require.ErrorAs(t, err, &full)
-						require.False(t, fresh)
-						refused++
-						continue
-					}
-					require.True(t, fresh)
-					taken++
-				}
-				require.LessOrEqual(t, taken, uint64(room/4+64), "a quarter")
-				require.Positive(t, refused)
-				for n := range uint64(room / 8) {
-					fresh, err := m.Use(t.Context(), proofOf("alice", n), until)
-					require.NoError(t, err)
-					require.True(t, fresh)
-				}
-				fresh, err := m.Use(t.Context(), proofOf("mallory", 0), until)
-				require.NoError(t, err)
-				require.False(t, fresh, "what is remembered stays remembered")
-
-				time.Sleep(2 * time.Minute)
-				fresh, err = m.Use(t.Context(), proofOf("mallory", 0), time.Now().Add(time.Minute))
-				require.NoError(t, err, "its share is free again")
-				require.True(t, fresh)
-			})
-		}
-	})
 	t.Run("DPOP-44 under a steady load it holds what is alive and not much more", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := dpop.NewReplays(4 * 70 * 100) // four times what is alive at any time
@@ -185,6 +145,149 @@ func TestMemoryReplays(t *testing.T) {
 		wg.Wait()
 		require.EqualValues(t, 500, fresh.Load())
 	})
+}
+
+// A sender makes proofs, each with a key of its own if it is fresh.
+type sender struct {
+	t                    *testing.T
+	proofs               *dpop.Verifier
+	iss                  *valetkeytest.Issuer
+	issuer, client, user string
+	key                  *valetkeytest.ProofKey
+	accepted, full       int
+}
+
+// send uses up n proofs, of a new key for every tenth.
+func (s *sender) send(n int) *sender {
+	s.t.Helper()
+	for i := range n {
+		if i%10 == 0 || s.key == nil {
+			s.key = s.iss.ProofKey("ES256")
+		}
+		r := request(s.key)
+		r.Issuer, r.Client, r.Subject = s.issuer, s.client, s.user
+		_, err := s.proofs.Verify(s.t.Context(), r)
+		full := new(valetkey.Unavailable)
+		if err == nil {
+			s.accepted++
+		} else {
+			require.ErrorAs(s.t, err, &full)
+			require.Positive(s.t, full.RetryAfter)
+			s.full++
+		}
+	}
+	return s
+}
+
+func TestSharesOfTheMemoryOfProofs(t *testing.T) {
+	const room = 400
+	for _, c := range []struct {
+		name   string
+		memory func() dpop.Replays
+	}{
+		{"in this process", func() dpop.Replays { return dpop.NewReplays(room) }},
+		{"in a memory without a bound that replicas share", func() dpop.Replays { return dpop.NewReplays(room).Before(new(boundless)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			iss := valetkeytest.NewIssuer(t)
+			senders := func(t *testing.T) func(issuer, client, user string) *sender {
+				proofs := newVerifier(t, dpop.Config{Replays: c.memory()})
+				return func(issuer, client, user string) *sender {
+					return &sender{t: t, proofs: proofs, iss: iss, issuer: issuer, client: client, user: user}
+				}
+			}
+			t.Run("DPOP-42 one user of a client cannot fill it, with however many keys", func(t *testing.T) {
+				of := senders(t)
+				mallory := of("i", "app", "mallory").send(room)
+				require.InDelta(t, room/4, mallory.accepted, room/25)
+				require.Equal(t, room/8, of("i", "app", "alice").send(room/8).accepted)
+				require.Equal(t, room/8, of("i", "other", "mallory").send(room/8).accepted, "that the issuer gives another client's users names does not matter")
+			})
+			t.Run("DPOP-42 one client cannot fill it, with however many users and keys", func(t *testing.T) {
+				of := senders(t)
+				taken := 0
+				for n := range room {
+					taken += of("i", "mallory", fmt.Sprint(n)).send(1).accepted
+				}
+				require.InDelta(t, room/2, taken, room/12)
+				require.Equal(t, room/16, of("i", "app", "alice").send(room/16).accepted)
+				require.Equal(t, room/16, of("another", "mallory", "alice").send(room/16).accepted, "a client of this name at another issuer")
+			})
+			t.Run("DPOP-42 nor can one without a user, nor a user without a client", func(t *testing.T) {
+				of := senders(t)
+				require.InDelta(t, room/4, of("i", "", "mallory").send(room/2).accepted, room/25)
+				taken := of("i", "app", "").send(room).accepted
+				require.Less(t, taken, room/2)
+				require.Equal(t, 10, of("i", "other", "").send(10).accepted)
+			})
+			t.Run("DPOP-42 forty clients leave room for others", func(t *testing.T) {
+				of := senders(t)
+				for n := range 40 {
+					for user := range 20 {
+						of("i", fmt.Sprint("mallory", n), fmt.Sprint(user)).send(3)
+					}
+				}
+				for n := range 10 {
+					require.Equal(t, 1, of("i", fmt.Sprint("app", n), "alice").send(1).accepted)
+				}
+			})
+			t.Run("DPOP-42 what is remembered stays remembered when a share is used up", func(t *testing.T) {
+				proofs := newVerifier(t, dpop.Config{Replays: c.memory()})
+				first := request(iss.ProofKey("ES256"))
+				first.Client, first.Subject = "app", "mallory"
+				_, err := proofs.Verify(t.Context(), first)
+				require.NoError(t, err)
+				mallory := &sender{t: t, proofs: proofs, iss: iss, client: "app", user: "mallory"}
+				require.Positive(t, mallory.send(room).full)
+				_, err = proofs.Verify(t.Context(), first)
+				requireRefusal(t, err, valetkey.InvalidProof, "used before")
+				first.Client = "another"
+				_, err = proofs.Verify(t.Context(), first)
+				requireRefusal(t, err, valetkey.InvalidProof, "used before")
+			})
+		})
+	}
+	t.Run("DPOP-44 a proof is not used when the shared memory fails", func(t *testing.T) {
+		shared := new(boundless)
+		proofs := newVerifier(t, dpop.Config{Replays: shared})
+		r := request(valetkeytest.NewIssuer(t).ProofKey("ES256"))
+		shared.fails = true
+		_, err := proofs.Verify(t.Context(), r)
+		require.ErrorIs(t, err, errGone)
+		shared.fails = false
+		_, err = proofs.Verify(t.Context(), r)
+		require.NoError(t, err)
+		_, err = proofs.Verify(t.Context(), r)
+		requireRefusal(t, err, valetkey.InvalidProof, "used before")
+	})
+	t.Run("a share is free again when its proofs have ended", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		synctest.Test(t, func(t *testing.T) {
+			proofs := newVerifier(t, dpop.Config{Replays: dpop.NewReplays(room)})
+			mallory := &sender{t: t, proofs: proofs, iss: iss, client: "app", user: "mallory"}
+			taken := mallory.send(room / 2).accepted
+			require.Less(t, taken, room/2)
+			time.Sleep(2 * time.Minute)
+			mallory.accepted = 0
+			require.Equal(t, taken, mallory.send(room/2).accepted)
+		})
+	})
+}
+
+var errGone = errors.New("gone")
+
+// A boundless memory is one that replicas share.
+type boundless struct {
+	used  sync.Map
+	fails bool
+}
+
+func (b *boundless) Use(_ context.Context, key [32]byte, _ time.Time) (bool, error) {
+	if b.fails {
+		return false, errGone
+	}
+	_, known := b.used.LoadOrStore(key, true)
+	return !known, nil
 }
 
 func BenchmarkMemoryReplays(b *testing.B) {

@@ -68,7 +68,8 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 	if err != nil {
 		return "", err
 	}
-	proof := dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint}
+	proof := dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint,
+		Issuer: t.Issuer, Client: t.ClientID, Subject: t.Subject}
 	if _, err := g.dpop.Verify(ctx, proof); err != nil {
 		return "", err
 	}

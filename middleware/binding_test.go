@@ -3,6 +3,7 @@ package middleware_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -292,6 +293,36 @@ func TestDPoPChain(t *testing.T) {
 		assertError(t, guard.Reject(nil, &valetkey.Error{Code: valetkey.InvalidToken}).Header(), "both", "invalid_token")
 		assertError(t, guard.Reject(nil, &valetkey.Error{Code: valetkey.InvalidProof}).Header(), "DPoP", "invalid_dpop_proof")
 	})
+}
+
+func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	const room = 80
+	api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.Replays = dpop.NewReplays(room) })).Handler(hello))
+	// get sends a request with another key each time, so that only what the token says makes senders the same.
+	get := func(opts ...valetkeytest.Option) int {
+		key := iss.ProofKey("ES256")
+		return do(t, "GET", api, "", asDPoP(key, iss.Token(append(opts, valetkeytest.BoundTo(key))...))).status
+	}
+	refused := func(opts ...valetkeytest.Option) (n int) {
+		for range room {
+			if get(opts...) == 503 {
+				n++
+			}
+		}
+		return n
+	}
+	client, user := valetkeytest.ClientID, valetkeytest.Subject
+	for range room { // strangers: each proof is good, and no token is
+		assert.Equal(t, 401, get(valetkeytest.Expired()))
+	}
+	assert.Positive(t, refused(client("app"), user("mallory")), "a user of a client, with many keys")
+	assert.Equal(t, 200, get(client("app"), user("alice")))
+	for n := range room { // a client, with many users
+		get(client("evil"), user(fmt.Sprint(n)))
+	}
+	assert.Equal(t, 503, get(client("evil"), user("another")))
+	assert.Equal(t, 200, get(client("other"), user("alice")))
 }
 
 func TestDPoPNonce(t *testing.T) {

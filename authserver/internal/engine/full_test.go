@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/dpop"
@@ -24,6 +25,20 @@ func TestFullMemoryOfProofs(t *testing.T) {
 	refused(t, a, 503, "temporarily_unavailable")
 	assert.NotEmpty(t, a.header.Get("Retry-After"))
 	refused(t, s.send(t, "/oauth2/token", "service", bare, first), 400, "invalid_dpop_proof")
+}
+
+func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
+	const room = 40
+	s := start(t, proving(dpop.Config{Replays: dpop.NewReplays(room)}), with(clients.Client{
+		ID: "other", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-other")},
+		GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+	}))
+	iss, last := valetkeytest.NewIssuer(t), answer{}
+	for range room { // another key each time
+		last = s.send(t, "/oauth2/token", "service", bare, s.proof(iss.ProofKey("ES256")))
+	}
+	refused(t, last, 503, "temporarily_unavailable")
+	require.Equal(t, 200, s.send(t, "/oauth2/token", "other", bare, s.proof(iss.ProofKey("ES256"))).status)
 }
 
 // A store in memory that is full must not forget what was used, or it could be used again.
