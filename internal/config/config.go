@@ -74,6 +74,7 @@ type Document struct {
 	name     string
 	lines    map[string]int // by the paths of the fields that are given
 	mistakes []*Mistake
+	printed  map[string]bool // mistakes as the report has them
 }
 
 // ReadFile is [Read] for the file at path.
@@ -157,7 +158,12 @@ func (d *Document) Mistake(field, format string, args ...any) {
 	if field != "" && slices.ContainsFunc(d.mistakes, func(m *Mistake) bool { return m.unread && within(m.Field, field) }) {
 		return
 	}
-	d.add(d.line(field), field, fmt.Errorf(format, args...))
+	d.add(d.line(field), field, fmt.Errorf(format, args...), false)
+}
+
+// Wrong reports whether a field, or a part of it, has a mistake.
+func (d *Document) Wrong(field string) bool {
+	return slices.ContainsFunc(d.mistakes, func(m *Mistake) bool { return within(m.Field, field) })
 }
 
 // within reports whether a field is another one, or a part of it.
@@ -173,14 +179,20 @@ func (d *Document) line(field string) int {
 	return d.lines[field]
 }
 
-func (d *Document) add(line int, field string, err error) *Mistake {
-	m := &Mistake{valetkey.ConfigError{Field: field, Err: err}, d.name, line, false}
-	d.mistakes = append(d.mistakes, m)
-	return m
+// add adds a mistake unless a line of the report is the same already: two constructors may find it.
+func (d *Document) add(line int, field string, err error, unread bool) {
+	added := &Mistake{valetkey.ConfigError{Field: field, Err: err}, d.name, line, unread}
+	if d.printed == nil {
+		d.printed = map[string]bool{}
+	}
+	if printed := fmt.Sprint(added); !d.printed[printed] {
+		d.printed[printed] = true
+		d.mistakes = append(d.mistakes, added)
+	}
 }
 
 func (d *Document) unreadable(line int, field, format string, args ...any) {
-	d.add(line, field, fmt.Errorf(format, args...)).unread = true
+	d.add(line, field, fmt.Errorf(format, args...), true)
 }
 
 // Blame adds the mistakes that err joins, see [valetkey.ConfigErrors], in the struct at the path at. names are what the file calls

@@ -72,11 +72,14 @@ func TestEveryMistakeIsReportedWithItsLine(t *testing.T) {
 			`3: redis: unknown field "adress"; did you mean address?`, "3: redis.address: required"}},
 		{"an unknown field", "listen: x\nreplicas: 3", []string{`2: unknown field "replicas"; known are ` + known}},
 		{"a secret in place of a field", "listen: x\n{s3cret!: y}: z", []string{
-			"2: is not a mapping whose keys are strings: put them in quotes"}},
+			"2: a key is not a string: put it in quotes"}},
 		{"a secret without a space", "{listen: x, 'password:s3cret!': y}", []string{"1: unknown field; known are " + known}},
 		{"the field of the inner struct that is not exported", "listen: x\nhidden: y", []string{`2: unknown field "hidden"; known are ` + known}},
 		{"a field twice", "listen: x\nlisten: y", []string{`2: "listen" is given on line 1 already`}},
-		{"a merge key", "listen: x\n<<: {}", []string{"2: is not a mapping whose keys are strings: put them in quotes"}},
+		{"a secret that looks like a field twice", "{listen: x, s3cret!: y, s3cret!: z}", []string{
+			"1: a key is given on line 1 already", "1: unknown field; known are " + known}},
+		{"a key of a map twice", "listen: x\nroutes:\n  GET /a: b\n  GET /a: c", []string{`4: routes: "GET /a" is given on line 3 already`}},
+		{"a merge key", "listen: x\n<<: {}", []string{"2: a key is not a string: put it in quotes"}},
 		{"an empty key", "listen: x\n'': y", []string{"2: a key is empty"}},
 		{"an alias", "listen: &a x\nrealm: *a", []string{"2: realm: aliases are not supported"}},
 		{"values of other types", "listen: 8080\nscopes: {a: b}\nverbose: please\ntimeout: 30\ndb: -1\nroutes: x\nport: http\nredis: y", []string{
@@ -113,6 +116,7 @@ func TestMistakesOfAConstructorGetTheNamesAndLinesOfTheFile(t *testing.T) {
 		d.Blame("redis", errors.Join(&valetkey.ConfigError{Field: "Addr", Err: errors.New("has no port")},
 			&valetkey.ConfigError{Field: "Users[1], Addr", Err: errors.New("is\nmissing")},
 			&valetkey.ConfigError{Field: "Other", Err: errors.New("is odd")}), map[string]string{"Addr": "address", "Users": "users"})
+		d.Mistake("redis.address", "has no port")
 		d.Mistake("db", "follows from what could not be read")
 		return errors.Join(&valetkey.ConfigError{Field: `routes["a"]`, Err: errors.New("is wrong")}, errors.New("nothing fits"))
 	})

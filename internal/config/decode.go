@@ -83,7 +83,7 @@ func (d *Document) readSlice(n *yaml.Node, v reflect.Value, path string, o optio
 
 func (d *Document) readMap(n *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	for _, m := range d.members(n, path) {
+	for _, m := range d.members(n, path, true) {
 		value, at := reflect.New(v.Type().Elem()).Elem(), path+"["+strconv.Quote(m.key.Value)+"]"
 		d.read(m.value, value, at, options{})
 		d.lines[at] = m.key.Line
@@ -139,8 +139,8 @@ func (d *Document) scalar(n *yaml.Node, path, tag, what string) bool {
 
 type member struct{ key, value *yaml.Node }
 
-// members returns those of a mapping, each key once.
-func (d *Document) members(n *yaml.Node, path string) (all []member) {
+// members returns those of a mapping, each key once. With public, the keys are no secrets in the wrong place.
+func (d *Document) members(n *yaml.Node, path string, public bool) (all []member) {
 	if n.Kind != yaml.MappingNode {
 		d.unreadable(n.Line, path, "is not a mapping")
 		return nil
@@ -149,11 +149,16 @@ func (d *Document) members(n *yaml.Node, path string) (all []member) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		switch line := lines[key.Value]; {
-		case !d.scalar(key, path, "!!str", "a mapping whose keys are strings: put them in quotes"):
+		case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str":
+			d.unreadable(key.Line, path, "a key is not a string: put it in quotes")
 		case key.Value == "":
 			d.unreadable(key.Line, path, "a key is empty")
 		case line != 0:
-			d.unreadable(key.Line, path, "%sis given on line %d already", quoted(key.Value), line)
+			name := "a key"
+			if public || likeAField.MatchString(key.Value) {
+				name = strconv.Quote(key.Value)
+			}
+			d.unreadable(key.Line, path, "%s is given on line %d already", name, line)
 		default:
 			lines[key.Value] = key.Line
 			all = append(all, member{key, n.Content[i+1]})
@@ -165,19 +170,11 @@ func (d *Document) members(n *yaml.Node, path string) (all []member) {
 // likeAField matches what may be repeated: {secret:x} without a space is a field of that name.
 var likeAField = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 
-// quoted returns the name and a space, or a word for it.
-func quoted(name string) string {
-	if !likeAField.MatchString(name) {
-		return "a key "
-	}
-	return strconv.Quote(name) + " "
-}
-
 func (d *Document) readStruct(n *yaml.Node, v reflect.Value, path string) {
 	var fields []field
 	gather(v, path, &fields)
 	given := map[string]bool{}
-	for _, m := range d.members(n, path) {
+	for _, m := range d.members(n, path, false) {
 		given[m.key.Value] = true
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == m.key.Value })
 		if i < 0 {

@@ -180,7 +180,7 @@ routes: {"GET /orders": orders:read, "/health": "@public"}
 				`--request: "orders" is not a method and a URL`, "--scope: scopes: ", "--cert: " + noCert + ": does not begin with", `--at: "noon" is not a time`,
 				"--config: required with", "one token is needed"}},
 			{"a proof without a request", []string{"inspect", "--config", config, "--proof", "x", "x"}, []string{"--request: required with --proof"}},
-			{"a file that is not there", []string{"inspect", "--config", "/nowhere/proxy.yaml", "x"}, []string{"read the configuration: open /nowhere/proxy.yaml"}},
+			{"a file that is not there", []string{"inspect", "--config", "/nowhere/proxy.yaml", "x"}, []string{"open /nowhere/proxy.yaml"}},
 			{"a file of something else", []string{"inspect", "--config", noCert, "x"}, []string{noCert + ":1: is not a mapping"}},
 			{"a token that looks like a flag", []string{"inspect", "-abc"}, []string{"an argument begins with a hyphen"}},
 		} {

@@ -2,29 +2,22 @@ package proxy
 
 import (
 	"cmp"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/fapi"
+	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 )
-
-// topFields are those of a configuration.
-var topFields = []string{"listen", "tls", "upstream", "resource", "realm", "forward_token", "probe", "verifiers", "dpop", "mtls",
-	"sender_constrained", "trusted_proxies", "forwarded_header", "cancel_with_token", "profile", "redis", "routes", "openapi"}
 
 // Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
 // it does no other I/O. The error names every mistake with its line.
-func Load(file string, log *slog.Logger) (*Proxy, error) { return load(file, build{log: log}) }
+func Load(path string, log *slog.Logger) (*Proxy, error) { return load(path, build{log: log}) }
 
 // A build is what goes into a proxy beside its file.
 type build struct {
@@ -40,92 +33,91 @@ var guardNames = map[string]string{
 	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
 }
 
-func load(file string, b build) (*Proxy, error) {
-	doc, root, err := open(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
-	}
-	top := root.fields(topFields...)
-	root.require(top, "listen", "upstream", "verifiers")
-
-	p := &Proxy{
-		listen: top["listen"].address(),
-		probe:  top["probe"].address(),
-		shared: top["redis"].redis(0, b.log),
-		log:    b.log,
-	}
-	if b.shared = p.shared; b.rehearsal != nil {
-		p.disconnect()
-		b.shared = nil
-	}
-	certificate, header := top["mtls"].mtls(top["tls"].Node != nil)
-	next := onward{to: top["upstream"].upstream(), withToken: top["forward_token"].flag(), certificate: plain(header), log: b.log}
-	resource := top["resource"].given()
-	redis := top["redis"].Node != nil
-	verifiers := list{build: b, resource: resource, revocable: redis}
-	verifier := verifiers.read(top["verifiers"])
-	proofs, originOfProofs := top["dpop"].dpop(redis, b)
-	cfg := middleware.Config{
-		Verifier:          verifier,
-		DPoP:              top["dpop"].proofs(proofs),
-		ClientCertificate: certificate,
-		SenderConstrained: top["sender_constrained"].flag(),
-		Proxies: middleware.Proxies{
-			Trusted:   top["trusted_proxies"].proxies(),
-			Forwarded: middleware.Forwarding(top["forwarded_header"].given()),
-		},
-		Resource: described(resource, verifiers.issuers),
-		Realm:    top["realm"].text(),
-
-		CancelWithToken: top["cancel_with_token"].Node == nil || top["cancel_with_token"].flag(),
-
-		Logger: b.log,
-		Now:    b.now,
-	}
-	if b.shared != nil {
-		cfg.Revocations = middleware.Revocations{Source: b.shared.Redis, AllowBeforeCaughtUp: b.shared.allow}
-	}
-	origin := top["dpop"].origin(originOfProofs, &cfg)
-	if b.rehearsal != nil {
-		cfg.Observer, cfg.Body = b.rehearsal, b.rehearsal.body
-	}
-	p.tls = top["tls"].tls()
-	if p.tls != nil && top["mtls"].Node != nil {
-		p.tls.ClientAuth = tls.RequestClientCert // RFC 8705, section 6.2: who signed it does not matter
-	}
-	p.close = verifiers.close
-	p.guard, err = middleware.New(cfg)
-	root.blame(top, issuer.Mistakes(err, guardNames))
-	if top["profile"].oneOf("fapi2") != "" {
-		if p.tls != nil {
-			fapi.ServerTLS(p.tls)
-		}
-		if guard := root.fapi2(top, cfg, proofs, verifiers.made); guard != nil {
-			p.guard, p.close = guard.Guard, append(p.close, guard.Close)
-		}
-	}
-	table := root.table(top)
-	if err := doc.err(); err != nil {
+func load(path string, b build) (*Proxy, error) {
+	f, p := &file{build: b}, &Proxy{log: b.log}
+	next := onward{log: b.log}
+	var table routes.Table
+	if err := config.ReadFile(path, f, func(d *config.Document) error {
+		f.Document = d
+		table = f.fill(p, &next)
+		return nil
+	}); err != nil {
 		p.Close()
 		return nil, err
 	}
 	next.guard = p.guard
 	forward := next.handler()
 	if re := b.rehearsal; re != nil {
-		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made
-		re.proxies = cfg.Proxies
 		forward, table = re, re.table(table)
 	}
+	var err error
 	if p.api, err = table.Guard(p.guard, namable(p.guard, forward)); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("guard the routes: %w", err)
 	}
-	if cfg.Resource.ID != "" {
+	return p, nil
+}
+
+// fill makes the parts of p and next, and returns the routes.
+func (f *file) fill(p *Proxy, next *onward) routes.Table {
+	for _, field := range []string{"listen", "upstream"} {
+		if !f.Given(field) {
+			f.Mistake(field, "required")
+		}
+	}
+	p.listen, p.probe, p.shared = string(f.Listen), string(f.Probe), f.connect(0)
+	if f.shared = p.shared; f.rehearsal != nil {
+		p.disconnect()
+		f.shared = nil
+	}
+	certificate, header := f.certificates()
+	next.to, next.withToken, next.certificate = f.Upstream.URL, f.ForwardToken, plain(header)
+	verifiers := list{file: f}
+	verifier := verifiers.read()
+	proofs := f.proofs()
+	cfg := middleware.Config{
+		Verifier:          verifier,
+		DPoP:              f.proofVerifier(proofs),
+		ClientCertificate: certificate,
+		SenderConstrained: f.SenderConstrained,
+		Proxies:           f.proxies(),
+		Resource:          described(f.Resource, verifiers.issuers),
+		Realm:             f.Realm,
+
+		CancelWithToken: f.CancelWithToken == nil || *f.CancelWithToken,
+
+		Logger: f.log,
+		Now:    f.now,
+	}
+	if f.shared != nil {
+		cfg.Revocations = middleware.Revocations{Source: f.shared.Redis, AllowBeforeCaughtUp: f.shared.allow}
+	}
+	origin := f.originOfProofs(&cfg)
+	if f.rehearsal != nil {
+		cfg.Observer, cfg.Body = f.rehearsal, f.rehearsal.body
+	}
+	p.tls, p.close = f.serverTLS(), verifiers.close
+	var err error
+	p.guard, err = middleware.New(cfg)
+	f.Blame("", err, guardNames)
+	if f.oneOf("profile", f.Profile, "fapi2") != "" {
+		if p.tls != nil {
+			fapi.ServerTLS(p.tls)
+		}
+		if guard := f.fapi2(cfg, proofs, verifiers.made); guard != nil {
+			p.guard, p.close = guard.Guard, append(p.close, guard.Close)
+		}
+	}
+	if re := f.rehearsal; re != nil {
+		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made
+		re.proxies = cfg.Proxies
+	}
+	if cfg.Resource.ID != "" && p.guard != nil {
 		pattern, metadata := p.guard.Metadata()
 		path, _ := url.PathUnescape(pattern) // of a URL that the guard has accepted
 		p.own = map[string]http.Handler{path: metadata}
 	}
-	return p, nil
+	return f.table()
 }
 
 // origin returns scheme and host of what clients call the API, or of the listener.
@@ -146,31 +138,4 @@ func described(id string, issuers []string) middleware.Resource {
 		return middleware.Resource{}
 	}
 	return res
-}
-
-func (n node) address() string {
-	addr := n.given()
-	if _, _, err := net.SplitHostPort(addr); err != nil && addr != "" {
-		n.mistake("%q is not an address such as 127.0.0.1:8080", addr)
-	}
-	return addr
-}
-
-func (n node) upstream() *url.URL {
-	text := n.given()
-	if text == "" {
-		return nil
-	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		n.mistake("is not an http or https URL") // and may hold a password
-	case u.User != nil || strings.ContainsAny(text, "?#"):
-		n.mistake("has a user, a query or a fragment")
-	case u.Port() != "":
-		if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil { // of digits, url.Parse has seen to
-			n.mistake("has a port above 65535")
-		}
-	}
-	return u
 }

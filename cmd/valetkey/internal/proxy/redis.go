@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"crypto/tls"
-	"log/slog"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,43 +17,38 @@ type shared struct {
 	allow  bool // requests before its revocations are known
 }
 
-// redis makes what is shared, and does no I/O. It returns nil if nothing is, or with mistakes. patience is the least
-// timeout; zero: that of valetredis.
-func (n node) redis(patience time.Duration, log *slog.Logger) *shared {
-	if n.Node == nil {
+// connect makes what is shared, and does no I/O. It returns nil if nothing is, or with mistakes. patience is the least timeout;
+// zero: that of valetredis.
+func (f *file) connect(patience time.Duration) *shared {
+	r := f.Redis
+	if r == nil {
 		return nil
 	}
-	before := len(n.doc.mistakes)
-	f := n.fields("address", "username", "password", "password_file", "password_env", "tls", "db",
-		"key", "key_file", "key_env", "prefix", "timeout", "allow_before_caught_up")
-	n.require(f, "address")
 	options := &redis.Options{
-		Addr:                  f["address"].address(),
-		Username:              f["username"].given(),
-		DB:                    f["db"].number(),
+		Addr:                  string(r.Address),
+		Username:              r.Username,
+		Password:              f.Secret(r.Password),
+		DB:                    int(r.DB),
 		ContextTimeoutEnabled: true, // valetredis requires it
 	}
-	options.Password, _ = secret(f, "password")
-	if f["tls"].flag() {
+	if r.TLS {
 		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	cfg := valetredis.Config{Prefix: f["prefix"].given(), Timeout: max(f["timeout"].duration(), patience), Logger: log}
-	allow := f["allow_before_caught_up"].flag()
-	var given bool
-	if cfg.Key, given = randomKey(f); !given {
-		n.mistake("key_file: required, or key_env or key")
+	cfg := valetredis.Config{Key: f.Key(r.Key), Prefix: r.Prefix, Timeout: max(time.Duration(r.Timeout), patience), Logger: f.log}
+	if !f.SecretGiven(r.Key) {
+		f.Mistake("redis.key_file", "required, or key_env or key")
 	}
-	if len(n.doc.mistakes) > before {
+	if f.Wrong("redis") {
 		return nil
 	}
 	logging.Disable() // it logs each connection that it does not get; valetredis says so once
 	client := redis.NewClient(options)
 	cfg.Client = client
-	r, err := valetredis.New(cfg)
+	made, err := valetredis.New(cfg)
 	if err != nil {
 		client.Close()
-		n.mistake("%v", err)
+		f.Blame("redis", err, map[string]string{"Key": "key", "Prefix": "prefix", "Timeout": "timeout"})
 		return nil
 	}
-	return &shared{r, client, allow}
+	return &shared{made, client, r.AllowLate}
 }

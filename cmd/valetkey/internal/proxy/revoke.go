@@ -8,44 +8,36 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
 // patience is the time that a command has and a request has not.
 const patience = 5 * time.Second
 
-// Revoke publishes a revocation to all proxies that share the redis of a configuration. Of that, it reads the issuers, one
-// of which must be that of the revocation, and redis: it needs no secret of theirs.
-func Revoke(ctx context.Context, file string, r valetkey.Revocation, log *slog.Logger) error {
-	doc, root, err := open(file)
-	if err != nil {
-		return fmt.Errorf("read the configuration: %w", err)
-	}
-	top := root.fields(topFields...)
-	root.require(top, "verifiers", "redis")
-	issuers := top["verifiers"].issuers()
-	shared := top["redis"].redis(patience, log)
+// Revoke publishes a revocation to all proxies that share the redis of a configuration. It uses the issuers in that, one of which
+// must be that of the revocation, and redis: it needs no secret of theirs.
+func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.Logger) error {
+	f := &file{build: build{log: log}}
+	var shared *shared
+	err := config.ReadFile(path, f, func(d *config.Document) error {
+		f.Document = d
+		if f.Redis == nil {
+			f.Mistake("redis", "required")
+		}
+		shared = f.connect(patience)
+		return nil
+	})
 	if shared != nil {
 		defer shared.client.Close()
 	}
-	if err := doc.err(); err != nil {
+	if err != nil {
 		return err
 	}
-	if !slices.Contains(issuers, r.Issuer) {
-		return fmt.Errorf("no verifier of %s is for the issuer %q", file, r.Issuer)
+	known := slices.ContainsFunc(f.Verifiers, func(v verifierSection) bool {
+		return v.JWKS != nil && v.JWKS.Issuer == r.Issuer || v.Introspection != nil && v.Introspection.Issuer == r.Issuer
+	})
+	if !known {
+		return fmt.Errorf("no verifier of %s is for the issuer %q", path, r.Issuer)
 	}
 	return shared.Publish(ctx, r)
-}
-
-// issuers returns those that tokens can be of, by the verifiers in a list.
-func (n node) issuers() (all []string) {
-	for _, item := range n.items() {
-		kinds := item.fields("jwks", "introspection")
-		if kind := kinds["jwks"]; kind.Node != nil {
-			all = append(all, kind.fields(jwksFields...)["issuer"].given())
-		}
-		if kind := kinds["introspection"]; kind.Node != nil {
-			all = append(all, kind.fields(introspectionFields...)["issuer"].given())
-		}
-	}
-	return all
 }

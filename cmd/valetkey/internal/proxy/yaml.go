@@ -1,293 +1,236 @@
 package proxy
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"path/filepath"
-	"regexp"
+	"net"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/scopes"
 )
 
-const maxFile = 1 << 20 // bytes of a configuration
+// A file is a configuration file in the reading. Sections that are not given are nil.
+type file struct {
+	Listen            address           `yaml:"listen"`
+	TLS               *tlsSection       `yaml:"tls"`
+	Upstream          upstream          `yaml:"upstream"`
+	Resource          string            `yaml:"resource,filled"`
+	Realm             string            `yaml:"realm"`
+	ForwardToken      bool              `yaml:"forward_token"`
+	Probe             address           `yaml:"probe"`
+	Verifiers         []verifierSection `yaml:"verifiers,required"`
+	DPoP              *dpopSection      `yaml:"dpop"`
+	MTLS              *mtlsSection      `yaml:"mtls"`
+	SenderConstrained bool              `yaml:"sender_constrained"`
+	TrustedProxies    []addressRange    `yaml:"trusted_proxies,filled"`
+	ForwardedHeader   string            `yaml:"forwarded_header,filled"`
+	CancelWithToken   *bool             `yaml:"cancel_with_token"` // nil: true
+	Profile           string            `yaml:"profile,filled"`
+	Redis             *redisSection     `yaml:"redis"`
+	Routes            map[string]need   `yaml:"routes"`
+	OpenAPI           string            `yaml:"openapi,filled"`
 
-// A document is a YAML file that is taken apart strictly. A mistake is written down with its line and does not end the
-// reading, so that all are known in the end.
-type document struct {
-	file     string
-	mistakes []mistake
+	*config.Document `yaml:"-"`
+	build
 }
 
-type mistake struct {
-	line int
-	text string
+type tlsSection struct {
+	Certificate string `yaml:"cert_file,required"`
+	Key         string `yaml:"key_file,required"`
 }
 
-// err returns all mistakes, in the order of their lines.
-func (d *document) err() error {
-	slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
-	var errs []error
-	for _, m := range d.mistakes {
-		errs = append(errs, fmt.Errorf("%s:%d: %s", d.file, m.line, m.text))
-	}
-	return errors.Join(errs...)
+type verifierSection struct {
+	JWKS          *jwksSection          `yaml:"jwks"`
+	Introspection *introspectionSection `yaml:"introspection"`
 }
 
-// A node is a value in a document. The zero node is one that is not there: it reads as the zero value, without a mistake.
-type node struct {
-	*yaml.Node
-	doc  *document
-	path string // "verifiers[0].jwks"
+type jwksSection struct {
+	Issuer       string         `yaml:"issuer,filled"`
+	Audience     []string       `yaml:"audience,single,filled"`
+	URL          string         `yaml:"url,filled"`
+	File         string         `yaml:"file,filled"`
+	Profile      string         `yaml:"profile,filled"`
+	Algorithms   []string       `yaml:"algorithms,single,filled"`
+	Leeway       duration       `yaml:"leeway"`
+	MaxLifetime  positive       `yaml:"max_lifetime"`
+	StatusList   *statusSection `yaml:"status_list"`
+	InsecureHTTP bool           `yaml:"insecure_http"`
 }
 
-// open returns the root of the one document in a file. The error is that of one that cannot be read as YAML at all.
-func open(path string) (*document, node, error) {
-	text, err := config.Content(path, maxFile)
-	if err != nil {
-		return nil, node{}, err
-	}
-	doc := &document{file: path}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var root yaml.Node
-	switch err := decoder.Decode(&root); {
-	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // names it, which may be a secret without quotes
-		return nil, node{}, fmt.Errorf("%s: aliases are not supported: put what begins with * in quotes", path)
-	case err != nil && err != io.EOF:
-		return nil, node{}, fmt.Errorf("%s: %w", path, err)
-	}
-	n := node{&yaml.Node{Kind: yaml.MappingNode, Line: 1}, doc, ""} // an empty file lacks every field
-	if len(root.Content) > 0 {
-		n.Node = root.Content[0]
-	}
-	var second yaml.Node
-	switch err := decoder.Decode(&second); {
-	case err == nil:
-		node{&second, doc, ""}.mistake("there is more than one YAML document")
-	case err != io.EOF:
-		return nil, node{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return doc, n, nil
+type statusSection struct {
+	Required bool     `yaml:"required"`
+	Origins  []string `yaml:"origins,single,filled"`
+	Allow    []status `yaml:"allow,filled"`
+	Fresh    positive `yaml:"fresh"`
+	MinTTL   positive `yaml:"min_ttl"`
+	MaxTTL   positive `yaml:"max_ttl"`
+	Stale    duration `yaml:"stale"`
 }
 
-func (n node) mistake(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if n.path != "" {
-		text = n.path + ": " + text
-	}
-	if m := (mistake{n.Line, text}); !slices.Contains(n.doc.mistakes, m) { // or two constructors report it
-		n.doc.mistakes = append(n.doc.mistakes, m)
-	}
+type introspectionSection struct {
+	Issuer           string        `yaml:"issuer,filled"`
+	Audience         []string      `yaml:"audience,single,filled"`
+	URL              string        `yaml:"url,filled"`
+	ClientID         string        `yaml:"client_id,filled"`
+	ClientSecret     config.Secret `yaml:"client_secret"`
+	Auth             string        `yaml:"auth,filled"`
+	CacheFor         duration      `yaml:"cache_for"`
+	NegativeFor      duration      `yaml:"negative_for"`
+	JWTs             []string      `yaml:"jwts,single,filled"`
+	AudienceByIssuer bool          `yaml:"audience_by_issuer"`
+	ScopeArray       bool          `yaml:"scope_array"`
+	Leeway           duration      `yaml:"leeway"`
+	InsecureHTTP     bool          `yaml:"insecure_http"`
 }
 
-// absent reports whether there is no value of the kind, which is a mistake if there is another one.
-func (n node) absent(kind yaml.Kind, name string) bool {
-	switch {
-	case n.Node == nil:
-		return true
-	case n.Kind == yaml.AliasNode:
-		n.mistake("aliases are not supported") // they also are what makes a small file huge
-		return true
-	case n.Kind != kind:
-		n.mistake("is not %s", name)
-		return true
-	}
-	return false
+type dpopSection struct {
+	Origin     string        `yaml:"origin,filled"`
+	Nonce      string        `yaml:"nonce,filled"`
+	Key        config.Secret `yaml:"key"`
+	Window     positive      `yaml:"window"`
+	Skew       duration      `yaml:"skew"`
+	Algorithms []string      `yaml:"algorithms,single,filled"`
+	Replays    string        `yaml:"replays,filled"`
 }
 
-// A member is one of a mapping.
-type member struct{ key, value node }
-
-// members returns those of a mapping, as written, each key once.
-func (n node) members() []member {
-	if n.absent(yaml.MappingNode, "a mapping") {
-		return nil
-	}
-	var all []member
-	lines := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := node{n.Content[i], n.doc, n.path}
-		name := key.text()
-		if key.isText() && name == "" {
-			key.mistake("a key is empty")
-		}
-		if name == "" {
-			continue
-		}
-		if line, twice := lines[name]; twice {
-			key.mistake("%q stands on line %d already", name, line)
-			continue
-		}
-		lines[name] = key.Line
-		all = append(all, member{key, node{n.Content[i+1], n.doc, n.path + "[" + strconv.Quote(name) + "]"}})
-	}
-	return all
+type mtlsSection struct {
+	Header string `yaml:"header,filled"`
 }
 
-// likeAField is what may be repeated. {password:x} without a space is a field of that name.
-var likeAField = regexp.MustCompile(`^[A-Za-z_]+$`)
-
-// fields returns the values of a mapping that may have the fields known and no others.
-func (n node) fields(known ...string) map[string]node {
-	values := map[string]node{}
-	for _, m := range n.members() {
-		name := m.key.Value
-		if !slices.Contains(known, name) {
-			if name = " " + strconv.Quote(name); !likeAField.MatchString(m.key.Value) {
-				name = ""
-			}
-			m.key.mistake("unknown field%s; known are %s", name, strings.Join(known, ", "))
-			continue
-		}
-		m.value.path = strings.TrimPrefix(n.path+"."+name, ".")
-		values[name] = m.value
-	}
-	return values
+type redisSection struct {
+	Address   address       `yaml:"address,required"`
+	Username  string        `yaml:"username,filled"`
+	Password  config.Secret `yaml:"password"`
+	TLS       bool          `yaml:"tls"`
+	DB        uint16        `yaml:"db"`
+	Key       config.Secret `yaml:"key"`
+	Prefix    string        `yaml:"prefix,filled"`
+	Timeout   duration      `yaml:"timeout"`
+	AllowLate bool          `yaml:"allow_before_caught_up"`
 }
 
-// require makes it a mistake if one of the fields is missing in the values that n.fields returned.
-func (n node) require(values map[string]node, fields ...string) {
-	for _, f := range fields {
-		if values[f].Node == nil {
-			n.mistake("%s: required", f)
-		}
-	}
-}
-
-func (n node) items() []node {
-	if n.absent(yaml.SequenceNode, "a list") {
-		return nil
-	}
-	if len(n.Content) == 0 {
-		n.mistake("is empty")
-	}
-	var items []node
-	for i, c := range n.Content {
-		items = append(items, node{c, n.doc, fmt.Sprintf("%s[%d]", n.path, i)})
-	}
-	return items
-}
-
-func (n node) text() string {
-	if n.absent(yaml.ScalarNode, "a string") {
+// oneOf returns the value of a field if it is one of options, or else "".
+func (f *file) oneOf(field, value string, options ...string) string {
+	if value != "" && !slices.Contains(options, value) {
+		f.Mistake(field, "%q is not %s", value, strings.Join(options, " or "))
 		return ""
 	}
+	return value
+}
+
+// An address is host and port of a listener.
+type address string
+
+func (a *address) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("is empty")
+	}
+	if _, _, err := net.SplitHostPort(string(text)); err != nil {
+		return fmt.Errorf("%q is not an address such as 127.0.0.1:8080", text)
+	}
+	*a = address(text)
+	return nil
+}
+
+type upstream struct{ *url.URL }
+
+func (u *upstream) UnmarshalText(text []byte) (err error) {
+	u.URL, err = url.Parse(string(text))
 	switch {
-	case n.isText():
-		return n.Value
-	case n.ShortTag() == "!!null":
-		n.mistake("is empty")
+	case len(text) == 0:
+		return errors.New("is empty")
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return errors.New("is not an http or https URL") // and may hold a password
+	case u.User != nil || strings.ContainsAny(string(text), "?#"):
+		return errors.New("has a user, a query or a fragment")
+	case u.Port() != "":
+		if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil { // of digits, which url.Parse checks
+			return errors.New("has a port above 65535")
+		}
+	}
+	return nil
+}
+
+// An addressRange holds the addresses of proxies in front; a single address is a range of one.
+type addressRange struct{ netip.Prefix }
+
+func (r *addressRange) UnmarshalText(text []byte) error {
+	prefix, err := netip.ParsePrefix(string(text))
+	if addr, bad := netip.ParseAddr(string(text)); bad == nil && addr.Zone() == "" {
+		prefix, err = addr.Prefix(addr.BitLen())
+	}
+	switch {
+	case len(text) == 0:
+		return errors.New("is empty")
+	case err != nil || prefix.Addr().Is4In6():
+		return fmt.Errorf("%q is neither an address nor a range such as 10.0.0.0/8", text)
+	case prefix.Bits() == 0:
+		return fmt.Errorf("%s is not a range of addresses, or is all of them", text)
+	}
+	r.Prefix = prefix
+	return nil
+}
+
+// A duration is zero or above, and as a Config takes it: zero if it is not given, negative if it is zero.
+type duration time.Duration
+
+func (d *duration) UnmarshalText(text []byte) error {
+	t, err := time.ParseDuration(string(text))
+	if err != nil || t < 0 {
+		return fmt.Errorf("%q is not a duration such as 30s", text)
+	}
+	if *d = duration(t); t == 0 {
+		*d = -1
+	}
+	return nil
+}
+
+// A positive is a duration above zero; zero: it is not given.
+type positive time.Duration
+
+func (p *positive) UnmarshalText(text []byte) error {
+	err := (*duration)(p).UnmarshalText(text)
+	if *p < 0 {
+		*p, err = 0, fmt.Errorf("%q is not a duration above zero", text)
+	}
+	return err
+}
+
+// A status is one of a status list, except valid and invalid, whose meaning is fixed.
+type status uint8
+
+func (s *status) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 8)
+	if *s = status(n); err != nil || n < 2 {
+		return errors.New("is not a status from 2 to 255")
+	}
+	return nil
+}
+
+// A need is what a route requires. The zero value is that of a row with a mistake.
+type need struct{ valetkey.Requirement }
+
+func (n *need) UnmarshalText(text []byte) error {
+	switch expr := string(text); {
+	case expr == "@public":
+		n.Requirement = valetkey.Public
+	case expr == "@any":
+		n.Requirement = valetkey.AnyToken
+	case strings.HasPrefix(expr, "@"):
+		return fmt.Errorf("%q is neither @public nor @any", expr)
 	default:
-		n.mistake("%q is not a string: put it in quotes", n.Value)
-	}
-	return ""
-}
-
-func (n node) isText() bool {
-	return n.Node != nil && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str"
-}
-
-// given returns a text that is not empty.
-func (n node) given() string {
-	s := n.text()
-	if s == "" && n.isText() {
-		n.mistake("is empty")
-	}
-	return s
-}
-
-// oneOf returns a text that is one of options, or "" if none is given.
-func (n node) oneOf(options ...string) string {
-	s := n.given()
-	if s != "" && !slices.Contains(options, s) {
-		n.mistake("%q is not %s", s, strings.Join(options, " or "))
-		return ""
-	}
-	return s
-}
-
-// texts reads a string or a list of strings.
-func (n node) texts() []string {
-	if n.Node == nil || n.Kind != yaml.SequenceNode {
-		if s := n.given(); s != "" {
-			return []string{s}
+		parsed, err := scopes.Parse(expr)
+		for _, m := range valetkey.ConfigErrors(err) {
+			return m.Err
 		}
-		return nil
+		n.Requirement = parsed
 	}
-	var all []string
-	for _, item := range n.items() {
-		all = append(all, item.given())
-	}
-	return all
-}
-
-// file returns a path; a relative one is relative to the folder of the document.
-func (n node) file() string {
-	path := n.given()
-	if path == "" || filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(filepath.Dir(n.doc.file), path)
-}
-
-func (n node) flag() bool {
-	if n.absent(yaml.ScalarNode, "true or false") {
-		return false
-	}
-	var b bool
-	if n.ShortTag() != "!!bool" || n.Decode(&b) != nil {
-		n.mistake("%q is not true or false", n.Value)
-	}
-	return b
-}
-
-// number reads a whole number, zero or above.
-func (n node) number() int {
-	if n.absent(yaml.ScalarNode, "a whole number") {
-		return 0
-	}
-	var i int
-	if n.ShortTag() != "!!int" || n.Decode(&i) != nil || i < 0 {
-		n.mistake("%q is not a whole number", n.Value)
-		return 0
-	}
-	return i
-}
-
-// duration reads "30s" and the like, and returns it as a Config takes it: zero if it is not given, negative for none.
-func (n node) duration() time.Duration {
-	if n.Node != nil && n.Kind == yaml.ScalarNode && !n.isText() && n.ShortTag() != "!!null" { // quotes make no duration of a number
-		n.mistake("%q is not a duration such as 30s", n.Value)
-		return 0
-	}
-	text := n.text()
-	if text == "" {
-		return 0
-	}
-	d, err := time.ParseDuration(text)
-	switch {
-	case err != nil || d < 0:
-		n.mistake("%q is not a duration such as 30s", text)
-		return 0
-	case d == 0:
-		return -1
-	}
-	return d
-}
-
-// positive is duration without the zero.
-func (n node) positive() time.Duration {
-	d := n.duration()
-	if d < 0 {
-		n.mistake("%q is not a duration above zero", n.Value)
-	}
-	return max(d, 0)
+	return nil
 }
