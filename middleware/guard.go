@@ -68,8 +68,8 @@ type Config struct {
 	//
 	// Nil: what Proxies report, else scheme and host of Resource.ID, with the path as sent. The Host header does not count, because
 	// the client determines it: a server that clients send proofs to could use them here under its own name. So with DPoP, one
-	// of URL, Proxies.Forwarded and Resource.ID is required. Without a Resource.ID, a proof in a request that did not come through
-	// the Proxies is refused.
+	// of URL, Proxies.Forwarded and Resource.ID is required. Without a Resource.ID, a proof is refused in a request that did not come
+	// through the Proxies, or whose host they do not report.
 	URL func(r *http.Request) string
 
 	// Proxies are the reverse proxies before the guard, and what they are believed. The zero value: there are none.

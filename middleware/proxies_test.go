@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -130,14 +129,28 @@ func TestForwarded(t *testing.T) {
 		got := do(t, "GET", serve(t, guard.Handler(hello)), "Bearer "+iss.Token(), header("Forwarded", `"`))
 		assert.Equal(t, 200, got.status)
 	})
-	t.Run("what is not told is as it came", func(t *testing.T) {
-		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
-			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: here, Forwarded: rfc}
+	t.Run("a host that the proxy does not report is none, since the client determines the Host header", func(t *testing.T) {
+		for _, forwarded := range []middleware.Forwarding{rfc, x} {
+			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+				cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: here, Forwarded: forwarded}
+			})
+			for scheme, lines := range map[string][]func(*http.Request){
+				"http":  nil,
+				"https": {header("Forwarded", "for=192.0.2.1;proto=https"), header("X-Forwarded-Proto", "https")},
+			} {
+				got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", append(lines, func(r *http.Request) {
+					r.Host = "evil.example"
+					key.Authorize(r, token, valetkeytest.Claim("htu", scheme+"://evil.example/orders"))
+				})...)
+				assert.Equal(t, 401, got.status, got.body)
+			}
+		}
+	})
+	t.Run("what the proxy does not report is that of the resource", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss), ofResource, func(cfg *middleware.Config) {
+			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: rfc}
 		})
-		api := serve(t, guard.Handler(hello))
-		got := do(t, "GET", api+"/orders", "", header("Forwarded", "for=192.0.2.1;proto=https"), func(r *http.Request) {
-			key.Authorize(r, token, valetkeytest.Claim("htu", strings.Replace(api, "http:", "https:", 1)+"/orders"))
-		})
+		got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", header("Forwarded", "for=192.0.2.1"), asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders")))
 		assert.Equal(t, 200, got.status, got.body)
 	})
 	t.Run("DPOP-20 the URL as configured", func(t *testing.T) {
@@ -148,12 +161,12 @@ func TestForwarded(t *testing.T) {
 		assert.Equal(t, 401, do(t, "GET", api, "", asDPoP(key, token)).status)
 		assert.Equal(t, 200, do(t, "GET", api, "", asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders"))).status)
 	})
-	t.Run("a Host that ends early, of a server that lets it through", func(t *testing.T) {
+	t.Run("a host that ends early", func(t *testing.T) {
 		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
 			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("192.0.2.1/32"), Forwarded: x}
 		})
 		r := httptest.NewRequest("GET", "/orders", nil) // from 192.0.2.1
-		r.Host = "other.example.com/x?"
+		r.Header.Set("X-Forwarded-Host", "other.example.com/x?")
 		key.Authorize(r, token, valetkeytest.Claim("htu", "http://other.example.com/x"))
 		err := guard.Decide(r).Err()
 		var refusal *valetkey.Error

@@ -14,8 +14,7 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 		return g.url(r), nil
 	}
 	scheme, host := g.scheme, g.host
-	switch {
-	case g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr):
+	if g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr) {
 		told, ok := g.proxies.hop(r.Header)
 		if !ok {
 			return "", malformed(valetkey.ReasonForwardedMalformed)
@@ -24,8 +23,9 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 		if r.TLS != nil {
 			own = "https"
 		}
-		scheme, host = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host, r.Host)
-	case host == "":
+		scheme, host = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host)
+	}
+	if host == "" { // the Host header is the client's word, also where a proxy passes it on
 		return "", &valetkey.Error{Code: valetkey.InvalidProof, Reason: valetkey.ReasonNotForwarded}
 	}
 	// What ends the host of a URL early, or begins it late (RFC 3986, section 3.2). Net/http lets no such Host through.

@@ -15,7 +15,7 @@ import (
 )
 
 // boundExchanges are those with tokens that are bound to a key or to a certificate. They show that an adapter passes on the
-// method, the URL, the Host, the address of the sender and every line of a header, and that it sends all that the guard does.
+// method, the URL, the address of the sender and every line of a header, and that it sends all that the guard does.
 func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) []exchange {
 	const api = "https://api.example.com"
 	key, certificate := iss.ProofKey("ES256"), valetkeytest.ClientCertificate(t)
@@ -26,7 +26,7 @@ func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) [
 		return "DPoP: " + key.Proof(method, api+path, token, opts...)
 	}
 	sent := func(lines ...string) []string {
-		return append([]string{"Authorization: DPoP " + token, "X-Forwarded-Proto: https"}, lines...)
+		return append([]string{"Authorization: DPoP " + token, "X-Forwarded-Proto: https", "X-Forwarded-Host: api.example.com"}, lines...)
 	}
 	shown := func(lines ...string) []string {
 		return append([]string{"Authorization: Bearer " + certified}, lines...)
@@ -45,7 +45,7 @@ func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) [
 		{"bound, a proof for another scheme", "GET", "/bound", sent(proof("GET", "/bound", fresh))[:1], "", 401},
 		{"bound, two schemes of URLs told", "GET", "/bound", sent("X-Forwarded-Proto: https", proof("GET", "/bound", fresh)), "", 400},
 		{"bound, without the scope", "GET", "/bound", []string{
-			"Authorization: DPoP " + weak, "X-Forwarded-Proto: https", "DPoP: " + key.Proof("GET", api+"/bound", weak, fresh)}, "", 403},
+			"Authorization: DPoP " + weak, "X-Forwarded-Proto: https", "X-Forwarded-Host: api.example.com", "DPoP: " + key.Proof("GET", api+"/bound", weak, fresh)}, "", 403},
 		{"bound, as a bearer token", "GET", "/bound", []string{"Authorization: Bearer " + token}, "", 401},
 		{"bound, optional, no proof", "GET", "/bound/optional", sent(), "", 401},
 		{"bound, no certificate", "GET", "/bound", shown(), "", 401},
