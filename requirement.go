@@ -99,7 +99,7 @@ func (all AllOf) Check(a Access) error {
 			continue
 		}
 		var e *Error
-		if !errors.As(err, &e) || e.Code != InsufficientScope && e.Code != InsufficientUserAuthentication {
+		if !errors.As(err, &e) || e == nil || e.Code != InsufficientScope && e.Code != InsufficientUserAuthentication {
 			return err
 		}
 		refusal = together(refusal, e)
@@ -121,7 +121,7 @@ func (all AllOf) Check(a Access) error {
 func (all AllOf) scope(a Access) (named Scopes) {
 	for _, r := range all {
 		var e *Error
-		if errors.As(r.Check(a), &e) {
+		if errors.As(r.Check(a), &e) && e != nil {
 			named = named.union(e.Scope)
 		} else {
 			named = named.union(Describe(r).Challenge)

@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authctx"
 	"github.com/valetkey/valetkey/internal/authheader"
+	"github.com/valetkey/valetkey/internal/denylist"
 	"github.com/valetkey/valetkey/internal/kept"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
@@ -19,7 +20,7 @@ import (
 // A Decision lets a request through, with its token, or holds the whole response that refuses it. What carries a Decision,
 // such as an adapter for a framework, decides nothing itself. The zero value refuses with 503.
 //
-// A Decision is for one request. It may be copied, and must not be used by several goroutines at the same time.
+// A Decision is for one request, and for now: whether its token is still good later, only another call tells. It may be copied, and must not be used by several goroutines at the same time.
 type Decision struct {
 	guard    *Guard
 	passed   bool
@@ -51,7 +52,8 @@ type response struct {
 // the log when Decide returns; no response is written.
 //
 // Decide consumes the DPoP proof of r: a second call for the same request refuses it as a replay. A call for the
-// request that carries the Decision, see [Decision.Apply], does not look at the credentials again and decides on its needs alone.
+// request that carries the Decision, see [Decision.Apply], does not look at the credentials again: it decides on its needs, and
+// refuses if the token has expired or was revoked meanwhile.
 //
 // With [Config].Preflight, a CORS preflight is refused with the response of that handler.
 func (g *Guard) Decide(r *http.Request, needs ...valetkey.Requirement) Decision {
@@ -98,14 +100,33 @@ func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decisio
 		c, err := g.readCredentials(r)
 		return g.decideOn(ctx, c, err, needs)
 	}
-	if err := g.authorize(&entry.Token, r, needs); err != nil {
-		return g.refuse(ctx, r, schemeFor(&entry.Token), err), true
+	// What the request carries was true when it was accepted, which may be long ago: a handler may ask for each message.
+	err := g.still(&entry.Token)
+	if err == nil {
+		err = g.authorize(&entry.Token, r, needs)
+	}
+	if err != nil {
+		d = g.refuse(ctx, r, schemeFor(&entry.Token), err)
+		d.entry = entry
+		return d, true
 	}
 	d = Decision{guard: g, passed: true, entry: entry}
 	if ctx.Value(authctx.Token{}) == &entry.Token { // or another guard has attached its own since
 		d.as = carried
 	}
 	return d, true
+}
+
+// still reports whether t, which was accepted before, has neither expired nor been revoked.
+func (g *Guard) still(t *valetkey.Token) error {
+	end := t.Deadline
+	if end.IsZero() && !t.Expiry.IsZero() { // a verifier that sets no Deadline may accept t by a leeway after its Expiry
+		end = t.Expiry.Add(denylist.MaxLeeway)
+	}
+	if !end.IsZero() && !g.now().Before(end) {
+		return errExpired
+	}
+	return g.denials.check(t)
 }
 
 // decideOn decides on credentials that have been read, with err.
@@ -174,16 +195,19 @@ func (g *Guard) Reject(r *http.Request, err error) Decision {
 
 // refuse returns the response to err, for credentials that came with scheme, or "" if that is not known.
 func (g *Guard) refuse(ctx context.Context, r *http.Request, scheme string, err error) Decision {
-	if err == nil {
+	var refusal *valetkey.Error
+	switch refused := errors.As(err, &refusal); {
+	case err == nil:
 		err = errUndecided
+	case refused && refusal == nil: // of a Requirement that returns a nil *valetkey.Error as an error
+		err = errNilRefusal
 	}
 	header := http.Header{
 		"Cache-Control":          {"no-store"},
 		"X-Content-Type-Options": {"nosniff"},
 	}
 	status := statusOf(err)
-	var refusal *valetkey.Error
-	if errors.As(err, &refusal) {
+	if refusal != nil {
 		header["Www-Authenticate"] = g.challenge.lines(refusal, scheme)
 		if g.dpop != nil && refusal.Code == valetkey.UseNonce { // RFC 9449, section 9
 			header.Set("DPoP-Nonce", g.dpop.Nonce())
@@ -212,8 +236,9 @@ func (g *Guard) answerPreflight(r *http.Request) Decision {
 }
 
 var (
-	errUndecided = errors.New("middleware: nothing was decided")
-	errPreflight = errors.New("middleware: a CORS preflight, which Config.Preflight answers")
+	errNilRefusal = errors.New("middleware: a refusal is nil")
+	errUndecided  = errors.New("middleware: nothing was decided")
+	errPreflight  = errors.New("middleware: a CORS preflight, which Config.Preflight answers")
 )
 
 // Err returns nil if the request is let through. Otherwise it is the reason: a [valetkey.Error] for a refusal that the client

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -81,6 +82,45 @@ func TestDecision(t *testing.T) {
 		assert.Error(t, d.Err())
 		assert.Equal(t, 204, d.Status())
 		assert.Equal(t, "https://app.example.com", d.Header().Get("Access-Control-Allow-Origin"))
+	})
+	t.Run("a nil refusal is a failure", func(t *testing.T) {
+		typed := valetkey.RequirementFunc(func(valetkey.Access) error { return (*valetkey.Error)(nil) })
+		for _, d := range []middleware.Decision{
+			guard.Reject(nil, (*valetkey.Error)(nil)),
+			guard.Decide(valetkeytest.Request("GET", "/", iss.Token()), typed),
+			guard.Decide(valetkeytest.Request("GET", "/", iss.Token()), scopes.All("a"), typed),
+		} {
+			assert.Error(t, d.Err())
+			assert.Equal(t, 503, d.Status())
+		}
+	})
+	t.Run("a request that carries its token is refused once the token is revoked", func(t *testing.T) {
+		for _, guard := range []*middleware.Guard{newGuard(t, iss), newGuard(t, iss, cancels)} {
+			r := valetkeytest.Request("GET", "/", iss.Token(valetkeytest.Subject("alice")))
+			r, ok := guard.Decide(r).Apply(httptest.NewRecorder(), r)
+			require.True(t, ok)
+			require.NoError(t, guard.Decide(r).Err())
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice"}))
+			assert.Equal(t, 401, guard.Decide(r).Status())
+		}
+	})
+	t.Run("a request that carries its token is refused once the token has expired", func(t *testing.T) {
+		now := time.Now()
+		for name, token := range map[string]valetkey.Token{
+			"with a deadline":    {Expiry: now.Add(time.Minute), Deadline: now.Add(2 * time.Minute)},
+			"without a deadline": {Expiry: now.Add(time.Minute)},
+		} {
+			now := now
+			verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &token, nil })
+			guard := guardWith(t, verifier, func(c *middleware.Config) { c.Now = func() time.Time { return now } })
+			ctx := guard.DecideToken(t.Context(), "x").Context(t.Context())
+			r := httptest.NewRequest("GET", "/", nil).WithContext(ctx)
+			assert.Equal(t, 200, guard.Decide(r).Status(), name)
+			now = now.Add(time.Hour)
+			assert.Equal(t, 401, guard.Decide(r).Status(), name)
+			r.Header.Set("Authorization", "Bearer x")
+			assert.Equal(t, 401, guard.Decide(r).Status(), name)
+		}
 	})
 	t.Run("the observer sees each decision once", func(t *testing.T) {
 		var seen recorder

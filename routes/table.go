@@ -78,8 +78,7 @@ var errRequired = errors.New("required")
 
 // isOpen reports whether a request without a token may pass.
 func isOpen(need valetkey.Requirement) bool {
-	o, ok := need.(valetkey.Openness)
-	return ok && o.Open()
+	return valetkey.Describe(need).Open
 }
 
 var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonPathAmbiguous}

@@ -72,6 +72,7 @@ func TestValidate(t *testing.T) {
 		{"a public wildcard beside a guarded path", routes.Table{"/{x}/": public, "/admin/users": read}, []string{`"/{x}/" is public and serves DELETE /admin/users/:`}},
 		{"public below a guarded wildcard and its slash", routes.Table{"/": public, "/admin/{x}": read, "/admin/{x}/{$}": read},
 			[]string{`Table["/admin/{x}"]: the wider row "/" is public and serves DELETE /admin/x/x:`, `Table["/admin/{x}/{$}"]: the wider row "/" is public`}},
+		{"a row that a requirement of the application opens", routes.Table{"/": opened{}, "GET /admin/{x}": read}, []string{`Table["GET /admin/{x}"]: the wider row "/" is open`}},
 		{"two public rows", routes.Table{"/": public, "/a/": public, "/a/b": read}, []string{`Table["/a/b"]: the wider row "/a/" is public`}},
 
 		{"a guarded tree under a public root", routes.Table{"/": public, "/admin/": read}, nil},
@@ -350,3 +351,12 @@ func covers(wide, narrow string, targets []string) bool {
 	}
 	return true
 }
+
+// opened is a requirement of an application that lets requests without credentials through.
+type opened struct{}
+
+func (opened) Check(valetkey.Access) error { return nil }
+
+func (opened) Describe() valetkey.Needs { return valetkey.Needs{Open: true} }
+
+func (opened) String() string { return "open" }

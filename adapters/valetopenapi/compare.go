@@ -93,8 +93,7 @@ func same(a, b valetkey.Requirement) bool {
 
 // open reports whether need lets requests without a token through.
 func open(need valetkey.Requirement) bool {
-	o, ok := need.(valetkey.Openness)
-	return ok && o.Open()
+	return valetkey.Describe(need).Open
 }
 
 func accepts(need valetkey.Requirement, all []valetkey.Scopes) bool {
