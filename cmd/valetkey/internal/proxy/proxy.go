@@ -25,6 +25,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
@@ -203,8 +204,7 @@ func spoofs(plain string) bool {
 }
 
 // withoutToken returns a query without the parameters that an upstream might read as access_token (RFC 6750, section 2.3): the
-// guard has not verified what they hold. Some ignore letter case, and PHP and its kin take other characters for '_' and "[]" for
-// a list.
+// guard has not verified their values.
 func withoutToken(query string) string {
 	if query == "" {
 		return ""
@@ -215,13 +215,31 @@ func withoutToken(query string) string {
 		if decoded, err := url.QueryUnescape(name); err == nil {
 			name = decoded
 		}
-		name = strings.TrimLeft(name, " ")
-		if strings.HasSuffix(name, "]") {
-			name, _, _ = strings.Cut(name, "[")
-		}
-		return strings.EqualFold(asUnderscore.Replace(name), "access_token")
+		return readsAsToken(name)
 	})
 	return strings.Join(kept, "&")
+}
+
+// readsAsToken reports whether a framework might read a parameter, by its decoded name, as access_token. Some ignore letter case, trim
+// white space or end a name at a NUL. Rack and qs drop leading brackets, and many take what follows a bracket or a dot for an
+// index. PHP and its kin take some characters for '_'.
+func readsAsToken(name string) bool {
+	first := strings.TrimLeftFunc(name, separates)
+	if end := strings.IndexFunc(first, separates); end >= 0 {
+		first = first[:end]
+	}
+	if strings.EqualFold(first, "access_token") {
+		return true
+	}
+	php, _, _ := strings.Cut(strings.TrimLeft(name, " "), "\x00")
+	if open := strings.IndexByte(php, '['); open >= 0 && strings.Contains(php[open:], "]") {
+		php = php[:open]
+	}
+	return strings.EqualFold(asUnderscore.Replace(php), "access_token")
+}
+
+func separates(c rune) bool {
+	return c == '[' || c == ']' || c == '.' || unicode.IsSpace(c) || control(c)
 }
 
 var asUnderscore = strings.NewReplacer(".", "_", " ", "_", "[", "_")

@@ -289,6 +289,49 @@ func TestForwarding(t *testing.T) {
 	})
 }
 
+func TestTokenInQuery(t *testing.T) {
+	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	addr := start(t, example(t, iss.URL, server.URL), slog.New(slog.DiscardHandler))
+	for _, c := range []struct {
+		name    string
+		params  []string
+		reaches bool
+	}{
+		{"plain, escaped and in other letter case", []string{"access_token", "access%5ftoken", "%61ccess_token", "ACCESS_token", "acce%C5%BFs_token"}, false},
+		{"in brackets", []string{"[access_token]", "%5Baccess_token%5D", "%5baccess_token%5d", "[[access_token]]", "]access_token", "[]access_token", "[access_token"}, false},
+		{"with an index", []string{"access_token[]", "access_token[a]", "access_token[a]b", "access_token[a][b]", "access_token%5B%5D", "access_token][x]", "access_token[",
+			"access_token]", "access_token.a", "access_token.", ".access_token"}, false},
+		{"ended by a NUL", []string{"access_token%00", "access_token%00x", "access_token[]%00x", "[access_token%00]", "%00access_token", "access.token%00x"}, false},
+		{"beside white space", []string{"+access_token", "%20access_token", "access_token%20", "access_token+x", "%09access_token", "access_token%0a", "access_token%0D%0A", "%C2%A0access_token", "+[access_token]"}, false},
+		{"with a character that PHP takes for an underscore", []string{"access.token", "access+token", "access[token", "+access.token", "access.token[]", "access.token[a]b", "access+token[a][b"}, false},
+		{"behind a semicolon or a bad escape", []string{"x=1;access_token", "x=1&amp;access_token", "access%u005ftoken", "access_token%"}, false},
+
+		{"longer names", []string{"my_access_token", "access_tokens", "access_token_type", "access_token-x", "_access_token", "access_tokenx[]"}, true},
+		{"other names", []string{"access-token", "accesstoken", "token", "access", "access[]", "[]", "", "%00", "."}, true},
+		{"below another name", []string{"x[access_token]", "x.access_token", "x[]access_token", "x+access_token", "access[token]", "access[token]x", "my.access.token", "access.token.x"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, param := range c.params {
+				param += "=forged"
+				res := send(t, addr, "GET /health?a=%41&"+param+"&b")
+				r := upstream.take()
+				if res.StatusCode != 200 || r == nil {
+					t.Errorf("%s: got %s, and the upstream %v", param, res.Status, r)
+					continue
+				}
+				if got := strings.Contains(r.RequestURI, "forged"); got != c.reaches {
+					t.Errorf("%s: the upstream got %s", param, r.RequestURI)
+				}
+				if query := r.URL.Query(); query.Get("a") != "A" || !query.Has("b") || c.reaches && r.RequestURI != "/health?a=%41&"+param+"&b" {
+					t.Errorf("%s: the other parameters arrived as %s", param, r.RequestURI)
+				}
+			}
+		})
+	}
+}
+
 func TestStreams(t *testing.T) {
 	goOn := make(chan struct{})
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
