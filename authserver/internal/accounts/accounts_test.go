@@ -103,7 +103,7 @@ func TestAccountsAreRememberedForAMinute(t *testing.T) {
 		time.Sleep(55*time.Second - 1)
 		_, err = all.Lookup(t.Context(), "employee:carol")
 		require.NoError(t, err)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		_, err = all.Lookup(t.Context(), "employee:carol")
 		require.ErrorIs(t, err, login.ErrNoUser)
 	})
