@@ -9,8 +9,9 @@
 // A request under way, such as a stream or a WebSocket, ends at both sides when its token expires or is revoked, unless the
 // configuration says otherwise.
 //
-// Headers that only proxies set, such as X-Forwarded-For, X-Real-IP and CF-Connecting-IP, reach the upstream from no client. Of
-// them, X-Forwarded-For, -Host and -Proto are written anew, with the address of the connection.
+// The proxy drops a list of headers that only proxies set, such as X-Forwarded-For, X-Real-IP and Remote-User, in any spelling. Of
+// them, it writes X-Forwarded-For, -Host and -Proto anew, with the address of the connection. An upstream that believes a header
+// that is not on the list believes the client.
 //
 // Not done: telling the upstream what such headers of a proxy in front say, and knowing how the upstream reads a path. If it ignores
 // letter case or what follows a semicolon, a table must not have a wider route that needs less than a narrower one.
@@ -170,37 +171,62 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
-// dropped are headers, by their plain names, that an upstream would believe because only its proxies set them.
+// dropped are headers, by their plain names, that an upstream would believe because only its proxies set them. A header with the
+// value false passes although one of droppedPrefixes matches, because clients send it. No such list is complete. Assertions that their proxy signs, such as
+// X-Goog-IAP-JWT-Assertion, are not on it, since the upstream can verify the signature.
 var dropped = map[string]bool{
-	// another method or path than those of the request, for some frameworks
-	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true,
+	// another method or path than those of the request, or a file to serve, for some frameworks
+	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true, "X-SCRIPT-NAME": true,
+	"X-MATCHED-PATH": true, "X-NOW-ROUTE-MATCHES": true, "X-ACCEL-MAPPING": true, "X-SENDFILE-TYPE": true,
 
-	// what is between the client and this proxy: a proof (RFC 9449), a certificate (RFC 9440)
-	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true,
+	// Next.js, whose pages send it when they load others ahead
+	"X-MIDDLEWARE-PREFETCH": false,
+
+	// CGI makes it HTTP_PROXY, which HTTP clients read as the proxy for their requests ("httpoxy")
+	"PROXY": true,
+
+	// what is between the client and this proxy: a proof (RFC 9449), a certificate (RFC 9440, and by other names), TLS
+	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true, "X-CLIENT-VERIFY": true,
+	"FRONT-END-HTTPS": true, "X-SCHEME": true, "X-URL-SCHEME": true, "CF-VISITOR": true,
 
 	// the address of the client, by the names that CDNs, clouds and servers give it
 	"FORWARDED": true, "X-REAL-IP": true, "TRUE-CLIENT-IP": true, "X-CLIENT-IP": true, "CLIENT-IP": true, "X-CLUSTER-CLIENT-IP": true,
 	"CF-CONNECTING-IP": true, "CF-CONNECTING-IPV6": true, "CF-PSEUDO-IPV4": true, "FASTLY-CLIENT-IP": true, "FLY-CLIENT-IP": true,
 	"DO-CONNECTING-IP": true, "X-NF-CLIENT-CONNECTION-IP": true, "X-ORIGINATING-IP": true, "X-SUCURI-CLIENTIP": true,
-	"INCAP-CLIENT-IP": true, "X-PROXYUSER-IP": true, "PROXY-CLIENT-IP": true, "WL-PROXY-CLIENT-IP": true,
+	"INCAP-CLIENT-IP": true, "X-PROXYUSER-IP": true, "PROXY-CLIENT-IP": true,
 
 	// the host of the URL
-	"X-HOST": true,
+	"X-HOST": true, "X-HTTP-HOST-OVERRIDE": true,
 
 	// the user, by the names of proxies that log users in
-	"REMOTE-USER": true, "X-WEBAUTH-USER": true, "CF-ACCESS-AUTHENTICATED-USER-EMAIL": true, "X-AMZN-OIDC-IDENTITY": true,
+	"CF-ACCESS-AUTHENTICATED-USER-EMAIL": true, "X-AMZN-OIDC-IDENTITY": true, "X-USERINFO": true,
+	"X-CREDENTIAL-IDENTIFIER": true, "X-CREDENTIAL-USERNAME": true, "X-ANONYMOUS-CONSUMER": true,
 }
 
-// droppedPrefixes are those of groups of such headers: of ours, X-Forwarded-User and -Client-Cert beside -For, of Envoy, of
-// IIS and Symfony, of Azure, App Engine and Vercel, and of proxies that log users in.
+// droppedPrefixes are those of groups of such headers. They are long enough to leave the headers of clients alone, such as
+// X-Client-Version and X-Consumer-Key.
 var droppedPrefixes = []string{
-	"X-VALETKEY", "X-FORWARDED", "X-ENVOY-", "X-ORIGINAL-", "X-REWRITE-", "X-AZURE-", "X-APPENGINE-", "X-VERCEL-",
-	"X-REMOTE-", "X-AUTH-REQUEST-", "X-GOOG-AUTHENTICATED-USER-", "X-MS-CLIENT-PRINCIPAL",
+	"X-VALETKEY", "X-FORWARDED", // -User and -Client-Cert beside -For
+	"X-ENVOY-", "X-ORIGINAL-", "X-REWRITE-", "X-AZURE-", "X-APPENGINE-", "X-VERCEL-", // Envoy; IIS and Symfony; clouds
+	"X-MIDDLEWARE-", "X-INVOKE-", // Next.js, between its own parts
+
+	// certificates of clients, and TLS: Apache and nginx, IIS, WebLogic, AWS
+	"SSL-CLIENT-", "X-SSL-", "X-CLIENT-CERT", "X-ARR-", "WL-PROXY-", "X-AMZN-MTLS-",
+
+	// users: proxies that log them in, among them Authelia (Remote-*), Grafana's (X-WebAuth-*) and mod_auth_openidc (OIDC_*)
+	"REMOTE-", "X-REMOTE-", "X-WEBAUTH-", "X-AUTH-REQUEST-", "X-AUTHENTICATED-", "X-AUTHENTIK-", "TAILSCALE-", "OIDC-",
+	"X-GOOG-AUTHENTICATED-USER-", "X-MS-CLIENT-PRINCIPAL",
+
+	// users and consumers: API gateways (Kong, APISIX, Google)
+	"X-CONSUMER-ID", "X-CONSUMER-CUSTOM-ID", "X-CONSUMER-USERNAME", "X-CONSUMER-GROUP", "X-ENDPOINT-API-", "X-APIGATEWAY-API-",
 }
 
 // spoofs reports whether an upstream might take a header, by its plain name, for one of ours or of another proxy.
 func spoofs(plain string) bool {
-	return dropped[plain] || slices.ContainsFunc(droppedPrefixes, func(p string) bool { return strings.HasPrefix(plain, p) })
+	if drop, listed := dropped[plain]; listed {
+		return drop
+	}
+	return slices.ContainsFunc(droppedPrefixes, func(p string) bool { return strings.HasPrefix(plain, p) })
 }
 
 // withoutToken returns a query without the parameters that an upstream might read as access_token (RFC 6750, section 2.3): the

@@ -289,6 +289,58 @@ func TestForwarding(t *testing.T) {
 	})
 }
 
+func TestHeadersOfProxies(t *testing.T) {
+	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	addr := start(t, example(t, iss.URL, server.URL), slog.New(slog.DiscardHandler))
+	for _, c := range []struct {
+		name    string
+		headers []string
+		reaches bool
+	}{
+		{"the proxy of an HTTP client (httpoxy)", []string{"Proxy"}, false},
+		{"a method, a path or a file", []string{"X-HTTP-Method", "X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL", "X-Script-Name", "X-Matched-Path",
+			"X-Now-Route-Matches", "X-Invoke-Path", "X-Middleware-Subrequest", "X-Middleware-Rewrite", "X-Middleware-Override-Headers", "X-Sendfile-Type", "X-Accel-Mapping"}, false},
+		{"a certificate", []string{"Client-Cert", "Client-Cert-Chain", "X-Client-Cert", "X-Client-Cert-Chain", "X-Client-Certificate", "X-Client-Verify", "SSL-Client-Cert",
+			"SSL-Client-S-DN", "X-SSL-Client-Verify", "X-SSL-Cert", "X-ARR-ClientCert", "WL-Proxy-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject"}, false},
+		{"the scheme", []string{"Front-End-Https", "X-Scheme", "X-Url-Scheme", "X-ARR-SSL", "WL-Proxy-SSL", "CF-Visitor"}, false},
+		{"the host", []string{"X-Host", "X-Http-Host-Override", "X-Original-Host"}, false},
+		{"an address", []string{"X-Real-IP", "WL-Proxy-Client-IP", "Proxy-Client-IP"}, false},
+		{"a user", []string{"Remote-User", "Remote-Groups", "Remote-Email", "Remote-Name", "X-Remote-User", "X-WebAuth-User", "X-WebAuth-Email", "X-WebAuth-Role",
+			"X-Authentik-Username", "X-Authentik-Groups", "Tailscale-User-Login", "Tailscale-User-Name", "X-Userinfo", "X-Authenticated-User", "X-Authenticated-Userid",
+			"OIDC_CLAIM_sub", "Oidc-Claim-Email", "OIDC_access_token", "X-Amzn-Oidc-Identity"}, false},
+		{"a consumer of a gateway", []string{"X-Consumer-ID", "X-Consumer-Custom-ID", "X-Consumer-Username", "X-Consumer-Groups", "X-Credential-Identifier",
+			"X-Anonymous-Consumer", "X-Endpoint-Api-Userinfo", "X-Endpoint-Api-Consumer-Number", "X-Apigateway-Api-Userinfo"}, false},
+
+		{"what clients send", []string{"X-Client-Data", "X-Client-Version", "X-Client-Info", "X-Api-Key", "X-Consumer-Key", "X-Requested-With", "X-Csrf-Token", "X-Request-Id",
+			"X-Amzn-Trace-Id", "X-User-Agent", "X-Middleware-Prefetch", "X-Nextjs-Data", "Idempotency-Key", "Cdn-Loop", "Traceparent"}, true},
+		{"what an upstream can verify", []string{"X-Goog-Iap-Jwt-Assertion", "Cf-Access-Jwt-Assertion", "X-Amzn-Oidc-Data"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, name := range c.headers {
+				for _, spelling := range []string{name, strings.ToUpper(name), strings.ReplaceAll(name, "-", "_"), strings.ReplaceAll(name, "-", ".")} {
+					res := send(t, addr, "GET /health", spelling+": forged")
+					r := upstream.take()
+					if res.StatusCode != 200 || r == nil {
+						t.Errorf("%s: got %s, and the upstream %v", spelling, res.Status, r)
+						continue
+					}
+					reached := ""
+					for name, values := range r.Header {
+						if strings.Contains(strings.Join(values, ","), "forged") {
+							reached = name
+						}
+					}
+					if reached != "" != c.reaches {
+						t.Errorf("%s: the upstream got %q", spelling, reached)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestTokenInQuery(t *testing.T) {
 	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
 	server := httptest.NewServer(upstream)
