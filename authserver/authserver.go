@@ -132,7 +132,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 			p.ErrorPage(w, r, status, code, description)
 		},
 		Account: people.accounts.Lookup,
-		Said:    func(r *http.Request) string { return p.Said(r) },
+		Said:    func(r *http.Request) (string, error) { return p.Said(r) },
 		Ended:   func(w http.ResponseWriter, r *http.Request, over *engine.Ended) { p.Ended(w, r, over) },
 		Leave: func(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
 			return p.Leave(w, r, d)

@@ -27,6 +27,9 @@ import (
 // and ends when it would. What happens when the store is full or down: the answer is sent, and not kept. Whom that hurts: that
 // browser, which cannot repeat its answer.
 
+// ErrForm is the error of [Config].Said for a form that cannot be read, or is not one that its session was shown.
+var ErrForm = errors.New("the form does not count")
+
 // keptLast is where a session keeps its lastAnswer.
 const keptLast = "answer"
 
@@ -129,7 +132,14 @@ func (e *Engine) again(w http.ResponseWriter, c *call, id string, lost bool) {
 	over = Ended{Answered: true, Client: c.client, RedirectURI: as.RedirectURI}
 	said := c.said
 	if !c.hasDecided && e.cfg.Said != nil {
-		said = e.cfg.Said(c.page)
+		switch said, err = e.cfg.Said(c.page); {
+		case errors.Is(err, ErrForm):
+			e.end(w, c, over)
+			return
+		case err != nil:
+			e.show(w, c, nil, err)
+			return
+		}
 	}
 	last, ok := openAnswer(as, c.browser)
 	if !ok || said != last.Said || time.Since(last.At) >= e.cfg.CodeLifetime || !registered(c.client, as.RedirectURI) {

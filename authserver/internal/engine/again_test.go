@@ -24,12 +24,12 @@ import (
 func paging(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
 	d, err := page(w, r, in)
 	if d != nil {
-		d.Said = saying(r)
+		d.Said, err = saying(r)
 	}
 	return d, err
 }
 
-func saying(r *http.Request) string { return r.PostFormValue("do") }
+func saying(r *http.Request) (string, error) { return r.PostFormValue("do"), nil }
 
 // An endings collects what was over.
 type endings struct {

@@ -46,8 +46,9 @@ type Config struct {
 	Leave Leave
 
 	// Said returns what a request to an interaction says about it. Two requests that say the same are equal, and the second one gets
-	// what the first one got. Nil: no answer is given twice.
-	Said func(*http.Request) string
+	// what the first one got, so it includes the user's log-in. The error is ErrForm for a form that does not count, and an outage
+	// otherwise. Nil: no answer is given twice.
+	Said func(*http.Request) (string, error)
 
 	// Ended shows that an interaction is over, and the way back. Nil: ErrorPage.
 	Ended func(w http.ResponseWriter, r *http.Request, over *Ended)

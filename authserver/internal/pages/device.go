@@ -57,7 +57,7 @@ func (v *visit) confirmDevice() (*reply, error) {
 	}
 	gone := func() (*reply, error) {
 		if v.r.Method == http.MethodPost { // the second one of a double click
-			same, allows, err := v.cfg.Engine.DecidedDevice(v.r.Context(), code, v.subject(), said(v.r.PostForm))
+			same, allows, err := v.cfg.Engine.DecidedDevice(v.r.Context(), code, v.subject(), v.said())
 			if same || err != nil {
 				return v.deviceDecided(allows), err
 			}

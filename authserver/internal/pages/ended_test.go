@@ -96,6 +96,56 @@ func TestAnsweredTwice(t *testing.T) {
 	})
 }
 
+// A repeated answer contains the code of the user who gave the first one.
+func TestAnAnswerIsRepeatedOnlyToTheLogInThatGaveIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		between func(b *browser)
+		token   string // empty: that of the form
+	}{
+		"after a log-out": {between: func(b *browser) { b.get("/").press("Log out", nil) }},
+		"after another user has logged in": {between: func(b *browser) {
+			b.get("/").press("Log out", nil)
+			b.get("/login").press("Log in", as("bob"))
+		}},
+		"after the same user has logged in again": {between: func(b *browser) {
+			b.get("/").press("Log out", nil)
+			b.get("/login").press("Log in", as("alice"))
+		}},
+		"with a form that has another token": {between: func(*browser) {}, token: "another"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice"))
+			at, allow := b.formOf("allow")
+			first := b.post(at, allow).away()
+			c.between(b)
+			if c.token != "" {
+				allow.Set("token", c.token)
+			}
+			for _, form := range []url.Values{allow, {"do": allow["do"], "scope": allow["scope"]}} {
+				b.post(at, form)
+				require.Empty(t, b.way)
+				require.Equal(t, 400, b.resp.StatusCode)
+				require.Equal(t, "This request has been answered", b.h1())
+			}
+			require.Equal(t, "orders:read", h.redeem(first), "and harms nothing")
+		})
+	}
+	t.Run("nor to another user who loads the page, if it was given without a question", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", nil)
+		b.get("/").press("Log out", nil)
+		b.get(h.ask("shop", nil))
+		at, _ := b.formOf("login")
+		first := b.press("Log in", as("alice")).away()
+		require.Equal(t, first, b.get(at).away())
+		b.get("/").press("Log out", nil)
+		b.get("/login").press("Log in", as("bob")).get(at)
+		require.Empty(t, b.way)
+		require.Equal(t, "This request has been answered", b.h1())
+	})
+}
+
 func TestWayBack(t *testing.T) {
 	h := newHouse(t)
 	gone := func(client string) *browser {

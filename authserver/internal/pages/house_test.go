@@ -138,7 +138,7 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 		Interact: func(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
 			return h.pages.Interact(w, r, in)
 		},
-		Said:  func(r *http.Request) string { return h.pages.Said(r) },
+		Said:  func(r *http.Request) (string, error) { return h.pages.Said(r) },
 		Ended: func(w http.ResponseWriter, r *http.Request, over *engine.Ended) { h.pages.Ended(w, r, over) },
 		Leave: func(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
 			return h.pages.Leave(w, r, d)

@@ -11,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // Interact asks the user of an interaction to log in and to consent, as far as that is needed. It is an [engine.Interact].
@@ -63,28 +64,42 @@ func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.D
 	return v.interact(in, do)
 }
 
-// Said is an engine.Config.Said. Loading the page of an interaction and logging in say the same, nothing, since what is decided
-// after a log-in is decided when the page is loaded.
-func (p *Pages) Said(r *http.Request) string {
+// Said is an engine.Config.Said. What a request says includes the log-in that it comes with: the answer to one user is not
+// repeated to another user of the same browser, or after a log-out. Loading the page of an interaction and logging in say the same,
+// since what is decided after a log-in is decided when the page is loaded.
+func (p *Pages) Said(r *http.Request) (string, error) {
+	v, err := p.open(r)
+	if err == nil {
+		err = v.check()
+	}
+	if err != nil {
+		return "", err
+	}
 	if r.Method != http.MethodPost {
-		return ""
+		return v.said(), nil
 	}
-	r.Body = http.MaxBytesReader(nil, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		return "unreadable"
+	switch err := v.readForm(nil); {
+	case err == errStale && v.r.PostForm.Get("do") == "login": // shown before the log-in
+	case err != nil:
+		return "", engine.ErrForm
 	}
-	return said(r.PostForm)
+	return v.said(), nil
 }
 
-func said(form url.Values) string {
-	switch do := form.Get("do"); do {
+// said is what the form says, if there is one, and by which log-in.
+func (v *visit) said() string {
+	form := v.r.PostForm
+	what := form.Get("do")
+	switch what {
 	case "login":
-		return ""
+		what = ""
 	case "allow":
-		return do + " " + valetkey.NewScopes(form["scope"]...).String()
-	default:
-		return do
+		what += " " + valetkey.NewScopes(form["scope"]...).String()
 	}
+	if v.user == nil {
+		return what
+	}
+	return what + " by " + store.Digest(v.user.Token)
 }
 
 // interact does what a form says, if there is one, and then finds out what is still to be asked: nothing, which is a
@@ -94,7 +109,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	switch do {
 	case "deny", "cancel": // on the page for consent, or for logging in, which does not name where the answer goes
 		v.logConsent(in, "consent denied", nil)
-		d := &engine.Decision{Denied: true, Said: said(v.r.PostForm)}
+		d := &engine.Decision{Denied: true, Said: v.said()}
 		if v.user != nil {
 			d.User, d.Informed = &v.user.User, do == "deny"
 		}
@@ -111,7 +126,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	silent := in.Prompt == "none"
 	switch needed := v.needsLogin(in); {
 	case needed && silent:
-		return denied("login_required"), nil, nil
+		return v.denied("login_required"), nil, nil
 	case needed:
 		return nil, v.loginFor(in, nil), nil
 	}
@@ -126,13 +141,13 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	case do == "stay" && !silent: // Enter in a checkbox, which decides nothing
 		return nil, v.consentPage(in, offered, withheld, chosen(v.r.PostForm["scope"], offered)), nil
 	case len(offered) == 0 && (silent || in.Client.Trusted):
-		return denied("access_denied"), nil, nil
+		return v.denied("access_denied"), nil, nil
 	case asked:
 		if allowed = chosen(v.r.PostForm["scope"], offered); len(allowed) == 0 {
 			return nil, v.consentPage(in, offered, withheld, nil, problem{"scope", "Tick at least one, or choose Deny."}), nil
 		}
 	case ask && silent:
-		return denied("consent_required"), nil, nil
+		return v.denied("consent_required"), nil, nil
 	case ask:
 		return nil, v.consentPage(in, offered, withheld, offered), nil
 	}
@@ -142,10 +157,12 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 		}
 		v.logConsent(in, "consent given", allowed)
 	}
-	return &engine.Decision{Said: said(v.r.PostForm), User: &v.user.User, AuthTime: v.user.At, Scopes: allowed}, nil, nil
+	return &engine.Decision{Said: v.said(), User: &v.user.User, AuthTime: v.user.At, Scopes: allowed}, nil, nil
 }
 
-func denied(code string) *engine.Decision { return &engine.Decision{Denied: true, Error: code} }
+func (v *visit) denied(code string) *engine.Decision {
+	return &engine.Decision{Denied: true, Said: v.said(), Error: code}
+}
 
 // needsLogin reports whether the user has to log in for the interaction: because nobody has, or not lately enough
 // (max_age), or because that is wanted anew (prompt=login, or select_account). Who has logged in for this interaction has done
