@@ -85,9 +85,10 @@ type Config struct {
 	Store store.Store `yaml:"-"`
 
 	// MaxTokens bounds how many records of a kind, tokens for one, are kept if Store is nil: about 1.5 KiB for each. If
-	// there are more, the oldest grants, tokens and sessions are forgotten, and such a token becomes inactive: an API that
-	// verifies JWTs by their signature does not notice. What was used up (assertions, DPoP proofs, refresh tokens) is never
-	// forgotten; with no room left for more, requests that would use up another get 503. Zero: 100,000.
+	// there are more, the oldest grants, tokens and sessions of the client that has most of them are forgotten, and such a
+	// token becomes inactive: an API that verifies JWTs by their signature does not notice. What was used up (assertions, DPoP
+	// proofs, refresh tokens) is never forgotten; with no room left for more, requests that would use up another get 503.
+	// Zero: 100,000.
 	MaxTokens int `yaml:"max_tokens"`
 
 	// Seal is what signing keys are encrypted under in the Store: 32 random bytes or more. Required with a Store, unless

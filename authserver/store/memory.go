@@ -21,9 +21,13 @@ type Memory struct {
 
 const defaultLimit = 100_000
 
-// NewMemory returns an empty store of at most limit records a kind, zero for 100,000. One more removes those that have
-// expired or else, of those with MayDrop, the one not written for the longest time. If there is none, Put returns [ErrFull]:
-// a client that can fill a kind with records that must be kept delays others that need one, until records expire.
+// NewMemory returns an empty store of at most limit records a kind, zero for 100,000.
+//
+// Clients fill it, by grants and tokens, and so do users who log in. One more record removes those that have expired or else,
+// of those with MayDrop and the [Record].Owner that has most of them, the one not written for the longest time: a client that
+// fills a kind pushes out records of its own, and those of others only down to the number that it has itself. Of n clients,
+// each keeps limit/n records, however many the others write. If none may be removed, Put returns [ErrFull]: a client that
+// can fill a kind with records that must be kept delays others that need one, until records expire.
 func NewMemory(limit int) *Memory {
 	if limit <= 0 {
 		limit = defaultLimit

@@ -46,6 +46,9 @@ func TestMemoryLimit(t *testing.T) {
 	past := time.Now().Add(-time.Minute)
 	type puts []store.Record
 	drop := func(id string, end time.Time) store.Record { return store.Record{ID: id, Expires: end, MayDrop: true} }
+	owned := func(owner, id string) store.Record {
+		return store.Record{ID: id, Expires: late, MayDrop: true, Owner: owner}
+	}
 	for _, c := range []struct {
 		name string
 		puts puts
@@ -56,6 +59,11 @@ func TestMemoryLimit(t *testing.T) {
 		{"so is one that would expire", puts{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d", Expires: soon}}, true, []string{"a", "b", "c"}},
 		{"so is one more than what must be kept until it expires", puts{{ID: "a", Expires: late}, {ID: "b", Expires: soon}, {ID: "c", Expires: soon}, {ID: "d"}}, true, []string{"a", "b", "c"}},
 		{"the oldest that may be dropped goes, not the next to expire", puts{{ID: "a"}, drop("b", late), drop("c", soon), {ID: "d"}}, false, []string{"a", "c", "d"}},
+		{"of several owners the one that has most gives way, though others are older", puts{owned("other", "a"), owned("evil", "b"), owned("evil", "c"), owned("evil", "d"), owned("evil", "e")}, false, []string{"a", "d", "e"}},
+		{"also for a record of another owner", puts{owned("evil", "a"), owned("other", "b"), owned("other", "c"), owned("new", "d")}, false, []string{"a", "c", "d"}},
+		{"of owners that have as many, the oldest goes", puts{owned("x", "a"), owned("y", "b"), owned("z", "c"), owned("new", "d")}, false, []string{"b", "c", "d"}},
+		{"the last Put says whose it is", puts{owned("x", "a"), owned("x", "b"), owned("y", "c"), owned("y", "b"), owned("y", "d")}, false, []string{"a", "b", "d"}},
+		{"what must be kept is nobody's to give way", puts{{ID: "a", Owner: "evil", Expires: late}, {ID: "b", Owner: "evil", Expires: late}, owned("other", "c"), owned("other", "d")}, false, []string{"a", "b", "d"}},
 		{"what was written again is not old", puts{drop("a", late), drop("b", late), {ID: "c"}, drop("a", late), {ID: "d"}}, false, []string{"a", "c", "d"}},
 		{"what has expired goes first", puts{drop("a", late), {ID: "b", Expires: past}, {ID: "c"}, {ID: "d"}}, false, []string{"a", "c", "d"}},
 		{"writing again needs no room", puts{{ID: "a", Expires: late}, {ID: "b", Expires: never}, {ID: "c"}, {ID: "b"}}, false, []string{"a", "b", "c"}},
@@ -102,11 +110,11 @@ func TestErrorsNameNoID(t *testing.T) {
 
 func TestValidateNamesEveryMistake(t *testing.T) {
 	r := store.Record{
-		Kind: "K", Version: -1, Value: make([]byte, 1<<20+1),
+		Kind: "K", Version: -1, Value: make([]byte, 1<<20+1), Owner: string(make([]byte, 513)),
 		Keys: append(make([]store.Key, 16), store.Key{Name: "k", Value: fmt.Sprintf("%0513d", 0)}),
 	}
 	err := r.Validate()
-	for _, field := range []string{"Kind:", "ID:", "Version:", "Keys:", "Keys[0].Name:", "Keys[16].Value:", "Value:"} {
+	for _, field := range []string{"Kind:", "ID:", "Version:", "Keys:", "Keys[0].Name:", "Keys[16].Value:", "Value:", "Owner:"} {
 		require.ErrorContains(t, err, field)
 	}
 }

@@ -15,10 +15,11 @@ const (
 	maxKeys  = 16
 	maxKey   = 512 // bytes of the value of a key
 	maxValue = 1 << 20
+	maxOwner = 512
 )
 
 // Validate reports every limit that r exceeds: a kind and the name of a key have 1 to 32 of a-z and _, an id 1 to 512 bytes,
-// the value of a key at most 512; there are at most 16 keys; the value has at most 1 MiB, and the version is not negative.
+// the value of a key and an owner at most 512; there are at most 16 keys; the value has at most 1 MiB, and the version is not negative.
 // Ids and values may be any bytes. Every store refuses what is not valid before it does anything else. The error quotes
 // neither ids nor values.
 func (r Record) Validate() error {
@@ -43,6 +44,9 @@ func (r Record) Validate() error {
 		if len(k.Value) > maxKey {
 			refuse("Keys[%d].Value: %d bytes, more than %d", i, len(k.Value), maxKey)
 		}
+	}
+	if len(r.Owner) > maxOwner {
+		refuse("Owner: %d bytes, more than %d", len(r.Owner), maxOwner)
 	}
 	if len(r.Value) > maxValue {
 		refuse("Value: %d bytes, more than %d", len(r.Value), maxValue)

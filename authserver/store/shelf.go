@@ -11,18 +11,27 @@ type shelf struct {
 	records map[string]*entry
 	index   index
 	ends    ends
-	ages    *list.List // of the entries that may be dropped, the longest unwritten first
+	owners  map[string]*owner // of entries that may be dropped
+	most    owners            // the same
+}
+
+// An owner has entries that may be dropped.
+type owner struct {
+	name  string
+	ages  *list.List // the longest unwritten first; not empty
+	place int        // in most
 }
 
 // An entry is a record on a shelf.
 type entry struct {
 	Record
 	end int           // its place in ends, if it expires
-	age *list.Element // nil: it must be kept
+	age *list.Element // in the ages of owner; nil: it must be kept
+	of  *owner
 }
 
 func newShelf() *shelf {
-	return &shelf{records: map[string]*entry{}, ages: list.New()}
+	return &shelf{records: map[string]*entry{}, owners: map[string]*owner{}}
 }
 
 // live returns the record, or nil if there is none that has not expired.
@@ -34,8 +43,8 @@ func (s *shelf) live(id string, now time.Time) *entry {
 }
 
 func (s *shelf) add(r Record) {
-	drop := r.MayDrop && !r.Expires.IsZero()
-	r.MayDrop = false // which is not stored
+	drop, name := r.MayDrop && !r.Expires.IsZero(), r.Owner
+	r.MayDrop, r.Owner = false, "" // which are not stored
 	e := &entry{Record: r}
 	s.records[r.ID] = e
 	s.index.add(place{id: r.ID}, e)
@@ -45,9 +54,19 @@ func (s *shelf) add(r Record) {
 	if !r.Expires.IsZero() {
 		heap.Push(&s.ends, e)
 	}
-	if drop {
-		e.age = s.ages.PushBack(e)
+	if !drop {
+		return
 	}
+	e.of = s.owners[name]
+	if e.of == nil {
+		e.of = &owner{name: name, ages: list.New()}
+		s.owners[name] = e.of
+		e.age = e.of.ages.PushBack(e)
+		heap.Push(&s.most, e.of)
+		return
+	}
+	e.age = e.of.ages.PushBack(e)
+	heap.Fix(&s.most, e.of.place)
 }
 
 func (s *shelf) remove(e *entry) {
@@ -59,9 +78,16 @@ func (s *shelf) remove(e *entry) {
 	if !e.Expires.IsZero() {
 		heap.Remove(&s.ends, e.end)
 	}
-	if e.age != nil {
-		s.ages.Remove(e.age)
+	if e.age == nil {
+		return
 	}
+	if e.of.ages.Len() == 1 { // before it is empty: the heap compares entries
+		heap.Remove(&s.most, e.of.place)
+		delete(s.owners, e.of.name)
+		return
+	}
+	e.of.ages.Remove(e.age)
+	heap.Fix(&s.most, e.of.place)
 }
 
 // sweep removes the records that have expired.
@@ -80,12 +106,43 @@ func (s *shelf) shrink(limit int, now time.Time) bool {
 	if s.sweep(now) > 0 {
 		return true
 	}
-	oldest := s.ages.Front()
-	if oldest == nil {
+	if len(s.most) == 0 {
 		return false
 	}
-	s.remove(oldest.Value.(*entry))
+	s.remove(s.most[0].oldest())
 	return true
+}
+
+func (o *owner) oldest() *entry { return o.ages.Front().Value.(*entry) }
+
+// owners is a heap, the one that has most entries on top; of several, the one whose oldest entry is the oldest.
+type owners []*owner
+
+func (h owners) Len() int { return len(h) }
+
+func (h owners) Less(i, j int) bool {
+	if a, b := h[i].ages.Len(), h[j].ages.Len(); a != b {
+		return a > b
+	}
+	return h[i].oldest().Version < h[j].oldest().Version
+}
+
+func (h owners) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *owners) Push(o any) {
+	o.(*owner).place = len(*h)
+	*h = append(*h, o.(*owner))
+}
+
+func (h *owners) Pop() any {
+	last := len(*h) - 1
+	o := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return o
 }
 
 // ends is a heap of the entries that expire, the next to do so on top.

@@ -66,6 +66,11 @@ type Record struct {
 	// attempt; leave it off if the loss would allow something: a used jti or proof, a spent refresh token, an ended session.
 	// It has no effect on a record that never expires. It is an instruction to Put only: Get and Find return false.
 	MayDrop bool
+
+	// Owner is whoever fills the room that the record takes, such as a client: at most 512 bytes. A store without room removes
+	// records with MayDrop of the owner that has most of them, so that an owner cannot push out the records of one that has
+	// fewer. Empty: one more owner. It is an instruction to Put only: Get and Find return "".
+	Owner string
 }
 
 // A Key is a name that records are found by: {"client", "shop"}.

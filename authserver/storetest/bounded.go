@@ -71,6 +71,25 @@ func TestBounded(t *testing.T, open func(t testing.TB, limit int) store.Store) {
 			}
 		}
 	})
+	run("the owner with most records gives way, and no other", func(t *testing.T, s store.Store) {
+		owned := func(owner string, n int) (all []string) {
+			for i := range n {
+				all = append(all, fmt.Sprint(owner, i))
+				put(t, s, store.Record{Kind: "grant", ID: all[i], Expires: ahead(time.Hour), MayDrop: true, Owner: owner})
+			}
+			return all
+		}
+		honest := owned("honest", 10)
+		owned("greedy", 3*limit)
+		for _, id := range append(honest, owned("late", 10)...) {
+			if _, err := s.Get(t.Context(), "grant", id); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if got, err := s.Find(t.Context(), "grant", store.Key{}, "", limit+1); err != nil || len(got) != limit || got[0].Owner != "" {
+			t.Errorf("%d records, %v; want %d without their owners", len(got), err, limit)
+		}
+	})
 	run("MayDrop has no effect on a record that never expires", func(t *testing.T, s store.Store) {
 		fill(t, s, store.Record{Kind: "user", MayDrop: true})
 		full(t, s, store.Record{Kind: "user", ID: "new", MayDrop: true})

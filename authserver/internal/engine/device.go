@@ -86,7 +86,7 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
 	}
 	d.record = store.Record{
 		Kind: kindDevice, Keys: []store.Key{{Name: keyDeviceCode, Value: store.Digest(code)}}, Expires: d.Ends.Add(deviceLinger),
-		MayDrop: true,
+		MayDrop: true, Owner: d.Client,
 	}
 	var userCode string
 	for err = store.ErrConflict; errors.Is(err, store.ErrConflict); err = e.saveDevice(c.r.Context(), d) {
@@ -340,11 +340,11 @@ func (e *Engine) deviceOf(ctx context.Context, code string) (*device, error) {
 }
 
 func readDevice(rec store.Record) (*device, error) {
-	rec.MayDrop = true
 	d := &device{record: rec}
 	if err := json.Unmarshal(rec.Value, d); err != nil {
 		return nil, fmt.Errorf("read a device: %w", err)
 	}
+	d.record.MayDrop, d.record.Owner = true, d.Client
 	return d, nil
 }
 

@@ -101,12 +101,14 @@ func TestFullMemoryFailsClosed(t *testing.T) {
 		assert.Len(t, s.saw(engine.TokenReused), 1)
 		assert.False(t, s.active(t, third.access), "the family has ended")
 	})
-	t.Run("the oldest grants give way to new ones", func(t *testing.T) {
+	t.Run("the oldest grants of the client that has most give way to new ones", func(t *testing.T) {
+		other := s.post(t, "/oauth2/token", "service", form("grant_type", "client_credentials", "scope", "orders:read")).tokens(t)
 		first := s.login(t)
 		for range room {
 			require.True(t, s.active(t, s.login(t).access))
 		}
 		assert.False(t, s.active(t, first.access))
 		refused(t, s.refresh(t, "web", first.refresh), 400, "invalid_grant")
+		assert.True(t, s.active(t, other.access), "that of another client is older, and stays")
 	})
 }

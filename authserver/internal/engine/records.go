@@ -113,7 +113,7 @@ func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
 	if err != nil {
 		return fmt.Errorf("write a grant: %w", err)
 	}
-	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: h.version, Expires: m.end(ctx, g, h, now), Value: text, MayDrop: true}
+	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: h.version, Expires: m.end(ctx, g, h, now), Value: text, MayDrop: true, Owner: g.ClientID}
 	rec.Keys = append(rec.Keys, store.Key{Name: keySubject, Value: g.Subject}, store.Key{Name: keyClient, Value: g.ClientID})
 	if h.code != "" {
 		rec.Keys = append(rec.Keys, store.Key{Name: keyCode, Value: h.code})
@@ -249,7 +249,8 @@ func (m *records) SaveToken(ctx context.Context, t *goidc.Token) error {
 		return fmt.Errorf("write a token: %w", err)
 	}
 	_, err = m.cfg.Store.Put(ctx, store.Record{
-		Kind: kindToken, ID: store.Digest(t.ID), Expires: time.Unix(int64(t.ExpiresAt), 0), Value: text, MayDrop: true,
+		Kind: kindToken, ID: store.Digest(t.ID), Expires: time.Unix(int64(t.ExpiresAt), 0), Value: text,
+		MayDrop: true, Owner: t.ClientID,
 	})
 	if err != nil {
 		return fmt.Errorf("write a token: %w", err)
@@ -284,7 +285,7 @@ func (m *records) SaveSession(ctx context.Context, as *goidc.AuthnSession) error
 	}
 	h.version, err = m.cfg.Store.Put(ctx, store.Record{
 		Kind: kindSession, ID: store.Digest(as.ID), Version: h.version, Expires: time.Unix(int64(as.ExpiresAt), 0), Value: text,
-		MayDrop: true,
+		MayDrop: true, Owner: as.ClientID,
 	})
 	if err != nil {
 		return fmt.Errorf("write a session: %w", err)

@@ -115,6 +115,7 @@ func (s webStore) CommitCtx(ctx context.Context, token string, value []byte, exp
 		next := store.Record{Kind: webKind, ID: id, Version: rec.Version, Expires: expires, Value: value, MayDrop: true}
 		if subject, ok := ctx.Value(subjectKey{}).(string); ok {
 			next.Keys = []store.Key{{Name: webSubject, Value: store.Digest(subject)}}
+			next.Owner = next.Keys[0].Value
 		}
 		_, err = s.records.Put(ctx, next)
 		return err
