@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -121,6 +122,28 @@ func TestLayers(t *testing.T) {
 	})
 	if checked < 100 {
 		t.Errorf("only %d imports were checked", checked)
+	}
+}
+
+// TestLightCommandHasNoHeavyModules keeps the drivers out of the module of the light command. Its go.mod lists every module that a
+// package or a test in it needs, directly or not.
+func TestLightCommandHasNoHeavyModules(t *testing.T) {
+	light, err := os.ReadFile("cmd/valetkey/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.ReadFile("cmd/valetkey/full/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, heavy := range []string{"modernc.org/sqlite ", "modernc.org/libc ", "github.com/jackc/pgx/", "github.com/go-ldap/ldap/",
+		"/authserver/sqlitestore ", "/authserver/pgstore ", "/authserver/ldaplogin "} {
+		if strings.Contains(string(light), heavy) {
+			t.Errorf("cmd/valetkey needs %s, which belongs to cmd/valetkey/full", heavy)
+		}
+		if !strings.Contains(string(full), heavy) {
+			t.Errorf("cmd/valetkey/full needs no %s: the rule above guards nothing", heavy)
+		}
 	}
 }
 

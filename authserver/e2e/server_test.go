@@ -37,7 +37,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "valetkey")
-	if out, err := exec.Command("go", "build", "-C", "../../cmd/valetkey", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-C", "../../cmd/valetkey/full/valetkey", "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build valetkey: %v\n%s", err, out)
 		return 1
 	}

@@ -1,19 +1,13 @@
 // Command valetkey verifies access tokens, guards any HTTP upstream with them, and runs an authorization server to try
 // both with. See valetkey --help.
+//
+// This is its light build, which keeps the records of an authorization server in memory only. The command of the same name in
+// full/valetkey adds SQLite, PostgreSQL and LDAP, which take several times as long to download and to build as all the rest.
 package main
 
 import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
-
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := cli.Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { cli.Main(driver.Set{}) }

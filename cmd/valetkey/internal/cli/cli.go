@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
@@ -28,8 +30,16 @@ const (
 // errNo ends a command with No. What there is to say is said.
 var errNo = errors.New("no")
 
+// Main runs the command line of this process, with the drivers of this build, and exits.
+func Main(drivers driver.Set) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := Run(ctx, drivers, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
 // Run runs one command until it ends by itself or by ctx, and returns its exit code.
-func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stdout, stderr = terminal{stdout}, terminal{stderr}
 	root := &cobra.Command{
 		Use:           "valetkey",
@@ -44,7 +54,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(demoCommand(), serveCommand(), clientCommand(), keysCommand(), userCommand(), verifyCommand(), proxyCommand(), revokeCommand(), tokenCommand(),
+	root.AddCommand(demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), verifyCommand(), proxyCommand(), revokeCommand(), tokenCommand(),
 		inspectCommand())
 	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)

@@ -13,24 +13,23 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 const testdata = "../../testdata/"
 
-// run runs a command to its end.
+// run runs a command of the light build to its end.
 func run(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	code = cli.Run(t.Context(), args, strings.NewReader(stdin), &out, &errs)
-	return code, out.String(), errs.String()
+	return clitest.Run(t, driver.Set{}, stdin, args...)
 }
 
 // light are the flags under which the tokens of light-oauth2 are good.
@@ -193,7 +192,7 @@ func TestMistakes(t *testing.T) {
 	}
 	t.Run("standard input that fails", func(t *testing.T) {
 		var out, errs bytes.Buffer
-		code := cli.Run(t.Context(), with(light, "-"), iotest.ErrReader(io.ErrUnexpectedEOF), &out, &errs)
+		code := cli.Run(t.Context(), driver.Set{}, with(light, "-"), iotest.ErrReader(io.ErrUnexpectedEOF), &out, &errs)
 		if code != cli.Mistake || !strings.Contains(errs.String(), "read standard input") {
 			t.Errorf("got %d, %s", code, &errs)
 		}
@@ -259,56 +258,16 @@ func TestDemo(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		var out, errs bytes.Buffer
-		if code := cli.Run(ctx, with(anywhere, "--check"), nil, &out, &errs); code != cli.No || !strings.Contains(out.String(), "FAIL 1.") {
+		if code := cli.Run(ctx, driver.Set{}, with(anywhere, "--check"), nil, &out, &errs); code != cli.No || !strings.Contains(out.String(), "FAIL 1.") {
 			t.Errorf("got %d, %s%s", code, &out, &errs)
 		}
 	})
 }
 
-// background starts a command that serves, and returns what it prints and logs, and a func that ends it.
-func background(t *testing.T, args ...string) (log *lines, stop func() int) {
+// background starts a command of the light build that serves.
+func background(t *testing.T, args ...string) (log *clitest.Log, stop func() int) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	log = &lines{more: make(chan struct{}, 100)}
-	ended := make(chan int, 1)
-	go func() { ended <- cli.Run(ctx, args, nil, log, log) }()
-	stop = sync.OnceValue(func() int { cancel(); return <-ended })
-	t.Cleanup(func() { stop() })
-	return log, stop
-}
-
-// lines is a log that can be waited for.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-	more chan struct{}
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case l.more <- struct{}{}:
-	default:
-	}
-	return l.text.Write(p)
-}
-
-func (l *lines) wait(t *testing.T, pattern string) []string {
-	t.Helper()
-	for re := regexp.MustCompile(pattern); ; {
-		l.mu.Lock()
-		text := l.text.String()
-		l.mu.Unlock()
-		if m := re.FindStringSubmatch(text); m != nil {
-			return m
-		}
-		select {
-		case <-l.more:
-		case <-t.Context().Done():
-			t.Fatalf("no %s in\n%s", pattern, text)
-		}
-	}
+	return clitest.Background(t, driver.Set{}, args...)
 }
 
 func get(t *testing.T, url, token string) int {
@@ -329,7 +288,7 @@ func get(t *testing.T, url, token string) int {
 func TestServers(t *testing.T) {
 	t.Run("demo serves until it is told to stop", func(t *testing.T) {
 		log, stop := background(t, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
-		api := log.wait(t, `orders API at (http://[0-9.:]+)\.`)[1]
+		api := log.Wait(t, `orders API at (http://[0-9.:]+)\.`)[1]
 		if got := get(t, api+"/orders", "x"); got != 401 {
 			t.Errorf("got %d", got)
 		}
@@ -339,7 +298,7 @@ func TestServers(t *testing.T) {
 	})
 	t.Run("serve serves the metadata", func(t *testing.T) {
 		log, stop := background(t, "serve", "--config", "../../../../authserver/testdata/demo.yaml", "--addr", "127.0.0.1:0", "--store", "memory")
-		addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+		addr := log.Wait(t, `listening on ([0-9.:]+)`)[1]
 		if got := get(t, "http://"+addr+"/.well-known/oauth-authorization-server", "x"); got != 200 {
 			t.Errorf("got %d", got)
 		}
@@ -360,7 +319,7 @@ func TestServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		log, stop := background(t, "proxy", "--config", file)
-		addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+		addr := log.Wait(t, `listening on ([0-9.:]+)`)[1]
 		if got := get(t, "http://"+addr+"/orders", iss.Token()); got != 403 {
 			t.Errorf("got %d", got)
 		}
@@ -384,14 +343,14 @@ func TestRevoke(t *testing.T) {
 	socket.Close()
 	_, port, _ := net.SplitHostPort(socket.Addr().String())
 	redis := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
-	output := &lines{more: make(chan struct{}, 100)}
+	output := clitest.NewLog()
 	redis.Stdout = output
 	if err := redis.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer redis.Wait()
 	defer redis.Process.Kill()
-	output.wait(t, "Ready to accept connections")
+	output.Wait(t, "Ready to accept connections")
 
 	iss := valetkeytest.NewIssuer(t)
 	file := filepath.Join(t.TempDir(), "proxy.yaml")
@@ -407,7 +366,7 @@ routes: {"/": "@any"}
 		t.Fatal(err)
 	}
 	log, _ := background(t, "proxy", "--config", file)
-	url := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1]
+	url := "http://" + log.Wait(t, `listening on ([0-9.:]+)`)[1]
 	for end := time.Now().Add(20 * time.Second); get(t, url, iss.Token()) == 503; { // it does not know what is revoked yet
 		if time.Now().After(end) {
 			t.Fatal("the proxy does not get ready")
@@ -498,13 +457,13 @@ func TestBinary(t *testing.T) {
 		})
 	}
 	t.Run("SIGTERM ends it well", func(t *testing.T) {
-		log := &lines{more: make(chan struct{}, 100)}
+		log := clitest.NewLog()
 		cmd := exec.CommandContext(t.Context(), binary, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
 		cmd.Stdout, cmd.Stderr = log, log
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		log.wait(t, "Paste these lines")
+		log.Wait(t, "Paste these lines")
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
@@ -521,17 +480,17 @@ func TestBinary(t *testing.T) {
 	}
 	for _, args := range [][]string{{"serve", "--store", "memory", "--addr", "127.0.0.1:0"}, {"proxy", "--config", config}} {
 		t.Run("SIGHUP is logged, and does not end "+args[0], func(t *testing.T) {
-			log := &lines{more: make(chan struct{}, 100)}
+			log := clitest.NewLog()
 			cmd := exec.CommandContext(t.Context(), binary, args...)
 			cmd.Stdout, cmd.Stderr = log, log
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+			addr := log.Wait(t, `listening on ([0-9.:]+)`)[1]
 			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
-			log.wait(t, "level=WARN msg=\"SIGHUP ignored")
+			log.Wait(t, "level=WARN msg=\"SIGHUP ignored")
 			res, err := http.Get("http://" + addr)
 			if err != nil {
 				t.Fatal("it serves no more:", err)

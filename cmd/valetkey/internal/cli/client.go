@@ -7,12 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/config"
 )
 
-func clientCommand() *cobra.Command {
+func clientCommand(drivers driver.Set) *cobra.Command {
 	return group("client", "Register, list and remove the clients of an authorization server",
-		clientAddCommand(), clientListCommand(), clientRotateCommand(), clientRemoveCommand())
+		clientAddCommand(drivers), clientListCommand(drivers), clientRotateCommand(drivers), clientRemoveCommand(drivers))
 }
 
 // clientFlags are those for the fields of a client.
@@ -24,10 +25,10 @@ var clientFlags = map[string]string{
 
 const maxKeySet = 64 << 10 // bytes
 
-func clientAddCommand() *cobra.Command {
+func clientAddCommand(drivers driver.Set) *cobra.Command {
 	var c authserver.Client
 	var keySet string
-	cmd := adding("add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its id and, this once, its secret", cobra.NoArgs,
+	cmd := adding(drivers, "add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its id and, this once, its secret", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			if keySet != "" {
 				text, err := config.Content(keySet, maxKeySet)
@@ -65,8 +66,8 @@ func clientAddCommand() *cobra.Command {
 	return cmd
 }
 
-func clientListCommand() *cobra.Command {
-	return operating("list", "List all clients, those of the configuration among them", cobra.NoArgs,
+func clientListCommand(drivers driver.Set) *cobra.Command {
+	return operating(drivers, "list", "List all clients, those of the configuration among them", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			var all []authserver.RegisteredClient
 			const page = 100
@@ -92,8 +93,8 @@ func clientListCommand() *cobra.Command {
 		})
 }
 
-func clientRotateCommand() *cobra.Command {
-	return operating("rotate ID", "Give a client a new secret, print it this once, and end the old one", cobra.ExactArgs(1),
+func clientRotateCommand(drivers driver.Set) *cobra.Command {
+	return operating(drivers, "rotate ID", "Give a client a new secret, print it this once, and end the old one", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			secret, err := s.RotateSecret(cmd.Context(), args[0])
 			if err != nil {
@@ -104,8 +105,8 @@ func clientRotateCommand() *cobra.Command {
 		})
 }
 
-func clientRemoveCommand() *cobra.Command {
-	return operating("remove ID", "Remove a client, and end all that users have granted it", cobra.ExactArgs(1),
+func clientRemoveCommand(drivers driver.Set) *cobra.Command {
+	return operating(drivers, "remove ID", "Remove a client, and end all that users have granted it", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			return s.RemoveClient(cmd.Context(), args[0])
 		})

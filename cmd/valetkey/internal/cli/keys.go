@@ -4,9 +4,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-func keysCommand() *cobra.Command {
+func keysCommand(drivers driver.Set) *cobra.Command {
 	show := func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 		return table(cmd.OutOrStdout(), "ID\tALGORITHM\tSTATE\tPUBLISHED\tSIGNS FROM\tGONE", func(row func(cells ...any)) {
 			for _, k := range s.Keys() {
@@ -14,9 +15,9 @@ func keysCommand() *cobra.Command {
 			}
 		})
 	}
-	list := operating("list", "List the keys in the key set", cobra.NoArgs, show)
+	list := operating(drivers, "list", "List the keys in the key set", cobra.NoArgs, show)
 	var now bool
-	rotate := operating("rotate", "Let the next keys sign, as soon as all who verify can know them, and list the keys", cobra.NoArgs,
+	rotate := operating(drivers, "rotate", "Let the next keys sign, as soon as all who verify can know them, and list the keys", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			if err := s.RotateKeys(cmd.Context(), now); err != nil {
 				return err

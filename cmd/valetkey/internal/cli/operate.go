@@ -13,6 +13,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 )
 
@@ -31,13 +32,13 @@ type deed func(cmd *cobra.Command, s *authserver.Server, args []string) error
 
 // operating returns a command that does something in the existing store of an authorization server, whether or not one serves
 // meanwhile.
-func operating(use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
-	return atStore(server.Settings{}, use, short, args, do)
+func operating(drivers driver.Set, use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
+	return atStore(server.Settings{Drivers: drivers}, use, short, args, do)
 }
 
 // adding is operating for a command that adds something, before the server has served too: it creates a missing store.
-func adding(use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
-	return atStore(server.Settings{Create: true}, use, short, args, do)
+func adding(drivers driver.Set, use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
+	return atStore(server.Settings{Drivers: drivers, Create: true}, use, short, args, do)
 }
 
 func atStore(set server.Settings, use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
@@ -15,8 +16,8 @@ func atServer(cmd *cobra.Command, set *server.Settings) {
 	cmd.Flags().StringVar(&set.Store, "store", "", "memory, sqlite:PATH or postgres://... (default: what the file says, or else sqlite:valetkey.db)")
 }
 
-func serveCommand() *cobra.Command {
-	var set server.Settings
+func serveCommand(drivers driver.Set) *cobra.Command {
+	set := server.Settings{Drivers: drivers}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the authorization server",

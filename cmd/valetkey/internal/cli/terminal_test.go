@@ -1,18 +1,14 @@
 package cli_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
 )
 
 // jwtOf returns the text of a JWT whose signature is nothing.
@@ -23,9 +19,8 @@ func jwtOf(header, claims string) string {
 
 func inspected(t *testing.T, token string, flags ...string) string {
 	t.Helper()
-	var out, errs bytes.Buffer
-	cli.Run(t.Context(), append(append([]string{"inspect"}, flags...), "-"), strings.NewReader(token), &out, &errs)
-	return out.String() + errs.String()
+	_, out, errs := run(t, token, append(append([]string{"inspect"}, flags...), "-")...)
+	return out + errs
 }
 
 // harmless requires output that a terminal shows as it is.

@@ -26,7 +26,7 @@ const reader = "demo-secret-of-orders-reader"
 func startDemo(t *testing.T) demo.Place {
 	t.Helper()
 	log, _ := background(t, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
-	at := log.wait(t, `is at (http://[0-9.:]+), the orders API at (http://[0-9.:]+)\.`)
+	at := log.Wait(t, `is at (http://[0-9.:]+), the orders API at (http://[0-9.:]+)\.`)
 	return demo.Place{Issuer: at[1], API: at[2]}
 }
 
@@ -147,7 +147,7 @@ func TestBoundToken(t *testing.T) {
 	config := write(t, "proxy.yaml", fmt.Sprintf("listen: 127.0.0.1:0\nupstream: %s\nverifiers: [jwks: {issuer: %q, audience: %q}]\ndpop: {origin: \"https://api.example.com\"}\nroutes: {\"GET /orders\": orders:read}\n",
 		upstream.URL, at.Issuer, at.API))
 	log, _ := background(t, "proxy", "--config", config)
-	url := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1] + "/orders"
+	url := "http://" + log.Wait(t, `listening on ([0-9.:]+)`)[1] + "/orders"
 	const named = "https://api.example.com/orders" // by clients
 
 	key := filepath.Join(t.TempDir(), "key.json")

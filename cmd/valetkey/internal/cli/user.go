@@ -12,17 +12,18 @@ import (
 
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-func userCommand() *cobra.Command {
+func userCommand(drivers driver.Set) *cobra.Command {
 	return group("user", "Add, list and remove the people in the database of an authorization server, and end what any user has granted",
-		userAddCommand(), userPasswordCommand(), userListCommand(), userRemoveCommand(), userRevokeCommand())
+		userAddCommand(drivers), userPasswordCommand(drivers), userListCommand(drivers), userRemoveCommand(drivers), userRevokeCommand(drivers))
 }
 
-func userAddCommand() *cobra.Command {
+func userAddCommand(drivers driver.Set) *cobra.Command {
 	var u login.NewUser
 	var userType string
-	cmd := adding("add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
+	cmd := adding(drivers, "add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			var err error
 			u.Name = args[0]
@@ -71,9 +72,9 @@ func readPassword(cmd *cobra.Command) (string, error) {
 	return password, nil
 }
 
-func userPasswordCommand() *cobra.Command {
+func userPasswordCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating("password NAME", "Replace the password of a person by the first line of standard input, and end their sessions and grants", cobra.ExactArgs(1),
+	cmd := operating(drivers, "password NAME", "Replace the password of a person by the first line of standard input, and end their sessions and grants", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			password, err := readPassword(cmd)
 			if err != nil {
@@ -85,9 +86,9 @@ func userPasswordCommand() *cobra.Command {
 	return cmd
 }
 
-func userListCommand() *cobra.Command {
+func userListCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating("list", "List the people who were added, but not those of the configuration", cobra.NoArgs,
+	cmd := operating(drivers, "list", "List the people who were added, but not those of the configuration", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			people, err := s.Users(userType)
 			if err != nil {
@@ -119,9 +120,9 @@ func userListCommand() *cobra.Command {
 	return cmd
 }
 
-func userRemoveCommand() *cobra.Command {
+func userRemoveCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating("remove NAME", "Remove a person, and end all that they have granted", cobra.ExactArgs(1),
+	cmd := operating(drivers, "remove NAME", "Remove a person, and end all that they have granted", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			return s.RemoveUser(cmd.Context(), userType, args[0])
 		})
@@ -129,8 +130,8 @@ func userRemoveCommand() *cobra.Command {
 	return cmd
 }
 
-func userRevokeCommand() *cobra.Command {
-	cmd := operating("revoke SUBJECT", "End all sessions and grants of a user, such as customer:alice", cobra.ExactArgs(1),
+func userRevokeCommand(drivers driver.Set) *cobra.Command {
+	cmd := operating(drivers, "revoke SUBJECT", "End all sessions and grants of a user, such as customer:alice", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			sessions, grants, err := s.RevokeUser(cmd.Context(), args[0])
 			if err != nil {

@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver"
-	"github.com/valetkey/valetkey/authserver/ldaplogin"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
@@ -36,49 +35,34 @@ type document struct {
 	beside  string // where the seal is made if it is not there yet; empty: nowhere
 	closers []func() error
 	log     *slog.Logger
+	drivers driver.Set
 }
 
 type userType struct {
-	Type     string    `yaml:"type"`
-	Label    string    `yaml:"label"`
-	Database *struct{} `yaml:"database"` // this, if empty, or
-	LDAP     *ldap     `yaml:"ldap"`
+	Type     string       `yaml:"type"`
+	Label    string       `yaml:"label"`
+	Database *struct{}    `yaml:"database"` // this, if empty, or
+	LDAP     *driver.LDAP `yaml:"ldap"`
 }
 
-// ldap has the fields of ldaplogin.Config.
-type ldap struct {
-	URL           string              `yaml:"url"`
-	RootCAFile    string              `yaml:"root_ca_file"`
-	BindDN        string              `yaml:"bind_dn"`
-	BindPassword  config.Secret       `yaml:"bind_password,apart"`
-	BaseDN        string              `yaml:"base_dn"`
-	Filter        string              `yaml:"filter"`
-	ID            string              `yaml:"id"`
-	Display       string              `yaml:"display"`
-	Groups        map[string][]string `yaml:"groups"`
-	Timeout       time.Duration       `yaml:"timeout"`
-	PoolSize      int                 `yaml:"pool_size"`
-	InsecurePlain bool                `yaml:"insecure_plain"`
-}
-
-// ldapNames are what files call the fields of ldaplogin.Config.
+// ldapNames maps the fields of ldaplogin.Config to those of driver.LDAP.
 var ldapNames = map[string]string{
 	"URL": "url", "BaseDN": "base_dn", "BindDN": "bind_dn", "BindPassword": "bind_password_file", "Filter": "filter",
 	"Timeout": "timeout", "PoolSize": "pool_size", "Groups": "groups",
 }
 
-// load reads the file at path, and those it names. Empty: the demonstration. The store is what records names, if it is not
-// empty, or else what the file does. Nothing is started; the error names every mistake with its line.
-func load(path, records string, log *slog.Logger) (*document, error) {
-	d := &document{log: log, words: records, flagged: records != "", Document: &config.Document{}}
-	if path == "" {
+// load reads the file of set, and those it names. The store is that of set, if it is not empty, or else what the file names.
+// Nothing is started; the error names every mistake with its line.
+func load(set Settings) (*document, error) {
+	d := &document{log: set.Log, drivers: set.Drivers, words: set.Store, flagged: set.Store != "", Document: &config.Document{}}
+	if set.Config == "" {
 		d.Config = authserver.Demo()
 		if err := d.resolve(); err != nil {
 			return nil, err
 		}
 		return d, d.Err()
 	}
-	if err := config.ReadFile(path, d, func(doc *config.Document) error {
+	if err := config.ReadFile(set.Config, d, func(doc *config.Document) error {
 		d.Document = doc
 		return d.resolve()
 	}); err != nil {
@@ -121,31 +105,34 @@ func (d *document) resolve() error {
 	return d.Validate()
 }
 
-func (d *document) directory(t userType, field string) *ldaplogin.Directory {
-	l := t.LDAP
-	cfg := ldaplogin.Config{
-		URL: l.URL, BindDN: l.BindDN, BindPassword: d.Secret(l.BindPassword),
-		BaseDN: l.BaseDN, Filter: l.Filter, ID: l.ID, Display: l.Display, Groups: l.Groups, Type: t.Type, Timeout: l.Timeout,
-		PoolSize: l.PoolSize, InsecurePlain: l.InsecurePlain, Logger: d.log,
+func (d *document) directory(t userType, field string) driver.Login {
+	if d.drivers.LDAP == nil {
+		d.Mistake(field, "%w", driver.Missing("LDAP"))
+		return nil
 	}
+	l := t.LDAP
+	described := driver.Directory{LDAP: *l, Type: t.Type, Password: d.Secret(l.BindPassword), Logger: d.log}
 	if d.SecretGiven(l.BindPassword) {
-		cfg.BindPassword = cmp.Or(cfg.BindPassword, "unread") // the mistake is known
+		described.Password = cmp.Or(described.Password, "unread") // the mistake is known
 	}
 	if l.RootCAFile != "" {
-		cfg.RootCAs = x509.NewCertPool()
+		described.RootCAs = x509.NewCertPool()
 		pem, err := config.Content(d.Path(l.RootCAFile), maxCertificates)
 		switch {
 		case err != nil:
 			d.Mistake(field+".root_ca_file", "%w", err)
-		case !cfg.RootCAs.AppendCertsFromPEM(pem):
+		case !described.RootCAs.AppendCertsFromPEM(pem):
 			d.Mistake(field+".root_ca_file", "has no certificate in PEM")
 		}
 	}
-	directory, err := ldaplogin.New(cfg)
+	directory, err := d.drivers.LDAP(described)
 	for _, m := range valetkey.ConfigErrors(err) {
 		if name, known := mistakes.Rename(m.Field, ldapNames); known { // or it is Type, which the Config reports
 			d.Mistake(field+"."+name, "%w", m.Err)
 		}
+	}
+	if err != nil {
+		return nil
 	}
 	return directory
 }

@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
@@ -27,13 +28,15 @@ type Settings struct {
 	Create bool   // for Open: create the file of the store if it does not exist; otherwise that is an error. Serve always does
 	Log    *slog.Logger
 	Audit  *slog.Logger // of what is done; nil: Log
+
+	Drivers driver.Set // of this build
 }
 
 // Open makes a server on its store, for what an operator does there; it serves nobody. The store must be one that outlives it.
 // close must be called. Without Settings.Create a file that does not exist is an error, and none is created: a misspelled path
 // would look like an empty server.
 func Open(ctx context.Context, set Settings) (s *authserver.Server, close func() error, err error) {
-	d, err := load(set.Config, set.Store, set.Log)
+	d, err := load(set)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -60,7 +63,7 @@ const defaultAddr = "127.0.0.1:8888"
 // Serve serves until ctx is done or something fails. Whoever may try it is told how on out. SIGUSR1, where there is one,
 // rotates the signing keys.
 func Serve(ctx context.Context, set Settings, out io.Writer) error {
-	d, err := load(set.Config, set.Store, set.Log)
+	d, err := load(set)
 	if err != nil {
 		return err
 	}

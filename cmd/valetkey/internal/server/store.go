@@ -12,9 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/valetkey/valetkey/authserver/pgstore"
-	"github.com/valetkey/valetkey/authserver/sqlitestore"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
 const (
@@ -31,11 +30,15 @@ func (d *document) place() {
 	case d.words == inMemory:
 	case isFile && path == "":
 		d.Mistake("store", "names no file, as sqlite:valetkey.db does")
+	case isFile && d.drivers.SQLite == nil:
+		d.Mistake("store", "%w", driver.Missing("SQLite"))
 	case isFile && !sealed:
 		d.beside = d.storePath(path) + ".seal"
 	case isFile:
 	case !isDSN(d.words): // which may have a password
 		d.Mistake("store", "is neither memory, sqlite:PATH nor postgres://...")
+	case d.drivers.PostgreSQL == nil:
+		d.Mistake("store", "%w", driver.Missing("PostgreSQL"))
 	case !sealed: // replicas have to share it
 		d.Mistake("seal_file", "is required with PostgreSQL, or seal_env, or insecure_unsealed")
 	}
@@ -69,9 +72,9 @@ func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 			}
 			cmp.Or(d.Audit, d.log).InfoContext(ctx, "there is no database yet: it is made", "file", path)
 		}
-		opened, err = sqlitestore.Open(path)
+		opened, err = d.drivers.SQLite(path)
 	default:
-		opened, err = pgstore.Open(ctx, d.words)
+		opened, err = d.drivers.PostgreSQL(ctx, d.words)
 	}
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package server_test
+package drivers_test
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/full/drivers"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 	"github.com/valetkey/valetkey/jwks"
 )
@@ -56,7 +57,7 @@ type site struct {
 func serve(t *testing.T, set server.Settings) *site {
 	t.Helper()
 	s := &site{log: new(journal), out: new(journal)}
-	set.Log = slog.New(slog.NewTextHandler(s.log, nil))
+	set.Log, set.Drivers = slog.New(slog.NewTextHandler(s.log, nil)), drivers.All()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ctx, set, s.out) }()
@@ -266,7 +267,7 @@ func TestRefusedToServe(t *testing.T) {
 		{"a database whose keys have another seal", server.Settings{Store: "sqlite:" + otherSeal(t), Addr: "127.0.0.1:0"}, "sealed under another secret"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.set.Log = slog.New(slog.DiscardHandler)
+			c.set.Log, c.set.Drivers = slog.New(slog.DiscardHandler), drivers.All()
 			ctx, cancel := context.WithTimeout(t.Context(), soon)
 			defer cancel()
 			require.ErrorContains(t, server.Serve(ctx, c.set, io.Discard), c.want)
@@ -279,7 +280,7 @@ func TestStoreMadeWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	t.Run("no seal is left beside a file that is no database", func(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte("a letter to a friend, and no database at all"), 0o600))
-		set := server.Settings{Store: "sqlite:" + path, Log: slog.New(slog.DiscardHandler)}
+		set := server.Settings{Store: "sqlite:" + path, Log: slog.New(slog.DiscardHandler), Drivers: drivers.All()}
 		_, _, err := server.Open(t.Context(), set)
 		require.ErrorContains(t, err, "not a database")
 		assert.NoFileExists(t, path+".seal")
@@ -288,7 +289,7 @@ func TestStoreMadeWhole(t *testing.T) {
 	t.Run("the files of a configuration are in its folder, also with a store of the command line", func(t *testing.T) {
 		config := write(t, strings.Replace(good, "store: memory", "seal_file: seal", 1))
 		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(config), "seal"), []byte(someSeal), 0o600))
-		set := server.Settings{Create: true, Config: config, Store: "sqlite:" + filepath.Join(t.TempDir(), "y.db"), Log: slog.New(slog.DiscardHandler)}
+		set := server.Settings{Create: true, Config: config, Store: "sqlite:" + filepath.Join(t.TempDir(), "y.db"), Log: slog.New(slog.DiscardHandler), Drivers: drivers.All()}
 		_, end, err := server.Open(t.Context(), set)
 		require.NoError(t, err)
 		require.NoError(t, end())
@@ -297,7 +298,7 @@ func TestStoreMadeWhole(t *testing.T) {
 		done, doubts := new(journal), new(journal)
 		for range 2 {
 			_, end, err := server.Open(t.Context(), server.Settings{
-				Create: true,
+				Create: true, Drivers: drivers.All(),
 				Config: example(t, "as.yaml", "listen: 127.0.0.1:8888", "insecure_http: true"), Store: "sqlite:" + path,
 				Log: slog.New(slog.NewTextHandler(doubts, nil)), Audit: slog.New(slog.NewTextHandler(done, nil)),
 			})

@@ -1,4 +1,4 @@
-package server_test
+package drivers_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/full/drivers"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 )
 
@@ -173,7 +174,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, c.config)
-			err := server.Serve(context.Background(), server.Settings{Config: path, Log: slog.New(slog.DiscardHandler)}, io.Discard)
+			err := server.Serve(context.Background(), server.Settings{Config: path, Log: slog.New(slog.DiscardHandler), Drivers: drivers.All()}, io.Discard)
 			require.Error(t, err)
 			got := strings.ReplaceAll(strings.ReplaceAll(err.Error(), path+":", ""), filepath.Dir(path), "DIR")
 			for _, want := range c.want {

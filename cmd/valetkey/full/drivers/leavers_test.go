@@ -1,6 +1,6 @@
 //go:build unix
 
-package server_test
+package drivers_test
 
 import (
 	"crypto/sha256"
@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/ldaplogin/slapdtest"
+	"github.com/valetkey/valetkey/cmd/valetkey/full/drivers"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 )
 
@@ -124,7 +125,7 @@ func (c *company) session(m *member) string {
 // revoke ends what a subject has, as an operator does beside the server that runs.
 func (c *company) revoke(subject string, logins int) {
 	c.t.Helper()
-	s, end, err := server.Open(c.t.Context(), server.Settings{Config: c.path})
+	s, end, err := server.Open(c.t.Context(), server.Settings{Config: c.path, Drivers: drivers.All()})
 	require.NoError(c.t, err)
 	defer func() { require.NoError(c.t, end()) }()
 	sessions, grants, err := s.RevokeUser(c.t.Context(), subject)
@@ -203,7 +204,7 @@ func TestUsersWhoExistNowhereAnyMoreCanBeRevoked(t *testing.T) {
 	a, b := c.join("name", "alice", "password", "the first of alice"), c.join("name", "bob", "password", "the first of bob")
 	c.restart(users(bob))
 	c.revoke("customer:alice", 1)
-	s, end, err := server.Open(t.Context(), server.Settings{Config: c.path})
+	s, end, err := server.Open(t.Context(), server.Settings{Config: c.path, Drivers: drivers.All()})
 	require.NoError(t, err)
 	_, _, err = s.RevokeUser(t.Context(), "customer:alice")
 	require.ErrorContains(t, err, "no session and no grant has this subject", "a second time")

@@ -1,4 +1,4 @@
-package server_test
+package drivers_test
 
 import (
 	"html"

@@ -1,4 +1,4 @@
-package cli_test
+package main_test
 
 import (
 	"encoding/json"
@@ -11,7 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/full/drivers"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 )
 
 // An operator works on the store of a server, whether or not that serves.
@@ -20,7 +22,7 @@ func TestOperator(t *testing.T) {
 	at := func(args ...string) []string { return append(args, "--store", store) }
 	good := func(stdin string, args ...string) string {
 		t.Helper()
-		code, out, errs := run(t, stdin, at(args...)...)
+		code, out, errs := clitest.Run(t, drivers.All(), stdin, at(args...)...)
 		if code != cli.Good {
 			t.Fatalf("%q ended with %d: %s", args, code, errs)
 		}
@@ -28,14 +30,14 @@ func TestOperator(t *testing.T) {
 	}
 	refused := func(want, stdin string, args ...string) {
 		t.Helper()
-		code, out, errs := run(t, stdin, at(args...)...)
+		code, out, errs := clitest.Run(t, drivers.All(), stdin, at(args...)...)
 		if code != cli.Mistake || out != "" || !strings.Contains(errs, want) {
 			t.Errorf("%q ended with %d, %s%s", args, code, out, errs)
 		}
 	}
 	made := regexp.MustCompile(`^client_id (\S+)\nclient_secret (\S+)\n$`)
-	log, stop := background(t, "serve", "--addr", "127.0.0.1:0", "--store", store)
-	issuer := "http://" + log.wait(t, `listening on ([0-9.:]+)`)[1]
+	log, stop := clitest.Background(t, drivers.All(), "serve", "--addr", "127.0.0.1:0", "--store", store)
+	issuer := "http://" + log.Wait(t, `listening on ([0-9.:]+)`)[1]
 	token := func(id, secret string) int {
 		t.Helper()
 		r, err := http.NewRequest("POST", issuer+"/oauth2/token", strings.NewReader("grant_type=client_credentials"))
@@ -172,17 +174,17 @@ func TestOperator(t *testing.T) {
 		}
 	})
 	t.Run("what is done nowhere", func(t *testing.T) {
-		code, _, errs := run(t, "", "client", "list", "--store", "memory")
+		code, _, errs := clitest.Run(t, drivers.All(), "", "client", "list", "--store", "memory")
 		if code != cli.Mistake || !strings.Contains(errs, "memory does not outlive this command") {
 			t.Errorf("got %d, %s", code, errs)
 		}
 	})
 	t.Run("groups only hold commands", func(t *testing.T) {
 		for _, name := range []string{"client", "keys", "user"} {
-			if code, out, _ := run(t, "", name); code != cli.Good || !strings.Contains(out, "Available Commands") {
+			if code, out, _ := clitest.Run(t, drivers.All(), "", name); code != cli.Good || !strings.Contains(out, "Available Commands") {
 				t.Errorf("%s: got %d, %s", name, code, out)
 			}
-			if code, _, _ := run(t, "", name, "x"); code != cli.Mistake {
+			if code, _, _ := clitest.Run(t, drivers.All(), "", name, "x"); code != cli.Mistake {
 				t.Errorf("%s x: got %d", name, code)
 			}
 		}
@@ -201,7 +203,7 @@ func TestMisspelledStore(t *testing.T) {
 		{"user", "remove", "x"}, {"user", "revoke", "customer:x"}, {"keys", "list"}, {"keys", "rotate"}, {"keys", "rotate", "--now"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
-			code, out, errs := run(t, "correct horse\n", append(args, "--store", store)...)
+			code, out, errs := clitest.Run(t, drivers.All(), "correct horse\n", append(args, "--store", store)...)
 			if code != cli.Mistake || out != "" || !strings.Contains(errs, "store: "+filepath.Join(folder, "typo.db")+": there is no such database") {
 				t.Errorf("got %d, %s%s", code, out, errs)
 			}
@@ -211,11 +213,11 @@ func TestMisspelledStore(t *testing.T) {
 		})
 	}
 	t.Run("user add creates it", func(t *testing.T) {
-		code, _, errs := run(t, "correct horse\n", "user", "add", "carl", "--store", store)
+		code, _, errs := clitest.Run(t, drivers.All(), "correct horse\n", "user", "add", "carl", "--store", store)
 		if code != cli.Good {
 			t.Errorf("got %d, %s", code, errs)
 		}
-		if code, out, errs := run(t, "", "user", "list", "--store", store); code != cli.Good || !strings.Contains(out, "carl") {
+		if code, out, errs := clitest.Run(t, drivers.All(), "", "user", "list", "--store", store); code != cli.Good || !strings.Contains(out, "carl") {
 			t.Errorf("got %d, %s%s", code, out, errs)
 		}
 	})
@@ -231,8 +233,8 @@ func TestServeExample(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, stop := background(t, "serve", "--config", file, "--addr", "127.0.0.1:0")
-	addr := log.wait(t, `listening on ([0-9.:]+)`)[1]
+	log, stop := clitest.Background(t, drivers.All(), "serve", "--config", file, "--addr", "127.0.0.1:0")
+	addr := log.Wait(t, `listening on ([0-9.:]+)`)[1]
 	res, err := http.Get("http://" + addr + "/.well-known/oauth-authorization-server")
 	if err != nil {
 		t.Fatal(err)

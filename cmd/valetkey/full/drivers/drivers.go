@@ -1,0 +1,33 @@
+// Package drivers opens the stores and directories of the full build of the command.
+package drivers
+
+import (
+	"context"
+
+	"github.com/valetkey/valetkey/authserver/ldaplogin"
+	"github.com/valetkey/valetkey/authserver/pgstore"
+	"github.com/valetkey/valetkey/authserver/sqlitestore"
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
+)
+
+// All returns every driver there is.
+func All() driver.Set {
+	return driver.Set{
+		SQLite:     func(path string) (store.Store, error) { return sqlitestore.Open(path) },
+		PostgreSQL: func(ctx context.Context, url string) (store.Store, error) { return pgstore.Open(ctx, url) },
+		LDAP:       directory,
+	}
+}
+
+func directory(d driver.Directory) (driver.Login, error) {
+	opened, err := ldaplogin.New(ldaplogin.Config{
+		URL: d.URL, RootCAs: d.RootCAs, BindDN: d.BindDN, BindPassword: d.Password, BaseDN: d.BaseDN, Filter: d.Filter, ID: d.ID,
+		Display: d.Display, Groups: d.Groups, Type: d.Type, Timeout: d.Timeout, PoolSize: d.PoolSize,
+		InsecurePlain: d.InsecurePlain, Logger: d.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
