@@ -35,6 +35,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -239,8 +240,43 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.crossOrigin(w, r) {
 		return
 	}
+	r = withBody(r)
 	s.mux.ServeHTTP(w, s.cfg.withSender(r))
 }
+
+// withBody returns the request with its body read, before anything is looked up for it: otherwise a sender that holds back the last
+// byte of a form would act with the session, user or client of the time when the form began, after a log-out or a revocation. A
+// handler gets what could not be read as the same error, and what is too long to be kept as before.
+//
+// Who can fill the memory: whoever opens a connection, with maxBody bytes each, for readTimeout at most. What happens when it is full, and whom that
+// hurts: as with connections, it is for the proxy or the operating system to bound their number.
+func withBody(r *http.Request) *http.Request {
+	if r.Body == nil || r.Body == http.NoBody || r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return r
+	}
+	read, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	var rest io.Reader = http.NoBody
+	switch {
+	case err != nil:
+		rest = failing{err}
+	case len(read) == maxBody:
+		rest = r.Body
+	}
+	with := *r
+	with.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(read), rest), r.Body}
+	return &with
+}
+
+// maxBody is more bytes than any handler reads.
+const maxBody = 128 << 10
+
+// failing is a reader that has failed.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // Run rotates signing keys, learns what other replicas do, removes what has expired, and notes which users have left the
 // configuration, until ctx ends. It returns once nothing runs any more.

@@ -3,6 +3,8 @@ package authserver_test
 import (
 	"context"
 	"errors"
+	"html"
+	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -181,4 +183,70 @@ func TestNobodySendsForEver(t *testing.T) {
 	w := &patience{ResponseRecorder: httptest.NewRecorder()}
 	s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "POST", "/oauth2/token", nil))
 	assert.WithinDuration(t, time.Now().Add(30*time.Second), w.until, 5*time.Second)
+}
+
+// A heldBack body ends once release is closed, and closes reading when all but its end has been read.
+type heldBack struct {
+	io.Reader
+	reading, release chan struct{}
+}
+
+func (b *heldBack) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		close(b.reading)
+		<-b.release
+	}
+	return n, err
+}
+
+func TestAFormIsReadBeforeItsSessionIsLookedUp(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, s *site, subject string){
+		"user revoke": func(t *testing.T, s *site, subject string) {
+			_, _, err := s.RevokeUser(t.Context(), subject)
+			require.NoError(t, err)
+		},
+		"a new password": func(t *testing.T, s *site, _ string) {
+			require.NoError(t, s.SetPassword(t.Context(), "", "alice", "correct mule!"))
+		},
+		"a user who is removed": func(t *testing.T, s *site, _ string) {
+			require.NoError(t, s.RemoveUser(t.Context(), "", "alice"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, "")
+			alice, err := s.AddUser(t.Context(), "", login.NewUser{Name: "alice", Password: "correct horse"})
+			require.NoError(t, err)
+			b := s.loggedIn(t, "alice", "correct horse")
+			res, err := b.Get(s.url + "/account/applications")
+			page := read(t, res, err).text
+			_, token, found := strings.Cut(page, `name="token" value="`)
+			require.True(t, found, page)
+			token, _, _ = strings.Cut(token, `"`)
+			// A client that does not exist: the page is not found, unless the session has ended.
+			sent := url.Values{"token": {html.UnescapeString(token)}, "client_id": {"none"}}.Encode()
+			post := func(body io.Reader) *httptest.ResponseRecorder {
+				r := httptest.NewRequestWithContext(t.Context(), "POST", s.url+"/account/applications", body)
+				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+				at, err := url.Parse(s.url)
+				require.NoError(t, err)
+				for _, cookie := range b.Jar.Cookies(at) {
+					r.AddCookie(cookie)
+				}
+				w := httptest.NewRecorder()
+				s.ServeHTTP(w, r)
+				return w
+			}
+			require.Equal(t, 404, post(strings.NewReader(sent)).Code, "a form of the session counts")
+			slow := &heldBack{strings.NewReader(sent), make(chan struct{}), make(chan struct{})}
+			answered := make(chan *httptest.ResponseRecorder, 1)
+			go func() { answered <- post(slow) }()
+			<-slow.reading
+			end(t, s, alice.Subject)
+			close(slow.release)
+			w := <-answered
+			require.Equal(t, 303, w.Code, w.Body)
+			require.Contains(t, w.Header().Get("Location"), "/login")
+		})
+	}
 }
