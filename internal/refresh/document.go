@@ -89,11 +89,12 @@ type Config[T any] struct {
 
 // A Document is safe for concurrent use and must be closed.
 type Document[T any] struct {
-	held atomic.Pointer[T] // nil: none
-	used atomic.Bool       // since the last fetch
-	cfg  Config[T]
-	life *life
-	turn uint64 // of its last use; guarded by the pool's lock
+	held   atomic.Pointer[T] // nil: none
+	used   atomic.Bool       // since the last fetch
+	usedAt atomic.Int64      // when used was last set: Unix nanoseconds
+	cfg    Config[T]
+	life   *life
+	turn   uint64 // of its last use; guarded by the pool's lock
 
 	waiting atomic.Int64
 
@@ -159,6 +160,7 @@ func (d *Document[T]) Load() *T { return d.held.Load() }
 func (d *Document[T]) Use() {
 	if !d.used.Load() {
 		d.used.Store(true)
+		d.usedAt.Store(time.Now().UnixNano())
 	}
 }
 
@@ -266,6 +268,13 @@ func (d *Document[T]) drop() {
 	d.closed, d.err = true, errClosed
 	stop(d.refreshing)
 	d.discard(errClosed)
+}
+
+// limited returns the credit: see demand.
+func (d *Document[T]) limited() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.credit
 }
 
 func stop(t *time.Timer) {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A Pool holds the documents of many URLs. It is safe for concurrent use and must be closed, unless all documents are WhileUsed:
@@ -13,54 +14,110 @@ type Pool[T any] struct {
 	config func(url string) Config[T]
 	life   *life
 
-	mu     sync.Mutex // guards what follows
-	held   map[string]*Document[T]
-	turn   uint64 // counts calls of Get
-	closed bool
+	mu      sync.Mutex // guards what follows
+	held    map[place]*Document[T]
+	owned   map[string]int      // how many of held each owner has
+	evicted map[place]time.Time // the credit of evicted documents, see [Document.demand], while it limits fetches
+	turn    uint64              // counts calls of Get
+	closed  bool
 }
+
+// A place is that of a document: each owner of a URL has a document, so that the others cannot evict it.
+type place struct{ owner, url string }
 
 // NewPool returns a pool of at most most documents, which config describes. The senders of tokens choose the URLs, within what the
-// caller allows: a new one evicts the document that was used least recently, and whoever needs that one waits for another fetch.
+// caller allows: a new one evicts a document of the owner that has most of them, the new one included, so that one owner cannot
+// evict those of another that has fewer. Of these it is one that was not used for a while or else the one that Get returned least
+// recently. Whoever needs that one waits for another fetch, which MinRefetchInterval limits as if it had not been evicted.
+//
+// The pool remembers the limits of as many evicted documents at most, and forgets the one that ends first: whoever evicts more
+// than that within MinRefetchInterval, all of its owner, can cause fetches without that limit.
 func NewPool[T any](most int, config func(url string) Config[T]) *Pool[T] {
-	return &Pool[T]{most: most, config: config, life: newLife(), held: map[string]*Document[T]{}}
+	return &Pool[T]{
+		most: most, config: config, life: newLife(), held: map[place]*Document[T]{}, owned: map[string]int{}, evicted: map[place]time.Time{},
+	}
 }
 
-// Get returns the document of url, and notes its use. After Close it is a closed one.
-func (p *Pool[T]) Get(url string) *Document[T] {
+// Get returns the document of url, and notes its use, in a pool whose documents all have one owner. After Close it is a closed one.
+func (p *Pool[T]) Get(url string) *Document[T] { return p.GetFor("", url) }
+
+// GetFor is Get for a document of the owner.
+func (p *Pool[T]) GetFor(owner, url string) *Document[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d := p.held[url]
+	at := place{owner, url}
+	d := p.held[at]
 	if d == nil {
 		d = open(p.config(url), p.life)
 		if p.closed {
 			d.drop()
 			return d
 		}
+		d.credit = p.evicted[at]
+		delete(p.evicted, at)
+		p.owned[owner]++
 		if len(p.held) >= p.most {
 			p.evict()
 		}
-		p.held[url] = d
+		p.held[at] = d
 	}
 	p.turn++
 	d.turn = p.turn
 	return d
 }
 
-// evict drops the document that was used least recently. Of Use only whether it was called since the last fetch is known.
+// evict drops the document that was used least recently of the owner that has most.
 func (p *Pool[T]) evict() {
-	var url string
+	most := 0
+	for at := range p.held {
+		most = max(most, p.owned[at.owner])
+	}
+	var gone place
 	var oldest *Document[T]
-	for u, d := range p.held {
-		if oldest == nil || d.olderThan(oldest) {
-			url, oldest = u, d
+	now := time.Now()
+	for at, d := range p.held {
+		if p.owned[at.owner] == most && (oldest == nil || d.olderThan(oldest, now)) {
+			gone, oldest = at, d
 		}
 	}
-	delete(p.held, url)
+	delete(p.held, gone)
+	if p.owned[gone.owner]--; p.owned[gone.owner] == 0 {
+		delete(p.owned, gone.owner)
+	}
 	oldest.drop()
+	p.limit(gone, oldest.limited(), now)
 }
 
-func (d *Document[T]) olderThan(o *Document[T]) bool {
-	if used := d.used.Load(); used != o.used.Load() {
+// limit remembers the credit of an evicted document.
+func (p *Pool[T]) limit(gone place, credit, now time.Time) {
+	if !credit.After(now) {
+		return
+	}
+	if len(p.evicted) >= p.most {
+		var first place
+		for at, end := range p.evicted {
+			if !end.After(now) {
+				delete(p.evicted, at)
+			} else if first == (place{}) || end.Before(p.evicted[first]) {
+				first = at
+			}
+		}
+		if len(p.evicted) >= p.most {
+			delete(p.evicted, first)
+		}
+	}
+	p.evicted[gone] = credit
+}
+
+// usedRecently is how long a document counts as used after a fetch, which is when it is not known any more whether it is: while
+// fetches fail, they are frequent.
+const usedRecently = 10 * time.Minute
+
+func (d *Document[T]) olderThan(o *Document[T], now time.Time) bool {
+	recently := func(d *Document[T]) bool {
+		return d.used.Load() || now.UnixNano()-d.usedAt.Load() < int64(usedRecently)
+	}
+	if used := recently(d); used != recently(o) {
 		return !used
 	}
 	return d.turn < o.turn
@@ -81,6 +138,7 @@ func (p *Pool[T]) Purge() {
 		d.drop()
 	}
 	clear(p.held)
+	clear(p.owned)
 }
 
 // Close purges the pool, ends the fetches in progress and waits for them. It may be called more than once.

@@ -30,7 +30,7 @@ func TestPool(t *testing.T) {
 								return result, ctx.Err()
 							}
 						},
-						WhileUsed: true, Name: "document", Missing: "no document", Logger: slog.New(slog.DiscardHandler),
+						WhileUsed: true, MinRefetchInterval: 20 * time.Second, Name: "document", Missing: "no document", Logger: slog.New(slog.DiscardHandler),
 					}
 				})
 				defer p.Close()
@@ -62,6 +62,37 @@ func TestPool(t *testing.T) {
 		p.Get("c")
 		assert.Same(t, a, p.Get("a"))
 		assert.NotSame(t, b, p.Get("b"))
+	})
+	play("a new one evicts one of the owner that has most, however recently that was used", func(t *testing.T, p *refresh.Pool[string], _ map[string]int) {
+		honest := p.GetFor("honest", "a")
+		require.NoError(t, honest.Ready(background))
+		for _, url := range []string{"a", "b", "c", "d"} {
+			d := p.GetFor("greedy", url)
+			require.NoError(t, d.Ready(background))
+			d.Use()
+		}
+		assert.NotNil(t, honest.Load())
+		assert.Same(t, honest, p.GetFor("honest", "a"))
+	})
+	play("one that was used is not evicted for one that is fetched in vain, though a fetch has begun since", func(t *testing.T, p *refresh.Pool[string], _ map[string]int) {
+		a := p.Get("a")
+		require.NoError(t, a.Ready(background))
+		a.Use()
+		time.Sleep(time.Minute + time.Second) // it was fetched again
+		b := p.Get("b")
+		p.Get("c")
+		assert.Same(t, a, p.Get("a"))
+		assert.NotSame(t, b, p.Get("b"))
+	})
+	play("an eviction does not lift the limit of fetches", func(t *testing.T, p *refresh.Pool[string], fetches map[string]int) {
+		require.NoError(t, p.Get("a").Ready(background))
+		p.Get("b")
+		p.Get("c") // in a's place
+		assert.Nil(t, p.Get("a").Renew(background, nil))
+		assert.Equal(t, 1, fetches["a"])
+		time.Sleep(30 * time.Second)
+		assert.NotNil(t, p.Get("a").Renew(background, nil))
+		assert.Equal(t, 2, fetches["a"])
 	})
 	play("what is purged during its fetch brings nothing, and the next Get fetches again", func(t *testing.T, p *refresh.Pool[string], fetches map[string]int) {
 		a := p.Get("a")

@@ -97,6 +97,19 @@ func (e *Engine) useAssertion(ctx context.Context, a *assertionClaims, id string
 	return true, nil
 }
 
+// ownerOf returns whose key sets a client's takes room of: the developer's or, of a client that nobody registered for a user,
+// those of all open registrations. Each client of the operator has room for itself.
+func ownerOf(c *clients.Client) string {
+	switch {
+	case c.Owner != "":
+		return "owner " + c.Owner
+	case c.RegistrationDigest != "":
+		return "registered"
+	default:
+		return "client " + c.ID
+	}
+}
+
 // verifyAssertion accepts an assertion of the client once. Endpoint is the URL that it was sent to.
 func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *assertionClaims, endpoint string) error {
 	// RFC 8725, section 3.1.
@@ -107,7 +120,7 @@ func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *asse
 		return errClient
 	}
 	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
-	if err := e.keySets.ask(ctx, c.KeySetURL, []byte(c.KeySet), signed); err != nil { // item 9
+	if err := e.keySets.ask(ctx, ownerOf(c), c.KeySetURL, []byte(c.KeySet), signed); err != nil { // item 9
 		return err
 	}
 	fresh, err := e.useAssertion(ctx, a, c.ID+"\n"+a.id)

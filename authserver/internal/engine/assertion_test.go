@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -304,6 +307,55 @@ func TestKeysThatDoNotComeDelayNoOtherClient(t *testing.T) {
 		assert.Zero(t, time.Since(start))
 		assert.Equal(t, 401, <-done)
 		assert.LessOrEqual(t, time.Since(start), 5*time.Second)
+	})
+}
+
+func TestKeySetsOfOneDeveloperPushOutNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const more = 1100 // than there is room for
+		var down atomic.Bool
+		var fetches sync.Map // of which client: several keys may be fetched at the same time
+		signer := func(id, owner string) clients.Client {
+			return clients.Client{
+				ID: id, Owner: owner, AuthMethod: "private_key_jwt", KeySetURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+			}
+		}
+		all := []clients.Client{signer("operators", ""), signer("alices", "alice")}
+		for i := range more {
+			all = append(all, signer(fmt.Sprint("evil", i), "mallory"))
+		}
+		h := inProcess(t, func(c *engine.Config) {
+			c.KeySets = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				id, _, _ := strings.Cut(r.URL.Host, ".")
+				n, _ := fetches.LoadOrStore(id, new(atomic.Int64))
+				n.(*atomic.Int64).Add(1)
+				if down.Load() && !strings.HasPrefix(id, "evil") {
+					return nil, errors.New("down")
+				}
+				w := httptest.NewRecorder()
+				w.WriteString(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`)
+				return w.Result(), nil
+			})}
+			c.Clients = clients.NewRegistry(c.Store, all)
+		})
+		ask := func(id string) int {
+			claims := map[string]any{"iss": id, "sub": id}
+			return h.do(t, "POST", "/oauth2/token", asserted(assertion(t, clientKey(), nil, h.url, claims)), "").status
+		}
+		require.Equal(t, 200, ask("operators"))
+		require.Equal(t, 200, ask("alices"))
+		down.Store(true)
+		time.Sleep(6 * time.Minute)
+		for i := range more {
+			require.Equal(t, 200, ask(fmt.Sprint("evil", i)))
+		}
+		assert.Equal(t, 200, ask("operators"), "the keys are held while they cannot be fetched")
+		assert.Equal(t, 200, ask("alices"))
+		require.Equal(t, 401, ask("evil0"), "its set was pushed out, and fetched half a minute ago at most")
+		n, _ := fetches.Load("evil0")
+		assert.EqualValues(t, 1, n.(*atomic.Int64).Load())
+		time.Sleep(30 * time.Second)
+		assert.Equal(t, 200, ask("evil0"))
 	})
 }
 

@@ -183,5 +183,5 @@ func (e *Engine) ownCertificate(c *call) error {
 		}
 		return nil
 	}
-	return e.keySets.ask(c.r.Context(), c.client.KeySetURL, []byte(c.client.KeySet), has)
+	return e.keySets.ask(c.r.Context(), ownerOf(c.client), c.client.KeySetURL, []byte(c.client.KeySet), has)
 }

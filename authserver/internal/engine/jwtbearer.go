@@ -60,7 +60,7 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	issuer := e.cfg.Issuers[i]
 	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
 	// Item 9.
-	if err := e.issuers.ask(c.r.Context(), issuer.KeySetURL, issuer.KeySet, signed); err != nil {
+	if err := e.issuers.ask(c.r.Context(), issuer.Issuer, issuer.KeySetURL, issuer.KeySet, signed); err != nil {
 		return nil, errAssertion
 	}
 

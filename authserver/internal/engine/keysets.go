@@ -19,7 +19,9 @@ type keySets struct {
 }
 
 const (
-	maxKeySets    = 1000 // whoever may register clients can fill them: see refresh.NewPool
+	// Whoever may register clients can fill them, and a full pool drops a set of the owner that has most, see refresh.NewPool:
+	// a developer who fills it hurts clients of the same developer, and an open registration other open registrations.
+	maxKeySets    = 1000
 	keySetFresh   = 5 * time.Minute
 	keySetStale   = 55 * time.Minute // more, while the client's server does not answer with a well-formed set that has keys
 	keySetRefetch = 30 * time.Second // the least time between fetches, whatever the client signs with
@@ -47,7 +49,8 @@ func newKeySets(client fetch.Client) keySets {
 
 // ask asks good of the keys of a set, which is the given one or that of a URL. The latter is fetched if none is held or the held
 // one is not good, as often as keySetRefetch allows. Only the caller that needs the fetch waits for it.
-func (k keySets) ask(ctx context.Context, url string, given []byte, good func([]*jose.Key) error) error {
+// The set of a URL is one of those of the owner.
+func (k keySets) ask(ctx context.Context, owner, url string, given []byte, good func([]*jose.Key) error) error {
 	if url == "" {
 		keys, _, err := keyset.Parse(given)
 		if err != nil {
@@ -55,7 +58,7 @@ func (k keySets) ask(ctx context.Context, url string, given []byte, good func([]
 		}
 		return good(keys)
 	}
-	set := k.Get(url)
+	set := k.GetFor(owner, url)
 	held, err := set.Load(), error(errClient)
 	if held != nil {
 		err = good(*held)
