@@ -145,6 +145,22 @@ func TestLightCommandHasNoHeavyModules(t *testing.T) {
 			t.Errorf("cmd/valetkey/full needs no %s: the rule above guards nothing", heavy)
 		}
 	}
+	// The tests of the proxy use the OpenAPI driver, so go.mod lists it; nothing else may.
+	eachGoFile(t, func(path string) {
+		path = filepath.ToSlash(path)
+		if !strings.HasPrefix(path, "cmd/valetkey/") || strings.HasPrefix(path, "cmd/valetkey/full/") || strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range file.Imports {
+			if strings.Contains(spec.Path.Value, "openapi") {
+				t.Errorf("%s imports %s, which belongs to cmd/valetkey/full", path, spec.Path.Value)
+			}
+		}
+	})
 }
 
 // TestAdaptersWriteNoFakeHTTP holds that adapters carry decisions as values: a type that poses as an http.ResponseWriter is how

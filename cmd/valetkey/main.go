@@ -2,7 +2,7 @@
 // both with. See valetkey --help.
 //
 // This is its light build, which keeps the records of an authorization server in memory only. The command of the same name in
-// full/valetkey adds SQLite, PostgreSQL and LDAP, which take several times as long to download and to build as all the rest.
+// full/valetkey adds SQLite, PostgreSQL, LDAP and OpenAPI, whose libraries are several times as large as all the rest.
 package main
 
 import (

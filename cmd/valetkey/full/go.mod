@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/stretchr/testify v1.12.1
 	github.com/valetkey/valetkey v0.0.0
+	github.com/valetkey/valetkey/adapters/valetopenapi v0.0.0
 	github.com/valetkey/valetkey/authserver v0.0.0
 	github.com/valetkey/valetkey/authserver/ldaplogin v0.0.0
 	github.com/valetkey/valetkey/authserver/pgstore v0.0.0
@@ -49,7 +50,6 @@ require (
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/spf13/cobra v1.10.2 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
-	github.com/valetkey/valetkey/adapters/valetopenapi v0.0.0 // indirect
 	github.com/valetkey/valetkey/adapters/valetredis v0.0.0 // indirect
 	github.com/valetkey/valetkey/internal/config v0.0.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect

@@ -1,9 +1,10 @@
-// Package drivers opens the stores and directories of the full build of the command.
+// Package drivers holds the parts that only the full build of the command has.
 package drivers
 
 import (
 	"context"
 
+	"github.com/valetkey/valetkey/adapters/valetopenapi"
 	"github.com/valetkey/valetkey/authserver/ldaplogin"
 	"github.com/valetkey/valetkey/authserver/pgstore"
 	"github.com/valetkey/valetkey/authserver/sqlitestore"
@@ -17,6 +18,7 @@ func All() driver.Set {
 		SQLite:     func(path string) (store.Store, error) { return sqlitestore.Open(path) },
 		PostgreSQL: func(ctx context.Context, url string) (store.Store, error) { return pgstore.Open(ctx, url) },
 		LDAP:       directory,
+		OpenAPI:    valetopenapi.Routes,
 	}
 }
 

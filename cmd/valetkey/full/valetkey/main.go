@@ -1,5 +1,5 @@
-// Command valetkey is the full build of the command: the light one in cmd/valetkey, and an authorization server that keeps its
-// records in SQLite or PostgreSQL and finds employees in LDAP. See valetkey --help.
+// Command valetkey is the full build of the command. To the light one in cmd/valetkey it adds SQLite and PostgreSQL for the records
+// of an authorization server, LDAP for its employees, and OpenAPI documents for the routes of a proxy. See valetkey --help.
 package main
 
 import (

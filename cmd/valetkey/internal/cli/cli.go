@@ -54,8 +54,8 @@ func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), verifyCommand(), proxyCommand(), revokeCommand(), tokenCommand(),
-		inspectCommand())
+	root.AddCommand(demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), verifyCommand(), proxyCommand(drivers), revokeCommand(), tokenCommand(),
+		inspectCommand(drivers))
 	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -130,7 +130,7 @@ func demoCommand() *cobra.Command {
 	return cmd
 }
 
-func proxyCommand() *cobra.Command {
+func proxyCommand(drivers driver.Set) *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use:   "proxy --config FILE",
@@ -144,7 +144,7 @@ func proxyCommand() *cobra.Command {
 			}
 			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
 			defer web.IgnoreHangup(log)()
-			p, err := proxy.Load(config, log)
+			p, err := proxy.Load(config, drivers, log)
 			if err != nil {
 				return err
 			}

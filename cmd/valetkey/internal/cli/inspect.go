@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/config"
@@ -27,7 +28,7 @@ import (
 
 const maxCertificate = 64 << 10 // bytes of a file with one
 
-func inspectCommand() *cobra.Command {
+func inspectCommand(drivers driver.Set) *cobra.Command {
 	var (
 		config, request, scope, cert, at string
 		in                               proxy.Request
@@ -86,7 +87,7 @@ mistake, or if the answer could not be found out.`,
 			if in.Token == "" {
 				return errNoToken
 			}
-			return inspect(cmd, config, in, asJSON)
+			return inspect(cmd, drivers, config, in, asJSON)
 		},
 	}
 	f := cmd.Flags()
@@ -112,7 +113,7 @@ func certificate(path string) (*x509.Certificate, error) {
 	return x509.ParseCertificate(block.Bytes)
 }
 
-func inspect(cmd *cobra.Command, config string, in proxy.Request, asJSON bool) error {
+func inspect(cmd *cobra.Command, drivers driver.Set, config string, in proxy.Request, asJSON bool) error {
 	var (
 		about = look(in.Token)
 		out   *proxy.Outcome
@@ -121,7 +122,7 @@ func inspect(cmd *cobra.Command, config string, in proxy.Request, asJSON bool) e
 	if config != "" {
 		ctx, cancel := context.WithTimeout(cmd.Context(), keysTimeout)
 		defer cancel()
-		if out, err = proxy.Rehearse(ctx, config, in, logTo(io.Discard, slog.LevelError)); err != nil {
+		if out, err = proxy.Rehearse(ctx, config, in, drivers, logTo(io.Discard, slog.LevelError)); err != nil {
 			return err
 		}
 	}

@@ -1,5 +1,5 @@
-// Package driver describes the parts of the command that only its full build has, because their libraries take longer to
-// download and to build than all the rest.
+// Package driver describes the parts of the command that only its full build has, because their libraries are several
+// times as large as all the rest.
 package driver
 
 import (
@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/routes"
 )
 
 // A Set holds the drivers of a build. A configuration that needs one that is nil is a mistake, see [Missing]. The zero value is the
@@ -22,6 +23,9 @@ type Set struct {
 
 	// LDAP joins the mistakes in a Directory, each a *valetkey.ConfigError with the field of ldaplogin.Config.
 	LDAP func(Directory) (Login, error)
+
+	// OpenAPI reads the routes of a document, as valetopenapi.Routes does.
+	OpenAPI func(document []byte) (routes.Table, error)
 }
 
 // A Directory describes an LDAP directory: the fields of the file, and the content of the files and variables they name.

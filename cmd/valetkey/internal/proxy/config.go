@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/fapi"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/middleware"
@@ -17,11 +18,14 @@ import (
 
 // Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
 // it does no other I/O. The error names every mistake with its line.
-func Load(path string, log *slog.Logger) (*Proxy, error) { return load(path, build{log: log}) }
+func Load(path string, drivers driver.Set, log *slog.Logger) (*Proxy, error) {
+	return load(path, build{log: log, drivers: drivers})
+}
 
 // A build is what goes into a proxy beside its file.
 type build struct {
 	log       *slog.Logger
+	drivers   driver.Set
 	now       func() time.Time // nil: time.Now
 	shared    *shared          // nil: nothing is
 	rehearsal *rehearsal       // nil: it is for real

@@ -352,7 +352,7 @@ func TestMistakes(t *testing.T) {
 		})
 	}
 	t.Run("no file", func(t *testing.T) {
-		if _, err := proxy.Load(filepath.Join(t.TempDir(), "x.yaml"), slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := proxy.Load(filepath.Join(t.TempDir(), "x.yaml"), drivers, slog.New(slog.DiscardHandler)); err == nil {
 			t.Error("accepted")
 		}
 	})
@@ -416,7 +416,7 @@ func TestExampleInFull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := proxy.Load(filepath.Join(dir, "proxy.yaml"), slog.New(slog.DiscardHandler))
+	p, err := proxy.Load(filepath.Join(dir, "proxy.yaml"), drivers, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ routes:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := proxy.Load(file, slog.New(slog.DiscardHandler))
+	p, err := proxy.Load(file, drivers, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -37,7 +38,7 @@ func loadWith(t *testing.T, config, document string) (*proxy.Proxy, error) {
 	for name, content := range map[string]string{"proxy.yaml": config, "openapi.yaml": document} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
-	return proxy.Load(filepath.Join(dir, "proxy.yaml"), slog.New(slog.DiscardHandler))
+	return proxy.Load(filepath.Join(dir, "proxy.yaml"), drivers, slog.New(slog.DiscardHandler))
 }
 
 func TestOpenAPI(t *testing.T) {
@@ -124,4 +125,17 @@ func TestOpenAPIMistakes(t *testing.T) {
 			require.Equal(t, strings.Join(c.want, "\n"), strings.Join(mistakes(err), "\n"))
 		})
 	}
+}
+
+func TestOpenAPIWithoutItsDriver(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "proxy.yaml")
+	config, _, _ := strings.Cut(good, "routes:")
+	require.NoError(t, os.WriteFile(file, []byte(config+"openapi: openapi.yaml"), 0o600))
+	const want = "openapi: OpenAPI is not part of this build of valetkey: " +
+		"install the full one with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest"
+	_, err := proxy.Load(file, driver.Set{}, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, want)
+	require.NotContains(t, err.Error(), "\n", "the only mistake")
+	_, err = proxy.Rehearse(t.Context(), file, proxy.Request{}, driver.Set{}, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, want)
 }

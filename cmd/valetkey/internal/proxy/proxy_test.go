@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valetkey/valetkey/adapters/valetopenapi"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -62,13 +64,16 @@ func example(t *testing.T, issuer, upstream string, change ...string) string {
 	return strings.NewReplacer(change...).Replace(string(text))
 }
 
+// drivers are those that a proxy uses.
+var drivers = driver.Set{OpenAPI: valetopenapi.Routes}
+
 func load(t *testing.T, config string, log *slog.Logger) (*proxy.Proxy, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "proxy.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return proxy.Load(file, log)
+	return proxy.Load(file, drivers, log)
 }
 
 // start serves the configuration and returns the address.
@@ -508,7 +513,7 @@ routes:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := proxy.Load(file, slog.New(slog.DiscardHandler))
+	p, err := proxy.Load(file, drivers, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

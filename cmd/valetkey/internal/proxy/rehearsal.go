@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/kept"
@@ -70,12 +71,12 @@ type Check struct {
 // Rehearse makes a request to the proxy that a file configures, and tells what becomes of it. It is the very proxy but for
 // its upstream, and for what running ones share in redis: whether a proof was used before, and revocations, are not looked at.
 // Issuers are asked for keys, status lists and opaque tokens. The error names every mistake in the file.
-func Rehearse(ctx context.Context, file string, in Request, log *slog.Logger) (*Outcome, error) {
+func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, log *slog.Logger) (*Outcome, error) {
 	re := &rehearsal{need: in.Need}
 	if in.URL == nil && in.Need == nil {
 		re.need = valetkey.AnyToken
 	}
-	b := build{log: log, rehearsal: re}
+	b := build{log: log, drivers: drivers, rehearsal: re}
 	if !in.At.IsZero() {
 		b.now = func() time.Time { return in.At }
 	}

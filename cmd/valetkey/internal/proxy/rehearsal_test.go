@@ -26,7 +26,7 @@ func rehearse(t *testing.T, config string, in proxy.Request) *proxy.Outcome {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "proxy.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	out, err := proxy.Rehearse(t.Context(), file, in, slog.New(slog.DiscardHandler))
+	out, err := proxy.Rehearse(t.Context(), file, in, drivers, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return out
 }

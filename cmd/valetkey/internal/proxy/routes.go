@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/adapters/valetopenapi"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
@@ -27,12 +27,16 @@ func (f *file) table() routes.Table {
 	if f.OpenAPI == "" {
 		return nil
 	}
+	if f.drivers.OpenAPI == nil {
+		f.Mistake("openapi", "%w", driver.Missing("OpenAPI"))
+		return nil
+	}
 	document, err := config.Content(f.Path(f.OpenAPI), maxOpenAPI)
 	if err != nil {
 		f.Mistake("openapi", "%w", err)
 		return nil
 	}
-	table, err := valetopenapi.Routes(document) // whose mistakes have lines of that document
+	table, err := f.drivers.OpenAPI(document) // whose mistakes have lines of that document
 	f.Blame("openapi", err, map[string]string{})
 	return table
 }
