@@ -170,7 +170,8 @@ func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) 
 	return made, nil
 }
 
-// SetPassword replaces the password of one of [Server.Users], and ends all sessions and grants of the user. The error wraps [store.ErrNotFound] if nobody there has the name.
+// SetPassword replaces the password of one of [Server.Users], and ends all sessions, grants and
+// consents of the user. The error wraps [store.ErrNotFound] if nobody there has the name.
 func (s *Server) SetPassword(ctx context.Context, userType, name, password string) error {
 	people, err := s.Users(userType)
 	if err != nil {
@@ -187,9 +188,13 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 	return nil
 }
 
-// end ends the sessions of a user, and then the grants: in the other order, a session could grant anew what has ended.
+// end ends the sessions of a user, then the consents, and then the grants: in the other order, a session could grant anew what has
+// ended.
 func (s *Server) end(ctx context.Context, subject string) (sessions, grants int, err error) {
 	if sessions, err = s.pages.EndSessions(ctx, subject); err != nil {
+		return sessions, 0, err
+	}
+	if err := s.pages.ForgetConsents(ctx, subject); err != nil {
 		return sessions, 0, err
 	}
 	if grants, err = s.engine.RevokeGrants(ctx, subject, ""); err != nil {
@@ -216,7 +221,7 @@ func (s *Server) publishEnd(ctx context.Context, subject string) error {
 	return nil
 }
 
-// RevokeUser ends all sessions and grants of a subject, such as customer:alice, and returns how many of each: of any user, also of
+// RevokeUser ends all sessions, grants and consents of a subject, such as customer:alice, and returns how many sessions and grants: of any user, also of
 // the configuration, of a directory or of a trusted issuer, and also if the user exists nowhere any more. It does not keep the user
 // from logging in again. JWTs that APIs verify by themselves are good until they expire, unless Config.PublishRevocation is set. The
 // error wraps [store.ErrNotFound] if subject is a client, whose grants end with [Server.RemoveClient], and if there is nothing to end

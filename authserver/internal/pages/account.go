@@ -30,6 +30,9 @@ func (v *visit) allowed() (*reply, error) {
 	}
 	var apps []allowedClient
 	for _, c := range list {
+		if !c.by(v.user) {
+			continue
+		}
 		about, err := v.cfg.Clients.Get(ctx, c.Client)
 		if errors.Is(err, store.ErrNotFound) { // deleted: nothing is left that could be allowed
 			if err := v.consents.forget(ctx, c.Subject, c.Client); err != nil {

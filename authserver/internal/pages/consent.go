@@ -12,13 +12,17 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A consent is what a user has allowed an application, until it is taken back.
+// A consent is what a user has allowed an application, until it is taken back or the user's credential is another: a later account
+// can have the same subject, and a grant that the consent was given for has ended by then, too. So after a new password users are
+// asked once more.
 type consent struct {
 	Subject string          `json:"subject"`
 	Client  string          `json:"client"`
 	Scopes  valetkey.Scopes `json:"scopes"`
 	Since   time.Time       `json:"since"`
 	Last    time.Time       `json:"last"` // when the user was last asked
+
+	Credential time.Time `json:"credential,omitzero"` // User.Since of who has given it
 }
 
 // covers reports whether all scopes are allowed.
@@ -36,17 +40,22 @@ const (
 
 func consentID(subject, client string) string { return store.Digest(subject + "\x00" + client) }
 
+// by reports whether the user has given the consent, with the credential of the present log-in.
+func (c *consent) by(u *person) bool { return c.Subject == u.Subject && !c.Credential.Before(u.Since) }
+
 // get returns the consent, or one without scopes.
-func (cs consents) get(ctx context.Context, subject, client string) (*consent, error) {
-	c, _, err := cs.read(ctx, subject, client)
+func (cs consents) get(ctx context.Context, u *person, client string) (*consent, error) {
+	c, _, err := cs.read(ctx, u, client)
 	return c, err
 }
 
-func (cs consents) read(ctx context.Context, subject, client string) (*consent, int64, error) {
-	c := &consent{Subject: subject, Client: client}
+func (cs consents) read(ctx context.Context, u *person, client string) (*consent, int64, error) {
+	subject := u.Subject
+	none := &consent{Subject: subject, Client: client, Credential: u.Since}
+	c := &consent{}
 	rec, err := cs.records.Get(ctx, consentKind, consentID(subject, client))
 	if errors.Is(err, store.ErrNotFound) {
-		return c, 0, nil
+		return none, 0, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(rec.Value, c)
@@ -54,13 +63,16 @@ func (cs consents) read(ctx context.Context, subject, client string) (*consent, 
 	if err != nil {
 		return nil, 0, fmt.Errorf("read a consent: %w", err)
 	}
+	if !c.by(u) {
+		c = none
+	}
 	return c, rec.Version, nil
 }
 
 // decide remembers that of the scopes which the user was asked for, these are allowed. Those of earlier times stay.
-func (cs consents) decide(ctx context.Context, subject, client string, asked, allowed valetkey.Scopes) error {
+func (cs consents) decide(ctx context.Context, u *person, client string, asked, allowed valetkey.Scopes) error {
 	err := retry(func() error {
-		c, version, err := cs.read(ctx, subject, client)
+		c, version, err := cs.read(ctx, u, client)
 		if err != nil {
 			return err
 		}
@@ -75,8 +87,8 @@ func (cs consents) decide(ctx context.Context, subject, client string, asked, al
 			return err
 		}
 		_, err = cs.records.Put(ctx, store.Record{
-			Kind: consentKind, ID: consentID(subject, client), Version: version, Value: value,
-			Keys: []store.Key{{Name: "user", Value: subject}, {Name: "client", Value: client}},
+			Kind: consentKind, ID: consentID(u.Subject, client), Version: version, Value: value,
+			Keys: []store.Key{{Name: "user", Value: u.Subject}, {Name: "client", Value: client}},
 		})
 		return err
 	})
@@ -106,6 +118,24 @@ func (cs consents) forget(ctx context.Context, subject, client string) error {
 		return fmt.Errorf("forget a consent: %w", err)
 	}
 	return nil
+}
+
+// forgetUser forgets what a user has allowed all clients.
+func (cs consents) forgetUser(ctx context.Context, subject string) error {
+	for {
+		list, err := cs.of(ctx, "user", subject)
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			if err := cs.forget(ctx, subject, c.Client); err != nil {
+				return err
+			}
+		}
+		if len(list) < maxConsents {
+			return nil
+		}
+	}
 }
 
 // forgetClient forgets what all users have allowed a client, which is gone.

@@ -34,7 +34,7 @@ func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *engine.Departur
 		return false, err
 	}
 	if v.user != nil {
-		c, err := p.consents.get(r.Context(), v.user.Subject, d.Client.ID)
+		c, err := p.consents.get(r.Context(), v.user, d.Client.ID)
 		if err != nil {
 			return false, err
 		}

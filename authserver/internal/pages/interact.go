@@ -132,7 +132,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	}
 
 	offered, withheld := v.offer(in)
-	consent, err := v.consents.get(v.r.Context(), v.user.Subject, in.Client.ID)
+	consent, err := v.consents.get(v.r.Context(), v.user, in.Client.ID)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -152,7 +152,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 		return nil, v.consentPage(in, offered, withheld, offered), nil
 	}
 	if asked || !consent.covers(offered) { // the latter: a trusted client, which is to be listed with the others
-		if err := v.consents.decide(v.r.Context(), v.user.Subject, in.Client.ID, offered, allowed); err != nil {
+		if err := v.consents.decide(v.r.Context(), v.user, in.Client.ID, offered, allowed); err != nil {
 			return nil, nil, err
 		}
 		v.logConsent(in, "consent given", allowed)

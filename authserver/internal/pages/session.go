@@ -148,6 +148,11 @@ const endedKind = "ended" // of the records that say until when the sessions of 
 // the server whose sessions it ends.
 const markedFor = 365 * 24 * time.Hour
 
+// ForgetConsents forgets what a user has allowed all applications, so that the user is asked again.
+func (p *Pages) ForgetConsents(ctx context.Context, subject string) error {
+	return p.consents.forgetUser(ctx, subject)
+}
+
 // EndSessions logs a user out everywhere, and returns how many sessions were found and removed. It also notes the time for longer
 // than a session lasts: a request under way may write its session again, and one that began with an earlier release cannot be found
 // by its user.

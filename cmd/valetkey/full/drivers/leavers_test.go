@@ -199,6 +199,48 @@ func TestUsersWhoLeaveTheFile(t *testing.T) {
 	})
 }
 
+// What a user has allowed ends with the user's credential, or an account that gets the name later would have allowed it, too.
+func TestConsentsEndWithTheirUser(t *testing.T) {
+	c := newCompany(t, users(alice, bob))
+	asked := func(form ...string) bool {
+		b := newBrowser(t)
+		c.authorize(b, "")
+		b.submit(append(form, "do", "login")...)
+		return b.left == nil && strings.Contains(b.page, `value="allow"`)
+	}
+	first, other := []string{"name", "alice", "password", "the first of alice"}, []string{"name", "bob", "password", "the first of bob"}
+	c.join(first...)
+	c.join(other...)
+	t.Run("a restart ends none", func(t *testing.T) {
+		c.restart(users(alice, bob))
+		assert.False(t, asked(first...))
+	})
+	t.Run("another person who gets the name is asked", func(t *testing.T) {
+		c.restart(users(bob))
+		c.restart(users("{name: alice, password: another person altogether}", bob))
+		assert.True(t, asked("name", "alice", "password", "another person altogether"))
+		assert.False(t, asked(other...), "and the others are not")
+	})
+	t.Run("a user who has a new password is asked once", func(t *testing.T) {
+		c.restart(users(alice, "{name: bob, password: the second of bob}"))
+		second := []string{"name", "bob", "password", "the second of bob"}
+		assert.True(t, asked(second...))
+		c.join(second...)
+		assert.False(t, asked(second...))
+	})
+	t.Run("a user who is revoked is asked", func(t *testing.T) {
+		c.restart(users(bob))
+		c.join(other...)
+		assert.False(t, asked(other...))
+		s, end, err := server.Open(t.Context(), server.Settings{Config: c.path, Drivers: drivers.All()})
+		require.NoError(t, err)
+		_, _, err = s.RevokeUser(t.Context(), "customer:bob")
+		require.NoError(t, err)
+		require.NoError(t, end())
+		assert.True(t, asked(other...))
+	})
+}
+
 func TestUsersWhoExistNowhereAnyMoreCanBeRevoked(t *testing.T) {
 	c := newCompany(t, users(alice, bob))
 	a, b := c.join("name", "alice", "password", "the first of alice"), c.join("name", "bob", "password", "the first of bob")
