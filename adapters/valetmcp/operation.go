@@ -38,7 +38,10 @@ func (o *operation) Check(a valetkey.Access) error {
 	if err := o.read(o.MaxBody); err != nil {
 		return err
 	}
-	strict := slices.DeleteFunc(slices.Clone(o.needs), func(need valetkey.Requirement) bool { _, ok := need.(valetkey.Openness); return ok })
+	strict := slices.DeleteFunc(slices.Clone(o.needs), func(need valetkey.Requirement) bool {
+		level, ok := need.(valetkey.Openness)
+		return ok && level.Known()
+	})
 	if len(strict) == 0 { // a valid token is sufficient, and there is one
 		return nil
 	}

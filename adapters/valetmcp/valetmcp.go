@@ -115,6 +115,8 @@ func (cfg Config) mistakes(next http.Handler) error {
 			row := fmt.Sprintf("%s[%q]", field, name)
 			if need == nil {
 				mistake(row, "nil")
+			} else if level, ok := need.(valetkey.Openness); ok && !level.Known() {
+				mistake(row, "%q is not an Openness: write AnyToken, Optional or Public, or a requirement of scopes", string(level))
 			} else if valetkey.Describe(need).All.Has(offlineAccess) {
 				mistake(row, "names %s, which is not the resource's to ask for (MCP, refresh tokens)", offlineAccess)
 			}

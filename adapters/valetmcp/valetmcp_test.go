@@ -216,6 +216,8 @@ func TestConfiguration(t *testing.T) {
 		{"a negative bound", valetmcp.Config{Guard: described, MaxBody: -1}, next, "MaxBody: -1"},
 		{"a tool that needs nil", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": nil}}, next, `Tools["a"]: nil`},
 		{"a method that needs nil", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"a": nil}}, next, `Methods["a"]: nil`},
+		{"a tool that needs an unknown word", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": valetkey.Openness("admin")}}, next, `Tools["a"]: "admin" is not an Openness`},
+		{"a method that needs an unknown word", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"a": valetkey.Openness("")}}, next, `Methods["a"]: "" is not an Openness`},
 		{"tools/call as a method", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"tools/call": valetkey.AnyToken}}, next, `Methods["tools/call"]`},
 		{"a session that anybody may begin", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"initialize": valetkey.Optional}}, next, `Methods["initialize"]: optional`},
 		{"PRM-21 a tool that needs offline_access", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": valetkey.AllOf{scopes.All("b"), scopes.Any("c", "offline_access")}}}, next, `Tools["a"]: names offline_access`},
