@@ -32,8 +32,9 @@ type Revocations struct {
 	// issuers beside them, together up to 30 MB, which ids cannot take.
 	//
 	// Revocations that find no room are in force all the same, in filters of 1 MiB each, at most five: a token that matches one
-	// of them gets 503, since it may be revoked, until the revocation ends. With 500,000 revocations in a filter, about one
-	// other token in 500 matches, too. [Guard.Status] is Degraded meanwhile.
+	// of them gets 503, since it may be revoked, at least until the revocation ends: a token that matches is kept in the filter
+	// too, which may so stay full for longer. With 500,000 entries in a filter, about one other token in 500 matches, with
+	// 1,000,000 one in ten. [Guard.Status] is Degraded meanwhile.
 	Bytes int64
 }
 
