@@ -4,7 +4,7 @@ package valetkey
 // [ConfigErrors] takes them apart again.
 type ConfigError struct {
 	// Field is the path of the field in Go, such as Resource.ID, Audience[1] or Table["GET /orders"], or the name of a
-	// parameter of the constructor. Several are separated by a comma and a space, such as "URL, Keys". Code that offers the
+	// parameter of the constructor. Several are separated by a comma and a space, such as "JWKSURL, JWKS". Code that offers the
 	// configuration under other names translates Field and never Err. Empty: no field is wrong by itself.
 	Field string
 

@@ -31,24 +31,24 @@ func TestConstructorsNameTheFieldOfEachMistake(t *testing.T) {
 		{"middleware", errOf(middleware.New(middleware.Config{
 			Realm:             `"`,
 			ErrorURI:          "%",
-			AlsoFrom:          []middleware.Source{{}},
+			Methods:           []middleware.BearerMethod{{}},
 			SenderConstrained: true,
 			Proxies:           middleware.Proxies{Trusted: []netip.Prefix{{}}, Forwarded: "X"},
 			Resource:          middleware.Resource{ID: "x", AuthorizationServers: []string{""}, Policy: "x"},
 			Cache:             middleware.Cache{Bytes: -1, MaxAge: -1},
 			Revocations:       middleware.Revocations{AllowBeforeCaughtUp: true, Bytes: -1},
 		})), []string{
-			"Verifier", "Realm", "ErrorURI", "AlsoFrom[0]", "SenderConstrained", "AlsoFrom", "Proxies.Trusted[0]", "Proxies.Forwarded",
+			"Verifier", "Realm", "ErrorURI", "Methods[0]", "SenderConstrained", "Methods", "Proxies.Trusted[0]", "Proxies.Forwarded",
 			"Resource.ID", "Resource.AuthorizationServers[0]", "Resource.Policy", "Cache.Bytes",
 			"Revocations.AllowBeforeCaughtUp", "Revocations.Bytes", "Cache.MaxAge",
 		}},
 		{"jwks with keys from two places", errOf(jwks.New(jwks.Config{
 			Audience: []string{"a", ""}, Algorithms: []string{"none"}, Leeway: time.Hour, MaxLifetime: -1, Scopes: []string{""},
-			URL: "https://as.example.com/keys", Keys: []byte("{}"),
-		})), []string{"Issuer", "Audience[1]", "Algorithms[0]", "Leeway", "MaxLifetime", "Scopes[0]", "URL, Keys, Secret"}},
+			JWKSURL: "https://as.example.com/keys", JWKS: []byte("{}"),
+		})), []string{"Issuer", "Audience[1]", "Algorithms[0]", "Leeway", "MaxLifetime", "Scopes[0]", "JWKSURL, JWKS, Secret"}},
 		{"jwks with fetched keys", errOf(jwks.New(jwks.Config{
-			Issuer: "https://as.example.com", URL: "http://as.example.com", Fresh: -1, Cooldown: -1, StaleLimit: 1 << 62,
-		})), []string{"Audience", "URL", "Fresh", "Cooldown", "StaleLimit"}},
+			Issuer: "https://as.example.com", JWKSURL: "http://as.example.com", RefreshInterval: -1, MinRefetchInterval: -1, StaleIfError: 1 << 62,
+		})), []string{"Audience", "JWKSURL", "RefreshInterval", "MinRefetchInterval", "StaleIfError"}},
 		{"jwks with a short secret", errOf(jwks.New(jwks.Config{
 			Issuer: "i", Audience: []string{"a"}, Secret: []byte("x"), Algorithms: []string{"HS256"},
 		})), []string{"Secret"}},
@@ -57,26 +57,26 @@ func TestConstructorsNameTheFieldOfEachMistake(t *testing.T) {
 		{"tenants", errOf(jwks.Tenants(jwks.TenantsConfig{Max: -1, TTL: -1, Allow: []netip.Prefix{{}}})),
 			[]string{"Lookup", "Max", "TTL", "Allow[0]"}},
 		{"introspect", errOf(introspect.New(introspect.Config{
-			JWTs: []string{""}, NegativeFor: time.Hour, Leeway: time.Hour, Timeout: -1, MaxInFlight: -1,
-			Signed: &introspect.Signed{Algorithm: "none", URL: "http://as.example.com"},
+			JWTIssuers: []string{""}, NegativeTTL: time.Hour, Leeway: time.Hour, Timeout: -1, MaxInFlight: -1,
+			Signed: &introspect.Signed{Algorithm: "none", JWKSURL: "http://as.example.com"},
 		})), []string{
-			"URL, Issuer", "Audience", "Auth", "JWTs[0]", "NegativeFor", "Leeway", "Timeout", "MaxInFlight",
-			"Signed.Issuer", "Signed.Algorithm", "Signed.Audience", "Signed.URL",
+			"URL, Issuer", "Audience", "Auth", "JWTIssuers[0]", "NegativeTTL", "Leeway", "Timeout", "MaxInFlight",
+			"Signed.Issuer", "Signed.Algorithm", "Signed.Audience", "Signed.JWKSURL",
 		}},
-		{"dpop", errOf(dpop.New(dpop.Config{Algorithms: []string{"none"}, Window: -1, Skew: time.Hour, Nonces: &dpop.Nonces{}})),
-			[]string{"Algorithms[0]", "Window", "Skew", "Nonces"}},
+		{"dpop", errOf(dpop.New(dpop.Config{Algorithms: []string{"none"}, Window: -1, Leeway: time.Hour, Nonces: &dpop.Nonces{}})),
+			[]string{"Algorithms[0]", "Window", "Leeway", "Nonces"}},
 		{"nonces", errOf(dpop.NewNonces(dpop.NoncesConfig{Previous: [][]byte{{1}}, Every: 1, Grace: -1})),
 			[]string{"Key", "Previous[0]", "Every", "Grace"}},
 		{"statuslist", errOf(statuslist.New(statuslist.Config{
-			Algorithms: []string{"none"}, Origins: []string{"x"}, Fresh: -1, MinTTL: 2, MaxTTL: 1, MaxLists: -1,
-			KeysURL: "http://as.example.com",
-		})), []string{"Verifier", "Issuer", "Algorithms[0]", "Origins[0]", "Fresh", "MinTTL", "MaxLists", "KeysURL"}},
+			Algorithms: []string{"none"}, Origins: []string{"x"}, RefreshInterval: -1, MinTTL: 2, MaxTTL: 1, MaxLists: -1,
+			JWKSURL: "http://as.example.com",
+		})), []string{"Verifier", "Issuer", "Algorithms[0]", "Origins[0]", "RefreshInterval", "MinTTL", "MaxLists", "JWKSURL"}},
 		{"fapi and its parts", errOf(fapi.New(fapi.Config{
-			Issuer: "x", DPoP: &dpop.Config{Window: -1}, KeysURL: "http://as.example.com", Algorithms: []string{"RS256"},
+			Issuer: "x", DPoP: &dpop.Config{Window: -1}, JWKSURL: "http://as.example.com", Algorithms: []string{"RS256"},
 			HighValue: true, Revocation: fapi.ShortLived(time.Hour),
 			Guard: middleware.Config{Realm: `"`, URL: func(*http.Request) string { return "" }},
 		})), []string{
-			"Issuer", "DPoP.Nonces", "DPoP.Window", "Revocation.ShortLived", "Algorithms[0]", "Audience", "KeysURL", "Guard.Realm",
+			"Issuer", "DPoP.Nonces", "DPoP.Window", "Revocation.ShortLived", "Algorithms[0]", "Audience", "JWKSURL", "Guard.Realm",
 		}},
 		{"a part of fapi's revocation", errOf(fapi.New(fapi.Config{
 			Issuer: "https://as.example.com", Audience: []string{"a"}, DPoP: &dpop.Config{},

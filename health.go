@@ -24,9 +24,9 @@ type Health struct {
 	Err   error     // what is wrong; nil: nothing
 }
 
-// A Reporter is a [Verifier] that can say how it is: those of packages jwks and introspect, and what [First] and
-// [Confirm] make of them. Both methods are safe for concurrent use.
-type Reporter interface {
+// A HealthReporter is a [Verifier] that can say how it is: those of packages jwks and introspect, and what [First] and
+// [CrossCheck] make of them. Both methods are safe for concurrent use.
+type HealthReporter interface {
 	// Health does no I/O.
 	Health() []Health
 
@@ -38,12 +38,12 @@ type Reporter interface {
 func (vs first) Health() []Health                { return healthOf(vs...) }
 func (vs first) Ready(ctx context.Context) error { return ready(ctx, vs...) }
 
-func (c confirm) Health() []Health                { return healthOf(c.v, c.by) }
-func (c confirm) Ready(ctx context.Context) error { return ready(ctx, c.v, c.by) }
+func (c crossCheck) Health() []Health                { return healthOf(c.v, c.by) }
+func (c crossCheck) Ready(ctx context.Context) error { return ready(ctx, c.v, c.by) }
 
 func healthOf(vs ...Verifier) (all []Health) {
 	for _, v := range vs {
-		if r, ok := v.(Reporter); ok {
+		if r, ok := v.(HealthReporter); ok {
 			all = append(all, r.Health()...)
 		}
 	}
@@ -53,7 +53,7 @@ func healthOf(vs ...Verifier) (all []Health) {
 func ready(ctx context.Context, vs ...Verifier) error {
 	var errs []error
 	for _, v := range vs {
-		if r, ok := v.(Reporter); ok {
+		if r, ok := v.(HealthReporter); ok {
 			errs = append(errs, r.Ready(ctx))
 		}
 	}

@@ -65,7 +65,7 @@ func TestHouse(t *testing.T) {
 var layers = [][]string{
 	{"internal/authctx"},
 	{"."},
-	{"scopes", "details", "internal", "conformance"},
+	{"scopes", "rar", "internal", "conformance"},
 	{"jwks", "introspect", "dpop", "statuslist"},
 	{"middleware"},
 	{"routes", "fapi"},

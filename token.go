@@ -26,7 +26,7 @@ type Token struct {
 	Expiry    time.Time // zero only where an issuer answers an introspection without exp
 
 	// Deadline is exp plus the leeway of the verifier: the token can be accepted before this instant, and never at it or
-	// later. Unlike Reuse.Until, it does not depend on how long an answer is remembered. Zero: unknown, as Expiry is.
+	// later. Unlike Freshness.Until, it does not depend on how long an answer is remembered. Zero: unknown, as Expiry is.
 	Deadline time.Time
 
 	// Binding is the key the token is tied to; zero for a plain bearer token.
@@ -36,8 +36,8 @@ type Token struct {
 	// case only, and its time claims are numbers.
 	Raw json.RawMessage
 
-	// Reuse says how long this answer may be relied on.
-	Reuse Reuse
+	// Freshness says how long this answer may be relied on.
+	Freshness Freshness
 }
 
 // Claims decodes all claims of the token into v, as [json.Unmarshal] does.
@@ -76,9 +76,9 @@ func (b Binding) IsZero() bool {
 	return b.JWKThumbprint == "" && b.CertificateThumbprint == "" && len(b.Unknown) == 0
 }
 
-// A Reuse says how long the answer of a [Verifier] may be relied on without asking it again. The zero value: not at
+// A Freshness says how long the answer of a [Verifier] may be relied on without asking it again. The zero value: not at
 // all.
-type Reuse struct {
+type Freshness struct {
 	Until time.Time // no longer than this, which is never past what the verifier accepts as the token's expiry
 	While Condition // and only while this holds; nil: nothing but time ends it
 }

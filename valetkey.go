@@ -12,7 +12,7 @@
 //
 // and the handler reads who is calling with [FromContext].
 //
-// Verifiers: package jwks checks JWT access tokens locally, against the issuer's key set. [First] and [Confirm]
+// Verifiers: package jwks checks JWT access tokens locally, against the issuer's key set. [First] and [CrossCheck]
 // combine verifiers. Requirements: package scopes. Tests: package valetkeytest.
 //
 // # What goes wrong, in three kinds

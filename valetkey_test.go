@@ -16,7 +16,7 @@ import (
 var (
 	yes     = answer(&valetkey.Token{Subject: "alice"}, nil)
 	no      = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpired})
-	notMine = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_another_issuer", "another issuer"), Err: valetkey.ErrNotMine})
+	notMine = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_another_issuer", "another issuer"), Err: valetkey.ErrNotApplicable})
 	failure = answer(nil, errors.New("the issuer is out of reach"))
 	nothing = answer(nil, nil)
 )
@@ -61,7 +61,7 @@ func TestFirst(t *testing.T) {
 	}
 	t.Run("nobody's token is not mine either", func(t *testing.T) {
 		_, err := valetkey.First(notMine, notMine).Verify(t.Context(), "x")
-		require.ErrorIs(t, err, valetkey.ErrNotMine)
+		require.ErrorIs(t, err, valetkey.ErrNotApplicable)
 	})
 	t.Run("the caller's slice is not kept", func(t *testing.T) {
 		vs := []valetkey.Verifier{yes}
@@ -89,25 +89,25 @@ func TestConfirm(t *testing.T) {
 		{"both accept", yes, yes, "accepted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.want, kind(valetkey.Confirm(c.v, c.by).Verify(t.Context(), "x")))
+			assert.Equal(t, c.want, kind(valetkey.CrossCheck(c.v, c.by).Verify(t.Context(), "x")))
 		})
 	}
 
 	t.Run("the token is the first's, relied on for as long as both may be", func(t *testing.T) {
 		now := time.Now()
 		a, b := holds(true), holds(true)
-		first := &valetkey.Token{Subject: "alice", Reuse: valetkey.Reuse{Until: now.Add(time.Hour), While: &a}}
-		second := &valetkey.Token{Subject: "mallory", Reuse: valetkey.Reuse{Until: now.Add(time.Minute), While: &b}}
-		got, err := valetkey.Confirm(answer(first, nil), answer(second, nil)).Verify(t.Context(), "x")
+		first := &valetkey.Token{Subject: "alice", Freshness: valetkey.Freshness{Until: now.Add(time.Hour), While: &a}}
+		second := &valetkey.Token{Subject: "mallory", Freshness: valetkey.Freshness{Until: now.Add(time.Minute), While: &b}}
+		got, err := valetkey.CrossCheck(answer(first, nil), answer(second, nil)).Verify(t.Context(), "x")
 		require.NoError(t, err)
 		assert.Equal(t, "alice", got.Subject)
-		assert.Equal(t, now.Add(time.Minute), got.Reuse.Until)
-		assert.True(t, got.Reuse.While.Holds())
+		assert.Equal(t, now.Add(time.Minute), got.Freshness.Until)
+		assert.True(t, got.Freshness.While.Holds())
 		b = false
-		assert.False(t, got.Reuse.While.Holds())
+		assert.False(t, got.Freshness.While.Holds())
 		a, b = false, true
-		assert.False(t, got.Reuse.While.Holds())
-		assert.Equal(t, now.Add(time.Hour), first.Reuse.Until, "the first's own token is left alone")
+		assert.False(t, got.Freshness.While.Holds())
+		assert.Equal(t, now.Add(time.Hour), first.Freshness.Until, "the first's own token is left alone")
 	})
 	t.Run("the earlier deadline of both applies, and the session that either knows", func(t *testing.T) {
 		early, late := time.Unix(1000, 0), time.Unix(2000, 0)
@@ -124,7 +124,7 @@ func TestConfirm(t *testing.T) {
 			{"only the first's is known", at(early, "s"), at(time.Time{}, ""), early},
 			{"only the second's is known", at(time.Time{}, "s"), at(early, ""), early},
 		} {
-			got, err := valetkey.Confirm(c.v, c.by).Verify(t.Context(), "x")
+			got, err := valetkey.CrossCheck(c.v, c.by).Verify(t.Context(), "x")
 			require.NoError(t, err)
 			assert.Equal(t, c.want, got.Deadline, c.name)
 			assert.Equal(t, "s", got.SessionID, c.name)
@@ -133,20 +133,20 @@ func TestConfirm(t *testing.T) {
 	t.Run("what either knows of a binding counts", func(t *testing.T) {
 		key, certificate := valetkey.Binding{JWKThumbprint: "a"}, valetkey.Binding{CertificateThumbprint: "b", Unknown: []string{"new"}}
 		bound := func(b valetkey.Binding) valetkey.Verifier { return answer(&valetkey.Token{Binding: b}, nil) }
-		got, err := valetkey.Confirm(bound(key), bound(certificate)).Verify(t.Context(), "x")
+		got, err := valetkey.CrossCheck(bound(key), bound(certificate)).Verify(t.Context(), "x")
 		require.NoError(t, err)
 		assert.Equal(t, valetkey.Binding{JWKThumbprint: "a", CertificateThumbprint: "b", Unknown: []string{"new"}}, got.Binding)
-		got, err = valetkey.Confirm(bound(valetkey.Binding{}), bound(key)).Verify(t.Context(), "x")
+		got, err = valetkey.CrossCheck(bound(valetkey.Binding{}), bound(key)).Verify(t.Context(), "x")
 		require.NoError(t, err)
 		assert.Equal(t, key, got.Binding)
-		_, err = valetkey.Confirm(bound(key), bound(valetkey.Binding{JWKThumbprint: "c"})).Verify(t.Context(), "x")
+		_, err = valetkey.CrossCheck(bound(key), bound(valetkey.Binding{JWKThumbprint: "c"})).Verify(t.Context(), "x")
 		assert.ErrorContains(t, err, "bound to one key here and to another one there")
 	})
 	t.Run("a second that may not be relied on at all", func(t *testing.T) {
-		first := &valetkey.Token{Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}
-		got, err := valetkey.Confirm(answer(first, nil), yes).Verify(t.Context(), "x")
+		first := &valetkey.Token{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}
+		got, err := valetkey.CrossCheck(answer(first, nil), yes).Verify(t.Context(), "x")
 		require.NoError(t, err)
-		assert.True(t, got.Reuse.Until.IsZero())
+		assert.True(t, got.Freshness.Until.IsZero())
 	})
 }
 
@@ -155,11 +155,11 @@ type forgetful struct {
 	forgot int
 }
 
-func (f *forgetful) Forget() { f.forgot++ }
+func (f *forgetful) Purge() { f.forgot++ }
 
 func TestForget(t *testing.T) {
 	a, b, c := &forgetful{Verifier: yes}, &forgetful{Verifier: yes}, &forgetful{Verifier: yes}
-	valetkey.First(no, a, valetkey.Confirm(b, c)).(valetkey.Forgetter).Forget()
+	valetkey.First(no, a, valetkey.CrossCheck(b, c)).(valetkey.Purger).Purge()
 	assert.Equal(t, []int{1, 1, 1}, []int{a.forgot, b.forgot, c.forgot})
 }
 

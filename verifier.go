@@ -11,7 +11,7 @@ import (
 
 // A Verifier turns the text of an access token into a [Token].
 //
-//   - A refusal the client may be told is an [*Error]. It wraps [ErrNotMine] if another Verifier might accept the token.
+//   - A refusal the client may be told is an [*Error]. It wraps [ErrNotApplicable] if another Verifier might accept the token.
 //   - Any other error is a failure: the answer could not be found out, and the client gets 503.
 //   - An accepted token comes with a nil error; nil and nil is a failure.
 //
@@ -32,21 +32,21 @@ func (f VerifierFunc) Verify(ctx context.Context, raw string) (*Token, error) {
 	return f(ctx, raw)
 }
 
-// A Forgetter is a [Verifier] that holds answers of its own, or asks on behalf of several requests at once. Forget makes
+// A Purger is a [Verifier] that holds answers of its own, or asks on behalf of several requests at once. Purge makes
 // it rely on nothing that it was told before; the purge of a guard calls it. It is safe for concurrent use.
-type Forgetter interface {
-	Forget()
+type Purger interface {
+	Purge()
 }
 
-// ErrNotMine is wrapped by a refusal that another [Verifier] might not share: the token is of another form or of
+// ErrNotApplicable is wrapped by a refusal that another [Verifier] might not share: the token is of another form or of
 // another issuer. See [First].
-var ErrNotMine = errors.New("the token is not for this verifier")
+var ErrNotApplicable = errors.New("the token is not for this verifier")
 
 // errNoAnswer is the failure of a Verifier that returned neither a token nor an error.
 var errNoAnswer = errors.New("valetkey: the verifier returned neither a token nor an error")
 
 // First returns a [Verifier] that asks vs in turn. The first answer counts, whether yes, no or failure; only a refusal
-// that wraps [ErrNotMine] passes the question on. If all pass it on, or vs is empty, the token is refused.
+// that wraps [ErrNotApplicable] passes the question on. If all pass it on, or vs is empty, the token is refused.
 func First(vs ...Verifier) Verifier {
 	return first(slices.Clone(vs))
 }
@@ -54,10 +54,10 @@ func First(vs ...Verifier) Verifier {
 type first []Verifier
 
 func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
-	var refusal error = &Error{Code: InvalidToken, Reason: ReasonUntrustedIssuer, Err: ErrNotMine}
+	var refusal error = &Error{Code: InvalidToken, Reason: ReasonUntrustedIssuer, Err: ErrNotApplicable}
 	for _, v := range vs {
 		t, err := ask(ctx, v, raw)
-		if !errors.Is(err, ErrNotMine) {
+		if !errors.Is(err, ErrNotApplicable) {
 			return t, err
 		}
 		if len(vs) == 1 {
@@ -67,17 +67,17 @@ func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
 	return nil, refusal
 }
 
-// Confirm returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
+// CrossCheck returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
 // asked whether it still stands, say. Bindings from both results apply, and so does the earlier Deadline. The answer may be
-// relied on for as long as both may, so a guard asks both again when the shorter one ends: after introspect.Config.CacheFor,
+// relied on for as long as both may, so a guard asks both again when the shorter one ends: after introspect.Config.CacheTTL,
 // if by is an introspection.
-func Confirm(v, by Verifier) Verifier {
-	return confirm{v, by}
+func CrossCheck(v, by Verifier) Verifier {
+	return crossCheck{v, by}
 }
 
-type confirm struct{ v, by Verifier }
+type crossCheck struct{ v, by Verifier }
 
-func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
+func (c crossCheck) Verify(ctx context.Context, raw string) (*Token, error) {
 	t, err := ask(ctx, c.v, raw)
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (c confirm) Verify(ctx context.Context, raw string) (*Token, error) {
 		return nil, err
 	}
 	both := *t
-	both.Reuse = t.Reuse.And(second.Reuse)
+	both.Freshness = t.Freshness.And(second.Freshness)
 	if d := second.Deadline; !d.IsZero() && (both.Deadline.IsZero() || d.Before(both.Deadline)) {
 		both.Deadline = d
 	}
@@ -130,20 +130,20 @@ func ask(ctx context.Context, v Verifier, raw string) (*Token, error) {
 	return t, nil
 }
 
-func (vs first) Forget()  { forget(vs...) }
-func (c confirm) Forget() { forget(c.v, c.by) }
+func (vs first) Purge()     { forget(vs...) }
+func (c crossCheck) Purge() { forget(c.v, c.by) }
 
 func forget(vs ...Verifier) {
 	for _, v := range vs {
-		if f, ok := v.(Forgetter); ok {
-			f.Forget()
+		if f, ok := v.(Purger); ok {
+			f.Purge()
 		}
 	}
 }
 
 // And returns what both r and o allow.
-func (r Reuse) And(o Reuse) Reuse {
-	both := Reuse{Until: r.Until, While: r.While}
+func (r Freshness) And(o Freshness) Freshness {
+	both := Freshness{Until: r.Until, While: r.While}
 	if o.Until.Before(r.Until) {
 		both.Until = o.Until
 	}

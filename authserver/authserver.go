@@ -177,7 +177,7 @@ func (s *Server) routes() error {
 	s.mux.Handle("GET "+path+cfg.Paths.Keys, serveDocument(min(keepFor, cfg.Keys.Publish), s.keys.KeySet))
 
 	about := s.engine.Metadata()
-	about.KeySet = cfg.base() + cfg.Paths.Keys
+	about.JWKS = cfg.base() + cfg.Paths.Keys
 	if cfg.Registration.on() {
 		about.Registration = cfg.base() + cfg.Paths.Register
 		register, err := s.registration(about.Registration)

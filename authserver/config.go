@@ -196,12 +196,12 @@ type Client struct {
 	SecretSHA256 string `yaml:"secret_sha256"`
 
 	// AuthMethod is how it authenticates: none for an application that cannot keep a secret, client_secret_basic,
-	// client_secret_post, private_key_jwt with one of KeySet and KeySetURL. Empty: client_secret_basic, for which
+	// client_secret_post, private_key_jwt with one of JWKS and JWKSURL. Empty: client_secret_basic, for which
 	// client_secret_post may stand in.
 	AuthMethod   string `yaml:"token_endpoint_auth_method"`
 	AssertionAlg string `yaml:"token_endpoint_auth_signing_alg"` // empty: any that its keys fit
-	KeySet       string `yaml:"jwks"`                            // a JWK Set, as text
-	KeySetURL    string `yaml:"jwks_uri"`                        // https, at a public address
+	JWKS         string `yaml:"jwks"`                            // a JWK Set, as text
+	JWKSURL      string `yaml:"jwks_uri"`                        // https, at a public address
 
 	Name         string   `yaml:"name"`
 	URI          string   `yaml:"uri"`    // its website
@@ -294,8 +294,8 @@ type InitialToken struct {
 // A TrustedIssuer makes JWTs about users.
 type TrustedIssuer struct {
 	Issuer      string   `yaml:"issuer"`       // iss, compared as it is. Required
-	KeySet      string   `yaml:"jwks"`         // its JWK Set, as text; this
-	KeySetURL   string   `yaml:"jwks_uri"`     // or this, https at a public address, is required
+	JWKS        string   `yaml:"jwks"`         // its JWK Set, as text; this
+	JWKSURL     string   `yaml:"jwks_uri"`     // or this, https at a public address, is required
 	SubjectType string   `yaml:"subject_type"` // a sub of bob becomes the subject partner:bob. No type of users; required
 	Scopes      []string `yaml:"scopes"`       // all that clients may get by it. At least one is required
 }

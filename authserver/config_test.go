@@ -189,7 +189,7 @@ limits: {login_name: {burst: 1, every: 1s}, login_address: {burst: 2, every: 1s}
 			}},
 			Clients: []authserver.Client{
 				{ID: "a", SecretSHA256: digest, Scopes: files, DefaultAPI: "https://files.example.com", Introspects: []string{"https://files.example.com"}},
-				{ID: "b", AuthMethod: "private_key_jwt", AssertionAlg: "ES256", KeySetURL: "https://b.example.com/keys", Name: "B",
+				{ID: "b", AuthMethod: "private_key_jwt", AssertionAlg: "ES256", JWKSURL: "https://b.example.com/keys", Name: "B",
 					URI: "https://b.example.com", Native: true, RedirectURIs: []string{"com.example.b:/cb"}, GrantTypes: []string{"authorization_code"},
 					Scopes: files, Trusted: true, WithoutPKCE: true, RequirePAR: true, DPoPBound: true, CertBound: true, Lifetime: time.Hour},
 			},
@@ -197,7 +197,7 @@ limits: {login_name: {burst: 1, every: 1s}, login_address: {burst: 2, every: 1s}
 			Portal: authserver.Portal{Developers: []string{"customer"}, Services: []string{"customer"}},
 			Registration: authserver.Registration{Open: true, UnusedFor: -time.Second, Scopes: files, GrantTypes: []string{"authorization_code"},
 				InitialTokens: []authserver.InitialToken{{Name: "n", SHA256: digest, Uses: 2, Expires: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}}},
-			TrustedIssuers: []authserver.TrustedIssuer{{Issuer: "https://p.example.com", KeySetURL: "https://p.example.com/keys", SubjectType: "partner", Scopes: files}},
+			TrustedIssuers: []authserver.TrustedIssuer{{Issuer: "https://p.example.com", JWKSURL: "https://p.example.com/keys", SubjectType: "partner", Scopes: files}},
 			Legacy:         authserver.Legacy{Implicit: true, Password: true},
 			Lifetimes: authserver.Lifetimes{Code: 1 * time.Second, Interaction: 2 * time.Second, Pushed: 3 * time.Second, Device: 4 * time.Second,
 				Refresh: 5 * time.Second, RefreshGrace: 6 * time.Second, Session: 7 * time.Second},

@@ -187,7 +187,7 @@ func algorithms(apis []engine.API) (algs []string) {
 func (c *Client) registered() *clients.Client {
 	r := &clients.Client{
 		ID: c.ID, AuthMethod: cmp.Or(c.AuthMethod, "client_secret_basic"), AssertionAlg: c.AssertionAlg,
-		KeySet: c.KeySet, KeySetURL: c.KeySetURL, Name: c.Name, URI: c.URI, Native: c.Native,
+		JWKS: c.JWKS, JWKSURL: c.JWKSURL, Name: c.Name, URI: c.URI, Native: c.Native,
 		RedirectURIs: slices.Clone(c.RedirectURIs), GrantTypes: slices.Clone(c.GrantTypes), Scopes: slices.Clone(c.Scopes),
 		DefaultAPI: c.DefaultAPI, Introspects: slices.Clone(c.Introspects), Trusted: c.Trusted, WithoutPKCE: c.WithoutPKCE,
 		RequirePAR: c.RequirePAR, DPoPBound: c.DPoPBound, CertBound: c.CertBound, AccessLifetime: c.Lifetime,
@@ -241,9 +241,9 @@ func (cfg *Config) grantTypes() []string {
 
 func (cfg *Config) trustedIssuers() (all []engine.TrustedIssuer) {
 	for _, t := range cfg.TrustedIssuers {
-		one := engine.TrustedIssuer{Issuer: t.Issuer, KeySetURL: t.KeySetURL, SubjectType: t.SubjectType, Scopes: slices.Clone(t.Scopes)}
-		if t.KeySet != "" {
-			one.KeySet = []byte(t.KeySet)
+		one := engine.TrustedIssuer{Issuer: t.Issuer, JWKSURL: t.JWKSURL, SubjectType: t.SubjectType, Scopes: slices.Clone(t.Scopes)}
+		if t.JWKS != "" {
+			one.JWKS = []byte(t.JWKS)
 		}
 		all = append(all, one)
 	}

@@ -32,11 +32,11 @@ func TestTokensVerify(t *testing.T) {
 	})
 	t.Run("a token of another server is refused", func(t *testing.T) {
 		_, err := verifier(t, s.Issuer(), orders).Verify(ctx, start(t, "").token(t, "reader", "").AccessToken)
-		require.ErrorIs(t, err, valetkey.ErrNotMine)
+		require.ErrorIs(t, err, valetkey.ErrNotApplicable)
 	})
 	t.Run("an opaque token is not for it", func(t *testing.T) {
 		_, err := verifier(t, s.Issuer(), vault).Verify(ctx, s.token(t, "all", vault).AccessToken)
-		require.ErrorIs(t, err, valetkey.ErrNotMine)
+		require.ErrorIs(t, err, valetkey.ErrNotApplicable)
 	})
 	for _, path := range []string{"", "/", "/tenants/1"} {
 		s := start(t, path)

@@ -71,7 +71,7 @@ func (s *Server) Clients(ctx context.Context, after string, limit int) ([]Regist
 func described(c *clients.Client) RegisteredClient {
 	return RegisteredClient{
 		Client: Client{
-			ID: c.ID, AuthMethod: c.AuthMethod, AssertionAlg: c.AssertionAlg, KeySet: c.KeySet, KeySetURL: c.KeySetURL,
+			ID: c.ID, AuthMethod: c.AuthMethod, AssertionAlg: c.AssertionAlg, JWKS: c.JWKS, JWKSURL: c.JWKSURL,
 			Name: c.Name, URI: c.URI, Native: c.Native, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scopes: c.Scopes,
 			DefaultAPI: c.DefaultAPI, Introspects: c.Introspects, Trusted: c.Trusted, WithoutPKCE: c.WithoutPKCE,
 			RequirePAR: c.RequirePAR, DPoPBound: c.DPoPBound, CertBound: c.CertBound, Lifetime: c.AccessLifetime,

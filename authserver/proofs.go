@@ -16,11 +16,11 @@ import (
 // proofs verifies those of clients that want tokens bound to a key (RFC 9449, section 5). Each is good once: at all replicas, if
 // they share a store.
 func (cfg *Config) proofs(shared bool) (*dpop.Verifier, error) {
-	var used dpop.Replays // of this process
+	var used dpop.ReplayStore // of this process
 	if shared {
 		used = usedProofs{cfg.Store}
 	}
-	verify := dpop.Config{Replays: used}
+	verify := dpop.Config{ReplayStore: used}
 	if cfg.DPoPNonce {
 		made, err := cfg.nonces()
 		if err != nil {
@@ -54,7 +54,7 @@ func (cfg *Config) nonces() (*dpop.Nonces, error) {
 // usedProofs remembers proofs in a store, as records of kind proof.
 type usedProofs struct{ records store.Store }
 
-// Use is as [dpop.Replays] says: of several writers of a new record, one succeeds.
+// Use is as [dpop.ReplayStore] says: of several writers of a new record, one succeeds.
 func (u usedProofs) Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
 	_, err = u.records.Put(ctx, store.Record{
 		Kind: "proof", ID: base64.RawURLEncoding.EncodeToString(key[:]), Expires: until.Add(time.Second), // for the rest of a second is lost

@@ -42,9 +42,9 @@ func (cfg *Config) certificate() func(*http.Request) ([]byte, error) {
 	case "tls":
 		return engine.TLSCertificate
 	case "Client-Cert":
-		place = middleware.ClientCert()
+		place = middleware.ClientCertHeader()
 	default:
-		place = middleware.EscapedCert(cfg.ClientCertificate)
+		place = middleware.PEMHeader(cfg.ClientCertificate)
 	}
 	proxies := middleware.Proxies{Trusted: cfg.Proxies}
 	return func(r *http.Request) ([]byte, error) {

@@ -334,13 +334,13 @@ func (in *inspection) issuers() {
 		in.wrong(t.Issuer == "", field+".issuer", "is required")
 		in.wrong(names[t.Issuer], field+".issuer", "is this server, or there twice")
 		names[t.Issuer] = true
-		in.wrong((t.KeySet == "") == (t.KeySetURL == ""), field+".jwks_uri", "either this or jwks is required")
-		if t.KeySet != "" {
-			_, _, err := keyset.Parse([]byte(t.KeySet))
+		in.wrong((t.JWKS == "") == (t.JWKSURL == ""), field+".jwks_uri", "either this or jwks is required")
+		if t.JWKS != "" {
+			_, _, err := keyset.Parse([]byte(t.JWKS))
 			in.err(field+".jwks", err)
 		}
-		if t.KeySetURL != "" {
-			in.err(field+".jwks_uri", fetch.Client{}.Allowed(t.KeySetURL))
+		if t.JWKSURL != "" {
+			in.err(field+".jwks_uri", fetch.Client{}.Allowed(t.JWKSURL))
 		}
 		in.err(field+".subject_type", login.ValidType(t.SubjectType))
 		in.wrong(types[t.SubjectType], field+".subject_type", "others have subjects of it")

@@ -39,7 +39,7 @@ func introspection(b *bench) error {
 	defer end()
 	endpoint := "http://" + addr + "/introspect"
 	v, err := introspect.New(introspect.Config{
-		URL: endpoint, Issuer: issuerURL, Audience: []string{audience}, Auth: introspect.BasicAuth("api", "secret"), CacheFor: time.Hour,
+		URL: endpoint, Issuer: issuerURL, Audience: []string{audience}, Auth: introspect.BasicAuth("api", "secret"), CacheTTL: time.Hour,
 	})
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ func (v cheap) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
 	return &valetkey.Token{
 		Issuer: value("iss"), Subject: value("sub"), ClientID: value("client_id"), ID: value("jti"), Audience: []string{value("aud")},
 		Scopes: valetkey.NewScopes(strings.Fields(value("scope"))...), Expiry: v.until, Raw: claims,
-		Reuse: valetkey.Reuse{Until: v.until},
+		Freshness: valetkey.Freshness{Until: v.until},
 	}, nil
 }
 

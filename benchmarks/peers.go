@@ -57,7 +57,7 @@ func candidates(iss *issuer) ([]candidate, error) {
 		}
 	}
 
-	keySet, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, Keys: keys(iss)})
+	keySet, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, JWKS: keys(iss)})
 	must(err)
 
 	byKeyID := map[string]crypto.PublicKey{iss.key.ID(): public}

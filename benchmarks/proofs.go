@@ -59,13 +59,13 @@ func (c *client) request(raw string) (*token, error) {
 }
 
 // replays are a memory of proofs that can be emptied.
-type replays struct{ *dpop.MemoryReplays }
+type replays struct{ *dpop.MemoryReplayStore }
 
-func (r *replays) forget() { r.MemoryReplays = dpop.NewReplays(0) }
+func (r *replays) forget() { r.MemoryReplayStore = dpop.NewReplayStore(0) }
 
 func newProver() (*dpop.Verifier, *replays, error) {
-	used := &replays{dpop.NewReplays(0)}
-	v, err := dpop.New(dpop.Config{Replays: used})
+	used := &replays{dpop.NewReplayStore(0)}
+	v, err := dpop.New(dpop.Config{ReplayStore: used})
 	return v, used, err
 }
 
@@ -97,7 +97,7 @@ func proofs(b *bench) error {
 		}
 	}
 
-	v, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, Keys: keys(iss)})
+	v, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, JWKS: keys(iss)})
 	if err != nil {
 		return err
 	}

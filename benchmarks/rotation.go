@@ -13,7 +13,7 @@ import (
 )
 
 func verifierAt(url string, transport http.RoundTripper) (*jwks.Verifier, error) {
-	return jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, URL: url, Client: &http.Client{Transport: transport}})
+	return jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, JWKSURL: url, Client: &http.Client{Transport: transport}})
 }
 
 // slowly is how long the issuer takes to answer.

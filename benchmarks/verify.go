@@ -68,7 +68,7 @@ func guardWith(v valetkey.Verifier, cache middleware.Cache) (guarded, error) {
 }
 
 func (iss *issuer) guarded(cache middleware.Cache) (guarded, error) {
-	v, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, Keys: keys(iss)})
+	v, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, JWKS: keys(iss)})
 	if err != nil {
 		return guarded{}, err
 	}
@@ -283,7 +283,7 @@ func parallel(b *bench) error {
 	if err != nil {
 		return err
 	}
-	v, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, Keys: keys(iss)})
+	v, err := jwks.New(jwks.Config{Issuer: issuerURL, Audience: []string{audience}, JWKS: keys(iss)})
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@
 // A guard of package middleware does the rest. Who has another use for proofs, such as a token endpoint (section 5), calls
 // [Verifier.Verify].
 //
-// Each proof is good for one request, which [Replays] sees to: by default in the memory of this process, for several
+// Each proof is good for one request, which [ReplayStore] sees to: by default in the memory of this process, for several
 // replicas in a place that they share. [Nonces] bind proofs to the clock of the server too, so that a client can neither
 // make them in advance nor need a clock of its own.
 //
@@ -47,16 +47,16 @@ type Config struct {
 	// time counts in its place.
 	Window time.Duration
 
-	// Skew is how far in the future the iat of a proof may be, and how far apart the clocks of replicas. Zero: 10 s;
+	// Leeway is how far in the future the iat of a proof may be, and how far apart the clocks of replicas. Zero: 10 s;
 	// negative: none.
-	Skew time.Duration
+	Leeway time.Duration
 
-	// Replays remembers the proofs that were used. Nil: [NewReplays] with its default bound. Several processes that serve
-	// the same URLs must share it, or each accepts a proof once. [InsecureNoReplays] accepts a proof any number of times.
+	// ReplayStore remembers the proofs that were used. Nil: [NewReplayStore] with its default bound. Several processes that serve
+	// the same URLs must share it, or each accepts a proof once. [InsecureAllowReplays] accepts a proof any number of times.
 	//
-	// Whatever it is, no client can take the room of others, see [MemoryReplays] and [Request]: before a memory of the caller's, the
-	// Verifier counts in one with the default bound, see [MemoryReplays.Before].
-	Replays Replays
+	// Whatever it is, no client can take the room of others, see [MemoryReplayStore] and [Request]: before a memory of the caller's, the
+	// Verifier counts in one with the default bound, see [MemoryReplayStore.Before].
+	ReplayStore ReplayStore
 
 	// Nonces makes clients put a nonce of the server into their proofs (RFC 9449, sections 8 and 9). Nil: none are asked for.
 	Nonces *Nonces
@@ -68,18 +68,18 @@ type Config struct {
 const (
 	defaultWindow = 60 * time.Second
 	maxWindow     = 10 * time.Minute
-	defaultSkew   = 10 * time.Second
+	defaultLeeway = 10 * time.Second
 )
 
 var defaultAlgorithms = []string{"ES256", "ES384", "PS256", "EdDSA", "Ed25519"}
 
 // A Verifier verifies proofs. It is safe for concurrent use and has nothing to close.
 type Verifier struct {
-	algorithms   []string // at least one
-	window, skew time.Duration
-	replays      sharing
-	nonces       *Nonces // nil: none are asked for
-	now          func() time.Time
+	algorithms     []string // at least one
+	window, leeway time.Duration
+	replays        sharing
+	nonces         *Nonces // nil: none are asked for
+	now            func() time.Time
 }
 
 // New returns a Verifier. The error names every mistake in cfg.
@@ -93,8 +93,8 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Window < 0 || cfg.Window > maxWindow {
 		wrong.Add("Window", "%v is not within 0 and %v", cfg.Window, maxWindow)
 	}
-	if cfg.Skew > maxWindow {
-		wrong.Add("Skew", "%v is more than %v", cfg.Skew, maxWindow)
+	if cfg.Leeway > maxWindow {
+		wrong.Add("Leeway", "%v is more than %v", cfg.Leeway, maxWindow)
 	}
 	if cfg.Nonces != nil && len(cfg.Nonces.keys) == 0 {
 		wrong.Add("Nonces", "not made by NewNonces")
@@ -105,8 +105,8 @@ func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{
 		algorithms: slices.Clone(cfg.Algorithms),
 		window:     cfg.Window,
-		skew:       max(cfg.Skew, 0),
-		replays:    sharingOf(cfg.Replays),
+		leeway:     max(cfg.Leeway, 0),
+		replays:    sharingOf(cfg.ReplayStore),
 		nonces:     cfg.Nonces,
 		now:        cfg.Now,
 	}
@@ -116,8 +116,8 @@ func New(cfg Config) (*Verifier, error) {
 	if v.window == 0 {
 		v.window = defaultWindow
 	}
-	if cfg.Skew == 0 {
-		v.skew = defaultSkew
+	if cfg.Leeway == 0 {
+		v.leeway = defaultLeeway
 	}
 	if v.now == nil {
 		v.now = time.Now
@@ -138,21 +138,6 @@ func (v *Verifier) Nonce() string {
 	return v.nonces.at(v.now()).current
 }
 
-// NonceDue returns the nonce that the answer to a request should carry whose proof Verify has accepted, since that proof
-// has an older one (RFC 9449, section 8.2); "" if there is no need. Such an answer must not be cached.
-func (v *Verifier) NonceDue(r Request) string {
-	if v.nonces == nil || len(r.Proofs) != 1 {
-		return ""
-	}
-	current := v.Nonce()
-	if c, err := jose.ParseProof(r.Proofs[0]); err == nil {
-		if p, err := readProof(c.Payload); err == nil && p.nonce == current {
-			return ""
-		}
-	}
-	return current
-}
-
 // A Request is the request that a proof came with.
 type Request struct {
 	Proofs     []string // the values of the DPoP header lines, which must be one
@@ -167,37 +152,41 @@ type Request struct {
 	Issuer, Client, Subject string
 }
 
-// Verify returns the thumbprint (RFC 7638, SHA-256, base64url) of the key that the proof of r was made with, and uses the
-// proof up: a second time it is refused.
+// Verify checks the proof of r and uses it up: a second time it is refused.
 //
 // A refusal is a [*valetkey.Error]: [valetkey.UseNonce], [valetkey.InvalidToken] if the proof is of another key than
-// r.Thumbprint, [valetkey.InvalidProof] for all else. Any other error is a failure of [Config.Replays].
+// r.Thumbprint, [valetkey.InvalidProof] for all else. Any other error is a failure of [Config.ReplayStore].
 //
 // The token must have been verified before, or at a token endpoint the client authenticated: what Verify accepts takes room
 // in the memory of used proofs. Where that cannot be known before the key is, call [Verifier.Check] and then [Proof.Use].
-func (v *Verifier) Verify(ctx context.Context, r Request) (thumbprint string, err error) {
+func (v *Verifier) Verify(ctx context.Context, r Request) (Proof, error) {
 	p, err := v.Check(r)
 	if err != nil {
-		return "", err
+		return Proof{}, err
 	}
 	if err := p.Use(ctx); err != nil {
-		return "", err
+		return Proof{}, err
 	}
-	return p.thumbprint, nil
+	return p, nil
 }
 
-// A Proof is one that [Verifier.Check] has found good and that may have been used before. The zero value cannot be used.
+// A Proof is one that [Verifier.Check] has found good. The zero value cannot be used.
 type Proof struct {
 	replays    sharing
 	thumbprint string
+	next       string
 	use        use
 }
 
-// Thumbprint returns that of the proof's key, as [Verifier.Verify] does.
+// Thumbprint returns the thumbprint of the proof's key (RFC 7638, SHA-256, base64url).
 func (p Proof) Thumbprint() string { return p.thumbprint }
 
+// NextNonce returns the nonce that the response must carry in its DPoP-Nonce header because the proof has an older one (RFC
+// 9449, section 8.2); "" if there is no need. Such a response must not be cached.
+func (p Proof) NextNonce() string { return p.next }
+
 // Use uses the proof up. A refusal with [valetkey.InvalidProof] means that it was used before; any other error is a failure
-// of [Config.Replays].
+// of [Config.ReplayStore].
 func (p Proof) Use(ctx context.Context) error {
 	if p.replays == nil {
 		return errors.New("dpop: the proof was not checked")
@@ -249,7 +238,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 		return Proof{}, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonProofKey}
 	}
 	now := v.now()
-	end, err := v.end(p, now) // checks 10 and 11
+	end, next, err := v.end(p, now) // checks 10 and 11
 	if err != nil {
 		return Proof{}, err
 	}
@@ -258,7 +247,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 	}
 	// Last, so that only the holder of the key can use up a proof.
 	return Proof{
-		replays: v.replays, thumbprint: key.Thumbprint(),
+		replays: v.replays, thumbprint: key.Thumbprint(), next: next,
 		use: use{
 			key:    p.identity(key.Thumbprint(), target),
 			issuer: r.Issuer,
@@ -269,22 +258,27 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 	}, nil
 }
 
-// end returns when p will not be accepted any longer, by whichever replica, or why it is not now.
-func (v *Verifier) end(p *proof, now time.Time) (time.Time, error) {
+// end returns when p will not be accepted any longer, by whichever replica, and the nonce that replaces its own, or why it is not
+// accepted now.
+func (v *Verifier) end(p *proof, now time.Time) (end time.Time, next string, err error) {
 	if v.nonces != nil { // sections 4.3, check 10, and 9
-		end, ok := v.nonces.at(now).end(p.nonce, now)
+		nonces := v.nonces.at(now)
+		end, ok := nonces.end(p.nonce, now)
 		if !ok {
-			return end, &valetkey.Error{Code: valetkey.UseNonce, Reason: valetkey.ReasonProofNonce}
+			return end, "", &valetkey.Error{Code: valetkey.UseNonce, Reason: valetkey.ReasonProofNonce}
 		}
-		return end.Add(v.skew), nil // section 11.1: the time is that of the nonce, not the client's
+		if p.nonce != nonces.current { // section 8.2
+			next = nonces.current
+		}
+		return end.Add(v.leeway), next, nil // section 11.1: the time is that of the nonce, not the client's
 	}
 	switch {
 	case now.Sub(p.issued) > v.window:
-		return time.Time{}, refuse(valetkey.ReasonProofTooOld, nil)
-	case p.issued.Sub(now) > v.skew:
-		return time.Time{}, refuse(valetkey.ReasonProofFromFuture, nil)
+		return time.Time{}, "", refuse(valetkey.ReasonProofTooOld, nil)
+	case p.issued.Sub(now) > v.leeway:
+		return time.Time{}, "", refuse(valetkey.ReasonProofFromFuture, nil)
 	}
-	return p.issued.Add(v.window + v.skew), nil
+	return p.issued.Add(v.window + v.leeway), "", nil
 }
 
 // isFor reports whether p has the hash of token (RFC 9449, section 4.2: ath).

@@ -49,13 +49,13 @@ func TestRFCExamples(t *testing.T) {
 
 	got, err := at(rfcTime).Verify(t.Context(), resource)
 	require.NoError(t, err, "section 7.1")
-	require.Equal(t, rfcThumbprint, got)
+	require.Equal(t, rfcThumbprint, got.Thumbprint())
 
 	got, err = at(rfcTime).Verify(t.Context(), dpop.Request{
 		Proofs: []string{rfcTokenProof}, Method: "POST", URL: "https://server.example.com/token",
 	})
 	require.NoError(t, err, "section 5")
-	require.Equal(t, rfcThumbprint, got)
+	require.Equal(t, rfcThumbprint, got.Thumbprint())
 }
 
 func newVerifier(t testing.TB, cfg dpop.Config) *dpop.Verifier {
@@ -93,7 +93,7 @@ func TestRefusals(t *testing.T) {
 		iss      = valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 		client   = iss.ProofKey("ES256")
 		replays  = new(counted)
-		v        = newVerifier(t, dpop.Config{Replays: replays, Now: iss.Now})
+		v        = newVerifier(t, dpop.Config{ReplayStore: replays, Now: iss.Now})
 		claim    = valetkeytest.Claim
 		header   = valetkeytest.Header
 		good     = request(client)
@@ -272,7 +272,7 @@ func TestAccepted(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := v.Verify(t.Context(), request(client, c.opts...))
 			require.NoError(t, err)
-			require.Equal(t, client.Thumbprint(), got)
+			require.Equal(t, client.Thumbprint(), got.Thumbprint())
 		})
 	}
 	t.Run("DPOP-09 nothing was fetched", func(t *testing.T) { require.Zero(t, iss.KeySet.Hits()) })
@@ -294,7 +294,7 @@ func TestAccepted(t *testing.T) {
 			for range 2 { // the second time the header is remembered
 				got, err := v.Verify(t.Context(), request(client))
 				require.NoError(t, err, alg)
-				require.Equal(t, client.Thumbprint(), got)
+				require.Equal(t, client.Thumbprint(), got.Thumbprint())
 			}
 		}
 	})
@@ -306,7 +306,7 @@ func TestAccepted(t *testing.T) {
 		requireRefusal(t, err, valetkey.InvalidProof, "algorithm")
 	})
 	t.Run("DPOP-27 DPOP-28 a window and a skew of one's own", func(t *testing.T) {
-		exact := newVerifier(t, dpop.Config{Window: 5 * time.Second, Skew: -1, Now: iss.Now})
+		exact := newVerifier(t, dpop.Config{Window: 5 * time.Second, Leeway: -1, Now: iss.Now})
 		_, err := exact.Verify(t.Context(), request(client, claim("iat", iss.Now().Add(-7*time.Second).Unix())))
 		requireRefusal(t, err, valetkey.InvalidProof, "too old")
 		_, err = exact.Verify(t.Context(), request(client, claim("iat", iss.Now().Add(2*time.Second).Unix())))
@@ -392,7 +392,7 @@ func TestReplayedProofs(t *testing.T) {
 		}
 	})
 	t.Run("DPOP-37 with no memory at all, which has its name", func(t *testing.T) {
-		v := newVerifier(t, dpop.Config{Replays: dpop.InsecureNoReplays{}, Now: iss.Now})
+		v := newVerifier(t, dpop.Config{ReplayStore: dpop.InsecureAllowReplays{}, Now: iss.Now})
 		for range 2 {
 			_, err := v.Verify(t.Context(), first)
 			require.NoError(t, err)
@@ -453,15 +453,15 @@ func TestMemoryOutOfReach(t *testing.T) {
 	client := iss.ProofKey("ES256")
 	outage := errors.New("out of reach")
 	t.Run("DPOP-42 a memory that cannot be asked is a failure, not a yes and not the client's fault", func(t *testing.T) {
-		v := newVerifier(t, dpop.Config{Now: iss.Now, Replays: &counted{err: outage}})
+		v := newVerifier(t, dpop.Config{Now: iss.Now, ReplayStore: &counted{err: outage}})
 		got, err := v.Verify(t.Context(), request(client))
 		require.ErrorIs(t, err, outage)
-		require.Empty(t, got)
+		require.Empty(t, got.Thumbprint())
 		var refusal *valetkey.Error
 		require.False(t, errors.As(err, &refusal))
 	})
 	t.Run("DPOP-42 a full memory is a failure that says when to try again", func(t *testing.T) {
-		v := newVerifier(t, dpop.Config{Now: iss.Now, Replays: dpop.NewReplays(1)})
+		v := newVerifier(t, dpop.Config{Now: iss.Now, ReplayStore: dpop.NewReplayStore(1)})
 		_, err := v.Verify(t.Context(), request(client))
 		require.NoError(t, err)
 		_, err = v.Verify(t.Context(), request(client))
@@ -478,10 +478,10 @@ func TestMemoryOutOfReach(t *testing.T) {
 			"just made":             {dpop.Config{}, nil, 70 * time.Second},
 			"half a minute ago":     {dpop.Config{}, []valetkeytest.Option{valetkeytest.Claim("iat", iss.Now().Unix()-30)}, 40 * time.Second},
 			"ahead":                 {dpop.Config{}, []valetkeytest.Option{valetkeytest.Claim("iat", iss.Now().Unix()+8)}, 78 * time.Second},
-			"window and skew given": {dpop.Config{Window: 5 * time.Minute, Skew: time.Minute}, nil, 6 * time.Minute},
+			"window and skew given": {dpop.Config{Window: 5 * time.Minute, Leeway: time.Minute}, nil, 6 * time.Minute},
 		} {
 			replays := new(counted)
-			c.cfg.Replays, c.cfg.Now = replays, iss.Now
+			c.cfg.ReplayStore, c.cfg.Now = replays, iss.Now
 			_, err := newVerifier(t, c.cfg).Verify(t.Context(), request(client, c.opts...))
 			require.NoError(t, err, name)
 			require.InDelta(t, c.want.Seconds(), time.Until(replays.until).Seconds(), 2, name)
@@ -490,7 +490,7 @@ func TestMemoryOutOfReach(t *testing.T) {
 	t.Run("DPOP-43 by the real clock, whatever the Verifier's says", func(t *testing.T) {
 		iss.Advance(-365 * 24 * time.Hour)
 		replays := new(counted)
-		_, err := newVerifier(t, dpop.Config{Now: iss.Now, Replays: replays}).Verify(t.Context(), request(client))
+		_, err := newVerifier(t, dpop.Config{Now: iss.Now, ReplayStore: replays}).Verify(t.Context(), request(client))
 		require.NoError(t, err)
 		require.InDelta(t, 70, time.Until(replays.until).Seconds(), 2)
 	})
@@ -498,8 +498,8 @@ func TestMemoryOutOfReach(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	t.Run("all mistakes at once", func(t *testing.T) {
-		_, err := dpop.New(dpop.Config{Algorithms: []string{"ES256", "HS256", "none"}, Window: -1, Skew: time.Hour, Nonces: new(dpop.Nonces)})
-		for _, mistake := range []string{`dpop: Algorithms[1]: "HS256"`, `dpop: Algorithms[2]: "none"`, "dpop: Window: ", "dpop: Skew: ", "dpop: Nonces: not made by NewNonces"} {
+		_, err := dpop.New(dpop.Config{Algorithms: []string{"ES256", "HS256", "none"}, Window: -1, Leeway: time.Hour, Nonces: new(dpop.Nonces)})
+		for _, mistake := range []string{`dpop: Algorithms[1]: "HS256"`, `dpop: Algorithms[2]: "none"`, "dpop: Window: ", "dpop: Leeway: ", "dpop: Nonces: not made by NewNonces"} {
 			require.ErrorContains(t, err, mistake)
 		}
 	})
@@ -546,7 +546,7 @@ func FuzzVerify(f *testing.F) {
 	iss := valetkeytest.NewIssuer(f, valetkeytest.InMemory())
 	client := iss.ProofKey("EdDSA")
 	now := iss.Now()
-	v := newVerifier(f, dpop.Config{Now: func() time.Time { return now }, Replays: dpop.InsecureNoReplays{}})
+	v := newVerifier(f, dpop.Config{Now: func() time.Time { return now }, ReplayStore: dpop.InsecureAllowReplays{}})
 	good := request(client)
 	if _, err := v.Verify(f.Context(), good); err != nil {
 		f.Fatal(err)

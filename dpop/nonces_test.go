@@ -34,7 +34,7 @@ func newReplica(t testing.TB, cfg dpop.NoncesConfig) *replica {
 	require.NoError(t, err)
 	// At the beginning of an epoch of the default length.
 	r := &replica{replays: new(counted), now: time.Now().Truncate(2 * time.Minute)}
-	r.Verifier = newVerifier(t, dpop.Config{Nonces: nonces, Replays: r.replays, Now: func() time.Time { return r.now }})
+	r.Verifier = newVerifier(t, dpop.Config{Nonces: nonces, ReplayStore: r.replays, Now: func() time.Time { return r.now }})
 	return r
 }
 
@@ -144,23 +144,30 @@ func TestNonces(t *testing.T) {
 	})
 	t.Run("DPOP-25 a success carries a nonce once there is a newer one", func(t *testing.T) {
 		r := newReplica(t, dpop.NoncesConfig{Key: key})
-		sent := with(r.Nonce())
-		require.Empty(t, r.NonceDue(sent))
+		nonce := r.Nonce()
+		next := func(nonce string) string {
+			p, err := r.Verify(t.Context(), with(nonce))
+			require.NoError(t, err)
+			return p.NextNonce()
+		}
+		require.Empty(t, next(nonce))
 		r.now = r.now.Add(2*time.Minute - time.Nanosecond)
-		require.Empty(t, r.NonceDue(sent))
+		require.Empty(t, next(nonce))
 		r.now = r.now.Add(time.Nanosecond)
-		_, err := r.Verify(t.Context(), sent)
-		require.NoError(t, err)
-		require.Equal(t, r.Nonce(), r.NonceDue(sent))
-		require.Empty(t, r.NonceDue(with(r.Nonce())))
-		require.Equal(t, r.Nonce(), r.NonceDue(dpop.Request{Proofs: []string{"x"}}))
-		require.Empty(t, r.NonceDue(dpop.Request{}), "a request without a proof is not one that was accepted")
+		require.NotEqual(t, nonce, r.Nonce())
+		require.Equal(t, r.Nonce(), next(nonce))
+		require.Empty(t, next(r.Nonce()))
 	})
-	t.Run("DPOP-25 without nonces there is nothing to carry, at no cost", func(t *testing.T) {
-		v, r := newVerifier(t, dpop.Config{}), request(client)
+	t.Run("DPOP-25 a refused proof has no next nonce, and none without nonces", func(t *testing.T) {
+		r := newReplica(t, dpop.NoncesConfig{Key: key})
+		p, err := r.Verify(t.Context(), with("x"))
+		require.Error(t, err)
+		require.Empty(t, p.NextNonce())
+		v := newVerifier(t, dpop.Config{})
 		require.Empty(t, v.Nonce())
-		require.Empty(t, v.NonceDue(r))
-		require.Zero(t, testing.AllocsPerRun(100, func() { v.NonceDue(r) }))
+		p, err = v.Verify(t.Context(), request(client))
+		require.NoError(t, err)
+		require.Empty(t, p.NextNonce())
 	})
 	t.Run("DPOP-29 the client's clock does not matter", func(t *testing.T) {
 		r := newReplica(t, dpop.NoncesConfig{Key: key})

@@ -11,9 +11,9 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Replays remembers which proofs were used. Use must be safe for concurrent use, atomic, and must return soon after ctx is
+// A ReplayStore remembers which proofs were used. Use must be safe for concurrent use, atomic, and must return soon after ctx is
 // done.
-type Replays interface {
+type ReplayStore interface {
 	// Use reports whether key was not used before, and remembers it until then, which is in the near future by the real
 	// clock. Of several calls with one key, in whichever process, exactly one may report true. If that cannot be found out
 	// or key cannot be remembered, it returns an error, and the request is answered with 503.
@@ -22,17 +22,17 @@ type Replays interface {
 	Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error)
 }
 
-// InsecureNoReplays remembers nothing: who sees a proof and its token on the way can use both until the proof is too old.
-type InsecureNoReplays struct{}
+// InsecureAllowReplays remembers nothing: who sees a proof and its token on the way can use both until the proof is too old.
+type InsecureAllowReplays struct{}
 
 // Use reports true.
-func (InsecureNoReplays) Use(context.Context, [32]byte, time.Time) (bool, error) { return true, nil }
+func (InsecureAllowReplays) Use(context.Context, [32]byte, time.Time) (bool, error) { return true, nil }
 
-// DefaultReplays is how many proofs [NewReplays] remembers by default: with the default window some 15,000 a second, with
+// defaultReplays is how many proofs [NewReplayStore] remembers by default: with the default window some 15,000 a second, with
 // nonces, for which proofs are good longer, some 3,500.
-const DefaultReplays = 1 << 20
+const defaultReplays = 1 << 20
 
-// A MemoryReplays remembers proofs in the memory of this process. It is safe for concurrent use.
+// A MemoryReplayStore remembers proofs in the memory of this process. It is safe for concurrent use.
 //
 // A client adds an entry with each proof that is otherwise good and comes with a token that is, or at an authorization server, with
 // a request that is. Strangers add none. When a client has used up its share, its next proof is answered with 503, and no other
@@ -42,7 +42,7 @@ const DefaultReplays = 1 << 20
 // remembered could be used twice.
 //
 // Shares are those of proofs that a [Verifier] uses up; Use alone knows no client.
-type MemoryReplays struct {
+type MemoryReplayStore struct {
 	seed   maphash.Seed // of the choice of a shard: who makes proofs foresees their hashes, and could fill a single one
 	shards []replayShard
 }
@@ -77,15 +77,15 @@ type entry struct {
 	client, user uint32 // tags
 }
 
-// NewReplays returns a memory of at most max proofs, give or take one in a hundred. Each takes some 70 bytes, and each client and
+// NewReplayStore returns a memory of at most max proofs, give or take one in a hundred. Each takes some 70 bytes, and each client and
 // user some 12 more. When it is full of proofs that could still be accepted, Use returns an error. Zero or less:
-// [DefaultReplays].
-func NewReplays(max int) *MemoryReplays {
+// [defaultReplays].
+func NewReplayStore(max int) *MemoryReplayStore {
 	if max <= 0 {
-		max = DefaultReplays
+		max = defaultReplays
 	}
 	count := min(1+max/1024, 64)
-	m := &MemoryReplays{seed: maphash.MakeSeed(), shards: make([]replayShard, count)}
+	m := &MemoryReplayStore{seed: maphash.MakeSeed(), shards: make([]replayShard, count)}
 	for i := range m.shards {
 		m.shards[i].max = (max + count - 1) / count
 		m.shards[i].reset()
@@ -93,12 +93,12 @@ func NewReplays(max int) *MemoryReplays {
 	return m
 }
 
-// Use implements [Replays].
-func (m *MemoryReplays) Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
+// Use implements [ReplayStore].
+func (m *MemoryReplayStore) Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
 	return m.useShared(ctx, use{key: key, until: until})
 }
 
-func (m *MemoryReplays) useShared(_ context.Context, u use) (fresh bool, err error) {
+func (m *MemoryReplayStore) useShared(_ context.Context, u use) (fresh bool, err error) {
 	now := time.Now().Unix()
 	e := entry{end: uint32(min(max(u.until.Unix(), now)+1, math.MaxUint32))}
 	if u.user != "" {
@@ -108,18 +108,18 @@ func (m *MemoryReplays) useShared(_ context.Context, u use) (fresh bool, err err
 }
 
 // forget takes back a use that was fresh.
-func (m *MemoryReplays) forget(u use) {
+func (m *MemoryReplayStore) forget(u use) {
 	s := m.shard(u.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removeLocked(part(u.key[:16]))
 }
 
-func (m *MemoryReplays) shard(key [32]byte) *replayShard {
+func (m *MemoryReplayStore) shard(key [32]byte) *replayShard {
 	return &m.shards[maphash.Bytes(m.seed, key[:])%uint64(len(m.shards))]
 }
 
-func (m *MemoryReplays) tag(names ...string) uint32 {
+func (m *MemoryReplayStore) tag(names ...string) uint32 {
 	var h maphash.Hash
 	h.SetSeed(m.seed)
 	for _, name := range names {
@@ -217,30 +217,32 @@ type sharing interface {
 	useShared(ctx context.Context, u use) (fresh bool, err error)
 }
 
-func sharingOf(r Replays) sharing {
+func sharingOf(r ReplayStore) sharing {
 	switch r := r.(type) {
 	case nil:
-		return NewReplays(0)
+		return NewReplayStore(0)
 	case sharing:
 		return r
 	default:
-		return &sharedReplays{all: r, own: NewReplays(0)}
+		return &sharedReplays{all: r, own: NewReplayStore(0)}
 	}
 }
 
-func (InsecureNoReplays) useShared(context.Context, use) (bool, error) { return true, nil }
+func (InsecureAllowReplays) useShared(context.Context, use) (bool, error) { return true, nil }
 
 // Before returns a memory of used proofs that is all, such as one that several replicas share, and gives the clients of this
 // process shares of m: as many proofs as m has room for may be remembered in all by this process. A [Verifier] with another
-// memory than m does the same with NewReplays(0). A proof is not used if all fails.
-func (m *MemoryReplays) Before(all Replays) Replays { return &sharedReplays{all: all, own: m} }
-
-type sharedReplays struct {
-	all Replays
-	own *MemoryReplays // the proofs of this process
+// memory than m does the same with NewReplayStore(0). A proof is not used if all fails.
+func (m *MemoryReplayStore) Before(all ReplayStore) ReplayStore {
+	return &sharedReplays{all: all, own: m}
 }
 
-// Use implements [Replays].
+type sharedReplays struct {
+	all ReplayStore
+	own *MemoryReplayStore // the proofs of this process
+}
+
+// Use implements [ReplayStore].
 func (s *sharedReplays) Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
 	return s.useShared(ctx, use{key: key, until: until})
 }

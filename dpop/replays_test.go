@@ -33,7 +33,7 @@ func heap() uint64 {
 
 func TestMemoryReplays(t *testing.T) {
 	t.Run("DPOP-42 who chooses the beginnings of his hashes fills no corner of it", func(t *testing.T) {
-		m, until := dpop.NewReplays(0), time.Now().Add(time.Minute)
+		m, until := dpop.NewReplayStore(0), time.Now().Add(time.Minute)
 		for n := range uint64(100_000) { // a tenth of what there is room for
 			var key [32]byte
 			binary.BigEndian.PutUint64(key[8:], n)
@@ -42,7 +42,7 @@ func TestMemoryReplays(t *testing.T) {
 			require.True(t, fresh)
 		}
 	})
-	use := func(t *testing.T, m *dpop.MemoryReplays, n uint64, life time.Duration) bool {
+	use := func(t *testing.T, m *dpop.MemoryReplayStore, n uint64, life time.Duration) bool {
 		t.Helper()
 		fresh, err := m.Use(t.Context(), keyOf(n), time.Now().Add(life))
 		require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestMemoryReplays(t *testing.T) {
 	}
 	t.Run("DPOP-37 DPOP-43 a key is remembered until then, and forgotten soon after", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := dpop.NewReplays(0)
+			m := dpop.NewReplayStore(0)
 			require.True(t, use(t, m, 1, time.Minute))
 			for range 60 {
 				require.False(t, use(t, m, 1, time.Minute), "and its life does not slide")
@@ -62,14 +62,14 @@ func TestMemoryReplays(t *testing.T) {
 	})
 	t.Run("DPOP-43 a key whose time is over is remembered for a moment", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := dpop.NewReplays(0)
+			m := dpop.NewReplayStore(0)
 			require.True(t, use(t, m, 1, -time.Hour))
 			require.False(t, use(t, m, 1, -time.Hour))
 		})
 	})
 	t.Run("DPOP-42 DPOP-44 it holds as many as it should, and then refuses until one has ended", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := dpop.NewReplays(100)
+			m := dpop.NewReplayStore(100)
 			for n := range uint64(100) {
 				require.True(t, use(t, m, n, time.Minute+time.Duration(n)*time.Second))
 			}
@@ -89,7 +89,7 @@ func TestMemoryReplays(t *testing.T) {
 	})
 	t.Run("DPOP-44 under a steady load it holds what is alive and not much more", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := dpop.NewReplays(4 * 70 * 100) // four times what is alive at any time
+			m := dpop.NewReplayStore(4 * 70 * 100) // four times what is alive at any time
 			n := uint64(0)
 			for range 600 {
 				for range 100 {
@@ -103,7 +103,7 @@ func TestMemoryReplays(t *testing.T) {
 	})
 	t.Run("after a flood it gives the memory back", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			m := dpop.NewReplays(0)
+			m := dpop.NewReplayStore(0)
 			before := heap()
 			for n := range uint64(1 << 17) {
 				require.True(t, use(t, m, n, time.Minute))
@@ -120,7 +120,7 @@ func TestMemoryReplays(t *testing.T) {
 	t.Run("DPOP-41 memory per proof is what the documentation says", func(t *testing.T) {
 		const count = 1 << 17
 		before := heap()
-		m := dpop.NewReplays(2 * count)
+		m := dpop.NewReplayStore(2 * count)
 		for n := range uint64(count) {
 			require.True(t, use(t, m, n, time.Hour))
 		}
@@ -130,7 +130,7 @@ func TestMemoryReplays(t *testing.T) {
 		runtime.KeepAlive(m)
 	})
 	t.Run("DPOP-39 of many at once with one key exactly one is fresh", func(t *testing.T) {
-		m := dpop.NewReplays(0)
+		m := dpop.NewReplayStore(0)
 		var fresh atomic.Int64
 		var wg sync.WaitGroup
 		for i := range 8 * 500 {
@@ -183,15 +183,15 @@ func TestSharesOfTheMemoryOfProofs(t *testing.T) {
 	const room = 400
 	for _, c := range []struct {
 		name   string
-		memory func() dpop.Replays
+		memory func() dpop.ReplayStore
 	}{
-		{"in this process", func() dpop.Replays { return dpop.NewReplays(room) }},
-		{"in a memory without a bound that replicas share", func() dpop.Replays { return dpop.NewReplays(room).Before(new(boundless)) }},
+		{"in this process", func() dpop.ReplayStore { return dpop.NewReplayStore(room) }},
+		{"in a memory without a bound that replicas share", func() dpop.ReplayStore { return dpop.NewReplayStore(room).Before(new(boundless)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			iss := valetkeytest.NewIssuer(t)
 			senders := func(t *testing.T) func(issuer, client, user string) *sender {
-				proofs := newVerifier(t, dpop.Config{Replays: c.memory()})
+				proofs := newVerifier(t, dpop.Config{ReplayStore: c.memory()})
 				return func(issuer, client, user string) *sender {
 					return &sender{t: t, proofs: proofs, iss: iss, issuer: issuer, client: client, user: user}
 				}
@@ -232,7 +232,7 @@ func TestSharesOfTheMemoryOfProofs(t *testing.T) {
 				}
 			})
 			t.Run("DPOP-42 what is remembered stays remembered when a share is used up", func(t *testing.T) {
-				proofs := newVerifier(t, dpop.Config{Replays: c.memory()})
+				proofs := newVerifier(t, dpop.Config{ReplayStore: c.memory()})
 				first := request(iss.ProofKey("ES256"))
 				first.Client, first.Subject = "app", "mallory"
 				_, err := proofs.Verify(t.Context(), first)
@@ -249,7 +249,7 @@ func TestSharesOfTheMemoryOfProofs(t *testing.T) {
 	}
 	t.Run("DPOP-44 a proof is not used when the shared memory fails", func(t *testing.T) {
 		shared := new(boundless)
-		proofs := newVerifier(t, dpop.Config{Replays: shared})
+		proofs := newVerifier(t, dpop.Config{ReplayStore: shared})
 		r := request(valetkeytest.NewIssuer(t).ProofKey("ES256"))
 		shared.fails = true
 		_, err := proofs.Verify(t.Context(), r)
@@ -263,7 +263,7 @@ func TestSharesOfTheMemoryOfProofs(t *testing.T) {
 	t.Run("a share is free again when its proofs have ended", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		synctest.Test(t, func(t *testing.T) {
-			proofs := newVerifier(t, dpop.Config{Replays: dpop.NewReplays(room)})
+			proofs := newVerifier(t, dpop.Config{ReplayStore: dpop.NewReplayStore(room)})
 			mallory := &sender{t: t, proofs: proofs, iss: iss, client: "app", user: "mallory"}
 			taken := mallory.send(room / 2).accepted
 			require.Less(t, taken, room/2)
@@ -291,7 +291,7 @@ func (b *boundless) Use(_ context.Context, key [32]byte, _ time.Time) (bool, err
 }
 
 func BenchmarkMemoryReplays(b *testing.B) {
-	m := dpop.NewReplays(1 << 24)
+	m := dpop.NewReplayStore(1 << 24)
 	until := time.Now().Add(time.Second)
 	b.ReportAllocs()
 	for n := uint64(0); b.Loop(); n++ {

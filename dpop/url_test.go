@@ -24,7 +24,7 @@ type matcher struct {
 func newMatcher(t testing.TB) matcher {
 	client, err := jose.GenerateKey("EdDSA", "")
 	require.NoError(t, err)
-	return matcher{newVerifier(t, dpop.Config{Replays: dpop.InsecureNoReplays{}}), client}
+	return matcher{newVerifier(t, dpop.Config{ReplayStore: dpop.InsecureAllowReplays{}}), client}
 }
 
 func (m matcher) match(t testing.TB, htu, requested string) error {

@@ -33,8 +33,8 @@ import (
 	"github.com/valetkey/valetkey/statuslist"
 )
 
-// Algorithms returns the signature algorithms of the profile (section 5.4), of which EdDSA has two names.
-func Algorithms() []string { return []string{"PS256", "ES256", "EdDSA", "Ed25519"} }
+// algorithms returns the signature algorithms of the profile (section 5.4), of which EdDSA has two names.
+func algorithms() []string { return []string{"PS256", "ES256", "EdDSA", "Ed25519"} }
 
 // Config is what a guard of the profile is made of. Required are Issuer, Audience, Revocation, and DPoP or
 // Guard.ClientCertificate.
@@ -47,9 +47,9 @@ type Config struct {
 	// Audience lists the names of this resource server. Required.
 	Audience []string
 
-	// KeysURL is that of the issuer's key set, and Keys a key set without any network. Neither: the issuer's metadata says.
-	KeysURL string
-	Keys    []byte
+	// JWKSURL is that of the issuer's key set, and JWKS a key set without any network. Neither: the issuer's metadata says.
+	JWKSURL string
+	JWKS    []byte
 
 	// Algorithms are those of the tokens, a part of [Algorithms]. Nil: all of them.
 	Algorithms []string
@@ -68,7 +68,7 @@ type Config struct {
 	// Client carries the requests to the issuer. Nil: one with TLS 1.2 or later and the cipher suites of BCP 195.
 	Client *http.Client
 
-	// Guard is the rest of the guard: ClientCertificate, Proxies, Resource, Cache and the like. Verifier, DPoP and AlsoFrom
+	// Guard is the rest of the guard: ClientCertificate, Proxies, Resource, Cache and the like. Verifier, DPoP and Methods
 	// are the profile's and must not be set.
 	Guard middleware.Config
 }
@@ -121,10 +121,10 @@ func (b *builder) guard() *middleware.Guard {
 		b.wrong.Add("Guard.DPoP", "is made by the profile, of DPoP")
 	}
 	// Section 5.3.4, 2: "shall not accept access tokens in the query parameters"; and no other place but the header.
-	if len(own.AlsoFrom) > 0 {
-		b.wrong.Add("Guard.AlsoFrom", "tokens come in the Authorization header only (FAPI 2.0, section 5.3.4)")
+	if len(own.Methods) > 0 {
+		b.wrong.Add("Guard.Methods", "tokens come in the Authorization header only (FAPI 2.0, section 5.3.4)")
 	}
-	own.AlsoFrom = nil
+	own.Methods = nil
 	// 5: "shall support and verify sender-constrained access tokens".
 	own.SenderConstrained = true
 	if cfg.DPoP == nil && own.ClientCertificate.IsZero() {
@@ -152,8 +152,8 @@ func (b *builder) proofs() *dpop.Verifier {
 	}
 	cfg := *b.cfg.DPoP
 	cfg.Algorithms = b.algorithms("DPoP.Algorithms", cfg.Algorithms)
-	if _, off := cfg.Replays.(dpop.InsecureNoReplays); off {
-		b.wrong.Add("DPoP.Replays", "a proof is good once")
+	if _, off := cfg.ReplayStore.(dpop.InsecureAllowReplays); off {
+		b.wrong.Add("DPoP.ReplayStore", "a proof is good once")
 	}
 	if b.cfg.HighValue && cfg.Nonces == nil {
 		b.wrong.Add("DPoP.Nonces", "required with HighValue")
@@ -166,12 +166,12 @@ func (b *builder) proofs() *dpop.Verifier {
 // algorithms returns those that are configured, or all of the profile's.
 func (b *builder) algorithms(field string, configured []string) []string {
 	for i, alg := range configured {
-		if !slices.Contains(Algorithms(), alg) {
+		if !slices.Contains(algorithms(), alg) {
 			b.wrong.Add(fmt.Sprintf("%s[%d]", field, i), "%q is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)", alg)
 		}
 	}
 	if len(configured) == 0 {
-		return Algorithms()
+		return algorithms()
 	}
 	return configured
 }
@@ -182,8 +182,8 @@ func (b *builder) verifier() valetkey.Verifier {
 		b.wrong.Add("Revocation", "required: Introspection, StatusList or ShortLived (FAPI 2.0, section 5.3.4)")
 	}
 	if r.opaque {
-		if b.cfg.KeysURL != "" || b.cfg.Keys != nil || b.cfg.Algorithms != nil {
-			b.wrong.Add("KeysURL, Keys, Algorithms", "there is nothing to verify of opaque tokens")
+		if b.cfg.JWKSURL != "" || b.cfg.JWKS != nil || b.cfg.Algorithms != nil {
+			b.wrong.Add("JWKSURL, JWKS, Algorithms", "there is nothing to verify of opaque tokens")
 		}
 		return b.introspection()
 	}
@@ -192,12 +192,12 @@ func (b *builder) verifier() valetkey.Verifier {
 		r.lifetime = 0
 	}
 	keys, err := jwks.New(jwks.Config{
-		Issuer: b.cfg.Issuer, Audience: b.cfg.Audience, URL: b.cfg.KeysURL, Keys: b.cfg.Keys, Client: b.cfg.Client,
+		Issuer: b.cfg.Issuer, Audience: b.cfg.Audience, JWKSURL: b.cfg.JWKSURL, JWKS: b.cfg.JWKS, Client: b.cfg.Client,
 		Algorithms:  b.algorithms("Algorithms", b.cfg.Algorithms),
 		MaxLifetime: r.lifetime,
 		Logger:      b.cfg.Guard.Logger, Observer: b.cfg.Guard.Observer, Now: b.cfg.Guard.Now,
 	})
-	b.wrong.Within("", mistakes.Renamed(err, map[string]string{"URL": "KeysURL"}))
+	b.wrong.Within("", err)
 	if err != nil {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (b *builder) verifier() valetkey.Verifier {
 	switch {
 	case r.introspect != nil:
 		if by := b.introspection(); by != nil {
-			return valetkey.Confirm(keys, by)
+			return valetkey.CrossCheck(keys, by)
 		}
 	case r.list != nil:
 		if v := b.statusList(keys); v != nil {
@@ -224,7 +224,7 @@ type Revocation struct {
 	lifetime   time.Duration
 }
 
-// Introspection asks the issuer about every JWT that was verified locally (RFC 7662), and again after CacheFor. What cfg
+// Introspection asks the issuer about every JWT that was verified locally (RFC 7662), and again after CacheTTL. What cfg
 // does not say of issuer, audience, client and clock is that of the profile.
 func Introspection(cfg introspect.Config) Revocation {
 	return Revocation{name: "Introspection", introspect: &cfg}
@@ -262,7 +262,7 @@ func (b *builder) introspection() valetkey.Verifier {
 		cfg.Audience = b.cfg.Audience
 	}
 	if !b.cfg.Revocation.opaque {
-		cfg.JWTs = []string{b.cfg.Issuer}
+		cfg.JWTIssuers = []string{b.cfg.Issuer}
 	}
 	if cfg.InsecureHTTP {
 		b.wrong.Add(field+".InsecureHTTP", "the issuer is asked over TLS only (FAPI 2.0, section 5.2)")
@@ -292,8 +292,8 @@ func (b *builder) statusList(keys *jwks.Verifier) valetkey.Verifier {
 		b.wrong.Add("Revocation.StatusList", "Verifier, Issuer and InsecureHTTP are set by the profile")
 	}
 	cfg.Verifier, cfg.Issuer, cfg.Required = keys, b.cfg.Issuer, true
-	if cfg.KeysURL == "" && cfg.Keys == nil {
-		cfg.KeysURL, cfg.Keys = b.cfg.KeysURL, b.cfg.Keys
+	if cfg.JWKSURL == "" && cfg.JWKS == nil {
+		cfg.JWKSURL, cfg.JWKS = b.cfg.JWKSURL, b.cfg.JWKS
 	}
 	cfg.Algorithms = b.algorithms("Revocation.StatusList.Algorithms", cfg.Algorithms)
 	if cfg.Client == nil {

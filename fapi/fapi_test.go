@@ -65,8 +65,8 @@ func TestContradictions(t *testing.T) {
 		name, text string
 		change     func(*fapi.Config)
 	}{
-		{"FAPI-02 the query", "Guard.AlsoFrom", func(c *fapi.Config) { c.Guard.AlsoFrom = []middleware.Source{middleware.Query()} }},
-		{"the form", "Guard.AlsoFrom", func(c *fapi.Config) { c.Guard.AlsoFrom = []middleware.Source{middleware.Form(0)} }},
+		{"FAPI-02 the query", "Guard.Methods", func(c *fapi.Config) { c.Guard.Methods = []middleware.BearerMethod{middleware.Query()} }},
+		{"the form", "Guard.Methods", func(c *fapi.Config) { c.Guard.Methods = []middleware.BearerMethod{middleware.Form(0)} }},
 		{"FAPI-03 no way to learn of revocations", "Revocation: required", func(c *fapi.Config) { c.Revocation = fapi.Revocation{} }},
 		{"FAPI-03 tokens that are not short-lived", "Revocation.ShortLived: 11m0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(11 * time.Minute) }},
 		{"FAPI-03 a lifetime of zero", "Revocation.ShortLived: 0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(0) }},
@@ -94,7 +94,7 @@ func TestContradictions(t *testing.T) {
 		{"FAPI-13 high value without DPoP", "HighValue: DPoP is required", func(c *fapi.Config) {
 			c.HighValue, c.DPoP, c.Guard.ClientCertificate = true, nil, middleware.TLSCertificate()
 		}},
-		{"FAPI-13 proofs that are good more than once", "DPoP.Replays", func(c *fapi.Config) { c.DPoP.Replays = dpop.InsecureNoReplays{} }},
+		{"FAPI-13 proofs that are good more than once", "DPoP.ReplayStore", func(c *fapi.Config) { c.DPoP.ReplayStore = dpop.InsecureAllowReplays{} }},
 		{"a verifier of one's own", "Guard.Verifier", func(c *fapi.Config) { c.Guard.Verifier = valetkey.First() }},
 		{"an audience is missing", "Audience", func(c *fapi.Config) { c.Audience = nil }},
 		{"another issuer is asked", "is another than that of the tokens", func(c *fapi.Config) {
@@ -104,7 +104,7 @@ func TestContradictions(t *testing.T) {
 			c.Revocation = fapi.StatusList(statuslist.Config{Issuer: "https://other.example.com"})
 		}},
 		{"keys for opaque tokens", "nothing to verify", func(c *fapi.Config) {
-			c.KeysURL = iss.KeySet.URL
+			c.JWKSURL = iss.KeySet.URL
 			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b")})
 		}},
 		{"DPOP-20 nothing but the client says what the URL is", "URL: required with DPoP, or Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
@@ -118,8 +118,8 @@ func TestContradictions(t *testing.T) {
 		})
 	}
 	t.Run("all at once", func(t *testing.T) {
-		_, err := fapi.New(fapi.Config{Guard: middleware.Config{AlsoFrom: []middleware.Source{middleware.Query()}}})
-		for _, want := range []string{"Issuer", "Audience", "Revocation", "DPoP, Guard.ClientCertificate", "Guard.AlsoFrom"} {
+		_, err := fapi.New(fapi.Config{Guard: middleware.Config{Methods: []middleware.BearerMethod{middleware.Query()}}})
+		for _, want := range []string{"Issuer", "Audience", "Revocation", "DPoP, Guard.ClientCertificate", "Guard.Methods"} {
 			assert.ErrorContains(t, err, want)
 		}
 	})
@@ -218,7 +218,7 @@ func TestWeakAndDuplicateKeys(t *testing.T) {
 	t.Run("FAPI-07 an RSA key of 1024 bits", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 		cfg := config(iss)
-		cfg.Keys = []byte(`{"keys":[` + weak + modulus + `"}]}`)
+		cfg.JWKS = []byte(`{"keys":[` + weak + modulus + `"}]}`)
 		_, err := fapi.New(cfg)
 		assert.ErrorContains(t, err, "no usable key")
 	})
@@ -230,7 +230,7 @@ func TestWeakAndDuplicateKeys(t *testing.T) {
 		ed, err := jose.GenerateKey("EdDSA", "same")
 		require.NoError(t, err)
 		guard := newGuard(t, iss, func(c *fapi.Config) {
-			c.Keys = fmt.Appendf(nil, `{"keys":[%s,%s]}`, ed.PublicJWK(), ec.PublicJWK())
+			c.JWKS = fmt.Appendf(nil, `{"keys":[%s,%s]}`, ed.PublicJWK(), ec.PublicJWK())
 		})
 		for _, signer := range []*jose.PrivateKey{ec, ed} {
 			var claims map[string]any
@@ -252,7 +252,7 @@ func TestRevocation(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 		key := iss.ProofKey("ES256")
 		api := newGuard(t, iss, func(c *fapi.Config) {
-			c.Revocation = fapi.Introspection(introspect.Config{URL: iss.Introspection.URL, Auth: auth, CacheFor: -1})
+			c.Revocation = fapi.Introspection(introspect.Config{URL: iss.Introspection.URL, Auth: auth, CacheTTL: -1})
 		}).Handler(ok)
 		token := iss.Token(valetkeytest.BoundTo(key))
 		assert.Equal(t, 200, get(api, iss, key, token).Code)
@@ -263,7 +263,7 @@ func TestRevocation(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 		key := iss.ProofKey("ES256")
 		api := newGuard(t, iss, func(c *fapi.Config) {
-			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: auth, CacheFor: -1})
+			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: auth, CacheTTL: -1})
 		}).Handler(ok)
 		token := iss.Opaque(valetkeytest.BoundTo(key), valetkeytest.Claim("token_type", "DPoP"))
 		assert.Equal(t, 200, get(api, iss, key, token).Code)

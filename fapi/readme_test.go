@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/details"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/rar"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/statuslist"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -30,7 +30,7 @@ func transfers(issuer string, client *http.Client) http.Handler {
 	if err != nil {
 		log.Fatal(err)
 	}
-	proofs, err := dpop.New(dpop.Config{}) // replays are remembered; replicas share them with Replays: valetredis
+	proofs, err := dpop.New(dpop.Config{}) // replays are remembered; replicas share them with ReplayStore: valetredis
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -45,14 +45,14 @@ func transfers(issuer string, client *http.Client) http.Handler {
 		log.Fatal(err)
 	}
 	transfer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		list, _ := details.Of(valetkey.FromContext(r.Context())) // the requirement has read them, too
+		list, _ := rar.Of(valetkey.FromContext(r.Context())) // the requirement has read them, too
 		fmt.Fprintf(w, "from %s\n", list[0].Identifier)
 	})
 	mux.Handle("POST /transfers", guard.Handler(transfer,
 		scopes.All("payments"),
-		middleware.ACR("phr", "phrh"),                                       // the user logged in with something hard to phish: RFC 9470
-		middleware.MaxAge(5*time.Minute),                                    // and just now
-		details.Requirement{Type: "payment", Actions: []string{"initiate"}}, // and agreed to it in detail: RFC 9396
+		middleware.ACR("phr", "phrh"),                                   // the user logged in with something hard to phish: RFC 9470
+		middleware.MaxAge(5*time.Minute),                                // and just now
+		rar.Requirement{Type: "payment", Actions: []string{"initiate"}}, // and agreed to it in detail: RFC 9396
 	))
 	// README
 	return mux

@@ -104,10 +104,10 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 		return nil, err
 	}
 	t.Raw = answer.object
-	if v.cfg.CacheFor > 0 {
-		t.Reuse = valetkey.Reuse{Until: answer.at.Add(v.cfg.CacheFor), While: answer.vouched}
-		if !t.Deadline.IsZero() && t.Deadline.Before(t.Reuse.Until) {
-			t.Reuse.Until = t.Deadline // RFC 7662, section 4
+	if v.cfg.CacheTTL > 0 {
+		t.Freshness = valetkey.Freshness{Until: answer.at.Add(v.cfg.CacheTTL), While: answer.vouched}
+		if !t.Deadline.IsZero() && t.Deadline.Before(t.Freshness.Until) {
+			t.Freshness.Until = t.Deadline // RFC 7662, section 4
 		}
 	}
 	return t, nil
@@ -126,7 +126,7 @@ func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 	t.Audience, errs[6] = claims.Audience(m.aud, true)
 	t.Binding, errs[7] = claims.Binding(m.cnf)
 	errs[9] = claims.Text(&t.SessionID, "sid", m.sid, true)
-	scopes, err := claims.Scopes(m.scope, v.cfg.ScopeArray) // RFC 7662, section 2.2: a string
+	scopes, err := claims.Scopes(m.scope, v.cfg.AllowScopeArray) // RFC 7662, section 2.2: a string
 	if err != nil {
 		errs[8] = fmt.Errorf("scope %w", err)
 	}

@@ -178,7 +178,7 @@ func aboutToken(err error) bool {
 	if e, ok := errors.AsType[*fetch.Error](err); ok && e.Content {
 		return true
 	}
-	switch status(err) {
+	switch statusOf(err) {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		return true
 	}
@@ -187,11 +187,11 @@ func aboutToken(err error) bool {
 
 // misconfigured reports whether the endpoint refused the question as such (RFC 7662, section 2.3).
 func misconfigured(err error) bool {
-	s := status(err)
+	s := statusOf(err)
 	return s >= 400 && s < 500 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests
 }
 
-func status(err error) int {
+func statusOf(err error) int {
 	if e, ok := errors.AsType[*fetch.Error](err); ok {
 		return e.Status
 	}

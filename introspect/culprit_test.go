@@ -151,7 +151,7 @@ func TestFaultyAnswersCountAgainstTheirTokenOnly(t *testing.T) {
 					failed(t, err)
 				}
 				assert.Equal(t, 25, iss.Introspection.Hits())
-				iss.Introspection.Heal()
+				iss.Introspection.Restore()
 				time.Sleep(time.Second)
 				_, err := v.Verify(t.Context(), "one")
 				refused(t, err, "the token is not active")

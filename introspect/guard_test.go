@@ -89,7 +89,7 @@ func TestGuarded(t *testing.T) {
 		assert.Equal(t, 2, a.Introspection.Hits(), "the lifetime does not slide")
 	})
 	in("INTRO-24, INTRO-26 not past its expiry", func(t *testing.T) {
-		a := newAPI(t, func(c *introspect.Config) { c.Leeway, c.CacheFor = -1, time.Hour })
+		a := newAPI(t, func(c *introspect.Config) { c.Leeway, c.CacheTTL = -1, time.Hour })
 		token := a.Opaque(valetkeytest.ExpiresIn(10 * time.Second))
 		assert.Equal(t, 204, a.get(token).Code)
 		time.Sleep(10*time.Second - 1)
@@ -98,7 +98,7 @@ func TestGuarded(t *testing.T) {
 		assert.Equal(t, 401, a.get(token).Code)
 	})
 	in("INTRO-25 without expiry no longer than configured", func(t *testing.T) {
-		a := newAPI(t, func(c *introspect.Config) { c.CacheFor = 2 * time.Minute })
+		a := newAPI(t, func(c *introspect.Config) { c.CacheTTL = 2 * time.Minute })
 		token := a.Opaque(valetkeytest.Claim("exp", nil))
 		assert.Equal(t, 204, a.get(token).Code)
 		a.Revoke(token)
@@ -108,7 +108,7 @@ func TestGuarded(t *testing.T) {
 		assert.Equal(t, 401, a.get(token).Code)
 	})
 	in("never remembered, if that is wanted", func(t *testing.T) {
-		a := newAPI(t, func(c *introspect.Config) { c.CacheFor = -1 })
+		a := newAPI(t, func(c *introspect.Config) { c.CacheTTL = -1 })
 		token := a.Opaque()
 		assert.Equal(t, 204, a.get(token).Code)
 		a.Revoke(token)

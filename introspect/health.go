@@ -60,7 +60,7 @@ func (v *Verifier) observe(ctx context.Context, took time.Duration, answered boo
 	if v.cfg.Observer == nil || v.ctx.Err() != nil {
 		return
 	}
-	e := valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: v.cfg.Issuer, Status: status(err), Duration: took, Err: err}
+	e := valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: v.cfg.Issuer, Status: statusOf(err), Duration: took, Err: err}
 	if u, parseErr := url.Parse(v.cfg.URL); e.Issuer == "" && parseErr == nil {
 		e.Issuer = u.Host
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-var _ valetkey.Reporter = (*introspect.Verifier)(nil)
+var _ valetkey.HealthReporter = (*introspect.Verifier)(nil)
 
 func TestHealth(t *testing.T) {
 	// is checks the one health of v, and that it has come into its state so long ago.
@@ -59,7 +59,7 @@ func TestHealth(t *testing.T) {
 		_, err := v.Verify(t.Context(), iss.Opaque()) // a probe
 		failed(t, err)
 		is(t, v, valetkey.Down, time.Minute, "status 500")
-		iss.Introspection.Heal()
+		iss.Introspection.Restore()
 		time.Sleep(time.Minute)
 		_, err = v.Verify(t.Context(), iss.Opaque())
 		require.NoError(t, err)
@@ -79,7 +79,7 @@ func TestHealth(t *testing.T) {
 		_, err = v.Verify(t.Context(), iss.Opaque())
 		failed(t, err)
 		is(t, v, valetkey.Degraded, 3*time.Second, "status 500")
-		iss.Introspection.Heal()
+		iss.Introspection.Restore()
 		_, err = v.Verify(t.Context(), "made-up")
 		refused(t, err, "the token is not active")
 		is(t, v, valetkey.Ready, 0, "")
@@ -91,7 +91,7 @@ func TestHealth(t *testing.T) {
 			failed(t, err)
 			is(t, v, valetkey.Down, 0, "status 40")
 		}
-		iss.Introspection.Heal()
+		iss.Introspection.Restore()
 		require.NoError(t, v.Ready(t.Context()))
 		is(t, v, valetkey.Ready, 0, "")
 	})
@@ -114,8 +114,8 @@ func TestHealth(t *testing.T) {
 		v := verifierOf(t, iss, func(c *introspect.Config) { c.Issuer, c.URL = "", c.URL+"?tenant=secret" })
 		assert.Equal(t, iss.Introspection.URL, v.Health()[0].Name)
 	})
-	in("First and Confirm report it", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
-		both := valetkey.First(v, valetkey.Confirm(verifierOf(t, iss), v)).(valetkey.Reporter)
+	in("First and CrossCheck report it", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
+		both := valetkey.First(v, valetkey.CrossCheck(verifierOf(t, iss), v)).(valetkey.HealthReporter)
 		require.NoError(t, both.Ready(t.Context()))
 		assert.Len(t, both.Health(), 3)
 	})
@@ -185,7 +185,7 @@ func TestObserver(t *testing.T) {
 		e = saw(verify(v, iss.Opaque()))
 		assert.Zero(t, e.Status)
 		assert.Error(t, e.Err)
-		iss.Introspection.Heal()
+		iss.Introspection.Restore()
 
 		nameless := verifierOf(t, iss, func(c *introspect.Config) { c.Observer, c.Issuer, c.Logger = &w, "", slog.New(slog.DiscardHandler) })
 		assert.Equal(t, iss.Introspection.URL, "http://"+saw(verify(nameless, token)).Issuer+"/introspect")

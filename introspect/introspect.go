@@ -10,9 +10,9 @@
 //	defer tokens.Close()
 //
 // What the issuer answers is checked again here: issuer, audience, times, type and binding. A guard (package middleware)
-// remembers a good answer for [Config.CacheFor] and never past the token's expiry, so a token that is revoked may be
+// remembers a good answer for [Config.CacheTTL] and never past the token's expiry, so a token that is revoked may be
 // accepted for that long; Guard.Purge ends it at once. A bad answer is remembered here for
-// [Config.NegativeFor], in a budget of its own, and a failure never. With [Config.Shared], the replicas of a server share
+// [Config.NegativeTTL], in a budget of its own, and a failure never. With [Config.SharedCache], the replicas of a server share
 // good answers.
 //
 // Simultaneous questions about one token are one call, which no single caller can cancel. Calls in flight are bounded;
@@ -74,26 +74,26 @@ type Config struct {
 	// its siblings.
 	Auth Auth
 
-	// JWTs lists the issuers whose JWTs are asked about, too, by their iss, which nobody has verified; [AnyIssuer] is any.
-	// Nil: a token in the form of a JWT is refused, with an error that wraps [valetkey.ErrNotMine], and nobody is asked.
-	JWTs []string
+	// JWTIssuers lists the issuers whose JWTs are asked about, too, by their iss, which nobody has verified; [AnyIssuer] is any.
+	// Nil: a token in the form of a JWT is refused, with an error that wraps [valetkey.ErrNotApplicable], and nobody is asked.
+	JWTIssuers []string
 
 	// TypeHint sends token_type_hint=access_token (RFC 7662, section 2.1).
 	TypeHint bool
 
-	// ScopeArray accepts an array as scope. RFC 7662 has a string.
-	ScopeArray bool
+	// AllowScopeArray accepts an array as scope. RFC 7662 has a string.
+	AllowScopeArray bool
 
 	// Signed asks for signed answers (RFC 9701) and accepts no others. Nil: unsigned ones, which TLS protects.
 	Signed *Signed
 
-	// CacheFor is how long a good answer may be relied on, counted from the question, and never past exp. A token that is
+	// CacheTTL is how long a good answer may be relied on, counted from the question, and never past exp. A token that is
 	// revoked is accepted for so long, at most. Zero: 30 s; negative: not at all, every request asks.
-	CacheFor time.Duration
+	CacheTTL time.Duration
 
-	// NegativeFor is how long a refusal is remembered, for at most 10,000 tokens. Zero: 5 s; negative: not at all; at most
+	// NegativeTTL is how long a refusal is remembered, for at most 10,000 tokens. Zero: 5 s; negative: not at all; at most
 	// 1 min.
-	NegativeFor time.Duration
+	NegativeTTL time.Duration
 
 	// Leeway is how far the clocks of issuer and server may differ: exp, nbf and iat are held against it. Zero: 30 s;
 	// negative: none; at most 5 min. A date more than ten years ahead is refused: it is nearly always in milliseconds
@@ -106,11 +106,11 @@ type Config struct {
 	// MaxInFlight bounds the calls in flight; when it is reached, a new token gets [*valetkey.Unavailable]. Zero: 64.
 	MaxInFlight int
 
-	// Shared keeps good answers for all replicas of this server that are configured alike. What one was told is checked by
-	// the others as if they had been told it at that time: CacheFor counts from the question, whichever replica asked, so
+	// SharedCache keeps good answers for all replicas of this server that are configured alike. What one was told is checked by
+	// the others as if they had been told it at that time: CacheTTL counts from the question, whichever replica asked, so
 	// the bound on a revoked token stays, but for what their clocks differ. A Store gets at most 100 ms for a look-up, and is
-	// left alone for 1 s after an error; without it, the endpoint is asked. Nil, or with a negative CacheFor: none.
-	Shared Store
+	// left alone for 1 s after an error; without it, the endpoint is asked. Nil, or with a negative CacheTTL: none.
+	SharedCache Store
 
 	// Client carries the requests. Redirects are never followed. Nil: one of its own, which keeps enough connections.
 	Client *http.Client
@@ -130,20 +130,20 @@ type Config struct {
 	Now func() time.Time
 }
 
-// AnyIssuer in [Config.JWTs] stands for every issuer, and for encrypted JWTs, which do not show theirs.
+// AnyIssuer in [Config.JWTIssuers] stands for every issuer, and for encrypted JWTs, which do not show theirs.
 const AnyIssuer = "*"
 
 const (
-	defaultCacheFor    = 30 * time.Second
-	defaultNegativeFor = 5 * time.Second
-	maxNegativeFor     = time.Minute
+	defaultCacheTTL    = 30 * time.Second
+	defaultNegativeTTL = 5 * time.Second
+	maxNegativeTTL     = time.Minute
 	defaultLeeway      = 30 * time.Second
 	maxLeeway          = 5 * time.Minute
 	defaultInFlight    = 64
 	idleConnections    = 64 // per host; net/http's 2 cost a new connection for nearly every call of many at a time
 )
 
-// A Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier] and a [valetkey.Reporter], safe for
+// A Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier] and a [valetkey.HealthReporter], safe for
 // concurrent use, and must be closed.
 type Verifier struct {
 	cfg       Config // with the defaults filled in
@@ -164,7 +164,7 @@ type Verifier struct {
 	relocated   time.Time            // when a known URL was last looked up again
 	asking      map[digest]*question // those that may be joined
 	inFlight    int                  // with those that may not
-	forgotten   time.Time            // when Forget was called, by Config.Now
+	forgotten   time.Time            // when Purge was called, by Config.Now
 	refused     refusals
 	breaker     breaker
 	health      valetkey.Health // but for what time alone changes, see healthLocked
@@ -201,9 +201,9 @@ func New(cfg Config) (*Verifier, error) {
 
 func (cfg Config) withDefaults() Config {
 	cfg.Audience = slices.Clone(cfg.Audience)
-	cfg.JWTs = slices.Clone(cfg.JWTs)
-	cfg.CacheFor = orDefault(cfg.CacheFor, defaultCacheFor)
-	cfg.NegativeFor = orDefault(cfg.NegativeFor, defaultNegativeFor)
+	cfg.JWTIssuers = slices.Clone(cfg.JWTIssuers)
+	cfg.CacheTTL = orDefault(cfg.CacheTTL, defaultCacheTTL)
+	cfg.NegativeTTL = orDefault(cfg.NegativeTTL, defaultNegativeTTL)
 	cfg.Leeway = orDefault(cfg.Leeway, defaultLeeway)
 	cfg.Timeout = orDefault(cfg.Timeout, fetch.Timeout)
 	if cfg.MaxInFlight == 0 {
@@ -249,13 +249,13 @@ func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 	case cfg.Auth.certificate && (cfg.Client == nil || !strings.HasPrefix(cmp.Or(cfg.URL, cfg.Issuer), "https:")):
 		wrong.Add("Auth", "TLSAuth needs https, and a Client whose transport has the certificate")
 	}
-	for i, iss := range cfg.JWTs {
+	for i, iss := range cfg.JWTIssuers {
 		if iss == "" {
-			wrong.Add(fmt.Sprintf("JWTs[%d]", i), "is empty")
+			wrong.Add(fmt.Sprintf("JWTIssuers[%d]", i), "is empty")
 		}
 	}
-	if cfg.NegativeFor > maxNegativeFor {
-		wrong.Add("NegativeFor", "%v is more than %v", cfg.NegativeFor, maxNegativeFor)
+	if cfg.NegativeTTL > maxNegativeTTL {
+		wrong.Add("NegativeTTL", "%v is more than %v", cfg.NegativeTTL, maxNegativeTTL)
 	}
 	if cfg.Leeway > maxLeeway {
 		wrong.Add("Leeway", "%v is more than %v", cfg.Leeway, maxLeeway)
@@ -300,8 +300,8 @@ func (v *Verifier) Ready(ctx context.Context) error {
 	return err
 }
 
-// Status is the state of a Verifier.
-type Status struct {
+// status is the state of a Verifier.
+type status struct {
 	URL       string    // of the endpoint; "" if it is not yet discovered
 	InFlight  int       // calls
 	Refused   int       // tokens that are remembered as refused, some of which may be due for another question
@@ -311,11 +311,11 @@ type Status struct {
 	LastError error     // of the last call that ended; nil: it brought an answer of use, or none has ended
 }
 
-// Status returns the state of v, for health checks and metrics.
-func (v *Verifier) Status() Status {
+// status returns the state of v. Health is what others see of it.
+func (v *Verifier) status() status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	s := Status{
+	s := status{
 		URL:       v.url,
 		InFlight:  v.inFlight,
 		Refused:   len(v.refused.known),

@@ -50,7 +50,7 @@ func verifierOf(t testing.TB, iss *valetkeytest.Issuer, change ...func(*introspe
 }
 
 // forgetful asks about every token anew.
-func forgetful(cfg *introspect.Config) { cfg.NegativeFor = -1 }
+func forgetful(cfg *introspect.Config) { cfg.NegativeTTL = -1 }
 
 func refused(t testing.TB, err error, description string) {
 	t.Helper()
@@ -123,8 +123,8 @@ func TestNew(t *testing.T) {
 		{"a key that is none", "Auth: PrivateKeyJWT", func(c *introspect.Config) { c.Auth = introspect.PrivateKeyJWT("api", []byte("{}"), "ES256") }},
 		{"a certificate without id", "Auth: TLSAuth: the client id", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("") }},
 		{"a certificate that nobody presents", "Auth: TLSAuth needs", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
-		{"an empty issuer of JWTs", "JWTs[0]: is empty", func(c *introspect.Config) { c.JWTs = []string{""} }},
-		{"INTRO-27 refusals remembered for long", "NegativeFor: 1h0m0s", func(c *introspect.Config) { c.NegativeFor = time.Hour }},
+		{"an empty issuer of JWTs", "JWTIssuers[0]: is empty", func(c *introspect.Config) { c.JWTIssuers = []string{""} }},
+		{"INTRO-27 refusals remembered for long", "NegativeTTL: 1h0m0s", func(c *introspect.Config) { c.NegativeTTL = time.Hour }},
 		{"too much leeway", "Leeway: 1h0m0s", func(c *introspect.Config) { c.Leeway = time.Hour }},
 		{"a negative timeout", "Timeout: -1s", func(c *introspect.Config) { c.Timeout = -time.Second }},
 		{"a long timeout", "Timeout: 1m0s", func(c *introspect.Config) { c.Timeout = time.Minute }},
@@ -135,11 +135,11 @@ func TestNew(t *testing.T) {
 		{"signed answers for nobody", "Signed.Audience: required", func(c *introspect.Config) {
 			c.Auth, c.Signed = introspect.NoAuth(), &introspect.Signed{}
 		}},
-		{"keys from two places", "Signed.URL, Signed.Keys", func(c *introspect.Config) {
-			c.Signed = &introspect.Signed{URL: "https://x.example/k", Keys: []byte("{}")}
+		{"keys from two places", "Signed.JWKSURL, Signed.JWKS", func(c *introspect.Config) {
+			c.Signed = &introspect.Signed{JWKSURL: "https://x.example/k", JWKS: []byte("{}")}
 		}},
-		{"keys that are none", "Signed.Keys: it has no", func(c *introspect.Config) { c.Signed = &introspect.Signed{Keys: []byte("{}")} }},
-		{"keys from nowhere", "Signed.URL: not https", func(c *introspect.Config) { c.Signed = &introspect.Signed{URL: "http://x.example/k"} }},
+		{"keys that are none", "Signed.JWKS: it has no", func(c *introspect.Config) { c.Signed = &introspect.Signed{JWKS: []byte("{}")} }},
+		{"keys from nowhere", "Signed.JWKSURL: not https", func(c *introspect.Config) { c.Signed = &introspect.Signed{JWKSURL: "http://x.example/k"} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := good()
@@ -220,9 +220,9 @@ func TestWhatIsAsked(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := iss.Introspection.Hits()
-			_, err := verifierOf(t, iss, func(cfg *introspect.Config) { cfg.JWTs = c.jwts }).Verify(t.Context(), c.token)
+			_, err := verifierOf(t, iss, func(cfg *introspect.Config) { cfg.JWTIssuers = c.jwts }).Verify(t.Context(), c.token)
 			refused(t, err, c.refusal)
-			assert.Equal(t, c.notMine, errors.Is(err, valetkey.ErrNotMine))
+			assert.Equal(t, c.notMine, errors.Is(err, valetkey.ErrNotApplicable))
 			assert.Equal(t, before, iss.Introspection.Hits(), "nobody is asked")
 		})
 	}
@@ -238,7 +238,7 @@ func TestWhatIsAsked(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := iss.Introspection.Hits()
-			verifierOf(t, iss, func(cfg *introspect.Config) { cfg.JWTs = c.jwts }).Verify(t.Context(), c.token)
+			verifierOf(t, iss, func(cfg *introspect.Config) { cfg.JWTIssuers = c.jwts }).Verify(t.Context(), c.token)
 			assert.Equal(t, before+1, iss.Introspection.Hits())
 		})
 	}
@@ -299,7 +299,7 @@ func TestAnswer(t *testing.T) {
 			iss.Introspection.Answer(c.answer)
 			_, err := verifierOf(t, iss).Verify(t.Context(), "opaque")
 			refused(t, err, c.refusal)
-			assert.NotErrorIs(t, err, valetkey.ErrNotMine)
+			assert.NotErrorIs(t, err, valetkey.ErrNotApplicable)
 		})
 	}
 	for _, c := range []struct{ name, answer string }{
@@ -351,8 +351,8 @@ func TestAnswer(t *testing.T) {
 		answer := fmt.Sprintf(`{"active":true,"iss":%q,"sub":"alice","client_id":"app","jti":"7","username":"Alice","aud":["x","https://api.example.com"],`+
 			`"scope":"b  a b","exp":%d,"iat":%d,"nbf":%d,"token_type":"bearer","tenant":{"id":1}}`, iss.URL, now+60, now, now)
 		token := accepted(t, answer)
-		assert.WithinDuration(t, iss.Now().Add(30*time.Second), token.Reuse.Until, 5*time.Second)
-		token.Reuse = valetkey.Reuse{}
+		assert.WithinDuration(t, iss.Now().Add(30*time.Second), token.Freshness.Until, 5*time.Second)
+		token.Freshness = valetkey.Freshness{}
 		assert.Equal(t, &valetkey.Token{
 			Issuer: iss.URL, Subject: "alice", ClientID: "app", ID: "7", Audience: []string{"x", "https://api.example.com"},
 			Scopes:   valetkey.Scopes{"a", "b"},
@@ -387,7 +387,7 @@ func TestAnswer(t *testing.T) {
 		refused(t, err, "the token is for another audience")
 	})
 	t.Run("INTRO-13 an array as scope, where that is tolerated", func(t *testing.T) {
-		token := accepted(t, says(`,"scope":["b","a c","","a"]`), func(c *introspect.Config) { c.ScopeArray = true })
+		token := accepted(t, says(`,"scope":["b","a c","","a"]`), func(c *introspect.Config) { c.AllowScopeArray = true })
 		assert.Equal(t, valetkey.Scopes{"a", "b"}, token.Scopes)
 	})
 	t.Run("INTRO-10 without a configured issuer, the answer's is not taken over", func(t *testing.T) {
@@ -432,12 +432,12 @@ func TestAnswer(t *testing.T) {
 			{"never", `,"exp":1800000600`, -1, -1},
 		} {
 			token := accepted(t, says(c.exp), func(cfg *introspect.Config) {
-				cfg.CacheFor, cfg.Leeway, cfg.Now = c.cacheFor, -1, func() time.Time { return frozen }
+				cfg.CacheTTL, cfg.Leeway, cfg.Now = c.cacheFor, -1, func() time.Time { return frozen }
 			})
 			if c.want < 0 {
-				assert.True(t, token.Reuse.Until.IsZero(), c.name)
+				assert.True(t, token.Freshness.Until.IsZero(), c.name)
 			} else {
-				assert.Equal(t, c.want, token.Reuse.Until.Sub(frozen), c.name)
+				assert.Equal(t, c.want, token.Freshness.Until.Sub(frozen), c.name)
 			}
 		}
 	})
@@ -445,7 +445,7 @@ func TestAnswer(t *testing.T) {
 		at := func(c *introspect.Config) { c.Now = func() time.Time { return time.Unix(1_800_000_000, 0) } }
 		token := accepted(t, says(`,"exp":1800000600,"sid":"session-1"`), at)
 		assert.Equal(t, 30*time.Second, token.Deadline.Sub(token.Expiry))
-		assert.Greater(t, token.Deadline.Sub(token.Reuse.Until), 9*time.Minute)
+		assert.Greater(t, token.Deadline.Sub(token.Freshness.Until), 9*time.Minute)
 		assert.Equal(t, "session-1", token.SessionID)
 		assert.Zero(t, accepted(t, says(``), at).Deadline, "unknown without exp")
 	})

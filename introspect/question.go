@@ -197,8 +197,8 @@ func (v *Verifier) land(q *question, refusal *valetkey.Error, a attempt, err err
 		v.mu.Unlock()
 		return 0
 	}
-	if refusal != nil && v.cfg.NegativeFor > 0 && v.asking[q.key] == q {
-		v.refused.add(q.key, refusal, now.Add(v.cfg.NegativeFor))
+	if refusal != nil && v.cfg.NegativeTTL > 0 && v.asking[q.key] == q {
+		v.refused.add(q.key, refusal, now.Add(v.cfg.NegativeTTL))
 	}
 	var change change
 	v.changeLocked(now, func() {

@@ -27,11 +27,11 @@ type Signed struct {
 	// is not that of tokens. Empty: the client id of Auth.
 	Audience string
 
-	// URL is that of the issuer's key set. Empty: the issuer's metadata names it.
-	URL string
+	// JWKSURL is that of the issuer's key set. Empty: the issuer's metadata names it.
+	JWKSURL string
 
-	// Keys is a key set (RFC 7517, section 5), to be used instead, without any network.
-	Keys []byte
+	// JWKS is a key set (RFC 7517, section 5), to be used instead, without any network.
+	JWKS []byte
 }
 
 const (
@@ -61,19 +61,19 @@ func (v *Verifier) newSigned() (*signed, error) {
 		wrong.Add("Audience", "required, as Auth has no client id")
 	}
 	switch {
-	case cfg.Keys != nil && cfg.URL != "":
-		wrong.Add("URL, Keys", "at most one of them")
-	case cfg.Keys != nil:
-		keys, dropped, err := keyset.Parse(cfg.Keys)
+	case cfg.JWKS != nil && cfg.JWKSURL != "":
+		wrong.Add("JWKSURL, JWKS", "at most one of them")
+	case cfg.JWKS != nil:
+		keys, dropped, err := keyset.Parse(cfg.JWKS)
 		if err != nil {
-			wrong.Add("Keys", "%w", err)
+			wrong.Add("JWKS", "%w", err)
 		}
 		for _, d := range dropped {
-			wrong.Add("Keys", "kid %q: %w", d.ID, d.Err)
+			wrong.Add("JWKS", "kid %q: %w", d.ID, d.Err)
 		}
 		s.keys = keyset.Static(keys...)
-	case cfg.URL != "" || v.cfg.Issuer != "":
-		keys, err := keyset.New(keyset.Config{Issuer: v.cfg.Issuer, URL: cfg.URL, Fetch: v.fetch, Logger: v.cfg.Logger})
+	case cfg.JWKSURL != "" || v.cfg.Issuer != "":
+		keys, err := keyset.New(keyset.Config{Issuer: v.cfg.Issuer, JWKSURL: cfg.JWKSURL, Fetch: v.fetch, Logger: v.cfg.Logger})
 		wrong.Within("", err)
 		s.keys = keys
 	}

@@ -81,7 +81,7 @@ func TestSigned(t *testing.T) {
 		})
 	}
 	t.Run("JRESP-02 an unsigned answer", func(t *testing.T) {
-		iss.Introspection.Heal()
+		iss.Introspection.Restore()
 		_, err := verifierOf(t, iss, signed).Verify(t.Context(), iss.Opaque())
 		failed(t, err)
 		assert.ErrorContains(t, err, "application/json")
@@ -122,15 +122,15 @@ func TestSigned(t *testing.T) {
 		var raw object
 		require.NoError(t, json.Unmarshal(token.Raw, &raw))
 		assert.NotContains(t, raw, "token_introspection")
-		assert.True(t, token.Reuse.While.Holds())
+		assert.True(t, token.Freshness.While.Holds())
 		v.Close()
-		assert.False(t, token.Reuse.While.Holds(), "an answer dies with the key that signed it")
+		assert.False(t, token.Freshness.While.Holds(), "an answer dies with the key that signed it")
 	})
 	t.Run("JRESP-10 another algorithm, as configured, with keys from a file", func(t *testing.T) {
 		answerSigned(iss, iss.Token(signedAnswer(valetkeytest.Algorithm("ES256"), valetkeytest.Audience("x", "api-1"))...))
 		before := iss.KeySet.Hits()
 		_, err := verifierOf(t, iss, func(c *introspect.Config) {
-			c.Signed = &introspect.Signed{Algorithm: "ES256", Audience: "api-1", Keys: iss.JWKS()}
+			c.Signed = &introspect.Signed{Algorithm: "ES256", Audience: "api-1", JWKS: iss.JWKS()}
 		}).Verify(t.Context(), "opaque")
 		require.NoError(t, err)
 		assert.Equal(t, before, iss.KeySet.Hits())
@@ -138,7 +138,7 @@ func TestSigned(t *testing.T) {
 	t.Run("JRESP-13 an answer is no access token", func(t *testing.T) {
 		answer := iss.Token(signedAnswer(valetkeytest.Audience(valetkeytest.IntrospectionID, us))...)
 		for _, profile := range []jwks.Profile{{}, jwks.Lenient()} {
-			keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{us}, Keys: iss.JWKS(), Profile: profile, Now: iss.Now})
+			keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{us}, JWKS: iss.JWKS(), Profile: profile, Now: iss.Now})
 			require.NoError(t, err)
 			defer keys.Close()
 			_, err = keys.Verify(t.Context(), answer)
@@ -154,6 +154,6 @@ func TestSigned(t *testing.T) {
 		iss.KeySet.Down()
 		_, err := verifierOf(t, iss, signed).Verify(t.Context(), "opaque")
 		failed(t, err)
-		iss.KeySet.Heal()
+		iss.KeySet.Restore()
 	})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// A Store keeps good answers for all replicas of a server, see [Config.Shared]. A key stands for a token and for what the
+// A Store keeps good answers for all replicas of a server, see [Config.SharedCache]. A key stands for a token and for what the
 // verifier is configured with; it is a digest, and never the token's text.
 //
 // Whoever can write to a Store can make any token good, so a Store must not be open to others or must seal what it keeps,
@@ -52,7 +52,7 @@ type shared struct {
 
 // newShared returns nil if nothing is shared.
 func newShared(cfg Config) *shared {
-	if cfg.Shared == nil || cfg.CacheFor == 0 {
+	if cfg.SharedCache == nil || cfg.CacheTTL == 0 {
 		return nil
 	}
 	var signed []string
@@ -63,7 +63,7 @@ func newShared(cfg Config) *shared {
 		"introspect 1", cfg.URL, cfg.Issuer, slices.Sorted(slices.Values(cfg.Audience)), cfg.AudienceByIssuer, cfg.Auth.id, signed,
 	})
 	return &shared{
-		store:    cfg.Shared,
+		store:    cfg.SharedCache,
 		identity: sha256.Sum256(identity),
 		writing:  make(chan struct{}, cfg.MaxInFlight),
 		log:      cfg.Logger,
@@ -157,7 +157,7 @@ func (v *Verifier) recall(ctx context.Context, raw string) (t *valetkey.Token) {
 		if answer.at.After(now) || v.forgot(answer.at) || v.open(ctx, answer) != nil {
 			return nil
 		}
-		if read, err := v.read(answer); err == nil && now.Before(read.Reuse.Until) {
+		if read, err := v.read(answer); err == nil && now.Before(read.Freshness.Until) {
 			t = read
 		}
 		return nil
@@ -170,7 +170,7 @@ func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
 	if v.shared == nil {
 		return
 	}
-	lifetime := t.Reuse.Until.Sub(v.cfg.Now())
+	lifetime := t.Freshness.Until.Sub(v.cfg.Now())
 	if lifetime <= 0 {
 		return
 	}
@@ -190,10 +190,10 @@ func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
 	})
 }
 
-// Forget makes v rely on nothing that it was told until now: not on refusals it remembers, not on calls in flight, which
+// Purge makes v rely on nothing that it was told until now: not on refusals it remembers, not on calls in flight, which
 // nobody joins any more, and not on shared answers, as far as clocks that differ by Config.Leeway can tell. It makes
-// Verifier a [valetkey.Forgetter], which Guard.Purge calls before it forgets what the guard remembers.
-func (v *Verifier) Forget() {
+// Verifier a [valetkey.Purger], which Guard.Purge calls before it forgets what the guard remembers.
+func (v *Verifier) Purge() {
 	now := v.cfg.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -202,7 +202,7 @@ func (v *Verifier) Forget() {
 	v.forgotten = now
 }
 
-// forgot reports whether an answer to a question asked then may be older than the last Forget.
+// forgot reports whether an answer to a question asked then may be older than the last Purge.
 func (v *Verifier) forgot(asked time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

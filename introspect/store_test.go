@@ -172,7 +172,7 @@ func TestShared(t *testing.T) {
 			"a time beyond time":            strings.Replace(says(key, now, ""), `"asked":`, `"asked":1e299,"was":`, 1),
 			"the answer for another token":  says("another", now, ""),
 			"one of the future":             says(key, now.Add(time.Second), ""),
-			"one as old as CacheFor":        says(key, now.Add(-30*time.Second), ""),
+			"one as old as CacheTTL":        says(key, now.Add(-30*time.Second), ""),
 			"one that says no":              strings.Replace(says(key, now, ""), `\"active\":true`, `\"active\":false`, 1),
 			"one that has expired":          says(key, now, fmt.Sprintf(`,"exp":%d`, now.Add(-31*time.Second).Unix())),
 			"one that is not yet valid":     says(key, now, fmt.Sprintf(`,"nbf":%d`, now.Add(31*time.Second).Unix())),
@@ -234,7 +234,7 @@ func TestShared(t *testing.T) {
 		assert.Zero(t, m.len()+m.sets)
 	})
 	in("nothing is shared that may not be reused", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
-		_, err := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.CacheFor = -1 }).Verify(t.Context(), iss.Opaque())
+		_, err := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.CacheTTL = -1 }).Verify(t.Context(), iss.Opaque())
 		require.NoError(t, err)
 		synctest.Wait()
 		assert.Zero(t, m.len()+m.gets)
@@ -280,9 +280,9 @@ func TestShared(t *testing.T) {
 		second, err := v.Verify(t.Context(), token)
 		require.NoError(t, err)
 		assert.Equal(t, string(first.Raw), string(second.Raw))
-		assert.WithinDuration(t, first.Reuse.Until, second.Reuse.Until, time.Millisecond)
-		assert.False(t, second.Reuse.Until.After(first.Reuse.Until))
-		second.Reuse = first.Reuse
+		assert.WithinDuration(t, first.Freshness.Until, second.Freshness.Until, time.Millisecond)
+		assert.False(t, second.Freshness.Until.After(first.Freshness.Until))
+		second.Freshness = first.Freshness
 		assert.Equal(t, first, second)
 		assert.Equal(t, 1+5, iss.Introspection.Hits())
 	})
@@ -318,7 +318,7 @@ func TestShared(t *testing.T) {
 	})
 	in("JRESP-03 a signed answer is verified again", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
 		signed := func(c *introspect.Config) {
-			c.Signed, c.CacheFor = &introspect.Signed{Keys: iss.JWKS()}, 10*time.Minute
+			c.Signed, c.CacheTTL = &introspect.Signed{JWKS: iss.JWKS()}, 10*time.Minute
 		}
 		answerSigned(iss, iss.Token(signedAnswer()...))
 		verify := func() {
@@ -326,7 +326,7 @@ func TestShared(t *testing.T) {
 			token, err := verifierOf(t, iss, with(m), signed).Verify(t.Context(), "opaque")
 			require.NoError(t, err)
 			assert.Equal(t, "alice", token.Subject)
-			assert.True(t, token.Reuse.While.Holds())
+			assert.True(t, token.Freshness.While.Holds())
 			synctest.Wait()
 		}
 		verify()
@@ -345,7 +345,7 @@ func TestShared(t *testing.T) {
 }
 
 func with(m *memory) func(*introspect.Config) {
-	return func(c *introspect.Config) { c.Shared = m }
+	return func(c *introspect.Config) { c.SharedCache = m }
 }
 
 func TestForget(t *testing.T) {
@@ -365,7 +365,7 @@ func TestForget(t *testing.T) {
 		go func() { assert.Equal(t, 204, a.get("opaque").Code, "it was good when it was asked about") }()
 		synctest.Wait()
 		iss.Introspection.Answer(`{"active":false}`)
-		a.verifier.Forget()
+		a.verifier.Purge()
 		a.guard.Purge(nil)
 		assert.Equal(t, 401, a.get("opaque").Code)
 		assert.Equal(t, 1, a.verifier.Status().InFlight, "what is forgotten counts all the same")
@@ -380,7 +380,7 @@ func TestForget(t *testing.T) {
 		token := iss.Opaque()
 		require.Equal(t, 204, a.get(token).Code)
 		iss.Revoke(token)
-		b.verifier.Forget()
+		b.verifier.Purge()
 		b.guard.Purge(nil)
 		assert.Equal(t, 401, b.get(token).Code)
 
@@ -388,7 +388,7 @@ func TestForget(t *testing.T) {
 			900 * time.Millisecond:  2, // what seems to be asked about since, by a clock that may be fast
 			1001 * time.Millisecond: 1,
 		} {
-			b.verifier.Forget()
+			b.verifier.Purge()
 			time.Sleep(wait)
 			later, before := iss.Opaque(), iss.Introspection.Hits()
 			require.Equal(t, 204, a.get(later).Code)
@@ -405,7 +405,7 @@ func TestForget(t *testing.T) {
 		iss.Introspection.Slow(time.Second)
 		go v.Verify(t.Context(), "made-up-too")
 		synctest.Wait()
-		v.Forget()
+		v.Purge()
 		time.Sleep(time.Second)
 		synctest.Wait()
 		assert.Zero(t, v.Status().Refused)

@@ -63,7 +63,7 @@ func TestFaults(t *testing.T) {
 				assert.Equal(t, n+1, iss.Introspection.Hits())
 			}
 			assert.Zero(t, log.count(token)+log.count(valetkeytest.IntrospectionSecret))
-			iss.Introspection.Heal()
+			iss.Introspection.Restore()
 			_, err := v.Verify(t.Context(), token)
 			require.NoError(t, err)
 		})
@@ -247,7 +247,7 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	})
 	t.Run("INTRO-31 within an exact bound, the oldest goes first", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
-		v := verifierOf(t, iss, func(c *introspect.Config) { c.NegativeFor = time.Minute })
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.NegativeTTL = time.Minute })
 		for _, first := range []string{"first", "second"} {
 			v.Verify(t.Context(), first)
 		}
@@ -387,7 +387,7 @@ func TestBreaker(t *testing.T) {
 			}
 			assert.Equal(t, 11, log.count("WARN introspection: the endpoint is not asked for now"))
 
-			iss.Introspection.Heal()
+			iss.Introspection.Restore()
 			time.Sleep(time.Minute)
 			for range 3 {
 				_, err := v.Verify(t.Context(), iss.Opaque())
@@ -436,7 +436,7 @@ func TestBreaker(t *testing.T) {
 			failed(t, err)
 		}
 		assert.Equal(t, 5, iss.Introspection.Hits())
-		iss.Introspection.Heal()
+		iss.Introspection.Restore()
 		_, err := v.Verify(t.Context(), iss.Opaque())
 		require.NoError(t, err)
 	})
@@ -449,7 +449,7 @@ func TestBreaker(t *testing.T) {
 				_, err := v.Verify(t.Context(), iss.Opaque())
 				assert.ErrorContains(t, err, "status 404")
 			}
-			iss.Metadata.Heal()
+			iss.Metadata.Restore()
 			time.Sleep(time.Second)
 			_, err := v.Verify(t.Context(), iss.Opaque())
 			require.NoError(t, err)

@@ -15,9 +15,9 @@ import (
 )
 
 // Verify asks the endpoint about raw, unless it can tell without. A good answer is not remembered here but by the guard,
-// for as long as its Reuse says.
+// for as long as its Freshness says.
 //
-// A JWT is refused with an error that wraps [valetkey.ErrNotMine], unless [Config.JWTs] names its issuer.
+// A JWT is refused with an error that wraps [valetkey.ErrNotApplicable], unless [Config.JWTIssuers] names its issuer.
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	switch {
 	case len(raw) > valetkey.MaxToken: // RFC 7662, section 5: nothing endless is carried to the issuer
@@ -25,7 +25,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	case !b64token(raw):
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
 	case !v.asksAbout(raw):
-		return nil, refuse(valetkey.ReasonJWT, valetkey.ErrNotMine)
+		return nil, refuse(valetkey.ReasonJWT, valetkey.ErrNotApplicable)
 	}
 	return v.ask(ctx, raw)
 }
@@ -46,11 +46,11 @@ func b64token(raw string) bool {
 
 // asksAbout reports whether raw is opaque, or a JWT that is asked about.
 func (v *Verifier) asksAbout(raw string) bool {
-	if !isJWT(raw) || slices.Contains(v.cfg.JWTs, AnyIssuer) {
+	if !isJWT(raw) || slices.Contains(v.cfg.JWTIssuers, AnyIssuer) {
 		return true
 	}
 	iss, ok := issuerOf(raw)
-	return ok && slices.Contains(v.cfg.JWTs, iss)
+	return ok && slices.Contains(v.cfg.JWTIssuers, iss)
 }
 
 // isJWT reports whether raw has the form of a JWT, signed (RFC 7515, section 7.1) or encrypted (RFC 7516, section 7.1),

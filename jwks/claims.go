@@ -84,15 +84,15 @@ func readClaims(payload []byte) (*unread, error) {
 func (v *Verifier) token(in *unread) (*valetkey.Token, error) {
 	t := &valetkey.Token{Issuer: v.issuer}
 	clientID := in.clientID
-	if v.profile.NoClientID {
+	if v.profile.AllowMissingClientID {
 		clientID = first(in.clientID, in.azp, in.cid, in.appid)
 	}
 	var errs [9]error
-	errs[0] = claims.Text(&t.Subject, "sub", in.sub, v.profile.NoSubject)
-	errs[1] = claims.Text(&t.ClientID, "client_id", clientID, v.profile.NoClientID)
-	errs[2] = claims.Text(&t.ID, "jti", in.jti, v.profile.NoID)
+	errs[0] = claims.Text(&t.Subject, "sub", in.sub, v.profile.AllowMissingSubject)
+	errs[1] = claims.Text(&t.ClientID, "client_id", clientID, v.profile.AllowMissingClientID)
+	errs[2] = claims.Text(&t.ID, "jti", in.jti, v.profile.AllowMissingID)
 	errs[3] = claims.Date(&t.Expiry, "exp", in.exp, false)
-	errs[4] = claims.Date(&t.IssuedAt, "iat", in.iat, v.profile.NoIssuedAt)
+	errs[4] = claims.Date(&t.IssuedAt, "iat", in.iat, v.profile.AllowMissingIssuedAt)
 	errs[5] = claims.Date(&t.NotBefore, "nbf", in.nbf, true)
 	t.Audience, errs[6] = claims.Audience(in.aud, false)
 	t.Binding, errs[7] = claims.Binding(in.cnf)

@@ -40,7 +40,7 @@ func holds(t *testing.T, v *jwks.Verifier, raw string) {
 	if claims.Iss != issuer || claims.Aud != api && !slices.Contains(audience, any(api)) {
 		t.Fatalf("accepted: %s", payload)
 	}
-	if claims.Exp <= float64(now.Add(-30*time.Second).Unix()) || !now.Before(token.Reuse.Until) {
+	if claims.Exp <= float64(now.Add(-30*time.Second).Unix()) || !now.Before(token.Freshness.Until) {
 		t.Fatalf("accepted though expired: %s", payload)
 	}
 	if claims.Sub != token.Subject || string(token.Raw) != string(payload) {

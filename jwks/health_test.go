@@ -19,8 +19,8 @@ type observer chan valetkey.Event
 func (o observer) Observe(_ context.Context, e valetkey.Event) { o <- e }
 
 var (
-	_ valetkey.Reporter = (*jwks.Verifier)(nil)
-	_ valetkey.Reporter = (*jwks.TenantVerifier)(nil)
+	_ valetkey.HealthReporter = (*jwks.Verifier)(nil)
+	_ valetkey.HealthReporter = (*jwks.TenantVerifier)(nil)
 )
 
 func TestHealth(t *testing.T) {
@@ -28,7 +28,7 @@ func TestHealth(t *testing.T) {
 		s := serve(t, sets(keySet(es256)))
 		events := make(observer, 10)
 		v := open(t, func(c *jwks.Config) {
-			c.Issuer, c.Keys, c.Client, c.Observer = s.URL, nil, s.Client(), events
+			c.Issuer, c.JWKS, c.Client, c.Observer = s.URL, nil, s.Client(), events
 		})
 		before := v.Health()
 		require.Len(t, before, 1)
@@ -63,7 +63,7 @@ func TestHealth(t *testing.T) {
 		fixed := open(t)
 		both, err := jwks.ByIssuer(first.open(t), fixed, second.open(t))
 		require.NoError(t, err)
-		all := both.(valetkey.Reporter)
+		all := both.(valetkey.HealthReporter)
 		err = all.Ready(background)
 		assert.ErrorContains(t, err, first.URL)
 		assert.ErrorContains(t, err, second.URL)
@@ -73,6 +73,6 @@ func TestHealth(t *testing.T) {
 			states[h.Name] = h.State
 		}
 		assert.Equal(t, map[string]valetkey.State{first.URL: valetkey.Down, second.URL: valetkey.Down, issuer: valetkey.Ready}, states)
-		assert.Equal(t, names(all.Health()), names(valetkey.First(both).(valetkey.Reporter).Health()))
+		assert.Equal(t, names(all.Health()), names(valetkey.First(both).(valetkey.HealthReporter).Health()))
 	})
 }

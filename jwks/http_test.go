@@ -60,7 +60,7 @@ func (s *site) count() int {
 // open returns a verifier that discovers the site's keys.
 func (s *site) open(t *testing.T) *jwks.Verifier {
 	return open(t, func(c *jwks.Config) {
-		c.Issuer, c.Keys, c.Client, c.Logger = s.URL, nil, s.Client(), slog.New(slog.DiscardHandler)
+		c.Issuer, c.JWKS, c.Client, c.Logger = s.URL, nil, s.Client(), slog.New(slog.DiscardHandler)
 	})
 }
 
@@ -192,7 +192,7 @@ func (m *memory) count() int {
 
 func (m *memory) open(t *testing.T) *jwks.Verifier {
 	return open(t, func(c *jwks.Config) {
-		c.Keys, c.URL, c.Client = nil, issuer+"/keys", &http.Client{Transport: m}
+		c.JWKS, c.JWKSURL, c.Client = nil, issuer+"/keys", &http.Client{Transport: m}
 	})
 }
 
@@ -273,7 +273,7 @@ func TestClock(t *testing.T) {
 			m := &memory{set: keySet(es256)}
 			clock := now
 			v := open(t, func(c *jwks.Config) {
-				c.Keys, c.URL, c.Client, c.Now = nil, issuer+"/keys", &http.Client{Transport: m}, func() time.Time { return clock }
+				c.JWKS, c.JWKSURL, c.Client, c.Now = nil, issuer+"/keys", &http.Client{Transport: m}, func() time.Time { return clock }
 			})
 			raw := mint(t, es256, nil, good(nil))
 			for _, jump := range []time.Duration{0, -time.Hour, 3 * time.Hour, -2 * time.Hour} {
@@ -299,9 +299,9 @@ func TestWithdrawn(t *testing.T) {
 			m.mu.Lock()
 			m.set = keySet(rs256)
 			m.mu.Unlock()
-			assert.True(t, token.Reuse.While.Holds())
+			assert.True(t, token.Freshness.While.Holds())
 			time.Sleep(8*time.Minute + time.Second)
-			assert.False(t, token.Reuse.While.Holds())
+			assert.False(t, token.Freshness.While.Holds())
 			_, err = v.Verify(context.Background(), mint(t, es256, nil, good(nil)))
 			refused(t, err, unknownKey)
 		})

@@ -14,9 +14,9 @@ import (
 
 // ByIssuer returns a Verifier of the tokens of several issuers, each verified against its own keys and settings only. A
 // token is taken apart once, and its iss, not yet to be believed, says which of vs verifies it. The token of an issuer
-// that none is for is refused with an error that wraps [valetkey.ErrNotMine], before anything else is looked at.
+// that none is for is refused with an error that wraps [valetkey.ErrNotApplicable], before anything else is looked at.
 //
-// It is a [valetkey.Reporter] too: Health lists the issuers by name, Ready fetches all their keys at the same time. Closing
+// It is a [valetkey.HealthReporter] too: Health lists the issuers by name, Ready fetches all their keys at the same time. Closing
 // is left to the owner of vs.
 //
 // It is a mistake if vs is empty, holds nil, or holds two of one issuer.

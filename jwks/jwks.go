@@ -38,7 +38,7 @@ import (
 
 // Config is what a [Verifier] is made of. Issuer and Audience are required.
 //
-// The keys come from one of four places: discovery at the issuer (if none of the others is given), URL, Keys or Secret.
+// The keys come from one of four places: discovery at the issuer (if none of the others is given), JWKSURL, JWKS or Secret.
 type Config struct {
 	_ struct{} // keyed literals only
 
@@ -53,11 +53,11 @@ type Config struct {
 	// same token could use it here.
 	SoleAudience bool
 
-	// URL is that of the key set: https, or http on loopback.
-	URL string
+	// JWKSURL is that of the key set: https, or http on loopback.
+	JWKSURL string
 
-	// Keys is a key set (RFC 7517, section 5), to be used without any network.
-	Keys []byte
+	// JWKS is a key set (RFC 7517, section 5), to be used without any network.
+	JWKS []byte
 
 	// Secret is shared with the issuer, for the HMAC algorithms, which Algorithms must then name. It must be random and
 	// at least as long as their hash: 32 bytes for HS256 (RFC 7518, section 3.2). Who holds it can make tokens, too. There
@@ -90,18 +90,18 @@ type Config struct {
 	// InsecureHTTP allows http URLs on hosts other than loopback: whoever is on the way can then replace the keys.
 	InsecureHTTP bool
 
-	// Fresh is the age of a key set that is not exceeded if the issuer answers; it is fetched ahead. It counts where the
+	// RefreshInterval is the age of a key set that is not exceeded if the issuer answers; it is fetched ahead. It counts where the
 	// issuer sends no Cache-Control, whose word is taken from 1 min to 24 h. Zero: 10 min.
-	Fresh time.Duration
+	RefreshInterval time.Duration
 
-	// Cooldown is the time after which tokens with unknown keys may cause another fetch. One more is to spare, for a key
+	// MinRefetchInterval is the time after which tokens with unknown keys may cause another fetch. One more is to spare, for a key
 	// that rotates twice; after that, tokens of a new key are refused until the cooldown has passed. Zero: 30 s.
-	Cooldown time.Duration
+	MinRefetchInterval time.Duration
 
-	// StaleLimit is how long keys are used beyond Fresh while the issuer does not answer, or answers with an empty or
+	// StaleIfError is how long keys are used beyond RefreshInterval while the issuer does not answer, or answers with an empty or
 	// malformed key set; after that, tokens get 503. It does not prolong a key that a well-formed set with keys no longer
 	// contains, or no longer for signatures: that key ends with the refresh. Zero: 1 h; negative: not at all; at most 24 h.
-	StaleLimit time.Duration
+	StaleIfError time.Duration
 
 	// Logger gets what happens to the key set. Nil: slog.Default().
 	Logger *slog.Logger
@@ -119,7 +119,7 @@ const (
 )
 
 // A Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier] and a
-// [valetkey.Reporter], safe for concurrent use, and must be closed.
+// [valetkey.HealthReporter], safe for concurrent use, and must be closed.
 type Verifier struct {
 	issuer      string
 	audience    []string
@@ -158,7 +158,7 @@ func New(cfg Config) (*Verifier, error) {
 	v.leeway = max(0, v.leeway)
 	if len(v.scopes) == 0 {
 		v.scopes = []string{"scope"}
-		if v.profile.Scp {
+		if v.profile.AllowScp {
 			v.scopes = append(v.scopes, "scp")
 		}
 	}
@@ -210,36 +210,36 @@ func (cfg *Config) check(wrong *mistakes.List) {
 // keys returns the key set that cfg asks for.
 func (cfg *Config) keys() (*keyset.Set, error) {
 	places := 0
-	for _, given := range []bool{cfg.URL != "", cfg.Keys != nil, cfg.Secret != nil} {
+	for _, given := range []bool{cfg.JWKSURL != "", cfg.JWKS != nil, cfg.Secret != nil} {
 		if given {
 			places++
 		}
 	}
 	switch {
 	case places > 1:
-		return nil, &valetkey.ConfigError{Field: "URL, Keys, Secret", Err: errors.New("at most one of them")}
+		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS, Secret", Err: errors.New("at most one of them")}
 	case cfg.Secret != nil:
 		return cfg.secret()
-	case cfg.Keys != nil:
-		keys, dropped, err := keyset.Parse(cfg.Keys)
+	case cfg.JWKS != nil:
+		keys, dropped, err := keyset.Parse(cfg.JWKS)
 		var wrong mistakes.List
-		wrong.Within("Keys", err)
+		wrong.Within("JWKS", err)
 		for _, d := range dropped {
-			wrong.Add("Keys", "kid %q: %w", d.ID, d.Err)
+			wrong.Add("JWKS", "kid %q: %w", d.ID, d.Err)
 		}
 		return keyset.Static(keys...), wrong.Err()
-	case cfg.URL == "" && cfg.Issuer == "":
+	case cfg.JWKSURL == "" && cfg.Issuer == "":
 		return nil, nil // reported as such
 	}
 	return keyset.New(keyset.Config{
-		Issuer:     cfg.Issuer,
-		URL:        cfg.URL,
-		Fetch:      fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP},
-		Fresh:      cfg.Fresh,
-		Cooldown:   cfg.Cooldown,
-		StaleLimit: cfg.StaleLimit,
-		Logger:     cfg.Logger,
-		Observer:   cfg.Observer,
+		Issuer:             cfg.Issuer,
+		JWKSURL:            cfg.JWKSURL,
+		Fetch:              fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP},
+		RefreshInterval:    cfg.RefreshInterval,
+		MinRefetchInterval: cfg.MinRefetchInterval,
+		StaleIfError:       cfg.StaleIfError,
+		Logger:             cfg.Logger,
+		Observer:           cfg.Observer,
 	})
 }
 
@@ -268,19 +268,6 @@ func (v *Verifier) Ready(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Status is the state of a verifier's key set.
-type Status struct {
-	URL       string        // of the key set; "" if it is not yet discovered, or there is none
-	Keys      int           // held; zero: tokens get 503
-	Age       time.Duration // since the issuer last vouched for them
-	Fresh     bool          // Age is within what the issuer's Cache-Control or Config.Fresh says
-	LastFetch time.Time     // when the last fetch began; zero: none has
-	LastError error         // of the last fetch; nil: it was good
-}
-
-// Status returns the state of the key set, for health checks and metrics.
-func (v *Verifier) Status() Status { return Status(v.keys.Status()) }
 
 // Health returns how v is: ready if keys are held and the last fetch was good, or if there is nothing to fetch; degraded if
 // keys are held but could not be renewed, or not in time; down if none are held, as before the first fetch. It does no I/O.

@@ -90,7 +90,7 @@ func keySet(keys ...*jose.PrivateKey) []byte {
 func open(t testing.TB, changes ...func(*jwks.Config)) *jwks.Verifier {
 	t.Helper()
 	cfg := jwks.Config{
-		Issuer: issuer, Audience: []string{"other", api}, Keys: keySet(es256, es512, ed25519, rs256),
+		Issuer: issuer, Audience: []string{"other", api}, JWKS: keySet(es256, es512, ed25519, rs256),
 		Now: func() time.Time { return now },
 	}
 	for _, f := range changes {
@@ -135,38 +135,38 @@ func TestConfig(t *testing.T) {
 		"AT-11 the algorithm none":           {func(c *jwks.Config) { c.Algorithms = []string{"none"} }, `jwks: Algorithms[0]: "none" is not a signature algorithm known here`},
 		"JWS-08 an algorithm in other case":  {func(c *jwks.Config) { c.Algorithms = []string{"RS256", "rs256"} }, `jwks: Algorithms[1]: "rs256" is not a signature algorithm known here`},
 		"JWT-13 HMAC without a secret":       {func(c *jwks.Config) { c.Algorithms = []string{"HS256"} }, `jwks: Algorithms[0]: "HS256" is not a signature algorithm known here`},
-		"a secret without an algorithm": {func(c *jwks.Config) { c.Keys, c.Secret = nil, secret },
+		"a secret without an algorithm": {func(c *jwks.Config) { c.JWKS, c.Secret = nil, secret },
 			"jwks: Algorithms: required with Secret: one or more of [HS256 HS384 HS512]"},
-		"a secret and RS256": {func(c *jwks.Config) { c.Keys, c.Secret, c.Algorithms = nil, secret, []string{"RS256"} },
+		"a secret and RS256": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, secret, []string{"RS256"} },
 			`jwks: Algorithms[0]: "RS256" is not an HMAC algorithm, as Secret needs`},
-		"JWT-22 a secret of 31 bytes": {func(c *jwks.Config) { c.Keys, c.Secret, c.Algorithms = nil, secret[:31], []string{"HS256"} },
+		"JWT-22 a secret of 31 bytes": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, secret[:31], []string{"HS256"} },
 			"jwks: Secret: the secret has 31 bytes, at least 32 are needed (RFC 7518, section 3.2)"},
-		"JWT-22 a secret of 48 bytes for HS512": {func(c *jwks.Config) { c.Keys, c.Secret, c.Algorithms = nil, secret, []string{"HS384", "HS512"} },
+		"JWT-22 a secret of 48 bytes for HS512": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, secret, []string{"HS384", "HS512"} },
 			"jwks: Secret: it is too short for HS512 (RFC 7518, section 3.2)"},
-		"an empty secret": {func(c *jwks.Config) { c.Keys, c.Secret, c.Algorithms = nil, []byte{}, []string{"HS256"} },
+		"an empty secret": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, []byte{}, []string{"HS256"} },
 			"jwks: Secret: the secret has 0 bytes, at least 32 are needed (RFC 7518, section 3.2)"},
-		"two places of keys": {func(c *jwks.Config) { c.URL = "https://as.example/jwks" }, "jwks: URL, Keys, Secret: at most one of them"},
-		"an empty key set":   {func(c *jwks.Config) { c.Keys = []byte(`{"keys":[]}`) }, "jwks: Keys: it has no usable key among 0"},
-		"no key set":         {func(c *jwks.Config) { c.Keys = []byte{} }, "jwks: Keys: it is not a JSON object"},
+		"two places of keys": {func(c *jwks.Config) { c.JWKSURL = "https://as.example/jwks" }, "jwks: JWKSURL, JWKS, Secret: at most one of them"},
+		"an empty key set":   {func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[]}`) }, "jwks: JWKS: it has no usable key among 0"},
+		"no key set":         {func(c *jwks.Config) { c.JWKS = []byte{} }, "jwks: JWKS: it is not a JSON object"},
 		"JWKS-04 a key set with a private key": {func(c *jwks.Config) {
-			c.Keys = []byte(fmt.Sprintf(`{"keys":[%s,%s]}`, es256.PublicJWK(), es512.PrivateJWK()))
-		}, `jwks: Keys: kid "es512": the key holds private parts`},
-		"a URN to discover":        {func(c *jwks.Config) { c.Keys, c.Issuer = nil, "urn:x" }, "jwks: Issuer: discovery needs a URL: not a URL with a host"},
-		"JWKS-08 an http issuer":   {func(c *jwks.Config) { c.Keys, c.Issuer = nil, "http://as.example" }, "jwks: Issuer: discovery needs a URL: not https"},
-		"JWKS-08 an http key set":  {func(c *jwks.Config) { c.Keys, c.URL = nil, "http://as.example/jwks" }, "jwks: URL: not https"},
+			c.JWKS = []byte(fmt.Sprintf(`{"keys":[%s,%s]}`, es256.PublicJWK(), es512.PrivateJWK()))
+		}, `jwks: JWKS: kid "es512": the key holds private parts`},
+		"a URN to discover":        {func(c *jwks.Config) { c.JWKS, c.Issuer = nil, "urn:x" }, "jwks: Issuer: discovery needs a URL: not a URL with a host"},
+		"JWKS-08 an http issuer":   {func(c *jwks.Config) { c.JWKS, c.Issuer = nil, "http://as.example" }, "jwks: Issuer: discovery needs a URL: not https"},
+		"JWKS-08 an http key set":  {func(c *jwks.Config) { c.JWKS, c.JWKSURL = nil, "http://as.example/jwks" }, "jwks: JWKSURL: not https"},
 		"a leeway over 5 minutes":  {func(c *jwks.Config) { c.Leeway = 6 * time.Minute }, "jwks: Leeway: 6m0s is more than 5m0s"},
 		"a negative lifetime":      {func(c *jwks.Config) { c.MaxLifetime = -1 }, "jwks: MaxLifetime: -1ns is negative"},
 		"a scope claim of no name": {func(c *jwks.Config) { c.Scopes = []string{""} }, "jwks: Scopes[0]: is empty"},
 		"all mistakes at once": {func(c *jwks.Config) {
-			*c = jwks.Config{Issuer: issuer, Algorithms: []string{"x"}, Fresh: -1, Cooldown: -1, StaleLimit: 48 * time.Hour}
+			*c = jwks.Config{Issuer: issuer, Algorithms: []string{"x"}, RefreshInterval: -1, MinRefetchInterval: -1, StaleIfError: 48 * time.Hour}
 		}, "jwks: Audience: required; an empty list does not mean any\n" +
 			`jwks: Algorithms[0]: "x" is not a signature algorithm known here` + "\n" +
-			"jwks: Fresh: -1ns is not between 0 and 24h0m0s\n" +
-			"jwks: Cooldown: -1ns is negative\n" +
-			"jwks: StaleLimit: 48h0m0s is more than 24h0m0s"},
+			"jwks: RefreshInterval: -1ns is not between 0 and 24h0m0s\n" +
+			"jwks: MinRefetchInterval: -1ns is negative\n" +
+			"jwks: StaleIfError: 48h0m0s is more than 24h0m0s"},
 	} {
 		t.Run(name+" is a mistake", func(t *testing.T) {
-			cfg := jwks.Config{Issuer: issuer, Audience: []string{api}, Keys: keySet(es256)}
+			cfg := jwks.Config{Issuer: issuer, Audience: []string{api}, JWKS: keySet(es256)}
 			test.change(&cfg)
 			v, err := jwks.New(cfg)
 			assert.EqualError(t, err, test.want)
@@ -269,9 +269,9 @@ func TestRefused(t *testing.T) {
 			refused(t, err, r.want)
 			assert.Nil(t, token)
 			if r.want == otherIssuer {
-				assert.ErrorIs(t, err, valetkey.ErrNotMine)
+				assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 			} else {
-				assert.NotErrorIs(t, err, valetkey.ErrNotMine)
+				assert.NotErrorIs(t, err, valetkey.ErrNotApplicable)
 			}
 		})
 	}
@@ -322,7 +322,7 @@ func TestRefusedTexts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := v.Verify(background, test.raw)
 			refused(t, err, test.want)
-			assert.Equal(t, test.want == notJWT, strings.Contains(fmt.Sprint(err), valetkey.ErrNotMine.Error()))
+			assert.Equal(t, test.want == notJWT, strings.Contains(fmt.Sprint(err), valetkey.ErrNotApplicable.Error()))
 			if len(test.raw) > 50 {
 				assert.NotContains(t, err.Error(), test.raw[len(test.raw)-40:])
 			}
@@ -359,7 +359,7 @@ func TestAlgorithms(t *testing.T) {
 		require.NotContains(t, jwk, `"alg"`)
 		pss, err := jose.ParsePrivateKey([]byte(strings.Replace(string(rs256.PrivateJWK()), `"alg":"RS256",`, "", 1)), "PS256")
 		require.NoError(t, err)
-		free := func(c *jwks.Config) { c.Keys = []byte(`{"keys":[` + jwk + `]}`) }
+		free := func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[` + jwk + `]}`) }
 		for _, k := range []*jose.PrivateKey{rs256, pss} {
 			_, err := open(t, free).Verify(background, mint(t, k, nil, good(nil)))
 			assert.NoError(t, err)
@@ -375,17 +375,17 @@ func TestAlgorithms(t *testing.T) {
 	})
 	t.Run("JWT-36 the fully specified Ed25519 can be named, and then EdDSA is refused", func(t *testing.T) {
 		jwk := strings.Replace(string(ed25519.PublicJWK()), `"alg":"EdDSA",`, "", 1)
-		v := open(t, only("Ed25519"), func(c *jwks.Config) { c.Keys = []byte(`{"keys":[` + jwk + `]}`) })
+		v := open(t, only("Ed25519"), func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[` + jwk + `]}`) })
 		_, err := v.Verify(background, mint(t, ed25519, nil, good(nil)))
 		refused(t, err, otherAlg)
 		specified := generate("Ed25519", "ed")
-		v = open(t, only("Ed25519"), func(c *jwks.Config) { c.Keys = keySet(specified) })
+		v = open(t, only("Ed25519"), func(c *jwks.Config) { c.JWKS = keySet(specified) })
 		_, err = v.Verify(background, mint(t, specified, nil, good(nil)))
 		assert.NoError(t, err)
 	})
 	t.Run("a shared secret verifies what it is configured for, whatever the kid", func(t *testing.T) {
 		secret := []byte(strings.Repeat("secret56", 8))
-		v := open(t, only("HS256"), func(c *jwks.Config) { c.Keys, c.Secret = nil, secret })
+		v := open(t, only("HS256"), func(c *jwks.Config) { c.JWKS, c.Secret = nil, secret })
 		claims, _ := json.Marshal(good(nil))
 		sign := func(secret []byte, alg string, header object) string {
 			raw, err := jose.SignSecret(secret, alg, change(object{"typ": "at+jwt"}, header), claims)
@@ -543,10 +543,10 @@ func TestAccepted(t *testing.T) {
 		v := open(t)
 		token, err := v.Verify(background, mint(t, es256, nil, good(nil)))
 		require.NoError(t, err)
-		assert.True(t, now.Add(time.Hour+30*time.Second).Equal(token.Reuse.Until))
-		assert.True(t, token.Reuse.While.Holds())
+		assert.True(t, now.Add(time.Hour+30*time.Second).Equal(token.Freshness.Until))
+		assert.True(t, token.Freshness.While.Holds())
 		v.Close()
-		assert.False(t, token.Reuse.While.Holds())
+		assert.False(t, token.Freshness.While.Holds())
 	})
 	t.Run("the deadline is exp and leeway, whatever the leeway is", func(t *testing.T) {
 		for want, leeway := range map[time.Duration]time.Duration{0: -1, 30 * time.Second: 0, 5 * time.Minute: 5 * time.Minute} {
@@ -649,18 +649,18 @@ func TestProfile(t *testing.T) {
 		without        func(*jwks.Profile) // the setting it takes
 		client         string
 	}{
-		"AT-04 no typ":          {untyped, nil, func(p *jwks.Profile) { p.Untyped = false }, "shop"},
-		"AT-04 typ JWT":         {object{"typ": "JWT"}, nil, func(p *jwks.Profile) { p.Untyped = false }, "shop"},
-		"Keycloak's token":      {object{"typ": "JWT"}, object{"typ": "Bearer"}, func(p *jwks.Profile) { p.Untyped = false }, "shop"},
-		"JWS-21 no kid":         {object{"kid": nil}, nil, func(p *jwks.Profile) { p.NoKeyID = false }, "shop"},
-		"no sub":                {nil, object{"sub": nil}, func(p *jwks.Profile) { p.NoSubject = false }, "shop"},
-		"no client_id":          {nil, object{"client_id": nil}, func(p *jwks.Profile) { p.NoClientID = false }, ""},
-		"azp for client_id":     {nil, object{"client_id": nil, "azp": "z", "cid": "c"}, func(p *jwks.Profile) { p.NoClientID = false }, "z"},
-		"cid for client_id":     {nil, object{"client_id": nil, "cid": "c"}, func(p *jwks.Profile) { p.NoClientID = false }, "c"},
-		"appid for client_id":   {nil, object{"client_id": nil, "appid": "a"}, func(p *jwks.Profile) { p.NoClientID = false }, "a"},
-		"no jti":                {nil, object{"jti": nil}, func(p *jwks.Profile) { p.NoID = false }, "shop"},
-		"no iat":                {nil, object{"iat": nil}, func(p *jwks.Profile) { p.NoIssuedAt = false }, "shop"},
-		"an array as scope":     {nil, object{"scope": []string{"a"}}, func(p *jwks.Profile) { p.ScopeArray = false }, "shop"},
+		"AT-04 no typ":          {untyped, nil, func(p *jwks.Profile) { p.AllowUntyped = false }, "shop"},
+		"AT-04 typ JWT":         {object{"typ": "JWT"}, nil, func(p *jwks.Profile) { p.AllowUntyped = false }, "shop"},
+		"Keycloak's token":      {object{"typ": "JWT"}, object{"typ": "Bearer"}, func(p *jwks.Profile) { p.AllowUntyped = false }, "shop"},
+		"JWS-21 no kid":         {object{"kid": nil}, nil, func(p *jwks.Profile) { p.AllowMissingKeyID = false }, "shop"},
+		"no sub":                {nil, object{"sub": nil}, func(p *jwks.Profile) { p.AllowMissingSubject = false }, "shop"},
+		"no client_id":          {nil, object{"client_id": nil}, func(p *jwks.Profile) { p.AllowMissingClientID = false }, ""},
+		"azp for client_id":     {nil, object{"client_id": nil, "azp": "z", "cid": "c"}, func(p *jwks.Profile) { p.AllowMissingClientID = false }, "z"},
+		"cid for client_id":     {nil, object{"client_id": nil, "cid": "c"}, func(p *jwks.Profile) { p.AllowMissingClientID = false }, "c"},
+		"appid for client_id":   {nil, object{"client_id": nil, "appid": "a"}, func(p *jwks.Profile) { p.AllowMissingClientID = false }, "a"},
+		"no jti":                {nil, object{"jti": nil}, func(p *jwks.Profile) { p.AllowMissingID = false }, "shop"},
+		"no iat":                {nil, object{"iat": nil}, func(p *jwks.Profile) { p.AllowMissingIssuedAt = false }, "shop"},
+		"an array as scope":     {nil, object{"scope": []string{"a"}}, func(p *jwks.Profile) { p.AllowScopeArray = false }, "shop"},
 		"a nonce with at+jwt":   {nil, object{"nonce": "n"}, nil, "shop"},
 		"a client_id and azp":   {nil, object{"azp": "z"}, nil, "shop"},
 		"a complete RFC 9068's": {nil, nil, nil, "shop"},
@@ -682,8 +682,8 @@ func TestProfile(t *testing.T) {
 func TestByIssuer(t *testing.T) {
 	const second = "urn:second"
 	a, b := generate("ES256", "k"), generate("ES256", "k")
-	v1 := open(t, func(c *jwks.Config) { c.Keys = keySet(a) })
-	v2 := open(t, func(c *jwks.Config) { c.Keys, c.Issuer = keySet(b), second })
+	v1 := open(t, func(c *jwks.Config) { c.JWKS = keySet(a) })
+	v2 := open(t, func(c *jwks.Config) { c.JWKS, c.Issuer = keySet(b), second })
 	both, err := jwks.ByIssuer(v1, v2)
 	require.NoError(t, err)
 
@@ -699,12 +699,12 @@ func TestByIssuer(t *testing.T) {
 		t.Run("JWT-28 a token whose iss is "+name+" is refused", func(t *testing.T) {
 			_, err := both.Verify(background, mint(t, a, nil, good(object{"iss": iss})))
 			refused(t, err, otherIssuer)
-			assert.ErrorIs(t, err, valetkey.ErrNotMine)
+			assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 		})
 	}
 	t.Run("an opaque token might be another verifier's", func(t *testing.T) {
 		_, err := both.Verify(background, "opaque")
-		assert.ErrorIs(t, err, valetkey.ErrNotMine)
+		assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 	})
 	t.Run("none, nil and two of one issuer are mistakes", func(t *testing.T) {
 		for _, vs := range [][]*jwks.Verifier{nil, {v1, nil}, {v1, v2, v1}} {

@@ -29,7 +29,7 @@ func TestLightOAuth2(t *testing.T) {
 
 	verifier := func(t *testing.T, profile jwks.Profile, now func() time.Time) *jwks.Verifier {
 		v, err := jwks.New(jwks.Config{
-			Issuer: light.Issuer, Audience: []string{light.Audience}, Keys: light.JWKS, Profile: profile, Now: now,
+			Issuer: light.Issuer, Audience: []string{light.Audience}, JWKS: light.JWKS, Profile: profile, Now: now,
 		})
 		require.NoError(t, err)
 		t.Cleanup(v.Close)
@@ -48,10 +48,10 @@ func TestLightOAuth2(t *testing.T) {
 		})
 		t.Run(name+" is refused when one setting that it needs is off", func(t *testing.T) {
 			for setting, without := range map[string]func(*jwks.Profile){
-				"Untyped":    func(p *jwks.Profile) { p.Untyped = false },
-				"NoKeyID":    func(p *jwks.Profile) { p.NoKeyID = false },
-				"NoSubject":  func(p *jwks.Profile) { p.NoSubject = false },
-				"ScopeArray": func(p *jwks.Profile) { p.ScopeArray = false },
+				"Untyped":    func(p *jwks.Profile) { p.AllowUntyped = false },
+				"NoKeyID":    func(p *jwks.Profile) { p.AllowMissingKeyID = false },
+				"NoSubject":  func(p *jwks.Profile) { p.AllowMissingSubject = false },
+				"ScopeArray": func(p *jwks.Profile) { p.AllowScopeArray = false },
 			} {
 				profile := jwks.Lenient()
 				without(&profile)

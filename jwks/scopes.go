@@ -24,7 +24,7 @@ func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 		var err error
 		switch name {
 		case "scope":
-			err = add(name, in.scope, v.profile.ScopeArray)
+			err = add(name, in.scope, v.profile.AllowScopeArray)
 		case "scp":
 			err = add(name, in.scp, true)
 		default:

@@ -76,7 +76,7 @@ const (
 )
 
 // A TenantVerifier verifies the JWT access tokens of issuers that are not known in advance: tenants, which
-// [TenantsConfig].Lookup knows. It is a [valetkey.Verifier] and a [valetkey.Reporter], safe for concurrent use, and must be
+// [TenantsConfig].Lookup knows. It is a [valetkey.Verifier] and a [valetkey.HealthReporter], safe for concurrent use, and must be
 // closed.
 //
 // Each tenant has a [Verifier] of its own: keys and settings never cross. Their keys are fetched from public addresses only,
@@ -93,15 +93,15 @@ type TenantVerifier struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // lookups, and tenants that close
 
-	mu        sync.Mutex // guards what follows; never held during I/O
-	closed    bool
-	tenants   map[string]*tenant
-	proven    list.List // *tenant, which have had a good token, the latest first
-	newcomers list.List // *tenant, which have not
-	flights   map[string]*lookup
-	renewals  int // of flights
-	strangers strangers
-	health    valetkey.Health
+	mu         sync.Mutex // guards what follows; never held during I/O
+	closed     bool
+	tenants    map[string]*tenant
+	proven     list.List // *tenant, which have had a good token, the latest first
+	newcomers  list.List // *tenant, which have not
+	flights    map[string]*lookup
+	renewals   int // of flights
+	notTenants notTenants
+	health     valetkey.Health
 }
 
 // A tenant is an issuer that Lookup vouches for.
@@ -171,7 +171,7 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 }
 
 // Verify verifies a JWT access token of a tenant as [Verifier.Verify] does. The token of an issuer that is no tenant is
-// refused with an error that wraps [valetkey.ErrNotMine].
+// refused with an error that wraps [valetkey.ErrNotApplicable].
 func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	c, claims, err := read(raw)
 	if err != nil {
@@ -198,7 +198,7 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 		return nil, err
 	}
 	t.prove(x)
-	token.Reuse.While = lease{token.Reuse.While, x}
+	token.Freshness.While = lease{token.Freshness.While, x}
 	return token, nil
 }
 
@@ -266,15 +266,15 @@ func (t *TenantVerifier) demand(iss string) (*lookup, error) {
 		return f, nil
 	}
 	now := t.clock()
-	t.strangers.forget(now)
+	t.notTenants.forget(now)
 	switch {
 	case t.closed:
 		return nil, unavailable(errTenantsClosed)
-	case t.strangers.has(iss):
+	case t.notTenants.has(iss):
 		return nil, notMine(iss)
 	case len(t.flights)-t.renewals >= maxLookups:
 		return nil, unavailable(errors.New("too many unknown issuers are being looked up"))
-	case t.strangers.full():
+	case t.notTenants.full():
 		return nil, unavailable(errors.New("too many unknown issuers have been looked up"))
 	}
 	return t.begin(strings.Clone(iss), false), nil
@@ -338,7 +338,7 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 	case stranger:
 		t.comes(valetkey.Ready, nil)
 		t.remove(held)
-		t.strangers.add(iss, t.clock())
+		t.notTenants.add(iss, t.clock())
 		f.err = notMine(iss)
 	case err != nil || mistake != nil:
 		if err != nil {

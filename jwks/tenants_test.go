@@ -72,7 +72,7 @@ func (r *registry) set(f func(r *registry)) {
 func registered(k *jose.PrivateKey, tenants ...string) *registry {
 	r := &registry{tenants: map[string]jwks.Config{}}
 	for _, iss := range tenants {
-		r.tenants[iss] = jwks.Config{Issuer: iss, Audience: []string{api}, Keys: keySet(k)}
+		r.tenants[iss] = jwks.Config{Issuer: iss, Audience: []string{api}, JWKS: keySet(k)}
 	}
 	return r
 }
@@ -98,7 +98,7 @@ func accepted(t *testing.T, v valetkey.Verifier, raw string) *valetkey.Token {
 	t.Helper()
 	token, err := v.Verify(background, raw)
 	require.NoError(t, err)
-	require.True(t, token.Reuse.While.Holds())
+	require.True(t, token.Freshness.While.Holds())
 	return token
 }
 
@@ -154,10 +154,10 @@ func TestTenants(t *testing.T) {
 		for _, iss := range []any{nil, "", 7, []string{acme}, strings.Repeat("x", 1025)} {
 			_, err := v.Verify(background, mint(t, a, nil, good(object{"iss": iss})))
 			refused(t, err, otherIssuer)
-			assert.ErrorIs(t, err, valetkey.ErrNotMine)
+			assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 		}
 		_, err := v.Verify(background, "opaque")
-		assert.ErrorIs(t, err, valetkey.ErrNotMine)
+		assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 		assert.Empty(t, r.asked)
 	})
 	t.Run("JWT-28 a token whose iss is no tenant is refused", func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestTenants(t *testing.T) {
 			})
 			_, err := v.Verify(background, tokenOf(t, a, acme))
 			refused(t, err, otherIssuer)
-			assert.ErrorIs(t, err, valetkey.ErrNotMine)
+			assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 		}
 	})
 	for name, test := range map[string]struct {
@@ -200,7 +200,7 @@ func TestTenants(t *testing.T) {
 	}
 	t.Run("JWT-29 a token of one tenant signed with another's key is refused", func(t *testing.T) {
 		r := registered(a, acme)
-		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{api}, Keys: keySet(b)}
+		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{api}, JWKS: keySet(b)}
 		v := r.open(t)
 		accepted(t, v, tokenOf(t, a, acme))
 		accepted(t, v, tokenOf(t, b, other))
@@ -211,18 +211,18 @@ func TestTenants(t *testing.T) {
 	})
 	t.Run("a token is verified with its tenant's settings", func(t *testing.T) {
 		r := registered(a, acme)
-		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{"urn:other"}, Keys: keySet(a)}
+		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{"urn:other"}, JWKS: keySet(a)}
 		v := r.open(t)
 		assert.Equal(t, acme, accepted(t, v, tokenOf(t, a, acme)).Issuer)
 		_, err := v.Verify(background, tokenOf(t, a, other))
 		refused(t, err, otherAud)
 	})
 	t.Run("several kinds of issuers go together", func(t *testing.T) {
-		fixed := open(t, func(c *jwks.Config) { c.Keys = keySet(b) })
+		fixed := open(t, func(c *jwks.Config) { c.JWKS = keySet(b) })
 		v := valetkey.First(fixed, registered(a, acme).open(t))
 		assert.Equal(t, acme, accepted(t, v, tokenOf(t, a, acme)).Issuer)
 		assert.Equal(t, issuer, accepted(t, v, tokenOf(t, b, issuer)).Issuer)
-		assert.Equal(t, []string{issuer, "tenants"}, names(v.(valetkey.Reporter).Health()))
+		assert.Equal(t, []string{issuer, "tenants"}, names(v.(valetkey.HealthReporter).Health()))
 	})
 	play(t, "requests share a lookup, and wait for it 2 s at most", func(t *testing.T) {
 		r := registered(a, acme, other)
@@ -285,7 +285,7 @@ func TestMadeUpIssuers(t *testing.T) {
 			_, err := v.Verify(background, forge(t, raw, madeUp(i)))
 			var u *valetkey.Unavailable
 			switch {
-			case errors.Is(err, valetkey.ErrNotMine):
+			case errors.Is(err, valetkey.ErrNotApplicable):
 				refusals++
 			case errors.As(err, &u):
 				busy++
@@ -299,11 +299,11 @@ func TestMadeUpIssuers(t *testing.T) {
 		assert.Equal(t, 4096, r.count())
 		assert.Equal(t, 4096, refusals)
 		assert.Equal(t, 20_000-4096, busy)
-		assert.True(t, remembered.Reuse.While.Holds())
+		assert.True(t, remembered.Freshness.While.Holds())
 		assert.Equal(t, []string{acme, other}, names(v.Tenants()))
 		time.Sleep(5 * time.Second)
 		_, err := v.Verify(background, forge(t, raw, madeUp(30_000)))
-		assert.ErrorIs(t, err, valetkey.ErrNotMine)
+		assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 	})
 	play(t, "32 of them are looked up at the same time, and tenants are renewed all the same", func(t *testing.T) {
 		r := registered(a, acme)
@@ -356,7 +356,7 @@ func TestTenantsTTL(t *testing.T) {
 		accepted(t, v, raw) // and the tenant is looked up, which takes a second
 		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.False(t, remembered.Reuse.While.Holds())
+		assert.False(t, remembered.Freshness.While.Holds())
 		assert.Empty(t, v.Tenants())
 		_, err := v.Verify(background, raw)
 		refused(t, err, otherIssuer)
@@ -367,7 +367,7 @@ func TestTenantsTTL(t *testing.T) {
 		remembered := accepted(t, v, raw)
 		time.Sleep(ttl)
 		synctest.Wait()
-		assert.False(t, remembered.Reuse.While.Holds())
+		assert.False(t, remembered.Freshness.While.Holds())
 		assert.Equal(t, 1, r.count())
 		assert.Empty(t, v.Tenants(), "nor are its keys kept fresh any longer")
 		accepted(t, v, raw)
@@ -380,7 +380,7 @@ func TestTenantsTTL(t *testing.T) {
 		r.set(func(r *registry) { r.delay = time.Second })
 		for range 180 {
 			time.Sleep(time.Minute)
-			atOnce(t, func() { require.True(t, remembered.Reuse.While.Holds()) })
+			atOnce(t, func() { require.True(t, remembered.Freshness.While.Holds()) })
 		}
 		assert.InDelta(t, 180.0/3, r.count(), 2)
 		assert.Equal(t, []string{acme}, names(v.Tenants()))
@@ -415,11 +415,11 @@ func TestTenantsTTL(t *testing.T) {
 		r.set(func(r *registry) { r.err = errors.New("no database") })
 		for time.Since(start) < ttl {
 			atOnce(t, func() { accepted(t, v, raw) })
-			require.True(t, remembered.Reuse.While.Holds())
+			require.True(t, remembered.Freshness.While.Holds())
 			time.Sleep(time.Second)
 		}
 		assert.InDelta(t, 1+5, r.count(), 1, "it is looked up once a tenth of TTL in the second half")
-		assert.False(t, remembered.Reuse.While.Holds())
+		assert.False(t, remembered.Freshness.While.Holds())
 		failed(t, v, raw, "no database")
 		r.set(func(r *registry) { r.err = nil })
 		accepted(t, v, raw)
@@ -429,14 +429,14 @@ func TestTenantsTTL(t *testing.T) {
 		v := r.open(t)
 		remembered := accepted(t, v, raw)
 		r.set(func(r *registry) {
-			r.tenants[acme] = jwks.Config{Issuer: acme, Audience: []string{"urn:new"}, Keys: keySet(a)}
+			r.tenants[acme] = jwks.Config{Issuer: acme, Audience: []string{"urn:new"}, JWKS: keySet(a)}
 			r.delay = time.Second
 		})
 		time.Sleep(ttl / 2)
 		accepted(t, v, raw) // and the tenant is looked up, which takes a second
 		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.False(t, remembered.Reuse.While.Holds())
+		assert.False(t, remembered.Freshness.While.Holds())
 		_, err := v.Verify(background, raw)
 		refused(t, err, otherAud)
 		accepted(t, v, mint(t, a, nil, good(object{"iss": acme, "aud": "urn:new"})))
@@ -447,10 +447,10 @@ func TestTenantsTTL(t *testing.T) {
 		want string
 	}{
 		"is removed":          {jwks.Config{}, otherIssuer},
-		"gets another name":   {jwks.Config{Issuer: acme, Audience: []string{"urn:new"}, Keys: keySet(a)}, otherAud},
-		"gets another key":    {jwks.Config{Issuer: acme, Audience: []string{api}, Keys: keySet(b)}, unknownKey},
-		"gets a second key":   {jwks.Config{Issuer: acme, Audience: []string{api}, Keys: keySet(a, b)}, ""},
-		"gets another leeway": {jwks.Config{Issuer: acme, Audience: []string{api}, Keys: keySet(a), Leeway: time.Second}, ""},
+		"gets another name":   {jwks.Config{Issuer: acme, Audience: []string{"urn:new"}, JWKS: keySet(a)}, otherAud},
+		"gets another key":    {jwks.Config{Issuer: acme, Audience: []string{api}, JWKS: keySet(b)}, unknownKey},
+		"gets a second key":   {jwks.Config{Issuer: acme, Audience: []string{api}, JWKS: keySet(a, b)}, ""},
+		"gets another leeway": {jwks.Config{Issuer: acme, Audience: []string{api}, JWKS: keySet(a), Leeway: time.Second}, ""},
 	} {
 		play(t, "a token whose tenant "+name+" during the check is verified with the new settings, without a 503", func(t *testing.T) {
 			r := registered(a, acme)
@@ -468,7 +468,7 @@ func TestTenantsTTL(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.True(t, token.Reuse.While.Holds())
+			assert.True(t, token.Freshness.While.Holds())
 		})
 	}
 	play(t, "the same settings leave tokens remembered", func(t *testing.T) {
@@ -481,7 +481,7 @@ func TestTenantsTTL(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 2, r.count())
 		time.Sleep(ttl - time.Second)
-		assert.True(t, remembered.Reuse.While.Holds())
+		assert.True(t, remembered.Freshness.While.Holds())
 	})
 }
 
@@ -498,8 +498,8 @@ func TestTenantsMax(t *testing.T) {
 		accepted(t, v, tokenOf(t, a, tenant(1)))
 		accepted(t, v, tokenOf(t, a, tenant(3)))
 		assert.Equal(t, []string{tenant(1), tenant(3)}, names(v.Tenants()))
-		assert.True(t, first.Reuse.While.Holds())
-		assert.False(t, second.Reuse.While.Holds())
+		assert.True(t, first.Freshness.While.Holds())
+		assert.False(t, second.Freshness.While.Holds())
 	})
 	play(t, "forged tokens that name real tenants push out an eighth at most", func(t *testing.T) {
 		v := registered(a, all...).open(t, func(c *jwks.TenantsConfig) { c.Max = 16 })
@@ -550,7 +550,7 @@ func TestTenantsHealth(t *testing.T) {
 		waiter.Go(func() { failed(t, v, tokenOf(t, a, other), "closed") })
 		synctest.Wait()
 		atOnce(t, func() { v.Close(); waiter.Wait(); v.Close() })
-		assert.False(t, remembered.Reuse.While.Holds())
+		assert.False(t, remembered.Freshness.While.Holds())
 		failed(t, v, tokenOf(t, a, acme), "closed")
 		assert.ErrorContains(t, v.Ready(background), "closed")
 		assert.Equal(t, valetkey.Down, v.Health()[0].State)
@@ -580,7 +580,7 @@ func TestTenantsOverHTTP(t *testing.T) {
 	} {
 		for how, cfg := range map[string]jwks.Config{
 			"issuer":         {Issuer: at, Audience: []string{api}},
-			"key set's URL ": {Issuer: acme, Audience: []string{api}, URL: at + "/keys"},
+			"key set's URL ": {Issuer: acme, Audience: []string{api}, JWKSURL: at + "/keys"},
 		} {
 			t.Run("JWT-33 a tenant whose "+how+" is "+name+" is not asked", func(t *testing.T) {
 				s := serve(t, sets(keySet(es256)))

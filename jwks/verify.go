@@ -16,7 +16,7 @@ import (
 // Verify verifies a JWT access token (RFC 9068, section 4). It waits for the network at most 2 s, and only if no keys are
 // held yet or the token's key is not among them.
 //
-// A text that is not a JWT, and a token of another issuer, are refused with an error that wraps [valetkey.ErrNotMine].
+// A text that is not a JWT, and a token of another issuer, are refused with an error that wraps [valetkey.ErrNotApplicable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	c, in, err := read(raw)
 	if err != nil {
@@ -29,7 +29,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 func read(raw string) (*jose.Compact, *unread, error) {
 	c, err := jose.Parse(raw)
 	if errors.Is(err, jose.ErrMalformed) {
-		return nil, nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w", valetkey.ErrNotMine, err))
+		return nil, nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w", valetkey.ErrNotApplicable, err))
 	}
 	if err != nil {
 		return nil, nil, refuse(malformed, err)
@@ -63,8 +63,8 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 		unnamed := *c
 		unnamed.Header.KeyID, unnamed.Header.HasKeyID = "", false
 		c = &unnamed
-	case !c.Header.HasKeyID && !v.profile.NoKeyID:
-		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.NoKeyID is off"))
+	case !c.Header.HasKeyID && !v.profile.AllowMissingKeyID:
+		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.AllowMissingKeyID is off"))
 	}
 	t, err := v.token(in)
 	if err != nil {
@@ -87,12 +87,12 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	}
 	t.Raw = c.Payload
 	t.Deadline = t.Expiry.Add(v.leeway)
-	t.Reuse = valetkey.Reuse{Until: t.Deadline, While: key}
+	t.Freshness = valetkey.Freshness{Until: t.Deadline, While: key}
 	return t, nil
 }
 
 func notMine(iss string) error {
-	return refuse(valetkey.ReasonIssuer, fmt.Errorf("%w: iss %.200q", valetkey.ErrNotMine, iss))
+	return refuse(valetkey.ReasonIssuer, fmt.Errorf("%w: iss %.200q", valetkey.ErrNotApplicable, iss))
 }
 
 // checkType decides by typ. Types are compared as media types: RFC 7515, section 4.1.9.
@@ -100,7 +100,7 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 	switch {
 	case jose.SameType(typ, "at+jwt"): // RFC 9068, section 4
 		return nil
-	case !v.profile.Untyped, typ != "" && !jose.SameType(typ, "JWT"):
+	case !v.profile.AllowUntyped, typ != "" && !jose.SameType(typ, "JWT"):
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q", typ))
 	case in.otherKind != "": // RFC 8725, section 3.12: without a type, the kinds must exclude each other otherwise
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q, and the claim %s", typ, in.otherKind))

@@ -22,8 +22,8 @@ func (cfg *Config) checkBinding(wrong *mistakes.List) {
 	if cfg.SenderConstrained && cfg.DPoP == nil && cfg.ClientCertificate.IsZero() {
 		wrong.Add("SenderConstrained", "no kind of binding can be proven: enable DPoP or client certificates")
 	}
-	if !cfg.takesBearer() && len(cfg.AlsoFrom) > 0 {
-		wrong.Add("AlsoFrom", "with SenderConstrained and DPoP alone, no token is accepted from there")
+	if !cfg.takesBearer() && len(cfg.Methods) > 0 {
+		wrong.Add("Methods", "with SenderConstrained and DPoP alone, no token is accepted from there")
 	}
 	if cfg.ClientCertificate.decode != nil && cfg.ClientCertificate.header == "" {
 		wrong.Add("ClientCertificate", "the name of the header is empty")
@@ -68,12 +68,9 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 	if err != nil {
 		return "", err
 	}
-	proof := dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint,
-		Issuer: t.Issuer, Client: t.ClientID, Subject: t.Subject}
-	if _, err := g.dpop.Verify(ctx, proof); err != nil {
-		return "", err
-	}
-	return g.dpop.NonceDue(proof), nil
+	proof, err := g.dpop.Verify(ctx, dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint,
+		Issuer: t.Issuer, Client: t.ClientID, Subject: t.Subject})
+	return proof.NextNonce(), err
 }
 
 // proveCertificate looks for the certificate with this thumbprint (RFC 8705, section 3). The chain does not matter: whom it

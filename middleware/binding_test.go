@@ -83,9 +83,9 @@ func TestBindingMistakes(t *testing.T) {
 		{"bound tokens only, and nothing that checks them", func(c *middleware.Config) {}, "middleware: SenderConstrained: "},
 		{"DPoP alone, and a place for bearer tokens", func(c *middleware.Config) {
 			withDPoP(t, iss)(c)
-			c.AlsoFrom = []middleware.Source{middleware.Form(0)}
-		}, "middleware: AlsoFrom: "},
-		{"a header without a name", func(c *middleware.Config) { c.ClientCertificate = middleware.EscapedCert("") }, "middleware: ClientCertificate: "},
+			c.Methods = []middleware.BearerMethod{middleware.Form(0)}
+		}, "middleware: Methods: "},
+		{"a header without a name", func(c *middleware.Config) { c.ClientCertificate = middleware.PEMHeader("") }, "middleware: ClientCertificate: "},
 		{"DPOP-20 proofs, and nothing but the client that says what the URL is", func(c *middleware.Config) {
 			withDPoP(t, iss)(c)
 			c.URL = nil
@@ -216,7 +216,7 @@ func TestDPoP(t *testing.T) {
 		}
 	})
 	t.Run("a failure of the memory is no refusal", func(t *testing.T) {
-		api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.Replays = noReplays{} })).Handler(hello))
+		api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.ReplayStore = noReplays{} })).Handler(hello))
 		got := do(t, "GET", api, "", asDPoP(key, bound))
 		assert.Equal(t, 503, got.status)
 		assert.Empty(t, got.header["Www-Authenticate"])
@@ -298,7 +298,7 @@ func TestDPoPChain(t *testing.T) {
 func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	const room = 80
-	api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.Replays = dpop.NewReplays(room) })).Handler(hello))
+	api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.ReplayStore = dpop.NewReplayStore(room) })).Handler(hello))
 	// get sends a request with another key each time, so that only what the token says makes senders the same.
 	get := func(opts ...valetkeytest.Option) int {
 		key := iss.ProofKey("ES256")
@@ -467,7 +467,7 @@ func BenchmarkDPoP(b *testing.B) {
 	token := iss.Token(valetkeytest.BoundTo(key))
 	r := valetkeytest.Request("GET", "/orders", "")
 	key.Authorize(r, token)
-	again := func(c *dpop.Config) { c.Replays = dpop.InsecureNoReplays{} }
+	again := func(c *dpop.Config) { c.ReplayStore = dpop.InsecureAllowReplays{} }
 	b.Run("guard", func(b *testing.B) {
 		guard, w := newGuard(b, iss, withDPoP(b, iss, again)), httptest.NewRecorder()
 		b.ReportAllocs()
@@ -478,7 +478,7 @@ func BenchmarkDPoP(b *testing.B) {
 		}
 	})
 	b.Run("proof alone", func(b *testing.B) {
-		proofs, err := dpop.New(dpop.Config{Now: iss.Now, Replays: dpop.InsecureNoReplays{}})
+		proofs, err := dpop.New(dpop.Config{Now: iss.Now, ReplayStore: dpop.InsecureAllowReplays{}})
 		require.NoError(b, err)
 		b.ReportAllocs()
 		for b.Loop() {

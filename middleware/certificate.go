@@ -22,15 +22,15 @@ type ClientCertificate struct {
 // RequestClientCert or RequireAnyClientCert will do, as a token is bound to one certificate and not to who signed it.
 func TLSCertificate() ClientCertificate { return ClientCertificate{inTLS: true} }
 
-// ClientCert is the header Client-Cert (RFC 9440), which a proxy of Config.Proxies sets. From anybody else it is ignored.
+// ClientCertHeader is the header Client-Cert (RFC 9440), which a proxy of Config.Proxies sets. From anybody else it is ignored.
 // The proxy must remove it from the requests of clients that have no certificate.
-func ClientCert() ClientCertificate {
+func ClientCertHeader() ClientCertificate {
 	return ClientCertificate{decode: byteSequence, header: "Client-Cert"}
 }
 
-// EscapedCert is as [ClientCert], for the header of that name with a certificate in PEM, percent-encoded. It is what nginx
+// PEMHeader is as [ClientCertHeader], for the header of that name with a certificate in PEM, percent-encoded. It is what nginx
 // has in $ssl_client_escaped_cert.
-func EscapedCert(header string) ClientCertificate {
+func PEMHeader(header string) ClientCertificate {
 	return ClientCertificate{decode: escapedPEM, header: http.CanonicalHeaderKey(header)}
 }
 

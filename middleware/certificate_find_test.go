@@ -24,13 +24,13 @@ func TestFindCertificate(t *testing.T) {
 	shown := httptest.NewRequest("POST", "/", nil)
 	shown.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{Raw: own}}}
 
-	der, err := middleware.ClientCert().Find(told, middleware.Proxies{})
+	der, err := middleware.ClientCertHeader().Find(told, middleware.Proxies{})
 	require.NoError(t, err)
 	assert.Nil(t, der, "nobody is trusted")
-	der, err = middleware.ClientCert().Find(shown, proxies)
+	der, err = middleware.ClientCertHeader().Find(shown, proxies)
 	require.NoError(t, err)
 	assert.Nil(t, der, "the certificate is that of the proxy")
-	der, err = middleware.ClientCert().Find(told, proxies)
+	der, err = middleware.ClientCertHeader().Find(told, proxies)
 	require.NoError(t, err)
 	assert.Equal(t, own, der)
 	der, err = middleware.TLSCertificate().Find(shown, middleware.Proxies{})
@@ -38,7 +38,7 @@ func TestFindCertificate(t *testing.T) {
 	assert.Equal(t, own, der)
 
 	told.Header.Set("Client-Cert", "x")
-	_, err = middleware.ClientCert().Find(told, proxies)
+	_, err = middleware.ClientCertHeader().Find(told, proxies)
 	var refusal *valetkey.Error
 	require.ErrorAs(t, err, &refusal)
 	assert.Equal(t, valetkey.InvalidRequest, refusal.Code)

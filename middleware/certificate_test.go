@@ -154,8 +154,8 @@ func TestClientCertificateFromProxy(t *testing.T) {
 	escaped := func(c tls.Certificate) string {
 		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})))
 	}
-	rfc := middleware.ClientCert()
-	nginx := middleware.EscapedCert("ssl-client-cert")
+	rfc := middleware.ClientCertHeader()
+	nginx := middleware.PEMHeader("ssl-client-cert")
 	const rfcHeader, nginxHeader = "Client-Cert", "Ssl-Client-Cert"
 	here, elsewhere := "127.0.0.0/8", "10.0.0.0/8"
 	for _, c := range []struct {

@@ -95,8 +95,8 @@ func TestHeader(t *testing.T) {
 func TestOtherSources(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	token := iss.Token(valetkeytest.Scopes("orders:read"))
-	api := func(also ...middleware.Source) string {
-		guard := newGuard(t, iss, func(c *middleware.Config) { c.AlsoFrom = also })
+	api := func(also ...middleware.BearerMethod) string {
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Methods = also })
 		return serve(t, guard.Handler(hello, scopes.All("orders:read")))
 	}
 	var (
@@ -183,7 +183,7 @@ func TestOtherSources(t *testing.T) {
 		assert.NotContains(t, got.header, "Vary")
 	})
 	t.Run("BT-27 a query that cannot be parsed does not come back in the error", func(t *testing.T) {
-		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.AlsoFrom = []middleware.Source{middleware.Query()} })
+		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.Methods = []middleware.BearerMethod{middleware.Query()} })
 		err := guard.Decide(&http.Request{URL: &url.URL{RawQuery: "access_token=secret;%zz"}}).Err()
 		require.Error(t, err)
 		assert.NotContains(t, err.Error(), "secret")
@@ -194,7 +194,7 @@ func TestBrowserSources(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	token := iss.Token()
 	guard := newGuard(t, iss, func(c *middleware.Config) {
-		c.AlsoFrom = []middleware.Source{middleware.Cookie("session", new(http.CrossOriginProtection)), middleware.WebSocketProtocol("bearer.")}
+		c.Methods = []middleware.BearerMethod{middleware.Cookie("session", new(http.CrossOriginProtection)), middleware.WebSocketProtocol("bearer.")}
 	})
 	api := serve(t, guard.Handler(hello))
 	plain := serve(t, newGuard(t, iss).Handler(hello))
@@ -228,10 +228,10 @@ func TestBrowserSources(t *testing.T) {
 		})
 	}
 	t.Run("sources made of nothing are a mistake", func(t *testing.T) {
-		_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), AlsoFrom: []middleware.Source{
+		_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Methods: []middleware.BearerMethod{
 			middleware.Cookie("", new(http.CrossOriginProtection)), middleware.Cookie("session", nil), middleware.WebSocketProtocol(""),
 		}})
-		for _, want := range []string{"AlsoFrom[0]", "AlsoFrom[1]", "AlsoFrom[2]"} {
+		for _, want := range []string{"Methods[0]", "Methods[1]", "Methods[2]"} {
 			assert.ErrorContains(t, err, want)
 		}
 	})
@@ -259,7 +259,9 @@ func FuzzCredentials(f *testing.F) {
 	guard := guardWith(f, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
 		asked = raw
 		return &valetkey.Token{}, nil
-	}), func(c *middleware.Config) { c.AlsoFrom = []middleware.Source{middleware.Form(0), middleware.Query()} })
+	}), func(c *middleware.Config) {
+		c.Methods = []middleware.BearerMethod{middleware.Form(0), middleware.Query()}
+	})
 	f.Fuzz(func(t *testing.T, authorization, query, sent string) {
 		r := httptest.NewRequest("POST", "/", strings.NewReader(sent))
 		r.URL.RawQuery = query

@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/internal/authctx"
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/denylist"
-	"github.com/valetkey/valetkey/internal/kept"
+	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
@@ -227,7 +227,7 @@ func (g *Guard) refuse(ctx context.Context, r *http.Request, scheme string, err 
 
 // answerPreflight refuses r with the response of Config.Preflight.
 func (g *Guard) answerPreflight(r *http.Request) Decision {
-	var w kept.Response
+	var w recorder.Response
 	g.preflight.ServeHTTP(&w, r)
 	if w.Status == 0 {
 		w.Status = http.StatusOK // as net/http does

@@ -236,7 +236,7 @@ func TestRefusal(t *testing.T) {
 		assert.Equal(t, "Unauthorized: d\n", string(d.Body()))
 	})
 	t.Run("HTTP-09 problem details", func(t *testing.T) {
-		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.Body = middleware.ProblemJSON })
+		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.ErrorBody = middleware.ProblemJSON })
 		d := guard.Reject(nil, &valetkey.Error{
 			Code: valetkey.InsufficientScope, Reason: valetkey.NewReason("test_too_little", "too little"), Scope: valetkey.NewScopes("a", "b"), Err: errors.New("internal"),
 		})
@@ -252,7 +252,7 @@ func TestRefusal(t *testing.T) {
 	t.Run("HTTP-08 a hook changes the body and nothing else", func(t *testing.T) {
 		var seen []valetkey.Code
 		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) {
-			c.Body = func(ctx context.Context, status int, e *valetkey.Error) (string, []byte) {
+			c.ErrorBody = func(ctx context.Context, status int, e *valetkey.Error) (string, []byte) {
 				if e != nil {
 					seen = append(seen, e.Code)
 				}

@@ -32,7 +32,7 @@ func (c *clerk) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
 		if !c.now.Before(token.Deadline) {
 			return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpired}
 		}
-		token.Reuse.Until = token.Deadline
+		token.Freshness.Until = token.Deadline
 	}
 	return &token, nil
 }

@@ -116,7 +116,7 @@ func (tr *trial) opaque() {
 	v, err := introspect.New(introspect.Config{
 		Issuer: tr.iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Leeway: leeway, Client: tr.iss.Client(), Logger: quiet,
 		Auth:     introspect.BasicAuth(valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret),
-		CacheFor: time.Duration(1 + tr.dice.Int64N(int64(time.Minute))),
+		CacheTTL: time.Duration(1 + tr.dice.Int64N(int64(time.Minute))),
 	})
 	require.NoError(tr, err)
 	tr.Cleanup(v.Close)
@@ -172,8 +172,8 @@ func (tr *trial) disturb(i int) {
 		tr.iss.Introspection.Fail(500)
 		tr.iss.StatusList.Fail(500)
 	default:
-		tr.iss.Introspection.Heal()
-		tr.iss.StatusList.Heal()
+		tr.iss.Introspection.Restore()
+		tr.iss.StatusList.Restore()
 	}
 }
 
@@ -223,6 +223,6 @@ func (d denial) try(t *testing.T, dice *rand.Rand) {
 		tr.disturb(i)
 		time.Sleep(time.Duration(1 + dice.Int64N(int64(90*time.Second))))
 	}
-	tr.iss.Introspection.Heal()
+	tr.iss.Introspection.Restore()
 	require.Equal(t, 401, tr.send(), "in the end")
 }

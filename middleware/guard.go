@@ -44,9 +44,9 @@ type Config struct {
 	// Verifier decides whether a token is true. Required. See packages jwks and [valetkey.First].
 	Verifier valetkey.Verifier
 
-	// AlsoFrom lists places beside the Authorization header where a request may carry its token: [Form], [Query], [Cookie],
+	// Methods lists places beside the Authorization header where a request may carry its token: [Form], [Query], [Cookie],
 	// [WebSocketProtocol]. A request that fills two places is refused with 400. Nil: the header alone.
-	AlsoFrom []Source
+	Methods []BearerMethod
 
 	// DPoP verifies proofs, which make tokens of use only to the holder of a key (RFC 9449). Such a token is accepted with the
 	// scheme DPoP and a proof for the very request, and no other with that scheme. Nil: tokens bound to a key are refused. Two
@@ -56,7 +56,7 @@ type Config struct {
 	DPoP *dpop.Verifier
 
 	// ClientCertificate says where the certificate of a client is, of which tokens may be bound to one (RFC 8705):
-	// [TLSCertificate], [ClientCert], [EscapedCert]. The zero value: nowhere, and tokens so bound are refused.
+	// [TLSCertificate], [ClientCertHeader], [PEMHeader]. The zero value: nowhere, and tokens so bound are refused.
 	ClientCertificate ClientCertificate
 
 	// SenderConstrained refuses tokens that are bound neither to a key nor to a certificate (RFC 9700, section 2.2.1).
@@ -88,9 +88,9 @@ type Config struct {
 	// ErrorURI is the error_uri of the challenges, a page that explains errors to client developers. Empty: none.
 	ErrorURI string
 
-	// Body writes the body of a refusal, for status 400, 401, 403 or 503; e is nil for 503, whose cause is not the
+	// ErrorBody writes the body of a refusal, for status 400, 401, 403 or 503; e is nil for 503, whose cause is not the
 	// client's business. It cannot change the status or the challenge. Nil: a line of plain text. See [ProblemJSON].
-	Body func(ctx context.Context, status int, e *valetkey.Error) (contentType string, body []byte)
+	ErrorBody func(ctx context.Context, status int, e *valetkey.Error) (contentType string, body []byte)
 
 	// Cache bounds the memory of verified tokens.
 	Cache Cache
@@ -140,7 +140,7 @@ type Guard struct {
 	verifier          valetkey.Verifier // asked through the cache only
 	cache             *tokencache.Cache
 	denials           *denials
-	alsoFrom          []Source
+	alsoFrom          []BearerMethod
 	dpop              *dpop.Verifier // nil: no proof is accepted
 	clientCertificate ClientCertificate
 	senderConstrained bool
@@ -171,9 +171,9 @@ func New(cfg Config) (*Guard, error) {
 	if _, err := url.Parse(cfg.ErrorURI); err != nil || !uriCharacters(cfg.ErrorURI) {
 		wrong.Add("ErrorURI", "%q is not a URI reference", cfg.ErrorURI)
 	}
-	for i, s := range cfg.AlsoFrom {
+	for i, s := range cfg.Methods {
 		if s.tokens == nil {
-			wrong.Add(fmt.Sprintf("AlsoFrom[%d]", i), "is the zero Source, or was made of an empty name")
+			wrong.Add(fmt.Sprintf("Methods[%d]", i), "is the zero Source, or was made of an empty name")
 		}
 	}
 	cfg.checkBinding(&wrong)
@@ -196,7 +196,7 @@ func New(cfg Config) (*Guard, error) {
 
 	g := &Guard{
 		verifier:          cfg.Verifier,
-		alsoFrom:          append([]Source(nil), cfg.AlsoFrom...),
+		alsoFrom:          append([]BearerMethod(nil), cfg.Methods...),
 		dpop:              cfg.DPoP,
 		clientCertificate: cfg.ClientCertificate,
 		senderConstrained: cfg.SenderConstrained,
@@ -206,7 +206,7 @@ func New(cfg Config) (*Guard, error) {
 		resource:          cfg.Resource.clone(),
 		declared:          new(declared),
 		challenge:         challenge{realm: cfg.Realm, errorURI: cfg.ErrorURI, metadata: cfg.Resource.metadataURL()},
-		body:              cfg.Body,
+		body:              cfg.ErrorBody,
 		preflight:         cfg.Preflight,
 		log:               cfg.Logger,
 		observer:          cfg.Observer,

@@ -29,14 +29,14 @@ func TestConfigMistakes(t *testing.T) {
 	_, err := middleware.New(middleware.Config{
 		Realm:    "the \"api\"",
 		ErrorURI: "https://docs.example.com/a b",
-		AlsoFrom: []middleware.Source{middleware.Form(0), {}},
+		Methods:  []middleware.BearerMethod{middleware.Form(0), {}},
 		Cache:    middleware.Cache{Bytes: -1, MaxAge: -1},
 	})
 	for _, want := range []string{
 		"middleware: Verifier: required",
 		"middleware: Realm: ",
 		"middleware: ErrorURI: ",
-		"middleware: AlsoFrom[1]: ",
+		"middleware: Methods[1]: ",
 		"middleware: Cache.Bytes: ",
 		"middleware: Cache.MaxAge: ",
 	} {
@@ -347,7 +347,7 @@ func TestChains(t *testing.T) {
 	subject := func(name string) valetkey.Verifier {
 		return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &valetkey.Token{Subject: name}, nil })
 	}
-	byQuery := guardWith(t, subject("of the query"), func(c *middleware.Config) { c.AlsoFrom = []middleware.Source{middleware.Query()} })
+	byQuery := guardWith(t, subject("of the query"), func(c *middleware.Config) { c.Methods = []middleware.BearerMethod{middleware.Query()} })
 	byHeader := guardWith(t, subject("of the header"))
 	answer := func(h http.Handler, r *http.Request) string {
 		w := httptest.NewRecorder()
@@ -410,7 +410,7 @@ func TestMemory(t *testing.T) {
 			if revoked {
 				return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_revoked", "revoked")}
 			}
-			return &valetkey.Token{Subject: "alice", ID: "1", Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}, nil
+			return &valetkey.Token{Subject: "alice", ID: "1", Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}, nil
 		}))
 		api := serve(t, guard.Handler(hello))
 		require.Equal(t, 200, do(t, "GET", api, "Bearer x").status)
@@ -503,7 +503,7 @@ func TestLog(t *testing.T) {
 	var log lockedBuffer
 	loud := func(c *middleware.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		c.AlsoFrom = []middleware.Source{middleware.Form(0), middleware.Query()}
+		c.Methods = []middleware.BearerMethod{middleware.Form(0), middleware.Query()}
 	}
 	api := serve(t, newGuard(t, iss, loud).Handler(hello, scopes.All("x")))
 	tokens := map[string]string{

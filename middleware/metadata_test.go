@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/details"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/rar"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -103,7 +103,7 @@ func TestMetadata(t *testing.T) {
 		}
 		before := held()
 		for range 200_000 {
-			guard.Handler(hello, details.Requirement{Type: "payment_initiation"})
+			guard.Handler(hello, rar.Requirement{Type: "payment_initiation"})
 		}
 		assert.Less(t, held(), before+1<<20)
 		_, said := read(t, serveAt(t, guard)+path)
@@ -116,7 +116,7 @@ func TestMetadata(t *testing.T) {
 	})
 	t.Run("PRM-10 the ways that are enabled", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), withFull, func(cfg *middleware.Config) {
-			cfg.AlsoFrom = []middleware.Source{middleware.Form(0), middleware.Query()}
+			cfg.Methods = []middleware.BearerMethod{middleware.Form(0), middleware.Query()}
 		})
 		_, said := read(t, serveAt(t, guard)+path)
 		assert.Equal(t, []any{"header", "body", "query"}, said["bearer_methods_supported"])

@@ -73,7 +73,7 @@ func TestCookieOrigin(t *testing.T) {
 	protection.AddInsecureBypassPattern("/open/")
 	protection.AddInsecureBypassPattern("POST /hook")
 	guard := newGuard(t, iss, func(c *middleware.Config) {
-		c.AlsoFrom = []middleware.Source{middleware.Cookie("session", protection), middleware.WebSocketProtocol("bearer.")}
+		c.Methods = []middleware.BearerMethod{middleware.Cookie("session", protection), middleware.WebSocketProtocol("bearer.")}
 	})
 	token := iss.Token(valetkeytest.Subject("alice"))
 	cookie := "Cookie: session=" + token

@@ -37,7 +37,7 @@ func TestProxiesMistakes(t *testing.T) {
 		{"everybody", middleware.Proxies{Trusted: prefixes("10.0.0.0/8", "::/0"), Forwarded: middleware.Forwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted[1]: "},
 		{"a header that nobody knows", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: "Via"}, middleware.ClientCertificate{}, "middleware: Proxies.Forwarded: "},
 		{"a header from nobody", middleware.Proxies{Forwarded: middleware.XForwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted: "},
-		{"a certificate from nobody", middleware.Proxies{}, middleware.ClientCert(), "middleware: Proxies.Trusted: "},
+		{"a certificate from nobody", middleware.Proxies{}, middleware.ClientCertHeader(), "middleware: Proxies.Trusted: "},
 		{"proxies that tell nothing", middleware.Proxies{Trusted: prefixes("10.0.0.0/8")}, middleware.TLSCertificate(), "middleware: Proxies.Forwarded: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -279,7 +279,9 @@ func FuzzForwarded(f *testing.F) {
 	key := iss.ProofKey("ES256")
 	token := iss.Token(valetkeytest.BoundTo(key))
 	start := iss.Now()
-	still := func(c *dpop.Config) { c.Replays, c.Now = dpop.InsecureNoReplays{}, func() time.Time { return start } }
+	still := func(c *dpop.Config) {
+		c.ReplayStore, c.Now = dpop.InsecureAllowReplays{}, func() time.Time { return start }
+	}
 	guard := newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
 		cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.Forwarded}
 	})

@@ -90,7 +90,7 @@ func TestRevoke(t *testing.T) {
 		slow := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 			begun <- true
 			<-finish
-			return &valetkey.Token{Issuer: "i", ID: "1", Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}, nil
+			return &valetkey.Token{Issuer: "i", ID: "1", Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}, nil
 		})
 		guard := guardWith(t, slow)
 		verify := func() error {
@@ -133,7 +133,7 @@ func watching(t *testing.T, s *source, change ...func(*middleware.Config)) (*mid
 		if raw == "x" {
 			return nil, &valetkey.Error{Code: valetkey.InvalidToken}
 		}
-		return &valetkey.Token{Issuer: "i", Subject: raw, Reuse: valetkey.Reuse{Until: time.Now().Add(time.Hour)}}, nil
+		return &valetkey.Token{Issuer: "i", Subject: raw, Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}, nil
 	})
 	guard := guardWith(t, v, append(change, func(cfg *middleware.Config) { cfg.Revocations.Source = s })...)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -197,7 +197,7 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 		guard, alice := watching(t, s)
 		probe := func() (status int, body string) {
 			w := httptest.NewRecorder()
-			guard.Probe().ServeHTTP(w, httptest.NewRequest("GET", "/ready", nil))
+			guard.Readiness().ServeHTTP(w, httptest.NewRequest("GET", "/ready", nil))
 			return w.Code, w.Body.String()
 		}
 

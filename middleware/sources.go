@@ -11,8 +11,8 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A Source is a place beside the Authorization header where a request may carry its access token.
-type Source struct {
+// A BearerMethod is a place beside the Authorization header where a request may carry its access token.
+type BearerMethod struct {
 	tokens func(r *http.Request) ([]string, error)
 	method string // of bearer_methods_supported, RFC 9728, section 2; "" if it has no name there
 }
@@ -20,11 +20,11 @@ type Source struct {
 // Form is legacy: OAuth 2.1 leaves it out. It is the parameter access_token of a form body in a POST, PUT or PATCH request of type
 // application/x-www-form-urlencoded (RFC 6750, section 2.2). The body is read into memory, up to maxBytes (zero: 1 MiB;
 // more is refused with 400), and the handler finds it unread.
-func Form(maxBytes int64) Source {
+func Form(maxBytes int64) BearerMethod {
 	if maxBytes <= 0 {
 		maxBytes = 1 << 20
 	}
-	return Source{method: "body", tokens: func(r *http.Request) ([]string, error) { return formTokens(r, maxBytes) }}
+	return BearerMethod{method: "body", tokens: func(r *http.Request) ([]string, error) { return formTokens(r, maxBytes) }}
 }
 
 func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
@@ -61,8 +61,8 @@ func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
 
 // Query is legacy: a token in a query ends up in logs and histories (RFC 9700, section 4.3.2). It is the query parameter
 // access_token (RFC 6750, section 2.3).
-func Query() Source {
-	return Source{method: "query", tokens: func(r *http.Request) ([]string, error) {
+func Query() BearerMethod {
+	return BearerMethod{method: "query", tokens: func(r *http.Request) ([]string, error) {
 		if r.URL.RawQuery == "" {
 			return nil, nil
 		}
@@ -86,11 +86,11 @@ func Query() Source {
 // handshakes if they name no method.
 //
 // An empty name and a nil protection return the zero Source, which [New] reports.
-func Cookie(name string, protection *http.CrossOriginProtection) Source {
+func Cookie(name string, protection *http.CrossOriginProtection) BearerMethod {
 	if name == "" || protection == nil {
-		return Source{}
+		return BearerMethod{}
 	}
-	return Source{tokens: func(r *http.Request) ([]string, error) {
+	return BearerMethod{tokens: func(r *http.Request) ([]string, error) {
 		var tokens []string
 		for _, cookie := range r.CookiesNamed(name) {
 			tokens = append(tokens, cookie.Value)
@@ -131,11 +131,11 @@ func ownOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
 // WebSocketProtocol is the one sub-protocol of a WebSocket handshake (RFC 6455, section 1.9) that begins with prefix, such
 // as "bearer.", for browsers, which cannot set a header there. What follows prefix is the token. A handshake needs another
 // sub-protocol for the server to choose, and this one must never be it: it would come back to whoever reads the answer.
-func WebSocketProtocol(prefix string) Source {
+func WebSocketProtocol(prefix string) BearerMethod {
 	if prefix == "" {
-		return Source{}
+		return BearerMethod{}
 	}
-	return Source{tokens: func(r *http.Request) ([]string, error) {
+	return BearerMethod{tokens: func(r *http.Request) ([]string, error) {
 		if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 			return nil, nil
 		}

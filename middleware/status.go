@@ -14,7 +14,7 @@ type Status struct {
 	// State is Down if all verifiers are or the source of revocations is, Ready if all are and Overflowed is zero, and Degraded
 	// otherwise.
 	State       valetkey.State
-	Verifiers   []valetkey.Health // those that are a [valetkey.Reporter]
+	Verifiers   []valetkey.Health // those that are a [valetkey.HealthReporter]
 	Cache       CacheStatus
 	Revocations RevocationStatus
 	Requests    int // under way with a token; zero without Config.CancelWithToken
@@ -52,7 +52,7 @@ func (g *Guard) Status() Status {
 	if g.denials.noteOverflow() || source != "" && source != valetkey.Ready {
 		s.State = valetkey.Degraded
 	}
-	if r, ok := g.verifier.(valetkey.Reporter); ok {
+	if r, ok := g.verifier.(valetkey.HealthReporter); ok {
 		s.Verifiers = r.Health()
 	}
 	down := 0
@@ -73,13 +73,13 @@ func (g *Guard) Status() Status {
 // probeWait is how long a probe waits for what can be made ready.
 const probeWait = 2 * time.Second
 
-// Probe returns a handler for readiness probes: 200, or 503 while [Guard.Status] is Down. It has the first keys fetched,
+// Readiness returns a handler for readiness probes: 200, or 503 while [Guard.Status] is Down. It has the first keys fetched,
 // so a server that waits for its probe before it is sent requests gets them, too. The body is JSON with the states, for
 // operators: serve it where clients do not come.
-func (g *Guard) Probe() http.Handler {
+func (g *Guard) Readiness() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := g.Status()
-		if ready, ok := g.verifier.(valetkey.Reporter); ok && s.State != valetkey.Ready {
+		if ready, ok := g.verifier.(valetkey.HealthReporter); ok && s.State != valetkey.Ready {
 			ctx, cancel := context.WithTimeout(r.Context(), probeWait)
 			defer cancel()
 			if ready.Ready(ctx) == nil {

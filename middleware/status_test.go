@@ -55,13 +55,13 @@ func TestStatus(t *testing.T) {
 		{"one of two is down", in(valetkey.Ready, valetkey.Down), valetkey.Degraded, 200},
 		{"one is degraded", in(valetkey.Degraded), valetkey.Degraded, 200},
 		{"all are ready", in(valetkey.Ready, valetkey.Ready), valetkey.Ready, 200},
-		{"a combination asks all", valetkey.First(in(valetkey.Down), valetkey.Confirm(in(valetkey.Down), in(valetkey.Down))), valetkey.Down, 503},
+		{"a combination asks all", valetkey.First(in(valetkey.Down), valetkey.CrossCheck(in(valetkey.Down), in(valetkey.Down))), valetkey.Down, 503},
 		{"a verifier that says nothing is taken for ready", valetkey.First(), valetkey.Ready, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			guard := guardWith(t, c.verifier)
 			assert.Equal(t, c.want, guard.Status().State)
-			got := do(t, "GET", serve(t, guard.Probe()), "")
+			got := do(t, "GET", serve(t, guard.Readiness()), "")
 			assert.Equal(t, c.probe, got.status)
 			var said struct{ State valetkey.State }
 			require.NoError(t, json.Unmarshal([]byte(got.body), &said))
@@ -71,15 +71,15 @@ func TestStatus(t *testing.T) {
 	t.Run("JWKS-10 a probe fetches the first keys, and says no while there are none", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		iss.KeySet.Down()
-		down := serve(t, newGuard(t, iss).Probe())
+		down := serve(t, newGuard(t, iss).Readiness())
 		assert.Equal(t, 503, do(t, "GET", down, "").status)
-		iss.KeySet.Heal()
-		assert.Equal(t, 200, do(t, "GET", serve(t, newGuard(t, iss).Probe()), "").status)
+		iss.KeySet.Restore()
+		assert.Equal(t, 200, do(t, "GET", serve(t, newGuard(t, iss).Readiness()), "").status)
 	})
 	t.Run("what can be mended is", func(t *testing.T) {
 		broken := in(valetkey.Down)
 		broken.mended = in(valetkey.Ready)
-		assert.Equal(t, 200, do(t, "GET", serve(t, guardWith(t, broken).Probe()), "").status)
+		assert.Equal(t, 200, do(t, "GET", serve(t, guardWith(t, broken).Readiness()), "").status)
 	})
 	t.Run("the memory is counted", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)

@@ -65,7 +65,7 @@ func TestCancelWithToken(t *testing.T) {
 			if time.Since(start) >= d {
 				return nil, err
 			}
-			return &valetkey.Token{Expiry: start.Add(-time.Second), Reuse: valetkey.Reuse{Until: start.Add(d)}}, nil
+			return &valetkey.Token{Expiry: start.Add(-time.Second), Freshness: valetkey.Freshness{Until: start.Add(d)}}, nil
 		})
 	}
 	for _, c := range []struct {

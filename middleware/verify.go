@@ -74,12 +74,12 @@ var isToken68 = func() (is [256]bool) {
 }()
 
 // Purge forgets the remembered tokens that match, or all if match is nil, and returns how many there were; a verifier
-// that is a [valetkey.Forgetter] forgets, too. They are verified again when they come next: Purge makes what the issuer
+// that is a [valetkey.Purger] forgets, too. They are verified again when they come next: Purge makes what the issuer
 // knows take effect at once, and is no deny-list, see [Guard.Revoke]. A token that is being verified meanwhile is not
 // remembered. It looks at every entry.
 func (g *Guard) Purge(match func(t *valetkey.Token) bool) int {
-	if f, ok := g.verifier.(valetkey.Forgetter); ok {
-		f.Forget()
+	if f, ok := g.verifier.(valetkey.Purger); ok {
+		f.Purge()
 	}
 	return g.cache.Purge(match)
 }

@@ -206,7 +206,7 @@ func FuzzTable(f *testing.F) {
 	}
 	iss := valetkeytest.NewIssuer(f)
 	guard := newGuard(f, iss, func(c *middleware.Config) {
-		c.Body = func(_ context.Context, _ int, e *valetkey.Error) (string, []byte) {
+		c.ErrorBody = func(_ context.Context, _ int, e *valetkey.Error) (string, []byte) {
 			return "text/plain", []byte(fmt.Sprint(e.Err))
 		}
 	})

@@ -24,13 +24,13 @@ func (v *Verifier) describe(uri string) refresh.Config[snapshot] {
 				return result, err
 			}
 			// The ttl of the list counts, within our bounds, and not the lifetime in HTTP caches (section 8.2).
-			ttl := v.cfg.Fresh
+			ttl := v.cfg.RefreshInterval
 			if next.ttl > 0 {
 				ttl = min(max(next.ttl, v.cfg.MinTTL), v.cfg.MaxTTL)
 			}
 			return refresh.Result[snapshot]{Value: next, Fresh: ttl, Until: next.expiry}, nil
 		},
-		StaleIfError: v.cfg.StaleLimit, MaxRetryAfter: v.cfg.MaxTTL, WhileUsed: true,
+		StaleIfError: v.cfg.StaleIfError, MaxRetryAfter: v.cfg.MaxTTL, WhileUsed: true,
 		Name: "status list", Missing: "the status list " + fetch.Bare(uri) + " cannot be had",
 		Logger:   v.cfg.Logger.With("uri", fetch.Bare(uri)),
 		Observer: v.cfg.Observer, Event: valetkey.Event{Kind: valetkey.StatusListRead, Issuer: v.cfg.Issuer},

@@ -44,11 +44,11 @@ type Config struct {
 	// Issuer is whose keys sign the lists, and their iss, if they have one. It is compared byte by byte. Required.
 	Issuer string
 
-	// KeysURL is that of the issuer's key set. Empty: the issuer's metadata names it.
-	KeysURL string
+	// JWKSURL is that of the issuer's key set. Empty: the issuer's metadata names it.
+	JWKSURL string
 
-	// Keys is a key set (RFC 7517, section 5), to be used instead, without any network.
-	Keys []byte
+	// JWKS is a key set (RFC 7517, section 5), to be used instead, without any network.
+	JWKS []byte
 
 	// Algorithms are the signature algorithms of lists. Nil: RS256, PS256, ES256, ES384 and EdDSA.
 	Algorithms []string
@@ -64,15 +64,15 @@ type Config struct {
 	// resource servers have agreed on. It must be fast and safe for concurrent use. Nil: none.
 	Allow func(status uint8) bool
 
-	// Fresh is how long a list is relied on that has no ttl. Zero: 5 min.
-	Fresh time.Duration
+	// RefreshInterval is how long a list is relied on that has no ttl. Zero: 5 min.
+	RefreshInterval time.Duration
 
 	// MinTTL and MaxTTL bound the ttl of lists: issuers must not make us fetch all the time, nor never. Zero: 30 s and 1 h.
 	MinTTL, MaxTTL time.Duration
 
-	// StaleLimit is how long a list is relied on past its ttl, while the issuer does not answer; never past its exp. Zero: not
+	// StaleIfError is how long a list is relied on past its ttl, while the issuer does not answer; never past its exp. Zero: not
 	// at all.
-	StaleLimit time.Duration
+	StaleIfError time.Duration
 
 	// MaxLists is the most lists that are held, the least recently needed of which gives way. Zero: 64.
 	MaxLists int
@@ -102,7 +102,7 @@ const (
 )
 
 // A Verifier accepts what another one accepts and a status list calls valid. It is safe for concurrent use and must be
-// closed. It is a [valetkey.Reporter] and a [valetkey.Forgetter].
+// closed. It is a [valetkey.HealthReporter] and a [valetkey.Purger].
 type Verifier struct {
 	cfg     Config
 	origins []string
@@ -153,8 +153,8 @@ func New(cfg Config) (*Verifier, error) {
 		set  *time.Duration
 		zero time.Duration
 	}{
-		{"Fresh", &v.cfg.Fresh, defaultFresh}, {"MinTTL", &v.cfg.MinTTL, defaultMinTTL},
-		{"MaxTTL", &v.cfg.MaxTTL, defaultMaxTTL}, {"StaleLimit", &v.cfg.StaleLimit, 0},
+		{"RefreshInterval", &v.cfg.RefreshInterval, defaultFresh}, {"MinTTL", &v.cfg.MinTTL, defaultMinTTL},
+		{"MaxTTL", &v.cfg.MaxTTL, defaultMaxTTL}, {"StaleIfError", &v.cfg.StaleIfError, 0},
 	} {
 		if *d.set < 0 {
 			wrong.Add(d.name, "%v is negative", *d.set)
@@ -196,24 +196,23 @@ func New(cfg Config) (*Verifier, error) {
 
 func (v *Verifier) newKeys() (*keyset.Set, error) {
 	switch {
-	case v.cfg.Keys != nil && v.cfg.KeysURL != "":
-		return nil, &valetkey.ConfigError{Field: "KeysURL, Keys", Err: errors.New("at most one of them")}
-	case v.cfg.Keys != nil:
-		keys, dropped, err := keyset.Parse(v.cfg.Keys)
+	case v.cfg.JWKS != nil && v.cfg.JWKSURL != "":
+		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS", Err: errors.New("at most one of them")}
+	case v.cfg.JWKS != nil:
+		keys, dropped, err := keyset.Parse(v.cfg.JWKS)
 		if err != nil {
-			return nil, &valetkey.ConfigError{Field: "Keys", Err: err}
+			return nil, &valetkey.ConfigError{Field: "JWKS", Err: err}
 		}
 		if len(dropped) > 0 {
-			return nil, &valetkey.ConfigError{Field: "Keys", Err: fmt.Errorf("kid %q: %w", dropped[0].ID, dropped[0].Err)}
+			return nil, &valetkey.ConfigError{Field: "JWKS", Err: fmt.Errorf("kid %q: %w", dropped[0].ID, dropped[0].Err)}
 		}
 		return keyset.Static(keys...), nil
-	case v.cfg.Issuer == "" && v.cfg.KeysURL == "":
+	case v.cfg.Issuer == "" && v.cfg.JWKSURL == "":
 		return nil, nil // reported as such
 	}
-	keys, err := keyset.New(keyset.Config{
-		Issuer: v.cfg.Issuer, URL: v.cfg.KeysURL, Fetch: v.fetch, Logger: v.cfg.Logger, Observer: v.cfg.Observer,
+	return keyset.New(keyset.Config{
+		Issuer: v.cfg.Issuer, JWKSURL: v.cfg.JWKSURL, Fetch: v.fetch, Logger: v.cfg.Logger, Observer: v.cfg.Observer,
 	})
-	return keys, mistakes.Renamed(err, map[string]string{"URL": "KeysURL"})
 }
 
 // originOf returns scheme, host and port of an http URL.
@@ -231,10 +230,10 @@ func (v *Verifier) Close() {
 	v.keys.Close()
 }
 
-// Forget makes v fetch every list again before it relies on it.
-func (v *Verifier) Forget() {
-	if f, ok := v.cfg.Verifier.(valetkey.Forgetter); ok {
-		f.Forget()
+// Purge makes v fetch every list again before it relies on it.
+func (v *Verifier) Purge() {
+	if f, ok := v.cfg.Verifier.(valetkey.Purger); ok {
+		f.Purge()
 	}
 	v.lists.Purge()
 }
@@ -243,7 +242,7 @@ func (v *Verifier) Forget() {
 // if one is relied on that could not be renewed, down if one is needed and not held. It does no I/O.
 func (v *Verifier) Health() []valetkey.Health {
 	var all []valetkey.Health
-	if r, ok := v.cfg.Verifier.(valetkey.Reporter); ok {
+	if r, ok := v.cfg.Verifier.(valetkey.HealthReporter); ok {
 		all = r.Health()
 	}
 	return append(all, v.health())
@@ -252,7 +251,7 @@ func (v *Verifier) Health() []valetkey.Health {
 // Ready makes the verifier within ready and fetches the keys of the lists. Which lists there are only tokens tell.
 func (v *Verifier) Ready(ctx context.Context) error {
 	var inner error
-	if r, ok := v.cfg.Verifier.(valetkey.Reporter); ok {
+	if r, ok := v.cfg.Verifier.(valetkey.HealthReporter); ok {
 		inner = r.Ready(ctx)
 	}
 	if err := v.keys.Ready(ctx); err != nil {

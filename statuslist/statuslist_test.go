@@ -2,6 +2,7 @@ package statuslist_test
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -70,18 +71,18 @@ func failed(t *testing.T, err error, text string) {
 func TestConfigMistakes(t *testing.T) {
 	_, err := statuslist.New(statuslist.Config{
 		Algorithms: []string{"HS256"}, Origins: []string{"https://a.example.com/lists", "http://b.example.com", "x"},
-		Fresh: -1, MinTTL: 2 * time.Hour, MaxLists: -1, KeysURL: "https://a.example.com/keys", Keys: []byte("{}"),
+		RefreshInterval: -1, MinTTL: 2 * time.Hour, MaxLists: -1, JWKSURL: "https://a.example.com/keys", JWKS: []byte("{}"),
 	})
 	for _, want := range []string{
 		"Verifier: required", "Issuer: required", `Algorithms[0]: "HS256"`, "Origins[0]: not an origin", "Origins[1]: not https",
-		"Origins[2]: not a URL", "Fresh: -1ns is negative", "MinTTL: 2h0m0s is above the upper bound, 1h0m0s", "MaxLists: -1", "KeysURL, Keys: at most one",
+		"Origins[2]: not a URL", "RefreshInterval: -1ns is negative", "MinTTL: 2h0m0s is above the upper bound, 1h0m0s", "MaxLists: -1", "JWKSURL, JWKS: at most one",
 	} {
 		assert.ErrorContains(t, err, want)
 	}
 	for _, line := range strings.Split(err.Error(), "\n") {
 		assert.True(t, strings.HasPrefix(line, "statuslist: "), line)
 	}
-	_, err = statuslist.New(statuslist.Config{Verifier: valetkey.First(), Issuer: "urn:example:issuer", Keys: []byte(`{"keys":[]}`)})
+	_, err = statuslist.New(statuslist.Config{Verifier: valetkey.First(), Issuer: "urn:example:issuer", JWKS: []byte(`{"keys":[]}`)})
 	assert.ErrorContains(t, err, "Origins: required")
 }
 
@@ -147,8 +148,8 @@ func TestAcceptedTokens(t *testing.T) {
 	t.Run("TSL-02 TSL-14 the status valid", func(t *testing.T) {
 		tok, err := v.Verify(t.Context(), iss.Token(iss.Status(7)))
 		require.NoError(t, err)
-		assert.True(t, tok.Reuse.While.Holds())
-		assert.False(t, tok.Reuse.Until.IsZero())
+		assert.True(t, tok.Freshness.While.Holds())
+		assert.False(t, tok.Freshness.Until.IsZero())
 	})
 	t.Run("no status", func(t *testing.T) {
 		hits := iss.StatusList.Hits()
@@ -167,7 +168,7 @@ func TestAcceptedTokens(t *testing.T) {
 	})
 	t.Run("TSL-18 the list is asked for by its media type", func(t *testing.T) {
 		var accept string
-		defer iss.StatusList.Heal()
+		defer iss.StatusList.Restore()
 		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {
 			accept = r.Method + " " + r.Header.Get("Accept")
 			io.WriteString(w, iss.StatusListToken())
@@ -195,7 +196,7 @@ func TestBadLists(t *testing.T) {
 	list := func(bits any, lst any) valetkeytest.Option {
 		return valetkeytest.Claim("status_list", map[string]any{"bits": bits, "lst": lst})
 	}
-	good := valetkeytest.PackStatuses(make([]byte, 8))
+	good := pack(make([]byte, 8))
 	for _, c := range []struct{ name, list, text string }{
 		{"TSL-04 typ is another", iss.StatusListToken(valetkeytest.Type("at+jwt")), "typ"},
 		{"TSL-04 typ is missing", iss.StatusListToken(valetkeytest.Type("")), "typ"},
@@ -219,7 +220,7 @@ func TestBadLists(t *testing.T) {
 		{"lst is not zlib", iss.StatusListToken(list(1, "AAAA")), "zlib"},
 		{"lst is cut off", iss.StatusListToken(list(1, good[:8])), "lst"},
 		{"lst has something behind", iss.StatusListToken(list(1, good+"AAAA")), "behind"},
-		{"TSL-21 lst unpacks to more than is allowed", iss.StatusListToken(list(1, valetkeytest.PackStatuses(make([]byte, 1<<20+1)))), "more than 1048576 bytes"},
+		{"TSL-21 lst unpacks to more than is allowed", iss.StatusListToken(list(1, pack(make([]byte, 1<<20+1)))), "more than 1048576 bytes"},
 		{"the answer is a web page", "<!DOCTYPE html>", ""},
 		{"the answer is longer than any list", strings.Repeat("A", 3<<20), "more than"},
 	} {
@@ -244,10 +245,10 @@ func TestBadLists(t *testing.T) {
 		assert.Equal(t, 503, w.Code)
 		assert.Equal(t, "1", w.Header().Get("Retry-After"))
 	})
-	iss.StatusList.Heal()
+	iss.StatusList.Restore()
 	t.Run("an issuer that is no URL, with keys of its own", func(t *testing.T) {
 		v := open(t, iss, func(cfg *statuslist.Config) {
-			cfg.Issuer, cfg.Keys, cfg.Origins = "urn:example:issuer", iss.JWKS(), []string{iss.URL}
+			cfg.Issuer, cfg.JWKS, cfg.Origins = "urn:example:issuer", iss.JWKS(), []string{iss.URL}
 		})
 		_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
 		failed(t, err, "of the issuer")
@@ -371,11 +372,11 @@ func TestRefresh(t *testing.T) {
 			assert.Equal(t, 503, get(token))
 		}
 		assert.LessOrEqual(t, iss.StatusList.Hits(), hits+1, "a flood of requests does not fetch")
-		iss.StatusList.Heal()
+		iss.StatusList.Restore()
 		time.Sleep(2 * time.Minute)
 		assert.Equal(t, 200, get(token))
 	})
-	bubble(t, "TSL-17 an outage with a StaleLimit: longer", func(cfg *statuslist.Config) { cfg.StaleLimit = time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+	bubble(t, "TSL-17 an outage with a StaleIfError: longer", func(cfg *statuslist.Config) { cfg.StaleIfError = time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		token := iss.Token(iss.Status(0), long)
 		assert.Equal(t, 200, get(token))
@@ -385,7 +386,7 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		assert.Equal(t, 503, get(token))
 	})
-	bubble(t, "TSL-08 TSL-17 a StaleLimit does not cover a list that was not asked for", func(cfg *statuslist.Config) { cfg.StaleLimit = 2 * time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+	bubble(t, "TSL-08 TSL-17 a StaleIfError does not cover a list that was not asked for", func(cfg *statuslist.Config) { cfg.StaleIfError = 2 * time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		token := iss.Token(iss.Status(0), long)
 		assert.Equal(t, 200, get(token))
@@ -394,7 +395,7 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		assert.Equal(t, 401, get(token), "the issuer answers, so its list is asked for")
 	})
-	bubble(t, "TSL-17 a StaleLimit covers it once the issuer does not answer", func(cfg *statuslist.Config) { cfg.StaleLimit = 2 * time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+	bubble(t, "TSL-17 a StaleIfError covers it once the issuer does not answer", func(cfg *statuslist.Config) { cfg.StaleIfError = 2 * time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		token := iss.Token(iss.Status(0), long)
 		assert.Equal(t, 200, get(token))
@@ -405,7 +406,7 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		assert.Equal(t, 503, get(token))
 	})
-	bubble(t, "TSL-07 TSL-17 never past its exp", func(cfg *statuslist.Config) { cfg.StaleLimit = time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+	bubble(t, "TSL-07 TSL-17 never past its exp", func(cfg *statuslist.Config) { cfg.StaleIfError = time.Hour }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, iss.StatusListToken(valetkeytest.ExpiresIn(2*time.Minute)))
@@ -471,8 +472,8 @@ func TestManyLists(t *testing.T) {
 	assert.Equal(t, 2, iss.StatusList.Hits())
 	_, err = v.Verify(t.Context(), at("3"))
 	require.NoError(t, err)
-	assert.True(t, first.Reuse.While.Holds())
-	assert.False(t, second.Reuse.While.Holds(), "the least recently used list has given way")
+	assert.True(t, first.Freshness.While.Holds())
+	assert.False(t, second.Freshness.While.Holds(), "the least recently used list has given way")
 }
 
 func TestForgetAndHealth(t *testing.T) {
@@ -489,8 +490,8 @@ func TestForgetAndHealth(t *testing.T) {
 	tok, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
 	require.NoError(t, err)
 	iss.StatusList.Down()
-	v.Forget()
-	assert.False(t, tok.Reuse.While.Holds())
+	v.Purge()
+	assert.False(t, tok.Freshness.While.Holds())
 	_, err = v.Verify(t.Context(), iss.Token(iss.Status(0)))
 	failed(t, err, "cannot be had")
 	assert.Equal(t, valetkey.Down, state())
@@ -521,7 +522,7 @@ func TestObserver(t *testing.T) {
 	_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
 	require.NoError(t, err)
 	iss.StatusList.Fail(429)
-	v.Forget()
+	v.Purge()
 	_, err = v.Verify(t.Context(), iss.Token(iss.Status(0)))
 	require.Error(t, err)
 	require.Eventually(t, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.events) == 2 }, time.Second, time.Millisecond)
@@ -546,7 +547,7 @@ func FuzzStatuses(f *testing.F) {
 			return &valetkey.Token{Raw: fmt.Appendf(nil, `{"status":{"status_list":{"idx":%d,"uri":%q}}}`, index, lists.URL)}, nil
 		}),
 		Issuer: lists.URL,
-		Keys:   fmt.Appendf(nil, `{"keys":[%s]}`, key.PublicJWK()),
+		JWKS:   fmt.Appendf(nil, `{"keys":[%s]}`, key.PublicJWK()),
 		Allow:  func(s uint8) bool { seen = int(s); return true },
 		Logger: quiet,
 	})
@@ -556,9 +557,9 @@ func FuzzStatuses(f *testing.F) {
 		bits := 1 << (width % 4)
 		list = list[:min(len(list), 32)]
 		current, err = key.Sign(map[string]any{"typ": "statuslist+jwt"},
-			fmt.Appendf(nil, `{"sub":%q,"iat":1,"status_list":{"bits":%d,"lst":%q}}`, lists.URL, bits, valetkeytest.PackStatuses(list)))
+			fmt.Appendf(nil, `{"sub":%q,"iat":1,"status_list":{"bits":%d,"lst":%q}}`, lists.URL, bits, pack(list)))
 		require.NoError(t, err)
-		v.Forget()
+		v.Purge()
 		for index = range len(list)*8/bits + 1 {
 			seen = 0
 			_, err := v.Verify(t.Context(), "a token")
@@ -583,14 +584,23 @@ func FuzzStatuses(f *testing.F) {
 
 func BenchmarkHolds(b *testing.B) {
 	iss := valetkeytest.NewIssuer(b)
-	raw := iss.StatusListToken(valetkeytest.Claim("status_list", map[string]any{"bits": 1, "lst": valetkeytest.PackStatuses(bytes.Repeat([]byte{0}, 125_000))}))
+	raw := iss.StatusListToken(valetkeytest.Claim("status_list", map[string]any{"bits": 1, "lst": pack(bytes.Repeat([]byte{0}, 125_000))}))
 	iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, raw) })
 	tok, err := open(b, iss).Verify(b.Context(), iss.Token(iss.Status(999_999)))
 	require.NoError(b, err)
 	b.ReportAllocs()
 	for b.Loop() {
-		if !tok.Reuse.While.Holds() {
+		if !tok.Freshness.While.Holds() {
 			b.Fatal("the list has gone")
 		}
 	}
+}
+
+// pack compresses the bytes of a list as its member lst does (section 4.2).
+func pack(list []byte) string {
+	var packed bytes.Buffer
+	z, _ := zlib.NewWriterLevel(&packed, zlib.BestCompression)
+	z.Write(list)
+	z.Close()
+	return base64.RawURLEncoding.EncodeToString(packed.Bytes())
 }

@@ -52,7 +52,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 		return nil, refuse(meaning(status), fmt.Errorf("status %d", status))
 	}
 	checked := *t // the verifier within may share its token
-	checked.Reuse = t.Reuse.And(valetkey.Reuse{Until: t.Reuse.Until, While: &position{v, l, ref.index}})
+	checked.Freshness = t.Freshness.And(valetkey.Freshness{Until: t.Freshness.Until, While: &position{v, l, ref.index}})
 	return &checked, nil
 }
 

@@ -20,7 +20,8 @@ func TestProofs(t *testing.T) {
 	v, err := dpop.New(dpop.Config{Now: iss.Now})
 	require.NoError(t, err)
 	verify := func(r *http.Request, url, token string) (string, error) {
-		return v.Verify(t.Context(), dpop.Request{Proofs: r.Header.Values("DPoP"), Method: r.Method, URL: url, Token: token})
+		p, err := v.Verify(t.Context(), dpop.Request{Proofs: r.Header.Values("DPoP"), Method: r.Method, URL: url, Token: token})
+		return p.Thumbprint(), err
 	}
 	client := iss.ProofKey("ES256")
 	token := iss.Token(valetkeytest.BoundTo(client))

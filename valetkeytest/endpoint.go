@@ -15,7 +15,7 @@ import (
 )
 
 // An Endpoint is one HTTP endpoint of an [Issuer]. It counts what it is asked, and has faults to order. A fault lasts
-// until the next one, until [Endpoint.Heal], or as long as [Fault.Times] says. It is safe for concurrent use.
+// until the next one, until [Endpoint.Restore], or as long as [Fault.Times] says. It is safe for concurrent use.
 type Endpoint struct {
 	// URL is where the endpoint is.
 	URL string
@@ -68,8 +68,8 @@ func (e *Endpoint) MaxAge(d time.Duration) {
 	e.maxAge = d
 }
 
-// Heal ends every fault, and slowness too.
-func (e *Endpoint) Heal() {
+// Restore ends every fault, and slowness too.
+func (e *Endpoint) Restore() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fault, e.delay = nil, 0

@@ -120,7 +120,7 @@ func TestFaults(t *testing.T) {
 
 			tt.order()
 			tt.check(t, fetch(iss, ks.URL))
-			ks.Heal()
+			ks.Restore()
 			assert.Equal(t, right, fetch(iss, ks.URL).body)
 			hits += 6
 			assert.Equal(t, hits, ks.Hits(), "no client has asked again by itself")

@@ -94,7 +94,7 @@ func TestLenientOrders(t *testing.T) {
 	for name, profile := range map[string]jwks.Profile{"strict": {}, "lenient": jwks.Lenient()} {
 		t.Run(name, func(t *testing.T) {
 			api, keys, err := newAPI(jwks.Config{
-				Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Keys: iss.JWKS(), Profile: profile, Now: iss.Now,
+				Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, JWKS: iss.JWKS(), Profile: profile, Now: iss.Now,
 			})
 			if err != nil {
 				t.Fatal(err)

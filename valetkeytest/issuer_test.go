@@ -64,8 +64,8 @@ func TestKeysRotate(t *testing.T) {
 	assert.Equal(t, second, parse(t, iss.Token()).kid())
 	assert.True(t, old.verified(t, published(t, iss)[first]), "the old key stays published")
 
-	third := iss.Announce()
-	assert.Equal(t, third, iss.Announce(), "there is one next key")
+	third := iss.PublishNextKey()
+	assert.Equal(t, third, iss.PublishNextKey(), "there is one next key")
 	assert.Equal(t, second, iss.KeyID(), "an announced key does not sign")
 	assert.Contains(t, published(t, iss), third)
 	assert.Equal(t, third, iss.Rotate())
@@ -167,7 +167,7 @@ func TestIssuerIsSafeForConcurrentUse(t *testing.T) {
 			iss.Advance(time.Second)
 			iss.KeySet.Fail(503).Times(1)
 			iss.KeySet.Slow(0)
-			iss.KeySet.Heal()
+			iss.KeySet.Restore()
 			if res, err := iss.Client().Get(iss.KeySet.URL); err == nil {
 				res.Body.Close()
 			}

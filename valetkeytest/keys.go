@@ -66,8 +66,8 @@ func (iss *Issuer) JWKS() []byte {
 	return mustJSON(set)
 }
 
-// Announce publishes the key that the next [Issuer.Rotate] will sign with, and returns its ID.
-func (iss *Issuer) Announce() string {
+// PublishNextKey publishes the key that the next [Issuer.Rotate] will sign with, and returns its ID.
+func (iss *Issuer) PublishNextKey() string {
 	iss.t.Helper()
 	iss.mu.Lock()
 	defer iss.mu.Unlock()

@@ -52,7 +52,7 @@ func (iss *Issuer) StatusListToken(opts ...Option) string {
 	all := []Option{Type("statuslist+jwt"), func(d *draft) {
 		d.claims = map[string]any{
 			"iss": iss.URL, "sub": iss.StatusList.URL, "iat": d.now.Unix(),
-			"status_list": map[string]any{"bits": statusBits, "lst": PackStatuses(bits)},
+			"status_list": map[string]any{"bits": statusBits, "lst": packStatuses(bits)},
 		}
 		if ttl > 0 {
 			d.claims["ttl"] = int(ttl.Seconds())
@@ -61,8 +61,8 @@ func (iss *Issuer) StatusListToken(opts ...Option) string {
 	return iss.Token(append(all, opts...)...)
 }
 
-// PackStatuses compresses the bytes of a list as its member lst does (section 4.2).
-func PackStatuses(list []byte) string {
+// packStatuses compresses the bytes of a list as its member lst does (section 4.2).
+func packStatuses(list []byte) string {
 	var packed bytes.Buffer
 	z, err := zlib.NewWriterLevel(&packed, zlib.BestCompression)
 	if err == nil {

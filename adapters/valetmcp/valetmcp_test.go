@@ -461,7 +461,7 @@ func TestAcceptance(t *testing.T) {
 		assert.Contains(t, text(t, p.send(t, "POST", p.token(), call("whoami"))), "; token passed on")
 	})
 	t.Run("a token from elsewhere than the header", func(t *testing.T) {
-		p := open(t, stateless, func(s *settings) { s.guard.AlsoFrom = []middleware.Source{middleware.Query()} })
+		p := open(t, stateless, func(s *settings) { s.guard.Methods = []middleware.BearerMethod{middleware.Query()} })
 		token := p.token()
 		p.resource += "?access_token=" + token
 		assert.Equal(t, "alice []; SDK: [] true", text(t, p.send(t, "POST", "", call("whoami"))))

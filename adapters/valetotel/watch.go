@@ -13,7 +13,7 @@ import (
 
 // WatchHealth reports the states that health returns whenever metrics are collected, until the registration is
 // unregistered: for each name and state 1 if a verifier of that name is in that state, else 0. health must be fast and
-// safe for concurrent use, as Health of a [valetkey.Reporter] is.
+// safe for concurrent use, as Health of a [valetkey.HealthReporter] is.
 func (o *Observer) WatchHealth(health func() []valetkey.Health) (metric.Registration, error) {
 	if health == nil {
 		return nil, errors.New("valetotel: WatchHealth: the function is nil")

@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	// MaxValue is the size, in bytes, above which a value is not kept.
-	MaxValue = 64 << 10
+	// maxValue is the size, in bytes, above which a value is not kept.
+	maxValue = 64 << 10
 
 	endSize   = 8 // bytes, before a value: its end in Unix milliseconds, sealed with it
-	maxSealed = endSize + MaxValue + overhead
+	maxSealed = endSize + maxValue + overhead
 )
 
 // Get returns the value that was set under key and has not ended, or nil and nil if there is none. What does not open
@@ -48,8 +48,8 @@ func (r *Redis) Get(ctx context.Context, key string) ([]byte, error) {
 // Set keeps value under key for lifetime, in place of what was there. What would live for less than a millisecond is not
 // kept. A value larger than [MaxValue] is an error.
 func (r *Redis) Set(ctx context.Context, key string, value []byte, lifetime time.Duration) error {
-	if len(value) > MaxValue {
-		return fmt.Errorf("valetredis: an answer of %d bytes is not kept: the limit is %d", len(value), MaxValue)
+	if len(value) > maxValue {
+		return fmt.Errorf("valetredis: an answer of %d bytes is not kept: the limit is %d", len(value), maxValue)
 	}
 	if lifetime < time.Millisecond {
 		return nil

@@ -18,7 +18,7 @@ type breaker struct {
 	name  string
 	limit int
 	log   *slog.Logger
-	odd   seldom // lets through a log line about what does not open
+	odd   rateLimitedLog // lets through a log line about what does not open
 
 	mu       sync.Mutex // guards what follows; never held during I/O
 	failures int        // in a row

@@ -50,8 +50,8 @@ func startReplica(t *testing.T, iss *valetkeytest.Issuer, s *server, key []byte)
 	t.Cleanup(keys.Close)
 	asks, err := introspect.New(introspect.Config{
 		Issuer: iss.URL, Audience: audience,
-		Auth:   introspect.BasicAuth(valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret),
-		Shared: shared, Client: iss.Client(), Now: iss.Now, Logger: quiet,
+		Auth:        introspect.BasicAuth(valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret),
+		SharedCache: shared, Client: iss.Client(), Now: iss.Now, Logger: quiet,
 	})
 	require.NoError(t, err)
 	t.Cleanup(asks.Close)

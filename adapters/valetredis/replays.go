@@ -11,11 +11,11 @@ import (
 )
 
 // Use reports whether key was not used before, by any process, and remembers it until then: it makes a Redis a
-// dpop.Replays, for dpop.Config.Replays. Key is a hash, and nothing of it is sealed: whoever can write to redis can make a
+// dpop.ReplayStore, for dpop.Config.ReplayStore. Key is a hash, and nothing of it is sealed: whoever can write to redis can make a
 // proof used or unused. [Config.Key] has no part in it, so a change of that key lets no proof pass twice.
 //
 // Redis has room for as many proofs as its memory allows. A dpop.Verifier gives each client of this process a share, so that one
-// client does not fill redis: by default 1,048,576 proofs for all clients of a process, see dpop.MemoryReplays.
+// client does not fill redis: by default 1,048,576 proofs for all clients of a process, see dpop.MemoryReplayStore.
 //
 // An error says that redis could not be asked, and the request must be refused. Should redis have answered and the answer
 // been lost, a good proof counts as used; the client makes another one for each request. A redis that was restarted empty,

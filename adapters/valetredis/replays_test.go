@@ -24,7 +24,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-var _ dpop.Replays = (*valetredis.Redis)(nil)
+var _ dpop.ReplayStore = (*valetredis.Redis)(nil)
 
 func TestReplays(t *testing.T) {
 	var (
@@ -84,7 +84,7 @@ func TestReplaysWhenRedisIsGone(t *testing.T) {
 	r, log := newRedis(t, newClient(t, s.addr, nil), randomKey(), func(cfg *valetredis.Config) { cfg.Timeout = 500 * time.Millisecond })
 	iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 	client := iss.ProofKey("ES256")
-	v, err := dpop.New(dpop.Config{Replays: r, Now: iss.Now})
+	v, err := dpop.New(dpop.Config{ReplayStore: r, Now: iss.Now})
 	require.NoError(t, err)
 	verify := func() error {
 		_, err := v.Verify(t.Context(), proofRequest(client.Proof("GET", proofURL, "")))
@@ -168,7 +168,7 @@ func TestReplaysByTwoProcesses(t *testing.T) {
 // replay is the second process: it uses the proof many times at once when its input ends, and says how that went.
 func replay(t *testing.T, addr, proof string) {
 	r, _ := newRedis(t, newClient(t, addr, nil), randomKey(), func(cfg *valetredis.Config) { cfg.Timeout = soon })
-	v, err := dpop.New(dpop.Config{Replays: r})
+	v, err := dpop.New(dpop.Config{ReplayStore: r})
 	require.NoError(t, err)
 	fmt.Println("ready")
 	io.Copy(io.Discard, os.Stdin)

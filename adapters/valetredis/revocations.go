@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// MaxRevocations is how many revocations redis keeps before Publish returns an error for one of a token id. A guard has
+	// maxRevocations is how many revocations redis keeps before Publish returns an error for one of a token id. A guard has
 	// room for as many ids, see middleware.Revocations.
-	MaxRevocations = 1 << 20
+	maxRevocations = 1 << 20
 
 	// Those that publish fill this: an issuer's logouts, operators. When it is full for a kind, the publisher of that kind gets
 	// an error, and nothing that is kept is dropped. Each kind leaves room for the rarer ones that an emergency needs: logouts
 	// that publish ids, sessions or subjects cannot take the room of a client or an issuer. A guard reserves as much.
-	maxSessions = MaxRevocations + 1<<17
+	maxSessions = maxRevocations + 1<<17
 	maxSubjects = maxSessions + 1<<17
 	maxClients  = maxSubjects + 1<<14
 	maxAll      = maxClients + 1<<10
@@ -79,7 +79,7 @@ func (r *Redis) Publish(ctx context.Context, revoked valetkey.Revocation) error 
 func room(revoked valetkey.Revocation) int64 {
 	switch {
 	case revoked.ID != "":
-		return MaxRevocations
+		return maxRevocations
 	case revoked.SessionID != "":
 		return maxSessions
 	case revoked.Subject != "":

@@ -182,10 +182,10 @@ func (r *Redis) Health() []valetkey.Health {
 	return all
 }
 
-// A seldom is true once a minute, for a log line that somebody else could cause at will. The zero value is ready.
-type seldom struct{ next atomic.Int64 } // Unix nanoseconds
+// A rateLimitedLog is true once a minute, for a log line that somebody else could cause at will. The zero value is ready.
+type rateLimitedLog struct{ next atomic.Int64 } // Unix nanoseconds
 
-func (s *seldom) now() bool {
+func (s *rateLimitedLog) now() bool {
 	now, next := time.Now(), s.next.Load()
 	return now.UnixNano() >= next && s.next.CompareAndSwap(next, now.Add(time.Minute).UnixNano())
 }

@@ -76,7 +76,7 @@ func start(t *testing.T, store string) *house {
 	t.Cleanup(local.Close)
 	toOrders = guarded(t, local, "orders:read")
 	remote, err := introspect.New(introspect.Config{
-		Issuer: h.url, Audience: []string{h.vault}, Auth: introspect.BasicAuth("vault-api", secretOf("vault-api")), CacheFor: -1,
+		Issuer: h.url, Audience: []string{h.vault}, Auth: introspect.BasicAuth("vault-api", secretOf("vault-api")), CacheTTL: -1,
 	})
 	require.NoError(t, err)
 	t.Cleanup(remote.Close)

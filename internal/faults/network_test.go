@@ -66,7 +66,7 @@ func byKeys(t *testing.T, w *world) valetkey.Verifier {
 	t.Helper()
 	w.endpoint = w.issuer.KeySet
 	v, err := jwks.New(jwks.Config{
-		Issuer: w.issuer.URL, URL: w.issuer.KeySet.URL, Audience: []string{valetkeytest.DefaultAudience},
+		Issuer: w.issuer.URL, JWKSURL: w.issuer.KeySet.URL, Audience: []string{valetkeytest.DefaultAudience},
 		Client: &http.Client{Transport: w.network}, Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -45,7 +45,7 @@ func status(api http.Handler, raw string) int {
 // An hour of traffic with twenty tokens, each sent every 2 s or so. Half of them are revoked, each at a random moment.
 func TestRevocation(t *testing.T) {
 	const (
-		cacheFor = 30 * time.Second // introspect.Config.CacheFor, unless configured
+		cacheFor = 30 * time.Second // introspect.Config.CacheTTL, unless configured
 		tokens   = 20
 		slow     = 20 * time.Millisecond // an answer of the issuer, so that a revocation can fall into a question
 		pause    = 4 * time.Second       // between two requests with one token, at most

@@ -20,7 +20,7 @@ const document = "../../docs/scale.md"
 // The bounds that hold for every guard, whatever the size of the fleet.
 const (
 	withdrawnFor = 10 * time.Minute // jwks.Config.Fresh
-	revokedFor   = 30 * time.Second // introspect.Config.CacheFor
+	revokedFor   = 30 * time.Second // introspect.Config.CacheTTL
 	recovery     = 70 * time.Second // the last pause, 1 min, and the last call into the outage, 5 s; clients ask every second
 )
 

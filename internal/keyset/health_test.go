@@ -56,7 +56,7 @@ func TestHealth(t *testing.T) {
 	bubble(t, "ready, degraded once a fetch fails, down once the keys are given up, ready again", func(t *testing.T) {
 		k := key(t, "ES256", "a")
 		i := &issuer{answer: keys(k)}
-		s := i.open(t, func(c *keyset.Config) { c.Fresh = 10 * time.Minute; c.StaleLimit = time.Hour })
+		s := i.open(t, func(c *keyset.Config) { c.RefreshInterval = 10 * time.Minute; c.StaleIfError = time.Hour })
 		requireKey(t, s, k)
 		time.Sleep(30 * time.Minute)
 		synctest.Wait()
@@ -90,7 +90,7 @@ func TestHealth(t *testing.T) {
 	bubble(t, "a set past its age while a fetch hangs is degraded since that age", func(t *testing.T) {
 		k := key(t, "ES256", "a")
 		i := &issuer{answer: keys(k)}
-		s := i.open(t, func(c *keyset.Config) { c.Fresh = 5 * time.Second })
+		s := i.open(t, func(c *keyset.Config) { c.RefreshInterval = 5 * time.Second })
 		requireKey(t, s, k)
 		i.slow(4 * time.Second)
 		time.Sleep(5*time.Second - tick) // the refresh began after 2.5 to 4 s, and hangs until 6.5 at least
@@ -192,7 +192,7 @@ func TestObserver(t *testing.T) {
 			404: text(404, ""), 200: text(200, fmt.Sprintf(`{"issuer":%q}`, site)),
 		} {
 			var o seen
-			s := (&issuer{answer: answer}).open(t, observe(&o), func(c *keyset.Config) { c.URL = "" })
+			s := (&issuer{answer: answer}).open(t, observe(&o), func(c *keyset.Config) { c.JWKSURL = "" })
 			requireUnavailable(t, s.Ready(background))
 			synctest.Wait()
 			assert.Equal(t, status, o.last().Status)

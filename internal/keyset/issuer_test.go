@@ -69,9 +69,9 @@ func (i *issuer) count() int {
 func (i *issuer) open(t *testing.T, change ...func(*keyset.Config)) *keyset.Set {
 	t.Helper()
 	cfg := keyset.Config{
-		URL:    "https://as.example/jwks",
-		Fetch:  fetch.Client{HTTP: &http.Client{Transport: i}},
-		Logger: slog.New(slog.DiscardHandler),
+		JWKSURL: "https://as.example/jwks",
+		Fetch:   fetch.Client{HTTP: &http.Client{Transport: i}},
+		Logger:  slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {
 		f(&cfg)

@@ -2,7 +2,7 @@
 //
 // A [Set] is a [refresh.Document]. A well-formed key set with keys withdraws the held keys that it does not contain as usable, even
 // if that leaves none; an empty or malformed one is an outage, and changes nothing. Only a token whose key is missing causes a
-// fetch itself, at most once per Cooldown with one to spare, and waits for it for at most 2 s.
+// fetch itself, at most once per MinRefetchInterval with one to spare, and waits for it for at most 2 s.
 package keyset
 
 import (
@@ -30,9 +30,9 @@ const (
 
 // The defaults of [Config].
 const (
-	DefaultFresh      = 10 * time.Minute
-	DefaultCooldown   = 30 * time.Second
-	DefaultStaleLimit = time.Hour
+	DefaultRefreshInterval    = 10 * time.Minute
+	DefaultMinRefetchInterval = 30 * time.Second
+	DefaultStaleIfError       = time.Hour
 )
 
 // Config says whose keys a [Set] holds and where they come from.
@@ -40,23 +40,23 @@ type Config struct {
 	// Issuer is whose metadata names the URL, if URL is empty.
 	Issuer string
 
-	// URL is that of the key set. Empty: it is discovered, and discovered again after repeated failures.
-	URL string
+	// JWKSURL is that of the key set. Empty: it is discovered, and discovered again after repeated failures.
+	JWKSURL string
 
 	// Fetch carries the requests.
 	Fetch fetch.Client
 
-	// Fresh is the age at which a key set should have been fetched again, which happens ahead, after 1/2 to 4/5 of it. It
+	// RefreshInterval is the age at which a key set should have been fetched again, which happens ahead, after 1/2 to 4/5 of it. It
 	// counts where the issuer sends no Cache-Control; that is honoured from 1 min to 24 h. Zero: 10 min.
-	Fresh time.Duration
+	RefreshInterval time.Duration
 
-	// Cooldown is the time after which tokens with unknown keys may cause another fetch, with one to spare for a key that
+	// MinRefetchInterval is the time after which tokens with unknown keys may cause another fetch, with one to spare for a key that
 	// rotates twice. Zero: 30 s.
-	Cooldown time.Duration
+	MinRefetchInterval time.Duration
 
-	// StaleLimit is how long keys are used past Fresh while the issuer does not answer, 24 h at most. Zero: 1 h; negative:
+	// StaleIfError is how long keys are used past RefreshInterval while the issuer does not answer, 24 h at most. Zero: 1 h; negative:
 	// not at all.
-	StaleLimit time.Duration
+	StaleIfError time.Duration
 
 	// Logger gets refreshes that fail (Warn), keys given up (Error), and dropped keys (Warn). Nil: slog.Default().
 	Logger *slog.Logger
@@ -86,45 +86,45 @@ type Set struct {
 // names every mistake in cfg.
 func New(cfg Config) (*Set, error) {
 	var wrong mistakes.List
-	if cfg.URL != "" {
-		if err := cfg.Fetch.Allowed(cfg.URL); err != nil {
-			wrong.Add("URL", "%w", err)
+	if cfg.JWKSURL != "" {
+		if err := cfg.Fetch.Allowed(cfg.JWKSURL); err != nil {
+			wrong.Add("JWKSURL", "%w", err)
 		}
 	} else if err := cfg.Fetch.Discoverable(cfg.Issuer); err != nil {
 		wrong.Add("Issuer", "discovery needs a URL: %w", err)
 	}
-	if cfg.Fresh < 0 || cfg.Fresh > maxFresh {
-		wrong.Add("Fresh", "%v is not between 0 and %v", cfg.Fresh, maxFresh)
+	if cfg.RefreshInterval < 0 || cfg.RefreshInterval > maxFresh {
+		wrong.Add("RefreshInterval", "%v is not between 0 and %v", cfg.RefreshInterval, maxFresh)
 	}
-	if cfg.Cooldown < 0 {
-		wrong.Add("Cooldown", "%v is negative", cfg.Cooldown)
+	if cfg.MinRefetchInterval < 0 {
+		wrong.Add("MinRefetchInterval", "%v is negative", cfg.MinRefetchInterval)
 	}
-	if cfg.StaleLimit > maxStale {
-		wrong.Add("StaleLimit", "%v is more than %v", cfg.StaleLimit, maxStale)
+	if cfg.StaleIfError > maxStale {
+		wrong.Add("StaleIfError", "%v is more than %v", cfg.StaleIfError, maxStale)
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
-	if cfg.Fresh == 0 {
-		cfg.Fresh = DefaultFresh
+	if cfg.RefreshInterval == 0 {
+		cfg.RefreshInterval = DefaultRefreshInterval
 	}
-	if cfg.Cooldown == 0 {
-		cfg.Cooldown = DefaultCooldown
+	if cfg.MinRefetchInterval == 0 {
+		cfg.MinRefetchInterval = DefaultMinRefetchInterval
 	}
-	if cfg.StaleLimit == 0 {
-		cfg.StaleLimit = DefaultStaleLimit
+	if cfg.StaleIfError == 0 {
+		cfg.StaleIfError = DefaultStaleIfError
 	}
-	cfg.StaleLimit = max(0, cfg.StaleLimit)
+	cfg.StaleIfError = max(0, cfg.StaleIfError)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	s := &Set{cfg: cfg}
-	if cfg.URL != "" {
-		s.url.Store(&cfg.URL)
+	if cfg.JWKSURL != "" {
+		s.url.Store(&cfg.JWKSURL)
 	}
 	s.doc = refresh.New(refresh.Config[snapshot]{
 		Fetch: s.fetch, Replace: replace, Withdrawn: ErrWithdrawn,
-		StaleIfError: cfg.StaleLimit, MinRefetchInterval: cfg.Cooldown, Spare: 1,
+		StaleIfError: cfg.StaleIfError, MinRefetchInterval: cfg.MinRefetchInterval, Spare: 1,
 		Name: "key set", Missing: "no keys of the issuer", Logger: cfg.Logger.With("issuer", cfg.Issuer),
 		Observer: cfg.Observer, Event: valetkey.Event{Kind: valetkey.KeySetRefreshed, Issuer: cfg.Issuer},
 	})
@@ -174,7 +174,7 @@ type Status struct {
 	URL       string        // of the key set; "" if it is not yet discovered, or static
 	Keys      int           // held; zero: tokens get 503
 	Age       time.Duration // since the issuer last vouched for them
-	Fresh     bool          // Age is within what Cache-Control or Config.Fresh says
+	Fresh     bool          // Age is within what Cache-Control or Config.RefreshInterval says
 	LastFetch time.Time     // when the last fetch began; zero: none has
 	LastError error         // of the last fetch; nil: it was good
 }

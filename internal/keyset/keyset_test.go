@@ -33,12 +33,12 @@ func TestConfig(t *testing.T) {
 		cfg  keyset.Config
 		want string
 	}{
-		"http is refused":                      {keyset.Config{URL: "http://as.example/jwks"}, "URL: not https"},
+		"http is refused":                      {keyset.Config{JWKSURL: "http://as.example/jwks"}, "URL: not https"},
 		"a URN cannot be discovered":           {keyset.Config{Issuer: "urn:x"}, "Issuer: discovery needs a URL"},
-		"a negative freshness":                 {keyset.Config{URL: "https://h", Fresh: -1}, "Fresh: "},
-		"a freshness of more than a day":       {keyset.Config{URL: "https://h", Fresh: 25 * time.Hour}, "Fresh: "},
-		"a negative cooldown":                  {keyset.Config{URL: "https://h", Cooldown: -1}, "Cooldown: "},
-		"keys that are used for more than 24h": {keyset.Config{URL: "https://h", StaleLimit: 25 * time.Hour}, "StaleLimit: "},
+		"a negative freshness":                 {keyset.Config{JWKSURL: "https://h", RefreshInterval: -1}, "RefreshInterval: "},
+		"a freshness of more than a day":       {keyset.Config{JWKSURL: "https://h", RefreshInterval: 25 * time.Hour}, "RefreshInterval: "},
+		"a negative cooldown":                  {keyset.Config{JWKSURL: "https://h", MinRefetchInterval: -1}, "MinRefetchInterval: "},
+		"keys that are used for more than 24h": {keyset.Config{JWKSURL: "https://h", StaleIfError: 25 * time.Hour}, "StaleIfError: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := keyset.New(test.cfg)
@@ -366,7 +366,7 @@ func TestOutage(t *testing.T) {
 	bubble(t, "without a stale limit keys end with their age", func(t *testing.T) {
 		k := key(t, "ES256", "a")
 		i := &issuer{answer: keys(k)}
-		s := i.open(t, func(c *keyset.Config) { c.StaleLimit = -1 })
+		s := i.open(t, func(c *keyset.Config) { c.StaleIfError = -1 })
 		requireKey(t, s, k)
 		i.serves(nil)
 		time.Sleep(10*time.Minute - time.Second)
@@ -608,7 +608,7 @@ func TestFreshness(t *testing.T) {
 				w.Header().Set("Age", test.age)
 				keys(k)(w, r)
 			}}
-			s := i.open(t, func(c *keyset.Config) { c.Fresh = test.fresh })
+			s := i.open(t, func(c *keyset.Config) { c.RefreshInterval = test.fresh })
 			requireKey(t, s, k)
 			time.Sleep(test.want/2 - time.Millisecond)
 			assert.Equal(t, 1, i.count())
@@ -667,7 +667,7 @@ func TestDiscovery(t *testing.T) {
 			}
 			w.WriteHeader(404)
 		}}
-		s := i.open(t, func(c *keyset.Config) { c.URL, c.Issuer = "", "https://as.example" })
+		s := i.open(t, func(c *keyset.Config) { c.JWKSURL, c.Issuer = "", "https://as.example" })
 		requireKey(t, s, k)
 		time.Sleep(time.Hour)
 		synctest.Wait()

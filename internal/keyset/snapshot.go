@@ -129,7 +129,7 @@ func (s *Set) fetch(ctx context.Context, held *snapshot) (refresh.Result[snapsho
 		return result, nil
 	}
 	s.failures++
-	if s.cfg.URL == "" && s.failures%rediscover == 0 {
+	if s.cfg.JWKSURL == "" && s.failures%rediscover == 0 {
 		s.url.Store(nil)
 	}
 	return result, err
@@ -148,7 +148,7 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 	if err != nil {
 		return result, err
 	}
-	next := &snapshot{url: url, etag: answer.ETag, lifetime: min(max(answer.MaxAge, min(minFresh, s.cfg.Fresh)), maxFresh)}
+	next := &snapshot{url: url, etag: answer.ETag, lifetime: min(max(answer.MaxAge, min(minFresh, s.cfg.RefreshInterval)), maxFresh)}
 	if answer.NotModified { // RFC 9111, section 4.3.4: what a 304 does not say stays as it was
 		result.Status = http.StatusNotModified
 		next.parsed, next.etag = held.parsed, cmp.Or(answer.ETag, etag)
@@ -157,7 +157,7 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 		}
 	} else {
 		if answer.MaxAge < 0 {
-			next.lifetime = s.cfg.Fresh
+			next.lifetime = s.cfg.RefreshInterval
 		}
 		var dropped []Dropped
 		next.parsed, dropped, err = Parse(answer.Body)

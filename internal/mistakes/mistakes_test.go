@@ -15,7 +15,7 @@ func TestAPartsMistakesKeepTheirFieldsWithinTheWhole(t *testing.T) {
 	assert.NoError(t, part.Err())
 	cause := errors.New("is missing")
 	part.Add("Keys[1]", "%w", cause)
-	part.Add("URL, Keys", "at most one of them")
+	part.Add("JWKSURL, JWKS", "at most one of them")
 	part.AddIf(false, "Never", "wrong")
 	part.AddIf(true, "", "has no field")
 
@@ -27,7 +27,7 @@ func TestAPartsMistakesKeepTheirFieldsWithinTheWhole(t *testing.T) {
 	whole.Within("Other", cause)
 
 	assert.EqualError(t, whole.Err(), `whole: Part.Keys[1]: is missing
-whole: Part.URL, Part.Keys: at most one of them
+whole: Part.JWKSURL, Part.JWKS: at most one of them
 whole: Part: has no field
 whole: List[0]: is missing
 whole: Own: is missing
@@ -36,7 +36,7 @@ whole: Other: is missing`)
 	for _, m := range valetkey.ConfigErrors(whole.Err()) {
 		fields = append(fields, m.Field)
 	}
-	assert.Equal(t, []string{"Part.Keys[1]", "Part.URL, Part.Keys", "Part", "List[0]", "Own", "Other"}, fields)
+	assert.Equal(t, []string{"Part.Keys[1]", "Part.JWKSURL, Part.JWKS", "Part", "List[0]", "Own", "Other"}, fields)
 	assert.ErrorIs(t, whole.Err(), cause)
 }
 

@@ -135,7 +135,7 @@ func (s *site) guard(t *testing.T, cfg dpop.Config) *middleware.Guard {
 	require.NoError(t, err)
 	guard, err := middleware.New(middleware.Config{
 		Verifier: keys, DPoP: proofs, SenderConstrained: true,
-		ClientCertificate: middleware.EscapedCert("X-Client-Cert"),
+		ClientCertificate: middleware.PEMHeader("X-Client-Cert"),
 		Proxies:           middleware.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix(nginxAddress + "/32")}, Forwarded: middleware.XForwarded},
 		Logger:            slog.New(slog.DiscardHandler),
 	})

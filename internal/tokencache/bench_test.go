@@ -22,15 +22,15 @@ var leanEnd = time.Now().Add(time.Hour)
 func (v *lean) Verify(context.Context, string) (*valetkey.Token, error) {
 	n := v.n.Add(1)
 	t := &valetkey.Token{
-		Issuer:   "https://as.example.com/realms/main",
-		Subject:  fmt.Sprintf("6f2c1c0e-5b0a-4d3a-9a51-%012x", n),
-		ClientID: strings.Clone("orders-web-client"),
-		ID:       fmt.Sprintf("%032x", n),
-		Audience: []string{strings.Clone("https://api.example.com/orders")},
-		Scopes:   valetkey.NewScopes(strings.Fields("orders:read orders:write profile:read invoices:read")...),
-		IssuedAt: leanEnd.Add(-time.Hour),
-		Expiry:   leanEnd,
-		Reuse:    valetkey.Reuse{Until: leanEnd},
+		Issuer:    "https://as.example.com/realms/main",
+		Subject:   fmt.Sprintf("6f2c1c0e-5b0a-4d3a-9a51-%012x", n),
+		ClientID:  strings.Clone("orders-web-client"),
+		ID:        fmt.Sprintf("%032x", n),
+		Audience:  []string{strings.Clone("https://api.example.com/orders")},
+		Scopes:    valetkey.NewScopes(strings.Fields("orders:read orders:write profile:read invoices:read")...),
+		IssuedAt:  leanEnd.Add(-time.Hour),
+		Expiry:    leanEnd,
+		Freshness: valetkey.Freshness{Until: leanEnd},
 	}
 	t.Raw = json.RawMessage(fmt.Sprintf(`{"iss":%q,"sub":%q,"client_id":%q,"aud":%q,"jti":%q,"scope":"orders:read orders:write profile:read invoices:read","iat":1700000000,"exp":1700003600,"auth_time":1700000000}`,
 		t.Issuer, t.Subject, t.ClientID, t.Audience[0], t.ID))

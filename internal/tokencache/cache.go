@@ -2,7 +2,7 @@
 // bound: here are shards, exact bounds on entries and bytes, eviction, and one flight for simultaneous verifications.
 //
 // What is remembered is a fact, never a decision, and only for as long as it may be relied on: each use looks again at
-// the time and at the condition of [valetkey.Reuse]. Refusals and failures are not remembered, and the text of a token
+// the time and at the condition of [valetkey.Freshness]. Refusals and failures are not remembered, and the text of a token
 // is not kept. There is no goroutine, and so nothing to close.
 package tokencache
 
@@ -99,7 +99,7 @@ func (c *Cache) Verify(ctx context.Context, raw string) (e *Entry, remembered bo
 	}
 	key := c.digester.sum(raw)
 	s, now := c.shard(&key), c.now()
-	if e = s.desk.find(&key); e == nil {
+	if e = s.hotset.find(&key); e == nil {
 		e = s.open(&key, now)
 	}
 	if e == nil || !e.alive(now) {

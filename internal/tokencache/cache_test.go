@@ -27,18 +27,18 @@ import (
 // verifier accepts every token, with the token itself as subject and the number of the call as ID.
 type verifier struct {
 	calls atomic.Int64
-	reuse func() valetkey.Reuse // nil: for an hour
+	reuse func() valetkey.Freshness // nil: for an hour
 }
 
 func (v *verifier) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
-	t := &valetkey.Token{Subject: raw, ID: fmt.Sprint(v.calls.Add(1)), Reuse: hour()}
+	t := &valetkey.Token{Subject: raw, ID: fmt.Sprint(v.calls.Add(1)), Freshness: hour()}
 	if v.reuse != nil {
-		t.Reuse = v.reuse()
+		t.Freshness = v.reuse()
 	}
 	return t, nil
 }
 
-func hour() valetkey.Reuse { return valetkey.Reuse{Until: time.Now().Add(time.Hour)} }
+func hour() valetkey.Freshness { return valetkey.Freshness{Until: time.Now().Add(time.Hour)} }
 
 type condition struct{ gone atomic.Bool }
 
@@ -87,7 +87,7 @@ func TestLifetime(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				v := &verifier{reuse: func() valetkey.Reuse { return valetkey.Reuse{Until: time.Now().Add(c.reuse)} }}
+				v := &verifier{reuse: func() valetkey.Freshness { return valetkey.Freshness{Until: time.Now().Add(c.reuse)} }}
 				memory := newCache(t, c.cfg, v)
 				require.Equal(t, "1", memory.id("a"))
 				if c.until < 0 {
@@ -109,14 +109,14 @@ func TestLifetime(t *testing.T) {
 	}
 
 	t.Run("a token that may not be reused is accepted all the same", func(t *testing.T) {
-		v := &verifier{reuse: func() valetkey.Reuse { return valetkey.Reuse{} }}
+		v := &verifier{reuse: func() valetkey.Freshness { return valetkey.Freshness{} }}
 		assert.Equal(t, "1", newCache(t, tokencache.Config{}, v).id("a"))
 	})
 	t.Run("the wall clock counts, as for exp: the monotonic one stops while a machine sleeps", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{}, new(verifier))
 		e, _, err := memory.Verify(t.Context(), "a")
 		require.NoError(t, err)
-		until := e.Token.Reuse.Until
+		until := e.Token.Freshness.Until
 		require.WithinDuration(t, time.Now().Add(5*time.Minute), until, time.Minute)
 		assert.True(t, until == until.Round(0), "%v has a monotonic reading", until)
 	})
@@ -136,7 +136,7 @@ func TestLifetime(t *testing.T) {
 	})
 	t.Run("VCACHE-06 an entry dies with its condition", func(t *testing.T) {
 		key := new(condition)
-		v := &verifier{reuse: func() valetkey.Reuse {
+		v := &verifier{reuse: func() valetkey.Freshness {
 			r := hour()
 			r.While = key
 			return r
@@ -277,9 +277,9 @@ func TestOwnership(t *testing.T) {
 		Issuer: "https://as.example.com", Subject: "alice", ClientID: "c\n", ID: "j1", SessionID: "s1",
 		Audience: []string{"https://api.example.com", "b"}, Scopes: valetkey.NewScopes("orders:read", "not in raw"),
 		IssuedAt: time.Unix(1, 0), NotBefore: time.Unix(2, 0), Expiry: time.Unix(4e9, 5), Deadline: time.Unix(4e9+30, 5),
-		Binding: valetkey.Binding{JWKThumbprint: "jkt", Unknown: []string{"", "x"}},
-		Raw:     json.RawMessage(`{"iss":"https://as.example.com","sub":"alice","client_id":"c\n","aud":["https://api.example.com","b"],"scope":"orders:read"}`),
-		Reuse:   valetkey.Reuse{Until: time.Now().Round(0).Add(time.Minute)},
+		Binding:   valetkey.Binding{JWKThumbprint: "jkt", Unknown: []string{"", "x"}},
+		Raw:       json.RawMessage(`{"iss":"https://as.example.com","sub":"alice","client_id":"c\n","aud":["https://api.example.com","b"],"scope":"orders:read"}`),
+		Freshness: valetkey.Freshness{Until: time.Now().Round(0).Add(time.Minute)},
 	}
 	want := given.Clone()
 	memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return given, nil }))
@@ -298,7 +298,7 @@ func TestOwnership(t *testing.T) {
 			large := []byte(strings.Repeat("x", 1<<16))
 			runtime.AddCleanup(&large[0], func(done chan struct{}) { close(done) }, collected)
 			list := []string{string(large[:10])}
-			return &valetkey.Token{Raw: large[1:20], Audience: list, Scopes: list[:0], Reuse: hour()}, nil
+			return &valetkey.Token{Raw: large[1:20], Audience: list, Scopes: list[:0], Freshness: hour()}, nil
 		}))
 		e, _, err := memory.Verify(t.Context(), "a")
 		require.NoError(t, err)
@@ -320,14 +320,14 @@ func TestOwnership(t *testing.T) {
 			"a": {Issuer: "i", Audience: []string{"a", "bc"}, Scopes: valetkey.Scopes{"s", "t"}},
 			"b": {Issuer: "i", Audience: []string{"ab", "c"}, Scopes: valetkey.Scopes{"s", "t"}},
 			"c": {Issuer: "i", Audience: []string{"a", "bc", "s"}, Scopes: valetkey.Scopes{"t"}},
-			"d": {Issuer: "i", Audience: []string{"a", "bc"}, Scopes: valetkey.Scopes{"s", "t"}, Reuse: valetkey.Reuse{While: vouches}},
+			"d": {Issuer: "i", Audience: []string{"a", "bc"}, Scopes: valetkey.Scopes{"s", "t"}, Freshness: valetkey.Freshness{While: vouches}},
 			"e": {Issuer: "", Audience: []string{"i", "a", "bc"}, Scopes: valetkey.Scopes{"s", "t"}},
 			"f": {},
 		}
 		memory := newCache(t, tokencache.Config{Bytes: 1 << 20}, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
 			kind := kinds[raw[:1]]
 			token := kind.Clone()
-			token.Subject, token.Reuse.Until = raw, hour().Until
+			token.Subject, token.Freshness.Until = raw, hour().Until
 			return token, nil
 		}))
 		get := func(raw string) *valetkey.Token {
@@ -344,7 +344,7 @@ func TestOwnership(t *testing.T) {
 					assert.Equal(t, want.Issuer, token.Issuer)
 					assert.Equal(t, want.Audience, token.Audience)
 					assert.Equal(t, want.Scopes, token.Scopes)
-					assert.Equal(t, want.Reuse.While, token.Reuse.While)
+					assert.Equal(t, want.Freshness.While, token.Freshness.While)
 				}
 				if want.Audience != nil {
 					assert.Same(t, &one.Audience[0], &two.Audience[0])
@@ -361,8 +361,8 @@ func TestOwnership(t *testing.T) {
 	t.Run("conditions that cannot be compared are not mixed up", func(t *testing.T) {
 		gone := map[string]bool{}
 		memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
-			reuse := valetkey.Reuse{Until: hour().Until, While: while(func() bool { return !gone[raw] })}
-			return &valetkey.Token{Subject: raw, ID: fmt.Sprint(len(gone)), Reuse: reuse}, nil
+			reuse := valetkey.Freshness{Until: hour().Until, While: while(func() bool { return !gone[raw] })}
+			return &valetkey.Token{Subject: raw, ID: fmt.Sprint(len(gone)), Freshness: reuse}, nil
 		}))
 		memory.id("a")
 		memory.id("b")
@@ -379,7 +379,7 @@ func TestOwnership(t *testing.T) {
 		}
 		scopes := valetkey.NewScopes(list...)
 		memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Scopes: scopes, Raw: json.RawMessage(`{}`), Reuse: hour()}, nil
+			return &valetkey.Token{Scopes: scopes, Raw: json.RawMessage(`{}`), Freshness: hour()}, nil
 		}))
 		e, _, err := memory.Verify(t.Context(), "a")
 		require.NoError(t, err)
@@ -400,7 +400,7 @@ func TestPurge(t *testing.T) {
 		assert.Equal(t, "3", memory.id("c"))
 		assert.Equal(t, "4", memory.id("b"))
 	})
-	t.Run("VCACHE-07 what is purged is gone from the desk too", func(t *testing.T) {
+	t.Run("VCACHE-07 what is purged is gone from the hot set too", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{}, new(verifier))
 		memory.id("a")
 		memory.id("a") // now it lies there
@@ -485,7 +485,7 @@ func TestBounds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, 2))
 			memory := newCache(t, c.cfg, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
-				return &valetkey.Token{Subject: raw, Raw: make([]byte, random.IntN(2000)), Reuse: hour()}, nil
+				return &valetkey.Token{Subject: raw, Raw: make([]byte, random.IntN(2000)), Freshness: hour()}, nil
 			}))
 			var last, most tokencache.Stats
 			for i := range 10_000 {
@@ -514,7 +514,7 @@ func TestBounds(t *testing.T) {
 			assert.Zero(t, memory.Stats().Bytes)
 		})
 	}
-	t.Run("more tokens in use than the desk has places are all remembered", func(t *testing.T) {
+	t.Run("more tokens in use than the hot set has places are all remembered", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{Entries: 16}, new(verifier))
 		for range 100 {
 			for i := range 16 {
@@ -522,7 +522,7 @@ func TestBounds(t *testing.T) {
 			}
 		}
 	})
-	t.Run("VCACHE-14 entries on the desk count", func(t *testing.T) {
+	t.Run("VCACHE-14 entries in the hot set count", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{Bytes: 100_000}, new(verifier))
 		memory.id("a")
 		one := memory.Stats().Bytes
@@ -536,7 +536,7 @@ func TestBounds(t *testing.T) {
 	})
 	t.Run("a token too large for its share is accepted and drives nobody out", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{Bytes: 10_000}, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
-			return &valetkey.Token{Subject: raw, Raw: make([]byte, len(raw)), Reuse: hour()}, nil
+			return &valetkey.Token{Subject: raw, Raw: make([]byte, len(raw)), Freshness: hour()}, nil
 		}))
 		memory.id("small")
 		memory.id(strings.Repeat("x", 10_000))

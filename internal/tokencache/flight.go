@@ -61,11 +61,11 @@ func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest, f *f
 	until := now.Round(0).Add(c.maxAge) // by the wall clock, as exp is: the other one stops while a machine sleeps
 	entry, err := c.ask(ctx, raw)
 	if now = c.now(); err == nil {
-		if reuse := entry.Token.Reuse.Until; reuse.Before(until) {
+		if reuse := entry.Token.Freshness.Until; reuse.Before(until) {
 			until = reuse
 		}
 		if now.Before(until) {
-			entry.Token.Reuse.Until = until
+			entry.Token.Freshness.Until = until
 			r = newRecord(key, &entry.Token, until)
 		}
 	}

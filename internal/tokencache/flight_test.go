@@ -55,21 +55,21 @@ func TestFlight(t *testing.T) {
 
 	for _, c := range []struct {
 		name   string
-		reuse  valetkey.Reuse
+		reuse  valetkey.Freshness
 		answer func(call int64) (*valetkey.Token, error)
 		calls  int64
 		err    error
 	}{
-		{"a refusal is shared", valetkey.Reuse{}, func(int64) (*valetkey.Token, error) { return nil, refusal }, 1, refusal},
-		{"a failure is shared", valetkey.Reuse{}, func(int64) (*valetkey.Token, error) { return nil, failure }, 1, failure},
-		{"a token that may not be reused is not shared", valetkey.Reuse{}, nil, 1000, nil},
-		{"a token whose condition does not hold is not shared", valetkey.Reuse{Until: time.Now().AddDate(100, 0, 0), While: gone()}, nil, 1000, nil},
-		{"a token is shared", valetkey.Reuse{Until: time.Now().AddDate(100, 0, 0)}, nil, 1, nil},
+		{"a refusal is shared", valetkey.Freshness{}, func(int64) (*valetkey.Token, error) { return nil, refusal }, 1, refusal},
+		{"a failure is shared", valetkey.Freshness{}, func(int64) (*valetkey.Token, error) { return nil, failure }, 1, failure},
+		{"a token that may not be reused is not shared", valetkey.Freshness{}, nil, 1000, nil},
+		{"a token whose condition does not hold is not shared", valetkey.Freshness{Until: time.Now().AddDate(100, 0, 0), While: gone()}, nil, 1000, nil},
+		{"a token is shared", valetkey.Freshness{Until: time.Now().AddDate(100, 0, 0)}, nil, 1, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := &slow{answer: c.answer}
-				v.reuse = func() valetkey.Reuse { return c.reuse }
+				v.reuse = func() valetkey.Freshness { return c.reuse }
 				memory := newCache(t, tokencache.Config{}, v)
 				_, errs := together(t, t.Context(), memory, 1000)
 				for _, err := range errs {
@@ -195,8 +195,8 @@ func gone() valetkey.Condition {
 func TestConcurrency(t *testing.T) {
 	const entries = 40
 	var key condition
-	v := &verifier{reuse: func() valetkey.Reuse {
-		return valetkey.Reuse{Until: time.Now().Add(time.Duration(rand.IntN(2_000_000))), While: &key}
+	v := &verifier{reuse: func() valetkey.Freshness {
+		return valetkey.Freshness{Until: time.Now().Add(time.Duration(rand.IntN(2_000_000))), While: &key}
 	}}
 	memory := newCache(t, tokencache.Config{Entries: entries, Bytes: 20_000}, v)
 	var wg sync.WaitGroup

@@ -39,12 +39,12 @@ func FuzzCache(f *testing.F) {
 			}
 			a := &answer{while: new(condition)}
 			a.token = &valetkey.Token{
-				Subject: raw,
-				ID:      fmt.Sprint(calls),
-				Raw:     make([]byte, int(raw[0])*5),
-				Reuse:   valetkey.Reuse{Until: now.Add(time.Duration(raw[0]%8) * 20 * time.Second), While: a.while},
+				Subject:   raw,
+				ID:        fmt.Sprint(calls),
+				Raw:       make([]byte, int(raw[0])*5),
+				Freshness: valetkey.Freshness{Until: now.Add(time.Duration(raw[0]%8) * 20 * time.Second), While: a.while},
 			}
-			a.until = a.token.Reuse.Until
+			a.until = a.token.Freshness.Until
 			if limit := now.Add(maxAge); limit.Before(a.until) {
 				a.until = limit
 			}

@@ -35,7 +35,7 @@ type kinds struct {
 func (ks *kinds) take(t *valetkey.Token) *kind {
 	var buf [512]byte
 	text := appendText(buf[:0], t)
-	while := t.Reuse.While
+	while := t.Freshness.While
 	if !comparable(while) {
 		return ks.add(text, while, len(t.Audience))
 	}

@@ -46,7 +46,7 @@ func TestFlood(t *testing.T) {
 			calls, claims := 0, make([]byte, c.size)
 			end := time.Now().Add(time.Hour)
 			memory := newCache(t, c.cfg, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
-				token := &valetkey.Token{Reuse: valetkey.Reuse{Until: end}}
+				token := &valetkey.Token{Freshness: valetkey.Freshness{Until: end}}
 				if raw[0] == 'u' {
 					calls++
 				} else {

@@ -120,7 +120,7 @@ func (r *record) open(t *valetkey.Token) {
 		Audience:  r.kind.audience,
 		Scopes:    r.kind.scopes,
 		IssuedAt:  r.at(issuedAt), NotBefore: r.at(notBefore), Expiry: r.at(expiry), Deadline: r.at(deadline),
-		Reuse: valetkey.Reuse{Until: r.at(until), While: r.kind.while},
+		Freshness: valetkey.Freshness{Until: r.at(until), While: r.kind.while},
 	}
 	if r.claims > 0 {
 		t.Raw = unsafe.Slice(unsafe.StringData(r.text), r.claims) // may not be modified, as all of a shared token

@@ -18,14 +18,14 @@ import (
 // then it moves to the protected queue, whose own oldest is forgotten only once probation is small, and gets another
 // round if it was used. So tokens that come only once pass through a tenth of the shard and leave the rest alone. One
 // that comes back soon after it was forgotten, which the ghost table knows, is protected at once. This is the idea of
-// S3-FIFO (Yang et al., SOSP 2023): a hit moves nothing, and locks nothing while its entry lies on the desk.
+// S3-FIFO (Yang et al., SOSP 2023): a hit moves nothing, and locks nothing while its entry lies in the hot set.
 type shard struct {
 	maxEntries int
 	maxBytes   int64
 
-	cache *Cache
-	items *gocache.Cache // digest.text() to *record; written under mu only
-	desk  desk
+	cache  *Cache
+	items  *gocache.Cache // digest.text() to *record; written under mu only
+	hotset hotset
 
 	mu        sync.Mutex // guards what follows; no foreign code is called under it
 	kinds     kinds
@@ -48,7 +48,7 @@ const (
 
 func (s *shard) init(c *Cache, entries, bytes int64) {
 	s.cache, s.maxEntries, s.maxBytes = c, int(entries), bytes
-	s.desk.init(entries, bytes)
+	s.hotset.init(entries, bytes)
 	s.kinds.table = make(map[kindKey]*kind)
 	s.items = gocache.New(gocache.NoExpiration, 0) // expiry is ours: no time.Now per look-up, no goroutine
 	s.flights = make(map[digest]*flight)
@@ -60,11 +60,11 @@ func (s *shard) get(key *digest) *record {
 	return r
 }
 
-// open returns the entry of a remembered token and puts it on the desk.
+// open returns the entry of a remembered token and puts it into the hot set.
 func (s *shard) open(key *digest, now time.Time) *Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.desk.find(key); e != nil { // by now
+	if e := s.hotset.find(key); e != nil { // by now
 		return e
 	}
 	r := s.get(key)
@@ -74,8 +74,8 @@ func (s *shard) open(key *digest, now time.Time) *Entry {
 	e := &Entry{cache: s.cache, record: r}
 	r.open(&e.Token)
 	r.use() // and so it is hardly the one that makes room for itself
-	if place := s.desk.place(key); s.makeRoom(0, entryBytes, now) && s.get(key) == r {
-		s.desk.put(place, e)
+	if place := s.hotset.place(key); s.makeRoom(0, entryBytes, now) && s.get(key) == r {
+		s.hotset.put(place, e)
 	}
 	return e
 }
@@ -123,7 +123,7 @@ func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	s.sweep(&s.probation, now)
 	s.sweep(&s.protected, now)
 	r.kind = s.kinds.take(&e.Token)
-	fits := int64(r.bytes)+r.kind.bytes+entryBytes <= s.maxBytes // also on the desk, later
+	fits := int64(r.bytes)+r.kind.bytes+entryBytes <= s.maxBytes // also in the hot set, later
 	if !fits || !s.makeRoom(1, int64(r.bytes), now) {
 		s.kinds.drop(r.kind)
 		return
@@ -175,7 +175,7 @@ func (s *shard) makeRoom(entries int, bytes int64, now time.Time) bool {
 
 func (s *shard) entries() int { return s.probation.entries + s.protected.entries }
 func (s *shard) bytes() int64 {
-	return s.probation.bytes + s.protected.bytes + s.kinds.bytes + s.desk.bytes()
+	return s.probation.bytes + s.protected.bytes + s.kinds.bytes + s.hotset.bytes()
 }
 
 func (s *shard) queueOf(r *record) *queue {
@@ -188,7 +188,7 @@ func (s *shard) queueOf(r *record) *queue {
 func (s *shard) remove(r *record) {
 	s.items.Delete(r.key.text())
 	s.queueOf(r).remove(r)
-	s.desk.remove(r)
+	s.hotset.remove(r)
 	s.kinds.drop(r.kind)
 }
 

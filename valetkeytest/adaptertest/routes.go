@@ -73,8 +73,8 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 	start := iss.Now()
 	gs.plain = guard(middleware.Config{Verifier: verify, Now: iss.Now})
 	gs.full = guard(middleware.Config{
-		Verifier: verify, Now: iss.Now, Preflight: http.HandlerFunc(preflight), Body: middleware.ProblemJSON, Realm: "orders",
-		ErrorURI: "https://api.example.com/errors", AlsoFrom: []middleware.Source{
+		Verifier: verify, Now: iss.Now, Preflight: http.HandlerFunc(preflight), ErrorBody: middleware.ProblemJSON, Realm: "orders",
+		ErrorURI: "https://api.example.com/errors", Methods: []middleware.BearerMethod{
 			middleware.Form(1000), middleware.Query(), middleware.Cookie("session", http.NewCrossOriginProtection()),
 		},
 	})
@@ -87,7 +87,7 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 	})
 	proofs := func(now time.Time) *dpop.Verifier {
 		v, err := dpop.New(dpop.Config{
-			Nonces: nonces, Now: func() time.Time { return now }, Replays: dpop.InsecureNoReplays{}, // each request goes to two servers
+			Nonces: nonces, Now: func() time.Time { return now }, ReplayStore: dpop.InsecureAllowReplays{}, // each request goes to two servers
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +96,7 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 	}
 	gs.nonce, gs.olderNonce = proofs(start).Nonce(), proofs(start.Add(-nonceEvery)).Nonce()
 	gs.bound = guard(middleware.Config{
-		Verifier: verify, Now: iss.Now, DPoP: proofs(start), ClientCertificate: middleware.ClientCert(), ExposeChallenge: true,
+		Verifier: verify, Now: iss.Now, DPoP: proofs(start), ClientCertificate: middleware.ClientCertHeader(), ExposeChallenge: true,
 		Proxies: middleware.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Forwarded: middleware.XForwarded},
 	})
 	return gs

@@ -111,13 +111,13 @@ func newSite(t *testing.T) *site {
 	server.Start()
 
 	auth := introspect.BasicAuth("apis", apiSecret)
-	asked, err := introspect.New(introspect.Config{Issuer: s.url, Audience: []string{ordersAPI}, Auth: auth, JWTs: []string{s.url}, CacheFor: -1, NegativeFor: -1})
+	asked, err := introspect.New(introspect.Config{Issuer: s.url, Audience: []string{ordersAPI}, Auth: auth, JWTIssuers: []string{s.url}, CacheTTL: -1, NegativeTTL: -1})
 	must(t, err)
 	keys, err := jwks.New(jwks.Config{Issuer: s.url, Audience: []string{ordersAPI}})
 	must(t, err)
 	t.Cleanup(func() { keys.Close() })
-	guardAPI(t, mux, "/orders", valetkey.Confirm(keys, asked), "orders:read", `{"orders": ["apples", "pears"]}`)
-	opaque, err := introspect.New(introspect.Config{Issuer: s.url, Audience: []string{vaultAPI}, Auth: auth, CacheFor: -1, NegativeFor: -1})
+	guardAPI(t, mux, "/orders", valetkey.CrossCheck(keys, asked), "orders:read", `{"orders": ["apples", "pears"]}`)
+	opaque, err := introspect.New(introspect.Config{Issuer: s.url, Audience: []string{vaultAPI}, Auth: auth, CacheTTL: -1, NegativeTTL: -1})
 	must(t, err)
 	guardAPI(t, mux, "/vault", opaque, "vault:open", `{"vault": "open"}`)
 

@@ -27,8 +27,8 @@ type Client struct {
 	GrantTypes   []string `json:"grant_types,omitempty"`
 	AuthMethod   string   `json:"token_endpoint_auth_method,omitempty"`      // none, client_secret_basic (which post may stand in for), private_key_jwt, tls_client_auth ...
 	AssertionAlg string   `json:"token_endpoint_auth_signing_alg,omitempty"` // of its assertions, for private_key_jwt; empty: any that its keys fit
-	KeySet       string   `json:"jwks,omitempty"`                            // a JWK Set, for private_key_jwt
-	KeySetURL    string   `json:"jwks_uri,omitempty"`                        // to be fetched through KeySetClient only
+	JWKS         string   `json:"jwks,omitempty"`                            // a JWK Set, for private_key_jwt
+	JWKSURL      string   `json:"jwks_uri,omitempty"`                        // to be fetched through KeySetClient only
 	Scopes       []string `json:"scopes,omitempty"`                          // all that it may ask for
 
 	DefaultAPI     string        `json:"default_api,omitempty"` // the audience where it names none

@@ -73,8 +73,8 @@ func (m members) client() (Client, error) {
 		GrantTypes:        r.list("grant_types"),
 		AuthMethod:        r.text("token_endpoint_auth_method"),
 		AssertionAlg:      r.text("token_endpoint_auth_signing_alg"),
-		KeySet:            string(m["jwks"]),
-		KeySetURL:         r.text("jwks_uri"),
+		JWKS:              string(m["jwks"]),
+		JWKSURL:           r.text("jwks_uri"),
 		Scopes:            strings.Fields(r.text("scope")),
 		RequirePAR:        r.flag("require_pushed_authorization_requests"),
 		DPoPBound:         r.flag("dpop_bound_access_tokens"),
@@ -147,8 +147,8 @@ type information struct {
 	ResponseTypes     []string        `json:"response_types"`
 	AuthMethod        string          `json:"token_endpoint_auth_method"`
 	AssertionAlg      string          `json:"token_endpoint_auth_signing_alg,omitempty"`
-	KeySet            json.RawMessage `json:"jwks,omitempty"`
-	KeySetURL         string          `json:"jwks_uri,omitempty"`
+	JWKS              json.RawMessage `json:"jwks,omitempty"`
+	JWKSURL           string          `json:"jwks_uri,omitempty"`
 	Scope             string          `json:"scope"`
 	RequirePAR        bool            `json:"require_pushed_authorization_requests,omitempty"`
 	DPoPBound         bool            `json:"dpop_bound_access_tokens,omitempty"`
@@ -174,8 +174,8 @@ func (e *registration) inform(c *Client, secret, token string) *information {
 		ResponseTypes:     c.responseTypes(),
 		AuthMethod:        c.AuthMethod,
 		AssertionAlg:      c.AssertionAlg,
-		KeySet:            json.RawMessage(c.KeySet),
-		KeySetURL:         c.KeySetURL,
+		JWKS:              json.RawMessage(c.JWKS),
+		JWKSURL:           c.JWKSURL,
 		Scope:             strings.Join(c.Scopes, " "),
 		RequirePAR:        c.RequirePAR,
 		DPoPBound:         c.DPoPBound,

@@ -392,7 +392,7 @@ func TestStatements(t *testing.T) {
 	trusted, stranger := key(t), key(t)
 	now := time.Now().Unix()
 	d := newDesk(t, func(cfg *clients.RegistrationConfig) {
-		down, err := keyset.New(keyset.Config{Issuer: "http://127.0.0.1:1", URL: "http://127.0.0.1:1/keys", Logger: slog.New(slog.DiscardHandler)})
+		down, err := keyset.New(keyset.Config{Issuer: "http://127.0.0.1:1", JWKSURL: "http://127.0.0.1:1/keys", Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		t.Cleanup(down.Close)
 		cfg.Statements = map[string]*keyset.Set{issuer: keyset.Static(trusted.Public()), "http://127.0.0.1:1": down}

@@ -76,14 +76,14 @@ func TestValidate(t *testing.T) {
 		"a long software id":                               {func(c *clients.Client) { c.SoftwareID = strings.Repeat("n", 101) }, "invalid_client_metadata", "software_id"},
 		"a long software version":                          {func(c *clients.Client) { c.SoftwareVersion = strings.Repeat("n", 101) }, "invalid_client_metadata", "software_version"},
 		"a long software statement":                        {func(c *clients.Client) { c.SoftwareStatement = strings.Repeat("n", 1<<20) }, "invalid_client_metadata", "software_statement"},
-		"AS-DCR-03 a key set and its URL":                  {func(c *clients.Client) { c.KeySet, c.KeySetURL = keySet(t, false), "https://notes.example.com/keys" }, "invalid_client_metadata", "jwks"},
-		"a key set in clear text":                          {func(c *clients.Client) { c.KeySetURL = "http://notes.example.com/keys" }, "invalid_client_metadata", "jwks_uri"},
-		"a key set with a private key":                     {func(c *clients.Client) { c.KeySet = keySet(t, true) }, "invalid_client_metadata", "jwks"},
-		"a key set with a shared secret":                   {func(c *clients.Client) { c.KeySet = `{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}` }, "invalid_client_metadata", "jwks"},
-		"a key set without keys":                           {func(c *clients.Client) { c.KeySet = `{"keys":[]}` }, "invalid_client_metadata", "jwks"},
-		"a long key set":                                   {func(c *clients.Client) { c.KeySet = strings.Repeat(" ", 1<<20) }, "invalid_client_metadata", "jwks"},
+		"AS-DCR-03 a key set and its URL":                  {func(c *clients.Client) { c.JWKS, c.JWKSURL = keySet(t, false), "https://notes.example.com/keys" }, "invalid_client_metadata", "jwks"},
+		"a key set in clear text":                          {func(c *clients.Client) { c.JWKSURL = "http://notes.example.com/keys" }, "invalid_client_metadata", "jwks_uri"},
+		"a key set with a private key":                     {func(c *clients.Client) { c.JWKS = keySet(t, true) }, "invalid_client_metadata", "jwks"},
+		"a key set with a shared secret":                   {func(c *clients.Client) { c.JWKS = `{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}` }, "invalid_client_metadata", "jwks"},
+		"a key set without keys":                           {func(c *clients.Client) { c.JWKS = `{"keys":[]}` }, "invalid_client_metadata", "jwks"},
+		"a long key set":                                   {func(c *clients.Client) { c.JWKS = strings.Repeat(" ", 1<<20) }, "invalid_client_metadata", "jwks"},
 		"private_key_jwt without keys":                     {func(c *clients.Client) { c.AuthMethod = "private_key_jwt" }, "invalid_client_metadata", "jwks"},
-		"a self-signed certificate that is not in the set": {func(c *clients.Client) { c.AuthMethod, c.KeySet = "self_signed_tls_client_auth", keySet(t, false) }, "invalid_client_metadata", "jwks"},
+		"a self-signed certificate that is not in the set": {func(c *clients.Client) { c.AuthMethod, c.JWKS = "self_signed_tls_client_auth", keySet(t, false) }, "invalid_client_metadata", "jwks"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := web()
@@ -118,9 +118,9 @@ func TestValidate(t *testing.T) {
 	t.Run("a self-signed certificate in the set", func(t *testing.T) {
 		c := web()
 		c.AuthMethod = "self_signed_tls_client_auth"
-		c.KeySet = strings.Replace(keySet(t, false), `"kty"`, `"x5c":["MIIB"],"kty"`, 1)
+		c.JWKS = strings.Replace(keySet(t, false), `"kty"`, `"x5c":["MIIB"],"kty"`, 1)
 		assert.NoError(t, c.Validate())
-		c.KeySet, c.KeySetURL = "", "https://notes.example.com/keys"
+		c.JWKS, c.JWKSURL = "", "https://notes.example.com/keys"
 		assert.NoError(t, c.Validate())
 	})
 }

@@ -94,17 +94,17 @@ func (c *Client) Validate() error {
 	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Valid(s) != nil }), "scope", "has one that is none")
 
 	// RFC 7591, section 2: "The "jwks_uri" and "jwks" parameters MUST NOT both be present".
-	wrong(c.KeySet != "" && c.KeySetURL != "", "jwks", "and jwks_uri are both there")
-	wrong(c.KeySetURL != "" && !isKeySetURL(c.KeySetURL), "jwks_uri", "is not an https URL")
-	if c.KeySet != "" {
-		if err := validKeySet(c.KeySet); err != nil {
+	wrong(c.JWKS != "" && c.JWKSURL != "", "jwks", "and jwks_uri are both there")
+	wrong(c.JWKSURL != "" && !isKeySetURL(c.JWKSURL), "jwks_uri", "is not an https URL")
+	if c.JWKS != "" {
+		if err := validKeySet(c.JWKS); err != nil {
 			refuse(InvalidMetadata, "jwks", err.Error())
 		}
 	}
 	needsKeys := c.AuthMethod == "private_key_jwt" || c.AuthMethod == "self_signed_tls_client_auth"
-	wrong(needsKeys && c.KeySet == "" && c.KeySetURL == "", "jwks", "or jwks_uri is required by the authentication method")
+	wrong(needsKeys && c.JWKS == "" && c.JWKSURL == "", "jwks", "or jwks_uri is required by the authentication method")
 	// RFC 8705, section 2.2: the certificates are those of the keys.
-	wrong(c.AuthMethod == "self_signed_tls_client_auth" && c.KeySet != "" && !hasCertificates(c.KeySet), "jwks", "has a key without x5c")
+	wrong(c.AuthMethod == "self_signed_tls_client_auth" && c.JWKS != "" && !hasCertificates(c.JWKS), "jwks", "has a key without x5c")
 	return errors.Join(errs...)
 }
 

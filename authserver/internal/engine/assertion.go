@@ -120,7 +120,7 @@ func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *asse
 		return errClient
 	}
 	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
-	if err := e.keySets.ask(ctx, ownerOf(c), c.KeySetURL, []byte(c.KeySet), signed); err != nil { // item 9
+	if err := e.keySets.ask(ctx, ownerOf(c), c.JWKSURL, []byte(c.JWKS), signed); err != nil { // item 9
 		return err
 	}
 	fresh, err := e.useAssertion(ctx, a, c.ID+"\n"+a.id)

@@ -152,7 +152,7 @@ func TestKeySetURL(t *testing.T) {
 		return start(t, func(c *engine.Config) {
 			c.KeySets = client
 			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
-				ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: web.URL, GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+				ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: web.URL, GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 			}})
 		})
 	}
@@ -187,7 +187,7 @@ func TestKeySetURL(t *testing.T) {
 			h := inProcess(t, func(c *engine.Config) {
 				c.KeySets = &http.Client{Transport: inner}
 				c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
-					ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+					ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 				}})
 			})
 			ask := func(key *jose.PrivateKey) int {
@@ -216,7 +216,7 @@ func TestAClientWithdrawsItsOnlyKey(t *testing.T) {
 				return w.Result(), nil
 			})}
 			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
-				ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+				ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 			}})
 		})
 		ask := func() int {
@@ -253,7 +253,7 @@ func TestFetchForAStrangerDelaysNobody(t *testing.T) {
 				return w.Result(), nil
 			})}
 			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
-				ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+				ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 			}})
 		})
 		ask := func(key *jose.PrivateKey) int {
@@ -281,7 +281,7 @@ func TestKeysThatDoNotComeDelayNoOtherClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signer := func(id string) clients.Client {
 			return clients.Client{
-				ID: id, AuthMethod: "private_key_jwt", KeySetURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+				ID: id, AuthMethod: "private_key_jwt", JWKSURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 			}
 		}
 		h := inProcess(t, func(c *engine.Config) {
@@ -317,7 +317,7 @@ func TestKeySetsOfOneDeveloperPushOutNoOthers(t *testing.T) {
 		var fetches sync.Map // of which client: several keys may be fetched at the same time
 		signer := func(id, owner string) clients.Client {
 			return clients.Client{
-				ID: id, Owner: owner, AuthMethod: "private_key_jwt", KeySetURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+				ID: id, Owner: owner, AuthMethod: "private_key_jwt", JWKSURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 			}
 		}
 		all := []clients.Client{signer("operators", ""), signer("alices", "alice")}
@@ -376,7 +376,7 @@ func TestSilentKeySetDelaysNoRequestThatItsHeldKeysCanAnswer(t *testing.T) {
 						return w.Result(), nil
 					})}
 					c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
-						ID: "signer", AuthMethod: "private_key_jwt", KeySetURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
+						ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 					}})
 				})
 				f(t, func(ctx context.Context) int {

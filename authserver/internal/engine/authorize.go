@@ -77,7 +77,7 @@ func (e *Engine) mentioned(r *http.Request) *clients.Client {
 
 var errInteraction = invalidRequest("the application has changed since: go back to it and start again")
 
-func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorder, error) {
+func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorded, error) {
 	read := c.readQuery
 	if c.r.Method == http.MethodPost {
 		read = func() error { return c.readForm(w) }
@@ -271,7 +271,7 @@ func (e *Engine) harden(w http.ResponseWriter) {
 
 // show sends what the library, or the pages that it asked, have written; or tells of the error: to the client, if its
 // redirect URI is known, or else to the person.
-func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorder, err error) {
+func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorded, err error) {
 	e.harden(w)
 	switch {
 	case rec != nil && rec.Status == http.StatusSeeOther && rec.Header().Get("Location") != "" && c.failed != nil:

@@ -54,8 +54,7 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 	if e.cfg.DPoP == nil || len(proofs) == 0 {
 		return nil
 	}
-	proof := dpop.Request{Proofs: proofs, Method: c.r.Method, URL: endpoint, Client: c.client.ID}
-	read, err := e.cfg.DPoP.Check(proof)
+	proof, err := e.cfg.DPoP.Check(dpop.Request{Proofs: proofs, Method: c.r.Method, URL: endpoint, Client: c.client.ID})
 	if told, ok := errors.AsType[*valetkey.Error](err); ok {
 		if told.Code == valetkey.UseNonce { // RFC 9449, section 8
 			w.Header().Set("DPoP-Nonce", e.cfg.DPoP.Nonce())
@@ -65,10 +64,10 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 	if err != nil {
 		return fmt.Errorf("verify a proof: %w", err)
 	}
-	if next := e.cfg.DPoP.NonceDue(proof); next != "" { // section 8.2
+	if next := proof.NextNonce(); next != "" { // section 8.2
 		w.Header().Set("DPoP-Nonce", next)
 	}
-	c.holds.key, c.proof = read.Thumbprint(), &read
+	c.holds.key, c.proof = proof.Thumbprint(), &proof
 	return nil
 }
 
@@ -183,5 +182,5 @@ func (e *Engine) ownCertificate(c *call) error {
 		}
 		return nil
 	}
-	return e.keySets.ask(c.r.Context(), ownerOf(c.client), c.client.KeySetURL, []byte(c.client.KeySet), has)
+	return e.keySets.ask(c.r.Context(), ownerOf(c.client), c.client.JWKSURL, []byte(c.client.JWKS), has)
 }

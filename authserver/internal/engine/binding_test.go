@@ -255,7 +255,7 @@ type brokenReplays struct{}
 func (brokenReplays) Use(context.Context, [32]byte, time.Time) (bool, error) { return false, errBroken }
 
 func TestProofOutage(t *testing.T) {
-	s := start(t, proving(dpop.Config{Replays: brokenReplays{}}))
+	s := start(t, proving(dpop.Config{ReplayStore: brokenReplays{}}))
 	key := valetkeytest.NewIssuer(t).ProofKey("ES256")
 	refused(t, s.send(t, "/oauth2/token", "service", bare, s.proof(key)), 500, "server_error")
 }
@@ -293,7 +293,7 @@ func TestCertificates(t *testing.T) {
 	all := with(
 		clients.Client{ID: "cert", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-cert")}, GrantTypes: grants, RedirectURIs: []string{webURI}, Scopes: []string{"orders:read", "vault:open"}, DefaultAPI: orders, CertBound: true},
 		clients.Client{ID: "cert-app", AuthMethod: "none", GrantTypes: grants, RedirectURIs: []string{webURI}, Scopes: []string{"orders:read"}, CertBound: true},
-		clients.Client{ID: "self-signed", AuthMethod: "self_signed_tls_client_auth", KeySet: keySet, GrantTypes: grants, Scopes: []string{"orders:read"}, CertBound: true},
+		clients.Client{ID: "self-signed", AuthMethod: "self_signed_tls_client_auth", JWKS: keySet, GrantTypes: grants, Scopes: []string{"orders:read"}, CertBound: true},
 	)
 	s, client := startTLS(t, all, func(c *engine.Config) { c.Certificate = engine.TLSCertificate })
 	post := func(path string, f url.Values, shown ...tls.Certificate) answer {

@@ -16,7 +16,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/dpop"
-	"github.com/valetkey/valetkey/internal/kept"
+	"github.com/valetkey/valetkey/internal/recorder"
 )
 
 // maxForm is the most bytes of a request's parameters: room for the longest token that the module's verifiers look at, 16 KiB.
@@ -138,8 +138,8 @@ func (c *call) keep(values url.Values) error {
 	return nil
 }
 
-// run lets the library answer a request to one of its paths, with these parameters and no others, into a recorder.
-func (e *Engine) run(c *call, method, path string, form url.Values) *recorder {
+// run lets the library answer a request to one of its paths, with these parameters and no others, into a recorded response.
+func (e *Engine) run(c *call, method, path string, form url.Values) *recorded {
 	r := c.r.Clone(context.WithValue(c.r.Context(), callKey{}, c))
 	r.Method, r.URL, r.RequestURI, r.Body = method, &url.URL{Path: path}, path, http.NoBody
 	r.Header.Del("Authorization")
@@ -149,7 +149,7 @@ func (e *Engine) run(c *call, method, path string, form url.Values) *recorder {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Form, r.PostForm = form, form
 	}
-	rec := new(recorder)
+	rec := new(recorded)
 	e.library.ServeHTTP(rec, r)
 	rec.Header().Del("Cache-Control") // which is ours to say
 	rec.Header().Del("Pragma")
@@ -171,11 +171,11 @@ func (c *call) pick(names ...string) url.Values {
 	return form
 }
 
-// A recorder is a response of the library's: what is sent is decided afterwards.
-type recorder struct{ kept.Response }
+// recorded is a response of the library's: what is sent is decided afterwards.
+type recorded struct{ recorder.Response }
 
 // send sends what was kept.
-func (r *recorder) send(w http.ResponseWriter) {
+func (r *recorded) send(w http.ResponseWriter) {
 	cookies := w.Header()["Set-Cookie"]
 	maps.Copy(w.Header(), r.Header())
 	if all := append(cookies, r.Header()["Set-Cookie"]...); len(all) > 0 {

@@ -85,7 +85,7 @@ type Config struct {
 	// DeviceLifetime is how long a user has to let a device in (RFC 8628). Zero: 10 min.
 	DeviceLifetime time.Duration
 
-	// DPoP verifies the proofs of clients that want tokens bound to their key (RFC 9449). Replicas share its Replays, and the
+	// DPoP verifies the proofs of clients that want tokens bound to their key (RFC 9449). Replicas share its ReplayStore, and the
 	// key of its Nonces. Nil: proofs are not looked at, and tokens not bound.
 	DPoP *dpop.Verifier
 
@@ -134,9 +134,9 @@ type API struct {
 type TrustedIssuer struct {
 	Issuer string // iss, compared as it is. Required
 
-	// KeySet is the issuer's JWK Set, KeySetURL where it is fetched from; one of the two is required.
-	KeySet    []byte
-	KeySetURL string
+	// JWKS is the issuer's JWK Set, JWKSURL where it is fetched from; one of the two is required.
+	JWKS    []byte
+	JWKSURL string
 
 	// SubjectType is the type of the users: a sub of "bob" becomes the subject "partner:bob". Required, and not one that
 	// others give subjects of.

@@ -164,7 +164,7 @@ func TestExchange(t *testing.T) {
 	})
 	t.Run("AS-TX-08 an API goes by the top-level claims of a JWT", func(t *testing.T) {
 		raw := acting("orders-svc", alices.access, "scope", "orders:read").tokens(t).access
-		v, err := jwks.New(jwks.Config{Issuer: s.url, URL: s.url + "/oauth2/keys", Audience: []string{orders}})
+		v, err := jwks.New(jwks.Config{Issuer: s.url, JWKSURL: s.url + "/oauth2/keys", Audience: []string{orders}})
 		require.NoError(t, err)
 		defer v.Close()
 		token, err := v.Verify(t.Context(), raw)

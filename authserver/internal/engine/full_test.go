@@ -17,7 +17,7 @@ import (
 
 // The memory of used proofs is another one.
 func TestFullMemoryOfProofs(t *testing.T) {
-	s := start(t, proving(dpop.Config{Replays: dpop.NewReplays(1)}))
+	s := start(t, proving(dpop.Config{ReplayStore: dpop.NewReplayStore(1)}))
 	key := valetkeytest.NewIssuer(t).ProofKey("ES256")
 	first, second := s.proof(key), s.proof(key)
 	require.Equal(t, 200, s.send(t, "/oauth2/token", "service", bare, first).status)
@@ -29,7 +29,7 @@ func TestFullMemoryOfProofs(t *testing.T) {
 
 func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
 	const room = 40
-	s := start(t, proving(dpop.Config{Replays: dpop.NewReplays(room)}), with(clients.Client{
+	s := start(t, proving(dpop.Config{ReplayStore: dpop.NewReplayStore(room)}), with(clients.Client{
 		ID: "other", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-other")},
 		GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 	}))

@@ -98,7 +98,7 @@ func TestSignedAnswers(t *testing.T) {
 	t.Run("AS-INTRO-05 the other half of the house takes it", func(t *testing.T) {
 		v, err := introspect.New(introspect.Config{
 			URL: s.url + "/oauth2/introspect", Issuer: s.url, Audience: []string{vault}, Auth: introspect.BasicAuth("vault-api", "secret-of-vault-api"),
-			Signed: &introspect.Signed{Algorithm: "ES256", URL: s.url + "/oauth2/keys"},
+			Signed: &introspect.Signed{Algorithm: "ES256", JWKSURL: s.url + "/oauth2/keys"},
 		})
 		require.NoError(t, err)
 		got, err := v.Verify(context.Background(), s.login(t, "scope", "vault:open").access)

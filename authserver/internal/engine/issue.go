@@ -14,7 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/internal/kept"
+	"github.com/valetkey/valetkey/internal/recorder"
 )
 
 // The types of grants that the library does not know, or not well enough: it only makes the tokens of these.
@@ -56,7 +56,7 @@ func (e *Engine) own(kind string) func(*call) (*goidc.Grant, error) {
 }
 
 // issue answers a request for a token with one of a grant that is made so.
-func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recorder, error) {
+func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recorded, error) {
 	if !slices.Contains(c.client.GrantTypes, c.form.Get("grant_type")) {
 		return nil, errNotTheClients
 	}
@@ -86,7 +86,7 @@ func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recor
 	if c.form.Get("grant_type") == exchangeGrant { // RFC 8693, section 2.2.1
 		said["issued_token_type"] = accessTokenType
 	}
-	rec := &recorder{kept.Response{Status: http.StatusOK}}
+	rec := &recorded{recorder.Response{Status: http.StatusOK}}
 	if err := json.NewEncoder(&rec.Body).Encode(said); err != nil {
 		return nil, fmt.Errorf("write an answer: %w", err)
 	}

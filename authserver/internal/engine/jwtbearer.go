@@ -27,15 +27,15 @@ func (t *TrustedIssuer) validate() error {
 		}
 	}
 	mistake(t.Issuer == "", "Issuer: required")
-	mistake((len(t.KeySet) == 0) == (t.KeySetURL == ""), "KeySet, KeySetURL: one of the two is required")
-	if len(t.KeySet) > 0 {
-		if _, _, err := keyset.Parse(t.KeySet); err != nil {
-			errs = append(errs, fmt.Errorf("KeySet: %w", err))
+	mistake((len(t.JWKS) == 0) == (t.JWKSURL == ""), "JWKS, JWKSURL: one of the two is required")
+	if len(t.JWKS) > 0 {
+		if _, _, err := keyset.Parse(t.JWKS); err != nil {
+			errs = append(errs, fmt.Errorf("JWKS: %w", err))
 		}
 	}
-	if t.KeySetURL != "" {
-		if err := (fetch.Client{}).Allowed(t.KeySetURL); err != nil {
-			errs = append(errs, fmt.Errorf("KeySetURL: %w", err))
+	if t.JWKSURL != "" {
+		if err := (fetch.Client{}).Allowed(t.JWKSURL); err != nil {
+			errs = append(errs, fmt.Errorf("JWKSURL: %w", err))
 		}
 	}
 	mistake(t.SubjectType == "" || strings.Contains(t.SubjectType, ":"), "SubjectType: required, and without a colon")
@@ -60,7 +60,7 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	issuer := e.cfg.Issuers[i]
 	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
 	// Item 9.
-	if err := e.issuers.ask(c.r.Context(), issuer.Issuer, issuer.KeySetURL, issuer.KeySet, signed); err != nil {
+	if err := e.issuers.ask(c.r.Context(), issuer.Issuer, issuer.JWKSURL, issuer.JWKS, signed); err != nil {
 		return nil, errAssertion
 	}
 

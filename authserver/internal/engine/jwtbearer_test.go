@@ -27,7 +27,7 @@ const (
 // trusting makes a site that trusts the partner, who signs with the key of the client "signer"; bridge uses its assertions.
 func trusting(c *engine.Config) {
 	c.Issuers = []engine.TrustedIssuer{{
-		Issuer: partner, KeySet: []byte(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`), SubjectType: "partner",
+		Issuer: partner, JWKS: []byte(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`), SubjectType: "partner",
 		Scopes: []string{"orders:read", "orders:write"},
 	}}
 	with(clients.Client{
@@ -166,7 +166,7 @@ func TestKeysOfIssuers(t *testing.T) {
 		json.NewEncoder(w).Encode(map[string]any{"keys": []json.RawMessage{clientKey().PublicJWK()}})
 	}))
 	defer web.Close()
-	s := start(t, trusting, func(c *engine.Config) { c.Issuers[0].KeySet, c.Issuers[0].KeySetURL = nil, web.URL })
+	s := start(t, trusting, func(c *engine.Config) { c.Issuers[0].JWKS, c.Issuers[0].JWKSURL = nil, web.URL })
 	for range 3 {
 		a := assertion(t, clientKey(), nil, s.url, map[string]any{"iss": partner, "sub": "bob"})
 		assert.Equal(t, 200, s.post(t, "/oauth2/token", "bridge", granting(a)).status)
@@ -180,9 +180,9 @@ func TestIssuerMistakes(t *testing.T) {
 		issuer engine.TrustedIssuer
 		want   []string
 	}{
-		{engine.TrustedIssuer{}, []string{"Issuers[0]: ", "Issuer: ", "KeySet, KeySetURL: ", "SubjectType: ", "Scopes: "}},
-		{engine.TrustedIssuer{Issuer: "x", KeySet: []byte("{}"), SubjectType: "a:b", Scopes: []string{"x"}}, []string{"KeySet: ", "SubjectType: "}},
-		{engine.TrustedIssuer{Issuer: "x", KeySetURL: "http://x.example.com", SubjectType: "a", Scopes: []string{"x"}}, []string{"KeySetURL: not https"}},
+		{engine.TrustedIssuer{}, []string{"Issuers[0]: ", "Issuer: ", "JWKS, JWKSURL: ", "SubjectType: ", "Scopes: "}},
+		{engine.TrustedIssuer{Issuer: "x", JWKS: []byte("{}"), SubjectType: "a:b", Scopes: []string{"x"}}, []string{"JWKS: ", "SubjectType: "}},
+		{engine.TrustedIssuer{Issuer: "x", JWKSURL: "http://x.example.com", SubjectType: "a", Scopes: []string{"x"}}, []string{"JWKSURL: not https"}},
 	} {
 		_, err := engine.New(engine.Config{
 			Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Issuers: []engine.TrustedIssuer{c.issuer},

@@ -13,7 +13,7 @@ type Metadata struct {
 	Issuer             string   `json:"issuer"`
 	Authorization      string   `json:"authorization_endpoint,omitempty"`
 	Token              string   `json:"token_endpoint"`
-	KeySet             string   `json:"jwks_uri,omitempty"`
+	JWKS               string   `json:"jwks_uri,omitempty"`
 	Registration       string   `json:"registration_endpoint,omitempty"`
 	Scopes             []string `json:"scopes_supported,omitempty"`
 	ResponseTypes      []string `json:"response_types_supported"`

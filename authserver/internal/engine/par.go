@@ -13,7 +13,7 @@ func (e *Engine) PAR(w http.ResponseWriter, r *http.Request) {
 	answer(w, rec.Status, "application/json", rec.Body.Bytes())
 }
 
-func (e *Engine) push(w http.ResponseWriter, c *call) (*recorder, error) {
+func (e *Engine) push(w http.ResponseWriter, c *call) (*recorded, error) {
 	if err := c.readForm(w); err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func static() []clients.Client {
 		{ID: "legacy", AuthMethod: "client_secret_basic", SecretDigest: secret("legacy"), GrantTypes: code, RedirectURIs: []string{"http://localhost:8080/authorization"}, Scopes: []string{"orders:read"}, WithoutPKCE: true},
 		{ID: "legacy-spa", AuthMethod: "none", GrantTypes: code, RedirectURIs: []string{spaURI}, Scopes: []string{"orders:read"}, WithoutPKCE: true},
 		{ID: "pushy", AuthMethod: "client_secret_basic", SecretDigest: secret("pushy"), GrantTypes: code, RedirectURIs: []string{webURI}, Scopes: all, RequirePAR: true},
-		{ID: "signer", AuthMethod: "private_key_jwt", KeySet: keySet, GrantTypes: append(code, "client_credentials"), RedirectURIs: []string{webURI}, Scopes: []string{"orders:read"}},
+		{ID: "signer", AuthMethod: "private_key_jwt", JWKS: keySet, GrantTypes: append(code, "client_credentials"), RedirectURIs: []string{webURI}, Scopes: []string{"orders:read"}},
 		{ID: "service", AuthMethod: "client_secret_basic", SecretDigest: secret("service"), GrantTypes: []string{"client_credentials"}, Scopes: all, DefaultAPI: orders},
 		{ID: "bound", AuthMethod: "client_secret_basic", SecretDigest: secret("bound"), GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"}, DPoPBound: true},
 		{ID: "orders-api", AuthMethod: "client_secret_basic", SecretDigest: secret("orders-api"), Introspects: []string{orders}},

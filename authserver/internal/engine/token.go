@@ -18,7 +18,7 @@ func (e *Engine) Token(w http.ResponseWriter, r *http.Request) {
 	answer(w, rec.Status, "application/json", rec.Body.Bytes())
 }
 
-func (e *Engine) token(w http.ResponseWriter, c *call) (*recorder, error) {
+func (e *Engine) token(w http.ResponseWriter, c *call) (*recorded, error) {
 	if err := c.readForm(w); err != nil {
 		if err == errTooLong {
 			return nil, invalidRequest(errTooLong.description) // RFC 6749, section 5.2: 400
@@ -64,7 +64,7 @@ func (e *Engine) checkToken(c *call) error {
 }
 
 // answered is run, for an endpoint that answers in JSON.
-func (e *Engine) answered(c *call, method, path string, form url.Values) (*recorder, error) {
+func (e *Engine) answered(c *call, method, path string, form url.Values) (*recorded, error) {
 	rec := e.run(c, method, path, form)
 	if c.outage != nil {
 		return nil, c.outage

@@ -313,7 +313,7 @@ func TestAccessTokens(t *testing.T) {
 			assert.InDelta(t, before, claims["iat"], 5)
 			assert.InDelta(t, claims["iat"].(float64)+600, claims["exp"], 0)
 
-			v, err := jwks.New(jwks.Config{Issuer: s.url, Audience: []string{c.audience}, URL: s.url + "/oauth2/keys", Profile: c.profile})
+			v, err := jwks.New(jwks.Config{Issuer: s.url, Audience: []string{c.audience}, JWKSURL: s.url + "/oauth2/keys", Profile: c.profile})
 			require.NoError(t, err)
 			defer v.Close()
 			got, err := v.Verify(context.Background(), token)

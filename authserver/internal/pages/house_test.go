@@ -208,7 +208,7 @@ func (g *guarded) Write(p []byte) (int, error) {
 // startAPI starts the API of the orders.
 func (h *house) startAPI() {
 	asks, err := introspect.New(introspect.Config{
-		URL: h.url + "/oauth2/introspect", Issuer: h.url, Audience: []string{orders}, Auth: introspect.BasicAuth("orders-api", "a secret of the orders"), CacheFor: -1, JWTs: []string{h.url},
+		URL: h.url + "/oauth2/introspect", Issuer: h.url, Audience: []string{orders}, Auth: introspect.BasicAuth("orders-api", "a secret of the orders"), CacheTTL: -1, JWTIssuers: []string{h.url},
 	})
 	require.NoError(h.t, err)
 	guard, err := middleware.New(middleware.Config{Verifier: asks})

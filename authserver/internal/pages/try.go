@@ -22,7 +22,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/store"
-	"github.com/valetkey/valetkey/internal/kept"
+	"github.com/valetkey/valetkey/internal/recorder"
 )
 
 // tryPath is the redirect URI of trials, below the base. Applications that the portal has registered have it among theirs.
@@ -162,7 +162,7 @@ func (v *visit) askToken(c *clients.Client, form url.Values) (end trial, err err
 	if secret != "" {
 		r.SetBasicAuth(url.QueryEscape(c.ID), secret) // RFC 6749, section 2.3.1
 	}
-	var answer kept.Response
+	var answer recorder.Response
 	v.cfg.Token.ServeHTTP(&answer, r)
 	return readTokenResponse(c.ID, &answer)
 }
@@ -179,7 +179,7 @@ func (v *visit) changeSecrets(ctx context.Context, id string, change func([]stri
 }
 
 // readTokenResponse reads RFC 6749, sections 5.1 and 5.2.
-func readTokenResponse(client string, answer *kept.Response) (trial, error) {
+func readTokenResponse(client string, answer *recorder.Response) (trial, error) {
 	var body struct {
 		AccessToken  string `json:"access_token"`
 		TokenType    string `json:"token_type"`

@@ -153,7 +153,7 @@ func TestTutorial(t *testing.T) {
 	defer keys.Body.Close()
 	set, err := io.ReadAll(keys.Body)
 	require.NoError(t, err)
-	verifier, err := jwks.New(jwks.Config{Issuer: "http://localhost:8888", Audience: []string{"http://localhost:8080"}, Keys: set})
+	verifier, err := jwks.New(jwks.Config{Issuer: "http://localhost:8888", Audience: []string{"http://localhost:8080"}, JWKS: set})
 	require.NoError(t, err)
 	defer verifier.Close()
 	token, err := verifier.Verify(t.Context(), body["access_token"].(string))

@@ -231,7 +231,7 @@ func TestVerifyByDiscovery(t *testing.T) {
 	})
 	t.Run("keys out of reach are no refusal", func(t *testing.T) {
 		iss.KeySet.Fail(500)
-		defer iss.KeySet.Heal()
+		defer iss.KeySet.Restore()
 		code, out, errs := run(t, "", with(args, "--json", token)...)
 		if code != 2 || out != "" || !strings.Contains(errs, "status 500") || strings.Contains(errs, token) {
 			t.Errorf("got %d, %s%s", code, out, errs)
@@ -239,7 +239,7 @@ func TestVerifyByDiscovery(t *testing.T) {
 	})
 	t.Run("slow keys are waited for", func(t *testing.T) {
 		iss.KeySet.Slow(2500 * 1e6)
-		defer iss.KeySet.Heal()
+		defer iss.KeySet.Restore()
 		if code, out, errs := run(t, "", with(args, token)...); code != 0 {
 			t.Errorf("got %d, %s%s", code, out, errs)
 		}

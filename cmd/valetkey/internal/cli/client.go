@@ -35,7 +35,7 @@ func clientAddCommand(drivers driver.Set) *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("--jwks: %w", err)
 				}
-				c.KeySet = string(text)
+				c.JWKS = string(text)
 			}
 			c.Scopes = words(c.Scopes)
 			id, secret, err := s.AddClient(cmd.Context(), c)
@@ -56,7 +56,7 @@ func clientAddCommand(drivers driver.Set) *cobra.Command {
 	f.StringSliceVar(&c.GrantTypes, "grant-type", nil, "what it may use; may be repeated (default: with a redirect URI authorization_code and refresh_token, or else client_credentials)")
 	f.StringVar(&c.AuthMethod, "auth-method", "", "how it authenticates: client_secret_basic, client_secret_post, private_key_jwt, or none for an application that keeps no secret (default: client_secret_basic)")
 	f.StringVar(&keySet, "jwks", "", "file with its public keys, for private_key_jwt")
-	f.StringVar(&c.KeySetURL, "jwks-uri", "", "https URL of its public keys, for private_key_jwt")
+	f.StringVar(&c.JWKSURL, "jwks-uri", "", "https URL of its public keys, for private_key_jwt")
 	f.StringVar(&c.DefaultAPI, "default-api", "", "audience of its tokens if it names none")
 	f.StringSliceVar(&c.Introspects, "introspects", nil, "audience that it answers for, for an API; may be repeated")
 	f.DurationVar(&c.Lifetime, "lifetime", 0, "of its tokens (default: the API's)")

@@ -162,7 +162,7 @@ routes: {"GET /orders": orders:read, "/health": "@public"}
 	})
 	t.Run("keys out of reach are a failure", func(t *testing.T) {
 		iss.KeySet.Fail(500)
-		defer iss.KeySet.Heal()
+		defer iss.KeySet.Restore()
 		code, out, errs := run(t, "", with(inspect, iss.Token(scope))...)
 		assert.Equal(t, cli.Mistake, code)
 		assert.Contains(t, out, "503 since the answer could not be found out")

@@ -214,7 +214,7 @@ func TestTokenEndpoints(t *testing.T) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /nonce", func(w http.ResponseWriter, r *http.Request) {
-		jkt, err := proofs.Verify(r.Context(), dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: "http://" + r.Host + r.URL.Path})
+		proof, err := proofs.Verify(r.Context(), dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: "http://" + r.Host + r.URL.Path})
 		w.Header().Set("DPoP-Nonce", proofs.Nonce())
 		if refusal, ok := err.(*valetkey.Error); ok {
 			reply(w, 400, map[string]any{"error": refusal.Code})
@@ -224,7 +224,7 @@ func TestTokenEndpoints(t *testing.T) {
 			reply(w, 400, map[string]any{"error": "invalid_scope"})
 			return
 		}
-		tokenOf(w, "DPoP", iss.Token(valetkeytest.Claim("cnf", map[string]string{"jkt": jkt})))
+		tokenOf(w, "DPoP", iss.Token(valetkeytest.Claim("cnf", map[string]string{"jkt": proof.Thumbprint()})))
 	})
 	asked := 0
 	mux.HandleFunc("POST /never", func(w http.ResponseWriter, _ *http.Request) {
@@ -284,7 +284,7 @@ func TestTokenEndpoints(t *testing.T) {
 	t.Run("a nonce is put into a second proof", func(t *testing.T) {
 		code, token, errs := run(t, "", "token", "--issuer", iss.URL, "--client-id", "me", "--secret-file", secret, "--dpop", key, "--scope", "a", "--scope", "b")
 		require.Equal(t, cli.Good, code, errs)
-		iss.Metadata.Heal()
+		iss.Metadata.Restore()
 		code, out, _ := run(t, token, "inspect", "-")
 		assert.Equal(t, cli.Good, code)
 		assert.Contains(t, out, "bound to the key with the thumbprint ")

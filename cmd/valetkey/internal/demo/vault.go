@@ -21,7 +21,7 @@ func guardVault(mux *http.ServeMux, issuer, audience string, log *slog.Logger) (
 		Issuer:   issuer,
 		Audience: []string{audience},
 		Auth:     introspect.BasicAuth(vaultAPI, secret(vaultAPI)),
-		CacheFor: remembered,
+		CacheTTL: remembered,
 		Logger:   log,
 	})
 	if err != nil {

@@ -42,8 +42,8 @@ type Mistake struct {
 var names = map[string]string{
 	"Issuer":       "issuer",
 	"Audience":     "audience",
-	"URL":          "url",
-	"Keys":         "file",
+	"JWKSURL":      "url",
+	"JWKS":         "file",
 	"Algorithms":   "algorithms",
 	"Leeway":       "leeway",
 	"MaxLifetime":  "max_lifetime",
@@ -56,7 +56,7 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 	cfg := jwks.Config{
 		Issuer:       s.Issuer,
 		Audience:     s.Audience,
-		URL:          s.URL,
+		JWKSURL:      s.URL,
 		Algorithms:   s.Algorithms,
 		Leeway:       s.Leeway,
 		MaxLifetime:  s.MaxLifetime,
@@ -75,13 +75,13 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		return cfg, mistakes
 	}
 	var err error
-	if cfg.Keys, err = config.Content(s.File, maxKeys); err != nil {
-		cfg.Keys = []byte{} // and not nil, which would ask for discovery
+	if cfg.JWKS, err = config.Content(s.File, maxKeys); err != nil {
+		cfg.JWKS = []byte{} // and not nil, which would ask for discovery
 		mistakes = append(mistakes, Mistake{"file", err})
 	}
 	if s.URL != "" {
 		mistakes = append(mistakes, Mistake{"file", errors.New("stands beside url: give one of them")})
-		cfg.URL = ""
+		cfg.JWKSURL = ""
 	}
 	return cfg, mistakes
 }

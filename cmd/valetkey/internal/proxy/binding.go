@@ -17,12 +17,12 @@ func (f *file) proofs() *dpop.Config {
 	if s == nil {
 		return nil
 	}
-	cfg := &dpop.Config{Algorithms: s.Algorithms, Window: time.Duration(s.Window), Skew: time.Duration(s.Skew), Now: f.now}
-	switch replays := f.oneOf("dpop.replays", s.Replays, "memory", "redis"); {
+	cfg := &dpop.Config{Algorithms: s.Algorithms, Window: time.Duration(s.Window), Leeway: time.Duration(s.Leeway), Now: f.now}
+	switch replays := f.oneOf("dpop.replay_store", s.Replays, "memory", "redis"); {
 	case replays == "redis" && f.Redis == nil:
-		f.Mistake("dpop.replays", "redis is required")
+		f.Mistake("dpop.replay_store", "redis is required")
 	case replays != "memory" && f.shared != nil:
-		cfg.Replays = f.shared.Redis
+		cfg.ReplayStore = f.shared.Redis
 	}
 	key, given := f.Key(s.Key), f.SecretGiven(s.Key)
 	nonce := f.oneOf("dpop.nonce", s.Nonce, "off", "on") == "on"
@@ -39,7 +39,7 @@ func (f *file) proofs() *dpop.Config {
 	return cfg
 }
 
-var dpopNames = map[string]string{"Algorithms": "algorithms", "Window": "window", "Skew": "skew"}
+var dpopNames = map[string]string{"Algorithms": "algorithms", "Window": "window", "Leeway": "leeway"}
 
 // verifier returns that of proofs, or nil with mistakes or if there is none.
 func (f *file) proofVerifier(cfg *dpop.Config) *dpop.Verifier {
@@ -91,9 +91,9 @@ func (f *file) certificates() (place middleware.ClientCertificate, header string
 	header = http.CanonicalHeaderKey(f.MTLS.Header)
 	switch {
 	case header == "Client-Cert":
-		return middleware.ClientCert(), header
+		return middleware.ClientCertHeader(), header
 	case header != "":
-		return middleware.EscapedCert(header), header
+		return middleware.PEMHeader(header), header
 	case !f.Given("mtls.header") && f.TLS == nil:
 		f.Mistake("mtls", "tls is required, or the header in which trusted_proxies tell the certificate")
 	}

@@ -189,7 +189,7 @@ func TestDPoPAcrossProxies(t *testing.T) {
 		second     int
 	}{
 		{"by default", "{}", 401},
-		{"each by itself, if the configuration says so", "{replays: memory}", 200},
+		{"each by itself, if the configuration says so", "{replay_store: memory}", 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config, _ := guarded(t, iss, fmt.Sprintf("dpop: %s\nprobe: 127.0.0.1:0\nredis: {address: %q, password: %q, key: %s, timeout: 2s}", c.dpop, store, redisPassword, key))

@@ -98,7 +98,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	origin := f.originOfProofs(&cfg)
 	if f.rehearsal != nil {
-		cfg.Observer, cfg.Body = f.rehearsal, f.rehearsal.body
+		cfg.Observer, cfg.ErrorBody = f.rehearsal, f.rehearsal.body
 	}
 	p.tls, p.close = f.serverTLS(), verifiers.close
 	var err error

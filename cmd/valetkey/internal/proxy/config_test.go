@@ -111,11 +111,11 @@ func TestMistakes(t *testing.T) {
    client_secret_file: nowhere
    client_secret_env: VALETKEY_TEST_NOT_SET
    auth: jwt
-   cache_for: -1s
-   negative_for: 1h
-   jwts: ['']
+   cache_ttl: -1s
+   negative_ttl: 1h
+   jwt_issuers: ['']
    audience_by_issuer: 1
-   scope_array: x
+   allow_scope_array: x
    leeway: 1h
    insecure_http: x
    profile: lenient
@@ -127,23 +127,23 @@ func TestMistakes(t *testing.T) {
 			`9: verifiers[0].introspection.client_secret_file: the file cannot be read: no such file or directory`,
 			`10: verifiers[0].introspection.client_secret_env: stands beside client_secret_file: give one of them`,
 			`11: verifiers[0].introspection.auth: "jwt" is neither basic nor post`,
-			`12: verifiers[0].introspection.cache_for: "-1s" is not a duration such as 30s`,
-			`13: verifiers[0].introspection.negative_for: 1h0m0s is more than 1m0s`,
-			`14: verifiers[0].introspection.jwts[0]: is empty`,
-			`14: verifiers[0].introspection.jwts: is empty`,
+			`12: verifiers[0].introspection.cache_ttl: "-1s" is not a duration such as 30s`,
+			`13: verifiers[0].introspection.negative_ttl: 1h0m0s is more than 1m0s`,
+			`14: verifiers[0].introspection.jwt_issuers[0]: is empty`,
+			`14: verifiers[0].introspection.jwt_issuers: is empty`,
 			`15: verifiers[0].introspection.audience_by_issuer: "1" is not true or false`,
-			`16: verifiers[0].introspection.scope_array: "x" is not true or false`,
+			`16: verifiers[0].introspection.allow_scope_array: "x" is not true or false`,
 			`17: verifiers[0].introspection.leeway: 1h0m0s is more than 5m0s`,
 			`18: verifiers[0].introspection.insecure_http: "x" is not true or false`,
-			`19: verifiers[0].introspection: unknown field "profile"; known are issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_for, negative_for, jwts, audience_by_issuer, scope_array, leeway, insecure_http`}},
+			`19: verifiers[0].introspection: unknown field "profile"; known are issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, audience_by_issuer, allow_scope_array, leeway, insecure_http`}},
 		{"a secret in a variable that is not set", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret_env: VALETKEY_TEST_NOT_SET}"), []string{
 			"4: verifiers[0].introspection.client_secret_env: is empty, or not there"}},
 		{"a second introspection that would never be asked", verifiers(one + ", " + one), []string{
-			"4: verifiers[1].introspection.jwts: required, since the introspection before is for opaque tokens already"}},
-		{"JWTs that a jwks is for", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret: x, jwts: 'https://b'}, jwks: {issuer: 'https://b'}"), []string{
-			`4: verifiers[0].introspection.jwts: another verifier is for the JWTs of "https://b" already`}},
-		{"JWTs after all JWTs", verifiers(strings.ReplaceAll(one+", "+one, "client_id", "jwts: '*', client_id")), []string{
-			`4: verifiers[1].introspection.jwts: another verifier is for the JWTs of "*" already`}},
+			"4: verifiers[1].introspection.jwt_issuers: required, since the introspection before is for opaque tokens already"}},
+		{"JWTs that a jwks is for", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret: x, jwt_issuers: 'https://b'}, jwks: {issuer: 'https://b'}"), []string{
+			`4: verifiers[0].introspection.jwt_issuers: another verifier is for the JWTs of "https://b" already`}},
+		{"JWTs after all JWTs", verifiers(strings.ReplaceAll(one+", "+one, "client_id", "jwt_issuers: '*', client_id")), []string{
+			`4: verifiers[1].introspection.jwt_issuers: another verifier is for the JWTs of "*" already`}},
 		{"answers without an issuer, which could not be revoked", verifiers("introspection: {url: 'https://a', client_id: x, client_secret: x}") +
 			"redis: {address: 'localhost:1', key: " + key + "}", []string{
 			"4: verifiers[0].introspection.issuer: required with redis, since a revocation names it"}},
@@ -179,26 +179,26 @@ func TestMistakes(t *testing.T) {
   key: c2hvcnQ=
   key_env: X
   window: 0s
-  skew: 1h
+  leeway: 1h
   algorithms: [HS256]
-  replays: disk
+  replay_store: disk
   store: x
 `, []string{
 			`7: dpop.nonce: is not a string: put it in quotes`,
 			`8: dpop.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
 			`9: dpop.key_env: stands beside key: give one of them`,
 			`10: dpop.window: "0s" is not a duration above zero`,
-			`11: dpop.skew: 1h0m0s is more than 10m0s`,
+			`11: dpop.leeway: 1h0m0s is more than 10m0s`,
 			`12: dpop.algorithms: "HS256" is not an asymmetric signature algorithm known here`,
-			`13: dpop.replays: "disk" is not memory or redis`,
-			`14: dpop: unknown field "store"; known are origin, nonce, key, key_file, key_env, window, skew, algorithms, replays`}},
+			`13: dpop.replay_store: "disk" is not memory or redis`,
+			`14: dpop: unknown field "store"; known are origin, nonce, key, key_file, key_env, window, leeway, algorithms, replay_store`}},
 		{"proofs for an origin with a path", good + "dpop: {origin: https://api.example.com/v1}", []string{
 			`6: dpop.origin: "https://api.example.com/v1" is not a scheme and a host, such as https://api.example.com`}},
 		{"proofs for an origin beside a header", good + "dpop: {origin: https://api.example.com}\nforwarded_header: Forwarded\ntrusted_proxies: [10.0.0.1]", []string{
 			`6: dpop.origin: stands beside forwarded_header, which reports the URL: give one of them`}},
 		{"proofs for what the client says", strings.Replace(good, "resource: https://api.example.com", "resource: orders", 1) + "dpop: {}", []string{
 			`6: dpop.origin: required, such as https://api.example.com, since resource is no URL of clients and no forwarded_header reports it`}},
-		{"proofs in a redis that is not there", good + "dpop: {replays: redis}", []string{"6: dpop.replays: redis is required"}},
+		{"proofs in a redis that is not there", good + "dpop: {replay_store: redis}", []string{"6: dpop.replay_store: redis is required"}},
 		{"nonces that replicas do not share", good + "dpop: {nonce: on}\nredis: {address: 'localhost:1', key: " + key + "}", []string{
 			"6: dpop.key_file: required with redis, or key_env or key, as all proxies must have the same nonces"}},
 		{"dpop that is null", good + "dpop:", []string{"6: dpop: is not a mapping"}},
@@ -227,9 +227,9 @@ func TestMistakes(t *testing.T) {
    status_list:
     required: 1
     allow: [1, x]
-    fresh: 0s
+    refresh_interval: 0s
     min_ttl: 2h
-    stale: -1s
+    stale_if_error: -1s
     bits: 2
 `), []string{
 			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
@@ -237,10 +237,10 @@ func TestMistakes(t *testing.T) {
 			`9: verifiers[0].jwks.status_list.origins: required, as Issuer is not a URL`,
 			`10: verifiers[0].jwks.status_list.allow[0]: is not a status from 2 to 255`,
 			`10: verifiers[0].jwks.status_list.allow[1]: is not a status from 2 to 255`,
-			`11: verifiers[0].jwks.status_list.fresh: "0s" is not a duration above zero`,
+			`11: verifiers[0].jwks.status_list.refresh_interval: "0s" is not a duration above zero`,
 			`12: verifiers[0].jwks.status_list.min_ttl: 2h0m0s is above the upper bound, 1h0m0s`,
-			`13: verifiers[0].jwks.status_list.stale: "-1s" is not a duration such as 30s`,
-			`14: verifiers[0].jwks.status_list: unknown field "bits"; known are required, origins, allow, fresh, min_ttl, max_ttl, stale`}},
+			`13: verifiers[0].jwks.status_list.stale_if_error: "-1s" is not a duration such as 30s`,
+			`14: verifiers[0].jwks.status_list: unknown field "bits"; known are required, origins, allow, refresh_interval, min_ttl, max_ttl, stale_if_error`}},
 		{"an unknown profile", good + "profile: fapi1", []string{`6: profile: "fapi1" is not fapi2`}},
 		{"all that contradicts fapi2", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:

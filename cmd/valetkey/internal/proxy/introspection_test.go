@@ -36,24 +36,24 @@ listen: 127.0.0.1:0
 upstream: %s
 resource: %s
 verifiers:
-  - introspection: {issuer: %q, client_id: %[4]s, client_secret_file: api.secret, negative_for: 0s}
+  - introspection: {issuer: %q, client_id: %[4]s, client_secret_file: api.secret, negative_ttl: 0s}
   - jwks: {issuer: %[3]q}
   - introspection:
       issuer: %[5]q
       audience: ["urn:second"]
       client_id: %[4]s
       client_secret_env: VALETKEY_TEST_SECRET
-      cache_for: 0s
-      jwts: %[5]q
+      cache_ttl: 0s
+      jwt_issuers: %[5]q
   - introspection:
       url: %[6]q
       issuer: %[7]q
       audience_by_issuer: true
-      scope_array: true
+      allow_scope_array: true
       client_id: me
       client_secret: "of me"
       auth: post
-      jwts: [%[7]q, "urn:x"]
+      jwt_issuers: [%[7]q, "urn:x"]
 routes:
   /: "@any"
   /orders: orders:read

@@ -24,7 +24,7 @@ resource: %q
 verifiers:
   - jwks: {issuer: "https://as.example.com"}
   - introspection: {issuer: "https://as2.example.com", client_id: x, client_secret: x}
-  - introspection: {url: "https://as3.example.com", client_id: x, client_secret: x, jwts: "urn:x"}
+  - introspection: {url: "https://as3.example.com", client_id: x, client_secret: x, jwt_issuers: "urn:x"}
 routes: {"GET /orders": "orders:read"}
 `, server.URL, resource)
 	}

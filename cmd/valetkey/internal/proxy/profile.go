@@ -28,7 +28,7 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 		profile.Revocation = fapi.OpaqueTokens(v.asks)
 	} else {
 		profile.Issuer, profile.Audience, profile.Algorithms = v.keys.Issuer, v.keys.Audience, v.keys.Algorithms
-		profile.KeysURL, profile.Keys = v.keys.URL, v.keys.Keys
+		profile.JWKSURL, profile.JWKS = v.keys.JWKSURL, v.keys.JWKS
 		profile.Revocation = f.revocation(v)
 		set = append(set, v.at+".profile", v.at+".leeway")
 	}

@@ -308,7 +308,7 @@ func TestHeadersOfProxies(t *testing.T) {
 		{"a method, a path or a file", []string{"X-HTTP-Method", "X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL", "X-Script-Name", "X-Matched-Path",
 			"X-Now-Route-Matches", "X-Invoke-Path", "X-Middleware-Subrequest", "X-Middleware-Rewrite", "X-Middleware-Override-Headers", "X-Sendfile-Type", "X-Accel-Mapping"}, false},
 		{"a certificate", []string{"Client-Cert", "Client-Cert-Chain", "X-Client-Cert", "X-Client-Cert-Chain", "X-Client-Certificate", "X-Client-Verify", "SSL-Client-Cert",
-			"SSL-Client-S-DN", "X-SSL-Client-Verify", "X-SSL-Cert", "X-ARR-ClientCert", "WL-Proxy-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject"}, false},
+			"SSL-Client-S-DN", "X-SSL-Client-Verify", "X-SSL-Cert", "X-ARR-ClientCertHeader", "WL-Proxy-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject"}, false},
 		{"the scheme", []string{"Front-End-Https", "X-Scheme", "X-Url-Scheme", "X-ARR-SSL", "WL-Proxy-SSL", "CF-Visitor"}, false},
 		{"the host", []string{"X-Host", "X-Http-Host-Override", "X-Original-Host"}, false},
 		{"an address", []string{"X-Real-IP", "WL-Proxy-Client-IP", "Proxy-Client-IP"}, false},

@@ -20,7 +20,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
-	"github.com/valetkey/valetkey/internal/kept"
+	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/middleware"
@@ -85,14 +85,14 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 		return nil, err
 	}
 	defer p.Close()
-	p.guard.Probe().ServeHTTP(&kept.Response{}, (&http.Request{}).WithContext(ctx)) // a command has the time that a request has not
+	p.guard.Readiness().ServeHTTP(&recorder.Response{}, (&http.Request{}).WithContext(ctx)) // a command has the time that a request has not
 
 	r, err := re.request(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	out := &Outcome{Request: r.Method + " " + re.url(in.URL).String()}
-	var w kept.Response
+	var w recorder.Response
 	p.ServeHTTP(&w, r)
 	need, known := re.routes[r.Pattern]
 	if known {
@@ -285,7 +285,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		}
 	}
 	for _, m := range re.made {
-		if m.keys == nil && (!isJWT || slices.Contains(m.asks.JWTs, issuer) || slices.Contains(m.asks.JWTs, introspect.AnyIssuer)) {
+		if m.keys == nil && (!isJWT || slices.Contains(m.asks.JWTIssuers, issuer) || slices.Contains(m.asks.JWTIssuers, introspect.AnyIssuer)) {
 			return askedChecks, bound
 		}
 	}

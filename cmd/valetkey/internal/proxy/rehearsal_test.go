@@ -194,7 +194,7 @@ routes:
 	})
 	t.Run("keys out of reach are no refusal", func(t *testing.T) {
 		iss.KeySet.Fail(500)
-		defer iss.KeySet.Heal()
+		defer iss.KeySet.Restore()
 		out := rehearse(t, config, proxy.Request{Token: token, URL: orders})
 		assert.ErrorContains(t, out.Failure, "status 500")
 		assert.Equal(t, 503, out.Status)

@@ -46,7 +46,7 @@ func (p *Proxy) Serve(ctx context.Context) error {
 // probes are for operators: they name issuers and say what is wrong with them.
 func (p *Proxy) probes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /ready", p.guard.Probe())
+	mux.Handle("GET /ready", p.guard.Readiness())
 	mux.HandleFunc("GET /status", p.status)
 	return mux
 }

@@ -12,7 +12,7 @@ import (
 
 // statusNames are what a file calls the fields of statuslist.Config that it has. The others are those of the jwks.
 var statusNames = map[string]string{
-	"Origins": "origins", "Fresh": "fresh", "MinTTL": "min_ttl", "MaxTTL": "max_ttl", "StaleLimit": "stale",
+	"Origins": "origins", "RefreshInterval": "refresh_interval", "MinTTL": "min_ttl", "MaxTTL": "max_ttl", "StaleIfError": "stale_if_error",
 }
 
 // config returns how the status of tokens is looked up; nil: it is not.
@@ -21,12 +21,12 @@ func (s *statusSection) config() *statuslist.Config {
 		return nil
 	}
 	cfg := &statuslist.Config{
-		Required:   s.Required,
-		Origins:    s.Origins,
-		Fresh:      time.Duration(s.Fresh),
-		MinTTL:     time.Duration(s.MinTTL),
-		MaxTTL:     time.Duration(s.MaxTTL),
-		StaleLimit: time.Duration(max(s.Stale, 0)),
+		Required:        s.Required,
+		Origins:         s.Origins,
+		RefreshInterval: time.Duration(s.Refresh),
+		MinTTL:          time.Duration(s.MinTTL),
+		MaxTTL:          time.Duration(s.MaxTTL),
+		StaleIfError:    time.Duration(max(s.Stale, 0)),
 	}
 	if s.Allow != nil {
 		cfg.Allow = func(code uint8) bool { return slices.Contains(s.Allow, status(code)) }
@@ -36,7 +36,7 @@ func (s *statusSection) config() *statuslist.Config {
 
 // listed puts the status list at a path behind the verifier that is made of keys; nil: there are mistakes.
 func (f *file) listed(at string, cfg statuslist.Config, by valetkey.Verifier, keys jwks.Config) *statuslist.Verifier {
-	cfg.Verifier, cfg.Issuer, cfg.KeysURL, cfg.Keys = by, keys.Issuer, keys.URL, keys.Keys
+	cfg.Verifier, cfg.Issuer, cfg.JWKSURL, cfg.JWKS = by, keys.Issuer, keys.JWKSURL, keys.JWKS
 	cfg.InsecureHTTP, cfg.Logger = keys.InsecureHTTP, keys.Logger
 	v, err := statuslist.New(cfg)
 	for _, m := range valetkey.ConfigErrors(err) {

@@ -114,8 +114,8 @@ var names = map[string]string{
 	"URL":         "url",
 	"Issuer":      "issuer",
 	"Audience":    "audience",
-	"JWTs":        "jwts",
-	"NegativeFor": "negative_for",
+	"JWTIssuers":  "jwt_issuers",
+	"NegativeTTL": "negative_ttl",
 	"Leeway":      "leeway",
 }
 
@@ -126,30 +126,30 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		Audience:         l.audience(at, s.Audience),
 		AudienceByIssuer: s.AudienceByIssuer,
 		Auth:             l.auth(at, s),
-		JWTs:             s.JWTs,
-		ScopeArray:       s.ScopeArray,
-		CacheFor:         time.Duration(s.CacheFor),
-		NegativeFor:      time.Duration(s.NegativeFor),
+		JWTIssuers:       s.JWTIssuers,
+		AllowScopeArray:  s.AllowScopeArray,
+		CacheTTL:         time.Duration(s.CacheTTL),
+		NegativeTTL:      time.Duration(s.NegativeTTL),
 		Leeway:           time.Duration(s.Leeway),
 		InsecureHTTP:     s.InsecureHTTP,
 		Logger:           l.log,
 		Now:              l.now,
 	}
 	if l.shared != nil {
-		cfg.Shared = l.shared
+		cfg.SharedCache = l.shared
 	}
 	if cfg.Issuer == "" && cfg.URL != "" && l.Redis != nil {
 		l.Mistake(at+".issuer", "required with redis, since a revocation names it")
 	}
-	for _, iss := range cfg.JWTs {
+	for _, iss := range cfg.JWTIssuers {
 		if l.taken[iss] || l.taken[introspect.AnyIssuer] {
-			l.Mistake(at+".jwts", "another verifier is for the JWTs of %q already", iss)
+			l.Mistake(at+".jwt_issuers", "another verifier is for the JWTs of %q already", iss)
 		}
 		l.taken[iss] = true
 	}
 	// What the first one says of an opaque token is final.
-	if l.opaque && !l.Given(at+".jwts") {
-		l.Mistake(at+".jwts", "required, since the introspection before is for opaque tokens already")
+	if l.opaque && !l.Given(at+".jwt_issuers") {
+		l.Mistake(at+".jwt_issuers", "required, since the introspection before is for opaque tokens already")
 	}
 	l.opaque = true
 	l.made = append(l.made, made{at: at, asks: cfg})

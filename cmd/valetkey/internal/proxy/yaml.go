@@ -68,10 +68,10 @@ type statusSection struct {
 	Required bool     `yaml:"required"`
 	Origins  []string `yaml:"origins,single,filled"`
 	Allow    []status `yaml:"allow,filled"`
-	Fresh    positive `yaml:"fresh"`
+	Refresh  positive `yaml:"refresh_interval"`
 	MinTTL   positive `yaml:"min_ttl"`
 	MaxTTL   positive `yaml:"max_ttl"`
-	Stale    duration `yaml:"stale"`
+	Stale    duration `yaml:"stale_if_error"`
 }
 
 type introspectionSection struct {
@@ -81,11 +81,11 @@ type introspectionSection struct {
 	ClientID         string        `yaml:"client_id,filled"`
 	ClientSecret     config.Secret `yaml:"client_secret"`
 	Auth             string        `yaml:"auth,filled"`
-	CacheFor         duration      `yaml:"cache_for"`
-	NegativeFor      duration      `yaml:"negative_for"`
-	JWTs             []string      `yaml:"jwts,single,filled"`
+	CacheTTL         duration      `yaml:"cache_ttl"`
+	NegativeTTL      duration      `yaml:"negative_ttl"`
+	JWTIssuers       []string      `yaml:"jwt_issuers,single,filled"`
 	AudienceByIssuer bool          `yaml:"audience_by_issuer"`
-	ScopeArray       bool          `yaml:"scope_array"`
+	AllowScopeArray  bool          `yaml:"allow_scope_array"`
 	Leeway           duration      `yaml:"leeway"`
 	InsecureHTTP     bool          `yaml:"insecure_http"`
 }
@@ -95,9 +95,9 @@ type dpopSection struct {
 	Nonce      string        `yaml:"nonce,filled"`
 	Key        config.Secret `yaml:"key"`
 	Window     positive      `yaml:"window"`
-	Skew       duration      `yaml:"skew"`
+	Leeway     duration      `yaml:"leeway"`
 	Algorithms []string      `yaml:"algorithms,single,filled"`
-	Replays    string        `yaml:"replays,filled"`
+	Replays    string        `yaml:"replay_store,filled"`
 }
 
 type mtlsSection struct {

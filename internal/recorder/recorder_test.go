@@ -1,4 +1,4 @@
-package kept_test
+package recorder_test
 
 import (
 	"io"
@@ -7,11 +7,11 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/valetkey/valetkey/internal/kept"
+	"github.com/valetkey/valetkey/internal/recorder"
 )
 
 func TestResponse(t *testing.T) {
-	var r kept.Response
+	var r recorder.Response
 	assert.Zero(t, r.Status, "nothing is written yet")
 	r.Header().Set("A", "b")
 	io.WriteString(&r, "text")
@@ -20,7 +20,7 @@ func TestResponse(t *testing.T) {
 	assert.Equal(t, "b", r.Header().Get("A"))
 	assert.Equal(t, "text", r.Body.String())
 
-	var refused kept.Response
+	var refused recorder.Response
 	refused.WriteHeader(http.StatusForbidden)
 	io.WriteString(&refused, "no")
 	assert.Equal(t, http.StatusForbidden, refused.Status)

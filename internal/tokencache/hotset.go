@@ -7,29 +7,29 @@ import (
 	"sync/atomic"
 )
 
-// A desk is where the entries of tokens in use lie ready, so that a hit neither locks nor allocates. One that is taken
+// A hotset is where the entries of tokens in use lie ready, so that a hit neither locks nor allocates. One that is taken
 // off to make place is made again from its record when its token comes next.
-type desk struct {
+type hotset struct {
 	sets    [][places]atomic.Pointer[Entry] // a power of two; written under the shard's lock only
 	entries int                             // guarded by that lock
 }
 
 const (
-	places      = 4   // where one entry may lie: with a single one, two tokens in use would take it from each other
-	deskEntries = 256 // the most on one desk, of which there are maxShards
+	places        = 4   // where one entry may lie: with a single one, two tokens in use would take it from each other
+	hotsetEntries = 256 // the most in one hot set, of which there are maxShards
 )
 
-// init makes a desk for a quarter of the shard at most.
-func (d *desk) init(entries, bytes int64) {
-	sets := max(1, min(entries/4, bytes/4/entryBytes, deskEntries)/places)
+// init makes a hot set for a quarter of the shard at most.
+func (d *hotset) init(entries, bytes int64) {
+	sets := max(1, min(entries/4, bytes/4/entryBytes, hotsetEntries)/places)
 	d.sets = make([][places]atomic.Pointer[Entry], 1<<(bits.Len64(uint64(sets))-1))
 }
 
-func (d *desk) set(key *digest) *[places]atomic.Pointer[Entry] {
+func (d *hotset) set(key *digest) *[places]atomic.Pointer[Entry] {
 	return &d.sets[binary.LittleEndian.Uint32(key[4:8])&uint32(len(d.sets)-1)]
 }
 
-func (d *desk) find(key *digest) *Entry {
+func (d *hotset) find(key *digest) *Entry {
 	set := d.set(key)
 	for i := range set {
 		if e := set[i].Load(); e != nil && e.record.key == *key {
@@ -40,7 +40,7 @@ func (d *desk) find(key *digest) *Entry {
 }
 
 // place returns a free place for key, and takes another entry off if there is none.
-func (d *desk) place(key *digest) *atomic.Pointer[Entry] {
+func (d *hotset) place(key *digest) *atomic.Pointer[Entry] {
 	set := d.set(key)
 	for i := range set {
 		if set[i].Load() == nil {
@@ -53,13 +53,13 @@ func (d *desk) place(key *digest) *atomic.Pointer[Entry] {
 	return p
 }
 
-func (d *desk) put(place *atomic.Pointer[Entry], e *Entry) {
+func (d *hotset) put(place *atomic.Pointer[Entry], e *Entry) {
 	place.Store(e)
 	d.entries++
 }
 
 // remove takes the entry of r off, if it lies here: one that is forgotten must not be found.
-func (d *desk) remove(r *record) {
+func (d *hotset) remove(r *record) {
 	set := d.set(&r.key)
 	for i := range set {
 		if e := set[i].Load(); e != nil && e.record == r {
@@ -69,4 +69,4 @@ func (d *desk) remove(r *record) {
 	}
 }
 
-func (d *desk) bytes() int64 { return int64(d.entries) * entryBytes }
+func (d *hotset) bytes() int64 { return int64(d.entries) * entryBytes }

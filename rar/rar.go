@@ -1,14 +1,14 @@
-// Package details says what was authorized in detail: the authorization_details of a token (RFC 9396), for what scopes are too
+// Package rar says what was authorized in detail: the authorization_details of a token (RFC 9396), for what scopes are too
 // coarse for.
 //
-//	guard.Handler(initiate, details.Requirement{
+//	guard.Handler(initiate, rar.Requirement{
 //		Type:      "payment_initiation",
 //		Actions:   []string{"initiate"},
 //		Locations: []string{"https://api.example.com/payments"},
 //	})
 //
 // A handler reads with [Of] what the rule does not say: the amount, the account.
-package details
+package rar
 
 import (
 	"encoding/json"

@@ -1,5 +1,5 @@
-// Package kept keeps a response, for those who decide afterwards whether and how it is sent.
-package kept
+// Package recorder keeps a response, for those who decide afterwards whether and how it is sent.
+package recorder
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package details_test
+package rar_test
 
 import (
 	"encoding/json"
@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/details"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/rar"
 	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -54,20 +54,20 @@ func newGuard(t *testing.T, iss *valetkeytest.Issuer) *middleware.Guard {
 	return guardOf(t, keys, iss)
 }
 
-var need = details.Requirement{Type: "payment_initiation", Actions: []string{"initiate"}, Locations: []string{self}}
+var need = rar.Requirement{Type: "payment_initiation", Actions: []string{"initiate"}, Locations: []string{self}}
 
 func TestRequirement(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	guard := newGuard(t, iss)
 	claim := func(v any) valetkeytest.Option { return valetkeytest.Claim("authorization_details", v) }
 	list := func(elements ...any) valetkeytest.Option { return claim(elements) }
-	amount := func(d details.Detail) bool {
+	amount := func(d rar.Detail) bool {
 		var v struct{ Amount float64 }
 		return json.Unmarshal(d.Raw, &v) == nil && v.Amount <= 100
 	}
 	for _, c := range []struct {
 		name   string
-		need   details.Requirement
+		need   rar.Requirement
 		claims valetkeytest.Option
 		status int
 		code   string
@@ -87,15 +87,15 @@ func TestRequirement(t *testing.T) {
 			list(payment(map[string]any{"locations": []string{other}}), payment(map[string]any{"actions": []string{"status"}})), 403, "insufficient_scope"},
 		{"RAR-06 another type alone", need, list(payment(map[string]any{"type": "account_information"})), 403, "insufficient_scope"},
 		{"a type in other letter case", need, list(payment(map[string]any{"type": "Payment_Initiation"})), 403, "insufficient_scope"},
-		{"another identifier", details.Requirement{Type: "payment_initiation", Identifier: "1"}, list(payment(map[string]any{"identifier": "2"})), 403, "insufficient_scope"},
-		{"one of two datatypes", details.Requirement{Type: "payment_initiation", DataTypes: []string{"a", "b"}}, list(payment(map[string]any{"datatypes": []string{"a"}})), 403, "insufficient_scope"},
-		{"no privileges", details.Requirement{Type: "payment_initiation", Privileges: []string{"admin"}}, list(payment(nil)), 403, "insufficient_scope"},
-		{"an amount that is too high", details.Requirement{Type: "payment_initiation", Match: amount}, list(payment(map[string]any{"amount": 101})), 403, "insufficient_scope"},
-		{"the zero requirement", details.Requirement{}, list(payment(nil)), 403, "insufficient_scope"},
+		{"another identifier", rar.Requirement{Type: "payment_initiation", Identifier: "1"}, list(payment(map[string]any{"identifier": "2"})), 403, "insufficient_scope"},
+		{"one of two datatypes", rar.Requirement{Type: "payment_initiation", DataTypes: []string{"a", "b"}}, list(payment(map[string]any{"datatypes": []string{"a"}})), 403, "insufficient_scope"},
+		{"no privileges", rar.Requirement{Type: "payment_initiation", Privileges: []string{"admin"}}, list(payment(nil)), 403, "insufficient_scope"},
+		{"an amount that is too high", rar.Requirement{Type: "payment_initiation", Match: amount}, list(payment(map[string]any{"amount": 101})), 403, "insufficient_scope"},
+		{"the zero requirement", rar.Requirement{}, list(payment(nil)), 403, "insufficient_scope"},
 		{"RAR-04 all in one element", need, list(payment(nil)), 200, ""},
 		{"RAR-06 beside an element of an unknown type", need, list(map[string]any{"type": "unknown", "x": 1}, payment(nil)), 200, ""},
-		{"an amount that is low enough", details.Requirement{Type: "payment_initiation", Match: amount}, list(payment(map[string]any{"amount": 99.5})), 200, ""},
-		{"everything that can be asked", details.Requirement{
+		{"an amount that is low enough", rar.Requirement{Type: "payment_initiation", Match: amount}, list(payment(map[string]any{"amount": 99.5})), 200, ""},
+		{"everything that can be asked", rar.Requirement{
 			Type: "payment_initiation", Identifier: "1", DataTypes: []string{"a"}, Privileges: []string{"admin"},
 		}, list(payment(map[string]any{"identifier": "1", "datatypes": []string{"b", "a"}, "privileges": []string{"admin"}})), 200, ""},
 	} {
@@ -123,18 +123,18 @@ func TestOf(t *testing.T) {
 	})
 	check := func(t *testing.T, guard *middleware.Guard, token string) {
 		t.Helper()
-		var got []details.Detail
+		var got []rar.Detail
 		w := httptest.NewRecorder()
 		guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var err error
-			got, err = details.Of(valetkey.FromContext(r.Context()))
+			got, err = rar.Of(valetkey.FromContext(r.Context()))
 			assert.NoError(t, err)
 		}), need).ServeHTTP(w, valetkeytest.Request("GET", "/", token))
 		require.Equal(t, 200, w.Code)
 		require.Len(t, got, 1)
 		raw := got[0].Raw
 		got[0].Raw = nil
-		assert.Equal(t, details.Detail{
+		assert.Equal(t, rar.Detail{
 			Type: "payment_initiation", Locations: []string{self}, Actions: []string{"initiate", "status"},
 			DataTypes: []string{"a"}, Identifier: "1", Privileges: []string{"admin"},
 		}, got[0])
@@ -157,7 +157,7 @@ func TestOf(t *testing.T) {
 		check(t, guardOf(t, v, iss), iss.Opaque(valetkeytest.Claim("authorization_details", []any{element})))
 	})
 	t.Run("of a token without claims", func(t *testing.T) {
-		list, err := details.Of(&valetkey.Token{})
+		list, err := rar.Of(&valetkey.Token{})
 		assert.NoError(t, err)
 		assert.Empty(t, list)
 	})
@@ -167,7 +167,7 @@ func TestMetadata(t *testing.T) {
 	t.Run("RAR-08 the types of the rules are listed, each once", func(t *testing.T) {
 		guard := newGuard(t, valetkeytest.NewIssuer(t))
 		guard.Handler(http.NotFoundHandler(), need, scopes.All("payments"))
-		guard.Handler(http.NotFoundHandler(), valetkey.AllOf{need, details.Requirement{Type: "account_information"}})
+		guard.Handler(http.NotFoundHandler(), valetkey.AllOf{need, rar.Requirement{Type: "account_information"}})
 		_, h := guard.Metadata()
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))

@@ -1,0 +1,6 @@
+package jwks
+
+import "github.com/valetkey/valetkey/internal/keyset"
+
+// Status shows what [Verifier.Health] is made of.
+func (v *Verifier) Status() keyset.Status { return v.keys.Status() }
