@@ -206,8 +206,9 @@ func (f *fleet) revocation() {
 	f.until(f.revoke - time.Minute)
 	var watching sync.WaitGroup
 	watching.Go(func() { f.watch(2*time.Minute, time.Second, func() *token { return gone }) })
-	// Not at once with any request: they come at whole seconds after a random start.
-	f.until(f.revoke + rand.N(10*time.Second))
+	// Not at once with any request: they come at whole seconds after a random start. And while all guards remember the token: they
+	// began at the same time, and ask again after 30 s and 60 s, each at its next request.
+	f.until(f.revoke + 10*time.Second + rand.N(10*time.Second))
 	f.net.issuer.Revoke(gone.raw)
 	gone.ended.Store(time.Now().UnixNano())
 	watching.Wait()
