@@ -108,6 +108,7 @@ const (
 	ReasonDetailsMalformed Reason = "details_malformed"
 	ReasonACR              Reason = "acr"
 	ReasonAuthAge          Reason = "auth_age"
+	ReasonClaims           Reason = "claims"
 )
 
 // Description returns the text for the client, the error_description of a challenge. It is "" for [ReasonNoCredentials],
@@ -247,4 +248,5 @@ var reasons = struct {
 	ReasonDetailsMalformed:        "the authorization details of the token are malformed",
 	ReasonACR:                     "the user has not logged in in a way that is enough",
 	ReasonAuthAge:                 "the user has logged in too long ago",
+	ReasonClaims:                  "the claims of the token are not what this API expects",
 }}

@@ -110,7 +110,7 @@ func (all AllOf) Check(a Access) error {
 	case refusal == nil:
 		return nil
 	}
-	if refusal.Code == InsufficientScope || len(refusal.Scope) > 0 {
+	if refusal.Code == InsufficientScope || refusal.Scope.Len() > 0 {
 		refusal.Scope = all.scope(a)
 	}
 	return refusal

@@ -4,80 +4,205 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/valetkey/valetkey/internal/derived"
 )
 
-// A Token is an access token that some [Verifier] has accepted. It states facts; whether they are enough for a route
-// is decided by a [Requirement], anew for each request.
+// A Token holds the facts about an access token that a [Verifier] accepted. Whether they are enough for a route is decided by a
+// [Requirement], anew for each request.
 //
-// A Token that a Verifier returns may be shared by many requests and must not be modified.
+// A Token cannot be changed, so it is shared by requests and goroutines without a copy. The zero value is a token that says
+// nothing. [NewToken] makes one of its fields.
 type Token struct {
-	Issuer    string   // iss, as the verifier was configured with
-	Subject   string   // sub; "" where the issuer sends none
-	ClientID  string   // client_id, RFC 8693, section 4.3
-	ID        string   // jti
-	SessionID string   // sid, the login session the token belongs to; "" where the issuer sends none
-	Audience  []string // aud, at least one of which is this resource server
-	Scopes    Scopes
+	fields  TokenFields
+	derived atomic.Pointer[derivation]
+}
 
-	IssuedAt  time.Time // zero where the issuer sends none
-	NotBefore time.Time // zero where the issuer sends none
+// TokenFields are the facts of which [NewToken] makes a [Token]. The zero value of a field means that the issuer does not say.
+type TokenFields struct {
+	Issuer    string // iss, as the verifier was configured with
+	Subject   string // sub
+	ClientID  string // client_id, RFC 8693, section 4.3
+	ID        string // jti
+	SessionID string // sid, the login session that the token belongs to
+	ACR       string // acr, how the user logged in: RFC 9068, section 2.2.1
+	Audience  List[string]
+	Scopes    Scopes
+	Actor     *Actor // act, who acts for the subject: RFC 8693, section 4.1; nil: nobody does
+
+	IssuedAt  time.Time
+	NotBefore time.Time
 	Expiry    time.Time // zero only where an issuer answers an introspection without exp
+	AuthTime  time.Time // auth_time, when the user logged in: RFC 9068, section 2.2.1
 
 	// Deadline is exp plus the leeway of the verifier: the token can be accepted before this instant, and never at it or
-	// later. Unlike Freshness.Until, it does not depend on how long an answer is remembered. Zero: unknown, as Expiry is.
+	// later. Unlike Freshness.Until, it does not depend on how long a result is remembered. Zero: unknown, as Expiry is.
 	Deadline time.Time
 
-	// Binding is the key the token is tied to; zero for a plain bearer token.
+	// Binding is the key that the token is bound to; zero for a plain bearer token.
 	Binding Binding
 
-	// Raw is the JSON object of the claims as received. It has no duplicate members, none that differ in letter
-	// case only, and its time claims are numbers.
-	Raw json.RawMessage
+	// Raw is the JSON object of the claims as received. It has no duplicate members and none that differ in letter case only.
+	Raw string
 
-	// Freshness says how long this answer may be relied on.
+	// Freshness is how long the verifier's result may be relied on.
 	Freshness Freshness
 }
 
-// Claims decodes all claims of the token into v, as [json.Unmarshal] does.
+// NewToken returns a Token of f, for verifiers and tests.
+func NewToken(f TokenFields) *Token {
+	if f.Actor != nil {
+		own := *f.Actor
+		f.Actor = &own
+	}
+	return &Token{fields: f}
+}
+
+// Fields returns the facts of t, from which a verifier that wraps another makes a token of its own.
+func (t *Token) Fields() TokenFields {
+	f := t.fields
+	if f.Actor != nil {
+		own := *f.Actor
+		f.Actor = &own
+	}
+	return f
+}
+
+// Issuer returns iss, as the verifier was configured with.
+func (t *Token) Issuer() string { return t.fields.Issuer }
+
+// Subject returns sub; "" if the issuer sends none.
+func (t *Token) Subject() string { return t.fields.Subject }
+
+// ClientID returns client_id (RFC 8693, section 4.3); "" if the issuer sends none.
+func (t *Token) ClientID() string { return t.fields.ClientID }
+
+// ID returns jti; "" if the issuer sends none.
+func (t *Token) ID() string { return t.fields.ID }
+
+// SessionID returns sid, the login session that the token belongs to; "" if the issuer sends none.
+func (t *Token) SessionID() string { return t.fields.SessionID }
+
+// ACR returns acr, how the user logged in (RFC 9068, section 2.2.1); "" if the issuer sends none.
+func (t *Token) ACR() string { return t.fields.ACR }
+
+// Audience returns aud, at least one of which is this resource server.
+func (t *Token) Audience() List[string] { return t.fields.Audience }
+
+// Scopes returns the scopes, of whichever claims the verifier reads.
+func (t *Token) Scopes() Scopes { return t.fields.Scopes }
+
+// Actor returns who acts for the subject (RFC 8693, section 4.1), and whether anybody does.
+func (t *Token) Actor() (a Actor, ok bool) {
+	if t.fields.Actor == nil {
+		return Actor{}, false
+	}
+	return *t.fields.Actor, true
+}
+
+// IssuedAt returns iat; zero if the issuer sends none.
+func (t *Token) IssuedAt() time.Time { return t.fields.IssuedAt }
+
+// NotBefore returns nbf; zero if the issuer sends none.
+func (t *Token) NotBefore() time.Time { return t.fields.NotBefore }
+
+// Expiry returns exp; zero only where an issuer answers an introspection without it.
+func (t *Token) Expiry() time.Time { return t.fields.Expiry }
+
+// AuthTime returns auth_time, when the user logged in (RFC 9068, section 2.2.1); zero if the issuer sends none.
+func (t *Token) AuthTime() time.Time { return t.fields.AuthTime }
+
+// Deadline returns the instant at and after which the token can no longer be accepted: exp plus the leeway of the verifier. It is
+// zero if the expiry is.
+func (t *Token) Deadline() time.Time { return t.fields.Deadline }
+
+// Binding returns the key that the token is bound to; zero for a plain bearer token.
+func (t *Token) Binding() Binding { return t.fields.Binding }
+
+// Freshness returns how long the verifier's result may be relied on.
+func (t *Token) Freshness() Freshness { return t.fields.Freshness }
+
+// Raw returns the JSON object of the claims as received; "" if there is none. It has no duplicate members and none that differ in
+// letter case only. To read claims of your own, see [DeclareClaims].
+func (t *Token) Raw() string { return t.fields.Raw }
+
+// Claims decodes all claims of the token into v, as [json.Unmarshal] does, at each call. [DeclareClaims] does it once per token.
 func (t *Token) Claims(v any) error {
-	if len(t.Raw) == 0 {
+	if t.fields.Raw == "" {
 		return errors.New("valetkey: the token carries no claims")
 	}
-	return json.Unmarshal(t.Raw, v)
+	return json.Unmarshal([]byte(t.fields.Raw), v)
 }
 
 // ByClient reports whether the token says that a client acts on its own behalf (client credentials) rather than for a
 // resource owner: its subject is the client itself (RFC 9068, section 2.2). A token without a subject does not say.
 func (t *Token) ByClient() bool {
-	return t.Subject != "" && t.Subject == t.ClientID
+	return t.fields.Subject != "" && t.fields.Subject == t.fields.ClientID
 }
 
-// Clone returns a copy that shares nothing which could be modified.
-func (t *Token) Clone() *Token {
-	c := *t
-	c.Audience = slices.Clone(t.Audience)
-	c.Scopes = slices.Clone(t.Scopes)
-	c.Raw = slices.Clone(t.Raw)
-	c.Binding.Unknown = slices.Clone(t.Binding.Unknown)
-	return &c
+// A derivation is what a package of this module has made of the claims, see package derived.
+type derivation struct {
+	key, value any
+	next       *derivation
+}
+
+func init() {
+	derived.Of = func(token, key any, make func() any) any {
+		t := token.(*Token)
+		for {
+			head := t.derived.Load()
+			for d := head; d != nil; d = d.next {
+				if d.key == key {
+					return d.value
+				}
+			}
+			if v := make(); t.derived.CompareAndSwap(head, &derivation{key, v, head}) {
+				return v
+			}
+		}
+	}
+}
+
+// An Actor is the party that acts for the subject of a token: act, RFC 8693, section 4.1. Members that the issuer does not send
+// are empty. Actors before this one are in [Token.Raw] only, since they must not count for access control.
+type Actor struct {
+	Issuer   string // iss
+	Subject  string // sub
+	ClientID string // client_id
 }
 
 // A Binding names the key that the sender of a token must prove to hold: the confirmation (cnf) of RFC 7800.
 type Binding struct {
-	JWKThumbprint         string   // jkt, RFC 9449, section 6.1
-	CertificateThumbprint string   // x5t#S256, RFC 8705, section 3.1
-	Unknown               []string // confirmation methods of other names
+	JWKThumbprint         string       // jkt, RFC 9449, section 6.1
+	CertificateThumbprint string       // x5t#S256, RFC 8705, section 3.1
+	Unknown               List[string] // confirmation methods of other names
 }
 
 // IsZero reports whether the token is a plain bearer token.
 func (b Binding) IsZero() bool {
-	return b.JWKThumbprint == "" && b.CertificateThumbprint == "" && len(b.Unknown) == 0
+	return b.JWKThumbprint == "" && b.CertificateThumbprint == "" && b.Unknown.Len() == 0
 }
 
-// A Freshness says how long the answer of a [Verifier] may be relied on without asking it again. The zero value: not at
-// all.
+// and returns the binding to what b or o names, and whether the two agree: a binding that only one of two verifiers knows of is one.
+func (b Binding) and(o Binding) (both Binding, ok bool) {
+	for _, thumbprint := range []struct{ to, from *string }{
+		{&b.JWKThumbprint, &o.JWKThumbprint}, {&b.CertificateThumbprint, &o.CertificateThumbprint},
+	} {
+		switch {
+		case *thumbprint.to == "":
+			*thumbprint.to = *thumbprint.from
+		case *thumbprint.from != "" && *thumbprint.from != *thumbprint.to:
+			return Binding{}, false
+		}
+	}
+	b.Unknown = List[string]{slices.Concat(b.Unknown.items, o.Unknown.items)}
+	return b, true
+}
+
+// A Freshness is how long the result of a [Verifier] may be relied on without asking it again (compare RFC 9111, section 4.2). The
+// zero value: not at all.
 type Freshness struct {
 	Until time.Time // no longer than this, which is never past what the verifier accepts as the token's expiry
 	While Condition // and only while this holds; nil: nothing but time ends it
@@ -89,31 +214,21 @@ type Condition interface {
 	Holds() bool
 }
 
-// Scopes are the scopes of a token: sorted, each once. The zero value holds none.
-type Scopes []string
-
-// NewScopes returns the scopes of list, sorted, each once, without the empty string. It does not keep list.
-func NewScopes(list ...string) Scopes {
-	s := slices.DeleteFunc(slices.Clone(list), func(v string) bool { return v == "" })
-	slices.Sort(s)
-	return Scopes(slices.Compact(s))
-}
-
-// Has reports whether scope is one of s. Scopes are compared byte by byte (RFC 6749, section 3.3).
-func (s Scopes) Has(scope string) bool {
-	_, found := slices.BinarySearch(s, scope)
-	return found
-}
-
-// String returns the scopes separated by single spaces, as RFC 6749, section 3.3 writes them.
-func (s Scopes) String() string {
-	return strings.Join(s, " ")
-}
-
-// union returns the scopes of s and o. It does not modify either.
-func (s Scopes) union(o Scopes) Scopes {
-	if len(o) == 0 {
-		return s
+// And returns what both r and o allow.
+func (r Freshness) And(o Freshness) Freshness {
+	both := Freshness{Until: r.Until, While: r.While}
+	if o.Until.Before(r.Until) {
+		both.Until = o.Until
 	}
-	return NewScopes(slices.Concat(s, o)...)
+	switch {
+	case r.While == nil:
+		both.While = o.While
+	case o.While != nil:
+		both.While = allOf{r.While, o.While}
+	}
+	return both
 }
+
+type allOf [2]Condition
+
+func (c allOf) Holds() bool { return c[0].Holds() && c[1].Holds() }

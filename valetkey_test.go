@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	yes     = answer(&valetkey.Token{Subject: "alice"}, nil)
+	yes     = answer(valetkey.NewToken(valetkey.TokenFields{Subject: "alice"}), nil)
 	no      = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpired})
 	notMine = answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_another_issuer", "another issuer"), Err: valetkey.ErrNotApplicable})
 	failure = answer(nil, errors.New("the issuer is out of reach"))
@@ -96,23 +96,23 @@ func TestConfirm(t *testing.T) {
 	t.Run("the token is the first's, relied on for as long as both may be", func(t *testing.T) {
 		now := time.Now()
 		a, b := holds(true), holds(true)
-		first := &valetkey.Token{Subject: "alice", Freshness: valetkey.Freshness{Until: now.Add(time.Hour), While: &a}}
-		second := &valetkey.Token{Subject: "mallory", Freshness: valetkey.Freshness{Until: now.Add(time.Minute), While: &b}}
+		first := valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Freshness: valetkey.Freshness{Until: now.Add(time.Hour), While: &a}})
+		second := valetkey.NewToken(valetkey.TokenFields{Subject: "mallory", Freshness: valetkey.Freshness{Until: now.Add(time.Minute), While: &b}})
 		got, err := valetkey.CrossCheck(answer(first, nil), answer(second, nil)).Verify(t.Context(), "x")
 		require.NoError(t, err)
-		assert.Equal(t, "alice", got.Subject)
-		assert.Equal(t, now.Add(time.Minute), got.Freshness.Until)
-		assert.True(t, got.Freshness.While.Holds())
+		assert.Equal(t, "alice", got.Subject())
+		assert.Equal(t, now.Add(time.Minute), got.Freshness().Until)
+		assert.True(t, got.Freshness().While.Holds())
 		b = false
-		assert.False(t, got.Freshness.While.Holds())
+		assert.False(t, got.Freshness().While.Holds())
 		a, b = false, true
-		assert.False(t, got.Freshness.While.Holds())
-		assert.Equal(t, now.Add(time.Hour), first.Freshness.Until, "the first's own token is left alone")
+		assert.False(t, got.Freshness().While.Holds())
+		assert.Equal(t, now.Add(time.Hour), first.Freshness().Until, "the first's own token is left alone")
 	})
 	t.Run("the earlier deadline of both applies, and the session that either knows", func(t *testing.T) {
 		early, late := time.Unix(1000, 0), time.Unix(2000, 0)
 		at := func(deadline time.Time, session string) valetkey.Verifier {
-			return answer(&valetkey.Token{Deadline: deadline, SessionID: session}, nil)
+			return answer(valetkey.NewToken(valetkey.TokenFields{Deadline: deadline, SessionID: session}), nil)
 		}
 		for _, c := range []struct {
 			name  string
@@ -126,27 +126,29 @@ func TestConfirm(t *testing.T) {
 		} {
 			got, err := valetkey.CrossCheck(c.v, c.by).Verify(t.Context(), "x")
 			require.NoError(t, err)
-			assert.Equal(t, c.want, got.Deadline, c.name)
-			assert.Equal(t, "s", got.SessionID, c.name)
+			assert.Equal(t, c.want, got.Deadline(), c.name)
+			assert.Equal(t, "s", got.SessionID(), c.name)
 		}
 	})
 	t.Run("what either knows of a binding counts", func(t *testing.T) {
-		key, certificate := valetkey.Binding{JWKThumbprint: "a"}, valetkey.Binding{CertificateThumbprint: "b", Unknown: []string{"new"}}
-		bound := func(b valetkey.Binding) valetkey.Verifier { return answer(&valetkey.Token{Binding: b}, nil) }
+		key, certificate := valetkey.Binding{JWKThumbprint: "a"}, valetkey.Binding{CertificateThumbprint: "b", Unknown: valetkey.ListOf("new")}
+		bound := func(b valetkey.Binding) valetkey.Verifier {
+			return answer(valetkey.NewToken(valetkey.TokenFields{Binding: b}), nil)
+		}
 		got, err := valetkey.CrossCheck(bound(key), bound(certificate)).Verify(t.Context(), "x")
 		require.NoError(t, err)
-		assert.Equal(t, valetkey.Binding{JWKThumbprint: "a", CertificateThumbprint: "b", Unknown: []string{"new"}}, got.Binding)
+		assert.Equal(t, valetkey.Binding{JWKThumbprint: "a", CertificateThumbprint: "b", Unknown: valetkey.ListOf("new")}, got.Binding())
 		got, err = valetkey.CrossCheck(bound(valetkey.Binding{}), bound(key)).Verify(t.Context(), "x")
 		require.NoError(t, err)
-		assert.Equal(t, key, got.Binding)
+		assert.Equal(t, key, got.Binding())
 		_, err = valetkey.CrossCheck(bound(key), bound(valetkey.Binding{JWKThumbprint: "c"})).Verify(t.Context(), "x")
 		assert.ErrorContains(t, err, "bound to one key here and to another one there")
 	})
 	t.Run("a second that may not be relied on at all", func(t *testing.T) {
-		first := &valetkey.Token{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}
+		first := valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}})
 		got, err := valetkey.CrossCheck(answer(first, nil), yes).Verify(t.Context(), "x")
 		require.NoError(t, err)
-		assert.True(t, got.Freshness.Until.IsZero())
+		assert.True(t, got.Freshness().Until.IsZero())
 	})
 }
 
@@ -190,48 +192,71 @@ func TestError(t *testing.T) {
 func TestContext(t *testing.T) {
 	assert.Nil(t, valetkey.FromContext(t.Context()))
 
-	shared := &valetkey.Token{
-		Subject: "alice", Audience: []string{"a"}, Scopes: valetkey.NewScopes("x"), Raw: json.RawMessage(`{"sub":"alice"}`),
-		Binding: valetkey.Binding{Unknown: []string{"m"}},
+	actor := valetkey.Actor{Subject: "agent"}
+	audience, scopes, unknown := []string{"a"}, []string{"x"}, []string{"m"}
+	fields := valetkey.TokenFields{
+		Subject: "alice", Audience: valetkey.ListOf(audience...), Scopes: valetkey.NewScopes(scopes...), Raw: `{"sub":"alice"}`,
+		Binding: valetkey.Binding{Unknown: valetkey.ListOf(unknown...)}, Actor: &actor,
 	}
+	shared := valetkey.NewToken(fields)
 	ctx := valetkey.NewContext(t.Context(), shared)
-	mine := valetkey.FromContext(ctx)
-	require.Equal(t, shared, mine)
-	mine.Subject, mine.Audience[0], mine.Scopes[0], mine.Raw[0], mine.Binding.Unknown[0] = "mallory", "b", "admin", '[', "n"
-	assert.Equal(t, "alice", valetkey.FromContext(ctx).Subject)
-	assert.Equal(t, []string{"a"}, valetkey.FromContext(ctx).Audience)
-	assert.Equal(t, valetkey.Scopes{"x"}, valetkey.FromContext(ctx).Scopes)
-	assert.Equal(t, `{"sub":"alice"}`, string(valetkey.FromContext(ctx).Raw))
-	assert.Equal(t, []string{"m"}, valetkey.FromContext(ctx).Binding.Unknown)
+	assert.Same(t, shared, valetkey.FromContext(ctx))
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		mine := valetkey.FromContext(ctx)
+		_, _, _, _ = mine.Subject(), mine.ClientID(), mine.Scopes().Has("x"), mine.Expiry()
+	}))
+
+	t.Run("nothing that its maker or a handler changes changes the token", func(t *testing.T) {
+		mine := valetkey.FromContext(ctx)
+		audience[0], scopes[0], unknown[0], actor.Subject, fields.Subject = "b", "admin", "n", "mallory", "mallory"
+		mine.Audience().Slice()[0], mine.Scopes().Slice()[0], mine.Binding().Unknown.Slice()[0] = "b", "admin", "n"
+		f := mine.Fields()
+		f.Subject, f.Actor.Subject = "mallory", "mallory"
+		who, _ := mine.Actor()
+		who.Subject = "mallory"
+		list, allowed := mine.Audience(), mine.Scopes()
+		require.NoError(t, json.Unmarshal([]byte(`["b"]`), &list))
+		require.NoError(t, json.Unmarshal([]byte(`["admin"]`), &allowed))
+
+		mine = valetkey.FromContext(ctx)
+		assert.Equal(t, "alice", mine.Subject())
+		assert.Equal(t, valetkey.ListOf("a"), mine.Audience())
+		assert.Equal(t, valetkey.NewScopes("x"), mine.Scopes())
+		assert.Equal(t, `{"sub":"alice"}`, mine.Raw())
+		assert.Equal(t, valetkey.ListOf("m"), mine.Binding().Unknown)
+		who, ok := mine.Actor()
+		assert.True(t, ok)
+		assert.Equal(t, "agent", who.Subject)
+	})
 }
 
 func TestToken(t *testing.T) {
 	t.Run("scopes are sorted, each once, none empty", func(t *testing.T) {
 		list := []string{"b", "", "a", "b"}
 		s := valetkey.NewScopes(list...)
-		assert.Equal(t, valetkey.Scopes{"a", "b"}, s)
+		assert.Equal(t, valetkey.NewScopes("a", "b"), s)
 		assert.Equal(t, []string{"b", "", "a", "b"}, list)
 		assert.Equal(t, "a b", s.String())
 		assert.True(t, s.Has("b"))
 		assert.False(t, s.Has("B"))
 		assert.False(t, s.Has(""))
-		assert.False(t, valetkey.Scopes(nil).Has("a"))
+		assert.False(t, valetkey.Scopes{}.Has("a"))
 	})
 	t.Run("claims decode", func(t *testing.T) {
 		var v struct{ Tenant string }
-		require.NoError(t, (&valetkey.Token{Raw: json.RawMessage(`{"tenant":"t1"}`)}).Claims(&v))
+		require.NoError(t, (valetkey.NewToken(valetkey.TokenFields{Raw: `{"tenant":"t1"}`})).Claims(&v))
 		assert.Equal(t, "t1", v.Tenant)
-		require.Error(t, (&valetkey.Token{}).Claims(&v))
+		require.Error(t, (valetkey.NewToken(valetkey.TokenFields{})).Claims(&v))
 	})
 	t.Run("AT-23 clients and resource owners are told apart", func(t *testing.T) {
-		assert.True(t, (&valetkey.Token{Subject: "c", ClientID: "c"}).ByClient())
-		assert.False(t, (&valetkey.Token{ClientID: "c"}).ByClient(), "it does not say")
-		assert.False(t, (&valetkey.Token{}).ByClient())
-		assert.False(t, (&valetkey.Token{Subject: "alice", ClientID: "c"}).ByClient())
+		assert.True(t, (valetkey.NewToken(valetkey.TokenFields{Subject: "c", ClientID: "c"})).ByClient())
+		assert.False(t, (valetkey.NewToken(valetkey.TokenFields{ClientID: "c"})).ByClient(), "it does not say")
+		assert.False(t, (valetkey.NewToken(valetkey.TokenFields{})).ByClient())
+		assert.False(t, (valetkey.NewToken(valetkey.TokenFields{Subject: "alice", ClientID: "c"})).ByClient())
 	})
 	t.Run("any confirmation binds", func(t *testing.T) {
 		assert.True(t, valetkey.Binding{}.IsZero())
-		for _, b := range []valetkey.Binding{{JWKThumbprint: "x"}, {CertificateThumbprint: "x"}, {Unknown: []string{"x"}}} {
+		for _, b := range []valetkey.Binding{{JWKThumbprint: "x"}, {CertificateThumbprint: "x"}, {Unknown: valetkey.ListOf("x")}} {
 			assert.False(t, b.IsZero())
 		}
 	})

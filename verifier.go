@@ -86,33 +86,17 @@ func (c crossCheck) Verify(ctx context.Context, raw string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	both := *t
-	both.Freshness = t.Freshness.And(second.Freshness)
-	if d := second.Deadline; !d.IsZero() && (both.Deadline.IsZero() || d.Before(both.Deadline)) {
+	both, other := t.Fields(), second.fields
+	both.Freshness = both.Freshness.And(other.Freshness)
+	if d := other.Deadline; !d.IsZero() && (both.Deadline.IsZero() || d.Before(both.Deadline)) {
 		both.Deadline = d
 	}
-	both.SessionID = cmp.Or(t.SessionID, second.SessionID)
-	if !both.Binding.add(second.Binding) {
+	both.SessionID = cmp.Or(both.SessionID, other.SessionID)
+	var agree bool
+	if both.Binding, agree = both.Binding.and(other.Binding); !agree {
 		return nil, &Error{Code: InvalidToken, Reason: ReasonBindingsDiffer}
 	}
-	return &both, nil
-}
-
-// add binds b to what o names, too, unless the two contradict each other: a binding that only one of two verifiers knows of
-// is one.
-func (b *Binding) add(o Binding) bool {
-	for _, thumbprint := range []struct{ to, from *string }{
-		{&b.JWKThumbprint, &o.JWKThumbprint}, {&b.CertificateThumbprint, &o.CertificateThumbprint},
-	} {
-		switch {
-		case *thumbprint.to == "":
-			*thumbprint.to = *thumbprint.from
-		case *thumbprint.from != "" && *thumbprint.from != *thumbprint.to:
-			return false
-		}
-	}
-	b.Unknown = slices.Concat(b.Unknown, o.Unknown)
-	return true
+	return NewToken(both), nil
 }
 
 // ask calls v and holds it to its contract.
@@ -140,25 +124,6 @@ func forget(vs ...Verifier) {
 		}
 	}
 }
-
-// And returns what both r and o allow.
-func (r Freshness) And(o Freshness) Freshness {
-	both := Freshness{Until: r.Until, While: r.While}
-	if o.Until.Before(r.Until) {
-		both.Until = o.Until
-	}
-	switch {
-	case r.While == nil:
-		both.While = o.While
-	case o.While != nil:
-		both.While = allOf{r.While, o.While}
-	}
-	return both
-}
-
-type allOf [2]Condition
-
-func (c allOf) Holds() bool { return c[0].Holds() && c[1].Holds() }
 
 // Unavailable is a failure that knows when it is worth trying again. Any error that is not an [*Error] is a failure;
 // this one adds the Retry-After of the 503 response.

@@ -136,7 +136,7 @@ func (cfg *Config) registrable() []string {
 	if len(cfg.Registration.Scopes) > 0 {
 		return cfg.Registration.Scopes
 	}
-	return cfg.scopes()
+	return cfg.scopes().Slice()
 }
 
 var profiles = map[string]engine.Profile{

@@ -52,14 +52,14 @@ func TestTokensVerify(t *testing.T) {
 			t.Run("AS-META-01 AS-META-04 AS-META-07 AS-CC-03 "+c.name+" by an issuer at path "+path, func(t *testing.T) {
 				token, err := verifier(t, s.Issuer(), c.audience).Verify(ctx, at.token(t, "all", c.audience).AccessToken)
 				require.NoError(t, err)
-				assert.Equal(t, s.Issuer(), token.Issuer)
-				assert.Equal(t, "all", token.Subject)
-				assert.Equal(t, "all", token.ClientID)
+				assert.Equal(t, s.Issuer(), token.Issuer())
+				assert.Equal(t, "all", token.Subject())
+				assert.Equal(t, "all", token.ClientID())
 				assert.True(t, token.ByClient())
-				assert.NotEmpty(t, token.ID)
-				assert.Equal(t, []string{c.audience}, token.Audience)
-				assert.Equal(t, valetkey.NewScopes(c.scope), token.Scopes)
-				assert.Equal(t, c.lifetime, token.Expiry.Sub(token.IssuedAt))
+				assert.NotEmpty(t, token.ID())
+				assert.Equal(t, valetkey.ListOf(c.audience), token.Audience())
+				assert.Equal(t, valetkey.NewScopes(c.scope), token.Scopes())
+				assert.Equal(t, c.lifetime, token.Expiry().Sub(token.IssuedAt()))
 			})
 		}
 	}

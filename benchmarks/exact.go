@@ -62,7 +62,7 @@ func (x *exact) serve(w http.ResponseWriter, r *http.Request) error {
 		return &valetkey.Error{Code: valetkey.NoCredentials}
 	}
 	t := x.memory[token]
-	if t == nil || !time.Now().Before(t.Freshness.Until) || t.Freshness.While != nil && !t.Freshness.While.Holds() || !t.Binding.IsZero() {
+	if t == nil || !time.Now().Before(t.Freshness().Until) || t.Freshness().While != nil && !t.Freshness().While.Holds() || !t.Binding().IsZero() {
 		return &valetkey.Error{Code: valetkey.InvalidToken}
 	}
 	x.hits.Add(1)

@@ -50,7 +50,7 @@ func flood(b *bench) error {
 			if strings.HasPrefix(raw, "used-") {
 				misses++
 			}
-			return &valetkey.Token{Issuer: issuerURL, Subject: "alice", Raw: claims, Expiry: until, Freshness: valetkey.Freshness{Until: until}}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Issuer: issuerURL, Subject: "alice", Raw: string(claims), Expiry: until, Freshness: valetkey.Freshness{Until: until}}), nil
 		}), c.cache)
 		if err != nil {
 			return err

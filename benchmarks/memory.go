@@ -27,11 +27,11 @@ func (v cheap) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
 		s, _, _ := strings.Cut(rest, `"`)
 		return strings.Clone(s)
 	}
-	return &valetkey.Token{
-		Issuer: value("iss"), Subject: value("sub"), ClientID: value("client_id"), ID: value("jti"), Audience: []string{value("aud")},
-		Scopes: valetkey.NewScopes(strings.Fields(value("scope"))...), Expiry: v.until, Raw: claims,
+	return valetkey.NewToken(valetkey.TokenFields{
+		Issuer: value("iss"), Subject: value("sub"), ClientID: value("client_id"), ID: value("jti"), Audience: valetkey.ListOf(value("aud")),
+		Scopes: valetkey.NewScopes(strings.Fields(value("scope"))...), Expiry: v.until, Raw: string(claims),
 		Freshness: valetkey.Freshness{Until: v.until},
-	}, nil
+	}), nil
 }
 
 // typical are the claims of RFC 9068 with four scopes.

@@ -63,7 +63,7 @@ func TestBoundTokens(t *testing.T) {
 			ask := func(by *valetkeytest.ProofKey, token string) error {
 				_, err := proofs.Verify(t.Context(), dpop.Request{
 					Proofs: []string{by.Proof(method, target, token)}, Method: method, URL: target,
-					Token: c.token, Thumbprint: verified.Binding.JWKThumbprint,
+					Token: c.token, Thumbprint: verified.Binding().JWKThumbprint,
 				})
 				return err
 			}

@@ -25,6 +25,8 @@ type members struct {
 	active, scope, clientID, tokenType     strictjson.Value
 	exp, iat, nbf, sub, aud, iss, jti, cnf strictjson.Value
 	sid                                    strictjson.Value // OpenID Connect Front-Channel Logout 1.0, section 3
+	act                                    strictjson.Value // RFC 8693, section 4.1
+	acr, authTime                          strictjson.Value // RFC 9470, section 6.2
 
 	misspelt  string // a name above in another letter case, which a handler's encoding/json would take for it
 	otherKind string // a member that says the token is no access token
@@ -60,6 +62,12 @@ func readMembers(object []byte) (*members, error) {
 			m.jti = v
 		case "sid":
 			m.sid = v
+		case "act":
+			m.act = v
+		case "acr":
+			m.acr = v
+		case "auth_time":
+			m.authTime = v
 		case "cnf": // RFC 8705, section 3.2; RFC 9449, section 6.2
 			m.cnf = v
 		case "token_use": // Ory Hydra: "refresh_token"; Cognito: "id"
@@ -96,27 +104,27 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	case m.misspelt != "":
 		return nil, fmt.Errorf("the answer: %s is spelt in another letter case", m.misspelt)
 	}
-	t, err := v.token(m)
+	t, err := v.fields(m)
 	if err != nil {
 		return nil, fmt.Errorf("the answer: %w", err)
 	}
 	if err := v.check(t, m); err != nil {
 		return nil, err
 	}
-	t.Raw = answer.object
+	t.Raw = string(answer.object)
 	if v.cfg.CacheTTL > 0 {
 		t.Freshness = valetkey.Freshness{Until: answer.at.Add(v.cfg.CacheTTL), While: answer.vouched}
 		if !t.Deadline.IsZero() && t.Deadline.Before(t.Freshness.Until) {
 			t.Freshness.Until = t.Deadline // RFC 7662, section 4
 		}
 	}
-	return t, nil
+	return valetkey.NewToken(*t), nil
 }
 
-// token reads the members, all of which are optional but must be what they should be.
-func (v *Verifier) token(m *members) (*valetkey.Token, error) {
-	t := &valetkey.Token{Issuer: v.cfg.Issuer}
-	var errs [10]error
+// fields reads the members, all of which are optional but must be what they should be.
+func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
+	t := &valetkey.TokenFields{Issuer: v.cfg.Issuer}
+	var errs [11]error
 	errs[0] = claims.Text(&t.Subject, "sub", m.sub, true)
 	errs[1] = claims.Text(&t.ClientID, "client_id", m.clientID, true)
 	errs[2] = claims.Text(&t.ID, "jti", m.jti, true)
@@ -126,6 +134,8 @@ func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 	t.Audience, errs[6] = claims.Audience(m.aud, true)
 	t.Binding, errs[7] = claims.Binding(m.cnf)
 	errs[9] = claims.Text(&t.SessionID, "sid", m.sid, true)
+	t.Actor, errs[10] = claims.Actor(m.act)
+	t.ACR, t.AuthTime = claims.Login(m.acr, m.authTime)
 	scopes, err := claims.Scopes(m.scope, v.cfg.AllowScopeArray) // RFC 7662, section 2.2: a string
 	if err != nil {
 		errs[8] = fmt.Errorf("scope %w", err)
@@ -138,7 +148,7 @@ func (v *Verifier) token(m *members) (*valetkey.Token, error) {
 }
 
 // check decides whether an active token is good here and now.
-func (v *Verifier) check(t *valetkey.Token, m *members) error {
+func (v *Verifier) check(t *valetkey.TokenFields, m *members) error {
 	now := v.cfg.Now()
 	far := errors.Join(claims.FarFrom(now, "exp", t.Expiry), claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
 	iss, _ := m.iss.Text()
@@ -149,7 +159,7 @@ func (v *Verifier) check(t *valetkey.Token, m *members) error {
 	case m.aud == nil && !v.cfg.AudienceByIssuer: // RFC 9700, section 2.3
 		return refuse(valetkey.ReasonNoAudience, nil)
 	case m.aud != nil && !claims.IsFor(t.Audience, v.cfg.Audience, v.cfg.SoleAudience):
-		return refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience))
+		return refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
 	case m.otherKind != "":
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("by its %s", m.otherKind))
 	case m.tokenType != nil && !strings.EqualFold(kind, "Bearer") && !strings.EqualFold(kind, "DPoP"): // RFC 6749, section 7.1

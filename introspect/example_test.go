@@ -40,7 +40,7 @@ func Example() {
 		panic(err)
 	}
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Println("hello", valetkey.FromContext(r.Context()).Subject)
+		fmt.Println("hello", valetkey.FromContext(r.Context()).Subject())
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /orders", guard.Handler(hello, scopes.All("orders:read")))

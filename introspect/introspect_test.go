@@ -3,7 +3,6 @@ package introspect_test
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -351,14 +350,15 @@ func TestAnswer(t *testing.T) {
 		answer := fmt.Sprintf(`{"active":true,"iss":%q,"sub":"alice","client_id":"app","jti":"7","username":"Alice","aud":["x","https://api.example.com"],`+
 			`"scope":"b  a b","exp":%d,"iat":%d,"nbf":%d,"token_type":"bearer","tenant":{"id":1}}`, iss.URL, now+60, now, now)
 		token := accepted(t, answer)
-		assert.WithinDuration(t, iss.Now().Add(30*time.Second), token.Freshness.Until, 5*time.Second)
-		token.Freshness = valetkey.Freshness{}
-		assert.Equal(t, &valetkey.Token{
-			Issuer: iss.URL, Subject: "alice", ClientID: "app", ID: "7", Audience: []string{"x", "https://api.example.com"},
-			Scopes:   valetkey.Scopes{"a", "b"},
+		assert.WithinDuration(t, iss.Now().Add(30*time.Second), token.Freshness().Until, 5*time.Second)
+		fields := token.Fields()
+		fields.Freshness = valetkey.Freshness{}
+		assert.Equal(t, valetkey.TokenFields{
+			Issuer: iss.URL, Subject: "alice", ClientID: "app", ID: "7", Audience: valetkey.ListOf("x", "https://api.example.com"),
+			Scopes:   valetkey.NewScopes("a", "b"),
 			IssuedAt: time.Unix(now, 0), NotBefore: time.Unix(now, 0), Expiry: time.Unix(now+60, 0), Deadline: time.Unix(now+90, 0),
-			Raw: json.RawMessage(answer),
-		}, token)
+			Raw: answer,
+		}, fields)
 		var claims struct {
 			Username string
 			Tenant   struct{ ID int }
@@ -381,18 +381,18 @@ func TestAnswer(t *testing.T) {
 	})
 	t.Run("INTRO-12 no audience, which the issuer checks", func(t *testing.T) {
 		byIssuer := func(c *introspect.Config) { c.AudienceByIssuer = true }
-		assert.Empty(t, accepted(t, `{"active":true}`, byIssuer).Audience)
+		assert.Empty(t, accepted(t, `{"active":true}`, byIssuer).Audience())
 		iss.Introspection.Answer(`{"active":true,"aud":"https://other.example.com"}`)
 		_, err := verifierOf(t, iss, byIssuer).Verify(t.Context(), "opaque")
 		refused(t, err, "the token is for another audience")
 	})
 	t.Run("INTRO-13 an array as scope, where that is tolerated", func(t *testing.T) {
 		token := accepted(t, says(`,"scope":["b","a c","","a"]`), func(c *introspect.Config) { c.AllowScopeArray = true })
-		assert.Equal(t, valetkey.Scopes{"a", "b"}, token.Scopes)
+		assert.Equal(t, valetkey.NewScopes("a", "b"), token.Scopes())
 	})
 	t.Run("INTRO-10 without a configured issuer, the answer's is not taken over", func(t *testing.T) {
 		token := accepted(t, says(`,"iss":"https://other.example.com"`), func(c *introspect.Config) { c.Issuer = "" })
-		assert.Empty(t, token.Issuer)
+		assert.Empty(t, token.Issuer())
 	})
 	t.Run("INTRO-08, INTRO-09 the leeway", func(t *testing.T) {
 		answer := says(fmt.Sprintf(`,"exp":%d,"nbf":%d`, now-10, now+20))
@@ -404,15 +404,15 @@ func TestAnswer(t *testing.T) {
 	t.Run("INTRO-15, AUD-06 a token bound to a DPoP key", func(t *testing.T) {
 		for _, kind := range []string{`,"token_type":"dpop"`, ``} {
 			token := accepted(t, says(kind+`,"cnf":{"jkt":"`+thumbprint+`"}`))
-			assert.Equal(t, valetkey.Binding{JWKThumbprint: thumbprint}, token.Binding)
+			assert.Equal(t, valetkey.Binding{JWKThumbprint: thumbprint}, token.Binding())
 		}
 	})
 	t.Run("AUD-06 a token bound to a certificate", func(t *testing.T) {
 		token := accepted(t, says(`,"cnf":{"x5t#S256":"`+thumbprint+`"}`))
-		assert.Equal(t, valetkey.Binding{CertificateThumbprint: thumbprint}, token.Binding)
+		assert.Equal(t, valetkey.Binding{CertificateThumbprint: thumbprint}, token.Binding())
 	})
 	t.Run("INTRO-35 a token bound in a way nobody knows here", func(t *testing.T) {
-		assert.Equal(t, []string{"kid"}, accepted(t, says(`,"cnf":{"kid":"1"}`)).Binding.Unknown)
+		assert.Equal(t, valetkey.ListOf("kid"), accepted(t, says(`,"cnf":{"kid":"1"}`)).Binding().Unknown)
 	})
 	t.Run("AUD-07 a client's own token is told from a user's", func(t *testing.T) {
 		assert.True(t, accepted(t, says(`,"sub":"app","client_id":"app"`)).ByClient())
@@ -435,19 +435,19 @@ func TestAnswer(t *testing.T) {
 				cfg.CacheTTL, cfg.Leeway, cfg.Now = c.cacheFor, -1, func() time.Time { return frozen }
 			})
 			if c.want < 0 {
-				assert.True(t, token.Freshness.Until.IsZero(), c.name)
+				assert.True(t, token.Freshness().Until.IsZero(), c.name)
 			} else {
-				assert.Equal(t, c.want, token.Freshness.Until.Sub(frozen), c.name)
+				assert.Equal(t, c.want, token.Freshness().Until.Sub(frozen), c.name)
 			}
 		}
 	})
 	t.Run("the deadline is exp and leeway, however short the answer is remembered", func(t *testing.T) {
 		at := func(c *introspect.Config) { c.Now = func() time.Time { return time.Unix(1_800_000_000, 0) } }
 		token := accepted(t, says(`,"exp":1800000600,"sid":"session-1"`), at)
-		assert.Equal(t, 30*time.Second, token.Deadline.Sub(token.Expiry))
-		assert.Greater(t, token.Deadline.Sub(token.Freshness.Until), 9*time.Minute)
-		assert.Equal(t, "session-1", token.SessionID)
-		assert.Zero(t, accepted(t, says(``), at).Deadline, "unknown without exp")
+		assert.Equal(t, 30*time.Second, token.Deadline().Sub(token.Expiry()))
+		assert.Greater(t, token.Deadline().Sub(token.Freshness().Until), 9*time.Minute)
+		assert.Equal(t, "session-1", token.SessionID())
+		assert.Zero(t, accepted(t, says(``), at).Deadline(), "unknown without exp")
 	})
 }
 

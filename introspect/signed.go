@@ -130,8 +130,8 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 	switch {
 	case from != v.cfg.Issuer:
 		return fmt.Errorf("it is of the issuer %.200q", from)
-	case !slices.Contains(to, v.signed.audience):
-		return fmt.Errorf("it is for %.200q", to)
+	case !to.Has(v.signed.audience):
+		return fmt.Errorf("it is for %.200q", to.Slice())
 	case iat == nil:
 		return errors.New("it has no iat")
 	case made.After(now.Add(v.cfg.Leeway)), made.Add(maxAge + v.cfg.Leeway).Before(answer.at):

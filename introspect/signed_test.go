@@ -105,7 +105,7 @@ func TestSigned(t *testing.T) {
 		answerSigned(iss, iss.Token(signedAnswer(about(object{"active": true, "aud": us, "cnf": object{"jkt": thumbprint}}))...))
 		token, err := verifierOf(t, iss, signed).Verify(t.Context(), "opaque")
 		require.NoError(t, err)
-		assert.Equal(t, thumbprint, token.Binding.JWKThumbprint)
+		assert.Equal(t, thumbprint, token.Binding().JWKThumbprint)
 	})
 	t.Run("JRESP-01, JRESP-09 only what is said of the token counts", func(t *testing.T) {
 		accept := answerSigned(iss, iss.Token(signedAnswer(
@@ -116,15 +116,15 @@ func TestSigned(t *testing.T) {
 		token, err := v.Verify(t.Context(), "opaque")
 		require.NoError(t, err)
 		assert.Equal(t, "application/token-introspection+jwt", accept())
-		assert.Equal(t, "alice", token.Subject)
-		assert.Equal(t, "orders:read", token.Scopes.String())
-		assert.True(t, token.Expiry.IsZero())
+		assert.Equal(t, "alice", token.Subject())
+		assert.Equal(t, "orders:read", token.Scopes().String())
+		assert.True(t, token.Expiry().IsZero())
 		var raw object
-		require.NoError(t, json.Unmarshal(token.Raw, &raw))
+		require.NoError(t, json.Unmarshal([]byte(token.Raw()), &raw))
 		assert.NotContains(t, raw, "token_introspection")
-		assert.True(t, token.Freshness.While.Holds())
+		assert.True(t, token.Freshness().While.Holds())
 		v.Close()
-		assert.False(t, token.Freshness.While.Holds(), "an answer dies with the key that signed it")
+		assert.False(t, token.Freshness().While.Holds(), "an answer dies with the key that signed it")
 	})
 	t.Run("JRESP-10 another algorithm, as configured, with keys from a file", func(t *testing.T) {
 		answerSigned(iss, iss.Token(signedAnswer(valetkeytest.Algorithm("ES256"), valetkeytest.Audience("x", "api-1"))...))

@@ -157,7 +157,7 @@ func (v *Verifier) recall(ctx context.Context, raw string) (t *valetkey.Token) {
 		if answer.at.After(now) || v.forgot(answer.at) || v.open(ctx, answer) != nil {
 			return nil
 		}
-		if read, err := v.read(answer); err == nil && now.Before(read.Freshness.Until) {
+		if read, err := v.read(answer); err == nil && now.Before(read.Freshness().Until) {
 			t = read
 		}
 		return nil
@@ -170,7 +170,7 @@ func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
 	if v.shared == nil {
 		return
 	}
-	lifetime := t.Freshness.Until.Sub(v.cfg.Now())
+	lifetime := t.Freshness().Until.Sub(v.cfg.Now())
 	if lifetime <= 0 {
 		return
 	}

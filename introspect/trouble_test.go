@@ -144,7 +144,7 @@ func TestOneCall(t *testing.T) {
 			for range 999 {
 				go func() {
 					got, err := v.Verify(t.Context(), token)
-					if assert.NoError(t, err) && got.Subject == "bob" {
+					if assert.NoError(t, err) && got.Subject() == "bob" {
 						answered.Add(1)
 					}
 				}()

@@ -65,7 +65,7 @@ func BenchmarkVerify(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			if !token.Freshness.While.Holds() {
+			if !token.Freshness().While.Holds() {
 				b.Fatal("withdrawn")
 			}
 		}

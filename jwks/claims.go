@@ -17,6 +17,8 @@ type unread struct {
 	sid                               strictjson.Value // OpenID Connect Front-Channel Logout 1.0, section 3
 	clientID, scope                   strictjson.Value // RFC 8693, sections 4.2 and 4.3
 	cnf                               strictjson.Value // RFC 7800, section 3.1
+	act                               strictjson.Value // RFC 8693, section 4.1
+	acr, authTime                     strictjson.Value // RFC 9068, section 2.2.1
 	scp, azp, cid, appid              strictjson.Value // see Profile
 
 	misspelt  string // a name above in another letter case, which a handler's encoding/json would take for it
@@ -54,6 +56,12 @@ func readClaims(payload []byte) (*unread, error) {
 			c.scope = v
 		case "cnf":
 			c.cnf = v
+		case "act":
+			c.act = v
+		case "acr":
+			c.acr = v
+		case "auth_time":
+			c.authTime = v
 		case "scp":
 			c.scp = v
 		case "azp":
@@ -80,14 +88,14 @@ func readClaims(payload []byte) (*unread, error) {
 	return c, err
 }
 
-// token reads the claims into a Token. The issuer is known to be right.
-func (v *Verifier) token(in *unread) (*valetkey.Token, error) {
-	t := &valetkey.Token{Issuer: v.issuer}
+// fields reads the claims. The issuer is known to be right.
+func (v *Verifier) fields(in *unread) (*valetkey.TokenFields, error) {
+	t := &valetkey.TokenFields{Issuer: v.issuer}
 	clientID := in.clientID
 	if v.profile.AllowMissingClientID {
 		clientID = first(in.clientID, in.azp, in.cid, in.appid)
 	}
-	var errs [9]error
+	var errs [10]error
 	errs[0] = claims.Text(&t.Subject, "sub", in.sub, v.profile.AllowMissingSubject)
 	errs[1] = claims.Text(&t.ClientID, "client_id", clientID, v.profile.AllowMissingClientID)
 	errs[2] = claims.Text(&t.ID, "jti", in.jti, v.profile.AllowMissingID)
@@ -97,6 +105,8 @@ func (v *Verifier) token(in *unread) (*valetkey.Token, error) {
 	t.Audience, errs[6] = claims.Audience(in.aud, false)
 	t.Binding, errs[7] = claims.Binding(in.cnf)
 	errs[8] = claims.Text(&t.SessionID, "sid", in.sid, true)
+	t.Actor, errs[9] = claims.Actor(in.act)
+	t.ACR, t.AuthTime = claims.Login(in.acr, in.authTime)
 	for _, err := range errs {
 		if err != nil {
 			return nil, refuse(valetkey.ReasonClaimMalformed, err)

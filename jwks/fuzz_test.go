@@ -40,15 +40,15 @@ func holds(t *testing.T, v *jwks.Verifier, raw string) {
 	if claims.Iss != issuer || claims.Aud != api && !slices.Contains(audience, any(api)) {
 		t.Fatalf("accepted: %s", payload)
 	}
-	if claims.Exp <= float64(now.Add(-30*time.Second).Unix()) || !now.Before(token.Freshness.Until) {
+	if claims.Exp <= float64(now.Add(-30*time.Second).Unix()) || !now.Before(token.Freshness().Until) {
 		t.Fatalf("accepted though expired: %s", payload)
 	}
-	if claims.Sub != token.Subject || string(token.Raw) != string(payload) {
+	if claims.Sub != token.Subject() || token.Raw() != string(payload) {
 		t.Fatalf("read otherwise: %s", payload)
 	}
-	for i, s := range token.Scopes {
-		if s == "" || strings.Contains(s, " ") || i > 0 && token.Scopes[i-1] >= s {
-			t.Fatalf("scopes %q of %s", token.Scopes, payload)
+	for i, s := range token.Scopes().Slice() {
+		if s == "" || strings.Contains(s, " ") || i > 0 && token.Scopes().Slice()[i-1] >= s {
+			t.Fatalf("scopes %q of %s", token.Scopes(), payload)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func TestOverHTTP(t *testing.T) {
 			requests.Go(func() {
 				token, err := v.Verify(background, raw)
 				assert.NoError(t, err)
-				assert.Equal(t, "alice", token.Subject)
+				assert.Equal(t, "alice", token.Subject())
 			})
 		}
 		requests.Wait()
@@ -299,9 +299,9 @@ func TestWithdrawn(t *testing.T) {
 			m.mu.Lock()
 			m.set = keySet(rs256)
 			m.mu.Unlock()
-			assert.True(t, token.Freshness.While.Holds())
+			assert.True(t, token.Freshness().While.Holds())
 			time.Sleep(8*time.Minute + time.Second)
-			assert.False(t, token.Freshness.While.Holds())
+			assert.False(t, token.Freshness().While.Holds())
 			_, err = v.Verify(context.Background(), mint(t, es256, nil, good(nil)))
 			refused(t, err, unknownKey)
 		})

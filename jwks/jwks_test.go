@@ -443,8 +443,8 @@ func TestTimes(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.False(t, token.Expiry.IsZero())
-			_, err = json.Marshal(token.Expiry)
+			assert.False(t, token.Expiry().IsZero())
+			_, err = json.Marshal(token.Expiry())
 			assert.NoError(t, err)
 		})
 	}
@@ -501,10 +501,10 @@ func TestAccepted(t *testing.T) {
 		t.Run("AT-01 AT-02 typ "+typ, func(t *testing.T) { accept(t, object{"typ": typ}, nil) })
 	}
 	t.Run("AT-07 aud is a string", func(t *testing.T) {
-		assert.Equal(t, []string{api}, accept(t, nil, object{"aud": api}).Audience)
+		assert.Equal(t, valetkey.ListOf(api), accept(t, nil, object{"aud": api}).Audience())
 	})
 	t.Run("AT-08 aud is an array that has it", func(t *testing.T) {
-		assert.Equal(t, []string{"x", api}, accept(t, nil, object{"aud": []string{"x", api}}).Audience)
+		assert.Equal(t, valetkey.ListOf("x", api), accept(t, nil, object{"aud": []string{"x", api}}).Audience())
 	})
 	t.Run("AUD-04 all audiences are ours, if nobody else's may be among them", func(t *testing.T) {
 		sole := func(c *jwks.Config) { c.SoleAudience = true }
@@ -518,15 +518,15 @@ func TestAccepted(t *testing.T) {
 		token := accept(t, nil, object{
 			"nbf": now.Unix(), "cnf": cnf, "acr": "gold", "amr": []string{"otp"}, "auth_time": now.Unix(), "roles": []string{"boss"},
 		})
-		assert.Equal(t, issuer, token.Issuer)
-		assert.Equal(t, "alice", token.Subject)
-		assert.Equal(t, "shop", token.ClientID)
-		assert.Equal(t, "1", token.ID)
-		assert.Equal(t, valetkey.Scopes{"orders:read", "orders:write"}, token.Scopes)
-		assert.True(t, now.Equal(token.IssuedAt))
-		assert.True(t, now.Equal(token.NotBefore))
-		assert.True(t, now.Add(time.Hour).Equal(token.Expiry))
-		assert.Equal(t, valetkey.Binding{JWKThumbprint: strings.Repeat("A", 43), CertificateThumbprint: strings.Repeat("E", 43), Unknown: []string{"kid"}}, token.Binding)
+		assert.Equal(t, issuer, token.Issuer())
+		assert.Equal(t, "alice", token.Subject())
+		assert.Equal(t, "shop", token.ClientID())
+		assert.Equal(t, "1", token.ID())
+		assert.Equal(t, valetkey.NewScopes("orders:read", "orders:write"), token.Scopes())
+		assert.True(t, now.Equal(token.IssuedAt()))
+		assert.True(t, now.Equal(token.NotBefore()))
+		assert.True(t, now.Add(time.Hour).Equal(token.Expiry()))
+		assert.Equal(t, valetkey.Binding{JWKThumbprint: strings.Repeat("A", 43), CertificateThumbprint: strings.Repeat("E", 43), Unknown: valetkey.ListOf("kid")}, token.Binding())
 		var more struct {
 			ACR      string
 			AMR      []string
@@ -543,18 +543,18 @@ func TestAccepted(t *testing.T) {
 		v := open(t)
 		token, err := v.Verify(background, mint(t, es256, nil, good(nil)))
 		require.NoError(t, err)
-		assert.True(t, now.Add(time.Hour+30*time.Second).Equal(token.Freshness.Until))
-		assert.True(t, token.Freshness.While.Holds())
+		assert.True(t, now.Add(time.Hour+30*time.Second).Equal(token.Freshness().Until))
+		assert.True(t, token.Freshness().While.Holds())
 		v.Close()
-		assert.False(t, token.Freshness.While.Holds())
+		assert.False(t, token.Freshness().While.Holds())
 	})
 	t.Run("the deadline is exp and leeway, whatever the leeway is", func(t *testing.T) {
 		for want, leeway := range map[time.Duration]time.Duration{0: -1, 30 * time.Second: 0, 5 * time.Minute: 5 * time.Minute} {
 			v := open(t, func(c *jwks.Config) { c.Leeway = leeway })
 			token, err := v.Verify(background, mint(t, es256, nil, good(object{"sid": "session-1"})))
 			require.NoError(t, err)
-			assert.Equal(t, want, token.Deadline.Sub(token.Expiry))
-			assert.Equal(t, "session-1", token.SessionID)
+			assert.Equal(t, want, token.Deadline().Sub(token.Expiry()))
+			assert.Equal(t, "session-1", token.SessionID())
 		}
 	})
 	t.Run("AT-23 a client on its own behalf is told apart from a user", func(t *testing.T) {
@@ -573,30 +573,30 @@ func TestScopes(t *testing.T) {
 		claims object
 		want   valetkey.Scopes
 	}{
-		"AT-19 a string is split on spaces":           {lenient, object{"scope": "b a B"}, valetkey.Scopes{"B", "a", "b"}},
-		"AT-20 an empty string grants nothing":        {lenient, object{"scope": ""}, nil},
-		"AT-20 spaces too many make no scope":         {lenient, object{"scope": "  a   b "}, valetkey.Scopes{"a", "b"}},
-		"AT-20 no scope":                              {lenient, object{"scope": nil}, nil},
-		"AT-19 a tab does not split, and is no scope": {lenient, object{"scope": "a\tb c"}, valetkey.Scopes{"c"}},
-		"an array":                      {lenient, object{"scope": []string{"b", "a", "", "a"}}, valetkey.Scopes{"a", "b"}},
-		"an element with a space":       {lenient, object{"scope": []string{"a", "b admin"}}, valetkey.Scopes{"a"}},
-		"scp beside scope":              {lenient, object{"scp": []string{"c"}, "scope": "a"}, valetkey.Scopes{"a", "c"}},
-		"scp as a string":               {lenient, object{"scp": "c d", "scope": nil}, valetkey.Scopes{"c", "d"}},
-		"scp is not read by default":    {func(*jwks.Config) {}, object{"scp": "admin", "scope": "a"}, valetkey.Scopes{"a"}},
-		"only configured claims":        {from("permissions"), object{"permissions": []string{"p"}, "scp": "x"}, valetkey.Scopes{"p"}},
-		"several configured claims":     {from("permissions", "scope"), object{"permissions": "p q", "scope": "a"}, valetkey.Scopes{"a", "p", "q"}},
-		"a path":                        {from("realm_access.roles"), nested, valetkey.Scopes{"a", "b"}},
-		"a path with a dot in a name":   {from("resource_access.my.api.roles"), nested, valetkey.Scopes{"c"}},
-		"a path that leads nowhere":     {from("realm_access.x.roles"), nested, nil},
-		"a path through a string":       {from("sub.roles"), nested, nil},
-		"a name with dots":              {from("https://x.example/roles"), object{"https://x.example/roles": []string{"r"}}, valetkey.Scopes{"r"}},
-		"the exact name before a path":  {from("a.b"), object{"a": object{"b": "path"}, "a.b": "exact"}, valetkey.Scopes{"exact"}},
-		"a claim of the name with more": {from("role"), object{"roles": "admin"}, nil},
+		"AT-19 a string is split on spaces":           {lenient, object{"scope": "b a B"}, valetkey.NewScopes("B", "a", "b")},
+		"AT-20 an empty string grants nothing":        {lenient, object{"scope": ""}, valetkey.Scopes{}},
+		"AT-20 spaces too many make no scope":         {lenient, object{"scope": "  a   b "}, valetkey.NewScopes("a", "b")},
+		"AT-20 no scope":                              {lenient, object{"scope": nil}, valetkey.Scopes{}},
+		"AT-19 a tab does not split, and is no scope": {lenient, object{"scope": "a\tb c"}, valetkey.NewScopes("c")},
+		"an array":                      {lenient, object{"scope": []string{"b", "a", "", "a"}}, valetkey.NewScopes("a", "b")},
+		"an element with a space":       {lenient, object{"scope": []string{"a", "b admin"}}, valetkey.NewScopes("a")},
+		"scp beside scope":              {lenient, object{"scp": []string{"c"}, "scope": "a"}, valetkey.NewScopes("a", "c")},
+		"scp as a string":               {lenient, object{"scp": "c d", "scope": nil}, valetkey.NewScopes("c", "d")},
+		"scp is not read by default":    {func(*jwks.Config) {}, object{"scp": "admin", "scope": "a"}, valetkey.NewScopes("a")},
+		"only configured claims":        {from("permissions"), object{"permissions": []string{"p"}, "scp": "x"}, valetkey.NewScopes("p")},
+		"several configured claims":     {from("permissions", "scope"), object{"permissions": "p q", "scope": "a"}, valetkey.NewScopes("a", "p", "q")},
+		"a path":                        {from("realm_access.roles"), nested, valetkey.NewScopes("a", "b")},
+		"a path with a dot in a name":   {from("resource_access.my.api.roles"), nested, valetkey.NewScopes("c")},
+		"a path that leads nowhere":     {from("realm_access.x.roles"), nested, valetkey.Scopes{}},
+		"a path through a string":       {from("sub.roles"), nested, valetkey.Scopes{}},
+		"a name with dots":              {from("https://x.example/roles"), object{"https://x.example/roles": []string{"r"}}, valetkey.NewScopes("r")},
+		"the exact name before a path":  {from("a.b"), object{"a": object{"b": "path"}, "a.b": "exact"}, valetkey.NewScopes("exact")},
+		"a claim of the name with more": {from("role"), object{"roles": "admin"}, valetkey.Scopes{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			token, err := open(t, test.change).Verify(background, mint(t, es256, nil, good(test.claims)))
 			require.NoError(t, err)
-			assert.Equal(t, test.want, token.Scopes)
+			assert.Equal(t, test.want, token.Scopes())
 		})
 	}
 	for name, claims := range map[string]object{
@@ -669,7 +669,7 @@ func TestProfile(t *testing.T) {
 			raw := mint(t, es256, test.header, good(test.claims))
 			token, err := open(t, lenient).Verify(background, raw)
 			require.NoError(t, err)
-			assert.Equal(t, test.client, token.ClientID)
+			assert.Equal(t, test.client, token.ClientID())
 			if test.without == nil {
 				return
 			}
@@ -716,10 +716,10 @@ func TestByIssuer(t *testing.T) {
 	t.Run("each issuer's tokens are accepted", func(t *testing.T) {
 		token, err := both.Verify(background, mint(t, a, nil, good(nil)))
 		require.NoError(t, err)
-		assert.Equal(t, issuer, token.Issuer)
+		assert.Equal(t, issuer, token.Issuer())
 		token, err = both.Verify(background, mint(t, b, nil, good(object{"iss": second})))
 		require.NoError(t, err)
-		assert.Equal(t, second, token.Issuer)
+		assert.Equal(t, second, token.Issuer())
 		assert.Equal(t, second, v2.Issuer())
 	})
 }

@@ -62,9 +62,9 @@ func TestLightOAuth2(t *testing.T) {
 		t.Run("JWS-21 "+name+" is accepted at its time under lenient settings", func(t *testing.T) {
 			token, err := verifier(t, jwks.Lenient(), then).Verify(context.Background(), raw)
 			require.NoError(t, err)
-			assert.Equal(t, "6e9d1db3-2feb-4c1f-a5ad-9e93ae8ca59d", token.ClientID)
-			assert.Equal(t, valetkey.Scopes{"account.r", "account.w"}, token.Scopes)
-			assert.Empty(t, token.Subject)
+			assert.Equal(t, "6e9d1db3-2feb-4c1f-a5ad-9e93ae8ca59d", token.ClientID())
+			assert.Equal(t, valetkey.NewScopes("account.r", "account.w"), token.Scopes())
+			assert.Empty(t, token.Subject())
 		})
 	}
 }

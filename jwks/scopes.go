@@ -31,7 +31,7 @@ func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 			err = add(name, at(in.payload, name), true)
 		}
 		if err != nil {
-			return nil, err
+			return valetkey.Scopes{}, err
 		}
 	}
 	return valetkey.NewScopes(found...), nil

@@ -198,8 +198,9 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 		return nil, err
 	}
 	t.prove(x)
-	token.Freshness.While = lease{token.Freshness.While, x}
-	return token, nil
+	f := token.Fields()
+	f.Freshness.While = lease{f.Freshness.While, x}
+	return valetkey.NewToken(f), nil
 }
 
 // A lease holds while the key of a token and the tenant do.

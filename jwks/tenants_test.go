@@ -98,7 +98,7 @@ func accepted(t *testing.T, v valetkey.Verifier, raw string) *valetkey.Token {
 	t.Helper()
 	token, err := v.Verify(background, raw)
 	require.NoError(t, err)
-	require.True(t, token.Freshness.While.Holds())
+	require.True(t, token.Freshness().While.Holds())
 	return token
 }
 
@@ -213,15 +213,15 @@ func TestTenants(t *testing.T) {
 		r := registered(a, acme)
 		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{"urn:other"}, JWKS: keySet(a)}
 		v := r.open(t)
-		assert.Equal(t, acme, accepted(t, v, tokenOf(t, a, acme)).Issuer)
+		assert.Equal(t, acme, accepted(t, v, tokenOf(t, a, acme)).Issuer())
 		_, err := v.Verify(background, tokenOf(t, a, other))
 		refused(t, err, otherAud)
 	})
 	t.Run("several kinds of issuers go together", func(t *testing.T) {
 		fixed := open(t, func(c *jwks.Config) { c.JWKS = keySet(b) })
 		v := valetkey.First(fixed, registered(a, acme).open(t))
-		assert.Equal(t, acme, accepted(t, v, tokenOf(t, a, acme)).Issuer)
-		assert.Equal(t, issuer, accepted(t, v, tokenOf(t, b, issuer)).Issuer)
+		assert.Equal(t, acme, accepted(t, v, tokenOf(t, a, acme)).Issuer())
+		assert.Equal(t, issuer, accepted(t, v, tokenOf(t, b, issuer)).Issuer())
 		assert.Equal(t, []string{issuer, "tenants"}, names(v.(valetkey.HealthReporter).Health()))
 	})
 	play(t, "requests share a lookup, and wait for it 2 s at most", func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestMadeUpIssuers(t *testing.T) {
 		assert.Equal(t, 4096, r.count())
 		assert.Equal(t, 4096, refusals)
 		assert.Equal(t, 20_000-4096, busy)
-		assert.True(t, remembered.Freshness.While.Holds())
+		assert.True(t, remembered.Freshness().While.Holds())
 		assert.Equal(t, []string{acme, other}, names(v.Tenants()))
 		time.Sleep(5 * time.Second)
 		_, err := v.Verify(background, forge(t, raw, madeUp(30_000)))
@@ -356,7 +356,7 @@ func TestTenantsTTL(t *testing.T) {
 		accepted(t, v, raw) // and the tenant is looked up, which takes a second
 		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.False(t, remembered.Freshness.While.Holds())
+		assert.False(t, remembered.Freshness().While.Holds())
 		assert.Empty(t, v.Tenants())
 		_, err := v.Verify(background, raw)
 		refused(t, err, otherIssuer)
@@ -367,7 +367,7 @@ func TestTenantsTTL(t *testing.T) {
 		remembered := accepted(t, v, raw)
 		time.Sleep(ttl)
 		synctest.Wait()
-		assert.False(t, remembered.Freshness.While.Holds())
+		assert.False(t, remembered.Freshness().While.Holds())
 		assert.Equal(t, 1, r.count())
 		assert.Empty(t, v.Tenants(), "nor are its keys kept fresh any longer")
 		accepted(t, v, raw)
@@ -380,7 +380,7 @@ func TestTenantsTTL(t *testing.T) {
 		r.set(func(r *registry) { r.delay = time.Second })
 		for range 180 {
 			time.Sleep(time.Minute)
-			atOnce(t, func() { require.True(t, remembered.Freshness.While.Holds()) })
+			atOnce(t, func() { require.True(t, remembered.Freshness().While.Holds()) })
 		}
 		assert.InDelta(t, 180.0/3, r.count(), 2)
 		assert.Equal(t, []string{acme}, names(v.Tenants()))
@@ -415,11 +415,11 @@ func TestTenantsTTL(t *testing.T) {
 		r.set(func(r *registry) { r.err = errors.New("no database") })
 		for time.Since(start) < ttl {
 			atOnce(t, func() { accepted(t, v, raw) })
-			require.True(t, remembered.Freshness.While.Holds())
+			require.True(t, remembered.Freshness().While.Holds())
 			time.Sleep(time.Second)
 		}
 		assert.InDelta(t, 1+5, r.count(), 1, "it is looked up once a tenth of TTL in the second half")
-		assert.False(t, remembered.Freshness.While.Holds())
+		assert.False(t, remembered.Freshness().While.Holds())
 		failed(t, v, raw, "no database")
 		r.set(func(r *registry) { r.err = nil })
 		accepted(t, v, raw)
@@ -436,7 +436,7 @@ func TestTenantsTTL(t *testing.T) {
 		accepted(t, v, raw) // and the tenant is looked up, which takes a second
 		time.Sleep(time.Second)
 		synctest.Wait()
-		assert.False(t, remembered.Freshness.While.Holds())
+		assert.False(t, remembered.Freshness().While.Holds())
 		_, err := v.Verify(background, raw)
 		refused(t, err, otherAud)
 		accepted(t, v, mint(t, a, nil, good(object{"iss": acme, "aud": "urn:new"})))
@@ -468,7 +468,7 @@ func TestTenantsTTL(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
-			assert.True(t, token.Freshness.While.Holds())
+			assert.True(t, token.Freshness().While.Holds())
 		})
 	}
 	play(t, "the same settings leave tokens remembered", func(t *testing.T) {
@@ -481,7 +481,7 @@ func TestTenantsTTL(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 2, r.count())
 		time.Sleep(ttl - time.Second)
-		assert.True(t, remembered.Freshness.While.Holds())
+		assert.True(t, remembered.Freshness().While.Holds())
 	})
 }
 
@@ -498,8 +498,8 @@ func TestTenantsMax(t *testing.T) {
 		accepted(t, v, tokenOf(t, a, tenant(1)))
 		accepted(t, v, tokenOf(t, a, tenant(3)))
 		assert.Equal(t, []string{tenant(1), tenant(3)}, names(v.Tenants()))
-		assert.True(t, first.Freshness.While.Holds())
-		assert.False(t, second.Freshness.While.Holds())
+		assert.True(t, first.Freshness().While.Holds())
+		assert.False(t, second.Freshness().While.Holds())
 	})
 	play(t, "forged tokens that name real tenants push out an eighth at most", func(t *testing.T) {
 		v := registered(a, all...).open(t, func(c *jwks.TenantsConfig) { c.Max = 16 })
@@ -550,7 +550,7 @@ func TestTenantsHealth(t *testing.T) {
 		waiter.Go(func() { failed(t, v, tokenOf(t, a, other), "closed") })
 		synctest.Wait()
 		atOnce(t, func() { v.Close(); waiter.Wait(); v.Close() })
-		assert.False(t, remembered.Freshness.While.Holds())
+		assert.False(t, remembered.Freshness().While.Holds())
 		failed(t, v, tokenOf(t, a, acme), "closed")
 		assert.ErrorContains(t, v.Ready(background), "closed")
 		assert.Equal(t, valetkey.Down, v.Health()[0].State)

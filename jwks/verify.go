@@ -66,12 +66,12 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case !c.Header.HasKeyID && !v.profile.AllowMissingKeyID:
 		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.AllowMissingKeyID is off"))
 	}
-	t, err := v.token(in)
+	t, err := v.fields(in)
 	if err != nil {
 		return nil, err
 	}
 	if !claims.IsFor(t.Audience, v.audience, v.sole) {
-		return nil, refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience))
+		return nil, refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
 	}
 	if err := v.checkTimes(t); err != nil {
 		return nil, err
@@ -85,10 +85,10 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case err != nil:
 		return nil, err // [*valetkey.Unavailable]
 	}
-	t.Raw = c.Payload
+	t.Raw = string(c.Payload)
 	t.Deadline = t.Expiry.Add(v.leeway)
 	t.Freshness = valetkey.Freshness{Until: t.Deadline, While: key}
-	return t, nil
+	return valetkey.NewToken(*t), nil
 }
 
 func notMine(iss string) error {
@@ -108,7 +108,7 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 	return nil
 }
 
-func (v *Verifier) checkTimes(t *valetkey.Token) error {
+func (v *Verifier) checkTimes(t *valetkey.TokenFields) error {
 	now := v.now()
 	far := errors.Join(claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
 	if !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below

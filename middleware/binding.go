@@ -43,7 +43,7 @@ func (cfg *Config) checkBinding(wrong *mistakes.List) {
 // A binding that nobody checks would make a stolen token as good as its owner's, so it is refused; and so is a scheme that
 // says other than the token, or an attacker could leave the proof off.
 func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (nonce string, err error) {
-	b, r, isDPoP := &t.Binding, c.request, c.scheme == authheader.DPoP
+	b, r, isDPoP := t.Binding(), c.request, c.scheme == authheader.DPoP
 	switch {
 	case isDPoP && g.dpop == nil:
 		return "", unproven(valetkey.ReasonDPoPNotAccepted)
@@ -51,7 +51,7 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 		return "", unproven(valetkey.ReasonDPoPNotBound)
 	case b.IsZero():
 		return "", unproven(valetkey.ReasonNotBound)
-	case len(b.Unknown) > 0 || r == nil: // RFC 7800, section 3.1
+	case b.Unknown.Len() > 0 || r == nil: // RFC 7800, section 3.1
 		return "", unproven(valetkey.ReasonUnknownBinding)
 	case !isDPoP && b.JWKThumbprint != "": // RFC 9449, section 7.2
 		return "", unproven(valetkey.ReasonNoProof)
@@ -69,7 +69,7 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 		return "", err
 	}
 	proof, err := g.dpop.Verify(ctx, dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint,
-		Issuer: t.Issuer, Client: t.ClientID, Subject: t.Subject})
+		Issuer: t.Issuer(), Client: t.ClientID(), Subject: t.Subject()})
 	return proof.NextNonce(), err
 }
 

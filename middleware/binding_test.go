@@ -278,7 +278,7 @@ func TestDPoPChain(t *testing.T) {
 		key.Authorize(r, bound)
 		d := guard.Decide(r)
 		require.NoError(t, d.Err())
-		assert.Equal(t, key.Thumbprint(), d.Token().Binding.JWKThumbprint)
+		assert.Equal(t, key.Thumbprint(), d.Token().Binding().JWKThumbprint)
 		assert.Error(t, guard.Decide(r).Err(), "the proof is used up")
 		r, ok := d.Apply(httptest.NewRecorder(), r)
 		require.True(t, ok)

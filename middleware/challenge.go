@@ -15,7 +15,7 @@ import (
 
 // schemeFor returns the scheme that t was accepted with.
 func schemeFor(t *valetkey.Token) string {
-	if t.Binding.JWKThumbprint != "" { // RFC 9449, section 7.1
+	if t.Binding().JWKThumbprint != "" { // RFC 9449, section 7.1
 		return authheader.DPoP
 	}
 	return authheader.Bearer
@@ -65,7 +65,7 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 		param("error_uri", c.errorURI)
 	}
 	var scope []string
-	for _, s := range e.Scope { // a requirement of someone else's may name what is not a scope
+	for s := range e.Scope.All() { // a requirement of someone else's may name what is not a scope
 		if scopes.Valid(s) == nil {
 			scope = append(scope, s)
 		}

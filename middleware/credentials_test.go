@@ -258,7 +258,7 @@ func FuzzCredentials(f *testing.F) {
 	var asked string
 	guard := guardWith(f, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
 		asked = raw
-		return &valetkey.Token{}, nil
+		return valetkey.NewToken(valetkey.TokenFields{}), nil
 	}), func(c *middleware.Config) {
 		c.Methods = []middleware.BearerMethod{middleware.Form(0), middleware.Query()}
 	})

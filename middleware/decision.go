@@ -101,17 +101,17 @@ func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decisio
 		return g.decideOn(ctx, c, err, needs)
 	}
 	// What the request carries was true when it was accepted, which may be long ago: a handler may ask for each message.
-	err := g.still(&entry.Token)
+	err := g.still(entry.Token)
 	if err == nil {
-		err = g.authorize(&entry.Token, r, needs)
+		err = g.authorize(entry.Token, r, needs)
 	}
 	if err != nil {
-		d = g.refuse(ctx, r, schemeFor(&entry.Token), err)
+		d = g.refuse(ctx, r, schemeFor(entry.Token), err)
 		d.entry = entry
 		return d, true
 	}
 	d = Decision{guard: g, passed: true, entry: entry}
-	if ctx.Value(authctx.Token{}) == &entry.Token { // or another guard has attached its own since
+	if ctx.Value(authctx.Token{}) == entry.Token { // or another guard has attached its own since
 		d.as = carried
 	}
 	return d, true
@@ -119,9 +119,9 @@ func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decisio
 
 // still reports whether t, which was accepted before, has neither expired nor been revoked.
 func (g *Guard) still(t *valetkey.Token) error {
-	end := t.Deadline
-	if end.IsZero() && !t.Expiry.IsZero() { // a verifier that sets no Deadline may accept t by a leeway after its Expiry
-		end = t.Expiry.Add(denylist.MaxLeeway)
+	end := t.Deadline()
+	if end.IsZero() && !t.Expiry().IsZero() { // a verifier that sets no Deadline may accept t by a leeway after its Expiry
+		end = t.Expiry().Add(denylist.MaxLeeway)
 	}
 	if !end.IsZero() && !g.now().Before(end) {
 		return errExpired
@@ -135,7 +135,7 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 	var found finding
 	if err == nil {
 		if found, err = g.verify(ctx, c); err == nil {
-			err = g.authorize(&found.entry.Token, c.request, needs)
+			err = g.authorize(found.entry.Token, c.request, needs)
 		}
 	} else if none(err) {
 		if len(needs) == 1 && valetkey.Describe(needs[0]).Open {
@@ -256,7 +256,7 @@ func (d Decision) Token() *valetkey.Token {
 	if !d.passed || d.entry == nil {
 		return nil
 	}
-	return &d.entry.Token
+	return d.entry.Token
 }
 
 // Status returns the status of the response that refuses the request: 400, 401, 403 or 503, or that of Config.Preflight. For a
@@ -369,7 +369,7 @@ type opening struct{ raw string }
 func (g *Guard) observe(ctx context.Context, d Decision, remembered bool, took time.Duration) {
 	e := valetkey.Event{Kind: valetkey.RequestDecided, Status: d.Status(), Remembered: remembered, Duration: took, Err: d.err}
 	if d.entry != nil {
-		e.Issuer = d.entry.Token.Issuer
+		e.Issuer = d.entry.Token.Issuer()
 	}
 	var refusal *valetkey.Error
 	if errors.As(d.err, &refusal) && refusal.Reason.Known() {

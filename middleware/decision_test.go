@@ -62,12 +62,12 @@ func TestDecision(t *testing.T) {
 		d := guard.Decide(valetkeytest.Request("GET", "/", iss.Token(valetkeytest.Subject("alice"))))
 		require.NoError(t, d.Err())
 		assert.Equal(t, 200, d.Status())
-		assert.Equal(t, "alice", d.Token().Subject)
-		assert.Equal(t, "alice", valetkey.FromContext(d.Context(t.Context())).Subject)
+		assert.Equal(t, "alice", d.Token().Subject())
+		assert.Equal(t, "alice", valetkey.FromContext(d.Context(t.Context())).Subject())
 		assert.Empty(t, d.Header())
 	})
 	t.Run("Public leaves the request alone, with the token of another guard", func(t *testing.T) {
-		ctx := valetkey.NewContext(t.Context(), &valetkey.Token{Subject: "of another guard"})
+		ctx := valetkey.NewContext(t.Context(), valetkey.NewToken(valetkey.TokenFields{Subject: "of another guard"}))
 		r := valetkeytest.Request("GET", "/", "bad").WithContext(ctx)
 		same, ok := guard.Decide(r, valetkey.Public).Apply(httptest.NewRecorder(), r)
 		assert.True(t, ok)
@@ -106,12 +106,12 @@ func TestDecision(t *testing.T) {
 	})
 	t.Run("a request that carries its token is refused once the token has expired", func(t *testing.T) {
 		now := time.Now()
-		for name, token := range map[string]valetkey.Token{
+		for name, token := range map[string]valetkey.TokenFields{
 			"with a deadline":    {Expiry: now.Add(time.Minute), Deadline: now.Add(2 * time.Minute)},
 			"without a deadline": {Expiry: now.Add(time.Minute)},
 		} {
 			now := now
-			verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &token, nil })
+			verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return valetkey.NewToken(token), nil })
 			guard := guardWith(t, verifier, func(c *middleware.Config) { c.Now = func() time.Time { return now } })
 			ctx := guard.DecideToken(t.Context(), "x").Context(t.Context())
 			r := httptest.NewRequest("GET", "/", nil).WithContext(ctx)
@@ -288,7 +288,7 @@ func FuzzChallenge(f *testing.F) {
 		if description != "" {
 			reason = valetkey.NewReason(fmt.Sprintf("fuzz_%x", sha256.Sum224([]byte(description))), description)
 		}
-		text := guard.Reject(nil, &valetkey.Error{Code: valetkey.Code(code), Reason: reason, Scope: valetkey.Scopes{scope}}).Header().Get("WWW-Authenticate")
+		text := guard.Reject(nil, &valetkey.Error{Code: valetkey.Code(code), Reason: reason, Scope: valetkey.NewScopes(scope)}).Header().Get("WWW-Authenticate")
 		if strings.Trim(text, "\t") != text || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' }) {
 			t.Fatalf("%q is no header value", text)
 		}

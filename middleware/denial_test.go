@@ -21,7 +21,7 @@ import (
 type clerk struct {
 	now    time.Time
 	leeway time.Duration
-	tokens map[string]valetkey.Token // by their text
+	tokens map[string]valetkey.TokenFields // by their text
 }
 
 func (c *clerk) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
@@ -34,7 +34,7 @@ func (c *clerk) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
 		}
 		token.Freshness.Until = token.Deadline
 	}
-	return &token, nil
+	return valetkey.NewToken(token), nil
 }
 
 // status returns that of a request with the token.
@@ -64,8 +64,8 @@ func TestARevokedTokenStaysRevokedUntilItCannotBeAccepted(t *testing.T) {
 	} {
 		for _, leeway := range []time.Duration{0, 30 * time.Second, 5 * time.Minute} {
 			t.Run(fmt.Sprint(c.name, ", leeway ", leeway), func(t *testing.T) {
-				token := valetkey.Token{ID: "1", Subject: "alice", SessionID: "s", ClientID: "app", IssuedAt: start.Add(-time.Minute), Expiry: c.expiry}
-				v := &clerk{now: start, leeway: leeway, tokens: map[string]valetkey.Token{"a": token}}
+				token := valetkey.TokenFields{ID: "1", Subject: "alice", SessionID: "s", ClientID: "app", IssuedAt: start.Add(-time.Minute), Expiry: c.expiry}
+				v := &clerk{now: start, leeway: leeway, tokens: map[string]valetkey.TokenFields{"a": token}}
 				guard := guardWith(t, v, func(cfg *middleware.Config) { cfg.Now = func() time.Time { return v.now } })
 				require.Equal(t, 200, status(guard, "a"))
 				c.revoked.Issuer = "https://as.example.com"
@@ -107,7 +107,7 @@ func TestRevocationAndSkew(t *testing.T) {
 		{"it does not say when it was issued", valetkey.Revocation{Subject: "alice", Before: revoked}, 0, time.Time{}, 401},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v := &clerk{now: revoked, leeway: c.leeway, tokens: map[string]valetkey.Token{
+			v := &clerk{now: revoked, leeway: c.leeway, tokens: map[string]valetkey.TokenFields{
 				"a": {Subject: "alice", IssuedAt: c.iat, Expiry: revoked.Add(time.Hour)},
 			}}
 			guard := guardWith(t, v, func(cfg *middleware.Config) { cfg.Now = func() time.Time { return v.now } })
@@ -117,7 +117,7 @@ func TestRevocationAndSkew(t *testing.T) {
 		})
 	}
 	t.Run("without an exp the most leeway counts", func(t *testing.T) {
-		v := &clerk{now: revoked, tokens: map[string]valetkey.Token{"ahead": {Subject: "alice", IssuedAt: revoked.Add(299 * time.Second)}}}
+		v := &clerk{now: revoked, tokens: map[string]valetkey.TokenFields{"ahead": {Subject: "alice", IssuedAt: revoked.Add(299 * time.Second)}}}
 		guard := guardWith(t, v, func(cfg *middleware.Config) { cfg.Now = func() time.Time { return v.now } })
 		require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "https://as.example.com", Subject: "alice"}))
 		assert.Equal(t, 401, status(guard, "ahead"))
@@ -128,7 +128,7 @@ func TestRevocationAndSkew(t *testing.T) {
 			{{Subject: "alice", At: revoked.Add(-2 * time.Hour)}, {Subject: "alice", Before: revoked.Add(-time.Hour)}},
 			{{Subject: "alice", At: revoked.Add(-time.Hour)}, {Subject: "alice", Before: revoked.Add(-2 * time.Hour)}},
 		} {
-			v := &clerk{now: revoked, tokens: map[string]valetkey.Token{
+			v := &clerk{now: revoked, tokens: map[string]valetkey.TokenFields{
 				"a": {Subject: "alice", IssuedAt: revoked.Add(-61 * time.Minute), Expiry: revoked.Add(time.Hour)},
 			}}
 			guard := guardWith(t, v, func(cfg *middleware.Config) { cfg.Now = func() time.Time { return v.now } })
@@ -143,10 +143,10 @@ func TestAFullListDropsNoDenial(t *testing.T) {
 	const issuer = "https://as.example.com"
 	var log strings.Builder
 	now := time.Unix(1_800_000_000, 0)
-	token := func(id, subject string) valetkey.Token {
-		return valetkey.Token{ID: id, Subject: subject, ClientID: "app", SessionID: "of " + subject, IssuedAt: now.Add(-time.Minute), Expiry: now.Add(time.Hour)}
+	token := func(id, subject string) valetkey.TokenFields {
+		return valetkey.TokenFields{ID: id, Subject: subject, ClientID: "app", SessionID: "of " + subject, IssuedAt: now.Add(-time.Minute), Expiry: now.Add(time.Hour)}
 	}
-	v := &clerk{now: now, tokens: map[string]valetkey.Token{
+	v := &clerk{now: now, tokens: map[string]valetkey.TokenFields{
 		"first": token("0", "bob"), "last": token("99999", "bob"), "other": token("other", "bob"),
 		"alices": token("a", "alice"), "carols": token("c", "carol"),
 	}}
@@ -183,7 +183,7 @@ func TestAFullListDropsNoDenial(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "no room for a revocation"), "it is logged once")
 
 	v.now = now.Add(30 * time.Hour)
-	v.tokens["last"] = valetkey.Token{ID: "new", Subject: "bob", IssuedAt: v.now, Expiry: v.now.Add(time.Hour)}
+	v.tokens["last"] = valetkey.TokenFields{ID: "new", Subject: "bob", IssuedAt: v.now, Expiry: v.now.Add(time.Hour)}
 	assert.Equal(t, valetkey.Ready, guard.Status().State, "what overflowed is over")
 	assert.Zero(t, guard.Status().Revocations.Overflowed)
 	assert.Equal(t, 200, status(guard, "last"))
@@ -195,7 +195,7 @@ func TestAFullListDropsNoDenial(t *testing.T) {
 func TestARequestUnderWayEndsWithADenialThatFoundNoRoom(t *testing.T) {
 	const issuer = "https://as.example.com"
 	now := time.Unix(1_800_000_000, 0)
-	v := &clerk{now: now, tokens: map[string]valetkey.Token{
+	v := &clerk{now: now, tokens: map[string]valetkey.TokenFields{
 		"last": {ID: "99", IssuedAt: now, Expiry: now.Add(time.Hour)}, "other": {ID: "other", IssuedAt: now, Expiry: now.Add(time.Hour)},
 	}}
 	guard := guardWith(t, v, cancels, func(cfg *middleware.Config) {

@@ -44,6 +44,11 @@ type Config struct {
 	// Verifier decides whether a token is true. Required. See packages jwks and [valetkey.First].
 	Verifier valetkey.Verifier
 
+	// Claims is the application's type for the claims of its tokens, see [valetkey.DeclareClaims]. A token is decoded into it once, and
+	// again only after it has not come for a while; what is decoded counts as part of Cache.Bytes. A token whose claims do not fit is
+	// refused with 401. Nil: nothing is decoded.
+	Claims valetkey.Claims
+
 	// Methods lists places beside the Authorization header where a request may carry its token: [Form], [Query], [Cookie],
 	// [WebSocketProtocol]. A request that fills two places is refused with 400. Nil: the header alone.
 	Methods []BearerMethod
@@ -165,6 +170,11 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Verifier == nil {
 		wrong.Add("Verifier", "required")
 	}
+	if cfg.Claims != nil {
+		if err := cfg.Claims.Check(); err != nil {
+			wrong.Add("Claims", "%w", err)
+		}
+	}
 	if !quotable(cfg.Realm) {
 		wrong.Add("Realm", "%q holds a character that a challenge cannot carry", cfg.Realm)
 	}
@@ -246,6 +256,7 @@ func New(cfg Config) (*Guard, error) {
 		Bytes:   cfg.Cache.Bytes,
 		MaxAge:  cfg.Cache.MaxAge,
 		Now:     g.now,
+		Claims:  cfg.Claims,
 	}, uncached{cfg.Verifier, g.denials})
 	return g, nil
 }

@@ -159,7 +159,7 @@ func TestRequirements(t *testing.T) {
 	})
 	broken := requirement(func(*valetkey.Token) error { return errors.New("a table is out of reach") })
 	known := requirement(func(token *valetkey.Token) error {
-		if token.Subject == "alice" {
+		if token.Subject() == "alice" {
 			return nil
 		}
 		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_the_subject_is_not_known_here", "the subject is not known here")}
@@ -188,7 +188,7 @@ func TestRequirements(t *testing.T) {
 	}
 	t.Run("a scope that is none stays out of the challenge", func(t *testing.T) {
 		odd := requirement(func(*valetkey.Token) error {
-			return &valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.Scopes{`a" x="`, "b"}}
+			return &valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.NewScopes(`a" x="`, "b")}
 		})
 		got := do(t, "GET", serve(t, guard.Handler(hello, odd)), token())
 		assert.Equal(t, `Bearer realm="api", error="insufficient_scope", scope="b"`, got.challenge())
@@ -250,7 +250,7 @@ func TestPreflight(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	// Most handlers read the token without a look at whether there is one.
 	trusting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "hello "+valetkey.FromContext(r.Context()).Subject)
+		io.WriteString(w, "hello "+valetkey.FromContext(r.Context()).Subject())
 	})
 	strict := serve(t, newGuard(t, iss).Handler(trusting))
 	answering := newGuard(t, iss, func(c *middleware.Config) { c.Preflight = cors })
@@ -312,7 +312,7 @@ func TestChains(t *testing.T) {
 		})
 	}
 	good := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-		return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("a")}, nil
+		return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("a")}), nil
 	})
 	outer, inner := guardWith(t, counting(good)), guardWith(t, counting(good))
 	request := func() *http.Request {
@@ -345,7 +345,9 @@ func TestChains(t *testing.T) {
 	})
 	// A token in the query reaches the outer guard alone.
 	subject := func(name string) valetkey.Verifier {
-		return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &valetkey.Token{Subject: name}, nil })
+		return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return valetkey.NewToken(valetkey.TokenFields{Subject: name}), nil
+		})
 	}
 	byQuery := guardWith(t, subject("of the query"), func(c *middleware.Config) { c.Methods = []middleware.BearerMethod{middleware.Query()} })
 	byHeader := guardWith(t, subject("of the header"))
@@ -365,7 +367,7 @@ func TestChains(t *testing.T) {
 	})
 	t.Run("a token that somebody put into the context opens nothing", func(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
-		r = r.WithContext(valetkey.NewContext(r.Context(), &valetkey.Token{Subject: "mallory", Scopes: valetkey.NewScopes("a")}))
+		r = r.WithContext(valetkey.NewContext(r.Context(), valetkey.NewToken(valetkey.TokenFields{Subject: "mallory", Scopes: valetkey.NewScopes("a")})))
 		assert.Equal(t, 401, status(outer.Handler(hello, scopes.All("a")), r))
 	})
 	t.Run("the request that the caller holds stays as it was", func(t *testing.T) {
@@ -373,7 +375,7 @@ func TestChains(t *testing.T) {
 		carries, ok := outer.Decide(r).Apply(httptest.NewRecorder(), r)
 		require.True(t, ok)
 		assert.Nil(t, valetkey.FromContext(r.Context()))
-		assert.Equal(t, "alice", valetkey.FromContext(carries.Context()).Subject)
+		assert.Equal(t, "alice", valetkey.FromContext(carries.Context()).Subject())
 	})
 }
 
@@ -410,15 +412,15 @@ func TestMemory(t *testing.T) {
 			if revoked {
 				return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_revoked", "revoked")}
 			}
-			return &valetkey.Token{Subject: "alice", ID: "1", Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", ID: "1", Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
 		}))
 		api := serve(t, guard.Handler(hello))
 		require.Equal(t, 200, do(t, "GET", api, "Bearer x").status)
 		revoked = true
 		require.Equal(t, 200, do(t, "GET", api, "Bearer x").status, "it is remembered")
-		assert.Equal(t, 0, guard.Purge(func(t *valetkey.Token) bool { return t.ID == "2" }))
+		assert.Equal(t, 0, guard.Purge(func(t *valetkey.Token) bool { return t.ID() == "2" }))
 		require.Equal(t, 200, do(t, "GET", api, "Bearer x").status)
-		assert.Equal(t, 1, guard.Purge(func(t *valetkey.Token) bool { return t.ID == "1" }))
+		assert.Equal(t, 1, guard.Purge(func(t *valetkey.Token) bool { return t.ID() == "1" }))
 		assert.Equal(t, 401, do(t, "GET", api, "Bearer x").status)
 	})
 	t.Run("VCACHE-13 a handler that scribbles on its token spoils no other request", func(t *testing.T) {
@@ -426,9 +428,9 @@ func TestMemory(t *testing.T) {
 		guard := newGuard(t, iss)
 		api := serve(t, guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			token := valetkey.FromContext(r.Context())
-			io.WriteString(w, token.Subject+" "+token.Scopes.String()+" "+token.Audience[0]+" "+string(token.Raw))
-			token.Subject, token.Scopes[0], token.Audience[0] = "mallory", "admin", "x"
-			copy(token.Raw, bytes.Repeat([]byte("x"), len(token.Raw)))
+			io.WriteString(w, token.Subject()+" "+token.Scopes().String()+" "+token.Audience().At(0)+" "+token.Raw())
+			token.Scopes().Slice()[0], token.Audience().Slice()[0] = "admin", "x"
+			copy([]byte(token.Raw()), bytes.Repeat([]byte("x"), len(token.Raw())))
 		})))
 		token := "Bearer " + iss.Token(valetkeytest.Scopes("a"))
 		first := do(t, "GET", api, token)

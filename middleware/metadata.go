@@ -99,7 +99,7 @@ func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	g.declared.mu.Lock()
 	defer g.declared.mu.Unlock()
 	d := valetkey.Describe(needs...)
-	g.declared.scopes = valetkey.NewScopes(slices.Concat(g.declared.scopes, d.All)...)
+	g.declared.scopes = valetkey.NewScopes(slices.Concat(g.declared.scopes.Slice(), d.All.Slice())...)
 	g.declared.detailTypes = append(g.declared.detailTypes, d.DetailTypes...)
 	slices.Sort(g.declared.detailTypes)
 	g.declared.detailTypes = slices.Compact(g.declared.detailTypes)
@@ -174,7 +174,8 @@ func (g *Guard) MetadataJSON() []byte {
 			methods = append(methods, s.method)
 		}
 	}
-	scopes, detailTypes := g.declared.all()
+	declared, detailTypes := g.declared.all()
+	scopes := declared.Slice()
 	if res.Scopes != nil {
 		scopes = res.Scopes
 	}

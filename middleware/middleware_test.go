@@ -94,7 +94,7 @@ func body(contentType, text string) func(*http.Request) {
 var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	who := "nobody"
 	if token := valetkey.FromContext(r.Context()); token != nil {
-		who = token.Subject
+		who = token.Subject()
 	}
 	sent, err := io.ReadAll(r.Body)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 var socket = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	who := "nobody"
 	if token := valetkey.FromContext(r.Context()); token != nil {
-		who = token.Subject
+		who = token.Subject()
 	}
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

@@ -90,7 +90,7 @@ func TestRevoke(t *testing.T) {
 		slow := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 			begun <- true
 			<-finish
-			return &valetkey.Token{Issuer: "i", ID: "1", Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Issuer: "i", ID: "1", Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
 		})
 		guard := guardWith(t, slow)
 		verify := func() error {
@@ -133,7 +133,7 @@ func watching(t *testing.T, s *source, change ...func(*middleware.Config)) (*mid
 		if raw == "x" {
 			return nil, &valetkey.Error{Code: valetkey.InvalidToken}
 		}
-		return &valetkey.Token{Issuer: "i", Subject: raw, Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}, nil
+		return valetkey.NewToken(valetkey.TokenFields{Issuer: "i", Subject: raw, Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
 	})
 	guard := guardWith(t, v, append(change, func(cfg *middleware.Config) { cfg.Revocations.Source = s })...)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -239,7 +239,7 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 		assert.Equal(t, valetkey.Ready, guard.Status().State)
 	})
 	t.Run("nor where Watch does not run", func(t *testing.T) {
-		guard := guardWith(t, accepting(func(string) (*valetkey.Token, error) { return &valetkey.Token{}, nil }),
+		guard := guardWith(t, accepting(func(string) (*valetkey.Token, error) { return valetkey.NewToken(valetkey.TokenFields{}), nil }),
 			func(cfg *middleware.Config) { cfg.Revocations.Source = new(source) })
 		assert.Equal(t, 503, status(guard, "alice"))
 		assert.ErrorContains(t, guard.Status().Revocations.Source.Err, "the published revocations are not known yet")

@@ -149,7 +149,7 @@ func TestAnObserverSeesNoReasonThatWasNotCreated(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	seen := new(recorder)
 	made := valetkey.RequirementFunc(func(a valetkey.Access) error {
-		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.Reason("user " + a.Token.Subject)}
+		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.Reason("user " + a.Token.Subject())}
 	})
 	api := serve(t, newGuard(t, iss, func(c *middleware.Config) { c.Observer = seen }).Handler(hello, made))
 	got := do(t, "GET", api, "Bearer "+iss.Token())

@@ -1,15 +1,12 @@
 package middleware
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
-	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 // ACR is met by a token whose user logged in in one of these ways, by the claim acr; the preferred one stands first. A token
@@ -30,9 +27,9 @@ func ACR(values ...string) valetkey.Requirement {
 
 type acr []string
 
-// Check reads acr, a string (RFC 9068, section 2.2.1).
+// Check compares the ACR of the token.
 func (values acr) Check(a valetkey.Access) error {
-	if value, _ := claimOf(a.Token, "acr").Text(); value != "" && slices.Contains(values, value) {
+	if value := a.Token.ACR(); value != "" && slices.Contains(values, value) {
 		return nil
 	}
 	return &valetkey.Error{
@@ -65,40 +62,18 @@ const maxAhead = time.Minute
 
 // Check compares auth_time with the time of the access. iat is no substitute: a refreshed token is a new one.
 func (d maxAge) Check(a valetkey.Access) error {
-	var at time.Time
-	err := claims.Date(&at, "auth_time", claimOf(a.Token, "auth_time"), false)
-	if age, limit := a.Time.Sub(at), time.Duration(d); err == nil && limit > 0 && -maxAhead <= age && age <= limit {
+	at := a.Token.AuthTime()
+	if age, limit := a.Time.Sub(at), time.Duration(d); !at.IsZero() && limit > 0 && -maxAhead <= age && age <= limit {
 		return nil
 	}
 	return &valetkey.Error{
 		Code:   valetkey.InsufficientUserAuthentication,
 		Reason: valetkey.ReasonAuthAge,
 		StepUp: &valetkey.StepUp{MaxAge: (*time.Duration)(&d)},
-		Err:    err,
 	}
 }
 
 // Describe returns the age.
 func (d maxAge) Describe() valetkey.Needs {
 	return valetkey.Needs{StepUp: &valetkey.StepUp{MaxAge: (*time.Duration)(&d)}}
-}
-
-var errFound = errors.New("found")
-
-// claimOf returns a claim of t; nil if it has none of this name. Raw was checked as a whole when the token was new.
-func claimOf(t *valetkey.Token, name string) (found strictjson.Value) {
-	if len(t.Raw) == 0 {
-		return nil
-	}
-	err := strictjson.Object(t.Raw, func(n string, value strictjson.Value) error {
-		if n == name {
-			found = value
-			return errFound
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errFound) {
-		return nil
-	}
-	return found
 }

@@ -58,7 +58,7 @@ var (
 // open returns a context that ends with parent or with the token of e, whichever is first. There is an error if the token was
 // revoked after it was verified.
 func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry) (context.Context, error) {
-	s := &stream{streams: ss, shard: &ss.shards[rand.IntN(len(ss.shards))], token: &e.Token, raw: raw}
+	s := &stream{streams: ss, shard: &ss.shards[rand.IntN(len(ss.shards))], token: e.Token, raw: raw}
 	s.ctx, s.cancel = context.WithCancelCause(parent)
 	s.deadline = ss.guard.endOf(s.token)
 
@@ -85,9 +85,9 @@ func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry)
 // endOf returns when t can no longer be accepted, by the machine's clock; zero if that is unknown. A verifier that sets no
 // Deadline may have accepted t by a leeway after its Expiry, which then says nothing.
 func (g *Guard) endOf(t *valetkey.Token) time.Time {
-	now, end := g.now(), t.Deadline
-	if end.IsZero() && t.Expiry.After(now) {
-		end = t.Expiry
+	now, end := g.now(), t.Deadline()
+	if end.IsZero() && t.Expiry().After(now) {
+		end = t.Expiry()
 	}
 	if end.IsZero() {
 		return end
@@ -125,7 +125,7 @@ func (s *stream) look() {
 		return
 	}
 	if err == nil {
-		s.deadline = s.streams.guard.endOf(&e.Token)
+		s.deadline = s.streams.guard.endOf(e.Token)
 	}
 	s.timer.Reset(s.nextLocked())
 }

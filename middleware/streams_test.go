@@ -46,7 +46,7 @@ func waiting(t *testing.T, guard *middleware.Guard, needs ...valetkey.Requiremen
 func TestCancelWithToken(t *testing.T) {
 	lives := func(expiry, deadline time.Duration) valetkey.Verifier {
 		var once sync.Once
-		token := &valetkey.Token{Issuer: "as", Subject: "alice"}
+		token := valetkey.TokenFields{Issuer: "as", Subject: "alice"}
 		return accepting(func(string) (*valetkey.Token, error) {
 			once.Do(func() {
 				token.Expiry = time.Now().Add(expiry)
@@ -54,7 +54,7 @@ func TestCancelWithToken(t *testing.T) {
 					token.Deadline = time.Now().Add(deadline)
 				}
 			})
-			return token, nil
+			return valetkey.NewToken(token), nil
 		})
 	}
 	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonRevoked}
@@ -65,7 +65,7 @@ func TestCancelWithToken(t *testing.T) {
 			if time.Since(start) >= d {
 				return nil, err
 			}
-			return &valetkey.Token{Expiry: start.Add(-time.Second), Freshness: valetkey.Freshness{Until: start.Add(d)}}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Expiry: start.Add(-time.Second), Freshness: valetkey.Freshness{Until: start.Add(d)}}), nil
 		})
 	}
 	for _, c := range []struct {
@@ -89,7 +89,7 @@ func TestCancelWithToken(t *testing.T) {
 		{"a failure ends nothing", func() valetkey.Verifier { return after(90*time.Second, errors.New("out of reach")) },
 			[]func(*middleware.Config){cancels}, time.Hour, false},
 		{"a token without an expiry ends nothing", func() valetkey.Verifier {
-			return accepting(func(string) (*valetkey.Token, error) { return &valetkey.Token{}, nil })
+			return accepting(func(string) (*valetkey.Token, error) { return valetkey.NewToken(valetkey.TokenFields{}), nil })
 		}, []func(*middleware.Config){cancels}, time.Hour, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestCancelWithToken(t *testing.T) {
 	t.Run("a failure does not put the deadline off", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			calls := 0
-			token := &valetkey.Token{Deadline: time.Now().Add(150 * time.Second)}
+			token := valetkey.NewToken(valetkey.TokenFields{Deadline: time.Now().Add(150 * time.Second)})
 			lasted, cause := waiting(t, guardWith(t, accepting(func(string) (*valetkey.Token, error) {
 				if calls++; calls > 1 {
 					return nil, errors.New("out of reach")
@@ -130,7 +130,7 @@ func TestCancelWithToken(t *testing.T) {
 				case 3:
 					return nil, refusal
 				}
-				return &valetkey.Token{}, nil
+				return valetkey.NewToken(valetkey.TokenFields{}), nil
 			}), cancels))
 			assert.Equal(t, 2*time.Minute, lasted)
 		})
@@ -139,7 +139,7 @@ func TestCancelWithToken(t *testing.T) {
 
 func TestRevokeEndsRequests(t *testing.T) {
 	bySubject := accepting(func(raw string) (*valetkey.Token, error) {
-		return &valetkey.Token{Issuer: "as", Subject: raw, ID: "id of " + raw, IssuedAt: time.Now().Add(-time.Minute)}, nil
+		return valetkey.NewToken(valetkey.TokenFields{Issuer: "as", Subject: raw, ID: "id of " + raw, IssuedAt: time.Now().Add(-time.Minute)}), nil
 	})
 	t.Run("those under way whose token is named, at once, and no others", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -24,7 +24,7 @@ func (g *Guard) verify(ctx context.Context, c credentials) (found finding, err e
 	if err != nil {
 		return finding{}, err
 	}
-	if t := &found.entry.Token; c.scheme == authheader.DPoP || g.senderConstrained || !t.Binding.IsZero() {
+	if t := found.entry.Token; c.scheme == authheader.DPoP || g.senderConstrained || !t.Binding().IsZero() {
 		if found.nonce, err = g.prove(ctx, c, t); err != nil {
 			return finding{}, err
 		}
@@ -97,11 +97,13 @@ type guardKey struct{ cache *tokencache.Cache }
 func (c *verifiedContext) Value(key any) any {
 	switch key := key.(type) {
 	case authctx.Token:
-		return &c.entry.Token
+		return c.entry.Token
 	case guardKey:
 		if c.entry.In(key.cache) {
 			return c.entry
 		}
+	case valetkey.Claims:
+		return c.entry.ClaimsOf(key) // and not those of another guard's token
 	}
 	return c.Context.Value(key)
 }

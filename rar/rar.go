@@ -11,37 +11,72 @@
 package rar
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/derived"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// A Detail is one element of authorization_details, with the members that all types share (RFC 9396, section 2.2).
+// A Detail is one element of authorization_details, with the members that all types share (RFC 9396, section 2.2). Nothing in it
+// can be changed.
 type Detail struct {
-	Type       string   // never empty
-	Locations  []string // resource servers
-	Actions    []string
-	DataTypes  []string // datatypes
-	Identifier string   // of a particular resource
-	Privileges []string
+	Type       string                // never empty
+	Locations  valetkey.List[string] // resource servers
+	Actions    valetkey.List[string]
+	DataTypes  valetkey.List[string] // datatypes
+	Identifier string                // of a particular resource
+	Privileges valetkey.List[string]
 
 	// Raw is the JSON object of the element, with the members of its own type.
-	Raw json.RawMessage
+	Raw string
 }
 
 // Of returns the authorization details of a token, from the claim of a JWT (RFC 9396, section 9.1) or the member of an
 // introspection answer (section 9.2); none if it has none. It is an error if one of them is malformed: what is not
-// understood cannot be relied on.
+// understood cannot be relied on. The slice is the caller's.
 func Of(t *valetkey.Token) ([]Detail, error) {
-	if len(t.Raw) == 0 {
+	list, err := of(t)
+	return slices.Clone(list), err
+}
+
+// maxKept is how many details of one token are kept beside it, so that they are read once. Only the issuer can cause more, and
+// they are read at each request.
+const maxKept = 32
+
+type details struct {
+	list []Detail
+	err  error
+}
+
+type key struct{}
+
+func of(t *valetkey.Token) ([]Detail, error) {
+	if t.Raw() == "" {
 		return nil, nil
 	}
+	var all details
+	kept := derived.Of(t, key{}, func() any {
+		all.list, all.err = readAll(t.Raw())
+		if len(all.list) > maxKept {
+			return (*details)(nil)
+		}
+		return &all
+	}).(*details)
+	if kept == nil { // too many to keep
+		if all.list == nil {
+			return readAll(t.Raw())
+		}
+		kept = &all
+	}
+	return kept.list, kept.err
+}
+
+func readAll(claims string) ([]Detail, error) {
 	var all strictjson.Value
-	err := strictjson.Object(t.Raw, func(name string, value strictjson.Value) error {
+	err := strictjson.Object([]byte(claims), func(name string, value strictjson.Value) error {
 		if name == "authorization_details" {
 			all = value
 		}
@@ -64,9 +99,14 @@ func Of(t *valetkey.Token) ([]Detail, error) {
 }
 
 func read(element strictjson.Value) (Detail, error) {
-	d := Detail{Raw: json.RawMessage(slices.Clone(element))}
+	d := Detail{Raw: string(element)}
 	if !element.IsObject() {
 		return d, errors.New("is not an object")
+	}
+	strings := func(to *valetkey.List[string], v strictjson.Value) bool {
+		list, ok := v.Strings()
+		*to = valetkey.ListOf(list...)
+		return ok
 	}
 	err := strictjson.Object(element, func(name string, value strictjson.Value) (err error) {
 		ok := true
@@ -76,13 +116,13 @@ func read(element strictjson.Value) (Detail, error) {
 		case "identifier":
 			d.Identifier, ok = value.Text()
 		case "locations":
-			d.Locations, ok = value.Strings()
+			ok = strings(&d.Locations, value)
 		case "actions":
-			d.Actions, ok = value.Strings()
+			ok = strings(&d.Actions, value)
 		case "datatypes":
-			d.DataTypes, ok = value.Strings()
+			ok = strings(&d.DataTypes, value)
 		case "privileges":
-			d.Privileges, ok = value.Strings()
+			ok = strings(&d.Privileges, value)
 		}
 		if !ok {
 			return fmt.Errorf("%s is of the wrong kind", name)
@@ -115,7 +155,7 @@ type Requirement struct {
 // Check refuses with 403 insufficient_scope, RFC 9396 having no code of its own, and a token whose details are malformed
 // with 401.
 func (r Requirement) Check(a valetkey.Access) error {
-	list, err := Of(a.Token)
+	list, err := of(a.Token)
 	if err != nil {
 		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonDetailsMalformed, Err: err}
 	}
@@ -135,8 +175,8 @@ func (r Requirement) metBy(d Detail) bool {
 		(r.Match == nil || r.Match(d))
 }
 
-func contains(has, needs []string) bool {
-	return !slices.ContainsFunc(needs, func(n string) bool { return !slices.Contains(has, n) })
+func contains(has valetkey.List[string], needs []string) bool {
+	return !slices.ContainsFunc(needs, func(n string) bool { return !has.Has(n) })
 }
 
 // Describe returns the type, for authorization_details_types_supported (RFC 9728, section 2).

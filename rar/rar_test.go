@@ -63,7 +63,7 @@ func TestRequirement(t *testing.T) {
 	list := func(elements ...any) valetkeytest.Option { return claim(elements) }
 	amount := func(d rar.Detail) bool {
 		var v struct{ Amount float64 }
-		return json.Unmarshal(d.Raw, &v) == nil && v.Amount <= 100
+		return json.Unmarshal([]byte(d.Raw), &v) == nil && v.Amount <= 100
 	}
 	for _, c := range []struct {
 		name   string
@@ -133,15 +133,15 @@ func TestOf(t *testing.T) {
 		require.Equal(t, 200, w.Code)
 		require.Len(t, got, 1)
 		raw := got[0].Raw
-		got[0].Raw = nil
+		got[0].Raw = ""
 		assert.Equal(t, rar.Detail{
-			Type: "payment_initiation", Locations: []string{self}, Actions: []string{"initiate", "status"},
-			DataTypes: []string{"a"}, Identifier: "1", Privileges: []string{"admin"},
+			Type: "payment_initiation", Locations: valetkey.ListOf(self), Actions: valetkey.ListOf("initiate", "status"),
+			DataTypes: valetkey.ListOf("a"), Identifier: "1", Privileges: valetkey.ListOf("admin"),
 		}, got[0])
 		var own struct {
 			Amount struct{ Currency, Value string }
 		}
-		require.NoError(t, json.Unmarshal(raw, &own))
+		require.NoError(t, json.Unmarshal([]byte(raw), &own))
 		assert.Equal(t, "12.50", own.Amount.Value)
 	}
 	t.Run("RAR-01 of a JWT", func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestOf(t *testing.T) {
 		check(t, guardOf(t, v, iss), iss.Opaque(valetkeytest.Claim("authorization_details", []any{element})))
 	})
 	t.Run("of a token without claims", func(t *testing.T) {
-		list, err := rar.Of(&valetkey.Token{})
+		list, err := rar.Of(valetkey.NewToken(valetkey.TokenFields{}))
 		assert.NoError(t, err)
 		assert.Empty(t, list)
 	})

@@ -78,7 +78,7 @@ func header(name string, values ...string) func(*http.Request) {
 var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	who := "nobody"
 	if token := valetkey.FromContext(r.Context()); token != nil {
-		who = token.Subject
+		who = token.Subject()
 	}
 	io.WriteString(w, "hello "+who)
 })

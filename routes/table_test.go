@@ -210,10 +210,10 @@ func TestOpenness(t *testing.T) {
 // lacks is a requirement that describes itself and that no token meets.
 type lacks string
 
-func (l lacks) Describe() valetkey.Needs { return valetkey.Needs{All: valetkey.Scopes{string(l)}} }
+func (l lacks) Describe() valetkey.Needs { return valetkey.Needs{All: valetkey.NewScopes(string(l))} }
 
 func (l lacks) Check(valetkey.Access) error {
-	return &valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.Scopes{string(l)}}
+	return &valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.NewScopes(string(l))}
 }
 
 func TestTableScopes(t *testing.T) {
@@ -228,7 +228,7 @@ func TestTableScopes(t *testing.T) {
 			"/g": nil,
 			"/h": valetkey.RequirementFunc(func(valetkey.Access) error { return nil }),
 		}.Scopes()
-		assert.Equal(t, valetkey.Scopes{"admin", "b", "c", "d", "e", "orders:read"}, got)
+		assert.Equal(t, valetkey.NewScopes("admin", "b", "c", "d", "e", "orders:read"), got)
 	})
 }
 

@@ -12,6 +12,6 @@ import (
 func TestDescribe(t *testing.T) {
 	assert.Empty(t, scopes.Requirement{}.Describe())
 	needs := scopes.MustParse("b a | c | a d").Matching(scopes.Hierarchic).Describe()
-	assert.Equal(t, valetkey.Scopes{"a", "b", "c", "d"}, needs.All)
-	assert.Equal(t, valetkey.Scopes{"c"}, needs.Challenge, "the shortest alternative")
+	assert.Equal(t, valetkey.NewScopes("a", "b", "c", "d"), needs.All)
+	assert.Equal(t, valetkey.NewScopes("c"), needs.Challenge, "the shortest alternative")
 }

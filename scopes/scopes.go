@@ -196,7 +196,7 @@ func (n need) in(granted valetkey.Scopes) bool {
 	if n.match == nil {
 		return granted.Has(n.scope)
 	}
-	for _, g := range granted {
+	for g := range granted.All() {
 		if n.match(g, n.scope) {
 			return true
 		}
@@ -207,7 +207,7 @@ func (n need) in(granted valetkey.Scopes) bool {
 // Check returns nil, or a refusal with insufficient_scope that names all scopes of the nearest alternative: the one of
 // which the fewest are missing, the first written if there are several (RFC 6750, section 3.1).
 func (r Requirement) Check(a valetkey.Access) error {
-	nearest, met := r.nearest(a.Token.Scopes)
+	nearest, met := r.nearest(a.Token.Scopes())
 	if met {
 		return nil
 	}
@@ -258,7 +258,7 @@ func (r Requirement) Describe() valetkey.Needs {
 	if all == nil {
 		return valetkey.Needs{}
 	}
-	shortest, _ := r.nearest(nil)
+	shortest, _ := r.nearest(valetkey.Scopes{})
 	return valetkey.Needs{Challenge: shortest.scopes(), All: valetkey.NewScopes(all...)}
 }
 

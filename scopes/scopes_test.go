@@ -57,7 +57,7 @@ func TestCheck(t *testing.T) {
 		{"matching is per requirement", scopes.All("a:x").Matching(scopes.Hierarchic).And(scopes.All("b:x")), []string{"a", "b"}, "a:x b:x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := c.need.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes(c.granted...)}})
+			err := c.need.Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{Scopes: valetkey.NewScopes(c.granted...)})})
 			if c.nearest == "ok" {
 				require.NoError(t, err)
 				return
@@ -74,7 +74,7 @@ func TestCheck(t *testing.T) {
 func TestMatchingLeavesTheOriginalAlone(t *testing.T) {
 	exact := scopes.All("orders:read")
 	exact.Matching(scopes.Hierarchic)
-	assert.Error(t, exact.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes("orders")}}))
+	assert.Error(t, exact.Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{Scopes: valetkey.NewScopes("orders")})}))
 }
 
 func TestParse(t *testing.T) {
@@ -98,7 +98,7 @@ func TestParse(t *testing.T) {
 			if c.mistake != "" {
 				require.ErrorContains(t, err, c.mistake)
 				require.Panics(t, func() { scopes.MustParse(c.expr) })
-				require.Error(t, r.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes("a", "b", "c")}}))
+				require.Error(t, r.Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{Scopes: valetkey.NewScopes("a", "b", "c")})}))
 				return
 			}
 			require.NoError(t, err)
@@ -173,7 +173,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q was written as %q: %v", expr, r, err)
 		}
-		token := &valetkey.Token{Scopes: valetkey.NewScopes(granted)}
+		token := valetkey.NewToken(valetkey.TokenFields{Scopes: valetkey.NewScopes(granted)})
 		a, b := r.Check(valetkey.Access{Token: token}), again.Check(valetkey.Access{Token: token})
 		if (a == nil) != (b == nil) || a != nil && !errorsEqual(a, b) {
 			t.Fatalf("%q: %v, then %v", expr, a, b)
@@ -191,7 +191,7 @@ func ExampleParse() {
 	if err != nil {
 		panic(err)
 	}
-	err = need.Check(valetkey.Access{Token: &valetkey.Token{Scopes: valetkey.NewScopes("orders:read")}})
+	err = need.Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{Scopes: valetkey.NewScopes("orders:read")})})
 	var refusal *valetkey.Error
 	if errors.As(err, &refusal) {
 		fmt.Println(refusal.Code, refusal.Scope)

@@ -148,8 +148,8 @@ func TestAcceptedTokens(t *testing.T) {
 	t.Run("TSL-02 TSL-14 the status valid", func(t *testing.T) {
 		tok, err := v.Verify(t.Context(), iss.Token(iss.Status(7)))
 		require.NoError(t, err)
-		assert.True(t, tok.Freshness.While.Holds())
-		assert.False(t, tok.Freshness.Until.IsZero())
+		assert.True(t, tok.Freshness().While.Holds())
+		assert.False(t, tok.Freshness().Until.IsZero())
 	})
 	t.Run("no status", func(t *testing.T) {
 		hits := iss.StatusList.Hits()
@@ -178,11 +178,11 @@ func TestAcceptedTokens(t *testing.T) {
 		assert.Equal(t, "GET application/statuslist+jwt", accept)
 	})
 	t.Run("an opaque token's introspection answer has a status as well", func(t *testing.T) {
-		claims := []byte(`{"active":true,"status":{"status_list":{"idx":1,"uri":"` + iss.StatusList.URL + `"}}}`)
+		claims := `{"active":true,"status":{"status_list":{"idx":1,"uri":"` + iss.StatusList.URL + `"}}}`
 		iss.SetStatus(1, 1)
 		v := open(t, iss, func(cfg *statuslist.Config) {
 			cfg.Verifier = valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-				return &valetkey.Token{Raw: claims}, nil
+				return valetkey.NewToken(valetkey.TokenFields{Raw: claims}), nil
 			})
 		})
 		_, err := v.Verify(t.Context(), "opaque")
@@ -472,8 +472,8 @@ func TestManyLists(t *testing.T) {
 	assert.Equal(t, 2, iss.StatusList.Hits())
 	_, err = v.Verify(t.Context(), at("3"))
 	require.NoError(t, err)
-	assert.True(t, first.Freshness.While.Holds())
-	assert.False(t, second.Freshness.While.Holds(), "the least recently used list has given way")
+	assert.True(t, first.Freshness().While.Holds())
+	assert.False(t, second.Freshness().While.Holds(), "the least recently used list has given way")
 }
 
 func TestForgetAndHealth(t *testing.T) {
@@ -491,7 +491,7 @@ func TestForgetAndHealth(t *testing.T) {
 	require.NoError(t, err)
 	iss.StatusList.Down()
 	v.Purge()
-	assert.False(t, tok.Freshness.While.Holds())
+	assert.False(t, tok.Freshness().While.Holds())
 	_, err = v.Verify(t.Context(), iss.Token(iss.Status(0)))
 	failed(t, err, "cannot be had")
 	assert.Equal(t, valetkey.Down, state())
@@ -544,7 +544,7 @@ func FuzzStatuses(f *testing.F) {
 	var index, seen int
 	v, err := statuslist.New(statuslist.Config{
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Raw: fmt.Appendf(nil, `{"status":{"status_list":{"idx":%d,"uri":%q}}}`, index, lists.URL)}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Raw: fmt.Sprintf(`{"status":{"status_list":{"idx":%d,"uri":%q}}}`, index, lists.URL)}), nil
 		}),
 		Issuer: lists.URL,
 		JWKS:   fmt.Appendf(nil, `{"keys":[%s]}`, key.PublicJWK()),
@@ -590,7 +590,7 @@ func BenchmarkHolds(b *testing.B) {
 	require.NoError(b, err)
 	b.ReportAllocs()
 	for b.Loop() {
-		if !tok.Freshness.While.Holds() {
+		if !tok.Freshness().While.Holds() {
 			b.Fatal("the list has gone")
 		}
 	}

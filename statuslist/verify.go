@@ -27,7 +27,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	if err != nil || t == nil {
 		return nil, err
 	}
-	ref, err := referenceOf(t.Raw)
+	ref, err := referenceOf(strictjson.Value(t.Raw()))
 	switch {
 	case err != nil:
 		return nil, refuse(valetkey.ReasonStatusMalformed, err)
@@ -51,9 +51,9 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	case !v.accepts(status):
 		return nil, refuse(meaning(status), fmt.Errorf("status %d", status))
 	}
-	checked := *t // the verifier within may share its token
-	checked.Freshness = t.Freshness.And(valetkey.Freshness{Until: t.Freshness.Until, While: &position{v, l, ref.index}})
-	return &checked, nil
+	f := t.Fields()
+	f.Freshness = f.Freshness.And(valetkey.Freshness{Until: f.Freshness.Until, While: &position{v, l, ref.index}})
+	return valetkey.NewToken(f), nil
 }
 
 func (v *Verifier) accepts(status uint8) bool {
@@ -105,7 +105,7 @@ const maxIndex = min(1<<53-1, math.MaxInt)
 
 // referenceOf reads the claims of a token; nil: they have no status. A status of another mechanism alone is an error: nobody
 // here can tell whether the token still stands.
-func referenceOf(claims []byte) (*reference, error) {
+func referenceOf(claims strictjson.Value) (*reference, error) {
 	if len(claims) == 0 {
 		return nil, nil
 	}

@@ -24,7 +24,7 @@ func newAPI(cfg jwks.Config) (http.Handler, *jwks.Verifier, error) {
 		return nil, nil, err
 	}
 	orders := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "the orders of %s", valetkey.FromContext(r.Context()).Subject)
+		fmt.Fprintf(w, "the orders of %s", valetkey.FromContext(r.Context()).Subject())
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /orders", guard.Handler(orders, scopes.All("orders:read")))

@@ -19,7 +19,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}), nil
 })
 
 func Example() {
@@ -29,7 +29,7 @@ func Example() {
 	}
 	router := chi.NewRouter()
 	router.With(guard.Require(scopes.All("orders:read"))).Get("/orders", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "the orders of %s\n", valetkey.FromContext(r.Context()).Subject)
+		fmt.Fprintf(w, "the orders of %s\n", valetkey.FromContext(r.Context()).Subject())
 	})
 	router.With(guard.Require(scopes.All("admin"))).Delete("/orders", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)

@@ -22,7 +22,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}), nil
 })
 
 func ExampleNew() {
@@ -40,7 +40,7 @@ func ExampleNew() {
 	services := http.NewServeMux() // in earnest, of the handlers that protoc-gen-connect-go writes
 	for _, name := range []string{"/orders.v1.Orders/List", "/orders.v1.Orders/Cancel"} {
 		services.Handle(name, connect.NewUnaryHandler(name, func(ctx context.Context, _ *connect.Request[emptypb.Empty]) (*connect.Response[wrapperspb.StringValue], error) {
-			return connect.NewResponse(wrapperspb.String("the orders of " + valetkey.FromContext(ctx).Subject)), nil
+			return connect.NewResponse(wrapperspb.String("the orders of " + valetkey.FromContext(ctx).Subject())), nil
 		}))
 	}
 	server := httptest.NewServer(guarded(services))

@@ -78,7 +78,7 @@ func open(t testing.TB) *place {
 	who := func(ctx context.Context) *text {
 		p.calls.Add(1)
 		if token := valetkey.FromContext(ctx); token != nil {
-			return wrapperspb.String(token.Subject)
+			return wrapperspb.String(token.Subject())
 		}
 		return wrapperspb.String("nobody")
 	}
@@ -230,7 +230,7 @@ func TestOptionalBehindAnotherGuard(t *testing.T) {
 		return connect.NewResponse(wrapperspb.String(fmt.Sprint(valetkey.FromContext(ctx) != nil))), nil
 	}))
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // as another guard leaves it
-		api.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), &valetkey.Token{Subject: "alice"})))
+		api.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), valetkey.NewToken(valetkey.TokenFields{Subject: "alice"}))))
 	}))
 	defer web.Close()
 	response, err := connect.NewClient[empty, text](web.Client(), web.URL+service+"Hello").CallUnary(t.Context(), connect.NewRequest(&empty{}))
@@ -241,7 +241,7 @@ func TestOptionalBehindAnotherGuard(t *testing.T) {
 func TestStreamsEndWithTheirToken(t *testing.T) {
 	guard, err := middleware.New(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
-			return &valetkey.Token{Issuer: "as", ID: raw}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Issuer: "as", ID: raw}), nil
 		}),
 		CancelWithToken: true, Logger: slog.New(slog.DiscardHandler),
 	})

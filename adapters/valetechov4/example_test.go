@@ -20,7 +20,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}), nil
 })
 
 func ExampleRequire() {
@@ -30,7 +30,7 @@ func ExampleRequire() {
 	}
 	e := echo.New()
 	e.GET("/orders", func(c echo.Context) error {
-		return c.String(http.StatusOK, "the orders of "+valetkey.FromContext(c.Request().Context()).Subject+"\n")
+		return c.String(http.StatusOK, "the orders of "+valetkey.FromContext(c.Request().Context()).Subject()+"\n")
 	}, valetechov4.Require(guard, scopes.All("orders:read")))
 	e.DELETE("/orders", func(c echo.Context) error {
 		return c.NoContent(http.StatusNoContent)

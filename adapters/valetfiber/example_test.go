@@ -21,7 +21,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}), nil
 })
 
 func ExampleRequire() {
@@ -31,7 +31,7 @@ func ExampleRequire() {
 	}
 	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10}) // tokens are long
 	app.Get("/orders", valetfiber.Require(guard, scopes.All("orders:read")), func(c fiber.Ctx) error {
-		return c.SendString("the orders of " + valetkey.FromContext(c.Context()).Subject + "\n")
+		return c.SendString("the orders of " + valetkey.FromContext(c.Context()).Subject() + "\n")
 	})
 	app.Delete("/orders", valetfiber.Require(guard, scopes.All("admin")), func(c fiber.Ctx) error {
 		return c.SendStatus(http.StatusNoContent)

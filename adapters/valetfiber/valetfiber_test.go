@@ -158,7 +158,7 @@ func (c dropping) SetContext(context.Context) { c.Ctx.SetContext(c.was) }
 // What fiber has and net/http has not.
 func TestFiber(t *testing.T) {
 	accept := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-		return &valetkey.Token{Subject: "alice", Expiry: time.Now().Add(time.Hour)}, nil
+		return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Expiry: time.Now().Add(time.Hour)}), nil
 	})
 	guard, err := middleware.New(middleware.Config{Verifier: accept, CancelWithToken: true, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
@@ -177,7 +177,7 @@ func TestFiber(t *testing.T) {
 	t.Run("header names that fiber leaves as they are", func(t *testing.T) {
 		app := fiber.New(fiber.Config{DisableHeaderNormalizing: true})
 		app.Get("/", valetfiber.Require(guard), func(c fiber.Ctx) error {
-			return c.SendString(valetkey.FromContext(c.Context()).Subject)
+			return c.SendString(valetkey.FromContext(c.Context()).Subject())
 		})
 		status, _ := get(t, app, http.Header{"authorization": {"Bearer x"}, "Authorization": {"Bearer x"}})
 		assert.Equal(t, 400, status)
@@ -223,7 +223,7 @@ func TestFiber(t *testing.T) {
 			ctx := c.Context()
 			return c.SendStreamWriter(func(w *bufio.Writer) {
 				left = ctx
-				fmt.Fprint(w, valetkey.FromContext(ctx).Subject, ctx.Err(), guard.Status().Requests)
+				fmt.Fprint(w, valetkey.FromContext(ctx).Subject(), ctx.Err(), guard.Status().Requests)
 			})
 		})
 		status, body := get(t, app, good)
@@ -239,7 +239,7 @@ func TestFiber(t *testing.T) {
 			left = ctx
 			c.RequestCtx().HijackSetNoResponse(true)
 			c.RequestCtx().Hijack(func(conn net.Conn) {
-				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s %v", valetkey.FromContext(ctx).Subject, ctx.Err())
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s %v", valetkey.FromContext(ctx).Subject(), ctx.Err())
 			})
 			return nil
 		})

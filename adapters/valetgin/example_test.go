@@ -20,7 +20,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}), nil
 })
 
 func ExampleRequire() {
@@ -30,7 +30,7 @@ func ExampleRequire() {
 	}
 	router := gin.New()
 	router.GET("/orders", valetgin.Require(guard, scopes.All("orders:read")), func(c *gin.Context) {
-		c.String(http.StatusOK, "the orders of %s\n", valetkey.FromContext(c.Request.Context()).Subject)
+		c.String(http.StatusOK, "the orders of %s\n", valetkey.FromContext(c.Request.Context()).Subject())
 	})
 	router.DELETE("/orders", valetgin.Require(guard, scopes.All("admin")), func(c *gin.Context) {
 		c.Status(http.StatusNoContent)

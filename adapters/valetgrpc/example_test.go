@@ -24,7 +24,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("health:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("health:read")}), nil
 })
 
 func ExampleNew() {

@@ -42,10 +42,10 @@ func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.S
 // endOf returns when t can no longer be accepted; zero if that is unknown. A verifier that sets no Deadline may have accepted t
 // by a leeway after its Expiry, which then says nothing.
 func endOf(t *valetkey.Token) time.Time {
-	if t.Deadline.IsZero() && t.Expiry.After(time.Now()) {
-		return t.Expiry
+	if t.Deadline().IsZero() && t.Expiry().After(time.Now()) {
+		return t.Expiry()
 	}
-	return t.Deadline
+	return t.Deadline()
 }
 
 // refusalOf returns why ctx has ended, if its token was why.

@@ -53,7 +53,7 @@ type testService struct {
 
 func who(ctx context.Context) string {
 	if token := valetkey.FromContext(ctx); token != nil {
-		return token.Subject
+		return token.Subject()
 	}
 	return "nobody"
 }
@@ -365,7 +365,7 @@ func TestCodes(t *testing.T) {
 
 // Each of these is a copy of the interceptors with one mistake, which the exchanges find.
 func TestOptionalBehindAnotherGuard(t *testing.T) {
-	outer := valetkey.NewContext(t.Context(), &valetkey.Token{Subject: "alice"}) // as another interceptor leaves it
+	outer := valetkey.NewContext(t.Context(), valetkey.NewToken(valetkey.TokenFields{Subject: "alice"})) // as another interceptor leaves it
 	guarded, err := valetgrpc.New(newGuard(t, valetkey.First()), valetgrpc.Methods{"/a/A": valetkey.Optional})
 	require.NoError(t, err)
 	t.Run("a unary call without credentials sees no token", func(t *testing.T) {
@@ -505,11 +505,11 @@ func TestEndOfStream(t *testing.T) {
 	// expiring accepts any token, which then lives for d; zero: for ever.
 	expiring := func(d time.Duration) *middleware.Guard {
 		return newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			token := &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}
+			token := valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}
 			if d != 0 {
 				token.Expiry = time.Now().Add(d)
 			}
-			return token, nil
+			return valetkey.NewToken(token), nil
 		}))
 	}
 	open := func(t *testing.T, guard *middleware.Guard, around ...grpc.ServerOption) (testpb.TestService_FullDuplexCallClient, *testService) {
@@ -554,7 +554,7 @@ func TestEndOfStream(t *testing.T) {
 	})
 	t.Run("HTTP-03 a stream that waits for its client ends when its token is revoked", func(t *testing.T) {
 		guard := newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Issuer: "as", ID: "7", Scopes: valetkey.NewScopes("orders:read")}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Issuer: "as", ID: "7", Scopes: valetkey.NewScopes("orders:read")}), nil
 		}), func(c *middleware.Config) { c.CancelWithToken = true })
 		stream, s := open(t, guard)
 		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
@@ -569,7 +569,7 @@ func TestEndOfStream(t *testing.T) {
 	})
 	t.Run("HTTP-03 a token that is accepted within the leeway has the rest of it", func(t *testing.T) {
 		stream, s := open(t, newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Expiry: time.Now().Add(-time.Second), Deadline: time.Now().Add(time.Hour), Scopes: valetkey.NewScopes("orders:read")}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Expiry: time.Now().Add(-time.Second), Deadline: time.Now().Add(time.Hour), Scopes: valetkey.NewScopes("orders:read")}), nil
 		})))
 		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
 		_, err := stream.Recv()
@@ -682,7 +682,9 @@ func TestNew(t *testing.T) {
 		assert.Equal(t, codes.Unauthenticated, status.Code(err))
 	})
 	t.Run("a requirement of nothing, and an unknown openness, open nothing", func(t *testing.T) {
-		accept := newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return &valetkey.Token{}, nil }))
+		accept := newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return valetkey.NewToken(valetkey.TokenFields{}), nil
+		}))
 		for _, odd := range []valetkey.Requirement{valetkey.AllOf{}, scopes.Requirement{}} {
 			guarded, err := valetgrpc.New(accept, valetgrpc.Methods{service + "EmptyCall": odd})
 			require.NoError(t, err)

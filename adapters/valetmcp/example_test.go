@@ -21,7 +21,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 	if raw != "valet" {
 		return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonInactive}
 	}
-	return &valetkey.Token{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}, nil
+	return valetkey.NewToken(valetkey.TokenFields{Subject: "alice", Scopes: valetkey.NewScopes("orders:read")}), nil
 })
 
 func ExampleNew() {
@@ -35,7 +35,7 @@ func ExampleNew() {
 	server := mcp.NewServer(&mcp.Implementation{Name: "orders", Version: "1.0.0"}, nil)
 	server.AddReceivingMiddleware(valetmcp.Attach)
 	tool := func(ctx context.Context, r *mcp.CallToolRequest, _ any) (*mcp.CallToolResult, any, error) {
-		text := fmt.Sprintf("%s for %s", r.Params.Name, valetkey.FromContext(ctx).Subject)
+		text := fmt.Sprintf("%s for %s", r.Params.Name, valetkey.FromContext(ctx).Subject())
 		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: text}}}, nil, nil
 	}
 	mcp.AddTool(server, &mcp.Tool{Name: "list_orders"}, tool)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -16,22 +15,26 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-const tokenKey = "github.com/valetkey/valetkey" // in TokenInfo.Extra
+// The keys in TokenInfo.Extra.
+const (
+	tokenKey   = "github.com/valetkey/valetkey"
+	requestKey = "github.com/valetkey/valetkey request" // the context of the request that the guard let through
+)
 
 // Info returns t as the SDK knows tokens. Its UserID, to which the SDK ties a session, is never empty: it names the issuer
 // and the subject; without a subject, the client; without both, the one token. [Token] gives t back.
 func Info(t *valetkey.Token) *auth.TokenInfo {
-	user := fmt.Sprintf("%q subject %q", t.Issuer, t.Subject)
-	if t.Subject == "" {
-		user = fmt.Sprintf("%q client %q", t.Issuer, t.ClientID)
+	user := fmt.Sprintf("%q subject %q", t.Issuer(), t.Subject())
+	if t.Subject() == "" {
+		user = fmt.Sprintf("%q client %q", t.Issuer(), t.ClientID())
 	}
-	if cmp.Or(t.Subject, t.ClientID) == "" {
-		user = fmt.Sprintf("%q token %x", t.Issuer, sha256.Sum256(t.Raw))
+	if cmp.Or(t.Subject(), t.ClientID()) == "" {
+		user = fmt.Sprintf("%q token %x", t.Issuer(), sha256.Sum256([]byte(t.Raw())))
 	}
-	return &auth.TokenInfo{Scopes: slices.Clone(t.Scopes), Expiration: t.Expiry, UserID: user, Extra: map[string]any{tokenKey: t}}
+	return &auth.TokenInfo{Scopes: t.Scopes().Slice(), Expiration: t.Expiry(), UserID: user, Extra: map[string]any{tokenKey: t}}
 }
 
-// Token returns the token that info was made of, which must not be modified; nil if info is nil or was not made by [Info].
+// Token returns the token that info was made of, nil if info is nil or was not made by [Info].
 func Token(info *auth.TokenInfo) *valetkey.Token {
 	if info == nil {
 		return nil
@@ -41,7 +44,7 @@ func Token(info *auth.TokenInfo) *valetkey.Token {
 }
 
 // Attach is a receiving middleware for [mcp.Server.AddReceivingMiddleware]. It makes [valetkey.FromContext] return the token
-// of the very request that is handled, or nil if it carried none. Do not ask [auth.TokenInfoFromContext] within a tool: for
+// of the very request that is handled, or nil if it carried none, and [valetkey.ClaimsOf.From] its claims. Do not ask [auth.TokenInfoFromContext] within a tool: for
 // a server with sessions the SDK answers with what it knew when the session began.
 func Attach(next mcp.MethodHandler) mcp.MethodHandler {
 	return func(ctx context.Context, method string, request mcp.Request) (mcp.Result, error) {
@@ -49,8 +52,27 @@ func Attach(next mcp.MethodHandler) mcp.MethodHandler {
 		if extra := request.GetExtra(); extra != nil {
 			info = extra.TokenInfo
 		}
-		return next(valetkey.NewContext(ctx, Token(info)), method, request)
+		ctx = valetkey.NewContext(ctx, Token(info))
+		if info != nil {
+			if r, ok := info.Extra[requestKey].(context.Context); ok {
+				ctx = claimsContext{ctx, r}
+			}
+		}
+		return next(ctx, method, request)
 	}
+}
+
+// A claimsContext takes the claims from another context.
+type claimsContext struct {
+	context.Context
+	claims context.Context
+}
+
+func (c claimsContext) Value(key any) any {
+	if _, ok := key.(valetkey.Claims); ok {
+		return c.claims.Value(key)
+	}
+	return c.Context.Value(key)
 }
 
 // Verifier makes g a verifier for the SDK's [auth.RequireBearerToken]. [New] does more and needs none: the SDK's middleware
@@ -67,7 +89,7 @@ func Verifier(g *middleware.Guard) auth.TokenVerifier {
 		}
 		err := d.Err()
 		if err == nil {
-			return Info(d.Token().Clone()), nil
+			return Info(d.Token()), nil
 		}
 		var refusal *valetkey.Error
 		switch {

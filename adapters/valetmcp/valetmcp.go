@@ -166,12 +166,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !h.KeepToken {
 		header.Del("Authorization")
 	}
+	info.Extra[requestKey] = checked.Context()
 	info.Expiration = time.Time{}
 	known := auth.RequireBearerToken(func(context.Context, string, *http.Request) (*auth.TokenInfo, error) { return info, nil },
 		&auth.RequireBearerTokenOptions{AllowMissingExpiration: true})
 	r.Header = http.Header{"Authorization": {"Bearer verified"}}
 	known(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header, info.Expiration = header, token.Expiry
+		r.Header, info.Expiration = header, token.Expiry()
 		h.next.ServeHTTP(w, r)
 	})).ServeHTTP(w, r)
 }

@@ -138,13 +138,13 @@ func newServer(called *called) *mcp.Server {
 func who(ctx context.Context, extra *mcp.RequestExtra) string {
 	var b strings.Builder
 	if t := valetkey.FromContext(ctx); t != nil {
-		fmt.Fprintf(&b, "%s [%s]", t.Subject, t.Scopes)
+		fmt.Fprintf(&b, "%s [%s]", t.Subject(), t.Scopes())
 	} else {
 		b.WriteString("nobody")
 	}
 	if extra != nil && extra.TokenInfo != nil {
 		info := extra.TokenInfo
-		fmt.Fprintf(&b, "; SDK: %v %v", info.Scopes, info.Expiration.Equal(valetmcp.Token(info).Expiry))
+		fmt.Fprintf(&b, "; SDK: %v %v", info.Scopes, info.Expiration.Equal(valetmcp.Token(info).Expiry()))
 	}
 	if extra != nil && extra.Header.Get("Authorization") != "" {
 		b.WriteString("; token passed on")
@@ -450,7 +450,7 @@ func TestAcceptance(t *testing.T) {
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Accept", "*/*")
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), &valetkey.Token{Subject: "someone"})))
+		h.ServeHTTP(w, r.WithContext(valetkey.NewContext(r.Context(), valetkey.NewToken(valetkey.TokenFields{Subject: "someone"}))))
 		assert.Equal(t, "nobody", text(t, answer{w.Result(), w.Body.String()}))
 	})
 	t.Run("MCP-10 the token's text does not reach the tools", func(t *testing.T) {
@@ -546,23 +546,24 @@ func TestSessions(t *testing.T) {
 
 func TestInfo(t *testing.T) {
 	users := map[string]string{}
-	for name, token := range map[string]*valetkey.Token{
+	for name, fields := range map[string]valetkey.TokenFields{
 		"a user":                       {Issuer: "i", Subject: "s", ClientID: "c"},
 		"the same of another issuer":   {Issuer: "j", Subject: "s", ClientID: "c"},
 		"a client":                     {Issuer: "i", ClientID: "s"},
 		"a quote in the issuer":        {Issuer: `i" subject "s`, Subject: ""},
-		"neither":                      {Issuer: "i", Raw: json.RawMessage(`{"a":1}`)},
-		"neither, with another claim":  {Issuer: "i", Raw: json.RawMessage(`{"a":2}`)},
+		"neither":                      {Issuer: "i", Raw: `{"a":1}`},
+		"neither, with another claim":  {Issuer: "i", Raw: `{"a":2}`},
 		"a subject that spells a hash": {Issuer: "i", Subject: "token 0"},
 	} {
+		token := valetkey.NewToken(fields)
 		info := valetmcp.Info(token)
 		assert.NotEmpty(t, info.UserID, name)
 		assert.Empty(t, users[info.UserID], name)
 		users[info.UserID] = name
 		assert.Same(t, token, valetmcp.Token(info))
 	}
-	assert.Equal(t, valetmcp.Info(&valetkey.Token{Issuer: "i", Subject: "s", ClientID: "c"}).UserID,
-		valetmcp.Info(&valetkey.Token{Issuer: "i", Subject: "s", ClientID: "other", ID: "1"}).UserID)
+	assert.Equal(t, valetmcp.Info(valetkey.NewToken(valetkey.TokenFields{Issuer: "i", Subject: "s", ClientID: "c"})).UserID,
+		valetmcp.Info(valetkey.NewToken(valetkey.TokenFields{Issuer: "i", Subject: "s", ClientID: "other", ID: "1"})).UserID)
 	assert.Nil(t, valetmcp.Token(nil))
 	assert.Nil(t, valetmcp.Token(&auth.TokenInfo{}))
 }
@@ -587,7 +588,7 @@ func TestVerifier(t *testing.T) {
 	p := open(t, stateless)
 	handler := auth.RequireBearerToken(valetmcp.Verifier(p.guard), &auth.RequireBearerTokenOptions{Scopes: []string{"orders:read"}})(
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.WriteString(w, valetmcp.Token(auth.TokenInfoFromContext(r.Context())).Subject)
+			io.WriteString(w, valetmcp.Token(auth.TokenInfoFromContext(r.Context())).Subject())
 		}))
 	good := p.token(valetkeytest.Scopes("orders:read"))
 	for _, c := range []struct {

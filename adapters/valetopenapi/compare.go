@@ -98,7 +98,7 @@ func open(need valetkey.Requirement) bool {
 
 func accepts(need valetkey.Requirement, all []valetkey.Scopes) bool {
 	return need == valetkey.AnyToken || !slices.ContainsFunc(all, func(s valetkey.Scopes) bool {
-		return need.Check(valetkey.Access{Token: &valetkey.Token{Scopes: s}}) != nil
+		return need.Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{Scopes: s})}) != nil
 	})
 }
 

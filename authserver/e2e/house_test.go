@@ -120,7 +120,7 @@ func guarded(t *testing.T, v valetkey.Verifier, scope string) http.Handler {
 	require.NoError(t, err)
 	return guard.Require(scopes.All(scope))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(map[string]string{"sub": valetkey.FromContext(r.Context()).Subject})
+		json.NewEncoder(w).Encode(map[string]string{"sub": valetkey.FromContext(r.Context()).Subject()})
 	}))
 }
 

@@ -22,7 +22,7 @@ func main() {
 		log.Fatal(err)
 	}
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "hello, %s\n", valetkey.FromContext(r.Context()).Subject)
+		fmt.Fprintf(w, "hello, %s\n", valetkey.FromContext(r.Context()).Subject())
 	})
 	http.Handle("GET /orders", guard.Handler(hello, scopes.All("orders:read")))
 	http.Handle("POST /orders", guard.Handler(hello, scopes.All("orders:write")))

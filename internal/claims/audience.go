@@ -7,36 +7,42 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 // Audience reads aud (RFC 7519, section 4.1.3): a string or an array of strings.
-func Audience(v strictjson.Value, optional bool) ([]string, error) {
+func Audience(v strictjson.Value, optional bool) (valetkey.List[string], error) {
+	var none valetkey.List[string]
 	switch {
 	case v == nil && optional:
-		return nil, nil
+		return none, nil
 	case v == nil:
-		return nil, errors.New("aud is missing")
+		return none, errors.New("aud is missing")
 	}
 	if one, ok := v.Text(); ok {
-		return []string{one}, nil
+		return valetkey.ListOf(one), nil
 	}
 	list, ok := v.Strings()
 	if !ok {
-		return nil, errors.New("aud is not a string or an array of strings")
+		return none, errors.New("aud is not a string or an array of strings")
 	}
-	return list, nil
+	return valetkey.ListOf(list...), nil
 }
 
 // IsFor reports whether a token with the audience aud is for the resource server with these names, and, if sole, for nobody
 // else. They are compared byte by byte.
-func IsFor(aud, names []string, sole bool) bool {
-	ours := func(a string) bool { return slices.Contains(names, a) }
-	if sole && slices.ContainsFunc(aud, func(a string) bool { return !ours(a) }) {
-		return false
+func IsFor(aud valetkey.List[string], names []string, sole bool) bool {
+	ours := 0
+	for a := range aud.All() {
+		if slices.Contains(names, a) {
+			ours++
+		} else if sole {
+			return false
+		}
 	}
-	return slices.ContainsFunc(aud, ours)
+	return ours > 0
 }
 
 // CheckAudience returns what is wrong with the names of a resource server: a [valetkey.ConfigError] for each, whose field is

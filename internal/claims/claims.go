@@ -87,6 +87,7 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 	if !v.IsObject() {
 		return b, errors.New("cnf is not an object")
 	}
+	var unknown []string
 	err = strictjson.Object(v, func(name string, v strictjson.Value) error {
 		s, _ := v.Text()
 		switch name {
@@ -95,7 +96,7 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 		case "x5t#S256": // RFC 8705, section 3.1
 			b.CertificateThumbprint = s
 		default:
-			b.Unknown = append(b.Unknown, strings.Clone(name))
+			unknown = append(unknown, strings.Clone(name))
 			return nil
 		}
 		if !thumbprint(s) {
@@ -103,6 +104,7 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 		}
 		return nil
 	})
+	b.Unknown = valetkey.ListOf(unknown...)
 	if err == nil && b.IsZero() {
 		err = errors.New("cnf is empty")
 	}
@@ -110,6 +112,44 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 		return valetkey.Binding{}, err
 	}
 	return b, nil
+}
+
+// Actor reads act (RFC 8693, section 4.1); nil if it is null or not there. An act that is no object is an error, since the
+// application would take the token for one with which nobody acts for the subject.
+func Actor(v strictjson.Value) (*valetkey.Actor, error) {
+	if v == nil || string(v) == "null" {
+		return nil, nil
+	}
+	if !v.IsObject() {
+		return nil, errors.New("act is not an object")
+	}
+	a := new(valetkey.Actor)
+	err := strictjson.Object(v, func(name string, v strictjson.Value) error {
+		switch name {
+		case "iss":
+			return Text(&a.Issuer, "act: iss", v, true)
+		case "sub":
+			return Text(&a.Subject, "act: sub", v, true)
+		case "client_id":
+			return Text(&a.ClientID, "act: client_id", v, true)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Login reads acr and auth_time (RFC 9068, section 2.2.1). What is malformed says nothing about the login, and a route that
+// requires one refuses the token.
+func Login(acr, authTime strictjson.Value) (string, time.Time) {
+	value, _ := acr.Text()
+	var at time.Time
+	if Date(&at, "auth_time", authTime, true) != nil {
+		at = time.Time{}
+	}
+	return value, at
 }
 
 // thumbprint reports whether s is 32 bytes in canonical base64url: 43 characters, the last of which has two spare bits.

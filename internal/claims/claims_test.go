@@ -137,7 +137,7 @@ func TestBinding(t *testing.T) {
 		{absent, valetkey.Binding{}},
 		{`{"jkt":"` + print + `"}`, valetkey.Binding{JWKThumbprint: print}},
 		{`{"x5t#S256":"` + print + `"}`, valetkey.Binding{CertificateThumbprint: print}},
-		{`{"kid":"1","jkt":"` + print + `"}`, valetkey.Binding{JWKThumbprint: print, Unknown: []string{"kid"}}},
+		{`{"kid":"1","jkt":"` + print + `"}`, valetkey.Binding{JWKThumbprint: print, Unknown: valetkey.ListOf("kid")}},
 	} {
 		got, err := claims.Binding(value(c.text))
 		require.NoError(t, err, c.text)
@@ -155,7 +155,7 @@ func TestAudience(t *testing.T) {
 	for text, want := range map[string][]string{`"a"`: {"a"}, `""`: {""}, `["a","b"]`: {"a", "b"}} {
 		got, err := claims.Audience(value(text), false)
 		require.NoError(t, err, text)
-		assert.Equal(t, want, got, text)
+		assert.Equal(t, valetkey.ListOf(want...), got, text)
 	}
 }
 
@@ -175,8 +175,8 @@ func TestIsFor(t *testing.T) {
 		{"AUD-04 two of our names", []string{"api", "https://api.example.com"}, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.any, claims.IsFor(c.aud, names, false))
-			assert.Equal(t, c.sole, claims.IsFor(c.aud, names, true))
+			assert.Equal(t, c.any, claims.IsFor(valetkey.ListOf(c.aud...), names, false))
+			assert.Equal(t, c.sole, claims.IsFor(valetkey.ListOf(c.aud...), names, true))
 		})
 	}
 }

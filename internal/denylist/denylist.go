@@ -120,8 +120,8 @@ func (l *List) Add(r valetkey.Revocation, now time.Time) error {
 
 // Names reports whether r, which is well-formed, is about t, whenever t was issued.
 func Names(r valetkey.Revocation, t *valetkey.Token) bool {
-	return r.Issuer == t.Issuer && (r.All || r.ID != "" && r.ID == t.ID || r.Subject != "" && r.Subject == t.Subject ||
-		r.ClientID != "" && r.ClientID == t.ClientID || r.SessionID != "" && r.SessionID == t.SessionID)
+	return r.Issuer == t.Issuer() && (r.All || r.ID != "" && r.ID == t.ID() || r.Subject != "" && r.Subject == t.Subject() ||
+		r.ClientID != "" && r.ClientID == t.ClientID() || r.SessionID != "" && r.SessionID == t.SessionID())
 }
 
 func named(r valetkey.Revocation) (k kind, value string, err error) {
@@ -179,8 +179,8 @@ func (l *List) Look(t *valetkey.Token, now time.Time) Verdict {
 		return Clear
 	}
 	last := forever // an issuer that answers without exp may call the token active for ever
-	if !t.Deadline.IsZero() {
-		last = minuteAfter(t.Deadline, 0)
+	if !t.Deadline().IsZero() {
+		last = minuteAfter(t.Deadline(), 0)
 	}
 	if b.end < last {
 		b.end = last
@@ -200,13 +200,13 @@ func (l *List) look(t *valetkey.Token, now time.Time) (verdict Verdict, k kind, 
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	over := l.overflow.len(now) > 0
-	values := [kinds]string{byID: t.ID, bySubject: t.Subject, bySession: t.SessionID, byClient: t.ClientID}
+	values := [kinds]string{byID: t.ID(), bySubject: t.Subject(), bySession: t.SessionID(), byClient: t.ClientID()}
 	for of, value := range values {
 		of := kind(of)
 		if value == "" && of != byIssuer || !over && l.len(of) == 0 {
 			continue
 		}
-		d := l.digest(of, t.Issuer, value)
+		d := l.digest(of, t.Issuer(), value)
 		if held, ok := l.get(of, d); ok && !held.end.over(now) && held.cover(t) {
 			return Denied, of, d, held
 		}

@@ -79,7 +79,7 @@ func revocation(i int, name string, until time.Time) valetkey.Revocation {
 
 // token returns one that revocation(i, name) is about.
 func token(i int, name string, exp time.Time) *valetkey.Token {
-	t := &valetkey.Token{Issuer: "i", IssuedAt: start.Add(-time.Hour), Expiry: exp, Deadline: exp.Add(denylist.MaxLeeway)}
+	t := valetkey.TokenFields{Issuer: "i", IssuedAt: start.Add(-time.Hour), Expiry: exp, Deadline: exp.Add(denylist.MaxLeeway)}
 	switch i % 5 {
 	case 0:
 		t.ID = name
@@ -92,7 +92,7 @@ func token(i int, name string, exp time.Time) *valetkey.Token {
 	default:
 		t.Issuer = name
 	}
-	return t
+	return valetkey.NewToken(t)
 }
 
 func TestRoom(t *testing.T) {
@@ -109,7 +109,7 @@ func TestRoom(t *testing.T) {
 		long := valetkey.Revocation{Issuer: "i", Subject: "long", Until: now.Add(time.Hour)}
 		require.NoError(t, list.Add(short, now))
 		require.NoError(t, list.Add(long, now))
-		about := &valetkey.Token{Issuer: "i", Subject: "long", IssuedAt: now.Add(-time.Hour), Deadline: now.Add(time.Hour)}
+		about := valetkey.NewToken(valetkey.TokenFields{Issuer: "i", Subject: "long", IssuedAt: now.Add(-time.Hour), Deadline: now.Add(time.Hour)})
 		assert.Equal(t, denylist.Unknown, list.Look(about, now))
 		now = now.Add(10 * time.Minute)
 		require.NoError(t, list.Add(long, now))
@@ -119,8 +119,8 @@ func TestRoom(t *testing.T) {
 		list, now := denylist.New(denylist.Config{Subjects: 1}), start
 		require.NoError(t, list.Add(valetkey.Revocation{Issuer: "i", Subject: "first", Until: now.Add(1000 * time.Hour)}, now))
 		require.NoError(t, list.Add(valetkey.Revocation{Issuer: "i", Subject: "second", Until: now.Add(time.Hour)}, now))
-		about := &valetkey.Token{Issuer: "i", Subject: "second", IssuedAt: now.Add(-time.Hour), Deadline: now.Add(500 * time.Hour)}
-		for ; now.Before(about.Deadline); now = now.Add(5 * time.Hour) {
+		about := valetkey.NewToken(valetkey.TokenFields{Issuer: "i", Subject: "second", IssuedAt: now.Add(-time.Hour), Deadline: now.Add(500 * time.Hour)})
+		for ; now.Before(about.Deadline()); now = now.Add(5 * time.Hour) {
 			require.Equal(t, denylist.Unknown, list.Look(about, now), "after %v", now.Sub(start))
 		}
 	})

@@ -46,19 +46,19 @@ func microsecondUp(t time.Time) int64 {
 
 // cover reports whether t is one of those meant. A token that does not say when it was issued counts as issued before.
 func (b bounds) cover(t *valetkey.Token) bool {
-	if t.IssuedAt.IsZero() {
+	if t.IssuedAt().IsZero() {
 		return true
 	}
-	issued := microsecond(t.IssuedAt)
+	issued := microsecond(t.IssuedAt())
 	return issued < b.before || b.at != none && issued < b.at+leeway(t).Microseconds()
 }
 
 // leeway returns how far the clock of the issuer may differ, by the verifier of t. Where that is not known, it is the most.
 func leeway(t *valetkey.Token) time.Duration {
-	if t.Deadline.IsZero() || t.Expiry.IsZero() || t.Deadline.Before(t.Expiry) {
+	if t.Deadline().IsZero() || t.Expiry().IsZero() || t.Deadline().Before(t.Expiry()) {
 		return MaxLeeway
 	}
-	return t.Deadline.Sub(t.Expiry)
+	return t.Deadline().Sub(t.Expiry())
 }
 
 // A group holds the revocations of one kind.

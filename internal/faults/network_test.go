@@ -55,7 +55,7 @@ func newWorld(t *testing.T, verifier func(*testing.T, *world) valetkey.Verifier)
 	guard, err := middleware.New(middleware.Config{Verifier: verifier(t, w), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	server := httptest.NewServer(guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, valetkey.FromContext(r.Context()).Subject)
+		io.WriteString(w, valetkey.FromContext(r.Context()).Subject())
 	})))
 	t.Cleanup(server.Close)
 	w.api = server.URL

@@ -147,7 +147,7 @@ func (s *site) hello(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.lastOne = r.Header.Clone()
 	s.mu.Unlock()
-	fmt.Fprintf(w, "hello %s", valetkey.FromContext(r.Context()).Subject)
+	fmt.Fprintf(w, "hello %s", valetkey.FromContext(r.Context()).Subject())
 }
 
 func (s *site) last() http.Header {

@@ -2,7 +2,6 @@ package tokencache_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"strings"
@@ -21,20 +20,21 @@ var leanEnd = time.Now().Add(time.Hour)
 
 func (v *lean) Verify(context.Context, string) (*valetkey.Token, error) {
 	n := v.n.Add(1)
-	t := &valetkey.Token{
+	t := valetkey.NewToken(valetkey.TokenFields{
 		Issuer:    "https://as.example.com/realms/main",
 		Subject:   fmt.Sprintf("6f2c1c0e-5b0a-4d3a-9a51-%012x", n),
 		ClientID:  strings.Clone("orders-web-client"),
 		ID:        fmt.Sprintf("%032x", n),
-		Audience:  []string{strings.Clone("https://api.example.com/orders")},
+		Audience:  valetkey.ListOf(strings.Clone("https://api.example.com/orders")),
 		Scopes:    valetkey.NewScopes(strings.Fields("orders:read orders:write profile:read invoices:read")...),
 		IssuedAt:  leanEnd.Add(-time.Hour),
 		Expiry:    leanEnd,
 		Freshness: valetkey.Freshness{Until: leanEnd},
-	}
-	t.Raw = json.RawMessage(fmt.Sprintf(`{"iss":%q,"sub":%q,"client_id":%q,"aud":%q,"jti":%q,"scope":"orders:read orders:write profile:read invoices:read","iat":1700000000,"exp":1700003600,"auth_time":1700000000}`,
-		t.Issuer, t.Subject, t.ClientID, t.Audience[0], t.ID))
-	return t, nil
+	})
+	f := t.Fields()
+	f.Raw = fmt.Sprintf(`{"iss":%q,"sub":%q,"client_id":%q,"aud":%q,"jti":%q,"scope":"orders:read orders:write profile:read invoices:read","iat":1700000000,"exp":1700003600,"auth_time":1700000000}`,
+		t.Issuer(), t.Subject(), t.ClientID(), t.Audience().At(0), t.ID())
+	return valetkey.NewToken(f), nil
 }
 
 // raws returns n tokens of so many bytes that differ at the end, as signatures do.
@@ -72,12 +72,13 @@ func fill(tb testing.TB, n, times int, v valetkey.Verifier) (c *tokencache.Cache
 // The number that is held against Config.Bytes is what the memory really costs.
 func TestBytes(t *testing.T) {
 	const n = 100_000
-	changed := func(change func(t *valetkey.Token)) valetkey.Verifier {
+	changed := func(change func(t *valetkey.TokenFields)) valetkey.Verifier {
 		v := new(lean)
 		return valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
 			t, err := v.Verify(ctx, raw)
-			change(t)
-			return t, err
+			f := t.Fields()
+			change(&f)
+			return valetkey.NewToken(f), err
 		})
 	}
 	for _, c := range []struct {
@@ -87,10 +88,10 @@ func TestBytes(t *testing.T) {
 	}{
 		{"of tokens that came once", 1, new(lean)},
 		{"of tokens in use", 2, new(lean)},
-		{"of tokens each of another kind", 1, changed(func(t *valetkey.Token) { t.Audience = append(t.Audience, t.ID) })},
-		{"of tokens with strings that do not stand in the claims", 1, changed(func(t *valetkey.Token) { t.Subject += "'" })},
-		{"of bound tokens", 1, changed(func(t *valetkey.Token) {
-			t.Binding = valetkey.Binding{JWKThumbprint: t.ID, CertificateThumbprint: t.ID + "-", Unknown: []string{t.ID}}
+		{"of tokens each of another kind", 1, changed(func(t *valetkey.TokenFields) { t.Audience = valetkey.ListOf(append(t.Audience.Slice(), t.ID)...) })},
+		{"of tokens with strings that do not stand in the claims", 1, changed(func(t *valetkey.TokenFields) { t.Subject += "'" })},
+		{"of bound tokens", 1, changed(func(t *valetkey.TokenFields) {
+			t.Binding = valetkey.Binding{JWKThumbprint: t.ID, CertificateThumbprint: t.ID + "-", Unknown: valetkey.ListOf(t.ID)}
 		})},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -22,6 +22,9 @@ type Config struct {
 	Bytes   int64            // at most so many together, see Stats; zero: 64 MiB; negative: nothing fits
 	MaxAge  time.Duration    // since the verification began, never extended; zero: 5 min
 	Now     func() time.Time // nil: time.Now
+
+	// Claims decodes the claims of each new token, and again when the Entry of a remembered one is made again. Nil: nothing is decoded.
+	Claims valetkey.Claims
 }
 
 // A Cache answers for a [valetkey.Verifier] and remembers what it accepted. It is safe for concurrent use.
@@ -29,6 +32,7 @@ type Cache struct {
 	verifier valetkey.Verifier
 	maxAge   time.Duration
 	now      func() time.Time
+	claims   valetkey.Claims // nil: nothing is decoded
 	digester *Digester
 	shards   []shard // a power of two; nil if nothing is remembered
 }
@@ -54,6 +58,7 @@ func New(cfg Config, verifier valetkey.Verifier) *Cache {
 		verifier: verifier,
 		maxAge:   cmp.Or(cfg.MaxAge, 5*time.Minute),
 		now:      cfg.Now,
+		claims:   cfg.Claims,
 		digester: NewDigester(),
 	}
 	if c.now == nil {
@@ -122,7 +127,19 @@ func (c *Cache) ask(ctx context.Context, raw string) (*Entry, error) {
 	if t == nil {
 		return nil, errNoAnswer
 	}
-	return &Entry{Token: *t, cache: c}, nil
+	return c.entry(t)
+}
+
+// entry returns an entry of t that is not remembered. It calls foreign code, so never under a lock.
+func (c *Cache) entry(t *valetkey.Token) (*Entry, error) {
+	e := &Entry{Token: t, cache: c}
+	if c.claims != nil {
+		var err error
+		if e.claims, e.bytes, err = c.claims.Decode(t); err != nil {
+			return nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonClaims, Err: err}
+		}
+	}
+	return e, nil
 }
 
 // Purge forgets the tokens that match, or all if match is nil, and returns how many there were. What is being verified
@@ -134,7 +151,7 @@ func (c *Cache) Purge(match func(*valetkey.Token) bool) int {
 	for i := range c.shards {
 		s := &c.shards[i]
 		for _, r := range s.startPurge() {
-			if (match == nil || r.matches(match)) && s.forget(r) {
+			if (match == nil || match(r.token())) && s.forget(r) {
 				purged++
 			}
 		}

@@ -61,12 +61,11 @@ func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest, f *f
 	until := now.Round(0).Add(c.maxAge) // by the wall clock, as exp is: the other one stops while a machine sleeps
 	entry, err := c.ask(ctx, raw)
 	if now = c.now(); err == nil {
-		if reuse := entry.Token.Freshness.Until; reuse.Before(until) {
-			until = reuse
+		if own := entry.Token.Freshness().Until; own.Before(until) {
+			until = own
 		}
 		if now.Before(until) {
-			entry.Token.Freshness.Until = until
-			r = newRecord(key, &entry.Token, until)
+			r = newRecord(key, entry.Token, until)
 		}
 	}
 	var refusal *valetkey.Error

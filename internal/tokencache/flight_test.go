@@ -95,7 +95,7 @@ func TestFlight(t *testing.T) {
 			assert.ErrorIs(t, errs[0], context.DeadlineExceeded)
 			for i := 1; i < 100; i++ {
 				require.NoError(t, errs[i])
-				require.Equal(t, "2", entries[i].Token.ID)
+				require.Equal(t, "2", entries[i].Token.ID())
 			}
 		})
 	})
@@ -207,7 +207,7 @@ func TestConcurrency(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				e, _, err := memory.Verify(ctx, raw)
 				cancel()
-				if !assert.NoError(t, err) || !assert.Equal(t, raw, e.Token.Subject) {
+				if !assert.NoError(t, err) || !assert.Equal(t, raw, e.Token.Subject()) {
 					return
 				}
 			}
@@ -215,7 +215,7 @@ func TestConcurrency(t *testing.T) {
 	}
 	wg.Go(func() {
 		for i := range 200 {
-			memory.Purge(func(token *valetkey.Token) bool { return token.Subject[0] == '1'+byte(i%9) })
+			memory.Purge(func(token *valetkey.Token) bool { return token.Subject()[0] == '1'+byte(i%9) })
 			key.gone.Store(i%2 == 0)
 			s := memory.Stats()
 			assert.LessOrEqual(t, s.Entries, entries)

@@ -38,13 +38,13 @@ func FuzzCache(f *testing.F) {
 				return nil, &valetkey.Error{Code: valetkey.InvalidToken}
 			}
 			a := &answer{while: new(condition)}
-			a.token = &valetkey.Token{
+			a.token = valetkey.NewToken(valetkey.TokenFields{
 				Subject:   raw,
 				ID:        fmt.Sprint(calls),
-				Raw:       make([]byte, int(raw[0])*5),
+				Raw:       string(make([]byte, int(raw[0])*5)),
 				Freshness: valetkey.Freshness{Until: now.Add(time.Duration(raw[0]%8) * 20 * time.Second), While: a.while},
-			}
-			a.until = a.token.Freshness.Until
+			})
+			a.until = a.token.Freshness().Until
 			if limit := now.Add(maxAge); limit.Before(a.until) {
 				a.until = limit
 			}
@@ -68,8 +68,8 @@ func FuzzCache(f *testing.F) {
 					break
 				}
 				a := model[raw]
-				if e.Token.Subject != raw || e.Token.ID != a.token.ID || len(e.Token.Raw) != len(a.token.Raw) || !e.In(memory) {
-					t.Fatalf("%q: got %q of call %s, want call %s", raw, e.Token.Subject, e.Token.ID, a.token.ID)
+				if e.Token.Subject() != raw || e.Token.ID() != a.token.ID() || len(e.Token.Raw()) != len(a.token.Raw()) || !e.In(memory) {
+					t.Fatalf("%q: got %q of call %s, want call %s", raw, e.Token.Subject(), e.Token.ID(), a.token.ID())
 				}
 				if !asked && (!now.Before(a.until) || a.while.gone.Load() || a.purged) {
 					t.Fatalf("%q: a dead answer from memory: %+v at %v", raw, a, now)
@@ -81,7 +81,7 @@ func FuzzCache(f *testing.F) {
 					a.while.gone.Store(true)
 				}
 			case 4:
-				memory.Purge(func(token *valetkey.Token) bool { return token.Subject[0]%4 == arg%4 })
+				memory.Purge(func(token *valetkey.Token) bool { return token.Subject()[0]%4 == arg%4 })
 				for raw, a := range model {
 					a.purged = a.purged || raw[0]%4 == arg%4
 				}

@@ -10,8 +10,8 @@ import (
 // A hotset is where the entries of tokens in use lie ready, so that a hit neither locks nor allocates. One that is taken
 // off to make place is made again from its record when its token comes next.
 type hotset struct {
-	sets    [][places]atomic.Pointer[Entry] // a power of two; written under the shard's lock only
-	entries int                             // guarded by that lock
+	sets [][places]atomic.Pointer[Entry] // a power of two; written under the shard's lock only
+	size int64                           // of the entries; guarded by that lock
 }
 
 const (
@@ -48,14 +48,14 @@ func (d *hotset) place(key *digest) *atomic.Pointer[Entry] {
 		}
 	}
 	p := &set[rand.IntN(places)]
+	d.size -= p.Load().size()
 	p.Store(nil)
-	d.entries--
 	return p
 }
 
 func (d *hotset) put(place *atomic.Pointer[Entry], e *Entry) {
 	place.Store(e)
-	d.entries++
+	d.size += e.size()
 }
 
 // remove takes the entry of r off, if it lies here: one that is forgotten must not be found.
@@ -64,9 +64,7 @@ func (d *hotset) remove(r *record) {
 	for i := range set {
 		if e := set[i].Load(); e != nil && e.record == r {
 			set[i].Store(nil)
-			d.entries--
+			d.size -= e.size()
 		}
 	}
 }
-
-func (d *hotset) bytes() int64 { return int64(d.entries) * entryBytes }

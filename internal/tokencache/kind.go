@@ -13,7 +13,7 @@ import (
 type kind struct {
 	kindKey
 	issuer   string // like the lists, cut from text
-	audience []string
+	audience valetkey.List[string]
 	scopes   valetkey.Scopes
 
 	tokens int // of the shard's; the rest does not change
@@ -35,13 +35,13 @@ type kinds struct {
 func (ks *kinds) take(t *valetkey.Token) *kind {
 	var buf [512]byte
 	text := appendText(buf[:0], t)
-	while := t.Freshness.While
+	while := t.Freshness().While
 	if !comparable(while) {
-		return ks.add(text, while, len(t.Audience))
+		return ks.add(text, while, t.Audience().Len())
 	}
 	k := ks.table[kindKey{string(text), while}]
 	if k == nil {
-		k = ks.add(text, while, len(t.Audience))
+		k = ks.add(text, while, t.Audience().Len())
 		ks.table[k.kindKey] = k
 		return k
 	}
@@ -77,13 +77,8 @@ func (ks *kinds) add(text []byte, while valetkey.Condition, audience int) *kind 
 		rest = rest[end:]
 	}
 	k.issuer = list[0]
-	if list = list[1:]; audience > 0 {
-		k.audience = list[:audience:audience]
-	}
-	if list = list[audience:]; len(list) > 0 {
-		k.scopes = list[:len(list):len(list)]
-	}
-	k.bytes = int64(kindBytes + allocated(len(text)) + (1+audience+cap(list))*int(unsafe.Sizeof("")))
+	k.audience, k.scopes = valetkey.ListOf(list[1:1+audience]...), valetkey.NewScopes(list[1+audience:]...)
+	k.bytes = int64(kindBytes + allocated(len(text)) + (k.audience.Len()+k.scopes.Len())*int(unsafe.Sizeof("")))
 	ks.bytes += k.bytes
 	return k
 }
@@ -93,12 +88,12 @@ func appendText(to []byte, t *valetkey.Token) []byte {
 	write := func(s string) {
 		to = append(binary.LittleEndian.AppendUint32(to, uint32(len(s))), s...)
 	}
-	to = binary.LittleEndian.AppendUint32(to, uint32(len(t.Audience)))
-	write(t.Issuer)
-	for _, s := range t.Audience {
+	to = binary.LittleEndian.AppendUint32(to, uint32(t.Audience().Len()))
+	write(t.Issuer())
+	for s := range t.Audience().All() {
 		write(s)
 	}
-	for _, s := range t.Scopes {
+	for s := range t.Scopes().All() {
 		write(s)
 	}
 	return to

@@ -43,16 +43,16 @@ func TestFlood(t *testing.T) {
 		{"each used once per 600 others, each as large as 35 of those in use", 400_000, 600, 1, 16 << 10, tokencache.Config{Bytes: 1 << 20}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			calls, claims := 0, make([]byte, c.size)
+			calls, claims := 0, string(make([]byte, c.size))
 			end := time.Now().Add(time.Hour)
 			memory := newCache(t, c.cfg, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
-				token := &valetkey.Token{Freshness: valetkey.Freshness{Until: end}}
+				token := valetkey.TokenFields{Freshness: valetkey.Freshness{Until: end}}
 				if raw[0] == 'u' {
 					calls++
 				} else {
 					token.Raw = claims
 				}
-				return token, nil
+				return valetkey.NewToken(token), nil
 			}))
 			names := make([]string, c.used)
 			for i := range names {

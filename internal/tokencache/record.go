@@ -12,7 +12,7 @@ import (
 // A record is what is kept of a token, from which its Entry can be made again at any time. It is the only owner of its
 // memory but for the kind: a verifier may have cut its strings from something large, the text of the token even.
 //
-// It is 168 bytes, and 176 is the next size class of the allocator.
+// It is 192 bytes, which is a size class of the allocator.
 type record struct {
 	key          digest  // go-cache's key lies over it, see digest.text
 	older, newer *record // in its queue; guarded by the shard's lock
@@ -20,13 +20,13 @@ type record struct {
 	state        atomic.Uint32 // used and protected
 
 	// What follows does not change once the record is in a shard.
-	kind                             *kind
-	text                             string // the claims as received, and then the strings that do not stand in them
-	claims                           uint32 // so many bytes of text
-	subject, clientID, id, sessionID span   // in text
-	nanoseconds                      [moments]uint32
-	seconds                          [moments]int64    // by Unix
-	binding                          *valetkey.Binding // nil: the zero one
+	kind                                  *kind
+	text                                  string // the claims as received, and then the strings that do not stand in them
+	claims                                uint32 // so many bytes of text
+	subject, clientID, id, sessionID, acr span   // in text
+	nanoseconds                           [moments]uint32
+	seconds                               [moments]int64 // by Unix
+	rare                                  *rare          // nil: none of it
 }
 
 // The times of a record, which are smaller apart than as a time.Time each.
@@ -36,6 +36,7 @@ const (
 	notBefore
 	expiry
 	deadline
+	authTime
 	moments
 )
 
@@ -46,7 +47,13 @@ const (
 
 // recordBytes is what a record costs beside its text and its kind: itself in its size class, 41 bytes in go-cache's map,
 // which is at least 7/16 full once it has grown, and its place in the ghost table.
-const recordBytes = 176 + 100
+const recordBytes = 192 + 100
+
+// What few tokens have.
+type rare struct {
+	binding valetkey.Binding
+	actor   *valetkey.Actor // nil: nobody acts for the subject
+}
 
 type span struct{ start, end uint32 }
 
@@ -54,7 +61,8 @@ func (r *record) cut(s span) string { return r.text[s.start:s.end] }
 
 // newRecord returns a record of t that lacks its kind, or nil if there is more text than anybody should keep.
 func newRecord(key digest, t *valetkey.Token, end time.Time) *record {
-	claims := unsafe.String(unsafe.SliceData(t.Raw), len(t.Raw)) // read here only
+	f := t.Fields()
+	claims := f.Raw
 	var rest []byte
 	find := func(s string) span {
 		i := strings.Index(claims, s) // most stand there
@@ -67,12 +75,13 @@ func newRecord(key digest, t *valetkey.Token, end time.Time) *record {
 	r := &record{
 		key:       key,
 		claims:    uint32(len(claims)),
-		subject:   find(t.Subject),
-		clientID:  find(t.ClientID),
-		id:        find(t.ID),
-		sessionID: find(t.SessionID),
+		subject:   find(f.Subject),
+		clientID:  find(f.ClientID),
+		id:        find(f.ID),
+		sessionID: find(f.SessionID),
+		acr:       find(f.ACR),
 	}
-	for i, at := range [moments]time.Time{until: end, issuedAt: t.IssuedAt, notBefore: t.NotBefore, expiry: t.Expiry, deadline: t.Deadline} {
+	for i, at := range [moments]time.Time{until: end, issuedAt: f.IssuedAt, notBefore: f.NotBefore, expiry: f.Expiry, deadline: f.Deadline, authTime: f.AuthTime} {
 		r.seconds[i], r.nanoseconds[i] = at.Unix(), uint32(at.Nanosecond())
 	}
 	if len(claims)+len(rest) > 1<<30 { // a span would not reach
@@ -83,7 +92,7 @@ func newRecord(key digest, t *valetkey.Token, end time.Time) *record {
 	r.text = unsafe.String(unsafe.SliceData(text), len(text))
 	bytes := recordBytes + cap(text)
 
-	if b := &t.Binding; !b.IsZero() {
+	if !f.Binding.IsZero() || f.Actor != nil {
 		own := func(s string) string {
 			if i := strings.Index(r.text, s); i >= 0 {
 				return r.text[i : i+len(s)]
@@ -91,15 +100,22 @@ func newRecord(key digest, t *valetkey.Token, end time.Time) *record {
 			bytes += allocated(len(s))
 			return strings.Clone(s)
 		}
-		r.binding = &valetkey.Binding{JWKThumbprint: own(b.JWKThumbprint), CertificateThumbprint: own(b.CertificateThumbprint)}
-		bytes += allocated(int(unsafe.Sizeof(*b)))
-		if len(b.Unknown) > 0 {
-			r.binding.Unknown = make([]string, len(b.Unknown))
-			bytes += len(b.Unknown) * int(unsafe.Sizeof(""))
+		r.rare = &rare{binding: valetkey.Binding{
+			JWKThumbprint: own(f.Binding.JWKThumbprint), CertificateThumbprint: own(f.Binding.CertificateThumbprint),
+		}}
+		bytes += allocated(int(unsafe.Sizeof(rare{})))
+		if n := f.Binding.Unknown.Len(); n > 0 {
+			unknown := make([]string, 0, n)
+			for s := range f.Binding.Unknown.All() { // an issuer may send many: no search for each
+				unknown = append(unknown, strings.Clone(s))
+				bytes += allocated(len(s))
+			}
+			r.rare.binding.Unknown = valetkey.ListOf(unknown...)
+			bytes += n * int(unsafe.Sizeof(""))
 		}
-		for i, s := range b.Unknown { // an issuer may send many: no search for each
-			r.binding.Unknown[i] = strings.Clone(s)
-			bytes += allocated(len(s))
+		if f.Actor != nil {
+			r.rare.actor = &valetkey.Actor{Issuer: own(f.Actor.Issuer), Subject: own(f.Actor.Subject), ClientID: own(f.Actor.ClientID)}
+			bytes += allocated(int(unsafe.Sizeof(valetkey.Actor{})))
 		}
 	}
 	r.bytes = uint32(min(bytes, 1<<32-1))
@@ -109,31 +125,25 @@ func newRecord(key digest, t *valetkey.Token, end time.Time) *record {
 // allocated is about the size class of n bytes.
 func allocated(n int) int { return (n + 15) &^ 15 }
 
-// open sets t to the token that r was made of. The text is shared and not copied.
-func (r *record) open(t *valetkey.Token) {
-	*t = valetkey.Token{
+// token returns the token that r was made of. The text is shared and not copied.
+func (r *record) token() *valetkey.Token {
+	f := valetkey.TokenFields{
 		Issuer:    r.kind.issuer,
 		Subject:   r.cut(r.subject),
 		ClientID:  r.cut(r.clientID),
 		ID:        r.cut(r.id),
 		SessionID: r.cut(r.sessionID),
+		ACR:       r.cut(r.acr),
 		Audience:  r.kind.audience,
 		Scopes:    r.kind.scopes,
-		IssuedAt:  r.at(issuedAt), NotBefore: r.at(notBefore), Expiry: r.at(expiry), Deadline: r.at(deadline),
+		IssuedAt:  r.at(issuedAt), NotBefore: r.at(notBefore), Expiry: r.at(expiry), AuthTime: r.at(authTime), Deadline: r.at(deadline),
+		Raw:       r.text[:r.claims],
 		Freshness: valetkey.Freshness{Until: r.at(until), While: r.kind.while},
 	}
-	if r.claims > 0 {
-		t.Raw = unsafe.Slice(unsafe.StringData(r.text), r.claims) // may not be modified, as all of a shared token
+	if r.rare != nil {
+		f.Binding, f.Actor = r.rare.binding, r.rare.actor
 	}
-	if r.binding != nil {
-		t.Binding = *r.binding
-	}
-}
-
-func (r *record) matches(match func(*valetkey.Token) bool) bool {
-	t := new(valetkey.Token) // match may keep it
-	r.open(t)
-	return match(t)
+	return valetkey.NewToken(f)
 }
 
 // at returns one of the times of r, by the wall clock and in the local zone.

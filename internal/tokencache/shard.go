@@ -10,6 +10,8 @@ import (
 	"time"
 
 	gocache "github.com/patrickmn/go-cache"
+
+	"github.com/valetkey/valetkey"
 )
 
 // A shard is a cache of its own with a share of the bounds.
@@ -60,21 +62,29 @@ func (s *shard) get(key *digest) *record {
 	return r
 }
 
-// open returns the entry of a remembered token and puts it into the hot set.
+// open returns the entry of a remembered token and puts it into the hot set; nil if it is not remembered, or Config.Claims refuses it
+// by now.
 func (s *shard) open(key *digest, now time.Time) *Entry {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e := s.hotset.find(key); e != nil { // by now
+	e, r := s.hotset.find(key), s.get(key)
+	s.mu.Unlock()
+	if e != nil || r == nil { // e: by now
 		return e
 	}
-	r := s.get(key)
-	if r == nil {
+	e, err := s.cache.entry(r.token())
+	if err != nil {
+		s.forget(r)
 		return nil
 	}
-	e := &Entry{cache: s.cache, record: r}
-	r.open(&e.Token)
+	e.record = r
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if other := s.hotset.find(key); other != nil { // others came with the token, too
+		return other
+	}
 	r.use() // and so it is hardly the one that makes room for itself
-	if place := s.hotset.place(key); s.makeRoom(0, entryBytes, now) && s.get(key) == r {
+	if place := s.hotset.place(key); s.makeRoom(0, e.size(), now) && s.get(key) == r {
 		s.hotset.put(place, e)
 	}
 	return e
@@ -113,6 +123,11 @@ func (s *shard) land(key digest, f *flight, r *record, now time.Time) {
 			s.insert(r, f.entry, now)
 		}
 	}
+	if r != nil && f.entry.record == nil { // those who wait for f may rely on it no longer than on a remembered one
+		fields := f.entry.Token.Fields()
+		fields.Freshness.Until = r.at(until)
+		f.entry.Token = valetkey.NewToken(fields)
+	}
 	if f.done != nil { // nobody comes to wait any more: f is in no table
 		close(f.done)
 	}
@@ -122,8 +137,8 @@ func (s *shard) land(key digest, f *flight, r *record, now time.Time) {
 func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	s.sweep(&s.probation, now)
 	s.sweep(&s.protected, now)
-	r.kind = s.kinds.take(&e.Token)
-	fits := int64(r.bytes)+r.kind.bytes+entryBytes <= s.maxBytes // also in the hot set, later
+	r.kind = s.kinds.take(e.Token)
+	fits := int64(r.bytes)+r.kind.bytes+e.size() <= s.maxBytes // also in the hot set, later
 	if !fits || !s.makeRoom(1, int64(r.bytes), now) {
 		s.kinds.drop(r.kind)
 		return
@@ -133,8 +148,7 @@ func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	}
 	s.items.Set(r.key.text(), r, gocache.NoExpiration)
 	s.queueOf(r).push(r)
-	r.open(&e.Token)
-	e.record = r
+	e.Token, e.record = r.token(), r
 }
 
 func (s *shard) sweep(q *queue, now time.Time) {
@@ -175,7 +189,7 @@ func (s *shard) makeRoom(entries int, bytes int64, now time.Time) bool {
 
 func (s *shard) entries() int { return s.probation.entries + s.protected.entries }
 func (s *shard) bytes() int64 {
-	return s.probation.bytes + s.protected.bytes + s.kinds.bytes + s.hotset.bytes()
+	return s.probation.bytes + s.protected.bytes + s.kinds.bytes + s.hotset.size
 }
 
 func (s *shard) queueOf(r *record) *queue {

@@ -80,7 +80,7 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 	})
 	gs.ending = guard(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-			return &valetkey.Token{Subject: valetkeytest.DefaultSubject, Expiry: start.Add(time.Millisecond)}, nil
+			return valetkey.NewToken(valetkey.TokenFields{Subject: valetkeytest.DefaultSubject, Expiry: start.Add(time.Millisecond)}), nil
 		}),
 		CancelWithToken: true,
 		Now:             func() time.Time { return start },
@@ -151,7 +151,7 @@ func (s *adapterServer) counted(h http.HandlerFunc) http.Handler {
 func hello(w http.ResponseWriter, r *http.Request) {
 	who := "nobody"
 	if token := valetkey.FromContext(r.Context()); token != nil {
-		who = token.Subject + " with " + token.Scopes.String()
+		who = token.Subject() + " with " + token.Scopes().String()
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 
 	"github.com/go-chi/chi/v5"
-
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
@@ -30,15 +29,16 @@ func main() {
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
-	hello := func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, valetkey.FromContext(r.Context()).Subject) }
+	hello := func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, valetkey.FromContext(r.Context()).Subject())
+	}
 	router := chi.NewRouter()
 	router.Get("/healthz", func(http.ResponseWriter, *http.Request) {})
 	router.With(guard.Require(table["GET /orders"])).Get("/orders", hello)
 	router.With(guard.Require(table["POST /orders"])).Post("/orders", hello)
-	err = chi.Walk(router, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+	if err := chi.Walk(router, func(method, path string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		return table.Covers(routes.Chi, routes.Route{Method: method, Path: path})
-	})
-	if err != nil {
+	}); err != nil {
 		log.Fatal(err)
 	}
 	log.Fatal(http.ListenAndServe(cmp.Or(os.Getenv("ADDR"), "127.0.0.1:8080"), router))

@@ -19,7 +19,7 @@ import (
 )
 
 func hello(ctx context.Context, _ *connect.Request[emptypb.Empty]) (*connect.Response[wrapperspb.StringValue], error) {
-	return connect.NewResponse(wrapperspb.String(valetkey.FromContext(ctx).Subject)), nil
+	return connect.NewResponse(wrapperspb.String(valetkey.FromContext(ctx).Subject())), nil
 }
 
 func main() {

@@ -29,7 +29,7 @@ func main() {
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
-	hello := func(c echo.Context) error { return c.JSON(200, valetkey.FromContext(c.Request().Context()).Subject) }
+	hello := func(c echo.Context) error { return c.JSON(200, valetkey.FromContext(c.Request().Context()).Subject()) }
 	e := echo.New()
 	e.GET("/healthz", func(c echo.Context) error { return c.NoContent(200) })
 	e.GET("/orders", hello, valetechov4.Require(guard, table["GET /orders"]))

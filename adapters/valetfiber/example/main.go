@@ -29,7 +29,7 @@ func main() {
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
-	hello := func(c fiber.Ctx) error { return c.JSON(valetkey.FromContext(c.Context()).Subject) }
+	hello := func(c fiber.Ctx) error { return c.JSON(valetkey.FromContext(c.Context()).Subject()) }
 	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10}) // tokens are long
 	app.Get("/healthz", func(c fiber.Ctx) error { return c.SendStatus(200) })
 	app.Get("/orders", valetfiber.Require(guard, table["GET /orders"]), hello)

@@ -29,7 +29,7 @@ func main() {
 		"GET /orders":  scopes.All("orders:read"),
 		"POST /orders": scopes.All("orders:write"),
 	}
-	hello := func(c *gin.Context) { c.JSON(200, valetkey.FromContext(c.Request.Context()).Subject) }
+	hello := func(c *gin.Context) { c.JSON(200, valetkey.FromContext(c.Request.Context()).Subject()) }
 	router := gin.Default()
 	router.GET("/healthz", func(c *gin.Context) { c.Status(200) })
 	router.GET("/orders", valetgin.Require(guard, table["GET /orders"]), hello)

@@ -14,10 +14,10 @@ type orders struct{}
 
 func (orders) about(context.Context) string { return "orders" }
 func (orders) list(ctx context.Context) string {
-	return "the orders of " + valetkey.FromContext(ctx).Subject
+	return "the orders of " + valetkey.FromContext(ctx).Subject()
 }
 func (orders) place(ctx context.Context) string {
-	return "placed by " + valetkey.FromContext(ctx).Subject
+	return "placed by " + valetkey.FromContext(ctx).Subject()
 }
 
 // ordersService stands for what protoc-gen-go-grpc writes: three methods that take a google.protobuf.Empty and return a

@@ -29,7 +29,7 @@ func main() {
 	server := mcp.NewServer(&mcp.Implementation{Name: "orders", Version: "1.0.0"}, nil)
 	server.AddReceivingMiddleware(valetmcp.Attach)
 	hello := func(ctx context.Context, r *mcp.CallToolRequest, _ any) (*mcp.CallToolResult, any, error) {
-		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: valetkey.FromContext(ctx).Subject}}}, nil, nil
+		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: valetkey.FromContext(ctx).Subject()}}}, nil, nil
 	}
 	mcp.AddTool(server, &mcp.Tool{Name: "list_orders"}, hello)
 	mcp.AddTool(server, &mcp.Tool{Name: "place_order"}, hello)

@@ -151,7 +151,7 @@ func (d *Decision) refusal(in *Interaction, began int64) string {
 	switch {
 	case d.Denied && descriptions[d.Error] != "":
 		return d.Error
-	case d.Denied, d.User == nil, len(d.granted(in)) == 0:
+	case d.Denied, d.User == nil, d.granted(in).Len() == 0:
 		return "access_denied"
 	case in.MaxAge >= 0 && d.AuthTime.Unix() < began-int64(in.MaxAge.Seconds()):
 		return "login_required" // whatever the pages think
@@ -164,7 +164,7 @@ func (d *Decision) refusal(in *Interaction, began int64) string {
 
 // granted returns what the user has allowed, of what was asked for and of what is the user's to allow.
 func (d *Decision) granted(in *Interaction) valetkey.Scopes {
-	return slices.DeleteFunc(valetkey.NewScopes(d.Scopes...), func(s string) bool {
+	return valetkey.NewScopes(slices.DeleteFunc(d.Scopes.Slice(), func(s string) bool {
 		return !in.Scopes.Has(s) || d.User.Scopes != nil && !slices.Contains(d.User.Scopes, s)
-	})
+	})...)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/claims"
@@ -25,7 +26,8 @@ const (
 type assertionClaims struct {
 	token                 *jose.Compact
 	issuer, subject, id   string
-	audience, scopes      []string // the latter nil: it names none
+	audience              valetkey.List[string]
+	scopes                []string // nil: it names none
 	expires, from, issued time.Time
 }
 

@@ -160,8 +160,8 @@ func TestDevice(t *testing.T) {
 	})
 	t.Run("a decision that grants nothing denies", func(t *testing.T) {
 		for _, d := range []*engine.Decision{
-			{}, {User: alice}, {User: alice, Scopes: valetkey.Scopes{"files:read"}},
-			{User: &login.User{Subject: "employee:eve", Type: "employee", Scopes: []string{}}, Scopes: valetkey.Scopes{"orders:read"}},
+			{}, {User: alice}, {User: alice, Scopes: valetkey.NewScopes("files:read")},
+			{User: &login.User{Subject: "employee:eve", Type: "employee", Scopes: []string{}}, Scopes: valetkey.NewScopes("orders:read")},
 		} {
 			code, userCode := s.begin(t)
 			in, err := s.Device(t.Context(), userCode)
@@ -199,7 +199,7 @@ func TestDevice(t *testing.T) {
 		in, err := s.Device(t.Context(), userCode)
 		require.NoError(t, err)
 		d := allow(in)
-		d.Scopes = valetkey.Scopes{"orders:read", "vault:open"}
+		d.Scopes = valetkey.NewScopes("orders:read", "vault:open")
 		require.NoError(t, s.DecideDevice(t.Context(), in, d))
 		assert.Equal(t, "orders:read", redeem(code).tokens(t).scope)
 	})

@@ -158,7 +158,7 @@ func (e *Engine) reachable(t *accessToken) []string {
 			all = append(all, api.Exchange[s]...)
 		}
 	}
-	return valetkey.NewScopes(all...)
+	return valetkey.NewScopes(all...).Slice()
 }
 
 // expires returns when the token does.

@@ -169,9 +169,9 @@ func TestExchange(t *testing.T) {
 		defer v.Close()
 		token, err := v.Verify(t.Context(), raw)
 		require.NoError(t, err)
-		assert.Equal(t, "employee:alice", token.Subject)
-		assert.Equal(t, "orders-svc", token.ClientID)
-		assert.Equal(t, valetkey.NewScopes("orders:read"), token.Scopes)
+		assert.Equal(t, "employee:alice", token.Subject())
+		assert.Equal(t, "orders-svc", token.ClientID())
+		assert.Equal(t, valetkey.NewScopes("orders:read"), token.Scopes())
 		var claims struct {
 			Act map[string]any `json:"act"`
 		}

@@ -18,21 +18,21 @@ import (
 // wanted settles what a client asks for: one API, and at least one scope of it, all of them the client's.
 func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (API, valetkey.Scopes, error) {
 	asked := valetkey.NewScopes(strings.Split(scope, " ")...)
-	for _, s := range asked {
+	for s := range asked.All() {
 		if scopes.Valid(s) != nil || !slices.Contains(c.Scopes, s) {
-			return API{}, nil, errScope
+			return API{}, valetkey.Scopes{}, errScope
 		}
 	}
 	api, err := e.choose(c, resources, asked)
 	if err != nil {
-		return API{}, nil, err
+		return API{}, valetkey.Scopes{}, err
 	}
-	if len(asked) == 0 {
+	if asked.Len() == 0 {
 		// RFC 6749, section 3.3: an omitted scope is a default one, here all that the client may have at this API.
-		asked = slices.DeleteFunc(valetkey.NewScopes(c.Scopes...), func(s string) bool { return !slices.Contains(api.Scopes, s) })
+		asked = valetkey.NewScopes(slices.DeleteFunc(slices.Clone(c.Scopes), func(s string) bool { return !slices.Contains(api.Scopes, s) })...)
 	}
-	if len(asked) == 0 || !api.has(asked) {
-		return API{}, nil, errScope
+	if asked.Len() == 0 || !api.has(asked) {
+		return API{}, valetkey.Scopes{}, errScope
 	}
 	return api, asked, nil
 }
@@ -49,11 +49,11 @@ func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Sc
 			return api, nil
 		}
 		return API{}, errTarget
-	case len(asked) == 0 && c.DefaultAPI != "":
+	case asked.Len() == 0 && c.DefaultAPI != "":
 		api, _ := e.api(c.DefaultAPI)
 		return api, nil
-	case len(asked) == 0:
-		asked, refusal = c.Scopes, errTarget
+	case asked.Len() == 0:
+		asked, refusal = valetkey.NewScopes(c.Scopes...), errTarget
 	}
 	for _, a := range e.cfg.APIs {
 		if a.has(asked) {
@@ -63,8 +63,13 @@ func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Sc
 	return API{}, refusal
 }
 
-func (a API) has(scopes []string) bool {
-	return !slices.ContainsFunc(scopes, func(s string) bool { return !slices.Contains(a.Scopes, s) })
+func (a API) has(scopes valetkey.Scopes) bool {
+	for s := range scopes.All() {
+		if !slices.Contains(a.Scopes, s) {
+			return false
+		}
+	}
+	return true
 }
 
 // api returns the API of an audience.

@@ -103,7 +103,7 @@ func TestSignedAnswers(t *testing.T) {
 		require.NoError(t, err)
 		got, err := v.Verify(context.Background(), s.login(t, "scope", "vault:open").access)
 		require.NoError(t, err)
-		assert.Equal(t, "employee:alice", got.Subject)
+		assert.Equal(t, "employee:alice", got.Subject())
 		_, err = v.Verify(context.Background(), s.login(t, "scope", "vault:open").refresh)
 		var told *valetkey.Error
 		require.ErrorAs(t, err, &told)

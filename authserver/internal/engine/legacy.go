@@ -74,7 +74,7 @@ func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
 	}
 	d := &Decision{User: user, AuthTime: time.Now(), Scopes: asked}
 	scopes := d.granted(&Interaction{Scopes: asked})
-	if len(scopes) == 0 {
+	if scopes.Len() == 0 {
 		return nil, errScope
 	}
 	g := newGrant(c.client, api, scopes)

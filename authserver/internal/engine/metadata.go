@@ -62,7 +62,7 @@ func (e *Engine) Metadata() Metadata {
 		Issuer:             e.cfg.Issuer,
 		Authorization:      base + p.Authorize,
 		Token:              base + p.Token,
-		Scopes:             valetkey.NewScopes(scopes...),
+		Scopes:             valetkey.NewScopes(scopes...).Slice(),
 		ResponseTypes:      responseTypes,
 		ResponseModes:      responseModes,
 		GrantTypes:         e.grantTypes(),

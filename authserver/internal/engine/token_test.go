@@ -318,7 +318,7 @@ func TestAccessTokens(t *testing.T) {
 			defer v.Close()
 			got, err := v.Verify(context.Background(), token)
 			require.NoError(t, err)
-			assert.Equal(t, valetkey.NewScopes(c.scope), got.Scopes)
+			assert.Equal(t, valetkey.NewScopes(c.scope), got.Scopes())
 			assert.False(t, got.ByClient())
 		})
 	}

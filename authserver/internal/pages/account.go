@@ -43,7 +43,7 @@ func (v *visit) allowed() (*reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		apps = append(apps, allowedClient{c, about, title(about), v.describe(c.Scopes)})
+		apps = append(apps, allowedClient{c, about, title(about), v.describe(c.Scopes.Slice())})
 	}
 	slices.SortFunc(apps, func(a, b allowedClient) int {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Title, b.Title))

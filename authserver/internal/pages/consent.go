@@ -27,7 +27,12 @@ type consent struct {
 
 // covers reports whether all scopes are allowed.
 func (c *consent) covers(scopes valetkey.Scopes) bool {
-	return !slices.ContainsFunc(scopes, func(s string) bool { return !c.Scopes.Has(s) })
+	for s := range scopes.All() {
+		if !c.Scopes.Has(s) {
+			return false
+		}
+	}
+	return true
 }
 
 // consents keeps them in the store, as records of kind consent.
@@ -80,8 +85,8 @@ func (cs consents) decide(ctx context.Context, u *person, client string, asked, 
 		if c.Since.IsZero() {
 			c.Since = c.Last
 		}
-		earlier := slices.DeleteFunc(slices.Clone(c.Scopes), asked.Has)
-		c.Scopes = valetkey.NewScopes(append(earlier, allowed...)...)
+		earlier := slices.DeleteFunc(c.Scopes.Slice(), asked.Has)
+		c.Scopes = valetkey.NewScopes(append(earlier, allowed.Slice()...)...)
 		value, err := json.Marshal(c)
 		if err != nil {
 			return err

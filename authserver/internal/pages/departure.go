@@ -38,7 +38,7 @@ func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *engine.Departur
 		if err != nil {
 			return false, err
 		}
-		if len(c.Scopes) > 0 || d.Client.Owner == v.user.Subject {
+		if c.Scopes.Len() > 0 || d.Client.Owner == v.user.Subject {
 			return true, nil
 		}
 	}

@@ -215,7 +215,7 @@ func (h *house) startAPI() {
 	require.NoError(h.t, err)
 	api := httptest.NewServer(guard.Require(scopes.All("orders:read"))(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(map[string]string{"orders": "<i>three</i>", "of": valetkey.FromContext(r.Context()).Subject})
+		json.NewEncoder(w).Encode(map[string]string{"orders": "<i>three</i>", "of": valetkey.FromContext(r.Context()).Subject()})
 	})))
 	h.t.Cleanup(api.Close)
 	h.api = api.URL + "/orders"

@@ -108,7 +108,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	again := &reply{location: in.ContinueURL}
 	switch do {
 	case "deny", "cancel": // on the page for consent, or for logging in, which does not name where the answer goes
-		v.logConsent(in, "consent denied", nil)
+		v.logConsent(in, "consent denied", valetkey.Scopes{})
 		d := &engine.Decision{Denied: true, Said: v.said()}
 		if v.user != nil {
 			d.User, d.Informed = &v.user.User, do == "deny"
@@ -140,11 +140,11 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	switch ask := asks(in, consent, offered); {
 	case do == "stay" && !silent: // Enter in a checkbox, which decides nothing
 		return nil, v.consentPage(in, offered, withheld, chosen(v.r.PostForm["scope"], offered)), nil
-	case len(offered) == 0 && (silent || in.Client.Trusted):
+	case offered.Len() == 0 && (silent || in.Client.Trusted):
 		return v.denied("access_denied"), nil, nil
 	case asked:
-		if allowed = chosen(v.r.PostForm["scope"], offered); len(allowed) == 0 {
-			return nil, v.consentPage(in, offered, withheld, nil, problem{"scope", "Tick at least one, or choose Deny."}), nil
+		if allowed = chosen(v.r.PostForm["scope"], offered); allowed.Len() == 0 {
+			return nil, v.consentPage(in, offered, withheld, valetkey.Scopes{}, problem{"scope", "Tick at least one, or choose Deny."}), nil
 		}
 	case ask && silent:
 		return v.denied("consent_required"), nil, nil
@@ -190,7 +190,7 @@ func asks(in *engine.Interaction, c *consent, offered valetkey.Scopes) bool {
 	case in.Client.Trusted:
 		return false
 	default:
-		return !c.covers(offered) || len(offered) == 0
+		return !c.covers(offered) || offered.Len() == 0
 	}
 }
 
@@ -200,19 +200,20 @@ func prompts(in *engine.Interaction, what string) bool {
 
 // offer divides the scopes asked for into those that the user may allow, and the others.
 func (v *visit) offer(in *engine.Interaction) (offered, withheld valetkey.Scopes) {
-	for _, s := range in.Scopes {
+	var may, mayNot []string
+	for s := range in.Scopes.All() {
 		if v.user.Scopes == nil || slices.Contains(v.user.Scopes, s) {
-			offered = append(offered, s)
+			may = append(may, s)
 		} else {
-			withheld = append(withheld, s)
+			mayNot = append(mayNot, s)
 		}
 	}
-	return offered, withheld
+	return valetkey.NewScopes(may...), valetkey.NewScopes(mayNot...)
 }
 
 // chosen returns those of the scopes offered that a form has ticked.
 func chosen(ticked []string, offered valetkey.Scopes) valetkey.Scopes {
-	return slices.DeleteFunc(slices.Clone(offered), func(s string) bool { return !slices.Contains(ticked, s) })
+	return valetkey.NewScopes(slices.DeleteFunc(offered.Slice(), func(s string) bool { return !slices.Contains(ticked, s) })...)
 }
 
 // A consentForm is what the page for consent shows.
@@ -234,7 +235,7 @@ func (v *visit) consentPage(in *engine.Interaction, offered, withheld, ticked va
 	api := v.api(in.API.Audience)
 	f := consentForm{
 		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Approved(), UserCode: in.UserCode,
-		API: api.Title(), Offered: v.describe(offered), Withheld: v.describe(withheld),
+		API: api.Title(), Offered: v.describe(offered.Slice()), Withheld: v.describe(withheld.Slice()),
 		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
 	}
 	if in.Client.AccessLifetime > 0 {

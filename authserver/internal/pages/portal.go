@@ -124,7 +124,7 @@ func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...
 		for s := range a.Scopes {
 			names = append(names, s)
 		}
-		list := v.describe(valetkey.NewScopes(names...))
+		list := v.describe(valetkey.NewScopes(names...).Slice())
 		for i := range list {
 			list[i].Checked = slices.Contains(scopes, list[i].Scope)
 		}
@@ -142,7 +142,7 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 	form := v.r.PostForm
 	c.Name, c.URI = strings.TrimSpace(form.Get("client_name")), strings.TrimSpace(form.Get("client_uri"))
 	c.Native, c.GrantTypes = k.native, k.grants
-	c.RedirectURIs, c.Scopes = nil, valetkey.NewScopes(form["scope"]...)
+	c.RedirectURIs, c.Scopes = nil, valetkey.NewScopes(form["scope"]...).Slice()
 
 	if c.Name == "" {
 		problems = append(problems, problem{"client_name", "Enter a name, which users will see."})

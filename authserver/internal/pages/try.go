@@ -59,7 +59,7 @@ func (v *visit) trialAPIs(c *clients.Client) (list []API) {
 		return nil
 	}
 	for _, a := range v.cfg.APIs {
-		if len(a.among(c.Scopes)) > 0 {
+		if a.among(c.Scopes).Len() > 0 {
 			list = append(list, a)
 		}
 	}

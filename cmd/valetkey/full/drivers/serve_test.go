@@ -158,7 +158,7 @@ func TestTutorial(t *testing.T) {
 	defer verifier.Close()
 	token, err := verifier.Verify(t.Context(), body["access_token"].(string))
 	require.NoError(t, err)
-	assert.Equal(t, "customer:alice", token.Subject)
+	assert.Equal(t, "customer:alice", token.Subject())
 
 	t.Run("AS-PKCE-01 another application needs PKCE", func(t *testing.T) {
 		s := serve(t, server.Settings{Config: example(t, "tutorial.yaml", "without_pkce: true", ""), Addr: "127.0.0.1:0"})

@@ -202,7 +202,7 @@ func look(raw string) appearance {
 	if bound.CertificateThumbprint != "" {
 		a.BoundTo = append(a.BoundTo, "the certificate with the thumbprint "+bound.CertificateThumbprint+": it goes over TLS with that (RFC 8705)")
 	}
-	for _, method := range bound.Unknown {
+	for method := range bound.Unknown.All() {
 		a.BoundTo = append(a.BoundTo, fmt.Sprintf("something by the method %.50q, which cannot be checked here (RFC 7800)", method))
 	}
 	return a

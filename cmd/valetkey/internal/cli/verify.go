@@ -208,15 +208,15 @@ type facts struct {
 func accepted(t *valetkey.Token) facts {
 	return facts{
 		Valid:     true,
-		Issuer:    t.Issuer,
-		Subject:   t.Subject,
-		ClientID:  t.ClientID,
-		ID:        t.ID,
-		Audience:  t.Audience,
-		Scopes:    append([]string{}, t.Scopes...), // never null
-		IssuedAt:  t.IssuedAt.UTC(),
-		NotBefore: t.NotBefore.UTC(),
-		Expiry:    t.Expiry.UTC(),
-		Claims:    t.Raw,
+		Issuer:    t.Issuer(),
+		Subject:   t.Subject(),
+		ClientID:  t.ClientID(),
+		ID:        t.ID(),
+		Audience:  t.Audience().Slice(),
+		Scopes:    append([]string{}, t.Scopes().Slice()...), // never null
+		IssuedAt:  t.IssuedAt().UTC(),
+		NotBefore: t.NotBefore().UTC(),
+		Expiry:    t.Expiry().UTC(),
+		Claims:    json.RawMessage(t.Raw()),
 	}
 }

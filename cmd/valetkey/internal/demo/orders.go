@@ -67,7 +67,7 @@ func (o *orders) place(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	placed.ID = len(o.all) + 1
-	placed.By = valetkey.FromContext(r.Context()).Subject
+	placed.By = valetkey.FromContext(r.Context()).Subject()
 	o.all = append(o.all, placed)
 	answer(w, http.StatusCreated, placed)
 }

@@ -36,5 +36,5 @@ func guardVault(mux *http.ServeMux, issuer, audience string, log *slog.Logger) (
 }
 
 func look(w http.ResponseWriter, r *http.Request) {
-	answer(w, http.StatusOK, map[string]string{"opened_by": valetkey.FromContext(r.Context()).Subject})
+	answer(w, http.StatusOK, map[string]string{"opened_by": valetkey.FromContext(r.Context()).Subject()})
 }

@@ -283,7 +283,7 @@ func plain(name string) string {
 type header struct{ name, value string }
 
 func identity(t *valetkey.Token) [3]header {
-	return [3]header{{"X-Valetkey-Subject", t.Subject}, {"X-Valetkey-Client", t.ClientID}, {"X-Valetkey-Scope", t.Scopes.String()}}
+	return [3]header{{"X-Valetkey-Subject", t.Subject()}, {"X-Valetkey-Client", t.ClientID()}, {"X-Valetkey-Scope", t.Scopes().String()}}
 }
 
 var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Reason: reasonNoName}
