@@ -26,6 +26,32 @@ func TestAllocations(t *testing.T) {
 		require.True(t, ok)
 		// The copy of the request and the context are the floor: editing the caller's request in place is not safe.
 		assert.Equal(t, 2.0, testing.AllocsPerRun(1000, func() { check(w, r) }), query)
+		assert.Equal(t, 2.0, testing.AllocsPerRun(1000, func() {
+			checked, _ := check(w, r)
+			for range 3 {
+				read(checked)
+			}
+		}), "reading the caller costs none: "+query)
+	}
+	t.Run("with claims of the application", func(t *testing.T) {
+		all := valetkey.DeclareClaims[struct {
+			ID string `json:"jti"`
+		}]()
+		w, r, check := warm(t, func(c *middleware.Config) { c.Claims = all })
+		assert.Equal(t, 2.0, testing.AllocsPerRun(1000, func() {
+			checked, _ := check(w, r)
+			if c, ok := all.From(checked.Context()); !ok || c.ID == "" {
+				t.Error("no claims")
+			}
+		}))
+	})
+}
+
+// read does what a handler does to find out who calls.
+func read(r *http.Request) {
+	token := valetkey.FromContext(r.Context())
+	if token.Subject() == "" || token.ClientID() == "" || !token.Scopes().Has("orders:read") || token.Expiry().IsZero() {
+		panic("the token says too little")
 	}
 }
 
@@ -37,6 +63,16 @@ func BenchmarkWarm(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			check(w, r)
+		}
+	})
+	b.Run("guard, and the caller is read three times", func(b *testing.B) {
+		w, r, check := warm(b)
+		b.ReportAllocs()
+		for b.Loop() {
+			checked, _ := check(w, r)
+			for range 3 {
+				read(checked)
+			}
 		}
 	})
 	b.Run("guard, with CancelWithToken", func(b *testing.B) {
