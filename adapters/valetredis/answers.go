@@ -8,20 +8,22 @@ import (
 )
 
 const (
-	// maxValue is the size, in bytes, above which a value is not kept.
+	// maxValue is the size limit for a value, in bytes.
 	maxValue = 64 << 10
 
-	endSize   = 8 // bytes, before a value: its end in Unix milliseconds, sealed with it
+	endSize   = 8 // bytes before a value: its expiry in Unix milliseconds, sealed together with the value
 	maxSealed = endSize + maxValue + overhead
 )
 
-// Get returns the value that was set under key and has not ended, or nil and nil if there is none. What does not open
-// counts as none. The error says that redis could not be asked, and holds neither key nor value.
+// Get returns the value that [Redis.Set] stored under key, or nil and a nil error if there is none or it has expired. A value
+// that cannot be opened counts as absent. An error means that Redis could not be queried. It contains neither the key nor the
+// value.
 func (r *Redis) Get(ctx context.Context, key string) ([]byte, error) {
 	name := r.answerName(key)
 	var sealed []byte
 	err := r.ask(ctx, func(ctx context.Context) (err error) {
-		// GETRANGE is GET with a bound on what somebody else may have put there; "" if there is nothing.
+		// GETRANGE is GET with a size limit, in case another client of Redis stored a large value. It returns "" if the key is
+		// absent.
 		sealed, err = r.cfg.Client.GetRange(ctx, name, 0, maxSealed-1).Bytes()
 		return err
 	})
@@ -38,15 +40,15 @@ func (r *Redis) Get(ctx context.Context, key string) ([]byte, error) {
 		}
 		return nil, nil
 	}
-	// Redis forgets it by then, unless somebody made it stay.
+	// Redis deletes the value at its expiry unless another client of Redis made it persistent.
 	if end := time.UnixMilli(int64(binary.BigEndian.Uint64(text))); !time.Now().Before(end) {
 		return nil, nil
 	}
 	return text[endSize:], nil
 }
 
-// Set keeps value under key for lifetime, in place of what was there. What would live for less than a millisecond is not
-// kept. A value larger than [MaxValue] is an error.
+// Set stores value under key for lifetime and replaces any previous value. It stores nothing if lifetime is less than one
+// millisecond. A value of more than 64 KiB is an error.
 func (r *Redis) Set(ctx context.Context, key string, value []byte, lifetime time.Duration) error {
 	if len(value) > maxValue {
 		return fmt.Errorf("valetredis: an answer of %d bytes is not kept: the limit is %d", len(value), maxValue)
@@ -73,7 +75,7 @@ func (r *Redis) answerName(key string) string {
 	return r.cfg.Prefix + "answer:" + r.keys.hide("answer:"+key)
 }
 
-// ask calls redis unless the breaker is open, for no longer than the timeout.
+// ask runs call within the timeout, unless the breaker is open.
 func (r *Redis) ask(ctx context.Context, call func(context.Context) error) error {
 	if err := r.answers.enter(); err != nil {
 		return err
@@ -82,7 +84,7 @@ func (r *Redis) ask(ctx context.Context, call func(context.Context) error) error
 	defer cancel()
 	err := call(bounded)
 	if err != nil && ctx.Err() != nil {
-		return err // the caller left: that says nothing about redis
+		return err // the caller canceled, which is no failure of Redis
 	}
 	r.answers.leave(err)
 	return err

@@ -9,26 +9,26 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// probeEvery is how often a redis that is gone is tried.
+// probeEvery is the interval between attempts to reach an unavailable Redis.
 const probeEvery = time.Second
 
-// A breaker is open after limit failures in a row. Then one call in a while is let through as a probe, and its success
-// closes it. It logs each change once.
+// A breaker opens after limit failures in a row. While it is open, it admits one call per probeEvery as a probe. A successful
+// probe closes it. It logs each change once.
 type breaker struct {
 	name  string
 	limit int
 	log   *slog.Logger
-	odd   rateLimitedLog // lets through a log line about what does not open
+	odd   rateLimitedLog // limits log lines about values that cannot be opened
 
-	mu       sync.Mutex // guards what follows; never held during I/O
+	mu       sync.Mutex // guards the fields below; never held during I/O
 	failures int        // in a row
-	err      error      // the last of them; nil: none
-	lacks    error      // what is missing though redis answers; nil: nothing
-	probe    time.Time  // the next
-	since    time.Time  // of the state; zero: not used yet
+	err      error      // of the last call; nil: it succeeded
+	lacks    error      // what Redis lacks although it responds; nil: nothing
+	probe    time.Time  // time of the next one
+	since    time.Time  // start of the current state; zero: never used
 }
 
-// enter returns an error if redis is not to be asked now.
+// enter returns an error if the breaker is open and no probe is due.
 func (b *breaker) enter() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -43,7 +43,7 @@ func (b *breaker) enter() error {
 	return nil
 }
 
-// leave takes in how a call ended.
+// leave records the result of a call.
 func (b *breaker) leave(err error) {
 	opened, closed := b.count(err)
 	switch {
@@ -74,7 +74,7 @@ func (b *breaker) count(err error) (opened, closed bool) {
 	return opened, closed
 }
 
-// lack takes in what is missing though redis answers, and logs when that begins and ends.
+// lack records what Redis lacks although it responds, and logs when that begins and ends.
 func (b *breaker) lack(err error) {
 	b.mu.Lock()
 	begun, ended := b.lacks == nil && err != nil, b.lacks != nil && err == nil

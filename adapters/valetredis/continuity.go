@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A position is the id of an entry in a stream. The zero value is before the first one.
+// A position is the ID of an entry in a stream. The zero value is before the first entry.
 type position struct{ ms, seq uint64 }
 
 func parsePosition(id string) (p position, ok bool) {
@@ -31,48 +31,49 @@ func (p position) compare(q position) int {
 	return cmp.Or(cmp.Compare(p.ms, q.ms), cmp.Compare(p.seq, q.seq))
 }
 
-// A reading is how far a Watch has come, and what it knows to be missing: lost entries, and those that it could not open.
+// A reading is the progress of a Watch and the losses that it knows of: missing entries, and entries that it could not open.
 //
-// Each entry names the one before it, which Publish finds and writes in one step, so an entry that was removed leaves a gap:
-// between two others, before the first one, or, by the last id that redis has given out, behind the last one. A removed entry
-// that no publisher and no reader has seen leaves none: redis failed over to a replica that did not have it, or was
-// restarted from an older copy. Nor does a stream that a guard has never read before it was emptied.
+// Each entry contains the ID of the previous entry. Publish reads that ID and writes the entry in one step, so a removed entry
+// leaves a gap. The gap can be between two entries, before the first one or, as the last ID that Redis assigned shows, after the
+// last one. Two kinds of loss leave no gap. The first is an entry that no later publisher or reader saw, if Redis failed over to
+// a replica without it or restarted from an older copy. The second is a stream that was emptied before a guard read it for the
+// first time.
 //
-// Anyone who can write to redis can make gaps and entries that do not open. Both make every guard Degraded for as long as
-// the entries would matter. The room is constant: only counts and times are kept.
+// Anyone who can write to Redis can create gaps and entries that cannot be opened. Both make every guard Degraded for as long as
+// the entries would matter. A reading has constant size: it keeps only counts and times.
 type reading struct {
-	keep time.Duration // an entry matters for so long after its id
+	keep time.Duration // how long an entry matters after its ID
 
-	last     position // the last entry read
-	caughtUp bool     // since redis answers
-	resumed  bool     // last is of an earlier pass: a gap after it may mean that the stream is another one
+	last     position // the last entry that was read
+	caughtUp bool     // since Redis last became available
+	resumed  bool     // last is from an earlier pass: a gap after it may mean that the stream was replaced
 
-	lost      error // why entries are lost that matter until
+	lost      error // describes lost entries that matter until lostUntil
 	lostUntil time.Time
 
-	opened        bool // one entry or more
-	unopened      int  // that matter until
+	opened        bool // at least one entry could be opened
+	unopened      int  // entries that could not be opened and matter until unopenedUntil
 	unopenedUntil time.Time
 }
 
-// A batch is what one read has found.
+// A batch is the result of one read.
 type batch struct {
 	entries []redis.XMessage // at most readCount
-	newest  position         // that redis had given out before it returned the entries, whether or not it still has it
-	length  int64            // of the stream then
+	newest  position         // last ID that Redis had assigned before it returned the entries, even if the entry is gone
+	length  int64            // of the stream at that time
 }
 
-// begin goes back to the first entry.
+// begin returns to the first entry.
 func (a *reading) begin() {
 	a.last, a.caughtUp, a.resumed = position{}, false, false
 	a.opened, a.unopened = false, 0
 }
 
-// interrupt takes in that redis does not answer. Behind the same address there may be another one afterwards.
+// interrupt records that Redis does not respond. A different instance may be behind the address when it responds again.
 func (a *reading) interrupt() { a.caughtUp, a.resumed = false, true }
 
-// take goes on to the end of b, and notes what is lost. Again means that the stream is another one: it is read from its
-// beginning, since b may not be all that is new.
+// take advances to the end of b and records losses. The result again means that the stream was replaced: the caller must read it
+// from the beginning, because b may not contain all new entries.
 func (a *reading) take(b batch, now time.Time) (again bool) {
 	if b.newest.compare(a.last) < 0 {
 		a.lose(now.Add(a.keep), now, fmt.Errorf("redis does not have the stream any more that entry %v was read from", a.last))
@@ -86,9 +87,9 @@ func (a *reading) take(b batch, now time.Time) (again bool) {
 			before, known = parsePosition(text)
 		}
 		if known && before != previous {
-			until := now.Add(a.keep) // the entry is of a stream that never had the previous one
+			until := now.Add(a.keep) // the stream of this entry never contained the previous one
 			if before.compare(previous) > 0 {
-				until = a.until(before, now) // others were between the two
+				until = a.until(before, now) // there were entries between the two
 			}
 			gap := a.lose(until, now, fmt.Errorf("entry %v was published after %v, which is not in redis; the last one read is %v", entry.ID, before, previous))
 			if gap && a.resumed && previous == a.last {
@@ -106,14 +107,14 @@ func (a *reading) take(b batch, now time.Time) (again bool) {
 		a.lose(a.until(b.newest, now), now, fmt.Errorf("entry %v was published and is not in redis", b.newest))
 		a.last = b.newest
 	}
-	if b.length == 0 { // those that did not open are gone
+	if b.length == 0 { // the entries that could not be opened are gone
 		a.unopened = 0
 	}
 	a.caughtUp, a.resumed = true, true
 	return false
 }
 
-// lose notes that entries are lost that matter until then, and reports whether that is in the future.
+// lose records that entries that matter until then are lost, and reports whether until is in the future.
 func (a *reading) lose(until, now time.Time, err error) (matters bool) {
 	if until.After(now) && until.After(a.lostUntil) {
 		a.lost, a.lostUntil = err, until
@@ -121,7 +122,8 @@ func (a *reading) lose(until, now time.Time, err error) (matters bool) {
 	return until.After(now)
 }
 
-// until returns how long an entry with the id matters. An id may be in the future, at the will of any who write to redis.
+// until returns the time until which an entry with this ID matters. A writer to Redis can choose an ID in the future, so the ID
+// is limited to now.
 func (a *reading) until(id position, now time.Time) time.Time {
 	at := time.UnixMilli(int64(min(id.ms, math.MaxInt64)))
 	if at.After(now) {
@@ -130,7 +132,7 @@ func (a *reading) until(id position, now time.Time) time.Time {
 	return at.Add(a.keep)
 }
 
-// couldNotOpen counts an entry that was sealed under an unknown key, or changed.
+// couldNotOpen counts an entry that was changed or was sealed under an unknown key.
 func (a *reading) couldNotOpen(entry redis.XMessage, now time.Time) {
 	id, _ := parsePosition(entry.ID)
 	until := a.until(id, now)
@@ -146,8 +148,9 @@ func (a *reading) couldNotOpen(entry redis.XMessage, now time.Time) {
 	}
 }
 
-// state returns why revocations are missing at the end of the stream; nil: none is known to be. The error wraps
-// [valetkey.ErrRevocationsMissing] unless there are entries and none of them opens, as with a wrong key: then nothing is known.
+// state returns an error if revocations are known to be missing at the end of the stream, else nil. The error wraps
+// [valetkey.ErrRevocationsMissing] unless there are entries and none of them can be opened, as with a wrong key: in that case no
+// revocation is known.
 func (a *reading) state(now time.Time) error {
 	var lost, unopened error
 	if a.lostUntil.After(now) {

@@ -12,13 +12,13 @@ import (
 
 const (
 	keySize  = 32
-	overhead = 12 + 16 // of sealing: nonce and tag of AES-GCM
+	overhead = 12 + 16 // bytes that sealing adds: nonce and tag of AES-GCM
 )
 
-// A keyring hides names and seals values, each with keys of its own. It is immutable.
+// A keyring hides names and seals values, each with separate derived keys. It is immutable.
 type keyring struct {
 	naming  []byte
-	sealing [][]byte // the first seals, all open
+	sealing [][]byte // the first key seals; all keys open
 }
 
 func newKeyring(key []byte, previous [][]byte) (*keyring, error) {
@@ -37,12 +37,12 @@ func newKeyring(key []byte, previous [][]byte) (*keyring, error) {
 	return ring, nil
 }
 
-// hide returns a name that tells nothing of key.
+// hide returns a name that reveals nothing about key.
 func (k *keyring) hide(key string) string {
 	return base64.RawURLEncoding.EncodeToString(mac(k.naming, key))
 }
 
-// seal returns text as only a keyring with the same key can open it, under the same name.
+// seal encrypts text. Only a keyring with the same key can open the result, and only under the same name.
 func (k *keyring) seal(name string, text []byte) ([]byte, error) {
 	aead, err := newAEAD(k.sealing[0], name)
 	if err != nil {
@@ -66,8 +66,8 @@ func (k *keyring) open(name string, sealed []byte) ([]byte, error) {
 	return nil, errSealed
 }
 
-// newAEAD returns AES-256-GCM under a key for that one name: random nonces are good for 2^32 values under one key (NIST
-// SP 800-38D, section 8.3), which all replicas together could reach under a single one.
+// newAEAD returns AES-256-GCM with a key that is derived for this name. Random nonces permit 2^32 values per key (NIST SP
+// 800-38D, section 8.3), which all replicas together could exceed with a single key.
 func newAEAD(key []byte, name string) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(mac(key, name))
 	if err != nil {

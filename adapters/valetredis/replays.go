@@ -10,23 +10,23 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Use reports whether key was not used before, by any process, and remembers it until then: it makes a Redis a
-// dpop.ReplayStore, for dpop.Config.ReplayStore. Key is a hash, and nothing of it is sealed: whoever can write to redis can make a
-// proof used or unused. [Config.Key] has no part in it, so a change of that key lets no proof pass twice.
+// Use reports whether no process has used key before, and records it until the given time. It makes a Redis a dpop.ReplayStore,
+// for dpop.Config.ReplayStore. The stored key is a hash and is not sealed: anyone who can write to Redis can mark a proof as used
+// or unused. [Config.Key] is not involved, so changing it does not let a proof pass twice.
 //
-// Redis has room for as many proofs as its memory allows. A dpop.Verifier gives each client of this process a share, so that one
-// client does not fill redis: by default 1,048,576 proofs for all clients of a process, see dpop.MemoryReplayStore.
+// Redis holds as many proofs as its memory allows. A dpop.Verifier gives each client of this process a share, so that one client
+// cannot fill Redis. By default, all clients of a process together have room for 1,048,576 proofs; see dpop.MemoryReplayStore.
 //
-// An error says that redis could not be asked, and the request must be refused. Should redis have answered and the answer
-// been lost, a good proof counts as used; the client makes another one for each request. A redis that was restarted empty,
-// evicts keys, or fails over to a replica that lags has forgotten proofs, which then pass once more if they are not too old.
+// An error means that Redis could not be queried, and the request must be refused. If Redis recorded the proof but its response
+// was lost, a valid proof counts as used; clients make a new proof for each request. A Redis that was restarted empty, evicts
+// keys, or fails over to a lagging replica has forgotten proofs. Those pass once more if they are still recent enough.
 func (r *Redis) Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
 	name := r.cfg.Prefix + "proof:" + base64.RawURLEncoding.EncodeToString(key[:])
 	lifetime := max(time.Until(until), time.Second)
 	err = r.ask(ctx, func(ctx context.Context) error {
 		err := r.cfg.Client.SetArgs(ctx, name, 1, redis.SetArgs{Mode: "NX", TTL: lifetime}).Err()
 		fresh = err == nil
-		if errors.Is(err, redis.Nil) { // it is there
+		if errors.Is(err, redis.Nil) { // the key exists
 			return nil
 		}
 		return err

@@ -15,42 +15,47 @@ import (
 )
 
 const (
-	// maxRevocations is how many revocations redis keeps before Publish returns an error for one of a token id. A guard has
-	// room for as many ids, see middleware.Revocations.
+	// maxRevocations is the number of revocations at which Publish returns an error for another token ID. A guard has room for as
+	// many IDs; see middleware.Revocations.
 	maxRevocations = 1 << 20
 
-	// Those that publish fill this: an issuer's logouts, operators. When it is full for a kind, the publisher of that kind gets
-	// an error, and nothing that is kept is dropped. Each kind leaves room for the rarer ones that an emergency needs: logouts
-	// that publish ids, sessions or subjects cannot take the room of a client or an issuer. A guard reserves as much.
+	// Trusted publishers fill this space: an issuer's logouts and operators. If a kind is full, its publisher gets an error and
+	// no stored revocation is dropped. Each kind leaves room for rarer kinds that an emergency needs: logouts, which publish IDs,
+	// sessions or subjects, cannot take the room of clients and issuers. A guard reserves the same amounts.
 	maxSessions = maxRevocations + 1<<17
 	maxSubjects = maxSessions + 1<<17
 	maxClients  = maxSubjects + 1<<14
 	maxAll      = maxClients + 1<<10
 
-	maxLeeway     = 5 * time.Minute // of a verifier: the last of the tokens is accepted so long after Until
-	maxRevocation = 8 << 10         // bytes, of one
-	clockSkew     = time.Hour       // between publishers and redis, with which a revocation is still kept for long enough
-	block         = time.Second     // of a read that waits; also how soon a stream that is another one is noticed
+	maxLeeway     = 5 * time.Minute // leeway of verifiers: a revocation still matters for this long after Until
+	maxRevocation = 8 << 10         // bytes per revocation
+	clockSkew     = time.Hour       // between publishers and Redis, for which retention still suffices
+	block         = time.Second     // wait of a blocking read; also the delay in detecting a replaced stream
 	readTimeout   = block + 2*time.Second
-	readCount     = 500 // revocations in one read
+	readCount     = 500 // revocations per read
 	field         = "r" // of an entry: the sealed revocation
-	fieldBefore   = "p" // of an entry: the id of the one before it, "0-0" for the first one of a stream
+	fieldBefore   = "p" // of an entry: the ID of the previous entry, "0-0" for the first entry of a stream
 
-	firstRetry = 100 * time.Millisecond // of Watch after a failure, doubling
-	lastRetry  = 5 * time.Second        // up to this
+	firstRetry = 100 * time.Millisecond // of Watch after a failure; doubles
+	lastRetry  = 5 * time.Second        // limit of the doubling
 )
 
 var _ valetkey.RevocationSource = (*Redis)(nil)
 
-// Publish makes a revocation known to all that watch, now and until none of its tokens can be accepted. At, if neither it
-// nor Before is set, is now; Until, if zero, is after Config.Keep, and later it must not be. With a nil error redis has it;
-// with an error redis may or may not have it, and it does no harm to publish it again. There is one if redis is full: it keeps
-// 1,048,576 revocations of ids, and has room beside them for 131,072 of sessions, as many of subjects, 16,384 of clients and 1,024
-// of issuers. A wider kind, of the subject or of the whole issuer, is then in force where one of an id is not.
+// Publish sends a revocation to all processes that watch, now or later, until none of the revoked tokens can be accepted. If
+// neither At nor Before is set, At becomes the current time. A zero Until becomes the current time plus Config.Keep; a later
+// Until is an error.
+//
+// A nil error means that Redis has stored the revocation. After an error Redis may have stored it; publishing it again is
+// harmless.
+//
+// Publish returns an error if Redis is full. Redis keeps 1,048,576 revocations of IDs. Beyond them it has room for 131,072
+// revocations of sessions, 131,072 of subjects, 16,384 of clients and 1,024 of issuers. If there is no room for an ID, revoke the
+// subject or the whole issuer instead.
 func (r *Redis) Publish(ctx context.Context, revoked valetkey.Revocation) error {
 	now := time.Now()
 	if revoked.Before.IsZero() && revoked.At.IsZero() {
-		revoked.At = now // for a guard that hears of it late
+		revoked.At = now // for guards that receive it late
 	}
 	if revoked.Until.IsZero() {
 		revoked.Until = now.Add(r.cfg.Keep)
@@ -75,7 +80,7 @@ func (r *Redis) Publish(ctx context.Context, revoked valetkey.Revocation) error 
 	return nil
 }
 
-// room returns how many revocations redis may keep beside one of this kind.
+// room returns the number of stored revocations at which one of this kind is refused.
 func room(revoked valetkey.Revocation) int64 {
 	switch {
 	case revoked.ID != "":
@@ -114,9 +119,9 @@ func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// publishing adds an entry to the stream in one step, so that each names the one before it. It returns how many the stream has
-// if there is no room for another one. A full stream is the publisher's to hear of: to drop the oldest instead would make a
-// revoked token good again.
+// publishing adds an entry to the stream and records the ID of the previous entry in the same step. If the stream has no room, it
+// returns the length of the stream. A full stream is an error for the publisher: dropping the oldest entry would make a revoked
+// token valid again.
 var publishing = redis.NewScript(`
 local before = '0-0'
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -135,11 +140,11 @@ end
 redis.call('XADD', KEYS[1], '*', 'r', ARGV[3], 'p', before)
 return -1`)
 
-// add appends to the stream, having made room.
+// add removes obsolete entries and appends one to the stream.
 func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int64) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	// An entry is as old as its id, by the clock of redis.
+	// The age of an entry is that of its ID, by the clock of Redis.
 	oldest := now.Add(-r.cfg.Keep - maxLeeway - clockSkew).UnixMilli()
 	kept, err := publishing.Run(ctx, r.cfg.Client, []string{r.stream}, oldest, room, sealed).Int64()
 	if err != nil {
@@ -151,23 +156,24 @@ func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int6
 	return nil
 }
 
-// Watch calls apply for all revocations that redis keeps and that still matter, and then reports nil: it has caught up. After that
-// it calls apply for those that come. It needs one connection to redis. One that apply returns an error for is skipped, with a
-// log line. Watch returns when ctx is done, with its error, and never before.
+// Watch calls apply with all revocations in Redis that still matter, and then calls report with nil: it has caught up. From then
+// on it calls apply with new revocations. It needs one connection to Redis. If apply returns an error, Watch logs it and
+// continues with the next revocations. Watch returns only when ctx is done, with the error of ctx.
 //
-// It reports an error while redis does not answer, and goes on behind the last one that it has read. If redis is another one then,
-// it begins again with the first, so that apply may be called for one again.
+// While Redis does not respond, Watch reports an error. Afterwards it continues after the last entry that it read. If Redis was
+// replaced by another instance, Watch starts again with the first entry, so it can call apply more than once with the same
+// revocation.
 //
-// It reports an error that wraps [valetkey.ErrRevocationsMissing] while it has caught up with what redis has, but knows that
-// others are lost or cannot be opened, for as long as those may matter: Config.Keep and 5 min. Redis may have been emptied, restarted
-// from an older copy, failed over to a replica that lags, or trimmed. If there are entries and none of them can be opened, as
-// with a wrong key, it has not caught up. See the package about losses that cannot be detected.
+// Watch reports an error that wraps [valetkey.ErrRevocationsMissing] if it has caught up with the entries in Redis but knows that
+// others are lost or cannot be opened. It does so for as long as those may matter: Config.Keep plus 5 minutes. Redis may have
+// been emptied, restarted from an older copy, failed over to a lagging replica, or trimmed. If there are entries and none of them
+// can be opened, as with a wrong key, Watch has not caught up. The package comment lists the losses that cannot be detected.
 func (r *Redis) Watch(ctx context.Context, apply func(...valetkey.Revocation) error, report func(error)) error {
 	var (
 		at       = reading{keep: r.cfg.Keep + maxLeeway}
 		wait     = firstRetry
-		reported bool  // something
-		said     error // the last that was reported
+		reported bool  // report has been called
+		said     error // the last error that was reported
 	)
 	say := func(err error) {
 		if reported && (err == nil) == (said == nil) && (err == nil || err.Error() == said.Error()) {
@@ -205,8 +211,8 @@ func (r *Redis) Watch(ctx context.Context, apply func(...valetkey.Revocation) er
 	}
 }
 
-// await is read, but leaves when ctx is done: a client on a socket keeps to the deadline of a context, not to its end.
-// The read then ends by itself within readTimeout.
+// await calls read and returns early when ctx is done: a client that waits on a socket observes the deadline of a context but not
+// its cancellation. The read then ends within readTimeout.
 func (r *Redis) await(ctx context.Context, last position, forMore bool) (batch, error) {
 	var (
 		found batch
@@ -225,11 +231,11 @@ func (r *Redis) await(ctx context.Context, last position, forMore bool) (batch, 
 	}
 }
 
-// read returns what follows last in the stream, or nothing if nothing does, for a while with forMore.
+// read returns the entries after last. If there are none, it returns an empty batch; with forMore, it first waits for a while.
 func (r *Redis) read(ctx context.Context, last position, forMore bool) (found batch, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	// First, so that what was published before it must be among the entries.
+	// Query this first: everything that was published before must then be among the entries.
 	info, err := r.cfg.Client.XInfoStream(ctx, r.stream).Result()
 	if err != nil && !strings.Contains(err.Error(), "no such key") {
 		return batch{}, fmt.Errorf("reading revocations: %w", err)
@@ -269,7 +275,7 @@ func (r *Redis) apply(at *reading, entries []redis.XMessage, apply func(...valet
 			continue
 		}
 		at.opened = true
-		if time.Now().Before(revoked.Until.Add(maxLeeway)) { // or none of its tokens can be accepted
+		if time.Now().Before(revoked.Until.Add(maxLeeway)) { // otherwise none of its tokens can be accepted
 			all = append(all, revoked)
 		}
 	}

@@ -1,40 +1,43 @@
-// Package valetredis lets the replicas of an API share through redis what one of them has learnt:
+// Package valetredis lets the replicas of an API share data through Redis:
 //
-//   - the answers of an introspection endpoint: [Redis.Get] and [Redis.Set], for introspect.Config.Shared;
-//   - revocations: [Redis.Publish] in one process, [Redis.Watch] in all; it is a [valetkey.RevocationSource].
+//   - responses of an introspection endpoint: [Redis.Get] and [Redis.Set], for introspect.Config.SharedCache;
+//   - revocations: [Redis.Publish] in one process, [Redis.Watch] in all, as a [valetkey.RevocationSource];
+//   - used DPoP proofs: [Redis.Use], for dpop.Config.ReplayStore.
 //
-// A [Redis] is made once and given to both:
+// Create one [Redis] and use it for all of them:
 //
 //	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379", ContextTimeoutEnabled: true})
 //	shared, err := valetredis.New(valetredis.Config{Client: client, Key: key})
 //
-// # What redis is trusted with
+// # What Redis is trusted with
 //
-// Everything is sealed with AES-256-GCM under [Config.Key], bound to its name and, for an answer, to its end. Who reads
-// redis learns how many answers and revocations there are. Who writes to it can take them away, or bring back an older
-// answer about the same token until that answer's end; but cannot make one, exchange two, or revoke. Entries that do not open,
-// and gaps, make all guards Degraded. If no entry opens, guards that start do not become ready. No token is stored.
+// Cached responses and revocations are sealed with AES-256-GCM under [Config.Key]. Each is bound to its name, and a response also
+// to its expiry. No token is stored. A reader of Redis learns how many responses and revocations there are. A writer can remove
+// them, or restore an older response about the same token until that response expires. A writer cannot forge or swap responses,
+// or revoke. Entries that cannot be opened and gaps make all guards Degraded. If no entry can be opened, guards that start do not
+// become ready. DPoP proofs are stored as hashes and are not sealed; see [Redis.Use].
 //
-// # When redis is slow or gone
+// # When Redis is slow or unavailable
 //
-// Each operation ends within [Config.Timeout]. After three failures in a row Get and Set return an error at once, and one
-// call in about a second is let through to see whether redis is back. The verifier then goes on with its own memory and
-// asks the issuer. Watch tries again until redis answers, and then catches up: a guard whose Revocations.Source is a Redis answers
-// 503 until it has done so once, and is Degraded while it may miss revocations later.
+// Each operation ends within [Config.Timeout]. After three failures in a row, Get and Set return an error immediately, and about
+// one call per second is let through as a probe. The verifier then uses its local cache and asks the issuer. Watch retries until
+// Redis responds, and then catches up. A guard whose Revocations.Source is a Redis responds with 503 until it has caught up once.
+// It is Degraded whenever it may miss revocations later.
 //
-// # When redis loses revocations
+// # When Redis loses revocations
 //
-// Redis that was emptied, restarted from an older copy, failed over to a replica that lags, or trimmed by others has lost
-// revocations. Those applied before still hold where they were applied. Each revocation names the one before it, so Watch detects
-// a gap, and that the last one that it has read is not there any more: the guard is Degraded for as long as those that are
-// lost may matter, [Config.Keep] and 5 min. Publish again what must stay revoked; a restart of the guard brings nothing back.
+// Redis loses revocations if it is emptied, restarted from an older copy, failed over to a lagging replica, or trimmed by others.
+// Revocations that a guard has already applied remain in force there. Each revocation contains the ID of the previous one, so
+// Watch detects a gap, and also that the last entry it read no longer exists. The guard is then Degraded for as long as the lost
+// revocations may matter: [Config.Keep] plus 5 minutes. Publish again what must stay revoked; restarting the guard restores
+// nothing.
 //
-// Two losses cannot be detected: a process that starts with a redis that was emptied takes it for a new one, and a
-// revocation that redis had confirmed and lost in a crash or failover, before any Publish or Watch after it, leaves no gap. So
-// give redis persistence (appendonly), and no eviction policy that drops keys without an expiry (allkeys-*). Let a client read
-// from the primary only: a replica that lags looks like a loss.
+// Two losses cannot be detected. A process that starts with an emptied Redis takes it for a new one. A revocation that Redis
+// confirmed and then lost in a crash or failover, before any other Publish or Watch, leaves no gap. Therefore configure Redis
+// with persistence (appendonly), and without an eviction policy that drops keys without an expiry (allkeys-*). Let the client
+// read from the primary only: a lagging replica looks like a loss.
 //
-// Redis must allow the commands SET, GET, EVALSHA, EVAL, EXISTS, XADD, XINFO, XLEN, XREAD and XTRIM.
+// Redis must allow the commands SET, GETRANGE, EVALSHA, EVAL, EXISTS, XADD, XINFO, XLEN, XREAD and XTRIM.
 package valetredis
 
 import (
@@ -50,37 +53,37 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Config says where redis is and what seals that which is kept there. All processes that share must have the same Key,
-// Prefix and Keep.
+// Config holds the Redis client and the keys that seal the data. All processes that share data must have the same Key, Prefix and
+// Keep.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Client talks to redis. Required. It must keep to the deadline of a context: set ContextTimeoutEnabled in its options.
-	// It stays the caller's to close, after Watch has returned. A redis.Ring is refused: it moves keys from server to
-	// server, and so would lose revocations.
+	// Client connects to Redis. Required. It must observe the deadline of a context: set ContextTimeoutEnabled in its options.
+	// The caller closes it, after Watch has returned. A redis.Ring is refused, because it moves keys between servers and so would
+	// lose revocations.
 	Client redis.UniversalClient
 
-	// Key seals what is kept in redis: 32 random bytes, from a secret store. Required.
+	// Key seals the data in Redis: 32 random bytes from a secret store. Required.
 	Key []byte
 
-	// PreviousKeys open revocations that another key has sealed. To change the key without missing one: add the new key
-	// here in every process, then make it Key everywhere with the old one here, and drop the old one after Keep. Answers are
-	// looked for under Key alone, since they are soon asked for again.
+	// PreviousKeys open revocations that were sealed with other keys. To change the key without missing a revocation, add the new
+	// key here in every process. Then make it Key everywhere and list the old key here. Remove the old key after Keep. Cached
+	// responses are opened with Key only, because the verifier soon asks for them again.
 	PreviousKeys [][]byte
 
-	// Prefix begins the name of every key in redis. Empty: "valetkey:".
+	// Prefix is the prefix of all key names in Redis. Empty: "valetkey:".
 	Prefix string
 
-	// Timeout is that of one operation. Zero: 50 ms.
+	// Timeout is the time limit of one operation. Zero: 50 ms.
 	Timeout time.Duration
 
-	// Keep is the furthest that the Until of a revocation may be ahead, which must be as long as the longest life of an access
-	// token: Publish refuses one that matters longer. Redis keeps a revocation for 65 min more, 5 for the leeway of verifiers and
-	// 60 for clocks that differ. Zero: 24 h.
+	// Keep is the longest time that the Until of a revocation may be in the future. Set it to at least the longest lifetime of an
+	// access token: Publish refuses a revocation that matters longer. Redis keeps a revocation for another 65 minutes: 5 for the
+	// leeway of verifiers and 60 for clock differences. Zero: 24 h.
 	Keep time.Duration
 
-	// Logger gets redis going and coming back, what does not open, and revocations that could not be applied. Nil:
-	// slog.Default().
+	// Logger receives changes in the availability of Redis, data that cannot be opened, and revocations that could not be
+	// applied. Nil: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -90,16 +93,17 @@ const (
 	defaultKeep    = 24 * time.Hour
 )
 
-// A Redis shares answers and revocations. It is safe for concurrent use and has nothing to close.
+// A Redis shares cached responses, revocations and used DPoP proofs. Create one with [New]. It is safe for concurrent use and
+// needs no closing.
 type Redis struct {
-	cfg     Config // with the defaults filled in
+	cfg     Config // with defaults
 	keys    *keyring
-	stream  string // the name of the revocations
+	stream  string // key of the stream of revocations
 	answers breaker
-	follow  breaker // of Watch: says how it is, and stops nobody
+	follow  breaker // of Watch: reports health only, never blocks a call
 }
 
-// New returns a Redis. It does no I/O. The error names every mistake in cfg.
+// New returns a Redis. It does no I/O. The error joins one [valetkey.ConfigError] for each mistake in cfg.
 func New(cfg Config) (*Redis, error) {
 	var mistakes []error
 	mistake := func(field, format string, args ...any) {
@@ -151,7 +155,7 @@ func New(cfg Config) (*Redis, error) {
 	}, nil
 }
 
-// fit reports what is wrong with a client, as far as it shows.
+// fit returns an error if client is unsuitable, as far as that can be detected.
 func fit(client redis.UniversalClient) error {
 	var deadlines bool
 	switch c := client.(type) {
@@ -163,7 +167,7 @@ func fit(client redis.UniversalClient) error {
 		deadlines = c != nil && c.Options().ContextTimeoutEnabled
 	case *redis.ClusterClient:
 		deadlines = c != nil && c.Options().ContextTimeoutEnabled
-	default: // somebody's own
+	default: // a custom implementation
 		deadlines = true
 	}
 	if !deadlines {
@@ -172,8 +176,8 @@ func fit(client redis.UniversalClient) error {
 	return nil
 }
 
-// Health returns how the sharing of answers is and, once Watch has been called, the watching of revocations: Ready, or
-// Degraded while redis does not answer or revocations are known to be missing. It does no I/O.
+// Health returns the health of the shared cache and, once Watch has been called, of the watch for revocations. The state is
+// Ready, or Degraded while Redis does not respond or revocations are known to be missing. It does no I/O.
 func (r *Redis) Health() []valetkey.Health {
 	all := []valetkey.Health{r.answers.health()}
 	if h := r.follow.health(); !h.Since.IsZero() {
@@ -182,7 +186,7 @@ func (r *Redis) Health() []valetkey.Health {
 	return all
 }
 
-// A rateLimitedLog is true once a minute, for a log line that somebody else could cause at will. The zero value is ready.
+// A rateLimitedLog permits one log line per minute, for lines that outsiders can trigger. The zero value is ready.
 type rateLimitedLog struct{ next atomic.Int64 } // Unix nanoseconds
 
 func (s *rateLimitedLog) now() bool {
@@ -190,5 +194,5 @@ func (s *rateLimitedLog) now() bool {
 	return now.UnixNano() >= next && s.next.CompareAndSwap(next, now.Add(time.Minute).UnixNano())
 }
 
-// jitter takes up to a third away, so that many who failed together do not try again together.
+// jitter reduces d by up to a third, so that processes that failed together do not retry together.
 func jitter(d time.Duration) time.Duration { return d - rand.N(d/3+1) }
