@@ -26,7 +26,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 
 func ExampleNew() {
 	guard, err := middleware.New(middleware.Config{
-		Verifier: demo, // in earnest, that of jwks.New
+		Verifier: demo, // in production, one from jwks.New
 		Resource: middleware.Resource{ID: "https://api.example.com/mcp", AuthorizationServers: []string{"https://as.example.com"}},
 	})
 	if err != nil {

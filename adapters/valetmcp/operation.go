@@ -18,12 +18,12 @@ import (
 const (
 	callTool = "tools/call"
 
-	strangersBody = 64 << 10 // bytes that are read of a request without a token, for the scope of its challenge
+	strangersBody = 64 << 10 // bytes read from a request without a token, to find the scope for its challenge
 	maxBatch      = 100      // messages
 )
 
-// An operation is what one request asks for. As a requirement it is what that needs, and since a guard asks it last, the
-// body is not read for a sender whose token is not good.
+// An operation is the requirement of one request, found in its body. The guard checks requirements last, so the body is not read
+// if the token is invalid.
 type operation struct {
 	*handler
 	w     http.ResponseWriter
@@ -42,13 +42,13 @@ func (o *operation) Check(a valetkey.Access) error {
 		level, ok := need.(valetkey.Openness)
 		return ok && level.Known()
 	})
-	if len(strict) == 0 { // a valid token is sufficient, and there is one
+	if len(strict) == 0 { // a valid token is sufficient, and the guard has already verified it
 		return nil
 	}
 	return valetkey.AllOf(strict).Check(a)
 }
 
-// Describe reads the request, for the challenge of a sender without a token.
+// Describe reads the request and returns its needs for the challenge to a sender without a token.
 func (o *operation) Describe() valetkey.Needs {
 	if o.read(min(o.MaxBody, strangersBody)) != nil {
 		return valetkey.Needs{}
@@ -63,11 +63,11 @@ func open(need valetkey.Requirement) bool {
 	return ok && o.Open()
 }
 
-// read reads the request, the first time.
+// read reads the request once and keeps its needs or the error.
 func (o *operation) read(limit int64) error {
 	switch {
 	case o.needs != nil || o.err != nil:
-	case o.r.Method != http.MethodPost: // a stream of the server's messages, or the end of a session
+	case o.r.Method != http.MethodPost: // GET opens a stream of the server's messages; DELETE ends a session
 		o.needs = []valetkey.Requirement{valetkey.AnyToken}
 	default:
 		o.body, o.err = io.ReadAll(http.MaxBytesReader(o.w, o.r.Body, limit))
@@ -80,7 +80,7 @@ func (o *operation) read(limit int64) error {
 	return o.err
 }
 
-// restore returns the request with ctx, and with its body to be read again.
+// restore returns the request with ctx and a body that can be read again.
 func (o *operation) restore(ctx context.Context) *http.Request {
 	r := o.r.WithContext(ctx)
 	if o.body != nil {
@@ -89,12 +89,13 @@ func (o *operation) restore(ctx context.Context) *http.Request {
 	return r
 }
 
-// needsOf returns what the messages of a body need. The body is one message or, up to MCP 2025-03-26, a batch of them.
+// needsOf returns the requirements of the messages in body. The body is one message or, up to MCP 2025-03-26, a batch of
+// messages.
 func (h *handler) needsOf(body []byte) ([]valetkey.Requirement, error) {
 	if !utf8.Valid(body) || !json.Valid(body) { // RFC 8259, section 8.1
 		return nil, malformed(reasonNotJSON)
 	}
-	var messages []json.RawMessage // decoded into nothing that is there already: body has to stay as it is
+	var messages []json.RawMessage // nil, so that decoding does not overwrite body
 	if bytes.TrimLeft(body, " \t\r\n")[0] != '[' {
 		messages = []json.RawMessage{body}
 	} else if err := json.Unmarshal(body, &messages); err != nil || len(messages) == 0 || len(messages) > maxBatch {
@@ -110,7 +111,7 @@ func (h *handler) needsOf(body []byte) ([]valetkey.Requirement, error) {
 	return needs, nil
 }
 
-// needOf returns what one message needs (JSON-RPC 2.0, sections 4 and 5; MCP, tools/call).
+// needOf returns the requirement of one message (JSON-RPC 2.0, sections 4 and 5; MCP, tools/call).
 func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) {
 	envelope, err := members(message)
 	if err != nil {
@@ -148,11 +149,11 @@ func (h *handler) needOf(message json.RawMessage) (valetkey.Requirement, error) 
 	return scopes.Requirement{}, nil
 }
 
-// words are the members that say what a message is.
+// words are the members that determine the meaning of a message.
 var words = []string{"jsonrpc", "id", "method", "params", "result", "error", "name"}
 
-// members returns the members of an object by name. It refuses what another parser could read differently: encoding/json
-// would keep the last of two members, and some match names in any letter case.
+// members returns the members of an object by name. It refuses an object that another parser could read differently:
+// encoding/json keeps the last of two members with the same name, and some parsers ignore letter case in names.
 func members(object json.RawMessage) (map[string]json.RawMessage, error) {
 	found := map[string]json.RawMessage{}
 	decoder := json.NewDecoder(bytes.NewReader(object))
@@ -166,7 +167,7 @@ func members(object json.RawMessage) (map[string]json.RawMessage, error) {
 			return nil, malformed(reasonNotJSON)
 		}
 		name, _ := token.(string)
-		folded := strings.ToLower(strings.ToUpper(name)) // the long s is an s, and the Kelvin sign a k
+		folded := strings.ToLower(strings.ToUpper(name)) // folds the long s to s and the Kelvin sign to k
 		if _, twice := found[folded]; twice || folded != name && slices.Contains(words, folded) {
 			return nil, malformed(reasonAmbiguous)
 		}
@@ -188,7 +189,7 @@ func malformed(reason valetkey.Reason) error {
 	return &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reason}
 }
 
-// Why a message is refused before its token counts.
+// Reasons to refuse a message before its token is checked against a requirement.
 var (
 	reasonNotJSON   = valetkey.NewReason("mcp_not_json", "the body is not JSON")
 	reasonBatch     = valetkey.NewReason("mcp_batch", "the body is not a batch of 1 to 100 messages")

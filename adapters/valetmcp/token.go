@@ -15,14 +15,15 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// The keys in TokenInfo.Extra.
+// Keys in TokenInfo.Extra.
 const (
 	tokenKey   = "github.com/valetkey/valetkey"
-	requestKey = "github.com/valetkey/valetkey request" // the context of the request that the guard let through
+	requestKey = "github.com/valetkey/valetkey request" // the context of the request that the guard accepted
 )
 
-// Info returns t as the SDK knows tokens. Its UserID, to which the SDK ties a session, is never empty: it names the issuer
-// and the subject; without a subject, the client; without both, the one token. [Token] gives t back.
+// Info returns t as a TokenInfo of the SDK. UserID, to which the SDK binds a session, is never empty: it contains the issuer and
+// the subject; without a subject, the issuer and the client; without both, the issuer and a hash of the token. [Token] returns t
+// from the TokenInfo.
 func Info(t *valetkey.Token) *auth.TokenInfo {
 	user := fmt.Sprintf("%q subject %q", t.Issuer(), t.Subject())
 	if t.Subject() == "" {
@@ -34,7 +35,7 @@ func Info(t *valetkey.Token) *auth.TokenInfo {
 	return &auth.TokenInfo{Scopes: t.Scopes().Slice(), Expiration: t.Expiry(), UserID: user, Extra: map[string]any{tokenKey: t}}
 }
 
-// Token returns the token that info was made of, nil if info is nil or was not made by [Info].
+// Token returns the token from which [Info] made info, or nil if info is nil or was not made by Info.
 func Token(info *auth.TokenInfo) *valetkey.Token {
 	if info == nil {
 		return nil
@@ -43,9 +44,9 @@ func Token(info *auth.TokenInfo) *valetkey.Token {
 	return t
 }
 
-// Attach is a receiving middleware for [mcp.Server.AddReceivingMiddleware]. It makes [valetkey.FromContext] return the token
-// of the very request that is handled, or nil if it carried none, and [valetkey.ClaimsOf.From] its claims. Do not ask [auth.TokenInfoFromContext] within a tool: for
-// a server with sessions the SDK answers with what it knew when the session began.
+// Attach is a receiving middleware for [mcp.Server.AddReceivingMiddleware]. It makes [valetkey.FromContext] return the token of
+// the current request, or nil if the request carried no token, and [valetkey.ClaimsOf.From] the claims of that token. Do not use
+// [auth.TokenInfoFromContext] in a tool: for a server with sessions, the SDK returns the TokenInfo from the start of the session.
 func Attach(next mcp.MethodHandler) mcp.MethodHandler {
 	return func(ctx context.Context, method string, request mcp.Request) (mcp.Result, error) {
 		var info *auth.TokenInfo
@@ -62,7 +63,7 @@ func Attach(next mcp.MethodHandler) mcp.MethodHandler {
 	}
 }
 
-// A claimsContext takes the claims from another context.
+// A claimsContext reads claims from a second context.
 type claimsContext struct {
 	context.Context
 	claims context.Context
@@ -75,10 +76,11 @@ func (c claimsContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// Verifier makes g a verifier for the SDK's [auth.RequireBearerToken]. [New] does more and needs none: the SDK's middleware
-// knows no scopes of one tool, names no error in its challenges, and answers 500 where a failure of ours is a 503.
+// Verifier returns g as a verifier for [auth.RequireBearerToken] of the SDK. Prefer [New], which does more and needs no Verifier:
+// the middleware of the SDK does not know scopes per tool, puts no error code in its challenges, and responds to a failure of the
+// server with 500 instead of 503.
 //
-// What the SDK shows of an error to the client is a fixed text; the error wraps its cause, for a log.
+// The SDK shows a fixed text of an error to the client. The error wraps its cause for logs.
 func Verifier(g *middleware.Guard) auth.TokenVerifier {
 	return func(ctx context.Context, token string, r *http.Request) (*auth.TokenInfo, error) {
 		var d middleware.Decision
@@ -103,7 +105,7 @@ func Verifier(g *middleware.Guard) auth.TokenVerifier {
 	}
 }
 
-// told is an error whose text may be shown to the client, and whose causes may not.
+// told is an error whose text may be shown to the client. Its causes must not be shown.
 type told struct {
 	text   string
 	causes []error

@@ -1,7 +1,7 @@
-// Package valetmcp guards a server of the official MCP SDK with access tokens, tool by tool (MCP authorization, 2026-07-28).
+// Package valetmcp guards servers of the official MCP SDK with access tokens, per tool (MCP authorization, 2026-07-28).
 //
 //	handler, err := valetmcp.New(valetmcp.Config{
-//		Guard: guard, // with a Resource, which MCP requires
+//		Guard: guard, // needs a Resource, as MCP requires
 //		Tools: valetmcp.Needs{"list_orders": scopes.All("orders:read"), "cancel_order": scopes.All("orders:write")},
 //	}, mcp.NewStreamableHTTPHandler(getServer, nil))
 //	...
@@ -9,10 +9,10 @@
 //	mux.Handle("/mcp", handler)
 //	mux.Handle(guard.Metadata())
 //
-// A request is refused before the SDK sees it, with the status and the challenge that let a client find the authorization
-// server, or ask for a token with more scopes. What it asks for is read from its body once its token is known to be good.
+// A request is refused before the SDK sees it. The status and the challenge let a client find the authorization server or request
+// a token with more scopes. The body is read only after the token has been verified, to find what the request needs.
 //
-// It is for HTTP: a server on another transport, such as stdio, is not guarded.
+// The package guards HTTP only. A server on another transport, such as stdio, is not guarded.
 package valetmcp
 
 import (
@@ -33,45 +33,45 @@ import (
 
 const offlineAccess = "offline_access" // OpenID Connect Core, section 11
 
-// Needs says by name what a request must have. A value is [valetkey.AnyToken], what a token must meet, or
-// [valetkey.Public] or [valetkey.Optional]. These two mean the same here: a request without a token passes, and one
-// that is sent must be good, since a session belongs to its user.
+// Needs maps names to requirements. A value is [valetkey.AnyToken], a requirement on the token, or [valetkey.Public] or
+// [valetkey.Optional]. Public and Optional mean the same here: a request without a token passes, and a token that is sent must be
+// valid, because a session belongs to its user.
 type Needs map[string]valetkey.Requirement
 
-// Config is what [New] makes a handler of. Only Guard is required.
+// Config configures the handler that [New] returns. Only Guard is required.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Guard decides. Required, and its Resource has to name an authorization server.
+	// Guard decides about requests. Required. Its Resource must name an authorization server.
 	Guard *middleware.Guard
 
-	// Tools says what a call of each tool needs. One that is not listed is refused, as if it needed a scope that nobody
-	// has.
+	// Tools maps each tool to what a call of it needs. A call of a tool that is not listed is refused as if it needed a scope
+	// that no token has.
 	Tools Needs
 
-	// Methods says what other methods need: "resources/read", "initialize". One that is not listed needs any good token,
-	// and so do responses, and requests that are no POST. "initialize" cannot be open: a session that began without a user
-	// would belong to whoever knows its ID. Open methods and tools are for servers without sessions.
+	// Methods maps other methods, such as "resources/read" or "initialize", to what they need. Methods that are not listed,
+	// responses, and requests other than POST need any valid token. "initialize" cannot be open, because a session that starts
+	// without a user would belong to anyone who knows its ID. Use open methods and tools only on servers without sessions.
 	Methods Needs
 
-	// MaxBody bounds the body of a request, in bytes; one that is longer is refused. Of a request without a token, no more
-	// than 64 KiB are read. Zero: 4 MiB.
+	// MaxBody is the size limit for the body of a request, in bytes. A larger body is refused. At most 64 KiB are read of a
+	// request without a token. Zero: 4 MiB.
 	MaxBody int64
 
-	// KeepToken leaves the Authorization header in the RequestExtra of the tools, for one that exchanges the token for
-	// another (RFC 8693). It must not be sent on as it is: it is meant for this server alone.
+	// KeepToken leaves the Authorization header in the RequestExtra of the tools, for tools that exchange the token (RFC 8693).
+	// Do not forward the token unchanged: its audience is this server.
 	KeepToken bool
 }
 
-// New returns next, a [mcp.StreamableHTTPHandler] or a handler around it, guarded. It keeps copies of the tables. The error
-// names every mistake in cfg.
+// New returns a handler that guards next, which is an [mcp.StreamableHTTPHandler] or a handler around one. It keeps copies of the
+// tables. The error joins one [valetkey.ConfigError] for each mistake in cfg.
 //
-// next finds the [auth.TokenInfo] of the request, see [Info]; a session that the SDK keeps works for requests of the user who
-// began it and no others. It does not find the token with [valetkey.FromContext], because the SDK would show that of the
-// request which began the session to all that follow: [Attach] does it right.
+// next can read the [auth.TokenInfo] of the request (see [Info]). A session that the SDK keeps accepts only requests of the user
+// who started it. next cannot read the token with [valetkey.FromContext]: the SDK would return the token of the request that
+// started the session for every later request. Use [Attach], which returns the token of the current request.
 //
-// A batch needs what all of its messages need together. Refused with 400 is a body that two parsers could read differently
-// where it matters: one with a member twice, or with "Method" for "method". What stands within arguments is the tool's own.
+// A batch needs the requirements of all of its messages. A body that two parsers could read differently is refused with 400, such
+// as one with a repeated member, or with "Method" instead of "method". The arguments of a tool are not checked this way.
 func New(cfg Config, next http.Handler) (http.Handler, error) {
 	if err := cfg.mistakes(next); err != nil {
 		return nil, err
@@ -131,14 +131,14 @@ func (cfg Config) mistakes(next http.Handler) error {
 	return errors.Join(mistakes...)
 }
 
-// metadata is what matters here of the metadata of a resource (RFC 9728, section 2).
+// metadata holds the members of protected resource metadata that are checked here (RFC 9728, section 2).
 type metadata struct {
 	Servers []string `json:"authorization_servers"`
 	Scopes  []string `json:"scopes_supported"`
 }
 
 func metadataOf(g *middleware.Guard) (m metadata) {
-	_ = json.Unmarshal(g.MetadataJSON(), &m) // a guard without a Resource has none, and names nothing
+	_ = json.Unmarshal(g.MetadataJSON(), &m) // a guard without a Resource has no metadata; m stays empty
 	return m
 }
 
@@ -154,14 +154,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	r = asked.restore(valetkey.NewContext(checked.Context(), nil)) // also without the token of another guard
+	r = asked.restore(valetkey.NewContext(checked.Context(), nil)) // removes another guard's token too
 	token := d.Token()
 	if token == nil {
 		h.next.ServeHTTP(w, r)
 		return
 	}
-	// The SDK takes a TokenInfo from its own middleware only, which reads a header, where the token need not have come from,
-	// and holds the expiry against a clock of its own. Neither may decide again what the guard has decided.
+	// The SDK accepts a TokenInfo only from its own middleware. That middleware reads the Authorization header, where the token
+	// need not have been, and compares the expiry with its own clock. Neither check may override the decision of the guard.
 	header, info := r.Header.Clone(), Info(token)
 	if !h.KeepToken {
 		header.Del("Authorization")

@@ -11,12 +11,12 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// A Difference is something on which a document and a table disagree.
+// A Difference is a disagreement between a document and a table about one operation or row.
 type Difference struct {
-	Line     int    // of the operation in the document; 0: there is none, or the document is JSON
+	Line     int    // of the operation in the document; 0: no such operation, or the document is JSON
 	Pattern  string // of the operation, or of the row if there is no operation
-	Document string // what the document asks for; "": it has no such operation
-	Table    string // what the table asks for; "": no row decides all of the operation's requests
+	Document string // requirement in the document; "": it has no such operation
+	Table    string // requirement in the table; "": no row covers all of the operation's requests
 }
 
 // String returns d as one line of text.
@@ -31,10 +31,10 @@ func (d Difference) String() string {
 	}
 }
 
-// Compare returns all differences between a document and a table: first those of the document's operations, then the rows
-// that decide none of them. Rows may be wider than operations; what counts is what they ask for. Two requirements are the
-// same if each accepts what the other calls enough; one that is not of package scopes is known only by the scopes that it
-// names. The error is that of [Routes], or of the table's own Validate.
+// Compare returns all differences between a document and a table: first those of the document's operations, then the rows that
+// cover no operation. A row may match more requests than an operation; only the requirements are compared. Two requirements are
+// equal if each accepts every set of scopes that is sufficient for the other. A requirement that does not come from package
+// scopes is compared only by the scopes that it describes. The error is that of [Routes] or of [routes.Table.Validate] of table.
 func Compare(document []byte, table routes.Table) ([]Difference, error) {
 	rows, err := read(document)
 	if err != nil {
@@ -91,7 +91,7 @@ func same(a, b valetkey.Requirement) bool {
 	return accepts(a, enough(b)) && accepts(b, enough(a))
 }
 
-// open reports whether need lets requests without a token through.
+// open reports whether need accepts requests without a token.
 func open(need valetkey.Requirement) bool {
 	return valetkey.Describe(need).Open
 }
@@ -102,7 +102,7 @@ func accepts(need valetkey.Requirement, all []valetkey.Scopes) bool {
 	})
 }
 
-// enough returns sets of scopes of which each meets need.
+// enough returns the sets of scopes that are each sufficient for need.
 func enough(need valetkey.Requirement) (all []valetkey.Scopes) {
 	r, ok := need.(scopes.Requirement)
 	if !ok {

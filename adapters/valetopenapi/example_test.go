@@ -26,7 +26,7 @@ paths:
     get: {security: [], responses: {"200": {description: well}}}
 `
 
-// What guards an API, and whether that is what its document says.
+// This example reads the table of an API from a document and compares it with a table in Go.
 func Example() {
 	table, err := valetopenapi.Routes([]byte(orders))
 	if err != nil {

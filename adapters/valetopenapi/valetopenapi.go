@@ -1,28 +1,29 @@
-// Package valetopenapi reads from an OpenAPI document, 3.0 or 3.1, what each route of an API needs.
+// Package valetopenapi reads the requirement of each route of an API from an OpenAPI document, version 3.0 or 3.1.
 //
 //	table, err := valetopenapi.Routes(document)
 //	...
 //	api, err := table.Guard(guard, router)
 //
-// Each operation becomes a row, as the specification says ("Security Requirement Object"):
+// Each operation becomes a row, according to the section "Security Requirement Object" of the specification:
 //
-//   - the operation's own security counts, or else the document's
-//   - [] is [valetkey.Public]
-//   - one of several alternatives is enough; the scopes of all schemes of one alternative are needed together, of one token
-//   - an alternative {} makes it [valetkey.Optional]: nothing is asked of a token but to be good, so a handler that does
-//     more for some tokens looks at their scopes itself
-//   - schemes without scopes are [valetkey.AnyToken]
+//   - The security of the operation replaces the security of the document.
+//   - [] is [valetkey.Public].
+//   - One of several alternatives is sufficient. Within an alternative, one token needs the scopes of all schemes.
+//   - The alternative {} makes the operation [valetkey.Optional]: a token that is sent must be valid, but needs no scopes. A
+//     handler that does more for some tokens must check their scopes itself.
+//   - Schemes without scopes are [valetkey.AnyToken].
 //
-// Schemes are oauth2, openIdConnect and http bearer. The role names that 3.1 allows with bearer are taken for scopes.
+// The supported schemes are oauth2, openIdConnect and http bearer. Role names, which 3.1 permits with bearer, are treated as
+// scopes.
 //
-// An operation that says nothing, with a document that says nothing either, is a mistake, and so is one with a scheme that a
-// guard cannot check, apiKey for one, even as an alternative: a client that keeps to the document would be refused.
+// An operation without security in a document without security is a mistake. A scheme that a guard cannot check, such as apiKey,
+// is a mistake even as an alternative, because a client that follows the document would be refused.
 //
-// The path of a row starts with the path of each server. A variable there takes all values of its enum, or its default. GET
-// serves HEAD too, unless that is an operation of its own.
+// The path of a row starts with the path of each server. A server variable takes all values of its enum, or its default. A GET
+// row also covers HEAD, unless the document declares HEAD as an operation.
 //
-// Not done: references to other documents are not followed but refused, so bundle them first. Webhooks and callbacks are
-// requests that the API sends, and no routes.
+// References to other documents are refused; bundle the documents first. Webhooks and callbacks are ignored, because the API
+// sends those requests.
 package valetopenapi
 
 import (
@@ -42,8 +43,8 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// Routes reads a document, in JSON or YAML. It does no I/O. The error names every mistake, those of
-// [routes.Table.Validate] included.
+// Routes returns the table of a document in JSON or YAML. It does no I/O. The error joins all mistakes, including those that
+// [routes.Table.Validate] finds.
 func Routes(document []byte) (routes.Table, error) {
 	rows, err := read(document)
 	if err != nil {
@@ -55,7 +56,7 @@ func Routes(document []byte) (routes.Table, error) {
 // A row is one pattern of one operation.
 type row struct {
 	pattern string
-	line    int // of the operation in the document; 0: not known
+	line    int // of the operation in the document; 0: unknown
 	need    valetkey.Requirement
 }
 
@@ -67,14 +68,14 @@ func tableOf(rows []row) routes.Table {
 	return table
 }
 
-// inDocument returns a mistake in a document, whose places the text names: they are not fields in Go.
+// inDocument returns a mistake in a document. Its ConfigError has no Field, because the text names the place.
 func inDocument(format string, args ...any) error {
 	return fmt.Errorf("valetopenapi: %w", &valetkey.ConfigError{Err: fmt.Errorf(format, args...)})
 }
 
 // read returns the rows in the order of their paths and methods.
 func read(document []byte) ([]row, error) {
-	if json.Valid(document) { // of YAML the loader sees to it
+	if json.Valid(document) { // the loader checks YAML
 		if err := eachOnce(json.NewDecoder(bytes.NewReader(document))); err != nil {
 			return nil, inDocument("read the document: %w", err)
 		}
@@ -101,7 +102,7 @@ func read(document []byte) ([]row, error) {
 			continue
 		}
 		for _, key := range slices.Sorted(maps.Keys(item.Extensions)) {
-			if !strings.HasPrefix(key, "x-") { // an operation, perhaps, that nobody would see
+			if !strings.HasPrefix(key, "x-") { // it may be a misspelled operation that would be ignored
 				mistakes = append(mistakes, inDocument("%s: %q is nothing that a path item has", path, key))
 			}
 		}
@@ -114,7 +115,7 @@ func read(document []byte) ([]row, error) {
 			need, err := needOf(doc, op)
 			if err != nil {
 				mistake(err)
-				need = scopes.Requirement{} // so that the rest of the table can be looked at
+				need = scopes.Requirement{} // a placeholder, so that the rest of the table can be validated
 			}
 			patterns, err := patternsOf(doc, item, op, path)
 			if err != nil {
@@ -136,7 +137,7 @@ func read(document []byte) ([]row, error) {
 	return rows, errors.Join(mistakes...)
 }
 
-// eachOnce reports a member that an object has twice, of which encoding/json would take the last without a word.
+// eachOnce returns an error if an object has a member twice. encoding/json would silently use the last one.
 func eachOnce(d *json.Decoder) error {
 	start, err := d.Token()
 	if err != nil || start != json.Delim('{') && start != json.Delim('[') {
@@ -162,7 +163,7 @@ func eachOnce(d *json.Decoder) error {
 	return err
 }
 
-// line returns where the operation stands; 0 in JSON, of which the loader does not tell.
+// line returns the line of the operation, or 0 for JSON, where the loader does not record lines.
 func line(op *openapi3.Operation) int {
 	if op.Origin == nil || op.Origin.Key == nil {
 		return 0
@@ -177,7 +178,7 @@ func at(line int) string {
 	return fmt.Sprintf("line %d: ", line)
 }
 
-// needOf returns what the operation says of security.
+// needOf returns the requirement that the security of the operation describes.
 func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, error) {
 	for key := range op.Extensions {
 		if strings.EqualFold(key, "security") {
@@ -229,7 +230,7 @@ func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, erro
 	}
 }
 
-// usable says why a guard cannot check that a token has the scopes by the named scheme.
+// usable returns an error if a guard cannot check that a token has the needed scopes under the named scheme.
 func usable(doc *openapi3.T, name string, needed []string) error {
 	var scheme *openapi3.SecurityScheme
 	if doc.Components != nil && doc.Components.SecuritySchemes[name] != nil {
@@ -257,7 +258,7 @@ func usable(doc *openapi3.T, name string, needed []string) error {
 	return errors.Join(mistakes...)
 }
 
-// patternsOf returns patterns of net/http for the path below each server.
+// patternsOf returns the net/http patterns of path below each server.
 func patternsOf(doc *openapi3.T, item *openapi3.PathItem, op *openapi3.Operation, path string) ([]string, error) {
 	pattern, err := patternOf(path)
 	if err != nil {
@@ -280,7 +281,7 @@ func patternsOf(doc *openapi3.T, item *openapi3.PathItem, op *openapi3.Operation
 	return bases, nil
 }
 
-// patternOf returns the path pattern for a path template, whose names may be more than Go identifiers.
+// patternOf returns the net/http pattern of a path template. Names in a template need not be Go identifiers.
 func patternOf(path string) (string, error) {
 	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
 		return "", errors.New("the path does not start with a slash, or has a query or a fragment")
@@ -294,7 +295,7 @@ func patternOf(path string) (string, error) {
 		name, closed := strings.CutSuffix(strings.TrimPrefix(text, "{"), "}")
 		switch {
 		case text == "" && i == len(all)-1:
-			text = "{$}" // net/http would match all that is below
+			text = "{$}" // without {$}, net/http would match the whole subtree
 		case !strings.ContainsAny(text, "{}"):
 		case text[0] == '{' && closed && !strings.ContainsAny(name, "{}"):
 			text = "{" + identifier(name, names) + "}"
@@ -306,7 +307,7 @@ func patternOf(path string) (string, error) {
 	return pattern.String(), nil
 }
 
-// identifier returns name as a Go identifier that is not among taken, and takes it.
+// identifier turns name into a Go identifier that is not in taken, and adds it to taken.
 func identifier(name string, taken map[string]bool) string {
 	name = strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
@@ -324,10 +325,10 @@ func identifier(name string, taken map[string]bool) string {
 	return name
 }
 
-// maxBases bounds what a server's variables may multiply to.
+// maxBases is the largest number of combinations of server variables.
 const maxBases = 256
 
-// basesOf returns the paths of the servers, each once, without a slash at the end.
+// basesOf returns the distinct paths of the servers, without a trailing slash.
 func basesOf(servers openapi3.Servers) ([]string, error) {
 	if len(servers) == 0 {
 		return []string{""}, nil // "an array consisting of a single Server Object with a url value of /"
@@ -365,7 +366,7 @@ func baseOf(address string) (string, error) {
 	return strings.TrimSuffix(u.EscapedPath(), "/"), nil
 }
 
-// addressesOf returns the server's URL with every combination of values in place of its variables, up to a bound.
+// addressesOf returns the URL of server with every combination of values for its variables, limited to maxBases+1 URLs.
 func addressesOf(server *openapi3.Server) []string {
 	all := []string{server.URL}
 	for _, name := range slices.Sorted(maps.Keys(server.Variables)) {

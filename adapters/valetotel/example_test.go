@@ -13,8 +13,8 @@ import (
 	"github.com/valetkey/valetkey/adapters/valetotel"
 )
 
-// A program hands the Observer to its guard and verifiers, and gives the SDK a reader that exports. Here the event comes
-// by hand, and the reader is asked.
+// A program passes the Observer to its guard and verifiers, and gives the SDK a reader that exports. In this example, the event
+// is created directly and the reader is read directly.
 func Example() {
 	reader := sdkmetric.NewManualReader()
 	sight, err := valetotel.New(valetotel.Config{

@@ -1,8 +1,8 @@
-// Package valetotel turns what guards and verifiers do into OpenTelemetry metrics and spans.
+// Package valetotel records the events of guards and verifiers as OpenTelemetry metrics and spans.
 //
 //	sight, err := valetotel.New(valetotel.Config{})
 //
-// An [Observer] goes wherever a [valetkey.Observer] is taken. States and caches are read when metrics are collected, see
+// An [Observer] is a [valetkey.Observer]. Verifier states and cache statistics are read when metrics are collected; see
 // [Observer.WatchHealth] and [Observer.WatchCaches].
 //
 // # Metrics
@@ -15,24 +15,25 @@
 //	valetkey.status_list.read.duration histogram  s           issuer, http.response.status_code, error.type
 //	valetkey.issuer.asked              counter    {call}      issuer, http.response.status_code, error.type
 //	valetkey.issuer.ask.duration       histogram  s           issuer, http.response.status_code, error.type
-//	valetkey.event.other               counter    {event}     none: events of kinds not known here
+//	valetkey.event.other               counter    {event}     no attributes; events of unknown kinds
 //	valetkey.verifier.state            gauge      1           verifier.name, verifier.state
 //	valetkey.cache.entries             sum        {entry}     cache.name
 //	valetkey.cache.size                sum        By          cache.name
 //	valetkey.cache.lookups             counter    {lookup}    cache.name, cache.result: hit, miss
 //	valetkey.cache.evictions           counter    {eviction}  cache.name
 //
-// The attributes begin with "valetkey." too, but for the two of the semantic conventions. One with nothing to say is left
-// out: the issuer of a refused request, error.type of a success. status is the guard's decision, 200 if it let the request
-// through, whatever the handler answered then. error.type is the status if that is 400 or more, else "timeout" or
-// "_OTHER". Every value is one of a bounded set.
+// Attribute names start with "valetkey." too, except for the two from the semantic conventions. An attribute without a value is
+// omitted: the issuer of a refused request, and error.type after a success. status is the status of the guard's decision: 200 if
+// the guard accepted the request, regardless of the handler's response. error.type is the status if that is 400 or more, else
+// "timeout" or "_OTHER". Each attribute has a bounded set of values.
 //
 // # Spans
 //
-// "valetkey.key_set.refresh", "valetkey.status_list.read" and "valetkey.issuer.ask", children of the span in the context,
-// with the attributes of their metrics. A decided request has no span of its own: the span in its context gets the attributes of
-// valetkey.request.decided. What went wrong stands in the status of the former and in valetkey.cause of the latter, up to
-// 1 KiB, and never in a metric. No token stands anywhere, as [valetkey.Event] promises.
+// The package creates the spans "valetkey.key_set.refresh", "valetkey.status_list.read" and "valetkey.issuer.ask". They are
+// children of the span in the context and have the attributes of their metrics. A decided request gets no span: its attributes
+// are those of valetkey.request.decided and are set on the span in its context. The text of an error is at most 1 KiB long. It is
+// the status description of a created span, or the attribute valetkey.cause of a request's span. No metric contains it. Tokens
+// appear in neither metrics nor spans, as [valetkey.Event] promises.
 package valetotel
 
 import (
@@ -55,15 +56,15 @@ import (
 
 const scope = "github.com/valetkey/valetkey/adapters/valetotel"
 
-// Config says where metrics and spans go.
+// Config holds the providers for metrics and spans. The zero value uses the global providers.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	MeterProvider  metric.MeterProvider // nil: the global one
-	TracerProvider trace.TracerProvider // nil: the global one
+	MeterProvider  metric.MeterProvider // nil: the global provider
+	TracerProvider trace.TracerProvider // nil: the global provider
 }
 
-// An Observer records events. It is safe for concurrent use, and is made by [New].
+// An Observer records events as metrics and spans. Create one with [New]. It is safe for concurrent use.
 type Observer struct {
 	meter  metric.Meter
 	tracer trace.Tracer
@@ -78,21 +79,21 @@ type Observer struct {
 
 var _ valetkey.Observer = (*Observer)(nil)
 
-// An exchange is what is recorded about one kind of call to an issuer.
+// An exchange holds the instruments for one kind of call to an issuer.
 type exchange struct {
 	span     string
 	count    metric.Int64Counter
 	duration metric.Float64Histogram
 }
 
-// Bounds of the histograms, in seconds. A remembered token takes microseconds, a new one a signature or a call. Calls
-// have those of http.client.request.duration in the semantic conventions.
+// Bucket boundaries of the histograms, in seconds. A decision about a remembered token takes microseconds; a new token needs a
+// signature check or a call. The boundaries for calls are those of http.client.request.duration in the semantic conventions.
 var (
 	decisionBounds = []float64{1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, .001, .005, .01, .05, .1, .5, 1, 5}
 	callBounds     = []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10}
 )
 
-// New returns an Observer. The error is that of a provider that refuses an instrument.
+// New returns an Observer. It returns an error if a provider fails to create an instrument.
 func New(cfg Config) (*Observer, error) {
 	if cfg.MeterProvider == nil {
 		cfg.MeterProvider = otel.GetMeterProvider()
@@ -138,7 +139,7 @@ func New(cfg Config) (*Observer, error) {
 	return o, nil
 }
 
-// Observe records e. It does no I/O of its own.
+// Observe records e. It does no I/O itself.
 func (o *Observer) Observe(ctx context.Context, e valetkey.Event) {
 	switch e.Kind {
 	case valetkey.RequestDecided:
@@ -188,7 +189,7 @@ func (o *Observer) call(ctx context.Context, x exchange, e valetkey.Event) {
 	span.End(trace.WithTimestamp(end))
 }
 
-// appendText leaves out what is empty.
+// appendText appends an attribute unless value is empty.
 func appendText(attrs []attribute.KeyValue, key attribute.Key, value string) []attribute.KeyValue {
 	if value == "" {
 		return attrs
@@ -196,10 +197,10 @@ func appendText(attrs []attribute.KeyValue, key attribute.Key, value string) []a
 	return append(attrs, key.String(value))
 }
 
-// answered reports whether status is one that RFC 9110, section 15 knows. A client takes any three digits for one.
+// answered reports whether status is a valid HTTP status (RFC 9110, section 15). The HTTP client accepts any three digits.
 func answered(status int) bool { return 100 <= status && status <= 599 }
 
-// errorType is error.type of the semantic conventions, "" for a success.
+// errorType returns the value of error.type in the semantic conventions, or "" for a success.
 func errorType(e valetkey.Event) string {
 	var timeout interface{ Timeout() bool }
 	switch {
@@ -214,7 +215,7 @@ func errorType(e valetkey.Event) string {
 	}
 }
 
-// cause is the text of err, short and UTF-8: exporters drop a whole batch for one string that is not.
+// cause returns the text of err as valid UTF-8 of at most 1 KiB. Exporters drop a whole batch because of one invalid string.
 func cause(err error) string {
 	if err == nil {
 		return ""

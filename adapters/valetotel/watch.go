@@ -11,9 +11,9 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// WatchHealth reports the states that health returns whenever metrics are collected, until the registration is
-// unregistered: for each name and state 1 if a verifier of that name is in that state, else 0. health must be fast and
-// safe for concurrent use, as Health of a [valetkey.HealthReporter] is.
+// WatchHealth reports verifier states whenever metrics are collected, until the registration is unregistered. For each name and
+// state, the value is 1 if a verifier of that name is in that state, else 0. health must be fast and safe for concurrent use, as
+// the Health method of a [valetkey.HealthReporter] is.
 func (o *Observer) WatchHealth(health func() []valetkey.Health) (metric.Registration, error) {
 	if health == nil {
 		return nil, errors.New("valetotel: WatchHealth: the function is nil")
@@ -28,7 +28,8 @@ func (o *Observer) WatchHealth(health func() []valetkey.Health) (metric.Registra
 			name  string
 			state valetkey.State
 		}
-		// Two verifiers may have one name, of one issuer's JWTs and its opaque tokens say: neither hides the other.
+		// Two verifiers can have one name, such as those for an issuer's JWTs and for its opaque tokens. Report the states of
+		// both.
 		value := map[pair]int64{}
 		for _, h := range health() {
 			for _, state := range []valetkey.State{valetkey.Ready, valetkey.Degraded, valetkey.Down} {
@@ -46,18 +47,18 @@ func (o *Observer) WatchHealth(health func() []valetkey.Health) (metric.Registra
 	}, gauge)
 }
 
-// CacheStats says how a cache is used.
+// CacheStats holds the statistics of one cache.
 type CacheStats struct {
-	Name      string // tells it from the others; one of a bounded set
-	Entries   int    // now
-	Bytes     int64  // now
-	Hits      uint64 // so far, as the rest
+	Name      string // distinguishes caches; one of a bounded set
+	Entries   int    // current number
+	Bytes     int64  // current size
+	Hits      uint64 // total, as are the following
 	Misses    uint64
 	Evictions uint64
 }
 
-// WatchCaches reports what stats returns whenever metrics are collected, until the registration is unregistered. stats
-// must be fast and safe for concurrent use.
+// WatchCaches reports cache statistics whenever metrics are collected, until the registration is unregistered. stats must be fast
+// and safe for concurrent use.
 func (o *Observer) WatchCaches(stats func() []CacheStats) (metric.Registration, error) {
 	if stats == nil {
 		return nil, errors.New("valetotel: WatchCaches: the function is nil")
