@@ -1,4 +1,4 @@
-// Package valetchi holds no code: chi takes what the guard has, and any name for it here would be one more to learn.
+// Package valetchi contains no code: chi accepts the guard's middleware as it is, so a wrapper would only add a name to learn.
 //
 //	r.With(guard.Require(scopes.All("orders:read"))).Get("/orders", listOrders)
 //
@@ -9,6 +9,6 @@
 //
 //	r.With(guard.Require(valetkey.Optional)).Get("/catalogue", listItems)
 //
-// Handlers find the token with valetkey.FromContext(r.Context()). The tests prove that this is so, and the same goes for
-// every router that takes func(http.Handler) http.Handler.
+// Handlers read the token with valetkey.FromContext(r.Context()). The tests of this package prove that the middleware works in
+// chi. It works the same way in every router that accepts func(http.Handler) http.Handler.
 package valetchi

@@ -26,7 +26,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 })
 
 func ExampleNew() {
-	guard, err := middleware.New(middleware.Config{Verifier: demo}) // in earnest, that of jwks.New
+	guard, err := middleware.New(middleware.Config{Verifier: demo}) // in production, one from jwks.New
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	services := http.NewServeMux() // in earnest, of the handlers that protoc-gen-connect-go writes
+	services := http.NewServeMux() // in production, the handlers that protoc-gen-connect-go generates
 	for _, name := range []string{"/orders.v1.Orders/List", "/orders.v1.Orders/Cancel"} {
 		services.Handle(name, connect.NewUnaryHandler(name, func(ctx context.Context, _ *connect.Request[emptypb.Empty]) (*connect.Response[wrapperspb.StringValue], error) {
 			return connect.NewResponse(wrapperspb.String("the orders of " + valetkey.FromContext(ctx).Subject())), nil

@@ -8,13 +8,14 @@
 //	...
 //	mux.Handle("/", guarded(services))
 //
-// Procedures find the token with valetkey.FromContext(ctx). A guard alone would answer in plain HTTP, of which a caller makes
-// a code and nothing else, and of a 400 an internal error. Here a refusal is in the caller's protocol, Connect, gRPC or
-// gRPC-Web, with the code unauthenticated, permission_denied or, for a failure of ours, unavailable, and with the challenge
-// or the wait in its metadata: www-authenticate, retry-after.
+// Procedures read the token with valetkey.FromContext(ctx).
 //
-// With [middleware.Config].CancelWithToken of the guard, a procedure's context ends with its token, and what waits for its caller
-// returns: Receive at once, and Send a second later.
+// A guard alone responds in plain HTTP. A Connect client reduces such a response to a code, and a 400 to an internal error. This
+// package writes refusals in the caller's protocol: Connect, gRPC or gRPC-Web. The code is unauthenticated, permission_denied or,
+// for a failure of the server, unavailable. The metadata carries the challenge (www-authenticate) or the delay (retry-after).
+//
+// With [middleware.Config].CancelWithToken, the context of a procedure ends with its token, and calls that wait for the client
+// return: Receive immediately, and Send one second later.
 package valetconnect
 
 import (
@@ -33,13 +34,14 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// Procedures says what each procedure needs, by its full name, "/orders.v1.Orders/List", which is also the path that the
-// handler sees. A value is [valetkey.Public], [valetkey.Optional], [valetkey.AnyToken], or what a token must meet. A
-// procedure that is not listed is refused, as if it needed a scope that nobody has, and so is any other path.
+// Procedures maps the full name of a procedure, "/orders.v1.Orders/List", to its requirement. The name is also the path of the
+// request. A value is [valetkey.Public], [valetkey.Optional], [valetkey.AnyToken] or a requirement on the token. A request for a
+// procedure or any other path that is not listed is refused as if it needed a scope that no token has.
 type Procedures map[string]valetkey.Requirement
 
-// New returns middleware with a copy of procedures. The options should be those of the services' handlers: they say how a
-// protocol is told. The error names every mistake in procedures.
+// New returns middleware that guards the listed procedures. It keeps a copy of procedures. Pass the options of the services'
+// handlers as opts: they determine how the protocol of a request is recognized. The error joins one [valetkey.ConfigError] for
+// each mistake in procedures.
 func New(g *middleware.Guard, procedures Procedures, opts ...connect.HandlerOption) (func(http.Handler) http.Handler, error) {
 	var mistakes []error
 	mistake := func(field, problem string) {
@@ -91,16 +93,16 @@ func (g guarded) serve(w http.ResponseWriter, r *http.Request, next http.Handler
 	}
 }
 
-// endWithToken makes what waits for the caller return once the token has ended ctx, which Config.CancelWithToken of the guard
-// makes it do: reads at once, and writes a moment later, in which the procedure can say why. Its result is called when the
-// procedure has returned.
+// endWithToken makes calls that wait for the client return after the token has ended ctx, which happens only with
+// Config.CancelWithToken of the guard. Reads return immediately. Writes return after lastWords, so that the procedure can still
+// send an error. Call done when the procedure has returned.
 func endWithToken(ctx context.Context, w http.ResponseWriter) (done func()) {
 	control := http.NewResponseController(w)
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
 		var refusal *valetkey.Error
-		if errors.As(context.Cause(ctx), &refusal) { // it fails for a writer that knows no deadlines
+		if errors.As(context.Cause(ctx), &refusal) { // fails if the writer does not support deadlines
 			_ = control.SetReadDeadline(time.Unix(1, 0))
 			_ = control.SetWriteDeadline(time.Now().Add(lastWords))
 		}
@@ -113,7 +115,7 @@ func endWithToken(ctx context.Context, w http.ResponseWriter) (done func()) {
 	}
 }
 
-// lastWords is how long a procedure whose token has ended can still write.
+// lastWords is how long a procedure can still write after its token has ended.
 const lastWords = time.Second
 
 // refuse writes a refusal in the caller's protocol.
@@ -123,17 +125,17 @@ func (g guarded) refuse(w http.ResponseWriter, r *http.Request, d middleware.Dec
 	if errors.As(d.Err(), &refusal) && refusal.Reason.Description() != "" {
 		message += ": " + refusal.Reason.Description()
 	}
-	// As headers in every protocol: net/http sends no challenge in a trailer, and callers find both in the metadata of the error.
+	// Headers in every protocol: net/http sends no challenge in a trailer, and clients find headers in the metadata of the error.
 	for name, values := range d.Header() {
 		if !strings.HasPrefix(name, "Content-") {
 			w.Header()[name] = values
 		}
 	}
-	_ = g.errors.Write(w, r, connect.NewError(code(d.Status()), errors.New(message))) // it fails with the connection
+	_ = g.errors.Write(w, r, connect.NewError(code(d.Status()), errors.New(message))) // fails only if the connection does
 }
 
-// code returns the code for an HTTP status. A malformed token is unauthenticated: invalid_argument is about the message, and
-// callers that get unauthenticated fetch another token, which is what helps. The challenge tells them apart.
+// code returns the Connect code for an HTTP status. A malformed token is unauthenticated, not invalid_argument: that code is
+// about the message, and clients respond to unauthenticated by fetching another token. The challenge distinguishes the two cases.
 func code(status int) connect.Code {
 	switch status {
 	case http.StatusForbidden:

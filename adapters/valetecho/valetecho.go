@@ -2,8 +2,8 @@
 //
 //	e.GET("/orders", listOrders, valetecho.Require(guard, scopes.All("orders:read")))
 //
-// Handlers find the token with valetkey.FromContext(c.Request().Context()). A refusal is answered here and is no error
-// for echo's error handler.
+// Handlers read the token with valetkey.FromContext(c.Request().Context()). The middleware writes a refusal itself; echo's error
+// handler does not see it.
 package valetecho
 
 import (
@@ -15,8 +15,9 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// Require lets a request on to the next handler with a token that meets all needs, or, without needs, with any good
-// token. With [valetkey.Optional] as the only need, a request without credentials goes on too. It answers all others as [middleware.Guard.Handler] does.
+// Require returns middleware that calls the next handler only if g accepts the request. The token must meet all needs. Without
+// needs, any valid token is sufficient. With [valetkey.Optional] as the only need, a request without credentials passes too.
+// Every other request gets the response of [middleware.Guard.Handler].
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)

@@ -25,7 +25,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 })
 
 func ExampleRequire() {
-	guard, err := middleware.New(middleware.Config{Verifier: demo}) // in earnest, that of jwks.New
+	guard, err := middleware.New(middleware.Config{Verifier: demo}) // in production, one from jwks.New
 	if err != nil {
 		log.Fatal(err)
 	}

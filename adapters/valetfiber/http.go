@@ -14,8 +14,8 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// request returns c's request as net/http would have it, with copies of all that fasthttp will use again. Fasthttp's own
-// conversion keeps one line of a header that came twice.
+// request returns the request of c as net/http presents it, with copies of all data that fasthttp reuses. The conversion in
+// fasthttp keeps only one line of a repeated header.
 func request(ctx context.Context, c fiber.Ctx) (*http.Request, error) {
 	from := c.Request()
 	r := (&http.Request{
@@ -29,7 +29,7 @@ func request(ctx context.Context, c fiber.Ctx) (*http.Request, error) {
 	for name, value := range from.Header.All() {
 		r.Header.Add(string(name), string(value))
 	}
-	// Of two Content-Type lines All has the last only.
+	// All returns only the last of several Content-Type lines.
 	if r.Header["Content-Type"] != nil {
 		if sent := contentTypes(&from.Header); len(sent) > 1 {
 			r.Header["Content-Type"] = sent
@@ -57,7 +57,7 @@ func contentTypes(h *fasthttp.RequestHeader) (types []string) {
 	return types
 }
 
-// decide calls g.Decide and gives the body back to fasthttp that the guard may have read from a stream.
+// decide calls g.Decide. If the guard read the body from a stream, decide gives the body back to fasthttp.
 func decide(ctx context.Context, g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) middleware.Decision {
 	r, err := request(ctx, c)
 	if err != nil {

@@ -3,10 +3,12 @@
 //	app := fiber.New(fiber.Config{ReadBufferSize: 32 << 10})
 //	app.Get("/orders", valetfiber.Require(guard, scopes.All("orders:read")), listOrders)
 //
-// Handlers find the token with valetkey.FromContext(c.Context()). That context ends when the handlers have returned, as
-// under net/http, or when a stream or a hijacked connection that they left behind has. Fiber does not say when a client has gone.
+// Handlers read the token with valetkey.FromContext(c.Context()). That context ends when the handlers have returned, as with
+// net/http. If the handlers leave a stream or a hijacked connection behind, the context ends with it. The context does not end
+// when a client disconnects, because fiber does not report that.
 //
-// Fiber's own limit for a request's header, 4 KiB together, is less than some tokens need; beyond it fiber answers 431.
+// Fiber limits the headers of a request to 4 KiB in total by default, which is too small for some tokens. Fiber responds to
+// larger headers with 431. Raise the limit with ReadBufferSize.
 package valetfiber
 
 import (
@@ -19,8 +21,9 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// Require lets a request on to the next handler with a token that meets all needs, or, without needs, with any good
-// token. With [valetkey.Optional] as the only need, a request without credentials goes on too. It answers all others as [middleware.Guard.Handler] does.
+// Require returns a handler that calls the next handler only if g accepts the request. The token must meet all needs. Without
+// needs, any valid token is sufficient. With [valetkey.Optional] as the only need, a request without credentials passes too.
+// Every other request gets the response of [middleware.Guard.Handler].
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)
@@ -33,7 +36,7 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) err
 	defer func() {
 		c.SetContext(parent)
 		if c.Response().IsBodyStream() || c.RequestCtx().Hijacked() {
-			// fasthttp closes what is among the values of a request once it has written the stream, or the connection is given back.
+			// fasthttp closes the user values of a request once it has written the stream or given the hijacked connection back.
 			c.RequestCtx().SetUserValue(endKey{ctx}, closer(cancel))
 			return
 		}
@@ -42,7 +45,7 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) err
 
 	d := decide(ctx, g, c, needs)
 	for name, values := range d.Header() {
-		if name != "Vary" && name != "Access-Control-Expose-Headers" { // beside what the API itself has
+		if name != "Vary" && name != "Access-Control-Expose-Headers" { // added to the API's own values
 			c.Response().Header.Del(name)
 		}
 		for _, value := range values {
@@ -58,7 +61,7 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) err
 	return c.Next()
 }
 
-// endKey is that of the value that ends a context.
+// An endKey is the key of the user value that ends ctx.
 type endKey struct{ ctx context.Context }
 
 type closer func()

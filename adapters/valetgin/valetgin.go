@@ -2,7 +2,7 @@
 //
 //	router.GET("/orders", valetgin.Require(guard, scopes.All("orders:read")), listOrders)
 //
-// Handlers find the token with valetkey.FromContext(c.Request.Context()).
+// Handlers read the token with valetkey.FromContext(c.Request.Context()).
 package valetgin
 
 import (
@@ -14,8 +14,9 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// Require lets a request on to the next handler with a token that meets all needs, or, without needs, with any good
-// token. With [valetkey.Optional] as the only need, a request without credentials goes on too. It answers all others as [middleware.Guard.Handler] does, and aborts.
+// Require returns a handler that calls the next handler only if g accepts the request. The token must meet all needs. Without
+// needs, any valid token is sufficient. With [valetkey.Optional] as the only need, a request without credentials passes too.
+// Every other request gets the response of [middleware.Guard.Handler], and the chain is aborted.
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)

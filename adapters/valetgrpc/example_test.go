@@ -28,7 +28,7 @@ var demo = valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.
 })
 
 func ExampleNew() {
-	guard, err := middleware.New(middleware.Config{Verifier: demo}) // in earnest, that of jwks.New
+	guard, err := middleware.New(middleware.Config{Verifier: demo}) // in production, one from jwks.New
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func ExampleNew() {
 
 	checked, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
 	fmt.Println("Check:", checked.GetStatus(), status.Code(err))
-	_, err = client.List(ctx, &healthpb.HealthListRequest{}) // nobody listed it
+	_, err = client.List(ctx, &healthpb.HealthListRequest{}) // not listed in Methods
 	fmt.Println("List:", status.Code(err))
 	var trailer metadata.MD
 	_, err = client.Check(context.Background(), &healthpb.HealthCheckRequest{}, grpc.Trailer(&trailer))

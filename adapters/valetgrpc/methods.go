@@ -11,16 +11,17 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Methods says what each method needs, by its full name, "/orders.v1.Orders/List". A value is [valetkey.Public],
-// [valetkey.Optional], [valetkey.AnyToken], or what a token must meet. A method that is not listed is refused, as if
-// it needed a scope that nobody has. There are no patterns: each method of a service is listed.
+// Methods maps the full name of a method, "/orders.v1.Orders/List", to its requirement. A value is [valetkey.Public],
+// [valetkey.Optional], [valetkey.AnyToken] or a requirement on the token. A method that is not listed is refused as if it needed
+// a scope that no token has. There are no patterns: list each method of a service.
 type Methods map[string]valetkey.Requirement
 
-// Covers reports, by name, every method of the services of server that has no row in the table, and every row that is
-// of no such method: a name misspelt, or a method that is gone. It is called at start-up, when the services are registered.
-// A server without services has nothing declared, and is an error too.
+// Covers returns an error that names every method of the services of server without a row in the table, and every row without
+// such a method (a misspelled name, or a method that was removed). Call it at startup, after the services are registered. A
+// server without services is an error too.
 //
-// Not seen: whether server has the interceptors. What a server answers by [grpc.UnknownServiceHandler] is refused by them.
+// Covers does not check whether server has the interceptors. They refuse calls that server would pass to
+// [grpc.UnknownServiceHandler].
 func (ms Methods) Covers(server *grpc.Server) error {
 	if server == nil {
 		return mistake("server", "required")

@@ -13,10 +13,10 @@ import (
 
 var errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("expired_in_stream", "the token expired while the stream was open")}
 
-// Stream is a [grpc.StreamServerInterceptor]. When the token can no longer be accepted, at its Deadline by the machine's clock, the
-// stream's context ends, its SendMsg and RecvMsg return, also one that waits, and the client gets UNAUTHENTICATED once the
-// method has returned their error. With [middleware.Config].CancelWithToken of the guard, the same happens when the token is
-// revoked. A method that waits for something else has to watch its context.
+// Stream is a [grpc.StreamServerInterceptor]. It ends the stream when the token can no longer be accepted, which is at its
+// Deadline by the machine's clock: the context of the stream ends, and SendMsg and RecvMsg return, including calls that are
+// blocked. The client receives UNAUTHENTICATED once the method has returned their error. With [middleware.Config].CancelWithToken
+// of the guard, the stream also ends when the token is revoked. A method that waits for something else must watch the context.
 func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	r := request(stream.Context(), info.FullMethod)
 	ctx, err := i.check(r)
@@ -39,8 +39,8 @@ func (i *Interceptor) Stream(service any, stream grpc.ServerStream, info *grpc.S
 	return err
 }
 
-// endOf returns when t can no longer be accepted; zero if that is unknown. A verifier that sets no Deadline may have accepted t
-// by a leeway after its Expiry, which then says nothing.
+// endOf returns the time after which t can no longer be accepted, or the zero time if that is unknown. A verifier that sets no
+// Deadline may have accepted t within a leeway after its Expiry, so an Expiry in the past is ignored.
 func endOf(t *valetkey.Token) time.Time {
 	if t.Deadline().IsZero() && t.Expiry().After(time.Now()) {
 		return t.Expiry()
@@ -48,13 +48,13 @@ func endOf(t *valetkey.Token) time.Time {
 	return t.Deadline()
 }
 
-// refusalOf returns why ctx has ended, if its token was why.
+// refusalOf returns the refusal that ended ctx, or nil if its token did not end it.
 func refusalOf(ctx context.Context) (refusal *valetkey.Error) {
 	errors.As(context.Cause(ctx), &refusal)
 	return refusal
 }
 
-// A guardedStream is a stream that lives no longer than its token.
+// A guardedStream is a stream that ends no later than its token.
 type guardedStream struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -70,8 +70,8 @@ func (s *guardedStream) RecvMsg(m any) error {
 	return s.inTime(func() error { return s.ServerStream.RecvMsg(m) })
 }
 
-// inTime calls f and does not wait for it past the end of the token. What is left waiting ends with the method, as gRPC
-// then ends the stream below.
+// inTime calls f but stops waiting for it when the token ends. A call that is still blocked returns when the method returns,
+// because gRPC then ends the underlying stream.
 func (s *guardedStream) inTime(f func() error) error {
 	if refusal := refusalOf(s.ctx); refusal != nil {
 		return ended(refusal)
@@ -80,7 +80,7 @@ func (s *guardedStream) inTime(f func() error) error {
 		return f()
 	}
 	var err error
-	var panicked any // by a codec; it belongs to the caller, and to what recovers there
+	var panicked any // by a codec; re-panics in the caller, whose recovery handles it
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -93,7 +93,7 @@ func (s *guardedStream) inTime(f func() error) error {
 		if refusal := refusalOf(s.ctx); refusal != nil {
 			return ended(refusal)
 		}
-		<-done // the call itself has ended, and f with it
+		<-done // the call itself has ended, so f returns
 	}
 	if panicked != nil {
 		panic(panicked)

@@ -8,11 +8,11 @@
 //	...
 //	server := grpc.NewServer(grpc.UnaryInterceptor(guarded.Unary), grpc.StreamInterceptor(guarded.Stream))
 //
-// Once its services are registered, [Methods.Covers] finds the methods without a requirement.
+// Once the services are registered, [Methods.Covers] finds methods without a requirement.
 //
-// A token comes in the metadata authorization, in the form of the HTTP header. Methods find it with
-// valetkey.FromContext(ctx). A refusal has the code UNAUTHENTICATED, PERMISSION_DENIED or, for a failure of ours,
-// UNAVAILABLE, with the challenge in the trailer www-authenticate or the wait in retry-after.
+// A token comes in the metadata key authorization, in the form of the HTTP header. Methods read it with
+// valetkey.FromContext(ctx). A refusal has the code UNAUTHENTICATED, PERMISSION_DENIED or, for a failure of the server,
+// UNAVAILABLE. The trailer carries the challenge (www-authenticate) or the delay (retry-after).
 package valetgrpc
 
 import (
@@ -37,13 +37,13 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// An Interceptor lets calls with a sufficient token through to their methods. It is safe for concurrent use.
+// An Interceptor passes calls with a sufficient token to their methods and refuses all others. It is safe for concurrent use.
 type Interceptor struct {
 	guard   *middleware.Guard
 	methods Methods
 }
 
-// New returns an Interceptor with a copy of methods. The error names every mistake in them.
+// New returns an Interceptor. It keeps a copy of methods. The error joins one [valetkey.ConfigError] for each mistake in methods.
 func New(g *middleware.Guard, methods Methods) (*Interceptor, error) {
 	var mistakes []error
 	if g == nil {
@@ -74,7 +74,7 @@ func (i *Interceptor) Unary(ctx context.Context, message any, info *grpc.UnarySe
 	return handler(ctx, message)
 }
 
-// check returns the context of r, with its token, or the status of the refusal.
+// check returns the context of r with its token, or the status of the refusal as an error.
 func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 	need, listed := i.methods[r.URL.Path]
 	if !listed {
@@ -85,12 +85,12 @@ func (i *Interceptor) check(r *http.Request) (context.Context, error) {
 		return nil, refuse(r.Context(), d)
 	}
 	if nonce := d.Header().Get("DPoP-Nonce"); nonce != "" { // RFC 9449, section 8.2
-		_ = grpc.SetHeader(r.Context(), metadata.Pairs("DPoP-Nonce", nonce)) // it fails as SetTrailer does below
+		_ = grpc.SetHeader(r.Context(), metadata.Pairs("DPoP-Nonce", nonce)) // fails as SetTrailer does below
 	}
 	return d.Context(r.Context()), nil
 }
 
-// refuse sets the trailers and returns the status that carry a refusal to the client.
+// refuse sets the trailers of a refusal and returns its status.
 func refuse(ctx context.Context, d middleware.Decision) error {
 	trailer := metadata.MD{}
 	for _, name := range []string{"WWW-Authenticate", "Retry-After", "DPoP-Nonce"} {
@@ -98,7 +98,7 @@ func refuse(ctx context.Context, d middleware.Decision) error {
 			trailer.Set(name, values...)
 		}
 	}
-	// It fails only where there is no transport to carry a trailer; the status alone then has to do.
+	// SetTrailer fails only without a transport to carry the trailer. The status alone must then suffice.
 	_ = grpc.SetTrailer(ctx, trailer)
 
 	message := http.StatusText(d.Status())
@@ -109,8 +109,8 @@ func refuse(ctx context.Context, d middleware.Decision) error {
 	return status.Error(code(d.Status()), message)
 }
 
-// code returns the code for an HTTP status. A malformed token is UNAUTHENTICATED: INVALID_ARGUMENT is about the message,
-// and clients that get UNAUTHENTICATED fetch another token, which is what helps. The challenge tells them apart.
+// code returns the gRPC code for an HTTP status. A malformed token is UNAUTHENTICATED, not INVALID_ARGUMENT: that code is about
+// the message, and clients respond to UNAUTHENTICATED by fetching another token. The challenge distinguishes the two cases.
 func code(status int) codes.Code {
 	switch status {
 	case http.StatusForbidden:
@@ -122,7 +122,7 @@ func code(status int) codes.Code {
 	}
 }
 
-// request returns the call as the HTTP request that it is.
+// request returns the call as an HTTP request.
 func request(ctx context.Context, method string) *http.Request {
 	r := &http.Request{Method: http.MethodPost, URL: &url.URL{Path: method}, Header: http.Header{}, Body: http.NoBody}
 	md, _ := metadata.FromIncomingContext(ctx)

@@ -1,5 +1,5 @@
-// Package exampletest runs the example of an adapter as its readers do, as a program. It works on the package in the working
-// directory, which is that of the test.
+// Package exampletest builds the example program of an adapter, runs it and tests it as a client. It works on the package in the
+// working directory, which is the directory of the test.
 package exampletest
 
 import (
@@ -18,13 +18,13 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// MaxLines is what fits on a screen.
+// MaxLines is the largest number of lines in an example: one screen.
 const MaxLines = 45
 
-const wait = 20 * time.Second // for a machine that has other things to do
+const wait = 20 * time.Second // generous, for a busy machine
 
-// HTTP tests an example that serves HTTP: it is short, it guards its orders, and it does not start with a route that no row
-// declares.
+// HTTP tests an example that serves HTTP. The program must be short, guard its orders, and refuse to start if a route has no row
+// in its table.
 func HTTP(t *testing.T) {
 	Short(t)
 	Undeclared(t, `"POST /orders": `, "route POST /orders: no row decides")
@@ -32,7 +32,7 @@ func HTTP(t *testing.T) {
 	for _, c := range []struct {
 		name, method, path, token string
 		status                    int
-		scope                     string // that the challenge names
+		scope                     string // in the challenge
 	}{
 		{"nobody reads", "GET", "/orders", "", 401, "orders:read"},
 		{"nobody writes", "POST", "/orders", "", 401, "orders:write"},
@@ -77,8 +77,8 @@ func Short(t *testing.T) {
 	}
 }
 
-// Start runs the program with an issuer of its own until the test ends. It returns its address, once somebody listens there,
-// and what makes tokens for it.
+// Start runs the program with a new issuer until the test ends. It returns the program's address, once it accepts connections,
+// and a function that mints tokens for it.
 func Start(t *testing.T) (addr string, token func(scope string) string) {
 	t.Helper()
 	iss := valetkeytest.NewIssuer(t)
@@ -116,8 +116,8 @@ func Start(t *testing.T) (addr string, token func(scope string) string) {
 	}
 }
 
-// Undeclared builds the program without the one line that contains row. It fails the test unless that program ends at once
-// and says why.
+// Undeclared builds the program without the one line that contains row. It fails the test unless that program exits with code 1
+// and its output contains why.
 func Undeclared(t *testing.T, row, why string) {
 	t.Helper()
 	var left []string
@@ -163,7 +163,7 @@ func program(t *testing.T) string {
 
 func build(t *testing.T, flags ...string) (path string) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), "example.exe") // a name that every system takes
+	path = filepath.Join(t.TempDir(), "example.exe") // a name that is valid on every system
 	out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build", "-o", path}, flags...), ".")...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

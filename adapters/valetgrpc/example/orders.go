@@ -20,7 +20,7 @@ func (orders) place(ctx context.Context) string {
 	return "placed by " + valetkey.FromContext(ctx).Subject()
 }
 
-// ordersService stands for what protoc-gen-go-grpc writes: three methods that take a google.protobuf.Empty and return a
+// ordersService replaces the output of protoc-gen-go-grpc: three methods that take a google.protobuf.Empty and return a
 // google.protobuf.StringValue.
 var ordersService = grpc.ServiceDesc{
 	ServiceName: "orders.v1.Orders",
