@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
@@ -38,7 +39,7 @@ type breaker struct {
 	faulty   blames    // tokens whose last answer was at fault
 }
 
-type blames map[digest]*blame
+type blames map[digest.Digest]*blame
 
 // A blame is what is known of a token that failed.
 type blame struct {
@@ -48,14 +49,14 @@ type blame struct {
 
 // An attempt to ask the endpoint is handed to leave when it has ended.
 type attempt struct {
-	key      digest
+	key      digest.Digest
 	epoch    int
 	probe    bool
 	relocate bool // the endpoint has failed so often that it may have moved
 }
 
 // enter returns an attempt, or how long to wait.
-func (b *breaker) enter(key digest, now time.Time) (a attempt, wait time.Duration) {
+func (b *breaker) enter(key digest.Digest, now time.Time) (a attempt, wait time.Duration) {
 	if wait = b.wait(key, now); wait > 0 {
 		return attempt{}, wait
 	}
@@ -70,7 +71,7 @@ func (b *breaker) enter(key digest, now time.Time) (a attempt, wait time.Duratio
 }
 
 // wait returns how long the endpoint is not asked about the token of key.
-func (b *breaker) wait(key digest, now time.Time) time.Duration {
+func (b *breaker) wait(key digest.Digest, now time.Time) time.Duration {
 	until := b.until
 	for _, own := range []*blame{b.blamed[key], b.faulty[key]} {
 		if own != nil && own.until.After(until) {
@@ -132,7 +133,7 @@ func (b *breaker) leave(a attempt, now time.Time, err error) change {
 }
 
 // add takes a failure of a token in, and reports whether it is the first one here.
-func (bs *blames) add(key digest, now time.Time) (first bool) {
+func (bs *blames) add(key digest.Digest, now time.Time) (first bool) {
 	own := (*bs)[key]
 	if own == nil {
 		if *bs == nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -34,11 +35,8 @@ func TestMemoryHoldsNoToken(t *testing.T) {
 			}
 			verifiers = append(verifiers, v)
 		}
-		a, b := verifiers[0].digest(token), verifiers[1].digest(token)
-		assert.Contains(t, verifiers[0].refused.known, a)
-		assert.Contains(t, verifiers[1].refused.known, b)
-		assert.NotEqual(t, a, b, "two verifiers share no key")
-		assert.NotEqual(t, a, verifiers[0].digest(token+"x"))
+		assert.Contains(t, verifiers[0].refused.known, digest.Of(token))
+		assert.Contains(t, verifiers[1].refused.known, digest.Of(token))
 	})
 }
 

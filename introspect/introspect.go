@@ -43,6 +43,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/claims"
+	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
@@ -151,7 +152,6 @@ type Verifier struct {
 	transport *http.Transport // of its own; nil: the client was configured
 	signed    *signed         // nil: answers are not signed
 	shared    *shared         // nil: answers are not shared
-	key       [32]byte        // of the digests
 
 	ctx     context.Context // of calls; ends with Close
 	cancel  context.CancelFunc
@@ -159,12 +159,12 @@ type Verifier struct {
 
 	mu          sync.Mutex // guards what follows; never held during I/O
 	closed      bool
-	url         string               // of the endpoint; "" until discovered
-	discovery   *discovery           // in progress; nil: none is
-	relocated   time.Time            // when a known URL was last looked up again
-	asking      map[digest]*question // those that may be joined
-	inFlight    int                  // with those that may not
-	forgotten   time.Time            // when Purge was called, by Config.Now
+	url         string                      // of the endpoint; "" until discovered
+	discovery   *discovery                  // in progress; nil: none is
+	relocated   time.Time                   // when a known URL was last looked up again
+	asking      map[digest.Digest]*question // those that may be joined
+	inFlight    int                         // with those that may not
+	forgotten   time.Time                   // when Purge was called, by Config.Now
 	refused     refusals
 	breaker     breaker
 	health      valetkey.Health // but for what time alone changes, see healthLocked
@@ -176,7 +176,7 @@ type Verifier struct {
 
 // New returns a Verifier. It does no I/O. The error names every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
-	v := &Verifier{cfg: cfg.withDefaults(), asking: map[digest]*question{}, url: cfg.URL}
+	v := &Verifier{cfg: cfg.withDefaults(), asking: map[digest.Digest]*question{}, url: cfg.URL}
 	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
 	if cfg.Client == nil {
 		v.transport = newTransport(v.cfg.MaxInFlight)
@@ -194,7 +194,6 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	v.shared = newShared(v.cfg)
 	v.health = valetkey.Health{Name: cfg.name(), State: valetkey.Ready, Since: time.Now()}
-	rand.Read(v.key[:]) // never fails
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil
 }

@@ -3,31 +3,20 @@ package introspect
 import (
 	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
-// A digest stands for the text of a token in one Verifier: HMAC-SHA-256 with a key of its own, cut to 16 bytes.
-type digest [16]byte
-
-func (v *Verifier) digest(raw string) digest {
-	mac := hmac.New(sha256.New, v.key[:])
-	io.WriteString(mac, raw)
-	return digest(mac.Sum(nil)[:len(digest{})])
-}
-
 // A question is one call about one token, which all who ask meanwhile wait for.
 type question struct {
-	key  digest
+	key  digest.Digest
 	done chan struct{} // closed once what follows is final
 
 	token *valetkey.Token
@@ -43,7 +32,7 @@ var (
 
 // ask returns the answer to a question about raw, or leaves when ctx is done: the call is for the others, too.
 func (v *Verifier) ask(ctx context.Context, raw string) (*valetkey.Token, error) {
-	q, err := v.join(raw)
+	q, err := v.join(ctx, raw)
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +45,8 @@ func (v *Verifier) ask(ctx context.Context, raw string) (*valetkey.Token, error)
 }
 
 // join returns the question about raw that is in flight, or a new one if there may be one.
-func (v *Verifier) join(raw string) (*question, error) {
-	key := v.digest(raw)
+func (v *Verifier) join(ctx context.Context, raw string) (*question, error) {
+	key := digest.FromContext(ctx, raw) // the guard has made it
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if q := v.asking[key]; q != nil {
@@ -133,7 +122,7 @@ func (v *Verifier) understand(ctx context.Context, answer *said) (*valetkey.Toke
 }
 
 // enter returns an attempt to ask the endpoint about the token of key, or an error if it must not be asked now.
-func (v *Verifier) enter(key digest) (attempt, error) {
+func (v *Verifier) enter(key digest.Digest) (attempt, error) {
 	now := time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()

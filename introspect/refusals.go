@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // maxRefusals bounds the memory of refused tokens: about 3 MB if all are.
@@ -12,8 +13,8 @@ const maxRefusals = 10_000
 // refusals are the tokens refused lately. All are remembered for the same time, so the oldest is the first to go. The zero
 // value is empty.
 type refusals struct {
-	known map[digest]refused
-	order []digest // a ring once it is full, the oldest at next
+	known map[digest.Digest]refused
+	order []digest.Digest // a ring once it is full, the oldest at next
 	next  int
 }
 
@@ -23,16 +24,16 @@ type refused struct {
 }
 
 // get returns the refusal of a token, or nil.
-func (r *refusals) get(key digest, now time.Time) error {
+func (r *refusals) get(key digest.Digest, now time.Time) error {
 	if known, ok := r.known[key]; ok && now.Before(known.until) {
 		return known.refusal
 	}
 	return nil
 }
 
-func (r *refusals) add(key digest, refusal *valetkey.Error, until time.Time) {
+func (r *refusals) add(key digest.Digest, refusal *valetkey.Error, until time.Time) {
 	if r.known == nil {
-		r.known = map[digest]refused{}
+		r.known = map[digest.Digest]refused{}
 	}
 	if _, again := r.known[key]; !again {
 		if len(r.order) < maxRefusals {

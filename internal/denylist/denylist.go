@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/tokencache"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 const (
@@ -54,8 +54,7 @@ const (
 
 // A List holds revocations. It is safe for concurrent use.
 type List struct {
-	digester *tokencache.Digester
-	used     atomic.Bool // it has held something
+	used atomic.Bool // it has held something
 
 	mu       sync.RWMutex // guards what follows
 	ids      table
@@ -74,11 +73,9 @@ const (
 	kinds
 )
 
-type digest = [16]byte
-
 // New returns an empty List.
 func New(cfg Config) *List {
-	l := &List{digester: tokencache.NewDigester()}
+	l := new(List)
 	l.ids.init(cmp.Or(cfg.Bytes, DefaultBytes))
 	l.wide[bySubject].max = cmp.Or(cfg.Subjects, 1<<17)
 	l.wide[bySession].max = cmp.Or(cfg.Sessions, 1<<17)
@@ -111,7 +108,7 @@ func (l *List) Add(r valetkey.Revocation, now time.Time) error {
 		return nil
 	}
 	l.used.Store(true)
-	key := l.digest(k, r.Issuer, value)
+	key := digestOf(k, r.Issuer, value)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.put(k, key, b, now)
@@ -145,18 +142,18 @@ func named(r valetkey.Revocation) (k kind, value string, err error) {
 	return k, value, nil
 }
 
-// digest returns the key of what a revocation names.
-func (l *List) digest(k kind, issuer, value string) digest {
+// digestOf returns the key of what a revocation names.
+func digestOf(k kind, issuer, value string) digest.Digest {
 	buf := make([]byte, 0, 5+len(issuer)+len(value))
 	buf = append(buf, byte(k))
 	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(issuer)))
 	buf = append(buf, issuer...)
 	buf = append(buf, value...)
-	return l.digester.Sum(buf)
+	return digest.OfBytes(buf)
 }
 
 // put holds a denial where there is room.
-func (l *List) put(k kind, key digest, b bounds, now time.Time) {
+func (l *List) put(k kind, key digest.Digest, b bounds, now time.Time) {
 	fits := false
 	if k == byID {
 		fits = l.ids.put(key, b.end, now)
@@ -196,7 +193,7 @@ func (l *List) Look(t *valetkey.Token, now time.Time) Verdict {
 }
 
 // look returns the verdict and the entry that it comes from.
-func (l *List) look(t *valetkey.Token, now time.Time) (verdict Verdict, k kind, key digest, b bounds) {
+func (l *List) look(t *valetkey.Token, now time.Time) (verdict Verdict, k kind, key digest.Digest, b bounds) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	over := l.overflow.len(now) > 0
@@ -206,7 +203,7 @@ func (l *List) look(t *valetkey.Token, now time.Time) (verdict Verdict, k kind, 
 		if value == "" && of != byIssuer || !over && l.len(of) == 0 {
 			continue
 		}
-		d := l.digest(of, t.Issuer(), value)
+		d := digestOf(of, t.Issuer(), value)
 		if held, ok := l.get(of, d); ok && !held.end.over(now) && held.cover(t) {
 			return Denied, of, d, held
 		}
@@ -226,7 +223,7 @@ func (l *List) len(k kind) int {
 	return len(l.wide[k].held)
 }
 
-func (l *List) get(k kind, key digest) (bounds, bool) {
+func (l *List) get(k kind, key digest.Digest) (bounds, bool) {
 	if k == byID {
 		end, ok := l.ids.get(key)
 		return bounds{end: end, before: math.MaxInt64}, ok

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // A minute is a time in minutes since 1970, which is precise enough for the end of an entry: held for longer, it denies
@@ -64,13 +65,13 @@ func leeway(t *valetkey.Token) time.Duration {
 // A group holds the revocations of one kind.
 type group struct {
 	max      int
-	held     map[digest]bounds
+	held     map[digest.Digest]bounds
 	earliest minute // no entry ends before
 }
 
 // put holds b, and what was held under key before, and reports whether there is room. It looks for entries that are over
 // at most once a minute, and only when there is no room.
-func (g *group) put(key digest, b bounds, now time.Time) bool {
+func (g *group) put(key digest.Digest, b bounds, now time.Time) bool {
 	old, known := g.held[key]
 	switch {
 	case known:
@@ -85,7 +86,7 @@ func (g *group) put(key digest, b bounds, now time.Time) bool {
 		}
 	}
 	if g.held == nil {
-		g.held = make(map[digest]bounds)
+		g.held = make(map[digest.Digest]bounds)
 	}
 	if len(g.held) == 0 || b.end < g.earliest {
 		g.earliest = b.end

@@ -3,6 +3,8 @@ package denylist
 import (
 	"encoding/binary"
 	"time"
+
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // An overflow takes the denials that there is no room for: Bloom filters, one for each window of time in which denials end,
@@ -27,7 +29,7 @@ const (
 	hashes     = 8
 )
 
-func (o *overflow) put(key digest, end minute, now time.Time) {
+func (o *overflow) put(key digest.Digest, end minute, now time.Time) {
 	f, last := &o.filters[windows], end
 	if w := (uint64(end) + window - 1) / window; w <= uint64(now.Unix()/60/window)+windows {
 		f, last = &o.filters[w%windows], minute(w*window)
@@ -51,12 +53,12 @@ func (o *overflow) put(key digest, end minute, now time.Time) {
 	}
 }
 
-func (f *filter) bit(key *digest, i uint64) uint64 {
+func (f *filter) bit(key *digest.Digest, i uint64) uint64 {
 	first, step := binary.LittleEndian.Uint64(key[:8]), binary.LittleEndian.Uint64(key[8:])|1
 	return (first + i*step) % filterBits
 }
 
-func (f *filter) has(key digest) bool {
+func (f *filter) has(key digest.Digest) bool {
 	for i := range uint64(hashes) {
 		if b := f.bit(&key, i); f.bits[b/64]&(1<<(b%64)) == 0 {
 			return false
@@ -66,7 +68,7 @@ func (f *filter) has(key digest) bool {
 }
 
 // get reports whether key may be in a filter, and until when it is there.
-func (o *overflow) get(key digest, now time.Time) (end minute, ok bool) {
+func (o *overflow) get(key digest.Digest, now time.Time) (end minute, ok bool) {
 	for i := range o.filters {
 		if f := &o.filters[i]; f.n > 0 && !f.end.over(now) && f.has(key) {
 			end, ok = max(end, f.end), true

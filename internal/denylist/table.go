@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"time"
+
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // A table holds the digests of token ids with the minute in which each ends, 20 bytes a slot. Open addressing takes half of
@@ -22,7 +24,7 @@ type segment struct {
 }
 
 type slot struct {
-	key digest
+	key digest.Digest
 	end minute // zero: the slot is free
 }
 
@@ -38,13 +40,13 @@ func (t *table) init(bytes int64) {
 	t.segments = make([]segment, min(max(bytes/minSegment, 1), maxSegments))
 }
 
-func (t *table) segment(key *digest) *segment {
+func (t *table) segment(key *digest.Digest) *segment {
 	i, _ := bits.Mul64(binary.LittleEndian.Uint64(key[:8]), uint64(len(t.segments)))
 	return &t.segments[i]
 }
 
 // find returns the slot of key, or a free one.
-func (s *segment) find(key *digest) *slot {
+func (s *segment) find(key *digest.Digest) *slot {
 	i, _ := bits.Mul64(binary.LittleEndian.Uint64(key[8:]), uint64(len(s.slots)))
 	for ; ; i++ {
 		if i >= uint64(len(s.slots)) {
@@ -56,7 +58,7 @@ func (s *segment) find(key *digest) *slot {
 	}
 }
 
-func (t *table) get(key digest) (end minute, ok bool) {
+func (t *table) get(key digest.Digest) (end minute, ok bool) {
 	s := t.segment(&key)
 	if s.n == 0 {
 		return 0, false
@@ -66,7 +68,7 @@ func (t *table) get(key digest) (end minute, ok bool) {
 }
 
 // put holds key until end, or until what was said before if that is later, and reports whether there is room.
-func (t *table) put(key digest, end minute, now time.Time) bool {
+func (t *table) put(key digest.Digest, end minute, now time.Time) bool {
 	s := t.segment(&key)
 	if s.n > 0 {
 		if at := s.find(&key); at.end != 0 {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // Config bounds a [Cache]. The zero value is good for most.
@@ -33,8 +34,7 @@ type Cache struct {
 	maxAge   time.Duration
 	now      func() time.Time
 	claims   valetkey.Claims // nil: nothing is decoded
-	digester *Digester
-	shards   []shard // a power of two; nil if nothing is remembered
+	shards   []shard         // a power of two; nil if nothing is remembered
 }
 
 // Stats is a reading of a [Cache]. The shards are read one after the other.
@@ -59,7 +59,6 @@ func New(cfg Config, verifier valetkey.Verifier) *Cache {
 		maxAge:   cmp.Or(cfg.MaxAge, 5*time.Minute),
 		now:      cfg.Now,
 		claims:   cfg.Claims,
-		digester: NewDigester(),
 	}
 	if c.now == nil {
 		c.now = time.Now
@@ -87,7 +86,7 @@ func share(whole, n, i int64) int64 {
 	return whole / n
 }
 
-func (c *Cache) shard(key *digest) *shard {
+func (c *Cache) shard(key *digest.Digest) *shard {
 	return &c.shards[binary.LittleEndian.Uint64(key[:8])&uint64(len(c.shards)-1)]
 }
 
@@ -102,7 +101,7 @@ func (c *Cache) Verify(ctx context.Context, raw string) (e *Entry, remembered bo
 		e, err = c.ask(ctx, raw)
 		return e, false, err
 	}
-	key := c.digester.sum(raw)
+	key := digest.Of(raw)
 	s, now := c.shard(&key), c.now()
 	if e = s.hotset.find(&key); e == nil {
 		e = s.open(&key, now)

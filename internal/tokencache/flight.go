@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // A flight is a verification under way, which those who come with the same token wait for.
@@ -21,7 +22,7 @@ type flight struct {
 var errPanicked = errors.New("tokencache: the verifier panicked")
 
 // miss finds out about a token whose entry is dead, or nil.
-func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest, dead *Entry, now time.Time) (*Entry, error) {
+func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest.Digest, dead *Entry, now time.Time) (*Entry, error) {
 	for {
 		f, leads := s.join(key, dead)
 		if leads {
@@ -53,13 +54,13 @@ func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest, dead
 }
 
 // lead asks the verifier on behalf of all who wait for f.
-func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest, f *flight, now time.Time) (*Entry, error) {
+func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest.Digest, f *flight, now time.Time) (*Entry, error) {
 	f.err = errPanicked // what the others are told if the next lines do not return
 	var r *record
 	defer func() { s.land(key, f, r, now) }()
 
 	until := now.Round(0).Add(c.maxAge) // by the wall clock, as exp is: the other one stops while a machine sleeps
-	entry, err := c.ask(ctx, raw)
+	entry, err := c.ask(digest.NewContext(ctx, raw, key), raw)
 	if now = c.now(); err == nil {
 		if own := entry.Token.Freshness().Until; own.Before(until) {
 			until = own

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"sync/atomic"
+
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // A hotset is where the entries of tokens in use lie ready, so that a hit neither locks nor allocates. One that is taken
@@ -25,11 +27,11 @@ func (d *hotset) init(entries, bytes int64) {
 	d.sets = make([][places]atomic.Pointer[Entry], 1<<(bits.Len64(uint64(sets))-1))
 }
 
-func (d *hotset) set(key *digest) *[places]atomic.Pointer[Entry] {
+func (d *hotset) set(key *digest.Digest) *[places]atomic.Pointer[Entry] {
 	return &d.sets[binary.LittleEndian.Uint32(key[4:8])&uint32(len(d.sets)-1)]
 }
 
-func (d *hotset) find(key *digest) *Entry {
+func (d *hotset) find(key *digest.Digest) *Entry {
 	set := d.set(key)
 	for i := range set {
 		if e := set[i].Load(); e != nil && e.record.key == *key {
@@ -40,7 +42,7 @@ func (d *hotset) find(key *digest) *Entry {
 }
 
 // place returns a free place for key, and takes another entry off if there is none.
-func (d *hotset) place(key *digest) *atomic.Pointer[Entry] {
+func (d *hotset) place(key *digest.Digest) *atomic.Pointer[Entry] {
 	set := d.set(key)
 	for i := range set {
 		if set[i].Load() == nil {

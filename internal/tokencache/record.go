@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // A record is what is kept of a token, from which its Entry can be made again at any time. It is the only owner of its
@@ -14,8 +15,8 @@ import (
 //
 // It is 192 bytes, which is a size class of the allocator.
 type record struct {
-	key          digest  // go-cache's key lies over it, see digest.text
-	older, newer *record // in its queue; guarded by the shard's lock
+	key          digest.Digest // go-cache's key lies over it, see Text
+	older, newer *record       // in its queue; guarded by the shard's lock
 	bytes        uint32
 	state        atomic.Uint32 // used and protected
 
@@ -60,7 +61,7 @@ type span struct{ start, end uint32 }
 func (r *record) cut(s span) string { return r.text[s.start:s.end] }
 
 // newRecord returns a record of t that lacks its kind, or nil if there is more text than anybody should keep.
-func newRecord(key digest, t *valetkey.Token, end time.Time) *record {
+func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
 	f := t.Fields()
 	claims := f.Raw
 	var rest []byte

@@ -12,6 +12,7 @@ import (
 	gocache "github.com/patrickmn/go-cache"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/digest"
 )
 
 // A shard is a cache of its own with a share of the bounds.
@@ -26,15 +27,15 @@ type shard struct {
 	maxBytes   int64
 
 	cache  *Cache
-	items  *gocache.Cache // digest.text() to *record; written under mu only
+	items  *gocache.Cache // digest.Text() to *record; written under mu only
 	hotset hotset
 
 	mu        sync.Mutex // guards what follows; no foreign code is called under it
 	kinds     kinds
 	probation queue
 	protected queue
-	ghosts    [][4]uint32        // fingerprints of evicted tokens; nil until the first
-	flights   map[digest]*flight // verifications under way; no key stands in items too
+	ghosts    [][4]uint32               // fingerprints of evicted tokens; nil until the first
+	flights   map[digest.Digest]*flight // verifications under way; no key stands in items too
 	evictions uint64
 
 	hits, misses atomic.Uint64
@@ -53,18 +54,18 @@ func (s *shard) init(c *Cache, entries, bytes int64) {
 	s.hotset.init(entries, bytes)
 	s.kinds.table = make(map[kindKey]*kind)
 	s.items = gocache.New(gocache.NoExpiration, 0) // expiry is ours: no time.Now per look-up, no goroutine
-	s.flights = make(map[digest]*flight)
+	s.flights = make(map[digest.Digest]*flight)
 }
 
-func (s *shard) get(key *digest) *record {
-	v, _ := s.items.Get(key.text())
+func (s *shard) get(key *digest.Digest) *record {
+	v, _ := s.items.Get(key.Text())
 	r, _ := v.(*record)
 	return r
 }
 
 // open returns the entry of a remembered token and puts it into the hot set; nil if it is not remembered, or Config.Claims refuses it
 // by now.
-func (s *shard) open(key *digest, now time.Time) *Entry {
+func (s *shard) open(key *digest.Digest, now time.Time) *Entry {
 	s.mu.Lock()
 	e, r := s.hotset.find(key), s.get(key)
 	s.mu.Unlock()
@@ -92,7 +93,7 @@ func (s *shard) open(key *digest, now time.Time) *Entry {
 
 // join returns the flight for key, and whether the caller leads it. It removes the record that the caller has found dead,
 // if there was one; if there is another one by now, the flight is nil.
-func (s *shard) join(key digest, dead *Entry) (f *flight, leads bool) {
+func (s *shard) join(key digest.Digest, dead *Entry) (f *flight, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch r := s.get(&key); {
@@ -114,7 +115,7 @@ func (s *shard) join(key digest, dead *Entry) (f *flight, leads bool) {
 }
 
 // land ends f. Its entry is remembered as r, unless that is nil or a purge has taken f out of the table.
-func (s *shard) land(key digest, f *flight, r *record, now time.Time) {
+func (s *shard) land(key digest.Digest, f *flight, r *record, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.flights[key] == f {
@@ -146,7 +147,7 @@ func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	if s.isGhost(&r.key) {
 		r.state.Or(protected)
 	}
-	s.items.Set(r.key.text(), r, gocache.NoExpiration)
+	s.items.Set(r.key.Text(), r, gocache.NoExpiration)
 	s.queueOf(r).push(r)
 	e.Token, e.record = r.token(), r
 }
@@ -200,7 +201,7 @@ func (s *shard) queueOf(r *record) *queue {
 }
 
 func (s *shard) remove(r *record) {
-	s.items.Delete(r.key.text())
+	s.items.Delete(r.key.Text())
 	s.queueOf(r).remove(r)
 	s.hotset.remove(r)
 	s.kinds.drop(r.kind)
@@ -208,7 +209,7 @@ func (s *shard) remove(r *record) {
 
 // addGhost notes key in the ghost table, at one of four places. At random: with one place for each key, two tokens in
 // use that share it would wipe each other out for ever.
-func (s *shard) addGhost(key *digest) {
+func (s *shard) addGhost(key *digest.Digest) {
 	if s.ghosts == nil {
 		n := min(s.maxEntries, int(s.maxBytes/512), 1<<14)
 		s.ghosts = make([][4]uint32, 1<<bits.Len(uint(n/4)))
@@ -216,21 +217,21 @@ func (s *shard) addGhost(key *digest) {
 	s.ghostsNear(key)[rand.IntN(4)] = fingerprint(key)
 }
 
-func (s *shard) isGhost(key *digest) bool {
+func (s *shard) isGhost(key *digest.Digest) bool {
 	return s.ghosts != nil && slices.Contains(s.ghostsNear(key)[:], fingerprint(key))
 }
 
-func (s *shard) ghostsNear(key *digest) *[4]uint32 {
+func (s *shard) ghostsNear(key *digest.Digest) *[4]uint32 {
 	return &s.ghosts[binary.LittleEndian.Uint32(key[8:12])&uint32(len(s.ghosts)-1)]
 }
 
-func fingerprint(key *digest) uint32 { return binary.LittleEndian.Uint32(key[12:]) }
+func fingerprint(key *digest.Digest) uint32 { return binary.LittleEndian.Uint32(key[12:]) }
 
 // startPurge returns all records and takes the flights out of their table: they end without being stored.
 func (s *shard) startPurge() []*record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flights = make(map[digest]*flight)
+	s.flights = make(map[digest.Digest]*flight)
 	all := make([]*record, 0, s.entries())
 	for _, q := range []*queue{&s.probation, &s.protected} {
 		for r := q.oldest; r != nil; r = r.newer {
