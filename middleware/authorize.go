@@ -3,8 +3,10 @@ package middleware
 import (
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/scopes"
 )
 
 // authorize reports whether t meets all needs. The refusal names everything that is missing, see [valetkey.AllOf]. r is nil for
@@ -19,6 +21,20 @@ func (g *Guard) authorize(t *valetkey.Token, r *http.Request, needs []valetkey.R
 		}
 	}
 	return valetkey.AllOf(needs).Check(valetkey.Access{Token: t, Time: g.now(), Request: r})
+}
+
+// ReadsPath reports whether one of needs may read the path values of a request, see [valetkey.Access.PathValue]. It is for adapters of
+// routers that do not set them on the request, which then do so.
+func ReadsPath(needs ...valetkey.Requirement) bool {
+	return slices.ContainsFunc(needs, func(n valetkey.Requirement) bool {
+		switch n := n.(type) {
+		case valetkey.Openness, scopes.Requirement, acr, maxAge:
+			return false
+		case valetkey.AllOf:
+			return ReadsPath(n...)
+		}
+		return true
+	})
 }
 
 // withScope names the scopes that are required to a client that sent no credentials.

@@ -21,8 +21,14 @@ import (
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) echo.MiddlewareFunc {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)
+	readsPath := middleware.ReadsPath(needs...)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c *echo.Context) error {
+			if readsPath {
+				for _, p := range c.PathValues() {
+					c.Request().SetPathValue(p.Name, p.Value)
+				}
+			}
 			r, ok := g.Decide(c.Request(), needs...).Apply(c.Response(), c.Request())
 			if !ok {
 				return nil

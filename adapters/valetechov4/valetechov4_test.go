@@ -53,7 +53,7 @@ func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls
 
 func TestAdapter(t *testing.T) {
 	own := adaption{valetechov4.Require}
-	adaptertest.Test(t, adaptertest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS})
+	adaptertest.Test(t, adaptertest.Adapter{Serve: own.serve, ServeTLS: own.serveTLS, PathParameter: func(name string) string { return ":" + name }})
 }
 
 func TestMistakes(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/gofiber/fiber/v3"
 	"github.com/valyala/fasthttp"
@@ -58,10 +59,15 @@ func contentTypes(h *fasthttp.RequestHeader) (types []string) {
 }
 
 // decide calls g.Decide. If the guard read the body from a stream, decide gives the body back to fasthttp.
-func decide(ctx context.Context, g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) middleware.Decision {
+func decide(ctx context.Context, g *middleware.Guard, c fiber.Ctx, readsPath bool, needs []valetkey.Requirement) middleware.Decision {
 	r, err := request(ctx, c)
 	if err != nil {
 		return g.Reject(r, err)
+	}
+	if readsPath {
+		for _, name := range c.Route().Params {
+			r.SetPathValue(name, strings.Clone(c.Params(name))) // fiber uses the memory of the path again
+		}
 	}
 	body := r.Body
 	d := g.Decide(r, needs...)

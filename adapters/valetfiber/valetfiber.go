@@ -27,10 +27,11 @@ import (
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) fiber.Handler {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)
-	return func(c fiber.Ctx) error { return guarded(g, c, needs) }
+	readsPath := middleware.ReadsPath(needs...)
+	return func(c fiber.Ctx) error { return guarded(g, c, readsPath, needs) }
 }
 
-func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) error {
+func guarded(g *middleware.Guard, c fiber.Ctx, readsPath bool, needs []valetkey.Requirement) error {
 	parent := c.Context()
 	ctx, cancel := context.WithCancel(parent)
 	defer func() {
@@ -43,7 +44,7 @@ func guarded(g *middleware.Guard, c fiber.Ctx, needs []valetkey.Requirement) err
 		cancel()
 	}()
 
-	d := decide(ctx, g, c, needs)
+	d := decide(ctx, g, c, readsPath, needs)
 	for name, values := range d.Header() {
 		if name != "Vary" && name != "Access-Control-Expose-Headers" { // added to the API's own values
 			c.Response().Header.Del(name)

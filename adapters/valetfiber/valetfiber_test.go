@@ -84,9 +84,10 @@ func TestAdapter(t *testing.T) {
 	for name, stream := range map[string]bool{"bodies in memory": false, "bodies streamed": true} {
 		t.Run(name, func(t *testing.T) {
 			adaptertest.Test(t, adaptertest.Adapter{
-				Serve:    adaption{valetfiber.Require, stream}.serve,
-				ServeTLS: adaption{valetfiber.Require, stream}.serveTLS,
-				NoHangUp: true,
+				Serve:         adaption{valetfiber.Require, stream}.serve,
+				ServeTLS:      adaption{valetfiber.Require, stream}.serveTLS,
+				NoHangUp:      true,
+				PathParameter: func(name string) string { return ":" + name },
 			})
 		})
 	}

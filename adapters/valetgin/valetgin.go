@@ -20,7 +20,13 @@ import (
 func Require(g *middleware.Guard, needs ...valetkey.Requirement) gin.HandlerFunc {
 	needs = slices.Clone(needs)
 	g.Declare(needs...)
+	readsPath := middleware.ReadsPath(needs...)
 	return func(c *gin.Context) {
+		if readsPath {
+			for _, p := range c.Params {
+				c.Request.SetPathValue(p.Key, p.Value)
+			}
+		}
 		r, ok := g.Decide(c.Request, needs...).Apply(c.Writer, c.Request)
 		if !ok {
 			c.Abort()

@@ -25,6 +25,10 @@ type Adapter struct {
 	// ServeTLS is Serve over TLS with this configuration, for tokens that are bound to a certificate. Nil: that is not tested.
 	ServeTLS func(t testing.TB, routes []Route, config *tls.Config) (url string)
 
+	// PathParameter spells a parameter of this name in the path of a route, such as ":tenant" for "tenant". Nil: "{tenant}", as in
+	// net/http.
+	PathParameter func(name string) string
+
 	// NoUpgrade says that handlers of the framework cannot take over their connection, as a WebSocket does.
 	NoUpgrade bool
 
@@ -34,7 +38,7 @@ type Adapter struct {
 
 // A Route is one route of the server under test, for every method.
 type Route struct {
-	Path  string // the whole path, without parameters
+	Path  string // the whole path, with at most one parameter, spelled by PathParameter
 	Guard *middleware.Guard
 
 	// Outer is another guard, in front of Guard: the route is behind the adapter's Require for it, without needs, first.

@@ -39,7 +39,7 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 	t.Helper()
 	iss := valetkeytest.NewIssuer(t)
 	guards := newAdapterGuards(t, iss)
-	plain, under := newAdapterServer(t, guards, serveHTTP), newAdapterServer(t, guards, a.Serve)
+	plain, under := newAdapterServer(t, guards, serveHTTP, braces), newAdapterServer(t, guards, a.Serve, a.PathParameter)
 
 	var checks []adapterCheck
 	check := func(name string, run func() error) { checks = append(checks, adapterCheck{name, run}) }
@@ -129,6 +129,7 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"the wrong scope, HEAD", "HEAD", "/write", bearer(read), "", 403},
 		{"the wrong scope, POST", "POST", "/write", bearer(read), "a body", 403},
 		{"one scope of two", "GET", "/two", bearer(read), "", 403},
+		{"a path value that a requirement refuses", "GET", "/tenants/other", bearer(read), "", 403},
 		{"a group lets it through and the route does not", "GET", "/group", bearer(write), "", 403},
 		{"nothing can be found out", "GET", "/read", bearer(outage), "", 503},
 		{"nothing can be found out, a group", "GET", "/group", bearer(outage), "", 503},
@@ -158,6 +159,7 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"a good token, POST", "POST", "/read", bearer(read), "a body", 200},
 		{"a good token without the scopes nobody needs", "GET", "/any", bearer(iss.Token()), "", 200},
 		{"a good token for two needs", "GET", "/two", bearer(both), "", 200},
+		{"a path value that a requirement accepts", "GET", "/tenants/own", bearer(read), "", 200},
 		{"a good token for needs that changed after the start", "GET", "/kept", bearer(read), "", 200},
 		{"a good token for a group", "GET", "/group", bearer(read), "", 200},
 		{"the scheme and the header in other letter case", "GET", "/read", []string{"aUTHORIZATION: bEARER " + read}, "", 200},

@@ -110,8 +110,11 @@ type adapterServer struct {
 	gone  chan struct{} // gets a value once a handler has been told that its client has gone
 }
 
-func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []Route) string) *adapterServer {
+func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []Route) string, parameter func(string) string) *adapterServer {
 	t.Helper()
+	if parameter == nil {
+		parameter = braces
+	}
 	s := &adapterServer{read: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
 	behind := func(needs ...valetkey.Requirement) [][]valetkey.Requirement { return [][]valetkey.Requirement{needs} }
 	readOrders := scopes.All("orders:read")
@@ -121,6 +124,7 @@ func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []
 		{Path: "/read", Guard: gs.plain, Require: behind(readOrders), Handler: s.counted(hello)},
 		{Path: "/write", Guard: gs.plain, Require: behind(scopes.All("orders:write")), Handler: s.counted(hello)},
 		{Path: "/two", Guard: gs.plain, Require: behind(readOrders, scopes.All("orders:write")), Handler: s.counted(hello)},
+		{Path: "/tenants/" + parameter("tenant"), Guard: gs.plain, Require: behind(ownTenant), Handler: s.counted(hello)},
 		{Path: "/kept", Guard: gs.plain, Require: kept, Handler: s.counted(hello)},
 		{Path: "/group", Guard: gs.plain, Require: append(behind(), behind(readOrders)...), Handler: s.counted(hello)},
 		{Path: "/optional", Guard: gs.plain, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
@@ -227,6 +231,18 @@ func upgrade(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(conn, "back: "+line)
 	}
 }
+
+func braces(name string) string { return "{" + name + "}" }
+
+// ownTenant accepts one tenant, by the path.
+var ownTenant = valetkey.RequirementFunc(func(a valetkey.Access) error {
+	if a.PathValue("tenant") != "own" {
+		return &valetkey.Error{Code: valetkey.InsufficientScope, Reason: reasonTenant}
+	}
+	return nil
+})
+
+var reasonTenant = valetkey.NewReason("adaptertest_tenant", "the token is for another tenant")
 
 // serveHTTP is the Serve of net/http itself, which all others are held against.
 func serveHTTP(t testing.TB, routes []Route) string {
