@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 )
 
-// An index is the set of the places of the records of a kind, in order: a skip list, so that adding, removing and seeking
-// take a time that grows with the logarithm of its size. The zero value is empty.
+// An index is the ordered set of the places of the records of a kind. It is a skip list: the time to add, remove and seek grows
+// with the logarithm of its size. The zero value is empty.
 type index struct {
 	head [maxHeight]*node // the first node of each height
 }
@@ -30,7 +30,7 @@ func (p place) compare(o place) int {
 	return cmp.Or(compareKeys(p.key, o.key), cmp.Compare(p.id, o.id))
 }
 
-// before returns, for each height, where the pointer stands to the first node that is not before p.
+// before returns, for each height, the first node that is not before p, and the slice that holds the pointer to it.
 func (x *index) before(p place) (links [maxHeight]*node, pointers [maxHeight][]*node) {
 	at := x.head[:]
 	for h := maxHeight - 1; h >= 0; h-- {
@@ -42,7 +42,7 @@ func (x *index) before(p place) (links [maxHeight]*node, pointers [maxHeight][]*
 	return links, pointers
 }
 
-// add puts e in p, where nothing is.
+// add inserts e at p, which must be vacant.
 func (x *index) add(p place, e *entry) {
 	height := min(1+bits.TrailingZeros64(rand.Uint64()), maxHeight)
 	next, pointers := x.before(p)
@@ -64,7 +64,7 @@ func (x *index) remove(p place) {
 
 // after returns the first node after p, or nil.
 func (x *index) after(p place) *node {
-	p.id += "\x00" // the least string that is greater
+	p.id += "\x00" // the smallest string that is greater
 	links, _ := x.before(p)
 	return links[0]
 }

@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// Memory is a [Store] of this process: its records end with it. It copies what it is given and what it gives. Methods take
-// a time that grows with the logarithm of the number of records.
+// Memory is a [Store] in memory; its records are lost when the process ends. It copies the records that it receives and returns.
+// The time that its methods take grows with the logarithm of the number of records.
 type Memory struct {
 	limit int
 
 	mu      sync.RWMutex
 	shelves map[string]*shelf // by kind
-	version int64             // the last one given, to whatever record: none comes twice
+	version int64             // the last one assigned to any record; none is reused
 	closed  bool
 }
 
 const defaultLimit = 100_000
 
-// NewMemory returns an empty store of at most limit records a kind, zero for 100,000.
+// NewMemory returns an empty store that holds at most limit records of each kind. Zero: 100,000.
 //
-// Clients fill it, by grants and tokens, and so do users who log in. One more record removes those that have expired or else,
-// of those with MayDrop and the [Record].Owner that has most of them, the one not written for the longest time: a client that
-// fills a kind pushes out records of its own, and those of others only down to the number that it has itself. Of n clients,
-// each keeps limit/n records, however many the others write. If none may be removed, Put returns [ErrFull]: a client that
-// can fill a kind with records that must be kept delays others that need one, until records expire.
+// Clients fill it with grants and tokens, and users by logging in. If a kind is full, Put removes expired records. If there are
+// none, it removes a record with MayDrop: of the [Record].Owner that has most of them, the one that was least recently written.
+// A client that fills a kind thus displaces its own records, and those of others only down to the number that it has itself.
+// Each of n clients keeps limit/n records, however many the others write. If no record may be removed, Put returns [ErrFull]: a
+// client that can fill a kind with records that must be kept blocks others that need one, until records expire.
 func NewMemory(limit int) *Memory {
 	if limit <= 0 {
 		limit = defaultLimit
@@ -35,7 +35,7 @@ func NewMemory(limit int) *Memory {
 	return &Memory{limit: limit, shelves: map[string]*shelf{}}
 }
 
-// usable must be called with the lock held.
+// usable returns an error if the store is closed or ctx has ended. The caller holds the lock.
 func (m *Memory) usable(ctx context.Context) error {
 	if m.closed {
 		return errors.New("store: closed")
@@ -46,7 +46,7 @@ func (m *Memory) usable(ctx context.Context) error {
 	return nil
 }
 
-// Get is as [Store] says.
+// Get implements [Store].
 func (m *Memory) Get(ctx context.Context, kind, id string) (Record, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -61,7 +61,7 @@ func (m *Memory) Get(ctx context.Context, kind, id string) (Record, error) {
 	return Record{}, fmt.Errorf("store: get %s: %w", kind, ErrNotFound)
 }
 
-// Put is as [Store] says.
+// Put implements [Store].
 func (m *Memory) Put(ctx context.Context, r Record) (version int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err
@@ -88,7 +88,7 @@ func (m *Memory) Put(ctx context.Context, r Record) (version int64, err error) {
 	if old := s.records[r.ID]; old != nil {
 		s.remove(old)
 	} else if !s.shrink(m.limit, now) {
-		return 0, fmt.Errorf("store: put %s: %w: there are %d, and none may be dropped", r.Kind, ErrFull, m.limit)
+		return 0, fmt.Errorf("store: put %s: %w: there are %d, none of which may be dropped", r.Kind, ErrFull, m.limit)
 	}
 	m.version++
 	r.Version = m.version
@@ -96,7 +96,7 @@ func (m *Memory) Put(ctx context.Context, r Record) (version int64, err error) {
 	return r.Version, nil
 }
 
-// Delete is as [Store] says.
+// Delete implements [Store].
 func (m *Memory) Delete(ctx context.Context, kind, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,7 +109,7 @@ func (m *Memory) Delete(ctx context.Context, kind, id string) error {
 	return nil
 }
 
-// Find is as [Store] says.
+// Find implements [Store].
 func (m *Memory) Find(ctx context.Context, kind string, key Key, after string, limit int) ([]Record, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -133,7 +133,7 @@ func (m *Memory) Find(ctx context.Context, kind string, key Key, after string, l
 	return found, nil
 }
 
-// Sweep is as [Store] says.
+// Sweep implements [Store].
 func (m *Memory) Sweep(ctx context.Context) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -148,14 +148,14 @@ func (m *Memory) Sweep(ctx context.Context) (int, error) {
 	return swept, nil
 }
 
-// Ping is as [Store] says.
+// Ping implements [Store].
 func (m *Memory) Ping(ctx context.Context) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.usable(ctx)
 }
 
-// Close forgets all records.
+// Close discards all records.
 func (m *Memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -18,10 +18,10 @@ const (
 	maxOwner = 512
 )
 
-// Validate reports every limit that r exceeds: a kind and the name of a key have 1 to 32 of a-z and _, an id 1 to 512 bytes,
-// the value of a key and an owner at most 512; there are at most 16 keys; the value has at most 1 MiB, and the version is not negative.
-// Ids and values may be any bytes. Every store refuses what is not valid before it does anything else. The error quotes
-// neither ids nor values.
+// Validate reports every limit that r exceeds. A kind and the name of a key have 1 to 32 of a-z and _. An ID has 1 to 512 bytes.
+// The value of a key and an owner have at most 512 bytes. There are at most 16 keys. The value has at most 1 MiB. The version is
+// not negative. IDs and values may contain any bytes. Every store rejects an invalid record before it does anything else. The
+// error quotes neither IDs nor values.
 func (r Record) Validate() error {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -66,8 +66,8 @@ func isName(s string) bool {
 	return s != "" && len(s) <= maxName
 }
 
-// clone returns r as a store gives it back: with a value of its own, its keys in order and each once, its end a whole
-// second.
+// clone returns r as a store returns it: with a copy of the value, keys sorted and without duplicates, and Expires in whole
+// seconds.
 func (r Record) clone() Record {
 	r.Value = slices.Clone(r.Value)
 	r.Keys = slices.Clone(r.Keys)

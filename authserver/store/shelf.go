@@ -6,27 +6,27 @@ import (
 	"time"
 )
 
-// A shelf has the records of one kind.
+// A shelf holds the records of one kind.
 type shelf struct {
 	records map[string]*entry
 	index   index
 	ends    ends
 	owners  map[string]*owner // of entries that may be dropped
-	most    owners            // the same
+	most    owners            // the same owners, as a heap
 }
 
 // An owner has entries that may be dropped.
 type owner struct {
 	name  string
-	ages  *list.List // the longest unwritten first; not empty
-	place int        // in most
+	ages  *list.List // least recently written first; not empty
+	place int        // index in most
 }
 
 // An entry is a record on a shelf.
 type entry struct {
 	Record
-	end int           // its place in ends, if it expires
-	age *list.Element // in the ages of owner; nil: it must be kept
+	end int           // its index in ends, if it expires
+	age *list.Element // in the ages of its owner; nil: it must be kept
 	of  *owner
 }
 
@@ -34,7 +34,7 @@ func newShelf() *shelf {
 	return &shelf{records: map[string]*entry{}, owners: map[string]*owner{}}
 }
 
-// live returns the record, or nil if there is none that has not expired.
+// live returns the record, or nil if there is none or it has expired.
 func (s *shelf) live(id string, now time.Time) *entry {
 	if e := s.records[id]; e != nil && !e.expired(now) {
 		return e
@@ -44,7 +44,7 @@ func (s *shelf) live(id string, now time.Time) *entry {
 
 func (s *shelf) add(r Record) {
 	drop, name := r.MayDrop && !r.Expires.IsZero(), r.Owner
-	r.MayDrop, r.Owner = false, "" // which are not stored
+	r.MayDrop, r.Owner = false, "" // not stored
 	e := &entry{Record: r}
 	s.records[r.ID] = e
 	s.index.add(place{id: r.ID}, e)
@@ -90,7 +90,7 @@ func (s *shelf) remove(e *entry) {
 	heap.Fix(&s.most, e.of.place)
 }
 
-// sweep removes the records that have expired.
+// sweep removes expired records.
 func (s *shelf) sweep(now time.Time) (n int) {
 	for ; len(s.ends) > 0 && s.ends[0].expired(now); n++ {
 		s.remove(s.ends[0])
@@ -98,7 +98,7 @@ func (s *shelf) sweep(now time.Time) (n int) {
 	return n
 }
 
-// shrink makes room for one more record where limit is the most, and reports whether it could.
+// shrink makes room for one more record under the limit, and reports whether it succeeded.
 func (s *shelf) shrink(limit int, now time.Time) bool {
 	if len(s.records) < limit {
 		return true
@@ -115,7 +115,7 @@ func (s *shelf) shrink(limit int, now time.Time) bool {
 
 func (o *owner) oldest() *entry { return o.ages.Front().Value.(*entry) }
 
-// owners is a heap, the one that has most entries on top; of several, the one whose oldest entry is the oldest.
+// owners is a heap with the owner that has the most entries on top. Of several, it is the one whose oldest entry is the oldest.
 type owners []*owner
 
 func (h owners) Len() int { return len(h) }
@@ -145,7 +145,7 @@ func (h *owners) Pop() any {
 	return o
 }
 
-// ends is a heap of the entries that expire, the next to do so on top.
+// ends is a heap of the entries that expire, with the next one to expire on top.
 type ends []*entry
 
 func (h ends) Len() int           { return len(h) }
