@@ -7,16 +7,16 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 )
 
-// An audit is the log of what the server has granted and refused: every part of it writes here, and nothing else does. There
-// is no secret in it: no part gives one away.
+// An audit is the log of everything that the server has granted and refused. All parts of the server write to it. It contains no
+// secrets: no part passes one to it.
 type audit struct{ log *slog.Logger }
 
-// record is told of what clients and operators do.
+// record logs an action of a client or an operator.
 func (a audit) record(ctx context.Context, name string, attrs ...slog.Attr) {
 	a.log.LogAttrs(ctx, slog.LevelInfo, name, attrs...)
 }
 
-// event is told of what the engine does, and says where that was asked from.
+// event logs an event of the engine, with the address that caused it.
 func (a audit) event(ctx context.Context, e engine.Event) {
 	attrs := e.Attrs()
 	if from := senderIn(ctx).address; from != "" {
@@ -25,8 +25,8 @@ func (a audit) event(ctx context.Context, e engine.Event) {
 	a.record(ctx, e.Name, attrs...)
 }
 
-// A split is the handler of a logger that is told both what people do, which is for the audit log, and of errors, which are
-// not.
+// A split is a log handler that sends errors to the failure log and all other records, which are actions of users, to the audit
+// log.
 type split struct{ audit, failures slog.Handler }
 
 func (s split) of(level slog.Level) slog.Handler {

@@ -1,31 +1,32 @@
-// Package authserver is a small OAuth 2.0 authorization server: for one machine or a team's tests, and for an internal network.
+// Package authserver is a small OAuth 2.0 authorization server for one machine, a team's tests, or an internal network.
 //
 //	server, err := authserver.New(ctx, authserver.Demo())
 //	...
 //	go server.Run(ctx)
 //	http.ListenAndServe("127.0.0.1:8888", server)
 //
-// It issues access tokens, JWTs (RFC 9068) or opaque ones, as each API wants, for the authorization code grant with PKCE, client
-// credentials, refresh tokens, devices (RFC 8628) and token exchange (RFC 8693), bound to a key of the client if it wants
-// (RFC 9449, RFC 8705). It serves its metadata (RFC 8414), its key set, introspection (RFC 7662), revocation (RFC
-// 7009), pushed requests (RFC 9126) and registration (RFC 7591, 7592); the pages on which people log in, allow and take back;
-// and a portal for developers. A resource parameter (RFC 8707) says which API a token is for.
+// The server issues JWT (RFC 9068) or opaque access tokens, as configured per API. It supports the authorization code grant with
+// PKCE, client credentials, refresh tokens, the device grant (RFC 8628) and token exchange (RFC 8693), and it can bind tokens to
+// a key of the client (RFC 9449, RFC 8705). It serves its metadata (RFC 8414), its key set, introspection (RFC 7662), revocation
+// (RFC 7009), pushed authorization requests (RFC 9126) and client registration (RFC 7591, 7592). It also serves pages for
+// log-in, consent and revoking consent, and a portal for developers. The resource parameter (RFC 8707) selects the API that a
+// token is for.
 //
-// All state is in a [store.Store]: memory, unless modules sqlitestore or pgstore give another one. People are a database in
-// that store, a directory (module ldaplogin), or whatever a [login.Login] asks.
+// All state is in a [store.Store]: in memory, unless the application configures one from module sqlitestore or pgstore. Users
+// are in a database in that store, in a directory (module ldaplogin), or behind any other [login.Login].
 //
-// A grant and a browser session last only as long as their user. Each time that one is used (at refresh, introspection, token exchange,
-// redemption of a code, and for each page), the server looks the user up, see [login.Login], and relies on the answer for up to a
-// minute. If the user is gone or has a new password, the grant or the session ends; scopes that the user may no longer allow are
-// left out of new tokens and of introspection. While the users cannot be looked up, requests get 503 with
-// temporarily_unavailable, and nothing ends. JWTs that APIs verify by themselves are good until they expire. Tokens of clients
-// themselves have no user, and users of [Config.TrustedIssuers] are known by their issuer's assertions alone.
+// A grant or a browser session lasts only as long as its user. At every use (refresh, introspection, token exchange, code
+// redemption, and each page) the server looks the user up (see [login.Login]) and relies on the result for up to a minute. If
+// the user no longer exists or has a new password, the grant or session ends. Scopes that the user may no longer allow are
+// omitted from new tokens and from introspection responses. While users cannot be looked up, requests get 503 with
+// temporarily_unavailable, and nothing ends. JWTs that APIs verify locally remain valid until they expire. Tokens that clients
+// obtain for themselves have no user. Users of [Config.TrustedIssuers] are known only from the assertions of their issuer.
 //
-// Of step-up (RFC 9470) it supports max_age and prompt=login, with auth_time in the tokens. A log-in is by password and has no acr:
-// a request with acr_values is refused with unmet_authentication_requirements, so that an API that asks for one does not send its
-// client here again and again.
+// The server supports step-up (RFC 9470) with max_age and prompt=login, and puts auth_time into tokens. Log-in is by password
+// and has no acr, so a request with acr_values is refused with unmet_authentication_requirements. Otherwise an API that requires
+// an acr would send its client back here endlessly.
 //
-// Not done: TLS (put it in front), OpenID Connect, its claims parameter included, and a second factor for log-ins.
+// Not supported: TLS (terminate it in front of the server), OpenID Connect including its claims parameter, and a second factor.
 package authserver
 
 import (
@@ -49,7 +50,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// A Server is an [http.Handler] that is safe for concurrent use. It runs no goroutines but those of [Server.Run].
+// A Server is an [http.Handler]. It is safe for concurrent use. It starts no goroutines except those of [Server.Run].
 type Server struct {
 	cfg     Config
 	log     audit
@@ -60,11 +61,11 @@ type Server struct {
 	pages   *pages.Pages
 	inFile  []*fileUsers
 	mux     *http.ServeMux
-	shared  map[string]string // paths that pages of other origins may ask: see cors.go
+	shared  map[string]string // paths that pages of other origins may request; see cors.go
 }
 
-// New makes a server, and in the store the signing keys that are missing there. The error names every mistake in cfg, or says
-// what is wrong with the store. cfg must not be modified afterwards.
+// New returns a server and creates any signing keys that are missing from the store. The error lists every mistake in cfg, or
+// describes a problem with the store. cfg must not be modified afterwards.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	s, err := open(ctx, cfg)
 	if err != nil {
@@ -76,7 +77,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 func open(ctx context.Context, cfg Config) (*Server, error) {
 	err := cfg.Validate()
 	if cfg.Store != nil && len(cfg.Seal) == 0 && !cfg.InsecureUnsealed {
-		err = errors.Join(err, &valetkey.ConfigError{Field: "seal", Err: errors.New("is required with a Store, or insecure_unsealed")})
+		err = errors.Join(err, &valetkey.ConfigError{Field: "seal", Err: errors.New("is required with a Store, unless insecure_unsealed is set")})
 	}
 	if err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// wire connects the parts with each other and with their paths.
+// wire connects the parts to each other and to their paths.
 func (s *Server) wire(ctx context.Context, shared bool) error {
 	cfg := &s.cfg
 	people, err := cfg.people(ctx)
@@ -119,7 +120,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return fmt.Errorf("limits.device_code: %w", err)
 	}
-	var p *pages.Pages // which the engine asks, and which asks the engine
+	var p *pages.Pages // the engine and the pages call each other
 	s.engine, err = engine.New(engine.Config{
 		Issuer: cfg.Issuer, APIs: s.apis, Clients: s.clients, Store: cfg.Store, Keys: s.keys,
 		Paths: engine.Paths{
@@ -166,7 +167,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	return s.routes()
 }
 
-// routes registers what is neither the engine's nor the pages'.
+// routes registers the handlers that belong to neither the engine nor the pages.
 func (s *Server) routes() error {
 	cfg := &s.cfg
 	path := cfg.path()
@@ -202,7 +203,7 @@ func (s *Server) routes() error {
 	return nil
 }
 
-// registration returns the endpoint at which clients register themselves.
+// registration returns the client registration endpoint.
 func (s *Server) registration(url string) (http.Handler, error) {
 	cfg := &s.cfg
 	limiter, err := login.NewLimiter(cfg.Limits.Register, 0)
@@ -232,10 +233,10 @@ func (s *Server) registration(url string) (http.Handler, error) {
 // Issuer returns the issuer identifier, as configured.
 func (s *Server) Issuer() string { return s.cfg.Issuer }
 
-// ServeHTTP serves the endpoints and pages at the path of the issuer, the metadata also at the root, and /healthz and /readyz
-// there only.
+// ServeHTTP serves the endpoints and pages below the path of the issuer, and the metadata there and at the root. It serves
+// /healthz and /readyz at the root only.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Or who sends a form byte by byte holds a connection for as long as they like. Not every w knows of it.
+	// Otherwise a client that sends a form byte by byte could hold a connection indefinitely. Not every w supports deadlines.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
 	if s.crossOrigin(w, r) {
 		return
@@ -244,12 +245,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, s.cfg.withSender(r))
 }
 
-// withBody returns the request with its body read, before anything is looked up for it: otherwise a sender that holds back the last
-// byte of a form would act with the session, user or client of the time when the form began, after a log-out or a revocation. A
-// handler gets what could not be read as the same error, and what is too long to be kept as before.
+// withBody returns the request with its body already read, before anything is looked up for the request. Otherwise a sender that
+// holds back the last byte of a form could act with the session, user or client as of the start of the form, after a log-out or
+// a revocation. A handler receives any read error unchanged, and can read the rest of an oversized body as before.
 //
-// Who can fill the memory: whoever opens a connection, with maxBody bytes each, for readTimeout at most. What happens when it is full, and whom that
-// hurts: as with connections, it is for the proxy or the operating system to bound their number.
+// Who can fill memory: anyone who opens a connection, with maxBody bytes per connection, for at most readTimeout. What happens
+// when it is full: as with connections themselves, the proxy or the operating system has to bound their number.
 func withBody(r *http.Request) *http.Request {
 	if r.Body == nil || r.Body == http.NoBody || r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return r
@@ -270,16 +271,16 @@ func withBody(r *http.Request) *http.Request {
 	return &with
 }
 
-// maxBody is more bytes than any handler reads.
+// maxBody is larger than any body that a handler reads.
 const maxBody = 128 << 10
 
-// failing is a reader that has failed.
+// failing is a reader that always returns its error.
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// Run rotates signing keys, learns what other replicas do, removes what has expired, and notes which users have left the
-// configuration, until ctx ends. It returns once nothing runs any more.
+// Run rotates signing keys, picks up changes made by other replicas, removes expired records, and records which users have been
+// removed from the configuration, until ctx ends. It returns after all of its goroutines have stopped.
 func (s *Server) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.keys.Run(ctx) })
@@ -305,7 +306,7 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-// ready answers whether the server can do its work.
+// ready reports whether the store is reachable.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
@@ -318,11 +319,11 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	w.Write([]byte("ready\n"))
 }
 
-const readTimeout = 30 * time.Second // of a request's body, and more than any answer takes
+const readTimeout = 30 * time.Second // for a request's body; longer than any response takes
 
-const keepFor = 5 * time.Minute // documents
+const keepFor = 5 * time.Minute // how long documents may be cached
 
-// serveDocument serves JSON that changes rarely, and may be remembered for a while.
+// serveDocument serves JSON that changes rarely and may be cached for maxAge.
 func serveDocument(maxAge time.Duration, body func() []byte) http.Handler {
 	control := fmt.Sprintf("public, max-age=%d", int(maxAge.Seconds()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,110 +14,113 @@ import (
 	"github.com/valetkey/valetkey/internal/config"
 )
 
-// Config says who issues which tokens to whom. See [LoadConfig] for the file, [Demo] for an example.
+// Config specifies who issues which tokens to whom. [LoadConfig] reads it from a file, and [Demo] returns an example.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Issuer is the server's identifier and the URL that its endpoints are reached at: https, no query, no fragment.
-	// Required. With http, its host must be a loopback one unless InsecureHTTP is set.
+	// Issuer is the server's identifier and the base URL of its endpoints: https, without a query or a fragment. Required. With
+	// http, the host must be a loopback host unless InsecureHTTP is set.
 	Issuer string `yaml:"issuer"`
 
-	// InsecureHTTP allows an http issuer that is not on loopback: secrets and tokens cross the network in clear text.
+	// InsecureHTTP allows an http issuer that is not on loopback. Secrets and tokens then cross the network in clear text.
 	InsecureHTTP bool `yaml:"insecure_http"`
 
-	// Name is what pages call the server, Accent the colour of their buttons, such as #0b6b62. Empty: see the pages.
+	// Name is the name of the server on its pages. Accent is the color of their buttons, such as #0b6b62. If empty, the pages
+	// use defaults.
 	Name   string `yaml:"name"`
 	Accent string `yaml:"accent"`
 
-	// Paths are where endpoints are, behind the path of the issuer.
+	// Paths are the paths of the endpoints, below the path of the issuer.
 	Paths Paths `yaml:"paths"`
 
-	// APIs are the resource servers that tokens are issued for. At least one is required. Audiences and scopes are
-	// unique among them, so that a scope means one thing.
+	// APIs are the resource servers that tokens are issued for. At least one is required. Each audience and each scope belongs
+	// to only one API, so that a scope has one meaning.
 	APIs []API `yaml:"apis"`
 
-	// Clients are applications, and APIs that introspect their tokens. Others can be registered, see [Server.AddClient],
-	// Portal and Registration; these cannot be changed while the server runs.
+	// Clients are applications, and APIs that introspect their tokens. They cannot be changed while the server runs. Others can
+	// be registered with [Server.AddClient], Portal and Registration.
 	Clients []Client `yaml:"clients"`
 
-	// UserTypes are the kinds of people that log in. None: customers, of the database.
+	// UserTypes are the kinds of people who log in. If empty, there is one type: customers, in the database.
 	UserTypes []UserType `yaml:"-"`
 
-	// Users are people of the database who cannot be changed while the server runs. Others are in the store, see
-	// [Server.Users]. A user who is removed here, or gets another password or hash, loses grants and sessions at the next start:
-	// the store keeps a hash of each password to notice that. Replicas on one store need the same users.
+	// Users are people in the database who cannot be changed while the server runs. Others are in the store; see [Server.Users].
+	// A user who is removed here, or whose password or hash is changed, loses all grants and sessions at the next start. To
+	// detect that, the store keeps a hash of each password. Replicas that share a store must have the same users.
 	Users []User `yaml:"users"`
 
-	// Portal is where developers register applications. The zero value: there is none.
+	// Portal is where developers register applications. The zero value disables it.
 	Portal Portal `yaml:"portal"`
 
-	// Registration is that of clients by themselves (RFC 7591). The zero value: there is none.
+	// Registration is dynamic client registration (RFC 7591). The zero value disables it.
 	Registration Registration `yaml:"registration"`
 
-	// TrustedIssuers make JWTs about users of theirs, with which clients get tokens (RFC 7523, section 2.1).
+	// TrustedIssuers issue JWTs about their own users, which clients exchange for tokens (RFC 7523, section 2.1).
 	TrustedIssuers []TrustedIssuer `yaml:"trusted_issuers"`
 
-	// Legacy are grants that nobody should use any more.
+	// Legacy enables grants that are no longer recommended.
 	Legacy Legacy `yaml:"legacy"`
 
-	// RequirePAR refuses authorization requests that were not pushed (RFC 9126, section 5), whatever the client says.
+	// RequirePAR refuses authorization requests that were not pushed (RFC 9126, section 5), regardless of the client's own
+	// setting.
 	RequirePAR bool `yaml:"require_pushed_authorization_requests"`
 
 	Lifetimes Lifetimes `yaml:"lifetimes"`
 	Keys      Keys      `yaml:"keys"`
 	Limits    Limits    `yaml:"limits"`
 
-	// Proxies are the addresses of the reverse proxies in front, which alone are believed what X-Forwarded-For says: whose
-	// attempts are counted, and whom the audit log names, depends on it. They have to add to that header, or to set it.
+	// Proxies are the addresses of the trusted reverse proxies. X-Forwarded-For is accepted only from them. It determines whose
+	// attempts are counted and which address the audit log records. The proxies must append to that header or set it.
 	Proxies []netip.Prefix `yaml:"proxies"`
 
-	// ClientCertificate is where the certificate is that a client has proven to hold, for tokens that are bound to it (RFC
-	// 8705): "tls" for the TLS connection, whose tls.Config has to ask for one; Client-Cert, the header of RFC 9440; or another
-	// header with PEM that is percent-encoded, as nginx has in $ssl_client_escaped_cert. Headers are the Proxies' to set, and to
-	// remove from what clients send. Empty: there is none.
+	// ClientCertificate is the source of the certificate that a client has proven to possess, for certificate-bound tokens (RFC
+	// 8705). "tls" is the TLS connection, whose tls.Config must request a certificate. Client-Cert is the header of RFC 9440.
+	// Any other value is the name of a header that contains percent-encoded PEM, such as $ssl_client_escaped_cert of nginx.
+	// Headers are accepted from the Proxies only, which must remove them from client requests. Empty: no certificates.
 	ClientCertificate string `yaml:"client_certificate"`
 
-	// DPoPNonce makes clients that want a token bound to a key put a nonce of the server into their proofs (RFC 9449, section 8),
-	// so that no proof can be made in advance. Replicas have the same nonces if they have the same Seal.
+	// DPoPNonce requires a server nonce in each DPoP proof for a bound token (RFC 9449, section 8), so that proofs cannot be
+	// made in advance. Replicas accept each other's nonces if they have the same Seal.
 	DPoPNonce bool `yaml:"dpop_nonce"`
 
-	// Store keeps all that outlives a request; the caller closes it after [Server.Run] has returned. Nil: memory.
+	// Store keeps everything that outlives a request. The caller closes it after [Server.Run] has returned. Nil: memory.
 	Store store.Store `yaml:"-"`
 
-	// MaxTokens bounds how many records of a kind, tokens for one, are kept if Store is nil: about 1.5 KiB for each. If
-	// there are more, the oldest grants, tokens and sessions of the client that has most of them are forgotten, and such a
-	// token becomes inactive: an API that verifies JWTs by their signature does not notice. What was used up (assertions, DPoP
-	// proofs, refresh tokens) is never forgotten; with no room left for more, requests that would use up another get 503.
-	// Zero: 100,000.
+	// MaxTokens limits the number of records of each kind, such as tokens, if Store is nil. A record takes about 1.5 KiB. Above
+	// the limit, the oldest grants, tokens and sessions of the client that has the most are dropped. A dropped token becomes
+	// inactive, but an API that verifies JWTs by their signature does not notice. Used assertions, DPoP proofs and refresh
+	// tokens are never dropped: if there is no room for more, requests that would use up another get 503. Zero: 100,000.
 	MaxTokens int `yaml:"max_tokens"`
 
-	// Seal is what signing keys are encrypted under in the Store: 32 random bytes or more. Required with a Store, unless
-	// InsecureUnsealed is set. SealPrevious is the Seal before it, if that has been changed.
+	// Seal is the key that encrypts signing keys in the Store: at least 32 random bytes. Required with a Store, unless
+	// InsecureUnsealed is set. SealPrevious is the preceding Seal after a change.
 	Seal, SealPrevious []byte `yaml:"-"`
 
-	// InsecureUnsealed allows signing keys in clear text in the Store: who reads it, or a copy of it, makes tokens.
+	// InsecureUnsealed allows signing keys in clear text in the Store. Anyone who can read the Store, or a copy of it, can then
+	// forge tokens.
 	InsecureUnsealed bool `yaml:"insecure_unsealed"`
 
-	// Logger is told of failures, never of a token or a secret. Nil: no log.
+	// Logger receives failures. It never receives a token or a secret. Nil: no log.
 	Logger *slog.Logger `yaml:"-"`
 
-	// Audit is told of every grant, refusal, consent, revocation, registration, log-in and key rotation, without secrets.
-	// Nil: Logger.
+	// Audit receives every grant, refusal, consent, revocation, registration, log-in and key rotation, without secrets. Nil:
+	// Logger.
 	Audit *slog.Logger `yaml:"-"`
 
-	// PublishRevocation makes the end of a user known to APIs that verify JWTs by themselves, such as Publish of a valetredis.Redis
-	// that their guards watch, or Revoke of a guard. It is called by [Server.RevokeUser], [Server.SetPassword] and
-	// [Server.RemoveUser], not when a user takes back one consent or a client revokes a token: a JWT then lasts until it expires.
-	// The revocation has the user as its Subject, and as its Before the next whole second of this server's clock, since an iat has
-	// whole seconds; those methods return after that second has begun, so that a user who logs in again is not affected. An error
-	// becomes theirs, and they can be called again. Nil: no revocation is published.
+	// PublishRevocation announces the end of a user's access to APIs that verify JWTs locally. Use Publish of a valetredis.Redis
+	// that their guards watch, or Revoke of a guard. [Server.RevokeUser], [Server.SetPassword] and [Server.RemoveUser] call it.
+	// It is not called when a user revokes one consent or a client revokes a token; a JWT then remains valid until it expires.
+	// The Subject of the revocation is the user, and its Before is the next whole second of this server's clock, because iat has
+	// whole seconds. Those methods return after that second has begun, so that a user who logs in again is not affected. They
+	// return any error of PublishRevocation and can be called again. Nil: no revocation is published.
 	PublishRevocation func(ctx context.Context, r valetkey.Revocation) error `yaml:"-"`
 }
 
-// LoadConfig reads a YAML document with the fields of [Config], as their tags name them. name is that of its file, for errors;
-// empty: it has none. UserTypes, Store, Seal, Logger and Audit cannot be given in a document. The reading is strict: an unknown
-// field, a field given twice, an alias and a second document are mistakes. The error joins a [valetkey.ConfigError] for each
-// mistake, those of [Config.Validate] among them, and its text has their lines; or the document is no YAML at all.
+// LoadConfig reads a YAML document with the fields of [Config], named by their tags. name is the file name used in errors, or
+// empty. UserTypes, Store, Seal, Logger and Audit cannot be given in a document. Parsing is strict: an unknown field, a
+// duplicate field, an alias and a second document are mistakes. The error joins a [valetkey.ConfigError] for each mistake,
+// including those of [Config.Validate], and its text includes line numbers. It contains no ConfigError if the document is not
+// YAML.
 func LoadConfig(name string, r io.Reader) (Config, error) {
 	var cfg Config
 	if err := config.Read(name, r, &cfg, func(*config.Document) error { return cfg.Validate() }); err != nil {
@@ -126,9 +129,9 @@ func LoadConfig(name string, r io.Reader) (Config, error) {
 	return cfg, nil
 }
 
-// Paths are those of the endpoints, such as /oauth2/token. None of them lies below another one, or where pages are.
+// Paths are the paths of the endpoints, such as /oauth2/token. No path may lie below another one or overlap that of a page.
 type Paths struct {
-	Authorize  string `yaml:"authorize"`  // empty: /oauth2/authorize; /oauth2/code answers too
+	Authorize  string `yaml:"authorize"`  // empty: /oauth2/authorize; /oauth2/code is always served too
 	Token      string `yaml:"token"`      // empty: /oauth2/token
 	Device     string `yaml:"device"`     // empty: /oauth2/device_authorization
 	PAR        string `yaml:"par"`        // empty: /oauth2/par
@@ -138,200 +141,204 @@ type Paths struct {
 	Keys       string `yaml:"keys"`       // empty: /oauth2/keys
 }
 
-// A Format is the kind of an API's tokens.
+// A Format is the format of an API's tokens.
 type Format string
 
-// The formats. An empty one means JWT.
+// The token formats. Empty means JWT.
 const (
-	JWT    Format = "jwt"    // RFC 9068: the API verifies it by itself
-	Opaque Format = "opaque" // the API has to introspect it
+	JWT    Format = "jwt"    // RFC 9068: the API verifies it locally
+	Opaque Format = "opaque" // the API must introspect it
 )
 
 // An API is a resource server that tokens are issued for.
 type API struct {
-	// Audience is the aud of its tokens and the resource that clients name: an absolute URI without a fragment
-	// (RFC 8707, section 2). Required.
+	// Audience is the aud claim of the API's tokens and the resource parameter that selects the API: an absolute URI without a
+	// fragment (RFC 8707, section 2). Required.
 	Audience string `yaml:"audience"`
 
-	// Name is shown to people. Empty: the audience.
+	// Name is the name of the API on pages. Empty: the audience.
 	Name string `yaml:"name"`
 
-	// Scopes are the rights that the API knows, each with its description for people. At least one is required.
+	// Scopes are the scopes of the API, each with a description for users. At least one is required.
 	Scopes map[string]string `yaml:"scopes"`
 
-	// Tokens is [JWT], if empty, or [Opaque].
+	// Tokens is the format of the API's tokens. Empty: [JWT].
 	Tokens Format `yaml:"tokens"`
 
-	// Algorithm signs its JWTs: ES256, if empty, RS256 or EdDSA.
+	// Algorithm is the signature algorithm of the API's JWTs: ES256, RS256 or EdDSA. Empty: ES256.
 	Algorithm string `yaml:"algorithm"`
 
-	// Lifetime is that of its tokens, in whole seconds: "10m" in a file. Zero: 10 minutes. At most 24 hours.
+	// Lifetime is the lifetime of the API's tokens, in whole seconds, such as "10m" in a file. Zero: 10 minutes. At most 24 hours.
 	Lifetime time.Duration `yaml:"lifetime"`
 
-	// Profile is the shape of the claims of its JWTs, besides those of RFC 9068. Empty, or rfc9068: no more. user: user_id and
-	// user_type, with scope as an array. permissions: the scopes in an array of that name, and azp, the client.
+	// Profile adds claims to those of RFC 9068 in the API's JWTs. Empty or rfc9068: none. user: user_id and user_type, with
+	// scope as an array. permissions: the scopes in an array of that name, and azp, the client.
 	Profile string `yaml:"profile"`
 
-	// Exchange are the scopes of other APIs that a token with a scope of this one may be exchanged for (RFC 8693), by scope: for
-	// an API that has been called and calls another one for the same user. Without it, no more is got than the token has.
+	// Exchange maps a scope of this API to the scopes of other APIs that a token with it may be exchanged for (RFC 8693). It is
+	// for an API that calls another one for the same user. If empty, an exchange yields no more than the token has.
 	Exchange map[string][]string `yaml:"exchange"`
 
-	// MayAct is the id of the only client that may exchange tokens for this API. Empty: any client with that grant type that
-	// introspects for it, or which the token was issued to.
+	// MayAct is the ID of the only client that may exchange tokens for this API. Empty: any client with the token exchange grant
+	// type that introspects for the API or that the token was issued to.
 	MayAct string `yaml:"may_act"`
 
-	// TryURL is a URL of it that the portal uses a trial token at, with GET. Empty: the developer is told how to.
+	// TryURL is a URL of the API that the portal requests with GET and a trial token. Empty: the portal explains how to do it.
 	TryURL string `yaml:"try_url"`
 }
 
-// A Client is an application that is registered, or an API that introspects its tokens. Where RFC 7591, section 2 has a name
-// for a member, files use it, but for those that begin with client_.
+// A Client is a registered application, or an API that introspects its tokens. Files use the member names of RFC 7591, section 2
+// where there is one, except for those that begin with client_.
 type Client struct {
-	ID string `yaml:"id"` // required; not like the subject of a user: a type of users and a colon
+	ID string `yaml:"id"` // required; must not look like the subject of a user: a user type and a colon
 
-	// Secret is the client's, 16 printable ASCII characters or more, and a random one: only its SHA-256 digest is kept,
-	// which does not hide one that can be guessed. SecretSHA256 is that digest in hexadecimal, for a file that gives
-	// nothing away. One of the two is required by an AuthMethod that is empty.
+	// Secret is the client secret: at least 16 printable ASCII characters. It must be random, because only its SHA-256 digest is
+	// stored, which does not protect a secret that can be guessed. SecretSHA256 is that digest in hexadecimal, for files that
+	// must not contain the secret. Exactly one of the two is required if AuthMethod is empty.
 	Secret       string `yaml:"secret"`
 	SecretSHA256 string `yaml:"secret_sha256"`
 
-	// AuthMethod is how it authenticates: none for an application that cannot keep a secret, client_secret_basic,
-	// client_secret_post, private_key_jwt with one of JWKS and JWKSURL. Empty: client_secret_basic, for which
-	// client_secret_post may stand in.
+	// AuthMethod is the client authentication method: none for an application that cannot keep a secret, client_secret_basic,
+	// client_secret_post, or private_key_jwt with either JWKS or JWKSURL. Empty: client_secret_basic. A client_secret_basic
+	// client may also use client_secret_post.
 	AuthMethod   string `yaml:"token_endpoint_auth_method"`
-	AssertionAlg string `yaml:"token_endpoint_auth_signing_alg"` // empty: any that its keys fit
+	AssertionAlg string `yaml:"token_endpoint_auth_signing_alg"` // empty: any algorithm that its keys support
 	JWKS         string `yaml:"jwks"`                            // a JWK Set, as text
 	JWKSURL      string `yaml:"jwks_uri"`                        // https, at a public address
 
 	Name         string   `yaml:"name"`
 	URI          string   `yaml:"uri"`    // its website
-	Native       bool     `yaml:"native"` // on the user's device: the port of a loopback redirect URI is free (RFC 8252, section 7.3)
+	Native       bool     `yaml:"native"` // runs on the user's device: any port of a loopback redirect URI matches (RFC 8252, section 7.3)
 	RedirectURIs []string `yaml:"redirect_uris"`
 
-	// GrantTypes are those it may use. Nil: with RedirectURIs authorization_code and refresh_token; or else, with Scopes,
-	// client_credentials.
+	// GrantTypes are the grant types that the client may use. Nil: authorization_code and refresh_token if it has RedirectURIs;
+	// otherwise client_credentials if it has Scopes.
 	GrantTypes []string `yaml:"grant_types"`
 
-	// Scopes are all that the client may ask for; it gets all of an API's if it asks for none. Empty: no tokens.
+	// Scopes are all scopes that the client may request. If it requests none, it gets all of its scopes at one API. Empty: the
+	// client gets no tokens.
 	Scopes []string `yaml:"scopes"`
 
-	// DefaultAPI is the audience of the token if the client asks for neither a resource nor a scope. It is needed only
-	// where Scopes are those of several APIs.
+	// DefaultAPI is the audience of the token if the client requests neither a resource nor a scope. It is needed only if Scopes
+	// belong to several APIs.
 	DefaultAPI string `yaml:"default_api"`
 
-	// Introspects are the audiences that the client answers for: it may introspect their tokens and no others.
+	// Introspects are the audiences that the client represents. It may introspect their tokens and no others.
 	Introspects []string `yaml:"introspects"`
 
-	// Trusted clients are ours: users are not asked for consent. It is a mistake with a redirect URI on loopback or of a
-	// private-use scheme if the client does not authenticate, or has the grant type implicit: any application of the user's
-	// machine could take its place (RFC 8252, section 8.6).
+	// Trusted marks a first-party client: users are not asked for consent. It is a mistake for a client that has a redirect URI
+	// on loopback or with a private-use scheme and that does not authenticate or has the grant type implicit: any application on
+	// the user's machine could impersonate it (RFC 8252, section 8.6).
 	Trusted bool `yaml:"trusted"`
 
-	WithoutPKCE bool          `yaml:"without_pkce"` // for old clients only: a code that leaks can be used by others
+	WithoutPKCE bool          `yaml:"without_pkce"` // for old clients only: anyone who obtains a code can redeem it
 	RequirePAR  bool          `yaml:"require_pushed_authorization_requests"`
 	DPoPBound   bool          `yaml:"dpop_bound_access_tokens"`
 	CertBound   bool          `yaml:"tls_client_certificate_bound_access_tokens"`
-	Lifetime    time.Duration `yaml:"lifetime"` // of its tokens. Zero: the API's; at most 24 hours
+	Lifetime    time.Duration `yaml:"lifetime"` // of its tokens, in whole seconds. Zero: the API's. At most 24 hours
 }
 
-// A UserType is people who log in in one way.
+// A UserType is a group of people who log in the same way.
 type UserType struct {
-	Type  string // what subjects begin with: customer. 1 to 32 of a-z, 0-9, hyphen and underscore. Required
-	Label string // as people call themselves. Empty: Type
+	Type  string // the prefix of subjects, such as customer: 1 to 32 of a-z, 0-9, hyphen and underscore. Required
+	Label string // shown on the log-in page. Empty: Type
 
-	// Login knows them. Nil: the database, which is Users and those of the type in the store.
+	// Login verifies these users. Nil: the database, which consists of Users and the users of this type in the store.
 	Login login.Login
 }
 
-// A User is a person of the database.
+// A User is a person in the database.
 type User struct {
-	Name     string   `yaml:"name"`          // Required.
-	Type     string   `yaml:"type"`          // empty: the first type whose people are of the database
-	Password string   `yaml:"password"`      // 8 to 1,024 bytes; this
-	Hash     string   `yaml:"password_hash"` // or this is required: argon2id in the PHC string format, or bcrypt
-	ID       string   `yaml:"id"`            // the subject's part after the colon, which must not change. Empty: the name in lower case
-	Display  string   `yaml:"display"`       // as pages call them. Empty: Name
-	Scopes   []string `yaml:"scopes"`        // all that the user may allow an application. Nil: whatever the API has
+	Name     string   `yaml:"name"`          // required
+	Type     string   `yaml:"type"`          // empty: the first type whose users are in the database
+	Password string   `yaml:"password"`      // 8 to 1,024 bytes. Either Password
+	Hash     string   `yaml:"password_hash"` // or Hash is required: argon2id in the PHC string format, or bcrypt
+	ID       string   `yaml:"id"`            // the part of the subject after the colon, which must not change. Empty: the name in lower case
+	Display  string   `yaml:"display"`       // the name shown on pages. Empty: Name
+	Scopes   []string `yaml:"scopes"`        // all scopes that the user may allow an application. Nil: all scopes of each API
 }
 
-// A Portal is where developers register applications and try them.
+// A Portal is where developers register applications and try them out.
 type Portal struct {
-	Developers []string `yaml:"developers"` // the types of users who may; none: nobody
-	Services   []string `yaml:"services"`   // those of them who may register services, which act without a user
+	Developers []string `yaml:"developers"` // the types of users who may use it. Empty: no portal
+	Services   []string `yaml:"services"`   // those of Developers that may register services, which act without a user
 }
 
-// A Registration is how clients register themselves. The operator has not approved such a client, nor one of the [Portal], which
-// is what its users read. An error that they have had no part in, as with prompt=none or a wrong response_type, is no redirect to
-// it: a page names where it leads, and the user goes on or not (RFC 9700, section 4.11.2), unless they have allowed the client
-// something before.
+// A Registration configures dynamic client registration. The operator has not approved a client that was registered this way or
+// in the [Portal], and the pages tell its users so. An error that occurs before the user takes part, such as with prompt=none or
+// a wrong response_type, is not redirected to the client. Instead, a page names the destination and the user decides whether to
+// continue (RFC 9700, section 4.11.2), unless the user has allowed the client something before.
 type Registration struct {
-	// Open is registration by anybody, limited by address. What nobody then uses is dropped after UnusedFor. Zero: 24 h;
-	// negative: never.
+	// Open permits anyone to register a client, limited by address. A registered client that remains unused is removed after
+	// UnusedFor. Zero: 24 h; negative: never.
 	Open      bool          `yaml:"open"`
 	UnusedFor time.Duration `yaml:"unused_for"`
 
-	// InitialTokens allow to register without being anybody.
+	// InitialTokens permit registration without a user account.
 	InitialTokens []InitialToken `yaml:"initial_tokens"`
 
-	// Scopes are all that can be registered for. Nil: those of all APIs.
+	// Scopes are all scopes that can be registered for. Nil: the scopes of all APIs.
 	Scopes []string `yaml:"scopes"`
 
-	// GrantTypes can be registered for. Nil: authorization_code, refresh_token and the device grant, for which a user has to
-	// agree.
+	// GrantTypes are the grant types that can be registered for. Nil: authorization_code, refresh_token and the device grant,
+	// each of which requires a user's consent.
 	GrantTypes []string `yaml:"grant_types"`
 }
 
 func (r Registration) on() bool { return r.Open || len(r.InitialTokens) > 0 }
 
-// An InitialToken allows to register clients (RFC 7591, section 1.2). It must be random.
+// An InitialToken permits the registration of clients (RFC 7591, section 1.2). The token must be random.
 type InitialToken struct {
-	Name    string    `yaml:"name"`    // of whom it was given to, for the audit log
-	SHA256  string    `yaml:"sha256"`  // in hexadecimal. Required
-	Uses    int       `yaml:"uses"`    // zero: any number
+	Name    string    `yaml:"name"`    // the recipient, for the audit log
+	SHA256  string    `yaml:"sha256"`  // the digest of the token in hexadecimal. Required
+	Uses    int       `yaml:"uses"`    // the number of registrations. Zero: unlimited
 	Expires time.Time `yaml:"expires"` // zero: never
 }
 
-// A TrustedIssuer makes JWTs about users.
+// A TrustedIssuer issues JWTs about users.
 type TrustedIssuer struct {
-	Issuer      string   `yaml:"issuer"`       // iss, compared as it is. Required
-	JWKS        string   `yaml:"jwks"`         // its JWK Set, as text; this
-	JWKSURL     string   `yaml:"jwks_uri"`     // or this, https at a public address, is required
-	SubjectType string   `yaml:"subject_type"` // a sub of bob becomes the subject partner:bob. No type of users; required
-	Scopes      []string `yaml:"scopes"`       // all that clients may get by it. At least one is required
+	Issuer      string   `yaml:"issuer"`       // the iss claim, compared exactly. Required
+	JWKS        string   `yaml:"jwks"`         // its JWK Set, as text. Either JWKS
+	JWKSURL     string   `yaml:"jwks_uri"`     // or JWKSURL, https at a public address, is required
+	SubjectType string   `yaml:"subject_type"` // for partner, the sub bob becomes the subject partner:bob. Required, and must not be a UserType
+	Scopes      []string `yaml:"scopes"`       // all scopes that clients may obtain with its JWTs. At least one is required
 }
 
-// Legacy are grants that RFC 9700 advises against. Each is for clients that have it among their GrantTypes.
+// Legacy enables grants that RFC 9700 advises against. Each applies only to clients that have it in their GrantTypes.
 type Legacy struct {
-	Implicit bool `yaml:"implicit"` // RFC 6749, section 4.2: the token stands in a URL
-	Password bool `yaml:"password"` // RFC 6749, section 4.3: the application learns the user's password
+	Implicit bool `yaml:"implicit"` // RFC 6749, section 4.2: exposes the token in a URL
+	Password bool `yaml:"password"` // RFC 6749, section 4.3: discloses the user's password to the application
 }
 
 // Lifetimes are in whole seconds.
 type Lifetimes struct {
 	Code         time.Duration `yaml:"code"`          // of an authorization code. Zero: 60 s
 	Interaction  time.Duration `yaml:"interaction"`   // of a request that waits for its user. Zero: 15 min
-	Pushed       time.Duration `yaml:"pushed"`        // of a pushed request that nobody has used. Zero: 90 s
-	Device       time.Duration `yaml:"device"`        // of a device's code. Zero: 10 min
-	Refresh      time.Duration `yaml:"refresh"`       // of the right to renew access, from the user's consent on. Zero: 30 days
-	RefreshGrace time.Duration `yaml:"refresh_grace"` // how long the refresh token before the last one still works. Zero: no time
-	Session      time.Duration `yaml:"session"`       // how long people stay logged in. Zero: 12 h
+	Pushed       time.Duration `yaml:"pushed"`        // of an unused pushed authorization request. Zero: 90 s
+	Device       time.Duration `yaml:"device"`        // of a device code. Zero: 10 min
+	Refresh      time.Duration `yaml:"refresh"`       // of the ability to renew access, counted from the user's consent. Zero: 30 days
+	RefreshGrace time.Duration `yaml:"refresh_grace"` // how long the preceding refresh token remains usable. Zero: not at all
+	Session      time.Duration `yaml:"session"`       // of a browser session. Zero: 12 h
 }
 
-// Keys are how signing keys change.
+// Keys configures the rotation of signing keys.
 type Keys struct {
 	// Rotate is how long a key signs. Zero: until [Server.RotateKeys] is called.
 	Rotate time.Duration `yaml:"rotate"`
 
-	// Publish is how long a key stands in the key set before it signs: as long as others may keep a set. Zero: 10 min.
+	// Publish is how long a key is in the key set before it signs. It must be as long as verifiers may cache the key set. Zero:
+	// 10 min.
 	Publish time.Duration `yaml:"publish"`
 }
 
-// Limits are how often something may be tried. The zero value of each has a default.
+// Limits are rate limits for attempts. The zero value of each means its default.
 type Limits struct {
-	LoginName    login.Rate `yaml:"login_name"`    // log-ins with one name: 10 at once, then one a minute
-	LoginAddress login.Rate `yaml:"login_address"` // log-ins from one address: 100 at once, then one in 2 s
-	ClientSecret login.Rate `yaml:"client_secret"` // wrong secrets of one client from one address: 20 at once, then one in 3 s
-	Pushes       login.Rate `yaml:"pushes"`        // requests for authorization that one client with a secret, or all others together, begin from one address: 300 at once, then 20 a second
-	DeviceCode   login.Rate `yaml:"device_code"`   // codes of devices typed at one address: 10 at once, then one in 30 s
-	Register     login.Rate `yaml:"register"`      // registrations of anybody from one address: 20 at once, then one in 5 min
+	LoginName    login.Rate `yaml:"login_name"`    // log-ins with one name. Zero: 10 at once, then one a minute
+	LoginAddress login.Rate `yaml:"login_address"` // log-ins from one address. Zero: 100 at once, then one in 2 s
+	ClientSecret login.Rate `yaml:"client_secret"` // wrong secrets of one client from one address. Zero: 20 at once, then one in 3 s
+	// Pushes limits the authorization requests begun from one address by one client with a secret, or by all other clients
+	// together. Zero: 300 at once, then 20 a second.
+	Pushes     login.Rate `yaml:"pushes"`
+	DeviceCode login.Rate `yaml:"device_code"` // device codes entered from one address. Zero: 10 at once, then one in 30 s
+	Register   login.Rate `yaml:"register"`    // open registrations from one address. Zero: 20 at once, then one in 5 min
 }

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// crossOrigin lets applications in browsers, whose pages are of other origins, ask those endpoints that are for them: by URL
-// only, since no cookie counts there. It reports whether the request was no more than the browser's question whether it may.
-// The authorization endpoint and the pages are not among them (RFC 9700, section 2.6).
+// crossOrigin permits browser applications of other origins to request the endpoints that are meant for them. It decides by URL
+// alone, because these endpoints ignore cookies. It reports whether the request was a preflight request and has been answered.
+// The authorization endpoint and the pages are not permitted (RFC 9700, section 2.6).
 func (s *Server) crossOrigin(w http.ResponseWriter, r *http.Request) bool {
 	methods := s.shared[r.URL.Path]
-	if methods == "" { // a client at the registration endpoint
+	if methods == "" { // a client's URL below the registration endpoint
 		methods = s.shared[r.URL.Path[:strings.LastIndexByte(r.URL.Path, '/')+1]]
 	}
 	if methods == "" || r.Header.Get("Origin") == "" {

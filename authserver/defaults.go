@@ -18,9 +18,9 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// What follows reads a Config whose zero values stand for something, and is the one place that knows for what.
+// The methods below resolve the zero values of a Config. This is the only place that knows the defaults of this package.
 
-const defaultPublish = 10 * time.Minute // as package keys has it
+const defaultPublish = 10 * time.Minute // the same as in package keys
 
 func (cfg *Config) setDefaults() {
 	p := &cfg.Paths
@@ -65,7 +65,7 @@ type namedRate struct {
 	rate  login.Rate
 }
 
-// named returns the rates that are given.
+// named returns the rates that are set.
 func (l *Limits) named() []namedRate {
 	all := []namedRate{
 		{"limits.login_name", l.LoginName}, {"limits.login_address", l.LoginAddress}, {"limits.client_secret", l.ClientSecret},
@@ -75,7 +75,7 @@ func (l *Limits) named() []namedRate {
 	return slices.DeleteFunc(all, func(r namedRate) bool { return r.rate == login.Rate{} })
 }
 
-// base is the issuer as URLs of endpoints begin; path is the part of it that is a path.
+// base returns the issuer as the prefix of endpoint URLs. path returns the path of the issuer.
 func (cfg *Config) base() string { return strings.TrimSuffix(cfg.Issuer, "/") }
 
 func (cfg *Config) path() string {
@@ -93,7 +93,7 @@ func (cfg *Config) userTypes() []UserType {
 	return cfg.UserTypes
 }
 
-// subjectTypes returns what the subjects of people begin with, before a colon.
+// subjectTypes returns the prefixes of user subjects, without the colon.
 func (cfg *Config) subjectTypes() (all []string) {
 	for _, t := range cfg.userTypes() {
 		all = append(all, t.Type)
@@ -104,7 +104,7 @@ func (cfg *Config) subjectTypes() (all []string) {
 	return all
 }
 
-// typeOf returns the type of a user, "" if there is none whose people are of the database.
+// typeOf returns the type of a user, or "" if no type has its users in the database.
 func (cfg *Config) typeOf(u User) string {
 	for _, t := range cfg.userTypes() {
 		if t.Login == nil && (u.Type == "" || u.Type == t.Type) {
@@ -114,7 +114,7 @@ func (cfg *Config) typeOf(u User) string {
 	return u.Type
 }
 
-// add returns the user as a database takes one. The id does not depend on when the server started.
+// add returns the user in the form that a database accepts. The ID does not depend on the start time of the server.
 func (u User) add() login.NewUser {
 	return login.NewUser{
 		Name: u.Name, Password: u.Password, Hash: u.Hash, ID: cmp.Or(u.ID, login.Fold(u.Name)), Display: u.Display, Scopes: u.Scopes,
@@ -143,7 +143,7 @@ var profiles = map[string]engine.Profile{
 	"": engine.RFC9068, "rfc9068": engine.RFC9068, "user": engine.User, "permissions": engine.Permissions,
 }
 
-// engineAPIs returns the APIs of a valid Config as the engine knows them, pageAPIs as the pages do.
+// engineAPIs returns the APIs of a valid Config for the engine. pageAPIs returns them for the pages.
 func (cfg *Config) engineAPIs() (apis []engine.API) {
 	for _, a := range cfg.APIs {
 		apis = append(apis, engine.API{
@@ -164,7 +164,7 @@ func (cfg *Config) pageAPIs() (apis []pages.API) {
 	return apis
 }
 
-// tryURL returns where a trial token of an API is used, or "".
+// tryURL returns the URL where a trial token of an API is used, or "".
 func (cfg *Config) tryURL(audience string) string {
 	for _, a := range cfg.APIs {
 		if a.Audience == audience {
@@ -174,7 +174,7 @@ func (cfg *Config) tryURL(audience string) string {
 	return ""
 }
 
-// algorithms returns those that the APIs need keys for, each once.
+// algorithms returns the algorithms that the APIs need keys for, without duplicates.
 func algorithms(apis []engine.API) (algs []string) {
 	for _, a := range apis {
 		algs = append(algs, a.Algorithm)
@@ -183,7 +183,7 @@ func algorithms(apis []engine.API) (algs []string) {
 	return slices.Compact(algs)
 }
 
-// registered returns a client of the configuration as the registry knows it.
+// registered returns a configured client in the form that the registry uses.
 func (c *Client) registered() *clients.Client {
 	r := &clients.Client{
 		ID: c.ID, AuthMethod: cmp.Or(c.AuthMethod, "client_secret_basic"), AssertionAlg: c.AssertionAlg,
@@ -208,9 +208,9 @@ func (c *Client) registered() *clients.Client {
 	return r
 }
 
-// digest returns a store.Digest that is given in hexadecimal.
+// digest converts a hexadecimal digest to a store.Digest.
 func digest(hexadecimal string) string {
-	raw, _ := digestOf(hexadecimal) // which Validate has looked at
+	raw, _ := digestOf(hexadecimal) // Validate has checked it
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
@@ -221,7 +221,7 @@ func (cfg *Config) static() (all []clients.Client) {
 	return all
 }
 
-// grantTypes returns those that the server offers.
+// grantTypes returns the grant types that the server offers.
 func (cfg *Config) grantTypes() []string {
 	all := []string{
 		"authorization_code", "refresh_token", "client_credentials",
@@ -250,7 +250,7 @@ func (cfg *Config) trustedIssuers() (all []engine.TrustedIssuer) {
 	return all
 }
 
-// warn tells of what is allowed and should not be; the engine tells of what is legacy.
+// warn logs settings that are allowed but not recommended. The engine logs legacy grants.
 func (cfg *Config) warn() {
 	warn := func(is bool, what, why string) {
 		if is {
@@ -259,6 +259,6 @@ func (cfg *Config) warn() {
 	}
 	warn(cfg.InsecureHTTP, "insecure_http is set", "secrets and tokens cross the network in clear text")
 	for _, c := range cfg.Clients {
-		warn(c.WithoutPKCE, "a client is without PKCE: "+c.ID, "whoever learns a code of it can use that")
+		warn(c.WithoutPKCE, "a client does not require PKCE: "+c.ID, "anyone who obtains one of its codes can redeem it")
 	}
 }

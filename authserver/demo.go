@@ -1,8 +1,8 @@
 package authserver
 
-// Demo returns a configuration to look at and to try: one API; an application in a browser's back end and one on the user's
-// device; a client that may read orders by itself, one that may also write them, and the API, which may introspect; alice and
-// bob; a portal, and registration for everybody. Its secrets are known to everybody, so its issuer is on loopback.
+// Demo returns a configuration to explore: one API; a browser application with a back end, and an application on the user's
+// device; a client that may read orders for itself, one that may also write them, and the API itself, which may introspect; the
+// users alice and bob; a developer portal; and open registration. Its secrets are public, so its issuer is on loopback.
 func Demo() Config {
 	const orders = "http://127.0.0.1:8080"
 	both := []string{"orders:read", "orders:write"}

@@ -2,7 +2,7 @@ package authserver
 
 import "slices"
 
-// wellKnown returns where clients look for the metadata of an issuer with this path: RFC 8414, sections 3.1 and 5, and
+// wellKnown returns the paths where clients look for the metadata of an issuer with this path: RFC 8414, sections 3.1 and 5, and
 // OpenID Connect Discovery, section 4.
 func wellKnown(path string) []string {
 	places := []string{
@@ -10,5 +10,5 @@ func wellKnown(path string) []string {
 		"/.well-known/openid-configuration" + path,
 		path + "/.well-known/openid-configuration",
 	}
-	return slices.Compact(places) // the last two are one where there is no path
+	return slices.Compact(places) // without a path, the last two are the same
 }

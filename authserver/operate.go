@@ -18,22 +18,23 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// What an operator does is done in the store: a Server that is only made for it, and never run, will do, while others serve.
+// The methods of an operator work on the store. They can be called on a Server that is created for this purpose and never run,
+// while other processes serve.
 
-// A RegisteredClient is a client that the server knows. Its Secret is empty: nobody can learn it.
+// A RegisteredClient is a client that the server knows. Its Secret is empty, because the server stores only a digest.
 type RegisteredClient struct {
 	Client
-	IssuedAt time.Time // zero: it is of the configuration
-	Owner    string    // the subject of the developer who has registered it; empty: nobody
-	Expires  time.Time // when it is dropped if nobody uses it; zero: never
+	IssuedAt time.Time // zero: it is in the configuration
+	Owner    string    // the subject of the developer who registered it; empty: none
+	Expires  time.Time // when it is removed if it remains unused; zero: never
 }
 
-// AddClient registers an application, or an API. c has neither an ID nor a secret: it gets them. The secret is returned this
-// once; it is empty for a client that has none. The error joins a [valetkey.ConfigError] for
-// each mistake in c, or is an outage.
+// AddClient registers an application or an API. c must have neither an ID nor a secret: the server generates both. The secret is
+// returned only once; it is empty for a client without one. The error joins a [valetkey.ConfigError] for each mistake in c, or
+// is an outage.
 func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, err error) {
 	if c.ID != "" || c.Secret+c.SecretSHA256 != "" {
-		return "", "", &valetkey.ConfigError{Field: "id", Err: errors.New("and the secret are for the server to make")}
+		return "", "", &valetkey.ConfigError{Field: "id", Err: errors.New("must be empty: the server generates the ID and the secret")}
 	}
 	in := inspect(&s.cfg)
 	r := c.registered()
@@ -53,9 +54,9 @@ func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, er
 	return made.ID, secret, nil
 }
 
-const operator = "the operator" // of changes that no page and no request has asked for
+const operator = "the operator" // of changes that no page and no request has caused
 
-// Clients returns clients, in the order of their ids: those greater than after, and at most limit, which is positive.
+// Clients returns at most limit clients, ordered by ID, with IDs greater than after. limit must be positive.
 func (s *Server) Clients(ctx context.Context, after string, limit int) ([]RegisteredClient, error) {
 	list, err := s.clients.List(ctx, after, limit)
 	if err != nil {
@@ -80,7 +81,7 @@ func described(c *clients.Client) RegisteredClient {
 	}
 }
 
-// failed is the error of what an operator has asked for: with the action and its object, whichever step has failed.
+// failed wraps the error of an operator's request with the action and its object, regardless of which step failed.
 func failed(action, kind, name string, err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		err = missing(kind)
@@ -88,14 +89,14 @@ func failed(action, kind, name string, err error) error {
 	return fmt.Errorf("authserver: %s %s %q: %w", action, kind, name, err)
 }
 
-// missing is the [store.ErrNotFound] of a kind of object.
+// missing is a [store.ErrNotFound] that names the kind of object.
 type missing string
 
 func (m missing) Error() string { return "no such " + string(m) }
 func (m missing) Unwrap() error { return store.ErrNotFound }
 
-// RotateSecret gives a client a new secret, and ends the old one at once. The error wraps [store.ErrNotFound] if there is no
-// such client; one of the configuration cannot be changed.
+// RotateSecret replaces the secret of a client and returns the new one. The old secret stops working immediately. The error
+// wraps [store.ErrNotFound] if there is no such client. A client in the configuration cannot be changed.
 func (s *Server) RotateSecret(ctx context.Context, id string) (secret string, err error) {
 	secret, err = s.clients.RotateSecret(ctx, id)
 	if err != nil {
@@ -105,7 +106,7 @@ func (s *Server) RotateSecret(ctx context.Context, id string) (secret string, er
 	return secret, nil
 }
 
-// RemoveClient removes a client and ends all that users have granted it. Errors are those of [Server.RotateSecret].
+// RemoveClient removes a client and ends all grants that users have given it. Errors are those of [Server.RotateSecret].
 func (s *Server) RemoveClient(ctx context.Context, id string) error {
 	c, err := s.clients.Get(ctx, id)
 	if err == nil && c.Static {
@@ -113,7 +114,7 @@ func (s *Server) RemoveClient(ctx context.Context, id string) error {
 	}
 	n := 0
 	if err == nil {
-		// In this order: if the tokens cannot be ended, the client is still there, to be tried again.
+		// The grants end first: if that fails, the client still exists, so the call can be repeated.
 		n, err = s.engine.RevokeGrants(ctx, "", id)
 	}
 	if err == nil {
@@ -126,8 +127,8 @@ func (s *Server) RemoveClient(ctx context.Context, id string) error {
 	return nil
 }
 
-// Users returns the people of a type who stand in the store; an empty type is the first whose people do. [Server.AddUser],
-// [Server.SetPassword] and [Server.RemoveUser] change them, and see to all that goes with it.
+// Users returns the users of a type in the store. An empty type means the first type whose users are in the database.
+// [Server.AddUser], [Server.SetPassword] and [Server.RemoveUser] change them, together with everything that depends on them.
 func (s *Server) Users(userType string) (*login.Database, error) {
 	userType = s.userType(userType)
 	for _, t := range s.cfg.UserTypes {
@@ -135,12 +136,12 @@ func (s *Server) Users(userType string) (*login.Database, error) {
 			return login.NewDatabase(s.cfg.Store, userType)
 		}
 	}
-	return nil, fmt.Errorf("authserver: %q is no type whose people are of the database", userType)
+	return nil, fmt.Errorf("authserver: user type %q has no users in the database", userType)
 }
 
 func (s *Server) userType(asked string) string { return cmp.Or(asked, s.cfg.typeOf(User{})) }
 
-// fixed reports whether somebody of that type in the configuration has the name, or the ID if there is one.
+// fixed reports whether a user of that type in the configuration has the name, or the ID if it is not empty.
 func (s *Server) fixed(userType, name, id string) bool {
 	return slices.ContainsFunc(s.cfg.Users, func(u User) bool {
 		same := login.Fold(u.Name) == login.Fold(name) || id != "" && u.add().ID == id
@@ -148,8 +149,8 @@ func (s *Server) fixed(userType, name, id string) bool {
 	})
 }
 
-// AddUser adds somebody to [Server.Users]. The error joins a [valetkey.ConfigError] for each mistake in
-// the scopes, or is that of [login.Database.Add]; a name or an ID of the configuration is taken, too.
+// AddUser adds a user to [Server.Users]. The error joins a [valetkey.ConfigError] for each mistake in the scopes, or is that of
+// [login.Database.Add]. Names and IDs in the configuration are taken, too.
 func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) (*login.User, error) {
 	people, err := s.Users(userType)
 	if err != nil {
@@ -170,8 +171,8 @@ func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) 
 	return made, nil
 }
 
-// SetPassword replaces the password of one of [Server.Users], and ends all sessions, grants and
-// consents of the user. The error wraps [store.ErrNotFound] if nobody there has the name.
+// SetPassword replaces the password of one of [Server.Users], and ends all sessions, grants and consents of the user. The error
+// wraps [store.ErrNotFound] if there is no user with that name.
 func (s *Server) SetPassword(ctx context.Context, userType, name, password string) error {
 	people, err := s.Users(userType)
 	if err != nil {
@@ -188,8 +189,8 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 	return nil
 }
 
-// end ends the sessions of a user, then the consents, and then the grants: in the other order, a session could grant anew what has
-// ended.
+// end ends the sessions of a user, then the consents, then the grants. In another order, a session could renew a grant that has
+// just ended.
 func (s *Server) end(ctx context.Context, subject string) (sessions, grants int, err error) {
 	if sessions, err = s.pages.EndSessions(ctx, subject); err != nil {
 		return sessions, 0, err
@@ -203,7 +204,7 @@ func (s *Server) end(ctx context.Context, subject string) (sessions, grants int,
 	return sessions, grants, s.publishEnd(ctx, subject)
 }
 
-// publishEnd revokes the JWTs that a user has been issued so far, and waits for the second from which new ones are accepted.
+// publishEnd revokes the JWTs issued to a user so far, and waits for the second from which new ones are accepted.
 func (s *Server) publishEnd(ctx context.Context, subject string) error {
 	if s.cfg.PublishRevocation == nil {
 		return nil
@@ -216,16 +217,16 @@ func (s *Server) publishEnd(ctx context.Context, subject string) error {
 	}
 	select {
 	case <-time.After(time.Until(before)):
-	case <-ctx.Done(): // it is published; a token issued within this second is revoked, too
+	case <-ctx.Done(): // the revocation is published; it covers a token issued within this second, too
 	}
 	return nil
 }
 
-// RevokeUser ends all sessions, grants and consents of a subject, such as customer:alice, and returns how many sessions and grants: of any user, also of
-// the configuration, of a directory or of a trusted issuer, and also if the user exists nowhere any more. It does not keep the user
-// from logging in again. JWTs that APIs verify by themselves are good until they expire, unless Config.PublishRevocation is set. The
-// error wraps [store.ErrNotFound] if subject is a client, whose grants end with [Server.RemoveClient], and if there is nothing to end
-// and Config.PublishRevocation is nil.
+// RevokeUser ends all sessions, grants and consents of a subject, such as customer:alice, and returns the number of sessions and
+// grants. The user may be in the store, in the configuration, in a directory or at a trusted issuer, or may no longer exist.
+// RevokeUser does not prevent the user from logging in again. JWTs that APIs verify locally remain valid until they expire,
+// unless Config.PublishRevocation is set. The error wraps [store.ErrNotFound] if subject is a client, whose grants end with
+// [Server.RemoveClient], or if there is nothing to end and Config.PublishRevocation is nil.
 func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, grants int, err error) {
 	kind, id, typed := strings.Cut(subject, ":")
 	if !typed || id == "" || login.ValidType(kind) != nil {
@@ -254,23 +255,24 @@ type nothingToEnd struct{}
 func (nothingToEnd) Error() string { return "no session and no grant has this subject" }
 func (nothingToEnd) Unwrap() error { return store.ErrNotFound }
 
-// unchanged is the error of a change to a user that has not been made. Who is not in the store may be in the configuration.
+// unchanged wraps the error of a failed change to a user. A user who is not in the store may be in the configuration.
 func (s *Server) unchanged(action, userType, name string, err error) error {
 	err = failed(action, "user", name, err)
 	if errors.Is(err, store.ErrNotFound) && s.fixed(userType, name, "") {
-		return fmt.Errorf("%w in the store: the user stands in the configuration", err)
+		return fmt.Errorf("%w in the store: the user is in the configuration", err)
 	}
 	return err
 }
 
-// RemoveUser removes one of [Server.Users], who is logged out, and ends all that the user has granted. Errors are those of [Server.SetPassword].
+// RemoveUser removes one of [Server.Users], logs the user out, and ends all of the user's grants. Errors are those of
+// [Server.SetPassword].
 func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
 	people, err := s.Users(userType)
 	if err != nil {
 		return err
 	}
-	// In this order: who is locked out grants nothing new, and if something cannot be ended, the user is still there, to be
-	// removed again.
+	// The password is replaced first: a user who is locked out grants nothing new, and if something cannot be ended, the user
+	// still exists, so the call can be repeated.
 	n := 0
 	u, err := people.SetPassword(ctx, name, rand.Text())
 	if err == nil {
@@ -286,17 +288,17 @@ func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
 	return nil
 }
 
-// A Key is what may be told of a signing key.
+// A Key describes the public properties of a signing key.
 type Key struct {
 	ID        string // kid
 	Algorithm string
 	State     string    // next, active, retiring
-	Published time.Time // when it came into the key set
-	Active    time.Time // when it began to sign, or will; zero: that is not decided
-	Gone      time.Time // when it leaves the key set; zero: that is not decided
+	Published time.Time // when it was added to the key set
+	Active    time.Time // when it began or will begin to sign; zero: not yet decided
+	Gone      time.Time // when it leaves the key set; zero: not yet decided
 }
 
-// Keys returns the keys in the key set, by algorithm, the oldest of each first.
+// Keys returns the keys in the key set, grouped by algorithm, oldest first.
 func (s *Server) Keys() []Key {
 	var all []Key
 	for _, k := range s.keys.List() {
@@ -305,8 +307,8 @@ func (s *Server) Keys() []Key {
 	return all
 }
 
-// RotateKeys makes the next key of each algorithm the active one, as soon as it has been in the key set for long enough; with
-// now at once, for an active one that has become known: until others have fetched the key set again, they refuse its tokens.
+// RotateKeys makes the next key of each algorithm the active one, as soon as it has been in the key set long enough. With now,
+// it does so immediately, for a compromised active key: verifiers with a cached key set reject new tokens until they refetch it.
 func (s *Server) RotateKeys(ctx context.Context, now bool) error {
 	rotate := (*keys.Ring).Rotate
 	if now {
@@ -316,7 +318,7 @@ func (s *Server) RotateKeys(ctx context.Context, now bool) error {
 		if err := rotate(s.keys, ctx, alg); err != nil {
 			return fmt.Errorf("authserver: %w", err)
 		}
-		s.log.record(ctx, "key rotation asked for", slog.String("algorithm", alg), slog.Bool("now", now))
+		s.log.record(ctx, "key rotation requested", slog.String("algorithm", alg), slog.Bool("now", now))
 	}
 	return nil
 }

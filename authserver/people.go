@@ -18,7 +18,7 @@ import (
 type people struct {
 	logins   map[string]login.Login // by type
 	accounts *accounts.Accounts
-	inFile   []*fileUsers // of the types whose users are of the database
+	inFile   []*fileUsers // of the types whose users are in the database
 }
 
 func (cfg *Config) people(ctx context.Context) (*people, error) {
@@ -46,7 +46,7 @@ func (cfg *Config) people(ctx context.Context) (*people, error) {
 	return all, nil
 }
 
-// logins returns how people of each type log in, behind the limits.
+// logins returns the logins of all types, behind the rate limits.
 func (cfg *Config) logins(p *people) (all []pages.UserType, err error) {
 	for _, t := range cfg.UserTypes {
 		l := p.accounts.Refreshing(p.logins[t.Type])
@@ -59,7 +59,7 @@ func (cfg *Config) logins(p *people) (all []pages.UserType, err error) {
 	return all, nil
 }
 
-// legacyLogin returns the people whose passwords applications may learn: those of the first type. Nil: nobody.
+// legacyLogin returns the login for the password grant: that of the first type. Nil: the grant is disabled.
 func (cfg *Config) legacyLogin(logins []pages.UserType) *login.Limited {
 	if !cfg.Legacy.Password {
 		return nil
@@ -67,27 +67,28 @@ func (cfg *Config) legacyLogin(logins []pages.UserType) *login.Limited {
 	return logins[0].Login
 }
 
-// fileUsers are the users of one type that the configuration has. A configuration does not say when a password was changed, so
-// the store keeps, for each user who was ever logged in or looked up, the hash of the password and since when it is known. It is
-// written when the user is first used after a start, and not by the commands of an operator, which may have another file.
+// fileUsers are the users of one type in the configuration. A configuration does not record when a password was changed.
+// Therefore the store keeps, for each user who has logged in or been looked up, the hash of the password and the time since
+// which it is known. The record is written at the first use of the user after a start. Operator commands do not write it,
+// because they may run with another file.
 //
-// Replicas on one store need the same configuration: each that starts with another password makes it the new one.
+// Replicas that share a store need the same configuration: each one that starts with another password makes it the new one.
 type fileUsers struct {
-	memory   *login.Database // with hashes made at this start
+	memory   *login.Database // with hashes computed at this start
 	store    store.Store
 	userType string
 	users    map[string]User // by subject
 
 	mu    sync.Mutex
-	since map[string]time.Time // of the users whose record is known to have the password of the configuration
+	since map[string]time.Time // users whose record is known to match the configured password
 }
 
-// kindFileUser is that of the records; their ids are subjects.
+// kindFileUser is the kind of the records. Their IDs are subjects.
 const kindFileUser = "file_user"
 
-// A fileUser is what the store holds.
+// A fileUser is the stored record of a user.
 type fileUser struct {
-	Hash  string    `json:"hash"`  // as the configuration has it, or made from its password; empty: the user has left
+	Hash  string    `json:"hash"`  // from the configuration, or computed from its password; empty: the user was removed
 	Since time.Time `json:"since"` // zero: since the first record, when there was nothing to compare with
 }
 
@@ -134,7 +135,7 @@ func (f *fileUsers) Lookup(ctx context.Context, subject string) (*login.Account,
 	return a, nil
 }
 
-// passwordSince returns since when a user has the password of the configuration.
+// passwordSince returns the time since which a user has the configured password.
 func (f *fileUsers) passwordSince(ctx context.Context, subject string) (time.Time, error) {
 	f.mu.Lock()
 	since, known := f.since[subject]
@@ -149,7 +150,7 @@ func (f *fileUsers) passwordSince(ctx context.Context, subject string) (time.Tim
 		}
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read since when %s has the password: %w", subject, err)
+		return time.Time{}, fmt.Errorf("read the password time of %s: %w", subject, err)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -157,7 +158,7 @@ func (f *fileUsers) passwordSince(ctx context.Context, subject string) (time.Tim
 	return since, nil
 }
 
-// record compares the record of a user with the configuration, and replaces it if the password is another.
+// record compares the record of a user with the configuration, and replaces the record if the password has changed.
 func (f *fileUsers) record(ctx context.Context, subject string) (time.Time, error) {
 	u := f.users[subject]
 	r, err := f.store.Get(ctx, kindFileUser, subject)
@@ -197,7 +198,7 @@ func (f *fileUsers) put(ctx context.Context, subject string, version int64, is f
 	return err
 }
 
-// after returns the present time, or a later one if the clock has been set back behind t.
+// after returns the present time, or a time after t if the clock has been set back.
 func after(t time.Time) time.Time {
 	now := time.Now().UTC().Round(0)
 	if !now.After(t) {
@@ -206,7 +207,8 @@ func after(t time.Time) time.Time {
 	return now
 }
 
-// retire notes which users have left the configuration: one who returns, even with the same password, has a new credential.
+// retire records which users have been removed from the configuration. A user who is added again, even with the same password,
+// has a new credential.
 func (f *fileUsers) retire(ctx context.Context) error {
 	const page = 100
 	for from := ""; ; {
@@ -234,13 +236,13 @@ func (f *fileUsers) retire(ctx context.Context) error {
 	}
 }
 
-// retire does so for all types, also if the server ends at once: it is the only time that this can be noticed.
+// retire does so for all types, even if the server shuts down immediately: this is the only time when a removal can be noticed.
 func (s *Server) retire(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	for _, f := range s.inFile {
 		if err := f.retire(ctx); err != nil {
-			s.cfg.Logger.ErrorContext(ctx, "users who have left the configuration not noted", "type", f.userType, "error", err)
+			s.cfg.Logger.ErrorContext(ctx, "users removed from the configuration not recorded", "type", f.userType, "error", err)
 		}
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/valetkey/valetkey/dpop"
 )
 
-// proofs verifies those of clients that want tokens bound to a key (RFC 9449, section 5). Each is good once: at all replicas, if
-// they share a store.
+// proofs returns the verifier of DPoP proofs from clients that request bound tokens (RFC 9449, section 5). Each proof is
+// accepted once, across all replicas if they share a store.
 func (cfg *Config) proofs(shared bool) (*dpop.Verifier, error) {
-	var used dpop.ReplayStore // of this process
+	var used dpop.ReplayStore // nil: in memory of this process
 	if shared {
 		used = usedProofs{cfg.Store}
 	}
@@ -31,7 +31,7 @@ func (cfg *Config) proofs(shared bool) (*dpop.Verifier, error) {
 	return dpop.New(verify)
 }
 
-// nonces makes those of all servers with this Seal; without one, of this process alone.
+// nonces returns nonces that all servers with this Seal accept. Without a Seal, only this process accepts them.
 func (cfg *Config) nonces() (*dpop.Nonces, error) {
 	var keys dpop.NoncesConfig
 	for i, seal := range [][]byte{cfg.Seal, cfg.SealPrevious} {
@@ -54,10 +54,10 @@ func (cfg *Config) nonces() (*dpop.Nonces, error) {
 // usedProofs remembers proofs in a store, as records of kind proof.
 type usedProofs struct{ records store.Store }
 
-// Use is as [dpop.ReplayStore] says: of several writers of a new record, one succeeds.
+// Use implements [dpop.ReplayStore]: of several writers of a new record, one succeeds.
 func (u usedProofs) Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error) {
 	_, err = u.records.Put(ctx, store.Record{
-		Kind: "proof", ID: base64.RawURLEncoding.EncodeToString(key[:]), Expires: until.Add(time.Second), // for the rest of a second is lost
+		Kind: "proof", ID: base64.RawURLEncoding.EncodeToString(key[:]), Expires: until.Add(time.Second), // the store truncates to whole seconds
 	})
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil

@@ -13,10 +13,10 @@ import (
 
 type senderKey struct{}
 
-// A sender is where a request comes from.
+// A sender is the origin of a request.
 type sender struct {
-	address   string // without the port; empty: not known
-	connected string // the RemoteAddr of the connection: that of the address, or a proxy's
+	address   string // without the port; empty: unknown
+	connected string // the RemoteAddr of the connection: the sender's, or a proxy's
 }
 
 func senderIn(ctx context.Context) sender {
@@ -24,8 +24,8 @@ func senderIn(ctx context.Context) sender {
 	return s
 }
 
-// withSender finds out where a request comes from, once for all who want to know: limits, which look at RemoteAddr, and the
-// audit log, which has the context only.
+// withSender determines where a request comes from, once for all users of that information: the limits, which read RemoteAddr,
+// and the audit log, which has only the context.
 func (cfg *Config) withSender(r *http.Request) *http.Request {
 	s := sender{cfg.address(r), r.RemoteAddr}
 	r = r.WithContext(context.WithValue(r.Context(), senderKey{}, s))
@@ -33,7 +33,7 @@ func (cfg *Config) withSender(r *http.Request) *http.Request {
 	return r
 }
 
-// certificate returns what finds the certificate of a client, or nil if nothing is looked at.
+// certificate returns a function that finds the certificate of a client, or nil if certificates are disabled.
 func (cfg *Config) certificate() func(*http.Request) ([]byte, error) {
 	var place middleware.ClientCertificate
 	switch cfg.ClientCertificate {
@@ -54,8 +54,8 @@ func (cfg *Config) certificate() func(*http.Request) ([]byte, error) {
 	}
 }
 
-// address returns the address of the connection; or, if that is a proxy's, the last one in X-Forwarded-For that is not: what
-// stands before it, anybody may have sent.
+// address returns the address of the connection or, if that is a proxy, the last address in X-Forwarded-For that is not a proxy.
+// Anyone may have sent the addresses before it.
 func (cfg *Config) address(r *http.Request) string {
 	connected, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -33,7 +33,7 @@ const (
 	minSecret       = 16
 )
 
-// An inspection is a look at a Config that goes on after a mistake.
+// An inspection checks a Config and continues after a mistake, to find them all.
 type inspection struct {
 	cfg       *Config
 	mistakes  []error
@@ -42,25 +42,25 @@ type inspection struct {
 }
 
 func (in *inspection) add(field, format string, args ...any) {
-	field = strings.TrimPrefix(field, ".") // of a client that stands in no list
+	field = strings.TrimPrefix(field, ".") // of a client outside a list
 	in.mistakes = append(in.mistakes, &valetkey.ConfigError{Field: field, Err: fmt.Errorf(format, args...)})
 }
 
-// err adds one that somebody else has found.
+// err adds a mistake that another check has found.
 func (in *inspection) err(field string, err error) {
 	if err != nil {
 		in.add(field, "%w", err)
 	}
 }
 
-// wrong adds a mistake if it is one.
+// wrong adds a mistake if is is true.
 func (in *inspection) wrong(is bool, field, format string, args ...any) {
 	if is {
 		in.add(field, format, args...)
 	}
 }
 
-// inspect looks at the APIs, which all else speaks of.
+// inspect checks the APIs, which everything else refers to.
 func inspect(cfg *Config) *inspection {
 	in := &inspection{cfg: cfg, audiences: map[string]bool{}, owner: map[string]string{}}
 	in.wrong(len(cfg.APIs) == 0, "apis", "at least one is required")
@@ -77,8 +77,8 @@ func inspect(cfg *Config) *inspection {
 	return in
 }
 
-// Validate joins a [valetkey.ConfigError] for each mistake that [New] would return, except those about a Store without a Seal. A
-// Field is named as files name it: clients[0].redirect_uris.
+// Validate joins a [valetkey.ConfigError] for each mistake that [New] would return, except for a Store without a Seal. Fields
+// are named as in files, such as clients[0].redirect_uris.
 func (cfg *Config) Validate() error {
 	in := inspect(cfg)
 	in.issuer()
@@ -86,7 +86,7 @@ func (cfg *Config) Validate() error {
 	ids := map[string]bool{}
 	for i := range cfg.Clients {
 		c, field := &cfg.Clients[i], fmt.Sprintf("clients[%d]", i)
-		in.wrong(ids[c.ID], field+".id", "%q is the id of another client too", c.ID)
+		in.wrong(ids[c.ID], field+".id", "%q is also the id of another client", c.ID)
 		ids[c.ID] = true
 		in.client(c, field)
 	}
@@ -100,11 +100,11 @@ func (cfg *Config) Validate() error {
 	}
 	in.wrong(cfg.MaxTokens < 0, "max_tokens", "is negative")
 	for i, p := range cfg.Proxies {
-		in.wrong(p.Bits() <= 0, fmt.Sprintf("proxies[%d]", i), "is not a range of addresses, or is all of them")
+		in.wrong(p.Bits() <= 0, fmt.Sprintf("proxies[%d]", i), "must be an address range, and not the range of all addresses")
 	}
-	in.wrong(!headerName.MatchString(cfg.ClientCertificate), "client_certificate", "is neither tls nor a header")
+	in.wrong(!headerName.MatchString(cfg.ClientCertificate), "client_certificate", "must be tls or a header name")
 	in.wrong(cfg.ClientCertificate != "" && cfg.ClientCertificate != "tls" && len(cfg.Proxies) == 0, "client_certificate",
-		"is a header, and there are no proxies to believe")
+		"names a header, which requires proxies")
 	in.wrong(len(cfg.Seal) > 0 && len(cfg.Seal) < minSeal, "seal", "has fewer than %d bytes", minSeal)
 	in.wrong(len(cfg.SealPrevious) > 0 && len(cfg.SealPrevious) < minSeal, "seal_previous", "has fewer than %d bytes", minSeal)
 	return errors.Join(in.mistakes...)
@@ -114,10 +114,10 @@ const minSeal = 32 // bytes
 
 var headerName = regexp.MustCompile(`^[A-Za-z0-9-]*$`)
 
-// plainPath matches a path that stands for itself in a pattern of net/http.
+// plainPath matches a path that has no special meaning in a net/http pattern.
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9._~/-]*$`)
 
-// issuer looks at what RFC 8414, section 2 says.
+// issuer checks the rules of RFC 8414, section 2.
 func (in *inspection) issuer() {
 	issuer := in.cfg.Issuer
 	u, err := url.Parse(issuer)
@@ -139,10 +139,10 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// taken are where pages are, and the endpoint that cannot be moved.
+// taken are the paths of the pages, and of the endpoint that cannot be moved.
 var taken = []string{"/login", "/logout", "/device", "/account", "/developer", "/assets", "/.well-known", "/healthz", "/readyz", "/oauth2/code"}
 
-// paths sees to it that no two patterns conflict, which net/http would panic at.
+// paths ensures that no two patterns conflict, which would make net/http panic.
 func (in *inspection) paths() {
 	all := in.cfg.Paths.named()
 	for i, p := range all {
@@ -154,17 +154,17 @@ func (in *inspection) paths() {
 			continue
 		}
 		for _, other := range taken {
-			in.wrong(overlap(p.value, other), "paths."+p.name, "something else is at %s", other)
+			in.wrong(overlap(p.value, other), "paths."+p.name, "overlaps %s, which is in use", other)
 		}
 		for j, other := range all {
 			if place := cmp.Or(other.value, other.standard); i != j && overlap(p.value, place) {
-				in.add("paths."+p.name, "overlaps %s, where paths.%s is", place, other.name)
+				in.add("paths."+p.name, "overlaps %s (paths.%s)", place, other.name)
 			}
 		}
 	}
 }
 
-// overlap reports whether one path is the other, or lies below it.
+// overlap reports whether the paths are equal or one is below the other.
 func overlap(a, b string) bool {
 	return strings.HasPrefix(a+"/", b+"/") || strings.HasPrefix(b+"/", a+"/")
 }
@@ -172,20 +172,20 @@ func overlap(a, b string) bool {
 func (in *inspection) api(a *API, field string) {
 	u, err := url.Parse(a.Audience)
 	in.wrong(err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#"), field+".audience", "is not an absolute URI without a fragment")
-	in.wrong(in.audiences[a.Audience], field+".audience", "%q is the audience of another API too", a.Audience)
+	in.wrong(in.audiences[a.Audience], field+".audience", "%q is also the audience of another API", a.Audience)
 	in.audiences[a.Audience] = true
 	in.wrong(len(a.Scopes) == 0, field+".scopes", "at least one is required")
 	for _, s := range a.scopes() {
 		in.err(field+".scopes", scopes.Valid(s))
-		in.wrong(s == "openid", field+".scopes", "openid is not a right at an API")
+		in.wrong(s == "openid", field+".scopes", "openid is not a scope of an API")
 		_, taken := in.owner[s]
-		in.wrong(taken, field+".scopes", "%q is a scope of another API too", s)
+		in.wrong(taken, field+".scopes", "%q is also a scope of another API", s)
 		in.owner[s] = a.Audience
 	}
-	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".tokens", "%q is neither jwt nor opaque", a.Tokens)
-	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".algorithm", "%q is none of ES256, RS256 and EdDSA", a.Algorithm)
+	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".tokens", "%q, want jwt or opaque", a.Tokens)
+	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".algorithm", "%q, want ES256, RS256 or EdDSA", a.Algorithm)
 	_, known := profiles[a.Profile]
-	in.wrong(!known, field+".profile", "%q is none of rfc9068, user and permissions", a.Profile)
+	in.wrong(!known, field+".profile", "%q, want rfc9068, user or permissions", a.Profile)
 	in.lifetime(a.Lifetime, field+".lifetime")
 	if a.TryURL != "" {
 		u, err := url.Parse(a.TryURL)
@@ -197,22 +197,22 @@ func (in *inspection) lifetime(d time.Duration, field string) {
 	in.wrong(d < 0 || d%time.Second != 0 || d > maxLifetime, field, "%s is not a whole number of seconds up to %s, such as 10m", d, maxLifetime)
 }
 
-// memberNames are those of RFC 7591 that have other ones in files.
+// memberNames maps the member names of RFC 7591 to the names in files, where they differ.
 var memberNames = map[string]string{"client_name": "name", "client_uri": "uri", "scope": "scopes"}
 
 func (in *inspection) client(c *Client, field string) {
 	in.wrong(!printable(c.ID) || len(c.ID) > 512, field+".id", "1 to 512 printable ASCII characters are required") // RFC 6749, appendix A.1
 	for _, t := range in.cfg.subjectTypes() {
-		in.wrong(strings.HasPrefix(c.ID, t+":"), field+".id", "begins with %s: as the subjects of users do", t)
+		in.wrong(strings.HasPrefix(c.ID, t+":"), field+".id", "must not begin with %s: like the subject of a user", t)
 	}
 	needsSecret := strings.HasPrefix(cmp.Or(c.AuthMethod, "client_secret_basic"), "client_secret_")
 	switch _, err := digestOf(c.SecretSHA256); {
 	case needsSecret && (c.Secret == "") == (c.SecretSHA256 == ""):
-		in.add(field+".secret", "either this or secret_sha256 is required, or a token_endpoint_auth_method without")
+		in.add(field+".secret", "either this or secret_sha256 is required, or a token_endpoint_auth_method without a secret")
 	case !needsSecret && c.Secret+c.SecretSHA256 != "":
-		in.add(field+".secret", "does not go with the token_endpoint_auth_method")
+		in.add(field+".secret", "cannot be combined with the token_endpoint_auth_method")
 	case c.Secret != "" && (!printable(c.Secret) || len(c.Secret) < minSecret):
-		in.add(field+".secret", "has fewer than %d characters, or other ones than printable ASCII", minSecret)
+		in.add(field+".secret", "must have at least %d printable ASCII characters", minSecret)
 	case c.SecretSHA256 != "" && err != nil:
 		in.add(field+".secret_sha256", "%w", err)
 	}
@@ -222,7 +222,7 @@ func (in *inspection) client(c *Client, field string) {
 			member, words, _ = strings.Cut(invalid.Description, ": ")
 		}
 		if strings.HasPrefix(words, "one ") && member == "redirect_uris" {
-			continue // and below, which one
+			continue // reported below, with the index
 		}
 		in.add(field+"."+cmp.Or(memberNames[member], member), "%s", words)
 	}
@@ -232,14 +232,14 @@ func (in *inspection) client(c *Client, field string) {
 	atDefault := c.DefaultAPI == ""
 	for i, s := range c.Scopes {
 		api, known := in.owner[s]
-		in.wrong(!known, fmt.Sprintf("%s.scopes[%d]", field, i), "no API has it")
+		in.wrong(!known, fmt.Sprintf("%s.scopes[%d]", field, i), "is not a scope of any API")
 		atDefault = atDefault || api == c.DefaultAPI
 	}
-	in.wrong(!atDefault, field+".default_api", "is not an API that the client has a scope of")
+	in.wrong(!atDefault, field+".default_api", "is not the audience of an API that the client has a scope of")
 	for i, a := range c.Introspects {
 		in.wrong(!in.audiences[a], fmt.Sprintf("%s.introspects[%d]", field, i), "is not the audience of an API")
 	}
-	in.wrong(len(c.Scopes) == 0 && len(c.Introspects) == 0, field, "has neither scopes nor introspects: it could do nothing")
+	in.wrong(len(c.Scopes) == 0 && len(c.Introspects) == 0, field, "has neither scopes nor introspects: at least one is required")
 	in.wrong(slices.Contains(c.GrantTypes, "implicit") && !in.cfg.Legacy.Implicit, field+".grant_types", "implicit needs legacy.implicit")
 	in.wrong(slices.Contains(c.GrantTypes, "password") && !in.cfg.Legacy.Password, field+".grant_types", "password needs legacy.password")
 	in.lifetime(c.Lifetime, field+".lifetime")
@@ -259,9 +259,9 @@ func digestOf(hexadecimal string) ([]byte, error) {
 	return raw, nil
 }
 
-// people looks at who may log in, and at what they may do here.
+// people checks the user types, the users and the portal.
 func (in *inspection) people() {
-	types := map[string]*login.Database{} // nil: not of the database
+	types := map[string]*login.Database{} // nil: not in the database
 	for i, t := range in.cfg.userTypes() {
 		field := fmt.Sprintf("user_types[%d]", i)
 		if err := login.ValidType(t.Type); err != nil {
@@ -269,7 +269,7 @@ func (in *inspection) people() {
 			continue
 		}
 		_, twice := types[t.Type]
-		in.wrong(twice, field+".type", "%q is there twice", t.Type)
+		in.wrong(twice, field+".type", "%q is duplicated", t.Type)
 		types[t.Type] = nil
 		if t.Login == nil {
 			types[t.Type], _ = login.NewDatabase(store.NewMemory(0), t.Type)
@@ -279,7 +279,7 @@ func (in *inspection) people() {
 		field := fmt.Sprintf("users[%d]", i)
 		db := types[in.cfg.typeOf(u)]
 		if db == nil {
-			in.add(field+".type", "%q is no type whose people are of the database", in.cfg.typeOf(u))
+			in.add(field+".type", "user type %q has no users in the database", in.cfg.typeOf(u))
 			continue
 		}
 		if u.Password != "" {
@@ -289,10 +289,10 @@ func (in *inspection) people() {
 			in.add(field+".password", "either this or password_hash is required")
 		}
 		add := u.add()
-		add.Hash, add.Password = cmp.Or(u.Hash, someHash), "" // to hash a password takes long
+		add.Hash, add.Password = cmp.Or(u.Hash, someHash), "" // hashing a password is slow
 		switch _, err := db.Add(context.Background(), add); {
 		case errors.Is(err, store.ErrConflict):
-			in.add(field, "the name or the id is another user's")
+			in.add(field, "another user has the name or the id")
 		case err != nil:
 			for _, m := range valetkey.ConfigErrors(err) {
 				name, _ := mistakes.Rename(m.Field, userNames)
@@ -303,26 +303,27 @@ func (in *inspection) people() {
 	}
 	for i, t := range in.cfg.Portal.Developers {
 		_, known := types[t]
-		in.wrong(!known, fmt.Sprintf("portal.developers[%d]", i), "%q is no type of users", t)
+		in.wrong(!known, fmt.Sprintf("portal.developers[%d]", i), "%q is not a user type", t)
 	}
 	for i, t := range in.cfg.Portal.Services {
 		in.wrong(!slices.Contains(in.cfg.Portal.Developers, t), fmt.Sprintf("portal.services[%d]", i), "%q is not one of portal.developers", t)
 	}
 }
 
-// userNames are what files call the fields of login.NewUser.
+// userNames maps the fields of login.NewUser to their names in files.
 var userNames = map[string]string{"Name": "name", "Password": "password", "Hash": "password_hash", "ID": "id", "Scopes": "scopes"}
 
-// someHash is that of no password.
+// someHash is not the hash of any known password.
 const someHash = "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 func (in *inspection) scopes(list []string, field string) {
 	for i, s := range list {
 		_, known := in.owner[s]
-		in.wrong(!known, fmt.Sprintf("%s[%d]", field, i), "no API has it")
+		in.wrong(!known, fmt.Sprintf("%s[%d]", field, i), "is not a scope of any API")
 	}
 }
 
+// issuers checks the trusted issuers.
 func (in *inspection) issuers() {
 	names := map[string]bool{in.cfg.Issuer: true}
 	types := map[string]bool{}
@@ -332,7 +333,7 @@ func (in *inspection) issuers() {
 	for i, t := range in.cfg.TrustedIssuers {
 		field := fmt.Sprintf("trusted_issuers[%d]", i)
 		in.wrong(t.Issuer == "", field+".issuer", "is required")
-		in.wrong(names[t.Issuer], field+".issuer", "is this server, or there twice")
+		in.wrong(names[t.Issuer], field+".issuer", "is this server's own, or duplicated")
 		names[t.Issuer] = true
 		in.wrong((t.JWKS == "") == (t.JWKSURL == ""), field+".jwks_uri", "either this or jwks is required")
 		if t.JWKS != "" {
@@ -343,7 +344,7 @@ func (in *inspection) issuers() {
 			in.err(field+".jwks_uri", fetch.Client{}.Allowed(t.JWKSURL))
 		}
 		in.err(field+".subject_type", login.ValidType(t.SubjectType))
-		in.wrong(types[t.SubjectType], field+".subject_type", "others have subjects of it")
+		in.wrong(types[t.SubjectType], field+".subject_type", "is already in use")
 		types[t.SubjectType] = true
 		in.wrong(len(t.Scopes) == 0, field+".scopes", "at least one is required")
 		in.scopes(t.Scopes, field+".scopes")
@@ -365,7 +366,7 @@ func (in *inspection) registration() {
 	}
 }
 
-// durations looks at all times and rates that have no other place.
+// durations checks the durations and rates that no other check covers.
 func (in *inspection) durations() {
 	l, k := in.cfg.Lifetimes, in.cfg.Keys
 	for _, d := range []struct {
@@ -390,7 +391,7 @@ func (in *inspection) durations() {
 	}
 }
 
-// DemoSecrets returns the fields of the secrets that are known to everybody, as [Demo]'s are: those that begin with "demo-".
+// DemoSecrets returns the fields of the secrets that are publicly known, such as [Demo]'s: those that begin with "demo-".
 func (cfg *Config) DemoSecrets() (fields []string) {
 	for i, c := range cfg.Clients {
 		if strings.HasPrefix(c.Secret, demoPrefix) {
@@ -407,13 +408,13 @@ func (cfg *Config) DemoSecrets() (fields []string) {
 
 const demoPrefix = "demo-"
 
-// demoSecrets keeps them on this machine.
+// demoSecrets restricts publicly known secrets to loopback.
 func (in *inspection) demoSecrets() {
 	u, err := url.Parse(in.cfg.Issuer)
 	if err != nil || u.Host == "" || loopback(u.Hostname()) {
 		return
 	}
 	for _, field := range in.cfg.DemoSecrets() {
-		in.add(field, "begins with %s, as secrets that everybody knows do, and the issuer is not on loopback", demoPrefix)
+		in.add(field, "begins with %s, which marks a publicly known secret: allowed only with an issuer on loopback", demoPrefix)
 	}
 }

@@ -200,7 +200,7 @@ func TestReplicas(t *testing.T) {
 		cfg := config("http://localhost:1")
 		cfg.Store = records
 		_, err := authserver.New(t.Context(), cfg)
-		require.ErrorContains(t, err, "seal: is required with a Store, or insecure_unsealed")
+		require.ErrorContains(t, err, "seal: is required with a Store, unless insecure_unsealed is set")
 		cfg.Seal = []byte("short")
 		_, err = authserver.New(t.Context(), cfg)
 		require.ErrorContains(t, err, "seal: has fewer than 32 bytes")
@@ -278,7 +278,7 @@ func TestWarnings(t *testing.T) {
 		c.Legacy = authserver.Legacy{Implicit: true, Password: true}
 		c.InsecureHTTP, c.Clients[0].WithoutPKCE = true, true
 	})
-	for _, want := range []string{"insecure_http is set", "implicit", "password", "without PKCE: reader"} {
+	for _, want := range []string{"insecure_http is set", "implicit", "password", "does not require PKCE: reader"} {
 		assert.Regexp(t, "level=WARN .*"+want, s.log.String())
 	}
 }
@@ -293,7 +293,7 @@ func TestAudit(t *testing.T) {
 	s.token(t, "reader", "")
 	send(t, "POST", s.url+"/login", "name=alice&password=guess-of-hers", "Content-Type", "application/x-www-form-urlencoded")
 	require.NoError(t, s.RotateKeys(t.Context(), false))
-	for _, want := range []string{`msg="token issued" client=reader`, `msg="key rotation asked for" algorithm=ES256`, `msg="log-in refused" type=customer address=127.0.0.1`} {
+	for _, want := range []string{`msg="token issued" client=reader`, `msg="key rotation requested" algorithm=ES256`, `msg="log-in refused" type=customer address=127.0.0.1`} {
 		assert.Contains(t, audit.String(), want)
 	}
 	assert.NotContains(t, audit.String(), "guess-of-hers")
@@ -310,12 +310,12 @@ func TestOperate(t *testing.T) {
 	ctx := t.Context()
 	t.Run("a client with an id or a secret of its own", func(t *testing.T) {
 		_, _, err := s.AddClient(ctx, authserver.Client{ID: "x", Scopes: []string{"orders:read"}})
-		require.ErrorContains(t, err, "id: and the secret are for the server to make")
+		require.ErrorContains(t, err, "id: must be empty: the server generates the ID and the secret")
 	})
 	t.Run("a client with mistakes", func(t *testing.T) {
 		_, _, err := s.AddClient(ctx, authserver.Client{AuthMethod: "magic", Scopes: []string{"admin"}, RedirectURIs: []string{"x"}})
 		require.ErrorContains(t, err, "token_endpoint_auth_method: is not known")
-		require.ErrorContains(t, err, "\nscopes[0]: no API has it")
+		require.ErrorContains(t, err, "\nscopes[0]: is not a scope of any API")
 		require.ErrorContains(t, err, "\nredirect_uris[0]: is not an absolute URI")
 	})
 	t.Run("a client comes, is told of and goes, with its tokens", func(t *testing.T) {
@@ -342,10 +342,10 @@ func TestOperate(t *testing.T) {
 		assert.Empty(t, list)
 		require.ErrorIs(t, s.RemoveUser(ctx, "", "alice"), store.ErrNotFound)
 		_, err = s.Users("employee")
-		require.ErrorContains(t, err, `"employee" is no type`)
+		require.ErrorContains(t, err, `user type "employee" has no users`)
 		require.Error(t, s.RemoveUser(ctx, "employee", "alice"))
-		require.ErrorContains(t, s.RemoveUser(ctx, "", "alice"), "stands in the configuration")
-		require.ErrorContains(t, s.SetPassword(ctx, "", "Alice", "correct mule"), "stands in the configuration")
+		require.ErrorContains(t, s.RemoveUser(ctx, "", "alice"), "is in the configuration")
+		require.ErrorContains(t, s.SetPassword(ctx, "", "Alice", "correct mule"), "is in the configuration")
 	})
 	t.Run("nobody becomes somebody of the configuration", func(t *testing.T) {
 		for _, u := range []login.NewUser{{Name: "Alice"}, {Name: "mallory", ID: "alice"}} {
@@ -356,7 +356,7 @@ func TestOperate(t *testing.T) {
 	})
 	t.Run("people have scopes that there are", func(t *testing.T) {
 		_, err := s.AddUser(ctx, "", login.NewUser{Name: "mallory", Password: "correct mule", Scopes: []string{"orders:read", "admin"}})
-		require.EqualError(t, err, "scopes[1]: no API has it")
+		require.EqualError(t, err, "scopes[1]: is not a scope of any API")
 	})
 	t.Run("what happens to people is told, without their passwords", func(t *testing.T) {
 		u, err := s.AddUser(ctx, "", login.NewUser{Name: "bob", Password: "correct mule"})

@@ -22,65 +22,67 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// A Config says where the directory is and how its people are found. A [Directory] does not notice later changes of it.
+// Config specifies where the directory is and how users are found in it. Changes after [New] have no effect.
 //
-// An account is disabled if userAccountControl has the flag ACCOUNTDISABLE, accountExpires is over, nsAccountLock or loginDisabled
-// is TRUE, or pwdAccountLockedTime is the one of a permanent lock; a temporary lock after wrong passwords does not count. A
-// password is new if pwdChangedTime or pwdLastSet has moved. The service needs the right to read these attributes. In a directory
-// that marks leavers in another way, exclude them by the Filter: (&(objectClass=person)(!(employeeType=former))(uid=%s)). In one
-// that records no time of the password, a new password ends neither sessions nor grants: use "valetkey user revoke".
+// An account is disabled if userAccountControl has the flag ACCOUNTDISABLE, accountExpires has passed, nsAccountLock or
+// loginDisabled is TRUE, or pwdAccountLockedTime has the value of a permanent lock. A temporary lock after wrong passwords is
+// ignored. A password is new if pwdChangedTime or pwdLastSet has changed. The service needs permission to read these attributes.
+// If the directory marks former users in another way, exclude them with the Filter:
+// (&(objectClass=person)(!(employeeType=former))(uid=%s)). If it does not record when a password was set, a new password ends
+// neither sessions nor grants: use "valetkey user revoke".
 type Config struct {
 	_ struct{}
 
-	// URL is required: ldaps://host, or ldap://host, whose connections StartTLS protects before anything else is sent. A port
-	// may follow; 636 and 389 by default.
+	// URL is the address of the directory: ldaps://host, or ldap://host, which uses StartTLS before anything else is sent. A
+	// port may follow; the defaults are 636 and 389. Required.
 	URL string
 
-	// RootCAs vouch for the directory's certificate, which must be of the URL's host. Nil: those of the system.
+	// RootCAs verify the certificate of the directory, which must be valid for the host of the URL. Nil: the system's.
 	RootCAs *x509.CertPool
 
-	// BindDN and BindPassword are the service's own, which may search. Both empty: it searches as nobody.
+	// BindDN and BindPassword are the credentials of the service, which needs permission to search. Both empty: it searches
+	// anonymously.
 	BindDN, BindPassword string
 
-	// BaseDN is required: people are the entries below it.
+	// BaseDN is the entry below which users are searched. Required.
 	BaseDN string
 
-	// Filter finds the entry of a name, which stands for each %s. Each is the whole value of an attribute.
-	// Empty: (&(objectClass=person)(uid=%s)). With Active Directory: (&(objectCategory=person)(sAMAccountName=%s)).
+	// Filter finds the entry of a name, which replaces each %s. Each %s must be the whole value of an attribute. Empty:
+	// (&(objectClass=person)(uid=%s)). For Active Directory: (&(objectCategory=person)(sAMAccountName=%s)).
 	Filter string
 
-	// ID is the attribute that names an entry for ever and becomes its subject. Empty: entryUUID (RFC 4530). With Active
-	// Directory: objectGUID. Another, as uid or employeeNumber, only where it is never given to another person.
+	// ID is the attribute that permanently identifies an entry and becomes its subject. Empty: entryUUID (RFC 4530). For Active
+	// Directory: objectGUID. Use another one, such as uid or employeeNumber, only if its values are never reassigned.
 	ID string
 
-	// Display is the attribute with what pages call people. Empty: cn.
+	// Display is the attribute with the name shown on pages. Empty: cn.
 	Display string
 
-	// Groups are the scopes that members of a group may allow an application, by the DN of the group. Who is in none may allow
-	// nothing. The directory must list an entry's groups in memberOf; groups within groups do not count. Nil: all may
-	// allow whatever the API has.
+	// Groups maps the DN of a group to the scopes that its members may allow an application. A user in none of them may allow
+	// nothing. The directory must list an entry's groups in memberOf; nested groups are not resolved. Nil: every user may allow
+	// all scopes of each API.
 	Groups map[string][]string
 
-	// Type is the type of these users. Empty: employee.
+	// Type is the user type. Empty: employee.
 	Type string
 
-	// Timeout is the most that a login takes. Zero: 5 s.
+	// Timeout is the maximum duration of a login or a lookup. Zero: 5 s.
 	Timeout time.Duration
 
-	// PoolSize is how many searches there are at once, and so connections that are kept. Zero: 4.
+	// PoolSize is the number of concurrent searches, and of connections that are kept. Zero: 4. At most 1,000.
 	PoolSize int
 
-	// InsecurePlain sends passwords over ldap:// as they are, without StartTLS.
+	// InsecurePlain sends passwords over ldap:// in clear text, without StartTLS.
 	InsecurePlain bool
 
-	// Logger is told of names that several entries bear. Nil: slog.Default().
+	// Logger receives warnings about names that several entries have. Nil: slog.Default().
 	Logger *slog.Logger
 }
 
-// placeholder finds the attributes that are compared with a name.
+// placeholder matches the attributes that are compared with a name.
 var placeholder = regexp.MustCompile(`\(([A-Za-z][A-Za-z0-9-]*|[0-9.]+)=%s\)`)
 
-// New returns a Directory. It does not ask it for anything yet, see [Directory.Ready]. The error names every mistake, each in a
+// New returns a Directory. It does not connect yet; see [Directory.Ready]. The error lists every mistake, each as a
 // valetkey.ConfigError.
 func New(cfg Config) (*Directory, error) {
 	all := mistakes.List{Package: "ldaplogin"}
@@ -98,20 +100,20 @@ func New(cfg Config) (*Directory, error) {
 	if cfg.BindDN != "" {
 		wrong("BindDN", validDN(cfg.BindDN))
 	}
-	if (cfg.BindDN == "") != (cfg.BindPassword == "") { // a bind without a password is no bind (RFC 4513, section 5.1.2)
-		wrong("BindPassword", errors.New("BindDN and BindPassword belong together"))
+	if (cfg.BindDN == "") != (cfg.BindPassword == "") { // a bind without a password does not authenticate (RFC 4513, section 5.1.2)
+		wrong("BindPassword", errors.New("BindDN and BindPassword must be set together"))
 	}
 	names := placeholder.FindAllStringSubmatch(cfg.Filter, -1)
 	if _, err := ldap.CompileFilter(strings.ReplaceAll(cfg.Filter, "%s", "x")); err != nil {
 		wrong("Filter", err)
 	} else if len(names) == 0 || len(names) != strings.Count(cfg.Filter, "%") {
-		wrong("Filter", errors.New("%s must stand for the whole value of an attribute, as in (uid=%s), at least once, and no other % may"))
+		wrong("Filter", errors.New("%s must be the whole value of an attribute, as in (uid=%s), at least once; no other % is allowed"))
 	}
 	if cfg.Timeout < 0 {
-		wrong("Timeout", errors.New("it is negative"))
+		wrong("Timeout", errors.New("must not be negative"))
 	}
 	if cfg.PoolSize < 0 || cfg.PoolSize > 1000 {
-		wrong("PoolSize", errors.New("it is not within 1 and 1,000"))
+		wrong("PoolSize", errors.New("must be between 1 and 1,000"))
 	}
 	var groups []group
 	if cfg.Groups != nil {
@@ -140,20 +142,20 @@ func New(cfg Config) (*Directory, error) {
 	return d, nil
 }
 
-// server reads URL, RootCAs and InsecurePlain.
+// server evaluates URL, RootCAs and InsecurePlain.
 func (cfg *Config) server() (server, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil {
-		return server{}, errors.New("it cannot be parsed") // it may hold a password
+		return server{}, errors.New("cannot be parsed") // its error may contain a password
 	}
 	if u.Hostname() == "" || u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.User != nil {
-		return server{}, errors.New("it is not ldaps:// or ldap://, a host, and perhaps a port")
+		return server{}, errors.New("must be ldaps:// or ldap://, a host, and optionally a port")
 	}
 	s := server{tls: &tls.Config{ServerName: u.Hostname(), RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12}}
 	var port string
 	switch {
 	case u.Scheme == "ldaps" && cfg.InsecurePlain:
-		return server{}, errors.New("ldaps:// and InsecurePlain contradict each other")
+		return server{}, errors.New("ldaps:// and InsecurePlain cannot be combined")
 	case u.Scheme == "ldaps":
 		port = ldap.DefaultLdapsPort
 	case u.Scheme == "ldap" && cfg.InsecurePlain:
@@ -161,7 +163,7 @@ func (cfg *Config) server() (server, error) {
 	case u.Scheme == "ldap":
 		port, s.startTLS = ldap.DefaultLdapPort, true
 	default:
-		return server{}, errors.New("it is not ldaps:// or ldap://")
+		return server{}, errors.New("must begin with ldaps:// or ldap://")
 	}
 	s.address = net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 	return s, nil
@@ -169,7 +171,7 @@ func (cfg *Config) server() (server, error) {
 
 func validDN(dn string) error {
 	if dn == "" {
-		return errors.New("it is required")
+		return errors.New("required")
 	}
 	_, err := ldap.ParseDN(dn)
 	return err

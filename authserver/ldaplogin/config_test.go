@@ -23,7 +23,7 @@ func TestConfig(t *testing.T) {
 		{"every mistake is named", func(c *ldaplogin.Config) {
 			*c = ldaplogin.Config{URL: "http://x", BindDN: "x", BaseDN: "x", Filter: "(", Groups: map[string][]string{"x": {"a b"}}, Type: "A", Timeout: -1, PoolSize: -1}
 		}, []string{"URL: ", "BindDN: ", "BindPassword: ", "BaseDN: ", "Filter: ", `Groups["x"]: `, "(RFC 6749, section 3.3)", "Type: ", "Timeout: ", "PoolSize: "}},
-		{"a URL that cannot be parsed", func(c *ldaplogin.Config) { c.URL = "ldap://\x00secret" }, []string{"URL: it cannot be parsed"}},
+		{"a URL that cannot be parsed", func(c *ldaplogin.Config) { c.URL = "ldap://\x00secret" }, []string{"URL: cannot be parsed"}},
 		{"a URL without a host", func(c *ldaplogin.Config) { c.URL = "ldaps://:636" }, []string{"URL: "}},
 		{"a URL with a path", func(c *ldaplogin.Config) { c.URL += "/dc=example" }, []string{"URL: "}},
 		{"a URL with a user", func(c *ldaplogin.Config) { c.URL = "ldaps://u:secret@ldap.example.com" }, []string{"URL: "}},

@@ -12,21 +12,21 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// A server is where the directory listens, and how connections to it are protected.
+// A server is the address of the directory, and the protection of connections to it.
 type server struct {
 	address  string
-	tls      *tls.Config // nil: not at all
+	tls      *tls.Config // nil: none
 	startTLS bool
 }
 
-// A conn is a connection whose waits all end with the context they are made in.
+// A conn is a connection whose operations end with their context.
 type conn struct {
 	ldap *ldap.Conn
 	net  *bounded
-	used time.Time // when it was last of use
+	used time.Time // when it last worked
 }
 
-// connect returns a connection as nobody, protected as the server asks for.
+// connect returns an anonymous connection, protected as configured.
 func (s *server) connect(ctx context.Context) (*conn, error) {
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", s.address)
 	if err != nil {
@@ -54,8 +54,8 @@ func (s *server) connect(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// do calls f, whose reads and writes end when ctx is done. After an error that is not the directory's answer, and after the
-// end of ctx, the connection is of no more use.
+// do calls f, whose reads and writes end when ctx ends. After an error that is not a result from the directory, and after the
+// end of ctx, the connection must not be used again.
 func (c *conn) do(ctx context.Context, f func(*ldap.Conn) error) error {
 	c.net.left.Store(maxAnswer)
 	stop := context.AfterFunc(ctx, func() { c.net.SetDeadline(time.Unix(1, 0)) })
@@ -69,16 +69,16 @@ func (c *conn) do(ctx context.Context, f func(*ldap.Conn) error) error {
 
 func (c *conn) close() { c.ldap.Close() }
 
-// answered reports whether err is nil or a result that the directory has given, so that the connection is still good.
+// answered reports whether err is nil or a result from the directory, so that the connection can be used again.
 func answered(err error) bool {
 	var result *ldap.Error
 	return err == nil || errors.As(err, &result) && result.ResultCode < ldap.ErrorNetwork
 }
 
-// maxAnswer is the most that is read of one answer, in bytes: room for an entry that is in ten thousand groups.
+// maxAnswer is the maximum size of one response in bytes: enough for an entry that is in ten thousand groups.
 const maxAnswer = 1 << 20
 
-// bounded is a connection that reads no more than is left.
+// bounded is a connection that reads at most left bytes.
 type bounded struct {
 	net.Conn
 	left atomic.Int64

@@ -182,10 +182,10 @@ func TestEntries(t *testing.T) {
 		{"an entry without a DN, as which a bind is one as nobody", "", []map[string][]string{carol(map[string][]string{"dn": {""}})}, "no DN"},
 		{"an entry without an ID", "", []map[string][]string{carol(map[string][]string{"entryUUID": {}})}, "entryUUID has 0 values"},
 		{"an entry with two IDs", "", []map[string][]string{carol(map[string][]string{"entryUUID": {"a", "b"}})}, "entryUUID has 2 values"},
-		{"an empty ID", "", []map[string][]string{carol(map[string][]string{"entryUUID": {""}})}, "no identifier"},
-		{"an ID with a space", "", []map[string][]string{carol(map[string][]string{"entryUUID": {"a b"}})}, "no identifier"},
-		{"an ID of bytes", "", []map[string][]string{carol(map[string][]string{"entryUUID": {guid}})}, "no identifier"},
-		{"an ID that is too long", "", []map[string][]string{carol(map[string][]string{"entryUUID": {strings.Repeat("x", 201)}})}, "no identifier"},
+		{"an empty ID", "", []map[string][]string{carol(map[string][]string{"entryUUID": {""}})}, "not an identifier"},
+		{"an ID with a space", "", []map[string][]string{carol(map[string][]string{"entryUUID": {"a b"}})}, "not an identifier"},
+		{"an ID of bytes", "", []map[string][]string{carol(map[string][]string{"entryUUID": {guid}})}, "not an identifier"},
+		{"an ID that is too long", "", []map[string][]string{carol(map[string][]string{"entryUUID": {strings.Repeat("x", 201)}})}, "not an identifier"},
 		{"an answer that is too long", "", []map[string][]string{carol(map[string][]string{"cn": {strings.Repeat("x", 2<<20)}})}, "too long"},
 		{"an objectGUID, as Active Directory shows it", "objectGUID", []map[string][]string{carol(map[string][]string{"objectGUID": {guid}})},
 			"employee:12345678-1234-5678-1234-56789abcdef0"},
@@ -249,7 +249,7 @@ func TestWhatTheDirectoryIsAsked(t *testing.T) {
 	f.entries[filterOf("kim")] = []map[string][]string{carol(nil), carol(nil)}
 	_, err = d.Login(t.Context(), "kim", password)
 	require.Equal(t, login.ErrRefused, err)
-	assert.Contains(t, log.String(), "several entries bear one name")
+	assert.Contains(t, log.String(), "several entries have the same name")
 	assert.Contains(t, log.String(), "name=kim")
 	assert.NotContains(t, log.String(), password)
 }

@@ -1,5 +1,5 @@
-// Package ldaplogin lets people log in to the authorization server with their name and password in an LDAP directory: it
-// searches for the entry that bears the name, and binds as that entry with the password (RFC 4511, RFC 4513).
+// Package ldaplogin lets people log in to the authorization server with their name and password in an LDAP directory. It
+// searches for the entry that has the name, and binds as that entry with the password (RFC 4511, RFC 4513).
 //
 //	employees, err := ldaplogin.New(ldaplogin.Config{
 //		URL:          "ldaps://ldap.example.com",
@@ -8,8 +8,8 @@
 //		BaseDN:       "ou=people,dc=example,dc=com",
 //	})
 //
-// Referrals are not followed and aliases not resolved. Controls of password policies are not read: whoever must first change
-// a password is refused where the directory refuses the bind, and only there.
+// Referrals are not followed, and aliases are not resolved. Password policy controls are not read: a user who must first change
+// a password is refused only if the directory refuses the bind.
 package ldaplogin
 
 import (
@@ -29,7 +29,7 @@ import (
 // A Directory is a [login.Login] of the people in an LDAP directory. It is safe for concurrent use.
 type Directory struct {
 	server   server
-	pool     *pool // of connections bound as the service; never as a user
+	pool     *pool // of connections that are bound as the service, never as a user
 	timeout  time.Duration
 	log      *slog.Logger
 	baseDN   string
@@ -43,10 +43,10 @@ type Directory struct {
 
 var _ login.Login = (*Directory)(nil)
 
-// Login implements [login.Login]. The user's Name is as the directory spells it. An unknown name costs a search and a bind as a
-// wrong password does; how long the directory itself takes over them is its own matter.
+// Login implements [login.Login]. The user's Name is spelled as in the directory. An unknown name costs a search and a bind,
+// like a wrong password; the time that the directory itself takes for each may differ.
 func (d *Directory) Login(ctx context.Context, name, password string) (*login.User, error) {
-	// A bind without a password succeeds for any entry: it asks for no authentication (RFC 4513, section 5.1.2).
+	// A bind without a password succeeds for any entry, because it requests no authentication (RFC 4513, section 5.1.2).
 	if password == "" || len(password) > 1024 || login.ValidName(name) != nil {
 		return nil, login.ErrRefused
 	}
@@ -56,7 +56,7 @@ func (d *Directory) Login(ctx context.Context, name, password string) (*login.Us
 	if err != nil {
 		return nil, fmt.Errorf("ldaplogin: searching for %q: %w", name, err)
 	}
-	dn := d.baseDN // of an entry that nobody logs in with
+	dn := d.baseDN // an entry that is not a user
 	if entry != nil {
 		dn = entry.DN
 	}
@@ -74,9 +74,9 @@ func (d *Directory) Login(ctx context.Context, name, password string) (*login.Us
 	return u, nil
 }
 
-// Lookup implements [login.Login]. It finds the entry by the ID attribute, among those that the Filter finds with any name: an entry
-// that the Filter leaves out is gone, and so is a disabled one. What counts as disabled, and as a new password, is described at
-// [Config]. If no entry is found, but the base cannot be read either, the answer is an outage.
+// Lookup implements [login.Login]. It finds the entry by the ID attribute, among the entries that the Filter matches with any
+// name. An entry that the Filter excludes, or that is disabled, is not a user. [Config] describes when an account counts as
+// disabled and a password as new. If no entry is found and the base cannot be read either, the result is an outage.
 func (d *Directory) Lookup(ctx context.Context, subject string) (*login.Account, error) {
 	id, ours := strings.CutPrefix(subject, d.userType+":")
 	if !ours || id == "" {
@@ -91,7 +91,7 @@ func (d *Directory) Lookup(ctx context.Context, subject string) (*login.Account,
 	case err != nil:
 		return nil, fmt.Errorf("ldaplogin: looking up %q: %w", subject, err)
 	case len(found) == 0:
-		// A service that lost its right to read sees no entry either.
+		// A service that has lost its read permission finds no entry either.
 		if err := d.Ready(ctx); err != nil {
 			return nil, err
 		}
@@ -114,7 +114,7 @@ func (d *Directory) Lookup(ctx context.Context, subject string) (*login.Account,
 	return a, nil
 }
 
-// Ready reports whether the directory can be asked now: to fail, or to wait, at start-up.
+// Ready returns an error if the directory cannot be searched now. Call it at startup to fail, or to wait.
 func (d *Directory) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -126,17 +126,17 @@ func (d *Directory) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Close waits for logins under way and ends all connections. Later logins have an outage.
+// Close waits for logins in progress and closes all connections. Later logins return an outage.
 func (d *Directory) Close() error {
 	d.pool.close()
 	return nil
 }
 
-// find returns the one entry that bears the name, or nil if there is none, or are several.
+// find returns the only entry that has the name, or nil if there is none or more than one.
 func (d *Directory) find(ctx context.Context, name string) (*ldap.Entry, error) {
 	found, several, err := d.people(ctx, strings.ReplaceAll(d.filter, "%s", ldap.EscapeFilter(name)))
 	if several {
-		d.log.WarnContext(ctx, "ldaplogin: several entries bear one name, which nobody can log in with", "name", name)
+		d.log.WarnContext(ctx, "ldaplogin: several entries have the same name, so log-ins with it are refused", "name", name)
 		return nil, nil
 	}
 	if err != nil || len(found) == 0 {
@@ -145,16 +145,16 @@ func (d *Directory) find(ctx context.Context, name string) (*ldap.Entry, error) 
 	entry := found[0]
 	switch {
 	case entry.DN == "":
-		return nil, errors.New("the entry has no DN") // a bind as nobody might succeed
+		return nil, errors.New("the entry has no DN") // an anonymous bind might succeed
 	case d.nameOf(entry, name) == "":
-		// A directory may find more alike than people do (RFC 4518): without accents, or invisible characters. Then one
-		// entry would have many names, each with attempts of its own at the password.
+		// A directory may match more names than [login.Fold] does (RFC 4518), such as without accents or with invisible
+		// characters. Then one entry would have many names, each with its own budget of password attempts.
 		return nil, nil
 	}
 	return entry, nil
 }
 
-// people returns the entries that a filter finds, with all that is read of people; several: there is more than one.
+// people returns the entries that a filter matches, with all attributes that are read. several: there is more than one.
 func (d *Directory) people(ctx context.Context, filter string) (found []*ldap.Entry, several bool, err error) {
 	attributes := slices.Concat(d.names, []string{d.id, d.display}, stateAttributes)
 	if d.groups != nil {
@@ -165,7 +165,7 @@ func (d *Directory) people(ctx context.Context, filter string) (found []*ldap.En
 	return found, len(found) > 1 || ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded), err
 }
 
-// nameOf returns the name as the entry spells it; empty: the entry does not bear it.
+// nameOf returns the name as the entry spells it, or "" if the entry does not have it.
 func (d *Directory) nameOf(entry *ldap.Entry, name string) string {
 	for _, attribute := range d.names {
 		for _, value := range entry.GetEqualFoldAttributeValues(attribute) {
@@ -177,7 +177,7 @@ func (d *Directory) nameOf(entry *ldap.Entry, name string) string {
 	return ""
 }
 
-// search asks as the service.
+// search searches as the service.
 func (d *Directory) search(ctx context.Context, request *ldap.SearchRequest) ([]*ldap.Entry, error) {
 	var found []*ldap.Entry
 	err := d.pool.use(ctx, func(c *ldap.Conn) error {
@@ -190,7 +190,7 @@ func (d *Directory) search(ctx context.Context, request *ldap.SearchRequest) ([]
 	return found, err
 }
 
-// bind reports whether the password is that of the entry, on a connection that is used for nothing else.
+// bind reports whether the password is that of the entry. It uses a separate connection for this alone.
 func (d *Directory) bind(ctx context.Context, dn, password string) (bool, error) {
 	c, err := d.server.connect(ctx)
 	if err != nil {
@@ -198,7 +198,8 @@ func (d *Directory) bind(ctx context.Context, dn, password string) (bool, error)
 	}
 	defer c.close()
 	err = c.do(ctx, func(c *ldap.Conn) error { return c.Bind(dn, password) })
-	// The ways in which directories say no: also to who is locked or expired, has no password, or is gone by now.
+	// The result codes with which directories refuse, including for a user who is locked, expired, without a password, or
+	// removed.
 	no := ldap.IsErrorAnyOf(err, ldap.LDAPResultInvalidCredentials, ldap.LDAPResultInappropriateAuthentication,
 		ldap.LDAPResultConstraintViolation, ldap.LDAPResultUnwillingToPerform, ldap.LDAPResultNoSuchObject)
 	if no {

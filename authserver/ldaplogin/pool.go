@@ -14,12 +14,13 @@ import (
 type pool struct {
 	server       server
 	dn, password string
-	slots        chan *conn // one element for each search that may begin; nil: without a connection yet
+	slots        chan *conn // one element for each search that may start; nil: not yet connected
 	closing      chan struct{}
 	once         sync.Once
 }
 
-// maxIdle is how long a connection may rest and still be trusted: many firewalls forget it silently after some minutes.
+// maxIdle is how long a connection may be idle and still be trusted. Many firewalls drop idle connections silently after some
+// minutes.
 const maxIdle = time.Minute
 
 func newPool(size int, s server, dn, password string) *pool {
@@ -30,8 +31,8 @@ func newPool(size int, s server, dn, password string) *pool {
 	return p
 }
 
-// use calls f with a connection. If a kept one turns out to be dead, which says nothing about the directory, it calls f again,
-// with a new one.
+// use calls f with a connection. If a kept connection turns out to be dead, which does not mean that the directory is down, use
+// calls f again with a new one.
 func (p *pool) use(ctx context.Context, f func(*ldap.Conn) error) error {
 	var c *conn
 	select {
@@ -75,7 +76,7 @@ func (p *pool) connect(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// close waits for the searches under way.
+// close waits for searches in progress.
 func (p *pool) close() {
 	p.once.Do(func() {
 		close(p.closing)

@@ -9,8 +9,8 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// The attributes that say whether an account is disabled and when its password was set. A directory returns those that it has
-// and that the service may read.
+// Attributes that show whether an account is disabled and when its password was set. A directory returns those that it has and
+// that the service may read.
 const (
 	userAccountControl   = "userAccountControl"   // Active Directory: flags, of which 0x2 is ACCOUNTDISABLE
 	accountExpires       = "accountExpires"       // Active Directory: a file time; 0 and the greatest number mean never
@@ -25,11 +25,11 @@ var stateAttributes = []string{
 	userAccountControl, accountExpires, nsAccountLock, loginDisabled, pwdAccountLockedTime, pwdChangedTime, pwdLastSet,
 }
 
-// lockedForGood is the pwdAccountLockedTime of an account that only an administrator can unlock. Another value is a lock after
-// too many wrong passwords. That must not count: otherwise a stranger who tries passwords ends the grants of the user.
+// lockedForGood is the pwdAccountLockedTime of an account that only an administrator can unlock. Any other value is a lock after
+// too many wrong passwords, which must be ignored: otherwise an attacker could end a user's grants by trying passwords.
 const lockedForGood = "000001010000Z"
 
-// disabled reports whether an administrator has disabled the account, or has let it expire.
+// disabled reports whether an administrator has disabled the account, or it has expired.
 func disabled(entry *ldap.Entry, now time.Time) bool {
 	value := func(name string) string { return strings.TrimSpace(entry.GetEqualFoldAttributeValue(name)) }
 	if flags, err := strconv.ParseInt(value(userAccountControl), 10, 64); err == nil && flags&0x2 != 0 {
@@ -42,7 +42,7 @@ func disabled(entry *ldap.Entry, now time.Time) bool {
 		value(pwdAccountLockedTime) == lockedForGood
 }
 
-// passwordSet returns when the password of the entry was set; zero: the directory does not say.
+// passwordSet returns when the password of the entry was set, or zero if the directory does not provide it.
 func passwordSet(entry *ldap.Entry) (time.Time, error) {
 	if text := entry.GetEqualFoldAttributeValue(pwdChangedTime); text != "" {
 		t, err := time.Parse("20060102150405Z0700", text) // RFC 4517, section 3.3.13
@@ -58,7 +58,7 @@ func passwordSet(entry *ldap.Entry) (time.Time, error) {
 	return t, nil
 }
 
-// fileTime reads a count of 100 ns since 1601. The result is zero for "", for 0 and for the greatest number, which mean never.
+// fileTime parses a count of 100 ns since 1601. The result is zero for "", and for 0 and the greatest number, which mean never.
 func fileTime(text string) (time.Time, error) {
 	const (
 		never = 1<<63 - 1
@@ -77,7 +77,7 @@ func fileTime(text string) (time.Time, error) {
 	return time.Unix(n/1e7-epoch, n%1e7*100).UTC(), nil
 }
 
-// idFilter returns the filter for an id, as idOf has read it.
+// idFilter returns the filter for an ID as returned by idOf.
 func (d *Directory) idFilter(id string) string {
 	text := "(" + d.id + "=" + ldap.EscapeFilter(id) + ")"
 	raw, isUUID := guid(id)
@@ -88,10 +88,10 @@ func (d *Directory) idFilter(id string) string {
 	for _, b := range raw {
 		fmt.Fprintf(&escaped, "\\%02x", b)
 	}
-	return "(|(" + d.id + "=" + escaped.String() + ")" + text + ")" // not every directory has it as bytes
+	return "(|(" + d.id + "=" + escaped.String() + ")" + text + ")" // not every directory stores it as bytes
 }
 
-// guid returns the bytes that Active Directory has for a UUID: the first three fields with the lowest byte first.
+// guid returns the bytes that Active Directory stores for a UUID, with the first three fields in little-endian order.
 func guid(text string) (raw []byte, ok bool) {
 	digits := strings.ReplaceAll(text, "-", "")
 	if len(text) != 36 || len(digits) != 32 {

@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// memberOf names the groups of an entry, those that it is in itself.
+// memberOf is the attribute with the groups that an entry belongs to directly.
 const memberOf = "memberOf"
 
 // A group gives its members scopes.
@@ -41,7 +41,7 @@ func (d *Directory) user(entry *ldap.Entry, name string) (*login.User, error) {
 	return u, nil
 }
 
-// idOf returns what names the entry for ever.
+// idOf returns the permanent identifier of the entry.
 func idOf(entry *ldap.Entry, attribute string) (string, error) {
 	values := entry.GetEqualFoldRawAttributeValues(attribute)
 	if len(values) != 1 {
@@ -49,23 +49,23 @@ func idOf(entry *ldap.Entry, attribute string) (string, error) {
 	}
 	id := values[0]
 	if strings.EqualFold(attribute, "objectGUID") && len(id) == 16 {
-		// Active Directory has it as bytes, the first three fields with the lowest byte first, and shows it as a UUID.
+		// Active Directory stores it as bytes, with the first three fields in little-endian order, and displays it as a UUID.
 		return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(id), binary.LittleEndian.Uint16(id[4:]),
 			binary.LittleEndian.Uint16(id[6:]), id[8:10], id[10:]), nil
 	}
 	if len(id) == 0 || len(id) > 200 || slices.ContainsFunc(id, func(c byte) bool { return c <= ' ' || c > '~' }) {
-		return "", errors.New("the attribute " + attribute + " is no identifier: 1 to 200 visible characters of ASCII")
+		return "", errors.New("the attribute " + attribute + " is not an identifier: 1 to 200 visible ASCII characters")
 	}
 	return string(id), nil
 }
 
-// scopes returns those of all groups that the entry is in: not nil, as none is not the same as all.
+// scopes returns the scopes of all groups that the entry is in. The result is not nil, because nil means all scopes.
 func (d *Directory) scopes(entry *ldap.Entry) []string {
 	scopes := []string{}
 	for _, value := range entry.GetEqualFoldAttributeValues(memberOf) {
 		dn, err := ldap.ParseDN(value)
 		if err != nil {
-			continue // it is none of ours, whose names can be parsed
+			continue // not in Groups, whose names can be parsed
 		}
 		for _, g := range d.groups {
 			if g.dn.EqualFold(dn) {

@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// Chain returns a [Login] that asks ls in turn. The first to accept counts; none of the rest is asked. While one has an outage,
-// those whom another accepts get in, and the others are told of the outage, not of a refusal: they may be right. A Chain of
-// nothing refuses.
+// Chain returns a [Login] that tries ls in turn. The first one that accepts ends the search. If one has an outage, a user whom
+// another one accepts still gets in. For all other users, the result is the outage instead of a refusal, since their password
+// may be right. An empty Chain refuses.
 //
-// All that are asked see the password, so they should be of one house; and the quickest comes first, as people of the last
-// wait for all before it.
+// Each Login that is tried sees the password, so all of them should belong to one organization. Put the fastest first, because
+// users of the last one wait for all the others.
 func Chain(ls ...Login) Login { return chain(slices.Clone(ls)) }
 
 type chain []Login
@@ -33,9 +33,9 @@ func (c chain) Login(ctx context.Context, name, password string) (*User, error) 
 	return nil, ErrRefused
 }
 
-// Lookup asks the logins in turn; the first account counts. Those that do not have the subject's type answer without I/O, so an
-// outage of one directory neither ends nor keeps alive what people of another type have. While one has an outage and no other
-// knows the subject, the answer is that outage.
+// Lookup tries the logins in turn and returns the first account. A Login that does not have the subject's type answers without
+// I/O, so an outage of one directory does not affect users of another type. If one has an outage and no other knows the subject,
+// the result is that outage.
 func (c chain) Lookup(ctx context.Context, subject string) (*Account, error) {
 	var outages []error
 	for _, l := range c {
@@ -53,7 +53,7 @@ func (c chain) Lookup(ctx context.Context, subject string) (*Account, error) {
 	return nil, ErrNoUser
 }
 
-// lookup is ask for an account.
+// lookup calls l and verifies that it returned an account or an error.
 func lookup(ctx context.Context, l Login, subject string) (*Account, error) {
 	if l == nil {
 		return nil, errors.New("login: a nil Login was asked")
@@ -65,7 +65,7 @@ func lookup(ctx context.Context, l Login, subject string) (*Account, error) {
 	return a, err
 }
 
-// ask calls l and holds it to its contract.
+// ask calls l and verifies that it returned a user or an error.
 func ask(ctx context.Context, l Login, name, password string) (*User, error) {
 	if l == nil {
 		return nil, errors.New("login: a nil Login was asked")

@@ -16,24 +16,25 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// A Database is a [Login] of people who stand in a store with a hash of their password. It is also where they are added and
-// removed. Users of a configuration file are a Database in a store.Memory.
+// A Database is a [Login] of people who are in a store with a hash of their password. It also adds and removes them. Users of a
+// configuration file are a Database in a store.Memory.
 //
-// Names are compared as [Fold] does. Passwords are hashed with argon2id; a hash from elsewhere, argon2id with other
-// parameters or bcrypt, is replaced when its user next logs in, and until then takes the time of its own kind.
+// Names are compared as in [Fold]. Passwords are hashed with argon2id. An imported hash (argon2id with other parameters, or
+// bcrypt) is replaced when its user next logs in; until then, a log-in takes as long as that hash requires.
 //
-// A Database is safe for concurrent use, by several processes on one store too.
+// A Database is safe for concurrent use, including by several processes on one store.
 type Database struct {
 	store    store.Store
 	userType string
-	hashing  chan struct{}           // holds one element for each hash being computed: each needs 19 MiB, and a core
-	matches  func(hash, string) bool // hash.matches, but in a test that counts what a login costs
+	hashing  chan struct{}           // one element for each hash being computed, which needs 19 MiB and a core
+	matches  func(hash, string) bool // hash.matches, except in a test that counts the cost of log-ins
 }
 
-// How long a login waits for its turn to hash, in a crowd that the processors cannot serve.
+// maxWait is how long a log-in waits for its turn to hash, when there are more log-ins than the processors can serve.
 const maxWait = 10 * time.Second
 
-// NewDatabase returns the users of a type, "customer" say, that stand in records. Databases of several types can share a store.
+// NewDatabase returns the Database of the users of one type, such as "customer", in records. Databases of several types can
+// share a store.
 func NewDatabase(records store.Store, userType string) (*Database, error) {
 	wrong := mistakes.List{Package: "login"}
 	wrong.AddIf(records == nil, "records", "required")
@@ -44,23 +45,23 @@ func NewDatabase(records store.Store, userType string) (*Database, error) {
 	return &Database{store: records, userType: userType, hashing: make(chan struct{}, min(runtime.GOMAXPROCS(0), 8)), matches: hash.matches}, nil
 }
 
-// person is what the store holds of a user.
+// person is the stored form of a user.
 type person struct {
 	Subject string   `json:"subject"`
 	Name    string   `json:"name"` // as it was added
 	Display string   `json:"display,omitempty"`
-	Scopes  []string `json:"scopes"` // null is not the same as none
+	Scopes  []string `json:"scopes"` // null differs from empty
 	Hash    string   `json:"hash"`
 
-	Since time.Time `json:"since,omitzero"` // the password was set; zero: before this was recorded
+	Since time.Time `json:"since,omitzero"` // when the password was set; zero: before this was recorded
 }
 
 func (d *Database) user(p *person) *User {
 	return &User{Subject: p.Subject, Type: d.userType, Name: p.Name, Display: p.Display, Scopes: p.Scopes, Since: p.Since}
 }
 
-// Lookup implements [Login]. A password that was replaced counts from the moment of [Database.SetPassword]; a hash that a log-in
-// brings up to date is not a new password.
+// Lookup implements [Login]. A replaced password counts from the moment of [Database.SetPassword]. A hash that a log-in updates
+// is not a new password.
 func (d *Database) Lookup(ctx context.Context, subject string) (*Account, error) {
 	if !strings.HasPrefix(subject, d.userType+":") {
 		return nil, fmt.Errorf("login: %w of type %s: %q", ErrNoUser, d.userType, subject)
@@ -79,9 +80,9 @@ func (d *Database) Lookup(ctx context.Context, subject string) (*Account, error)
 	return &Account{Scopes: p.Scopes, Since: p.Since}, nil
 }
 
-// Login implements [Login]. It fails if the server is too busy to hash the password within ten seconds.
+// Login implements [Login]. It returns an error if the server is too busy to hash the password within ten seconds.
 func (d *Database) Login(ctx context.Context, name, password string) (*User, error) {
-	// Whether such a name is known is no question, so these may be quick.
+	// These may return quickly, because no user can have such a name or password.
 	if ValidName(name) != nil || password == "" || len(password) > maxPassword {
 		return nil, ErrRefused
 	}
@@ -108,23 +109,23 @@ func (d *Database) Login(ctx context.Context, name, password string) (*User, err
 	}
 	if !h.current() {
 		p.Hash = newHash(password).String()
-		_ = d.write(ctx, p, version) // lost to a new password, or for another reason: the next login tries again
+		_ = d.write(ctx, p, version) // if it fails, because of a new password or otherwise, the next login tries again
 	}
 	return d.user(p), nil
 }
 
 // A NewUser is a person to add to a [Database].
 type NewUser struct {
-	Name     string   // Required.
-	Password string   // 8 to 1,024 bytes; this
-	Hash     string   // or this is required: argon2id in the PHC string format, see [Hash], or bcrypt
-	ID       string   // the subject's part after the colon: 1 to 64 visible characters of ASCII; empty: made at random
-	Display  string   // as pages call them; empty: Name
-	Scopes   []string // all that the user may allow an application; nil: whatever the API has
+	Name     string   // required
+	Password string   // 8 to 1,024 bytes. Either Password
+	Hash     string   // or Hash is required: argon2id in the PHC string format, see [Hash], or bcrypt
+	ID       string   // the part of the subject after the colon: 1 to 64 visible ASCII characters; empty: random
+	Display  string   // the name shown on pages; empty: Name
+	Scopes   []string // all scopes that the user may allow an application; nil: all scopes of each API
 }
 
-// Add adds a user. The error names every mistake; it wraps [store.ErrConflict] if the name or the ID is taken. Who is removed
-// and added again is another person, with another subject, unless the ID says otherwise.
+// Add adds a user. The error lists every mistake; it wraps [store.ErrConflict] if the name or the ID is taken. A user who is
+// removed and added again is another person with another subject, unless ID is set.
 func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 	p := &person{Name: strings.TrimSpace(u.Name), Display: u.Display, Scopes: slices.Clone(u.Scopes), Since: later(time.Time{})}
 	var h hash
@@ -134,7 +135,7 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 	secret := "Password"
 	switch {
 	case (u.Password == "") == (u.Hash == ""):
-		err = errors.New("a password or the hash of one is needed, not both")
+		err = errors.New("either a password or its hash is required")
 	case u.Hash != "":
 		secret = "Hash"
 		h, err = parseHash(u.Hash)
@@ -147,7 +148,7 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 		u.ID = rand.Text()
 	}
 	if len(u.ID) > 64 || strings.ContainsFunc(u.ID, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		wrong.Add("ID", "is not 1 to 64 visible characters of ASCII")
+		wrong.Add("ID", "must be 1 to 64 visible ASCII characters")
 	}
 	p.Subject = d.userType + ":" + u.ID
 	for i, s := range u.Scopes {
@@ -173,30 +174,30 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 	return d.user(p), nil
 }
 
-// taken is what of a new user another one has already, a [store.ErrConflict].
+// taken is the part of a new user that another user already has. It is a [store.ErrConflict].
 type taken string
 
 func (t taken) Error() string        { return "another user has the " + string(t) }
 func (t taken) Is(target error) bool { return target == store.ErrConflict }
 
-// later returns the present time, or, if the clock has been set back, a time that is after before all the same.
+// later returns the present time, or a time after before if the clock has been set back.
 func later(before time.Time) time.Time {
-	now := time.Now().UTC().Round(0) // as it is read back
+	now := time.Now().UTC().Round(0) // equal to the stored value when read back
 	if !now.After(before) {
 		now = before.Add(1)
 	}
 	return now
 }
 
-// SetPassword replaces the password of a user and returns the user. Sessions and grants that began with the password before are
-// over, see [Account]. The error wraps [store.ErrNotFound] if nobody has the name.
+// SetPassword replaces the password of a user and returns the user. Sessions and grants that began with the previous password
+// have ended; see [Account]. The error wraps [store.ErrNotFound] if no user has the name.
 func (d *Database) SetPassword(ctx context.Context, name, password string) (*User, error) {
 	text, err := Hash(password)
 	var p *person
 	if err == nil {
 		p, err = d.setHash(ctx, name, text)
 	}
-	if errors.Is(err, store.ErrConflict) { // a login has just replaced the hash, which happens once
+	if errors.Is(err, store.ErrConflict) { // a login has just replaced the hash, which happens only once
 		p, err = d.setHash(ctx, name, text)
 	}
 	if err != nil {
@@ -214,8 +215,8 @@ func (d *Database) setHash(ctx context.Context, name, text string) (*person, err
 	return p, d.write(ctx, p, version)
 }
 
-// Remove removes a user and returns who it was, whose grants are now to be revoked. The error wraps [store.ErrNotFound] if
-// nobody has the name.
+// Remove removes a user and returns it, so that the caller can revoke its grants. The error wraps [store.ErrNotFound] if no user
+// has the name.
 func (d *Database) Remove(ctx context.Context, name string) (*User, error) {
 	p, _, err := d.read(ctx, name)
 	if err == nil {
@@ -227,7 +228,7 @@ func (d *Database) Remove(ctx context.Context, name string) (*User, error) {
 	return d.user(p), nil
 }
 
-// List returns at most limit users, in the order of their folded names, which come after the name after.
+// List returns at most limit users, ordered by folded name, with names after the name after.
 func (d *Database) List(ctx context.Context, after string, limit int) ([]User, error) {
 	records, err := d.store.Find(ctx, kind, store.Key{Name: "type", Value: d.userType}, d.id(after), limit)
 	if err != nil {

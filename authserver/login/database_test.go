@@ -74,9 +74,9 @@ func TestDatabaseAdd(t *testing.T) {
 		want []string
 	}{
 		{"all mistakes are named", login.NewUser{Name: "", Password: "2short", ID: "a b", Scopes: []string{"a b"}},
-			[]string{"name is empty", "at least 8 bytes", "ID: is not", "scope"}},
-		{"no password", login.NewUser{Name: "bob"}, []string{"is needed"}},
-		{"a password and a hash", login.NewUser{Name: "bob", Password: other, Hash: good}, []string{"not both"}},
+			[]string{"name is empty", "at least 8 bytes", "ID: must be", "scope"}},
+		{"no password", login.NewUser{Name: "bob"}, []string{"either a password or its hash is required"}},
+		{"a password and a hash", login.NewUser{Name: "bob", Password: other, Hash: good}, []string{"either a password or its hash is required"}},
 		{"a password of 7 bytes", login.NewUser{Name: "bob", Password: "1234567"}, []string{"too short"}},
 		{"a password of 1,025 bytes", login.NewUser{Name: "bob", Password: strings.Repeat("x", 1025)}, []string{"too long"}},
 		{"an ID that is too long", login.NewUser{Name: "bob", Password: other, ID: strings.Repeat("x", 65)}, []string{"ID"}},
@@ -87,8 +87,8 @@ func TestDatabaseAdd(t *testing.T) {
 		{"other words behind the parameters", login.NewUser{Name: "bob", Hash: strings.Replace(good, "p=1", "p=1,x=2", 1)}, []string{"PHC"}},
 		{"padded base64", login.NewUser{Name: "bob", Hash: good + "="}, []string{"PHC"}},
 		{"a hash that takes 4 GiB", login.NewUser{Name: "bob", Hash: strings.Replace(good, "m=256", "m=4194304", 1)}, []string{"costs too much"}},
-		{"a hash of no passes", login.NewUser{Name: "bob", Hash: strings.Replace(good, "t=2", "t=0", 1)}, []string{"costs too much or nothing"}},
-		{"a hash of no lanes", login.NewUser{Name: "bob", Hash: strings.Replace(good, "p=1", "p=0", 1)}, []string{"costs too much or nothing"}},
+		{"a hash of no passes", login.NewUser{Name: "bob", Hash: strings.Replace(good, "t=2", "t=0", 1)}, []string{"costs too much or too little"}},
+		{"a hash of no lanes", login.NewUser{Name: "bob", Hash: strings.Replace(good, "p=1", "p=0", 1)}, []string{"costs too much or too little"}},
 		{"a hash cut off", login.NewUser{Name: "bob", Hash: good[:len(good)-39]}, []string{"16 to 64"}},
 		{"bcrypt cut off", login.NewUser{Name: "bob", Hash: "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe"}, []string{"bcrypt"}},
 		{"bcrypt that takes days", login.NewUser{Name: "bob", Hash: "$2a$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"}, []string{"bcrypt"}},
@@ -334,7 +334,7 @@ func TestDatabaseOutage(t *testing.T) {
 func TestNewDatabase(t *testing.T) {
 	_, err := login.NewDatabase(nil, "a:b")
 	require.EqualError(t, err, `login: records: required
-login: userType: "a:b" is no type of users: 1 to 32 of a-z, 0-9, hyphen and underscore`)
+login: userType: "a:b" is not a user type: 1 to 32 of a-z, 0-9, hyphen and underscore`)
 	assert.Len(t, valetkey.ConfigErrors(err), 2)
 }
 

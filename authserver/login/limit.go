@@ -8,24 +8,24 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// Limits are how often people may try to log in. Right and wrong passwords count alike, and a right one gives nothing back:
-// who has an account of their own must not earn attempts at another's.
+// Limits are rate limits for log-in attempts. Attempts with right and wrong passwords count alike, and a right one restores
+// nothing. Otherwise the owner of one account could earn attempts at another.
 type Limits struct {
 	Name    Rate // for one name, from all addresses. Zero: 10 at once, then one a minute
 	Address Rate // for one address, with all names. Zero: 100 at once, as an office may share an address, then one in 2 s
-	Size    int  // how many names, and how many addresses, are known at once. Zero: 65,536, see [NewLimiter]
+	Size    int  // the number of names, and of addresses, that are tracked. Zero: 65,536; see [NewLimiter]
 }
 
-// A Limited is a [Login] behind limits (RFC 6749, sections 2.3.1 and 4.3.2). It asks where the attempt comes from, so it is
-// no Login itself: whoever has one cannot forget the limit.
+// A Limited is a [Login] behind rate limits (RFC 6749, sections 2.3.1 and 4.3.2). Its Login method requires the address of the
+// attempt, so it is not itself a Login and the limits cannot be bypassed by mistake.
 //
-// An attacker can keep a name waiting by trying it without end; who is logged in stays so.
+// An attacker can block log-ins with a name by trying it continuously. Existing sessions of that user remain.
 type Limited struct {
 	login           Login
 	name, addresses *Limiter
 }
 
-// Limit puts limits before login. The error joins a valetkey.ConfigError for each mistake.
+// Limit returns login behind limits. The error joins a valetkey.ConfigError for each mistake.
 func Limit(login Login, cfg Limits) (*Limited, error) {
 	if cfg.Name == (Rate{}) {
 		cfg.Name = Rate{10, time.Minute}
@@ -46,8 +46,8 @@ func Limit(login Login, cfg Limits) (*Limited, error) {
 	return &Limited{login: login, name: names, addresses: addresses}, nil
 }
 
-// Login asks the [Login] for name and password, or returns a [*TooMany] without asking. The address is that of the user's
-// end, as http.Request.RemoteAddr has it or without the port; all that have none share one budget.
+// Login calls [Login] with name and password, or returns a [*TooMany] without calling it. address is that of the user, with a
+// port as in http.Request.RemoteAddr or without one. All attempts without an address share one budget.
 func (l *Limited) Login(ctx context.Context, address, name, password string) (*User, error) {
 	if err := l.addresses.Allow(Network(address)); err != nil {
 		return nil, err
@@ -58,8 +58,9 @@ func (l *Limited) Login(ctx context.Context, address, name, password string) (*U
 	return ask(ctx, l.login, name, password)
 }
 
-// Network returns what one user's end is known by, to count its attempts: its IPv4 address, or the first 64 bits of its IPv6
-// address, as one end has all the others. The address may have a port. Empty: it is no address.
+// Network returns the key by which the attempts of one user's connection are counted: the IPv4 address, or the first 64 bits of
+// the IPv6 address, because one connection has all addresses below them. address may have a port. Network returns "" if it is
+// not an address.
 func Network(address string) string {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {

@@ -10,23 +10,23 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// A Rate is how many attempts are allowed: Burst at once, and one more each time that Every has passed.
+// A Rate is a limit on attempts: Burst at once, and one more after each Every.
 type Rate struct {
 	Burst int
 	Every time.Duration
 }
 
-// TooMany is the refusal of an attempt that came too soon. It says nothing about the attempt itself.
+// TooMany is the refusal of an attempt that came too soon. It does not reveal whether the attempt would have succeeded.
 type TooMany struct {
-	RetryAfter time.Duration // until the next attempt is allowed, if there is no other
+	RetryAfter time.Duration // until the next attempt is allowed, if no other is made first
 }
 
 func (e *TooMany) Error() string {
 	return fmt.Sprintf("too many attempts: the next one is allowed in %v", e.RetryAfter)
 }
 
-// A Limiter counts attempts by key: a name, an address, a client, a code that somebody types. It keeps a bounded table in
-// memory, of this process only. No flood of other keys makes it forget what a key has used: see Allow.
+// A Limiter counts attempts by key: a name, an address, a client, or a code that a user enters. Its table is bounded, in memory,
+// and not shared between processes. No flood of other keys resets the count of a key; see [Limiter.Allow].
 //
 // A Limiter is safe for concurrent use.
 type Limiter struct {
@@ -38,19 +38,19 @@ type Limiter struct {
 	all   buckets
 }
 
-// A bucket says of one key when it could again use the whole burst. That one time tells how much of it is left now.
+// A bucket records when its key could use the whole burst again. That time determines how much of the burst is left now.
 type bucket struct {
-	key   [sha256.Size]byte // digest: a long key takes no more room, and a secret one is not kept
+	key   [sha256.Size]byte // digest: a long key takes no more room, and a secret one is not stored
 	full  time.Time
-	place int // in Limiter.all
+	place int // index in Limiter.all
 }
 
-// NewLimiter returns a Limiter that knows size keys at most. Zero: 65,536, some 11 MB.
+// NewLimiter returns a Limiter for at most size keys. Zero: 65,536, about 11 MB.
 func NewLimiter(rate Rate, size int) (*Limiter, error) {
 	const forever = 365 * 24 * time.Hour
 	var wrong mistakes.List
 	if rate.Burst < 1 || rate.Every <= 0 || rate.Every > forever/time.Duration(max(rate.Burst, 1)) {
-		wrong.Add("rate", "%d attempts at once and one each %v is no rate, or takes over a year to recover", rate.Burst, rate.Every)
+		wrong.Add("rate", "%d attempts at once and one each %v is not a valid rate, or takes over a year to recover", rate.Burst, rate.Every)
 	}
 	wrong.AddIf(size < 0, "size", "%d is negative", size)
 	if err := wrong.Err(); err != nil {
@@ -64,9 +64,9 @@ func NewLimiter(rate Rate, size int) (*Limiter, error) {
 
 // Allow counts an attempt of key and returns nil, or returns a [*TooMany] and counts nothing.
 //
-// If the table is full, an unknown key takes over the bucket of the one that has used least, with what that one has used.
-// So a key that is pushed out and comes back never has more left than it had, and only who uses up the burst of every
-// bucket in the table can make new keys wait.
+// If the table is full, an unknown key takes over the bucket of the key that has used the least, including its count. A key that
+// is displaced and comes back thus never has more attempts left than before. To make new keys wait, an attacker must use up the
+// burst of every bucket in the table.
 func (l *Limiter) Allow(key string) error {
 	now := time.Now()
 	l.mu.Lock()
@@ -102,7 +102,7 @@ func (l *Limiter) bucketLocked(key [sha256.Size]byte) *bucket {
 	return b
 }
 
-// buckets is a heap: first the one that is full the soonest.
+// buckets is a heap with the bucket that becomes full first on top.
 type buckets []*bucket
 
 func (bs buckets) Len() int           { return len(bs) }

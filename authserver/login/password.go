@@ -12,8 +12,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// How passwords are hashed from now on: argon2id with 19 MiB, two passes, one lane. It is the second choice of RFC 9106,
-// section 4 with less memory, as OWASP recommends it for servers that hash many passwords at once.
+// Parameters of new hashes: argon2id with 19 MiB, two passes, one lane. This is the second choice of RFC 9106, section 4 with
+// less memory, as OWASP recommends for servers that hash many passwords at once.
 const (
 	hashMemory  = 19 << 10 // KiB
 	hashTime    = 2
@@ -22,7 +22,7 @@ const (
 	sumLength   = 32 // bytes
 )
 
-// The most that a hash from elsewhere may cost, or one line of a database would stop the server.
+// Limits on the cost of imported hashes. Without them, one entry in a database could stall the server.
 const (
 	maxHashMemory = 256 << 10 // KiB
 	maxHashTime   = 16
@@ -35,7 +35,7 @@ const (
 	maxPassword = 1024 // bytes
 )
 
-// ValidPassword reports, with an error that says why, whether people can be given such a password: 8 to 1,024 bytes.
+// ValidPassword returns an error unless password is acceptable as a new password: 8 to 1,024 bytes.
 func ValidPassword(password string) error {
 	switch n := len(password); {
 	case n < minPassword:
@@ -46,8 +46,8 @@ func ValidPassword(password string) error {
 	return nil
 }
 
-// Hash returns the text that a [Database] keeps in place of a password: argon2id, in the PHC string format. The password
-// counts as typed, byte by byte, see [ValidPassword].
+// Hash returns the hash that a [Database] stores for a password: argon2id, in the PHC string format. The password is hashed byte
+// by byte, without normalization. The error is that of [ValidPassword].
 func Hash(password string) (string, error) {
 	if err := ValidPassword(password); err != nil {
 		return "", err
@@ -55,14 +55,14 @@ func Hash(password string) (string, error) {
 	return newHash(password).String(), nil
 }
 
-// Verify reports whether text is a hash of the password, in one of the formats that a [Database] takes. Another text matches no
-// password.
+// Verify reports whether text is a hash of the password, in one of the formats that a [Database] accepts. Any other text matches
+// no password.
 func Verify(text, password string) bool {
 	h, err := parseHash(text)
 	return err == nil && password != "" && len(password) <= maxPassword && h.matches(password)
 }
 
-// A hash is what a password is compared with: argon2id, or bcrypt if that is set.
+// A hash is what a password is verified against: bcrypt if that field is set, otherwise argon2id.
 type hash struct {
 	memory, time uint32 // of argon2id, in KiB and passes
 	threads      uint8
@@ -77,7 +77,7 @@ func newHash(password string) hash {
 	return h
 }
 
-// nobody is compared with the password of an unknown name, which takes as long as any.
+// nobody is verified against the password of an unknown name, which takes as long as for a known one.
 var nobody = hash{memory: hashMemory, time: hashTime, threads: hashThreads, salt: make([]byte, saltLength), sum: make([]byte, sumLength)}
 
 func (h hash) matches(password string) bool {
@@ -88,14 +88,14 @@ func (h hash) matches(password string) bool {
 	return subtle.ConstantTimeCompare(sum, h.sum) == 1
 }
 
-// current reports whether h is made as a new hash would be.
+// current reports whether h has the parameters of a new hash.
 func (h hash) current() bool {
 	return h.memory == hashMemory && h.time == hashTime && h.threads == hashThreads && len(h.salt) == saltLength && len(h.sum) == sumLength
 }
 
 var base64PHC = base64.RawStdEncoding.Strict()
 
-// String returns h as parseHash reads it.
+// String returns h in the format that parseHash reads.
 func (h hash) String() string {
 	if h.bcrypt != nil {
 		return string(h.bcrypt)
@@ -107,9 +107,9 @@ func (h hash) String() string {
 // parseHash reads argon2id in the PHC string format, or bcrypt as crypt(3) writes it. The error does not quote text.
 func parseHash(text string) (hash, error) {
 	if strings.HasPrefix(text, "$2") {
-		// A hash that is cut off would match nothing, and so would a wrong password: neither tells the other apart.
+		// A truncated hash would match no password, which would look like a wrong password.
 		if cost, err := bcrypt.Cost([]byte(text)); err != nil || len(text) != 60 || cost > maxCost {
-			return hash{}, fmt.Errorf("the hash is not bcrypt of a cost up to %d", maxCost)
+			return hash{}, fmt.Errorf("the hash is not bcrypt with a cost up to %d", maxCost)
 		}
 		return hash{bcrypt: []byte(text)}, nil
 	}
@@ -126,7 +126,7 @@ func parseHash(text string) (hash, error) {
 	case errors.Join(err, err2, err3) != nil || h.String() != text: // a hash has one spelling
 		return hash{}, errors.New("the hash is not argon2id in the PHC string format, version 19")
 	case h.memory < 8*uint32(h.threads) || h.memory > maxHashMemory || h.time < 1 || h.time > maxHashTime || h.threads < 1 || h.threads > maxThreads:
-		return hash{}, fmt.Errorf("the hash costs too much or nothing: at most m=%d,t=%d,p=%d", maxHashMemory, maxHashTime, maxThreads)
+		return hash{}, fmt.Errorf("the hash costs too much or too little: at most m=%d,t=%d,p=%d", maxHashMemory, maxHashTime, maxThreads)
 	case len(salt) < 8 || len(salt) > 64 || len(sum) < 16 || len(sum) > 64:
 		return hash{}, errors.New("the hash has a salt that is not 8 to 64 bytes, or a sum that is not 16 to 64")
 	}

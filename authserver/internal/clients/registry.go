@@ -29,7 +29,7 @@ const (
 )
 
 // ErrStatic is wrapped by the error of a change to a client of the configuration.
-var ErrStatic = errors.New("the client stands in the configuration")
+var ErrStatic = errors.New("the client is in the configuration")
 
 // NewRegistry returns the registry of the clients in s and the static ones, which come first where an id is both. The caller
 // has validated these, and does not modify them any more.

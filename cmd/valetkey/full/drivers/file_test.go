@@ -48,7 +48,7 @@ func TestMistakes(t *testing.T) {
 		{"an alias", base("store: memory", "store: &a memory\nlisten: *a"), []string{"3: listen: aliases are not supported"}},
 		{"a secret for a field, which is not told", client("{secret:0123456789abcdef: x, id: web}"), []string{
 			"6: clients[0]: unknown field; known are id, secret, secret_sha256, token_endpoint_auth_method, token_endpoint_auth_signing_alg, jwks, jwks_uri, name, uri, native, redirect_uris, grant_types, scopes, default_api, introspects, trusted, without_pkce, require_pushed_authorization_requests, dpop_bound_access_tokens, tls_client_certificate_bound_access_tokens, lifetime",
-			"6: clients[0].secret: either this or secret_sha256 is required, or a token_endpoint_auth_method without"}},
+			"6: clients[0].secret: either this or secret_sha256 is required, or a token_endpoint_auth_method without a secret"}},
 		{"a number for a secret, which is not told", client("{id: web, secret: 1234567890123456, scopes: [read]}"), []string{
 			"6: clients[0].secret: is not a string: put it in quotes"}},
 		{"each field of a client, on its line", base(`  - {id: web, secret: 0123456789abcdef, scopes: [read], redirect_uris: ["https://web.example.com/cb"]}`, `
@@ -68,8 +68,8 @@ func TestMistakes(t *testing.T) {
     introspects: [https://b]
     lifetime: 25h
 `), []string{
-			"7: clients[0].id: begins with customer: as the subjects of users do",
-			"8: clients[0].secret: does not go with the token_endpoint_auth_method",
+			"7: clients[0].id: must not begin with customer: like the subject of a user",
+			"8: clients[0].secret: cannot be combined with the token_endpoint_auth_method",
 			"10: clients[0].token_endpoint_auth_method: is not known",
 			"11: clients[0].jwks_uri: is not an https URL",
 			"12: clients[0].name: is too long or not printable",
@@ -79,8 +79,8 @@ func TestMistakes(t *testing.T) {
 			"17: clients[0].grant_types: one is not known",
 			"17: clients[0].grant_types: implicit needs legacy.implicit",
 			"17: clients[0].grant_types: password needs legacy.password",
-			"18: clients[0].scopes[1]: no API has it",
-			"19: clients[0].default_api: is not an API that the client has a scope of",
+			"18: clients[0].scopes[1]: is not a scope of any API",
+			"19: clients[0].default_api: is not the audience of an API that the client has a scope of",
 			"20: clients[0].introspects[0]: is not the audience of an API",
 			"21: clients[0].lifetime: 25h0m0s is not a whole number of seconds up to 24h0m0s, such as 10m",
 		}},
@@ -89,14 +89,14 @@ func TestMistakes(t *testing.T) {
 				"remove trusted, let the client authenticate, or use https redirect URIs only"}},
 		{"a client whose keys are missing", client("{id: web, token_endpoint_auth_method: private_key_jwt, scopes: [read]}"), []string{
 			"6: clients[0].jwks: or jwks_uri is required by the authentication method"}},
-		{"an API with a wrong profile", api("profile: saml"), []string{`4: apis[0].profile: "saml" is none of rfc9068, user and permissions`}},
+		{"an API with a wrong profile", api("profile: saml"), []string{`4: apis[0].profile: "saml", want rfc9068, user or permissions`}},
 		{"an API that is tried nowhere", api("try_url: orders"), []string{"4: apis[0].try_url: is not an https URL"}},
 		{"an exchange of what is not there", api("exchange: {x: [read], read: [y]}"), []string{
-			`4: apis[0].exchange["read"][0]: no API has it`, `4: apis[0].exchange["x"]: is not a scope of the API`}},
+			`4: apis[0].exchange["read"][0]: is not a scope of any API`, `4: apis[0].exchange["x"]: is not a scope of the API`}},
 		{"paths that are none, or taken", good + "paths: {token: token, par: /login/par, revoke: /oauth2/authorize/x, keys: /oauth2/code, register: '/a/{b}', device: /a/, introspect: /oauth2/par/x}", []string{
 			"9: paths.token: is not a path such as /oauth2/token", "9: paths.device: is not a path such as /oauth2/token",
-			"9: paths.par: something else is at /login", "9: paths.revoke: overlaps /oauth2/authorize, where paths.authorize is",
-			"9: paths.register: is not a path such as /oauth2/token", "9: paths.keys: something else is at /oauth2/code"}},
+			"9: paths.par: overlaps /login, which is in use", "9: paths.revoke: overlaps /oauth2/authorize (paths.authorize)",
+			"9: paths.register: is not a path such as /oauth2/token", "9: paths.keys: overlaps /oauth2/code, which is in use"}},
 		{"users that are none", base("  - {name: alice, password: correct horse}", `
   - {name: '', password: correct horse}
   - {name: alice, password: short}
@@ -113,56 +113,56 @@ func TestMistakes(t *testing.T) {
 			"12: users[3].password_hash: the hash is neither argon2id ($argon2id$v=19$...) nor bcrypt ($2b$...)",
 			"13: users[4].password: either this or password_hash is required",
 			"13: users[4].password_hash: the hash is neither argon2id ($argon2id$v=19$...) nor bcrypt ($2b$...)",
-			"13: users[4].id: is not 1 to 64 visible characters of ASCII",
-			"13: users[4].scopes[0]: no API has it",
-			`14: users[5].type: "employee" is no type whose people are of the database`,
-			"15: users[6].id: is not 1 to 64 visible characters of ASCII",
-			"16: users[7]: the name or the id is another user's",
+			"13: users[4].id: must be 1 to 64 visible ASCII characters",
+			"13: users[4].scopes[0]: is not a scope of any API",
+			`14: users[5].type: user type "employee" has no users in the database`,
+			"15: users[6].id: must be 1 to 64 visible ASCII characters",
+			"16: users[7]: another user has the name or the id",
 		}},
 		{"user types that are none", good + "user_types: [{type: A}, {type: a, database: {}}, {type: a}, {type: b, database: {}, ldap: {url: 'http://x', timeout: -1s}}]", []string{
-			`8: users[0].type: "A" is no type whose people are of the database`,
-			`9: user_types[0].type: "A" is no type of users: 1 to 32 of a-z, 0-9, hyphen and underscore`,
-			`9: user_types[2].type: "a" is there twice`,
+			`8: users[0].type: user type "A" has no users in the database`,
+			`9: user_types[0].type: "A" is not a user type: 1 to 32 of a-z, 0-9, hyphen and underscore`,
+			`9: user_types[2].type: "a" is duplicated`,
 			"9: user_types[3].ldap: stands beside database: give one of them",
-			"9: user_types[3].ldap.base_dn: it is required",
-			"9: user_types[3].ldap.timeout: it is negative",
-			"9: user_types[3].ldap.url: it is not ldaps:// or ldap://",
+			"9: user_types[3].ldap.base_dn: required",
+			"9: user_types[3].ldap.timeout: must not be negative",
+			"9: user_types[3].ldap.url: must begin with ldaps:// or ldap://",
 		}},
 		{"a directory whose password and certificates are missing", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x', bind_password_env: VALETKEY_NOT_SET, root_ca_file: nowhere}}, {type: customer}]", []string{
 			"9: user_types[0].ldap.bind_password_env: is empty, or not there",
 			"9: user_types[0].ldap.root_ca_file: open DIR/nowhere: no such file or directory",
 		}},
 		{"a directory whose password is not given", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x'}}, {type: customer}]", []string{
-			"9: user_types[0].ldap.bind_password_file: BindDN and BindPassword belong together"}},
+			"9: user_types[0].ldap.bind_password_file: BindDN and BindPassword must be set together"}},
 		{"a portal for nobody there is", good + "portal: {developers: [employee], services: [customer]}", []string{
-			`9: portal.developers[0]: "employee" is no type of users`, `9: portal.services[0]: "customer" is not one of portal.developers`}},
+			`9: portal.developers[0]: "employee" is not a user type`, `9: portal.services[0]: "customer" is not one of portal.developers`}},
 		{"a registration of what is not there", good + "registration: {initial_tokens: [{sha256: x, uses: -1, expires: tomorrow}], scopes: [admin], grant_types: [password]}", []string{
-			"9: registration.scopes[0]: no API has it",
+			"9: registration.scopes[0]: is not a scope of any API",
 			`9: registration.grant_types[0]: "password" is not one of [authorization_code refresh_token client_credentials urn:ietf:params:oauth:grant-type:device_code urn:ietf:params:oauth:grant-type:token-exchange]`,
 			"9: registration.initial_tokens[0].sha256: is not 64 hexadecimal digits",
 			"9: registration.initial_tokens[0].uses: is negative",
 			"9: registration.initial_tokens[0].expires: is not a time such as 2006-01-02T15:04:05Z"}},
 		{"issuers that nobody can trust", good + "trusted_issuers: [{issuer: https://as.example.com, subject_type: customer}]", []string{
-			"9: trusted_issuers[0].issuer: is this server, or there twice", "9: trusted_issuers[0].jwks_uri: either this or jwks is required",
-			"9: trusted_issuers[0].scopes: at least one is required", "9: trusted_issuers[0].subject_type: others have subjects of it"}},
+			"9: trusted_issuers[0].issuer: is this server's own, or duplicated", "9: trusted_issuers[0].jwks_uri: either this or jwks is required",
+			"9: trusted_issuers[0].scopes: at least one is required", "9: trusted_issuers[0].subject_type: is already in use"}},
 		{"keys of issuers that are none", good + "trusted_issuers: [{issuer: https://a, subject_type: a, scopes: [read], jwks: '{}'}, {issuer: https://b, subject_type: b, scopes: [read], jwks_uri: http://b}]", []string{
 			`9: trusted_issuers[0].jwks: it has no array "keys"`, "9: trusted_issuers[1].jwks_uri: not https"}},
 		{"a colour that nobody can read", good + "accent: '#ffff00'", []string{"9: accent: white cannot be read on it"}},
 		{"a certificate in a header that anybody may send", good + "client_certificate: Client-Cert", []string{
-			"9: client_certificate: is a header, and there are no proxies to believe"}},
-		{"a certificate in no header", good + "client_certificate: a b\nproxies: [127.0.0.1/32]", []string{"9: client_certificate: is neither tls nor a header"}},
+			"9: client_certificate: names a header, which requires proxies"}},
+		{"a certificate in no header", good + "client_certificate: a b\nproxies: [127.0.0.1/32]", []string{"9: client_certificate: must be tls or a header name"}},
 		{"times and rates that are none", good + "lifetimes: {code: 1.5s, refresh: -1h}\nkeys: {rotate: 1m, publish: x}\nlimits: {login_name: {burst: 0, every: 1s}}", []string{
 			"9: lifetimes.code: 1.5s is not a whole number of seconds, such as 10m",
 			"9: lifetimes.refresh: -1h0m0s is not a whole number of seconds, such as 10m",
 			"10: keys.rotate: 1m0s is shorter than keys.publish, 10m0s",
 			"10: keys.rotate: 1m0s is less than half an hour",
 			`10: keys.publish: "x" is not a duration such as 30s`,
-			"11: limits.login_name: 0 attempts at once and one each 1s is no rate, or takes over a year to recover",
+			"11: limits.login_name: 0 attempts at once and one each 1s is not a valid rate, or takes over a year to recover",
 		}},
 		{"proxies that are everybody", good + "proxies: [0.0.0.0/0, nginx]", []string{
-			"9: proxies[0]: is not a range of addresses, or is all of them", "9: proxies[1]: is not a range of addresses such as 10.0.0.0/8"}},
+			"9: proxies[0]: must be an address range, and not the range of all addresses", "9: proxies[1]: is not a range of addresses such as 10.0.0.0/8"}},
 		{"a secret of the demonstration beyond loopback", base("0123456789abcdef", "demo-secret-of-web"), []string{
-			"6: clients[0].secret: begins with demo-, as secrets that everybody knows do, and the issuer is not on loopback"}},
+			"6: clients[0].secret: begins with demo-, which marks a publicly known secret: allowed only with an issuer on loopback"}},
 		{"two stores", good + "store_env: VALETKEY_TEST_SECRET", []string{"9: store_env: stands beside store: give one of them"}},
 		{"a store in a variable that holds none, which is not told", base("store: memory", "store_env: VALETKEY_TEST_SECRET"), []string{"1: store: is neither memory, sqlite:PATH nor postgres://..."}},
 		{"PostgreSQL without a seal", base("store: memory", "store: postgres://localhost/x"), []string{

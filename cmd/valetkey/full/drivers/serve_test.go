@@ -169,7 +169,7 @@ func TestTutorial(t *testing.T) {
 	})
 	t.Run("the log says who was granted what, without secrets", func(t *testing.T) {
 		log := s.log.String()
-		for _, want := range []string{`a client is without PKCE: tutorial`, `msg="logged in" subject=customer:alice`, `msg="consent given"`,
+		for _, want := range []string{`a client does not require PKCE: tutorial`, `msg="logged in" subject=customer:alice`, `msg="consent given"`,
 			`msg="authorization granted" path=/oauth2/authorize client=tutorial subject=customer:alice`, `msg="token issued" client=tutorial`,
 			"address=127.0.0.1"} {
 			assert.Contains(t, log, want)

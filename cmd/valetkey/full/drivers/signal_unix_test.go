@@ -17,5 +17,5 @@ import (
 func TestRotationBySignal(t *testing.T) {
 	s := serve(t, server.Settings{Addr: "127.0.0.1:0", Store: "memory"})
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1))
-	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), `msg="key rotation asked for" algorithm=ES256`) }, soon, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(s.log.String(), `msg="key rotation requested" algorithm=ES256`) }, soon, time.Millisecond)
 }

@@ -55,7 +55,7 @@ func TestOperator(t *testing.T) {
 	}
 
 	t.Run("clients that cannot be added", func(t *testing.T) {
-		refused("valetkey: --scope[0]: no API has it", "", "client", "add", "--scope", "admin")
+		refused("valetkey: --scope[0]: is not a scope of any API", "", "client", "add", "--scope", "admin")
 		refused("has neither scopes nor introspects", "", "client", "add")
 		refused("valetkey: --redirect-uri[0]: is neither https", "", "client", "add", "--scope", "orders:read", "--redirect-uri", "http://a.example.com")
 		refused("valetkey: --auth-method: is not known", "", "client", "add", "--scope", "orders:read", "--auth-method", "magic")
@@ -104,21 +104,21 @@ func TestOperator(t *testing.T) {
 		}
 		refused(`valetkey: authserver: remove client "`+id+`": no such client`+"\n", "", "client", "remove", id)
 		refused(`valetkey: authserver: replace the secret of client "`+id+`": no such client`+"\n", "", "client", "rotate", id)
-		refused(`remove client "orders-reader": the client stands in the configuration`, "", "client", "remove", "orders-reader")
+		refused(`remove client "orders-reader": the client is in the configuration`, "", "client", "remove", "orders-reader")
 		refused(`replace the secret of client "orders-reader": `, "", "client", "rotate", "orders-reader")
 	})
 	t.Run("people", func(t *testing.T) {
 		refused("the password is needed as the first line", "\n", "user", "add", "carl")
 		refused("too short", "short\n", "user", "add", "carl")
-		refused(`"employee" is no type whose people are of the database`, "long enough\n", "user", "add", "carl", "--type", "employee")
+		refused(`user type "employee" has no users in the database`, "long enough\n", "user", "add", "carl", "--type", "employee")
 		out := good("correct horse\r\nnot this\n", "user", "add", "carl", "--id", "7", "--display", "Carl", "--scope", "orders:read")
 		if out != "subject customer:7\n" {
 			t.Error(out)
 		}
 		refused("another user has the name", "correct horse\n", "user", "add", "Carl")
 		refused("a user of the configuration has the name or the ID", "correct horse\n", "user", "add", "mallory", "--id", "alice")
-		refused("the user stands in the configuration", "correct horse\n", "user", "password", "alice")
-		refused("valetkey: --scope[1]: no API has it", "correct horse\n", "user", "add", "dora", "--scope", "orders:read admin")
+		refused("the user is in the configuration", "correct horse\n", "user", "password", "alice")
+		refused("valetkey: --scope[1]: is not a scope of any API", "correct horse\n", "user", "add", "dora", "--scope", "orders:read admin")
 		if list := good("", "user", "list"); !regexp.MustCompile(`carl\s+customer:7\s+Carl\s+orders:read`).MatchString(list) {
 			t.Error(list)
 		}
@@ -126,7 +126,7 @@ func TestOperator(t *testing.T) {
 		refused(`valetkey: authserver: set the password of user "dora": no such user`+"\n", "another horse\n", "user", "password", "dora")
 		good("", "user", "remove", "carl")
 		refused(`valetkey: authserver: remove user "carl": no such user`+"\n", "", "user", "remove", "carl")
-		refused(`remove user "alice": no such user in the store: the user stands in the configuration`, "", "user", "remove", "alice")
+		refused(`remove user "alice": no such user in the store: the user is in the configuration`, "", "user", "remove", "alice")
 	})
 	t.Run("a user of the configuration is revoked on the store of the server that runs", func(t *testing.T) {
 		jar, err := cookiejar.New(nil)
