@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A migration is a file named by the schema it leads to: 1.sql leads from none to schema 1. What was released is never
+// A migration is a file named after the schema it leads to: 1.sql leads from none to schema 1. A released migration is never
 // edited.
 //
 //go:embed migrations
@@ -17,11 +17,11 @@ var migrations embed.FS
 
 const (
 	schema = 1          // the last of the migrations
-	lock   = 0x564b6579 // "VKey": of those who migrate, in whatever schema
+	lock   = 0x564b6579 // "VKey": held during a migration, in any schema
 )
 
-// migrate brings the tables to the schema of this program, each step in a transaction: replicas that start at once wait
-// for each other.
+// migrate upgrades the tables to the schema of this program, each step in a transaction. Replicas that start at once wait for
+// each other.
 func migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	for done := false; !done; {
 		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {

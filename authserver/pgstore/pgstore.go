@@ -13,25 +13,26 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Store is a [store.Store] in tables whose names begin with valetkey_, in the schema that the connection's search_path names
-// first. What Put and Delete have confirmed survives a crash of the server, unless its synchronous_commit is off; a server
-// that is replaced by a standby keeps it if the standby is synchronous.
+// Store is a [store.Store] in tables whose names begin with valetkey_, in the first schema of the connection's search_path.
+// Records that Put and Delete have confirmed survive a crash of the database server, unless synchronous_commit is off. They
+// survive a failover to a standby if the standby is synchronous.
 //
-// When a record ends is decided by the clocks of the replicas, which have to agree to the second or so.
+// The clocks of the replicas determine when a record expires, so they must agree to about a second.
 type Store struct {
 	pool *pgxpool.Pool
 }
 
 const sweepBatch = 500 // records that are locked at a time
 
-// Open connects to the database and brings the tables to the schema of this program. Tables of a newer program are refused.
+// Open connects to the database and migrates the tables to the schema of this program. It returns an error if the tables belong
+// to a newer program.
 //
-// The dsn is a URL or a list of key=value, see [pgxpool.ParseConfig]: pool_max_conns limits the connections, which are
-// otherwise as many as CPUs, at least four. A pooler between must not hand a connection to others between statements.
+// The dsn is a URL or a list of key=value; see [pgxpool.ParseConfig]. pool_max_conns limits the number of connections, which is
+// otherwise that of CPUs, at least four. A connection pooler must not switch connections between statements.
 func Open(ctx context.Context, dsn string) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		return nil, errors.New("pgstore: the dsn is not valid") // the error may quote it, and it may have a password
+		return nil, errors.New("pgstore: the dsn is not valid") // the error may quote the dsn, which may contain a password
 	}
 	cfg.ConnConfig.RuntimeParams["default_transaction_isolation"] = "read committed"
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -45,12 +46,12 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	return &Store{pool}, nil
 }
 
-// selectRecord is what scan reads.
+// selectRecord is the part of a query that scan reads.
 const selectRecord = `SELECT r.id, r.version, r.expires, r.value,
 	ARRAY(SELECT k.name FROM valetkey_keys k WHERE k.kind = r.kind AND k.id = r.id ORDER BY k.name, k.value),
 	ARRAY(SELECT k.value FROM valetkey_keys k WHERE k.kind = r.kind AND k.id = r.id ORDER BY k.name, k.value) `
 
-// Get is as [store.Store] says.
+// Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, kind, id string) (store.Record, error) {
 	rows, _ := s.pool.Query(ctx, selectRecord+`FROM valetkey_records r
 		WHERE r.kind = $1 AND r.id = $2 AND (r.expires IS NULL OR r.expires > $3)`, // its error is that of rows
@@ -66,7 +67,7 @@ func (s *Store) Get(ctx context.Context, kind, id string) (store.Record, error) 
 	return r, nil
 }
 
-// Put is as [store.Store] says.
+// Put implements [store.Store].
 func (s *Store) Put(ctx context.Context, r store.Record) (version int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err
@@ -91,7 +92,7 @@ func (s *Store) Put(ctx context.Context, r store.Record) (version int64, err err
 	return version, nil
 }
 
-// Delete is as [store.Store] says.
+// Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, kind, id string) error {
 	_, err := s.pool.Exec(ctx, `DELETE FROM valetkey_records WHERE kind = $1 AND id = $2`, kind, []byte(id))
 	if err != nil {
@@ -100,7 +101,7 @@ func (s *Store) Delete(ctx context.Context, kind, id string) error {
 	return nil
 }
 
-// Find is as [store.Store] says.
+// Find implements [store.Store].
 func (s *Store) Find(ctx context.Context, kind string, key store.Key, after string, limit int) ([]store.Record, error) {
 	if limit <= 0 {
 		return nil, fmt.Errorf("pgstore: find %s: the limit %d is not positive", kind, limit)
@@ -146,7 +147,8 @@ func scan(row pgx.CollectableRow) (r store.Record, err error) {
 	return r, nil
 }
 
-// Sweep is as [store.Store] says. Several replicas may call it at once. It returns what it removed, too, if it errs.
+// Sweep implements [store.Store]. Several replicas may call it at once. On an error, it also returns the number of records that
+// it has already removed.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
 	swept := 0
 	for now := time.Now().Unix(); ; {
@@ -163,7 +165,7 @@ func (s *Store) Sweep(ctx context.Context) (int, error) {
 	}
 }
 
-// Ping asks the server.
+// Ping queries the database server.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.pool.Ping(ctx); err != nil {
 		return fmt.Errorf("pgstore: ping: %w", err)
@@ -171,7 +173,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the connections, after the calls that are under way.
+// Close closes the connections, after calls in progress have returned.
 func (s *Store) Close() error {
 	s.pool.Close()
 	return nil

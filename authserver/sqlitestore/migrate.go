@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// A migration is a file named by the schema it leads to: 1.sql leads from an empty database to schema 1. What was released
+// A migration is a file named after the schema it leads to: 1.sql leads from an empty database to schema 1. A released migration
 // is never edited.
 //
 //go:embed migrations
@@ -19,8 +19,8 @@ const (
 	application = 0x564b6579 // "VKey", in the header of the file
 )
 
-// migrate brings the database to the schema of this program, each step in a transaction: two programs that start at once
-// wait for each other.
+// migrate upgrades the database to the schema of this program, each step in a transaction. Two programs that start at once wait
+// for each other.
 func migrate(ctx context.Context, db *sql.DB) error {
 	for {
 		done, err := migrateOnce(ctx, db)

@@ -19,14 +19,14 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Store is a [store.Store] in a file. Several may have it open at once, of one process or of several on one machine; it must
-// not be on a network file system. What Put and Delete have confirmed survives the end of the process, kill -9 included,
-// and of the machine, if its disk keeps what it says it has synced.
+// Store is a [store.Store] in a file. Several Stores may have the file open at once, in one process or in several on one
+// machine. The file must not be on a network file system. Records that Put and Delete have confirmed survive the end of the
+// process, even kill -9, and a crash of the machine, if its disk keeps the data that it reports as synced.
 //
-// The file is created for its owner only (mode 0600), as are the two beside it, -wal and -shm, which belong to it: copy it
-// with SQLite's own backup, not while it is open. The space of records that are removed is used again, not given back.
+// The file is created with mode 0600, like the two files beside it, -wal and -shm, which are part of it. Copy it with SQLite's
+// backup functions, not while it is open. The space of removed records is reused but not returned to the file system.
 type Store struct {
-	write *sql.DB // of one connection: SQLite has one writer at a time, and this is where they queue
+	write *sql.DB // with one connection: SQLite allows one writer at a time, and writers queue here
 	read  *sql.DB
 
 	get, findAll, findKey                               *sql.Stmt // of read
@@ -36,11 +36,11 @@ type Store struct {
 const (
 	readers    = 8
 	busyFor    = 5 * time.Second // how long to wait for another process
-	sweepBatch = 500             // records; a writer waits for one batch at most
+	sweepBatch = 500             // records; a writer waits for at most one batch
 )
 
-// Open opens or creates the file at path and brings it to the schema of this program. A file of a newer program, or of
-// another, is refused.
+// Open opens or creates the file at path and migrates it to the schema of this program. It returns an error if the file belongs
+// to a newer program or to another one.
 func Open(path string) (*Store, error) {
 	s, err := open(path)
 	if err != nil {
@@ -50,11 +50,11 @@ func Open(path string) (*Store, error) {
 }
 
 func open(path string) (_ *Store, err error) {
-	path, err = filepath.Abs(path) // so that no path means "in memory"
+	path, err = filepath.Abs(path) // otherwise some paths would mean "in memory"
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite gives the files beside it the same mode
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) // SQLite creates the files beside it with the same mode
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func open(path string) (_ *Store, err error) {
 	if err := migrate(context.Background(), s.write); err != nil {
 		return nil, err
 	}
-	if err := useLog(s.write); err != nil { // not before: a file that is not ours is refused as it was
+	if err := useLog(s.write); err != nil { // not before: a file of another program must not be changed
 		return nil, fmt.Errorf("write-ahead log: %w", err)
 	}
 	if s.read, err = connect(path, readers, pragmas, "_pragma", "query_only(on)"); err != nil {
@@ -99,8 +99,8 @@ func connect(path string, connections int, options url.Values, name, value strin
 	return db, nil
 }
 
-// useLog switches the file to write-ahead logging, in which it stays. SQLite does not wait here for others who open the file,
-// whatever its busy_timeout is.
+// useLog switches the file permanently to write-ahead logging. Here SQLite does not wait for others that open the file,
+// regardless of its busy_timeout.
 func useLog(db *sql.DB) error {
 	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		var mode string
@@ -116,7 +116,7 @@ func useLog(db *sql.DB) error {
 	}
 }
 
-// selectRecord is what scan reads.
+// selectRecord is the part of a query that scan reads.
 const selectRecord = `SELECT r.id, r.version, r.expires, r.value, (
 	SELECT json_group_array(json_array(k.name, hex(k.value)) ORDER BY k.name, k.value)
 	FROM keys k WHERE k.kind = r.kind AND k.id = r.id) `
@@ -151,7 +151,7 @@ func (s *Store) prepare() error {
 	return nil
 }
 
-// Get is as [store.Store] says.
+// Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, kind, id string) (store.Record, error) {
 	r, err := scan(kind, s.get.QueryRowContext(ctx, kind, []byte(id), time.Now().Unix()))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -163,7 +163,7 @@ func (s *Store) Get(ctx context.Context, kind, id string) (store.Record, error) 
 	return r, nil
 }
 
-// Put is as [store.Store] says.
+// Put implements [store.Store].
 func (s *Store) Put(ctx context.Context, r store.Record) (version int64, err error) {
 	if err := r.Validate(); err != nil {
 		return 0, err
@@ -176,7 +176,7 @@ func (s *Store) Put(ctx context.Context, r store.Record) (version int64, err err
 }
 
 func (s *Store) putInTx(ctx context.Context, r store.Record) (version int64, err error) {
-	tx, err := s.write.BeginTx(ctx, nil) // immediate: from here on nobody else writes
+	tx, err := s.write.BeginTx(ctx, nil) // immediate: excludes other writers from here on
 	if err != nil {
 		return 0, err
 	}
@@ -210,7 +210,7 @@ func (s *Store) putInTx(ctx context.Context, r store.Record) (version int64, err
 	return version, tx.Commit()
 }
 
-// Delete is as [store.Store] says.
+// Delete implements [store.Store].
 func (s *Store) Delete(ctx context.Context, kind, id string) error {
 	if _, err := s.remove.ExecContext(ctx, kind, []byte(id)); err != nil {
 		return fmt.Errorf("sqlitestore: delete %s: %w", kind, err)
@@ -218,7 +218,7 @@ func (s *Store) Delete(ctx context.Context, kind, id string) error {
 	return nil
 }
 
-// Find is as [store.Store] says.
+// Find implements [store.Store].
 func (s *Store) Find(ctx context.Context, kind string, key store.Key, after string, limit int) ([]store.Record, error) {
 	found, err := s.find(ctx, kind, key, after, limit)
 	if err != nil {
@@ -279,7 +279,8 @@ func scan(kind string, row interface{ Scan(...any) error }) (store.Record, error
 	return r, nil
 }
 
-// Sweep is as [store.Store] says. It lets writers in between its batches, and returns what it removed, too, if it errs.
+// Sweep implements [store.Store]. It lets other writers in between batches. On an error, it also returns the number of records
+// that it has already removed.
 func (s *Store) Sweep(ctx context.Context) (int, error) {
 	swept := 0
 	for now := time.Now().Unix(); ; {
@@ -307,10 +308,10 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the file, after the calls that are under way.
+// Close closes the file, after calls in progress have returned.
 func (s *Store) Close() error {
 	var errs []error
-	for _, db := range []*sql.DB{s.read, s.write} { // the last to close tidies up, which one that only reads may not
+	for _, db := range []*sql.DB{s.read, s.write} { // the last one to close cleans up, which a read-only one may not
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
