@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// DeclareClaims makes T the type into which a guard decodes the claims of its tokens, once for each token and not for each request.
-// One package variable connects the type, the guard and the handlers:
+// DeclareClaims declares T as the type into which a guard decodes the claims of its tokens. The guard decodes once per token, not
+// once per request. One package variable connects the type, the guard and the handlers:
 //
 //	type OrderClaims struct {
 //		Tenant string                `json:"tenant"`
@@ -23,32 +23,34 @@ import (
 //
 //	claims, ok := orders.From(r.Context()) // in a handler
 //
-// If T or *T has a method Validate() error, its error refuses the token with 401 invalid_token, and so does a claim that cannot be
-// decoded into its field, as [json.Unmarshal] does it.
+// The guard refuses a token with 401 invalid_token if [json.Unmarshal] cannot decode its claims into T, or if T or *T has a method
+// Validate() error and that method returns an error.
 //
-// Requests with the same token share what was decoded, so T must have nothing that a handler could change for the others: no slice,
-// map, pointer, interface, function or channel, but [List], [Scopes] and [time.Time]. A T with a method Clone() T may have them, and
-// From returns a clone. Anything else is a mistake that the guard's constructor reports.
+// Requests with the same token share the decoded value, so a handler must not be able to change it for the others. T must be a
+// struct and must not contain a slice, map, pointer, interface, function or channel; [List], [Scopes] and [time.Time] are allowed.
+// A T with a method Clone() T may contain anything: From then returns a clone. The guard's constructor reports a T that breaks
+// these rules.
 func DeclareClaims[T any]() *ClaimsOf[T] { return &ClaimsOf[T]{} }
 
-// ClaimsOf is what [DeclareClaims] returns. Two of them are different, even for the same T. It is safe for concurrent use.
+// ClaimsOf connects a claims type, a guard and its handlers. [DeclareClaims] creates one. Two ClaimsOf are different, even for the
+// same T. It is safe for concurrent use.
 type ClaimsOf[T any] struct {
-	_ byte // or two of them could have the same address
+	_ byte // without a field, two of them could have the same address
 }
 
-// Claims is a [ClaimsOf] of some type, for middleware.Config. No other type implements it.
+// Claims is a [ClaimsOf] of any type, for middleware.Config. No other type implements it.
 type Claims interface {
-	// Check returns what is wrong with the type.
+	// Check returns an error if the type is not suitable, see [DeclareClaims].
 	Check() error
 
-	// Decode returns what From hands out, and about how many bytes it takes. An error refuses the token.
+	// Decode returns the value that From returns, and its approximate size in bytes. An error refuses the token.
 	Decode(t *Token) (decoded any, bytes int, err error)
 
 	declared()
 }
 
-// From returns the claims of the request that ctx belongs to. It is false if the request has no token or was let through by a guard
-// that does not have c as its Claims. It allocates nothing unless T has a method Clone.
+// From returns the claims of the request that ctx belongs to. It returns false if the request has no token, or if the guard that
+// accepted it does not have c as its Claims. It does not allocate unless T has a method Clone.
 func (c *ClaimsOf[T]) From(ctx context.Context) (T, bool) {
 	claims, ok := ctx.Value(c).(*T)
 	if !ok {
@@ -61,12 +63,13 @@ func (c *ClaimsOf[T]) From(ctx context.Context) (T, bool) {
 	return *claims, true
 }
 
-// NewContext returns a context from which From returns claims, for handlers under test.
+// NewContext returns a context from which From returns claims. It is for handlers under test.
 func (c *ClaimsOf[T]) NewContext(ctx context.Context, claims T) context.Context {
 	return context.WithValue(ctx, c, &claims)
 }
 
-// Check returns an error if a handler could change what other requests with the token see.
+// Check returns an error if T is not a struct, or if a handler could change the claims for other requests with the same token. It
+// implements [Claims].
 func (c *ClaimsOf[T]) Check() error {
 	t := reflect.TypeFor[T]()
 	if t.Kind() != reflect.Struct {
@@ -81,7 +84,8 @@ func (c *ClaimsOf[T]) Check() error {
 	return nil
 }
 
-// Decode implements [Claims].
+// Decode decodes the claims of t into a new T and calls its Validate method, if there is one. It returns an error if t carries no
+// claims. It implements [Claims].
 func (c *ClaimsOf[T]) Decode(t *Token) (decoded any, bytes int, err error) {
 	claims := new(T)
 	if t.fields.Raw == "" {
@@ -134,11 +138,11 @@ func changeable(t reflect.Type, path string) string {
 	}
 }
 
-// maxDepth is how far sizeOf follows what a value refers to: further than JSON that a verifier accepts goes. A Validate could close a
-// circle.
+// maxDepth is the depth to which sizeOf follows references. It is deeper than the JSON that a verifier accepts. It is needed because
+// a Validate method could create a cycle.
 const maxDepth = 100
 
-// sizeOf returns about how many bytes v refers to.
+// sizeOf returns the approximate number of bytes that v refers to.
 func sizeOf(v reflect.Value, depth int) (bytes int) {
 	if depth--; depth < 0 {
 		return 0
@@ -159,7 +163,7 @@ func sizeOf(v reflect.Value, depth int) (bytes int) {
 		}
 	case reflect.Map:
 		for entries := v.MapRange(); entries.Next(); {
-			bytes += 2 * int(v.Type().Key().Size()+v.Type().Elem().Size()) // with what a map keeps free
+			bytes += 2 * int(v.Type().Key().Size()+v.Type().Elem().Size()) // including the free space in a map
 			bytes += sizeOf(entries.Key(), depth) + sizeOf(entries.Value(), depth)
 		}
 	case reflect.Pointer, reflect.Interface:

@@ -1,18 +1,18 @@
 package valetkey
 
 // A ConfigError is one mistake in a configuration. Constructors report all mistakes at once, joined with [errors.Join];
-// [ConfigErrors] takes them apart again.
+// [ConfigErrors] separates them.
 type ConfigError struct {
 	// Field is the path of the field in Go, such as Resource.ID, Audience[1] or Table["GET /orders"], or the name of a
-	// parameter of the constructor. Several are separated by a comma and a space, such as "JWKSURL, JWKS". Code that offers the
-	// configuration under other names translates Field and never Err. Empty: no field is wrong by itself.
+	// parameter of the constructor. Several fields are separated by a comma and a space, such as "JWKSURL, JWKS". Code that
+	// offers the configuration under other names translates Field, never Err. Empty: no single field is wrong.
 	Field string
 
 	// Err states the problem, then the fix.
 	Err error
 }
 
-// Error returns the field, a colon and the problem.
+// Error returns the field, a colon and the text of Err.
 func (e *ConfigError) Error() string {
 	if e.Field == "" {
 		return e.Err.Error()
@@ -23,8 +23,8 @@ func (e *ConfigError) Error() string {
 // Unwrap returns e.Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// ConfigErrors returns the mistakes that err joins and wraps, in order. An error that is none of them is returned as a
-// ConfigError without a field, so that nothing is lost. It returns nil for a nil error.
+// ConfigErrors returns the mistakes that err joins and wraps, in order. It returns any other error as a ConfigError without a field,
+// so that nothing is lost. It returns nil for a nil error.
 func ConfigErrors(err error) []*ConfigError {
 	if err == nil {
 		return nil

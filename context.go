@@ -6,8 +6,8 @@ import (
 	"github.com/valetkey/valetkey/internal/authctx"
 )
 
-// NewContext returns a context that carries t, for handlers under test. A guard does not believe it: it trusts only a
-// token that it verified itself. Claims that ctx carries, which are those of another token, are hidden, see [ClaimsOf.NewContext].
+// NewContext returns a context that carries t, for handlers under test. A guard ignores t, because it trusts only a token that it
+// verified itself. The new context hides claims that ctx carries, which belong to another token, see [ClaimsOf.NewContext].
 func NewContext(ctx context.Context, t *Token) context.Context {
 	return &tokenContext{ctx, t}
 }
@@ -27,8 +27,8 @@ func (c *tokenContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// FromContext returns the token of the request that ctx belongs to, or nil if the request carried none for
-// the guard of its route, which only happens on a route that allows it. It allocates nothing.
+// FromContext returns the token of the request that ctx belongs to. It returns nil if the request carried no token for the guard of
+// its route, which happens only on a route that accepts requests without credentials. It does not allocate.
 func FromContext(ctx context.Context) *Token {
 	t, _ := ctx.Value(authctx.Token{}).(*Token)
 	return t

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Code is the error code of a challenge.
+// A Code is the error code of a challenge. The zero value is [NoCredentials].
 type Code string
 
 // The codes of RFC 6750, section 3.1.
@@ -16,36 +16,38 @@ const (
 	InsufficientScope Code = "insufficient_scope" // 403
 )
 
-// The codes of RFC 9449, sections 7.1 and 9, about the proof that comes with a token.
+// The codes of RFC 9449, sections 7.1 and 9, for the DPoP proof that accompanies a token.
 const (
 	InvalidProof Code = "invalid_dpop_proof" // 401
 	UseNonce     Code = "use_dpop_nonce"     // 401, with the nonce in the DPoP-Nonce header
 )
 
-// InsufficientUserAuthentication is the code of RFC 9470, section 3: the user has to log in again, or in another way.
+// InsufficientUserAuthentication is the code of RFC 9470, section 3: the user must log in again, or with another method.
 const InsufficientUserAuthentication Code = "insufficient_user_authentication" // 401
 
-// An Error is a refusal: what the client is told, and the cause, which it is not.
+// An Error is a refusal. The client receives all fields except Err, the cause.
 type Error struct {
+	// Code is the error code of the challenge. It determines the status.
 	Code Code
 
-	// Reason is why. Its Description is the error_description that the client reads; metrics and programs use the Reason.
+	// Reason identifies why the token or the request was refused, for metrics and programs. Its Description is the
+	// error_description of the challenge.
 	Reason Reason
 
-	// Scope is what would have been enough, all of it (RFC 6750, section 3).
+	// Scope lists all scopes of a sufficient token (RFC 6750, section 3).
 	Scope Scopes
 
-	// StepUp is how the user has to log in, with InsufficientUserAuthentication.
+	// StepUp describes the required login, with InsufficientUserAuthentication.
 	StepUp *StepUp
 
-	// Err is the cause, for the log. It never holds the token's text.
+	// Err is the cause, for the log. It must never contain the token's text. Nil: none.
 	Err error
 }
 
-// A StepUp is how a user has to log in for a token to be enough (RFC 9470, section 3).
+// A StepUp describes the login that a sufficient token requires (RFC 9470, section 3).
 type StepUp struct {
-	ACRValues []string       // in one of these ways, the preferred one first; nil: in any
-	MaxAge    *time.Duration // no longer ago; nil: at any time
+	ACRValues []string       // the accepted authentication context classes, in order of preference; nil: any
+	MaxAge    *time.Duration // the maximum time since the login; nil: unlimited
 }
 
 // Status returns the HTTP status of the refusal: 400, 401 or 403.
@@ -60,7 +62,7 @@ func (e *Error) Status() int {
 	}
 }
 
-// Error returns the code, the description of the reason and the cause, for the log.
+// Error returns the code, the description of the reason and the cause. It is for the log; the client must not see it.
 func (e *Error) Error() string {
 	s := string(e.Code)
 	if e.Code == NoCredentials {

@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// A State says how well a [Verifier] can do its work.
+// A State is the health of a [Verifier]. The zero value is not a state.
 type State string
 
-// The states, from good to bad.
+// The states, from best to worst.
 const (
-	Ready    State = "ready"
-	Degraded State = "degraded" // it answers from what it holds, and cannot renew it
-	Down     State = "down"     // it has no answer for a token it does not know; the client gets 503
+	Ready    State = "ready"    // it can verify tokens
+	Degraded State = "degraded" // it verifies with the data that it holds, but cannot refresh that data
+	Down     State = "down"     // it cannot verify tokens that are not cached; the client gets 503
 )
 
-// Health is the state of one verifier.
+// Health describes the state of one verifier.
 type Health struct {
-	Name  string    // the issuer, or the URL that is asked
+	Name  string    // the issuer, or the URL that the verifier calls
 	State State     //
-	Since time.Time // when it came into this state
-	Err   error     // what is wrong; nil: nothing
+	Since time.Time // when the verifier entered this state
+	Err   error     // the cause; nil: none
 }
 
-// A HealthReporter is a [Verifier] that can say how it is: those of packages jwks and introspect, and what [First] and
-// [CrossCheck] make of them. Both methods are safe for concurrent use.
+// A HealthReporter is a [Verifier] that reports its health. The verifiers of packages jwks and introspect do, and those that [First]
+// and [CrossCheck] return. Both methods are safe for concurrent use.
 type HealthReporter interface {
-	// Health does no I/O.
+	// Health returns the health of the verifier, or of each verifier that it combines. It does no I/O.
 	Health() []Health
 
-	// Ready makes ready what can be, a first fetch of keys for one, waits for that until ctx is done, and returns why
-	// something is not.
+	// Ready prepares the verifier, for example by a first fetch of its keys, and waits until it is ready or ctx is done. It
+	// returns nil if the verifier is ready, and the causes otherwise.
 	Ready(ctx context.Context) error
 }
 

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// A List holds values that cannot be changed. It is for the fields of a type of claims too, see [DeclareClaims]: as JSON it is an
-// array. The zero value is empty.
+// A List is an immutable sequence of values. It is encoded in JSON as an array, so the fields of a claims type can be Lists too,
+// see [DeclareClaims]. The zero value is empty.
 type List[T comparable] struct{ items []T }
 
-// ListOf returns a List of items. It does not keep the slice.
+// ListOf returns a List of items. It copies the slice.
 func ListOf[T comparable](items ...T) List[T] {
 	if len(items) == 0 {
 		return List[T]{}
@@ -20,25 +20,25 @@ func ListOf[T comparable](items ...T) List[T] {
 	return List[T]{slices.Clone(items)}
 }
 
-// Len returns how many values l holds.
+// Len returns the number of values in l.
 func (l List[T]) Len() int { return len(l.items) }
 
-// At returns the value at index i. It panics if there is none.
+// At returns the value at index i. It panics if i is out of range.
 func (l List[T]) At(i int) T { return l.items[i] }
 
-// Has reports whether v is one of l.
+// Has reports whether l contains v.
 func (l List[T]) Has(v T) bool { return slices.Contains(l.items, v) }
 
-// All returns the values in their order.
+// All returns an iterator over the values, in order.
 func (l List[T]) All() iter.Seq[T] { return slices.Values(l.items) }
 
-// Slice returns a copy of the values, which is the caller's; nil if there are none.
+// Slice returns a copy of the values, which the caller may modify; nil if there are none.
 func (l List[T]) Slice() []T { return slices.Clone(l.items) }
 
-// String returns the values as a slice is printed.
+// String returns the values in the format in which package fmt prints a slice.
 func (l List[T]) String() string { return fmt.Sprint(l.items) }
 
-// MarshalJSON returns an array.
+// MarshalJSON returns a JSON array, [] for an empty List.
 func (l List[T]) MarshalJSON() ([]byte, error) {
 	if l.items == nil {
 		return []byte("[]"), nil
@@ -46,7 +46,7 @@ func (l List[T]) MarshalJSON() ([]byte, error) {
 	return json.Marshal(l.items)
 }
 
-// UnmarshalJSON reads an array, or null, which is empty.
+// UnmarshalJSON sets l from a JSON array, or from null, which makes l empty.
 func (l *List[T]) UnmarshalJSON(data []byte) error {
 	var items []T
 	if err := json.Unmarshal(data, &items); err != nil {
@@ -55,14 +55,14 @@ func (l *List[T]) UnmarshalJSON(data []byte) error {
 	if len(items) == 0 {
 		items = nil
 	}
-	l.items = items // and not into those that are there: other lists may share them
+	l.items = items // decoding into the old slice would change other lists that share it
 	return nil
 }
 
-// Scopes are the scopes of a token: sorted, each once. They cannot be changed. The zero value holds none.
+// Scopes is an immutable set of scopes, sorted. The zero value is empty.
 type Scopes struct{ sorted []string }
 
-// NewScopes returns the scopes of list, sorted, each once, without the empty string. It does not keep list.
+// NewScopes returns the set of the scopes in list. It omits the empty string and duplicates. It copies the slice.
 func NewScopes(list ...string) Scopes {
 	s := slices.DeleteFunc(slices.Clone(list), func(v string) bool { return v == "" })
 	if len(s) == 0 {
@@ -72,28 +72,28 @@ func NewScopes(list ...string) Scopes {
 	return Scopes{slices.Clip(slices.Compact(s))}
 }
 
-// Has reports whether scope is one of s. Scopes are compared byte by byte (RFC 6749, section 3.3).
+// Has reports whether s contains scope. Scopes are compared byte by byte (RFC 6749, section 3.3).
 func (s Scopes) Has(scope string) bool {
 	_, found := slices.BinarySearch(s.sorted, scope)
 	return found
 }
 
-// Len returns how many scopes s holds.
+// Len returns the number of scopes in s.
 func (s Scopes) Len() int { return len(s.sorted) }
 
-// All returns the scopes in their order.
+// All returns an iterator over the scopes, in sorted order.
 func (s Scopes) All() iter.Seq[string] { return slices.Values(s.sorted) }
 
-// Slice returns a copy of the scopes, which is the caller's; nil if there are none.
+// Slice returns a copy of the scopes, sorted, which the caller may modify; nil if there are none.
 func (s Scopes) Slice() []string { return slices.Clone(s.sorted) }
 
-// String returns the scopes separated by single spaces, as RFC 6749, section 3.3 writes them.
+// String returns the scopes separated by single spaces, the format of RFC 6749, section 3.3.
 func (s Scopes) String() string { return strings.Join(s.sorted, " ") }
 
-// MarshalJSON returns an array.
+// MarshalJSON returns a JSON array, [] for empty Scopes.
 func (s Scopes) MarshalJSON() ([]byte, error) { return List[string]{s.sorted}.MarshalJSON() }
 
-// UnmarshalJSON reads an array, null, or a string with spaces between the scopes.
+// UnmarshalJSON sets s from a JSON array, from null, or from a string of scopes separated by spaces.
 func (s *Scopes) UnmarshalJSON(data []byte) error {
 	var text string
 	if json.Unmarshal(data, &text) == nil {

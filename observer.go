@@ -5,44 +5,46 @@ import (
 	"time"
 )
 
-// An Observer is told what happens, for metrics and traces. Observe must return fast and be safe for concurrent use. It
-// may read whatever is in ctx, which for a request is the request's.
+// An Observer receives events, for metrics and traces.
 type Observer interface {
+	// Observe must return fast and must be safe for concurrent use. For an event about a request, ctx is the context of the
+	// request, and Observe may read its values.
 	Observe(ctx context.Context, e Event)
 }
 
-// An EventKind says what an [Event] is about.
+// An EventKind is the kind of an [Event].
 type EventKind string
 
-// The kinds of events. More may come.
+// The kinds of events. Later versions may add kinds.
 const (
-	RequestDecided  EventKind = "request_decided"   // a guard let a request through or refused it
-	KeySetRefreshed EventKind = "key_set_refreshed" // the key set of an issuer was fetched, or not
+	RequestDecided  EventKind = "request_decided"   // a guard accepted or refused a request
+	KeySetRefreshed EventKind = "key_set_refreshed" // an issuer's key set was fetched, or the fetch failed
 	IssuerAsked     EventKind = "issuer_asked"      // an issuer was asked about a token (RFC 7662)
-	StatusListRead  EventKind = "status_list_read"  // a status list of an issuer was fetched, or not
+	StatusListRead  EventKind = "status_list_read"  // a status list of an issuer was fetched, or the fetch failed
 )
 
-// An Event is one thing that happened. All strings are of bounded sets, fit for the labels of a metric: no token, and
-// nothing that a client made up.
+// An Event describes one occurrence. All its strings are from bounded sets, so they are suitable as metric labels: they contain no
+// token and no text that a client chooses.
 type Event struct {
 	Kind EventKind
 
-	// Issuer is the configured issuer; of a request only that of an accepted token, else "".
+	// Issuer is the configured issuer. For a request it is the issuer of the token if the token was accepted, else "".
 	Issuer string
 
-	// Status is the HTTP status: of a request 200 if it was let through, of a fetch that of the answer, 0 if there was none.
+	// Status is the HTTP status. For a request it is that of the refusal, or 200 if the request was accepted. For a fetch it is
+	// that of the response, or 0 if there was none.
 	Status int
 
-	// Reason is why a request was refused; "" if it was let through, if the failure was ours, or if the reason is not
-	// [Reason.Known].
+	// Reason is the reason of a refused request. It is "" if the request was accepted, if it failed on the server's side, or if
+	// the reason is not [Reason.Known].
 	Reason Reason
 
-	// Remembered says that the token of a request had been verified before.
+	// Remembered reports whether the token of a request was in the cache.
 	Remembered bool
 
-	// Duration is how long it took.
+	// Duration is the time that the operation took.
 	Duration time.Duration
 
-	// Err is what went wrong, for a log or a trace and not for a label; nil: nothing.
+	// Err is the error, for a log or a trace. It is not suitable as a label. Nil: none.
 	Err error
 }

@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// A Reason is why a token or a request was refused: one of the constants below, or one that an application has created with
-// [NewReason]. It is an identifier of a bounded set, such as "expired", fit for the label of a metric and for a switch; what
-// a client reads is its [Reason.Description]. The zero value is no reason.
+// A Reason identifies why a token or a request was refused. It is one of the constants below, or was created by the application with
+// [NewReason]. The set of Reasons is bounded, so a Reason, such as "expired", is suitable as a metric label and in a switch. The text
+// for clients is its [Reason.Description]. The zero value means that there is no reason.
 type Reason string
 
-// Why a request has no token that can be looked at.
+// Reasons for which a request carries no usable token.
 const (
 	ReasonNoCredentials     Reason = "no_credentials"
 	ReasonTwoTokens         Reason = "two_tokens"
@@ -27,7 +27,7 @@ const (
 	ReasonPathAmbiguous     Reason = "path_ambiguous"
 )
 
-// Why a token is not what it should be.
+// Reasons for which a token is not an acceptable access token.
 const (
 	ReasonNotJWT           Reason = "not_jwt"
 	ReasonJWT              Reason = "jwt"
@@ -45,7 +45,7 @@ const (
 	ReasonSignature        Reason = "signature"
 )
 
-// Why a token is not good at this time.
+// Reasons for which a token is not valid at this time.
 const (
 	ReasonExpired                 Reason = "expired"
 	ReasonExpiredMeanwhile        Reason = "expired_meanwhile"
@@ -63,7 +63,7 @@ const (
 	ReasonNotInStatusList         Reason = "not_in_status_list"
 )
 
-// Why the sender of a token is not known to be its owner.
+// Reasons for which the sender of a token is not proven to be its owner.
 const (
 	ReasonNotBound             Reason = "not_bound"
 	ReasonUnknownBinding       Reason = "unknown_binding"
@@ -82,7 +82,7 @@ const (
 	ReasonHostMalformed        Reason = "host_malformed"
 )
 
-// What is wrong with a DPoP proof (RFC 9449, section 4.3).
+// Reasons for which a DPoP proof is invalid (RFC 9449, section 4.3).
 const (
 	ReasonProofCount      Reason = "proof_count"
 	ReasonProofMalformed  Reason = "proof_malformed"
@@ -100,7 +100,7 @@ const (
 	ReasonProofUsed       Reason = "proof_used"
 )
 
-// Why a good token is not sufficient for a request.
+// Reasons for which a valid token is not sufficient for a request.
 const (
 	ReasonScope            Reason = "scope"
 	ReasonNoRequirement    Reason = "no_requirement"
@@ -111,15 +111,15 @@ const (
 	ReasonClaims           Reason = "claims"
 )
 
-// Description returns the text for the client, the error_description of a challenge. It is "" for [ReasonNoCredentials],
-// whose challenge has none (RFC 6750, section 3.1), and for a Reason that was not created with [NewReason].
+// Description returns the text for the client, the error_description of a challenge. It is "" for [ReasonNoCredentials], whose
+// challenge has none (RFC 6750, section 3.1), and for a Reason that is not [Reason.Known]. It is safe for concurrent use.
 func (r Reason) Description() string {
 	reasons.RLock()
 	defer reasons.RUnlock()
 	return reasons.descriptions[r]
 }
 
-// Known reports whether r is one of the constants, or was created with [NewReason].
+// Known reports whether r is one of the constants, or was created with [NewReason]. It is safe for concurrent use.
 func (r Reason) Known() bool {
 	reasons.RLock()
 	defer reasons.RUnlock()
@@ -127,14 +127,14 @@ func (r Reason) Known() bool {
 	return known
 }
 
-// NewReason returns a Reason for the refusals of an application, with an identifier in the form of the constants, such as
-// "orders_closed", and a text for clients, which must be the same for every request and never quote one. It belongs in a
+// NewReason returns a Reason for the refusals of an application. The id has the form of the constants, for example "orders_closed".
+// The description is the text for clients. It must be the same for every request and must never quote one. Store the Reason in a
 // package variable:
 //
 //	var reasonClosed = valetkey.NewReason("orders_closed", "orders are closed at the moment")
 //
-// NewReason panics if id is not 1 to 64 of a-z, 0-9 and _ with a letter first, if description is empty, or if id is taken
-// with another description: mistakes in the source, found when the program starts. It is safe for concurrent use.
+// NewReason panics if id is not 1 to 64 of a-z, 0-9 and _ with a letter first, if description is empty, or if id exists with another
+// description. These are mistakes in the source, so they surface when the program starts. NewReason is safe for concurrent use.
 func NewReason(id, description string) Reason {
 	if !reasonID(id) {
 		panic(fmt.Sprintf("valetkey: NewReason: id %q: must be 1 to 64 of a-z, 0-9 and _, with a letter first", id))
@@ -156,7 +156,8 @@ func reasonID(id string) bool {
 		!strings.ContainsFunc(id, func(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' })
 }
 
-// Reasons returns every Reason that exists so far, sorted: the constants, and those of the program.
+// Reasons returns every Reason that exists so far, sorted: the constants, and those created with [NewReason]. It is safe for
+// concurrent use.
 func Reasons() []Reason {
 	reasons.RLock()
 	defer reasons.RUnlock()
@@ -168,8 +169,8 @@ func Reasons() []Reason {
 	return all
 }
 
-// reasons holds all of them. Only the program's own calls of NewReason add to it, so it is as small as its source makes it;
-// it is read when a request is refused, and never for one that is let through.
+// reasons maps each Reason to its description. Only calls of NewReason in the program add to it, so the source bounds its size. It
+// is read when a request is refused, never when one is accepted.
 var reasons = struct {
 	sync.RWMutex
 	descriptions map[Reason]string
@@ -179,7 +180,7 @@ var reasons = struct {
 	ReasonTwoAuthorizations:       "the request carries more than one Authorization header",
 	ReasonEmptyToken:              "the access token is empty",
 	ReasonTokenTooLong:            "the token is too long",
-	ReasonTokenCharacters:         "the access token holds a character that none may hold",
+	ReasonTokenCharacters:         "the access token contains a character that is not allowed",
 	ReasonFormUnreadable:          "the request body cannot be read",
 	ReasonFormTooLong:             "the form body is too long",
 	ReasonFormMalformed:           "the form body is malformed",
@@ -208,24 +209,24 @@ var reasons = struct {
 	ReasonRevoked:                 "the token has been revoked",
 	ReasonPerhapsRevokedMeanwhile: "the token may have been revoked while the request was served",
 	ReasonSuspended:               "the token is suspended",
-	ReasonStatus:                  "the status of the token is none that is accepted",
+	ReasonStatus:                  "the status of the token is not accepted",
 	ReasonStatusMalformed:         "the status of the token is malformed",
 	ReasonNoStatusList:            "the token names no status list",
 	ReasonStatusListOrigin:        "the status list of the token is not one of its issuer's",
 	ReasonNotInStatusList:         "the token has no place in its status list",
-	ReasonNotBound:                "the token is bound to nothing, and this API takes bound tokens only",
+	ReasonNotBound:                "the token is not bound to a key or certificate, and this API accepts bound tokens only",
 	ReasonUnknownBinding:          "the token is bound in a way that cannot be checked here",
-	ReasonBindingsDiffer:          "the token is bound to one key here and to another one there",
-	ReasonBindingMissing:          "the token should be bound to a key and names none",
+	ReasonBindingsDiffer:          "two verifiers report different bindings for the token",
+	ReasonBindingMissing:          "the token must be bound to a key but names none",
 	ReasonBindingType:             "the token is bound to a key and should be of the type DPoP",
 	ReasonDPoPNotAccepted:         "the scheme DPoP is not accepted here",
 	ReasonDPoPNotBound:            "the token is bound to no key, and was sent with the scheme DPoP",
 	ReasonNoProof:                 "the token is bound to a key that this request does not prove",
 	ReasonNoCertificate:           "the token is bound to a certificate that this request does not come with",
 	ReasonCertificate:             "the token is bound to another certificate than that of this request",
-	ReasonTwoCertificates:         "the certificate of the client is told more than once",
+	ReasonTwoCertificates:         "the request carries more than one client certificate header",
 	ReasonCertificateMalformed:    "the certificate of the client is malformed",
-	ReasonForwardedMalformed:      "what the proxies tell of the request's URL is malformed",
+	ReasonForwardedMalformed:      "the forwarded URL of the request is malformed",
 	ReasonNotForwarded:            "the request did not come through a proxy that reports its URL",
 	ReasonHostMalformed:           "the host of the request's URL is malformed",
 	ReasonProofCount:              "a request needs exactly one DPoP proof",
@@ -244,9 +245,9 @@ var reasons = struct {
 	ReasonProofUsed:               "the DPoP proof was used before",
 	ReasonScope:                   "the token lacks a scope that this request needs",
 	ReasonNoRequirement:           "no token is sufficient for this request",
-	ReasonDetails:                 "the token does not authorize this in detail",
+	ReasonDetails:                 "the authorization details of the token do not allow this request",
 	ReasonDetailsMalformed:        "the authorization details of the token are malformed",
-	ReasonACR:                     "the user has not logged in in a way that is enough",
-	ReasonAuthAge:                 "the user has logged in too long ago",
+	ReasonACR:                     "the user's login does not meet the required authentication context",
+	ReasonAuthAge:                 "the user logged in too long ago",
 	ReasonClaims:                  "the claims of the token are not what this API expects",
 }}

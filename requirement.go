@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// A Requirement is what a route requires of a verified token, such as its scopes. Check returns nil, or an [*Error],
-// usually with [InsufficientScope]; any other error is a failure and becomes 503. A guard calls Check on every request,
-// because a remembered token holds facts and no decisions.
-//
-// Check must not modify the token and must be safe for concurrent use. A Requirement that can state in advance what it
-// requires is also a [Describer].
+// A Requirement decides whether a verified token is sufficient for a route, for example because of its scopes. A Requirement that
+// can state in advance what it requires is also a [Describer].
 type Requirement interface {
+	// Check returns nil if the token is sufficient, or an [*Error], usually with [InsufficientScope]. Any other error is a
+	// failure and becomes 503. A guard calls Check on every request, because a cached token holds facts, not decisions.
+	//
+	// Check must be safe for concurrent use.
 	Check(a Access) error
 }
 
-// An Access is what a [Requirement] decides on: a verified token, and the request that it came with. It is passed by value.
+// An Access is the input of a [Requirement]: a verified token, and the request that carries it. It is passed by value.
 type Access struct {
 	Token   *Token
 	Time    time.Time     // of the decision, by the clock of the guard
-	Request *http.Request // nil where the token did not come with an HTTP request
+	Request *http.Request // nil if the token did not come with an HTTP request
 }
 
-// PathValue returns the part of the request's path that the router matched with a wildcard of this name, as
-// [http.Request.PathValue] does, or "" if there is none. An adapter for a router with path parameters of another kind
-// sets them on the request before it asks the guard.
+// PathValue returns the part of the request's path that the router matched with the wildcard name, as [http.Request.PathValue]
+// does. It returns "" if there is no such wildcard or no request. An adapter for a router with its own path parameters sets them on
+// the request before it calls the guard.
 //
-// A rule must not take the empty string for a value: EqualPathValue("", "") would grant access wherever the wildcard is
+// A Requirement must not accept the empty string as a value: EqualPathValue("", "") would grant access wherever the wildcard is
 // missing.
 func (a Access) PathValue(name string) string {
 	if a.Request == nil {
@@ -38,28 +38,29 @@ func (a Access) PathValue(name string) string {
 	return a.Request.PathValue(name)
 }
 
-// RequirementFunc turns a function into a [Requirement]. It describes nothing.
+// RequirementFunc adapts a function to a [Requirement]. It is not a [Describer].
 type RequirementFunc func(a Access) error
 
 // Check calls f.
 func (f RequirementFunc) Check(a Access) error { return f(a) }
 
-// A Describer is a [Requirement] that states in advance what it requires: for the challenge of a request without a
-// token, for metadata (RFC 9728), and for audits. Describe must always return the same.
+// A Describer is a [Requirement] that states in advance what it requires: for the challenge to a request without a token, for
+// metadata (RFC 9728), and for audits.
 type Describer interface {
+	// Describe must return the same value on each call.
 	Describe() Needs
 }
 
 // Needs describes a [Requirement]. The zero value describes nothing.
 type Needs struct {
-	Challenge   Scopes   // sufficient together; a challenge names them (RFC 6750, section 3)
-	All         Scopes   // all that are named, alternatives included, for scopes_supported (RFC 9728, section 2)
-	StepUp      *StepUp  // how the user has to log in (RFC 9470); nil: in any way
+	Challenge   Scopes   // a sufficient set of scopes, for the challenge (RFC 6750, section 3)
+	All         Scopes   // all scopes, including alternatives, for scopes_supported (RFC 9728, section 2)
+	StepUp      *StepUp  // the required login (RFC 9470); nil: any
 	DetailTypes []string // types of authorization details (RFC 9396)
-	Open        bool     // as the only requirement of a route, it lets a request without credentials through
+	Open        bool     // as the only requirement of a route, it accepts requests without credentials
 }
 
-// Describe returns what rs describe together. Those that are nil or no [Describer] add nothing.
+// Describe returns the combined needs of rs. It skips requirements that are nil or that are not a [Describer].
 func Describe(rs ...Requirement) Needs {
 	var all Needs
 	for _, r := range rs {
@@ -79,15 +80,16 @@ func Describe(rs ...Requirement) Needs {
 	return all
 }
 
-// AllOf is met by a token that meets every one of several requirements. An empty one refuses every token: requirements
-// gathered in a loop that never ran do not open a route.
+// AllOf is a [Requirement] that a token meets if it meets each element. An empty AllOf refuses every token, so that a loop that
+// collects requirements and never runs does not open a route.
 type AllOf []Requirement
 
 var errNilRequirement = errors.New("valetkey: a requirement is nil")
 
-// Check refuses with everything that is missing, so that a client can obtain it with one new token: for insufficient scope
-// every scope that is required (RFC 6750, section 3), and for an insufficient login, which takes precedence, what is missing
-// of it and of the scopes (RFC 9470, section 3). Any other refusal ends the check.
+// Check returns one refusal that states everything that is missing, so that a client can fix it with one new token. If scopes are
+// insufficient, the refusal lists every required scope (RFC 6750, section 3). If the login is insufficient, which takes precedence,
+// it states the required login and, if scopes are insufficient too, the scopes (RFC 9470, section 3). Any other refusal ends the
+// check. A nil element is a failure.
 func (all AllOf) Check(a Access) error {
 	var refusal *Error
 	for _, r := range all {
@@ -116,8 +118,8 @@ func (all AllOf) Check(a Access) error {
 	return refusal
 }
 
-// scope returns the scopes that a token like that of a should have had to meet all requirements, those included that it
-// does meet: a token of exactly these scopes must meet them too.
+// scope returns the scopes that the token of a would need to meet all requirements. It includes those of requirements that the token
+// already meets, because the client may request a token with exactly these scopes.
 func (all AllOf) scope(a Access) (named Scopes) {
 	for _, r := range all {
 		var e *Error
@@ -130,15 +132,15 @@ func (all AllOf) scope(a Access) (named Scopes) {
 	return named
 }
 
-// Describe returns what the requirements describe together.
+// Describe returns the combined needs of the elements. Open is always false.
 func (all AllOf) Describe() Needs {
 	n := Describe(all...)
 	n.Open = false
 	return n
 }
 
-// together returns a refusal that states what a, if it is not nil, and b do. The code is that of the login, if one is
-// about it: the client learns of the missing scopes too, and need not come back a third time.
+// together returns a refusal that combines a, which may be nil, and b. If one of them is about the login, the result has its code.
+// The result still lists the missing scopes, which saves the client a third attempt.
 func together(a, b *Error) *Error {
 	if a == nil {
 		one := *b
@@ -155,7 +157,8 @@ func together(a, b *Error) *Error {
 	return &first
 }
 
-// strictest returns what asks for both logins. Of two lists of values, only the first can be named.
+// strictest returns a StepUp that requires both logins. If both list ACR values, it keeps only the list of a, because a challenge
+// can carry one list.
 func strictest(a, b *StepUp) *StepUp {
 	if a == nil || b == nil {
 		if a == nil {
@@ -173,27 +176,27 @@ func strictest(a, b *StepUp) *StepUp {
 	return &both
 }
 
-// Openness is a [Requirement] that requires no more than a valid token, or less. It has to be the only requirement of a
-// route. Beside another one it is a mistake, and the request fails with 503.
+// Openness is a [Requirement] that requires at most a valid token. It must be the only requirement of a route. If it is combined
+// with another one, requests fail with 503. The zero value is invalid.
 type Openness string
 
-// How open a route without further requirements is.
+// The values of [Openness].
 const (
-	AnyToken Openness = "any token" // a valid token, whatever it allows
-	Optional Openness = "optional"  // no credentials, or a valid token
-	Public   Openness = "public"    // no credentials are looked at
+	AnyToken Openness = "any token" // requires a valid token and nothing else
+	Optional Openness = "optional"  // accepts a valid token, or a request without credentials
+	Public   Openness = "public"    // ignores credentials
 )
 
-// Known reports whether o is one of the three.
+// Known reports whether o is [AnyToken], [Optional] or [Public].
 func (o Openness) Known() bool { return o == AnyToken || o == Optional || o == Public }
 
-// Open reports whether a request without a token may pass.
+// Open reports whether o accepts a request without a token.
 func (o Openness) Open() bool { return o == Optional || o == Public }
 
-// Describe reports whether o is open.
+// Describe returns [Needs] with Open set if o accepts a request without a token.
 func (o Openness) Describe() Needs { return Needs{Open: o.Open()} }
 
-// Check returns an error: only a guard knows what o means, and only where o is the sole requirement.
+// Check always returns an error. A guard handles an Openness itself, and only as the sole requirement of a route.
 func (o Openness) Check(Access) error {
 	return fmt.Errorf("valetkey: %q is not a requirement that can be combined with others", string(o))
 }

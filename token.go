@@ -10,48 +10,50 @@ import (
 	"github.com/valetkey/valetkey/internal/derived"
 )
 
-// A Token holds the facts about an access token that a [Verifier] accepted. Whether they are enough for a route is decided by a
-// [Requirement], anew for each request.
+// A Token holds the facts about an access token that a [Verifier] accepted. A [Requirement] decides on each request whether they
+// are sufficient for a route.
 //
-// A Token cannot be changed, so it is shared by requests and goroutines without a copy. The zero value is a token that says
-// nothing. [NewToken] makes one of its fields.
+// A Token is immutable, so requests and goroutines share it without a copy. The zero value holds no facts. [NewToken] creates a
+// Token from [TokenFields].
 type Token struct {
 	fields  TokenFields
 	derived atomic.Pointer[derivation]
 }
 
-// TokenFields are the facts of which [NewToken] makes a [Token]. The zero value of a field means that the issuer does not say.
+// TokenFields holds the facts from which [NewToken] creates a [Token]. A field with the zero value is one that the issuer did not
+// send.
 type TokenFields struct {
-	Issuer    string // iss, as the verifier was configured with
+	Issuer    string // iss, as configured in the verifier
 	Subject   string // sub
 	ClientID  string // client_id, RFC 8693, section 4.3
 	ID        string // jti
 	SessionID string // sid, the login session that the token belongs to
-	ACR       string // acr, how the user logged in: RFC 9068, section 2.2.1
+	ACR       string // acr, the authentication context class of the login: RFC 9068, section 2.2.1
 	Audience  List[string]
 	Scopes    Scopes
-	Actor     *Actor // act, who acts for the subject: RFC 8693, section 4.1; nil: nobody does
+	Actor     *Actor // act, the party that acts for the subject: RFC 8693, section 4.1; nil: none
 
 	IssuedAt  time.Time
 	NotBefore time.Time
-	Expiry    time.Time // zero only where an issuer answers an introspection without exp
+	Expiry    time.Time // exp; zero only if an introspection response omits it
 	AuthTime  time.Time // auth_time, when the user logged in: RFC 9068, section 2.2.1
 
 	// Deadline is exp plus the leeway of the verifier: the token can be accepted before this instant, and never at it or
-	// later. Unlike Freshness.Until, it does not depend on how long a result is remembered. Zero: unknown, as Expiry is.
+	// later. Unlike Freshness.Until, it does not depend on how long a result is cached. Zero: unknown, as Expiry is.
 	Deadline time.Time
 
-	// Binding is the key that the token is bound to; zero for a plain bearer token.
+	// Binding is the key or certificate that the token is bound to. The zero value is a plain bearer token.
 	Binding Binding
 
-	// Raw is the JSON object of the claims as received. It has no duplicate members and none that differ in letter case only.
+	// Raw is the JSON object of the claims as received. It has no duplicate members, including members that differ only in
+	// letter case.
 	Raw string
 
-	// Freshness is how long the verifier's result may be relied on.
+	// Freshness states how long the verifier's result may be used without asking again.
 	Freshness Freshness
 }
 
-// NewToken returns a Token of f, for verifiers and tests.
+// NewToken returns a Token with the facts in f. It is for verifiers and tests. It copies f.Actor.
 func NewToken(f TokenFields) *Token {
 	if f.Actor != nil {
 		own := *f.Actor
@@ -60,7 +62,7 @@ func NewToken(f TokenFields) *Token {
 	return &Token{fields: f}
 }
 
-// Fields returns the facts of t, from which a verifier that wraps another makes a token of its own.
+// Fields returns a copy of the facts in t. A verifier that wraps another one changes the copy and passes it to [NewToken].
 func (t *Token) Fields() TokenFields {
 	f := t.fields
 	if f.Actor != nil {
@@ -70,7 +72,7 @@ func (t *Token) Fields() TokenFields {
 	return f
 }
 
-// Issuer returns iss, as the verifier was configured with.
+// Issuer returns iss, as configured in the verifier.
 func (t *Token) Issuer() string { return t.fields.Issuer }
 
 // Subject returns sub; "" if the issuer sends none.
@@ -85,16 +87,16 @@ func (t *Token) ID() string { return t.fields.ID }
 // SessionID returns sid, the login session that the token belongs to; "" if the issuer sends none.
 func (t *Token) SessionID() string { return t.fields.SessionID }
 
-// ACR returns acr, how the user logged in (RFC 9068, section 2.2.1); "" if the issuer sends none.
+// ACR returns acr, the authentication context class of the login (RFC 9068, section 2.2.1); "" if the issuer sends none.
 func (t *Token) ACR() string { return t.fields.ACR }
 
-// Audience returns aud, at least one of which is this resource server.
+// Audience returns aud. At least one value identifies this resource server.
 func (t *Token) Audience() List[string] { return t.fields.Audience }
 
-// Scopes returns the scopes, of whichever claims the verifier reads.
+// Scopes returns the scopes, from the claims that the verifier is configured to read.
 func (t *Token) Scopes() Scopes { return t.fields.Scopes }
 
-// Actor returns who acts for the subject (RFC 8693, section 4.1), and whether anybody does.
+// Actor returns the party that acts for the subject (RFC 8693, section 4.1). It returns false if there is none.
 func (t *Token) Actor() (a Actor, ok bool) {
 	if t.fields.Actor == nil {
 		return Actor{}, false
@@ -108,27 +110,28 @@ func (t *Token) IssuedAt() time.Time { return t.fields.IssuedAt }
 // NotBefore returns nbf; zero if the issuer sends none.
 func (t *Token) NotBefore() time.Time { return t.fields.NotBefore }
 
-// Expiry returns exp; zero only where an issuer answers an introspection without it.
+// Expiry returns exp; zero only if an introspection response omits it.
 func (t *Token) Expiry() time.Time { return t.fields.Expiry }
 
 // AuthTime returns auth_time, when the user logged in (RFC 9068, section 2.2.1); zero if the issuer sends none.
 func (t *Token) AuthTime() time.Time { return t.fields.AuthTime }
 
-// Deadline returns the instant at and after which the token can no longer be accepted: exp plus the leeway of the verifier. It is
-// zero if the expiry is.
+// Deadline returns the instant from which the token can no longer be accepted: exp plus the leeway of the verifier. It is zero if
+// the expiry is.
 func (t *Token) Deadline() time.Time { return t.fields.Deadline }
 
-// Binding returns the key that the token is bound to; zero for a plain bearer token.
+// Binding returns the key or certificate that the token is bound to; zero for a plain bearer token.
 func (t *Token) Binding() Binding { return t.fields.Binding }
 
-// Freshness returns how long the verifier's result may be relied on.
+// Freshness returns how long the verifier's result may be used without asking again.
 func (t *Token) Freshness() Freshness { return t.fields.Freshness }
 
-// Raw returns the JSON object of the claims as received; "" if there is none. It has no duplicate members and none that differ in
-// letter case only. To read claims of your own, see [DeclareClaims].
+// Raw returns the JSON object of the claims as received; "" if there is none. It has no duplicate members, including members that
+// differ only in letter case. To read application claims, see [DeclareClaims].
 func (t *Token) Raw() string { return t.fields.Raw }
 
-// Claims decodes all claims of the token into v, as [json.Unmarshal] does, at each call. [DeclareClaims] does it once per token.
+// Claims decodes all claims of the token into v, as [json.Unmarshal] does. It returns an error if the token carries no claims. It
+// decodes on each call; [DeclareClaims] decodes once per token.
 func (t *Token) Claims(v any) error {
 	if t.fields.Raw == "" {
 		return errors.New("valetkey: the token carries no claims")
@@ -136,13 +139,13 @@ func (t *Token) Claims(v any) error {
 	return json.Unmarshal([]byte(t.fields.Raw), v)
 }
 
-// ByClient reports whether the token says that a client acts on its own behalf (client credentials) rather than for a
-// resource owner: its subject is the client itself (RFC 9068, section 2.2). A token without a subject does not say.
+// ByClient reports whether a client acts on its own behalf (client credentials) rather than for a resource owner: the subject of
+// the token is the client itself (RFC 9068, section 2.2). It returns false for a token without a subject.
 func (t *Token) ByClient() bool {
 	return t.fields.Subject != "" && t.fields.Subject == t.fields.ClientID
 }
 
-// A derivation is what a package of this module has made of the claims, see package derived.
+// A derivation is a value that a package of this module computed from the claims, see package derived.
 type derivation struct {
 	key, value any
 	next       *derivation
@@ -165,27 +168,29 @@ func init() {
 	}
 }
 
-// An Actor is the party that acts for the subject of a token: act, RFC 8693, section 4.1. Members that the issuer does not send
-// are empty. Actors before this one are in [Token.Raw] only, since they must not count for access control.
+// An Actor is the party that acts for the subject of a token: act, RFC 8693, section 4.1. A field is empty if the issuer does not
+// send the member. Prior actors are in [Token.Raw] only, because access control must not consider them.
 type Actor struct {
 	Issuer   string // iss
 	Subject  string // sub
 	ClientID string // client_id
 }
 
-// A Binding names the key that the sender of a token must prove to hold: the confirmation (cnf) of RFC 7800.
+// A Binding identifies the keys whose possession the sender of a token must prove: the confirmation (cnf) of RFC 7800. The zero
+// value is a plain bearer token.
 type Binding struct {
 	JWKThumbprint         string       // jkt, RFC 9449, section 6.1
 	CertificateThumbprint string       // x5t#S256, RFC 8705, section 3.1
-	Unknown               List[string] // confirmation methods of other names
+	Unknown               List[string] // names of other confirmation methods
 }
 
-// IsZero reports whether the token is a plain bearer token.
+// IsZero reports whether b has no confirmation method, as for a plain bearer token.
 func (b Binding) IsZero() bool {
 	return b.JWKThumbprint == "" && b.CertificateThumbprint == "" && b.Unknown.Len() == 0
 }
 
-// and returns the binding to what b or o names, and whether the two agree: a binding that only one of two verifiers knows of is one.
+// and returns a Binding with the confirmation methods of b and o. It returns false if they contradict each other. A binding that
+// only one of the two verifiers reports applies.
 func (b Binding) and(o Binding) (both Binding, ok bool) {
 	for _, thumbprint := range []struct{ to, from *string }{
 		{&b.JWKThumbprint, &o.JWKThumbprint}, {&b.CertificateThumbprint, &o.CertificateThumbprint},
@@ -201,20 +206,21 @@ func (b Binding) and(o Binding) (both Binding, ok bool) {
 	return b, true
 }
 
-// A Freshness is how long the result of a [Verifier] may be relied on without asking it again (compare RFC 9111, section 4.2). The
-// zero value: not at all.
+// A Freshness states how long the result of a [Verifier] may be used without asking it again (compare RFC 9111, section 4.2). The
+// zero value does not allow any reuse.
 type Freshness struct {
-	Until time.Time // no longer than this, which is never past what the verifier accepts as the token's expiry
-	While Condition // and only while this holds; nil: nothing but time ends it
+	Until time.Time // the latest time; never later than the expiry that the verifier accepts
+	While Condition // must hold on each use; nil: only time ends the freshness
 }
 
-// A Condition is asked on every use of a remembered token whether what vouched for it still does, as a signing key
-// does while it stands in its issuer's key set. Holds must be cheap and safe for concurrent use.
+// A Condition reports whether the grounds on which a token was accepted still exist, for example whether the signing key is still
+// in the key set of its issuer. The cache checks it on every use of a cached token.
 type Condition interface {
+	// Holds must be cheap and safe for concurrent use.
 	Holds() bool
 }
 
-// And returns what both r and o allow.
+// And returns the Freshness that both r and o allow: the earlier Until and both conditions.
 func (r Freshness) And(o Freshness) Freshness {
 	both := Freshness{Until: r.Until, While: r.While}
 	if o.Until.Before(r.Until) {

@@ -142,7 +142,7 @@ func TestConfirm(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, key, got.Binding())
 		_, err = valetkey.CrossCheck(bound(key), bound(valetkey.Binding{JWKThumbprint: "c"})).Verify(t.Context(), "x")
-		assert.ErrorContains(t, err, "bound to one key here and to another one there")
+		assert.ErrorContains(t, err, "two verifiers report different bindings for the token")
 	})
 	t.Run("a second that may not be relied on at all", func(t *testing.T) {
 		first := valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}})

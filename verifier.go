@@ -9,22 +9,25 @@ import (
 	"time"
 )
 
-// A Verifier turns the text of an access token into a [Token].
-//
-//   - A refusal the client may be told is an [*Error]. It wraps [ErrNotApplicable] if another Verifier might accept the token.
-//   - Any other error is a failure: the answer could not be found out, and the client gets 503.
-//   - An accepted token comes with a nil error; nil and nil is a failure.
-//
-// Verify must be safe for concurrent use, must return soon after ctx is done, and must never put the token's text into
-// an error. It need not remember tokens: package middleware does.
+// A Verifier verifies the text of an access token and returns its facts as a [Token].
 type Verifier interface {
+	// Verify verifies raw.
+	//
+	//   - If it accepts the token, it returns it with a nil error.
+	//   - If it refuses the token, it returns an [*Error], whose reason the client may know. The refusal wraps
+	//     [ErrNotApplicable] if another Verifier might accept the token.
+	//   - Any other error is a failure: Verify could not find out whether the token is valid, and the client gets 503. A nil
+	//     token with a nil error is a failure too.
+	//
+	// Verify must be safe for concurrent use, must return soon after ctx is done, and must never put the token's text into an
+	// error. It need not cache tokens: package middleware does.
 	Verify(ctx context.Context, raw string) (*Token, error)
 }
 
-// MaxToken is the length, in bytes, above which a token is refused before anything in it is read.
+// MaxToken is the maximum length of a token in bytes. A longer token is refused before any of it is parsed.
 const MaxToken = 16 << 10
 
-// VerifierFunc makes a function a [Verifier].
+// VerifierFunc adapts a function to a [Verifier].
 type VerifierFunc func(ctx context.Context, raw string) (*Token, error)
 
 // Verify calls f.
@@ -32,21 +35,23 @@ func (f VerifierFunc) Verify(ctx context.Context, raw string) (*Token, error) {
 	return f(ctx, raw)
 }
 
-// A Purger is a [Verifier] that holds answers of its own, or asks on behalf of several requests at once. Purge makes
-// it rely on nothing that it was told before; the purge of a guard calls it. It is safe for concurrent use.
+// A Purger is a [Verifier] that caches results, or that shares one verification among several requests. The purge of a guard calls
+// its Purge.
 type Purger interface {
+	// Purge discards all cached results. Later calls do not join verifications that are in progress either. It must be safe for
+	// concurrent use.
 	Purge()
 }
 
-// ErrNotApplicable is wrapped by a refusal that another [Verifier] might not share: the token is of another form or of
+// ErrNotApplicable is wrapped by a refusal if another [Verifier] might accept the token, because the token has another format or
 // another issuer. See [First].
 var ErrNotApplicable = errors.New("the token is not for this verifier")
 
 // errNoAnswer is the failure of a Verifier that returned neither a token nor an error.
 var errNoAnswer = errors.New("valetkey: the verifier returned neither a token nor an error")
 
-// First returns a [Verifier] that asks vs in turn. The first answer counts, whether yes, no or failure; only a refusal
-// that wraps [ErrNotApplicable] passes the question on. If all pass it on, or vs is empty, the token is refused.
+// First returns a [Verifier] that tries vs in turn. It returns the first result, whether acceptance, refusal or failure; only a
+// refusal that wraps [ErrNotApplicable] moves on to the next verifier. If no verifier is left, or vs is empty, the token is refused.
 func First(vs ...Verifier) Verifier {
 	return first(slices.Clone(vs))
 }
@@ -67,10 +72,12 @@ func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
 	return nil, refusal
 }
 
-// CrossCheck returns a [Verifier] that gives v's token once by has accepted it too: a JWT verified locally whose issuer is
-// asked whether it still stands, say. Bindings from both results apply, and so does the earlier Deadline. The answer may be
-// relied on for as long as both may, so a guard asks both again when the shorter one ends: after introspect.Config.CacheTTL,
-// if by is an introspection.
+// CrossCheck returns a [Verifier] that returns v's token after by has accepted it too. For example, v verifies a JWT locally and by
+// asks the issuer whether it is still active.
+//
+// Bindings from both results apply, and so does the earlier Deadline. The result is fresh for as long as both results are, so a
+// guard asks both again when the shorter freshness ends: after introspect.Config.CacheTTL, if by is an introspection. The session ID
+// is v's; if v reports none, it is the one that by reports. Contradicting bindings are refused with [ReasonBindingsDiffer].
 func CrossCheck(v, by Verifier) Verifier {
 	return crossCheck{v, by}
 }
@@ -99,7 +106,7 @@ func (c crossCheck) Verify(ctx context.Context, raw string) (*Token, error) {
 	return NewToken(both), nil
 }
 
-// ask calls v and holds it to its contract.
+// ask calls v and checks that it returns a token or an error.
 func ask(ctx context.Context, v Verifier, raw string) (*Token, error) {
 	if v == nil {
 		return nil, errors.New("valetkey: a verifier is nil")
@@ -125,13 +132,14 @@ func forget(vs ...Verifier) {
 	}
 }
 
-// Unavailable is a failure that knows when it is worth trying again. Any error that is not an [*Error] is a failure;
-// this one adds the Retry-After of the 503 response.
+// Unavailable is a failure that states when a retry is worthwhile. Any error that is not an [*Error] is a failure; this one sets the
+// Retry-After header of the 503 response.
 type Unavailable struct {
-	RetryAfter time.Duration // zero: the guard's own default
-	Err        error
+	RetryAfter time.Duration // zero: the default of the guard
+	Err        error         // the cause
 }
 
+// Error returns the text of the cause, marked as temporary.
 func (u *Unavailable) Error() string { return fmt.Sprintf("temporarily unavailable: %v", u.Err) }
 
 // Unwrap returns u.Err.

@@ -27,7 +27,7 @@ const (
 	bare  = `Bearer realm="api", scope="orders:read"`
 	twice = `Bearer realm="api", error="invalid_request", error_description="the request carries more than one access token"`
 	empty = `Bearer realm="api", error="invalid_request", error_description="the access token is empty"`
-	odd   = `Bearer realm="api", error="invalid_request", error_description="the access token holds a character that none may hold"`
+	odd   = `Bearer realm="api", error="invalid_request", error_description="the access token contains a character that is not allowed"`
 )
 
 func TestHeader(t *testing.T) {

@@ -42,8 +42,8 @@ func TestStepUp(t *testing.T) {
 	write := scopes.All("orders:write")
 	needs := func(ns ...valetkey.Requirement) []valetkey.Requirement { return ns }
 	const (
-		way  = `error="insufficient_user_authentication", error_description="the user has not logged in in a way that is enough"`
-		time = `error="insufficient_user_authentication", error_description="the user has logged in too long ago"`
+		way  = `error="insufficient_user_authentication", error_description="the user's login does not meet the required authentication context"`
+		time = `error="insufficient_user_authentication", error_description="the user logged in too long ago"`
 	)
 	for _, c := range []struct {
 		name      string

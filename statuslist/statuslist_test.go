@@ -128,7 +128,7 @@ func TestRefusedTokens(t *testing.T) {
 		{"TSL-13 an idx out of bounds", "the token has no place in its status list", iss.Status(16)},
 		{"TSL-15 the status invalid", "the token has been revoked", iss.Status(1)},
 		{"TSL-16 the status suspended", "the token is suspended", iss.Status(2)},
-		{"TSL-16 a status of an application", "the status of the token is none that is accepted", iss.Status(3)},
+		{"TSL-16 a status of an application", "the status of the token is not accepted", iss.Status(3)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := v.Verify(t.Context(), iss.Token(c.option))
