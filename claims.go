@@ -138,8 +138,8 @@ func changeable(t reflect.Type, path string) string {
 	}
 }
 
-// maxDepth is the depth to which sizeOf follows references. It is deeper than the JSON that a verifier accepts. It is needed because
-// a Validate method could create a cycle.
+// maxDepth is the depth to which sizeOf follows references. It is deeper than the JSON that a verifier accepts. It is needed
+// because a Validate method could create a cycle.
 const maxDepth = 100
 
 // sizeOf returns the approximate number of bytes that v refers to.

@@ -23,8 +23,8 @@ func (e *ConfigError) Error() string {
 // Unwrap returns e.Err.
 func (e *ConfigError) Unwrap() error { return e.Err }
 
-// ConfigErrors returns the mistakes that err joins and wraps, in order. It returns any other error as a ConfigError without a field,
-// so that nothing is lost. It returns nil for a nil error.
+// ConfigErrors returns the mistakes that err joins and wraps, in order. It returns any other error as a ConfigError without a
+// field, so that nothing is lost. It returns nil for a nil error.
 func ConfigErrors(err error) []*ConfigError {
 	if err == nil {
 		return nil

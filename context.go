@@ -27,8 +27,8 @@ func (c *tokenContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// FromContext returns the token of the request that ctx belongs to. It returns nil if the request carried no token for the guard of
-// its route, which happens only on a route that accepts requests without credentials. It does not allocate.
+// FromContext returns the token of the request that ctx belongs to. It returns nil if the request carried no token for the guard
+// of its route, which happens only on a route that accepts requests without credentials. It does not allocate.
 func FromContext(ctx context.Context) *Token {
 	t, _ := ctx.Value(authctx.Token{}).(*Token)
 	return t

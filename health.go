@@ -24,8 +24,8 @@ type Health struct {
 	Err   error     // the cause; nil: none
 }
 
-// A HealthReporter is a [Verifier] that reports its health. The verifiers of packages jwks and introspect do, and those that [First]
-// and [CrossCheck] return. Both methods are safe for concurrent use.
+// A HealthReporter is a [Verifier] that reports its health. The verifiers of packages jwks and introspect do, and those that
+// [First] and [CrossCheck] return. Both methods are safe for concurrent use.
 type HealthReporter interface {
 	// Health returns the health of the verifier, or of each verifier that it combines. It does no I/O.
 	Health() []Health

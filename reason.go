@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// A Reason identifies why a token or a request was refused. It is one of the constants below, or was created by the application with
-// [NewReason]. The set of Reasons is bounded, so a Reason, such as "expired", is suitable as a metric label and in a switch. The text
-// for clients is its [Reason.Description]. The zero value means that there is no reason.
+// A Reason identifies why a token or a request was refused. It is one of the constants below, or was created by the application
+// with [NewReason]. The set of Reasons is bounded, so a Reason, such as "expired", is suitable as a metric label and in a switch.
+// The text for clients is its [Reason.Description]. The zero value means that there is no reason.
 type Reason string
 
 // Reasons for which a request carries no usable token.
@@ -127,14 +127,15 @@ func (r Reason) Known() bool {
 	return known
 }
 
-// NewReason returns a Reason for the refusals of an application. The id has the form of the constants, for example "orders_closed".
-// The description is the text for clients. It must be the same for every request and must never quote one. Store the Reason in a
-// package variable:
+// NewReason returns a Reason for the refusals of an application. The id has the form of the constants, for example
+// "orders_closed". The description is the text for clients. It must be the same for every request and must never quote one. Store
+// the Reason in a package variable:
 //
 //	var reasonClosed = valetkey.NewReason("orders_closed", "orders are closed at the moment")
 //
-// NewReason panics if id is not 1 to 64 of a-z, 0-9 and _ with a letter first, if description is empty, or if id exists with another
-// description. These are mistakes in the source, so they surface when the program starts. NewReason is safe for concurrent use.
+// NewReason panics if id is not 1 to 64 of a-z, 0-9 and _ with a letter first, if description is empty, or if id exists with
+// another description. These are mistakes in the source, so they surface when the program starts. NewReason is safe for
+// concurrent use.
 func NewReason(id, description string) Reason {
 	if !reasonID(id) {
 		panic(fmt.Sprintf("valetkey: NewReason: id %q: must be 1 to 64 of a-z, 0-9 and _, with a letter first", id))

@@ -26,8 +26,8 @@ type Access struct {
 }
 
 // PathValue returns the part of the request's path that the router matched with the wildcard name, as [http.Request.PathValue]
-// does. It returns "" if there is no such wildcard or no request. An adapter for a router with its own path parameters sets them on
-// the request before it calls the guard.
+// does. It returns "" if there is no such wildcard or no request. An adapter for a router with its own path parameters sets them
+// on the request before it calls the guard.
 //
 // A Requirement must not accept the empty string as a value: EqualPathValue("", "") would grant access wherever the wildcard is
 // missing.
@@ -87,9 +87,9 @@ type AllOf []Requirement
 var errNilRequirement = errors.New("valetkey: a requirement is nil")
 
 // Check returns one refusal that states everything that is missing, so that a client can fix it with one new token. If scopes are
-// insufficient, the refusal lists every required scope (RFC 6750, section 3). If the login is insufficient, which takes precedence,
-// it states the required login and, if scopes are insufficient too, the scopes (RFC 9470, section 3). Any other refusal ends the
-// check. A nil element is a failure.
+// insufficient, the refusal lists every required scope (RFC 6750, section 3). If the login is insufficient, which takes
+// precedence, it states the required login and, if scopes are insufficient too, the scopes (RFC 9470, section 3). Any other
+// refusal ends the check. A nil element is a failure.
 func (all AllOf) Check(a Access) error {
 	var refusal *Error
 	for _, r := range all {
@@ -118,8 +118,8 @@ func (all AllOf) Check(a Access) error {
 	return refusal
 }
 
-// scope returns the scopes that the token of a would need to meet all requirements. It includes those of requirements that the token
-// already meets, because the client may request a token with exactly these scopes.
+// scope returns the scopes that the token of a would need to meet all requirements. It includes those of requirements that the
+// token already meets, because the client may request a token with exactly these scopes.
 func (all AllOf) scope(a Access) (named Scopes) {
 	for _, r := range all {
 		var e *Error

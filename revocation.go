@@ -36,8 +36,8 @@ type Revocation struct {
 	Until time.Time
 }
 
-// ErrRevocationsMissing is wrapped by an error that a [RevocationSource] reports if it has caught up with all available revocations
-// but knows that others, which are still in force, are lost. A guard then serves requests and is [Degraded].
+// ErrRevocationsMissing is wrapped by an error that a [RevocationSource] reports if it has caught up with all available
+// revocations but knows that others, which are still in force, are lost. A guard then serves requests and is [Degraded].
 var ErrRevocationsMissing = errors.New("published revocations are missing")
 
 // A RevocationSource delivers the revocations that other processes publish.

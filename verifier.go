@@ -51,7 +51,8 @@ var ErrNotApplicable = errors.New("the token is not for this verifier")
 var errNoAnswer = errors.New("valetkey: the verifier returned neither a token nor an error")
 
 // First returns a [Verifier] that tries vs in turn. It returns the first result, whether acceptance, refusal or failure; only a
-// refusal that wraps [ErrNotApplicable] moves on to the next verifier. If no verifier is left, or vs is empty, the token is refused.
+// refusal that wraps [ErrNotApplicable] moves on to the next verifier. If no verifier is left, or vs is empty, the token is
+// refused.
 func First(vs ...Verifier) Verifier {
 	return first(slices.Clone(vs))
 }
@@ -72,12 +73,12 @@ func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
 	return nil, refusal
 }
 
-// CrossCheck returns a [Verifier] that returns v's token after by has accepted it too. For example, v verifies a JWT locally and by
-// asks the issuer whether it is still active.
+// CrossCheck returns a [Verifier] that returns v's token after by has accepted it too. For example, v verifies a JWT locally and
+// by asks the issuer whether it is still active.
 //
 // Bindings from both results apply, and so does the earlier Deadline. The result is fresh for as long as both results are, so a
-// guard asks both again when the shorter freshness ends: after introspect.Config.CacheTTL, if by is an introspection. The session ID
-// is v's; if v reports none, it is the one that by reports. Contradicting bindings are refused with [ReasonBindingsDiffer].
+// guard asks both again when the shorter freshness ends: after introspect.Config.CacheTTL, if by is an introspection. The session
+// ID is v's; if v reports none, it is the one that by reports. Contradicting bindings are refused with [ReasonBindingsDiffer].
 func CrossCheck(v, by Verifier) Verifier {
 	return crossCheck{v, by}
 }
@@ -132,8 +133,8 @@ func forget(vs ...Verifier) {
 	}
 }
 
-// Unavailable is a failure that states when a retry is worthwhile. Any error that is not an [*Error] is a failure; this one sets the
-// Retry-After header of the 503 response.
+// Unavailable is a failure that states when a retry is worthwhile. Any error that is not an [*Error] is a failure; this one sets
+// the Retry-After header of the 503 response.
 type Unavailable struct {
 	RetryAfter time.Duration // zero: the default of the guard
 	Err        error         // the cause

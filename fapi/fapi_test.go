@@ -107,7 +107,7 @@ func TestContradictions(t *testing.T) {
 			c.JWKSURL = iss.KeySet.URL
 			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b")})
 		}},
-		{"DPOP-20 nothing but the client says what the URL is", "URL: required with DPoP, or Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
+		{"DPOP-20 nothing but the client says what the URL is", "URL: required with DPoP, unless Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
 		{"a mistake in the rest", "Realm", func(c *fapi.Config) { c.Guard.Realm = `"` }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// authorize reports whether t meets all needs. The refusal names everything that is missing, see [valetkey.AllOf]. r is nil for
-// a token that came without a request.
+// authorize returns nil if t meets all needs. The refusal states everything that is missing, see [valetkey.AllOf]. r is nil for a
+// token that came without a request.
 func (g *Guard) authorize(t *valetkey.Token, r *http.Request, needs []valetkey.Requirement) error {
 	switch len(needs) {
 	case 0:
@@ -23,8 +23,8 @@ func (g *Guard) authorize(t *valetkey.Token, r *http.Request, needs []valetkey.R
 	return valetkey.AllOf(needs).Check(valetkey.Access{Token: t, Time: g.now(), Request: r})
 }
 
-// ReadsPath reports whether one of needs may read the path values of a request, see [valetkey.Access.PathValue]. It is for adapters of
-// routers that do not set them on the request, which then do so.
+// ReadsPath reports whether one of needs may read the path values of a request, see [valetkey.Access.PathValue]. An adapter for a
+// router that does not set them on the request must do so if ReadsPath returns true.
 func ReadsPath(needs ...valetkey.Requirement) bool {
 	return slices.ContainsFunc(needs, func(n valetkey.Requirement) bool {
 		switch n := n.(type) {
@@ -37,7 +37,7 @@ func ReadsPath(needs ...valetkey.Requirement) bool {
 	})
 }
 
-// withScope names the scopes that are required to a client that sent no credentials.
+// withScope adds the required scopes to the refusal of a request without credentials. It returns any other error unchanged.
 func withScope(err error, needs []valetkey.Requirement) error {
 	var refusal *valetkey.Error
 	if !errors.As(err, &refusal) || refusal.Code != valetkey.NoCredentials {

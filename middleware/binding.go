@@ -12,36 +12,37 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// takesBearer reports whether any token may come with the scheme Bearer: one that is bound to nothing, or to a certificate.
+// takesBearer reports whether any token is accepted with the scheme Bearer: a token that is not bound, or is bound to a
+// certificate.
 func (cfg *Config) takesBearer() bool {
 	return !cfg.SenderConstrained || !cfg.ClientCertificate.IsZero()
 }
 
-// checkBinding adds what is wrong with the fields that are about bound tokens.
+// checkBinding adds the mistakes in the fields that concern bound tokens.
 func (cfg *Config) checkBinding(wrong *mistakes.List) {
 	if cfg.SenderConstrained && cfg.DPoP == nil && cfg.ClientCertificate.IsZero() {
 		wrong.Add("SenderConstrained", "no kind of binding can be proven: enable DPoP or client certificates")
 	}
 	if !cfg.takesBearer() && len(cfg.Methods) > 0 {
-		wrong.Add("Methods", "with SenderConstrained and DPoP alone, no token is accepted from there")
+		wrong.Add("Methods", "no effect: with SenderConstrained and DPoP alone, a token is accepted only in the Authorization header")
 	}
 	if cfg.ClientCertificate.decode != nil && cfg.ClientCertificate.header == "" {
-		wrong.Add("ClientCertificate", "the name of the header is empty")
+		wrong.Add("ClientCertificate", "the header name is empty")
 	}
 	if cfg.DPoP != nil && cfg.URL == nil && cfg.Proxies.Forwarded == "" && cfg.Resource.ID == "" {
-		wrong.Add("URL", "required with DPoP, or Resource.ID or Proxies.Forwarded, since the client determines the Host header")
+		wrong.Add("URL", "required with DPoP, unless Resource.ID or Proxies.Forwarded is set, because the client controls the Host header")
 	}
 	if cfg.URL != nil && cfg.Proxies.Forwarded != "" {
-		wrong.Add("URL", "Proxies.Forwarded is not looked at where it is set")
+		wrong.Add("URL", "conflicts with Proxies.Forwarded, which is ignored if URL is set: set one of them")
 	}
 	cfg.Proxies.check(wrong, cfg.ClientCertificate.decode != nil)
 }
 
-// prove reports whether the sender of c holds everything that t is bound to, and returns the nonce that the answer should
-// carry, or "". It is asked on every request: what was proven once is no fact about the token.
+// prove returns nil if the sender of c proves possession of every key that t is bound to. It also returns the nonce that the
+// response should carry, or "". It runs on every request, because a proof is not a fact about the token.
 //
-// A binding that nobody checks would make a stolen token as good as its owner's, so it is refused; and so is a scheme that
-// says other than the token, or an attacker could leave the proof off.
+// It refuses a binding that it cannot check, because a stolen token would otherwise be as good as its owner's. It also refuses a
+// scheme that does not match the binding, because an attacker could otherwise omit the proof.
 func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (nonce string, err error) {
 	b, r, isDPoP := t.Binding(), c.request, c.scheme == authheader.DPoP
 	switch {
@@ -56,7 +57,7 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 	case !isDPoP && b.JWKThumbprint != "": // RFC 9449, section 7.2
 		return "", unproven(valetkey.ReasonNoProof)
 	}
-	if b.CertificateThumbprint != "" { // and the key, too, if there are both
+	if b.CertificateThumbprint != "" { // a token bound to both must prove both
 		if err := g.proveCertificate(r, b.CertificateThumbprint); err != nil {
 			return "", err
 		}
@@ -73,8 +74,8 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 	return proof.NextNonce(), err
 }
 
-// proveCertificate looks for the certificate with this thumbprint (RFC 8705, section 3). The chain does not matter: whom it
-// belongs to, the issuer of the token has found out (section 6.2).
+// proveCertificate returns nil if the client's certificate has this thumbprint (RFC 8705, section 3). It ignores the certificate
+// chain, because the issuer of the token has authenticated the client (section 6.2).
 func (g *Guard) proveCertificate(r *http.Request, thumbprint string) error {
 	der, err := g.clientCertificate.of(r, &g.proxies)
 	if err != nil {

@@ -89,7 +89,7 @@ func TestBindingMistakes(t *testing.T) {
 		{"DPOP-20 proofs, and nothing but the client that says what the URL is", func(c *middleware.Config) {
 			withDPoP(t, iss)(c)
 			c.URL = nil
-		}, "middleware: URL: required with DPoP, or Resource.ID or Proxies.Forwarded, "},
+		}, "middleware: URL: required with DPoP, unless Resource.ID or Proxies.Forwarded is set, "},
 		{"two ways to the URL", func(c *middleware.Config) {
 			c.URL = func(*http.Request) string { return "" }
 			c.Proxies.Forwarded = middleware.Forwarded

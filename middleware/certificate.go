@@ -11,35 +11,36 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A ClientCertificate is a place where a guard finds the certificate of the client (RFC 8705). The zero value: nowhere.
+// A ClientCertificate specifies where a guard finds the certificate of the client (RFC 8705). The zero value specifies no place.
 type ClientCertificate struct {
-	decode func(value string) ([]byte, error) // of the header; nil: there is none to look at
-	header string                             // that proxies set, by its canonical name
+	decode func(value string) ([]byte, error) // decodes the header; nil: no header is read
+	header string                             // the canonical name of the header that proxies set
 	inTLS  bool
 }
 
-// TLSCertificate is the certificate of the TLS connection to this server. The tls.Config of the server has to ask for it:
-// RequestClientCert or RequireAnyClientCert will do, as a token is bound to one certificate and not to who signed it.
+// TLSCertificate returns a ClientCertificate for the certificate of the TLS connection to this server. The tls.Config of the
+// server must request it. RequestClientCert or RequireAnyClientCert is sufficient, because a token is bound to one certificate,
+// not to its issuer.
 func TLSCertificate() ClientCertificate { return ClientCertificate{inTLS: true} }
 
-// ClientCertHeader is the header Client-Cert (RFC 9440), which a proxy of Config.Proxies sets. From anybody else it is ignored.
-// The proxy must remove it from the requests of clients that have no certificate.
+// ClientCertHeader returns a ClientCertificate for the header Client-Cert (RFC 9440), which a proxy of Config.Proxies sets. It is
+// ignored in other requests. The proxy must remove the header from requests of clients that have no certificate.
 func ClientCertHeader() ClientCertificate {
 	return ClientCertificate{decode: byteSequence, header: "Client-Cert"}
 }
 
-// PEMHeader is as [ClientCertHeader], for the header of that name with a certificate in PEM, percent-encoded. It is what nginx
-// has in $ssl_client_escaped_cert.
+// PEMHeader returns a ClientCertificate for a header that contains a percent-encoded certificate in PEM, such as the
+// $ssl_client_escaped_cert of nginx. The rules of [ClientCertHeader] apply.
 func PEMHeader(header string) ClientCertificate {
 	return ClientCertificate{decode: escapedPEM, header: http.CanonicalHeaderKey(header)}
 }
 
-// IsZero reports whether no place is set.
+// IsZero reports whether cc specifies no place.
 func (cc ClientCertificate) IsZero() bool { return !cc.inTLS && cc.decode == nil }
 
-// Find returns the certificate of r in DER, or nil if there is none, for who has another use for it than a guard, such as a
-// token endpoint (RFC 8705, section 3). A header is looked at only if one of proxies has sent the request. The error is a
-// [valetkey.Error]: InvalidRequest.
+// Find returns the client certificate of r in DER, or nil if there is none. It is for code other than a guard, such as a token
+// endpoint (RFC 8705, section 3). It reads a header only if one of proxies sent the request. The error is a [valetkey.Error] with
+// [valetkey.InvalidRequest].
 func (cc ClientCertificate) Find(r *http.Request, proxies Proxies) ([]byte, error) {
 	return cc.of(r, &proxies)
 }
@@ -66,9 +67,9 @@ func (cc ClientCertificate) of(r *http.Request, proxies *Proxies) ([]byte, error
 	return der, nil
 }
 
-var errNotOne = errors.New("not one certificate")
+var errNotOne = errors.New("expected exactly one certificate")
 
-// byteSequence decodes an item of RFC 8941, section 3.3.5.
+// byteSequence decodes a byte sequence of RFC 8941, section 3.3.5.
 func byteSequence(s string) ([]byte, error) {
 	if len(s) < 3 || s[0] != ':' || s[len(s)-1] != ':' {
 		return nil, errNotOne
@@ -77,7 +78,7 @@ func byteSequence(s string) ([]byte, error) {
 }
 
 func escapedPEM(s string) ([]byte, error) {
-	text, err := url.PathUnescape(s) // not a query: "+" is of base64
+	text, err := url.PathUnescape(s) // not a query: base64 contains "+"
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// schemeFor returns the scheme that t was accepted with.
+// schemeFor returns the scheme with which t was accepted.
 func schemeFor(t *valetkey.Token) string {
 	if t.Binding().JWKThumbprint != "" { // RFC 9449, section 7.1
 		return authheader.DPoP
@@ -24,13 +24,13 @@ func schemeFor(t *valetkey.Token) string {
 // A challenge writes WWW-Authenticate (RFC 6750, section 3; RFC 9449, section 7.1).
 type challenge struct {
 	realm, errorURI, metadata string
-	schemes                   []string // that are accepted, at least one
+	schemes                   []string // the accepted schemes, at least one
 	algorithms                string   // of proofs, if DPoP is accepted
 }
 
-// lines returns one challenge for each scheme that is accepted, without those that would not help with what the token may
-// not do. The error is only in that of the scheme that the credentials came with, if it is known and accepted, and in all
-// otherwise (RFC 9449, section 7.2).
+// lines returns one challenge for each accepted scheme. For a 403 it omits the schemes that the client did not use, because
+// another scheme would not help. Only the challenge of the scheme that the client used contains the error. If that scheme is
+// unknown or not accepted, every challenge contains it (RFC 9449, section 7.2).
 func (c challenge) lines(e *valetkey.Error, scheme string) (lines []string) {
 	if e.Code == valetkey.InvalidProof || e.Code == valetkey.UseNonce {
 		scheme = authheader.DPoP
@@ -65,7 +65,7 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 		param("error_uri", c.errorURI)
 	}
 	var scope []string
-	for s := range e.Scope.All() { // a requirement of someone else's may name what is not a scope
+	for s := range e.Scope.All() { // a custom requirement may list an invalid scope
 		if scopes.Valid(s) == nil {
 			scope = append(scope, s)
 		}
@@ -84,8 +84,8 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 	return b.String()
 }
 
-// writeQuoted writes value in the characters that RFC 6750, section 3 allows, which need no escape in a quoted string
-// and end no header line. Others become spaces.
+// writeQuoted writes value and replaces each character that RFC 6750, section 3 does not allow with a space. The allowed
+// characters need no escape in a quoted string and cannot end a header line.
 func writeQuoted(b *strings.Builder, value string) {
 	for _, c := range value {
 		if !quotableRune(c) {
@@ -105,7 +105,7 @@ func quotable(s string) bool {
 // RFC 6750, section 3: %x21 / %x23-5B / %x5D-7E
 func uriCharacters(s string) bool { return quotable(s) && !strings.Contains(s, " ") }
 
-// plainText is the body of a refusal unless Config.Body says otherwise.
+// plainText is the default of Config.ErrorBody.
 func plainText(_ context.Context, status int, e *valetkey.Error) (string, []byte) {
 	text := http.StatusText(status)
 	if e != nil {
@@ -116,8 +116,8 @@ func plainText(_ context.Context, status int, e *valetkey.Error) (string, []byte
 	return "text/plain; charset=utf-8", []byte(text + "\n")
 }
 
-// ProblemJSON is a [Config].Body: problem details (RFC 9457) of type about:blank with the members error and scope of
-// RFC 6750 added.
+// ProblemJSON writes the body of a refusal as problem details (RFC 9457) of type about:blank. It adds the members error and scope
+// of RFC 6750. It is a value for [Config].ErrorBody.
 func ProblemJSON(_ context.Context, status int, e *valetkey.Error) (contentType string, body []byte) {
 	problem := struct {
 		Type   string        `json:"type"`

@@ -9,30 +9,30 @@ import (
 	"github.com/valetkey/valetkey/internal/authheader"
 )
 
-// credentials are what a request claims. Nothing about them is verified.
+// credentials are the unverified credentials of a request.
 type credentials struct {
 	token   string        // the text of the access token
-	scheme  string        // that the response is for, also where there is no token; "": there were two
-	request *http.Request // that they came with, and what proves a binding; nil: nothing does
+	scheme  string        // for the response, even without a token; "": there were two
+	request *http.Request // that carries the credentials and proves a binding; nil: there is none
 	inQuery bool
 }
 
-// readCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1; RFC 9449,
-// section 7.1) or, as a bearer token, in one of the other sources. A header of another scheme than Bearer and DPoP counts
-// as no credentials. The error is a [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed
-// or in two places.
+// readCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1; RFC 9449, section
+// 7.1) or, as a bearer token, in one of the other places. It treats a header with a scheme other than Bearer and DPoP as no
+// credentials. The error is a [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed or in two
+// places.
 //
-// A token in the header or a form beside one in the query is such a mistake also where [Query] is not among the sources (RFC
-// 6750, section 3.1). A form that is not among them is not read: that would cost every request its body.
+// A token in the header or a form together with one in the query is a mistake even if [Query] is not enabled (RFC 6750,
+// section 3.1). A form is read only if [Form] is enabled, because reading it consumes the body of the request.
 //
-// The characters of the token are looked at by uncached, and only if it is not remembered.
+// uncached checks the characters of the token, and only if the token is not in the cache.
 func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 	scheme, token, sent, err := authheader.Read(r.Header["Authorization"])
 	c := credentials{token: token, scheme: scheme, request: r}
 	if err != nil {
 		return c, err
 	}
-	standard, queried := sent, false // one of the methods of RFC 6750 is used; the query has been looked at
+	standard, queried := sent, false // a method of RFC 6750 is used; the query has been read
 	for i := range g.alsoFrom {
 		s := &g.alsoFrom[i]
 		queried = queried || s.method == "query"
@@ -68,7 +68,7 @@ func checkLength(token string) error {
 
 var errTwoTokens = malformed(valetkey.ReasonTwoTokens)
 
-// tokenInQuery reports whether a query has a parameter access_token, without an allocation for usual names.
+// tokenInQuery reports whether a query has a parameter access_token. It does not allocate for parameter names without escapes.
 func tokenInQuery(raw string) bool {
 	for raw != "" {
 		var name string

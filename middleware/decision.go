@@ -17,28 +17,29 @@ import (
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// A Decision lets a request through, with its token, or holds the whole response that refuses it. What carries a Decision,
-// such as an adapter for a framework, decides nothing itself. The zero value refuses with 503.
+// A Decision accepts a request, with its token, or holds the full response that refuses it. Code that carries a Decision, such as
+// an adapter for a framework, decides nothing itself. The zero value refuses with 503.
 //
-// A Decision is for one request, and for now: whether its token is still good later, only another call tells. It may be copied, and must not be used by several goroutines at the same time.
+// A Decision is valid for one request and for the moment at which it was made. To find out whether the token is still accepted
+// later, call the guard again. A Decision may be copied. It must not be used by several goroutines at the same time.
 type Decision struct {
 	guard    *Guard
 	passed   bool
 	as       passage
 	entry    *tokencache.Entry // of the token; nil: there is none
 	opening  *opening          // nil: the request does not end with its token
-	response                   // if passed, the headers alone
+	response                   // if passed, only the headers
 	err      error
 }
 
-// A passage says how a request that is let through gets its token.
+// A passage specifies how an accepted request gets its token.
 type passage byte
 
 const (
 	withToken    passage = iota
-	withoutToken         // it sent none, and needs none
-	carried              // it carries the token already
-	public               // the guard has not looked at it, and leaves it as it is
+	withoutToken         // the request has no token and needs none
+	carried              // the request already carries the token
+	public               // the guard ignored the credentials and leaves the request unchanged
 )
 
 type response struct {
@@ -47,15 +48,15 @@ type response struct {
 	body   []byte
 }
 
-// Decide reads, verifies and authorizes what r carries: it lets r through if its token meets all needs, or, without needs, if it
-// is valid. [valetkey.AnyToken], [valetkey.Optional] and [valetkey.Public] are understood as the only need. A refusal is in
-// the log when Decide returns; no response is written.
+// Decide decides on r. It accepts r if its token is valid and meets all needs; without needs, a valid token is sufficient.
+// [valetkey.AnyToken], [valetkey.Optional] and [valetkey.Public] must be the only need. Decide logs a refusal; it does not write a
+// response.
 //
-// Decide consumes the DPoP proof of r: a second call for the same request refuses it as a replay. A call for the
-// request that carries the Decision, see [Decision.Apply], does not look at the credentials again: it decides on its needs, and
-// refuses if the token has expired or was revoked meanwhile.
+// Decide consumes the DPoP proof of r: a second call for the same request refuses it as a replay. A call for the request that
+// carries the Decision, see [Decision.Apply], does not read the credentials again. It decides on its needs, and refuses if the
+// token has expired or been revoked in the meantime.
 //
-// With [Config].Preflight, a CORS preflight is refused with the response of that handler.
+// With [Config].Preflight, the Decision on a CORS preflight is a refusal with the response of that handler.
 func (g *Guard) Decide(r *http.Request, needs ...valetkey.Requirement) Decision {
 	if len(needs) == 1 && needs[0] == valetkey.Public {
 		return Decision{guard: g, passed: true, as: public}
@@ -73,9 +74,9 @@ func (g *Guard) Decide(r *http.Request, needs ...valetkey.Requirement) Decision 
 	return d
 }
 
-// DecideToken is [Guard.Decide] for an access token that did not come with an HTTP request, such as one in a message of a queue or
-// in the first message of a connection. It refuses tokens that are bound to a key or a certificate, since nothing proves the
-// binding, and [valetkey.Access] has no Request. An empty raw counts as no credentials.
+// DecideToken decides on an access token that did not come with an HTTP request, such as one in a queue message or in the first
+// message of a connection. It refuses tokens that are bound to a key or a certificate, because nothing proves the binding. The
+// [valetkey.Access] of needs has no Request. An empty raw means that there are no credentials. See [Guard.Decide].
 func (g *Guard) DecideToken(ctx context.Context, raw string, needs ...valetkey.Requirement) Decision {
 	if len(needs) == 1 && needs[0] == valetkey.Public {
 		return Decision{guard: g, passed: true, as: public}
@@ -100,7 +101,7 @@ func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decisio
 		c, err := g.readCredentials(r)
 		return g.decideOn(ctx, c, err, needs)
 	}
-	// What the request carries was true when it was accepted, which may be long ago: a handler may ask for each message.
+	// The token was valid when the request was accepted, which may be long ago: a handler may call Decide for each message.
 	err := g.still(entry.Token)
 	if err == nil {
 		err = g.authorize(entry.Token, r, needs)
@@ -111,13 +112,13 @@ func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decisio
 		return d, true
 	}
 	d = Decision{guard: g, passed: true, entry: entry}
-	if ctx.Value(authctx.Token{}) == entry.Token { // or another guard has attached its own since
+	if ctx.Value(authctx.Token{}) == entry.Token { // otherwise, another guard has attached a token since
 		d.as = carried
 	}
 	return d, true
 }
 
-// still reports whether t, which was accepted before, has neither expired nor been revoked.
+// still returns nil if t, which was accepted before, has neither expired nor been revoked.
 func (g *Guard) still(t *valetkey.Token) error {
 	end := t.Deadline()
 	if end.IsZero() && !t.Expiry().IsZero() { // a verifier that sets no Deadline may accept t by a leeway after its Expiry
@@ -129,7 +130,7 @@ func (g *Guard) still(t *valetkey.Token) error {
 	return g.denials.check(t)
 }
 
-// decideOn decides on credentials that have been read, with err.
+// decideOn decides on c. err is the error from reading c.
 func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []valetkey.Requirement) (d Decision, remembered bool) {
 	optional := len(needs) == 1 && needs[0] == valetkey.Optional
 	var found finding
@@ -165,25 +166,25 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 		}
 	}
 	if optional {
-		// The response may differ by who asks, and the anonymous one is not barred from shared caches (RFC 9111, section 3.5).
+		// The response may depend on the caller, and shared caches may store the anonymous one (RFC 9111, section 3.5).
 		d.add("Vary", "Authorization")
 	}
 	return d, found.remembered
 }
 
-// none reports whether err is that a request carries no credentials.
+// none reports whether err means that a request carries no credentials.
 func none(err error) bool {
 	var refusal *valetkey.Error
 	return errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials
 }
 
-// Reject returns the Decision that refuses r with err, for what is wrong with a request before its credentials count, such as
-// a path that can be read in two ways: 400, 401 or 403 with a challenge for a [valetkey.Error], and 503 with Retry-After for
-// any other error, a nil one included, which is a failure of ours and does not make the client's token a bad one. r may be
-// nil. It is logged as the refusals of [Guard.Decide] are.
+// Reject returns the Decision that refuses r with err. It is for problems that precede the credentials, such as an ambiguous path.
+// For a [valetkey.Error] the response is 400, 401 or 403 with a challenge. For any other error, including nil, it is 503 with
+// Retry-After: this is a failure of the server and does not invalidate the client's token. r may be nil. Reject logs the refusal,
+// as [Guard.Decide] does.
 //
-// A guard that accepts several schemes has a challenge for each, on its own line; the error is in that of the scheme that r came
-// with or, if that is not known, in each.
+// A guard that accepts several schemes sends a challenge for each, on separate lines. The error is in the challenge of the scheme
+// that r uses, or in each if that scheme is unknown.
 func (g *Guard) Reject(r *http.Request, err error) Decision {
 	ctx, scheme := context.Background(), ""
 	if r != nil {
@@ -193,13 +194,13 @@ func (g *Guard) Reject(r *http.Request, err error) Decision {
 	return g.refuse(ctx, r, scheme, err)
 }
 
-// refuse returns the response to err, for credentials that came with scheme, or "" if that is not known.
+// refuse returns the Decision that refuses r with err. scheme is that of the credentials, or "" if it is unknown.
 func (g *Guard) refuse(ctx context.Context, r *http.Request, scheme string, err error) Decision {
 	var refusal *valetkey.Error
 	switch refused := errors.As(err, &refusal); {
 	case err == nil:
 		err = errUndecided
-	case refused && refusal == nil: // of a Requirement that returns a nil *valetkey.Error as an error
+	case refused && refusal == nil: // a Requirement returned a nil *valetkey.Error as an error
 		err = errNilRefusal
 	}
 	header := http.Header{
@@ -236,13 +237,13 @@ func (g *Guard) answerPreflight(r *http.Request) Decision {
 }
 
 var (
-	errNilRefusal = errors.New("middleware: a refusal is nil")
-	errUndecided  = errors.New("middleware: nothing was decided")
-	errPreflight  = errors.New("middleware: a CORS preflight, which Config.Preflight answers")
+	errNilRefusal = errors.New("middleware: the refusal is a nil *valetkey.Error")
+	errUndecided  = errors.New("middleware: no decision was made")
+	errPreflight  = errors.New("middleware: CORS preflight, answered by Config.Preflight")
 )
 
-// Err returns nil if the request is let through. Otherwise it is the reason: a [valetkey.Error] for a refusal that the client
-// learns of, and any other error for a failure, which it does not.
+// Err returns nil if the request is accepted. Otherwise it returns a [valetkey.Error] for a refusal, whose reason the client
+// receives, or any other error for a failure, which the client does not see.
 func (d Decision) Err() error {
 	if !d.passed && d.err == nil {
 		return errUndecided
@@ -250,8 +251,8 @@ func (d Decision) Err() error {
 	return d.err
 }
 
-// Token returns the token of a request that is let through. It is nil if the request is refused, and if it needs no token and
-// carries none. It is shared with other requests and must not be modified.
+// Token returns the token of an accepted request. It returns nil if the request is refused, or if it needs no token and carries
+// none.
 func (d Decision) Token() *valetkey.Token {
 	if !d.passed || d.entry == nil {
 		return nil
@@ -259,8 +260,8 @@ func (d Decision) Token() *valetkey.Token {
 	return d.entry.Token
 }
 
-// Status returns the status of the response that refuses the request: 400, 401, 403 or 503, or that of Config.Preflight. For a
-// request that is let through it is 200, which the handler may replace.
+// Status returns the status of the response that refuses the request: 400, 401, 403 or 503, or that of Config.Preflight. For an
+// accepted request it returns 200, which the handler may replace.
 func (d Decision) Status() int {
 	switch {
 	case d.passed:
@@ -271,9 +272,10 @@ func (d Decision) Status() int {
 	return d.status
 }
 
-// Header returns the headers of the response that refuses the request, with the challenge; for a request that is let through,
-// those that the response of the handler must have: the next nonce of a DPoP client, or that a cache must not store it. The
-// values of Vary and Access-Control-Expose-Headers add to others. It may be nil and must not be modified.
+// Header returns the headers of the response that refuses the request, including the challenge. For an accepted request it returns
+// the headers that the handler's response must carry, such as the next DPoP nonce or Cache-Control. The values of Vary and
+// Access-Control-Expose-Headers must be added to existing ones; the others replace them. The result may be nil and must not be
+// modified.
 func (d Decision) Header() http.Header {
 	if !d.passed && d.header == nil {
 		return http.Header{"Cache-Control": {"no-store"}, "Retry-After": {strconv.Itoa(retrySeconds(nil))}}
@@ -281,11 +283,12 @@ func (d Decision) Header() http.Header {
 	return d.header
 }
 
-// Body returns the body of the response that refuses the request. It must not be modified.
+// Body returns the body of the response that refuses the request; nil for an accepted request. It must not be modified.
 func (d Decision) Body() []byte { return d.body }
 
-// Apply writes the response that refuses r, or returns r with its token attached, and true, after it has set the headers
-// that the response of the handler must have. r is the request that was decided on.
+// Apply carries out the Decision on r, which must be the request that was decided on. If r is refused, Apply writes the response
+// and returns r and false. If r is accepted, it sets the headers that the handler's response must carry, and returns r with its
+// token attached and true.
 func (d Decision) Apply(w http.ResponseWriter, r *http.Request) (*http.Request, bool) {
 	var ctx context.Context
 	if d.passed {
@@ -298,7 +301,7 @@ func (d Decision) Apply(w http.ResponseWriter, r *http.Request) (*http.Request, 
 	if len(header) > 0 {
 		h := w.Header()
 		for name, values := range header {
-			if name == exposeHeaders || name == "Vary" { // beside what the API itself has
+			if name == exposeHeaders || name == "Vary" { // in addition to those that the API sets
 				values = append(h[name], values...)
 			}
 			h[name] = values
@@ -315,10 +318,10 @@ func (d Decision) Apply(w http.ResponseWriter, r *http.Request) (*http.Request, 
 	return r.WithContext(ctx), true
 }
 
-// Context returns parent with the token of a request that is let through, for [valetkey.FromContext]; a request that needs no
-// token and carries none has none there, also where another guard has attached one. With [Config].CancelWithToken the context
-// ends with the token, and parent must end with the request. Of a request that is refused, the context has ended, with
-// [Decision.Err] as its cause.
+// Context returns a context that carries the token of an accepted request, for [valetkey.FromContext]. If the request needs no
+// token and carries none, FromContext returns nil, even if another guard has attached a token to parent; with [valetkey.Public],
+// Context returns parent. With [Config].CancelWithToken, the context ends with the token, and parent must end with the request.
+// If the request is refused, the context has already ended, with [Decision.Err] as its cause.
 func (d Decision) Context(parent context.Context) context.Context {
 	err := d.Err()
 	if err == nil {
@@ -332,7 +335,7 @@ func (d Decision) Context(parent context.Context) context.Context {
 	return ctx
 }
 
-// attach is Context for a request that is let through. There is an error if its token was revoked after the decision.
+// attach implements Context for an accepted request. It returns an error if the token was revoked after the decision.
 func (d Decision) attach(parent context.Context) (context.Context, error) {
 	switch d.as {
 	case public, carried:
@@ -363,7 +366,7 @@ func (r *response) add(name, value string) {
 	r.header.Add(name, value)
 }
 
-// An opening is what a stream is opened with. It is behind a pointer so that a Decision that is printed shows no token.
+// An opening holds the token with which a stream is opened. A Decision points to it so that printing a Decision shows no token.
 type opening struct{ raw string }
 
 func (g *Guard) observe(ctx context.Context, d Decision, remembered bool, took time.Duration) {
@@ -378,7 +381,7 @@ func (g *Guard) observe(ctx context.Context, d Decision, remembered bool, took t
 	g.observer.Observe(ctx, e)
 }
 
-// retryAfter is how long a client is asked to wait unless the error says.
+// retryAfter is the Retry-After of a failure that is not a valetkey.Unavailable with a time.
 const retryAfter = 5 * time.Second
 
 const (
@@ -406,14 +409,14 @@ func retrySeconds(err error) int {
 
 func (g *Guard) logRefusal(ctx context.Context, r *http.Request, status int, err error) {
 	level := slog.LevelDebug
-	if status == http.StatusServiceUnavailable && ctx.Err() == nil { // otherwise the client has gone
+	if status == http.StatusServiceUnavailable && ctx.Err() == nil { // otherwise the client has disconnected
 		level = slog.LevelError
 	}
 	if !g.log.Enabled(ctx, level) {
 		return
 	}
 	attrs := []slog.Attr{slog.Int("status", status), slog.Any("err", err)}
-	if r != nil { // the path and not the URL: its query may hold a token
+	if r != nil { // the path instead of the URL, whose query may contain a token
 		attrs = append([]slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path)}, attrs...)
 	}
 	g.log.LogAttrs(ctx, level, "request refused", attrs...)

@@ -189,7 +189,7 @@ func TestAFullListDropsNoDenial(t *testing.T) {
 	assert.Equal(t, 200, status(guard, "last"))
 	require.NoError(t, guard.Revoke(many[0], valetkey.Revocation{Issuer: issuer, ID: "new"}))
 	assert.Equal(t, 401, status(guard, "last"), "there is room again")
-	assert.Equal(t, 1, strings.Count(log.String(), "all revocations have room again"))
+	assert.Equal(t, 1, strings.Count(log.String(), "room for all revocations again"))
 }
 
 func TestARequestUnderWayEndsWithADenialThatFoundNoRoom(t *testing.T) {

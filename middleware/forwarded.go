@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A hop is what a proxy says of the request that it got. What it does not say is "".
+// A hop holds the details that a proxy reports about the request that it received. A field is "" if the proxy does not report it.
 type hop struct {
-	from  string // who sent it, in the form of RFC 7239, section 6
+	from  string // the sender, in the form of RFC 7239, section 6
 	proto string // http or https
 	host  string
 }
 
-// hop returns the hop from the client, as the proxies tell it, and whether they do so in good form.
+// hop returns the hop from the client, as the proxies report it. It returns false if the headers are malformed.
 func (p *Proxies) hop(h http.Header) (hop, bool) {
 	if p.Forwarded == XForwarded {
 		proto, ok := single(h["X-Forwarded-Proto"])
@@ -29,7 +29,7 @@ func (p *Proxies) hop(h http.Header) (hop, bool) {
 		}
 		hops = append(hops, more...)
 	}
-	// RFC 7239, section 8.1: each proxy adds to what it got, so only what comes after the client's own is true.
+	// RFC 7239, section 8.1: each proxy appends an element, so only the elements after the client's own are trustworthy.
 	for len(hops) > 1 && p.includes(node(hops[len(hops)-1].from)) {
 		hops = hops[:len(hops)-1]
 	}
@@ -39,7 +39,7 @@ func (p *Proxies) hop(h http.Header) (hop, bool) {
 	return hops[len(hops)-1], true
 }
 
-// single returns the one value of a header that may stand once.
+// single returns the value of a header that may occur at most once. It returns false if there are several.
 func single(lines []string) (value string, ok bool) {
 	if len(lines) == 0 {
 		return "", true
@@ -47,7 +47,8 @@ func single(lines []string) (value string, ok bool) {
 	return lines[0], len(lines) == 1 && !strings.Contains(lines[0], ",")
 }
 
-// hopsIn reads one line of Forwarded (RFC 7239, section 4), but for escapes in a quoted-string: nothing here needs one.
+// hopsIn reads one line of Forwarded (RFC 7239, section 4). It does not support escapes in a quoted-string, which no parameter
+// here needs.
 func hopsIn(line string) (hops []hop, ok bool) {
 	for more := true; more; {
 		var element string
@@ -68,7 +69,7 @@ func hopsIn(line string) (hops []hop, ok bool) {
 	return hops, true
 }
 
-// read reads one parameter, or none.
+// read reads one parameter, or an empty one. It returns false if the parameter is malformed or repeated.
 func (h *hop) read(pair string) bool {
 	name, value, found := strings.Cut(pair, "=")
 	if inner, quoted := strings.CutPrefix(value, `"`); quoted {
@@ -96,12 +97,12 @@ func (h *hop) read(pair string) bool {
 	return once
 }
 
-// valid reports whether there is such a scheme.
+// valid reports whether the scheme is http, https or missing.
 func (h hop) valid() bool {
 	return h.proto == "" || h.proto == "http" || h.proto == "https"
 }
 
-// node returns the address of a node (RFC 7239, section 6), or the zero one if it has none.
+// node returns the address of a node (RFC 7239, section 6), or the zero Addr if it has none.
 func node(s string) netip.Addr {
 	if a, err := netip.ParseAddrPort(s); err == nil {
 		return a.Addr()

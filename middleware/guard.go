@@ -4,20 +4,21 @@
 //	...
 //	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
 //
-// A request takes one way, without a step back, each step in one file:
+// A request passes these steps in order, each in one file:
 //
 //   - credentials: what does the request claim?
 //   - verify: is it true?
-//   - prove: does the sender hold what the token is bound to?
+//   - prove: does the sender hold the key that the token is bound to?
 //   - authorize: is it sufficient for this route, now?
-//   - a [Decision], which lets the request through with its token or holds the whole response that refuses it.
+//   - a [Decision], which accepts the request with its token or holds the full response that refuses it.
 //
-// [Guard.Decide] is all of them. What carries a Decision decides nothing: [Decision.Apply] does so for net/http, and an adapter for
-// anything else maps its status, header and body.
+// [Guard.Decide] performs all steps. [Decision.Apply] carries out the Decision for net/http; an adapter for another framework maps
+// its status, header and body. Neither decides anything.
 //
-// A guard does not look at the path or method, so a rule holds for the pattern that the router matched. It leaves the
-// response of an accepted request alone, except for Cache-Control where the token came in a query (RFC 6750, section 2.3) and
-// the nonce that a client needs next (RFC 9449, section 8.2).
+// A guard does not consider the path or the method, so a requirement applies to the pattern that the router matched. A guard does
+// not change the response of an accepted request, with these exceptions: Cache-Control if the token came in a query (RFC 6750,
+// section 2.3), the next nonce of a DPoP client with its headers (RFC 9449, section 8.2), and Vary on a route with
+// [valetkey.Optional] or for a request without a token.
 package middleware
 
 import (
@@ -37,31 +38,31 @@ import (
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// Config is what a [Guard] is made of. Only Verifier is required.
+// Config configures a [Guard]. Only Verifier is required.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Verifier decides whether a token is true. Required. See packages jwks and [valetkey.First].
+	// Verifier verifies tokens. Required. See packages jwks and introspect, and [valetkey.First].
 	Verifier valetkey.Verifier
 
-	// Claims is the application's type for the claims of its tokens, see [valetkey.DeclareClaims]. A token is decoded into it once, and
-	// again only after it has not come for a while; what is decoded counts as part of Cache.Bytes. A token whose claims do not fit is
-	// refused with 401. Nil: nothing is decoded.
+	// Claims is the application's type for the claims of its tokens, see [valetkey.DeclareClaims]. The guard decodes a token once,
+	// and again only if the token has not been used for a while. Decoded claims count toward Cache.Bytes. A token whose claims
+	// cannot be decoded is refused with 401. Nil: nothing is decoded.
 	Claims valetkey.Claims
 
-	// Methods lists places beside the Authorization header where a request may carry its token: [Form], [Query], [Cookie],
-	// [WebSocketProtocol]. A request that fills two places is refused with 400. Nil: the header alone.
+	// Methods lists places, in addition to the Authorization header, where a request may carry its token: [Form], [Query],
+	// [Cookie], [WebSocketProtocol]. A request with tokens in two places is refused with 400. Nil: the header only.
 	Methods []BearerMethod
 
-	// DPoP verifies proofs, which make tokens of use only to the holder of a key (RFC 9449). Such a token is accepted with the
-	// scheme DPoP and a proof for the very request, and no other with that scheme. Nil: tokens bound to a key are refused. Two
-	// guards that see the same request must not share one, or the second takes the proof for a replay.
+	// DPoP verifies DPoP proofs, which restrict a token to the holder of a key (RFC 9449). A token bound to a key requires the
+	// scheme DPoP and a proof for this request. No other token is accepted with that scheme. Nil: tokens bound to a key are
+	// refused. Two guards that check the same request must not share a Verifier, or the second refuses the proof as a replay.
 	//
-	// A proof beside a bearer token that is bound to nothing is not looked at: whoever stole that token would leave it off.
+	// A proof that accompanies an unbound bearer token is ignored, because a thief of that token would omit it.
 	DPoP *dpop.Verifier
 
-	// ClientCertificate says where the certificate of a client is, of which tokens may be bound to one (RFC 8705):
-	// [TLSCertificate], [ClientCertHeader], [PEMHeader]. The zero value: nowhere, and tokens so bound are refused.
+	// ClientCertificate specifies where to find the client's certificate, to which tokens may be bound (RFC 8705):
+	// [TLSCertificate], [ClientCertHeader], [PEMHeader]. The zero value: nowhere; tokens bound to a certificate are refused.
 	ClientCertificate ClientCertificate
 
 	// SenderConstrained refuses tokens that are bound neither to a key nor to a certificate (RFC 9700, section 2.2.1).
@@ -71,100 +72,106 @@ type Config struct {
 	//
 	//	func(r *http.Request) string { return "https://api.example.com" + r.URL.EscapedPath() }
 	//
-	// Nil: what Proxies report, else scheme and host of Resource.ID, with the path as sent. The Host header does not count, because
-	// the client determines it: a server that clients send proofs to could use them here under its own name. So with DPoP, one
-	// of URL, Proxies.Forwarded and Resource.ID is required. Without a Resource.ID, a proof is refused in a request that did not come
-	// through the Proxies, or whose host they do not report.
+	// Nil: the scheme and host that the Proxies report, else those of Resource.ID, with the path as sent. The Host header is not
+	// used, because the client controls it: another server that receives proofs could replay them here under its own name. So
+	// with DPoP, one of URL, Proxies.Forwarded and Resource.ID is required. Without a Resource.ID, a proof is refused if the
+	// request did not come through the Proxies, or if they do not report its host.
 	URL func(r *http.Request) string
 
-	// Proxies are the reverse proxies before the guard, and what they are believed. The zero value: there are none.
+	// Proxies specifies the trusted reverse proxies and the headers accepted from them. The zero value trusts no proxy.
 	Proxies Proxies
 
-	// ExposeChallenge lets pages of other origins read the challenge and the nonce that they need to answer it, with
-	// Access-Control-Expose-Headers (RFC 9449, section 8). It is for servers whose CORS middleware does not do so.
+	// ExposeChallenge sets Access-Control-Expose-Headers, so that pages of other origins can read the challenge and the nonce
+	// that they need to respond to it (RFC 9449, section 8). It is for servers whose CORS middleware does not do so.
 	ExposeChallenge bool
 
-	// Resource describes the API to clients (RFC 9728), see [Guard.Metadata]. The zero value: nothing does.
+	// Resource describes the API to clients (RFC 9728), see [Guard.Metadata]. The zero value: no metadata.
 	Resource Resource
 
 	// Realm is the realm of the challenges. Empty: "api".
 	Realm string
 
-	// ErrorURI is the error_uri of the challenges, a page that explains errors to client developers. Empty: none.
+	// ErrorURI is the error_uri of the challenges, the URL of a page that explains errors to client developers. Empty: none.
 	ErrorURI string
 
-	// ErrorBody writes the body of a refusal, for status 400, 401, 403 or 503; e is nil for 503, whose cause is not the
-	// client's business. It cannot change the status or the challenge. Nil: a line of plain text. See [ProblemJSON].
+	// ErrorBody writes the body of a refusal, for status 400, 401, 403 or 503. For 503, e is nil, because the client must not
+	// learn the cause. ErrorBody cannot change the status or the challenge. Nil: a line of plain text. See [ProblemJSON].
 	ErrorBody func(ctx context.Context, status int, e *valetkey.Error) (contentType string, body []byte)
 
-	// Cache bounds the memory of verified tokens.
+	// Cache bounds the cache of verified tokens.
 	Cache Cache
 
-	// Revocations configures where revocations come from, and bounds the memory of them. See [Guard.Revoke] and [Guard.Watch].
+	// Revocations configures the source of revocations and bounds the memory for them. See [Guard.Revoke] and [Guard.Watch].
 	Revocations Revocations
 
-	// Preflight answers CORS preflights, which browsers send without credentials: OPTIONS with Origin and
-	// Access-Control-Request-Method. It runs in place of the guarded handler, which never gets a request without a token for that
-	// reason, also in adapters. Most CORS packages for net/http provide it:
+	// Preflight handles CORS preflights, which browsers send without credentials: OPTIONS with Origin and
+	// Access-Control-Request-Method. It runs instead of the guarded handler, in adapters too, so the guarded handler never
+	// receives a preflight without a token. Most CORS packages for net/http provide it:
 	//
 	//	Preflight: cors.Handler(http.NotFoundHandler())
 	//
-	// Nil: a preflight needs a token as any other request, and gets 401. It is not needed where a CORS middleware stands before
-	// the guard, which also lets pages of other origins read refusals.
+	// Nil: a preflight needs a token like any other request, and gets 401. Preflight is not needed if CORS middleware runs before
+	// the guard. That middleware also lets pages of other origins read refusals.
 	Preflight http.Handler
 
-	// CancelWithToken ends the context of a request when its token can no longer be accepted, for streams and WebSockets that
-	// outlive it: at the token's Deadline, at once when [Guard.Revoke] revokes it or finds no room to tell, and within a minute when verifying it
-	// again is refused, for a status list, an introspection or a withdrawn key. That is done once a minute, through the memory of
-	// verified tokens, as for a new request; needs and bindings are not looked at again. A failure ends nothing before the Deadline.
-	// [context.Cause] is then a [valetkey.Error]. A handler has to watch the context, and to end what does not: a connection that it
-	// has hijacked, a read that waits for the client. The request's context must end with the request, as that of net/http does.
+	// CancelWithToken cancels the context of a request when its token can no longer be accepted. It is for streams and
+	// WebSockets that outlive their token. The context ends
+	//   - at the token's Deadline,
+	//   - immediately if [Guard.Revoke] revokes the token, or if the token may be revoked, see [Revocations],
+	//   - within a minute if verifying the token again is refused, because of a status list, an introspection or a withdrawn key.
+	//
+	// The guard verifies the token again once a minute, through the cache of verified tokens, as for a new request. It does not
+	// check needs and bindings again. A failure does not end the context before the Deadline. When the guard ends the context,
+	// [context.Cause] is a [valetkey.Error].
+	//
+	// A handler must watch the context, and must end operations that do not watch it, such as a hijacked connection or a blocked
+	// read from the client. The request's context must end with the request, as that of net/http does.
 	CancelWithToken bool
 
-	// Logger gets refusals at level Debug and failures at level Error, never a token. Nil: slog.Default().
+	// Logger receives refusals at level Debug and failures at level Error. It never receives a token. Nil: slog.Default().
 	Logger *slog.Logger
 
-	// Observer is told of every request that is checked. Nil: nobody is.
+	// Observer receives a [valetkey.RequestDecided] event for each request that the guard checks. Nil: none.
 	Observer valetkey.Observer
 
-	// Now is the clock that remembered tokens are held against. Nil: time.Now.
+	// Now is the clock by which the guard decides whether cached tokens and revocations are still valid. Nil: time.Now.
 	Now func() time.Time
 }
 
-// Cache bounds the memory of verified tokens. It holds facts and no decisions, keeps no token's text, and an entry
-// never outlives its token, its signing key, or MaxAge. The zero value is good for most.
+// Cache bounds the cache of verified tokens. The cache holds facts, not decisions, and no token text. An entry never outlives its
+// token, its signing key, or MaxAge. The zero value suits most applications.
 type Cache struct {
-	Entries int           // at most so many tokens; zero: 65,536; negative: every request is verified anew
-	Bytes   int64         // of at most so many bytes together; zero: 64 MiB
-	MaxAge  time.Duration // a token is verified again after so long; zero: 5 min
+	Entries int           // maximum number of tokens; zero: 65,536; negative: no cache, every request is verified
+	Bytes   int64         // maximum memory for them; zero: 64 MiB; negative values are invalid
+	MaxAge  time.Duration // time after which a token is verified again; zero: 5 min; negative values are invalid
 }
 
-// A Guard lets requests with a sufficient access token through to a handler and refuses all others. It is safe for
-// concurrent use and needs no closing.
+// A Guard passes requests with a sufficient access token to a handler and refuses all others. It is safe for concurrent use and
+// does not need to be closed.
 type Guard struct {
-	verifier          valetkey.Verifier // asked through the cache only
+	verifier          valetkey.Verifier // called only through the cache
 	cache             *tokencache.Cache
 	denials           *denials
 	alsoFrom          []BearerMethod
 	dpop              *dpop.Verifier // nil: no proof is accepted
 	clientCertificate ClientCertificate
 	senderConstrained bool
-	url               func(r *http.Request) string // nil: urlOf finds out
-	scheme, host      string                       // of Resource.ID; "": it has none
+	url               func(r *http.Request) string // nil: urlOf derives it
+	scheme, host      string                       // of Resource.ID; "": there is no ID
 	proxies           Proxies
 	exposeChallenge   bool
 	resource          Resource
 	declared          *declared
 	challenge         challenge
 	body              func(ctx context.Context, status int, e *valetkey.Error) (string, []byte)
-	preflight         http.Handler // nil: a preflight is a request as any other
+	preflight         http.Handler // nil: a preflight is treated like any other request
 	streams           *streams     // nil: requests outlive their tokens
 	log               *slog.Logger
 	observer          valetkey.Observer // nil: none
 	now               func() time.Time
 }
 
-// New returns a Guard. It does no I/O. The error names every mistake in cfg.
+// New returns a Guard. It does no I/O. The error joins every mistake in cfg, each a [valetkey.ConfigError].
 func New(cfg Config) (*Guard, error) {
 	wrong := mistakes.List{Package: "middleware"}
 	if cfg.Verifier == nil {
@@ -176,14 +183,14 @@ func New(cfg Config) (*Guard, error) {
 		}
 	}
 	if !quotable(cfg.Realm) {
-		wrong.Add("Realm", "%q holds a character that a challenge cannot carry", cfg.Realm)
+		wrong.Add("Realm", "%q contains a character that a challenge cannot carry", cfg.Realm)
 	}
 	if _, err := url.Parse(cfg.ErrorURI); err != nil || !uriCharacters(cfg.ErrorURI) {
 		wrong.Add("ErrorURI", "%q is not a URI reference", cfg.ErrorURI)
 	}
 	for i, s := range cfg.Methods {
 		if s.tokens == nil {
-			wrong.Add(fmt.Sprintf("Methods[%d]", i), "is the zero Source, or was made of an empty name")
+			wrong.Add(fmt.Sprintf("Methods[%d]", i), "is the zero BearerMethod, or was created with an empty name or prefix, or a nil protection")
 		}
 	}
 	cfg.checkBinding(&wrong)
@@ -192,7 +199,7 @@ func New(cfg Config) (*Guard, error) {
 		wrong.Add("Cache.Bytes", "%d is negative", cfg.Cache.Bytes)
 	}
 	if cfg.Revocations.Source == nil && cfg.Revocations.AllowBeforeCaughtUp {
-		wrong.Add("Revocations.AllowBeforeCaughtUp", "there is no Source")
+		wrong.Add("Revocations.AllowBeforeCaughtUp", "has no effect without Source")
 	}
 	if cfg.Revocations.Bytes < 0 {
 		wrong.Add("Revocations.Bytes", "%d is negative", cfg.Revocations.Bytes)
@@ -261,9 +268,9 @@ func New(cfg Config) (*Guard, error) {
 	return g, nil
 }
 
-// Handler guards next: a request reaches it with a token that meets all needs, or, without needs, with any valid token. With
-// [valetkey.Optional] as the only need, a request without credentials for this guard reaches it too; [valetkey.FromContext] then
-// returns nil, also where another guard before this one has attached a token.
+// Handler returns a handler that guards next. A request reaches next if its token meets all needs; without needs, any valid token
+// is sufficient. With [valetkey.Optional] as the only need, a request without credentials for this guard reaches next too;
+// [valetkey.FromContext] then returns nil, even if another guard has attached a token before.
 func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.Handler {
 	needs = append([]valetkey.Requirement(nil), needs...)
 	g.Declare(needs...)
@@ -274,13 +281,13 @@ func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.H
 	})
 }
 
-// Require is [Guard.Handler] in the form that routers such as chi take as middleware.
+// Require returns [Guard.Handler] with needs as middleware, in the form that routers such as chi accept.
 func (g *Guard) Require(needs ...valetkey.Requirement) func(http.Handler) http.Handler {
 	g.Declare(needs...)
 	return func(next http.Handler) http.Handler { return g.Handler(next, needs...) }
 }
 
-// preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"), not a mere OPTIONS.
+// preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"). A plain OPTIONS request is not.
 func preflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }

@@ -22,27 +22,27 @@ import (
 // value describes nothing.
 type Resource struct {
 	// ID is the resource identifier: an https URL without query and fragment, or an http one on loopback. It is never
-	// derived from a request, whose Host anybody can write.
+	// derived from a request, because the client controls the Host header.
 	ID string
 
-	// AuthorizationServers are the issuers whose tokens the API takes.
+	// AuthorizationServers lists the issuers whose tokens the API accepts.
 	AuthorizationServers []string
 
-	// Scopes are told as scopes_supported, and so may be fewer than there are (section 7.5). Nil: those of the
-	// requirements that the guard has been given.
+	// Scopes is the value of scopes_supported. It need not list all scopes of the API (section 7.5). Nil: the scopes of the
+	// requirements that the guard has received, see [Guard.Declare].
 	Scopes []string
 
-	Name          string // for people
-	Documentation string // URL for developers
-	Policy        string // URL of what a client may do with the data
-	TermsOfUse    string // URL
+	Name          string // name to display to people
+	Documentation string // URL of the documentation for developers
+	Policy        string // URL of the policy on the use of the data
+	TermsOfUse    string // URL of the terms of use
 
-	MaxAge time.Duration // how long clients may remember the metadata; zero: 1 h; negative: not at all
+	MaxAge time.Duration // how long clients may cache the metadata; zero: 1 h; negative: not at all
 }
 
 const wellKnown = "/.well-known/oauth-protected-resource"
 
-// check adds what is wrong with res.
+// check adds the mistakes in res.
 func (res Resource) check(wrong *mistakes.List) {
 	if res.isZero() {
 		return
@@ -83,8 +83,8 @@ func resourceURL(id string) error {
 	}
 }
 
-// metadataURL is where section 3 puts the metadata: between host and path, without a slash at the end. "" if there is no
-// ID.
+// metadataURL returns the URL of the metadata (section 3): the well-known path between host and path, without a slash at the end.
+// It returns "" if there is no ID.
 func (res Resource) metadataURL() string {
 	u, err := url.Parse(res.ID)
 	if err != nil || u.Host == "" {
@@ -93,8 +93,9 @@ func (res Resource) metadataURL() string {
 	return u.Scheme + "://" + u.Host + wellKnown + strings.TrimSuffix(u.EscapedPath(), "/")
 }
 
-// Declare announces needs that will be given to [Guard.Decide], for the scopes_supported of [Guard.Metadata].
-// Handler, Require and routes.Table do so by themselves; it is for adapters.
+// Declare registers needs that will be passed to [Guard.Decide], for the scopes_supported and
+// authorization_details_types_supported of [Guard.Metadata]. It is for adapters; Handler, Require and routes.Table call it
+// themselves. It is safe for concurrent use.
 func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	g.declared.mu.Lock()
 	defer g.declared.mu.Unlock()
@@ -105,7 +106,7 @@ func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	g.declared.detailTypes = slices.Compact(g.declared.detailTypes)
 }
 
-// declared is what the requirements that a guard has been given name.
+// declared collects the scopes and the types of authorization details of the requirements that a guard has received.
 type declared struct {
 	mu          sync.Mutex
 	scopes      valetkey.Scopes
@@ -118,18 +119,19 @@ func (d *declared) all() (scopes valetkey.Scopes, detailTypes []string) {
 	return d.scopes, slices.Clone(d.detailTypes)
 }
 
-// Metadata returns the handler of the protected resource metadata (RFC 9728), and the pattern to register it under, which
-// is that of Resource.ID and needs no token:
+// Metadata returns the handler of the protected resource metadata (RFC 9728), and the pattern under which to register it. The
+// pattern is derived from Resource.ID and needs no token:
 //
 //	mux.Handle(guard.Metadata())
 //
-// Requirements that the guard is given later count, too. Any web page may read it. Without a Resource, it answers 404.
+// The metadata includes requirements that the guard receives later. Web pages of any origin may read it. Without a Resource, the
+// handler responds with 404.
 func (g *Guard) Metadata() (pattern string, h http.Handler) {
 	if g.resource.ID == "" {
 		return wellKnown, http.NotFoundHandler()
 	}
-	u, _ := url.Parse(g.resource.metadataURL()) // of an ID that New has checked
-	// Without a method: a browser's preflight is answered, too.
+	u, _ := url.Parse(g.resource.metadataURL()) // New has checked the ID
+	// The pattern has no method, because the handler answers preflights too.
 	return u.EscapedPath(), http.HandlerFunc(g.serveMetadata)
 }
 
@@ -157,8 +159,8 @@ func (g *Guard) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	w.Write(body)
 }
 
-// MetadataJSON returns the protected resource metadata (RFC 9728, section 2) as the handler of [Guard.Metadata] sends it now, for
-// servers that are not net/http. Without a Resource, it is nil.
+// MetadataJSON returns the protected resource metadata (RFC 9728, section 2) that the handler of [Guard.Metadata] currently
+// sends. It is for servers that do not use net/http. Without a Resource, it returns nil.
 func (g *Guard) MetadataJSON() []byte {
 	if g.resource.ID == "" {
 		return nil

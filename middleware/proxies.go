@@ -8,55 +8,56 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// Proxies are the reverse proxies before a guard, and what they are believed. Whoever is not named is a client, of whom no
-// such header is looked at. The zero value: there are none.
+// Proxies specifies the trusted reverse proxies and the headers accepted from them. Every other sender is a client, whose
+// forwarding headers are ignored. The zero value trusts no proxy.
 //
-// The address of a proxy is that of the connection: what rewrites Request.RemoteAddr must not stand before a guard.
+// The address of a proxy is that of the connection. Middleware that rewrites Request.RemoteAddr must not run before a guard.
 type Proxies struct {
-	// Trusted are the addresses that the proxies connect from.
+	// Trusted lists the addresses from which the proxies connect.
 	Trusted []netip.Prefix
 
-	// UnixSocket trusts everybody who connects through a unix socket, which the rights to its file have to keep to the
-	// proxies.
+	// UnixSocket trusts every process that connects through a unix socket. The permissions of the socket file must restrict
+	// access to the proxies.
 	UnixSocket bool
 
-	// Forwarded is the header in which the proxies say what URL the client asked for. Empty: in none.
+	// Forwarded is the header in which the proxies report the URL that the client requested. Empty: none.
 	Forwarded Forwarding
 }
 
-// A Forwarding is a header in which proxies say what URL a client asked for. They have to set it on every request: what a
-// client sends of it must not come through.
+// A Forwarding is a header in which proxies report the URL that a client requested. They must set it on every request and must not
+// pass on the client's own value. The zero value is no header.
 type Forwarding string
 
-// What proxies may set. A guard looks at one and never at the other.
+// The headers that proxies may set. A guard reads the configured one and ignores the other.
 const (
-	// Forwarded is the header of RFC 7239. Each proxy adds an element with for, proto and host; what counts is the last
-	// element whose for is not a proxy itself.
+	// Forwarded is the header of RFC 7239. Each proxy adds an element with for, proto and host. A guard uses the last element
+	// whose for is not one of the proxies.
 	Forwarded Forwarding = "Forwarded"
 
-	// XForwarded are X-Forwarded-Proto and X-Forwarded-Host, each with one value: that of the proxy which clients see.
+	// XForwarded is the pair of headers X-Forwarded-Proto and X-Forwarded-Host. Each must have one value, set by the proxy to
+	// which clients connect.
 	XForwarded Forwarding = "X-Forwarded"
 )
 
-// check adds what is wrong with p. Certificate states that the proxies report the client's certificate too.
+// check adds the mistakes in p. certificate is true if the proxies also report the client's certificate.
 func (p Proxies) check(wrong *mistakes.List, certificate bool) {
 	for i, prefix := range p.Trusted {
-		if prefix.Bits() <= 0 { // also of a prefix that is none
+		if prefix.Bits() <= 0 { // -1 for an invalid prefix
 			wrong.Add(fmt.Sprintf("Proxies.Trusted[%d]", i), "%v is not a range of addresses, or is all of them", prefix)
 		}
 	}
 	switch p.Forwarded {
 	case "", Forwarded, XForwarded:
 	default:
-		wrong.Add("Proxies.Forwarded", "%q is not a header that is known here", string(p.Forwarded))
+		wrong.Add("Proxies.Forwarded", `%q is not supported: use "Forwarded" or "X-Forwarded"`, string(p.Forwarded))
 	}
 	told := p.Forwarded != "" || certificate
 	nobody := len(p.Trusted) == 0 && !p.UnixSocket
 	if told && nobody {
-		wrong.Add("Proxies.Trusted", "required where proxies tell a URL or a certificate")
+		wrong.Add("Proxies.Trusted", "required if proxies report a URL or a certificate")
 	}
 	if !told && !nobody {
-		wrong.Add("Proxies.Forwarded", "required, as the proxies are asked for nothing else")
+		wrong.Add("Proxies.Forwarded", "required: without it and without a certificate header, trusting proxies has no effect")
 	}
 }
 
@@ -65,9 +66,9 @@ func (p Proxies) clone() Proxies {
 	return p
 }
 
-// trust reports whether remoteAddr, a Request.RemoteAddr, is that of a proxy.
+// trust reports whether remoteAddr, a Request.RemoteAddr, is the address of a trusted proxy.
 func (p *Proxies) trust(remoteAddr string) bool {
-	if remoteAddr == "" || remoteAddr == "@" { // net.UnixAddr.String of a socket without a name
+	if remoteAddr == "" || remoteAddr == "@" { // net.UnixAddr.String of an unnamed socket
 		return p.UnixSocket
 	}
 	a, err := netip.ParseAddrPort(remoteAddr)

@@ -15,36 +15,38 @@ import (
 	"github.com/valetkey/valetkey/internal/denylist"
 )
 
-// Revocations configures where revocations come from, and bounds the memory of them.
+// Revocations configures the source of revocations and bounds the memory for them. The zero value suits a single process.
 type Revocations struct {
-	// Source delivers the revocations that other processes publish, such as a valetredis.Redis. [Guard.Watch] must run: until it
-	// has caught up with Source for the first time, tokens are not verified, requests with one get 503, and [Guard.Status] is
-	// Down. When it loses Source after that, what it knows stays in force, requests are served, and Status is Degraded, also
-	// while Source has lost revocations that still matter. Nil: none, and [Guard.Revoke] alone revokes.
+	// Source delivers the revocations that other processes publish, for example a valetredis.Redis. [Guard.Watch] must run. Until
+	// it has caught up with Source for the first time, the guard does not verify tokens: requests with a token get 503, and
+	// [Guard.Status] is Down. If it loses the connection to Source after that, the known revocations remain in force, requests
+	// are served, and Status is Degraded. Status is also Degraded while Source has lost revocations that are still in force.
+	// Nil: none; only [Guard.Revoke] revokes.
 	Source valetkey.RevocationSource
 
-	// AllowBeforeCaughtUp serves requests before the guard has caught up with Source, so that revoked tokens are accepted
-	// until then. Status is Degraded and not Down.
+	// AllowBeforeCaughtUp serves requests before the guard has caught up with Source. Revoked tokens may be accepted until then.
+	// Status is Degraded instead of Down.
 	AllowBeforeCaughtUp bool
 
-	// Bytes is the room for revoked token ids: at most 32 bytes each, allocated as they come. Zero: 32 MiB, which holds
-	// 1,048,576 of them. There is room for 131,072 revocations of subjects, as many of sessions, 16,384 of clients and 1,024 of
-	// issuers beside them, together up to 30 MB, which ids cannot take.
+	// Bytes limits the memory for revoked token IDs. Each takes at most 32 bytes, allocated as needed. Zero: 32 MiB, which holds
+	// 1,048,576 of them. There is separate room for 131,072 revocations of subjects, 131,072 of sessions, 16,384 of clients and
+	// 1,024 of issuers, up to 30 MB in total, which token IDs cannot use.
 	//
-	// Revocations that find no room are in force all the same, in filters of 1 MiB each, at most five: a token that matches one
-	// of them gets 503, since it may be revoked, at least until the revocation ends: a token that matches is kept in the filter
-	// too, which may so stay full for longer. With 500,000 entries in a filter, about one other token in 500 matches, with
-	// 1,000,000 one in ten. [Guard.Status] is Degraded meanwhile.
+	// Revocations that exceed these limits remain in force in filters of 1 MiB each, at most five. A token that matches a filter
+	// gets 503, because it may be revoked, at least until the revocation ends. A matching token is added to the filter too, so the
+	// filter may stay full for longer. With 500,000 entries in a filter, about one other token in 500 matches; with 1,000,000,
+	// one in ten. [Guard.Status] is Degraded while a filter is in use.
 	Bytes int64
 }
 
-// Revoke rejects tokens even though they verify: those remembered are forgotten at once, and the revocation is held until
-// none of the tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, the requests under way with
-// such a token end. It looks at every remembered token and every request under way, so revoke several at once where there are
-// many. It is for this process only; see [Guard.Watch].
+// Revoke rejects tokens even though they still verify. It removes them from the cache at once, and holds each revocation until
+// none of its tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, it ends requests in progress that
+// carry such a token. Revoke affects this process only; for others, see [Guard.Watch].
 //
-// The error names every revocation that is malformed; the others apply. None is dropped for lack of room, see
-// [Revocations.Bytes].
+// Revoke scans every cached token and every request in progress, so pass several revocations in one call if there are many.
+//
+// The error names every malformed revocation; the others are applied. None is dropped for lack of memory, see [Revocations.Bytes].
+// Revoke is safe for concurrent use.
 func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 	errs := make([]error, 0, len(rs))
 	now := g.now()
@@ -55,7 +57,7 @@ func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 	}
 	g.denials.noteOverflow()
 	g.cache.Purge(func(t *valetkey.Token) bool {
-		// What earlier revocations deny is not remembered, so a name that is compared saves most of the look-ups.
+		// The cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
 		named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
 		return named && g.denials.check(t) != nil
 	})
@@ -63,10 +65,10 @@ func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
 	return errors.Join(errs...)
 }
 
-// denials are the revocations that a guard knows of.
+// denials holds the revocations that a guard knows.
 type denials struct {
 	list        *denylist.List
-	overflowing atomic.Bool // and the log says so
+	overflowing atomic.Bool // as last logged
 	watched     *watched    // nil: there is no source
 	now         func() time.Time
 	log         *slog.Logger
@@ -75,10 +77,10 @@ type denials struct {
 var (
 	errRevoked      error = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonRevoked}
 	errMayBeRevoked error = &valetkey.Unavailable{RetryAfter: time.Minute,
-		Err: errors.New("the token may be revoked: it matches a revocation for which there was no room, see Config.Revocations.Bytes")}
+		Err: errors.New("the token may be revoked: it matches a revocation that did not fit in memory, see Config.Revocations.Bytes")}
 )
 
-// check returns the refusal of a token that is revoked, and a failure where that cannot be known; nil: it is not.
+// check returns a refusal if t is revoked, a failure if t may be revoked, and nil otherwise.
 func (d *denials) check(t *valetkey.Token) error {
 	switch d.list.Look(t, d.now()) {
 	case denylist.Clear:
@@ -90,33 +92,33 @@ func (d *denials) check(t *valetkey.Token) error {
 	}
 }
 
-// noteOverflow logs once when there is no room for a revocation, and once when there is again.
+// noteOverflow logs once when a revocation does not fit in memory, and once when all fit again.
 func (d *denials) noteOverflow() (overflowing bool) {
 	overflowing = d.list.Overflowing(d.now())
 	switch {
 	case overflowing && d.overflowing.CompareAndSwap(false, true):
 		d.log.Error("no room for a revocation: tokens that match it get 503 until it ends; see Config.Revocations.Bytes")
 	case !overflowing && d.overflowing.CompareAndSwap(true, false):
-		d.log.Info("all revocations have room again")
+		d.log.Info("room for all revocations again")
 	}
 	return overflowing
 }
 
-// A watched is how a guard stands with its source of revocations.
+// A watched holds the state of a guard's source of revocations.
 type watched struct {
 	source   valetkey.RevocationSource
-	allow    bool        // requests before it has caught up
+	allow    bool        // accept requests before it has caught up
 	caughtUp atomic.Bool // at least once
 	now      func() time.Time
 
 	mu    sync.Mutex // guards what follows
-	since time.Time  // of the state
-	err   error      // why revocations may be missing; nil: none is
+	since time.Time  // start of the current state
+	err   error      // why revocations may be missing; nil: none are
 }
 
-var errNotWatched = errors.New("the published revocations are not known yet")
+var errNotWatched = errors.New("the published revocations have not been received yet")
 
-// unknown returns why no token can be accepted; nil: one can.
+// unknown returns an error if no token can be accepted yet, and nil otherwise.
 func (w *watched) unknown() error {
 	if w == nil || w.allow || w.caughtUp.Load() {
 		return nil
@@ -126,7 +128,7 @@ func (w *watched) unknown() error {
 	return &valetkey.Unavailable{RetryAfter: retryAfter, Err: w.err}
 }
 
-// report takes in that the source has caught up, or why it may be missing revocations.
+// report records that the source has caught up, or why it may be missing revocations.
 func (w *watched) report(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -140,10 +142,10 @@ func (w *watched) report(err error) {
 	}
 }
 
-// hasCaughtUp reports whether a source that reports err has delivered all that it has.
+// hasCaughtUp reports whether a source that reports err has delivered all available revocations.
 func hasCaughtUp(err error) bool { return err == nil || errors.Is(err, valetkey.ErrRevocationsMissing) }
 
-// health returns the state; the zero one without a source.
+// health returns the health of the source; the zero Health if there is none.
 func (w *watched) health() (h valetkey.Health) {
 	if w == nil {
 		return h
@@ -161,9 +163,9 @@ func (w *watched) health() (h valetkey.Health) {
 	return h
 }
 
-// Watch applies the revocations of Config.Revocations.Source until ctx is done, and returns its error. When the source ends, it
-// logs that and watches again after a wait of 1 s to 1 min. Run it in a goroutine, once for each guard. It returns an error at
-// once without a source.
+// Watch applies the revocations of Config.Revocations.Source until ctx is done, and then returns the error of ctx. If the source
+// ends, Watch logs it and watches again after 1 s to 1 min. Run it in a goroutine, once per guard. If there is no source, it
+// returns an error immediately.
 func (g *Guard) Watch(ctx context.Context) error {
 	w := g.denials.watched
 	if w == nil {
@@ -183,10 +185,10 @@ func (g *Guard) Watch(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err == nil {
-			err = errors.New("the source has ended")
+			err = errors.New("the source ended without an error")
 		}
 		w.report(err)
-		g.log.LogAttrs(ctx, slog.LevelError, "revocations are not watched", slog.Duration("again_in", wait), slog.Any("err", err))
+		g.log.LogAttrs(ctx, slog.LevelError, "watching revocations failed", slog.Duration("retry_in", wait), slog.Any("err", err))
 		select {
 		case <-time.After(wait - rand.N(wait/10)):
 		case <-ctx.Done():
@@ -195,7 +197,7 @@ func (g *Guard) Watch(ctx context.Context) error {
 	}
 }
 
-// Of Guard.Watch, before it watches a source again that has ended.
+// The waits of Guard.Watch before it watches a source again.
 const (
 	firstWait = time.Second
 	lastWait  = time.Minute

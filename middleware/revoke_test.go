@@ -242,7 +242,7 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 		guard := guardWith(t, accepting(func(string) (*valetkey.Token, error) { return valetkey.NewToken(valetkey.TokenFields{}), nil }),
 			func(cfg *middleware.Config) { cfg.Revocations.Source = new(source) })
 		assert.Equal(t, 503, status(guard, "alice"))
-		assert.ErrorContains(t, guard.Status().Revocations.Source.Err, "the published revocations are not known yet")
+		assert.ErrorContains(t, guard.Status().Revocations.Source.Err, "the published revocations have not been received yet")
 	})
 	t.Run("unless that is allowed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -285,6 +285,6 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 	})
 	t.Run("which takes a source", func(t *testing.T) {
 		_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Revocations: middleware.Revocations{AllowBeforeCaughtUp: true}})
-		require.ErrorContains(t, err, "Revocations.AllowBeforeCaughtUp: there is no Source")
+		require.ErrorContains(t, err, "Revocations.AllowBeforeCaughtUp: has no effect without Source")
 	})
 }

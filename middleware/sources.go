@@ -11,15 +11,18 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A BearerMethod is a place beside the Authorization header where a request may carry its access token.
+// A BearerMethod is a place, other than the Authorization header, where a request may carry its access token. The zero value is
+// invalid.
 type BearerMethod struct {
 	tokens func(r *http.Request) ([]string, error)
 	method string // of bearer_methods_supported, RFC 9728, section 2; "" if it has no name there
 }
 
-// Form is legacy: OAuth 2.1 leaves it out. It is the parameter access_token of a form body in a POST, PUT or PATCH request of type
-// application/x-www-form-urlencoded (RFC 6750, section 2.2). The body is read into memory, up to maxBytes (zero: 1 MiB;
-// more is refused with 400), and the handler finds it unread.
+// Form returns the BearerMethod for the parameter access_token of a form body, in a POST, PUT or PATCH request of type
+// application/x-www-form-urlencoded (RFC 6750, section 2.2). It is legacy: OAuth 2.1 omits it.
+//
+// The guard reads the body into memory, up to maxBytes, and the handler can read it again. A longer body is refused with 400. If
+// maxBytes is zero or negative, the limit is 1 MiB.
 func Form(maxBytes int64) BearerMethod {
 	if maxBytes <= 0 {
 		maxBytes = 1 << 20
@@ -33,7 +36,7 @@ func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
 	default: // "the GET method MUST NOT be used"
 		return nil, nil
 	}
-	// A second Content-Type line would leave the form's nature to who reads which.
+	// With two Content-Type lines, the guard and the handler might read different ones.
 	types := r.Header["Content-Type"]
 	if len(types) != 1 || r.Body == nil {
 		return nil, nil
@@ -53,39 +56,41 @@ func formTokens(r *http.Request, maxBytes int64) ([]string, error) {
 		io.Closer
 	}{bytes.NewReader(body), r.Body}
 	form, err := url.ParseQuery(string(body))
-	if err != nil { // err quotes the body, which may hold the token
+	if err != nil { // err quotes the body, which may contain the token
 		return nil, malformed(valetkey.ReasonFormMalformed)
 	}
 	return form["access_token"], nil
 }
 
-// Query is legacy: a token in a query ends up in logs and histories (RFC 9700, section 4.3.2). It is the query parameter
-// access_token (RFC 6750, section 2.3).
+// Query returns the BearerMethod for the query parameter access_token (RFC 6750, section 2.3). It is legacy: a token in a query
+// appears in logs and browser histories (RFC 9700, section 4.3.2).
 func Query() BearerMethod {
 	return BearerMethod{method: "query", tokens: func(r *http.Request) ([]string, error) {
 		if r.URL.RawQuery == "" {
 			return nil, nil
 		}
 		query, err := url.ParseQuery(r.URL.RawQuery)
-		if err != nil { // err quotes the query, which may hold the token
+		if err != nil { // err quotes the query, which may contain the token
 			return nil, malformed(valetkey.ReasonQueryMalformed)
 		}
 		return query["access_token"], nil
 	}}
 }
 
-// Cookie returns the cookie called name as a source, for web applications whose browser must not see the token. A browser
-// attaches a cookie to requests that other sites cause, so the origin of every request that is not a plain safe read must be
-// proven: of each method but GET, HEAD and OPTIONS, and of any method with an Upgrade header, as a WebSocket handshake has, which
-// is a GET and which the same-origin policy does not cover.
+// Cookie returns the BearerMethod for the cookie name. It is for web applications in which scripts in the browser must not see the
+// token.
 //
-// Such a request has a token here only if protection accepts its Sec-Fetch-Site or Origin header, whatever its method;
-// a request with neither header is refused, which [http.CrossOriginProtection] alone would let through. A refused request counts as
-// one without credentials: 401 with a challenge, or, with [valetkey.Optional], the handler without a token. The trusted origins of
-// protection apply; behind a proxy that changes the Host header, the own origin must be one of them. Its bypass patterns apply to
-// handshakes if they name no method.
+// A browser attaches cookies to requests that other sites cause, so a request must prove its origin unless it only reads. This
+// applies to all methods except GET, HEAD and OPTIONS, and to any method with an Upgrade header. A WebSocket handshake is such a
+// GET, and the same-origin policy does not cover it.
 //
-// An empty name and a nil protection return the zero Source, which [New] reports.
+// The token of such a request is used only if protection accepts its Sec-Fetch-Site or Origin header, whatever its method. If a
+// request has neither header, its token is ignored; [http.CrossOriginProtection] alone would accept the request. A request whose
+// token is ignored has no credentials: it gets 401 with a challenge or, with [valetkey.Optional], reaches the handler without a
+// token. The trusted origins of protection apply; behind a proxy that changes the Host header, they must include the server's own
+// origin. Its bypass patterns apply to handshakes if they name no method.
+//
+// If name is empty or protection is nil, Cookie returns the zero BearerMethod, which [New] reports.
 func Cookie(name string, protection *http.CrossOriginProtection) BearerMethod {
 	if name == "" || protection == nil {
 		return BearerMethod{}
@@ -102,9 +107,8 @@ func Cookie(name string, protection *http.CrossOriginProtection) BearerMethod {
 	}}
 }
 
-// plainRead reports whether r only reads (RFC 9110, section 9.2.1). A request that opens a connection in both directions does
-// more: an Upgrade (RFC 9110, section 7.8), or an extended CONNECT (RFC 8441), also where a handler before the guard has
-// made a GET of it.
+// plainRead reports whether r only reads (RFC 9110, section 9.2.1). A request that opens a bidirectional connection does more: an
+// Upgrade (RFC 9110, section 7.8) or an extended CONNECT (RFC 8441), even if a handler before the guard has changed it to a GET.
 func plainRead(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
@@ -117,20 +121,23 @@ func plainRead(r *http.Request) bool {
 func ownOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
 	asked := *r
 	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions: // protection lets these through unseen
-		asked.Method = "UPGRADE" // matches no bypass pattern that is meant for another method
+	case http.MethodGet, http.MethodHead, http.MethodOptions: // protection accepts these without a check
+		asked.Method = "UPGRADE" // matches no bypass pattern for another method
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" {
-		// Protection would let it through as not of a browser. Called cross-site, it passes by a bypass pattern only.
+		// Protection would accept it as a non-browser request. Marked as cross-site, it passes only by a bypass pattern.
 		asked.Header = r.Header.Clone()
 		asked.Header.Set("Sec-Fetch-Site", "cross-site")
 	}
 	return protection.Check(&asked) == nil
 }
 
-// WebSocketProtocol is the one sub-protocol of a WebSocket handshake (RFC 6455, section 1.9) that begins with prefix, such
-// as "bearer.", for browsers, which cannot set a header there. What follows prefix is the token. A handshake needs another
-// sub-protocol for the server to choose, and this one must never be it: it would come back to whoever reads the answer.
+// WebSocketProtocol returns the BearerMethod for the subprotocol of a WebSocket handshake (RFC 6455, section 1.9) that begins
+// with prefix, such as "bearer.". The rest of the subprotocol is the token. It is for browsers, which cannot set a header in a
+// handshake.
+//
+// The client must offer another subprotocol for the server to select. The server must never select the one with the token, because
+// the response would contain it. If prefix is empty, WebSocketProtocol returns the zero BearerMethod, which [New] reports.
 func WebSocketProtocol(prefix string) BearerMethod {
 	if prefix == "" {
 		return BearerMethod{}

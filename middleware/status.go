@@ -9,37 +9,37 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Status is how a guard stands.
+// Status is the status of a guard.
 type Status struct {
-	// State is Down if all verifiers are or the source of revocations is, Ready if all are and Overflowed is zero, and Degraded
-	// otherwise.
+	// State is Down if all verifiers are Down or the source of revocations is. It is Ready if all of them are Ready and
+	// Revocations.Overflowed is zero. Otherwise it is Degraded.
 	State       valetkey.State
-	Verifiers   []valetkey.Health // those that are a [valetkey.HealthReporter]
+	Verifiers   []valetkey.Health // of each verifier that is a [valetkey.HealthReporter]
 	Cache       CacheStatus
 	Revocations RevocationStatus
-	Requests    int // under way with a token; zero without Config.CancelWithToken
+	Requests    int // requests in progress with a token; zero without Config.CancelWithToken
 }
 
-// RevocationStatus is a reading of the memory of revocations.
+// RevocationStatus describes the revocations that a guard holds.
 type RevocationStatus struct {
-	Held       int // revocations, some of which may have ended: they go when their room is needed
-	Overflowed int // about how many more are in force and found no room: tokens that match them get 503
+	Held       int // number of revocations, including ended ones, which are removed when their room is needed
+	Overflowed int // approximate number of further revocations that did not fit in memory: tokens that match them get 503
 
-	// Source is the state of Config.Revocations.Source, by the name "revocations": Down before the guard has caught up with it,
-	// Ready after, and Degraded when revocations may be missing. It is the zero Health without one.
+	// Source is the health of Config.Revocations.Source, with the name "revocations". It is Down until the guard has caught up
+	// with it, then Ready, and Degraded when revocations may be missing. Without a source it is the zero Health.
 	Source valetkey.Health
 }
 
-// CacheStatus is a reading of the memory of verified tokens.
+// CacheStatus describes the cache of verified tokens.
 type CacheStatus struct {
-	Entries   int    // remembered tokens, some of which may have expired
-	Bytes     int64  // an estimate of the memory they take
-	Hits      uint64 // requests whose token was remembered
-	Misses    uint64 // all others
-	Evictions uint64 // tokens forgotten to make room
+	Entries   int    // number of cached tokens, including expired ones
+	Bytes     int64  // estimated memory that they take
+	Hits      uint64 // number of requests whose token was cached
+	Misses    uint64 // number of other requests
+	Evictions uint64 // number of tokens evicted to make room
 }
 
-// Status returns how the guard stands. It does no I/O.
+// Status returns the status of the guard. It does no I/O. It is safe for concurrent use.
 func (g *Guard) Status() Status {
 	held := g.denials.list.Stats(g.now())
 	s := Status{
@@ -70,12 +70,12 @@ func (g *Guard) Status() Status {
 	return s
 }
 
-// probeWait is how long a probe waits for what can be made ready.
+// probeWait is how long a probe waits for the verifiers to become ready.
 const probeWait = 2 * time.Second
 
-// Readiness returns a handler for readiness probes: 200, or 503 while [Guard.Status] is Down. It has the first keys fetched,
-// so a server that waits for its probe before it is sent requests gets them, too. The body is JSON with the states, for
-// operators: serve it where clients do not come.
+// Readiness returns a handler for readiness probes. It responds with 200, or with 503 while [Guard.Status] is Down. A probe
+// triggers the first fetch of keys and waits up to 2 s for it, so a server that receives no requests before its probe succeeds
+// becomes ready. The body is JSON with the states. It is for operators, so do not expose it to clients.
 func (g *Guard) Readiness() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := g.Status()

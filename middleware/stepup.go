@@ -9,17 +9,18 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// ACR is met by a token whose user logged in in one of these ways, by the claim acr; the preferred one stands first. A token
-// that does not say is refused, and so is every token if there are no values (RFC 9470). The refusal is 401
-// insufficient_user_authentication, with which a client can ask its user for more.
+// ACR returns a requirement that the claim acr of the token is one of values, in order of preference (RFC 9470). A token without
+// acr is refused. Without values, every token is refused. The refusal is 401 insufficient_user_authentication, with which a
+// client can ask its user for a stronger login.
 //
 //	guard.Handler(transfer, scopes.All("payments"), middleware.ACR("phr", "phrh"), middleware.MaxAge(5*time.Minute))
 //
-// It panics if a value is empty or holds what a challenge cannot carry, since it stands in the source.
+// ACR panics if a value is empty, or contains a space or a character that a challenge cannot carry. This is a mistake in the
+// source.
 func ACR(values ...string) valetkey.Requirement {
 	for _, v := range values {
 		if v == "" || strings.Contains(v, " ") || !quotable(v) {
-			panic(fmt.Sprintf("middleware: ACR: %q is not a value of acr_values", v))
+			panic(fmt.Sprintf("middleware: ACR: %q is not a valid acr value", v))
 		}
 	}
 	return acr(slices.Clone(values))
@@ -44,9 +45,10 @@ func (values acr) Describe() valetkey.Needs {
 	return valetkey.Needs{StepUp: &valetkey.StepUp{ACRValues: values}}
 }
 
-// MaxAge is met by a token whose user logged in no longer ago than d, in whole seconds, by the claim auth_time; a token that
-// does not say, or names a time more than a minute ahead, is refused. Zero refuses every token: the user has to log in for
-// this very request (RFC 9470, section 3). It panics if d is negative.
+// MaxAge returns a requirement that the user logged in at most d ago, by the claim auth_time (RFC 9470, section 3). d is
+// truncated to seconds. A token without auth_time, or with one more than a minute in the future, is refused. With zero, every
+// token is refused: the user must log in for this request. The refusal is 401 insufficient_user_authentication. MaxAge panics if
+// d is negative.
 func MaxAge(d time.Duration) valetkey.Requirement {
 	if d < 0 {
 		panic(fmt.Sprintf("middleware: MaxAge: %v is negative", d))
@@ -56,11 +58,11 @@ func MaxAge(d time.Duration) valetkey.Requirement {
 
 type maxAge time.Duration
 
-// maxAhead is how far ahead the clock of an issuer may be. An auth_time that is later is of no login: that of an issuer
-// that counts milliseconds would never grow old.
+// maxAhead is how far ahead the clock of an issuer may be. A later auth_time is invalid: one in milliseconds, for example, would
+// never become too old.
 const maxAhead = time.Minute
 
-// Check compares auth_time with the time of the access. iat is no substitute: a refreshed token is a new one.
+// Check compares auth_time with the time of the access. iat is not a substitute, because refreshing a token renews it.
 func (d maxAge) Check(a valetkey.Access) error {
 	at := a.Token.AuthTime()
 	if age, limit := a.Time.Sub(at), time.Duration(d); !at.IsZero() && limit > 0 && -maxAhead <= age && age <= limit {

@@ -13,15 +13,15 @@ import (
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// streamInterval is how often the token of a request under way is verified again.
+// streamInterval is the interval at which the token of a request in progress is verified again.
 const streamInterval = time.Minute
 
-// streams are the accepted requests under way whose contexts end with their tokens, Config.CancelWithToken.
+// streams holds the accepted requests in progress whose contexts end with their tokens, see Config.CancelWithToken.
 //
-// Each request adds itself, once it is accepted, and takes itself out when its context ends; so a client fills this as far as
-// the server serves its requests at the same time, and each costs a small part of what the server keeps for it anyway. There is
-// no bound of its own, and nothing is ever dropped: a dropped request would outlive a revocation. A large number makes each
-// revocation slower, by a look at every request under way, and no request.
+// A request is added when it is accepted and removed when its context ends. So the number of requests that the server serves at
+// the same time bounds the size, and each entry is small compared with the memory that the server uses for the request. There is
+// no separate bound, and no entry is ever dropped: a dropped request would outlive a revocation. A large number of requests slows
+// down each revocation, which checks all of them, but not the requests.
 type streams struct {
 	guard  *Guard
 	shards [64]streamShard // chosen at random, so that requests do not wait for one lock
@@ -33,14 +33,14 @@ type streamShard struct {
 	_    [48]byte // no two locks in one cache line
 }
 
-// A stream is one request under way.
+// A stream is one request in progress.
 type stream struct {
 	streams *streams
 	shard   *streamShard
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	token   *valetkey.Token // as accepted; its facts are those that a revocation names
-	raw     string          // as the request carries it
+	token   *valetkey.Token // as accepted; revocations are compared with it
+	raw     string          // the text of the token
 
 	mu       sync.Mutex
 	deadline time.Time // by the machine's clock, which also runs the timer; zero: unknown
@@ -51,11 +51,11 @@ type stream struct {
 var (
 	errExpired = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonExpiredMeanwhile}
 
-	// Of a request under way there is no 503, and it must not go on. The next request with the token gets errMayBeRevoked.
+	// A request in progress can no longer get 503 and must not continue. The next request with the token gets errMayBeRevoked.
 	errEndedUnknown = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonPerhapsRevokedMeanwhile}
 )
 
-// open returns a context that ends with parent or with the token of e, whichever is first. There is an error if the token was
+// open returns a context that ends with parent or with the token of e, whichever is first. It returns an error if the token was
 // revoked after it was verified.
 func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry) (context.Context, error) {
 	s := &stream{streams: ss, shard: &ss.shards[rand.IntN(len(ss.shards))], token: e.Token, raw: raw}
@@ -68,7 +68,7 @@ func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry)
 	}
 	s.shard.open[s] = struct{}{}
 	s.shard.mu.Unlock()
-	// A revocation that came before this look at it did not find the request among those under way.
+	// A revocation just before the request was added did not see it, so check here.
 	if err := ss.guard.denials.check(s.token); err != nil {
 		s.end(err)
 		return nil, err
@@ -82,8 +82,8 @@ func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry)
 	return s.ctx, nil
 }
 
-// endOf returns when t can no longer be accepted, by the machine's clock; zero if that is unknown. A verifier that sets no
-// Deadline may have accepted t by a leeway after its Expiry, which then says nothing.
+// endOf returns the time from which t can no longer be accepted, by the machine's clock; zero if it is unknown. A verifier that
+// sets no Deadline may have accepted t within a leeway after its Expiry. In this case, the end is unknown.
 func (g *Guard) endOf(t *valetkey.Token) time.Time {
 	now, end := g.now(), t.Deadline()
 	if end.IsZero() && t.Expiry().After(now) {
@@ -95,7 +95,7 @@ func (g *Guard) endOf(t *valetkey.Token) time.Time {
 	return time.Now().Add(end.Sub(now))
 }
 
-// nextLocked returns how long it is until the next look is due.
+// nextLocked returns the time until the next check is due.
 func (s *stream) nextLocked() time.Duration {
 	if !s.deadline.IsZero() {
 		return max(min(streamInterval, time.Until(s.deadline)), 0)
@@ -103,8 +103,8 @@ func (s *stream) nextLocked() time.Duration {
 	return streamInterval
 }
 
-// look ends the request if its token has expired or is refused by now, and otherwise looks again later. A failure, which says
-// nothing about the token, leaves the request alone until then.
+// look ends the request if its token has expired or is refused now. Otherwise it schedules the next check. A failure is not a
+// verdict on the token, so the request continues.
 func (s *stream) look() {
 	s.mu.Lock()
 	expired := !s.deadline.IsZero() && !time.Now().Before(s.deadline)
@@ -130,20 +130,21 @@ func (s *stream) look() {
 	s.timer.Reset(s.nextLocked())
 }
 
-// verify is the cache's Verify for the token of a request under way. No handler is there to recover from a panic.
+// verify calls the cache's Verify for the token of a request in progress. It recovers from panics, because no handler does so
+// here.
 func (s *stream) verify() (e *tokencache.Entry, err error) {
 	g := s.streams.guard
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("middleware: the verifier panicked: %T", v)
-			g.log.LogAttrs(s.ctx, slog.LevelError, "the token of a request under way cannot be verified", slog.Any("err", err))
+			g.log.LogAttrs(s.ctx, slog.LevelError, "cannot verify the token of a request in progress", slog.Any("err", err))
 		}
 	}()
 	e, _, err = g.cache.Verify(s.ctx, s.raw)
 	return e, err
 }
 
-// end ends the context with cause, if that has not ended, and keeps nothing of the request.
+// end cancels the context with cause, unless it has already ended, and removes the request.
 func (s *stream) end(cause error) {
 	s.mu.Lock()
 	s.ended = true
@@ -161,7 +162,7 @@ func (s *stream) end(cause error) {
 	s.cancel(cause)
 }
 
-// endDenied ends the requests whose tokens are or may be revoked. Nil streams have none.
+// endDenied ends the requests whose tokens are or may be revoked. ss may be nil.
 func (ss *streams) endDenied() {
 	if ss == nil {
 		return
@@ -186,7 +187,7 @@ func (ss *streams) endDenied() {
 	}
 }
 
-// len returns how many requests are under way.
+// len returns the number of requests in progress. ss may be nil.
 func (ss *streams) len() (n int) {
 	if ss == nil {
 		return 0

@@ -25,19 +25,19 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 		}
 		scheme, host = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host)
 	}
-	if host == "" { // the Host header is the client's word, also where a proxy passes it on
+	if host == "" { // the client controls the Host header, even if a proxy passes it on
 		return "", &valetkey.Error{Code: valetkey.InvalidProof, Reason: valetkey.ReasonNotForwarded}
 	}
-	// What ends the host of a URL early, or begins it late (RFC 3986, section 3.2). Net/http lets no such Host through.
+	// These characters end the host of a URL early, or begin it late (RFC 3986, section 3.2). net/http refuses such a Host.
 	if strings.ContainsAny(host, `/\?#@`) {
 		return "", malformed(valetkey.ReasonHostMalformed)
 	}
 	return scheme + "://" + host + pathOf(r), nil
 }
 
-// pathOf returns the path as the client sent it, which what stands before the guard may have cut.
+// pathOf returns the path as the client sent it. Handlers before the guard may have shortened the path in r.URL.
 func pathOf(r *http.Request) string {
-	if !strings.HasPrefix(r.RequestURI, "/") { // another form (RFC 9112, section 3.2), or not of net/http
+	if !strings.HasPrefix(r.RequestURI, "/") { // another form (RFC 9112, section 3.2), or r is not from net/http
 		return r.URL.EscapedPath()
 	}
 	path, _, _ := strings.Cut(r.RequestURI, "?")

@@ -10,15 +10,15 @@ import (
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// A finding is what verify found out about a token; the zero value: nothing.
+// A finding is the result of verify. The zero value is no result.
 type finding struct {
 	entry      *tokencache.Entry
 	remembered bool
-	nonce      string // for the next proof of the client; "": it has a good one, or needs none
+	nonce      string // for the client's next proof; "": the client has a current one, or needs none
 }
 
-// verify reports whether the credentials are true: the token is remembered or the verifier accepts it, and what it is
-// bound to is proven. It decides nothing about a route.
+// verify returns nil if the credentials are valid: the token is cached or the verifier accepts it, and its bindings are proven. It
+// makes no decision about a route.
 func (g *Guard) verify(ctx context.Context, c credentials) (found finding, err error) {
 	found.entry, found.remembered, err = g.cache.Verify(ctx, c.token)
 	if err != nil {
@@ -32,17 +32,17 @@ func (g *Guard) verify(ctx context.Context, c credentials) (found finding, err e
 	return found, nil
 }
 
-// uncached is what the cache asks about a token that it does not remember.
+// uncached is the verifier that the cache calls for a token that it does not hold.
 type uncached struct {
 	verifier valetkey.Verifier
 	denials  *denials
 }
 
 func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	if !token68(raw) { // a remembered one was looked at then
+	if !token68(raw) { // not checked on a hit: a cached token has passed this check
 		return nil, malformed(valetkey.ReasonTokenCharacters)
 	}
-	if err := u.denials.watched.unknown(); err != nil { // nothing is remembered from before
+	if err := u.denials.watched.unknown(); err != nil { // no token is cached before the guard has caught up
 		return nil, err
 	}
 	t, err := u.verifier.Verify(ctx, raw)
@@ -55,7 +55,7 @@ func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, erro
 	return t, nil
 }
 
-// token68 reports whether s is the b64token of RFC 6750, section 2.1.
+// token68 reports whether s is a b64token of RFC 6750, section 2.1.
 func token68(s string) bool {
 	s = strings.TrimRight(s, "=")
 	for i := range len(s) {
@@ -73,10 +73,10 @@ var isToken68 = func() (is [256]bool) {
 	return is
 }()
 
-// Purge forgets the remembered tokens that match, or all if match is nil, and returns how many there were; a verifier
-// that is a [valetkey.Purger] forgets, too. They are verified again when they come next: Purge makes what the issuer
-// knows take effect at once, and is no deny-list, see [Guard.Revoke]. A token that is being verified meanwhile is not
-// remembered. It looks at every entry.
+// Purge removes the tokens that match from the cache, or all if match is nil, and returns the number removed. It also purges a
+// verifier that is a [valetkey.Purger]. A removed token is verified again when it is next used, so that changes at the issuer
+// take effect at once. Purge is not a deny-list, see [Guard.Revoke]. The result of a verification in progress is not cached.
+// Purge scans every entry. It is safe for concurrent use.
 func (g *Guard) Purge(match func(t *valetkey.Token) bool) int {
 	if f, ok := g.verifier.(valetkey.Purger); ok {
 		f.Purge()
@@ -84,14 +84,15 @@ func (g *Guard) Purge(match func(t *valetkey.Token) bool) int {
 	return g.cache.Purge(match)
 }
 
-// verifiedContext carries a verified token. It holds one pointer, and so costs as little as a context can.
+// verifiedContext carries a verified token. It adds one pointer, the least that a context can cost.
 type verifiedContext struct {
 	context.Context
 	entry *tokencache.Entry
 }
 
-// guardKey asks for the entry that a particular guard made. A guard trusts no other: the next guard of a chain looks for
-// itself, and a second one of the same guard does not verify again, which a proof for one use would not survive.
+// guardKey is the context key of the entry that a particular guard created. A guard trusts only its own entries, so the next
+// guard of a chain verifies the token itself. If the same guard occurs twice, it does not verify again, because a DPoP proof can
+// be used only once.
 type guardKey struct{ cache *tokencache.Cache }
 
 func (c *verifiedContext) Value(key any) any {
@@ -103,7 +104,7 @@ func (c *verifiedContext) Value(key any) any {
 			return c.entry
 		}
 	case valetkey.Claims:
-		return c.entry.ClaimsOf(key) // and not those of another guard's token
+		return c.entry.ClaimsOf(key) // never the claims of another guard's token
 	}
 	return c.Context.Value(key)
 }

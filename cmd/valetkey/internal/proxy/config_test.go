@@ -56,7 +56,7 @@ func TestMistakes(t *testing.T) {
 		{"an upstream that is no URL", base("http://127.0.0.1:9", "localhost:9"), []string{"2: upstream: is not an http or https URL"}},
 		{"an upstream with a user, whose password is not told", base("http://127.0.0.1:9", "http://me:secret@localhost"), []string{"2: upstream: has a user, a query or a fragment"}},
 		{"an upstream that is nothing", base("http://127.0.0.1:9", `""`), []string{"2: upstream: is empty"}},
-		{"a realm that a challenge cannot carry", good + `realm: 'a"b'`, []string{`6: realm: "a\"b" holds a character that a challenge cannot carry`}},
+		{"a realm that a challenge cannot carry", good + `realm: 'a"b'`, []string{`6: realm: "a\"b" contains a character that a challenge cannot carry`}},
 		{"a word for a flag", good + "forward_token: please", []string{`6: forward_token: "please" is not true or false`}},
 		{"a list for a flag", good + "forward_token: [true]", []string{"6: forward_token: is not true or false"}},
 
@@ -205,7 +205,7 @@ func TestMistakes(t *testing.T) {
 		{"mtls without TLS", good + "mtls: {}", []string{
 			"6: mtls: tls is required, or the header in which trusted_proxies tell the certificate"}},
 		{"mtls by a header of anybody", good + "mtls: {header: Client-Cert}", []string{
-			"1: trusted_proxies: required where proxies tell a URL or a certificate"}},
+			"1: trusted_proxies: required if proxies report a URL or a certificate"}},
 		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
 		{"bound tokens only, of which none is accepted", good + "sender_constrained: true", []string{
 			"6: sender_constrained: no kind of binding can be proven: enable DPoP or client certificates"}},
@@ -214,9 +214,9 @@ func TestMistakes(t *testing.T) {
 			`6: trusted_proxies[1]: is empty`,
 			`6: trusted_proxies[2]: "::ffff:10.0.0.0/100" is neither an address nor a range such as 10.0.0.0/8`,
 			`6: trusted_proxies[5]: 0.0.0.0/0 is not a range of addresses, or is all of them`,
-			`7: forwarded_header: "Via" is not a header that is known here`}},
+			`7: forwarded_header: "Via" is not supported: use "Forwarded" or "X-Forwarded"`}},
 		{"trusted proxies that are asked for nothing", good + "trusted_proxies: [10.0.0.0/8]", []string{
-			"1: forwarded_header: required, as the proxies are asked for nothing else"}},
+			"1: forwarded_header: required: without it and without a certificate header, trusting proxies has no effect"}},
 		{"tls without a key", good + "tls: {cert_file: nowhere}", []string{"6: tls.key_file: required"}},
 		{"tls of files that are not there", good + "tls: {cert_file: nowhere, key_file: nowhere}", []string{
 			"6: tls: open DIR/nowhere: no such file or directory"}},
