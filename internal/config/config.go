@@ -1,10 +1,10 @@
-// Package config reads the YAML files of the authorization server and of the proxy into structs, strictly, and reports every
-// mistake at once, each with its line.
+// Package config reads the YAML files of the authorization server and of the proxy into structs. It is strict and reports all
+// mistakes together, each with its line.
 //
-// A field is a member of a mapping with the name in its tag. These are mistakes: an unknown field, a field given twice, a value
-// of another type (nothing is converted: a number is not a string), a field without a value, an alias, a second document, a
-// document over 1 MiB. Messages repeat the text of a value only if its type is a number, a flag or a duration, or if the type
-// reads itself: any other value may be a secret in the wrong place.
+// A field is a member of a mapping with the name in its tag. The following are mistakes: an unknown field, a repeated field, a
+// value of the wrong type (nothing is converted: a number is not a string), a field without a value, an alias, a second document,
+// and a document of more than 1 MiB. A message contains the value only if the type is a number, a boolean or a duration, or
+// implements UnmarshalText. Any other value may be a secret in the wrong place.
 //
 //	name:     yaml:"name"                 the members of the mapping, as written; "-" for none
 //	inline:   yaml:",inline"              the fields of a struct, as if they were those of the outer one
@@ -12,17 +12,17 @@
 //	filled:   yaml:"name,filled"          if given, must not be empty
 //	single:   yaml:"name,single"          a list that may also be given as one string
 //
-// A struct may have strings, flags, integers, durations, slices, maps with string keys, structs, pointers (nil: the field is not
-// given), [Secret], and types with an UnmarshalText, whose error becomes the mistake.
+// A struct may contain strings, booleans, integers, durations, slices, maps with string keys, structs, pointers (nil: the field
+// is absent), [Secret], and types with an UnmarshalText method, whose error becomes the mistake.
 //
 // # The library
 //
-// The syntax is read by go.yaml.in/yaml/v3, as a tree whose nodes have lines; the checks above are ours. goccy/go-yaml v1.19.2
-// was tried in its place. Its strict mode stops at the first mistake (goccy/go-yaml issue 156), prints the lines around it,
-// which may hold secrets, cannot refuse aliases or merge keys, accepts numbers and null as strings (0123 becomes "83"), and
-// ignores further documents. Its nesting has no limit: 16,000 brackets take 350 ms, where yaml/v3 refuses more than 10,000 levels.
-// A tree of 1 MiB takes it 3.5 times the time and 5 times the memory. yaml/v3 is maintained, and testify brings it into every
-// module of ours anyway.
+// go.yaml.in/yaml/v3 parses the syntax into a tree of nodes with lines; this package does the checks above. goccy/go-yaml v1.19.2
+// was evaluated instead. Its strict mode stops at the first mistake (goccy/go-yaml issue 156) and prints the surrounding lines,
+// which may contain secrets. It cannot refuse aliases or merge keys, accepts numbers and null as strings (0123 becomes "83"), and
+// ignores further documents. It does not limit nesting: 16,000 brackets take 350 ms, while yaml/v3 refuses more than 10,000
+// levels. For a tree of 1 MiB it needs 3.5 times the time and 5 times the memory. yaml/v3 is maintained, and testify already
+// requires it in every module here.
 package config
 
 import (
@@ -44,16 +44,16 @@ import (
 
 const maxDocument = 1 << 20 // bytes
 
-// A Mistake is a [valetkey.ConfigError] with its place in a file.
+// A Mistake is a [valetkey.ConfigError] with its position in a file.
 type Mistake struct {
 	valetkey.ConfigError
-	File string // empty: it has no name
-	Line int    // zero: it is not in a file
+	File string // empty: unnamed
+	Line int    // zero: unknown
 
 	unread bool // the value could not be read
 }
 
-// Error returns file, line, field and problem, on one line: "as.yaml:12: clients[0].redirect_uris: is not a list".
+// Error returns file, line, field and problem on one line, such as "as.yaml:12: clients[0].redirect_uris: is not a list".
 func (m *Mistake) Error() string {
 	text := strings.ReplaceAll(m.ConfigError.Error(), "\n", "; ")
 	switch {
@@ -65,16 +65,16 @@ func (m *Mistake) Error() string {
 	return fmt.Sprintf("%s:%d: %s", m.File, m.Line, text)
 }
 
-// Unwrap returns the mistake without its place.
+// Unwrap returns the [valetkey.ConfigError] without its position.
 func (m *Mistake) Unwrap() error { return &m.ConfigError }
 
-// A Document is a YAML file on its way into a struct. A mistake does not end the reading. The zero value is a document without
-// a file, whose mistakes have no lines.
+// A Document is a YAML file that is being read into a struct. Reading continues after a mistake. The zero value is a document
+// without a file, whose mistakes have no lines.
 type Document struct {
 	name     string
-	lines    map[string]int // by the paths of the fields that are given
+	lines    map[string]int // by path of each field that is present
 	mistakes []*Mistake
-	printed  map[string]bool // mistakes as the report has them
+	printed  map[string]bool // texts of the reported mistakes, to omit repetitions
 }
 
 // ReadFile is [Read] for the file at path.
@@ -87,9 +87,9 @@ func ReadFile(path string, v any, check func(*Document) error) error {
 	return Read(path, f, v, check)
 }
 
-// Read reads the document in r into the struct that v points to. name is that of its file; empty: it has none. Once all is
-// read, even if it has mistakes, check looks at the values. The mistakes that it returns or adds get the lines of their fields.
-// The error joins all mistakes, each a [*Mistake], by line; or the text is no YAML at all.
+// Read reads the document in r into the struct that v points to. name is the name of the file; empty: unnamed. After reading,
+// Read calls check to validate the values, even if there are mistakes. Mistakes that check adds or returns get the lines of their
+// fields. The error joins all mistakes by line, each a [*Mistake]. If the text is not valid YAML, the error reports only that.
 func Read(name string, r io.Reader, v any, check func(*Document) error) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
 	if err != nil {
@@ -102,11 +102,11 @@ func Read(name string, r io.Reader, v any, check func(*Document) error) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var root, second yaml.Node
 	switch err := decoder.Decode(&root); {
-	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // names it, which may be a secret without quotes
+	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // the error contains the name, which may be an unquoted secret
 		return d.whole(errors.New("aliases are not supported: put what begins with * in quotes"))
 	case err != nil && err != io.EOF:
 		return d.whole(err)
-	case len(root.Content) == 0: // lacks every field
+	case len(root.Content) == 0: // an empty document lacks every field
 		root.Content = []*yaml.Node{{Kind: yaml.MappingNode, Line: 1}}
 	}
 	d.decode(root.Content[0], v)
@@ -117,14 +117,14 @@ func Read(name string, r io.Reader, v any, check func(*Document) error) error {
 		return d.whole(err)
 	}
 	d.Blame("", check(d), nil)
-	last := 1 + bytes.Count(text, []byte("\n")) // the end of a document without content counts as a line behind it
+	last := 1 + bytes.Count(text, []byte("\n")) // for a document without content, the parser reports a line after the last one
 	for _, m := range d.mistakes {
 		m.Line = min(m.Line, last)
 	}
 	return d.Err()
 }
 
-// Err returns the mistakes so far, joined, by line.
+// Err returns the mistakes found so far, joined and sorted by line.
 func (d *Document) Err() error {
 	slices.SortStableFunc(d.mistakes, func(a, b *Mistake) int { return cmp.Compare(a.Line, b.Line) })
 	var errs []error
@@ -152,8 +152,8 @@ func (d *Document) Path(file string) string {
 	return filepath.Join(filepath.Dir(d.name), file)
 }
 
-// Mistake adds a mistake in a field. A field that is not given has the line of what it is missing in. If the field, or a part
-// of it, could not be read, the mistake follows from that and is not added.
+// Mistake adds a mistake in a field. The line of an absent field is that of the mapping in which it is missing. If the field or a
+// part of it could not be read, the mistake is a consequence and is not added.
 func (d *Document) Mistake(field, format string, args ...any) {
 	if field != "" && slices.ContainsFunc(d.mistakes, func(m *Mistake) bool { return m.unread && within(m.Field, field) }) {
 		return
@@ -161,12 +161,12 @@ func (d *Document) Mistake(field, format string, args ...any) {
 	d.add(d.line(field), field, fmt.Errorf(format, args...), false)
 }
 
-// Wrong reports whether a field, or a part of it, has a mistake.
+// Wrong reports whether a field or a part of it has a mistake.
 func (d *Document) Wrong(field string) bool {
 	return slices.ContainsFunc(d.mistakes, func(m *Mistake) bool { return within(m.Field, field) })
 }
 
-// within reports whether a field is another one, or a part of it.
+// within reports whether field is whole or a part of it.
 func within(field, whole string) bool {
 	rest, ok := strings.CutPrefix(field, whole)
 	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
@@ -179,7 +179,7 @@ func (d *Document) line(field string) int {
 	return d.lines[field]
 }
 
-// add adds a mistake unless a line of the report is the same already: two constructors may find it.
+// add adds a mistake unless an identical line has been reported, because two constructors can find the same mistake.
 func (d *Document) add(line int, field string, err error, unread bool) {
 	added := &Mistake{valetkey.ConfigError{Field: field, Err: err}, d.name, line, unread}
 	if d.printed == nil {
@@ -195,9 +195,9 @@ func (d *Document) unreadable(line int, field, format string, args ...any) {
 	d.add(line, field, fmt.Errorf(format, args...), true)
 }
 
-// Blame adds the mistakes that err joins, see [valetkey.ConfigErrors], in the struct at the path at. names are what the file calls
-// the fields of the constructor that reports them, see [mistakes.Rename]; nil: the same. A field that has no name there is reported
-// at the struct, by its name in Go.
+// Blame adds the mistakes that err joins (see [valetkey.ConfigErrors]) to the struct at the path at. names maps the fields of the
+// constructor to those of the file (see [mistakes.Rename]); nil: they are the same. A mistake in an unmapped field is reported at
+// the struct, under the Go name of the field.
 func (d *Document) Blame(at string, err error, names map[string]string) {
 	for _, m := range valetkey.ConfigErrors(err) {
 		field, known := m.Field, true

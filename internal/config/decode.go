@@ -16,18 +16,18 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// options are those of a tag.
+// options are the flags of a tag.
 type options struct{ required, filled, single bool }
 
-// decode sets the struct that v points to.
+// decode reads n into the struct that v points to.
 func (d *Document) decode(n *yaml.Node, v any) {
 	d.read(n, reflect.ValueOf(v).Elem(), "", options{})
 }
 
-// read sets v to what n says.
+// read reads n into v.
 func (d *Document) read(n *yaml.Node, v reflect.Value, path string, o options) {
 	d.lines[path] = n.Line
-	if n.Kind == yaml.AliasNode { // a few of them make a small file huge
+	if n.Kind == yaml.AliasNode { // a few aliases can expand a small file enormously
 		d.unreadable(n.Line, path, "aliases are not supported")
 		return
 	}
@@ -41,7 +41,7 @@ func (d *Document) read(n *yaml.Node, v reflect.Value, path string, o options) {
 		}
 	case v.Kind() == reflect.Struct:
 		d.readStruct(n, v, path)
-	case v.Kind() == reflect.Pointer: // given, and so not nil, even if empty
+	case v.Kind() == reflect.Pointer: // the field is present, so not nil even if empty
 		v.Set(reflect.New(v.Type().Elem()))
 		if n.ShortTag() != "!!null" || v.Elem().Kind() != reflect.Struct || v.Elem().NumField() > 0 {
 			d.read(n, v.Elem(), path, o)
@@ -58,7 +58,7 @@ func (d *Document) read(n *yaml.Node, v reflect.Value, path string, o options) {
 	}
 }
 
-// expected are messages for the types of others that read themselves.
+// expected maps types of other packages with UnmarshalText to messages.
 var expected = map[string]string{
 	"netip.Prefix": "is not a range of addresses such as 10.0.0.0/8",
 	"time.Time":    "is not a time such as 2006-01-02T15:04:05Z",
@@ -123,8 +123,8 @@ func (d *Document) readScalar(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// scalar reports whether n is one, with the tag unless that is empty, and adds a mistake if not: without the value, which may
-// be a secret.
+// scalar reports whether n is a scalar with the tag; an empty tag matches any scalar. If not, it adds a mistake without the
+// value, which may be a secret.
 func (d *Document) scalar(n *yaml.Node, path, tag, what string) bool {
 	switch {
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
@@ -139,7 +139,8 @@ func (d *Document) scalar(n *yaml.Node, path, tag, what string) bool {
 
 type member struct{ key, value *yaml.Node }
 
-// members returns those of a mapping, each key once. With public, the keys are no secrets in the wrong place.
+// members returns the members of a mapping, without repeated keys. With public, messages may contain any key, because keys cannot
+// be secrets in the wrong place.
 func (d *Document) members(n *yaml.Node, path string, public bool) (all []member) {
 	if n.Kind != yaml.MappingNode {
 		d.unreadable(n.Line, path, "is not a mapping")
@@ -167,7 +168,7 @@ func (d *Document) members(n *yaml.Node, path string, public bool) (all []member
 	return all
 }
 
-// likeAField matches what may be repeated: {secret:x} without a space is a field of that name.
+// likeAField matches keys that messages may contain. {secret:x} without a space is a key with that whole name.
 var likeAField = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 
 func (d *Document) readStruct(n *yaml.Node, v reflect.Value, path string) {
@@ -196,7 +197,7 @@ type field struct {
 	options
 }
 
-// gather appends each field of the struct v that a file may have, including those of inline structs.
+// gather appends each field of the struct v that a file can contain, including those of inline structs.
 func gather(v reflect.Value, path string, all *[]field) {
 	for i := range v.NumField() {
 		about := v.Type().Field(i)
@@ -224,19 +225,19 @@ func gather(v reflect.Value, path string, all *[]field) {
 	}
 }
 
-// unknown returns the message for a field that is none of fields: with the one that is probably meant, or else with all. It
-// repeats nothing that may be a value.
+// unknown returns the message for a key that matches no field: with the most similar field, or else with all fields. The message
+// contains nothing that may be a value.
 func unknown(name string, fields []field) string {
 	text := "unknown field"
 	if likeAField.MatchString(name) {
 		text += " " + strconv.Quote(name)
 	}
 	var names []string
-	best, fewest := "", 1+len(name)/3 // typing errors
+	best, fewest := "", 1+len(name)/3 // allow some typing errors
 	for _, f := range fields {
 		names = append(names, f.name)
 		n := distance(name, f.name)
-		if strings.HasPrefix(f.name, name+"_") { // one of the fields of a secret
+		if strings.HasPrefix(f.name, name+"_") { // name lacks the suffix of a secret
 			n = 0
 		}
 		if n < fewest {
@@ -249,8 +250,8 @@ func unknown(name string, fields []field) string {
 	return text + "; known are " + strings.Join(names, ", ")
 }
 
-// distance returns how many bytes have to be inserted, removed or replaced to make one word of the other (Levenshtein). It does
-// not look at words far longer than fields.
+// distance returns the number of bytes to insert, remove or replace to turn a into b (Levenshtein). If a has more than 64 bytes,
+// it returns the length of a.
 func distance(a, b string) int {
 	if len(a) > 64 {
 		return len(a)

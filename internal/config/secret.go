@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	maxSecret = 64 << 10 // bytes of a file that holds one
+	maxSecret = 64 << 10 // bytes of a secret file
 	keySize   = 32       // bytes
 )
 
-// A Secret is a text that is given in one of three ways. For a field with the tag yaml:"key", files have key, which is the text,
-// key_file, the path of a file that holds it, and key_env, the name of an environment variable. With yaml:"key,apart" they have
-// only key_file and key_env. Nothing is read with the document, but by [Document.Secret],
-// [Document.Key] and [Secret.Read].
+// A Secret is a text that a file can specify in one of three ways. For a field with the tag yaml:"key", they are key (the text),
+// key_file (the path of a file that contains it) and key_env (the name of an environment variable). With the tag
+// yaml:"key,apart", only key_file and key_env exist. Reading the document does not read the secret; use [Document.Secret],
+// [Document.Key] or [Secret.Read].
 type Secret struct {
 	Text, File, Env string
 	field           string
 }
 
-// Sources returns the suffixes of the fields that are given, in order: "", "_file" and "_env". Only one may be.
+// Sources returns the suffixes of the fields that are set, in the order "", "_file", "_env". Only one may be set.
 func (s Secret) Sources() (suffixes []string) {
 	for i, value := range []string{s.Text, s.File, s.Env} {
 		if value != "" {
@@ -34,8 +34,8 @@ func (s Secret) Sources() (suffixes []string) {
 	return suffixes
 }
 
-// Read returns the secret of the first of s.Sources, or "" if there is none, without a line break at its end. The error repeats
-// neither a path nor the name of a variable, since the secret itself may be in the place of either.
+// Read returns the secret from the first of s.Sources without a trailing line break, or "" if there is no source. The error
+// contains neither the path nor the name of the variable, because either may be the secret itself, in the wrong place.
 func (s Secret) Read() (string, error) {
 	text := s.Text
 	switch {
@@ -57,13 +57,13 @@ func (s Secret) Read() (string, error) {
 	return text, nil
 }
 
-// SecretGiven reports whether the file has one of the fields of s.
+// SecretGiven reports whether one of the fields of s is present in the file.
 func (d *Document) SecretGiven(s Secret) bool {
 	return d.Given(s.field) || d.Given(s.field+"_file") || d.Given(s.field+"_env")
 }
 
-// Secret reads s, see [Secret.Read]. These are mistakes: a secret that cannot be read, for which the result is "", a field of s
-// that is given and empty, and a second source.
+// Secret reads s; see [Secret.Read]. The following are mistakes: a secret that cannot be read (the result is then ""), an empty
+// field of s, and a second source.
 func (d *Document) Secret(s Secret) string {
 	text, _ := d.secret(s)
 	return text
@@ -91,7 +91,7 @@ func (d *Document) secret(s Secret) (text, field string) {
 	return text, field
 }
 
-// Key reads s as the base64 of a random key of 32 bytes or more. It returns nil if s is not given, or with a mistake.
+// Key reads s as the base64 of a random key of at least 32 bytes. It returns nil if s is absent or has a mistake.
 func (d *Document) Key(s Secret) []byte {
 	text, field := d.secret(s)
 	key, err := base64.StdEncoding.DecodeString(text)
@@ -102,7 +102,7 @@ func (d *Document) Key(s Secret) []byte {
 	return key
 }
 
-// Content returns what a file holds, at most max bytes. Every error is an [*fs.PathError].
+// Content returns the content of a file of at most max bytes. Every error is an [*fs.PathError].
 func Content(path string, max int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
