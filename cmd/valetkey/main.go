@@ -1,8 +1,8 @@
-// Command valetkey verifies access tokens, guards any HTTP upstream with them, and runs an authorization server to try
-// both with. See valetkey --help.
+// Command valetkey verifies access tokens, guards any HTTP upstream, and runs an authorization server to try both. See valetkey
+// --help.
 //
-// This is its light build, which keeps the records of an authorization server in memory only. The command of the same name in
-// full/valetkey adds SQLite, PostgreSQL, LDAP and OpenAPI, whose libraries are several times as large as all the rest.
+// This is the light build, which keeps the records of an authorization server in memory only. The command of the same name in
+// full/valetkey adds SQLite, PostgreSQL, LDAP and OpenAPI. Their libraries are several times as large as the rest of the command.
 package main
 
 import (

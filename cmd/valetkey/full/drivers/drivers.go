@@ -1,4 +1,4 @@
-// Package drivers holds the parts that only the full build of the command has.
+// Package drivers contains the parts that only the full build of the command has.
 package drivers
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-// All returns every driver there is.
+// All returns the set of all drivers.
 func All() driver.Set {
 	return driver.Set{
 		SQLite:     func(path string) (store.Store, error) { return sqlitestore.Open(path) },

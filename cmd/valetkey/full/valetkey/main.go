@@ -1,5 +1,6 @@
-// Command valetkey is the full build of the command. To the light one in cmd/valetkey it adds SQLite and PostgreSQL for the records
-// of an authorization server, LDAP for its employees, and OpenAPI documents for the routes of a proxy. See valetkey --help.
+// Command valetkey is the full build of the command. It adds to the light build in cmd/valetkey: SQLite and PostgreSQL for the
+// records of an authorization server, LDAP for its employees, and OpenAPI documents for the routes of a proxy. See valetkey
+// --help.
 package main
 
 import (

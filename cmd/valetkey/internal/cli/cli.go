@@ -1,4 +1,4 @@
-// Package cli is the command line of valetkey.
+// Package cli implements the command line of valetkey.
 package cli
 
 import (
@@ -20,17 +20,17 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
-// The exit codes.
+// Exit codes.
 const (
 	Good    = 0
-	No      = 1 // a token is refused, or a check does not hold; the output says why
-	Mistake = 2 // in the usage or the configuration, or a failure: what was asked for could not be done
+	No      = 1 // a token was refused or a check failed; the output states the reason
+	Mistake = 2 // a usage or configuration error, or the command could not be completed
 )
 
-// errNo ends a command with No. What there is to say is said.
+// errNo ends a command with exit code No. The command has already printed the reason.
 var errNo = errors.New("no")
 
-// Main runs the command line of this process, with the drivers of this build, and exits.
+// Main runs the command line of this process with the given drivers, and exits.
 func Main(drivers driver.Set) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := Run(ctx, drivers, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
@@ -38,7 +38,7 @@ func Main(drivers driver.Set) {
 	os.Exit(code)
 }
 
-// Run runs one command until it ends by itself or by ctx, and returns its exit code.
+// Run runs one command and returns its exit code. Canceling ctx ends the command.
 func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stdout, stderr = terminal{stdout}, terminal{stderr}
 	root := &cobra.Command{
@@ -48,7 +48,7 @@ func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 { // which may be a token, so it is not repeated
+			if len(args) > 0 { // the argument may be a token, so do not print it
 				return errors.New("unknown command; see valetkey --help")
 			}
 			return cmd.Help()
@@ -67,14 +67,14 @@ func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader
 	case errors.Is(err, errNo):
 		return No
 	default:
-		for line := range strings.SplitSeq(err.Error(), "\n") { // one a mistake
+		for line := range strings.SplitSeq(err.Error(), "\n") { // one line per mistake
 			fmt.Fprintln(stderr, "valetkey:", line)
 		}
 		return Mistake
 	}
 }
 
-// flagError hides what begins with a single hyphen: no command has such flags, and it may be a token.
+// flagError hides arguments that begin with a single hyphen. No command has such flags, so the argument may be a token.
 func flagError(_ *cobra.Command, err error) error {
 	if strings.Contains(err.Error(), "shorthand") {
 		return errors.New("an argument begins with a hyphen; if it is a token, give - and pipe it in, or -- before it")
@@ -104,7 +104,7 @@ func demoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // it ends with its terminal
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // end with the terminal
 			defer stop()
 			ended := make(chan error, 1)
 			go func() { ended <- d.Serve(ctx) }()

@@ -16,7 +16,7 @@ func clientCommand(drivers driver.Set) *cobra.Command {
 		clientAddCommand(drivers), clientListCommand(drivers), clientRotateCommand(drivers), clientRemoveCommand(drivers))
 }
 
-// clientFlags are those for the fields of a client.
+// clientFlags maps the fields of a client to flags.
 var clientFlags = map[string]string{
 	"name": "name", "uri": "uri", "redirect_uris": "redirect-uri", "grant_types": "grant-type", "token_endpoint_auth_method": "auth-method",
 	"jwks": "jwks", "jwks_uri": "jwks-uri", "default_api": "default-api", "introspects": "introspects",

@@ -26,7 +26,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-const maxCertificate = 64 << 10 // bytes of a file with one
+const maxCertificate = 64 << 10 // bytes of a certificate file
 
 func inspectCommand(drivers driver.Set) *cobra.Command {
 	var (
@@ -149,16 +149,16 @@ func inspect(cmd *cobra.Command, drivers driver.Set, config string, in proxy.Req
 	return nil
 }
 
-// An appearance is what a token looks like. Nothing of it is verified, and it never holds a signature.
+// An appearance is the unverified content of a token. It never contains a signature.
 type appearance struct {
 	Kind      string                     `json:"kind"`
-	Malformed string                     `json:"malformed,omitempty"` // why nobody accepts it
+	Malformed string                     `json:"malformed,omitempty"` // why it must be refused
 	Header    map[string]json.RawMessage `json:"header,omitempty"`
 	Claims    map[string]json.RawMessage `json:"claims,omitempty"`
-	BoundTo   []string                   `json:"bound_to"` // empty: nothing, or nobody but the issuer knows
+	BoundTo   []string                   `json:"bound_to"` // empty: not bound, or only the issuer knows
 }
 
-// kinds are what types of JWTs mean.
+// kinds maps the types of JWTs to their meanings.
 var kinds = map[string]string{
 	"at+jwt":                  "an access token (RFC 9068)",
 	"dpop+jwt":                "a DPoP proof and no token (RFC 9449)",
@@ -179,7 +179,7 @@ func look(raw string) appearance {
 	}
 	a := appearance{Kind: "a signed JWT", Header: header, Claims: object(parts[1]), BoundTo: []string{}}
 	var typ string
-	_ = json.Unmarshal(header["typ"], &typ) // none is one that is not known
+	_ = json.Unmarshal(header["typ"], &typ) // typ stays empty if it is missing or invalid
 	for known, meaning := range kinds {
 		if jose.SameType(typ, known) || typ == "" && known == "JWT" {
 			a.Kind += ": " + meaning
@@ -208,7 +208,7 @@ func look(raw string) appearance {
 	return a
 }
 
-// object reads a part of a JWT, as far as it can be read; nil: it cannot.
+// object decodes a part of a JWT. It returns nil if the part is not a JSON object in base64url.
 func object(part string) (members map[string]json.RawMessage) {
 	text, err := base64.RawURLEncoding.DecodeString(part)
 	if err != nil || json.Unmarshal(text, &members) != nil {
@@ -240,10 +240,10 @@ func (a appearance) print(w io.Writer, now time.Time) error {
 	return nil
 }
 
-// A decision is an outcome as --json prints it.
+// A decision is the JSON form of an outcome, for --json.
 type decision struct {
 	Request   string        `json:"request"`
-	Row       string        `json:"row"` // empty: none
+	Row       string        `json:"row"` // pattern of the route; empty: none
 	Need      string        `json:"needs"`
 	Checks    []proxy.Check `json:"checks"`
 	Passed    bool          `json:"passed"`

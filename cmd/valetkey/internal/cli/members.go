@@ -14,10 +14,10 @@ import (
 	"unicode"
 )
 
-// dates are the claims that are times (RFC 7519, section 2; OpenID Connect Core 1.0, section 2).
+// dates are the claims that hold times (RFC 7519, section 2; OpenID Connect Core 1.0, section 2).
 var dates = []string{"iat", "nbf", "exp", "auth_time"}
 
-// printMembers writes one aligned line a member of a header or of claims, those that everybody asks for first.
+// printMembers writes the members of a header or of claims, one aligned line each, the best-known ones first.
 func printMembers(w io.Writer, members map[string]json.RawMessage, now time.Time) error {
 	first := []string{"alg", "kid", "typ", "iss", "sub", "aud", "client_id", "scope", "iat", "nbf", "exp", "jti"}
 	rank := func(name string) int {
@@ -48,7 +48,7 @@ func printMembers(w io.Writer, members map[string]json.RawMessage, now time.Time
 
 const maxDate = 253402300799 // 9999-12-31T23:59:59Z
 
-// fromNow says in words when something is.
+// fromNow returns d in words, such as "in 5m0s" or "3 days ago".
 func fromNow(d time.Duration) string {
 	const day, year = 24 * time.Hour, 365 * 24 * time.Hour
 	long := d.Abs().Round(time.Second)
@@ -65,7 +65,7 @@ func fromNow(d time.Duration) string {
 	return "in " + text
 }
 
-// printable quotes what would not show as it is, or would steer a terminal.
+// printable quotes s if it contains characters that are invisible or could control a terminal.
 func printable(s string) string {
 	if strings.ContainsFunc(s, func(c rune) bool { return !unicode.IsPrint(c) || c == unicode.ReplacementChar }) {
 		return strconv.QuoteToGraphic(s)

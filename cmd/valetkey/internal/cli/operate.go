@@ -17,7 +17,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/server"
 )
 
-// group returns a command that only holds others.
+// group returns a command that only has subcommands.
 func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
@@ -27,16 +27,17 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// A deed is what a command does at an authorization server.
+// A deed is the action of a command on an authorization server.
 type deed func(cmd *cobra.Command, s *authserver.Server, args []string) error
 
-// operating returns a command that does something in the existing store of an authorization server, whether or not one serves
-// meanwhile.
+// operating returns a command that acts on the existing store of an authorization server. A server may use the store at the same
+// time.
 func operating(drivers driver.Set, use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
 	return atStore(server.Settings{Drivers: drivers}, use, short, args, do)
 }
 
-// adding is operating for a command that adds something, before the server has served too: it creates a missing store.
+// adding is operating for a command that adds a record. It creates a missing store, so it also works before the first start of
+// the server.
 func adding(drivers driver.Set, use, short string, args cobra.PositionalArgs, do deed) *cobra.Command {
 	return atStore(server.Settings{Drivers: drivers, Create: true}, use, short, args, do)
 }
@@ -45,7 +46,7 @@ func atStore(set server.Settings, use, short string, args cobra.PositionalArgs, 
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			// What is doubtful in the configuration is for those who serve it.
+			// Only valetkey serve prints warnings about the configuration.
 			set.Log, set.Audit = logTo(cmd.ErrOrStderr(), slog.LevelError), logTo(cmd.ErrOrStderr(), slog.LevelInfo)
 			s, end, err := server.Open(cmd.Context(), set)
 			if err != nil {
@@ -58,7 +59,7 @@ func atStore(set server.Settings, use, short string, args cobra.PositionalArgs, 
 	return cmd
 }
 
-// table writes rows of cells that tabs separate.
+// table writes a header and rows with aligned columns. The header separates its cells with tabs; an empty cell is printed as -.
 func table(w io.Writer, header string, rows func(row func(cells ...any))) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, header)
@@ -78,7 +79,7 @@ func table(w io.Writer, header string, rows func(row func(cells ...any))) error 
 	return t.Flush()
 }
 
-// when writes a time, "" if it is not decided.
+// when formats t, or returns "" for the zero time.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -86,12 +87,12 @@ func when(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// words splits what was given as one: scopes, as OAuth writes them (RFC 6749, section 3.3).
+// words splits space-separated values, such as scopes (RFC 6749, section 3.3), into a list.
 func words(list []string) []string {
 	return strings.Fields(strings.Join(list, " "))
 }
 
-// flagged replaces the names of fields in the mistakes of err by those of flags.
+// flagged replaces field names in the mistakes of err with the names of their flags.
 func flagged(err error, flags map[string]string) error {
 	var errs []error
 	for _, m := range valetkey.ConfigErrors(err) {

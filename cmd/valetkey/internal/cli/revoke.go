@@ -82,7 +82,7 @@ func named(r valetkey.Revocation) (count int) {
 	return count
 }
 
-// moment reads a time; "" is the zero one.
+// moment parses an RFC 3339 time. It returns the zero time for "".
 func moment(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil

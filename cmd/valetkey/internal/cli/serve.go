@@ -10,7 +10,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
-// atServer gives cmd the flags that say which authorization server it is about.
+// atServer adds the flags that select an authorization server to cmd.
 func atServer(cmd *cobra.Command, set *server.Settings) {
 	cmd.Flags().StringVar(&set.Config, "config", "", "YAML file with the issuer, its APIs, clients and users (default: a demonstration, on loopback)")
 	cmd.Flags().StringVar(&set.Store, "store", "", "memory, sqlite:PATH or postgres://... (default: what the file says, or else sqlite:valetkey.db)")

@@ -8,15 +8,15 @@ import (
 	"unicode/utf8"
 )
 
-// A terminal escapes what may steer a terminal or hide text on it: control characters, C1 ones such as U+009B included,
-// bidirectional and other format characters, and bytes that are not UTF-8. Line breaks and tabs pass. All output of the command
-// goes through it, so tokens and remote parties cannot reach the terminal past it. The escapes are those of JSON strings, and
-// what is JSON stays the same JSON.
+// A terminal is a writer that escapes characters that could control a terminal or hide text: control characters including C1 ones
+// such as U+009B, bidirectional and other format characters, and bytes that are not UTF-8. Line breaks and tabs pass. All output
+// of the command goes through it, so no token or remote party can control the user's terminal. The escapes are those of JSON
+// strings, so JSON output remains equivalent.
 //
-// It has no state: a character split between two writes is escaped byte by byte. It is as safe for concurrent use as to is.
+// It has no state: a character split between two writes is escaped byte by byte. It is safe for concurrent use if to is.
 type terminal struct{ to io.Writer }
 
-// Write reports len(p) once all of p is written.
+// Write returns len(p) once all of p is written.
 func (t terminal) Write(p []byte) (int, error) {
 	out := make([]byte, 0, len(p))
 	for rest := p; len(rest) > 0; {

@@ -17,7 +17,7 @@ import (
 	"github.com/valetkey/valetkey/internal/config"
 )
 
-// tokenFlags are what the command line calls the fields of grant.Request.
+// tokenFlags maps the fields of grant.Request to flags.
 var tokenFlags = map[string]string{"issuer": "--issuer", "token_url": "--token-url", "client_id": "--client-id"}
 
 func tokenCommand() *cobra.Command {
@@ -62,7 +62,7 @@ The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for a
 			if err := errors.Join(mistakes...); err != nil {
 				return err
 			}
-			if key != "" { // is made only where nothing else is wrong
+			if key != "" { // create the key file only if there are no mistakes
 				if r.Key, err = proof.Open(key); err != nil {
 					return fmt.Errorf("--dpop: %w", err)
 				}
@@ -86,7 +86,7 @@ The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for a
 	return cmd
 }
 
-// secret returns that of the client.
+// secret returns the client secret.
 func secret(path, env string) (string, error) {
 	s := config.Secret{File: path, Env: env}
 	switch len(s.Sources()) {
@@ -118,7 +118,7 @@ func printToken(cmd *cobra.Command, r grant.Request, asJSON bool) error {
 	return printJSON(cmd.OutOrStdout(), granted(t, r))
 }
 
-// granted is a token as --json prints it.
+// granted returns the JSON form of a token, for --json.
 func granted(t *oauth2.Token, r grant.Request) any {
 	scope, _ := t.Extra("scope").(string)
 	out := struct {
@@ -173,7 +173,7 @@ Other users of a machine can see the arguments of a command: give - and pipe the
 				if r.Token, err = tokenFrom(args[0], cmd.InOrStdin()); err != nil {
 					return err
 				}
-				if r.Token == "" { // and not a proof for a token endpoint
+				if r.Token == "" { // otherwise this would be a proof for a token endpoint
 					return errNoToken
 				}
 			}
@@ -192,7 +192,7 @@ Other users of a machine can see the arguments of a command: give - and pipe the
 	return cmd
 }
 
-// requestFrom reads "GET https://api.example.com/orders", or with a path alone, or nothing.
+// requestFrom parses "GET https://api.example.com/orders" or "GET /orders". It returns zero values for an empty text.
 func requestFrom(text string) (method string, at *url.URL, err error) {
 	if text == "" {
 		return "", nil, nil
@@ -211,7 +211,7 @@ func requestFrom(text string) (method string, at *url.URL, err error) {
 	return method, at, nil
 }
 
-// noArgs refuses arguments without repeating them: one may be the secret.
+// noArgs refuses arguments without printing them, because one may be the secret.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return errors.New("an argument too many; see valetkey token --help")

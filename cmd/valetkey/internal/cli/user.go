@@ -32,7 +32,7 @@ func userAddCommand(drivers driver.Set) *cobra.Command {
 			}
 			u.Scopes = words(u.Scopes)
 			if !cmd.Flags().Changed("scope") {
-				u.Scopes = nil // all, and not none
+				u.Scopes = nil // nil permits all scopes, empty permits none
 			}
 			made, err := s.AddUser(cmd.Context(), userType, u)
 			if err != nil {
@@ -52,8 +52,8 @@ func userTypeFlag(cmd *cobra.Command, userType *string) {
 	cmd.Flags().StringVar(userType, "type", "", "type of the users (default: the first whose people are in the database)")
 }
 
-// readPassword reads the first line. It is neither an argument nor a flag, which other users of the machine would see. Who sits
-// at a terminal is asked for it.
+// readPassword reads the password from the first line of standard input, and prompts at a terminal. The password is neither an
+// argument nor a flag, because other users of the machine could see those.
 func readPassword(cmd *cobra.Command) (string, error) {
 	r := cmd.InOrStdin()
 	if f, isFile := r.(*os.File); isFile {

@@ -17,10 +17,10 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-// keysTimeout bounds the wait for the keys of an issuer.
+// keysTimeout is the limit for fetching the keys of an issuer.
 const keysTimeout = 15 * time.Second
 
-// flags are what the command line calls the fields of issuer.Settings.
+// flags maps the fields of issuer.Settings to flags.
 var flags = map[string]string{
 	"url": "--jwks", "file": "--jwks", "algorithms": "--alg", "insecure_http": "--insecure-http",
 	"issuer": "--issuer", "audience": "--audience", "profile": "--profile",
@@ -94,11 +94,12 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 	return cmd
 }
 
-// errNoToken: the command in the place of a token has not printed one.
+// errNoToken usually means that the command that was to print the token has printed nothing.
 var errNoToken = errors.New("the token is empty")
 
-// tokenFrom returns arg, or what stdin holds, without one line break at its end. What is longer than any token stays too
-// long. The value of a whole header is a mistake.
+// tokenFrom returns arg, or the content of stdin if arg is "-", without one trailing line break. It reads only a little more than
+// the longest token, so an oversized input is still too long afterwards. A value with the scheme of an Authorization header is an
+// error.
 func tokenFrom(arg string, stdin io.Reader) (string, error) {
 	token := arg
 	if arg == "-" {
@@ -114,7 +115,7 @@ func tokenFrom(arg string, stdin io.Reader) (string, error) {
 	return token, nil
 }
 
-// withoutBreak returns text without one line break at its end.
+// withoutBreak returns text without one trailing line break.
 func withoutBreak(text string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
 }
@@ -124,7 +125,7 @@ func verify(ctx context.Context, w io.Writer, v *jwks.Verifier, raw string, now 
 	defer cancel()
 	t, err := v.Verify(ctx, raw)
 	var refusal *valetkey.Error
-	if err != nil && !errors.As(err, &refusal) { // no keys yet: a command has the time that a server has not
+	if err != nil && !errors.As(err, &refusal) { // no keys yet: unlike a server, a command can wait for them
 		if err := v.Ready(ctx); err != nil {
 			return err
 		}
@@ -166,7 +167,7 @@ func printRefusal(w io.Writer, e *valetkey.Error, asJSON bool) error {
 	return err
 }
 
-// A refusal is one as --json prints it.
+// A refusal is the JSON form of a refusal, for --json.
 type refusal struct {
 	Error       valetkey.Code   `json:"error"`
 	Reason      valetkey.Reason `json:"reason,omitempty"`
@@ -190,7 +191,7 @@ func (r refusal) String() string {
 	return text
 }
 
-// facts are a token as --json prints it.
+// facts is the JSON form of a token, for --json.
 type facts struct {
 	Valid     bool            `json:"valid"`
 	Issuer    string          `json:"issuer"`

@@ -1,4 +1,4 @@
-// Package clitest runs commands of valetkey in tests, to their end or until the test has seen enough.
+// Package clitest runs commands of valetkey in tests.
 package clitest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-// Run runs a command to its end.
+// Run runs a command to completion.
 func Run(t testing.TB, drivers driver.Set, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -21,8 +21,8 @@ func Run(t testing.TB, drivers driver.Set, stdin string, args ...string) (code i
 	return code, out.String(), errs.String()
 }
 
-// Background starts a command that serves, and returns what it prints and logs, and a func that ends it and returns its exit
-// code. It ends with the test at the latest.
+// Background starts a command that serves. It returns a log of its output, and a function that stops the command and returns its
+// exit code. The command ends with the test at the latest.
 func Background(t testing.TB, drivers driver.Set, args ...string) (log *Log, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -34,7 +34,7 @@ func Background(t testing.TB, drivers driver.Set, args ...string) (log *Log, sto
 	return log, stop
 }
 
-// A Log is an io.Writer whose text can be waited for.
+// A Log is an io.Writer that lets tests wait for text. It is safe for concurrent use.
 type Log struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -54,7 +54,7 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// Wait returns the first match of pattern and its groups, as soon as there is one.
+// Wait waits for the first match of pattern and returns the match and its groups. It fails the test if the test ends first.
 func (l *Log) Wait(t testing.TB, pattern string) []string {
 	t.Helper()
 	for re := regexp.MustCompile(pattern); ; {

@@ -1,4 +1,4 @@
-// Package demo runs an authorization server and an API that it issues tokens for, and tells how requests to it end.
+// Package demo runs an authorization server and an API that accepts its tokens, and shows requests to try.
 package demo
 
 import (
@@ -15,13 +15,13 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-// A Place is where a demonstration runs: two URLs without a path.
+// A Place holds the two URLs of a demonstration, without paths.
 type Place struct{ Issuer, API string }
 
-// vault is the audience of the vault. The orders have that of the API.
+// vault returns the audience of the vault. The audience of the orders is API.
 func (p Place) vault() string { return p.API + "/vault" }
 
-// A Demo is a demonstration that is ready to be served. [Demo.Serve] must be called, which ends it.
+// A Demo is a demonstration that is ready to be served. Call [Demo.Serve], which also releases its resources.
 type Demo struct {
 	Place
 	as, api web.Site
@@ -31,7 +31,7 @@ type Demo struct {
 	log     *slog.Logger
 }
 
-// Start listens on both addresses, whose ports may be 0. Issuer and audiences are what the addresses turn out to be.
+// Start listens on both addresses, whose ports may be 0. The issuer and the audiences are derived from the actual addresses.
 func Start(asAddr, apiAddr string, log *slog.Logger) (_ *Demo, err error) {
 	d := &Demo{as: web.Site{Name: "authorization server"}, api: web.Site{Name: "API"}, log: log}
 	defer func() {
@@ -62,7 +62,7 @@ func Start(asAddr, apiAddr string, log *slog.Logger) (_ *Demo, err error) {
 	return d, nil
 }
 
-// config is authserver.Demo moved to the place, with the vault beside the orders.
+// config returns authserver.Demo with the URLs of the place and with the vault as a second API.
 func (d *Demo) config() authserver.Config {
 	cfg := authserver.Demo()
 	cfg.Issuer, cfg.Logger = d.Issuer, d.log
@@ -83,7 +83,7 @@ func (d *Demo) config() authserver.Config {
 	return cfg
 }
 
-// Serve serves both until ctx is done or one of them fails.
+// Serve serves the authorization server and the API until ctx is done or one of them fails.
 func (d *Demo) Serve(ctx context.Context) error {
 	defer d.close()
 	ctx, cancel := context.WithCancel(ctx)

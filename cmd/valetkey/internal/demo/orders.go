@@ -13,8 +13,8 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// guardOrders puts the orders of the demonstration on mux, guarded as in any API: its tokens are JWTs. The keys must be
-// closed.
+// guardOrders registers the orders API on mux with a guard for JWTs, as an application would. The caller must close the returned
+// verifier.
 func guardOrders(mux *http.ServeMux, issuer, audience string, log *slog.Logger) (*jwks.Verifier, error) {
 	keys, err := jwks.New(jwks.Config{Issuer: issuer, Audience: []string{audience}, Logger: log})
 	if err != nil {

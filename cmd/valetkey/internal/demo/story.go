@@ -14,25 +14,25 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// A step is one request of the story and the answer to expect, which is both printed and checked.
+// A step is one request of the story and its expected response. Print prints both, and Check checks them.
 type step struct {
 	does      string
-	client    string // asks the authorization server for a token, or to revoke the one it has; or else the API is asked:
+	client    string // the client that requests or revokes its token; "": the request is to the API
 	revokes   bool
-	later     time.Duration // after so long
+	later     time.Duration // wait before the request
 	method    string
 	path      string
-	bearer    string // whose token it carries, "" none
-	damaged   bool   // with a signature that is spoilt
+	bearer    string // the client whose token it carries; "": no token
+	damaged   bool   // with an invalid signature
 	status    int
-	challenge string // all of WWW-Authenticate
+	challenge string // the value of WWW-Authenticate
 }
 
 const (
 	reader   = "orders-reader"
 	writer   = "orders-writer"
 	keeper   = "vault-keeper"
-	vaultAPI = "vault-api" // asks about tokens
+	vaultAPI = "vault-api" // introspects tokens
 )
 
 var story = []step{
@@ -56,13 +56,13 @@ var story = []step{
 
 const (
 	body   = `{"item":"pears"}`
-	damage = "AAAAAAAA" // in place of the last characters of a token
+	damage = "AAAAAAAA" // replaces the last characters of a token
 )
 
 // String returns the step with its status: "the reader gets a token: 200".
 func (s step) String() string { return fmt.Sprintf("%s: %d", s.does, s.status) }
 
-// Print writes the story as lines for a shell with curl and sed, each with the answer to expect.
+// Print writes the story as lines for a shell with curl and sed, each with its expected response.
 func Print(w io.Writer, at Place) {
 	fmt.Fprintf(w, "The authorization server is at %s, the orders API at %s.\nPaste these lines into another shell:\n", at.Issuer, at.API)
 	for i, s := range story {
@@ -100,22 +100,22 @@ func (s step) shell(at Place) string {
 	return line + " " + at.API + s.path
 }
 
-// variable is "READER" for "orders-reader".
+// variable returns the shell variable for a client: "READER" for "orders-reader".
 func variable(client string) string {
 	_, name, _ := strings.Cut(client, "-")
 	return strings.ToUpper(name)
 }
 
-// secret is that of a client, by the custom of authserver.Demo.
+// secret returns the secret of a client, which follows the pattern of authserver.Demo.
 func secret(client string) string { return "demo-secret-of-" + client }
 
 func (p Place) tokenURL() string  { return p.Issuer + "/oauth2/token" }
 func (p Place) revokeURL() string { return p.Issuer + "/oauth2/revoke" }
 
-// ErrDiffers is what [Check] returns if an answer is not the one that [Print] prints.
+// ErrDiffers is returned by [Check] if a response differs from the one that [Print] prints.
 var ErrDiffers = errors.New("not every answer is the one expected")
 
-// Check plays the story with a real client and writes how each step ended.
+// Check runs the story with a real client and writes the result of each step.
 func Check(ctx context.Context, w io.Writer, at Place) error {
 	tokens := map[string]*oauth2.Token{}
 	var differs error
@@ -161,9 +161,9 @@ func (s step) play(ctx context.Context, at Place, tokens map[string]*oauth2.Toke
 	return res.StatusCode, strings.Join(res.Header.Values("WWW-Authenticate"), ", "), nil
 }
 
-// request returns the request of a step that does not ask for a token.
+// request returns the request of a step that does not request a token.
 func (s step) request(ctx context.Context, at Place, tokens map[string]*oauth2.Token) (*http.Request, error) {
-	token := tokens[s.bearer+s.client] // it is one of them
+	token := tokens[s.bearer+s.client] // one of the two is empty
 	if token == nil && s.bearer+s.client != "" {
 		return nil, fmt.Errorf("no request: there is no token of %s", s.bearer+s.client)
 	}

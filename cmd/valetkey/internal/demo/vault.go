@@ -11,11 +11,11 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// remembered is how long the vault goes on without asking about a token again, and so the most that a revoked one lasts.
+// remembered is how long the vault caches an introspection response, and so how long a revoked token can remain accepted.
 const remembered = time.Second
 
-// guardVault puts the vault of the demonstration on mux, guarded as in any API: its tokens are opaque, and the issuer is
-// asked about them. The verifier must be closed.
+// guardVault registers the vault on mux with a guard for opaque tokens, as an application would. The issuer is asked about the
+// tokens. The caller must close the returned verifier.
 func guardVault(mux *http.ServeMux, issuer, audience string, log *slog.Logger) (*introspect.Verifier, error) {
 	opaque, err := introspect.New(introspect.Config{
 		Issuer:   issuer,

@@ -1,5 +1,5 @@
-// Package driver describes the parts of the command that only its full build has, because their libraries are several
-// times as large as all the rest.
+// Package driver declares the parts of the command that only its full build has, because their libraries are several times as
+// large as the rest of the command.
 package driver
 
 import (
@@ -15,36 +15,38 @@ import (
 	"github.com/valetkey/valetkey/routes"
 )
 
-// A Set holds the drivers of a build. A configuration that needs one that is nil is a mistake, see [Missing]. The zero value is the
-// light build.
+// A Set holds the drivers of a build. A configuration that needs a nil driver is a mistake; see [Missing]. The zero value is the
+// set of the light build.
 type Set struct {
 	SQLite     func(path string) (store.Store, error)
 	PostgreSQL func(ctx context.Context, url string) (store.Store, error)
 
-	// LDAP joins the mistakes in a Directory, each a *valetkey.ConfigError with the field of ldaplogin.Config.
+	// LDAP opens a directory. The error joins all mistakes in the Directory, each a *valetkey.ConfigError with a field of
+	// ldaplogin.Config.
 	LDAP func(Directory) (Login, error)
 
-	// OpenAPI reads the routes of a document, as valetopenapi.Routes does.
+	// OpenAPI returns the routes of a document, as valetopenapi.Routes does.
 	OpenAPI func(document []byte) (routes.Table, error)
 }
 
-// A Directory describes an LDAP directory: the fields of the file, and the content of the files and variables they name.
+// A Directory describes an LDAP directory: the fields of the configuration file, with files and variables replaced by their
+// contents.
 type Directory struct {
 	LDAP
 
 	Type     string         // of its users
 	Password string         // of BindDN
-	RootCAs  *x509.CertPool // nil: those of the system
+	RootCAs  *x509.CertPool // nil: the roots of the system
 	Logger   *slog.Logger
 }
 
-// A Login holds connections until it is closed.
+// A Login is a login.Login that holds connections. Close releases them.
 type Login interface {
 	login.Login
 	Close() error
 }
 
-// LDAP has the fields of ldaplogin.Config, as files spell them.
+// LDAP holds the fields of ldaplogin.Config under their names in configuration files.
 type LDAP struct {
 	URL           string              `yaml:"url"`
 	RootCAFile    string              `yaml:"root_ca_file"`
@@ -60,10 +62,10 @@ type LDAP struct {
 	InsecurePlain bool                `yaml:"insecure_plain"`
 }
 
-// Full is the package of the command with all drivers.
+// Full is the import path of the command with all drivers.
 const Full = "github.com/valetkey/valetkey/cmd/valetkey/full/valetkey"
 
-// Missing is the mistake of a configuration that needs a driver that this build does not have.
+// Missing returns the mistake for a configuration that needs the named driver in a build without it.
 func Missing(name string) error {
 	return fmt.Errorf("%s is not part of this build of valetkey: install the full one with go install %s@latest", name, Full)
 }

@@ -20,20 +20,20 @@ import (
 
 const timeout = 15 * time.Second
 
-// A Request is what a client asks for.
+// A Request is a token request of a client.
 type Request struct {
-	Issuer       string // whose metadata names the token endpoint (RFC 8414)
-	TokenURL     string // of the token endpoint, in place of Issuer
+	Issuer       string // authorization server whose metadata contains the token endpoint (RFC 8414)
+	TokenURL     string // the token endpoint, instead of Issuer
 	ClientID     string
 	Secret       string
-	Post         bool     // the secret goes into the form, and not into the header
-	Scopes       []string // none: what the server likes
-	Resources    []string // the APIs that the token is for (RFC 8707)
+	Post         bool     // send the secret in the form instead of the header
+	Scopes       []string // empty: the default of the server
+	Resources    []string // the APIs for which the token is requested (RFC 8707)
 	Key          *proof.Key
-	InsecureHTTP bool // allows http beyond loopback
+	InsecureHTTP bool // permits http URLs outside loopback
 }
 
-// A Refusal is an error that the server answers (RFC 6749, section 5.2).
+// A Refusal is an error response of the server (RFC 6749, section 5.2).
 type Refusal struct{ Code, Description string }
 
 func (r *Refusal) Error() string {
@@ -43,7 +43,7 @@ func (r *Refusal) Error() string {
 	return r.Code + ": " + r.Description
 }
 
-// Mistakes returns what is wrong with r. The fields are issuer, token_url and client_id.
+// Mistakes returns the mistakes in r. Their fields are issuer, token_url and client_id.
 func (r Request) Mistakes() (all []issuer.Mistake) {
 	check := func(field string, err error) {
 		if err != nil {
@@ -67,8 +67,8 @@ func (r Request) Mistakes() (all []issuer.Mistake) {
 	return all
 }
 
-// Token asks for a token, which is bound to Key, if there is one. It follows no redirect, and takes 15 s at most. A refusal is
-// a [*Refusal].
+// Token requests a token. If Key is set, the token is bound to it. Token follows no redirects and takes at most 15 seconds. If
+// the server refuses the request, the error is a [*Refusal].
 func (r Request) Token(ctx context.Context) (*oauth2.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -97,7 +97,7 @@ func (r Request) Token(ctx context.Context) (*oauth2.Token, error) {
 
 func (r Request) client() *http.Client {
 	c := &http.Client{
-		// Where a redirect leads nobody has configured, and the secret would go with it.
+		// Refuse redirects: the secret would be sent to a URL that was not configured.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if r.Key != nil {
@@ -106,7 +106,7 @@ func (r Request) client() *http.Client {
 	return c
 }
 
-// failure returns what an error says, without the body of the answer and the query of the URL.
+// failure returns the error to show, without the body of the response and the query of the URL.
 func (r Request) failure(err error) error {
 	at := fetch.Bare(r.TokenURL)
 	if e, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
@@ -121,14 +121,14 @@ func (r Request) failure(err error) error {
 	return fmt.Errorf("%s: %w", at, err)
 }
 
-// accept reports whether a token is what was asked for.
+// accept returns an error if the token is not of the requested kind.
 func (r Request) accept(t *oauth2.Token) error {
 	want := "Bearer"
 	if r.Key != nil {
 		want = "DPoP"
 	}
 	switch {
-	case !strings.EqualFold(t.TokenType, want) && r.Key != nil: // RFC 9449, section 5: it is not bound to the key then
+	case !strings.EqualFold(t.TokenType, want) && r.Key != nil: // RFC 9449, section 5: the token is not bound to the key
 		return fmt.Errorf("the server does not bind its tokens: token_type %.50q, not DPoP", t.TokenType)
 	case !strings.EqualFold(t.TokenType, want): // RFC 6749, section 7.1
 		return fmt.Errorf("the token is of another type than Bearer: %.50q", t.TokenType)

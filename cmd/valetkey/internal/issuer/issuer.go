@@ -1,4 +1,4 @@
-// Package issuer makes the verifier of one issuer from the words of a command line or a configuration file.
+// Package issuer creates the verifier of one issuer from command-line flags or a configuration file.
 package issuer
 
 import (
@@ -17,13 +17,13 @@ import (
 
 const maxKeys = 1 << 20 // bytes of a key set
 
-// Settings are those words. The fields without a comment are those of [jwks.Config].
+// Settings holds the flags or fields. Fields without a comment correspond to those of [jwks.Config].
 type Settings struct {
 	Issuer       string
 	Audience     []string
 	URL          string
-	File         string // holds the key set; no network is used then
-	Profile      string // "lenient" or, also if empty, "rfc9068"
+	File         string // contains the key set; if set, keys are not fetched
+	Profile      string // "rfc9068" or "lenient"; empty: "rfc9068"
 	Algorithms   []string
 	Leeway       time.Duration
 	MaxLifetime  time.Duration
@@ -32,13 +32,13 @@ type Settings struct {
 	Now          func() time.Time
 }
 
-// A Mistake is one thing wrong with Settings.
+// A Mistake is one error in Settings.
 type Mistake struct {
-	Field string // as files name it, "insecure_http" say; "" if it concerns several
+	Field string // name in configuration files, such as "insecure_http"; "" if the mistake concerns several fields
 	Err   error
 }
 
-// names are what files call the fields of jwks.Config, without the indexes of lists.
+// names maps the fields of jwks.Config to their names in files, without list indexes.
 var names = map[string]string{
 	"Issuer":       "issuer",
 	"Audience":     "audience",
@@ -50,7 +50,7 @@ var names = map[string]string{
 	"InsecureHTTP": "insecure_http",
 }
 
-// Config returns what package jwks makes of s, and the mistakes that it would not see. It reads File and does no other I/O.
+// Config returns the jwks.Config for s, and the mistakes that package jwks cannot detect. It reads File and does no other I/O.
 func (s Settings) Config() (jwks.Config, []Mistake) {
 	var mistakes []Mistake
 	cfg := jwks.Config{
@@ -76,7 +76,7 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 	}
 	var err error
 	if cfg.JWKS, err = config.Content(s.File, maxKeys); err != nil {
-		cfg.JWKS = []byte{} // and not nil, which would ask for discovery
+		cfg.JWKS = []byte{} // nil would select discovery
 		mistakes = append(mistakes, Mistake{"file", err})
 	}
 	if s.URL != "" {
@@ -86,13 +86,13 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 	return cfg, mistakes
 }
 
-// Verifier returns the verifier, or every mistake in s. It does what I/O [Settings.Config] does.
+// Verifier returns the verifier for s, or all mistakes in s. It does the same I/O as [Settings.Config].
 func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 	cfg, mistakes := s.Config()
 	return Verifier(cfg, mistakes)
 }
 
-// Verifier returns the verifier of what [Settings.Config] returned, or every mistake in it.
+// Verifier returns the verifier for the results of [Settings.Config], or all mistakes.
 func Verifier(cfg jwks.Config, mistakes []Mistake) (*jwks.Verifier, []Mistake) {
 	said := slices.ContainsFunc(mistakes, func(m Mistake) bool { return m.Field == "file" })
 	v, err := jwks.New(cfg)
@@ -110,9 +110,9 @@ func Verifier(cfg jwks.Config, mistakes []Mistake) (*jwks.Verifier, []Mistake) {
 	return nil, mistakes
 }
 
-// Mistakes returns the mistakes that a constructor reported, each on one line and with the name that files give its field.
-// Names has the fields of the constructor's Config, without the indexes of lists. A field that it lacks keeps its name in
-// Go, which the text then begins with.
+// Mistakes returns the mistakes that a constructor reported, each on one line and under the name of its field in files. names
+// maps the fields of the constructor's Config, without list indexes. The text of a mistake in an unmapped field begins with the
+// Go name of the field.
 func Mistakes(err error, names map[string]string) (all []Mistake) {
 	for _, m := range valetkey.ConfigErrors(err) {
 		name, known := mistakes.Rename(m.Field, names)

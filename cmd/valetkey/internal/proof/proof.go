@@ -1,4 +1,4 @@
-// Package proof makes DPoP proofs (RFC 9449) with a key that a client keeps in a file.
+// Package proof creates DPoP proofs (RFC 9449) with a key in a file.
 package proof
 
 import (
@@ -22,18 +22,18 @@ import (
 )
 
 const (
-	algorithm = "ES256" // the one that every server takes
+	algorithm = "ES256" // supported by every server
 	maxKey    = 64 << 10
-	maxError  = 64 << 10 // bytes of an answer that asks for a nonce
+	maxError  = 64 << 10 // bytes of an error response that requests a nonce
 )
 
 // A Key signs proofs. It is safe for concurrent use.
 type Key struct {
 	private *jose.PrivateKey
-	public  map[string]any // as a proof brings it
+	public  map[string]any // as it appears in a proof
 }
 
-// Open reads the key in a file, or makes a key and the file.
+// Open reads the key in a file. If the file does not exist, Open creates it with a new key.
 func Open(path string) (*Key, error) {
 	key, err := Read(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -54,7 +54,7 @@ func Open(path string) (*Key, error) {
 	return newKey(private)
 }
 
-// Read reads the key in a file, a private JWK that nobody but its owner may read.
+// Read reads the key in a file: a private JWK. Outside Windows, a file that others can access is an error.
 func Read(path string) (*Key, error) {
 	text, err := config.Content(path, maxKey)
 	if err != nil {
@@ -77,24 +77,24 @@ func newKey(private *jose.PrivateKey) (*Key, error) {
 	if err := json.Unmarshal(private.PublicJWK(), &k.public); err != nil {
 		return nil, fmt.Errorf("read the public key: %w", err)
 	}
-	for _, name := range []string{"kid", "alg", "use"} { // of no use in a proof
+	for _, name := range []string{"kid", "alg", "use"} { // not needed in a proof
 		delete(k.public, name)
 	}
 	return k, nil
 }
 
-// Thumbprint returns what tokens that are bound to the key say: jkt.
+// Thumbprint returns the JWK thumbprint of the key, which is the jkt of tokens that are bound to it.
 func (k *Key) Thumbprint() string { return k.private.Public().Thumbprint() }
 
-// A Request is what a proof is for (RFC 9449, section 4.2).
+// A Request holds the data for a proof (RFC 9449, section 4.2).
 type Request struct {
 	Method string
 	URL    string // with or without its query
-	Token  string // that goes with the proof; "" at a token endpoint
-	Nonce  string // of the server; "": it has given none
+	Token  string // access token of the request; "" at a token endpoint
+	Nonce  string // from the server; "": none
 }
 
-// Proof returns a new proof for one request.
+// Proof returns a new proof for r. A server accepts it once.
 func (k *Key) Proof(r Request) (string, error) {
 	claims := map[string]any{"jti": rand.Text(), "htm": r.Method, "htu": bare(r.URL), "iat": time.Now().Unix()}
 	if r.Token != "" {
@@ -111,7 +111,7 @@ func (k *Key) Proof(r Request) (string, error) {
 	return k.private.Sign(map[string]any{"typ": "dpop+jwt", "jwk": k.public, "kid": nil}, payload)
 }
 
-// bare returns a URL without query and fragment: htu has none.
+// bare returns url without query and fragment, as htu requires.
 func bare(url string) string {
 	if i := strings.IndexAny(url, "?#"); i >= 0 {
 		return url[:i]
@@ -119,14 +119,14 @@ func bare(url string) string {
 	return url
 }
 
-// A Transport adds a proof to each request to a token endpoint, and sends it again with a nonce if it is asked to (RFC 9449,
-// section 8), once.
+// A Transport adds a proof to each request to a token endpoint. If the server requires a nonce (RFC 9449, section 8), it sends
+// the request once more with the nonce.
 type Transport struct {
 	Key  *Key
 	Base http.RoundTripper
 }
 
-// RoundTrip implements [http.RoundTripper]. A request that is to be sent again needs GetBody.
+// RoundTrip implements [http.RoundTripper]. Without GetBody, a request is not sent again.
 func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.send(r, r.Body, "")
 	if err != nil {
@@ -160,7 +160,7 @@ func (t Transport) send(r *http.Request, body io.ReadCloser, nonce string) (*htt
 	if err != nil {
 		return nil, err
 	}
-	r = r.Clone(r.Context()) // it is not ours to change
+	r = r.Clone(r.Context()) // a RoundTripper must not modify the request
 	r.Body = body
 	r.Header.Set("DPoP", made)
 	return t.Base.RoundTrip(r)

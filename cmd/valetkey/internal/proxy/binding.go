@@ -11,7 +11,7 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// proofs returns how proofs are verified (RFC 9449); nil: they are not.
+// proofs returns the configuration for verifying proofs (RFC 9449), or nil if they are not verified.
 func (f *file) proofs() *dpop.Config {
 	s := f.DPoP
 	if s == nil {
@@ -29,7 +29,7 @@ func (f *file) proofs() *dpop.Config {
 	switch {
 	case given && !nonce:
 		f.Mistake("dpop.nonce", "must be on for there to be a use of the key")
-	case nonce && f.Redis != nil && !given: // or each replica would refuse the nonces of the others
+	case nonce && f.Redis != nil && !given: // otherwise each replica would refuse the nonces of the others
 		f.Mistake("dpop.key_file", "required with redis, or key_env or key, as all proxies must have the same nonces")
 	case nonce && (key != nil || !given):
 		nonces, err := dpop.NewNonces(dpop.NoncesConfig{Key: key})
@@ -41,7 +41,7 @@ func (f *file) proofs() *dpop.Config {
 
 var dpopNames = map[string]string{"Algorithms": "algorithms", "Window": "window", "Leeway": "leeway"}
 
-// verifier returns that of proofs, or nil with mistakes or if there is none.
+// proofVerifier returns the verifier of proofs. It returns nil if there is none or there are mistakes.
 func (f *file) proofVerifier(cfg *dpop.Config) *dpop.Verifier {
 	if cfg == nil {
 		return nil
@@ -51,8 +51,8 @@ func (f *file) proofVerifier(cfg *dpop.Config) *dpop.Verifier {
 	return v
 }
 
-// originOfProofs determines scheme and host of the URLs that proofs are for, into cfg: those of origin, what forwarded_header
-// reports, or those of the resource, which cfg has already. The client's Host header never determines them.
+// originOfProofs sets how cfg determines scheme and host of the URL for which a proof must be made. They come from origin, from
+// forwarded_header, or from the resource that cfg already has. They never come from the client's Host header.
 func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 	if f.DPoP == nil {
 		return ""
@@ -64,7 +64,7 @@ func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 		if !f.Given("dpop.origin") {
 			f.Mistake("dpop.origin", "required, such as https://api.example.com, since resource is no URL of clients and no forwarded_header reports it")
 		}
-		text = "https://unknown.invalid" // the mistake is known
+		text = "https://unknown.invalid" // the mistake has been reported
 	case text == "":
 		return ""
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || text != u.Scheme+"://"+u.Host:
@@ -83,7 +83,7 @@ func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 	return text
 }
 
-// certificates returns where the certificate of a client is (RFC 8705), and the header that it comes in, if it does.
+// certificates returns where the client certificate is found (RFC 8705), and the name of its header, if it comes in one.
 func (f *file) certificates() (place middleware.ClientCertificate, header string) {
 	if f.MTLS == nil {
 		return middleware.ClientCertificate{}, ""
@@ -100,25 +100,25 @@ func (f *file) certificates() (place middleware.ClientCertificate, header string
 	return middleware.TLSCertificate(), ""
 }
 
-// proxies returns the proxies in front.
+// proxies returns the trusted proxies and the header accepted from them.
 func (f *file) proxies() middleware.Proxies {
 	all := middleware.Proxies{Forwarded: middleware.Forwarding(f.ForwardedHeader)}
 	for _, r := range f.TrustedProxies {
-		if r.IsValid() { // or there is a mistake
+		if r.IsValid() { // otherwise a mistake has been reported
 			all.Trusted = append(all.Trusted, r.Prefix)
 		}
 	}
 	return all
 }
 
-// serverTLS returns the TLS of the listener; nil: there is none.
+// serverTLS returns the TLS configuration of the listener, or nil without TLS.
 func (f *file) serverTLS() *tls.Config {
 	if f.TLS == nil {
 		return nil
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	if f.MTLS != nil {
-		cfg.ClientAuth = tls.RequestClientCert // RFC 8705, section 6.2: who signed it does not matter
+		cfg.ClientAuth = tls.RequestClientCert // RFC 8705, section 6.2: the certificate need not be signed by a trusted CA
 	}
 	if f.TLS.Certificate == "" || f.TLS.Key == "" {
 		return cfg

@@ -6,7 +6,7 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A check is one that a request has to pass, and what is said if it does not.
+// A check is one condition that a request must meet, with the reasons of the refusals if it does not.
 type check struct {
 	name     string
 	section  string
@@ -15,7 +15,7 @@ type check struct {
 
 func (c check) refuses(reason valetkey.Reason) bool { return slices.Contains(c.refusals, reason) }
 
-// The checks, in the order in which they are made.
+// Checks, in the order in which they are made.
 var (
 	pathChecks = []check{
 		{"its path can be read in one way only", "RFC 9110, section 4.2.3; RFC 3986, section 6.2", []valetkey.Reason{
@@ -26,7 +26,7 @@ var (
 			valetkey.ReasonEmptyToken, valetkey.ReasonTokenTooLong, valetkey.ReasonTokenCharacters}},
 	}
 
-	// of a JWT that is verified with the keys of its issuer: jwks
+	// for JWTs that are verified with the keys of their issuer: jwks
 	jwtChecks = []check{
 		{"the token is a signed JWT", "RFC 7515, section 5.2; RFC 7519, section 7.2", []valetkey.Reason{valetkey.ReasonNotJWT, valetkey.ReasonMalformed}},
 		{"its issuer is trusted", "RFC 9068, section 4", []valetkey.Reason{valetkey.ReasonIssuer, valetkey.ReasonUntrustedIssuer}},
@@ -48,7 +48,7 @@ var (
 			valetkey.ReasonRevoked, valetkey.ReasonSuspended, valetkey.ReasonStatus}},
 	}
 
-	// of a token that the issuer is asked about: introspect
+	// for tokens that are introspected: introspect
 	askedChecks = []check{
 		{"there is somebody to ask about the token", "RFC 7662, section 2", []valetkey.Reason{
 			valetkey.ReasonJWT, valetkey.ReasonUntrustedIssuer, valetkey.ReasonMalformed}},

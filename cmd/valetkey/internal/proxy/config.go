@@ -16,22 +16,22 @@ import (
 	"github.com/valetkey/valetkey/routes"
 )
 
-// Load makes a proxy from a YAML file. It reads the file, and those it names, whose paths are relative to its own folder;
-// it does no other I/O. The error names every mistake with its line.
+// Load creates a proxy from a YAML file. It reads the file and the files that it names, whose paths are relative to the folder of
+// the file. It does no other I/O. The error joins all mistakes, each with its line.
 func Load(path string, drivers driver.Set, log *slog.Logger) (*Proxy, error) {
 	return load(path, build{log: log, drivers: drivers})
 }
 
-// A build is what goes into a proxy beside its file.
+// A build holds the inputs of a proxy besides its file.
 type build struct {
 	log       *slog.Logger
 	drivers   driver.Set
 	now       func() time.Time // nil: time.Now
-	shared    *shared          // nil: nothing is
-	rehearsal *rehearsal       // nil: it is for real
+	shared    *shared          // nil: nothing is shared
+	rehearsal *rehearsal       // nil: a real proxy
 }
 
-// guardNames are what a file calls the fields of middleware.Config.
+// guardNames maps the fields of middleware.Config to their names in files.
 var guardNames = map[string]string{
 	"Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
 	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
@@ -62,7 +62,7 @@ func load(path string, b build) (*Proxy, error) {
 	return p, nil
 }
 
-// fill makes the parts of p and next, and returns the routes.
+// fill sets the parts of p and next, and returns the routes.
 func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	for _, field := range []string{"listen", "upstream"} {
 		if !f.Given(field) {
@@ -118,13 +118,13 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	if cfg.Resource.ID != "" && p.guard != nil {
 		pattern, metadata := p.guard.Metadata()
-		path, _ := url.PathUnescape(pattern) // of a URL that the guard has accepted
+		path, _ := url.PathUnescape(pattern) // cannot fail: the guard has accepted the URL
 		p.own = map[string]http.Handler{path: metadata}
 	}
 	return f.table()
 }
 
-// origin returns scheme and host of what clients call the API, or of the listener.
+// origin returns scheme and host of the resource, or of the listener.
 func (p *Proxy) origin(resource string) string {
 	if u, err := url.Parse(resource); err == nil && u.Host != "" {
 		return u.Scheme + "://" + u.Host
@@ -135,7 +135,8 @@ func (p *Proxy) origin(resource string) string {
 	return "http://" + p.listen
 }
 
-// described is what clients are told of the API (RFC 9728): nothing if its identifier is no URL at which they could ask.
+// described returns the resource metadata for clients (RFC 9728). It returns none if the identifier is not a URL where clients
+// could fetch it.
 func described(id string, issuers []string) middleware.Resource {
 	res := middleware.Resource{ID: id, AuthorizationServers: issuers}
 	if _, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: res}); err != nil {

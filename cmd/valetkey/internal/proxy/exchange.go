@@ -12,21 +12,21 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// An exchange is the client's side of a forwarded request. It ends with the request's context if the token ended that, which
-// httputil.ReverseProxy does for the upstream's side alone: it goes on waiting for a client that neither reads nor sends.
+// An exchange is the client's side of a forwarded request. It ends when the token ends the context of the request. In that case
+// httputil.ReverseProxy ends only the upstream's side: it keeps waiting for a client that neither reads nor sends.
 type exchange struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	request *http.Request
 	stop    func() bool
-	over    chan struct{} // closed once the token's end has been seen to
+	over    chan struct{} // closed once the end of the token has been handled
 
 	mu    sync.Mutex
-	conn  net.Conn // that was taken over, for a WebSocket; nil: none
+	conn  net.Conn // the hijacked connection of a WebSocket; nil: none
 	ended bool
 }
 
-// lastWords is how long the proxy waits for a client to take a refusal.
+// lastWords is the time limit for writing a refusal to the client.
 const lastWords = time.Second
 
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
@@ -35,7 +35,7 @@ func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	return e
 }
 
-// Unwrap and Hijack are for http.ResponseController.
+// Unwrap and Hijack support http.ResponseController.
 func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -51,7 +51,7 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
-// refusal returns why the token has ended the request; nil: it has not.
+// refusal returns the refusal that ended the request, or nil if its token did not end it.
 func (e *exchange) refusal() (refusal *valetkey.Error) {
 	errors.As(context.Cause(e.request.Context()), &refusal)
 	return refusal
@@ -59,7 +59,7 @@ func (e *exchange) refusal() (refusal *valetkey.Error) {
 
 func (e *exchange) end() {
 	defer close(e.over)
-	if e.refusal() == nil { // the client went, or the server stops
+	if e.refusal() == nil { // the client disconnected, or the server stops
 		return
 	}
 	e.mu.Lock()
@@ -69,12 +69,12 @@ func (e *exchange) end() {
 		e.conn.Close()
 		return
 	}
-	// They fail for a writer that knows no deadlines.
+	// Both calls fail if the writer does not support deadlines.
 	_ = e.control.SetReadDeadline(time.Unix(1, 0))
 	_ = e.control.SetWriteDeadline(time.Now().Add(lastWords))
 }
 
-// done is called when the request has been served.
+// done ends the exchange. Call it after the request has been served.
 func (e *exchange) done() {
 	if e.stop() {
 		return

@@ -6,13 +6,13 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Revoke applies revocations as they arrive from redis.
+// Revoke applies revocations as if they arrived from Redis.
 func (p *Proxy) Revoke(rs ...valetkey.Revocation) error { return p.guard.Revoke(rs...) }
 
-// Requests returns how many requests are under way with a token.
+// Requests returns the number of requests in progress with a token.
 func (p *Proxy) Requests() int { return p.guard.Status().Requests }
 
-// CheckedReasons returns the reasons for which some check fails.
+// CheckedReasons returns all reasons that belong to a check.
 func CheckedReasons() (all []valetkey.Reason) {
 	for _, c := range slices.Concat(pathChecks, jwtChecks, statusChecks, askedChecks, schemeChecks, certificateChecks, proofChecks, routeChecks) {
 		all = append(all, c.refusals...)

@@ -8,8 +8,8 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// fapi2 makes a guard of the FAPI 2.0 Security Profile out of what was read, or adds what contradicts it. A mistake in a part by
-// itself is reported already.
+// fapi2 creates a guard for the FAPI 2.0 Security Profile, or adds a mistake for each setting that contradicts the profile.
+// Mistakes within a single part have already been reported.
 func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fapi.Guard {
 	if f.TLS == nil && !f.Given("trusted_proxies") { // section 5.2
 		f.Mistake("tls", "required with profile: fapi2, or the trusted_proxies that end it")
@@ -63,15 +63,15 @@ func (f *file) revocation(m made) fapi.Revocation {
 	return fapi.Revocation{}
 }
 
-// What a file calls the fields of fapi.Config whose contradictions to the profile are not reported otherwise: in the verifier,
-// and at the top.
+// Names in files of the fields of fapi.Config that can contradict the profile and are not reported elsewhere: those of the
+// verifier, and those at the top level.
 var (
 	fapiInVerifier = map[string]string{"Issuer": "issuer", "Algorithms": "algorithms", "Revocation.ShortLived": "max_lifetime"}
 	fapiAtTop      = map[string]string{"DPoP": "dpop", "DPoP.Algorithms": "dpop.algorithms", "Guard.ClientCertificate": "mtls"}
 )
 
-// contradicts adds a mistake of package fapi where its field is. One in another field is the mistake of a part, which is reported
-// already.
+// contradicts reports a mistake of package fapi at its field. Mistakes in other fields have already been reported for the part
+// that contains them.
 func (f *file) contradicts(v made, m *valetkey.ConfigError) {
 	if name, known := mistakes.Rename(m.Field, fapiInVerifier); known {
 		f.Mistake(mistakes.Join(v.at, name), "%w", m.Err)

@@ -1,20 +1,21 @@
-// Package proxy is a reverse proxy that lets requests with a sufficient access token through to one upstream.
+// Package proxy implements a reverse proxy that passes requests with a sufficient access token to one upstream.
 //
-// [Load] makes it from a file, [Proxy.Serve] serves it, [Revoke] tells all of its replicas of tokens that hold no longer. A
-// table of net/http patterns, or an OpenAPI document, says what each route needs, see [middleware.Guard.Table]; what no route
-// matches is refused. Every refusal happens before a byte goes upstream, which learns who is calling from
-// X-Valetkey-Subject, -Client and -Scope, as far as the token says, and gets neither proofs nor certificates of clients, nor
-// tokens in queries. Forms pass as they are, with an access_token in them too.
+// [Load] creates a proxy from a file, [Proxy.Serve] serves it, and [Revoke] publishes a revocation to all of its replicas. A
+// table of net/http patterns or an OpenAPI document defines what each route needs; see [middleware.Guard.Table]. Requests that
+// match no route are refused. Every refusal happens before any byte is sent upstream. The upstream learns the caller from
+// X-Valetkey-Subject, -Client and -Scope, as far as the token contains them. It receives no DPoP proofs, no client certificates,
+// and no tokens in queries. Forms pass unchanged, including an access_token in them.
 //
-// A request under way, such as a stream or a WebSocket, ends at both sides when its token expires or is revoked, unless the
-// configuration says otherwise.
+// A request in progress, such as a stream or a WebSocket, ends on both sides when its token expires or is revoked, unless the
+// configuration disables that.
 //
-// The proxy drops a list of headers that only proxies set, such as X-Forwarded-For, X-Real-IP and Remote-User, in any spelling. Of
-// them, it writes X-Forwarded-For, -Host and -Proto anew, with the address of the connection. An upstream that believes a header
-// that is not on the list believes the client.
+// The proxy drops a list of headers that only proxies set, such as X-Forwarded-For, X-Real-IP and Remote-User, in any spelling.
+// It then sets X-Forwarded-For, -Host and -Proto itself, with the address of the connection. An upstream that trusts a header
+// that is not on the list trusts the client.
 //
-// Not done: telling the upstream what such headers of a proxy in front say, and knowing how the upstream reads a path. If it ignores
-// letter case or what follows a semicolon, a table must not have a wider route that needs less than a narrower one.
+// The proxy does not pass on the contents of such headers from a proxy in front of it. It does not know how the upstream
+// interprets paths. If the upstream ignores letter case or anything after a semicolon, no wider route may need less than a
+// narrower route.
 package proxy
 
 import (
@@ -32,20 +33,20 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// A Proxy is an [http.Handler], safe for concurrent use, that must be closed.
+// A Proxy is an [http.Handler] for one upstream. It is safe for concurrent use and must be closed.
 type Proxy struct {
 	listen string
-	probe  string      // "": nobody can ask how it is
-	tls    *tls.Config // nil: of what is in front
+	probe  string      // address of the probes; "": none
+	tls    *tls.Config // nil: no TLS, or a proxy in front terminates it
 	guard  *middleware.Guard
-	shared *shared                 // nil: nothing is
-	close  []func()                // of the verifiers
-	own    map[string]http.Handler // by path: what the proxy itself tells anybody
+	shared *shared                 // nil: nothing is shared
+	close  []func()                // closes the verifiers
+	own    map[string]http.Handler // by path: public responses of the proxy itself
 	api    http.Handler
 	log    *slog.Logger
 }
 
-// Close ends fetches of keys and questions to issuers, and waits for them. [Proxy.Serve] must have returned.
+// Close stops fetches of keys and calls to issuers, and waits for them. Call it after [Proxy.Serve] has returned.
 func (p *Proxy) Close() {
 	for _, end := range p.close {
 		end()
@@ -60,7 +61,7 @@ func (p *Proxy) disconnect() {
 	}
 }
 
-// ServeHTTP refuses, or forwards, one request.
+// ServeHTTP refuses or forwards one request.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h := p.own[r.URL.Path]; h != nil {
 		h.ServeHTTP(w, r)
@@ -73,7 +74,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.api.ServeHTTP(w, r)
 }
 
-// Why a proxy refuses what a guard does not.
+// Reasons for refusals by the proxy that a guard does not have.
 var (
 	reasonConnect    = valetkey.NewReason("connect", "CONNECT is not served")
 	reasonTarget     = valetkey.NewReason("target", "the target is not a path")
@@ -83,11 +84,11 @@ var (
 	reasonNoName     = valetkey.NewReason("unnamable", "the token names someone whom no header can name")
 )
 
-// ambiguous says why the upstream might see another path than the one that a route matches; "" if it will not.
+// ambiguous returns the reason if the upstream might see another path than the one that a route matches, or "" if not.
 //
-// Of what reads differently once it is decoded, a table refuses slashes and dot segments itself. Some servers also take a
-// backslash for a slash, end a path at a NUL, or cut off what follows a semicolon before they clean up: for them
-// /files/..;x/admin is /admin, and a token that opens /files/ would open it. Such spellings have no honest use.
+// A table itself refuses encoded slashes and dot segments. Some servers also treat a backslash as a slash, end a path at a NUL,
+// or cut off the text after a semicolon before they clean the path. For them, /files/..;x/admin is /admin, and a token that is
+// sufficient for /files/ would give access to it. Legitimate clients do not use such paths.
 func ambiguous(r *http.Request) valetkey.Reason {
 	if r.Method == http.MethodConnect {
 		return reasonConnect
@@ -110,23 +111,23 @@ func ambiguous(r *http.Request) valetkey.Reason {
 	return ""
 }
 
-// onward carries requests to the upstream.
+// onward forwards requests to the upstream.
 type onward struct {
 	to          *url.URL
 	withToken   bool
-	certificate string // the header that the client's comes in, as plain makes it; "": in none
+	certificate string // plain name of the header with the client certificate; "": none
 	guard       *middleware.Guard
 	log         *slog.Logger
 }
 
 func (o onward) handler() http.Handler {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // an answer arrives as it was sent
+	transport.DisableCompression = true // pass responses unchanged
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	proxy := &httputil.ReverseProxy{
 		Rewrite: o.rewrite,
 		ModifyResponse: func(r *http.Response) error {
-			r.Header.Del("DPoP-Nonce") // no proof gets there, and the guard's own may stand once (RFC 9449, section 8.2)
+			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
 			return nil
 		},
 		Transport:     transport,
@@ -141,10 +142,11 @@ func (o onward) handler() http.Handler {
 	})
 }
 
-// rewrite runs after the headers that Connection lists are removed, so that a client cannot list those that are set here.
+// rewrite runs after the headers that Connection lists have been removed, so that a client cannot have the headers removed that
+// are set here.
 func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.SetURL(o.to)
-	r.Out.Trailer = nil // its names would come without their values, past the look at the headers
+	r.Out.Trailer = nil // trailer names would bypass the header checks, without values
 	for name := range r.Out.Header {
 		if folded := plain(name); spoofs(folded) || folded == o.certificate {
 			delete(r.Out.Header, name)
@@ -153,10 +155,11 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.RawQuery = withoutToken(r.Out.URL.RawQuery)
 	r.SetXForwarded()
 	token := valetkey.FromContext(r.In.Context())
-	if !o.withToken || token == nil { // what no guard has verified, the upstream might take for verified
+	if !o.withToken || token == nil { // the upstream might trust a token that was not verified
 		r.Out.Header.Del("Authorization")
 	}
-	// Of the protocols to switch to, WebSocket leaves no way to make further requests, which nobody would look at; h2c does.
+	// Allow upgrades to WebSocket only: it permits no further HTTP requests on the connection. h2c does, and those would not be
+	// checked.
 	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
 		r.Out.Header.Del("Upgrade")
 		r.Out.Header.Del("Connection")
@@ -171,25 +174,25 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
-// dropped are headers, by their plain names, that an upstream would believe because only its proxies set them. A header with the
-// value false passes although one of droppedPrefixes matches, because clients send it. No such list is complete. Assertions that their proxy signs, such as
-// X-Goog-IAP-JWT-Assertion, are not on it, since the upstream can verify the signature.
+// dropped lists headers by plain name that an upstream would trust because normally only its proxies set them. A header with the
+// value false passes although a prefix in droppedPrefixes matches, because clients send it. No such list is complete. Signed
+// assertions of a proxy, such as X-Goog-IAP-JWT-Assertion, are not listed, because the upstream can verify the signature.
 var dropped = map[string]bool{
-	// another method or path than those of the request, or a file to serve, for some frameworks
+	// overrides of method or path, or a file to serve, in some frameworks
 	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true, "X-SCRIPT-NAME": true,
 	"X-MATCHED-PATH": true, "X-NOW-ROUTE-MATCHES": true, "X-ACCEL-MAPPING": true, "X-SENDFILE-TYPE": true,
 
-	// Next.js, whose pages send it when they load others ahead
+	// sent by Next.js pages that prefetch others
 	"X-MIDDLEWARE-PREFETCH": false,
 
-	// CGI makes it HTTP_PROXY, which HTTP clients read as the proxy for their requests ("httpoxy")
+	// CGI turns it into HTTP_PROXY, which HTTP clients use as their proxy ("httpoxy")
 	"PROXY": true,
 
-	// what is between the client and this proxy: a proof (RFC 9449), a certificate (RFC 9440, and by other names), TLS
+	// between the client and this proxy: a proof (RFC 9449), a certificate (RFC 9440 and other names), TLS
 	"DPOP": true, "CLIENT-CERT": true, "CLIENT-CERT-CHAIN": true, "X-CLIENT-VERIFY": true,
 	"FRONT-END-HTTPS": true, "X-SCHEME": true, "X-URL-SCHEME": true, "CF-VISITOR": true,
 
-	// the address of the client, by the names that CDNs, clouds and servers give it
+	// the client address, under the names used by CDNs, clouds and servers
 	"FORWARDED": true, "X-REAL-IP": true, "TRUE-CLIENT-IP": true, "X-CLIENT-IP": true, "CLIENT-IP": true, "X-CLUSTER-CLIENT-IP": true,
 	"CF-CONNECTING-IP": true, "CF-CONNECTING-IPV6": true, "CF-PSEUDO-IPV4": true, "FASTLY-CLIENT-IP": true, "FLY-CLIENT-IP": true,
 	"DO-CONNECTING-IP": true, "X-NF-CLIENT-CONNECTION-IP": true, "X-ORIGINATING-IP": true, "X-SUCURI-CLIENTIP": true,
@@ -198,17 +201,17 @@ var dropped = map[string]bool{
 	// the host of the URL
 	"X-HOST": true, "X-HTTP-HOST-OVERRIDE": true,
 
-	// the user, by the names of proxies that log users in
+	// the user, under the names used by proxies that log users in
 	"CF-ACCESS-AUTHENTICATED-USER-EMAIL": true, "X-AMZN-OIDC-IDENTITY": true, "X-USERINFO": true,
 	"X-CREDENTIAL-IDENTIFIER": true, "X-CREDENTIAL-USERNAME": true, "X-ANONYMOUS-CONSUMER": true,
 }
 
-// droppedPrefixes are those of groups of such headers. They are long enough to leave the headers of clients alone, such as
+// droppedPrefixes lists prefixes of groups of such headers. The prefixes are long enough not to match headers of clients, such as
 // X-Client-Version and X-Consumer-Key.
 var droppedPrefixes = []string{
 	"X-VALETKEY", "X-FORWARDED", // -User and -Client-Cert beside -For
 	"X-ENVOY-", "X-ORIGINAL-", "X-REWRITE-", "X-AZURE-", "X-APPENGINE-", "X-VERCEL-", // Envoy; IIS and Symfony; clouds
-	"X-MIDDLEWARE-", "X-INVOKE-", // Next.js, between its own parts
+	"X-MIDDLEWARE-", "X-INVOKE-", // Next.js, internal
 
 	// certificates of clients, and TLS: Apache and nginx, IIS, WebLogic, AWS
 	"SSL-CLIENT-", "X-SSL-", "X-CLIENT-CERT", "X-ARR-", "WL-PROXY-", "X-AMZN-MTLS-",
@@ -221,7 +224,7 @@ var droppedPrefixes = []string{
 	"X-CONSUMER-ID", "X-CONSUMER-CUSTOM-ID", "X-CONSUMER-USERNAME", "X-CONSUMER-GROUP", "X-ENDPOINT-API-", "X-APIGATEWAY-API-",
 }
 
-// spoofs reports whether an upstream might take a header, by its plain name, for one of ours or of another proxy.
+// spoofs reports whether an upstream might trust a header, by its plain name, as set by this or another proxy.
 func spoofs(plain string) bool {
 	if drop, listed := dropped[plain]; listed {
 		return drop
@@ -229,8 +232,8 @@ func spoofs(plain string) bool {
 	return slices.ContainsFunc(droppedPrefixes, func(p string) bool { return strings.HasPrefix(plain, p) })
 }
 
-// withoutToken returns a query without the parameters that an upstream might read as access_token (RFC 6750, section 2.3): the
-// guard has not verified their values.
+// withoutToken returns query without parameters that an upstream might read as access_token (RFC 6750, section 2.3). The guard
+// has not verified their values.
 func withoutToken(query string) string {
 	if query == "" {
 		return ""
@@ -246,9 +249,9 @@ func withoutToken(query string) string {
 	return strings.Join(kept, "&")
 }
 
-// readsAsToken reports whether a framework might read a parameter, by its decoded name, as access_token. Some ignore letter case, trim
-// white space or end a name at a NUL. Rack and qs drop leading brackets, and many take what follows a bracket or a dot for an
-// index. PHP and its kin take some characters for '_'.
+// readsAsToken reports whether a framework might read a parameter, by its decoded name, as access_token. Some frameworks ignore
+// letter case, trim white space or end a name at a NUL. Rack and qs drop leading brackets, and many treat the text after a
+// bracket or a dot as an index. PHP and similar languages replace some characters with '_'.
 func readsAsToken(name string) bool {
 	first := strings.TrimLeftFunc(name, separates)
 	if end := strings.IndexFunc(first, separates); end >= 0 {
@@ -270,7 +273,8 @@ func separates(c rune) bool {
 
 var asUnderscore = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
-// plain returns the name of a header in one spelling: CGI and its heirs do not tell '-' from '_' and other punctuation.
+// plain returns the name of a header in one spelling: CGI and its successors do not distinguish '-' from '_' and other
+// punctuation.
 func plain(name string) string {
 	return strings.ToUpper(strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
@@ -288,8 +292,8 @@ func identity(t *valetkey.Token) [3]header {
 
 var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Reason: reasonNoName}
 
-// namable refuses a token of which headers cannot carry what it says, also where a token is optional. Next gets the others,
-// and what comes without one.
+// namable refuses a token whose identity cannot be carried in headers, even where a token is optional. Other requests, including
+// those without a token, go to next.
 func namable(guard *middleware.Guard, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if t := valetkey.FromContext(r.Context()); t != nil && !fitHeaders(identity(t)) {
@@ -300,8 +304,8 @@ func namable(guard *middleware.Guard, next http.Handler) http.Handler {
 	})
 }
 
-// fitHeaders reports whether headers can carry the values: without a control character, which would fail or split the
-// request, or space at an end, which would be lost on the way and make it someone else.
+// fitHeaders reports whether headers can carry the values. A control character would make the request fail or split it. Leading
+// or trailing space would be lost on the way and turn the value into another identity.
 func fitHeaders(all [3]header) bool {
 	for _, h := range all {
 		if h.value != strings.TrimSpace(h.value) || strings.ContainsFunc(h.value, control) {
@@ -313,14 +317,14 @@ func fitHeaders(all [3]header) bool {
 
 func control(c rune) bool { return c < ' ' || c == 0x7f }
 
-// failed answers for an upstream that did not.
+// failed responds after the upstream has failed to.
 func (o onward) failed(w http.ResponseWriter, r *http.Request, err error) {
-	if e, ok := w.(*exchange); ok && e.refusal() != nil { // while the upstream made the client wait
+	if e, ok := w.(*exchange); ok && e.refusal() != nil { // the token ended while the client waited for the upstream
 		o.guard.Reject(e.request, e.refusal()).Apply(w, e.request)
 		return
 	}
 	level := slog.LevelError
-	if r.Context().Err() != nil { // the client went, and with it the request
+	if r.Context().Err() != nil { // the client canceled the request
 		level = slog.LevelDebug
 	}
 	o.log.LogAttrs(context.WithoutCancel(r.Context()), level, "no answer from upstream",

@@ -10,15 +10,15 @@ import (
 	"github.com/valetkey/valetkey/adapters/valetredis"
 )
 
-// A shared is what proxies share through redis.
+// A shared holds the Redis that proxies share.
 type shared struct {
 	*valetredis.Redis
 	client *redis.Client
-	allow  bool // requests before its revocations are known
+	allow  bool // allow requests before its revocations are known
 }
 
-// connect makes what is shared, and does no I/O. It returns nil if nothing is, or with mistakes. patience is the least timeout;
-// zero: that of valetredis.
+// connect creates the connection to Redis without any I/O. It returns nil if Redis is not configured or there are mistakes.
+// patience is the minimum timeout. Zero: the default of valetredis applies.
 func (f *file) connect(patience time.Duration) *shared {
 	r := f.Redis
 	if r == nil {
@@ -41,7 +41,7 @@ func (f *file) connect(patience time.Duration) *shared {
 	if f.Wrong("redis") {
 		return nil
 	}
-	logging.Disable() // it logs each connection that it does not get; valetredis says so once
+	logging.Disable() // go-redis logs each failed connection; valetredis logs the outage once
 	client := redis.NewClient(options)
 	cfg.Client = client
 	made, err := valetredis.New(cfg)

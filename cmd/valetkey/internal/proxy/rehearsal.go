@@ -27,50 +27,50 @@ import (
 	"github.com/valetkey/valetkey/routes"
 )
 
-// A Request is one that [Rehearse] makes.
+// A Request describes a request for [Rehearse].
 type Request struct {
 	Token       string
 	Method      string               // empty: GET
-	URL         *url.URL             // without a host: at the proxy; nil: one for which any good token will do
-	Need        valetkey.Requirement // of the request; nil: what the routes say, or with a nil URL nothing
-	Proof       string               // of DPoP; empty: the token is sent as a bearer token
-	Certificate *x509.Certificate    // of the client; nil: it has none
+	URL         *url.URL             // without a host: a URL of the proxy; nil: any valid token is sufficient unless Need is set
+	Need        valetkey.Requirement // nil: the requirement of the route, or none with a nil URL
+	Proof       string               // DPoP proof; empty: the token is sent as a bearer token
+	Certificate *x509.Certificate    // of the client; nil: none
 	At          time.Time            // zero: now
 }
 
-// An Outcome is what becomes of a request.
+// An Outcome is the result of a rehearsed request.
 type Outcome struct {
 	Request string // method and URL
-	Row     string // of the file that decides it; empty: none does, or its routes were not asked
-	Need    string // what the row says, or what is asked for in place of the routes; empty: nothing decides it
+	Row     string // pattern of the matching route; empty: none, or Need replaced the routes
+	Need    string // requirement of the route, or the one that replaced the routes; empty: none applies
 	Checks  []Check
-	Passed  bool            // it goes to the upstream
-	Status  int             // 200 if it does, or else of the answer
-	Header  http.Header     // of the answer
-	Refusal *valetkey.Error // nil: it is not refused
-	Failure error           // why it could not be found out what is right; nil: it could
+	Passed  bool            // it would go to the upstream
+	Status  int             // 200 if Passed, otherwise the status of the response
+	Header  http.Header     // of the response
+	Refusal *valetkey.Error // nil: not refused
+	Failure error           // why the result could not be determined; nil: it was
 }
 
-// A Verdict is how a check ended.
+// A Verdict is the result of a check.
 type Verdict string
 
-// The verdicts.
+// Verdicts of checks.
 const (
 	Passed  Verdict = "ok"
 	Failed  Verdict = "NO"
-	Skipped Verdict = "-" // since one before has failed
+	Skipped Verdict = "-" // because an earlier check failed
 )
 
-// A Check is one that a request has to pass.
+// A Check is the result of one condition that a request must meet.
 type Check struct {
 	Name    string  `json:"check"`
 	Section string  `json:"section"`
 	Verdict Verdict `json:"verdict"`
 }
 
-// Rehearse makes a request to the proxy that a file configures, and tells what becomes of it. It is the very proxy but for
-// its upstream, and for what running ones share in redis: whether a proof was used before, and revocations, are not looked at.
-// Issuers are asked for keys, status lists and opaque tokens. The error names every mistake in the file.
+// Rehearse sends a request through the proxy that a file configures and returns the result. The proxy is the same as in
+// production except for its upstream and the data in Redis: it does not check revocations or whether a proof was used before. It
+// fetches keys, status lists and introspection responses from the issuers. The error joins all mistakes in the file.
 func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, log *slog.Logger) (*Outcome, error) {
 	re := &rehearsal{need: in.Need}
 	if in.URL == nil && in.Need == nil {
@@ -85,7 +85,7 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 		return nil, err
 	}
 	defer p.Close()
-	p.guard.Readiness().ServeHTTP(&recorder.Response{}, (&http.Request{}).WithContext(ctx)) // a command has the time that a request has not
+	p.guard.Readiness().ServeHTTP(&recorder.Response{}, (&http.Request{}).WithContext(ctx)) // unlike a request, a command can wait for keys
 
 	r, err := re.request(ctx, in)
 	if err != nil {
@@ -115,20 +115,20 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 	return out, nil
 }
 
-// A rehearsal is the upstream of a proxy that has none, and its observer.
+// A rehearsal replaces the upstream of a proxy and observes its guard.
 type rehearsal struct {
-	need valetkey.Requirement // of all requests; nil: what the routes say
+	need valetkey.Requirement // for all requests; nil: that of the routes
 
-	// What the file says.
+	// Settings from the file.
 	origin      string // of the proxy
-	certificate string // the header that the client's comes in; "": in none
+	certificate string // header with the client certificate; "": none
 	proxies     middleware.Proxies
 	routes      routes.Table
 	made        []made
 
 	passed bool
-	err    error           // of the guard
-	told   *valetkey.Error // what a response was written for; nil: it was not a refusal
+	err    error           // of the decision of the guard
+	told   *valetkey.Error // refusal for which a response was written; nil: none
 }
 
 func (re *rehearsal) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -136,7 +136,7 @@ func (re *rehearsal) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// table returns the routes that decide the request.
+// table returns the routes for the request.
 func (re *rehearsal) table(table routes.Table) routes.Table {
 	if re.need != nil {
 		table = routes.Table{"/": re.need}
@@ -145,20 +145,21 @@ func (re *rehearsal) table(table routes.Table) routes.Table {
 	return table
 }
 
-// Observe notes why the guard refuses: it tells clients less.
+// Observe records the full reason of a refusal, which the guard does not send to clients.
 func (re *rehearsal) Observe(_ context.Context, e valetkey.Event) {
 	if e.Kind == valetkey.RequestDecided {
 		re.err = e.Err
 	}
 }
 
-// body is a middleware.Config.Body: it notes what is refused before a guard decides, such as the path, which no observer sees.
+// body is a middleware.Config.ErrorBody. It records refusals before the decision of the guard, such as those of the path, which
+// no observer sees.
 func (re *rehearsal) body(ctx context.Context, status int, e *valetkey.Error) (contentType string, body []byte) {
 	re.told = e
 	return middleware.ProblemJSON(ctx, status, e)
 }
 
-// url returns where a request goes.
+// url returns the URL of a request.
 func (re *rehearsal) url(given *url.URL) *url.URL {
 	at, _ := url.Parse(re.origin)
 	if given == nil {
@@ -172,7 +173,7 @@ func (re *rehearsal) url(given *url.URL) *url.URL {
 	return &there
 }
 
-// request returns the request as a server sees it.
+// request returns the request as a server receives it.
 func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, error) {
 	u := re.url(in.URL)
 	r, err := http.NewRequestWithContext(ctx, cmp.Or(in.Method, http.MethodGet), u.String(), nil)
@@ -183,7 +184,7 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil {
 		return nil, err
 	}
-	r.RemoteAddr = "192.0.2.1:1" // RFC 5737: nobody's
+	r.RemoteAddr = "192.0.2.1:1" // RFC 5737: an address for documentation
 	if u.Scheme == "https" {
 		r.TLS = &tls.ConnectionState{}
 	}
@@ -209,13 +210,13 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 		r.Header.Set("X-Forwarded-Proto", u.Scheme)
 		r.Header.Set("X-Forwarded-Host", u.Host)
 	}
-	if (re.certificate != "" || re.proxies.Forwarded != "") && len(re.proxies.Trusted) > 0 { // from whom else would it come
+	if (re.certificate != "" || re.proxies.Forwarded != "") && len(re.proxies.Trusted) > 0 { // the headers count only from a trusted proxy
 		r.RemoteAddr = net.JoinHostPort(re.proxies.Trusted[0].Addr().String(), "1")
 	}
 	return r, nil
 }
 
-// refusal returns that of the guard, with its cause, or what the client was told.
+// refusal returns the refusal of the guard with its cause, or else the refusal that was sent to the client.
 func (re *rehearsal) refusal() *valetkey.Error {
 	if refusal, ok := errors.AsType[*valetkey.Error](re.err); ok {
 		return refusal
@@ -223,7 +224,7 @@ func (re *rehearsal) refusal() *valetkey.Error {
 	return re.told
 }
 
-// verdicts returns the checks of a request that was refused so, or not at all.
+// verdicts returns the checks of a request, given its refusal or nil.
 func (re *rehearsal) verdicts(in Request, refusal *valetkey.Error) []Check {
 	var reason valetkey.Reason
 	if refusal != nil {
@@ -243,7 +244,7 @@ func (re *rehearsal) verdicts(in Request, refusal *valetkey.Error) []Check {
 	return all
 }
 
-// checks returns those that are made of a request like this one.
+// checks returns the checks that apply to a request like this one.
 func (re *rehearsal) checks(in Request, reason valetkey.Reason) []check {
 	of, bound := re.verifiedBy(in.Token)
 	refused := func(c check) bool { return c.refuses(reason) }
@@ -257,7 +258,7 @@ func (re *rehearsal) checks(in Request, reason valetkey.Reason) []check {
 	return append(all, routeChecks...)
 }
 
-// verifiedBy returns the checks of the verifier that a token is for, and what the token says that it is bound to.
+// verifiedBy returns the checks of the verifier that is responsible for a token, and the unverified binding of the token.
 func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 	var (
 		issuer string
@@ -266,7 +267,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 	c, err := jose.Parse(raw)
 	isJWT := !errors.Is(err, jose.ErrMalformed)
 	if err == nil {
-		_ = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error { // or it is refused as malformed
+		_ = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error { // an error means that the token is refused as malformed
 			switch name {
 			case "iss":
 				issuer, _ = v.Text()
@@ -276,7 +277,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 			return nil
 		})
 	}
-	for _, m := range re.made { // those with keys first, as they are asked
+	for _, m := range re.made { // verifiers with keys first, in the order of the proxy
 		if m.keys != nil && isJWT && m.keys.Issuer == issuer {
 			if m.status != nil {
 				return slices.Concat(jwtChecks, statusChecks), bound
@@ -293,6 +294,6 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		return jwtChecks, bound
 	}
 	noJWT := jwtChecks[0]
-	noJWT.refusals = append(slices.Clip(noJWT.refusals), valetkey.ReasonUntrustedIssuer) // which is what several verifiers say
+	noJWT.refusals = append(slices.Clip(noJWT.refusals), valetkey.ReasonUntrustedIssuer) // the reason that a combination of verifiers gives
 	return slices.Concat([]check{noJWT}, jwtChecks[1:]), bound
 }

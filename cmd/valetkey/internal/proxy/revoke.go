@@ -11,11 +11,12 @@ import (
 	"github.com/valetkey/valetkey/internal/config"
 )
 
-// patience is the time that a command has and a request has not.
+// patience is the minimum Redis timeout for a command, which can wait longer than a request.
 const patience = 5 * time.Second
 
-// Revoke publishes a revocation to all proxies that share the redis of a configuration. It uses the issuers in that, one of which
-// must be that of the revocation, and redis: it needs no secret of theirs.
+// Revoke publishes a revocation to all proxies that share the Redis of a configuration. The issuer of the revocation must be one
+// of the configured issuers. Revoke reads only the issuers and the Redis settings, so it does not need the secrets of the
+// verifiers.
 func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.Logger) error {
 	f := &file{build: build{log: log}}
 	var shared *shared

@@ -10,9 +10,9 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-const maxOpenAPI = 16 << 20 // bytes; there are documents of several million
+const maxOpenAPI = 16 << 20 // bytes; some documents have several million
 
-// table returns what each route needs, from one of routes and openapi.
+// table returns the requirement of each route, from either routes or openapi.
 func (f *file) table() routes.Table {
 	rows, openapi := f.Given("routes"), f.Given("openapi")
 	switch {
@@ -36,7 +36,7 @@ func (f *file) table() routes.Table {
 		f.Mistake("openapi", "%w", err)
 		return nil
 	}
-	table, err := f.drivers.OpenAPI(document) // whose mistakes have lines of that document
+	table, err := f.drivers.OpenAPI(document) // mistakes contain line numbers of the document
 	f.Blame("openapi", err, map[string]string{})
 	return table
 }
@@ -44,7 +44,7 @@ func (f *file) table() routes.Table {
 func (f *file) rows() routes.Table {
 	table := routes.Table{}
 	for pattern, need := range f.Routes {
-		// A row that is wrong counts as one that nobody passes, so that the others can be looked at.
+		// An invalid row becomes a requirement that no token meets, so that the other rows can be validated.
 		table[pattern] = scopes.Requirement{}
 		if need.Requirement != nil {
 			table[pattern] = need.Requirement

@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
-// Serve listens, and serves until ctx is done or something fails. Meanwhile, with redis, it watches for revocations.
+// Serve listens, and serves until ctx is done or the server fails. With Redis, it also watches for revocations.
 func (p *Proxy) Serve(ctx context.Context) error {
 	sites := []web.Site{{Name: "proxy", Handler: p}}
 	addrs := []string{p.listen}
@@ -43,7 +43,7 @@ func (p *Proxy) Serve(ctx context.Context) error {
 	return web.ServeAll(ctx, p.log, sites...)
 }
 
-// probes are for operators: they name issuers and say what is wrong with them.
+// probes returns the handler for operators. Its responses name issuers and describe their errors.
 func (p *Proxy) probes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /ready", p.guard.Readiness())
@@ -51,7 +51,7 @@ func (p *Proxy) probes() http.Handler {
 	return mux
 }
 
-// A part is a verifier, or one use of redis.
+// A part is the JSON form of the health of a verifier or of one use of Redis.
 type part struct {
 	Name  string         `json:"name"`
 	State valetkey.State `json:"state"`
@@ -75,7 +75,7 @@ func partOf(h valetkey.Health) part {
 	return p
 }
 
-// cache is a middleware.CacheStatus in JSON.
+// cache is the JSON form of middleware.CacheStatus.
 type cache struct {
 	Entries   int    `json:"entries"`
 	Bytes     int64  `json:"bytes"`
@@ -84,7 +84,7 @@ type cache struct {
 	Evictions uint64 `json:"evictions"`
 }
 
-// revocations is a middleware.RevocationStatus in JSON.
+// revocations is the JSON form of middleware.RevocationStatus.
 type revocations struct {
 	Held       int  `json:"held"`
 	Overflowed int  `json:"overflowed"`

@@ -10,12 +10,13 @@ import (
 	"github.com/valetkey/valetkey/statuslist"
 )
 
-// statusNames are what a file calls the fields of statuslist.Config that it has. The others are those of the jwks.
+// statusNames maps the fields of statuslist.Config to their names in a status_list section. The other fields come from the jwks
+// section.
 var statusNames = map[string]string{
 	"Origins": "origins", "RefreshInterval": "refresh_interval", "MinTTL": "min_ttl", "MaxTTL": "max_ttl", "StaleIfError": "stale_if_error",
 }
 
-// config returns how the status of tokens is looked up; nil: it is not.
+// config returns the configuration of the status list, or nil if there is none.
 func (s *statusSection) config() *statuslist.Config {
 	if s == nil {
 		return nil
@@ -34,13 +35,13 @@ func (s *statusSection) config() *statuslist.Config {
 	return cfg
 }
 
-// listed puts the status list at a path behind the verifier that is made of keys; nil: there are mistakes.
+// listed adds the status list at the path to the verifier with the given keys. It returns nil if there are mistakes.
 func (f *file) listed(at string, cfg statuslist.Config, by valetkey.Verifier, keys jwks.Config) *statuslist.Verifier {
 	cfg.Verifier, cfg.Issuer, cfg.JWKSURL, cfg.JWKS = by, keys.Issuer, keys.JWKSURL, keys.JWKS
 	cfg.InsecureHTTP, cfg.Logger = keys.InsecureHTTP, keys.Logger
 	v, err := statuslist.New(cfg)
 	for _, m := range valetkey.ConfigErrors(err) {
-		if name, known := mistakes.Rename(m.Field, statusNames); known { // or it is one of the jwks, and reported there
+		if name, known := mistakes.Rename(m.Field, statusNames); known { // other fields belong to jwks and are reported there
 			f.Mistake(mistakes.Join(at, name), "%w", m.Err)
 		}
 	}

@@ -13,26 +13,26 @@ import (
 	"github.com/valetkey/valetkey/statuslist"
 )
 
-// A list of verifiers in the reading.
+// A list reads the verifiers of a file.
 type list struct {
 	*file
 	made    []made
-	issuers []string        // as far as they are named
+	issuers []string        // those that the file names
 	taken   map[string]bool // issuers whose JWTs have a verifier
-	opaque  bool            // so have opaque tokens
+	opaque  bool            // opaque tokens have a verifier
 	close   []func()
 }
 
-// A made is a verifier that was read, with what it was made of.
+// A made is a verifier with its configuration.
 type made struct {
-	at     string             // its path in the file
-	keys   *jwks.Config       // nil: it asks
-	status *statuslist.Config // nil: it has none
+	at     string             // path in the file
+	keys   *jwks.Config       // nil: an introspection
+	status *statuslist.Config // nil: no status list
 	asks   introspect.Config
 }
 
-// read combines the verifiers: those with keys first, wherever they stand, since they ask nobody. If there is a mistake,
-// what it returns is good for finding others and for nothing else.
+// read combines the verifiers. Those with keys come first, regardless of their order in the file, because they need no call per
+// token. If there are mistakes, the result may be used only to find further mistakes.
 func (l *list) read() valetkey.Verifier {
 	l.taken = map[string]bool{}
 	var (
@@ -54,7 +54,7 @@ func (l *list) read() valetkey.Verifier {
 			local = append(local, keys)
 		}
 	}
-	if byIssuer, err := jwks.ByIssuer(local...); err == nil { // or there are none, or two of one issuer, which is said
+	if byIssuer, err := jwks.ByIssuer(local...); err == nil { // an error means none, or two for one issuer, which has been reported
 		all = append(all, byIssuer)
 	}
 	for i, v := range l.Verifiers {
@@ -68,7 +68,7 @@ func (l *list) read() valetkey.Verifier {
 	return valetkey.First(all...)
 }
 
-// jwks returns the verifier of one issuer, and what it is with its status list, if it has one.
+// jwks returns the verifier of one issuer, and its combination with a status list, if it has one.
 func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *statuslist.Verifier) {
 	at := item + ".jwks"
 	cfg, wrong := issuer.Settings{
@@ -90,7 +90,7 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 	}
 	status := s.StatusList.config()
 	l.made = append(l.made, made{at: at, keys: &cfg, status: status})
-	var by valetkey.Verifier = valetkey.First() // where there are mistakes, so that the list can be looked at
+	var by valetkey.Verifier = valetkey.First() // a placeholder if there are mistakes, so that the status list can be validated
 	if keys != nil {
 		by = keys
 		l.close = append(l.close, keys.Close)
@@ -109,7 +109,7 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 	return keys, listed
 }
 
-// names are what a file calls the fields of introspect.Config.
+// names maps the fields of introspect.Config to their names in files.
 var names = map[string]string{
 	"URL":         "url",
 	"Issuer":      "issuer",
@@ -147,7 +147,7 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		}
 		l.taken[iss] = true
 	}
-	// What the first one says of an opaque token is final.
+	// The first introspection decides about every opaque token.
 	if l.opaque && !l.Given(at+".jwt_issuers") {
 		l.Mistake(at+".jwt_issuers", "required, since the introspection before is for opaque tokens already")
 	}
@@ -173,7 +173,7 @@ func (l *list) audience(at string, given []string) []string {
 	return given
 }
 
-// auth returns none if there is a mistake, so that the rest can be looked at.
+// auth returns the authentication at the endpoint, or NoAuth if there are mistakes, so that the other fields can be validated.
 func (l *list) auth(at string, s *introspectionSection) introspect.Auth {
 	if !l.Given(at + ".client_id") {
 		l.Mistake(at+".client_id", "required")

@@ -16,7 +16,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// A file is a configuration file in the reading. Sections that are not given are nil.
+// A file is a configuration file that is being read. Sections that are absent are nil.
 type file struct {
 	Listen            address           `yaml:"listen"`
 	TLS               *tlsSection       `yaml:"tls"`
@@ -116,7 +116,7 @@ type redisSection struct {
 	AllowLate bool          `yaml:"allow_before_caught_up"`
 }
 
-// oneOf returns the value of a field if it is one of options, or else "".
+// oneOf returns value if it is one of options, else "". Another value that is not empty is a mistake.
 func (f *file) oneOf(field, value string, options ...string) string {
 	if value != "" && !slices.Contains(options, value) {
 		f.Mistake(field, "%q is not %s", value, strings.Join(options, " or "))
@@ -125,7 +125,7 @@ func (f *file) oneOf(field, value string, options ...string) string {
 	return value
 }
 
-// An address is host and port of a listener.
+// An address is the host and port of a listener or a server.
 type address string
 
 func (a *address) UnmarshalText(text []byte) error {
@@ -147,18 +147,18 @@ func (u *upstream) UnmarshalText(text []byte) (err error) {
 	case len(text) == 0:
 		return errors.New("is empty")
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return errors.New("is not an http or https URL") // and may hold a password
+		return errors.New("is not an http or https URL") // do not print it: it may contain a password
 	case u.User != nil || strings.ContainsAny(string(text), "?#"):
 		return errors.New("has a user, a query or a fragment")
 	case u.Port() != "":
-		if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil { // of digits, which url.Parse checks
+		if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil { // digits only, as url.Parse has checked
 			return errors.New("has a port above 65535")
 		}
 	}
 	return nil
 }
 
-// An addressRange holds the addresses of proxies in front; a single address is a range of one.
+// An addressRange is a range of addresses of trusted proxies. A single address is a range of one.
 type addressRange struct{ netip.Prefix }
 
 func (r *addressRange) UnmarshalText(text []byte) error {
@@ -178,7 +178,7 @@ func (r *addressRange) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A duration is zero or above, and as a Config takes it: zero if it is not given, negative if it is zero.
+// A duration is zero or positive, stored as a Config expects it: 0 if absent, -1 if the file has zero.
 type duration time.Duration
 
 func (d *duration) UnmarshalText(text []byte) error {
@@ -192,7 +192,7 @@ func (d *duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A positive is a duration above zero; zero: it is not given.
+// A positive is a positive duration, or zero if absent.
 type positive time.Duration
 
 func (p *positive) UnmarshalText(text []byte) error {
@@ -203,7 +203,7 @@ func (p *positive) UnmarshalText(text []byte) error {
 	return err
 }
 
-// A status is one of a status list, except valid and invalid, whose meaning is fixed.
+// A status is a value in a status list other than valid (0) and invalid (1), whose meanings are fixed.
 type status uint8
 
 func (s *status) UnmarshalText(text []byte) error {
@@ -214,7 +214,7 @@ func (s *status) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A need is what a route requires. The zero value is that of a row with a mistake.
+// A need is the requirement of a route. The zero value belongs to a row with a mistake.
 type need struct{ valetkey.Requirement }
 
 func (n *need) UnmarshalText(text []byte) error {

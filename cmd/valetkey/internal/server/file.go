@@ -1,4 +1,4 @@
-// Package server runs the authorization server from a configuration file, or from none, and opens its store for an operator.
+// Package server runs the authorization server, with or without a configuration file, and opens its store for operator commands.
 package server
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// A document is the content of a configuration file: an authserver.Config, and the fields that it lacks. Paths are relative to
-// the folder of the file.
+// A document is the content of a configuration file: an authserver.Config and additional fields. Paths are relative to the folder
+// of the file.
 type document struct {
 	authserver.Config `yaml:",inline"`
 
@@ -25,14 +25,14 @@ type document struct {
 	Types  []userType `yaml:"user_types"`
 
 	Records      config.Secret `yaml:"store"`      // memory, sqlite:PATH or the URL of a PostgreSQL database; empty: sqlite:valetkey.db
-	Sealing      config.Secret `yaml:"seal,apart"` // base64 of 32 random bytes; with SQLite empty for one beside the database
+	Sealing      config.Secret `yaml:"seal,apart"` // base64 of 32 random bytes; empty with SQLite: a file next to the database
 	SealedBefore config.Secret `yaml:"seal_previous,apart"`
 
 	*config.Document `yaml:"-"`
 
-	words   string // of the store
-	flagged bool   // they are the command line's, and so is a path in them
-	beside  string // where the seal is made if it is not there yet; empty: nowhere
+	words   string // the text that selects the store
+	flagged bool   // words comes from the command line, so a path in it is relative to the working directory
+	beside  string // file of the seal, created if missing; empty: none
 	closers []func() error
 	log     *slog.Logger
 	drivers driver.Set
@@ -41,7 +41,7 @@ type document struct {
 type userType struct {
 	Type     string       `yaml:"type"`
 	Label    string       `yaml:"label"`
-	Database *struct{}    `yaml:"database"` // this, if empty, or
+	Database *struct{}    `yaml:"database"` // must be empty; excludes LDAP
 	LDAP     *driver.LDAP `yaml:"ldap"`
 }
 
@@ -51,8 +51,8 @@ var ldapNames = map[string]string{
 	"Timeout": "timeout", "PoolSize": "pool_size", "Groups": "groups",
 }
 
-// load reads the file of set, and those it names. The store is that of set, if it is not empty, or else what the file names.
-// Nothing is started; the error names every mistake with its line.
+// load reads the file of set and the files that it names. The store is set.Store or, if that is empty, the one in the file. It
+// starts nothing. The error joins all mistakes, each with its line.
 func load(set Settings) (*document, error) {
 	d := &document{log: set.Log, drivers: set.Drivers, words: set.Store, flagged: set.Store != "", Document: &config.Document{}}
 	if set.Config == "" {
@@ -80,7 +80,7 @@ func (d *document) close() (errs error) {
 	return errs
 }
 
-// resolve makes of the document's own fields those of the Config.
+// resolve converts the additional fields of the document to fields of the Config.
 func (d *document) resolve() error {
 	for i, t := range d.Types {
 		field := fmt.Sprintf("user_types[%d]", i)
@@ -113,7 +113,7 @@ func (d *document) directory(t userType, field string) driver.Login {
 	l := t.LDAP
 	described := driver.Directory{LDAP: *l, Type: t.Type, Password: d.Secret(l.BindPassword), Logger: d.log}
 	if d.SecretGiven(l.BindPassword) {
-		described.Password = cmp.Or(described.Password, "unread") // the mistake is known
+		described.Password = cmp.Or(described.Password, "unread") // the mistake has been reported
 	}
 	if l.RootCAFile != "" {
 		described.RootCAs = x509.NewCertPool()
@@ -127,7 +127,7 @@ func (d *document) directory(t userType, field string) driver.Login {
 	}
 	directory, err := d.drivers.LDAP(described)
 	for _, m := range valetkey.ConfigErrors(err) {
-		if name, known := mistakes.Rename(m.Field, ldapNames); known { // or it is Type, which the Config reports
+		if name, known := mistakes.Rename(m.Field, ldapNames); known { // Type is unknown here; the Config reports it
 			d.Mistake(field+"."+name, "%w", m.Err)
 		}
 	}

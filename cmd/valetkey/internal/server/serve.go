@@ -20,21 +20,21 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
-// Settings are what a command line says.
+// Settings holds the flags of a command.
 type Settings struct {
-	Config string // the file; empty: the demonstration
-	Store  string // in place of the file's; empty: that
-	Addr   string // to listen on, in place of the file's; empty: that
-	Create bool   // for Open: create the file of the store if it does not exist; otherwise that is an error. Serve always does
+	Config string // configuration file; empty: the demo
+	Store  string // overrides the store in the file if not empty
+	Addr   string // overrides the address in the file if not empty
+	Create bool   // for Open: create a missing store file instead of returning an error; Serve always creates it
 	Log    *slog.Logger
-	Audit  *slog.Logger // of what is done; nil: Log
+	Audit  *slog.Logger // audit log; nil: Log
 
-	Drivers driver.Set // of this build
+	Drivers driver.Set // drivers of this build
 }
 
-// Open makes a server on its store, for what an operator does there; it serves nobody. The store must be one that outlives it.
-// close must be called. Without Settings.Create a file that does not exist is an error, and none is created: a misspelled path
-// would look like an empty server.
+// Open returns a server on its store for operator commands. It does not serve. The store must be persistent: memory is an error.
+// The caller must call close. Unless Settings.Create is set, a missing store file is an error and is not created, because a
+// misspelled path would look like an empty server.
 func Open(ctx context.Context, set Settings) (s *authserver.Server, close func() error, err error) {
 	d, err := load(set)
 	if err != nil {
@@ -60,7 +60,7 @@ func (d *document) server(ctx context.Context, create bool) (*authserver.Server,
 
 const defaultAddr = "127.0.0.1:8888"
 
-// Serve serves until ctx is done or something fails. Whoever may try it is told how on out. SIGUSR1, where there is one,
+// Serve serves until ctx is done or the server fails. It prints how to try the server to out. SIGUSR1, on systems that have it,
 // rotates the signing keys.
 func Serve(ctx context.Context, set Settings, out io.Writer) error {
 	d, err := load(set)
@@ -73,7 +73,7 @@ func Serve(ctx context.Context, set Settings, out io.Writer) error {
 
 func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error {
 	addr := defaultAddr
-	for _, given := range []string{d.Listen, set.Addr} { // the flag is before the file
+	for _, given := range []string{d.Listen, set.Addr} { // the flag overrides the file
 		if given != "" {
 			addr = given
 		}
@@ -108,7 +108,7 @@ func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error
 	return web.Serve(ctx, l, s, d.log)
 }
 
-// onLoopback reports whether nobody beyond this machine reaches what listens on addr.
+// onLoopback reports whether addr accepts connections from this machine only.
 func onLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -137,7 +137,7 @@ func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server) {
 	}
 }
 
-// introduce tells what can be tried with the secrets that everybody knows. It prints no other secret: output is logged.
+// introduce prints what can be tried with the public demo secrets. It prints no other secret, because the output may be logged.
 func (d *document) introduce(out io.Writer) {
 	fmt.Fprintf(out, "The authorization server is at %s", d.Issuer)
 	if path, isFile := strings.CutPrefix(d.words, sqlite); isFile {

@@ -4,4 +4,4 @@ package server
 
 import "os"
 
-var rotateSignals []os.Signal // there is none to spare
+var rotateSignals []os.Signal // no suitable signal exists

@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// Not SIGHUP, which operators send for a reload: see web.IgnoreHangup.
+// Not SIGHUP, which operators send to reload a configuration; see web.IgnoreHangup.
 var rotateSignals = []os.Signal{syscall.SIGUSR1}

@@ -22,7 +22,7 @@ const (
 	sealSize = 32 // bytes
 )
 
-// place looks at the words for the store.
+// place checks the text that selects the store.
 func (d *document) place() {
 	path, isFile := strings.CutPrefix(d.words, sqlite)
 	sealed := d.SecretGiven(d.Sealing) || d.InsecureUnsealed
@@ -35,11 +35,11 @@ func (d *document) place() {
 	case isFile && !sealed:
 		d.beside = d.storePath(path) + ".seal"
 	case isFile:
-	case !isDSN(d.words): // which may have a password
+	case !isDSN(d.words): // do not print it: it may contain a password
 		d.Mistake("store", "is neither memory, sqlite:PATH nor postgres://...")
 	case d.drivers.PostgreSQL == nil:
 		d.Mistake("store", "%w", driver.Missing("PostgreSQL"))
-	case !sealed: // replicas have to share it
+	case !sealed: // replicas must share the seal
 		d.Mistake("seal_file", "is required with PostgreSQL, or seal_env, or insecure_unsealed")
 	}
 }
@@ -48,7 +48,7 @@ func isDSN(words string) bool {
 	return strings.HasPrefix(words, "postgres://") || strings.HasPrefix(words, "postgresql://")
 }
 
-// storePath returns where the file of the store is: one from the command line is relative to the working directory.
+// storePath returns the path of the store file. A path from the command line is relative to the working directory.
 func (d *document) storePath(path string) string {
 	if d.flagged {
 		return path
@@ -56,7 +56,7 @@ func (d *document) storePath(path string) string {
 	return d.Path(path)
 }
 
-// open opens the store, which is nil for memory. With create it makes what is missing of a file.
+// open opens the store. It returns nil for memory. With create, it creates a missing database file.
 func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 	path, isFile := strings.CutPrefix(d.words, sqlite)
 	var opened store.Store
@@ -80,7 +80,7 @@ func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 		return nil, err
 	}
 	d.closers = append(d.closers, opened.Close)
-	if d.beside != "" { // last, so that none is left beside a file that is no database of ours
+	if d.beside != "" { // last, so that no seal is left next to a file that is not a Valetkey database
 		if d.Seal, err = sealAt(d.beside); err != nil {
 			return nil, fmt.Errorf("the seal of the signing keys: %w", err)
 		}
@@ -88,7 +88,7 @@ func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 	return opened, nil
 }
 
-// sealAt returns the seal in a file, which is made if it is not there.
+// sealAt returns the seal in a file. It creates a missing file.
 func sealAt(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -107,11 +107,11 @@ func sealAt(path string) ([]byte, error) {
 	return key, nil
 }
 
-// newSeal puts a whole file in its place, unless somebody else has just done so.
+// newSeal creates the file atomically, unless another process has just created it.
 func newSeal(path string) error {
 	key := make([]byte, sealSize)
 	rand.Read(key)
-	f, err := os.CreateTemp(filepath.Dir(path), ".seal") // for its owner only
+	f, err := os.CreateTemp(filepath.Dir(path), ".seal") // readable by its owner only
 	if err != nil {
 		return err
 	}

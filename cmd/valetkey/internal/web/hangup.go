@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// IgnoreHangup logs every SIGHUP, and ignores it, until stop is called. Without it the signal ends the process, and operators
-// send it to have a configuration read again, which no server here does. Where there is no SIGHUP, as on Windows, it does nothing.
+// IgnoreHangup logs and ignores every SIGHUP until stop is called. By default the signal ends the process, but operators send it
+// to reload a configuration, which no server here supports. It does nothing on systems without SIGHUP, such as Windows.
 func IgnoreHangup(log *slog.Logger) (stop func()) {
 	hangups, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(hangups, syscall.SIGHUP)

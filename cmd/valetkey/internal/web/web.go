@@ -1,4 +1,4 @@
-// Package web serves HTTP until it is told to stop.
+// Package web serves HTTP with timeouts and graceful shutdown.
 package web
 
 import (
@@ -15,17 +15,17 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 64 << 10         // bytes; a token has at most 16 KiB
-	grace         = 10 * time.Second // for requests under way when the end comes
+	grace         = 10 * time.Second // for requests in progress at shutdown
 )
 
-// A Site is a handler and where it is served.
+// A Site is a handler and its listener.
 type Site struct {
 	Name     string // for the log
 	Listener net.Listener
 	Handler  http.Handler
 }
 
-// ServeAll serves all sites until ctx is done or one of them fails, each as [Serve] does.
+// ServeAll serves all sites until ctx is done or one of them fails. It serves each as [Serve] does.
 func ServeAll(ctx context.Context, log *slog.Logger, sites ...Site) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -44,10 +44,10 @@ func ServeAll(ctx context.Context, log *slog.Logger, sites ...Site) error {
 	return errors.Join(errs...)
 }
 
-// Serve serves h on l until ctx is done, then lets the requests under way finish for a while, and closes l. It returns
-// nil if ctx was the reason to end. There is no limit on the time of a whole request: streams and WebSockets may last.
+// Serve serves h on l until ctx is done. It then gives requests in progress 10 seconds to finish, and closes l. It returns nil if
+// it ended because of ctx. The duration of a request is not limited, for streams and WebSockets.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	// Requests outlive ctx by the grace and no longer, WebSockets too, which the server does not know any more.
+	// Requests outlive ctx by grace at most. That includes WebSockets, which http.Server no longer tracks.
 	requests, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	server := &http.Server{
