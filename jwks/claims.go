@@ -9,7 +9,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// unread are the claims that are looked at, not yet read; nil: the token has none of that name.
+// unread holds the claims that the verifier uses, still undecoded. A nil Value means that the token does not have the claim.
 type unread struct {
 	payload []byte
 
@@ -21,11 +21,11 @@ type unread struct {
 	acr, authTime                     strictjson.Value // RFC 9068, section 2.2.1
 	scp, azp, cid, appid              strictjson.Value // see Profile
 
-	misspelt  string // a name above in another letter case, which a handler's encoding/json would take for it
-	otherKind string // a claim that an access token does not have
+	misspelt  string // one of the names above in another letter case, which a handler's encoding/json would accept for it
+	otherKind string // a claim that does not occur in access tokens
 }
 
-// The claims of RFCs, which have one spelling.
+// registered lists claims whose spelling is fixed by an RFC.
 var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "scp", "cnf"}
 
 var otherKinds = []string{"id", "refresh", "offline", "logout"}
@@ -74,7 +74,7 @@ func readClaims(payload []byte) (*unread, error) {
 			c.otherKind = name
 		case "events": // RFC 8417, section 2.2: security events and logout tokens
 			c.otherKind = name
-		case "typ", "token_use": // the kind as Keycloak and Cognito say it
+		case "typ", "token_use": // the kind of token in Keycloak and Cognito
 			if kind, _ := v.Text(); slices.Contains(otherKinds, strings.ToLower(kind)) {
 				c.otherKind = name
 			}
@@ -88,7 +88,7 @@ func readClaims(payload []byte) (*unread, error) {
 	return c, err
 }
 
-// fields reads the claims. The issuer is known to be right.
+// fields decodes the claims. The issuer has already been checked.
 func (v *Verifier) fields(in *unread) (*valetkey.TokenFields, error) {
 	t := &valetkey.TokenFields{Issuer: v.issuer}
 	clientID := in.clientID

@@ -12,14 +12,14 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// ByIssuer returns a Verifier of the tokens of several issuers, each verified against its own keys and settings only. A
-// token is taken apart once, and its iss, not yet to be believed, says which of vs verifies it. The token of an issuer
-// that none is for is refused with an error that wraps [valetkey.ErrNotApplicable], before anything else is looked at.
+// ByIssuer returns a Verifier for the tokens of several issuers. Each token is verified only against the keys and settings of
+// its own issuer: its iss, still unverified, selects the verifier in vs. A token is parsed once. A token of any other issuer
+// is refused before any further check, with an error that wraps [valetkey.ErrNotApplicable].
 //
-// It is a [valetkey.HealthReporter] too: Health lists the issuers by name, Ready fetches all their keys at the same time. Closing
-// is left to the owner of vs.
+// The Verifier is also a [valetkey.HealthReporter]: Health lists the issuers sorted by name, and Ready fetches the keys of
+// all issuers concurrently. The caller remains responsible for closing vs.
 //
-// It is a mistake if vs is empty, holds nil, or holds two of one issuer.
+// ByIssuer returns an error if vs is empty, contains nil or contains two verifiers for one issuer.
 func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
 	wrong := mistakes.List{Package: "jwks: ByIssuer"}
 	wrong.AddIf(len(vs) == 0, "", "no verifiers")
@@ -29,7 +29,7 @@ func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
 		case v == nil:
 			wrong.Add(fmt.Sprintf("vs[%d]", i), "is nil")
 		case issuers[v.issuer] != nil:
-			wrong.Add(fmt.Sprintf("vs[%d]", i), "is the second of issuer %q", v.issuer)
+			wrong.Add(fmt.Sprintf("vs[%d]", i), "duplicate issuer %q", v.issuer)
 		default:
 			issuers[v.issuer] = v
 		}

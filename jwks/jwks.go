@@ -7,16 +7,17 @@
 //	...
 //	defer keys.Close()
 //
-// The zero [Profile] is RFC 9068. Issuers that send less need a setting each, see Profile.
+// The zero [Profile] accepts RFC 9068 tokens only. For an issuer whose tokens lack required parts, enable the matching
+// settings of [Profile].
 //
-// The checks that need no key come first: form, issuer, type, algorithm, claims, audience, times. A token that fails one
-// costs no signature and no fetch. Keys are looked up in the set of the one issuer that the verifier is for.
+// The checks that need no key come first: form, issuer, type, algorithm, claims, audience and times. A token that fails one
+// of them costs no signature check and no fetch. Keys are looked up only in the key set of the verifier's issuer.
 //
-// [ByIssuer] puts several issuers together, and [Tenants] those that are not known in advance.
+// [ByIssuer] combines the verifiers of several issuers. [Tenants] verifies tokens of issuers that are not known in advance.
 //
-// Not done here: encrypted and nested tokens, keys or URLs that a token brings along (jwk, jku, x5c, x5u), and issuers that
-// neither the configuration nor a lookup of the application names. Whether a subject is one that the application knows is for the application or a
-// [valetkey.Requirement] to decide.
+// The package does not support encrypted or nested tokens. It ignores keys and key URLs inside a token (jwk, jku, x5c, x5u).
+// It accepts no issuer beyond the configured ones and those that the application's lookup returns. It does not check that the
+// application knows the subject: leave that to the application or to a [valetkey.Requirement].
 package jwks
 
 import (
@@ -36,80 +37,84 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// Config is what a [Verifier] is made of. Issuer and Audience are required.
+// Config configures a [Verifier]. Issuer and Audience are required.
 //
-// The keys come from one of four places: discovery at the issuer (if none of the others is given), JWKSURL, JWKS or Secret.
+// The keys come from JWKSURL, JWKS or Secret, of which at most one may be set. If none is set, the verifier discovers the key
+// set from the issuer's metadata.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Issuer is the iss of the tokens, compared byte by byte. Required. It may be any string; discovery needs a URL.
+	// Issuer is the expected iss of the tokens, compared byte by byte. Required. It may be any string, but discovery needs a
+	// URL.
 	Issuer string
 
-	// Audience lists the names of this resource server, one of which the aud of a token must be or contain. Required.
-	// Scopes have a meaning within their audience only: two APIs that share an audience share all scopes.
+	// Audience lists the names of this resource server. The aud of a token must be or contain one of them. Required. Scopes
+	// have meaning only within their audience: two APIs that share an audience share all scopes.
 	Audience []string
 
-	// SoleAudience refuses a token that is for others, too: all of its aud must be in Audience. Another API that takes the
-	// same token could use it here.
+	// SoleAudience refuses tokens that are also meant for other audiences: every aud value must be in Audience. Without it,
+	// another API that receives such a token could replay it here.
 	SoleAudience bool
 
-	// JWKSURL is that of the key set: https, or http on loopback.
+	// JWKSURL is the URL of the key set: https, or http on loopback.
 	JWKSURL string
 
-	// JWKS is a key set (RFC 7517, section 5), to be used without any network.
+	// JWKS is a key set (RFC 7517, section 5) to use without any network access.
 	JWKS []byte
 
-	// Secret is shared with the issuer, for the HMAC algorithms, which Algorithms must then name. It must be random and
-	// at least as long as their hash: 32 bytes for HS256 (RFC 7518, section 3.2). Who holds it can make tokens, too. There
-	// is only one, so the kid of a token does not matter.
+	// Secret is the key shared with the issuer for HMAC algorithms, which Algorithms must then list. It must be random and at
+	// least as long as the hash of each algorithm: 32 bytes for HS256 (RFC 7518, section 3.2). Anyone who holds it can also
+	// issue tokens. The kid of a token is ignored, since there is only one key.
 	Secret []byte
 
-	// Algorithms are the signature algorithms allowed. Nil: RS256, PS256, ES256, ES384 and EdDSA; never more than this
-	// because of what a key set or metadata says. A key whose JWK has no alg may be used with all that fit it.
+	// Algorithms lists the allowed signature algorithms. Neither a key set nor metadata can extend it. A key whose JWK has no
+	// alg may be used with every allowed algorithm that fits it. Nil: RS256, PS256, ES256, ES384 and EdDSA.
 	Algorithms []string
 
-	// Profile names what a token may lack of RFC 9068. Zero: nothing. See [Lenient].
+	// Profile lists the parts of RFC 9068 that tokens may lack. Zero: none. See [Lenient].
 	Profile Profile
 
-	// Leeway is how far the clocks of issuer and server may differ: exp, nbf and iat are held against it. Zero: 30 s;
-	// negative: none; at most 5 min.
+	// Leeway is the tolerated difference between the clocks of the issuer and this server. It applies to exp, nbf and iat.
+	// Zero: 30 s; negative: none; at most 5 min.
 	Leeway time.Duration
 
-	// MaxLifetime is the longest time from iat to exp that is accepted; a token without iat is then refused. Zero: any, but
-	// an exp more than ten years ahead is refused, since it is nearly always in milliseconds instead of seconds. To accept
-	// such tokens, set a MaxLifetime of more than ten years.
+	// MaxLifetime is the longest accepted time from iat to exp. If it is set, a token without iat is refused. Zero: no limit,
+	// but an exp more than ten years ahead is refused, since it is nearly always in milliseconds instead of seconds. To
+	// accept such tokens, set MaxLifetime to more than ten years.
 	MaxLifetime time.Duration
 
-	// Scopes are the claims that hold scopes, all of which count: a string of scopes separated by spaces, or an array. A
-	// name with dots that is no claim itself is a path into objects: "realm_access.roles". Nil: scope.
+	// Scopes lists the claims that contain scopes; the scopes of all of them apply. A claim is a string of space-separated
+	// scopes or an array. A name with dots that is not itself a claim is a path into objects: "realm_access.roles". Nil:
+	// scope.
 	Scopes []string
 
-	// Client carries the requests for keys. Redirects are never followed. Nil: http.DefaultClient.
+	// Client sends the requests for keys. Redirects are never followed. Nil: http.DefaultClient.
 	Client *http.Client
 
-	// InsecureHTTP allows http URLs on hosts other than loopback: whoever is on the way can then replace the keys.
+	// InsecureHTTP allows http URLs on hosts other than loopback. Anyone on the network path can then replace the keys.
 	InsecureHTTP bool
 
-	// RefreshInterval is the age of a key set that is not exceeded if the issuer answers; it is fetched ahead. It counts where the
-	// issuer sends no Cache-Control, whose word is taken from 1 min to 24 h. Zero: 10 min.
+	// RefreshInterval is the maximum age of a key set while the issuer answers; the next one is fetched ahead of time. It
+	// applies if the issuer sends no Cache-Control; a Cache-Control lifetime is bounded to 1 min to 24 h. Zero: 10 min.
 	RefreshInterval time.Duration
 
-	// MinRefetchInterval is the time after which tokens with unknown keys may cause another fetch. One more is to spare, for a key
-	// that rotates twice; after that, tokens of a new key are refused until the cooldown has passed. Zero: 30 s.
+	// MinRefetchInterval is the minimum time between fetches caused by tokens with unknown keys. One extra fetch is allowed,
+	// for a key that rotates twice. After that, tokens with a new key are refused until the interval has passed. Zero: 30 s.
 	MinRefetchInterval time.Duration
 
-	// StaleIfError is how long keys are used beyond RefreshInterval while the issuer does not answer, or answers with an empty or
-	// malformed key set; after that, tokens get 503. It does not prolong a key that a well-formed set with keys no longer
-	// contains, or no longer for signatures: that key ends with the refresh. Zero: 1 h; negative: not at all; at most 24 h.
+	// StaleIfError is how long keys remain in use beyond RefreshInterval while the issuer does not answer, or returns an
+	// empty or malformed key set. After that, tokens get 503. It does not prolong a key that a well-formed, non-empty set no
+	// longer contains or no longer permits for signatures: such a key ends with the refresh. Zero: 1 h; negative: not at all;
+	// at most 24 h.
 	StaleIfError time.Duration
 
-	// Logger gets what happens to the key set. Nil: slog.Default().
+	// Logger logs changes of the key set. Nil: slog.Default().
 	Logger *slog.Logger
 
-	// Observer is told of each fetch of the key set: [valetkey.KeySetRefreshed]. Nil: nobody is.
+	// Observer receives a [valetkey.KeySetRefreshed] event for each fetch of the key set. Nil: none.
 	Observer valetkey.Observer
 
-	// Now is the clock that exp, nbf and iat are held against. Nil: time.Now.
+	// Now is the clock for the checks of exp, nbf and iat. Nil: time.Now.
 	Now func() time.Time
 }
 
@@ -118,8 +123,8 @@ const (
 	maxLeeway     = 5 * time.Minute // RFC 9068, section 4: "usually no more than a few minutes"
 )
 
-// A Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier] and a
-// [valetkey.HealthReporter], safe for concurrent use, and must be closed.
+// Verifier verifies the JWT access tokens of one issuer. It is a [valetkey.Verifier] and a [valetkey.HealthReporter]. It is
+// safe for concurrent use and must be closed.
 type Verifier struct {
 	issuer      string
 	audience    []string
@@ -134,8 +139,8 @@ type Verifier struct {
 	shared      bool // keys holds a shared secret
 }
 
-// New returns a Verifier. It does no I/O: the first token, or [Verifier.Ready], fetches the keys. The error names every
-// mistake in cfg.
+// New returns a Verifier. It does no I/O: the first token or [Verifier.Ready] fetches the keys. The error lists every mistake
+// in cfg.
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{
 		issuer:      cfg.Issuer,
@@ -176,15 +181,15 @@ func New(cfg Config) (*Verifier, error) {
 	return v, nil
 }
 
-// check adds what is wrong with cfg, but for the keys.
+// check adds the mistakes in cfg, except those in the sources of keys.
 func (cfg *Config) check(wrong *mistakes.List) {
 	if cfg.Issuer == "" {
 		wrong.Add("Issuer", "required")
 	}
 	wrong.Within("Audience", claims.CheckAudience(cfg.Audience))
-	known, kind := jose.Algorithms(), "a signature algorithm known here"
+	known, kind := jose.Algorithms(), "a supported signature algorithm"
 	if cfg.Secret != nil {
-		known, kind = jose.HMACAlgorithms(), "an HMAC algorithm, as Secret needs"
+		known, kind = jose.HMACAlgorithms(), "an HMAC algorithm, which Secret requires"
 		if len(cfg.Algorithms) == 0 {
 			wrong.Add("Algorithms", "required with Secret: one or more of %v", known)
 		}
@@ -207,7 +212,7 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	}
 }
 
-// keys returns the key set that cfg asks for.
+// keys returns the key set that cfg configures.
 func (cfg *Config) keys() (*keyset.Set, error) {
 	places := 0
 	for _, given := range []bool{cfg.JWKSURL != "", cfg.JWKS != nil, cfg.Secret != nil} {
@@ -217,7 +222,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	}
 	switch {
 	case places > 1:
-		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS, Secret", Err: errors.New("at most one of them")}
+		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS, Secret", Err: errors.New("set at most one of these")}
 	case cfg.Secret != nil:
 		return cfg.secret()
 	case cfg.JWKS != nil:
@@ -229,7 +234,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		}
 		return keyset.Static(keys...), wrong.Err()
 	case cfg.JWKSURL == "" && cfg.Issuer == "":
-		return nil, nil // reported as such
+		return nil, nil // check reports it
 	}
 	return keyset.New(keyset.Config{
 		Issuer:             cfg.Issuer,
@@ -250,7 +255,7 @@ func (cfg *Config) secret() (*keyset.Set, error) {
 	}
 	for _, alg := range cfg.Algorithms {
 		if slices.Contains(jose.HMACAlgorithms(), alg) && !key.Fits(alg) {
-			return nil, &valetkey.ConfigError{Field: "Secret", Err: fmt.Errorf("it is too short for %s (RFC 7518, section 3.2)", alg)}
+			return nil, &valetkey.ConfigError{Field: "Secret", Err: fmt.Errorf("too short for %s (RFC 7518, section 3.2)", alg)}
 		}
 	}
 	return keyset.Static(key), nil
@@ -259,9 +264,9 @@ func (cfg *Config) secret() (*keyset.Set, error) {
 // Issuer returns Config.Issuer.
 func (v *Verifier) Issuer() string { return v.issuer }
 
-// Ready returns nil once keys are held. It fetches them if need be, waits for that until ctx is done, and returns why there
-// are none. It suits the start of a program, to wait or to fail, and a readiness probe: while the issuer does not answer, it
-// does not fetch more often than the backoff allows.
+// Ready returns nil once keys are available. If none are, it fetches them, waits until ctx is done at the latest, and returns
+// the reason for a failure. Use it at startup, to wait or to fail, and in a readiness probe: while the issuer does not
+// answer, it fetches no more often than the backoff allows.
 func (v *Verifier) Ready(ctx context.Context) error {
 	if err := v.keys.Ready(ctx); err != nil {
 		return fmt.Errorf("jwks: %s: %w", v.issuer, err)
@@ -269,13 +274,15 @@ func (v *Verifier) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Health returns how v is: ready if keys are held and the last fetch was good, or if there is nothing to fetch; degraded if
-// keys are held but could not be renewed, or not in time; down if none are held, as before the first fetch. It does no I/O.
+// Health returns the state of v: ready if keys are held and the last fetch succeeded, or if there is nothing to fetch;
+// degraded if keys are held but the last fetch failed or is overdue; down if none are held, as before the first fetch. It
+// does no I/O.
 func (v *Verifier) Health() []valetkey.Health {
 	h := v.keys.Health()
 	h.Name = v.issuer
 	return []valetkey.Health{h}
 }
 
-// Close ends fetches and timers and waits for them. What is verified later gets 503, and remembered tokens are forgotten.
+// Close ends fetches and timers and waits for them. Afterwards, Verify fails with [*valetkey.Unavailable] (503), and tokens
+// that a guard has cached are no longer accepted.
 func (v *Verifier) Close() { v.keys.Close() }

@@ -132,20 +132,20 @@ func TestConfig(t *testing.T) {
 		"AT-10 an empty list of audiences":   {func(c *jwks.Config) { c.Audience = []string{} }, "jwks: Audience: required; an empty list does not mean any"},
 		"AUD-03 an audience with a fragment": {func(c *jwks.Config) { c.Audience = []string{"https://api.example.com/#orders"} }, "jwks: Audience[0]: has a fragment, which no aud has (RFC 8707, section 2)"},
 		"AT-10 an audience that is empty":    {func(c *jwks.Config) { c.Audience = []string{api, ""} }, "jwks: Audience[1]: is empty"},
-		"AT-11 the algorithm none":           {func(c *jwks.Config) { c.Algorithms = []string{"none"} }, `jwks: Algorithms[0]: "none" is not a signature algorithm known here`},
-		"JWS-08 an algorithm in other case":  {func(c *jwks.Config) { c.Algorithms = []string{"RS256", "rs256"} }, `jwks: Algorithms[1]: "rs256" is not a signature algorithm known here`},
-		"JWT-13 HMAC without a secret":       {func(c *jwks.Config) { c.Algorithms = []string{"HS256"} }, `jwks: Algorithms[0]: "HS256" is not a signature algorithm known here`},
+		"AT-11 the algorithm none":           {func(c *jwks.Config) { c.Algorithms = []string{"none"} }, `jwks: Algorithms[0]: "none" is not a supported signature algorithm`},
+		"JWS-08 an algorithm in other case":  {func(c *jwks.Config) { c.Algorithms = []string{"RS256", "rs256"} }, `jwks: Algorithms[1]: "rs256" is not a supported signature algorithm`},
+		"JWT-13 HMAC without a secret":       {func(c *jwks.Config) { c.Algorithms = []string{"HS256"} }, `jwks: Algorithms[0]: "HS256" is not a supported signature algorithm`},
 		"a secret without an algorithm": {func(c *jwks.Config) { c.JWKS, c.Secret = nil, secret },
 			"jwks: Algorithms: required with Secret: one or more of [HS256 HS384 HS512]"},
 		"a secret and RS256": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, secret, []string{"RS256"} },
-			`jwks: Algorithms[0]: "RS256" is not an HMAC algorithm, as Secret needs`},
+			`jwks: Algorithms[0]: "RS256" is not an HMAC algorithm, which Secret requires`},
 		"JWT-22 a secret of 31 bytes": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, secret[:31], []string{"HS256"} },
 			"jwks: Secret: the secret has 31 bytes, at least 32 are needed (RFC 7518, section 3.2)"},
 		"JWT-22 a secret of 48 bytes for HS512": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, secret, []string{"HS384", "HS512"} },
-			"jwks: Secret: it is too short for HS512 (RFC 7518, section 3.2)"},
+			"jwks: Secret: too short for HS512 (RFC 7518, section 3.2)"},
 		"an empty secret": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, []byte{}, []string{"HS256"} },
 			"jwks: Secret: the secret has 0 bytes, at least 32 are needed (RFC 7518, section 3.2)"},
-		"two places of keys": {func(c *jwks.Config) { c.JWKSURL = "https://as.example/jwks" }, "jwks: JWKSURL, JWKS, Secret: at most one of them"},
+		"two places of keys": {func(c *jwks.Config) { c.JWKSURL = "https://as.example/jwks" }, "jwks: JWKSURL, JWKS, Secret: set at most one of these"},
 		"an empty key set":   {func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[]}`) }, "jwks: JWKS: it has no usable key among 0"},
 		"no key set":         {func(c *jwks.Config) { c.JWKS = []byte{} }, "jwks: JWKS: it is not a JSON object"},
 		"JWKS-04 a key set with a private key": {func(c *jwks.Config) {
@@ -160,7 +160,7 @@ func TestConfig(t *testing.T) {
 		"all mistakes at once": {func(c *jwks.Config) {
 			*c = jwks.Config{Issuer: issuer, Algorithms: []string{"x"}, RefreshInterval: -1, MinRefetchInterval: -1, StaleIfError: 48 * time.Hour}
 		}, "jwks: Audience: required; an empty list does not mean any\n" +
-			`jwks: Algorithms[0]: "x" is not a signature algorithm known here` + "\n" +
+			`jwks: Algorithms[0]: "x" is not a supported signature algorithm` + "\n" +
 			"jwks: RefreshInterval: -1ns is not between 0 and 24h0m0s\n" +
 			"jwks: MinRefetchInterval: -1ns is negative\n" +
 			"jwks: StaleIfError: 48h0m0s is more than 24h0m0s"},

@@ -7,7 +7,8 @@ const (
 	notTenantFor  = 5 * time.Second
 )
 
-// notTenants are issuers that are no tenants, for [notTenantFor], in the order in which that ends. The zero value is ready.
+// notTenants holds issuers that Lookup recently rejected, ordered by expiry. Each entry expires after [notTenantFor]. The
+// zero value is ready to use.
 type notTenants struct {
 	until map[string]int64
 	queue []string
@@ -28,7 +29,7 @@ func (s *notTenants) add(iss string, now int64) {
 	s.queue = append(s.queue, iss)
 }
 
-// forget drops those whose time has ended.
+// forget drops expired entries.
 func (s *notTenants) forget(now int64) {
 	for len(s.queue) > 0 && s.until[s.queue[0]] <= now {
 		delete(s.until, s.queue[0])

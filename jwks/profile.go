@@ -1,43 +1,43 @@
 package jwks
 
-// Profile names what an issuer's tokens lack of RFC 9068, section 2. The zero value: nothing. iss, exp and aud are always
-// required, and what is there must be right.
+// Profile lists the parts of RFC 9068, section 2, that an issuer's tokens may lack. The zero value allows no omission. iss,
+// exp and aud are always required, and a claim that is present must be valid.
 //
-// Set what your issuer needs and no more. The names are those of products as they come; most can be configured to send
-// more.
+// Enable only the settings that your issuer needs. The products named below need a setting in their default configuration;
+// most can be configured to send the missing part.
 type Profile struct {
-	// AllowUntyped accepts the typ "JWT" or none beside "at+jwt". An ID token looks much the same, so what has the marks of one
-	// is refused (nonce, at_hash, ...), and so is every other type. Who needs it: Keycloak, Auth0 without the RFC 9068
-	// profile, Entra ID, Okta, Cognito, light-oauth2.
+	// AllowUntyped accepts the typ "JWT", or no typ, in addition to "at+jwt". ID tokens look much the same, so tokens with
+	// the marks of one (nonce, at_hash, ...) are refused, as is every other type. Needed for: Keycloak, Auth0 without the RFC
+	// 9068 profile, Entra ID, Okta, Cognito, light-oauth2.
 	AllowUntyped bool
 
-	// AllowMissingKeyID accepts a token without kid: of the keys that fit its algorithm, up to 4 are tried, and with more it is
-	// refused. Who needs it: light-oauth2, issuers with a single key.
+	// AllowMissingKeyID accepts tokens without kid. Up to 4 keys that fit the algorithm are tried; if more keys fit, the
+	// token is refused. Needed for: light-oauth2, issuers with a single key.
 	AllowMissingKeyID bool
 
-	// AllowMissingSubject accepts a token without sub: it stands for a client. Who needs it: light-oauth2 and others for client
-	// credentials.
+	// AllowMissingSubject accepts tokens without sub, which represent a client. Needed for: light-oauth2, and others for the
+	// client credentials grant.
 	AllowMissingSubject bool
 
-	// AllowMissingClientID accepts a token without client_id. The client is then read from azp (Keycloak, Auth0, Entra ID v2), cid
-	// (Okta) or appid (Entra ID v1), the first there is.
+	// AllowMissingClientID accepts tokens without client_id. The client is then read from azp (Keycloak, Auth0, Entra ID v2),
+	// cid (Okta) or appid (Entra ID v1), whichever is found first.
 	AllowMissingClientID bool
 
-	// AllowMissingID accepts a token without jti. Who needs it: Auth0, Entra ID (which has uti).
+	// AllowMissingID accepts tokens without jti. Needed for: Auth0, Entra ID (which has uti).
 	AllowMissingID bool
 
-	// AllowMissingIssuedAt accepts a token without iat. Who needs it: some home-grown issuers.
+	// AllowMissingIssuedAt accepts tokens without iat. Needed for: some in-house issuers.
 	AllowMissingIssuedAt bool
 
-	// AllowScopeArray accepts an array as scope. Who needs it: light-oauth2, Spring Authorization Server.
+	// AllowScopeArray accepts an array as scope. Needed for: light-oauth2, Spring Authorization Server.
 	AllowScopeArray bool
 
-	// AllowScp reads scp as well as scope, a string or an array, unless Config.Scopes says which claims are read. Who needs it:
+	// AllowScp reads scp, a string or an array, in addition to scope. It has no effect if Config.Scopes is set. Needed for:
 	// Okta, Entra ID.
 	AllowScp bool
 }
 
-// Lenient returns the Profile with every setting on: what most of the field's issuers get through with.
+// Lenient returns the Profile with every setting on. It accepts tokens from most deployed issuers.
 func Lenient() Profile {
 	return Profile{
 		AllowUntyped:         true,

@@ -9,7 +9,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// scopesOf returns the scopes of all claims that hold some.
+// scopesOf returns the scopes of all claims that are configured to contain them.
 func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 	var found []string
 	add := func(name string, value strictjson.Value, arrays bool) error {
@@ -37,8 +37,8 @@ func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 	return valetkey.NewScopes(found...), nil
 }
 
-// at returns the value at path within object: the member that has all of path as its name, else what is at the rest of
-// path within a member whose name and a dot path begins with. Nil: there is none.
+// at returns the value at path within object, or nil if there is none. A member named path takes precedence. Otherwise at
+// descends into the object whose name is a prefix of path, up to a dot, and looks up the rest of path there.
 func at(object strictjson.Value, path string) strictjson.Value {
 	var exact, within strictjson.Value
 	err := strictjson.Object(object, func(name string, v strictjson.Value) error {

@@ -22,44 +22,45 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// ErrNoTenant is what the error of [TenantsConfig].Lookup wraps if the issuer is not a tenant.
+// ErrNoTenant reports that an issuer is not a tenant. [TenantsConfig].Lookup returns it or an error that wraps it.
 var ErrNoTenant = errors.New("the issuer is not a tenant")
 
-// TenantsConfig is what a [TenantVerifier] is made of. Lookup is required.
+// TenantsConfig configures a [TenantVerifier]. Lookup is required.
 type TenantsConfig struct {
 	_ struct{} // keyed literals only
 
-	// Lookup says whether issuer is a tenant, and how its tokens are verified. Required. What calls it is a token of which
-	// nothing is verified yet, so issuer is whatever somebody wrote: up to 1 KiB of any characters.
+	// Lookup returns the configuration of the tenant issuer. Required. It is called before anything in the token is verified,
+	// so issuer is arbitrary input: up to 1 KiB of any characters.
 	//
-	// An issuer is no tenant if the error wraps [ErrNoTenant] or the Config has no Issuer: the token is refused. Any other
-	// error is a failure: the client gets 503. The Issuer of the Config must be issuer; its Client, Logger, Observer and Now
-	// must be nil, since they are the same for all.
+	// If the error wraps [ErrNoTenant], or the Config has no Issuer, the issuer is not a tenant and the token is refused. Any
+	// other error is a failure: the client gets 503. Config.Issuer must equal issuer. Client, Logger, Observer and Now must
+	// be nil, since all tenants share them.
 	//
-	// Lookup is called for one issuer once at a time, for 32 unknown ones at most, and must be safe for concurrent use. ctx
-	// is not that of a request; it ends after 5 s, and Lookup must return soon after. A request waits 2 s at most.
+	// Lookup must be safe for concurrent use. There is at most one call per issuer at a time, and at most 32 calls for
+	// unknown issuers. ctx is not the context of a request; it ends after 5 s, and Lookup must return soon after. A request
+	// waits at most 2 s.
 	Lookup func(ctx context.Context, issuer string) (Config, error)
 
-	// Max is the number of tenants that are held. Beyond, the one whose last good token is the longest ago makes room.
-	// Zero: 1000.
+	// Max is the maximum number of tenants held. When it is exceeded, the tenant whose last valid token is the oldest is
+	// removed. Zero: 1000.
 	Max int
 
-	// TTL is how long an answer of Lookup counts. A tenant in use is looked up again after half of it; after all of it
-	// nobody is let in on that answer, and remembered tokens are forgotten. Zero: 5 min; at most 24 h.
+	// TTL is how long a result of Lookup is valid. A tenant in use is looked up again after half of it. When it has passed,
+	// the result no longer admits any token, including tokens that a guard has cached. Zero: 5 min; at most 24 h.
 	TTL time.Duration
 
-	// Allow lists addresses that keys may be fetched from although they are not public: those of an issuer of your own.
-	// No proxy is used.
+	// Allow lists non-public addresses that keys may be fetched from, for example those of an internal issuer. No proxy is
+	// used.
 	Allow []netip.Prefix
 
-	// InsecureAnyAddress allows all addresses, those of this host and of the cloud's metadata among them, and the proxy that
-	// the environment names. It is for a network that keeps tenants' URLs from harm itself.
+	// InsecureAnyAddress allows all addresses, including those of this host and of the cloud metadata service, and the proxy
+	// from the environment. Use it only if the network itself restricts where tenants' URLs can lead.
 	InsecureAnyAddress bool
 
-	// TLS is for the fetching of keys. Nil: the system's roots.
+	// TLS is the TLS configuration for fetching keys. Nil: the system's roots.
 	TLS *tls.Config
 
-	// Logger, Observer and Now are those of all tenants, see [Config].
+	// Logger, Observer and Now apply to all tenants; see [Config].
 	Logger   *slog.Logger
 	Observer valetkey.Observer
 	Now      func() time.Time
@@ -70,20 +71,21 @@ const (
 	defaultTTL     = 5 * time.Minute
 	maxTTL         = 24 * time.Hour
 	maxIssuer      = 1 << 10         // bytes
-	maxLookups     = 32              // at the same time, of unknown issuers; and as many of tenants that are renewed
-	maxLookup      = 5 * time.Second // of one
-	maxLookupWait  = 2 * time.Second // of one request
+	maxLookups     = 32              // concurrent, for unknown issuers; renewals of tenants have the same limit
+	maxLookup      = 5 * time.Second // per lookup
+	maxLookupWait  = 2 * time.Second // per request
 )
 
-// A TenantVerifier verifies the JWT access tokens of issuers that are not known in advance: tenants, which
-// [TenantsConfig].Lookup knows. It is a [valetkey.Verifier] and a [valetkey.HealthReporter], safe for concurrent use, and must be
-// closed.
+// TenantVerifier verifies the JWT access tokens of tenants: issuers that are not known in advance and are looked up with
+// [TenantsConfig].Lookup. It is a [valetkey.Verifier] and a [valetkey.HealthReporter]. It is safe for concurrent use and must
+// be closed.
 //
-// Each tenant has a [Verifier] of its own: keys and settings never cross. Their keys are fetched from public addresses only,
-// since a tenant, or somebody who names one, could otherwise have this host ask its own network (RFC 8725, section 3.10).
+// Each tenant has a separate [Verifier]: tenants share neither keys nor settings. Keys are fetched only from public addresses
+// by default. Otherwise a tenant, or anyone who names one, could make this host send requests into its own network (RFC 8725,
+// section 3.10).
 //
-// Made-up issuers take no tenant's place. About 800 in a second are looked up; beyond that, issuers that are not held get
-// 503 for some seconds, and tenants that are held do not notice.
+// Made-up issuers displace no tenant. About 800 of them are looked up per second. Beyond that, issuers that are not held get
+// 503 for some seconds; tenants that are held are not affected.
 type TenantVerifier struct {
 	cfg    TenantsConfig
 	client *http.Client
@@ -96,27 +98,27 @@ type TenantVerifier struct {
 	mu         sync.Mutex // guards what follows; never held during I/O
 	closed     bool
 	tenants    map[string]*tenant
-	proven     list.List // *tenant, which have had a good token, the latest first
-	newcomers  list.List // *tenant, which have not
+	proven     list.List // of *tenant: those with a valid token, most recent first
+	newcomers  list.List // of *tenant: those without
 	flights    map[string]*lookup
 	renewals   int // of flights
 	notTenants notTenants
 	health     valetkey.Health
 }
 
-// A tenant is an issuer that Lookup vouches for.
+// A tenant is an issuer that Lookup has confirmed.
 type tenant struct {
 	*Verifier
 	owner    *TenantVerifier
 	settings [sha256.Size]byte
-	until    atomic.Int64 // owner.clock when Lookup's word ends
+	until    atomic.Int64 // owner.clock when the result of Lookup expires
 	due      atomic.Int64 // owner.clock when it should be renewed
 	end      *time.Timer  // at until
 	place    *list.Element
 	proven   bool // in which list place is
 }
 
-// A lookup is a call of Lookup that is in progress. What it says is set before done is closed.
+// A lookup is a call of Lookup in progress. tenant and err are set before done is closed.
 type lookup struct {
 	done    chan struct{}
 	renewal bool
@@ -124,7 +126,7 @@ type lookup struct {
 	err     error
 }
 
-// Tenants returns a TenantVerifier. It does no I/O. The error names every mistake in cfg.
+// Tenants returns a TenantVerifier. It does no I/O. The error lists every mistake in cfg.
 func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 	wrong := mistakes.List{Package: "jwks: Tenants"}
 	if cfg.Lookup == nil {
@@ -170,7 +172,7 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 	return t, nil
 }
 
-// Verify verifies a JWT access token of a tenant as [Verifier.Verify] does. The token of an issuer that is no tenant is
+// Verify verifies a JWT access token of a tenant as [Verifier.Verify] does. A token of an issuer that is not a tenant is
 // refused with an error that wraps [valetkey.ErrNotApplicable].
 func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	c, claims, err := read(raw)
@@ -187,8 +189,8 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 	}
 	token, err := x.verify(ctx, c, claims)
 	if err != nil && x.removed() {
-		// The tenant was replaced during the check, and its keys are gone with it. What counts is what it is now. Once is
-		// enough: a tenant that is replaced as fast as a token is verified gets 503.
+		// The tenant was replaced during the check, and its keys went with it, so the check is repeated with the new tenant.
+		// One repetition is enough: a tenant that is replaced as fast as a token is verified gets 503.
 		if x, err = t.tenant(ctx, iss); err != nil {
 			return nil, err
 		}
@@ -203,7 +205,7 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 	return valetkey.NewToken(f), nil
 }
 
-// A lease holds while the key of a token and the tenant do.
+// A lease holds while both the key of a token and its tenant hold.
 type lease struct {
 	key    valetkey.Condition
 	tenant *tenant
@@ -214,8 +216,8 @@ func (l lease) Holds() bool { return l.key.Holds() && l.tenant.holds() }
 // clock returns the monotonic time since t was made.
 func (t *TenantVerifier) clock() int64 { return int64(time.Since(t.start)) }
 
-// holds reports whether Lookup's word for x still counts. It has it renewed in time, without a wait: that x is asked for a
-// remembered token is use as well.
+// holds reports whether the result of Lookup for x is still valid. Checking a cached token counts as use, so holds also
+// starts the renewal when it is due, without waiting for it.
 func (x *tenant) holds() bool {
 	now := x.owner.clock()
 	if due := x.due.Load(); now >= due && x.due.CompareAndSwap(due, now+int64(x.owner.cfg.TTL/10)) {
@@ -224,7 +226,7 @@ func (x *tenant) holds() bool {
 	return now < x.until.Load()
 }
 
-// removed reports whether x, which has been in the table, is no longer there.
+// removed reports whether x was in the table and has been removed.
 func (x *tenant) removed() bool { return x.until.Load() == 0 }
 
 func (t *TenantVerifier) renew(x *tenant) {
@@ -287,7 +289,7 @@ func unavailable(err error) error {
 	return &valetkey.Unavailable{RetryAfter: time.Second, Err: fmt.Errorf("jwks: %w", err)}
 }
 
-// begin starts a lookup. It is detached from whoever asks for it.
+// begin starts a lookup, detached from the caller.
 func (t *TenantVerifier) begin(iss string, renewal bool) *lookup {
 	f := &lookup{done: make(chan struct{}), renewal: renewal}
 	t.flights[iss] = f
@@ -315,7 +317,7 @@ func (t *TenantVerifier) ask(iss string) (cfg Config, err error) {
 	return t.cfg.Lookup(ctx, iss)
 }
 
-// land takes the answer of Lookup in.
+// land applies the result of Lookup.
 func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, err error) {
 	stranger := errors.Is(err, ErrNoTenant) || err == nil && cfg.Issuer == ""
 	var next *tenant
@@ -364,15 +366,15 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 	}
 }
 
-// open returns the tenant that cfg describes, which does nothing yet.
+// open returns the tenant that cfg describes. It starts nothing.
 func (t *TenantVerifier) open(iss string, cfg Config) (*tenant, error) {
 	if cfg.Issuer != iss {
-		return nil, fmt.Errorf("Issuer: %.200q is another one", cfg.Issuer)
+		return nil, fmt.Errorf("Issuer: Lookup returned %.200q", cfg.Issuer)
 	}
 	if cfg.Client != nil || cfg.Logger != nil || cfg.Observer != nil || cfg.Now != nil {
-		return nil, errors.New("Client, Logger, Observer, Now: the same for all tenants, and so not of one")
+		return nil, errors.New("Client, Logger, Observer, Now: cannot be set per tenant")
 	}
-	x := &tenant{owner: t, settings: sha256.Sum256(fmt.Appendf(nil, "%#v", cfg))} // there is no pointer in it
+	x := &tenant{owner: t, settings: sha256.Sum256(fmt.Appendf(nil, "%#v", cfg))} // cfg contains no pointer here
 	cfg.Client, cfg.Logger, cfg.Observer, cfg.Now = t.client, t.cfg.Logger, t.cfg.Observer, t.cfg.Now
 	v, err := New(cfg)
 	if err != nil {
@@ -382,7 +384,7 @@ func (t *TenantVerifier) open(iss string, cfg Config) (*tenant, error) {
 	return x, nil
 }
 
-// extend makes Lookup's word for x count from when it was asked.
+// extend renews the result of Lookup for x, counted from the time of the call.
 func (t *TenantVerifier) extend(x *tenant, asked int64) {
 	x.due.Store(asked + int64(t.cfg.TTL/2))
 	x.until.Store(asked + int64(t.cfg.TTL))
@@ -398,8 +400,8 @@ func (t *TenantVerifier) extend(x *tenant, asked int64) {
 	})
 }
 
-// insert takes x into the table. Who names tenants without having a token of theirs can push out newcomers only, once these
-// are an eighth of all.
+// insert adds x to the table. A client that names tenants without holding one of their tokens can displace only newcomers,
+// once these are an eighth of all tenants.
 func (t *TenantVerifier) insert(x *tenant) {
 	t.tenants[x.issuer] = x
 	x.place = t.newcomers.PushFront(x)
@@ -413,7 +415,7 @@ func (t *TenantVerifier) insert(x *tenant) {
 	t.remove(oldest.Value.(*tenant))
 }
 
-// prove notes that x has had a good token.
+// prove records that x has had a valid token.
 func (t *TenantVerifier) prove(x *tenant) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -427,7 +429,7 @@ func (t *TenantVerifier) prove(x *tenant) {
 	}
 }
 
-// remove takes x, if it is not nil, out of the table and closes it: tokens that are remembered are forgotten.
+// remove removes x from the table and closes it, if x is not nil. Tokens that a guard has cached are then no longer accepted.
 func (t *TenantVerifier) remove(x *tenant) {
 	if x == nil {
 		return
@@ -438,7 +440,7 @@ func (t *TenantVerifier) remove(x *tenant) {
 	} else {
 		t.newcomers.Remove(x.place)
 	}
-	x.until.Store(0) // now, and not when Close has come to withdraw the keys
+	x.until.Store(0) // immediately: Close withdraws the keys later
 	if x.end != nil {
 		x.end.Stop()
 	}
@@ -452,15 +454,15 @@ func (t *TenantVerifier) comes(state valetkey.State, err error) {
 	t.health.State, t.health.Err = state, err
 }
 
-// Health returns how the lookups are, under the name "tenants": degraded if the last one was a failure. A tenant whose own
-// issuer is down is not counted, since it must not take the others with it; see [TenantVerifier.Tenants].
+// Health returns the state of the lookups under the name "tenants": degraded if the last one failed. Tenants are not
+// included, so that a tenant whose own issuer is down does not affect the others; see [TenantVerifier.Tenants].
 func (t *TenantVerifier) Health() []valetkey.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return []valetkey.Health{t.health}
 }
 
-// Tenants returns how each tenant is that is held, by issuer.
+// Tenants returns the state of each held tenant, sorted by issuer.
 func (t *TenantVerifier) Tenants() (all []valetkey.Health) {
 	t.mu.Lock()
 	held := maps.Clone(t.tenants)
@@ -471,7 +473,7 @@ func (t *TenantVerifier) Tenants() (all []valetkey.Health) {
 	return all
 }
 
-// Ready returns nil unless t is closed: there is nothing to fetch before a tenant is asked for.
+// Ready returns nil unless t is closed. It fetches nothing, since tenants are not known in advance.
 func (t *TenantVerifier) Ready(context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -481,8 +483,8 @@ func (t *TenantVerifier) Ready(context.Context) error {
 	return nil
 }
 
-// Close ends lookups and closes all tenants, and waits for that. What is verified later gets 503, and remembered tokens are
-// forgotten. It may be called more than once.
+// Close cancels lookups, closes all tenants and waits for both. Afterwards, Verify fails with [*valetkey.Unavailable] (503),
+// and tokens that a guard has cached are no longer accepted. Close may be called more than once.
 func (t *TenantVerifier) Close() {
 	t.mu.Lock()
 	t.closed = true

@@ -176,7 +176,7 @@ func TestTenants(t *testing.T) {
 	}{
 		"fails":                   {func(context.Context, string) (jwks.Config, error) { return jwks.Config{}, errors.New("no database") }, "no database"},
 		"panics":                  {func(context.Context, string) (jwks.Config, error) { panic("at the disco") }, "at the disco"},
-		"answers for another one": {func(context.Context, string) (jwks.Config, error) { return jwks.Config{Issuer: other}, nil }, "is another one"},
+		"answers for another one": {func(context.Context, string) (jwks.Config, error) { return jwks.Config{Issuer: other}, nil }, "Issuer: Lookup returned"},
 		"forgets the audience":    {func(context.Context, string) (jwks.Config, error) { return jwks.Config{Issuer: acme}, nil }, "Audience: required"},
 		"brings a client of its own": {func(context.Context, string) (jwks.Config, error) {
 			return jwks.Config{Issuer: acme, Audience: []string{api}, Client: http.DefaultClient}, nil

@@ -13,10 +13,11 @@ import (
 	"github.com/valetkey/valetkey/internal/keyset"
 )
 
-// Verify verifies a JWT access token (RFC 9068, section 4). It waits for the network at most 2 s, and only if no keys are
-// held yet or the token's key is not among them.
+// Verify verifies a JWT access token (RFC 9068, section 4). It waits for the network only if no keys are held yet or the
+// token's key is not among them, and then at most 2 s.
 //
-// A text that is not a JWT, and a token of another issuer, are refused with an error that wraps [valetkey.ErrNotApplicable].
+// A refusal is a [*valetkey.Error]. It wraps [valetkey.ErrNotApplicable] if raw is not a JWT or the token is from another
+// issuer. If no keys are available, the error is [*valetkey.Unavailable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	c, in, err := read(raw)
 	if err != nil {
@@ -25,7 +26,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	return v.verify(ctx, c, in)
 }
 
-// read takes a token apart. Nothing of it is to be believed yet.
+// read parses a token. Nothing in the result is verified.
 func read(raw string) (*jose.Compact, *unread, error) {
 	c, err := jose.Parse(raw)
 	if errors.Is(err, jose.ErrMalformed) {
@@ -43,9 +44,9 @@ func read(raw string) (*jose.Compact, *unread, error) {
 
 const malformed = valetkey.ReasonMalformed
 
-// verify makes the checks in the order of their price. The steps are those of RFC 9068, section 4.
+// verify makes the checks of RFC 9068, section 4, the cheapest first.
 func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*valetkey.Token, error) {
-	if iss, _ := in.iss.Text(); iss != v.issuer { // byte by byte, no normalisation
+	if iss, _ := in.iss.Text(); iss != v.issuer { // byte by byte, without normalization
 		return nil, notMine(iss)
 	}
 	if in.misspelt != "" {
@@ -95,7 +96,7 @@ func notMine(iss string) error {
 	return refuse(valetkey.ReasonIssuer, fmt.Errorf("%w: iss %.200q", valetkey.ErrNotApplicable, iss))
 }
 
-// checkType decides by typ. Types are compared as media types: RFC 7515, section 4.1.9.
+// checkType checks typ. Types are compared as media types: RFC 7515, section 4.1.9.
 func (v *Verifier) checkType(typ string, in *unread) error {
 	switch {
 	case jose.SameType(typ, "at+jwt"): // RFC 9068, section 4

@@ -86,7 +86,7 @@ func TestMistakes(t *testing.T) {
 			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
 			`7: verifiers[0].jwks.file: stands beside url: give one of them`,
 			`9: verifiers[0].jwks.profile: "strict" is neither rfc9068 nor lenient`,
-			`10: verifiers[0].jwks.algorithms: "none" is not a signature algorithm known here`,
+			`10: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`11: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`12: verifiers[0].jwks.insecure_http: "true" is not true or false`,
 			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http`}},
