@@ -12,15 +12,15 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// said is what the endpoint answered, not yet read.
+// said is a response of the endpoint, still undecoded.
 type said struct {
-	body    []byte             // as it came
-	object  []byte             // of RFC 7662, section 2.2; it is body unless that is signed
-	at      time.Time          // when it was asked
-	vouched valetkey.Condition // that the key which signed it still stands; nil: it is not signed
+	body    []byte             // as received
+	object  []byte             // of RFC 7662, section 2.2; same as body unless the response is signed
+	at      time.Time          // when the request was sent
+	vouched valetkey.Condition // holds while the signing key is valid; nil: the response is not signed
 }
 
-// members are those of an answer that are looked at; nil: there is none of that name. RFC 7662, section 2.2.
+// members holds the members of a response that are used; nil: the response does not have the member. RFC 7662, section 2.2.
 type members struct {
 	active, scope, clientID, tokenType     strictjson.Value
 	exp, iat, nbf, sub, aud, iss, jti, cnf strictjson.Value
@@ -28,8 +28,8 @@ type members struct {
 	act                                    strictjson.Value // RFC 8693, section 4.1
 	acr, authTime                          strictjson.Value // RFC 9470, section 6.2
 
-	misspelt  string // a name above in another letter case, which a handler's encoding/json would take for it
-	otherKind string // a member that says the token is no access token
+	misspelt  string // one of the names above in another letter case, which a handler's encoding/json would accept for it
+	otherKind string // a member showing that the token is not an access token
 }
 
 var registered = []string{"active", "scope", "client_id", "token_type", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf"}
@@ -88,8 +88,8 @@ func readMembers(object []byte) (*members, error) {
 	return m, err
 }
 
-// read makes a Token of an answer. The error is an [*valetkey.Error] if the answer says no or is not for us, and a failure
-// if it is not one that an endpoint may give.
+// read returns the Token that a response describes. The error is a [*valetkey.Error] if the token is not active or not
+// acceptable here. Any other error is a failure: the endpoint must not send such a response.
 func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	m, err := readMembers(answer.object)
 	if err != nil {
@@ -99,7 +99,7 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	switch {
 	case !ok: // RFC 7662, section 2.2: required, and a boolean
 		return nil, errors.New("the answer has no active that is true or false")
-	case !active: // whatever else it says
+	case !active: // regardless of the other members
 		return nil, refuse(valetkey.ReasonInactive, nil)
 	case m.misspelt != "":
 		return nil, fmt.Errorf("the answer: %s is spelt in another letter case", m.misspelt)
@@ -121,7 +121,7 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	return valetkey.NewToken(*t), nil
 }
 
-// fields reads the members, all of which are optional but must be what they should be.
+// fields decodes the members. All are optional, but those that are present must be well-formed.
 func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 	t := &valetkey.TokenFields{Issuer: v.cfg.Issuer}
 	var errs [11]error
@@ -147,14 +147,14 @@ func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 	return t, errors.Join(errs[:]...)
 }
 
-// check decides whether an active token is good here and now.
+// check decides whether an active token is acceptable here and now.
 func (v *Verifier) check(t *valetkey.TokenFields, m *members) error {
 	now := v.cfg.Now()
 	far := errors.Join(claims.FarFrom(now, "exp", t.Expiry), claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
 	iss, _ := m.iss.Text()
 	kind, _ := m.tokenType.Text()
 	switch {
-	case v.cfg.Issuer != "" && m.iss != nil && iss != v.cfg.Issuer: // byte by byte, no normalisation
+	case v.cfg.Issuer != "" && m.iss != nil && iss != v.cfg.Issuer: // byte by byte, without normalization
 		return refuse(valetkey.ReasonIssuer, fmt.Errorf("iss %.200q", iss))
 	case m.aud == nil && !v.cfg.AudienceByIssuer: // RFC 9700, section 2.3
 		return refuse(valetkey.ReasonNoAudience, nil)

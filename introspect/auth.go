@@ -14,16 +14,16 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// Auth is how this resource server makes itself known to an introspection endpoint. The zero value is no way, and a
-// mistake in a [Config]. Printing one shows no secret.
+// Auth authenticates this resource server to an introspection endpoint. The zero value is invalid in a [Config]. Printing an
+// Auth does not reveal the secret.
 type Auth struct {
 	id          string                                         // client id; "" if the method has none
 	certificate bool                                           // the transport authenticates
-	err         error                                          // a mistake in what it was made of
+	err         error                                          // a mistake in the arguments
 	add         func(ctx context.Context, call authCall) error // adds the credentials
 }
 
-// An authCall is one request in the making.
+// An authCall is a request that is being built.
 type authCall struct {
 	form     url.Values
 	header   http.Header
@@ -31,7 +31,8 @@ type authCall struct {
 	now      time.Time
 }
 
-// BasicAuth is client_secret_basic: id and secret are form-encoded and then sent by HTTP Basic (RFC 6749, section 2.3.1).
+// BasicAuth returns the method client_secret_basic: id and secret are form-encoded and then sent by HTTP Basic (RFC 6749,
+// section 2.3.1).
 func BasicAuth(id, secret string) Auth {
 	credentials := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(id) + ":" + url.QueryEscape(secret)))
 	return Auth{id: id, err: given(id, secret), add: func(_ context.Context, c authCall) error {
@@ -40,7 +41,7 @@ func BasicAuth(id, secret string) Auth {
 	}}
 }
 
-// PostAuth is client_secret_post: id and secret are sent in the form (RFC 6749, section 2.3.1).
+// PostAuth returns the method client_secret_post: id and secret are sent in the form (RFC 6749, section 2.3.1).
 func PostAuth(id, secret string) Auth {
 	return Auth{id: id, err: given(id, secret), add: func(_ context.Context, c authCall) error {
 		c.form.Set("client_id", id)
@@ -56,9 +57,9 @@ func given(id, secret string) error {
 	return nil
 }
 
-// BearerAuth sends an access token of this server's own, which token returns (RFC 7662, section 2.1). It is called for
-// every question and may be called concurrently; it should remember the token until shortly before it expires, and must
-// not put it into an error.
+// BearerAuth authenticates with an access token of this server, which token returns (RFC 7662, section 2.1). token is called
+// for every request to the endpoint and must be safe for concurrent use. It should cache the access token until shortly
+// before its expiry, and must not put it into an error.
 func BearerAuth(token func(ctx context.Context) (string, error)) Auth {
 	if token == nil {
 		return Auth{err: errors.New("BearerAuth: the function is nil")}
@@ -66,7 +67,7 @@ func BearerAuth(token func(ctx context.Context) (string, error)) Auth {
 	return Auth{add: func(ctx context.Context, c authCall) error {
 		own, err := token(ctx)
 		if err != nil {
-			// %v: what it wraps is about our token, and must not be taken for a refusal of the client's.
+			// %v hides the wrapped error: it is about this server's token and must not pass for a refusal of the client's.
 			return fmt.Errorf("getting an access token of our own: %v", err)
 		}
 		if own == "" {
@@ -77,12 +78,12 @@ func BearerAuth(token func(ctx context.Context) (string, error)) Auth {
 	}}
 }
 
-// assertionLife is how long an assertion can be used (RFC 7523, section 3: exp). It is made for one question.
+// assertionLife is the lifetime of an assertion (RFC 7523, section 3: exp). Each assertion is made for one request.
 const assertionLife = time.Minute
 
-// PrivateKeyJWT is private_key_jwt: an assertion signed with this server's own key, a new one for every question (RFC
-// 7523, section 2.2). Its audience is Config.Issuer, or if that is empty the URL of the endpoint. The key is a private
-// JWK; alg may be empty if the JWK has one.
+// PrivateKeyJWT returns the method private_key_jwt: each request carries a new assertion, signed with this server's private
+// key (RFC 7523, section 2.2). The audience of the assertion is Config.Issuer or, if that is empty, the URL of the endpoint.
+// jwk is a private JWK; alg may be empty if the JWK has one.
 func PrivateKeyJWT(id string, jwk []byte, alg string) Auth {
 	key, err := jose.ParsePrivateKey(jwk, alg)
 	if err != nil {
@@ -114,7 +115,7 @@ func PrivateKeyJWT(id string, jwk []byte, alg string) Auth {
 	}}
 }
 
-// TLSAuth sends the client id alone: the certificate that Config.Client presents authenticates it (RFC 8705, section 2).
+// TLSAuth sends only the client ID. The certificate that Config.Client presents authenticates it (RFC 8705, section 2).
 func TLSAuth(id string) Auth {
 	if id == "" {
 		return Auth{err: errors.New("TLSAuth: the client id is empty")}
@@ -125,8 +126,8 @@ func TLSAuth(id string) Auth {
 	}}
 }
 
-// NoAuth sends no credentials, to an endpoint that asks for none. RFC 7662, section 2.1 does not allow such: everybody
-// can try tokens on it.
+// NoAuth sends no credentials, for an endpoint that requires none. RFC 7662, section 2.1, forbids such endpoints, since
+// anyone can try out tokens there.
 func NoAuth() Auth {
 	return Auth{add: func(context.Context, authCall) error { return nil }}
 }

@@ -17,37 +17,37 @@ const (
 	maxRetryAfter = 5 * time.Minute
 )
 
-// maxBlamed bounds each of the two lists of tokens that failed. A holder of a token adds one entry, if the endpoint fails or
-// gives an answer that cannot be read. When a list is full, one token is forgotten: it may be asked about, and count, anew.
-// That hurts no other token.
+// maxBlamed bounds each of the two lists of tokens that failed. The holder of a token adds one entry, if the endpoint fails
+// or returns an unreadable response. When a list is full, an arbitrary token is dropped: the endpoint may be asked about it
+// again, and it may count again. That affects no other token.
 const maxBlamed = 128
 
-// A breaker decides whether the endpoint may be asked. After maxFailures tokens in a row that failed it is open: the endpoint
-// is not asked for a while, then one question is let through as a probe, and its success closes the breaker. An endpoint
-// that asks for patience (Retry-After) gets it at once. The zero value is closed. It has no lock.
+// A breaker decides whether the endpoint may be asked. It opens after maxFailures tokens in a row have failed: the endpoint
+// is then not asked for a while, after which one question passes as a probe, and its success closes the breaker. If the
+// endpoint sends Retry-After, the breaker complies immediately. The zero value is closed. It has no lock.
 //
-// A token counts once in a row, however often it fails: one that makes the endpoint fail must not keep others from asking.
-// One whose answers are at fault does not count at all. Either, after maxFailures failures, waits by itself, for as long as
-// the breaker would, so that it does not use up the patience of the endpoint for all.
+// A token counts once in a row, however often it fails: a token that makes the endpoint fail must not block other tokens. A
+// token whose responses are faulty does not count at all. In both cases, a token with maxFailures failures waits separately,
+// for as long as the breaker would, so that it does not provoke the endpoint's rate limit for all.
 type breaker struct {
 	failures int       // tokens in a row
-	until    time.Time // the endpoint is not asked before
+	until    time.Time // no question before this time
 	probing  bool      // a probe is in flight
 	cause    error     // of the last failure
-	epoch    int       // of the attempts that count: those that began before the last failure that mattered say nothing new
+	epoch    int       // of attempts that count; those that began before the last failure that mattered bring no news
 	blamed   blames    // tokens that failed in this row
-	faulty   blames    // tokens whose last answer was at fault
+	faulty   blames    // tokens whose last response was faulty
 }
 
 type blames map[digest.Digest]*blame
 
-// A blame is what is known of a token that failed.
+// A blame is the record of a token that failed.
 type blame struct {
 	failures int
-	until    time.Time // it is not asked about before
+	until    time.Time // no question about it before this time
 }
 
-// An attempt to ask the endpoint is handed to leave when it has ended.
+// An attempt to ask the endpoint is passed to leave when it has ended.
 type attempt struct {
 	key      digest.Digest
 	epoch    int
@@ -85,11 +85,11 @@ type change int
 
 const (
 	none   change = iota
-	opened        // or open for longer
+	opened        // or stays open for longer
 	mended
 )
 
-// leave takes in how an attempt ended.
+// leave records the outcome of an attempt.
 func (b *breaker) leave(a attempt, now time.Time, err error) change {
 	wait := patience(err)
 	if err != nil {
@@ -105,7 +105,7 @@ func (b *breaker) leave(a attempt, now time.Time, err error) change {
 		switch {
 		case err == nil:
 			delete(b.faulty, a.key)
-		case !errors.Is(err, errNoKeys): // which is not the fault of any token
+		case !errors.Is(err, errNoKeys): // missing keys are not the fault of any token
 			b.faulty.add(a.key, now)
 		}
 		before := b.failures
@@ -132,7 +132,7 @@ func (b *breaker) leave(a attempt, now time.Time, err error) change {
 	return opened
 }
 
-// add takes a failure of a token in, and reports whether it is the first one here.
+// add records a failure of a token, and reports whether it is the first one in bs.
 func (bs *blames) add(key digest.Digest, now time.Time) (first bool) {
 	own := (*bs)[key]
 	if own == nil {
@@ -155,13 +155,13 @@ func (bs *blames) add(key digest.Digest, now time.Time) (first bool) {
 	return own.failures == 1
 }
 
-// backoff returns the wait after so many failures beyond the first that causes one.
+// backoff returns the wait after the given number of failures beyond the first that causes one.
 func backoff(over int) time.Duration { return jitter(min(lastRetry, firstRetry<<min(over, 10))) }
 
-// jitter takes up to a fifth away, so that many who failed together do not try again together.
+// jitter subtracts up to a fifth, so that servers that failed together do not retry together.
 func jitter(d time.Duration) time.Duration { return d - rand.N(d/5+1) }
 
-// patience returns the Retry-After that came with an error.
+// patience returns the Retry-After of an error, bounded by maxRetryAfter; zero: none.
 func patience(err error) time.Duration {
 	if e, ok := errors.AsType[*fetch.Error](err); ok {
 		return min(e.RetryAfter, maxRetryAfter)
@@ -169,9 +169,9 @@ func patience(err error) time.Duration {
 	return 0
 }
 
-// aboutToken reports whether this one token may be what the endpoint, or its answer, fails on: then the endpoint is alive,
-// and the holder of such a token must not keep others from asking. That is so of the statuses below, and of every fault
-// within an answer with status 200 and the right media type.
+// aboutToken reports whether the failure may be due to this one token. The endpoint then counts as available, since the
+// holder of such a token must not block other tokens. That applies to the statuses below, and to every fault in the content
+// of a response with status 200 and the right media type.
 func aboutToken(err error) bool {
 	if errors.Is(err, errAnswer) || errors.Is(err, errNoKeys) {
 		return true
@@ -186,7 +186,7 @@ func aboutToken(err error) bool {
 	return false
 }
 
-// misconfigured reports whether the endpoint refused the question as such (RFC 7662, section 2.3).
+// misconfigured reports whether the endpoint rejected the request itself (RFC 7662, section 2.3).
 func misconfigured(err error) bool {
 	s := statusOf(err)
 	return s >= 400 && s < 500 && s != http.StatusRequestTimeout && s != http.StatusTooManyRequests

@@ -11,8 +11,8 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
-// Health returns how v is: ready if the last call brought an answer, or if there was none yet; degraded if the last one did
-// not; down if the endpoint is not asked for now, whatever the token, or refuses our questions. It does no I/O.
+// Health returns the state of v: ready if the last request was answered, or if there was none yet; degraded if the last one
+// was not; down if the endpoint is not being asked about any token, or if it rejects this server's requests. It does no I/O.
 func (v *Verifier) Health() []valetkey.Health {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -22,7 +22,7 @@ func (v *Verifier) Health() []valetkey.Health {
 func (v *Verifier) healthLocked(now time.Time) valetkey.Health {
 	h := v.health
 	state, err := v.stateLocked(now)
-	if state != h.State { // time alone has changed it: the patience asked for is over
+	if state != h.State { // time alone has changed it: the Retry-After has passed
 		h.State, h.Since = state, v.breaker.until
 	}
 	h.Err = err
@@ -43,7 +43,7 @@ func (v *Verifier) stateLocked(now time.Time) (valetkey.State, error) {
 	return valetkey.Ready, nil
 }
 
-// changeLocked has change change the state of v, and notes when that was.
+// changeLocked runs change on the state of v, and records the time of a change in health.
 func (v *Verifier) changeLocked(now time.Time, change func()) {
 	v.health = v.healthLocked(now)
 	change()
@@ -52,10 +52,10 @@ func (v *Verifier) changeLocked(now time.Time, change func()) {
 	}
 }
 
-// name is that of v in its health.
+// name returns the name of v in its health.
 func (cfg *Config) name() string { return cmp.Or(cfg.Issuer, fetch.Bare(cfg.URL)) }
 
-// observe tells of a question that has ended, unless it was Close that ended it.
+// observe reports a question that has ended, unless Close ended it.
 func (v *Verifier) observe(ctx context.Context, took time.Duration, answered bool, err error) {
 	if v.cfg.Observer == nil || v.ctx.Err() != nil {
 		return
@@ -64,7 +64,7 @@ func (v *Verifier) observe(ctx context.Context, took time.Duration, answered boo
 	if u, parseErr := url.Parse(v.cfg.URL); e.Issuer == "" && parseErr == nil {
 		e.Issuer = u.Host
 	}
-	if answered { // even if it is of no use
+	if answered { // even if the response is unusable
 		e.Status = http.StatusOK
 	}
 	v.cfg.Observer.Observe(ctx, e)

@@ -1,5 +1,5 @@
-// Package introspect verifies access tokens by asking their issuer (RFC 7662): opaque ones, which say nothing by
-// themselves, and JWTs where that is configured.
+// Package introspect verifies access tokens by asking their issuer (RFC 7662). It is for opaque tokens, which carry no
+// readable claims, and for JWTs where that is configured.
 //
 //	tokens, err := introspect.New(introspect.Config{
 //		Issuer:   "https://as.example.com",
@@ -9,23 +9,23 @@
 //	...
 //	defer tokens.Close()
 //
-// What the issuer answers is checked again here: issuer, audience, times, type and binding. A guard (package middleware)
-// remembers a good answer for [Config.CacheTTL] and never past the token's expiry, so a token that is revoked may be
-// accepted for that long; Guard.Purge ends it at once. A bad answer is remembered here for
-// [Config.NegativeTTL], in a budget of its own, and a failure never. With [Config.SharedCache], the replicas of a server share
-// good answers.
+// The package checks the issuer's response again: issuer, audience, times, type and binding. A guard (package middleware)
+// caches a positive response for [Config.CacheTTL], but never past the token's expiry. A revoked token may be accepted for
+// that long; Guard.Purge ends it immediately. This package caches a negative response for [Config.NegativeTTL], in a separate
+// and bounded memory. It never caches a failure. With [Config.SharedCache], the replicas of a server share positive
+// responses.
 //
-// Simultaneous questions about one token are one call, which no single caller can cancel. Calls in flight are bounded;
-// while the endpoint fails or asks for patience, no calls are made but for a probe now and then. A token that cannot be
-// asked about gets [*valetkey.Unavailable], at once.
+// Concurrent calls of Verify for one token share one request to the endpoint, which no single caller can cancel. The number
+// of requests in flight is bounded. While the endpoint fails or asks for a delay (Retry-After), no requests are sent except
+// an occasional probe. A token for which no request can be sent gets [*valetkey.Unavailable] without waiting.
 //
-// One token does not affect another. Five different tokens in a row have to fail before the endpoint counts as failing. An
-// answer with status 200 and the right media type whose content is at fault (not JSON, nested too deep, too long, cut off,
-// compressed, wrongly signed) counts against its token only. A token that has failed five times in a row waits by itself, from a
-// second up to a minute.
+// One token does not affect another. The endpoint counts as failing only after five different tokens in a row have failed. A
+// response with status 200 and the right media type but unusable content (not JSON, nested too deep, too long, truncated,
+// compressed, wrongly signed) counts against its token only. A token that has failed five times in a row is delayed
+// separately, for a second at first and up to a minute.
 //
-// Not done here: encrypted answers (RFC 9701, section 6), and trying one endpoint after the other. A token that is not
-// active is refused for good: with several endpoints, [valetkey.First] asks only the first about opaque tokens.
+// The package does not support encrypted responses (RFC 9701, section 6) or a list of endpoints to try in turn. A token that
+// is not active is refused for good: with several endpoints, [valetkey.First] asks only the first one about opaque tokens.
 package introspect
 
 import (
@@ -48,90 +48,94 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// Config is what a [Verifier] is made of. Required are URL or Issuer, Audience, and Auth.
+// Config configures a [Verifier]. Audience, Auth, and URL or Issuer are required.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// URL is that of the introspection endpoint: https, or http on loopback. Empty: the metadata of Issuer names it (RFC
-	// 8414), and is asked again when the endpoint has failed for a while.
+	// URL is the introspection endpoint: https, or http on loopback. Empty: the URL comes from the metadata of Issuer (RFC
+	// 8414), which is fetched again after the endpoint has failed for a while.
 	URL string
 
-	// Issuer is what the iss of an answer must be, if it has one, compared byte by byte, and becomes [valetkey.Token]'s
-	// Issuer. Empty, with URL: the answer's iss is not looked at, and tokens have no Issuer.
+	// Issuer is the required iss of a response that has one, compared byte by byte, and becomes [valetkey.Token]'s Issuer.
+	// Empty, with URL: the iss of responses is ignored, and tokens have no Issuer.
 	Issuer string
 
-	// Audience lists the names of this resource server, one of which the aud of an answer must be or contain. Required.
+	// Audience lists the names of this resource server. The aud of a response must be or contain one of them. Required.
 	Audience []string
 
-	// SoleAudience refuses a token that is for others, too: all of its aud must be in Audience. Another API that takes the
-	// same token could use it here.
+	// SoleAudience refuses tokens that are also meant for other audiences: every aud value must be in Audience. Without it,
+	// another API that receives such a token could replay it here.
 	SoleAudience bool
 
-	// AudienceByIssuer accepts an answer without aud, from an issuer that calls a token active only if it is for the
-	// resource server that asks (RFC 7662, section 4). An aud that is there still counts.
+	// AudienceByIssuer accepts a response without aud. Set it only if the issuer reports a token as active only to the
+	// resource servers that the token is for (RFC 7662, section 4). An aud that is present is still checked.
 	AudienceByIssuer bool
 
-	// Auth is how this server makes itself known to the endpoint (RFC 7662, section 2.1). Required; see [BasicAuth] and
-	// its siblings.
+	// Auth authenticates this server to the endpoint (RFC 7662, section 2.1). Required; see [BasicAuth] and the other
+	// functions that return an Auth.
 	Auth Auth
 
-	// JWTIssuers lists the issuers whose JWTs are asked about, too, by their iss, which nobody has verified; [AnyIssuer] is any.
-	// Nil: a token in the form of a JWT is refused, with an error that wraps [valetkey.ErrNotApplicable], and nobody is asked.
+	// JWTIssuers lists the issuers whose JWTs are also sent to the endpoint. They are selected by their iss, which is not
+	// verified; [AnyIssuer] matches every issuer. Nil: a token in JWT form is refused without a request, with an error that
+	// wraps [valetkey.ErrNotApplicable].
 	JWTIssuers []string
 
 	// TypeHint sends token_type_hint=access_token (RFC 7662, section 2.1).
 	TypeHint bool
 
-	// AllowScopeArray accepts an array as scope. RFC 7662 has a string.
+	// AllowScopeArray accepts an array as scope. RFC 7662 specifies a string.
 	AllowScopeArray bool
 
-	// Signed asks for signed answers (RFC 9701) and accepts no others. Nil: unsigned ones, which TLS protects.
+	// Signed requests signed responses (RFC 9701) and accepts no others. Nil: responses are unsigned and protected by TLS
+	// only.
 	Signed *Signed
 
-	// CacheTTL is how long a good answer may be relied on, counted from the question, and never past exp. A token that is
-	// revoked is accepted for so long, at most. Zero: 30 s; negative: not at all, every request asks.
+	// CacheTTL is how long a positive response may be relied on. It counts from the time of the request and never extends
+	// past exp. A revoked token is accepted for at most this long. Zero: 30 s; negative: not at all, so every use of a token
+	// sends a request.
 	CacheTTL time.Duration
 
-	// NegativeTTL is how long a refusal is remembered, for at most 10,000 tokens. Zero: 5 s; negative: not at all; at most
-	// 1 min.
+	// NegativeTTL is how long a refusal is cached, for at most 10,000 tokens. Zero: 5 s; negative: not at all; at most 1 min.
 	NegativeTTL time.Duration
 
-	// Leeway is how far the clocks of issuer and server may differ: exp, nbf and iat are held against it. Zero: 30 s;
-	// negative: none; at most 5 min. A date more than ten years ahead is refused: it is nearly always in milliseconds
-	// instead of seconds. An issuer of tokens that do not expire leaves exp out.
+	// Leeway is the tolerated difference between the clocks of the issuer and this server. It applies to exp, nbf and iat.
+	// Zero: 30 s; negative: none; at most 5 min. A date more than ten years ahead is refused, since it is nearly always in
+	// milliseconds instead of seconds. An issuer whose tokens do not expire must omit exp.
 	Leeway time.Duration
 
-	// Timeout is that of one question, with discovery if it takes one. Zero: 5 s, which is the most.
+	// Timeout bounds one request, including discovery if it is needed. Zero: 5 s, which is also the maximum.
 	Timeout time.Duration
 
-	// MaxInFlight bounds the calls in flight; when it is reached, a new token gets [*valetkey.Unavailable]. Zero: 64.
+	// MaxInFlight bounds the requests in flight. When it is reached, a new token gets [*valetkey.Unavailable]. Zero: 64.
 	MaxInFlight int
 
-	// SharedCache keeps good answers for all replicas of this server that are configured alike. What one was told is checked by
-	// the others as if they had been told it at that time: CacheTTL counts from the question, whichever replica asked, so
-	// the bound on a revoked token stays, but for what their clocks differ. A Store gets at most 100 ms for a look-up, and is
-	// left alone for 1 s after an error; without it, the endpoint is asked. Nil, or with a negative CacheTTL: none.
+	// SharedCache stores positive responses for all replicas of this server that have the same configuration. A replica
+	// checks a shared response as if it had received it itself at the original time: CacheTTL counts from the request,
+	// whichever replica sent it. The bound on revoked tokens therefore stays the same, except for the difference between the
+	// replicas' clocks. A look-up in the Store may take at most 100 ms, and the Store is not used for 1 s after an error;
+	// meanwhile the endpoint is asked. Nil, or a negative CacheTTL: no sharing.
 	SharedCache Store
 
-	// Client carries the requests. Redirects are never followed. Nil: one of its own, which keeps enough connections.
+	// Client sends the requests. Redirects are never followed. Nil: a separate client with a sufficient pool of idle
+	// connections.
 	Client *http.Client
 
-	// InsecureHTTP allows http URLs on hosts other than loopback: whoever is on the way then reads tokens and
-	// credentials, and can make any token good.
+	// InsecureHTTP allows http URLs on hosts other than loopback. Anyone on the network path can then read tokens and
+	// credentials, and make any token valid.
 	InsecureHTTP bool
 
-	// Logger gets changes of the endpoint's state, and an endpoint that refuses our questions (Error, once a minute). Nil:
-	// slog.Default().
+	// Logger logs changes in the state of the endpoint, and an endpoint that rejects this server's requests (level Error, at
+	// most once a minute). Nil: slog.Default().
 	Logger *slog.Logger
 
-	// Observer is told of each call: [valetkey.IssuerAsked]. Nil: nobody is.
+	// Observer receives a [valetkey.IssuerAsked] event for each request. Nil: none.
 	Observer valetkey.Observer
 
-	// Now is the clock that exp, nbf and iat are held against. Nil: time.Now.
+	// Now is the clock for the checks of exp, nbf and iat. Nil: time.Now.
 	Now func() time.Time
 }
 
-// AnyIssuer in [Config.JWTIssuers] stands for every issuer, and for encrypted JWTs, which do not show theirs.
+// AnyIssuer in [Config.JWTIssuers] matches every issuer. It also matches encrypted JWTs, whose issuer cannot be read.
 const AnyIssuer = "*"
 
 const (
@@ -141,15 +145,15 @@ const (
 	defaultLeeway      = 30 * time.Second
 	maxLeeway          = 5 * time.Minute
 	defaultInFlight    = 64
-	idleConnections    = 64 // per host; net/http's 2 cost a new connection for nearly every call of many at a time
+	idleConnections    = 64 // per host; with net/http's default of 2, nearly every one of many concurrent calls opens a connection
 )
 
-// A Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier] and a [valetkey.HealthReporter], safe for
-// concurrent use, and must be closed.
+// Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier], a [valetkey.HealthReporter] and a
+// [valetkey.Purger]. It is safe for concurrent use and must be closed.
 type Verifier struct {
 	cfg       Config // with the defaults filled in
 	fetch     fetch.Client
-	transport *http.Transport // of its own; nil: the client was configured
+	transport *http.Transport // of the default client; nil: Config.Client is set
 	signed    *signed         // nil: answers are not signed
 	shared    *shared         // nil: answers are not shared
 
@@ -160,21 +164,21 @@ type Verifier struct {
 	mu          sync.Mutex // guards what follows; never held during I/O
 	closed      bool
 	url         string                      // of the endpoint; "" until discovered
-	discovery   *discovery                  // in progress; nil: none is
+	discovery   *discovery                  // in progress; nil: none
 	relocated   time.Time                   // when a known URL was last looked up again
-	asking      map[digest.Digest]*question // those that may be joined
-	inFlight    int                         // with those that may not
+	asking      map[digest.Digest]*question // that callers may join
+	inFlight    int                         // questions, including those that callers may not join
 	forgotten   time.Time                   // when Purge was called, by Config.Now
 	refused     refusals
 	breaker     breaker
-	health      valetkey.Health // but for what time alone changes, see healthLocked
+	health      valetkey.Health // without changes caused by time alone, see healthLocked
 	lastCall    time.Time       // when the last one began
-	lastErr     error           // why the last one that ended brought no answer of use
-	answered    bool            // one was good
-	complaining time.Time       // when a complaint is due again
+	lastErr     error           // why the last one that ended brought no usable answer
+	answered    bool            // at least one call succeeded
+	complaining time.Time       // when the complaint may be logged again
 }
 
-// New returns a Verifier. It does no I/O. The error names every mistake in cfg.
+// New returns a Verifier. It does no I/O. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{cfg: cfg.withDefaults(), asking: map[digest.Digest]*question{}, url: cfg.URL}
 	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
@@ -217,7 +221,7 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// orDefault returns what a duration of a Config means: zero the default, negative none.
+// orDefault returns the effective value of a duration in a Config: zero means the default, negative means none.
 func orDefault(d, zero time.Duration) time.Duration {
 	if d == 0 {
 		return zero
@@ -225,7 +229,7 @@ func orDefault(d, zero time.Duration) time.Duration {
 	return max(0, d)
 }
 
-// check adds what is wrong with cfg, but for Signed.
+// check adds the mistakes in cfg, except those in Signed.
 func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 	switch {
 	case cfg.URL == "" && cfg.Issuer == "":
@@ -244,9 +248,9 @@ func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 	case cfg.Auth.err != nil:
 		wrong.Add("Auth", "%w", cfg.Auth.err)
 	case cfg.Auth.add == nil:
-		wrong.Add("Auth", "required; see BasicAuth, and NoAuth for an endpoint that asks for none")
+		wrong.Add("Auth", "required; use NoAuth for an endpoint that requires no credentials")
 	case cfg.Auth.certificate && (cfg.Client == nil || !strings.HasPrefix(cmp.Or(cfg.URL, cfg.Issuer), "https:")):
-		wrong.Add("Auth", "TLSAuth needs https, and a Client whose transport has the certificate")
+		wrong.Add("Auth", "TLSAuth requires an https URL, and a Client whose transport has the certificate")
 	}
 	for i, iss := range cfg.JWTIssuers {
 		if iss == "" {
@@ -279,9 +283,9 @@ func newTransport(inFlight int) *http.Transport {
 // Issuer returns Config.Issuer.
 func (v *Verifier) Issuer() string { return v.cfg.Issuer }
 
-// Ready returns nil if the endpoint is known to answer us. If it has not been asked yet, Ready asks it about a token that
-// is none, and so finds wrong credentials before any request does. While the endpoint fails it is not asked more often
-// than otherwise, and Ready returns the last reason. It suits the start of a program and a readiness probe.
+// Ready returns nil if the last request to the endpoint succeeded. Otherwise it sends a request about a made-up token, which
+// reveals wrong credentials before any client's request does. While the endpoint fails, Ready causes no more requests than
+// tokens do, and returns the last error. Use it at startup and in a readiness probe.
 func (v *Verifier) Ready(ctx context.Context) error {
 	v.mu.Lock()
 	good := v.answered && v.lastErr == nil && !v.closed && !time.Now().Before(v.breaker.until)
@@ -294,7 +298,7 @@ func (v *Verifier) Ready(ctx context.Context) error {
 		return nil
 	}
 	if err == nil {
-		return errors.New("introspect: the endpoint calls a token active that nobody has issued")
+		return errors.New("introspect: the endpoint reports a made-up token as active")
 	}
 	return err
 }
@@ -303,14 +307,14 @@ func (v *Verifier) Ready(ctx context.Context) error {
 type status struct {
 	URL       string    // of the endpoint; "" if it is not yet discovered
 	InFlight  int       // calls
-	Refused   int       // tokens that are remembered as refused, some of which may be due for another question
+	Refused   int       // tokens with a cached refusal, which may have expired
 	Failures  int       // different tokens in a row whose calls brought no answer
-	RetryAt   time.Time // the endpoint is not asked before; zero: there is no such limit now
-	LastCall  time.Time // when the last one began; zero: none has
-	LastError error     // of the last call that ended; nil: it brought an answer of use, or none has ended
+	RetryAt   time.Time // no request is sent before this time; zero: no such limit
+	LastCall  time.Time // when the last one began; zero: none has begun
+	LastError error     // of the last call that ended; nil: it brought a usable answer, or none has ended
 }
 
-// status returns the state of v. Health is what others see of it.
+// status returns the state of v. Health is its exported form.
 func (v *Verifier) status() status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -328,8 +332,9 @@ func (v *Verifier) status() status {
 	return s
 }
 
-// Close ends the calls in flight and waits for them. What is verified later gets [*valetkey.Unavailable]. What a guard
-// remembers stays good for as long as it was said to be, but not if it was signed. Close may be called more than once.
+// Close cancels the requests in flight and waits for them. Afterwards, Verify fails with [*valetkey.Unavailable]. Tokens that
+// a guard has cached stay valid until their CacheTTL has passed, except those from signed responses, which are no longer
+// accepted. Close may be called more than once.
 func (v *Verifier) Close() {
 	v.mu.Lock()
 	v.changeLocked(time.Now(), func() { v.closed = true })

@@ -121,7 +121,7 @@ func TestNew(t *testing.T) {
 		{"a nil token function", "Auth: BearerAuth", func(c *introspect.Config) { c.Auth = introspect.BearerAuth(nil) }},
 		{"a key that is none", "Auth: PrivateKeyJWT", func(c *introspect.Config) { c.Auth = introspect.PrivateKeyJWT("api", []byte("{}"), "ES256") }},
 		{"a certificate without id", "Auth: TLSAuth: the client id", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("") }},
-		{"a certificate that nobody presents", "Auth: TLSAuth needs", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
+		{"a certificate that nobody presents", "Auth: TLSAuth requires", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
 		{"an empty issuer of JWTs", "JWTIssuers[0]: is empty", func(c *introspect.Config) { c.JWTIssuers = []string{""} }},
 		{"INTRO-27 refusals remembered for long", "NegativeTTL: 1h0m0s", func(c *introspect.Config) { c.NegativeTTL = time.Hour }},
 		{"too much leeway", "Leeway: 1h0m0s", func(c *introspect.Config) { c.Leeway = time.Hour }},
@@ -504,7 +504,7 @@ func TestReady(t *testing.T) {
 	t.Run("an endpoint that calls anything active", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		iss.Introspection.Answer(`{"active":true,"aud":"https://api.example.com"}`)
-		require.ErrorContains(t, verifierOf(t, iss).Ready(t.Context()), "nobody has issued")
+		require.ErrorContains(t, verifierOf(t, iss).Ready(t.Context()), "reports a made-up token as active")
 	})
 	t.Run("a closed one", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)

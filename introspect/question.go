@@ -14,10 +14,10 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
-// A question is one call about one token, which all who ask meanwhile wait for.
+// A question is one request about one token. All concurrent callers with that token wait for it.
 type question struct {
 	key  digest.Digest
-	done chan struct{} // closed once what follows is final
+	done chan struct{} // closed once the fields below are final
 
 	token *valetkey.Token
 	err   error
@@ -25,12 +25,13 @@ type question struct {
 
 var (
 	errClosed = errors.New("introspect: the verifier is closed")
-	errAnswer = errors.New("the answer is at fault") // the endpoint gave one, so the token is what it fails on
+	errAnswer = errors.New("the answer is at fault") // the endpoint did answer, so the fault may be due to the token
 	errNoKeys = errors.New("the signed answer cannot be verified now")
 	errBusy   = errors.New("introspect: too many calls are in flight")
 )
 
-// ask returns the answer to a question about raw, or leaves when ctx is done: the call is for the others, too.
+// ask returns the answer about raw, or an error when ctx is done. The request itself continues, since other callers may wait
+// for it.
 func (v *Verifier) ask(ctx context.Context, raw string) (*valetkey.Token, error) {
 	q, err := v.join(ctx, raw)
 	if err != nil {
@@ -68,7 +69,7 @@ func (v *Verifier) join(ctx context.Context, raw string) (*question, error) {
 	return q, nil
 }
 
-// answer answers q. It is detached from whoever asks.
+// answer answers q, detached from the callers that wait for it.
 func (v *Verifier) answer(q *question, raw string) {
 	ctx, cancel := context.WithTimeout(v.ctx, v.cfg.Timeout)
 	defer cancel()
@@ -106,7 +107,7 @@ func (v *Verifier) answer(q *question, raw string) {
 	}
 }
 
-// understand verifies and reads an answer.
+// understand verifies and decodes a response.
 func (v *Verifier) understand(ctx context.Context, answer *said) (*valetkey.Token, error) {
 	if err := v.open(ctx, answer); err != nil {
 		if _, none := errors.AsType[*valetkey.Unavailable](err); none {
@@ -134,7 +135,7 @@ func (v *Verifier) enter(key digest.Digest) (attempt, error) {
 	return a, nil
 }
 
-// end makes the answer of q final. It reports whether q could be joined until now, and so was not forgotten.
+// end makes the answer of q final. It reports whether q could be joined until now, that is, was not purged.
 func (v *Verifier) end(q *question) (current bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -147,8 +148,8 @@ func (v *Verifier) end(q *question) (current bool) {
 	return current
 }
 
-// exchange asks the endpoint (RFC 7662, section 2). An error means that there is no answer to read; the breaker decides
-// whether the endpoint is to blame.
+// exchange sends the request to the endpoint (RFC 7662, section 2). An error means that there is no response to read; the
+// breaker decides whether the endpoint is to blame.
 func (v *Verifier) exchange(ctx context.Context, raw string, a attempt) (*said, error) {
 	begun := v.cfg.Now()
 	endpoint, err := v.locate(ctx, a.relocate)
@@ -174,11 +175,11 @@ func (v *Verifier) exchange(ctx context.Context, raw string, a attempt) (*said, 
 	return &said{body: body, at: begun}, nil
 }
 
-// complainEvery bounds what is logged of an endpoint that refuses our questions, which only a change of the
-// configuration can mend.
+// complainEvery bounds the log lines about an endpoint that rejects this server's requests. Only a change of the
+// configuration can fix that.
 const complainEvery = time.Minute
 
-// land takes the result of a call in, and returns how long the endpoint is not asked about the token of q now.
+// land records the result of a call, and returns how long the endpoint will not be asked about the token of q.
 func (v *Verifier) land(q *question, refusal *valetkey.Error, a attempt, err error) (wait time.Duration) {
 	now := time.Now()
 	v.mu.Lock()
@@ -215,18 +216,18 @@ func (v *Verifier) land(q *question, refusal *valetkey.Error, a attempt, err err
 	return wait
 }
 
-// A discovery is the look-up of the endpoint's URL in progress.
+// A discovery is a look-up of the endpoint's URL in progress.
 type discovery struct {
-	done chan struct{} // closed once what follows is final
+	done chan struct{} // closed once the fields below are final
 	url  string
 	err  error
 }
 
-// relocateEvery bounds how often a known URL is looked up again, whatever the number of tokens that fail.
+// relocateEvery bounds how often a known URL is looked up again, regardless of how many tokens fail.
 const relocateEvery = 15 * time.Second
 
-// locate returns the URL of the endpoint, which all who need it look up together. If it is known, it is looked up again only
-// for a question with again, since the endpoint may have moved; all others use the known one meanwhile.
+// locate returns the URL of the endpoint. Concurrent callers share one look-up. A known URL is looked up again only if again
+// is set, since the endpoint may have moved; all other callers use the known URL meanwhile.
 func (v *Verifier) locate(ctx context.Context, again bool) (string, error) {
 	v.mu.Lock()
 	if v.url != "" && (!again || v.cfg.URL != "" || v.discovery == nil && time.Since(v.relocated) < relocateEvery) {
@@ -252,13 +253,13 @@ func (v *Verifier) locate(ctx context.Context, again bool) (string, error) {
 }
 
 func (v *Verifier) discover(d *discovery) {
-	ctx, cancel := context.WithTimeout(v.ctx, 3*fetch.Timeout) // three places of metadata
+	ctx, cancel := context.WithTimeout(v.ctx, 3*fetch.Timeout) // metadata has three locations
 	defer cancel()
 	d.url, d.err = v.fetch.Discover(ctx, v.cfg.Issuer, "introspection_endpoint")
 	v.mu.Lock()
 	if d.err == nil {
 		v.url = d.url
-	} else if v.url != "" { // the metadata is out of reach, and the endpoint may be where it was
+	} else if v.url != "" { // the metadata is not available, and the endpoint may not have moved
 		d.url, d.err = v.url, nil
 	}
 	v.discovery = nil

@@ -10,7 +10,7 @@ import (
 // maxRefusals bounds the memory of refused tokens: about 3 MB if all are.
 const maxRefusals = 10_000
 
-// refusals are the tokens refused lately. All are remembered for the same time, so the oldest is the first to go. The zero
+// refusals holds the tokens refused recently. All entries have the same lifetime, so the oldest is dropped first. The zero
 // value is empty.
 type refusals struct {
 	known map[digest.Digest]refused
@@ -23,7 +23,7 @@ type refused struct {
 	until   time.Time
 }
 
-// get returns the refusal of a token, or nil.
+// get returns the cached refusal of a token, or nil.
 func (r *refusals) get(key digest.Digest, now time.Time) error {
 	if known, ok := r.known[key]; ok && now.Before(known.until) {
 		return known.refusal

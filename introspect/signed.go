@@ -15,29 +15,30 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Signed says how signed answers are verified (RFC 9701, section 5). [Config].Issuer is then required. The zero value is
-// good for an issuer as the RFC has it. Encrypted answers are not supported.
+// Signed configures the verification of signed responses (RFC 9701, section 5). It requires [Config].Issuer. The zero value
+// suits an issuer that follows the RFC. Encrypted responses are not supported.
 type Signed struct {
 	_ struct{} // keyed literals only
 
-	// Algorithm is the one that answers are signed with, and no other (RFC 9701, section 6). Empty: RS256.
+	// Algorithm is the only signature algorithm accepted in responses (RFC 9701, section 6). Empty: RS256.
 	Algorithm string
 
-	// Audience is what the aud of an answer must be or contain: the identifier of this resource server at the issuer. It
-	// is not that of tokens. Empty: the client id of Auth.
+	// Audience is the value that the aud of a response must be or contain: the identifier of this resource server at the
+	// issuer. It differs from the audience of tokens. Empty: the client ID of Auth.
 	Audience string
 
-	// JWKSURL is that of the issuer's key set. Empty: the issuer's metadata names it.
+	// JWKSURL is the URL of the issuer's key set. Empty: the URL comes from the issuer's metadata.
 	JWKSURL string
 
-	// JWKS is a key set (RFC 7517, section 5), to be used instead, without any network.
+	// JWKS is a key set (RFC 7517, section 5) to use instead, without any network access.
 	JWKS []byte
 }
 
 const (
 	signedType = "application/token-introspection+jwt"
 
-	// maxAge is how old a signed answer may be when it is asked for, beside the leeway: it is made for our question.
+	// maxAge is the maximum age of a signed response at the time of the request, in addition to the leeway: the issuer makes
+	// each response for its request.
 	maxAge = time.Minute
 )
 
@@ -52,17 +53,17 @@ func (v *Verifier) newSigned() (*signed, error) {
 	s := &signed{algorithm: cmp.Or(cfg.Algorithm, "RS256"), audience: cmp.Or(cfg.Audience, v.cfg.Auth.id)}
 	var wrong mistakes.List
 	if v.cfg.Issuer == "" {
-		wrong.Add("Issuer", "required in Config, and is the iss of every answer")
+		wrong.Add("Issuer", "required in Config: it must be the iss of every signed response")
 	}
 	if !slices.Contains(jose.Algorithms(), s.algorithm) {
-		wrong.Add("Algorithm", "%q is not a signature algorithm known here", s.algorithm)
+		wrong.Add("Algorithm", "%q is not a supported signature algorithm", s.algorithm)
 	}
 	if s.audience == "" {
-		wrong.Add("Audience", "required, as Auth has no client id")
+		wrong.Add("Audience", "required because Auth has no client ID")
 	}
 	switch {
 	case cfg.JWKS != nil && cfg.JWKSURL != "":
-		wrong.Add("JWKSURL, JWKS", "at most one of them")
+		wrong.Add("JWKSURL, JWKS", "set at most one of these")
 	case cfg.JWKS != nil:
 		keys, dropped, err := keyset.Parse(cfg.JWKS)
 		if err != nil {
@@ -80,8 +81,8 @@ func (v *Verifier) newSigned() (*signed, error) {
 	return s, wrong.Err()
 }
 
-// open finds what an answer says of the token; a signed one is verified first (RFC 9701, section 5). An error never means
-// that the token is not active.
+// open sets the object of a response that describes the token. It verifies a signed response first (RFC 9701, section 5). An
+// error never means that the token is not active.
 func (v *Verifier) open(ctx context.Context, answer *said) error {
 	if v.signed == nil {
 		answer.object = answer.body

@@ -17,37 +17,37 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// A Store keeps good answers for all replicas of a server, see [Config.SharedCache]. A key stands for a token and for what the
-// verifier is configured with; it is a digest, and never the token's text.
+// Store holds positive responses for all replicas of a server; see [Config.SharedCache]. A key identifies a token and the
+// configuration of the verifier. It is a digest and does not reveal the token.
 //
-// Whoever can write to a Store can make any token good, so a Store must not be open to others or must seal what it keeps,
-// with its key: package valetredis does.
+// Anyone who can write to a Store can make any token valid. A Store must therefore be closed to others, or authenticate each
+// value together with its key, as package valetredis does.
 //
 // Both methods must be safe for concurrent use, return soon after ctx is done, and put neither key nor value into an error.
 type Store interface {
 	// Get returns the value of key, or nil and nil if there is none.
 	Get(ctx context.Context, key string) (value []byte, err error)
 
-	// Set keeps value, of at most 64 KiB, under key for lifetime, in place of what was there. The value is Set's to keep.
+	// Set stores value, of at most 64 KiB, under key for lifetime and replaces any earlier value. Set may retain value.
 	Set(ctx context.Context, key string, value []byte, lifetime time.Duration) error
 }
 
 const (
 	storeWait  = 100 * time.Millisecond // for one use of a Store
-	storePause = time.Second            // during which a Store that erred is left alone
-	maxKept    = 64 << 10               // bytes of a value; what is larger is not shared
+	storePause = time.Second            // without use of a Store after an error
+	maxKept    = 64 << 10               // bytes of a value; larger ones are not shared
 )
 
-// shared is a Store whose trouble is not ours.
+// shared is a Store whose failures affect no request.
 type shared struct {
 	store    Store
-	identity [sha256.Size]byte // of the verifier: what one was told is not for another
-	writing  chan struct{}     // full: so many answers are being kept that the next is not
+	identity [sha256.Size]byte // of the verifier's configuration: responses are valid for the same configuration only
+	writing  chan struct{}     // one slot per write in progress; when full, the next response is not stored
 	log      *slog.Logger
 
 	mu          sync.Mutex
 	resume      time.Time // when it may be used again
-	complaining time.Time // when a complaint is due again
+	complaining time.Time // when the complaint may be logged again
 }
 
 // newShared returns nil if nothing is shared.
@@ -59,7 +59,7 @@ func newShared(cfg Config) *shared {
 	if cfg.Signed != nil {
 		signed = []string{cfg.Signed.Algorithm, cfg.Signed.Audience}
 	}
-	identity, _ := json.Marshal([]any{ // of strings and a bool: it never errs
+	identity, _ := json.Marshal([]any{ // strings and a bool: never fails
 		"introspect 1", cfg.URL, cfg.Issuer, slices.Sorted(slices.Values(cfg.Audience)), cfg.AudienceByIssuer, cfg.Auth.id, signed,
 	})
 	return &shared{
@@ -77,7 +77,7 @@ func (s *shared) key(raw string) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
-// use has call use the store for a bounded time, unless it erred just now.
+// use runs call with a bounded time, unless the store failed recently.
 func (s *shared) use(ctx context.Context, call func(ctx context.Context) error) {
 	s.mu.Lock()
 	paused := time.Now().Before(s.resume)
@@ -88,7 +88,7 @@ func (s *shared) use(ctx context.Context, call func(ctx context.Context) error) 
 	bounded, cancel := context.WithTimeout(ctx, storeWait)
 	defer cancel()
 	err := call(bounded)
-	if err == nil || ctx.Err() != nil { // the end of ctx says nothing about the store
+	if err == nil || ctx.Err() != nil { // the end of ctx is no fault of the store
 		return
 	}
 	now := time.Now()
@@ -104,11 +104,11 @@ func (s *shared) use(ctx context.Context, call func(ctx context.Context) error) 
 	}
 }
 
-// kept is the value of an answer.
+// kept is the stored form of a response.
 type kept struct {
-	Key   string `json:"key"`   // under which it is kept, so that values cannot be mixed up
-	Asked int64  `json:"asked"` // when the endpoint was, in Unix milliseconds
-	Body  string `json:"body"`  // as it came
+	Key   string `json:"key"`   // that the value is stored under, so that values cannot be mixed up
+	Asked int64  `json:"asked"` // when the request was sent, in Unix milliseconds
+	Body  string `json:"body"`  // as received
 }
 
 func readKept(value []byte, key string) (*said, error) {
@@ -137,8 +137,8 @@ func readKept(value []byte, key string) (*said, error) {
 	return &said{body: []byte(body), at: time.UnixMilli(int64(asked))}, nil
 }
 
-// recall returns what a replica was told about a token, checked as if we had been told it then, or nil if there is nothing
-// that is good enough: then the endpoint is asked, and its answer counts.
+// recall returns the token of a shared response, checked as if this replica had received it at the original time. It returns
+// nil if there is no usable one: then the endpoint is asked.
 func (v *Verifier) recall(ctx context.Context, raw string) (t *valetkey.Token) {
 	if v.shared == nil {
 		return nil
@@ -165,7 +165,7 @@ func (v *Verifier) recall(ctx context.Context, raw string) (t *valetkey.Token) {
 	return t
 }
 
-// share keeps a good answer for the other replicas.
+// share stores a positive response for the other replicas.
 func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
 	if v.shared == nil {
 		return
@@ -190,9 +190,9 @@ func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
 	})
 }
 
-// Purge makes v rely on nothing that it was told until now: not on refusals it remembers, not on calls in flight, which
-// nobody joins any more, and not on shared answers, as far as clocks that differ by Config.Leeway can tell. It makes
-// Verifier a [valetkey.Purger], which Guard.Purge calls before it forgets what the guard remembers.
+// Purge discards all cached results: refusals, requests in flight, which no new caller joins, and shared responses, as far as
+// clocks that differ by Config.Leeway permit. It implements [valetkey.Purger]; Guard.Purge calls it before it discards the
+// guard's cache.
 func (v *Verifier) Purge() {
 	now := v.cfg.Now()
 	v.mu.Lock()
@@ -202,7 +202,7 @@ func (v *Verifier) Purge() {
 	v.forgotten = now
 }
 
-// forgot reports whether an answer to a question asked then may be older than the last Purge.
+// forgot reports whether the response to a request sent at asked may be older than the last Purge.
 func (v *Verifier) forgot(asked time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

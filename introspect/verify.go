@@ -14,13 +14,15 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Verify asks the endpoint about raw, unless it can tell without. A good answer is not remembered here but by the guard,
-// for as long as its Freshness says.
+// Verify asks the endpoint about raw, unless the result is known without a request. Verify does not cache a positive
+// response; the guard does, for as long as the token's Freshness allows.
 //
-// A JWT is refused with an error that wraps [valetkey.ErrNotApplicable], unless [Config.JWTIssuers] names its issuer.
+// A refusal is a [*valetkey.Error]. A JWT is refused with an error that wraps [valetkey.ErrNotApplicable], unless
+// [Config.JWTIssuers] contains its issuer. If the endpoint cannot be asked or does not answer, the error is
+// [*valetkey.Unavailable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	switch {
-	case len(raw) > valetkey.MaxToken: // RFC 7662, section 5: nothing endless is carried to the issuer
+	case len(raw) > valetkey.MaxToken: // RFC 7662, section 5: no unbounded input is sent to the issuer
 		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxToken))
 	case !b64token(raw):
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
@@ -36,8 +38,8 @@ func refuse(reason valetkey.Reason, err error) *valetkey.Error {
 	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason, Err: err}
 }
 
-// b64token reports whether raw is one of RFC 6750, section 2.1. Whatever else somebody writes is not worth a question,
-// and cannot upset a firewall on the way.
+// b64token reports whether raw is a b64token of RFC 6750, section 2.1. Other input is not worth a request, and is not sent,
+// so it cannot upset a firewall on the way.
 func b64token(raw string) bool {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 	body := strings.TrimRight(raw, "=")
@@ -53,8 +55,8 @@ func (v *Verifier) asksAbout(raw string) bool {
 	return ok && slices.Contains(v.cfg.JWTIssuers, iss)
 }
 
-// isJWT reports whether raw has the form of a JWT, signed (RFC 7515, section 7.1) or encrypted (RFC 7516, section 7.1),
-// as a lax reader sees it: the first of three or five parts is a JSON object with alg.
+// isJWT reports whether raw has the form of a JWT, signed (RFC 7515, section 7.1) or encrypted (RFC 7516, section 7.1), to a
+// lax reader: the first of three or five parts is a JSON object with alg.
 func isJWT(raw string) bool {
 	if dots := strings.Count(raw, "."); dots != 2 && dots != 4 {
 		return false
@@ -70,7 +72,7 @@ func isJWT(raw string) bool {
 	return json.Unmarshal(object, &header) == nil && header.Algorithm != nil
 }
 
-// issuerOf returns the iss of a signed JWT, not to be believed; ok is false if it has none.
+// issuerOf returns the unverified iss of a signed JWT; ok is false if it has none.
 func issuerOf(raw string) (iss string, ok bool) {
 	c, err := jose.Parse(raw)
 	if err != nil {
