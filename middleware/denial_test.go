@@ -83,6 +83,42 @@ func TestARevokedTokenStaysRevokedUntilItCannotBeAccepted(t *testing.T) {
 	}
 }
 
+func TestARevocationIsKeptForAsLongAsTheLongestTokenLives(t *testing.T) {
+	start := time.Unix(1_800_000_000, 0)
+	for _, c := range []struct {
+		name  string
+		keep  time.Duration
+		life  time.Duration
+		after time.Duration
+		want  int
+		logs  int
+	}{
+		{"an operator who has set it", 50 * time.Hour, 50 * time.Hour, 50*time.Hour - time.Minute, 401, 0},
+		{"by default 24 h", 0, 24 * time.Hour, 24*time.Hour - time.Minute, 401, 0},
+		{"a token that lives longer and does not come is accepted later, which the log says before", 0, 50 * time.Hour, 49 * time.Hour, 200, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log strings.Builder
+			token := valetkey.TokenFields{ID: "1", IssuedAt: start, Expiry: start.Add(c.life)}
+			v := &clerk{now: start, tokens: map[string]valetkey.TokenFields{"a": token, "b": {ID: "2", IssuedAt: start, Expiry: token.Expiry}, "c": {ID: "3", IssuedAt: start, Expiry: token.Expiry}}}
+			guard := guardWith(t, v, func(cfg *middleware.Config) {
+				cfg.Now, cfg.Revocations.Keep = func() time.Time { return v.now }, c.keep
+				cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			})
+			for range 2 {
+				require.Equal(t, 200, status(guard, "b"))
+			}
+			require.Equal(t, 200, status(guard, "c"))
+			assert.Equal(t, c.logs, strings.Count(log.String(), "raise Revocations.Keep"), "it is logged once")
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "https://as.example.com", ID: "1"}))
+			v.now = start.Add(c.after)
+			assert.Equal(t, c.want, status(guard, "a"))
+		})
+	}
+	_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Revocations: middleware.Revocations{Keep: -1}})
+	assert.ErrorContains(t, err, "middleware: Revocations.Keep: -1ns is negative")
+}
+
 func TestRevocationAndSkew(t *testing.T) {
 	revoked := time.Unix(1_800_000_000, 500e6)
 	for _, c := range []struct {

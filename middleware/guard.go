@@ -22,6 +22,7 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -204,6 +205,9 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Revocations.Bytes < 0 {
 		wrong.Add("Revocations.Bytes", "%d is negative", cfg.Revocations.Bytes)
 	}
+	if cfg.Revocations.Keep < 0 {
+		wrong.Add("Revocations.Keep", "%v is negative", cfg.Revocations.Keep)
+	}
 	if cfg.Cache.MaxAge < 0 {
 		wrong.Add("Cache.MaxAge", "%v is negative", cfg.Cache.MaxAge)
 	}
@@ -254,7 +258,8 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.CancelWithToken {
 		g.streams = &streams{guard: g}
 	}
-	g.denials = &denials{list: denylist.New(denylist.Config{Bytes: cfg.Revocations.Bytes}), now: g.now, log: g.log}
+	g.denials = &denials{list: denylist.New(denylist.Config{Bytes: cfg.Revocations.Bytes, Keep: cfg.Revocations.Keep}),
+		keep: cmp.Or(cfg.Revocations.Keep, denylist.DefaultKeep), now: g.now, log: g.log}
 	if source := cfg.Revocations.Source; source != nil {
 		g.denials.watched = &watched{source: source, allow: cfg.Revocations.AllowBeforeCaughtUp, now: g.now, since: g.now(), err: errNotWatched}
 	}

@@ -28,6 +28,11 @@ type Revocations struct {
 	// Status is Degraded instead of Down.
 	AllowBeforeCaughtUp bool
 
+	// Keep is how long a revocation with a zero Until is held. Set it to at least the longest lifetime of an access token: a
+	// revoked token that lives longer, and that the guard does not see within this time, is accepted again. The guard logs the
+	// first token that lives longer. Zero: 24 h.
+	Keep time.Duration
+
 	// Bytes limits the memory for revoked token IDs. Each takes at most 32 bytes, allocated as needed. Zero: 32 MiB, which holds
 	// 1,048,576 of them. There is separate room for 131,072 revocations of subjects, 131,072 of sessions, 16,384 of clients and
 	// 1,024 of issuers, up to 30 MB in total, which token IDs cannot use.
@@ -70,8 +75,20 @@ type denials struct {
 	list        *denylist.List
 	overflowing atomic.Bool // as last logged
 	watched     *watched    // nil: there is no source
+	keep        time.Duration
+	outlived    sync.Once // for the log line about a token that lives longer than keep
 	now         func() time.Time
 	log         *slog.Logger
+}
+
+// noteLifetime logs the first token that can outlive a revocation of it, so that an operator learns it before there is one.
+func (d *denials) noteLifetime(t *valetkey.Token) {
+	if t.Deadline().Sub(d.now()) > d.keep+denylist.MaxLeeway {
+		d.outlived.Do(func() {
+			d.log.Warn("a token lives longer than revocations without Until are held: raise Revocations.Keep",
+				"issuer", t.Issuer(), "expiry", t.Expiry(), "keep", d.keep)
+		})
+	}
 }
 
 var (

@@ -52,6 +52,7 @@ func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, erro
 	if err := u.denials.check(t); err != nil {
 		return nil, err
 	}
+	u.denials.noteLifetime(t)
 	return t, nil
 }
 

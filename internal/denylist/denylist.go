@@ -23,8 +23,8 @@ const (
 	// minutes"). Revocation.Until is about exp, so an entry is held for so much longer.
 	MaxLeeway = 5 * time.Minute
 
-	// Last is how long a revocation without Until is held, beside MaxLeeway.
-	Last = 24 * time.Hour
+	// DefaultKeep is how long a revocation without Until is held by default.
+	DefaultKeep = 24 * time.Hour
 
 	// DefaultBytes is room for at least 1,048,576 token ids, the number that valetredis keeps.
 	DefaultBytes = 32 << 20
@@ -36,7 +36,8 @@ const (
 // they have room apart from the other kinds, which are what is left in an emergency. A kind that is full harms no other
 // one, and no token but those that match what overflowed.
 type Config struct {
-	Bytes int64 // for token ids, at most 32 a piece; zero: DefaultBytes
+	Bytes int64         // for token ids, at most 32 a piece; zero: DefaultBytes
+	Keep  time.Duration // how long a revocation without Until is held, beside MaxLeeway; zero: DefaultKeep
 
 	// Entries of the other kinds, about 100 bytes a piece. Zero: 131,072, 131,072, 16,384 and 1,024.
 	Subjects, Sessions, Clients, Issuers int
@@ -54,6 +55,7 @@ const (
 
 // A List holds revocations. It is safe for concurrent use.
 type List struct {
+	keep time.Duration
 	used atomic.Bool // it has held something
 
 	mu       sync.RWMutex // guards what follows
@@ -75,7 +77,7 @@ const (
 
 // New returns an empty List.
 func New(cfg Config) *List {
-	l := new(List)
+	l := &List{keep: cmp.Or(cfg.Keep, DefaultKeep)}
 	l.ids.init(cmp.Or(cfg.Bytes, DefaultBytes))
 	l.wide[bySubject].max = cmp.Or(cfg.Subjects, 1<<17)
 	l.wide[bySession].max = cmp.Or(cfg.Sessions, 1<<17)
@@ -102,7 +104,7 @@ func (l *List) Add(r valetkey.Revocation, now time.Time) error {
 	}
 	until := r.Until
 	if until.IsZero() {
-		until = now.Add(Last)
+		until = now.Add(l.keep)
 	}
 	if b.end = minuteAfter(until, MaxLeeway); b.end.over(now) {
 		return nil
