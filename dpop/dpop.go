@@ -1,22 +1,23 @@
-// Package dpop verifies proofs of possession (RFC 9449), with which the sender of a request shows that it holds the key
+// Package dpop verifies proofs of possession (RFC 9449). With a proof, the sender of a request shows that it holds the key
 // that its access token is bound to.
 //
 //	proofs, err := dpop.New(dpop.Config{})
 //	...
 //	guard, err := middleware.New(middleware.Config{Verifier: keys, DPoP: proofs})
 //
-// A guard of package middleware does the rest. Who has another use for proofs, such as a token endpoint (section 5), calls
-// [Verifier.Verify].
+// A guard of package middleware calls the verifier. For other uses of proofs, such as a token endpoint (section 5), call
+// [Verifier.Verify] directly.
 //
-// Each proof is good for one request, which [ReplayStore] sees to: by default in the memory of this process, for several
-// replicas in a place that they share. [Nonces] bind proofs to the clock of the server too, so that a client can neither
-// make them in advance nor need a clock of its own.
+// Each proof is valid for one request. [ReplayStore] enforces that: by default in the memory of this process, and for several
+// replicas in storage that they share. [Nonces] also bind proofs to the clock of the server, so that a client can neither
+// make proofs in advance nor depends on a correct clock.
 //
-// # What a proof does not say
+// # What a proof does not cover
 //
-// A proof covers the method and the URL of a request without its query, and the access token. It does not cover the query,
-// the other header fields or the body: who can change those on the way can do so with DPoP, too (section 11.7). Of the
-// proof's header, only typ, alg, jwk and crit count; exp and nbf in a proof mean nothing (section 4.2 does not have them).
+// A proof covers the method of a request, its URL without the query, and the access token. It does not cover the query, the
+// other header fields or the body: anyone who can change those on the way can also do so with DPoP (section 11.7). Of the
+// proof's header, only typ, alg, jwk and crit are evaluated. exp and nbf in a proof have no effect, since section 4.2 does
+// not define them.
 package dpop
 
 import (
@@ -35,30 +36,30 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// Config says which proofs are good. The zero value is a good one for a single process.
+// Config configures a [Verifier]. The zero value is suitable for a single process.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Algorithms are the signature algorithms of proofs, which a challenge names. Nil: ES256, ES384, PS256, EdDSA and
-	// Ed25519, which are those of FAPI 2.0 and ES384. Only asymmetric ones are allowed (RFC 9449, section 11.6).
+	// Algorithms lists the accepted signature algorithms of proofs. Challenges announce them. Only asymmetric ones are
+	// allowed (RFC 9449, section 11.6). Nil: ES256, ES384, PS256, EdDSA and Ed25519, which are those of FAPI 2.0 and ES384.
 	Algorithms []string
 
-	// Window is how old a proof may be, by its iat. Zero: 60 s; at most 10 min (RFC 9449, section 11.1). With Nonces, their
-	// time counts in its place.
+	// Window is the maximum age of a proof, measured from its iat. With Nonces, the lifetime of the nonce applies instead.
+	// Zero: 60 s; at most 10 min (RFC 9449, section 11.1).
 	Window time.Duration
 
-	// Leeway is how far in the future the iat of a proof may be, and how far apart the clocks of replicas. Zero: 10 s;
-	// negative: none.
+	// Leeway is how far in the future the iat of a proof may be, and how far the clocks of replicas may differ. Zero: 10 s;
+	// negative: none; at most 10 min.
 	Leeway time.Duration
 
-	// ReplayStore remembers the proofs that were used. Nil: [NewReplayStore] with its default bound. Several processes that serve
-	// the same URLs must share it, or each accepts a proof once. [InsecureAllowReplays] accepts a proof any number of times.
+	// ReplayStore records used proofs. Processes that serve the same URLs must share it; otherwise each of them accepts a
+	// proof once. [InsecureAllowReplays] accepts a proof any number of times. Nil: [NewReplayStore] with its default size.
 	//
-	// Whatever it is, no client can take the room of others, see [MemoryReplayStore] and [Request]: before a memory of the caller's, the
-	// Verifier counts in one with the default bound, see [MemoryReplayStore.Before].
+	// With any store, no client can use up the space of others; see [MemoryReplayStore] and [Request]. For a store of the
+	// caller, the Verifier first counts proofs in a MemoryReplayStore of the default size; see [MemoryReplayStore.Before].
 	ReplayStore ReplayStore
 
-	// Nonces makes clients put a nonce of the server into their proofs (RFC 9449, sections 8 and 9). Nil: none are asked for.
+	// Nonces requires proofs to contain a nonce of the server (RFC 9449, sections 8 and 9). Nil: no nonce is required.
 	Nonces *Nonces
 
 	// Now is the clock. Nil: time.Now.
@@ -73,31 +74,31 @@ const (
 
 var defaultAlgorithms = []string{"ES256", "ES384", "PS256", "EdDSA", "Ed25519"}
 
-// A Verifier verifies proofs. It is safe for concurrent use and has nothing to close.
+// Verifier verifies proofs. It is safe for concurrent use and need not be closed.
 type Verifier struct {
 	algorithms     []string // at least one
 	window, leeway time.Duration
 	replays        sharing
-	nonces         *Nonces // nil: none are asked for
+	nonces         *Nonces // nil: no nonce is required
 	now            func() time.Time
 }
 
-// New returns a Verifier. The error names every mistake in cfg.
+// New returns a Verifier. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	wrong := mistakes.List{Package: "dpop"}
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(jose.Algorithms(), alg) {
-			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not an asymmetric signature algorithm known here", alg)
+			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not a supported asymmetric signature algorithm", alg)
 		}
 	}
 	if cfg.Window < 0 || cfg.Window > maxWindow {
-		wrong.Add("Window", "%v is not within 0 and %v", cfg.Window, maxWindow)
+		wrong.Add("Window", "%v is not between 0 and %v", cfg.Window, maxWindow)
 	}
 	if cfg.Leeway > maxWindow {
 		wrong.Add("Leeway", "%v is more than %v", cfg.Leeway, maxWindow)
 	}
 	if cfg.Nonces != nil && len(cfg.Nonces.keys) == 0 {
-		wrong.Add("Nonces", "not made by NewNonces")
+		wrong.Add("Nonces", "must be created with NewNonces")
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, err
@@ -125,12 +126,12 @@ func New(cfg Config) (*Verifier, error) {
 	return v, nil
 }
 
-// Algorithms returns the signature algorithms of proofs, for the algs of a challenge (RFC 9449, section 7.1) and for
+// Algorithms returns the accepted signature algorithms, for the algs parameter of a challenge (RFC 9449, section 7.1) and for
 // dpop_signing_alg_values_supported (section 5.1; RFC 9728, section 2).
 func (v *Verifier) Algorithms() []string { return slices.Clone(v.algorithms) }
 
-// Nonce returns the nonce to hand out now, in the DPoP-Nonce header of a refusal with [valetkey.UseNonce]; "" if none are
-// asked for.
+// Nonce returns the current nonce, for the DPoP-Nonce header of a refusal with [valetkey.UseNonce]. It returns "" if no nonce
+// is required.
 func (v *Verifier) Nonce() string {
 	if v.nonces == nil {
 		return ""
@@ -138,27 +139,29 @@ func (v *Verifier) Nonce() string {
 	return v.nonces.at(v.now()).current
 }
 
-// A Request is the request that a proof came with.
+// Request describes the request that carried a proof.
 type Request struct {
-	Proofs     []string // the values of the DPoP header lines, which must be one
+	Proofs     []string // the values of the DPoP header lines; exactly one is required
 	Method     string   // as sent
 	URL        string   // absolute, as the client saw it; a query is ignored
-	Token      string   // the access token that comes with the proof; "" at a token endpoint, where there is none
-	Thumbprint string   // of the key that the proof must be made with: jkt of cnf; "": any
+	Token      string   // the access token that the proof is for; "" at a token endpoint, where there is none
+	Thumbprint string   // of the required key of the proof: jkt of cnf; "": any key
 
-	// Issuer, Client and Subject are those of the access token, or of the request at a token endpoint: iss, client_id and sub. The
-	// share of the memory of used proofs is that of the Client at the Issuer, within it that of the Subject. Without Client, both are
-	// the Subject's; without Subject, the key of the proof stands for it. Client and Subject must be verified.
+	// Issuer, Client and Subject come from the access token (iss, client_id and sub) or from the request at a token endpoint.
+	// They determine whose share of the memory of used proofs this proof takes: that of Client at Issuer and, within it, that
+	// of Subject. Without Client, Subject has both shares; without Subject, the key of the proof takes its place. Client and
+	// Subject must be verified.
 	Issuer, Client, Subject string
 }
 
-// Verify checks the proof of r and uses it up: a second time it is refused.
+// Verify checks the proof of r and marks it as used: a second time it is refused.
 //
-// A refusal is a [*valetkey.Error]: [valetkey.UseNonce], [valetkey.InvalidToken] if the proof is of another key than
-// r.Thumbprint, [valetkey.InvalidProof] for all else. Any other error is a failure of [Config.ReplayStore].
+// A refusal is a [*valetkey.Error] with the code [valetkey.UseNonce], [valetkey.InvalidToken] if the proof is made with a key
+// other than r.Thumbprint, or [valetkey.InvalidProof] in all other cases. Any other error is a failure of
+// [Config.ReplayStore].
 //
-// The token must have been verified before, or at a token endpoint the client authenticated: what Verify accepts takes room
-// in the memory of used proofs. Where that cannot be known before the key is, call [Verifier.Check] and then [Proof.Use].
+// Verify the token first or, at a token endpoint, authenticate the client: an accepted proof takes space in the memory of
+// used proofs. If the key must be known before that, call [Verifier.Check] and then [Proof.Use].
 func (v *Verifier) Verify(ctx context.Context, r Request) (Proof, error) {
 	p, err := v.Check(r)
 	if err != nil {
@@ -170,7 +173,7 @@ func (v *Verifier) Verify(ctx context.Context, r Request) (Proof, error) {
 	return p, nil
 }
 
-// A Proof is one that [Verifier.Check] has found good. The zero value cannot be used.
+// Proof is a proof that [Verifier.Check] has accepted. The zero value cannot be used.
 type Proof struct {
 	replays    sharing
 	thumbprint string
@@ -181,17 +184,17 @@ type Proof struct {
 // Thumbprint returns the thumbprint of the proof's key (RFC 7638, SHA-256, base64url).
 func (p Proof) Thumbprint() string { return p.thumbprint }
 
-// NextNonce returns the nonce that the response must carry in its DPoP-Nonce header because the proof has an older one (RFC
-// 9449, section 8.2); "" if there is no need. Such a response must not be cached.
+// NextNonce returns the nonce that the response must carry in its DPoP-Nonce header because the proof contains an older one
+// (RFC 9449, section 8.2). It returns "" if no new nonce is needed. A response with this header must not be cached.
 func (p Proof) NextNonce() string { return p.next }
 
-// Use uses the proof up. A refusal with [valetkey.InvalidProof] means that it was used before; any other error is a failure
-// of [Config.ReplayStore].
+// Use marks the proof as used. A refusal with [valetkey.InvalidProof] means that it was used before; any other error is a
+// failure of [Config.ReplayStore].
 func (p Proof) Use(ctx context.Context) error {
 	if p.replays == nil {
 		return errors.New("dpop: the proof was not checked")
 	}
-	// RFC 9449, section 11.1. A memory goes by the real time.
+	// RFC 9449, section 11.1. A store uses the real time.
 	fresh, err := p.replays.useShared(ctx, p.use)
 	switch {
 	case err != nil:
@@ -202,8 +205,8 @@ func (p Proof) Use(ctx context.Context) error {
 	return nil
 }
 
-// Check is [Verifier.Verify] without using the proof up: it writes nothing, so strangers may cause it. Whatever the proof is
-// good for must wait until [Proof.Use] has returned nil.
+// Check does the same as [Verifier.Verify] but does not mark the proof as used. It writes nothing, so it is safe to call for
+// unauthenticated requests. Do not act on the proof before [Proof.Use] has returned nil.
 func (v *Verifier) Check(r Request) (Proof, error) {
 	// RFC 9449, section 4.3. The checks are in the order of their cost.
 	if len(r.Proofs) != 1 { // check 1
@@ -234,7 +237,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 		return Proof{}, refuse(valetkey.ReasonProofToken, nil)
 	}
 	key := c.Header.Key
-	if r.Thumbprint != "" && key.Thumbprint() != r.Thumbprint { // check 12b; section 7.1 has the code
+	if r.Thumbprint != "" && key.Thumbprint() != r.Thumbprint { // check 12b; section 7.1 specifies the code
 		return Proof{}, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonProofKey}
 	}
 	now := v.now()
@@ -258,8 +261,8 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 	}, nil
 }
 
-// end returns when p will not be accepted any longer, by whichever replica, and the nonce that replaces its own, or why it is not
-// accepted now.
+// end returns the time after which no replica accepts p, and the nonce that replaces its nonce. The error is the reason why p
+// is not accepted now.
 func (v *Verifier) end(p *proof, now time.Time) (end time.Time, next string, err error) {
 	if v.nonces != nil { // sections 4.3, check 10, and 9
 		nonces := v.nonces.at(now)
@@ -289,7 +292,8 @@ func (p *proof) isFor(token string) bool {
 	return string(text[:]) == p.tokenHash
 }
 
-// identity returns what a proof is known by: jti counts for a key and a target only, or one client could use up another's.
+// identity returns the key under which a use of the proof is recorded. A jti is unique only within a key and a target;
+// otherwise one client could use up the proofs of another.
 func (p *proof) identity(thumbprint, target string) [32]byte {
 	var room [512]byte
 	text := room[:0]

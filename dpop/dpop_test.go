@@ -499,13 +499,13 @@ func TestMemoryOutOfReach(t *testing.T) {
 func TestNew(t *testing.T) {
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := dpop.New(dpop.Config{Algorithms: []string{"ES256", "HS256", "none"}, Window: -1, Leeway: time.Hour, Nonces: new(dpop.Nonces)})
-		for _, mistake := range []string{`dpop: Algorithms[1]: "HS256"`, `dpop: Algorithms[2]: "none"`, "dpop: Window: ", "dpop: Leeway: ", "dpop: Nonces: not made by NewNonces"} {
+		for _, mistake := range []string{`dpop: Algorithms[1]: "HS256"`, `dpop: Algorithms[2]: "none"`, "dpop: Window: ", "dpop: Leeway: ", "dpop: Nonces: must be created with NewNonces"} {
 			require.ErrorContains(t, err, mistake)
 		}
 	})
 	t.Run("DPOP-27 a window is a matter of seconds or minutes", func(t *testing.T) {
 		_, err := dpop.New(dpop.Config{Window: time.Hour})
-		require.ErrorContains(t, err, "Window: 1h0m0s is not within")
+		require.ErrorContains(t, err, "Window: 1h0m0s is not between")
 	})
 }
 

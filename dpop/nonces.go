@@ -14,23 +14,24 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// NoncesConfig says how nonces are made. All replicas that serve the same URLs must have the same.
+// NoncesConfig configures [Nonces]. All replicas that serve the same URLs must have the same configuration.
 type NoncesConfig struct {
 	_ struct{} // keyed literals only
 
-	// Key makes the nonces: 32 random bytes, from a secret store, of this API alone. Empty: a random one of this process,
-	// which is right only where there is a single one.
+	// Key is the secret that generates the nonces: 32 random bytes from a secret store, used by this API only. Empty: a
+	// random key of this process, which is suitable only for a single process.
 	Key []byte
 
-	// Previous makes nonces that are accepted too. To change the key without refusing anybody: add the new key here in
-	// every process, then make it Key everywhere with the old one here, and drop the old one after Every and Grace.
+	// Previous lists keys whose nonces are also accepted. To change the key without refusing any request: first add the new
+	// key here in every process; then make it Key in every process and move the old one here; remove the old one after Every
+	// and Grace have passed.
 	Previous [][]byte
 
-	// Every is how often a new nonce comes. Zero: 2 min; at least 1 s.
+	// Every is the interval between nonces. Zero: 2 min; at least 1 s, at most 1 h.
 	Every time.Duration
 
-	// Grace is how long a nonce is accepted after the next one has come. Zero: 3 min; at most 10 times Every, and 1 h, which
-	// bounds the default, too.
+	// Grace is how long a nonce is accepted after the next one has replaced it. Zero: 3 min, or 10 times Every if that is
+	// less; at most 10 times Every, and at most 1 h.
 	Grace time.Duration
 }
 
@@ -42,16 +43,16 @@ const (
 	maxGrace     = time.Hour
 )
 
-// Nonces makes the nonces of a server (RFC 9449, section 8) out of a key and the time. There is nothing to store: a replica
-// with the same key makes the same ones. All clients get the same nonce at the same time. It is safe for concurrent use.
-// The zero value is not one: see [NewNonces].
+// Nonces generates the nonces of a server (RFC 9449, section 8) from a key and the time. It stores nothing: replicas with the
+// same key generate the same nonces. At any time, all clients get the same nonce. It is safe for concurrent use. The zero
+// value is invalid: use [NewNonces].
 type Nonces struct {
-	keys         [][]byte // the first makes those that are handed out
+	keys         [][]byte // the first generates the nonces that are handed out
 	every, grace time.Duration
 	latest       atomic.Pointer[epoch]
 }
 
-// An epoch is a stretch of time between two nonces. It is immutable.
+// An epoch is the interval between two nonces. It is immutable.
 type epoch struct {
 	number   int64
 	current  string // the nonce to hand out
@@ -63,7 +64,7 @@ type nonce struct {
 	end  time.Time
 }
 
-// NewNonces returns Nonces. The error names every mistake in cfg.
+// NewNonces returns a Nonces. The error lists every mistake in cfg.
 func NewNonces(cfg NoncesConfig) (*Nonces, error) {
 	wrong := mistakes.List{Package: "dpop: Nonces"}
 	if len(cfg.Key) != nonceKeySize && len(cfg.Key) != 0 {
@@ -85,10 +86,10 @@ func NewNonces(cfg NoncesConfig) (*Nonces, error) {
 		n.grace = min(defaultGrace, 10*n.every)
 	}
 	if n.every < time.Second || n.every > maxGrace {
-		wrong.Add("Every", "%v is not within %v and %v", n.every, time.Second, maxGrace)
+		wrong.Add("Every", "%v is not between %v and %v", n.every, time.Second, maxGrace)
 	}
 	if n.grace < 0 || n.grace > min(10*n.every, maxGrace) {
-		wrong.Add("Grace", "%v is not within 0 and 10 times Every, or %v", n.grace, maxGrace)
+		wrong.Add("Grace", "%v is not between 0 and 10 times Every, or is more than %v", n.grace, maxGrace)
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func (n *Nonces) at(now time.Time) *epoch {
 
 func (n *Nonces) epoch(number int64) *epoch {
 	e := &epoch{number: number, current: text(n.keys[0], number)}
-	// The next nonce comes from a replica whose clock is ahead. The first before these was over when this epoch began.
+	// The next nonce may come from a replica whose clock is ahead. Nonces before these had ended when this epoch began.
 	for i := number + 1; i >= number-int64((n.grace+n.every-1)/n.every); i-- {
 		end := time.Unix(0, (i+1)*int64(n.every)).Add(n.grace)
 		for _, key := range n.keys {
@@ -127,15 +128,15 @@ func (n *Nonces) epoch(number int64) *epoch {
 	return e
 }
 
-// text returns a nonce: 22 characters of base64url, which are NQCHAR (RFC 9449, section 8.1), that nobody without the key
-// can foretell.
+// text returns a nonce: 22 characters of base64url, which are NQCHAR (RFC 9449, section 8.1). It cannot be predicted without
+// the key.
 func text(key []byte, number int64) string {
 	mac := hmac.New(sha256.New, key)
 	mac.Write(binary.BigEndian.AppendUint64([]byte("valetkey DPoP nonce "), uint64(number)))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:nonceSize])
 }
 
-// end returns when the nonce will not be accepted any longer, and whether it is now.
+// end returns the time until which the nonce is accepted, and whether it is accepted now.
 func (e *epoch) end(text string, now time.Time) (time.Time, bool) {
 	for _, n := range e.accepted {
 		if subtle.ConstantTimeCompare([]byte(n.text), []byte(text)) == 1 {

@@ -205,7 +205,7 @@ func TestNewNonces(t *testing.T) {
 	}
 	t.Run("every mistake says where", func(t *testing.T) {
 		_, err := dpop.NewNonces(dpop.NoncesConfig{Key: make([]byte, 31), Every: 2 * time.Hour})
-		require.EqualError(t, err, "dpop: Nonces: Key: 31 bytes, not 32\ndpop: Nonces: Every: 2h0m0s is not within 1s and 1h0m0s")
+		require.EqualError(t, err, "dpop: Nonces: Key: 31 bytes, not 32\ndpop: Nonces: Every: 2h0m0s is not between 1s and 1h0m0s")
 	})
 	t.Run("the caller's keys are copied", func(t *testing.T) {
 		key := nonceKey()

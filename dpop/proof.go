@@ -8,7 +8,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// A proof is what the payload of a DPoP proof says (RFC 9449, section 4.2).
+// A proof is the payload of a DPoP proof (RFC 9449, section 4.2).
 type proof struct {
 	id        string    // jti
 	method    string    // htm
@@ -18,7 +18,7 @@ type proof struct {
 	nonce     string    // "" if there is none
 }
 
-// readProof reads the claims, of which all but ath and nonce are required (RFC 9449, section 4.3, check 3).
+// readProof decodes the claims. All except ath and nonce are required (RFC 9449, section 4.3, check 3).
 func readProof(payload []byte) (*proof, error) {
 	var jti, htm, htu, iat, ath, nonce strictjson.Value
 	err := strictjson.Object(payload, func(name string, v strictjson.Value) error {

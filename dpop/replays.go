@@ -11,75 +11,76 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A ReplayStore remembers which proofs were used. Use must be safe for concurrent use, atomic, and must return soon after ctx is
-// done.
+// ReplayStore records which proofs have been used.
 type ReplayStore interface {
-	// Use reports whether key was not used before, and remembers it until then, which is in the near future by the real
-	// clock. Of several calls with one key, in whichever process, exactly one may report true. If that cannot be found out
-	// or key cannot be remembered, it returns an error, and the request is answered with 503.
+	// Use reports whether key was not used before, and records it until the given time, which is in the near future by the
+	// real clock. Of several calls with one key, in any process, exactly one may report true. If Use cannot determine that,
+	// or cannot record key, it returns an error, and the request gets 503.
 	//
-	// Key is a hash. A memory with a bound need not give clients shares: a [Verifier] does.
+	// Use must be atomic and safe for concurrent use, and must return soon after ctx is done. key is a hash. A store with a
+	// bound need not divide it among clients: a [Verifier] does that.
 	Use(ctx context.Context, key [32]byte, until time.Time) (fresh bool, err error)
 }
 
-// InsecureAllowReplays remembers nothing: who sees a proof and its token on the way can use both until the proof is too old.
+// InsecureAllowReplays is a [ReplayStore] that records nothing. Anyone who sees a proof and its token on the way can use both
+// until the proof is too old.
 type InsecureAllowReplays struct{}
 
 // Use reports true.
 func (InsecureAllowReplays) Use(context.Context, [32]byte, time.Time) (bool, error) { return true, nil }
 
-// defaultReplays is how many proofs [NewReplayStore] remembers by default: with the default window some 15,000 a second, with
-// nonces, for which proofs are good longer, some 3,500.
+// defaultReplays is the default size of [NewReplayStore]. It is enough for some 15,000 proofs per second with the default
+// window. With nonces, proofs are valid for longer, and it is enough for some 3,500.
 const defaultReplays = 1 << 20
 
-// A MemoryReplayStore remembers proofs in the memory of this process. It is safe for concurrent use.
+// MemoryReplayStore is a [ReplayStore] in the memory of this process. It is safe for concurrent use.
 //
-// A client adds an entry with each proof that is otherwise good and comes with a token that is, or at an authorization server, with
-// a request that is. Strangers add none. When a client has used up its share, its next proof is answered with 503, and no other
-// client's is. Within its share, each of its users has one. Shares follow what is free: alone, a client gets less than half of the
-// memory, and one user about a fifth of it. An eighth is for clients that hold less than 1 in 1,024 of it, so it takes more than a
-// hundred clients that want all to fill the memory. Then every proof gets 503 until one has ended, since a proof that is not
-// remembered could be used twice.
+// A client adds an entry with each otherwise valid proof that comes with a valid token or, at an authorization server, with a
+// valid request. Anonymous requests add none. When a client has used up its share, its next proof gets 503, and other clients
+// are not affected. Within the share of a client, each of its users has a share. Shares depend on the free space: a client
+// alone gets less than half of the memory, and a single user about a fifth of it. An eighth is reserved for clients that hold
+// less than 1/1024 of the memory, so filling the memory takes more than a hundred clients that use all they can. If it is
+// full, every proof gets 503 until an entry has expired, since a proof that is not recorded could be used twice.
 //
-// Shares are those of proofs that a [Verifier] uses up; Use alone knows no client.
+// Shares apply to proofs that a [Verifier] marks as used. A direct call of Use has no client and therefore no share.
 type MemoryReplayStore struct {
-	seed   maphash.Seed // of the choice of a shard: who makes proofs foresees their hashes, and could fill a single one
+	seed   maphash.Seed // for the choice of a shard: a client knows the hashes of its proofs and could otherwise fill one shard
 	shards []replayShard
 }
 
-// A use is that of one proof.
+// A use is the use of one proof.
 type use struct {
 	key    [32]byte
 	issuer string
 	client string
-	user   string // of the client, or its key; "": the share is not bounded
+	user   string // of the client, or the key of the proof; "": shares do not apply
 	until  time.Time
 }
 
-// A replayShard has a fair share of the keys.
+// A replayShard holds an equal part of the keys.
 type replayShard struct {
 	mu       sync.Mutex // guards what follows
 	ends     map[part]entry
-	held     map[uint32]int32 // how many of ends each client and each user has, by tag
-	max      int              // as many ends at most
-	sweepAt  int              // as many ends are a reason to look for those that are over
-	earliest int64            // no end is before it
+	held     map[uint32]int32 // number of ends of each client and each user, by tag
+	max      int              // maximum number of ends
+	sweepAt  int              // number of ends that causes a sweep of expired ones
+	earliest int64            // lower bound of all ends
 
-	_ [64]byte // apart from the next one's in the processor's cache
+	_ [64]byte // keeps shards in separate cache lines
 }
 
-// A part of a key is enough: two proofs with the same one would take 2^64 proofs, and cost one of them.
+// A part of a key is sufficient: a collision would take 2^64 proofs, and would cost one of the two.
 type part [16]byte
 
-// An entry is of one proof. A tag is a seeded hash, so that a client cannot choose the tag of another; 0: none.
+// An entry is the record of one proof. A tag is a seeded hash, so that a client cannot choose the tag of another; 0: none.
 type entry struct {
 	end          uint32 // in Unix seconds, rounded up
 	client, user uint32 // tags
 }
 
-// NewReplayStore returns a memory of at most max proofs, give or take one in a hundred. Each takes some 70 bytes, and each client and
-// user some 12 more. When it is full of proofs that could still be accepted, Use returns an error. Zero or less:
-// [defaultReplays].
+// NewReplayStore returns a store of at most max proofs, to within about 1%. Each proof takes some 70 bytes, and each client
+// and user some 12 more. When the store is full of proofs that could still be accepted, Use returns an error. Zero or
+// negative: about a million (1<<20).
 func NewReplayStore(max int) *MemoryReplayStore {
 	if max <= 0 {
 		max = defaultReplays
@@ -107,7 +108,7 @@ func (m *MemoryReplayStore) useShared(_ context.Context, u use) (fresh bool, err
 	return m.shard(u.key).use(part(u.key[:16]), e, now)
 }
 
-// forget takes back a use that was fresh.
+// forget reverts a use that was fresh.
 func (m *MemoryReplayStore) forget(u use) {
 	s := m.shard(u.key)
 	s.mu.Lock()
@@ -159,7 +160,8 @@ var (
 	errUserFull   = errors.New("the user of the client has used up its share of the memory of used DPoP proofs")
 )
 
-// fullLocked returns why there is no room for e. What is free beside the reserve, and no more, is a client's to take.
+// fullLocked returns the reason why there is no space for e, or nil. A client may take only space that is free beyond the
+// reserve.
 func (s *replayShard) fullLocked(e entry) error {
 	free, reserve, always := s.max-len(s.ends), s.max/8, max(s.max/1024, 1)
 	switch {
@@ -191,7 +193,7 @@ func (s *replayShard) removeLocked(key part) {
 	}
 }
 
-// sweepLocked forgets what is over. Between two sweeps the shard doubles, or a second passes.
+// sweepLocked removes expired entries. Between two sweeps, the shard doubles in size or at least a second passes.
 func (s *replayShard) sweepLocked(now int64) {
 	s.earliest = math.MaxInt64
 	for key, e := range s.ends {
@@ -207,12 +209,12 @@ func (s *replayShard) sweepLocked(now int64) {
 	s.sweepAt = min(max(2*len(s.ends), 64), s.max)
 }
 
-// reset gives back the memory, too.
+// reset empties the shard and releases its memory.
 func (s *replayShard) reset() {
 	s.ends, s.held, s.sweepAt, s.earliest = map[part]entry{}, map[uint32]int32{}, min(64, s.max), math.MaxInt64
 }
 
-// A sharing memory gives each client a share.
+// A sharing store divides its space among clients.
 type sharing interface {
 	useShared(ctx context.Context, u use) (fresh bool, err error)
 }
@@ -230,16 +232,17 @@ func sharingOf(r ReplayStore) sharing {
 
 func (InsecureAllowReplays) useShared(context.Context, use) (bool, error) { return true, nil }
 
-// Before returns a memory of used proofs that is all, such as one that several replicas share, and gives the clients of this
-// process shares of m: as many proofs as m has room for may be remembered in all by this process. A [Verifier] with another
-// memory than m does the same with NewReplayStore(0). A proof is not used if all fails.
+// Before returns a ReplayStore that records proofs in all, such as a store shared by several replicas, and divides the size
+// of m among the clients of this process: this process can have at most as many proofs recorded as m has space for. A
+// [Verifier] with a store other than a MemoryReplayStore does the same with NewReplayStore(0). If all fails, the proof is not
+// marked as used.
 func (m *MemoryReplayStore) Before(all ReplayStore) ReplayStore {
 	return &sharedReplays{all: all, own: m}
 }
 
 type sharedReplays struct {
 	all ReplayStore
-	own *MemoryReplayStore // the proofs of this process
+	own *MemoryReplayStore // holds the proofs of this process
 }
 
 // Use implements [ReplayStore].
@@ -252,7 +255,7 @@ func (s *sharedReplays) useShared(ctx context.Context, u use) (fresh bool, err e
 		return fresh, err
 	}
 	if fresh, err = s.all.Use(ctx, u.key, u.until); err != nil {
-		s.own.forget(u) // a failure of ours does not make it used
+		s.own.forget(u) // a failure of the store does not use up the proof
 	}
 	return fresh, err
 }

@@ -2,10 +2,10 @@ package dpop
 
 import "strings"
 
-// sameURL reports whether the URL that a proof names is the one of the request, and returns its one spelling.
+// sameURL reports whether the URL in a proof is that of the request, and returns its normalized form.
 //
-// A fragment is taken off the named one only: in a request it would be a "#" that net/http takes for a part of the path,
-// so that the two stay apart.
+// A fragment is removed from the proof's URL only. In the request URL, a "#" would be a character that net/http takes as part
+// of the path, so it must keep the URLs different.
 func sameURL(named, requested string) (string, bool) {
 	named, _, _ = strings.Cut(named, "#")
 	a, ok := normalURL(named)
@@ -16,13 +16,13 @@ func sameURL(named, requested string) (string, bool) {
 	return a, ok && a == b
 }
 
-// normalURL returns an http or https URL without query, in one spelling (RFC 9449, section 4.3, check 9): scheme
-// and host in lower case, no default port, a path, and no percent-encoding of a character that needs none (RFC 3986,
-// sections 6.2.2.1, 6.2.2.2 and 6.2.3). It returns s itself if that is how s is spelled, and false if s is no such URL or
-// has userinfo.
+// normalURL returns an http or https URL without query in normalized form (RFC 9449, section 4.3, check 9): scheme and host
+// in lower case, no default port, a path, and no percent-encoding of a character that needs none (RFC 3986, sections 6.2.2.1,
+// 6.2.2.2 and 6.2.3). It returns s itself if s is already in that form, and false if s is not such a URL or has userinfo.
 //
-// What a server may route apart stays apart, so it does no more than that: the letter case of the path counts, %2F is
-// not "/", and "." and ".." remain, in any encoding (RFC 3986, section 6.2.2.3 is for the one who resolves them).
+// It does no more than that, so that URLs that a server may route differently stay different: the letter case of the path is
+// significant, %2F is not "/", and "." and ".." remain, in any encoding (RFC 3986, section 6.2.2.3, applies where they are
+// resolved).
 func normalURL(s string) (string, bool) {
 	s, _, _ = strings.Cut(s, "?")
 	givenScheme, rest, found := strings.Cut(s, "://")
@@ -63,8 +63,8 @@ func normalAuthority(s, scheme string) (string, bool) {
 	return host + s[len(host):], true // ":" port
 }
 
-// validHost knows names and addresses (RFC 3986, section 3.2.2) without the percent-encodings and the punctuation that no
-// host in the DNS has.
+// validHost accepts names and addresses (RFC 3986, section 3.2.2), except those with percent-encodings or with punctuation
+// that no host in the DNS has.
 func validHost(s string) bool {
 	inner, isLiteral := strings.CutPrefix(s, "[")
 	if isLiteral {
@@ -108,7 +108,7 @@ func normalPath(s string) (string, bool) {
 			}
 			i += 2
 		}
-		// What has become a dot segment was none: net/http cleans "/a/../b" and takes "/a/%2E%2E/b" at its word.
+		// Decoding must not create a dot segment: net/http cleans "/a/../b" but not "/a/%2E%2E/b".
 		if got := string(path[start:]); got != segment && (got == "." || got == "..") {
 			path = append(path[:start], strings.ToUpper(segment)...)
 		}
@@ -130,7 +130,7 @@ func unhex(c byte) byte {
 	}
 }
 
-// unreserved reports whether a percent-encoding of c means c (RFC 3986, section 2.3).
+// unreserved reports whether c is unreserved, so that its percent-encoding is equivalent to c (RFC 3986, section 2.3).
 func unreserved(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || c == '-' || c == '.' || c == '_' || c == '~'
 }

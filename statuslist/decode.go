@@ -18,7 +18,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// A snapshot is a list at one time. It is immutable.
+// A snapshot is the content of a list at one time. It is immutable.
 type snapshot struct {
 	data   []byte
 	bits   int           // of each status: 1, 2, 4 or 8
@@ -27,10 +27,10 @@ type snapshot struct {
 	key    *keyset.Key   // that signed the list
 }
 
-// len returns how many tokens the list has a status of.
+// len returns the number of tokens whose status the list contains.
 func (s *snapshot) len() int { return len(s.data) * (8 / s.bits) }
 
-// status returns the status at an index, from the least significant bits of a byte on (section 4.1).
+// status returns the status at index, counted from the least significant bits of each byte (section 4.1).
 func (s *snapshot) status(index int) (status uint8, ok bool) {
 	perByte := 8 / s.bits
 	if index < 0 || index/perByte >= len(s.data) {
@@ -39,7 +39,7 @@ func (s *snapshot) status(index int) (status uint8, ok bool) {
 	return s.data[index/perByte] >> (index % perByte * s.bits) & (1<<s.bits - 1), true
 }
 
-// mediaType is what a list in the form of a JWT is asked for and typed as (section 8.1, section 5.1).
+// mediaType is the media type of a list in JWT form, in the request (section 8.1) and as its typ (section 5.1).
 const mediaType = "application/statuslist+jwt"
 
 // read fetches a list.
@@ -58,10 +58,12 @@ func (v *Verifier) read(ctx context.Context, uri string) (*snapshot, error) {
 	return s, nil
 }
 
-// maxToken is the length of the longest list as a token: bits that do not compress, twice in base64url, and its claims.
+// maxToken returns the length of the longest list as a token: incompressible bits, encoded twice in base64url, and its
+// claims.
 func (v *Verifier) maxToken() int { return v.cfg.MaxBytes*2 + 16<<10 }
 
-// decode verifies a list token (sections 5.1 and 8.3, step 4) and unpacks it last, since that costs most.
+// decode verifies a list token (sections 5.1 and 8.3, step 4). It decompresses the list last, since that is the most
+// expensive step.
 func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, error) {
 	c, err := jose.ParseLong(raw, v.maxToken())
 	switch {
@@ -122,7 +124,7 @@ func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, erro
 	return &s, nil
 }
 
-// lifetime reads ttl, a positive number of seconds (section 5.1).
+// lifetime decodes ttl, a positive number of seconds (section 5.1).
 func lifetime(dst *time.Duration, v strictjson.Value) error {
 	if v == nil {
 		return nil
@@ -135,7 +137,7 @@ func lifetime(dst *time.Duration, v strictjson.Value) error {
 	return nil
 }
 
-// unpack reads the member status_list (section 4.2), whose list has at most limit bytes.
+// unpack decodes the member status_list (section 4.2), whose list may have at most limit bytes.
 func (s *snapshot) unpack(packed strictjson.Value, limit int) error {
 	if packed == nil {
 		return errors.New("is missing")
@@ -175,6 +177,6 @@ func (s *snapshot) unpack(packed strictjson.Value, limit int) error {
 	case from.Len() > 0:
 		return errors.New("lst has something behind its end")
 	}
-	s.data = bytes.Clone(s.data) // what it grew in may be twice as large
+	s.data = bytes.Clone(s.data) // the buffer that it grew in may be twice as large
 	return nil
 }

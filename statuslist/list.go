@@ -9,7 +9,7 @@ import (
 	"github.com/valetkey/valetkey/internal/refresh"
 )
 
-// recently is how long the health depends on a list that cannot be fetched after a request last needed it.
+// recently is how long after the last request that needed it an unavailable list counts in the health.
 const recently = 5 * time.Minute
 
 // A list is one status list.
@@ -23,7 +23,7 @@ func (v *Verifier) describe(uri string) refresh.Config[snapshot] {
 			if err != nil {
 				return result, err
 			}
-			// The ttl of the list counts, within our bounds, and not the lifetime in HTTP caches (section 8.2).
+			// The ttl of the list applies, within the configured bounds. The HTTP cache lifetime does not (section 8.2).
 			ttl := v.cfg.RefreshInterval
 			if next.ttl > 0 {
 				ttl = min(max(next.ttl, v.cfg.MinTTL), v.cfg.MaxTTL)
@@ -37,13 +37,13 @@ func (v *Verifier) describe(uri string) refresh.Config[snapshot] {
 	}
 }
 
-// usable reports whether s may be relied on: it is there, and its key is still in the issuer's set. It takes no lock.
+// usable reports whether s may be used: it is not nil, and its key is still in the issuer's key set. It takes no lock.
 func (s *snapshot) usable() bool { return s != nil && s.key.Holds() }
 
-// need returns the list at uri and its snapshot, for which it waits if there is none.
+// need returns the list at uri and its snapshot. It waits for the snapshot if there is none.
 func (v *Verifier) need(ctx context.Context, uri string) (*list, *snapshot, error) {
 	l := v.lists.Get(uri)
-	defer l.Use() // after the fetch, so that it counts
+	defer l.Use() // after the fetch: a use before it would not count
 	held := l.Load()
 	if !held.usable() {
 		held = l.Renew(ctx, held)

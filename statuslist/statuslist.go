@@ -1,6 +1,6 @@
 // Package statuslist refuses tokens that their issuer has revoked or suspended in a Token Status List
-// (draft-ietf-oauth-status-list): one compressed list of bits for many tokens, which is fetched now and then, so that no
-// request has to ask anybody.
+// (draft-ietf-oauth-status-list): a compressed list of bits for many tokens. The list is fetched periodically, so requests do
+// not wait for the issuer.
 //
 //	keys, err := jwks.New(jwks.Config{Issuer: issuer, Audience: audience})
 //	...
@@ -9,11 +9,11 @@
 //	defer verifier.Close()
 //	guard, err := middleware.New(middleware.Config{Verifier: verifier})
 //
-// A list is fetched when the first token names it, and again ahead of its age for as long as tokens of it are in use. What a
-// guard remembers is held against the list of the moment on every request, which costs a few nanoseconds: a token ends with
-// the refresh that says so. A list that is too old vouches for nothing.
+// A list is fetched when the first token refers to it, and refetched ahead of its expiry for as long as its tokens are in
+// use. For a token in a guard's cache, every request checks the current list, which costs a few nanoseconds. A revoked token
+// is therefore refused from the refresh that reports it. A list that is too old is not used.
 //
-// Not done here: lists in the form of CWT, and status mechanisms of other names.
+// The package does not support lists in CWT form or other status mechanisms.
 package statuslist
 
 import (
@@ -34,62 +34,64 @@ import (
 	"github.com/valetkey/valetkey/internal/refresh"
 )
 
-// Config is what a [Verifier] is made of. Verifier and Issuer are required.
+// Config configures a [Verifier]. Verifier and Issuer are required.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Verifier decides everything else about a token, and first: the list of a token that it refuses is not fetched. Required.
+	// Verifier makes all other checks of a token. It runs first: if it refuses the token, no list is fetched. Required.
 	Verifier valetkey.Verifier
 
-	// Issuer is whose keys sign the lists, and their iss, if they have one. It is compared byte by byte. Required.
+	// Issuer is the issuer whose keys sign the lists, and the iss of lists that have one. It is compared byte by byte.
+	// Required.
 	Issuer string
 
-	// JWKSURL is that of the issuer's key set. Empty: the issuer's metadata names it.
+	// JWKSURL is the URL of the issuer's key set. Empty: the URL comes from the issuer's metadata.
 	JWKSURL string
 
-	// JWKS is a key set (RFC 7517, section 5), to be used instead, without any network.
+	// JWKS is a key set (RFC 7517, section 5) to use instead, without any network access.
 	JWKS []byte
 
-	// Algorithms are the signature algorithms of lists. Nil: RS256, PS256, ES256, ES384 and EdDSA.
+	// Algorithms lists the accepted signature algorithms of lists. Nil: RS256, PS256, ES256, ES384 and EdDSA.
 	Algorithms []string
 
-	// Origins are where lists may be fetched from, such as https://status.example.com: a token that names another place is
-	// refused, and nothing is fetched. Nil: the origin of Issuer.
+	// Origins lists the origins that lists may be fetched from, such as https://status.example.com. A token that refers to
+	// another origin is refused without a fetch. Nil: the origin of Issuer.
 	Origins []string
 
-	// Required refuses tokens that name no list. Off: they are accepted, and nobody can revoke them.
+	// Required refuses tokens that refer to no list. Off: they are accepted, and cannot be revoked.
 	Required bool
 
-	// Allow accepts statuses other than valid (0) and invalid (1), which are suspended (2) and what an issuer and its
-	// resource servers have agreed on. It must be fast and safe for concurrent use. Nil: none.
+	// Allow reports whether a status other than valid (0) and invalid (1) is accepted: suspended (2), or one that the issuer
+	// and its resource servers have agreed on. It must be fast and safe for concurrent use. Nil: none is accepted.
 	Allow func(status uint8) bool
 
-	// RefreshInterval is how long a list is relied on that has no ttl. Zero: 5 min.
+	// RefreshInterval is how long a list without ttl is used. Zero: 5 min.
 	RefreshInterval time.Duration
 
-	// MinTTL and MaxTTL bound the ttl of lists: issuers must not make us fetch all the time, nor never. Zero: 30 s and 1 h.
+	// MinTTL and MaxTTL bound the ttl of lists, so that an issuer can cause neither constant fetches nor a list that is never
+	// renewed. Zero: 30 s and 1 h.
 	MinTTL, MaxTTL time.Duration
 
-	// StaleIfError is how long a list is relied on past its ttl, while the issuer does not answer; never past its exp. Zero: not
-	// at all.
+	// StaleIfError is how long a list is used past its ttl while the issuer does not answer, but never past its exp. Zero:
+	// not at all.
 	StaleIfError time.Duration
 
-	// MaxLists is the most lists that are held, the least recently needed of which gives way. Zero: 64.
+	// MaxLists is the maximum number of lists held. When it is exceeded, the least recently used list is removed. Zero: 64.
 	MaxLists int
 
-	// MaxBytes is the size of the longest list, unpacked; a byte holds one to eight tokens. Zero: 4 MiB.
+	// MaxBytes is the maximum size of an uncompressed list; a byte holds one to eight tokens. Zero: 4 MiB.
 	MaxBytes int
 
-	// Client carries the requests. Redirects are never followed. Nil: http.DefaultClient.
+	// Client sends the requests. Redirects are never followed. Nil: http.DefaultClient.
 	Client *http.Client
 
 	// InsecureHTTP allows http URLs on hosts other than loopback.
 	InsecureHTTP bool
 
-	// Logger gets lists that could not be fetched. Nil: slog.Default().
+	// Logger logs failures to fetch a list. Nil: slog.Default().
 	Logger *slog.Logger
 
-	// Observer is told of each fetch: [valetkey.StatusListRead], [valetkey.KeySetRefreshed]. Nil: nobody is.
+	// Observer receives an event for each fetch: [valetkey.StatusListRead] or [valetkey.KeySetRefreshed]. Nil: none.
 	Observer valetkey.Observer
 }
 
@@ -101,8 +103,8 @@ const (
 	defaultMaxBytes = 4 << 20
 )
 
-// A Verifier accepts what another one accepts and a status list calls valid. It is safe for concurrent use and must be
-// closed. It is a [valetkey.HealthReporter] and a [valetkey.Purger].
+// Verifier accepts tokens that Config.Verifier accepts and whose status in a status list is acceptable. It is a
+// [valetkey.Verifier], a [valetkey.HealthReporter] and a [valetkey.Purger]. It is safe for concurrent use and must be closed.
 type Verifier struct {
 	cfg     Config
 	origins []string
@@ -111,7 +113,7 @@ type Verifier struct {
 	lists   *refresh.Pool[snapshot]
 }
 
-// New returns a Verifier. It does no I/O. The error names every mistake in cfg.
+// New returns a Verifier. It does no I/O. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	wrong := mistakes.List{Package: "statuslist"}
 	v := &Verifier{cfg: cfg}
@@ -124,14 +126,14 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(jose.Algorithms(), alg) {
-			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not a signature algorithm known here", alg)
+			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not a supported signature algorithm", alg)
 		}
 	}
 	if len(cfg.Origins) == 0 {
 		if origin, err := originOf(cfg.Issuer); err == nil {
 			v.origins = []string{origin}
 		} else if cfg.Issuer != "" {
-			wrong.Add("Origins", "required, as Issuer is not a URL")
+			wrong.Add("Origins", "required because Issuer is not a URL")
 		}
 	}
 	for i, o := range cfg.Origins {
@@ -139,7 +141,7 @@ func New(cfg Config) (*Verifier, error) {
 		switch {
 		case err != nil:
 		case origin != o:
-			err = errors.New("not an origin, which is a scheme, a host, and a port if need be")
+			err = errors.New("not an origin: only a scheme, a host and an optional port are allowed")
 		default:
 			err = v.fetch.Allowed(o)
 		}
@@ -164,7 +166,7 @@ func New(cfg Config) (*Verifier, error) {
 		}
 	}
 	if v.cfg.MinTTL > v.cfg.MaxTTL {
-		wrong.Add("MinTTL", "%v is above the upper bound, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
+		wrong.Add("MinTTL", "%v is more than MaxTTL, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
 	}
 	for _, n := range []struct {
 		name string
@@ -197,7 +199,7 @@ func New(cfg Config) (*Verifier, error) {
 func (v *Verifier) newKeys() (*keyset.Set, error) {
 	switch {
 	case v.cfg.JWKS != nil && v.cfg.JWKSURL != "":
-		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS", Err: errors.New("at most one of them")}
+		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS", Err: errors.New("set at most one of these")}
 	case v.cfg.JWKS != nil:
 		keys, dropped, err := keyset.Parse(v.cfg.JWKS)
 		if err != nil {
@@ -208,14 +210,14 @@ func (v *Verifier) newKeys() (*keyset.Set, error) {
 		}
 		return keyset.Static(keys...), nil
 	case v.cfg.Issuer == "" && v.cfg.JWKSURL == "":
-		return nil, nil // reported as such
+		return nil, nil // New reports it
 	}
 	return keyset.New(keyset.Config{
 		Issuer: v.cfg.Issuer, JWKSURL: v.cfg.JWKSURL, Fetch: v.fetch, Logger: v.cfg.Logger, Observer: v.cfg.Observer,
 	})
 }
 
-// originOf returns scheme, host and port of an http URL.
+// originOf returns the scheme, host and port of a URL.
 func originOf(u string) (string, error) {
 	parsed, err := url.Parse(u)
 	if err != nil || parsed.Host == "" || parsed.User != nil {
@@ -224,13 +226,15 @@ func originOf(u string) (string, error) {
 	return parsed.Scheme + "://" + parsed.Host, nil
 }
 
-// Close ends fetches and waits for them. What is verified later gets 503, and remembered tokens are forgotten.
+// Close cancels fetches and waits for them. It does not close Config.Verifier. Afterwards, Verify of a token that refers to a
+// list fails with [*valetkey.Unavailable] (503), and such tokens in a guard's cache are no longer accepted.
 func (v *Verifier) Close() {
 	v.lists.Close()
 	v.keys.Close()
 }
 
-// Purge makes v fetch every list again before it relies on it.
+// Purge requires every list to be fetched again before it is used. It also purges Config.Verifier, if that is a
+// [valetkey.Purger].
 func (v *Verifier) Purge() {
 	if f, ok := v.cfg.Verifier.(valetkey.Purger); ok {
 		f.Purge()
@@ -238,8 +242,8 @@ func (v *Verifier) Purge() {
 	v.lists.Purge()
 }
 
-// Health returns how the verifier within is, and how the lists are: ready if all that are in use could be fetched, degraded
-// if one is relied on that could not be renewed, down if one is needed and not held. It does no I/O.
+// Health returns the state of Config.Verifier, if it reports one, and of the lists: ready if all lists in use were fetched;
+// degraded if a list in use could not be renewed; down if a list is needed and not held. It does no I/O.
 func (v *Verifier) Health() []valetkey.Health {
 	var all []valetkey.Health
 	if r, ok := v.cfg.Verifier.(valetkey.HealthReporter); ok {
@@ -248,7 +252,8 @@ func (v *Verifier) Health() []valetkey.Health {
 	return append(all, v.health())
 }
 
-// Ready makes the verifier within ready and fetches the keys of the lists. Which lists there are only tokens tell.
+// Ready makes Config.Verifier ready, if it is a [valetkey.HealthReporter], and fetches the keys of the lists. It fetches no
+// list, since only tokens reveal which lists exist.
 func (v *Verifier) Ready(ctx context.Context) error {
 	var inner error
 	if r, ok := v.cfg.Verifier.(valetkey.HealthReporter); ok {

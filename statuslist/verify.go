@@ -19,9 +19,9 @@ const (
 	suspended = 2
 )
 
-// Verify accepts a token that Config.Verifier accepts and whose status is good (section 8.3 of the draft). The answer may be
-// relied on while the list of the moment says so. It waits for a list at most 2 s; a list that cannot be had, or is not what
-// it should be, is a failure and not the token's fault.
+// Verify accepts a token that Config.Verifier accepts and whose status is acceptable (section 8.3 of the draft). The result
+// is valid for as long as the current list confirms it. Verify waits at most 2 s for a list. A list that is unavailable or
+// malformed is not the token's fault: the error is [*valetkey.Unavailable] instead of a refusal.
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	t, err := v.cfg.Verifier.Verify(ctx, raw)
 	if err != nil || t == nil {
@@ -36,7 +36,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	case ref == nil:
 		return t, nil
 	}
-	// Section 11.3: only where the issuer's lists are known to stand, or a token could have us call any host.
+	// Section 11.3: only from known origins of the issuer's lists; otherwise a token could cause a request to any host.
 	if origin, err := originOf(ref.uri); err != nil || !slices.Contains(v.origins, origin) {
 		return nil, refuse(valetkey.ReasonStatusListOrigin, fmt.Errorf("uri %.200q", ref.uri))
 	}
@@ -75,15 +75,15 @@ func refuse(reason valetkey.Reason, err error) error {
 	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason, Err: err}
 }
 
-// A position is where a list says what became of a token. It is the [valetkey.Condition] of a remembered one.
+// A position is the place of a token in a list. It is the [valetkey.Condition] of a cached token.
 type position struct {
 	v     *Verifier
 	list  *list
 	index int
 }
 
-// Holds reads the list of the moment: no lock, no clock. A list that is too old has been given up by its timer, and one
-// whose key the issuer has withdrawn does not count.
+// Holds reads the current list without a lock or the clock. A timer has removed a list that is too old, and a list whose key
+// the issuer has withdrawn is not usable.
 func (p *position) Holds() bool {
 	held := p.list.Load()
 	if !held.usable() {
@@ -94,17 +94,17 @@ func (p *position) Holds() bool {
 	return ok && p.v.accepts(status)
 }
 
-// A reference is what a token says of its status (section 6.2).
+// A reference is the status claim of a token (section 6.2).
 type reference struct {
 	uri   string
 	index int
 }
 
-// maxIndex is the largest integer that a JSON number is sure to hold (RFC 8259, section 6).
+// maxIndex is the largest integer that a JSON number represents exactly everywhere (RFC 8259, section 6).
 const maxIndex = min(1<<53-1, math.MaxInt)
 
-// referenceOf reads the claims of a token; nil: they have no status. A status of another mechanism alone is an error: nobody
-// here can tell whether the token still stands.
+// referenceOf decodes the status claim of a token; nil: the token has none. A status that has only other mechanisms is an
+// error, since this package cannot tell whether the token is still valid.
 func referenceOf(claims strictjson.Value) (*reference, error) {
 	if len(claims) == 0 {
 		return nil, nil
@@ -143,7 +143,7 @@ func referenceOf(claims strictjson.Value) (*reference, error) {
 	return &ref, nil
 }
 
-// member returns a member of an object; nil if it has none of this name.
+// member returns a member of an object, or nil if the object does not have it.
 func member(object []byte, name string) (found strictjson.Value, err error) {
 	err = strictjson.Object(object, func(n string, value strictjson.Value) error {
 		if n == name {

@@ -189,7 +189,7 @@ func TestMistakes(t *testing.T) {
 			`9: dpop.key_env: stands beside key: give one of them`,
 			`10: dpop.window: "0s" is not a duration above zero`,
 			`11: dpop.leeway: 1h0m0s is more than 10m0s`,
-			`12: dpop.algorithms: "HS256" is not an asymmetric signature algorithm known here`,
+			`12: dpop.algorithms: "HS256" is not a supported asymmetric signature algorithm`,
 			`13: dpop.replay_store: "disk" is not memory or redis`,
 			`14: dpop: unknown field "store"; known are origin, nonce, key, key_file, key_env, window, leeway, algorithms, replay_store`}},
 		{"proofs for an origin with a path", good + "dpop: {origin: https://api.example.com/v1}", []string{
