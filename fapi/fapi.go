@@ -1,5 +1,5 @@
-// Package fapi makes a guard that is a resource server of the FAPI 2.0 Security Profile: every switch is set as the profile
-// says, and what contradicts it is refused at start.
+// Package fapi builds a guard that is a resource server of the FAPI 2.0 Security Profile. It sets every option as the profile
+// requires, and rejects a configuration that contradicts the profile.
 //
 //	guard, err := fapi.New(fapi.Config{
 //		Issuer:     "https://as.example.com",
@@ -11,8 +11,9 @@
 //	...
 //	defer guard.Close()
 //
-// Section 5.3.4 of the profile asks for tokens in the header only, bound to their sender, verified in full and not revoked;
-// section 5.4 for PS256, ES256 or EdDSA. The TLS of the server itself is configured where it listens, see [ServerTLS].
+// Section 5.3.4 of the profile requires tokens to be sent only in the header, sender-constrained, fully verified and not
+// revoked. Section 5.4 requires PS256, ES256 or EdDSA. The TLS settings of the server are configured where it listens; see
+// [ServerTLS].
 package fapi
 
 import (
@@ -33,47 +34,49 @@ import (
 	"github.com/valetkey/valetkey/statuslist"
 )
 
-// algorithms returns the signature algorithms of the profile (section 5.4), of which EdDSA has two names.
+// algorithms returns the signature algorithms of the profile (section 5.4). EdDSA has two names.
 func algorithms() []string { return []string{"PS256", "ES256", "EdDSA", "Ed25519"} }
 
-// Config is what a guard of the profile is made of. Required are Issuer, Audience, Revocation, and DPoP or
-// Guard.ClientCertificate.
+// Config configures a [Guard]. Issuer, Audience, Revocation, and DPoP or Guard.ClientCertificate are required.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Issuer is the iss of the tokens, an https URL, compared byte by byte. Required.
+	// Issuer is the expected iss of the tokens: an https URL, compared byte by byte. Required.
 	Issuer string
 
 	// Audience lists the names of this resource server. Required.
 	Audience []string
 
-	// JWKSURL is that of the issuer's key set, and JWKS a key set without any network. Neither: the issuer's metadata says.
+	// JWKSURL is the URL of the issuer's key set. JWKS is a key set to use without any network access. At most one may be
+	// set; if neither is, the URL comes from the issuer's metadata.
 	JWKSURL string
 	JWKS    []byte
 
-	// Algorithms are those of the tokens, a part of [Algorithms]. Nil: all of them.
+	// Algorithms lists the accepted signature algorithms of tokens: a subset of PS256, ES256, EdDSA and Ed25519. Nil: all of
+	// them.
 	Algorithms []string
 
-	// Revocation is how revoked tokens are told from others. Required: [Introspection], [StatusList] or [ShortLived].
+	// Revocation is how the guard detects revoked tokens. Required: [Introspection], [OpaqueTokens], [StatusList] or
+	// [ShortLived].
 	Revocation Revocation
 
-	// DPoP accepts tokens that are bound to a key. Its Algorithms are a part of [Algorithms]; nil: all of them. Nil: no such
-	// tokens.
+	// DPoP accepts tokens that are bound to a key. Its Algorithms must be a subset of PS256, ES256, EdDSA and Ed25519; nil:
+	// all of them. Nil: such tokens are refused.
 	DPoP *dpop.Config
 
-	// HighValue is for requests that must not be made twice or in advance: a proof needs a nonce of ours, so DPoP.Nonces
-	// is required, and is good once in any case.
+	// HighValue is for operations that must not be replayed or prepared in advance. It requires DPoP.Nonces, so that every
+	// proof contains a nonce of the server. Each proof is accepted once, with or without HighValue.
 	HighValue bool
 
-	// Client carries the requests to the issuer. Nil: one with TLS 1.2 or later and the cipher suites of BCP 195.
+	// Client sends the requests to the issuer. Nil: a client with TLS 1.2 or later and the cipher suites of BCP 195.
 	Client *http.Client
 
-	// Guard is the rest of the guard: ClientCertificate, Proxies, Resource, Cache and the like. Verifier, DPoP and Methods
-	// are the profile's and must not be set.
+	// Guard is the rest of the guard's configuration: ClientCertificate, Proxies, Resource, Cache and so on. Verifier, DPoP
+	// and Methods are set by the profile and must be zero.
 	Guard middleware.Config
 }
 
-// A Guard is a [middleware.Guard] of the profile. It must be closed.
+// Guard is a [middleware.Guard] that follows the profile. It must be closed.
 type Guard struct {
 	*middleware.Guard
 	close []func()
@@ -86,8 +89,8 @@ func (g *Guard) Close() {
 	}
 }
 
-// New returns a guard of the profile. It does no I/O. The error names every mistake in cfg and everything in it that
-// contradicts the profile.
+// New returns a Guard. It does no I/O. The error lists every mistake in cfg and everything in it that contradicts the
+// profile.
 func New(cfg Config) (*Guard, error) {
 	b := &builder{cfg: cfg, wrong: mistakes.List{Package: "fapi"}}
 	g := b.guard()
@@ -100,7 +103,7 @@ func New(cfg Config) (*Guard, error) {
 	return &Guard{Guard: g, close: b.close}, nil
 }
 
-// A builder puts a guard together, and goes on after a mistake so that all are told.
+// A builder assembles a guard. It continues after a mistake, so that all mistakes are reported.
 type builder struct {
 	cfg   Config
 	close []func()
@@ -132,11 +135,11 @@ func (b *builder) guard() *middleware.Guard {
 	}
 	own.DPoP = b.proofs()
 	if own.DPoP == nil && own.ClientCertificate.IsZero() {
-		own.SenderConstrained = false // what is wrong with DPoP is reported
+		own.SenderConstrained = false // the mistake in DPoP is already reported
 	}
 	own.Verifier = b.verifier()
 	if b.wrong.Err() != nil {
-		own.Verifier = valetkey.First() // a stand-in, so that the mistakes of the rest are told, too
+		own.Verifier = valetkey.First() // a placeholder, so that mistakes in the rest are reported too
 	}
 	g, err := middleware.New(own)
 	b.wrong.Within("Guard", err)
@@ -163,7 +166,7 @@ func (b *builder) proofs() *dpop.Verifier {
 	return v
 }
 
-// algorithms returns those that are configured, or all of the profile's.
+// algorithms returns the configured algorithms or, if there are none, all algorithms of the profile.
 func (b *builder) algorithms(field string, configured []string) []string {
 	for i, alg := range configured {
 		if !slices.Contains(algorithms(), alg) {
@@ -215,7 +218,8 @@ func (b *builder) verifier() valetkey.Verifier {
 	return keys
 }
 
-// A Revocation is how a guard learns that a token was revoked before it expires (section 5.3.4, 3).
+// Revocation is the way in which a guard detects that a token was revoked before it expires (section 5.3.4, 3). The zero
+// value is invalid: use [Introspection], [OpaqueTokens], [StatusList] or [ShortLived].
 type Revocation struct {
 	name       string
 	introspect *introspect.Config
@@ -224,27 +228,29 @@ type Revocation struct {
 	lifetime   time.Duration
 }
 
-// Introspection asks the issuer about every JWT that was verified locally (RFC 7662), and again after CacheTTL. What cfg
-// does not say of issuer, audience, client and clock is that of the profile.
+// Introspection asks the issuer about every JWT that was verified locally (RFC 7662), and again after CacheTTL. Where cfg
+// does not set the issuer, audience, client and clock, those of [Config] apply.
 func Introspection(cfg introspect.Config) Revocation {
 	return Revocation{name: "Introspection", introspect: &cfg}
 }
 
-// OpaqueTokens asks the issuer about every token, which are not JWTs, and relies on its answer alone.
+// OpaqueTokens asks the issuer about every token and relies on its response alone. It is for issuers whose tokens are not
+// JWTs.
 func OpaqueTokens(cfg introspect.Config) Revocation {
 	return Revocation{name: "OpaqueTokens", introspect: &cfg, opaque: true}
 }
 
-// StatusList refuses tokens that their issuer's status list calls revoked, and tokens that name no list.
+// StatusList refuses tokens that are revoked in the issuer's status list, and tokens that refer to no list. Verifier, Issuer
+// and InsecureHTTP of cfg must be zero.
 func StatusList(cfg statuslist.Config) Revocation {
 	return Revocation{name: "StatusList", list: &cfg}
 }
 
-// maxShortLived is the longest lifetime that stands in for the knowledge of revocations.
+// maxShortLived is the longest lifetime that is accepted in place of a check for revocation.
 const maxShortLived = 10 * time.Minute
 
-// ShortLived relies on tokens that live no longer than max, at most 10 min, from their iat: that long a revoked one is
-// accepted. It is a decision to be taken with open eyes, and fit for issuers that have no other way.
+// ShortLived relies on the short lifetime of tokens: at most max from iat to exp, with a max of at most 10 min. A revoked
+// token is accepted until it expires. Use it only as a deliberate decision, for an issuer that offers nothing better.
 func ShortLived(max time.Duration) Revocation {
 	return Revocation{name: "ShortLived", lifetime: max}
 }
@@ -309,11 +315,11 @@ func (b *builder) statusList(keys *jwks.Verifier) valetkey.Verifier {
 	return v
 }
 
-// checkTLS sees to the TLS of requests to the issuer (section 5.2).
+// checkTLS checks the TLS settings of requests to the issuer (section 5.2), and provides the default client.
 func (b *builder) checkTLS() {
 	if b.cfg.Client == nil {
 		t, usual := http.DefaultTransport.(*http.Transport)
-		if !usual { // somebody has put one of his own in its place
+		if !usual { // the application has replaced http.DefaultTransport
 			t = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true}
 		}
 		t = t.Clone()
@@ -334,13 +340,14 @@ func (b *builder) checkTLS() {
 	}
 }
 
-// suites are those of TLS 1.2 that section 5.2.2 of the profile permits. Those of TLS 1.3 all are.
+// suites lists the TLS 1.2 cipher suites that section 5.2.2 of the profile permits. It permits all suites of TLS 1.3.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 }
 
-// ServerTLS sets version and cipher suites of a server as section 5.2 of the profile asks, and returns cfg. Nil: a new one.
+// ServerTLS sets the minimum version and the cipher suites of a server's configuration as section 5.2 of the profile
+// requires, and returns cfg. If cfg is nil, it returns a new configuration.
 func ServerTLS(cfg *tls.Config) *tls.Config {
 	if cfg == nil {
 		cfg = &tls.Config{}

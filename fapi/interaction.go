@@ -13,9 +13,9 @@ const interactionHeader = "X-Fapi-Interaction-Id"
 
 type interactionKey struct{}
 
-// InteractionID gives each request to next, and its response, an id by which client and server find it in their logs: the
-// UUID that the client sends in x-fapi-interaction-id, or else a new one. It stands before the guard, so that refusals have
-// one, too. The logger gets method, path and id of each request; nil: none does.
+// InteractionID returns a handler that gives each request and its response an ID by which client and server can find it in
+// their logs: the UUID that the client sent in x-fapi-interaction-id, or else a new one. Wrap the guard with it, so that
+// refusals also have an ID. It logs method, path and ID of each request to logger; nil: nothing is logged.
 func InteractionID(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := newUUID()
@@ -31,13 +31,13 @@ func InteractionID(logger *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// InteractionFrom returns the interaction id of a request, or "".
+// InteractionFrom returns the interaction ID in the context of a request, or "" if there is none.
 func InteractionFrom(ctx context.Context) string {
 	id, _ := ctx.Value(interactionKey{}).(string)
 	return id
 }
 
-// isUUID reports whether s is a UUID as text (RFC 9562, section 4): what goes into logs and answers is nothing else.
+// isUUID reports whether s is a UUID in text form (RFC 9562, section 4). Nothing else is copied into logs and responses.
 func isUUID(s string) bool {
 	if len(s) != 36 {
 		return false

@@ -166,7 +166,7 @@ func New(cfg Config) (*Verifier, error) {
 		}
 	}
 	if v.cfg.MinTTL > v.cfg.MaxTTL {
-		wrong.Add("MinTTL", "%v is more than MaxTTL, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
+		wrong.Add("MinTTL", "%v is more than the maximum TTL, %v", v.cfg.MinTTL, v.cfg.MaxTTL)
 	}
 	for _, n := range []struct {
 		name string

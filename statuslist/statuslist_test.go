@@ -75,7 +75,7 @@ func TestConfigMistakes(t *testing.T) {
 	})
 	for _, want := range []string{
 		"Verifier: required", "Issuer: required", `Algorithms[0]: "HS256"`, "Origins[0]: not an origin", "Origins[1]: not https",
-		"Origins[2]: not a URL", "RefreshInterval: -1ns is negative", "MinTTL: 2h0m0s is more than MaxTTL, 1h0m0s", "MaxLists: -1", "JWKSURL, JWKS: set at most one",
+		"Origins[2]: not a URL", "RefreshInterval: -1ns is negative", "MinTTL: 2h0m0s is more than the maximum TTL, 1h0m0s", "MaxLists: -1", "JWKSURL, JWKS: set at most one",
 	} {
 		assert.ErrorContains(t, err, want)
 	}

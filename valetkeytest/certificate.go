@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// ClientCertificate makes a certificate for the client of a TLS connection (RFC 8705). It is signed with its own key, and
-// valid at any time near the machine's.
+// ClientCertificate returns a new self-signed client certificate for TLS connections (RFC 8705). It is valid from an hour ago
+// until 24 h from now, by the clock of the machine.
 func ClientCertificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -37,8 +37,8 @@ func ClientCertificate(t testing.TB) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// BoundToCertificate binds the token to the first certificate of c, so that only the holder of its key can use it (RFC 8705,
-// section 3.1).
+// BoundToCertificate binds the token to the first certificate of c, so that only the holder of its key can use the token (RFC
+// 8705, section 3.1).
 func BoundToCertificate(c tls.Certificate) Option {
 	sum := sha256.Sum256(c.Certificate[0])
 	return Claim("cnf", map[string]string{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])})

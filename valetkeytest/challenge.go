@@ -10,15 +10,15 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// An AuthChallenge is one challenge of a WWW-Authenticate header (RFC 9110, section 11.3).
+// AuthChallenge is one challenge of a WWW-Authenticate header (RFC 9110, section 11.3).
 type AuthChallenge struct {
-	Scheme  string            // as sent; letter case does not count
-	Token68 string            // instead of parameters, "" if none
+	Scheme  string            // as sent; letter case is not significant
+	Token68 string            // sent instead of parameters; "": none
 	Params  map[string]string // by name in lower case; values unquoted
 }
 
-// Challenge returns the parameters of the one challenge in h that has the scheme, in any letter case. It fails the test
-// if there is no such challenge, or a second one, or if [Challenges] finds a mistake in any.
+// Challenge returns the parameters of the only challenge in h with the given scheme, in any letter case. It fails the test if
+// there is no such challenge or more than one, or if [Challenges] returns an error.
 func Challenge(t testing.TB, h http.Header, scheme string) map[string]string {
 	t.Helper()
 	all, err := Challenges(h)
@@ -37,9 +37,9 @@ func Challenge(t testing.TB, h http.Header, scheme string) map[string]string {
 	return found[0].Params
 }
 
-// Challenges reads every challenge of every WWW-Authenticate line in h, as strictly as a sender has to write them (RFC
-// 9110, sections 5.6 and 11): no empty list element, no space around "=", no parameter twice, a realm in quotes. Those
-// of Bearer and DPoP obey RFC 6750, section 3 and RFC 9449, section 7.1 too: at least one parameter for Bearer, and
+// Challenges parses every challenge of every WWW-Authenticate line in h, as strictly as a sender must write them (RFC 9110,
+// sections 5.6 and 11): no empty list element, no space around "=", no repeated parameter, and a quoted realm. Challenges of
+// Bearer and DPoP must also follow RFC 6750, section 3, and RFC 9449, section 7.1: at least one parameter for Bearer, and
 // error, error_description and scope within their character sets.
 func Challenges(h http.Header) ([]AuthChallenge, error) {
 	var all []AuthChallenge
@@ -62,10 +62,10 @@ func Challenges(h http.Header) ([]AuthChallenge, error) {
 	return all, nil
 }
 
-// A challengeScanner takes its text apart from the left.
+// A challengeScanner parses its text from left to right.
 type challengeScanner struct{ rest string }
 
-// challenge reads auth-scheme [ 1*SP ( token68 / #auth-param ) ] and the comma behind it (RFC 9110, section 11.3).
+// challenge reads auth-scheme [ 1*SP ( token68 / #auth-param ) ] and the comma after it (RFC 9110, section 11.3).
 func (s *challengeScanner) challenge() (AuthChallenge, error) {
 	c := AuthChallenge{Scheme: s.take(tokenChar), Params: map[string]string{}}
 	if c.Scheme == "" {
@@ -141,7 +141,7 @@ func (s *challengeScanner) value() (v string, quoted bool, err error) {
 	return "", true, errors.New("a quote that does not end")
 }
 
-// comma reads OWS "," OWS, and reports whether there was one; if there was none, the text must be over.
+// comma reads OWS "," OWS, and reports whether there was a comma. Without one, the text must have ended.
 func (s *challengeScanner) comma() (bool, error) {
 	rest, found := strings.CutPrefix(strings.TrimLeft(s.rest, " \t"), ",")
 	if !found && s.rest != "" {
@@ -157,8 +157,8 @@ func (s *challengeScanner) comma() (bool, error) {
 	return true, nil
 }
 
-// token68 reads 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=" (RFC 9110, section 11.2), if what follows
-// is not a parameter.
+// token68 reads 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=" (RFC 9110, section 11.2), unless the text is a
+// parameter.
 func (s *challengeScanner) token68() string {
 	ahead := challengeScanner{s.rest}
 	v := ahead.take(func(b byte) bool { return alphanumeric(b) || strings.IndexByte("-._~+/", b) >= 0 })
@@ -173,7 +173,7 @@ func (s *challengeScanner) token68() string {
 	return v
 }
 
-// atParam tells a parameter of this challenge from the scheme of the next one.
+// atParam reports whether the text continues with a parameter of this challenge and not with the scheme of the next one.
 func (s *challengeScanner) atParam() bool {
 	ahead := challengeScanner{s.rest}
 	ahead.take(tokenChar)
@@ -197,7 +197,7 @@ func alphanumeric(b byte) bool {
 	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
 }
 
-// valid checks what Bearer and DPoP add to the grammar.
+// valid checks the rules of Bearer and DPoP beyond the grammar.
 func (c AuthChallenge) valid() error {
 	bearer := strings.EqualFold(c.Scheme, "Bearer")
 	if !bearer && !strings.EqualFold(c.Scheme, "DPoP") {

@@ -10,16 +10,16 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// A ProofKey is a key of a client, which proves with each request that it holds it (RFC 9449). It is made by
-// [Issuer.ProofKey] and safe for concurrent use.
+// ProofKey is the key with which a client signs DPoP proofs (RFC 9449). [Issuer.ProofKey] returns one. It is safe for
+// concurrent use.
 type ProofKey struct {
 	iss *Issuer
 	key *jose.PrivateKey
 	jwk json.RawMessage
 }
 
-// ProofKey makes a key that signs proofs with alg, one of those of [Algorithm]. The time of its proofs is [Issuer.Now].
-// Another algorithm fails the test.
+// ProofKey returns a new key that signs proofs with alg, one of the algorithms of [Algorithm]. Its proofs are dated with
+// [Issuer.Now]. Any other alg fails the test.
 func (iss *Issuer) ProofKey(alg string) *ProofKey {
 	iss.t.Helper()
 	key, err := jose.GenerateKey(alg, "")
@@ -30,23 +30,23 @@ func (iss *Issuer) ProofKey(alg string) *ProofKey {
 	if err := json.Unmarshal(key.PublicJWK(), &members); err != nil {
 		iss.t.Fatalf("valetkeytest: reading the key for proofs: %v", err)
 	}
-	for _, name := range []string{"kid", "alg", "use"} { // what clients do not send
+	for _, name := range []string{"kid", "alg", "use"} { // clients do not send these
 		delete(members, name)
 	}
 	return &ProofKey{iss, key, mustJSON(members)}
 }
 
-// Thumbprint returns the thumbprint that tokens are bound to: jkt (RFC 9449, section 6.1).
+// Thumbprint returns the thumbprint to which tokens are bound: jkt (RFC 9449, section 6.1).
 func (k *ProofKey) Thumbprint() string { return k.key.Public().Thumbprint() }
 
-// BoundTo binds the token to the key, so that only its holder can use it (RFC 9449, section 6).
+// BoundTo binds the token to k, so that only the holder of k can use the token (RFC 9449, section 6).
 func BoundTo(k *ProofKey) Option {
 	return Claim("cnf", map[string]string{"jkt": k.Thumbprint()})
 }
 
-// Proof returns a proof (RFC 9449, section 4.2) for one request with this method and absolute URL. Token is the access
-// token that goes with it; "" at a token endpoint. The options are those of tokens: Claim("nonce", n) is a nonce,
-// Header("jwk", other) another key, UnknownKey() a signature that the key in the header does not verify.
+// Proof returns a proof (RFC 9449, section 4.2) for one request with this method and absolute URL. token is the access token
+// of the request; "" at a token endpoint. Options apply as for tokens: Claim("nonce", n) adds a nonce, Header("jwk", other)
+// replaces the key in the header, and UnknownKey() makes a signature that this key does not verify.
 func (k *ProofKey) Proof(method, url, token string, opts ...Option) string {
 	k.iss.t.Helper()
 	now := k.iss.Now()
@@ -71,8 +71,8 @@ func (k *ProofKey) Proof(method, url, token string, opts ...Option) string {
 	return raw
 }
 
-// Authorize sets the header fields of r that carry token with the scheme DPoP and a new proof for it (RFC 9449, section 7.1),
-// in place of others. It takes a request for a client as well as one for a handler under test, such as that of [Request].
+// Authorize sets the header fields of r that carry token with the scheme DPoP and a new proof for it (RFC 9449, section 7.1).
+// It replaces existing values. r may be a client request or a request for a handler under test, such as that of [Request].
 func (k *ProofKey) Authorize(r *http.Request, token string, opts ...Option) {
 	k.iss.t.Helper()
 	url := *r.URL

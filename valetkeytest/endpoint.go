@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// An Endpoint is one HTTP endpoint of an [Issuer]. It counts what it is asked, and has faults to order. A fault lasts
-// until the next one, until [Endpoint.Restore], or as long as [Fault.Times] says. It is safe for concurrent use.
+// Endpoint is one HTTP endpoint of an [Issuer]. It counts its requests and can be made to fail. A fault lasts until the next
+// fault, until [Endpoint.Restore], or for the number of requests set with [Fault.Times]. It is safe for concurrent use.
 type Endpoint struct {
-	// URL is where the endpoint is.
+	// URL is the address of the endpoint.
 	URL string
 
 	real  http.HandlerFunc
-	empty string          // what Empty answers
+	empty string          // the response of Empty
 	done  <-chan struct{} // closed when the test ends
 
 	mu          sync.Mutex // guards what follows
@@ -32,11 +32,11 @@ type Endpoint struct {
 	fault       *Fault // nil: none
 }
 
-// A Fault is what an [Endpoint] does instead of its work.
+// Fault is the behavior of an [Endpoint] in place of its normal one.
 type Fault struct {
 	endpoint *Endpoint
 	serve    http.HandlerFunc
-	left     int // requests; negative: without end
+	left     int // requests; negative: unlimited
 }
 
 // Times ends the fault after n more requests.
@@ -46,44 +46,44 @@ func (f *Fault) Times(n int) {
 	f.left = max(n, 0)
 }
 
-// Hits returns how many requests have come, also those that a fault has answered.
+// Hits returns the number of requests received, including those that a fault answered.
 func (e *Endpoint) Hits() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.hits
 }
 
-// NotModified returns how many of the requests were answered with 304.
+// NotModified returns the number of requests that were answered with 304.
 func (e *Endpoint) NotModified() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.notModified
 }
 
-// MaxAge sets the Cache-Control max-age of the documents, in whole seconds. Zero, as in the beginning: no such header;
-// negative: no-store. Answers about a token are always no-store.
+// MaxAge sets the Cache-Control max-age of the metadata or key set, in whole seconds. Zero: no Cache-Control, as initially;
+// negative: no-store. Introspection responses are always no-store.
 func (e *Endpoint) MaxAge(d time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.maxAge = d
 }
 
-// Restore ends every fault, and slowness too.
+// Restore ends the fault, and the delay of [Endpoint.Slow].
 func (e *Endpoint) Restore() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fault, e.delay = nil, 0
 }
 
-// Slow makes every answer, be it right or a fault, wait for d first, or until the client has gone or the test ends.
-// Zero: no longer slow.
+// Slow delays every response, including those of a fault, by d. The delay ends early when the client disconnects or the test
+// ends. Zero: no delay.
 func (e *Endpoint) Slow(d time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.delay = d
 }
 
-// Serve makes h answer: the fault that has no name here.
+// Serve replaces the normal behavior with h, for faults that have no method here.
 func (e *Endpoint) Serve(h http.HandlerFunc) *Fault {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -91,7 +91,7 @@ func (e *Endpoint) Serve(h http.HandlerFunc) *Fault {
 	return e.fault
 }
 
-// Answer makes the endpoint answer 200 with another JSON document, and no ETag.
+// Answer makes the endpoint respond with 200, the given JSON document and no ETag.
 func (e *Endpoint) Answer(json string) *Fault {
 	return e.Serve(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -99,10 +99,10 @@ func (e *Endpoint) Answer(json string) *Fault {
 	})
 }
 
-// Empty makes the endpoint answer 200 with a document that holds nothing: {"keys":[]} for a key set, else {}.
+// Empty makes the endpoint respond with 200 and an empty document: {"keys":[]} for a key set, {} otherwise.
 func (e *Endpoint) Empty() *Fault { return e.Answer(e.empty) }
 
-// Fail makes the endpoint answer with an error status and these header lines: Fail(503, "Retry-After: 7").
+// Fail makes the endpoint respond with an error status and the given header lines: Fail(503, "Retry-After: 7").
 func (e *Endpoint) Fail(status int, header ...string) *Fault {
 	return e.Serve(func(w http.ResponseWriter, r *http.Request) {
 		for _, line := range header {
@@ -113,12 +113,12 @@ func (e *Endpoint) Fail(status int, header ...string) *Fault {
 	})
 }
 
-// Redirect makes the endpoint answer 302 with this Location.
+// Redirect makes the endpoint respond with 302 and url as the Location.
 func (e *Endpoint) Redirect(url string) *Fault {
 	return e.Fail(http.StatusFound, "Location: "+url)
 }
 
-// Garbage makes the endpoint answer 200 with an HTML page, as the login page of a proxy does.
+// Garbage makes the endpoint respond with 200 and an HTML page, as the login page of a proxy does.
 func (e *Endpoint) Garbage() *Fault {
 	return e.Serve(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -126,12 +126,12 @@ func (e *Endpoint) Garbage() *Fault {
 	})
 }
 
-// Truncated makes the endpoint answer with the first half of the right document, as if that were all.
+// Truncated makes the endpoint respond with the first half of the correct document as if it were complete.
 func (e *Endpoint) Truncated() *Fault {
 	return e.instead(func(h http.Header, body []byte) []byte { return body[:len(body)/2] })
 }
 
-// Reset makes the endpoint close the connection in the middle of the right document.
+// Reset makes the endpoint close the connection halfway through the correct document.
 func (e *Endpoint) Reset() *Fault {
 	return e.instead(func(h http.Header, body []byte) []byte {
 		h.Set("Content-Length", strconv.Itoa(len(body))) // the server hangs up on a handler that writes less
@@ -139,7 +139,7 @@ func (e *Endpoint) Reset() *Fault {
 	})
 }
 
-// Compressed makes the endpoint send the right document with gzip, whatever the client accepts.
+// Compressed makes the endpoint send the correct document with gzip, whether or not the client accepts it.
 func (e *Endpoint) Compressed() *Fault {
 	return e.instead(func(h http.Header, body []byte) []byte {
 		h.Set("Content-Encoding", "gzip")
@@ -151,7 +151,7 @@ func (e *Endpoint) Compressed() *Fault {
 	})
 }
 
-// Endless makes the endpoint answer 200 with JSON that never ends, until the client goes or the test ends.
+// Endless makes the endpoint respond with 200 and JSON that does not end until the client disconnects or the test ends.
 func (e *Endpoint) Endless() *Fault {
 	return e.Serve(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -169,20 +169,20 @@ func (e *Endpoint) Endless() *Fault {
 	})
 }
 
-// Down makes the endpoint close every connection without an answer.
+// Down makes the endpoint close every connection without a response.
 func (e *Endpoint) Down() *Fault {
 	return e.Serve(func(w http.ResponseWriter, r *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		// After one byte the client cannot take the connection for one that was idle too long, and ask again by itself.
+		// After one byte, the client cannot mistake the connection for one that was idle too long, and does not retry by itself.
 		fmt.Fprint(conn, "H")
 		conn.Close()
 	})
 }
 
-// instead lets the endpoint do its work, and sends what change makes of the answer.
+// instead runs the normal handler, and sends its response as modified by change.
 func (e *Endpoint) instead(change func(h http.Header, body []byte) []byte) *Fault {
 	return e.Serve(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del("If-None-Match")
@@ -195,11 +195,11 @@ func (e *Endpoint) instead(change func(h http.Header, body []byte) []byte) *Faul
 	})
 }
 
-// ServeHTTP counts the request, and answers it or does what the fault says.
+// ServeHTTP counts the request, and answers it normally or as the fault specifies.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	serve, delay := e.next()
 	if delay > 0 {
-		r.ParseForm() // only once the body is read, the server notices that a client has gone
+		r.ParseForm() // the server notices that a client has disconnected only after the body is read
 		e.wait(r, delay)
 	}
 	serve(w, r)
@@ -228,7 +228,7 @@ func (e *Endpoint) wait(r *http.Request, d time.Duration) {
 	}
 }
 
-// document serves what body returns, with an ETag and on condition (RFC 9110, section 13.1.2).
+// document serves the result of body with an ETag, and handles conditional requests (RFC 9110, section 13.1.2).
 func (e *Endpoint) document(body func() []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		doc := body()

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Forgeries are tokens that no resource server may accept, strict or lenient, each with the name of what is wrong with
-// it. Each says what the options say and would be good if that one thing were not. The resource server knows the issuer
-// by its public keys, so [Secret] is no option here.
+// Forgeries returns tokens that every resource server must refuse, whether strict or lenient, each with a name for its
+// defect. The options apply to each token, which would be valid without that one defect. The resource server must know the
+// issuer by its public keys; the option [Secret] is therefore not supported.
 //
 //	for name, token := range iss.Forgeries(valetkeytest.Scopes("orders:read")) {
 //		t.Run(name, func(t *testing.T) { /* 401 */ })
@@ -60,12 +60,12 @@ func dropSignature(parts []string) error {
 	return nil
 }
 
-// ownKeyInHeader puts the key of nobody into the header, as jwk (RFC 7515, section 4.1.3).
+// ownKeyInHeader puts the unpublished key into the header, as jwk (RFC 7515, section 4.1.3).
 func (iss *Issuer) ownKeyInHeader() Option {
 	return func(d *draft) {
 		k, err := iss.foreignKey(d.algorithm)
 		if err != nil {
-			return // signing will fail, and say so
+			return // signing will fail and report the error
 		}
 		d.header["jwk"] = k.PublicJWK()
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// Opaque returns an access token that says nothing by itself: only the introspection endpoint knows it. The options are
-// those of [Issuer.Token]; what they say of header, key and signature means nothing here.
+// Opaque returns an opaque access token, which only the introspection endpoint can interpret. It takes the options of
+// [Issuer.Token]; those for the header, the key and the signature have no effect.
 func (iss *Issuer) Opaque(opts ...Option) string {
 	iss.t.Helper()
 	claims, err := iss.draft(opts).encode()
@@ -25,15 +25,15 @@ func (iss *Issuer) Opaque(opts ...Option) string {
 	return raw
 }
 
-// Revoke makes the introspection endpoint call the token, opaque or JWT, inactive from now on.
+// Revoke makes the introspection endpoint report the token, opaque or JWT, as inactive from now on.
 func (iss *Issuer) Revoke(token string) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.revoked[token] = true
 }
 
-// introspect answers as RFC 7662, section 2. A token is active if this issuer made it, did not revoke it, and it is
-// valid by [Issuer.Now]. Whether its issuer and audience are the right ones is left to the one who asks.
+// introspect implements RFC 7662, section 2. A token is active if this issuer issued it, has not revoked it, and it is valid
+// at [Issuer.Now]. The caller must check the issuer and the audience.
 func (iss *Issuer) introspect(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if !iss.knows(r) {
@@ -59,7 +59,7 @@ func (iss *Issuer) introspect(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, claims)
 }
 
-// tokenType returns DPoP for a token that is bound to the key of proofs (RFC 9449, section 6.2).
+// tokenType returns DPoP for a token that is bound to a DPoP key (RFC 9449, section 6.2), and Bearer otherwise.
 func tokenType(cnf json.RawMessage) json.RawMessage {
 	var binding map[string]json.RawMessage
 	if json.Unmarshal(cnf, &binding) == nil && binding["jkt"] != nil {
@@ -68,14 +68,14 @@ func tokenType(cnf json.RawMessage) json.RawMessage {
 	return json.RawMessage(`"Bearer"`)
 }
 
-// answer sends what was JSON before.
+// answer sends a JSON object of values that are known to encode.
 func answer[V any](w http.ResponseWriter, status int, v map[string]V) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	w.Write(mustJSON(v))
 }
 
-// knows reports whether the request carries the credentials, which are form-encoded first (RFC 6749, section 2.3.1).
+// knows reports whether the request has the right credentials, which are form-encoded first (RFC 6749, section 2.3.1).
 func (iss *Issuer) knows(r *http.Request) bool {
 	if iss.settings.id == "" {
 		return true
@@ -108,7 +108,7 @@ func number(v json.RawMessage) (n float64, ok bool) {
 	return n, json.Unmarshal(v, &n) == nil
 }
 
-// claimsOf returns what the token says, or nil if it is not of this issuer or revoked.
+// claimsOf returns the claims of the token, or nil if it is revoked or from another issuer.
 func (iss *Issuer) claimsOf(token string) []byte {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package valetkeytest helps to test what a guard protects, with real tokens of a real issuer:
+// Package valetkeytest provides an issuer on loopback and real tokens, for tests of handlers behind a guard.
 //
 //	func TestOrders(t *testing.T) {
 //		iss := valetkeytest.NewIssuer(t)
@@ -22,15 +22,14 @@
 //		}
 //	}
 //
-// [NewIssuer] starts an issuer on loopback: metadata (RFC 8414), key set (RFC 7517), introspection (RFC 7662), status list. It signs
-// JWT access tokens of RFC 9068 with [Issuer.Token] and hands out opaque ones with [Issuer.Opaque]; an [Option] makes
-// one that is good, or wrong in one respect. [Issuer.Forgeries] are tokens that nothing may accept.
+// [NewIssuer] starts an issuer with metadata (RFC 8414), a key set (RFC 7517), introspection (RFC 7662) and a status list.
+// [Issuer.Token] returns JWT access tokens of RFC 9068, [Issuer.Opaque] returns opaque ones, and each [Option] changes a token,
+// for example into one that is invalid in a single respect. [Issuer.Forgeries] returns tokens that must never be accepted.
 //
-// Keys rotate ([Issuer.Rotate]), time passes ([Issuer.Advance]), and every [Endpoint] counts its requests and can be
-// down, slow or broken. With the setting [InMemory] all of it runs within a bubble of [testing/synctest].
+// A test can rotate keys ([Issuer.Rotate]) and advance the clock ([Issuer.Advance]). Every [Endpoint] counts its requests and
+// can be down, slow or broken. With the setting [InMemory], the issuer runs in a bubble of [testing/synctest].
 //
-// What it is not: an authorization server. There is no token endpoint, no login and no consent; package authserver has
-// them.
+// The issuer is not an authorization server. It has no token endpoint, login or consent; package authserver has them.
 package valetkeytest
 
 import (
@@ -46,7 +45,7 @@ import (
 	"time"
 )
 
-// What a token says, and how the introspection endpoint knows its caller, unless told otherwise.
+// The default claims of a token, and the default credentials for the introspection endpoint.
 const (
 	DefaultAudience = "https://api.example.com"
 	DefaultSubject  = "alice"
@@ -57,7 +56,7 @@ const (
 	IntrospectionSecret = "resource-server-secret"
 )
 
-// An Issuer is a real issuer of access tokens on loopback, made by [NewIssuer]. It is safe for concurrent use.
+// Issuer is a real issuer of access tokens on loopback. [NewIssuer] starts one. It is safe for concurrent use.
 type Issuer struct {
 	// URL is the issuer identifier and the base of its endpoints.
 	URL string
@@ -69,7 +68,7 @@ type Issuer struct {
 
 	t      testing.TB
 	client *http.Client
-	offset atomic.Int64  // nanoseconds the issuer's clock is ahead of time.Now
+	offset atomic.Int64  // nanoseconds by which the issuer's clock is ahead of time.Now
 	done   chan struct{} // closed when the test ends
 
 	settings settings
@@ -84,36 +83,36 @@ type Issuer struct {
 type settings struct {
 	tls, inMemory bool
 	algorithms    []string // the first signs by default
-	id, secret    string   // of introspection; no id: anyone may ask
+	id, secret    string   // for introspection; empty id: no credentials required
 }
 
-// A Setting changes what [NewIssuer] makes.
+// Setting configures the issuer that [NewIssuer] starts.
 type Setting func(*settings)
 
 // TLS makes the issuer serve https. [Issuer.Client] trusts its certificate.
 func TLS() Setting { return func(s *settings) { s.tls = true } }
 
-// InMemory makes the issuer serve over memory instead of loopback, so that it can live within a bubble of
-// [testing/synctest], where a real socket would stop time. Only [Issuer.Client] reaches it.
+// InMemory makes the issuer use in-memory connections instead of loopback. It can then run in a bubble of [testing/synctest],
+// where a real socket would stop the bubble's clock. Only [Issuer.Client] can reach it.
 func InMemory() Setting { return func(s *settings) { s.inMemory = true } }
 
-// SignWith names the algorithms whose keys stand in the key set from the start: the first signs unless [Algorithm] says
-// otherwise. Default: ES256. The key of another algorithm is made, and published, with the first token that needs it.
+// SignWith lists the algorithms whose keys are in the key set from the start. The first is the default for signing; see
+// [Algorithm]. Default: ES256. The key of any other algorithm is generated and published with the first token that needs it.
 func SignWith(algorithm string, more ...string) Setting {
 	return func(s *settings) { s.algorithms = append([]string{algorithm}, more...) }
 }
 
-// IntrospectionClient sets the credentials that the introspection endpoint asks for, by HTTP Basic (RFC 6749, section
-// 2.3.1). Default: [IntrospectionID] and [IntrospectionSecret].
+// IntrospectionClient sets the credentials that the introspection endpoint requires, by HTTP Basic (RFC 6749, section 2.3.1).
+// Default: [IntrospectionID] and [IntrospectionSecret].
 func IntrospectionClient(id, secret string) Setting {
 	return func(s *settings) { s.id, s.secret = id, secret }
 }
 
-// OpenIntrospection makes the introspection endpoint ask for no credentials, which RFC 7662, section 2.1 forbids and
-// some issuers do.
+// OpenIntrospection makes the introspection endpoint require no credentials. RFC 7662, section 2.1, forbids that, but some
+// issuers do it.
 func OpenIntrospection() Setting { return func(s *settings) { s.id = "" } }
 
-// NewIssuer starts an issuer that stops when the test ends. What goes wrong with it fails t.
+// NewIssuer starts an issuer that stops when the test ends. Errors of the issuer fail t.
 func NewIssuer(t testing.TB, set ...Setting) *Issuer {
 	t.Helper()
 	iss := &Issuer{
@@ -182,16 +181,18 @@ func (iss *Issuer) serve(h http.Handler) {
 	})
 }
 
-// Client returns an HTTP client that reaches the issuer, and trusts its certificate.
+// Client returns an HTTP client that can reach the issuer and trusts its certificate.
 func (iss *Issuer) Client() *http.Client { return iss.client }
 
-// Now is the issuer's clock: that of the machine, or of the synctest bubble, and what [Issuer.Advance] added.
+// Now returns the issuer's time: that of the machine or of the synctest bubble, plus all durations passed to
+// [Issuer.Advance].
 func (iss *Issuer) Now() time.Time { return time.Now().Add(time.Duration(iss.offset.Load())) }
 
-// Advance moves the issuer's clock by d. It wakes nobody up: what sleeps goes by the machine's clock.
+// Advance moves the issuer's clock forward by d. It does not affect timers and sleeps, which use the machine's clock.
 func (iss *Issuer) Advance(d time.Duration) { iss.offset.Add(int64(d)) }
 
-// metadata is the document of RFC 8414, section 2. There is no way to get a grant here, thus no endpoint for one.
+// metadata returns the document of RFC 8414, section 2. The issuer supports no grant, so the document lists no endpoint for
+// one.
 func (iss *Issuer) metadata() []byte {
 	doc := map[string]any{
 		"issuer":                   iss.URL,
@@ -206,7 +207,7 @@ func (iss *Issuer) metadata() []byte {
 	return mustJSON(doc)
 }
 
-// mustJSON encodes what this package has put together itself.
+// mustJSON encodes values that are known to encode.
 func mustJSON(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {

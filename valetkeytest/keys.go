@@ -11,12 +11,12 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// A keyRing holds the keys of one issuer; no two issuers of a process have the same at the same time.
+// A keyRing holds the keys of one issuer. No two issuers of a process hold the same key at the same time.
 type keyRing struct {
 	all       []*jose.PrivateKey          // that ever signed, or will; oldest first
-	published map[*jose.PrivateKey]bool   // stands in the key set
+	published map[*jose.PrivateKey]bool   // is in the key set
 	signing   map[string]*jose.PrivateKey // algorithm -> key that signs now
-	foreign   map[string]*jose.PrivateKey // algorithm -> key of nobody, for forgeries
+	foreign   map[string]*jose.PrivateKey // algorithm -> key that is never published, for forgeries
 	next      *jose.PrivateKey            // announced, or nil
 }
 
@@ -33,7 +33,7 @@ func (r *keyRing) publish(k *jose.PrivateKey) {
 	r.published[k] = true
 }
 
-// drop takes every key with that ID off the key set, and reports whether there was one.
+// drop removes every key with the given ID from the key set, and reports whether there was one.
 func (r *keyRing) drop(id string) bool {
 	before := len(r.published)
 	for k := range r.published {
@@ -44,14 +44,14 @@ func (r *keyRing) drop(id string) bool {
 	return len(r.published) < before
 }
 
-// KeyID returns the ID (kid) of the key that signs now, with the algorithm that signs by default.
+// KeyID returns the ID (kid) of the key that currently signs with the default algorithm.
 func (iss *Issuer) KeyID() string {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	return iss.keys.signing[iss.algorithm()].ID()
 }
 
-// JWKS returns the key set as published now (RFC 7517, section 5).
+// JWKS returns the key set as currently published (RFC 7517, section 5).
 func (iss *Issuer) JWKS() []byte {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
@@ -88,8 +88,8 @@ func (iss *Issuer) announceLocked() *jose.PrivateKey {
 	return iss.keys.next
 }
 
-// Rotate makes a new key sign, with the algorithm that signs by default, and returns its ID: the announced key, or one
-// that is published now. The old key stays published, see [Issuer.Withdraw].
+// Rotate makes a new key sign with the default algorithm, and returns its ID. The key is the one of [Issuer.PublishNextKey],
+// or else a new one that is published now. The old key stays published; see [Issuer.Withdraw].
 func (iss *Issuer) Rotate() string {
 	iss.t.Helper()
 	iss.mu.Lock()
@@ -99,8 +99,8 @@ func (iss *Issuer) Rotate() string {
 	return k.ID()
 }
 
-// Replace makes a new key sign under the ID of the old one, whose place in the key set it takes. It is what an issuer
-// must not do, and some have done.
+// Replace makes a new key sign under the ID of the old one, which it replaces in the key set. Issuers must not do that, but
+// some have.
 func (iss *Issuer) Replace() {
 	iss.t.Helper()
 	iss.mu.Lock()
@@ -116,7 +116,8 @@ func (iss *Issuer) Replace() {
 	iss.keys.signing[iss.algorithm()] = k
 }
 
-// Withdraw takes the key with that ID off the key set. A key that signs goes on signing, tokens that no one can verify.
+// Withdraw removes the key with the given ID from the key set. If it is the signing key, the issuer continues to sign with
+// it, and the tokens cannot be verified. An ID that is not published fails the test.
 func (iss *Issuer) Withdraw(id string) {
 	iss.t.Helper()
 	iss.mu.Lock()
@@ -126,10 +127,10 @@ func (iss *Issuer) Withdraw(id string) {
 	}
 }
 
-// algorithm signs by default.
+// algorithm returns the default algorithm.
 func (iss *Issuer) algorithm() string { return iss.settings.algorithms[0] }
 
-// signingKey returns the key that signs with alg now, made and published if there is none.
+// signingKey returns the key that currently signs with alg. It generates and publishes one if there is none.
 func (iss *Issuer) signingKey(alg string) (*jose.PrivateKey, error) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
@@ -160,7 +161,7 @@ func (iss *Issuer) foreignKey(alg string) (*jose.PrivateKey, error) {
 	return k, nil
 }
 
-// spareKeys are RSA keys that issuers of this process have left behind, by algorithm: to make one takes long.
+// spareKeys holds RSA keys of issuers that have stopped, by algorithm, since generating one is slow.
 var spareKeys = struct {
 	sync.Mutex
 	of map[string][]*jose.PrivateKey
@@ -195,7 +196,7 @@ func (iss *Issuer) giveBackKeys() {
 	defer spareKeys.Unlock()
 	for _, k := range slices.Concat(iss.keys.all, slices.Collect(maps.Values(iss.keys.foreign))) {
 		rsa := strings.HasPrefix(k.Algorithm(), "RS") || strings.HasPrefix(k.Algorithm(), "PS")
-		if rsa && k.ID() == k.Public().Thumbprint() { // not one that Replace has named
+		if rsa && k.ID() == k.Public().Thumbprint() { // Replace has not set its ID
 			spareKeys.of[k.Algorithm()] = append(spareKeys.of[k.Algorithm()], k)
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// A memoryListener is a network of one server. Everything that waits in it waits on a channel, which lets the time of a
-// synctest bubble pass.
+// A memoryListener is a network with one server. All waits in it are on channels, which lets the clock of a synctest bubble
+// advance.
 type memoryListener struct {
 	addr   memoryAddr
 	conns  chan net.Conn
@@ -17,7 +17,7 @@ type memoryListener struct {
 	close  func()
 }
 
-// A memoryAddr looks like a loopback address, which the test certificate is for, and is another for each server.
+// A memoryAddr looks like a loopback address, for which the test certificate is valid. It differs for each server.
 type memoryAddr string
 
 func (memoryAddr) Network() string  { return "memory" }

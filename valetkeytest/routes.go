@@ -7,8 +7,8 @@ import (
 	"github.com/valetkey/valetkey/routes"
 )
 
-// Routes fails the test, by name, for every registered route of which the table does not say what it needs, and for every
-// mistake in the table itself. See [routes.Table.Covers].
+// Routes fails the test for every registered route that the table does not cover, by name, and for every mistake in the table
+// itself. See [routes.Table.Covers].
 //
 //	var listed []routes.Route
 //	for _, r := range engine.Routes() { // a *gin.Engine
@@ -16,7 +16,7 @@ import (
 //	}
 //	valetkeytest.Routes(t, table, routes.Gin, listed...)
 //
-// An empty list fails too: a test that looks at nothing proves nothing.
+// An empty list also fails the test, since it would prove nothing.
 func Routes(t testing.TB, table routes.Table, d routes.Dialect, registered ...routes.Route) {
 	t.Helper()
 	if len(registered) == 0 {

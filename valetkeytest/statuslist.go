@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// statusList is the list of one issuer: two bits for each token, so that a token can be suspended.
+// statusList is the status list of one issuer: two bits for each token, so that a token can be suspended.
 type statusList struct {
 	bits []byte
 	ttl  time.Duration
@@ -16,13 +16,13 @@ type statusList struct {
 
 const statusBits = 2
 
-// Status gives the token a place in the issuer's status list (draft-ietf-oauth-status-list, section 6.2), where it is valid
-// until [Issuer.SetStatus] says otherwise.
+// Status refers the token to index in the issuer's status list (draft-ietf-oauth-status-list, section 6.2). Its status is
+// valid until [Issuer.SetStatus] changes it.
 func (iss *Issuer) Status(index int) Option {
 	return Claim("status", map[string]any{"status_list": map[string]any{"idx": index, "uri": iss.StatusList.URL}})
 }
 
-// SetStatus sets the status of the token with this index: 0 valid, 1 invalid, 2 suspended, 3 what an application says.
+// SetStatus sets the status at index: 0 valid, 1 invalid, 2 suspended, 3 application-specific.
 func (iss *Issuer) SetStatus(index int, status uint8) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
@@ -33,14 +33,14 @@ func (iss *Issuer) SetStatus(index int, status uint8) {
 	iss.list.bits[at] = iss.list.bits[at]&^(3<<shift) | status&3<<shift
 }
 
-// StatusTTL sets the ttl of the list. Zero, as in the beginning: none.
+// StatusTTL sets the ttl of the list. Zero: none, as initially.
 func (iss *Issuer) StatusTTL(ttl time.Duration) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.list.ttl = ttl
 }
 
-// StatusListToken returns the list as it is served, at least 16 tokens long. The options are those of [Issuer.Token].
+// StatusListToken returns the list as served, with at least 16 entries. It takes the options of [Issuer.Token].
 func (iss *Issuer) StatusListToken(opts ...Option) string {
 	iss.t.Helper()
 	iss.mu.Lock()
@@ -61,7 +61,7 @@ func (iss *Issuer) StatusListToken(opts ...Option) string {
 	return iss.Token(append(all, opts...)...)
 }
 
-// packStatuses compresses the bytes of a list as its member lst does (section 4.2).
+// packStatuses compresses the bytes of a list for its member lst (section 4.2).
 func packStatuses(list []byte) string {
 	var packed bytes.Buffer
 	z, err := zlib.NewWriterLevel(&packed, zlib.BestCompression)
@@ -72,7 +72,7 @@ func packStatuses(list []byte) string {
 		err = z.Close()
 	}
 	if err != nil {
-		panic("valetkeytest: " + err.Error()) // a bytes.Buffer takes everything
+		panic("valetkeytest: " + err.Error()) // a bytes.Buffer accepts every write
 	}
 	return base64.RawURLEncoding.EncodeToString(packed.Bytes())
 }

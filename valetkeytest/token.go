@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// An Option changes a token before it is signed, or spoils it afterwards. Options apply in the order given.
+// Option changes a token before it is signed, or corrupts it afterwards. Options apply in the order given.
 type Option func(*draft)
 
 type draft struct {
@@ -31,12 +31,12 @@ type draft struct {
 	spoil     []func(parts []string) error // header, payload, signature, all base64url
 }
 
-// scopeList is the scope claim as RFC 9068, section 2.2.3 has it, unless the token is lenient.
+// scopeList is the scope claim in the form of RFC 9068, section 2.2.3, unless the token is lenient.
 type scopeList []string
 
 func (l scopeList) MarshalJSON() ([]byte, error) { return json.Marshal(strings.Join(l, " ")) }
 
-// Scopes sets the scopes. Default: no scope claim.
+// Scopes sets the scope claim. Default: none.
 func Scopes(scope ...string) Option { return Claim("scope", scopeList(scope)) }
 
 // Audience sets aud: a string, or an array if there are several. Default: [DefaultAudience].
@@ -53,7 +53,7 @@ func Subject(sub string) Option { return Claim("sub", sub) }
 // ClientID sets client_id. Default: [DefaultClientID].
 func ClientID(id string) Option { return Claim("client_id", id) }
 
-// Claim sets a claim to what value is in JSON; nil removes it, json.RawMessage("null") is null.
+// Claim sets a claim to the JSON encoding of value. A nil value removes the claim; json.RawMessage("null") sets it to null.
 func Claim(name string, value any) Option {
 	return func(d *draft) {
 		if value == nil {
@@ -64,18 +64,18 @@ func Claim(name string, value any) Option {
 	}
 }
 
-// Header sets a header parameter of the JWT, alg too; nil removes it.
+// Header sets a header parameter of the JWT, including alg. A nil value removes it.
 func Header(name string, value any) Option { return func(d *draft) { d.header[name] = value } }
 
-// Payload signs these bytes in place of the claims: what no JSON encoder would write.
+// Payload signs these bytes instead of the claims, for a payload that no JSON encoder would write.
 func Payload(payload string) Option { return func(d *draft) { d.payload = payload } }
 
-// ExpiresIn sets exp, counted from the issuer's [Issuer.Now]. Default: [DefaultLifetime].
+// ExpiresIn sets exp to life after [Issuer.Now]. Default: [DefaultLifetime].
 func ExpiresIn(life time.Duration) Option {
 	return func(d *draft) { d.claims["exp"] = d.now.Add(life).Unix() }
 }
 
-// Expired makes a token of two hours ago that expired an hour ago.
+// Expired makes a token that was issued two hours ago and expired an hour ago.
 func Expired() Option {
 	return func(d *draft) {
 		d.claims["iat"] = d.now.Add(-2 * time.Hour).Unix()
@@ -83,7 +83,7 @@ func Expired() Option {
 	}
 }
 
-// NotYetValid makes a token that is valid in an hour, for an hour.
+// NotYetValid makes a token that becomes valid in an hour and expires an hour later.
 func NotYetValid() Option {
 	return func(d *draft) {
 		d.claims["nbf"] = d.now.Add(time.Hour).Unix()
@@ -91,14 +91,14 @@ func NotYetValid() Option {
 	}
 }
 
-// WrongIssuer makes the token say that another issuer made it.
+// WrongIssuer sets iss to that of another issuer.
 func WrongIssuer() Option { return Claim("iss", "https://wrong-issuer.example.com") }
 
-// WrongAudience makes the token one for another resource server.
+// WrongAudience sets aud to that of another resource server.
 func WrongAudience() Option { return Audience("https://wrong-audience.example.com") }
 
-// Algorithm signs with alg, one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA and Ed25519. Default: ES256,
-// or what [SignWith] names first.
+// Algorithm signs with alg: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA or Ed25519. Default: the
+// first algorithm of [SignWith], or ES256.
 func Algorithm(alg string) Option { return func(d *draft) { d.algorithm = alg } }
 
 // Type sets typ; "" removes it. Default: at+jwt.
@@ -109,14 +109,14 @@ func Type(typ string) Option {
 	return Header("typ", typ)
 }
 
-// KeyID sets kid, whichever key signs. Default: that of the key.
+// KeyID sets kid, regardless of the signing key. Default: the ID of the signing key.
 func KeyID(kid string) Option { return Header("kid", kid) }
 
 // NoKeyID removes kid.
 func NoKeyID() Option { return Header("kid", nil) }
 
-// Lenient makes a token of the shape that much of the field sends, light-oauth2 for one: no typ, no kid, no sub, and
-// scope as an array.
+// Lenient makes a token as many deployed issuers send it, such as light-oauth2: no typ, no kid, no sub, and scope as an
+// array.
 func Lenient() Option {
 	return func(d *draft) {
 		d.lenient = true
@@ -125,11 +125,11 @@ func Lenient() Option {
 	}
 }
 
-// UnknownKey signs with a key that the issuer has never published, under the ID of that key.
+// UnknownKey signs with a key that the issuer never publishes, and sets kid to the ID of that key.
 func UnknownKey() Option { return func(d *draft) { d.foreign = true } }
 
-// Secret signs with a shared secret, by HS256 or what [Algorithm] says. With a public key in place of a secret it is
-// the confusion attack of RFC 8725, section 2.1.
+// Secret signs with a shared secret and HS256, or the HMAC algorithm given with [Algorithm]. With a public key as the secret,
+// this is the confusion attack of RFC 8725, section 2.1.
 func Secret(secret []byte) Option {
 	return func(d *draft) {
 		d.secret = slices.Clone(secret)
@@ -160,7 +160,7 @@ func TamperedSignature() Option {
 	})
 }
 
-// TamperedPayload makes the token one of the subject mallory, after it was signed.
+// TamperedPayload changes the subject to mallory after signing.
 func TamperedPayload() Option {
 	return func(d *draft) {
 		spoil(func(parts []string) error {
@@ -177,8 +177,8 @@ func spoil(f func(parts []string) error) Option {
 	return func(d *draft) { d.spoil = append(d.spoil, f) }
 }
 
-// Token returns a JWT access token of RFC 9068, really signed, for any client to send. Options that make no token, such
-// as an algorithm nobody knows, fail the test.
+// Token returns a signed JWT access token of RFC 9068. Options from which no token can be made, such as an unsupported
+// algorithm, fail the test.
 func (iss *Issuer) Token(opts ...Option) string {
 	iss.t.Helper()
 	raw, err := iss.sign(iss.draft(opts))

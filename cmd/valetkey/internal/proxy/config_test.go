@@ -238,7 +238,7 @@ func TestMistakes(t *testing.T) {
 			`10: verifiers[0].jwks.status_list.allow[0]: is not a status from 2 to 255`,
 			`10: verifiers[0].jwks.status_list.allow[1]: is not a status from 2 to 255`,
 			`11: verifiers[0].jwks.status_list.refresh_interval: "0s" is not a duration above zero`,
-			`12: verifiers[0].jwks.status_list.min_ttl: 2h0m0s is above the upper bound, 1h0m0s`,
+			`12: verifiers[0].jwks.status_list.min_ttl: 2h0m0s is more than the maximum TTL, 1h0m0s`,
 			`13: verifiers[0].jwks.status_list.stale_if_error: "-1s" is not a duration such as 30s`,
 			`14: verifiers[0].jwks.status_list: unknown field "bits"; known are required, origins, allow, refresh_interval, min_ttl, max_ttl, stale_if_error`}},
 		{"an unknown profile", good + "profile: fapi1", []string{`6: profile: "fapi1" is not fapi2`}},
