@@ -234,7 +234,7 @@ func TestMistakes(t *testing.T) {
 `), []string{
 			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
 			`9: verifiers[0].jwks.status_list.required: "1" is not true or false`,
-			`9: verifiers[0].jwks.status_list.origins: required, as Issuer is not a URL`,
+			`9: verifiers[0].jwks.status_list.origins: required because Issuer is not a URL`,
 			`10: verifiers[0].jwks.status_list.allow[0]: is not a status from 2 to 255`,
 			`10: verifiers[0].jwks.status_list.allow[1]: is not a status from 2 to 255`,
 			`11: verifiers[0].jwks.status_list.refresh_interval: "0s" is not a duration above zero`,
