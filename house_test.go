@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// TestHouse holds the rules that keep the house in its shape: who may import what.
+// TestHouse checks which packages may import which modules.
 func TestHouse(t *testing.T) {
 	only := map[string]string{ // import path prefix -> the one folder that may
 		"github.com/lestrrat-go/jwx":        "internal/jose",

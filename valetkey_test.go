@@ -25,7 +25,7 @@ func answer(t *valetkey.Token, err error) valetkey.Verifier {
 	return valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return t, err })
 }
 
-// kind tells the three outcomes apart that a guard tells apart.
+// kind classifies a result into the three outcomes that a guard distinguishes.
 func kind(t *valetkey.Token, err error) string {
 	var refusal *valetkey.Error
 	switch {

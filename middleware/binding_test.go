@@ -299,7 +299,7 @@ func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	const room = 80
 	api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.ReplayStore = dpop.NewReplayStore(room) })).Handler(hello))
-	// get sends a request with another key each time, so that only what the token says makes senders the same.
+	// get sends a request with another key each time, so that only the facts of the token identify the sender.
 	get := func(opts ...valetkeytest.Option) int {
 		key := iss.ProofKey("ES256")
 		return do(t, "GET", api, "", asDPoP(key, iss.Token(append(opts, valetkeytest.BoundTo(key))...))).status

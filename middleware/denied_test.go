@@ -26,7 +26,7 @@ type trial struct {
 	dice   *rand.Rand
 	iss    *valetkeytest.Issuer
 	leeway time.Duration // of the verifier
-	exp    time.Time     // by the issuer's clock, as the token says
+	exp    time.Time     // by the issuer's clock, as in the token
 	guard  *middleware.Guard
 	raw    string
 	proof  string // what is sent each time; "": a new one, if any
@@ -67,7 +67,7 @@ func revoked(which func(r *valetkey.Revocation)) func(tr *trial) {
 			r.At = time.Now()
 		}
 		if tr.dice.IntN(4) > 0 {
-			r.Until = tr.exp // as an issuer or an operator says it
+			r.Until = tr.exp // as an issuer or an operator sets it
 		}
 		require.NoError(tr, tr.guard.Revoke(r))
 	}

@@ -47,7 +47,7 @@ func TestAllocations(t *testing.T) {
 	})
 }
 
-// read does what a handler does to find out who calls.
+// read reads the caller as a handler does.
 func read(r *http.Request) {
 	token := valetkey.FromContext(r.Context())
 	if token.Subject() == "" || token.ClientID() == "" || !token.Scopes().Has("orders:read") || token.Expiry().IsZero() {

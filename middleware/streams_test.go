@@ -21,7 +21,7 @@ import (
 
 func cancels(c *middleware.Config) { c.CancelWithToken = true }
 
-// accepting accepts every token, as make says.
+// accepting returns a Verifier that returns the result of make for every token.
 func accepting(make func(raw string) (*valetkey.Token, error)) valetkey.Verifier {
 	return valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) { return make(raw) })
 }

@@ -1,5 +1,5 @@
-// Package rar says what was authorized in detail: the authorization_details of a token (RFC 9396), for what scopes are too
-// coarse for.
+// Package rar provides requirements on the authorization_details of a token (RFC 9396, rich authorization requests), for
+// permissions that are too fine-grained for scopes.
 //
 //	guard.Handler(initiate, rar.Requirement{
 //		Type:      "payment_initiation",
@@ -7,7 +7,7 @@
 //		Locations: []string{"https://api.example.com/payments"},
 //	})
 //
-// A handler reads with [Of] what the rule does not say: the amount, the account.
+// A handler uses [Of] to read the details that the requirement does not check, such as the amount or the account.
 package rar
 
 import (
@@ -20,30 +20,30 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// A Detail is one element of authorization_details, with the members that all types share (RFC 9396, section 2.2). Nothing in it
-// can be changed.
+// A Detail is one element of authorization_details, with the members that are common to all types (RFC 9396, section 2.2). A
+// field is empty if the element does not have the member. The lists are immutable.
 type Detail struct {
 	Type       string                // never empty
-	Locations  valetkey.List[string] // resource servers
+	Locations  valetkey.List[string] // the resource servers
 	Actions    valetkey.List[string]
 	DataTypes  valetkey.List[string] // datatypes
-	Identifier string                // of a particular resource
+	Identifier string                // the identifier of a particular resource
 	Privileges valetkey.List[string]
 
-	// Raw is the JSON object of the element, with the members of its own type.
+	// Raw is the JSON object of the element, including the members that are specific to its type.
 	Raw string
 }
 
-// Of returns the authorization details of a token, from the claim of a JWT (RFC 9396, section 9.1) or the member of an
-// introspection answer (section 9.2); none if it has none. It is an error if one of them is malformed: what is not
-// understood cannot be relied on. The slice is the caller's.
+// Of returns the authorization details of t, from the claim of a JWT (RFC 9396, section 9.1) or the member of an introspection
+// response (section 9.2). It returns nil if there are none. It returns an error if any of them is malformed, because details that
+// are only partly understood cannot be relied on. The caller may modify the slice. Of is safe for concurrent use.
 func Of(t *valetkey.Token) ([]Detail, error) {
 	list, err := of(t)
 	return slices.Clone(list), err
 }
 
-// maxKept is how many details of one token are kept beside it, so that they are read once. Only the issuer can cause more, and
-// they are read at each request.
+// maxKept is the maximum number of details that are stored with a token, so that they are parsed once. If a token has more, which
+// only the issuer can cause, they are parsed on each request.
 const maxKept = 32
 
 type details struct {
@@ -65,7 +65,7 @@ func of(t *valetkey.Token) ([]Detail, error) {
 		}
 		return &all
 	}).(*details)
-	if kept == nil { // too many to keep
+	if kept == nil { // too many to store
 		if all.list == nil {
 			return readAll(t.Raw())
 		}
@@ -135,11 +135,12 @@ func read(element strictjson.Value) (Detail, error) {
 	return d, err
 }
 
-// A Requirement is met by a token of whose details a single one has all that the Requirement lists (RFC 9396, section 2.2):
-// what two of them allow apart, they do not allow together. What it does not list may be anything; what it lists and the
-// detail leaves out is missing. The zero value, which has no Type, is met by no token.
+// A Requirement is a [valetkey.Requirement] that a token meets if one of its details has everything that the Requirement lists
+// (RFC 9396, section 2.2). Permissions of several details are not combined. The detail may have any value for a field that is
+// empty here. If a field is set here, a detail without that member does not match. No token meets the zero value, which has no
+// Type.
 //
-// It must not be modified once a guard has it.
+// It must not be modified once a guard uses it.
 type Requirement struct {
 	Type       string // required
 	Locations  []string
@@ -148,12 +149,13 @@ type Requirement struct {
 	Identifier string
 	Privileges []string
 
-	// Match decides the rest, by members of the type's own. It must be safe for concurrent use. Nil: nothing more.
+	// Match is an additional check, for example of members that are specific to the type. It must be safe for concurrent use.
+	// Nil: no additional check.
 	Match func(d Detail) bool
 }
 
-// Check refuses with 403 insufficient_scope, RFC 9396 having no code of its own, and a token whose details are malformed
-// with 401.
+// Check returns nil if the token meets r. Otherwise it returns a refusal with 403 insufficient_scope, because RFC 9396 defines no
+// error code for this case. If the token's details are malformed, it returns a refusal with 401.
 func (r Requirement) Check(a valetkey.Access) error {
 	list, err := of(a.Token)
 	if err != nil {
@@ -179,7 +181,7 @@ func contains(has valetkey.List[string], needs []string) bool {
 	return !slices.ContainsFunc(needs, func(n string) bool { return !has.Has(n) })
 }
 
-// Describe returns the type, for authorization_details_types_supported (RFC 9728, section 2).
+// Describe returns the Type, for authorization_details_types_supported (RFC 9728, section 2).
 func (r Requirement) Describe() valetkey.Needs {
 	if r.Type == "" {
 		return valetkey.Needs{}

@@ -12,17 +12,18 @@ import (
 
 // A Route is a route as a router lists it.
 type Route struct {
-	Method string // "", "*" or "ANY": every one
-	Path   string // as it was registered
+	Method string // the HTTP method; "", "*" or "ANY": every method
+	Path   string // the path as registered
 }
 
+// String returns the method, if there is one, and the path, separated by a space.
 func (r Route) String() string { return strings.TrimSpace(r.Method + " " + r.Path) }
 
-// A Dialect is the way in which a router spells its paths.
+// A Dialect is the path syntax of a router. The zero value is not a dialect.
 type Dialect string
 
-// The dialects known here. The lists are those of gin.Engine.Routes, echo.Router.Routes (in v4 echo.Echo.Routes),
-// chi.Walk and fiber.App.GetRoutes.
+// The supported dialects. The routes come from gin.Engine.Routes, echo.Router.Routes (in v4 echo.Echo.Routes), chi.Walk or
+// fiber.App.GetRoutes.
 const (
 	NetHTTP Dialect = "net/http" // a pattern, with or without its method; also the full method names of gRPC
 	Gin     Dialect = "gin"      // /users/:id, /files/*path
@@ -31,14 +32,15 @@ const (
 	Fiber   Dialect = "fiber"    // /users/:id, /users/:id?, /users/:id<int>, /files/*, /files/+
 )
 
-// Covers reports, by name, every one of the registered routes for which the table does not say what it needs. Called at
-// start-up, and in a test by valetkeytest.Routes, it finds the route that somebody added to the router alone.
+// Covers returns an error that names each registered route for which the table does not state the requirement. Call it at startup,
+// and in a test with valetkeytest.Routes. It finds routes that were added to the router but not to the table.
 //
-// A route is declared if a row decides each request that it serves, whichever row that is. But a row for every path that is
-// [valetkey.Public] or [valetkey.Optional] declares no other routes: it would make each new one open without a word.
+// A route is declared if some row decides each request that the route serves. However, a row that matches every path and is
+// [valetkey.Public] or [valetkey.Optional] does not declare other routes, because it would silently open each new one.
 //
-// Where a router's path has no equal in net/http, such as a regular expression or a name that begins in mid-segment, a wider
-// pattern stands for it. For /static*, /static and all below it must be declared; /statics and the like may be refused.
+// If net/http has no equivalent for a router's path, such as one with a regular expression or with a parameter that starts within
+// a segment, Covers checks a wider pattern. For /static*, the table must declare /static and everything below it; /statics and
+// similar paths may be refused.
 func (t Table) Covers(d Dialect, registered ...Route) error {
 	if err := t.Validate(); err != nil {
 		return err
@@ -72,10 +74,10 @@ func (t Table) Covers(d Dialect, registered ...Route) error {
 // A routePattern is a pattern of net/http for a route, or for a part of it.
 type routePattern struct {
 	text  string
-	aside bool // no row need decide it, since nobody means it
+	aside bool // an unintended match of the route: no row needs to decide it
 }
 
-// undeclared says why the table does not declare what pattern matches; "" if it does.
+// undeclared returns why the table does not declare the requests that pattern matches; "" if it does.
 func (t Table) undeclared(table lookup, pattern routePattern) string {
 	s := shapeOf(pattern.text)
 	for _, p := range table.names.probes(s) {
@@ -84,14 +86,14 @@ func (t Table) undeclared(table lookup, pattern routePattern) string {
 		case row == "":
 			return "no row decides " + p.text(table.names.host)
 		case isOpen(t[row]) && shapeOf(row).everything() && !s.everything():
-			return fmt.Sprintf("only the row %q for everything, which is %s, decides %s", row, t[row], p.text(table.names.host))
+			return fmt.Sprintf("only the catch-all row %q, which is %s, decides %s", row, t[row], p.text(table.names.host))
 		}
 	}
 	return ""
 }
 
-// Match returns the rows that decide the requests that pattern matches, sorted, with "" for those that none does. The
-// error names the patterns, this one or those of rows, that [http.ServeMux] refuses.
+// Match returns the rows that decide the requests that pattern matches, sorted. The result includes "" if no row decides some of
+// the requests. The error names the patterns, this one or those of rows, that [http.ServeMux] refuses.
 func (t Table) Match(pattern string) ([]string, error) {
 	if _, refused := newLookup([]string{pattern}); len(refused) > 0 {
 		return nil, fmt.Errorf("routes: %w", refused[pattern])
@@ -108,7 +110,7 @@ func (t Table) Match(pattern string) ([]string, error) {
 	return slices.Compact(rows), nil
 }
 
-// patterns returns patterns of net/http that match, together, what r does or more.
+// patterns returns patterns of net/http that together match at least the requests that r matches.
 func (d Dialect) patterns(r Route) ([]routePattern, error) {
 	method := strings.ToUpper(r.Method)
 	if method == "*" || method == "ANY" || strings.HasPrefix(method, "ECHO_ROUTE_") { // echo's own names for every method
@@ -134,9 +136,9 @@ func (d Dialect) paths(path string) (patterns []routePattern, err error) {
 		return []routePattern{{text: path}}, nil
 	case Gin, Echo, Chi, Fiber:
 	default:
-		return nil, fmt.Errorf("the dialect %q is not known", string(d))
+		return nil, fmt.Errorf("unknown dialect %q", string(d))
 	}
-	paths := []string{""} // several where a segment may be missing
+	paths := []string{""} // several if a segment is optional
 	add := func(segment string) {
 		for i := range paths {
 			paths[i] += "/" + segment
@@ -145,7 +147,7 @@ func (d Dialect) paths(path string) (patterns []routePattern, err error) {
 	all := d.split(strings.TrimPrefix(path, "/"))
 	for i, text := range all {
 		switch d.kind(text) {
-		case rest: // to the end, whatever follows: no pattern could be narrower
+		case rest: // matches to the end, whatever follows: no narrower pattern is possible
 			beginning := text[:strings.IndexAny(text, d.many())]
 			if beginning == "" || strings.Contains(text, `\`) || d.kind(beginning) != literal {
 				add("{rest...}")
@@ -158,7 +160,7 @@ func (d Dialect) paths(path string) (patterns []routePattern, err error) {
 			return patterns, nil
 		case optionalParam:
 			if len(paths) > 64 {
-				return nil, errors.New("more segments may be missing than can be looked at")
+				return nil, errors.New("too many optional segments")
 			}
 			without := slices.Clone(paths)
 			add(fmt.Sprintf("{p%d}", i))
@@ -166,9 +168,9 @@ func (d Dialect) paths(path string) (patterns []routePattern, err error) {
 		case param:
 			add(fmt.Sprintf("{p%d}", i))
 		case crossing:
-			return nil, fmt.Errorf("its segment %q may match several, for which net/http has no pattern", text)
+			return nil, fmt.Errorf("segment %q may match several path segments, which no net/http pattern can express", text)
 		default:
-			if text == "" && i == len(all)-1 { // these routers match a slash at the end as it stands
+			if text == "" && i == len(all)-1 { // these routers match a trailing slash exactly
 				add("{$}")
 				break
 			}
@@ -188,10 +190,10 @@ func wanted(paths []string) (patterns []routePattern) {
 	return patterns
 }
 
-// unescaped returns a literal segment without what makes gin, echo and fiber take its characters for what they are.
+// unescaped returns a literal segment without the backslashes that escape special characters in gin, echo and fiber.
 func unescaped(text string) string { return strings.ReplaceAll(text, `\`, "") }
 
-// split is strings.Split at slashes, but for those within the regular expressions of chi and the constraints of fiber.
+// split splits path at slashes, except for those within the regular expressions of chi and the constraints of fiber.
 func (d Dialect) split(path string) (segments []string) {
 	depth, start := 0, 0
 	for i := range len(path) {
@@ -207,15 +209,15 @@ func (d Dialect) split(path string) (segments []string) {
 	return append(segments, path[start:])
 }
 
-// A segmentKind says what a segment of a router's path matches.
+// A segmentKind is the kind of match of a segment in a router's path.
 type segmentKind int
 
 const (
 	literal       segmentKind = iota
 	param                     // one segment
-	optionalParam             // one segment or none
+	optionalParam             // zero or one segment
 	rest                      // any number of segments
-	crossing                  // it depends
+	crossing                  // a number of segments that is unknown here
 )
 
 var (
@@ -224,7 +226,7 @@ var (
 	escaped = strings.NewReplacer(`\:`, "", `\*`, "", `\+`, "", `\?`, "")
 )
 
-// many returns the characters that stand for any number of segments.
+// many returns the characters that match any number of segments.
 func (d Dialect) many() string {
 	if d == Fiber {
 		return "*+"
@@ -240,7 +242,7 @@ func (d Dialect) kind(text string) segmentKind {
 		name = "{}"
 		bare = braces.ReplaceAllString(text, name)
 		if bare != name && strings.Contains(braces.FindString(text), ":") {
-			return crossing // a regular expression that something else than a slash ends
+			return crossing // a regular expression that does not end at a slash
 		}
 	case Fiber:
 		bare = angles.ReplaceAllString(bare, "")

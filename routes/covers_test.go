@@ -34,7 +34,7 @@ func TestCovers(t *testing.T) {
 		want    string // "": it is declared
 	}{
 		{"HTTP-02 a new route that only the public row for everything decides", table, routes.NetHTTP, route("GET", "/reports"),
-			`route GET /reports: only the row "/" for everything, which is public, decides GET /reports`},
+			`route GET /reports: only the catch-all row "/", which is public, decides GET /reports`},
 		{"HTTP-02 a new method", closed, routes.NetHTTP, route("PUT", "/users"), "no row decides PUT /users"},
 		{"HTTP-02 every method of a path with one", closed, routes.NetHTTP, route("", "/users"), "no row decides DELETE /users"},
 		{"HTTP-02 a new route that no row decides", closed, routes.NetHTTP, route("GET", "/reports"), "no row decides GET /reports"},
@@ -47,7 +47,7 @@ func TestCovers(t *testing.T) {
 		{"HTTP-02 gin, a slash at the end", closed, routes.Gin, route("GET", "/users/"), "no row decides GET /users/"},
 		{"HTTP-02 echo, every method", closed, routes.Echo, route("echo_route_any", "/users"), "no row decides"},
 		{"HTTP-02 echo, a tree without a slash", closed, routes.Echo, route("GET", "/docs*"), "no row decides GET /docs"},
-		{"HTTP-02 echo, a beginning that runs on under a public row for everything", table, routes.Echo, route("GET", "/orders*"), `only the row "/" for everything, which is public, decides GET /ordersx`},
+		{"HTTP-02 echo, a beginning that runs on under a public row for everything", table, routes.Echo, route("GET", "/orders*"), `only the catch-all row "/", which is public, decides GET /ordersx`},
 		{"HTTP-02 fiber, a name and all the rest", closed, routes.Fiber, route("GET", "/users/:id*"), "no row decides"},
 		{"HTTP-02 chi, every method", closed, routes.Chi, route("*", "/users"), "no row decides"},
 		{"HTTP-02 chi, a regular expression", closed, routes.Chi, route("GET", "/users/{id:[0-9/]{3}}/x"), "no row decides GET /users/xx/x"},
@@ -58,8 +58,8 @@ func TestCovers(t *testing.T) {
 		{"HTTP-02 fiber, one or more", closed, routes.Fiber, route("GET", "/users/+"), "no row decides"},
 		{"HTTP-02 fiber, an escaped star before a true one", routes.Table{"/a": read, "/a/": read}, routes.Fiber, route("GET", `/a\*b*`), "no row decides"},
 		{"HTTP-02 echo, a plus is a plus", routes.Table{"/c": read, "/c/": read}, routes.Echo, route("GET", "/c++*"), "no row decides GET /c++"},
-		{"fiber, names without end that may be missing", closed, routes.Fiber, route("GET", strings.Repeat("/:x?", 30)), "more segments may be missing"},
-		{"an unknown dialect", closed, "rails", route("GET", "/users"), `the dialect "rails" is not known`},
+		{"fiber, names without end that may be missing", closed, routes.Fiber, route("GET", strings.Repeat("/:x?", 30)), "too many optional segments"},
+		{"an unknown dialect", closed, "rails", route("GET", "/users"), `unknown dialect "rails"`},
 		{"a path that is no pattern", closed, routes.NetHTTP, route("GET", "/{"), "parsing"},
 		{"a table with mistakes", routes.Table{"/": nil}, routes.NetHTTP, route("GET", "/"), "the requirement is nil"},
 

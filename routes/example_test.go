@@ -48,5 +48,5 @@ func ExampleTable_Validate_incorrect() {
 	}.Validate()
 	fmt.Println(err)
 	// Output:
-	// routes: Table["/users/{id}"]: the wider row "/" is public and serves DELETE /users/x/: say in a row of its own what that needs
+	// routes: Table["/users/{id}"]: the wider row "/" is public and serves DELETE /users/x/: add a row that states what this request needs
 }

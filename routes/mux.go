@@ -10,22 +10,22 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// A Mux is an [http.ServeMux] on which no route can be registered without saying what it needs:
+// A Mux is an [http.ServeMux] that requires a requirement for each registered route:
 //
 //	var api routes.Mux
 //	api.HandleFunc("GET /orders", listOrders, scopes.All("orders:read"))
 //	api.Handle("GET /healthz", health, valetkey.Public)
 //	handler, err := api.Guarded(guard)
 //
-// The zero value is ready. A Mux is not safe for concurrent use; what Guarded returns is.
+// The zero value is ready to use. A Mux is not safe for concurrent use; the handler that [Mux.Guarded] returns is.
 type Mux struct {
 	table    Table
 	handlers map[string]http.Handler
 	mistakes []error
 }
 
-// Handle registers h for a pattern, as [http.ServeMux.Handle] does, and what it needs, as a row of a [Table]. Mistakes are
-// reported by [Mux.Guarded].
+// Handle registers h for a pattern, as [http.ServeMux.Handle] does, and need as its row in a [Table]. [Mux.Guarded] reports
+// mistakes.
 func (m *Mux) Handle(pattern string, h http.Handler, need valetkey.Requirement) {
 	if m.table == nil {
 		m.table, m.handlers = Table{}, map[string]http.Handler{}
@@ -39,7 +39,7 @@ func (m *Mux) Handle(pattern string, h http.Handler, need valetkey.Requirement) 
 	m.table[pattern], m.handlers[pattern] = need, h
 }
 
-// HandleFunc is [Mux.Handle] for a function.
+// HandleFunc registers the function f, as [Mux.Handle] does.
 func (m *Mux) HandleFunc(pattern string, f func(http.ResponseWriter, *http.Request), need valetkey.Requirement) {
 	if f == nil {
 		m.Handle(pattern, nil, need)
@@ -48,10 +48,11 @@ func (m *Mux) HandleFunc(pattern string, f func(http.ResponseWriter, *http.Reque
 	m.Handle(pattern, http.HandlerFunc(f), need)
 }
 
-// Table returns a copy of the table so far.
+// Table returns a copy of the table of the routes registered so far.
 func (m *Mux) Table() Table { return maps.Clone(m.table) }
 
-// Guarded returns what was registered so far behind g. The error names every mistake, see [Table.Validate].
+// Guarded returns a handler for the routes registered so far, guarded by g. The error joins every mistake, each a
+// [valetkey.ConfigError], see [Table.Validate].
 func (m *Mux) Guarded(g *middleware.Guard) (http.Handler, error) {
 	if err := errors.Join(errors.Join(m.mistakes...), m.table.Validate()); err != nil {
 		return nil, err

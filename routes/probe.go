@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Which requests a pattern matches, and which of several patterns wins, only net/http says here: it is asked with probes,
-// requests in which every wildcard stands for something that no pattern names. What is true of such a request is true of
-// all that the pattern matches, but for those that another pattern names.
+// This file asks net/http which requests a pattern matches, and which of several patterns wins. It does so with probes: requests
+// in which every wildcard has a value that no pattern contains. The result for a probe applies to all requests that the pattern
+// matches, except for those that another pattern matches literally.
 
-// A lookup tells which row of a table serves a request.
+// A lookup finds the row of a table that serves a request.
 type lookup struct {
 	mux   *http.ServeMux
 	names names
@@ -22,7 +22,7 @@ type rowName string
 
 func (rowName) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// newLookup makes a lookup for the rows, which can be probed for others too. Errors holds what is wrong with a row.
+// newLookup returns a lookup for the rows. The patterns in others can be probed too. errs maps each invalid row to its error.
 func newLookup(rows []string, others ...string) (l lookup, errs map[string]error) {
 	l = lookup{mux: http.NewServeMux()}
 	errs = map[string]error{}
@@ -42,15 +42,15 @@ func (l lookup) row(p probe) string {
 		return ""
 	}
 	h, _ := l.mux.Handler(r)
-	pattern, _ := h.(rowName) // not one of ours: a redirect, or net/http's own no
+	pattern, _ := h.(rowName) // "" for a redirect or an error response of net/http
 	return string(pattern)
 }
 
-// A probe is a request, as far as matching goes.
+// A probe holds the parts of a request that matter for matching.
 type probe struct {
 	method, host string
 	segments     []string // decoded
-	slash        bool     // at the end, after the segments
+	slash        bool     // there is a slash after the segments
 }
 
 func (p probe) request() *http.Request {
@@ -71,7 +71,7 @@ func (p probe) String() string {
 	return r.Method + " " + r.URL.EscapedPath() + " of host " + r.Host
 }
 
-// text is p as a reader wants it who knows that the host does not matter.
+// text returns p without its host if that is anyHost.
 func (p probe) text(anyHost string) string {
 	if p.host == anyHost {
 		return strings.TrimSuffix(p.String(), " of host "+anyHost)
@@ -79,7 +79,7 @@ func (p probe) text(anyHost string) string {
 	return p.String()
 }
 
-// A shape is a pattern that net/http has accepted, taken apart.
+// A shape is a parsed pattern that net/http has accepted.
 type shape struct {
 	method, host string
 	segments     []segment
@@ -96,7 +96,7 @@ type ending int
 const (
 	atSegment ending = iota
 	atSlash          // {$}
-	anywhere         // a slash, or {name...}
+	anywhere         // a trailing slash, or {name...}
 )
 
 func shapeOf(pattern string) (s shape) {
@@ -130,17 +130,17 @@ func shapeOf(pattern string) (s shape) {
 // everything reports whether s matches every path.
 func (s shape) everything() bool { return len(s.segments) == 0 && s.end == anywhere }
 
-// names are words that no pattern of some uses.
+// names holds a segment, a method and a host that do not occur in a set of patterns.
 type names struct {
 	segment, method, host string
-	depth                 int // a path of more segments than any pattern has
+	depth                 int // more segments than any pattern has
 }
 
 func newNames(patterns []string) names {
 	used := map[string]bool{}
 	n := names{segment: "x", method: "X", host: "other.example"}
 	for _, pattern := range patterns {
-		if !strings.Contains(pattern, "/") { // net/http has said what is wrong with it
+		if !strings.Contains(pattern, "/") { // net/http has reported it as invalid
 			continue
 		}
 		s := shapeOf(pattern)
@@ -159,7 +159,7 @@ func newNames(patterns []string) names {
 	for used[n.method] {
 		n.method += "X"
 	}
-	for _, known := range []string{"DELETE", "PATCH", "PUT", "POST", "OPTIONS"} { // which read better
+	for _, known := range []string{"DELETE", "PATCH", "PUT", "POST", "OPTIONS"} { // a real method reads better in errors
 		if !used[known] {
 			n.method = known
 			break
@@ -168,7 +168,7 @@ func newNames(patterns []string) names {
 	return n
 }
 
-// probes returns requests that s matches, with every number of segments that makes a difference.
+// probes returns requests that s matches, one for each number of segments that can affect the result.
 func (n names) probes(s shape) []probe {
 	p := probe{method: s.method, host: s.host, slash: s.end != atSegment}
 	if p.method == "" {
@@ -215,7 +215,7 @@ func (n names) longer(p probe) probe {
 	return p
 }
 
-// toggled returns p with a slash at the end if it had none, and the other way round.
+// toggled returns p with a trailing slash if it had none, and without it otherwise.
 func toggled(p probe) probe {
 	p.slash = !p.slash || len(p.segments) == 0
 	return p

@@ -1,5 +1,5 @@
-// Package routes guards a whole router with one table that states what each route requires, and finds routes that the table
-// forgot.
+// Package routes guards a whole router with one table that states what each route requires. It also finds routes that are missing
+// from the table.
 package routes
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// A Table states what each route of an API requires. The keys are patterns of [http.ServeMux], which also does the matching:
+// A Table states what each route of an API requires. The keys are patterns of [http.ServeMux], which also matches the requests:
 //
 //	table := routes.Table{
 //		"GET /healthz":        valetkey.Public,
@@ -29,29 +29,30 @@ import (
 //	}
 //	api, err := table.Guard(guard, router)
 //
-// A value is [valetkey.Public], [valetkey.Optional], [valetkey.AnyToken], or what a token must meet.
+// A value is [valetkey.Public], [valetkey.Optional], [valetkey.AnyToken], or a requirement on the token. An empty table is
+// invalid.
 type Table map[string]valetkey.Requirement
 
-// Scopes returns every scope that the table names, for scopes_supported (RFC 9728, section 2).
+// Scopes returns every scope in the table, for scopes_supported (RFC 9728, section 2).
 func (t Table) Scopes() valetkey.Scopes {
 	return valetkey.Describe(slices.Collect(maps.Values(t))...).All
 }
 
-// Guard returns next, a router or any other handler, guarded by g with a copy of the table. An [http.ServeMux] picks the
-// row: the most specific pattern wins, GET rows serve HEAD too, and a path that is not clean, or lacks its final slash, is
-// answered with a redirect. Request.URL then has the path that was matched when next sees it, and Request.Pattern is the row.
+// Guard returns a handler that guards next, a router or any other handler, with g and a copy of the table. An [http.ServeMux]
+// selects the row: the most specific pattern wins, GET rows serve HEAD too, and a path that is not clean, or lacks its final
+// slash, gets a redirect. next receives a request whose URL has the matched path and whose Pattern is the row.
 //
-// Guard refuses
-//   - a request that no row matches, as if it required a scope that no token has: 401 without a good token, so that
-//     strangers do not learn which routes exist, and 403 with one. A method without a row is such a request too. No route is
-//     open because it was forgotten (RFC 9700, section 2.3). With [middleware.Config.Preflight], that handler answers a preflight.
-//   - a path that reads differently once it is decoded, with 400: /files%2Fadmin or /files/%2e%2e/admin. Routers differ
-//     in whether they decode before they split a path, and one that does would find /files/admin behind a row for /{name}.
+// The handler refuses
+//   - a request that no row matches, as if it required a scope that no token has: 401 without a valid token, so that strangers do
+//     not learn which routes exist, and 403 with one. This includes a method without a row. A route that is missing from the table is
+//     never open (RFC 9700, section 2.3). With [middleware.Config.Preflight], that handler handles a preflight.
+//   - a path that reads differently once it is decoded, with 400: /files%2Fadmin or /files/%2e%2e/admin. Some routers decode a
+//     path before they split it. Such a router would serve /files/admin for a request that matched a row for /{name}.
 //
-// The error names every mistake, see [Table.Validate].
+// The error joins every mistake, each a [valetkey.ConfigError], see [Table.Validate].
 //
-// Limits: a table does not know how else next reads a request. If next ignores letter case or a final slash, or takes the
-// method from a header, no open row may be so wide that it serves such a spelling of a guarded path.
+// Limits: a table does not know how else next interprets a request. If next ignores letter case or a final slash, or takes the
+// method from a header, no open row may be so wide that it serves such a variant of a guarded path.
 func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, error) {
 	mistakes := []error{t.Validate()}
 	if g == nil {
@@ -69,14 +70,14 @@ func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, erro
 			return nil, rowError(pattern, err)
 		}
 	}
-	// A table with a row for everything needs no other, and this one conflicts with it.
+	// A table with a catch-all row needs no other, and this one conflicts with it.
 	_ = register(mux, "/", unambiguous(g, g.Handler(next, scopes.Requirement{})))
 	return mux, nil
 }
 
 var errRequired = errors.New("required")
 
-// isOpen reports whether a request without a token may pass.
+// isOpen reports whether need accepts a request without a token.
 func isOpen(need valetkey.Requirement) bool {
 	return valetkey.Describe(need).Open
 }
@@ -93,8 +94,8 @@ func unambiguous(g *middleware.Guard, next http.Handler) http.Handler {
 	})
 }
 
-// ambiguous reports whether the decoded path of u has other segments than the path as sent, by which a ServeMux matches,
-// or is not clean. A ServeMux redirects from what is unclean as sent, but for CONNECT.
+// ambiguous reports whether the decoded path of u is not clean, or has different segments than the path as sent, by which a
+// ServeMux matches. A ServeMux redirects from a path that is not clean as sent, except for CONNECT.
 func ambiguous(u *url.URL) bool {
 	if strings.Count(u.Path, "/") != strings.Count(u.EscapedPath(), "/") || strings.Contains(u.Path, "//") {
 		return true
@@ -106,10 +107,10 @@ func ambiguous(u *url.URL) bool {
 	return path.Clean(p) != p
 }
 
-// whereRegistered is what net/http says for those who register patterns one by one.
+// whereRegistered matches the source positions in the panics of net/http. They are meaningless for the rows of a table.
 var whereRegistered = regexp.MustCompile(` \(registered at [^)]*\)`)
 
-// register returns as an error what net/http panics with.
+// register registers h and returns the panic of net/http as an error.
 func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

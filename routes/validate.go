@@ -11,22 +11,23 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Validate reports every mistake in the table, by pattern:
+// Validate returns an error that joins every mistake in the table, each a [valetkey.ConfigError] whose Field names the pattern:
 //
-//   - a pattern that [http.ServeMux] refuses, or two that conflict
-//   - a requirement that is nil, or a [valetkey.Openness] that is none of the three
-//   - a row that no request can reach, since its path is not clean or reads differently once it is decoded, since its host
-//     has a port or its method small letters, or since other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/
-//     together do those of /a/
-//   - an open row, [valetkey.Public] or [valetkey.Optional], that is wider than a guarded one and serves its neighbours
+//   - an empty table
+//   - a pattern that [http.ServeMux] refuses, or two patterns that conflict
+//   - a requirement that is nil, or an unknown [valetkey.Openness], or an Openness within a [valetkey.AllOf]
+//   - a row that no request can reach: its path is not clean or reads differently once it is decoded, its host has a port, its
+//     method has lowercase letters, or other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/ together do for /a/
+//   - an open row, [valetkey.Public] or [valetkey.Optional], that is wider than a guarded row and serves its neighbors
 //
-// The last one means: without the guarded row the open one would serve all its requests, and with it still serves one that
-// differs in one respect only: the slash at the end, one more segment, the method if the guarded row names one, the host if
-// it does. With "/" public, a guarded /admin/ stands. A guarded /admin/{id} does not: /admin/7/ and /admin/7/keys would be
-// open, and a router may take the first for /admin/7. Whatever is meant is said in a row of its own, for /admin/{id}/ here.
-// Nothing is said about rows of which both ask for a token, nor about /Admin/7.
+// The last mistake means that the open row would serve all requests of the guarded row if that were missing, and that it serves a
+// request that differs from them in only one respect: the trailing slash, one more segment, the method if the guarded row has
+// one, or the host if the guarded row has one. With "/" public, a guarded /admin/ is valid. A guarded /admin/{id} is not:
+// /admin/7/ and /admin/7/keys would be open, and a router may treat the first as /admin/7. Add a row that states the intent, here
+// for /admin/{id}/. Validate does not report pairs of rows that both require a token, and it does not consider letter case, as in
+// /Admin/7.
 //
-// What cannot be matched is looked for only once all patterns stand together.
+// Validate looks for unreachable rows and wide open rows only if net/http accepts all patterns.
 func (t Table) Validate() error {
 	var mistakes []error
 	mistake := func(pattern, format string, args ...any) {
@@ -54,7 +55,7 @@ func (t Table) Validate() error {
 			mistake(pattern, "%s", why)
 		}
 		for _, wide := range t.widerAndOpen(table, pattern) {
-			mistake(pattern, "the wider row %q is %s and serves %s: say in a row of its own what that needs",
+			mistake(pattern, "the wider row %q is %s and serves %s: add a row that states what this request needs",
 				wide.row, t[wide.row], wide.neighbour.text(table.names.host))
 		}
 	}
@@ -75,7 +76,7 @@ func wrongWith(need valetkey.Requirement) string {
 		return "the requirement is nil"
 	case valetkey.Openness:
 		if !need.Known() {
-			return fmt.Sprintf("%q is none of Public, Optional and AnyToken", string(need))
+			return fmt.Sprintf("unknown Openness %q: use Public, Optional or AnyToken", string(need))
 		}
 	case valetkey.AllOf:
 		for i, one := range need {
@@ -90,11 +91,11 @@ func wrongWith(need valetkey.Requirement) string {
 	return ""
 }
 
-// unreachable says why no request can reach the row; "" if one can.
+// unreachable returns why no request can reach the row; "" if one can.
 func (l lookup) unreachable(pattern string) string {
 	s := shapeOf(pattern)
 	if s.method != strings.ToUpper(s.method) {
-		return fmt.Sprintf("can never match: methods differ by letter case (RFC 9110, section 9.1), and %q is not %q", s.method, strings.ToUpper(s.method))
+		return fmt.Sprintf("can never match: methods are case-sensitive (RFC 9110, section 9.1): %q configured, %q expected", s.method, strings.ToUpper(s.method))
 	}
 	var others []string
 	for _, p := range l.names.probes(s) {
@@ -107,7 +108,7 @@ func (l lookup) unreachable(pattern string) string {
 		}
 	}
 	if len(others) == 0 {
-		return "can never match: its path is not clean, or reads differently once it is decoded, its host has a port, or GODEBUG=httpmuxgo121=1 is set"
+		return "can never match: its path is not clean or reads differently once it is decoded, its host has a port, or GODEBUG=httpmuxgo121=1 is set"
 	}
 	slices.Sort(others)
 	return fmt.Sprintf("can never match: %q serve all its requests", slices.Compact(others))
@@ -141,7 +142,7 @@ func (t Table) widerAndOpen(table lookup, guarded string) (wide []wideRow) {
 	return wide
 }
 
-// alone returns a lookup in a table of one row of l.
+// alone returns a lookup for a table that has only this row of l.
 func (l lookup) alone(pattern string) lookup {
 	one := lookup{http.NewServeMux(), l.names}
 	one.mux.Handle(pattern, rowName(pattern)) // l has it, so net/http accepts it

@@ -47,7 +47,7 @@ func TestValidate(t *testing.T) {
 		{"no requirement", routes.Table{"/a": nil}, []string{`Table["/a"]: the requirement is nil`}},
 		{"no requirement among several", routes.Table{"/a": valetkey.AllOf{read, nil}}, []string{`AllOf[1]: the requirement is nil`}},
 		{"an unknown access", routes.Table{"/a": valetkey.Openness("publik"), "/b": valetkey.Openness("")},
-			[]string{`Table["/a"]: "publik" is none`, `Table["/b"]: "" is none`}},
+			[]string{`Table["/a"]: unknown Openness "publik"`, `Table["/b"]: unknown Openness ""`}},
 		{"public among requirements", routes.Table{"/a": valetkey.AllOf{public, read}}, []string{`AllOf[0]: public cannot be combined`}},
 		{"requirements and patterns together", routes.Table{"/a": nil, "b": read}, []string{`Table["/a"]`, `Table["b"]`}},
 
@@ -57,7 +57,7 @@ func TestValidate(t *testing.T) {
 		{"a path with encoded dots", routes.Table{"/a/%2e%2e": read}, []string{"can never match"}},
 		{"a segment with a slash", routes.Table{"/a%2Fb": read}, []string{"can never match"}},
 		{"a host with a port", routes.Table{"example.com:8080/a": read}, []string{"can never match"}},
-		{"a method in small letters", routes.Table{"get /a": read}, []string{`can never match: methods differ by letter case`}},
+		{"a method in small letters", routes.Table{"get /a": read}, []string{`can never match: methods are case-sensitive`}},
 		{"a row behind three", routes.Table{"/a/": read, "/a/{$}": read, "/a/{x}": read, "/a/{x}/": read},
 			[]string{`Table["/a/"]: can never match: ["/a/{$}" "/a/{x}" "/a/{x}/"] serve`}},
 		{"a row behind four, deeper", routes.Table{"/{r...}": read, "/{$}": read, "/{x}": read, "/{x}/{$}": read, "/{x}/{y}": read, "/{x}/{y}/": read},

@@ -1,10 +1,10 @@
-// Package scopes says which scopes a route needs.
+// Package scopes provides requirements on the scopes of a token.
 //
 //	scopes.All("orders:read", "orders:export")   // every one
 //	scopes.Any("orders:read", "admin")           // one of them
 //	scopes.MustParse("orders:read orders:export | admin")
 //
-// Scopes are compared byte by byte (RFC 6749, section 3.3) unless [Requirement.Matching] says otherwise.
+// Scopes are compared byte by byte (RFC 6749, section 3.3) unless [Requirement.Matching] sets another comparison.
 package scopes
 
 import (
@@ -16,12 +16,13 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A Requirement is met by a token that has all scopes of one of its alternatives. The zero value is met by no token,
-// and so are All and Any of nothing: a requirement gathered in a loop that never ran does not open a route.
+// A Requirement is a [valetkey.Requirement] that consists of alternatives. A token meets it if it has all scopes of one
+// alternative. No token meets the zero value, or [All] and [Any] without arguments, so that a loop that collects scopes and never
+// runs does not open a route.
 //
 // A Requirement is immutable and safe for concurrent use.
 type Requirement struct {
-	alternatives []alternative // in the order written, each with at least one need
+	alternatives []alternative // in source order, each with at least one need
 }
 
 type alternative []need
@@ -31,8 +32,8 @@ type need struct {
 	match Match // nil: exact
 }
 
-// All is met by a token that has every scope. It panics if one is not a scope-token of RFC 6749, section 3.3; what does
-// not stand in the source goes through [Parse].
+// All returns a Requirement that a token meets if it has every scope. It panics if one is not a scope-token of RFC 6749, section
+// 3.3. For scopes that are not constants in the source, use [Parse].
 func All(scope ...string) Requirement {
 	mustBeScopes(scope)
 	if len(scope) == 0 {
@@ -41,7 +42,7 @@ func All(scope ...string) Requirement {
 	return Requirement{[]alternative{alternativeOf(scope)}}
 }
 
-// Any is met by a token that has at least one of the scopes. It panics as [All] does.
+// Any returns a Requirement that a token meets if it has at least one of the scopes. It panics as [All] does.
 func Any(scope ...string) Requirement {
 	mustBeScopes(scope)
 	var r Requirement
@@ -51,19 +52,19 @@ func Any(scope ...string) Requirement {
 	return r
 }
 
-// Parse reads scopes separated by spaces, all of which are needed, in alternatives separated by a lone "|":
-// "orders:read orders:write | admin". There are no parentheses and no other operators.
+// Parse parses an expression such as "orders:read orders:write | admin". Spaces separate scopes that are all required. A separate
+// "|" separates alternatives. There are no parentheses and no other operators.
 //
-// RFC 6749, section 3.3, allows '|', '&' and parentheses in a scope, so "a|b" and "(a)" are each one scope. A word that reads
-// as an operator is refused, since no token would ever have it: "||", "&&", "|x", "x|", "x,", "!x", a parenthesis without its
-// partner, and the words and, or, not in any letter case. [All] and [Any] take such a scope. The error names every mistake, in
-// one [valetkey.ConfigError] without a field.
+// RFC 6749, section 3.3, allows '|', '&' and parentheses in a scope, so "a|b" and "(a)" are each one scope. Parse refuses a word
+// that looks like an operator, because no token would have such a scope: "||", "&&", "|x", "x|", "x,", "!x", an unmatched
+// parenthesis, and the words and, or, not in any letter case. [All] and [Any] accept such a scope. The error lists every mistake,
+// in one [valetkey.ConfigError] without a field.
 func Parse(expr string) (Requirement, error) {
 	var (
 		r    Requirement
 		alt  []string
 		errs []error
-		none bool // an alternative has no scope, which is said once
+		none bool // an alternative has no scope, which is reported once
 	)
 	end := func() {
 		if len(alt) == 0 && !none {
@@ -73,7 +74,7 @@ func Parse(expr string) (Requirement, error) {
 		r.alternatives = append(r.alternatives, alternativeOf(alt))
 		alt = nil
 	}
-	// Only the space separates (RFC 6749, section 3.3): a tab or line break is a mistake in a scope.
+	// Only a space is a separator (RFC 6749, section 3.3): a tab or line break is a mistake.
 	for word := range strings.SplitSeq(expr, " ") {
 		switch {
 		case word == "":
@@ -91,7 +92,7 @@ func Parse(expr string) (Requirement, error) {
 	return r, nil
 }
 
-// notAnOperator returns an error for a word of an expression that its author means as an operator of another language.
+// notAnOperator returns an error for a word that looks like an operator of another language.
 func notAnOperator(word string) error {
 	switch lower := strings.ToLower(word); {
 	case lower == "and", lower == "or", lower == "not":
@@ -104,7 +105,7 @@ func notAnOperator(word string) error {
 	return fmt.Errorf("%q reads as an operator: write a space between scopes that are all needed, \" | \" between alternatives", word)
 }
 
-// MustParse is [Parse] for an expression that stands in the source: it panics on a mistake.
+// MustParse returns the result of [Parse], and panics on a mistake. It is for expressions that are constants in the source.
 func MustParse(expr string) Requirement {
 	r, err := Parse(expr)
 	if err != nil {
@@ -113,8 +114,8 @@ func MustParse(expr string) Requirement {
 	return r
 }
 
-// Valid reports, with an error that says why, whether scope is a scope-token of RFC 6749, section 3.3:
-// 1*( %x21 / %x23-5B / %x5D-7E ).
+// Valid returns nil if scope is a scope-token of RFC 6749, section 3.3: 1*( %x21 / %x23-5B / %x5D-7E ). Otherwise it returns an
+// error that states why not.
 func Valid(scope string) error {
 	if scope == "" {
 		return errors.New("a scope is empty")
@@ -143,7 +144,7 @@ func alternativeOf(scope []string) alternative {
 	return a
 }
 
-// And is met by a token that meets r and o.
+// And returns a Requirement that a token meets if it meets both r and o.
 func (r Requirement) And(o Requirement) Requirement {
 	var both Requirement
 	for _, a := range r.alternatives {
@@ -154,16 +155,16 @@ func (r Requirement) And(o Requirement) Requirement {
 	return both
 }
 
-// Or is met by a token that meets r or o.
+// Or returns a Requirement that a token meets if it meets r or o.
 func (r Requirement) Or(o Requirement) Requirement {
 	return Requirement{slices.Concat(r.alternatives, o.alternatives)}
 }
 
-// A Match reports whether a scope that a token has covers one that a route needs. It must be cheap and safe for
+// A Match reports whether the scope granted to a token covers the scope needed by a route. It must be cheap and safe for
 // concurrent use.
 type Match func(granted, needed string) bool
 
-// Matching returns r with its scopes compared by m instead of byte by byte. See [Hierarchic] and [Wildcard].
+// Matching returns a copy of r that compares scopes with m instead of byte by byte. See [Hierarchic] and [Wildcard].
 func (r Requirement) Matching(m Match) Requirement {
 	out := Requirement{make([]alternative, len(r.alternatives))}
 	for i, a := range r.alternatives {
@@ -175,15 +176,15 @@ func (r Requirement) Matching(m Match) Requirement {
 	return out
 }
 
-// Hierarchic is a [Match]: a scope covers itself and all below it, with ':' between the levels. "orders" covers
-// "orders:read" and "orders:read:own", not "orders2".
+// Hierarchic is a [Match] in which a scope covers itself and all scopes below it. ':' separates the levels. "orders" covers
+// "orders:read" and "orders:read:own", not "orders2". An empty granted scope covers nothing.
 func Hierarchic(granted, needed string) bool {
 	rest, found := strings.CutPrefix(needed, granted)
 	return found && granted != "" && (rest == "" || rest[0] == ':')
 }
 
-// Wildcard is a [Match]: a scope covers itself, and one that ends in ":*" covers all below it. "orders:*" covers
-// "orders:read" and "orders:read:own", not "orders"; "*" alone covers nothing but itself.
+// Wildcard is a [Match] in which a scope covers itself, and a scope that ends in ":*" also covers all scopes below it. "orders:*"
+// covers "orders:read" and "orders:read:own", not "orders". "*" covers only itself.
 func Wildcard(granted, needed string) bool {
 	if granted == needed {
 		return true
@@ -204,8 +205,8 @@ func (n need) in(granted valetkey.Scopes) bool {
 	return false
 }
 
-// Check returns nil, or a refusal with insufficient_scope that names all scopes of the nearest alternative: the one of
-// which the fewest are missing, the first written if there are several (RFC 6750, section 3.1).
+// Check returns nil if the token meets r. Otherwise it returns a refusal with insufficient_scope that lists all scopes of the
+// nearest alternative: the one with the fewest missing scopes, or the first of several (RFC 6750, section 3.1).
 func (r Requirement) Check(a valetkey.Access) error {
 	nearest, met := r.nearest(a.Token.Scopes())
 	if met {
@@ -218,7 +219,7 @@ func (r Requirement) Check(a valetkey.Access) error {
 	}
 }
 
-// nearest returns the alternative of which the fewest scopes are missing, or true if one has them all.
+// nearest returns the alternative with the fewest missing scopes. met is true if no scope of it is missing.
 func (r Requirement) nearest(granted valetkey.Scopes) (nearest alternative, met bool) {
 	fewest := 0
 	for _, a := range r.alternatives {
@@ -246,8 +247,8 @@ func (a alternative) scopes() valetkey.Scopes {
 	return valetkey.NewScopes(scope...)
 }
 
-// Describe returns the scopes of the shortest alternative for challenges, the first written if there are several, and all
-// scopes that r names.
+// Describe returns all scopes in r and, for challenges, the scopes of the alternative with the fewest scopes, or of the first of
+// several. For the zero value it returns the zero [valetkey.Needs].
 func (r Requirement) Describe() valetkey.Needs {
 	var all []string
 	for _, a := range r.alternatives {
@@ -262,7 +263,7 @@ func (r Requirement) Describe() valetkey.Needs {
 	return valetkey.Needs{Challenge: shortest.scopes(), All: valetkey.NewScopes(all...)}
 }
 
-// String returns r as [Parse] reads it; "" for the zero value.
+// String returns r in the format that [Parse] accepts; "" for the zero value. It does not show a [Match].
 func (r Requirement) String() string {
 	alternatives := make([]string, len(r.alternatives))
 	for i, a := range r.alternatives {

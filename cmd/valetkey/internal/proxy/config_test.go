@@ -292,9 +292,9 @@ func TestMistakes(t *testing.T) {
   "get /d": x
 `), []string{
 			`12: routes["/a/"]: can never match: ["/a/{$}" "/a/{y}" "/a/{y}/"] serve all its requests`,
-			`14: routes["GET /b: c"]: the wider row "/" is public and serves GET /b:%20c/: say in a row of its own what that needs`,
-			`15: routes["get /d"]: can never match: methods differ by letter case (RFC 9110, section 9.1), and "get" is not "GET"`,
-			`15: routes["get /d"]: the wider row "/" is public and serves get /d/: say in a row of its own what that needs`}},
+			`14: routes["GET /b: c"]: the wider row "/" is public and serves GET /b:%20c/: add a row that states what this request needs`,
+			`15: routes["get /d"]: can never match: methods are case-sensitive (RFC 9110, section 9.1): "get" configured, "GET" expected`,
+			`15: routes["get /d"]: the wider row "/" is public and serves get /d/: add a row that states what this request needs`}},
 		{"an operator of another language in a route", routes(`
   "GET /a": "orders:read || orders:write"
 `), []string{`7: routes["GET /a"]: "orders:read || orders:write": "||" reads as an operator: write a space between scopes that are all needed, " | " between alternatives`}},
