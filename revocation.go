@@ -32,8 +32,7 @@ type Revocation struct {
 
 	// Until is the time at which the last of these tokens has expired. The revocation is held for another 5 min, the most leeway
 	// that a verifier allows, and until the Deadline of each token that it has rejected. A token without Deadline is rejected
-	// forever. Zero: middleware.Revocations.Keep, 24 h by default, after the revocation is
-	// applied.
+	// forever. Zero: middleware.Revocations.Keep, 24 h by default, after the revocation is applied.
 	Until time.Time
 }
 

@@ -1,8 +1,7 @@
-// Package denylist holds revocations against tokens that verify. It never drops a denial: what there is no room for goes
-// into filters of a fixed size, and a token that matches one of them is a token of which the list cannot tell.
+// Package denylist holds revocations of tokens that still verify. It never drops a denial: one that exceeds the limits is added to
+// filters of a fixed size, and the list cannot decide whether a token that matches a filter is revoked.
 //
-// What is revoked is kept as a digest under a random key, never as text, so an entry costs the same however long its
-// subject or id is.
+// An entry holds a digest under a random key, never the text, so its size does not depend on the length of its subject or ID.
 package denylist
 
 import (
@@ -19,46 +18,47 @@ import (
 )
 
 const (
-	// MaxLeeway is the most that a verifier accepts a token after its exp (RFC 9068, section 4: "usually no more than a few
-	// minutes"). Revocation.Until is about exp, so an entry is held for so much longer.
+	// MaxLeeway is the longest time after exp for which a verifier accepts a token (RFC 9068, section 4: "usually no more than
+	// a few minutes"). Revocation.Until refers to exp, so an entry is held for MaxLeeway longer.
 	MaxLeeway = 5 * time.Minute
 
-	// DefaultKeep is how long a revocation without Until is held by default.
+	// DefaultKeep is how long a revocation without Until is held by default, in addition to MaxLeeway.
 	DefaultKeep = 24 * time.Hour
 
-	// DefaultBytes is room for at least 1,048,576 token ids, the number that valetredis keeps.
+	// DefaultBytes is room for at least 1,048,576 token IDs, the number that valetredis stores.
 	DefaultBytes = 32 << 20
 )
 
-// Config bounds a [List]. The zero value is good for most.
+// Config bounds a [List]. The zero value suits most applications.
 //
-// Entries come from Guard.Revoke and from a revocation source: an issuer's logouts, or an operator. Ids are the many, so
-// they have room apart from the other kinds, which are what is left in an emergency. A kind that is full harms no other
-// one, and no token but those that match what overflowed.
+// Entries come from Guard.Revoke and from a revocation source, for example from an issuer's logouts or from an operator. Most
+// entries are token IDs, so these have separate room. The other kinds are the fallback in an emergency. A kind that is full does
+// not affect the other kinds. It affects only the tokens that match the overflow.
 type Config struct {
-	Bytes int64         // for token ids, at most 32 a piece; zero: DefaultBytes
-	Keep  time.Duration // how long a revocation without Until is held, beside MaxLeeway; zero: DefaultKeep
+	Bytes int64         // memory for token IDs, at most 32 bytes each; zero: DefaultBytes
+	Keep  time.Duration // how long a revocation without Until is held, in addition to MaxLeeway; zero: DefaultKeep
 
-	// Entries of the other kinds, about 100 bytes a piece. Zero: 131,072, 131,072, 16,384 and 1,024.
+	// Subjects, Sessions, Clients and Issuers are the maximum numbers of entries of the other kinds. An entry takes about 100
+	// bytes. Zero: 131,072, 131,072, 16,384 and 1,024.
 	Subjects, Sessions, Clients, Issuers int
 }
 
-// A Verdict is what a [List] says of a token.
+// A Verdict is the result of [List.Look]. The zero value is [Clear].
 type Verdict int
 
 // The verdicts.
 const (
 	Clear   Verdict = iota // not revoked
 	Denied                 // revoked
-	Unknown                // it matches what there was no room for, and may be revoked
+	Unknown                // matches the overflow, and so may be revoked
 )
 
-// A List holds revocations. It is safe for concurrent use.
+// A List holds revocations. It is safe for concurrent use. Create one with [New].
 type List struct {
 	keep time.Duration
-	used atomic.Bool // it has held something
+	used atomic.Bool // an entry has been added
 
-	mu       sync.RWMutex // guards what follows
+	mu       sync.RWMutex // guards the fields below
 	ids      table
 	wide     [kinds]group // of the kinds after byID
 	overflow overflow
@@ -86,7 +86,7 @@ func New(cfg Config) *List {
 	return l
 }
 
-// Add puts r in force. The error says what is malformed in r; there is no other.
+// Add puts r in force. It returns an error only if r is malformed.
 func (l *List) Add(r valetkey.Revocation, now time.Time) error {
 	k, value, err := named(r)
 	if err != nil {
@@ -117,7 +117,7 @@ func (l *List) Add(r valetkey.Revocation, now time.Time) error {
 	return nil
 }
 
-// Names reports whether r, which is well-formed, is about t, whenever t was issued.
+// Names reports whether r, which must be well-formed, selects t, regardless of when t was issued.
 func Names(r valetkey.Revocation, t *valetkey.Token) bool {
 	return r.Issuer == t.Issuer() && (r.All || r.ID != "" && r.ID == t.ID() || r.Subject != "" && r.Subject == t.Subject() ||
 		r.ClientID != "" && r.ClientID == t.ClientID() || r.SessionID != "" && r.SessionID == t.SessionID())
@@ -144,7 +144,7 @@ func named(r valetkey.Revocation) (k kind, value string, err error) {
 	return k, value, nil
 }
 
-// digestOf returns the key of what a revocation names.
+// digestOf returns the key of an entry.
 func digestOf(k kind, issuer, value string) digest.Digest {
 	buf := make([]byte, 0, 5+len(issuer)+len(value))
 	buf = append(buf, byte(k))
@@ -154,7 +154,7 @@ func digestOf(k kind, issuer, value string) digest.Digest {
 	return digest.OfBytes(buf)
 }
 
-// put holds a denial where there is room.
+// put adds a denial to its group, or to the overflow if the group is full.
 func (l *List) put(k kind, key digest.Digest, b bounds, now time.Time) {
 	fits := false
 	if k == byID {
@@ -167,8 +167,7 @@ func (l *List) put(k kind, key digest.Digest, b bounds, now time.Time) {
 	}
 }
 
-// Look reports whether t is revoked. What denies it is held until t cannot be accepted any more, see Token.Deadline, also
-// if the revocation said less.
+// Look returns whether t is revoked. If an entry denies t, Look extends it until t can no longer be accepted, see Token.Deadline.
 func (l *List) Look(t *valetkey.Token, now time.Time) Verdict {
 	if !l.used.Load() {
 		return Clear
@@ -177,7 +176,7 @@ func (l *List) Look(t *valetkey.Token, now time.Time) Verdict {
 	if verdict == Clear {
 		return Clear
 	}
-	last := forever // an issuer that answers without exp may call the token active for ever
+	last := forever // an issuer that responds without exp may report the token as active forever
 	if !t.Deadline().IsZero() {
 		last = minuteAfter(t.Deadline(), 0)
 	}
@@ -194,7 +193,7 @@ func (l *List) Look(t *valetkey.Token, now time.Time) Verdict {
 	return verdict
 }
 
-// look returns the verdict and the entry that it comes from.
+// look returns the verdict and the entry on which it is based.
 func (l *List) look(t *valetkey.Token, now time.Time) (verdict Verdict, k kind, key digest.Digest, b bounds) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -234,13 +233,13 @@ func (l *List) get(k kind, key digest.Digest) (bounds, bool) {
 	return b, ok
 }
 
-// Stats is a reading of a [List].
+// Stats holds the statistics of a [List].
 type Stats struct {
-	Held       int // revocations, some of which may have ended: they go when their room is needed
-	Overflowed int // about how many revocations in force found no room
+	Held       int // number of revocations, including ended ones, which are removed when their room is needed
+	Overflowed int // approximate number of revocations in force that are in the overflow
 }
 
-// Stats returns the numbers of now. It takes the same time however many there are.
+// Stats returns the current statistics. It takes constant time.
 func (l *List) Stats(now time.Time) Stats {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -251,7 +250,7 @@ func (l *List) Stats(now time.Time) Stats {
 	return s
 }
 
-// Overflowing reports whether there are revocations for which there was no room.
+// Overflowing reports whether any revocation in force is in the overflow.
 func (l *List) Overflowing(now time.Time) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

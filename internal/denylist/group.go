@@ -8,21 +8,21 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// A minute is a time in minutes since 1970, which is precise enough for the end of an entry: held for longer, it denies
-// nothing that could be accepted.
+// A minute is a time in minutes since 1970. This is precise enough for the end of an entry: an entry that is held for longer
+// denies no token that could otherwise be accepted.
 type minute uint32
 
 const forever minute = math.MaxUint32
 
-// minuteAfter returns the first minute that is later than t by d, whole minutes, or more.
+// minuteAfter returns the first minute that is at least d later than t. d must be whole minutes.
 func minuteAfter(t time.Time, d time.Duration) minute {
 	return minute(min(max(t.Unix()/60+1+int64(d/time.Minute), 1), int64(forever)))
 }
 
 func (m minute) over(now time.Time) bool { return now.Unix()/60 >= int64(m) && m != forever }
 
-// bounds say which tokens of a subject, session, client or issuer are meant, by the time of issue in microseconds since
-// 1970, and until when that matters. Two revocations of the same keep both bounds.
+// bounds select tokens of a subject, session, client or issuer by their time of issue, in microseconds since 1970, and state when
+// the entry ends. Two revocations with the same key keep both before and at.
 type bounds struct {
 	before int64 // issued before this, by the clock of the issuer
 	at     int64 // issued before this, by a clock that may differ from the issuer's by the leeway
@@ -31,9 +31,9 @@ type bounds struct {
 
 const none = math.MinInt64
 
-// microsecond returns t in microseconds since 1970, rounded down. A time further than 250,000 years away counts as that.
+// microsecond returns t in microseconds since 1970, rounded down. It limits times to about 250,000 years from 1970.
 func microsecond(t time.Time) int64 {
-	const most = 8e12 // seconds; what remains of an int64 is more than any leeway
+	const most = 8e12 // seconds; leaves room in an int64 for any leeway
 	return min(max(t.Unix(), -most), most)*1e6 + int64(t.Nanosecond())/1e3
 }
 
@@ -45,7 +45,7 @@ func microsecondUp(t time.Time) int64 {
 	return us
 }
 
-// cover reports whether t is one of those meant. A token that does not say when it was issued counts as issued before.
+// cover reports whether b selects t. A token without a time of issue counts as issued before.
 func (b bounds) cover(t *valetkey.Token) bool {
 	if t.IssuedAt().IsZero() {
 		return true
@@ -54,7 +54,8 @@ func (b bounds) cover(t *valetkey.Token) bool {
 	return issued < b.before || b.at != none && issued < b.at+leeway(t).Microseconds()
 }
 
-// leeway returns how far the clock of the issuer may differ, by the verifier of t. Where that is not known, it is the most.
+// leeway returns the leeway of the verifier of t, by which the issuer's clock may differ. If it is unknown, leeway returns
+// MaxLeeway.
 func leeway(t *valetkey.Token) time.Duration {
 	if t.Deadline().IsZero() || t.Expiry().IsZero() || t.Deadline().Before(t.Expiry()) {
 		return MaxLeeway
@@ -66,11 +67,11 @@ func leeway(t *valetkey.Token) time.Duration {
 type group struct {
 	max      int
 	held     map[digest.Digest]bounds
-	earliest minute // no entry ends before
+	earliest minute // no entry ends before this
 }
 
-// put holds b, and what was held under key before, and reports whether there is room. It looks for entries that are over
-// at most once a minute, and only when there is no room.
+// put adds b to the bounds under key. It returns false if there is no room. It scans for ended entries at most once a minute, and
+// only if there is no room.
 func (g *group) put(key digest.Digest, b bounds, now time.Time) bool {
 	old, known := g.held[key]
 	switch {

@@ -7,19 +7,19 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// An overflow takes the denials that there is no room for: Bloom filters, one for each window of time in which denials end,
-// and one for what ends later. A filter is emptied when all in it is over, so that the overflow passes.
+// An overflow holds the denials that exceed the limits, in Bloom filters: one for each time window in which denials end, and one
+// for denials that end later. A filter is cleared when all its denials have ended, so the overflow is temporary.
 //
-// The filters never grow. With 500,000 denials in one, it matches one in 2,500 of the other ids; with more, more of them,
-// up to all, and each match is a token that gets 503 and not 200.
+// The filters never grow. A filter with 500,000 denials matches one in 2,500 of the other IDs. With more denials it matches more,
+// up to all. Each match is a token that gets 503 instead of 200.
 type overflow struct {
 	filters [windows + 1]filter
 }
 
 type filter struct {
-	bits []uint64 // nil until it is needed
-	n    int      // denials in it
-	end  minute   // of all in it
+	bits []uint64 // nil until needed
+	n    int      // number of denials
+	end  minute   // the end of the last denial
 }
 
 const (
@@ -67,7 +67,7 @@ func (f *filter) has(key digest.Digest) bool {
 	return true
 }
 
-// get reports whether key may be in a filter, and until when it is there.
+// get reports whether key may be in a filter, and when that filter ends.
 func (o *overflow) get(key digest.Digest, now time.Time) (end minute, ok bool) {
 	for i := range o.filters {
 		if f := &o.filters[i]; f.n > 0 && !f.end.over(now) && f.has(key) {
@@ -77,7 +77,7 @@ func (o *overflow) get(key digest.Digest, now time.Time) (end minute, ok bool) {
 	return end, ok
 }
 
-// len returns about how many denials are in force.
+// len returns the approximate number of denials in force.
 func (o *overflow) len(now time.Time) (n int) {
 	for i := range o.filters {
 		if f := &o.filters[i]; !f.end.over(now) {

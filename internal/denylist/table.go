@@ -8,11 +8,11 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// A table holds the digests of token ids with the minute in which each ends, 20 bytes a slot. Open addressing takes half of
-// what a Go map does. It grows with its content, segment by segment, so that no insertion has to move more than one of them.
+// A table holds the digests of token IDs with the minute in which each ends, in slots of 20 bytes. Open addressing takes half the
+// memory of a Go map. The table grows segment by segment, so that an insertion moves at most one segment.
 type table struct {
 	segments []segment
-	n        int   // entries, some of which may be over
+	n        int   // entries, including ended ones
 	bytes    int64 // of all slots
 	max      int64
 }
@@ -20,7 +20,7 @@ type table struct {
 type segment struct {
 	slots    []slot
 	n        int
-	earliest minute // no entry ends before
+	earliest minute // no entry ends before this
 }
 
 type slot struct {
@@ -67,7 +67,7 @@ func (t *table) get(key digest.Digest) (end minute, ok bool) {
 	return at.end, at.end != 0
 }
 
-// put holds key until end, or until what was said before if that is later, and reports whether there is room.
+// put adds key until end. An existing entry keeps the later end. put returns false if there is no room.
 func (t *table) put(key digest.Digest, end minute, now time.Time) bool {
 	s := t.segment(&key)
 	if s.n > 0 {
@@ -88,11 +88,11 @@ func (t *table) put(key digest.Digest, end minute, now time.Time) bool {
 	return true
 }
 
-// full reports whether one more would leave less than an eighth of the slots free: then searches take long.
+// full reports whether one more entry would leave less than an eighth of the slots free, which would slow down searches.
 func (s *segment) full() bool { return 8*(s.n+1) > 7*len(s.slots) }
 
-// makeRoom drops the entries of s that are over, or has s grow. It looks for entries that are over at most once a minute,
-// and a growth by a quarter pays for the move.
+// makeRoom removes the ended entries of s, or grows s. It returns false if there is no room. It scans for ended entries at most
+// once a minute. It grows s by a quarter, so that the amortized cost of the moves is constant.
 func (t *table) makeRoom(s *segment, now time.Time) bool {
 	if s.n > 0 && s.earliest.over(now) {
 		live := 0
@@ -114,7 +114,7 @@ func (t *table) makeRoom(s *segment, now time.Time) bool {
 	return true
 }
 
-// rebuild moves what is not over into size slots.
+// rebuild moves the entries that have not ended into size slots.
 func (t *table) rebuild(s *segment, size int, now time.Time) {
 	old := s.slots
 	t.n -= s.n

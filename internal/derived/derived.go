@@ -1,10 +1,10 @@
-// Package derived lets packages of this module keep with a token what they have made of its claims, so that they read them once and
-// not at each request.
+// Package derived lets packages of this module store values with a token that they compute from its claims, so that they compute
+// them once per token instead of once per request.
 package derived
 
-// Of returns what make returned for this key when it was first called for the token, a *valetkey.Token, and calls it now if that is
-// new. Concurrent calls may each call make; all get a good value. Package valetkey sets it.
+// Of returns the value stored under key with token, a *valetkey.Token. If there is none, it calls make and stores the result.
+// Concurrent calls may each call make, but all return the value that is stored. Package valetkey sets Of.
 //
-// What it keeps lives as long as the token: a caller fills it with one value for each key, so a key is a constant of the program.
-// A value is not counted in the memory of a guard, so its size must have a bound.
+// A stored value lives as long as the token. Each key adds one value, so a key must be a constant of the program. Values do not
+// count toward the memory limits of a guard, so their size must be bounded.
 var Of func(token, key any, make func() any) any

@@ -1,4 +1,4 @@
-// Package mistakes collects everything that is wrong with a configuration, so that a constructor reports it all at once.
+// Package mistakes collects the mistakes in a configuration, so that a constructor reports all of them at once.
 package mistakes
 
 import (
@@ -9,16 +9,16 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A List collects the mistakes of one constructor, each as a [valetkey.ConfigError]. Only programmers fill it, at startup.
-// The zero value is empty and ready to use.
+// A List collects the mistakes that one constructor finds, each as a [valetkey.ConfigError]. The configuration, which is read at
+// startup, bounds its length. The zero value is empty and ready to use.
 type List struct {
-	// Package precedes every mistake in the text of [List.Err], as in "jwks: Issuer: required". Empty: nothing does.
+	// Package is the prefix of every mistake in the text of [List.Err], as in "jwks: Issuer: required". Empty: no prefix.
 	Package string
 
 	errs []error
 }
 
-// Add adds a mistake in a field: the path of a field in Go, or several separated by a comma and a space.
+// Add adds a mistake in field, which is the path of a field in Go, or several paths separated by a comma and a space.
 func (l *List) Add(field, format string, args ...any) {
 	l.add(&valetkey.ConfigError{Field: field, Err: fmt.Errorf(format, args...)})
 }
@@ -30,8 +30,9 @@ func (l *List) AddIf(wrong bool, field, format string, args ...any) {
 	}
 }
 
-// Within adds what the constructor of a part reported, if err is not nil. Field is the field that holds the part's
-// configuration, and precedes the fields of the part; empty: the part's fields are also fields of the whole.
+// Within adds the mistakes in err, which the constructor of a part returned. It does nothing if err is nil. field is the field
+// that holds the configuration of the part; it is prepended to the fields of the part. Empty: the fields of the part are also
+// fields of the whole.
 func (l *List) Within(field string, err error) {
 	for _, m := range valetkey.ConfigErrors(err) {
 		l.add(&valetkey.ConfigError{Field: Join(field, m.Field), Err: m.Err})
@@ -49,7 +50,7 @@ func (l *List) add(m *valetkey.ConfigError) {
 	l.errs = append(l.errs, fmt.Errorf("%s: %w", l.Package, m))
 }
 
-// Join returns the path of a field of a part. Where several fields are named, the part precedes each.
+// Join returns the path of a field within a part. If field lists several fields, part is prepended to each.
 func Join(part, field string) string {
 	switch {
 	case part == "":
@@ -67,8 +68,8 @@ func Join(part, field string) string {
 	return strings.Join(fields, ", ")
 }
 
-// Rename returns what other code calls a field: names has the path of the field in Go without the indexes of lists and maps,
-// which name does not have either. It reports false for a field that names does not have.
+// Rename returns the name by which the users of other code know field. names maps the path of a field in Go, without the indexes
+// of lists and maps, to its name. The result has no indexes either. It returns false if names does not contain the field.
 func Rename(field string, names map[string]string) (name string, known bool) {
 	var all []string
 	for _, one := range split(field) {
@@ -81,7 +82,8 @@ func Rename(field string, names map[string]string) (name string, known bool) {
 	return strings.Join(all, ", "), true
 }
 
-// Renamed returns the mistakes of err with the fields that names has renamed, and the others as they are.
+// Renamed returns the mistakes in err, joined, with their fields renamed as by [Rename]. It does not change fields that names
+// does not contain.
 func Renamed(err error, names map[string]string) error {
 	var renamed []error
 	for _, m := range valetkey.ConfigErrors(err) {
@@ -93,7 +95,7 @@ func Renamed(err error, names map[string]string) error {
 	return errors.Join(renamed...)
 }
 
-// split returns the fields that a ConfigError names.
+// split returns the fields that are listed in the Field of a ConfigError.
 func split(field string) (all []string) {
 	start := 0
 	outside(field, func(i int) {

@@ -1,9 +1,9 @@
-// Package tokencache remembers verified tokens. It is the only place that imports go-cache, which has one lock and no
-// bound: here are shards, exact bounds on entries and bytes, eviction, and one flight for simultaneous verifications.
+// Package tokencache caches verified tokens. It is the only package that imports go-cache, which has one lock and no bounds. It
+// adds shards, exact bounds on entries and bytes, eviction, and one flight for simultaneous verifications of a token.
 //
-// What is remembered is a fact, never a decision, and only for as long as it may be relied on: each use looks again at
-// the time and at the condition of [valetkey.Freshness]. Refusals and failures are not remembered, and the text of a token
-// is not kept. There is no goroutine, and so nothing to close.
+// The cache holds facts, never decisions, and only while they are fresh: each use checks the time and the condition of
+// [valetkey.Freshness] again. It does not cache refusals and failures, and it does not store the text of a token. It starts no
+// goroutine, so it does not need to be closed.
 package tokencache
 
 import (
@@ -17,33 +17,34 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// Config bounds a [Cache]. The zero value is good for most.
+// Config bounds a [Cache]. The zero value suits most applications.
 type Config struct {
-	Entries int              // at most so many; zero: 65,536; negative: nothing is remembered, and no flight shared
-	Bytes   int64            // at most so many together, see Stats; zero: 64 MiB; negative: nothing fits
-	MaxAge  time.Duration    // since the verification began, never extended; zero: 5 min
+	Entries int              // maximum number of entries; zero: 65,536; negative: nothing is cached and no flight is shared
+	Bytes   int64            // maximum memory, see Stats; zero: 64 MiB; negative: nothing fits
+	MaxAge  time.Duration    // since the start of the verification, never extended; zero: 5 min
 	Now     func() time.Time // nil: time.Now
 
-	// Claims decodes the claims of each new token, and again when the Entry of a remembered one is made again. Nil: nothing is decoded.
+	// Claims decodes the claims of each new token, and again when the Entry of a cached token is recreated. Nil: nothing is
+	// decoded.
 	Claims valetkey.Claims
 }
 
-// A Cache answers for a [valetkey.Verifier] and remembers what it accepted. It is safe for concurrent use.
+// A Cache verifies tokens with a [valetkey.Verifier] and caches those that it accepts. It is safe for concurrent use.
 type Cache struct {
 	verifier valetkey.Verifier
 	maxAge   time.Duration
 	now      func() time.Time
 	claims   valetkey.Claims // nil: nothing is decoded
-	shards   []shard         // a power of two; nil if nothing is remembered
+	shards   []shard         // a power of two; nil if nothing is cached
 }
 
-// Stats is a reading of a [Cache]. The shards are read one after the other.
+// Stats holds the statistics of a [Cache]. The shards are read one after the other, so the numbers are not a consistent snapshot.
 type Stats struct {
-	Entries   int    // remembered tokens, some of which may have expired
-	Bytes     int64  // an estimate of the memory they take, with the map and all
-	Hits      uint64 // calls of Verify answered from memory at once
-	Misses    uint64 // all others, those that waited for another one's verification too
-	Evictions uint64 // tokens forgotten before their time to make room
+	Entries   int    // cached tokens, including expired ones
+	Bytes     int64  // estimated memory that they take, including the map
+	Hits      uint64 // calls of Verify that returned a cached token
+	Misses    uint64 // all other calls, including those that waited for the verification of another call
+	Evictions uint64 // tokens that were removed early to make room
 }
 
 const (
@@ -90,12 +91,13 @@ func (c *Cache) shard(key *digest.Digest) *shard {
 	return &c.shards[binary.LittleEndian.Uint64(key[:8])&uint64(len(c.shards)-1)]
 }
 
-// Verify returns the token raw, and whether it was remembered, or what the verifier says of it. It allocates nothing for
-// a remembered one that is among the 16,384 or fewer in use whose entries lie ready, and one entry for another.
+// Verify returns the entry of the token raw and whether it was cached, or the error of the verifier. It does not allocate if the
+// token is cached and its entry is in the hot set, which holds at most 16,384 entries. For any other cached token it allocates
+// one entry.
 //
-// Simultaneous calls with one token share a verification: the first asks the verifier, with its own context, and the
-// others wait for the answer or for the end of their own context. They take part in a refusal, in a failure unless the
-// end of the first one's context was the reason, and in a token that may be reused; otherwise they ask on their own.
+// Simultaneous calls with the same token share a verification: the first call asks the verifier, with its own context, and the
+// others wait for the result or for the end of their own context. They share a refusal, a token that is fresh, and a failure
+// unless the end of the first call's context caused it. Otherwise they ask the verifier themselves.
 func (c *Cache) Verify(ctx context.Context, raw string) (e *Entry, remembered bool, err error) {
 	if c.shards == nil {
 		e, err = c.ask(ctx, raw)
@@ -129,7 +131,7 @@ func (c *Cache) ask(ctx context.Context, raw string) (*Entry, error) {
 	return c.entry(t)
 }
 
-// entry returns an entry of t that is not remembered. It calls foreign code, so never under a lock.
+// entry returns a new entry of t that is not cached. It calls foreign code, so the caller must hold no lock.
 func (c *Cache) entry(t *valetkey.Token) (*Entry, error) {
 	e := &Entry{Token: t, cache: c}
 	if c.claims != nil {
@@ -141,10 +143,10 @@ func (c *Cache) entry(t *valetkey.Token) (*Entry, error) {
 	return e, nil
 }
 
-// Purge forgets the tokens that match, or all if match is nil, and returns how many there were. What is being verified
-// meanwhile is not remembered, whether it matches or not, and no later call takes part in it.
+// Purge removes the tokens that match, or all if match is nil, and returns the number removed. The result of a verification in
+// progress is not cached, whether it matches or not, and no later call shares it.
 //
-// It looks at every entry, and holds no lock while match runs.
+// Purge scans every entry, and holds no lock while match runs.
 func (c *Cache) Purge(match func(*valetkey.Token) bool) int {
 	purged := 0
 	for i := range c.shards {
@@ -158,7 +160,7 @@ func (c *Cache) Purge(match func(*valetkey.Token) bool) int {
 	return purged
 }
 
-// Stats returns the numbers of now.
+// Stats returns the current statistics.
 func (c *Cache) Stats() Stats {
 	var sum Stats
 	for i := range c.shards {

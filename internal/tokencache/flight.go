@@ -10,18 +10,18 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// A flight is a verification under way, which those who come with the same token wait for.
+// A flight is a verification in progress. Other calls with the same token wait for it.
 type flight struct {
-	done chan struct{} // closed once what follows is final; nil as long as nobody waits, made under the shard's lock
+	done chan struct{} // closed when the fields below are final; nil while no call waits; created under the shard's lock
 
 	entry     *Entry
 	err       error
-	abandoned bool // the leader's context ended before there was an answer: another must lead
+	abandoned bool // the leader's context ended before there was a result: another call must lead
 }
 
 var errPanicked = errors.New("tokencache: the verifier panicked")
 
-// miss finds out about a token whose entry is dead, or nil.
+// miss verifies a token that is not cached, or whose entry, dead, is no longer fresh.
 func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest.Digest, dead *Entry, now time.Time) (*Entry, error) {
 	for {
 		f, leads := s.join(key, dead)
@@ -41,7 +41,7 @@ func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest.Diges
 			case f.entry.alive(c.now()):
 				return f.entry, nil
 			default:
-				return c.ask(ctx, raw) // an answer that may not be relied on was for the leader alone
+				return c.ask(ctx, raw) // a result that is not fresh is for the leader only
 			}
 		}
 		now = c.now()
@@ -53,13 +53,13 @@ func (c *Cache) miss(ctx context.Context, raw string, s *shard, key digest.Diges
 	}
 }
 
-// lead asks the verifier on behalf of all who wait for f.
+// lead asks the verifier on behalf of all calls that wait for f.
 func (c *Cache) lead(ctx context.Context, raw string, s *shard, key digest.Digest, f *flight, now time.Time) (*Entry, error) {
-	f.err = errPanicked // what the others are told if the next lines do not return
+	f.err = errPanicked // for the waiting calls, if the verifier panics
 	var r *record
 	defer func() { s.land(key, f, r, now) }()
 
-	until := now.Round(0).Add(c.maxAge) // by the wall clock, as exp is: the other one stops while a machine sleeps
+	until := now.Round(0).Add(c.maxAge) // by the wall clock, as exp is: the monotonic clock stops while a machine sleeps
 	entry, err := c.ask(digest.NewContext(ctx, raw, key), raw)
 	if now = c.now(); err == nil {
 		if own := entry.Token.Freshness().Until; own.Before(until) {

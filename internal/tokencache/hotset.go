@@ -9,19 +9,19 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// A hotset is where the entries of tokens in use lie ready, so that a hit neither locks nor allocates. One that is taken
-// off to make place is made again from its record when its token comes next.
+// A hotset holds the entries of tokens in use, so that a hit neither locks nor allocates. If an entry is removed to make room, it
+// is recreated from its record when its token is used next.
 type hotset struct {
-	sets [][places]atomic.Pointer[Entry] // a power of two; written under the shard's lock only
+	sets [][places]atomic.Pointer[Entry] // a power of two; written only under the shard's lock
 	size int64                           // of the entries; guarded by that lock
 }
 
 const (
-	places        = 4   // where one entry may lie: with a single one, two tokens in use would take it from each other
-	hotsetEntries = 256 // the most in one hot set, of which there are maxShards
+	places        = 4   // slots for an entry: with one slot, two tokens in use could displace each other repeatedly
+	hotsetEntries = 256 // maximum per hot set; there are at most maxShards hot sets
 )
 
-// init makes a hot set for a quarter of the shard at most.
+// init sizes the hot set for at most a quarter of the shard.
 func (d *hotset) init(entries, bytes int64) {
 	sets := max(1, min(entries/4, bytes/4/entryBytes, hotsetEntries)/places)
 	d.sets = make([][places]atomic.Pointer[Entry], 1<<(bits.Len64(uint64(sets))-1))
@@ -41,7 +41,7 @@ func (d *hotset) find(key *digest.Digest) *Entry {
 	return nil
 }
 
-// place returns a free place for key, and takes another entry off if there is none.
+// place returns a free slot for key. If there is none, it removes another entry.
 func (d *hotset) place(key *digest.Digest) *atomic.Pointer[Entry] {
 	set := d.set(key)
 	for i := range set {
@@ -60,7 +60,7 @@ func (d *hotset) put(place *atomic.Pointer[Entry], e *Entry) {
 	d.size += e.size()
 }
 
-// remove takes the entry of r off, if it lies here: one that is forgotten must not be found.
+// remove removes the entry of r, if it is here, because an entry without a record in the cache must not be found.
 func (d *hotset) remove(r *record) {
 	set := d.set(&r.key)
 	for i := range set {

@@ -8,15 +8,14 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// A kind is what tokens have in common: who issued them, for whom, with which scopes, and what vouches for them. A shard
-// keeps it once for all of its tokens.
+// A kind holds the facts that many tokens share: issuer, audience, scopes and freshness condition. A shard stores each kind once.
 type kind struct {
 	kindKey
-	issuer   string // like the lists, cut from text
+	issuer   string // a substring of text, like the elements of the lists
 	audience valetkey.List[string]
 	scopes   valetkey.Scopes
 
-	tokens int // of the shard's; the rest does not change
+	tokens int // number of tokens in the shard; the other fields do not change
 	bytes  int64
 }
 
@@ -25,13 +24,13 @@ type kindKey struct {
 	while valetkey.Condition
 }
 
-// kinds are those of the tokens in one shard, whose lock guards them.
+// kinds holds the kinds of the tokens in one shard, whose lock guards it.
 type kinds struct {
 	table map[kindKey]*kind
 	bytes int64
 }
 
-// take returns the kind of t, with one token more.
+// take returns the kind of t and increments its number of tokens.
 func (ks *kinds) take(t *valetkey.Token) *kind {
 	var buf [512]byte
 	text := appendText(buf[:0], t)
@@ -49,12 +48,12 @@ func (ks *kinds) take(t *valetkey.Token) *kind {
 	return k
 }
 
-// comparable reports whether while can be told from others, and so be part of a map's key.
+// comparable reports whether while can be compared, and so be part of a map key.
 func comparable(while valetkey.Condition) bool {
 	return while == nil || reflect.ValueOf(while).Comparable()
 }
 
-// drop takes one token from k, and forgets k with the last one.
+// drop decrements the number of tokens of k, and removes k with the last one.
 func (ks *kinds) drop(k *kind) {
 	if k.tokens--; k.tokens > 0 {
 		return
@@ -65,7 +64,7 @@ func (ks *kinds) drop(k *kind) {
 	}
 }
 
-// kindBytes is what a kind costs beside its text and lists: itself and its place in the table.
+// kindBytes is the memory that a kind takes without its text and lists: itself and its slot in the table.
 const kindBytes = int(unsafe.Sizeof(kind{})) + 110
 
 func (ks *kinds) add(text []byte, while valetkey.Condition, audience int) *kind {
@@ -83,7 +82,7 @@ func (ks *kinds) add(text []byte, while valetkey.Condition, audience int) *kind 
 	return k
 }
 
-// appendText writes the strings that make the kind of t, each behind its length, so that no two kinds read alike.
+// appendText appends the strings of the kind of t, each prefixed with its length, so that different kinds have different texts.
 func appendText(to []byte, t *valetkey.Token) []byte {
 	write := func(s string) {
 		to = append(binary.LittleEndian.AppendUint32(to, uint32(len(s))), s...)

@@ -1,7 +1,7 @@
 package tokencache
 
-// A queue holds records in the order in which they came. A record that has left it points to no other: a request that
-// still carries its entry keeps nothing else in memory.
+// A queue holds records in insertion order. A removed record points to no other record, so a request that still carries its entry
+// keeps nothing else in memory.
 type queue struct {
 	oldest, newest *record
 	entries        int

@@ -10,29 +10,29 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// A record is what is kept of a token, from which its Entry can be made again at any time. It is the only owner of its
-// memory but for the kind: a verifier may have cut its strings from something large, the text of the token even.
+// A record is the stored form of a token, from which its Entry can be recreated. Except for the kind, it does not share memory,
+// because the strings from a verifier may be substrings of something large, even of the text of the token.
 //
-// It is 192 bytes, which is a size class of the allocator.
+// It takes 192 bytes, which is a size class of the allocator.
 type record struct {
-	key          digest.Digest // go-cache's key lies over it, see Text
+	key          digest.Digest // go-cache's key shares this memory, see Text
 	older, newer *record       // in its queue; guarded by the shard's lock
 	bytes        uint32
 	state        atomic.Uint32 // used and protected
 
-	// What follows does not change once the record is in a shard.
+	// The fields below do not change once the record is in a shard.
 	kind                                  *kind
-	text                                  string // the claims as received, and then the strings that do not stand in them
-	claims                                uint32 // so many bytes of text
+	text                                  string // the claims as received, followed by the strings that they do not contain
+	claims                                uint32 // length of the claims in text
 	subject, clientID, id, sessionID, acr span   // in text
 	nanoseconds                           [moments]uint32
-	seconds                               [moments]int64 // by Unix
-	rare                                  *rare          // nil: none of it
+	seconds                               [moments]int64 // Unix time
+	rare                                  *rare          // nil: none
 }
 
-// The times of a record, which are smaller apart than as a time.Time each.
+// The times of a record. Separate arrays take less memory than a time.Time each.
 const (
-	until = iota // which the token may be relied on
+	until = iota // the end of the freshness
 	issuedAt
 	notBefore
 	expiry
@@ -42,31 +42,31 @@ const (
 )
 
 const (
-	used      = 1 << iota // since it was last looked at for eviction; set without a lock
-	protected             // it stands in the queue of that name; changed under the shard's lock
+	used      = 1 << iota // since the last check for eviction; set without a lock
+	protected             // the record is in the protected queue; changed under the shard's lock
 )
 
-// recordBytes is what a record costs beside its text and its kind: itself in its size class, 41 bytes in go-cache's map,
-// which is at least 7/16 full once it has grown, and its place in the ghost table.
+// recordBytes is the memory that a record takes without its text and its kind: itself in its size class, 41 bytes in go-cache's
+// map, which is at least 7/16 full once it has grown, and its slot in the ghost table.
 const recordBytes = 192 + 100
 
-// What few tokens have.
+// rare holds facts that few tokens have.
 type rare struct {
 	binding valetkey.Binding
-	actor   *valetkey.Actor // nil: nobody acts for the subject
+	actor   *valetkey.Actor // nil: none
 }
 
 type span struct{ start, end uint32 }
 
 func (r *record) cut(s span) string { return r.text[s.start:s.end] }
 
-// newRecord returns a record of t that lacks its kind, or nil if there is more text than anybody should keep.
+// newRecord returns a record of t without its kind, or nil if the text is too long for a record.
 func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
 	f := t.Fields()
 	claims := f.Raw
 	var rest []byte
 	find := func(s string) span {
-		i := strings.Index(claims, s) // most stand there
+		i := strings.Index(claims, s) // the claims contain most strings
 		if i < 0 {
 			i = len(claims) + len(rest)
 			rest = append(rest, s...)
@@ -85,10 +85,10 @@ func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
 	for i, at := range [moments]time.Time{until: end, issuedAt: f.IssuedAt, notBefore: f.NotBefore, expiry: f.Expiry, deadline: f.Deadline, authTime: f.AuthTime} {
 		r.seconds[i], r.nanoseconds[i] = at.Unix(), uint32(at.Nanosecond())
 	}
-	if len(claims)+len(rest) > 1<<30 { // a span would not reach
+	if len(claims)+len(rest) > 1<<30 { // too long for a span
 		return nil
 	}
-	text := append([]byte(nil), make([]byte, len(claims)+len(rest))...) // its capacity is what was really allocated
+	text := append([]byte(nil), make([]byte, len(claims)+len(rest))...) // its capacity is the allocated size
 	copy(text[copy(text, claims):], rest)
 	r.text = unsafe.String(unsafe.SliceData(text), len(text))
 	bytes := recordBytes + cap(text)
@@ -107,7 +107,7 @@ func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
 		bytes += allocated(int(unsafe.Sizeof(rare{})))
 		if n := f.Binding.Unknown.Len(); n > 0 {
 			unknown := make([]string, 0, n)
-			for s := range f.Binding.Unknown.All() { // an issuer may send many: no search for each
+			for s := range f.Binding.Unknown.All() { // an issuer may send many, so do not search for each
 				unknown = append(unknown, strings.Clone(s))
 				bytes += allocated(len(s))
 			}
@@ -123,10 +123,10 @@ func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
 	return r
 }
 
-// allocated is about the size class of n bytes.
+// allocated returns the approximate size class of n bytes.
 func allocated(n int) int { return (n + 15) &^ 15 }
 
-// token returns the token that r was made of. The text is shared and not copied.
+// token returns the token from which r was created. It shares the text without a copy.
 func (r *record) token() *valetkey.Token {
 	f := valetkey.TokenFields{
 		Issuer:    r.kind.issuer,
@@ -150,7 +150,7 @@ func (r *record) token() *valetkey.Token {
 // at returns one of the times of r, by the wall clock and in the local zone.
 func (r *record) at(moment int) time.Time {
 	t := time.Unix(r.seconds[moment], int64(r.nanoseconds[moment]))
-	if t.IsZero() { // without a zone, as the zero Time is
+	if t.IsZero() { // return the zero Time, which has no zone
 		return time.Time{}
 	}
 	return t
@@ -158,8 +158,8 @@ func (r *record) at(moment int) time.Time {
 
 func (r *record) expired(now time.Time) bool { return !now.Before(r.at(until)) }
 
-// use marks r as used. A mark that is there already is not written again: the cores that share a token would take its
-// cache line from each other.
+// use marks r as used. It does not write an existing mark again, because cores that share a token would compete for its cache
+// line.
 func (r *record) use() {
 	if r.state.Load()&used == 0 {
 		r.state.Or(used)

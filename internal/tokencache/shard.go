@@ -15,45 +15,45 @@ import (
 	"github.com/valetkey/valetkey/internal/digest"
 )
 
-// A shard is a cache of its own with a share of the bounds.
+// A shard is an independent cache with a share of the bounds.
 //
-// A new entry stands in the probation queue. When room is needed, the oldest there is forgotten unless it was used since;
-// then it moves to the protected queue, whose own oldest is forgotten only once probation is small, and gets another
-// round if it was used. So tokens that come only once pass through a tenth of the shard and leave the rest alone. One
-// that comes back soon after it was forgotten, which the ghost table knows, is protected at once. This is the idea of
-// S3-FIFO (Yang et al., SOSP 2023): a hit moves nothing, and locks nothing while its entry lies in the hot set.
+// A new record enters the probation queue. When room is needed, the oldest record of that queue is evicted, unless it has been
+// used; then it moves to the protected queue. The oldest record of the protected queue is evicted only when probation is small,
+// and gets another round if it has been used. So tokens that are used only once occupy a tenth of the shard and do not displace
+// the others. A token that returns soon after its eviction is in the ghost table and is protected at once. This is the idea of
+// S3-FIFO (Yang et al., SOSP 2023): a hit moves nothing, and locks nothing while its entry is in the hot set.
 type shard struct {
 	maxEntries int
 	maxBytes   int64
 
 	cache  *Cache
-	items  *gocache.Cache // digest.Text() to *record; written under mu only
+	items  *gocache.Cache // digest.Text() to *record; written only under mu
 	hotset hotset
 
-	mu        sync.Mutex // guards what follows; no foreign code is called under it
+	mu        sync.Mutex // guards the fields below; no foreign code is called under it
 	kinds     kinds
 	probation queue
 	protected queue
-	ghosts    [][4]uint32               // fingerprints of evicted tokens; nil until the first
-	flights   map[digest.Digest]*flight // verifications under way; no key stands in items too
+	ghosts    [][4]uint32               // fingerprints of evicted tokens; nil until the first eviction
+	flights   map[digest.Digest]*flight // verifications in progress; no key is also in items
 	evictions uint64
 
 	hits, misses atomic.Uint64
-	_            [64]byte // the neighbour's counters are on another cache line
+	_            [64]byte // keeps the counters of the next shard on another cache line
 }
 
 // Bounds on the work of one insertion.
 const (
-	sweepSteps = 2  // the oldest of each queue that are looked at for expiry: more than one, so sweeping catches up
-	roomSteps  = 64 // records looked at to make room; one that needs more is not stored
-	chances    = 16 // of these, so many may be spared because they were used
+	sweepSteps = 2  // oldest records of each queue that are checked for expiry: more than one, so that sweeping catches up
+	roomSteps  = 64 // records examined to make room; a record that needs more is not stored
+	chances    = 16 // number of these that may be kept because they were used
 )
 
 func (s *shard) init(c *Cache, entries, bytes int64) {
 	s.cache, s.maxEntries, s.maxBytes = c, int(entries), bytes
 	s.hotset.init(entries, bytes)
 	s.kinds.table = make(map[kindKey]*kind)
-	s.items = gocache.New(gocache.NoExpiration, 0) // expiry is ours: no time.Now per look-up, no goroutine
+	s.items = gocache.New(gocache.NoExpiration, 0) // the shard handles expiry: no time.Now per look-up, no goroutine
 	s.flights = make(map[digest.Digest]*flight)
 }
 
@@ -63,13 +63,13 @@ func (s *shard) get(key *digest.Digest) *record {
 	return r
 }
 
-// open returns the entry of a remembered token and puts it into the hot set; nil if it is not remembered, or Config.Claims refuses it
-// by now.
+// open returns the entry of a cached token and puts it into the hot set. It returns nil if the token is not cached, or if
+// Config.Claims now refuses it.
 func (s *shard) open(key *digest.Digest, now time.Time) *Entry {
 	s.mu.Lock()
 	e, r := s.hotset.find(key), s.get(key)
 	s.mu.Unlock()
-	if e != nil || r == nil { // e: by now
+	if e != nil || r == nil { // another call may have added e in the meantime
 		return e
 	}
 	e, err := s.cache.entry(r.token())
@@ -81,18 +81,18 @@ func (s *shard) open(key *digest.Digest, now time.Time) *Entry {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if other := s.hotset.find(key); other != nil { // others came with the token, too
+	if other := s.hotset.find(key); other != nil { // another call has added it
 		return other
 	}
-	r.use() // and so it is hardly the one that makes room for itself
+	r.use() // so that makeRoom is unlikely to evict it
 	if place := s.hotset.place(key); s.makeRoom(0, e.size(), now) && s.get(key) == r {
 		s.hotset.put(place, e)
 	}
 	return e
 }
 
-// join returns the flight for key, and whether the caller leads it. It removes the record that the caller has found dead,
-// if there was one; if there is another one by now, the flight is nil.
+// join returns the flight for key, and whether the caller leads it. If the record is that of dead, join removes it. If there is
+// another record now, the flight is nil.
 func (s *shard) join(key digest.Digest, dead *Entry) (f *flight, leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *shard) join(key digest.Digest, dead *Entry) (f *flight, leads bool) {
 	return f, true
 }
 
-// land ends f. Its entry is remembered as r, unless that is nil or a purge has taken f out of the table.
+// land ends f. It caches the entry of f as r, unless r is nil or a purge has removed f from the table.
 func (s *shard) land(key digest.Digest, f *flight, r *record, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,12 +124,12 @@ func (s *shard) land(key digest.Digest, f *flight, r *record, now time.Time) {
 			s.insert(r, f.entry, now)
 		}
 	}
-	if r != nil && f.entry.record == nil { // those who wait for f may rely on it no longer than on a remembered one
+	if r != nil && f.entry.record == nil { // the entry is shared with waiting calls: limit its freshness like that of a cached one
 		fields := f.entry.Token.Fields()
 		fields.Freshness.Until = r.at(until)
 		f.entry.Token = valetkey.NewToken(fields)
 	}
-	if f.done != nil { // nobody comes to wait any more: f is in no table
+	if f.done != nil { // no further call can wait, because f is in no table
 		close(f.done)
 	}
 }
@@ -139,7 +139,7 @@ func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	s.sweep(&s.probation, now)
 	s.sweep(&s.protected, now)
 	r.kind = s.kinds.take(e.Token)
-	fits := int64(r.bytes)+r.kind.bytes+e.size() <= s.maxBytes // also in the hot set, later
+	fits := int64(r.bytes)+r.kind.bytes+e.size() <= s.maxBytes // including a later entry in the hot set
 	if !fits || !s.makeRoom(1, int64(r.bytes), now) {
 		s.kinds.drop(r.kind)
 		return
@@ -160,13 +160,14 @@ func (s *shard) sweep(q *queue, now time.Time) {
 	}
 }
 
-// makeRoom reports whether so much more fits, and evicts for it.
+// makeRoom evicts records until the given number of entries and bytes fits. It returns false if it would need too many steps.
 func (s *shard) makeRoom(entries int, bytes int64, now time.Time) bool {
 	for step := 0; s.entries()+entries > s.maxEntries || s.bytes()+bytes > s.maxBytes; step++ {
 		if step == roomSteps {
 			return false
 		}
-		// Probation has a tenth, by number and by bytes: large tokens that come only once must not do what many cannot.
+		// Probation gets a tenth, by number and by bytes, so that large tokens that are used only once cannot take more room
+		// either.
 		q := &s.protected
 		if 10*s.probation.entries >= s.entries() || 10*s.probation.bytes >= s.bytes() {
 			q = &s.probation
@@ -207,8 +208,8 @@ func (s *shard) remove(r *record) {
 	s.kinds.drop(r.kind)
 }
 
-// addGhost notes key in the ghost table, at one of four places. At random: with one place for each key, two tokens in
-// use that share it would wipe each other out for ever.
+// addGhost records key in the ghost table, in a random one of four slots. With one slot per key, two tokens in use that share it
+// would overwrite each other forever.
 func (s *shard) addGhost(key *digest.Digest) {
 	if s.ghosts == nil {
 		n := min(s.maxEntries, int(s.maxBytes/512), 1<<14)
@@ -227,7 +228,7 @@ func (s *shard) ghostsNear(key *digest.Digest) *[4]uint32 {
 
 func fingerprint(key *digest.Digest) uint32 { return binary.LittleEndian.Uint32(key[12:]) }
 
-// startPurge returns all records and takes the flights out of their table: they end without being stored.
+// startPurge returns all records and removes the flights from their table, so that their results are not cached.
 func (s *shard) startPurge() []*record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,7 +242,7 @@ func (s *shard) startPurge() []*record {
 	return all
 }
 
-// forget removes r if it is still there, and reports whether it was.
+// forget removes r and reports whether it was still in the shard.
 func (s *shard) forget(r *record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
