@@ -9,7 +9,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Bench measures the store that open returns, which has room for all it is given, with 10,000 records of 500 bytes and two keys each.
+// Bench measures the store that open returns with 10,000 records of 500 bytes and two keys each. The store must have room for
+// all records.
 func Bench(b *testing.B, open func(t testing.TB) store.Store) {
 	const records = 10_000
 	s := open(b)

@@ -9,8 +9,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// TestBounded checks what [store.ErrFull] and MayDrop say of a store that has room for limit records of a kind and no more.
-// A store that grows with its disk or its server has no such bound, and needs only [Test].
+// TestBounded checks the contract of [store.ErrFull] and MayDrop for a store with room for limit records of a kind. A store
+// whose size is limited only by its disk or its server needs only [Test].
 func TestBounded(t *testing.T, open func(t testing.TB, limit int) store.Store) {
 	const limit = 50
 	run := func(name string, check func(t *testing.T, s store.Store)) {
@@ -46,7 +46,7 @@ func TestBounded(t *testing.T, open func(t testing.TB, limit int) store.Store) {
 				wantStored(t, s, r)
 			}
 			put(t, s, store.Record{Kind: "proof", ID: "new"}) // another kind has room
-			kept[7].Value = []byte("again")                   // and writing again needs none
+			kept[7].Value = []byte("again")                   // and replacing a record needs none
 			wantStored(t, s, put(t, s, kept[7]))
 			if err := s.Delete(t.Context(), "jti", kept[3].ID); err != nil {
 				t.Fatal(err)

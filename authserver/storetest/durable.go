@@ -14,12 +14,12 @@ import (
 
 const writerEnv = "STORETEST_WRITER"
 
-// Durable checks that what Put has confirmed survives kill -9. It runs the calling test a second time, in a process that
-// writes until it is killed; open must open the same database in both, which its place in the environment is for:
+// Durable checks that records that Put has confirmed survive kill -9. It runs the calling test a second time, in a process that
+// writes until it is killed. open must open the same database in both processes; pass its location in the environment:
 //
 //	t.Setenv("TEST_DB", cmp.Or(os.Getenv("TEST_DB"), filepath.Join(t.TempDir(), "test.db")))
 //
-// If crash is not nil, it is called before the process is killed, and takes down the database.
+// If crash is not nil, it is called before the process is killed, and must take down the database.
 func Durable(t *testing.T, open func(t testing.TB) store.Store, crash func()) {
 	if os.Getenv(writerEnv) != "" {
 		writeForever(t, open(t))
@@ -48,7 +48,7 @@ func Durable(t *testing.T, open func(t testing.TB) store.Store, crash func()) {
 			continue
 		}
 		confirmed[id] = version
-		if len(confirmed) == enough { // what else it has said is read as well
+		if len(confirmed) == enough { // the rest of its output is read as well
 			if crash != nil {
 				crash()
 			}
@@ -81,7 +81,7 @@ func durable(id string) store.Record {
 	return store.Record{Kind: "token", ID: id, Keys: []store.Key{{Name: "token", Value: id}}, Value: fmt.Appendf(nil, "%0300s", id)}
 }
 
-// writeForever has several write at once. It ends at the first error: of the database, if that was taken down.
+// writeForever writes from several goroutines. It ends at the first error, which is the database's if that was taken down.
 func writeForever(t *testing.T, s store.Store) {
 	var wg sync.WaitGroup
 	for i := range writers {

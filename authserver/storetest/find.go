@@ -28,7 +28,7 @@ func checkKeys(t *testing.T, s store.Store) {
 
 	twice := put(t, s, store.Record{Kind: "client", ID: "unsorted", Keys: []store.Key{bob, mail, alice, bob}})
 	twice.Keys = []store.Key{mail, alice, bob}
-	wantStored(t, s, twice) // the keys in order, each once
+	wantStored(t, s, twice) // the keys sorted and without duplicates
 	wantFound(t, s, "client", bob, "", 9, "both", "unsorted")
 }
 
@@ -73,6 +73,6 @@ func checkPages(t *testing.T, s store.Store) {
 			after, rest = page[len(page)-1], rest[len(page):]
 		}
 	}
-	wantFound(t, s, "client", key, "a\x00\x00", 2, "a b", "aa") // after what is not there
+	wantFound(t, s, "client", key, "a\x00\x00", 2, "a b", "aa") // after an ID that does not exist
 	wantFound(t, s, "client", store.Key{}, "aa", 3, "aa~", "a~", "b")
 }

@@ -31,14 +31,14 @@ func checkCreating(t *testing.T, s store.Store) {
 	for i := range rounds {
 		r := store.Record{Kind: "jti", ID: fmt.Sprint(i), Expires: ago(0)}
 		if i%2 == 0 {
-			put(t, s, r) // in place of one that has expired
+			put(t, s, r) // replaces one that has expired
 		}
 		r.Expires = ahead(time.Hour)
 		wantStored(t, s, race(t, s, r))
 	}
 }
 
-// race has writers replace r, and returns what the one wrote who could.
+// race lets several writers replace r, and returns the record of the one that succeeded.
 func race(t *testing.T, s store.Store, r store.Record) (winner store.Record) {
 	t.Helper()
 	var (
@@ -70,7 +70,7 @@ func race(t *testing.T, s store.Store, r store.Record) (winner store.Record) {
 	return winner
 }
 
-// checkReaders has the key, the value and the version of a record change together.
+// checkReaders ensures that the key, the value and the version of a record change together.
 func checkReaders(t *testing.T, s store.Store) {
 	const changes = 50
 	var wg sync.WaitGroup

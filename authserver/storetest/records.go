@@ -168,7 +168,7 @@ func checkExpired(t *testing.T, s store.Store) {
 	wantNone(t, s, "token", "t")
 	wantFound(t, s, "token", shop, "", 1)
 	wantFound(t, s, "token", store.Key{}, "", 1)
-	wantConflict(t, s, expired) // it is as if it were swept already
+	wantConflict(t, s, expired) // it counts as swept
 
 	live := put(t, s, store.Record{Kind: "token", ID: "t", Keys: []store.Key{bank}, Expires: ahead(time.Hour)})
 	wantConflict(t, s, expired)
@@ -176,7 +176,7 @@ func checkExpired(t *testing.T, s store.Store) {
 	wantFound(t, s, "token", shop, "", 1)
 	wantFound(t, s, "token", bank, "", 1, "t")
 
-	live.Expires = time.Unix(-1, 0) // long ago, and not "never"
+	live.Expires = time.Unix(-1, 0) // long ago, not "never"
 	put(t, s, live)
 	wantNone(t, s, "token", "t")
 	if err := s.Delete(t.Context(), "token", "t"); err != nil {
@@ -189,7 +189,7 @@ func checkExpired(t *testing.T, s store.Store) {
 
 func checkSweep(t *testing.T, s store.Store) {
 	gone := store.Key{Name: "client", Value: "gone"}
-	const expired = 1100 // more than a batch of any store of ours
+	const expired = 1100 // more than a batch of any store in this module
 	for i := range expired {
 		put(t, s, store.Record{Kind: "token", ID: fmt.Sprint(i), Keys: []store.Key{gone}, Expires: ago(time.Minute)})
 	}

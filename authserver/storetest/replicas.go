@@ -8,8 +8,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Replicas returns a store that hands its calls to each of those given in turn. They share a database, so it is to pass
-// [Test] as each of them does.
+// Replicas returns a store that distributes its calls to the given stores in turn. They must share a database, so that the
+// result passes [Test] like each of them.
 func Replicas(of ...store.Store) store.Store {
 	return &replicas{of: of}
 }

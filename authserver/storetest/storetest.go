@@ -1,4 +1,4 @@
-// Package storetest is what every [store.Store] passes.
+// Package storetest tests implementations of [store.Store].
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Test(t, func(t testing.TB) store.Store {
@@ -21,7 +21,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Test checks the contract of the stores that open returns. Each is to be empty and is closed by Test. Run it with -race.
+// Test checks the contract of the stores that open returns. Each must be empty; Test closes it. Run it with -race.
 func Test(t *testing.T, open func(t testing.TB) store.Store) {
 	for _, c := range []struct {
 		name  string
@@ -66,7 +66,7 @@ func put(t testing.TB, s store.Store, r store.Record) store.Record {
 	return r
 }
 
-// wantConflict puts what must not be put.
+// wantConflict calls Put with a record that must be refused.
 func wantConflict(t testing.TB, s store.Store, r store.Record) {
 	t.Helper()
 	if _, err := s.Put(t.Context(), r); !errors.Is(err, store.ErrConflict) {
@@ -74,7 +74,7 @@ func wantConflict(t testing.TB, s store.Store, r store.Record) {
 	}
 }
 
-// wantStored compares the stored record with want, whose keys are in order.
+// wantStored compares the stored record with want, whose keys must be sorted.
 func wantStored(t testing.TB, s store.Store, want store.Record) {
 	t.Helper()
 	got, err := s.Get(t.Context(), want.Kind, want.ID)
@@ -93,7 +93,7 @@ func wantNone(t testing.TB, s store.Store, kind, id string) {
 	}
 }
 
-// wantFound compares the ids that are found.
+// wantFound compares the IDs that Find returns.
 func wantFound(t testing.TB, s store.Store, kind string, key store.Key, after string, limit int, want ...string) {
 	t.Helper()
 	found, err := s.Find(t.Context(), kind, key, after, limit)
@@ -115,7 +115,7 @@ func equal(a, b store.Record) bool {
 		a.MayDrop == b.MayDrop && a.Expires.Equal(b.Expires) && a.Expires.IsZero() == b.Expires.IsZero() && string(a.Value) == string(b.Value)
 }
 
-// ago and ahead are ends in whole seconds, which every store keeps.
+// ago and ahead return times in whole seconds, which every store preserves.
 func ago(d time.Duration) time.Time { return time.Now().Add(-d).Truncate(time.Second) }
 
 func ahead(d time.Duration) time.Time { return time.Now().Add(d).Truncate(time.Second) }

@@ -1,8 +1,8 @@
 //go:build unix
 
-// Package pgtest starts PostgreSQL for tests: a server of its own in a temporary directory, which only a socket there leads
-// to. It takes the newest under /usr/lib/postgresql, or else what is in PATH, and needs no root; run by root, it uses the
-// account postgres.
+// Package pgtest starts PostgreSQL for tests: a separate server in a temporary directory, reachable only through a socket there.
+// It uses the newest version under /usr/lib/postgresql, or otherwise the one in PATH. It does not need root; if run by root, it
+// uses the account postgres.
 package pgtest
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// A Server is a running PostgreSQL. It syncs what it writes, as it does by default.
+// A Server is a running PostgreSQL. It syncs its writes, as it does by default.
 type Server struct {
 	DSN string // of an empty database, as a superuser; the same after a restart
 
@@ -29,7 +29,7 @@ type Server struct {
 	account *syscall.Credential
 }
 
-// Start returns the DSN of a server that ends with the test. It skips the test if PostgreSQL is not installed.
+// Start returns the DSN of a server that is stopped at the end of the test. It skips the test if PostgreSQL is not installed.
 func Start(t testing.TB) (dsn string) {
 	t.Helper()
 	return New(t).DSN
@@ -48,7 +48,7 @@ func New(t testing.TB) *Server {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &Server{DSN: "host=" + dir + " user=valetkey dbname=postgres", t: t, bin: bin, dir: dir}
-	if os.Getuid() == 0 { // for which the server refuses to run
+	if os.Getuid() == 0 { // the server refuses to run as root
 		s.account = account(t)
 		if err := os.Chown(dir, int(s.account.Uid), int(s.account.Gid)); err != nil {
 			t.Fatal(err)
@@ -60,7 +60,7 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Crash kills the server and its children (kill -9), and starts it again, which has it recover from its log.
+// Crash kills the server and its children (kill -9), and restarts it, so that it recovers from its log.
 func (s *Server) Crash() {
 	s.t.Helper()
 	lock, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
@@ -72,7 +72,8 @@ func (s *Server) Crash() {
 	if err != nil {
 		s.t.Fatalf("postmaster.pid: %v", err)
 	}
-	// The children are in process groups of their own. Where this file is not, they end as they see that the server has.
+	// The children are in separate process groups. On a system without this file, they exit when they notice that the server
+	// has.
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		s.t.Fatalf("kill the server: %v", err)
@@ -87,7 +88,7 @@ func (s *Server) Crash() {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// start waits until the server takes connections.
+// start waits until the server accepts connections.
 func (s *Server) start() {
 	s.t.Helper()
 	args := []string{"start", "-w", "-D", s.data(), "-l", filepath.Join(s.dir, "log"), "-o", "-c listen_addresses= -k " + s.dir}
@@ -97,7 +98,7 @@ func (s *Server) start() {
 		if out, err = s.command("pg_ctl", args...).CombinedOutput(); err == nil {
 			return
 		}
-		time.Sleep(100 * time.Millisecond) // a child of the server that crashed is still there
+		time.Sleep(100 * time.Millisecond) // a child of the crashed server is still running
 	}
 	log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
 	s.t.Fatalf("pg_ctl start: %v\n%s\n%s", err, out, log)
