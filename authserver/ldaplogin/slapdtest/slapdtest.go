@@ -38,7 +38,7 @@ const (
 	DaveDN        = "uid=dave,ou=people," + BaseDN
 )
 
-// The directory. Only the service may search, and only over TLS may anybody bind.
+// The directory. Only the service may search, and binds are allowed only over TLS.
 const (
 	BaseDN       = "dc=example,dc=com"
 	BindDN       = "cn=valetkey,ou=services," + BaseDN
@@ -49,11 +49,11 @@ const (
 	adminPassword = "the password of the administrator"
 )
 
-// A Server is a slapd under way.
+// A Server is a running slapd.
 type Server struct {
 	URL    string         // ldap://127.0.0.1:port, with StartTLS
 	TLSURL string         // ldaps://127.0.0.1:port
-	CAs    *x509.CertPool // vouch for its certificate
+	CAs    *x509.CertPool // the authority of its certificate
 	CAFile string         // the same, in PEM
 
 	slapd, dir string
@@ -65,7 +65,7 @@ type Server struct {
 //go:embed slapd.conf people.ldif
 var files embed.FS
 
-// Start starts a slapd that is stopped at the end of t, or skips t if there is none on this machine.
+// Start starts a slapd that is stopped at the end of t. It skips t if slapd is not installed.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	slapd, slapadd := find(t, "slapd"), find(t, "slapadd")
@@ -88,7 +88,7 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Restart starts the server again after [Server.Kill], at the same addresses, and returns when it answers.
+// Restart starts the server again after [Server.Kill], at the same addresses, and returns when it responds.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.log.Reset()
@@ -120,7 +120,7 @@ func (s *Server) Restart(t testing.TB) {
 	}
 }
 
-// Kill ends the server at once, as a crash does.
+// Kill ends the server immediately, like a crash.
 func (s *Server) Kill() {
 	if s.process == nil {
 		return
@@ -129,7 +129,7 @@ func (s *Server) Kill() {
 	<-s.exited
 }
 
-// Admin returns a connection that may change everything. It is closed at the end of t.
+// Admin returns a connection with permission to change everything. It is closed at the end of t.
 func (s *Server) Admin(t testing.TB) *ldap.Conn {
 	t.Helper()
 	c, err := ldap.DialURL(s.TLSURL, ldap.DialWithTLSConfig(&tls.Config{RootCAs: s.CAs, ServerName: "127.0.0.1"}))
@@ -157,7 +157,7 @@ func (s *Server) Delete(t testing.TB, dn string) {
 
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 
-// write fills in the embedded file of the name.
+// write writes the embedded file of that name, with its placeholders filled in.
 func (s *Server) write(t testing.TB, name string) {
 	t.Helper()
 	f, err := os.OpenFile(s.path(name), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
@@ -172,7 +172,7 @@ func (s *Server) write(t testing.TB, name string) {
 func find(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	if errors.Is(err, exec.ErrNotFound) { // not every PATH has the place for servers
+	if errors.Is(err, exec.ErrNotFound) { // PATH may lack the directory of servers
 		path, err = exec.LookPath("/usr/sbin/" + name)
 	}
 	if err != nil {
@@ -181,13 +181,13 @@ func find(t testing.TB, name string) string {
 	return path
 }
 
-// ports keeps tests that run side by side from being given each other's.
+// ports prevents tests that run in parallel from getting the same ports.
 var ports atomic.Int32
 
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		port := 20000 + (os.Getpid()*37+int(ports.Add(1)))%10000 // below those that connections are given
+		port := 20000 + (os.Getpid()*37+int(ports.Add(1)))%10000 // below the ephemeral ports
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			l.Close()
