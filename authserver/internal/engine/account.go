@@ -14,20 +14,20 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// A grant lasts as long as its user does: each time that it is used (a code, a refresh token or a device code is redeemed, a token
-// is introspected or exchanged), the account of its user is looked up. Revocation needs no lookup.
+// A grant lasts as long as its user. Each time it is used (a code, a refresh token or a device code is redeemed, or a token is
+// introspected or exchanged), the account of its user is looked up. Revocation needs no lookup.
 
-// errUserGone is the end of a grant whose user is gone or has another password.
+// errUserGone ends a grant whose user no longer exists or has another password.
 var errUserGone = errors.New("the user of the grant is gone, or has a new password")
 
-// errNoDirectory is for a user who cannot be looked up. Nothing is used up and nothing ends, so the client can try again.
+// errNoDirectory is returned if a user cannot be looked up. Nothing is used up and nothing ends, so the client can retry.
 var errNoDirectory = &refusal{
 	status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: "the user cannot be looked up now: try again later",
 	retryAfter: 5 * time.Second,
 }
 
-// account returns the account of the user of a grant; nil: the grant is of a client itself. If the user is gone, it ends the
-// grant, and the error is errUserGone. The error is errNoDirectory if the user cannot be looked up.
+// account returns the account of the user of a grant, or nil if the grant is a client's own. If the user no longer exists,
+// account ends the grant and returns errUserGone. If the user cannot be looked up, it returns errNoDirectory.
 func (e *Engine) account(ctx context.Context, g *goidc.Grant) (*login.Account, error) {
 	kind, _ := g.Store[keptType].(string)
 	if kind == "" {
@@ -49,8 +49,8 @@ func (e *Engine) account(ctx context.Context, g *goidc.Grant) (*login.Account, e
 	return a, nil
 }
 
-// lookup returns the account of a subject. The users of a trusted issuer are known by its assertions alone, so there is nobody to
-// ask: they are users as long as the issuer is trusted, with the scopes that it may give.
+// lookup returns the account of a subject. The users of a trusted issuer are known only from its assertions, so they cannot be
+// looked up: they exist as long as the issuer is trusted, with the scopes that it may give.
 func (e *Engine) lookup(ctx context.Context, kind, subject string) (*login.Account, error) {
 	var assumed *login.Account
 	for _, t := range e.cfg.Issuers {
@@ -67,14 +67,14 @@ func (e *Engine) lookup(ctx context.Context, kind, subject string) (*login.Accou
 	return e.cfg.Account(ctx, subject)
 }
 
-// sinceOf returns the Since of the credential by which a grant was made; zero: it was not known.
+// sinceOf returns the Since of the credential that a grant was made with; zero: unknown.
 func sinceOf(g *goidc.Grant) time.Time {
 	text, _ := g.Store[keptSince].(string)
 	since, _ := time.Parse(time.RFC3339Nano, text)
 	return since
 }
 
-// sinceText is what a grant keeps of a Since.
+// sinceText returns the form in which a grant stores a Since.
 func sinceText(since time.Time) string {
 	if since.IsZero() {
 		return ""
@@ -82,15 +82,15 @@ func sinceText(since time.Time) string {
 	return since.UTC().Format(time.RFC3339Nano)
 }
 
-// allowable returns those of the scopes of a grant, or of a token of it, that the user may still allow. A token that was exchanged
-// may have what those scopes stand for at other APIs.
+// allowable returns the scopes of a grant, or of one of its tokens, that the user may still allow. An exchanged token may have
+// the scopes of other APIs that those scopes map to.
 func (e *Engine) allowable(a *login.Account, g *goidc.Grant, scopes []string) []string {
 	if a == nil || a.Scopes == nil {
 		return scopes
 	}
 	may := slices.Clone(a.Scopes)
 	if rootOf(g) != "" {
-		for i := 0; i < len(may); i++ { // also what the scopes that are added stand for
+		for i := 0; i < len(may); i++ { // also the scopes that the added scopes map to
 			for _, api := range e.cfg.APIs {
 				for _, s := range api.Exchange[may[i]] {
 					if !slices.Contains(may, s) {
@@ -103,8 +103,8 @@ func (e *Engine) allowable(a *login.Account, g *goidc.Grant, scopes []string) []
 	return slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return !slices.Contains(may, s) })
 }
 
-// renew looks at the user of a grant that is about to be redeemed, and takes from the grant the scopes that the user may no longer
-// allow. The error wraps goidc.ErrNotFound if nothing is left.
+// renew checks the user of a grant that is about to be redeemed, and removes from the grant the scopes that the user may no
+// longer allow. The error wraps goidc.ErrNotFound if none is left.
 func (e *Engine) renew(c *call, g *goidc.Grant) error {
 	if g.RevokedAt != 0 || c.client == nil || g.ClientID != c.client.ID {
 		return nil // it is refused anyway
@@ -124,8 +124,8 @@ func (e *Engine) renew(c *call, g *goidc.Grant) error {
 	return nil
 }
 
-// stands reports whether the user of a token is still there, and takes from its claims the scopes that the user may no longer
-// allow. It is false, too, if none is left.
+// stands reports whether the user of a token still exists, and removes from its claims the scopes that the user may no longer
+// allow. It returns false, too, if no scope is left.
 func (e *Engine) stands(ctx context.Context, t *accessToken) (bool, error) {
 	a, err := e.account(ctx, t.grant)
 	if err == errUserGone {

@@ -19,21 +19,21 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A double click posts a form twice, and the browser throws away the first response: the redirect with the code. So the redirect
-// is kept in the session of the interaction, and an equal request gets it again.
+// A double click submits a form twice, and the browser discards the first response: the redirect with the code. Therefore the
+// redirect is kept in the session of the interaction, and an equal request gets it again.
 //
-// It is sealed under the id of the interaction and the browser's cookie, of which the store has only the digests. Who can fill
+// It is sealed under the ID of the interaction and the browser's cookie, of which the store has only the digests. Who can fill
 // it: a browser that answers an interaction, which has its session in the store anyway; the session grows once, by the redirect,
-// and ends when it would. What happens when the store is full or down: the answer is sent, and not kept. Whom that hurts: that
-// browser, which cannot repeat its answer.
+// and its expiry does not change. What happens when the store is full or down: the response is sent but not kept. Whom that
+// hurts: that browser, which cannot repeat its request.
 
-// ErrForm is the error of [Config].Said for a form that cannot be read, or is not one that its session was shown.
+// ErrForm is the error of [Config].Said for a form that cannot be read, or that was not shown to its session.
 var ErrForm = errors.New("the form does not count")
 
-// keptLast is where a session keeps its lastAnswer.
+// keptLast is the key under which a session keeps its lastAnswer.
 const keptLast = "answer"
 
-// A lastAnswer is what an interaction ended with.
+// A lastAnswer is the final response of an interaction.
 type lastAnswer struct {
 	Said     string    `json:"said"` // Decision.Said
 	To       string    `json:"to"`   // the redirect
@@ -43,7 +43,7 @@ type lastAnswer struct {
 	Informed bool      `json:"informed,omitempty"`
 }
 
-// answerSeal seals what only the browser of an interaction is to learn.
+// answerSeal seals a response so that only the browser of the interaction can get it.
 func answerSeal(id, browser string) (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, []byte(id+browser), nil, "valetkey answer to an interaction", 32)
 	if err != nil {
@@ -56,7 +56,7 @@ func answerSeal(id, browser string) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// keepAnswer keeps the redirect that a decision of this call has led to; told is nil if it has no error.
+// keepAnswer keeps the redirect that a decision of this call has led to; told is nil if it contains no error.
 func (e *Engine) keepAnswer(c *call, to string, told *refusal) {
 	if c.decided == nil || e.cfg.Said == nil {
 		return
@@ -94,17 +94,17 @@ func openAnswer(as *goidc.AuthnSession, browser string) (last lastAnswer, ok boo
 	return last, err == nil && json.Unmarshal(plain, &last) == nil
 }
 
-// The first of two equal requests may still be on its way to a code when the second one looks for it.
+// The first of two equal requests may not have its code yet when the second one looks for it.
 const (
 	firstLook = 10 * time.Millisecond // doubled each time
-	lastLook  = time.Second           // the looks take two of them in total
+	lastLook  = time.Second           // in total, the looks take twice as long
 )
 
-// again answers a request to the interaction with this id that does not wait for its user any more: with the redirect that an
-// equal request has got, as long as that is of use, or with a page that leads back. lost is whether this call has lost the race
-// for the session, and so may only have to be repeated.
+// again responds to a request to the interaction with this ID when it no longer waits for its user: with the redirect that an
+// equal request got, as long as that is useful, or with a page that leads back. lost reports whether this call has lost the race
+// for the session, in which case it may only have to be repeated.
 func (e *Engine) again(w http.ResponseWriter, c *call, id string, lost bool) {
-	c.redirect = "" // nothing is sent there but what was sent before
+	c.redirect = "" // only an earlier redirect may be sent there
 	e.harden(w)
 	as, err := e.finished(c.r.Context(), id)
 	over := Ended{Client: c.client}
@@ -118,7 +118,7 @@ func (e *Engine) again(w http.ResponseWriter, c *call, id string, lost bool) {
 	case c.browser == "" || as.Store[keptBrowser] != store.Digest(c.browser):
 		e.show(w, c, nil, errBrowser)
 		return
-	case as.Status == goidc.StatusPending, lost && !c.hasDecided && c.r.Method == http.MethodPost: // whose form has been read
+	case as.Status == goidc.StatusPending, lost && !c.hasDecided && c.r.Method == http.MethodPost: // its form has been read
 		e.seeOther(w, e.continueURL(id, as.ClientID))
 		return
 	}
@@ -161,7 +161,8 @@ func (e *Engine) again(w http.ResponseWriter, c *call, id string, lost bool) {
 	}
 }
 
-// finished returns the session with this id. If it has been answered just now, it waits for the answer, for about two seconds.
+// finished returns the session with this ID. If it has just been answered, finished waits for the response, for about two
+// seconds.
 func (e *Engine) finished(ctx context.Context, id string) (*goidc.AuthnSession, error) {
 	for look := firstLook; ; look *= 2 {
 		v, err := e.records.session(ctx, id)
@@ -180,7 +181,7 @@ func (e *Engine) finished(ctx context.Context, id string) (*goidc.AuthnSession, 
 	}
 }
 
-// useful reports whether a redirect may be sent once more: without a code, or with one that has not been redeemed. Whoever
+// useful reports whether a redirect may be sent once more: it has no code, or a code that has not been redeemed. A client that
 // presents a code twice loses its grant.
 func (e *Engine) useful(ctx context.Context, to string) (bool, error) {
 	u, err := url.Parse(to)
@@ -198,7 +199,7 @@ func (e *Engine) useful(ctx context.Context, to string) (bool, error) {
 	return err == nil && g.AuthCodeConsumedAt == 0 && g.RevokedAt == 0, err
 }
 
-// end shows that an interaction is over.
+// end shows that an interaction has ended.
 func (e *Engine) end(w http.ResponseWriter, c *call, over Ended) {
 	e.harden(w)
 	words := "the request has expired, or there is none: go back to the application and start again"
@@ -213,8 +214,8 @@ func (e *Engine) end(w http.ResponseWriter, c *call, over Ended) {
 	e.cfg.Ended(w, c.page, &over)
 }
 
-// lastingCall is a call that its sender cannot cut off once there is a decision: the browser breaks off the first request of a double
-// click, and would leave an interaction that has been answered and has no code. done must be called.
+// lastingCall returns a call that its sender cannot abort once there is a decision. The browser aborts the first request of a
+// double click, which would leave an answered interaction without a code. The caller must call done.
 func lastingCall(r *http.Request) (c *call, done func()) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), longestAnswer)
 	stop := context.AfterFunc(r.Context(), cancel)

@@ -15,7 +15,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// What is kept with an authorization session, and of it with the grant.
+// The values stored with an authorization session, some of them later with the grant.
 const (
 	keptBrowser  = "browser" // digest
 	keptACRs     = "acr_values"
@@ -26,8 +26,8 @@ const (
 	keptKey      = "dpop_jkt"
 )
 
-// prepare is the library's set-up of a session: what only this request tells is kept in it. It is called again when the page
-// of a pushed request is loaded again.
+// prepare is the library's hook that sets up a session. It stores the data that only this request contains. It is called again
+// when the page of a pushed request is reloaded.
 func (e *Engine) prepare(r *http.Request, as *goidc.AuthnSession, _ *goidc.Client) bool {
 	c := callOf(r.Context())
 	if as.Store == nil {
@@ -42,7 +42,7 @@ func (e *Engine) prepare(r *http.Request, as *goidc.AuthnSession, _ *goidc.Clien
 	return true
 }
 
-// keepPushed is the library's hook for a session that is pushed.
+// keepPushed is the library's hook for a pushed session.
 func (e *Engine) keepPushed(ctx context.Context, as *goidc.AuthnSession, _ *goidc.Client) error {
 	c := callOf(ctx)
 	as.Store[keptACRs], as.Store[keptKey] = c.form.Get("acr_values"), c.form.Get("dpop_jkt")
@@ -50,7 +50,7 @@ func (e *Engine) keepPushed(ctx context.Context, as *goidc.AuthnSession, _ *goid
 	return c.outage
 }
 
-// ask is the library's policy: it asks the user, and turns the decision into what the library grants.
+// ask is the library's policy: it asks the user, and converts the decision to what the library grants.
 func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSession, _ *goidc.Client) (goidc.Status, error) {
 	c := callOf(r.Context())
 	pending := func(err error) (goidc.Status, error) {
@@ -58,15 +58,15 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 		return goidc.StatusPending, nil
 	}
 	if c.browser == "" || as.Store[keptBrowser] != store.Digest(c.browser) {
-		c.redirect = "" // the error is for the person in front of the wrong browser
+		c.redirect = "" // the error is for the user of the wrong browser
 		return pending(errBrowser)
 	}
-	if c.client == nil { // of an interaction that continues
+	if c.client == nil { // a continued interaction
 		if err := e.find(c, as.ClientID); err != nil {
 			return pending(err)
 		}
 	}
-	if !registered(c.client, as.RedirectURI) { // taken back since
+	if !registered(c.client, as.RedirectURI) { // unregistered since
 		c.redirect = ""
 		return pending(errInteraction)
 	}
@@ -103,7 +103,7 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 
 var errBrowser = invalidRequest("the request was begun in another browser, or cookies are off: go back to the application and start again")
 
-// interaction returns what the pages need to know of a session.
+// interaction returns the data of a session that the pages need.
 func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, error) {
 	api, scopes, err := e.wanted(c.client, as.Resources, as.Scopes) // again: the client, or the configuration, may have changed since
 	if err != nil {
@@ -129,8 +129,8 @@ func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, err
 	return in, nil
 }
 
-// descriptions are those of the errors that a decision may have; the first is for any other. RFC 6749, section 4.1.2.1; OpenID Connect Core
-// 1.0, section 3.1.2.6; RFC 9470, section 5.
+// descriptions are the descriptions of the errors that a decision may have; the first is for any other. RFC 6749, section
+// 4.1.2.1; OpenID Connect Core 1.0, section 3.1.2.6; RFC 9470, section 5.
 var descriptions = map[string]string{
 	"access_denied":        "the user, or the server for the user, has denied the request",
 	"login_required":       "the user has to log in",
@@ -141,12 +141,12 @@ var descriptions = map[string]string{
 
 const unmet = "unmet_authentication_requirements"
 
-// meets reports whether one of the acr that can be had is among those asked for.
+// meets reports whether one of the available acr values is among those requested.
 func meets(asked []string, had ...string) bool {
 	return slices.ContainsFunc(had, func(acr string) bool { return slices.Contains(asked, acr) })
 }
 
-// refusal returns the code of a decision that grants nothing, or "". The session began at a second.
+// refusal returns the error code of a decision that grants nothing, or "". began is in Unix seconds.
 func (d *Decision) refusal(in *Interaction, began int64) string {
 	switch {
 	case d.Denied && descriptions[d.Error] != "":
@@ -154,7 +154,7 @@ func (d *Decision) refusal(in *Interaction, began int64) string {
 	case d.Denied, d.User == nil, d.granted(in).Len() == 0:
 		return "access_denied"
 	case in.MaxAge >= 0 && d.AuthTime.Unix() < began-int64(in.MaxAge.Seconds()):
-		return "login_required" // whatever the pages think
+		return "login_required" // regardless of the pages
 	case len(in.ACRValues) > 0 && !meets(in.ACRValues, d.ACR):
 		return unmet
 	default:
@@ -162,7 +162,7 @@ func (d *Decision) refusal(in *Interaction, began int64) string {
 	}
 }
 
-// granted returns what the user has allowed, of what was asked for and of what is the user's to allow.
+// granted returns the scopes that the user has allowed, out of those that were requested and that the user may allow.
 func (d *Decision) granted(in *Interaction) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(d.Scopes.Slice(), func(s string) bool {
 		return !in.Scopes.Has(s) || d.User.Scopes != nil && !slices.Contains(d.User.Scopes, s)

@@ -18,20 +18,21 @@ import (
 
 const (
 	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-	assertionLife = 10 * time.Minute // at most, from now: so long its jti is remembered
-	skew          = 30 * time.Second // of a client's clock
+	assertionLife = 10 * time.Minute // at most, from now: how long a jti is remembered
+	skew          = 30 * time.Second // tolerated in a client's clock
 )
 
-// assertionClaims are what a client's assertion says (RFC 7523, section 3), not yet verified.
+// assertionClaims are the claims of a client's assertion (RFC 7523, section 3), not yet verified.
 type assertionClaims struct {
 	token                 *jose.Compact
 	issuer, subject, id   string
 	audience              valetkey.List[string]
-	scopes                []string // nil: it names none
+	scopes                []string // nil: no scope claim
 	expires, from, issued time.Time
 }
 
-// readAssertion takes a client's assertion apart, and makes sure that it is about one: the one with this id, if there is one.
+// readAssertion parses a client's assertion and ensures that its issuer and subject are one client: the one with this ID, if the
+// ID is not empty.
 func readAssertion(raw, kind, id string) (*assertionClaims, error) {
 	a, err := parseAssertion(raw, "JWT", "client-authentication+jwt")
 	// RFC 7523, sections 2.2 and 3, items 1 and 2; RFC 7521, section 4.2: client_id "MUST identify the same client".
@@ -43,7 +44,7 @@ func readAssertion(raw, kind, id string) (*assertionClaims, error) {
 
 var errMadeForElse = errors.New("the JWT was made for something else")
 
-// parseAssertion takes an assertion apart, whose typ is one of these or not there (RFC 8725, section 3.11).
+// parseAssertion parses an assertion whose typ is absent or one of types (RFC 8725, section 3.11).
 func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 	token, err := jose.Parse(raw)
 	if err != nil {
@@ -77,17 +78,17 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 	return a, err
 }
 
-// isFor reports whether the assertion is for this server, at one of its endpoints, and good now: for life at most.
+// isFor reports whether the assertion is addressed to one of this server's endpoints, is valid now, and expires within life.
 func (e *Engine) isFor(a *assertionClaims, endpoint string, life time.Duration) bool {
 	now := time.Now()
-	// RFC 7523, section 3, item 3; RFC 9126, section 2: all three name this server.
+	// RFC 7523, section 3, item 3; RFC 9126, section 2: all three identify this server.
 	us := []string{e.cfg.Issuer, e.cfg.base() + e.cfg.Paths.Token, endpoint}
 	return claims.IsFor(a.audience, us, false) &&
-		now.Before(a.expires.Add(skew)) && !a.expires.After(now.Add(life+skew)) && // items 4 and 5; exp is required: or it is zero
+		now.Before(a.expires.Add(skew)) && !a.expires.After(now.Add(life+skew)) && // items 4 and 5; a missing exp is zero and thus refused
 		!a.from.After(now.Add(skew)) && !a.issued.After(now.Add(skew)) // item 6
 }
 
-// useAssertion reports whether no assertion was used before that is known by the same id (RFC 7523, section 3, item 7).
+// useAssertion reports whether the assertion with this ID is used for the first time (RFC 7523, section 3, item 7).
 func (e *Engine) useAssertion(ctx context.Context, a *assertionClaims, id string) (fresh bool, err error) {
 	_, err = e.cfg.Store.Put(ctx, store.Record{Kind: "jti", ID: store.Digest(id), Expires: a.expires.Add(skew + time.Second)})
 	switch {
@@ -99,8 +100,8 @@ func (e *Engine) useAssertion(ctx context.Context, a *assertionClaims, id string
 	return true, nil
 }
 
-// ownerOf returns whose key sets a client's takes room of: the developer's or, of a client that nobody registered for a user,
-// those of all open registrations. Each client of the operator has room for itself.
+// ownerOf returns the owner that a client's key set is charged to: the developer; all open registrations together, for a client
+// without a developer; or the client itself, if the operator added it.
 func ownerOf(c *clients.Client) string {
 	switch {
 	case c.Owner != "":
@@ -112,7 +113,7 @@ func ownerOf(c *clients.Client) string {
 	}
 }
 
-// verifyAssertion accepts an assertion of the client once. Endpoint is the URL that it was sent to.
+// verifyAssertion accepts an assertion of the client once. endpoint is the URL that it was sent to.
 func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *assertionClaims, endpoint string) error {
 	// RFC 8725, section 3.1.
 	if alg := a.token.Header.Algorithm; c.AssertionAlg != "" && alg != c.AssertionAlg || !slices.Contains(jose.Algorithms(), alg) {
@@ -132,7 +133,7 @@ func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *asse
 	return err
 }
 
-// verifies returns nil if one of the keys that the header may mean has signed the token.
+// verifies returns nil if one of the keys that match the header has signed the token.
 func verifies(keys []*jose.Key, token *jose.Compact) error {
 	if _, err := keyset.Static(keys...).Verify(context.Background(), token); err != nil {
 		return errClient

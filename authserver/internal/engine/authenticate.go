@@ -10,9 +10,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// authenticate finds out who the client is, and proves it: by its secret, by an assertion, or, for a public client, not at
-// all. The library is told of the result only: its own way knows one secret for a client, and remembers assertions of all
-// clients together.
+// authenticate identifies the client and verifies its secret or assertion; a public client has neither. The library gets only
+// the result: its own method allows one secret per client, and remembers the assertions of all clients together.
 func (e *Engine) authenticate(c *call, endpoint string) error {
 	err := e.prove(c, endpoint)
 	if errors.Is(err, errClient) {
@@ -67,7 +66,7 @@ func (e *Engine) prove(c *call, endpoint string) error {
 	return nil
 }
 
-// confidential is authenticate for endpoints where an id alone is not enough.
+// confidential is authenticate for endpoints where an ID alone is not sufficient.
 func (e *Engine) confidential(c *call, endpoint string) error {
 	if err := e.authenticate(c, endpoint); err != nil {
 		return err
@@ -94,7 +93,7 @@ func (e *Engine) find(c *call, id string) error {
 	return nil
 }
 
-// credentials returns the client's id and secret, from the header or the form.
+// credentials returns the client's ID and secret from the header or the form.
 func (c *call) credentials() (id, secret string, err error) {
 	sent := c.r.Header.Values("Authorization")
 	id, secret = c.form.Get("client_id"), c.form.Get("client_secret")
@@ -124,7 +123,7 @@ func (c *call) credentials() (id, secret string, err error) {
 	return basicID, basicSecret, nil
 }
 
-// checked tells the library what authenticate has found.
+// checked passes the result of authenticate to the library.
 func checked(ctx context.Context, _, _ string) error {
 	if !callOf(ctx).proven {
 		return errors.New("the client has not authenticated itself")

@@ -14,16 +14,16 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// pushedPrefix is that of the request_uri of a pushed request (RFC 9126, section 2.2).
+// pushedPrefix is the prefix of the request_uri of a pushed request (RFC 9126, section 2.2).
 const pushedPrefix = "urn:ietf:params:oauth:request_uri:"
 
-// Authorize is the authorization endpoint (RFC 6749, section 3.1), for GET and POST. It sends no CORS headers (RFC 9700,
-// section 2.6), and its answers cannot be framed.
+// Authorize is the authorization endpoint (RFC 6749, section 3.1), for GET and POST. It sends no CORS headers (RFC 9700, section
+// 2.6), and its responses cannot be framed.
 func (e *Engine) Authorize(w http.ResponseWriter, r *http.Request) {
-	c, done := lastingCall(r) // for a pushed request, which may come twice
+	c, done := lastingCall(r) // for a pushed request, which may arrive twice
 	defer done()
 	r = c.r
-	// What stands in an application's request is no answer of the user's, however it is named.
+	// Parameters of an application's request must not be taken for an answer of the user, whatever their names.
 	c.page = r.Clone(r.Context())
 	c.page.Method, c.page.Body, c.page.URL.RawQuery, c.page.Form, c.page.PostForm = http.MethodGet, http.NoBody, "", nil, nil
 	rec, err := e.authorize(w, c)
@@ -35,8 +35,8 @@ func (e *Engine) Authorize(w http.ResponseWriter, r *http.Request) {
 	e.show(w, c, rec, err)
 }
 
-// Continue is where the pages of an interaction come back to: below the authorization endpoint, with the id of the
-// interaction as path value "interaction".
+// Continue receives the requests from the pages of an interaction. Its path is below the authorization endpoint, with the ID of
+// the interaction as path value "interaction".
 func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
 	c, done := lastingCall(r)
 	defer done()
@@ -50,7 +50,7 @@ func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
 	rec := e.run(c, http.MethodGet, "/authorize/"+id, nil)
 	var known goidc.Error
 	lost := errors.Is(c.failed, store.ErrConflict)
-	if c.client == nil && errors.As(c.failed, &known) || lost { // the library has not found the session, or not as it was
+	if c.client == nil && errors.As(c.failed, &known) || lost { // the library has not found the session, or it has changed
 		if c.client == nil {
 			c.client = e.mentioned(r)
 		}
@@ -60,17 +60,17 @@ func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
 	e.show(w, c, rec, nil)
 }
 
-// continueURL is where the pages of an interaction post to. It names the client, since the session of a late answer is gone and the
-// page must still lead back.
+// continueURL returns the URL that the pages of an interaction post to. It contains the client ID, because after the session has
+// expired, the page must still lead back to the client.
 func (e *Engine) continueURL(id, client string) string {
 	return e.cfg.path() + e.cfg.Paths.Authorize + "/" + id + "?" + url.Values{"client_id": {client}}.Encode()
 }
 
-// mentioned returns the client that a URL of [Engine.continueURL] names, which anybody could have written, or nil.
+// mentioned returns the client named in a URL of [Engine.continueURL], or nil. Anyone could have written the URL.
 func (e *Engine) mentioned(r *http.Request) *clients.Client {
 	client, err := e.cfg.Clients.Get(r.Context(), r.URL.Query().Get("client_id"))
 	if err != nil {
-		return nil // the page can do without
+		return nil // the page does not depend on it
 	}
 	return client
 }
@@ -82,7 +82,7 @@ func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorded, error) {
 	if c.r.Method == http.MethodPost {
 		read = func() error { return c.readForm(w) }
 	}
-	// A repeated parameter is told to the client, if neither it nor its redirect URI is what is repeated.
+	// A repeated parameter is reported to the client if neither client_id nor redirect_uri is repeated.
 	repeated := read()
 	if err := e.find(c, c.form.Get("client_id")); err != nil {
 		if errors.Is(err, errClient) {
@@ -95,12 +95,12 @@ func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorded, error) {
 		if err := e.usePushed(c, pushed); err != nil {
 			return nil, err
 		}
-		// RFC 9126, section 4: what was pushed counts, and nothing else that an attacker may have added to the URL.
+		// RFC 9126, section 4: only the pushed parameters count, not those that an attacker may have added to the URL.
 		params = url.Values{"request_uri": {pushed}}
 	} else if err := e.check(c, repeated, true); err != nil {
 		return nil, err
-	} else if err := e.pushes.Allow(c.writer()); err != nil { // anybody begins one, which is kept until its user answers
-		c.redirect = "" // the person can wait, the application cannot
+	} else if err := e.pushes.Allow(c.writer()); err != nil { // anyone can begin one, and it is kept until its user answers
+		c.redirect = "" // the user can wait, the application cannot
 		return nil, tooMany(err)
 	}
 	if repeated != nil {
@@ -120,19 +120,18 @@ func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorded, error) {
 	return e.run(c, http.MethodGet, "/authorize", form), nil
 }
 
-// authorizationParams are the parameters that the library is told of.
+// authorizationParams are the parameters that are passed to the library.
 var authorizationParams = []string{
 	"redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method", "resource", "prompt",
 	"max_age", "login_hint",
 }
 
-// check finds out what is wrong with the parameters of a request for authorization. Once it has set c.redirect, the client is
-// told of an error there.
+// check validates the parameters of an authorization request. Once it has set c.redirect, errors are sent there.
 func (e *Engine) check(c *call, repeated error, front bool) error {
 	p, client := c.form, c.client
 	uri := p.Get("redirect_uri")
 	if !registered(client, uri) {
-		return invalidRequest("redirect_uri is missing, or not one of the application's")
+		return invalidRequest("redirect_uri is missing or not registered")
 	}
 	c.redirect = uri
 	if repeated != nil {
@@ -163,8 +162,8 @@ func (e *Engine) check(c *call, repeated error, front bool) error {
 	if err := checkPrompt(p); err != nil {
 		return err
 	}
-	// OpenID Connect Core Unmet Authentication Requirements 1.0; RFC 9470, section 4. A token without the acr would only send the
-	// client here again.
+	// OpenID Connect Core Unmet Authentication Requirements 1.0; RFC 9470, section 4. A token without the acr would only make the
+	// client come back.
 	if acrs := strings.Fields(p.Get("acr_values")); len(acrs) > 0 && !meets(acrs, e.cfg.ACRs...) {
 		return badRequest(unmet, "this server offers none of the acr_values")
 	}
@@ -172,7 +171,7 @@ func (e *Engine) check(c *call, repeated error, front bool) error {
 	return err
 }
 
-const maxKept = 8 << 10 // bytes of parameters, which are kept until the user answers
+const maxKept = 8 << 10 // bytes of parameters, kept until the user answers
 
 func isLong(p url.Values) bool {
 	n := 0
@@ -184,11 +183,11 @@ func isLong(p url.Values) bool {
 	return n > maxKept
 }
 
-// checkPKCE wants a challenge of every client: a public one always (RFC 9700, section 2.1.1), a confidential one unless it is
-// registered without.
+// checkPKCE requires a challenge of every client: always of a public one (RFC 9700, section 2.1.1), and of a confidential one
+// unless it is registered without PKCE.
 func checkPKCE(c *call) error {
 	challenge, method := c.form.Get("code_challenge"), c.form.Get("code_challenge_method")
-	if c.form.Get("response_type") == "token" { // which is not redeemed; but the library wants one of public clients
+	if c.form.Get("response_type") == "token" { // not redeemed, but the library requires a challenge of public clients
 		c.form.Set("code_challenge", strings.Repeat("A", 43))
 		c.form.Set("code_challenge_method", "S256")
 		return nil
@@ -209,7 +208,7 @@ func checkPKCE(c *call) error {
 
 const base64urlAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// checkPrompt looks at prompt and max_age (OpenID Connect Core 1.0, section 3.1.2.1), which step-up uses too (RFC 9470).
+// checkPrompt validates prompt and max_age (OpenID Connect Core 1.0, section 3.1.2.1), which step-up also uses (RFC 9470).
 func checkPrompt(p url.Values) error {
 	prompts := strings.Fields(p.Get("prompt"))
 	for _, prompt := range prompts {
@@ -228,7 +227,7 @@ func checkPrompt(p url.Values) error {
 	return nil
 }
 
-// usePushed finds the request that was pushed, and its redirect URI.
+// usePushed finds the pushed request and its redirect URI.
 func (e *Engine) usePushed(c *call, uri string) error {
 	id, ok := strings.CutPrefix(uri, pushedPrefix)
 	if !ok { // RFC 9101, section 6.3; no redirect URI is known
@@ -251,7 +250,7 @@ func (e *Engine) usePushed(c *call, uri string) error {
 	if c.form.Del("state"); as.State != "" {
 		c.form.Set("state", as.State)
 	}
-	c.form.Set("response_type", string(as.ResponseType)) // which says where errors go
+	c.form.Set("response_type", string(as.ResponseType)) // determines where errors are sent
 	return nil
 }
 
@@ -260,7 +259,7 @@ var (
 	errUsed   = invalidRequest("request_uri is not known, has expired, or has been used")
 )
 
-// harden sets the headers of every answer of the authorization endpoint.
+// harden sets the headers of every response of the authorization endpoint.
 func (e *Engine) harden(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -269,13 +268,13 @@ func (e *Engine) harden(w http.ResponseWriter) {
 	h.Set("Content-Security-Policy", "frame-ancestors 'none'")
 }
 
-// show sends what the library, or the pages that it asked, have written; or tells of the error: to the client, if its
-// redirect URI is known, or else to the person.
+// show sends the response of the library or of the pages that it called, or reports the error: to the client if its redirect URI
+// is known, otherwise to the user.
 func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorded, err error) {
 	e.harden(w)
 	switch {
 	case rec != nil && rec.Status == http.StatusSeeOther && rec.Header().Get("Location") != "" && c.failed != nil:
-		// The library has sent an error back, and all that it may.
+		// The library has returned an error that may be sent to the client.
 		var code goidc.Error
 		errors.As(c.failed, &code)
 		e.cfg.Audit(c.r.Context(), Event{Name: Refused, Path: c.path, Client: c.clientID(), Error: string(code.Code)})
@@ -300,7 +299,7 @@ func (e *Engine) show(w http.ResponseWriter, c *call, rec *recorded, err error) 
 		err = c.failed
 	}
 	if err == nil {
-		err = errors.New("nothing was answered")
+		err = errors.New("no response was written")
 	}
 	if told := e.explain(c, err); c.redirect != "" && told != errOutage {
 		e.sendBack(w, c, told)

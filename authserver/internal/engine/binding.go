@@ -18,37 +18,37 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// Tokens are bound to the key of the DPoP proof that the client sends along (RFC 9449), and to the certificate of a client
-// that is registered so (RFC 8705). The library is not told: it would look for proofs itself, at URLs that are not ours and
-// without a nonce. So a grant's binding travels in held while the library has the grant, and stands in the grant from when it
-// is saved, which is before a token is made of it.
+// Tokens are bound to the key of the DPoP proof that the client sends (RFC 9449), and to the certificate of a client that is
+// registered for it (RFC 8705). The library does not know: it would look for proofs itself, at URLs that are not ours and
+// without a nonce. Therefore a grant's binding is in held while the library has the grant. The grant contains it from when the
+// grant is saved, which is before a token is made.
 
-// A binding is what tokens are bound to, or what the sender of a request has proven to hold.
+// A binding is what tokens are bound to, or what the sender of a request has proven to possess.
 type binding struct {
 	key         string // RFC 7638 thumbprint: jkt
 	certificate string // SHA-256 thumbprint: x5t#S256
 }
 
-// bind finds out what the token is to be bound to that a client asks for.
+// bind determines the binding of the token that a client requests.
 func (e *Engine) bind(w http.ResponseWriter, c *call) error {
 	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.Token); err != nil {
 		return err
 	}
 	if c.client.DPoPBound && c.holds.key == "" { // RFC 9449, section 5.2
-		return invalidRequest("the client is registered for DPoP, and sends no proof")
+		return invalidRequest("the client is registered for DPoP, but sent no proof")
 	}
 	if !c.client.CertBound {
 		return nil
 	}
 	der, err := e.certificate(c.r)
 	if err != nil || der == nil { // RFC 8705, section 3.4
-		return invalidRequest("the client is registered for tokens bound to its certificate, and shows none")
+		return invalidRequest("the client is registered for certificate-bound tokens, but sent no certificate")
 	}
 	c.holds.certificate = thumbprint(der)
 	return nil
 }
 
-// readProof verifies the DPoP proof of a request to an endpoint, if it has one. It is not used up yet: see useProof.
+// readProof verifies the DPoP proof of a request to an endpoint, if there is one. It does not use up the proof; see useProof.
 func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) error {
 	proofs := c.r.Header["Dpop"]
 	if e.cfg.DPoP == nil || len(proofs) == 0 {
@@ -71,9 +71,9 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 	return nil
 }
 
-// useProof uses up the proof of a request, if it has one that is not used yet. It is called once the request is known to be
-// good for something, right before the first record of it is written: to remember a proof is a write, which only a client
-// that gets something for it may cause.
+// useProof uses up the proof of a request, unless there is none or it has been used up. Call it once the request is known to be
+// valid, immediately before its first record is written: remembering a proof is a write, which only a client that obtains
+// something may cause.
 func (c *call) useProof() error {
 	if c.proof == nil {
 		return nil
@@ -89,7 +89,7 @@ func (c *call) useProof() error {
 	return err
 }
 
-// pushKey is for a pushed request, whose code its proof binds, too (RFC 9449, section 10.1).
+// pushKey binds the code of a pushed request to the key of its proof (RFC 9449, section 10.1).
 func (e *Engine) pushKey(w http.ResponseWriter, c *call) error {
 	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.PAR); err != nil || c.holds.key == "" {
 		return err
@@ -101,7 +101,7 @@ func (e *Engine) pushKey(w http.ResponseWriter, c *call) error {
 	return nil
 }
 
-// checkKey looks at dpop_jkt, to which the client wants its code bound (RFC 9449, section 10).
+// checkKey validates dpop_jkt, the key that the client binds its code to (RFC 9449, section 10).
 func (e *Engine) checkKey(c *call) error {
 	if e.cfg.DPoP == nil {
 		c.form.Del("dpop_jkt")
@@ -112,7 +112,7 @@ func (e *Engine) checkKey(c *call) error {
 	return nil
 }
 
-// bindCode binds the grant of a code that is to be redeemed, if it is not for somebody else's key.
+// bindCode binds the grant of a code that is to be redeemed, unless the code is bound to another key.
 func (c *call) bindCode(g *goidc.Grant) error {
 	if named, _ := g.Store[keptKey].(string); named != "" && named != c.holds.key {
 		return errGrant
@@ -121,9 +121,9 @@ func (c *call) bindCode(g *goidc.Grant) error {
 	return nil
 }
 
-// bindAgain binds a grant that is to be refreshed. The refresh token of a public client is bound as its access tokens are
-// (RFC 9449, section 5; RFC 8705, section 4). A confidential client authenticates itself, and may use another key; but what
-// was bound does not become a bearer token.
+// bindAgain binds a grant that is to be refreshed. The refresh token of a public client is bound like its access tokens (RFC
+// 9449, section 5; RFC 8705, section 4). A confidential client authenticates itself and may use another key, but a bound token
+// does not become a bearer token.
 func (c *call) bindAgain(g *goidc.Grant) error {
 	was := heldOf(g).bound
 	lost := was.key != "" && c.holds.key == "" || was.certificate != "" && c.holds.certificate == ""
@@ -142,8 +142,8 @@ func (e *Engine) certificate(r *http.Request) ([]byte, error) {
 	return e.cfg.Certificate(r)
 }
 
-// TLSCertificate is a [Config.Certificate]: that of the TLS connection, if the tls.Config of the server asks for one.
-// RequestClientCert will do: whom it belongs to does not matter.
+// TLSCertificate is a [Config.Certificate] that returns the certificate of the TLS connection. The tls.Config of the server must
+// request one; RequestClientCert is sufficient, because the issuer of the certificate does not matter.
 func TLSCertificate(r *http.Request) ([]byte, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil, nil
@@ -151,14 +151,14 @@ func TLSCertificate(r *http.Request) ([]byte, error) {
 	return r.TLS.PeerCertificates[0].Raw, nil
 }
 
-// thumbprint is that of RFC 8705, section 3.1.
+// thumbprint returns the thumbprint of RFC 8705, section 3.1.
 func thumbprint(der []byte) string {
 	sum := sha256.Sum256(der)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// ownCertificate returns nil if the request comes with a certificate for one of the client's keys, which it has registered
-// (RFC 8705, section 2.2: self_signed_tls_client_auth). The connection has proven that it holds the private key.
+// ownCertificate returns nil if the request has a certificate for one of the keys that the client has registered (RFC 8705,
+// section 2.2: self_signed_tls_client_auth). The connection has proven possession of the private key.
 func (e *Engine) ownCertificate(c *call) error {
 	der, err := e.certificate(c.r)
 	if err != nil {

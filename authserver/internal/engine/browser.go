@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// cookie returns the cookie that ties an interaction to the browser that began it: nobody finishes a request that somebody else has begun,
-// and so is logged in as, or consents for, another (RFC 9700, section 4.7).
+// cookie returns the cookie that ties an interaction to the browser that began it. Otherwise a user could be made to finish a
+// request of another person, and thus log in as, or consent for, that person (RFC 9700, section 4.7).
 func (e *Engine) cookie(value string) *http.Cookie {
 	secure := strings.HasPrefix(e.cfg.Issuer, "https:")
 	name := "authorization"
@@ -16,7 +16,7 @@ func (e *Engine) cookie(value string) *http.Cookie {
 	return &http.Cookie{Name: name, Value: value, Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 }
 
-// browser returns the secret of the browser's cookie, or "".
+// browser returns the secret in the browser's cookie, or "".
 func (e *Engine) browser(r *http.Request) string {
 	cookie, err := r.Cookie(e.cookie("").Name)
 	if err != nil || !isSecret(cookie.Value) {

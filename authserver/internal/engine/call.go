@@ -19,46 +19,47 @@ import (
 	"github.com/valetkey/valetkey/internal/recorder"
 )
 
-// maxForm is the most bytes of a request's parameters: room for the longest token that the module's verifiers look at, 16 KiB.
+// maxForm is the maximum size of a request's parameters in bytes: enough for the longest token that this module's verifiers
+// accept, 16 KiB.
 const maxForm = 32 << 10
 
-// A call is a request on its way through the engine and the library, whose hooks find it in the context.
+// A call is a request in progress through the engine and the library, whose hooks find it in the context.
 type call struct {
 	r          *http.Request
-	page       *http.Request       // what the pages are shown of r
+	page       *http.Request       // the version of r that pages see
 	path       string              // of the endpoint, for logs
-	at         time.Time           // when it came
-	form       url.Values          // of the parameters that were sent once and not empty; resource may come several times
-	client     *clients.Client     // nil: not known
-	proven     bool                // the client has authenticated itself, or has no way to
-	redirect   string              // the redirect URI, once it is known to be the client's; errors go there
-	pushed     string              // the id of a pushed request, which is that of its session
-	last       func()              // makes the call go on if its sender breaks it off; nil: it does not
-	keeps      bool                // the answer can be asked for again, and is kept
-	informed   bool                // the user has decided so, and knows where the redirect leads
-	browser    string              // the secret of its cookie
-	holds      binding             // what its sender has proven to hold
-	proof      *dpop.Proof         // of holds.key, still to be used up; nil: there is none
-	until      time.Time           // the end of a token that the new one must not outlive; zero: there is none
+	at         time.Time           // when it arrived
+	form       url.Values          // non-empty parameters that were sent once; resource may be repeated
+	client     *clients.Client     // nil: unknown
+	proven     bool                // the client has authenticated itself, or is public
+	redirect   string              // the redirect URI, once it is known to be the client's; errors are sent there
+	pushed     string              // the ID of a pushed request, which is that of its session
+	last       func()              // makes the call continue if its sender aborts it; nil: it does not
+	keeps      bool                // the response can be requested again, and is kept
+	informed   bool                // the user has decided, and knows where the redirect leads
+	browser    string              // the secret in its cookie
+	holds      binding             // what its sender has proven to possess
+	proof      *dpop.Proof         // the proof for holds.key, not yet used up; nil: none
+	until      time.Time           // the expiry of a token that the new one must not outlive; zero: none
 	said       string              // Decision.Said
-	hasDecided bool                // whether or not that has counted
-	decided    *goidc.AuthnSession // whose answer is to be kept; nil: none is
+	hasDecided bool                // whether that decision has been applied
+	decided    *goidc.AuthnSession // whose response is to be kept; nil: none
 	granted    *Event              // what the user has granted
-	token      *goidc.Token        // that was made
-	failed     error               // what the library, or a hook of it, has failed with
-	outage     error               // a failure of the store, or a refusal of ours, that the library would take for another refusal
+	token      *goidc.Token        // the token that was made
+	failed     error               // the error of the library or one of its hooks
+	outage     error               // a store failure, or our own refusal, that the library would report as another refusal
 }
 
 type callKey struct{}
 
-// callOf returns the call that a hook is part of.
+// callOf returns the call that a hook belongs to.
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
 func newCall(r *http.Request) *call {
 	return &call{r: r, page: r, path: r.URL.Path, at: time.Now(), form: url.Values{}}
 }
 
-// clientID returns the id of a client that is known: people mistake a secret for an id, and ids are logged.
+// clientID returns the ID of a known client, or "unknown". IDs are logged, and users may send a secret in place of an ID.
 func (c *call) clientID() string {
 	if c.client == nil {
 		return "unknown"
@@ -66,7 +67,7 @@ func (c *call) clientID() string {
 	return c.client.ID
 }
 
-// sender is who the call is counted for.
+// sender returns the key under which failures of the call are counted.
 func (c *call) sender() string {
 	if c.client == nil {
 		return login.Network(c.r.RemoteAddr)
@@ -74,9 +75,9 @@ func (c *call) sender() string {
 	return login.Network(c.r.RemoteAddr) + " " + c.client.ID
 }
 
-// writer is who the records are counted for that a call writes before anybody has allowed it anything: a client that has
-// authenticated itself, or else the network that it comes from, whatever clients it names. Anyone can name a public client,
-// and where registration is open, as many as there are.
+// writer returns the owner of the records that a call writes before any user has allowed it: the client if it has authenticated
+// itself, otherwise the network that the call comes from, regardless of the clients it names. Anyone can name a public client
+// or, if registration is open, any number of them.
 func (c *call) writer() string {
 	if c.proven && c.client != nil && !c.client.Public() {
 		return c.sender()
@@ -89,7 +90,7 @@ func (c *call) readForm(w http.ResponseWriter) error {
 	if t, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
 		return invalidRequest("the content type is not application/x-www-form-urlencoded")
 	}
-	r := c.r.Clone(c.r.Context()) // whose form is parsed here, and not that of the request that pages see
+	r := c.r.Clone(c.r.Context()) // pages see the original request, whose form is not parsed
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	var long *http.MaxBytesError
 	switch err := r.ParseForm(); {
@@ -100,7 +101,7 @@ func (c *call) readForm(w http.ResponseWriter) error {
 	}
 	// RFC 6749, section 2.3.1: credentials "MUST NOT be included in the request URI".
 	if query := r.URL.Query(); query.Has("client_secret") || query.Has("client_assertion") {
-		return invalidRequest("credentials stand in the URL, where logs keep them: change the secret")
+		return invalidRequest("credentials are in the URL, where logs record them: change the secret")
 	}
 	return c.keep(r.PostForm)
 }
@@ -117,14 +118,14 @@ func (c *call) readQuery() error {
 	return c.keep(values)
 }
 
-// keep takes the parameters over. RFC 6749, sections 3.1 and 3.2.
+// keep adopts the parameters (RFC 6749, sections 3.1 and 3.2).
 func (c *call) keep(values url.Values) error {
 	repeated := false
 	for name, sent := range values {
 		// "Request and response parameters MUST NOT be included more than once." Only these may be (RFC 8707, section 2; RFC 8693, section 2.1).
 		if len(sent) > 1 && name != "resource" && name != "audience" {
 			repeated = true
-			continue // for the error must not go to either of two redirect URIs
+			continue // the error must not go to either of two redirect URIs
 		}
 		// "Parameters sent without a value MUST be treated as if they were omitted."
 		sent = slices.DeleteFunc(slices.Clone(sent), func(v string) bool { return v == "" })
@@ -138,7 +139,7 @@ func (c *call) keep(values url.Values) error {
 	return nil
 }
 
-// run lets the library answer a request to one of its paths, with these parameters and no others, into a recorded response.
+// run lets the library handle a request to one of its paths, with these parameters only, and records the response.
 func (e *Engine) run(c *call, method, path string, form url.Values) *recorded {
 	r := c.r.Clone(context.WithValue(c.r.Context(), callKey{}, c))
 	r.Method, r.URL, r.RequestURI, r.Body = method, &url.URL{Path: path}, path, http.NoBody
@@ -151,13 +152,12 @@ func (e *Engine) run(c *call, method, path string, form url.Values) *recorded {
 	}
 	rec := new(recorded)
 	e.library.ServeHTTP(rec, r)
-	rec.Header().Del("Cache-Control") // which is ours to say
+	rec.Header().Del("Cache-Control") // set by the engine instead
 	rec.Header().Del("Pragma")
 	return rec
 }
 
-// pick returns a form with which the library recognises a client that has authenticated itself, and the parameters
-// of the call with these names.
+// pick returns a form by which the library recognizes an authenticated client, together with the named parameters of the call.
 func (c *call) pick(names ...string) url.Values {
 	form := url.Values{"client_id": {c.client.ID}}
 	if !c.client.Public() {
@@ -171,10 +171,10 @@ func (c *call) pick(names ...string) url.Values {
 	return form
 }
 
-// recorded is a response of the library's: what is sent is decided afterwards.
+// recorded is a response of the library. The engine decides later what to send.
 type recorded struct{ recorder.Response }
 
-// send sends what was kept.
+// send sends the recorded response.
 func (r *recorded) send(w http.ResponseWriter) {
 	cookies := w.Header()["Set-Cookie"]
 	maps.Copy(w.Header(), r.Header())
@@ -185,7 +185,7 @@ func (r *recorded) send(w http.ResponseWriter) {
 	w.Write(r.Body.Bytes())
 }
 
-// accepts reports whether the Accept header names the media type, which "*/*" does not.
+// accepts reports whether the Accept header contains the media type itself; "*/*" is not sufficient.
 func accepts(r *http.Request, want string) bool {
 	for _, list := range r.Header.Values("Accept") {
 		for one := range strings.SplitSeq(list, ",") {

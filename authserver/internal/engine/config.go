@@ -19,7 +19,7 @@ import (
 	"github.com/valetkey/valetkey/dpop"
 )
 
-// Config is what the engine needs to know. Package authserver has seen to it that issuer and APIs are valid.
+// Config configures an [Engine]. Package authserver has verified that the issuer and the APIs are valid.
 type Config struct {
 	_ struct{} // keyed literals only
 
@@ -30,84 +30,85 @@ type Config struct {
 	Keys    *keys.Ring // with a key for the Algorithm of each API
 	Paths   Paths
 
-	// ACRs are the authentication context class references that decisions of Interact can have. A request for others only, in
-	// acr_values, is refused before the user is asked. Empty: none can be had.
+	// ACRs are the authentication context class references that decisions of Interact can have. A request whose acr_values
+	// contain none of them is refused before the user is asked. Empty: no ACR is available.
 	ACRs []string
 
-	// Interact asks users. Nil: nobody is asked, and all is denied.
+	// Interact asks users. Nil: users are not asked, and every request is denied.
 	Interact Interact
 
-	// Account returns the account of a user by the subject, as [login.Login] does. It is asked each time that a grant of a user is
-	// used. Required.
+	// Account returns the account of a user by subject, as [login.Login] does. It is called each time a grant of a user is used.
+	// Required.
 	Account func(ctx context.Context, subject string) (*login.Account, error)
 
-	// Leave asks users before they are sent to a client that is not Approved, with an error that they have had no part in. Nil:
-	// they see the error on ErrorPage, and are not sent there.
+	// Leave asks users before they are sent to a client that is not Approved with an error that they took no part in. Nil: users
+	// see the error on ErrorPage and are not sent to the client.
 	Leave Leave
 
-	// Said returns what a request to an interaction says about it. Two requests that say the same are equal, and the second one gets
-	// what the first one got, so it includes the user's log-in. The error is ErrForm for a form that does not count, and an outage
-	// otherwise. Nil: no answer is given twice.
+	// Said returns a representation of the content of a request to an interaction. Two requests with the same representation are
+	// equal, and the second one gets the response of the first one, so it must include the user's log-in. The error is ErrForm
+	// for a form that is not valid, and an outage otherwise. Nil: no response is repeated.
 	Said func(*http.Request) (string, error)
 
-	// Ended shows that an interaction is over, and the way back. Nil: ErrorPage.
+	// Ended shows that an interaction has ended, and the way back. Nil: ErrorPage.
 	Ended func(w http.ResponseWriter, r *http.Request, over *Ended)
 
-	// ErrorPage tells a person of an error that no application can be told of. It sets the status. Nil: plain text.
+	// ErrorPage shows a user an error that cannot be returned to an application. It sets the status. Nil: plain text.
 	ErrorPage func(w http.ResponseWriter, r *http.Request, status int, code, description string)
 
-	// KeySets fetches the key sets of clients that named a URL: [clients.KeySetClient]. Nil: that one, which connects to public
+	// KeySets fetches the key sets of clients that registered a URL. Nil: [clients.KeySetClient], which connects to public
 	// addresses only.
 	KeySets *http.Client
 
-	// RequirePAR refuses authorization requests that were not pushed (RFC 9126, section 5), whatever the client says.
+	// RequirePAR refuses authorization requests that were not pushed (RFC 9126, section 5), regardless of the client's own
+	// setting.
 	RequirePAR bool
 
 	CodeLifetime        time.Duration // of an authorization code. Zero: 60 s
 	InteractionLifetime time.Duration // of a request that waits for its user. Zero: 15 min
-	PARLifetime         time.Duration // of a pushed request that nobody has used. Zero: 90 s
+	PARLifetime         time.Duration // of an unused pushed request. Zero: 90 s
 
-	// RefreshLifetime is that of a family of refresh tokens, from the user's consent on: rotation does not extend it. Zero:
-	// 30 days.
+	// RefreshLifetime is the lifetime of a family of refresh tokens, counted from the user's consent. Rotation does not extend
+	// it. Zero: 30 days.
 	RefreshLifetime time.Duration
 
-	// RefreshGrace is how long after a rotation the token before it still gets another successor, which takes the place of
-	// the first: a client whose answer was lost is not locked out. Whoever presents the token later, or one older, ends the
-	// family. Zero: no grace.
+	// RefreshGrace is how long after a rotation the preceding token still gets another successor, which replaces the first one.
+	// A client that has lost a response is then not locked out. A later use of the token, or the use of an older one, ends the
+	// family. Zero: no grace period.
 	RefreshGrace time.Duration
 
-	// Failures is how often one client may fail to authenticate itself from one network before it is told to wait, and Pushes
-	// how many requests for authorization it may push or begin devices for. All that people and public clients begin in one
-	// network count together. Right credentials are never refused: nobody can lock a client out, and
-	// a secret is too long to be guessed. Zero: 20 at once, then one in 3 s; 300 at once, then 20 a second.
+	// Failures limits how often one client may fail to authenticate from one network before it must wait. Pushes limits the
+	// authorization requests that one client may push, and the device authorizations that it may begin. Those that users and
+	// public clients begin in one network count together. Correct credentials are never refused: no attacker can lock a client
+	// out, and a secret is too long to be guessed. Zero: 20 at once, then one in 3 s; 300 at once, then 20 a second.
 	Failures, Pushes login.Rate
 
-	// DeviceLifetime is how long a user has to let a device in (RFC 8628). Zero: 10 min.
+	// DeviceLifetime is how long a user has to allow a device (RFC 8628). Zero: 10 min.
 	DeviceLifetime time.Duration
 
-	// DPoP verifies the proofs of clients that want tokens bound to their key (RFC 9449). Replicas share its ReplayStore, and the
-	// key of its Nonces. Nil: proofs are not looked at, and tokens not bound.
+	// DPoP verifies the proofs of clients that request tokens bound to their key (RFC 9449). Replicas must share its ReplayStore
+	// and the key of its Nonces. Nil: proofs are ignored, and tokens are not bound.
 	DPoP *dpop.Verifier
 
-	// Certificate returns the certificate, in DER, that a client has proven to hold (RFC 8705), such as [TLSCertificate] or,
-	// behind a proxy, Find of a middleware.ClientCertificate; nil: it has shown none. An error counts as none. Clients with
-	// CertBound get their tokens bound to it. Nil: no client shows one.
+	// Certificate returns the certificate, in DER, that a client has proven to possess (RFC 8705), or nil if there is none. Use
+	// [TLSCertificate] or, behind a proxy, Find of a middleware.ClientCertificate. An error is treated as no certificate.
+	// Clients with CertBound get tokens bound to the certificate. Nil: no client has a certificate.
 	Certificate func(*http.Request) ([]byte, error)
 
-	// Issuers are those whose JWTs are grants (RFC 7523, section 2.1). None: the grant is not offered.
+	// Issuers are the issuers whose JWTs are accepted as grants (RFC 7523, section 2.1). Empty: the grant is not offered.
 	Issuers []TrustedIssuer
 
-	// Implicit offers response_type=token to clients with the grant type implicit (RFC 6749, section 4.2): the token stands in
-	// a URL. Password, if it is not nil, offers the grant of that name (section 4.3) for the people that it knows: the
-	// application learns their password. Both are for old clients only (RFC 9700, sections 2.1.2 and 2.4); [New] logs a
-	// warning.
+	// Implicit offers response_type=token to clients with the grant type implicit (RFC 6749, section 4.2), which exposes the
+	// token in a URL. Password, if it is not nil, offers the password grant (section 4.3) for the users that it knows, which
+	// discloses their passwords to the application. Both are for old clients only (RFC 9700, sections 2.1.2 and 2.4); [New] logs
+	// a warning.
 	Implicit bool
 	Password *login.Limited
 
-	// Audit is told of every grant, refusal and revocation. Nil: nobody is.
+	// Audit receives every grant, refusal and revocation. Nil: they are not reported.
 	Audit func(context.Context, Event)
 
-	// Logger is told of failures of our own. Nil: no log.
+	// Logger receives internal failures. Nil: no log.
 	Logger *slog.Logger
 }
 
@@ -116,54 +117,55 @@ type API struct {
 	Audience  string
 	Scopes    []string
 	Opaque    bool
-	Algorithm string // of its JWTs, and of the signed introspection answers that it gets: ES256, RS256 or EdDSA
+	Algorithm string // of its JWTs, and of its signed introspection responses: ES256, RS256 or EdDSA
 	Lifetime  time.Duration
 	Profile   Profile
 
-	// Exchange widens token exchange (RFC 8693), by which an API that was called calls another one for the same user: with a
-	// token that has the scope, a client may get the scopes it stands for here, which are those of other APIs. Otherwise it
-	// gets no more than the token has.
+	// Exchange extends token exchange (RFC 8693), in which an API that was called calls another one for the same user. It maps a
+	// scope of this API to scopes of other APIs that a client may obtain for a token with that scope. Otherwise an exchange
+	// yields no more than the token has.
 	Exchange map[string][]string
 
-	// MayAct is the id of the only client that may exchange tokens for this API, which the claim may_act says (RFC 8693,
-	// section 4.4). Empty: any client with that grant type which answers for the API, or which the token was issued to.
+	// MayAct is the ID of the only client that may exchange tokens for this API, as stated in the claim may_act (RFC 8693,
+	// section 4.4). Empty: any client with the token exchange grant type that represents the API or that the token was issued
+	// to.
 	MayAct string
 }
 
-// A TrustedIssuer makes JWTs about users, with which clients get tokens (RFC 7523, section 2.1).
+// A TrustedIssuer issues JWTs about users, which clients exchange for tokens (RFC 7523, section 2.1).
 type TrustedIssuer struct {
-	Issuer string // iss, compared as it is. Required
+	Issuer string // the iss claim, compared exactly. Required
 
-	// JWKS is the issuer's JWK Set, JWKSURL where it is fetched from; one of the two is required.
+	// JWKS is the issuer's JWK Set, and JWKSURL is the URL that it is fetched from. Exactly one of the two is required.
 	JWKS    []byte
 	JWKSURL string
 
-	// SubjectType is the type of the users: a sub of "bob" becomes the subject "partner:bob". Required, and not one that
-	// others give subjects of.
+	// SubjectType is the type of the users: with "partner", the sub "bob" becomes the subject "partner:bob". Required, and used
+	// by no other source of subjects.
 	SubjectType string
 
-	Scopes []string // all that clients may get by it; at least one
+	Scopes []string // all scopes that clients may obtain with its JWTs; at least one
 }
 
-// A Profile is the shape of the claims of an API's JWTs. All of them have those of RFC 9068, section 2.2.
+// A Profile selects the claims of an API's JWTs, in addition to those of RFC 9068, section 2.2.
 type Profile string
 
 // The profiles.
 const (
 	RFC9068     Profile = ""
-	User        Profile = "user"        // and user_id and user_type, with scope as an array
-	Permissions Profile = "permissions" // and permissions, an array of the scopes, and azp, the client
+	User        Profile = "user"        // adds user_id and user_type, with scope as an array
+	Permissions Profile = "permissions" // adds permissions, an array of the scopes, and azp, the client
 )
 
-// Paths are where the endpoints are, behind the path of the issuer.
+// Paths are the paths of the endpoints, below the path of the issuer.
 type Paths struct {
-	Authorize  string // empty: /oauth2/authorize; below it are the interactions
+	Authorize  string // empty: /oauth2/authorize; interactions are below it
 	Token      string // empty: /oauth2/token
 	PAR        string // empty: /oauth2/par
 	Introspect string // empty: /oauth2/introspect
 	Revoke     string // empty: /oauth2/revoke
 	Device     string // empty: /oauth2/device_authorization
-	EnterCode  string // the page where users enter the code of a device; empty: /device
+	EnterCode  string // the page where users enter a device code; empty: /device
 }
 
 func (cfg *Config) setDefaults() {
@@ -252,7 +254,7 @@ func (cfg *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// base is the issuer as URLs of endpoints begin; path is the part of it that is a path.
+// base returns the issuer as the prefix of endpoint URLs. path returns the path of the issuer.
 func (cfg *Config) base() string { return strings.TrimSuffix(cfg.Issuer, "/") }
 
 func (cfg *Config) path() string {

@@ -17,8 +17,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// The device authorization grant (RFC 8628). The record of a device that waits has the digest of its user code as id, so that
-// no two devices show the same one, and that of its device code as key.
+// The device authorization grant (RFC 8628). The ID of the record of a waiting device is the digest of its user code, so that no
+// two devices show the same one. Its key is the digest of its device code.
 
 const (
 	kindDevice    = "device"
@@ -26,7 +26,7 @@ const (
 
 	pollEvery    = 5 // seconds between requests: section 3.5
 	pollSlack    = time.Second
-	deviceLinger = 10 * time.Minute // how long a device is told that its code has expired
+	deviceLinger = 10 * time.Minute // how long after expiry a device gets the error that its code has expired
 )
 
 // The states of a device.
@@ -37,15 +37,15 @@ const (
 	served  = "served" // it has its tokens
 )
 
-// A device is what is stored of one.
+// A device is the stored state of a device.
 type device struct {
 	State    string    `json:"state"`
 	Client   string    `json:"client"`
 	Resource string    `json:"resource"`
 	Scopes   string    `json:"scopes"`
 	Ends     time.Time `json:"ends"`
-	Grant    string    `json:"grant,omitempty"` // what the user has allowed
-	By       string    `json:"by,omitempty"`    // the subject of the user who has decided; empty: has not logged in
+	Grant    string    `json:"grant,omitempty"` // granted by the user
+	By       string    `json:"by,omitempty"`    // the subject of the user who has decided; empty: not logged in
 	Said     string    `json:"said,omitempty"`  // Decision.Said
 
 	record store.Record
@@ -104,8 +104,8 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
 	})
 }
 
-// userLetters have no vowels, so that they make no words, and none that is taken for another (section 6.1). Eight of them are
-// 34 bits, of which a limited number of guesses finds nothing within the life of a code (section 5.1).
+// userLetters contain no vowels, so that codes form no words, and no letter that resembles another one (section 6.1). Eight of
+// them have 34 bits: a limited number of guesses finds nothing within the lifetime of a code (section 5.1).
 const (
 	userLetters    = "BCDFGHJKLMNPQRSTVWXZ"
 	userCodeLength = 8
@@ -114,7 +114,7 @@ const (
 func newUserCode() string {
 	var code []byte
 	for random := make([]byte, 1); len(code) < userCodeLength; {
-		rand.Read(random) // which never fails
+		rand.Read(random) // never fails
 		if n := int(random[0]); n < 256/len(userLetters)*len(userLetters) {
 			code = append(code, userLetters[n%len(userLetters)])
 		}
@@ -124,8 +124,8 @@ func newUserCode() string {
 
 func showUserCode(code string) string { return code[:4] + "-" + code[4:] }
 
-// readUserCode returns a code as it was made, from what the user has typed: letter case, spaces and punctuation do not count
-// (section 6.1). It is "" if it cannot be one.
+// readUserCode returns the code that the user has entered, in its original form. Letter case, spaces and punctuation are ignored
+// (section 6.1). It returns "" if the input cannot be a code.
 func readUserCode(typed string) string {
 	code := strings.Map(func(r rune) rune {
 		switch {
@@ -143,8 +143,9 @@ func readUserCode(typed string) string {
 	return code
 }
 
-// Device returns the request of the device with this code, however the user has typed it. The error wraps [store.ErrNotFound]
-// if the code is unknown, expired or decided, and is an outage otherwise. Who calls it limits the guesses (section 5.1).
+// Device returns the request of the device with this code, in any form that the user may enter it. The error wraps
+// [store.ErrNotFound] if the code is unknown, expired or decided, and is an outage otherwise. The caller must limit guesses
+// (section 5.1).
 func (e *Engine) Device(ctx context.Context, userCode string) (*Interaction, error) {
 	d, err := e.waiting(ctx, userCode)
 	if err != nil {
@@ -163,8 +164,8 @@ func (e *Engine) Device(ctx context.Context, userCode string) (*Interaction, err
 	}, nil
 }
 
-// DecideDevice lets the device of an interaction in, or not. Its error is as that of [Engine.Device], also if somebody else
-// has decided meanwhile.
+// DecideDevice applies the user's decision to the device of an interaction. Its errors are those of [Engine.Device], also if the
+// device has been decided meanwhile.
 func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision) error {
 	code := d.refusal(in, 0)
 	if code != "" {
@@ -200,7 +201,7 @@ func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision)
 	return nil
 }
 
-// by returns the subject of who has decided, or "".
+// by returns the subject of the user who has decided, or "".
 func (d *Decision) by() string {
 	if d.User == nil {
 		return ""
@@ -208,8 +209,9 @@ func (d *Decision) by() string {
 	return d.User.Subject
 }
 
-// DecidedDevice reports whether the user with this subject, or one who has not logged in, has said the same about the device with
-// this code before: the second of two equal forms. If so, allows is what became of it. The error is an outage.
+// DecidedDevice reports whether the user with this subject, or a user who has not logged in, has submitted the same decision
+// about the device with this code before, as in the second of two equal forms. If so, allows is the outcome. The error is an
+// outage.
 func (e *Engine) DecidedDevice(ctx context.Context, userCode, subject, said string) (same, allows bool, err error) {
 	d, err := e.device(ctx, userCode)
 	if errors.Is(err, store.ErrNotFound) {
@@ -234,11 +236,11 @@ func (e *Engine) decideDevice(ctx context.Context, in *Interaction, change func(
 		change(d)
 		if err := e.saveDevice(ctx, d); !errors.Is(err, store.ErrConflict) {
 			return err
-		} // else somebody else has decided meanwhile
+		} // else it has been decided meanwhile
 	}
 }
 
-// redeemDevice returns the grant of a device whose user has let it in (sections 3.4 and 3.5).
+// redeemDevice returns the grant of a device whose user has allowed it (sections 3.4 and 3.5).
 func (e *Engine) redeemDevice(c *call) (*goidc.Grant, error) {
 	code := c.form.Get("device_code")
 	if code == "" {
@@ -248,7 +250,7 @@ func (e *Engine) redeemDevice(c *call) (*goidc.Grant, error) {
 		g, err := e.pollDevice(c, code)
 		if !errors.Is(err, store.ErrConflict) {
 			return g, err
-		} // else somebody has changed it meanwhile
+		} // else it has changed meanwhile
 	}
 }
 
@@ -265,7 +267,7 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 	case !time.Now().Before(d.Ends):
 		return nil, badRequest("expired_token", "the device code has expired: start again")
 	case d.State == denied:
-		return nil, badRequest("access_denied", "the user has not let the device in")
+		return nil, badRequest("access_denied", "the user has denied the device")
 	case d.State == waits:
 		if e.polls.Allow(d.id()) != nil {
 			return nil, badRequest("slow_down", "wait 5 s more between requests")
@@ -293,7 +295,7 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 	if err := c.useProof(); err != nil {
 		return nil, err
 	}
-	// Who changes it has the only right to the tokens, whatever becomes of them.
+	// Only the caller that changes the state may issue the tokens, whether or not that succeeds.
 	d.State = served
 	if err := e.saveDevice(ctx, d); err != nil {
 		return nil, err
@@ -302,7 +304,7 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 	return g, nil
 }
 
-// waiting returns the device that waits for its user, who has typed this code.
+// waiting returns the waiting device for a code that the user has entered.
 func (e *Engine) waiting(ctx context.Context, userCode string) (*device, error) {
 	d, err := e.device(ctx, userCode)
 	if err == nil && (d.State != waits || !time.Now().Before(d.Ends)) {
@@ -324,7 +326,7 @@ func (e *Engine) device(ctx context.Context, userCode string) (*device, error) {
 	return readDevice(rec)
 }
 
-// deviceOf returns the device that has this device code.
+// deviceOf returns the device with this device code.
 func (e *Engine) deviceOf(ctx context.Context, code string) (*device, error) {
 	if !isSecret(code) {
 		return nil, store.ErrNotFound
@@ -348,7 +350,7 @@ func readDevice(rec store.Record) (*device, error) {
 	return d, nil
 }
 
-// saveDevice stores a device: a new one, or over the version that was read.
+// saveDevice stores a new device, or replaces the version that was read.
 func (e *Engine) saveDevice(ctx context.Context, d *device) (err error) {
 	if d.record.Value, err = json.Marshal(d); err != nil {
 		return fmt.Errorf("write a device: %w", err)
@@ -359,5 +361,5 @@ func (e *Engine) saveDevice(ctx context.Context, d *device) (err error) {
 	return nil
 }
 
-// id is that of its interaction: nobody can guess it, and it is no secret of the device.
+// id returns the ID of its interaction. It cannot be guessed, and it is not a secret of the device.
 func (d *device) id() string { return d.record.Keys[0].Value }

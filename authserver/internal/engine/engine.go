@@ -1,18 +1,18 @@
-// Package engine answers the endpoints of the protocol: authorization, tokens, introspection, revocation, pushed requests,
-// devices. It is the only importer of github.com/luikyv/go-oidc, none of whose types stands in an exported signature, so that
-// it can be replaced.
+// Package engine implements the protocol endpoints: authorization, tokens, introspection, revocation, pushed requests and
+// devices. It is the only importer of github.com/luikyv/go-oidc, and no type of that library is in an exported signature, so
+// the library can be replaced.
 //
-// The library drives the flows. What it leaves to its user, or does otherwise than the standards say, is done around it:
+// The library drives the flows. Where it leaves work to its user or deviates from the standards, this package does the work:
 //
-//   - before it, requests are read strictly, clients authenticated, redirect URIs and PKCE checked ([Engine.Authorize],
+//   - before the library: strict parsing of requests, authentication of clients, checks of redirect URIs and PKCE ([Engine.Authorize],
 //     authenticate, check);
-//   - under it, records that are only ever replaced by who has read them, families of refresh tokens, no secret in clear
+//   - below the library: records that are replaced only by a writer that has read them, families of refresh tokens, no secret in clear
 //     text (records, refresh.go);
-//   - after it, statuses, codes and descriptions of errors as RFC 6749 lists them (explain).
+//   - after the library: statuses, codes and descriptions of errors as RFC 6749 lists them (explain).
 //
-// It only makes the tokens of devices, token exchange, assertions of other issuers and passwords (issue), and knows nothing of
-// what tokens are bound to (bind). Introspection and revocation do not use it: it knows neither tokens with other claims nor
-// signed answers.
+// For devices, token exchange, assertions of other issuers and passwords, the library only makes the tokens (issue). It is not
+// aware of token binding (bind). Introspection and revocation do not use it, because it supports neither tokens with other
+// claims nor signed responses.
 package engine
 
 import (
@@ -30,7 +30,8 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
-// An Engine is safe for concurrent use. It runs goroutines only while it fetches the key sets of clients and trusted issuers.
+// An Engine serves the protocol endpoints. It is safe for concurrent use. It runs goroutines only while it fetches the key sets
+// of clients and trusted issuers.
 type Engine struct {
 	cfg       Config
 	library   http.Handler
@@ -41,12 +42,12 @@ type Engine struct {
 	failures  *login.Limiter
 	pushes    *login.Limiter
 
-	// polls counts the requests of devices that wait, so that these write nothing: as many keys as there are devices, in a
-	// bounded table of this process. When it is full, a new device may be told to slow down once without need.
+	// polls counts the requests of waiting devices, so that polling writes nothing. It has one key per device, in a bounded
+	// table of this process. When the table is full, a new device may be told once to slow down without need.
 	polls *login.Limiter
 }
 
-// New returns an engine. The error names every mistake in cfg.
+// New returns an Engine. The error lists every mistake in cfg.
 func New(cfg Config) (*Engine, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
@@ -91,13 +92,13 @@ func New(cfg Config) (*Engine, error) {
 		provider.WithRefreshTokenGrant(e.records),
 		provider.WithRefreshTokenRotation(),
 		provider.WithRefreshTokenFunc(random),
-		// It would make one with the code, and want it stored until then: see records.GrantByAuthCode.
+		// The library would create one with the code, and store it until then; see records.GrantByAuthCode.
 		provider.WithRefreshTokenShouldIssue(func(context.Context, *goidc.Client, *goidc.Grant) bool { return false }),
 		provider.WithScopes(scopes...),
 		provider.WithResourceIndicators(audiences[0], audiences[1:]...),
-		provider.WithDCR(e.records), // to be asked for clients; its endpoint is not reachable
+		provider.WithDCR(e.records), // so that it looks up clients; its endpoint is not reachable
 		provider.WithNoneAuthn(),
-		provider.WithSecretPostAuthn(), // of authenticate, whatever the client has done
+		provider.WithSecretPostAuthn(), // the result of authenticate, regardless of the client's method
 		provider.WithClientSecretVerifier(checked),
 		provider.WithOpaqueTokens(e.records),
 		provider.WithOpaqueTokenFunc(func(context.Context, *goidc.Grant) string { return secret() }),
@@ -106,7 +107,7 @@ func New(cfg Config) (*Engine, error) {
 		provider.WithTokenClaims(e.claims),
 		provider.WithTokenHandler(e.issued),
 		provider.WithErrorHandler(func(ctx context.Context, err error) { callOf(ctx).failed = err }),
-		// Without one the library warns through the global logger. Nothing asks it: no assertion reaches the library.
+		// Without one the library warns through the global logger. It is never called: no assertion reaches the library.
 		provider.WithJTIConsumer(func(context.Context, string) error { return errClient }),
 	)
 	if err != nil {
@@ -117,7 +118,7 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// signingKeys returns the active keys as the library takes them. It signs with the first of an algorithm.
+// signingKeys returns the active keys in the form that the library requires. It signs with the first key of an algorithm.
 func (e *Engine) signingKeys(context.Context) (set goidc.JSONWebKeySet, err error) {
 	for _, a := range e.cfg.APIs {
 		k, err := e.cfg.Keys.Signing(a.Algorithm)
@@ -129,8 +130,8 @@ func (e *Engine) signingKeys(context.Context) (set goidc.JSONWebKeySet, err erro
 	return set, nil
 }
 
-// Routes registers the endpoints, below the path of the issuer. The authorization endpoint also answers at /oauth2/code, for
-// clients of servers that name it so.
+// Routes registers the endpoints, below the path of the issuer. The authorization endpoint is also served at /oauth2/code, for
+// clients of servers with that name for it.
 func (e *Engine) Routes(mux *http.ServeMux) {
 	path, p := e.cfg.path(), e.cfg.Paths
 	for _, authorize := range slices.Compact([]string{p.Authorize, "/oauth2/code"}) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// An Event is something that an audit log has to tell of. It holds no secret, no token and nothing of an unknown client.
+// An Event is an entry for an audit log. It contains no secret, no token and no data of an unknown client.
 type Event struct {
 	Name     string
 	Path     string // of the endpoint
@@ -14,19 +14,19 @@ type Event struct {
 	Audience string
 	Scope    string
 	Format   string // of a token: jwt or opaque
-	Grant    string // the id that links the events of one grant
+	Grant    string // the ID that links the events of one grant
 	Expires  time.Time
-	Error    string // the code that the client was told
+	Error    string // the code that the client received
 	Count    int    // of grants
 }
 
 // The names of events.
 const (
-	Granted      = "authorization granted" // by the user; tokens come later
+	Granted      = "authorization granted" // by the user; tokens follow later
 	Issued       = "token issued"
 	Refused      = "request refused"
 	Revoked      = "grant revoked"
-	UserGone     = "grant ended with its user" // who is gone, or has a new password
+	UserGone     = "grant ended with its user" // the user no longer exists or has a new password
 	CodeReused   = "code presented again"
 	TokenReused  = "refresh token presented again"
 	NotItsTokens = "introspection of another API's token"

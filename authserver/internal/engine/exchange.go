@@ -14,31 +14,31 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// Token exchange (RFC 8693): a client, most often an API that was called with a token, gets a token for another API, or with
-// less scope, in the name of the same user. The new token never lives longer than the one it stands for, and dies with it.
+// Token exchange (RFC 8693): a client, usually an API that was called with a token, gets a token for another API, or with less
+// scope, on behalf of the same user. The new token never outlives the original, and ends with it.
 //
-// A client may exchange what it got by an exchange. So that such a chain costs no more than one link of it, a grant keeps the
-// root of its chain, which is read with it, and the grants between, which end it when they end: see [records.revoke].
+// A client may exchange a token that it got by an exchange. To make a chain cost no more than one link, a grant stores the root
+// of its chain, which is read with it, and the grants between, which end it when they end: see [records.revoke].
 
 const (
 	accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
 	jwtType         = "urn:ietf:params:oauth:token-type:jwt"
 )
 
-// What is kept with the grant of a token that was exchanged.
+// The values stored with the grant of an exchanged token.
 const (
 	keptActor   = "act"
 	keptRoot    = "root"    // the grant at the beginning of the chain of exchanges
-	keptParents = "parents" // the grants between root and this one, the nearest last
+	keptParents = "parents" // the grants between the root and this one, nearest last
 )
 
-// maxExchanges bounds a chain of exchanges, and so the depth of act (RFC 8693, section 4.1): each service that a request goes
-// through may exchange the token once.
+// maxExchanges limits the length of a chain of exchanges, and thus the depth of act (RFC 8693, section 4.1): each service that a
+// request passes through may exchange the token once.
 const maxExchanges = 8
 
-// exchange returns the grant of a token that stands for another one.
+// exchange returns the grant of a token that replaces another one.
 func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
-	if c.client.Public() { // anybody could have stolen its tokens, and would get rid of what they are bound to
+	if c.client.Public() { // a thief of its tokens could remove their binding
 		return nil, errNotTheClients
 	}
 	if err := checkExchange(c.form); err != nil {
@@ -55,14 +55,14 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	if len(parents) >= maxExchanges {
 		return nil, errExchanged
 	}
-	actor := subject.claims["act"] // who already acts, if nobody else does
+	actor := subject.claims["act"] // the present actor, unless there is an actor_token
 	doer := c.client.ID
 	if c.form.Has("actor_token") { // section 1.1: delegation
 		acting, err := e.presented(c, "actor_token")
 		if err != nil {
 			return nil, err
 		}
-		if acting.grant.ClientID != c.client.ID { // an API that was called with it is not its caller
+		if acting.grant.ClientID != c.client.ID { // an API that was called with the token is not its caller
 			return nil, errNotItsToken
 		}
 		doer, _ = acting.claims["sub"].(string)
@@ -79,7 +79,7 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.until = subject.expires(); time.Until(c.until) < time.Second { // of what is left, a whole number of seconds
+	if c.until = subject.expires(); time.Until(c.until) < time.Second { // the remaining lifetime in whole seconds
 		return nil, errNotItsToken
 	}
 	g := newGrant(c.client, api, scopes)
@@ -95,7 +95,7 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	return g, nil
 }
 
-// checkExchange looks at the parameters of section 2.1.
+// checkExchange validates the parameters of section 2.1.
 func checkExchange(p url.Values) error {
 	for _, r := range p["resource"] {
 		// "an absolute URI [...] MUST NOT include a fragment component"
@@ -117,8 +117,8 @@ func checkExchange(p url.Values) error {
 	return nil
 }
 
-// presented returns an access token that stands in a parameter. It has to be alive, and the client's: issued to it, or to be
-// used at an API that it answers for.
+// presented returns the access token in a parameter. It must be live, and either issued to the client or for an API that the
+// client represents.
 func (e *Engine) presented(c *call, name string) (*accessToken, error) {
 	raw := c.form.Get(name)
 	if isSecret(raw) && c.form.Get(name+"_type") == jwtType { // an opaque one
@@ -139,7 +139,7 @@ func (e *Engine) presented(c *call, name string) (*accessToken, error) {
 	return t, nil
 }
 
-// actors returns the claim act: who acts now, and within it who did before (section 4.1).
+// actors returns the claim act: the present actor, which contains the previous ones (section 4.1).
 func actors(now string, before any) map[string]any {
 	act := map[string]any{"sub": now}
 	if before != nil {
@@ -148,7 +148,7 @@ func actors(now string, before any) map[string]any {
 	return act
 }
 
-// reachable returns the scopes that a token can be exchanged for: its own, and those they stand for.
+// reachable returns the scopes that a token can be exchanged for: its own, and those they map to.
 func (e *Engine) reachable(t *accessToken) []string {
 	text, _ := t.claims["scope"].(string)
 	own := strings.Fields(text)
@@ -161,7 +161,7 @@ func (e *Engine) reachable(t *accessToken) []string {
 	return valetkey.NewScopes(all...).Slice()
 }
 
-// expires returns when the token does.
+// expires returns the expiry of the token.
 func (t *accessToken) expires() time.Time {
 	switch exp := t.claims["exp"].(type) {
 	case int:
@@ -173,18 +173,18 @@ func (t *accessToken) expires() time.Time {
 	}
 }
 
-// rootOf returns the id of the grant at the beginning of a chain of exchanges; "": the grant was not exchanged.
+// rootOf returns the ID of the grant at the beginning of a chain of exchanges; "": the grant was not exchanged.
 func rootOf(g *goidc.Grant) string {
 	root, _ := g.Store[keptRoot].(string)
 	return root
 }
 
-// parentsOf returns the ids of the grants between a grant and its root.
+// parentsOf returns the IDs of the grants between a grant and its root.
 func parentsOf(g *goidc.Grant) []string {
 	switch ids := g.Store[keptParents].(type) {
 	case []string:
 		return slices.Clone(ids)
-	case []any: // as it is read
+	case []any: // after decoding
 		var parents []string
 		for _, id := range ids {
 			parent, _ := id.(string)
@@ -196,7 +196,7 @@ func parentsOf(g *goidc.Grant) []string {
 	}
 }
 
-// ended reports whether a grant was revoked, or the root of its chain of exchanges. It reads one record at most.
+// ended reports whether a grant or the root of its chain of exchanges was revoked. It reads at most one record.
 func (e *Engine) ended(ctx context.Context, g *goidc.Grant) (bool, error) {
 	root := rootOf(g)
 	if g.RevokedAt != 0 || root == "" {
@@ -205,7 +205,7 @@ func (e *Engine) ended(ctx context.Context, g *goidc.Grant) (bool, error) {
 	return e.gone(ctx, root)
 }
 
-// gone reports whether the grant with this id is not there or revoked.
+// gone reports whether the grant with this ID is missing or revoked.
 func (e *Engine) gone(ctx context.Context, id string) (bool, error) {
 	g, err := e.records.Grant(ctx, id)
 	if errors.Is(err, goidc.ErrNotFound) {
@@ -214,8 +214,9 @@ func (e *Engine) gone(ctx context.Context, id string) (bool, error) {
 	return err == nil && g.RevokedAt != 0, err
 }
 
-// confirmExchange is called once the grant of an exchange is stored. One of the grants that it stands for may have ended
-// meanwhile, too late to notice the exchange and too early to be found by it: then the new grant ends as well.
+// confirmExchange is called after the grant of an exchange is stored. One of the original grants may have ended meanwhile, too
+// late for the exchange to notice and too early for the revocation to find the new grant. In that case the new grant ends as
+// well.
 func (e *Engine) confirmExchange(ctx context.Context, g *goidc.Grant) error {
 	for _, id := range append(parentsOf(g), rootOf(g)) {
 		gone, err := e.gone(ctx, id)

@@ -15,7 +15,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// wanted settles what a client asks for: one API, and at least one scope of it, all of them the client's.
+// wanted resolves the request of a client to one API and at least one of its scopes, all of which the client may have.
 func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (API, valetkey.Scopes, error) {
 	asked := valetkey.NewScopes(strings.Split(scope, " ")...)
 	for s := range asked.All() {
@@ -28,7 +28,7 @@ func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (AP
 		return API{}, valetkey.Scopes{}, err
 	}
 	if asked.Len() == 0 {
-		// RFC 6749, section 3.3: an omitted scope is a default one, here all that the client may have at this API.
+		// RFC 6749, section 3.3: an omitted scope means a default, here all scopes that the client may have at this API.
 		asked = valetkey.NewScopes(slices.DeleteFunc(slices.Clone(c.Scopes), func(s string) bool { return !slices.Contains(api.Scopes, s) })...)
 	}
 	if asked.Len() == 0 || !api.has(asked) {
@@ -37,12 +37,12 @@ func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (AP
 	return api, asked, nil
 }
 
-// choose finds the API that a token is for: the resource asked for, or else the one that the scopes asked for belong to,
-// or else the client's default, or else its only one (RFC 8707, section 2; RFC 9068, section 3).
+// choose finds the API that a token is for: the requested resource, otherwise the API of the requested scopes, otherwise the
+// client's default, otherwise its only API (RFC 8707, section 2; RFC 9068, section 3).
 func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Scopes) (API, error) {
 	refusal := errScope
 	switch {
-	case len(resources) > 1: // a token good at two APIs could be used by one at the other (RFC 9068, section 5)
+	case len(resources) > 1: // with a token for two APIs, one could use it at the other (RFC 9068, section 5)
 		return API{}, errTarget
 	case len(resources) == 1:
 		if api, ok := e.api(resources[0]); ok {
@@ -72,7 +72,7 @@ func (a API) has(scopes valetkey.Scopes) bool {
 	return true
 }
 
-// api returns the API of an audience.
+// api returns the API with this audience.
 func (e *Engine) api(audience string) (API, bool) {
 	i := slices.IndexFunc(e.cfg.APIs, func(a API) bool { return a.Audience == audience })
 	if i < 0 {
@@ -81,7 +81,7 @@ func (e *Engine) api(audience string) (API, bool) {
 	return e.cfg.APIs[i], true
 }
 
-// decide is the library's hook for a grant that is made, or that is about to be refreshed.
+// decide is the library's hook for a grant that is created or about to be refreshed.
 func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Grant) error {
 	c := callOf(ctx)
 	switch kind {
@@ -92,7 +92,7 @@ func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Gran
 		for _, name := range []string{keptType, keptAuthTime, keptACR, keptSince, keptKey} {
 			kept[name] = g.Store[name]
 		}
-		g.Store = kept // and not what the session had besides
+		g.Store = kept // without the other values of the session
 		c.granted = &Event{
 			Name: Granted, Path: c.path, Client: g.ClientID, Subject: g.Subject, Audience: g.Resources[0], Scope: g.Scopes, Grant: g.ID,
 		}
@@ -108,7 +108,8 @@ func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Gran
 	return c.outage
 }
 
-// decideAgain takes from a grant what the API or the client no longer has, and restores its end, which the library moves.
+// decideAgain removes from a grant the scopes that the API or the client no longer has, and restores its expiry, which the
+// library changes.
 func (e *Engine) decideAgain(c *call, g *goidc.Grant) error {
 	api, ok := e.api(g.Resources[0])
 	left := slices.DeleteFunc(strings.Fields(g.Scopes), func(s string) bool {
@@ -137,7 +138,7 @@ func (e *Engine) form(ctx context.Context, g *goidc.Grant, _ *goidc.Client) goid
 	return goidc.NewJWTTokenOptions(goidc.SignatureAlgorithm(api.Algorithm), secs)
 }
 
-// lifetime is that of a client's access tokens at an API.
+// lifetime returns the lifetime of a client's access tokens at an API.
 func (e *Engine) lifetime(c *clients.Client, api API) time.Duration {
 	if c != nil && c.AccessLifetime >= time.Second {
 		return c.AccessLifetime
@@ -145,7 +146,7 @@ func (e *Engine) lifetime(c *clients.Client, api API) time.Duration {
 	return api.Lifetime
 }
 
-// claims is the library's hook for the claims of a JWT; introspection tells them of opaque tokens, too.
+// claims is the library's hook for the claims of a JWT. Introspection returns them for opaque tokens, too.
 func (e *Engine) claims(_ context.Context, t *goidc.Token, g *goidc.Grant) map[string]any {
 	more := map[string]any{}
 	text := func(name string) string { s, _ := g.Store[name].(string); return s }
@@ -175,9 +176,9 @@ func (e *Engine) claims(_ context.Context, t *goidc.Token, g *goidc.Grant) map[s
 	return more
 }
 
-// issued is the library's hook for a token that is about to be answered. A client that gets one is in use.
+// issued is the library's hook for a token that is about to be returned. A client that gets a token counts as used.
 func (e *Engine) issued(ctx context.Context, t *goidc.Token, g *goidc.Grant) error {
-	if callOf(ctx).proof != nil { // a token for a proof that could be used again
+	if callOf(ctx).proof != nil { // the proof could be used again for another token
 		return errors.New("a token was made before the proof was used up")
 	}
 	if err := e.cfg.Clients.Keep(ctx, callOf(ctx).client); err != nil {
@@ -195,7 +196,7 @@ func (e *Engine) issued(ctx context.Context, t *goidc.Token, g *goidc.Grant) err
 	return nil
 }
 
-// clientFor returns a client as the library knows it.
+// clientFor returns a client in the library's form.
 func (e *Engine) clientFor(c *call, client *clients.Client) *goidc.Client {
 	meta := goidc.ClientMeta{
 		TokenAuthnMethod: goidc.AuthnMethodSecretPost, // see authenticate
@@ -212,7 +213,7 @@ func (e *Engine) clientFor(c *call, client *clients.Client) *goidc.Client {
 		meta.GrantTypes = append(meta.GrantTypes, goidc.GrantType(g))
 	}
 	if c.redirect != "" {
-		meta.RedirectURIs = []string{canonical(c.redirect)} // which is known to be good
+		meta.RedirectURIs = []string{canonical(c.redirect)} // known to be valid
 	}
 	return &goidc.Client{ID: client.ID, ClientMeta: meta}
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// An accessToken is one of ours that is alive.
+// An accessToken is a live access token of this server.
 type accessToken struct {
 	grant  *goidc.Grant
-	claims map[string]any // as a JWT has them, but for grant_id
+	claims map[string]any // as in a JWT, except for grant_id
 }
 
-// inspect returns an access token of ours. It is nil if there is none that is alive; a refresh token is none, or an API that
-// introspects would take it for one.
+// inspect returns an access token of this server, or nil if there is no live one. A refresh token does not count, because an API
+// that introspects it would take it for an access token.
 func (e *Engine) inspect(ctx context.Context, raw string) (*accessToken, error) {
 	read := e.inspectJWT
 	if isSecret(raw) {
@@ -47,7 +47,7 @@ func (e *Engine) inspectJWT(ctx context.Context, raw string) (*accessToken, erro
 		return nil, goidc.ErrNotFound
 	}
 	claims := map[string]any{}
-	if err := json.Unmarshal(token.Payload, &claims); err != nil { // our own, by the signature
+	if err := json.Unmarshal(token.Payload, &claims); err != nil { // our own, according to the signature
 		return nil, goidc.ErrNotFound
 	}
 	id, _ := claims[goidc.ClaimGrantID].(string)
@@ -64,7 +64,7 @@ func (e *Engine) inspectJWT(ctx context.Context, raw string) (*accessToken, erro
 	return &accessToken{g, claims}, nil
 }
 
-// scopeText returns scopes as RFC 7662, section 2.2 wants them, from a claim that is an array in the profile User.
+// scopeText returns scopes in the form of RFC 7662, section 2.2, from a claim that is an array in the profile User.
 func scopeText(claim any) any {
 	list, ok := claim.([]any)
 	if !ok {
@@ -95,7 +95,7 @@ func (e *Engine) inspectOpaque(ctx context.Context, raw string) (*accessToken, e
 	}
 	claims := e.claims(ctx, t, g)
 	claims["iss"], claims["sub"], claims["client_id"] = e.cfg.Issuer, t.Subject, t.ClientID
-	claims["aud"], claims["scope"] = t.Resources[0], t.Scopes // a string, whatever the profile
+	claims["aud"], claims["scope"] = t.Resources[0], t.Scopes // a string, regardless of the profile
 	claims["iat"], claims["exp"] = t.CreatedAt, t.ExpiresAt
 	binding := map[string]any{}
 	if t.JWKThumbprint != "" {
@@ -110,8 +110,8 @@ func (e *Engine) inspectOpaque(ctx context.Context, raw string) (*accessToken, e
 	return &accessToken{g, claims}, nil
 }
 
-// Introspect is the introspection endpoint (RFC 7662), for POST. Who asks with "Accept: application/token-introspection+jwt"
-// gets a signed answer (RFC 9701).
+// Introspect is the introspection endpoint (RFC 7662), for POST. A request with "Accept: application/token-introspection+jwt"
+// gets a signed response (RFC 9701).
 func (e *Engine) Introspect(w http.ResponseWriter, r *http.Request) {
 	c := newCall(r)
 	said, err := e.introspect(w, c)
@@ -150,7 +150,7 @@ func (e *Engine) introspect(w http.ResponseWriter, c *call) (map[string]any, err
 	if t == nil {
 		return inactive, err
 	}
-	// Section 4: an API is told about its own tokens only.
+	// Section 4: an API gets information about its own tokens only.
 	if audience := t.grant.Resources[0]; !slices.Contains(c.client.Introspects, audience) {
 		e.cfg.Audit(c.r.Context(), Event{Name: NotItsTokens, Client: c.client.ID, Audience: audience})
 		return inactive, nil
@@ -169,7 +169,7 @@ func (e *Engine) introspect(w http.ResponseWriter, c *call) (map[string]any, err
 	return t.claims, nil
 }
 
-// signAnswer signs with the algorithm of the first API that the client answers for. RFC 9701, section 5.
+// signAnswer signs with the algorithm of the first API that the client represents (RFC 9701, section 5).
 func (e *Engine) signAnswer(c *call, said map[string]any) (string, error) {
 	api := e.cfg.APIs[0]
 	if len(c.client.Introspects) > 0 {
@@ -181,7 +181,7 @@ func (e *Engine) signAnswer(c *call, said map[string]any) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sign an answer: %w", err)
 	}
-	// No sub and exp here: this must not be taken for an access token.
+	// Without sub and exp, it cannot be mistaken for an access token.
 	text, err := json.Marshal(map[string]any{
 		"iss": e.cfg.Issuer, "aud": c.client.ID, "iat": time.Now().Unix(), "token_introspection": said,
 	})

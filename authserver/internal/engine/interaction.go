@@ -9,55 +9,55 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// An Interaction is a valid request for authorization that waits for its user: from the authorization endpoint, or from a
-// device whose code the user has typed.
+// An Interaction is a valid authorization request that waits for its user: from the authorization endpoint, or from a device
+// whose code the user has entered.
 type Interaction struct {
-	ID          string // unguessable; of the request, not of the user
-	ContinueURL string // a path: where the pages of the interaction post to, and so Interact is called again
+	ID          string // unguessable; identifies the request, not the user
+	ContinueURL string // a path that the pages of the interaction post to, which calls Interact again
 	Client      *clients.Client
 	API         API
-	Scopes      valetkey.Scopes // asked for, all of them the API's and the client's
+	Scopes      valetkey.Scopes // requested; all of them belong to the API and the client
 	RedirectURI string          // empty: a device
-	Implicit    bool            // the token itself goes there (RFC 6749, section 4.2)
-	UserCode    string          // of a device, as it is shown to the user
+	Implicit    bool            // the token itself is sent there (RFC 6749, section 4.2)
+	UserCode    string          // of a device, in the form shown to the user
 	LoginHint   string
 	Prompt      string        // none, login, consent; empty: as needed
-	MaxAge      time.Duration // how old the login may be; negative: any age
-	ACRValues   []string      // a decision needs one of them; empty: any will do, or none
+	MaxAge      time.Duration // maximum age of the login; negative: any age
+	ACRValues   []string      // a decision needs one of them; empty: no requirement
 }
 
-// A Departure is an error that waits to be sent to its client, which the operator has not approved.
+// A Departure is an error that is about to be sent to a client that the operator has not approved.
 type Departure struct {
 	Client            *clients.Client
 	URL               string // a redirect URI of the client, with the error
 	Code, Description string // of the error
 }
 
-// Leave returns true, having written nothing, if the browser may be sent to the URL at once, because its user has allowed the
-// client something before; or false, having written a page that names where the URL leads and leaves it to the user whether to go
-// there. Otherwise a link to this server, with an error on purpose, would lead wherever a stranger who has registered a client
-// wants (RFC 9700, section 4.11.2). An error is an outage, with nothing written.
+// Leave returns true, having written nothing, if the browser may be sent to the URL immediately, because its user has allowed
+// the client something before. Otherwise it returns false, having written a page that names the destination of the URL and
+// leaves the choice to the user. Without it, a link to this server that deliberately causes an error would lead to any site that
+// an attacker has registered as a client (RFC 9700, section 4.11.2). An error is an outage, with nothing written.
 type Leave func(w http.ResponseWriter, r *http.Request, d *Departure) (bool, error)
 
-// An Ended is an interaction that does not wait for its user any more.
+// An Ended is an interaction that no longer waits for its user.
 type Ended struct {
-	Answered    bool            // otherwise it has expired, or there was none
-	Client      *clients.Client // nil: not known. Unless Answered, anybody could have named it
+	Answered    bool            // false: it has expired, or never existed
+	Client      *clients.Client // nil: unknown. Unless Answered, anyone could have named it
 	RedirectURI string          // of the client; empty unless Answered
 }
 
-// A Decision is what the user of an Interaction has decided.
+// A Decision is the decision of the user of an Interaction.
 type Decision struct {
 	Denied   bool
-	Said     string // Config.Said of the request that it came by
-	Informed bool   // with Denied: the user has seen who asks and where the answer goes, so it is sent there without Leave
+	Said     string // Config.Said of the request that contained it
+	Informed bool   // with Denied: the user has seen the client and the destination, so Leave is not called
 	Error    string // with Denied: access_denied if empty, or login_required, consent_required, interaction_required, for prompt=none
 	User     *login.User
 	AuthTime time.Time
 	ACR      string
-	Scopes   valetkey.Scopes // allowed: a part of those asked for, at least one
+	Scopes   valetkey.Scopes // allowed: at least one of those requested
 }
 
-// Interact asks the user. It returns a decision, having written nothing; or nil, having written a page or a redirect, and is
-// asked again when a request comes to ContinueURL. An error is an outage, with nothing written.
+// Interact asks the user. It returns a decision, having written nothing, or nil, having written a page or a redirect. In that
+// case it is called again when a request to ContinueURL arrives. An error is an outage, with nothing written.
 type Interact func(w http.ResponseWriter, r *http.Request, in *Interaction) (*Decision, error)

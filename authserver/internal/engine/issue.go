@@ -17,7 +17,7 @@ import (
 	"github.com/valetkey/valetkey/internal/recorder"
 )
 
-// The types of grants that the library does not know, or not well enough: it only makes the tokens of these.
+// Grant types that the library does not support, or not sufficiently. It only makes their tokens.
 const (
 	deviceGrant    = "urn:ietf:params:oauth:grant-type:device_code"
 	exchangeGrant  = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -25,7 +25,7 @@ const (
 	passwordGrant  = "password"
 )
 
-// grantTypes returns all that are offered.
+// grantTypes returns all grant types that are offered.
 func (e *Engine) grantTypes() []string {
 	all := []string{"authorization_code", "client_credentials", "refresh_token"}
 	if e.cfg.Implicit {
@@ -39,7 +39,7 @@ func (e *Engine) grantTypes() []string {
 	return all
 }
 
-// own returns what makes grants of one of these types; nil: it is another, or not offered.
+// own returns the function that creates grants of one of these types; nil: it is another type, or not offered.
 func (e *Engine) own(kind string) func(*call) (*goidc.Grant, error) {
 	switch {
 	case kind == deviceGrant:
@@ -55,7 +55,7 @@ func (e *Engine) own(kind string) func(*call) (*goidc.Grant, error) {
 	}
 }
 
-// issue answers a request for a token with one of a grant that is made so.
+// issue responds to a token request with a token for the grant that the function returns.
 func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recorded, error) {
 	if !slices.Contains(c.client.GrantTypes, c.form.Get("grant_type")) {
 		return nil, errNotTheClients
@@ -93,7 +93,7 @@ func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recor
 	return rec, nil
 }
 
-// newGrant returns a grant for a client, of which nobody is the subject yet.
+// newGrant returns a grant for a client, without a subject.
 func newGrant(c *clients.Client, api API, scopes valetkey.Scopes) *goidc.Grant {
 	return &goidc.Grant{
 		ID: rand.Text(), CreatedAt: int(time.Now().Unix()), ClientID: c.ID,

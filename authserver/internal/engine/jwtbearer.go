@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/internal/keyset"
 )
 
-// grantLife is how long, from now, the assertion of another issuer may be good for: so long it is remembered.
+// grantLife is the maximum remaining lifetime of an assertion of another issuer, and thus how long it is remembered.
 const grantLife = time.Hour
 
 var errAssertion = badRequest("invalid_grant", "the assertion is malformed, expired, used, not for this server, or not trusted")
@@ -43,7 +43,7 @@ func (t *TrustedIssuer) validate() error {
 	return errors.Join(errs...)
 }
 
-// believe returns the grant that the assertion of a trusted issuer is (RFC 7523, sections 2.1 and 3.1).
+// believe returns the grant for an assertion of a trusted issuer (RFC 7523, sections 2.1 and 3.1).
 func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	if !c.form.Has("assertion") {
 		return nil, invalidRequest("assertion is missing")
@@ -73,7 +73,8 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Item 7. Without a jti it is known by what was signed: a signature can be written in other ways. No client has an empty id.
+	// Item 7. An assertion without a jti is identified by its signed content, because a signature can be encoded in several
+	// ways. The prefix is unambiguous: no client has an empty ID.
 	id := a.id
 	if id == "" {
 		id = c.form.Get("assertion")
@@ -90,5 +91,5 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	g := newGrant(c.client, api, scopes)
 	g.Subject = issuer.SubjectType + ":" + a.subject
 	g.Store[keptType] = issuer.SubjectType
-	return g, nil // and no refresh token (RFC 7521, section 4.1)
+	return g, nil // without a refresh token (RFC 7521, section 4.1)
 }

@@ -12,19 +12,20 @@ import (
 	"github.com/valetkey/valetkey/internal/refresh"
 )
 
-// keySets are the key sets at URLs that clients or trusted issuers named. One is fetched when it is needed, and ahead of its age
-// while it is in use. A fetch ends after 20 s and timers end with the use, so nothing has to be closed.
+// keySets are the key sets at the URLs of clients or trusted issuers. A set is fetched when it is needed, and refreshed ahead of
+// its expiry while it is in use. A fetch ends after 20 s, and timers end with the use, so nothing has to be closed.
 type keySets struct {
 	*refresh.Pool[[]*jose.Key]
 }
 
 const (
-	// Whoever may register clients can fill them, and a full pool drops a set of the owner that has most, see refresh.NewPool:
-	// a developer who fills it hurts clients of the same developer, and an open registration other open registrations.
+	// Anyone who may register clients can fill the pool. A full pool drops a set of the owner that has the most; see
+	// refresh.NewPool. A developer who fills it thus affects only clients of that developer, and open registrations affect only
+	// each other.
 	maxKeySets    = 1000
 	keySetFresh   = 5 * time.Minute
-	keySetStale   = 55 * time.Minute // more, while the client's server does not answer with a well-formed set that has keys
-	keySetRefetch = 30 * time.Second // the least time between fetches, whatever the client signs with
+	keySetStale   = 55 * time.Minute // more, while the client's server does not respond with a well-formed set that has keys
+	keySetRefetch = 30 * time.Second // the minimum interval between fetches, regardless of the keys in assertions
 )
 
 func newKeySets(client fetch.Client) keySets {
@@ -36,20 +37,20 @@ func newKeySets(client fetch.Client) keySets {
 					return result, err
 				}
 				keys, _, err := keyset.Parse(answer.Body)
-				if err != nil && !errors.Is(err, keyset.ErrWithdrawn) { // which leaves the client without a key
+				if err != nil && !errors.Is(err, keyset.ErrWithdrawn) { // an error that leaves the client without a key
 					return result, err
 				}
 				return refresh.Result[[]*jose.Key]{Value: &keys, Fresh: keySetFresh}, nil
 			},
 			StaleIfError: keySetStale, MinRefetchInterval: keySetRefetch, MaxRetryAfter: keySetRefetch, MaxWait: fetch.Timeout + time.Second,
-			WhileUsed: true, Name: "key set", Logger: slog.New(slog.DiscardHandler), // or strangers could fill the log
+			WhileUsed: true, Name: "key set", Logger: slog.New(slog.DiscardHandler), // otherwise anyone could fill the log
 		}
 	})}
 }
 
-// ask asks good of the keys of a set, which is the given one or that of a URL. The latter is fetched if none is held or the held
-// one is not good, as often as keySetRefetch allows. Only the caller that needs the fetch waits for it.
-// The set of a URL is one of those of the owner.
+// ask calls good with the keys of the given set, or of the set at url. A set at a URL is fetched if none is held or good refuses
+// the held one, as often as keySetRefetch allows. Only the caller that needs the fetch waits for it. The set is charged to
+// owner.
 func (k keySets) ask(ctx context.Context, owner, url string, given []byte, good func([]*jose.Key) error) error {
 	if url == "" {
 		keys, _, err := keyset.Parse(given)
@@ -69,7 +70,7 @@ func (k keySets) ask(ctx context.Context, owner, url string, given []byte, good 
 		}
 	}
 	if err == nil {
-		set.Use() // what is refused is not a use: a stranger must not keep a set fetched
+		set.Use() // a refusal is not a use: an attacker must not keep a set in use
 	}
 	return err
 }

@@ -13,20 +13,20 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// What RFC 9700 advises against, and old clients still need: the implicit grant and the password grant (RFC 6749, sections 4.2
-// and 4.3).
+// Grants that RFC 9700 advises against but old clients still need: the implicit grant and the password grant (RFC 6749, sections
+// 4.2 and 4.3).
 
-// warn tells, at the start, which of them are on.
+// warn logs at startup which of them are enabled.
 func (e *Engine) warn() {
 	if e.cfg.Implicit {
-		e.cfg.Logger.Warn("the implicit grant is on: tokens stand in URLs, where histories and logs keep them")
+		e.cfg.Logger.Warn("the implicit grant is enabled: tokens appear in URLs, which histories and logs record")
 	}
 	if e.cfg.Password != nil {
-		e.cfg.Logger.Warn("the password grant is on: applications learn the passwords of users")
+		e.cfg.Logger.Warn("the password grant is enabled: applications receive the passwords of users")
 	}
 }
 
-// responseTypes returns those that are offered.
+// responseTypes returns the response types that are offered.
 func (e *Engine) responseTypes() []goidc.ResponseType {
 	if e.cfg.Implicit {
 		return []goidc.ResponseType{goidc.ResponseTypeCode, goidc.ResponseTypeToken}
@@ -34,13 +34,13 @@ func (e *Engine) responseTypes() []goidc.ResponseType {
 	return []goidc.ResponseType{goidc.ResponseTypeCode}
 }
 
-// The grant that a response type goes with, and how its answer is sent.
+// The grant of each response type, and its response mode.
 var (
 	grantOf = map[string]string{"code": "authorization_code", "token": "implicit"}
 	modeOf  = map[string]string{"code": "query", "token": "fragment"}
 )
 
-// complete adds to the answer of the implicit grant what the library leaves out (RFC 6749, section 4.2.2).
+// complete adds to the response of the implicit grant the parameters that the library omits (RFC 6749, section 4.2.2).
 func (c *call) complete(h http.Header) {
 	if c.token == nil {
 		return
@@ -49,7 +49,7 @@ func (c *call) complete(h http.Header) {
 	h.Set("Location", h.Get("Location")+"&"+more.Encode())
 }
 
-// logIn returns the grant of a user who has told the client name and password.
+// logIn returns the grant of a user whose name and password the client has sent.
 func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
 	name, password := c.form.Get("username"), c.form.Get("password")
 	if name == "" || password == "" {
@@ -66,7 +66,7 @@ func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
 	if errors.Is(err, login.ErrRefused) {
 		return nil, badRequest("invalid_grant", "the name or the password is wrong")
 	}
-	if err == nil && (user.Type == "" || !strings.HasPrefix(user.Subject, user.Type+":")) { // as a client's id could be
+	if err == nil && (user.Type == "" || !strings.HasPrefix(user.Subject, user.Type+":")) { // it could be a client's ID
 		err = errors.New("the login answered with a subject that is not of its type")
 	}
 	if err != nil {

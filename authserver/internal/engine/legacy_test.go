@@ -213,7 +213,7 @@ func TestPassword(t *testing.T) {
 	})
 	t.Run("the log warns of it, and holds no password", func(t *testing.T) {
 		assert.Contains(t, log.String(), "level=WARN")
-		assert.Contains(t, log.String(), "password grant is on")
+		assert.Contains(t, log.String(), "password grant is enabled")
 		assert.NotContains(t, log.String(), "correct horse")
 		assert.NotContains(t, log.String(), "implicit")
 	})
@@ -225,5 +225,5 @@ func TestWarnings(t *testing.T) {
 	start(t, logger)
 	assert.Empty(t, log.String())
 	start(t, logger, implicit)
-	assert.Contains(t, log.String(), "implicit grant is on")
+	assert.Contains(t, log.String(), "implicit grant is enabled")
 }

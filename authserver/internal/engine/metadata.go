@@ -7,8 +7,8 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// Metadata are the members of RFC 8414, section 2 that the engine answers for. Others, such as jwks_uri, are for its user to
-// fill in. What is empty is left out (section 3.2).
+// Metadata contains the members of RFC 8414, section 2 that the engine knows. The caller sets others, such as jwks_uri. Empty
+// members are omitted (section 3.2).
 type Metadata struct {
 	Issuer             string   `json:"issuer"`
 	Authorization      string   `json:"authorization_endpoint,omitempty"`
@@ -29,7 +29,7 @@ type Metadata struct {
 	RevocationAuth     []string `json:"revocation_endpoint_auth_methods_supported"`
 	RevocationAlgs     []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
 	ACRs               []string `json:"acr_values_supported,omitempty"`
-	Challenges         []string `json:"code_challenge_methods_supported,omitempty"` // RFC 7636; MCP clients want it
+	Challenges         []string `json:"code_challenge_methods_supported,omitempty"` // RFC 7636; MCP clients require it
 	PAR                string   `json:"pushed_authorization_request_endpoint,omitempty"`
 	RequirePAR         bool     `json:"require_pushed_authorization_requests,omitempty"`
 	Device             string   `json:"device_authorization_endpoint,omitempty"`                  // RFC 8628, section 4
@@ -39,7 +39,7 @@ type Metadata struct {
 	Resources          []string `json:"protected_resources,omitempty"`                            // RFC 9728, section 4
 }
 
-// Metadata describes the engine.
+// Metadata returns the metadata of the engine.
 func (e *Engine) Metadata() Metadata {
 	base, p := e.cfg.base(), e.cfg.Paths
 	secrets := []string{"client_secret_basic", "client_secret_post", "private_key_jwt"}

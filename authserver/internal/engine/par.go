@@ -2,7 +2,7 @@ package engine
 
 import "net/http"
 
-// PAR is the endpoint of pushed authorization requests (RFC 9126), for POST.
+// PAR is the endpoint for pushed authorization requests (RFC 9126), for POST.
 func (e *Engine) PAR(w http.ResponseWriter, r *http.Request) {
 	c := newCall(r)
 	rec, err := e.push(w, c)

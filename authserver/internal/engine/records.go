@@ -15,8 +15,9 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// The kinds of records. A store without room may drop a grant, a token, a session or a device, which is then unknown and
-// allows nothing any more; it may not drop what was spent. A session's id, a token's and a spent one's is the digest of the secret; a grant's is no secret.
+// The kinds of records. A full store may drop a grant, a token, a session or a device, which is then unknown and allows nothing.
+// It may not drop spent tokens. The ID of a session, a token or a spent token is the digest of the secret. The ID of a grant is
+// not a secret.
 const (
 	kindGrant   = "grant"
 	kindToken   = "token"
@@ -24,47 +25,47 @@ const (
 	kindSpent   = "spent" // refresh tokens that have been used
 )
 
-// The keys that grants are found by. Code and refresh hold digests.
+// The keys of grants. The values of code and refresh are digests.
 const (
 	keyCode    = "code"
 	keyRefresh = "refresh"
 	keySubject = "subject"
 	keyClient  = "client"
-	keyParent  = "parent" // a grant between it and the root of its chain of exchanges
+	keyParent  = "parent" // a grant between this one and the root of its chain of exchanges
 )
 
-// secret returns a new one of 260 random bits (RFC 6749, section 10.10), in 52 letters and digits.
+// secret returns a new secret of 260 random bits (RFC 6749, section 10.10), in 52 letters and digits.
 func secret() string { return rand.Text() + rand.Text() }
 
-// isSecret reports whether s could be one, and so be digested and looked up.
+// isSecret reports whether s has the form of a secret, so that it can be digested and looked up.
 func isSecret(s string) bool {
 	return len(s) == 52 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
-// records is what the library keeps its grants, sessions and opaque tokens in. Nothing that it saves replaces what it has
-// not read: the version of a record travels with what was read, and a conflict wraps [store.ErrConflict]. No secret is stored,
-// neither as an id nor in a value.
+// records stores the library's grants, sessions and opaque tokens. Nothing that it saves replaces data that it has not read: the
+// version of a record travels with the data, and a conflict wraps [store.ErrConflict]. No secret is stored, neither as an ID nor
+// in a value.
 type records struct{ *Engine }
 
-// A held is the state of a record beside the library's value. It travels in the Store of that, under heldKey.
+// A held is the state of a record in addition to the library's value. It travels in the Store of that value, under heldKey.
 type held struct {
 	version int64
 	expires time.Time
-	code    string // digests, as they are stored
+	code    string // digests, as stored
 	refresh string
 	bound   binding
-	spent   *spent // by which the grant was found in its time of grace
+	spent   *spent // the token by which the grant was found in its grace period
 	grantState
 }
 
 const heldKey = "held"
 
-// A grantState is what is stored with a grant beside the library's value.
+// A grantState is stored with a grant in addition to the library's value.
 type grantState struct {
-	Generation int       `json:"generation,omitempty"` // how often the refresh token was rotated
-	Redeemed   time.Time `json:"redeemed,omitzero"`    // the code
-	Rotated    time.Time `json:"rotated,omitzero"`     // the refresh token, the last time
-	FamilyEnd  int       `json:"family_end,omitempty"` // second that refresh tokens expire
+	Generation int       `json:"generation,omitempty"` // the number of rotations of the refresh token
+	Redeemed   time.Time `json:"redeemed,omitzero"`    // when the code was redeemed
+	Rotated    time.Time `json:"rotated,omitzero"`     // when the refresh token was last rotated
+	FamilyEnd  int       `json:"family_end,omitempty"` // when refresh tokens expire, in Unix seconds
 }
 
 type grantValue struct {
@@ -82,7 +83,7 @@ func heldOf(g *goidc.Grant) *held {
 	return h
 }
 
-// without returns a copy of what is to be stored.
+// without returns a copy of the values to be stored.
 func without(kept map[string]any) map[string]any {
 	copied := maps.Clone(kept)
 	if copied == nil {
@@ -92,7 +93,7 @@ func without(kept map[string]any) map[string]any {
 	return copied
 }
 
-// SaveGrant stores a grant: a new one, or over the version that was read.
+// SaveGrant stores a new grant, or replaces the version that was read.
 func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
 	h := heldOf(g)
 	now := time.Now()
@@ -131,7 +132,7 @@ func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
 	return nil
 }
 
-// end returns when nothing of the grant can be alive any more.
+// end returns when nothing of the grant can be live any more.
 func (m *records) end(ctx context.Context, g *goidc.Grant, h *held, now time.Time) time.Time {
 	var life time.Duration
 	if c, ok := ctx.Value(callKey{}).(*call); ok && len(g.Resources) > 0 {
@@ -148,7 +149,7 @@ func (m *records) end(ctx context.Context, g *goidc.Grant, h *held, now time.Tim
 	return end
 }
 
-// Grant returns a grant by its id.
+// Grant returns a grant by its ID.
 func (m *records) Grant(ctx context.Context, id string) (*goidc.Grant, error) {
 	rec, err := m.cfg.Store.Get(ctx, kindGrant, id)
 	if err != nil {
@@ -192,10 +193,9 @@ func (m *records) find(ctx context.Context, key, secret string) (*goidc.Grant, e
 	return readGrant(found[0])
 }
 
-// GrantByAuthCode returns the grant of a code that is to be redeemed, with the refresh token that it will bring: it is made
-// only now, since no plain one is stored. A code that was redeemed before ends the grant, which is for the library to do; but
-// a request that was under way when that happened, such as one that the network has doubled, is only refused (RFC 6749,
-// section 4.1.2).
+// GrantByAuthCode returns the grant of a code that is to be redeemed, with its refresh token, which is created only now because
+// no plain one is stored. If the code was redeemed before, the library ends the grant. But a request that was in progress when
+// that happened, such as one duplicated by the network, is only refused (RFC 6749, section 4.1.2).
 func (m *records) GrantByAuthCode(ctx context.Context, code string) (*goidc.Grant, error) {
 	g, err := m.find(ctx, keyCode, code)
 	if err != nil {
@@ -258,14 +258,14 @@ func (m *records) SaveToken(ctx context.Context, t *goidc.Token) error {
 	return nil
 }
 
-// A sessionValue is a stored session. The id of a pushed one is that of the request_uri, which is the secret of the client
-// and its user's browser.
+// A sessionValue is a stored session. The ID of a pushed one is that of the request_uri, a secret of the client and its user's
+// browser.
 type sessionValue struct {
 	Session goidc.AuthnSession `json:"session"`
 	Pushed  bool               `json:"pushed,omitempty"`
 }
 
-// SaveSession stores a session: a new one, or over the version that was read.
+// SaveSession stores a new session, or replaces the version that was read.
 func (m *records) SaveSession(ctx context.Context, as *goidc.AuthnSession) error {
 	if as.PushedAuthReqID != "" {
 		as.ID = as.PushedAuthReqID
@@ -305,7 +305,7 @@ func (m *records) Session(ctx context.Context, id string) (*goidc.AuthnSession, 
 	return &v.Session, nil
 }
 
-// SessionByPushedAuthReqID returns a session that was pushed.
+// SessionByPushedAuthReqID returns a pushed session.
 func (m *records) SessionByPushedAuthReqID(ctx context.Context, id string) (*goidc.AuthnSession, error) {
 	v, err := m.session(ctx, id)
 	if err != nil {
@@ -338,7 +338,7 @@ func (m *records) session(ctx context.Context, id string) (*sessionValue, error)
 	return v, nil
 }
 
-// Client returns the client of a call as the library knows it.
+// Client returns the client of a call in the library's form.
 func (m *records) Client(ctx context.Context, id string) (*goidc.Client, error) {
 	c := callOf(ctx)
 	if c.client != nil && c.client.ID == id {
@@ -356,10 +356,10 @@ var errRegistration = errors.New("the library does not register clients")
 // SaveClient is not used: clients are registered elsewhere.
 func (m *records) SaveClient(context.Context, *goidc.Client) error { return errRegistration }
 
-// DeleteClient is not used, either.
+// DeleteClient is not used either.
 func (m *records) DeleteClient(context.Context, string) error { return errRegistration }
 
-// notFound says it in the library's words, where that is it.
+// notFound translates a [store.ErrNotFound] into the library's error.
 func notFound(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: %w", goidc.ErrNotFound, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 )
 
-// registered reports whether the redirect URI is one of the client's. It is compared as a string (RFC 9700, section 2.1); only
-// the port may be another for a native application on loopback (RFC 8252, section 7.3).
+// registered reports whether the redirect URI is one of the client's. It is compared as a string (RFC 9700, section 2.1). Only
+// the port may differ, for a native application on loopback (RFC 8252, section 7.3).
 func registered(c *clients.Client, uri string) bool {
 	if clients.ValidRedirectURI(uri, c.Native) != nil {
 		return false
@@ -26,8 +26,8 @@ func registered(c *clients.Client, uri string) bool {
 	})
 }
 
-// loopback takes an http URI of this machine apart, and leaves the port out. The name localhost is as good as an address:
-// who can change what it stands for has the machine.
+// loopback splits an http URI of this machine into host and rest, without the port. The name localhost is as safe as an address:
+// anyone who can change its meaning controls the machine.
 func loopback(uri string) (host, rest string, ok bool) {
 	for _, host := range []string{"http://127.0.0.1", "http://[::1]", "http://localhost"} {
 		rest, ok := strings.CutPrefix(uri, host)
@@ -45,7 +45,7 @@ func loopback(uri string) (host, rest string, ok bool) {
 	return "", "", false
 }
 
-// sendBack tells the client of a refusal through the browser (RFC 6749, section 4.1.2.1; RFC 9207, section 2).
+// sendBack reports a refusal to the client through the browser (RFC 6749, section 4.1.2.1; RFC 9207, section 2).
 func (e *Engine) sendBack(w http.ResponseWriter, c *call, told *refusal) {
 	u, err := url.Parse(c.redirect)
 	if err != nil {
@@ -74,8 +74,8 @@ func (e *Engine) sendBack(w http.ResponseWriter, c *call, told *refusal) {
 	}
 }
 
-// leaves reports whether the browser may be sent to the client with a refusal at once. Otherwise it has answered, and set the
-// cookies that the interaction wanted to set.
+// leaves reports whether the browser may be sent to the client with a refusal immediately. Otherwise it has written a response
+// and set the cookies of the interaction.
 func (e *Engine) leaves(w http.ResponseWriter, c *call, to string, told *refusal, cookies []string) bool {
 	switch {
 	case c.client != nil && c.client.Approved() || c.informed:
@@ -97,7 +97,7 @@ func (e *Engine) leaves(w http.ResponseWriter, c *call, to string, told *refusal
 	return leaves && err == nil
 }
 
-// canonical returns the redirect URI as the library writes it before it compares.
+// canonical returns the redirect URI in the form in which the library compares it.
 func canonical(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil {

@@ -13,18 +13,18 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A family is all the refresh tokens of one grant. One of them is alive; each use of it brings the next (RFC 9700, section
-// 4.14.2). Of the others a digest is kept until the family ends, so that whoever presents one is noticed: then either the
-// client or a thief has an old one, nobody can tell which, and the family ends with all its access tokens.
+// A family is all the refresh tokens of one grant. One of them is live; each use of it yields the next (RFC 9700, section
+// 4.14.2). For the others, a digest is kept until the family ends, so that the use of one is detected. Such a use means that
+// either the client or a thief has an old token. It cannot be known which, so the family ends with all its access tokens.
 
-// A spent is what is kept of a refresh token that is no longer the family's live one.
+// A spent is the record of a refresh token that is no longer the live one of its family.
 type spent struct {
 	Grant      string    `json:"grant"`
 	Generation int       `json:"generation"`
 	Grace      time.Time `json:"grace"` // until when it gets another successor; zero: never
 }
 
-// giveRefreshToken gives a grant its first refresh token, if the client gets one.
+// giveRefreshToken gives a grant its first refresh token, if the client may have one.
 func (e *Engine) giveRefreshToken(c *call, g *goidc.Grant) {
 	if c.client == nil || c.client.ID != g.ClientID || !slices.Contains(c.client.GrantTypes, "refresh_token") {
 		return
@@ -34,8 +34,8 @@ func (e *Engine) giveRefreshToken(c *call, g *goidc.Grant) {
 	g.RefreshToken, g.RefreshTokenExpiresAt = secret(), h.FamilyEnd
 }
 
-// rotate notes the grant's refresh token, if it is another than the stored one. That is spent before the grant is saved: if we
-// die in between, it is still alive, since a live token is looked for first.
+// rotate registers the grant's refresh token if it differs from the stored one. The old one is recorded as spent before the
+// grant is saved. After a crash in between it is still live, because a live token is looked up first.
 func (m *records) rotate(ctx context.Context, g *goidc.Grant, h *held, now time.Time) error {
 	if g.RefreshToken == "" {
 		return nil
@@ -51,7 +51,7 @@ func (m *records) rotate(ctx context.Context, g *goidc.Grant, h *held, now time.
 	}
 	used := spent{Grant: g.ID, Generation: h.Generation}
 	switch {
-	case h.spent != nil: // the live token gives way to another of its generation, and the time of grace stays what it is
+	case h.spent != nil: // the live token is replaced by another of its generation, and the grace period remains the same
 		used.Grace = h.spent.Grace
 	case m.cfg.RefreshGrace > 0:
 		used.Grace = now.Add(m.cfg.RefreshGrace)
@@ -65,7 +65,7 @@ func (m *records) rotate(ctx context.Context, g *goidc.Grant, h *held, now time.
 		return fmt.Errorf("write a spent token: %w", err)
 	}
 	_, err = m.cfg.Store.Put(ctx, store.Record{Kind: kindSpent, ID: old, Expires: time.Unix(int64(h.FamilyEnd), 0), Value: text})
-	if err != nil && !errors.Is(err, store.ErrConflict) { // of two who use it at the same time, one saves the grant
+	if err != nil && !errors.Is(err, store.ErrConflict) { // of two concurrent uses, one saves the grant
 		return fmt.Errorf("write a spent token: %w", err)
 	}
 	return nil
@@ -85,7 +85,7 @@ func (m *records) GrantByRefreshToken(ctx context.Context, token string) (*goidc
 		err = c.useProof()
 	}
 	if err != nil && !errors.Is(err, goidc.ErrNotFound) {
-		c.outage = err // told that its token is invalid, the client would throw it away
+		c.outage = err // otherwise the client would discard its token as invalid
 	}
 	return g, err
 }
@@ -116,14 +116,14 @@ func (m *records) family(ctx context.Context, token string) (*goidc.Grant, error
 // again decides about a refresh token that was used before.
 func (m *records) again(ctx context.Context, g *goidc.Grant, used *spent) (*goidc.Grant, error) {
 	c, h := callOf(ctx), heldOf(g)
-	previous := used.Generation >= h.Generation-1 // or one of those that gave way in its time of grace
+	previous := used.Generation >= h.Generation-1 // or one that was replaced in its grace period
 	switch {
 	case g.RevokedAt != 0:
 		return g, nil // the library refuses it
 	case previous && time.Now().Before(used.Grace):
 		h.spent = used
 		return g, nil
-	case previous && c.at.Before(h.Rotated): // under way when it was used, such as one that the network has doubled
+	case previous && c.at.Before(h.Rotated): // in progress when it was used, such as a request duplicated by the network
 		return nil, fmt.Errorf("%w: the refresh token is being used", goidc.ErrNotFound)
 	}
 	m.cfg.Audit(ctx, Event{Name: TokenReused, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
@@ -133,9 +133,9 @@ func (m *records) again(ctx context.Context, g *goidc.Grant, used *spent) (*goid
 	return nil, fmt.Errorf("%w: the refresh token was used before", goidc.ErrNotFound)
 }
 
-// revoke ends a grant with all its tokens, and reports whether it was alive. What was exchanged for its tokens ends, too: at
-// once if it is the root of the exchanges, which is read with each of them, or else one by one. The latter costs a write for
-// each, at most as many as the exchanges themselves have cost.
+// revoke ends a grant with all its tokens, and reports whether it was live. It also ends everything that was exchanged for its
+// tokens. If the grant is the root of the exchanges, they end immediately, because the root is read with each of them. Otherwise
+// they end one by one, which costs one write each, at most as many as the exchanges themselves have cost.
 func (m *records) revoke(ctx context.Context, id string) (alive bool, err error) {
 	g, err := m.Grant(ctx, id)
 	switch {
@@ -146,8 +146,8 @@ func (m *records) revoke(ctx context.Context, id string) (alive bool, err error)
 	case rootOf(g) == "":
 		return m.revokeOne(ctx, id)
 	}
-	// The grant goes after what was exchanged, so that an attempt that is cut short can be repeated, and before what is
-	// exchanged meanwhile.
+	// The grant ends after the exchanges, so that an interrupted attempt can be repeated, and before those that are made
+	// meanwhile.
 	if err := m.revokeExchanged(ctx, id); err != nil {
 		return false, err
 	}
@@ -157,7 +157,7 @@ func (m *records) revoke(ctx context.Context, id string) (alive bool, err error)
 	return alive, m.revokeExchanged(ctx, id)
 }
 
-// revokeExchanged ends the grants whose chain of exchanges goes through this one.
+// revokeExchanged ends the grants whose chain of exchanges includes this one.
 func (m *records) revokeExchanged(ctx context.Context, id string) error {
 	const page = 100
 	for after := ""; ; {
@@ -177,7 +177,7 @@ func (m *records) revokeExchanged(ctx context.Context, id string) error {
 	}
 }
 
-// revokeOne ends a grant without what was exchanged for its tokens.
+// revokeOne ends a grant without those that were exchanged for its tokens.
 func (m *records) revokeOne(ctx context.Context, id string) (alive bool, err error) {
 	for {
 		g, err := m.Grant(ctx, id)
@@ -190,6 +190,6 @@ func (m *records) revokeOne(ctx context.Context, id string) (alive bool, err err
 		g.RevokedAt = int(time.Now().Unix())
 		if err := m.SaveGrant(ctx, g); !errors.Is(err, store.ErrConflict) {
 			return err == nil, err
-		} // else somebody has just used it: once more
+		} // else it has just been used: retry
 	}
 }

@@ -15,12 +15,12 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A refusal is an error that the client is told (RFC 6749, sections 4.1.2.1 and 5.2). The description is fixed text.
+// A refusal is an error that is reported to the client (RFC 6749, sections 4.1.2.1 and 5.2). The description is fixed text.
 type refusal struct {
 	status      int
 	code        string
 	description string
-	retryAfter  time.Duration // zero: not said
+	retryAfter  time.Duration // zero: no Retry-After
 }
 
 func (r *refusal) Error() string { return r.code + ": " + r.description }
@@ -31,7 +31,7 @@ func badRequest(code, description string) error {
 
 func invalidRequest(description string) error { return badRequest("invalid_request", description) }
 
-// tooMany is the refusal of a limiter. There is no code of RFC 6749 for it (RFC 9126, section 2.3).
+// tooMany is the refusal of a limiter. RFC 6749 has no error code for it (RFC 9126, section 2.3).
 func tooMany(err error) error {
 	told := &refusal{status: http.StatusTooManyRequests, code: "invalid_request", description: "too many requests: wait"}
 	if many, ok := errors.AsType[*login.TooMany](err); ok {
@@ -49,10 +49,10 @@ var (
 	errNotItsToken   = badRequest("invalid_request", "a token is not one of this server, not alive, or not the client's to exchange")
 	errExchanged     = badRequest("invalid_request", "the token was exchanged 8 times in a row, which is the most: exchange an earlier one")
 	errNotTheClients = badRequest("unauthorized_client", "the client may not use this grant")
-	errOutage        = &refusal{status: http.StatusInternalServerError, code: "server_error", description: "the server is in trouble, not the request"}
+	errOutage        = &refusal{status: http.StatusInternalServerError, code: "server_error", description: "internal error: the request may be valid"}
 )
 
-// noRoom is the refusal of what must be remembered and cannot be: to allow it all the same could allow it twice.
+// noRoom is the refusal of a request that must be remembered but cannot be. To allow it anyway could allow it twice.
 func noRoom(wait time.Duration) error {
 	return &refusal{
 		status: http.StatusServiceUnavailable, code: "temporarily_unavailable",
@@ -60,11 +60,11 @@ func noRoom(wait time.Duration) error {
 	}
 }
 
-// refusals are what the library's errors mean to a client; RFC 6749, section 5.2, RFC 8707, section 2, RFC 8628, section 3.5.
+// refusals maps the library's errors to those for a client: RFC 6749, section 5.2, RFC 8707, section 2, RFC 8628, section 3.5.
 var refusals = map[goidc.ErrorCode]error{
 	goidc.ErrorCodeInvalidClient:        errClient,
 	goidc.ErrorCodeInvalidGrant:         errGrant,
-	goidc.ErrorCodeExpiredToken:         errGrant, // the library's word for a code whose grant was revoked
+	goidc.ErrorCodeExpiredToken:         errGrant, // the library's code for an authorization code whose grant was revoked
 	goidc.ErrorCodeUnauthorizedClient:   errNotTheClients,
 	goidc.ErrorCodeUnsupportedGrantType: badRequest("unsupported_grant_type", "this server does not offer the grant"),
 	goidc.ErrorCodeInvalidScope:         errScope,
@@ -73,13 +73,13 @@ var refusals = map[goidc.ErrorCode]error{
 	goidc.ErrorCodeAccessDenied:         badRequest("access_denied", "the request was denied"),
 }
 
-// explain returns the refusal that err is, or the one for a failure of our own, which is logged.
+// explain returns the refusal for err. An internal failure is logged and returned as errOutage.
 func (e *Engine) explain(c *call, err error) *refusal {
 	var known goidc.Error
 	if errors.As(err, &known) && refusals[known.Code] != nil {
 		err = refusals[known.Code]
 	}
-	// Somebody else has changed the record that this call wanted to change: a code, a refresh token, an interaction.
+	// The record that this call wanted to change has changed: a code, a refresh token, or an interaction.
 	if errors.Is(err, store.ErrConflict) {
 		err = errGrant
 	}
@@ -97,7 +97,7 @@ func (e *Engine) explain(c *call, err error) *refusal {
 	return told
 }
 
-// refuse answers a client. RFC 6749, section 5.2.
+// refuse writes the error response for a client (RFC 6749, section 5.2).
 func (e *Engine) refuse(w http.ResponseWriter, c *call, err error) {
 	told := e.explain(c, err)
 	if told.status == http.StatusUnauthorized {

@@ -12,7 +12,7 @@ import (
 )
 
 // Revoke is the revocation endpoint (RFC 7009), for POST. A token of either kind ends its grant: the refresh token and all
-// access tokens, JWTs too, as far as introspection tells of them (section 2.1). The token_type_hint is not needed.
+// access tokens, including JWTs as far as introspection reports them (section 2.1). The token_type_hint is not needed.
 func (e *Engine) Revoke(w http.ResponseWriter, r *http.Request) {
 	c := newCall(r)
 	if err := e.revokeToken(w, c); err != nil {
@@ -41,7 +41,7 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 		}
 	}
 	if err != nil || g == nil {
-		return err // RFC 7009, section 2.2: a token that is not known is no error
+		return err // RFC 7009, section 2.2: an unknown token is not an error
 	}
 	if g.ClientID != c.client.ID { // section 2.1
 		return badRequest("invalid_grant", "the token was issued to another client")
@@ -53,8 +53,8 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 	return err
 }
 
-// RevokeGrants ends all that a user has allowed a client, and returns how many grants that were. An empty subject stands for
-// all of the client's, its own among them; an empty client id for all of the user's.
+// RevokeGrants ends all grants of a user to a client, and returns their number. An empty subject means all grants of the client,
+// including its own; an empty client ID means all grants of the user.
 func (e *Engine) RevokeGrants(ctx context.Context, subject, clientID string) (n int, err error) {
 	key := store.Key{Name: keySubject, Value: subject}
 	switch {

@@ -44,9 +44,9 @@ func (e *Engine) token(w http.ResponseWriter, c *call) (*recorded, error) {
 	return e.answered(c, http.MethodPost, "/token", form)
 }
 
-// checkToken looks at what the library takes as it comes.
+// checkToken checks parameters that the library accepts unchecked.
 func (e *Engine) checkToken(c *call) error {
-	// RFC 7636, section 4.1: unreserved characters; the library measures only the length.
+	// RFC 7636, section 4.1: unreserved characters; the library checks only the length.
 	if v := c.form.Get("code_verifier"); v != "" && (len(v) < 43 || len(v) > 128 || strings.Trim(v, base64urlAlphabet+".~") != "") {
 		return invalidRequest("code_verifier is not one of RFC 7636")
 	}
@@ -63,7 +63,7 @@ func (e *Engine) checkToken(c *call) error {
 	return nil
 }
 
-// answered is run, for an endpoint that answers in JSON.
+// answered is run for an endpoint that responds with JSON.
 func (e *Engine) answered(c *call, method, path string, form url.Values) (*recorded, error) {
 	rec := e.run(c, method, path, form)
 	if c.outage != nil {
