@@ -58,8 +58,8 @@ func (b *browser) open(to string) (*url.URL, error) {
 			err = b.press("Log in", url.Values{"name": {"alice"}, "password": {password}})
 		case b.form("Allow") != nil:
 			err = b.press("Allow", nil)
-		case b.form("Go on") != nil:
-			err = b.press("Go on", nil)
+		case b.form("Continue") != nil:
+			err = b.press("Continue", nil)
 		default:
 			return b.at, nil
 		}

@@ -10,7 +10,7 @@ import (
 
 func (s *site) employ(t *testing.T, v *tab) {
 	v.visit(s.app.url + "/login")
-	v.sees(http.StatusOK, "Log in", "to go on to Fruit shop")
+	v.sees(http.StatusOK, "Log in", "to continue to Fruit shop")
 	v.shoot("login-application")
 	v.press("Cancel") // before she has seen where that leads: the application is a developer's
 	host := strings.TrimPrefix(s.app.url, "http://")
@@ -36,7 +36,7 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.visit(s.app.url + "/login")
 	v.sees(http.StatusOK, "Allow Fruit shop?", "Place and change orders for you") // which she has not allowed
 	v.press("Not you?")
-	v.sees(http.StatusOK, "Log in", "to go on to Fruit shop")
+	v.sees(http.StatusOK, "Log in", "to continue to Fruit shop")
 	v.logIn("Employee", strings.ToUpper(slapdtest.Carol), slapdtest.CarolPassword)
 	v.tick("See your orders")
 	v.enter("See your orders") // which decides nothing, and leaves the page as it is
@@ -47,7 +47,7 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.press("Allow")
 	v.sees(http.StatusOK, "Welcome", "You may: orders:read orders:write")
 	v.visit(consent)
-	v.sees(http.StatusBadRequest, "This request has been answered", "Fruit shop has it", "Go to "+host)
+	v.sees(http.StatusBadRequest, "This request has been answered", "Fruit shop has your answer", "Go to "+host)
 	v.shoot("ended-answered")
 	v.visit(s.url + "/oauth2/authorize/" + strings.Repeat("A", 52))
 	v.sees(http.StatusBadRequest, "This request has expired", "Start page")
@@ -68,7 +68,7 @@ func (s *site) employ(t *testing.T, v *tab) {
 	}
 
 	v.visit(s.url + "/developer") // which is for customers
-	v.sees(http.StatusForbidden, "Not for your account")
+	v.sees(http.StatusForbidden, "No access")
 	v.shoot("error-forbidden")
 	v.press("Example accounts")
 	v.sees(http.StatusOK, "Connect a device")
@@ -82,11 +82,11 @@ func (s *site) employ(t *testing.T, v *tab) {
 func (s *site) restrict(t *testing.T, v *tab) {
 	v.visit(s.app.url + "/login")
 	v.logIn("Customer", "bob", bobPassword)
-	v.sees(http.StatusOK, "See your orders", "which your account may not allow", "Place and change orders for you")
+	v.sees(http.StatusOK, "See your orders", "which your account is not permitted to allow", "Place and change orders for you")
 	v.shoot("consent-withheld")
 	v.press("Not you?")
 	v.logIn("Employee", slapdtest.Dave, slapdtest.DavePassword) // who is in no group
-	v.sees(http.StatusOK, "Your account may not allow any of what it asks for:")
+	v.sees(http.StatusOK, "Your account is not permitted to allow anything that it requested:")
 	v.shoot("consent-nothing")
 	v.press("Deny")
 	v.sees(http.StatusOK, "You did not let us in", "access_denied")
@@ -106,14 +106,14 @@ func (s *site) connect(t *testing.T, alice, v *tab) {
 	v.sees(http.StatusOK, "The code on your device")
 	v.shoot("device")
 	v.fill("The code on your device", "BCDF-GHJK")
-	v.press("Go on")
-	v.sees(http.StatusUnprocessableEntity, "No device waits with this code.")
+	v.press("Continue")
+	v.sees(http.StatusUnprocessableEntity, "No device is waiting with this code.")
 	v.shoot("device-problem")
 
 	code := s.device(t, id)
 	v.visit(code.VerificationURI)
 	v.fill("The code on your device", strings.ToLower(strings.ReplaceAll(code.UserCode, "-", " ")))
-	v.press("Go on")
+	v.press("Continue")
 	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
 	v.sees(http.StatusOK, "Allow Television?", "Does your device show this code?", code.UserCode)
 	v.shoot("device-consent")
@@ -128,9 +128,9 @@ func (s *site) connect(t *testing.T, alice, v *tab) {
 
 	code = s.device(t, id)
 	v.visit(code.VerificationURIComplete)
-	v.sees(http.StatusOK, "Go on only if your device shows this very code.")
+	v.sees(http.StatusOK, "Continue only if your device shows this exact code.")
 	v.shoot("device-filled-in")
-	v.press("Go on")
+	v.press("Continue")
 	v.press("Deny")
 	v.sees(http.StatusOK, "Your device is not connected")
 	v.shoot("device-denied")
@@ -141,7 +141,7 @@ func (s *site) connect(t *testing.T, alice, v *tab) {
 
 func (s *site) fail(t *testing.T, v *tab) {
 	v.visit(s.url + "/oauth2/authorize?response_type=code&client_id=nobody&redirect_uri=https://evil.example.com/")
-	v.sees(http.StatusBadRequest, "This does not work")
+	v.sees(http.StatusBadRequest, "Something went wrong")
 	v.shoot("error-client")
 	v.visit(s.app.url + "/login")
 	for range attempts - 1 { // he has logged in once
@@ -149,11 +149,11 @@ func (s *site) fail(t *testing.T, v *tab) {
 		v.sees(http.StatusUnprocessableEntity, "The name or the password is wrong.")
 	}
 	v.logIn("Customer", "bob", bobPassword)
-	v.sees(http.StatusTooManyRequests, "There have been too many tries.")
+	v.sees(http.StatusTooManyRequests, "There have been too many attempts.")
 	v.shoot("login-slowed-down")
 	s.directory.Kill()
 	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
-	v.sees(http.StatusServiceUnavailable, "cannot be checked just now")
+	v.sees(http.StatusServiceUnavailable, "cannot be checked at the moment")
 	v.shoot("login-outage")
 	s.directory.Restart(t)
 	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
@@ -173,5 +173,5 @@ func (s *site) remove(t *testing.T, v *tab) {
 	v.sees(http.StatusNotFound, "Page not found")
 	v.shoot("error-missing")
 	v.visit(s.app.url + "/login")
-	v.sees(http.StatusBadRequest, "This does not work")
+	v.sees(http.StatusBadRequest, "Something went wrong")
 }

@@ -1,5 +1,5 @@
-// Package accounts answers whether a subject is still a user of the server, for each use of a grant or a session, without
-// asking a directory each time.
+// Package accounts reports whether a subject is still a user of the server, for each use of a grant or a session, without a
+// directory lookup each time.
 package accounts
 
 import (
@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	maxAge  = time.Minute      // how long an account is relied on: so long may pass until a change has effect
+	maxAge  = time.Minute      // how long an account is relied on, and thus how long a change may take to have effect
 	timeout = 10 * time.Second // of one lookup
-	maxHeld = 1 << 16          // accounts that are remembered
+	maxHeld = 1 << 16          // maximum number of remembered accounts
 )
 
-// An Accounts looks up subjects at the [login.Login] of their type. It is safe for concurrent use.
+// Accounts looks up subjects at the [login.Login] of their type. It is safe for concurrent use.
 //
-// It remembers accounts for a minute. Only subjects that exist and whose token or session was presented get in, so the number of
-// users is what fills it, not the number of requests. When it is full, the older half is dropped. That costs the directory more
-// lookups; it changes no answer. Outages and subjects that do not exist are not remembered: the first end with the directory's
-// trouble, and the grant or session of the others ends at once.
+// It remembers accounts for a minute. Only subjects that exist and whose token or session was presented are remembered, so the
+// number of users fills it, not the number of requests. When it is full, the older half is dropped, which costs the directory
+// more lookups but changes no result. Outages and subjects that do not exist are not remembered: an outage may end at any time,
+// and the grant or session of a subject that does not exist ends immediately.
 type Accounts struct {
 	logins map[string]login.Login
 
 	mu       sync.Mutex
-	new, old map[string]remembered // together maxHeld at most
+	new, old map[string]remembered // together at most maxHeld
 	flights  map[string]*flight
 }
 
@@ -39,24 +39,24 @@ type remembered struct {
 	until   time.Time
 }
 
-// A flight is a lookup under way, which all who ask for the subject wait for.
+// A flight is a lookup in progress, which all callers with the same subject wait for.
 type flight struct {
-	done chan struct{} // closed once what follows is final
+	done chan struct{} // closed when the fields below are final
 
 	account   *login.Account
 	err       error
-	abandoned bool // the context of the caller that led has ended: another has to lead
+	abandoned bool // the context of the leading caller has ended: another has to lead
 }
 
 var errPanicked = errors.New("the Login panicked")
 
-// New returns Accounts of the logins, by type.
+// New returns Accounts of the logins, keyed by type.
 func New(logins map[string]login.Login) *Accounts {
 	return &Accounts{logins: maps.Clone(logins), new: map[string]remembered{}, flights: map[string]*flight{}}
 }
 
 // Lookup returns the account of a subject, as it was at most a minute ago. The account must not be modified. The error wraps
-// [login.ErrNoUser] if there is no such user, also if no login has the subject's type; any other error is an outage.
+// [login.ErrNoUser] if there is no such user, or if no login has the subject's type. Any other error is an outage.
 func (a *Accounts) Lookup(ctx context.Context, subject string) (*login.Account, error) {
 	kind, _, _ := strings.Cut(subject, ":")
 	l := a.logins[kind]
@@ -82,7 +82,7 @@ func (a *Accounts) Lookup(ctx context.Context, subject string) (*login.Account, 
 	}
 }
 
-// Forget makes the next Lookup ask the login. A lookup under way is not remembered.
+// Forget makes the next Lookup call the login. The result of a lookup in progress is not remembered.
 func (a *Accounts) Forget(subject string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -91,7 +91,7 @@ func (a *Accounts) Forget(subject string) {
 	delete(a.flights, subject)
 }
 
-// join returns the account that is remembered, or the flight to wait for or to lead.
+// join returns the remembered account, or the flight to wait for or to lead.
 func (a *Accounts) join(subject string) (account *login.Account, f *flight, leads bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -143,8 +143,8 @@ func (a *Accounts) land(f *flight, subject string, until time.Time) {
 	a.new[subject] = remembered{f.account, until}
 }
 
-// Refreshing returns l, whose log-ins make the accounts forget what they remember: a user who has just logged in with a new
-// password, or to use new rights, need not wait.
+// Refreshing returns a Login that calls l and, after a log-in, forgets the remembered account. A user who has just logged in,
+// with a new password or to use new rights, thus does not have to wait.
 func (a *Accounts) Refreshing(l login.Login) login.Login { return refreshing{l, a} }
 
 type refreshing struct {

@@ -11,17 +11,17 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// An InitialToken allows to register clients (RFC 7591, section 1.2, "initial access token").
+// An InitialToken permits the registration of clients (RFC 7591, section 1.2, "initial access token").
 type InitialToken struct {
-	Name    string    // of whom it was given to, for the audit
-	Digest  string    // its store.Digest; the token must be random
-	Uses    int       // how many clients may be registered with it, over all replicas and for ever; zero: any number
+	Name    string    // the recipient, for the audit log
+	Digest  string    // the store.Digest of the token, which must be random
+	Uses    int       // how many clients may be registered with it, across all replicas and permanently; zero: unlimited
 	Expires time.Time // zero: never
 }
 
 const initialKind = "initial_token" // of the records that count uses
 
-// initial returns the initial token that a request carries.
+// initial returns the initial access token of a request.
 func (e *registration) initial(token string) (*InitialToken, error) {
 	var found *InitialToken
 	for i := range e.cfg.InitialTokens {
@@ -35,7 +35,7 @@ func (e *registration) initial(token string) (*InitialToken, error) {
 	return found, nil
 }
 
-// spend takes one of the token's uses.
+// spend uses up one of the token's uses.
 func (e *registration) spend(ctx context.Context, t *InitialToken) error {
 	if t == nil || t.Uses == 0 {
 		return nil
@@ -63,7 +63,7 @@ func invalidToken(reason valetkey.Reason) error {
 	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason}
 }
 
-// Why a request for a registration is refused.
+// The reasons for the refusal of a registration request.
 var (
 	reasonInitial      = valetkey.NewReason("registration_initial_token", "the initial access token is not valid")
 	reasonUsedUp       = valetkey.NewReason("registration_initial_token_used_up", "the initial access token is used up")

@@ -8,9 +8,9 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
-// KeySetClient returns what the key sets of clients are fetched with: a stranger has named the URL. It connects to public
-// addresses and those in allow only, which is looked at when they are dialled, follows no redirect and waits 5 s at most. A
-// nil config trusts the system's roots. How much of an answer is read is for the caller to bound.
+// KeySetClient returns an HTTP client to fetch the key sets of clients, whose URLs are untrusted. It connects only to public
+// addresses and those in allow, which it checks when it dials. It follows no redirect and waits at most 5 s. A nil config trusts
+// the system's roots. The caller must limit how much of a response is read.
 func KeySetClient(config *tls.Config, allow ...netip.Prefix) *http.Client {
 	return &http.Client{
 		Transport:     fetch.Guarded(config, allow...),

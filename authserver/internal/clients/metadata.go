@@ -8,7 +8,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// members are those of a JSON object that a client sent, but for the null ones: they count as omitted (RFC 7592, section 2.2).
+// members are the members of a JSON object that a client sent. Null members count as omitted (RFC 7592, section 2.2).
 type members map[string]strictjson.Value
 
 func readMembers(text []byte) (members, error) {
@@ -61,9 +61,9 @@ func (r *reader) flag(name string) bool {
 	return is
 }
 
-// client returns what the members say of a client, with the defaults of RFC 7591, section 2. What is not known is ignored
-// ("The authorization server MUST ignore any client metadata sent by the client that it does not understand"), and so is what
-// only the operator may say: nobody becomes trusted by saying so.
+// client returns the client that the members describe, with the defaults of RFC 7591, section 2. Unknown members are ignored
+// ("The authorization server MUST ignore any client metadata sent by the client that it does not understand"), and so are those
+// that only the operator may set: no client becomes trusted by claiming it.
 func (m members) client() (Client, error) {
 	r := reader{members: m}
 	c := Client{
@@ -105,8 +105,8 @@ func (m members) client() (Client, error) {
 	return c, r.err
 }
 
-// isNative reports whether redirect URIs are those that only an application on the user's device has (RFC 8252, section 7):
-// a client that does not name its type would otherwise have no free port.
+// isNative reports whether the redirect URIs are only possible for an application on the user's device (RFC 8252, section 7).
+// Otherwise a client that does not state its type could not use any port.
 func isNative(uris []string) bool {
 	return len(uris) > 0 && !slices.ContainsFunc(uris, func(uri string) bool {
 		u, err := webURI(uri)
@@ -114,7 +114,7 @@ func isNative(uris []string) bool {
 	})
 }
 
-// responseTypes returns the response types that go with the grants (RFC 7591, section 2.1).
+// responseTypes returns the response types of the grants (RFC 7591, section 2.1).
 func (c *Client) responseTypes() []string {
 	types := []string{}
 	if c.has(authorizationCode) {
@@ -130,12 +130,12 @@ func sameSet(a, b []string) bool {
 	return !unknown(a, b) && !unknown(b, a)
 }
 
-// information is what a client is told of its registration: RFC 7591, section 3.2.1, and RFC 7592, section 3.
+// information is the response about a registration: RFC 7591, section 3.2.1, and RFC 7592, section 3.
 type information struct {
 	ID                string `json:"client_id"`
 	IssuedAt          int64  `json:"client_id_issued_at"`
 	Secret            string `json:"client_secret,omitempty"`
-	SecretExpires     *int64 `json:"client_secret_expires_at,omitempty"` // zero: never; there if the client has a secret
+	SecretExpires     *int64 `json:"client_secret_expires_at,omitempty"` // zero: never; present if the client has a secret
 	RegistrationToken string `json:"registration_access_token"`
 	RegistrationURI   string `json:"registration_client_uri"`
 
@@ -158,7 +158,7 @@ type information struct {
 	SoftwareStatement string          `json:"software_statement,omitempty"`
 }
 
-// inform returns what c is told. The secret is empty unless it is a new one: nobody knows it later.
+// inform returns the response about c. The secret is empty unless it is new, because it is not stored.
 func (e *registration) inform(c *Client, secret, token string) *information {
 	info := &information{
 		ID:                c.ID,

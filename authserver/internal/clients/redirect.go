@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// ValidRedirectURI returns nil if a client may register the redirect URI (RFC 9700, sections 2.1 and 2.6): https, or http to
-// loopback, or, for a native application, a scheme of its own that is a domain name backwards (RFC 8252, section 7.1). It is
-// an absolute URI of at most 2000 bytes without fragment, user and wildcard. The error does not quote it.
+// ValidRedirectURI returns nil if a client may register the redirect URI (RFC 9700, sections 2.1 and 2.6): https, http to
+// loopback, or, for a native application, a private-use scheme that is a reversed domain name (RFC 8252, section 7.1). It must
+// be an absolute URI of at most 2000 bytes without fragment, user and wildcard. The error does not quote it.
 func ValidRedirectURI(uri string, native bool) error {
 	u, err := webURI(uri)
 	if err != nil {
@@ -17,7 +17,7 @@ func ValidRedirectURI(uri string, native bool) error {
 	switch {
 	case strings.Contains(uri, "#"): // RFC 6749, section 3.1.2
 		return errors.New("has a fragment")
-	case strings.Contains(uri, "*"): // compared exactly, it would not do what its author hopes
+	case strings.Contains(uri, "*"): // URIs are compared exactly, so a wildcard would not work
 		return errors.New("has a wildcard")
 	case u.Scheme == "https" && u.Hostname() != "":
 		return nil
@@ -26,9 +26,9 @@ func ValidRedirectURI(uri string, native bool) error {
 	case u.Scheme == "https" || u.Scheme == "http":
 		return errors.New("is neither https with a host nor http to 127.0.0.1, [::1] or localhost")
 	case !strings.Contains(u.Scheme, ".") || u.Opaque != "" || u.Path+u.Host == "":
-		return errors.New("has a scheme that is neither https nor a domain name backwards, as in com.example.app:/callback")
+		return errors.New("has a scheme that is neither https nor a reversed domain name, as in com.example.app:/callback")
 	case !native:
-		return errors.New("has a scheme of its own, which only a native application may have")
+		return errors.New("has a private-use scheme, which requires a native application")
 	}
 	return nil
 }
@@ -39,9 +39,9 @@ func webURI(uri string) (*url.URL, error) {
 	switch {
 	case len(uri) > maxURI:
 		return nil, errors.New("is too long")
-	// RFC 3986, section 2: what browsers would repair, each in its own way, is refused.
+	// RFC 3986, section 2: characters that browsers would repair, each in its own way, are refused.
 	case strings.ContainsFunc(uri, func(r rune) bool { return r <= 0x20 || r > 0x7e || strings.ContainsRune("\"<>\\^`{|}", r) }):
-		return nil, errors.New("has characters that no URI has")
+		return nil, errors.New("has characters that are not allowed in a URI")
 	case err != nil || !u.IsAbs():
 		return nil, errors.New("is not an absolute URI")
 	case u.User != nil:
@@ -52,7 +52,7 @@ func webURI(uri string) (*url.URL, error) {
 	return u, nil
 }
 
-// isLoopback reports whether host is one of those that RFC 8252, sections 7.3 and 8.3, speak of.
+// isLoopback reports whether host is one of the loopback hosts in RFC 8252, sections 7.3 and 8.3.
 func isLoopback(host string) bool {
 	return host == "127.0.0.1" || host == "::1" || host == "localhost"
 }

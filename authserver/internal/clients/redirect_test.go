@@ -55,7 +55,7 @@ func TestRedirectURI(t *testing.T) {
 			assert.Error(t, clients.ValidRedirectURI(uri, true), name)
 			assert.Error(t, clients.ValidRedirectURI(uri, false), name)
 		}
-		assert.ErrorContains(t, clients.ValidRedirectURI("com.example.app:/cb", false), "only a native application")
+		assert.ErrorContains(t, clients.ValidRedirectURI("com.example.app:/cb", false), "requires a native application")
 	})
 	t.Run("accepted", func(t *testing.T) {
 		for _, uri := range []string{

@@ -25,72 +25,71 @@ import (
 	"github.com/valetkey/valetkey/internal/keyset"
 )
 
-// RegistrationConfig is what the registration endpoint is made of. URL, Issuer, Registry, Scopes, and InitialTokens or Open are
+// RegistrationConfig configures the registration endpoint. URL, Issuer, Registry, Scopes, and either InitialTokens or Open are
 // required.
 type RegistrationConfig struct {
 	_ struct{} // keyed literals only
 
-	URL      string // of the endpoint; clients are managed at a path below it
+	URL      string // of the endpoint; clients are managed at paths below it
 	Issuer   string // of the server
 	Registry *Registry
 
-	// Scopes are all that a client may register for, and what one gets that names none.
+	// Scopes are all scopes that a client may register for. A client that names none gets all of them.
 	Scopes []string
 
-	// GrantTypes are those that a client may register for. Nil: authorization_code, refresh_token and the device grant, for
-	// which a user has to agree.
+	// GrantTypes are the grant types that a client may register for. Nil: authorization_code, refresh_token and the device
+	// grant, each of which requires a user's consent.
 	GrantTypes []string
 
-	// AuthMethods are those that a client may register for. Nil: none, client_secret_basic, client_secret_post and
-	// private_key_jwt. One more is known: self_signed_tls_client_auth.
+	// AuthMethods are the authentication methods that a client may register for. Nil: none, client_secret_basic,
+	// client_secret_post and private_key_jwt. self_signed_tls_client_auth is supported, too.
 	AuthMethods []string
 
 	InitialTokens []InitialToken
 
-	// Open allows to register without a token, as often as Allow does, which is then required: for the address of the sender
-	// it returns nil, or a [*login.TooMany].
+	// Open permits registration without a token, limited by Allow, which is then required: for the address of the sender, Allow
+	// returns nil or a [*login.TooMany].
 	Open  bool
 	Allow func(address string) error
 
 	// RemoteAddr is the address of the sender. Nil: that of the connection, without the port.
 	RemoteAddr func(*http.Request) string
 
-	// UnusedFor is how long a client that registered without a token is kept if nobody uses it, see [Registry.Keep]. Zero: 24
-	// h; negative: for ever.
+	// UnusedFor is how long a client that registered without a token is kept while it is unused; see [Registry.Keep]. Zero: 24
+	// h; negative: forever.
 	UnusedFor time.Duration
 
-	// Statements are the keys of those whose software statements are believed, by issuer. The caller closes them.
+	// Statements are the keys of trusted issuers of software statements, by issuer. The caller closes them.
 	Statements map[string]*keyset.Set
 
-	// Deleted is called when a client has deleted itself, to end what users have granted it. Nil: nothing is done.
+	// Deleted is called when a client has deleted itself, to end the grants of its users. Nil: they do not end.
 	Deleted func(ctx context.Context, clientID string) error
 
-	// Audit is told of each registration, change, deletion and refusal, without secrets. Nil: nobody is.
+	// Audit receives each registration, change, deletion and refusal, without secrets. Nil: they are not reported.
 	Audit func(ctx context.Context, event string, attrs ...slog.Attr)
 
-	// Logger is told of failures of our own. Nil: slog.Default().
+	// Logger receives internal failures. Nil: slog.Default().
 	Logger *slog.Logger
 }
 
 const (
 	defaultUnused = 24 * time.Hour
-	maxBody       = 96 << 10 // a key set, a statement, and room for the rest
+	maxBody       = 96 << 10 // a key set, a statement, and the other members
 )
 
-// A registration is the endpoint. The library of the engine has one too, which this one does without: it would have the
-// registration access token stored as it is, knows no software statements, and lets an update send what it must not.
+// A registration is the endpoint. The library of the engine has such an endpoint, too, but it would store the registration
+// access token in clear text, supports no software statements, and permits updates that must be refused.
 type registration struct {
 	cfg RegistrationConfig
 	mux *http.ServeMux
 }
 
-// Registration returns the handler of dynamic client registration (RFC 7591) at the path of cfg.URL, and of its management
-// (RFC 7592) below it. The error names every mistake in cfg.
+// Registration returns the handler of dynamic client registration (RFC 7591) at the path of cfg.URL, and of its management (RFC
+// 7592) below it. The error lists every mistake in cfg.
 //
-// What is registered is what the response says. Members that are not known here are ignored: logo_uri, contacts, names in
-// several languages. What would give a client more than others have cannot be registered at all: being trusted, doing without
-// PKCE, introspecting; and a client that the operator has given such a thing may read its registration, but no longer change
-// or delete it.
+// The response contains what has been registered. Unsupported members are ignored: logo_uri, contacts, names in several
+// languages. A client cannot register privileges: being trusted, omitting PKCE, introspecting. A client to which the operator
+// has given such a privilege may read its registration, but can no longer change or delete it.
 func Registration(cfg RegistrationConfig) (http.Handler, error) {
 	u, err := cfg.validate()
 	if err != nil {
@@ -127,7 +126,7 @@ func (cfg *RegistrationConfig) validate() (*url.URL, error) {
 	mistake := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	u, err := webURI(cfg.URL)
 	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || len(u.Path) < 2 || u.EscapedPath() != path.Clean(u.Path) {
-		mistake("URL: is not one with a path that a client's id can follow")
+		mistake("URL: must have a path that a client's ID can be appended to")
 	}
 	if cfg.Issuer == "" {
 		mistake("Issuer: required")
@@ -170,7 +169,7 @@ func (cfg *RegistrationConfig) validate() (*url.URL, error) {
 	return u, errors.Join(errs...)
 }
 
-// ServeHTTP answers nothing that may be stored (RFC 7591, section 3.2.1).
+// ServeHTTP marks all responses as not cacheable (RFC 7591, section 3.2.1).
 func (e *registration) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache")
@@ -178,7 +177,7 @@ func (e *registration) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mux.ServeHTTP(w, r)
 }
 
-// register is RFC 7591, section 3.
+// register implements RFC 7591, section 3.
 func (e *registration) register(r *http.Request) (int, *information, error) {
 	ctx := r.Context()
 	by, initial, err := e.mayRegister(r)
@@ -189,7 +188,7 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if err := c.Validate(); err != nil { // before a use of the token is spent on it
+	if err := c.Validate(); err != nil { // before a use of the token is spent
 		return 0, nil, err
 	}
 	if err := e.spend(ctx, initial); err != nil {
@@ -208,7 +207,7 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	return http.StatusCreated, e.inform(made, secret, token), nil
 }
 
-// mayRegister says as whom the sender may register a client.
+// mayRegister returns the identity under which the sender may register a client.
 func (e *registration) mayRegister(r *http.Request) (by string, initial *InitialToken, err error) {
 	token, err := bearer(r)
 	if err == nil {
@@ -228,7 +227,7 @@ func (e *registration) mayRegister(r *http.Request) (by string, initial *Initial
 	return "anybody", nil, nil
 }
 
-// read is RFC 7592, section 2.1. Neither the registration access token nor the secret changes with it.
+// read implements RFC 7592, section 2.1. It changes neither the registration access token nor the secret.
 func (e *registration) read(r *http.Request) (int, *information, error) {
 	c, token, err := e.authenticate(r)
 	if err != nil {
@@ -237,7 +236,7 @@ func (e *registration) read(r *http.Request) (int, *information, error) {
 	return http.StatusOK, e.inform(c, "", token), nil
 }
 
-// update is RFC 7592, section 2.2: all that the client may say of itself is replaced.
+// update implements RFC 7592, section 2.2: it replaces all metadata that the client may set.
 func (e *registration) update(r *http.Request) (int, *information, error) {
 	ctx := r.Context()
 	old, token, err := e.authenticate(r)
@@ -258,7 +257,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 	c.RegistrationDigest, c.DefaultAPI, c.AccessLifetime = old.RegistrationDigest, old.DefaultAPI, old.AccessLifetime
 	secret := ""
 	switch {
-	case !usesSecret(c.AuthMethod): // and the old one is dead
+	case !usesSecret(c.AuthMethod): // the old one becomes invalid
 	case len(old.SecretDigest) > 0:
 		c.SecretDigest = old.SecretDigest
 	default:
@@ -271,7 +270,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 	return http.StatusOK, e.inform(&c, secret, token), nil
 }
 
-// acceptsUpdate checks the members that an update must have, and those that it must not have: RFC 7592, section 2.2.
+// acceptsUpdate checks the members that an update must and must not contain: RFC 7592, section 2.2.
 func (c *Client) acceptsUpdate(sent members) error {
 	for _, name := range []string{"registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at"} {
 		if sent[name] != nil {
@@ -288,7 +287,7 @@ func (c *Client) acceptsUpdate(sent members) error {
 	return nil
 }
 
-// delete is RFC 7592, section 2.3.
+// delete implements RFC 7592, section 2.3.
 func (e *registration) delete(r *http.Request) (int, *information, error) {
 	c, _, err := e.authenticate(r)
 	if err != nil {
@@ -300,7 +299,7 @@ func (e *registration) delete(r *http.Request) (int, *information, error) {
 	if err := e.cfg.Registry.Delete(r.Context(), c.ID); err != nil {
 		return 0, nil, err
 	}
-	ctx := context.WithoutCancel(r.Context()) // the client cannot ask for it again
+	ctx := context.WithoutCancel(r.Context()) // the client cannot repeat the request
 	if e.cfg.Deleted != nil {
 		if err := e.cfg.Deleted(ctx, c.ID); err != nil {
 			e.cfg.Logger.ErrorContext(ctx, "grants of a deleted client not ended", "client", c.ID, "error", err)
@@ -310,8 +309,9 @@ func (e *registration) delete(r *http.Request) (int, *information, error) {
 	return http.StatusNoContent, nil, nil
 }
 
-// authenticate returns the client that the request is about, and its registration access token. Whether the client or the
-// token is unknown cannot be told from the answer: 401 either way (RFC 7592, section 2.1). With its client, a token is dead.
+// authenticate returns the client that the request is about, and its registration access token. The response does not reveal
+// whether the client or the token is unknown: it is 401 in both cases (RFC 7592, section 2.1). A token becomes invalid with its
+// client.
 func (e *registration) authenticate(r *http.Request) (*Client, string, error) {
 	token, err := bearer(r)
 	if err != nil {
@@ -341,7 +341,7 @@ func bearer(r *http.Request) (string, error) {
 	return token, nil
 }
 
-// mayChange refuses to let a client redirect elsewhere what the operator has entrusted it with.
+// mayChange refuses changes by a client to which the operator has given privileges, so that it cannot redirect them elsewhere.
 func mayChange(c *Client) error {
 	if c.Trusted || c.WithoutPKCE || len(c.Introspects) > 0 {
 		return &valetkey.Error{Code: valetkey.InsufficientScope, Reason: reasonOperator}
@@ -349,7 +349,7 @@ func mayChange(c *Client) error {
 	return nil
 }
 
-// readClient returns what the request's body says of a client, and all its members.
+// readClient returns the client described in the request's body, and all its members.
 func (e *registration) readClient(r *http.Request) (members, Client, error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return nil, Client{}, &Invalid{InvalidMetadata, "the content type is not application/json"}
@@ -384,7 +384,7 @@ func (e *registration) readClient(r *http.Request) (members, Client, error) {
 	return sent, c, nil
 }
 
-// answer makes a handler of a function that returns what the client is told, or why not.
+// answer returns a handler for a function that returns the response to the client, or an error.
 func (e *registration) answer(do func(*http.Request) (int, *information, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -401,9 +401,9 @@ func (e *registration) answer(do func(*http.Request) (int, *information, error))
 	}
 }
 
-// refuse answers with RFC 7591, section 3.2.2, or RFC 6750, section 3.
+// refuse writes an error response of RFC 7591, section 3.2.2, or RFC 6750, section 3.
 func (e *registration) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	status, code, description := http.StatusServiceUnavailable, "temporarily_unavailable", "the server is in trouble, not the request"
+	status, code, description := http.StatusServiceUnavailable, "temporarily_unavailable", "internal error: the request may be valid"
 	invalid, isInvalid := errors.AsType[*Invalid](err)
 	refusal, isRefusal := errors.AsType[*valetkey.Error](err)
 	tooMany, isTooMany := errors.AsType[*login.TooMany](err)
@@ -425,7 +425,7 @@ func (e *registration) refuse(w http.ResponseWriter, r *http.Request, err error)
 	e.cfg.Audit(r.Context(), "registration refused", slog.String("method", r.Method), slog.Int("status", status), slog.String("error", code),
 		slog.String("address", e.cfg.RemoteAddr(r)))
 	body := map[string]string{}
-	if code != "" { // RFC 6750, section 3.1: who sent no token is told no error
+	if code != "" { // RFC 6750, section 3.1: without a token in the request, there is no error code
 		body["error"], body["error_description"] = code, description
 	}
 	writeJSON(w, status, body)

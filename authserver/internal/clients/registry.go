@@ -15,12 +15,12 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A Registry knows all clients. It is safe for concurrent use, holds no lock and caches nothing: what one replica writes, the
-// others read.
+// A Registry contains all clients. It is safe for concurrent use, holds no lock and caches nothing: changes by one replica are
+// visible to the others.
 type Registry struct {
 	store  store.Store
 	static map[string]Client
-	ids    []string // of the static ones, in order
+	ids    []string // sorted IDs of the static clients
 }
 
 const (
@@ -28,11 +28,11 @@ const (
 	maxOwned = 100 // clients of one owner
 )
 
-// ErrStatic is wrapped by the error of a change to a client of the configuration.
+// ErrStatic is wrapped by the error of a change to a client in the configuration.
 var ErrStatic = errors.New("the client is in the configuration")
 
-// NewRegistry returns the registry of the clients in s and the static ones, which come first where an id is both. The caller
-// has validated these, and does not modify them any more.
+// NewRegistry returns the registry of the clients in s and the static ones, which take precedence if both have an ID. The caller
+// must have validated the static clients, and must not modify them afterwards.
 func NewRegistry(s store.Store, static []Client) *Registry {
 	r := &Registry{store: s, static: make(map[string]Client, len(static))}
 	for _, c := range static {
@@ -43,12 +43,12 @@ func NewRegistry(s store.Store, static []Client) *Registry {
 	return r
 }
 
-// Get returns the client, whose slices must not be modified. If there is none, the error wraps [store.ErrNotFound].
+// Get returns the client. Its slices must not be modified. If there is none, the error wraps [store.ErrNotFound].
 func (r *Registry) Get(ctx context.Context, id string) (*Client, error) {
 	if c, ok := r.static[id]; ok {
 		return &c, nil
 	}
-	if !isID(id) { // from a request: not every store takes every text
+	if !isID(id) { // from a request: not every store accepts every text
 		return nil, fmt.Errorf("read a client: %w", store.ErrNotFound)
 	}
 	rec, err := r.store.Get(ctx, kind, id)
@@ -58,9 +58,9 @@ func (r *Registry) Get(ctx context.Context, id string) (*Client, error) {
 	return read(rec)
 }
 
-// Create registers c under a new id. With a secret it returns that, too, which nobody can learn later: only its digest is
-// kept. An empty AuthMethod stands for client_secret_basic if there is a secret, and for none if not. The error is an
-// [*Invalid] if c cannot be registered.
+// Create registers c under a new ID. With withSecret, it also returns a new secret, of which only the digest is stored. An empty
+// AuthMethod means client_secret_basic if there is a secret, and none otherwise. The error is an [*Invalid] if c cannot be
+// registered.
 func (r *Registry) Create(ctx context.Context, c Client, withSecret bool) (*Client, string, error) {
 	if c.AuthMethod == "" {
 		c.AuthMethod = "none"
@@ -69,7 +69,7 @@ func (r *Registry) Create(ctx context.Context, c Client, withSecret bool) (*Clie
 		}
 	}
 	if withSecret != usesSecret(c.AuthMethod) {
-		return nil, "", &Invalid{InvalidMetadata, "token_endpoint_auth_method: does not go with having a secret, or with having none"}
+		return nil, "", &Invalid{InvalidMetadata, "token_endpoint_auth_method: does not match whether the client has a secret"}
 	}
 	if err := c.Validate(); err != nil {
 		return nil, "", err
@@ -89,7 +89,7 @@ func (r *Registry) Create(ctx context.Context, c Client, withSecret bool) (*Clie
 	return &c, secret, nil
 }
 
-// room returns an error if the owner has as many clients as one may have. Registrations at the same time may exceed that.
+// room returns an error if the owner has the maximum number of clients. Concurrent registrations may exceed it.
 func (r *Registry) room(ctx context.Context, owner string) error {
 	if owner == "" {
 		return nil
@@ -111,8 +111,8 @@ func (c *Client) newSecret() string {
 	return secret
 }
 
-// Update replaces the client that c was read as. If somebody else has changed or deleted it meanwhile, nothing is changed
-// and the error wraps [store.ErrConflict]. It is an [*Invalid] if c cannot be registered.
+// Update replaces the client that c was read as. If it has been changed or deleted meanwhile, Update changes nothing and the
+// error wraps [store.ErrConflict]. The error is an [*Invalid] if c cannot be registered.
 func (r *Registry) Update(ctx context.Context, c Client) error {
 	if _, is := r.static[c.ID]; is {
 		return fmt.Errorf("change a client: %w", ErrStatic)
@@ -124,13 +124,13 @@ func (r *Registry) Update(ctx context.Context, c Client) error {
 		return err
 	}
 	if usesSecret(c.AuthMethod) != (len(c.SecretDigest) > 0) {
-		return &Invalid{InvalidMetadata, "token_endpoint_auth_method: does not go with having a secret, or with having none"}
+		return &Invalid{InvalidMetadata, "token_endpoint_auth_method: does not match whether the client has a secret"}
 	}
 	return r.put(ctx, &c)
 }
 
-// RotateSecret gives the client a new secret. The old one is dead at once, and of several calls at the same time one
-// succeeds: the others get an error that wraps [store.ErrConflict].
+// RotateSecret gives the client a new secret. The old one becomes invalid immediately. Of several concurrent calls one succeeds;
+// the others get an error that wraps [store.ErrConflict].
 func (r *Registry) RotateSecret(ctx context.Context, id string) (secret string, err error) {
 	c, err := r.Get(ctx, id)
 	if err != nil {
@@ -146,7 +146,7 @@ func (r *Registry) RotateSecret(ctx context.Context, id string) (secret string, 
 	return secret, nil
 }
 
-// Keep makes the registration of a client that somebody uses permanent. For one that is, it costs nothing.
+// Keep makes the registration of a client that is in use permanent. If it already is, Keep costs nothing.
 func (r *Registry) Keep(ctx context.Context, c *Client) error {
 	for err := error(nil); ; {
 		if c.Expires.IsZero() {
@@ -157,13 +157,13 @@ func (r *Registry) Keep(ctx context.Context, c *Client) error {
 		if err = r.put(ctx, &kept); !errors.Is(err, store.ErrConflict) {
 			return err
 		}
-		if c, err = r.Get(ctx, c.ID); err != nil { // somebody else keeps it, or changes it
+		if c, err = r.Get(ctx, c.ID); err != nil { // it has been kept or changed meanwhile
 			return err
 		}
 	}
 }
 
-// Delete removes the client. It is no error if there is none. Its grants are the caller's to end.
+// Delete removes the client. Deleting a missing client is not an error. The caller must end its grants.
 func (r *Registry) Delete(ctx context.Context, id string) error {
 	if _, is := r.static[id]; is {
 		return fmt.Errorf("delete a client: %w", ErrStatic)
@@ -174,7 +174,7 @@ func (r *Registry) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// ByOwner returns the clients that a subject has registered, in the order of their ids.
+// ByOwner returns the clients that a subject has registered, ordered by ID.
 func (r *Registry) ByOwner(ctx context.Context, owner string) ([]Client, error) {
 	if owner == "" {
 		return nil, nil
@@ -182,8 +182,8 @@ func (r *Registry) ByOwner(ctx context.Context, owner string) ([]Client, error) 
 	return r.find(ctx, ownerKey(owner), "", maxOwned)
 }
 
-// List returns clients, the static ones among them, in the order of their ids: those greater than after, and at most limit,
-// which is positive.
+// List returns at most limit clients, including the static ones, ordered by ID, with IDs greater than after. limit must be
+// positive.
 func (r *Registry) List(ctx context.Context, after string, limit int) ([]Client, error) {
 	list, err := r.find(ctx, store.Key{}, after, limit)
 	if err != nil {
@@ -215,7 +215,7 @@ func (r *Registry) find(ctx context.Context, key store.Key, after string, limit 
 	return list, nil
 }
 
-// put writes c over the version that was read, or as a new one.
+// put replaces the version of c that was read, or stores a new client.
 func (r *Registry) put(ctx context.Context, c *Client) error {
 	value, err := json.Marshal(c)
 	if err != nil {
@@ -241,7 +241,7 @@ func read(rec store.Record) (*Client, error) {
 
 func ownerKey(subject string) store.Key { return store.Key{Name: "owner", Value: subject} }
 
-// isID reports whether id can be a client's (RFC 6749, appendix A.1).
+// isID reports whether id can be a client ID (RFC 6749, appendix A.1).
 func isID(id string) bool {
 	return id != "" && len(id) <= 512 && !strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r > 0x7e })
 }

@@ -272,7 +272,7 @@ func TestUpdate(t *testing.T) {
 		assert.ErrorAs(t, r.Update(ctx, c), new(*clients.Invalid))
 		c = *made
 		c.AuthMethod = "none"
-		assert.ErrorContains(t, r.Update(ctx, c), "having a secret")
+		assert.ErrorContains(t, r.Update(ctx, c), "has a secret")
 	})
 	t.Run("of those who have read the same, one succeeds", func(t *testing.T) {
 		for range 50 {

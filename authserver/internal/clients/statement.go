@@ -12,8 +12,8 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// vouched returns the members that a client sent with the claims of its software statement, if there is one, in the place of
-// those of the same names (RFC 7591, section 2.3).
+// vouched returns the members that a client sent. If there is a software statement, its claims replace the members with the same
+// names (RFC 7591, section 2.3).
 func (e *registration) vouched(ctx context.Context, sent members) (members, error) {
 	if sent["software_statement"] == nil {
 		return sent, nil
@@ -28,7 +28,7 @@ func (e *registration) vouched(ctx context.Context, sent members) (members, erro
 	}
 	delete(claimed, "software_statement")
 	both := maps.Clone(sent)
-	if claimed["jwks"] != nil || claimed["jwks_uri"] != nil { // two names of one thing
+	if claimed["jwks"] != nil || claimed["jwks_uri"] != nil { // two names for one thing
 		delete(both, "jwks")
 		delete(both, "jwks_uri")
 	}
@@ -46,7 +46,7 @@ func (e *registration) verify(ctx context.Context, statement string) (members, e
 	if err != nil {
 		return nil, invalidStatement("is not a signed JWT")
 	}
-	// An access token of the issuer, say, is no statement (RFC 8725, section 3.11).
+	// A JWT for another purpose, such as an access token, is not a statement (RFC 8725, section 3.11).
 	if c.Header.Type != "" && !jose.SameType(c.Header.Type, "JWT") || !slices.Contains(jose.Algorithms(), c.Header.Algorithm) {
 		return nil, invalidStatement("has a type or an algorithm that is not accepted")
 	}
@@ -78,7 +78,7 @@ func (e *registration) verify(ctx context.Context, statement string) (members, e
 	case now.Before(from):
 		return nil, invalidStatement("is not valid yet")
 	case m["aud"] != nil && !claims.IsFor(audience, []string{e.cfg.Issuer, e.cfg.URL}, false): // RFC 7519, section 4.1.3
-		return nil, invalidStatement("is for others")
+		return nil, invalidStatement("has another audience")
 	}
 	return m, nil
 }

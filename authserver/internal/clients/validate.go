@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// The codes of RFC 7591, section 3.2.2.
+// The error codes of RFC 7591, section 3.2.2.
 const (
 	InvalidRedirectURI  = "invalid_redirect_uri"
 	InvalidMetadata     = "invalid_client_metadata"
@@ -21,12 +21,12 @@ const (
 	UnapprovedStatement = "unapproved_software_statement"
 )
 
-// An Invalid says why a client cannot be registered. The description quotes nothing that was sent.
+// An Invalid is the reason why a client cannot be registered. The description does not quote the request.
 type Invalid struct{ Code, Description string }
 
 func (e *Invalid) Error() string { return e.Code + ": " + e.Description }
 
-// The limits of what a client registers.
+// The limits of registered metadata.
 const (
 	maxName      = 100 // characters
 	maxURI       = 2000
@@ -51,8 +51,8 @@ var grantTypes = []string{
 
 var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth"}
 
-// Validate returns what is wrong with the client's metadata: several [*Invalid], joined, each with the name of the member
-// that RFC 7591 gives it. Redirect URIs come first.
+// Validate returns the mistakes in the client's metadata: several joined [*Invalid], each with the name of the member in RFC
+// 7591. Redirect URIs come first.
 func (c *Client) Validate() error {
 	var errs []error
 	refuse := func(code, member, why string) { errs = append(errs, &Invalid{code, member + ": " + why}) }
@@ -83,18 +83,18 @@ func (c *Client) Validate() error {
 	wrong(unknown(c.GrantTypes, grantTypes), "grant_types", "one is not known")
 	wrong(unknown([]string{c.AuthMethod}, authMethods), "token_endpoint_auth_method", "is not known")
 	// RFC 6749, section 4.4.
-	wrong(c.Public() && c.has(clientCredentials), "token_endpoint_auth_method", "none does not go with client_credentials")
+	wrong(c.Public() && c.has(clientCredentials), "token_endpoint_auth_method", "none cannot be combined with client_credentials")
 	wrong(c.AssertionAlg != "" && unknown([]string{c.AssertionAlg}, jose.Algorithms()), "token_endpoint_auth_signing_alg", "is not known")
 	wrong(c.Trusted && slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !c.Assured(uri, c.has(implicit)) }), "trusted",
-		"any application of the user's machine could take the place of this client and get tokens without a question (RFC 8252, section 8.6): "+
+		"any application on the user's machine could impersonate this client and get tokens without consent (RFC 8252, section 8.6): "+
 			"remove trusted, let the client authenticate, or use https redirect URIs only")
 	wrong(c.AccessLifetime < 0, "access_lifetime", "is negative")
 
 	wrong(len(c.Scopes) > maxScopes, "scope", "has too many scopes")
-	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Valid(s) != nil }), "scope", "has one that is none")
+	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Valid(s) != nil }), "scope", "has an invalid scope")
 
 	// RFC 7591, section 2: "The "jwks_uri" and "jwks" parameters MUST NOT both be present".
-	wrong(c.JWKS != "" && c.JWKSURL != "", "jwks", "and jwks_uri are both there")
+	wrong(c.JWKS != "" && c.JWKSURL != "", "jwks", "and jwks_uri cannot be combined")
 	wrong(c.JWKSURL != "" && !isKeySetURL(c.JWKSURL), "jwks_uri", "is not an https URL")
 	if c.JWKS != "" {
 		if err := validKeySet(c.JWKS); err != nil {
@@ -114,7 +114,8 @@ func unknown(list, known []string) bool {
 	return slices.ContainsFunc(list, func(s string) bool { return !slices.Contains(known, s) })
 }
 
-// isText reports whether people can be shown s as it is: no control characters, and none that turn the line around.
+// isText reports whether s can be displayed as it is: it has no control characters, including those that change the text
+// direction.
 func isText(s string) bool {
 	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= maxName && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
@@ -129,14 +130,14 @@ func isKeySetURL(uri string) bool {
 	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.Fragment == ""
 }
 
-// validKeySet wants public keys only, at least one of which can be used.
+// validKeySet accepts a set of public keys only, at least one of which is usable.
 func validKeySet(set string) error {
 	if len(set) > maxKeySet {
 		return errors.New("is too long")
 	}
 	_, dropped, err := keyset.Parse([]byte(set))
 	switch {
-	case len(dropped) > 0: // or the client shows us what it must not
+	case len(dropped) > 0: // a client must not disclose private keys
 		return errors.New("has a key that is private, shared, or one too many")
 	case err != nil:
 		return errors.New("is not a JWK Set with a public key that can be used")
@@ -144,7 +145,7 @@ func validKeySet(set string) error {
 	return nil
 }
 
-// hasCertificates reports whether each key of a valid set has the certificate that it stands for.
+// hasCertificates reports whether each key of a valid set has its certificate.
 func hasCertificates(set string) bool {
 	var keys []strictjson.Value
 	err := strictjson.Object([]byte(set), func(name string, v strictjson.Value) error {

@@ -1,4 +1,4 @@
-// Package costs counts what requests cause in a store, for tests of who may cause how much.
+// Package costs counts the store operations that requests cause, for tests of who may cause how many.
 package costs
 
 import (
@@ -8,14 +8,14 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A Cost is what has been asked of a store.
+// A Cost is a number of store operations.
 type Cost struct {
 	Reads  int // Get and Find
-	Writes int // Put and Delete, also those that failed
-	Bytes  int // of the ids, keys and values that were put
+	Writes int // Put and Delete, including those that failed
+	Bytes  int // of the IDs, keys and values passed to Put
 }
 
-// A Counter counts what is asked of the store behind it. It is safe for concurrent use.
+// A Counter counts the operations on the store behind it. It is safe for concurrent use.
 type Counter struct {
 	store.Store
 
@@ -24,7 +24,7 @@ type Counter struct {
 	beforePut func(store.Record)
 }
 
-// Of returns the cost of what do does. No other request may be under way.
+// Of returns the cost of do. No other request may be in progress.
 func (c *Counter) Of(do func()) Cost {
 	c.mu.Lock()
 	c.cost = Cost{}
@@ -35,7 +35,7 @@ func (c *Counter) Of(do func()) Cost {
 	return c.cost
 }
 
-// BeforePut has f called before each Put; nil: nothing is called.
+// BeforePut registers f to be called before each Put. Nil removes it.
 func (c *Counter) BeforePut(f func(store.Record)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

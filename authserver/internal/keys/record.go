@@ -15,20 +15,20 @@ import (
 
 const kind = "key"
 
-// A record is what is stored of an algorithm: its keys, the oldest first. Each signs from its Active until the Active of the
-// one after it, so replicas that have read the record change over at the same moment.
+// A record is the stored keys of an algorithm, oldest first. Each key signs from its Active until the Active of the next one, so
+// replicas that have read the record switch at the same moment.
 type record struct {
 	Keys  []*key    `json:"keys"`
-	Ended time.Time `json:"ended,omitzero"` // since when the algorithm is not listed any more
+	Ended time.Time `json:"ended,omitzero"` // since when the algorithm is no longer configured
 
 	version int64
 }
 
-// A key is stored sealed, or else as it is.
+// A key is stored encrypted, or in clear text.
 type key struct {
 	ID        string          `json:"kid"`
 	Published time.Time       `json:"published"`
-	Active    time.Time       `json:"active,omitzero"` // zero: not decided, for the last one only
+	Active    time.Time       `json:"active,omitzero"` // zero: not decided, for the last key only
 	SealID    string          `json:"seal_id,omitempty"`
 	Sealed    []byte          `json:"sealed,omitempty"`
 	JWK       json.RawMessage `json:"jwk,omitempty"`
@@ -39,7 +39,7 @@ type key struct {
 // signing returns the index of the key that signs, or -1.
 func (rec *record) signing(now time.Time) int {
 	for i, k := range slices.Backward(rec.Keys) {
-		// The first one signs even if its time has not come by this replica's clock: there is no other.
+		// The first key signs even if its time has not come according to this replica's clock, because there is no other.
 		if i == 0 || !k.Active.IsZero() && !now.Before(k.Active) {
 			return i
 		}
@@ -47,8 +47,8 @@ func (rec *record) signing(now time.Time) int {
 	return -1
 }
 
-// promote decides that the next key becomes active once it has been published for the time of lead, zero for now. It
-// reports false if that, or an earlier time, is decided already.
+// promote schedules the next key to become active once it has been published for lead; zero means now. It returns false if that
+// or an earlier time is already scheduled.
 func (rec *record) promote(now time.Time, lead time.Duration) bool {
 	next := rec.Keys[len(rec.Keys)-1]
 	at := next.Published.Add(lead)
@@ -71,11 +71,11 @@ func (r *Ring) gone(rec *record, i int) time.Time {
 	if end.IsZero() {
 		return end
 	}
-	return end.Add(r.cfg.Retire + 2*r.reload) // other replicas may sign with it for a little longer
+	return end.Add(r.cfg.Retire + 2*r.reload) // other replicas may sign with it slightly longer
 }
 
-// update does what is due, and change, to the record of an algorithm, and takes the result over. change is asked again if
-// somebody else has written meanwhile.
+// update applies due changes and change to the record of an algorithm, and adopts the result. change is called again if the
+// record has been written meanwhile.
 func (r *Ring) update(ctx context.Context, alg string, change func(*record, time.Time) bool) error {
 	for {
 		rec, err := r.read(ctx, alg)
@@ -130,7 +130,7 @@ func (r *Ring) read(ctx context.Context, alg string) (*record, error) {
 	return rec, nil
 }
 
-// tidy does what is due, and reports whether that was something.
+// tidy applies due changes, and reports whether there were any.
 func (r *Ring) tidy(rec *record, alg string, now time.Time) (changed bool, err error) {
 	listed := slices.Contains(r.cfg.Algorithms, alg)
 	switch {
@@ -144,7 +144,7 @@ func (r *Ring) tidy(rec *record, alg string, now time.Time) (changed bool, err e
 		rec.Keys, changed = rec.Keys[1:], true
 	}
 	for _, k := range rec.Keys {
-		// Not what is sealed under a secret unknown here: another replica has a newer one.
+		// Leave keys under an unknown secret alone: another replica has a newer one.
 		if r.seal != nil && (k.SealID == "" || r.before != nil && k.SealID == r.before.id) {
 			r.close(k, alg)
 			changed = true
@@ -177,7 +177,7 @@ func (r *Ring) write(ctx context.Context, alg string, rec *record) error {
 	return err
 }
 
-// take makes the record a part of the state, unless a newer one is.
+// take adopts the record into the state, unless the state has a newer one.
 func (r *Ring) take(alg string, rec *record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,8 +1,8 @@
-// Package keys holds the keys that the authorization server signs with, in the store, so that all replicas have the same.
+// Package keys keeps the signing keys of the authorization server in the store, so that all replicas have the same ones.
 //
-// A key is next, active, retiring and gone, in this order. It stands in the key set before it signs, for as long as somebody
-// may remember a set without it; and after it has signed, until the last token that it signed has expired. So no verifier
-// that knows a set of ours, however old it may be, meets a token that it cannot verify. There is always a next key: a rotation
+// A key is next, active, retiring and gone, in this order. It is in the key set before it signs, for as long as verifiers may
+// cache a set without it. After it has stopped signing, it remains until the last token that it signed has expired. So a
+// verifier with a cached key set of any age never meets a token that it cannot verify. There is always a next key; a rotation
 // only makes it the active one.
 package keys
 
@@ -22,36 +22,37 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// Config is what a Ring is made of.
+// Config configures a Ring.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Algorithms are those that there are signing keys for: ES256, RS256, EdDSA, or another of package jose. Required. The
-	// keys of one that is no longer listed stay in the key set for the time of Retire.
+	// Algorithms are the algorithms that signing keys are needed for: ES256, RS256, EdDSA, or another one of package jose.
+	// Required. The keys of an algorithm that is removed remain in the key set for the duration of Retire.
 	Algorithms []string
 
-	// Seal is the secret that private keys are encrypted under before they are stored: 32 random bytes or more. Required
-	// unless InsecureUnsealed is set.
+	// Seal is the secret that private keys are encrypted under in the store: at least 32 random bytes. Required unless
+	// InsecureUnsealed is set.
 	Seal []byte
 
-	// SealPrevious opens keys that were sealed under the Seal before this one. They are sealed anew when they are read.
+	// SealPrevious decrypts keys that were encrypted under the preceding Seal. They are encrypted again when they are read.
 	SealPrevious []byte
 
-	// InsecureUnsealed allows private keys to be stored in clear text if Seal is empty: who reads the store, or a copy of it,
-	// makes tokens. It is for a store that is memory.
+	// InsecureUnsealed allows private keys in clear text in the store if Seal is empty. Anyone who can read the store, or a copy
+	// of it, can then forge tokens. It is meant for a store in memory.
 	InsecureUnsealed bool
 
-	// Publish is how long a key stands in the key set before it signs: at least as long as others may keep the set, the
-	// max-age that it is served with. Zero: 10 min.
+	// Publish is how long a key is in the key set before it signs. It must be at least as long as verifiers may cache the set,
+	// which is the max-age that it is served with. Zero: 10 min.
 	Publish time.Duration
 
-	// Retire is how long a key stays in the key set after it has signed: at least the longest lifetime of a token. Zero: 25 h.
+	// Retire is how long a key remains in the key set after it has stopped signing. It must be at least the longest lifetime of
+	// a token. Zero: 25 h.
 	Retire time.Duration
 
 	// Rotate is how long a key signs. Zero: until [Ring.Rotate] is called.
 	Rotate time.Duration
 
-	// Logger is told of what Run could not do. Nil: slog.Default().
+	// Logger receives the failures of Run. Nil: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -60,11 +61,11 @@ const (
 	defaultRetire  = 25 * time.Hour
 	maxReload      = 30 * time.Second
 	minReload      = time.Second
-	maxRetiring    = 200 // that fit into a record
+	maxRetiring    = 200 // as many as fit into a record
 )
 
-// A Ring is the keys of an authorization server. It is safe for concurrent use, and only Rotate, RotateNow, Reload and
-// Run do I/O or take a lock.
+// A Ring is the set of keys of an authorization server. It is safe for concurrent use. Only Rotate, RotateNow, Reload and Run do
+// I/O or take a lock.
 type Ring struct {
 	cfg    Config
 	store  store.Store
@@ -72,12 +73,12 @@ type Ring struct {
 	before *seal // nil: none
 	reload time.Duration
 
-	mu    sync.Mutex // of those who replace state
+	mu    sync.Mutex // held to replace state
 	state atomic.Pointer[state]
 }
 
-// Open reads the keys from the store and makes those that are missing: the first of an algorithm is active at once. The
-// error names every mistake in cfg, or says that keys are sealed under another secret, and then wraps [ErrSeal].
+// Open reads the keys from the store and creates those that are missing. The first key of an algorithm is active immediately.
+// The error lists every mistake in cfg, or wraps [ErrSeal] if keys are encrypted under another secret.
 func Open(ctx context.Context, s store.Store, cfg Config) (*Ring, error) {
 	if cfg.Publish == 0 {
 		cfg.Publish = defaultPublish
@@ -142,7 +143,7 @@ func (cfg *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// A state is all that is known of the store. It is immutable.
+// A state is everything that is known of the store. It is immutable.
 type state struct {
 	records map[string]*record // by algorithm
 	set     []byte
@@ -157,8 +158,8 @@ func (r *Ring) Signing(alg string) (*jose.PrivateKey, error) {
 	return rec.Keys[rec.signing(time.Now())].private, nil
 }
 
-// KeySet returns the JWK Set (RFC 7517, section 5) of the public keys: next, active and retiring ones. It must not be
-// modified, nor kept by anybody for longer than [Config.Publish].
+// KeySet returns the JWK Set (RFC 7517, section 5) of the public keys: next, active and retiring ones. It must not be modified,
+// and must not be cached for longer than [Config.Publish].
 func (r *Ring) KeySet() []byte { return r.state.Load().set }
 
 // Keys returns the keys in the key set, the active ones first.
@@ -179,17 +180,17 @@ func (r *Ring) Keys() []*jose.PrivateKey {
 	return append(active, others...)
 }
 
-// Info is what may be told of a key.
+// Info describes the public properties of a key.
 type Info struct {
 	ID        string // kid
 	Algorithm string
 	State     string    // next, active, retiring
-	Published time.Time // when it came into the key set
-	Active    time.Time // when it began to sign, or will; zero: that is not decided
-	Gone      time.Time // when it leaves the key set; zero: that is not decided
+	Published time.Time // when it was added to the key set
+	Active    time.Time // when it began or will begin to sign; zero: not yet decided
+	Gone      time.Time // when it leaves the key set; zero: not yet decided
 }
 
-// List returns the keys in the key set, by algorithm, the oldest of each first.
+// List returns the keys in the key set, grouped by algorithm, oldest first.
 func (r *Ring) List() []Info {
 	var list []Info
 	now, records := time.Now(), r.state.Load().records
@@ -210,14 +211,13 @@ func (r *Ring) List() []Info {
 	return list
 }
 
-// Rotate makes the next key of the algorithm the active one: at once if it has been published for long enough, or else as
-// soon as it has. If that is decided already, nothing happens; of several calls at the same time, here or in other
-// replicas, one rotates.
+// Rotate makes the next key of the algorithm the active one, as soon as it has been published long enough. If a rotation is
+// already decided, nothing happens. Of several concurrent calls, here or in other replicas, one rotates.
 func (r *Ring) Rotate(ctx context.Context, alg string) error { return r.rotate(ctx, alg, r.lead()) }
 
-// RotateNow makes the next key sign at once, however young it is: for an active one that must not be used any more. Tokens
-// that it signs are refused by those who remember an older key set and do not ask again. The old key stays in the key set,
-// or the tokens that it signed would be dead.
+// RotateNow makes the next key sign immediately, regardless of its age. Use it if the active key must no longer be used.
+// Verifiers with an older key set that do not refetch it refuse tokens signed by the new key. The old key remains in the key
+// set, because without it its tokens would become invalid.
 func (r *Ring) RotateNow(ctx context.Context, alg string) error { return r.rotate(ctx, alg, 0) }
 
 func (r *Ring) rotate(ctx context.Context, alg string, lead time.Duration) error {
@@ -228,7 +228,7 @@ func (r *Ring) rotate(ctx context.Context, alg string, lead time.Duration) error
 	err := r.update(ctx, alg, func(rec *record, now time.Time) bool {
 		last := rec.Keys[len(rec.Keys)-1].ID
 		next = cmp.Or(next, last)
-		return last == next && rec.promote(now, lead) // or else somebody has rotated meanwhile
+		return last == next && rec.promote(now, lead) // otherwise another caller has rotated meanwhile
 	})
 	if err != nil {
 		return fmt.Errorf("keys: rotate %s: %w", alg, err)
@@ -236,8 +236,8 @@ func (r *Ring) rotate(ctx context.Context, alg string, lead time.Duration) error
 	return nil
 }
 
-// Run rotates by schedule and learns what other replicas do, until ctx ends. While the store does not answer, the keys that
-// are known stay in use.
+// Run rotates by schedule and picks up changes by other replicas, until ctx ends. While the store is not available, the known
+// keys remain in use.
 func (r *Ring) Run(ctx context.Context) {
 	tick := time.NewTicker(r.reload)
 	defer tick.Stop()
@@ -253,15 +253,15 @@ func (r *Ring) Run(ctx context.Context) {
 	}
 }
 
-// Reload reads the keys from the store, as Run does again and again, and does what is due: rotates by schedule, makes a next
-// key, removes those that are gone.
+// Reload reads the keys from the store, as Run does repeatedly, and performs what is due: it rotates by schedule, creates a next
+// key, and removes keys that are gone.
 func (r *Ring) Reload(ctx context.Context) error {
 	records, err := r.store.Find(ctx, kind, store.Key{}, "", 100)
 	if err != nil {
 		return fmt.Errorf("read the signing keys: %w", err)
 	}
 	algs := slices.Clone(r.cfg.Algorithms)
-	for _, rec := range records { // of algorithms that are no longer listed, too
+	for _, rec := range records { // including algorithms that are no longer configured
 		algs = append(algs, rec.ID)
 	}
 	slices.Sort(algs)
@@ -280,6 +280,6 @@ func (r *Ring) schedule(rec *record, now time.Time) bool {
 	return r.cfg.Rotate > 0 && !now.Before(since.Add(r.cfg.Rotate)) && rec.promote(now, r.lead())
 }
 
-// lead is how old a key is before it signs. All replicas publish it within r.reload of the first; the second one is for
-// their clocks.
+// lead returns how old a key must be before it signs. All replicas publish it within r.reload of the first; the second r.reload
+// allows for differences between their clocks.
 func (r *Ring) lead() time.Duration { return r.cfg.Publish + 2*r.reload }

@@ -377,7 +377,7 @@ func TestSeal(t *testing.T) {
 			bad := store.NewMemory(0)
 			_, err = bad.Put(ctx, store.Record{Kind: "key", ID: "ES256", Value: []byte(text)})
 			require.NoError(t, err)
-			assert.ErrorContains(t, try(bad, keys.Config{Seal: secret}), "damaged, or stands in another's place")
+			assert.ErrorContains(t, try(bad, keys.Config{Seal: secret}), "damaged, or belongs to another record")
 		}
 		bad := store.NewMemory(0)
 		_, err = bad.Put(ctx, store.Record{Kind: "key", ID: "ES256", Value: []byte("no JSON")})

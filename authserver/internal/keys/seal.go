@@ -12,14 +12,14 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// ErrSeal is wrapped by the error of a key that is sealed under a secret which is not the configured one.
-var ErrSeal = errors.New("the key is sealed under another secret: neither Seal nor SealPrevious")
+// ErrSeal is wrapped by the error for a key that is encrypted under another secret than those configured.
+var ErrSeal = errors.New("the key is sealed under another secret than Seal and SealPrevious")
 
 const minSeal = 32 // bytes
 
 // A seal encrypts keys: AES-256-GCM under a key that HKDF-SHA256 (RFC 5869) derives from a secret.
 type seal struct {
-	id   string // says which secret it is, and nothing of it
+	id   string // identifies the secret without revealing anything about it
 	aead cipher.AEAD
 }
 
@@ -40,17 +40,17 @@ func newSeal(secret []byte) (*seal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the seal: %w", err)
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block) // a nonce of 96 bits stands before each ciphertext
+	aead, err := cipher.NewGCMWithRandomNonce(block) // each ciphertext is preceded by a nonce of 96 bits
 	if err != nil {
 		return nil, fmt.Errorf("make the seal: %w", err)
 	}
 	return &seal{base64.RawURLEncoding.EncodeToString(id), aead}, nil
 }
 
-// label is what a sealed key is bound to: it cannot be put in the place of another.
+// label returns the data that an encrypted key is bound to, so that it cannot replace another one.
 func (k *key) label(alg string) []byte { return []byte(k.ID + "|" + alg) }
 
-// close puts the private key into the form that is stored.
+// close encrypts the private key for the store.
 func (r *Ring) close(k *key, alg string) {
 	if r.seal == nil {
 		k.JWK = k.private.PrivateJWK()
@@ -60,7 +60,7 @@ func (r *Ring) close(k *key, alg string) {
 	k.Sealed = r.seal.aead.Seal(nil, nil, k.private.PrivateJWK(), k.label(alg))
 }
 
-// open reads the private key from the form that is stored.
+// open decrypts the private key from the store.
 func (r *Ring) open(k *key, alg string) (*jose.PrivateKey, error) {
 	text := []byte(k.JWK)
 	if k.SealID != "" {
@@ -86,7 +86,7 @@ func (r *Ring) unseal(k *key, alg string) ([]byte, error) {
 		}
 		text, err := s.aead.Open(nil, nil, k.Sealed, k.label(alg))
 		if err != nil {
-			return nil, errors.New("the stored key is damaged, or stands in another's place")
+			return nil, errors.New("the stored key is damaged, or belongs to another record")
 		}
 		return text, nil
 	}

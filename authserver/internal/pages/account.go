@@ -21,7 +21,7 @@ type allowedClient struct {
 	Grants []grant
 }
 
-// allowed lists the applications that the user has allowed something, the latest first.
+// allowed lists the applications that the user has allowed something, latest first.
 func (v *visit) allowed() (*reply, error) {
 	ctx := v.r.Context()
 	list, err := v.consents.of(ctx, "user", v.user.Subject)
@@ -34,7 +34,7 @@ func (v *visit) allowed() (*reply, error) {
 			continue
 		}
 		about, err := v.cfg.Clients.Get(ctx, c.Client)
-		if errors.Is(err, store.ErrNotFound) { // deleted: nothing is left that could be allowed
+		if errors.Is(err, store.ErrNotFound) { // deleted: there is nothing left to allow
 			if err := v.consents.forget(ctx, c.Subject, c.Client); err != nil {
 				return nil, err
 			}
@@ -51,16 +51,16 @@ func (v *visit) allowed() (*reply, error) {
 	return &reply{page: "allowed", title: "Applications you have allowed", data: apps}, nil
 }
 
-// disallow takes back what the user has allowed an application.
+// disallow revokes what the user has allowed an application.
 func (v *visit) disallow() (*reply, error) {
 	client := v.r.PostForm.Get("client_id")
 	switch _, err := v.cfg.Clients.Get(v.r.Context(), client); {
-	case errors.Is(err, store.ErrNotFound): // so is "", which would stand for all of them
+	case errors.Is(err, store.ErrNotFound): // also for "", which would mean all of them
 		return nil, errNotFound
 	case err != nil:
 		return nil, err
 	}
-	// In this order: if the tokens cannot be ended, the application stays in the list, to be tried again.
+	// The tokens end first: if that fails, the application remains in the list, so the user can try again.
 	n, err := v.cfg.Engine.RevokeGrants(v.r.Context(), v.user.Subject, client)
 	if err == nil {
 		err = v.consents.forget(v.r.Context(), v.user.Subject, client)

@@ -12,9 +12,9 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A consent is what a user has allowed an application, until it is taken back or the user's credential is another: a later account
-// can have the same subject, and a grant that the consent was given for has ended by then, too. So after a new password users are
-// asked once more.
+// A consent records what a user has allowed an application. It is valid until the user revokes it or gets another credential: a
+// later account may have the same subject, and the grant that the consent was given for has ended by then. So users are asked
+// again after a new password.
 type consent struct {
 	Subject string          `json:"subject"`
 	Client  string          `json:"client"`
@@ -22,7 +22,7 @@ type consent struct {
 	Since   time.Time       `json:"since"`
 	Last    time.Time       `json:"last"` // when the user was last asked
 
-	Credential time.Time `json:"credential,omitzero"` // User.Since of who has given it
+	Credential time.Time `json:"credential,omitzero"` // User.Since of the user who gave it
 }
 
 // covers reports whether all scopes are allowed.
@@ -35,17 +35,17 @@ func (c *consent) covers(scopes valetkey.Scopes) bool {
 	return true
 }
 
-// consents keeps them in the store, as records of kind consent.
+// consents keeps consents in the store, as records of kind consent.
 type consents struct{ records store.Store }
 
 const (
 	consentKind = "consent"
-	maxConsents = 500 // that are listed, of one user
+	maxConsents = 500 // of one user that are listed
 )
 
 func consentID(subject, client string) string { return store.Digest(subject + "\x00" + client) }
 
-// by reports whether the user has given the consent, with the credential of the present log-in.
+// by reports whether the user gave the consent with the credential of the present log-in.
 func (c *consent) by(u *person) bool { return c.Subject == u.Subject && !c.Credential.Before(u.Since) }
 
 // get returns the consent, or one without scopes.
@@ -74,7 +74,7 @@ func (cs consents) read(ctx context.Context, u *person, client string) (*consent
 	return c, rec.Version, nil
 }
 
-// decide remembers that of the scopes which the user was asked for, these are allowed. Those of earlier times stay.
+// decide records which of the requested scopes the user has allowed. Scopes allowed earlier remain.
 func (cs consents) decide(ctx context.Context, u *person, client string, asked, allowed valetkey.Scopes) error {
 	err := retry(func() error {
 		c, version, err := cs.read(ctx, u, client)
@@ -103,7 +103,7 @@ func (cs consents) decide(ctx context.Context, u *person, client string, asked, 
 	return nil
 }
 
-// of returns the consents that have a key, user or client: at most 500.
+// of returns at most 500 consents with a key, user or client.
 func (cs consents) of(ctx context.Context, key, value string) ([]consent, error) {
 	records, err := cs.records.Find(ctx, consentKind, store.Key{Name: key, Value: value}, "", maxConsents)
 	if err != nil {
@@ -125,7 +125,7 @@ func (cs consents) forget(ctx context.Context, subject, client string) error {
 	return nil
 }
 
-// forgetUser forgets what a user has allowed all clients.
+// forgetUser removes all consents of a user.
 func (cs consents) forgetUser(ctx context.Context, subject string) error {
 	for {
 		list, err := cs.of(ctx, "user", subject)
@@ -143,7 +143,7 @@ func (cs consents) forgetUser(ctx context.Context, subject string) error {
 	}
 }
 
-// forgetClient forgets what all users have allowed a client, which is gone.
+// forgetClient removes the consents of all users to a client that no longer exists.
 func (cs consents) forgetClient(ctx context.Context, client string) error {
 	for {
 		list, err := cs.of(ctx, "client", client)

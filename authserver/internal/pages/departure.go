@@ -9,18 +9,18 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 )
 
-// A departure is what the page shows before an error leads to a client that the operator has not approved.
+// A departure is the data of the page that is shown before an error leads to a client that the operator has not approved.
 type departure struct {
 	Title       string       // of the client
-	Place       string       // where the link leads: a host, or the scheme of an application
+	Place       string       // the destination of the link: a host, or the scheme of an application
 	App         bool         // it is an application on the user's device
 	URL         template.URL // a registered redirect URI: https, http to loopback, or a scheme with a dot, so it runs no script
 	Description string
 	Code        string
 }
 
-// Leave is an [engine.Leave]. The user goes to the client at once if they have allowed it something and have not taken that back,
-// or have registered it themselves.
+// Leave is an [engine.Leave]. The user is sent to the client immediately after allowing it something that has not been revoked,
+// or if the user has registered the client.
 func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
 	v, err := p.open(r)
 	if err != nil {
@@ -50,7 +50,7 @@ func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *engine.Departur
 		Title: title(d.Client), Place: to.Scheme, App: true, URL: template.URL(d.URL), Description: d.Description, Code: d.Code,
 	}
 	if to.Scheme == "https" || to.Scheme == "http" {
-		about.Place, about.App = to.Host, to.Scheme == "http" // which is loopback
+		about.Place, about.App = to.Host, to.Scheme == "http" // http is loopback
 	}
 	p.write(w, v, &reply{status: http.StatusBadRequest, page: "leave", title: "Do you want to leave this site?", data: about, quiet: true})
 	return false, nil

@@ -104,7 +104,7 @@ func TestLeave(t *testing.T) {
 
 	t.Run("a user who denies on the page that names the destination goes there at once", func(t *testing.T) {
 		b := h.loggedIn("alice").get(atPhish(stranger, nil))
-		require.Contains(t, b.text(), "You go back to phish.example.")
+		require.Contains(t, b.text(), "You will return to phish.example.")
 		require.Equal(t, "access_denied", b.press("Deny", nil).away().Query().Get("error"))
 	})
 	t.Run("a user who has allowed the client something does, too", func(t *testing.T) {

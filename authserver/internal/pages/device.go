@@ -9,13 +9,13 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// deviceKey is where the session keeps the code that the visitor has typed, once it is known to be a device's: who has not
-// passed [visit.enterCode], and its limit, cannot try codes elsewhere.
+// deviceKey is the session key of the code that the visitor has entered, once it is known to be a device's. A visitor who has
+// not passed [visit.enterCode] and its limit thus cannot try codes elsewhere.
 const deviceKey = "device"
 
-const maxCode = 40 // characters that are typed, with all the spaces and dashes
+const maxCode = 40 // characters entered, including spaces and dashes
 
-// showCode asks for the code. One in the URL (RFC 8628, section 3.3.1) is filled in, for the user to compare and to send.
+// showCode asks for the code. A code in the URL (RFC 8628, section 3.3.1) is filled in, for the user to compare and submit.
 func (v *visit) showCode() (*reply, error) {
 	return codePage(v.r.URL.Query().Get("user_code")), nil
 }
@@ -42,7 +42,7 @@ func (v *visit) enterCode() (*reply, error) {
 	in, err := v.cfg.Engine.Device(v.r.Context(), code)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return codePage(code, problem{"user_code", "No device waits with this code. It may have expired: look at your device again."}), nil
+		return codePage(code, problem{"user_code", "No device is waiting with this code. It may have expired: check your device again."}), nil
 	case err != nil:
 		return nil, err
 	}
@@ -56,14 +56,14 @@ func (v *visit) confirmDevice() (*reply, error) {
 		return v.see("/device"), nil
 	}
 	gone := func() (*reply, error) {
-		if v.r.Method == http.MethodPost { // the second one of a double click
+		if v.r.Method == http.MethodPost { // the second request of a double click
 			same, allows, err := v.cfg.Engine.DecidedDevice(v.r.Context(), code, v.subject(), v.said())
 			if same || err != nil {
 				return v.deviceDecided(allows), err
 			}
 		}
 		v.drop(deviceKey)
-		return codePage("", problem{"user_code", "The code is no longer valid: it has been answered, or has expired. Start again at your device."}), nil
+		return codePage("", problem{"user_code", "The code is no longer valid: it has been used or has expired. Start again on your device."}), nil
 	}
 	in, err := v.cfg.Engine.Device(v.r.Context(), code)
 	switch {
@@ -84,7 +84,7 @@ func (v *visit) confirmDevice() (*reply, error) {
 	case err != nil:
 		return nil, err
 	}
-	return v.deviceDecided(!d.Denied), nil // the code stays, to be recognized if the form comes again
+	return v.deviceDecided(!d.Denied), nil // the code remains, to be recognized if the form is submitted again
 }
 
 func (v *visit) deviceDecided(allowed bool) *reply {
@@ -94,7 +94,7 @@ func (v *visit) deviceDecided(allowed bool) *reply {
 	return v.see("/device/done")
 }
 
-// subject returns that of the user, or "".
+// subject returns the subject of the user, or "".
 func (v *visit) subject() string {
 	if v.user == nil {
 		return ""

@@ -39,12 +39,12 @@ func TestDevice(t *testing.T) {
 		d := h.plug()
 		b := h.browser().get("/device")
 		for range 5 {
-			require.Equal(t, 422, b.press("Go on", code("AAAA-AAAA")).resp.StatusCode)
-			require.Contains(t, b.text(), "No device waits with this code.")
+			require.Equal(t, 422, b.press("Continue", code("AAAA-AAAA")).resp.StatusCode)
+			require.Contains(t, b.text(), "No device is waiting with this code.")
 		}
-		require.Equal(t, 429, b.press("Go on", code(d.code)).resp.StatusCode)
+		require.Equal(t, 429, b.press("Continue", code(d.code)).resp.StatusCode)
 		require.NotEmpty(t, b.resp.Header.Get("Retry-After"))
-		require.Equal(t, 429, h.browser().get("/device").press("Go on", code(d.code)).resp.StatusCode, "another browser at the same address")
+		require.Equal(t, 429, h.browser().get("/device").press("Continue", code(d.code)).resp.StatusCode, "another browser at the same address")
 		require.Equal(t, "Connect a device", b.get("/device/confirm?user_code="+d.code).h1(), "there is no way around it")
 	})
 	t.Run("AS-DEVICE-08 case and punctuation are ignored", func(t *testing.T) {
@@ -52,20 +52,20 @@ func TestDevice(t *testing.T) {
 		d := h.plug()
 		a, b, _ := strings.Cut(d.code, "-")
 		for _, typed := range []string{strings.ToLower(a + " " + b), " " + a + "—" + b + ".", strings.ToLower(a + b)} {
-			require.Equal(t, "Log in", h.browser().get("/device").press("Go on", code(typed)).h1(), typed)
+			require.Equal(t, "Log in", h.browser().get("/device").press("Continue", code(typed)).h1(), typed)
 		}
 	})
 	t.Run("no code is none", func(t *testing.T) {
 		b := newHouse(t).browser()
-		require.Contains(t, b.get("/device").press("Go on", code(" ")).text(), "Enter the code that your device shows.")
+		require.Contains(t, b.get("/device").press("Continue", code(" ")).text(), "Enter the code that your device shows.")
 		require.NotContains(t, b.get("/device?user_code="+strings.Repeat("B", 41)).body, "BBBB")
 	})
 	t.Run("a code that somebody else decides about meanwhile connects nothing", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
-		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
-		h.loggedIn("bob").get("/device").press("Go on", code(d.code)).press("Deny", nil)
-		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid: it has been answered, or has expired.")
+		b := h.loggedIn("alice").get("/device").press("Continue", code(d.code))
+		h.loggedIn("bob").get("/device").press("Continue", code(d.code)).press("Deny", nil)
+		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid: it has been used or has expired.")
 		require.Equal(t, "access_denied", d.ask())
 	})
 	t.Run("a double click gets the answer of the first, and another answer does not", func(t *testing.T) {
@@ -74,27 +74,27 @@ func TestDevice(t *testing.T) {
 		} {
 			h := newHouse(t)
 			d := h.plug()
-			b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
+			b := h.loggedIn("alice").get("/device").press("Continue", code(d.code))
 			at, form := b.formOf(c.do)
 			for range 3 {
 				require.Equal(t, c.end, b.post(at, form).h1())
 			}
 			form.Set("do", c.other)
-			require.Contains(t, b.post(at, form).text(), "The code is no longer valid: it has been answered, or has expired.")
+			require.Contains(t, b.post(at, form).text(), "The code is no longer valid: it has been used or has expired.")
 			require.Equal(t, map[string]string{"allow": "orders:read", "deny": "access_denied"}[c.do], d.ask())
 		}
 	})
 	t.Run("the answer of another user is not this user's", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
-		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code))
-		h.loggedIn("bob").get("/device").press("Go on", code(d.code)).press("Allow", nil)
+		b := h.loggedIn("alice").get("/device").press("Continue", code(d.code))
+		h.loggedIn("bob").get("/device").press("Continue", code(d.code)).press("Allow", nil)
 		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid")
 	})
 	t.Run("who denies is told, and so is the device", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
-		b := h.browser().get("/device").press("Go on", code(d.code)).press("Log in", as("alice")).press("Deny", nil)
+		b := h.browser().get("/device").press("Continue", code(d.code)).press("Log in", as("alice")).press("Deny", nil)
 		require.Equal(t, "Your device is not connected", b.h1())
 		require.Equal(t, "access_denied", d.ask())
 		require.Equal(t, 404, b.get("/device/other").resp.StatusCode)
@@ -106,8 +106,8 @@ func TestDevice(t *testing.T) {
 			d := h.plug()
 			b.get("/device?user_code=" + strings.ToLower(d.code))
 			require.Contains(t, b.body, `value="`+d.code+`"`)
-			require.Contains(t, b.text(), "Go on only if your device shows this very code.")
-			b.press("Go on", nil)
+			require.Contains(t, b.text(), "Continue only if your device shows this exact code.")
+			b.press("Continue", nil)
 			require.Equal(t, "Allow The Lamp?", b.h1())
 			require.Contains(t, b.text(), d.code)
 			require.Equal(t, "Your device is connected", b.press("Allow", nil).h1())
@@ -118,7 +118,7 @@ func TestDevice(t *testing.T) {
 	t.Run("who is somebody else need not type the code again", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
-		b := h.loggedIn("alice").get("/device").press("Go on", code(d.code)).press("Not you?", nil).press("Log in", as("bob")).press("Allow", nil)
+		b := h.loggedIn("alice").get("/device").press("Continue", code(d.code)).press("Not you?", nil).press("Log in", as("bob")).press("Allow", nil)
 		require.Equal(t, "Your device is connected", b.h1())
 		require.Equal(t, "orders:read", d.ask())
 		require.Contains(t, h.log.String(), `msg="consent given" subject=customer:bob client=lamp`)

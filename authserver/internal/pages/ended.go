@@ -8,11 +8,11 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 )
 
-// An ending is what the page of an interaction that is over shows.
+// An ending is the data of the page of an interaction that has ended.
 type ending struct {
 	Answered   bool
-	Client     string // title; empty: not known
-	URL, Place string // the way back, http or https, and its host; empty: not known
+	Client     string // title; empty: unknown
+	URL, Place string // the way back, http or https, and its host; empty: unknown
 }
 
 // Ended is an engine.Config.Ended.
@@ -21,8 +21,8 @@ func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *engine.Ended
 	if over.Answered {
 		heading = "This request has been answered"
 	}
-	// One that the operator does not know is named, and linked to, only for a user who has seen its page for consent: anybody
-	// can write a link to an interaction that there never was.
+	// A client that the operator does not know is named and linked to only if the user has seen its consent page: anyone can
+	// write a link to an interaction that never existed.
 	if c := over.Client; c != nil && (over.Answered || c.Approved()) {
 		e.Client = title(c)
 		e.URL, e.Place = wayBack(c, over.RedirectURI)
@@ -30,8 +30,8 @@ func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *engine.Ended
 	p.write(w, &visit{Pages: p, r: r}, &reply{status: http.StatusBadRequest, page: "ended", title: heading, data: e, quiet: true})
 }
 
-// wayBack returns where an application can be found: at its website, if the operator knows it, or where a redirect URI leads,
-// which is empty for the first one that has such a place.
+// wayBack returns the address of an application: its website, if the operator knows the application, or the host of redirectURI.
+// If redirectURI is empty, it is the first registered one with a host.
 func wayBack(c *clients.Client, redirectURI string) (link, host string) {
 	places := []string{redirectURI}
 	if redirectURI == "" {
@@ -43,7 +43,7 @@ func wayBack(c *clients.Client, redirectURI string) (link, host string) {
 	for _, place := range places {
 		u, err := url.Parse(place)
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			continue // an application's own scheme says nothing of where it begins
+			continue // a private-use scheme has no address to start from
 		}
 		if place != c.URI {
 			u = &url.URL{Scheme: u.Scheme, Host: u.Host, Path: "/"}

@@ -57,7 +57,7 @@ func TestAnsweredTwice(t *testing.T) {
 			require.Equal(t, 400, b.resp.StatusCode, name)
 			require.Empty(t, b.way, name)
 			require.Equal(t, "This request has been answered", b.h1(), name)
-			require.Contains(t, b.text(), "An answer counts once, and The Shop has it.", name)
+			require.Contains(t, b.text(), "Each request can be answered once, and The Shop has your answer.", name)
 			require.Equal(t, map[string]string{
 				"Allowed applications": "/account/applications", "Go to shop.example": "https://shop.example", "Start page": "/",
 			}, b.links(), name)

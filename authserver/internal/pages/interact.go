@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Interact asks the user of an interaction to log in and to consent, as far as that is needed. It is an [engine.Interact].
+// Interact asks the user of an interaction to log in and to consent, as needed. It is an [engine.Interact].
 func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
 	v, err := p.open(r)
 	if err != nil {
@@ -41,8 +41,8 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Inte
 	return d, nil
 }
 
-// answer is interact, for a request that may be a form of ours, or an authorization request that came by POST from wherever
-// (RFC 6749, section 3.1). Ours say what to do.
+// answer is interact for a request that may be one of our forms, or an authorization request by POST from any site (RFC 6749,
+// section 3.1). Only our forms have the field do.
 func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.Decision, *reply, error) {
 	do := ""
 	if v.r.Method == http.MethodPost {
@@ -55,7 +55,7 @@ func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.D
 	if do != "" {
 		switch err := v.readForm(w); err {
 		case nil:
-		case errStale: // shown to somebody else, or before a log-in elsewhere: ask again
+		case errStale: // shown to another user, or before another log-in: ask again
 			return nil, &reply{location: in.ContinueURL}, nil
 		default:
 			return nil, nil, err
@@ -64,9 +64,9 @@ func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.D
 	return v.interact(in, do)
 }
 
-// Said is an engine.Config.Said. What a request says includes the log-in that it comes with: the answer to one user is not
-// repeated to another user of the same browser, or after a log-out. Loading the page of an interaction and logging in say the same,
-// since what is decided after a log-in is decided when the page is loaded.
+// Said is an engine.Config.Said. Its result includes the log-in of the request: the response to one user is not repeated to
+// another user of the same browser, or after a log-out. Loading the page of an interaction and logging in have the same result,
+// because loading the page after a log-in makes the same decision.
 func (p *Pages) Said(r *http.Request) (string, error) {
 	v, err := p.open(r)
 	if err == nil {
@@ -86,7 +86,7 @@ func (p *Pages) Said(r *http.Request) (string, error) {
 	return v.said(), nil
 }
 
-// said is what the form says, if there is one, and by which log-in.
+// said returns the content of the form, if there is one, and the log-in.
 func (v *visit) said() string {
 	form := v.r.PostForm
 	what := form.Get("do")
@@ -102,12 +102,12 @@ func (v *visit) said() string {
 	return what + " by " + store.Digest(v.user.Token)
 }
 
-// interact does what a form says, if there is one, and then finds out what is still to be asked: nothing, which is a
-// decision, or else what the reply shows.
+// interact applies a form, if there is one, and then determines what remains to be asked: nothing, which is a decision, or the
+// content of the reply.
 func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *reply, error) {
 	again := &reply{location: in.ContinueURL}
 	switch do {
-	case "deny", "cancel": // on the page for consent, or for logging in, which does not name where the answer goes
+	case "deny", "cancel": // on the consent page or the log-in page; the latter does not show the destination
 		v.logConsent(in, "consent denied", valetkey.Scopes{})
 		d := &engine.Decision{Denied: true, Said: v.said()}
 		if v.user != nil {
@@ -138,20 +138,20 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 	}
 	allowed, asked := offered, do == "allow"
 	switch ask := asks(in, consent, offered); {
-	case do == "stay" && !silent: // Enter in a checkbox, which decides nothing
+	case do == "stay" && !silent: // Enter in a checkbox, which is not a decision
 		return nil, v.consentPage(in, offered, withheld, chosen(v.r.PostForm["scope"], offered)), nil
 	case offered.Len() == 0 && (silent || in.Client.Trusted):
 		return v.denied("access_denied"), nil, nil
 	case asked:
 		if allowed = chosen(v.r.PostForm["scope"], offered); allowed.Len() == 0 {
-			return nil, v.consentPage(in, offered, withheld, valetkey.Scopes{}, problem{"scope", "Tick at least one, or choose Deny."}), nil
+			return nil, v.consentPage(in, offered, withheld, valetkey.Scopes{}, problem{"scope", "Select at least one, or choose Deny."}), nil
 		}
 	case ask && silent:
 		return v.denied("consent_required"), nil, nil
 	case ask:
 		return nil, v.consentPage(in, offered, withheld, offered), nil
 	}
-	if asked || !consent.covers(offered) { // the latter: a trusted client, which is to be listed with the others
+	if asked || !consent.covers(offered) { // the latter: a trusted client, which is listed with the others
 		if err := v.consents.decide(v.r.Context(), v.user, in.Client.ID, offered, allowed); err != nil {
 			return nil, nil, err
 		}
@@ -164,9 +164,9 @@ func (v *visit) denied(code string) *engine.Decision {
 	return &engine.Decision{Denied: true, Said: v.said(), Error: code}
 }
 
-// needsLogin reports whether the user has to log in for the interaction: because nobody has, or not lately enough
-// (max_age), or because that is wanted anew (prompt=login, or select_account). Who has logged in for this interaction has done
-// so.
+// needsLogin reports whether the user has to log in for the interaction: because no user is logged in, because the log-in is too
+// old (max_age), or because a new one is requested (prompt=login or select_account). A log-in for this interaction is
+// sufficient.
 func (v *visit) needsLogin(in *engine.Interaction) bool {
 	switch {
 	case v.user == nil:
@@ -182,11 +182,11 @@ func (v *visit) needsLogin(in *engine.Interaction) bool {
 func asks(in *engine.Interaction, c *consent, offered valetkey.Scopes) bool {
 	switch {
 	case in.RedirectURI == "":
-		return true // whoever holds the device may not be who types the code (RFC 8628, section 5.4)
+		return true // the holder of the device may not be the user who enters the code (RFC 8628, section 5.4)
 	case prompts(in, "consent"):
 		return true
 	case !in.Client.Assured(in.RedirectURI, in.Implicit):
-		return true // another application in its place must not profit from what the user has allowed the client
+		return true // an application that impersonates the client must not benefit from the client's consent
 	case in.Client.Trusted:
 		return false
 	default:
@@ -198,7 +198,7 @@ func prompts(in *engine.Interaction, what string) bool {
 	return slices.Contains(strings.Fields(in.Prompt), what)
 }
 
-// offer divides the scopes asked for into those that the user may allow, and the others.
+// offer divides the requested scopes into those that the user may allow, and the others.
 func (v *visit) offer(in *engine.Interaction) (offered, withheld valetkey.Scopes) {
 	var may, mayNot []string
 	for s := range in.Scopes.All() {
@@ -211,23 +211,23 @@ func (v *visit) offer(in *engine.Interaction) (offered, withheld valetkey.Scopes
 	return valetkey.NewScopes(may...), valetkey.NewScopes(mayNot...)
 }
 
-// chosen returns those of the scopes offered that a form has ticked.
+// chosen returns the offered scopes that are selected in a form.
 func chosen(ticked []string, offered valetkey.Scopes) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(offered.Slice(), func(s string) bool { return !slices.Contains(ticked, s) })...)
 }
 
-// A consentForm is what the page for consent shows.
+// A consentForm is the data of the consent page.
 type consentForm struct {
 	Action             string
 	Client             *clients.Client
 	Title              string
 	Stranger           bool   // not approved by the operator
-	Host               string // where the user is led back to; empty: nowhere, or to another application of the machine
+	Host               string // where the user is sent back to; empty: nowhere, or to an application on this machine
 	UserCode           string // of a device
 	API                string
 	Offered            []grant
 	Withheld           []grant
-	Lifetime, Renewing time.Duration // the latter zero: not renewed, or not known for how long
+	Lifetime, Renewing time.Duration // Renewing zero: not renewed, or for an unknown time
 	Renewed            bool
 }
 
@@ -242,7 +242,7 @@ func (v *visit) consentPage(in *engine.Interaction, offered, withheld, ticked va
 		f.Lifetime = in.Client.AccessLifetime
 	}
 	if u, err := url.Parse(in.RedirectURI); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
-		f.Host = u.Host // in a scheme of its own an application writes there what it likes
+		f.Host = u.Host // with a private-use scheme, an application can put anything there
 	}
 	for i := range f.Offered {
 		f.Offered[i].Checked = ticked.Has(f.Offered[i].Scope)
@@ -250,7 +250,7 @@ func (v *visit) consentPage(in *engine.Interaction, offered, withheld, ticked va
 	return &reply{page: "consent", title: "Allow " + f.Title + "?", data: f, problems: problems, formAction: leadsTo(in.RedirectURI), quiet: true}
 }
 
-// title is what a client is called.
+// title returns the name of a client for users.
 func title(c *clients.Client) string {
 	if c.Name != "" {
 		return c.Name

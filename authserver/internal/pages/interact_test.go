@@ -28,14 +28,14 @@ func TestConsent(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", url.Values{"redirect_uri": {"https://evil.example/"}}))
 		require.Equal(t, 400, b.resp.StatusCode)
-		require.Equal(t, "This does not work", b.h1())
+		require.Equal(t, "Something went wrong", b.h1())
 		require.Empty(t, b.way)
 	})
 	t.Run("to allow nothing is no consent", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", url.Values{"scope": nil})
 		require.Equal(t, 422, b.resp.StatusCode)
-		require.Contains(t, b.text(), "Tick at least one, or choose Deny.")
+		require.Contains(t, b.text(), "Select at least one, or choose Deny.")
 	})
 	t.Run("to allow what was not asked for does not count", func(t *testing.T) {
 		h := newHouse(t)
@@ -45,10 +45,10 @@ func TestConsent(t *testing.T) {
 	t.Run("the page says who asks for what, where, for how long, and of whom", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", nil))
-		require.Contains(t, b.text(), "to go on to The Shop")
+		require.Contains(t, b.text(), "to continue to The Shop")
 		b.press("Log in", as("alice"))
 		require.Equal(t, "Allow The Shop?", b.h1())
-		for _, words := range []string{"https://shop.example", "logged in as alice", "At Orders it wants to", "See your orders orders:read", "Access lasts 10 minutes, and the application can renew it for 30 days.", "You go back to shop.example."} {
+		for _, words := range []string{"https://shop.example", "logged in as alice", "In Orders, it wants to:", "See your orders orders:read", "Access lasts 10 minutes, and the application can renew it for 30 days.", "You will return to shop.example."} {
 			require.Contains(t, b.text(), words)
 		}
 		require.NotContains(t, b.text(), "its name and website have not been checked", "it stands in the configuration")
@@ -62,7 +62,7 @@ func TestConsent(t *testing.T) {
 		require.NoError(t, err)
 		b := h.browser().get(h.ask(c.ID, url.Values{"redirect_uri": {uri}})).press("Log in", as("alice"))
 		require.Equal(t, "Allow The Bank?", b.h1())
-		require.NotContains(t, b.text(), "You go back to")
+		require.NotContains(t, b.text(), "You will return to")
 		require.NotContains(t, b.text(), "www.bank.example")
 	})
 	t.Run("a scope can be left out", func(t *testing.T) {
@@ -101,13 +101,13 @@ func TestConsent(t *testing.T) {
 	t.Run("a scope that the user may not allow is not offered", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("carol"))
-		require.Contains(t, b.text(), "which your account may not allow: Place orders for you")
+		require.Contains(t, b.text(), "which your account is not permitted to allow: Place orders for you")
 		require.Equal(t, "orders:read", h.redeem(b.press("Allow", url.Values{"scope": {"orders:read", "orders:write"}}).away()))
 	})
 	t.Run("if that is all of them, there is nothing to allow", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:write"}})).press("Log in", as("carol"))
-		require.Contains(t, b.text(), "Your account may not allow any of what it asks for:")
+		require.Contains(t, b.text(), "Your account is not permitted to allow anything that it requested:")
 		require.Equal(t, "access_denied", b.press("Deny", nil).away().Query().Get("error"))
 		require.Equal(t, "access_denied", b.get(h.ask("ours", url.Values{"scope": {"orders:write"}})).away().Query().Get("error"))
 	})
@@ -237,7 +237,7 @@ func TestFormsOfInteractions(t *testing.T) {
 			b.way = nil
 			b.follow(http.MethodPost, at, form, header)
 			require.Equal(t, 403, b.resp.StatusCode, header)
-			require.Equal(t, "This came from another site", b.h1())
+			require.Equal(t, "This form came from another site", b.h1())
 		}
 	})
 	t.Run("AS-CODE-13 nor does one count that lacks the token of the session, from a browser that tells nothing", func(t *testing.T) {

@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	maxName     = 255 // bytes, as package login has it
+	maxName     = 255 // bytes, as in package login
 	maxPassword = 1024
 )
 
-// A loginForm is what the page for logging in shows.
+// A loginForm is the data of the log-in page.
 type loginForm struct {
-	Action string // where the form goes
-	Return string // where to afterwards; empty for an interaction
-	Client string // the application that asks; empty: none
+	Action string // where the form is submitted
+	Return string // where to redirect afterwards; empty for an interaction
+	Client string // the application that requests the log-in; empty: none
 	Types  []UserType
 	Type   string
 	Name   string
 }
 
-// A stop is why somebody is not logged in.
+// A stop is the reason why a log-in failed.
 type stop struct {
 	status int
 	wait   time.Duration
@@ -52,10 +52,11 @@ func (v *visit) doLogin() (*reply, error) {
 
 func (v *visit) doLogout() (*reply, error) { return v.see("/"), v.end() }
 
-// plainPath matches paths that lead nowhere else: with no host, no query and no dots.
+// plainPath matches paths that lead nowhere else: without a host, a query and dots.
 var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9_-]+)+$`)
 
-// back returns the page of ours that path names, relative to the base, or the first one: a link to log in cannot lead away.
+// back returns the page of ours with this path, relative to the base, or the start page: a log-in link cannot lead to another
+// site.
 func (v *visit) back(path string) string {
 	rest, ours := strings.CutPrefix(path, v.base)
 	if !ours || !plainPath.MatchString(rest) {
@@ -66,7 +67,7 @@ func (v *visit) back(path string) string {
 
 func (v *visit) loginPage(f loginForm, why *stop) *reply {
 	f.Types = v.cfg.Logins
-	if why != nil { // what was filled in, but for the password
+	if why != nil { // the input, except for the password
 		f.Type, f.Name = v.r.PostForm.Get("type"), v.r.PostForm.Get("name")
 	}
 	if v.userType(f.Type) == nil {
@@ -82,7 +83,7 @@ func (v *visit) loginPage(f loginForm, why *stop) *reply {
 	return re
 }
 
-// userType returns the type of a name, or nil.
+// userType returns the type with this name, or nil.
 func (p *Pages) userType(name string) *UserType {
 	for i := range p.cfg.Logins {
 		if p.cfg.Logins[i].Type == name {
@@ -92,8 +93,8 @@ func (p *Pages) userType(name string) *UserType {
 	return nil
 }
 
-// logIn does what the form for logging in says, for the interaction with that ID, if it is for one. It returns why not, in
-// words that tell nobody whether the name or the password is wrong.
+// logIn processes the log-in form, for the interaction with that ID unless it is empty. On failure it returns the reason, which
+// does not reveal whether the name or the password is wrong.
 func (v *visit) logIn(forID string) (*stop, error) {
 	ctx, form := v.r.Context(), v.r.PostForm
 	name, password := strings.TrimSpace(form.Get("name")), form.Get("password")
@@ -104,7 +105,7 @@ func (v *visit) logIn(forID string) (*stop, error) {
 	who := v.userType(kind)
 	switch {
 	case who == nil:
-		return &stop{status: http.StatusUnprocessableEntity, words: "Say who you are: choose one of the kinds."}, nil
+		return &stop{status: http.StatusUnprocessableEntity, words: "Choose what kind of user you are."}, nil
 	case name == "" || password == "":
 		return &stop{status: http.StatusUnprocessableEntity, words: "Enter your name and your password."}, nil
 	}
@@ -116,7 +117,7 @@ func (v *visit) logIn(forID string) (*stop, error) {
 		user, err = who.Login.Login(ctx, from, name, password)
 	}
 	if err == nil && (user == nil || user.Type != kind || !strings.HasPrefix(user.Subject, kind+":")) {
-		err = errors.New("the login answered with a user of another type") // whom a client's id could be mistaken for
+		err = errors.New("the login answered with a user of another type") // whose subject could be a client's ID
 	}
 	tooMany, many := errors.AsType[*login.TooMany](err)
 	switch {
@@ -128,7 +129,7 @@ func (v *visit) logIn(forID string) (*stop, error) {
 		return &stop{status: http.StatusUnprocessableEntity, words: "The name or the password is wrong."}, nil
 	case err != nil:
 		v.cfg.Logger.ErrorContext(ctx, "log-in not answered", "type", kind, "error", err)
-		return &stop{http.StatusServiceUnavailable, 10 * time.Second, "Your password cannot be checked just now. The trouble is ours: please try again in a moment."}, nil
+		return &stop{http.StatusServiceUnavailable, 10 * time.Second, "Your password cannot be checked at the moment. Please try again in a moment."}, nil
 	}
 	if err := v.begin(user, forID); err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
@@ -138,10 +139,10 @@ func (v *visit) logIn(forID string) (*stop, error) {
 }
 
 func tooSoon(e *login.TooMany) *stop {
-	return &stop{http.StatusTooManyRequests, e.RetryAfter, "There have been too many tries. Wait " + span(roundUp(e.RetryAfter)) + " and try again."}
+	return &stop{http.StatusTooManyRequests, e.RetryAfter, "There have been too many attempts. Wait " + span(roundUp(e.RetryAfter)) + " and try again."}
 }
 
-// roundUp returns a time that is at least as long and easier to say.
+// roundUp rounds d up to a duration that is easier to read.
 func roundUp(d time.Duration) time.Duration {
 	unit := time.Second
 	if d > 2*time.Minute {
@@ -150,7 +151,7 @@ func roundUp(d time.Duration) time.Duration {
 	return (d + unit - 1).Truncate(unit)
 }
 
-// loginFor is the page for logging in as part of an interaction.
+// loginFor returns the log-in page as part of an interaction.
 func (v *visit) loginFor(in *engine.Interaction, why *stop) *reply {
 	f := loginForm{Action: in.ContinueURL, Client: title(in.Client), Name: in.LoginHint}
 	if f.Name == "" && v.user != nil { // again

@@ -36,7 +36,7 @@ func TestLogin(t *testing.T) {
 		require.Contains(t, h.browser().get("/login").press("Log in", url.Values{"name": {"alice"}}).text(), "Enter your name and your password.")
 	})
 	t.Run("a kind of people that there is not is told", func(t *testing.T) {
-		require.Contains(t, h.browser().get("/login").press("Log in", url.Values{"name": {"alice"}, "password": {"alice's password"}, "type": {"admin"}}).text(), "Say who you are")
+		require.Contains(t, h.browser().get("/login").press("Log in", url.Values{"name": {"alice"}, "password": {"alice's password"}, "type": {"admin"}}).text(), "Choose what kind of user you are")
 	})
 	t.Run("each kind has its own names", func(t *testing.T) {
 		b := h.browser().get("/login").press("Log in", url.Values{"name": {"carol"}, "password": {"carol's password"}})
@@ -47,7 +47,7 @@ func TestLogin(t *testing.T) {
 		b := h.browser().get("/login").press("Log in", url.Values{"name": {"mallory"}, "password": {"x"}, "type": {"employee"}})
 		require.Equal(t, 503, b.resp.StatusCode)
 		require.NotEmpty(t, b.resp.Header.Get("Retry-After"))
-		require.Contains(t, b.text(), "cannot be checked just now")
+		require.Contains(t, b.text(), "cannot be checked at the moment")
 		require.NotContains(t, b.body, "directory")
 	})
 	t.Run("a user of another kind than asked for is not let in", func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestLogin(t *testing.T) {
 		b.press("Log in", as("bob"))
 		require.Equal(t, 429, b.resp.StatusCode)
 		require.Regexp(t, `^[1-9][0-9]?$`, b.resp.Header.Get("Retry-After"))
-		require.Regexp(t, `too many tries. Wait [0-9]+ (seconds|minutes?) and`, b.text())
+		require.Regexp(t, `too many attempts. Wait [0-9]+ (seconds|minutes?) and`, b.text())
 	})
 	t.Run("a link to log in leads to no other site", func(t *testing.T) {
 		in := h.loggedIn("alice")
@@ -232,7 +232,7 @@ func TestNew(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 	_, err = pages.New(pages.Config{Accent: "teal"})
-	require.ErrorContains(t, err, "Accent: is not a colour")
+	require.ErrorContains(t, err, "Accent: must be a color")
 }
 
 func TestStylesheet(t *testing.T) {

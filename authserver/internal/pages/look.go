@@ -18,11 +18,11 @@ import (
 //go:embed templates style.css
 var files embed.FS
 
-// A look is what pages are rendered with. It serves the stylesheet.
+// A look renders pages and serves the stylesheet.
 type look struct {
 	pages     map[string]*template.Template // by the name of the file, without .html
 	style     []byte
-	stylePath string // its digest is in it, so that browsers may keep it for ever
+	stylePath string // contains the digest, so that browsers may cache it forever
 }
 
 func newLook(accent, base string) (*look, error) {
@@ -65,7 +65,7 @@ func (l *look) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(l.style))
 }
 
-// A colour has red, green and blue.
+// A colour consists of red, green and blue.
 type colour [3]uint8
 
 var (
@@ -73,7 +73,7 @@ var (
 	dark  = colour{0x20, 0x20, 0x24} // --card of the dark scheme
 )
 
-// readable is the contrast that text needs (WCAG 2.2, success criterion 1.4.3).
+// readable is the contrast that text requires (WCAG 2.2, success criterion 1.4.3).
 const readable = 4.5
 
 func parseColour(s string) (colour, bool) {
@@ -83,19 +83,19 @@ func parseColour(s string) (colour, bool) {
 
 func (c colour) String() string { return fmt.Sprintf("#%02x%02x%02x", c[0], c[1], c[2]) }
 
-// ValidAccent reports, with an error that says why, whether buttons can have the colour: #rrggbb.
+// ValidAccent returns an error unless accent is suitable as the color of buttons, #rrggbb.
 func ValidAccent(accent string) error {
 	c, ok := parseColour(accent)
 	switch {
 	case !ok:
-		return errors.New("is not a colour such as #0b6b62")
+		return errors.New("must be a color such as #0b6b62")
 	case contrast(c, white) < readable:
-		return errors.New("white cannot be read on it")
+		return errors.New("must be darker: white text on it is not readable")
 	}
 	return nil
 }
 
-// luminance is the relative luminance of WCAG 2.2.
+// luminance returns the relative luminance of WCAG 2.2.
 func (c colour) luminance() float64 {
 	var linear [3]float64
 	for i, part := range c {
@@ -109,13 +109,13 @@ func (c colour) luminance() float64 {
 	return 0.2126*linear[0] + 0.7152*linear[1] + 0.0722*linear[2]
 }
 
-// contrast is the contrast ratio of WCAG 2.2, 1 to 21.
+// contrast returns the contrast ratio of WCAG 2.2, from 1 to 21.
 func contrast(a, b colour) float64 {
 	x, y := a.luminance(), b.luminance()
 	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
 }
 
-// on returns c, lightened until it can be read on the ground.
+// on returns c, lightened until it is readable on the ground.
 func (c colour) on(ground colour) colour {
 	for contrast(c, ground) < readable && c != white {
 		for i := range c {
@@ -125,7 +125,7 @@ func (c colour) on(ground colour) colour {
 	return c
 }
 
-// span says how long d is: "10 minutes".
+// span formats a duration, such as "10 minutes".
 func span(d time.Duration) string {
 	for _, unit := range []struct {
 		length time.Duration

@@ -1,9 +1,9 @@
-// Package pages is what people see of the authorization server: log in, consent, the code of a device, the applications they
-// have allowed, and a portal where developers register applications and try them. The pages are HTML and one stylesheet,
-// with no script at all.
+// Package pages implements the pages of the authorization server: log-in, consent, the code of a device, the applications that a
+// user has allowed, and a portal where developers register applications and try them out. The pages are HTML with one stylesheet
+// and without scripts.
 //
-// Every page is rendered from one place with one set of headers ([Pages.Error] included), every form comes in through one
-// place, and a session holds nothing that the store could read: see session.go.
+// Every page, including [Pages.Error], is rendered in one place with one set of headers, and every form is read in one place.
+// The store cannot read the values of a session; see session.go.
 package pages
 
 import (
@@ -25,13 +25,13 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Config says what the pages show and who is behind them.
+// Config specifies the content of the pages and the services behind them.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	Issuer string // its path is where the pages are below, and its scheme whether cookies are Secure. Required.
-	Name   string // of the server, for people. Empty: Valetkey
-	Accent string // the colour of buttons, #rrggbb, on which white can be read (contrast of 4.5 or more). Empty: a dark teal
+	Issuer string // the pages are below its path, and its scheme determines whether cookies are Secure. Required.
+	Name   string // of the server, shown on pages. Empty: Valetkey
+	Accent string // the color of buttons, #rrggbb, on which white text is readable (contrast of at least 4.5). Empty: a dark teal
 
 	Logins  []UserType  // required
 	APIs    []API       // required
@@ -39,48 +39,48 @@ type Config struct {
 	Store   store.Store // required; kinds web, ended and consent are used
 	Engine  Engine      // required
 
-	// Account returns the account of a user by the subject, as [login.Login] does. It is asked for every page that a user who has
-	// logged in requests. Required.
+	// Account returns the account of a user by subject, as [login.Login] does. It is called for every page that a logged-in user
+	// requests. Required.
 	Account func(ctx context.Context, subject string) (*login.Account, error)
 
-	// AuthorizeURL and TokenURL are the endpoints, as applications know them; Token answers requests to the latter, so that
-	// trying an application does not depend on the server reaching itself over the network. Required.
+	// AuthorizeURL and TokenURL are the endpoints as applications know them. Token handles requests to TokenURL, so that the
+	// trial of an application works even if the server cannot reach itself over the network. Required.
 	AuthorizeURL, TokenURL string
 	Token                  http.Handler
 
-	// TryURL returns the URL that a trial token is used at, with GET: of the API with that audience, or "" if there is none.
-	// Nil: none.
+	// TryURL returns the URL of the API with that audience that a trial token is used at, with GET, or "" if there is none. Nil:
+	// there is none.
 	TryURL func(audience string) string
 
 	Developers []string // the types of users that may use the portal; nil: all
-	Services   []string // those of them that may register services, which act without a user; nil: none
+	Services   []string // those that may register services, which act without a user; nil: none
 
-	SessionLifetime time.Duration // how long people stay logged in. Zero: 12 hours
-	Renewable       time.Duration // how long applications may renew their access without the user, as consent says. Zero: it does not say
+	SessionLifetime time.Duration // how long users stay logged in. Zero: 12 hours
+	Renewable       time.Duration // how long applications may renew their access without the user, as stated on the consent page. Zero: not stated
 
-	Codes *login.Limiter // of guesses at the codes of devices, by network address. Required.
+	Codes *login.Limiter // of guesses at device codes, by network address. Required.
 
-	// Address returns where a request comes from, as http.Request.RemoteAddr has it or without the port; nil: that one, which
-	// behind a proxy is the proxy's.
+	// Address returns the address that a request comes from, with a port as in http.Request.RemoteAddr or without one. Nil: the
+	// RemoteAddr, which behind a proxy is the proxy's.
 	Address func(*http.Request) string
 
-	// Logger is told of every log-in, consent, revocation and registration, and of failures; never of a secret, nor of the
-	// name in a log-in that was refused, which may be a password in the wrong field. Nil: no log.
+	// Logger receives every log-in, consent, revocation and registration, and failures. It never receives a secret, or the name
+	// in a refused log-in, which may be a password in the wrong field. Nil: no log.
 	Logger *slog.Logger
 }
 
-// A UserType is people who log in in one way.
+// A UserType is a group of people who log in the same way.
 type UserType struct {
 	Type  string // as in [login.User]
-	Label string // as people call themselves: Customer. Empty: Type
+	Label string // shown on the log-in page, such as Customer. Empty: Type
 	Login *login.Limited
 }
 
-// An API is what people know of an API. No two share an audience or a scope.
+// An API is the description of an API for users. No two share an audience or a scope.
 type API struct {
 	Audience string
 	Name     string            // empty: the audience
-	Scopes   map[string]string // with what each allows, in words
+	Scopes   map[string]string // with a description of each
 	Lifetime time.Duration     // of its tokens
 }
 
@@ -94,8 +94,8 @@ type Clients interface {
 	ByOwner(ctx context.Context, owner string) ([]clients.Client, error)
 }
 
-// Engine is what the pages ask of an [engine.Engine]. A user code is given as it was typed. An error of the first two wraps [store.ErrNotFound] if the user code is
-// unknown, expired or decided, and is an outage otherwise.
+// Engine is the part of an [engine.Engine] that the pages use. A user code is passed as it was entered. An error of the first
+// two methods wraps [store.ErrNotFound] if the user code is unknown, expired or decided, and is an outage otherwise.
 type Engine interface {
 	Device(ctx context.Context, userCode string) (*engine.Interaction, error)
 	DecideDevice(ctx context.Context, in *engine.Interaction, d *engine.Decision) error
@@ -103,18 +103,18 @@ type Engine interface {
 	RevokeGrants(ctx context.Context, subject, clientID string) (int, error)
 }
 
-// Pages is safe for concurrent use. It runs no goroutines and needs no closing.
+// Pages serves the pages. It is safe for concurrent use, runs no goroutines and needs no closing.
 type Pages struct {
 	cfg        Config
 	base       string // path of the issuer, without a slash at its end
-	tryURI     string // the redirect URI of trials; empty: none can be had
+	tryURI     string // the redirect URI of trials; empty: trials are not possible
 	sessions   *scs.SessionManager
 	protection *http.CrossOriginProtection
 	consents   consents
 	look       *look
 }
 
-// New returns pages. It does no I/O. The error names every mistake in cfg.
+// New returns Pages. It does no I/O. The error lists every mistake in cfg.
 func New(cfg Config) (*Pages, error) {
 	if cfg.Name == "" {
 		cfg.Name = "Valetkey"
@@ -142,11 +142,11 @@ func New(cfg Config) (*Pages, error) {
 		protection: http.NewCrossOriginProtection(),
 		consents:   consents{cfg.Store},
 	}
-	// A proxy may have changed the Host that the protection would compare with.
+	// A proxy may have changed the Host, which the protection compares with the origin.
 	if err := p.protection.AddTrustedOrigin(issuer.Scheme + "://" + issuer.Host); err != nil {
 		return nil, fmt.Errorf("pages: Issuer: %w", err)
 	}
-	// An http issuer that is not on loopback could not be redirected to.
+	// An http issuer that is not on loopback cannot be a redirect URI.
 	if uri := issuer.Scheme + "://" + issuer.Host + p.base + tryPath; clients.ValidRedirectURI(uri, false) == nil {
 		p.tryURI = uri
 	}
@@ -169,7 +169,7 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 	wrong(len(cfg.Logins) == 0, "Logins: at least one is required")
 	for i, t := range cfg.Logins {
 		wrong(t.Type == "" || t.Login == nil, fmt.Sprintf("Logins[%d]: Type and Login are required", i))
-		wrong(slices.IndexFunc(cfg.Logins, func(o UserType) bool { return o.Type == t.Type }) < i, fmt.Sprintf("Logins[%d]: the type is there twice", i))
+		wrong(slices.IndexFunc(cfg.Logins, func(o UserType) bool { return o.Type == t.Type }) < i, fmt.Sprintf("Logins[%d]: the type is duplicated", i))
 	}
 	wrong(len(cfg.APIs) == 0, "APIs: at least one is required")
 	wrong(cfg.Clients == nil, "Clients: is required")
@@ -185,7 +185,7 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 	return mistakes
 }
 
-// Routes registers all pages but those of interactions, which come by way of the engine.
+// Routes registers all pages except those of interactions, which the engine calls.
 func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET "+p.look.stylePath, p.look)
 	route := func(pattern string, h handler) {
@@ -199,7 +199,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 
 	route("GET /{$}", (*visit).home)
 	form("/login", (*visit).showLogin, (*visit).doLogin)
-	mux.Handle("POST "+p.base+"/logout", p.serve((*visit).doLogout, false)) // also while users cannot be looked up
+	mux.Handle("POST "+p.base+"/logout", p.serve((*visit).doLogout, false)) // works even while users cannot be looked up
 	form("/device", (*visit).showCode, (*visit).enterCode)
 	form("/device/confirm", (*visit).confirmDevice, (*visit).confirmDevice)
 	route("GET /device/{end}", (*visit).deviceEnd)
@@ -216,7 +216,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	form("/developer/applications/{id}/token", developer(owned((*visit).showToken)), developer(owned((*visit).useToken)))
 }
 
-// api returns the API of an audience, or one that has no scopes.
+// api returns the API of an audience, or one without scopes.
 func (p *Pages) api(audience string) API {
 	for _, a := range p.cfg.APIs {
 		if a.Audience == audience {
@@ -226,7 +226,7 @@ func (p *Pages) api(audience string) API {
 	return API{Audience: audience}
 }
 
-// Title is the API's name for people.
+// Title returns the name of the API for users.
 func (a API) Title() string {
 	if a.Name != "" {
 		return a.Name
@@ -234,13 +234,13 @@ func (a API) Title() string {
 	return a.Audience
 }
 
-// A grant is a scope as people read it.
+// A grant is a scope as shown to users.
 type grant struct {
 	Scope, Meaning, API string
 	Checked             bool
 }
 
-// describe puts scopes into words. A scope that no API has any more stands for itself.
+// describe returns the descriptions of scopes. A scope that no API has any more is shown by name.
 func (p *Pages) describe(scopes []string) []grant {
 	var list []grant
 	for _, s := range scopes {

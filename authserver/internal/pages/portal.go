@@ -12,7 +12,8 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A kind is what developers call an application: it says which grants the application uses, and whether it can keep a secret.
+// A kind is an application type as developers know it. It determines which grants the application uses, and whether it can keep
+// a secret.
 type kind struct {
 	ID, Name, Words string
 	native, secret  bool
@@ -27,7 +28,7 @@ var kinds = []kind{
 	{"service", "Service", "It acts for itself, without a user, and keeps a secret.", false, true, []string{"client_credentials"}},
 }
 
-// kindOf returns the kind of a client that the portal has registered.
+// kindOf returns the kind of a client registered in the portal.
 func kindOf(c *clients.Client) kind {
 	for _, k := range kinds {
 		if k.native == c.Native && k.secret != c.Public() && slices.Contains(c.GrantTypes, k.grants[0]) {
@@ -37,10 +38,10 @@ func kindOf(c *clients.Client) kind {
 	return kinds[0]
 }
 
-// Redirects reports whether users are led to the application and back.
+// Redirects reports whether users are sent to the application and back.
 func (k kind) Redirects() bool { return k.grants[0] == "authorization_code" }
 
-// mayRegister returns the kinds that the user may register. A service gets what it asks for without asking anybody.
+// mayRegister returns the kinds that the user may register. A service gets the scopes that it requests without a user's consent.
 func (v *visit) mayRegister() []kind {
 	if slices.Contains(v.cfg.Services, v.user.Type) {
 		return kinds
@@ -65,7 +66,7 @@ func (v *visit) applications() (*reply, error) {
 	return &reply{page: "applications", title: "Your applications", data: rows}, nil
 }
 
-// owned is a handler for an application of the user's own; to all others it does not exist.
+// owned wraps a handler for an application of the user. For other users, the application does not exist.
 func owned(h func(v *visit, c *clients.Client) (*reply, error)) handler {
 	return func(v *visit) (*reply, error) {
 		c, err := v.own(v.r.PathValue("id"))
@@ -74,13 +75,13 @@ func owned(h func(v *visit, c *clients.Client) (*reply, error)) handler {
 		}
 		re, err := h(v, c)
 		if errors.Is(err, store.ErrConflict) {
-			return nil, &refusal{http.StatusConflict, "Somebody else was faster", "The application has been changed at the same time. Load the page again and see."}
+			return nil, &refusal{http.StatusConflict, "The application has changed", "The application was changed at the same time. Reload the page to see the changes."}
 		}
 		return re, err
 	}
 }
 
-// own returns the application if it is the user's.
+// own returns the application if it belongs to the user.
 func (v *visit) own(id string) (*clients.Client, error) {
 	c, err := v.cfg.Clients.Get(v.r.Context(), id)
 	switch {
@@ -98,17 +99,17 @@ func (v *visit) seeApplication(id, more string) *reply {
 	return v.see("/developer/applications/" + id + more)
 }
 
-// An applicationForm is what the pages for registering and editing show.
+// An applicationForm is the data of the pages for registering and editing.
 type applicationForm struct {
 	ID        string // empty: new
-	Kinds     []kind // to choose from; one: it is settled
+	Kinds     []kind // to choose from; one: it cannot be changed
 	Kind      string
 	Name, URI string
-	Redirects string // one a line
+	Redirects string // one per line
 	Scopes    []scopesOf
 }
 
-// scopesOf are those of one API, to be ticked.
+// scopesOf are the scopes of one API, to be selected.
 type scopesOf struct {
 	API    string
 	Grants []grant
@@ -137,7 +138,7 @@ func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...
 	return re
 }
 
-// readApplication puts into c what the form says, and returns what is wrong with it. The kind is settled.
+// readApplication sets the fields of c from the form, and returns the problems with it. The kind cannot be changed.
 func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) {
 	form := v.r.PostForm
 	c.Name, c.URI = strings.TrimSpace(form.Get("client_name")), strings.TrimSpace(form.Get("client_uri"))
@@ -145,7 +146,7 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 	c.RedirectURIs, c.Scopes = nil, valetkey.NewScopes(form["scope"]...).Slice()
 
 	if c.Name == "" {
-		problems = append(problems, problem{"client_name", "Enter a name, which users will see."})
+		problems = append(problems, problem{"client_name", "Enter a name. Users will see it."})
 	}
 	if k.Redirects() {
 		for i, line := range strings.Split(form.Get("redirect_uris"), "\n") {
@@ -167,9 +168,9 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 	}
 	switch {
 	case len(c.Scopes) == 0:
-		problems = append(problems, problem{"scope", "Tick at least one scope."})
+		problems = append(problems, problem{"scope", "Select at least one scope."})
 	case slices.ContainsFunc(c.Scopes, func(s string) bool { return v.apiOf(s) == "" }):
-		problems = append(problems, problem{"scope", "No API has one of the scopes any more."})
+		problems = append(problems, problem{"scope", "One of the scopes no longer exists."})
 	}
 	return problems
 }
@@ -184,7 +185,7 @@ func (p *Pages) apiOf(scope string) string {
 	return ""
 }
 
-// invalid returns what the registry says is wrong, as problems with the fields, which are named as it names them.
+// invalid converts errors of the registry to problems with the fields, which have the same names.
 func invalid(err error) (problems []problem) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range joined.Unwrap() {
@@ -202,7 +203,7 @@ func invalid(err error) (problems []problem) {
 	return problems
 }
 
-// filledIn is the form as it was sent.
+// filledIn returns the form as it was submitted.
 func (v *visit) filledIn(id string, kinds []kind, k string) applicationForm {
 	form := v.r.PostForm
 	return applicationForm{ID: id, Kinds: kinds, Kind: k, Name: form.Get("client_name"), URI: form.Get("client_uri"), Redirects: form.Get("redirect_uris")}
@@ -230,7 +231,7 @@ func (v *visit) register() (*reply, error) {
 	return v.seeApplication(made.ID, ""), v.showOnce(made.ID, secret)
 }
 
-// A flash is a secret that the next page shows, and no page after it.
+// A flash is a secret that is shown on the next page only.
 type flash struct{ Client, Secret string }
 
 const flashKey = "flash"
@@ -242,15 +243,15 @@ func (v *visit) showOnce(client, secret string) error {
 	return v.put(flashKey, flash{client, secret})
 }
 
-// An application is what its page shows.
+// An application is the data of its page.
 type application struct {
 	*clients.Client
 	Title                  string
 	Kind                   kind
-	Redirects              []string // without that of trials
+	Redirects              []string // without the one of trials
 	Grants                 []grant
-	APIs                   []API  // to try it with; none: it cannot be tried
-	Secret                 string // once
+	APIs                   []API  // to try it with; empty: it cannot be tried
+	Secret                 string // shown once
 	Issuer, Authorize, Use string // for the developer
 }
 
@@ -293,7 +294,7 @@ func (v *visit) edit(c *clients.Client) (*reply, error) {
 	return v.seeApplication(c.ID, ""), nil
 }
 
-// A question is a page that asks before something is done for good.
+// A question is a page that asks for confirmation before a permanent change.
 type question struct{ ID, Words, Do string }
 
 func (v *visit) askRotate(c *clients.Client) (*reply, error) {
@@ -301,7 +302,7 @@ func (v *visit) askRotate(c *clients.Client) (*reply, error) {
 		return nil, errNotFound
 	}
 	return &reply{page: "ask", title: "Replace the secret of " + title(c) + "?", data: question{c.ID,
-		"You get a new secret, and the old one stops working at once: the application has to be given the new one before it can go on.", "Replace the secret"}}, nil
+		"You get a new secret, and the old one stops working immediately. The application cannot continue until it has the new one.", "Replace the secret"}}, nil
 }
 
 func (v *visit) rotate(c *clients.Client) (*reply, error) {
@@ -318,12 +319,12 @@ func (v *visit) rotate(c *clients.Client) (*reply, error) {
 
 func (v *visit) askDelete(c *clients.Client) (*reply, error) {
 	return &reply{page: "ask", title: "Delete " + title(c) + "?", data: question{c.ID,
-		"All its access ends, for all its users. This cannot be undone.", "Delete the application"}}, nil
+		"The application loses all access, for all its users. This cannot be undone.", "Delete the application"}}, nil
 }
 
 func (v *visit) remove(c *clients.Client) (*reply, error) {
 	ctx := v.r.Context()
-	// In this order: if the tokens cannot be ended, the application is still there, to be tried again.
+	// The tokens end first: if that fails, the application still exists, so the user can try again.
 	n, err := v.cfg.Engine.RevokeGrants(ctx, "", c.ID)
 	if err == nil {
 		err = v.cfg.Clients.Delete(ctx, c.ID)

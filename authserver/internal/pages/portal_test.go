@@ -62,10 +62,10 @@ func TestRegister(t *testing.T) {
 		{"no redirect URI", with(lamp, "redirect_uris", "\n"), "Enter at least one redirect URI."},
 		{"a redirect URI that is http", with(lamp, "redirect_uris", "https://a.example/cb\nhttp://a.example/cb"), "Line 2 is neither https"},
 		{"a redirect URI with a fragment", with(lamp, "redirect_uris", "https://a.example/#x"), "Line 1 has a fragment."},
-		{"a scheme of its own for a web application", with(lamp, "redirect_uris", "com.example.app:/cb"), "which only a native application may have"},
+		{"a scheme of its own for a web application", with(lamp, "redirect_uris", "com.example.app:/cb"), "which requires a native application"},
 		{"too many redirect URIs", with(lamp, "redirect_uris", strings.Repeat("https://a.example/cb\n", 30)), "This are too many."},
-		{"no scope", with(lamp, "scope"), "Tick at least one scope."},
-		{"a scope that there is not", with(lamp, "scope", "orders:delete"), "No API has one of the scopes any more."},
+		{"no scope", with(lamp, "scope"), "Select at least one scope."},
+		{"a scope that there is not", with(lamp, "scope", "orders:delete"), "One of the scopes no longer exists."},
 		{"no kind", with(lamp, "kind"), "Choose what kind"},
 		{"a service, which customers may not register", with(lamp, "kind", "service"), "Choose what kind"},
 	} {
@@ -101,7 +101,7 @@ func TestRegister(t *testing.T) {
 		require.Len(t, b.way, 1)
 		secret := b.copied()[0]
 		require.Regexp(t, `^[A-Z2-7]{26}$`, secret)
-		require.Contains(t, b.text(), "It is shown this once.")
+		require.Contains(t, b.text(), "It is shown only once")
 		list, err := h.registry.ByOwner(t.Context(), "customer:alice")
 		require.NoError(t, err)
 		require.Len(t, list, 1)
@@ -117,7 +117,7 @@ func TestRegister(t *testing.T) {
 	})
 	t.Run("public kinds have no secret", func(t *testing.T) {
 		for _, kind := range []string{"spa", "native"} {
-			require.Contains(t, h.registered("bob", with(lamp, "kind", kind)).text(), "None: it is a public client.")
+			require.Contains(t, h.registered("bob", with(lamp, "kind", kind)).text(), "None (public client).")
 		}
 		list, err := h.registry.ByOwner(t.Context(), "customer:bob")
 		require.NoError(t, err)
@@ -219,7 +219,7 @@ func TestTry(t *testing.T) {
 		for _, query := range []string{"?code=x&state=wrong&iss=" + h.url, "?code=x&iss=" + h.url} {
 			b.get(at).press("Try this application", nil)
 			require.Equal(t, 400, b.get("/developer/try/callback"+query).resp.StatusCode)
-			require.Equal(t, "No trial waits for this", b.h1())
+			require.Equal(t, "No trial is in progress", b.h1())
 		}
 	})
 	t.Run("so is one of another issuer, or a second one", func(t *testing.T) {
@@ -227,8 +227,8 @@ func TestTry(t *testing.T) {
 		b := h.registered("alice", lamp)
 		b.press("Try this application", nil)
 		state := regexp.MustCompile(`state=(\w+)`).FindStringSubmatch(b.way[0])[1]
-		require.Equal(t, "The answer is not from this server", b.get("/developer/try/callback?code=x&state="+state+"&iss=https://evil.example").h1())
-		require.Equal(t, "No trial waits for this", b.get("/developer/try/callback?code=x&state="+state+"&iss="+h.url).h1())
+		require.Equal(t, "The response is not from this server", b.get("/developer/try/callback?code=x&state="+state+"&iss=https://evil.example").h1())
+		require.Equal(t, "No trial is in progress", b.get("/developer/try/callback?code=x&state="+state+"&iss="+h.url).h1())
 	})
 	t.Run("a code that is wrong, and a user who denies, are shown as what the application is told", func(t *testing.T) {
 		h := newHouse(t)
@@ -256,7 +256,7 @@ func TestTry(t *testing.T) {
 			require.Contains(t, b.text(), "its name and website have not been checked")
 			b.press("Allow", nil)
 			require.Equal(t, "Your access token", b.h1())
-			for _, words := range []string{"at+jwt", "Who issued it: this server. RFC 7519, 4.1.1", "customer:alice", "https://orders.example", "orders:read orders:write", ", in 10 minutes", "Nothing: whoever holds it can use it", id} {
+			for _, words := range []string{"at+jwt", "The issuer: this server. RFC 7519, 4.1.1", "customer:alice", "https://orders.example", "orders:read orders:write", ", in 10 minutes", "Nothing: anyone who obtains it can use it", id} {
 				require.Contains(t, b.text(), words)
 			}
 			token := b.page.all("code")[0].text
@@ -306,7 +306,7 @@ func TestTry(t *testing.T) {
 		h := newHouse(t, func(c *pages.Config) { c.TryURL = func(string) string { return "http://127.0.0.1:1/orders" } })
 		b := h.registered("alice", lamp).press("Try this application", nil).press("Allow", nil).press("Use it", nil)
 		require.Equal(t, 200, b.resp.StatusCode)
-		require.Contains(t, b.text(), "No answer: the API cannot be reached.")
+		require.Contains(t, b.text(), "No response: the API cannot be reached.")
 	})
 	t.Run("the token is of one session, and nothing of it is in the store", func(t *testing.T) {
 		h := newHouse(t)
@@ -368,5 +368,5 @@ func TestErrorPage(t *testing.T) {
 	h.store.set("client")
 	b.get("/oauth2/authorize?client_id=other")
 	require.GreaterOrEqual(t, b.resp.StatusCode, 500)
-	require.Contains(t, b.text(), "The trouble is ours.")
+	require.Contains(t, b.text(), "something went wrong on our side")
 }

@@ -9,26 +9,27 @@ import (
 	"time"
 )
 
-// A reply is what a handler has decided to answer: a page, or with a location a redirect.
+// A reply is the response that a handler has decided on: a page, or a redirect if location is set.
 type reply struct {
 	status   int    // zero: 200
 	location string // "": a page
 
 	page, title string
 	data        any
-	problems    []problem     // with what was filled in; the status is 422 unless it says otherwise
-	wait        time.Duration // until it is worth trying again
-	formAction  string        // where forms may lead besides here, as a CSP source
-	quiet       bool          // without the way to other pages: the user is about to decide something
+	problems    []problem     // with the input; the status is then 422 unless it is set
+	wait        time.Duration // until a retry is useful
+	formAction  string        // other destinations of forms, as a CSP source
+	quiet       bool          // without links to other pages: the user is about to decide
 }
 
-// A problem is what is wrong with a field of a form; or, without a Field, with none of them.
+// A problem is an error in a field of a form; without a Field, it concerns the form as a whole.
 type problem struct{ Field, Words string }
 
-// see redirects to a page of ours, after a form too: with 303, so that a password is never sent on (RFC 9700, section 4.12).
+// see redirects to a page of ours. The status is 303, also after a form, so that a password is never forwarded (RFC 9700,
+// section 4.12).
 func (p *Pages) see(path string) *reply { return &reply{location: p.base + path} }
 
-// A frame is what the layout of every page knows.
+// A frame is the data that the layout of every page uses.
 type frame struct {
 	Title, Site, Base, Style string
 	User                     *person
@@ -38,7 +39,7 @@ type frame struct {
 	Data                     any
 }
 
-// Token is what forms carry.
+// Token returns the token of forms.
 func (f frame) Token() string {
 	if f.User == nil {
 		return ""
@@ -46,7 +47,7 @@ func (f frame) Token() string {
 	return f.User.Token
 }
 
-// Problem returns what is wrong with a field, or "".
+// Problem returns the problem of a field, or "".
 func (f frame) Problem(field string) string {
 	for _, p := range f.Problems {
 		if p.Field == field {
@@ -56,19 +57,19 @@ func (f frame) Problem(field string) string {
 	return ""
 }
 
-// write answers. Its headers are those of every page.
+// write writes the response. Its headers are those of every page.
 func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Cookie")
-	// Nothing may be loaded but the stylesheet, no script runs, nobody frames the page (RFC 6749, section 10.13; RFC 9700,
-	// section 4.16). There are no headers for cross-origin requests: no page is for them (RFC 9700, section 2.6).
+	// Only the stylesheet may be loaded, no script runs, and the page cannot be framed (RFC 6749, section 10.13; RFC 9700,
+	// section 4.16). There are no headers for cross-origin requests, because no page is meant for them (RFC 9700, section 2.6).
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+re.formAction)
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	// No other origin learns a URL (RFC 9700, section 4.2.4). no-referrer would also make browsers say "Origin: null" with our
-	// own forms, which over plain http is all they say about the sender.
+	// No other origin learns a URL (RFC 9700, section 4.2.4). With no-referrer, browsers would also send "Origin: null" with our
+	// own forms, and over plain http they send nothing else about the sender.
 	h.Set("Referrer-Policy", "same-origin")
 	if re.wait > 0 {
 		h.Set("Retry-After", fmt.Sprint(int64((re.wait+time.Second-1)/time.Second)))
@@ -101,8 +102,8 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	w.Write(body.Bytes())
 }
 
-// leadsTo is the CSP source for forms whose end is a redirect to uri. Chromium applies form-action to the whole chain of
-// redirects, also to those that the application adds within its own domain, so the source is the scheme and no more.
+// leadsTo returns the CSP source for forms that end in a redirect to uri. Chromium applies form-action to the whole chain of
+// redirects, including those that the application adds within its own domain, so the source is only the scheme.
 func leadsTo(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme == "" { // a device

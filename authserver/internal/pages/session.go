@@ -18,18 +18,18 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// newSessions returns a manager whose sessions stand in the store. It is not made by scs.New, which would start a goroutine
-// that nobody can end.
+// newSessions returns a manager whose sessions are in the store. It does not use scs.New, which would start a goroutine that
+// cannot be stopped.
 func newSessions(s store.Store, lifetime time.Duration, secure bool) *scs.SessionManager {
 	cookie := scs.SessionCookie{Name: "valetkey", Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: secure}
 	if secure {
-		cookie.Name = "__Host-valetkey" // browsers take it from this host only, and only over TLS
+		cookie.Name = "__Host-valetkey" // browsers accept it only from this host, and only over TLS
 	}
 	return &scs.SessionManager{Lifetime: lifetime, Store: webStore{s}, Codec: scs.GobCodec{}, Cookie: cookie}
 }
 
-// put keeps a value in the session, sealed under the session's token, of which the store has only the digest: who reads the
-// store learns neither who a user is here nor a secret that is yet to be shown.
+// put stores a value in the session, encrypted with a key derived from the session token, of which the store has only the
+// digest. A reader of the store thus learns neither the user of a session nor a secret that is yet to be shown.
 func (v *visit) put(key string, value any) error {
 	if v.sessions.Token(v.r.Context()) == "" {
 		if err := v.sessions.RenewToken(v.r.Context()); err != nil {
@@ -48,7 +48,7 @@ func (v *visit) put(key string, value any) error {
 	return nil
 }
 
-// get reads a value of the session, and reports whether there is one that was put there under the present token.
+// get reads a value of the session, and reports whether there is one that was stored with the present token.
 func (v *visit) get(key string, value any) bool {
 	sealed := v.sessions.GetBytes(v.r.Context(), key)
 	if sealed == nil {
@@ -62,7 +62,7 @@ func (v *visit) get(key string, value any) bool {
 	return err == nil && json.Unmarshal(plain, value) == nil
 }
 
-// take is get for what can be had once.
+// take is get for a value that can be read once.
 func (v *visit) take(key string, value any) bool {
 	ok := v.get(key, value)
 	v.drop(key)
@@ -83,15 +83,15 @@ func (v *visit) seal() (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// webStore keeps sessions as records of kind web. Of two requests of one session that write at the same time, the last wins.
+// webStore keeps sessions as records of kind web. Of two concurrent writes by requests of one session, the last one wins.
 type webStore struct{ records store.Store }
 
 const (
 	webKind    = "web"
-	webSubject = "subject" // key of a session in which a user has logged in: the digest of the subject
+	webSubject = "subject" // key of the session of a logged-in user: the digest of the subject
 )
 
-// subjectKey is where the context of a commit has the subject of the session, which the store cannot read in the value.
+// subjectKey is the context key of the subject during a commit. The store cannot read the subject in the value.
 type subjectKey struct{}
 
 func (s webStore) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
@@ -133,7 +133,7 @@ func (s webStore) DeleteCtx(ctx context.Context, token string) error {
 	return nil
 }
 
-// The methods without a context make it an scs.Store; the manager calls the others.
+// The methods without a context are required by scs.Store; the manager calls the others.
 func (s webStore) Find(token string) ([]byte, bool, error) {
 	return s.FindCtx(context.Background(), token)
 }
@@ -142,20 +142,20 @@ func (s webStore) Commit(token string, value []byte, expires time.Time) error {
 }
 func (s webStore) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
 
-const endedKind = "ended" // of the records that say until when the sessions of a user count no more
+const endedKind = "ended" // of the records of the time until which a user's sessions are ended
 
-// markedFor is how long it is noted that sessions have ended, at least. An operator's command may have another SessionLifetime than
+// markedFor is how long the end of sessions is recorded, at least. An operator's command may have another SessionLifetime than
 // the server whose sessions it ends.
 const markedFor = 365 * 24 * time.Hour
 
-// ForgetConsents forgets what a user has allowed all applications, so that the user is asked again.
+// ForgetConsents removes all consents of a user, so that the user is asked again.
 func (p *Pages) ForgetConsents(ctx context.Context, subject string) error {
 	return p.consents.forgetUser(ctx, subject)
 }
 
-// EndSessions logs a user out everywhere, and returns how many sessions were found and removed. It also notes the time for longer
-// than a session lasts: a request under way may write its session again, and one that began with an earlier release cannot be found
-// by its user.
+// EndSessions logs a user out everywhere, and returns the number of sessions that were found and removed. It also records the
+// time, for longer than a session lasts: a request in progress may store its session again, and a session of an earlier release
+// cannot be found by user.
 func (p *Pages) EndSessions(ctx context.Context, subject string) (n int, err error) {
 	if err := p.markEnded(ctx, subject); err != nil {
 		return 0, err
@@ -217,7 +217,7 @@ func (p *Pages) ended(ctx context.Context, who *person) (bool, error) {
 	return !who.At.After(at), nil
 }
 
-// retry does again what lost a race for a record.
+// retry repeats do while it loses a race for a record, up to five times.
 func retry(do func() error) (err error) {
 	for range 5 {
 		if err = do(); !errors.Is(err, store.ErrConflict) {

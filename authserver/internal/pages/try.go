@@ -25,31 +25,31 @@ import (
 	"github.com/valetkey/valetkey/internal/recorder"
 )
 
-// tryPath is the redirect URI of trials, below the base. Applications that the portal has registered have it among theirs.
+// tryPath is the redirect URI of trials, below the base. Applications registered in the portal have it among theirs.
 const tryPath = "/developer/try/callback"
 
-// A flight is a trial on its way through the authorization endpoint.
+// A flight is a trial in progress through the authorization endpoint.
 type flight struct{ Client, Scope, State, Verifier string }
 
-// A trial is how a trial has ended: with a token, or an error.
+// A trial is the outcome of a trial: a token or an error.
 type trial struct {
 	Client             string
 	Error, Description string
 
 	Token, Type string
 	Scope       string
-	Until       time.Time // zero: the server did not say
+	Until       time.Time // zero: unknown
 	Refreshable bool
-	Use         *use // how it was used last
+	Use         *use // its latest use
 }
 
-// A use is a request with the token, and its response, as they went over the wire.
+// A use is a request with the token, and its response, as sent over the network.
 type use struct{ Request, Response string }
 
 const (
 	flightKey   = "flight"
 	trialKey    = "trial"
-	maxResponse = 16 << 10 // bytes that are shown
+	maxResponse = 16 << 10 // maximum shown, in bytes
 	useTimeout  = 10 * time.Second
 )
 
@@ -66,12 +66,12 @@ func (v *visit) trialAPIs(c *clients.Client) (list []API) {
 	return list
 }
 
-// among returns those of the scopes that are the API's.
+// among returns the scopes that belong to the API.
 func (a API) among(scopes []string) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { _, has := a.Scopes[s]; return !has })...)
 }
 
-// try starts the flow of the application as it would itself: with PKCE, or for a service at the token endpoint.
+// try starts the flow of the application as the application itself would: with PKCE, or for a service at the token endpoint.
 func (v *visit) try(c *clients.Client) (*reply, error) {
 	apis := v.trialAPIs(c)
 	i := slices.IndexFunc(apis, func(a API) bool { return a.Audience == v.r.PostForm.Get("audience") })
@@ -86,7 +86,7 @@ func (v *visit) try(c *clients.Client) (*reply, error) {
 	challenge := sha256.Sum256([]byte(f.Verifier))
 	query := url.Values{
 		"response_type": {"code"}, "client_id": {c.ID}, "redirect_uri": {v.tryURI}, "state": {f.State},
-		"scope": {scope}, "resource": {apis[i].Audience}, "prompt": {"consent"}, // the developer wants to see it
+		"scope": {scope}, "resource": {apis[i].Audience}, "prompt": {"consent"}, // the developer wants to see the page
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(challenge[:])}, "code_challenge_method": {"S256"},
 	}
 	separator := "?"
@@ -96,17 +96,17 @@ func (v *visit) try(c *clients.Client) (*reply, error) {
 	return &reply{location: v.cfg.AuthorizeURL + separator + query.Encode()}, v.put(flightKey, f)
 }
 
-// tried takes the answer of the authorization endpoint.
+// tried handles the response of the authorization endpoint.
 func (v *visit) tried() (*reply, error) {
 	query := v.r.URL.Query()
 	var f flight
-	// RFC 6749, section 10.12: an answer is ours only if we asked, and only once.
+	// RFC 6749, section 10.12: a response is accepted only once, and only if it was requested.
 	if !v.take(flightKey, &f) || subtle.ConstantTimeCompare([]byte(f.State), []byte(query.Get("state"))) != 1 {
-		return nil, &refusal{http.StatusBadRequest, "No trial waits for this", "Start again at the page of the application."}
+		return nil, &refusal{http.StatusBadRequest, "No trial is in progress", "Start again on the page of the application."}
 	}
-	// RFC 9207, section 2.4: it is there, and it is us.
+	// RFC 9207, section 2.4: iss must be present and identify this server.
 	if query.Get("iss") != v.cfg.Issuer {
-		return nil, &refusal{http.StatusBadRequest, "The answer is not from this server", "Start again at the page of the application."}
+		return nil, &refusal{http.StatusBadRequest, "The response is not from this server", "Start again on the page of the application."}
 	}
 	c, err := v.own(f.Client)
 	if err != nil {
@@ -121,19 +121,19 @@ func (v *visit) tried() (*reply, error) {
 	})
 }
 
-// finish asks the token endpoint and keeps what it answers for the next page.
+// finish sends a request to the token endpoint and keeps the response for the next page.
 func (v *visit) finish(c *clients.Client, scope string, form url.Values) (*reply, error) {
 	end, err := v.askToken(c, form)
 	if err != nil {
 		return nil, err
 	}
-	end.Scope = cmp.Or(end.Scope, scope) // RFC 6749, section 5.1: it may be left out if it is what was asked for
+	end.Scope = cmp.Or(end.Scope, scope) // RFC 6749, section 5.1: it may be omitted if it is equal to the requested scope
 	v.cfg.Logger.InfoContext(v.r.Context(), "application tried", "subject", v.user.Subject, "client", c.ID, "error", end.Error)
 	return v.seeApplication(c.ID, "/token"), v.put(trialKey, end)
 }
 
-// askToken sends a request to the token endpoint as the application would. A secret of its own cannot be had, so it is given
-// one more for as long as the request takes.
+// askToken sends a request to the token endpoint as the application would. The secret of the application is not known, so the
+// application gets an additional one for the duration of the request.
 func (v *visit) askToken(c *clients.Client, form url.Values) (end trial, err error) {
 	ctx := v.r.Context()
 	var secret string
@@ -178,7 +178,7 @@ func (v *visit) changeSecrets(ctx context.Context, id string, change func([]stri
 	})
 }
 
-// readTokenResponse reads RFC 6749, sections 5.1 and 5.2.
+// readTokenResponse parses a response of RFC 6749, sections 5.1 and 5.2.
 func readTokenResponse(client string, answer *recorder.Response) (trial, error) {
 	var body struct {
 		AccessToken  string `json:"access_token"`
@@ -203,14 +203,14 @@ func readTokenResponse(client string, answer *recorder.Response) (trial, error) 
 	return end, nil
 }
 
-// A trialPage is what the end of a trial shows.
+// A trialPage is the data of the page that shows the outcome of a trial.
 type trialPage struct {
 	trial
 	ID, Title      string
-	Parts          []string // of the token, which dots join
+	Parts          []string // of the token, without the dots between
 	Header, Claims []member
 	Bound          string
-	UseURL         string // "": nowhere
+	UseURL         string // "": none
 }
 
 func (v *visit) showToken(c *clients.Client) (*reply, error) {
@@ -229,7 +229,7 @@ func (v *visit) showToken(c *clients.Client) (*reply, error) {
 	return &reply{page: "token", title: "Your access token", data: page}, nil
 }
 
-// useURL returns where the token can be used: at the API that its scopes are of.
+// useURL returns the URL where the token can be used, at the API that its scopes belong to.
 func (v *visit) useURL(t trial) string {
 	scopes := strings.Fields(t.Scope)
 	if v.cfg.TryURL == nil || len(scopes) == 0 {
@@ -238,14 +238,14 @@ func (v *visit) useURL(t trial) string {
 	return v.cfg.TryURL(v.apiOf(scopes[0]))
 }
 
-// tryClient follows no redirect and needs no more than one connection a call.
+// tryClient follows no redirect and uses one connection per call.
 var tryClient = &http.Client{
 	Timeout:       useTimeout,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Transport:     &http.Transport{DisableKeepAlives: true},
 }
 
-// useToken sends the token to the API: to the URL of the configuration, and nowhere else.
+// useToken sends the token to the configured URL of the API only.
 func (v *visit) useToken(c *clients.Client) (*reply, error) {
 	var end trial
 	if !v.get(trialKey, &end) || end.Client != c.ID || end.Token == "" {
@@ -262,9 +262,9 @@ func (v *visit) useToken(c *clients.Client) (*reply, error) {
 	r.Header.Set("Authorization", "Bearer "+end.Token)
 	end.Use = &use{Request: fmt.Sprintf("GET %s HTTP/1.1\nHost: %s\nAuthorization: Bearer %s", r.URL.RequestURI(), r.URL.Host, end.Token)}
 	end.Use.Response, err = fetch(r)
-	if err != nil { // not our outage: it is what there is to see
+	if err != nil { // not our outage: the page shows it
 		v.cfg.Logger.WarnContext(v.r.Context(), "API not reached with a trial token", "url", target, "error", err)
-		end.Use.Response = "No answer: the API cannot be reached."
+		end.Use.Response = "No response: the API cannot be reached."
 	}
 	return v.seeApplication(c.ID, "/token#use"), v.put(trialKey, end)
 }
@@ -293,7 +293,7 @@ func fetch(r *http.Request) (string, error) {
 	return text.String(), nil
 }
 
-// isShallow reports whether JSON nests so little that indentation does not make it many times as long.
+// isShallow reports whether JSON has so little nesting that indentation does not multiply its length.
 func isShallow(text []byte) bool {
 	const most = 30
 	depth := 0

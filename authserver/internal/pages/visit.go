@@ -14,25 +14,25 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// A visit is one request by one browser. Its handler decides on a reply, and only then is the session saved and anything
-// written.
+// A visit is one request of one browser. Its handler decides on a reply; the session is saved and the response written after
+// that.
 type visit struct {
 	*Pages
-	r    *http.Request // its context holds the session
-	user *person       // who has logged in; nil: nobody
+	r    *http.Request // its context contains the session
+	user *person       // nil: not logged in
 }
 
 type handler func(v *visit) (*reply, error)
 
-// A person is who is behind a session.
+// A person is the logged-in user of a session.
 type person struct {
 	login.User
 	At    time.Time // of the log-in
-	For   string    // the ID of the interaction that asked for it, or ""
-	Token string    // what every form of the session has to bring along
+	For   string    // the ID of the interaction that requested it, or ""
+	Token string    // must accompany every form of the session
 }
 
-// Called is the person's name for pages.
+// Called returns the person's name for pages.
 func (u *person) Called() string {
 	if u.Display != "" {
 		return u.Display
@@ -45,7 +45,7 @@ const (
 	maxForm   = 64 << 10 // bytes
 )
 
-// A refusal is an error that the visitor is told, on a page of its own.
+// A refusal is an error that is shown to the visitor on a page.
 type refusal struct {
 	status       int
 	title, words string
@@ -54,18 +54,18 @@ type refusal struct {
 func (e *refusal) Error() string { return e.title }
 
 var (
-	errCrossSite = &refusal{http.StatusForbidden, "This came from another site", "A page of another website sent this form. If that was you, open the page here and try again."}
-	errStale     = &refusal{http.StatusForbidden, "This page is out of date", "You have logged in again since it was shown. Go back, load it again, and try once more."}
+	errCrossSite = &refusal{http.StatusForbidden, "This form came from another site", "A page of another website sent this form. If you sent it yourself, open the page on this site and try again."}
+	errStale     = &refusal{http.StatusForbidden, "This page is out of date", "You have logged in again since it was loaded. Go back, reload it, and try again."}
 	errForm      = &refusal{http.StatusBadRequest, "The form cannot be read", "It is too long or malformed."}
-	errNotFound  = &refusal{http.StatusNotFound, "Page not found", "There is nothing here, or nothing that is yours."}
-	errForbidden = &refusal{http.StatusForbidden, "Not for your account", "Your account may not use this page."}
+	errNotFound  = &refusal{http.StatusNotFound, "Page not found", "There is nothing at this address, or it does not belong to you."}
+	errForbidden = &refusal{http.StatusForbidden, "No access", "Your account has no access to this page."}
 
 	errNoDirectory = &refusal{http.StatusServiceUnavailable, "Sign-in is temporarily unavailable",
-		"Your account cannot be checked at the moment. You stay logged in: please try again in a few minutes."}
+		"Your account cannot be checked at the moment. You are still logged in. Please try again in a few minutes."}
 )
 
-// serve is the one way in and out for pages that are not part of an interaction. With check, the account of the user is looked up
-// first.
+// serve wraps the handlers of all pages that are not part of an interaction. With check, it first looks up the account of the
+// user.
 func (p *Pages) serve(h handler, check bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, err := p.open(r)
@@ -81,7 +81,7 @@ func (p *Pages) serve(h handler, check bool) http.Handler {
 		var re *reply
 		if err == nil {
 			re, err = h(v)
-			if saved := v.save(w); err == nil { // after a refusal too: what was taken is gone
+			if saved := v.save(w); err == nil { // after a refusal too: values that were taken are gone
 				err = saved
 			}
 		}
@@ -93,7 +93,7 @@ func (p *Pages) serve(h handler, check bool) http.Handler {
 	})
 }
 
-// open finds out who the visitor is.
+// open loads the session of the visitor.
 func (p *Pages) open(r *http.Request) (*visit, error) {
 	var token string
 	if cookie, err := r.Cookie(p.sessions.Cookie.Name); err == nil {
@@ -115,9 +115,9 @@ func (p *Pages) open(r *http.Request) (*visit, error) {
 	return v, nil
 }
 
-// check looks up the account of the user. If the user is gone, or has another password, the session ends and the visitor has not
-// logged in; otherwise the user has the scopes of the account, whatever they were at the log-in. The error is errNoDirectory if
-// the account cannot be looked up, and the session stays.
+// check looks up the account of the user. If the user no longer exists or has another password, the session ends and the visitor
+// is not logged in. Otherwise the user has the current scopes of the account. If the account cannot be looked up, the error is
+// errNoDirectory and the session remains.
 func (v *visit) check() error {
 	if v.user == nil {
 		return nil
@@ -137,8 +137,8 @@ func (v *visit) check() error {
 	return nil
 }
 
-// readForm refuses a form that a page of another site has sent, twice over (RFC 6749, section 10.12): by what the browser
-// says about the sender, and, because old browsers say nothing, by the token that our own forms of this session carry.
+// readForm refuses a form that a page of another site has sent (RFC 6749, section 10.12), by two checks: the sender that the
+// browser reports and, because old browsers report none, the token in our own forms of this session.
 func (v *visit) readForm(w http.ResponseWriter) error {
 	v.r.Body = http.MaxBytesReader(w, v.r.Body, maxForm)
 	if err := v.r.ParseForm(); err != nil {
@@ -174,11 +174,11 @@ func (v *visit) save(w http.ResponseWriter) error {
 }
 
 const (
-	outageTitle = "Sorry, this does not work just now"
-	outageWords = "The trouble is ours. Please try again in a moment."
+	outageTitle = "Sorry, something went wrong on our side"
+	outageWords = "Please try again in a moment."
 )
 
-// fail answers with what went wrong: a refusal as it says, anything else as an outage that only the log knows more of.
+// fail shows an error: a refusal as it is, anything else as an outage whose details are only in the log.
 func (v *visit) fail(w http.ResponseWriter, err error) {
 	no, ok := errors.AsType[*refusal](err)
 	if !ok {
@@ -196,28 +196,28 @@ func (e *refusal) reply() *reply {
 	return re
 }
 
-// Error answers with a page that says what is wrong, for requests that must not be redirected too (RFC 6749, section
-// 4.1.2.1). Both texts are escaped.
+// Error shows a page that describes an error, including for requests that must not be redirected (RFC 6749, section 4.1.2.1).
+// Both texts are escaped.
 func (p *Pages) Error(w http.ResponseWriter, r *http.Request, status int, title, words string) {
 	p.write(w, &visit{Pages: p, r: r}, (&refusal{status, title, words}).reply())
 }
 
-// ErrorPage is [Pages.Error] as an engine calls it.
+// ErrorPage calls [Pages.Error] for an engine.
 func (p *Pages) ErrorPage(w http.ResponseWriter, r *http.Request, status int, code, description string) {
 	if status >= http.StatusInternalServerError {
 		p.Error(w, r, status, outageTitle, outageWords)
 		return
 	}
-	p.Error(w, r, status, "This does not work", "The application or link that sent you here has asked for something that cannot be done ("+code+": "+description+").")
+	p.Error(w, r, status, "Something went wrong", "The application or link that sent you here made a request that cannot be processed ("+code+": "+description+").")
 }
 
-// signedIn is a handler for those who have logged in, and sends all others to do so.
+// signedIn wraps a handler for logged-in users, and redirects all others to the log-in page.
 func signedIn(h handler) handler {
 	return func(v *visit) (*reply, error) {
 		switch {
 		case v.user != nil:
 			return h(v)
-		case v.r.Method == http.MethodPost: // what was sent is lost; it must not be done by whoever logs in next
+		case v.r.Method == http.MethodPost: // the form is lost: it must not be applied to the user who logs in next
 			return v.see("/login"), nil
 		default:
 			return v.see("/login?return=" + v.r.URL.EscapedPath()), nil
@@ -225,7 +225,7 @@ func signedIn(h handler) handler {
 	}
 }
 
-// developer is a handler for those who may use the portal.
+// developer wraps a handler for users who may use the portal.
 func developer(h handler) handler {
 	return signedIn(func(v *visit) (*reply, error) {
 		if !v.mayDevelop() {
@@ -235,7 +235,8 @@ func developer(h handler) handler {
 	})
 }
 
-// mayDevelop reports whether the visitor may use the portal: somebody may, as long as nobody has logged in.
+// mayDevelop reports whether the visitor may use the portal. For a visitor who is not logged in, it reports whether any user
+// may.
 func (v *visit) mayDevelop() bool {
 	may := v.cfg.Developers
 	return may == nil || v.user == nil && len(may) > 0 || v.user != nil && slices.Contains(may, v.user.Type)
@@ -259,8 +260,8 @@ func (v *visit) end() error {
 	return v.renew()
 }
 
-// renew replaces the session by a new one under a new token: one that somebody has slipped the browser before is worth
-// nothing. Of what it held, only the code of a device stays.
+// renew replaces the session by a new one with a new token, so that a session planted in the browser is worthless. Of its
+// values, only the code of a device remains.
 func (v *visit) renew() error {
 	var code string
 	onDevice := v.get(deviceKey, &code)

@@ -85,7 +85,7 @@ func TestMistakes(t *testing.T) {
 			"21: clients[0].lifetime: 25h0m0s is not a whole number of seconds up to 24h0m0s, such as 10m",
 		}},
 		{"a native client that is trusted", client("{id: app, token_endpoint_auth_method: none, native: true, trusted: true, scopes: [read], redirect_uris: [http://127.0.0.1/cb]}"), []string{
-			"6: clients[0].trusted: any application of the user's machine could take the place of this client and get tokens without a question (RFC 8252, section 8.6): " +
+			"6: clients[0].trusted: any application on the user's machine could impersonate this client and get tokens without consent (RFC 8252, section 8.6): " +
 				"remove trusted, let the client authenticate, or use https redirect URIs only"}},
 		{"a client whose keys are missing", client("{id: web, token_endpoint_auth_method: private_key_jwt, scopes: [read]}"), []string{
 			"6: clients[0].jwks: or jwks_uri is required by the authentication method"}},
@@ -147,7 +147,7 @@ func TestMistakes(t *testing.T) {
 			"9: trusted_issuers[0].scopes: at least one is required", "9: trusted_issuers[0].subject_type: is already in use"}},
 		{"keys of issuers that are none", good + "trusted_issuers: [{issuer: https://a, subject_type: a, scopes: [read], jwks: '{}'}, {issuer: https://b, subject_type: b, scopes: [read], jwks_uri: http://b}]", []string{
 			`9: trusted_issuers[0].jwks: it has no array "keys"`, "9: trusted_issuers[1].jwks_uri: not https"}},
-		{"a colour that nobody can read", good + "accent: '#ffff00'", []string{"9: accent: white cannot be read on it"}},
+		{"a colour that nobody can read", good + "accent: '#ffff00'", []string{"9: accent: must be darker: white text on it is not readable"}},
 		{"a certificate in a header that anybody may send", good + "client_certificate: Client-Cert", []string{
 			"9: client_certificate: names a header, which requires proxies"}},
 		{"a certificate in no header", good + "client_certificate: a b\nproxies: [127.0.0.1/32]", []string{"9: client_certificate: must be tls or a header name"}},

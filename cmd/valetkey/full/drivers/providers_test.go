@@ -50,7 +50,7 @@ users:`)})
 	other := newBrowser(t)
 	b = other
 	logIn("customer", "alice", "demo-alice")
-	assert.Contains(t, b.page, "Not for your account", "the portal is the employees'")
+	assert.Contains(t, b.page, "No access", "the portal is the employees'")
 }
 
 func TestPostgreSQL(t *testing.T) {

@@ -59,7 +59,7 @@ func TestOperator(t *testing.T) {
 		refused("has neither scopes nor introspects", "", "client", "add")
 		refused("valetkey: --redirect-uri[0]: is neither https", "", "client", "add", "--scope", "orders:read", "--redirect-uri", "http://a.example.com")
 		refused("valetkey: --auth-method: is not known", "", "client", "add", "--scope", "orders:read", "--auth-method", "magic")
-		refused("valetkey: --trusted: any application of the user's machine", "", "client", "add", "--scope", "orders:read", "--auth-method", "none",
+		refused("valetkey: --trusted: any application on the user's machine", "", "client", "add", "--scope", "orders:read", "--auth-method", "none",
 			"--native", "--trusted", "--redirect-uri", "com.example.app:/cb")
 		refused("--jwks: open /nowhere", "", "client", "add", "--jwks", "/nowhere")
 	})
