@@ -103,7 +103,7 @@ func Read(name string, r io.Reader, v any, check func(*Document) error) error {
 	var root, second yaml.Node
 	switch err := decoder.Decode(&root); {
 	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // the error contains the name, which may be an unquoted secret
-		return d.whole(errors.New("aliases are not supported: put what begins with * in quotes"))
+		return d.whole(errors.New("aliases are not supported: quote values that begin with *"))
 	case err != nil && err != io.EOF:
 		return d.whole(err)
 	case len(root.Content) == 0: // an empty document lacks every field

@@ -99,7 +99,7 @@ func TestEveryMistakeIsReportedWithItsLine(t *testing.T) {
 	}
 	for _, c := range []struct{ name, text, want string }{
 		{"no YAML", "listen: [", "c.yaml: yaml: line 1"},
-		{"an unknown alias", "password: *s3cret", "c.yaml: aliases are not supported: put what begins with * in quotes"},
+		{"an unknown alias", "password: *s3cret", "c.yaml: aliases are not supported: quote values that begin with *"},
 		{"nesting without end", strings.Repeat("[", 20_000), "exceeded max depth"},
 		{"over a megabyte", strings.Repeat("#", 1<<20+1), "c.yaml: is longer than 1048576 bytes"},
 	} {
@@ -147,14 +147,14 @@ func TestSecrets(t *testing.T) {
 	t.Setenv("VALETKEY_TEST_SECRET", "s3cret")
 	for _, c := range []struct{ name, text, want, mistakes string }{
 		{"a file that is not there", "password_file: s3cret", "", "2: password_file: the file cannot be read: no such file or directory"},
-		{"a file that is empty", "password_file: empty", "", "2: password_file: is empty, or not there"},
+		{"a file that is empty", "password_file: empty", "", "2: password_file: is empty or missing"},
 		{"a file that is too long", "password_file: long", "", "2: password_file: the file cannot be read: it is longer than 65536 bytes"},
-		{"a variable that is not set", "password_env: s3cret", "", "2: password_env: is empty, or not there"},
+		{"a variable that is not set", "password_env: s3cret", "", "2: password_env: is empty or missing"},
 		{"a text that is empty", "password: ''", "", "2: password: is empty"},
 		{"a number", "password: 12345", "", "2: password: is not a string: put it in quotes"},
-		{"two sources", "password_file: one\npassword_env: VALETKEY_TEST_SECRET", "s3cret", "3: password_env: stands beside password_file: give one of them"},
+		{"two sources", "password_file: one\npassword_env: VALETKEY_TEST_SECRET", "s3cret", "3: password_env: cannot be combined with password_file"},
 		{"a text that must be apart", "seal: s3cret", "", `2: unknown field "seal"; did you mean seal_file?`},
-		{"a key that is none", "seal_env: VALETKEY_TEST_SECRET", "", "2: seal_env: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints"},
+		{"a key that is none", "seal_env: VALETKEY_TEST_SECRET", "", "2: seal_env: is not the base64 of 32 random bytes, as from openssl rand -base64 32"},
 		{"none", "", "", ""},
 		{"a text", "password: s3cret", "s3cret", ""},
 		{"a file beside the document", "password_file: one", "s3cret", ""},

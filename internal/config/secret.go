@@ -52,7 +52,7 @@ func (s Secret) Read() (string, error) {
 		text = os.Getenv(s.Env)
 	}
 	if text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r"); text == "" {
-		return "", errors.New("is empty, or not there")
+		return "", errors.New("is empty or missing")
 	}
 	return text, nil
 }
@@ -81,7 +81,7 @@ func (d *Document) secret(s Secret) (text, field string) {
 	}
 	field = s.field + sources[0]
 	for _, suffix := range sources[1:] {
-		d.Mistake(s.field+suffix, "stands beside %s: give one of them", field[strings.LastIndex(field, ".")+1:])
+		d.Mistake(s.field+suffix, "cannot be combined with %s", field[strings.LastIndex(field, ".")+1:])
 	}
 	s.File = d.Path(s.File)
 	text, err := s.Read()
@@ -96,7 +96,7 @@ func (d *Document) Key(s Secret) []byte {
 	text, field := d.secret(s)
 	key, err := base64.StdEncoding.DecodeString(text)
 	if text != "" && (err != nil || len(key) < keySize) {
-		d.Mistake(field, "is not the base64 of %d random bytes, such as openssl rand -base64 %[1]d prints", keySize)
+		d.Mistake(field, "is not the base64 of %d random bytes, as from openssl rand -base64 %[1]d", keySize)
 		return nil
 	}
 	return key

@@ -123,13 +123,13 @@ func TestMistakes(t *testing.T) {
 			`8: users[0].type: user type "A" has no users in the database`,
 			`9: user_types[0].type: "A" is not a user type: 1 to 32 of a-z, 0-9, hyphen and underscore`,
 			`9: user_types[2].type: "a" is duplicated`,
-			"9: user_types[3].ldap: stands beside database: give one of them",
+			"9: user_types[3].ldap: cannot be combined with database",
 			"9: user_types[3].ldap.base_dn: required",
 			"9: user_types[3].ldap.timeout: must not be negative",
 			"9: user_types[3].ldap.url: must begin with ldaps:// or ldap://",
 		}},
 		{"a directory whose password and certificates are missing", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x', bind_password_env: VALETKEY_NOT_SET, root_ca_file: nowhere}}, {type: customer}]", []string{
-			"9: user_types[0].ldap.bind_password_env: is empty, or not there",
+			"9: user_types[0].ldap.bind_password_env: is empty or missing",
 			"9: user_types[0].ldap.root_ca_file: open DIR/nowhere: no such file or directory",
 		}},
 		{"a directory whose password is not given", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x'}}, {type: customer}]", []string{
@@ -163,14 +163,14 @@ func TestMistakes(t *testing.T) {
 			"9: proxies[0]: must be an address range, and not the range of all addresses", "9: proxies[1]: is not a range of addresses such as 10.0.0.0/8"}},
 		{"a secret of the demonstration beyond loopback", base("0123456789abcdef", "demo-secret-of-web"), []string{
 			"6: clients[0].secret: begins with demo-, which marks a publicly known secret: allowed only with an issuer on loopback"}},
-		{"two stores", good + "store_env: VALETKEY_TEST_SECRET", []string{"9: store_env: stands beside store: give one of them"}},
+		{"two stores", good + "store_env: VALETKEY_TEST_SECRET", []string{"9: store_env: cannot be combined with store"}},
 		{"a store in a variable that holds none, which is not told", base("store: memory", "store_env: VALETKEY_TEST_SECRET"), []string{"1: store: is neither memory, sqlite:PATH nor postgres://..."}},
 		{"PostgreSQL without a seal", base("store: memory", "store: postgres://localhost/x"), []string{
-			"1: seal_file: is required with PostgreSQL, or seal_env, or insecure_unsealed"}},
+			"1: seal_file: required with PostgreSQL, or seal_env, or insecure_unsealed"}},
 		{"a seal that is none", good + "seal_env: VALETKEY_TEST_SECRET\nseal_previous_file: nowhere", []string{
-			"9: seal_env: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints",
+			"9: seal_env: is not the base64 of 32 random bytes, as from openssl rand -base64 32",
 			"10: seal_previous_file: the file cannot be read: no such file or directory"}},
-		{"two seals", good + "seal_env: VALETKEY_TEST_SECRET\nseal_file: x", []string{"9: seal_env: stands beside seal_file: give one of them", "10: seal_file: the file cannot be read: no such file or directory"}},
+		{"two seals", good + "seal_env: VALETKEY_TEST_SECRET\nseal_file: x", []string{"9: seal_env: cannot be combined with seal_file", "10: seal_file: the file cannot be read: no such file or directory"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, c.config)

@@ -255,14 +255,14 @@ func TestRefusedToServe(t *testing.T) {
 		set  server.Settings
 		want string
 	}{
-		{"the demonstration beyond loopback", server.Settings{Addr: "0.0.0.0:0", Store: "memory"}, "0.0.0.0:0 is not on loopback, and everybody knows the secrets in clients[0].secret"},
+		{"the demonstration beyond loopback", server.Settings{Addr: "0.0.0.0:0", Store: "memory"}, "0.0.0.0:0 is not on loopback, but the demo secrets in clients[0].secret"},
 		{"the demonstration at every address", server.Settings{Addr: ":0", Store: "memory"}, ":0 is not on loopback"},
 		{"an address without a host", server.Settings{Addr: "18888", Store: "memory"}, `"18888" is not an address such as 127.0.0.1:8888`},
-		{"an example beyond loopback", server.Settings{Addr: "0.0.0.0:0", Config: "../../../../examples/serve/tutorial.yaml"}, "everybody knows the secrets in clients[0].secret, users[0].password"},
+		{"an example beyond loopback", server.Settings{Addr: "0.0.0.0:0", Config: "../../../../examples/serve/tutorial.yaml"}, "the demo secrets in clients[0].secret, users[0].password are public"},
 		{"an address that nobody has", server.Settings{Config: open, Store: "memory"}, "listen tcp 192.0.2.1:1"},
 		{"a file that is not there", server.Settings{Config: "/nowhere/as.yaml"}, "open /nowhere/as.yaml"},
 		{"a store that is none", server.Settings{Store: "mysql:x"}, "store: is neither memory, sqlite:PATH nor postgres://..."},
-		{"a store without a file", server.Settings{Store: "sqlite:"}, "store: names no file"},
+		{"a store without a file", server.Settings{Store: "sqlite:"}, "store: requires a file name"},
 		{"a folder for a database", server.Settings{Store: "sqlite:" + t.TempDir(), Addr: "127.0.0.1:0"}, "is a directory"},
 		{"a database whose keys have another seal", server.Settings{Store: "sqlite:" + otherSeal(t), Addr: "127.0.0.1:0"}, "sealed under another secret"},
 	} {
@@ -305,7 +305,7 @@ func TestStoreMadeWhole(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, end())
 		}
-		assert.Equal(t, 1, strings.Count(done.String(), "there is no database yet"))
+		assert.Equal(t, 1, strings.Count(done.String(), "creating the database"))
 		assert.NotContains(t, done.String(), "insecure_http is set")
 		assert.Contains(t, doubts.String(), "insecure_http is set")
 	})

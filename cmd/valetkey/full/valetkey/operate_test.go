@@ -108,7 +108,7 @@ func TestOperator(t *testing.T) {
 		refused(`replace the secret of client "orders-reader": `, "", "client", "rotate", "orders-reader")
 	})
 	t.Run("people", func(t *testing.T) {
-		refused("the password is needed as the first line", "\n", "user", "add", "carl")
+		refused("the password is required on the first line", "\n", "user", "add", "carl")
 		refused("too short", "short\n", "user", "add", "carl")
 		refused(`user type "employee" has no users in the database`, "long enough\n", "user", "add", "carl", "--type", "employee")
 		out := good("correct horse\r\nnot this\n", "user", "add", "carl", "--id", "7", "--display", "Carl", "--scope", "orders:read")
@@ -175,7 +175,7 @@ func TestOperator(t *testing.T) {
 	})
 	t.Run("what is done nowhere", func(t *testing.T) {
 		code, _, errs := clitest.Run(t, drivers.All(), "", "client", "list", "--store", "memory")
-		if code != cli.Mistake || !strings.Contains(errs, "memory does not outlive this command") {
+		if code != cli.Mistake || !strings.Contains(errs, "memory is lost when this command ends") {
 			t.Errorf("got %d, %s", code, errs)
 		}
 	})
@@ -204,7 +204,7 @@ func TestMisspelledStore(t *testing.T) {
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			code, out, errs := clitest.Run(t, drivers.All(), "correct horse\n", append(args, "--store", store)...)
-			if code != cli.Mistake || out != "" || !strings.Contains(errs, "store: "+filepath.Join(folder, "typo.db")+": there is no such database") {
+			if code != cli.Mistake || out != "" || !strings.Contains(errs, "store: "+filepath.Join(folder, "typo.db")+": no such database") {
 				t.Errorf("got %d, %s%s", code, out, errs)
 			}
 			if made, err := os.ReadDir(folder); err != nil || len(made) > 0 {

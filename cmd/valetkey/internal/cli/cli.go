@@ -77,7 +77,7 @@ func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader
 // flagError hides arguments that begin with a single hyphen. No command has such flags, so the argument may be a token.
 func flagError(_ *cobra.Command, err error) error {
 	if strings.Contains(err.Error(), "shorthand") {
-		return errors.New("an argument begins with a hyphen; if it is a token, give - and pipe it in, or -- before it")
+		return errors.New("an argument begins with a hyphen; if it is a token, pass it on stdin with -, or after --")
 	}
 	return err
 }
@@ -126,7 +126,7 @@ func demoCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&asAddr, "as-addr", "127.0.0.1:8888", "address of the authorization server, on loopback")
 	cmd.Flags().StringVar(&apiAddr, "api-addr", "127.0.0.1:8080", "address of the orders API")
-	cmd.Flags().BoolVar(&check, "check", false, "make the requests at once, and exit with 0 only if every answer is the expected one")
+	cmd.Flags().BoolVar(&check, "check", false, "send the requests now, and exit with 0 only if every response is as expected")
 	return cmd
 }
 
@@ -134,9 +134,9 @@ func proxyCommand(drivers driver.Set) *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use:   "proxy --config FILE",
-		Short: "Run a reverse proxy that lets requests with a sufficient token through",
-		Long: "Run a reverse proxy that lets requests with a sufficient token through. The file is read at start only: SIGHUP is logged and\n" +
-			"ignored. SIGTERM lets requests under way finish first.",
+		Short: "Run a reverse proxy that passes requests with a sufficient token to an upstream",
+		Long: "Run a reverse proxy that passes requests with a sufficient token to an upstream. The file is read only at startup: SIGHUP is\n" +
+			"logged and ignored. On SIGTERM, requests in progress get 10 seconds to finish.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {

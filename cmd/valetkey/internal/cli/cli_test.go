@@ -147,14 +147,14 @@ func TestMistakes(t *testing.T) {
 		{"an unknown command", []string{"eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"unknown command; see valetkey --help"}},
 		{"an unknown flag", []string{"demo", "--nope"}, []string{"unknown flag: --nope"}},
 		{"an argument too many", []string{"demo", "x"}, []string{`unknown command "x" for "valetkey demo"`}},
-		{"verify without anything", []string{"verify"}, append(required, "one token is needed")},
+		{"verify without anything", []string{"verify"}, append(required, "expected one token argument (- for stdin), got")},
 		{"verify with all mistakes at once", []string{"verify", "--profile", "x", "--at", "noon", "--alg", "none", "--jwks", "/nowhere/keys.json", "a", "b"},
-			append(required, `--profile: "x" is neither`, `--at: "noon" is not a time`, `--alg: "none" is not a`, "--jwks: open /nowhere/keys.json", "one token is needed")},
+			append(required, `--profile: "x" is neither`, `--at: "noon" is not a time`, `--alg: "none" is not a`, "--jwks: open /nowhere/keys.json", "expected one token argument (- for stdin), got")},
 		{"verify with an audience that is empty", []string{"verify", "--issuer", "https://a", "--audience", "", "x"}, []string{"--audience: is empty"}},
 		{"verify with a key set that has no key", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", broken, "x"}, []string{"--jwks: it has no usable key"}},
 		{"verify with a file that is a folder", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", t.TempDir(), "x"}, []string{"--jwks: read "}},
 		{"inspect with a token that is empty", []string{"inspect", ""}, []string{"the token is empty"}},
-		{"inspect with a token behind its scheme", []string{"inspect", "dpop eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"the token stands behind the scheme of a header: give it alone"}},
+		{"inspect with a token behind its scheme", []string{"inspect", "dpop eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"expected the token alone, without the scheme of an Authorization header"}},
 		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https"}},
 		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: discovery needs a URL"}},
 		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},
@@ -168,7 +168,7 @@ func TestMistakes(t *testing.T) {
 			"--config: required", "--issuer: required", "one of --id, --subject, --session, --client and --all is required",
 			`--before: "noon" is not a time such as`, `--until: "2006-01-02" is not a time such as`}},
 		{"revoke what has expired", []string{"revoke", "--config", "x", "--issuer", "https://a", "--all", "--until", "2006-01-02T15:04:05Z"}, []string{
-			"--until: is over"}},
+			"--until: is in the past"}},
 		{"revoke with a file that has no redis", []string{"revoke", "--config", testdata + "proxy.yaml", "--issuer", "http://127.0.0.1:8888", "--id", "x"}, []string{
 			testdata + "proxy.yaml:5: redis: required"}},
 		{"revoke where redis is not", []string{"revoke", "--config", noRedis, "--issuer", "https://a", "--client", "x"}, []string{
@@ -412,7 +412,7 @@ routes: {"/": "@any"}
 	}
 	t.Run("an issuer that no proxy trusts", func(t *testing.T) {
 		code, _, errs := run(t, "", "revoke", "--config", file, "--issuer", iss.URL+"/", "--all")
-		if code != cli.Mistake || !strings.Contains(errs, "no verifier of "+file+" is for the issuer") {
+		if code != cli.Mistake || !strings.Contains(errs, "no verifier in "+file+" accepts the issuer") {
 			t.Errorf("got %d, %s", code, errs)
 		}
 	})

@@ -28,7 +28,7 @@ const maxKeySet = 64 << 10 // bytes
 func clientAddCommand(drivers driver.Set) *cobra.Command {
 	var c authserver.Client
 	var keySet string
-	cmd := adding(drivers, "add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its id and, this once, its secret", cobra.NoArgs,
+	cmd := adding(drivers, "add --scope SCOPE [--redirect-uri URI]", "Register a client, and print its ID and secret (shown only once)", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			if keySet != "" {
 				text, err := config.Content(keySet, maxKeySet)
@@ -49,25 +49,25 @@ func clientAddCommand(drivers driver.Set) *cobra.Command {
 			return nil
 		})
 	f := cmd.Flags()
-	f.StringVar(&c.Name, "name", "", "what people call it")
-	f.StringVar(&c.URI, "uri", "", "its website")
-	f.StringSliceVar(&c.RedirectURIs, "redirect-uri", nil, "where the answers for its users go, compared exactly; may be repeated")
-	f.StringSliceVar(&c.Scopes, "scope", nil, "what it may ask for; may be repeated")
-	f.StringSliceVar(&c.GrantTypes, "grant-type", nil, "what it may use; may be repeated (default: with a redirect URI authorization_code and refresh_token, or else client_credentials)")
-	f.StringVar(&c.AuthMethod, "auth-method", "", "how it authenticates: client_secret_basic, client_secret_post, private_key_jwt, or none for an application that keeps no secret (default: client_secret_basic)")
-	f.StringVar(&keySet, "jwks", "", "file with its public keys, for private_key_jwt")
-	f.StringVar(&c.JWKSURL, "jwks-uri", "", "https URL of its public keys, for private_key_jwt")
-	f.StringVar(&c.DefaultAPI, "default-api", "", "audience of its tokens if it names none")
-	f.StringSliceVar(&c.Introspects, "introspects", nil, "audience that it answers for, for an API; may be repeated")
-	f.DurationVar(&c.Lifetime, "lifetime", 0, "of its tokens (default: the API's)")
-	f.BoolVar(&c.Native, "native", false, "it runs on the user's device: the port of a loopback redirect URI is free")
-	f.BoolVar(&c.Trusted, "trusted", false, "it is ours: users are not asked for consent; not for native applications, whose place others can take")
-	f.BoolVar(&c.WithoutPKCE, "without-pkce", false, "it is too old for PKCE: whoever learns a code of it can use that")
+	f.StringVar(&c.Name, "name", "", "display name")
+	f.StringVar(&c.URI, "uri", "", "website URL")
+	f.StringSliceVar(&c.RedirectURIs, "redirect-uri", nil, "allowed redirect URI (exact match); may be repeated")
+	f.StringSliceVar(&c.Scopes, "scope", nil, "allowed scope; may be repeated")
+	f.StringSliceVar(&c.GrantTypes, "grant-type", nil, "allowed grant type; may be repeated (default: authorization_code and refresh_token with a redirect URI, otherwise client_credentials)")
+	f.StringVar(&c.AuthMethod, "auth-method", "", "authentication method: client_secret_basic, client_secret_post, private_key_jwt, or none for a public client (default: client_secret_basic)")
+	f.StringVar(&keySet, "jwks", "", "file with the public keys, for private_key_jwt")
+	f.StringVar(&c.JWKSURL, "jwks-uri", "", "https URL of the public keys, for private_key_jwt")
+	f.StringVar(&c.DefaultAPI, "default-api", "", "audience of tokens if a request names none")
+	f.StringSliceVar(&c.Introspects, "introspects", nil, "audience whose tokens the client, an API, may introspect; may be repeated")
+	f.DurationVar(&c.Lifetime, "lifetime", 0, "lifetime of tokens (default: that of the API)")
+	f.BoolVar(&c.Native, "native", false, "application on the user's device: a loopback redirect URI matches on any port")
+	f.BoolVar(&c.Trusted, "trusted", false, "first-party application: users are not asked for consent; not for native applications, which others can impersonate")
+	f.BoolVar(&c.WithoutPKCE, "without-pkce", false, "do not require PKCE, for legacy clients: anyone who obtains an authorization code can use it")
 	return cmd
 }
 
 func clientListCommand(drivers driver.Set) *cobra.Command {
-	return operating(drivers, "list", "List all clients, those of the configuration among them", cobra.NoArgs,
+	return operating(drivers, "list", "List all clients, including those in the configuration", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			var all []authserver.RegisteredClient
 			const page = 100
@@ -94,7 +94,7 @@ func clientListCommand(drivers driver.Set) *cobra.Command {
 }
 
 func clientRotateCommand(drivers driver.Set) *cobra.Command {
-	return operating(drivers, "rotate ID", "Give a client a new secret, print it this once, and end the old one", cobra.ExactArgs(1),
+	return operating(drivers, "rotate ID", "Replace the secret of a client, and print the new one (shown only once)", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			secret, err := s.RotateSecret(cmd.Context(), args[0])
 			if err != nil {
@@ -106,7 +106,7 @@ func clientRotateCommand(drivers driver.Set) *cobra.Command {
 }
 
 func clientRemoveCommand(drivers driver.Set) *cobra.Command {
-	return operating(drivers, "remove ID", "Remove a client, and end all that users have granted it", cobra.ExactArgs(1),
+	return operating(drivers, "remove ID", "Remove a client, and revoke everything that users have granted it", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			return s.RemoveClient(cmd.Context(), args[0])
 		})

@@ -36,18 +36,18 @@ func inspectCommand(drivers driver.Set) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "inspect [--config proxy.yaml] [flags] TOKEN|-",
-		Short: "Say what a token is, and what a proxy would make of it and why",
-		Long: `Say what a token is and what it is bound to. Nothing of that is verified.
+		Short: "Describe a token, and explain what a proxy would decide about it",
+		Long: `Describe a token and its binding, without verifying it.
 
-With the configuration of a proxy, also make a request with it to that proxy, without its upstream and beside the running
-ones, and print each check with its verdict and the RFC that asks for it, in the order in which they are made: the answer to
-"why is this 401?". The proxy's issuers are asked for keys and the like. Not looked at is what running proxies know alone:
-revocations over redis, and whether a proof was used before.
+With the configuration of a proxy, also rehearse a request with the token, in a separate proxy without an upstream. The
+output lists each check in order, with its verdict and the RFC that requires it, and so answers "why is this 401?". Keys,
+status lists and introspection responses are fetched from the issuers. Data of running proxies is not used: revocations in
+Redis, and whether a proof was used before.
 
-Other users of a machine can see the arguments of a command: give - and pipe the token in.
+Other users of the machine can see command arguments: to keep the token secret, pass - and pipe it to stdin.
 
-The exit code is 0 if the request would go to the upstream, or if there is no configuration; 1 if it would not; and 2 for a
-mistake, or if the answer could not be found out.`,
+The exit code is 0 if the request would go to the upstream, or without a configuration; 1 if it would not; and 2 for an
+error, or if the result could not be determined.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var mistakes []error
@@ -76,7 +76,7 @@ mistake, or if the answer could not be found out.`,
 				mistakes = append(mistakes, errors.New("--request: required with --proof, which is for one method and URL"))
 			}
 			if len(args) != 1 {
-				mistakes = append(mistakes, fmt.Errorf("one token is needed, or - to read it from standard input, and not %d", len(args)))
+				mistakes = append(mistakes, fmt.Errorf("expected one token argument (- for stdin), got %d", len(args)))
 			}
 			if err := errors.Join(mistakes...); err != nil {
 				return err
@@ -92,11 +92,11 @@ mistake, or if the answer could not be found out.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&config, "config", "", "YAML file of a proxy, to check the token against")
-	f.StringVar(&request, "request", "", `request to check, "GET /orders" or with a whole URL (default one for which any good token will do)`)
-	f.StringVar(&scope, "scope", "", `scopes that the request needs, "a b | c", in place of what the routes say`)
-	f.StringVar(&in.Proof, "proof", "", "DPoP proof that goes with the token, which is then sent with the scheme DPoP")
-	f.StringVar(&cert, "cert", "", "certificate of the client, a file in PEM")
-	f.StringVar(&at, "at", "", "time to check at (RFC 3339) instead of now; status lists are those of now")
+	f.StringVar(&request, "request", "", `request to check, "GET /orders" or with an absolute URL (default: a request for which any valid token is sufficient)`)
+	f.StringVar(&scope, "scope", "", `scopes that the request needs, "a b | c", instead of those of the routes`)
+	f.StringVar(&in.Proof, "proof", "", "DPoP proof of the request; the token is then sent with the scheme DPoP")
+	f.StringVar(&cert, "cert", "", "client certificate, a PEM file")
+	f.StringVar(&at, "at", "", "time of the check (RFC 3339) instead of now; status lists are current")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }
@@ -108,7 +108,7 @@ func certificate(path string) (*x509.Certificate, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, fmt.Errorf("%s: does not begin with a certificate in PEM", path)
+		return nil, fmt.Errorf("%s: does not begin with a PEM certificate", path)
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
@@ -161,11 +161,11 @@ type appearance struct {
 // kinds maps the types of JWTs to their meanings.
 var kinds = map[string]string{
 	"at+jwt":                  "an access token (RFC 9068)",
-	"dpop+jwt":                "a DPoP proof and no token (RFC 9449)",
-	"statuslist+jwt":          "a status list and no token",
-	"token-introspection+jwt": "the answer to an introspection and no token (RFC 9701)",
+	"dpop+jwt":                "a DPoP proof, not a token (RFC 9449)",
+	"statuslist+jwt":          "a status list, not a token",
+	"token-introspection+jwt": "an introspection response, not a token (RFC 9701)",
 	"logout+jwt":              "a logout token",
-	"JWT":                     "of which sort, its type does not say",
+	"JWT":                     "of unspecified type",
 }
 
 func look(raw string) appearance {
@@ -173,9 +173,9 @@ func look(raw string) appearance {
 	header := object(parts[0])
 	switch {
 	case header["alg"] == nil || len(parts) != 3 && len(parts) != 5:
-		return appearance{Kind: fmt.Sprintf("opaque, %d characters: only its issuer knows what it says (RFC 7662)", len(raw)), BoundTo: []string{}}
+		return appearance{Kind: fmt.Sprintf("opaque, %d characters: only its issuer can interpret it (RFC 7662)", len(raw)), BoundTo: []string{}}
 	case len(parts) == 5:
-		return appearance{Kind: "an encrypted JWT (RFC 7516), which nothing here can read", Header: header, BoundTo: []string{}}
+		return appearance{Kind: "an encrypted JWT (RFC 7516), which is not supported", Header: header, BoundTo: []string{}}
 	}
 	a := appearance{Kind: "a signed JWT", Header: header, Claims: object(parts[1]), BoundTo: []string{}}
 	var typ string
@@ -197,13 +197,13 @@ func look(raw string) appearance {
 		a.Malformed = err.Error()
 	}
 	if bound.JWKThumbprint != "" {
-		a.BoundTo = append(a.BoundTo, "the key with the thumbprint "+bound.JWKThumbprint+": it goes with a DPoP proof (RFC 9449)")
+		a.BoundTo = append(a.BoundTo, "the key with the thumbprint "+bound.JWKThumbprint+": requires a DPoP proof (RFC 9449)")
 	}
 	if bound.CertificateThumbprint != "" {
-		a.BoundTo = append(a.BoundTo, "the certificate with the thumbprint "+bound.CertificateThumbprint+": it goes over TLS with that (RFC 8705)")
+		a.BoundTo = append(a.BoundTo, "the certificate with the thumbprint "+bound.CertificateThumbprint+": requires TLS with that certificate (RFC 8705)")
 	}
 	for method := range bound.Unknown.All() {
-		a.BoundTo = append(a.BoundTo, fmt.Sprintf("something by the method %.50q, which cannot be checked here (RFC 7800)", method))
+		a.BoundTo = append(a.BoundTo, fmt.Sprintf("something by the method %.50q, which is not supported (RFC 7800)", method))
 	}
 	return a
 }
@@ -220,13 +220,13 @@ func object(part string) (members map[string]json.RawMessage) {
 func (a appearance) print(w io.Writer, now time.Time) error {
 	fmt.Fprintln(w, a.Kind)
 	if a.Malformed != "" {
-		fmt.Fprintln(w, "malformed, so nobody should accept it:", printable(a.Malformed))
+		fmt.Fprintln(w, "malformed, must be refused:", printable(a.Malformed))
 	}
 	for _, to := range a.BoundTo {
 		fmt.Fprintln(w, "bound to", to)
 	}
 	if a.Claims != nil && len(a.BoundTo) == 0 && a.Malformed == "" {
-		fmt.Fprintln(w, "bound to nothing: whoever has it can use it (RFC 6750)")
+		fmt.Fprintln(w, "not bound: anyone who has it can use it (RFC 6750)")
 	}
 	for _, members := range []map[string]json.RawMessage{a.Header, a.Claims} {
 		if len(members) == 0 {
@@ -280,7 +280,7 @@ func printDecision(w io.Writer, d *decision) error {
 	case d.Need != "":
 		fmt.Fprintf(w, "decided without the routes: %s\n", d.Need)
 	case d.Status >= 300:
-		fmt.Fprintln(w, "no route decides it, so nobody may make it")
+		fmt.Fprintln(w, "no route matches, so the request is refused")
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -302,11 +302,11 @@ func printDecision(w io.Writer, d *decision) error {
 	case d.Location != "":
 		fmt.Fprintf(w, "%d to %s\n", d.Status, printable(d.Location))
 	case d.Failure != "":
-		fmt.Fprintln(w, d.Status, "since the answer could not be found out")
+		fmt.Fprintln(w, d.Status, "because the result could not be determined")
 	case d.Passed:
-		fmt.Fprintln(w, "it goes to the upstream")
+		fmt.Fprintln(w, "the request would go to the upstream")
 	default:
-		fmt.Fprintln(w, d.Status, "by the proxy itself")
+		fmt.Fprintln(w, d.Status, "from the proxy itself")
 	}
 	return nil
 }

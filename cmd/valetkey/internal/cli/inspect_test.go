@@ -32,20 +32,20 @@ func TestInspect(t *testing.T) {
 		name, token string
 		lines       []string // that are printed
 	}{
-		{"an opaque token", long, []string{"opaque, 27 characters: only its issuer knows what it says (RFC 7662)"}},
-		{"three parts of something else", "a.b.c", []string{"opaque, 5 characters: only its issuer knows what it says (RFC 7662)"}},
-		{"an encrypted JWT", encode(`{"alg":"RSA-OAEP","enc":"A256GCM"}`, "k", "i", "c", "t"), []string{"an encrypted JWT (RFC 7516), which nothing here can read", "alg  RSA-OAEP"}},
-		{"a JWT without a signature", iss.Token(valetkeytest.Unsigned()), []string{"a signed JWT: an access token (RFC 9068)", "malformed, so nobody should accept it: the token has no signature", "sub        alice"}},
-		{"a JWT with something else for claims", encode(`{"alg":"ES256"}`, "[1]", "signature"), []string{"a signed JWT: of which sort, its type does not say", "malformed, so nobody should accept it: "}},
-		{"a binding that is none", iss.Token(valetkeytest.Claim("cnf", map[string]string{})), []string{"malformed, so nobody should accept it: cnf is empty"}},
-		{"a binding that nobody knows", iss.Token(valetkeytest.Claim("cnf", map[string]string{"kid": "x"})), []string{`bound to something by the method "kid", which cannot be checked here (RFC 7800)`}},
-		{"a proof", key.Proof("GET", "https://api.example.com/", ""), []string{"a signed JWT: a DPoP proof and no token (RFC 9449)"}},
-		{"a status list", iss.StatusListToken(), []string{"a signed JWT: a status list and no token"}},
-		{"an access token", iss.Token(note), []string{"a signed JWT: an access token (RFC 9068)", "bound to nothing: whoever has it can use it (RFC 6750)", "alg  ES256", "iss        " + iss.URL, "sub        alice", `note       "red\x1b[31m\u202e"`}},
+		{"an opaque token", long, []string{"opaque, 27 characters: only its issuer can interpret it (RFC 7662)"}},
+		{"three parts of something else", "a.b.c", []string{"opaque, 5 characters: only its issuer can interpret it (RFC 7662)"}},
+		{"an encrypted JWT", encode(`{"alg":"RSA-OAEP","enc":"A256GCM"}`, "k", "i", "c", "t"), []string{"an encrypted JWT (RFC 7516), which is not supported", "alg  RSA-OAEP"}},
+		{"a JWT without a signature", iss.Token(valetkeytest.Unsigned()), []string{"a signed JWT: an access token (RFC 9068)", "malformed, must be refused: the token has no signature", "sub        alice"}},
+		{"a JWT with something else for claims", encode(`{"alg":"ES256"}`, "[1]", "signature"), []string{"a signed JWT: of unspecified type", "malformed, must be refused: "}},
+		{"a binding that is none", iss.Token(valetkeytest.Claim("cnf", map[string]string{})), []string{"malformed, must be refused: cnf is empty"}},
+		{"a binding that nobody knows", iss.Token(valetkeytest.Claim("cnf", map[string]string{"kid": "x"})), []string{`bound to something by the method "kid", which is not supported (RFC 7800)`}},
+		{"a proof", key.Proof("GET", "https://api.example.com/", ""), []string{"a signed JWT: a DPoP proof, not a token (RFC 9449)"}},
+		{"a status list", iss.StatusListToken(), []string{"a signed JWT: a status list, not a token"}},
+		{"an access token", iss.Token(note), []string{"a signed JWT: an access token (RFC 9068)", "not bound: anyone who has it can use it (RFC 6750)", "alg  ES256", "iss        " + iss.URL, "sub        alice", `note       "red\x1b[31m\u202e"`}},
 		{"a token of a type in full", iss.Token(valetkeytest.Type("application/AT+JWT")), []string{"a signed JWT: an access token (RFC 9068)"}},
 		{"a token that is bound to both", iss.Token(valetkeytest.Claim("cnf", map[string]string{"jkt": key.Thumbprint(), "x5t#S256": key.Thumbprint()})), []string{
-			"bound to the key with the thumbprint " + key.Thumbprint() + ": it goes with a DPoP proof (RFC 9449)",
-			"bound to the certificate with the thumbprint " + key.Thumbprint() + ": it goes over TLS with that (RFC 8705)"}},
+			"bound to the key with the thumbprint " + key.Thumbprint() + ": requires a DPoP proof (RFC 9449)",
+			"bound to the certificate with the thumbprint " + key.Thumbprint() + ": requires TLS with that certificate (RFC 8705)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := run(t, c.token+"\n", "inspect", "-")
@@ -109,27 +109,27 @@ routes: {"GET /orders": orders:read, "/health": "@public"}
 		says []string
 	}{
 		{"an expired token", with(inspect, iss.Token(scope, valetkeytest.Expired())), cli.No, []string{
-			"GET https://api.example.com/orders\ndecided by \"GET /orders\": orders:read\n\nok  its path can be read in one way only ",
-			"\nok  it is for this API ", "\nNO  it is good at this time                  RFC 7519, sections 4.1.4 and 4.1.5\n-   its signature is of a key of its issuer ",
+			"GET https://api.example.com/orders\ndecided by \"GET /orders\": orders:read\n\nok  its path is unambiguous ",
+			"\nok  it is for this API ", "\nNO  it is valid at this time                         RFC 7519, sections 4.1.4 and 4.1.5\n-   its signature is of a key of its issuer ",
 			"\n401 invalid_token: the token has expired (at 20", "\nWWW-Authenticate: Bearer realm=\"api\", error=\"invalid_token\", ", "\nWWW-Authenticate: DPoP "}},
-		{"too little scope", with(inspect, iss.Token()), cli.No, []string{"\nNO  its scopes are enough for the request    RFC 6750, section 3.1\n", "\n403 insufficient_scope: ", `scope="orders:read"`}},
-		{"a bound token without its proof", with(inspect, bound), cli.No, []string{"\nNO  it is sent in the way that it is bound "}},
+		{"too little scope", with(inspect, iss.Token()), cli.No, []string{"\nNO  its scopes are sufficient for the request        RFC 6750, section 3.1\n", "\n403 insufficient_scope: ", `scope="orders:read"`}},
+		{"a bound token without its proof", with(inspect, bound), cli.No, []string{"\nNO  it is sent as its binding requires "}},
 		{"what no route decides", with(without(inspect, "--request"), "--request", "GET /admin", iss.Token()), cli.No, []string{
-			"no route decides it, so nobody may make it\n", "\n403 insufficient_scope: "}},
+			"no route matches, so the request is refused\n", "\n403 insufficient_scope: "}},
 		{"a path that is not clean", with(without(inspect, "--request"), "--request", "GET /x/../orders", iss.Token()), cli.No, []string{"\n307 to /orders\n"}},
 		{"a scope in place of the routes'", with(without(inspect, "--request"), "--scope", "a | b", iss.Token(scope)), cli.No, []string{"decided without the routes: a | b\n"}},
 
-		{"a method that the metadata does not have", with(without(inspect, "--request"), "--request", "DELETE /.well-known/oauth-protected-resource", "x"), cli.No, []string{"\n405 by the proxy itself\n"}},
+		{"a method that the metadata does not have", with(without(inspect, "--request"), "--request", "DELETE /.well-known/oauth-protected-resource", "x"), cli.No, []string{"\n405 from the proxy itself\n"}},
 		{"the metadata of the API", with(without(inspect, "--request"), "--request", "GET /.well-known/oauth-protected-resource", "x"), cli.Good, []string{
-			"GET https://api.example.com/.well-known/oauth-protected-resource\n\n200 by the proxy itself\n"}},
-		{"a good token", with(inspect, iss.Token(scope)), cli.Good, []string{"\nit goes to the upstream\n"}},
+			"GET https://api.example.com/.well-known/oauth-protected-resource\n\n200 from the proxy itself\n"}},
+		{"a good token", with(inspect, iss.Token(scope)), cli.Good, []string{"\nthe request would go to the upstream\n"}},
 		{"a good token for any request", with(without(inspect, "--request"), iss.Token()), cli.Good, []string{"decided without the routes: any token\n"}},
 		{"an expired token at its time", with(inspect, "--at", time.Now().Add(-2*time.Hour).Format(time.RFC3339), iss.Token(scope, valetkeytest.Expired())), cli.Good, nil},
 		{"a bound token with its proof", with(inspect, "--proof", key.Proof("GET", "https://api.example.com/orders", bound), bound), cli.Good, []string{
 			"\nok  its ath is the hash of the token ", "RFC 9449, section 4.3, check 12\n"}},
 		{"a token with its certificate", with(inspect, "--cert", cert, iss.Token(scope, valetkeytest.BoundToCertificate(own))), cli.Good, []string{
-			"\nok  the certificate is the one that it is bound to  RFC 8705, section 3\n"}},
-		{"a public route", with(without(inspect, "--request"), "--request", "GET http://a.example.com/health", "x"), cli.Good, []string{"GET http://a.example.com/health\ndecided by \"/health\": public\n\nit goes to the upstream"}},
+			"\nok  the certificate is the one that it is bound to   RFC 8705, section 3\n"}},
+		{"a public route", with(without(inspect, "--request"), "--request", "GET http://a.example.com/health", "x"), cli.Good, []string{"GET http://a.example.com/health\ndecided by \"/health\": public\n\nthe request would go to the upstream"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := run(t, "", c.args...)
@@ -165,7 +165,7 @@ routes: {"GET /orders": orders:read, "/health": "@public"}
 		defer iss.KeySet.Restore()
 		code, out, errs := run(t, "", with(inspect, iss.Token(scope))...)
 		assert.Equal(t, cli.Mistake, code)
-		assert.Contains(t, out, "503 since the answer could not be found out")
+		assert.Contains(t, out, "503 because the result could not be determined")
 		assert.Contains(t, errs, "status 500")
 	})
 	t.Run("mistakes", func(t *testing.T) {
@@ -175,10 +175,10 @@ routes: {"GET /orders": orders:read, "/health": "@public"}
 			args []string
 			want []string
 		}{
-			{"nothing", []string{"inspect"}, []string{"one token is needed"}},
+			{"nothing", []string{"inspect"}, []string{"expected one token argument"}},
 			{"all at once", []string{"inspect", "--request", "orders", "--scope", "a | ", "--cert", noCert, "--at", "noon", "--proof", "x"}, []string{
 				`--request: "orders" is not a method and a URL`, "--scope: scopes: ", "--cert: " + noCert + ": does not begin with", `--at: "noon" is not a time`,
-				"--config: required with", "one token is needed"}},
+				"--config: required with", "expected one token argument"}},
 			{"a proof without a request", []string{"inspect", "--config", config, "--proof", "x", "x"}, []string{"--request: required with --proof"}},
 			{"a file that is not there", []string{"inspect", "--config", "/nowhere/proxy.yaml", "x"}, []string{"open /nowhere/proxy.yaml"}},
 			{"a file of something else", []string{"inspect", "--config", noCert, "x"}, []string{noCert + ":1: is not a mapping"}},

@@ -17,13 +17,13 @@ func keysCommand(drivers driver.Set) *cobra.Command {
 	}
 	list := operating(drivers, "list", "List the keys in the key set", cobra.NoArgs, show)
 	var now bool
-	rotate := operating(drivers, "rotate", "Let the next keys sign, as soon as all who verify can know them, and list the keys", cobra.NoArgs,
+	rotate := operating(drivers, "rotate", "Sign with the next keys once all verifiers can have fetched them, and list the keys", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			if err := s.RotateKeys(cmd.Context(), now); err != nil {
 				return err
 			}
 			return show(cmd, s, args)
 		})
-	rotate.Flags().BoolVar(&now, "now", false, "at once, for a key that has become known: who has not fetched the key set again refuses the tokens")
+	rotate.Flags().BoolVar(&now, "now", false, "rotate immediately (compromised key); verifiers with a cached key set reject new tokens until they refetch")
 	return group("keys", "List and rotate the signing keys of an authorization server", list, rotate)
 }

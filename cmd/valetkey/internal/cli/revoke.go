@@ -21,14 +21,15 @@ func revokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke --config FILE --issuer I --id|--subject|--session|--client|--all [flags]",
 		Short: "Publish a token revocation to all proxies that share a Redis instance",
-		Long: `Publish a revocation to all proxies that share the redis of a configuration. They reject the tokens even though they verify.
+		Long: `Publish a revocation to all proxies that share the Redis instance of a configuration. The proxies then reject the tokens,
+although their signatures are valid.
 
-The authorization server does not learn of it: revoke there, too, what must not be renewed. Nor does "valetkey serve" publish
-what it revokes: it answers for its opaque tokens itself, by introspection.
+The authorization server is not informed: revoke grants there too if tokens must not be renewed. "valetkey serve" does not
+publish its revocations to proxies: it reports revoked opaque tokens by introspection.
 
-Without --before, tokens issued up to the leeway of the proxies after now (30 s by default) are revoked, too, since the clock
-of the issuer may be ahead. A user who logs in again meanwhile is rejected. Where the clock of the issuer is known, --before
-with its time spares every token issued in a later second.`,
+Without --before, tokens issued until the leeway of the proxies after now (30 s by default) are revoked too, because the
+clock of the issuer may be ahead. A user who logs in again within that time is rejected. If you know the time of the
+issuer's clock, pass it as --before: tokens issued in a later second remain valid.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var mistakes []error
@@ -48,7 +49,7 @@ with its time spares every token issued in a later second.`,
 			if r.Until, err = moment(until); err != nil {
 				mistakes = append(mistakes, fmt.Errorf("--until: %w", err))
 			} else if until != "" && !r.Until.After(time.Now()) {
-				mistakes = append(mistakes, errors.New("--until: is over"))
+				mistakes = append(mistakes, errors.New("--until: is in the past"))
 			}
 			if err := errors.Join(mistakes...); err != nil {
 				return err
@@ -61,15 +62,15 @@ with its time spares every token issued in a later second.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "YAML file of the proxies, with redis (required)")
+	f.StringVar(&config, "config", "", "YAML file of the proxies, with a redis section (required)")
 	f.StringVar(&r.Issuer, "issuer", "", "issuer of the tokens (required)")
 	f.StringVar(&r.ID, "id", "", "revoke the token with this jti")
 	f.StringVar(&r.Subject, "subject", "", "revoke the tokens of this subject")
 	f.StringVar(&r.SessionID, "session", "", "revoke the tokens of this login session, by their sid")
 	f.StringVar(&r.ClientID, "client", "", "revoke the tokens of this client")
 	f.BoolVar(&r.All, "all", false, "revoke all tokens of the issuer")
-	f.StringVar(&before, "before", "", "spare tokens issued then (RFC 3339, by the issuer's clock) or later; ignored with --id (default: now and the leeway)")
-	f.StringVar(&until, "until", "", "when the last of the tokens expires (RFC 3339), at most in 24 hours; the leeway is added (default: in 24 hours)")
+	f.StringVar(&before, "before", "", "revoke only tokens issued before this time (RFC 3339, by the issuer's clock); ignored with --id (default: now plus the leeway)")
+	f.StringVar(&until, "until", "", "expiry of the last of the tokens (RFC 3339), at most 24 hours from now; the leeway is added (default: 24 hours from now)")
 	return cmd
 }
 

@@ -12,8 +12,8 @@ import (
 
 // atServer adds the flags that select an authorization server to cmd.
 func atServer(cmd *cobra.Command, set *server.Settings) {
-	cmd.Flags().StringVar(&set.Config, "config", "", "YAML file with the issuer, its APIs, clients and users (default: a demonstration, on loopback)")
-	cmd.Flags().StringVar(&set.Store, "store", "", "memory, sqlite:PATH or postgres://... (default: what the file says, or else sqlite:valetkey.db)")
+	cmd.Flags().StringVar(&set.Config, "config", "", "YAML file with the issuer, its APIs, clients and users (default: a demo on loopback)")
+	cmd.Flags().StringVar(&set.Store, "store", "", "memory, sqlite:PATH or postgres://... (default: the value in the file, otherwise sqlite:valetkey.db)")
 }
 
 func serveCommand(drivers driver.Set) *cobra.Command {
@@ -21,9 +21,9 @@ func serveCommand(drivers driver.Set) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the authorization server",
-		Long: "Run the authorization server: that of a configuration file, or else a demonstration for this machine only, with users,\n" +
-			"applications and secrets that everybody knows. Files are read at start only: SIGHUP is logged and ignored. SIGUSR1 rotates\n" +
-			"the signing keys; SIGTERM lets requests under way finish first.",
+		Long: "Run the authorization server from a configuration file. Without one, run a demo on this machine only, with users, applications\n" +
+			"and secrets that are public. Files are read only at startup: SIGHUP is logged and ignored. SIGUSR1 rotates the signing keys.\n" +
+			"On SIGTERM, requests in progress get 10 seconds to finish.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
@@ -32,6 +32,6 @@ func serveCommand(drivers driver.Set) *cobra.Command {
 		},
 	}
 	atServer(cmd, &set)
-	cmd.Flags().StringVar(&set.Addr, "addr", "", "address to listen on (default: what the file says, or else 127.0.0.1:8888)")
+	cmd.Flags().StringVar(&set.Addr, "addr", "", "address to listen on (default: the value in the file, otherwise 127.0.0.1:8888)")
 	return cmd
 }

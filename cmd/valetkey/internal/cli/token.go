@@ -30,18 +30,19 @@ func tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token --issuer I|--token-url U --client-id ID --secret-file F|--secret-env NAME [flags]",
 		Short: "Get an access token with the client credentials grant, and print it",
-		Long: `Get an access token with the client credentials grant (RFC 6749, section 4.4), and print it and nothing else:
+		Long: `Get an access token with the client credentials grant (RFC 6749, section 4.4), and print only the token:
 
   curl -H "Authorization: Bearer $(valetkey token --issuer I --client-id ID --secret-file F)" URL
 
-With --dpop the token is bound to the key in a file (RFC 9449), which is made if it is not there. Each request then needs a
-proof of its own:
+With --dpop, the token is bound to the key in a file (RFC 9449). A missing file is created with a new key. Each request then
+needs a separate proof:
 
   TOKEN=$(valetkey token --issuer I --client-id ID --secret-file F --dpop key.json)
   PROOF=$(valetkey token proof --key key.json --request "GET URL" "$TOKEN")
   curl -H "Authorization: DPoP $TOKEN" -H "DPoP: $PROOF" URL
 
-The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for a mistake or if it is out of reach.`,
+The exit code is 0 if a token was printed, 1 if the server refuses the request, and 2 for an error, for example if the
+server is unreachable.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var mistakes []error
@@ -71,17 +72,17 @@ The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for a
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&r.Issuer, "issuer", "", "authorization server, whose metadata says where tokens are")
-	f.StringVar(&r.TokenURL, "token-url", "", "token endpoint, in place of --issuer")
-	f.StringVar(&r.ClientID, "client-id", "", "id of the client (required)")
-	f.StringVar(&secretFile, "secret-file", "", "file with the secret of the client")
-	f.StringVar(&secretEnv, "secret-env", "", "environment variable with the secret, in place of --secret-file")
+	f.StringVar(&r.Issuer, "issuer", "", "authorization server; its metadata provides the token endpoint")
+	f.StringVar(&r.TokenURL, "token-url", "", "token endpoint, instead of --issuer")
+	f.StringVar(&r.ClientID, "client-id", "", "client ID (required)")
+	f.StringVar(&secretFile, "secret-file", "", "file with the client secret")
+	f.StringVar(&secretEnv, "secret-env", "", "environment variable with the secret, instead of --secret-file")
 	f.StringVar(&auth, "auth", "basic", "how the secret is sent: basic or post")
-	f.StringArrayVar(&r.Scopes, "scope", nil, "scope to ask for; may stand several times (default what the server likes)")
-	f.StringArrayVar(&r.Resources, "resource", nil, "API that the token is for; may stand several times")
+	f.StringArrayVar(&r.Scopes, "scope", nil, "requested scope; may be repeated (default: chosen by the server)")
+	f.StringArrayVar(&r.Resources, "resource", nil, "API for which the token is requested; may be repeated")
 	f.StringVar(&key, "dpop", "", "bind the token to the key in this file, a private JWK")
-	f.BoolVar(&r.InsecureHTTP, "insecure-http", false, "allow http URLs beyond this machine: who is on the way reads secret and token")
-	f.BoolVar(&asJSON, "json", false, "print one JSON object, with type, scope and end of the token")
+	f.BoolVar(&r.InsecureHTTP, "insecure-http", false, "allow http URLs beyond loopback: an attacker on the network can read the secret and the token")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object, with the type, scope and expiry of the token")
 	cmd.AddCommand(proofCommand())
 	return cmd
 }
@@ -93,7 +94,7 @@ func secret(path, env string) (string, error) {
 	case 0:
 		return "", errors.New("--secret-file: required, or --secret-env")
 	case 2:
-		return "", errors.New("--secret-env: stands beside --secret-file: give one of them")
+		return "", errors.New("--secret-env: cannot be combined with --secret-file")
 	}
 	text, err := s.Read()
 	if err != nil {
@@ -105,7 +106,7 @@ func secret(path, env string) (string, error) {
 func printToken(cmd *cobra.Command, r grant.Request, asJSON bool) error {
 	t, err := r.Token(cmd.Context())
 	if refusal, ok := errors.AsType[*grant.Refusal](err); ok {
-		fmt.Fprintln(cmd.ErrOrStderr(), "valetkey: the server refuses:", printable(refusal.Error()))
+		fmt.Fprintln(cmd.ErrOrStderr(), "valetkey: refused by the server:", printable(refusal.Error()))
 		return errNo
 	}
 	if err != nil {
@@ -140,9 +141,9 @@ func proofCommand() *cobra.Command {
 		Use:   `proof --key FILE --request "GET URL" [--nonce N] [TOKEN|-]`,
 		Short: "Make a DPoP proof for one request, and print it",
 		Long: `Make a DPoP proof (RFC 9449) for one request, and print it: the value of its DPoP header. A server accepts it once, for
-a short time. Without a token it is one for a token endpoint.
+a short time. Without a token argument, the proof is for a token endpoint.
 
-Other users of a machine can see the arguments of a command: give - and pipe the token in.`,
+Other users of the machine can see command arguments: to keep the token secret, pass - and pipe it to stdin.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var mistakes []error
@@ -153,13 +154,13 @@ Other users of a machine can see the arguments of a command: give - and pipe the
 			case at == nil:
 				mistakes = append(mistakes, errors.New("--request: method and URL are required"))
 			case at.Host == "":
-				mistakes = append(mistakes, fmt.Errorf("--request: %q is not a whole URL, which a proof names", at))
+				mistakes = append(mistakes, fmt.Errorf("--request: %q is not an absolute URL, which a proof requires", at))
 			}
 			if key == "" {
 				mistakes = append(mistakes, errors.New("--key: required"))
 			}
 			if len(args) > 1 {
-				mistakes = append(mistakes, fmt.Errorf("one token is needed at most, or - to read it from standard input, and not %d", len(args)))
+				mistakes = append(mistakes, fmt.Errorf("expected at most one token argument (- for stdin), got %d", len(args)))
 			}
 			if err := errors.Join(mistakes...); err != nil {
 				return err
@@ -186,9 +187,9 @@ Other users of a machine can see the arguments of a command: give - and pipe the
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&key, "key", "", "file with the key that the token is bound to (required)")
+	f.StringVar(&key, "key", "", "file with the key to which the token is bound (required)")
 	f.StringVar(&request, "request", "", "method and URL of the request (required)")
-	f.StringVar(&nonce, "nonce", "", "what the server has sent in a DPoP-Nonce header, if it has")
+	f.StringVar(&nonce, "nonce", "", "nonce from the DPoP-Nonce header of the server, if it sent one")
 	return cmd
 }
 
@@ -214,7 +215,7 @@ func requestFrom(text string) (method string, at *url.URL, err error) {
 // noArgs refuses arguments without printing them, because one may be the secret.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return errors.New("an argument too many; see valetkey token --help")
+		return errors.New("unexpected argument; see valetkey token --help")
 	}
 	return nil
 }

@@ -50,19 +50,19 @@ func TestTokenMistakes(t *testing.T) {
 	}{
 		{"nothing", []string{"token"}, []string{"--issuer: required, or a token URL", "--client-id: required", "--secret-file: required, or --secret-env"}},
 		{"all at once", []string{"token", "--issuer", "https://a", "--token-url", "https://b", "--client-id", "x", "--secret-file", "/nowhere/" + reader, "--auth", "jwt"}, []string{
-			"--token-url: stands beside an issuer", `--auth: "jwt" is neither basic nor post`, "--secret-file: the file cannot be read: no such file"}},
+			"--token-url: cannot be combined with an issuer", `--auth: "jwt" is neither basic nor post`, "--secret-file: the file cannot be read: no such file"}},
 		{"plain http", with(without(good, "--issuer"), "--issuer", "http://as.example.com"), []string{"--issuer: not https"}},
 		{"a token URL in plain http", with(without(good, "--issuer"), "--token-url", "http://as.example.com/token"), []string{"--token-url: not https"}},
-		{"two secrets", with(good, "--secret-env", "X"), []string{"--secret-env: stands beside --secret-file"}},
-		{"a secret that is empty", with(without(good, "--secret-file"), "--secret-file", empty), []string{"--secret-file: is empty, or not there"}},
-		{"a secret that is not there", with(without(good, "--secret-file"), "--secret-env", "VALETKEY_TEST_NOT_SET"), []string{"--secret-env: is empty, or not there"}},
-		{"a secret as an argument", with(good, reader), []string{"an argument too many; see valetkey token --help"}},
-		{"a key that others may read", with(good, "--dpop", open), []string{"--dpop: " + open + ": others may read it, mode 0644: chmod 600"}},
+		{"two secrets", with(good, "--secret-env", "X"), []string{"--secret-env: cannot be combined with --secret-file"}},
+		{"a secret that is empty", with(without(good, "--secret-file"), "--secret-file", empty), []string{"--secret-file: is empty or missing"}},
+		{"a secret that is not there", with(without(good, "--secret-file"), "--secret-env", "VALETKEY_TEST_NOT_SET"), []string{"--secret-env: is empty or missing"}},
+		{"a secret as an argument", with(good, reader), []string{"unexpected argument; see valetkey token --help"}},
+		{"a key that others may read", with(good, "--dpop", open), []string{"--dpop: " + open + ": other users can access it (mode 0644): run chmod 600"}},
 		{"a key that is none", with(good, "--dpop", secret), []string{"--dpop: " + secret + ": is not a private JWK with an alg"}},
 		{"a key in no folder", with(good, "--dpop", "/nowhere/key.json"), []string{"--dpop: open /nowhere/key.json: no such file"}},
 		{"a proof of nothing", []string{"token", "proof"}, []string{"--request: method and URL are required", "--key: required"}},
 		{"a proof for a path", []string{"token", "proof", "--key", "x", "--request", "GET /orders", "a", "b"}, []string{
-			`--request: "/orders" is not a whole URL, which a proof names`, "one token is needed at most"}},
+			`--request: "/orders" is not an absolute URL, which a proof requires`, "expected at most one token argument (- for stdin), got 2"}},
 		{"a proof for what is no request", []string{"token", "proof", "--key", "x", "--request", "https://a"}, []string{`--request: "https://a" is not a method and a URL`}},
 		{"a proof for what is no method", []string{"token", "proof", "--key", "x", "--request", "G(T https://a"}, []string{`--request: "G(T" is not a method`}},
 		{"a proof for what is no URL", []string{"token", "proof", "--key", "x", "--request", "GET ftp://a"}, []string{`--request: "ftp://a" is neither an http URL nor a path`}},
@@ -81,7 +81,7 @@ func TestTokenMistakes(t *testing.T) {
 	}
 	code, out, errs := run(t, "", "token", "--help")
 	assert.Equal(t, cli.Good, code, errs)
-	assert.Contains(t, out, "The exit code is 0 if there is a token, 1 if the server refuses one, and 2 for")
+	assert.Contains(t, out, "The exit code is 0 if a token was printed, 1 if the server refuses the request, and 2 for")
 }
 
 func TestToken(t *testing.T) {
@@ -96,12 +96,12 @@ func TestToken(t *testing.T) {
 		code int
 		errs string // the beginning of what is said
 	}{
-		{"a secret that is wrong", with(without(good, "--secret-file"), "--secret-file", write(t, "wrong", "a secret of somebody else")), cli.No, "valetkey: the server refuses: invalid_client"},
-		{"a scope that the client may not have", with(good, "--scope", "orders:write"), cli.No, "valetkey: the server refuses: invalid_scope"},
-		{"an API that there is not", with(good, "--resource", "https://other.example.com"), cli.No, "valetkey: the server refuses: invalid_target"},
+		{"a secret that is wrong", with(without(good, "--secret-file"), "--secret-file", write(t, "wrong", "a secret of somebody else")), cli.No, "valetkey: refused by the server: invalid_client"},
+		{"a scope that the client may not have", with(good, "--scope", "orders:write"), cli.No, "valetkey: refused by the server: invalid_scope"},
+		{"an API that there is not", with(good, "--resource", "https://other.example.com"), cli.No, "valetkey: refused by the server: invalid_target"},
 		{"an issuer that calls itself otherwise", with(without(good, "--issuer"), "--issuer", strings.Replace(at.Issuer, "127.0.0.1", "localhost", 1)), cli.Mistake, "valetkey: metadata at http://localhost:"},
 		{"a server that is not there", with(without(good, "--issuer"), "--token-url", "http://127.0.0.1:1/token?x=y"), cli.Mistake, "valetkey: http://127.0.0.1:1/token: dial tcp"},
-		{"what is no token endpoint", with(without(good, "--issuer"), "--token-url", at.API+"/nowhere"), cli.Mistake, "valetkey: " + at.API + "/nowhere: status 404 without an error of OAuth"},
+		{"what is no token endpoint", with(without(good, "--issuer"), "--token-url", at.API+"/nowhere"), cli.Mistake, "valetkey: " + at.API + "/nowhere: status 404 without an OAuth error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := run(t, "", c.args...)
@@ -261,13 +261,13 @@ func TestTokenEndpoints(t *testing.T) {
 		code int
 		errs string
 	}{
-		{"a nonce that is never good is tried once", "/never", []string{"--dpop", key}, cli.No, "valetkey: the server refuses: use_dpop_nonce\n"},
-		{"a nonce with another error is no reason to ask again", "/client", []string{"--dpop", key}, cli.No, `valetkey: the server refuses: "invalid_client: red\x1b[31m"` + "\n"},
-		{"a server that knows nothing of DPoP", "/bearer", []string{"--dpop", key}, cli.Mistake, `valetkey: the server does not bind its tokens: token_type "bearer", not DPoP` + "\n"},
-		{"a type that nobody knows", "/mac", nil, cli.Mistake, `valetkey: the token is of another type than Bearer: "mac"` + "\n"},
-		{"a token that would split a header", "/split", nil, cli.Mistake, "valetkey: the token holds a character that no header carries\n"},
+		{"a nonce that is never good is tried once", "/never", []string{"--dpop", key}, cli.No, "valetkey: refused by the server: use_dpop_nonce\n"},
+		{"a nonce with another error is no reason to ask again", "/client", []string{"--dpop", key}, cli.No, `valetkey: refused by the server: "invalid_client: red\x1b[31m"` + "\n"},
+		{"a server that knows nothing of DPoP", "/bearer", []string{"--dpop", key}, cli.Mistake, `valetkey: the server did not bind the token to the key: token_type is "bearer", not DPoP` + "\n"},
+		{"a type that nobody knows", "/mac", nil, cli.Mistake, `valetkey: token_type is "mac", not Bearer` + "\n"},
+		{"a token that would split a header", "/split", nil, cli.Mistake, "valetkey: the token contains a character that a header cannot carry\n"},
 		{"no token", "/none", nil, cli.Mistake, "valetkey: " + server.URL + "/none: oauth2: server response missing access_token\n"},
-		{"a redirect", "/elsewhere", nil, cli.Mistake, "valetkey: " + server.URL + "/elsewhere: status 307 without an error of OAuth\n"},
+		{"a redirect", "/elsewhere", nil, cli.Mistake, "valetkey: " + server.URL + "/elsewhere: status 307 without an OAuth error\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := ask(c.path, c.more...)

@@ -16,14 +16,14 @@ import (
 )
 
 func userCommand(drivers driver.Set) *cobra.Command {
-	return group("user", "Add, list and remove the people in the database of an authorization server, and end what any user has granted",
+	return group("user", "Add, list and remove users in the database of an authorization server, and revoke the grants of any user",
 		userAddCommand(drivers), userPasswordCommand(drivers), userListCommand(drivers), userRemoveCommand(drivers), userRevokeCommand(drivers))
 }
 
 func userAddCommand(drivers driver.Set) *cobra.Command {
 	var u login.NewUser
 	var userType string
-	cmd := adding(drivers, "add NAME", "Add a person, whose password is the first line of standard input", cobra.ExactArgs(1),
+	cmd := adding(drivers, "add NAME", "Add a user; the password is the first line of stdin", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			var err error
 			u.Name = args[0]
@@ -42,14 +42,14 @@ func userAddCommand(drivers driver.Set) *cobra.Command {
 			return nil
 		})
 	userTypeFlag(cmd, &userType)
-	cmd.Flags().StringVar(&u.Display, "display", "", "what pages call them (default: the name)")
-	cmd.Flags().StringVar(&u.ID, "id", "", "their subject's part after the colon (default: a random one)")
-	cmd.Flags().StringSliceVar(&u.Scopes, "scope", nil, "all that they may allow an application; may be repeated (default: whatever the API has)")
+	cmd.Flags().StringVar(&u.Display, "display", "", "display name (default: the name)")
+	cmd.Flags().StringVar(&u.ID, "id", "", "part of the subject after the colon (default: random)")
+	cmd.Flags().StringSliceVar(&u.Scopes, "scope", nil, "scope that the user may grant to applications; may be repeated (default: all scopes of the API)")
 	return cmd
 }
 
 func userTypeFlag(cmd *cobra.Command, userType *string) {
-	cmd.Flags().StringVar(userType, "type", "", "type of the users (default: the first whose people are in the database)")
+	cmd.Flags().StringVar(userType, "type", "", "user type (default: the first type that uses the database)")
 }
 
 // readPassword reads the password from the first line of standard input, and prompts at a terminal. The password is neither an
@@ -58,7 +58,7 @@ func readPassword(cmd *cobra.Command) (string, error) {
 	r := cmd.InOrStdin()
 	if f, isFile := r.(*os.File); isFile {
 		if about, err := f.Stat(); err == nil && about.Mode()&os.ModeCharDevice != 0 {
-			fmt.Fprint(cmd.ErrOrStderr(), "Password, which shows as you type it: ")
+			fmt.Fprint(cmd.ErrOrStderr(), "Password (visible as you type): ")
 		}
 	}
 	line, err := bufio.NewReader(io.LimitReader(r, 4096)).ReadString('\n')
@@ -67,14 +67,14 @@ func readPassword(cmd *cobra.Command) (string, error) {
 	}
 	password := strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 	if password == "" {
-		return "", errors.New("the password is needed as the first line of standard input")
+		return "", errors.New("the password is required on the first line of stdin")
 	}
 	return password, nil
 }
 
 func userPasswordCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating(drivers, "password NAME", "Replace the password of a person by the first line of standard input, and end their sessions and grants", cobra.ExactArgs(1),
+	cmd := operating(drivers, "password NAME", "Replace the password of a user with the first line of stdin, and end the sessions and grants of the user", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			password, err := readPassword(cmd)
 			if err != nil {
@@ -88,7 +88,7 @@ func userPasswordCommand(drivers driver.Set) *cobra.Command {
 
 func userListCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating(drivers, "list", "List the people who were added, but not those of the configuration", cobra.NoArgs,
+	cmd := operating(drivers, "list", "List the users in the database, without those in the configuration", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
 			people, err := s.Users(userType)
 			if err != nil {
@@ -122,7 +122,7 @@ func userListCommand(drivers driver.Set) *cobra.Command {
 
 func userRemoveCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating(drivers, "remove NAME", "Remove a person, and end all that they have granted", cobra.ExactArgs(1),
+	cmd := operating(drivers, "remove NAME", "Remove a user, and end the sessions and grants of the user", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			return s.RemoveUser(cmd.Context(), userType, args[0])
 		})
@@ -140,11 +140,11 @@ func userRevokeCommand(drivers driver.Set) *cobra.Command {
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ended %d sessions and %d grants of %s\n", sessions, grants, args[0])
 			return err
 		})
-	cmd.Long = `End all browser sessions and grants of a user, on a store that a running server may use at the same time.
+	cmd.Long = `End all browser sessions and grants of a user. A running server may use the store at the same time.
 
-The subject is the sub of the user's tokens, as the audit log shows it: a type and an id. It may be any user's, also one
-of the configuration file, of a directory, or one that exists nowhere any more. The user can log in again; remove the
-account to prevent that. Refresh tokens end at once, and introspection reports the access tokens as inactive. An API that
-verifies JWTs by itself accepts them until they expire: use "valetkey revoke" there. It is an error if nothing is found.`
+The subject is the sub of the user's tokens and the subject in the audit log: a type and an ID. The user may be in the
+configuration file, in a directory, or deleted. The user can log in again; remove the account to prevent that. Refresh
+tokens end immediately, and introspection reports the access tokens as inactive. An API that verifies JWTs locally accepts
+them until they expire: use "valetkey revoke" there. It is an error if the user has no sessions and no grants.`
 	return cmd
 }

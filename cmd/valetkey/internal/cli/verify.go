@@ -35,12 +35,12 @@ func verifyCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "verify --issuer I --audience A [flags] TOKEN|-",
-		Short: "Verify one JWT access token and print its claims, or why it is refused",
+		Short: "Verify one JWT access token, and print its claims or the reason for the refusal",
 		Long: `Verify one JWT access token, and print its claims.
 
-Other users of a machine can see the arguments of a command: give - and pipe the token in.
+Other users of the machine can see command arguments: to keep the token secret, pass - and pipe it to stdin.
 
-The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or if the keys are out of reach.`,
+The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, for example if the keys are unavailable.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var mistakes []error
@@ -59,7 +59,7 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 				s.Now = func() time.Time { return now }
 			}
 			if len(args) != 1 {
-				mistakes = append(mistakes, fmt.Errorf("one token is needed, or - to read it from standard input, and not %d", len(args)))
+				mistakes = append(mistakes, fmt.Errorf("expected one token argument (- for stdin), got %d", len(args)))
 			}
 			s.Logger = logTo(cmd.ErrOrStderr(), slog.LevelWarn)
 			v, wrong := s.Verifier()
@@ -84,12 +84,12 @@ The exit code is 0 for a good token, 1 for a refused one, and 2 for a mistake or
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.Issuer, "issuer", "", "issuer of the token (required)")
-	f.StringArrayVar(&s.Audience, "audience", nil, "name of the API that the token must be for; may stand several times (required)")
-	f.StringVar(&keys, "jwks", "", "key set, a file or a URL; else it is discovered at the issuer")
-	f.StringVar(&s.Profile, "profile", "rfc9068", "rfc9068, or lenient for issuers that send less")
-	f.StringArrayVar(&s.Algorithms, "alg", nil, "signature algorithm to allow; may stand several times (default RS256, PS256, ES256, ES384, EdDSA)")
-	f.StringVar(&at, "at", "", "time to verify at (RFC 3339) instead of now")
-	f.BoolVar(&s.InsecureHTTP, "insecure-http", false, "allow http URLs beyond this machine: who is on the way can replace the keys")
+	f.StringArrayVar(&s.Audience, "audience", nil, "accepted audience of the token; may be repeated (required)")
+	f.StringVar(&keys, "jwks", "", "key set, a file or a URL (default: discovered at the issuer)")
+	f.StringVar(&s.Profile, "profile", "rfc9068", "rfc9068, or lenient, which accepts tokens from most deployed issuers")
+	f.StringArrayVar(&s.Algorithms, "alg", nil, "allowed signature algorithm; may be repeated (default RS256, PS256, ES256, ES384, EdDSA)")
+	f.StringVar(&at, "at", "", "time of the verification (RFC 3339) instead of now")
+	f.BoolVar(&s.InsecureHTTP, "insecure-http", false, "allow http URLs beyond loopback: an attacker on the network can replace the keys")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
 }
@@ -110,7 +110,7 @@ func tokenFrom(arg string, stdin io.Reader) (string, error) {
 		token = withoutBreak(string(text))
 	}
 	if scheme, _, found := strings.Cut(token, " "); found && (strings.EqualFold(scheme, "Bearer") || strings.EqualFold(scheme, "DPoP")) {
-		return "", errors.New("the token stands behind the scheme of a header: give it alone")
+		return "", errors.New("expected the token alone, without the scheme of an Authorization header")
 	}
 	return token, nil
 }

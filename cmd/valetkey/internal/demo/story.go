@@ -38,19 +38,19 @@ const (
 var story = []step{
 	{does: "the reader gets a token", client: reader, status: 200},
 	{does: "with it, the reader lists the orders", method: "GET", path: "/orders", bearer: reader, status: 200},
-	{does: "nobody lists them without a token", method: "GET", path: "/orders", status: 401,
+	{does: "without a token, the list is refused", method: "GET", path: "/orders", status: 401,
 		challenge: `Bearer realm="orders", scope="orders:read"`},
 	{does: "the reader may not place an order", method: "POST", path: "/orders", bearer: reader, status: 403,
 		challenge: `Bearer realm="orders", error="insufficient_scope", ` +
 			`error_description="the token lacks a scope that this request needs", scope="orders:write"`},
 	{does: "the writer gets a token", client: writer, status: 200},
 	{does: "with it, the writer places an order", method: "POST", path: "/orders", bearer: writer, status: 201},
-	{does: "a damaged token opens nothing", method: "GET", path: "/orders", bearer: reader, damaged: true, status: 401,
+	{does: "a damaged token is refused", method: "GET", path: "/orders", bearer: reader, damaged: true, status: 401,
 		challenge: `Bearer realm="orders", error="invalid_token", error_description="the signature of the token is wrong"`},
-	{does: "the keeper gets a token, an opaque one", client: keeper, status: 200},
+	{does: "the keeper gets a token (opaque)", client: keeper, status: 200},
 	{does: "with it, the keeper opens the vault", method: "GET", path: "/vault", bearer: keeper, status: 200},
 	{does: "the keeper revokes it at the authorization server", client: keeper, revokes: true, status: 200},
-	{does: "a second later, it opens nothing", later: remembered, method: "GET", path: "/vault", bearer: keeper, status: 401,
+	{does: "one second later, it is refused", later: remembered, method: "GET", path: "/vault", bearer: keeper, status: 401,
 		challenge: `Bearer realm="vault", error="invalid_token", error_description="the token is not active"`},
 }
 
@@ -113,7 +113,7 @@ func (p Place) tokenURL() string  { return p.Issuer + "/oauth2/token" }
 func (p Place) revokeURL() string { return p.Issuer + "/oauth2/revoke" }
 
 // ErrDiffers is returned by [Check] if a response differs from the one that [Print] prints.
-var ErrDiffers = errors.New("not every answer is the one expected")
+var ErrDiffers = errors.New("at least one response differs from the expected one")
 
 // Check runs the story with a real client and writes the result of each step.
 func Check(ctx context.Context, w io.Writer, at Place) error {

@@ -67,5 +67,5 @@ const Full = "github.com/valetkey/valetkey/cmd/valetkey/full/valetkey"
 
 // Missing returns the mistake for a configuration that needs the named driver in a build without it.
 func Missing(name string) error {
-	return fmt.Errorf("%s is not part of this build of valetkey: install the full one with go install %s@latest", name, Full)
+	return fmt.Errorf("%s is not part of this build of valetkey: install the full build with go install %s@latest", name, Full)
 }

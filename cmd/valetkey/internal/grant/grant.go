@@ -53,7 +53,7 @@ func (r Request) Mistakes() (all []issuer.Mistake) {
 	client := fetch.Client{InsecureHTTP: r.InsecureHTTP}
 	switch {
 	case r.Issuer != "" && r.TokenURL != "":
-		check("token_url", errors.New("stands beside an issuer: give one of them"))
+		check("token_url", errors.New("cannot be combined with an issuer"))
 	case r.TokenURL != "":
 		check("token_url", client.Allowed(r.TokenURL))
 	case r.Issuer != "":
@@ -113,7 +113,7 @@ func (r Request) failure(err error) error {
 		if e.ErrorCode != "" {
 			return &Refusal{e.ErrorCode, e.ErrorDescription}
 		}
-		return fmt.Errorf("%s: status %d without an error of OAuth", at, e.Response.StatusCode)
+		return fmt.Errorf("%s: status %d without an OAuth error", at, e.Response.StatusCode)
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
@@ -129,11 +129,11 @@ func (r Request) accept(t *oauth2.Token) error {
 	}
 	switch {
 	case !strings.EqualFold(t.TokenType, want) && r.Key != nil: // RFC 9449, section 5: the token is not bound to the key
-		return fmt.Errorf("the server does not bind its tokens: token_type %.50q, not DPoP", t.TokenType)
+		return fmt.Errorf("the server did not bind the token to the key: token_type is %.50q, not DPoP", t.TokenType)
 	case !strings.EqualFold(t.TokenType, want): // RFC 6749, section 7.1
-		return fmt.Errorf("the token is of another type than Bearer: %.50q", t.TokenType)
+		return fmt.Errorf("token_type is %.50q, not Bearer", t.TokenType)
 	case strings.ContainsFunc(t.AccessToken, func(c rune) bool { return c <= ' ' || c > '~' }): // RFC 6750, section 2.1
-		return errors.New("the token holds a character that no header carries")
+		return errors.New("the token contains a character that a header cannot carry")
 	}
 	return nil
 }

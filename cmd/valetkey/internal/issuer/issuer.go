@@ -80,7 +80,7 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		mistakes = append(mistakes, Mistake{"file", err})
 	}
 	if s.URL != "" {
-		mistakes = append(mistakes, Mistake{"file", errors.New("stands beside url: give one of them")})
+		mistakes = append(mistakes, Mistake{"file", errors.New("cannot be combined with url")})
 		cfg.JWKSURL = ""
 	}
 	return cfg, mistakes

@@ -63,7 +63,7 @@ func Read(path string) (*Key, error) {
 	if about, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if about.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s: others may read it, mode %04o: chmod 600", path, about.Mode().Perm())
+		return nil, fmt.Errorf("%s: other users can access it (mode %04o): run chmod 600", path, about.Mode().Perm())
 	}
 	private, err := jose.ParsePrivateKey(text, "")
 	if err != nil {

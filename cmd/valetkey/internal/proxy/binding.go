@@ -20,7 +20,7 @@ func (f *file) proofs() *dpop.Config {
 	cfg := &dpop.Config{Algorithms: s.Algorithms, Window: time.Duration(s.Window), Leeway: time.Duration(s.Leeway), Now: f.now}
 	switch replays := f.oneOf("dpop.replay_store", s.Replays, "memory", "redis"); {
 	case replays == "redis" && f.Redis == nil:
-		f.Mistake("dpop.replay_store", "redis is required")
+		f.Mistake("dpop.replay_store", "requires the redis section")
 	case replays != "memory" && f.shared != nil:
 		cfg.ReplayStore = f.shared.Redis
 	}
@@ -28,9 +28,9 @@ func (f *file) proofs() *dpop.Config {
 	nonce := f.oneOf("dpop.nonce", s.Nonce, "off", "on") == "on"
 	switch {
 	case given && !nonce:
-		f.Mistake("dpop.nonce", "must be on for there to be a use of the key")
+		f.Mistake("dpop.nonce", "must be on to use the key")
 	case nonce && f.Redis != nil && !given: // otherwise each replica would refuse the nonces of the others
-		f.Mistake("dpop.key_file", "required with redis, or key_env or key, as all proxies must have the same nonces")
+		f.Mistake("dpop.key_file", "required with redis, or key_env or key, because all proxies must accept the same nonces")
 	case nonce && (key != nil || !given):
 		nonces, err := dpop.NewNonces(dpop.NoncesConfig{Key: key})
 		f.Blame("dpop", err, map[string]string{"Key": "key"})
@@ -62,7 +62,7 @@ func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 	switch {
 	case text == "" && cfg.Resource.ID == "" && cfg.Proxies.Forwarded == "":
 		if !f.Given("dpop.origin") {
-			f.Mistake("dpop.origin", "required, such as https://api.example.com, since resource is no URL of clients and no forwarded_header reports it")
+			f.Mistake("dpop.origin", "required, such as https://api.example.com, because resource is not a URL for clients and forwarded_header is not set")
 		}
 		text = "https://unknown.invalid" // the mistake has been reported
 	case text == "":
@@ -70,7 +70,7 @@ func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || text != u.Scheme+"://"+u.Host:
 		f.Mistake("dpop.origin", "%q is not a scheme and a host, such as https://api.example.com", text)
 	case cfg.Proxies.Forwarded != "":
-		f.Mistake("dpop.origin", "stands beside forwarded_header, which reports the URL: give one of them")
+		f.Mistake("dpop.origin", "cannot be combined with forwarded_header, which reports the URL")
 		return ""
 	}
 	cfg.URL = func(r *http.Request) string {
@@ -95,7 +95,7 @@ func (f *file) certificates() (place middleware.ClientCertificate, header string
 	case header != "":
 		return middleware.PEMHeader(header), header
 	case !f.Given("mtls.header") && f.TLS == nil:
-		f.Mistake("mtls", "tls is required, or the header in which trusted_proxies tell the certificate")
+		f.Mistake("mtls", "requires tls, or the header in which trusted_proxies send the certificate")
 	}
 	return middleware.TLSCertificate(), ""
 }

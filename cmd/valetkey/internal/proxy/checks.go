@@ -18,10 +18,10 @@ func (c check) refuses(reason valetkey.Reason) bool { return slices.Contains(c.r
 // Checks, in the order in which they are made.
 var (
 	pathChecks = []check{
-		{"its path can be read in one way only", "RFC 9110, section 4.2.3; RFC 3986, section 6.2", []valetkey.Reason{
+		{"its path is unambiguous", "RFC 9110, section 4.2.3; RFC 3986, section 6.2", []valetkey.Reason{
 			reasonConnect, reasonTarget, reasonBackslash, reasonControl,
 			reasonDotSegment, valetkey.ReasonPathAmbiguous}},
-		{"it carries one token", "RFC 6750, section 2", []valetkey.Reason{
+		{"it carries exactly one token", "RFC 6750, section 2", []valetkey.Reason{
 			valetkey.ReasonTwoTokens, valetkey.ReasonTwoAuthorizations,
 			valetkey.ReasonEmptyToken, valetkey.ReasonTokenTooLong, valetkey.ReasonTokenCharacters}},
 	}
@@ -33,16 +33,16 @@ var (
 		{"it is an access token", "RFC 9068, section 4; RFC 8725, section 3.11", []valetkey.Reason{valetkey.ReasonNotAccessToken}},
 		{"its algorithm is allowed", "RFC 8725, section 3.1", []valetkey.Reason{valetkey.ReasonAlgorithm}},
 		{"it names its key", "RFC 7515, section 4.1.4", []valetkey.Reason{valetkey.ReasonNoKeyID}},
-		{"its claims are there and well-formed", "RFC 9068, section 2.2", []valetkey.Reason{valetkey.ReasonClaimMalformed}},
+		{"its required claims are present and well-formed", "RFC 9068, section 2.2", []valetkey.Reason{valetkey.ReasonClaimMalformed}},
 		{"it is for this API", "RFC 9068, section 4; RFC 9700, section 2.3", []valetkey.Reason{valetkey.ReasonAudience}},
-		{"it is good at this time", "RFC 7519, sections 4.1.4 and 4.1.5", []valetkey.Reason{
+		{"it is valid at this time", "RFC 7519, sections 4.1.4 and 4.1.5", []valetkey.Reason{
 			valetkey.ReasonExpired, valetkey.ReasonNotYetValid, valetkey.ReasonLivesTooLong, valetkey.ReasonFarDate}},
 		{"its signature is of a key of its issuer", "RFC 7515, section 5.2; RFC 9068, section 4", []valetkey.Reason{
 			valetkey.ReasonSignature, valetkey.ReasonUnknownKey}},
 	}
 
 	statusChecks = []check{
-		{"its status list calls it good", "draft-ietf-oauth-status-list, section 8.3", []valetkey.Reason{
+		{"its status list marks it valid", "draft-ietf-oauth-status-list, section 8.3", []valetkey.Reason{
 			valetkey.ReasonStatusMalformed, valetkey.ReasonNoStatusList,
 			valetkey.ReasonStatusListOrigin, valetkey.ReasonNotInStatusList,
 			valetkey.ReasonRevoked, valetkey.ReasonSuspended, valetkey.ReasonStatus}},
@@ -50,20 +50,20 @@ var (
 
 	// for tokens that are introspected: introspect
 	askedChecks = []check{
-		{"there is somebody to ask about the token", "RFC 7662, section 2", []valetkey.Reason{
+		{"an introspection endpoint accepts the token", "RFC 7662, section 2", []valetkey.Reason{
 			valetkey.ReasonJWT, valetkey.ReasonUntrustedIssuer, valetkey.ReasonMalformed}},
-		{"its issuer calls it active", "RFC 7662, section 2.2", []valetkey.Reason{valetkey.ReasonInactive}},
+		{"its issuer reports it active", "RFC 7662, section 2.2", []valetkey.Reason{valetkey.ReasonInactive}},
 		{"its issuer is trusted", "RFC 7662, section 2.2", []valetkey.Reason{valetkey.ReasonIssuer}},
 		{"it is for this API", "RFC 7662, section 4; RFC 9700, section 2.3", []valetkey.Reason{
 			valetkey.ReasonNoAudience, valetkey.ReasonAudience}},
-		{"it is an access token, of a type that says how it is bound", "RFC 6749, section 7.1; RFC 9449, section 6.2", []valetkey.Reason{
+		{"it is an access token whose type matches its binding", "RFC 6749, section 7.1; RFC 9449, section 6.2", []valetkey.Reason{
 			valetkey.ReasonNotAccessToken, valetkey.ReasonUnknownTokenType,
 			valetkey.ReasonBindingMissing, valetkey.ReasonBindingType}},
-		{"it is good at this time", "RFC 7662, section 4", []valetkey.Reason{valetkey.ReasonExpired, valetkey.ReasonNotYetValid, valetkey.ReasonFarDate}},
+		{"it is valid at this time", "RFC 7662, section 4", []valetkey.Reason{valetkey.ReasonExpired, valetkey.ReasonNotYetValid, valetkey.ReasonFarDate}},
 	}
 
 	schemeChecks = []check{
-		{"it is sent in the way that it is bound", "RFC 9449, sections 7.1 and 7.2; RFC 7800, section 3.1", []valetkey.Reason{
+		{"it is sent as its binding requires", "RFC 9449, sections 7.1 and 7.2; RFC 7800, section 3.1", []valetkey.Reason{
 			valetkey.ReasonDPoPNotAccepted, valetkey.ReasonDPoPNotBound,
 			valetkey.ReasonNotBound,
 			valetkey.ReasonUnknownBinding,
@@ -79,24 +79,24 @@ var (
 
 	// all of RFC 9449
 	proofChecks = []check{
-		{"there is one proof", "RFC 9449, section 4.3, check 1", []valetkey.Reason{valetkey.ReasonProofCount}},
-		{"the proof is a signed JWT that brings its public key", "RFC 9449, section 4.3, checks 2 and 7", []valetkey.Reason{valetkey.ReasonProofMalformed}},
+		{"there is exactly one proof", "RFC 9449, section 4.3, check 1", []valetkey.Reason{valetkey.ReasonProofCount}},
+		{"the proof is a signed JWT with its public key", "RFC 9449, section 4.3, checks 2 and 7", []valetkey.Reason{valetkey.ReasonProofMalformed}},
 		{"its typ is dpop+jwt", "RFC 9449, section 4.3, check 4", []valetkey.Reason{valetkey.ReasonProofType}},
 		{"its algorithm is accepted", "RFC 9449, section 4.3, check 5", []valetkey.Reason{valetkey.ReasonProofAlgorithm}},
-		{"its claims are there and well-formed", "RFC 9449, section 4.3, check 3", []valetkey.Reason{valetkey.ReasonProofClaim}},
+		{"its required claims are present and well-formed", "RFC 9449, section 4.3, check 3", []valetkey.Reason{valetkey.ReasonProofClaim}},
 		{"its htm is the method", "RFC 9449, section 4.3, check 8", []valetkey.Reason{valetkey.ReasonProofMethod}},
 		{"its htu is the URL", "RFC 9449, section 4.3, check 9", []valetkey.Reason{
 			valetkey.ReasonProofURL, valetkey.ReasonNotForwarded}},
 		{"its ath is the hash of the token", "RFC 9449, section 4.3, check 12", []valetkey.Reason{valetkey.ReasonProofToken}},
 		{"its key is the one that the token is bound to", "RFC 9449, section 4.3, check 12", []valetkey.Reason{
 			valetkey.ReasonProofKey}},
-		{"its nonce, or its time, is good", "RFC 9449, section 4.3, checks 10 and 11", []valetkey.Reason{
+		{"its nonce or its time is valid", "RFC 9449, section 4.3, checks 10 and 11", []valetkey.Reason{
 			valetkey.ReasonProofNonce, valetkey.ReasonProofTooOld, valetkey.ReasonProofFromFuture}},
 		{"it is signed with its key", "RFC 9449, section 4.3, check 6", []valetkey.Reason{valetkey.ReasonProofSignature}},
 	}
 
 	routeChecks = []check{
-		{"its scopes are enough for the request", "RFC 6750, section 3.1", []valetkey.Reason{valetkey.ReasonScope}},
-		{"headers can say whom it names", "RFC 9110, section 5.5", []valetkey.Reason{reasonNoName}},
+		{"its scopes are sufficient for the request", "RFC 6750, section 3.1", []valetkey.Reason{valetkey.ReasonScope}},
+		{"headers can carry its identity", "RFC 9110, section 5.5", []valetkey.Reason{reasonNoName}},
 	}
 )

@@ -65,7 +65,7 @@ func TestMistakes(t *testing.T) {
 		{"a verifier of an unknown kind", base("[jwks:", "[saml:"), []string{
 			`4: verifiers[0]: unknown field "saml"; known are jwks, introspection`}},
 		{"a verifier of two kinds", base("[jwks:", `[{introspection: {issuer: "https://a", client_id: x, client_secret: x}, jwks:`, "}]", "}}]"), []string{
-			"4: verifiers[0]: one of jwks and introspection is required"}},
+			"4: verifiers[0]: exactly one of jwks and introspection is required"}},
 		{"a verifier without an issuer", verifier("{}"), []string{"4: verifiers[0].jwks.issuer: required"}},
 		{"a verifier that is null", verifier("null"), []string{"4: verifiers[0].jwks: is not a mapping", "4: verifiers[0].jwks.issuer: required"}},
 		{"no audience at all", base("resource: https://api.example.com", "realm: x"), []string{
@@ -84,7 +84,7 @@ func TestMistakes(t *testing.T) {
    secret: x
 `), []string{
 			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
-			`7: verifiers[0].jwks.file: stands beside url: give one of them`,
+			`7: verifiers[0].jwks.file: cannot be combined with url`,
 			`9: verifiers[0].jwks.profile: "strict" is neither rfc9068 nor lenient`,
 			`10: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`11: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
@@ -95,7 +95,7 @@ func TestMistakes(t *testing.T) {
 		{"a key set over plain http", verifier("{issuer: 'https://a', url: 'http://a.example.com/keys'}"), []string{
 			"4: verifiers[0].jwks.url: not https"}},
 		{"two verifiers of one issuer", base("}]", `}, jwks: {issuer: "https://as.example.com"}]`), []string{
-			`4: verifiers[1]: another verifier is for the issuer "https://as.example.com" already`}},
+			`4: verifiers[1]: another verifier already accepts the issuer "https://as.example.com"`}},
 
 		{"an introspection of nothing", verifiers("introspection: {}"), []string{
 			"4: verifiers[0].introspection.client_id: required",
@@ -125,7 +125,7 @@ func TestMistakes(t *testing.T) {
 			`7: verifiers[0].introspection.audience: is empty`,
 			`8: verifiers[0].introspection.client_id: is empty`,
 			`9: verifiers[0].introspection.client_secret_file: the file cannot be read: no such file or directory`,
-			`10: verifiers[0].introspection.client_secret_env: stands beside client_secret_file: give one of them`,
+			`10: verifiers[0].introspection.client_secret_env: cannot be combined with client_secret_file`,
 			`11: verifiers[0].introspection.auth: "jwt" is neither basic nor post`,
 			`12: verifiers[0].introspection.cache_ttl: "-1s" is not a duration such as 30s`,
 			`13: verifiers[0].introspection.negative_ttl: 1h0m0s is more than 1m0s`,
@@ -137,16 +137,16 @@ func TestMistakes(t *testing.T) {
 			`18: verifiers[0].introspection.insecure_http: "x" is not true or false`,
 			`19: verifiers[0].introspection: unknown field "profile"; known are issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, audience_by_issuer, allow_scope_array, leeway, insecure_http`}},
 		{"a secret in a variable that is not set", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret_env: VALETKEY_TEST_NOT_SET}"), []string{
-			"4: verifiers[0].introspection.client_secret_env: is empty, or not there"}},
+			"4: verifiers[0].introspection.client_secret_env: is empty or missing"}},
 		{"a second introspection that would never be asked", verifiers(one + ", " + one), []string{
-			"4: verifiers[1].introspection.jwt_issuers: required, since the introspection before is for opaque tokens already"}},
+			"4: verifiers[1].introspection.jwt_issuers: required, because an earlier introspection handles opaque tokens"}},
 		{"JWTs that a jwks is for", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret: x, jwt_issuers: 'https://b'}, jwks: {issuer: 'https://b'}"), []string{
-			`4: verifiers[0].introspection.jwt_issuers: another verifier is for the JWTs of "https://b" already`}},
+			`4: verifiers[0].introspection.jwt_issuers: another verifier already accepts the JWTs of "https://b"`}},
 		{"JWTs after all JWTs", verifiers(strings.ReplaceAll(one+", "+one, "client_id", "jwt_issuers: '*', client_id")), []string{
-			`4: verifiers[1].introspection.jwt_issuers: another verifier is for the JWTs of "*" already`}},
+			`4: verifiers[1].introspection.jwt_issuers: another verifier already accepts the JWTs of "*"`}},
 		{"answers without an issuer, which could not be revoked", verifiers("introspection: {url: 'https://a', client_id: x, client_secret: x}") +
 			"redis: {address: 'localhost:1', key: " + key + "}", []string{
-			"4: verifiers[0].introspection.issuer: required with redis, since a revocation names it"}},
+			"4: verifiers[0].introspection.issuer: required with redis, because a revocation contains the issuer"}},
 
 		{"redis that is nothing", good + "redis:", []string{
 			"6: redis: is not a mapping", "6: redis.key_file: required, or key_env or key"}},
@@ -168,12 +168,12 @@ func TestMistakes(t *testing.T) {
 			`10: redis.password_file: the file cannot be read: no such file or directory`,
 			`11: redis.tls: "1" is not true or false`,
 			`12: redis.db: "-1" is not a whole number, 0 or above`,
-			`13: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
+			`13: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32`,
 			`14: redis.prefix: is not a string: put it in quotes`,
 			`15: redis.timeout: "1" is not a duration such as 30s`,
 			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout, allow_before_caught_up`}},
 		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
-			"6: redis.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints"}},
+			"6: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32"}},
 		{"each field of dpop, on its line", good + `dpop:
   nonce: true
   key: c2hvcnQ=
@@ -185,9 +185,9 @@ func TestMistakes(t *testing.T) {
   store: x
 `, []string{
 			`7: dpop.nonce: is not a string: put it in quotes`,
-			`8: dpop.key: is not the base64 of 32 random bytes, such as openssl rand -base64 32 prints`,
-			`9: dpop.key_env: stands beside key: give one of them`,
-			`10: dpop.window: "0s" is not a duration above zero`,
+			`8: dpop.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32`,
+			`9: dpop.key_env: cannot be combined with key`,
+			`10: dpop.window: "0s" is not a positive duration`,
 			`11: dpop.leeway: 1h0m0s is more than 10m0s`,
 			`12: dpop.algorithms: "HS256" is not a supported asymmetric signature algorithm`,
 			`13: dpop.replay_store: "disk" is not memory or redis`,
@@ -195,15 +195,15 @@ func TestMistakes(t *testing.T) {
 		{"proofs for an origin with a path", good + "dpop: {origin: https://api.example.com/v1}", []string{
 			`6: dpop.origin: "https://api.example.com/v1" is not a scheme and a host, such as https://api.example.com`}},
 		{"proofs for an origin beside a header", good + "dpop: {origin: https://api.example.com}\nforwarded_header: Forwarded\ntrusted_proxies: [10.0.0.1]", []string{
-			`6: dpop.origin: stands beside forwarded_header, which reports the URL: give one of them`}},
+			`6: dpop.origin: cannot be combined with forwarded_header, which reports the URL`}},
 		{"proofs for what the client says", strings.Replace(good, "resource: https://api.example.com", "resource: orders", 1) + "dpop: {}", []string{
-			`6: dpop.origin: required, such as https://api.example.com, since resource is no URL of clients and no forwarded_header reports it`}},
-		{"proofs in a redis that is not there", good + "dpop: {replay_store: redis}", []string{"6: dpop.replay_store: redis is required"}},
+			`6: dpop.origin: required, such as https://api.example.com, because resource is not a URL for clients and forwarded_header is not set`}},
+		{"proofs in a redis that is not there", good + "dpop: {replay_store: redis}", []string{"6: dpop.replay_store: requires the redis section"}},
 		{"nonces that replicas do not share", good + "dpop: {nonce: on}\nredis: {address: 'localhost:1', key: " + key + "}", []string{
-			"6: dpop.key_file: required with redis, or key_env or key, as all proxies must have the same nonces"}},
+			"6: dpop.key_file: required with redis, or key_env or key, because all proxies must accept the same nonces"}},
 		{"dpop that is null", good + "dpop:", []string{"6: dpop: is not a mapping"}},
 		{"mtls without TLS", good + "mtls: {}", []string{
-			"6: mtls: tls is required, or the header in which trusted_proxies tell the certificate"}},
+			"6: mtls: requires tls, or the header in which trusted_proxies send the certificate"}},
 		{"mtls by a header of anybody", good + "mtls: {header: Client-Cert}", []string{
 			"1: trusted_proxies: required if proxies report a URL or a certificate"}},
 		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
@@ -213,7 +213,7 @@ func TestMistakes(t *testing.T) {
 			`6: trusted_proxies[0]: "proxy.example.com" is neither an address nor a range such as 10.0.0.0/8`,
 			`6: trusted_proxies[1]: is empty`,
 			`6: trusted_proxies[2]: "::ffff:10.0.0.0/100" is neither an address nor a range such as 10.0.0.0/8`,
-			`6: trusted_proxies[5]: 0.0.0.0/0 is not a range of addresses, or is all of them`,
+			`6: trusted_proxies[5]: 0.0.0.0/0 contains all addresses, so any client would be trusted as a proxy`,
 			`7: forwarded_header: "Via" is not supported: use "Forwarded" or "X-Forwarded"`}},
 		{"trusted proxies that are asked for nothing", good + "trusted_proxies: [10.0.0.0/8]", []string{
 			"1: forwarded_header: required: without it and without a certificate header, trusting proxies has no effect"}},
@@ -237,7 +237,7 @@ func TestMistakes(t *testing.T) {
 			`9: verifiers[0].jwks.status_list.origins: required because Issuer is not a URL`,
 			`10: verifiers[0].jwks.status_list.allow[0]: is not a status from 2 to 255`,
 			`10: verifiers[0].jwks.status_list.allow[1]: is not a status from 2 to 255`,
-			`11: verifiers[0].jwks.status_list.refresh_interval: "0s" is not a duration above zero`,
+			`11: verifiers[0].jwks.status_list.refresh_interval: "0s" is not a positive duration`,
 			`12: verifiers[0].jwks.status_list.min_ttl: 2h0m0s is more than the maximum TTL, 1h0m0s`,
 			`13: verifiers[0].jwks.status_list.stale_if_error: "-1s" is not a duration such as 30s`,
 			`14: verifiers[0].jwks.status_list: unknown field "bits"; known are required, origins, allow, refresh_interval, min_ttl, max_ttl, stale_if_error`}},
@@ -252,27 +252,27 @@ func TestMistakes(t *testing.T) {
    max_lifetime: 1h
    insecure_http: true
 `) + "profile: fapi2\nsender_constrained: false\ndpop: {algorithms: [ES384]}", []string{
-			"1: tls: required with profile: fapi2, or the trusted_proxies that end it",
+			"1: tls: required with profile: fapi2, or trusted_proxies that terminate TLS",
 			"6: verifiers[0].jwks.issuer: is not an https URL",
-			"8: verifiers[0].jwks.profile: profile: fapi2 sets it",
+			"8: verifiers[0].jwks.profile: must not be set with profile: fapi2, which sets it",
 			`9: verifiers[0].jwks.algorithms: "RS256" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`,
-			"10: verifiers[0].jwks.leeway: profile: fapi2 sets it",
+			"10: verifiers[0].jwks.leeway: must not be set with profile: fapi2, which sets it",
 			"11: verifiers[0].jwks.max_lifetime: 1h0m0s is not within 0 and 10m0s",
-			"12: verifiers[0].jwks.insecure_http: profile: fapi2 sets it",
-			"16: sender_constrained: profile: fapi2 sets it",
+			"12: verifiers[0].jwks.insecure_http: must not be set with profile: fapi2, which sets it",
+			"16: sender_constrained: must not be set with profile: fapi2, which sets it",
 			`17: dpop.algorithms: "ES384" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`}},
 		{"fapi2 with no more than its name", good + "profile: fapi2", []string{
-			"1: tls: required with profile: fapi2, or the trusted_proxies that end it",
+			"1: tls: required with profile: fapi2, or trusted_proxies that terminate TLS",
 			"1: dpop, mtls: one of them is required (FAPI 2.0, section 5.3.4)",
 			"4: verifiers[0].jwks.status_list: required with profile: fapi2, or a max_lifetime (FAPI 2.0, section 5.3.4)"}},
 		{"fapi2 and two ways to learn of revocations", verifier("{issuer: 'https://a', status_list: {}, max_lifetime: 5m}") +
 			"profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
-			"4: verifiers[0].jwks.max_lifetime: stands beside status_list: profile: fapi2 takes one of them"}},
+			"4: verifiers[0].jwks.max_lifetime: cannot be combined with status_list under profile: fapi2"}},
 		{"fapi2 and two verifiers", verifiers(one+", jwks: {issuer: 'https://b'}") + "profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
-			"4: verifiers: there must be one with profile: fapi2, not 2"}},
+			"4: verifiers: profile: fapi2 requires exactly one, got 2"}},
 		{"fapi2 and an introspection of anybody", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x, insecure_http: true}") +
 			"profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
-			"4: verifiers[0].introspection.insecure_http: profile: fapi2 sets it",
+			"4: verifiers[0].introspection.insecure_http: must not be set with profile: fapi2, which sets it",
 			"4: verifiers[0].introspection.issuer: is not an https URL"}},
 		{"a probe that is no address", good + "probe: /ready", []string{
 			`6: probe: "/ready" is not an address such as 127.0.0.1:8080`}},

@@ -101,7 +101,7 @@ func TestOpenAPIMistakes(t *testing.T) {
 		want                   []string
 	}{
 		{"no document and no routes", config, "", []string{"1: routes: required, or openapi"}},
-		{"a document beside routes", good + "openapi: openapi.yaml", document, []string{"6: openapi: stands beside routes: give one of them"}},
+		{"a document beside routes", good + "openapi: openapi.yaml", document, []string{"6: openapi: cannot be combined with routes"}},
 		{"a name that is none", config + "openapi: ''", "", []string{"5: openapi: is empty"}},
 		{"a document that is not there", config + "openapi: nowhere.json", "", []string{"5: openapi: open DIR/nowhere.json: no such file or directory"}},
 		{"a document without end", config + "openapi: openapi.yaml", strings.Repeat("#", 16<<20+1), []string{
@@ -132,7 +132,7 @@ func TestOpenAPIWithoutItsDriver(t *testing.T) {
 	config, _, _ := strings.Cut(good, "routes:")
 	require.NoError(t, os.WriteFile(file, []byte(config+"openapi: openapi.yaml"), 0o600))
 	const want = "openapi: OpenAPI is not part of this build of valetkey: " +
-		"install the full one with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest"
+		"install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest"
 	_, err := proxy.Load(file, driver.Set{}, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, want)
 	require.NotContains(t, err.Error(), "\n", "the only mistake")

@@ -12,11 +12,11 @@ import (
 // Mistakes within a single part have already been reported.
 func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fapi.Guard {
 	if f.TLS == nil && !f.Given("trusted_proxies") { // section 5.2
-		f.Mistake("tls", "required with profile: fapi2, or the trusted_proxies that end it")
+		f.Mistake("tls", "required with profile: fapi2, or trusted_proxies that terminate TLS")
 	}
 	set := []string{"sender_constrained"}
 	if len(all) != 1 {
-		f.Mistake("verifiers", "there must be one with profile: fapi2, not %d", len(all))
+		f.Mistake("verifiers", "profile: fapi2 requires exactly one, got %d", len(all))
 		return nil
 	}
 	v := all[0]
@@ -34,7 +34,7 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 	}
 	for _, field := range set {
 		if f.Given(field) {
-			f.Mistake(field, "profile: fapi2 sets it")
+			f.Mistake(field, "must not be set with profile: fapi2, which sets it")
 		}
 	}
 	guard, err := fapi.New(profile)
@@ -53,7 +53,7 @@ func (f *file) revocation(m made) fapi.Revocation {
 	switch {
 	case m.status != nil:
 		if f.Given(lifetime) {
-			f.Mistake(lifetime, "stands beside status_list: profile: fapi2 takes one of them")
+			f.Mistake(lifetime, "cannot be combined with status_list under profile: fapi2")
 		}
 		return fapi.StatusList(*m.status)
 	case f.Given(lifetime):

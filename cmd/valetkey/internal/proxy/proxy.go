@@ -76,12 +76,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Reasons for refusals by the proxy that a guard does not have.
 var (
-	reasonConnect    = valetkey.NewReason("connect", "CONNECT is not served")
+	reasonConnect    = valetkey.NewReason("connect", "CONNECT is not supported")
 	reasonTarget     = valetkey.NewReason("target", "the target is not a path")
-	reasonBackslash  = valetkey.NewReason("path_backslash", "the path holds a backslash")
-	reasonControl    = valetkey.NewReason("path_control", "the path holds a control character")
-	reasonDotSegment = valetkey.NewReason("path_dot_segment", "the path holds a dot segment with a parameter")
-	reasonNoName     = valetkey.NewReason("unnamable", "the token names someone whom no header can name")
+	reasonBackslash  = valetkey.NewReason("path_backslash", "the path contains a backslash")
+	reasonControl    = valetkey.NewReason("path_control", "the path contains a control character")
+	reasonDotSegment = valetkey.NewReason("path_dot_segment", "the path contains a dot segment with a parameter")
+	reasonNoName     = valetkey.NewReason("unnamable", "the token contains a name that no header can carry")
 )
 
 // ambiguous returns the reason if the upstream might see another path than the one that a route matches, or "" if not.

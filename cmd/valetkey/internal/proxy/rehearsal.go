@@ -103,7 +103,7 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 	}
 	out.Passed, out.Status, out.Header = re.passed, w.Status, w.Header()
 	if w.Status == http.StatusServiceUnavailable {
-		out.Failure = cmp.Or(re.err, errors.New("the answer is 503"))
+		out.Failure = cmp.Or(re.err, errors.New("the response is 503"))
 		return out, nil
 	}
 	if len(w.Header()["Www-Authenticate"]) > 0 {

@@ -38,7 +38,7 @@ func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.L
 		return v.JWKS != nil && v.JWKS.Issuer == r.Issuer || v.Introspection != nil && v.Introspection.Issuer == r.Issuer
 	})
 	if !known {
-		return fmt.Errorf("no verifier of %s is for the issuer %q", path, r.Issuer)
+		return fmt.Errorf("no verifier in %s accepts the issuer %q", path, r.Issuer)
 	}
 	return shared.Publish(ctx, r)
 }

@@ -22,7 +22,7 @@ func (f *file) table() routes.Table {
 	case !openapi:
 		return f.rows()
 	case rows:
-		f.Mistake("openapi", "stands beside routes: give one of them")
+		f.Mistake("openapi", "cannot be combined with routes")
 	}
 	if f.OpenAPI == "" {
 		return nil

@@ -42,7 +42,7 @@ func (l *list) read() valetkey.Verifier {
 	for i, v := range l.Verifiers {
 		at := fmt.Sprintf("verifiers[%d]", i)
 		if (v.JWKS == nil) == (v.Introspection == nil) {
-			l.Mistake(at, "one of jwks and introspection is required")
+			l.Mistake(at, "exactly one of jwks and introspection is required")
 		}
 		if v.JWKS == nil {
 			continue
@@ -95,7 +95,7 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 		by = keys
 		l.close = append(l.close, keys.Close)
 		if l.taken[keys.Issuer()] {
-			l.Mistake(item, "another verifier is for the issuer %q already", keys.Issuer())
+			l.Mistake(item, "another verifier already accepts the issuer %q", keys.Issuer())
 		}
 		l.taken[keys.Issuer()] = true
 		l.issuers = append(l.issuers, keys.Issuer())
@@ -139,17 +139,17 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		cfg.SharedCache = l.shared
 	}
 	if cfg.Issuer == "" && cfg.URL != "" && l.Redis != nil {
-		l.Mistake(at+".issuer", "required with redis, since a revocation names it")
+		l.Mistake(at+".issuer", "required with redis, because a revocation contains the issuer")
 	}
 	for _, iss := range cfg.JWTIssuers {
 		if l.taken[iss] || l.taken[introspect.AnyIssuer] {
-			l.Mistake(at+".jwt_issuers", "another verifier is for the JWTs of %q already", iss)
+			l.Mistake(at+".jwt_issuers", "another verifier already accepts the JWTs of %q", iss)
 		}
 		l.taken[iss] = true
 	}
 	// The first introspection decides about every opaque token.
 	if l.opaque && !l.Given(at+".jwt_issuers") {
-		l.Mistake(at+".jwt_issuers", "required, since the introspection before is for opaque tokens already")
+		l.Mistake(at+".jwt_issuers", "required, because an earlier introspection handles opaque tokens")
 	}
 	l.opaque = true
 	l.made = append(l.made, made{at: at, asks: cfg})

@@ -172,7 +172,7 @@ func (r *addressRange) UnmarshalText(text []byte) error {
 	case err != nil || prefix.Addr().Is4In6():
 		return fmt.Errorf("%q is neither an address nor a range such as 10.0.0.0/8", text)
 	case prefix.Bits() == 0:
-		return fmt.Errorf("%s is not a range of addresses, or is all of them", text)
+		return fmt.Errorf("%s contains all addresses, so any client would be trusted as a proxy", text)
 	}
 	r.Prefix = prefix
 	return nil
@@ -198,7 +198,7 @@ type positive time.Duration
 func (p *positive) UnmarshalText(text []byte) error {
 	err := (*duration)(p).UnmarshalText(text)
 	if *p < 0 {
-		*p, err = 0, fmt.Errorf("%q is not a duration above zero", text)
+		*p, err = 0, fmt.Errorf("%q is not a positive duration", text)
 	}
 	return err
 }

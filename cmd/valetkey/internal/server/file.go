@@ -86,7 +86,7 @@ func (d *document) resolve() error {
 		field := fmt.Sprintf("user_types[%d]", i)
 		made := authserver.UserType{Type: t.Type, Label: t.Label}
 		if t.Database != nil && t.LDAP != nil {
-			d.Mistake(field+".ldap", "stands beside database: give one of them")
+			d.Mistake(field+".ldap", "cannot be combined with database")
 		}
 		if t.LDAP != nil {
 			if directory := d.directory(t, field+".ldap"); directory != nil {

@@ -42,7 +42,7 @@ func Open(ctx context.Context, set Settings) (s *authserver.Server, close func()
 	}
 	d.Audit = set.Audit
 	if d.words == inMemory {
-		return nil, nil, errors.Join(errors.New("store: memory does not outlive this command"), d.close())
+		return nil, nil, errors.Join(errors.New("store: memory is lost when this command ends"), d.close())
 	}
 	if s, err = d.server(ctx, set.Create); err != nil {
 		return nil, nil, errors.Join(err, d.close())
@@ -82,7 +82,7 @@ func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error
 		return fmt.Errorf("%q is not an address such as %s", addr, defaultAddr)
 	}
 	if fields := d.DemoSecrets(); len(fields) > 0 && !onLoopback(addr) {
-		return fmt.Errorf("%s is not on loopback, and everybody knows the secrets in %s", addr, strings.Join(fields, ", "))
+		return fmt.Errorf("%s is not on loopback, but the demo secrets in %s are public", addr, strings.Join(fields, ", "))
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

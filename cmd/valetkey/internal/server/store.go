@@ -29,7 +29,7 @@ func (d *document) place() {
 	switch {
 	case d.words == inMemory:
 	case isFile && path == "":
-		d.Mistake("store", "names no file, as sqlite:valetkey.db does")
+		d.Mistake("store", "requires a file name, such as sqlite:valetkey.db")
 	case isFile && d.drivers.SQLite == nil:
 		d.Mistake("store", "%w", driver.Missing("SQLite"))
 	case isFile && !sealed:
@@ -40,7 +40,7 @@ func (d *document) place() {
 	case d.drivers.PostgreSQL == nil:
 		d.Mistake("store", "%w", driver.Missing("PostgreSQL"))
 	case !sealed: // replicas must share the seal
-		d.Mistake("seal_file", "is required with PostgreSQL, or seal_env, or insecure_unsealed")
+		d.Mistake("seal_file", "required with PostgreSQL, or seal_env, or insecure_unsealed")
 	}
 }
 
@@ -68,9 +68,9 @@ func (d *document) open(ctx context.Context, create bool) (store.Store, error) {
 		path = d.storePath(path)
 		if _, missing := os.Stat(path); errors.Is(missing, fs.ErrNotExist) {
 			if !create {
-				return nil, fmt.Errorf("store: %s: there is no such database: correct the path, or create it with valetkey serve, client add or user add", path)
+				return nil, fmt.Errorf("store: %s: no such database: correct the path, or create it with valetkey serve, client add or user add", path)
 			}
-			cmp.Or(d.Audit, d.log).InfoContext(ctx, "there is no database yet: it is made", "file", path)
+			cmp.Or(d.Audit, d.log).InfoContext(ctx, "creating the database", "file", path)
 		}
 		opened, err = d.drivers.SQLite(path)
 	default:

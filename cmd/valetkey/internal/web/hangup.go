@@ -16,7 +16,7 @@ func IgnoreHangup(log *slog.Logger) (stop func()) {
 		for {
 			select {
 			case <-hangups:
-				log.Warn("SIGHUP ignored: the configuration is read at start only, so restart to change it")
+				log.Warn("SIGHUP ignored: the configuration is read only at startup; restart to apply changes")
 			case <-done:
 				return
 			}

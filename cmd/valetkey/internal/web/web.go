@@ -70,7 +70,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 	wait, cancel := context.WithTimeout(requests, grace)
 	defer cancel()
 	if err := server.Shutdown(wait); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		log.WarnContext(ctx, "requests under way were cut off", "addr", l.Addr().String(), "err", err)
+		log.WarnContext(ctx, "requests in progress were cut off", "addr", l.Addr().String(), "err", err)
 		server.Close()
 	}
 	return nil
