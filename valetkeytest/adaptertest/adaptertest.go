@@ -1,4 +1,4 @@
-// Package adaptertest tests adapters that guard the routes of a framework. It holds an adapter against net/http itself:
+// Package adaptertest tests adapters that guard the routes of a framework. It compares an adapter with net/http:
 //
 //	func TestAdapter(t *testing.T) {
 //		adaptertest.Test(t, adaptertest.Adapter{Serve: serve})
@@ -16,46 +16,48 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// An Adapter is what [Test] tests: how a framework serves guarded routes.
+// Adapter describes the adapter under test: how a framework serves guarded routes.
 type Adapter struct {
-	// Serve starts a server of the framework on loopback that has these routes and stops when t ends, and returns its
-	// base URL. The framework's own recovery from panics, which answers 500, is around all routes. Required.
+	// Serve starts a server of the framework on loopback with the given routes, and returns its base URL. The server must
+	// stop when t ends. The framework's recovery from panics, which responds with 500, must wrap all routes. Required.
 	Serve func(t testing.TB, routes []Route) (url string)
 
-	// ServeTLS is Serve over TLS with this configuration, for tokens that are bound to a certificate. Nil: that is not tested.
+	// ServeTLS does the same as Serve over TLS with the given configuration, for tokens that are bound to a certificate. Nil:
+	// such tokens are not tested.
 	ServeTLS func(t testing.TB, routes []Route, config *tls.Config) (url string)
 
-	// PathParameter spells a parameter of this name in the path of a route, such as ":tenant" for "tenant". Nil: "{tenant}", as in
-	// net/http.
+	// PathParameter returns a parameter of the given name as the framework writes it in the path of a route, such as
+	// ":tenant" for "tenant". Nil: "{tenant}", as in net/http.
 	PathParameter func(name string) string
 
-	// NoUpgrade says that handlers of the framework cannot take over their connection, as a WebSocket does.
+	// NoUpgrade skips the test of a handler that takes over its connection, as a WebSocket does, for a framework that does
+	// not support that.
 	NoUpgrade bool
 
-	// NoHangUp says that handlers of the framework do not learn when their client has gone.
+	// NoHangUp skips the test that the context of a request ends when its client disconnects, for a framework that does not
+	// support that.
 	NoHangUp bool
 }
 
-// A Route is one route of the server under test, for every method.
+// Route is one route of the server under test, for every method.
 type Route struct {
 	Path  string // the whole path, with at most one parameter, spelled by PathParameter
 	Guard *middleware.Guard
 
-	// Outer is another guard, in front of Guard: the route is behind the adapter's Require for it, without needs, first.
-	// Nil: there is none.
+	// Outer is another guard, in front of Guard: the adapter's Require for it, without needs, wraps the route. Nil: none.
 	Outer *middleware.Guard
 
-	// Require holds the needs of each of the adapter's Require that the route is behind, the outermost first.
+	// Require holds one element for each of the adapter's Require that wrap the route, outermost first: its needs.
 	Require [][]valetkey.Requirement
 
-	// Handler has to get the request with the context that a handler of the framework would see.
+	// Handler must receive the request with the context that a handler of the framework would see.
 	Handler http.Handler
 }
 
-// Test proves that an adapter answers as the guard itself does under net/http. It sends both the same requests,
-// good and bad, and compares the answers byte by byte, but for the order of the header lines and Date. A refused
-// request must not reach the handler; one that is let through must, once, with its token in the context. Panics,
-// streams, upgrades and the end of the context must pass.
+// Test checks that an adapter responds as the guard does under net/http. It sends the same requests, valid and invalid, to
+// both, and compares the responses byte by byte, except for the order of header lines and for Date. A refused request must
+// not reach the handler. An accepted request must reach it exactly once, with its token in the context. The adapter must pass
+// through panics, streams, upgrades and the end of the context.
 func Test(t *testing.T, a Adapter) {
 	for _, c := range adapterChecks(t, a) {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,8 +68,8 @@ func Test(t *testing.T, a Adapter) {
 	}
 }
 
-// Check is [Test] as a function: the error names all that is wrong with the adapter. It serves to show
-// that a broken adapter would be found.
+// Check does the same as [Test] and returns an error that lists every fault of the adapter. Use it to show that a broken
+// adapter is detected.
 func Check(t testing.TB, a Adapter) error {
 	var faults []error
 	for _, c := range adapterChecks(t, a) {

@@ -14,8 +14,9 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// boundExchanges are those with tokens that are bound to a key or to a certificate. They show that an adapter passes on the
-// method, the URL, the address of the sender and every line of a header, and that it sends all that the guard does.
+// boundExchanges returns exchanges with tokens that are bound to a key or to a certificate. They show that an adapter passes
+// on the method, the URL, the address of the sender and every line of a header, and that it sends everything that the guard
+// sends.
 func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) []exchange {
 	const api = "https://api.example.com"
 	key, certificate := iss.ProofKey("ES256"), valetkeytest.ClientCertificate(t)
@@ -61,7 +62,7 @@ func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) [
 	}
 }
 
-// certified sends a token over TLS with the certificate that it is bound to, and without.
+// certified sends a token over TLS with and without the certificate that it is bound to.
 func certified(t testing.TB, iss *valetkeytest.Issuer, a Adapter) error {
 	quiet := slog.New(slog.DiscardHandler)
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet})
@@ -83,7 +84,7 @@ func certified(t testing.TB, iss *valetkeytest.Issuer, a Adapter) error {
 		status       int
 	}{{nil, 401}, {[]tls.Certificate{valetkeytest.ClientCertificate(t)}, 401}, {[]tls.Certificate{mine}, 200}} {
 		client := &http.Client{Timeout: patience, Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{Certificates: c.certificates, InsecureSkipVerify: true}, // the server's is made for the test, too
+			TLSClientConfig: &tls.Config{Certificates: c.certificates, InsecureSkipVerify: true}, // the server's certificate is also made for the test
 		}}
 		r, err := http.NewRequest("GET", url+"/certified", nil)
 		if err != nil {

@@ -20,13 +20,13 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// An adapterCheck is one thing that Test looks at.
+// An adapterCheck is one check of Test.
 type adapterCheck struct {
 	name string
 	run  func() error
 }
 
-// An exchange is a request that both servers have to answer alike.
+// An exchange is a request to which both servers must respond alike.
 type exchange struct {
 	name         string
 	method, path string
@@ -73,7 +73,7 @@ func declares(t testing.TB, a Adapter) error {
 	url := a.Serve(t, []Route{{
 		Path: "/declared", Guard: guard, Require: [][]valetkey.Requirement{{scopes.All("orders:declared")}}, Handler: http.NotFoundHandler(),
 	}})
-	resp, err := http.Get(url + "/declared") // a server that is asked has started, and can be stopped
+	resp, err := http.Get(url + "/declared") // a server that has answered has started, and can be stopped
 	if err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (s *adapterServer) upgrades(token string) error {
 	return nil
 }
 
-// hangsUp goes away while the handler waits for the end of the context.
+// hangsUp disconnects while the handler waits for the end of the context.
 func (s *adapterServer) hangsUp(token string) error {
 	conn, err := s.send("GET /wait HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token + "\r\n\r\n")
 	if err != nil {
@@ -370,7 +370,7 @@ func (s *adapterServer) hangsUp(token string) error {
 	}
 }
 
-// crowd has many senders at once, over connections that are used again.
+// crowd sends requests of many senders concurrently, over reused connections.
 func (s *adapterServer) crowd(iss *valetkeytest.Issuer) error {
 	const senders, requests = 8, 20
 	faults := make([]error, senders)

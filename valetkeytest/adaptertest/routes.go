@@ -22,20 +22,20 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// adapterGuards are the guards of the routes, which the adapter and plain net/http share.
+// adapterGuards are the guards of the routes, shared by the adapter and plain net/http.
 type adapterGuards struct {
-	plain  *middleware.Guard // as most are
-	full   *middleware.Guard // all that Config can change about requests and answers
+	plain  *middleware.Guard // with a common configuration
+	full   *middleware.Guard // with every option that changes requests and responses
 	ending *middleware.Guard // ends each request a moment after it began
-	bound  *middleware.Guard // takes tokens bound to a key or a certificate, behind a proxy here
+	bound  *middleware.Guard // accepts tokens bound to a key or a certificate, behind a proxy on this host
 
 	// The nonces of bound: the one that it hands out, and the one before.
 	nonce, olderNonce string
 
-	verified atomic.Int64 // tokens that were verified; none is remembered
+	verified atomic.Int64 // tokens that were verified; none is cached
 }
 
-// outage is a token about which nothing can be found out.
+// outage is a token whose verification fails because the issuer is not available.
 const outage = "outage"
 
 func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
@@ -102,12 +102,12 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 	return gs
 }
 
-// An adapterServer is a server with the routes of the test: the adapter's, or that of plain net/http.
+// An adapterServer is a server with the routes of the test, either the adapter's or one of plain net/http.
 type adapterServer struct {
 	url   string
 	calls atomic.Int64  // of all handlers
-	read  chan struct{} // gets a value once the client has read the first part of a stream
-	gone  chan struct{} // gets a value once a handler has been told that its client has gone
+	read  chan struct{} // receives a value once the client has read the first part of a stream
+	gone  chan struct{} // receives a value once a handler has learned that its client has disconnected
 }
 
 func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []Route) string, parameter func(string) string) *adapterServer {
@@ -151,7 +151,7 @@ func (s *adapterServer) counted(h http.HandlerFunc) http.Handler {
 	})
 }
 
-// hello answers with the token in the context and the body as it is left for the handler.
+// hello responds with the token in the context and the body that is left for the handler.
 func hello(w http.ResponseWriter, r *http.Request) {
 	who := "nobody"
 	if token := valetkey.FromContext(r.Context()); token != nil {
@@ -166,13 +166,13 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "hello %s%s", who, body)
 }
 
-// preflight answers a CORS preflight, and leaves the sending of its header to the server.
+// preflight answers a CORS preflight and leaves sending the header to the server.
 func preflight(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
 	w.Header().Set("Content-Type", "text/plain")
 }
 
-// patience bounds every wait for something that comes at once if all is well.
+// patience bounds every wait for something that happens immediately unless there is a fault.
 const patience = 5 * time.Second
 
 // ending waits for the end of the request's context.
@@ -204,7 +204,7 @@ func (s *adapterServer) stream(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// wait sends its header and waits for the client to go.
+// wait sends its header and waits until the client disconnects.
 func (s *adapterServer) wait(w http.ResponseWriter, r *http.Request) {
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -217,7 +217,7 @@ func (s *adapterServer) wait(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// upgrade takes over the connection and returns the line that it is sent.
+// upgrade takes over the connection and returns the line that it receives.
 func upgrade(w http.ResponseWriter, _ *http.Request) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -244,7 +244,7 @@ var ownTenant = valetkey.RequirementFunc(func(a valetkey.Access) error {
 
 var reasonTenant = valetkey.NewReason("adaptertest_tenant", "the token is for another tenant")
 
-// serveHTTP is the Serve of net/http itself, which all others are held against.
+// serveHTTP is the Serve of net/http, with which all others are compared.
 func serveHTTP(t testing.TB, routes []Route) string {
 	mux := http.NewServeMux()
 	for _, route := range routes {
@@ -262,7 +262,7 @@ func serveHTTP(t testing.TB, routes []Route) string {
 	return server.URL
 }
 
-// recovered is what frameworks call their recovery from panics.
+// recovered is the equivalent of a framework's recovery from panics.
 func recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
