@@ -13,9 +13,9 @@ const (
 	DPoP   = "DPoP"
 )
 
-// Read returns the scheme and the token of the lines of an Authorization header. sent reports whether the scheme is one of
-// access tokens; otherwise scheme is Bearer, the one that a response should name. Two lines are an error with the
-// code [valetkey.InvalidRequest] and no scheme. The token may be empty, and its characters have not been looked at.
+// Read returns the scheme and the token in the lines of an Authorization header. sent reports whether the scheme is one for
+// access tokens; otherwise scheme is Bearer, the one that a response should name. Two lines are an error with the code
+// [valetkey.InvalidRequest] and no scheme. The token may be empty, and its characters are not checked.
 func Read(lines []string) (scheme, token string, sent bool, err error) {
 	if len(lines) == 0 {
 		return Bearer, "", false, nil

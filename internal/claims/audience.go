@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Audience reads aud (RFC 7519, section 4.1.3): a string or an array of strings.
+// Audience decodes aud (RFC 7519, section 4.1.3): a string or an array of strings.
 func Audience(v strictjson.Value, optional bool) (valetkey.List[string], error) {
 	var none valetkey.List[string]
 	switch {
@@ -31,8 +31,7 @@ func Audience(v strictjson.Value, optional bool) (valetkey.List[string], error) 
 	return valetkey.ListOf(list...), nil
 }
 
-// IsFor reports whether a token with the audience aud is for the resource server with these names, and, if sole, for nobody
-// else. They are compared byte by byte.
+// IsFor reports whether aud contains one of names and, if sole is set, nothing else. Names are compared byte by byte.
 func IsFor(aud valetkey.List[string], names []string, sole bool) bool {
 	ours := 0
 	for a := range aud.All() {
@@ -45,8 +44,8 @@ func IsFor(aud valetkey.List[string], names []string, sole bool) bool {
 	return ours > 0
 }
 
-// CheckAudience returns what is wrong with the names of a resource server: a [valetkey.ConfigError] for each, whose field is
-// the index.
+// CheckAudience returns the mistakes in the names of a resource server: a [valetkey.ConfigError] for each, whose field is the
+// index.
 func CheckAudience(names []string) error {
 	var wrong mistakes.List
 	wrong.AddIf(len(names) == 0, "", "required; an empty list does not mean any")

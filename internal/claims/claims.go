@@ -1,5 +1,5 @@
-// Package claims reads what the claims of a JWT access token and the members of an introspection answer have in common,
-// and holds their audience against that of a resource server.
+// Package claims decodes the claims that JWT access tokens and introspection responses have in common, and compares their
+// audience with that of a resource server.
 package claims
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Text reads a string, which is not empty unless it is optional. A nil value is one that is not there.
+// Text decodes a string, which must not be empty unless it is optional. A nil v means that the claim is absent.
 func Text(dst *string, name string, v strictjson.Value, optional bool) error {
 	if v == nil && optional {
 		return nil
@@ -33,8 +33,8 @@ func Text(dst *string, name string, v strictjson.Value, optional bool) error {
 // maxDate is the last second that time.Time can marshal: 9999-12-31T23:59:59Z.
 const maxDate = 253402300799
 
-// Date reads a NumericDate (RFC 7519, section 2), which may have a fraction. A date before 1970 is taken for 1970, one
-// after 9999 for 9999: neither overflows, and neither is taken for none.
+// Date decodes a NumericDate (RFC 7519, section 2), which may have a fraction. A date before 1970 becomes 1970, and one after
+// 9999 becomes 9999, so that neither overflows or becomes the zero time.
 func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error {
 	if v == nil && optional {
 		return nil
@@ -51,8 +51,8 @@ func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error 
 	return nil
 }
 
-// FarFrom returns an error if the date that a claim gives is more than ten years after now. Nearly always, its issuer counts
-// milliseconds, and the token would never expire. RFC 7519, section 2: a NumericDate counts seconds.
+// FarFrom returns an error if date is more than ten years after now. The issuer then nearly always counts milliseconds, and
+// the token would never expire. RFC 7519, section 2: a NumericDate counts seconds.
 func FarFrom(now time.Time, name string, date time.Time) error {
 	if !date.After(now.AddDate(10, 0, 0)) {
 		return nil
@@ -60,9 +60,9 @@ func FarFrom(now time.Time, name string, date time.Time) error {
 	return fmt.Errorf("%s is %s", name, date.UTC().Format(time.RFC3339))
 }
 
-// Scopes reads a string of scopes separated by single spaces (RFC 6749, section 3.3), or an array where that is allowed; nil
-// holds none. What is empty, or has a space or control character in it, is no scope and is left out: in an array, "read
-// admin" is neither two scopes nor one that could be told apart from two.
+// Scopes decodes a string of scopes separated by single spaces (RFC 6749, section 3.3), or an array if arrays is set. A nil v
+// has no scopes. Strings that are empty or contain a space or a control character are not scopes and are omitted: in an
+// array, "read admin" is neither two scopes nor distinguishable from two.
 func Scopes(v strictjson.Value, arrays bool) ([]string, error) {
 	if v == nil {
 		return nil, nil
@@ -78,8 +78,8 @@ func Scopes(v strictjson.Value, arrays bool) ([]string, error) {
 	}), nil
 }
 
-// Binding reads cnf (RFC 7800, section 3). A method that is not known here is noted, so that nobody takes the token for a
-// bearer token. With an error, the binding is empty: no rejected value is returned.
+// Binding decodes cnf (RFC 7800, section 3). It records an unknown confirmation method, so that the token is not mistaken for
+// a bearer token. With an error, the binding is empty: no rejected value is returned.
 func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 	if v == nil {
 		return b, nil
@@ -114,8 +114,8 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 	return b, nil
 }
 
-// Actor reads act (RFC 8693, section 4.1); nil if it is null or not there. An act that is no object is an error, since the
-// application would take the token for one with which nobody acts for the subject.
+// Actor decodes act (RFC 8693, section 4.1). It returns nil if act is null or absent. An act that is not an object is an
+// error; otherwise the application would assume that the subject acts without a delegate.
 func Actor(v strictjson.Value) (*valetkey.Actor, error) {
 	if v == nil || string(v) == "null" {
 		return nil, nil
@@ -141,8 +141,8 @@ func Actor(v strictjson.Value) (*valetkey.Actor, error) {
 	return a, nil
 }
 
-// Login reads acr and auth_time (RFC 9068, section 2.2.1). What is malformed says nothing about the login, and a route that
-// requires one refuses the token.
+// Login decodes acr and auth_time (RFC 9068, section 2.2.1). Malformed values are treated as absent, so a route that requires
+// them refuses the token.
 func Login(acr, authTime strictjson.Value) (string, time.Time) {
 	value, _ := acr.Text()
 	var at time.Time

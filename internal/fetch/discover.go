@@ -10,8 +10,8 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Discoverable returns nil if the metadata of issuer can be asked for: it is a URL that [Client.Allowed] allows, without
-// query and fragment (RFC 8414, section 2). An issuer may be any string, a URN too; only discovery needs a URL.
+// Discoverable returns nil if the metadata of issuer can be requested: issuer is a URL that [Client.Allowed] permits, without
+// query and fragment (RFC 8414, section 2). An issuer may be any string, including a URN; only discovery needs a URL.
 func (c Client) Discoverable(issuer string) error {
 	if err := c.Allowed(issuer); err != nil {
 		return err
@@ -22,9 +22,9 @@ func (c Client) Discoverable(issuer string) error {
 	return nil
 }
 
-// Discover returns the URL that the issuer's metadata gives under member: "jwks_uri", say. It asks in turn at the
-// well-known places of RFC 8414, section 3.1, the same of OpenID, and OpenID Connect Discovery 1.0, section 4.1. The error
-// joins what went wrong at each.
+// Discover returns the URL in the member of the issuer's metadata, such as "jwks_uri". It tries the well-known locations of
+// RFC 8414, section 3.1, the same of OpenID, and OpenID Connect Discovery 1.0, section 4.1, in turn. The error joins the
+// errors of all locations.
 func (c Client) Discover(ctx context.Context, issuer, member string) (string, error) {
 	if err := c.Discoverable(issuer); err != nil {
 		return "", fmt.Errorf("discover %s: %w", Bare(issuer), err)
@@ -41,13 +41,13 @@ func (c Client) Discover(ctx context.Context, issuer, member string) (string, er
 		}
 		errs = append(errs, err)
 		if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
-			break // nobody answers, and the other places are of the same host
+			break // no response, and the other locations are on the same host
 		}
 	}
 	return "", errors.Join(errs...)
 }
 
-// wellKnown returns the places of an issuer's metadata, each once. A slash at the end of the issuer does not count.
+// wellKnown returns the locations of an issuer's metadata without duplicates. A slash at the end of the issuer is ignored.
 func wellKnown(issuer string) []string {
 	u, err := url.Parse(issuer)
 	if err != nil {
@@ -87,7 +87,7 @@ func (c Client) metadata(body []byte, issuer, member string) (string, error) {
 	if err := c.Allowed(found); err != nil {
 		return "", fmt.Errorf("%s %.100q: %w", member, Bare(found), err)
 	}
-	// Another origin is common and fine, a step down to http on loopback is not.
+	// A different origin is common and allowed. A downgrade to http on loopback is not.
 	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(found, "https:") && !c.InsecureHTTP {
 		return "", fmt.Errorf("%s %.100q: not https", member, Bare(found))
 	}

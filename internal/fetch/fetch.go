@@ -1,4 +1,4 @@
-// Package fetch gets JSON and signed tokens from an issuer over HTTP, within bounds: which URLs, how long, how much.
+// Package fetch gets JSON and signed tokens from an issuer over HTTP. It restricts the URLs, the time and the size.
 package fetch
 
 import (
@@ -16,39 +16,40 @@ import (
 )
 
 const (
-	MaxBody = 512 << 10       // bytes of an answer, unless the client says otherwise
+	MaxBody = 512 << 10       // bytes of a response, unless Client.MaxBody is set
 	Timeout = 5 * time.Second // of one exchange, from the name look-up to the last byte
 )
 
-// A Client gets JSON. The zero value is ready, and a Client is safe for concurrent use.
+// Client gets JSON. The zero value is ready to use. A Client is safe for concurrent use.
 type Client struct {
-	// HTTP carries the requests. Its CheckRedirect is not used. Nil: http.DefaultClient.
+	// HTTP sends the requests. Its CheckRedirect is not used. Nil: http.DefaultClient.
 	HTTP *http.Client
 
-	// InsecureHTTP allows http to hosts other than loopback ones.
+	// InsecureHTTP allows http URLs on hosts other than loopback.
 	InsecureHTTP bool
 
-	// Accept is the media type that Get asks for. Empty: application/json.
+	// Accept is the media type that Get requests. Empty: application/json.
 	Accept string
 
-	// MaxBody is the most bytes of an answer to Get. Zero: [MaxBody].
+	// MaxBody is the maximum size of a response to Get, in bytes. Zero: [MaxBody].
 	MaxBody int
 }
 
-// An Answer is what a server said.
+// Answer is the response of a server.
 type Answer struct {
 	Body        []byte
 	ETag        string
-	MaxAge      time.Duration // how long the server calls the answer fresh (RFC 9111, section 4.2); negative: it does not say
-	NotModified bool          // the body with the ETag that was sent still stands; Body is empty
+	MaxAge      time.Duration // freshness lifetime that the server specifies (RFC 9111, section 4.2); negative: none
+	NotModified bool          // the body with the ETag that was sent is still current; Body is empty
 }
 
-// An Error is an exchange that gave no usable answer. It says host and path, never query or body.
+// Error is the error of an exchange without a usable response. It contains the host and the path, but never the query or the
+// body.
 type Error struct {
 	URL        string        // without user, query and fragment
-	Status     int           // zero: there was no answer
+	Status     int           // zero: there was no response
 	RetryAfter time.Duration // of a 429 or 503; zero: none
-	Content    bool          // the server answered as it should, and only the content of this answer is at fault: see [Client.Post]
+	Content    bool          // the server responded correctly, and only the content of this response is faulty: see [Client.Post]
 	Err        error
 }
 
@@ -57,8 +58,8 @@ func (e *Error) Error() string { return fmt.Sprintf("fetch %s: %v", e.URL, e.Err
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Allowed returns nil if u may be fetched: it is an https URL with a host, or an http one whose host is a loopback one or
-// with InsecureHTTP. This is the only place that decides it.
+// Allowed returns nil if u may be fetched: an https URL with a host, or an http URL if its host is loopback or InsecureHTTP
+// is set.
 func (c Client) Allowed(u string) error {
 	parsed, err := url.Parse(u)
 	switch {
@@ -81,8 +82,9 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// Get fetches u, or learns that the answer with etag still stands, if etag is not empty. It follows no redirect, takes
-// no compressed answer, and ends after [Timeout]. The error is an [*Error].
+// Get fetches u. If etag is not empty, the request is conditional, and [Answer].NotModified reports whether the response with
+// etag is still current. Get follows no redirect, accepts no compressed response, and ends after [Timeout]. The error is an
+// [*Error].
 func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	if err := c.Allowed(u); err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
@@ -94,7 +96,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
 	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json"))
-	req.Header.Set("Accept-Encoding", "identity") // and so net/http does not ask for gzip and unpack it
+	req.Header.Set("Accept-Encoding", "identity") // prevents net/http from requesting gzip and unpacking it
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
@@ -113,7 +115,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	return answer, nil
 }
 
-// client returns a copy of the configured client that follows no redirect: its target was not configured by anyone.
+// client returns a copy of the configured client that follows no redirect, since the target of a redirect is not configured.
 func (c Client) client() *http.Client {
 	h := http.Client{}
 	if c.HTTP != nil {
@@ -155,7 +157,7 @@ func content(resp *http.Response, limit int) ([]byte, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err == nil && resp.Request != nil {
-		// A server that is told of the end can still end its answer in good form, before it has said all.
+		// A server that notices the end can still terminate its response correctly before it is complete.
 		err = resp.Request.Context().Err()
 	}
 	if err != nil {
@@ -167,8 +169,8 @@ func content(resp *http.Response, limit int) ([]byte, error) {
 	return body, nil
 }
 
-// maxAge returns the freshness lifetime that is left of an answer: RFC 9111, sections 4.2.1 and 5.2.2. What the server
-// wants not to be stored or reused has none.
+// maxAge returns the remaining freshness lifetime of a response: RFC 9111, sections 4.2.1 and 5.2.2. A response that must not
+// be stored or reused has none.
 func maxAge(h http.Header) time.Duration {
 	left := time.Duration(-1)
 	for directive := range strings.SplitSeq(strings.ToLower(strings.Join(h.Values("Cache-Control"), ",")), ",") {
@@ -186,7 +188,7 @@ func maxAge(h http.Header) time.Duration {
 	return max(0, left-max(0, seconds(h.Get("Age"))))
 }
 
-// retryAfter reads RFC 9110, section 10.2.3.
+// retryAfter returns the Retry-After of a response (RFC 9110, section 10.2.3).
 func retryAfter(resp *http.Response) time.Duration {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return 0
@@ -198,7 +200,8 @@ func retryAfter(resp *http.Response) time.Duration {
 	return max(0, seconds(value))
 }
 
-// seconds reads delta-seconds (RFC 9111, section 1.2.2), a huge number as ten years; negative: it is none.
+// seconds parses delta-seconds (RFC 9111, section 1.2.2). A huge number counts as ten years; a negative result means that s
+// is not a number.
 func seconds(s string) time.Duration {
 	const most = 10 * 365 * 24 * 60 * 60
 	n, err := strconv.ParseUint(s, 10, 64)
@@ -208,7 +211,7 @@ func seconds(s string) time.Duration {
 	return time.Duration(min(n, most)) * time.Second
 }
 
-// Bare returns the part of a URL that may be told: not the user, query and fragment, which can hold secrets.
+// Bare returns a URL without user, query and fragment, which can contain secrets.
 func Bare(u string) string {
 	parsed, err := url.Parse(u)
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// ErrAddress is wrapped by the error of a connection that [Guarded] does not make.
+// ErrAddress is wrapped by the error of a connection that [Guarded] refuses.
 var ErrAddress = errors.New("not a public address")
 
-// Guarded returns a transport for URLs that strangers have a say in. It connects to public addresses and to those in allow
-// only. What counts is the address that is dialled, after the name is resolved and for each connection: a name that
-// resolves to another address the second time gains nothing (draft-ietf-oauth-rfc8725bis, section 3.10). It uses no proxy, since that
-// would do the dialling, and takes little of a header. A nil config is that of [tls.Dial].
+// Guarded returns a transport for URLs that untrusted parties can influence. It connects only to public addresses and to
+// those in allow. It checks the address that is dialed, after name resolution and for each connection, so a name that
+// resolves to another address the second time gains nothing (draft-ietf-oauth-rfc8725bis, section 3.10). It uses no proxy,
+// since the proxy would dial, and limits the size of response headers. A nil config has the same meaning as for [tls.Dial].
 func Guarded(config *tls.Config, allow ...netip.Prefix) *http.Transport {
 	allow = slices.Clone(allow)
 	dialer := &net.Dialer{
@@ -47,9 +47,9 @@ func Guarded(config *tls.Config, allow ...netip.Prefix) *http.Transport {
 	}
 }
 
-// Public reports whether a is the address of a host in the public Internet: not of this host, of a network that belongs to
-// someone, of many hosts or of none (IANA's registries of special-purpose addresses, RFC 6890). An IPv6 address that stands
-// for an IPv4 address is judged as that.
+// Public reports whether a is the address of a host in the public Internet. Addresses of this host, private networks,
+// multicast groups and reserved ranges are not (IANA's registries of special-purpose addresses, RFC 6890). An IPv6 address
+// that embeds an IPv4 address is classified as the IPv4 address.
 func Public(a netip.Addr) bool {
 	a = plain(a)
 	if a.Is6() && !globalUnicast.Contains(a) {
@@ -58,7 +58,7 @@ func Public(a netip.Addr) bool {
 	return a.IsValid() && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// plain returns the IPv4 address that a stands for, if it does, or else a, without a zone.
+// plain returns the IPv4 address that a embeds or, if there is none, a without a zone.
 func plain(a netip.Addr) netip.Addr {
 	if nat64.Contains(a.WithZone("")) {
 		b := a.As16()

@@ -11,15 +11,15 @@ import (
 	"strings"
 )
 
-// Post sends a form to u, with header beside what every request has, and returns the body of an answer of the media type
-// accept. The rules and bounds are those of [Client.Get], and so are the errors: they never hold the form or the header.
+// Post sends a form to u with additional header fields, and returns the body of a response of the media type accept. The
+// rules, bounds and errors are those of [Client.Get]. Errors never contain the form or the header.
 //
-// Error.Content is set if an answer with status 200 and the right media type has arrived and its body cannot be used: it is
-// compressed, too long, or cut off by the server. The form may be the cause, so the fault says nothing about answers to
-// other forms. A body that did not arrive in time is a failure of the server.
+// Error.Content is set if a response with status 200 and the right media type has arrived but its body cannot be used: it is
+// compressed, too long, or truncated by the server. The form may be the cause, so the fault does not imply that responses to
+// other forms are faulty. A body that does not arrive in time is a failure of the server.
 //
-// What is asked must do no harm when it is asked twice: it is, on another connection, if the server closed an idle one
-// just then.
+// The request must be harmless when repeated: it is sent again, on another connection, if the server has just closed an idle
+// one.
 func (c Client) Post(ctx context.Context, u string, form url.Values, header http.Header, accept string) ([]byte, error) {
 	if err := c.Allowed(u); err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
@@ -36,7 +36,7 @@ func (c Client) Post(ctx context.Context, u string, form url.Values, header http
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", accept)
 	req.Header.Set("Accept-Encoding", "identity")
-	req.Header["Idempotency-Key"] = nil // not sent: it tells net/http that it may ask twice
+	req.Header["Idempotency-Key"] = nil // not sent: it permits net/http to repeat the request
 	resp, err := c.client().Do(req)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
@@ -58,13 +58,13 @@ func (c Client) Post(ctx context.Context, u string, form url.Values, header http
 	return body, nil
 }
 
-// timedOut reports whether err is the end of the time for an exchange, or of its context.
+// timedOut reports whether err means that the time for an exchange, or its context, has ended.
 func timedOut(ctx context.Context, err error) bool {
 	var slow net.Error
 	return ctx.Err() != nil || errors.As(err, &slow) && slow.Timeout()
 }
 
-// mediaType returns nil if the answer is what was asked for (RFC 9110, section 8.3.1).
+// mediaType returns nil if the response has the requested media type (RFC 9110, section 8.3.1).
 func mediaType(resp *http.Response, want string) error {
 	sent := resp.Header.Get("Content-Type")
 	if got, _, err := mime.ParseMediaType(sent); err != nil || got != want {

@@ -1,8 +1,8 @@
 // Package keyset holds the keys of one issuer, which rotate.
 //
-// A [Set] is a [refresh.Document]. A well-formed key set with keys withdraws the held keys that it does not contain as usable, even
-// if that leaves none; an empty or malformed one is an outage, and changes nothing. Only a token whose key is missing causes a
-// fetch itself, at most once per MinRefetchInterval with one to spare, and waits for it for at most 2 s.
+// A [Set] is a [refresh.Document]. A well-formed, non-empty key set withdraws the held keys that it does not contain as
+// usable, even if none remain. An empty or malformed key set counts as an outage and changes nothing. Only a token whose key
+// is missing causes a fetch directly, at most once per MinRefetchInterval with one extra, and waits for it for at most 2 s.
 package keyset
 
 import (
@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	minFresh   = time.Minute    // however little an issuer's Cache-Control says
-	maxFresh   = 24 * time.Hour // however much
+	minFresh   = time.Minute    // lower bound for an issuer's Cache-Control
+	maxFresh   = 24 * time.Hour // upper bound
 	maxStale   = 24 * time.Hour
 	rediscover = 3 // failures in a row after which a discovered URL is looked up again
 )
@@ -35,43 +35,43 @@ const (
 	DefaultStaleIfError       = time.Hour
 )
 
-// Config says whose keys a [Set] holds and where they come from.
+// Config configures a [Set].
 type Config struct {
-	// Issuer is whose metadata names the URL, if URL is empty.
+	// Issuer is the issuer whose metadata contains the URL, if JWKSURL is empty.
 	Issuer string
 
-	// JWKSURL is that of the key set. Empty: it is discovered, and discovered again after repeated failures.
+	// JWKSURL is the URL of the key set. Empty: it is discovered, and discovered again after repeated failures.
 	JWKSURL string
 
-	// Fetch carries the requests.
+	// Fetch sends the requests.
 	Fetch fetch.Client
 
-	// RefreshInterval is the age at which a key set should have been fetched again, which happens ahead, after 1/2 to 4/5 of it. It
-	// counts where the issuer sends no Cache-Control; that is honoured from 1 min to 24 h. Zero: 10 min.
+	// RefreshInterval is the maximum age of a key set. The next fetch starts ahead of time, after 1/2 to 4/5 of it. It
+	// applies if the issuer sends no Cache-Control; a Cache-Control lifetime is bounded to 1 min to 24 h. Zero: 10 min.
 	RefreshInterval time.Duration
 
-	// MinRefetchInterval is the time after which tokens with unknown keys may cause another fetch, with one to spare for a key that
-	// rotates twice. Zero: 30 s.
+	// MinRefetchInterval is the minimum time between fetches caused by tokens with unknown keys, with one extra fetch for a
+	// key that rotates twice. Zero: 30 s.
 	MinRefetchInterval time.Duration
 
-	// StaleIfError is how long keys are used past RefreshInterval while the issuer does not answer, 24 h at most. Zero: 1 h; negative:
-	// not at all.
+	// StaleIfError is how long keys are used past RefreshInterval while the issuer does not answer. Zero: 1 h; negative: not
+	// at all; at most 24 h.
 	StaleIfError time.Duration
 
-	// Logger gets refreshes that fail (Warn), keys given up (Error), and dropped keys (Warn). Nil: slog.Default().
+	// Logger logs failed refreshes (Warn), discarded keys (Error) and dropped keys (Warn). Nil: slog.Default().
 	Logger *slog.Logger
 
-	// Observer is told of each fetch, once it has ended: [valetkey.KeySetRefreshed]. Nil: nobody is.
+	// Observer receives a [valetkey.KeySetRefreshed] event after each fetch. Nil: none.
 	Observer valetkey.Observer
 }
 
-// Refusals of [Set.Verify].
+// The refusals of [Set.Verify].
 var (
 	ErrUnknownKey = errors.New("the issuer has no key that fits")
 	ErrAmbiguous  = fmt.Errorf("more than %d keys fit, and none is tried", maxTries)
 )
 
-// A Set is the key set of one issuer. It is safe for concurrent use and must be closed.
+// Set is the key set of one issuer. It is safe for concurrent use and must be closed.
 type Set struct {
 	cfg Config
 	doc *refresh.Document[snapshot]
@@ -82,8 +82,8 @@ type Set struct {
 	warned   map[string]bool // dropped keys of the last answer
 }
 
-// New returns the key set of an issuer. It does no I/O and starts nothing: the first Verify or Ready does. The error
-// names every mistake in cfg.
+// New returns the key set of an issuer. It does no I/O and starts nothing: the first Verify or Ready does. The error lists
+// every mistake in cfg.
 func New(cfg Config) (*Set, error) {
 	var wrong mistakes.List
 	if cfg.JWKSURL != "" {
@@ -131,16 +131,16 @@ func New(cfg Config) (*Set, error) {
 	return s, nil
 }
 
-// Static returns a set of keys that never change.
+// Static returns a Set whose keys never change.
 func Static(keys ...*jose.Key) *Set {
 	return &Set{doc: refresh.Static(&snapshot{keys: adopt(nil, keys)}, replace)}
 }
 
-// Verify returns the key that c is signed with, looked up by kid and what fits the algorithm. If there is none, or if it
-// is not signed with it, the key set may have rotated: Verify tries once more if a fetch that the cooldown allows, or
-// that is in progress, brings other keys.
+// Verify returns the key that c is signed with. It looks keys up by kid and by whether they fit the algorithm. If no key fits
+// or none verifies c, the key set may have rotated: Verify tries once more if a fetch that MinRefetchInterval allows, or one
+// in progress, returns other keys.
 //
-// The error is [ErrUnknownKey], [ErrAmbiguous] or [jose.ErrSignature], or [*valetkey.Unavailable] if no keys are held.
+// The error is [ErrUnknownKey], [ErrAmbiguous], [jose.ErrSignature], or [*valetkey.Unavailable] if no keys are held.
 func (s *Set) Verify(ctx context.Context, c *jose.Compact) (*Key, error) {
 	held := s.doc.Load()
 	tried := held.candidates(c.Header)
@@ -157,8 +157,8 @@ func (s *Set) Verify(ctx context.Context, c *jose.Compact) (*Key, error) {
 	return nil, err
 }
 
-// Ready returns nil if keys are held. If none are, it waits for the fetch in progress, or the first one, and returns why
-// it brought none. Between failures it does not fetch but returns the last reason.
+// Ready returns nil if keys are held. Otherwise it waits for the fetch in progress, or starts the first one, and returns the
+// reason for a failure. Between failed fetches it starts none and returns the last error.
 func (s *Set) Ready(ctx context.Context) error { return s.doc.Ready(ctx) }
 
 // Health returns the state of s: ready if keys are held and the last fetch succeeded, or if they are static; degraded if keys are
@@ -173,10 +173,10 @@ func (s *Set) Health() valetkey.Health {
 type Status struct {
 	URL       string        // of the key set; "" if it is not yet discovered, or static
 	Keys      int           // held; zero: tokens get 503
-	Age       time.Duration // since the issuer last vouched for them
-	Fresh     bool          // Age is within what Cache-Control or Config.RefreshInterval says
-	LastFetch time.Time     // when the last fetch began; zero: none has
-	LastError error         // of the last fetch; nil: it was good
+	Age       time.Duration // since the issuer last confirmed them
+	Fresh     bool          // Age is within the limit of Cache-Control or Config.RefreshInterval
+	LastFetch time.Time     // when the last fetch began; zero: none has begun
+	LastError error         // of the last fetch; nil: it succeeded
 }
 
 // Status returns the state of s.

@@ -22,7 +22,7 @@ const (
 	maxTries = 4   // keys tried on one token
 )
 
-// A snapshot is the keys at one time. It is immutable.
+// A snapshot holds the keys at one time. It is immutable.
 type snapshot struct {
 	parsed   []*jose.Key
 	keys     []*Key // of parsed, filled in by replace
@@ -31,14 +31,14 @@ type snapshot struct {
 	lifetime time.Duration
 }
 
-// A Key is a key while it stands in the key set: the same one over all refreshes for as long as the issuer keeps it, with
-// this kid, material and purpose.
+// Key is a key of the key set. It stays the same value over all refreshes for as long as the issuer keeps the key with the
+// same kid, material and purpose.
 type Key struct {
 	*jose.Key
 	withdrawn atomic.Bool
 }
 
-// Holds reports whether the key still stands in its issuer's key set. It makes Key a [valetkey.Condition].
+// Holds reports whether the key is still in its issuer's key set. It implements [valetkey.Condition].
 func (k *Key) Holds() bool { return !k.withdrawn.Load() }
 
 // candidates returns the keys that may have signed a token with header h. Several keys may share a kid.
@@ -60,7 +60,7 @@ func try(keys []*Key, c *jose.Compact) (*Key, error) {
 	switch {
 	case len(keys) == 0:
 		return nil, ErrUnknownKey
-	case len(keys) > maxTries: // a forger would have us try them all
+	case len(keys) > maxTries: // otherwise each forged token would cost a check with every key
 		return nil, ErrAmbiguous
 	}
 	for _, key := range keys {
@@ -71,7 +71,8 @@ func try(keys []*Key, c *jose.Compact) (*Key, error) {
 	return nil, jose.ErrSignature
 }
 
-// replace runs before next takes the place of held: it fills in the keys of next, and withdraws those that it does not have.
+// replace runs before next replaces held. It fills in the keys of next, and withdraws the held keys that next does not
+// contain.
 func replace(held, next *snapshot) {
 	if next != nil {
 		next.keys = adopt(held, next.parsed)
@@ -86,7 +87,7 @@ func replace(held, next *snapshot) {
 	}
 }
 
-// adopt returns keys, each once, with those that old has too being the very same.
+// adopt returns keys without duplicates. For a key that old also contains, it returns the same *Key.
 func adopt(old *snapshot, keys []*jose.Key) []*Key {
 	known := map[string]*Key{}
 	if old != nil {
@@ -110,7 +111,7 @@ func adopt(old *snapshot, keys []*jose.Key) []*Key {
 	return adopted
 }
 
-// identity returns what makes a key the same: its kid, its material, and what it may verify.
+// identity returns the identity of a key: its kid, its material, and the algorithms that it may verify.
 func identity(key *jose.Key) string {
 	id := key.Thumbprint() + " " + key.ID()
 	for _, alg := range jose.Algorithms() {
@@ -121,7 +122,7 @@ func identity(key *jose.Key) string {
 	return id
 }
 
-// fetch gets the key set, and has its URL looked up again after repeated failures.
+// fetch gets the key set. After repeated failures, it discards the discovered URL, which is then looked up again.
 func (s *Set) fetch(ctx context.Context, held *snapshot) (refresh.Result[snapshot], error) {
 	result, err := s.get(ctx, held)
 	if err == nil {
@@ -149,7 +150,7 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 		return result, err
 	}
 	next := &snapshot{url: url, etag: answer.ETag, lifetime: min(max(answer.MaxAge, min(minFresh, s.cfg.RefreshInterval)), maxFresh)}
-	if answer.NotModified { // RFC 9111, section 4.3.4: what a 304 does not say stays as it was
+	if answer.NotModified { // RFC 9111, section 4.3.4: headers that a 304 does not contain stay unchanged
 		result.Status = http.StatusNotModified
 		next.parsed, next.etag = held.parsed, cmp.Or(answer.ETag, etag)
 		if answer.MaxAge < 0 {
@@ -183,7 +184,7 @@ func (s *Set) locate(ctx context.Context) (string, error) {
 	return url, nil
 }
 
-// warn logs dropped keys, each once for as long as the issuer sends it.
+// warn logs each dropped key once for as long as the issuer sends it.
 func (s *Set) warn(dropped []Dropped) {
 	warned := map[string]bool{}
 	for _, d := range dropped {
@@ -195,22 +196,22 @@ func (s *Set) warn(dropped []Dropped) {
 	s.warned = warned
 }
 
-// A Dropped is a key that does not belong in an issuer's public key set.
+// Dropped is a key that does not belong in an issuer's public key set.
 type Dropped struct {
-	ID  string // kid, cut to a bound; whatever was sent
+	ID  string // kid as sent, truncated
 	Err error  // jose.ErrPrivate, jose.ErrSymmetric or too many
 }
 
 var errTooMany = fmt.Errorf("the set has more than %d keys", maxKeys)
 
-// ErrWithdrawn is the error of [Parse] for a well-formed JWK Set with keys, none of which may verify here: each is of an
-// unknown type, for encryption, private or shared. The set is a statement of its issuer, unlike an empty or a malformed one,
-// which is how an outage or a failed deployment looks: keys held so far are no longer in it, and so they end.
+// ErrWithdrawn is the error of [Parse] for a well-formed, non-empty JWK Set without a usable key: each key is of an unknown
+// type, for encryption, private or shared. Such a set is a statement of its issuer, so the keys held so far are withdrawn. An
+// empty or malformed set is not: that is how an outage or a failed deployment looks.
 var ErrWithdrawn = errors.New("it has no usable key")
 
-// Parse reads a JWK Set (RFC 7517, section 5), key by key: what is malformed, not known here or not for verifying is
-// skipped, what is private or shared is dropped, and the rest is used. It is an error if none remains: [ErrWithdrawn] if at
-// least one of the keys is well formed, an object with unique names and a kty.
+// Parse parses a JWK Set (RFC 7517, section 5) key by key. It skips keys that are malformed, of an unknown type or not for
+// verifying, drops and reports private and shared keys, and returns the rest. It is an error if none remains: [ErrWithdrawn]
+// if at least one key is well-formed, that is, an object with unique names and a kty.
 func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 	var set map[string]json.RawMessage // not a struct, whose member names would match in any letter case
 	if err := json.Unmarshal(data, &set); err != nil {
@@ -244,7 +245,7 @@ func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 	return keys, dropped, nil
 }
 
-// isKey reports whether jwk is well formed: an object that has each name once, and a kty (RFC 7517, sections 4 and 4.1).
+// isKey reports whether jwk is well-formed: an object with unique names and a kty (RFC 7517, sections 4 and 4.1).
 func isKey(jwk []byte) bool {
 	kty := ""
 	err := strictjson.Object(jwk, func(name string, v strictjson.Value) error {

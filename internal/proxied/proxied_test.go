@@ -1,5 +1,5 @@
-// Package proxied_test holds guards behind a real reverse proxy against a real client: nginx ends TLS, and a client made of
-// oauth4webapi proves that it holds its key.
+// Package proxied_test tests guards behind a real reverse proxy with a real client: nginx terminates TLS, and a client based
+// on oauth4webapi proves possession of its key.
 package proxied_test
 
 import (
@@ -39,7 +39,8 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// nginxAddress is where nginx connects from, so that the test itself, at 127.0.0.1, is none of the trusted proxies.
+// nginxAddress is the address that nginx connects from. It differs from 127.0.0.1, so that the test itself is not a trusted
+// proxy.
 const nginxAddress = "127.0.0.2"
 
 const nginxConf = `
@@ -79,7 +80,7 @@ type site struct {
 	ca      string // a file
 	roots   *x509.CertPool
 	mu      sync.Mutex
-	lastOne http.Header // of the last request that was let through
+	lastOne http.Header // of the last accepted request
 }
 
 func start(t *testing.T) *site {
@@ -156,7 +157,7 @@ func (s *site) last() http.Header {
 	return s.lastOne
 }
 
-// certificate makes that of nginx, which vouches for itself.
+// certificate creates a self-signed certificate for nginx.
 func (s *site) certificate(t *testing.T, dir string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -249,7 +250,7 @@ func TestDPoPBehindNginx(t *testing.T) {
 	})
 }
 
-// npmClient runs npm/client.js, which gets the URLs in turn.
+// npmClient runs npm/client.js, which requests the URLs in turn.
 func (s *site) npmClient(t *testing.T, urls ...string) (answers []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

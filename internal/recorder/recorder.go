@@ -1,4 +1,4 @@
-// Package recorder keeps a response, for those who decide afterwards whether and how it is sent.
+// Package recorder records a response, so that the caller can decide afterwards whether and how to send it.
 package recorder
 
 import (
@@ -6,14 +6,14 @@ import (
 	"net/http"
 )
 
-// A Response is an [http.ResponseWriter] that sends nothing. It is not safe for concurrent use.
+// Response is an [http.ResponseWriter] that sends nothing. It is not safe for concurrent use.
 type Response struct {
 	Status int // zero: nothing has been written
 	Body   bytes.Buffer
 	header http.Header
 }
 
-// Header returns the header, which may be changed at any time.
+// Header returns the header. It may be modified at any time.
 func (r *Response) Header() http.Header {
 	if r.header == nil {
 		r.header = http.Header{}
@@ -21,13 +21,14 @@ func (r *Response) Header() http.Header {
 	return r.header
 }
 
-// WriteHeader sets the status. As in net/http, the first one counts.
+// WriteHeader sets the status. As in net/http, only the first call has an effect.
 func (r *Response) WriteHeader(status int) {
 	if r.Status == 0 {
 		r.Status = status
 	}
 }
 
+// Write appends p to Body. If no status is set, it sets 200.
 func (r *Response) Write(p []byte) (int, error) {
 	r.WriteHeader(http.StatusOK)
 	return r.Body.Write(p)

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// maxWaiters is the most callers that wait for one document. Anyone who sends tokens can cause waits; a caller beyond the limit
-	// gets at once what is held, which is the answer it would get if the fetch failed.
+	// maxWaiters is the maximum number of callers that wait for one document. Anyone who sends tokens can cause waits. A
+	// caller beyond the limit gets the held snapshot immediately, as it would if the fetch failed.
 	maxWaiters           = 1024
 	maxFetch             = 4 * fetch.Timeout // of one fetch: up to three metadata requests and the document
 	firstRetry           = time.Second       // after a failure, doubling
@@ -32,7 +32,7 @@ const (
 	defaultMaxRetryAfter = 5 * time.Minute
 )
 
-// The reasons for a state that no fetch gives.
+// The reasons for states that no fetch causes.
 var (
 	errNotFetched = errors.New("nothing has been fetched yet")
 	errOverdue    = errors.New("the document is older than it should be, and no answer has come yet")
@@ -44,7 +44,7 @@ var (
 type Result[T any] struct {
 	Value  *T            // the new snapshot, never nil; not modified afterwards
 	Fresh  time.Duration // its lifetime from the start of the fetch
-	Until  time.Time     // the instant at which it ends whatever else holds; zero: none
+	Until  time.Time     // the instant at which it ends in any case; zero: none
 	Status int           // of HTTP, for the Observer; zero: 200
 }
 
@@ -62,7 +62,8 @@ type Config[T any] struct {
 	// StaleIfError is how long a snapshot is used past its lifetime while fetches fail.
 	StaleIfError time.Duration
 
-	// MinRefetchInterval is the least average time between fetches that callers cause. Spare of them may be made ahead of it.
+	// MinRefetchInterval is the minimum average time between fetches that callers cause. Spare is how many fetches may exceed
+	// it in advance.
 	MinRefetchInterval time.Duration
 	Spare              int
 
@@ -76,7 +77,7 @@ type Config[T any] struct {
 	// MaxRetryAfter is the longest Retry-After that is honored. Zero: 5 min.
 	MaxRetryAfter time.Duration
 
-	// Name is what the document is, for logs: key set. Missing is the text of the error when none is held.
+	// Name is the kind of document in logs, such as "key set". Missing is the text of the error when no snapshot is held.
 	Name, Missing string
 
 	// Logger receives failed fetches (Warn) and snapshots that are withdrawn or too old while fetches fail (Error).
@@ -99,7 +100,7 @@ type Document[T any] struct {
 	waiting atomic.Int64
 
 	mu                 sync.Mutex    // guards what follows; never held during I/O
-	flight             chan struct{} // closed when the fetch in progress has ended; nil: none is
+	flight             chan struct{} // closed when the fetch in progress has ended; nil: none
 	closed             bool
 	failures           int       // in a row
 	aside              *T        // see Config.WhileUsed; nil unless none is held
@@ -113,7 +114,7 @@ type Document[T any] struct {
 	health             valetkey.Health // except for what time alone changes, see healthLocked
 }
 
-// A life is that of the fetches of one document, or of a pool of them.
+// A life is the lifetime of the fetches of one document or of a pool.
 type life struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -156,7 +157,8 @@ func Static[T any](value *T, replace func(held, next *T)) *Document[T] {
 // Load returns the held snapshot, nil if there is none. It is one atomic load.
 func (d *Document[T]) Load() *T { return d.held.Load() }
 
-// Use marks the document as used since its last fetch. It does not repeat a write, which other cores would have to see.
+// Use marks the document as used since its last fetch. It avoids repeated writes, which would invalidate the cache lines of
+// other cores.
 func (d *Document[T]) Use() {
 	if !d.used.Load() {
 		d.used.Store(true)
@@ -244,8 +246,8 @@ func (d *Document[T]) healthLocked() valetkey.Health {
 	return h
 }
 
-// comes notes the state that d enters, or stays in for another reason. It runs before the snapshot is replaced, on which the
-// present state depends.
+// comes records the state that d enters, or remains in for another reason. It runs before the snapshot is replaced, since the
+// current state depends on the snapshot.
 func (d *Document[T]) comes(state valetkey.State, err error) {
 	h := d.healthLocked()
 	if h.State != state {
@@ -261,7 +263,7 @@ func (d *Document[T]) Close() {
 	d.life.end()
 }
 
-// drop is Close without an effect on the fetch in progress, which brings nothing any more.
+// drop does the same as Close but does not cancel the fetch in progress, whose result is ignored.
 func (d *Document[T]) drop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -283,10 +285,10 @@ func stop(t *time.Timer) {
 	}
 }
 
-// demand returns the fetch that might bring a snapshot other than held, and begins one if it may; nil: there is none.
+// demand returns the fetch that may bring a snapshot other than held, and begins one if that is allowed; nil: there is none.
 //
-// Each fetch, whatever caused it, uses up one interval, and Spare of them may be used up in advance: credit is the time up to
-// which all are.
+// Each fetch, whatever its cause, uses up one interval, and Spare intervals may be used up in advance: credit is the time up
+// to which all intervals are used up.
 func (d *Document[T]) demand(held *T) <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -330,7 +332,7 @@ func (d *Document[T]) observe(status int, took time.Duration, err error) {
 		return
 	}
 	event := d.cfg.Event
-	event.Status, event.Duration, event.Err = cmp.Or(status, http.StatusOK), took, err // 200 too if the answer is of no use
+	event.Status, event.Duration, event.Err = cmp.Or(status, http.StatusOK), took, err // also 200 if the response is unusable
 	if e, ok := errors.AsType[*fetch.Error](err); ok {
 		event.Status = e.Status
 	}
@@ -437,7 +439,7 @@ func (d *Document[T]) limit() {
 	}
 }
 
-// discard leaves d without a snapshot.
+// discard removes the snapshot of d.
 func (d *Document[T]) discard(err error) {
 	d.comes(valetkey.Down, err)
 	d.replace(nil)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A Pool holds the documents of many URLs. It is safe for concurrent use and must be closed, unless all documents are WhileUsed:
-// these end by themselves. Their own Close is not called.
+// Pool holds the documents of many URLs. It is safe for concurrent use and must be closed, unless all documents are
+// WhileUsed: these stop by themselves. Do not call Close on the documents.
 type Pool[T any] struct {
 	most   int
 	config func(url string) Config[T]
@@ -16,32 +16,34 @@ type Pool[T any] struct {
 
 	mu      sync.Mutex // guards what follows
 	held    map[place]*Document[T]
-	owned   map[string]int      // how many of held each owner has
+	owned   map[string]int      // number of held documents of each owner
 	evicted map[place]time.Time // the credit of evicted documents, see [Document.demand], while it limits fetches
 	turn    uint64              // counts calls of Get
 	closed  bool
 }
 
-// A place is that of a document: each owner of a URL has a document, so that the others cannot evict it.
+// A place identifies a document. Each owner of a URL has a separate document, so that others cannot evict it.
 type place struct{ owner, url string }
 
-// NewPool returns a pool of at most most documents, which config describes. The senders of tokens choose the URLs, within what the
-// caller allows: a new one evicts a document of the owner that has most of them, the new one included, so that one owner cannot
-// evict those of another that has fewer. Of these it is one that was not used for a while or else the one that Get returned least
-// recently. Whoever needs that one waits for another fetch, which MinRefetchInterval limits as if it had not been evicted.
+// NewPool returns a pool of at most most documents, which config describes. The senders of tokens choose the URLs, within the
+// limits of the caller. A new document evicts one of the owner that has the most, counting the new one, so that an owner
+// cannot evict the documents of another that has fewer. Of these, a document that has not been used for a while is evicted
+// first, or else the one that Get returned least recently. A caller that needs the evicted document waits for another fetch,
+// which MinRefetchInterval limits as if it had not been evicted.
 //
-// The pool remembers the limits of as many evicted documents at most, and forgets the one that ends first: whoever evicts more
-// than that within MinRefetchInterval, all of its owner, can cause fetches without that limit.
+// The pool retains the limits of at most as many evicted documents, and drops the one that ends first. Evicting more
+// documents than that within MinRefetchInterval, all of one owner, can therefore cause fetches without that limit.
 func NewPool[T any](most int, config func(url string) Config[T]) *Pool[T] {
 	return &Pool[T]{
 		most: most, config: config, life: newLife(), held: map[place]*Document[T]{}, owned: map[string]int{}, evicted: map[place]time.Time{},
 	}
 }
 
-// Get returns the document of url, and notes its use, in a pool whose documents all have one owner. After Close it is a closed one.
+// Get returns the document of url and marks it as the most recently requested. All documents of the pool must then have one
+// owner. After Close, it returns a closed document.
 func (p *Pool[T]) Get(url string) *Document[T] { return p.GetFor("", url) }
 
-// GetFor is Get for a document of the owner.
+// GetFor does the same as Get for a document of owner.
 func (p *Pool[T]) GetFor(owner, url string) *Document[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +68,7 @@ func (p *Pool[T]) GetFor(owner, url string) *Document[T] {
 	return d
 }
 
-// evict drops the document that was used least recently of the owner that has most.
+// evict drops the least recently used document of the owner that has the most.
 func (p *Pool[T]) evict() {
 	most := 0
 	for at := range p.held {
@@ -88,7 +90,7 @@ func (p *Pool[T]) evict() {
 	p.limit(gone, oldest.limited(), now)
 }
 
-// limit remembers the credit of an evicted document.
+// limit stores the credit of an evicted document.
 func (p *Pool[T]) limit(gone place, credit, now time.Time) {
 	if !credit.After(now) {
 		return
@@ -109,8 +111,8 @@ func (p *Pool[T]) limit(gone place, credit, now time.Time) {
 	p.evicted[gone] = credit
 }
 
-// usedRecently is how long a document counts as used after a fetch, which is when it is not known any more whether it is: while
-// fetches fail, they are frequent.
+// usedRecently is how long a document counts as used after its use was recorded. A fetch resets that record, and fetches are
+// frequent while they fail.
 const usedRecently = 10 * time.Minute
 
 func (d *Document[T]) olderThan(o *Document[T], now time.Time) bool {
@@ -130,7 +132,7 @@ func (p *Pool[T]) All() []*Document[T] {
 	return slices.Collect(maps.Values(p.held))
 }
 
-// Purge drops all documents: their snapshots are discarded, and Get returns others.
+// Purge drops all documents: their snapshots are discarded, and Get returns new documents.
 func (p *Pool[T]) Purge() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
