@@ -15,7 +15,7 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jws"
 )
 
-// The algorithms known here, the recommended one of each family first.
+// The supported algorithms, the recommended one of each family first.
 var (
 	asymmetric = []string{
 		"RS256", "RS384", "RS512", // RFC 7518, section 3.3
@@ -27,18 +27,18 @@ var (
 	symmetric = []string{"HS256", "HS384", "HS512"} // RFC 7518, section 3.2
 )
 
-// Algorithms returns the asymmetric signature algorithms known here.
+// Algorithms returns the supported asymmetric signature algorithms.
 func Algorithms() []string { return slices.Clone(asymmetric) }
 
-// DefaultAlgorithms returns those that issuers of today sign with, and that no profile advises against.
+// DefaultAlgorithms returns the algorithms that issuers use today and that no profile advises against.
 func DefaultAlgorithms() []string { return []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} }
 
-// HMACAlgorithms returns the algorithms known here whose key is a shared secret. They belong on no list that is not
-// about a configured secret: with one of them on a list of public keys' algorithms, a public key becomes a secret that
-// everybody knows (RFC 8725, section 2.1).
+// HMACAlgorithms returns the supported algorithms whose key is a shared secret. Use them only together with a configured
+// secret: in a list of algorithms for public keys, one of them turns a public key into a secret that everyone knows (RFC
+// 8725, section 2.1).
 func HMACAlgorithms() []string { return slices.Clone(symmetric) }
 
-// Known reports whether alg is on either list. Names are compared byte by byte (RFC 7515, section 4.1.1).
+// Known reports whether alg is in either list. Names are compared byte by byte (RFC 7515, section 4.1.1).
 func Known(alg string) bool {
 	_, known := algorithms[alg]
 	return known
@@ -54,7 +54,7 @@ const (
 	familySecret
 )
 
-// An algorithm is what has to be known to verify and make a signature.
+// An algorithm holds the parameters for verifying and making a signature.
 type algorithm struct {
 	family   family
 	curve    elliptic.Curve // of familyEC
@@ -87,7 +87,7 @@ var algorithms = map[string]algorithm{
 func verifierOf(alg jwa.SignatureAlgorithm) verifier {
 	v, err := jws.NewVerifier(alg)
 	if err != nil {
-		panic(fmt.Sprintf("jose: %v", err)) // at program start, of a name that stands above
+		panic(fmt.Sprintf("jose: %v", err)) // at program start, for a name in the list above
 	}
 	return v
 }
@@ -100,7 +100,7 @@ func signerOf(alg jwa.SignatureAlgorithm) jws.Signer {
 	return s
 }
 
-// A pss verifies RSASSA-PSS with a salt as long as the hash, as RFC 7518, section 3.5 has it; jwx takes any length.
+// A pss verifies RSASSA-PSS with a salt as long as the hash, as RFC 7518, section 3.5, requires; jwx accepts any length.
 type pss struct {
 	hash crypto.Hash
 	new  func() hash.Hash

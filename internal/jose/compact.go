@@ -1,11 +1,11 @@
-// Package jose takes signed tokens and keys apart, verifies signatures and makes them.
+// Package jose parses signed tokens and keys, and verifies and makes signatures.
 //
-// It is the only package that imports jwx, of which it uses the signature algorithms and the JWK of a checked key.
-// What comes from outside goes through a strict front door of our own first: [Parse] for tokens, [ParseProof] for proofs
-// of possession, [ParseKey] for keys.
+// It is the only package that imports jwx, of which it uses the signature algorithms and the JWK of a checked key. Input
+// first passes the strict parsers of this package: [Parse] for tokens, [ParseProof] for proofs of possession, [ParseKey] for
+// keys.
 //
-// What is not done: encrypted tokens (RFC 7516), the JSON serialisation, detached and unencoded payloads (RFC 7797),
-// nested tokens, critical extensions, and keys that a token itself brings or points to; a proof brings its own.
+// The package does not support encrypted tokens (RFC 7516), the JSON serialization, detached and unencoded payloads (RFC
+// 7797), nested tokens, critical extensions, or keys in a token or referenced by one. Only a proof carries its key.
 package jose
 
 import (
@@ -21,49 +21,51 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// MaxToken is the length of the longest token that is read, in bytes.
+// MaxToken is the maximum length of a token, in bytes.
 const MaxToken = valetkey.MaxToken
 
-// maxKeyID is the length of the longest key id, in bytes.
+// maxKeyID is the maximum length of a key ID, in bytes.
 const maxKeyID = 256
 
-// ErrMalformed is wrapped by the refusal of a text that is not a signed token in the compact form at all, but might be
-// an opaque one: it has not three parts in base64url, or the first of them does not begin as a JSON object does.
+// ErrMalformed is wrapped by the refusal of a text that is not a signed token in compact form but may be an opaque token: it
+// does not have three base64url parts, or the first one does not begin like a JSON object.
 var ErrMalformed = errors.New("not a signed JWT in the compact form")
 
-// A Header is what is used of the JOSE header of a token. Nothing of it is to be believed before the signature is
-// verified, and a key id is never to be put in a path, a query or a metric's label.
+// Header holds the parameters of a token's JOSE header that are used. Do not trust them before the signature is verified, and
+// never put a key ID in a path, a query or a metric label.
 type Header struct {
 	Algorithm string // alg
 	KeyID     string // kid: at most 256 bytes without control characters
 	Type      string // typ, "" if there is none; see [SameType]
 	HasKeyID  bool
-	Key       *Key // jwk: of a proof never nil, of a token always; see [ParseProof]
+	Key       *Key // jwk: never nil for a proof, always nil for a token; see [ParseProof]
 }
 
-// A Compact is a token in its three parts. It must not be modified.
+// Compact is a token in its three parts. It must not be modified.
 type Compact struct {
 	Header    Header
-	Payload   []byte // not empty; that it is the JSON object of a JWT is for its reader to check
-	input     []byte // header "." payload, as sent: what is signed. The memory of a string, so only ever read
+	Payload   []byte // not empty; its reader must check that it is the JSON object of a JWT
+	input     []byte // header "." payload, as sent: the signed text. It is the memory of a string, so it must not be written
 	signature []byte // not empty
-	fresh     *seen  // the header as sent, unless it was remembered
+	fresh     *seen  // the header as sent, unless it was cached
 }
 
-// Parse takes a token in the compact form of RFC 7515, section 7.1 apart. It verifies nothing, and does not look into
-// the payload. An error never holds any of the token's text.
+// Parse parses a token in the compact form of RFC 7515, section 7.1. It verifies nothing and does not decode the payload. An
+// error never contains text of the token.
 //
-// A token has one spelling only: base64url must be canonical. Yet of an ECDSA signature (r, s) everybody can make the
-// equally good (r, n-s) (RFC 7515 does not forbid either), so the text of a token still is no identity: deny-lists go by jti.
+// A token has only one accepted encoding: base64url must be canonical. However, anyone can turn an ECDSA signature (r, s)
+// into the equally valid (r, n-s), which RFC 7515 does not forbid. The text of a token therefore does not identify it: deny
+// lists must use jti.
 func Parse(raw string) (*Compact, error) { return ParseLong(raw, MaxToken) }
 
-// ParseLong is [Parse] for what may be longer than an access token, up to limit bytes: a status list.
+// ParseLong does the same as [Parse] for input that may be longer than an access token, up to limit bytes, such as a status
+// list.
 func ParseLong(raw string, limit int) (*Compact, error) {
 	return parse(raw, limit, seenHeaders[:], (*Header).read)
 }
 
-// ParseProof is [Parse] for a proof of possession, whose header brings the public key that verifies it (RFC 9449, section
-// 4.2): Header.Key. That the key is anybody's in particular is for the caller to find out, by its thumbprint.
+// ParseProof does the same as [Parse] for a proof of possession, whose header contains the public key that verifies it (RFC
+// 9449, section 4.2): Header.Key. The caller must check whose key it is, by its thumbprint.
 func ParseProof(raw string) (*Compact, error) {
 	return parse(raw, MaxToken, seenProofs[:], (*Header).readProof)
 }
@@ -85,7 +87,7 @@ func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) 
 	// RFC 7515, section 5.2, steps 2, 6 and 7.
 	var (
 		c         = &Compact{input: bytesOf(raw[:len(header)+1+len(payload)])}
-		buffer    = make([]byte, 0, base64url.DecodedLen(len(raw))) // for all parts, one behind the other
+		buffer    = make([]byte, 0, base64url.DecodedLen(len(raw))) // for all parts, one after the other
 		canonical = true
 	)
 	decode := func(part string) []byte {
@@ -122,25 +124,26 @@ func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) 
 	return c, nil
 }
 
-// bytesOf returns the memory of s, which nobody may write to.
+// bytesOf returns the memory of s. It must not be written.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// base64url is canonical: without padding, and with the bits that stand for nothing zero, so that some bytes have one
-// text only (RFC 7515, section 2; RFC 4648, section 3.5).
+// base64url is canonical: without padding and with zero spare bits, so that there is only one encoding of each value (RFC
+// 7515, section 2; RFC 4648, section 3.5).
 var base64url = base64.RawURLEncoding.Strict()
 
-// The members of a header that change what a token means. A spelling of them in other letter case is refused, too: what
-// compares names so would see another header (RFC 7515, section 4: names are case-sensitive).
+// The members of a header that change the meaning of a token. A name that differs from one of them only in letter case is
+// refused too: a reader that ignores letter case would see a different header (RFC 7515, section 4: names are
+// case-sensitive).
 var headerMembers = []string{"alg", "kid", "typ", "cty", "crit", "b64", "enc", "zip"}
 
-// read reads the JOSE header of a token. What names or brings a key (jku, jwk, x5u, x5c, x5t) is not even looked at: keys
-// come from the issuer's key set only (RFC 8725, section 3.10).
+// read decodes the JOSE header of a token. It ignores members that name or contain a key (jku, jwk, x5u, x5c, x5t): keys come
+// only from the issuer's key set (RFC 8725, section 3.10).
 func (h *Header) read(object []byte) error {
 	return h.members(object, func(strictjson.Value) error { return nil })
 }
 
-// readProof reads the JOSE header of a proof, of which jwk counts and nothing else that names or brings a key (RFC 9449,
-// section 4.3, checks 6 and 7).
+// readProof decodes the JOSE header of a proof. It uses jwk and ignores all other members that name or contain a key (RFC
+// 9449, section 4.3, checks 6 and 7).
 func (h *Header) readProof(object []byte) error {
 	err := h.members(object, func(v strictjson.Value) (err error) {
 		h.Key, err = ParseKey(v)
@@ -152,7 +155,7 @@ func (h *Header) readProof(object []byte) error {
 	return err
 }
 
-// members reads the JOSE header. RFC 7515, section 5.2, steps 3 to 5.
+// members decodes the JOSE header. RFC 7515, section 5.2, steps 3 to 5.
 func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error {
 	err := strictjson.Object(object, func(name string, v strictjson.Value) error {
 		ok := true
@@ -174,7 +177,7 @@ func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error 
 			if err := jwk(v); err != nil {
 				return fmt.Errorf("jwk: %w", err)
 			}
-		case "crit", // section 4.1.11: no extension is understood here, and an empty or misshapen list is an error
+		case "crit", // section 4.1.11: no extension is supported, and an empty or malformed list is an error
 			"b64",        // RFC 7797, section 7: not in a JWT
 			"enc", "zip": // RFC 7516, section 4.1: an encrypted token
 			ok = false
@@ -203,11 +206,11 @@ func validKeyID(id string) bool {
 	return len(id) <= maxKeyID && !strings.ContainsFunc(id, unicode.IsControl)
 }
 
-// SameType reports whether the value typ of a header names the media type want. Letter case does not count, and a value
-// without a slash is short for one that begins with "application/" (RFC 7515, section 4.1.9).
+// SameType reports whether typ, a value in a header, names the media type want. Letter case is ignored, and a value without a
+// slash is short for one that begins with "application/" (RFC 7515, section 4.1.9).
 func SameType(typ, want string) bool {
 	typ, want = shortType(typ), shortType(want)
-	// The same length keeps apart what folds to an ASCII letter but is none.
+	// Comparing the lengths excludes non-ASCII characters that fold to an ASCII letter.
 	return len(typ) == len(want) && strings.EqualFold(typ, want)
 }
 

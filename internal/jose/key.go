@@ -20,7 +20,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Why [ParseKey] refuses a key, and [Key.Verify] a token.
+// The reasons for which [ParseKey] refuses a key, and [Key.Verify] a token.
 var (
 	ErrPrivate     = errors.New("the key holds private parts")
 	ErrSymmetric   = errors.New("the key is a shared secret")
@@ -29,16 +29,16 @@ var (
 	ErrSignature   = errors.New("the signature does not verify")
 )
 
-// The sizes of an RSA modulus, in bits. RFC 7518, section 3.3 has the lower one; the upper one bounds what a signature
-// costs to verify, as crypto/tls does.
+// The limits of an RSA modulus, in bits. RFC 7518, section 3.3, sets the lower one. The upper one, which crypto/tls also
+// uses, bounds the cost of verifying a signature.
 const (
 	minRSA = 2048
 	maxRSA = 8192
 )
 
-// A Key is one public key, or one shared secret. It is immutable and safe for concurrent use.
+// Key is a public key or a shared secret. It is immutable and safe for concurrent use.
 type Key struct {
-	id, alg    string // "" if there is none
+	id, alg    string // "": none
 	thumbprint string
 	family     family
 	curve      elliptic.Curve // of familyEC
@@ -49,13 +49,14 @@ type Key struct {
 // ID returns the key id (kid), or "" if the key has none.
 func (k *Key) ID() string { return k.id }
 
-// Thumbprint returns the identity of the key's material: of a public key, the SHA-256 thumbprint of RFC 7638 in
-// base64url; of a secret, a value that says nothing of it and is another one in each process (RFC 7638, section 7).
+// Thumbprint returns the identity of the key's material. For a public key, it is the SHA-256 thumbprint of RFC 7638 in
+// base64url. For a secret, it is a value that reveals nothing about the secret and differs in each process (RFC 7638, section
+// 7).
 func (k *Key) Thumbprint() string { return k.thumbprint }
 
-// Fits reports whether a signature of alg may be verified with k: alg is known, made for this kind of key, curve and
-// size, and is the key's own alg if it has one (RFC 8725, section 3.1; there EdDSA and Ed25519 are the same). A key
-// without an alg fits several: RS256 and PS256, say. Then the list of the allowed ones decides.
+// Fits reports whether a signature of alg may be verified with k: alg is supported, suits the kind, curve and size of the
+// key, and equals the key's alg if it has one (RFC 8725, section 3.1; EdDSA and Ed25519 count as equal). A key without an alg
+// fits several, such as RS256 and PS256. The list of allowed algorithms then decides.
 func (k *Key) Fits(alg string) bool {
 	_, fits := k.fit(alg)
 	return fits
@@ -75,8 +76,8 @@ func (k *Key) fit(alg string) (algorithm, bool) {
 	}
 }
 
-// Verify returns nil if the token is signed with this key by the algorithm that its header names. Whether that
-// algorithm is wanted must have been decided before. The error is [ErrUnfit] or [ErrSignature].
+// Verify returns nil if the token is signed with k by the algorithm in its header. The caller must already have checked that
+// this algorithm is allowed. The error is [ErrUnfit] or [ErrSignature].
 func (k *Key) Verify(c *Compact) error {
 	a, fits := k.fit(c.Header.Algorithm)
 	if !fits {
@@ -92,7 +93,7 @@ func (k *Key) Verify(c *Compact) error {
 	return nil
 }
 
-// wellFormed reports whether signature has exactly the length that it must have and, of ECDSA, numbers in range.
+// wellFormed reports whether signature has exactly the required length and, for ECDSA, numbers in range.
 func (k *Key) wellFormed(a algorithm, signature []byte) bool {
 	switch k.family {
 	case familyRSA: // RFC 8017, sections 8.1.2 and 8.2.2, step 1
@@ -118,9 +119,9 @@ func (k *Key) wellFormed(a algorithm, signature []byte) bool {
 
 func coordinateSize(curve elliptic.Curve) int { return (curve.Params().BitSize + 7) / 8 }
 
-// SecretKey returns a shared secret for the HMAC algorithms. It must be at least as long as the hash of the algorithm
-// it is used with, 32 bytes for HS256 (RFC 7518, section 3.2), and random (RFC 8725, section 3.5). A secret is
-// configured, and never comes from a key set. It is not kept.
+// SecretKey returns a shared secret for the HMAC algorithms. The secret must be random (RFC 8725, section 3.5) and at least
+// as long as the hash of the algorithm it is used with: 32 bytes for HS256 (RFC 7518, section 3.2). A secret is always
+// configured and never comes from a key set. SecretKey does not retain the slice.
 func SecretKey(id string, secret []byte) (*Key, error) {
 	if !validKeyID(id) {
 		return nil, fmt.Errorf("the key id has more than %d bytes or a control character", maxKeyID)
@@ -144,11 +145,11 @@ func SecretKey(id string, secret []byte) (*Key, error) {
 
 var processKey = []byte(rand.Text())
 
-// ParseKey reads one key of an issuer's key set (RFC 7517, section 4): RSA with a modulus of 2048 to 8192 bits, EC with
-// P-256, P-384 or P-521, or OKP with Ed25519. It must be meant for verifying signatures. The members that are unknown
-// or not needed for that are not looked at.
+// ParseKey parses one key of an issuer's key set (RFC 7517, section 4): RSA with a modulus of 2048 to 8192 bits, EC with
+// P-256, P-384 or P-521, or OKP with Ed25519. The key must be for verifying signatures. Unknown and unneeded members are
+// ignored.
 //
-// The error wraps [ErrPrivate], [ErrSymmetric] or [ErrUnsupported], and never quotes the key.
+// The error wraps [ErrPrivate], [ErrSymmetric] or [ErrUnsupported], and never contains the key.
 func ParseKey(data []byte) (*Key, error) {
 	m, err := readMembers(data)
 	if err != nil {
@@ -160,7 +161,7 @@ func ParseKey(data []byte) (*Key, error) {
 	return m.key("verify")
 }
 
-// The members of a JWK that are used.
+// members holds the members of a JWK that are used.
 type members struct {
 	text    map[string]string // kty, crv, n, e, x, y, kid, use, alg
 	ops     []string          // key_ops
@@ -168,7 +169,7 @@ type members struct {
 	private bool
 }
 
-// readMembers reads a JWK and refuses a shared secret.
+// readMembers decodes a JWK and refuses a shared secret.
 func readMembers(data []byte) (*members, error) {
 	m := &members{text: map[string]string{}}
 	secret := false
@@ -220,7 +221,7 @@ func (m *members) key(op string) (*Key, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	if alg, has := m.text["alg"]; has {
-		if !k.Fits(alg) { // RFC 7517, section 4.4; an algorithm of encryption fits none
+		if !k.Fits(alg) { // RFC 7517, section 4.4; no key fits an encryption algorithm
 			return nil, fmt.Errorf("%w: its alg is unknown or not one for such a key", ErrUnsupported)
 		}
 		k.alg = alg
@@ -228,8 +229,8 @@ func (m *members) key(op string) (*Key, error) {
 	return k, nil
 }
 
-// canonical checks the members that make up the public key, notes the key's kind in k and returns the key in the form
-// of RFC 7638, section 3.3, which has nothing else in it.
+// canonical checks the members that make up the public key, and sets the kind of key in k. It returns the key in the form of
+// RFC 7638, section 3.3, which contains only these members.
 func (m *members) canonical(k *Key) (string, error) {
 	switch kty, crv := m.text["kty"], m.text["crv"]; {
 	case kty == "RSA": // RFC 7518, section 6.3.1
@@ -281,14 +282,14 @@ var curves = map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": ellipt
 
 func encode(b []byte) string { return base64url.EncodeToString(b) }
 
-// number reads a number. Zeros before it are not allowed (RFC 7518, section 6.3.1.1) but found in the field, and harmless
-// in a value.
+// number decodes a number. RFC 7518, section 6.3.1.1, forbids leading zeros, but they occur in practice and are harmless in a
+// value.
 func (m *members) number(name string) (*big.Int, error) {
 	b, err := m.bytes(name, 0)
 	return new(big.Int).SetBytes(b), err
 }
 
-// bytes reads size bytes of base64url; any number of them if size is 0.
+// bytes decodes size bytes of base64url, or any number of bytes if size is 0.
 func (m *members) bytes(name string, size int) ([]byte, error) {
 	// A line break is not base64url, though encoding/base64 skips it.
 	b, err := base64url.DecodeString(m.text[name])
@@ -301,7 +302,7 @@ func (m *members) bytes(name string, size int) ([]byte, error) {
 	return b, nil
 }
 
-// load makes the key of its canonical form.
+// load sets the material of the key from its canonical form.
 func (k *Key) load(canonical string) error {
 	parsed, err := jwk.ParseKey([]byte(canonical))
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// A PrivateKey signs with one algorithm. It is immutable and safe for concurrent use.
+// PrivateKey signs with one algorithm. It is immutable and safe for concurrent use.
 type PrivateKey struct {
 	alg        string
 	raw        crypto.Signer // *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey
@@ -22,8 +22,8 @@ type PrivateKey struct {
 	privateJWK json.RawMessage
 }
 
-// GenerateKey makes a new key for one of [Algorithms]. An RSA key has 2048 bits. If id is empty, the key's thumbprint
-// is its id.
+// GenerateKey returns a new key for one of [Algorithms]. An RSA key has 2048 bits. If id is empty, the key's thumbprint is
+// its ID.
 func GenerateKey(alg, id string) (*PrivateKey, error) {
 	var (
 		raw crypto.Signer
@@ -53,14 +53,14 @@ func GenerateKey(alg, id string) (*PrivateKey, error) {
 	return newPrivateKey(data, alg, id)
 }
 
-// ParsePrivateKey reads the private JWK of a key pair, which will sign with alg. If alg is empty, the alg member of the
-// JWK counts, otherwise the two must agree. A key without an id gets its thumbprint as one. The errors are those of
-// [ParseKey], but for ErrPrivate: a key without a private part cannot be used.
+// ParsePrivateKey parses the private JWK of a key pair, which will sign with alg. If alg is empty, the alg member of the JWK
+// applies; otherwise the two must agree. A key without an ID gets its thumbprint as ID. The errors are those of [ParseKey],
+// except ErrPrivate. A key without a private part is an error.
 func ParsePrivateKey(data []byte, alg string) (*PrivateKey, error) {
 	return newPrivateKey(data, alg, "")
 }
 
-// newPrivateKey makes a private key of its JWK; id counts if the JWK has none.
+// newPrivateKey returns the private key of a JWK; id applies if the JWK has no ID.
 func newPrivateKey(data []byte, alg, id string) (*PrivateKey, error) {
 	m, err := readMembers(data)
 	if err != nil {
@@ -111,7 +111,7 @@ func newPrivateKey(data []byte, alg, id string) (*PrivateKey, error) {
 	return p, nil
 }
 
-// prove makes sure that the private part belongs to the public one.
+// prove checks that the private part belongs to the public part.
 func (p *PrivateKey) prove() error {
 	if r, is := p.raw.(*rsa.PrivateKey); is {
 		if err := r.Validate(); err != nil {
@@ -162,21 +162,22 @@ func (p *PrivateKey) Public() *Key { return p.public }
 // PublicJWK returns the public key as a JWK with kid, alg and use. It must not be modified.
 func (p *PrivateKey) PublicJWK() json.RawMessage { return p.publicJWK }
 
-// PrivateJWK returns the whole key as a JWK with kid, alg and use. It must not be modified, nor shown to anybody.
+// PrivateJWK returns the whole key, including the private part, as a JWK with kid, alg and use. It must be neither modified
+// nor disclosed.
 func (p *PrivateKey) PrivateJWK() json.RawMessage { return p.privateJWK }
 
 // Signer returns the bare private key.
 func (p *PrivateKey) Signer() crypto.Signer { return p.raw }
 
-// Sign returns payload as a signed token in the compact form. The header has alg and kid; the members given are added
-// to it or take their place, and a nil takes one away. The signature is always made with the key's own algorithm, even
-// where alg says otherwise.
+// Sign returns payload as a signed token in compact form. The header contains alg and kid; the given members are added or
+// replace them, and a nil value removes a member. The signature is always made with the key's own algorithm, even if alg
+// differs.
 func (p *PrivateKey) Sign(header map[string]any, payload []byte) (string, error) {
 	return sign(algorithms[p.alg], p.raw, map[string]any{"alg": p.alg, "kid": p.public.id}, header, payload)
 }
 
-// SignSecret returns payload as a token signed with a shared secret, as [PrivateKey.Sign] does; the header has alg only.
-// The secret must be at least as long as the hash of alg (RFC 7518, section 3.2).
+// SignSecret returns payload as a token signed with a shared secret, as [PrivateKey.Sign] does. By default, the header
+// contains only alg. The secret must be at least as long as the hash of alg (RFC 7518, section 3.2).
 func SignSecret(secret []byte, alg string, header map[string]any, payload []byte) (string, error) {
 	a := algorithms[alg]
 	if a.family != familySecret {
@@ -188,7 +189,7 @@ func SignSecret(secret []byte, alg string, header map[string]any, payload []byte
 	return sign(a, secret, map[string]any{"alg": alg}, header, payload)
 }
 
-// sign lets encoding/json write the header: jwx does not escape the names of members (GHSA-4cf7-xm37-g63h).
+// sign writes the header with encoding/json, since jwx does not escape the names of members (GHSA-4cf7-xm37-g63h).
 func sign(a algorithm, key any, base, header map[string]any, payload []byte) (string, error) {
 	for name, v := range header {
 		if base[name] = v; v == nil {

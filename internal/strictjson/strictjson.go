@@ -1,8 +1,8 @@
-// Package strictjson reads JSON that came from outside, strictly and in one pass.
+// Package strictjson parses untrusted JSON strictly and in one pass.
 //
-// encoding/json keeps the last of two members with one name, matches names to struct fields in any letter case, and
-// replaces what is not UTF-8. Another reader of the same text may see other claims; here such a text is refused. The
-// reader builds nothing that its caller does not ask for, which makes it faster, too.
+// encoding/json keeps the last of two members with one name, matches names to struct fields in any letter case, and replaces
+// invalid UTF-8. Another reader of the same text may then see other claims. This package refuses such text. It builds only
+// the values that its caller requests, so it is also faster.
 package strictjson
 
 import (
@@ -14,21 +14,21 @@ import (
 	"unsafe"
 )
 
-// The limits of what is read. The length of the text is its caller's to bound.
+// The limits of the parser. The caller must bound the length of the text.
 const (
-	MaxDepth   = 32   // objects and arrays within each other, the outermost one included
+	MaxDepth   = 32   // nested objects and arrays, including the outermost one
 	MaxMembers = 1000 // of one object
 )
 
-// Object reads data as exactly one JSON object (RFC 8259) and calls member for each of its members in order, with the
-// name unescaped. It validates all of data, at every level: the grammar, UTF-8 without a byte order mark, no lone
-// surrogate, no two members of one object whose names are equal or differ in letter case only, nesting of at most
-// [MaxDepth], at most [MaxMembers] members, and nothing but space after the object.
+// Object parses data as exactly one JSON object (RFC 8259) and calls member for each of its members in order, with the name
+// unescaped. It validates all of data, at every level: the grammar, UTF-8 without a byte order mark, no lone surrogate, no
+// two members of one object whose names are equal or differ only in letter case, nesting of at most [MaxDepth], at most
+// [MaxMembers] members, and nothing but space after the object.
 //
-// It stops at member's error and returns it. What member was told counts only if Object returns nil: the mistake may
-// stand further on. A nil member only validates. The values are parts of data, and so are the names without escapes, as
-// strings: from here on data must not be modified, and a name that is kept for long is better cloned. An error never
-// quotes data.
+// If member returns an error, Object stops and returns it. The calls of member are valid only if Object returns nil, since
+// the mistake may come later in data. A nil member only validates. The values, and the names without escapes, share memory
+// with data: do not modify data after the call, and clone a name that is retained for long. An error never contains text of
+// data.
 func Object(data []byte, member func(name string, v Value) error) error {
 	r := reader{data: data}
 	r.space()
@@ -52,7 +52,7 @@ type reader struct {
 	scratch []byte // the last string that had escapes
 }
 
-// A mistake is what is wrong with a text, and where. It does not quote the text.
+// A mistake is an error in a text, with its position. It does not contain the text.
 type mistake struct {
 	what string
 	at   int
@@ -62,7 +62,7 @@ func (m *mistake) Error() string { return fmt.Sprintf("JSON: %s (byte %d)", m.wh
 
 func (r *reader) mistake(what string) error { return &mistake{what, r.at} }
 
-// space skips what RFC 8259, section 2 calls ws.
+// space skips ws of RFC 8259, section 2.
 func (r *reader) space() {
 	for r.at < len(r.data) {
 		switch r.data[r.at] {
@@ -74,7 +74,7 @@ func (r *reader) space() {
 	}
 }
 
-// next skips c, if it is what follows.
+// next skips c if it is the next byte.
 func (r *reader) next(c byte) bool {
 	if r.at == len(r.data) || r.data[r.at] != c {
 		return false
@@ -114,7 +114,7 @@ func (r *reader) value(depth int) (Value, error) {
 	return Value(r.data[start:r.at:r.at]), err
 }
 
-// object reads an object from behind its '{' on. RFC 8259, section 4.
+// object reads an object after its '{'. RFC 8259, section 4.
 func (r *reader) object(depth int, member func(string, Value) error) error {
 	if depth > MaxDepth {
 		return r.mistake("nested too deep")
@@ -165,10 +165,10 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 	}
 }
 
-// view returns part of the data as a string without a copy. Nobody modifies it: see the contract of Object.
+// view returns part of the data as a string without a copy. The contract of Object forbids modifying data.
 func view(part []byte) string { return unsafe.String(unsafe.SliceData(part), len(part)) }
 
-// array reads an array from behind its '[' on. RFC 8259, section 5.
+// array reads an array after its '['. RFC 8259, section 5.
 func (r *reader) array(depth int, element func(Value)) error {
 	if depth > MaxDepth {
 		return r.mistake("nested too deep")
@@ -224,7 +224,7 @@ func (r *reader) number() error {
 	return nil
 }
 
-// digits skips the digits that follow and reports whether there are any.
+// digits skips the digits that follow, and reports whether there are any.
 func (r *reader) digits() bool {
 	start := r.at
 	for r.at < len(r.data) && '0' <= r.data[r.at] && r.data[r.at] <= '9' {
@@ -233,8 +233,8 @@ func (r *reader) digits() bool {
 	return r.at > start
 }
 
-// str reads a string from behind its opening quote on, unescaped; what had escapes is good until the next call.
-// RFC 8259, section 7.
+// str reads a string after its opening quote and unescapes it. A result that had escapes is valid until the next call. RFC
+// 8259, section 7.
 func (r *reader) str() (s []byte, escaped bool, err error) {
 	start, ascii := r.at, true
 	for ; r.at < len(r.data); r.at++ {
@@ -255,7 +255,7 @@ func (r *reader) str() (s []byte, escaped bool, err error) {
 			return s, escaped, nil
 		case c == '\\':
 			escaped = true
-			r.at++ // whatever follows, it does not end the string
+			r.at++ // the next byte does not end the string
 		case c < ' ':
 			return nil, false, r.mistake("a string has a control character")
 		case c >= utf8.RuneSelf:
@@ -266,8 +266,8 @@ func (r *reader) str() (s []byte, escaped bool, err error) {
 	return nil, false, r.mistake("a string has no end")
 }
 
-// A nameSet is the folded names of one object: an array that stays on the stack, and from the moment they are many a map,
-// so that an object made to be slow is not.
+// A nameSet holds the folded names of one object. It starts as an array on the stack and becomes a map when there are many
+// names, so that an object made to be slow is not.
 type nameSet struct {
 	count int
 	first [few]string
@@ -305,7 +305,7 @@ func (n *nameSet) add(r *reader, name string) error {
 	return nil
 }
 
-// folded returns the one spelling that names share which differ in letter case only, as strings.EqualFold sees it.
+// folded returns the canonical form of names that differ only in letter case, in the sense of strings.EqualFold.
 func folded(name string) string {
 	for i := range len(name) {
 		if c := name[i]; c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
@@ -315,7 +315,7 @@ func folded(name string) string {
 	return name
 }
 
-// fold returns the smallest of the runes that differ from c in case only, an ASCII letter in lower case.
+// fold returns the smallest of the runes that differ from c only in case; for an ASCII letter, the lower case.
 func fold(c rune) rune {
 	smallest := c
 	for f := unicode.SimpleFold(c); f != c; f = unicode.SimpleFold(f) {
@@ -327,7 +327,7 @@ func fold(c rune) rune {
 	return smallest
 }
 
-// appendUnescaped appends the text that s, the inside of a string, stands for. RFC 8259, section 7.
+// appendUnescaped appends the text that s, the inside of a string, represents. RFC 8259, section 7.
 func appendUnescaped(dst, s []byte) ([]byte, bool) {
 	for len(s) > 0 {
 		i := bytes.IndexByte(s, '\\')

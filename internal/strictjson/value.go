@@ -5,8 +5,9 @@ import (
 	"strconv"
 )
 
-// A Value is the text of one valid JSON value, without surrounding space. Each method reads one kind of value and
-// reports whether v is of that kind. On a text that did not come from [Object], they report that it is of none.
+// Value is the text of one valid JSON value, without surrounding space. Each method decodes one kind of value and reports
+// whether v is of that kind. A nil Value is of no kind. Methods that decode also report false for invalid text, which
+// [Object] never returns.
 type Value []byte
 
 // Text returns a string, unescaped.
@@ -22,7 +23,7 @@ func (v Value) Text() (string, bool) {
 	return string(s), true
 }
 
-// Strings returns the elements of an array of strings; none for an empty array.
+// Strings returns the elements of an array of strings. An empty array has no elements.
 func (v Value) Strings() ([]string, bool) {
 	elements, ok := v.Elements()
 	if !ok {
@@ -37,8 +38,8 @@ func (v Value) Strings() ([]string, bool) {
 	return list, true
 }
 
-// Number returns a number as a float64, which must be able to hold its size: 1e400 is none. Digits beyond the 53 bits
-// of a float64 are lost.
+// Number returns a number as a float64. It reports false for a number out of the range of a float64, such as 1e400. Digits
+// beyond the 53 bits of precision are lost.
 func (v Value) Number() (float64, bool) {
 	r := reader{data: v}
 	if r.number() != nil || r.at != len(v) {
@@ -48,7 +49,7 @@ func (v Value) Number() (float64, bool) {
 	return f, err == nil && !math.IsInf(f, 0)
 }
 
-// Bool returns a true or false.
+// Bool returns a boolean.
 func (v Value) Bool() (value, ok bool) {
 	return string(v) == "true", string(v) == "true" || string(v) == "false"
 }
@@ -59,7 +60,7 @@ func (v Value) IsObject() bool { return len(v) > 0 && v[0] == '{' }
 // IsNull reports whether v is null.
 func (v Value) IsNull() bool { return string(v) == "null" }
 
-// Elements returns the elements of an array; none for an empty array.
+// Elements returns the elements of an array. An empty array has no elements.
 func (v Value) Elements() ([]Value, bool) {
 	r := reader{data: v}
 	if !r.next('[') {
