@@ -15,12 +15,12 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// TestWhatIsEndedStaysEnded asserts, for every way in which a grant is ended, that neither its access token nor its refresh token is
-// ever good again: at times by chance, in virtual time, until the grant would have expired by itself.
+// TestWhatIsEndedStaysEnded asserts, for every way to end a grant, that neither its access token nor its refresh token is
+// ever valid again: at random times, in virtual time, until the grant would have expired.
 func TestWhatIsEndedStaysEnded(t *testing.T) {
 	const rounds = 2
 	seed := rand.Uint64()
-	t.Logf("seed %d", seed) // put it in place of rand.Uint64 to repeat
+	t.Logf("seed %d", seed) // replace rand.Uint64 by it to repeat the test
 	for _, c := range []struct {
 		name string
 		end  func(t *testing.T, s *authserver.Server, access, refresh string) error
@@ -95,7 +95,7 @@ func TestWhatIsEndedStaysEnded(t *testing.T) {
 	}
 }
 
-// asked posts a form as a client of the configuration, without a network.
+// asked posts a form as a configured client, without a network.
 func asked(s *authserver.Server, path, id string, pairs ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("POST", "http://localhost:1"+path, strings.NewReader(form(pairs...).Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -11,7 +11,7 @@ import (
 	"github.com/valetkey/valetkey/authserver"
 )
 
-// A server on a free port of this machine, and a client that asks it for a token.
+// A server on a free port of this machine, and a client that requests a token.
 func Example() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

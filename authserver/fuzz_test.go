@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/authserver"
 )
 
-// Whoever does not know a secret gets no token: a refusal of the standard's, whatever is sent.
+// Without a secret, no request gets a token: the response is a refusal of the standard, regardless of the input.
 func FuzzTokenRequest(f *testing.F) {
 	s, err := authserver.New(context.Background(), config("https://as.example.com"))
 	require.NoError(f, err)
@@ -38,7 +38,7 @@ func FuzzTokenRequest(f *testing.F) {
 	})
 }
 
-// What a file says is a server, or mistakes that have a line in it: whatever the paths, no two patterns conflict.
+// A file yields a server, or mistakes with line numbers. Regardless of the paths, no two patterns conflict.
 func FuzzLoadConfig(f *testing.F) {
 	demo, err := os.ReadFile("testdata/demo.yaml")
 	require.NoError(f, err)
@@ -49,7 +49,7 @@ func FuzzLoadConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		cfg, err := authserver.LoadConfig("", strings.NewReader(text))
 		if err == nil {
-			cfg.Users = nil // whose passwords take long
+			cfg.Users = nil // hashing their passwords is slow
 			_, err = authserver.New(context.Background(), cfg)
 			require.NoError(t, err)
 			return

@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-// The other half of the house agrees: what this server issues, a resource server verifies by discovery alone, strictly.
+// A strict resource server verifies the tokens of this server, configured by discovery alone.
 func TestTokensVerify(t *testing.T) {
 	verifier := func(t *testing.T, issuer, audience string) *jwks.Verifier {
 		v, err := jwks.New(jwks.Config{Issuer: issuer, Audience: []string{audience}})

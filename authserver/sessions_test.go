@@ -41,7 +41,7 @@ func (s *site) still(t *testing.T, b *http.Client) bool {
 	return res.Request.URL.Path == "/account/applications"
 }
 
-// Who has the password no more, or is gone, must not go on in a browser that is still open: it would grant anew what was ended.
+// A user whose password was replaced, or who was removed, must not continue in an open browser, which could renew the ended grants.
 func TestSessionsEndWithTheirUser(t *testing.T) {
 	s := start(t, "")
 	ctx := t.Context()
@@ -150,7 +150,7 @@ func (g *grantless) Find(ctx context.Context, kind string, key store.Key, after 
 	return g.Store.Find(ctx, kind, key, after, limit)
 }
 
-// Otherwise nobody could end the grants of somebody who is no more.
+// Otherwise the grants of a removed user could not be ended.
 func TestRemovalThatFailsCanBeDoneAgain(t *testing.T) {
 	records := &grantless{Store: store.NewMemory(0), down: true}
 	s := start(t, "", func(c *authserver.Config) { c.Store, c.InsecureUnsealed = records, true })
@@ -167,7 +167,7 @@ func TestRemovalThatFailsCanBeDoneAgain(t *testing.T) {
 	require.ErrorIs(t, s.RemoveUser(ctx, "", "alice"), store.ErrNotFound)
 }
 
-// patience is a connection that is told how long to read.
+// patience is a connection that records its read deadline.
 type patience struct {
 	*httptest.ResponseRecorder
 	until time.Time

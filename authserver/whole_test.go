@@ -260,7 +260,7 @@ func TestRun(t *testing.T) {
 		require.NoError(t, err)
 		assert.Zero(t, n, "what has expired is gone already")
 		cancel()
-		<-ended // and every goroutine with it, or synctest complains
+		<-ended // synctest fails if a goroutine remains
 	})
 }
 
@@ -283,7 +283,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// Both logs can be apart: what people, clients and operators do stands in one, failures in the other.
+// The logs can be separate: actions of users, clients and operators are in one, failures in the other.
 func TestAudit(t *testing.T) {
 	audit := new(log)
 	records := &flaky{Store: store.NewMemory(0)}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/html"
 )
 
-// A browser shows pages of one site to somebody, keeps its cookies, and follows no redirect that leads away from it. It must
+// A browser loads pages of one site, keeps its cookies, and follows no redirect to another site. It must
 // not be used by several goroutines at once.
 type browser struct {
 	site   string

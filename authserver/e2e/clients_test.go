@@ -120,7 +120,7 @@ var checks = []string{
 	"revocation", "registration",
 }
 
-// nodeClient runs a script of npm, which says what it wants in lines of JSON.
+// nodeClient runs an npm script, which sends its requests in lines of JSON.
 func nodeClient(t *testing.T, h *house, script string) {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Skip("there is no node to run npm/" + script + ".js")

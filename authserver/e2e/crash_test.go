@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the server has answered, it knows after kill -9.
+// After kill -9, the server knows everything that it has confirmed.
 func TestCrash(t *testing.T) {
 	for _, name := range []string{"sqlite", "postgres"} {
 		t.Run(name, func(t *testing.T) {

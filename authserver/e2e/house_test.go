@@ -50,7 +50,7 @@ const (
 
 func secretOf(id string) string { return "the secret of " + id }
 
-// A house is a server and two APIs that know their callers by its tokens.
+// A house is a server and two APIs that identify their callers by its tokens.
 type house struct {
 	*server
 	orders string // takes JWTs, bound to a key or not
@@ -109,7 +109,7 @@ limits:
   pushes: {burst: 10000, every: 1ms} # the races are all of one address
 `
 
-// guarded is an API that tells who has called it.
+// guarded is an API that returns its caller.
 func guarded(t *testing.T, v valetkey.Verifier, scope string) http.Handler {
 	t.Helper()
 	proofs, err := dpop.New(dpop.Config{})
@@ -160,7 +160,7 @@ func (h *house) token(id string, form url.Values) (answer, error) {
 	return h.post("/oauth2/token", id, form)
 }
 
-// active reports what an API is told of a token.
+// active reports whether introspection by an API returns the token as active.
 func (h *house) active(t *testing.T, api, token string) bool {
 	t.Helper()
 	a, err := h.post("/oauth2/introspect", api, url.Values{"token": {token}})

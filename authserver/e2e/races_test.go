@@ -17,7 +17,7 @@ const (
 	racers = 8
 )
 
-// What works once works for one of those who come at once.
+// Of several simultaneous uses of a one-time credential, one succeeds.
 func TestRaces(t *testing.T) {
 	for name, store := range stores {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestRaces(t *testing.T) {
 	}
 }
 
-// race sends a form by all racers at once. One of them wins; if another one came only after that, nobody has tokens that work.
+// race sends a form by all racers at once. One of them wins; if another one comes only after that, no tokens remain valid.
 func (h *house) race(t *testing.T, form url.Values) {
 	t.Helper()
 	answers := make([]answer, racers)

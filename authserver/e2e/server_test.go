@@ -25,7 +25,7 @@ var program string // valetkey, as it is built from this checkout
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	flag.Set("test.parallel", "16") // what runs side by side waits for time to pass, and needs no processor
+	flag.Set("test.parallel", "16") // parallel tests wait for time to pass, and need no processor
 	os.Exit(run(m))
 }
 
@@ -93,7 +93,7 @@ func (s *server) restart() {
 	s.t.Fatalf("valetkey is not ready\n%s", &s.log)
 }
 
-// kill ends the server at once, without a chance to do anything more (kill -9).
+// kill ends the server immediately, without a clean shutdown (kill -9).
 func (s *server) kill() {
 	s.process.Process.Kill()
 	<-s.exited
@@ -117,11 +117,11 @@ func (s *server) stop() {
 	}
 }
 
-// ports keeps tests that run side by side from being given each other's.
+// ports prevents tests that run in parallel from getting the same ports.
 var ports atomic.Int32
 
-// freeAddress returns an address on loopback where nobody listens. Its port is below those that connections are given, so that
-// it stays free for a server that is started again.
+// freeAddress returns an unused address on loopback. Its port is below the ephemeral ports, so that
+// it remains free for a server that is restarted.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {

@@ -20,7 +20,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// A fake is a directory in this process, which can do what a good one does not.
+// A fake is a directory in this process that can misbehave.
 type fake struct {
 	url     string
 	entries map[string][]map[string][]string // by filter; "dn" among the attributes
@@ -29,7 +29,7 @@ type fake struct {
 	stall   chan struct{}                    // searches and binds wait for it; nil: they do not
 
 	mu   sync.Mutex
-	said []string // what was asked, and on which connection
+	said []string // the requests, and their connections
 }
 
 const (
@@ -266,7 +266,7 @@ func TestNoPasswordGoesToAServerWithoutStartTLS(t *testing.T) {
 
 func TestWaitsEnd(t *testing.T) {
 	const timeout = 200 * time.Millisecond
-	silent := func(t *testing.T) string { // accepts and says nothing
+	silent := func(t *testing.T) string { // accepts and sends nothing
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		t.Cleanup(func() { l.Close() })

@@ -10,7 +10,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/ldaplogin/slapdtest"
 )
 
-// TestKeptConnections needs to be inside, to age a connection and to break one.
+// TestKeptConnections is in the package to age a connection and to break one.
 func TestKeptConnections(t *testing.T) {
 	s := slapdtest.Start(t)
 	d, err := New(Config{

@@ -16,7 +16,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// configOf returns how to ask the directory, over ldaps.
+// configOf returns the configuration for the directory, over ldaps.
 func configOf(s *slapdtest.Server) ldaplogin.Config {
 	return ldaplogin.Config{
 		URL: s.TLSURL, RootCAs: s.CAs, BindDN: slapdtest.BindDN, BindPassword: slapdtest.BindPassword, BaseDN: slapdtest.BaseDN,
@@ -31,7 +31,7 @@ func directory(t testing.TB, cfg ldaplogin.Config) *ldaplogin.Directory {
 	return d
 }
 
-// requireOutage holds that nobody was refused, and nothing told, because of the directory.
+// requireOutage asserts that err is an outage, not a refusal, and reveals nothing.
 func requireOutage(t testing.TB, err error) {
 	t.Helper()
 	require.Error(t, err)
@@ -207,7 +207,7 @@ func (f loginFunc) Lookup(context.Context, string) (*login.Account, error) {
 	return nil, login.ErrNoUser
 }
 
-// loginOf accepts everybody as u, or refuses everybody if that is nil.
+// loginOf accepts every user as u, or refuses every user if u is nil.
 func loginOf(u *login.User) login.Login {
 	return loginFunc(func() (*login.User, error) {
 		if u == nil {

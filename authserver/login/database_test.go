@@ -245,7 +245,7 @@ func TestDatabaseList(t *testing.T) {
 	require.Equal(t, login.ErrRefused, err, "the password of another type's alice")
 }
 
-// meanwhile is a store in which something happens between a read and the write that follows.
+// meanwhile is a store that calls a function between a read and the following write.
 type meanwhile struct {
 	store.Store
 	happens func()

@@ -9,7 +9,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// The users of a configuration are a Database in memory, and stand behind a limit as all others do.
+// The users of a configuration are a Database in memory, behind a rate limit like all other users.
 func Example() {
 	ctx := context.Background()
 	customers, err := login.NewDatabase(store.NewMemory(0), "customer")

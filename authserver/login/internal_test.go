@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// TestHashingIsLimited needs to be inside, to take all turns without keeping the processors busy.
+// TestHashingIsLimited is in the package to occupy all slots without keeping the processors busy.
 func TestHashingIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, err := NewDatabase(store.NewMemory(0), "customer")
@@ -39,7 +39,7 @@ func TestHashingIsLimited(t *testing.T) {
 	})
 }
 
-// TestUnknownNameCostsTheSame needs to be inside, to see the work: a clock would see that of other processes, too.
+// TestUnknownNameCostsTheSame is in the package to count the work: a clock would also measure other processes.
 func TestUnknownNameCostsTheSame(t *testing.T) {
 	type work struct {
 		memory, time uint32

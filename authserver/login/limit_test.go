@@ -21,7 +21,7 @@ func (f loginFunc) Login(_ context.Context, name, password string) (*login.User,
 	return f(name, password)
 }
 
-// Lookup is not what is tested with it.
+// Lookup is not tested with it.
 func (f loginFunc) Lookup(context.Context, string) (*login.Account, error) {
 	return nil, login.ErrNoUser
 }

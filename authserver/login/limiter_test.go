@@ -19,7 +19,7 @@ func limiter(t testing.TB, rate login.Rate, size int) *login.Limiter {
 	return l
 }
 
-// wait returns how long the refusal says to wait; zero: it was allowed.
+// wait returns the RetryAfter of the refusal; zero: it was allowed.
 func wait(t testing.TB, err error) time.Duration {
 	t.Helper()
 	if err == nil {
@@ -94,7 +94,7 @@ func TestLimiter(t *testing.T) {
 	})
 }
 
-// FuzzLimiter holds that a small table never allows what a table with room for all would not.
+// FuzzLimiter asserts that a small table never allows an attempt that a table with room for all keys would refuse.
 func FuzzLimiter(f *testing.F) {
 	f.Add([]byte("aaaabcdefabcdefaaaa"))
 	f.Add([]byte{1, 1, 200, 1, 2, 3, 4, 5, 250, 1, 1, 1})

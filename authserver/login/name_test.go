@@ -51,7 +51,7 @@ func TestFold(t *testing.T) {
 	assert.NotEqual(t, login.Fold("kim"), login.Fold("кim"), "a Cyrillic letter")
 }
 
-// FuzzFold holds that a folded name folds to itself, so that a name has one place in a store whichever way it comes.
+// FuzzFold asserts that a folded name folds to itself, so that a name has one place in a store in whatever form it is entered.
 func FuzzFold(f *testing.F) {
 	for _, seed := range []string{"Alice", " İstanbul ", "ǆ Ǆ ǅ", "ſ K Å ß ẞ ς Σ", "\xff", "\u0345"} {
 		f.Add(seed)

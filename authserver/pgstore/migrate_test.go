@@ -62,8 +62,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// Each testdata/schemaN.sql is what pg_dump tells of a database that the program whose schema was N has written the records
-// below to.
+// Each testdata/schemaN.sql is the pg_dump of a database to which the program with schema N has written the records
+// below.
 func TestOpenReadsTheTablesOfOlderPrograms(t *testing.T) {
 	server := pgtest.Start(t)
 	files, err := filepath.Glob("testdata/schema*.sql")

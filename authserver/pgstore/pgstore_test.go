@@ -49,7 +49,7 @@ func TestReplicas(t *testing.T) {
 	server := pgtest.Start(t)
 	storetest.Test(t, func(t testing.TB) store.Store {
 		dsn := inSchema(t, server)
-		// What a role or a database has as its default is not what the store is written for.
+		// The store must not depend on the defaults of a role or a database.
 		return storetest.Replicas(open(t, dsn), open(t, dsn+" default_transaction_isolation=serializable"))
 	})
 }
@@ -72,7 +72,7 @@ func TestReplicasMaySweepAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	last, err := s.Sweep(t.Context()) // what another had locked was passed over
+	last, err := s.Sweep(t.Context()) // records locked by another transaction were skipped
 	require.NoError(t, err)
 	assert.EqualValues(t, records, swept.Load()+int64(last))
 	conn, err := pgx.Connect(t.Context(), dsn)
@@ -88,7 +88,7 @@ func BenchmarkStore(b *testing.B) {
 	storetest.Bench(b, func(t testing.TB) store.Store { return open(t, dsn) })
 }
 
-// The writer is told of the server by its environment, and has none of its own.
+// The writer gets the DSN of the server from its environment and starts no server.
 func TestConfirmedRecordsSurviveKill9OfServerAndClient(t *testing.T) {
 	const env = "PGSTORE_TEST_DSN"
 	var crash func()

@@ -12,7 +12,7 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.visit(s.app.url + "/login")
 	v.sees(http.StatusOK, "Log in", "to continue to Fruit shop")
 	v.shoot("login-application")
-	v.press("Cancel") // before she has seen where that leads: the application is a developer's
+	v.press("Cancel") // before she has seen the destination: the application is a developer's
 	host := strings.TrimPrefix(s.app.url, "http://")
 	v.sees(http.StatusBadRequest, "Do you want to leave this site?", "an application on this device, at "+host)
 	v.shoot("leave")
@@ -39,7 +39,7 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.sees(http.StatusOK, "Log in", "to continue to Fruit shop")
 	v.logIn("Employee", strings.ToUpper(slapdtest.Carol), slapdtest.CarolPassword)
 	v.tick("See your orders")
-	v.enter("See your orders") // which decides nothing, and leaves the page as it is
+	v.enter("See your orders") // this decides nothing, and leaves the page unchanged
 	v.sees(http.StatusOK, "Allow Fruit shop?")
 	v.shoot("consent-entered")
 	v.tick("See your orders")
@@ -85,7 +85,7 @@ func (s *site) restrict(t *testing.T, v *tab) {
 	v.sees(http.StatusOK, "See your orders", "which your account is not permitted to allow", "Place and change orders for you")
 	v.shoot("consent-withheld")
 	v.press("Not you?")
-	v.logIn("Employee", slapdtest.Dave, slapdtest.DavePassword) // who is in no group
+	v.logIn("Employee", slapdtest.Dave, slapdtest.DavePassword) // in no group
 	v.sees(http.StatusOK, "Your account is not permitted to allow anything that it requested:")
 	v.shoot("consent-nothing")
 	v.press("Deny")

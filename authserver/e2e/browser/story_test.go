@@ -10,7 +10,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/ldaplogin/slapdtest"
 )
 
-// TestBrowser is one story, told by several people: what one does, the next one sees.
+// TestBrowser is one story of several users: each sees the results of the previous one.
 func TestBrowser(t *testing.T) {
 	b := start(t)
 	s := newSite(t)
@@ -199,7 +199,7 @@ func (s *site) tryOthers(t *testing.T, v *tab) {
 	v.press("Use it")
 	v.sees(http.StatusOK, "200 OK", "apples")
 
-	// Nobody can make a page unreadable by what it shows.
+	// No user can make a page unreadable by its content.
 	v.visit(s.url + "/developer/applications/new")
 	v.fill("Name", strings.Repeat("Unübersichtlich", 6))
 	v.fill("Website", "https://"+strings.Repeat("long.", 20)+"example.com/"+strings.Repeat("way", 30))

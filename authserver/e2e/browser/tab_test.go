@@ -67,7 +67,7 @@ type tab struct {
 	status int // of the page
 }
 
-// tab returns a tab with cookies of its own, in which no script runs.
+// tab returns a tab with separate cookies, without scripts.
 func (b *browser) tab(t *testing.T) *tab {
 	t.Helper()
 	ctx, end := chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext())
@@ -86,7 +86,7 @@ func (b *browser) tab(t *testing.T) *tab {
 				b.t.Errorf("Chromium reports an issue: %s %v", text, err)
 			}
 		case *log.EventEntryAdded:
-			if e.Entry.Source != log.EntrySourceNetwork { // an answer of 422, say, which tests look for themselves
+			if e.Entry.Source != log.EntrySourceNetwork { // such as a response of 422, which tests check themselves
 				b.t.Errorf("Chromium logs: %s %s", e.Entry.Text, e.Entry.URL)
 			}
 		}

@@ -18,7 +18,7 @@ import (
 
 var errDown = errors.New("the directory is down")
 
-// A directory answers as its test says, and counts.
+// A directory returns the configured result, and counts lookups.
 type directory struct {
 	mu     sync.Mutex
 	answer func(ctx context.Context, subject string) (*login.Account, error)

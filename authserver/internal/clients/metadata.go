@@ -100,7 +100,7 @@ func (m members) client() (Client, error) {
 	}
 	// RFC 7591, section 2.1. Response types that are omitted are those of the grants.
 	if m["response_types"] != nil && !sameSet(r.list("response_types"), c.responseTypes()) {
-		r.wrong("response_types", "are not those of grant_types")
+		r.wrong("response_types", "do not match grant_types")
 	}
 	return c, r.err
 }

@@ -76,7 +76,7 @@ func TestRedirectURI(t *testing.T) {
 	})
 }
 
-// What is accepted is one URI to everybody: it is ASCII, and a browser has nothing to repair.
+// An accepted URI has one interpretation: it is ASCII, and a browser has nothing to repair.
 func FuzzRedirectURI(f *testing.F) {
 	for _, seed := range []string{"https://app.example.com/cb", "http://[::1]:1/cb", "com.example.app:/cb", "javascript:alert(1)", "https://a@b/"} {
 		f.Add(seed)

@@ -278,11 +278,11 @@ func (c *Client) acceptsUpdate(sent members) error {
 		}
 	}
 	if id, _ := sent["client_id"].Text(); id != c.ID {
-		return &Invalid{InvalidMetadata, "client_id: is not that of the client"}
+		return &Invalid{InvalidMetadata, "client_id: does not match the client"}
 	}
 	// "the client MUST NOT be allowed to overwrite its existing client secret with its own chosen value"
 	if secret, _ := sent["client_secret"].Text(); sent["client_secret"] != nil && !c.HasSecret(secret) {
-		return &Invalid{InvalidMetadata, "client_secret: is not that of the client"}
+		return &Invalid{InvalidMetadata, "client_secret: does not match the client"}
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func newDesk(t *testing.T, change func(*clients.RegistrationConfig)) *desk {
 	return d
 }
 
-// open lets everybody register, three at once.
+// open permits open registration, three at once.
 func open(t *testing.T) func(*clients.RegistrationConfig) {
 	limiter, err := login.NewLimiter(login.Rate{Burst: 3, Every: time.Hour}, 0)
 	require.NoError(t, err)

@@ -68,7 +68,7 @@ func TestRedirectURITakenBack(t *testing.T) {
 	})
 }
 
-// What one parser takes for the client's and a browser for somebody else's.
+// URIs that one parser takes for the client's and a browser for another site's.
 func TestRedirectURIsThatParsersReadInTwoWays(t *testing.T) {
 	s := start(t)
 	for _, uri := range []string{

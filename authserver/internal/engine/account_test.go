@@ -49,7 +49,7 @@ func usersWhoLeave(t *testing.T) *site {
 	})
 }
 
-// Each way in which the grant of a user yields a token, or tells of one.
+// Each way in which the grant of a user yields a token or information about one.
 func TestGrantsEndWithTheirUser(t *testing.T) {
 	s := usersWhoLeave(t)
 	old := time.Now()

@@ -31,7 +31,7 @@ func paging(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*en
 
 func saying(r *http.Request) (string, error) { return r.PostFormValue("do"), nil }
 
-// An endings collects what was over.
+// An endings collects ended interactions.
 type endings struct {
 	mu  sync.Mutex
 	all []engine.Ended
@@ -95,7 +95,7 @@ func (s *watched) Get(ctx context.Context, kind, id string) (store.Record, error
 	return r, err
 }
 
-// The second of two equal answers gets what the first one got, so that a double click loses no code.
+// The second of two equal submissions gets the response of the first one, so that a double click loses no code.
 func TestAnsweredTwice(t *testing.T) {
 	var over endings
 	w := new(watched)
@@ -278,7 +278,7 @@ func TestAnsweredTwice(t *testing.T) {
 	})
 }
 
-// A stranger's error is the user's to send on each time.
+// The user decides each time whether an error is sent to an unapproved client.
 func TestDepartureAgain(t *testing.T) {
 	var asked int
 	s := start(t, func(c *engine.Config) {
@@ -341,7 +341,7 @@ func TestEndedInTime(t *testing.T) {
 	})
 }
 
-// A browser breaks off the first request of a double click, at any time.
+// A browser aborts the first request of a double click, at any time.
 func TestBrokenOffAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := new(watched)

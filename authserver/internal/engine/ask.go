@@ -136,7 +136,7 @@ var descriptions = map[string]string{
 	"login_required":       "the user has to log in",
 	"consent_required":     "the user has to consent",
 	"interaction_required": "the user has to be asked",
-	unmet:                  "the user has not logged in as it was asked for",
+	unmet:                  "the user's log-in does not meet the requested acr_values",
 }
 
 const unmet = "unmet_authentication_requirements"

@@ -323,7 +323,7 @@ func TestConfigMistakes(t *testing.T) {
 	assert.ErrorContains(t, err, "Failures")
 }
 
-// Without pages nobody is let in.
+// Without pages every request is denied.
 func TestWithoutPages(t *testing.T) {
 	s := start(t, func(c *engine.Config) { c.Interact = nil })
 	assert.Equal(t, "access_denied", newBrowser().get(t, s.authorizeURL(request())).back.Get("error"))

@@ -151,7 +151,7 @@ func (e *Engine) check(c *call, repeated error, front bool) error {
 	case p.Has("request"): // RFC 9101, section 6.3; OpenID Connect Core 1.0, section 3.1.2.6
 		return badRequest("request_not_supported", "signed request objects are not supported")
 	case p.Has("response_mode") && p.Get("response_mode") != modeOf[kind]:
-		return invalidRequest("response_mode is not that of the response_type")
+		return invalidRequest("response_mode does not match the response_type")
 	}
 	if err := e.checkKey(c); err != nil {
 		return err
@@ -201,7 +201,7 @@ func checkPKCE(c *call) error {
 	case method != "S256": // RFC 7636, section 4.3: a method that is omitted means plain
 		return invalidRequest("code_challenge_method is not S256")
 	case len(challenge) != 43 || strings.Trim(challenge, base64urlAlphabet) != "":
-		return invalidRequest("code_challenge is not one of S256")
+		return invalidRequest("code_challenge is not an S256 challenge")
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func checkPrompt(p url.Values) error {
 		}
 	}
 	if slices.Contains(prompts, "none") && len(prompts) > 1 {
-		return invalidRequest("prompt is none and something else")
+		return invalidRequest("prompt combines none with another value")
 	}
 	if age := p.Get("max_age"); age != "" {
 		if n, err := strconv.Atoi(age); err != nil || n < 0 {
@@ -255,7 +255,7 @@ func (e *Engine) usePushed(c *call, uri string) error {
 }
 
 var (
-	errPushed = invalidRequest("request_uri is of another client, or the client has changed since")
+	errPushed = invalidRequest("request_uri belongs to another client, or the client has changed since")
 	errUsed   = invalidRequest("request_uri is not known, has expired, or has been used")
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// Errors that no application may be told of stay with the person, whatever redirect URI the request names.
+// Errors that must not be sent to an application are shown to the user, regardless of the redirect URI in the request.
 func TestAuthorizeWithoutRedirect(t *testing.T) {
 	s := start(t)
 	for _, c := range []struct {
@@ -122,7 +122,7 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 	assert.Empty(t, s.saw(engine.Granted))
 }
 
-// withQuery returns where a redirect went, with the query that the redirect URI has of its own.
+// withQuery returns the destination of a redirect, with the query of the redirect URI itself.
 func withQuery(a answer, params url.Values) string {
 	if _, own, ok := strings.Cut(params.Get("redirect_uri"), "?"); ok {
 		for name, v := range mustQuery(own) {

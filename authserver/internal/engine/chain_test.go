@@ -33,7 +33,7 @@ func TestChainsOfExchanges(t *testing.T) {
 		}
 		a := exchange(chain[8])
 		refused(t, a, 400, "invalid_request")
-		assert.Contains(t, a.body["error_description"], "exchanged 8 times")
+		assert.Contains(t, a.body["error_description"], "the result of 8 exchanges")
 		assert.Equal(t, 200, exchange(chain[7]).status, "another one at the end of it")
 	})
 	t.Run("introspection costs the same, however long the chain is", func(t *testing.T) {

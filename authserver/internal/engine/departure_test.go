@@ -15,7 +15,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 )
 
-// An error of a client that the operator has not approved is the user's to send on, in whichever response mode it would go.
+// The user decides whether an error is sent to a client that the operator has not approved, in every response mode.
 func TestLeave(t *testing.T) {
 	stranger := clients.Client{
 		AuthMethod: "none", RedirectURIs: []string{spaURI}, GrantTypes: []string{"authorization_code", "implicit"}, Scopes: []string{"orders:read"},

@@ -48,7 +48,7 @@ func poll(code string) url.Values {
 	return form("grant_type", deviceGrant, "client_id", "tv", "device_code", code)
 }
 
-// letIn is alice, who lets a device in.
+// letIn allows a device as alice.
 func (s *site) letIn(t testing.TB, userCode string) {
 	t.Helper()
 	in, err := s.Device(t.Context(), userCode)

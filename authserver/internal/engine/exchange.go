@@ -106,9 +106,9 @@ func checkExchange(p url.Values) error {
 	known := func(name string) bool { return p.Get(name) == accessTokenType || p.Get(name) == jwtType }
 	switch {
 	case !p.Has("subject_token"), !known("subject_token_type"):
-		return invalidRequest("subject_token is missing, or subject_token_type not that of an access token or a JWT")
+		return invalidRequest("subject_token is missing, or subject_token_type is not that of an access token or a JWT")
 	case p.Has("actor_token") != p.Has("actor_token_type"):
-		return invalidRequest("actor_token and actor_token_type go together")
+		return invalidRequest("actor_token and actor_token_type must be sent together")
 	case p.Has("actor_token") && !known("actor_token_type"):
 		return invalidRequest("actor_token_type is not that of an access token or a JWT")
 	case p.Has("requested_token_type") && p.Get("requested_token_type") != accessTokenType:

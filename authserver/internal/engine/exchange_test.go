@@ -36,7 +36,7 @@ func exchangers() []clients.Client {
 	return []clients.Client{service("orders-svc", orders), service("vault-svc", vault), service("nobody-svc"), spa}
 }
 
-// exchanging makes a site where orders:read stands for vault:open.
+// exchanging makes a site where orders:read maps to vault:open.
 func exchanging(c *engine.Config) {
 	c.APIs[0].Exchange = map[string][]string{"orders:read": {"vault:open"}}
 	with(exchangers()...)(c)
@@ -206,7 +206,7 @@ func TestMayAct(t *testing.T) {
 	})
 }
 
-// A token that an API was called with proves to it who called, and to nobody that the API is that caller.
+// A token that an API was called with identifies the caller to the API. It does not prove to others that the API is that caller.
 func TestActorsAreThemselves(t *testing.T) {
 	s := start(t, exchanging, func(c *engine.Config) { c.APIs[3].MayAct = "orders-svc" })
 	alices := s.login(t, "scope", "vault:open").access

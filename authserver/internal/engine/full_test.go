@@ -41,7 +41,7 @@ func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
 	require.Equal(t, 200, s.send(t, "/oauth2/token", "other", bare, s.proof(iss.ProofKey("ES256"))).status)
 }
 
-// A store in memory that is full must not forget what was used, or it could be used again.
+// A full store in memory must not drop used credentials, or they could be used again.
 func TestFullMemoryFailsClosed(t *testing.T) {
 	const room = 20
 	s := start(t, func(c *engine.Config) {

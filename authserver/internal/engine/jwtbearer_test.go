@@ -24,7 +24,7 @@ const (
 	partner        = "https://partner.example.com"
 )
 
-// trusting makes a site that trusts the partner, who signs with the key of the client "signer"; bridge uses its assertions.
+// trusting makes a site that trusts the partner, which signs with the key of the client "signer"; bridge uses its assertions.
 func trusting(c *engine.Config) {
 	c.Issuers = []engine.TrustedIssuer{{
 		Issuer: partner, JWKS: []byte(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`), SubjectType: "partner",

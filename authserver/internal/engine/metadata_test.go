@@ -56,7 +56,7 @@ func TestMetadata(t *testing.T) {
 	})
 }
 
-// Whatever is asked, browsers are sent to redirect URIs of the client only.
+// Regardless of the request, browsers are sent only to redirect URIs of the client.
 func FuzzAuthorize(f *testing.F) {
 	h := inProcess(f)
 	for _, seed := range []url.Values{

@@ -10,7 +10,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// A store that fails is not the request's fault, and nobody is told that a code or a token is bad because of it.
+// A failure of the store is not the request's fault: no response calls a code or a token invalid because of it.
 func TestOutagesOfOtherGrants(t *testing.T) {
 	b := &broken{}
 	s := start(t, func(c *engine.Config) { b.Store, c.Store = c.Store, b }, trusting, exchanging, func(c *engine.Config) {

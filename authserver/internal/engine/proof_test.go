@@ -14,7 +14,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// A proof is used up by what gets a token for it, and by nothing else.
+// A proof is used up only by a request that gets a token for it.
 func TestProofsAreUsedUpByGrants(t *testing.T) {
 	s := start(t, trusting, proving(dpop.Config{}), func(c *engine.Config) {
 		bridge := clients.Client{

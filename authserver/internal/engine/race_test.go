@@ -19,8 +19,8 @@ const (
 	racers = 8
 )
 
-// A gate lets no request look for a grant before all the racers have: so each of them has read the same version, and none
-// came later than another has won.
+// A gate holds every racer until all of them have read the grant, so each has read the same version, and none
+// comes after another has won.
 type gate struct {
 	store.Store
 	waiting atomic.Pointer[sync.WaitGroup]
@@ -87,7 +87,7 @@ func TestRaces(t *testing.T) {
 	})
 }
 
-// Without the gate some come later than another has won, which is reuse: then nobody's tokens work.
+// Without the gate some come after another has won, which is reuse: then no tokens remain valid.
 func TestRacesAsTheyCome(t *testing.T) {
 	s := start(t)
 	for name, next := range map[string]func() url.Values{

@@ -44,10 +44,10 @@ var (
 	errTooLong       = &refusal{status: http.StatusRequestEntityTooLarge, code: "invalid_request", description: "the request is too long"}
 	errClient        = &refusal{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or its authentication is missing or wrong"}
 	errGrant         = badRequest("invalid_grant", "the grant is invalid, expired, revoked, used already, or of another client")
-	errScope         = badRequest("invalid_scope", "a scope is not known, not the client's, or not the resource's")
+	errScope         = badRequest("invalid_scope", "a scope is unknown, or not available to the client or at the resource")
 	errTarget        = badRequest("invalid_target", "name one known API in the resource parameter")
-	errNotItsToken   = badRequest("invalid_request", "a token is not one of this server, not alive, or not the client's to exchange")
-	errExchanged     = badRequest("invalid_request", "the token was exchanged 8 times in a row, which is the most: exchange an earlier one")
+	errNotItsToken   = badRequest("invalid_request", "a token is not from this server, not active, or not exchangeable by this client")
+	errExchanged     = badRequest("invalid_request", "the token is the result of 8 exchanges, the maximum: exchange an earlier one")
 	errNotTheClients = badRequest("unauthorized_client", "the client may not use this grant")
 	errOutage        = &refusal{status: http.StatusInternalServerError, code: "server_error", description: "internal error: the request may be valid"}
 )

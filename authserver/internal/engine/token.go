@@ -48,7 +48,7 @@ func (e *Engine) token(w http.ResponseWriter, c *call) (*recorded, error) {
 func (e *Engine) checkToken(c *call) error {
 	// RFC 7636, section 4.1: unreserved characters; the library checks only the length.
 	if v := c.form.Get("code_verifier"); v != "" && (len(v) < 43 || len(v) > 128 || strings.Trim(v, base64urlAlphabet+".~") != "") {
-		return invalidRequest("code_verifier is not one of RFC 7636")
+		return invalidRequest("code_verifier does not conform to RFC 7636")
 	}
 	switch {
 	case len(c.form["resource"]) > 1:

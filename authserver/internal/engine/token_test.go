@@ -100,7 +100,7 @@ func TestRefusedRedemptions(t *testing.T) {
 	}
 }
 
-// A registration that nobody uses ends; this one is used.
+// An unused registration expires; this one is used.
 func TestClientsInUseAreKept(t *testing.T) {
 	s := start(t)
 	ctx := context.Background()
@@ -122,7 +122,7 @@ func TestClientsInUseAreKept(t *testing.T) {
 	assert.True(t, expires().IsZero())
 }
 
-// What a client or an API no longer has, its grants lose with the next refresh.
+// Grants lose the scopes that the client or the API no longer has at the next refresh.
 func TestRefreshAfterChanges(t *testing.T) {
 	s := start(t)
 	ctx := context.Background()

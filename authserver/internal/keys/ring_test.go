@@ -266,7 +266,7 @@ func TestReplicas(t *testing.T) {
 	})
 }
 
-// slow is a store in which everybody who writes has read before anybody does.
+// slow is a store in which all writers have read before the first one writes.
 type slow struct{ store.Store }
 
 func (s slow) Put(ctx context.Context, r store.Record) (int64, error) {
@@ -274,7 +274,7 @@ func (s slow) Put(ctx context.Context, r store.Record) (int64, error) {
 	return s.Store.Put(ctx, r)
 }
 
-// late is a store from which one reader gets what it has read ten seconds later.
+// late is a store that delays the result of one reader by ten seconds.
 type late struct {
 	store.Store
 	once atomic.Bool

@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// RFC 9700, section 4.11.2: a stranger who has registered a client cannot use links to this server to send people anywhere.
+// RFC 9700, section 4.11.2: an attacker who has registered a client cannot use links to this server as an open redirector.
 func TestLeave(t *testing.T) {
 	const phish = "https://phish.example/login"
 	h := newHouse(t)

@@ -21,7 +21,7 @@ func (h *house) plug() device {
 	return device{h, body["user_code"].(string), body["device_code"].(string)}
 }
 
-// ask returns what the device is told: an error, or the scope that it has got.
+// ask returns the response to the device: an error, or the granted scope.
 func (d device) ask() string {
 	d.h.t.Helper()
 	_, body := d.h.tell("/oauth2/token", "lamp", url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "device_code": {d.secret}})

@@ -244,7 +244,7 @@ func as(name string) url.Values {
 	return form
 }
 
-// loggedIn is a browser in which somebody has logged in.
+// loggedIn returns a browser in which a user has logged in.
 func (h *house) loggedIn(name string) *browser {
 	h.t.Helper()
 	b := h.browser().get("/login").press("Log in", as(name))

@@ -15,7 +15,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// A staff is what is known of users while a test runs; nil: what the database says.
+// A staff replaces the lookup of users during a test; nil: the database.
 type staff struct {
 	look atomic.Pointer[func() (*login.Account, error)]
 }

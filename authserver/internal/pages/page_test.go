@@ -148,7 +148,7 @@ func (b *browser) follow(method, to string, form url.Values, header http.Header)
 	return b
 }
 
-// check holds every page to what all have in common.
+// check verifies the properties that all pages share.
 func (b *browser) check() {
 	b.t.Helper()
 	h := b.resp.Header
@@ -259,7 +259,7 @@ func (b *browser) h1() string {
 	return b.page.all("h1")[0].text
 }
 
-// text is what the page says, in one line.
+// text returns the text of the page, in one line.
 func (b *browser) text() string {
 	b.t.Helper()
 	require.NotNil(b.t, b.page)
