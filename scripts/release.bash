@@ -1,12 +1,12 @@
-# To be sourced. Makes every module of the workspace, as committed at HEAD, v0.1.0 in a file-system module proxy, and gives
+# Source this file. It publishes every module of the workspace at HEAD as v0.1.0 in a file-system module proxy, and defines:
 #
 #   $work, $module, $version    a temporary folder that is removed at exit, the path of the root module, v0.1.0
 #   $modules                    the paths of all modules
 #   made PATH                   the folder with the files of that module's zip
 #   consumer NAME               makes an empty module with an empty module cache of its own, and goes there
 #
-# The go command makes the zips itself, from the tags of a repository, so the rules are its own: a zip has no nested module
-# in it, and a module without a LICENSE gets that of the root. The checkout is only read.
+# The go command creates the zips from the tags of a repository, so its own rules apply: a zip contains no nested module, and a
+# module without a LICENSE gets that of the root. The checkout is not modified.
 set -euo pipefail
 
 module=github.com/valetkey/valetkey
@@ -15,18 +15,18 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Ours first; then the downloads of the ordinary module cache, to spare the network; then what everybody asks.
+# The proxy made here first; then the downloads in the ordinary module cache, to save network traffic; then the configured proxies.
 proxies="file://$work/made/cache/download,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)"
-# The ordinary cache is only read: what we make here must not stay in it.
+# The ordinary cache is only read: the modules made here must not remain in it.
 export GOPROXY=$proxies GOMODCACHE=$work/caches/tree
-# The checksum database vouches for all modules but ours. Module caches can be removed, and builds from them be reused.
+# The checksum database verifies all other modules. Module caches can be removed, and builds from them can be reused.
 export GONOSUMDB="$module,$module/*" GOFLAGS='-modcacherw -trimpath' GOWORK=off
-# Who asks for the public repository gets the one made here.
+# Requests for the public repository are redirected to the one made here.
 n=${GIT_CONFIG_COUNT:-0}
 export GIT_CONFIG_COUNT=$((n + 1)) "GIT_CONFIG_KEY_$n=url.$work/tree.insteadOf" "GIT_CONFIG_VALUE_$n=https://$module"
 export GIT_{AUTHOR,COMMITTER}_NAME=rehearsal GIT_{AUTHOR,COMMITTER}_EMAIL=rehearsal@example.com
 
-# quiet runs a command and shows what it says only if it comes to nothing.
+# quiet runs a command and shows its output only if it fails.
 quiet() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }; }
 
 made() { echo "$work/made/$1@$version"; }
@@ -38,10 +38,10 @@ consumer() {
 	quiet go mod init "example.com/$1"
 }
 
-# siblings prints the modules of ours that the module in the folder $1 replaces: those that it needs.
+# siblings prints the modules of this workspace that the module in the folder $1 replaces, which are those that it needs.
 siblings() { sed -nE "s#^(replace)?[[:space:]]*($module[^ ]*) => .*#\2#p" "$1/go.mod"; }
 
-# release makes the module in the folder $1 of the tree, . or ./name, whose siblings are made.
+# release publishes the module in the folder $1 of the tree, . or ./name. Its siblings must already be published.
 release() {
 	local path=$module${1#.} tag=${1#.}/$version
 	tag=${tag#/}
@@ -62,9 +62,9 @@ cd "$work/tree"
 git init -q
 git config commit.gpgsign false
 git config tag.gpgsign false
-# A module of tests alone is nobody's to import.
+# A module that contains only tests is not imported.
 modules=$(GOWORK=$PWD/go.work go list -m | grep -v '/e2e$')
-# Each module is made after those that it needs.
+# Each module is published after those that it needs.
 pending=$modules
 while [ -n "$pending" ]; do
 	later=
