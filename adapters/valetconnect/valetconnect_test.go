@@ -98,7 +98,7 @@ func open(t testing.TB) *place {
 	return p
 }
 
-// call calls a procedure and returns what it answers.
+// call calls a procedure and returns its response.
 func (p *place) call(t testing.TB, name string, authorization []string, opts ...connect.ClientOption) (string, error) {
 	client := connect.NewClient[empty, text](p.web.Client(), p.web.URL+service+name, opts...)
 	request := connect.NewRequest(&empty{})

@@ -29,7 +29,7 @@ func (a adaption) serve(t testing.TB, routes []adaptertest.Route) string {
 
 func (a adaption) serveTLS(t testing.TB, routes []adaptertest.Route, config *tls.Config) string {
 	router := gin.New()
-	router.Use(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard)) // what gin.Default has
+	router.Use(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard)) // as gin.Default does
 	for _, route := range routes {
 		group := router.Group("")
 		if route.Outer != nil {

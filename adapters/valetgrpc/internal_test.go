@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// No guard looks at all of a request yet, so that nothing outside shows whether a call is told in full.
+// No guard reads every part of a request yet, so only an internal test can show that request translates a call completely.
 func TestRequest(t *testing.T) {
 	ctx := peer.NewContext(t.Context(), &peer.Peer{
 		Addr:     &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7},

@@ -48,7 +48,7 @@ var methods = valetgrpc.Methods{
 // A testService answers with the subject of the token in its context.
 type testService struct {
 	testpb.UnimplementedTestServiceServer
-	returned chan error // gets what ended each FullDuplexCall; nil: nobody asks
+	returned chan error // receives the error that ended each FullDuplexCall; nil: not observed
 }
 
 func who(ctx context.Context) string {
@@ -182,7 +182,7 @@ func with(t testing.TB, authorization ...string) context.Context {
 	return ctx
 }
 
-// A call calls one method and returns what it was answered.
+// A call calls one method and returns its result.
 type call func(ctx context.Context, api testpb.TestServiceClient, opts ...grpc.CallOption) (string, error)
 
 func unary(ctx context.Context, api testpb.TestServiceClient, opts ...grpc.CallOption) (string, error) {
@@ -256,7 +256,7 @@ func optional(ctx context.Context, api testpb.TestServiceClient, opts ...grpc.Ca
 	return string(r.GetPayload().GetBody()), err
 }
 
-// An exchange is a call and what it is answered.
+// An exchange is a call and its expected result.
 type exchange struct {
 	name          string
 	call          call

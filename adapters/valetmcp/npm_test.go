@@ -18,9 +18,9 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// A visit is what npm/client.js, made of the official TypeScript SDK, tells of one tool that it wanted to call.
+// A visit is the report of npm/client.js, which uses the official TypeScript SDK, about one attempt to call a tool.
 type visit struct {
-	Refused []struct { // 401 and 403, with what the SDK reads in the challenge
+	Refused []struct { // 401 and 403, with the parameters that the SDK reads from the challenge
 		Status       int
 		Error, Scope string
 	}

@@ -120,7 +120,7 @@ func open(t testing.TB, change ...func(*settings)) *place {
 func stateless(s *settings) { s.stream.Stateless, s.stream.JSONResponse = true, true }
 func stateful(s *settings)  { s.stream.JSONResponse = true }
 
-// newServer has tools that say who calls them.
+// newServer returns a server with tools that return their caller.
 func newServer(called *called) *mcp.Server {
 	server := mcp.NewServer(&mcp.Implementation{Name: "orders", Version: "1"}, nil)
 	for _, name := range []string{"whoami", "list_orders", "cancel_order", "export_orders", "status", "forgotten"} {
@@ -134,7 +134,7 @@ func newServer(called *called) *mcp.Server {
 	return server
 }
 
-// who tells the token in the context, then what the SDK knows, then what of the token's text is left.
+// who returns the token in the context, then the TokenInfo of the SDK, then whether an Authorization header is left.
 func who(ctx context.Context, extra *mcp.RequestExtra) string {
 	var b strings.Builder
 	if t := valetkey.FromContext(ctx); t != nil {
@@ -405,7 +405,7 @@ func (c *counter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// text is what a tool answered.
+// text returns the result of a tool.
 func text(t testing.TB, a answer) string {
 	t.Helper()
 	require.Equal(t, 200, a.StatusCode, a.body)
@@ -533,7 +533,7 @@ func TestSessions(t *testing.T) {
 	})
 	t.Run("another token of the same user is at home", func(t *testing.T) {
 		stepped := p.token(valetkeytest.Scopes("orders:read", "orders:write"))
-		// Of this very token, not of the one that began the session, which is what the SDK's context holds.
+		// The scopes of this token, not of the token that started the session, which the context of the SDK contains.
 		assert.Equal(t, "alice [orders:read orders:write]; SDK: [orders:read orders:write] true", text(t, p.send(t, "POST", stepped, call("cancel_order"), session)))
 		assert.Equal(t, 403, p.send(t, "POST", alice, call("cancel_order"), session).StatusCode)
 	})

@@ -32,7 +32,7 @@ import (
 
 const issuer = "https://as.example.com"
 
-// A rig is an Observer on the real SDK, and what the SDK got from it.
+// A rig is an Observer on the real SDK, and the data that the SDK received.
 type rig struct {
 	*valetotel.Observer
 	tracer trace.Tracer
@@ -164,7 +164,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// status is what a span says of its outcome.
+// status returns the status of a span.
 func status(s sdktrace.ReadOnlySpan) string {
 	return strings.TrimSuffix(s.Status().Code.String()+": "+s.Status().Description, ": ")
 }

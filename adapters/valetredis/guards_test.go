@@ -32,7 +32,7 @@ const (
 	clients = 4 // of a replica, at a time
 )
 
-// A replica is one of the servers of an API: it takes JWTs and opaque tokens, and shares what it learns through redis.
+// A replica is one of the servers of an API. It accepts JWTs and opaque tokens, and shares data through Redis.
 type replica struct {
 	t     *testing.T
 	redis *valetredis.Redis
@@ -74,7 +74,7 @@ func startReplica(t *testing.T, iss *valetkeytest.Issuer, s *server, key []byte)
 	return &replica{t, shared, line, api}
 }
 
-// get returns what a client with the token is told.
+// get returns the response to a client with the token.
 func (r *replica) get(raw string) (status int, header http.Header) {
 	req, err := http.NewRequest("GET", r.api.URL, nil)
 	if !assert.NoError(r.t, err) {

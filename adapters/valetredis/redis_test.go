@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// soon is long enough for what must happen, on a slow machine too.
+// soon is the time limit for events that must happen, generous enough for a slow machine.
 const soon = 20 * time.Second
 
 func eventually(t testing.TB, what string, condition func() bool) {
@@ -37,7 +37,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	require.Eventually(t, condition, soon, 5*time.Millisecond, what)
 }
 
-// A server is a real redis-server that can be killed and started again, on the same port, with what it had saved.
+// A server is a real redis-server that can be killed and restarted on the same port with its saved data.
 type server struct {
 	t    testing.TB
 	addr string
@@ -86,7 +86,7 @@ func (s *server) kill() {
 	}
 }
 
-// raw is a client for what somebody else may do in redis.
+// raw is a client that acts as another writer to Redis.
 func (s *server) raw() *redis.Client {
 	return newClient(s.t, s.addr, nil)
 }
@@ -199,7 +199,7 @@ func randomKey() []byte {
 	return key
 }
 
-// newRedis makes one with a timeout that only what is really wrong can reach; change, if not nil, changes the rest.
+// newRedis returns a Redis with a timeout that only a real failure can reach. change, if not nil, changes other settings.
 func newRedis(t testing.TB, client redis.UniversalClient, key []byte, change func(*valetredis.Config)) (*valetredis.Redis, *journal) {
 	t.Helper()
 	log := new(journal)

@@ -27,7 +27,7 @@ const (
 	tail  = "was published and is not in redis"
 )
 
-// A follower notes what it is told to apply.
+// A follower records the revocations that it must apply.
 type follower struct {
 	mu      sync.Mutex
 	applied []valetkey.Revocation
@@ -78,7 +78,7 @@ func (f *follower) reported() []string {
 	return slices.Clone(f.reports)
 }
 
-// last returns what was reported last, with its error.
+// last returns the last report and its error.
 func (f *follower) last() (report string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +88,7 @@ func (f *follower) last() (report string, err error) {
 	return f.reports[len(f.reports)-1], f.errs[len(f.errs)-1]
 }
 
-// says reports whether the last report is of how, with an error that has the text.
+// says reports whether the last report is how, with an error that contains the text.
 func (f *follower) says(how, text string) func() bool {
 	return func() bool {
 		report, err := f.last()
@@ -121,7 +121,7 @@ func publish(t *testing.T, r *valetredis.Redis, ids ...string) {
 	}
 }
 
-// sealed returns what an entry of the stream holds.
+// sealed returns the content of an entry of the stream.
 func sealed(t *testing.T, raw *redis.Client) string {
 	t.Helper()
 	entries, err := raw.XRevRangeN(context.Background(), stream, "+", "-", 1).Result()
@@ -592,7 +592,7 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 	s.kill()
 	eventually(t, "it is known", func() bool { return b.Health()[1].State == valetkey.Degraded })
 	require.Error(t, a.Publish(ctx, token("lost")), "the publisher is told")
-	s.start() // with what was saved
+	s.start() // with the saved data
 	publish(t, a, "2")
 	both("2")
 	assert.Zero(t, log.count("some are missing"), log)

@@ -57,7 +57,7 @@ var (
 	input  = regexp.MustCompile(`<input type="(?:hidden|checkbox)" name="([^"]*)" value="([^"]*)"`)
 )
 
-// submit sends the page's last form, with what it holds already.
+// submit sends the last form of the page with its prefilled values.
 func (b *browser) submit(pairs ...string) {
 	b.t.Helper()
 	forms := action.FindAllStringSubmatchIndex(b.page, -1)

@@ -29,7 +29,7 @@ users:
 // someSeal is the base64 of 32 bytes.
 const someSeal = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
-// Every mistake is told with its line, all at once, and nothing is started.
+// All mistakes are reported together, each with its line, and nothing is started.
 func TestMistakes(t *testing.T) {
 	t.Setenv("VALETKEY_TEST_SECRET", "short")
 	base := func(replace ...string) string { return strings.NewReplacer(replace...).Replace(good) }

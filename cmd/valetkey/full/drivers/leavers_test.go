@@ -63,7 +63,7 @@ func (c *company) restart(rest string) {
 
 func users(all ...string) string { return "users: [" + strings.Join(all, ", ") + "]\n" }
 
-// A member is somebody who has logged in and allowed the client to read and write.
+// A member is a user who has logged in and allowed the client to read and write.
 type member struct {
 	*browser
 	access, refresh string
@@ -109,7 +109,7 @@ func (c *company) introspect(m *member) (int, map[string]any) {
 	return c.ask(c.t, "/oauth2/introspect", "api", "a long secret of api", "token", m.access)
 }
 
-// session returns what a silent authorization request gets: a code, or an error.
+// session returns the result of a silent authorization request: a code or an error.
 func (c *company) session(m *member) string {
 	c.t.Helper()
 	c.authorize(m.browser, "&prompt=none")
@@ -122,7 +122,7 @@ func (c *company) session(m *member) string {
 	return m.left.Query().Get("error")
 }
 
-// revoke ends what a subject has, as an operator does beside the server that runs.
+// revoke ends the sessions and grants of a subject, as an operator does while the server runs.
 func (c *company) revoke(subject string, logins int) {
 	c.t.Helper()
 	s, end, err := server.Open(c.t.Context(), server.Settings{Config: c.path, Drivers: drivers.All()})
@@ -279,7 +279,7 @@ user_types:
 	c.alive(carol, "read write")
 
 	t.Run("while the directory is down, employees get a temporary error and customers notice nothing", func(t *testing.T) {
-		c.restart(config) // which forgets what it remembered for a minute
+		c.restart(config) // clears the cache, which lasts a minute
 		directory.Kill()
 		for range 2 {
 			status, body := c.introspect(carol)

@@ -25,10 +25,10 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-// soon is long enough for what must happen, on a slow machine too.
+// soon is the time limit for events that must happen, generous enough for a slow machine.
 const soon = 20 * time.Second
 
-// A journal is what a server logs or prints.
+// A journal collects the logs or the output of a server.
 type journal struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -130,7 +130,7 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-// The exchange of an old tutorial, as it stands but for the ports.
+// The exchange of an old tutorial, unchanged except for the ports.
 func TestTutorial(t *testing.T) {
 	s := serve(t, server.Settings{Config: example(t, "tutorial.yaml", "listen: 127.0.0.1:8888", "listen: 127.0.0.1:0"), Addr: "127.0.0.1:0"})
 	const back = "http://localhost:8080/authorization"

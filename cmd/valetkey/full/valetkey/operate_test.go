@@ -194,7 +194,7 @@ func TestOperator(t *testing.T) {
 	}
 }
 
-// A misspelled path is a mistake, and not an empty server: only what adds something creates a database, as serve does.
+// A misspelled path is an error instead of an empty server: only serve and commands that add a record create a database.
 func TestMisspelledStore(t *testing.T) {
 	folder := t.TempDir()
 	store := "sqlite:" + filepath.Join(folder, "typo.db")
@@ -223,7 +223,7 @@ func TestMisspelledStore(t *testing.T) {
 	})
 }
 
-// The example is served as it stands, from a folder of its own.
+// The example is served unchanged, from a temporary folder.
 func TestServeExample(t *testing.T) {
 	text, err := os.ReadFile("../../../../examples/serve/as.yaml")
 	if err != nil {

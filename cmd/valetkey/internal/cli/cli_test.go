@@ -367,7 +367,7 @@ routes: {"/": "@any"}
 	}
 	log, _ := background(t, "proxy", "--config", file)
 	url := "http://" + log.Wait(t, `listening on ([0-9.:]+)`)[1]
-	for end := time.Now().Add(20 * time.Second); get(t, url, iss.Token()) == 503; { // it does not know what is revoked yet
+	for end := time.Now().Add(20 * time.Second); get(t, url, iss.Token()) == 503; { // it has not read the revocations yet
 		if time.Now().After(end) {
 			t.Fatal("the proxy does not get ready")
 		}
@@ -423,7 +423,7 @@ func issued(from time.Duration) valetkeytest.Option {
 	return valetkeytest.Claim("iat", time.Now().Add(from).Unix())
 }
 
-// TestBinary is about what only a process has: its exit code and signals.
+// TestBinary covers the features of a process: its exit code and signals.
 func TestBinary(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "valetkey.exe")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../..").CombinedOutput(); err != nil {

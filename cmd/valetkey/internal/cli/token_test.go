@@ -197,7 +197,7 @@ func TestBoundToken(t *testing.T) {
 	assert.NotContains(t, out+errs, `"d"`)
 }
 
-// TestTokenEndpoints are servers that ask for a nonce, or do not do what was asked for.
+// TestTokenEndpoints tests servers that require a nonce or do not fulfill the request.
 func TestTokenEndpoints(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	nonces, err := dpop.NewNonces(dpop.NoncesConfig{})

@@ -38,7 +38,7 @@ func start(t *testing.T) demo.Place {
 	return d.Place
 }
 
-// through serves what upstream serves, with its answers changed.
+// through serves upstream with changed responses.
 func through(t *testing.T, upstream string, change func(*http.Response)) string {
 	t.Helper()
 	to, err := url.Parse(upstream)
@@ -111,7 +111,7 @@ func failed(out string) (steps []string) {
 	return steps
 }
 
-// TestPrint runs the lines in a shell and compares what curl shows with what they promise.
+// TestPrint runs the lines in a shell and compares the output of curl with the printed expectations.
 func TestPrint(t *testing.T) {
 	for _, tool := range []string{"sh", "curl", "sed"} {
 		if _, err := exec.LookPath(tool); err != nil {

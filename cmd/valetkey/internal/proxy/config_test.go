@@ -399,7 +399,7 @@ func TestSecretsAreNotRepeated(t *testing.T) {
 	}
 }
 
-// TestExampleInFull takes the comment signs from what the example leaves out.
+// TestExampleInFull removes the comment signs from the options in the example.
 func TestExampleInFull(t *testing.T) {
 	text, err := os.ReadFile("../../testdata/proxy.yaml")
 	if err != nil {
@@ -438,7 +438,7 @@ func TestExampleInFull(t *testing.T) {
 	}
 }
 
-// FuzzLoad asserts that what is accepted and names no public route lets nobody through without a token.
+// FuzzLoad asserts that an accepted file without public routes admits no request without a token.
 func FuzzLoad(f *testing.F) {
 	f.Add(good, "/orders")
 	f.Add(strings.Replace(good, "GET /orders", "/{x...}", 1), "/a/b")

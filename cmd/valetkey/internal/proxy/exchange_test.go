@@ -187,7 +187,7 @@ func dial(t *testing.T, addr, line, token, header string) (net.Conn, *bufio.Read
 	return conn, bufio.NewReader(conn)
 }
 
-// within returns what ended, which it waits for.
+// within returns the next value of ended, which must arrive within 20 seconds.
 func within(t *testing.T, ended chan string) string {
 	t.Helper()
 	select {

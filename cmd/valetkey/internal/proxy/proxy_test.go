@@ -22,7 +22,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// A recorder is an upstream that writes down what reaches it.
+// A recorder is an upstream that records the requests it receives.
 type recorder struct {
 	mu   sync.Mutex
 	seen []*http.Request

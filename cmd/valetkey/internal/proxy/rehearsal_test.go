@@ -204,7 +204,7 @@ routes:
 
 // A reason that inspect does not know would leave every check as passed.
 func TestEveryReasonHasItsCheck(t *testing.T) {
-	known := map[valetkey.Reason]bool{ // what a proxy cannot be asked, or only a running one knows
+	known := map[valetkey.Reason]bool{ // reasons that cannot occur in a proxy, or only in a running one
 		valetkey.ReasonNoCredentials:  true, // a rehearsal has a token
 		valetkey.ReasonFormUnreadable: true, valetkey.ReasonFormTooLong: true, valetkey.ReasonFormMalformed: true, valetkey.ReasonQueryMalformed: true,
 		valetkey.ReasonForwardedMalformed: true, valetkey.ReasonHostMalformed: true, // inspect writes them itself

@@ -20,7 +20,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// soon is long enough for what must happen, on a slow machine too.
+// soon is the time limit for events that must happen, generous enough for a slow machine.
 const soon = 20 * time.Second
 
 // A journal is a log that can be read.

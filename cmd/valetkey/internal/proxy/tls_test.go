@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		os.Setenv("SSL_CERT_FILE", roots) // before anybody asks for the roots of the system
+		os.Setenv("SSL_CERT_FILE", roots) // before the first use of the system roots
 		return m.Run()
 	}())
 }
