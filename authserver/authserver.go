@@ -77,7 +77,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 func open(ctx context.Context, cfg Config) (*Server, error) {
 	err := cfg.Validate()
 	if cfg.Store != nil && len(cfg.Seal) == 0 && !cfg.InsecureUnsealed {
-		err = errors.Join(err, &valetkey.ConfigError{Field: "seal", Err: errors.New("is required with a Store, unless insecure_unsealed is set")})
+		err = errors.Join(err, &valetkey.ConfigError{Field: "Seal", Err: errors.New("required with a Store, unless InsecureUnsealed is set")})
 	}
 	if err != nil {
 		return nil, err

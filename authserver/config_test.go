@@ -25,48 +25,48 @@ func TestConfigMistakes(t *testing.T) {
 		change func(*authserver.Config)
 		want   string
 	}{
-		{"AS-META-02 no issuer", func(c *authserver.Config) { c.Issuer = "" }, "issuer: is required"},
-		{"AS-META-02 an issuer that is no URL", func(c *authserver.Config) { c.Issuer = "as.example.com" }, "issuer: is not an https URL"},
-		{"AS-META-02 an issuer of another scheme", func(c *authserver.Config) { c.Issuer = "ftp://as.example.com" }, "issuer: is not an https URL"},
-		{"AS-META-02 an issuer with a query", func(c *authserver.Config) { c.Issuer = "https://as.example.com?" }, "issuer: has a query"},
-		{"AS-META-02 an issuer with a fragment", func(c *authserver.Config) { c.Issuer = "https://as.example.com#" }, "issuer: has a query, a fragment"},
-		{"an issuer with a user", func(c *authserver.Config) { c.Issuer = "https://a@as.example.com" }, "issuer: has a query, a fragment or a user"},
-		{"an issuer whose path is a pattern", func(c *authserver.Config) { c.Issuer = "https://as.example.com/{a}" }, "issuer: has a path with unusual"},
-		{"an issuer whose path climbs", func(c *authserver.Config) { c.Issuer = "https://as.example.com/a/../b" }, "issuer: has a path with unusual"},
-		{"an issuer with two slashes", func(c *authserver.Config) { c.Issuer = "https://as.example.com//" }, "issuer: has a path with unusual"},
-		{"AS-META-02 http beyond loopback", func(c *authserver.Config) { c.Issuer = "http://as.example.com" }, "issuer: is http and not on loopback"},
-		{"http on a host that only looks like loopback", func(c *authserver.Config) { c.Issuer = "http://127.0.0.1.example.com" }, "issuer: is http and not on loopback"},
-		{"no API", func(c *authserver.Config) { c.APIs = nil }, "apis: at least one"},
-		{"no audience", func(c *authserver.Config) { c.APIs[1].Audience = "" }, "apis[1].audience: is not an absolute URI"},
-		{"a relative audience", func(c *authserver.Config) { c.APIs[1].Audience = "files" }, "apis[1].audience: is not an absolute URI"},
-		{"an audience with a fragment", func(c *authserver.Config) { c.APIs[1].Audience = "https://a#b" }, "apis[1].audience: "},
-		{"one audience twice", func(c *authserver.Config) { c.APIs[1].Audience = orders }, "apis[1].audience: \"" + orders + "\" is also the audience of another"},
-		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "apis[2].scopes: at least one"},
-		{"a scope of two words", func(c *authserver.Config) { c.APIs[0].Scopes["a b"] = "" }, `apis[0].scopes: scope "a b"`},
-		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes["openid"] = "" }, "apis[0].scopes: openid"},
-		{"a scope of two APIs", func(c *authserver.Config) { c.APIs[2].Scopes["orders:read"] = "" }, `apis[2].scopes: "orders:read" is also a scope of another`},
-		{"an unknown format", func(c *authserver.Config) { c.APIs[0].Tokens = "JWT" }, `apis[0].tokens: "JWT", want jwt or opaque`},
-		{"an unknown algorithm", func(c *authserver.Config) { c.APIs[0].Algorithm = "none" }, `apis[0].algorithm: "none", want ES256`},
-		{"a negative lifetime", func(c *authserver.Config) { c.APIs[0].Lifetime = -time.Second }, "apis[0].lifetime: -1s"},
-		{"a lifetime of nanoseconds", func(c *authserver.Config) { c.APIs[0].Lifetime = 600 }, "apis[0].lifetime: 600ns"},
-		{"a lifetime of days", func(c *authserver.Config) { c.APIs[0].Lifetime = 25 * time.Hour }, "apis[0].lifetime: 25h"},
-		{"no client id", func(c *authserver.Config) { c.Clients[0].ID = "" }, "clients[0].id: 1 to 512 printable"},
-		{"a client id that is not ASCII", func(c *authserver.Config) { c.Clients[0].ID = "é" }, "clients[0].id: 1 to 512 printable"},
-		{"one client id twice", func(c *authserver.Config) { c.Clients[1].ID = "reader" }, `clients[1].id: "reader" is also the id of another`},
-		{"AS-CC-01 no secret", func(c *authserver.Config) { c.Clients[0].Secret = "" }, "clients[0].secret: either"},
-		{"a secret and its digest", func(c *authserver.Config) { c.Clients[0].SecretSHA256 = strings.Repeat("0", 64) }, "clients[0].secret: either"},
-		{"a short secret", func(c *authserver.Config) { c.Clients[0].Secret = "fifteen letters" }, "clients[0].secret: must have at least 16"},
-		{"a secret that is not ASCII", func(c *authserver.Config) { c.Clients[0].Secret = strings.Repeat("é", 16) }, "clients[0].secret: "},
-		{"a digest that is short", func(c *authserver.Config) { c.Clients[0].Secret, c.Clients[0].SecretSHA256 = "", "00" }, "clients[0].secret_sha256: is not 64"},
+		{"AS-META-02 no issuer", func(c *authserver.Config) { c.Issuer = "" }, "Issuer: is required"},
+		{"AS-META-02 an issuer that is no URL", func(c *authserver.Config) { c.Issuer = "as.example.com" }, "Issuer: is not an https URL"},
+		{"AS-META-02 an issuer of another scheme", func(c *authserver.Config) { c.Issuer = "ftp://as.example.com" }, "Issuer: is not an https URL"},
+		{"AS-META-02 an issuer with a query", func(c *authserver.Config) { c.Issuer = "https://as.example.com?" }, "Issuer: has a query"},
+		{"AS-META-02 an issuer with a fragment", func(c *authserver.Config) { c.Issuer = "https://as.example.com#" }, "Issuer: has a query, a fragment"},
+		{"an issuer with a user", func(c *authserver.Config) { c.Issuer = "https://a@as.example.com" }, "Issuer: has a query, a fragment or a user"},
+		{"an issuer whose path is a pattern", func(c *authserver.Config) { c.Issuer = "https://as.example.com/{a}" }, "Issuer: has a path with unusual"},
+		{"an issuer whose path climbs", func(c *authserver.Config) { c.Issuer = "https://as.example.com/a/../b" }, "Issuer: has a path with unusual"},
+		{"an issuer with two slashes", func(c *authserver.Config) { c.Issuer = "https://as.example.com//" }, "Issuer: has a path with unusual"},
+		{"AS-META-02 http beyond loopback", func(c *authserver.Config) { c.Issuer = "http://as.example.com" }, "Issuer: is http and not on loopback"},
+		{"http on a host that only looks like loopback", func(c *authserver.Config) { c.Issuer = "http://127.0.0.1.example.com" }, "Issuer: is http and not on loopback"},
+		{"no API", func(c *authserver.Config) { c.APIs = nil }, "APIs: at least one"},
+		{"no audience", func(c *authserver.Config) { c.APIs[1].Audience = "" }, "APIs[1].Audience: is not an absolute URI"},
+		{"a relative audience", func(c *authserver.Config) { c.APIs[1].Audience = "files" }, "APIs[1].Audience: is not an absolute URI"},
+		{"an audience with a fragment", func(c *authserver.Config) { c.APIs[1].Audience = "https://a#b" }, "APIs[1].Audience: "},
+		{"one audience twice", func(c *authserver.Config) { c.APIs[1].Audience = orders }, "APIs[1].Audience: \"" + orders + "\" is also the audience of another"},
+		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "APIs[2].Scopes: at least one"},
+		{"a scope of two words", func(c *authserver.Config) { c.APIs[0].Scopes["a b"] = "" }, `APIs[0].Scopes: scope "a b"`},
+		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes["openid"] = "" }, "APIs[0].Scopes: openid"},
+		{"a scope of two APIs", func(c *authserver.Config) { c.APIs[2].Scopes["orders:read"] = "" }, `APIs[2].Scopes: "orders:read" is also a scope of another`},
+		{"an unknown format", func(c *authserver.Config) { c.APIs[0].Tokens = "JWT" }, `APIs[0].Tokens: "JWT", want jwt or opaque`},
+		{"an unknown algorithm", func(c *authserver.Config) { c.APIs[0].Algorithm = "none" }, `APIs[0].Algorithm: "none", want ES256`},
+		{"a negative lifetime", func(c *authserver.Config) { c.APIs[0].Lifetime = -time.Second }, "APIs[0].Lifetime: -1s"},
+		{"a lifetime of nanoseconds", func(c *authserver.Config) { c.APIs[0].Lifetime = 600 }, "APIs[0].Lifetime: 600ns"},
+		{"a lifetime of days", func(c *authserver.Config) { c.APIs[0].Lifetime = 25 * time.Hour }, "APIs[0].Lifetime: 25h"},
+		{"no client id", func(c *authserver.Config) { c.Clients[0].ID = "" }, "Clients[0].ID: 1 to 512 printable"},
+		{"a client id that is not ASCII", func(c *authserver.Config) { c.Clients[0].ID = "é" }, "Clients[0].ID: 1 to 512 printable"},
+		{"one client id twice", func(c *authserver.Config) { c.Clients[1].ID = "reader" }, `Clients[1].ID: "reader" is also the id of another`},
+		{"AS-CC-01 no secret", func(c *authserver.Config) { c.Clients[0].Secret = "" }, "Clients[0].Secret: either"},
+		{"a secret and its digest", func(c *authserver.Config) { c.Clients[0].SecretSHA256 = strings.Repeat("0", 64) }, "Clients[0].Secret: either"},
+		{"a short secret", func(c *authserver.Config) { c.Clients[0].Secret = "fifteen letters" }, "Clients[0].Secret: must have at least 16"},
+		{"a secret that is not ASCII", func(c *authserver.Config) { c.Clients[0].Secret = strings.Repeat("é", 16) }, "Clients[0].Secret: "},
+		{"a digest that is short", func(c *authserver.Config) { c.Clients[0].Secret, c.Clients[0].SecretSHA256 = "", "00" }, "Clients[0].SecretSHA256: is not 64"},
 		{"a digest that is not hexadecimal", func(c *authserver.Config) {
 			c.Clients[0].Secret, c.Clients[0].SecretSHA256 = "", strings.Repeat("x", 64)
-		}, "clients[0].secret_sha256: is not 64"},
-		{"a client's scope that no API has", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"admin"} }, "clients[0].scopes[0]: is not a scope of any API"},
-		{"a default that is no API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, "clients[0].default_api: is not the audience of an API"},
-		{"a default the client has no scope of", func(c *authserver.Config) { c.Clients[0].DefaultAPI = files }, "clients[0].default_api: "},
-		{"introspection for no API", func(c *authserver.Config) { c.Clients[0].Introspects = []string{"x"} }, "clients[0].introspects[0]: is not the audience"},
-		{"a client that could do nothing", func(c *authserver.Config) { c.Clients[0].Scopes = nil }, "clients[0]: has neither"},
-		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "max_tokens: is negative"},
+		}, "Clients[0].SecretSHA256: is not 64"},
+		{"a client's scope that no API has", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"admin"} }, "Clients[0].Scopes[0]: is not a scope of any API"},
+		{"a default that is no API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, "Clients[0].DefaultAPI: is not the audience of an API"},
+		{"a default the client has no scope of", func(c *authserver.Config) { c.Clients[0].DefaultAPI = files }, "Clients[0].DefaultAPI: "},
+		{"introspection for no API", func(c *authserver.Config) { c.Clients[0].Introspects = []string{"x"} }, "Clients[0].Introspects[0]: is not the audience"},
+		{"a client that could do nothing", func(c *authserver.Config) { c.Clients[0].Scopes = nil }, "Clients[0]: has neither"},
+		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "MaxTokens: is negative"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := config("https://as.example.com")
@@ -81,9 +81,9 @@ func TestConfigMistakes(t *testing.T) {
 		cfg.APIs[0].Algorithm = "none"
 		cfg.Clients[3].Secret = ""
 		_, err := authserver.New(t.Context(), cfg)
-		require.ErrorContains(t, err, "issuer: ")
-		require.ErrorContains(t, err, "apis[0].algorithm: ")
-		require.ErrorContains(t, err, "clients[3].secret: ")
+		require.ErrorContains(t, err, "Issuer: ")
+		require.ErrorContains(t, err, "APIs[0].Algorithm: ")
+		require.ErrorContains(t, err, "Clients[3].Secret: ")
 	})
 	for _, issuer := range []string{"https://as.example.com", "https://as.example.com/", "https://as.example.com/a/b", "http://localhost:1", "http://[::1]:1", "http://127.1.2.3"} {
 		t.Run("no mistake in "+issuer, func(t *testing.T) {

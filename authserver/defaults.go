@@ -49,14 +49,14 @@ type namedPath struct {
 
 func (p *Paths) named() []namedPath {
 	return []namedPath{
-		{"authorize", p.Authorize, "/oauth2/authorize", &p.Authorize},
-		{"token", p.Token, "/oauth2/token", &p.Token},
-		{"device", p.Device, "/oauth2/device_authorization", &p.Device},
-		{"par", p.PAR, "/oauth2/par", &p.PAR},
-		{"introspect", p.Introspect, "/oauth2/introspect", &p.Introspect},
-		{"revoke", p.Revoke, "/oauth2/revoke", &p.Revoke},
-		{"register", p.Register, "/oauth2/register", &p.Register},
-		{"keys", p.Keys, "/oauth2/keys", &p.Keys},
+		{"Authorize", p.Authorize, "/oauth2/authorize", &p.Authorize},
+		{"Token", p.Token, "/oauth2/token", &p.Token},
+		{"Device", p.Device, "/oauth2/device_authorization", &p.Device},
+		{"PAR", p.PAR, "/oauth2/par", &p.PAR},
+		{"Introspect", p.Introspect, "/oauth2/introspect", &p.Introspect},
+		{"Revoke", p.Revoke, "/oauth2/revoke", &p.Revoke},
+		{"Register", p.Register, "/oauth2/register", &p.Register},
+		{"Keys", p.Keys, "/oauth2/keys", &p.Keys},
 	}
 }
 
@@ -68,9 +68,9 @@ type namedRate struct {
 // named returns the rates that are set.
 func (l *Limits) named() []namedRate {
 	all := []namedRate{
-		{"limits.login_name", l.LoginName}, {"limits.login_address", l.LoginAddress}, {"limits.client_secret", l.ClientSecret},
-		{"limits.pushes", l.Pushes},
-		{"limits.device_code", l.DeviceCode}, {"limits.register", l.Register},
+		{"Limits.LoginName", l.LoginName}, {"Limits.LoginAddress", l.LoginAddress}, {"Limits.ClientSecret", l.ClientSecret},
+		{"Limits.Pushes", l.Pushes},
+		{"Limits.DeviceCode", l.DeviceCode}, {"Limits.Register", l.Register},
 	}
 	return slices.DeleteFunc(all, func(r namedRate) bool { return r.rate == login.Rate{} })
 }

@@ -34,7 +34,7 @@ type RegisteredClient struct {
 // is an outage.
 func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, err error) {
 	if c.ID != "" || c.Secret+c.SecretSHA256 != "" {
-		return "", "", &valetkey.ConfigError{Field: "id", Err: errors.New("must be empty: the server generates the ID and the secret")}
+		return "", "", &valetkey.ConfigError{Field: "ID", Err: errors.New("must be empty: the server generates the ID and the secret")}
 	}
 	in := inspect(&s.cfg)
 	r := c.registered()
@@ -157,7 +157,7 @@ func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) 
 		return nil, err
 	}
 	in := inspect(&s.cfg)
-	if in.scopes(u.Scopes, "scopes"); len(in.mistakes) > 0 {
+	if in.scopes(u.Scopes, "Scopes"); len(in.mistakes) > 0 {
 		return nil, errors.Join(in.mistakes...)
 	}
 	if s.fixed(userType, u.Name, u.ID) {

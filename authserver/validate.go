@@ -63,13 +63,13 @@ func (in *inspection) wrong(is bool, field, format string, args ...any) {
 // inspect checks the APIs, which everything else refers to.
 func inspect(cfg *Config) *inspection {
 	in := &inspection{cfg: cfg, audiences: map[string]bool{}, owner: map[string]string{}}
-	in.wrong(len(cfg.APIs) == 0, "apis", "at least one is required")
+	in.wrong(len(cfg.APIs) == 0, "APIs", "at least one is required")
 	for i := range cfg.APIs {
-		in.api(&cfg.APIs[i], fmt.Sprintf("apis[%d]", i))
+		in.api(&cfg.APIs[i], fmt.Sprintf("APIs[%d]", i))
 	}
 	for i, a := range cfg.APIs {
 		for _, s := range slices.Sorted(maps.Keys(a.Exchange)) {
-			field := fmt.Sprintf("apis[%d].exchange[%q]", i, s)
+			field := fmt.Sprintf("APIs[%d].Exchange[%q]", i, s)
 			in.wrong(in.owner[s] != a.Audience, field, "is not a scope of the API")
 			in.scopes(a.Exchange[s], field)
 		}
@@ -77,16 +77,16 @@ func inspect(cfg *Config) *inspection {
 	return in
 }
 
-// Validate joins a [valetkey.ConfigError] for each mistake that [New] would return, except for a Store without a Seal. Fields
-// are named as in files, such as clients[0].redirect_uris.
+// Validate joins a [valetkey.ConfigError] for each mistake that [New] would return, except for a Store without a Seal. A Field
+// is the path in Go, such as Clients[0].RedirectURIs. [LoadConfig] reports the name in the file.
 func (cfg *Config) Validate() error {
 	in := inspect(cfg)
 	in.issuer()
 	in.paths()
 	ids := map[string]bool{}
 	for i := range cfg.Clients {
-		c, field := &cfg.Clients[i], fmt.Sprintf("clients[%d]", i)
-		in.wrong(ids[c.ID], field+".id", "%q is also the id of another client", c.ID)
+		c, field := &cfg.Clients[i], fmt.Sprintf("Clients[%d]", i)
+		in.wrong(ids[c.ID], field+".ID", "%q is also the id of another client", c.ID)
 		ids[c.ID] = true
 		in.client(c, field)
 	}
@@ -96,17 +96,17 @@ func (cfg *Config) Validate() error {
 	in.durations()
 	in.demoSecrets()
 	if cfg.Accent != "" {
-		in.err("accent", pages.ValidAccent(cfg.Accent))
+		in.err("Accent", pages.ValidAccent(cfg.Accent))
 	}
-	in.wrong(cfg.MaxTokens < 0, "max_tokens", "is negative")
+	in.wrong(cfg.MaxTokens < 0, "MaxTokens", "is negative")
 	for i, p := range cfg.Proxies {
-		in.wrong(p.Bits() <= 0, fmt.Sprintf("proxies[%d]", i), "must be an address range, and not the range of all addresses")
+		in.wrong(p.Bits() <= 0, fmt.Sprintf("Proxies[%d]", i), "must be an address range, and not the range of all addresses")
 	}
-	in.wrong(!headerName.MatchString(cfg.ClientCertificate), "client_certificate", "must be tls or a header name")
+	in.wrong(!headerName.MatchString(cfg.ClientCertificate), "ClientCertificate", "must be tls or a header name")
 	in.wrong(cfg.ClientCertificate != "" && cfg.ClientCertificate != "tls" && len(cfg.Proxies) == 0, "client_certificate",
 		"names a header, which requires proxies")
-	in.wrong(len(cfg.Seal) > 0 && len(cfg.Seal) < minSeal, "seal", "has fewer than %d bytes", minSeal)
-	in.wrong(len(cfg.SealPrevious) > 0 && len(cfg.SealPrevious) < minSeal, "seal_previous", "has fewer than %d bytes", minSeal)
+	in.wrong(len(cfg.Seal) > 0 && len(cfg.Seal) < minSeal, "Seal", "has fewer than %d bytes", minSeal)
+	in.wrong(len(cfg.SealPrevious) > 0 && len(cfg.SealPrevious) < minSeal, "SealPrevious", "has fewer than %d bytes", minSeal)
 	return errors.Join(in.mistakes...)
 }
 
@@ -123,15 +123,15 @@ func (in *inspection) issuer() {
 	u, err := url.Parse(issuer)
 	switch {
 	case issuer == "":
-		in.add("issuer", "is required")
+		in.add("Issuer", "is required")
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		in.add("issuer", "is not an https URL")
+		in.add("Issuer", "is not an https URL")
 	case strings.ContainsAny(issuer, "?#") || u.User != nil:
-		in.add("issuer", "has a query, a fragment or a user")
+		in.add("Issuer", "has a query, a fragment or a user")
 	case !plainPath.MatchString(u.EscapedPath()) || path.Clean(in.cfg.path()+"/x") != in.cfg.path()+"/x":
-		in.add("issuer", "has a path with unusual characters or segments")
+		in.add("Issuer", "has a path with unusual characters or segments")
 	case u.Scheme == "http" && !loopback(u.Hostname()) && !in.cfg.InsecureHTTP:
-		in.add("issuer", "is http and not on loopback: use https, or set insecure_http")
+		in.add("Issuer", "is http and not on loopback: use https, or set insecure_http")
 	}
 }
 
@@ -150,15 +150,15 @@ func (in *inspection) paths() {
 		case p.value == "": // the default
 			continue
 		case !plainPath.MatchString(p.value) || path.Clean(p.value) != p.value || !strings.HasPrefix(p.value, "/") || len(p.value) < 2:
-			in.add("paths."+p.name, "is not a path such as /oauth2/token")
+			in.add("Paths."+p.name, "is not a path such as /oauth2/token")
 			continue
 		}
 		for _, other := range taken {
-			in.wrong(overlap(p.value, other), "paths."+p.name, "overlaps %s, which is in use", other)
+			in.wrong(overlap(p.value, other), "Paths."+p.name, "overlaps %s, which is in use", other)
 		}
 		for j, other := range all {
 			if place := cmp.Or(other.value, other.standard); i != j && overlap(p.value, place) {
-				in.add("paths."+p.name, "overlaps %s (paths.%s)", place, other.name)
+				in.add("Paths."+p.name, "overlaps %s, the path of another endpoint", place)
 			}
 		}
 	}
@@ -171,25 +171,25 @@ func overlap(a, b string) bool {
 
 func (in *inspection) api(a *API, field string) {
 	u, err := url.Parse(a.Audience)
-	in.wrong(err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#"), field+".audience", "is not an absolute URI without a fragment")
-	in.wrong(in.audiences[a.Audience], field+".audience", "%q is also the audience of another API", a.Audience)
+	in.wrong(err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#"), field+".Audience", "is not an absolute URI without a fragment")
+	in.wrong(in.audiences[a.Audience], field+".Audience", "%q is also the audience of another API", a.Audience)
 	in.audiences[a.Audience] = true
-	in.wrong(len(a.Scopes) == 0, field+".scopes", "at least one is required")
+	in.wrong(len(a.Scopes) == 0, field+".Scopes", "at least one is required")
 	for _, s := range a.scopes() {
-		in.err(field+".scopes", scopes.Valid(s))
-		in.wrong(s == "openid", field+".scopes", "openid is not a scope of an API")
+		in.err(field+".Scopes", scopes.Valid(s))
+		in.wrong(s == "openid", field+".Scopes", "openid is not a scope of an API")
 		_, taken := in.owner[s]
-		in.wrong(taken, field+".scopes", "%q is also a scope of another API", s)
+		in.wrong(taken, field+".Scopes", "%q is also a scope of another API", s)
 		in.owner[s] = a.Audience
 	}
-	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".tokens", "%q, want jwt or opaque", a.Tokens)
-	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".algorithm", "%q, want ES256, RS256 or EdDSA", a.Algorithm)
+	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".Tokens", "%q, want jwt or opaque", a.Tokens)
+	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".Algorithm", "%q, want ES256, RS256 or EdDSA", a.Algorithm)
 	_, known := profiles[a.Profile]
-	in.wrong(!known, field+".profile", "%q, want rfc9068, user or permissions", a.Profile)
-	in.lifetime(a.Lifetime, field+".lifetime")
+	in.wrong(!known, field+".Profile", "%q, want rfc9068, user or permissions", a.Profile)
+	in.lifetime(a.Lifetime, field+".Lifetime")
 	if a.TryURL != "" {
 		u, err := url.Parse(a.TryURL)
-		in.wrong(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http", field+".try_url", "is not an https URL")
+		in.wrong(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http", field+".TryURL", "is not an https URL")
 	}
 }
 
@@ -197,52 +197,54 @@ func (in *inspection) lifetime(d time.Duration, field string) {
 	in.wrong(d < 0 || d%time.Second != 0 || d > maxLifetime, field, "%s is not a whole number of seconds up to %s, such as 10m", d, maxLifetime)
 }
 
-// memberNames maps the member names of RFC 7591 to the names in files, where they differ.
-var memberNames = map[string]string{"client_name": "name", "client_uri": "uri", "scope": "scopes"}
+// memberFields maps the members of RFC 7591 to the fields of a Client.
+var memberFields = map[string]string{
+	"redirect_uris": "RedirectURIs", "client_name": "Name", "client_uri": "URI", "scope": "Scopes", "grant_types": "GrantTypes",
+	"token_endpoint_auth_method": "AuthMethod", "token_endpoint_auth_signing_alg": "AssertionAlg", "trusted": "Trusted",
+	"access_lifetime": "Lifetime", "jwks": "JWKS", "jwks_uri": "JWKSURL",
+}
 
 func (in *inspection) client(c *Client, field string) {
-	in.wrong(!printable(c.ID) || len(c.ID) > 512, field+".id", "1 to 512 printable ASCII characters are required") // RFC 6749, appendix A.1
+	in.wrong(!printable(c.ID) || len(c.ID) > 512, field+".ID", "1 to 512 printable ASCII characters are required") // RFC 6749, appendix A.1
 	for _, t := range in.cfg.subjectTypes() {
-		in.wrong(strings.HasPrefix(c.ID, t+":"), field+".id", "must not begin with %s: like the subject of a user", t)
+		in.wrong(strings.HasPrefix(c.ID, t+":"), field+".ID", "must not begin with %s: like the subject of a user", t)
 	}
 	needsSecret := strings.HasPrefix(cmp.Or(c.AuthMethod, "client_secret_basic"), "client_secret_")
 	switch _, err := digestOf(c.SecretSHA256); {
 	case needsSecret && (c.Secret == "") == (c.SecretSHA256 == ""):
-		in.add(field+".secret", "either this or secret_sha256 is required, or a token_endpoint_auth_method without a secret")
+		in.add(field+".Secret", "either this or secret_sha256 is required, or a token_endpoint_auth_method without a secret")
 	case !needsSecret && c.Secret+c.SecretSHA256 != "":
-		in.add(field+".secret", "cannot be combined with the token_endpoint_auth_method")
+		in.add(field+".Secret", "cannot be combined with the token_endpoint_auth_method")
 	case c.Secret != "" && (!printable(c.Secret) || len(c.Secret) < minSecret):
-		in.add(field+".secret", "must have at least %d printable ASCII characters", minSecret)
+		in.add(field+".Secret", "must have at least %d printable ASCII characters", minSecret)
 	case c.SecretSHA256 != "" && err != nil:
-		in.add(field+".secret_sha256", "%w", err)
+		in.add(field+".SecretSHA256", "%w", err)
 	}
 	for _, m := range valetkey.ConfigErrors(c.registered().Validate()) {
-		member, words := "", m.Err.Error()
-		if invalid, ok := errors.AsType[*clients.Invalid](m.Err); ok {
-			member, words, _ = strings.Cut(invalid.Description, ": ")
+		invalid, ok := errors.AsType[*clients.Invalid](m.Err)
+		switch {
+		case !ok:
+			in.add(field, "%w", m.Err)
+		case invalid.Index > 0:
+			in.add(fmt.Sprintf("%s.%s[%d]", field, memberFields[invalid.Member], invalid.Index-1), "%s", invalid.Problem)
+		default:
+			in.add(field+"."+memberFields[invalid.Member], "%s", invalid.Problem)
 		}
-		if strings.HasPrefix(words, "one ") && member == "redirect_uris" {
-			continue // reported below, with the index
-		}
-		in.add(field+"."+cmp.Or(memberNames[member], member), "%s", words)
-	}
-	for i, uri := range c.RedirectURIs {
-		in.err(fmt.Sprintf("%s.redirect_uris[%d]", field, i), clients.ValidRedirectURI(uri, c.Native))
 	}
 	atDefault := c.DefaultAPI == ""
 	for i, s := range c.Scopes {
 		api, known := in.owner[s]
-		in.wrong(!known, fmt.Sprintf("%s.scopes[%d]", field, i), "is not a scope of any API")
+		in.wrong(!known, fmt.Sprintf("%s.Scopes[%d]", field, i), "is not a scope of any API")
 		atDefault = atDefault || api == c.DefaultAPI
 	}
-	in.wrong(!atDefault, field+".default_api", "is not the audience of an API that the client has a scope of")
+	in.wrong(!atDefault, field+".DefaultAPI", "is not the audience of an API that the client has a scope of")
 	for i, a := range c.Introspects {
-		in.wrong(!in.audiences[a], fmt.Sprintf("%s.introspects[%d]", field, i), "is not the audience of an API")
+		in.wrong(!in.audiences[a], fmt.Sprintf("%s.Introspects[%d]", field, i), "is not the audience of an API")
 	}
 	in.wrong(len(c.Scopes) == 0 && len(c.Introspects) == 0, field, "has neither scopes nor introspects: at least one is required")
-	in.wrong(slices.Contains(c.GrantTypes, "implicit") && !in.cfg.Legacy.Implicit, field+".grant_types", "implicit needs legacy.implicit")
-	in.wrong(slices.Contains(c.GrantTypes, "password") && !in.cfg.Legacy.Password, field+".grant_types", "password needs legacy.password")
-	in.lifetime(c.Lifetime, field+".lifetime")
+	in.wrong(slices.Contains(c.GrantTypes, "implicit") && !in.cfg.Legacy.Implicit, field+".GrantTypes", "implicit needs legacy.implicit")
+	in.wrong(slices.Contains(c.GrantTypes, "password") && !in.cfg.Legacy.Password, field+".GrantTypes", "password needs legacy.password")
+	in.lifetime(c.Lifetime, field+".Lifetime")
 }
 
 // printable reports whether s is 1*VSCHAR of RFC 6749, appendix A.
@@ -263,30 +265,30 @@ func digestOf(hexadecimal string) ([]byte, error) {
 func (in *inspection) people() {
 	types := map[string]*login.Database{} // nil: not in the database
 	for i, t := range in.cfg.userTypes() {
-		field := fmt.Sprintf("user_types[%d]", i)
+		field := fmt.Sprintf("UserTypes[%d]", i)
 		if err := login.ValidType(t.Type); err != nil {
-			in.add(field+".type", "%w", err)
+			in.add(field+".Type", "%w", err)
 			continue
 		}
 		_, twice := types[t.Type]
-		in.wrong(twice, field+".type", "%q is duplicated", t.Type)
+		in.wrong(twice, field+".Type", "%q is duplicated", t.Type)
 		types[t.Type] = nil
 		if t.Login == nil {
 			types[t.Type], _ = login.NewDatabase(store.NewMemory(0), t.Type)
 		}
 	}
 	for i, u := range in.cfg.Users {
-		field := fmt.Sprintf("users[%d]", i)
+		field := fmt.Sprintf("Users[%d]", i)
 		db := types[in.cfg.typeOf(u)]
 		if db == nil {
-			in.add(field+".type", "user type %q has no users in the database", in.cfg.typeOf(u))
+			in.add(field+".Type", "user type %q has no users in the database", in.cfg.typeOf(u))
 			continue
 		}
 		if u.Password != "" {
-			in.err(field+".password", login.ValidPassword(u.Password))
+			in.err(field+".Password", login.ValidPassword(u.Password))
 		}
 		if (u.Password == "") == (u.Hash == "") {
-			in.add(field+".password", "either this or password_hash is required")
+			in.add(field+".Password", "either this or password_hash is required")
 		}
 		add := u.add()
 		add.Hash, add.Password = cmp.Or(u.Hash, someHash), "" // hashing a password is slow
@@ -295,23 +297,19 @@ func (in *inspection) people() {
 			in.add(field, "another user has the name or the id")
 		case err != nil:
 			for _, m := range valetkey.ConfigErrors(err) {
-				name, _ := mistakes.Rename(m.Field, userNames)
-				in.add(mistakes.Join(field, name), "%w", m.Err)
+				in.add(mistakes.Join(field, m.Field), "%w", m.Err)
 			}
 		}
-		in.scopes(u.Scopes, field+".scopes")
+		in.scopes(u.Scopes, field+".Scopes")
 	}
 	for i, t := range in.cfg.Portal.Developers {
 		_, known := types[t]
-		in.wrong(!known, fmt.Sprintf("portal.developers[%d]", i), "%q is not a user type", t)
+		in.wrong(!known, fmt.Sprintf("Portal.Developers[%d]", i), "%q is not a user type", t)
 	}
 	for i, t := range in.cfg.Portal.Services {
-		in.wrong(!slices.Contains(in.cfg.Portal.Developers, t), fmt.Sprintf("portal.services[%d]", i), "%q is not one of portal.developers", t)
+		in.wrong(!slices.Contains(in.cfg.Portal.Developers, t), fmt.Sprintf("Portal.Services[%d]", i), "%q is not one of portal.developers", t)
 	}
 }
-
-// userNames maps the fields of login.NewUser to their names in files.
-var userNames = map[string]string{"Name": "name", "Password": "password", "Hash": "password_hash", "ID": "id", "Scopes": "scopes"}
 
 // someHash is not the hash of any known password.
 const someHash = "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -331,23 +329,23 @@ func (in *inspection) issuers() {
 		types[t.Type] = true
 	}
 	for i, t := range in.cfg.TrustedIssuers {
-		field := fmt.Sprintf("trusted_issuers[%d]", i)
-		in.wrong(t.Issuer == "", field+".issuer", "is required")
-		in.wrong(names[t.Issuer], field+".issuer", "is this server's own, or duplicated")
+		field := fmt.Sprintf("TrustedIssuers[%d]", i)
+		in.wrong(t.Issuer == "", field+".Issuer", "is required")
+		in.wrong(names[t.Issuer], field+".Issuer", "is this server's own, or duplicated")
 		names[t.Issuer] = true
-		in.wrong((t.JWKS == "") == (t.JWKSURL == ""), field+".jwks_uri", "either this or jwks is required")
+		in.wrong((t.JWKS == "") == (t.JWKSURL == ""), field+".JWKSURL", "either this or jwks is required")
 		if t.JWKS != "" {
 			_, _, err := keyset.Parse([]byte(t.JWKS))
-			in.err(field+".jwks", err)
+			in.err(field+".JWKS", err)
 		}
 		if t.JWKSURL != "" {
-			in.err(field+".jwks_uri", fetch.Client{}.Allowed(t.JWKSURL))
+			in.err(field+".JWKSURL", fetch.Client{}.Allowed(t.JWKSURL))
 		}
-		in.err(field+".subject_type", login.ValidType(t.SubjectType))
-		in.wrong(types[t.SubjectType], field+".subject_type", "is already in use")
+		in.err(field+".SubjectType", login.ValidType(t.SubjectType))
+		in.wrong(types[t.SubjectType], field+".SubjectType", "is already in use")
 		types[t.SubjectType] = true
-		in.wrong(len(t.Scopes) == 0, field+".scopes", "at least one is required")
-		in.scopes(t.Scopes, field+".scopes")
+		in.wrong(len(t.Scopes) == 0, field+".Scopes", "at least one is required")
+		in.scopes(t.Scopes, field+".Scopes")
 	}
 }
 
@@ -355,14 +353,14 @@ func (in *inspection) registration() {
 	r := in.cfg.Registration
 	in.scopes(r.Scopes, "registration.scopes")
 	for i, g := range r.GrantTypes {
-		in.wrong(!slices.Contains(in.cfg.grantTypes(), g), fmt.Sprintf("registration.grant_types[%d]", i), "%q is not one of %v", g, in.cfg.grantTypes())
+		in.wrong(!slices.Contains(in.cfg.grantTypes(), g), fmt.Sprintf("Registration.GrantTypes[%d]", i), "%q is not one of %v", g, in.cfg.grantTypes())
 	}
 	for i, t := range r.InitialTokens {
-		field := fmt.Sprintf("registration.initial_tokens[%d]", i)
+		field := fmt.Sprintf("Registration.InitialTokens[%d]", i)
 		if _, err := digestOf(t.SHA256); err != nil {
-			in.add(field+".sha256", "%w", err)
+			in.add(field+".SHA256", "%w", err)
 		}
-		in.wrong(t.Uses < 0, field+".uses", "is negative")
+		in.wrong(t.Uses < 0, field+".Uses", "is negative")
 	}
 }
 
@@ -373,15 +371,15 @@ func (in *inspection) durations() {
 		field string
 		value time.Duration
 	}{
-		{"lifetimes.code", l.Code}, {"lifetimes.interaction", l.Interaction}, {"lifetimes.pushed", l.Pushed}, {"lifetimes.device", l.Device},
-		{"lifetimes.refresh", l.Refresh}, {"lifetimes.refresh_grace", l.RefreshGrace}, {"lifetimes.session", l.Session},
-		{"keys.rotate", k.Rotate}, {"keys.publish", k.Publish},
+		{"Lifetimes.Code", l.Code}, {"Lifetimes.Interaction", l.Interaction}, {"Lifetimes.Pushed", l.Pushed}, {"Lifetimes.Device", l.Device},
+		{"Lifetimes.Refresh", l.Refresh}, {"Lifetimes.RefreshGrace", l.RefreshGrace}, {"Lifetimes.Session", l.Session},
+		{"Keys.Rotate", k.Rotate}, {"Keys.Publish", k.Publish},
 	} {
 		in.wrong(d.value < 0 || d.value%time.Second != 0, d.field, "%s is not a whole number of seconds, such as 10m", d.value)
 	}
 	if publish := cmp.Or(k.Publish, defaultPublish); k.Rotate > 0 {
-		in.wrong(k.Rotate < publish, "keys.rotate", "%s is shorter than keys.publish, %s", k.Rotate, publish)
-		in.wrong(k.Rotate < time.Hour/2, "keys.rotate", "%s is less than half an hour", k.Rotate)
+		in.wrong(k.Rotate < publish, "Keys.Rotate", "%s is shorter than keys.publish, %s", k.Rotate, publish)
+		in.wrong(k.Rotate < time.Hour/2, "Keys.Rotate", "%s is less than half an hour", k.Rotate)
 	}
 	for _, r := range in.cfg.Limits.named() {
 		_, err := login.NewLimiter(r.rate, 1)
@@ -395,12 +393,12 @@ func (in *inspection) durations() {
 func (cfg *Config) DemoSecrets() (fields []string) {
 	for i, c := range cfg.Clients {
 		if strings.HasPrefix(c.Secret, demoPrefix) {
-			fields = append(fields, fmt.Sprintf("clients[%d].secret", i))
+			fields = append(fields, fmt.Sprintf("Clients[%d].Secret", i))
 		}
 	}
 	for i, u := range cfg.Users {
 		if strings.HasPrefix(u.Password, demoPrefix) {
-			fields = append(fields, fmt.Sprintf("users[%d].password", i))
+			fields = append(fields, fmt.Sprintf("Users[%d].Password", i))
 		}
 	}
 	return fields

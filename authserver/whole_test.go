@@ -200,10 +200,10 @@ func TestReplicas(t *testing.T) {
 		cfg := config("http://localhost:1")
 		cfg.Store = records
 		_, err := authserver.New(t.Context(), cfg)
-		require.ErrorContains(t, err, "seal: is required with a Store, unless insecure_unsealed is set")
+		require.ErrorContains(t, err, "Seal: required with a Store, unless InsecureUnsealed is set")
 		cfg.Seal = []byte("short")
 		_, err = authserver.New(t.Context(), cfg)
-		require.ErrorContains(t, err, "seal: has fewer than 32 bytes")
+		require.ErrorContains(t, err, "Seal: has fewer than 32 bytes")
 	})
 	t.Run("they have the same keys, which are sealed", func(t *testing.T) {
 		assert.Equal(t, get(t, one.url+"/oauth2/keys").text, get(t, other.url+"/oauth2/keys").text)
@@ -310,13 +310,13 @@ func TestOperate(t *testing.T) {
 	ctx := t.Context()
 	t.Run("a client with an id or a secret of its own", func(t *testing.T) {
 		_, _, err := s.AddClient(ctx, authserver.Client{ID: "x", Scopes: []string{"orders:read"}})
-		require.ErrorContains(t, err, "id: must be empty: the server generates the ID and the secret")
+		require.ErrorContains(t, err, "ID: must be empty: the server generates the ID and the secret")
 	})
 	t.Run("a client with mistakes", func(t *testing.T) {
 		_, _, err := s.AddClient(ctx, authserver.Client{AuthMethod: "magic", Scopes: []string{"admin"}, RedirectURIs: []string{"x"}})
-		require.ErrorContains(t, err, "token_endpoint_auth_method: is not known")
-		require.ErrorContains(t, err, "\nscopes[0]: is not a scope of any API")
-		require.ErrorContains(t, err, "\nredirect_uris[0]: is not an absolute URI")
+		require.ErrorContains(t, err, "\nAuthMethod: is not known")
+		require.ErrorContains(t, err, "\nScopes[0]: is not a scope of any API")
+		require.ErrorContains(t, err, "RedirectURIs[0]: is not an absolute URI")
 	})
 	t.Run("a client comes, is told of and goes, with its tokens", func(t *testing.T) {
 		id, secret, err := s.AddClient(ctx, authserver.Client{Name: "X", Scopes: []string{"vault:open"}})
@@ -356,7 +356,7 @@ func TestOperate(t *testing.T) {
 	})
 	t.Run("people have scopes that there are", func(t *testing.T) {
 		_, err := s.AddUser(ctx, "", login.NewUser{Name: "mallory", Password: "correct mule", Scopes: []string{"orders:read", "admin"}})
-		require.EqualError(t, err, "scopes[1]: is not a scope of any API")
+		require.EqualError(t, err, "Scopes[1]: is not a scope of any API")
 	})
 	t.Run("what happens to people is told, without their passwords", func(t *testing.T) {
 		u, err := s.AddUser(ctx, "", login.NewUser{Name: "bob", Password: "correct mule"})

@@ -33,8 +33,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -71,6 +73,7 @@ func (m *Mistake) Unwrap() error { return &m.ConfigError }
 // A Document is a YAML file that is being read into a struct. Reading continues after a mistake. The zero value is a document
 // without a file, whose mistakes have no lines.
 type Document struct {
+	root     reflect.Type // that the document is read into; nil: there is none
 	name     string
 	lines    map[string]int // by path of each field that is present
 	mistakes []*Mistake
@@ -87,6 +90,9 @@ func ReadFile(path string, v any, check func(*Document) error) error {
 	return Read(path, f, v, check)
 }
 
+// Unread returns a Document of the struct that v points to, for a configuration that no file holds.
+func Unread(v any) *Document { return &Document{root: reflect.TypeOf(v).Elem()} }
+
 // Read reads the document in r into the struct that v points to. name is the name of the file; empty: unnamed. After reading,
 // Read calls check to validate the values, even if there are mistakes. Mistakes that check adds or returns get the lines of their
 // fields. The error joins all mistakes by line, each a [*Mistake]. If the text is not valid YAML, the error reports only that.
@@ -95,7 +101,7 @@ func Read(name string, r io.Reader, v any, check func(*Document) error) error {
 	if err != nil {
 		return err
 	}
-	d := &Document{name: name, lines: map[string]int{"": 1}}
+	d := &Document{name: name, root: reflect.TypeOf(v).Elem(), lines: map[string]int{"": 1}}
 	if len(text) > maxDocument {
 		return d.whole(fmt.Errorf("is longer than %d bytes", maxDocument))
 	}
@@ -196,12 +202,14 @@ func (d *Document) unreadable(line int, field, format string, args ...any) {
 }
 
 // Blame adds the mistakes that err joins (see [valetkey.ConfigErrors]) to the struct at the path at. names maps the fields of the
-// constructor to those of the file (see [mistakes.Rename]); nil: they are the same. A mistake in an unmapped field is reported at
+// constructor to those of the file (see [mistakes.Rename]); nil: [Document.FieldName] gives them. A mistake in an unmapped field is reported at
 // the struct, under the Go name of the field.
 func (d *Document) Blame(at string, err error, names map[string]string) {
 	for _, m := range valetkey.ConfigErrors(err) {
 		field, known := m.Field, true
-		if names != nil && field != "" {
+		if names == nil {
+			field = d.FieldName(field)
+		} else if field != "" {
 			field, known = mistakes.Rename(field, names)
 		}
 		if !known {
@@ -210,4 +218,65 @@ func (d *Document) Blame(at string, err error, names map[string]string) {
 		}
 		d.Mistake(mistakes.Join(at, field), "%w", m.Err)
 	}
+}
+
+// FieldName returns the name in the file of a field of the struct that the document was read into, given by its path in Go:
+// "clients[0].redirect_uris[1]" for "Clients[0].RedirectURIs[1]". The tags of the struct give the names. Several fields may be
+// separated by a comma and a space. A path that the struct does not have is returned unchanged, because it may be a name already.
+func (d *Document) FieldName(field string) string {
+	if d.root == nil {
+		return field
+	}
+	var all []string
+	for _, one := range mistakes.Split(field) {
+		all = append(all, nameOf(d.root, one))
+	}
+	return strings.Join(all, ", ")
+}
+
+func nameOf(t reflect.Type, path string) string {
+	name, rest := "", path
+	for rest != "" {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		if rest[0] == '[' {
+			if t.Kind() != reflect.Slice && t.Kind() != reflect.Map && t.Kind() != reflect.Array {
+				return path
+			}
+			end := mistakes.Index(rest)
+			name, rest, t = name+rest[:end], rest[end:], t.Elem()
+			continue
+		}
+		rest = strings.TrimPrefix(rest, ".")
+		end := strings.IndexAny(rest, ".[")
+		if end < 0 {
+			end = len(rest)
+		}
+		if t.Kind() != reflect.Struct {
+			return path
+		}
+		f, found := t.FieldByName(rest[:end])
+		if !found {
+			return path
+		}
+		tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if tag == "" || tag == "-" { // the document sets it from a field of this name
+			tag = snakeCase(f.Name)
+		}
+		name, rest, t = mistakes.Join(name, tag), rest[end:], f.Type
+	}
+	return name
+}
+
+// snakeCase returns the usual name in YAML of a field in Go: "user_types" for "UserTypes".
+func snakeCase(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }

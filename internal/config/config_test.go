@@ -179,3 +179,44 @@ func TestSecrets(t *testing.T) {
 		})
 	}
 }
+
+func TestFieldName(t *testing.T) {
+	type part struct {
+		RedirectURIs []string              `yaml:"redirect_uris"`
+		Exchange     map[string][]string   `yaml:"exchange"`
+		Inner        *struct{ MaxAge int } `yaml:"inner"`
+	}
+	type inline struct {
+		Clients []part `yaml:"clients"`
+	}
+	var names map[string]string
+	var v struct {
+		inline    `yaml:",inline"`
+		Keys      part   `yaml:"keys"`
+		UserTypes []part `yaml:"-"`
+	}
+	err := config.Read("", strings.NewReader("keys: {}"), &v, func(d *config.Document) error {
+		names = map[string]string{}
+		for _, field := range []string{
+			"", "Keys", "Clients[0].RedirectURIs[1]", `Keys.Exchange["a.b]\"[c"][2]`, "Keys.Inner.MaxAge", "UserTypes[3].RedirectURIs",
+			"Keys.RedirectURIs, Clients[1]", "clients[0].redirect_uris", "Keys.Missing", "Keys[0]", "Keys.RedirectURIs.X",
+		} {
+			names[field] = d.FieldName(field)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{
+		"":                              "",
+		"Keys":                          "keys",
+		"Clients[0].RedirectURIs[1]":    "clients[0].redirect_uris[1]",
+		`Keys.Exchange["a.b]\"[c"][2]`:  `keys.exchange["a.b]\"[c"][2]`,
+		"Keys.Inner.MaxAge":             "keys.inner.max_age",
+		"UserTypes[3].RedirectURIs":     "user_types[3].redirect_uris",
+		"Keys.RedirectURIs, Clients[1]": "keys.redirect_uris, clients[1]",
+		"clients[0].redirect_uris":      "clients[0].redirect_uris",
+		"Keys.Missing":                  "Keys.Missing",
+		"Keys[0]":                       "Keys[0]",
+		"Keys.RedirectURIs.X":           "Keys.RedirectURIs.X",
+	}, names)
+}

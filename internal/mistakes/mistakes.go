@@ -58,7 +58,7 @@ func Join(part, field string) string {
 	case field == "":
 		return part
 	}
-	fields := split(field)
+	fields := Split(field)
 	for i, one := range fields {
 		if !strings.HasPrefix(one, "[") {
 			one = "." + one
@@ -72,7 +72,7 @@ func Join(part, field string) string {
 // of lists and maps, to its name. The result has no indexes either. It returns false if names does not contain the field.
 func Rename(field string, names map[string]string) (name string, known bool) {
 	var all []string
-	for _, one := range split(field) {
+	for _, one := range Split(field) {
 		name, known := names[withoutIndexes(one)]
 		if !known {
 			return "", false
@@ -95,8 +95,8 @@ func Renamed(err error, names map[string]string) error {
 	return errors.Join(renamed...)
 }
 
-// split returns the fields that are listed in the Field of a ConfigError.
-func split(field string) (all []string) {
+// Split returns the fields that are listed in the Field of a ConfigError.
+func Split(field string) (all []string) {
 	start := 0
 	outside(field, func(i int) {
 		if strings.HasPrefix(field[i:], ", ") {
@@ -105,6 +105,22 @@ func split(field string) (all []string) {
 		}
 	})
 	return append(all, field[start:])
+}
+
+// Index returns the length of the index that text begins with, such as [1] or ["a key, quoted with %q"].
+func Index(text string) int {
+	quoted := false
+	for i := 1; i < len(text); i++ {
+		switch {
+		case !quoted && text[i] == ']':
+			return i + 1
+		case text[i] == '"':
+			quoted = !quoted
+		case quoted && text[i] == '\\':
+			i++
+		}
+	}
+	return len(text)
 }
 
 func withoutIndexes(field string) string {
@@ -116,18 +132,10 @@ func withoutIndexes(field string) string {
 // outside calls f for each byte of field that is not within an index, such as 1 or "a key, quoted with %q".
 func outside(field string, f func(i int)) {
 	for i := 0; i < len(field); i++ {
-		if field[i] != '[' {
-			f(i)
+		if field[i] == '[' {
+			i += Index(field[i:]) - 1
 			continue
 		}
-		quoted := false
-		for i++; i < len(field) && (quoted || field[i] != ']'); i++ {
-			switch {
-			case field[i] == '"':
-				quoted = !quoted
-			case quoted && field[i] == '\\':
-				i++
-			}
-		}
+		f(i)
 	}
 }

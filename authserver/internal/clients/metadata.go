@@ -30,7 +30,7 @@ type reader struct {
 
 func (r *reader) wrong(name, why string) {
 	if r.err == nil {
-		r.err = &Invalid{InvalidMetadata, name + ": " + why}
+		r.err = &Invalid{Code: InvalidMetadata, Member: name, Problem: why}
 	}
 }
 

@@ -274,15 +274,15 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 func (c *Client) acceptsUpdate(sent members) error {
 	for _, name := range []string{"registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at"} {
 		if sent[name] != nil {
-			return &Invalid{InvalidMetadata, name + ": must not be sent"}
+			return &Invalid{Code: InvalidMetadata, Member: name, Problem: "must not be sent"}
 		}
 	}
 	if id, _ := sent["client_id"].Text(); id != c.ID {
-		return &Invalid{InvalidMetadata, "client_id: does not match the client"}
+		return &Invalid{Code: InvalidMetadata, Member: "client_id", Problem: "does not match the client"}
 	}
 	// "the client MUST NOT be allowed to overwrite its existing client secret with its own chosen value"
 	if secret, _ := sent["client_secret"].Text(); sent["client_secret"] != nil && !c.HasSecret(secret) {
-		return &Invalid{InvalidMetadata, "client_secret: does not match the client"}
+		return &Invalid{Code: InvalidMetadata, Member: "client_secret", Problem: "does not match the client"}
 	}
 	return nil
 }
@@ -352,15 +352,15 @@ func mayChange(c *Client) error {
 // readClient returns the client described in the request's body, and all its members.
 func (e *registration) readClient(r *http.Request) (members, Client, error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return nil, Client{}, &Invalid{InvalidMetadata, "the content type is not application/json"}
+		return nil, Client{}, &Invalid{Code: InvalidMetadata, Problem: "the content type is not application/json"}
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return nil, Client{}, &Invalid{InvalidMetadata, "the body ends early or is too long"}
+		return nil, Client{}, &Invalid{Code: InvalidMetadata, Problem: "the body ends early or is too long"}
 	}
 	sent, err := readMembers(body)
 	if err != nil {
-		return nil, Client{}, &Invalid{InvalidMetadata, "the body is not one JSON object with each member once"}
+		return nil, Client{}, &Invalid{Code: InvalidMetadata, Problem: "the body is not one JSON object with each member once"}
 	}
 	vouched, err := e.vouched(r.Context(), sent)
 	if err != nil {
@@ -375,11 +375,11 @@ func (e *registration) readClient(r *http.Request) (members, Client, error) {
 	}
 	switch {
 	case unknown(c.GrantTypes, e.cfg.GrantTypes):
-		return nil, Client{}, &Invalid{InvalidMetadata, "grant_types: one cannot be registered here"}
+		return nil, Client{}, &Invalid{Code: InvalidMetadata, Member: "grant_types", Problem: "one cannot be registered here"}
 	case unknown([]string{c.AuthMethod}, e.cfg.AuthMethods):
-		return nil, Client{}, &Invalid{InvalidMetadata, "token_endpoint_auth_method: cannot be registered here"}
+		return nil, Client{}, &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "cannot be registered here"}
 	case unknown(c.Scopes, e.cfg.Scopes):
-		return nil, Client{}, &Invalid{InvalidMetadata, "scope: has one that cannot be registered here"}
+		return nil, Client{}, &Invalid{Code: InvalidMetadata, Member: "scope", Problem: "has one that cannot be registered here"}
 	}
 	return sent, c, nil
 }
@@ -409,7 +409,7 @@ func (e *registration) refuse(w http.ResponseWriter, r *http.Request, err error)
 	tooMany, isTooMany := errors.AsType[*login.TooMany](err)
 	switch {
 	case isInvalid:
-		status, code, description = http.StatusBadRequest, invalid.Code, invalid.Description
+		status, code, description = http.StatusBadRequest, invalid.Code, invalid.Description()
 	case isRefusal:
 		status, code, description = refusal.Status(), string(refusal.Code), refusal.Reason.Description()
 		w.Header().Set("WWW-Authenticate", challenge(refusal))

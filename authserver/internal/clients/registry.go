@@ -69,7 +69,7 @@ func (r *Registry) Create(ctx context.Context, c Client, withSecret bool) (*Clie
 		}
 	}
 	if withSecret != usesSecret(c.AuthMethod) {
-		return nil, "", &Invalid{InvalidMetadata, "token_endpoint_auth_method: does not match whether the client has a secret"}
+		return nil, "", &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "does not match whether the client has a secret"}
 	}
 	if err := c.Validate(); err != nil {
 		return nil, "", err
@@ -99,7 +99,7 @@ func (r *Registry) room(ctx context.Context, owner string) error {
 		return err
 	}
 	if len(owned) >= maxOwned {
-		return &Invalid{InvalidMetadata, fmt.Sprintf("you have %d applications already", maxOwned)}
+		return &Invalid{Code: InvalidMetadata, Problem: fmt.Sprintf("you have %d applications already", maxOwned)}
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (r *Registry) Update(ctx context.Context, c Client) error {
 		return err
 	}
 	if usesSecret(c.AuthMethod) != (len(c.SecretDigest) > 0) {
-		return &Invalid{InvalidMetadata, "token_endpoint_auth_method: does not match whether the client has a secret"}
+		return &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "does not match whether the client has a secret"}
 	}
 	return r.put(ctx, &c)
 }
@@ -137,7 +137,7 @@ func (r *Registry) RotateSecret(ctx context.Context, id string) (secret string, 
 		return "", err
 	}
 	if !usesSecret(c.AuthMethod) {
-		return "", &Invalid{InvalidMetadata, "token_endpoint_auth_method: the client has no secret"}
+		return "", &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "the client has no secret"}
 	}
 	secret = c.newSecret()
 	if err := r.Update(ctx, *c); err != nil {

@@ -94,7 +94,7 @@ func TestValidate(t *testing.T) {
 			invalid, ok := errors.AsType[*clients.Invalid](err)
 			require.True(t, ok, "%v", err)
 			assert.Equal(t, c.code, invalid.Code)
-			assert.True(t, strings.HasPrefix(invalid.Description, c.member+":"), invalid.Description)
+			assert.True(t, strings.HasPrefix(invalid.Description(), c.member+":"), invalid.Description())
 		})
 	}
 	for name, change := range map[string]func(*clients.Client){

@@ -37,7 +37,7 @@ func (e *registration) vouched(ctx context.Context, sent members) (members, erro
 }
 
 func invalidStatement(why string) error {
-	return &Invalid{InvalidStatement, "software_statement: " + why}
+	return &Invalid{Code: InvalidStatement, Member: "software_statement", Problem: why}
 }
 
 // verify returns the claims of a statement that one of the configured issuers has signed.
@@ -57,7 +57,7 @@ func (e *registration) verify(ctx context.Context, statement string) (members, e
 	issuer, _ := m["iss"].Text() // RFC 7591, section 2.3: required
 	keys := e.cfg.Statements[issuer]
 	if keys == nil {
-		return nil, &Invalid{UnapprovedStatement, "software_statement: its issuer is not trusted here"}
+		return nil, &Invalid{Code: UnapprovedStatement, Member: "software_statement", Problem: "its issuer is not trusted here"}
 	}
 	if _, err := keys.Verify(ctx, c); err != nil {
 		if errors.As(err, new(*valetkey.Unavailable)) {

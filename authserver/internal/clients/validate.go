@@ -21,10 +21,26 @@ const (
 	UnapprovedStatement = "unapproved_software_statement"
 )
 
-// An Invalid is the reason why a client cannot be registered. The description does not quote the request.
-type Invalid struct{ Code, Description string }
+// An Invalid reports why a client cannot be registered. It quotes nothing that was sent.
+type Invalid struct {
+	Code    string
+	Member  string // of RFC 7591; "": none in particular
+	Index   int    // of the element of Member, counted from 1; zero: the member as a whole
+	Problem string // continues the name of the member: "is too long"
+}
 
-func (e *Invalid) Error() string { return e.Code + ": " + e.Description }
+func (e *Invalid) Error() string { return e.Code + ": " + e.Description() }
+
+// Description returns the error_description (RFC 7591, section 3.2.2).
+func (e *Invalid) Description() string {
+	switch {
+	case e.Member == "":
+		return e.Problem
+	case e.Index > 0:
+		return e.Member + ": one " + e.Problem
+	}
+	return e.Member + ": " + e.Problem
+}
 
 // The limits of registered metadata.
 const (
@@ -55,7 +71,9 @@ var authMethods = []string{"none", "client_secret_basic", "client_secret_post", 
 // 7591. Redirect URIs come first.
 func (c *Client) Validate() error {
 	var errs []error
-	refuse := func(code, member, why string) { errs = append(errs, &Invalid{code, member + ": " + why}) }
+	refuse := func(code, member, why string) {
+		errs = append(errs, &Invalid{Code: code, Member: member, Problem: why})
+	}
 	wrong := func(is bool, member, why string) {
 		if is {
 			refuse(InvalidMetadata, member, why)
@@ -65,9 +83,9 @@ func (c *Client) Validate() error {
 	if len(c.RedirectURIs) > maxRedirects {
 		refuse(InvalidRedirectURI, "redirect_uris", "are too many")
 	}
-	for _, uri := range c.RedirectURIs {
+	for i, uri := range c.RedirectURIs {
 		if err := ValidRedirectURI(uri, c.Native); err != nil {
-			refuse(InvalidRedirectURI, "redirect_uris", "one "+err.Error())
+			errs = append(errs, &Invalid{InvalidRedirectURI, "redirect_uris", i + 1, err.Error()})
 		}
 	}
 	// RFC 7591, section 2: "Clients using flows with redirection MUST register their redirection URI values."

@@ -194,11 +194,14 @@ func invalid(err error) (problems []problem) {
 		return problems
 	}
 	if no, ok := errors.AsType[*clients.Invalid](err); ok {
-		field, words, found := strings.Cut(no.Description, ": ")
-		if !found {
-			return []problem{{"client_name", "It cannot be registered: " + no.Description + "."}}
+		switch {
+		case no.Member == "":
+			return []problem{{"client_name", "It cannot be registered: " + no.Problem + "."}}
+		case no.Index > 0:
+			problems = append(problems, problem{no.Member, "This one " + no.Problem + "."})
+		default:
+			problems = append(problems, problem{no.Member, "This " + no.Problem + "."})
 		}
-		problems = append(problems, problem{field, "This " + words + "."})
 	}
 	return problems
 }

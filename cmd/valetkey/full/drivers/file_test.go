@@ -95,7 +95,7 @@ func TestMistakes(t *testing.T) {
 			`4: apis[0].exchange["read"][0]: is not a scope of any API`, `4: apis[0].exchange["x"]: is not a scope of the API`}},
 		{"paths that are none, or taken", good + "paths: {token: token, par: /login/par, revoke: /oauth2/authorize/x, keys: /oauth2/code, register: '/a/{b}', device: /a/, introspect: /oauth2/par/x}", []string{
 			"9: paths.token: is not a path such as /oauth2/token", "9: paths.device: is not a path such as /oauth2/token",
-			"9: paths.par: overlaps /login, which is in use", "9: paths.revoke: overlaps /oauth2/authorize (paths.authorize)",
+			"9: paths.par: overlaps /login, which is in use", "9: paths.revoke: overlaps /oauth2/authorize, the path of another endpoint",
 			"9: paths.register: is not a path such as /oauth2/token", "9: paths.keys: overlaps /oauth2/code, which is in use"}},
 		{"users that are none", base("  - {name: alice, password: correct horse}", `
   - {name: '', password: correct horse}

@@ -18,9 +18,9 @@ func clientCommand(drivers driver.Set) *cobra.Command {
 
 // clientFlags maps the fields of a client to flags.
 var clientFlags = map[string]string{
-	"name": "name", "uri": "uri", "redirect_uris": "redirect-uri", "grant_types": "grant-type", "token_endpoint_auth_method": "auth-method",
-	"jwks": "jwks", "jwks_uri": "jwks-uri", "default_api": "default-api", "introspects": "introspects",
-	"lifetime": "lifetime", "scopes": "scope", "trusted": "trusted",
+	"Name": "name", "URI": "uri", "RedirectURIs": "redirect-uri", "GrantTypes": "grant-type", "AuthMethod": "auth-method",
+	"JWKS": "jwks", "JWKSURL": "jwks-uri", "DefaultAPI": "default-api", "Introspects": "introspects",
+	"Lifetime": "lifetime", "Scopes": "scope", "Trusted": "trusted",
 }
 
 const maxKeySet = 64 << 10 // bytes

@@ -36,7 +36,7 @@ func userAddCommand(drivers driver.Set) *cobra.Command {
 			}
 			made, err := s.AddUser(cmd.Context(), userType, u)
 			if err != nil {
-				return flagged(err, map[string]string{"scopes": "scope"})
+				return flagged(err, map[string]string{"Scopes": "scope"})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "subject %s\n", made.Subject)
 			return nil

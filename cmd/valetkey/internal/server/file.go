@@ -54,7 +54,8 @@ var ldapNames = map[string]string{
 // load reads the file of set and the files that it names. The store is set.Store or, if that is empty, the one in the file. It
 // starts nothing. The error joins all mistakes, each with its line.
 func load(set Settings) (*document, error) {
-	d := &document{log: set.Log, drivers: set.Drivers, words: set.Store, flagged: set.Store != "", Document: &config.Document{}}
+	d := &document{log: set.Log, drivers: set.Drivers, words: set.Store, flagged: set.Store != ""}
+	d.Document = config.Unread(d)
 	if set.Config == "" {
 		d.Config = authserver.Demo()
 		if err := d.resolve(); err != nil {
