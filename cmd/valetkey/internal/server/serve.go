@@ -82,7 +82,7 @@ func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error
 		return fmt.Errorf("%q is not an address such as %s", addr, defaultAddr)
 	}
 	if fields := d.DemoSecrets(); len(fields) > 0 && !onLoopback(addr) {
-		return fmt.Errorf("%s is not on loopback, but the demo secrets in %s are public", addr, strings.Join(fields, ", "))
+		return fmt.Errorf("%s is not on loopback, but the demo secrets in %s are public", addr, d.FieldName(strings.Join(fields, ", ")))
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -104,7 +104,12 @@ func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error
 	defer running.Wait()
 	defer cancel()
 	running.Go(func() { s.Run(ctx) })
-	running.Go(func() { d.rotateOnSignal(ctx, s) })
+	if len(rotateSignals) > 0 {
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, rotateSignals...) // before Serve logs that it listens: an early signal must not be lost
+		defer signal.Stop(asked)
+		running.Go(func() { d.rotateOnSignal(ctx, s, asked) })
+	}
 	return web.Serve(ctx, l, s, d.log)
 }
 
@@ -118,13 +123,7 @@ func onLoopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server) {
-	if len(rotateSignals) == 0 {
-		return
-	}
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, rotateSignals...)
-	defer signal.Stop(asked)
+func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server, asked <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -153,13 +152,13 @@ func (d *document) introduce(out io.Writer) {
 		fmt.Fprintf(out, "\nRegister applications and try them: %s/developer\n", base)
 	}
 	for i, u := range d.Users {
-		if slices.Contains(known, fmt.Sprintf("users[%d].password", i)) {
+		if slices.Contains(known, fmt.Sprintf("Users[%d].Password", i)) {
 			fmt.Fprintf(out, "Log in as %s with the password %s.\n", u.Name, u.Password)
 		}
 	}
 	for i, c := range d.Clients {
 		byItself := slices.Contains(c.GrantTypes, "client_credentials") || c.GrantTypes == nil && len(c.RedirectURIs) == 0
-		if slices.Contains(known, fmt.Sprintf("clients[%d].secret", i)) && len(c.Scopes) > 0 && byItself {
+		if slices.Contains(known, fmt.Sprintf("Clients[%d].Secret", i)) && len(c.Scopes) > 0 && byItself {
 			fmt.Fprintf(out, "\nPaste this line into another shell to get a token:\ncurl -u %s:%s -d grant_type=client_credentials %s%s\n",
 				c.ID, c.Secret, base, cmp.Or(d.Paths.Token, "/oauth2/token"))
 			return
