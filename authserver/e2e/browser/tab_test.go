@@ -15,6 +15,7 @@ import (
 	"github.com/chromedp/cdproto/audits"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -142,11 +143,20 @@ func (v *tab) enter(words string) {
 	v.load("press Enter at "+words, chromedp.SendKeys(choice, kb.Enter))
 }
 
-// fill types into the field with this label, instead of what is there.
+// fill replaces the text in the field with this label. The text comes at once, as from a clipboard: a key at a time, a long one took
+// longer than patience on a busy machine.
 func (v *tab) fill(label, text string) {
 	v.t.Helper()
 	field := fmt.Sprintf(`//*[@id=//label[starts-with(normalize-space(), %q)]/@for]`, label)
-	v.do("fill in "+label, chromedp.Steps(chromedp.Focus(field), chromedp.Evaluate[chromedp.Void](`document.activeElement.select()`), chromedp.SendKeys(field, text)))
+	v.do("fill in "+label, chromedp.Steps(chromedp.Focus(field), chromedp.Evaluate[chromedp.Void](`document.activeElement.select()`), insert(text)))
+}
+
+// insert inserts text where the focus is.
+func insert(text string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, input.InsertText, input.InsertTextParams{Text: text})
+		return err
+	})
 }
 
 func (v *tab) do(what string, step chromedp.Action[chromedp.Void]) {
