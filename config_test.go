@@ -73,7 +73,7 @@ func TestConstructorsNameTheFieldOfEachMistake(t *testing.T) {
 		})), []string{"Verifier", "Issuer", "Algorithms[0]", "Origins[0]", "RefreshInterval", "MinTTL", "MaxLists", "JWKSURL"}},
 		{"fapi and its parts", errOf(fapi.New(fapi.Config{
 			Issuer: "x", DPoP: &dpop.Config{Window: -1}, JWKSURL: "http://as.example.com", Algorithms: []string{"RS256"},
-			HighValue: true, Revocation: fapi.ShortLived(time.Hour),
+			RequireNonce: true, Revocation: fapi.ShortLived(time.Hour),
 			Guard: middleware.Config{Realm: `"`, URL: func(*http.Request) string { return "" }},
 		})), []string{
 			"Issuer", "DPoP.Nonces", "DPoP.Window", "Revocation.ShortLived", "Algorithms[0]", "Audience", "JWKSURL", "Guard.Realm",

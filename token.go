@@ -10,10 +10,10 @@ import (
 	"github.com/valetkey/valetkey/internal/derived"
 )
 
-// A Token holds the facts about an access token that a [Verifier] accepted. A [Requirement] decides on each request whether they
-// are sufficient for a route.
+// A Token is an access token that a [Verifier] accepted: its claims, its key binding and its freshness. A [Requirement] decides on
+// each request whether they are sufficient for a route.
 //
-// A Token is immutable, so requests and goroutines share it without a copy. The zero value holds no facts. [NewToken] creates a
+// A Token is immutable, so requests and goroutines share it without a copy. The zero value has no claims. [NewToken] creates a
 // Token from [TokenFields].
 type Token struct {
 	fields  TokenFields
@@ -38,8 +38,8 @@ type TokenFields struct {
 	Expiry    time.Time // exp; zero only if an introspection response omits it
 	AuthTime  time.Time // auth_time, when the user logged in: RFC 9068, section 2.2.1
 
-	// Deadline is exp plus the leeway of the verifier: the token can be accepted before this instant, and never at it or
-	// later. Unlike Freshness.Until, it does not depend on how long a result is cached. Zero: unknown, as Expiry is.
+	// Deadline is exp plus the leeway of the verifier: from this instant on, the token is refused. Unlike Freshness.Until, it
+	// does not depend on how long a result is cached. Zero: the token has no known expiry.
 	Deadline time.Time
 
 	// Binding is the key or certificate that the token is bound to. The zero value is a plain bearer token.

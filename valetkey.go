@@ -1,8 +1,6 @@
-// Package valetkey defines the types that the rest of the module shares: the verified access token ([Token]), the verifier
-// ([Verifier]), the requirement of a route ([Requirement]) and the refusal ([Error]).
-//
-// A resource server guards its handlers with package middleware, which asks a [Verifier] whether an access token is valid and a
-// [Requirement] whether it is sufficient:
+// Package valetkey and the packages below it protect the HTTP handlers of an OAuth 2.0 resource server with access tokens (RFC
+// 6750). A guard of package middleware asks a [Verifier] whether a token is valid and a [Requirement] whether it is sufficient for
+// the route:
 //
 //	keys, err := jwks.New(jwks.Config{Issuer: "https://as.example.com", Audience: []string{"https://api.example.com"}})
 //	...
@@ -12,8 +10,10 @@
 //
 // The handler reads the caller's token with [FromContext].
 //
-// Package jwks verifies JWT access tokens locally, with the issuer's key set. [First] and [CrossCheck] combine verifiers. Package
-// scopes provides requirements. Package valetkeytest is for tests.
+// Verifiers are in package jwks (JWTs, locally), introspect (opaque tokens, RFC 7662) and statuslist; [First] and [CrossCheck] combine
+// them. Requirements are in packages scopes, rar (RFC 9396) and middleware (step-up, RFC 9470). Package dpop verifies proofs of
+// possession (RFC 9449), routes guards a whole router with one table, fapi configures the FAPI 2.0 profile, and valetkeytest is for
+// tests. This package defines the types that all of them share.
 //
 // # Three kinds of error
 //

@@ -25,7 +25,7 @@ type Verifier interface {
 }
 
 // MaxToken is the maximum length of a token in bytes. A longer token is refused before any of it is parsed.
-const MaxToken = 16 << 10
+const MaxTokenBytes = 16 << 10
 
 // VerifierFunc adapts a function to a [Verifier].
 type VerifierFunc func(ctx context.Context, raw string) (*Token, error)
@@ -50,9 +50,8 @@ var ErrNotApplicable = errors.New("the token is not for this verifier")
 // errNoAnswer is the failure of a Verifier that returned neither a token nor an error.
 var errNoAnswer = errors.New("valetkey: the verifier returned neither a token nor an error")
 
-// First returns a [Verifier] that tries vs in turn. It returns the first result, whether acceptance, refusal or failure; only a
-// refusal that wraps [ErrNotApplicable] moves on to the next verifier. If no verifier is left, or vs is empty, the token is
-// refused.
+// First returns a [Verifier] that tries vs in order and skips a verifier whose refusal wraps [ErrNotApplicable]. Any other result
+// is final. If no verifier is left, or vs is empty, the token is refused.
 func First(vs ...Verifier) Verifier {
 	return first(slices.Clone(vs))
 }

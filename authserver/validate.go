@@ -176,7 +176,7 @@ func (in *inspection) api(a *API, field string) {
 	in.audiences[a.Audience] = true
 	in.wrong(len(a.Scopes) == 0, field+".Scopes", "at least one is required")
 	for _, s := range a.scopes() {
-		in.err(field+".Scopes", scopes.Valid(s))
+		in.err(field+".Scopes", scopes.Validate(s))
 		in.wrong(s == "openid", field+".Scopes", "openid is not a scope of an API")
 		_, taken := in.owner[s]
 		in.wrong(taken, field+".Scopes", "%q is also a scope of another API", s)

@@ -55,8 +55,8 @@ type Config struct {
 	// ReplayStore records used proofs. Processes that serve the same URLs must share it; otherwise each of them accepts a
 	// proof once. [InsecureAllowReplays] accepts a proof any number of times. Nil: [NewReplayStore] with its default size.
 	//
-	// With any store, no client can use up the space of others; see [MemoryReplayStore] and [Request]. For a store of the
-	// caller, the Verifier first counts proofs in a MemoryReplayStore of the default size; see [MemoryReplayStore.Before].
+	// Each client has a share of the space; see [MemoryReplayStore] and [Request]. To enforce that for any other store, the
+	// Verifier puts a MemoryReplayStore of the default size before it, as [MemoryReplayStore.Before] describes.
 	ReplayStore ReplayStore
 
 	// Nonces requires proofs to contain a nonce of the server (RFC 9449, sections 8 and 9). Nil: no nonce is required.
@@ -151,7 +151,7 @@ type Request struct {
 	// They determine whose share of the memory of used proofs this proof takes: that of Client at Issuer and, within it, that
 	// of Subject. Without Client, Subject has both shares; without Subject, the key of the proof takes its place. Client and
 	// Subject must be verified.
-	Issuer, Client, Subject string
+	Issuer, ClientID, Subject string
 }
 
 // Verify checks the proof of r and marks it as used: a second time it is refused.
@@ -254,7 +254,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 		use: use{
 			key:    p.identity(key.Thumbprint(), target),
 			issuer: r.Issuer,
-			client: cmp.Or(r.Client, r.Subject, key.Thumbprint()),
+			client: cmp.Or(r.ClientID, r.Subject, key.Thumbprint()),
 			user:   cmp.Or(r.Subject, key.Thumbprint()),
 			until:  time.Now().Add(end.Sub(now)),
 		},

@@ -165,7 +165,7 @@ func (s *sender) send(n int) *sender {
 			s.key = s.iss.ProofKey("ES256")
 		}
 		r := request(s.key)
-		r.Issuer, r.Client, r.Subject = s.issuer, s.client, s.user
+		r.Issuer, r.ClientID, r.Subject = s.issuer, s.client, s.user
 		_, err := s.proofs.Verify(s.t.Context(), r)
 		full := new(valetkey.Unavailable)
 		if err == nil {
@@ -234,14 +234,14 @@ func TestSharesOfTheMemoryOfProofs(t *testing.T) {
 			t.Run("DPOP-42 what is remembered stays remembered when a share is used up", func(t *testing.T) {
 				proofs := newVerifier(t, dpop.Config{ReplayStore: c.memory()})
 				first := request(iss.ProofKey("ES256"))
-				first.Client, first.Subject = "app", "mallory"
+				first.ClientID, first.Subject = "app", "mallory"
 				_, err := proofs.Verify(t.Context(), first)
 				require.NoError(t, err)
 				mallory := &sender{t: t, proofs: proofs, iss: iss, client: "app", user: "mallory"}
 				require.Positive(t, mallory.send(room).full)
 				_, err = proofs.Verify(t.Context(), first)
 				requireRefusal(t, err, valetkey.InvalidProof, "used before")
-				first.Client = "another"
+				first.ClientID = "another"
 				_, err = proofs.Verify(t.Context(), first)
 				requireRefusal(t, err, valetkey.InvalidProof, "used before")
 			})

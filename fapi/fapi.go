@@ -64,9 +64,9 @@ type Config struct {
 	// all of them. Nil: such tokens are refused.
 	DPoP *dpop.Config
 
-	// HighValue is for operations that must not be replayed or prepared in advance. It requires DPoP.Nonces, so that every
-	// proof contains a nonce of the server. Each proof is accepted once, with or without HighValue.
-	HighValue bool
+	// RequireNonce makes DPoP.Nonces mandatory, so that proofs cannot be made in advance (RFC 9449, sections 9 and 11.2). Every
+	// proof then contains a nonce of the server. Each proof is accepted once, with or without RequireNonce.
+	RequireNonce bool
 
 	// Client sends the requests to the issuer. Nil: a client with TLS 1.2 or later and the cipher suites of BCP 195.
 	Client *http.Client
@@ -148,8 +148,8 @@ func (b *builder) guard() *middleware.Guard {
 
 func (b *builder) proofs() *dpop.Verifier {
 	if b.cfg.DPoP == nil {
-		if b.cfg.HighValue {
-			b.wrong.Add("HighValue", "DPoP is required")
+		if b.cfg.RequireNonce {
+			b.wrong.Add("RequireNonce", "DPoP is required")
 		}
 		return nil
 	}
@@ -158,8 +158,8 @@ func (b *builder) proofs() *dpop.Verifier {
 	if _, off := cfg.ReplayStore.(dpop.InsecureAllowReplays); off {
 		b.wrong.Add("DPoP.ReplayStore", "a proof is good once")
 	}
-	if b.cfg.HighValue && cfg.Nonces == nil {
-		b.wrong.Add("DPoP.Nonces", "required with HighValue")
+	if b.cfg.RequireNonce && cfg.Nonces == nil {
+		b.wrong.Add("DPoP.Nonces", "required with RequireNonce")
 	}
 	v, err := dpop.New(cfg)
 	b.wrong.Within("DPoP", err)

@@ -90,9 +90,9 @@ func TestContradictions(t *testing.T) {
 		{"FAPI-12 TLS 1.1", "MinVersion", func(c *fapi.Config) {
 			c.Client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS11}}}
 		}},
-		{"FAPI-13 high value without nonces", "DPoP.Nonces: required", func(c *fapi.Config) { c.HighValue = true }},
-		{"FAPI-13 high value without DPoP", "HighValue: DPoP is required", func(c *fapi.Config) {
-			c.HighValue, c.DPoP, c.Guard.ClientCertificate = true, nil, middleware.TLSCertificate()
+		{"FAPI-13 high value without nonces", "DPoP.Nonces: required", func(c *fapi.Config) { c.RequireNonce = true }},
+		{"FAPI-13 high value without DPoP", "RequireNonce: DPoP is required", func(c *fapi.Config) {
+			c.RequireNonce, c.DPoP, c.Guard.ClientCertificate = true, nil, middleware.TLSCertificate()
 		}},
 		{"FAPI-13 proofs that are good more than once", "DPoP.ReplayStore", func(c *fapi.Config) { c.DPoP.ReplayStore = dpop.InsecureAllowReplays{} }},
 		{"a verifier of one's own", "Guard.Verifier", func(c *fapi.Config) { c.Guard.Verifier = valetkey.First() }},
@@ -284,13 +284,13 @@ func TestRevocation(t *testing.T) {
 	})
 }
 
-func TestHighValue(t *testing.T) {
+func TestRequireNonce(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 	key := iss.ProofKey("ES256")
 	nonces, err := dpop.NewNonces(dpop.NoncesConfig{Key: bytes.Repeat([]byte("k"), 32)})
 	require.NoError(t, err)
 	api := newGuard(t, iss, func(c *fapi.Config) {
-		c.HighValue, c.DPoP.Nonces = true, nonces
+		c.RequireNonce, c.DPoP.Nonces = true, nonces
 	}).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	token := iss.Token(valetkeytest.BoundTo(key))
 

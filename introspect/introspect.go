@@ -1,4 +1,4 @@
-// Package introspect verifies access tokens by asking their issuer (RFC 7662). It is for opaque tokens, which carry no
+// Package introspect verifies OAuth 2.0 access tokens by asking their issuer (RFC 7662). It is for opaque tokens, which carry no
 // readable claims, and for JWTs where that is configured.
 //
 //	tokens, err := introspect.New(introspect.Config{
@@ -24,8 +24,8 @@
 // compressed, wrongly signed) counts against its token only. A token that has failed five times in a row is delayed
 // separately, for a second at first and up to a minute.
 //
-// The package does not support encrypted responses (RFC 9701, section 6) or a list of endpoints to try in turn. A token that
-// is not active is refused for good: with several endpoints, [valetkey.First] asks only the first one about opaque tokens.
+// The package does not support encrypted responses (RFC 9701, section 6) or a list of endpoints to try in turn. An
+// inactive token is a final refusal, so [valetkey.First] does not go on to a second introspection endpoint.
 package introspect
 
 import (

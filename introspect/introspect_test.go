@@ -207,7 +207,7 @@ func TestWhatIsAsked(t *testing.T) {
 		notMine              bool
 		jwts                 []string
 	}{
-		{name: "INTRO-32 a token that is too long", token: strings.Repeat("a", valetkey.MaxToken+1), refusal: "the token is malformed"},
+		{name: "INTRO-32 a token that is too long", token: strings.Repeat("a", valetkey.MaxTokenBytes+1), refusal: "the token is malformed"},
 		{name: "an empty token", token: "", refusal: "the token is malformed"},
 		{name: "padding alone", token: "==", refusal: "the token is malformed"},
 		{name: "a space", token: "a b", refusal: "the token is malformed"},
@@ -229,7 +229,7 @@ func TestWhatIsAsked(t *testing.T) {
 		name, token string
 		jwts        []string
 	}{
-		{"an opaque token of the longest length", strings.Repeat("a", valetkey.MaxToken), nil},
+		{"an opaque token of the longest length", strings.Repeat("a", valetkey.MaxTokenBytes), nil},
 		{"an opaque token with two dots", "v1.abcd.efgh", nil},
 		{"an opaque token that begins with JSON", jwtOf(`{"user":1}`, "abcd", "efgh"), nil},
 		{"INTRO-33 a JWT of an issuer that is listed", own, []string{"https://other.example.com", iss.URL}},

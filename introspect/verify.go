@@ -22,8 +22,8 @@ import (
 // [*valetkey.Unavailable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	switch {
-	case len(raw) > valetkey.MaxToken: // RFC 7662, section 5: no unbounded input is sent to the issuer
-		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxToken))
+	case len(raw) > valetkey.MaxTokenBytes: // RFC 7662, section 5: no unbounded input is sent to the issuer
+		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxTokenBytes))
 	case !b64token(raw):
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
 	case !v.asksAbout(raw):

@@ -1,4 +1,4 @@
-// Package jwks verifies JWT access tokens locally, against the key set of their issuer.
+// Package jwks verifies OAuth 2.0 access tokens that are JWTs locally, against the key set of their issuer.
 //
 //	keys, err := jwks.New(jwks.Config{
 //		Issuer:   "https://as.example.com",

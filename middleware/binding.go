@@ -70,7 +70,7 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 		return "", err
 	}
 	proof, err := g.dpop.Verify(ctx, dpop.Request{Proofs: r.Header["Dpop"], Method: r.Method, URL: url, Token: c.token, Thumbprint: b.JWKThumbprint,
-		Issuer: t.Issuer(), Client: t.ClientID(), Subject: t.Subject()})
+		Issuer: t.Issuer(), ClientID: t.ClientID(), Subject: t.Subject()})
 	return proof.NextNonce(), err
 }
 

@@ -66,7 +66,7 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 	}
 	var scope []string
 	for s := range e.Scope.All() { // a custom requirement may list an invalid scope
-		if scopes.Valid(s) == nil {
+		if scopes.Validate(s) == nil {
 			scope = append(scope, s)
 		}
 	}

@@ -60,7 +60,7 @@ func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 }
 
 func checkLength(token string) error {
-	if len(token) > valetkey.MaxToken {
+	if len(token) > valetkey.MaxTokenBytes {
 		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonTokenTooLong}
 	}
 	return nil

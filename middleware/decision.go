@@ -17,8 +17,8 @@ import (
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// A Decision accepts a request, with its token, or holds the full response that refuses it. Code that carries a Decision, such as
-// an adapter for a framework, decides nothing itself. The zero value refuses with 503.
+// A Decision accepts a request, with its token, or holds the full response that refuses it. An adapter for
+// a framework only writes it out and makes no checks. The zero value refuses with 503.
 //
 // A Decision is valid for one request and for the moment at which it was made. To find out whether the token is still accepted
 // later, call the guard again. A Decision may be copied. It must not be used by several goroutines at the same time.

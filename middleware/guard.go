@@ -1,10 +1,12 @@
-// Package middleware guards net/http handlers with access tokens (RFC 6750).
+// Package middleware guards net/http handlers with OAuth 2.0 access tokens (RFC 6750).
 //
+//	keys, err := jwks.New(jwks.Config{Issuer: "https://as.example.com", Audience: []string{"https://api.example.com"}})
+//	...
 //	guard, err := middleware.New(middleware.Config{Verifier: keys})
 //	...
 //	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
 //
-// A request passes these steps in order, each in one file:
+// A request passes these steps in order:
 //
 //   - credentials: what does the request claim?
 //   - verify: is it true?

@@ -69,7 +69,7 @@ func TestRevoke(t *testing.T) {
 		narrow := valetkey.Revocation{Issuer: iss.URL, Subject: "alice", Before: iss.Now().Add(-time.Hour), Until: iss.Now().Add(time.Second)}
 		require.NoError(t, guard.Revoke(wide, narrow))
 		assert.Equal(t, 401, do(t, "GET", api, "Bearer "+iss.Token()).status)
-		assert.Equal(t, middleware.RevocationStatus{Held: 1}, guard.Status().Revocations)
+		assert.Equal(t, middleware.RevocationsStatus{Held: 1}, guard.Status().Revocations)
 	})
 	t.Run("every mistake is named, and the others apply", func(t *testing.T) {
 		guard := newGuard(t, iss)

@@ -16,12 +16,12 @@ type Status struct {
 	State       valetkey.State
 	Verifiers   []valetkey.Health // of each verifier that is a [valetkey.HealthReporter]
 	Cache       CacheStatus
-	Revocations RevocationStatus
+	Revocations RevocationsStatus
 	Requests    int // requests in progress with a token; zero without Config.CancelWithToken
 }
 
-// RevocationStatus describes the revocations that a guard holds.
-type RevocationStatus struct {
+// RevocationsStatus describes the revocations that a guard holds.
+type RevocationsStatus struct {
 	Held       int // number of revocations, including ended ones, which are removed when their room is needed
 	Overflowed int // approximate number of further revocations that did not fit in memory: tokens that match them get 503
 
@@ -45,7 +45,7 @@ func (g *Guard) Status() Status {
 	s := Status{
 		State:       valetkey.Ready,
 		Cache:       CacheStatus(g.cache.Stats()),
-		Revocations: RevocationStatus{Held: held.Held, Overflowed: held.Overflowed, Source: g.denials.watched.health()},
+		Revocations: RevocationsStatus{Held: held.Held, Overflowed: held.Overflowed, Source: g.denials.watched.health()},
 		Requests:    g.streams.len(),
 	}
 	source := s.Revocations.Source.State

@@ -1,5 +1,12 @@
-// Package routes guards a whole router with one table that states what each route requires. It also finds routes that are missing
-// from the table.
+// Package routes guards a whole router with one table that states what each route requires.
+//
+//	table := routes.Table{
+//		"GET /healthz": valetkey.Public,
+//		"GET /orders":  scopes.All("orders:read"),
+//	}
+//	api, err := table.Guard(guard, router)
+//
+// A request for a route that the table does not have is refused. [Table.Covers] finds such routes at startup.
 package routes
 
 import (

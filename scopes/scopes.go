@@ -1,4 +1,6 @@
-// Package scopes provides requirements on the scopes of a token.
+// Package scopes provides requirements on the scopes of an OAuth 2.0 access token.
+//
+//	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
 //
 //	scopes.All("orders:read", "orders:export")   // every one
 //	scopes.Any("orders:read", "admin")           // one of them
@@ -81,7 +83,7 @@ func Parse(expr string) (Requirement, error) {
 		case word == "|":
 			end()
 		default:
-			errs = append(errs, Valid(word), notAnOperator(word))
+			errs = append(errs, Validate(word), notAnOperator(word))
 			alt = append(alt, word)
 		}
 	}
@@ -116,7 +118,7 @@ func MustParse(expr string) Requirement {
 
 // Valid returns nil if scope is a scope-token of RFC 6749, section 3.3: 1*( %x21 / %x23-5B / %x5D-7E ). Otherwise it returns an
 // error that states why not.
-func Valid(scope string) error {
+func Validate(scope string) error {
 	if scope == "" {
 		return errors.New("a scope is empty")
 	}
@@ -130,7 +132,7 @@ func Valid(scope string) error {
 
 func mustBeScopes(list []string) {
 	for _, s := range list {
-		if err := Valid(s); err != nil {
+		if err := Validate(s); err != nil {
 			panic("scopes: " + err.Error())
 		}
 	}

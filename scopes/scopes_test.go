@@ -149,7 +149,7 @@ func TestWhatStandsInTheSource(t *testing.T) {
 		t.Run(fmt.Sprintf("BT-12 scope %q fails at construction", scope), func(t *testing.T) {
 			require.Panics(t, func() { scopes.All("fine", scope) })
 			require.Panics(t, func() { scopes.Any("fine", scope) })
-			require.Error(t, scopes.Valid(scope))
+			require.Error(t, scopes.Validate(scope))
 		})
 	}
 }

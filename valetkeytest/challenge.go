@@ -215,7 +215,7 @@ func (c AuthChallenge) valid() error {
 	}
 	if list, ok := c.Params["scope"]; ok {
 		for scope := range strings.SplitSeq(list, " ") {
-			if err := scopes.Valid(scope); err != nil {
+			if err := scopes.Validate(scope); err != nil {
 				return fmt.Errorf("scope: %w", err)
 			}
 		}

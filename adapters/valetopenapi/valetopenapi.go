@@ -251,7 +251,7 @@ func usable(doc *openapi3.T, name string, needed []string) error {
 	}
 	var mistakes []error
 	for _, s := range needed {
-		if err := scopes.Valid(s); err != nil {
+		if err := scopes.Validate(s); err != nil {
 			mistakes = append(mistakes, fmt.Errorf("security: the scheme %q: %w", name, err))
 		}
 	}

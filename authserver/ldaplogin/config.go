@@ -123,7 +123,7 @@ func New(cfg Config) (*Directory, error) {
 		dn, err := ldap.ParseDN(name)
 		wrong(fmt.Sprintf("Groups[%q]", name), err)
 		for _, s := range cfg.Groups[name] {
-			wrong(fmt.Sprintf("Groups[%q]", name), scopes.Valid(s))
+			wrong(fmt.Sprintf("Groups[%q]", name), scopes.Validate(s))
 		}
 		groups = append(groups, group{dn, slices.Clone(cfg.Groups[name])})
 	}

@@ -152,7 +152,7 @@ func (d *Database) Add(ctx context.Context, u NewUser) (*User, error) {
 	}
 	p.Subject = d.userType + ":" + u.ID
 	for i, s := range u.Scopes {
-		wrong.Within(fmt.Sprintf("Scopes[%d]", i), scopes.Valid(s))
+		wrong.Within(fmt.Sprintf("Scopes[%d]", i), scopes.Validate(s))
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, fmt.Errorf("user %q: %w", u.Name, err)

@@ -22,7 +22,7 @@ import (
 )
 
 // MaxToken is the maximum length of a token, in bytes.
-const MaxToken = valetkey.MaxToken
+const MaxToken = valetkey.MaxTokenBytes
 
 // maxKeyID is the maximum length of a key ID, in bytes.
 const maxKeyID = 256

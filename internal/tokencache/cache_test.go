@@ -274,12 +274,12 @@ func TestKey(t *testing.T) {
 
 func TestOwnership(t *testing.T) {
 	given := valetkey.NewToken(valetkey.TokenFields{
-		Issuer: "https://as.example.com", Subject: "alice", ClientID: "c\n", ID: "j1", SessionID: "s1", ACR: "phr", AuthTime: time.Unix(0, 7), Actor: &valetkey.Actor{Subject: "alice", ClientID: "agent"},
+		Issuer: "https://as.example.com", Subject: "alice", ClientID: "c\n", ID: "j1", SessionID: "s1", ACR: "phr", AuthTime: time.Unix(0, 7e3), Actor: &valetkey.Actor{Subject: "alice", ClientID: "agent"},
 		Audience: valetkey.ListOf("https://api.example.com", "b"), Scopes: valetkey.NewScopes("orders:read", "not in raw"),
-		IssuedAt: time.Unix(1, 0), NotBefore: time.Unix(2, 0), Expiry: time.Unix(4e9, 5), Deadline: time.Unix(4e9+30, 5),
+		IssuedAt: time.Unix(1, 0), NotBefore: time.Unix(2, 0), Expiry: time.Unix(4e9, 5e3), Deadline: time.Unix(4e9+30, 5e3),
 		Binding:   valetkey.Binding{JWKThumbprint: "jkt", Unknown: valetkey.ListOf("", "x")},
 		Raw:       `{"iss":"https://as.example.com","sub":"alice","client_id":"c\n","aud":["https://api.example.com","b"],"scope":"orders:read"}`,
-		Freshness: valetkey.Freshness{Until: time.Now().Round(0).Add(time.Minute)},
+		Freshness: valetkey.Freshness{Until: time.Now().Truncate(time.Microsecond).Add(time.Minute)},
 	})
 	memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return given, nil }))
 

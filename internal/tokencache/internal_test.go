@@ -14,7 +14,7 @@ func TestSize(t *testing.T) {
 	if size := unsafe.Sizeof(valetkey.Token{}); size > 416 {
 		t.Errorf("a Token is %d bytes, more than its size class", size)
 	}
-	if size := unsafe.Sizeof(record{}); size > 192 {
+	if size := unsafe.Sizeof(record{}); size > 176 {
 		t.Errorf("a record is %d bytes, more than its size class", size)
 	}
 }

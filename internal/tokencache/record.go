@@ -13,7 +13,7 @@ import (
 // A record is the stored form of a token, from which its Entry can be recreated. Except for the kind, it does not share memory,
 // because the strings from a verifier may be substrings of something large, even of the text of the token.
 //
-// It takes 192 bytes, which is a size class of the allocator.
+// It takes 168 bytes; 176 is the next size class of the allocator.
 type record struct {
 	key          digest.Digest // go-cache's key shares this memory, see Text
 	older, newer *record       // in its queue; guarded by the shard's lock
@@ -22,11 +22,10 @@ type record struct {
 
 	// The fields below do not change once the record is in a shard.
 	kind                                  *kind
-	text                                  string // the claims as received, followed by the strings that they do not contain
-	claims                                uint32 // length of the claims in text
-	subject, clientID, id, sessionID, acr span   // in text
-	nanoseconds                           [moments]uint32
-	seconds                               [moments]int64 // Unix time
+	text                                  string         // the claims as received, followed by the strings that they do not contain
+	claims                                uint32         // length of the claims in text
+	subject, clientID, id, sessionID, acr span           // in text
+	moments                               [moments]int64 // microseconds since 1970, rounded down, which a NumericDate does not exceed in precision
 	rare                                  *rare          // nil: none
 }
 
@@ -48,7 +47,7 @@ const (
 
 // recordBytes is the memory that a record takes without its text and its kind: itself in its size class, 41 bytes in go-cache's
 // map, which is at least 7/16 full once it has grown, and its slot in the ghost table.
-const recordBytes = 192 + 100
+const recordBytes = 176 + 100
 
 // rare holds facts that few tokens have.
 type rare struct {
@@ -83,7 +82,7 @@ func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
 		acr:       find(f.ACR),
 	}
 	for i, at := range [moments]time.Time{until: end, issuedAt: f.IssuedAt, notBefore: f.NotBefore, expiry: f.Expiry, deadline: f.Deadline, authTime: f.AuthTime} {
-		r.seconds[i], r.nanoseconds[i] = at.Unix(), uint32(at.Nanosecond())
+		r.moments[i] = at.UnixMicro()
 	}
 	if len(claims)+len(rest) > 1<<30 { // too long for a span
 		return nil
@@ -149,7 +148,7 @@ func (r *record) token() *valetkey.Token {
 
 // at returns one of the times of r, by the wall clock and in the local zone.
 func (r *record) at(moment int) time.Time {
-	t := time.Unix(r.seconds[moment], int64(r.nanoseconds[moment]))
+	t := time.UnixMicro(r.moments[moment])
 	if t.IsZero() { // return the zero Time, which has no zone
 		return time.Time{}
 	}

@@ -109,7 +109,7 @@ func (c *Client) Validate() error {
 	wrong(c.AccessLifetime < 0, "access_lifetime", "is negative")
 
 	wrong(len(c.Scopes) > maxScopes, "scope", "has too many scopes")
-	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Valid(s) != nil }), "scope", "has an invalid scope")
+	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Validate(s) != nil }), "scope", "has an invalid scope")
 
 	// RFC 7591, section 2: "The "jwks_uri" and "jwks" parameters MUST NOT both be present".
 	wrong(c.JWKS != "" && c.JWKSURL != "", "jwks", "and jwks_uri cannot be combined")

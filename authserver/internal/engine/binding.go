@@ -54,7 +54,7 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 	if e.cfg.DPoP == nil || len(proofs) == 0 {
 		return nil
 	}
-	proof, err := e.cfg.DPoP.Check(dpop.Request{Proofs: proofs, Method: c.r.Method, URL: endpoint, Client: c.client.ID})
+	proof, err := e.cfg.DPoP.Check(dpop.Request{Proofs: proofs, Method: c.r.Method, URL: endpoint, ClientID: c.client.ID})
 	if told, ok := errors.AsType[*valetkey.Error](err); ok {
 		if told.Code == valetkey.UseNonce { // RFC 9449, section 8
 			w.Header().Set("DPoP-Nonce", e.cfg.DPoP.Nonce())

@@ -19,7 +19,7 @@ import (
 func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (API, valetkey.Scopes, error) {
 	asked := valetkey.NewScopes(strings.Split(scope, " ")...)
 	for s := range asked.All() {
-		if scopes.Valid(s) != nil || !slices.Contains(c.Scopes, s) {
+		if scopes.Validate(s) != nil || !slices.Contains(c.Scopes, s) {
 			return API{}, valetkey.Scopes{}, errScope
 		}
 	}

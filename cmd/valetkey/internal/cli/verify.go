@@ -103,7 +103,7 @@ var errNoToken = errors.New("the token is empty")
 func tokenFrom(arg string, stdin io.Reader) (string, error) {
 	token := arg
 	if arg == "-" {
-		text, err := io.ReadAll(io.LimitReader(stdin, valetkey.MaxToken+3))
+		text, err := io.ReadAll(io.LimitReader(stdin, valetkey.MaxTokenBytes+3))
 		if err != nil {
 			return "", fmt.Errorf("read standard input: %w", err)
 		}

@@ -84,7 +84,7 @@ type cache struct {
 	Evictions uint64 `json:"evictions"`
 }
 
-// revocations is the JSON form of middleware.RevocationStatus.
+// revocations is the JSON form of middleware.RevocationsStatus.
 type revocations struct {
 	Held       int  `json:"held"`
 	Overflowed int  `json:"overflowed"`
