@@ -98,7 +98,7 @@ func FuzzAnswer(f *testing.F) {
 		require.Equal(t, plain.Sub, token.Subject())
 		require.False(t, token.Freshness().Until.After(now.Add(30*time.Second)))
 		require.True(t, plain.Exp == nil || !token.Freshness().Until.After(token.Expiry()))
-		_, err = json.Marshal(token)
+		_, err = json.Marshal(token.Fields())
 		require.NoError(t, err)
 	})
 }
