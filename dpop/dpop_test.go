@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		{"DPOP-07 a jwk with dp", []option{header("jwk", with(jwk, "dp", "AQ"))}, "malformed"},
 		{"DPOP-07 a jwk with dq", []option{header("jwk", with(jwk, "dq", "AQ"))}, "malformed"},
 		{"DPOP-07 a jwk with qi", []option{header("jwk", with(jwk, "qi", "AQ"))}, "malformed"},
-		{"DPOP-07 a jwk with oth", []option{header("jwk", with(jwk, "oth", []any{}))}, "malformed"},
+		{"DPOP-07 a jwk with oth", []option{header("jwk", with(jwk, "oth", []any{map[string]any{"r": "AQ", "d": "AQ", "t": "AQ"}}))}, "malformed"},
 		{"DPOP-07 a jwk with k", []option{header("jwk", with(jwk, "k", "AQ"))}, "malformed"},
 		{"DPOP-07 a jwk with d that is null", []option{header("jwk", with(jwk, "d", nil))}, "malformed"},
 		{"DPOP-07 a jwk that is a secret", []option{header("jwk", map[string]any{"kty": "oct", "k": "AQ"})}, "malformed"},

@@ -37,6 +37,9 @@ var registered = []string{"active", "scope", "client_id", "token_type", "exp", "
 func readMembers(object []byte) (*members, error) {
 	m := new(members)
 	err := strictjson.Object(object, func(name string, v strictjson.Value) error {
+		if v.IsEmpty() { // as if it were not there
+			return nil
+		}
 		switch name {
 		case "active":
 			m.active = v
@@ -128,9 +131,9 @@ func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 	errs[0] = claims.Text(&t.Subject, "sub", m.sub, true)
 	errs[1] = claims.Text(&t.ClientID, "client_id", m.clientID, true)
 	errs[2] = claims.Text(&t.ID, "jti", m.jti, true)
-	errs[3] = claims.Date(&t.Expiry, "exp", m.exp, true)
-	errs[4] = claims.Date(&t.IssuedAt, "iat", m.iat, true)
-	errs[5] = claims.Date(&t.NotBefore, "nbf", m.nbf, true)
+	errs[3] = claims.Date(&t.Expiry, "exp", unquoted(m.exp), true)
+	errs[4] = claims.Date(&t.IssuedAt, "iat", unquoted(m.iat), true)
+	errs[5] = claims.Date(&t.NotBefore, "nbf", unquoted(m.nbf), true)
 	t.Audience, errs[6] = claims.Audience(m.aud, true)
 	t.Binding, errs[7] = claims.Binding(m.cnf)
 	errs[9] = claims.Text(&t.SessionID, "sid", m.sid, true)
@@ -145,6 +148,32 @@ func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 		t.Deadline = t.Expiry.Add(v.cfg.Leeway)
 	}
 	return t, errors.Join(errs[:]...)
+}
+
+// unquoted returns the number in a string, as some endpoints write dates, and any other value as it is.
+func unquoted(v strictjson.Value) strictjson.Value {
+	if s, ok := v.Text(); ok {
+		if _, isNumber := strictjson.Value(s).Number(); isNumber {
+			return strictjson.Value(s)
+		}
+	}
+	return v
+}
+
+// acceptable reports whether a token of this type can be used as an access token. The member is optional (RFC 7662, section 2.2), and
+// some endpoints write another name than that of a type, such as access_token; that matters only for a bound token, whose type
+// decides how it is proven.
+func acceptable(kind string, bound valetkey.Binding) bool {
+	kind = strings.ToLower(kind)
+	switch {
+	case kind == "bearer" || kind == "dpop":
+		return true
+	case strings.Contains(kind, "refresh"), strings.HasSuffix(kind, "id_token"), kind == "id":
+		return false // another kind of token
+	case kind == "mac" || kind == "pop":
+		return false // its sender would have to prove something that is not checked here
+	}
+	return bound.IsZero()
 }
 
 // check decides whether an active token is acceptable here and now.
@@ -162,7 +191,7 @@ func (v *Verifier) check(t *valetkey.TokenFields, m *members) error {
 		return refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
 	case m.otherKind != "":
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("by its %s", m.otherKind))
-	case m.tokenType != nil && !strings.EqualFold(kind, "Bearer") && !strings.EqualFold(kind, "DPoP"): // RFC 6749, section 7.1
+	case m.tokenType != nil && !acceptable(kind, t.Binding): // RFC 6749, section 7.1
 		return refuse(valetkey.ReasonUnknownTokenType, fmt.Errorf("token_type %.50q", kind))
 	case strings.EqualFold(kind, "DPoP") && t.Binding.JWKThumbprint == "": // RFC 9449, section 6.2
 		return refuse(valetkey.ReasonBindingMissing, nil)

@@ -33,6 +33,9 @@ var otherKinds = []string{"id", "refresh", "offline", "logout"}
 func readClaims(payload []byte) (*unread, error) {
 	c := &unread{payload: payload}
 	err := strictjson.Object(payload, func(name string, v strictjson.Value) error {
+		if v.IsEmpty() { // as if it were not there
+			return nil
+		}
 		switch name {
 		case "iss":
 			c.iss = v

@@ -5,12 +5,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -306,4 +308,23 @@ func TestWithdrawn(t *testing.T) {
 			refused(t, err, unknownKey)
 		})
 	})
+}
+
+func TestKeySetsAsServersSendThem(t *testing.T) {
+	for name, body := range map[string]string{
+		"with a byte order mark": "\xef\xbb\xbf" + string(keySet(es256)),
+		"with empty members":     strings.Replace(string(keySet(es256)), `"kty"`, `"key_ops":[],"oth":[],"x5c":[],"x5t":null,"kty"`, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var accept atomic.Value
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				accept.Store(r.Header.Get("Accept"))
+				io.WriteString(w, body)
+			})
+			v := s.open(t)
+			require.NoError(t, v.Ready(t.Context()))
+			assert.Equal(t, 1, v.Status().Keys)
+			assert.Equal(t, "application/jwk-set+json, application/json;q=0.9, */*;q=0.1", accept.Load())
+		})
+	}
 }

@@ -34,13 +34,16 @@ func Text(dst *string, name string, v strictjson.Value, optional bool) error {
 const maxDate = 253402300799
 
 // Date decodes a NumericDate (RFC 7519, section 2), which may have a fraction. A date before 1970 becomes 1970, and one after
-// 9999 becomes 9999, so that neither overflows or becomes the zero time.
+// 9999 becomes 9999, so that neither overflows or becomes the zero time. In an optional member, zero is no
+// date.
 func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error {
 	if v == nil && optional {
 		return nil
 	}
 	n, ok := v.Number()
 	switch {
+	case ok && n == 0 && optional: // as if it were not there: some issuers write it for a date that they do not set
+		return nil
 	case v == nil:
 		return fmt.Errorf("%s is missing", name)
 	case !ok:

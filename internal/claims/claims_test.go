@@ -80,6 +80,7 @@ func TestDate(t *testing.T) {
 	}
 	var none time.Time
 	require.NoError(t, claims.Date(&none, "exp", nil, true))
+	require.NoError(t, claims.Date(&none, "exp", value("0"), true))
 	assert.True(t, none.IsZero())
 }
 

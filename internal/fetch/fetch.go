@@ -2,6 +2,7 @@
 package fetch
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -28,7 +29,7 @@ type Client struct {
 	// InsecureHTTP allows http URLs on hosts other than loopback.
 	InsecureHTTP bool
 
-	// Accept is the media type that Get requests. Empty: application/json.
+	// Accept is the media type that Get requests. Empty: application/json, or else anything.
 	Accept string
 
 	// MaxBody is the maximum size of a response to Get, in bytes. Zero: [MaxBody].
@@ -95,7 +96,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
-	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json"))
+	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json, */*;q=0.1"))
 	req.Header.Set("Accept-Encoding", "identity") // prevents net/http from requesting gzip and unpacking it
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
@@ -166,7 +167,7 @@ func content(resp *http.Response, limit int) ([]byte, error) {
 	if len(body) > limit {
 		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
-	return body, nil
+	return bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), nil // RFC 8259, section 8.1: a byte order mark may be ignored
 }
 
 // maxAge returns the remaining freshness lifetime of a response: RFC 9111, sections 4.2.1 and 5.2.2. A response that must not

@@ -30,7 +30,8 @@ func TestPost(t *testing.T) {
 		fmt.Fprintf(w, "%s|%s|%s|%s|%s|%t", r.Method, r.PostForm.Encode(), r.Header.Get("Accept"), r.Header.Get("Accept-Encoding"),
 			r.Header.Get("Authorization"), r.Header["Idempotency-Key"] == nil)
 	})
-	mux.HandleFunc("/text", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "text") })
+	mux.HandleFunc("/html", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>") })
+	mux.HandleFunc("/text", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "\xef\xbb\xbf{}") })
 	mux.HandleFunc("/redirect", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/", http.StatusTemporaryRedirect)
 	})
@@ -76,6 +77,11 @@ func TestPost(t *testing.T) {
 		return client.Post(t.Context(), u, form, http.Header{"Authorization": {"Basic x"}}, "application/json")
 	}
 
+	t.Run("JSON that is called text is taken, without its byte order mark", func(t *testing.T) {
+		body, err := post(s.URL + "/text")
+		require.NoError(t, err)
+		assert.Equal(t, "{}", string(body))
+	})
 	for _, c := range []struct {
 		name, url, want string
 		status          int
@@ -83,7 +89,7 @@ func TestPost(t *testing.T) {
 		content         bool
 	}{
 		{"a redirect is not followed", s.URL + "/redirect", "redirects are not followed", 307, 0, false},
-		{"another media type", s.URL + "/text?secret", `is "text/plain; charset=utf-8", not application/json`, 200, 0, false},
+		{"another media type", s.URL + "/html?secret", `is "text/html; charset=utf-8", not application/json`, 200, 0, false},
 		{"an answer without end", s.URL + "/endless", "more than", 200, 0, true},
 		{"a compressed answer", s.URL + "/packed", "compressed", 200, 0, true},
 		{"an answer that is cut off", s.URL + "/cut", "unexpected EOF", 200, 0, true},

@@ -176,6 +176,14 @@ func readMembers(data []byte) (*members, error) {
 	err := strictjson.Object(data, func(name string, v strictjson.Value) (err error) {
 		ok := true
 		switch name {
+		case "d", "p", "q", "dp", "dq", "qi", "priv": // also an empty one
+			m.private = true
+			return nil
+		}
+		if v.IsEmpty() { // as if it were not there
+			return nil
+		}
+		switch name {
 		case "kty", "crv", "n", "e", "x", "y", "kid", "use", "alg":
 			m.text[name], ok = v.Text()
 		case "key_ops":
@@ -183,7 +191,7 @@ func readMembers(data []byte) (*members, error) {
 			m.ops, ok = v.Strings()
 		case "k":
 			secret = true
-		case "d", "p", "q", "dp", "dq", "qi", "oth", "priv":
+		case "oth":
 			m.private = true
 		}
 		if !ok {

@@ -145,7 +145,9 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 	if held != nil && held.url == url {
 		etag = held.etag
 	}
-	answer, err := s.cfg.Fetch.Get(ctx, url, etag)
+	get := s.cfg.Fetch
+	get.Accept = "application/jwk-set+json, application/json;q=0.9, */*;q=0.1" // RFC 7517, section 8.5.2
+	answer, err := get.Get(ctx, url, etag)
 	if err != nil {
 		return result, err
 	}

@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 )
@@ -59,6 +60,18 @@ func (v Value) IsObject() bool { return len(v) > 0 && v[0] == '{' }
 
 // IsNull reports whether v is null.
 func (v Value) IsNull() bool { return string(v) == "null" }
+
+// IsEmpty reports whether v is nil, null, "" or []: an optional member that an issuer has no value for. Serializers write it instead
+// of leaving the member out.
+func (v Value) IsEmpty() bool {
+	switch {
+	case v == nil, v.IsNull(), string(v) == `""`:
+		return true
+	case v[0] == '[':
+		return len(bytes.TrimSpace(v[1:])) == 1 // its end
+	}
+	return false
+}
 
 // Elements returns the elements of an array. An empty array has no elements.
 func (v Value) Elements() ([]Value, bool) {
