@@ -61,7 +61,7 @@ func TestConstructorsNameTheFieldOfEachMistake(t *testing.T) {
 			Signed: &introspect.Signed{Algorithm: "none", JWKSURL: "http://as.example.com"},
 		})), []string{
 			"URL, Issuer", "Audience", "Auth", "JWTIssuers[0]", "NegativeTTL", "Leeway", "Timeout", "MaxInFlight",
-			"Signed.Issuer", "Signed.Algorithm", "Signed.Audience", "Signed.JWKSURL",
+			"Issuer", "Signed.Algorithm", "Signed.Audience", "Signed.JWKSURL",
 		}},
 		{"dpop", errOf(dpop.New(dpop.Config{Algorithms: []string{"none"}, Window: -1, Leeway: time.Hour, Nonces: &dpop.Nonces{}})),
 			[]string{"Algorithms[0]", "Window", "Leeway", "Nonces"}},

@@ -189,6 +189,7 @@ func New(cfg Config) (*Verifier, error) {
 	wrong := mistakes.List{Package: "introspect"}
 	cfg.check(&wrong, v.fetch)
 	if cfg.Signed != nil {
+		wrong.AddIf(cfg.Issuer == "", "Issuer", "required with Signed: it must be the iss of every signed response")
 		var err error
 		v.signed, err = v.newSigned()
 		wrong.Within("Signed", err)

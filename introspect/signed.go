@@ -52,9 +52,6 @@ func (v *Verifier) newSigned() (*signed, error) {
 	cfg := *v.cfg.Signed
 	s := &signed{algorithm: cmp.Or(cfg.Algorithm, "RS256"), audience: cmp.Or(cfg.Audience, v.cfg.Auth.id)}
 	var wrong mistakes.List
-	if v.cfg.Issuer == "" {
-		wrong.Add("Issuer", "required in Config: it must be the iss of every signed response")
-	}
 	if !slices.Contains(jose.Algorithms(), s.algorithm) {
 		wrong.Add("Algorithm", "%q is not a supported signature algorithm", s.algorithm)
 	}
