@@ -3,7 +3,7 @@
 //	sight, err := valetotel.New(valetotel.Config{})
 //
 // An [Observer] is a [valetkey.Observer]. Verifier states and cache statistics are read when metrics are collected; see
-// [Observer.WatchHealth] and [Observer.WatchCaches].
+// [Observer.WatchHealth] and [Observer.WatchCache].
 //
 // # Metrics
 //

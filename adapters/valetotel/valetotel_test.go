@@ -28,6 +28,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetotel"
+	"github.com/valetkey/valetkey/middleware"
 )
 
 const issuer = "https://as.example.com"
@@ -270,7 +271,7 @@ func TestAttributes(t *testing.T) {
 	}
 	_, err := r.WatchHealth(func() []valetkey.Health { return []valetkey.Health{{Name: issuer, State: valetkey.Down, Err: secret}} })
 	require.NoError(t, err)
-	_, err = r.WatchCaches(func() []valetotel.CacheStats { return []valetotel.CacheStats{{Name: "tokens"}} })
+	_, err = r.WatchCache("tokens", func() middleware.CacheStatus { return middleware.CacheStatus{} })
 	require.NoError(t, err)
 
 	lines := strings.Join(r.lines(t), "\n")
@@ -397,7 +398,7 @@ func TestNew(t *testing.T) {
 		require.NoError(t, err)
 		_, err = o.WatchHealth(func() []valetkey.Health { return nil })
 		assert.ErrorContains(t, err, "no valetkey.verifier.state")
-		_, err = o.WatchCaches(func() []valetotel.CacheStats { return nil })
+		_, err = o.WatchCache("tokens", func() middleware.CacheStatus { return middleware.CacheStatus{} })
 		assert.ErrorContains(t, err, "no valetkey.cache.lookups")
 		assert.ErrorContains(t, err, "no valetkey.cache.evictions")
 	})

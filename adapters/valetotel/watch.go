@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
 )
 
 // WatchHealth reports verifier states whenever metrics are collected, until the registration is unregistered. For each name and
@@ -47,21 +48,13 @@ func (o *Observer) WatchHealth(health func() []valetkey.Health) (metric.Registra
 	}, gauge)
 }
 
-// CacheStats holds the statistics of one cache.
-type CacheStats struct {
-	Name      string // distinguishes caches; one of a bounded set
-	Entries   int    // current number
-	Bytes     int64  // current size
-	Hits      uint64 // total, as are the following
-	Misses    uint64
-	Evictions uint64
-}
-
-// WatchCaches reports cache statistics whenever metrics are collected, until the registration is unregistered. stats must be fast
-// and safe for concurrent use.
-func (o *Observer) WatchCaches(stats func() []CacheStats) (metric.Registration, error) {
-	if stats == nil {
-		return nil, errors.New("valetotel: WatchCaches: the function is nil")
+// WatchCache reports the cache of a guard under a name, one of a bounded set, whenever metrics are collected, until the registration
+// is unregistered. status must be fast and safe for concurrent use:
+//
+//	observer.WatchCache("tokens", func() middleware.CacheStatus { return guard.Status().Cache })
+func (o *Observer) WatchCache(name string, status func() middleware.CacheStatus) (metric.Registration, error) {
+	if status == nil {
+		return nil, errors.New("valetotel: WatchCache: the function is nil")
 	}
 	entries, err1 := o.meter.Int64ObservableUpDownCounter("valetkey.cache.entries", metric.WithUnit("{entry}"),
 		metric.WithDescription("Entries that a cache holds."))
@@ -75,15 +68,12 @@ func (o *Observer) WatchCaches(stats func() []CacheStats) (metric.Registration, 
 		return nil, fmt.Errorf("valetotel: instruments: %w", err)
 	}
 	return o.meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
-		for _, s := range stats() {
-			name := attribute.String("valetkey.cache.name", s.Name)
-			result := attribute.Key("valetkey.cache.result")
-			to.ObserveInt64(entries, int64(s.Entries), metric.WithAttributes(name))
-			to.ObserveInt64(size, s.Bytes, metric.WithAttributes(name))
-			to.ObserveInt64(lookups, int64(s.Hits), metric.WithAttributes(name, result.String("hit")))
-			to.ObserveInt64(lookups, int64(s.Misses), metric.WithAttributes(name, result.String("miss")))
-			to.ObserveInt64(evictions, int64(s.Evictions), metric.WithAttributes(name))
-		}
+		s, name, result := status(), attribute.String("valetkey.cache.name", name), attribute.Key("valetkey.cache.result")
+		to.ObserveInt64(entries, int64(s.Entries), metric.WithAttributes(name))
+		to.ObserveInt64(size, s.Bytes, metric.WithAttributes(name))
+		to.ObserveInt64(lookups, int64(s.Hits), metric.WithAttributes(name, result.String("hit")))
+		to.ObserveInt64(lookups, int64(s.Misses), metric.WithAttributes(name, result.String("miss")))
+		to.ObserveInt64(evictions, int64(s.Evictions), metric.WithAttributes(name))
 		return nil
 	}, entries, size, lookups, evictions)
 }

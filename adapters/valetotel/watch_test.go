@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/adapters/valetotel"
+	"github.com/valetkey/valetkey/middleware"
 )
 
 func TestWatchHealth(t *testing.T) {
@@ -49,31 +49,34 @@ func TestWatchHealth(t *testing.T) {
 	assert.Empty(t, r.lines(t))
 }
 
-func TestWatchCaches(t *testing.T) {
+func TestWatchCache(t *testing.T) {
 	r := newRig(t)
-	_, err := r.WatchCaches(nil)
-	require.ErrorContains(t, err, "WatchCaches: the function is nil")
+	_, err := r.WatchCache("tokens", nil)
+	require.ErrorContains(t, err, "WatchCache: the function is nil")
 
-	now := []valetotel.CacheStats{{Name: "tokens", Entries: 3, Bytes: 4096, Hits: 10, Misses: 4, Evictions: 1}, {Name: "refusals"}}
-	stop, err := r.WatchCaches(func() []valetotel.CacheStats { return now })
+	now := middleware.CacheStatus{Entries: 3, Bytes: 4096, Hits: 10, Misses: 4, Evictions: 1}
+	stop, err := r.WatchCache("tokens", func() middleware.CacheStatus { return now })
+	require.NoError(t, err)
+	other, err := r.WatchCache("of another guard", func() middleware.CacheStatus { return middleware.CacheStatus{} })
 	require.NoError(t, err)
 	want := []string{
-		"cache.entries sum {entry}{cache.name=refusals} 0",
+		"cache.entries sum {entry}{cache.name=of another guard} 0",
 		"cache.entries sum {entry}{cache.name=tokens} 3",
-		"cache.evictions counter {eviction}{cache.name=refusals} 0",
+		"cache.evictions counter {eviction}{cache.name=of another guard} 0",
 		"cache.evictions counter {eviction}{cache.name=tokens} 1",
-		"cache.lookups counter {lookup}{cache.name=refusals,cache.result=hit} 0",
-		"cache.lookups counter {lookup}{cache.name=refusals,cache.result=miss} 0",
+		"cache.lookups counter {lookup}{cache.name=of another guard,cache.result=hit} 0",
+		"cache.lookups counter {lookup}{cache.name=of another guard,cache.result=miss} 0",
 		"cache.lookups counter {lookup}{cache.name=tokens,cache.result=hit} 10",
 		"cache.lookups counter {lookup}{cache.name=tokens,cache.result=miss} 4",
-		"cache.size sum By{cache.name=refusals} 0",
+		"cache.size sum By{cache.name=of another guard} 0",
 		"cache.size sum By{cache.name=tokens} 4096",
 	}
 	assert.Equal(t, want, r.lines(t))
-	now[0].Entries, now[0].Hits = 2, 11
+	now.Entries, now.Hits = 2, 11
 	want[1], want[6] = "cache.entries sum {entry}{cache.name=tokens} 2", "cache.lookups counter {lookup}{cache.name=tokens,cache.result=hit} 11"
-	assert.Equal(t, want, r.lines(t), "what stats says now, not added to what it said")
+	assert.Equal(t, want, r.lines(t), "the numbers of now, not added to earlier ones")
 
 	require.NoError(t, stop.Unregister())
+	require.NoError(t, other.Unregister())
 	assert.Empty(t, r.lines(t))
 }
