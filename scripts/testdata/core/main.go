@@ -19,7 +19,7 @@ func orders(keys *jwks.Verifier) (http.Handler, error) {
 		return nil, err
 	}
 	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, "the orders of ", valetkey.FromContext(r.Context()).Subject)
+		fmt.Fprint(w, "the orders of ", valetkey.FromContext(r.Context()).Subject())
 	}), scopes.All("orders:read")), nil
 }
 

@@ -22,7 +22,7 @@ func orders(keys *jwks.Verifier) (http.Handler, error) {
 	}
 	router := gin.New()
 	router.GET("/orders", valetgin.Require(guard, scopes.All("orders:read")), func(c *gin.Context) {
-		c.String(http.StatusOK, "the orders of %s", valetkey.FromContext(c.Request.Context()).Subject)
+		c.String(http.StatusOK, "the orders of %s", valetkey.FromContext(c.Request.Context()).Subject())
 	})
 	return router, nil
 }
