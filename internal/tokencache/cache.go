@@ -133,7 +133,8 @@ func (c *Cache) ask(ctx context.Context, raw string) (*Entry, error) {
 
 // entry returns a new entry of t that is not cached. It calls foreign code, so the caller must hold no lock.
 func (c *Cache) entry(t *valetkey.Token) (*Entry, error) {
-	e := &Entry{Token: t, cache: c}
+	e := &Entry{cache: c}
+	e.set(t)
 	if c.claims != nil {
 		var err error
 		if e.claims, e.bytes, err = c.claims.Decode(t); err != nil {

@@ -525,7 +525,7 @@ func TestBounds(t *testing.T) {
 		memory.id("a")
 		one := memory.Stats().Bytes
 		memory.id("a")
-		assert.Equal(t, one+472, memory.Stats().Bytes)
+		assert.Equal(t, one+512, memory.Stats().Bytes)
 		for i := range 1000 {
 			memory.id(fmt.Sprint(i))
 			memory.id(fmt.Sprint(i))

@@ -127,7 +127,7 @@ func (s *shard) land(key digest.Digest, f *flight, r *record, now time.Time) {
 	if r != nil && f.entry.record == nil { // the entry is shared with waiting calls: limit its freshness like that of a cached one
 		fields := f.entry.Token.Fields()
 		fields.Freshness.Until = r.at(until)
-		f.entry.Token = valetkey.NewToken(fields)
+		f.entry.set(valetkey.NewToken(fields))
 	}
 	if f.done != nil { // no further call can wait, because f is in no table
 		close(f.done)
@@ -149,7 +149,8 @@ func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	}
 	s.items.Set(r.key.Text(), r, gocache.NoExpiration)
 	s.queueOf(r).push(r)
-	e.Token, e.record = r.token(), r
+	e.set(r.token())
+	e.record = r
 }
 
 func (s *shard) sweep(q *queue, now time.Time) {
