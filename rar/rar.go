@@ -57,19 +57,15 @@ func of(t *valetkey.Token) ([]Detail, error) {
 	if t.Raw() == "" {
 		return nil, nil
 	}
-	var all details
 	kept := derived.Of(t, key{}, func() any {
-		all.list, all.err = readAll(t.Raw())
-		if len(all.list) > maxKept {
+		list, err := readAll(t.Raw())
+		if len(list) > maxKept {
 			return (*details)(nil)
 		}
-		return &all
+		return &details{list, err}
 	}).(*details)
 	if kept == nil { // too many to store
-		if all.list == nil {
-			return readAll(t.Raw())
-		}
-		kept = &all
+		return readAll(t.Raw())
 	}
 	return kept.list, kept.err
 }

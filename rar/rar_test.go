@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -178,4 +179,21 @@ func TestMetadata(t *testing.T) {
 		assert.Equal(t, []any{"account_information", "payment_initiation"}, doc["authorization_details_types_supported"])
 		assert.Equal(t, []any{"payments"}, doc["scopes_supported"])
 	})
+}
+
+func TestManyDetails(t *testing.T) {
+	for _, n := range []int{32, 33, 500} {
+		token := valetkey.NewToken(valetkey.TokenFields{
+			Raw: `{"authorization_details":[` + strings.TrimSuffix(strings.Repeat(`{"type":"a"},`, n), ",") + `]}`,
+		})
+		for range 2 { // the second time, a few come from memory
+			list, err := rar.Of(token)
+			require.NoError(t, err)
+			require.Len(t, list, n)
+			list[n-1].Type = "changed"
+		}
+		list, err := rar.Of(token)
+		require.NoError(t, err)
+		assert.Equal(t, "a", list[n-1].Type, "what a caller changes is its copy")
+	}
 }
