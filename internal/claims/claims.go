@@ -34,8 +34,7 @@ func Text(dst *string, name string, v strictjson.Value, optional bool) error {
 const maxDate = 253402300799
 
 // Date decodes a NumericDate (RFC 7519, section 2), which may have a fraction. A date before 1970 becomes 1970, and one after
-// 9999 becomes 9999, so that neither overflows or becomes the zero time. In an optional member, zero is no
-// date.
+// 9999 becomes 9999, so that neither overflows or becomes the zero time. Zero in an optional member is treated as absent.
 func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error {
 	if v == nil && optional {
 		return nil
@@ -117,10 +116,10 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 	return b, nil
 }
 
-// Actor decodes act (RFC 8693, section 4.1). It returns nil if act is null or absent. An act that is not an object is an
+// Actor decodes act (RFC 8693, section 4.1). It returns nil if act is absent or empty. An act that is not an object is an
 // error; otherwise the application would assume that the subject acts without a delegate.
 func Actor(v strictjson.Value) (*valetkey.Actor, error) {
-	if v == nil || string(v) == "null" {
+	if v.IsEmpty() {
 		return nil, nil
 	}
 	if !v.IsObject() {

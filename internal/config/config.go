@@ -202,8 +202,8 @@ func (d *Document) unreadable(line int, field, format string, args ...any) {
 }
 
 // Blame adds the mistakes that err joins (see [valetkey.ConfigErrors]) to the struct at the path at. names maps the fields of the
-// constructor to those of the file (see [mistakes.Rename]); nil: [Document.FieldName] gives them. A mistake in an unmapped field is reported at
-// the struct, under the Go name of the field.
+// constructor to those of the file (see [mistakes.Rename]); nil: [Document.FieldName] gives them. A mistake in an unmapped field
+// is reported at the struct, under the Go name of the field.
 func (d *Document) Blame(at string, err error, names map[string]string) {
 	for _, m := range valetkey.ConfigErrors(err) {
 		field, known := m.Field, true
