@@ -4,8 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // A proof is the payload of a DPoP proof (RFC 9449, section 4.2).
@@ -43,11 +43,11 @@ func readProof(payload []byte) (*proof, error) {
 	}
 	p := new(proof)
 	return p, errors.Join(
-		claims.Text(&p.id, "jti", jti, false),
-		claims.Text(&p.method, "htm", htm, false),
-		claims.Text(&p.url, "htu", htu, false),
-		claims.Date(&p.issued, "iat", iat, false),
-		claims.Text(&p.tokenHash, "ath", ath, true),
-		claims.Text(&p.nonce, "nonce", nonce, true),
+		tokenclaims.Text(&p.id, "jti", jti, false),
+		tokenclaims.Text(&p.method, "htm", htm, false),
+		tokenclaims.Text(&p.url, "htu", htu, false),
+		tokenclaims.Date(&p.issued, "iat", iat, false),
+		tokenclaims.Text(&p.tokenHash, "ath", ath, true),
+		tokenclaims.Text(&p.nonce, "nonce", nonce, true),
 	)
 }

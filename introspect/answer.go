@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // said is a response of the endpoint, still undecoded.
@@ -128,18 +128,18 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 	t := &valetkey.TokenFields{Issuer: v.cfg.Issuer}
 	var errs [11]error
-	errs[0] = claims.Text(&t.Subject, "sub", m.sub, true)
-	errs[1] = claims.Text(&t.ClientID, "client_id", m.clientID, true)
-	errs[2] = claims.Text(&t.ID, "jti", m.jti, true)
-	errs[3] = claims.Date(&t.Expiry, "exp", unquoted(m.exp), true)
-	errs[4] = claims.Date(&t.IssuedAt, "iat", unquoted(m.iat), true)
-	errs[5] = claims.Date(&t.NotBefore, "nbf", unquoted(m.nbf), true)
-	t.Audience, errs[6] = claims.Audience(m.aud, true)
-	t.Binding, errs[7] = claims.Binding(m.cnf)
-	errs[9] = claims.Text(&t.SessionID, "sid", m.sid, true)
-	t.Actor, errs[10] = claims.Actor(m.act)
-	t.ACR, t.AuthTime = claims.Login(m.acr, m.authTime)
-	scopes, err := claims.Scopes(m.scope, v.cfg.AllowScopeArray) // RFC 7662, section 2.2: a string
+	errs[0] = tokenclaims.Text(&t.Subject, "sub", m.sub, true)
+	errs[1] = tokenclaims.Text(&t.ClientID, "client_id", m.clientID, true)
+	errs[2] = tokenclaims.Text(&t.ID, "jti", m.jti, true)
+	errs[3] = tokenclaims.Date(&t.Expiry, "exp", unquoted(m.exp), true)
+	errs[4] = tokenclaims.Date(&t.IssuedAt, "iat", unquoted(m.iat), true)
+	errs[5] = tokenclaims.Date(&t.NotBefore, "nbf", unquoted(m.nbf), true)
+	t.Audience, errs[6] = tokenclaims.Audience(m.aud, true)
+	t.Binding, errs[7] = tokenclaims.Binding(m.cnf)
+	errs[9] = tokenclaims.Text(&t.SessionID, "sid", m.sid, true)
+	t.Actor, errs[10] = tokenclaims.Actor(m.act)
+	t.ACR, t.AuthTime = tokenclaims.Login(m.acr, m.authTime)
+	scopes, err := tokenclaims.Scopes(m.scope, v.cfg.AllowScopeArray) // RFC 7662, section 2.2: a string
 	if err != nil {
 		errs[8] = fmt.Errorf("scope %w", err)
 	}
@@ -179,7 +179,7 @@ func acceptable(kind string, bound valetkey.Binding) bool {
 // check decides whether an active token is acceptable here and now.
 func (v *Verifier) check(t *valetkey.TokenFields, m *members) error {
 	now := v.cfg.Now()
-	far := errors.Join(claims.FarFrom(now, "exp", t.Expiry), claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
+	far := errors.Join(tokenclaims.FarFrom(now, "exp", t.Expiry), tokenclaims.FarFrom(now, "iat", t.IssuedAt), tokenclaims.FarFrom(now, "nbf", t.NotBefore))
 	iss, _ := m.iss.Text()
 	kind, _ := m.tokenType.Text()
 	switch {
@@ -187,7 +187,7 @@ func (v *Verifier) check(t *valetkey.TokenFields, m *members) error {
 		return refuse(valetkey.ReasonIssuer, fmt.Errorf("iss %.200q", iss))
 	case m.aud == nil && !v.cfg.AudienceByIssuer: // RFC 9700, section 2.3
 		return refuse(valetkey.ReasonNoAudience, nil)
-	case m.aud != nil && !claims.IsFor(t.Audience, v.cfg.Audience, v.cfg.SoleAudience):
+	case m.aud != nil && !tokenclaims.IsFor(t.Audience, v.cfg.Audience, v.cfg.SoleAudience):
 		return refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
 	case m.otherKind != "":
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("by its %s", m.otherKind))

@@ -42,10 +42,10 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // Config configures a [Verifier]. Audience, Auth, and URL or Issuer are required.
@@ -244,7 +244,7 @@ func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 			wrong.Add("Issuer", "discovery needs a URL: %w", err)
 		}
 	}
-	wrong.Within("Audience", claims.CheckAudience(cfg.Audience))
+	wrong.Within("Audience", tokenclaims.CheckAudience(cfg.Audience))
 	switch {
 	case cfg.Auth.err != nil:
 		wrong.Add("Auth", "%w", cfg.Auth.err)

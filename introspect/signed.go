@@ -8,11 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // Signed configures the verification of signed responses (RFC 9701, section 5). It requires [Config].Issuer. The zero value
@@ -116,12 +116,12 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 		return err
 	}
 	from, _ := iss.Text()
-	to, err := claims.Audience(aud, true)
+	to, err := tokenclaims.Audience(aud, true)
 	if err != nil {
 		return err
 	}
 	var made time.Time
-	if err := claims.Date(&made, "iat", iat, true); err != nil {
+	if err := tokenclaims.Date(&made, "iat", iat, true); err != nil {
 		return err
 	}
 	now := v.cfg.Now()

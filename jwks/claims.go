@@ -5,8 +5,8 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // unread holds the claims that the verifier uses, still undecoded. A nil Value means that the token does not have the claim.
@@ -99,17 +99,17 @@ func (v *Verifier) fields(in *unread) (*valetkey.TokenFields, error) {
 		clientID = first(in.clientID, in.azp, in.cid, in.appid)
 	}
 	var errs [10]error
-	errs[0] = claims.Text(&t.Subject, "sub", in.sub, v.profile.AllowMissingSubject)
-	errs[1] = claims.Text(&t.ClientID, "client_id", clientID, v.profile.AllowMissingClientID)
-	errs[2] = claims.Text(&t.ID, "jti", in.jti, v.profile.AllowMissingID)
-	errs[3] = claims.Date(&t.Expiry, "exp", in.exp, false)
-	errs[4] = claims.Date(&t.IssuedAt, "iat", in.iat, v.profile.AllowMissingIssuedAt)
-	errs[5] = claims.Date(&t.NotBefore, "nbf", in.nbf, true)
-	t.Audience, errs[6] = claims.Audience(in.aud, false)
-	t.Binding, errs[7] = claims.Binding(in.cnf)
-	errs[8] = claims.Text(&t.SessionID, "sid", in.sid, true)
-	t.Actor, errs[9] = claims.Actor(in.act)
-	t.ACR, t.AuthTime = claims.Login(in.acr, in.authTime)
+	errs[0] = tokenclaims.Text(&t.Subject, "sub", in.sub, v.profile.AllowMissingSubject)
+	errs[1] = tokenclaims.Text(&t.ClientID, "client_id", clientID, v.profile.AllowMissingClientID)
+	errs[2] = tokenclaims.Text(&t.ID, "jti", in.jti, v.profile.AllowMissingID)
+	errs[3] = tokenclaims.Date(&t.Expiry, "exp", in.exp, false)
+	errs[4] = tokenclaims.Date(&t.IssuedAt, "iat", in.iat, v.profile.AllowMissingIssuedAt)
+	errs[5] = tokenclaims.Date(&t.NotBefore, "nbf", in.nbf, true)
+	t.Audience, errs[6] = tokenclaims.Audience(in.aud, false)
+	t.Binding, errs[7] = tokenclaims.Binding(in.cnf)
+	errs[8] = tokenclaims.Text(&t.SessionID, "sid", in.sid, true)
+	t.Actor, errs[9] = tokenclaims.Actor(in.act)
+	t.ACR, t.AuthTime = tokenclaims.Login(in.acr, in.authTime)
 	for _, err := range errs {
 		if err != nil {
 			return nil, refuse(valetkey.ReasonClaimMalformed, err)

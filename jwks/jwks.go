@@ -30,11 +30,11 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // Config configures a [Verifier]. Issuer and Audience are required.
@@ -186,7 +186,7 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	if cfg.Issuer == "" {
 		wrong.Add("Issuer", "required")
 	}
-	wrong.Within("Audience", claims.CheckAudience(cfg.Audience))
+	wrong.Within("Audience", tokenclaims.CheckAudience(cfg.Audience))
 	known, kind := jose.Algorithms(), "a supported signature algorithm"
 	if cfg.Secret != nil {
 		known, kind = jose.HMACAlgorithms(), "an HMAC algorithm, which Secret requires"

@@ -5,15 +5,15 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // scopesOf returns the scopes of all claims that are configured to contain them.
 func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 	var found []string
 	add := func(name string, value strictjson.Value, arrays bool) error {
-		list, err := claims.Scopes(value, arrays)
+		list, err := tokenclaims.Scopes(value, arrays)
 		if err != nil {
 			return fmt.Errorf("%.100q %w", name, err)
 		}

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // Verify verifies a JWT access token (RFC 9068, section 4). It waits for the network only if no keys are held yet or the
@@ -71,7 +71,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	if err != nil {
 		return nil, err
 	}
-	if !claims.IsFor(t.Audience, v.audience, v.sole) {
+	if !tokenclaims.IsFor(t.Audience, v.audience, v.sole) {
 		return nil, refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
 	}
 	if err := v.checkTimes(t); err != nil {
@@ -111,9 +111,9 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 
 func (v *Verifier) checkTimes(t *valetkey.TokenFields) error {
 	now := v.now()
-	far := errors.Join(claims.FarFrom(now, "iat", t.IssuedAt), claims.FarFrom(now, "nbf", t.NotBefore))
+	far := errors.Join(tokenclaims.FarFrom(now, "iat", t.IssuedAt), tokenclaims.FarFrom(now, "nbf", t.NotBefore))
 	if !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below
-		far = errors.Join(claims.FarFrom(now, "exp", t.Expiry), far)
+		far = errors.Join(tokenclaims.FarFrom(now, "exp", t.Expiry), far)
 	}
 	switch {
 	case far != nil:

@@ -12,10 +12,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // A snapshot is the content of a list at one time. It is immutable.
@@ -99,10 +99,10 @@ func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, erro
 	var issuer, subject string
 	var issued time.Time
 	if err := errors.Join(
-		claims.Text(&issuer, "iss", iss, true),
-		claims.Text(&subject, "sub", sub, false),
-		claims.Date(&issued, "iat", iat, false),
-		claims.Date(&s.expiry, "exp", exp, true),
+		tokenclaims.Text(&issuer, "iss", iss, true),
+		tokenclaims.Text(&subject, "sub", sub, false),
+		tokenclaims.Date(&issued, "iat", iat, false),
+		tokenclaims.Date(&s.expiry, "exp", exp, true),
 		lifetime(&s.ttl, ttl),
 	); err != nil {
 		return nil, err

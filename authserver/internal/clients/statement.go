@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // vouched returns the members that a client sent. If there is a software statement, its claims replace the members with the same
@@ -66,18 +66,18 @@ func (e *registration) verify(ctx context.Context, statement string) (members, e
 		return nil, invalidStatement("is not signed with a key of its issuer")
 	}
 	var until, from time.Time
-	audience, errAudience := claims.Audience(m["aud"], true)
-	if errors.Join(claims.Date(&until, "exp", m["exp"], true), claims.Date(&from, "nbf", m["nbf"], true), errAudience) != nil {
+	audience, errAudience := tokenclaims.Audience(m["aud"], true)
+	if errors.Join(tokenclaims.Date(&until, "exp", m["exp"], true), tokenclaims.Date(&from, "nbf", m["nbf"], true), errAudience) != nil {
 		return nil, invalidStatement("has an exp, nbf or aud that is malformed")
 	}
 	switch now := time.Now(); {
-	case claims.FarFrom(now, "exp", until) != nil:
+	case tokenclaims.FarFrom(now, "exp", until) != nil:
 		return nil, invalidStatement("has an exp more than ten years ahead; it may be in milliseconds instead of seconds")
 	case !until.IsZero() && !now.Before(until):
 		return nil, invalidStatement("has expired")
 	case now.Before(from):
 		return nil, invalidStatement("is not valid yet")
-	case m["aud"] != nil && !claims.IsFor(audience, []string{e.cfg.Issuer, e.cfg.URL}, false): // RFC 7519, section 4.1.3
+	case m["aud"] != nil && !tokenclaims.IsFor(audience, []string{e.cfg.Issuer, e.cfg.URL}, false): // RFC 7519, section 4.1.3
 		return nil, invalidStatement("has another audience")
 	}
 	return m, nil

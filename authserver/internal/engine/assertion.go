@@ -10,10 +10,10 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/store"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 const (
@@ -57,21 +57,21 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 	err = strictjson.Object(token.Payload, func(name string, v strictjson.Value) (err error) {
 		switch name {
 		case "iss":
-			err = claims.Text(&a.issuer, name, v, false)
+			err = tokenclaims.Text(&a.issuer, name, v, false)
 		case "sub":
-			err = claims.Text(&a.subject, name, v, false)
+			err = tokenclaims.Text(&a.subject, name, v, false)
 		case "jti":
-			err = claims.Text(&a.id, name, v, false)
+			err = tokenclaims.Text(&a.id, name, v, false)
 		case "aud":
-			a.audience, err = claims.Audience(v, false)
+			a.audience, err = tokenclaims.Audience(v, false)
 		case "exp":
-			err = claims.Date(&a.expires, name, v, false)
+			err = tokenclaims.Date(&a.expires, name, v, false)
 		case "nbf":
-			err = claims.Date(&a.from, name, v, false)
+			err = tokenclaims.Date(&a.from, name, v, false)
 		case "iat":
-			err = claims.Date(&a.issued, name, v, false)
+			err = tokenclaims.Date(&a.issued, name, v, false)
 		case "scope":
-			a.scopes, err = claims.Scopes(v, true)
+			a.scopes, err = tokenclaims.Scopes(v, true)
 		}
 		return err
 	})
@@ -83,7 +83,7 @@ func (e *Engine) isFor(a *assertionClaims, endpoint string, life time.Duration) 
 	now := time.Now()
 	// RFC 7523, section 3, item 3; RFC 9126, section 2: all three identify this server.
 	us := []string{e.cfg.Issuer, e.cfg.base() + e.cfg.Paths.Token, endpoint}
-	return claims.IsFor(a.audience, us, false) &&
+	return tokenclaims.IsFor(a.audience, us, false) &&
 		now.Before(a.expires.Add(skew)) && !a.expires.After(now.Add(life+skew)) && // items 4 and 5; a missing exp is zero and thus refused
 		!a.from.After(now.Add(skew)) && !a.issued.After(now.Add(skew)) // item 6
 }

@@ -19,10 +19,10 @@ import (
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -192,7 +192,7 @@ func look(raw string) appearance {
 	if err != nil {
 		a.Malformed = err.Error()
 	}
-	bound, err := claims.Binding(strictjson.Value(a.Claims["cnf"]))
+	bound, err := tokenclaims.Binding(strictjson.Value(a.Claims["cnf"]))
 	if err != nil && a.Malformed == "" {
 		a.Malformed = err.Error()
 	}

@@ -18,10 +18,10 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/routes"
@@ -272,7 +272,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 			case "iss":
 				issuer, _ = v.Text()
 			case "cnf":
-				bound, _ = claims.Binding(v)
+				bound, _ = tokenclaims.Binding(v)
 			}
 			return nil
 		})

@@ -1,6 +1,6 @@
-// Package claims decodes the claims that JWT access tokens and introspection responses have in common, and compares their
+// Package tokenclaims decodes the claims that JWT access tokens and introspection responses have in common, and compares their
 // audience with that of a resource server.
-package claims
+package tokenclaims
 
 import (
 	"errors"

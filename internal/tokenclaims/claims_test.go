@@ -1,4 +1,4 @@
-package claims_test
+package tokenclaims_test
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/internal/claims"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // absent stands for a claim that is not there.
@@ -35,7 +35,7 @@ func TestText(t *testing.T) {
 	} {
 		for optional, want := range map[bool]string{false: c.required, true: c.optional} {
 			var got string
-			err := claims.Text(&got, "x", value(c.text), optional)
+			err := tokenclaims.Text(&got, "x", value(c.text), optional)
 			if want != "" {
 				assert.EqualError(t, err, want, c.text)
 				continue
@@ -67,7 +67,7 @@ func TestDate(t *testing.T) {
 		{text: `1e300`, date: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)},
 	} {
 		var got time.Time
-		err := claims.Date(&got, "exp", value(c.text), false)
+		err := tokenclaims.Date(&got, "exp", value(c.text), false)
 		if c.want != "" {
 			assert.EqualError(t, err, c.want, c.text)
 			continue
@@ -79,8 +79,8 @@ func TestDate(t *testing.T) {
 		assert.NoError(t, err)
 	}
 	var none time.Time
-	require.NoError(t, claims.Date(&none, "exp", nil, true))
-	require.NoError(t, claims.Date(&none, "exp", value("0"), true))
+	require.NoError(t, tokenclaims.Date(&none, "exp", nil, true))
+	require.NoError(t, tokenclaims.Date(&none, "exp", value("0"), true))
 	assert.True(t, none.IsZero())
 }
 
@@ -99,7 +99,7 @@ func TestScopes(t *testing.T) {
 		{`"a\tb c\u007f d"`, false, []string{"d"}},
 		{`["read admin","a","","b\n"]`, true, []string{"a"}},
 	} {
-		got, err := claims.Scopes(value(c.text), c.arrays)
+		got, err := tokenclaims.Scopes(value(c.text), c.arrays)
 		if c.want == nil {
 			assert.ErrorContains(t, err, "is not a string of scopes", c.text)
 			continue
@@ -107,7 +107,7 @@ func TestScopes(t *testing.T) {
 		require.NoError(t, err, c.text)
 		assert.Equal(t, c.want, got, c.text)
 	}
-	got, err := claims.Scopes(nil, false)
+	got, err := tokenclaims.Scopes(nil, false)
 	require.NoError(t, err)
 	assert.Empty(t, got)
 }
@@ -127,7 +127,7 @@ func TestBinding(t *testing.T) {
 		{`{"jkt":"` + print + `","JKT":"` + print + `"}`, "a member twice"},
 		{`{"jkt":"` + print + `","x5t#S256":"short"}`, "x5t#S256 is not a SHA-256 thumbprint"},
 	} {
-		got, err := claims.Binding(value(c.text))
+		got, err := tokenclaims.Binding(value(c.text))
 		assert.ErrorContains(t, err, c.want, c.text)
 		assert.Zero(t, got, c.text)
 	}
@@ -140,7 +140,7 @@ func TestBinding(t *testing.T) {
 		{`{"x5t#S256":"` + print + `"}`, valetkey.Binding{CertificateThumbprint: print}},
 		{`{"kid":"1","jkt":"` + print + `"}`, valetkey.Binding{JWKThumbprint: print, Unknown: valetkey.ListOf("kid")}},
 	} {
-		got, err := claims.Binding(value(c.text))
+		got, err := tokenclaims.Binding(value(c.text))
 		require.NoError(t, err, c.text)
 		assert.Equal(t, c.want, got, c.text)
 	}
@@ -148,13 +148,13 @@ func TestBinding(t *testing.T) {
 
 func TestAudience(t *testing.T) {
 	for _, text := range []string{absent, `1`, `null`, `{}`, `["a",1]`, `[["a"]]`} {
-		_, err := claims.Audience(value(text), false)
+		_, err := tokenclaims.Audience(value(text), false)
 		assert.Error(t, err, text)
-		_, err = claims.Audience(value(text), true)
+		_, err = tokenclaims.Audience(value(text), true)
 		assert.Equal(t, text != absent, err != nil, text)
 	}
 	for text, want := range map[string][]string{`"a"`: {"a"}, `""`: {""}, `["a","b"]`: {"a", "b"}} {
-		got, err := claims.Audience(value(text), false)
+		got, err := tokenclaims.Audience(value(text), false)
 		require.NoError(t, err, text)
 		assert.Equal(t, valetkey.ListOf(want...), got, text)
 	}
@@ -176,8 +176,8 @@ func TestIsFor(t *testing.T) {
 		{"AUD-04 two of our names", []string{"api", "https://api.example.com"}, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			assert.Equal(t, c.any, claims.IsFor(valetkey.ListOf(c.aud...), names, false))
-			assert.Equal(t, c.sole, claims.IsFor(valetkey.ListOf(c.aud...), names, true))
+			assert.Equal(t, c.any, tokenclaims.IsFor(valetkey.ListOf(c.aud...), names, false))
+			assert.Equal(t, c.sole, tokenclaims.IsFor(valetkey.ListOf(c.aud...), names, true))
 		})
 	}
 }
@@ -198,7 +198,7 @@ func TestCheckAudience(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, m := range valetkey.ConfigErrors(claims.CheckAudience(c.names)) {
+			for _, m := range valetkey.ConfigErrors(tokenclaims.CheckAudience(c.names)) {
 				got = append(got, m.Error())
 			}
 			assert.Equal(t, c.want, got)
