@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/valetkey/valetkey/internal/jose"
 )
@@ -32,11 +34,32 @@ type authCall struct {
 }
 
 // BasicAuth returns the method client_secret_basic: id and secret are form-encoded and then sent by HTTP Basic (RFC 6749,
-// section 2.3.1).
+// section 2.3.1). For endpoints that do not decode them, see [RawBasicAuth].
 func BasicAuth(id, secret string) Auth {
-	credentials := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(id) + ":" + url.QueryEscape(secret)))
-	return Auth{id: id, err: given(id, secret), add: func(_ context.Context, c authCall) error {
-		c.header.Set("Authorization", "Basic "+credentials)
+	return basic(id, given(id, secret), url.QueryEscape(id)+":"+url.QueryEscape(secret))
+}
+
+// RawBasicAuth sends id and secret by HTTP Basic as they are (RFC 7617), without the form-encoding of RFC 6749, section 2.3.1. It
+// is for endpoints that do not decode them, such as Cloud Foundry UAA, HCL Domino and authorization servers built on the retired
+// Spring Security OAuth. They report that the client is unknown or that its secret is wrong, because of a character other than
+// letters, digits and "-._~". For all other IDs and secrets, RawBasicAuth and [BasicAuth] send the same. id must not contain a
+// colon, and neither may contain a control character (RFC 7617, section 2).
+func RawBasicAuth(id, secret string) Auth {
+	err := given(id, secret)
+	switch {
+	case err != nil:
+	case strings.Contains(id, ":"):
+		err = errors.New("the client id contains a colon, so it cannot be sent raw; use another method")
+	case strings.ContainsFunc(id+secret, unicode.IsControl):
+		err = errors.New("the client id or the secret contains a control character, so it cannot be sent raw; use another method")
+	}
+	return basic(id, err, id+":"+secret)
+}
+
+func basic(id string, err error, credentials string) Auth {
+	header := "Basic " + base64.StdEncoding.EncodeToString([]byte(credentials))
+	return Auth{id: id, err: err, add: func(_ context.Context, c authCall) error {
+		c.header.Set("Authorization", header)
 		return nil
 	}}
 }

@@ -55,6 +55,14 @@ func TestAuth(t *testing.T) {
 		_, err := v.Verify(t.Context(), iss.Opaque())
 		require.NoError(t, err)
 	})
+	t.Run("an issuer that does not decode it is sent the raw values", func(t *testing.T) {
+		const id, secret = "orders api", "a+b c%d:é/="
+		seen, _ := asked(t, introspect.RawBasicAuth(id, secret), "")
+		user, password, ok := seen[0].BasicAuth()
+		require.True(t, ok)
+		assert.Equal(t, []string{id, secret}, []string{user, password})
+		assert.NotContains(t, seen[0].PostForm, "client_id")
+	})
 	t.Run("INTRO-03 client_secret_post", func(t *testing.T) {
 		seen, _ := asked(t, introspect.PostAuth(id, secret), "")
 		assert.Equal(t, url.Values{"token": {"opaque1"}, "client_id": {id}, "client_secret": {secret}}, seen[0].PostForm)

@@ -103,6 +103,8 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].introspection.url, verifiers[0].introspection.issuer: one of them is required"}},
 		{"an introspection at plain http", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x}"), []string{
 			"4: verifiers[0].introspection.url: not https"}},
+		{"a raw client id with a colon", verifiers("introspection: {issuer: 'https://a', client_id: 'urn:x', client_secret: x, auth: basic_raw}"), []string{
+			"4: verifiers[0].introspection.auth: the client id contains a colon, so it cannot be sent raw; use another method"}},
 		{"each field of an introspection, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - introspection:
    issuer: orders
@@ -126,7 +128,7 @@ func TestMistakes(t *testing.T) {
 			`8: verifiers[0].introspection.client_id: is empty`,
 			`9: verifiers[0].introspection.client_secret_file: the file cannot be read: no such file or directory`,
 			`10: verifiers[0].introspection.client_secret_env: cannot be combined with client_secret_file`,
-			`11: verifiers[0].introspection.auth: "jwt" is neither basic nor post`,
+			`11: verifiers[0].introspection.auth: "jwt" is not basic, basic_raw or post`,
 			`12: verifiers[0].introspection.cache_ttl: "-1s" is not a duration such as 30s`,
 			`13: verifiers[0].introspection.negative_ttl: 1h0m0s is more than 1m0s`,
 			`14: verifiers[0].introspection.jwt_issuers[0]: is empty`,

@@ -109,6 +109,33 @@ routes:
 	if posted != "me:of me" {
 		t.Errorf("posted %q", posted)
 	}
+	t.Run("credentials are encoded as the file says", func(t *testing.T) {
+		for auth, want := range map[string]string{"basic": "my%2Bapi:a%25+b", "basic_raw": "my+api:a% b"} {
+			var got string
+			endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				id, secret, _ := r.BasicAuth()
+				got = id + ":" + secret
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprint(w, `{"active":false}`)
+			}))
+			defer endpoint.Close()
+			file := filepath.Join(dir, auth+".yaml")
+			config := fmt.Sprintf("{listen: '127.0.0.1:0', upstream: %q, verifiers: [{introspection: {url: %q, audience: api, client_id: my+api, client_secret: 'a%% b', auth: %s}}], routes: {/: '@any'}}",
+				server.URL, endpoint.URL, auth)
+			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p, err := proxy.Load(file, drivers, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.ServeHTTP(httptest.NewRecorder(), valetkeytest.Request("GET", "/", "opaque"))
+			p.Close()
+			if got != want {
+				t.Errorf("auth: %s sent %q, not %q", auth, got, want)
+			}
+		}
+	})
 	t.Run("an answer is remembered for as long as the file says", func(t *testing.T) {
 		for _, c := range []struct {
 			name  string

@@ -114,6 +114,7 @@ var names = map[string]string{
 	"URL":         "url",
 	"Issuer":      "issuer",
 	"Audience":    "audience",
+	"Auth":        "auth",
 	"JWTIssuers":  "jwt_issuers",
 	"NegativeTTL": "negative_ttl",
 	"Leeway":      "leeway",
@@ -185,10 +186,12 @@ func (l *list) auth(at string, s *introspectionSection) introspect.Auth {
 	auth := introspect.BasicAuth
 	switch s.Auth {
 	case "", "basic":
+	case "basic_raw":
+		auth = introspect.RawBasicAuth
 	case "post":
 		auth = introspect.PostAuth
 	default:
-		l.Mistake(at+".auth", "%q is neither basic nor post", s.Auth)
+		l.Mistake(at+".auth", "%q is not basic, basic_raw or post", s.Auth)
 	}
 	if s.ClientID == "" || password == "" {
 		return introspect.NoAuth()
