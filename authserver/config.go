@@ -153,7 +153,7 @@ const (
 // An API is a resource server that tokens are issued for.
 type API struct {
 	// Audience is the aud claim of the API's tokens and the resource parameter that selects the API: an absolute URI without a
-	// fragment (RFC 8707, section 2). Required.
+	// fragment (RFC 8707, section 2). Required. The parameter may have or lack the slash after an origin, regardless of Audience.
 	Audience string `yaml:"audience"`
 
 	// Name is the name of the API on pages. Empty: the audience.

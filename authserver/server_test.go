@@ -202,7 +202,7 @@ func TestRefusedTokenRequests(t *testing.T) {
 		{"scopes of two APIs", "all", "test-secret-of-all", form("grant_type", grant, "scope", "orders:read files:read"), 400, "invalid_scope"},
 		{"a scope of another API than the resource", "all", "test-secret-of-all", form("grant_type", grant, "scope", "orders:read", "resource", files), 400, "invalid_scope"},
 		{"a resource the client has no scope of", "reader", "test-secret-of-reader", form("grant_type", grant, "resource", files), 400, "invalid_scope"},
-		{"a resource that is not known", "reader", "test-secret-of-reader", form("grant_type", grant, "resource", "https://orders.example.com"), 400, "invalid_target"},
+		{"a resource that is not known", "reader", "test-secret-of-reader", form("grant_type", grant, "resource", orders+"x"), 400, "invalid_target"},
 		{"two resources", "all", "test-secret-of-all", form("grant_type", grant, "resource", orders, "resource", files), 400, "invalid_target"},
 		{"a client of several APIs that names none", "all", "test-secret-of-all", form("grant_type", grant), 400, "invalid_target"},
 		{"a form that is too long", "reader", "test-secret-of-reader", form("grant_type", grant, "state", strings.Repeat("x", 40<<10)), 400, "invalid_request"},

@@ -24,6 +24,7 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -172,7 +173,8 @@ func overlap(a, b string) bool {
 func (in *inspection) api(a *API, field string) {
 	u, err := url.Parse(a.Audience)
 	in.wrong(err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#"), field+".Audience", "is not an absolute URI without a fragment")
-	in.wrong(in.audiences[a.Audience], field+".Audience", "%q is also the audience of another API", a.Audience)
+	same := func(other string) bool { return tokenclaims.SameResource(other, a.Audience) }
+	in.wrong(slices.ContainsFunc(slices.Collect(maps.Keys(in.audiences)), same), field+".Audience", "%q is also the audience of another API", a.Audience)
 	in.audiences[a.Audience] = true
 	in.wrong(len(a.Scopes) == 0, field+".Scopes", "at least one is required")
 	for _, s := range a.scopes() {

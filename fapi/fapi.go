@@ -44,7 +44,7 @@ type Config struct {
 	// Issuer is the expected iss of the tokens: an https URL, compared byte by byte. Required.
 	Issuer string
 
-	// Audience lists the names of this resource server. Required.
+	// Audience lists the names of this resource server, compared as those of [jwks.Config]. Required.
 	Audience []string
 
 	// JWKSURL is the URL of the issuer's key set. JWKS is a key set to use without any network access. At most one may be

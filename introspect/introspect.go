@@ -60,7 +60,9 @@ type Config struct {
 	// Empty, with URL: the iss of responses is ignored, and tokens have no Issuer.
 	Issuer string
 
-	// Audience lists the names of this resource server. The aud of a response must be or contain one of them. Required.
+	// Audience lists the names of this resource server. The aud of a response must be or contain one of them. Required. Names
+	// are compared byte by byte, but an https or http origin is the same with and without a slash at its end (RFC 3986, section
+	// 6.2.3).
 	Audience []string
 
 	// SoleAudience refuses tokens that are also meant for other audiences: every aud value must be in Audience. Without it,

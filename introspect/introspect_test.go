@@ -401,6 +401,7 @@ func TestAnswer(t *testing.T) {
 		assert.Equal(t, 1, claims.Tenant.ID)
 	})
 	t.Run("AUD-04 one audience of several is ours", func(t *testing.T) {
+		accepted(t, `{"active":true,"aud":"https://api.example.com/"}`)
 		accepted(t, `{"active":true,"aud":["x","https://api.example.com"]}`)
 		accepted(t, `{"active":true,"aud":"api2"}`, func(c *introspect.Config) { c.Audience = []string{"api1", "api2"} })
 	})

@@ -128,7 +128,7 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 	switch {
 	case from != v.cfg.Issuer:
 		return fmt.Errorf("it is of the issuer %.200q", from)
-	case !to.Has(v.signed.audience):
+	case !tokenclaims.IsFor(to, []string{v.signed.audience}, false):
 		return fmt.Errorf("it is for %.200q", to.Slice())
 	case iat == nil:
 		return errors.New("it has no iat")

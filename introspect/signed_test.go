@@ -56,6 +56,7 @@ func TestSigned(t *testing.T) {
 		{"JRESP-04 no iss", "of the issuer", valetkeytest.Claim("iss", nil)},
 		{"JRESP-04 another iss", "of the issuer", valetkeytest.WrongIssuer()},
 		{"JRESP-05 no aud", "it is for", valetkeytest.Claim("aud", nil)},
+		{"JRESP-05 our aud with a slash at its end, which is no origin", "it is for", valetkeytest.Audience(valetkeytest.IntrospectionID + "/")},
 		{"JRESP-05 another aud", "it is for", valetkeytest.Audience("another-resource-server")},
 		{"JRESP-05 the aud of our tokens, which is not ours", "it is for", valetkeytest.Audience(us)},
 		{"JRESP-05 an aud that is none", "aud is not", valetkeytest.Claim("aud", 1)},

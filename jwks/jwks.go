@@ -48,8 +48,10 @@ type Config struct {
 	// URL.
 	Issuer string
 
-	// Audience lists the names of this resource server. The aud of a token must be or contain one of them. Required. Scopes
-	// have meaning only within their audience: two APIs that share an audience share all scopes.
+	// Audience lists the names of this resource server. The aud of a token must be or contain one of them. Required. Names are
+	// compared byte by byte, but an https or http origin is the same with and without a slash at its end: https://api.example.com
+	// and https://api.example.com/ (RFC 3986, section 6.2.3). Scopes have meaning only within their audience: two APIs that share
+	// an audience share all scopes.
 	Audience []string
 
 	// SoleAudience refuses tokens that are also meant for other audiences: every aud value must be in Audience. Without it,

@@ -210,7 +210,7 @@ func TestRefused(t *testing.T) {
 		"AT-09 aud has an array in it":             {nil, object{"aud": []any{[]string{api}}}, badClaim},
 		"JWT-10 aud is another":                    {nil, object{"aud": []string{"https://other.example"}}, otherAud},
 		"JWT-11 aud has it as a part":              {nil, object{"aud": "x " + api + " y"}, otherAud},
-		"JWT-11 aud has a slash at its end":        {nil, object{"aud": api + "/"}, otherAud},
+		"JWT-11 aud is a path of it":               {nil, object{"aud": api + "/orders"}, otherAud},
 		"JWT-11 aud in other case":                 {nil, object{"aud": strings.ToUpper(api)}, otherAud},
 		"AT-14 a token past exp and leeway":        {nil, object{"exp": now.Add(-30 * time.Second).Unix()}, expired},
 		"JWT-05 a negative exp":                    {nil, object{"exp": -1e300}, expired},
@@ -506,6 +506,18 @@ func TestAccepted(t *testing.T) {
 	})
 	t.Run("AT-08 aud is an array that has it", func(t *testing.T) {
 		assert.Equal(t, valetkey.ListOf("x", api), accept(t, nil, object{"aud": []string{"x", api}}).Audience())
+	})
+	t.Run("JWT-11 the slash after an origin is ignored, that after a path is not", func(t *testing.T) {
+		for aud, ok := range map[string]bool{api + "/": true, api + "/v1": true, api + "/v1/": false} {
+			v := open(t, func(c *jwks.Config) { c.Audience = []string{api, api + "/v1"} })
+			token, err := v.Verify(background, mint(t, es256, nil, good(object{"aud": aud})))
+			if !ok {
+				refused(t, err, otherAud)
+				continue
+			}
+			require.NoError(t, err, aud)
+			assert.Equal(t, valetkey.ListOf(aud), token.Audience(), "as in the token")
+		}
 	})
 	t.Run("AUD-04 all audiences are ours, if nobody else's may be among them", func(t *testing.T) {
 		sole := func(c *jwks.Config) { c.SoleAudience = true }

@@ -18,6 +18,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/derived"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // A Detail is one element of authorization_details, with the members that are common to all types (RFC 9396, section 2.2). A
@@ -138,8 +139,8 @@ func read(element strictjson.Value) (Detail, error) {
 //
 // It must not be modified once a guard uses it.
 type Requirement struct {
-	Type       string // required
-	Locations  []string
+	Type       string   // required
+	Locations  []string // compared as the audiences of jwks.Config
 	Actions    []string
 	DataTypes  []string
 	Identifier string
@@ -165,12 +166,16 @@ func (r Requirement) Check(a valetkey.Access) error {
 
 func (r Requirement) metBy(d Detail) bool {
 	return r.Type != "" && d.Type == r.Type &&
-		contains(d.Locations, r.Locations) &&
+		r.locatedIn(d) &&
 		contains(d.Actions, r.Actions) &&
 		contains(d.DataTypes, r.DataTypes) &&
 		contains(d.Privileges, r.Privileges) &&
 		(r.Identifier == "" || d.Identifier == r.Identifier) &&
 		(r.Match == nil || r.Match(d))
+}
+
+func (r Requirement) locatedIn(d Detail) bool {
+	return !slices.ContainsFunc(r.Locations, func(l string) bool { return !tokenclaims.IsFor(d.Locations, []string{l}, false) })
 }
 
 func contains(has valetkey.List[string], needs []string) bool {

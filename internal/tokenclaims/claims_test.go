@@ -170,7 +170,10 @@ func TestIsFor(t *testing.T) {
 		{"none", nil, false, false},
 		{"another", []string{"other"}, false, false},
 		{"other case", []string{"API"}, false, false},
-		{"a slash more", []string{"https://api.example.com/"}, false, false},
+		{"an origin with two slashes more", []string{"https://api.example.com//"}, false, false},
+		{"AUD-05 another letter case", []string{"https://API.example.com"}, false, false},
+		{"an origin with a slash, and another", []string{"https://api.example.com/", "other"}, true, false},
+		{"an origin with a slash", []string{"https://api.example.com/"}, true, true},
 		{"AUD-04 ours and another", []string{"other", "api"}, true, false},
 		{"AUD-04 ours", []string{"api"}, true, true},
 		{"AUD-04 two of our names", []string{"api", "https://api.example.com"}, true, true},
@@ -180,6 +183,44 @@ func TestIsFor(t *testing.T) {
 			assert.Equal(t, c.sole, tokenclaims.IsFor(valetkey.ListOf(c.aud...), names, true))
 		})
 	}
+}
+
+func TestSameResource(t *testing.T) {
+	for _, c := range []struct {
+		name, a, b string
+		same       bool
+	}{
+		{"a path with a slash", "https://h/a", "https://h/a/", false},
+		{"a path that ends with two slashes", "https://h/", "https://h//", false},
+		{"a query", "https://h?a", "https://h?a/", false},
+		{"an empty query", "https://h?", "https://h?/", false},
+		{"a fragment", "https://h#a", "https://h#a/", false},
+		{"a user", "https://u@h", "https://u@h/", false},
+		{"a scheme alone", "https:/", "https://", false},
+		{"no host", "https://", "https:///", false},
+		{"another scheme", "ftp://h", "ftp://h/", false},
+		{"a URN", "urn:api", "urn:api/", false},
+		{"a word", "api", "api/", false},
+		{"an empty name", "", "/", false},
+		{"another character than a slash", "https://h", "https://hh", false},
+		{"another port", "https://h:1", "https://h:2/", false},
+		{"the default port", "https://h", "https://h:443", false},
+		{"another letter case", "https://h/", "https://H", false},
+		{"http and https", "http://h", "https://h/", false},
+		{"equal paths", "https://h/a/", "https://h/a/", true},
+		{"an origin", "https://h", "https://h/", true},
+		{"an origin with a port", "https://h:8443", "https://h:8443/", true},
+		{"an origin of http", "http://h", "http://h/", true},
+		{"an IPv6 address", "https://[::1]", "https://[::1]/", true},
+		{"an origin that ends with a slash twice", "https://h/", "https://h/", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			assert.Equal(t, c.same, tokenclaims.SameResource(c.a, c.b))
+			assert.Equal(t, c.same, tokenclaims.SameResource(c.b, c.a))
+		})
+	}
+	a, b := "https://api.example.com", "https://api.example.com/"
+	assert.Zero(t, testing.AllocsPerRun(10, func() { tokenclaims.SameResource(a, b) }))
 }
 
 func TestCheckAudience(t *testing.T) {

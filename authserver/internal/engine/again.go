@@ -216,10 +216,10 @@ func (e *Engine) end(w http.ResponseWriter, c *call, over Ended) {
 
 // lastingCall returns a call that its sender cannot abort once there is a decision. The browser aborts the first request of a
 // double click, which would leave an answered interaction without a code. The caller must call done.
-func lastingCall(r *http.Request) (c *call, done func()) {
+func (e *Engine) lastingCall(r *http.Request) (c *call, done func()) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), longestAnswer)
 	stop := context.AfterFunc(r.Context(), cancel)
-	c = newCall(r.WithContext(ctx))
+	c = e.newCall(r.WithContext(ctx))
 	c.last = func() { stop() }
 	return c, func() { stop(); cancel() }
 }

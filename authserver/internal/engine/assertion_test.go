@@ -64,6 +64,7 @@ func TestAssertions(t *testing.T) {
 		form   func(a string) url.Values
 	}{
 		{name: "AS-JWT-02 another audience", claims: m{"aud": "https://other.example.com"}},
+		{name: "AS-JWT-02 an audience with a slash at its end", claims: m{"aud": s.url + "/"}},
 		{name: "AS-JWT-02 no audience", claims: m{"aud": nil}},
 		{name: "AS-JWT-02 an audience that begins like ours", claims: m{"aud": s.url + "/oauth2/token/x"}},
 		{name: "AS-JWT-03 an expired one", claims: m{"exp": now - 60}},

@@ -20,7 +20,7 @@ const pushedPrefix = "urn:ietf:params:oauth:request_uri:"
 // Authorize is the authorization endpoint (RFC 6749, section 3.1), for GET and POST. It sends no CORS headers (RFC 9700, section
 // 2.6), and its responses cannot be framed.
 func (e *Engine) Authorize(w http.ResponseWriter, r *http.Request) {
-	c, done := lastingCall(r) // for a pushed request, which may arrive twice
+	c, done := e.lastingCall(r) // for a pushed request, which may arrive twice
 	defer done()
 	r = c.r
 	// Parameters of an application's request must not be taken for an answer of the user, whatever their names.
@@ -38,7 +38,7 @@ func (e *Engine) Authorize(w http.ResponseWriter, r *http.Request) {
 // Continue receives the requests from the pages of an interaction. Its path is below the authorization endpoint, with the ID of
 // the interaction as path value "interaction".
 func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
-	c, done := lastingCall(r)
+	c, done := e.lastingCall(r)
 	defer done()
 	c.path = e.cfg.path() + e.cfg.Paths.Authorize // without the id
 	id := r.PathValue("interaction")

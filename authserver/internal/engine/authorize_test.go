@@ -95,7 +95,7 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		{"another client's scope", request("client_id", "spa", "redirect_uri", spaURI, "scope", "orders:write"), "invalid_scope"},
 		{"openid", request("scope", "openid orders:read"), "invalid_scope"},
 		{"scopes of two APIs", request("scope", "orders:read files:read"), "invalid_scope"},
-		{"an unknown resource", request("resource", "https://orders.example.com"), "invalid_target"},
+		{"an unknown resource", request("resource", orders+"/"), "invalid_target"},
 		{"two resources", append2(request("resource", orders), "resource", files), "invalid_target"},
 		{"a scope of another API than the resource", request("resource", files), "invalid_scope"},
 		{"a request object", request("request", "a.b.c"), "request_not_supported"},

@@ -17,6 +17,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/recorder"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // maxForm is the maximum size of a request's parameters in bytes: enough for the longest token that this module's verifiers
@@ -25,6 +26,7 @@ const maxForm = 32 << 10
 
 // A call is a request in progress through the engine and the library, whose hooks find it in the context.
 type call struct {
+	apis       []API
 	r          *http.Request
 	page       *http.Request       // the version of r that pages see
 	path       string              // of the endpoint, for logs
@@ -55,8 +57,8 @@ type callKey struct{}
 // callOf returns the call that a hook belongs to.
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
-func newCall(r *http.Request) *call {
-	return &call{r: r, page: r, path: r.URL.Path, at: time.Now(), form: url.Values{}}
+func (e *Engine) newCall(r *http.Request) *call {
+	return &call{apis: e.cfg.APIs, r: r, page: r, path: r.URL.Path, at: time.Now(), form: url.Values{}}
 }
 
 // clientID returns the ID of a known client, or "unknown". IDs are logged, and users may send a secret in place of an ID.
@@ -129,6 +131,11 @@ func (c *call) keep(values url.Values) error {
 		}
 		// "Parameters sent without a value MUST be treated as if they were omitted."
 		sent = slices.DeleteFunc(slices.Clone(sent), func(v string) bool { return v == "" })
+		if name == "resource" || name == "audience" {
+			for i, resource := range sent {
+				sent[i] = audienceOf(c.apis, resource)
+			}
+		}
 		if len(sent) > 0 {
 			c.form[name] = sent
 		}
@@ -137,6 +144,17 @@ func (c *call) keep(values url.Values) error {
 		return invalidRequest("a parameter is repeated")
 	}
 	return nil
+}
+
+// audienceOf returns the audience of the API that resource identifies, so that everything after it can compare exactly. It
+// returns an unknown resource unchanged.
+func audienceOf(apis []API, resource string) string {
+	for _, a := range apis {
+		if tokenclaims.SameResource(a.Audience, resource) {
+			return a.Audience
+		}
+	}
+	return resource
 }
 
 // run lets the library handle a request to one of its paths, with these parameters only, and records the response.

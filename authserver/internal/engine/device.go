@@ -53,7 +53,7 @@ type device struct {
 
 // DeviceAuthorization is the device authorization endpoint (RFC 8628, section 3.1), for POST.
 func (e *Engine) DeviceAuthorization(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c := e.newCall(r)
 	body, err := e.startDevice(w, c)
 	if err != nil {
 		e.refuse(w, c, err)

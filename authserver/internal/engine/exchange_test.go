@@ -145,6 +145,10 @@ func TestExchange(t *testing.T) {
 			assert.Equal(t, "vault:open", got["scope"])
 		})
 	}
+	t.Run("the same API, as an origin without its slash", func(t *testing.T) {
+		got := s.exchange(t, "orders-svc", alices.access, "audience", strings.TrimSuffix(orders, "/"), "scope", "orders:read").tokens(t)
+		assert.Equal(t, orders, s.introspect(t, "orders-api", got.access).body["aud"])
+	})
 	acting := func(id, subject string, pairs ...string) answer {
 		self := s.post(t, "/oauth2/token", id, form("grant_type", "client_credentials")).tokens(t).access
 		return s.exchange(t, id, subject, append(pairs, "actor_token", self, "actor_token_type", accessType)...)

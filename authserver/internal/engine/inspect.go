@@ -113,7 +113,7 @@ func (e *Engine) inspectOpaque(ctx context.Context, raw string) (*accessToken, e
 // Introspect is the introspection endpoint (RFC 7662), for POST. A request with "Accept: application/token-introspection+jwt"
 // gets a signed response (RFC 9701).
 func (e *Engine) Introspect(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c := e.newCall(r)
 	said, err := e.introspect(w, c)
 	if err == nil && accepts(r, introspectionType) {
 		var signed string

@@ -4,7 +4,7 @@ import "net/http"
 
 // PAR is the endpoint for pushed authorization requests (RFC 9126), for POST.
 func (e *Engine) PAR(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c := e.newCall(r)
 	rec, err := e.push(w, c)
 	if err != nil {
 		e.refuse(w, c, err)

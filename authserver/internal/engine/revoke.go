@@ -14,7 +14,7 @@ import (
 // Revoke is the revocation endpoint (RFC 7009), for POST. A token of either kind ends its grant: the refresh token and all
 // access tokens, including JWTs as far as introspection reports them (section 2.1). The token_type_hint is not needed.
 func (e *Engine) Revoke(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c := e.newCall(r)
 	if err := e.revokeToken(w, c); err != nil {
 		e.refuse(w, c, err)
 		return

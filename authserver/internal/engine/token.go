@@ -9,7 +9,7 @@ import (
 
 // Token is the token endpoint (RFC 6749, section 3.2), for POST.
 func (e *Engine) Token(w http.ResponseWriter, r *http.Request) {
-	c := newCall(r)
+	c := e.newCall(r)
 	rec, err := e.token(w, c)
 	if err != nil {
 		e.refuse(w, c, err)

@@ -56,6 +56,21 @@ func TestRefusedRedemptions(t *testing.T) {
 			refused(t, s.post(t, "/oauth2/token", c.id, redemption(s.code(t, c.params...), c.pairs...)), c.status, c.code)
 		})
 	}
+	t.Run("AS-DPOP-07 an origin is the same resource with and without its slash", func(t *testing.T) {
+		for _, c := range []struct{ name, asked, redeemed, refreshed string }{
+			{"asked for without it", strings.TrimSuffix(orders, "/"), orders, orders},
+			{"redeemed without it", orders, strings.TrimSuffix(orders, "/"), orders},
+			{"refreshed without it", orders, orders, strings.TrimSuffix(orders, "/")},
+		} {
+			got := s.redeem(t, "web", s.code(t, "resource", c.asked), "resource", c.redeemed).tokens(t)
+			got = s.refresh(t, "web", got.refresh, "resource", c.refreshed).tokens(t)
+			assert.Equal(t, orders, s.introspect(t, "orders-api", got.access).body["aud"], c.name)
+		}
+		uri := s.push(t, "web", request("resource", strings.TrimSuffix(orders, "/")))
+		a := newBrowser().get(t, s.authorizeURL(form("client_id", "web", "request_uri", uri)))
+		got := s.redeem(t, "web", a.back.Get("code")).tokens(t)
+		assert.Equal(t, orders, s.introspect(t, "orders-api", got.access).body["aud"], "pushed without it")
+	})
 	t.Run("two resources", func(t *testing.T) {
 		f := append2(redemption(s.code(t)), "resource", orders, "resource", files)
 		refused(t, s.post(t, "/oauth2/token", "web", f), 400, "invalid_target")
