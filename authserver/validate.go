@@ -337,7 +337,7 @@ func (in *inspection) issuers() {
 		names[t.Issuer] = true
 		in.wrong((t.JWKS == "") == (t.JWKSURL == ""), field+".JWKSURL", "either this or jwks is required")
 		if t.JWKS != "" {
-			_, _, err := keyset.Parse([]byte(t.JWKS))
+			_, _, err := keyset.Parse([]byte(t.JWKS), keyset.MaxForeignKeys)
 			in.err(field+".JWKS", err)
 		}
 		if t.JWKSURL != "" {

@@ -62,7 +62,7 @@ func (v *Verifier) newSigned() (*signed, error) {
 	case cfg.JWKS != nil && cfg.JWKSURL != "":
 		wrong.Add("JWKSURL, JWKS", "set at most one of these")
 	case cfg.JWKS != nil:
-		keys, dropped, err := keyset.Parse(cfg.JWKS)
+		keys, dropped, err := keyset.Parse(cfg.JWKS, keyset.MaxKeys)
 		if err != nil {
 			wrong.Add("JWKS", "%w", err)
 		}

@@ -58,7 +58,8 @@ type Config struct {
 	// another API that receives such a token could replay it here.
 	SoleAudience bool
 
-	// JWKSURL is the URL of the key set: https, or http on loopback.
+	// JWKSURL is the URL of the key set: https, or http on loopback. Of a set with more than 5,000 keys, the first 5,000 are
+	// used. A set of more than 8 MiB is an error.
 	JWKSURL string
 
 	// JWKS is a key set (RFC 7517, section 5) to use without any network access.
@@ -118,6 +119,8 @@ type Config struct {
 
 	// Now is the clock for the checks of exp, nbf and iat. Nil: time.Now.
 	Now func() time.Time
+
+	maxKeys int // of the key set; zero: keyset.MaxKeys
 }
 
 const (
@@ -228,7 +231,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	case cfg.Secret != nil:
 		return cfg.secret()
 	case cfg.JWKS != nil:
-		keys, dropped, err := keyset.Parse(cfg.JWKS)
+		keys, dropped, err := keyset.Parse(cfg.JWKS, keyset.MaxKeys)
 		var wrong mistakes.List
 		wrong.Within("JWKS", err)
 		for _, d := range dropped {
@@ -245,6 +248,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		RefreshInterval:    cfg.RefreshInterval,
 		MinRefetchInterval: cfg.MinRefetchInterval,
 		StaleIfError:       cfg.StaleIfError,
+		MaxKeys:            cfg.maxKeys,
 		Logger:             cfg.Logger,
 		Observer:           cfg.Observer,
 	})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
@@ -80,7 +81,8 @@ const (
 // [TenantsConfig].Lookup. It is a [valetkey.Verifier] and a [valetkey.HealthReporter]. It is safe for concurrent use and must
 // be closed.
 //
-// Each tenant has a separate [Verifier]: tenants share neither keys nor settings. Keys are fetched only from public addresses
+// Each tenant has a separate [Verifier]: tenants share neither keys nor settings. Of a key set
+// fetched for a tenant, the first 100 keys are used. Keys are fetched only from public addresses
 // by default. Otherwise a tenant, or anyone who names one, could make this host send requests into its own network (RFC 8725,
 // section 3.10).
 //
@@ -376,6 +378,7 @@ func (t *TenantVerifier) open(iss string, cfg Config) (*tenant, error) {
 	}
 	x := &tenant{owner: t, settings: sha256.Sum256(fmt.Appendf(nil, "%#v", cfg))} // cfg contains no pointer here
 	cfg.Client, cfg.Logger, cfg.Observer, cfg.Now = t.client, t.cfg.Logger, t.cfg.Observer, t.cfg.Now
+	cfg.maxKeys = keyset.MaxForeignKeys
 	v, err := New(cfg)
 	if err != nil {
 		return nil, err

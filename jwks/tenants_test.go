@@ -613,6 +613,22 @@ func TestTenantsOverHTTP(t *testing.T) {
 			assert.Equal(t, s.URL, (<-events).Issuer)
 		})
 	}
+	for name, before := range map[string]int{"the 101st key of a tenant is not used": 100, "the 100th key of a tenant is used": 99} {
+		t.Run(name, func(t *testing.T) {
+			var list []*jose.PrivateKey
+			for i := range before {
+				list = append(list, generate("ES256", fmt.Sprint("other", i)))
+			}
+			s := serve(t, sets(keySet(append(list, es256)...)))
+			v := tenants(t, s, jwks.Config{Issuer: s.URL, Audience: []string{api}}, func(c *jwks.TenantsConfig) { c.InsecureAnyAddress = true })
+			_, err := v.Verify(background, tokenOf(t, es256, s.URL))
+			if before == 100 {
+				refused(t, err, unknownKey)
+			} else {
+				assert.NoError(t, err)
+			}
+		})
+	}
 	t.Run("a certificate that nobody trusts is no certificate", func(t *testing.T) {
 		s := serve(t, sets(keySet(es256)))
 		v := tenants(t, s, jwks.Config{Issuer: s.URL, Audience: []string{api}}, func(c *jwks.TenantsConfig) {

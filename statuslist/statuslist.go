@@ -201,7 +201,7 @@ func (v *Verifier) newKeys() (*keyset.Set, error) {
 	case v.cfg.JWKS != nil && v.cfg.JWKSURL != "":
 		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS", Err: errors.New("set at most one of these")}
 	case v.cfg.JWKS != nil:
-		keys, dropped, err := keyset.Parse(v.cfg.JWKS)
+		keys, dropped, err := keyset.Parse(v.cfg.JWKS, keyset.MaxKeys)
 		if err != nil {
 			return nil, &valetkey.ConfigError{Field: "JWKS", Err: err}
 		}

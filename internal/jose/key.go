@@ -62,6 +62,16 @@ func (k *Key) Fits(alg string) bool {
 	return fits
 }
 
+// Algorithms returns the supported algorithms that k [Key.Fits].
+func (k *Key) Algorithms() (fit []string) {
+	for _, alg := range slices.Concat(asymmetric, symmetric) {
+		if k.Fits(alg) {
+			fit = append(fit, alg)
+		}
+	}
+	return fit
+}
+
 func (k *Key) fit(alg string) (algorithm, bool) {
 	a, known := algorithms[alg]
 	switch {

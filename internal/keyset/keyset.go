@@ -58,6 +58,10 @@ type Config struct {
 	// at all; at most 24 h.
 	StaleIfError time.Duration
 
+	// MaxKeys is the maximum number of keys; those that follow are dropped. It also bounds the size of the key set, to 1.6 kB
+	// for each. Zero: [MaxKeys].
+	MaxKeys int
+
 	// Logger logs failed refreshes (Warn), discarded keys (Error) and dropped keys (Warn). Nil: slog.Default().
 	Logger *slog.Logger
 
@@ -114,6 +118,9 @@ func New(cfg Config) (*Set, error) {
 	if cfg.StaleIfError == 0 {
 		cfg.StaleIfError = DefaultStaleIfError
 	}
+	if cfg.MaxKeys == 0 {
+		cfg.MaxKeys = MaxKeys
+	}
 	cfg.StaleIfError = max(0, cfg.StaleIfError)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -133,7 +140,9 @@ func New(cfg Config) (*Set, error) {
 
 // Static returns a Set whose keys never change.
 func Static(keys ...*jose.Key) *Set {
-	return &Set{doc: refresh.Static(&snapshot{keys: adopt(nil, keys)}, replace)}
+	held := &snapshot{parsed: keys}
+	replace(nil, held)
+	return &Set{doc: refresh.Static(held, replace)}
 }
 
 // Verify returns the key that c is signed with. It looks keys up by kid and by whether they fit the algorithm. If no key fits

@@ -3,6 +3,8 @@ package keyset_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -69,7 +71,7 @@ func TestParse(t *testing.T) {
 		"JWT-17 only one for key_ops sign": `{"keys":[{"key_ops":["sign"],` + good[1:] + `]}`,
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
-			keys, _, err := keyset.Parse([]byte(set))
+			keys, _, err := keyset.Parse([]byte(set), keyset.MaxKeys)
 			assert.Error(t, err)
 			assert.Empty(t, keys)
 		})
@@ -87,27 +89,105 @@ func TestParse(t *testing.T) {
 		"JWT-21 a point off the curve":    `{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}`,
 	} {
 		t.Run(name+" is skipped and the rest is used", func(t *testing.T) {
-			keys, _, err := keyset.Parse([]byte(`{"extra":1,"keys":[` + other + `,` + good + `]}`))
+			keys, _, err := keyset.Parse([]byte(`{"extra":1,"keys":[`+other+`,`+good+`]}`), keyset.MaxKeys)
 			require.NoError(t, err)
 			require.Len(t, keys, 1)
 			assert.Equal(t, "good", keys[0].ID())
 		})
 	}
 
-	t.Run("the keys after the hundredth are dropped", func(t *testing.T) {
-		keys, dropped, err := keyset.Parse([]byte(`{"keys":[` + strings.Repeat(good+",", 150) + good + `]}`))
-		require.NoError(t, err)
-		assert.Len(t, keys, 100)
-		assert.Len(t, dropped, 1)
+	for name, test := range map[string]struct{ sent, kept, dropped int }{
+		"a set of 5,000 keys is used":                  {keyset.MaxKeys, keyset.MaxKeys, 0},
+		"the key after the five-thousandth is dropped": {keyset.MaxKeys + 1, keyset.MaxKeys, 1},
+		"the thousand after it are dropped as one":     {keyset.MaxKeys + 1000, keyset.MaxKeys, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys, dropped, err := keyset.Parse(many(test.sent), keyset.MaxKeys)
+			require.NoError(t, err)
+			require.Len(t, keys, test.kept)
+			assert.Equal(t, fmt.Sprint("k", test.kept-1), keys[test.kept-1].ID())
+			require.Len(t, dropped, test.dropped)
+			if test.dropped > 0 {
+				assert.ErrorContains(t, dropped[0].Err, "more than 5000 keys")
+			}
+		})
+	}
+	t.Run("entries that are no keys count as keys", func(t *testing.T) {
+		_, _, err := keyset.Parse([]byte(`{"keys":[`+strings.Repeat("1,", keyset.MaxKeys)+good+`]}`), keyset.MaxKeys)
+		assert.EqualError(t, err, "it has no usable key among 5000")
+	})
+}
+
+// many returns a set of n RSA keys, k0, k1 and so on. Finding n primes would take minutes, so the moduli are only odd numbers.
+func many(n int) []byte {
+	var set strings.Builder
+	modulus := make([]byte, 256)
+	for i := range n {
+		binary.BigEndian.PutUint32(modulus, 1<<31|uint32(i))
+		modulus[255] = 1
+		fmt.Fprintf(&set, `,{"kty":"RSA","use":"sig","kid":"k%d","e":"AQAB","n":%q}`, i, base64.RawURLEncoding.EncodeToString(modulus))
+	}
+	return []byte(`{"keys":[` + set.String()[1:] + `]}`)
+}
+
+func TestManyKeys(t *testing.T) {
+	last := key(t, "RS256", "last")
+	among := func(n int) http.HandlerFunc {
+		return text(200, strings.Replace(string(many(n)), "[", "["+string(last.PublicJWK())+",", 1))
+	}
+	bubble(t, "a key among 3,000 is found by its kid", func(t *testing.T) {
+		s := (&issuer{answer: among(2999)}).open(t)
+		requireKey(t, s, last)
+		assert.Equal(t, 3000, s.Status().Keys)
+	})
+	bubble(t, "without kid, none of 3,000 is tried", func(t *testing.T) {
+		s := (&issuer{answer: among(2999)}).open(t)
+		_, err := s.Verify(background, signed(t, last, map[string]any{"kid": nil}))
+		assert.ErrorIs(t, err, keyset.ErrAmbiguous)
+	})
+	bubble(t, "a refresh keeps those that stay and ends those that do not", func(t *testing.T) {
+		gone := key(t, "RS256", "gone")
+		i := &issuer{answer: text(200, strings.Replace(string(many(2998)), "[", "["+string(last.PublicJWK())+","+string(gone.PublicJWK())+",", 1))}
+		s := i.open(t)
+		stays, ends := requireKey(t, s, last), requireKey(t, s, gone)
+		i.serves(among(2999))
+		time.Sleep(8*time.Minute + time.Second)
+		assert.Same(t, stays, requireKey(t, s, last))
+		assert.False(t, ends.Holds())
+	})
+	for name, test := range map[string]struct {
+		limit, bytes int
+		want         string
+	}{
+		"a set of 8 MiB is read":                                 {0, keyset.MaxBody - keyset.MaxBody%keyset.MaxKeys, ""},
+		"a set of 8 MiB and a byte is refused":                   {0, keyset.MaxBody + 1, "more than"},
+		"where 100 keys are allowed, so are 167,700 bytes":       {100, 167_700, ""},
+		"where 100 keys are allowed, 167,701 bytes are too many": {100, 167_701, "more than 167700 bytes"},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			body := `{"keys":[` + string(last.PublicJWK()) + `]}`
+			i := &issuer{answer: text(200, body+strings.Repeat(" ", test.bytes-len(body)))}
+			err := i.open(t, func(c *keyset.Config) { c.MaxKeys = test.limit }).Ready(background)
+			if test.want == "" {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorContains(t, err, test.want)
+			}
+		})
+	}
+	bubble(t, "where 100 keys are allowed, 101 are too many", func(t *testing.T) {
+		s := (&issuer{answer: among(100)}).open(t, func(c *keyset.Config) { c.MaxKeys = 100 })
+		requireKey(t, s, last)
+		assert.Equal(t, 100, s.Status().Keys)
 	})
 }
 
 func TestSelection(t *testing.T) {
 	a, b := key(t, "ES256", "a"), key(t, "ES256", "b")
 	rsa := key(t, "RS256", "a")
-	many := make([]*jose.Key, 5)
-	for i := range many {
-		many[i] = key(t, "ES256", fmt.Sprint(i)).Public()
+	five := make([]*jose.Key, 5)
+	for i := range five {
+		five[i] = key(t, "ES256", fmt.Sprint(i)).Public()
 	}
 	noKeyID := map[string]any{"kid": nil}
 
@@ -121,16 +201,16 @@ func TestSelection(t *testing.T) {
 	})
 	t.Run("JWS-22 without kid, more than 4 keys are not tried", func(t *testing.T) {
 		last := key(t, "ES256", "last")
-		_, err := keyset.Static(append(many[:4:4], last.Public())...).Verify(background, signed(t, last, noKeyID))
+		_, err := keyset.Static(append(five[:4:4], last.Public())...).Verify(background, signed(t, last, noKeyID))
 		assert.ErrorIs(t, err, keyset.ErrAmbiguous)
 	})
 	t.Run("JWS-22 without kid, 4 keys are tried", func(t *testing.T) {
 		last := key(t, "ES256", "last")
-		_, err := keyset.Static(append(many[:3:3], last.Public())...).Verify(background, signed(t, last, noKeyID))
+		_, err := keyset.Static(append(five[:3:3], last.Public())...).Verify(background, signed(t, last, noKeyID))
 		assert.NoError(t, err)
 	})
 	t.Run("JWS-21 without kid, the only key that fits the algorithm is used", func(t *testing.T) {
-		got, err := keyset.Static(append(many, rsa.Public())...).Verify(background, signed(t, rsa, noKeyID))
+		got, err := keyset.Static(append(five, rsa.Public())...).Verify(background, signed(t, rsa, noKeyID))
 		require.NoError(t, err)
 		assert.Equal(t, rsa.Public().Thumbprint(), got.Thumbprint())
 	})

@@ -1,13 +1,14 @@
 package keyset
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,15 +18,22 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
+// The maximum number of keys of one set; those that follow are dropped. The publisher fills a set, and the set is parsed again
+// with each refresh: 5,000 keys take about 0.2 s and 10 MB.
 const (
-	maxKeys  = 100 // of one set; those that follow are dropped
-	maxTries = 4   // keys tried on one token
+	MaxKeys        = 5000    // of a configured issuer, whose own tokens alone wait for it
+	MaxForeignKeys = 100     // of a party that is not configured by name, such as a tenant or a client: there are many
+	MaxBody        = 8 << 20 // bytes of a set of MaxKeys: 1.6 kB for each, enough for one with its certificate
 )
+
+const maxTries = 4 // keys tried on one token
 
 // A snapshot holds the keys at one time. It is immutable.
 type snapshot struct {
 	parsed   []*jose.Key
-	keys     []*Key // of parsed, filled in by replace
+	keys     []*Key // of parsed; this and what follows is filled in by replace
+	byID     map[string][]*Key
+	byAlg    map[string][]*Key // for tokens without kid: of each algorithm, the first keys that fit, up to one too many to try
 	url      string
 	etag     string
 	lifetime time.Duration
@@ -43,12 +51,15 @@ func (k *Key) Holds() bool { return !k.withdrawn.Load() }
 
 // candidates returns the keys that may have signed a token with header h. Several keys may share a kid.
 func (s *snapshot) candidates(h jose.Header) []*Key {
-	if s == nil {
+	switch {
+	case s == nil:
 		return nil
+	case !h.HasKeyID:
+		return s.byAlg[h.Algorithm]
 	}
 	var fit []*Key
-	for _, key := range s.keys {
-		if (!h.HasKeyID || key.ID() == h.KeyID) && key.Fits(h.Algorithm) {
+	for _, key := range s.byID[h.KeyID] {
+		if key.Fits(h.Algorithm) {
 			fit = append(fit, key)
 		}
 	}
@@ -74,52 +85,48 @@ func try(keys []*Key, c *jose.Compact) (*Key, error) {
 // replace runs before next replaces held. It fills in the keys of next, and withdraws the held keys that next does not
 // contain.
 func replace(held, next *snapshot) {
-	if next != nil {
-		next.keys = adopt(held, next.parsed)
-	}
-	if held == nil {
-		return
-	}
-	for _, key := range held.keys {
-		if next == nil || !slices.Contains(next.keys, key) {
-			key.withdrawn.Store(true)
+	ended := map[string]*Key{}
+	if held != nil {
+		for _, key := range held.keys {
+			ended[identity(key.Key)] = key
 		}
+	}
+	if next != nil {
+		next.adopt(ended)
+	}
+	for _, key := range ended {
+		key.withdrawn.Store(true)
 	}
 }
 
-// adopt returns keys without duplicates. For a key that old also contains, it returns the same *Key.
-func adopt(old *snapshot, keys []*jose.Key) []*Key {
-	known := map[string]*Key{}
-	if old != nil {
-		for _, key := range old.keys {
-			known[identity(key.Key)] = key
-		}
-	}
-	var adopted []*Key
-	seen := map[string]bool{}
-	for _, key := range keys {
-		id := identity(key)
+// adopt fills in the keys of s without duplicates. It takes the *Key of a key that is among held out of held and uses it.
+func (s *snapshot) adopt(held map[string]*Key) {
+	s.byID, s.byAlg = map[string][]*Key{}, map[string][]*Key{}
+	seen := make(map[string]bool, len(s.parsed))
+	for _, parsed := range s.parsed {
+		id := identity(parsed)
 		if seen[id] {
 			continue
 		}
 		seen[id] = true
-		if known[id] == nil {
-			known[id] = &Key{Key: key}
+		key := held[id]
+		if key == nil {
+			key = &Key{Key: parsed}
 		}
-		adopted = append(adopted, known[id])
+		delete(held, id)
+		s.keys = append(s.keys, key)
+		s.byID[key.ID()] = append(s.byID[key.ID()], key)
+		for _, alg := range key.Algorithms() {
+			if fit := s.byAlg[alg]; len(fit) <= maxTries {
+				s.byAlg[alg] = append(fit, key)
+			}
+		}
 	}
-	return adopted
 }
 
 // identity returns the identity of a key: its kid, its material, and the algorithms that it may verify.
 func identity(key *jose.Key) string {
-	id := key.Thumbprint() + " " + key.ID()
-	for _, alg := range jose.Algorithms() {
-		if key.Fits(alg) {
-			id = alg + " " + id
-		}
-	}
-	return id
+	return strings.Join(append(key.Algorithms(), key.Thumbprint(), key.ID()), " ")
 }
 
 // fetch gets the key set. After repeated failures, it discards the discovered URL, which is then looked up again.
@@ -146,6 +153,7 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 		etag = held.etag
 	}
 	get := s.cfg.Fetch
+	get.MaxBody = MaxBody / MaxKeys * s.cfg.MaxKeys
 	get.Accept = "application/jwk-set+json, application/json;q=0.9, */*;q=0.1" // RFC 7517, section 8.5.2
 	answer, err := get.Get(ctx, url, etag)
 	if err != nil {
@@ -163,7 +171,7 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 			next.lifetime = s.cfg.RefreshInterval
 		}
 		var dropped []Dropped
-		next.parsed, dropped, err = Parse(answer.Body)
+		next.parsed, dropped, err = Parse(answer.Body, s.cfg.MaxKeys)
 		s.warn(dropped)
 		if err != nil {
 			return result, fmt.Errorf("key set at %s: %w", fetch.Bare(url), err)
@@ -204,31 +212,25 @@ type Dropped struct {
 	Err error  // jose.ErrPrivate, jose.ErrSymmetric or too many
 }
 
-var errTooMany = fmt.Errorf("the set has more than %d keys", maxKeys)
-
 // ErrWithdrawn is the error of [Parse] for a well-formed, non-empty JWK Set without a usable key: each key is of an unknown
 // type, for encryption, private or shared. Such a set is a statement of its issuer, so the keys held so far are withdrawn. An
 // empty or malformed set is not: that is how an outage or a failed deployment looks.
 var ErrWithdrawn = errors.New("it has no usable key")
 
-// Parse parses a JWK Set (RFC 7517, section 5) key by key. It skips keys that are malformed, of an unknown type or not for
-// verifying, drops and reports private and shared keys, and returns the rest. It is an error if none remains: [ErrWithdrawn]
-// if at least one key is well-formed, that is, an object with unique names and a kty.
-func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
-	var set map[string]json.RawMessage // not a struct, whose member names would match in any letter case
-	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, nil, errors.New("it is not a JSON object")
+// Parse parses a JWK Set (RFC 7517, section 5) of at most limit keys, key by key. It skips keys that are malformed, of an
+// unknown type or not for verifying, drops and reports private and shared keys, and returns the rest. It is an error if none
+// remains: [ErrWithdrawn] if at least one key is well-formed, that is, an object with unique names and a kty.
+func Parse(data []byte, limit int) (keys []*jose.Key, dropped []Dropped, err error) {
+	list, err := elements(data, limit+1)
+	if err != nil {
+		return nil, nil, err
 	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(set["keys"], &list); err != nil {
-		return nil, nil, errors.New(`it has no array "keys"`)
+	if len(list) > limit {
+		list = list[:limit]
+		dropped = append(dropped, Dropped{Err: fmt.Errorf("the set has more than %d keys", limit)})
 	}
 	stated := false
 	for _, jwk := range list {
-		if len(keys) == maxKeys {
-			dropped = append(dropped, Dropped{Err: errTooMany})
-			break
-		}
 		key, err := jose.ParseKey(jwk)
 		switch {
 		case err == nil:
@@ -245,6 +247,27 @@ func Parse(data []byte) (keys []*jose.Key, dropped []Dropped, err error) {
 		return nil, dropped, fmt.Errorf("it has no usable key among %d", len(list))
 	}
 	return keys, dropped, nil
+}
+
+// elements returns the first keys of a JWK Set, at most limit. It does not split up the rest: 8 MiB of "1,1,1" would take some
+// hundred.
+func elements(data []byte, limit int) (list []json.RawMessage, err error) {
+	var set map[string]json.RawMessage // not a struct, whose member names would match in any letter case
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, errors.New("it is not a JSON object")
+	}
+	keys := json.NewDecoder(bytes.NewReader(set["keys"]))
+	if start, err := keys.Token(); err != nil || start != json.Delim('[') {
+		return nil, errors.New(`it has no array "keys"`)
+	}
+	for len(list) < limit && keys.More() {
+		var jwk json.RawMessage
+		if err := keys.Decode(&jwk); err != nil {
+			return nil, err
+		}
+		list = append(list, jwk)
+	}
+	return list, nil
 }
 
 // isKey reports whether jwk is well-formed: an object with unique names and a kty (RFC 7517, sections 4 and 4.1).

@@ -153,7 +153,7 @@ func validKeySet(set string) error {
 	if len(set) > maxKeySet {
 		return errors.New("is too long")
 	}
-	_, dropped, err := keyset.Parse([]byte(set))
+	_, dropped, err := keyset.Parse([]byte(set), keyset.MaxForeignKeys)
 	switch {
 	case len(dropped) > 0: // a client must not disclose private keys
 		return errors.New("has a key that is private, shared, or one too many")

@@ -29,7 +29,7 @@ func (t *TrustedIssuer) validate() error {
 	mistake(t.Issuer == "", "Issuer: required")
 	mistake((len(t.JWKS) == 0) == (t.JWKSURL == ""), "JWKS, JWKSURL: one of the two is required")
 	if len(t.JWKS) > 0 {
-		if _, _, err := keyset.Parse(t.JWKS); err != nil {
+		if _, _, err := keyset.Parse(t.JWKS, keyset.MaxForeignKeys); err != nil {
 			errs = append(errs, fmt.Errorf("JWKS: %w", err))
 		}
 	}

@@ -36,7 +36,7 @@ func newKeySets(client fetch.Client) keySets {
 				if err != nil {
 					return result, err
 				}
-				keys, _, err := keyset.Parse(answer.Body)
+				keys, _, err := keyset.Parse(answer.Body, keyset.MaxForeignKeys)
 				if err != nil && !errors.Is(err, keyset.ErrWithdrawn) { // an error that leaves the client without a key
 					return result, err
 				}
@@ -53,7 +53,7 @@ func newKeySets(client fetch.Client) keySets {
 // owner.
 func (k keySets) ask(ctx context.Context, owner, url string, given []byte, good func([]*jose.Key) error) error {
 	if url == "" {
-		keys, _, err := keyset.Parse(given)
+		keys, _, err := keyset.Parse(given, keyset.MaxForeignKeys)
 		if err != nil {
 			return errClient
 		}

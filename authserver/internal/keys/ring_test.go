@@ -62,7 +62,7 @@ func verifies(t *testing.T, k *jose.PrivateKey, set []byte) bool {
 	require.NoError(t, err)
 	c, err := jose.Parse(raw)
 	require.NoError(t, err)
-	public, _, err := keyset.Parse(set)
+	public, _, err := keyset.Parse(set, keyset.MaxKeys)
 	require.NoError(t, err)
 	_, err = keyset.Static(public...).Verify(t.Context(), c)
 	return err == nil
