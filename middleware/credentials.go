@@ -14,11 +14,11 @@ type credentials struct {
 	token   string        // the text of the access token
 	scheme  string        // for the response, even without a token; "": there were two
 	request *http.Request // that carries the credentials and proves a binding; nil: there is none
-	inQuery bool
+	private bool          // a response must forbid shared caches to store it
 }
 
 // readCredentials reads the access token that r carries in its Authorization header (RFC 6750, section 2.1; RFC 9449, section
-// 7.1) or, as a bearer token, in one of the other places. It treats a header with a scheme other than Bearer and DPoP as no
+// 7.1), unless [HeaderToken] replaces it, or, as a bearer token, in one of the other places. It treats a header with a scheme other than Bearer and DPoP as no
 // credentials. The error is a [valetkey.Error]: NoCredentials if there are none, InvalidRequest if they are malformed or in two
 // places.
 //
@@ -27,10 +27,15 @@ type credentials struct {
 //
 // uncached checks the characters of the token, and only if the token is not in the cache.
 func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
-	scheme, token, sent, err := authheader.Read(r.Header["Authorization"])
-	c := credentials{token: token, scheme: scheme, request: r}
-	if err != nil {
-		return c, err
+	c := credentials{scheme: authheader.Bearer, request: r}
+	var (
+		sent bool
+		err  error
+	)
+	if g.tokenHeader == "" {
+		if c.scheme, c.token, sent, err = authheader.Read(r.Header["Authorization"]); err != nil {
+			return c, err
+		}
 	}
 	standard, queried := sent, false // a method of RFC 6750 is used; the query has been read
 	for i := range g.alsoFrom {
@@ -44,7 +49,7 @@ func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 			if sent { // RFC 6750, section 3.1: "uses more than one method", "repeats the same parameter"
 				return c, errTwoTokens
 			}
-			c.token, sent, c.inQuery = token, true, s.method == "query"
+			c.token, sent, c.private = token, true, s.shared()
 			standard = s.method != ""
 		}
 	}
@@ -57,6 +62,20 @@ func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 		return c, malformed(valetkey.ReasonEmptyToken)
 	}
 	return c, checkLength(c.token)
+}
+
+// RemoveCredentials removes from h, the header of a request, what the guard reads as a token: Authorization and DPoP, the header of
+// [HeaderToken], the cookie of [Cookie], and the token in a subprotocol. It is for code that passes requests on and must not
+// disclose the token. It removes no token from a form body or a query. If [HeaderToken] replaces Authorization, that is removed too,
+// because nothing has verified it.
+func (g *Guard) RemoveCredentials(h http.Header) {
+	h.Del("Authorization")
+	h.Del("DPoP")
+	for _, m := range g.alsoFrom {
+		if m.remove != nil {
+			m.remove(h)
+		}
+	}
 }
 
 func checkLength(token string) error {

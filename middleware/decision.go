@@ -141,7 +141,7 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 	} else if none(err) {
 		if len(needs) == 1 && valetkey.Describe(needs[0]).Open {
 			d = Decision{guard: g, passed: true, as: withoutToken}
-			d.add("Vary", "Authorization")
+			d.add("Vary", g.vary)
 			return d, false
 		}
 		err = withScope(err, needs)
@@ -154,8 +154,8 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 		if g.streams != nil {
 			d.opening = &opening{raw: c.token}
 		}
-		if c.inQuery {
-			d.set("Cache-Control", "private") // RFC 6750, section 2.3
+		if c.private {
+			d.set("Cache-Control", "private") // RFC 6750, section 2.3; RFC 9111, section 3.5
 		}
 		if found.nonce != "" { // RFC 9449, section 8.2
 			d.set("DPoP-Nonce", found.nonce)
@@ -167,7 +167,7 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 	}
 	if optional {
 		// The response may depend on the caller, and shared caches may store the anonymous one (RFC 9111, section 3.5).
-		d.add("Vary", "Authorization")
+		d.add("Vary", g.vary)
 	}
 	return d, found.remembered
 }
@@ -189,6 +189,8 @@ func (g *Guard) Reject(r *http.Request, err error) Decision {
 	ctx, scheme := context.Background(), ""
 	if r != nil {
 		ctx = r.Context()
+	}
+	if r != nil && g.tokenHeader == "" {
 		scheme, _, _, _ = authheader.Read(r.Header["Authorization"])
 	}
 	return g.refuse(ctx, r, scheme, err)

@@ -19,7 +19,7 @@
 //
 // A guard does not consider the path or the method, so a requirement applies to the pattern that the router matched. A guard does
 // not change the response of an accepted request, with these exceptions: Cache-Control if the token came in a query (RFC 6750,
-// section 2.3), the next nonce of a DPoP client with its headers (RFC 9449, section 8.2), and Vary on a route with
+// section 2.3), a cookie or the header of [HeaderToken] (RFC 9111, section 3.5), the next nonce of a DPoP client with its headers (RFC 9449, section 8.2), and Vary on a route with
 // [valetkey.Optional] or for a request without a token.
 package middleware
 
@@ -30,6 +30,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +55,8 @@ type Config struct {
 	Claims valetkey.Claims
 
 	// Methods lists places, in addition to the Authorization header, where a request may carry its token: [Form], [Query],
-	// [Cookie], [WebSocketProtocol]. A request with tokens in two places is refused with 400. Nil: the header only.
+	// [Cookie], [WebSocketProtocol]. With [HeaderToken], another header replaces Authorization. A request with tokens in two
+	// places is refused with 400. Nil: the Authorization header only.
 	Methods []BearerMethod
 
 	// DPoP verifies DPoP proofs, which restrict a token to the holder of a key (RFC 9449). A token bound to a key requires the
@@ -156,6 +158,8 @@ type Guard struct {
 	cache             *tokencache.Cache
 	denials           *denials
 	alsoFrom          []BearerMethod
+	tokenHeader       string         // replaces Authorization; "": that is read
+	vary              string         // the headers that may carry a token
 	dpop              *dpop.Verifier // nil: no proof is accepted
 	clientCertificate ClientCertificate
 	senderConstrained bool
@@ -191,9 +195,25 @@ func New(cfg Config) (*Guard, error) {
 	if _, err := url.Parse(cfg.ErrorURI); err != nil || !uriCharacters(cfg.ErrorURI) {
 		wrong.Add("ErrorURI", "%q is not a URI reference", cfg.ErrorURI)
 	}
-	for i, s := range cfg.Methods {
-		if s.tokens == nil {
-			wrong.Add(fmt.Sprintf("Methods[%d]", i), "is the zero BearerMethod, or was created with an empty name or prefix, or a nil protection")
+	for i, m := range cfg.Methods {
+		field := fmt.Sprintf("Methods[%d]", i)
+		if m.tokens == nil {
+			wrong.Add(field, "is the zero BearerMethod, or was created with an empty name or prefix, or a nil protection")
+		}
+		if m.mistake != nil {
+			wrong.Add(field, "%w", m.mistake)
+		}
+		if m.header == "" {
+			continue
+		}
+		if slices.ContainsFunc(cfg.Methods[:i], func(other BearerMethod) bool { return other.header != "" }) {
+			wrong.Add(field, "a second header would replace Authorization: one guard reads one header")
+		}
+		if cfg.DPoP != nil {
+			wrong.Add(field, "conflicts with DPoP, whose tokens are sent in Authorization, which %s replaces", m.header)
+		}
+		if m.header == cfg.ClientCertificate.header {
+			wrong.Add(field, "%s is the header of ClientCertificate", m.header)
 		}
 	}
 	cfg.checkBinding(&wrong)
@@ -245,6 +265,15 @@ func New(cfg Config) (*Guard, error) {
 		g.challenge.schemes = append(g.challenge.schemes, authheader.DPoP)
 		g.challenge.algorithms = strings.Join(g.dpop.Algorithms(), " ")
 	}
+	vary := []string{"Authorization"}
+	for _, m := range g.alsoFrom {
+		if m.header != "" {
+			g.tokenHeader, vary[0] = m.header, m.header
+		} else if m.vary != "" && !slices.Contains(vary, m.vary) {
+			vary = append(vary, m.vary)
+		}
+	}
+	g.vary = strings.Join(vary, ", ")
 	if g.challenge.realm == "" {
 		g.challenge.realm = "api"
 	}

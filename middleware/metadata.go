@@ -168,7 +168,7 @@ func (g *Guard) MetadataJSON() []byte {
 	res := g.resource
 	var methods []string
 	bearer := slices.Contains(g.challenge.schemes, authheader.Bearer)
-	if bearer {
+	if bearer && g.tokenHeader == "" { // section 2 has no name for another header
 		methods = append(methods, "header")
 	}
 	for _, s := range g.alsoFrom {

@@ -2,10 +2,13 @@ package middleware
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -14,9 +17,76 @@ import (
 // A BearerMethod is a place, other than the Authorization header, where a request may carry its access token. The zero value is
 // invalid.
 type BearerMethod struct {
-	tokens func(r *http.Request) ([]string, error)
-	method string // of bearer_methods_supported, RFC 9728, section 2; "" if it has no name there
+	tokens  func(r *http.Request) ([]string, error)
+	remove  func(h http.Header) // nil: the token is not in a header
+	method  string              // of bearer_methods_supported, RFC 9728, section 2; "" if it has no name there
+	vary    string              // the header that carries the token, if a cache must tell requests apart by it
+	header  string              // canonical name of the header that replaces Authorization; "": it is read
+	mistake error               // in the arguments
 }
+
+// shared reports whether a shared cache may store a response to a token of this kind. Without a directive in the response, RFC
+// 9111, section 3.5 protects only responses to requests with Authorization.
+func (m *BearerMethod) shared() bool { return m.method == "query" || m.vary != "" }
+
+// HeaderToken returns the BearerMethod for a header whose whole value is the token, without a scheme: one in which a proxy passes
+// on the token of a user whom it has logged in, such as Cf-Access-Jwt-Assertion of Cloudflare Access, X-Goog-IAP-JWT-Assertion of
+// Google's IAP or X-Amzn-Oidc-Data of an Application Load Balancer, or one that an API has defined itself.
+//
+// The header replaces Authorization, which the guard then does not read. At most one header may do so. The empty value is no
+// token, and a value with a scheme is malformed. Challenges still have the scheme Bearer, because a response with status 401 must
+// contain a challenge (RFC 9110, section 15.5.2). DPoP is not available: its tokens are sent in Authorization (RFC 9449, section
+// 7.1).
+//
+// A proxy that logs users in keeps their session in a cookie, and adds the header to each request that has the cookie, including
+// requests that other sites cause. So the token of a request that does more than read, see [Cookie], is ignored if its
+// Sec-Fetch-Site or Origin header shows another origin, unless that is one of trustedOrigins, such as https://app.example.com. A
+// request without these headers does not come from a browser, and its token is used. Behind a proxy that changes the Host header,
+// trustedOrigins must include the server's own origin for browsers that do not send Sec-Fetch-Site.
+//
+// [New] reports a name that is not the name of a header or that has another meaning in HTTP or for the guard, and an invalid
+// origin.
+func HeaderToken(name string, trustedOrigins ...string) BearerMethod {
+	header, protection := http.CanonicalHeaderKey(name), http.NewCrossOriginProtection()
+	m := BearerMethod{header: header, vary: header, mistake: tokenHeader(name)}
+	for _, origin := range trustedOrigins {
+		if err := protection.AddTrustedOrigin(origin); err != nil {
+			m.mistake = errors.Join(m.mistake, fmt.Errorf("%q is not an origin such as https://app.example.com", origin))
+		}
+	}
+	m.remove = func(h http.Header) { h.Del(header) }
+	m.tokens = func(r *http.Request) ([]string, error) {
+		lines := r.Header[header]
+		if len(lines) == 0 || len(lines) == 1 && lines[0] == "" || !plainRead(r) && !ofAllowedOrigin(r, protection) {
+			return nil, nil
+		}
+		return lines, nil
+	}
+	return m
+}
+
+// tokenHeader returns an error if a header of this name cannot carry a token.
+func tokenHeader(name string) error {
+	if name == "" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") != "" { // RFC 9110, section 5.6.2
+		return fmt.Errorf("%q is not the name of a header", name)
+	}
+	lower := strings.ToLower(name)
+	reserved := slices.Contains(reservedHeaders, lower) ||
+		slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) })
+	if reserved {
+		return fmt.Errorf("%q has another meaning and cannot carry a token", name)
+	}
+	return nil
+}
+
+// Headers that have a meaning for HTTP, browsers, proxies or the guard.
+var (
+	reservedHeaders = []string{"authorization", "cookie", "dpop", "host", "origin", "referer", "connection", "upgrade", "transfer-encoding",
+		"te", "trailer", "keep-alive", "expect", "range", "via", "user-agent", "accept", "cache-control",
+		"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix",
+		"client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-forwarded-tls-client-cert"}
+	reservedPrefixes = []string{"proxy-", "sec-", "access-control-", "content-", "accept-", "if-"}
+)
 
 // Form returns the BearerMethod for the parameter access_token of a form body, in a POST, PUT or PATCH request of type
 // application/x-www-form-urlencoded (RFC 6750, section 2.2). It is legacy: OAuth 2.1 omits it.
@@ -95,7 +165,8 @@ func Cookie(name string, protection *http.CrossOriginProtection) BearerMethod {
 	if name == "" || protection == nil {
 		return BearerMethod{}
 	}
-	return BearerMethod{tokens: func(r *http.Request) ([]string, error) {
+	remove := func(h http.Header) { removeCookie(h, name) }
+	return BearerMethod{vary: "Cookie", remove: remove, tokens: func(r *http.Request) ([]string, error) {
 		var tokens []string
 		for _, cookie := range r.CookiesNamed(name) {
 			tokens = append(tokens, cookie.Value)
@@ -117,19 +188,45 @@ func plainRead(r *http.Request) bool {
 	return false
 }
 
-// ownOrigin reports whether the headers of r prove that its origin is allowed by protection.
-func ownOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
+// removeCookie removes the cookies of this name from h.
+func removeCookie(h http.Header, name string) {
+	cookies := (&http.Request{Header: h}).Cookies()
+	if !slices.ContainsFunc(cookies, func(c *http.Cookie) bool { return c.Name == name }) {
+		return // keep the lines as they are
+	}
+	var kept []string
+	for _, line := range h["Cookie"] {
+		for part := range strings.SplitSeq(line, ";") {
+			part = strings.Trim(part, " \t")
+			if of, _, _ := strings.Cut(part, "="); part != "" && strings.Trim(of, " \t") != name {
+				kept = append(kept, part)
+			}
+		}
+	}
+	if h.Del("Cookie"); kept != nil {
+		h.Set("Cookie", strings.Join(kept, "; "))
+	}
+}
+
+// ofAllowedOrigin reports whether protection allows r, whatever its method. It allows a request that does not state its origin.
+func ofAllowedOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
 	asked := *r
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions: // protection accepts these without a check
 		asked.Method = "UPGRADE" // matches no bypass pattern for another method
 	}
+	return protection.Check(&asked) == nil
+}
+
+// ownOrigin reports whether the headers of r prove that its origin is allowed by protection.
+func ownOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
+	asked := *r
 	if r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Site") == "" {
 		// Protection would accept it as a non-browser request. Marked as cross-site, it passes only by a bypass pattern.
 		asked.Header = r.Header.Clone()
 		asked.Header.Set("Sec-Fetch-Site", "cross-site")
 	}
-	return protection.Check(&asked) == nil
+	return ofAllowedOrigin(&asked, protection)
 }
 
 // WebSocketProtocol returns the BearerMethod for the subprotocol of a WebSocket handshake (RFC 6455, section 1.9) that begins
@@ -142,18 +239,50 @@ func WebSocketProtocol(prefix string) BearerMethod {
 	if prefix == "" {
 		return BearerMethod{}
 	}
-	return BearerMethod{tokens: func(r *http.Request) ([]string, error) {
-		if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-			return nil, nil
-		}
-		var tokens []string
-		for _, line := range r.Header["Sec-Websocket-Protocol"] {
-			for protocol := range strings.SplitSeq(line, ",") {
-				if token, found := strings.CutPrefix(strings.Trim(protocol, " \t"), prefix); found {
-					tokens = append(tokens, token)
-				}
+	return subprotocol(func(offered []string) (tokens, rest []string, err error) {
+		for _, protocol := range offered {
+			if token, found := strings.CutPrefix(protocol, prefix); found {
+				tokens = append(tokens, token)
+			} else {
+				rest = append(rest, protocol)
 			}
 		}
-		return tokens, nil
-	}}
+		return tokens, rest, nil
+	})
+}
+
+// subprotocol returns the BearerMethod for tokens among the offered subprotocols of a handshake. find returns the tokens, and the
+// offers without them.
+func subprotocol(find func(offered []string) (tokens, rest []string, err error)) BearerMethod {
+	return BearerMethod{
+		tokens: func(r *http.Request) ([]string, error) {
+			if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+				return nil, nil
+			}
+			tokens, _, err := find(offers(r.Header))
+			return tokens, err
+		},
+		remove: func(h http.Header) {
+			offered := offers(h)
+			_, rest, _ := find(offered)
+			if len(rest) == len(offered) {
+				return
+			}
+			if h.Del(protocolHeader); len(rest) > 0 {
+				h.Set(protocolHeader, strings.Join(rest, ", "))
+			}
+		},
+	}
+}
+
+const protocolHeader = "Sec-Websocket-Protocol"
+
+// offers returns the subprotocols in h, a list in one or more lines (RFC 6455, section 11.3.4).
+func offers(h http.Header) (all []string) {
+	for _, line := range h[protocolHeader] {
+		for protocol := range strings.SplitSeq(line, ",") {
+			all = append(all, strings.Trim(protocol, " \t"))
+		}
+	}
+	return all
 }

@@ -58,8 +58,8 @@ type Config struct {
 	// request without a token. Zero: 4 MiB.
 	MaxBody int64
 
-	// KeepToken leaves the Authorization header in the RequestExtra of the tools, for tools that exchange the token (RFC 8693).
-	// Do not forward the token unchanged: its audience is this server.
+	// KeepToken leaves the headers that carry the token, such as Authorization, in the RequestExtra of the tools, for tools that
+	// exchange the token (RFC 8693). Do not forward the token unchanged: its audience is this server.
 	KeepToken bool
 }
 
@@ -164,7 +164,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// need not have been, and compares the expiry with its own clock. Neither check may override the decision of the guard.
 	header, info := r.Header.Clone(), Info(token)
 	if !h.KeepToken {
-		header.Del("Authorization")
+		h.Guard.RemoveCredentials(header)
 	}
 	info.Extra[requestKey] = checked.Context()
 	info.Expiration = time.Time{}

@@ -134,7 +134,7 @@ func newServer(called *called) *mcp.Server {
 	return server
 }
 
-// who returns the token in the context, then the TokenInfo of the SDK, then whether an Authorization header is left.
+// who returns the token in the context, then the TokenInfo of the SDK, then whether a header with a token is left.
 func who(ctx context.Context, extra *mcp.RequestExtra) string {
 	var b strings.Builder
 	if t := valetkey.FromContext(ctx); t != nil {
@@ -146,7 +146,7 @@ func who(ctx context.Context, extra *mcp.RequestExtra) string {
 		info := extra.TokenInfo
 		fmt.Fprintf(&b, "; SDK: %v %v", info.Scopes, info.Expiration.Equal(valetmcp.Token(info).Expiry()))
 	}
-	if extra != nil && extra.Header.Get("Authorization") != "" {
+	if extra != nil && extra.Header.Get("Authorization")+extra.Header.Get("Cf-Access-Jwt-Assertion") != "" {
 		b.WriteString("; token passed on")
 	}
 	return b.String()
@@ -465,6 +465,16 @@ func TestAcceptance(t *testing.T) {
 		token := p.token()
 		p.resource += "?access_token=" + token
 		assert.Equal(t, "alice []; SDK: [] true", text(t, p.send(t, "POST", "", call("whoami"))))
+	})
+	t.Run("MCP-10 the token's text in a header that replaces Authorization does not reach the tools either", func(t *testing.T) {
+		for keep, want := range map[bool]string{false: "", true: "; token passed on"} {
+			p := open(t, stateless, func(s *settings) {
+				s.config.KeepToken = keep
+				s.guard.Methods = []middleware.BearerMethod{middleware.HeaderToken("Cf-Access-Jwt-Assertion")}
+			})
+			got := text(t, p.send(t, "POST", "", call("whoami"), "Cf-Access-Jwt-Assertion: "+p.token()))
+			assert.Equal(t, "alice []; SDK: [] true"+want, got)
+		}
 	})
 	t.Run("the guard's clock and leeway count, not the SDK's", func(t *testing.T) {
 		token := p.token(valetkeytest.ExpiresIn(-10 * time.Second))

@@ -97,6 +97,12 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		}
 		return lines
 	}
+	other := func(tokens ...string) (lines []string) {
+		for _, token := range tokens {
+			lines = append(lines, "Cf-Access-Jwt-Assertion: "+token)
+		}
+		return lines
+	}
 	handshake := []string{"Upgrade: websocket", "Cookie: session=" + read}
 	preflight := []string{"Origin: https://app.example.com", "Access-Control-Request-Method: PUT"}
 
@@ -153,6 +159,15 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"full, a cookie in a handshake from another site", "GET", "/full", append(handshake, "Origin: https://evil.example"), "", 401},
 		{"full, a cookie in a handshake without an origin", "GET", "/full", handshake, "", 401},
 		{"full, optional, a form with a bad token", "POST", "/full/optional", []string{form}, "access_token=" + expired, 401},
+		{"other header, no credentials", "GET", "/other", nil, "", 401},
+		{"other header, Authorization instead", "GET", "/other", bearer(read), "", 401},
+		{"other header, empty", "GET", "/other", other(""), "", 401},
+		{"other header, a scheme", "GET", "/other", other("Bearer " + read), "", 400},
+		{"other header, two lines", "GET", "/other", other(read, read), "", 400},
+		{"other header, two lines, one empty", "GET", "/other", other("", read), "", 400},
+		{"other header, the wrong scope", "GET", "/other", other(write), "", 403},
+		{"other header, a request from another site", "POST", "/other", append(other(read), "Origin: https://evil.example"), "", 401},
+		{"other header, optional, an expired token", "GET", "/other/optional", other(expired), "", 401},
 
 		{"a good token", "GET", "/read", bearer(read), "", 200},
 		{"a good token, HEAD", "HEAD", "/read", bearer(read), "", 200},
@@ -178,6 +193,10 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"full, a cookie in a handshake from the own origin", "GET", "/full", append(handshake, "Origin: https://api.example.com"), "", 200},
 		{"full, optional, no credentials", "GET", "/full/optional", nil, "", 200},
 		{"full, optional, in the query", "GET", "/full/optional?access_token=" + read, nil, "", 200},
+		{"other header, a good token", "GET", "/other", other(read), "", 200},
+		{"other header, a good token beside Authorization", "GET", "/other", append(other(read), bearer("x", expired)...), "", 200},
+		{"other header, a request from the own origin", "POST", "/other", append(other(read), "Origin: https://api.example.com"), "a body", 200},
+		{"other header, optional, no credentials", "GET", "/other/optional", bearer(expired), "", 200},
 		{"the context ends with the token", "GET", "/ending", bearer(read), "", 200},
 	}
 	for name, forgery := range iss.Forgeries(valetkeytest.Scopes("orders:read")) {

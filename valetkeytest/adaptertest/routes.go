@@ -27,6 +27,7 @@ type adapterGuards struct {
 	plain  *middleware.Guard // with a common configuration
 	full   *middleware.Guard // with every option that changes requests and responses
 	ending *middleware.Guard // ends each request a moment after it began
+	other  *middleware.Guard // reads the token from a header that replaces Authorization
 	bound  *middleware.Guard // accepts tokens bound to a key or a certificate, behind a proxy on this host
 
 	// The nonces of bound: the one that it hands out, and the one before.
@@ -78,6 +79,7 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 			middleware.Form(1000), middleware.Query(), middleware.Cookie("session", http.NewCrossOriginProtection()),
 		},
 	})
+	gs.other = guard(middleware.Config{Verifier: verify, Now: iss.Now, Methods: []middleware.BearerMethod{middleware.HeaderToken("Cf-Access-Jwt-Assertion")}})
 	gs.ending = guard(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 			return valetkey.NewToken(valetkey.TokenFields{Subject: valetkeytest.DefaultSubject, Expiry: start.Add(time.Millisecond)}), nil
@@ -131,6 +133,8 @@ func newAdapterServer(t testing.TB, gs *adapterGuards, serve func(testing.TB, []
 		{Path: "/optional/inner", Guard: gs.plain, Outer: gs.full, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
 		{Path: "/full", Guard: gs.full, Require: behind(readOrders), Handler: s.counted(hello)},
 		{Path: "/full/optional", Guard: gs.full, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
+		{Path: "/other", Guard: gs.other, Require: behind(readOrders), Handler: s.counted(hello)},
+		{Path: "/other/optional", Guard: gs.other, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
 		{Path: "/bound", Guard: gs.bound, Require: behind(readOrders), Handler: s.counted(hello)},
 		{Path: "/bound/group", Guard: gs.bound, Require: append(behind(), behind(readOrders)...), Handler: s.counted(hello)},
 		{Path: "/bound/optional", Guard: gs.bound, Require: behind(valetkey.Optional), Handler: s.counted(hello)},
