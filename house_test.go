@@ -65,9 +65,9 @@ func TestHouse(t *testing.T) {
 var layers = [][]string{
 	{"internal/authctx", "internal/derived"},
 	{"."},
-	{"scopes", "rar", "internal", "conformance"},
+	{"scopes", "claims", "rar", "internal", "conformance"},
 	{"jwks", "introspect", "dpop", "statuslist"},
-	{"middleware"},
+	{"middleware", "issuers"},
 	{"routes", "fapi"},
 	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
 }

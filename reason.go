@@ -39,6 +39,8 @@ const (
 	ReasonIssuer           Reason = "issuer"
 	ReasonAudience         Reason = "audience"
 	ReasonNoAudience       Reason = "no_audience"
+	ReasonClient           Reason = "client"
+	ReasonClaimRule        Reason = "claim_rule"
 	ReasonAlgorithm        Reason = "algorithm"
 	ReasonNoKeyID          Reason = "no_key_id"
 	ReasonUnknownKey       Reason = "unknown_key"
@@ -197,6 +199,8 @@ var reasons = struct {
 	ReasonIssuer:                  "the token is of another issuer",
 	ReasonAudience:                "the token is for another audience",
 	ReasonNoAudience:              "the token names no audience",
+	ReasonClient:                  "the token was issued to a client that is not accepted here",
+	ReasonClaimRule:               "the claims of the token do not meet the rules of this API",
 	ReasonAlgorithm:               "the signature algorithm of the token is not allowed",
 	ReasonNoKeyID:                 "the token names no key",
 	ReasonUnknownKey:              "the key of the token is unknown",

@@ -1,6 +1,7 @@
 package jwks
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -22,13 +23,24 @@ type unread struct {
 	scp, azp, cid, appid              strictjson.Value // see Profile
 
 	misspelt  string // one of the names above in another letter case, which a handler's encoding/json would accept for it
-	otherKind string // a claim that does not occur in access tokens
+	otherKind string // a claim that shows that this is another kind of token
+	idToken   string // a claim that states that this is an ID token
+	idMark    string // a claim that ID tokens have, and few access tokens
 }
 
 // registered lists claims whose spelling is fixed by an RFC.
 var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "scp", "cnf"}
 
-var otherKinds = []string{"id", "refresh", "offline", "logout"}
+// kind notes what a claim says that names the kind of a token.
+func (c *unread) kind(claim string, v strictjson.Value) {
+	kind, _ := v.Text()
+	switch strings.ToLower(kind) {
+	case "id", "id_token":
+		c.idToken = claim
+	case "refresh", "refresh_token", "rt", "dsr", "offline", "logout":
+		c.otherKind = claim
+	}
+}
 
 func readClaims(payload []byte) (*unread, error) {
 	c := &unread{payload: payload}
@@ -74,13 +86,12 @@ func readClaims(payload []byte) (*unread, error) {
 		case "appid":
 			c.appid = v
 		case "nonce", "at_hash", "c_hash", "s_hash": // OpenID Connect Core 1.0, sections 2 and 3.3.2.11: ID tokens
-			c.otherKind = name
+			c.idMark = name
 		case "events": // RFC 8417, section 2.2: security events and logout tokens
 			c.otherKind = name
-		case "typ", "token_use": // the kind of token in Keycloak and Cognito
-			if kind, _ := v.Text(); slices.Contains(otherKinds, strings.ToLower(kind)) {
-				c.otherKind = name
-			}
+		// Keycloak; Amazon Cognito; PingAM; Curity; Descope; others.
+		case "typ", "token_use", "tokenName", "purpose", "drn", "tok_type", "token_type", "type":
+			c.kind(name, v)
 		default:
 			if slices.ContainsFunc(registered, func(r string) bool { return strings.EqualFold(r, name) }) {
 				c.misspelt = name
@@ -92,20 +103,16 @@ func readClaims(payload []byte) (*unread, error) {
 }
 
 // fields decodes the claims. The issuer has already been checked.
-func (v *Verifier) fields(in *unread) (*valetkey.TokenFields, error) {
-	t := &valetkey.TokenFields{Issuer: v.issuer}
-	clientID := in.clientID
-	if v.profile.AllowMissingClientID {
-		clientID = first(in.clientID, in.azp, in.cid, in.appid)
-	}
+func (v *Verifier) fields(in *unread, iss string) (*valetkey.TokenFields, error) {
+	t := &valetkey.TokenFields{Issuer: iss}
 	var errs [10]error
-	errs[0] = tokenclaims.Text(&t.Subject, "sub", in.sub, v.profile.AllowMissingSubject)
-	errs[1] = tokenclaims.Text(&t.ClientID, "client_id", clientID, v.profile.AllowMissingClientID)
+	errs[0] = v.subject(t, in.sub)
+	errs[1] = v.clientID(t, in)
 	errs[2] = tokenclaims.Text(&t.ID, "jti", in.jti, v.profile.AllowMissingID)
 	errs[3] = tokenclaims.Date(&t.Expiry, "exp", in.exp, false)
 	errs[4] = tokenclaims.Date(&t.IssuedAt, "iat", in.iat, v.profile.AllowMissingIssuedAt)
 	errs[5] = tokenclaims.Date(&t.NotBefore, "nbf", in.nbf, true)
-	t.Audience, errs[6] = tokenclaims.Audience(in.aud, false)
+	t.Audience, errs[6] = tokenclaims.Audience(v.recipient(in), false)
 	t.Binding, errs[7] = tokenclaims.Binding(in.cnf)
 	errs[8] = tokenclaims.Text(&t.SessionID, "sid", in.sid, true)
 	t.Actor, errs[9] = tokenclaims.Actor(in.act)
@@ -117,10 +124,66 @@ func (v *Verifier) fields(in *unread) (*valetkey.TokenFields, error) {
 	}
 	scopes, err := v.scopesOf(in)
 	if err != nil {
-		return nil, refuse(valetkey.ReasonClaimMalformed, err)
+		return nil, err
 	}
 	t.Scopes = scopes
 	return t, nil
+}
+
+// recipient returns the value of aud, or of the claim that the issuer names the resource server in.
+func (v *Verifier) recipient(in *unread) strictjson.Value {
+	if in.aud != nil || v.audienceClaim == "" {
+		return in.aud
+	}
+	if other := in.at(v.audienceClaim); !other.IsEmpty() {
+		return other
+	}
+	return nil
+}
+
+func (v *Verifier) subject(t *valetkey.TokenFields, sub strictjson.Value) error {
+	if v.profile.AllowNumericSubject && isInteger(sub) {
+		t.Subject = string(sub)
+		return nil
+	}
+	return tokenclaims.Text(&t.Subject, "sub", sub, v.profile.AllowMissingSubject)
+}
+
+// isInteger reports whether v is an integer as its issuer would print it: digits with an optional sign. Fractions and exponents
+// are refused, since they would give one user several names.
+func isInteger(v strictjson.Value) bool {
+	digits := bytes.TrimPrefix(v, []byte("-"))
+	return len(digits) > 0 && len(bytes.Trim(digits, "0123456789")) == 0
+}
+
+// clientID reads the client from the claims that the settings permit.
+func (v *Verifier) clientID(t *valetkey.TokenFields, in *unread) error {
+	name, value := "client_id", in.clientID
+	switch {
+	case v.clientIDClaim != "":
+		name = v.clientIDClaim
+		if value = in.at(name); value.IsEmpty() {
+			value = nil
+		}
+	case v.profile.AllowMissingClientID, v.profile.AllowIDTokens:
+		value = first(in.clientID, in.azp, in.cid, in.appid)
+	}
+	return tokenclaims.Text(&t.ClientID, name, value, v.profile.AllowMissingClientID || v.profile.AllowIDTokens)
+}
+
+// at returns the value at path. The claims that are already at hand need no search.
+func (in *unread) at(path string) strictjson.Value {
+	switch path {
+	case "client_id":
+		return in.clientID
+	case "azp":
+		return in.azp
+	case "cid":
+		return in.cid
+	case "appid":
+		return in.appid
+	}
+	return strictjson.At(in.payload, path)
 }
 
 func first(values ...strictjson.Value) strictjson.Value {

@@ -23,51 +23,90 @@ import (
 func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
 	wrong := mistakes.List{Package: "jwks: ByIssuer"}
 	wrong.AddIf(len(vs) == 0, "", "no verifiers")
-	issuers := make(byIssuer, len(vs))
+	all := &byIssuer{exact: make(map[string]*Verifier, len(vs))}
 	for i, v := range vs {
-		switch {
-		case v == nil:
-			wrong.Add(fmt.Sprintf("vs[%d]", i), "is nil")
-		case issuers[v.issuer] != nil:
-			wrong.Add(fmt.Sprintf("vs[%d]", i), "duplicate issuer %q", v.issuer)
-		default:
-			issuers[v.issuer] = v
+		at := fmt.Sprintf("vs[%d]", i)
+		if v == nil {
+			wrong.Add(at, "is nil")
+			continue
+		}
+		for _, iss := range append([]string{v.issuer}, v.aliases...) {
+			wrong.AddIf(all.exact[iss] != nil, at, "duplicate issuer %q", iss)
+			all.exact[iss] = v
+		}
+		if v.template != nil {
+			all.templates = append(all.templates, v)
+		}
+		if v.profile.AllowMissingIssuer {
+			wrong.AddIf(all.unnamed != nil, at, "a second one has Profile.AllowMissingIssuer")
+			all.unnamed = v
 		}
 	}
 	if err := wrong.Err(); err != nil {
 		return nil, err
 	}
-	return issuers, nil
+	return all, nil
 }
 
-type byIssuer map[string]*Verifier
+type byIssuer struct {
+	exact     map[string]*Verifier // by Issuer and alias
+	templates []*Verifier          // also in exact
+	unnamed   *Verifier            // of tokens without iss; nil: none
+}
 
-func (issuers byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
+// of returns the verifier of the token with the claims in, or nil.
+func (issuers *byIssuer) of(in *unread) *Verifier {
+	iss, _ := in.iss.Text()
+	if iss == "" {
+		return issuers.unnamed
+	}
+	if v := issuers.exact[iss]; v != nil {
+		return v
+	}
+	for _, v := range issuers.templates {
+		if v.template.matches(iss, in) {
+			return v
+		}
+	}
+	return nil
+}
+
+func (issuers *byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	c, claims, err := read(raw)
 	if err != nil {
 		return nil, err
 	}
-	iss, _ := claims.iss.Text()
-	v := issuers[iss]
+	v := issuers.of(claims)
 	if v == nil {
+		iss, _ := claims.iss.Text()
 		return nil, notMine(iss)
 	}
 	return v.verify(ctx, c, claims)
 }
 
-func (issuers byIssuer) Health() (all []valetkey.Health) {
-	for _, iss := range slices.Sorted(maps.Keys(issuers)) {
-		all = append(all, issuers[iss].Health()...)
+// sorted returns the verifiers, sorted by issuer.
+func (issuers *byIssuer) sorted() (all []*Verifier) {
+	for _, iss := range slices.Sorted(maps.Keys(issuers.exact)) {
+		if v := issuers.exact[iss]; v.issuer == iss {
+			all = append(all, v)
+		}
 	}
 	return all
 }
 
-func (issuers byIssuer) Ready(ctx context.Context) error {
-	names := slices.Sorted(maps.Keys(issuers))
-	errs := make([]error, len(names))
+func (issuers *byIssuer) Health() (all []valetkey.Health) {
+	for _, v := range issuers.sorted() {
+		all = append(all, v.Health()...)
+	}
+	return all
+}
+
+func (issuers *byIssuer) Ready(ctx context.Context) error {
+	all := issuers.sorted()
+	errs := make([]error, len(all))
 	var asked sync.WaitGroup
-	for i, iss := range names {
-		asked.Go(func() { errs[i] = issuers[iss].Ready(ctx) })
+	for i, v := range all {
+		asked.Go(func() { errs[i] = v.Ready(ctx) })
 	}
 	asked.Wait()
 	return errors.Join(errs...)

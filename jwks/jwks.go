@@ -27,9 +27,11 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -46,13 +48,27 @@ type Config struct {
 
 	// Issuer is the expected iss of the tokens, compared byte by byte. Required. It may be any string, but discovery needs a
 	// URL.
+	//
+	// For an issuer with one key set and many tenants, it may contain the name of a claim in braces, once:
+	// https://login.example.com/{tid}/v2.0. Each token must then have that claim, and an iss that contains its value in place of
+	// the braces. The value consists of letters, digits, "-", "." and "_". Unless Rules restrict the claim, every tenant of the
+	// issuer is accepted. Such an Issuer needs JWKSURL or JWKS.
 	Issuer string
+
+	// IssuerAliases lists further values of iss that stand for Issuer, for an issuer that has several host names. A token with one
+	// of them has Issuer as its [valetkey.Token.Issuer]. The keys are those of Issuer.
+	IssuerAliases []string
 
 	// Audience lists the names of this resource server. The aud of a token must be or contain one of them. Required. Names are
 	// compared byte by byte, but an https or http origin is the same with and without a slash at its end: https://api.example.com
 	// and https://api.example.com/ (RFC 3986, section 6.2.3). Scopes have meaning only within their audience: two APIs that share
 	// an audience share all scopes.
 	Audience []string
+
+	// AudienceClaim is the claim that contains the recipient if aud is absent or empty, for example client_id. Its value must then
+	// be in Audience. Such a claim states who requested the token, not what the token is for. Every kind of token of that client
+	// may have it, so Markers or RequireScope is required too. Empty: aud is required. Needed for: Amazon Cognito and others.
+	AudienceClaim string
 
 	// SoleAudience refuses tokens that are also meant for other audiences: every aud value must be in Audience. Without it,
 	// another API that receives such a token could replay it here.
@@ -73,6 +89,29 @@ type Config struct {
 	// Algorithms lists the allowed signature algorithms. Neither a key set nor metadata can extend it. A key whose JWK has no
 	// alg may be used with every allowed algorithm that fits it. Nil: RS256, PS256, ES256, ES384 and EdDSA.
 	Algorithms []string
+
+	// Types lists further values of the header parameter typ that mark access tokens, compared as media types. at+jwt is always
+	// accepted. A token with one of Types is still refused if its claims show that it is of another kind.
+	Types []string
+
+	// Markers are rules that the claims of every access token of the issuer meet, and those of its other tokens do not, such as
+	// token_use = access. Every one must hold. With Markers, the claims nonce, at_hash, c_hash and s_hash do not count as evidence
+	// of an ID token.
+	Markers []claims.Rule
+
+	// RequireScope refuses a token that has none of the claims in Scopes. It excludes the ID tokens, and often the refresh tokens,
+	// of an issuer that marks its access tokens in no other way.
+	RequireScope bool
+
+	// Rules are further conditions on the claims. Every one must hold. They are checked once per token, when it is verified. An
+	// issuer that issues tokens to anyone needs a rule about the subject.
+	Rules []claims.Rule
+
+	// Clients lists the clients whose tokens are accepted. Nil: all of the issuer.
+	Clients []string
+
+	// ClientIDClaim is the claim that contains the client, in place of client_id. A name with dots is a path, as in Scopes.
+	ClientIDClaim string
 
 	// Profile lists the parts of RFC 9068 that tokens may lack. Zero: none. See [Lenient].
 	Profile Profile
@@ -132,16 +171,26 @@ const (
 // safe for concurrent use and must be closed.
 type Verifier struct {
 	issuer      string
+	aliases     []string
+	template    *template // nil: issuer is complete
 	audience    []string
 	sole        bool // see Config.SoleAudience
+	types       []string
+	markers     []claims.Rule
+	rules       []claims.Rule
+	clients     []string
 	algorithms  []string
 	profile     Profile
 	leeway      time.Duration
 	maxLifetime time.Duration
 	scopes      []string
-	now         func() time.Time
-	keys        *keyset.Set
-	shared      bool // keys holds a shared secret
+
+	audienceClaim, clientIDClaim string
+	requireScope                 bool
+
+	now    func() time.Time
+	keys   *keyset.Set
+	shared bool // keys holds a shared secret
 }
 
 // New returns a Verifier. It does no I/O: the first token or [Verifier.Ready] fetches the keys. The error lists every mistake
@@ -149,15 +198,25 @@ type Verifier struct {
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{
 		issuer:      cfg.Issuer,
+		aliases:     slices.Clone(cfg.IssuerAliases),
 		audience:    slices.Clone(cfg.Audience),
 		sole:        cfg.SoleAudience,
+		types:       slices.Clone(cfg.Types),
+		markers:     slices.Clone(cfg.Markers),
+		rules:       slices.Clone(cfg.Rules),
+		clients:     slices.Clone(cfg.Clients),
 		algorithms:  slices.Clone(cfg.Algorithms),
 		profile:     cfg.Profile,
 		leeway:      cfg.Leeway,
 		maxLifetime: cfg.MaxLifetime,
 		scopes:      slices.Clone(cfg.Scopes),
-		now:         cfg.Now,
-		shared:      cfg.Secret != nil,
+
+		audienceClaim: cfg.AudienceClaim,
+		clientIDClaim: cfg.ClientIDClaim,
+		requireScope:  cfg.RequireScope,
+
+		now:    cfg.Now,
+		shared: cfg.Secret != nil,
 	}
 	if len(v.algorithms) == 0 && !v.shared {
 		v.algorithms = jose.DefaultAlgorithms()
@@ -175,6 +234,7 @@ func New(cfg Config) (*Verifier, error) {
 	if v.now == nil {
 		v.now = time.Now
 	}
+	v.template, _ = newTemplate(cfg.Issuer) // check reports the error
 	keys, err := cfg.keys()
 	wrong := mistakes.List{Package: "jwks"}
 	cfg.check(&wrong)
@@ -191,7 +251,35 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	if cfg.Issuer == "" {
 		wrong.Add("Issuer", "required")
 	}
+	switch t, err := newTemplate(cfg.Issuer); {
+	case err != nil:
+		wrong.Add("Issuer", "%w", err)
+	case t != nil && cfg.JWKSURL == "" && cfg.JWKS == nil:
+		wrong.Add("JWKSURL", "required, or JWKS, since the metadata of an issuer with {%s} has no URL", t.claim)
+	}
+	for i, alias := range cfg.IssuerAliases {
+		wrong.AddIf(alias == "", fmt.Sprintf("IssuerAliases[%d]", i), "is empty")
+	}
 	wrong.Within("Audience", tokenclaims.CheckAudience(cfg.Audience))
+	if cfg.AudienceClaim != "" && len(cfg.Markers) == 0 && !cfg.RequireScope {
+		wrong.Add("AudienceClaim", "needs Markers or RequireScope, since the other tokens of the client have that claim too")
+	}
+	if cfg.Profile.AllowMissingIssuer && len(cfg.Rules) == 0 {
+		wrong.Add("Profile.AllowMissingIssuer", "needs Rules that state whose tokens are accepted, such as a prefix of sub")
+	}
+	for i, t := range cfg.Types {
+		wrong.AddIf(t == "" || jose.SameType(t, "JWT"), fmt.Sprintf("Types[%d]", i), "%q marks no kind of token; see Profile.AllowUntyped", t)
+	}
+	for name, list := range map[string][]claims.Rule{"Markers": cfg.Markers, "Rules": cfg.Rules} {
+		for i, r := range list {
+			if err := r.Validate(); err != nil {
+				wrong.Add(fmt.Sprintf("%s[%d]", name, i), "%w", err)
+			}
+		}
+	}
+	for i, id := range cfg.Clients {
+		wrong.AddIf(id == "", fmt.Sprintf("Clients[%d]", i), "is empty")
+	}
 	known, kind := jose.Algorithms(), "a supported signature algorithm"
 	if cfg.Secret != nil {
 		known, kind = jose.HMACAlgorithms(), "an HMAC algorithm, which Secret requires"
@@ -238,7 +326,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 			wrong.Add("JWKS", "kid %q: %w", d.ID, d.Err)
 		}
 		return keyset.Static(keys...), wrong.Err()
-	case cfg.JWKSURL == "" && cfg.Issuer == "":
+	case cfg.JWKSURL == "" && (cfg.Issuer == "" || strings.Contains(cfg.Issuer, "{")):
 		return nil, nil // check reports it
 	}
 	return keyset.New(keyset.Config{

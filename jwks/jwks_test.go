@@ -621,6 +621,7 @@ func TestScopes(t *testing.T) {
 		"several configured claims":     {from("permissions", "scope"), object{"permissions": "p q", "scope": "a"}, valetkey.NewScopes("a", "p", "q")},
 		"a path":                        {from("realm_access.roles"), nested, valetkey.NewScopes("a", "b")},
 		"a path with a dot in a name":   {from("resource_access.my.api.roles"), nested, valetkey.NewScopes("c")},
+		"a configured claim of null":    {from("permissions"), object{"permissions": json.RawMessage("null")}, valetkey.Scopes{}},
 		"a path that leads nowhere":     {from("realm_access.x.roles"), nested, valetkey.Scopes{}},
 		"a path through a string":       {from("sub.roles"), nested, valetkey.Scopes{}},
 		"a name with dots":              {from("https://x.example/roles"), object{"https://x.example/roles": []string{"r"}}, valetkey.NewScopes("r")},
@@ -636,7 +637,6 @@ func TestScopes(t *testing.T) {
 	for name, claims := range map[string]object{
 		"a configured claim that is a number":          {"permissions": 7},
 		"a configured claim that is an object":         {"permissions": object{"admin": true}},
-		"a configured claim that is null":              {"permissions": json.RawMessage("null")},
 		"a configured claim with a number in its list": {"permissions": []any{"p", 7}},
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
@@ -666,7 +666,8 @@ func TestProfile(t *testing.T) {
 		"AT-04 no aud":                     {untyped, object{"aud": nil}, badClaim},
 		"AT-04 no iss":                     {untyped, object{"iss": nil}, otherIssuer},
 		"AT-21 an ID token without nonce":  {untyped, object{"aud": "shop"}, otherAud},
-		"a sub that is a number":           {untyped, object{"sub": 7}, badClaim},
+		"a sub that is a fraction":         {untyped, object{"sub": 7.5}, badClaim},
+		"a sub that is a boolean":          {untyped, object{"sub": true}, badClaim},
 		"an azp that is a number":          {untyped, object{"client_id": nil, "azp": 7}, badClaim},
 		"AT-11 alg none":                   {object{"alg": "none", "typ": nil}, nil, otherAlg},
 		"no kid, and no key that fits":     {object{"kid": nil, "alg": "ES384"}, nil, unknownKey},

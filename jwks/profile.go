@@ -1,15 +1,25 @@
 package jwks
 
-// Profile lists the parts of RFC 9068, section 2, that an issuer's tokens may lack. The zero value allows no omission. iss,
-// exp and aud are always required, and a claim that is present must be valid.
+// Profile lists the parts of RFC 9068, section 2, that an issuer's tokens may lack. The zero value allows no omission. exp is
+// always required, aud too unless [Config.AudienceClaim] is set, and a claim that is present must be valid.
 //
-// Enable only the settings that your issuer needs. The products named below need a setting in their default configuration;
-// most can be configured to send the missing part.
+// Package issuers has the settings of most products. Otherwise, enable only the settings that your issuer needs. The products
+// named below need a setting in their default configuration; most can be configured to send the missing part.
 type Profile struct {
 	// AllowUntyped accepts the typ "JWT", or no typ, in addition to "at+jwt". ID tokens look much the same, so tokens with
 	// the marks of one (nonce, at_hash, ...) are refused, as is every other type. Needed for: Keycloak, Auth0 without the RFC
 	// 9068 profile, Entra ID, Okta, Cognito, light-oauth2.
 	AllowUntyped bool
+
+	// AllowIDTokens accepts tokens that are ID tokens, or that cannot be distinguished from them. An ID token tells a client who
+	// logged in. It was not issued for an API, has no scopes, and is sent to every party that the client talks to. The client in
+	// azp, or the only aud if there is no azp, must be in Config.Clients, or in Config.Audience if Clients is nil. Needed for:
+	// Google, Firebase, authentik, and others whose users have no access token that an API could verify.
+	AllowIDTokens bool
+
+	// AllowMissingIssuer accepts tokens without iss as tokens of Config.Issuer. Config.Rules is then required. Needed for: SPIFFE,
+	// whose tokens name the trust domain in sub.
+	AllowMissingIssuer bool
 
 	// AllowMissingKeyID accepts tokens without kid. Up to 4 keys that fit the algorithm are tried; if more keys fit, the
 	// token is refused. Needed for: light-oauth2, issuers with a single key.
@@ -18,6 +28,10 @@ type Profile struct {
 	// AllowMissingSubject accepts tokens without sub, which represent a client. Needed for: light-oauth2, and others for the
 	// client credentials grant.
 	AllowMissingSubject bool
+
+	// AllowNumericSubject accepts an integer as sub, which becomes the Subject as it is written. Needed for: some in-house
+	// issuers that use the number of a database row.
+	AllowNumericSubject bool
 
 	// AllowMissingClientID accepts tokens without client_id. The client is then read from azp (Keycloak, Auth0, Entra ID v2),
 	// cid (Okta) or appid (Entra ID v1), whichever is found first.
@@ -37,12 +51,16 @@ type Profile struct {
 	AllowScp bool
 }
 
-// Lenient returns the Profile with every setting on. It accepts tokens from most deployed issuers.
+// Lenient returns the Profile with every setting on except AllowIDTokens and AllowMissingIssuer. It is for a first look at the
+// tokens of an issuer that package issuers does not have, not for production: it accepts every JWT with the right issuer, audience
+// and signature that does not show that it is of another kind. If the issuer writes the API's name into the aud of its refresh
+// tokens or of ID tokens without a nonce, Lenient accepts these too. [Config.Markers] and [Config.RequireScope] exclude them.
 func Lenient() Profile {
 	return Profile{
 		AllowUntyped:         true,
 		AllowMissingKeyID:    true,
 		AllowMissingSubject:  true,
+		AllowNumericSubject:  true,
 		AllowMissingClientID: true,
 		AllowMissingID:       true,
 		AllowMissingIssuedAt: true,

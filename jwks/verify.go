@@ -1,6 +1,7 @@
 package jwks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
@@ -46,7 +48,8 @@ const malformed = valetkey.ReasonMalformed
 
 // verify makes the checks of RFC 9068, section 4, the cheapest first.
 func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*valetkey.Token, error) {
-	if iss, _ := in.iss.Text(); iss != v.issuer { // byte by byte, without normalization
+	iss, mine := v.issuerOf(in)
+	if !mine {
 		return nil, notMine(iss)
 	}
 	if in.misspelt != "" {
@@ -54,6 +57,9 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	}
 	if err := v.checkType(c.Header.Type, in); err != nil {
 		return nil, err
+	}
+	if err := claims.Check(in.payload, v.markers...); err != nil { // RFC 8725, section 3.12
+		return nil, refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("a marker is missing: %w", err))
 	}
 	// RFC 8725, section 3.1: the list decides, before any key is looked at.
 	if !slices.Contains(v.algorithms, c.Header.Algorithm) {
@@ -67,12 +73,18 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case !c.Header.HasKeyID && !v.profile.AllowMissingKeyID:
 		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.AllowMissingKeyID is off"))
 	}
-	t, err := v.fields(in)
+	t, err := v.fields(in, iss)
 	if err != nil {
 		return nil, err
 	}
 	if !tokenclaims.IsFor(t.Audience, v.audience, v.sole) {
 		return nil, refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
+	}
+	if err := v.checkClient(t, in); err != nil {
+		return nil, err
+	}
+	if err := claims.Check(in.payload, v.rules...); err != nil {
+		return nil, refuse(valetkey.ReasonClaimRule, err)
 	}
 	if err := v.checkTimes(t); err != nil {
 		return nil, err
@@ -98,13 +110,43 @@ func notMine(iss string) error {
 
 // checkType checks typ. Types are compared as media types: RFC 7515, section 4.1.9.
 func (v *Verifier) checkType(typ string, in *unread) error {
+	is := func(t string) bool { return jose.SameType(typ, t) }
 	switch {
-	case jose.SameType(typ, "at+jwt"): // RFC 9068, section 4
+	case is("at+jwt"): // RFC 9068, section 4
 		return nil
-	case !v.profile.AllowUntyped, typ != "" && !jose.SameType(typ, "JWT"):
+	case slices.ContainsFunc(v.types, is):
+	case !v.profile.AllowUntyped, typ != "" && !is("JWT"):
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q", typ))
-	case in.otherKind != "": // RFC 8725, section 3.12: without a type, the kinds must exclude each other otherwise
-		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q, and the claim %s", typ, in.otherKind))
+	}
+	// RFC 8725, section 3.12: without the type, the kinds of tokens must exclude each other otherwise. A claim that names another
+	// kind counts always. One that only ID tokens usually have does not, if a marker proves that this is no ID token.
+	kind := in.otherKind
+	if !v.profile.AllowIDTokens {
+		kind = cmp.Or(kind, in.idToken)
+		if len(v.markers) == 0 {
+			kind = cmp.Or(kind, in.idMark)
+		}
+	}
+	if kind != "" {
+		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q, and the claim %s", typ, kind))
+	}
+	return nil
+}
+
+// checkClient checks the client of a token. OpenID Connect Core 1.0, section 2: an ID token is for the client in azp, or for its
+// only audience.
+func (v *Verifier) checkClient(t *valetkey.TokenFields, in *unread) error {
+	accepted := v.clients
+	if v.profile.AllowIDTokens {
+		if len(accepted) == 0 {
+			accepted = v.audience
+		}
+		if t.ClientID == "" && in.azp == nil && t.Audience.Len() == 1 {
+			t.ClientID = t.Audience.At(0)
+		}
+	}
+	if len(accepted) > 0 && !slices.Contains(accepted, t.ClientID) {
+		return refuse(valetkey.ReasonClient, fmt.Errorf("client %.200q", t.ClientID))
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ routes: {"GET /orders": orders:read, "/health": "@public"}
 	}{
 		{"an expired token", with(inspect, iss.Token(scope, valetkeytest.Expired())), cli.No, []string{
 			"GET https://api.example.com/orders\ndecided by \"GET /orders\": orders:read\n\nok  its path is unambiguous ",
-			"\nok  it is for this API ", "\nNO  it is valid at this time                         RFC 7519, sections 4.1.4 and 4.1.5\n-   its signature is of a key of its issuer ",
+			"\nok  it is for this API ", "\nok  its client and claims are accepted here ", "\nNO  it is valid at this time                         RFC 7519, sections 4.1.4 and 4.1.5\n-   its signature is of a key of its issuer ",
 			"\n401 invalid_token: the token has expired (at 20", "\nWWW-Authenticate: Bearer realm=\"api\", error=\"invalid_token\", ", "\nWWW-Authenticate: DPoP "}},
 		{"too little scope", with(inspect, iss.Token()), cli.No, []string{"\nNO  its scopes are sufficient for the request        RFC 6750, section 3.1\n", "\n403 insufficient_scope: ", `scope="orders:read"`}},
 		{"a bound token without its proof", with(inspect, bound), cli.No, []string{"\nNO  it is sent as its binding requires "}},

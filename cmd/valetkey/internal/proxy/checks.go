@@ -35,6 +35,7 @@ var (
 		{"it names its key", "RFC 7515, section 4.1.4", []valetkey.Reason{valetkey.ReasonNoKeyID}},
 		{"its required claims are present and well-formed", "RFC 9068, section 2.2", []valetkey.Reason{valetkey.ReasonClaimMalformed}},
 		{"it is for this API", "RFC 9068, section 4; RFC 9700, section 2.3", []valetkey.Reason{valetkey.ReasonAudience}},
+		{"its client and claims are accepted here", "RFC 9068, section 4", []valetkey.Reason{valetkey.ReasonClient, valetkey.ReasonClaimRule}},
 		{"it is valid at this time", "RFC 7519, sections 4.1.4 and 4.1.5", []valetkey.Reason{
 			valetkey.ReasonExpired, valetkey.ReasonNotYetValid, valetkey.ReasonLivesTooLong, valetkey.ReasonFarDate}},
 		{"its signature is of a key of its issuer", "RFC 7515, section 5.2; RFC 9068, section 4", []valetkey.Reason{

@@ -1,0 +1,234 @@
+// Package claims provides rules about the claims of a token, such as "the repository is example/orders".
+//
+//	rules := []claims.Rule{
+//		claims.Equal("repository", "example/orders"),
+//		claims.Prefix("ref", "refs/heads/"),
+//	}
+//
+// A [jwks.Config] takes such rules in two fields: Rules, which a token must meet to be accepted, and Markers, which prove that a
+// token is an access token. An issuer that signs tokens for anyone, such as that of a CI system, needs a rule about the subject.
+//
+// [jwks.Config]: https://pkg.go.dev/github.com/valetkey/valetkey/jwks#Config
+package claims
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// A Rule is a condition on one claim of a token. It is immutable and safe for concurrent use. The zero value holds for no token.
+//
+// A claim that is null, "" or [] is treated as absent. A name with dots that is not itself a claim is a path into objects:
+// "kubernetes.io.namespace" finds the member namespace of the claim kubernetes.io. Names and values are compared byte by byte.
+type Rule struct {
+	claim  string
+	op     op
+	values []string
+}
+
+type op byte
+
+const (
+	never op = iota
+	equal
+	contains
+	prefix
+	present
+	absent
+)
+
+// Equal returns a Rule that holds if claim has value: a string with this value, or a number or boolean that is written like it in
+// the token. Equal("email_verified", "true") holds for the boolean and for the string.
+func Equal(claim, value string) Rule { return OneOf(claim, value) }
+
+// OneOf returns a Rule that holds if claim has one of values, compared as [Equal] does. Without values, it holds for no token.
+func OneOf(claim string, values ...string) Rule {
+	return Rule{claim, equal, slices.Clone(values)}
+}
+
+// Contains returns a Rule that holds if claim is an array with value among its elements. Elements are compared as [Equal] does.
+func Contains(claim, value string) Rule { return Rule{claim, contains, []string{value}} }
+
+// Prefix returns a Rule that holds if claim is a string that begins with start. End start with a separator: "repo:example" is
+// also the beginning of "repo:example-evil/orders".
+func Prefix(claim, start string) Rule { return Rule{claim, prefix, []string{start}} }
+
+// Present returns a Rule that holds if the token has claim.
+func Present(claim string) Rule { return Rule{claim, present, nil} }
+
+// Absent returns a Rule that holds if the token does not have claim.
+func Absent(claim string) Rule { return Rule{claim, absent, nil} }
+
+// Claim returns the name of the claim.
+func (r Rule) Claim() string { return r.claim }
+
+// Pins reports whether r restricts the value of its claim, as [Equal], [OneOf], [Contains] and [Prefix] do.
+func (r Rule) Pins() bool { return r.op == equal || r.op == contains || r.op == prefix }
+
+// The operators of the text form of a Rule.
+const (
+	textEqual    = " = "
+	textContains = " ~= "
+	textPrefix   = " ^= "
+	textOr       = " | "
+)
+
+// Parse returns the Rule of a text, as it stands in a configuration file:
+//
+//	repository = example/orders     Equal
+//	tid = t1 | t2                   OneOf
+//	groups ~= ops                   Contains
+//	sub ^= repo:example/            Prefix
+//	email                           Present
+//	!act                            Absent
+//
+// The operators are surrounded by single spaces, so names and values may contain their characters.
+func Parse(text string) (Rule, error) {
+	r := parse(text)
+	if err := r.Validate(); err != nil {
+		return Rule{}, fmt.Errorf("claims: %.200q: %w", text, err)
+	}
+	return r, nil
+}
+
+func parse(text string) Rule {
+	// The first operator separates, since a value may contain another one.
+	at, separator, kind := len(text), "", never
+	for _, o := range []struct {
+		text string
+		op   op
+	}{{textEqual, equal}, {textContains, contains}, {textPrefix, prefix}} {
+		if i := strings.Index(text, o.text); i >= 0 && i < at {
+			at, separator, kind = i, o.text, o.op
+		}
+	}
+	name, value := text[:at], text[min(at+len(separator), len(text)):]
+	switch kind {
+	case never:
+		if name, not := strings.CutPrefix(text, "!"); not {
+			return Absent(name)
+		}
+		return Present(text)
+	case equal:
+		return OneOf(name, strings.Split(value, textOr)...)
+	default:
+		return Rule{name, kind, []string{value}}
+	}
+}
+
+// Validate returns an error if r can hold for no token, or for every token in spite of its value: it is the zero Rule, has no
+// claim or no value, or an empty value.
+func (r Rule) Validate() error {
+	switch {
+	case r.op == never:
+		return errors.New("the zero Rule holds for no token")
+	case r.claim == "" || strings.TrimSpace(r.claim) != r.claim:
+		return errors.New("the name of the claim is empty or surrounded by spaces")
+	case r.Pins() && len(r.values) == 0:
+		return errors.New("there is no value, so the rule holds for no token")
+	case slices.Contains(r.values, ""):
+		return errors.New("the value is empty")
+	}
+	return nil
+}
+
+// String returns the text form of r; see [Parse].
+func (r Rule) String() string {
+	switch r.op {
+	case equal:
+		return r.claim + textEqual + strings.Join(r.values, textOr)
+	case contains:
+		return r.claim + textContains + r.values[0]
+	case prefix:
+		return r.claim + textPrefix + r.values[0]
+	case present:
+		return r.claim
+	case absent:
+		return "!" + r.claim
+	default:
+		return "(the zero Rule)"
+	}
+}
+
+// UnmarshalText parses the text form of a Rule; see [Parse].
+func (r *Rule) UnmarshalText(text []byte) (err error) {
+	*r, err = Parse(string(text))
+	return err
+}
+
+// MarshalText returns the text form of r; see [Parse]. It fails if r is not valid.
+func (r Rule) MarshalText() ([]byte, error) {
+	if err := r.Validate(); err != nil {
+		return nil, fmt.Errorf("claims: %w", err)
+	}
+	return []byte(r.String()), nil
+}
+
+// Check returns nil if every rule holds for claims, the JSON object of a token's claims. Otherwise the error names the first rule
+// that does not hold, and no value of a claim.
+func Check(claims []byte, rules ...Rule) error {
+	if len(rules) == 0 {
+		return nil
+	}
+	found := make([]strictjson.Value, len(rules))
+	err := strictjson.Object(claims, func(name string, v strictjson.Value) error {
+		for i := range rules {
+			if rules[i].claim == name {
+				found[i] = v
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("claims: %w", err)
+	}
+	for i, r := range rules {
+		v := found[i]
+		if v == nil && strings.Contains(r.claim, ".") {
+			v = strictjson.At(claims, r.claim)
+		}
+		if !r.holds(v) {
+			return fmt.Errorf("the rule %q does not hold", r.String())
+		}
+	}
+	return nil
+}
+
+// holds reports whether r holds for v, the value of its claim; nil if the token does not have it.
+func (r Rule) holds(v strictjson.Value) bool {
+	switch r.op {
+	case equal:
+		s := scalar(v)
+		return s != "" && slices.Contains(r.values, s)
+	case prefix:
+		s, ok := v.Text()
+		return ok && r.values[0] != "" && strings.HasPrefix(s, r.values[0])
+	case contains:
+		elements, _ := v.Elements()
+		return slices.ContainsFunc(elements, func(e strictjson.Value) bool {
+			s := scalar(e)
+			return s != "" && s == r.values[0]
+		})
+	case present:
+		return !v.IsEmpty()
+	case absent:
+		return v.IsEmpty()
+	default:
+		return false
+	}
+}
+
+// scalar returns a string, or the text of a number or boolean. Otherwise it returns "".
+func scalar(v strictjson.Value) string {
+	if s, ok := v.Text(); ok {
+		return s
+	}
+	if v.IsEmpty() || v.IsObject() || v[0] == '[' {
+		return ""
+	}
+	return string(v)
+}
