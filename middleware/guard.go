@@ -55,8 +55,8 @@ type Config struct {
 	Claims valetkey.Claims
 
 	// Methods lists places, in addition to the Authorization header, where a request may carry its token: [Form], [Query],
-	// [Cookie], [WebSocketProtocol]. With [HeaderToken], another header replaces Authorization. A request with tokens in two
-	// places is refused with 400. Nil: the Authorization header only.
+	// [Cookie], [WebSocketProtocol], [WebSocketProtocolBase64URL], [WebSocketProtocolPair]. With [HeaderToken], another header
+	// replaces Authorization. A request with tokens in two places is refused with 400. Nil: the Authorization header only.
 	Methods []BearerMethod
 
 	// DPoP verifies DPoP proofs, which restrict a token to the holder of a key (RFC 9449). A token bound to a key requires the

@@ -2,6 +2,8 @@ package middleware
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +69,7 @@ func HeaderToken(name string, trustedOrigins ...string) BearerMethod {
 
 // tokenHeader returns an error if a header of this name cannot carry a token.
 func tokenHeader(name string) error {
-	if name == "" || strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") != "" { // RFC 9110, section 5.6.2
+	if !isToken(name) {
 		return fmt.Errorf("%q is not the name of a header", name)
 	}
 	lower := strings.ToLower(name)
@@ -77,6 +79,11 @@ func tokenHeader(name string) error {
 		return fmt.Errorf("%q has another meaning and cannot carry a token", name)
 	}
 	return nil
+}
+
+// isToken reports whether s is a token of RFC 9110, section 5.6.2.
+func isToken(s string) bool {
+	return s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") == ""
 }
 
 // Headers that have a meaning for HTTP, browsers, proxies or the guard.
@@ -236,25 +243,81 @@ func ownOrigin(r *http.Request, protection *http.CrossOriginProtection) bool {
 // The client must offer another subprotocol for the server to select. The server must never select the one with the token, because
 // the response would contain it. If prefix is empty, WebSocketProtocol returns the zero BearerMethod, which [New] reports.
 func WebSocketProtocol(prefix string) BearerMethod {
-	if prefix == "" {
+	return prefixed(prefix, func(token string) (string, error) { return token, nil })
+}
+
+// KubernetesProtocol is the prefix of the subprotocol in which clients of Kubernetes send a token, see
+// [WebSocketProtocolBase64URL].
+const KubernetesProtocol = "base64url.bearer.authorization.k8s.io."
+
+// WebSocketProtocolBase64URL is [WebSocketProtocol] for a token that is encoded in base64url without padding (RFC 4648, section 5)
+// after the prefix, such as [KubernetesProtocol]. It is for tokens with characters that a subprotocol cannot have: "/" and "=". A
+// token in another encoding is malformed.
+func WebSocketProtocolBase64URL(prefix string) BearerMethod {
+	return prefixed(prefix, func(token string) (string, error) {
+		raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
+		if err != nil { // err quotes a part of the token
+			return "", malformed(valetkey.ReasonTokenCharacters)
+		}
+		return string(raw), nil
+	})
+}
+
+// WebSocketProtocolPair returns the BearerMethod for two subprotocols of a WebSocket handshake, of which the first is name, such as
+// "access_token" or "bearer", and the second is the token:
+//
+//	new WebSocket("wss://api.example.com/", ["access_token", token])
+//
+// The server must select name or a subprotocol before or after the pair, never the token, because the response would contain it. A
+// server that selects by a list of its own subprotocols, as the common packages do, has name in that list. If name is empty,
+// WebSocketProtocolPair returns the zero BearerMethod, which [New] reports.
+func WebSocketProtocolPair(name string) BearerMethod {
+	if name == "" {
 		return BearerMethod{}
 	}
-	return subprotocol(func(offered []string) (tokens, rest []string, err error) {
-		for _, protocol := range offered {
-			if token, found := strings.CutPrefix(protocol, prefix); found {
-				tokens = append(tokens, token)
-			} else {
-				rest = append(rest, protocol)
+	return subprotocol(name, func(offered []string) (tokens, rest []string, err error) {
+		for i := 0; i < len(offered); i++ {
+			rest = append(rest, offered[i])
+			if offered[i] != name {
+				continue
 			}
+			if i++; i == len(offered) {
+				return append(tokens, ""), rest, nil // name without a token
+			}
+			tokens = append(tokens, offered[i])
 		}
 		return tokens, rest, nil
 	})
 }
 
+// prefixed returns the BearerMethod for subprotocols that begin with prefix.
+func prefixed(prefix string, decode func(token string) (string, error)) BearerMethod {
+	if prefix == "" {
+		return BearerMethod{}
+	}
+	return subprotocol(prefix, func(offered []string) (tokens, rest []string, err error) {
+		for _, protocol := range offered {
+			text, found := strings.CutPrefix(protocol, prefix)
+			if !found {
+				rest = append(rest, protocol)
+				continue
+			}
+			token, wrong := decode(text)
+			tokens, err = append(tokens, token), cmp.Or(err, wrong)
+		}
+		return tokens, rest, err
+	})
+}
+
 // subprotocol returns the BearerMethod for tokens among the offered subprotocols of a handshake. find returns the tokens, and the
-// offers without them.
-func subprotocol(find func(offered []string) (tokens, rest []string, err error)) BearerMethod {
+// offers without them. name is the text by which it finds them.
+func subprotocol(name string, find func(offered []string) (tokens, rest []string, err error)) BearerMethod {
+	var mistake error
+	if !isToken(name) { // RFC 6455, section 4.1
+		mistake = fmt.Errorf("%q contains a character that a subprotocol cannot have", name)
+	}
 	return BearerMethod{
+		mistake: mistake,
 		tokens: func(r *http.Request) ([]string, error) {
 			if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 				return nil, nil
