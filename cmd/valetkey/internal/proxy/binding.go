@@ -11,6 +11,42 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
+// methods returns the places where a request may carry its token besides, or instead of, the Authorization header.
+func (f *file) methods() (all []middleware.BearerMethod) {
+	switch {
+	case f.Given("trusted_origins") && !f.Given("token_header"):
+		f.Mistake("trusted_origins", "has no effect without token_header")
+	case f.Given("websocket_token") && f.Given("token_header"):
+		f.Mistake("websocket_token", "cannot be combined with token_header, which handshakes carry too")
+	}
+	if f.TokenHeader != "" {
+		var trusted []string
+		for _, o := range f.TrustedOrigins {
+			if o != "" { // otherwise a mistake has been reported
+				trusted = append(trusted, string(o))
+			}
+		}
+		all = append(all, middleware.HeaderToken(f.TokenHeader, trusted...))
+	}
+	socket := f.WebSocketToken
+	if socket == nil {
+		return all
+	}
+	if *socket == (socketSection{}) {
+		f.Mistake("websocket_token", "requires prefix, base64url_prefix or pair")
+	}
+	if socket.Prefix != "" {
+		all = append(all, middleware.WebSocketProtocol(socket.Prefix))
+	}
+	if socket.Base64URL != "" {
+		all = append(all, middleware.WebSocketProtocolBase64URL(socket.Base64URL))
+	}
+	if socket.Pair != "" {
+		all = append(all, middleware.WebSocketProtocolPair(socket.Pair))
+	}
+	return all
+}
+
 // proofs returns the configuration for verifying proofs (RFC 9449), or nil if they are not verified.
 func (f *file) proofs() *dpop.Config {
 	s := f.DPoP

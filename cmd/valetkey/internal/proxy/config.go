@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
@@ -31,7 +32,7 @@ type build struct {
 	rehearsal *rehearsal       // nil: a real proxy
 }
 
-// guardNames maps the fields of middleware.Config to their names in files.
+// guardNames maps the fields of middleware.Config to their names in files, except for Methods.
 var guardNames = map[string]string{
 	"Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
 	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
@@ -76,11 +77,13 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	certificate, header := f.certificates()
 	next.to, next.withToken, next.certificate = f.Upstream.URL, f.ForwardToken, plain(header)
+	next.tokenHeader = http.CanonicalHeaderKey(f.TokenHeader)
 	verifiers := list{file: f}
 	verifier := verifiers.read()
 	proofs := f.proofs()
 	cfg := middleware.Config{
 		Verifier:          verifier,
+		Methods:           f.methods(),
 		DPoP:              f.proofVerifier(proofs),
 		ClientCertificate: certificate,
 		SenderConstrained: f.SenderConstrained,
@@ -103,7 +106,11 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	p.tls, p.close = f.serverTLS(), verifiers.close
 	var err error
 	p.guard, err = middleware.New(cfg)
-	f.Blame("", err, guardNames)
+	names := maps.Clone(guardNames)
+	if names["Methods"] = "token_header"; f.TokenHeader == "" {
+		names["Methods"] = "websocket_token"
+	}
+	f.Blame("", err, names)
 	if f.oneOf("profile", f.Profile, "fapi2") != "" {
 		if p.tls != nil {
 			fapi.ServerTLS(p.tls)
@@ -114,7 +121,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	if re := f.rehearsal; re != nil {
 		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made
-		re.proxies = cfg.Proxies
+		re.proxies, re.tokenHeader = cfg.Proxies, next.tokenHeader
 	}
 	if cfg.Resource.ID != "" && p.guard != nil {
 		pattern, metadata := p.guard.Metadata()

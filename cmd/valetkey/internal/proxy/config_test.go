@@ -43,7 +43,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, cancel_with_token, profile, redis, routes, openapi`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, cancel_with_token, profile, redis, routes, openapi`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -204,6 +204,20 @@ func TestMistakes(t *testing.T) {
 		{"nonces that replicas do not share", good + "dpop: {nonce: on}\nredis: {address: 'localhost:1', key: " + key + "}", []string{
 			"6: dpop.key_file: required with redis, or key_env or key, because all proxies must accept the same nonces"}},
 		{"dpop that is null", good + "dpop:", []string{"6: dpop: is not a mapping"}},
+		{"a token in a header that has another meaning", good + "token_header: Cookie", []string{`6: token_header: "Cookie" has another meaning and cannot carry a token`}},
+		{"a token in a header that is nothing", good + "token_header: ''", []string{"6: token_header: is empty"}},
+		{"a token in a header, and DPoP", good + "token_header: X-Token\ndpop: {}", []string{
+			"6: token_header: conflicts with DPoP, whose tokens are sent in Authorization, which X-Token replaces"}},
+		{"a token in a header, and in a subprotocol", good + "token_header: X-Token\nwebsocket_token: {pair: bearer}", []string{
+			"7: websocket_token: cannot be combined with token_header, which handshakes carry too"}},
+		{"origins for nothing", good + "trusted_origins: https://app.example.com", []string{"6: trusted_origins: has no effect without token_header"}},
+		{"origins that are none", good + "token_header: X-Token\ntrusted_origins: [app.example.com, 'https://app.example.com/']", []string{
+			`7: trusted_origins[0]: "app.example.com" is not an origin such as https://app.example.com`,
+			`7: trusted_origins[1]: "https://app.example.com/" is not an origin such as https://app.example.com`}},
+		{"subprotocols of nothing", good + "websocket_token: {}", []string{"6: websocket_token: requires prefix, base64url_prefix or pair"}},
+		{"a subprotocol that no client can offer", good + "websocket_token: {pair: 'a b'}", []string{`6: websocket_token: "a b" contains a character that a subprotocol cannot have`}},
+		{"a subprotocol where only proofs count", good + "websocket_token: {pair: bearer}\ndpop: {}\nsender_constrained: true", []string{
+			"6: websocket_token: no effect: with SenderConstrained and DPoP alone, a token is accepted only in the Authorization header"}},
 		{"mtls without TLS", good + "mtls: {}", []string{
 			"6: mtls: requires tls, or the header in which trusted_proxies send the certificate"}},
 		{"mtls by a header of anybody", good + "mtls: {header: Client-Cert}", []string{
@@ -253,7 +267,7 @@ func TestMistakes(t *testing.T) {
    leeway: 1s
    max_lifetime: 1h
    insecure_http: true
-`) + "profile: fapi2\nsender_constrained: false\ndpop: {algorithms: [ES384]}", []string{
+`) + "profile: fapi2\nsender_constrained: false\ndpop: {algorithms: [ES384]}\nwebsocket_token: {pair: bearer}", []string{
 			"1: tls: required with profile: fapi2, or trusted_proxies that terminate TLS",
 			"6: verifiers[0].jwks.issuer: is not an https URL",
 			"8: verifiers[0].jwks.profile: must not be set with profile: fapi2, which sets it",
@@ -262,7 +276,8 @@ func TestMistakes(t *testing.T) {
 			"11: verifiers[0].jwks.max_lifetime: 1h0m0s is not within 0 and 10m0s",
 			"12: verifiers[0].jwks.insecure_http: must not be set with profile: fapi2, which sets it",
 			"16: sender_constrained: must not be set with profile: fapi2, which sets it",
-			`17: dpop.algorithms: "ES384" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`}},
+			`17: dpop.algorithms: "ES384" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`,
+			"18: websocket_token: must not be set with profile: fapi2, which sets it"}},
 		{"fapi2 with no more than its name", good + "profile: fapi2", []string{
 			"1: tls: required with profile: fapi2, or trusted_proxies that terminate TLS",
 			"1: dpop, mtls: one of them is required (FAPI 2.0, section 5.3.4)",
@@ -407,7 +422,7 @@ func TestExampleInFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
+	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|websocket_token:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
 	full = strings.NewReplacer("\n# openapi:", "\nopenapi:", "      # status_list:", "      status_list:").Replace(full)
 	full, rows, _ := strings.Cut(full, "\nroutes:\n")
 	full += rows[strings.Index(rows, "\n\n"):]
@@ -428,13 +443,14 @@ func TestExampleInFull(t *testing.T) {
 		Redis     map[string]any
 		DPoP      map[string]any `yaml:"dpop"`
 		MTLS      map[string]any `yaml:"mtls"`
+		Socket    map[string]any `yaml:"websocket_token"`
 		TLS       map[string]any `yaml:"tls"`
 		Proxies   []string       `yaml:"trusted_proxies"`
 		Forwarded string         `yaml:"forwarded_header"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
 	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 9 ||
-		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 1 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
+		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 1 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)
 	}

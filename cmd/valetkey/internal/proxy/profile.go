@@ -14,13 +14,13 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 	if f.TLS == nil && !f.Given("trusted_proxies") { // section 5.2
 		f.Mistake("tls", "required with profile: fapi2, or trusted_proxies that terminate TLS")
 	}
-	set := []string{"sender_constrained"}
+	set := []string{"sender_constrained", "token_header", "websocket_token"} // the profile reads Authorization only
 	if len(all) != 1 {
 		f.Mistake("verifiers", "profile: fapi2 requires exactly one, got %d", len(all))
 		return nil
 	}
 	v := all[0]
-	cfg.Verifier, cfg.DPoP, cfg.SenderConstrained = nil, nil, false
+	cfg.Verifier, cfg.DPoP, cfg.SenderConstrained, cfg.Methods = nil, nil, false, nil
 	profile := fapi.Config{DPoP: proofs, Guard: cfg}
 	set = append(set, v.at+".insecure_http")
 	if v.keys == nil {

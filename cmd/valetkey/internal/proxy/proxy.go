@@ -30,6 +30,7 @@ import (
 	"unicode"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/middleware"
 )
 
@@ -116,6 +117,7 @@ type onward struct {
 	to          *url.URL
 	withToken   bool
 	certificate string // plain name of the header with the client certificate; "": none
+	tokenHeader string // header that replaces Authorization; "": none
 	guard       *middleware.Guard
 	log         *slog.Logger
 }
@@ -148,16 +150,14 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.SetURL(o.to)
 	r.Out.Trailer = nil // trailer names would bypass the header checks, without values
 	for name := range r.Out.Header {
-		if folded := plain(name); spoofs(folded) || folded == o.certificate {
+		if folded := plain(name); spoofs(folded) || folded == o.certificate || folded == plain(o.tokenHeader) {
 			delete(r.Out.Header, name)
 		}
 	}
 	r.Out.URL.RawQuery = withoutToken(r.Out.URL.RawQuery)
 	r.SetXForwarded()
 	token := valetkey.FromContext(r.In.Context())
-	if !o.withToken || token == nil { // the upstream might trust a token that was not verified
-		r.Out.Header.Del("Authorization")
-	}
+	o.passToken(r, token != nil)
 	// Allow upgrades to WebSocket only: it permits no further HTTP requests on the connection. h2c does, and those would not be
 	// checked.
 	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
@@ -174,9 +174,28 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 	}
 }
 
+// passToken leaves the token in the headers for the upstream if that receives tokens and this one was verified. It removes all
+// others, because the upstream might trust a token that was not verified.
+func (o onward) passToken(r *httputil.ProxyRequest, verified bool) {
+	_, _, inHeader, _ := authheader.Read(r.In.Header["Authorization"])
+	switch {
+	case !o.withToken || !verified:
+		o.guard.RemoveCredentials(r.Out.Header)
+	case o.tokenHeader != "":
+		o.guard.RemoveCredentials(r.Out.Header)
+		r.Out.Header[o.tokenHeader] = r.In.Header[o.tokenHeader] // that of the verified token, because there is no other place for it
+	case inHeader:
+		o.guard.RemoveCredentials(r.Out.Header)
+		r.Out.Header["Authorization"] = r.In.Header["Authorization"]
+	default: // the token is in a subprotocol
+		r.Out.Header.Del("Authorization")
+	}
+}
+
 // dropped lists headers by plain name that an upstream would trust because normally only its proxies set them. A header with the
 // value false passes although a prefix in droppedPrefixes matches, because clients send it. No such list is complete. Signed
-// assertions of a proxy, such as X-Goog-IAP-JWT-Assertion, are not listed, because the upstream can verify the signature.
+// assertions of a proxy, such as X-Goog-IAP-JWT-Assertion, are not listed, because the upstream can verify the signature. The
+// header in token_header is dropped with the token.
 var dropped = map[string]bool{
 	// overrides of method or path, or a file to serve, in some frameworks
 	"X-HTTP-METHOD": true, "X-HTTP-METHOD-OVERRIDE": true, "X-METHOD-OVERRIDE": true, "X-SCRIPT-NAME": true,

@@ -122,6 +122,7 @@ type rehearsal struct {
 	// Settings from the file.
 	origin      string // of the proxy
 	certificate string // header with the client certificate; "": none
+	tokenHeader string // header that replaces Authorization; "": none
 	proxies     middleware.Proxies
 	routes      routes.Table
 	made        []made
@@ -188,7 +189,11 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 	if u.Scheme == "https" {
 		r.TLS = &tls.ConnectionState{}
 	}
-	r.Header.Set("Authorization", "Bearer "+in.Token)
+	if re.tokenHeader != "" {
+		r.Header.Set(re.tokenHeader, in.Token)
+	} else {
+		r.Header.Set("Authorization", "Bearer "+in.Token)
+	}
 	if in.Proof != "" {
 		r.Header.Set("Authorization", "DPoP "+in.Token)
 		r.Header.Set("DPoP", in.Proof)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -24,6 +25,9 @@ type file struct {
 	Resource          string            `yaml:"resource,filled"`
 	Realm             string            `yaml:"realm"`
 	ForwardToken      bool              `yaml:"forward_token"`
+	TokenHeader       string            `yaml:"token_header,filled"`
+	TrustedOrigins    []origin          `yaml:"trusted_origins,single,filled"`
+	WebSocketToken    *socketSection    `yaml:"websocket_token"`
 	Probe             address           `yaml:"probe"`
 	Verifiers         []verifierSection `yaml:"verifiers,required"`
 	DPoP              *dpopSection      `yaml:"dpop"`
@@ -104,6 +108,12 @@ type mtlsSection struct {
 	Header string `yaml:"header,filled"`
 }
 
+type socketSection struct {
+	Prefix    string `yaml:"prefix,filled"`
+	Base64URL string `yaml:"base64url_prefix,filled"`
+	Pair      string `yaml:"pair,filled"`
+}
+
 type redisSection struct {
 	Address   address       `yaml:"address,required"`
 	Username  string        `yaml:"username,filled"`
@@ -175,6 +185,17 @@ func (r *addressRange) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%s contains all addresses, so any client would be trusted as a proxy", text)
 	}
 	r.Prefix = prefix
+	return nil
+}
+
+// An origin is the origin of web pages, such as https://app.example.com.
+type origin string
+
+func (o *origin) UnmarshalText(text []byte) error {
+	if err := new(http.CrossOriginProtection).AddTrustedOrigin(string(text)); err != nil {
+		return fmt.Errorf("%q is not an origin such as https://app.example.com", text)
+	}
+	*o = origin(text)
 	return nil
 }
 
