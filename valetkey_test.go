@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -59,6 +60,18 @@ func TestFirst(t *testing.T) {
 			assert.Equal(t, c.want, kind(valetkey.First(c.verifiers...).Verify(t.Context(), "x")))
 		})
 	}
+	t.Run("the refusal states why each of them does not apply, and the code and the description once", func(t *testing.T) {
+		because := func(cause string) valetkey.Verifier {
+			return answer(nil, &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonIssuer, Err: fmt.Errorf("%s: %w", cause, valetkey.ErrNotApplicable)})
+		}
+		_, err := valetkey.First(because("a"), because("b")).Verify(t.Context(), "x")
+		assert.EqualError(t, err, "invalid_token: no trusted issuer vouches for the token: a: the token is not for this verifier; b: the token is not for this verifier")
+	})
+	t.Run("passing the question on costs no allocation", func(t *testing.T) {
+		v := valetkey.First(notMine, notMine, notMine, yes)
+		alone := testing.AllocsPerRun(100, func() { yes.Verify(t.Context(), "x") })
+		assert.Equal(t, alone, testing.AllocsPerRun(100, func() { v.Verify(t.Context(), "x") }))
+	})
 	t.Run("nobody's token is not mine either", func(t *testing.T) {
 		_, err := valetkey.First(notMine, notMine).Verify(t.Context(), "x")
 		require.ErrorIs(t, err, valetkey.ErrNotApplicable)

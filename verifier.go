@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -51,7 +52,7 @@ var ErrNotApplicable = errors.New("the token is not for this verifier")
 var errNoAnswer = errors.New("valetkey: the verifier returned neither a token nor an error")
 
 // First returns a [Verifier] that tries vs in order and skips a verifier whose refusal wraps [ErrNotApplicable]. Any other result
-// is final. If no verifier is left, or vs is empty, the token is refused.
+// is final. If no verifier is left, or vs is empty, the token is refused. The cause of the refusal joins those of all vs.
 func First(vs ...Verifier) Verifier {
 	return first(slices.Clone(vs))
 }
@@ -59,18 +60,40 @@ func First(vs ...Verifier) Verifier {
 type first []Verifier
 
 func (vs first) Verify(ctx context.Context, raw string) (*Token, error) {
-	var refusal error = &Error{Code: InvalidToken, Reason: ReasonUntrustedIssuer, Err: ErrNotApplicable}
+	var space [4]error // the usual case needs no allocation
+	refusals := space[:0]
 	for _, v := range vs {
 		t, err := ask(ctx, v, raw)
 		if !errors.Is(err, ErrNotApplicable) {
 			return t, err
 		}
-		if len(vs) == 1 {
-			refusal = err
+		refusals = append(refusals, err)
+	}
+	switch len(refusals) {
+	case 0:
+		return nil, &Error{Code: InvalidToken, Reason: ReasonUntrustedIssuer, Err: ErrNotApplicable}
+	case 1:
+		return nil, refusals[0]
+	}
+	return nil, &Error{Code: InvalidToken, Reason: ReasonUntrustedIssuer, Err: noneApplicable(slices.Clone(refusals))}
+}
+
+// noneApplicable joins the refusals of all verifiers, which state what each of them would accept.
+type noneApplicable []error
+
+func (all noneApplicable) Error() string {
+	causes := make([]string, len(all))
+	for i, err := range all {
+		causes[i] = err.Error()
+		var refusal *Error
+		if errors.As(err, &refusal) && refusal != nil && refusal.Err != nil {
+			causes[i] = refusal.Err.Error() // without the code and the description, which repeat
 		}
 	}
-	return nil, refusal
+	return strings.Join(causes, "; ")
 }
+
+func (all noneApplicable) Unwrap() []error { return all }
 
 // CrossCheck returns a [Verifier] that returns v's token after by has accepted it too. For example, v verifies a JWT locally and
 // by asks the issuer whether it is still active.

@@ -34,6 +34,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // Config configures a [Verifier]. The zero value is suitable for a single process.
@@ -220,7 +221,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 		return Proof{}, refuse(valetkey.ReasonProofType, nil)
 	}
 	if !slices.Contains(v.algorithms, c.Header.Algorithm) { // check 5
-		return Proof{}, refuse(valetkey.ReasonProofAlgorithm, nil)
+		return Proof{}, refuse(valetkey.ReasonProofAlgorithm, tokenclaims.Mismatch("alg", "proof", []string{c.Header.Algorithm}, func() []string { return v.algorithms }))
 	}
 	p, err := readProof(c.Payload) // check 3
 	if err != nil {
@@ -231,7 +232,7 @@ func (v *Verifier) Check(r Request) (Proof, error) {
 	}
 	target, ok := sameURL(p.url, r.URL) // check 9
 	if !ok {
-		return Proof{}, refuse(valetkey.ReasonProofURL, nil)
+		return Proof{}, refuse(valetkey.ReasonProofURL, fmt.Errorf("htu: %.200q in the proof, %.200q requested", withoutQuery(p.url), withoutQuery(r.URL)))
 	}
 	if r.Token != "" && !p.isFor(r.Token) { // check 12a
 		return Proof{}, refuse(valetkey.ReasonProofToken, nil)

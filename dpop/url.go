@@ -16,6 +16,14 @@ func sameURL(named, requested string) (string, bool) {
 	return a, ok && a == b
 }
 
+// withoutQuery returns s without its query and fragment, which must not reach a log: a query may contain a token.
+func withoutQuery(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
 // normalURL returns an http or https URL without query in normalized form (RFC 9449, section 4.3, check 9): scheme and host
 // in lower case, no default port, a path, and no percent-encoding of a character that needs none (RFC 3986, sections 6.2.2.1,
 // 6.2.2.2 and 6.2.3). It returns s itself if s is already in that form, and false if s is not such a URL or has userinfo.

@@ -184,11 +184,11 @@ func (v *Verifier) check(t *valetkey.TokenFields, m *members) error {
 	kind, _ := m.tokenType.Text()
 	switch {
 	case v.cfg.Issuer != "" && m.iss != nil && iss != v.cfg.Issuer: // byte by byte, without normalization
-		return refuse(valetkey.ReasonIssuer, fmt.Errorf("iss %.200q", iss))
+		return refuse(valetkey.ReasonIssuer, tokenclaims.Mismatch("issuer", "response", []string{iss}, func() []string { return []string{v.cfg.Issuer} }))
 	case m.aud == nil && !v.cfg.AudienceByIssuer: // RFC 9700, section 2.3
-		return refuse(valetkey.ReasonNoAudience, nil)
+		return refuse(valetkey.ReasonNoAudience, errors.New("the response has no aud, and AudienceByIssuer is off"))
 	case m.aud != nil && !tokenclaims.IsFor(t.Audience, v.cfg.Audience, v.cfg.SoleAudience):
-		return refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
+		return refuse(valetkey.ReasonAudience, tokenclaims.Mismatch("audience", "response", t.Audience.Slice(), func() []string { return v.cfg.Audience }))
 	case m.otherKind != "":
 		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("by its %s", m.otherKind))
 	case m.tokenType != nil && !acceptable(kind, t.Binding): // RFC 6749, section 7.1

@@ -305,6 +305,17 @@ func TestAnswer(t *testing.T) {
 			assert.NotErrorIs(t, err, valetkey.ErrNotApplicable)
 		})
 	}
+	for name, c := range map[string]struct{ answer, cause string }{
+		"another issuer":   {says(`,"iss":"` + iss.URL + `/"`), `issuer: "` + iss.URL + `/" in the response, "` + iss.URL + `" configured`},
+		"another audience": {`{"active":true,"aud":["x","y"]}`, `audience: "x", "y" in the response, "https://api.example.com" configured`},
+		"no audience":      {`{"active":true}`, "the response has no aud, and AudienceByIssuer is off"},
+	} {
+		t.Run("the cause has both values: "+name, func(t *testing.T) {
+			iss.Introspection.Answer(c.answer)
+			_, err := verifierOf(t, iss).Verify(t.Context(), "opaque")
+			assert.ErrorContains(t, err, c.cause)
+		})
+	}
 	for _, c := range []struct{ name, answer string }{
 		{"INTRO-05 no active", `{"aud":"https://api.example.com"}`},
 		{"INTRO-05 active null", `{"active":null,"aud":"https://api.example.com"}`},

@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // Verify asks the endpoint about raw, unless the result is known without a request. Verify does not cache a positive
@@ -26,8 +27,9 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxTokenBytes))
 	case !b64token(raw):
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
-	case !v.asksAbout(raw):
-		return nil, refuse(valetkey.ReasonJWT, valetkey.ErrNotApplicable)
+	}
+	if err := v.asksAbout(raw); err != nil {
+		return nil, refuse(valetkey.ReasonJWT, tokenclaims.NotApplicable(err))
 	}
 	return v.ask(ctx, raw)
 }
@@ -46,13 +48,20 @@ func b64token(raw string) bool {
 	return body != "" && strings.Trim(body, alphabet) == ""
 }
 
-// asksAbout reports whether raw is opaque, or a JWT that is asked about.
-func (v *Verifier) asksAbout(raw string) bool {
+// asksAbout returns nil if raw is opaque, or a JWT that is asked about.
+func (v *Verifier) asksAbout(raw string) error {
 	if !isJWT(raw) || slices.Contains(v.cfg.JWTIssuers, AnyIssuer) {
-		return true
+		return nil
 	}
 	iss, ok := issuerOf(raw)
-	return ok && slices.Contains(v.cfg.JWTIssuers, iss)
+	if ok && slices.Contains(v.cfg.JWTIssuers, iss) {
+		return nil
+	}
+	var got []string
+	if ok {
+		got = []string{iss}
+	}
+	return tokenclaims.Mismatch("JWTIssuers", "token", got, func() []string { return v.cfg.JWTIssuers })
 }
 
 // isJWT reports whether raw has the form of a JWT, signed (RFC 7515, section 7.1) or encrypted (RFC 7516, section 7.1), to a

@@ -78,8 +78,7 @@ func (issuers *byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Toke
 	}
 	v := issuers.of(claims)
 	if v == nil {
-		iss, _ := claims.iss.Text()
-		return nil, notMine(iss)
+		return nil, otherIssuer(claims, func() []string { return slices.Sorted(maps.Keys(issuers.exact)) })
 	}
 	return v.verify(ctx, c, claims)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // ErrNoTenant reports that an issuer is not a tenant. [TenantsConfig].Lookup returns it or an error that wraps it.
@@ -183,7 +184,7 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 	}
 	iss, _ := claims.iss.Text()
 	if iss == "" || len(iss) > maxIssuer {
-		return nil, notMine(iss)
+		return nil, notTenant(iss)
 	}
 	x, err := t.tenant(ctx, iss)
 	if err != nil {
@@ -276,13 +277,17 @@ func (t *TenantVerifier) demand(iss string) (*lookup, error) {
 	case t.closed:
 		return nil, unavailable(errTenantsClosed)
 	case t.notTenants.has(iss):
-		return nil, notMine(iss)
+		return nil, notTenant(iss)
 	case len(t.flights)-t.renewals >= maxLookups:
 		return nil, unavailable(errors.New("too many unknown issuers are being looked up"))
 	case t.notTenants.full():
 		return nil, unavailable(errors.New("too many unknown issuers have been looked up"))
 	}
 	return t.begin(strings.Clone(iss), false), nil
+}
+
+func notTenant(iss string) error {
+	return refuse(valetkey.ReasonIssuer, tokenclaims.NotApplicable(fmt.Errorf("issuer: %.200q in the token is not a tenant", iss)))
 }
 
 var errTenantsClosed = errors.New("the tenants are closed")
@@ -344,7 +349,7 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 		t.comes(valetkey.Ready, nil)
 		t.remove(held)
 		t.notTenants.add(iss, t.clock())
-		f.err = notMine(iss)
+		f.err = notTenant(iss)
 	case err != nil || mistake != nil:
 		if err != nil {
 			t.comes(valetkey.Degraded, err)

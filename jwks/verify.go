@@ -50,7 +50,7 @@ const malformed = valetkey.ReasonMalformed
 func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*valetkey.Token, error) {
 	iss, mine := v.issuerOf(in)
 	if !mine {
-		return nil, notMine(iss)
+		return nil, otherIssuer(in, func() []string { return append([]string{v.issuer}, v.aliases...) })
 	}
 	if in.misspelt != "" {
 		return nil, refuse(malformed, fmt.Errorf("the claim %s is spelt in another letter case", in.misspelt))
@@ -63,7 +63,8 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	}
 	// RFC 8725, section 3.1: the list decides, before any key is looked at.
 	if !slices.Contains(v.algorithms, c.Header.Algorithm) {
-		return nil, refuse(valetkey.ReasonAlgorithm, fmt.Errorf("alg %.20q", c.Header.Algorithm))
+		return nil, refuse(valetkey.ReasonAlgorithm,
+			tokenclaims.Mismatch("alg", "token", []string{c.Header.Algorithm}, func() []string { return v.algorithms }))
 	}
 	switch {
 	case v.shared: // there is one key, and it has no name
@@ -78,7 +79,8 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 		return nil, err
 	}
 	if !tokenclaims.IsFor(t.Audience, v.audience, v.sole) {
-		return nil, refuse(valetkey.ReasonAudience, fmt.Errorf("aud %.200q", t.Audience.Slice()))
+		return nil, refuse(valetkey.ReasonAudience,
+			tokenclaims.Mismatch("audience", "token", t.Audience.Slice(), func() []string { return v.audience }))
 	}
 	if err := v.checkClient(t, in); err != nil {
 		return nil, err
@@ -94,7 +96,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case errors.Is(err, jose.ErrSignature):
 		return nil, refuse(valetkey.ReasonSignature, err)
 	case errors.Is(err, keyset.ErrUnknownKey), errors.Is(err, keyset.ErrAmbiguous):
-		return nil, refuse(valetkey.ReasonUnknownKey, fmt.Errorf("kid %.100q, alg %s: %w", c.Header.KeyID, c.Header.Algorithm, err))
+		return nil, refuse(valetkey.ReasonUnknownKey, fmt.Errorf("kid %.100q and alg %s in the token, issuer %q: %w", c.Header.KeyID, c.Header.Algorithm, v.issuer, err))
 	case err != nil:
 		return nil, err // [*valetkey.Unavailable]
 	}
@@ -104,8 +106,13 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	return valetkey.NewToken(*t), nil
 }
 
-func notMine(iss string) error {
-	return refuse(valetkey.ReasonIssuer, fmt.Errorf("%w: iss %.200q", valetkey.ErrNotApplicable, iss))
+// otherIssuer returns the refusal of a token whose iss is not one of those configured, or is missing or no string.
+func otherIssuer(in *unread, configured func() []string) error {
+	var got []string
+	if iss, _ := in.iss.Text(); iss != "" {
+		got = []string{iss}
+	}
+	return refuse(valetkey.ReasonIssuer, tokenclaims.NotApplicable(tokenclaims.Mismatch("issuer", "token", got, configured)))
 }
 
 // checkType checks typ. Types are compared as media types: RFC 7515, section 4.1.9.
@@ -116,7 +123,11 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 		return nil
 	case slices.ContainsFunc(v.types, is):
 	case !v.profile.AllowUntyped, typ != "" && !is("JWT"):
-		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q", typ))
+		err := tokenclaims.Mismatch("typ", "token", []string{typ}, func() []string { return append([]string{"at+jwt"}, v.types...) })
+		if typ == "" || is("JWT") {
+			err = fmt.Errorf("%w, and Profile.AllowUntyped is off", err)
+		}
+		return refuse(valetkey.ReasonNotAccessToken, err)
 	}
 	// RFC 8725, section 3.12: without the type, the kinds of tokens must exclude each other otherwise. A claim that names another
 	// kind counts always. One that only ID tokens usually have does not, if a marker proves that this is no ID token.
@@ -146,7 +157,7 @@ func (v *Verifier) checkClient(t *valetkey.TokenFields, in *unread) error {
 		}
 	}
 	if len(accepted) > 0 && !slices.Contains(accepted, t.ClientID) {
-		return refuse(valetkey.ReasonClient, fmt.Errorf("client %.200q", t.ClientID))
+		return refuse(valetkey.ReasonClient, tokenclaims.Mismatch("client", "token", []string{t.ClientID}, func() []string { return accepted }))
 	}
 	return nil
 }

@@ -410,6 +410,7 @@ func retrySeconds(err error) int {
 }
 
 func (g *Guard) logRefusal(ctx context.Context, r *http.Request, status int, err error) {
+	g.warnings.warn(ctx, g.log, err)
 	level := slog.LevelDebug
 	if status == http.StatusServiceUnavailable && ctx.Err() == nil { // otherwise the client has disconnected
 		level = slog.LevelError

@@ -133,7 +133,10 @@ type Config struct {
 	// read from the client. The request's context must end with the request, as that of net/http does.
 	CancelWithToken bool
 
-	// Logger receives refusals at level Debug and failures at level Error. It never receives a token. Nil: slog.Default().
+	// Logger receives refusals at level Debug and failures at level Error. Refusals that a working client never causes, because
+	// the configuration does not fit the tokens or a token is a stranger's, also appear at level Warn, once per reason and minute:
+	// another issuer, audience, type or algorithm, an unknown key, a missing claim, a wrong clock ... The line contains the value
+	// in the token and the configured one. Logger never receives a token. Nil: slog.Default().
 	Logger *slog.Logger
 
 	// Observer receives a [valetkey.RequestDecided] event for each request that the guard checks. Nil: none.
@@ -174,6 +177,7 @@ type Guard struct {
 	preflight         http.Handler // nil: a preflight is treated like any other request
 	streams           *streams     // nil: requests outlive their tokens
 	log               *slog.Logger
+	warnings          warnings
 	observer          valetkey.Observer // nil: none
 	now               func() time.Time
 }
@@ -252,6 +256,7 @@ func New(cfg Config) (*Guard, error) {
 		body:              cfg.ErrorBody,
 		preflight:         cfg.Preflight,
 		log:               cfg.Logger,
+		warnings:          newWarnings(),
 		observer:          cfg.Observer,
 		now:               cfg.Now,
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/strictjson"
+	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
 // The statuses of the draft, section 7.1.
@@ -38,7 +39,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	}
 	// Section 11.3: only from known origins of the issuer's lists; otherwise a token could cause a request to any host.
 	if origin, err := originOf(ref.uri); err != nil || !slices.Contains(v.origins, origin) {
-		return nil, refuse(valetkey.ReasonStatusListOrigin, fmt.Errorf("uri %.200q", ref.uri))
+		return nil, refuse(valetkey.ReasonStatusListOrigin, tokenclaims.Mismatch("Origins", "token", []string{ref.uri}, func() []string { return v.origins }))
 	}
 	l, held, err := v.need(ctx, ref.uri)
 	if err != nil {

@@ -98,7 +98,7 @@ func demoCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelInfo
 			if check {
-				level = slog.LevelWarn
+				level = slog.LevelError // it sends a damaged token on purpose
 			}
 			d, err := demo.Start(asAddr, apiAddr, logTo(cmd.ErrOrStderr(), level))
 			if err != nil {
