@@ -113,9 +113,12 @@ func (x product) build(p Params) (jwks.Config, error) {
 func (x product) pinnedBy(r claims.Rule) bool { return r.Pins() && slices.Contains(x.pins, r.Claim()) }
 
 // products are all products by name.
-var products = index(keycloak, keycloakLightweight, cognito)
+var products = index(slices.Concat(
+	[]product{keycloak, keycloakLightweight, cognito},
+	frameworkProducts,
+))
 
-func index(all ...product) map[string]product {
+func index(all []product) map[string]product {
 	byName := make(map[string]product, len(all))
 	for _, x := range all {
 		if _, taken := byName[x.name]; taken {

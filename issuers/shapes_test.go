@@ -2,6 +2,7 @@ package issuers_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type shape struct {
 	change func(*jwks.Config) // of the settings, where the documentation asks for it; nil: none
 
 	metadata string        // URL of the metadata; "": the key set is not discovered
+	issuer   string        // in the metadata; "": that of params
 	keySet   string        // URL of the key set
 	keys     func() []byte // document at keySet; nil: the JWK Set of the issuer
 	alg      string        // "": RS256
@@ -54,7 +56,10 @@ type relative struct {
 }
 
 // shapes are the shapes of all products.
-var shapes = slices.Concat(keycloakShapes, cognitoShapes)
+var shapes = slices.Concat(
+	keycloakShapes, cognitoShapes,
+	frameworkShapes,
+)
 
 // relatives returns the relatives of s, and those that every token has.
 func (s shape) all() []relative {
@@ -191,7 +196,7 @@ func (s shape) internet(iss *valetkeytest.Issuer) http.RoundTripper {
 				body = s.keys()
 			}
 		case s.metadata:
-			body, _ = json.Marshal(object{"issuer": s.params.Issuer, "jwks_uri": s.keySet})
+			body, _ = json.Marshal(object{"issuer": cmp.Or(s.issuer, s.params.Issuer), "jwks_uri": s.keySet})
 		default:
 			res.StatusCode = http.StatusNotFound
 		}
