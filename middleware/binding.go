@@ -2,7 +2,6 @@ package middleware
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
 
@@ -77,15 +76,14 @@ func (g *Guard) prove(ctx context.Context, c credentials, t *valetkey.Token) (no
 // proveCertificate returns nil if the client's certificate has this thumbprint (RFC 8705, section 3). It ignores the certificate
 // chain, because the issuer of the token has authenticated the client (section 6.2).
 func (g *Guard) proveCertificate(r *http.Request, thumbprint string) error {
-	der, err := g.clientCertificate.of(r, &g.proxies)
+	c, found, err := g.clientCertificate.of(r, &g.proxies)
 	if err != nil {
 		return err
 	}
-	if der == nil {
+	if !found {
 		return unproven(valetkey.ReasonNoCertificate)
 	}
-	sum := sha256.Sum256(der)
-	if base64.RawURLEncoding.EncodeToString(sum[:]) != thumbprint { // section 3.1
+	if base64.RawURLEncoding.EncodeToString(c.sum[:]) != thumbprint { // section 3.1
 		return unproven(valetkey.ReasonCertificate)
 	}
 	return nil

@@ -1,8 +1,10 @@
 package middleware
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/url"
@@ -13,10 +15,21 @@ import (
 
 // A ClientCertificate specifies where a guard finds the certificate of the client (RFC 8705). The zero value specifies no place.
 type ClientCertificate struct {
-	decode func(value string) ([]byte, error) // decodes the header; nil: no header is read
-	header string                             // the canonical name of the header that proxies set
+	decode func(value string) (certificate, error) // decodes the header; nil: no header is read
+	header string                                  // the canonical name of the header that proxies set
 	inTLS  bool
 }
+
+// A certificate is what a server knows of the certificate of a client. The zero value is no certificate.
+type certificate struct {
+	der []byte // nil: only the digest is known
+	sum [sha256.Size]byte
+}
+
+func certificateOf(der []byte) certificate { return certificate{der, sha256.Sum256(der)} }
+
+// maxCertificate is the limit for a header with a certificate or a chain, in bytes.
+const maxCertificate = 64 << 10
 
 // TLSCertificate returns a ClientCertificate for the certificate of the TLS connection to this server. The tls.Config of the
 // server must request it. RequestClientCert or RequireAnyClientCert is sufficient, because a token is bound to one certificate,
@@ -24,50 +37,92 @@ type ClientCertificate struct {
 func TLSCertificate() ClientCertificate { return ClientCertificate{inTLS: true} }
 
 // ClientCertHeader returns a ClientCertificate for the header Client-Cert (RFC 9440), which a proxy of Config.Proxies sets. It is
-// ignored in other requests. The proxy must remove the header from requests of clients that have no certificate.
+// ignored in other requests. The proxy must remove the header from requests of clients that have no certificate. A value of more
+// than 64 KiB is malformed.
 func ClientCertHeader() ClientCertificate {
-	return ClientCertificate{decode: byteSequence, header: "Client-Cert"}
+	return ClientCertificate{decode: decoded(byteSequence), header: "Client-Cert"}
 }
 
-// PEMHeader returns a ClientCertificate for a header that contains a percent-encoded certificate in PEM, such as the
-// $ssl_client_escaped_cert of nginx. The rules of [ClientCertHeader] apply.
+// PEMHeader returns a ClientCertificate for a header that contains one certificate in PEM: percent-encoded, such as the
+// $ssl_client_escaped_cert of nginx, or in one line, in which white space replaces the line breaks or nothing does, as Apache,
+// HAProxy and F5 send it. The rules of [ClientCertHeader] apply.
 func PEMHeader(header string) ClientCertificate {
-	return ClientCertificate{decode: escapedPEM, header: http.CanonicalHeaderKey(header)}
+	return ClientCertificate{decode: decoded(textPEM), header: http.CanonicalHeaderKey(header)}
+}
+
+// DERHeader returns a ClientCertificate for a header that contains a certificate in base64 without PEM markers, such as
+// X-Forwarded-Tls-Client-Cert of Traefik, X-ARR-ClientCert of Azure, or ssl_c_der,base64 of HAProxy. It may be percent-encoded. In a
+// chain, which is separated by commas, the first certificate is that of the client. The rules of [ClientCertHeader] apply.
+func DERHeader(header string) ClientCertificate {
+	return ClientCertificate{decode: decoded(textDER), header: http.CanonicalHeaderKey(header)}
+}
+
+// XFCCHeader returns a ClientCertificate for the header X-Forwarded-Client-Cert of Envoy and the products that are built on it. The
+// last element counts, because the proxy that sends the request has added it; elements before it may be from anyone. It must have
+// Cert, or at least Hash, which suffices for a guard but not for [ClientCertificate.Find].
+//
+// The rules of [ClientCertHeader] apply: with forward_client_cert_details SANITIZE_SET, Envoy removes the header of a client, also
+// if the client has no certificate. APPEND_FORWARD requires that every client has one.
+func XFCCHeader() ClientCertificate {
+	return ClientCertificate{decode: lastXFCC, header: "X-Forwarded-Client-Cert"}
 }
 
 // IsZero reports whether cc specifies no place.
 func (cc ClientCertificate) IsZero() bool { return !cc.inTLS && cc.decode == nil }
 
 // Find returns the client certificate of r in DER, or nil if there is none. It is for code other than a guard, such as a token
-// endpoint (RFC 8705, section 3). It reads a header only if one of proxies sent the request. The error is a [valetkey.Error] with
-// [valetkey.InvalidRequest].
+// endpoint (RFC 8705, section 3). It reads a header only if one of proxies sent the request, and accepts exactly one well-formed
+// certificate in it. The error is a [valetkey.Error] with [valetkey.InvalidRequest].
 func (cc ClientCertificate) Find(r *http.Request, proxies Proxies) ([]byte, error) {
-	return cc.of(r, &proxies)
+	c, found, err := cc.of(r, &proxies)
+	if err != nil || !found {
+		return nil, err
+	}
+	if cc.decode == nil { // the connection has parsed it
+		return c.der, nil
+	}
+	if _, err := x509.ParseCertificate(c.der); err != nil {
+		return nil, malformed(valetkey.ReasonCertificateMalformed)
+	}
+	return c.der, nil
 }
 
-// of returns the certificate of r in DER, or nil if there is none.
-func (cc ClientCertificate) of(r *http.Request, proxies *Proxies) ([]byte, error) {
+// of returns the certificate of r. found reports whether there is one. A guard compares its digest, so it is not parsed.
+func (cc ClientCertificate) of(r *http.Request, proxies *Proxies) (c certificate, found bool, err error) {
 	if cc.decode == nil {
 		if !cc.inTLS || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-			return nil, nil
+			return certificate{}, false, nil
 		}
-		return r.TLS.PeerCertificates[0].Raw, nil
+		return certificateOf(r.TLS.PeerCertificates[0].Raw), true, nil
 	}
 	lines := r.Header[cc.header]
 	if len(lines) == 0 || !proxies.trust(r.RemoteAddr) {
-		return nil, nil
+		return certificate{}, false, nil
 	}
 	if len(lines) > 1 {
-		return nil, malformed(valetkey.ReasonTwoCertificates)
+		return certificate{}, false, malformed(valetkey.ReasonTwoCertificates)
 	}
-	der, err := cc.decode(lines[0])
-	if err != nil {
-		return nil, malformed(valetkey.ReasonCertificateMalformed)
+	if len(lines[0]) > maxCertificate {
+		return certificate{}, false, malformed(valetkey.ReasonCertificateMalformed)
 	}
-	return der, nil
+	if c, err = cc.decode(lines[0]); err != nil {
+		return certificate{}, false, malformed(valetkey.ReasonCertificateMalformed)
+	}
+	return c, true, nil
 }
 
 var errNotOne = errors.New("expected exactly one certificate")
+
+// decoded returns the decode function of a ClientCertificate for a header from which decode reads a certificate in DER.
+func decoded(decode func(value string) ([]byte, error)) func(value string) (certificate, error) {
+	return func(value string) (certificate, error) {
+		der, err := decode(value)
+		if err == nil && len(der) == 0 {
+			err = errNotOne
+		}
+		return certificateOf(der), err
+	}
+}
 
 // byteSequence decodes a byte sequence of RFC 8941, section 3.3.5.
 func byteSequence(s string) ([]byte, error) {
@@ -77,14 +132,112 @@ func byteSequence(s string) ([]byte, error) {
 	return base64.StdEncoding.Strict().DecodeString(s[1 : len(s)-1])
 }
 
-func escapedPEM(s string) ([]byte, error) {
+// textPEM decodes one certificate in PEM (RFC 7468), percent-encoded or not, with any white space in place of line breaks.
+func textPEM(s string) ([]byte, error) {
 	text, err := url.PathUnescape(s) // not a query: base64 contains "+"
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
+	text, begun := strings.CutPrefix(withoutSpace(text), "-----BEGINCERTIFICATE-----")
+	text, ended := strings.CutSuffix(text, "-----ENDCERTIFICATE-----")
+	if !begun || !ended {
 		return nil, errNotOne
 	}
-	return block.Bytes, nil
+	return base64.StdEncoding.Strict().DecodeString(text)
+}
+
+var withoutSpace = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Replace
+
+// textDER decodes the first of a list of certificates in base64.
+func textDER(s string) ([]byte, error) {
+	text, err := url.PathUnescape(s) // older versions of Traefik encode it
+	if err != nil {
+		return nil, err
+	}
+	leaf, _, _ := strings.Cut(text, ",")
+	return base64.StdEncoding.Strict().DecodeString(leaf)
+}
+
+// lastXFCC decodes the last element of an X-Forwarded-Client-Cert header.
+func lastXFCC(s string) (certificate, error) {
+	for {
+		element, rest, more, ok := xfccElement(s)
+		if !ok {
+			return certificate{}, errNotOne
+		}
+		if s = rest; more {
+			continue
+		}
+		if element.cert != "" {
+			return decoded(textPEM)(element.cert)
+		}
+		c := certificate{}
+		if n, err := hex.Decode(c.sum[:], []byte(element.hash[:min(len(element.hash), 2*len(c.sum))])); err != nil || n != len(c.sum) || len(element.hash) != 2*n {
+			return certificate{}, errNotOne
+		}
+		return c, nil
+	}
+}
+
+// An xfcc holds the values of an element that are used; "": it has none.
+type xfcc struct{ cert, hash string }
+
+// xfccElement reads the first element of s: pairs of a key and a value, separated by semicolons. more reports whether a comma and
+// another element follow. ok is false if the element is malformed, or has a key that is used here twice.
+//
+// A quote may occur only around a whole value, and within it after a backslash. Otherwise an open quote in an element of the client
+// would turn the quotes of the proxy inside out.
+func xfccElement(s string) (e xfcc, rest string, more, ok bool) {
+	for {
+		end := strings.IndexAny(s, `=,;"`)
+		if end <= 0 || s[end] != '=' {
+			return e, "", false, false
+		}
+		key := strings.ToLower(strings.Trim(s[:end], " \t"))
+		value, after, ok := xfccValue(s[end+1:])
+		if !ok {
+			return e, "", false, false
+		}
+		var known *string
+		switch key {
+		case "cert":
+			known = &e.cert
+		case "hash":
+			known = &e.hash
+		}
+		if known != nil {
+			if *known != "" {
+				return e, "", false, false
+			}
+			*known = value
+		}
+		switch {
+		case after == "":
+			return e, "", false, true
+		case after[0] == ',':
+			return e, after[1:], true, true
+		}
+		s = after[1:]
+	}
+}
+
+// xfccValue reads a value at the beginning of s. after is empty or begins with the comma or semicolon that follows the value.
+func xfccValue(s string) (value, after string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		end := strings.IndexAny(s, `,;"`)
+		if end < 0 {
+			end = len(s)
+		}
+		return s[:end], s[end:], end == len(s) || s[end] != '"'
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			value, after = s[1:i], s[i+1:]
+			return value, after, after == "" || after[0] == ',' || after[0] == ';'
+		}
+	}
+	return "", "", false
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -154,9 +155,18 @@ func TestClientCertificateFromProxy(t *testing.T) {
 	escaped := func(c tls.Certificate) string {
 		return url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})))
 	}
-	rfc := middleware.ClientCertHeader()
+	oneLine := func(c tls.Certificate, lineBreak string) string {
+		text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
+		return strings.ReplaceAll(strings.TrimSpace(text), "\n", lineBreak)
+	}
+	der := func(c tls.Certificate) string { return base64.StdEncoding.EncodeToString(c.Certificate[0]) }
+	hash := func(c tls.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Certificate[0])) }
+	element := func(c tls.Certificate) string { // as Envoy writes it, with all its details
+		return `By=spiffe://example.com/api;Hash=` + hash(c) + `;Cert="` + escaped(c) + `";Chain="` + escaped(c) + escaped(other) + `";Subject="O=a \"b\", c;CN=x";URI=spiffe://example.com/client;DNS=a.example;DNS=b.example`
+	}
+	rfc, traefik, envoy := middleware.ClientCertHeader(), middleware.DERHeader("X-Forwarded-Tls-Client-Cert"), middleware.XFCCHeader()
 	nginx := middleware.PEMHeader("ssl-client-cert")
-	const rfcHeader, nginxHeader = "Client-Cert", "Ssl-Client-Cert"
+	const rfcHeader, nginxHeader, traefikHeader, envoyHeader = "Client-Cert", "Ssl-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Client-Cert"
 	here, elsewhere := "127.0.0.0/8", "10.0.0.0/8"
 	for _, c := range []struct {
 		name      string
@@ -179,11 +189,49 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 an escape that is none", nginx, here, header(nginxHeader, escaped(mine)+"%zz"), 400, "invalid_request"},
 		{"MTLS-11 PEM of something else", nginx, here, header(nginxHeader, strings.ReplaceAll(escaped(mine), "CERTIFICATE", "PUBLIC%20KEY")), 400, "invalid_request"},
 		{"MTLS-11 an empty header", nginx, here, header(nginxHeader, ""), 400, "invalid_request"},
+		{"MTLS-11 in one line, and another in the next", nginx, here, header(nginxHeader, oneLine(mine, " ")+" "+oneLine(mine, " ")), 400, "invalid_request"},
+		{"MTLS-11 in one line, without its end", nginx, here, header(nginxHeader, strings.TrimSuffix(oneLine(mine, " "), "-----END CERTIFICATE-----")), 400, "invalid_request"},
+		{"MTLS-11 markers around nothing", nginx, here, header(nginxHeader, "-----BEGIN CERTIFICATE----- -----END CERTIFICATE-----"), 400, "invalid_request"},
+		{"MTLS-11 a header of more than 64 KiB", nginx, here, header(nginxHeader, oneLine(mine, strings.Repeat(" ", 8<<10))), 400, "invalid_request"},
+		{"MTLS-10 base64, from somebody who is no proxy", traefik, elsewhere, header(traefikHeader, der(mine)), 401, "invalid_token"},
+		{"MTLS-11 base64, nothing", traefik, here, header(traefikHeader, ""), 400, "invalid_request"},
+		{"MTLS-11 base64, PEM", traefik, here, header(traefikHeader, oneLine(mine, "")), 400, "invalid_request"},
+		{"MTLS-11 base64, of URLs", traefik, here, header(traefikHeader, base64.URLEncoding.EncodeToString([]byte{251, 255})), 400, "invalid_request"},
+		{"MTLS-11 base64, nothing before a comma", traefik, here, header(traefikHeader, ","+der(mine)), 400, "invalid_request"},
+		{"MTLS-11 base64, two lines", traefik, here, header(traefikHeader, der(mine), der(mine)), 400, "invalid_request"},
+		{"MTLS-02 base64, the client's is the first of a chain", traefik, here, header(traefikHeader, der(other)+","+der(mine)), 401, "invalid_token"},
+		{"MTLS-10 XFCC, from somebody who is no proxy", envoy, elsewhere, header(envoyHeader, element(mine)), 401, "invalid_token"},
+		{"MTLS-11 XFCC, nothing", envoy, here, header(envoyHeader, ""), 400, "invalid_request"},
+		{"MTLS-11 XFCC, two lines", envoy, here, header(envoyHeader, element(mine), element(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, neither Cert nor Hash", envoy, here, header(envoyHeader, "By=x;URI=y"), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a certificate and then nothing", envoy, here, header(envoyHeader, element(mine)+","), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a pair without a value", envoy, here, header(envoyHeader, "Hash;"+element(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, two certificates in an element", envoy, here, header(envoyHeader, element(mine)+`;cert="`+escaped(mine)+`"`), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a short digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)[:62]), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a long digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)+"00"), 400, "invalid_request"},
+		{"MTLS-11 XFCC, an open quote", envoy, here, header(envoyHeader, `Cert="`+escaped(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, an open quote of the client", envoy, here, header(envoyHeader, `By=",`+element(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, an open quote of the client that the subject closes", envoy, here,
+			header(envoyHeader, `By=",Hash=`+hash(other)+`;Subject="CN=a\",Cert=`+escaped(mine)+`;x=\""`), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a quote within a value", envoy, here, header(envoyHeader, `By=a"b;`+element(mine)), 400, "invalid_request"},
+		{"MTLS-02 XFCC, the client's own element before that of the proxy", envoy, here, header(envoyHeader, element(mine)+","+element(other)), 401, "invalid_token"},
+		{"MTLS-02 XFCC, a certificate in the subject", envoy, here, header(envoyHeader, `Hash=`+hash(other)+`;Subject="CN=a,Cert=`+escaped(mine)+`"`), 401, "invalid_token"},
 		{"MTLS-02 another certificate", rfc, here, header(rfcHeader, item(other)), 401, "invalid_token"},
 		{"MTLS-02 another certificate, escaped", nginx, here, header(nginxHeader, escaped(other)), 401, "invalid_token"},
 		{"MTLS-03 none", rfc, here, func(*http.Request) {}, 401, "invalid_token"},
 		{"MTLS-10 from a proxy", rfc, here, header(rfcHeader, item(mine)), 200, ""},
 		{"MTLS-10 from a proxy, escaped", nginx, here, header(nginxHeader, escaped(mine)), 200, ""},
+		{"MTLS-10 in one line, with spaces", nginx, here, header(nginxHeader, oneLine(mine, " ")), 200, ""},
+		{"MTLS-10 in one line, with tabs", nginx, here, header(nginxHeader, oneLine(mine, "\t")), 200, ""},
+		{"MTLS-10 in one line, with nothing", nginx, here, header(nginxHeader, oneLine(mine, "")), 200, ""},
+		{"MTLS-10 in one line, escaped and with the line breaks of Windows", nginx, here, header(nginxHeader, url.PathEscape(oneLine(mine, "\r\n")+"\r\n")), 200, ""},
+		{"MTLS-10 base64", traefik, here, header(traefikHeader, der(mine)), 200, ""},
+		{"MTLS-10 base64, a chain", traefik, here, header(traefikHeader, der(mine)+","+der(other)), 200, ""},
+		{"MTLS-10 base64, a chain as older versions of Traefik send it", traefik, here, header(traefikHeader, url.QueryEscape(der(mine)+","+der(other))), 200, ""},
+		{"MTLS-10 XFCC", envoy, here, header(envoyHeader, element(mine)), 200, ""},
+		{"MTLS-10 XFCC, behind another proxy", envoy, here, header(envoyHeader, element(other)+", "+element(mine)), 200, ""},
+		{"MTLS-10 XFCC, the certificate alone, without quotes", envoy, here, header(envoyHeader, "cert="+escaped(mine)), 200, ""},
+		{"MTLS-10 XFCC, the digest alone, as by default", envoy, here, header(envoyHeader, "By=spiffe://x;Hash="+hash(mine)+`;Subject="";URI=`), 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			api := serve(t, newGuard(t, iss, func(cfg *middleware.Config) {

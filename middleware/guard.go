@@ -67,7 +67,8 @@ type Config struct {
 	DPoP *dpop.Verifier
 
 	// ClientCertificate specifies where to find the client's certificate, to which tokens may be bound (RFC 8705):
-	// [TLSCertificate], [ClientCertHeader], [PEMHeader]. The zero value: nowhere; tokens bound to a certificate are refused.
+	// [TLSCertificate], [ClientCertHeader], [PEMHeader], [DERHeader], [XFCCHeader]. The zero value: nowhere; tokens bound to a
+	// certificate are refused.
 	ClientCertificate ClientCertificate
 
 	// SenderConstrained refuses tokens that are bound neither to a key nor to a certificate (RFC 9700, section 2.2.1).

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net/http"
 	"net/url"
@@ -119,21 +120,38 @@ func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 	return text
 }
 
-// certificates returns where the client certificate is found (RFC 8705), and the name of its header, if it comes in one.
-func (f *file) certificates() (place middleware.ClientCertificate, header string) {
+// formats maps the headers that products define to the formats of the certificates in them.
+var formats = map[string]string{
+	"Client-Cert": "rfc9440", "X-Forwarded-Client-Cert": "xfcc", "X-Forwarded-Tls-Client-Cert": "der", "X-Arr-Clientcert": "der",
+}
+
+// certificates returns where the client certificate is found (RFC 8705), and the name and format of its header, if it comes in
+// one.
+func (f *file) certificates() (place middleware.ClientCertificate, header, format string) {
 	if f.MTLS == nil {
-		return middleware.ClientCertificate{}, ""
+		return middleware.ClientCertificate{}, "", ""
 	}
 	header = http.CanonicalHeaderKey(f.MTLS.Header)
+	format = cmp.Or(f.oneOf("mtls.format", f.MTLS.Format, "pem", "der", "xfcc", "rfc9440"), formats[header], "pem")
 	switch {
-	case header == "Client-Cert":
-		return middleware.ClientCertHeader(), header
-	case header != "":
-		return middleware.PEMHeader(header), header
-	case !f.Given("mtls.header") && f.TLS == nil:
+	case header == "" && f.Given("mtls.format") && !f.Given("mtls.header"):
+		f.Mistake("mtls.format", "has no effect without header")
+	case header == "" && !f.Given("mtls.header") && f.TLS == nil:
 		f.Mistake("mtls", "requires tls, or the header in which trusted_proxies send the certificate")
+	case header == "":
+	case format == "rfc9440" && header != "Client-Cert", format == "xfcc" && header != "X-Forwarded-Client-Cert":
+		f.Mistake("mtls.format", "%s is not a format of the header %s", format, header)
+		return middleware.PEMHeader(header), header, "pem"
+	case format == "rfc9440":
+		return middleware.ClientCertHeader(), header, format
+	case format == "xfcc":
+		return middleware.XFCCHeader(), header, format
+	case format == "der":
+		return middleware.DERHeader(header), header, format
+	default:
+		return middleware.PEMHeader(header), header, format
 	}
-	return middleware.TLSCertificate(), ""
+	return middleware.TLSCertificate(), "", ""
 }
 
 // proxies returns the trusted proxies and the header accepted from them.

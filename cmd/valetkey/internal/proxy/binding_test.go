@@ -261,11 +261,15 @@ func TestMTLS(t *testing.T) {
 		{"MTLS-11 a header in another form", "Client-Cert", "127.0.0.1", escaped, 400},
 		{"the header of RFC 9440", "client-cert", "127.0.0.1", sequence, 200},
 		{"the header of nginx", "X-SSL-Cert", "127.0.0.1", escaped, 200},
+		{"the header of Envoy", "X-Forwarded-Client-Cert", "127.0.0.1", `By=spiffe://x;Cert="` + escaped + `"`, 200},
+		{"the header of Envoy in the format of another product", "X-Forwarded-Client-Cert, format: der", "127.0.0.1", strings.Trim(sequence, ":"), 200},
+		{"the header of Traefik", "X-Forwarded-Tls-Client-Cert", "127.0.0.1", strings.Trim(sequence, ":"), 200},
+		{"the header of Azure", "X-ARR-ClientCert", "127.0.0.1", strings.Trim(sequence, ":"), 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config, upstream := guarded(t, iss, fmt.Sprintf("mtls: {header: %s}\ntrusted_proxies: [%s]", c.header, c.trusted))
 			at := "http://" + start(t, config, slog.New(slog.DiscardHandler)) + "/orders"
-			res := do(t, http.DefaultClient, newRequest(t, at, "Authorization", bound, c.header, c.value))
+			res := do(t, http.DefaultClient, newRequest(t, at, "Authorization", bound, strings.TrimSuffix(c.header, ", format: der"), c.value))
 			assert.Equal(t, c.status, res.StatusCode)
 			assert.Equal(t, c.status == 200, upstream.take() != nil)
 		})

@@ -75,7 +75,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		p.disconnect()
 		f.shared = nil
 	}
-	certificate, header := f.certificates()
+	certificate, header, format := f.certificates()
 	next.to, next.withToken, next.certificate = f.Upstream.URL, f.ForwardToken, plain(header)
 	next.tokenHeader = http.CanonicalHeaderKey(f.TokenHeader)
 	verifiers := list{file: f}
@@ -120,7 +120,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		}
 	}
 	if re := f.rehearsal; re != nil {
-		re.origin, re.certificate, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, verifiers.made
+		re.origin, re.certificate, re.format, re.made = p.origin(cmp.Or(origin, cfg.Resource.ID)), header, format, verifiers.made
 		re.proxies, re.tokenHeader = cfg.Proxies, next.tokenHeader
 	}
 	if cfg.Resource.ID != "" && p.guard != nil {

@@ -222,6 +222,11 @@ func TestMistakes(t *testing.T) {
 			"6: mtls: requires tls, or the header in which trusted_proxies send the certificate"}},
 		{"mtls by a header of anybody", good + "mtls: {header: Client-Cert}", []string{
 			"1: trusted_proxies: required if proxies report a URL or a certificate"}},
+		{"mtls in a format that is none", good + "mtls: {header: X-Cert, format: jwk}\ntrusted_proxies: [10.0.0.1]", []string{
+			`6: mtls.format: "jwk" is not pem or der or xfcc or rfc9440`}},
+		{"mtls in the format of another header", good + "mtls: {header: X-Cert, format: xfcc}\ntrusted_proxies: [10.0.0.1]", []string{
+			"6: mtls.format: xfcc is not a format of the header X-Cert"}},
+		{"mtls in a format without a header", good + "mtls: {format: pem}", []string{"6: mtls.format: has no effect without header"}},
 		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
 		{"bound tokens only, of which none is accepted", good + "sender_constrained: true", []string{
 			"6: sender_constrained: no kind of binding can be proven: enable DPoP or client certificates"}},
@@ -450,7 +455,7 @@ func TestExampleInFull(t *testing.T) {
 		Bound     bool           `yaml:"sender_constrained"`
 	}
 	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 9 ||
-		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 1 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
+		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 2 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)
 	}

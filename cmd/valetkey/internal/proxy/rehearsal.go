@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -122,6 +123,7 @@ type rehearsal struct {
 	// Settings from the file.
 	origin      string // of the proxy
 	certificate string // header with the client certificate; "": none
+	format      string // of the certificate in the header
 	tokenHeader string // header that replaces Authorization; "": none
 	proxies     middleware.Proxies
 	routes      routes.Table
@@ -202,8 +204,12 @@ func (re *rehearsal) request(ctx context.Context, in Request) (*http.Request, er
 	case in.Certificate == nil:
 	case re.certificate == "":
 		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{in.Certificate}}
-	case re.certificate == "Client-Cert":
+	case re.format == "rfc9440":
 		r.Header.Set(re.certificate, ":"+base64.StdEncoding.EncodeToString(in.Certificate.Raw)+":")
+	case re.format == "der":
+		r.Header.Set(re.certificate, base64.StdEncoding.EncodeToString(in.Certificate.Raw))
+	case re.format == "xfcc":
+		r.Header.Set(re.certificate, fmt.Sprintf("Hash=%x", sha256.Sum256(in.Certificate.Raw)))
 	default:
 		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: in.Certificate.Raw})
 		r.Header.Set(re.certificate, url.PathEscape(string(block)))

@@ -178,7 +178,8 @@ routes:
 	})
 	t.Run("a certificate wherever the configuration looks for it", func(t *testing.T) {
 		dir := besides(t, map[string]string{"crt": certificatePEM, "key": keyPEM})
-		for _, place := range []string{"mtls: {header: X-SSL-Cert}\ntrusted_proxies: ['::1']", "mtls: {}\ntls: {cert_file: " + dir + "/crt, key_file: " + dir + "/key}"} {
+		for _, place := range []string{"mtls: {header: X-SSL-Cert}\ntrusted_proxies: ['::1']",
+			"mtls: {header: X-Forwarded-Client-Cert}\ntrusted_proxies: ['::1']", "mtls: {header: X-Cert, format: der}\ntrusted_proxies: ['::1']", "mtls: {}\ntls: {cert_file: " + dir + "/crt, key_file: " + dir + "/key}"} {
 			config, _ := guarded(t, iss, place)
 			in := proxy.Request{Token: iss.Token(scope, toCert), URL: orders}
 			assert.Equal(t, 401, rehearse(t, config, in).Status)

@@ -106,6 +106,7 @@ type dpopSection struct {
 
 type mtlsSection struct {
 	Header string `yaml:"header,filled"`
+	Format string `yaml:"format,filled"`
 }
 
 type socketSection struct {
