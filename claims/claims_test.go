@@ -124,6 +124,24 @@ func TestParse(t *testing.T) {
 			assert.Equal(t, !(text == "email" || text == "!act"), got.Pins())
 		}
 	})
+	t.Run("the values", func(t *testing.T) {
+		for text, want := range map[string]struct {
+			values     []string
+			beginnings bool
+		}{
+			"tid = t1 | t2":        {[]string{"t1", "t2"}, false},
+			"groups ~= ops":        {[]string{"ops"}, false},
+			"sub ^= repo:example/": {[]string{"repo:example/"}, true},
+			"email":                {nil, false},
+			"!act":                 {nil, false},
+		} {
+			r, err := claims.Parse(text)
+			require.NoError(t, err)
+			values, beginnings := r.Values()
+			assert.Equal(t, want.values, values, text)
+			assert.Equal(t, want.beginnings, beginnings, text)
+		}
+	})
 	t.Run("as text in a document", func(t *testing.T) {
 		var r claims.Rule
 		require.NoError(t, json.Unmarshal([]byte(`"sub ^= repo:example/"`), &r))

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/mistakes"
@@ -58,6 +59,10 @@ type product struct {
 	// pins lists the claims of which a rule must pin one. Nil: no rule is needed.
 	pins []string
 
+	// owners lists the beginnings of a sub that the name or ID of its owner follows. A rule about any other sub pins nothing. Nil:
+	// every rule about sub does.
+	owners []string
+
 	// config adds the settings of the product to cfg, which contains the parameters already, and mistakes in them to wrong.
 	config func(p Params, cfg *jwks.Config, wrong *mistakes.List)
 }
@@ -94,8 +99,8 @@ func (x product) build(p Params) (jwks.Config, error) {
 	if len(p.Audience) > 0 {
 		wrong.Within("Audience", tokenclaims.CheckAudience(p.Audience))
 	}
-	if x.pins != nil && !slices.ContainsFunc(p.Rules, x.pinnedBy) {
-		wrong.Add("Rules", "required: this issuer issues tokens to anyone, so a rule must pin one of the claims %q", x.pins)
+	if x.pins != nil {
+		x.checkPins(p.Rules, &wrong)
 	}
 	cfg := jwks.Config{
 		Issuer:   p.Issuer,
@@ -110,12 +115,43 @@ func (x product) build(p Params) (jwks.Config, error) {
 	return cfg, nil
 }
 
-func (x product) pinnedBy(r claims.Rule) bool { return r.Pins() && slices.Contains(x.pins, r.Claim()) }
+// checkPins adds the mistakes in rules, of which one must pin the subject.
+func (x product) checkPins(rules []claims.Rule, wrong *mistakes.List) {
+	pinned := false
+	for i, r := range rules {
+		if !r.Pins() || !slices.Contains(x.pins, r.Claim()) {
+			continue
+		}
+		values, beginnings := r.Values()
+		open := func(v string) bool { return !strings.HasSuffix(v, "/") && !strings.HasSuffix(v, ":") }
+		if beginnings && slices.ContainsFunc(values, open) {
+			wrong.Add(fmt.Sprintf("Rules[%d]", i), `%q also holds for others whose names begin with these letters: end the prefix with "/" or ":"`, r)
+		}
+		anyone := func(v string) bool { return !x.namesOwner(r.Claim(), v) }
+		pinned = pinned || !slices.ContainsFunc(values, anyone)
+	}
+	if !pinned {
+		wrong.Add("Rules", "required: this issuer issues tokens to anyone, so a rule must pin the subject by one of the claims %q", x.pins)
+	}
+}
+
+// namesOwner reports whether a claim with this value, or with this beginning, belongs to one owner.
+func (x product) namesOwner(claim, value string) bool {
+	if claim == "sub" && x.owners != nil {
+		i := slices.IndexFunc(x.owners, func(o string) bool { return strings.HasPrefix(value, o) })
+		if i < 0 {
+			return false
+		}
+		value = strings.TrimPrefix(value, x.owners[i])
+	}
+	return strings.Trim(value, "/:") != ""
+}
 
 // products are all products by name.
 var products = index(slices.Concat(
 	[]product{keycloak, keycloakLightweight, cognito},
 	frameworkProducts,
+	ciProducts,
 ))
 
 func index(all []product) map[string]product {

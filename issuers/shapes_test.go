@@ -59,6 +59,7 @@ type relative struct {
 var shapes = slices.Concat(
 	keycloakShapes, cognitoShapes,
 	frameworkShapes,
+	ciShapes,
 )
 
 // relatives returns the relatives of s, and those that every token has.
