@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/jwks"
@@ -15,6 +17,11 @@ import (
 func main() {
 	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://orders.example.com"}})
 	if err != nil {
+		log.Fatal(err)
+	}
+	starting, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := keys.Ready(starting); err != nil { // a wrong issuer is reported here, not as a 401 for each token
 		log.Fatal(err)
 	}
 	guard, err := middleware.New(middleware.Config{Verifier: keys})

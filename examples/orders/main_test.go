@@ -20,7 +20,7 @@ import (
 func TestProgramIsShort(t *testing.T) {
 	program, err := os.ReadFile("main.go")
 	require.NoError(t, err)
-	assert.LessOrEqual(t, strings.Count(string(program), "\n"), 30)
+	assert.LessOrEqual(t, strings.Count(string(program), "\n"), 37)
 }
 
 func TestProgram(t *testing.T) {
@@ -32,6 +32,18 @@ func TestProgram(t *testing.T) {
 	}
 	out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
+	for name, c := range map[string]struct{ issuer, want string }{
+		"an issuer with a slash more":   {iss.URL + "/", `it is of the issuer "` + iss.URL + `"`},
+		"an issuer that does not exist": {"http://" + freeAddress(t), "refused"},
+	} {
+		t.Run(name+" ends the program at its start", func(t *testing.T) {
+			cmd := exec.Command(program)
+			cmd.Env = append(os.Environ(), "ISSUER="+c.issuer, "ADDR="+addr)
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err)
+			assert.Contains(t, string(out), c.want)
+		})
+	}
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), "ISSUER="+iss.URL, "ADDR="+addr)
 	cmd.Stderr = os.Stderr
