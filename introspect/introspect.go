@@ -183,7 +183,7 @@ type Verifier struct {
 // New returns a Verifier. It does no I/O. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{cfg: cfg.withDefaults(), asking: map[digest.Digest]*question{}, url: cfg.URL}
-	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
+	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"}
 	if cfg.Client == nil {
 		v.transport = newTransport(v.cfg.MaxInFlight)
 		v.fetch.HTTP = &http.Client{Transport: v.transport}

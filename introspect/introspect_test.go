@@ -107,10 +107,10 @@ func TestNew(t *testing.T) {
 		change     func(*introspect.Config)
 	}{
 		{"neither URL nor issuer", "URL, Issuer: one of them", func(c *introspect.Config) { c.URL = "" }},
-		{"INTRO-21 http beyond loopback", "URL: not https", func(c *introspect.Config) { c.URL = "http://as.example.com/introspect" }},
+		{"INTRO-21 http beyond loopback", "URL: not https; InsecureHTTP allows http", func(c *introspect.Config) { c.URL = "http://as.example.com/introspect" }},
 		{"a URL without host", "URL: not a URL", func(c *introspect.Config) { c.URL = "introspect" }},
 		{"an issuer that cannot be discovered", "Issuer: discovery needs a URL", func(c *introspect.Config) { c.URL, c.Issuer = "", "urn:as" }},
-		{"INTRO-21 an issuer with http beyond loopback", "Issuer: discovery needs a URL: not https", func(c *introspect.Config) { c.URL, c.Issuer = "", "http://as.example.com" }},
+		{"INTRO-21 an issuer with http beyond loopback", "Issuer: discovery needs a URL: not https; InsecureHTTP allows http", func(c *introspect.Config) { c.URL, c.Issuer = "", "http://as.example.com" }},
 		{"AUD-01 no audience", "Audience: required", func(c *introspect.Config) { c.Audience = nil }},
 		{"AUD-01 no audience, though the issuer checks it", "Audience: required", func(c *introspect.Config) { c.Audience, c.AudienceByIssuer = []string{}, true }},
 		{"an empty audience", "Audience[1]: is empty", func(c *introspect.Config) { c.Audience = []string{"api", ""} }},
@@ -524,7 +524,7 @@ func TestDiscovery(t *testing.T) {
 		iss.Metadata.Answer(`{"issuer":"` + iss.URL + `","introspection_endpoint":"http://as.example.com/introspect"}`)
 		_, err := verifierOf(t, iss, discover).Verify(t.Context(), iss.Opaque())
 		failed(t, err)
-		assert.ErrorContains(t, err, "not https")
+		assert.ErrorContains(t, err, "not https; InsecureHTTP allows http")
 	})
 }
 

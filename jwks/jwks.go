@@ -332,7 +332,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	return keyset.New(keyset.Config{
 		Issuer:             cfg.Issuer,
 		JWKSURL:            cfg.JWKSURL,
-		Fetch:              fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP},
+		Fetch:              fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"},
 		RefreshInterval:    cfg.RefreshInterval,
 		MinRefetchInterval: cfg.MinRefetchInterval,
 		StaleIfError:       cfg.StaleIfError,

@@ -117,7 +117,7 @@ type Verifier struct {
 func New(cfg Config) (*Verifier, error) {
 	wrong := mistakes.List{Package: "statuslist"}
 	v := &Verifier{cfg: cfg}
-	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP}
+	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"}
 	if cfg.Verifier == nil {
 		wrong.Add("Verifier", "required")
 	}

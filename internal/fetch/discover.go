@@ -89,7 +89,7 @@ func (c Client) metadata(body []byte, issuer, member string) (string, error) {
 	}
 	// A different origin is common and allowed. A downgrade to http on loopback is not.
 	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(found, "https:") && !c.InsecureHTTP {
-		return "", fmt.Errorf("%s %.100q: not https", member, Bare(found))
+		return "", fmt.Errorf("%s %.100q: %w", member, Bare(found), c.notHTTPS())
 	}
 	return found, nil
 }

@@ -29,6 +29,9 @@ type Client struct {
 	// InsecureHTTP allows http URLs on hosts other than loopback.
 	InsecureHTTP bool
 
+	// Setting is the name of the setting that sets InsecureHTTP, for errors about http URLs. Empty: there is none.
+	Setting string
+
 	// Accept is the media type that Get requests. Empty: application/json, or else anything.
 	Accept string
 
@@ -74,9 +77,18 @@ func (c Client) Allowed(u string) error {
 		return nil
 	case parsed.Scheme == "http" && (c.InsecureHTTP || loopback(parsed.Hostname())):
 		return nil
+	case parsed.Scheme == "http":
+		return c.notHTTPS()
 	default:
 		return errors.New("not https")
 	}
+}
+
+func (c Client) notHTTPS() error {
+	if c.Setting == "" {
+		return errors.New("not https")
+	}
+	return fmt.Errorf("not https; %s allows http", c.Setting)
 }
 
 func loopback(host string) bool {

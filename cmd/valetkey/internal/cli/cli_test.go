@@ -64,7 +64,7 @@ func TestVerifyLightOAuth2(t *testing.T) {
 			out  string // its beginning
 		}{
 			{"today", with(without(light, "--at"), token), 1, "invalid_token: the token has expired (at 2016-09-22 "},
-			{"by default", with(without(light, "--profile"), token), 1, `invalid_token: the token is not an access token (typ: "" in the token, "at+jwt" configured`},
+			{"by default", with(without(light, "--profile"), token), 1, `invalid_token: the token is not an access token (typ: "" in the token, "at+jwt" configured, and --profile lenient is off)`},
 			{"of another issuer", with(light, "--issuer", "urn:x", token), 1, `invalid_token: the token is of another issuer (issuer: "urn:com:networknt:oauth2:v1" in the token, "urn:x" configured)`},
 			{"for another audience", with(without(light, "--audience"), "--audience", "urn:x", token), 1, `invalid_token: the token is for another audience (audience: "urn:com.networknt" in the token, "urn:x" configured)`},
 			{"with another algorithm", with(light, "--alg", "ES256", "--alg", "PS256", token), 1, `invalid_token: the signature algorithm of the token is not allowed (alg: "RS256" in the token, "ES256", "PS256" configured)`},
@@ -155,7 +155,7 @@ func TestMistakes(t *testing.T) {
 		{"verify with a file that is a folder", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", t.TempDir(), "x"}, []string{"--jwks: read "}},
 		{"inspect with a token that is empty", []string{"inspect", ""}, []string{"the token is empty"}},
 		{"inspect with a token behind its scheme", []string{"inspect", "dpop eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"expected the token alone, without the scheme of an Authorization header"}},
-		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https"}},
+		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https; --insecure-http allows http"}},
 		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: discovery needs a URL"}},
 		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},
 		{"serve with a file of something else", []string{"serve", "--config", broken}, []string{broken + ":1: keys: is not a mapping", broken + ":1: issuer: is required"}},
@@ -235,6 +235,14 @@ func TestVerifyByDiscovery(t *testing.T) {
 		code, out, errs := run(t, "", with(args, "--json", token)...)
 		if code != 2 || out != "" || !strings.Contains(errs, "status 500") || strings.Contains(errs, token) {
 			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("an http key set beyond loopback, and the flag that allows it", func(t *testing.T) {
+		iss.Metadata.Answer(`{"issuer":"` + iss.URL + `","jwks_uri":"http://keycloak:8080/keys"}`)
+		defer iss.Metadata.Restore()
+		code, _, errs := run(t, "", with(args, token)...)
+		if code != 2 || !strings.Contains(errs, `jwks_uri "http://keycloak:8080/keys": not https; --insecure-http allows http`) {
+			t.Errorf("got %d, %s", code, errs)
 		}
 	})
 	t.Run("slow keys are waited for", func(t *testing.T) {

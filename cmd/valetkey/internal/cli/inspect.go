@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/jose"
@@ -142,7 +143,7 @@ func inspect(cmd *cobra.Command, drivers driver.Set, config string, in proxy.Req
 	case err != nil || out == nil:
 		return err
 	case out.Failure != nil:
-		return out.Failure
+		return errors.New(issuer.InFiles(out.Failure.Error()))
 	case out.Status >= 300:
 		return errNo
 	}
@@ -263,11 +264,11 @@ func decisionOf(out *proxy.Outcome) *decision {
 		Challenge: out.Header["Www-Authenticate"], Location: out.Header.Get("Location"),
 	}
 	if out.Refusal != nil {
-		r := refusalOf(out.Refusal)
+		r := refusalOf(out.Refusal, issuer.InFiles)
 		d.Refusal = &r
 	}
 	if out.Failure != nil {
-		d.Failure = out.Failure.Error()
+		d.Failure = issuer.InFiles(out.Failure.Error())
 	}
 	return d
 }

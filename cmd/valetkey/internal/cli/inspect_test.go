@@ -60,6 +60,20 @@ func TestInspect(t *testing.T) {
 			assert.NotContains(t, out, long)
 		})
 	}
+	t.Run("both values of what differs, and the setting of the file that allows it", func(t *testing.T) {
+		config := write(t, "proxy.yaml", "{listen: '127.0.0.1:1', upstream: 'http://127.0.0.1:1', resource: "+valetkeytest.DefaultAudience+
+			", verifiers: [jwks: {issuer: '"+iss.URL+"'}], routes: {/: '@any'}}")
+		for want, token := range map[string]string{
+			`(issuer: "https://wrong-issuer.example.com" in the token, "` + iss.URL + `" configured)`:                          iss.Token(valetkeytest.WrongIssuer()),
+			`(audience: "https://wrong-audience.example.com" in the token, "` + valetkeytest.DefaultAudience + `" configured)`: iss.Token(valetkeytest.WrongAudience()),
+			`(typ: "JWT" in the token, "at+jwt" configured, and profile: lenient is off)`:                                      iss.Token(valetkeytest.Type("JWT")),
+			`(alg: "RS512" in the token, "RS256", "PS256", "ES256", "ES384", "EdDSA" configured)`:                              iss.Token(valetkeytest.Algorithm("RS512")),
+		} {
+			code, out, errs := run(t, "", "inspect", "--config", config, token)
+			assert.Equal(t, cli.No, code, errs)
+			assert.Contains(t, out, want)
+		}
+	})
 	t.Run("times in words", func(t *testing.T) {
 		at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 		token := iss.Token(valetkeytest.Claim("iat", at.Add(-90*time.Second).Unix()), valetkeytest.Claim("exp", at.AddDate(0, 0, 3).Unix()),

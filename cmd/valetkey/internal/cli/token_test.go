@@ -51,8 +51,8 @@ func TestTokenMistakes(t *testing.T) {
 		{"nothing", []string{"token"}, []string{"--issuer: required, or a token URL", "--client-id: required", "--secret-file: required, or --secret-env"}},
 		{"all at once", []string{"token", "--issuer", "https://a", "--token-url", "https://b", "--client-id", "x", "--secret-file", "/nowhere/" + reader, "--auth", "jwt"}, []string{
 			"--token-url: cannot be combined with an issuer", `--auth: "jwt" is neither basic nor post`, "--secret-file: the file cannot be read: no such file"}},
-		{"plain http", with(without(good, "--issuer"), "--issuer", "http://as.example.com"), []string{"--issuer: not https"}},
-		{"a token URL in plain http", with(without(good, "--issuer"), "--token-url", "http://as.example.com/token"), []string{"--token-url: not https"}},
+		{"plain http", with(without(good, "--issuer"), "--issuer", "http://as.example.com"), []string{"--issuer: not https; --insecure-http allows http"}},
+		{"a token URL in plain http", with(without(good, "--issuer"), "--token-url", "http://as.example.com/token"), []string{"--token-url: not https; --insecure-http allows http"}},
 		{"two secrets", with(good, "--secret-env", "X"), []string{"--secret-env: cannot be combined with --secret-file"}},
 		{"a secret that is empty", with(without(good, "--secret-file"), "--secret-file", empty), []string{"--secret-file: is empty or missing"}},
 		{"a secret that is not there", with(without(good, "--secret-file"), "--secret-env", "VALETKEY_TEST_NOT_SET"), []string{"--secret-env: is empty or missing"}},

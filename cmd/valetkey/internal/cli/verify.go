@@ -64,10 +64,11 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 			s.Logger = logTo(cmd.ErrOrStderr(), slog.LevelWarn)
 			v, wrong := s.Verifier()
 			for _, m := range wrong {
+				text := issuer.InFlags(m.Err.Error())
 				if flag := flags[m.Field]; flag != "" {
-					m.Err = fmt.Errorf("%s: %w", flag, m.Err)
+					text = flag + ": " + text
 				}
-				mistakes = append(mistakes, m.Err)
+				mistakes = append(mistakes, errors.New(text))
 			}
 			if v != nil {
 				defer v.Close()
@@ -127,7 +128,7 @@ func verify(ctx context.Context, w io.Writer, v *jwks.Verifier, raw string, now 
 	var refusal *valetkey.Error
 	if err != nil && !errors.As(err, &refusal) { // no keys yet: unlike a server, a command can wait for them
 		if err := v.Ready(ctx); err != nil {
-			return err
+			return errors.New(issuer.InFlags(err.Error()))
 		}
 		t, err = v.Verify(ctx, raw)
 	}
@@ -161,9 +162,9 @@ func printRefusal(w io.Writer, e *valetkey.Error, asJSON bool) error {
 		return printJSON(w, struct {
 			Valid bool `json:"valid"`
 			refusal
-		}{false, refusalOf(e)})
+		}{false, refusalOf(e, issuer.InFlags)})
 	}
-	_, err := fmt.Fprintln(w, refusalOf(e))
+	_, err := fmt.Fprintln(w, refusalOf(e, issuer.InFlags))
 	return err
 }
 
@@ -175,10 +176,11 @@ type refusal struct {
 	Detail      string          `json:"detail,omitempty"`
 }
 
-func refusalOf(e *valetkey.Error) refusal {
+// refusalOf returns the JSON form of e. spell replaces the names of settings by those that the user of the command knows.
+func refusalOf(e *valetkey.Error, spell func(string) string) refusal {
 	r := refusal{Error: e.Code, Reason: e.Reason, Description: e.Reason.Description()}
 	if e.Err != nil {
-		r.Detail = e.Err.Error()
+		r.Detail = spell(e.Err.Error())
 	}
 	return r
 }

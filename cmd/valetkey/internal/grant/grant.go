@@ -50,7 +50,7 @@ func (r Request) Mistakes() (all []issuer.Mistake) {
 			all = append(all, issuer.Mistake{Field: field, Err: err})
 		}
 	}
-	client := fetch.Client{InsecureHTTP: r.InsecureHTTP}
+	client := fetch.Client{InsecureHTTP: r.InsecureHTTP, Setting: "--insecure-http"}
 	switch {
 	case r.Issuer != "" && r.TokenURL != "":
 		check("token_url", errors.New("cannot be combined with an issuer"))
@@ -74,7 +74,7 @@ func (r Request) Token(ctx context.Context) (*oauth2.Token, error) {
 	defer cancel()
 	if r.TokenURL == "" {
 		var err error
-		if r.TokenURL, err = (fetch.Client{InsecureHTTP: r.InsecureHTTP}).Discover(ctx, r.Issuer, "token_endpoint"); err != nil {
+		if r.TokenURL, err = (fetch.Client{InsecureHTTP: r.InsecureHTTP, Setting: "--insecure-http"}).Discover(ctx, r.Issuer, "token_endpoint"); err != nil {
 			return nil, err
 		}
 	}

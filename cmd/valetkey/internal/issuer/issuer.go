@@ -125,4 +125,4 @@ func Mistakes(err error, names map[string]string) (all []Mistake) {
 	return all
 }
 
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string { return InFiles(strings.ReplaceAll(err.Error(), "\n", "; ")) }

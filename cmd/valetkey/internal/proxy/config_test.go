@@ -93,7 +93,7 @@ func TestMistakes(t *testing.T) {
 		{"a leeway without a unit", verifier("{issuer: 'https://a', leeway: '-5s'}"), []string{
 			`4: verifiers[0].jwks.leeway: "-5s" is not a duration such as 30s`}},
 		{"a key set over plain http", verifier("{issuer: 'https://a', url: 'http://a.example.com/keys'}"), []string{
-			"4: verifiers[0].jwks.url: not https"}},
+			"4: verifiers[0].jwks.url: not https; insecure_http: true allows http"}},
 		{"two verifiers of one issuer", base("}]", `}, jwks: {issuer: "https://as.example.com"}]`), []string{
 			`4: verifiers[1]: another verifier already accepts the issuer "https://as.example.com"`}},
 
@@ -102,7 +102,7 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].introspection.client_secret_file: required, or client_secret_env or client_secret",
 			"4: verifiers[0].introspection.url, verifiers[0].introspection.issuer: one of them is required"}},
 		{"an introspection at plain http", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x}"), []string{
-			"4: verifiers[0].introspection.url: not https"}},
+			"4: verifiers[0].introspection.url: not https; insecure_http: true allows http"}},
 		{"a raw client id with a colon", verifiers("introspection: {issuer: 'https://a', client_id: 'urn:x', client_secret: x, auth: basic_raw}"), []string{
 			"4: verifiers[0].introspection.auth: the client id contains a colon, so it cannot be sent raw; use another method"}},
 		{"each field of an introspection, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `

@@ -156,7 +156,9 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 	l.made = append(l.made, made{at: at, asks: cfg})
 
 	v, err := introspect.New(cfg)
-	l.Blame(at, err, names)
+	for _, m := range issuer.Mistakes(err, names) {
+		l.Mistake(mistakes.Join(at, m.Field), "%w", m.Err)
+	}
 	if err != nil {
 		return nil
 	}
