@@ -152,6 +152,7 @@ var products = index(slices.Concat(
 	[]product{keycloak, keycloakLightweight, cognito},
 	frameworkProducts,
 	ciProducts,
+	microsoftProducts,
 ))
 
 func index(all []product) map[string]product {

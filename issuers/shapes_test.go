@@ -60,6 +60,7 @@ var shapes = slices.Concat(
 	keycloakShapes, cognitoShapes,
 	frameworkShapes,
 	ciShapes,
+	microsoftShapes,
 )
 
 // relatives returns the relatives of s, and those that every token has.
