@@ -153,6 +153,7 @@ var products = index(slices.Concat(
 	frameworkProducts,
 	ciProducts,
 	microsoftProducts,
+	enterpriseProducts,
 ))
 
 func index(all []product) map[string]product {

@@ -61,6 +61,7 @@ var shapes = slices.Concat(
 	frameworkShapes,
 	ciShapes,
 	microsoftShapes,
+	enterpriseShapes,
 )
 
 // relatives returns the relatives of s, and those that every token has.

@@ -1,0 +1,188 @@
+package issuers_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/issuers"
+	"github.com/valetkey/valetkey/jwks"
+)
+
+const (
+	pingFed  = "https://sso.example.com:9031"
+	pingEnv  = "https://auth.pingone.eu/4631af52-7ec7-48cf-848f-48cf8ca8e1ab/as"
+	amAlpha  = "https://am.example.com:8443/am/oauth2/realms/root/realms/alpha"
+	curityAS = "https://idsvr.example.com/oauth/v2/oauth-anonymous"
+	wso2IS   = "https://is.example.com:9443/oauth2/token"
+)
+
+var pingFederateRelatives = []relative{
+	{"an ID token", nil, object{"aud": "ac_client", "sub": "joe", "iat": past, "nonce": "n", "at_hash": "h", "client_id": nil, "scope": nil}, valetkey.ReasonNotAccessToken},
+	{"an ID token of the typ JWT without a nonce", object{"typ": "JWT"}, object{"aud": "ac_client", "client_id": nil, "scope": nil}, valetkey.ReasonClaimMalformed},
+	{"a token of a manager without an audience", nil, object{"aud": nil}, valetkey.ReasonClaimMalformed},
+	{"a token of a manager without an issuer", nil, object{"iss": nil}, valetkey.ReasonIssuer},
+	{"a token without scope", nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
+}
+
+var pingOneRelatives = []relative{
+	{"an ID token", object{"typ": nil}, object{"aud": []string{"adeeb901"}, "nonce": "n", "at_hash": "h", "amr": []string{"pwd"}, "client_id": nil, "scope": nil}, valetkey.ReasonNotAccessToken},
+	{"an ID token without a nonce", object{"typ": nil}, object{"aud": []string{"adeeb901"}, "scope": nil}, valetkey.ReasonNotAccessToken},
+	{"a token for PingOne's own API", nil, object{"aud": []string{"https://api.pingone.eu"}}, valetkey.ReasonAudience},
+	{"a token of another environment", nil, object{"iss": "https://auth.pingone.eu/01d89b06-66d5-430e-9f28-65636843788b/as"}, valetkey.ReasonIssuer},
+	{"a token of the environment's name in another region", nil, object{"iss": "https://auth.pingone.com/4631af52-7ec7-48cf-848f-48cf8ca8e1ab/as"}, valetkey.ReasonIssuer},
+	{"a token whose act is a text", nil, object{"act": "noActor"}, valetkey.ReasonClaimMalformed},
+}
+
+var enterpriseShapes = []shape{
+	{
+		of: "pingfederate", kind: "a user's token by default, with the keys of its manager",
+		params: issuers.Params{Issuer: pingFed, Audience: []string{ordersAPI}},
+		change: func(c *jwks.Config) { c.JWKSURL = pingFed + "/ext/orders" },
+		keySet: pingFed + "/ext/orders",
+		header: object{"pi.atm": "5"},
+		claims: `{"scope":["openid","profile","orders:read"],"client_id":"ac_client","iss":"` + pingFed + `","aud":"` + ordersAPI + `","jti":"aBc","Username":"joe","exp":$EXP}`,
+		client: "ac_client", scopes: []string{"openid", "profile", "orders:read"},
+		relatives: pingFederateRelatives,
+	},
+	{
+		of: "pingfederate", kind: "a token exchanged for an agent, with a centralized key",
+		params:   issuers.Params{Issuer: pingFed, Audience: []string{ordersAPI}},
+		metadata: pingFed + "/.well-known/openid-configuration", keySet: pingFed + "/pf/JWKS", alg: "ES256",
+		header: object{"typ": "at+jwt", "pi.atm": "8dzf"},
+		claims: `{"scope":"orders:read","authorization_details":[],"client_id":"agent-3","iss":"` + pingFed + `","iat":$IAT,"sub":"user-042","aud":"` + ordersAPI + `",
+			"act":{"sub":"agent-3"},"exp":$EXP}`,
+		subject: "user-042", client: "agent-3", scopes: []string{"orders:read"},
+		relatives: []relative{
+			{"an ID token", object{"typ": "JWT"}, object{"aud": "ac_client", "client_id": nil, "scope": nil, "act": nil}, valetkey.ReasonClaimMalformed},
+			{"a token of another server", nil, object{"iss": "https://sso.example.com"}, valetkey.ReasonIssuer},
+		},
+	},
+	{
+		of: "pingone", kind: "a user's token",
+		params:   issuers.Params{Issuer: pingEnv, Audience: []string{ordersAPI}},
+		metadata: pingEnv + "/.well-known/openid-configuration", keySet: pingEnv + "/jwks",
+		claims: `{"client_id":"adeeb901","iss":"` + pingEnv + `","jti":"ea50083a","iat":$IAT,"exp":$EXP,"aud":["` + ordersAPI + `"],"scope":"openid orders:read","sub":"8ca2b15a",
+			"sid":"2fc3e42c","auth_time":$IAT,"acr":"Single_Factor","env":"4631af52-7ec7-48cf-848f-48cf8ca8e1ab","org":"84c4c0c0"}`,
+		subject: "8ca2b15a", client: "adeeb901", scopes: []string{"openid", "orders:read"},
+		relatives: pingOneRelatives,
+	},
+	{
+		of: "pingone", kind: "a machine's token of the typ at+jwt",
+		params:   issuers.Params{Issuer: pingEnv, Audience: []string{ordersAPI}},
+		metadata: pingEnv + "/.well-known/openid-configuration", keySet: pingEnv + "/jwks",
+		header: object{"typ": "at+jwt"},
+		claims: `{"client_id":"adeeb901","iss":"` + pingEnv + `","jti":"722238d2","iat":$IAT,"exp":$EXP,"aud":["` + ordersAPI + `"],"scope":"orders:read",
+			"env":"4631af52-7ec7-48cf-848f-48cf8ca8e1ab","org":"84c4c0c0","p1.rid":"722238d2"}`,
+		client: "adeeb901", scopes: []string{"orders:read"},
+		relatives: pingOneRelatives,
+	},
+	{
+		of: "pingam", kind: "a machine's token with the client as its audience",
+		params:   issuers.Params{Issuer: amAlpha, Clients: []string{"m2m"}},
+		metadata: amAlpha + "/.well-known/openid-configuration", keySet: amAlpha + "/connect/jwk_uri",
+		header: object{"typ": "JWT"},
+		claims: `{"sub":"m2m","cts":"OAUTH2_STATELESS_GRANT","auditTrackingId":"306f4090-160448","iss":"` + amAlpha + `","tokenName":"access_token","token_type":"Bearer",
+			"authGrantId":"yyChRcvpfgSW","aud":"m2m","nbf":$IAT,"grant_type":"client_credentials","scope":["orders.write","orders.read"],"auth_time":$IAT,"realm":"/alpha",
+			"exp":$EXP,"iat":$IAT,"expires_in":3600,"jti":"RzW5jAtx4s01"}`,
+		subject: "m2m", client: "m2m", scopes: []string{"orders.write", "orders.read"},
+		relatives: []relative{
+			{"an ID token", nil, object{"tokenName": "id_token", "tokenType": "JWTToken", "azp": "m2m", "at_hash": "h", "acr": "0", "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a refresh token", nil, object{"tokenName": "refresh_token"}, valetkey.ReasonNotAccessToken},
+			{"a token without its kind", nil, object{"tokenName": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of another client", nil, object{"aud": "other"}, valetkey.ReasonAudience},
+			{"a token of another realm", nil, object{"iss": "https://am.example.com:8443/am/oauth2/realms/root/realms/bravo", "realm": "/bravo"}, valetkey.ReasonIssuer},
+			{"a token signed with the default algorithm's name", object{"alg": "HS256"}, nil, valetkey.ReasonAlgorithm},
+		},
+	},
+	{
+		of: "pingam", kind: "a user's token with an audience from a script",
+		params:   issuers.Params{Issuer: amAlpha, Audience: []string{ordersAPI}},
+		metadata: amAlpha + "/.well-known/openid-configuration", keySet: amAlpha + "/connect/jwk_uri", alg: "ES256",
+		header: object{"typ": "JWT"},
+		claims: `{"sub":"(usr!a0325ea4)","cts":"OAUTH2_STATELESS_GRANT","auth_level":0,"auditTrackingId":"1d7a3317","subname":"a0325ea4","iss":"` + amAlpha + `",
+			"tokenName":"access_token","token_type":"Bearer","authGrantId":"sReMmkL0","nonce":"n","aud":"` + ordersAPI + `","nbf":$IAT,"grant_type":"authorization_code",
+			"scope":["openid","orders.read"],"auth_time":$IAT,"realm":"/alpha","exp":$EXP,"iat":$IAT,"expires_in":3600,"jti":"MhDJJ0"}`,
+		subject: "(usr!a0325ea4)", scopes: []string{"openid", "orders.read"},
+		relatives: []relative{
+			{"an ID token", nil, object{"tokenName": "id_token", "aud": "spa", "azp": "spa", "s_hash": "h", "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a refresh token", nil, object{"tokenName": "refresh_token"}, valetkey.ReasonNotAccessToken},
+			{"a token that no script changed", nil, object{"aud": "spa"}, valetkey.ReasonAudience},
+		},
+	},
+	{
+		of: "curity", kind: "a user's token for an API",
+		params:   issuers.Params{Issuer: curityAS, Audience: []string{"api.example.com"}},
+		metadata: curityAS + "/.well-known/openid-configuration", keySet: curityAS + "/jwks",
+		header: object{"x5t": "ZZ0"},
+		claims: `{"jti":"3ed02b8d","delegationId":"9dd15191","exp":$EXP,"nbf":$IAT,"scope":"openid profile orders","iss":"` + curityAS + `","sub":"demouser",
+			"aud":"api.example.com","iat":$IAT,"purpose":"access_token"}`,
+		subject: "demouser", scopes: []string{"openid", "profile", "orders"},
+		relatives: []relative{
+			{"an ID token", nil, object{"purpose": "id", "aud": "web", "azp": "web", "at_hash": "h", "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"an ID token whose audience is the API too", nil, object{"purpose": "id", "aud": []string{"api.example.com", "web"}, "azp": "web", "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a refresh token", nil, object{"purpose": "refresh_token"}, valetkey.ReasonNotAccessToken},
+			{"a token without its kind", nil, object{"purpose": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of another profile", nil, object{"iss": "https://idsvr.example.com/partners/v2/oauth-anonymous"}, valetkey.ReasonIssuer},
+			{"a token whose audience is its client", nil, object{"aud": "web"}, valetkey.ReasonAudience},
+		},
+	},
+	{
+		of: "curity", kind: "a token with the client as its audience",
+		params:   issuers.Params{Issuer: curityAS, Clients: []string{"demo-web-client"}},
+		metadata: curityAS + "/.well-known/openid-configuration", keySet: curityAS + "/jwks",
+		claims: `{"jti":"adf9f0fc","delegationId":"cd231bba","exp":$EXP,"nbf":$IAT,"scope":"openid","iss":"` + curityAS + `","sub":"55ace8f2","aud":"demo-web-client",
+			"iat":$IAT,"purpose":"access_token"}`,
+		subject: "55ace8f2", client: "demo-web-client", scopes: []string{"openid"},
+		relatives: []relative{
+			{"an ID token", nil, object{"purpose": "id", "azp": "demo-web-client", "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of another client", nil, object{"aud": "other"}, valetkey.ReasonAudience},
+		},
+	},
+	{
+		of: "wso2", kind: "a user's token with the client as its audience",
+		params:   issuers.Params{Issuer: wso2IS, Clients: []string{"jVcW4oLn1Jjb"}},
+		metadata: wso2IS + "/.well-known/openid-configuration", keySet: "https://is.example.com:9443/oauth2/jwks",
+		header: object{"typ": "at+jwt", "x5t": "ODE3Y2Zh"},
+		claims: `{"sub":"32bc4697","aut":"APPLICATION_USER","iss":"` + wso2IS + `","client_id":"jVcW4oLn1Jjb","aud":"jVcW4oLn1Jjb","nbf":$IAT,"act":{"sub":"2d931c9d"},
+			"azp":"jVcW4oLn1Jjb","org_id":"10084a8d","scope":"openid orders_list","exp":$EXP,"org_name":"Super","iat":$IAT,"jti":"0728d517"}`,
+		subject: "32bc4697", client: "jVcW4oLn1Jjb", scopes: []string{"openid", "orders_list"},
+		relatives: []relative{
+			{"an ID token", object{"typ": "JWT"}, object{"aut": nil, "at_hash": "h", "isk": "k", "amr": []string{"BasicAuthenticator"}, "client_id": nil, "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"an ID token without hashes and typ", object{"typ": nil}, object{"aut": nil, "client_id": nil, "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of another application", nil, object{"aud": "YxVcAzqM5OB", "client_id": "YxVcAzqM5OB", "azp": "YxVcAzqM5OB"}, valetkey.ReasonAudience},
+			{"a token of another application with this one as a further audience", nil, object{"aud": []string{"YxVcAzqM5OB", "jVcW4oLn1Jjb"}, "client_id": "YxVcAzqM5OB"}, valetkey.ReasonClient},
+			{"a token of another tenant", nil, object{"iss": "https://is.example.com:9443/t/acme.com/oauth2/token"}, valetkey.ReasonIssuer},
+		},
+	},
+	{
+		of: "wso2", kind: "an application's token of API Manager",
+		params:   issuers.Params{Issuer: wso2IS, Audience: []string{ordersAPI}},
+		metadata: wso2IS + "/.well-known/openid-configuration", keySet: "https://is.example.com:9443/oauth2/jwks",
+		claims: `{"sub":"admin@carbon.super","aut":"APPLICATION","aud":["2dVnZ1","` + ordersAPI + `"],"nbf":$IAT,"azp":"2dVnZ1","scope":"am_application_scope default",
+			"iss":"` + wso2IS + `","keytype":"PRODUCTION","subscribedAPIs":[],"exp":$EXP,"iat":$IAT,"jti":"b1cbe7b3"}`,
+		subject: "admin@carbon.super", client: "2dVnZ1", scopes: []string{"am_application_scope", "default"},
+		relatives: []relative{
+			{"an ID token", nil, object{"aut": nil, "aud": []string{"2dVnZ1", ordersAPI}, "scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a token whose audience is its client", nil, object{"aud": "2dVnZ1"}, valetkey.ReasonAudience},
+			{"the assertion of a gateway for its backend", nil, object{"iss": "wso2.org/products/am", "aut": nil, "aud": nil}, valetkey.ReasonIssuer},
+		},
+	},
+}
+
+func TestRecipientsOfEnterpriseProducts(t *testing.T) {
+	for _, of := range []string{"pingam", "curity", "wso2", "spring_authorization_server"} {
+		t.Run(of+" without a recipient is a mistake", func(t *testing.T) {
+			_, err := issuers.Named(of, issuers.Params{Issuer: host})
+			assert.ErrorContains(t, err, "issuers: "+of+": Audience, Clients: one of them is required")
+		})
+		t.Run(of+" with an audience does not accept the clients as recipients", func(t *testing.T) {
+			cfg, err := issuers.Named(of, issuers.Params{Issuer: host, Audience: []string{ordersAPI}, Clients: []string{"web"}})
+			require.NoError(t, err)
+			assert.Equal(t, []string{ordersAPI}, cfg.Audience)
+			assert.Equal(t, []string{"web"}, cfg.Clients)
+		})
+	}
+}
