@@ -156,6 +156,9 @@ func TestMistakes(t *testing.T) {
 		{"inspect with a token that is empty", []string{"inspect", ""}, []string{"the token is empty"}},
 		{"inspect with a token behind its scheme", []string{"inspect", "dpop eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"expected the token alone, without the scheme of an Authorization header"}},
 		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https; --insecure-http allows http"}},
+		{"verify with a product that is not known", []string{"verify", "--issuer-type", "keyclock", "x"}, []string{`--issuer-type: "keyclock" is not one of `}},
+		{"verify with mistakes in the parameters of a product", []string{"verify", "--issuer-type", "keycloak", "--client", "", "--tenant", "a", "--rule", "a = ", "--profile", "lenient", "--allow", "x", "x"},
+			append(required[:1:1], "--audience: required", "--tenant: has no meaning for this product", "--rule: the value is empty", "--profile: cannot be combined with", `--allow: "x" is not one of`)},
 		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: discovery needs a URL"}},
 		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},
 		{"serve with a file of something else", []string{"serve", "--config", broken}, []string{broken + ":1: keys: is not a mapping", broken + ":1: issuer: is required"}},
@@ -215,6 +218,27 @@ func TestVerifyByDiscovery(t *testing.T) {
 		code, out, errs := run(t, "", with(args, token)...)
 		if code != 0 || !regexp.MustCompile(`(?m)^sub +alice$`).MatchString(out) || !strings.Contains(out, `"red\x1b[31m\u202e"`) {
 			t.Errorf("got %d, %s%s", code, out, errs)
+		}
+	})
+	t.Run("the settings of a product, and a rule, a client and an omission beside", func(t *testing.T) {
+		typed := with(args, "--issuer-type", "keycloak", "--client", "spa", "--rule", "group ^= o")
+		for _, c := range []struct {
+			name string
+			args []string
+			opts []valetkeytest.Option
+			want int
+		}{
+			{"another client", nil, []valetkeytest.Option{valetkeytest.Claim("azp", "other")}, 1},
+			{"a claim that the rule excludes", nil, []valetkeytest.Option{valetkeytest.Claim("group", "dev")}, 1},
+			{"a claim that the product sends", nil, []valetkeytest.Option{valetkeytest.Claim("jti", nil)}, 1},
+			{"the same, where it may be missing", []string{"--allow", "missing_id"}, []valetkeytest.Option{valetkeytest.Claim("jti", nil)}, 0},
+			{"a token of the product", nil, nil, 0},
+		} {
+			token := iss.Token(append([]valetkeytest.Option{valetkeytest.Header("typ", "JWT"), valetkeytest.Claim("typ", "Bearer"), valetkeytest.Claim("client_id", nil),
+				valetkeytest.Claim("azp", "spa"), valetkeytest.Claim("group", "ops")}, c.opts...)...)
+			if code, out, errs := run(t, "", with(with(typed, c.args...), token)...); code != c.want {
+				t.Errorf("%s: got %d, %s%s", c.name, code, out, errs)
+			}
 		}
 	})
 	t.Run("the key set by its URL", func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
 )
 
@@ -23,7 +24,8 @@ const keysTimeout = 15 * time.Second
 // flags maps the fields of issuer.Settings to flags.
 var flags = map[string]string{
 	"url": "--jwks", "file": "--jwks", "algorithms": "--alg", "insecure_http": "--insecure-http",
-	"issuer": "--issuer", "audience": "--audience", "profile": "--profile",
+	"issuer": "--issuer", "audience": "--audience", "profile": "--profile", "issuer_type": "--issuer-type", "tenants": "--tenant",
+	"clients": "--client", "rules": "--rule", "allow": "--allow",
 }
 
 func verifyCommand() *cobra.Command {
@@ -43,7 +45,7 @@ Other users of the machine can see command arguments: to keep the token secret, 
 The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, for example if the keys are unavailable.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var mistakes []error
+			var wrong []error
 			if keys != "" && !strings.HasPrefix(keys, "http://") && !strings.HasPrefix(keys, "https://") {
 				s.File = keys
 			} else {
@@ -52,28 +54,28 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 			now, err := moment(at)
 			switch {
 			case err != nil:
-				mistakes = append(mistakes, fmt.Errorf("--at: %w", err))
+				wrong = append(wrong, fmt.Errorf("--at: %w", err))
 			case now.IsZero():
 				now = time.Now()
 			default:
 				s.Now = func() time.Time { return now }
 			}
 			if len(args) != 1 {
-				mistakes = append(mistakes, fmt.Errorf("expected one token argument (- for stdin), got %d", len(args)))
+				wrong = append(wrong, fmt.Errorf("expected one token argument (- for stdin), got %d", len(args)))
 			}
 			s.Logger = logTo(cmd.ErrOrStderr(), slog.LevelWarn)
-			v, wrong := s.Verifier()
-			for _, m := range wrong {
+			v, found := s.Verifier()
+			for _, m := range found {
 				text := issuer.InFlags(m.Err.Error())
-				if flag := flags[m.Field]; flag != "" {
+				if flag, known := mistakes.Rename(m.Field, flags); known {
 					text = flag + ": " + text
 				}
-				mistakes = append(mistakes, errors.New(text))
+				wrong = append(wrong, errors.New(text))
 			}
 			if v != nil {
 				defer v.Close()
 			}
-			if err := errors.Join(mistakes...); err != nil {
+			if err := errors.Join(wrong...); err != nil {
 				return err
 			}
 			raw, err := tokenFrom(args[0], cmd.InOrStdin())
@@ -87,7 +89,12 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 	f.StringVar(&s.Issuer, "issuer", "", "issuer of the token (required)")
 	f.StringArrayVar(&s.Audience, "audience", nil, "accepted audience of the token; may be repeated (required)")
 	f.StringVar(&keys, "jwks", "", "key set, a file or a URL (default: discovered at the issuer)")
-	f.StringVar(&s.Profile, "profile", "rfc9068", "rfc9068, or lenient, which accepts tokens from most deployed issuers")
+	f.StringVar(&s.Type, "issuer-type", "", "product of the issuer, such as keycloak, for the settings of its tokens (default: none, only tokens by RFC 9068)")
+	f.StringArrayVar(&s.Tenants, "tenant", nil, "accepted tenant, with --issuer-type; may be repeated")
+	f.StringArrayVar(&s.Clients, "client", nil, "accepted client; may be repeated (default: all, unless the product requires it)")
+	f.StringArrayVar(&s.Rules, "rule", nil, `condition on a claim, such as "sub ^= repo:example/"; may be repeated`)
+	f.StringArrayVar(&s.Allow, "allow", nil, "part of RFC 9068 that the token may lack; may be repeated: "+strings.Join(issuer.Allowances(), ", "))
+	f.StringVar(&s.Profile, "profile", "", "rfc9068, or lenient for a first look at the token of an unknown product (default rfc9068)")
 	f.StringArrayVar(&s.Algorithms, "alg", nil, "allowed signature algorithm; may be repeated (default RS256, PS256, ES256, ES384, EdDSA)")
 	f.StringVar(&at, "at", "", "time of the verification (RFC 3339) instead of now")
 	f.BoolVar(&s.InsecureHTTP, "insecure-http", false, "allow http URLs beyond loopback: an attacker on the network can replace the keys")

@@ -2,16 +2,22 @@
 package issuer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/issuers"
 	"github.com/valetkey/valetkey/jwks"
 )
 
@@ -30,11 +36,62 @@ type Settings struct {
 	InsecureHTTP bool
 	Logger       *slog.Logger
 	Now          func() time.Time
+	Tokens
+
+	// DefaultAudience replaces an Audience that is not given, unless the product of Type has no use for an audience.
+	DefaultAudience []string
 }
+
+// Tokens are the settings about the tokens of an issuer. Each is a field in configuration files.
+//
+// If Type is set, the constructor of the product receives the issuer, the audience, Tenants, Clients and Rules. Of the others,
+// Allow adds to the settings of the product, and every other one that is given replaces the setting of the product.
+type Tokens struct {
+	Type          string   `yaml:"issuer_type,filled"` // name of a product; see issuers.Names
+	Tenants       []string `yaml:"tenants,single,filled"`
+	Clients       []string `yaml:"clients,single,filled"`
+	Rules         []string `yaml:"rules,single,filled"`
+	IssuerAliases []string `yaml:"issuer_aliases,single,filled"`
+	AudienceClaim string   `yaml:"audience_claim,filled"`
+	SoleAudience  *bool    `yaml:"sole_audience"` // nil: not given
+	Types         []string `yaml:"types,single,filled"`
+	Markers       []string `yaml:"markers,single,filled"`
+	RequireScope  *bool    `yaml:"require_scope"` // nil: not given
+	ClientIDClaim string   `yaml:"client_id_claim,filled"`
+	Scopes        []string `yaml:"scopes,single,filled"`
+	Allow         []string `yaml:"allow,single,filled"` // names of allowances
+}
+
+// Fields returns the names in files of the settings in t.
+func (t Tokens) Fields() (all []string) {
+	for i := range reflect.TypeOf(t).NumField() {
+		name, _, _ := strings.Cut(reflect.TypeOf(t).Field(i).Tag.Get("yaml"), ",")
+		all = append(all, name)
+	}
+	return all
+}
+
+// allowances are the names of the settings of jwks.Profile.
+var allowances = map[string]func(*jwks.Profile) *bool{
+	"untyped":           func(p *jwks.Profile) *bool { return &p.AllowUntyped },
+	"id_tokens":         func(p *jwks.Profile) *bool { return &p.AllowIDTokens },
+	"missing_issuer":    func(p *jwks.Profile) *bool { return &p.AllowMissingIssuer },
+	"missing_key_id":    func(p *jwks.Profile) *bool { return &p.AllowMissingKeyID },
+	"missing_subject":   func(p *jwks.Profile) *bool { return &p.AllowMissingSubject },
+	"numeric_subject":   func(p *jwks.Profile) *bool { return &p.AllowNumericSubject },
+	"missing_client_id": func(p *jwks.Profile) *bool { return &p.AllowMissingClientID },
+	"missing_id":        func(p *jwks.Profile) *bool { return &p.AllowMissingID },
+	"missing_issued_at": func(p *jwks.Profile) *bool { return &p.AllowMissingIssuedAt },
+	"scope_array":       func(p *jwks.Profile) *bool { return &p.AllowScopeArray },
+	"scp":               func(p *jwks.Profile) *bool { return &p.AllowScp },
+}
+
+// Allowances returns the values that Tokens.Allow may have, sorted.
+func Allowances() []string { return slices.Sorted(maps.Keys(allowances)) }
 
 // A Mistake is one error in Settings.
 type Mistake struct {
-	Field string // name in configuration files, such as "insecure_http"; "" if the mistake concerns several fields
+	Field string // name in configuration files, such as "insecure_http" or "rules[1]"; "" if the mistake concerns several fields
 	Err   error
 }
 
@@ -48,42 +105,174 @@ var names = map[string]string{
 	"Leeway":       "leeway",
 	"MaxLifetime":  "max_lifetime",
 	"InsecureHTTP": "insecure_http",
+
+	"Tenants":       "tenants",
+	"Clients":       "clients",
+	"Rules":         "rules",
+	"IssuerAliases": "issuer_aliases",
+	"AudienceClaim": "audience_claim",
+	"SoleAudience":  "sole_audience",
+	"Types":         "types",
+	"Markers":       "markers",
+	"RequireScope":  "require_scope",
+	"ClientIDClaim": "client_id_claim",
+	"Scopes":        "scopes",
+
+	"Profile.AllowMissingIssuer": "allow",
+}
+
+// found collects mistakes.
+type found []Mistake
+
+func (f *found) add(field, format string, args ...any) {
+	*f = append(*f, Mistake{field, fmt.Errorf(format, args...)})
+}
+
+// has reports whether a field, or an element of it, has a mistake. Later mistakes in such a field are consequences.
+func (f found) has(field string) bool {
+	return slices.ContainsFunc(f, func(m Mistake) bool { return m.Field == field || field != "" && strings.HasPrefix(m.Field, field+"[") })
 }
 
 // Config returns the jwks.Config for s, and the mistakes that package jwks cannot detect. It reads File and does no other I/O.
 func (s Settings) Config() (jwks.Config, []Mistake) {
-	var mistakes []Mistake
-	cfg := jwks.Config{
-		Issuer:       s.Issuer,
-		Audience:     s.Audience,
-		JWKSURL:      s.URL,
-		Algorithms:   s.Algorithms,
-		Leeway:       s.Leeway,
-		MaxLifetime:  s.MaxLifetime,
-		InsecureHTTP: s.InsecureHTTP,
-		Logger:       s.Logger,
-		Now:          s.Now,
+	var wrong found
+	cfg, failed := s.product(&wrong)
+	s.Tokens.change(&cfg, &wrong)
+	if failed { // the other fields can be validated in spite of it
+		cfg.Issuer, cfg.Audience = "https://issuer.invalid", []string{"invalid"}
+		cfg.AudienceClaim, cfg.Profile.AllowMissingIssuer = "", false
 	}
 	switch s.Profile {
 	case "", "rfc9068":
 	case "lenient":
 		cfg.Profile = jwks.Lenient()
 	default:
-		mistakes = append(mistakes, Mistake{"profile", fmt.Errorf("%q is neither rfc9068 nor lenient", s.Profile)})
+		wrong.add("profile", "%q is neither rfc9068 nor lenient", s.Profile)
 	}
-	if s.File == "" {
-		return cfg, mistakes
+	if s.Profile != "" && s.Type != "" {
+		wrong.add("profile", "cannot be combined with issuer_type, which states what the tokens lack")
 	}
-	var err error
-	if cfg.JWKS, err = config.Content(s.File, maxKeys); err != nil {
-		cfg.JWKS = []byte{} // nil would select discovery
-		mistakes = append(mistakes, Mistake{"file", err})
+	cfg.JWKSURL = cmp.Or(s.URL, cfg.JWKSURL)
+	if s.Algorithms != nil {
+		cfg.Algorithms = s.Algorithms
 	}
-	if s.URL != "" {
-		mistakes = append(mistakes, Mistake{"file", errors.New("cannot be combined with url")})
+	cfg.Leeway, cfg.MaxLifetime, cfg.InsecureHTTP, cfg.Logger, cfg.Now = s.Leeway, s.MaxLifetime, s.InsecureHTTP, s.Logger, s.Now
+	if s.File != "" {
+		var err error
+		if cfg.JWKS, err = config.Content(s.File, maxKeys); err != nil {
+			cfg.JWKS = []byte{} // nil would select discovery
+			wrong.add("file", "%w", err)
+		}
+		if s.URL != "" {
+			wrong.add("file", "cannot be combined with url")
+		}
 		cfg.JWKSURL = ""
 	}
-	return cfg, mistakes
+	s.contradictions(cfg, &wrong)
+	return cfg, wrong
+}
+
+// product returns the settings of the product of Type, or those of RFC 9068 if there is no Type. failed reports whether the
+// constructor of the product found mistakes.
+func (s Settings) product(wrong *found) (cfg jwks.Config, failed bool) {
+	rules := s.rules("rules", s.Tokens.Rules, wrong)
+	audience := s.Audience
+	if audience == nil {
+		audience = s.DefaultAudience
+	}
+	if s.Type == "" {
+		if s.Tenants != nil {
+			wrong.add("tenants", "requires issuer_type")
+		}
+		return jwks.Config{Issuer: s.Issuer, Audience: audience, Clients: s.Clients, Rules: rules}, false
+	}
+	if known := issuers.Names(); !slices.Contains(known, s.Type) {
+		wrong.add("issuer_type", "%q is not one of %s", s.Type, strings.Join(known, ", "))
+		return cfg, true
+	}
+	construct := func(audience []string) []Mistake {
+		var err error
+		cfg, err = issuers.Named(s.Type, issuers.Params{
+			Issuer: s.Issuer, Audience: audience, Tenants: s.Tenants, Clients: s.Clients, Rules: rules,
+		})
+		return Mistakes(err, names)
+	}
+	all := construct(audience)
+	if s.Audience == nil && found(all).has("audience") {
+		if without := construct(nil); !found(without).has("audience") {
+			all = without
+		}
+	}
+	for _, m := range all {
+		if !wrong.has(m.Field) {
+			*wrong = append(*wrong, m)
+		}
+	}
+	return cfg, len(all) > 0
+}
+
+// change applies the settings that the constructor of a product does not receive.
+func (t Tokens) change(cfg *jwks.Config, wrong *found) {
+	for _, list := range []struct {
+		given []string
+		of    *[]string
+	}{
+		{t.IssuerAliases, &cfg.IssuerAliases}, {t.Types, &cfg.Types}, {t.Scopes, &cfg.Scopes},
+	} {
+		if list.given != nil {
+			*list.of = list.given
+		}
+	}
+	if t.Markers != nil {
+		cfg.Markers = t.rules("markers", t.Markers, wrong)
+	}
+	cfg.AudienceClaim = cmp.Or(t.AudienceClaim, cfg.AudienceClaim)
+	cfg.ClientIDClaim = cmp.Or(t.ClientIDClaim, cfg.ClientIDClaim)
+	if t.SoleAudience != nil {
+		cfg.SoleAudience = *t.SoleAudience
+	}
+	if t.RequireScope != nil {
+		cfg.RequireScope = *t.RequireScope
+	}
+	for i, name := range t.Allow {
+		setting, known := allowances[name]
+		if !known {
+			wrong.add(fmt.Sprintf("allow[%d]", i), "%q is not one of %s", name, strings.Join(Allowances(), ", "))
+			continue
+		}
+		*setting(&cfg.Profile) = true
+	}
+}
+
+// rules returns the rules of the texts of a field.
+func (Tokens) rules(field string, texts []string, wrong *found) (all []claims.Rule) {
+	for i, text := range texts {
+		r, err := claims.Parse(text)
+		if err != nil {
+			wrong.add(fmt.Sprintf("%s[%d]", field, i), "%w", errors.Unwrap(err))
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// contradictions reports what package jwks would report too, but under the names of Go.
+func (s Settings) contradictions(cfg jwks.Config, wrong *found) {
+	if cfg.AudienceClaim != "" && len(cfg.Markers) == 0 && !cfg.RequireScope && !wrong.has("markers") {
+		wrong.add("audience_claim", "requires markers or require_scope, because the other tokens of the client have that claim too")
+	}
+	if cfg.Profile.AllowMissingIssuer && len(cfg.Rules) == 0 && !wrong.has("rules") {
+		wrong.add("allow", "missing_issuer requires rules that state whose tokens are accepted, such as a prefix of sub")
+	}
+	if strings.Contains(cfg.Issuer, "{") && cfg.JWKSURL == "" && cfg.JWKS == nil {
+		wrong.add("url", "required, or file, because the metadata of an issuer with a claim in braces has no URL")
+	}
+	for i, t := range cfg.Types {
+		if jose.SameType(t, "JWT") {
+			wrong.add(fmt.Sprintf("types[%d]", i), "%q marks no kind of token; to accept it, use allow: untyped", t)
+		}
+	}
 }
 
 // Verifier returns the verifier for s, or all mistakes in s. It does the same I/O as [Settings.Config].
@@ -94,10 +283,10 @@ func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 
 // Verifier returns the verifier for the results of [Settings.Config], or all mistakes.
 func Verifier(cfg jwks.Config, mistakes []Mistake) (*jwks.Verifier, []Mistake) {
-	said := slices.ContainsFunc(mistakes, func(m Mistake) bool { return m.Field == "file" })
 	v, err := jwks.New(cfg)
+	reported := found(mistakes)
 	for _, m := range Mistakes(err, names) {
-		if m.Field != "file" || !said {
+		if !reported.has(m.Field) {
 			mistakes = append(mistakes, m)
 		}
 	}

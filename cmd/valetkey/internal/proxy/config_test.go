@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/issuers"
 )
 
 // one is an introspection, key a key for redis.
@@ -89,7 +90,61 @@ func TestMistakes(t *testing.T) {
 			`10: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`11: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`12: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http`}},
+			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, sole_audience, types, markers, require_scope, client_id_claim, scopes, allow`}},
+		{"each field about tokens, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks:
+   issuer: https://as.example.com
+   tenants: t1
+   clients: [a, '']
+   rules: [a = b, 'c = ']
+   issuer_aliases: ''
+   audience_claim: client_id
+   sole_audience: 1
+   types: [vendor+jwt, application/jwt]
+   markers: typ
+   require_scope: false
+   scopes: [a, '']
+   client_id_claim: ''
+   allow:
+   - untyped
+   - AllowScp
+`), []string{
+			`7: verifiers[0].jwks.tenants: requires issuer_type`,
+			`8: verifiers[0].jwks.clients[1]: is empty`,
+			`8: verifiers[0].jwks.clients: is empty`,
+			`9: verifiers[0].jwks.rules[1]: the value is empty`,
+			`10: verifiers[0].jwks.issuer_aliases: is empty`,
+			`12: verifiers[0].jwks.sole_audience: "1" is not true or false`,
+			`13: verifiers[0].jwks.types[1]: "application/jwt" marks no kind of token; to accept it, use allow: untyped`,
+			`16: verifiers[0].jwks.scopes[1]: is empty`,
+			`16: verifiers[0].jwks.scopes: is empty`,
+			`17: verifiers[0].jwks.client_id_claim: is empty`,
+			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of id_tokens, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, scope_array, scp, untyped`}},
+		{"a recipient in another claim, and nothing that marks access tokens", verifier("{issuer: 'https://a', audience_claim: client_id}"), []string{
+			"4: verifiers[0].jwks.audience_claim: requires markers or require_scope, because the other tokens of the client have that claim too"}},
+		{"tokens of no issuer, and no rule about whose", verifier("{issuer: 'https://a', allow: missing_issuer}"), []string{
+			"4: verifiers[0].jwks.allow: missing_issuer requires rules that state whose tokens are accepted, such as a prefix of sub"}},
+		{"a tenant in an issuer, and no key set", verifier("{issuer: 'https://a/{tid}'}"), []string{
+			"4: verifiers[0].jwks.url: required, or file, because the metadata of an issuer with a claim in braces has no URL"}},
+		{"a product that is not known", verifier("{issuer_type: keyclock, leeway: 1h}"), []string{
+			`4: verifiers[0].jwks.issuer_type: "keyclock" is not one of ` + strings.Join(issuers.Names(), ", "),
+			`4: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`}},
+		{"mistakes in the parameters of a product, beside others", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks:
+   issuer_type: keycloak
+   audience: account
+   tenants: [t1]
+   rules: 'a = '
+   profile: lenient
+   algorithms: none
+   markers: '= a'
+`), []string{
+			`6: verifiers[0].jwks.issuer: required`,
+			"6: verifiers[0].jwks.clients: required with the audience \"account\", which every token of the realm has",
+			`8: verifiers[0].jwks.tenants: has no meaning for this product`,
+			`9: verifiers[0].jwks.rules[0]: the value is empty`,
+			`10: verifiers[0].jwks.profile: cannot be combined with issuer_type, which states what the tokens lack`,
+			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`}},
 		{"a leeway without a unit", verifier("{issuer: 'https://a', leeway: '-5s'}"), []string{
 			`4: verifiers[0].jwks.leeway: "-5s" is not a duration such as 30s`}},
 		{"a key set over plain http", verifier("{issuer: 'https://a', url: 'http://a.example.com/keys'}"), []string{

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/fapi"
 	"github.com/valetkey/valetkey/internal/mistakes"
@@ -31,6 +32,11 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 		profile.JWKSURL, profile.JWKS = v.keys.JWKSURL, v.keys.JWKS
 		profile.Revocation = f.revocation(v)
 		set = append(set, v.at+".profile", v.at+".leeway")
+		for _, name := range (issuer.Tokens{}).Fields() {
+			if field := mistakes.Join(v.at, name); f.Given(field) {
+				f.Mistake(field, "cannot be combined with profile: fapi2, which accepts tokens by RFC 9068 only")
+			}
+		}
 	}
 	for _, field := range set {
 		if f.Given(field) {

@@ -71,9 +71,9 @@ func (l *list) read() valetkey.Verifier {
 // jwks returns the verifier of one issuer, and its combination with a status list, if it has one.
 func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *statuslist.Verifier) {
 	at := item + ".jwks"
-	cfg, wrong := issuer.Settings{
+	settings := issuer.Settings{
 		Issuer:       s.Issuer,
-		Audience:     l.audience(at, s.Audience),
+		Audience:     s.Audience,
 		URL:          s.URL,
 		File:         l.Path(s.File),
 		Profile:      s.Profile,
@@ -83,7 +83,12 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 		InsecureHTTP: s.InsecureHTTP,
 		Logger:       l.log,
 		Now:          l.now,
-	}.Config()
+		Tokens:       s.Tokens,
+	}
+	if !l.Given(at + ".audience") {
+		settings.DefaultAudience = l.audience(at, nil)
+	}
+	cfg, wrong := settings.Config()
 	keys, wrong = issuer.Verifier(cfg, wrong)
 	for _, m := range wrong {
 		l.Mistake(mistakes.Join(at, m.Field), "%w", m.Err)

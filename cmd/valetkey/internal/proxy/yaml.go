@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/scopes"
 )
@@ -66,6 +67,8 @@ type jwksSection struct {
 	MaxLifetime  positive       `yaml:"max_lifetime"`
 	StatusList   *statusSection `yaml:"status_list"`
 	InsecureHTTP bool           `yaml:"insecure_http"`
+
+	issuer.Tokens `yaml:",inline"`
 }
 
 type statusSection struct {

@@ -1,0 +1,127 @@
+package issuer_test
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/claims"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/issuers"
+	"github.com/valetkey/valetkey/jwks"
+)
+
+const realm, api = "https://sso.example.com/realms/shop", "https://api.example.com"
+
+// TestEverySettingOfTheProfileHasAName holds the values of allow to the fields of jwks.Profile.
+func TestEverySettingOfTheProfileHasAName(t *testing.T) {
+	named := map[string]string{} // field of jwks.Profile -> value of allow
+	for _, name := range issuer.Allowances() {
+		cfg, wrong := issuer.Settings{Tokens: issuer.Tokens{Allow: []string{name}}}.Config()
+		for _, m := range wrong {
+			assert.Equal(t, "allow", m.Field, "%v: requires another setting", m.Err)
+		}
+		profile := reflect.ValueOf(cfg.Profile)
+		for i := range profile.NumField() {
+			if !profile.Field(i).Bool() {
+				continue
+			}
+			field := profile.Type().Field(i).Name
+			assert.Empty(t, named[field], "%s sets %s too", name, field)
+			assert.Equal(t, "allow"+strings.ReplaceAll(name, "_", ""), strings.ToLower(field))
+			named[field] = name
+		}
+	}
+	for i := range reflect.TypeFor[jwks.Profile]().NumField() {
+		field := reflect.TypeFor[jwks.Profile]().Field(i).Name
+		assert.NotEmpty(t, named[field], "no value of allow sets %s", field)
+	}
+}
+
+func TestEachSettingReachesTheConfig(t *testing.T) {
+	yes, no := true, false
+	for name, test := range map[string]struct {
+		tokens issuer.Tokens
+		want   func(*jwks.Config)
+	}{
+		"nothing":          {issuer.Tokens{}, func(*jwks.Config) {}},
+		"clients":          {issuer.Tokens{Clients: []string{"a"}}, func(c *jwks.Config) { c.Clients = []string{"a"} }},
+		"rules":            {issuer.Tokens{Rules: []string{"a = b", "!c"}}, func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Equal("a", "b"), claims.Absent("c")} }},
+		"issuer aliases":   {issuer.Tokens{IssuerAliases: []string{"https://b"}}, func(c *jwks.Config) { c.IssuerAliases = []string{"https://b"} }},
+		"types":            {issuer.Tokens{Types: []string{"x+jwt"}}, func(c *jwks.Config) { c.Types = []string{"x+jwt"} }},
+		"markers":          {issuer.Tokens{Markers: []string{"typ = Bearer | DPoP"}}, func(c *jwks.Config) { c.Markers = []claims.Rule{claims.OneOf("typ", "Bearer", "DPoP")} }},
+		"a scope required": {issuer.Tokens{RequireScope: &yes}, func(c *jwks.Config) { c.RequireScope = true }},
+		"sole audience":    {issuer.Tokens{SoleAudience: &yes}, func(c *jwks.Config) { c.SoleAudience = true }},
+		"client claim":     {issuer.Tokens{ClientIDClaim: "azp"}, func(c *jwks.Config) { c.ClientIDClaim = "azp" }},
+		"scopes":           {issuer.Tokens{Scopes: []string{"permissions"}}, func(c *jwks.Config) { c.Scopes = []string{"permissions"} }},
+		"allow":            {issuer.Tokens{Allow: []string{"scp", "missing_id"}}, func(c *jwks.Config) { c.Profile.AllowScp, c.Profile.AllowMissingID = true, true }},
+		"audience claim": {issuer.Tokens{AudienceClaim: "azp", RequireScope: &yes},
+			func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "azp", true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := jwks.Config{Issuer: realm, Audience: []string{api}}
+			test.want(&want)
+			got, wrong := issuer.Settings{Issuer: realm, Audience: []string{api}, Tokens: test.tokens}.Config()
+			assert.Empty(t, wrong)
+			assert.Equal(t, want, got)
+		})
+	}
+	for name, test := range map[string]struct {
+		settings issuer.Settings
+		params   issuers.Params
+		change   func(*jwks.Config)
+	}{
+		"nothing": {issuer.Settings{}, issuers.Params{}, func(*jwks.Config) {}},
+		"a list, which replaces that of the product": {issuer.Settings{Tokens: issuer.Tokens{Markers: []string{"kind = a"}, Scopes: []string{"roles"}}},
+			issuers.Params{}, func(c *jwks.Config) {
+				c.Markers, c.Scopes = []claims.Rule{claims.Equal("kind", "a")}, []string{"roles"}
+			}},
+		"rules, which the constructor adds": {issuer.Settings{Tokens: issuer.Tokens{Rules: []string{"a = b"}}},
+			issuers.Params{Rules: []claims.Rule{claims.Equal("a", "b")}}, func(*jwks.Config) {}},
+		"allow, which adds": {issuer.Settings{Tokens: issuer.Tokens{Allow: []string{"missing_subject"}}},
+			issuers.Params{}, func(c *jwks.Config) { c.Profile.AllowMissingSubject = true }},
+		"false, which replaces": {issuer.Settings{Tokens: issuer.Tokens{RequireScope: &no}},
+			issuers.Params{}, func(c *jwks.Config) { c.RequireScope = false }},
+		"a URL and algorithms": {issuer.Settings{URL: realm + "/keys", Algorithms: []string{"ES256"}},
+			issuers.Params{}, func(c *jwks.Config) { c.JWKSURL, c.Algorithms = realm+"/keys", []string{"ES256"} }},
+	} {
+		t.Run("of a product: "+name, func(t *testing.T) {
+			test.params.Issuer, test.params.Audience = realm, []string{api}
+			want, err := issuers.Keycloak(test.params)
+			require.NoError(t, err)
+			test.change(&want)
+			test.settings.Type, test.settings.Issuer, test.settings.Audience = "keycloak", realm, []string{api}
+			got, wrong := test.settings.Config()
+			assert.Empty(t, wrong)
+			assert.Equal(t, want, got)
+		})
+	}
+}
+
+func TestTheDefaultAudienceIsForProductsThatHaveOne(t *testing.T) {
+	settings := func(of string, clients ...string) issuer.Settings {
+		return issuer.Settings{Issuer: realm, DefaultAudience: []string{api}, Tokens: issuer.Tokens{Type: of, Clients: clients}}
+	}
+	t.Run("mistakes are those that remain without it", func(t *testing.T) {
+		_, wrong := settings("keycloak_lightweight").Config()
+		require.Len(t, wrong, 1)
+		assert.Equal(t, "clients", wrong[0].Field)
+	})
+	t.Run("a mistake in it is reported where it is needed", func(t *testing.T) {
+		s := settings("keycloak")
+		s.DefaultAudience = []string{"https://api.example.com#x"}
+		_, wrong := s.Config()
+		require.Len(t, wrong, 1)
+		assert.ErrorContains(t, wrong[0].Err, "fragment")
+	})
+	for of, want := range map[string][]string{"keycloak": {api}, "keycloak_lightweight": {"app"}, "cognito": {api, "app"}} {
+		t.Run(of, func(t *testing.T) {
+			cfg, wrong := settings(of, "app").Config()
+			assert.Empty(t, wrong)
+			assert.Equal(t, want, cfg.Audience)
+		})
+	}
+}
