@@ -3,23 +3,24 @@ package middleware
 import (
 	"net/http"
 	"net/netip"
+	"path"
+	"slices"
+	"strconv"
 	"strings"
 )
 
 // A hop holds the details that a proxy reports about the request that it received. A field is "" if the proxy does not report it.
 type hop struct {
-	from  string // the sender, in the form of RFC 7239, section 6
-	proto string // http or https
-	host  string
+	from   string // the sender, in the form of RFC 7239, section 6
+	proto  string // http or https
+	host   string
+	prefix string // of the path, which a proxy has removed
 }
 
 // hop returns the hop from the client, as the proxies report it. It returns false if the headers are malformed.
 func (p *Proxies) hop(h http.Header) (hop, bool) {
 	if p.Forwarded == XForwarded {
-		proto, ok := single(h["X-Forwarded-Proto"])
-		host, also := single(h["X-Forwarded-Host"])
-		told := hop{proto: strings.ToLower(proto), host: host}
-		return told, ok && also && told.valid()
+		return p.xHop(h)
 	}
 	var hops []hop
 	for _, line := range h["Forwarded"] {
@@ -39,12 +40,82 @@ func (p *Proxies) hop(h http.Header) (hop, bool) {
 	return hops[len(hops)-1], true
 }
 
-// single returns the value of a header that may occur at most once. It returns false if there are several.
-func single(lines []string) (value string, ok bool) {
-	if len(lines) == 0 {
-		return "", true
+// xHop returns the hop from the client as the X-Forwarded headers report it. It returns false if they are malformed.
+func (p *Proxies) xHop(h http.Header) (hop, bool) {
+	passed := p.passed(list(h["X-Forwarded-For"]))
+	proto, ok := reported(list(h["X-Forwarded-Proto"]), passed)
+	host, also := reported(list(h["X-Forwarded-Host"]), passed)
+	told := hop{proto: strings.ToLower(proto), host: host}
+	if !ok || !also || !told.valid() {
+		return hop{}, false
 	}
-	return lines[0], len(lines) == 1 && !strings.Contains(lines[0], ",")
+	if p.XForwardedPort {
+		port, ok := reported(list(h["X-Forwarded-Port"]), passed)
+		if n, err := strconv.ParseUint(port, 10, 16); !ok || port != "" && (err != nil || n == 0) {
+			return hop{}, false
+		}
+		if port != "" && host != "" && strings.LastIndexByte(host, ':') <= strings.LastIndexByte(host, ']') { // the client has sent no port
+			told.host += ":" + port
+		}
+	}
+	if p.XForwardedPrefix {
+		prefixes := list(h["X-Forwarded-Prefix"])
+		if len(prefixes) > 1 && len(prefixes) > passed {
+			return hop{}, false
+		}
+		for _, prefix := range prefixes { // each proxy adds the one that it has removed, so the first is the outermost
+			if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
+				continue
+			}
+			if !isPath(prefix) {
+				return hop{}, false
+			}
+			told.prefix += prefix
+		}
+	}
+	return told, true
+}
+
+// passed returns the number of trusted proxies that the request has passed, the sender included. nodes are the addresses in
+// X-Forwarded-For; each proxy has added that of its sender. The result is 0, for unknown, if there are none.
+func (p *Proxies) passed(nodes []string) int {
+	n := min(len(nodes), 1)
+	for n > 0 && n < len(nodes) && p.includes(node(nodes[len(nodes)-n])) {
+		n++
+	}
+	return n
+}
+
+// reported returns what the trusted proxy to which the client has connected reports in a header with these values. The other
+// trusted proxies, of the number passed, have left a value unchanged, replaced it, or added their own; values before these are from
+// anyone. It returns false if there are several values and their origin is unknown.
+func reported(values []string, passed int) (value string, ok bool) {
+	switch n := len(values); {
+	case n == 0:
+		return "", true
+	case n == 1:
+		return values[0], true
+	case passed == 0 || slices.Contains(values, ""):
+		return "", false
+	default:
+		return values[n-min(n, passed)], true
+	}
+}
+
+// list returns the values of a header that is a list (RFC 9110, section 5.6.1).
+func list(lines []string) (values []string) {
+	for _, line := range lines {
+		for value := range strings.SplitSeq(line, ",") {
+			values = append(values, strings.Trim(value, " \t"))
+		}
+	}
+	return values
+}
+
+// isPath reports whether s is a clean absolute path without a query, in the characters of RFC 3986, section 3.3.
+func isPath(s string) bool {
+	return s[0] == '/' && path.Clean(s) == s && !strings.ContainsAny(s, `?#\"<>^{|}`+"`") &&
+		!strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f })
 }
 
 // hopsIn reads one line of Forwarded (RFC 7239, section 4). It does not support escapes in a quoted-string, which no parameter

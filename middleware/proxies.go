@@ -22,6 +22,15 @@ type Proxies struct {
 
 	// Forwarded is the header in which the proxies report the URL that the client requested. Empty: none.
 	Forwarded Forwarding
+
+	// XForwardedPort reads X-Forwarded-Port too: the port of the URL, if X-Forwarded-Host has none. Set it only if the proxies set
+	// the header to the port to which the client connects, not to a port of their own.
+	XForwardedPort bool
+
+	// XForwardedPrefix reads X-Forwarded-Prefix too: the beginning of the path, which a proxy has removed. If several proxies
+	// remove a part, each adds a value, and the first one is the beginning. Set it only if the proxies replace the header of a
+	// client.
+	XForwardedPrefix bool
 }
 
 // A Forwarding is a header in which proxies report the URL that a client requested. They must set it on every request and must not
@@ -34,8 +43,10 @@ const (
 	// whose for is not one of the proxies.
 	Forwarded Forwarding = "Forwarded"
 
-	// XForwarded is the pair of headers X-Forwarded-Proto and X-Forwarded-Host. Each must have one value, set by the proxy to
-	// which clients connect.
+	// XForwarded is the pair of headers X-Forwarded-Proto and X-Forwarded-Host. The proxy to which clients connect sets both.
+	// Proxies behind it may leave a header unchanged, replace it, or add a value, as in "https, http". Of several values, a guard
+	// uses that of the first trusted proxy, which it finds by the addresses in X-Forwarded-For: each proxy must add that of its
+	// sender. Several values without X-Forwarded-For are malformed.
 	XForwarded Forwarding = "X-Forwarded"
 )
 
@@ -50,6 +61,14 @@ func (p Proxies) check(wrong *mistakes.List, certificate bool) {
 	case "", Forwarded, XForwarded:
 	default:
 		wrong.Add("Proxies.Forwarded", `%q is not supported: use "Forwarded" or "X-Forwarded"`, string(p.Forwarded))
+	}
+	for _, option := range []struct {
+		name string
+		set  bool
+	}{{"XForwardedPort", p.XForwardedPort}, {"XForwardedPrefix", p.XForwardedPrefix}} {
+		if option.set && p.Forwarded != XForwarded {
+			wrong.Add("Proxies."+option.name, "has no effect unless Forwarded is %s", XForwarded)
+		}
 	}
 	told := p.Forwarded != "" || certificate
 	nobody := len(p.Trusted) == 0 && !p.UnixSocket

@@ -2,6 +2,7 @@ package middleware_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -38,6 +39,8 @@ func TestProxiesMistakes(t *testing.T) {
 		{"a header that nobody knows", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: "Via"}, middleware.ClientCertificate{}, "middleware: Proxies.Forwarded: "},
 		{"a header from nobody", middleware.Proxies{Forwarded: middleware.XForwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted: "},
 		{"a certificate from nobody", middleware.Proxies{}, middleware.ClientCertHeader(), "middleware: Proxies.Trusted: "},
+		{"a port in another header", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: middleware.Forwarded, XForwardedPort: true}, middleware.ClientCertificate{}, "middleware: Proxies.XForwardedPort: "},
+		{"a prefix in no header", middleware.Proxies{XForwardedPrefix: true}, middleware.ClientCertificate{}, "middleware: Proxies.XForwardedPrefix: "},
 		{"proxies that tell nothing", middleware.Proxies{Trusted: prefixes("10.0.0.0/8")}, middleware.TLSCertificate(), "middleware: Proxies.Forwarded: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -56,6 +59,9 @@ func TestForwarded(t *testing.T) {
 	forwarded := func(lines ...string) http.Header { return http.Header{"Forwarded": lines} }
 	xForwarded := func(proto, host string) http.Header {
 		return http.Header{"X-Forwarded-Proto": {proto}, "X-Forwarded-Host": {host}}
+	}
+	chain := func(proto, host, from string) http.Header {
+		return http.Header{"X-Forwarded-Proto": {proto}, "X-Forwarded-Host": {host}, "X-Forwarded-For": {from}}
 	}
 	here, elsewhere := prefixes("127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"), prefixes("10.0.0.0/8")
 	for _, c := range []struct {
@@ -82,6 +88,13 @@ func TestForwarded(t *testing.T) {
 		{"two values of X-Forwarded-Proto", here, x, xForwarded("https,https", "api.example.com"), 400},
 		{"two lines of X-Forwarded-Proto", here, x, http.Header{"X-Forwarded-Proto": {"https", "https"}, "X-Forwarded-Host": {"api.example.com"}}, 400},
 		{"two lines of X-Forwarded-Host", here, x, http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"api.example.com", "x"}}, 400},
+		{"two values and no address that would tell whose they are", here, x, http.Header{"X-Forwarded-Proto": {"https,http"}, "X-Forwarded-Host": {"api.example.com"}}, 400},
+		{"a list with an empty value", here, x, chain("https,", "api.example.com", "192.0.2.1, 10.0.0.7"), 400},
+		{"the scheme of the client before that of the proxy", here, x, chain("https, http", "api.example.com", "192.0.2.1"), 401},
+		{"the host of the client before that of the proxy", here, x, chain("https", "api.example.com, other.example.com", "192.0.2.1"), 401},
+		{"the host of the client before those of two proxies", here, x, chain("https", "api.example.com, other.example.com, inner", "192.0.2.1, 10.0.0.7"), 401},
+		{"the host of the client, which also claims to be a proxy", here, x, chain("https", "api.example.com, other.example.com", "10.0.0.7, 192.0.2.1"), 401},
+		{"a scheme in a list that is none", here, x, chain("ftp, http", "api.example.com", "192.0.2.1, 10.0.0.7"), 400},
 		{"a scheme that is none", here, x, xForwarded("ftp", "api.example.com"), 400},
 		{"a host that ends early", here, x, xForwarded("https", "api.example.com/?"), 400},
 		{"a host that begins late", here, x, xForwarded("https", "x@api.example.com"), 400},
@@ -98,6 +111,12 @@ func TestForwarded(t *testing.T) {
 		{"Forwarded with a space before the value", here, rfc, forwarded(`proto= https;host=api.example.com`), 400},
 
 		{"DPOP-20 X-Forwarded from a proxy", here, x, xForwarded("https", "api.example.com"), 200},
+		{"DPOP-20 a scheme for each of two proxies", here, x, chain("https,http", "api.example.com", "192.0.2.1, 10.0.0.7"), 200},
+		{"DPOP-20 a scheme for each of two proxies, in two lines", here, x, http.Header{"X-Forwarded-Proto": {"https", "http"}, "X-Forwarded-Host": {"api.example.com", "inner"},
+			"X-Forwarded-For": {"192.0.2.1", "10.0.0.7:4711"}}, 200},
+		{"a scheme and a host for two of three proxies", here, x, chain("https, http", "api.example.com, inner", "192.0.2.1, 10.0.0.7, [2001:db8::7]:80"), 200},
+		{"the scheme of the client before those of two proxies", here, x, chain("http, https, http", "api.example.com", "198.51.100.1, 192.0.2.1, 10.0.0.7"), 200},
+		{"all senders are proxies", here, x, chain("https, http", "api.example.com", "10.0.0.8, 10.0.0.7"), 200},
 		{"DPOP-20 Forwarded from a proxy", here, rfc, forwarded("for=192.0.2.1;proto=https;host=api.example.com"), 200},
 		{"quotes, other letters, another order, spaces and what nobody asked for", here, rfc, forwarded(`HOST="api.example.com:443" ; by=10.0.0.9;Proto=HTTPS; For="[2001:db9::1]:80";secret="a,b;c"`), 200},
 		{"the element behind that of the client", here, rfc, forwarded("host=evil.example.com, for=192.0.2.1;proto=https;host=api.example.com"), 200},
@@ -183,6 +202,66 @@ func TestForwarded(t *testing.T) {
 			assert.NoError(t, err)
 		}
 	})
+}
+
+// A proxy has removed the beginning of the path, and listens on another port than 443.
+func TestForwardedPortAndPrefix(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key))
+	type headers = map[string]string
+	for _, c := range []struct {
+		name         string
+		port, prefix bool // the options
+		sent         headers
+		htu          string
+		status       int
+	}{
+		{"by default a port has no effect", false, false, headers{"Port": "8443"}, "https://api.example.com:8443/orders", 401},
+		{"by default a prefix has no effect", false, false, headers{"Prefix": "/v1"}, "https://api.example.com/v1/orders", 401},
+		{"a port that is none", true, false, headers{"Port": "0"}, "https://api.example.com/orders", 400},
+		{"a port with a sign", true, false, headers{"Port": "+443"}, "https://api.example.com/orders", 400},
+		{"a port that is too large", true, false, headers{"Port": "65536"}, "https://api.example.com/orders", 400},
+		{"a port with a path", true, false, headers{"Port": "443/x"}, "https://api.example.com/orders", 400},
+		{"ports of unknown proxies", true, false, headers{"Port": "8443, 80"}, "https://api.example.com:8443/orders", 400},
+		{"another port", true, false, headers{"Port": "8443"}, "https://api.example.com/orders", 401},
+		{"a prefix that is no path", false, true, headers{"Prefix": "v1"}, "https://api.example.com/v1/orders", 400},
+		{"a prefix with dots", false, true, headers{"Prefix": "/v1/.."}, "https://api.example.com/orders", 400},
+		{"a prefix with a host", false, true, headers{"Prefix": "//evil.example"}, "https://api.example.com/orders", 400},
+		{"a prefix with a query", false, true, headers{"Prefix": "/v1?x"}, "https://api.example.com/v1/orders", 400},
+		{"a prefix with a backslash", false, true, headers{"Prefix": `/v1\x`}, "https://api.example.com/orders", 400},
+		{"prefixes of unknown proxies", false, true, headers{"Prefix": "/a, /b"}, "https://api.example.com/a/b/orders", 400},
+		{"more prefixes than proxies", false, true, headers{"Prefix": "/evil, /a", "For": "192.0.2.1"}, "https://api.example.com/a/orders", 400},
+		{"without the prefix", false, true, headers{"Prefix": "/v1"}, "https://api.example.com/orders", 401},
+
+		{"a port", true, false, headers{"Port": "8443"}, "https://api.example.com:8443/orders", 200},
+		{"the usual port", true, false, headers{"Port": "443"}, "https://api.example.com/orders", 200},
+		{"a port of each proxy", true, false, headers{"Port": "8443, 80", "For": "192.0.2.1, 10.0.0.7"}, "https://api.example.com:8443/orders", 200},
+		{"a port beside that of the host", true, false, headers{"Host": "api.example.com:8443", "Port": "80"}, "https://api.example.com:8443/orders", 200},
+		{"a port of an IPv6 address", true, false, headers{"Host": "[2001:db8::1]", "Port": "8443"}, "https://[2001:db8::1]:8443/orders", 200},
+		{"no port", true, false, nil, "https://api.example.com/orders", 200},
+		{"a prefix", false, true, headers{"Prefix": "/v1"}, "https://api.example.com/v1/orders", 200},
+		{"a prefix with a slash at its end", false, true, headers{"Prefix": "/v1/"}, "https://api.example.com/v1/orders", 200},
+		{"a prefix that is the root", false, true, headers{"Prefix": "/"}, "https://api.example.com/orders", 200},
+		{"a prefix of each proxy, the outermost first", false, true, headers{"Prefix": "/a, /b/c", "For": "192.0.2.1, 10.0.0.7"}, "https://api.example.com/a/b/c/orders", 200},
+		{"a prefix of the outermost of two proxies", false, true, headers{"Prefix": "/a", "For": "192.0.2.1, 10.0.0.7"}, "https://api.example.com/a/orders", 200},
+		{"all at once", true, true, headers{"Prefix": "/a", "Port": "8443"}, "https://api.example.com:8443/a/orders", 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+				cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8", "10.0.0.0/8"), Forwarded: middleware.XForwarded,
+					XForwardedPort: c.port, XForwardedPrefix: c.prefix}
+			})
+			got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", func(r *http.Request) {
+				r.Header["X-Forwarded-Proto"], r.Header["X-Forwarded-Host"] = []string{"https"}, []string{"api.example.com"}
+				for name, value := range c.sent {
+					r.Header["X-Forwarded-"+name] = []string{value}
+				}
+				key.Authorize(r, token, valetkeytest.Claim("htu", c.htu))
+			})
+			assert.Equal(t, c.status, got.status, got.body)
+		})
+	}
 }
 
 // ofResource takes the origin of proofs from the Resource.
@@ -314,6 +393,43 @@ func FuzzForwarded(f *testing.F) {
 				if !assert.ErrorAs(t, err, &refusal) || refusal.Code != valetkey.InvalidRequest {
 					t.Fatalf("%q: %v", lines, err)
 				}
+			}
+		}
+	})
+}
+
+// Whatever a client sends in X-Forwarded headers, a guard uses the values that two trusted proxies have added.
+func FuzzXForwarded(f *testing.F) {
+	iss := valetkeytest.NewIssuer(f)
+	key := iss.ProofKey("ES256")
+	token := iss.Token(valetkeytest.BoundTo(key))
+	start := iss.Now()
+	still := func(c *dpop.Config) {
+		c.ReplayStore, c.Now = dpop.InsecureAllowReplays{}, func() time.Time { return start }
+	}
+	guard := newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
+		cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.XForwarded}
+	})
+	proofs := map[string]string{}
+	for _, host := range []string{"evil.example.com", "api.example.com"} {
+		proofs[host] = key.Proof("GET", "https://"+host+"/orders", token)
+	}
+	f.Add("evil.example.com", "https", "127.0.0.1")
+	f.Add("evil.example.com,evil.example.com", "https, https", "127.0.0.1, 127.0.0.1")
+	f.Add(",", "", ",,")
+	f.Fuzz(func(t *testing.T, host, proto, from string) {
+		for want, proof := range proofs {
+			r := httptest.NewRequest("GET", "/orders", nil)
+			r.RemoteAddr = "127.0.0.1:1"
+			r.Header = http.Header{"Authorization": {"DPoP " + token}, "Dpop": {proof}, "X-Forwarded-Host": {host + ", api.example.com", "inner"},
+				"X-Forwarded-Proto": {proto, "https, http"}, "X-Forwarded-For": {from + ",192.0.2.1", "127.0.0.2"}}
+			err := guard.Decide(r).Err()
+			if want == "evil.example.com" && err == nil {
+				t.Fatalf("%q, %q, %q: the client is believed", host, proto, from)
+			}
+			var refusal *valetkey.Error
+			if want == "api.example.com" && err != nil && (!errors.As(err, &refusal) || refusal.Code != valetkey.InvalidRequest) {
+				t.Fatalf("%q, %q, %q: %v", host, proto, from, err)
 			}
 		}
 	})

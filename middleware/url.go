@@ -13,7 +13,7 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 	if g.url != nil {
 		return g.url(r), nil
 	}
-	scheme, host := g.scheme, g.host
+	scheme, host, prefix := g.scheme, g.host, ""
 	if g.proxies.Forwarded != "" && g.proxies.trust(r.RemoteAddr) {
 		told, ok := g.proxies.hop(r.Header)
 		if !ok {
@@ -23,7 +23,7 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 		if r.TLS != nil {
 			own = "https"
 		}
-		scheme, host = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host)
+		scheme, host, prefix = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host), told.prefix
 	}
 	if host == "" { // the client controls the Host header, even if a proxy passes it on
 		return "", &valetkey.Error{Code: valetkey.InvalidProof, Reason: valetkey.ReasonNotForwarded}
@@ -32,7 +32,7 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 	if strings.ContainsAny(host, `/\?#@`) {
 		return "", malformed(valetkey.ReasonHostMalformed)
 	}
-	return scheme + "://" + host + pathOf(r), nil
+	return scheme + "://" + host + prefix + pathOf(r), nil
 }
 
 // pathOf returns the path as the client sent it. Handlers before the guard may have shortened the path in r.URL.

@@ -156,7 +156,9 @@ func (f *file) certificates() (place middleware.ClientCertificate, header, forma
 
 // proxies returns the trusted proxies and the header accepted from them.
 func (f *file) proxies() middleware.Proxies {
-	all := middleware.Proxies{Forwarded: middleware.Forwarding(f.ForwardedHeader)}
+	all := middleware.Proxies{
+		Forwarded: middleware.Forwarding(f.ForwardedHeader), XForwardedPort: f.ForwardedPort, XForwardedPrefix: f.ForwardedPrefix,
+	}
 	for _, r := range f.TrustedProxies {
 		if r.IsValid() { // otherwise a mistake has been reported
 			all.Trusted = append(all.Trusted, r.Prefix)

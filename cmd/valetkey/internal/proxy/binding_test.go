@@ -145,6 +145,15 @@ func TestDPoP(t *testing.T) {
 			assert.Equal(t, c.status, do(t, client, r).StatusCode)
 		})
 	}
+	t.Run("DPOP-20 a port and a prefix, where they are enabled, of two proxies", func(t *testing.T) {
+		for more, status := range map[string]int{"": 401, "forwarded_port: true": 401, "forwarded_port: true\nforwarded_prefix: true": 200} {
+			config, _ := guarded(t, iss, "dpop: {}\nforwarded_header: X-Forwarded\ntrusted_proxies: [127.0.0.0/8, 10.0.0.1]\n"+more)
+			r := newRequest(t, "http://"+start(t, config, slog.New(slog.DiscardHandler))+"/orders", "X-Forwarded-For", "192.0.2.1, 10.0.0.1", "X-Forwarded-Proto", "https,http",
+				"X-Forwarded-Host", "www.example.com", "X-Forwarded-Port", "8443", "X-Forwarded-Prefix", "/v1", "Authorization", "DPoP "+bound)
+			r.Header.Set("DPoP", key.Proof("GET", "https://www.example.com:8443/v1/orders", bound))
+			assert.Equal(t, status, do(t, client, r).StatusCode, more)
+		}
+	})
 	for _, c := range []struct {
 		name, resource, dpop, htu string
 		status                    int

@@ -36,6 +36,7 @@ type build struct {
 var guardNames = map[string]string{
 	"Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
 	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
+	"Proxies.XForwardedPort": "forwarded_port", "Proxies.XForwardedPrefix": "forwarded_prefix",
 }
 
 func load(path string, b build) (*Proxy, error) {

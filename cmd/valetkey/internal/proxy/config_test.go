@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, cancel_with_token, profile, redis, routes, openapi`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -293,6 +293,9 @@ func TestMistakes(t *testing.T) {
 			`7: forwarded_header: "Via" is not supported: use "Forwarded" or "X-Forwarded"`}},
 		{"trusted proxies that are asked for nothing", good + "trusted_proxies: [10.0.0.0/8]", []string{
 			"1: forwarded_header: required: without it and without a certificate header, trusting proxies has no effect"}},
+		{"a port and a prefix in another header", good + "trusted_proxies: [10.0.0.0/8]\nforwarded_header: Forwarded\nforwarded_port: true\nforwarded_prefix: true", []string{
+			"8: forwarded_port: has no effect unless Forwarded is X-Forwarded",
+			"9: forwarded_prefix: has no effect unless Forwarded is X-Forwarded"}},
 		{"tls without a key", good + "tls: {cert_file: nowhere}", []string{"6: tls.key_file: required"}},
 		{"tls of files that are not there", good + "tls: {cert_file: nowhere, key_file: nowhere}", []string{
 			"6: tls: open DIR/nowhere: no such file or directory"}},
@@ -482,7 +485,7 @@ func TestExampleInFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|websocket_token:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
+	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|forwarded_port:|forwarded_prefix:|websocket_token:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
 	full = strings.NewReplacer("\n# openapi:", "\nopenapi:", "      # status_list:", "      status_list:").Replace(full)
 	full, rows, _ := strings.Cut(full, "\nroutes:\n")
 	full += rows[strings.Index(rows, "\n\n"):]
@@ -507,11 +510,13 @@ func TestExampleInFull(t *testing.T) {
 		TLS       map[string]any `yaml:"tls"`
 		Proxies   []string       `yaml:"trusted_proxies"`
 		Forwarded string         `yaml:"forwarded_header"`
+		Port      bool           `yaml:"forwarded_port"`
+		Prefix    bool           `yaml:"forwarded_prefix"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
 	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 9 ||
 		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 2 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
-		fields.Forwarded != "X-Forwarded" || !fields.Bound {
+		fields.Forwarded != "X-Forwarded" || !fields.Port || !fields.Prefix || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)
 	}
 }

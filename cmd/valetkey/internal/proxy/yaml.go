@@ -36,6 +36,8 @@ type file struct {
 	SenderConstrained bool              `yaml:"sender_constrained"`
 	TrustedProxies    []addressRange    `yaml:"trusted_proxies,filled"`
 	ForwardedHeader   string            `yaml:"forwarded_header,filled"`
+	ForwardedPort     bool              `yaml:"forwarded_port"`
+	ForwardedPrefix   bool              `yaml:"forwarded_prefix"`
 	CancelWithToken   *bool             `yaml:"cancel_with_token"` // nil: true
 	Profile           string            `yaml:"profile,filled"`
 	Redis             *redisSection     `yaml:"redis"`
