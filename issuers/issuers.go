@@ -154,6 +154,7 @@ var products = index(slices.Concat(
 	ciProducts,
 	microsoftProducts,
 	enterpriseProducts,
+	hostedProducts,
 ))
 
 func index(all []product) map[string]product {

@@ -62,6 +62,7 @@ var shapes = slices.Concat(
 	ciShapes,
 	microsoftShapes,
 	enterpriseShapes,
+	hostedShapes,
 )
 
 // relatives returns the relatives of s, and those that every token has.
