@@ -114,7 +114,7 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	if err := v.check(t, m); err != nil {
 		return nil, err
 	}
-	t.Raw = string(answer.object)
+	t.Raw = strictjson.View(answer.object)
 	if v.cfg.CacheTTL > 0 {
 		t.Freshness = valetkey.Freshness{Until: answer.at.Add(v.cfg.CacheTTL), While: answer.vouched}
 		if !t.Deadline.IsZero() && t.Deadline.Before(t.Freshness.Until) {
@@ -139,7 +139,7 @@ func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 	errs[9] = tokenclaims.Text(&t.SessionID, "sid", m.sid, true)
 	t.Actor, errs[10] = tokenclaims.Actor(m.act)
 	t.ACR, t.AuthTime = tokenclaims.Login(m.acr, m.authTime)
-	scopes, err := tokenclaims.Scopes(m.scope, v.cfg.AllowScopeArray) // RFC 7662, section 2.2: a string
+	scopes, err := tokenclaims.AppendScopes(nil, m.scope, v.cfg.AllowScopeArray) // RFC 7662, section 2.2: a string
 	if err != nil {
 		errs[8] = fmt.Errorf("scope %w", err)
 	}

@@ -42,9 +42,9 @@ func (c *unread) kind(claim string, v strictjson.Value) {
 	}
 }
 
-func readClaims(payload []byte) (*unread, error) {
-	c := &unread{payload: payload}
-	err := strictjson.Object(payload, func(name string, v strictjson.Value) error {
+func (c *unread) read(payload []byte) error {
+	c.payload = payload
+	return strictjson.Object(payload, func(name string, v strictjson.Value) error {
 		if v.IsEmpty() { // as if it were not there
 			return nil
 		}
@@ -99,12 +99,11 @@ func readClaims(payload []byte) (*unread, error) {
 		}
 		return nil
 	})
-	return c, err
 }
 
-// fields decodes the claims. The issuer has already been checked.
-func (v *Verifier) fields(in *unread, iss string) (*valetkey.TokenFields, error) {
-	t := &valetkey.TokenFields{Issuer: iss}
+// fields decodes the claims into t. The issuer has already been checked.
+func (v *Verifier) fields(t *valetkey.TokenFields, in *unread, iss string) error {
+	t.Issuer = iss
 	var errs [10]error
 	errs[0] = v.subject(t, in.sub)
 	errs[1] = v.clientID(t, in)
@@ -119,15 +118,12 @@ func (v *Verifier) fields(in *unread, iss string) (*valetkey.TokenFields, error)
 	t.ACR, t.AuthTime = tokenclaims.Login(in.acr, in.authTime)
 	for _, err := range errs {
 		if err != nil {
-			return nil, refuse(valetkey.ReasonClaimMalformed, err)
+			return refuse(valetkey.ReasonClaimMalformed, err)
 		}
 	}
-	scopes, err := v.scopesOf(in)
-	if err != nil {
-		return nil, err
-	}
-	t.Scopes = scopes
-	return t, nil
+	var err error
+	t.Scopes, err = v.scopesOf(in)
+	return err
 }
 
 // recipient returns the value of aud, or of the claim that the issuer names the resource server in.

@@ -56,7 +56,7 @@ type byIssuer struct {
 
 // of returns the verifier of the token with the claims in, or nil.
 func (issuers *byIssuer) of(in *unread) *Verifier {
-	iss, _ := in.iss.Text()
+	iss, _ := in.iss.View()
 	if iss == "" {
 		return issuers.unnamed
 	}
@@ -72,15 +72,16 @@ func (issuers *byIssuer) of(in *unread) *Verifier {
 }
 
 func (issuers *byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	c, claims, err := read(raw)
+	var in unread
+	c, err := in.parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	v := issuers.of(claims)
+	v := issuers.of(&in)
 	if v == nil {
-		return nil, otherIssuer(claims, func() []string { return slices.Sorted(maps.Keys(issuers.exact)) })
+		return nil, otherIssuer(&in, func() []string { return slices.Sorted(maps.Keys(issuers.exact)) })
 	}
-	return v.verify(ctx, c, claims)
+	return v.verify(ctx, c, &in)
 }
 
 // sorted returns the verifiers, sorted by issuer.

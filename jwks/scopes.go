@@ -11,32 +11,26 @@ import (
 // scopesOf returns the scopes of all claims that are configured to contain them. If [Config.RequireScope] is set and the token has
 // none of these claims, it is not an access token.
 func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
-	var found []string
-	some := false
-	add := func(name string, value strictjson.Value, arrays bool) error {
-		if value.IsEmpty() { // as if it were not there
-			return nil
-		}
-		some = true
-		list, err := tokenclaims.Scopes(value, arrays)
-		if err != nil {
-			return fmt.Errorf("%.100q %w", name, err)
-		}
-		found = append(found, list...)
-		return nil
-	}
+	var room [16]string // on the stack
+	found, some := room[:0], false
 	for _, name := range v.scopes {
-		var err error
+		var value strictjson.Value
+		arrays := true
 		switch name {
 		case "scope":
-			err = add(name, in.scope, v.profile.AllowScopeArray)
+			value, arrays = in.scope, v.profile.AllowScopeArray
 		case "scp":
-			err = add(name, in.scp, true)
+			value = in.scp
 		default:
-			err = add(name, strictjson.At(in.payload, name), true)
+			value = strictjson.At(in.payload, name)
 		}
-		if err != nil {
-			return valetkey.Scopes{}, refuse(valetkey.ReasonClaimMalformed, err)
+		if value.IsEmpty() { // as if it were not there
+			continue
+		}
+		some = true
+		var err error
+		if found, err = tokenclaims.AppendScopes(found, value, arrays); err != nil {
+			return valetkey.Scopes{}, refuse(valetkey.ReasonClaimMalformed, fmt.Errorf("%.100q %w", name, err))
 		}
 	}
 	if v.requireScope && !some {

@@ -42,7 +42,7 @@ func notInTenant(c rune) bool {
 // issuerOf returns the issuer of the token with the claims in, and whether v verifies its tokens. It compares byte by byte, without
 // normalization.
 func (v *Verifier) issuerOf(in *unread) (string, bool) {
-	iss, _ := in.iss.Text()
+	iss, _ := in.iss.View()
 	switch {
 	case iss == "":
 		return v.issuer, in.iss == nil && v.profile.AllowMissingIssuer

@@ -178,11 +178,12 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 // Verify verifies a JWT access token of a tenant as [Verifier.Verify] does. A token of an issuer that is not a tenant is
 // refused with an error that wraps [valetkey.ErrNotApplicable].
 func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	c, claims, err := read(raw)
+	var in unread
+	c, err := in.parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	iss, _ := claims.iss.Text()
+	iss, _ := in.iss.View()
 	if iss == "" || len(iss) > maxIssuer {
 		return nil, notTenant(iss)
 	}
@@ -190,14 +191,14 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 	if err != nil {
 		return nil, err
 	}
-	token, err := x.verify(ctx, c, claims)
+	token, err := x.verify(ctx, c, &in)
 	if err != nil && x.removed() {
 		// The tenant was replaced during the check, and its keys went with it, so the check is repeated with the new tenant.
 		// One repetition is enough: a tenant that is replaced as fast as a token is verified gets 503.
 		if x, err = t.tenant(ctx, iss); err != nil {
 			return nil, err
 		}
-		token, err = x.verify(ctx, c, claims)
+		token, err = x.verify(ctx, c, &in)
 	}
 	if err != nil {
 		return nil, err

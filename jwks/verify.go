@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
+	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
@@ -21,27 +22,28 @@ import (
 // A refusal is a [*valetkey.Error]. It wraps [valetkey.ErrNotApplicable] if raw is not a JWT or the token is from another
 // issuer. If no keys are available, the error is [*valetkey.Unavailable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	c, in, err := read(raw)
+	var in unread
+	c, err := in.parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	return v.verify(ctx, c, in)
+	return v.verify(ctx, c, &in)
 }
 
-// read parses a token. Nothing in the result is verified.
-func read(raw string) (*jose.Compact, *unread, error) {
+// parse parses a token and reads its claims into in, which the caller provides so that it stays on the stack. Nothing in the
+// result is verified.
+func (in *unread) parse(raw string) (*jose.Compact, error) {
 	c, err := jose.Parse(raw)
-	if errors.Is(err, jose.ErrMalformed) {
-		return nil, nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w", valetkey.ErrNotApplicable, err))
+	switch {
+	case errors.Is(err, jose.ErrMalformed):
+		return nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w", valetkey.ErrNotApplicable, err))
+	case err != nil:
+		return nil, refuse(malformed, err)
 	}
-	if err != nil {
-		return nil, nil, refuse(malformed, err)
+	if err := in.read(c.Payload); err != nil { // RFC 7519, section 7.2, step 10
+		return nil, refuse(malformed, fmt.Errorf("claims: %w", err))
 	}
-	in, err := readClaims(c.Payload)
-	if err != nil { // RFC 7519, section 7.2, step 10
-		return nil, nil, refuse(malformed, fmt.Errorf("claims: %w", err))
-	}
-	return c, in, nil
+	return c, nil
 }
 
 const malformed = valetkey.ReasonMalformed
@@ -74,21 +76,21 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case !c.Header.HasKeyID && !v.profile.AllowMissingKeyID:
 		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.AllowMissingKeyID is off"))
 	}
-	t, err := v.fields(in, iss)
-	if err != nil {
+	var t valetkey.TokenFields
+	if err := v.fields(&t, in, iss); err != nil {
 		return nil, err
 	}
 	if !tokenclaims.IsFor(t.Audience, v.audience, v.sole) {
 		return nil, refuse(valetkey.ReasonAudience,
 			tokenclaims.Mismatch("audience", "token", t.Audience.Slice(), func() []string { return v.audience }))
 	}
-	if err := v.checkClient(t, in); err != nil {
+	if err := v.checkClient(&t, in); err != nil {
 		return nil, err
 	}
 	if err := claims.Check(in.payload, v.rules...); err != nil {
 		return nil, refuse(valetkey.ReasonClaimRule, err)
 	}
-	if err := v.checkTimes(t); err != nil {
+	if err := v.checkTimes(&t); err != nil {
 		return nil, err
 	}
 	key, err := v.keys.Verify(ctx, c)
@@ -100,10 +102,10 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case err != nil:
 		return nil, err // [*valetkey.Unavailable]
 	}
-	t.Raw = string(c.Payload)
+	t.Raw = strictjson.View(c.Payload)
 	t.Deadline = t.Expiry.Add(v.leeway)
 	t.Freshness = valetkey.Freshness{Until: t.Deadline, While: key}
-	return valetkey.NewToken(*t), nil
+	return valetkey.NewToken(t), nil
 }
 
 // otherIssuer returns the refusal of a token whose iss is not one of those configured, or is missing or no string.
@@ -165,7 +167,7 @@ func (v *Verifier) checkClient(t *valetkey.TokenFields, in *unread) error {
 func (v *Verifier) checkTimes(t *valetkey.TokenFields) error {
 	now := v.now()
 	far := errors.Join(tokenclaims.FarFrom(now, "iat", t.IssuedAt), tokenclaims.FarFrom(now, "nbf", t.NotBefore))
-	if !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below
+	if v.maxLifetime == 0 || !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below
 		far = errors.Join(tokenclaims.FarFrom(now, "exp", t.Expiry), far)
 	}
 	switch {

@@ -87,14 +87,12 @@ func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) 
 	// RFC 7515, section 5.2, steps 2, 6 and 7.
 	var (
 		c         = &Compact{input: bytesOf(raw[:len(header)+1+len(payload)])}
-		buffer    = make([]byte, 0, base64url.DecodedLen(len(raw))) // for all parts, one after the other
 		canonical = true
 	)
-	decode := func(part string) []byte {
-		start, err := len(buffer), error(nil)
-		buffer, err = base64url.AppendDecode(buffer, bytesOf(part))
+	decode := func(part string) []byte { // each part by itself: the payload becomes the claims of the token, which outlive the rest
+		decoded, err := base64url.AppendDecode(nil, bytesOf(part))
 		canonical = canonical && err == nil
-		return buffer[start:len(buffer):len(buffer)]
+		return decoded
 	}
 	c.Payload, c.signature = decode(payload), decode(signature)
 	known := seenBefore.recall(header)

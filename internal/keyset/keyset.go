@@ -152,7 +152,8 @@ func Static(keys ...*jose.Key) *Set {
 // The error is [ErrUnknownKey], [ErrAmbiguous], [jose.ErrSignature], or [*valetkey.Unavailable] if no keys are held.
 func (s *Set) Verify(ctx context.Context, c *jose.Compact) (*Key, error) {
 	held := s.doc.Load()
-	tried := held.candidates(c.Header)
+	var room [maxTries]*Key // on the stack
+	tried := held.candidates(room[:0], c.Header)
 	key, err := try(tried, c)
 	if err == nil || errors.Is(err, ErrAmbiguous) {
 		return key, err
@@ -160,7 +161,7 @@ func (s *Set) Verify(ctx context.Context, c *jose.Compact) (*Key, error) {
 	if held = s.doc.Renew(ctx, held); held == nil {
 		return nil, s.doc.Unavailable()
 	}
-	if again := held.candidates(c.Header); !slices.Equal(again, tried) {
+	if again := held.candidates(nil, c.Header); !slices.Equal(again, tried) {
 		return try(again, c)
 	}
 	return nil, err

@@ -49,15 +49,15 @@ type Key struct {
 // Holds reports whether the key is still in its issuer's key set. It implements [valetkey.Condition].
 func (k *Key) Holds() bool { return !k.withdrawn.Load() }
 
-// candidates returns the keys that may have signed a token with header h. Several keys may share a kid.
-func (s *snapshot) candidates(h jose.Header) []*Key {
+// candidates returns the keys that may have signed a token with header h. Several keys may share a kid. It uses the capacity of fit,
+// which has no elements.
+func (s *snapshot) candidates(fit []*Key, h jose.Header) []*Key {
 	switch {
 	case s == nil:
 		return nil
 	case !h.HasKeyID:
 		return s.byAlg[h.Algorithm]
 	}
-	var fit []*Key
 	for _, key := range s.byID[h.KeyID] {
 		if key.Fits(h.Algorithm) {
 			fit = append(fit, key)

@@ -133,7 +133,7 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 		if err != nil {
 			return err
 		}
-		name := view(r.data[start : r.at-1])
+		name := View(r.data[start : r.at-1])
 		if escaped {
 			name = string(unescaped)
 		}
@@ -165,8 +165,8 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 	}
 }
 
-// view returns part of the data as a string without a copy. The contract of Object forbids modifying data.
-func view(part []byte) string { return unsafe.String(unsafe.SliceData(part), len(part)) }
+// View returns data, or a part of it, as a string without a copy. The contract of Object forbids modifying data.
+func View(data []byte) string { return unsafe.String(unsafe.SliceData(data), len(data)) }
 
 // array reads an array after its '['. RFC 8259, section 5.
 func (r *reader) array(depth int, element func(Value)) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // Value is the text of one valid JSON value, without surrounding space. Each method decodes one kind of value and reports
@@ -13,6 +14,12 @@ type Value []byte
 
 // Text returns a string, unescaped.
 func (v Value) Text() (string, bool) {
+	s, ok := v.View()
+	return strings.Clone(s), ok
+}
+
+// View returns a string, unescaped. Unless it has escapes, it shares memory with v, like the name of a member.
+func (v Value) View() (string, bool) {
 	r := reader{data: v}
 	if !r.next('"') {
 		return "", false
@@ -21,7 +28,7 @@ func (v Value) Text() (string, bool) {
 	if err != nil || r.at != len(v) {
 		return "", false
 	}
-	return string(s), true
+	return View(s), true
 }
 
 // Strings returns the elements of an array of strings. An empty array has no elements.

@@ -61,6 +61,8 @@ func TestValue(t *testing.T) {
 			}
 			text, ok := v.Text()
 			require.Equal(t, c.text, answer(text, ok))
+			view, ok := v.View()
+			require.Equal(t, c.text, answer(view, ok))
 			list, ok := v.Strings()
 			require.Equal(t, c.strings, answer(list, ok))
 			number, ok := v.Number()
@@ -78,6 +80,15 @@ func TestValue(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTextDoesNotShareMemory(t *testing.T) {
+	v := strictjson.Value(`"abc"`)
+	text, _ := v.Text()
+	v[1] = 'X'
+	require.Equal(t, "abc", text)
+	view, _ := v.View()
+	require.Equal(t, "Xbc", view)
 }
 
 func TestElementsAreTheValues(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Audience decodes aud (RFC 7519, section 4.1.3): a string or an array of strings.
+// Audience decodes aud (RFC 7519, section 4.1.3): a string, which may share memory with v, or an array of strings.
 func Audience(v strictjson.Value, optional bool) (valetkey.List[string], error) {
 	var none valetkey.List[string]
 	switch {
@@ -21,7 +21,7 @@ func Audience(v strictjson.Value, optional bool) (valetkey.List[string], error) 
 	case v == nil:
 		return none, errors.New("aud is missing")
 	}
-	if one, ok := v.Text(); ok {
+	if one, ok := v.View(); ok {
 		return valetkey.ListOf(one), nil
 	}
 	list, ok := v.Strings()

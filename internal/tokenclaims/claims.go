@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,12 +13,13 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// Text decodes a string, which must not be empty unless it is optional. A nil v means that the claim is absent.
+// Text decodes a string, which must not be empty unless it is optional. It may share memory with v. A nil v means that the claim is
+// absent.
 func Text(dst *string, name string, v strictjson.Value, optional bool) error {
 	if v == nil && optional {
 		return nil
 	}
-	s, ok := v.Text()
+	s, ok := v.View()
 	switch {
 	case v == nil || ok && s == "" && !optional:
 		return fmt.Errorf("%s is missing", name)
@@ -56,28 +56,48 @@ func Date(dst *time.Time, name string, v strictjson.Value, optional bool) error 
 // FarFrom returns an error if date is more than ten years after now. The issuer then nearly always counts milliseconds, and
 // the token would never expire. RFC 7519, section 2: a NumericDate counts seconds.
 func FarFrom(now time.Time, name string, date time.Time) error {
-	if !date.After(now.AddDate(10, 0, 0)) {
+	const tenYears = 10 * 365 * 24 * time.Hour // or one to three days more
+	if !date.After(now.Add(tenYears)) || !date.After(now.AddDate(10, 0, 0)) {
 		return nil
 	}
 	return fmt.Errorf("%s is %s", name, date.UTC().Format(time.RFC3339))
 }
 
-// Scopes decodes a string of scopes separated by single spaces (RFC 6749, section 3.3), or an array if arrays is set. A nil v
-// has no scopes. Strings that are empty or contain a space or a control character are not scopes and are omitted: in an
-// array, "read admin" is neither two scopes nor distinguishable from two.
-func Scopes(v strictjson.Value, arrays bool) ([]string, error) {
+// AppendScopes decodes a string of scopes separated by single spaces (RFC 6749, section 3.3), or an array if arrays is set, and
+// appends the scopes to list. They may share memory with v. A nil v has no scopes. Strings that are empty or contain a space or a
+// control character are not scopes and are omitted: in an array, "read admin" is neither two scopes nor distinguishable from two.
+func AppendScopes(list []string, v strictjson.Value, arrays bool) ([]string, error) {
 	if v == nil {
-		return nil, nil
+		return list, nil
 	}
-	var list []string
-	if s, ok := v.Text(); ok {
-		list = strings.Split(s, " ")
-	} else if list, ok = v.Strings(); !ok || !arrays {
+	if s, ok := v.View(); ok {
+		for more := true; more; {
+			var scope string
+			if scope, s, more = strings.Cut(s, " "); isScope(scope) {
+				list = append(list, scope)
+			}
+		}
+		return list, nil
+	}
+	array, ok := v.Strings()
+	if !ok || !arrays {
 		return nil, fmt.Errorf("is not a string of scopes (arrays allowed: %t)", arrays)
 	}
-	return slices.DeleteFunc(list, func(s string) bool {
-		return s == "" || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f })
-	}), nil
+	for _, scope := range array {
+		if isScope(scope) {
+			list = append(list, scope)
+		}
+	}
+	return list, nil
+}
+
+func isScope(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // Binding decodes cnf (RFC 7800, section 3). It records an unknown confirmation method, so that the token is not mistaken for

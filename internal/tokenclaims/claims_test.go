@@ -99,7 +99,7 @@ func TestScopes(t *testing.T) {
 		{`"a\tb c\u007f d"`, false, []string{"d"}},
 		{`["read admin","a","","b\n"]`, true, []string{"a"}},
 	} {
-		got, err := tokenclaims.Scopes(value(c.text), c.arrays)
+		got, err := tokenclaims.AppendScopes([]string{}, value(c.text), c.arrays)
 		if c.want == nil {
 			assert.ErrorContains(t, err, "is not a string of scopes", c.text)
 			continue
@@ -107,7 +107,7 @@ func TestScopes(t *testing.T) {
 		require.NoError(t, err, c.text)
 		assert.Equal(t, c.want, got, c.text)
 	}
-	got, err := tokenclaims.Scopes(nil, false)
+	got, err := tokenclaims.AppendScopes(nil, nil, false)
 	require.NoError(t, err)
 	assert.Empty(t, got)
 }

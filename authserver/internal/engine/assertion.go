@@ -71,7 +71,7 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 		case "iat":
 			err = tokenclaims.Date(&a.issued, name, v, false)
 		case "scope":
-			a.scopes, err = tokenclaims.Scopes(v, true)
+			a.scopes, err = tokenclaims.AppendScopes([]string{}, v, true)
 		}
 		return err
 	})
