@@ -44,6 +44,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/flight"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
@@ -165,12 +166,12 @@ type Verifier struct {
 
 	mu          sync.Mutex // guards what follows; never held during I/O
 	closed      bool
-	url         string                      // of the endpoint; "" until discovered
-	discovery   *discovery                  // in progress; nil: none
-	relocated   time.Time                   // when a known URL was last looked up again
-	asking      map[digest.Digest]*question // that callers may join
-	inFlight    int                         // questions, including those that callers may not join
-	forgotten   time.Time                   // when Purge was called, by Config.Now
+	url         string                                // of the endpoint; "" until discovered
+	discovery   *discovery                            // in progress; nil: none
+	relocated   time.Time                             // when a known URL was last looked up again
+	asking      flight.Table[digest.Digest, answered] // bounded by inFlight
+	inFlight    int                                   // at most MaxInFlight: questions, including those that callers may not join
+	forgotten   time.Time                             // when Purge was called, by Config.Now
 	refused     refusals
 	breaker     breaker
 	health      valetkey.Health // without changes caused by time alone, see healthLocked
@@ -182,7 +183,7 @@ type Verifier struct {
 
 // New returns a Verifier. It does no I/O. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
-	v := &Verifier{cfg: cfg.withDefaults(), asking: map[digest.Digest]*question{}, url: cfg.URL}
+	v := &Verifier{cfg: cfg.withDefaults(), asking: flight.Table[digest.Digest, answered]{}, url: cfg.URL}
 	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"}
 	if cfg.Client == nil {
 		v.transport = newTransport(v.cfg.MaxInFlight)

@@ -12,13 +12,13 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/flight"
 )
 
 // A question is one request about one token. All concurrent callers with that token wait for it.
-type question struct {
-	key  digest.Digest
-	done chan struct{} // closed once the fields below are final
+type question = flight.Flight[digest.Digest, answered]
 
+type answered struct {
 	token *valetkey.Token
 	err   error
 }
@@ -38,8 +38,8 @@ func (v *Verifier) ask(ctx context.Context, raw string) (*valetkey.Token, error)
 		return nil, err
 	}
 	select {
-	case <-q.done:
-		return q.token, q.err
+	case <-q.Done():
+		return q.Result.token, q.Result.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("introspect: waiting for the answer: %w", context.Cause(ctx))
 	}
@@ -50,7 +50,7 @@ func (v *Verifier) join(ctx context.Context, raw string) (*question, error) {
 	key := digest.FromContext(ctx, raw) // the guard has made it
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if q := v.asking[key]; q != nil {
+	if q := v.asking.Join(key); q != nil {
 		return q, nil
 	}
 	if refusal := v.refused.get(key, time.Now()); refusal != nil {
@@ -62,48 +62,48 @@ func (v *Verifier) join(ctx context.Context, raw string) (*question, error) {
 	case v.inFlight >= v.cfg.MaxInFlight:
 		return nil, &valetkey.Unavailable{RetryAfter: time.Second, Err: errBusy}
 	}
-	q := &question{key: key, done: make(chan struct{})}
-	v.asking[key] = q
+	q := v.asking.Start(key)
 	v.inFlight++
-	v.running.Go(func() { v.answer(q, raw) })
-	return q, nil
+	v.running.Go(func() { v.answer(q, key, raw) })
+	return v.asking.Join(key), nil
 }
 
 // answer answers q, detached from the callers that wait for it.
-func (v *Verifier) answer(q *question, raw string) {
+func (v *Verifier) answer(q *question, key digest.Digest, raw string) {
 	ctx, cancel := context.WithTimeout(v.ctx, v.cfg.Timeout)
 	defer cancel()
-	if q.token = v.recall(ctx, raw); q.token != nil {
-		v.end(q)
+	if t := v.recall(ctx, raw); t != nil {
+		v.end(q, t, nil)
 		return
 	}
-	attempt, err := v.enter(q.key)
+	attempt, err := v.enter(key)
 	if err != nil {
-		q.err = err
-		v.end(q)
+		v.end(q, nil, err)
 		return
 	}
 	begun := time.Now()
 	said, err := v.exchange(ctx, raw, attempt)
 	took := time.Since(begun)
+	var t *valetkey.Token
 	if err == nil {
-		q.token, err = v.understand(ctx, said)
+		t, err = v.understand(ctx, said)
 	}
 	refusal, refused := err.(*valetkey.Error)
 	if refused {
 		err = nil
 	}
-	wait := v.land(q, refusal, attempt, err)
+	wait := v.note(q, refusal, attempt, err)
+	var outcome error
 	switch {
 	case refused:
-		q.err = refusal
+		outcome = refusal
 	case err != nil:
-		q.err = &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: asking about a token: %w", err)}
+		outcome = &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: asking about a token: %w", err)}
 	}
-	current := v.end(q)
+	current := v.end(q, t, outcome)
 	v.observe(ctx, took, said != nil, err)
-	if current && q.token != nil {
-		v.share(raw, said, q.token)
+	if current && t != nil {
+		v.share(raw, said, t)
 	}
 }
 
@@ -135,17 +135,13 @@ func (v *Verifier) enter(key digest.Digest) (attempt, error) {
 	return a, nil
 }
 
-// end makes the answer of q final. It reports whether q could be joined until now, that is, was not purged.
-func (v *Verifier) end(q *question) (current bool) {
+// end ends q with its result. It reports whether q could be joined until now, that is, was not purged.
+func (v *Verifier) end(q *question, t *valetkey.Token, err error) (current bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.inFlight--
-	current = v.asking[q.key] == q
-	if current {
-		delete(v.asking, q.key)
-	}
-	close(q.done)
-	return current
+	q.Result = answered{t, err}
+	return v.asking.Land(q)
 }
 
 // exchange sends the request to the endpoint (RFC 7662, section 2). An error means that there is no response to read; the
@@ -179,16 +175,16 @@ func (v *Verifier) exchange(ctx context.Context, raw string, a attempt) (*said, 
 // configuration can fix that.
 const complainEvery = time.Minute
 
-// land records the result of a call, and returns how long the endpoint will not be asked about the token of q.
-func (v *Verifier) land(q *question, refusal *valetkey.Error, a attempt, err error) (wait time.Duration) {
+// note records the result of a call, and returns how long the endpoint will not be asked about the token of q.
+func (v *Verifier) note(q *question, refusal *valetkey.Error, a attempt, err error) (wait time.Duration) {
 	now := time.Now()
 	v.mu.Lock()
 	if v.closed {
 		v.mu.Unlock()
 		return 0
 	}
-	if refusal != nil && v.cfg.NegativeTTL > 0 && v.asking[q.key] == q {
-		v.refused.add(q.key, refusal, now.Add(v.cfg.NegativeTTL))
+	if refusal != nil && v.cfg.NegativeTTL > 0 && v.asking.Has(q) {
+		v.refused.add(a.key, refusal, now.Add(v.cfg.NegativeTTL))
 	}
 	var change change
 	v.changeLocked(now, func() {
@@ -196,7 +192,7 @@ func (v *Verifier) land(q *question, refusal *valetkey.Error, a attempt, err err
 		v.answered = v.answered || err == nil
 		change = v.breaker.leave(a, now, err)
 	})
-	wait = v.breaker.wait(q.key, now)
+	wait = v.breaker.wait(a.key, now)
 	complain := misconfigured(err) && !now.Before(v.complaining)
 	if complain {
 		v.complaining = now.Add(complainEvery)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/internal/flight"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
@@ -103,7 +104,7 @@ type TenantVerifier struct {
 	tenants    map[string]*tenant
 	proven     list.List // of *tenant: those with a valid token, most recent first
 	newcomers  list.List // of *tenant: those without
-	flights    map[string]*lookup
+	flights    flight.Table[string, looked]
 	renewals   int // of flights
 	notTenants notTenants
 	health     valetkey.Health
@@ -121,12 +122,12 @@ type tenant struct {
 	proven   bool // in which list place is
 }
 
-// A lookup is a call of Lookup in progress. tenant and err are set before done is closed.
-type lookup struct {
-	done    chan struct{}
-	renewal bool
-	tenant  *tenant
-	err     error
+// A lookup is a call of Lookup in progress.
+type lookup = flight.Flight[string, looked]
+
+type looked struct {
+	tenant *tenant
+	err    error
 }
 
 // Tenants returns a TenantVerifier. It does no I/O. The error lists every mistake in cfg.
@@ -168,7 +169,7 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 		client:  &http.Client{Transport: transport},
 		start:   time.Now(),
 		tenants: map[string]*tenant{},
-		flights: map[string]*lookup{},
+		flights: flight.Table[string, looked]{},
 		health:  valetkey.Health{Name: "tenants", State: valetkey.Ready, Since: time.Now()},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
@@ -256,8 +257,8 @@ func (t *TenantVerifier) tenant(ctx context.Context, iss string) (*tenant, error
 	limit := time.NewTimer(maxLookupWait)
 	defer limit.Stop()
 	select {
-	case <-f.done:
-		return f.tenant, f.err
+	case <-f.Done():
+		return f.Result.tenant, f.Result.err
 	case <-ctx.Done():
 		return nil, unavailable(fmt.Errorf("looking up the tenant %.200q: %w", iss, context.Cause(ctx)))
 	case <-limit.C:
@@ -269,7 +270,7 @@ func (t *TenantVerifier) tenant(ctx context.Context, iss string) (*tenant, error
 func (t *TenantVerifier) demand(iss string) (*lookup, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f := t.flights[iss]; f != nil {
+	if f := t.flights.Join(iss); f != nil {
 		return f, nil
 	}
 	now := t.clock()
@@ -284,7 +285,8 @@ func (t *TenantVerifier) demand(iss string) (*lookup, error) {
 	case t.notTenants.full():
 		return nil, unavailable(errors.New("too many unknown issuers have been looked up"))
 	}
-	return t.begin(strings.Clone(iss), false), nil
+	t.begin(strings.Clone(iss), false)
+	return t.flights.Join(iss), nil
 }
 
 func notTenant(iss string) error {
@@ -298,19 +300,16 @@ func unavailable(err error) error {
 }
 
 // begin starts a lookup, detached from the caller.
-func (t *TenantVerifier) begin(iss string, renewal bool) *lookup {
-	f := &lookup{done: make(chan struct{}), renewal: renewal}
-	t.flights[iss] = f
+func (t *TenantVerifier) begin(iss string, renewal bool) {
+	f := t.flights.Start(iss)
 	if renewal {
 		t.renewals++
 	}
 	t.work.Go(func() {
 		asked := t.clock()
 		cfg, err := t.ask(iss)
-		t.land(iss, f, asked, cfg, err)
-		close(f.done)
+		t.land(iss, f, renewal, asked, cfg, err)
 	})
-	return f
 }
 
 // ask calls Lookup.
@@ -326,7 +325,7 @@ func (t *TenantVerifier) ask(iss string) (cfg Config, err error) {
 }
 
 // land applies the result of Lookup.
-func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, err error) {
+func (t *TenantVerifier) land(iss string, f *lookup, renewal bool, asked int64, cfg Config, err error) {
 	stranger := errors.Is(err, ErrNoTenant) || err == nil && cfg.Issuer == ""
 	var next *tenant
 	var mistake error
@@ -336,12 +335,12 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.flights, iss)
-	if f.renewal {
+	defer t.flights.Land(f)
+	if renewal {
 		t.renewals--
 	}
 	if t.closed {
-		f.err = unavailable(errTenantsClosed)
+		f.Result.err = unavailable(errTenantsClosed)
 		return
 	}
 	held := t.tenants[iss]
@@ -350,7 +349,7 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 		t.comes(valetkey.Ready, nil)
 		t.remove(held)
 		t.notTenants.add(iss, t.clock())
-		f.err = notTenant(iss)
+		f.Result.err = notTenant(iss)
 	case err != nil || mistake != nil:
 		if err != nil {
 			t.comes(valetkey.Degraded, err)
@@ -361,7 +360,7 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 		if held != nil {
 			t.cfg.Logger.Warn("tenants: a tenant is not renewed", "issuer", iss, "error", err)
 		}
-		f.err = unavailable(err)
+		f.Result.err = unavailable(err)
 	default:
 		t.comes(valetkey.Ready, nil)
 		if held == nil || held.settings != next.settings {
@@ -370,7 +369,7 @@ func (t *TenantVerifier) land(iss string, f *lookup, asked int64, cfg Config, er
 			held = next
 		}
 		t.extend(held, asked)
-		f.tenant = held
+		f.Result.tenant = held
 	}
 }
 

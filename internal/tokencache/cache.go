@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -105,17 +106,36 @@ func (c *Cache) Verify(ctx context.Context, raw string) (e *Entry, remembered bo
 	}
 	key := digest.Of(raw)
 	s, now := c.shard(&key), c.now()
-	if e = s.hotset.find(&key); e == nil {
-		e = s.open(&key, now)
+	e, f, leads := s.look(&key, now)
+	if f == nil {
+		s.hits.Add(1)
+		e.record.use()
+		return e, true, nil
 	}
-	if e == nil || !e.alive(now) {
-		s.misses.Add(1)
-		e, err = c.miss(ctx, raw, s, key, e, now)
-		return e, false, err
+	s.misses.Add(1)
+	for !leads {
+		select {
+		case <-f.Done():
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("tokencache: waiting for the verification of the same token: %w", ctx.Err())
+		}
+		switch result := f.Result; {
+		case result.abandoned:
+		case result.err != nil:
+			return nil, false, result.err
+		case result.entry.alive(c.now()):
+			return result.entry, false, nil
+		default: // a result that is not fresh is for the leader only
+			e, err = c.ask(ctx, raw)
+			return e, false, err
+		}
+		now = c.now()
+		if e, f, leads = s.look(&key, now); f == nil {
+			return e, false, nil
+		}
 	}
-	s.hits.Add(1)
-	e.record.use()
-	return e, true, nil
+	e, err = c.lead(ctx, raw, s, key, f, now)
+	return e, false, err
 }
 
 var errNoAnswer = errors.New("tokencache: the verifier returned neither a token nor an error")

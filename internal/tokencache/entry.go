@@ -12,11 +12,11 @@ import (
 // The entry takes 88 bytes and its token 392, in size classes of 96 and 416. The cache stores a [record], which takes less. The
 // entries of tokens in use are in a [hotset].
 type Entry struct {
-	Token *valetkey.Token // if cached, Freshness.Until is limited by Config.MaxAge
+	Token *valetkey.Token // if cached or shared, Freshness.Until is limited by Config.MaxAge
 
 	fresh  valetkey.Freshness // of Token, beside it: a hit reads nothing else
 	cache  *Cache
-	record *record // nil if the token is not cached
+	record *record // nil unless the entry was recreated from it
 	claims any     // decoded by Config.Claims
 	bytes  int     // of claims
 }

@@ -59,9 +59,8 @@ type span struct{ start, end uint32 }
 
 func (r *record) cut(s span) string { return r.text[s.start:s.end] }
 
-// newRecord returns a record of t without its kind, or nil if the text is too long for a record.
-func newRecord(key digest.Digest, t *valetkey.Token, end time.Time) *record {
-	f := t.Fields()
+// newRecord returns a record of f without its kind, or nil if the text is too long for a record.
+func newRecord(key digest.Digest, f *valetkey.TokenFields, end time.Time) *record {
 	claims := f.Raw
 	var rest []byte
 	find := func(s string) span {

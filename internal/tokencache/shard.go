@@ -11,8 +11,8 @@ import (
 
 	gocache "github.com/patrickmn/go-cache"
 
-	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/digest"
+	"github.com/valetkey/valetkey/internal/flight"
 )
 
 // A shard is an independent cache with a share of the bounds.
@@ -34,8 +34,8 @@ type shard struct {
 	kinds     kinds
 	probation queue
 	protected queue
-	ghosts    [][4]uint32               // fingerprints of evicted tokens; nil until the first eviction
-	flights   map[digest.Digest]*flight // verifications in progress; no key is also in items
+	ghosts    [][4]uint32                           // fingerprints of evicted tokens; nil until the first eviction
+	flights   flight.Table[digest.Digest, verified] // verifications in progress; no key is also in items
 	evictions uint64
 
 	hits, misses atomic.Uint64
@@ -54,7 +54,7 @@ func (s *shard) init(c *Cache, entries, bytes int64) {
 	s.hotset.init(entries, bytes)
 	s.kinds.table = make(map[kindKey]*kind)
 	s.items = gocache.New(gocache.NoExpiration, 0) // the shard handles expiry: no time.Now per look-up, no goroutine
-	s.flights = make(map[digest.Digest]*flight)
+	s.flights = make(flight.Table[digest.Digest, verified])
 }
 
 func (s *shard) get(key *digest.Digest) *record {
@@ -63,74 +63,61 @@ func (s *shard) get(key *digest.Digest) *record {
 	return r
 }
 
-// open returns the entry of a cached token and puts it into the hot set. It returns nil if the token is not cached, or if
-// Config.Claims now refuses it.
-func (s *shard) open(key *digest.Digest, now time.Time) *Entry {
+// look returns the entry of a cached token that is fresh. Otherwise it returns the flight that verifies the token, and whether the
+// caller leads it.
+func (s *shard) look(key *digest.Digest, now time.Time) (e *Entry, f *verification, leads bool) {
+	e = s.hotset.find(key)
+	for e == nil || !e.alive(now) {
+		if e, f, leads = s.open(key, e, now); f != nil {
+			return nil, f, leads
+		}
+	}
+	return e, nil, false
+}
+
+// open returns the entry of a cached token and puts it into the hot set; nil if Config.Claims now refuses it. If the token is not
+// cached, or only as dead, which open then removes, it returns the flight and whether the caller leads it.
+func (s *shard) open(key *digest.Digest, dead *Entry, now time.Time) (e *Entry, f *verification, leads bool) {
 	s.mu.Lock()
-	e, r := s.hotset.find(key), s.get(key)
+	r := s.get(key)
+	if r != nil && dead != nil && r == dead.record {
+		s.remove(r)
+		r = nil
+	}
+	if r != nil {
+		e = s.hotset.find(key) // another call may have added it in the meantime
+	} else if f = s.flights.Join(*key); f == nil {
+		f, leads = s.flights.Start(*key), true
+	}
 	s.mu.Unlock()
-	if e != nil || r == nil { // another call may have added e in the meantime
-		return e
+	if e != nil || f != nil {
+		return e, f, leads
 	}
 	e, err := s.cache.entry(r.token())
 	if err != nil {
 		s.forget(r)
-		return nil
+		return nil, nil, false
 	}
 	e.record = r
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if other := s.hotset.find(key); other != nil { // another call has added it
-		return other
+		return other, nil, false
 	}
 	r.use() // so that makeRoom is unlikely to evict it
 	if place := s.hotset.place(key); s.makeRoom(0, e.size(), now) && s.get(key) == r {
 		s.hotset.put(place, e)
 	}
-	return e
-}
-
-// join returns the flight for key, and whether the caller leads it. If the record is that of dead, join removes it. If there is
-// another record now, the flight is nil.
-func (s *shard) join(key digest.Digest, dead *Entry) (f *flight, leads bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch r := s.get(&key); {
-	case r == nil:
-	case dead != nil && r == dead.record:
-		s.remove(r)
-	default:
-		return nil, false
-	}
-	if f = s.flights[key]; f != nil {
-		if f.done == nil {
-			f.done = make(chan struct{})
-		}
-		return f, false
-	}
-	f = new(flight)
-	s.flights[key] = f
-	return f, true
+	return e, nil, false
 }
 
 // land ends f. It caches the entry of f as r, unless r is nil or a purge has removed f from the table.
-func (s *shard) land(key digest.Digest, f *flight, r *record, now time.Time) {
+func (s *shard) land(f *verification, r *record, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flights[key] == f {
-		delete(s.flights, key)
-		if r != nil {
-			s.insert(r, f.entry, now)
-		}
-	}
-	if r != nil && f.entry.record == nil { // the entry is shared with waiting calls: limit its freshness like that of a cached one
-		fields := f.entry.Token.Fields()
-		fields.Freshness.Until = r.at(until)
-		f.entry.set(valetkey.NewToken(fields))
-	}
-	if f.done != nil { // no further call can wait, because f is in no table
-		close(f.done)
+	if s.flights.Land(f) && r != nil {
+		s.insert(r, f.Result.entry, now)
 	}
 }
 
@@ -149,8 +136,6 @@ func (s *shard) insert(r *record, e *Entry, now time.Time) {
 	}
 	s.items.Set(r.key.Text(), r, gocache.NoExpiration)
 	s.queueOf(r).push(r)
-	e.set(r.token())
-	e.record = r
 }
 
 func (s *shard) sweep(q *queue, now time.Time) {
@@ -233,7 +218,7 @@ func fingerprint(key *digest.Digest) uint32 { return binary.LittleEndian.Uint32(
 func (s *shard) startPurge() []*record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flights = make(map[digest.Digest]*flight)
+	clear(s.flights)
 	all := make([]*record, 0, s.entries())
 	for _, q := range []*queue{&s.probation, &s.protected} {
 		for r := q.oldest; r != nil; r = r.newer {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/internal/flight"
 )
 
 const (
@@ -31,7 +32,7 @@ type Accounts struct {
 
 	mu       sync.Mutex
 	new, old map[string]remembered // together at most maxHeld
-	flights  map[string]*flight
+	flights  flight.Table[string, found]
 }
 
 type remembered struct {
@@ -39,10 +40,10 @@ type remembered struct {
 	until   time.Time
 }
 
-// A flight is a lookup in progress, which all callers with the same subject wait for.
-type flight struct {
-	done chan struct{} // closed when the fields below are final
+// A lookup is a call of a login in progress, which all callers with the same subject wait for.
+type lookup = flight.Flight[string, found]
 
+type found struct {
 	account   *login.Account
 	err       error
 	abandoned bool // the context of the leading caller has ended: another has to lead
@@ -52,7 +53,7 @@ var errPanicked = errors.New("the Login panicked")
 
 // New returns Accounts of the logins, keyed by type.
 func New(logins map[string]login.Login) *Accounts {
-	return &Accounts{logins: maps.Clone(logins), new: map[string]remembered{}, flights: map[string]*flight{}}
+	return &Accounts{logins: maps.Clone(logins), new: map[string]remembered{}, flights: flight.Table[string, found]{}}
 }
 
 // Lookup returns the account of a subject, as it was at most a minute ago. The account must not be modified. The error wraps
@@ -72,12 +73,12 @@ func (a *Accounts) Lookup(ctx context.Context, subject string) (*login.Account, 
 			return a.lead(ctx, f, l, subject)
 		}
 		select {
-		case <-f.done:
+		case <-f.Done():
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the lookup of %q: %w", subject, ctx.Err())
 		}
-		if !f.abandoned {
-			return f.account, f.err
+		if result := f.Result; !result.abandoned {
+			return result.account, result.err
 		}
 	}
 }
@@ -92,7 +93,7 @@ func (a *Accounts) Forget(subject string) {
 }
 
 // join returns the remembered account, or the flight to wait for or to lead.
-func (a *Accounts) join(subject string) (account *login.Account, f *flight, leads bool) {
+func (a *Accounts) join(subject string) (account *login.Account, f *lookup, leads bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, generation := range []map[string]remembered{a.new, a.old} {
@@ -100,15 +101,14 @@ func (a *Accounts) join(subject string) (account *login.Account, f *flight, lead
 			return r.account, nil, false
 		}
 	}
-	if f = a.flights[subject]; f != nil {
+	if f = a.flights.Join(subject); f != nil {
 		return nil, f, false
 	}
-	f = &flight{done: make(chan struct{}), err: errPanicked}
-	a.flights[subject] = f
-	return nil, f, true
+	return nil, a.flights.Start(subject), true
 }
 
-func (a *Accounts) lead(ctx context.Context, f *flight, l login.Login, subject string) (*login.Account, error) {
+func (a *Accounts) lead(ctx context.Context, f *lookup, l login.Login, subject string) (*login.Account, error) {
+	f.Result.err = errPanicked // for the waiting calls, if the login panics
 	until := time.Now().Add(maxAge)
 	defer func() { a.land(f, subject, until) }()
 	limited, cancel := context.WithTimeout(ctx, timeout)
@@ -120,27 +120,21 @@ func (a *Accounts) lead(ctx context.Context, f *flight, l login.Login, subject s
 	if err != nil {
 		account = nil
 	}
-	f.account, f.err = account, err
-	f.abandoned = err != nil && ctx.Err() != nil
+	f.Result = found{account, err, err != nil && ctx.Err() != nil}
 	return account, err
 }
 
-func (a *Accounts) land(f *flight, subject string, until time.Time) {
+func (a *Accounts) land(f *lookup, subject string, until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	close(f.done)
-	if a.flights[subject] != f { // forgotten meanwhile
-		return
-	}
-	delete(a.flights, subject)
-	if f.err != nil {
+	if current := a.flights.Land(f); !current || f.Result.err != nil { // not current: forgotten meanwhile
 		return
 	}
 	if len(a.new) >= maxHeld/2 {
 		a.old, a.new = a.new, map[string]remembered{}
 	}
 	delete(a.old, subject)
-	a.new[subject] = remembered{f.account, until}
+	a.new[subject] = remembered{f.Result.account, until}
 }
 
 // Refreshing returns a Login that calls l and, after a log-in, forgets the remembered account. A user who has just logged in,
