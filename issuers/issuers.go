@@ -153,6 +153,7 @@ var products = index(slices.Concat(
 	frameworkProducts,
 	ciProducts,
 	microsoftProducts,
+	cloudProducts,
 	enterpriseProducts,
 	hostedProducts,
 ))

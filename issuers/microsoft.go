@@ -180,10 +180,9 @@ var azureADB2C = product{
 			return
 		}
 		for _, r := range p.Rules {
-			policies, is := strings.CutPrefix(r.String(), r.Claim()+" = ")
-			if is && (r.Claim() == "tfp" || r.Claim() == "acr") {
-				policy, _, _ := strings.Cut(policies, " | ")
-				cfg.JWKSURL = tenant + "/" + url.PathEscape(policy) + keys
+			policies, beginnings := r.Values()
+			if r.Pins() && !beginnings && len(policies) > 0 && (r.Claim() == "tfp" || r.Claim() == "acr") {
+				cfg.JWKSURL = tenant + "/" + url.PathEscape(policies[0]) + keys
 				return
 			}
 		}

@@ -61,6 +61,7 @@ var shapes = slices.Concat(
 	frameworkShapes,
 	ciShapes,
 	microsoftShapes,
+	cloudShapes,
 	enterpriseShapes,
 	hostedShapes,
 )
