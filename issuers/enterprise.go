@@ -1,13 +1,17 @@
 package issuers
 
 import (
+	"net/url"
+	"slices"
+	"strings"
+
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
 )
 
 // enterpriseProducts are the products that a company operates, or rents, for its own users.
-var enterpriseProducts = []product{curity, pingAM, pingFederate, pingOne, wso2}
+var enterpriseProducts = []product{casdoor, curity, oracleIAM, pingAM, pingFederate, pingOne, stytch, wso2}
 
 // PingFederate returns the settings for the access tokens of PingFederate's access token managers of the type JSON Web Tokens. It needs
 // Issuer and Audience, which are the values of the manager's fields Issuer Claim Value and Audience Claim Value; both are empty by
@@ -116,5 +120,91 @@ var wso2 = product{
 		cfg.Markers = []claims.Rule{claims.OneOf("aut", "APPLICATION", "APPLICATION_USER", "AGENT")}
 		clientIsAudience(p, cfg, wrong)
 		cfg.ClientIDClaim = "" // the tokens name the client in another claim
+	},
+}
+
+// oracleIssuer is the iss of the tokens of every identity domain of Oracle.
+const oracleIssuer = "https://identity.oraclecloud.com/"
+
+// OracleIAM returns the settings for the access tokens of an identity domain of Oracle Cloud Infrastructure, or of Oracle Identity Cloud
+// Service. It needs Issuer, the URL of the domain (https://idcs-ID.identity.oraclecloud.com), and Audience, the primary audience of the
+// resource application.
+//
+// The iss of the tokens of all domains is https://identity.oraclecloud.com/, so the keys and, if the URL names it, the claim tenant
+// prove the domain. For the same reason, the verifiers of two domains cannot be combined with [jwks.ByIssuer]. In the domain's settings,
+// Access signing certificate must be switched on. The tokens have no typ. The claim tok_type must be AT.
+func OracleIAM(p Params) (jwks.Config, error) { return oracleIAM.build(p) }
+
+var oracleIAM = product{
+	name:  "oracle_iam",
+	needs: needsIssuer | needsAudience,
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		cfg.Profile.AllowUntyped = true
+		cfg.Markers = []claims.Rule{claims.Equal("tok_type", "AT")}
+		if p.Issuer == "" {
+			return // build reports it
+		}
+		domain, err := url.Parse(p.Issuer)
+		if err != nil || domain.Host == "" || strings.Trim(domain.Path, "/") != "" || domain.Hostname() == "identity.oraclecloud.com" {
+			wrong.Add("Issuer", "must be the URL of the identity domain, such as https://idcs-1234.identity.oraclecloud.com")
+			return
+		}
+		cfg.Issuer = oracleIssuer
+		cfg.IssuerAliases = []string{strings.TrimSuffix(oracleIssuer, "/"), strings.TrimSuffix(p.Issuer, "/")}
+		cfg.JWKSURL = strings.TrimSuffix(p.Issuer, "/") + "/admin/v1/SigningCert/jwk"
+		if tenant, _, _ := strings.Cut(domain.Hostname(), "."); strings.HasPrefix(tenant, "idcs-") {
+			cfg.Rules = append(cfg.Rules, claims.Equal("tenant", tenant))
+		}
+	},
+}
+
+// Casdoor returns the settings for the access tokens of Casdoor. It needs Issuer (the origin of the server) and Clients, the client IDs of
+// applications.
+//
+// The aud of the tokens is the ID of the client: any API that receives a token of such a client could use it here. If clients request a
+// resource (RFC 8707), list it in Audience. Casdoor returns the same token as access token and as ID token. The tokens have the typ
+// "JWT", no client_id, and a nonce if the client sent one. The claim tokenType must be access-token.
+func Casdoor(p Params) (jwks.Config, error) { return casdoor.build(p) }
+
+var casdoor = product{
+	name:  "casdoor",
+	needs: needsIssuer | needsClients,
+	takes: needsAudience,
+	config: func(p Params, cfg *jwks.Config, _ *mistakes.List) {
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true}
+		cfg.Markers = []claims.Rule{claims.Equal("tokenType", "access-token")}
+		cfg.Audience = slices.Concat(p.Audience, p.Clients)
+	},
+}
+
+// Stytch returns the settings for the session JWTs of Stytch. It needs Audience, the ID of the project. Issuer is needed only if the
+// project has a custom domain.
+//
+// The tokens have the typ "JWT", no jti, no client and no scopes. All applications of a project share the audience. The claim
+// https://stytch.com/session must be there; ID tokens and access tokens of Connected Apps do not have it. To use the roles of members as
+// scopes, set Scopes to "https://stytch.com/session.roles". A rule about "https://stytch.com/organization.organization_id" restricts
+// organizations. A session JWT lives 5 minutes. It remains valid for that time when the session is revoked.
+func Stytch(p Params) (jwks.Config, error) { return stytch.build(p) }
+
+var stytch = product{
+	name:  "stytch",
+	needs: needsAudience,
+	takes: needsIssuer,
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingID: true, AllowMissingClientID: true}
+		cfg.Markers = []claims.Rule{claims.Present("https://stytch.com/session")}
+		wrong.AddIf(len(p.Clients) > 0, "Clients", "has no meaning for this product, whose tokens name no client")
+		if len(p.Audience) != 1 {
+			wrong.AddIf(len(p.Audience) > 1, "Audience", "must be the ID of one project")
+			return
+		}
+		project, server := p.Audience[0], "https://api.stytch.com"
+		if strings.HasPrefix(project, "project-test-") {
+			server = "https://test.stytch.com"
+		}
+		if p.Issuer == "" {
+			cfg.Issuer = "stytch.com/" + project
+		}
+		cfg.JWKSURL = server + "/v1/sessions/jwks/" + url.PathEscape(project)
 	},
 }

@@ -17,6 +17,11 @@ const (
 	amAlpha  = "https://am.example.com:8443/am/oauth2/realms/root/realms/alpha"
 	curityAS = "https://idsvr.example.com/oauth/v2/oauth-anonymous"
 	wso2IS   = "https://is.example.com:9443/oauth2/token"
+
+	oracleDomain  = "https://idcs-ba024b2844b3.identity.oraclecloud.com"
+	oracleKeys    = oracleDomain + "/admin/v1/SigningCert/jwk"
+	door          = "https://door.example.com"
+	stytchProject = "project-live-d0dbafe6-a019-47ea-8550-d021c1c76ea9"
 )
 
 var pingFederateRelatives = []relative{
@@ -170,6 +175,116 @@ var enterpriseShapes = []shape{
 			{"the assertion of a gateway for its backend", nil, object{"iss": "wso2.org/products/am", "aut": nil, "aud": nil}, valetkey.ReasonIssuer},
 		},
 	},
+	{
+		of: "oracle_iam", kind: "a user's token",
+		params: issuers.Params{Issuer: oracleDomain, Audience: []string{ordersAPI}},
+		keySet: oracleKeys,
+		header: object{"x5t": "IRbmlD-hR3X5vYxfkSu3jrzuh3Y"},
+		claims: `{"client_ocid":"ocid1.domainapp.oc1","user_tenantname":"idcs-ba024b2844b3","sub":"alpha user","sub_mappingattr":"userName","iss":"https://identity.oraclecloud.com/",
+			"tok_type":"AT","client_id":"ttylsmhrofl","sid":"q1w2e3","sub_type":"user","scope":"orders.read","client_tenantname":"idcs-ba024b2844b3","exp":$EXP,"iat":$IAT,
+			"tenant":"idcs-ba024b2844b3","jti":"1ab2cd3ef","gtp":"azc","opc":false,"aud":"` + ordersAPI + `"}`,
+		subject: "alpha user", client: "ttylsmhrofl", scopes: []string{"orders.read"},
+		relatives: oracleRelatives,
+	},
+	{
+		of: "oracle_iam", kind: "a machine's token without the slash of the issuer",
+		params: issuers.Params{Issuer: oracleDomain + ":443/", Audience: []string{ordersAPI}},
+		keySet: oracleDomain + ":443/admin/v1/SigningCert/jwk",
+		claims: `{"sub":"79b000d7","user.tenant.name":"idcs-ba024b2844b3","iss":"https://identity.oraclecloud.com","tok_type":"AT","client_id":"79b000d7",
+			"aud":["` + ordersAPI + `","urn:opc:lbaas:logicalguid=idcs-ba024b2844b3"],"sub_type":"client","scope":"Read","exp":$EXP,"iat":$IAT,
+			"client_name":"APIClient","tenant":"idcs-ba024b2844b3","jti":"cffc6fdd"}`,
+		subject: "79b000d7", client: "79b000d7", scopes: []string{"Read"},
+		relatives: oracleRelatives,
+	},
+	{
+		of: "casdoor", kind: "a user's token with a nonce",
+		params:   issuers.Params{Issuer: door, Clients: []string{"014ae4bd048734ca2dea"}},
+		metadata: door + "/.well-known/openid-configuration", keySet: door + "/.well-known/jwks",
+		header: object{"typ": "JWT"},
+		claims: `{"owner":"built-in","name":"admin","id":"9eb20f79","type":"normal-user","password":"","address":[],"groups":[],"tokenType":"access-token","nonce":"n","tag":"staff",
+			"scope":"openid orders:read","azp":"014ae4bd048734ca2dea","provider":"","iss":"` + door + `","sub":"9eb20f79","aud":["014ae4bd048734ca2dea"],"exp":$EXP,"nbf":$IAT,
+			"iat":$IAT,"jti":"admin/6f5b"}`,
+		subject: "9eb20f79", client: "014ae4bd048734ca2dea", scopes: []string{"openid", "orders:read"},
+		relatives: []relative{
+			{"a refresh token", nil, object{"tokenType": "refresh-token"}, valetkey.ReasonNotAccessToken},
+			{"a token without its kind", nil, object{"tokenType": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of another application", nil, object{"aud": []string{"b800a86702dd4d29ec4d"}, "azp": "b800a86702dd4d29ec4d"}, valetkey.ReasonAudience},
+			{"a token of another application with this one in its audience", nil, object{"azp": "b800a86702dd4d29ec4d"}, valetkey.ReasonClient},
+			{"a token of a server without azp", nil, object{"azp": nil}, valetkey.ReasonClient},
+		},
+	},
+	{
+		of: "casdoor", kind: "a token for a requested resource",
+		params:   issuers.Params{Issuer: door, Audience: []string{ordersAPI}, Clients: []string{"014ae4bd048734ca2dea"}},
+		metadata: door + "/.well-known/openid-configuration", keySet: door + "/.well-known/jwks", alg: "ES256",
+		header: object{"typ": "JWT"},
+		claims: `{"owner":"built-in","name":"admin","tokenType":"access-token","scope":"orders:read","azp":"014ae4bd048734ca2dea","iss":"` + door + `","sub":"9eb20f79",
+			"aud":["` + ordersAPI + `"],"exp":$EXP,"nbf":$IAT,"iat":$IAT,"jti":"admin/6f5c"}`,
+		subject: "9eb20f79", client: "014ae4bd048734ca2dea", scopes: []string{"orders:read"},
+		relatives: []relative{
+			{"a refresh token", nil, object{"tokenType": "refresh-token"}, valetkey.ReasonNotAccessToken},
+			{"a token of another application", nil, object{"azp": "b800a86702dd4d29ec4d"}, valetkey.ReasonClient},
+		},
+	},
+	{
+		of: "stytch", kind: "a user's session",
+		params: issuers.Params{Audience: []string{stytchProject}},
+		keySet: "https://api.stytch.com/v1/sessions/jwks/" + stytchProject,
+		header: object{"typ": "JWT"},
+		claims: `{"aud":["` + stytchProject + `"],"exp":$EXP,"https://stytch.com/session":{"id":"session-live-8d63","started_at":"2026-10-01T09:41:40Z","attributes":{"user_agent":"","ip_address":""},
+			"authentication_factors":[{"type":"otp"}]},"iat":$IAT,"iss":"stytch.com/` + stytchProject + `","nbf":$IAT,"sub":"user-live-20a1"}`,
+		subject:   "user-live-20a1",
+		relatives: stytchRelatives,
+	},
+	{
+		of: "stytch", kind: "a member's session with roles, in a test project with a custom domain",
+		params: issuers.Params{Issuer: "https://login.example.com", Audience: []string{"project-test-6d902c62"}},
+		change: func(c *jwks.Config) { c.Scopes = []string{"https://stytch.com/session.roles"} },
+		keySet: "https://test.stytch.com/v1/sessions/jwks/project-test-6d902c62",
+		header: object{"typ": "JWT"},
+		claims: `{"aud":["project-test-6d902c62"],"exp":$EXP,"https://stytch.com/session":{"id":"member-session-1","roles":["stytch_admin","orders_editor"]},
+			"https://stytch.com/organization":{"organization_id":"organization-test-1","slug":"acme"},"iat":$IAT,"iss":"https://login.example.com","nbf":$IAT,"sub":"member-test-1"}`,
+		subject: "member-test-1", scopes: []string{"stytch_admin", "orders_editor"},
+		relatives: stytchRelatives,
+	},
+}
+
+var oracleRelatives = []relative{
+	{"an ID token", nil, object{"tok_type": "IT", "aud": []string{"https://identity.oraclecloud.com/", "ttylsmhrofl"}, "scope": nil}, valetkey.ReasonNotAccessToken},
+	{"a refresh token", nil, object{"tok_type": "RT"}, valetkey.ReasonNotAccessToken},
+	{"an assertion of a client", nil, object{"tok_type": "CA"}, valetkey.ReasonNotAccessToken},
+	{"a token without its kind", nil, object{"tok_type": nil}, valetkey.ReasonNotAccessToken},
+	{"a token of another domain", nil, object{"tenant": "idcs-7e70daa81c09"}, valetkey.ReasonClaimRule},
+	{"a token for the domain itself", nil, object{"aud": []string{oracleDomain, "urn:opc:lbaas:logicalguid=idcs-ba024b2844b3"}}, valetkey.ReasonAudience},
+}
+
+var stytchRelatives = []relative{
+	{"an ID token of a connected app", nil, object{"https://stytch.com/session": nil, "aud": "connected-app-test-d731", "nonce": "n"}, valetkey.ReasonNotAccessToken},
+	{"an ID token for the project", nil, object{"https://stytch.com/session": nil}, valetkey.ReasonNotAccessToken},
+	{"an access token of a connected app", nil, object{"https://stytch.com/session": nil, "client_id": "connected-app-test-d731", "scope": "openid"}, valetkey.ReasonNotAccessToken},
+	{"a session of another project", nil, object{"iss": "stytch.com/project-live-other", "aud": []string{"project-live-other"}}, valetkey.ReasonIssuer},
+}
+
+func TestParametersOfEnterpriseProducts(t *testing.T) {
+	for name, test := range map[string]struct {
+		of   string
+		p    issuers.Params
+		want string
+	}{
+		"the issuer of all identity domains":      {"oracle_iam", issuers.Params{Issuer: "https://identity.oraclecloud.com/", Audience: []string{ordersAPI}}, "Issuer: must be the URL of the identity domain"},
+		"an identity domain without its scheme":   {"oracle_iam", issuers.Params{Issuer: "idcs-1.identity.oraclecloud.com", Audience: []string{ordersAPI}}, "Issuer: must be the URL of the identity domain"},
+		"an identity domain with a path":          {"oracle_iam", issuers.Params{Issuer: oracleDomain + "/ui", Audience: []string{ordersAPI}}, "Issuer: must be the URL of the identity domain"},
+		"two projects of Stytch":                  {"stytch", issuers.Params{Audience: []string{"project-live-1", "project-live-2"}}, "Audience: must be the ID of one project"},
+		"clients, which sessions of Stytch lack":  {"stytch", issuers.Params{Audience: []string{"project-live-1"}, Clients: []string{"web"}}, "Clients: has no meaning"},
+		"Casdoor without the clients":             {"casdoor", issuers.Params{Issuer: door, Audience: []string{ordersAPI}}, "Clients: required"},
+		"PingFederate without the audience value": {"pingfederate", issuers.Params{Issuer: pingFed}, "Audience: required"},
+	} {
+		t.Run(name+" is a mistake", func(t *testing.T) {
+			cfg, err := issuers.Named(test.of, test.p)
+			assert.ErrorContains(t, err, "issuers: "+test.of+": "+test.want)
+			assert.Equal(t, jwks.Config{}, cfg)
+		})
+	}
 }
 
 func TestRecipientsOfEnterpriseProducts(t *testing.T) {

@@ -4,12 +4,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
 )
 
-// frameworkProducts are the frameworks with which an authorization server is programmed.
-var frameworkProducts = []product{duende, identityServerLegacy, openIddict, springAuthorizationServer}
+// frameworkProducts are the frameworks with which an authorization server is programmed, and small servers.
+var frameworkProducts = []product{
+	duende, identityServerLegacy, openIddict, springAuthorizationServer, nodeOIDCProvider, laravelPassport, lightOAuth2, oathkeeperIDToken,
+}
 
 // Duende returns the settings for the access tokens of Duende IdentityServer, and of IdentityServer4 since version 4. It needs Issuer
 // and Audience, the names of the API resources.
@@ -111,4 +114,78 @@ func clientIsAudience(p Params, cfg *jwks.Config, wrong *mistakes.List) {
 	default:
 		cfg.Audience, cfg.ClientIDClaim = slices.Clone(p.Clients), "aud"
 	}
+}
+
+// NodeOIDCProvider returns the settings for the access tokens of node-oidc-provider. It needs Issuer and Audience, the audience of the
+// resource server that getResourceServerInfo returns.
+//
+// The tokens are opaque unless the client requests a resource whose accessTokenFormat is jwt; use package introspect for opaque ones.
+// Those that are JWTs follow RFC 9068, so nothing is weakened.
+func NodeOIDCProvider(p Params) (jwks.Config, error) { return nodeOIDCProvider.build(p) }
+
+var nodeOIDCProvider = product{
+	name:   "node_oidc_provider",
+	needs:  needsIssuer | needsAudience,
+	config: func(Params, *jwks.Config, *mistakes.List) {},
+}
+
+// LaravelPassport returns the settings for the access tokens of Laravel Passport. It needs Issuer, a name for the application such as its
+// URL, and Clients.
+//
+// Passport publishes no key set. The caller must set JWKS to one with the key in storage/oauth-public.key, or JWKSURL if the application
+// publishes one. The tokens have the typ "JWT", no kid, no iss, no client_id, and no sub if they represent a client before version 13.
+// Their scopes are in the claim scopes, which is required: packages for OpenID Connect sign ID tokens with the same key.
+//
+// The aud of the tokens is the ID of the client: any API that receives a token of such a client could use it here.
+func LaravelPassport(p Params) (jwks.Config, error) { return laravelPassport.build(p) }
+
+var laravelPassport = product{
+	name:  "laravel_passport",
+	needs: needsIssuer | needsClients,
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		cfg.Profile = jwks.Profile{
+			AllowUntyped:         true,
+			AllowMissingIssuer:   true,
+			AllowMissingKeyID:    true,
+			AllowMissingSubject:  true,
+			AllowMissingClientID: true,
+		}
+		cfg.Scopes, cfg.RequireScope = []string{"scopes"}, true
+		cfg.Audience, cfg.ClientIDClaim = slices.Clone(p.Clients), "aud"
+		cfg.Rules = append(cfg.Rules, claims.OneOf("aud", p.Clients...))
+	},
+}
+
+// LightOAuth2 returns the settings for the access tokens of light-oauth2 (networknt). It needs Issuer (such as
+// urn:com:networknt:oauth2:v1) and Audience (such as urn:com.networknt).
+//
+// The server publishes single keys, not a key set: the caller must set JWKS to one with the server's certificate or key. The tokens have
+// no typ, no kid, no sub (users are in user_id), and an array as scope, which is required. All APIs of a server share the audience.
+func LightOAuth2(p Params) (jwks.Config, error) { return lightOAuth2.build(p) }
+
+var lightOAuth2 = product{
+	name:  "light_oauth2",
+	needs: needsIssuer | needsAudience,
+	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingKeyID: true, AllowMissingSubject: true, AllowScopeArray: true}
+		cfg.RequireScope = true
+	},
+}
+
+// OathkeeperIDToken returns the settings for the tokens of the id_token mutator of Ory Oathkeeper, which it sends to the API behind it in
+// place of the client's credentials. It needs Issuer, the issuer_url of the mutator, and Audience, which the mutator's claims must
+// contain as aud: {"aud": ["https://api.example.com"]}.
+//
+// The keys are at ISSUER/.well-known/jwks.json, which Oathkeeper serves at its API port. If that has another address, change JWKSURL.
+// The tokens have the typ "JWT", no client and no scopes; they cannot be distinguished from ID tokens. They must have one audience. To
+// require more, such as a scope, let the mutator add a claim for it, and add it to Scopes.
+func OathkeeperIDToken(p Params) (jwks.Config, error) { return oathkeeperIDToken.build(p) }
+
+var oathkeeperIDToken = product{
+	name:  "oathkeeper_id_token",
+	needs: needsIssuer | needsAudience,
+	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowIDTokens: true}
+		cfg.JWKSURL = strings.TrimSuffix(cfg.Issuer, "/") + "/.well-known/jwks.json"
+	},
 }

@@ -1,13 +1,17 @@
 package issuers_test
 
 import (
+	"encoding/json"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/issuers"
+	"github.com/valetkey/valetkey/jwks"
 )
 
 const (
@@ -134,6 +138,77 @@ var frameworkShapes = []shape{
 			{"a token of another tenant", nil, object{"iss": host + "/tenant-b"}, valetkey.ReasonIssuer},
 		},
 	},
+	{
+		of: "node_oidc_provider", kind: "a user's token for a resource",
+		params:   issuers.Params{Issuer: host, Audience: []string{ordersAPI}},
+		metadata: hostMeta, keySet: host + "/jwks",
+		header:  object{"typ": "at+jwt"},
+		claims:  `{"jti":"zNCAoVHX","sub":"alice","iat":$IAT,"exp":$EXP,"scope":"orders:read","client_id":"spa","iss":"` + host + `","aud":"` + ordersAPI + `"}`,
+		subject: "alice", client: "spa", scopes: []string{"orders:read"},
+		relatives: []relative{
+			{"an ID token", object{"typ": "JWT"}, object{"aud": "spa", "client_id": nil, "scope": nil, "jti": nil, "nonce": "n"}, valetkey.ReasonNotAccessToken},
+			{"an ID token without a typ", object{"typ": nil}, object{"aud": "spa", "client_id": nil, "scope": nil, "jti": nil}, valetkey.ReasonNotAccessToken},
+			{"an introspection response", object{"typ": "token-introspection+jwt"}, object{"token_introspection": object{"active": true}}, valetkey.ReasonNotAccessToken},
+		},
+	},
+	{
+		of: "laravel_passport", kind: "a user's token",
+		params:  issuers.Params{Issuer: "https://shop.example.com", Clients: []string{"9d1e2f30-client"}},
+		change:  func(c *jwks.Config) { c.JWKSURL = "https://shop.example.com/jwks.json" },
+		keySet:  "https://shop.example.com/jwks.json",
+		header:  object{"typ": "JWT", "kid": nil},
+		claims:  `{"aud":"9d1e2f30-client","jti":"b9aa29e61c47d21e","iat":$IAT.371043,"nbf":$IAT.371046,"exp":$EXP.365184,"sub":"1","scopes":["basic","orders"]}`,
+		subject: "1", client: "9d1e2f30-client", scopes: []string{"basic", "orders"},
+		relatives: passportRelatives,
+	},
+	{
+		of: "laravel_passport", kind: "a machine's token with an integer as its client, and an empty sub",
+		params: issuers.Params{Issuer: "https://shop.example.com", Clients: []string{"3"}},
+		change: func(c *jwks.Config) { c.JWKSURL = "https://shop.example.com/jwks.json" },
+		keySet: "https://shop.example.com/jwks.json",
+		header: object{"typ": "JWT", "kid": nil},
+		claims: `{"aud":"3","jti":"f579ca353c27fb3c","iat":$IAT,"nbf":$IAT,"exp":$EXP,"sub":"","scopes":["orders"]}`,
+		client: "3", scopes: []string{"orders"},
+		relatives: passportRelatives,
+	},
+	{
+		of: "light_oauth2", kind: "a user's token",
+		params: issuers.Params{Issuer: "urn:com:networknt:oauth2:v1", Audience: []string{"urn:com.networknt"}},
+		change: func(c *jwks.Config) { c.JWKSURL = "https://keys.example.com/light" },
+		keySet: "https://keys.example.com/light",
+		header: object{"kid": nil},
+		claims: `{"iss":"urn:com:networknt:oauth2:v1","aud":"urn:com.networknt","exp":$EXP,"jti":"isQ-aLXhEGmdp6u1QMAclw","iat":$IAT,"nbf":$IAT,"version":"1.0","user_id":"stevehu",
+			"user_type":"EMPLOYEE","client_id":"6e9d1db3","scope":["account.r","account.w"]}`,
+		client: "6e9d1db3", scopes: []string{"account.r", "account.w"},
+		relatives: []relative{
+			{"an ID token", nil, object{"scope": nil, "client_id": nil, "sub": "stevehu", "nonce": "n"}, valetkey.ReasonNotAccessToken},
+			{"an ID token without a nonce", nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of another version of the issuer", nil, object{"iss": "urn:com:networknt:oauth2:v2"}, valetkey.ReasonIssuer},
+		},
+	},
+	{
+		of: "oathkeeper_id_token", kind: "a request's token",
+		params:  issuers.Params{Issuer: "https://oathkeeper.example.com/", Audience: []string{ordersAPI}},
+		keySet:  "https://oathkeeper.example.com/.well-known/jwks.json",
+		header:  object{"typ": "JWT"},
+		claims:  `{"aud":["` + ordersAPI + `"],"exp":$EXP,"iat":$IAT,"iss":"https://oathkeeper.example.com/","jti":"1a4f7c36","nbf":$IAT,"sub":"alice","session":{"identity":{"id":"9f425a8d"}}}`,
+		subject: "alice", client: ordersAPI,
+		relatives: []relative{
+			{"a token for another API behind it", nil, object{"aud": []string{"https://billing.example.com"}}, valetkey.ReasonAudience},
+			{"a token for two APIs", nil, object{"aud": []string{"https://billing.example.com", ordersAPI}}, valetkey.ReasonClient},
+			{"a token of a mutator without claims", nil, object{"aud": nil}, valetkey.ReasonClaimMalformed},
+			{"a token of another Oathkeeper", nil, object{"iss": "https://oathkeeper.example.net/"}, valetkey.ReasonIssuer},
+			{"a token of a client's kind", object{"typ": "at+jwt"}, object{"aud": "https://billing.example.com"}, valetkey.ReasonAudience},
+		},
+	},
+}
+
+var passportRelatives = []relative{
+	{"an ID token of a package for OpenID Connect", nil, object{"iss": "https://shop.example.com", "scopes": nil, "nonce": "n"}, valetkey.ReasonNotAccessToken},
+	{"an ID token without iss and nonce", nil, object{"scopes": nil}, valetkey.ReasonNotAccessToken},
+	{"a token without scopes", nil, object{"scopes": []string{}}, valetkey.ReasonNotAccessToken},
+	{"a token of another client", nil, object{"aud": "4"}, valetkey.ReasonAudience},
+	{"a token for this client and another", nil, object{"aud": []string{"3", "9d1e2f30-client", "4"}}, valetkey.ReasonClaimMalformed},
 }
 
 var openIddictRelatives = []relative{
@@ -172,6 +247,33 @@ func TestIssuersOfFrameworks(t *testing.T) {
 		t.Run(name+" is a mistake", func(t *testing.T) {
 			_, err := issuers.Named(test.of, test.p)
 			assert.ErrorContains(t, err, test.want)
+		})
+	}
+}
+
+// The tokens that the document on light-oauth2 printed, with the key of its development certificate.
+func TestTokensOfLightOAuth2(t *testing.T) {
+	data, err := os.ReadFile("../jwks/testdata/light-oauth2.json")
+	require.NoError(t, err)
+	var light struct {
+		Issuer, Audience string
+		ValidAt          time.Time `json:"valid_at"`
+		JWKS             json.RawMessage
+		Tokens           map[string]string
+	}
+	require.NoError(t, json.Unmarshal(data, &light))
+	require.Len(t, light.Tokens, 2)
+	cfg, err := issuers.LightOAuth2(issuers.Params{Issuer: light.Issuer, Audience: []string{light.Audience}})
+	require.NoError(t, err)
+	cfg.JWKS, cfg.Now = light.JWKS, func() time.Time { return light.ValidAt }
+	v, err := jwks.New(cfg)
+	require.NoError(t, err)
+	defer v.Close()
+	for name, raw := range light.Tokens {
+		t.Run(name+" is accepted", func(t *testing.T) {
+			token, err := v.Verify(t.Context(), raw)
+			require.NoError(t, err)
+			assert.Equal(t, valetkey.NewScopes("account.r", "account.w"), token.Scopes())
 		})
 	}
 }
