@@ -45,7 +45,7 @@ const goodAnswer = `{"active":true,"aud":"` + valetkeytest.DefaultAudience + `"`
 func content() []poison {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
-	fmt.Fprint(z, goodAnswer+"}")
+	fmt.Fprint(z, goodAnswer+"}"+strings.Repeat(" ", 1<<20))
 	z.Close()
 	return []poison{
 		{"an act nested 34 deep", answers(goodAnswer + strings.Repeat(`,"act":{"sub":"x"`, 34) + strings.Repeat("}", 35))},
@@ -56,7 +56,7 @@ func content() []poison {
 		{"an active that is a string", answers(`{"active":"true"}`)},
 		{"an exp that is a string", answers(goodAnswer + `,"exp":"tomorrow"}`)},
 		{"a member twice", answers(goodAnswer + `,"active":true}`)},
-		{"a compressed answer", answers(packed.String(), "Content-Encoding", "gzip")},
+		{"a compressed answer that is over the limit", answers(packed.String(), "Content-Encoding", "gzip")},
 		{"an answer that is cut off", answers(goodAnswer, "Content-Length", "4000")},
 	}
 }

@@ -21,7 +21,7 @@
 //
 // One token does not affect another. The endpoint counts as failing only after five different tokens in a row have failed. A
 // response with status 200 and the right media type but unusable content (not JSON, nested too deep, too long, truncated,
-// compressed, wrongly signed) counts against its token only. A token that has failed five times in a row is delayed
+// wrongly signed) counts against its token only. A token that has failed five times in a row is delayed
 // separately, for a second at first and up to a minute.
 //
 // The package does not support encrypted responses (RFC 9701, section 6) or a list of endpoints to try in turn. An

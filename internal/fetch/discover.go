@@ -1,9 +1,11 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 
@@ -22,13 +24,24 @@ func (c Client) Discoverable(issuer string) error {
 	return nil
 }
 
+// MaxMetadata is the maximum size of an issuer's metadata, in bytes, unless Client.MaxBody is set.
+const MaxMetadata = 1 << 20
+
+// DiscoverTimeout bounds [Client.Discover]: there are up to three locations, and each may hang for [Timeout].
+const DiscoverTimeout = 3 * Timeout
+
 // Discover returns the URL in the member of the issuer's metadata, such as "jwks_uri". It tries the well-known locations of
-// RFC 8414, section 3.1, the same of OpenID, and OpenID Connect Discovery 1.0, section 4.1, in turn. The error joins the
-// errors of all locations.
+// RFC 8414, section 3.1, the same of OpenID, and OpenID Connect Discovery 1.0, section 4.1, in turn. It goes on to the next
+// one after any failure, since a proxy in front of the issuer may reset or delay requests for a path that it does not know.
+// Only if no connection is possible, there is no next one: all locations are on the same host. The error joins the errors of
+// all locations that were tried, each with its URL.
 func (c Client) Discover(ctx context.Context, issuer, member string) (string, error) {
 	if err := c.Discoverable(issuer); err != nil {
 		return "", fmt.Errorf("discover %s: %w", Bare(issuer), err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, DiscoverTimeout)
+	defer cancel()
+	c.MaxBody = cmp.Or(c.MaxBody, MaxMetadata)
 	var errs []error
 	for _, place := range wellKnown(issuer) {
 		answer, err := c.Get(ctx, place, "")
@@ -40,11 +53,17 @@ func (c Client) Discover(ctx context.Context, issuer, member string) (string, er
 			err = fmt.Errorf("metadata at %s: %w", Bare(place), err)
 		}
 		errs = append(errs, err)
-		if e, ok := errors.AsType[*Error](err); ok && e.Status == 0 {
-			break // no response, and the other locations are on the same host
+		if unreachable(err) {
+			break
 		}
 	}
 	return "", errors.Join(errs...)
+}
+
+// unreachable reports whether err means that there was no connection to the host.
+func unreachable(err error) bool {
+	dial, is := errors.AsType[*net.OpError](err)
+	return is && dial.Op == "dial"
 }
 
 // wellKnown returns the locations of an issuer's metadata without duplicates. A slash at the end of the issuer is ignored.

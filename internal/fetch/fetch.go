@@ -4,6 +4,7 @@ package fetch
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -96,8 +97,8 @@ func loopback(host string) bool {
 }
 
 // Get fetches u. If etag is not empty, the request is conditional, and [Answer].NotModified reports whether the response with
-// etag is still current. Get follows no redirect, accepts no compressed response, and ends after [Timeout]. The error is an
-// [*Error].
+// etag is still current. Get follows no redirect, unpacks gzip within the limit of the size, and ends after [Timeout]. The error
+// is an [*Error].
 func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	if err := c.Allowed(u); err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
@@ -109,7 +110,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
 	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json, */*;q=0.1"))
-	req.Header.Set("Accept-Encoding", "identity") // prevents net/http from requesting gzip and unpacking it
+	req.Header.Set("Accept-Encoding", "identity") // prevents net/http from requesting gzip and unpacking it without a limit
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
@@ -163,12 +164,14 @@ func isOK(resp *http.Response) error {
 	return nil
 }
 
-// content returns the body, of at most limit bytes.
+// content returns the body, of at most limit bytes. It unpacks gzip, which some servers send although identity is requested;
+// limit then applies to both the packed and the unpacked body.
 func content(resp *http.Response, limit int) ([]byte, error) {
-	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return nil, errors.New("the answer is compressed, though identity was asked for")
+	sent := &io.LimitedReader{R: resp.Body, N: int64(limit) + 1}
+	body, err := unpacked(resp.Header.Get("Content-Encoding"), sent, limit)
+	if len(body) > limit || sent.N == 0 {
+		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err == nil && resp.Request != nil {
 		// A server that notices the end can still terminate its response correctly before it is complete.
 		err = resp.Request.Context().Err()
@@ -176,10 +179,23 @@ func content(resp *http.Response, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	if len(body) > limit {
-		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
-	}
 	return bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), nil // RFC 8259, section 8.1: a byte order mark may be ignored
+}
+
+// unpacked returns the body without its content coding, and at most one byte more than limit.
+func unpacked(coding string, body io.Reader, limit int) ([]byte, error) {
+	switch strings.ToLower(coding) {
+	case "", "identity":
+	case "gzip", "x-gzip": // RFC 9110, section 8.4.1.3
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, err
+		}
+		body = z
+	default:
+		return nil, fmt.Errorf("it has the content coding %.20q, which is neither identity nor gzip", coding)
+	}
+	return io.ReadAll(io.LimitReader(body, int64(limit)+1))
 }
 
 // maxAge returns the remaining freshness lifetime of a response: RFC 9111, sections 4.2.1 and 5.2.2. A response that must not

@@ -5,11 +5,14 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -67,6 +70,15 @@ func serve(t *testing.T, h http.HandlerFunc) (fetch.Client, string) {
 	return fetch.Client{HTTP: server.Client()}, server.URL
 }
 
+// pack returns data in gzip.
+func pack(data []byte) []byte {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write(data)
+	_ = z.Close()
+	return packed.Bytes()
+}
+
 func TestGet(t *testing.T) {
 	const secret = "s3cret"
 	for name, test := range map[string]struct {
@@ -88,12 +100,36 @@ func TestGet(t *testing.T) {
 		"a 204": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(204)
 		}, "status 204"},
-		"a compressed answer": {func(w http.ResponseWriter, _ *http.Request) {
+		"an answer in a coding other than gzip": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "br")
+			_, _ = w.Write([]byte(secret))
+		}, `coding "br"`},
+		"an answer that is packed twice": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip, gzip")
+			_, _ = w.Write(pack([]byte("{}")))
+		}, "coding"},
+		"an answer that is called gzip": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
-			z := gzip.NewWriter(w)
-			_, _ = z.Write(bytes.Repeat([]byte(" "), 1<<20))
-			_ = z.Close()
-		}, "compressed"},
+			_, _ = w.Write([]byte(secret + "and more"))
+		}, "gzip: invalid header"},
+		"gzip that ends early": {func(w http.ResponseWriter, _ *http.Request) {
+			packed := pack([]byte(secret))
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(packed[:len(packed)-1])
+		}, "unexpected EOF"},
+		"gzip of one byte too much": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(pack(make([]byte, fetch.MaxBody+1)))
+		}, "more than 524288 bytes"},
+		"gzip without end that unpacks to nothing": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			nothing := pack(nil)
+			for r.Context().Err() == nil {
+				if _, err := w.Write(bytes.Repeat(nothing, 1000)); err != nil {
+					return
+				}
+			}
+		}, "more than 524288 bytes"},
 		"JWKS-09 an endless answer": {func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write([]byte(strings.Repeat(secret, 1000))); err != nil {
@@ -176,6 +212,17 @@ func TestGet(t *testing.T) {
 		assert.Equal(t, `"1"`, answer.ETag)
 		assert.Negative(t, answer.MaxAge)
 	})
+	for _, coding := range []string{"gzip", "GZIP", "x-gzip"} {
+		t.Run("gzip of the full size is taken, though it was not requested: "+coding, func(t *testing.T) {
+			c, url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Encoding", coding)
+				_, _ = w.Write(pack(bytes.Repeat([]byte("x"), fetch.MaxBody)))
+			})
+			answer, err := c.Get(background, url, "")
+			require.NoError(t, err)
+			assert.Equal(t, strings.Repeat("x", fetch.MaxBody), string(answer.Body))
+		})
+	}
 	t.Run("JWKS-23 with an ETag, 304 is an answer", func(t *testing.T) {
 		c, url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			assert.Equal(t, `"1"`, r.Header.Get("If-None-Match"))
@@ -286,16 +333,83 @@ func TestDiscover(t *testing.T) {
 		})
 	}
 
-	t.Run("a host that does not answer is asked once", func(t *testing.T) {
-		dials := 0
-		c := fetch.Client{HTTP: &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) {
-			dials++
-			return nil, errors.New("connection refused")
+	t.Run("a host to which there is no connection is asked once", func(t *testing.T) {
+		requests := 0
+		c := fetch.Client{HTTP: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			requests++
+			return http.DefaultTransport.RoundTrip(r)
 		})}}
-		_, err := c.Discover(background, "https://as.example/t1", "jwks_uri")
-		assert.ErrorContains(t, err, "connection refused")
-		assert.Equal(t, 1, dials)
+		_, err := c.Discover(background, "http://127.0.0.1:1/t1", "jwks_uri")
+		assert.ErrorContains(t, err, "dial tcp 127.0.0.1:1")
+		assert.Equal(t, 1, requests)
 	})
+	for name, failure := range map[string]struct {
+		answer func(*http.Request) (*http.Response, error)
+		took   time.Duration
+	}{
+		"hangs": {func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}, fetch.Timeout},
+		"is reset": {func(*http.Request) (*http.Response, error) { return nil, syscall.ECONNRESET }, 0},
+		"returns a broken document": {func(r *http.Request) (*http.Response, error) {
+			w := httptest.NewRecorder()
+			w.WriteString(`{"issuer":`)
+			return w.Result(), nil
+		}, 0},
+	} {
+		t.Run("JWKS-07 when a location "+name+", the next one is asked", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := fetch.Client{HTTP: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					if r.URL.Path != "/t1/.well-known/openid-configuration" {
+						return failure.answer(r)
+					}
+					w := httptest.NewRecorder()
+					w.WriteString(`{"issuer":"https://as.example/t1","jwks_uri":"https://as.example/k"}`)
+					return w.Result(), nil
+				})}}
+				start := time.Now()
+				found, err := c.Discover(background, "https://as.example/t1", "jwks_uri")
+				require.NoError(t, err)
+				assert.Equal(t, "https://as.example/k", found)
+				assert.Equal(t, 2*failure.took, time.Since(start))
+			})
+		})
+		t.Run("when each location "+name+", the error names all, within one limit of time", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := fetch.Client{HTTP: &http.Client{Transport: roundTripper(failure.answer)}}
+				start := time.Now()
+				_, err := c.Discover(background, "https://as.example/t1", "jwks_uri")
+				for _, place := range []string{oauth + "/t1: ", openid + "/t1: ", "/t1" + openid + ": "} {
+					assert.ErrorContains(t, err, "https://as.example"+place)
+				}
+				assert.Equal(t, 3*failure.took, time.Since(start))
+				assert.LessOrEqual(t, time.Since(start), fetch.DiscoverTimeout)
+			})
+		})
+	}
+	for name, test := range map[string]struct {
+		bytes int
+		want  string
+	}{
+		"a byte more than 1 MiB is refused": {fetch.MaxMetadata + 1, "more than 1048576 bytes"},
+		"1 MiB is read":                     {fetch.MaxMetadata, ""},
+	} {
+		t.Run("of metadata, "+name, func(t *testing.T) {
+			var base string
+			c, base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				text := fmt.Sprintf(`{"issuer":%q,"jwks_uri":"https://as.example/k"}`, base)
+				_, _ = w.Write([]byte(text + strings.Repeat(" ", test.bytes-len(text))))
+			})
+			found, err := c.Discover(background, base, "jwks_uri")
+			if test.want != "" {
+				assert.ErrorContains(t, err, test.want)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, "https://as.example/k", found)
+		})
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -15,7 +15,7 @@ import (
 // rules, bounds and errors are those of [Client.Get]. Errors never contain the form or the header.
 //
 // Error.Content is set if a response with status 200 and the right media type has arrived but its body cannot be used: it is
-// compressed, too long, or truncated by the server. The form may be the cause, so the fault does not imply that responses to
+// too long, truncated by the server, or not in the content coding that it names. The form may be the cause, so the fault does not imply that responses to
 // other forms are faulty. A body that does not arrive in time is a failure of the server.
 //
 // The request must be harmless when repeated: it is sent again, on another connection, if the server has just closed an idle

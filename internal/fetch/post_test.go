@@ -50,6 +50,16 @@ func TestPost(t *testing.T) {
 	mux.HandleFunc("/packed", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(pack([]byte("{}")))
+	})
+	mux.HandleFunc("/bomb", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(pack(make([]byte, 100<<20)))
+	})
+	mux.HandleFunc("/brotli", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Encoding", "br")
 		io.WriteString(w, "{}")
 	})
 	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
@@ -82,6 +92,11 @@ func TestPost(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "{}", string(body))
 	})
+	t.Run("gzip is unpacked, though it was not requested", func(t *testing.T) {
+		body, err := post(s.URL + "/packed")
+		require.NoError(t, err)
+		assert.Equal(t, "{}", string(body))
+	})
 	for _, c := range []struct {
 		name, url, want string
 		status          int
@@ -91,7 +106,8 @@ func TestPost(t *testing.T) {
 		{"a redirect is not followed", s.URL + "/redirect", "redirects are not followed", 307, 0, false},
 		{"another media type", s.URL + "/html?secret", `is "text/html; charset=utf-8", not application/json`, 200, 0, false},
 		{"an answer without end", s.URL + "/endless", "more than", 200, 0, true},
-		{"a compressed answer", s.URL + "/packed", "compressed", 200, 0, true},
+		{"gzip of 100 MiB", s.URL + "/bomb", "more than 524288 bytes", 200, 0, true},
+		{"a coding other than gzip", s.URL + "/brotli", `coding "br"`, 200, 0, true},
 		{"an answer that is cut off", s.URL + "/cut", "unexpected EOF", 200, 0, true},
 		{"an answer that does not end in time", s.URL + "/slow", "Client.Timeout", 200, 0, false},
 		{"patience", s.URL + "/busy", "status 503", 503, 7 * time.Second, false},

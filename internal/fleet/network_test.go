@@ -1,11 +1,12 @@
 package fleet_test
 
 import (
-	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -41,7 +42,7 @@ type route struct {
 	most   [endpoints]int // in any
 }
 
-var errDown = errors.New("connection refused")
+var errDown = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 
 func (r *route) RoundTrip(req *http.Request) (*http.Response, error) {
 	endpoint, handler := r.find(req.URL.Path)

@@ -25,9 +25,9 @@ const (
 )
 
 // mostCalls are those of one guard to an endpoint in one minute: of keys 3 in a row until an outage makes it look the URL up
-// again, with pauses from 1 s to 1 min; a question for each of few tokens every 30 s, and, until five tokens have failed, five
+// again, with pauses from 1 s to 1 min; two calls for each look-up of a URL while the issuer hangs, one for each location; a question for each of few tokens every 30 s, and, until five tokens have failed, five
 // in a row for each token; the URL of introspection is looked up again every 15 s at most.
-var mostCalls = [endpoints]int{metadata: 10, keySet: 6, introspection: 24}
+var mostCalls = [endpoints]int{metadata: 14, keySet: 6, introspection: 24}
 
 func TestFleet(t *testing.T) {
 	f := run(t, afternoon(40))
