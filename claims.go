@@ -2,7 +2,6 @@ package valetkey
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -23,7 +22,7 @@ import (
 //
 //	claims, ok := orders.From(r.Context()) // in a handler
 //
-// The guard refuses a token with 401 invalid_token if [json.Unmarshal] cannot decode its claims into T, or if T or *T has a method
+// The guard refuses a token with 401 invalid_token if [Token.Claims] cannot decode its claims into T, or if T or *T has a method
 // Validate() error and that method returns an error.
 //
 // Requests with the same token share the decoded value, so a handler must not be able to change it for the others. T must be a
@@ -91,7 +90,7 @@ func (c *ClaimsOf[T]) Decode(t *Token) (decoded any, bytes int, err error) {
 	if t.fields.Raw == "" {
 		return nil, 0, errors.New("the token carries no claims")
 	}
-	if err := json.Unmarshal([]byte(t.fields.Raw), claims); err != nil {
+	if err := unmarshal(t.fields.Raw, claims); err != nil {
 		return nil, 0, err
 	}
 	if v, ok := any(claims).(interface{ Validate() error }); ok {

@@ -63,7 +63,7 @@ func TestHouse(t *testing.T) {
 // layers are the folders of this repository from the bottom up. A package imports packages of its own layer or of a lower one.
 // A folder includes those below it unless they are listed; "." is the root package alone.
 var layers = [][]string{
-	{"internal/authctx", "internal/derived"},
+	{"internal/authctx", "internal/derived", "internal/strictjson"},
 	{"."},
 	{"scopes", "claims", "rar", "internal", "conformance"},
 	{"jwks", "introspect", "dpop", "statuslist"},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/internal/derived"
+	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 // A Token is an access token that a [Verifier] accepted: its claims, its key binding and its freshness. A [Requirement] decides on
@@ -45,8 +46,9 @@ type TokenFields struct {
 	// Binding is the key or certificate that the token is bound to. The zero value is a plain bearer token.
 	Binding Binding
 
-	// Raw is the JSON object of the claims as received. It has no duplicate members, including members that differ only in
-	// letter case.
+	// Raw is the JSON object of the claims as received. It has no duplicate members. Claims other than those in the fields above
+	// may differ in letter case only (RFC 7519, section 10.1.1), which encoding/json does not tell apart in a struct: see
+	// [Token.Claims].
 	Raw string
 
 	// Freshness states how long the verifier's result may be used without asking again.
@@ -126,17 +128,35 @@ func (t *Token) Binding() Binding { return t.fields.Binding }
 // Freshness returns how long the verifier's result may be used without asking again.
 func (t *Token) Freshness() Freshness { return t.fields.Freshness }
 
-// Raw returns the JSON object of the claims as received; "" if there is none. It has no duplicate members, including members that
-// differ only in letter case. To read application claims, see [DeclareClaims].
+// Raw returns the JSON object of the claims as received; "" if there is none. It has no duplicate members, but names may differ in
+// letter case only: see [TokenFields]. To read application claims, see [DeclareClaims].
 func (t *Token) Raw() string { return t.fields.Raw }
 
-// Claims decodes all claims of the token into v, as [json.Unmarshal] does. It returns an error if the token carries no claims. It
-// decodes on each call; [DeclareClaims] decodes once per token.
+// Claims decodes all claims of the token into v, as [json.Unmarshal] does. It returns an error if the token carries no claims, or
+// if the names of two members of one object differ in letter case only, such as email and Email, and v is not a *map[string]any
+// and has no method UnmarshalJSON: json.Unmarshal would store the later one in a field that is meant for the other. It decodes on
+// each call; [DeclareClaims] decodes once per token.
 func (t *Token) Claims(v any) error {
 	if t.fields.Raw == "" {
 		return errors.New("valetkey: the token carries no claims")
 	}
-	return json.Unmarshal([]byte(t.fields.Raw), v)
+	return unmarshal(t.fields.Raw, v)
+}
+
+// unmarshal decodes the claims raw into v.
+func unmarshal(raw string, v any) error {
+	data := []byte(raw)
+	if err := json.Unmarshal(data, v); err != nil {
+		return err
+	}
+	switch v.(type) {
+	case *map[string]any, *map[string]json.RawMessage, *any, json.Unmarshaler:
+		return nil // these keep all names as they are
+	}
+	if !strictjson.FoldsApart(data) {
+		return errors.New("valetkey: the names of two claims differ in letter case only: decode them into a map[string]any")
+	}
+	return nil
 }
 
 // ByClient reports whether a client acts on its own behalf (client credentials) rather than for a resource owner: the subject of

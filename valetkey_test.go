@@ -261,6 +261,26 @@ func TestToken(t *testing.T) {
 		assert.Equal(t, "t1", v.Tenant)
 		require.Error(t, (valetkey.NewToken(valetkey.TokenFields{})).Claims(&v))
 	})
+	t.Run("claims that differ in letter case only are decoded where they stay apart", func(t *testing.T) {
+		for _, raw := range []string{`{"tenant":"t1","Tenant":"t2"}`, `{"tenant":"t1","x":[{"a":1,"A":2}]}`} {
+			token := valetkey.NewToken(valetkey.TokenFields{Raw: raw})
+			var v struct{ Tenant string }
+			require.ErrorContains(t, token.Claims(&v), "letter case")
+			_, _, err := valetkey.DeclareClaims[struct{ Tenant string }]().Decode(token)
+			require.ErrorContains(t, err, "letter case")
+
+			var all map[string]any
+			require.NoError(t, token.Claims(&all))
+			assert.Equal(t, "t1", all["tenant"])
+			var raws map[string]json.RawMessage
+			require.NoError(t, token.Claims(&raws))
+			var exact exactTenant
+			require.NoError(t, token.Claims(&exact))
+			assert.EqualValues(t, "t1", exact)
+			_, _, err = valetkey.DeclareClaims[exactClaims]().Decode(token)
+			require.NoError(t, err)
+		}
+	})
 	t.Run("AT-23 clients and resource owners are told apart", func(t *testing.T) {
 		assert.True(t, (valetkey.NewToken(valetkey.TokenFields{Subject: "c", ClientID: "c"})).ByClient())
 		assert.False(t, (valetkey.NewToken(valetkey.TokenFields{ClientID: "c"})).ByClient(), "it does not say")
@@ -274,3 +294,17 @@ func TestToken(t *testing.T) {
 		}
 	})
 }
+
+// An exactTenant decodes itself, with names compared byte by byte.
+type exactTenant string
+
+func (e *exactTenant) UnmarshalJSON(data []byte) error {
+	var all map[string]any
+	if err := json.Unmarshal(data, &all); err != nil {
+		return err
+	}
+	*e = exactTenant(all["tenant"].(string))
+	return nil
+}
+
+type exactClaims struct{ exactTenant }

@@ -37,7 +37,7 @@ func readProof(payload []byte) (*proof, error) {
 			nonce = v
 		}
 		return nil
-	})
+	}, "jti", "htm", "htu", "iat", "ath", "nonce")
 	if err != nil {
 		return nil, err
 	}

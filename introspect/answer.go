@@ -34,6 +34,9 @@ type members struct {
 
 var registered = []string{"active", "scope", "client_id", "token_type", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf"}
 
+// reads lists the members that become fields of a token. None may occur in two letter cases.
+var reads = append(slices.Clip(registered), "sid", "act", "acr", "auth_time")
+
 func readMembers(object []byte) (*members, error) {
 	m := new(members)
 	err := strictjson.Object(object, func(name string, v strictjson.Value) error {
@@ -87,7 +90,7 @@ func readMembers(object []byte) (*members, error) {
 			}
 		}
 		return nil
-	})
+	}, reads...)
 	return m, err
 }
 

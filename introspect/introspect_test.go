@@ -329,6 +329,7 @@ func TestAnswer(t *testing.T) {
 		{"INTRO-18 something after it", says("") + "{}"},
 		{"INTRO-18 nothing", ``},
 		{"a claim in another letter case", says(`,"Exp":1`)},
+		{"a member that is read in two letter cases", says(`,"sid":"a","SID":"b"`)},
 		{"INTRO-13 an array as scope", says(`,"scope":["a","b"]`)},
 		{"a scope that is none", says(`,"scope":1`)},
 		{"a subject that is none", says(`,"sub":1`)},

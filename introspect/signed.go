@@ -111,7 +111,7 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 			nested = value
 		}
 		return nil // sub, exp and the like at this level do not describe the token
-	})
+	}, "iss", "aud", "iat", "token_introspection")
 	if err != nil {
 		return err
 	}

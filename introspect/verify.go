@@ -92,6 +92,6 @@ func issuerOf(raw string) (iss string, ok bool) {
 			iss, ok = value.Text()
 		}
 		return nil
-	})
+	}, "iss")
 	return iss, ok && err == nil
 }

@@ -31,6 +31,9 @@ type unread struct {
 // registered lists claims whose spelling is fixed by an RFC.
 var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "scp", "cnf"}
 
+// reads lists the claims that become fields of a token. None may occur in two letter cases.
+var reads = append(slices.Clip(registered), "sid", "act", "acr", "auth_time", "azp", "cid", "appid")
+
 // kind notes what a claim says that names the kind of a token.
 func (c *unread) kind(claim string, v strictjson.Value) {
 	kind, _ := v.Text()
@@ -98,7 +101,7 @@ func (c *unread) read(payload []byte) error {
 			}
 		}
 		return nil
-	})
+	}, reads...)
 }
 
 // fields decodes the claims into t. The issuer has already been checked.

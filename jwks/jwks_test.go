@@ -228,6 +228,9 @@ func TestRefused(t *testing.T) {
 		"JWT-03 Exp":                               {nil, object{"Exp": 1}, malformed},
 		"JWT-03 SCOPE in place of scope":           {nil, object{"scope": nil, "SCOPE": "admin"}, malformed},
 		"JWT-03 ſub, which encoding/json folds":    {nil, object{"sub": nil, "ſub": "admin"}, malformed},
+		"JWT-03 Sid beside sid":                    {nil, object{"sid": "a", "Sid": "b"}, malformed},
+		"JWT-03 ACT beside act":                    {nil, object{"act": object{"sub": "a"}, "ACT": object{"sub": "b"}}, malformed},
+		"JWT-03 JKT beside jkt in cnf":             {nil, object{"cnf": object{"jkt": es256.Public().Thumbprint(), "JKT": es256.Public().Thumbprint()}}, badClaim},
 		"scope is an array":                        {nil, object{"scope": []string{"a"}}, badClaim},
 		"scope is a number":                        {nil, object{"scope": 7}, badClaim},
 		"cnf is a string":                          {nil, object{"cnf": "x"}, badClaim},
@@ -501,6 +504,14 @@ func TestAccepted(t *testing.T) {
 	for _, typ := range []string{"at+jwt", "application/at+jwt", "AT+JWT", "Application/At+Jwt"} {
 		t.Run("AT-01 AT-02 typ "+typ, func(t *testing.T) { accept(t, object{"typ": typ}, nil) })
 	}
+	t.Run("JWT-03 names that are not read may differ in letter case only", func(t *testing.T) {
+		token := accept(t, nil, object{"email": "a@example.com", "Email": "b@example.com", "appId": 7, "Sid": 8, "address": object{"street": 1, "Street": 2}})
+		assert.Empty(t, token.SessionID())
+		all := object{}
+		require.NoError(t, token.Claims((*map[string]any)(&all)))
+		assert.Equal(t, "a@example.com", all["email"])
+		assert.Equal(t, "b@example.com", all["Email"])
+	})
 	t.Run("AT-07 aud is a string", func(t *testing.T) {
 		assert.Equal(t, valetkey.ListOf(api), accept(t, nil, object{"aud": api}).Audience())
 	})

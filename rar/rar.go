@@ -100,6 +100,10 @@ func read(element strictjson.Value) (Detail, error) {
 	if !element.IsObject() {
 		return d, errors.New("is not an object")
 	}
+	// The client chooses the members, and the handler decodes Raw. The user has consented to one of the two.
+	if !strictjson.FoldsApart(element) {
+		return d, errors.New("has a member in two letter cases")
+	}
 	strings := func(to *valetkey.List[string], v strictjson.Value) bool {
 		list, ok := v.Strings()
 		*to = valetkey.ListOf(list...)

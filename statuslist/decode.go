@@ -91,7 +91,7 @@ func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, erro
 			packed = value
 		}
 		return nil
-	})
+	}, "iss", "sub", "iat", "exp", "ttl", "status_list")
 	if err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}

@@ -151,6 +151,6 @@ func member(object []byte, name string) (found strictjson.Value, err error) {
 			found = value
 		}
 		return nil
-	})
+	}, name)
 	return found, err
 }

@@ -94,7 +94,7 @@ func (c Client) metadata(body []byte, issuer, member string) (string, error) {
 			found, _ = v.Text()
 		}
 		return nil
-	})
+	}, "issuer", member)
 	switch {
 	case err != nil:
 		return "", err

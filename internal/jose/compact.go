@@ -190,7 +190,7 @@ func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error 
 			return fmt.Errorf("%s is not one that is accepted", name)
 		}
 		return nil
-	})
+	}, "jwk") // the others must not occur in another letter case at all
 	if err != nil {
 		return err
 	}

@@ -179,6 +179,11 @@ type members struct {
 	private bool
 }
 
+// jwkMembers are the members that readMembers looks at. None may occur in two letter cases.
+var jwkMembers = []string{
+	"kty", "crv", "n", "e", "x", "y", "kid", "use", "alg", "key_ops", "k", "d", "p", "q", "dp", "dq", "qi", "priv", "oth",
+}
+
 // readMembers decodes a JWK and refuses a shared secret.
 func readMembers(data []byte) (*members, error) {
 	m := &members{text: map[string]string{}}
@@ -208,7 +213,7 @@ func readMembers(data []byte) (*members, error) {
 			return fmt.Errorf("%s has another type", name)
 		}
 		return nil
-	})
+	}, jwkMembers...)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)

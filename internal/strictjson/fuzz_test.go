@@ -33,6 +33,9 @@ func FuzzObject(f *testing.F) {
 		if (err == nil) != (strictjson.Object(data, nil) == nil) {
 			t.Fatal("with and without a caller, the verdicts differ")
 		}
+		if folded := strictjson.Object(data, nil, "exp", "k", "A"); err != nil && folded == nil || err == nil && strictjson.FoldsApart(data) && folded != nil {
+			t.Fatalf("%q: with names that are read: %v", data, folded)
+		}
 		if err != nil {
 			return
 		}

@@ -3,10 +3,14 @@
 // encoding/json keeps the last of two members with one name, matches names to struct fields in any letter case, and replaces
 // invalid UTF-8. Another reader of the same text may then see other claims. This package refuses such text. It builds only
 // the values that its caller requests, so it is also faster.
+//
+// Names are compared byte by byte: "Email" and "email" are two claims (RFC 7519, section 10.1.1). Only a name that the caller
+// reads must not occur in a second letter case. For text that is handed to encoding/json, see [FoldsApart].
 package strictjson
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -22,15 +26,30 @@ const (
 
 // Object parses data as exactly one JSON object (RFC 8259) and calls member for each of its members in order, with the name
 // unescaped. It validates all of data, at every level: the grammar, UTF-8 without a byte order mark, no lone surrogate, no
-// two members of one object whose names are equal or differ only in letter case, nesting of at most [MaxDepth], at most
-// [MaxMembers] members, and nothing but space after the object.
+// two members of one object with the same name, nesting of at most [MaxDepth], at most [MaxMembers] members, and nothing but
+// space after the object.
+//
+// reads lists the names that the caller reads. data must not have one of them in two letter cases, such as "exp" and "Exp":
+// a reader that ignores letter case could take the other one. Names in lower case are the fastest.
 //
 // If member returns an error, Object stops and returns it. The calls of member are valid only if Object returns nil, since
 // the mistake may come later in data. A nil member only validates. The values, and the names without escapes, share memory
 // with data: do not modify data after the call, and clone a name that is retained for long. An error never contains text of
 // data.
-func Object(data []byte, member func(name string, v Value) error) error {
-	r := reader{data: data}
+func Object(data []byte, member func(name string, v Value) error, reads ...string) error {
+	r := reader{data: data, reads: reads}
+	return r.document(member)
+}
+
+// FoldsApart reports whether no object in data, at any level, has two names that differ in letter case only. A reader that
+// ignores letter case, like encoding/json with a struct, then sees the same members. data must be valid in the sense of [Object].
+func FoldsApart(data []byte) bool {
+	r := reader{data: data, foldAll: true}
+	m, is := errors.AsType[*mistake](r.document(nil))
+	return !is || m.what != twoCases
+}
+
+func (r *reader) document(member func(name string, v Value) error) error {
 	r.space()
 	if !r.next('{') {
 		return r.mistake("an object is expected")
@@ -39,7 +58,7 @@ func Object(data []byte, member func(name string, v Value) error) error {
 		return err
 	}
 	r.space()
-	if r.at != len(data) {
+	if r.at != len(r.data) {
 		return r.mistake("nothing may follow the object")
 	}
 	return nil
@@ -49,7 +68,9 @@ func Object(data []byte, member func(name string, v Value) error) error {
 type reader struct {
 	data    []byte
 	at      int
-	scratch []byte // the last string that had escapes
+	scratch []byte   // the last string that had escapes
+	reads   []string // see Object
+	foldAll bool     // see FoldsApart
 }
 
 // A mistake is an error in a text, with its position. It does not contain the text.
@@ -124,6 +145,7 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 		return nil
 	}
 	var names nameSet
+	inside := r.at
 	for {
 		if !r.next('"') {
 			return r.mistake("a member name is expected")
@@ -137,8 +159,11 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 		if escaped {
 			name = string(unescaped)
 		}
-		if err := names.add(r, folded(name)); err != nil {
-			return err
+		if what := names.add(r.key(depth, name)); what != "" {
+			if what == twice && r.folds(depth) && r.onlyInCase(depth, inside) {
+				what = twoCases
+			}
+			return r.mistake(what)
 		}
 		r.space()
 		if !r.next(':') {
@@ -266,8 +291,37 @@ func (r *reader) str() (s []byte, escaped bool, err error) {
 	return nil, false, r.mistake("a string has no end")
 }
 
-// A nameSet holds the folded names of one object. It starts as an array on the stack and becomes a map when there are many
-// names, so that an object made to be slow is not.
+// folds reports whether an object at this depth has names that must not occur in a second letter case.
+func (r *reader) folds(depth int) bool { return r.foldAll || depth == 1 && len(r.reads) > 0 }
+
+// key returns what must be unique among the names of an object: name itself or, if it must not occur in a second letter case,
+// its folded form.
+func (r *reader) key(depth int, name string) string {
+	switch {
+	case !r.folds(depth) || isFolded(name):
+		return name
+	case r.foldAll:
+		return folded(name)
+	}
+	for _, known := range r.reads {
+		if strings.EqualFold(name, known) {
+			return folded(name)
+		}
+	}
+	return name
+}
+
+// onlyInCase reports whether the members from inside up to the name that has just been read have different names. It is called
+// for the text of an error only.
+func (r *reader) onlyInCase(depth, inside int) bool {
+	again := reader{data: r.data[:r.at], at: inside}
+	err := again.object(depth, nil)
+	m, is := errors.AsType[*mistake](err)
+	return !is || m.what != twice
+}
+
+// A nameSet holds the names of one object. It starts as an array on the stack and becomes a map when there are many names, so
+// that an object made to be slow is not.
 type nameSet struct {
 	count int
 	first [few]string
@@ -276,20 +330,25 @@ type nameSet struct {
 
 const few = 16
 
-// add adds a folded name, which must be new.
-func (n *nameSet) add(r *reader, name string) error {
+const (
+	twice    = "an object has a member twice"
+	twoCases = "an object has a member in two letter cases"
+)
+
+// add adds a name, which must be new. It returns what is wrong.
+func (n *nameSet) add(name string) (what string) {
 	if n.count == MaxMembers {
-		return r.mistake("an object has too many members")
+		return "an object has too many members"
 	}
 	if n.count < few {
 		for _, other := range n.first[:n.count] {
 			if other == name {
-				return r.mistake("an object has a member twice")
+				return twice
 			}
 		}
 		n.first[n.count] = name
 		n.count++
-		return nil
+		return ""
 	}
 	if n.many == nil {
 		n.many = make(map[string]struct{}, 4*few)
@@ -297,22 +356,30 @@ func (n *nameSet) add(r *reader, name string) error {
 			n.many[other] = struct{}{}
 		}
 	}
-	if _, twice := n.many[name]; twice {
-		return r.mistake("an object has a member twice")
+	if _, has := n.many[name]; has {
+		return twice
 	}
 	n.many[name] = struct{}{}
 	n.count++
-	return nil
+	return ""
 }
 
 // folded returns the canonical form of names that differ only in letter case, in the sense of strings.EqualFold.
 func folded(name string) string {
+	if isFolded(name) {
+		return name
+	}
+	return strings.Map(fold, name)
+}
+
+// isFolded reports whether name is ASCII without capitals, and so its own folded form.
+func isFolded(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
-			return strings.Map(fold, name)
+			return false
 		}
 	}
-	return name
+	return true
 }
 
 // fold returns the smallest of the runes that differ from c only in case; for an ASCII letter, the lower case.

@@ -102,26 +102,17 @@ func TestObjectRefuses(t *testing.T) {
 		"a byte order mark":             "\xef\xbb\xbf{}",
 		"UTF-16":                        "{\x00}\x00",
 
-		"a member twice":                                `{"exp":1,"exp":2}`,
-		"a member twice with the same value":            `{"exp":1,"exp":1}`,
-		"a member twice, once in an escape":             `{"alg":1,"\u0061lg":2}`,
-		"an empty name twice":                           `{"":1,"":2}`,
-		"a member twice, far apart":                     strings.Replace(manyMembers(200), `"m199"`, `"m0"`, 1),
-		"a member twice among many":                     strings.Replace(manyMembers(200), `"m199"`, `"m100"`, 1),
-		"a member twice, the last few":                  strings.Replace(manyMembers(16), `"m15"`, `"m0"`, 1),
-		"a member twice, the first of many":             strings.Replace(manyMembers(17), `"m16"`, `"m0"`, 1),
-		"a member twice within an object":               `{"cnf":{"jkt":"a","jkt":"b"}}`,
-		"a member twice within an array":                `{"a":[1,{"b":1,"b":2}]}`,
-		"a member twice around an object":               `{"a":1,"b":{"a":1},"a":2}`,
-		"two members that differ in case":               `{"exp":1,"Exp":2}`,
-		"two members that differ in case, reversed":     `{"EXP":1,"exp":2}`,
-		"two members that differ in case, in an escape": `{"exp":1,"\u0045xp":2}`,
-		"the Kelvin sign for k":                         "{\"kid\":1,\"\u212aid\":2}",
-		"the long s for s":                              `{"iss":1,"i\u017fs":2}`,
-		"a final sigma for a sigma":                     `{"σ":1,"ς":2}`,
-		"differing in case among many":                  strings.Replace(manyMembers(200), `"m199"`, `"M100"`, 1),
-		"differing in case within an object":            `{"a":{"sub":1,"SUB":2}}`,
-
+		"a member twice":                       `{"exp":1,"exp":2}`,
+		"a member twice with the same value":   `{"exp":1,"exp":1}`,
+		"a member twice, once in an escape":    `{"alg":1,"\u0061lg":2}`,
+		"an empty name twice":                  `{"":1,"":2}`,
+		"a member twice, far apart":            strings.Replace(manyMembers(200), `"m199"`, `"m0"`, 1),
+		"a member twice among many":            strings.Replace(manyMembers(200), `"m199"`, `"m100"`, 1),
+		"a member twice, the last few":         strings.Replace(manyMembers(16), `"m15"`, `"m0"`, 1),
+		"a member twice, the first of many":    strings.Replace(manyMembers(17), `"m16"`, `"m0"`, 1),
+		"a member twice within an object":      `{"cnf":{"jkt":"a","jkt":"b"}}`,
+		"a member twice within an array":       `{"a":[1,{"b":1,"b":2}]}`,
+		"a member twice around an object":      `{"a":1,"b":{"a":1},"a":2}`,
 		"objects nested too deep":              nested(`{"a":`, `}`, strictjson.MaxDepth),
 		"arrays nested too deep":               `{"a":` + nested(`[`, `]`, strictjson.MaxDepth) + `}`,
 		"10,000 objects within each other":     strings.Repeat(`{"a":`, 10_000),
@@ -147,6 +138,8 @@ func TestObjectTellsItsMembersInOrder(t *testing.T) {
 		"a name beyond ASCII":               {`{"é":1,"e":2}`, `é=1 e=2`},
 		"an empty name":                     {`{"":1}`, `=1`},
 		"the same name in other objects":    {`{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}`, `a={"a":{"a":1}} b=[{"a":1},{"a":2}]`},
+		"names that differ in case":         {`{"Email":1,"email":2,"EMAIL":3}`, `Email=1 email=2 EMAIL=3`},
+		"the long s and an s":               {`{"s":1,"\u017f":2}`, "s=1 \u017f=2"},
 		"names that only begin alike":       {`{"a":1,"ab":2,"A_":3}`, `a=1 ab=2 A_=3`},
 		"numbers of every form":             {`{"a":0,"b":-0,"c":1.50,"d":1e5,"e":-1.5E-07,"f":1E+400}`, `a=0 b=-0 c=1.50 d=1e5 e=-1.5E-07 f=1E+400`},
 		"the deepest":                       {nested(`{"a":`, `}`, strictjson.MaxDepth-1)[:5*(strictjson.MaxDepth-1)] + `{}` + strings.Repeat(`}`, strictjson.MaxDepth-1), `a=` + strings.Repeat(`{"a":`, strictjson.MaxDepth-2) + `{}` + strings.Repeat(`}`, strictjson.MaxDepth-2)},
@@ -166,6 +159,64 @@ func TestObjectTellsItsMembersInOrder(t *testing.T) {
 			require.Equal(t, c.want, strings.Join(got, " "))
 			require.NoError(t, strictjson.Object([]byte(c.text), nil))
 		})
+	}
+}
+
+// RFC 7519, section 10.1.1: two claims, unless one of them is read here.
+func TestNamesInTwoLetterCases(t *testing.T) {
+	reads := []string{"exp", "kid", "iss", "x5t#S256"}
+	for name, text := range map[string]string{
+		"two that differ in case":               `{"exp":1,"Exp":2}`,
+		"reversed":                              `{"EXP":1,"exp":2}`,
+		"neither as it is read":                 `{"EXP":1,"Exp":2}`,
+		"in an escape":                          `{"exp":1,"\u0045xp":2}`,
+		"the Kelvin sign for k":                 "{\"kid\":1,\"\u212aid\":2}",
+		"the long s for s":                      `{"iss":1,"i\u017fs":2}`,
+		"far apart":                             strings.Replace(manyMembers(200), `{`, `{"exp":1,"EXP":2,`, 1),
+		"among many":                            strings.Replace(strings.Replace(manyMembers(200), `"m199"`, `"exp"`, 1), `"m150"`, `"EXP"`, 1),
+		"a name with capitals, in lower case":   `{"x5t#S256":1,"x5t#s256":2}`,
+		"a name with capitals, and with more":   `{"X5T#S256":1,"x5t#S256":2}`,
+		"after a nested object with such names": `{"exp":1,"a":{"exp":1,"b":2},"Exp":2}`,
+	} {
+		t.Run("refused if it is read: "+name, func(t *testing.T) {
+			err := strictjson.Object([]byte(text), nil, reads...)
+			require.ErrorContains(t, err, "JSON: an object has a member in two letter cases (byte ")
+			require.NoError(t, strictjson.Object([]byte(text), nil))
+			require.NoError(t, strictjson.Object([]byte(text), nil, "other"))
+			require.False(t, strictjson.FoldsApart([]byte(text)))
+		})
+	}
+	for name, text := range map[string]string{
+		"a member twice":                      `{"exp":1,"exp":1}`,
+		"a member twice, in the other case":   `{"Exp":1,"Exp":1}`,
+		"a member twice, with a nested one":   `{"exp":1,"a":{"b":[{}]},"exp":2}`,
+		"another member twice":                `{"exp":1,"Email":1,"Email":2}`,
+		"a member in three, two of them same": `{"Exp":1,"Exp":2,"exp":3}`,
+	} {
+		t.Run("the message is true: "+name, func(t *testing.T) {
+			require.ErrorContains(t, strictjson.Object([]byte(text), nil, reads...), "JSON: an object has a member twice (byte ")
+		})
+	}
+	for name, text := range map[string]string{
+		"others":                       `{"exp":1,"Email":1,"email":2}`,
+		"one of those names, but once": `{"Exp":1}`,
+		"within an object":             `{"exp":1,"a":{"exp":1,"Exp":2}}`,
+		"within an array":              `{"exp":1,"a":[{"exp":1,"Exp":2}]}`,
+		"across objects":               `{"exp":1,"a":{"Exp":2}}`,
+	} {
+		t.Run("accepted: "+name, func(t *testing.T) { require.NoError(t, strictjson.Object([]byte(text), nil, reads...)) })
+	}
+	for name, c := range map[string]struct {
+		text  string
+		apart bool
+	}{
+		"within an object":        {`{"a":{"sub":1,"SUB":2}}`, false},
+		"within an array":         {`{"a":[1,{"b":1,"B":2}]}`, false},
+		"a final sigma and sigma": {`{"σ":1,"ς":2}`, false},
+		"across objects":          {`{"a":{"A":{"a":[{"A":1}]}}}`, true},
+		"names that begin alike":  {`{"a":1,"Ab":2}`, true},
+	} {
+		t.Run("for encoding/json: "+name, func(t *testing.T) { require.Equal(t, c.apart, strictjson.FoldsApart([]byte(c.text))) })
 	}
 }
 

@@ -125,7 +125,7 @@ func Binding(v strictjson.Value) (b valetkey.Binding, err error) {
 			return fmt.Errorf("cnf: %s is not a SHA-256 thumbprint", name)
 		}
 		return nil
-	})
+	}, "jkt", "x5t#S256")
 	b.Unknown = valetkey.ListOf(unknown...)
 	if err == nil && b.IsZero() {
 		err = errors.New("cnf is empty")
@@ -156,7 +156,7 @@ func Actor(v strictjson.Value) (*valetkey.Actor, error) {
 			return Text(&a.ClientID, "act: client_id", v, true)
 		}
 		return nil
-	})
+	}, "iss", "sub", "client_id")
 	if err != nil {
 		return nil, err
 	}

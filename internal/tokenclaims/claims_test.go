@@ -124,7 +124,7 @@ func TestBinding(t *testing.T) {
 		{`{"jkt":"` + print + `A"}`, "jkt is not a SHA-256 thumbprint"},
 		{`{"jkt":"` + print[:42] + `J"}`, "jkt is not a SHA-256 thumbprint"},
 		{`{"jkt":"` + strings.Repeat("+", 43) + `"}`, "jkt is not a SHA-256 thumbprint"},
-		{`{"jkt":"` + print + `","JKT":"` + print + `"}`, "a member twice"},
+		{`{"jkt":"` + print + `","JKT":"` + print + `"}`, "a member in two letter cases"},
 		{`{"jkt":"` + print + `","x5t#S256":"short"}`, "x5t#S256 is not a SHA-256 thumbprint"},
 	} {
 		got, err := tokenclaims.Binding(value(c.text))

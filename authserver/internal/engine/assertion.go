@@ -74,7 +74,7 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 			a.scopes, err = tokenclaims.AppendScopes([]string{}, v, true)
 		}
 		return err
-	})
+	}, "iss", "sub", "jti", "aud", "exp", "nbf", "iat", "scope")
 	return a, err
 }
 
