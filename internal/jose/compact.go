@@ -144,7 +144,7 @@ func (h *Header) read(object []byte) error {
 // 9449, section 4.3, checks 6 and 7).
 func (h *Header) readProof(object []byte) error {
 	err := h.members(object, func(v strictjson.Value) (err error) {
-		h.Key, err = ParseKey(v)
+		h.Key, err = parseProofKey(v)
 		return err
 	})
 	if err == nil && h.Key == nil {

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"maps"
 	"math/big"
 	"slices"
@@ -121,13 +122,17 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"RSA with a number as exponent", rfc7515A2Key, change{"e": 65537}, jose.ErrUnsupported},
 		{"RSA with padding", rfc7515A2Key, change{"e": "AQAB===="}, jose.ErrUnsupported},
 		{"RSA with a line break", rfc7515A2Key, change{"n": rfc7515A2Modulus + "\n"}, jose.ErrUnsupported},
-		{"RSA with the base64 of a PEM", rfc7515A2Key, change{"n": strings.ReplaceAll(rfc7515A2Modulus, "_", "/")}, jose.ErrUnsupported},
+		{"RSA with padding that is too short", rfc7515A2Key, change{"e": "AQ="}, jose.ErrUnsupported},
+		{"RSA with padding within", rfc7515A2Key, change{"e": "AQ==AQAB"}, jose.ErrUnsupported},
+		{"RSA with padding alone", rfc7515A2Key, change{"e": "===="}, jose.ErrUnsupported},
+		{"RSA with spare bits", rfc7515A2Key, change{"e": "AQABAR"}, jose.ErrUnsupported},
 
 		{"JWT-21 EC with a point off the curve", p256, change{"y": x}, jose.ErrUnsupported},
 		{"JWT-21 EC with the point (0, 0)", p256, change{"x": b64(make([]byte, 32)), "y": b64(make([]byte, 32))}, jose.ErrUnsupported},
 		{"JWT-21 EC with a coordinate of the field's size", p256, change{"x": b64(elliptic.P256().Params().P.Bytes())}, jose.ErrUnsupported},
 		{"JWT-21 EC with a coordinate a byte short", p256, change{"x": b64(make([]byte, 31))}, jose.ErrUnsupported},
-		{"JWT-21 EC with a zero before a coordinate", p256, change{"x": "AP_NzidwD2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVE"}, jose.ErrUnsupported},
+		{"JWT-21 EC with a one before a coordinate", p256, change{"x": b64(append([]byte{1}, decode(t, x)...))}, jose.ErrUnsupported},
+		{"JWT-21 EC with a byte after a coordinate", p256, change{"x": b64(append(decode(t, x), 0))}, jose.ErrUnsupported},
 		{"JWT-21 EC with a point of another curve", p256, change{"crv": "P-384"}, jose.ErrUnsupported},
 		{"JWT-21 EC of P-521 said to be of P-256", rfc7515A4Key, change{"crv": "P-256"}, jose.ErrUnsupported},
 		{"JWT-21 EC with x and y swapped", p256, change{"x": y, "y": x}, jose.ErrUnsupported},
@@ -182,6 +187,31 @@ func TestParseKeyAccepts(t *testing.T) {
 				}
 			}
 			require.Equal(t, c.fits, fits)
+		})
+	}
+
+	// The same numbers, written in other ways.
+	small := smallCoordinate(t)
+	for name, c := range map[string]struct {
+		key    string
+		change change
+	}{
+		"RSA in the standard alphabet": {rfc7515A2Key, change{"n": strings.NewReplacer("-", "+", "_", "/").Replace(rfc7515A2Modulus)}},
+		"RSA in both alphabets":        {rfc7515A2Key, change{"n": strings.Replace(rfc7515A2Modulus, "_", "/", 1)}},
+		"RSA with padding":             {rfc7515A2Key, change{"n": rfc7515A2Modulus + strings.Repeat("=", 3-(len(rfc7515A2Modulus)+3)%4)}},
+		"RSA with a zero before":       {rfc7515A2Key, change{"n": b64(append([]byte{0}, decode(t, rfc7515A2Modulus)...)), "e": "AAEAAQ"}},
+		"EC with a zero before":        {rfc7515A3Key, change{"x": b64(append([]byte{0}, decode(t, member(t, rfc7515A3Key, "x"))...))}},
+		"EC with padding":              {rfc7515A3Key, change{"x": member(t, rfc7515A3Key, "x") + "="}},
+		"EC a byte short":              {small, change{"x": b64(decode(t, member(t, small, "x"))[1:])}},
+		"Ed25519 with padding":         {rfc8037Key, change{"x": member(t, rfc8037Key, "x") + "="}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NotEqual(t, c.key, string(jwk(t, c.key, c.change)))
+			require.Equal(t, parseKey(t, c.key).Thumbprint(), parseKey(t, string(jwk(t, c.key, c.change))).Thumbprint())
+			_, err := jose.ParseProof(proofWith(t, jwk(t, c.key, c.change)))
+			if !strings.HasPrefix(name, "RSA with a zero") {
+				require.ErrorContains(t, err, "jwk: ", "a proof has one way only")
+			}
 		})
 	}
 
@@ -462,4 +492,81 @@ func pemOf(t testing.TB, k *jose.PrivateKey) []byte {
 	der, err := x509.MarshalPKIXPublicKey(k.Signer().Public())
 	require.NoError(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+// smallCoordinate returns an EC key whose x begins with a zero byte.
+func smallCoordinate(t testing.TB) string {
+	for {
+		k, err := jose.GenerateKey("ES256", "small")
+		require.NoError(t, err)
+		if decode(t, member(t, string(k.PublicJWK()), "x"))[0] == 0 {
+			return string(k.PublicJWK())
+		}
+	}
+}
+
+// member returns a text in a JWK.
+func member(t testing.TB, key, name string) string {
+	t.Helper()
+	var members map[string]any
+	require.NoError(t, json.Unmarshal([]byte(key), &members))
+	return members[name].(string)
+}
+
+// proofWith returns a proof whose header has this key. Its signature is of another one.
+func proofWith(t testing.TB, jwk []byte) string {
+	t.Helper()
+	raw, err := keys()["ES256"].Sign(map[string]any{"jwk": json.RawMessage(jwk)}, []byte(`{}`))
+	require.NoError(t, err)
+	return raw
+}
+
+func TestKeysForElse(t *testing.T) {
+	type change = map[string]any
+	for name, c := range map[string]struct {
+		change  change
+		foreign bool
+	}{
+		"use enc":             {change{"use": "enc"}, true},
+		"key_ops encrypt":     {change{"key_ops": []string{"encrypt"}}, true},
+		"an unknown kty":      {change{"kty": "AKP"}, true},
+		"an unknown crv":      {change{"crv": "secp256k1"}, true},
+		"an unknown alg":      {change{"alg": "RSA-OAEP"}, true},
+		"no kty":              {change{"kty": nil}, false},
+		"half a coordinate":   {change{"x": "AAAA"}, false},
+		"alg of another kind": {change{"alg": "RS256"}, false},
+		"a member's type":     {change{"use": 1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jose.ParseKey(jwk(t, rfc7515A3Key, c.change))
+			require.ErrorIs(t, err, jose.ErrUnsupported)
+			require.Equal(t, c.foreign, errors.Is(err, jose.ErrForeign), err)
+		})
+	}
+}
+
+func TestNamesOfKeys(t *testing.T) {
+	type change = map[string]any
+	for name, c := range map[string]struct {
+		change          change
+		id, x5t, issuer string
+	}{
+		"nothing":                   {nil, "", "", ""},
+		"x5t beside kid":            {change{"kid": "a", "x5t": "b"}, "a", "", ""},
+		"x5t alone":                 {change{"x5t": "b", "x5t#S256": "c"}, "", "b", ""},
+		"x5t#S256 alone":            {change{"x5t#S256": "c"}, "", "c", ""},
+		"an x5t that is none":       {change{"x5t": 1}, "", "", ""},
+		"an x5t with a line break":  {change{"x5t": "a\nb"}, "", "", ""},
+		"an issuer":                 {change{"issuer": "https://login.example.com/{tenantid}/v2.0"}, "", "", "https://login.example.com/{tenantid}/v2.0"},
+		"an issuer without a value": {change{"issuer": ""}, "", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := parseKey(t, string(jwk(t, rfc7515A3Key, c.change)))
+			require.Equal(t, []string{c.id, c.x5t, c.issuer}, []string{k.ID(), k.CertificateThumbprint(), k.Issuer()})
+		})
+	}
+	t.Run("an issuer that is not a text is refused", func(t *testing.T) {
+		_, err := jose.ParseKey(jwk(t, rfc7515A3Key, change{"issuer": []string{"https://login.example.com"}}))
+		require.ErrorIs(t, err, jose.ErrUnsupported)
+	})
 }
