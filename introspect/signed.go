@@ -62,13 +62,8 @@ func (v *Verifier) newSigned() (*signed, error) {
 	case cfg.JWKS != nil && cfg.JWKSURL != "":
 		wrong.Add("JWKSURL, JWKS", "set at most one of these")
 	case cfg.JWKS != nil:
-		keys, dropped, err := keyset.Parse(cfg.JWKS, keyset.MaxKeys)
-		if err != nil {
-			wrong.Add("JWKS", "%w", err)
-		}
-		for _, d := range dropped {
-			wrong.Add("JWKS", "kid %q: %w", d.ID, d.Err)
-		}
+		keys, err := keyset.ParseGiven(cfg.JWKS, v.cfg.Logger)
+		wrong.Within("JWKS", err)
 		s.keys = keyset.Static(keys...)
 	case cfg.JWKSURL != "" || v.cfg.Issuer != "":
 		keys, err := keyset.New(keyset.Config{Issuer: v.cfg.Issuer, JWKSURL: cfg.JWKSURL, Fetch: v.fetch, Logger: v.cfg.Logger})
@@ -94,7 +89,7 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 	case c.Header.Algorithm != v.signed.algorithm:
 		return fmt.Errorf("it is signed with %.20q, not %s", c.Header.Algorithm, v.signed.algorithm)
 	}
-	key, err := v.signed.keys.Verify(ctx, c)
+	key, err := v.signed.keys.Verify(ctx, c, keyset.Terms{Issuer: v.cfg.Issuer})
 	if err != nil {
 		return err
 	}

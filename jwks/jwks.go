@@ -78,7 +78,8 @@ type Config struct {
 	// used. A set of more than 8 MiB is an error.
 	JWKSURL string
 
-	// JWKS is a key set (RFC 7517, section 5) to use without any network access.
+	// JWKS is a key set to use without any network access: a JWK Set (RFC 7517, section 5), or an object that has a certificate or
+	// public key in PEM under each kid. It has the same limits.
 	JWKS []byte
 
 	// Secret is the key shared with the issuer for HMAC algorithms, which Algorithms must then list. It must be random and at
@@ -150,7 +151,8 @@ type Config struct {
 	// at most 24 h.
 	StaleIfError time.Duration
 
-	// Logger logs changes of the key set. Nil: slog.Default().
+	// Logger logs failures of fetches and changes of the key set: keys that are broken or do not belong in it (Warn), once each with
+	// kid and reason, and keys for another use (Debug). Nil: slog.Default().
 	Logger *slog.Logger
 
 	// Observer receives a [valetkey.KeySetRefreshed] event for each fetch of the key set. Nil: none.
@@ -319,12 +321,9 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	case cfg.Secret != nil:
 		return cfg.secret()
 	case cfg.JWKS != nil:
-		keys, dropped, err := keyset.Parse(cfg.JWKS, keyset.MaxKeys)
+		keys, err := keyset.ParseGiven(cfg.JWKS, cfg.Logger)
 		var wrong mistakes.List
 		wrong.Within("JWKS", err)
-		for _, d := range dropped {
-			wrong.Add("JWKS", "kid %q: %w", d.ID, d.Err)
-		}
 		return keyset.Static(keys...), wrong.Err()
 	case cfg.JWKSURL == "" && (cfg.Issuer == "" || strings.Contains(cfg.Issuer, "{")):
 		return nil, nil // check reports it

@@ -25,6 +25,10 @@ type Profile struct {
 	// token is refused. Needed for: light-oauth2, issuers with a single key.
 	AllowMissingKeyID bool
 
+	// AllowKeyWithoutID accepts tokens whose kid no key has, if exactly one key of the set has no kid and fits the algorithm, and
+	// that key verifies them. Needed for: in-house issuers that name the key in tokens but not in the key set.
+	AllowKeyWithoutID bool
+
 	// AllowMissingSubject accepts tokens without sub, which represent a client. Needed for: light-oauth2, and others for the
 	// client credentials grant.
 	AllowMissingSubject bool
@@ -59,6 +63,7 @@ func Lenient() Profile {
 	return Profile{
 		AllowUntyped:         true,
 		AllowMissingKeyID:    true,
+		AllowKeyWithoutID:    true,
 		AllowMissingSubject:  true,
 		AllowNumericSubject:  true,
 		AllowMissingClientID: true,

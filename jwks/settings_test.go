@@ -1,6 +1,7 @@
 package jwks_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"testing"
 
@@ -20,6 +21,7 @@ var strangers = map[string]struct{ header, claims object }{
 	"typ JOSE":                     {object{"typ": "JOSE"}, nil},
 	"typ vendor+jwt":               {object{"typ": "vendor+jwt"}, nil},
 	"no kid":                       {object{"kid": nil}, nil},
+	"a kid that no key has":        {object{"kid": "other"}, nil},
 	"no iss":                       {nil, object{"iss": nil}},
 	"another host of the issuer":   {nil, object{"iss": "https://back.example"}},
 	"a stranger's iss":             {nil, object{"iss": "https://evil.example"}},
@@ -51,9 +53,12 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		change  func(*jwks.Config)
 		accepts []string
 	}{
-		"none":                 {func(*jwks.Config) {}, nil},
-		"AllowUntyped":         {func(c *jwks.Config) { c.Profile.AllowUntyped = true }, []string{"no typ"}},
-		"AllowMissingKeyID":    {func(c *jwks.Config) { c.Profile.AllowMissingKeyID = true }, []string{"no kid"}},
+		"none":              {func(*jwks.Config) {}, nil},
+		"AllowUntyped":      {func(c *jwks.Config) { c.Profile.AllowUntyped = true }, []string{"no typ"}},
+		"AllowMissingKeyID": {func(c *jwks.Config) { c.Profile.AllowMissingKeyID = true }, []string{"no kid"}},
+		"AllowKeyWithoutID": {func(c *jwks.Config) {
+			c.Profile.AllowKeyWithoutID, c.JWKS = true, bytes.Replace(keySet(es256), []byte(`"kid":"es256"`), []byte(`"kid":""`), 1)
+		}, []string{"a kid that no key has"}},
 		"AllowMissingSubject":  {func(c *jwks.Config) { c.Profile.AllowMissingSubject = true }, []string{"no sub"}},
 		"AllowNumericSubject":  {func(c *jwks.Config) { c.Profile.AllowNumericSubject = true }, []string{"a number as sub"}},
 		"AllowMissingClientID": {func(c *jwks.Config) { c.Profile.AllowMissingClientID = true }, []string{"no client_id", "the client in vendor_client"}},

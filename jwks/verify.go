@@ -93,7 +93,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	if err := v.checkTimes(&t); err != nil {
 		return nil, err
 	}
-	key, err := v.keys.Verify(ctx, c)
+	key, err := v.keys.Verify(ctx, c, keyset.Terms{Issuer: iss, AllowKeyWithoutID: v.profile.AllowKeyWithoutID})
 	switch {
 	case errors.Is(err, jose.ErrSignature):
 		return nil, refuse(valetkey.ReasonSignature, err)

@@ -115,7 +115,7 @@ func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, erro
 	case !s.expiry.IsZero() && !time.Now().Before(s.expiry): // step 4c
 		return nil, errors.New("it has expired")
 	}
-	if s.key, err = v.keys.Verify(ctx, c); err != nil {
+	if s.key, err = v.keys.Verify(ctx, c, keyset.Terms{Issuer: v.cfg.Issuer}); err != nil {
 		return nil, err
 	}
 	if err := s.unpack(packed, v.cfg.MaxBytes); err != nil {

@@ -201,14 +201,10 @@ func (v *Verifier) newKeys() (*keyset.Set, error) {
 	case v.cfg.JWKS != nil && v.cfg.JWKSURL != "":
 		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS", Err: errors.New("set at most one of these")}
 	case v.cfg.JWKS != nil:
-		keys, dropped, err := keyset.Parse(v.cfg.JWKS, keyset.MaxKeys)
-		if err != nil {
-			return nil, &valetkey.ConfigError{Field: "JWKS", Err: err}
-		}
-		if len(dropped) > 0 {
-			return nil, &valetkey.ConfigError{Field: "JWKS", Err: fmt.Errorf("kid %q: %w", dropped[0].ID, dropped[0].Err)}
-		}
-		return keyset.Static(keys...), nil
+		keys, err := keyset.ParseGiven(v.cfg.JWKS, v.cfg.Logger)
+		var wrong mistakes.List
+		wrong.Within("JWKS", err)
+		return keyset.Static(keys...), wrong.Err()
 	case v.cfg.Issuer == "" && v.cfg.JWKSURL == "":
 		return nil, nil // New reports it
 	}

@@ -27,7 +27,7 @@ func BenchmarkVerify(b *testing.B) {
 			b.Run(fmt.Sprintf("%d keys/%s", n, name), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					_, _ = s.Verify(background, c)
+					_, _ = s.Verify(background, c, keyset.Terms{})
 				}
 			})
 		}

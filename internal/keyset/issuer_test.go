@@ -128,7 +128,7 @@ func signed(t testing.TB, k *jose.PrivateKey, header map[string]any) *jose.Compa
 
 func requireKey(t testing.TB, s *keyset.Set, k *jose.PrivateKey) *keyset.Key {
 	t.Helper()
-	got, err := s.Verify(context.Background(), signed(t, k, nil))
+	got, err := s.Verify(context.Background(), signed(t, k, nil), keyset.Terms{})
 	require.NoError(t, err)
 	require.Equal(t, k.Public().Thumbprint(), got.Thumbprint())
 	require.True(t, got.Holds())

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -62,7 +63,8 @@ type Config struct {
 	// for each. Zero: [MaxKeys].
 	MaxKeys int
 
-	// Logger logs failed refreshes (Warn), discarded keys (Error) and dropped keys (Warn). Nil: slog.Default().
+	// Logger logs failed refreshes (Warn), discarded keys (Error), and, once each, keys that are broken or do not belong in the set
+	// (Warn) or are for another use (Debug). Nil: slog.Default().
 	Logger *slog.Logger
 
 	// Observer receives a [valetkey.KeySetRefreshed] event after each fetch. Nil: none.
@@ -82,8 +84,8 @@ type Set struct {
 	url atomic.Pointer[string] // of the key set; nil until discovered
 
 	// Used by one fetch at a time.
-	failures int             // in a row
-	warned   map[string]bool // dropped keys of the last answer
+	failures int // in a row
+	report   report
 }
 
 // New returns the key set of an issuer. It does no I/O and starts nothing: the first Verify or Ready does. The error lists
@@ -145,24 +147,63 @@ func Static(keys ...*jose.Key) *Set {
 	return &Set{doc: refresh.Static(held, replace)}
 }
 
-// Verify returns the key that c is signed with. It looks keys up by kid and by whether they fit the algorithm. If no key fits
-// or none verifies c, the key set may have rotated: Verify tries once more if a fetch that MinRefetchInterval allows, or one
-// in progress, returns other keys.
+// Terms restrict the keys that may verify a token. The zero value does not.
+type Terms struct {
+	// Issuer is the issuer of the token. A key that belongs to another one ([jose.Key.Issuer]) is not used. Empty: every key is.
+	Issuer string
+
+	// AllowKeyWithoutID lets a token whose kid no key has be verified with the key without kid, if exactly one of these fits the
+	// algorithm.
+	AllowKeyWithoutID bool
+}
+
+// admits reports whether a key with this issuer may verify the token. {tenantid} in it stands for the ID of a tenant, a UUID.
+func (t Terms) admits(issuer string) bool {
+	before, after, template := strings.Cut(issuer, "{tenantid}")
+	switch {
+	case issuer == "" || t.Issuer == "" || issuer == t.Issuer:
+		return true
+	case !template || len(t.Issuer) != len(before)+uuidLen+len(after):
+		return false
+	}
+	return strings.HasPrefix(t.Issuer, before) && strings.HasSuffix(t.Issuer, after) && isUUID(t.Issuer[len(before):len(before)+uuidLen])
+}
+
+const uuidLen = 36
+
+// isUUID reports whether s, of uuidLen bytes, is a UUID (RFC 9562, section 4).
+func isUUID(s string) bool {
+	for i := range uuidLen {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case !('0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'):
+			return false
+		}
+	}
+	return true
+}
+
+// Verify returns the key that c is signed with. It looks keys up by kid and by whether they fit the algorithm and the terms. A key
+// without kid also has the name in its x5t. If no key fits or none verifies c, the key set may have rotated: Verify tries once more
+// if a fetch that MinRefetchInterval allows, or one in progress, returns other keys.
 //
 // The error is [ErrUnknownKey], [ErrAmbiguous], [jose.ErrSignature], or [*valetkey.Unavailable] if no keys are held.
-func (s *Set) Verify(ctx context.Context, c *jose.Compact) (*Key, error) {
+func (s *Set) Verify(ctx context.Context, c *jose.Compact, terms Terms) (*Key, error) {
 	held := s.doc.Load()
 	var room [maxTries]*Key // on the stack
-	tried := held.candidates(room[:0], c.Header)
-	key, err := try(tried, c)
+	tried, mismatch := held.candidates(room[:0], c.Header, terms)
+	key, err := try(tried, mismatch, c)
 	if err == nil || errors.Is(err, ErrAmbiguous) {
 		return key, err
 	}
 	if held = s.doc.Renew(ctx, held); held == nil {
 		return nil, s.doc.Unavailable()
 	}
-	if again := held.candidates(nil, c.Header); !slices.Equal(again, tried) {
-		return try(again, c)
+	if again, mismatch := held.candidates(nil, c.Header, terms); !slices.Equal(again, tried) {
+		return try(again, mismatch, c)
 	}
 	return nil, err
 }

@@ -3,12 +3,17 @@ package keyset_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +101,37 @@ func TestParse(t *testing.T) {
 		})
 	}
 
+	a, b, rsa := key(t, "ES256", "a"), key(t, "ES256", "b"), key(t, "RS256", "rsa")
+	for name, set := range map[string]string{
+		"an error that is JSON":                 `{"error":"not found"}`,
+		"one value that is not PEM":             pems(t, a, b)[:1] + `"c":"x",` + pems(t, a, b)[1:],
+		"PEM of nothing known":                  `{"a":"-----BEGIN RUBBISH-----\nAAAA\n-----END RUBBISH-----\n"}`,
+		"half a certificate":                    `{"a":"-----BEGIN CERTIFICATE-----\nAAAA"}`,
+		"a modulus that has two exponents":      exponents(rsa, "AQAB", "Aw"),
+		"one with three keys, two are the same": exponents(rsa, "AQAB", "Aw", "AQAB"),
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			keys, _, err := keyset.Parse([]byte(set), keyset.MaxKeys)
+			assert.Error(t, err)
+			assert.Empty(t, keys)
+		})
+	}
+	for name, test := range map[string]struct{ set, ids string }{
+		"an X.509 map":                           {pems(t, a, b, rsa), "a b rsa"},
+		"one with a malformed certificate":       {`{"x":"-----BEGIN CERTIFICATE-----",` + pems(t, a)[1:], "a"},
+		"a key under two kids":                   {exponents(rsa, "AQAB", "AQAB"), "0 1"},
+		"a modulus with two exponents and a key": {strings.Replace(exponents(rsa, "AQAB", "Aw"), "[", "["+good+",", 1), "good"},
+	} {
+		t.Run(name+" is used", func(t *testing.T) {
+			keys, _, err := keyset.Parse([]byte(test.set), keyset.MaxKeys)
+			require.NoError(t, err)
+			var ids []string
+			for _, k := range keys {
+				ids = append(ids, k.ID())
+			}
+			assert.Equal(t, test.ids, strings.Join(ids, " "))
+		})
+	}
 	for name, test := range map[string]struct{ sent, kept, dropped int }{
 		"a set of 5,000 keys is used":                  {keyset.MaxKeys, keyset.MaxKeys, 0},
 		"the key after the five-thousandth is dropped": {keyset.MaxKeys + 1, keyset.MaxKeys, 1},
@@ -116,6 +152,37 @@ func TestParse(t *testing.T) {
 		_, _, err := keyset.Parse([]byte(`{"keys":[`+strings.Repeat("1,", keyset.MaxKeys)+good+`]}`), keyset.MaxKeys)
 		assert.EqualError(t, err, "it has no usable key among 5000")
 	})
+}
+
+// pems returns an X.509 map: certificates and, of the last key, the public key, as Firebase and IAP publish them.
+func pems(t testing.TB, list ...*jose.PrivateKey) string {
+	set := map[string]string{}
+	for i, k := range list {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+		kind, der := "CERTIFICATE", []byte(nil)
+		var err error
+		if i < len(list)-1 {
+			der, err = x509.CreateCertificate(rand.Reader, template, template, k.Signer().Public(), k.Signer())
+		} else {
+			kind = "PUBLIC KEY"
+			der, err = x509.MarshalPKIXPublicKey(k.Signer().Public())
+		}
+		require.NoError(t, err)
+		set[k.ID()] = string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	data, err := json.Marshal(set)
+	require.NoError(t, err)
+	return string(data)
+}
+
+// exponents returns a set with the modulus of k once with each exponent, under the kids 0, 1 and so on.
+func exponents(k *jose.PrivateKey, list ...string) string {
+	n := base64.RawURLEncoding.EncodeToString(k.Public().Modulus())
+	var set strings.Builder
+	for i, e := range list {
+		fmt.Fprintf(&set, `,{"kty":"RSA","kid":"%d","n":%q,"e":%q}`, i, n, e)
+	}
+	return `{"keys":[` + set.String()[1:] + `]}`
 }
 
 // many returns a set of n RSA keys, k0, k1 and so on. Finding n primes would take minutes, so the moduli are only odd numbers.
@@ -142,7 +209,7 @@ func TestManyKeys(t *testing.T) {
 	})
 	bubble(t, "without kid, none of 3,000 is tried", func(t *testing.T) {
 		s := (&issuer{answer: among(2999)}).open(t)
-		_, err := s.Verify(background, signed(t, last, map[string]any{"kid": nil}))
+		_, err := s.Verify(background, signed(t, last, map[string]any{"kid": nil}), keyset.Terms{})
 		assert.ErrorIs(t, err, keyset.ErrAmbiguous)
 	})
 	bubble(t, "a refresh keeps those that stay and ends those that do not", func(t *testing.T) {
@@ -192,25 +259,25 @@ func TestSelection(t *testing.T) {
 	noKeyID := map[string]any{"kid": nil}
 
 	t.Run("JWS-18 a kid in another letter case is unknown", func(t *testing.T) {
-		_, err := keyset.Static(a.Public()).Verify(background, signed(t, a, map[string]any{"kid": "A"}))
+		_, err := keyset.Static(a.Public()).Verify(background, signed(t, a, map[string]any{"kid": "A"}), keyset.Terms{})
 		assert.ErrorIs(t, err, keyset.ErrUnknownKey)
 	})
 	t.Run("the signature of another key is refused", func(t *testing.T) {
-		_, err := keyset.Static(a.Public(), b.Public()).Verify(background, signed(t, b, map[string]any{"kid": "a"}))
+		_, err := keyset.Static(a.Public(), b.Public()).Verify(background, signed(t, b, map[string]any{"kid": "a"}), keyset.Terms{})
 		assert.ErrorIs(t, err, jose.ErrSignature)
 	})
 	t.Run("JWS-22 without kid, more than 4 keys are not tried", func(t *testing.T) {
 		last := key(t, "ES256", "last")
-		_, err := keyset.Static(append(five[:4:4], last.Public())...).Verify(background, signed(t, last, noKeyID))
+		_, err := keyset.Static(append(five[:4:4], last.Public())...).Verify(background, signed(t, last, noKeyID), keyset.Terms{})
 		assert.ErrorIs(t, err, keyset.ErrAmbiguous)
 	})
 	t.Run("JWS-22 without kid, 4 keys are tried", func(t *testing.T) {
 		last := key(t, "ES256", "last")
-		_, err := keyset.Static(append(five[:3:3], last.Public())...).Verify(background, signed(t, last, noKeyID))
+		_, err := keyset.Static(append(five[:3:3], last.Public())...).Verify(background, signed(t, last, noKeyID), keyset.Terms{})
 		assert.NoError(t, err)
 	})
 	t.Run("JWS-21 without kid, the only key that fits the algorithm is used", func(t *testing.T) {
-		got, err := keyset.Static(append(five, rsa.Public())...).Verify(background, signed(t, rsa, noKeyID))
+		got, err := keyset.Static(append(five, rsa.Public())...).Verify(background, signed(t, rsa, noKeyID), keyset.Terms{})
 		require.NoError(t, err)
 		assert.Equal(t, rsa.Public().Thumbprint(), got.Thumbprint())
 	})
@@ -231,7 +298,7 @@ func TestSelection(t *testing.T) {
 		require.NoError(t, s.Ready(background))
 		s.Close()
 		assert.False(t, held.Holds())
-		_, err := s.Verify(background, signed(t, a, nil))
+		_, err := s.Verify(background, signed(t, a, nil), keyset.Terms{})
 		requireUnavailable(t, err)
 		requireUnavailable(t, s.Ready(background))
 	})
@@ -245,7 +312,7 @@ func TestDropped(t *testing.T) {
 		i := &issuer{answer: raw(leaked.PrivateJWK(), oct, good.PublicJWK())}
 		s := i.open(t, func(c *keyset.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 		requireKey(t, s, good)
-		_, err := s.Verify(background, signed(t, leaked, nil))
+		_, err := s.Verify(background, signed(t, leaked, nil), keyset.Terms{})
 		require.ErrorIs(t, err, keyset.ErrUnknownKey)
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -254,6 +321,171 @@ func TestDropped(t *testing.T) {
 		assert.Equal(t, 1, strings.Count(log.String(), "kid=leaked"))
 		assert.Equal(t, 1, strings.Count(log.String(), "kid=shared"))
 		assert.Equal(t, 1, s.Status().Keys)
+	})
+}
+
+func TestDroppedIsLogged(t *testing.T) {
+	// logged returns the lines about dropped keys that 10 fetches of the same answer cause.
+	logged := func(t *testing.T, answer http.HandlerFunc) []string {
+		var log bytes.Buffer
+		i := &issuer{answer: answer}
+		s := i.open(t, func(c *keyset.Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		require.NoError(t, s.Ready(background))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Greater(t, i.count(), 5)
+		var lines []string
+		for line := range strings.Lines(log.String()) {
+			if strings.Contains(line, "dropped") {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	good := string(key(t, "ES256", "good").PublicJWK())
+	rsa := key(t, "RS256", "rsa")
+	for name, test := range map[string]struct{ jwk, level, kid, reason string }{
+		"a point off the curve":        {`{"kid":"k","kty":"EC","crv":"P-256","x":"AA","y":"AA"}`, "WARN", "k", "point is not on the curve"},
+		"a short RSA key":              {`{"kid":"k","kty":"RSA","n":"AQAB","e":"AQAB"}`, "WARN", "k", "2048 to 8192 bits"},
+		"a member twice":               {`{"kid":"k","kty":"EC","kty":"EC"}`, "WARN", "k", "a member twice"},
+		"no object":                    {`7`, "WARN", `""`, "an object is expected"},
+		"a kid of another type":        {`{"kid":7,"kty":"EC"}`, "WARN", `""`, "kid has another type"},
+		"a modulus once more":          {exponents(rsa, "AQAB", "Aw")[len(`{"keys":[`) : len(exponents(rsa, "AQAB", "Aw"))-2], "WARN", "0", "same RSA modulus"},
+		"a key for encryption":         {strings.Replace(strings.Replace(good, `"use":"sig"`, `"use":"enc"`, 1), "good", "k", 1), "DEBUG", "k", "use is not sig"},
+		"a key of an unknown type":     {`{"kid":"k","kty":"AKP"}`, "DEBUG", "k", "kty or crv is unknown"},
+		"an algorithm that is unknown": {`{"kid":"k","kty":"RSA","alg":"RSA-OAEP"}`, "DEBUG", "k", "alg is unknown"},
+	} {
+		bubble(t, name+" is logged once, with kid and reason", func(t *testing.T) {
+			lines := logged(t, text(200, `{"keys":[`+test.jwk+`,`+good+`]}`))
+			require.NotEmpty(t, lines)
+			assert.Len(t, lines, 1+strings.Count(test.jwk, `"kid":"1"`))
+			assert.Contains(t, lines[0], "level="+test.level)
+			assert.Contains(t, lines[0], "kid="+test.kid+" ")
+			assert.Contains(t, lines[0], test.reason)
+			assert.Contains(t, lines[0], "issuer=")
+		})
+	}
+	bubble(t, "a thousand of them are logged as 20 and a number", func(t *testing.T) {
+		var set strings.Builder
+		for i := range 1000 {
+			fmt.Fprintf(&set, `{"kid":"%d","kty":"EC","crv":"P-256"},`, i)
+		}
+		lines := logged(t, text(200, `{"keys":[`+set.String()+good+`]}`))
+		assert.Len(t, lines, 21)
+		assert.Contains(t, lines[20], "keys=980")
+	})
+}
+
+func TestKeysWithoutID(t *testing.T) {
+	a, named := key(t, "ES256", "a"), key(t, "ES256", "named")
+	allow := keyset.Terms{AllowKeyWithoutID: true}
+	without := func(k *jose.PrivateKey, members string) *jose.Key {
+		parsed, err := jose.ParseKey(bytes.Replace(k.PublicJWK(), []byte(`"kid":"`+k.ID()+`"`), []byte(`"kid":""`+members), 1))
+		require.NoError(t, err)
+		return parsed
+	}
+	for name, test := range map[string]struct {
+		set   *keyset.Set
+		terms keyset.Terms
+		token *jose.Compact
+		want  error
+	}{
+		"it is not allowed":            {keyset.Static(without(a, "")), keyset.Terms{}, signed(t, a, nil), keyset.ErrUnknownKey},
+		"there are two":                {keyset.Static(without(a, ""), without(named, "")), allow, signed(t, a, nil), keyset.ErrUnknownKey},
+		"it fits another algorithm":    {keyset.Static(without(key(t, "ES384", "x"), "")), allow, signed(t, a, nil), keyset.ErrUnknownKey},
+		"another key has the kid":      {keyset.Static(without(a, ""), named.Public()), allow, signed(t, a, map[string]any{"kid": "named"}), jose.ErrSignature},
+		"all keys have a kid":          {keyset.Static(named.Public()), allow, signed(t, a, nil), keyset.ErrUnknownKey},
+		"it did not sign the token":    {keyset.Static(without(named, "")), allow, signed(t, a, nil), jose.ErrSignature},
+		"its x5t is another":           {keyset.Static(without(a, `,"x5t":"b"`)), keyset.Terms{}, signed(t, a, nil), keyset.ErrUnknownKey},
+		"it is the only one":           {keyset.Static(without(a, "")), allow, signed(t, a, nil), nil},
+		"others have a kid":            {keyset.Static(named.Public(), without(a, "")), allow, signed(t, a, nil), nil},
+		"others fit another algorithm": {keyset.Static(without(key(t, "ES384", "x"), ""), without(a, "")), allow, signed(t, a, nil), nil},
+		"the token has its x5t as kid": {keyset.Static(without(a, `,"x5t":"b"`)), keyset.Terms{}, signed(t, a, map[string]any{"kid": "b"}), nil},
+		"it has another x5t":           {keyset.Static(without(a, `,"x5t":"b"`)), allow, signed(t, a, nil), nil},
+	} {
+		t.Run("a key without kid: "+name, func(t *testing.T) {
+			_, err := test.set.Verify(background, test.token, test.terms)
+			if test.want == nil {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorIs(t, err, test.want)
+			}
+		})
+	}
+}
+
+func TestIssuerOfAKey(t *testing.T) {
+	const tenant, host = "72f988bf-86f1-41af-91ab-2d7cd011db47", "https://login.microsoftonline.com/"
+	k := key(t, "ES256", "a")
+	for name, test := range map[string]struct {
+		key, token string
+		used       bool
+	}{
+		"another issuer":                    {host + tenant + "/v2.0", host + "9188040d-6c67-4c5b-b112-36a304b66dad/v2.0", false},
+		"the same in capitals":              {host + tenant + "/v2.0", strings.ToUpper(host + tenant + "/v2.0"), false},
+		"a slash more":                      {host + tenant + "/v2.0", host + tenant + "/v2.0/", false},
+		"a tenant that is a name":           {host + "{tenantid}/v2.0", host + "contoso.onmicrosoft.com/v2.0", false},
+		"a tenant of the right length":      {host + "{tenantid}/v2.0", host + strings.Repeat("a", 36) + "/v2.0", false},
+		"a tenant with a path":              {host + "{tenantid}/v2.0", host + tenant[:35] + "//v2.0", false},
+		"the template itself":               {host + "{tenantid}", host + "{tenantid}/v2.0", false},
+		"another version":                   {host + "{tenantid}/v2.0", "https://sts.windows.net/" + tenant + "/", false},
+		"another template":                  {host + "{tid}/v2.0", host + tenant + "/v2.0", false},
+		"no tenant":                         {host + "{tenantid}/v2.0", host + "/v2.0", false},
+		"the same issuer":                   {host + tenant + "/v2.0", host + tenant + "/v2.0", true},
+		"a tenant of the template":          {host + "{tenantid}/v2.0", host + tenant + "/v2.0", true},
+		"a tenant in capitals":              {host + "{tenantid}/v2.0", host + strings.ToUpper(tenant) + "/v2.0", true},
+		"no issuer in the key, as of AD FS": {"", host + tenant + "/v2.0", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parsed, err := jose.ParseKey([]byte(fmt.Sprintf(`{"issuer":%q,`, test.key) + string(k.PublicJWK())[1:]))
+			require.NoError(t, err)
+			for _, header := range []map[string]any{nil, {"kid": nil}} {
+				_, err = keyset.Static(parsed).Verify(background, signed(t, k, header), keyset.Terms{Issuer: test.token})
+				if test.used {
+					assert.NoError(t, err)
+				} else {
+					assert.ErrorIs(t, err, keyset.ErrUnknownKey)
+					assert.ErrorContains(t, err, strconv.Quote(test.key), "the reason is in the log")
+				}
+			}
+		})
+	}
+	bubble(t, "a key whose issuer changes is another key", func(t *testing.T) {
+		with := func(issuer string) http.HandlerFunc {
+			return raw(json.RawMessage(fmt.Sprintf(`{"issuer":%q,`, issuer) + string(k.PublicJWK())[1:]))
+		}
+		i := &issuer{answer: with("https://a.example")}
+		s := i.open(t)
+		held := requireKey(t, s, k)
+		i.serves(with("https://b.example"))
+		time.Sleep(8*time.Minute + time.Second)
+		assert.False(t, held.Holds())
+	})
+}
+
+func TestParseGiven(t *testing.T) {
+	good := string(key(t, "ES256", "good").PublicJWK())
+	for name, set := range map[string]string{
+		"a private key":  `{"keys":[` + good + `,` + string(key(t, "ES256", "p").PrivateJWK()) + `]}`,
+		"a shared key":   `{"keys":[` + good + `,{"kty":"oct","kid":"p"}]}`,
+		"a key too many": string(many(keyset.MaxKeys + 1)),
+		"no key":         `{"keys":[]}`,
+	} {
+		t.Run(name+" is a mistake", func(t *testing.T) {
+			_, err := keyset.ParseGiven([]byte(set), slog.New(slog.DiscardHandler))
+			assert.NotEmpty(t, valetkey.ConfigErrors(err))
+		})
+	}
+	t.Run("a broken key and one for encryption are logged", func(t *testing.T) {
+		var log bytes.Buffer
+		keys, err := keyset.ParseGiven([]byte(`{"keys":[`+good+`,{"kid":"x","kty":"RSA"},{"kid":"y","kty":"EC","use":"enc"}]}`),
+			slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		require.NoError(t, err)
+		assert.Len(t, keys, 1)
+		assert.Contains(t, log.String(), "level=WARN msg=\"key set: a key is dropped\" kid=x ")
+		assert.Contains(t, log.String(), "level=DEBUG msg=\"key set: a key is dropped\" kid=y ")
 	})
 }
 
@@ -266,7 +498,7 @@ func TestColdStart(t *testing.T) {
 		err := s.Ready(background)
 		requireUnavailable(t, err)
 		assert.ErrorContains(t, err, "connection refused")
-		_, err = s.Verify(background, signed(t, k, nil))
+		_, err = s.Verify(background, signed(t, k, nil), keyset.Terms{})
 		requireUnavailable(t, err)
 		assert.ErrorContains(t, s.Status().LastError, "connection refused")
 		assert.Zero(t, s.Status().Keys)
@@ -284,7 +516,7 @@ func TestColdStart(t *testing.T) {
 		start := time.Now()
 		for time.Since(start) < 10*time.Minute {
 			require.Zero(t, took(func() {
-				_, err := s.Verify(background, c)
+				_, err := s.Verify(background, c, keyset.Terms{})
 				requireUnavailable(t, err)
 				requireUnavailable(t, s.Ready(background))
 			}))
@@ -312,7 +544,7 @@ func TestFirstFetch(t *testing.T) {
 		i := &issuer{answer: keys(k), delay: 4 * time.Second}
 		s := i.open(t)
 		assert.Equal(t, 2*time.Second, took(func() {
-			_, err := s.Verify(background, signed(t, k, nil))
+			_, err := s.Verify(background, signed(t, k, nil), keyset.Terms{})
 			requireUnavailable(t, err)
 		}))
 		time.Sleep(3 * time.Second)
@@ -325,11 +557,11 @@ func TestFirstFetch(t *testing.T) {
 		c := signed(t, k, nil)
 		var requests sync.WaitGroup
 		for range 1024 {
-			requests.Go(func() { _, err := s.Verify(background, c); assert.NoError(t, err) })
+			requests.Go(func() { _, err := s.Verify(background, c, keyset.Terms{}); assert.NoError(t, err) })
 		}
 		synctest.Wait()
 		assert.Zero(t, took(func() {
-			_, err := s.Verify(background, c)
+			_, err := s.Verify(background, c, keyset.Terms{})
 			requireUnavailable(t, err)
 		}))
 		requests.Wait()
@@ -343,7 +575,7 @@ func TestFirstFetch(t *testing.T) {
 		var requests sync.WaitGroup
 		requests.Go(func() {
 			assert.Equal(t, 100*time.Millisecond, took(func() {
-				_, err := s.Verify(ctx, signed(t, k, nil))
+				_, err := s.Verify(ctx, signed(t, k, nil), keyset.Terms{})
 				requireUnavailable(t, err)
 			}))
 		})
@@ -369,7 +601,7 @@ func TestFresh(t *testing.T) {
 		i.slow(time.Second)
 		var requests sync.WaitGroup
 		for range 10_000 {
-			requests.Go(func() { _, err := s.Verify(background, c); assert.NoError(t, err) })
+			requests.Go(func() { _, err := s.Verify(background, c, keyset.Terms{}); assert.NoError(t, err) })
 		}
 		assert.Zero(t, took(requests.Wait))
 		assert.Equal(t, 1, i.count())
@@ -424,7 +656,7 @@ func TestOutage(t *testing.T) {
 		play("a forged token is refused at once and gets no 503", func(t *testing.T, i *issuer, s *keyset.Set, _ *jose.PrivateKey) {
 			before := i.count()
 			assert.Zero(t, took(func() {
-				_, err := s.Verify(background, signed(t, key(t, "ES256", "forged"), nil))
+				_, err := s.Verify(background, signed(t, key(t, "ES256", "forged"), nil), keyset.Terms{})
 				assert.ErrorIs(t, err, keyset.ErrUnknownKey)
 			}))
 			assert.Equal(t, before, i.count())
@@ -434,7 +666,7 @@ func TestOutage(t *testing.T) {
 			held := requireKey(t, s, k)
 			time.Sleep(2 * time.Second)
 			assert.False(t, held.Holds())
-			_, err := s.Verify(background, signed(t, k, nil))
+			_, err := s.Verify(background, signed(t, k, nil), keyset.Terms{})
 			requireUnavailable(t, err)
 			assert.Error(t, s.Ready(background))
 			i.serves(keys(k))
@@ -503,7 +735,7 @@ func TestKeysOutsideAWellFormedSetEnd(t *testing.T) {
 			i.serves(raw(set(a, x), json.RawMessage("null")))
 			time.Sleep(8*time.Minute + time.Second) // the refresh is after 8 min at most
 			assert.False(t, held.Holds())
-			_, err := s.Verify(background, signed(t, a, nil))
+			_, err := s.Verify(background, signed(t, a, nil), keyset.Terms{})
 			require.Error(t, err)
 			if name != "another key" {
 				requireUnavailable(t, err)
@@ -515,7 +747,7 @@ func TestKeysOutsideAWellFormedSetEnd(t *testing.T) {
 			// An outage after that does not bring the key back, and the issuer does.
 			i.serves(text(200, `{"keys":[]}`))
 			time.Sleep(10 * time.Minute)
-			_, err = s.Verify(background, signed(t, a, nil))
+			_, err = s.Verify(background, signed(t, a, nil), keyset.Terms{})
 			require.Error(t, err)
 			i.serves(keys(a))
 			time.Sleep(10 * time.Minute)
@@ -545,7 +777,7 @@ func TestRotation(t *testing.T) {
 	}
 	unknown := func(t *testing.T, x scene, k *jose.PrivateKey) time.Duration {
 		return took(func() {
-			_, err := x.s.Verify(background, signed(t, k, nil))
+			_, err := x.s.Verify(background, signed(t, k, nil), keyset.Terms{})
 			require.ErrorIs(t, err, keyset.ErrUnknownKey)
 		})
 	}
@@ -572,7 +804,7 @@ func TestRotation(t *testing.T) {
 		x.i.serves(keys(x.a, x.b))
 		ctx, cancel := context.WithTimeout(background, time.Millisecond)
 		defer cancel()
-		_, err := x.s.Verify(ctx, signed(t, x.b, nil))
+		_, err := x.s.Verify(ctx, signed(t, x.b, nil), keyset.Terms{})
 		require.ErrorIs(t, err, keyset.ErrUnknownKey)
 		requireKey(t, x.s, x.b)
 		assert.Equal(t, 2, x.i.count())
@@ -609,7 +841,7 @@ func TestRotation(t *testing.T) {
 	play("JWKS-21 a bad signature under a known kid causes rate-limited fetches only", func(t *testing.T, x scene) {
 		forged := signed(t, key(t, "ES256", "a"), nil)
 		for range 100 {
-			_, err := x.s.Verify(background, forged)
+			_, err := x.s.Verify(background, forged, keyset.Terms{})
 			require.ErrorIs(t, err, jose.ErrSignature)
 		}
 		assert.Equal(t, 3, x.i.count())
@@ -620,7 +852,7 @@ func TestRotation(t *testing.T) {
 		x.i.serves(keys(replaced))
 		requireKey(t, x.s, replaced)
 		assert.False(t, old.Holds())
-		_, err := x.s.Verify(background, signed(t, x.a, nil))
+		_, err := x.s.Verify(background, signed(t, x.a, nil), keyset.Terms{})
 		assert.ErrorIs(t, err, jose.ErrSignature)
 	})
 	play("JWKS-22 a key removed is withdrawn with the next refresh, and what it signed is refused", func(t *testing.T, x scene) {
@@ -650,13 +882,13 @@ func TestRotation(t *testing.T) {
 		held := requireKey(t, x.s, x.a)
 		var request sync.WaitGroup
 		request.Go(func() {
-			_, err := x.s.Verify(background, signed(t, x.b, nil))
+			_, err := x.s.Verify(background, signed(t, x.b, nil), keyset.Terms{})
 			requireUnavailable(t, err)
 		})
 		synctest.Wait()
 		assert.Zero(t, took(func() { x.s.Close(); request.Wait() }))
 		assert.False(t, held.Holds())
-		_, err := x.s.Verify(background, signed(t, x.a, nil))
+		_, err := x.s.Verify(background, signed(t, x.a, nil), keyset.Terms{})
 		requireUnavailable(t, err)
 		requireUnavailable(t, x.s.Ready(background))
 		before := x.i.count()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
@@ -59,7 +60,7 @@ func (e *registration) verify(ctx context.Context, statement string) (members, e
 	if keys == nil {
 		return nil, &Invalid{Code: UnapprovedStatement, Member: "software_statement", Problem: "its issuer is not trusted here"}
 	}
-	if _, err := keys.Verify(ctx, c); err != nil {
+	if _, err := keys.Verify(ctx, c, keyset.Terms{Issuer: issuer}); err != nil {
 		if errors.As(err, new(*valetkey.Unavailable)) {
 			return nil, err
 		}

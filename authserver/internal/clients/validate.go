@@ -155,7 +155,7 @@ func validKeySet(set string) error {
 	}
 	_, dropped, err := keyset.Parse([]byte(set), keyset.MaxForeignKeys)
 	switch {
-	case len(dropped) > 0: // a client must not disclose private keys
+	case slices.ContainsFunc(dropped, keyset.Dropped.Forbidden): // a client must not disclose private keys
 		return errors.New("has a key that is private, shared, or one too many")
 	case err != nil:
 		return errors.New("is not a JWK Set with a public key that can be used")

@@ -135,7 +135,7 @@ func (e *Engine) verifyAssertion(ctx context.Context, c *clients.Client, a *asse
 
 // verifies returns nil if one of the keys that match the header has signed the token.
 func verifies(keys []*jose.Key, token *jose.Compact) error {
-	if _, err := keyset.Static(keys...).Verify(context.Background(), token); err != nil {
+	if _, err := keyset.Static(keys...).Verify(context.Background(), token, keyset.Terms{}); err != nil {
 		return errClient
 	}
 	return nil

@@ -64,7 +64,7 @@ func verifies(t *testing.T, k *jose.PrivateKey, set []byte) bool {
 	require.NoError(t, err)
 	public, _, err := keyset.Parse(set, keyset.MaxKeys)
 	require.NoError(t, err)
-	_, err = keyset.Static(public...).Verify(t.Context(), c)
+	_, err = keyset.Static(public...).Verify(t.Context(), c, keyset.Terms{})
 	return err == nil
 }
 
