@@ -46,6 +46,7 @@ import (
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/flight"
 	"github.com/valetkey/valetkey/internal/mistakes"
+	"github.com/valetkey/valetkey/internal/ratelog"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
@@ -164,21 +165,22 @@ type Verifier struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu          sync.Mutex // guards what follows; never held during I/O
-	closed      bool
-	url         string                                // of the endpoint; "" until discovered
-	discovery   *discovery                            // in progress; nil: none
-	relocated   time.Time                             // when a known URL was last looked up again
-	asking      flight.Table[digest.Digest, answered] // bounded by inFlight
-	inFlight    int                                   // at most MaxInFlight: questions, including those that callers may not join
-	forgotten   time.Time                             // when Purge was called, by Config.Now
-	refused     refusals
-	breaker     breaker
-	health      valetkey.Health // without changes caused by time alone, see healthLocked
-	lastCall    time.Time       // when the last one began
-	lastErr     error           // why the last one that ended brought no usable answer
-	answered    bool            // at least one call succeeded
-	complaining time.Time       // when the complaint may be logged again
+	complaint ratelog.Limit // about an endpoint that rejects this server's requests
+
+	mu        sync.Mutex // guards what follows; never held during I/O
+	closed    bool
+	url       string                                // of the endpoint; "" until discovered
+	discovery *discovery                            // in progress; nil: none
+	relocated time.Time                             // when a known URL was last looked up again
+	asking    flight.Table[digest.Digest, answered] // bounded by inFlight
+	inFlight  int                                   // at most MaxInFlight: questions, including those that callers may not join
+	forgotten time.Time                             // when Purge was called, by Config.Now
+	refused   refusals
+	breaker   breaker
+	health    valetkey.Health // without changes caused by time alone, see healthLocked
+	lastCall  time.Time       // when the last one began
+	lastErr   error           // why the last one that ended brought no usable answer
+	answered  bool            // at least one call succeeded
 }
 
 // New returns a Verifier. It does no I/O. The error lists every mistake in cfg.

@@ -171,10 +171,6 @@ func (v *Verifier) exchange(ctx context.Context, raw string, a attempt) (*said, 
 	return &said{body: body, at: begun}, nil
 }
 
-// complainEvery bounds the log lines about an endpoint that rejects this server's requests. Only a change of the
-// configuration can fix that.
-const complainEvery = time.Minute
-
 // note records the result of a call, and returns how long the endpoint will not be asked about the token of q.
 func (v *Verifier) note(q *question, refusal *valetkey.Error, a attempt, err error) (wait time.Duration) {
 	now := time.Now()
@@ -193,14 +189,10 @@ func (v *Verifier) note(q *question, refusal *valetkey.Error, a attempt, err err
 		change = v.breaker.leave(a, now, err)
 	})
 	wait = v.breaker.wait(a.key, now)
-	complain := misconfigured(err) && !now.Before(v.complaining)
-	if complain {
-		v.complaining = now.Add(complainEvery)
-	}
 	v.mu.Unlock()
 
 	log := v.cfg.Logger.With("issuer", v.cfg.Issuer, "url", fetch.Bare(v.cfg.URL))
-	if complain {
+	if misconfigured(err) && v.complaint.Permit() > 0 { // only a change of the configuration can fix that
 		log.Error("introspection: the endpoint refuses our questions; are URL and Auth right?", "error", err)
 	}
 	switch change {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/ratelog"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
@@ -45,9 +46,10 @@ type shared struct {
 	writing  chan struct{}     // one slot per write in progress; when full, the next response is not stored
 	log      *slog.Logger
 
-	mu          sync.Mutex
-	resume      time.Time // when it may be used again
-	complaining time.Time // when the complaint may be logged again
+	complaint ratelog.Limit // about the store
+
+	mu     sync.Mutex
+	resume time.Time // when it may be used again
 }
 
 // newShared returns nil if nothing is shared.
@@ -91,15 +93,10 @@ func (s *shared) use(ctx context.Context, call func(ctx context.Context) error) 
 	if err == nil || ctx.Err() != nil { // the end of ctx is no fault of the store
 		return
 	}
-	now := time.Now()
 	s.mu.Lock()
-	s.resume = now.Add(storePause)
-	complain := !now.Before(s.complaining)
-	if complain {
-		s.complaining = now.Add(complainEvery)
-	}
+	s.resume = time.Now().Add(storePause)
 	s.mu.Unlock()
-	if complain {
+	if s.complaint.Permit() > 0 {
 		s.log.Warn("introspection: answers are not shared for now", "error", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
@@ -25,7 +26,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 	switch {
 	case len(raw) > valetkey.MaxTokenBytes: // RFC 7662, section 5: no unbounded input is sent to the issuer
 		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxTokenBytes))
-	case !b64token(raw):
+	case !authheader.IsToken(raw): // not worth a request, which could also upset a firewall on the way
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
 	}
 	if err := v.asksAbout(raw); err != nil {
@@ -38,14 +39,6 @@ const malformed = valetkey.ReasonMalformed
 
 func refuse(reason valetkey.Reason, err error) *valetkey.Error {
 	return &valetkey.Error{Code: valetkey.InvalidToken, Reason: reason, Err: err}
-}
-
-// b64token reports whether raw is a b64token of RFC 6750, section 2.1. Other input is not worth a request, and is not sent,
-// so it cannot upset a firewall on the way.
-func b64token(raw string) bool {
-	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
-	body := strings.TrimRight(raw, "=")
-	return body != "" && strings.Trim(body, alphabet) == ""
 }
 
 // asksAbout returns nil if raw is opaque, or a JWT that is asked about.

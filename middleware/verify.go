@@ -2,7 +2,6 @@ package middleware
 
 import (
 	"context"
-	"strings"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authctx"
@@ -39,7 +38,7 @@ type uncached struct {
 }
 
 func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	if !token68(raw) { // not checked on a hit: a cached token has passed this check
+	if !authheader.IsToken(raw) { // not checked on a hit: a cached token has passed this check
 		return nil, malformed(valetkey.ReasonTokenCharacters)
 	}
 	if err := u.denials.watched.unknown(); err != nil { // no token is cached before the guard has caught up
@@ -55,24 +54,6 @@ func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, erro
 	u.denials.noteLifetime(t)
 	return t, nil
 }
-
-// token68 reports whether s is a b64token of RFC 6750, section 2.1.
-func token68(s string) bool {
-	s = strings.TrimRight(s, "=")
-	for i := range len(s) {
-		if !isToken68[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-var isToken68 = func() (is [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
-		is[c] = true
-	}
-	return is
-}()
 
 // Purge removes the tokens that match from the cache, or all if match is nil, and returns the number removed. It also purges a
 // verifier that is a [valetkey.Purger]. A removed token is verified again when it is next used, so that changes at the issuer

@@ -6,11 +6,10 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 	"unicode"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/ratelog"
 )
 
 // suspicious lists the reasons for refusals that a working client with a token for this API never causes: the configuration of
@@ -28,20 +27,17 @@ var suspicious = []valetkey.Reason{
 	valetkey.ReasonDPoPNotAccepted, valetkey.ReasonNotForwarded, valetkey.ReasonProofAlgorithm, valetkey.ReasonProofURL,
 }
 
-const (
-	warningInterval = time.Minute
-	maxWarning      = 1 << 10 // bytes of the cause
-)
+const maxWarning = 1 << 10 // bytes of the cause
 
 // warnings limits the log lines about suspicious refusals to one per reason and minute. Its size is fixed. Anyone can cause a
 // line, and so use up the one of a reason for the minute: the values of other tokens that are refused for the same reason appear
 // in a later minute. The line counts them.
-type warnings map[valetkey.Reason]*rateLimitedLog
+type warnings map[valetkey.Reason]*ratelog.Limit
 
 func newWarnings() warnings {
 	w := make(warnings, len(suspicious))
 	for _, reason := range suspicious {
-		w[reason] = new(rateLimitedLog)
+		w[reason] = new(ratelog.Limit)
 	}
 	return w
 }
@@ -56,30 +52,10 @@ func (w warnings) warn(ctx context.Context, log *slog.Logger, err error) {
 	if limit == nil || !log.Enabled(ctx, slog.LevelWarn) {
 		return
 	}
-	if refusals := limit.now(); refusals > 0 {
+	if refusals := limit.Permit(); refusals > 0 {
 		log.LogAttrs(ctx, slog.LevelWarn, "requests refused, perhaps because of the configuration",
 			slog.String("reason", string(refusal.Reason)), slog.String("err", loggable(refusal.Error())), slog.Int("refusals", refusals))
 	}
-}
-
-// A rateLimitedLog permits one log line per minute, for lines that outsiders can trigger. The zero value is ready.
-type rateLimitedLog struct {
-	mu    sync.Mutex
-	next  time.Time
-	count int // of events since the last line
-}
-
-// now records an event. If a line is permitted, it returns the number of events since the last line, otherwise 0.
-func (l *rateLimitedLog) now() (events int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.count++
-	now := time.Now()
-	if now.Before(l.next) {
-		return 0
-	}
-	events, l.count, l.next = l.count, 0, now.Add(warningInterval)
-	return events
 }
 
 // loggable returns a bounded prefix of s, quoted if it contains characters that could forge a line or control a terminal. Not all

@@ -34,3 +34,21 @@ func Read(lines []string) (scheme, token string, sent bool, err error) {
 	}
 	return scheme, strings.TrimLeft(rest, " "), true, nil // RFC 6750, section 2.1: 1*SP
 }
+
+// IsToken reports whether s is a b64token of RFC 6750, section 2.1, in which all access tokens are sent.
+func IsToken(s string) bool {
+	s = strings.TrimRight(s, "=")
+	for i := range len(s) {
+		if !inToken[s[i]] {
+			return false
+		}
+	}
+	return s != ""
+}
+
+var inToken = func() (in [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		in[c] = true
+	}
+	return in
+}()
