@@ -51,9 +51,9 @@ func (m *Mux) HandleFunc(pattern string, f func(http.ResponseWriter, *http.Reque
 // Table returns a copy of the table of the routes registered so far.
 func (m *Mux) Table() Table { return maps.Clone(m.table) }
 
-// Guarded returns a handler for the routes registered so far, guarded by g. The error joins every mistake, each a
+// Guarded returns a handler for the routes registered so far, guarded by g, see [Table.Guard]. The error joins every mistake, each a
 // [valetkey.ConfigError], see [Table.Validate].
-func (m *Mux) Guarded(g *middleware.Guard) (http.Handler, error) {
+func (m *Mux) Guarded(g *middleware.Guard, options ...Option) (http.Handler, error) {
 	if err := errors.Join(errors.Join(m.mistakes...), m.table.Validate()); err != nil {
 		return nil, err
 	}
@@ -63,5 +63,5 @@ func (m *Mux) Guarded(g *middleware.Guard) (http.Handler, error) {
 			return nil, fmt.Errorf("routes: Mux: %w", err)
 		}
 	}
-	return m.table.Guard(g, router)
+	return m.table.Guard(g, router, options...)
 }

@@ -38,7 +38,7 @@ func newLookup(rows []string, others ...string) (l lookup, errs map[string]error
 // row returns the pattern of the row that serves p; "" if none does.
 func (l lookup) row(p probe) string {
 	r := p.request()
-	if ambiguous(r.URL) {
+	if ambiguous(r.URL, false) {
 		return ""
 	}
 	h, _ := l.mux.Handler(r)

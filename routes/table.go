@@ -56,12 +56,25 @@ func (t Table) Scopes() valetkey.Scopes {
 //   - a path that reads differently once it is decoded, with 400: /files%2Fadmin or /files/%2e%2e/admin. Some routers decode a
 //     path before they split it. Such a router would serve /files/admin for a request that matched a row for /{name}.
 //
+// [AllowEncodedSlash] lifts the second refusal for encoded slashes in the rows that it names.
+//
 // The error joins every mistake, each a [valetkey.ConfigError], see [Table.Validate].
 //
 // Limits: a table does not know how else next interprets a request. If next ignores letter case or a final slash, or takes the
 // method from a header, no open row may be so wide that it serves such a variant of a guarded path.
-func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, error) {
+func (t Table) Guard(g *middleware.Guard, next http.Handler, options ...Option) (http.Handler, error) {
 	mistakes := []error{t.Validate()}
+	encoded := map[string]bool{} // patterns that accept an encoded slash
+	for _, o := range options {
+		for _, pattern := range o.encodedSlash {
+			encoded[pattern] = true
+			if _, ok := t[pattern]; !ok {
+				mistakes = append(mistakes, mistakeIn(fmt.Sprintf("AllowEncodedSlash[%q]", pattern), errors.New("the table has no such row")))
+			} else if !strings.Contains(pattern, "{") && !strings.HasSuffix(pattern, "/") {
+				mistakes = append(mistakes, mistakeIn(fmt.Sprintf("AllowEncodedSlash[%q]", pattern), errors.New("has no effect: the row has no wildcard")))
+			}
+		}
+	}
 	if g == nil {
 		mistakes = append(mistakes, mistakeIn("guard", errRequired))
 	}
@@ -73,13 +86,28 @@ func (t Table) Guard(g *middleware.Guard, next http.Handler) (http.Handler, erro
 	}
 	mux := http.NewServeMux()
 	for pattern, need := range t {
-		if err := register(mux, pattern, unambiguous(g, g.Handler(next, need))); err != nil {
+		if err := register(mux, pattern, unambiguous(g, g.Handler(next, need), encoded[pattern])); err != nil {
 			return nil, rowError(pattern, err)
 		}
 	}
 	// A table with a catch-all row needs no other, and this one conflicts with it.
-	_ = register(mux, "/", unambiguous(g, g.Handler(next, scopes.Requirement{})))
+	_ = register(mux, "/", unambiguous(g, g.Handler(next, scopes.Requirement{}), false))
 	return mux, nil
+}
+
+// An Option changes how [Table.Guard] guards. The zero value changes nothing.
+type Option struct{ encodedSlash []string }
+
+// AllowEncodedSlash returns the Option that accepts paths with an encoded slash (%2F) in the wildcards of the rows with these
+// patterns, as in /projects/group%2Fproject for "GET /projects/{id}". The path value of a requirement is decoded: group/project.
+// Dot segments, empty parts, and a slash at the end of a value are still refused.
+//
+// It weakens a check: a router that decodes a path before it splits it would serve another route than the one that the row
+// guards. Of the common routers, net/http, chi, echo and fiber split the path as sent; gin does so with Engine.UseRawPath, which is
+// off by default. A reverse proxy, its upstream and everything between them must do so too. adaptertest.TestEncodedSlash tests a
+// router.
+func AllowEncodedSlash(patterns ...string) Option {
+	return Option{encodedSlash: slices.Clone(patterns)}
 }
 
 var errRequired = errors.New("required")
@@ -91,9 +119,9 @@ func isOpen(need valetkey.Requirement) bool {
 
 var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonPathAmbiguous}
 
-func unambiguous(g *middleware.Guard, next http.Handler) http.Handler {
+func unambiguous(g *middleware.Guard, next http.Handler, encodedSlash bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ambiguous(r.URL) {
+		if ambiguous(r.URL, encodedSlash) {
 			g.Reject(r, errAmbiguous).Apply(w, r)
 			return
 		}
@@ -102,9 +130,18 @@ func unambiguous(g *middleware.Guard, next http.Handler) http.Handler {
 }
 
 // ambiguous reports whether the decoded path of u is not clean, or has different segments than the path as sent, by which a
-// ServeMux matches. A ServeMux redirects from a path that is not clean as sent, except for CONNECT.
-func ambiguous(u *url.URL) bool {
-	if strings.Count(u.Path, "/") != strings.Count(u.EscapedPath(), "/") || strings.Contains(u.Path, "//") {
+// ServeMux matches. A ServeMux redirects from a path that is not clean as sent, except for CONNECT. With encodedSlash, a segment
+// may contain encoded slashes, but only between parts that would be clean as segments.
+func ambiguous(u *url.URL, encodedSlash bool) bool {
+	sent := u.EscapedPath()
+	if encodedSlash {
+		if strings.HasSuffix(u.Path, "/") != strings.HasSuffix(sent, "/") {
+			return true
+		}
+	} else if strings.Count(u.Path, "/") != strings.Count(sent, "/") {
+		return true
+	}
+	if strings.Contains(u.Path, "//") {
 		return true
 	}
 	p := u.Path

@@ -280,7 +280,9 @@ func (s *adapterServer) get(path, token string) (*http.Response, string, error) 
 	if err != nil {
 		return nil, "", err
 	}
-	r.Header.Set("Authorization", "Bearer "+token)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
 	r.Close = true
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -53,11 +54,14 @@ func load(path string, b build) (*Proxy, error) {
 	}
 	next.guard = p.guard
 	forward := next.handler()
+	encodedSlash := routes.AllowEncodedSlash(f.AllowEncodedSlash...)
 	if re := b.rehearsal; re != nil {
-		forward, table = re, re.table(table)
+		if forward, table = re, re.table(table); re.need != nil {
+			encodedSlash = routes.Option{} // the rows are not those of the file
+		}
 	}
 	var err error
-	if p.api, err = table.Guard(p.guard, namable(p.guard, forward)); err != nil {
+	if p.api, err = table.Guard(p.guard, namable(p.guard, forward), encodedSlash); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("guard the routes: %w", err)
 	}
@@ -129,7 +133,18 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		path, _ := url.PathUnescape(pattern) // cannot fail: the guard has accepted the URL
 		p.own = map[string]http.Handler{path: metadata}
 	}
-	return f.table()
+	table := f.table()
+	for i, pattern := range f.AllowEncodedSlash {
+		field := fmt.Sprintf("allow_encoded_slash[%d]", i)
+		if _, ok := table[pattern]; pattern == "" || table == nil { // a mistake has been reported
+			continue
+		} else if !ok {
+			f.Mistake(field, "%q is not the pattern of a route", pattern)
+		} else if !strings.Contains(pattern, "{") && !strings.HasSuffix(pattern, "/") {
+			f.Mistake(field, "%q has no wildcard", pattern)
+		}
+	}
+	return table
 }
 
 // origin returns scheme and host of the resource, or of the listener.

@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -296,6 +296,10 @@ func TestMistakes(t *testing.T) {
 		{"a port and a prefix in another header", good + "trusted_proxies: [10.0.0.0/8]\nforwarded_header: Forwarded\nforwarded_port: true\nforwarded_prefix: true", []string{
 			"8: forwarded_port: has no effect unless Forwarded is X-Forwarded",
 			"9: forwarded_prefix: has no effect unless Forwarded is X-Forwarded"}},
+		{"encoded slashes in a route that is not there", good + "allow_encoded_slash: ['GET /orders/{id}']", []string{
+			`6: allow_encoded_slash[0]: "GET /orders/{id}" is not the pattern of a route`}},
+		{"encoded slashes in a route without a wildcard", good + "allow_encoded_slash: GET /orders", []string{
+			`6: allow_encoded_slash[0]: "GET /orders" has no wildcard`}},
 		{"tls without a key", good + "tls: {cert_file: nowhere}", []string{"6: tls.key_file: required"}},
 		{"tls of files that are not there", good + "tls: {cert_file: nowhere, key_file: nowhere}", []string{
 			"6: tls: open DIR/nowhere: no such file or directory"}},

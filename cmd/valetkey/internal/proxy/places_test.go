@@ -150,3 +150,40 @@ func TestWebSocketToken(t *testing.T) {
 		assert.Equal(t, []string{"access_token"}, plain.take().Header["Sec-Websocket-Protocol"])
 	})
 }
+
+func TestAllowEncodedSlash(t *testing.T) {
+	iss, upstream := valetkeytest.NewIssuer(t), &recorder{}
+	server := httptest.NewServer(upstream)
+	defer server.Close()
+	config := example(t, iss.URL, server.URL)
+	strict := start(t, config, slog.New(slog.DiscardHandler))
+	config += "\nallow_encoded_slash: [\"GET /orders/{id}\"]\n"
+	allowing := start(t, config, slog.New(slog.DiscardHandler))
+	token := iss.Token(valetkeytest.Scopes("orders:read", "files"))
+	for _, c := range []struct {
+		name, addr, path string
+		status           int
+	}{
+		{"by default", strict, "/orders/2026%2F7", 400},
+		{"another route", allowing, "/files/a%2Fb", 400},
+		{"a dot segment", allowing, "/orders/2026%2F..%2F7", 400},
+		{"an empty part", allowing, "/orders/2026%2F", 400},
+		{"the route", allowing, "/orders/2026%2F7", 200},
+		{"the route, without a slash", allowing, "/orders/7", 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			res := send(t, c.addr, "GET "+c.path, "Authorization: Bearer "+token)
+			assert.Equal(t, c.status, res.StatusCode)
+			got := upstream.take()
+			require.Equal(t, c.status == 200, got != nil)
+			if got != nil {
+				assert.Equal(t, c.path, got.RequestURI, "the upstream gets the path as sent")
+			}
+		})
+	}
+	t.Run("valetkey inspect", func(t *testing.T) {
+		path := &url.URL{Path: "/orders/2026/7", RawPath: "/orders/2026%2F7"}
+		assert.True(t, rehearse(t, config, proxy.Request{Token: token, URL: path}).Passed)
+		assert.True(t, rehearse(t, config, proxy.Request{Token: token}).Passed, "without a route")
+	})
+}

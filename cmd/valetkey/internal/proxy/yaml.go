@@ -43,6 +43,7 @@ type file struct {
 	Redis             *redisSection     `yaml:"redis"`
 	Routes            map[string]need   `yaml:"routes"`
 	OpenAPI           string            `yaml:"openapi,filled"`
+	AllowEncodedSlash []string          `yaml:"allow_encoded_slash,single,filled"`
 
 	*config.Document `yaml:"-"`
 	build
