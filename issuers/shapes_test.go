@@ -144,11 +144,7 @@ func TestProducts(t *testing.T) {
 // open returns the verifier for the tokens of s, which iss signs.
 func (s shape) open(t *testing.T, iss *valetkeytest.Issuer) *jwks.Verifier {
 	t.Helper()
-	cfg, err := issuers.Named(s.of, s.params)
-	require.NoError(t, err)
-	if s.change != nil {
-		s.change(&cfg)
-	}
+	cfg := s.config(t)
 	cfg.Client = &http.Client{Transport: s.internet(iss)}
 	v, err := jwks.New(cfg)
 	require.NoError(t, err)
@@ -156,12 +152,21 @@ func (s shape) open(t *testing.T, iss *valetkeytest.Issuer) *jwks.Verifier {
 	return v
 }
 
+// config returns the settings for the tokens of s.
+func (s shape) config(t *testing.T) jwks.Config {
+	t.Helper()
+	cfg, err := issuers.Named(s.of, s.params)
+	require.NoError(t, err)
+	if s.change != nil {
+		s.change(&cfg)
+	}
+	return cfg
+}
+
 // mint returns a token of s with changes.
 func (s shape) mint(t *testing.T, iss *valetkeytest.Issuer, header, claims object, more ...valetkeytest.Option) string {
 	t.Helper()
-	text := strings.NewReplacer("$IAT", strconv.FormatInt(start.Unix(), 10), "$EXP", strconv.FormatInt(start.Add(time.Hour).Unix(), 10)).Replace(s.claims)
-	var all map[string]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(text), &all), "%s", text)
+	all := s.payload(t)
 	for name, value := range claims {
 		if value == nil {
 			delete(all, name)
@@ -181,6 +186,14 @@ func (s shape) mint(t *testing.T, iss *valetkeytest.Issuer, header, claims objec
 		opts = append(opts, valetkeytest.Header(name, value))
 	}
 	return iss.Token(append(opts, more...)...)
+}
+
+// payload returns the claims of s.
+func (s shape) payload(t *testing.T) (all map[string]json.RawMessage) {
+	t.Helper()
+	text := strings.NewReplacer("$IAT", strconv.FormatInt(start.Unix(), 10), "$EXP", strconv.FormatInt(start.Add(time.Hour).Unix(), 10)).Replace(s.claims)
+	require.NoError(t, json.Unmarshal([]byte(text), &all), "%s", text)
+	return all
 }
 
 func (s shape) algorithm() string {
