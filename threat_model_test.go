@@ -1,6 +1,7 @@
 package valetkey_test
 
 import (
+	"iter"
 	"maps"
 	"os"
 	"regexp"
@@ -89,26 +90,34 @@ func TestThreatModel(t *testing.T) {
 }
 
 // sectionRows returns the cells of the rows of a section's tables, without their headers.
-func sectionRows(page, title string) (rows [][]string) {
+func sectionRows(page, title string) [][]string {
 	_, section, _ := strings.Cut(page, "\n## "+title+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	body := false
-	for line := range strings.Lines(section) {
-		line = strings.TrimSpace(line)
-		switch {
-		case !strings.HasPrefix(line, "|"):
-			body = false
-		case strings.HasPrefix(line, "|---"):
-			body = true
-		case body:
-			var cells []string
-			for cell := range strings.SplitSeq(strings.Trim(line, "|"), "|") {
-				cells = append(cells, strings.TrimSpace(cell))
+	return slices.Collect(tableRows(section))
+}
+
+// tableRows returns the cells of the rows of all tables in a text, without their headers.
+func tableRows(text string) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		body := false
+		for line := range strings.Lines(text) {
+			line = strings.TrimSpace(line)
+			switch {
+			case !strings.HasPrefix(line, "|"):
+				body = false
+			case strings.HasPrefix(line, "|---"), strings.HasPrefix(line, "| ---"):
+				body = true
+			case body:
+				var cells []string
+				for cell := range strings.SplitSeq(strings.Trim(line, "|"), "|") {
+					cells = append(cells, strings.TrimSpace(cell))
+				}
+				if !yield(cells) {
+					return
+				}
 			}
-			rows = append(rows, cells)
 		}
 	}
-	return rows
 }
 
 // testTexts are the strings of each function of the tests of each folder, without the items that they name; those outside of
@@ -130,8 +139,8 @@ func namedTests(t *testing.T) testTexts {
 	return all
 }
 
-// find returns why there is no such test; empty: there is one. A subtest's name is a string in its function, or in what several tests of
-// the package share.
+// find returns why there is no such test; empty: there is one. A subtest's name consists of at most three strings in its function, or in
+// what several tests of the package share: "name" and " is refused" for one from a table. A subtest of a subtest follows after a slash.
 func (all testTexts) find(folder, function, subtest string) string {
 	functions, ok := all[folder]
 	if !ok {
@@ -140,13 +149,40 @@ func (all testTexts) find(folder, function, subtest string) string {
 	if _, ok := functions[function]; !ok {
 		return "the package has no such test"
 	}
-	if subtest == "" {
-		return ""
-	}
+	known := map[string]bool{}
 	for name, texts := range functions {
-		if (name == function || !strings.HasPrefix(name, "Test")) && texts[subtest] {
-			return ""
+		if name == function || !strings.HasPrefix(name, "Test") {
+			maps.Copy(known, texts)
 		}
 	}
-	return "the test has no such subtest"
+	if subtest != "" && !named(subtest, known) {
+		return "the test has no such subtest"
+	}
+	return ""
+}
+
+// named reports whether subtest, or each part of it between slashes, consists of strings in known.
+func named(subtest string, known map[string]bool) bool {
+	if consists(subtest, known, 3) {
+		return true
+	}
+	for i := range subtest {
+		if subtest[i] == '/' && consists(subtest[:i], known, 3) && named(subtest[i+1:], known) {
+			return true
+		}
+	}
+	return false
+}
+
+// consists reports whether text is a sequence of at most n strings in known.
+func consists(text string, known map[string]bool, n int) bool {
+	if known[text] && text != "" {
+		return true
+	}
+	for i := 1; i < len(text) && n > 1; i++ {
+		if known[text[:i]] && consists(text[i:], known, n-1) {
+			return true
+		}
+	}
+	return false
 }

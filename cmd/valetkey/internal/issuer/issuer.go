@@ -77,6 +77,7 @@ var allowances = map[string]func(*jwks.Profile) *bool{
 	"id_tokens":         func(p *jwks.Profile) *bool { return &p.AllowIDTokens },
 	"missing_issuer":    func(p *jwks.Profile) *bool { return &p.AllowMissingIssuer },
 	"missing_key_id":    func(p *jwks.Profile) *bool { return &p.AllowMissingKeyID },
+	"key_without_id":    func(p *jwks.Profile) *bool { return &p.AllowKeyWithoutID },
 	"missing_subject":   func(p *jwks.Profile) *bool { return &p.AllowMissingSubject },
 	"numeric_subject":   func(p *jwks.Profile) *bool { return &p.AllowNumericSubject },
 	"missing_client_id": func(p *jwks.Profile) *bool { return &p.AllowMissingClientID },

@@ -119,7 +119,7 @@ func TestMistakes(t *testing.T) {
 			`16: verifiers[0].jwks.scopes[1]: is empty`,
 			`16: verifiers[0].jwks.scopes: is empty`,
 			`17: verifiers[0].jwks.client_id_claim: is empty`,
-			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of id_tokens, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, scope_array, scp, untyped`}},
+			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of id_tokens, key_without_id, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, scope_array, scp, untyped`}},
 		{"a recipient in another claim, and nothing that marks access tokens", verifier("{issuer: 'https://a', audience_claim: client_id}"), []string{
 			"4: verifiers[0].jwks.audience_claim: requires markers or require_scope, because the other tokens of the client have that claim too"}},
 		{"tokens of no issuer, and no rule about whose", verifier("{issuer: 'https://a', allow: missing_issuer}"), []string{
