@@ -154,6 +154,7 @@ var products = index(slices.Concat(
 	ciProducts,
 	microsoftProducts,
 	cloudProducts,
+	workloadProducts,
 	enterpriseProducts,
 	hostedProducts,
 ))

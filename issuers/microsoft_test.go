@@ -1,6 +1,8 @@
 package issuers_test
 
 import (
+	"bytes"
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -10,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/issuers"
 	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 const (
@@ -70,7 +73,7 @@ var microsoftShapes = []shape{
 	{
 		of: "entra_id", kind: "an application's token of one of several tenants",
 		params: issuers.Params{Tenants: []string{tenant1, tenant2}, Audience: []string{entraAPI}},
-		keySet: login + "common/discovery/v2.0/keys",
+		keySet: login + "common/discovery/v2.0/keys", keys: entraKeys("{tenantid}"),
 		header: object{"typ": "JWT"}, claims: entraMachine,
 		subject: "5fa1c9a2", client: entraApp, scopes: []string{"Orders.Read.All"},
 		relatives: []relative{
@@ -108,7 +111,7 @@ var microsoftShapes = []shape{
 	{
 		of: "entra_id_any_tenant", kind: "an application's token",
 		params: issuers.Params{Audience: []string{entraAPI}},
-		keySet: login + "common/discovery/v2.0/keys",
+		keySet: login + "common/discovery/v2.0/keys", keys: entraKeys("{tenantid}"),
 		header: object{"typ": "JWT"}, claims: entraMachine,
 		subject: "5fa1c9a2", client: entraApp, scopes: []string{"Orders.Read.All"},
 		relatives: []relative{
@@ -228,6 +231,34 @@ var microsoftShapes = []shape{
 			{"a token without a client", nil, object{"appid": nil}, valetkey.ReasonNotAccessToken},
 		},
 	},
+}
+
+// entraKeys returns the key set as Entra ID publishes it: keys without alg, each with the issuer whose tokens it verifies.
+func entraKeys(tenant string) func(*testing.T, []byte) []byte {
+	return func(t *testing.T, set []byte) []byte {
+		for _, alg := range []string{"RS256", "ES256", "EdDSA"} {
+			set = bytes.ReplaceAll(set, []byte(`"alg":"`+alg+`",`), nil)
+		}
+		require.NotContains(t, string(set), `"alg"`)
+		return bytes.ReplaceAll(set, []byte(`"use":"sig"`), []byte(`"use":"sig","issuer":"`+login+tenant+`/v2.0"`))
+	}
+}
+
+// The common key set has the keys of personal accounts too. Without the check, they would verify tokens of every organization.
+func TestAKeyOfPersonalAccountsVerifiesNoTokenOfAnOrganization(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256"))
+	for _, s := range microsoftShapes {
+		if s.keys == nil {
+			continue
+		}
+		t.Run(s.of+" "+s.kind, func(t *testing.T) {
+			s.keys = entraKeys("9188040d-6c67-4c5b-b112-36a304b66dad")
+			_, err := s.open(t, iss).Verify(context.Background(), s.mint(t, iss, nil, nil))
+			var e *valetkey.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, valetkey.ReasonUnknownKey, e.Reason, "%v", err)
+		})
+	}
 }
 
 func TestMicrosoftParameters(t *testing.T) {

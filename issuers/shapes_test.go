@@ -34,13 +34,13 @@ type shape struct {
 	params issuers.Params
 	change func(*jwks.Config) // of the settings, where the documentation asks for it; nil: none
 
-	metadata string        // URL of the metadata; "": the key set is not discovered
-	issuer   string        // in the metadata; "": that of params
-	keySet   string        // URL of the key set
-	keys     func() []byte // document at keySet; nil: the JWK Set of the issuer
-	alg      string        // "": RS256
-	header   object        // in addition to alg and kid
-	claims   string        // a JSON object; $IAT and $EXP are dates
+	metadata string                                 // URL of the metadata; "": the key set is not discovered
+	issuer   string                                 // in the metadata; "": that of params
+	keySet   string                                 // URL of the key set
+	keys     func(t *testing.T, jwks []byte) []byte // document at keySet, made of the JWK Set of the issuer; nil: the JWK Set
+	alg      string                                 // "": RS256
+	header   object                                 // in addition to alg and kid
+	claims   string                                 // a JSON object; $IAT and $EXP are dates
 
 	subject, client string
 	scopes          []string
@@ -62,6 +62,7 @@ var shapes = slices.Concat(
 	ciShapes,
 	microsoftShapes,
 	cloudShapes,
+	workloadShapes,
 	enterpriseShapes,
 	hostedShapes,
 )
@@ -145,7 +146,7 @@ func TestProducts(t *testing.T) {
 func (s shape) open(t *testing.T, iss *valetkeytest.Issuer) *jwks.Verifier {
 	t.Helper()
 	cfg := s.config(t)
-	cfg.Client = &http.Client{Transport: s.internet(iss)}
+	cfg.Client = &http.Client{Transport: s.internet(t, iss)}
 	v, err := jwks.New(cfg)
 	require.NoError(t, err)
 	t.Cleanup(v.Close)
@@ -204,14 +205,14 @@ func (s shape) algorithm() string {
 }
 
 // internet is where the product of s has its documents. Every other URL is not found.
-func (s shape) internet(iss *valetkeytest.Issuer) http.RoundTripper {
+func (s shape) internet(t *testing.T, iss *valetkeytest.Issuer) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		res := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Request: r}
 		var body []byte
 		switch r.URL.String() {
 		case s.keySet:
 			if body = iss.JWKS(); s.keys != nil {
-				body = s.keys()
+				body = s.keys(t, body)
 			}
 		case s.metadata:
 			body, _ = json.Marshal(object{"issuer": cmp.Or(s.issuer, s.params.Issuer), "jwks_uri": s.keySet})

@@ -49,6 +49,7 @@ func TestTokensOfAnotherProduct(t *testing.T) {
 var byAudience = map[string]string{
 	"auth0":      "ID tokens have the ID of a client as their aud, never the identifier of an API; access tokens without permissions have no scope",
 	"google_iap": "the issuer signs assertions for APIs only",
+	"spiffe":     "a trust domain signs JWT-SVIDs only, and the sub of each is a workload, in the trust domain",
 }
 
 // TestBareIDTokens verifies ID tokens with the settings of every shape: of the same issuer, signed with its keys, with the claims that
