@@ -219,6 +219,18 @@ var openIddictRelatives = []relative{
 	{"a token without a resource", nil, object{"aud": nil}, valetkey.ReasonClaimMalformed},
 }
 
+// By default, OpenIddict encrypts access tokens for the APIs that have its key.
+func TestOpenIddictsEncryptedTokens(t *testing.T) {
+	cfg, err := issuers.OpenIddict(issuers.Params{Issuer: host, Audience: []string{"Orders"}})
+	require.NoError(t, err)
+	v, err := jwks.New(cfg)
+	require.NoError(t, err)
+	defer v.Close()
+	_, err = v.Verify(t.Context(), "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZDQkMtSFM1MTIiLCJraWQiOiI2MUY1IiwidHlwIjoiYXQrand0IiwiY3R5IjoiSldUIn0.a2V5.aXY.dGV4dA.dGFn")
+	require.ErrorIs(t, err, valetkey.ErrNotApplicable, "an introspection may know it")
+	assert.ErrorContains(t, err, "encrypted")
+}
+
 func TestIssuersOfFrameworks(t *testing.T) {
 	t.Run("OpenIddict's issuer is completed only if it has no path", func(t *testing.T) {
 		for given, want := range map[string]string{

@@ -78,6 +78,9 @@ func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) 
 	header, rest, _ := strings.Cut(raw, ".")
 	payload, signature, two := strings.Cut(rest, ".")
 	if !two || strings.Contains(signature, ".") {
+		if strings.Count(raw, ".") == 4 {
+			return nil, fmt.Errorf("%w: it has four dots, so it is encrypted or opaque", ErrMalformed)
+		}
 		return nil, fmt.Errorf("%w: it has not exactly two dots", ErrMalformed)
 	}
 	// encoding/base64 skips line breaks, RFC 7515, section 2 allows none.

@@ -80,6 +80,14 @@ func TestParseRefusesWhatIsNoToken(t *testing.T) {
 	}
 }
 
+func TestParseNamesAnEncryptedToken(t *testing.T) {
+	_, err := jose.Parse(token(`{"alg":"RSA-OAEP","enc":"A256CBC-HS512","typ":"at+jwt"}`) + ".Y2lwaGVydGV4dA.dGFn")
+	require.ErrorIs(t, err, jose.ErrMalformed)
+	require.ErrorContains(t, err, "it has four dots, so it is encrypted or opaque")
+	_, err = jose.Parse("a.b.c.d")
+	require.NotContains(t, err.Error(), "encrypted")
+}
+
 func TestParseDoesNoWorkOnWhatIsTooLongOrFullOfDots(t *testing.T) {
 	for name, raw := range map[string]string{
 		"JWS-26 one megabyte":               strings.Repeat("eyJh", 1<<18),
