@@ -68,6 +68,25 @@ func TestPage(t *testing.T) {
 	})
 }
 
+// TestFieldNamesShapes holds that each shape and relative that docs/field.md names exists. That the other tests exist is for the root test.
+func TestFieldNamesShapes(t *testing.T) {
+	text, err := os.ReadFile("../docs/field.md")
+	require.NoError(t, err)
+	known := map[string]bool{}
+	for _, s := range shapes {
+		name := s.of + " " + s.kind
+		known[name] = true
+		for _, r := range s.all() {
+			known[name+"/"+r.name+" is refused"] = true
+		}
+	}
+	named := regexp.MustCompile(`issuers TestShapes/([^|;`+"`"+`]+)`).FindAllStringSubmatch(string(text), -1)
+	require.NotEmpty(t, named)
+	for _, m := range named {
+		assert.True(t, known[strings.TrimSpace(m[1])], "docs/field.md: no shape or relative has the name %q", strings.TrimSpace(m[1]))
+	}
+}
+
 // constructors returns the exported functions of the package that return the settings of one product.
 func constructors(t *testing.T) (names []string) {
 	t.Helper()
