@@ -1,4 +1,4 @@
-// Package valetopenapi reads the requirement of each route of an API from an OpenAPI document, version 3.0 or 3.1.
+// Package valetopenapi reads the requirement of each route of an API from an OpenAPI document, version 3.0, 3.1 or 3.2.
 //
 //	table, err := valetopenapi.Routes(document)
 //	...
@@ -14,10 +14,8 @@
 //   - Schemes without scopes are [valetkey.AnyToken].
 //
 // The supported schemes are oauth2, openIdConnect and http bearer. Role names, which 3.1 permits with bearer, are treated as
-// scopes.
-//
-// An operation without security in a document without security is a mistake. A scheme that a guard cannot check, such as apiKey,
-// is a mistake even as an alternative, because a client that follows the document would be refused.
+// scopes. An alternative with a scheme that a guard cannot check, such as apiKey, is skipped: a client that uses it is refused. If
+// no alternative remains, the operation is a mistake. So is one without security in a document without security.
 //
 // The path of a row starts with the path of each server. A server variable takes all values of its enum, or its default. A GET
 // row also covers HEAD, unless the document declares HEAD as an operation.
@@ -86,8 +84,10 @@ func read(document []byte) ([]row, error) {
 	if err != nil {
 		return nil, inDocument("read the document: %w", err)
 	}
-	if v := doc.OpenAPI + "."; !strings.HasPrefix(v, "3.0.") && !strings.HasPrefix(v, "3.1.") {
-		return nil, inDocument("openapi: %q is neither 3.0 nor 3.1", doc.OpenAPI)
+	switch doc.OpenAPIMajorMinor() {
+	case "3.0", "3.1", "3.2":
+	default:
+		return nil, inDocument("openapi: %q is not 3.0, 3.1 or 3.2", doc.OpenAPI)
 	}
 
 	var (
@@ -106,6 +106,7 @@ func read(document []byte) ([]row, error) {
 				mistakes = append(mistakes, inDocument("%s: %q is nothing that a path item has", path, key))
 			}
 		}
+		mistakes = append(mistakes, methodsOf(doc, path, item)...)
 		operations := item.Operations()
 		for _, method := range slices.Sorted(maps.Keys(operations)) {
 			op := operations[method]
@@ -135,6 +136,25 @@ func read(document []byte) ([]row, error) {
 		mistakes = append(mistakes, tableOf(rows).Validate())
 	}
 	return rows, errors.Join(mistakes...)
+}
+
+// methodsOf returns the mistakes in the methods that item has since OpenAPI 3.2.
+func methodsOf(doc *openapi3.T, path string, item *openapi3.PathItem) (mistakes []error) {
+	if !doc.IsOpenAPI32OrLater() {
+		for key, present := range map[string]bool{"query": item.Query != nil, "additionalOperations": item.AdditionalOperations != nil} {
+			if present {
+				mistakes = append(mistakes, inDocument("%s: %q is nothing that a path item has before OpenAPI 3.2", path, key))
+			}
+		}
+		return mistakes
+	}
+	for _, method := range slices.Sorted(maps.Keys(item.AdditionalOperations)) {
+		switch upper := strings.ToUpper(method); upper {
+		case "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE": // ignored by the loader if it is here too
+			mistakes = append(mistakes, inDocument("%s: additionalOperations: %q has a member of the path item: %q", path, method, strings.ToLower(method)))
+		}
+	}
+	return mistakes
 }
 
 // eachOnce returns an error if an object has a member twice. encoding/json would silently use the last one.
@@ -198,24 +218,35 @@ func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, erro
 	var (
 		enough             scopes.Requirement
 		optional, anyToken bool
-		mistakes           []error
+		skipped, mistakes  []error
 	)
 	for _, alternative := range alternatives {
-		var together []string
+		var (
+			together     []string
+			unmet, wrong error
+		)
 		for _, name := range slices.Sorted(maps.Keys(alternative)) {
-			mistakes = append(mistakes, usable(doc, name, alternative[name]))
+			no, bad := usable(doc, name, alternative[name])
+			unmet, wrong = errors.Join(unmet, no), errors.Join(wrong, bad)
 			together = append(together, alternative[name]...)
 		}
 		switch {
 		case alternative == nil:
 			mistakes = append(mistakes, errors.New("security: an alternative is null"))
+		case wrong != nil:
+			mistakes = append(mistakes, wrong)
+		case unmet != nil:
+			skipped = append(skipped, unmet)
 		case len(alternative) == 0:
 			optional = true
 		case len(together) == 0:
 			anyToken = true
-		case errors.Join(mistakes...) == nil:
+		default:
 			enough = enough.Or(scopes.All(together...))
 		}
+	}
+	if len(skipped) == len(alternatives) {
+		mistakes = append(mistakes, skipped...)
 	}
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
@@ -230,24 +261,27 @@ func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, erro
 	}
 }
 
-// usable returns an error if a guard cannot check that a token has the needed scopes under the named scheme.
-func usable(doc *openapi3.T, name string, needed []string) error {
+// usable returns why a guard cannot check that a token has the needed scopes under the named scheme: unmet if no access token can
+// meet the scheme, or wrong if the document is.
+func usable(doc *openapi3.T, name string, needed []string) (unmet, wrong error) {
 	var scheme *openapi3.SecurityScheme
 	if doc.Components != nil && doc.Components.SecuritySchemes[name] != nil {
 		scheme = doc.Components.SecuritySchemes[name].Value
 	}
 	switch {
 	case needed == nil:
-		return fmt.Errorf("security: the scheme %q has null in place of a list", name)
+		return nil, fmt.Errorf("security: the scheme %q has null in place of a list", name)
 	case scheme == nil:
-		return fmt.Errorf("security: the scheme %q is not among components.securitySchemes", name)
+		return nil, fmt.Errorf("security: the scheme %q is not among components.securitySchemes", name)
 	case scheme.Type == "oauth2" || scheme.Type == "openIdConnect":
+	case scheme.Type == "apiKey" || scheme.Type == "mutualTLS":
+		return fmt.Errorf("security: the scheme %q is of type %q, which no access token fulfils", name, scheme.Type), nil
 	case scheme.Type != "http":
-		return fmt.Errorf("security: the scheme %q is of type %q, which no access token fulfils", name, scheme.Type)
+		return nil, fmt.Errorf("security: the scheme %q is of type %q, which OpenAPI does not have", name, scheme.Type)
 	case !strings.EqualFold(scheme.Scheme, "bearer"): // RFC 9110, section 11.1
-		return fmt.Errorf("security: the scheme %q is http %q, which no bearer token fulfils", name, scheme.Scheme)
+		return fmt.Errorf("security: the scheme %q is http %q, which no bearer token fulfils", name, scheme.Scheme), nil
 	case len(needed) > 0 && strings.HasPrefix(doc.OpenAPI, "3.0"):
-		return fmt.Errorf("security: the scheme %q is http, which has no scopes in OpenAPI 3.0", name)
+		return nil, fmt.Errorf("security: the scheme %q is http, which has no scopes in OpenAPI 3.0", name)
 	}
 	var mistakes []error
 	for _, s := range needed {
@@ -255,7 +289,7 @@ func usable(doc *openapi3.T, name string, needed []string) error {
 			mistakes = append(mistakes, fmt.Errorf("security: the scheme %q: %w", name, err))
 		}
 	}
-	return errors.Join(mistakes...)
+	return nil, errors.Join(mistakes...)
 }
 
 // patternsOf returns the net/http patterns of path below each server.

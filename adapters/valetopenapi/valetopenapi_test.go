@@ -59,8 +59,8 @@ func TestSecurity(t *testing.T) {
 		{"null anywhere", "null", "security: null", "neither the operation nor the document says", nil},
 		{"an unknown scheme", "", "security: [{none: []}]", `the scheme "none" is not among`, nil},
 		{"an apiKey", "", "security: [{key: []}]", `the scheme "key" is of type "apiKey"`, nil},
-		{"an apiKey as an alternative", "", "security: [{oauth: [a]}, {key: []}]", `the scheme "key"`, nil},
-		{"an apiKey with what is optional", "", "security: [{}, {key: []}]", `the scheme "key"`, nil},
+		{"an apiKey and http basic, of which none remains", "", "security: [{key: []}, {basic: []}, {oauth: [a], key: []}]", `the scheme "basic" is http "basic"`, nil},
+		{"an unknown scheme beside an apiKey that is skipped", "", "security: [{oauth: [a]}, {key: [], none: []}]", `the scheme "none" is not among`, nil},
 		{"an apiKey together with a token", "", "security: [{oauth: [a], key: []}]", `the scheme "key"`, nil},
 		{"an apiKey inherited", "[{key: []}]", "summary: x", `the scheme "key"`, nil},
 		{"http basic", "", "security: [{basic: []}]", `the scheme "basic" is http "basic"`, nil},
@@ -87,6 +87,11 @@ func TestSecurity(t *testing.T) {
 		{"scopes of two schemes, all", "", "security: [{oauth: [a], oidc: [b], jwt: []}]", "", scopes.All("a", "b")},
 		{"alternatives", "", "security: [{oauth: [a, b]}, {oidc: [c]}]", "", scopes.MustParse("a b | c")},
 		{"alternatives of one scheme", "", "security: [{oauth: [a]}, {oauth: [b]}]", "", scopes.Any("a", "b")},
+		{"an apiKey as an alternative is skipped", "", "security: [{oauth: [a]}, {key: []}]", "", scopes.All("a")},
+		{"an apiKey together with a token as an alternative is skipped", "", "security: [{oauth: [a], key: []}, {oidc: [b]}]", "", scopes.All("b")},
+		{"http basic and mutual TLS as alternatives are skipped", "", "security: [{basic: []}, {tls: []}, {jwt: []}]", "", valetkey.AnyToken},
+		{"an apiKey beside no token at all is skipped", "", "security: [{}, {key: []}]", "", valetkey.Optional},
+		{"an apiKey of the document is skipped", "[{key: []}, {oauth: [a]}]", "summary: x", "", scopes.All("a")},
 		{"a scheme by reference", "", "security: [{same: [a]}]", "", scopes.All("a")},
 		{"roles of bearer in 3.1", "", "security: [{jwt: [a]}]", "", scopes.All("a")},
 	} {
@@ -103,6 +108,11 @@ func TestSecurity(t *testing.T) {
 			assert.Len(t, got, 1)
 		})
 	}
+	t.Run("a scheme of an unknown type as an alternative", func(t *testing.T) {
+		_, err := valetopenapi.Routes([]byte(`{"openapi": "3.1.0", "components": {"securitySchemes": {"odd": {"type": "apikey"}, "oauth": {"type": "oauth2"}}},
+			"paths": {"/a": {"get": {"security": [{"oauth": ["a"]}, {"odd": []}], "responses": {}}}}}`))
+		require.ErrorContains(t, err, `the scheme "odd" is of type "apikey", which OpenAPI does not have`)
+	})
 	t.Run("bearer has no scopes in 3.0", func(t *testing.T) {
 		_, err := valetopenapi.Routes(document("3.0.3", "paths: {/a: {get: {security: [{jwt: [a]}], responses: {}}}}"))
 		require.ErrorContains(t, err, "which has no scopes in OpenAPI 3.0")
@@ -118,11 +128,15 @@ func TestDocument(t *testing.T) {
 		document []byte
 		want     []string
 	}{
-		{"no document", nil, []string{"openapi: \"\" is neither"}},
+		{"no document", nil, []string{"openapi: \"\" is not 3.0"}},
 		{"no OpenAPI", []byte("[]"), []string{"read the document"}},
-		{"OpenAPI 2.0", []byte(`{"swagger": "2.0", "paths": {}}`), []string{"is neither 3.0 nor 3.1"}},
-		{"OpenAPI 3.2", document("3.2.0", "paths: {}"), []string{`"3.2.0" is neither`}},
-		{"a version that only begins like one", document("3.10.0", "paths: {}"), []string{`"3.10.0" is neither`}},
+		{"OpenAPI 2.0", []byte(`{"swagger": "2.0", "paths": {}}`), []string{"is not 3.0, 3.1 or 3.2"}},
+		{"OpenAPI 3.3", document("3.3.0", "paths: {}"), []string{`"3.3.0" is not`}},
+		{"QUERY before 3.2", document("3.1.0", "security: []\npaths: {/a: {query: {responses: {}}}}"), []string{`/a: "query" is nothing that a path item has before OpenAPI 3.2`}},
+		{"other methods before 3.2", document("3.0.0", "security: []\npaths: {/a: {additionalOperations: {LINK: {responses: {}}}}}"), []string{`/a: "additionalOperations" is nothing`}},
+		{"a method twice in 3.2", document("3.2.0", "security: []\npaths: {/a: {get: {responses: {}}, additionalOperations: {GET: {security: [{oauth: [a]}], responses: {}}}}}"), []string{`/a: additionalOperations: "GET" has a member of the path item: "get"`}},
+		{"a method in small letters in 3.2", document("3.2.0", "security: []\npaths: {/a: {additionalOperations: {link: {responses: {}}}}}"), []string{`can never match: methods are case-sensitive`}},
+		{"a version that only begins like one", document("3.10.0", "paths: {}"), []string{`"3.10.0" is not`}},
 		{"no operations", document("3.1.0", "paths: {}"), []string{"is empty"}},
 		{"no paths", document("3.1.0", "webhooks: {}"), []string{"is empty"}},
 		{"a path item that is null", document("3.1.0", "paths: {/a: null}"), []string{"is empty"}},
@@ -218,6 +232,14 @@ paths:
 		require.NoError(t, err)
 		assert.Equal(t, routes.Table{"GET /path/a": scopes.All("a"), "POST /op/a": scopes.All("a"), "GET /doc/b": scopes.All("a")}, got)
 	})
+	t.Run("the methods of OpenAPI 3.2", func(t *testing.T) {
+		got, err := valetopenapi.Routes(document("3.2.0", `
+security: [{oauth: [a]}]
+paths: {/a: {query: {responses: {}}, additionalOperations: {LINK: {security: [{oauth: [b]}, {key: []}], responses: {}}}}}
+`))
+		require.NoError(t, err)
+		assert.Equal(t, routes.Table{"QUERY /a": scopes.All("a"), "LINK /a": scopes.All("b")}, got)
+	})
 	t.Run("a path item by reference, and JSON", func(t *testing.T) {
 		got, err := valetopenapi.Routes([]byte(`{"openapi": "3.1.1", "info": {"title": "x", "version": "1"}, "security": [],
 			"components": {"pathItems": {"a": {"put": {"responses": {}}}}}, "paths": {"/a": {"$ref": "#/components/pathItems/a"}}}`))
@@ -296,7 +318,7 @@ paths:
 	}
 	t.Run("a document with mistakes", func(t *testing.T) {
 		_, err := valetopenapi.Compare(nil, same)
-		assert.ErrorContains(t, err, "is neither 3.0 nor 3.1")
+		assert.ErrorContains(t, err, "is not 3.0, 3.1 or 3.2")
 	})
 	t.Run("a table with mistakes", func(t *testing.T) {
 		_, err := valetopenapi.Compare(doc, routes.Table{"/": nil})

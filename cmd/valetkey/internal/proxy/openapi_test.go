@@ -107,7 +107,7 @@ func TestOpenAPIMistakes(t *testing.T) {
 		{"a document without end", config + "openapi: openapi.yaml", strings.Repeat("#", 16<<20+1), []string{
 			"5: openapi: read DIR/openapi.yaml: it is longer than 16777216 bytes"}},
 		{"another version", config + "openapi: openapi.yaml", strings.Replace(document, "3.1.0", "2.0.0", 1), []string{
-			`5: openapi: openapi: "2.0.0" is neither 3.0 nor 3.1`}},
+			`5: openapi: openapi: "2.0.0" is not 3.0, 3.1 or 3.2`}},
 		{"every mistake, with the line in the document", config + "openapi: openapi.yaml", strings.NewReplacer(
 			"[{token: []}]", "[{key: []}]", `security: [{as: ["orders:read"]}]`, "tags: []", "security: []", "x-security: []").Replace(document), []string{
 			`5: openapi: line 9: GET /health: security: neither the operation nor the document says what it needs`,

@@ -87,9 +87,10 @@ var (
 
 // ambiguous returns the reason if the upstream might see another path than the one that a route matches, or "" if not.
 //
-// A table itself refuses dot segments, and encoded slashes unless allow_encoded_slash has the row. Some servers also treat a backslash as a slash, end a path at a NUL,
-// or cut off the text after a semicolon before they clean the path. For them, /files/..;x/admin is /admin, and a token that is
-// sufficient for /files/ would give access to it. Legitimate clients do not use such paths.
+// A table itself refuses dot segments, and encoded slashes unless allow_encoded_slash has the row. Some servers also treat a
+// backslash as a slash, end a path at a NUL, or cut off the text after a semicolon before they clean the path. For them,
+// /files/..;x/admin is /admin, and a token that is sufficient for /files/ would give access to it. Legitimate clients do not use
+// such paths.
 func ambiguous(r *http.Request) valetkey.Reason {
 	if r.Method == http.MethodConnect {
 		return reasonConnect
