@@ -195,8 +195,9 @@ var azureADB2C = product{
 // identifier of the Web API in its application group.
 //
 // The iss of access tokens is http://HOST/adfs/services/trust, which the metadata has in access_token_issuer. That of ID tokens is
-// https://HOST/adfs. If the federation service identifier has been changed, change Issuer. The tokens have the typ "JWT", no jti, and
-// no sub unless a claim rule issues one. The client is in appid, scopes are in scp.
+// https://HOST/adfs. In other respects ID tokens may look like access tokens, with appid and scp, so never add their iss to
+// IssuerAliases. If the federation service identifier has been changed, change Issuer. The tokens have the typ "JWT", no jti, and no
+// sub unless a claim rule issues one. The client is in appid, scopes are in scp.
 func ADFS(p Params) (jwks.Config, error) { return adfs.build(p) }
 
 var adfs = product{
@@ -204,8 +205,7 @@ var adfs = product{
 	needs: needsIssuer | needsAudience,
 	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
 		cfg.Profile.AllowUntyped, cfg.Profile.AllowMissingID, cfg.Profile.AllowMissingSubject = true, true, true
-		cfg.ClientIDClaim = "appid"
-		cfg.Markers = []claims.Rule{claims.Present("appid")}
+		cfg.ClientIDClaim = "appid" // no marker: ID tokens have it too, so their nonce still counts
 		cfg.Scopes = []string{"scp"}
 		_, address, _ := strings.Cut(p.Issuer, "://")
 		host, ok := strings.CutSuffix(strings.TrimSuffix(address, "/services/trust"), "/adfs")

@@ -212,8 +212,9 @@ var microsoftShapes = []shape{
 			"authmethod":"urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport","auth_time":"2026-11-29T10:00:00.000Z","ver":"1.0","scp":"openid orders"}`,
 		subject: `EXAMPLE\alice`, client: entraApp, scopes: []string{"openid", "orders"},
 		relatives: []relative{
-			{"an ID token", nil, object{"iss": "https://adfs.example.com/adfs", "aud": entraApp, "scp": nil, "nonce": "n"}, valetkey.ReasonIssuer},
-			{"an ID token with the issuer of access tokens", nil, object{"appid": nil, "apptype": nil, "scp": nil}, valetkey.ReasonNotAccessToken},
+			{"an ID token", nil, object{"iss": "https://adfs.example.com/adfs", "aud": entraApp, "sid": "S-1-5-21", "upn": "alice@example.com"}, valetkey.ReasonIssuer},
+			{"an ID token for the API", nil, object{"iss": "https://adfs.example.com/adfs"}, valetkey.ReasonIssuer},
+			{"an ID token with the issuer of access tokens", nil, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
 			{"a token for the user info", nil, object{"aud": "urn:microsoft:userinfo"}, valetkey.ReasonAudience},
 			{"a token of another farm", nil, object{"iss": "http://fs.example.net/adfs/services/trust"}, valetkey.ReasonIssuer},
 		},
@@ -228,7 +229,7 @@ var microsoftShapes = []shape{
 		client: entraApp, scopes: []string{"openid"},
 		relatives: []relative{
 			{"an ID token", nil, object{"iss": "https://adfs.example.com/adfs", "aud": entraApp}, valetkey.ReasonIssuer},
-			{"a token without a client", nil, object{"appid": nil}, valetkey.ReasonNotAccessToken},
+			{"a token without a client", nil, object{"appid": nil}, valetkey.ReasonClaimMalformed},
 		},
 	},
 }
