@@ -86,7 +86,7 @@ var (
 )
 
 func TestShapes(t *testing.T) {
-	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256", "ES256", "EdDSA"))
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256", "ES256", "ES384", "EdDSA"))
 	for _, s := range shapes {
 		t.Run(s.of+" "+s.kind, func(t *testing.T) {
 			v := s.open(t, iss)

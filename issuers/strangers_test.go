@@ -25,7 +25,7 @@ var sameIssuer = map[string][]string{
 
 // TestTokensOfAnotherProduct verifies every shape with the settings of every other product. All products have the same keys here.
 func TestTokensOfAnotherProduct(t *testing.T) {
-	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256", "ES256", "EdDSA"))
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256", "ES256", "ES384", "EdDSA"))
 	tokens := make([]string, len(shapes))
 	for i, s := range shapes {
 		tokens[i] = s.mint(t, iss, nil, nil)
@@ -55,7 +55,7 @@ var byAudience = map[string]string{
 // TestBareIDTokens verifies ID tokens with the settings of every shape: of the same issuer, signed with its keys, with the claims that
 // the rules of the settings ask for, and without nonce and hashes. Settings that accept them must have Profile.AllowIDTokens.
 func TestBareIDTokens(t *testing.T) {
-	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256", "ES256", "EdDSA"))
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256", "ES256", "ES384", "EdDSA"))
 	accepted := make(map[string]bool)
 	for _, s := range shapes {
 		t.Run(s.of+" "+s.kind, func(t *testing.T) {

@@ -101,7 +101,7 @@ func bundle(t *testing.T, set []byte) []byte {
 	t.Helper()
 	out := bytes.ReplaceAll(set, []byte(`"use":"sig"`), []byte(`"use":"jwt-svid"`))
 	require.NotEqual(t, set, out)
-	for _, alg := range []string{"RS256", "ES256", "EdDSA"} {
+	for _, alg := range []string{"RS256", "ES256", "ES384", "EdDSA"} {
 		out = bytes.ReplaceAll(out, []byte(`"alg":"`+alg+`",`), nil)
 	}
 	require.NotContains(t, string(out), `"alg"`)
