@@ -194,8 +194,8 @@ var stytch = product{
 		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingID: true, AllowMissingClientID: true}
 		cfg.Markers = []claims.Rule{claims.Present("https://stytch.com/session")}
 		wrong.AddIf(len(p.Clients) > 0, "Clients", "has no meaning for this product, whose tokens name no client")
-		if len(p.Audience) != 1 {
-			wrong.AddIf(len(p.Audience) > 1, "Audience", "must be the ID of one project")
+		if len(p.Audience) != 1 || !strings.HasPrefix(p.Audience[0], "project-") {
+			wrong.AddIf(len(p.Audience) > 0, "Audience", "must be the ID of one project, which begins with project-")
 			return
 		}
 		project, server := p.Audience[0], "https://api.stytch.com"

@@ -275,6 +275,7 @@ func TestParametersOfEnterpriseProducts(t *testing.T) {
 		"an identity domain without its scheme":   {"oracle_iam", issuers.Params{Issuer: "idcs-1.identity.oraclecloud.com", Audience: []string{ordersAPI}}, "Issuer: must be the URL of the identity domain"},
 		"an identity domain with a path":          {"oracle_iam", issuers.Params{Issuer: oracleDomain + "/ui", Audience: []string{ordersAPI}}, "Issuer: must be the URL of the identity domain"},
 		"two projects of Stytch":                  {"stytch", issuers.Params{Audience: []string{"project-live-1", "project-live-2"}}, "Audience: must be the ID of one project"},
+		"an API in place of a project of Stytch":  {"stytch", issuers.Params{Audience: []string{ordersAPI}}, "Audience: must be the ID of one project"},
 		"clients, which sessions of Stytch lack":  {"stytch", issuers.Params{Audience: []string{"project-live-1"}, Clients: []string{"web"}}, "Clients: has no meaning"},
 		"Casdoor without the clients":             {"casdoor", issuers.Params{Issuer: door, Audience: []string{ordersAPI}}, "Clients: required"},
 		"PingFederate without the audience value": {"pingfederate", issuers.Params{Issuer: pingFed}, "Audience: required"},

@@ -38,7 +38,8 @@ type Settings struct {
 	Now          func() time.Time
 	Tokens
 
-	// DefaultAudience replaces an Audience that is not given, unless the product of Type has no use for an audience.
+	// DefaultAudience replaces an Audience that is not given, unless the product of Type has no use for an audience, or Clients are
+	// given and would no longer be the audience of its tokens.
 	DefaultAudience []string
 }
 
@@ -199,9 +200,16 @@ func (s Settings) product(wrong *found) (cfg jwks.Config, failed bool) {
 		return Mistakes(err, names)
 	}
 	all := construct(audience)
-	if s.Audience == nil && found(all).has("audience") {
-		if without := construct(nil); !found(without).has("audience") {
+	if s.Audience == nil {
+		with := cfg
+		without := construct(nil)
+		switch {
+		case len(all) == 0 && len(without) == 0 && !contains(with.Audience, cfg.Audience):
+			// The tokens of listed clients are for these clients. An audience that was not given does not change that.
+		case found(all).has("audience") && !found(without).has("audience"):
 			all = without
+		default:
+			cfg = with
 		}
 	}
 	for _, m := range all {
@@ -210,6 +218,11 @@ func (s Settings) product(wrong *found) (cfg jwks.Config, failed bool) {
 		}
 	}
 	return cfg, len(all) > 0
+}
+
+// contains reports whether every element of part is in all.
+func contains(all, part []string) bool {
+	return !slices.ContainsFunc(part, func(e string) bool { return !slices.Contains(all, e) })
 }
 
 // change applies the settings that the constructor of a product does not receive.

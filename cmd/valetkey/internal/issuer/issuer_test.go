@@ -110,6 +110,11 @@ func TestTheDefaultAudienceIsForProductsThatHaveOne(t *testing.T) {
 		require.Len(t, wrong, 1)
 		assert.Equal(t, "clients", wrong[0].Field)
 	})
+	t.Run("it is the audience if no clients are", func(t *testing.T) {
+		cfg, wrong := settings("pingam").Config()
+		assert.Empty(t, wrong)
+		assert.Equal(t, []string{api}, cfg.Audience)
+	})
 	t.Run("a mistake in it is reported where it is needed", func(t *testing.T) {
 		s := settings("keycloak")
 		s.DefaultAudience = []string{"https://api.example.com#x"}
@@ -117,7 +122,7 @@ func TestTheDefaultAudienceIsForProductsThatHaveOne(t *testing.T) {
 		require.Len(t, wrong, 1)
 		assert.ErrorContains(t, wrong[0].Err, "fragment")
 	})
-	for of, want := range map[string][]string{"keycloak": {api}, "keycloak_lightweight": {"app"}, "cognito": {api, "app"}} {
+	for of, want := range map[string][]string{"keycloak": {api}, "keycloak_lightweight": {"app"}, "cognito": {api, "app"}, "pingam": {"app"}} {
 		t.Run(of, func(t *testing.T) {
 			cfg, wrong := settings(of, "app").Config()
 			assert.Empty(t, wrong)
