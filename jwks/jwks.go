@@ -7,8 +7,9 @@
 //	...
 //	defer keys.Close()
 //
-// The zero [Profile] accepts RFC 9068 tokens only. For an issuer whose tokens lack required parts, enable the matching
-// settings of [Profile].
+// The zero [Profile] accepts RFC 9068 tokens only. The tokens of most products lack parts of it: package
+// [github.com/valetkey/valetkey/issuers] returns the Config of a product by its name. For another issuer, enable the matching settings
+// of [Config] and [Profile].
 //
 // The checks that need no key come first: form, issuer, type, algorithm, claims, audience and times. A token that fails one
 // of them costs no signature check and no fetch. Keys are looked up only in the key set of the verifier's issuer.
@@ -114,7 +115,7 @@ type Config struct {
 	// ClientIDClaim is the claim that contains the client, in place of client_id. A name with dots is a path, as in Scopes.
 	ClientIDClaim string
 
-	// Profile lists the parts of RFC 9068 that tokens may lack. Zero: none. See [Lenient].
+	// Profile lists the parts of RFC 9068 that tokens may lack. Zero: none.
 	Profile Profile
 
 	// Leeway is the tolerated difference between the clocks of the issuer and this server. It applies to exp, nbf and iat.

@@ -64,7 +64,7 @@ func TestVerifyLightOAuth2(t *testing.T) {
 			out  string // its beginning
 		}{
 			{"today", with(without(light, "--at"), token), 1, "invalid_token: the token has expired (at 2016-09-22 "},
-			{"by default", with(without(light, "--profile"), token), 1, `invalid_token: the token is not an access token (typ: "" in the token, "at+jwt" configured, and --profile lenient is off)`},
+			{"by default", with(without(light, "--profile"), token), 1, `invalid_token: the token is not an access token (typ: "" in the token, "at+jwt" configured, and --allow untyped is off)`},
 			{"of another issuer", with(light, "--issuer", "urn:x", token), 1, `invalid_token: the token is of another issuer (issuer: "urn:com:networknt:oauth2:v1" in the token, "urn:x" configured)`},
 			{"for another audience", with(without(light, "--audience"), "--audience", "urn:x", token), 1, `invalid_token: the token is for another audience (audience: "urn:com.networknt" in the token, "urn:x" configured)`},
 			{"with another algorithm", with(light, "--alg", "ES256", "--alg", "PS256", token), 1, `invalid_token: the signature algorithm of the token is not allowed (alg: "RS256" in the token, "ES256", "PS256" configured)`},

@@ -38,6 +38,8 @@ func TestEverySettingOfTheProfileHasAName(t *testing.T) {
 	for i := range reflect.TypeFor[jwks.Profile]().NumField() {
 		field := reflect.TypeFor[jwks.Profile]().Field(i).Name
 		assert.NotEmpty(t, named[field], "no value of allow sets %s", field)
+		assert.Equal(t, "allow: "+named[field]+" is off", issuer.InFiles("Profile."+field+" is off"))
+		assert.Equal(t, "--allow "+named[field]+" is off", issuer.InFlags("Profile."+field+" is off"))
 	}
 }
 

@@ -1,28 +1,50 @@
 package issuer
 
 import (
+	"reflect"
 	"regexp"
 	"strings"
+
+	"github.com/valetkey/valetkey/jwks"
 )
 
 // Errors of the packages name settings as Go programs spell them. These replace the names by those of files and flags.
 var (
-	allowed = regexp.MustCompile(`Profile\.Allow\w+`) // all of them are one profile here
+	allowed = regexp.MustCompile(`Profile\.(Allow\w+)`)
 	inFiles = strings.NewReplacer(
 		"InsecureHTTP", "insecure_http: true",
 		"AudienceByIssuer", "audience_by_issuer",
 		"JWTIssuers", "jwt_issuers",
 		"Origins", "status_list.origins",
+		"RequireScope", "require_scope",
+		"AudienceClaim", "audience_claim",
+		"IssuerAliases", "issuer_aliases",
 	)
+	allow   = regexp.MustCompile(`\ballow: (\w+)`)
 	inFlags = strings.NewReplacer("insecure_http: true", "--insecure-http", "InsecureHTTP", "--insecure-http")
 )
 
 // InFiles returns the text of an error with the names that settings have in configuration files.
 func InFiles(text string) string {
-	return inFiles.Replace(allowed.ReplaceAllLiteralString(text, "profile: lenient"))
+	return inFiles.Replace(allowed.ReplaceAllStringFunc(text, func(setting string) string {
+		return "allow: " + Allowance(strings.TrimPrefix(setting, "Profile."))
+	}))
 }
 
 // InFlags returns the text of an error with the names of flags. The text may have those of files already.
 func InFlags(text string) string {
-	return inFlags.Replace(strings.ReplaceAll(allowed.ReplaceAllLiteralString(text, "profile: lenient"), "profile: lenient", "--profile lenient"))
+	return inFlags.Replace(allow.ReplaceAllString(InFiles(text), "--allow $1"))
+}
+
+// Allowance returns the value of allow for a field of jwks.Profile, such as "untyped" for "AllowUntyped". If there is none, it returns
+// field.
+func Allowance(field string) string {
+	for name, setting := range allowances {
+		var p jwks.Profile
+		*setting(&p) = true
+		if f := reflect.ValueOf(p).FieldByName(field); f.IsValid() && f.Bool() {
+			return name
+		}
+	}
+	return field
 }
