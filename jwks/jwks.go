@@ -89,7 +89,8 @@ type Config struct {
 	Secret []byte
 
 	// Algorithms lists the allowed signature algorithms. Neither a key set nor metadata can extend it. A key whose JWK has no
-	// alg may be used with every allowed algorithm that fits it. Nil: RS256, PS256, ES256, ES384 and EdDSA.
+	// alg may be used with every allowed algorithm that fits it. Nil: RS256, PS256, ES256, ES384, EdDSA and its newer name
+	// Ed25519 (RFC 9864).
 	Algorithms []string
 
 	// Types lists further values of the header parameter typ that mark access tokens, compared as media types. at+jwt is always

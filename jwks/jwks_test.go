@@ -2,6 +2,7 @@ package jwks_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -134,6 +135,8 @@ func TestConfig(t *testing.T) {
 		"AT-10 an audience that is empty":    {func(c *jwks.Config) { c.Audience = []string{api, ""} }, "jwks: Audience[1]: is empty"},
 		"AT-11 the algorithm none":           {func(c *jwks.Config) { c.Algorithms = []string{"none"} }, `jwks: Algorithms[0]: "none" is not a supported signature algorithm`},
 		"JWS-08 an algorithm in other case":  {func(c *jwks.Config) { c.Algorithms = []string{"RS256", "rs256"} }, `jwks: Algorithms[1]: "rs256" is not a supported signature algorithm`},
+		"JWT-41 an algorithm of COSE":        {func(c *jwks.Config) { c.Algorithms = []string{"ESP256"} }, `jwks: Algorithms[0]: "ESP256" is not a supported signature algorithm`},
+		"JWT-44 ML-DSA":                      {func(c *jwks.Config) { c.Algorithms = []string{"ML-DSA-65"} }, `jwks: Algorithms[0]: "ML-DSA-65" is not a supported signature algorithm`},
 		"JWT-13 HMAC without a secret":       {func(c *jwks.Config) { c.Algorithms = []string{"HS256"} }, `jwks: Algorithms[0]: "HS256" is not a supported signature algorithm`},
 		"a secret without an algorithm": {func(c *jwks.Config) { c.JWKS, c.Secret = nil, secret },
 			"jwks: Algorithms: required with Secret: one or more of [HS256 HS384 HS512]"},
@@ -254,6 +257,8 @@ func TestRefused(t *testing.T) {
 		"no kid":                                   {object{"kid": nil}, nil, noKeyID},
 		"the kid of a key of another kind":         {object{"kid": "rs256"}, nil, unknownKey},
 		"an algorithm beyond the defaults":         {object{"alg": "RS384"}, nil, otherAlg},
+		"JWT-41 an algorithm of COSE":              {object{"alg": "ESP256"}, nil, otherAlg},
+		"JWT-44 ML-DSA":                            {object{"alg": "ML-DSA-65"}, nil, otherAlg},
 		"JWT-35 a DPoP proof in a token's place":   {object{"typ": "dpop+jwt", "kid": nil, "jwk": es256.PublicJWK()}, object{"htm": "GET", "htu": api}, otherKind},
 		"AT-21 an ID token of the same issuer":     {object{"typ": "JWT"}, object{"aud": "shop", "nonce": "n", "client_id": nil}, otherKind},
 		"a claim that is not allowed twice, later": {nil, object{"cnf": json.RawMessage(`{"jkt":"x","jkt":"y"}`)}, malformed},
@@ -289,6 +294,11 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// replaceSignature returns token with a signature of n zeros.
+func replaceSignature(token string, n int) string {
+	return token[:strings.LastIndex(token, ".")+1] + base64.RawURLEncoding.EncodeToString(make([]byte, n))
+}
+
 func TestRefusedTexts(t *testing.T) {
 	v := open(t)
 	payload, _ := json.Marshal(good(nil))
@@ -319,6 +329,7 @@ func TestRefusedTexts(t *testing.T) {
 		"JWS-20 a signature of zeros":                  {head + strings.Repeat("A", 86), badSignature},
 		"JWT-20 a signature that is too long":          {head + strings.Repeat("A", 128), badSignature},
 		"JWS-26 a token of more than 16 KiB":           {token + strings.Repeat("A", 16<<10), malformed},
+		"JWT-45 a token with a signature of ML-DSA-87": {replaceSignature(mint(t, es256, object{"alg": "ML-DSA-87"}, good(object{"pad": strings.Repeat("x", 4<<10)})), 4627), otherAlg},
 		"a key of the same kid that is not in the set": {mint(t, generate("ES256", "es256"), nil, good(nil)), badSignature},
 		"JWS-15 a token that brings its key": {mint(t, generate("ES256", "evil"), object{"jwk": generate("ES256", "evil").PublicJWK()},
 			good(nil)), unknownKey},
@@ -375,6 +386,11 @@ func TestAlgorithms(t *testing.T) {
 	})
 	t.Run("AT-12 RS256 is accepted by default", func(t *testing.T) {
 		_, err := open(t).Verify(background, mint(t, rs256, nil, good(nil)))
+		assert.NoError(t, err)
+	})
+	t.Run("JWT-42 Ed25519 is accepted by default", func(t *testing.T) {
+		specified := generate("Ed25519", "ed")
+		_, err := open(t, func(c *jwks.Config) { c.JWKS = keySet(specified) }).Verify(background, mint(t, specified, nil, good(nil)))
 		assert.NoError(t, err)
 	})
 	t.Run("JWT-36 the fully specified Ed25519 can be named, and then EdDSA is refused", func(t *testing.T) {
@@ -738,6 +754,20 @@ func TestByIssuer(t *testing.T) {
 		refused(t, err, badSignature)
 		_, err = both.Verify(background, mint(t, a, nil, good(object{"iss": second})))
 		refused(t, err, badSignature)
+	})
+	t.Run("JWT-39 the algorithms of one issuer are not those of the other", func(t *testing.T) {
+		// Both have the key, so that only the lists differ.
+		only := func(alg, iss string) *jwks.Verifier {
+			return open(t, func(c *jwks.Config) { c.JWKS, c.Issuer, c.Algorithms = keySet(es256, rs256), iss, []string{alg} })
+		}
+		both, err := jwks.ByIssuer(only("ES256", issuer), only("RS256", second))
+		require.NoError(t, err)
+		_, err = both.Verify(background, mint(t, rs256, nil, good(nil)))
+		refused(t, err, otherAlg)
+		_, err = both.Verify(background, mint(t, es256, nil, good(object{"iss": second})))
+		refused(t, err, otherAlg)
+		_, err = both.Verify(background, mint(t, rs256, nil, good(object{"iss": second})))
+		assert.NoError(t, err)
 	})
 	for name, iss := range map[string]any{
 		"missing": nil, "null": json.RawMessage("null"), "an array": []string{issuer, second}, "unknown": "https://third.example", "empty": "",

@@ -51,7 +51,8 @@ type Config struct {
 	// JWKS is a key set (RFC 7517, section 5) to use instead, without any network access.
 	JWKS []byte
 
-	// Algorithms lists the accepted signature algorithms of lists. Nil: RS256, PS256, ES256, ES384 and EdDSA.
+	// Algorithms lists the accepted signature algorithms of lists. Nil: RS256, PS256, ES256, ES384, EdDSA and its
+	// newer name Ed25519 (RFC 9864).
 	Algorithms []string
 
 	// Origins lists the origins that lists may be fetched from, such as https://status.example.com. A token that refers to

@@ -31,7 +31,9 @@ var (
 func Algorithms() []string { return slices.Clone(asymmetric) }
 
 // DefaultAlgorithms returns the algorithms that issuers use today and that no profile advises against.
-func DefaultAlgorithms() []string { return []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} }
+func DefaultAlgorithms() []string {
+	return []string{"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"}
+}
 
 // HMACAlgorithms returns the supported algorithms whose key is a shared secret. Use them only together with a configured
 // secret: in a list of algorithms for public keys, one of them turns a public key into a secret that everyone knows (RFC

@@ -88,6 +88,21 @@ func TestParseNamesAnEncryptedToken(t *testing.T) {
 	require.NotContains(t, err.Error(), "encrypted")
 }
 
+func TestParseRefusesCharactersOutsideBase64url(t *testing.T) {
+	good := token(`{"alg":"RS256"}`)
+	for c := range 256 {
+		if strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", rune(c)) {
+			continue
+		}
+		t.Run(fmt.Sprintf("JWT-38 the byte %#02x", c), func(t *testing.T) {
+			for at := range len(good) + 1 {
+				_, err := jose.Parse(good[:at] + string([]byte{byte(c)}) + good[at:])
+				require.ErrorIs(t, err, jose.ErrMalformed, "before byte %d", at)
+			}
+		})
+	}
+}
+
 func TestParseDoesNoWorkOnWhatIsTooLongOrFullOfDots(t *testing.T) {
 	for name, raw := range map[string]string{
 		"JWS-26 one megabyte":               strings.Repeat("eyJh", 1<<18),

@@ -91,6 +91,7 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"JWT-23 Ed448", ed, change{"crv": "Ed448"}, jose.ErrUnsupported},
 		{"JWT-23 X25519, which does not sign", ed, change{"crv": "X25519"}, jose.ErrUnsupported},
 		{"alg unknown", p256, change{"alg": "ES999"}, jose.ErrUnsupported},
+		{"JWT-41 alg of COSE", p256, change{"alg": "ESP256"}, jose.ErrUnsupported},
 		{"alg a number", p256, change{"alg": 1}, jose.ErrUnsupported},
 		{"JWT-15 alg of another kind of key", p256, change{"alg": "RS256"}, jose.ErrUnsupported},
 		{"JWT-21 alg of another curve", p256, change{"alg": "ES384"}, jose.ErrUnsupported},

@@ -83,7 +83,7 @@ func TestParse(t *testing.T) {
 	}
 
 	for name, other := range map[string]string{
-		"JWKS-01 an unknown kty":          `{"kty":"AKP","alg":"ML-DSA-65","kid":"x","pub":"AA"}`,
+		"JWKS-01 JWT-43 an unknown kty":   `{"kty":"AKP","alg":"ML-DSA-65","kid":"x","pub":"` + strings.Repeat("A", 2603) + `"}`,
 		"JWKS-01 an unknown crv":          `{"kty":"OKP","crv":"Ed448","x":"AA"}`,
 		"JWKS-01 an unknown alg":          `{"alg":"ES999",` + good[1:],
 		"JWKS-03 a key with a name twice": `{"kty":"EC",` + good[1:],

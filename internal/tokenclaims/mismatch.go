@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxValues = 5   // that an error quotes
+	maxValues = 6   // that an error quotes: as many as there are algorithms by default
 	maxValue  = 200 // bytes of each of them
 )
 

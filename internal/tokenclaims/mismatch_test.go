@@ -21,7 +21,7 @@ func TestMismatch(t *testing.T) {
 		{"nothing in the token", nil, []string{"a"}, `audience: none in the token, "a" configured`},
 		{"one of each", []string{"a/"}, []string{"a"}, `audience: "a/" in the token, "a" configured`},
 		{"several of each", []string{"a", "b"}, []string{"c", "d"}, `audience: "a", "b" in the token, "c", "d" configured`},
-		{"too many", strings.Split("abcdefg", ""), []string{"x"}, `audience: "a", "b", "c", "d", "e", and 2 more in the token, "x" configured`},
+		{"too many", strings.Split("abcdefg", ""), []string{"x"}, `audience: "a", "b", "c", "d", "e", "f", and 1 more in the token, "x" configured`},
 		{"too long", []string{long}, []string{"x"}, `audience: "` + long[:200] + `" in the token, "x" configured`},
 		{"what could control a terminal or forge a line", []string{"\x1b[2J\u202e\nlevel=ERROR\xff"}, []string{"x"},
 			`audience: "\x1b[2J\u202e\nlevel=ERROR\xff" in the token, "x" configured`},

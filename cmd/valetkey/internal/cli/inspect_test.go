@@ -67,7 +67,7 @@ func TestInspect(t *testing.T) {
 			`(issuer: "https://wrong-issuer.example.com" in the token, "` + iss.URL + `" configured)`:                          iss.Token(valetkeytest.WrongIssuer()),
 			`(audience: "https://wrong-audience.example.com" in the token, "` + valetkeytest.DefaultAudience + `" configured)`: iss.Token(valetkeytest.WrongAudience()),
 			`(typ: "JWT" in the token, "at+jwt" configured, and allow: untyped is off)`:                                        iss.Token(valetkeytest.Type("JWT")),
-			`(alg: "RS512" in the token, "RS256", "PS256", "ES256", "ES384", "EdDSA" configured)`:                              iss.Token(valetkeytest.Algorithm("RS512")),
+			`(alg: "RS512" in the token, "RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519" configured)`:                   iss.Token(valetkeytest.Algorithm("RS512")),
 		} {
 			code, out, errs := run(t, "", "inspect", "--config", config, token)
 			assert.Equal(t, cli.No, code, errs)

@@ -95,7 +95,7 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 	f.StringArrayVar(&s.Rules, "rule", nil, `condition on a claim, such as "sub ^= repo:example/"; may be repeated`)
 	f.StringArrayVar(&s.Allow, "allow", nil, "part of RFC 9068 that the token may lack; may be repeated: "+strings.Join(issuer.Allowances(), ", "))
 	f.StringVar(&s.Profile, "profile", "", "rfc9068, or lenient for a first look at the token of an unknown product (default rfc9068)")
-	f.StringArrayVar(&s.Algorithms, "alg", nil, "allowed signature algorithm; may be repeated (default RS256, PS256, ES256, ES384, EdDSA)")
+	f.StringArrayVar(&s.Algorithms, "alg", nil, "allowed signature algorithm; may be repeated (default RS256, PS256, ES256, ES384, EdDSA, Ed25519)")
 	f.StringVar(&at, "at", "", "time of the verification (RFC 3339) instead of now")
 	f.BoolVar(&s.InsecureHTTP, "insecure-http", false, "allow http URLs beyond loopback: an attacker on the network can replace the keys")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
