@@ -11,7 +11,7 @@ import (
 )
 
 // enterpriseProducts are the products that a company operates, or rents, for its own users.
-var enterpriseProducts = []product{casdoor, curity, oracleIAM, pingAM, pingFederate, pingOne, stytch, wso2}
+var enterpriseProducts = []product{casdoor, curity, janssen, oracleIAM, pingAM, pingFederate, pingOne, stytch, wso2}
 
 // PingFederate returns the settings for the access tokens of PingFederate's access token managers of the type JSON Web Tokens. It needs
 // Issuer and Audience, which are the values of the manager's fields Issuer Claim Value and Audience Claim Value; both are empty by
@@ -206,5 +206,28 @@ var stytch = product{
 			cfg.Issuer = "stytch.com/" + project
 		}
 		cfg.JWKSURL = server + "/v1/sessions/jwks/" + url.PathEscape(project)
+	},
+}
+
+// Janssen returns the settings for the access tokens of the Janssen Server, Gluu Server and Gluu Flex that are JWTs. It needs Issuer, and
+// Audience or Clients.
+//
+// The tokens are opaque unless the client has accessTokenAsJwt switched on; use package introspect for opaque ones. Their aud is the ID
+// of the client, and its additionalAudience, where the API's name belongs. Without Audience, the client is the recipient: any API that
+// receives a token of such a client could use it here.
+//
+// The tokens have the typ "JWT" and an array as scope, which is required: ID tokens have the same aud but no scope. The thumbprint of a
+// client certificate is in a claim of the tokens that is not standard, and is not checked. Binding by DPoP is.
+func Janssen(p Params) (jwks.Config, error) { return janssen.build(p) }
+
+var janssen = product{
+	name:  "janssen",
+	needs: needsIssuer,
+	takes: needsAudience,
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowScopeArray: true}
+		cfg.RequireScope = true
+		clientIsAudience(p, cfg, wrong)
+		cfg.ClientIDClaim = "" // the tokens name the client in another claim
 	},
 }

@@ -18,6 +18,7 @@ const (
 	curityAS = "https://idsvr.example.com/oauth/v2/oauth-anonymous"
 	wso2IS   = "https://is.example.com:9443/oauth2/token"
 
+	jans          = "https://jans.example.com"
 	oracleDomain  = "https://idcs-ba024b2844b3.identity.oraclecloud.com"
 	oracleKeys    = oracleDomain + "/admin/v1/SigningCert/jwk"
 	door          = "https://door.example.com"
@@ -176,6 +177,35 @@ var enterpriseShapes = []shape{
 		},
 	},
 	{
+		of: "janssen", kind: "a user's token bound by DPoP",
+		params:   issuers.Params{Issuer: jans, Audience: []string{ordersAPI}},
+		metadata: jans + "/.well-known/openid-configuration", keySet: jans + "/jans-auth/restv1/jwks",
+		header: object{"typ": "jwt"},
+		claims: `{"scope":["openid","orders.read"],"client_id":"1800.f3a1","username":"Alice","token_type":"DPoP","iss":"` + jans + `","acr_values":null,"auth_time":$IAT,"exp":$EXP,
+			"iat":$IAT,"nbf":$IAT,"sub":"n4Mcqb","x5t#S256":"","jti":"c0f5","aud":["1800.f3a1","` + ordersAPI + `"],"cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}`,
+		subject: "n4Mcqb", client: "1800.f3a1", scopes: []string{"openid", "orders.read"},
+		relatives: []relative{
+			{"an ID token", nil, object{"scope": nil, "token_type": nil, "at_hash": "h", "client_id": nil, "grant": "authorization_code"}, valetkey.ReasonNotAccessToken},
+			{"an ID token without a hash", nil, object{"scope": nil, "token_type": nil}, valetkey.ReasonNotAccessToken},
+			{"a token of a client without the API in its audiences", nil, object{"aud": "1800.f3a1"}, valetkey.ReasonAudience},
+			{"a token without scopes", nil, object{"scope": []string{}}, valetkey.ReasonNotAccessToken},
+		},
+	},
+	{
+		of: "janssen", kind: "a machine's token with the client as its audience",
+		params:   issuers.Params{Issuer: jans, Clients: []string{"1800.m2m"}},
+		metadata: jans + "/.well-known/openid-configuration", keySet: jans + "/jans-auth/restv1/jwks", alg: "ES256",
+		header: object{"typ": "JWT"},
+		claims: `{"scope":["orders.read"],"client_id":"1800.m2m","username":null,"token_type":"Bearer","iss":"` + jans + `","exp":$EXP,"iat":$IAT,"nbf":$IAT,
+			"sub":"1800.m2m","jti":"c0f6","aud":"1800.m2m"}`,
+		subject: "1800.m2m", client: "1800.m2m", scopes: []string{"orders.read"},
+		relatives: []relative{
+			{"an ID token", nil, object{"scope": nil, "token_type": nil, "nonce": "n"}, valetkey.ReasonNotAccessToken},
+			{"a token of another client", nil, object{"aud": "1800.web", "client_id": "1800.web"}, valetkey.ReasonAudience},
+			{"a token of another client with this one as a further audience", nil, object{"aud": []string{"1800.web", "1800.m2m"}, "client_id": "1800.web"}, valetkey.ReasonClient},
+		},
+	},
+	{
 		of: "oracle_iam", kind: "a user's token",
 		params: issuers.Params{Issuer: oracleDomain, Audience: []string{ordersAPI}},
 		keySet: oracleKeys,
@@ -289,7 +319,7 @@ func TestParametersOfEnterpriseProducts(t *testing.T) {
 }
 
 func TestRecipientsOfEnterpriseProducts(t *testing.T) {
-	for _, of := range []string{"pingam", "curity", "wso2", "spring_authorization_server"} {
+	for _, of := range []string{"pingam", "curity", "wso2", "janssen", "spring_authorization_server"} {
 		t.Run(of+" without a recipient is a mistake", func(t *testing.T) {
 			_, err := issuers.Named(of, issuers.Params{Issuer: host})
 			assert.ErrorContains(t, err, "issuers: "+of+": Audience, Clients: one of them is required")
