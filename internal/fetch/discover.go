@@ -43,7 +43,7 @@ func (c Client) Discover(ctx context.Context, issuer, member string) (string, er
 	defer cancel()
 	c.MaxBody = cmp.Or(c.MaxBody, MaxMetadata)
 	var errs []error
-	for _, place := range wellKnown(issuer) {
+	for _, place := range WellKnown(issuer) {
 		answer, err := c.Get(ctx, place, "")
 		if err == nil {
 			var found string
@@ -66,8 +66,8 @@ func unreachable(err error) bool {
 	return is && dial.Op == "dial"
 }
 
-// wellKnown returns the locations of an issuer's metadata without duplicates. A slash at the end of the issuer is ignored.
-func wellKnown(issuer string) []string {
+// WellKnown returns the locations of an issuer's metadata without duplicates. A slash at the end of the issuer is ignored.
+func WellKnown(issuer string) []string {
 	u, err := url.Parse(issuer)
 	if err != nil {
 		return nil

@@ -55,7 +55,7 @@ func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader
 		},
 	}
 	root.AddCommand(demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), verifyCommand(), proxyCommand(drivers), revokeCommand(), tokenCommand(),
-		inspectCommand(drivers))
+		inspectCommand(drivers), doctorCommand(drivers))
 	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	root.SetIn(stdin)

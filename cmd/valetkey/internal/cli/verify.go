@@ -46,11 +46,7 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var wrong []error
-			if keys != "" && !strings.HasPrefix(keys, "http://") && !strings.HasPrefix(keys, "https://") {
-				s.File = keys
-			} else {
-				s.URL = keys
-			}
+			keysFrom(&s, keys)
 			now, err := moment(at)
 			switch {
 			case err != nil:
@@ -65,13 +61,7 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 			}
 			s.Logger = logTo(cmd.ErrOrStderr(), slog.LevelWarn)
 			v, found := s.Verifier()
-			for _, m := range found {
-				text := issuer.InFlags(m.Err.Error())
-				if flag, known := mistakes.Rename(m.Field, flags); known {
-					text = flag + ": " + text
-				}
-				wrong = append(wrong, errors.New(text))
-			}
+			wrong = append(wrong, inFlags(found)...)
 			if v != nil {
 				defer v.Close()
 			}
@@ -86,9 +76,18 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 		},
 	}
 	f := cmd.Flags()
+	issuerFlags(cmd, &s, &keys)
+	f.StringVar(&at, "at", "", "time of the verification (RFC 3339) instead of now")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+// issuerFlags adds the flags for the verifier of one issuer.
+func issuerFlags(cmd *cobra.Command, s *issuer.Settings, keys *string) {
+	f := cmd.Flags()
 	f.StringVar(&s.Issuer, "issuer", "", "issuer of the token (required)")
 	f.StringArrayVar(&s.Audience, "audience", nil, "accepted audience of the token; may be repeated (required)")
-	f.StringVar(&keys, "jwks", "", "key set, a file or a URL (default: discovered at the issuer)")
+	f.StringVar(keys, "jwks", "", "key set, a file or a URL (default: discovered at the issuer)")
 	f.StringVar(&s.Type, "issuer-type", "", "product of the issuer, such as keycloak, for the settings of its tokens (default: none, only tokens by RFC 9068)")
 	f.StringArrayVar(&s.Tenants, "tenant", nil, "accepted tenant, with --issuer-type; may be repeated")
 	f.StringArrayVar(&s.Clients, "client", nil, "accepted client; may be repeated (default: all, unless the product requires it)")
@@ -96,10 +95,28 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 	f.StringArrayVar(&s.Allow, "allow", nil, "part of RFC 9068 that the token may lack; may be repeated: "+strings.Join(issuer.Allowances(), ", "))
 	f.StringVar(&s.Profile, "profile", "", "rfc9068, or lenient for a first look at the token of an unknown product (default rfc9068)")
 	f.StringArrayVar(&s.Algorithms, "alg", nil, "allowed signature algorithm; may be repeated (default RS256, PS256, ES256, ES384, EdDSA, Ed25519)")
-	f.StringVar(&at, "at", "", "time of the verification (RFC 3339) instead of now")
 	f.BoolVar(&s.InsecureHTTP, "insecure-http", false, "allow http URLs beyond loopback: an attacker on the network can replace the keys")
-	f.BoolVar(&asJSON, "json", false, "print one JSON object")
-	return cmd
+}
+
+// keysFrom sets where the keys come from: the value of --jwks, a URL or a file.
+func keysFrom(s *issuer.Settings, keys string) {
+	if keys != "" && !strings.HasPrefix(keys, "http://") && !strings.HasPrefix(keys, "https://") {
+		s.File = keys
+	} else {
+		s.URL = keys
+	}
+}
+
+// inFlags returns the mistakes in an issuer's settings under the names of flags.
+func inFlags(wrong []issuer.Mistake) (all []error) {
+	for _, m := range wrong {
+		text := issuer.InFlags(m.Err.Error())
+		if flag, known := mistakes.Rename(m.Field, flags); known {
+			text = flag + ": " + text
+		}
+		all = append(all, errors.New(text))
+	}
+	return all
 }
 
 // errNoToken usually means that the command that was to print the token has printed nothing.

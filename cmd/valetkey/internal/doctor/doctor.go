@@ -1,0 +1,154 @@
+// Package doctor finds out why a resource server refuses the tokens of its issuers. It reaches the issuers, compares what they
+// publish with the configuration, and has the verifiers of the configuration verify a token. Each finding is one line: what is
+// wrong, and the setting that corrects it.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/valetkey/valetkey/introspect"
+	"github.com/valetkey/valetkey/jwks"
+)
+
+// A Target is the configuration of one verifier. Exactly one of Keys and Introspection is set.
+type Target struct {
+	At            string // path in the file; empty: it is not from a file
+	Keys          *jwks.Config
+	Introspection *introspect.Config
+}
+
+// A Level is how severe a finding is.
+type Level string
+
+// Levels of findings.
+const (
+	OK   Level = "ok"
+	Warn Level = "warn" // tokens are accepted, but may not be later or elsewhere
+	Fail Level = "fail" // tokens are refused
+)
+
+// A Finding is the result of one comparison. All texts are untrusted: they may quote tokens and responses.
+type Finding struct {
+	Level Level  `json:"level"`
+	At    string `json:"at,omitempty"` // path of the verifier in the file
+	Check string `json:"check"`        // what was compared
+	Cause string `json:"cause"`
+	Fix   string `json:"fix,omitempty"`  // what to do, if not only to change a setting
+	YAML  string `json:"yaml,omitempty"` // line of the verifier in a file of valetkey proxy
+	Go    string `json:"go,omitempty"`   // field of the Config
+}
+
+// String returns the finding on one line, without its level and verifier.
+func (f Finding) String() string {
+	text := f.Check + ": " + f.Cause
+	if f.Fix != "" {
+		text += "; " + f.Fix
+	}
+	switch {
+	case f.YAML != "" && f.Go != "":
+		text += fmt.Sprintf("; set %s (in Go: %s)", f.YAML, f.Go)
+	case f.YAML != "":
+		text += "; set " + f.YAML
+	case f.Go != "":
+		text += "; set in Go: " + f.Go
+	}
+	return strings.ReplaceAll(text, "\n", " ")
+}
+
+// Examine examines the verifiers of a resource server and, if raw is not empty, what they make of the token. It takes at most
+// some seconds for each request to an issuer, of which there are at most ten per verifier.
+func Examine(ctx context.Context, targets []Target, raw string) (findings []Finding) {
+	subject := tokenOf(raw)
+	chosen := choose(targets, subject)
+	for i, t := range targets {
+		var about *token
+		if i == chosen {
+			about = subject
+		}
+		x := &examination{target: t}
+		if t.Keys != nil {
+			x.keys(ctx, about)
+		} else {
+			x.introspection(ctx, about)
+		}
+		findings = append(findings, x.findings...)
+	}
+	if subject != nil && chosen < 0 {
+		findings = append(findings, strangers(targets, subject))
+	}
+	return findings
+}
+
+// choose returns the index of the verifier that is responsible for the token, or -1 if none is.
+func choose(targets []Target, t *token) int {
+	first := -1
+	for i, target := range targets {
+		switch {
+		case t == nil:
+		case target.Keys != nil && t.isJWT():
+			if target.Keys.Issuer == t.text("iss") {
+				return i
+			}
+			if first < 0 {
+				first = i
+			}
+		case target.Introspection != nil && (!t.isJWT() || asksAbout(target.Introspection, t)):
+			return i
+		case target.Keys != nil && len(targets) == 1: // reports that the token is opaque
+			return i
+		}
+	}
+	return first
+}
+
+func asksAbout(cfg *introspect.Config, t *token) bool {
+	for _, iss := range cfg.JWTIssuers {
+		if iss == introspect.AnyIssuer || iss == t.text("iss") {
+			return true
+		}
+	}
+	return false
+}
+
+// strangers returns the finding about a token that no verifier is responsible for.
+func strangers(targets []Target, t *token) Finding {
+	if t.isJWT() {
+		return Finding{Level: Fail, Check: "token", Cause: fmt.Sprintf("it is a JWT, and only opaque tokens are introspected; its issuer is %.200q", t.text("iss")),
+			YAML: fmt.Sprintf("jwt_issuers: [%q]", t.text("iss")), Go: fmt.Sprintf("JWTIssuers: []string{%q}", t.text("iss"))}
+	}
+	return t.opaque()
+}
+
+// An examination is that of one verifier.
+type examination struct {
+	target   Target
+	findings []Finding
+}
+
+func (x *examination) add(f Finding) {
+	f.At = x.target.At
+	x.findings = append(x.findings, f)
+}
+
+func (x *examination) ok(check, format string, args ...any) {
+	x.add(Finding{Level: OK, Check: check, Cause: fmt.Sprintf(format, args...)})
+}
+
+// setting returns f with the lines that set a string setting.
+func (f Finding) setting(yaml, field, value string) Finding {
+	f.YAML, f.Go = fmt.Sprintf("%s: %q", yaml, value), fmt.Sprintf("%s: %q", field, value)
+	return f
+}
+
+// list returns f with the lines that set a list.
+func (f Finding) list(yaml, field string, values []string) Finding {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = fmt.Sprintf("%q", v)
+	}
+	all := strings.Join(quoted, ", ")
+	f.YAML, f.Go = yaml+": ["+all+"]", field+": []string{"+all+"}"
+	return f
+}
