@@ -54,6 +54,10 @@ func Compare(document []byte, table routes.Table) ([]Difference, error) {
 		}
 		for _, pattern := range deciding {
 			used[pattern] = true
+			if c, ok := r.need.(*choice); ok {
+				all = append(all, c.differences(pattern, table)...)
+				continue
+			}
 			switch need := table[pattern]; {
 			case pattern == "":
 				all = append(all, Difference{r.line, r.pattern, text(r.need), ""})
@@ -79,6 +83,8 @@ func text(need valetkey.Requirement) string {
 			return "what nobody has"
 		}
 		return fmt.Sprintf("the scopes %q", need)
+	case *choice:
+		return need.String()
 	default:
 		return fmt.Sprintf("%T of the scopes %q", need, valetkey.Describe(need).All)
 	}

@@ -17,6 +17,12 @@
 // scopes. An alternative with a scheme that a guard cannot check, such as apiKey, is skipped: a client that uses it is refused. If
 // no alternative remains, the operation is a mistake. So is one without security in a document without security.
 //
+// A parameter may be a part of a segment, as in /orders/{id}:activate or /Orders({id}), although net/http has no pattern for that,
+// and two templates may match the same request without one being more specific, as /a/{x}/c and /a/b/{y} do. Such operations share
+// a row with a wider pattern. For each request, its requirement is that of the templates that match, without those that match more
+// than another one. If several remain, the request needs what all of them require, because routers differ in the choice. If none
+// matches, the request is refused. An operation in such a row cannot be [valetkey.Public] or [valetkey.Optional].
+//
 // The path of a row starts with the path of each server. A server variable takes all values of its enum, or its default. A GET
 // row also covers HEAD, unless the document declares HEAD as an operation.
 //
@@ -91,9 +97,9 @@ func read(document []byte) ([]row, error) {
 	}
 
 	var (
-		rows     []row
-		mistakes []error
-		seen     = map[string]string{} // pattern -> operation
+		operations []*operation
+		mistakes   []error
+		seen       = map[string]*operation{} // by what they match
 	)
 	paths := doc.Paths.Map()
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -107,9 +113,9 @@ func read(document []byte) ([]row, error) {
 			}
 		}
 		mistakes = append(mistakes, methodsOf(doc, path, item)...)
-		operations := item.Operations()
-		for _, method := range slices.Sorted(maps.Keys(operations)) {
-			op := operations[method]
+		described := item.Operations()
+		for _, method := range slices.Sorted(maps.Keys(described)) {
+			op := described[method]
 			mistake := func(err error) {
 				mistakes = append(mistakes, inDocument("%s%s %s: %w", at(line(op)), method, path, err))
 			}
@@ -118,19 +124,29 @@ func read(document []byte) ([]row, error) {
 				mistake(err)
 				need = scopes.Requirement{} // a placeholder, so that the rest of the table can be validated
 			}
-			patterns, err := patternsOf(doc, item, op, path)
+			templates, err := templatesOf(doc, item, op, path)
 			if err != nil {
 				mistake(err)
 			}
-			for _, p := range patterns {
-				r := row{method + " " + p, line(op), need}
-				if other, twice := seen[r.pattern]; twice {
+			for _, t := range templates {
+				o := &operation{method, path, line(op), t, need}
+				if other := seen[method+t.key()]; other != nil {
 					mistake(fmt.Errorf("matches the same requests as %s", other))
+					continue
 				}
-				seen[r.pattern] = method + " " + path
-				rows = append(rows, r)
+				seen[method+t.key()] = o
+				operations = append(operations, o)
 			}
 		}
+	}
+	var rows []row
+	for _, g := range grouped(operations) {
+		r, err := g.row()
+		if err != nil {
+			mistakes = append(mistakes, err)
+			r.need = scopes.Requirement{}
+		}
+		rows = append(rows, r)
 	}
 	if len(rows) > 0 || len(mistakes) == 0 {
 		mistakes = append(mistakes, tableOf(rows).Validate())
@@ -292,11 +308,10 @@ func usable(doc *openapi3.T, name string, needed []string) (unmet, wrong error) 
 	return nil, errors.Join(mistakes...)
 }
 
-// patternsOf returns the net/http patterns of path below each server.
-func patternsOf(doc *openapi3.T, item *openapi3.PathItem, op *openapi3.Operation, path string) ([]string, error) {
-	pattern, err := patternOf(path)
-	if err != nil {
-		return nil, err
+// templatesOf returns the templates of path below each server.
+func templatesOf(doc *openapi3.T, item *openapi3.PathItem, op *openapi3.Operation, path string) ([]template, error) {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
+		return nil, errors.New("the path does not start with a slash, or has a query or a fragment")
 	}
 	servers := doc.Servers
 	if len(item.Servers) > 0 {
@@ -309,36 +324,43 @@ func patternsOf(doc *openapi3.T, item *openapi3.PathItem, op *openapi3.Operation
 	if err != nil {
 		return nil, err
 	}
-	for i := range bases {
-		bases[i] += pattern
+	var all []template
+	for _, base := range bases {
+		t, err := templateOf(base + path)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, t)
 	}
-	return bases, nil
+	return all, nil
 }
 
-// patternOf returns the net/http pattern of a path template. Names in a template need not be Go identifiers.
-func patternOf(path string) (string, error) {
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#") {
-		return "", errors.New("the path does not start with a slash, or has a query or a fragment")
+// templateOf parses an absolute path.
+func templateOf(path string) (t template, err error) {
+	texts := strings.Split(path[1:], "/")
+	if last := len(texts) - 1; texts[last] == "" {
+		texts, t.slash = texts[:last], true
 	}
-	var (
-		pattern strings.Builder
-		names   = map[string]bool{}
-		all     = strings.Split(path[1:], "/")
-	)
-	for i, text := range all {
-		name, closed := strings.CutSuffix(strings.TrimPrefix(text, "{"), "}")
-		switch {
-		case text == "" && i == len(all)-1:
-			text = "{$}" // without {$}, net/http would match the whole subtree
-		case !strings.ContainsAny(text, "{}"):
-		case text[0] == '{' && closed && !strings.ContainsAny(name, "{}"):
-			text = "{" + identifier(name, names) + "}"
-		default:
-			return "", fmt.Errorf("net/http has no pattern for a part of a segment, as in %q", text)
+	for _, text := range texts {
+		s, err := segmentOf(text)
+		if err != nil {
+			return template{}, err
 		}
-		pattern.WriteString("/" + text)
+		t.segments = append(t.segments, s)
 	}
-	return pattern.String(), nil
+	return t, nil
+}
+
+// key returns the same text for templates that match the same paths.
+func (t template) key() string {
+	var b strings.Builder
+	for _, s := range t.segments {
+		fmt.Fprintf(&b, " %q", s.parts)
+	}
+	if t.slash {
+		b.WriteByte('/')
+	}
+	return b.String()
 }
 
 // identifier turns name into a Go identifier that is not in taken, and adds it to taken.

@@ -149,16 +149,21 @@ func TestDocument(t *testing.T) {
 		{"a file elsewhere", document("3.1.0", `paths: {/a: {$ref: "paths.yaml#/a"}}`), []string{"disallowed external reference"}},
 		{"a path item of the network", document("3.1.0", `paths: {/a: {$ref: "http://127.0.0.1:1/a.yaml"}}`), []string{"disallowed external reference"}},
 		{"a schema of the network", document("3.1.0", `paths: {/a: {get: {security: [], parameters: [{name: x, in: query, schema: {$ref: "http://127.0.0.1:1/s.yaml"}}], responses: {}}}}`), []string{"disallowed external reference"}},
-		{"templates that differ in names only", document("3.1.0", "security: []\npaths: {'/a/{x}': {get: {responses: {}}}, '/a/{y}': {get: {responses: {}}}}"), []string{"conflicts with"}},
+		{"templates that differ in names only", document("3.1.0", "security: []\npaths: {'/a/{x}': {get: {responses: {}}}, '/a/{y}': {get: {responses: {}}}}"), []string{"line 13: GET /a/{y}: matches the same requests as GET /a/{x}"}},
 		{"templates that become one", document("3.1.0", "security: []\npaths: {'/a/{x-y}': {get: {responses: {}}}, '/a/{x_y}': {get: {security: [{oauth: [a]}], responses: {}}}}"),
 			[]string{"line 13: GET /a/{x_y}: matches the same requests as GET /a/{x-y}"}},
-		{"a part of a segment", document("3.1.0", "security: []\npaths: {'/a/{x}.json': {get: {responses: {}}}, '/{x}:cancel': {post: {responses: {}}}}"), []string{"GET /a/{x}.json", "POST /{x}:cancel"}},
+		{"a part of a segment", document("3.1.0", "security: []\npaths: {'/a/{x}.json': {get: {responses: {}}}, '/{x}:cancel': {post: {responses: {}}}}"), []string{
+			"line 13: GET /a/{x}.json: cannot be public: net/http has no pattern that matches this path alone", "line 13: POST /{x}:cancel: cannot be public"}},
+		{"a part of a segment that is optional", document("3.1.0", "security: [{oauth: [a]}, {}]\npaths: {'/a/{x}.json': {get: {responses: {}}}}"), []string{"line 13: GET /a/{x}.json: cannot be optional"}},
+		{"a public template that overlaps another", document("3.1.0", "security: []\npaths: {'/a/{x}/c': {get: {responses: {}}}, '/a/b/{y}': {get: {security: [{oauth: [a]}], responses: {}}}}"),
+			[]string{"line 13: GET /a/{x}/c: cannot be public"}},
+		{"the same part of a segment with another name", document("3.1.0", "security: [{oauth: [a]}]\npaths: {'/{x}:a': {get: {responses: {}}}, '/{y}:a': {get: {responses: {}}}}"), []string{"line 13: GET /{y}:a: matches the same requests as GET /{x}:a"}},
 		{"braces that do not match", document("3.1.0", "security: []\npaths: {'/{x': {get: {responses: {}}}, '/y}': {get: {responses: {}}}, '/{{x}}': {get: {responses: {}}}}"), []string{"/y}", "/{x", "/{{x}}"}},
 		{"a query in a path", document("3.1.0", "security: []\npaths: {'/a?b=c': {get: {responses: {}}}}"), []string{"has a query"}},
 		{"a path without a slash", document("3.1.0", "security: []\npaths: {a: {get: {responses: {}}}}"), []string{"does not start with a slash"}},
 		{"a path that is not clean", document("3.1.0", "security: []\npaths: {'/a//b': {get: {responses: {}}}}"), []string{"can never match"}},
-		{"every mistake at once", document("3.1.0", "paths: {/a: {get: {responses: {}}, put: {security: [{key: []}], responses: {}}}, '/b{x}': {get: {responses: {}}}}"),
-			[]string{"line 12: GET /a: security: neither", "line 12: PUT /a: security: the scheme", "line 12: GET /b{x}: security: neither", "line 12: GET /b{x}: net/http has no pattern"}},
+		{"every mistake at once", document("3.1.0", "paths: {/a: {get: {responses: {}}, put: {security: [{key: []}], responses: {}}}, '/b{x}}': {get: {responses: {}}}}"),
+			[]string{"line 12: GET /a: security: neither", "line 12: PUT /a: security: the scheme", "line 12: GET /b{x}}: security: neither", "line 12: GET /b{x}}: the braces of"}},
 		{"a server that depends", document("3.1.0", "servers: [{url: v1}]\nsecurity: []\npaths: {/a: {get: {responses: {}}}}"), []string{`"v1" depends on where`}},
 		{"a server without an address", document("3.1.0", "servers: [{url: ''}]\nsecurity: []\npaths: {/a: {get: {responses: {}}}}"), []string{`"" depends on where`}},
 		{"a server with a variable that is not declared", document("3.1.0", "servers: [{url: 'https://a/{v}'}]\nsecurity: []\npaths: {/a: {get: {responses: {}}}}"), []string{"a variable that is not declared"}},
@@ -437,6 +442,7 @@ func FuzzRoutes(f *testing.F) {
 	f.Add(operation("[]", "security: [{oauth: [a]}, {}]"))
 	f.Add(document("3.0.0", "paths: {'/a/{x-y}/': {get: {security: [], responses: {}}}}"))
 	f.Add(document("3.1.0", manyServers()))
+	f.Add(document("3.2.0", overlapping))
 	for _, text := range []string{
 		`{"openapi": "3.1.0", "paths": {"/": {"get": null, "parameters": [null]}}}`,
 		`{"openapi": "3.1.0", "security": [], "servers": [null, {"url": "/{a}", "variables": {"a": null}}], "paths": {"/a": {"get": {}}}}`,
