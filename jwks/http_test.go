@@ -91,6 +91,33 @@ func TestOverHTTP(t *testing.T) {
 		assert.NoError(t, v.Ready(background))
 	})
 
+	for name, change := range map[string]func(*jwks.Config, *site){
+		"a URL":      func(c *jwks.Config, s *site) { c.JWKSURL = s.URL + "/keys" },
+		"discovered": func(*jwks.Config, *site) {},
+	} {
+		t.Run("keys to start with are used while the key set is out of reach, and replaced once it answers: "+name, func(t *testing.T) {
+			hold := make(chan struct{})
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				<-hold
+				sets(keySet(es512))(w, r)
+			})
+			v := open(t, func(c *jwks.Config) {
+				c.Issuer, c.JWKS, c.InitialJWKS, c.Client = s.URL, nil, keySet(es256), s.Client()
+				c.Algorithms = []string{"ES256", "ES512"}
+				change(c, s)
+			})
+			first := mint(t, es256, nil, good(object{"iss": s.URL}))
+			token, err := v.Verify(background, first)
+			require.NoError(t, err)
+			close(hold)
+			_, err = v.Verify(background, mint(t, es512, nil, good(object{"iss": s.URL}))) // waits for the first fetch
+			require.NoError(t, err)
+			assert.False(t, token.Freshness().While.Holds())
+			_, err = v.Verify(background, first)
+			refused(t, err, unknownKey)
+		})
+	}
+
 	s := serve(t, sets(keySet(es256)))
 	v := s.open(t)
 	for name, test := range map[string]struct {

@@ -43,7 +43,7 @@ import (
 // Config configures a [Verifier]. Issuer and Audience are required.
 //
 // The keys come from JWKSURL, JWKS or Secret, of which at most one may be set. If none is set, the verifier discovers the key
-// set from the issuer's metadata.
+// set from the issuer's metadata. Keys that are fetched may have a beginning in InitialJWKS.
 type Config struct {
 	_ struct{} // keyed literals only
 
@@ -82,6 +82,12 @@ type Config struct {
 	// JWKS is a key set to use without any network access: a JWK Set (RFC 7517, section 5), or an object that has a certificate or
 	// public key in PEM under each kid. It has the same limits.
 	JWKS []byte
+
+	// InitialJWKS is a key set as in JWKS to start with, for a process that should not wait for the issuer before its first token,
+	// such as a serverless function. The key set of JWKSURL, or the discovered one, is fetched in the background from the first use
+	// on and replaces it. A token with an unknown kid waits for that fetch as usual. While the issuer does not answer, these keys
+	// remain in use for RefreshInterval and StaleIfError.
+	InitialJWKS []byte
 
 	// Secret is the key shared with the issuer for HMAC algorithms, which Algorithms must then list. It must be random and at
 	// least as long as the hash of each algorithm: 32 bytes for HS256 (RFC 7518, section 3.2). Anyone who holds it can also
@@ -320,6 +326,8 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	switch {
 	case places > 1:
 		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS, Secret", Err: errors.New("set at most one of these")}
+	case cfg.InitialJWKS != nil && (cfg.JWKS != nil || cfg.Secret != nil):
+		return nil, &valetkey.ConfigError{Field: "InitialJWKS", Err: errors.New("needs keys that are fetched: remove JWKS and Secret")}
 	case cfg.Secret != nil:
 		return cfg.secret()
 	case cfg.JWKS != nil:
@@ -330,9 +338,19 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	case cfg.JWKSURL == "" && (cfg.Issuer == "" || strings.Contains(cfg.Issuer, "{")):
 		return nil, nil // check reports it
 	}
-	return keyset.New(keyset.Config{
+	var (
+		wrong   mistakes.List
+		initial []*jose.Key
+	)
+	if cfg.InitialJWKS != nil {
+		keys, err := keyset.ParseGiven(cfg.InitialJWKS, cfg.Logger)
+		wrong.Within("InitialJWKS", err)
+		initial = keys
+	}
+	keys, err := keyset.New(keyset.Config{
 		Issuer:             cfg.Issuer,
 		JWKSURL:            cfg.JWKSURL,
+		Initial:            initial,
 		Fetch:              fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"},
 		RefreshInterval:    cfg.RefreshInterval,
 		MinRefetchInterval: cfg.MinRefetchInterval,
@@ -341,6 +359,8 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		Logger:             cfg.Logger,
 		Observer:           cfg.Observer,
 	})
+	wrong.Within("", err)
+	return keys, wrong.Err()
 }
 
 func (cfg *Config) secret() (*keyset.Set, error) {

@@ -149,8 +149,13 @@ func TestConfig(t *testing.T) {
 		"an empty secret": {func(c *jwks.Config) { c.JWKS, c.Secret, c.Algorithms = nil, []byte{}, []string{"HS256"} },
 			"jwks: Secret: the secret has 0 bytes, at least 32 are needed (RFC 7518, section 3.2)"},
 		"two places of keys": {func(c *jwks.Config) { c.JWKSURL = "https://as.example/jwks" }, "jwks: JWKSURL, JWKS, Secret: set at most one of these"},
-		"an empty key set":   {func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[]}`) }, "jwks: JWKS: it has no usable key among 0"},
-		"no key set":         {func(c *jwks.Config) { c.JWKS = []byte{} }, "jwks: JWKS: it is not a JSON object"},
+		"keys to start with beside keys that never change": {func(c *jwks.Config) { c.InitialJWKS = keySet(es256) },
+			"jwks: InitialJWKS: needs keys that are fetched: remove JWKS and Secret"},
+		"keys to start with that are none, and another mistake": {func(c *jwks.Config) {
+			c.JWKS, c.JWKSURL, c.InitialJWKS = nil, "http://as.example/jwks", []byte(`{"keys":[]}`)
+		}, "jwks: InitialJWKS: it has no usable key among 0\njwks: JWKSURL: not https; InsecureHTTP allows http"},
+		"an empty key set": {func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[]}`) }, "jwks: JWKS: it has no usable key among 0"},
+		"no key set":       {func(c *jwks.Config) { c.JWKS = []byte{} }, "jwks: JWKS: it is not a JSON object"},
 		"JWKS-04 a key set with a private key": {func(c *jwks.Config) {
 			c.JWKS = []byte(fmt.Sprintf(`{"keys":[%s,%s]}`, es256.PublicJWK(), es512.PrivateJWK()))
 		}, `jwks: JWKS: kid "es512": the key holds private parts`},

@@ -44,6 +44,10 @@ type Config struct {
 	// JWKSURL is the URL of the key set. Empty: it is discovered, and discovered again after repeated failures.
 	JWKSURL string
 
+	// Initial holds the keys to use until the first fetch has succeeded, at most for RefreshInterval and StaleIfError. The first
+	// fetch begins in the background with the first Verify or Ready. Nil: none.
+	Initial []*jose.Key
+
 	// Fetch sends the requests.
 	Fetch fetch.Client
 
@@ -131,8 +135,12 @@ func New(cfg Config) (*Set, error) {
 	if cfg.JWKSURL != "" {
 		s.url.Store(&cfg.JWKSURL)
 	}
+	var initial refresh.Result[snapshot]
+	if len(cfg.Initial) > 0 {
+		initial = refresh.Result[snapshot]{Value: &snapshot{parsed: cfg.Initial}, Fresh: cfg.RefreshInterval}
+	}
 	s.doc = refresh.New(refresh.Config[snapshot]{
-		Fetch: s.fetch, Replace: replace, Withdrawn: ErrWithdrawn,
+		Fetch: s.fetch, Initial: initial, Replace: replace, Withdrawn: ErrWithdrawn,
 		StaleIfError: cfg.StaleIfError, MinRefetchInterval: cfg.MinRefetchInterval, Spare: 1,
 		Name: "key set", Missing: "no keys of the issuer", Logger: cfg.Logger.With("issuer", cfg.Issuer),
 		Observer: cfg.Observer, Event: valetkey.Event{Kind: valetkey.KeySetRefreshed, Issuer: cfg.Issuer},
@@ -192,6 +200,7 @@ func isUUID(s string) bool {
 //
 // The error is [ErrUnknownKey], [ErrAmbiguous], [jose.ErrSignature], or [*valetkey.Unavailable] if no keys are held.
 func (s *Set) Verify(ctx context.Context, c *jose.Compact, terms Terms) (*Key, error) {
+	s.doc.Start()
 	held := s.doc.Load()
 	var room [maxTries]*Key // on the stack
 	tried, mismatch := held.candidates(room[:0], c.Header, terms)
@@ -210,7 +219,10 @@ func (s *Set) Verify(ctx context.Context, c *jose.Compact, terms Terms) (*Key, e
 
 // Ready returns nil if keys are held. Otherwise it waits for the fetch in progress, or starts the first one, and returns the
 // reason for a failure. Between failed fetches it starts none and returns the last error.
-func (s *Set) Ready(ctx context.Context) error { return s.doc.Ready(ctx) }
+func (s *Set) Ready(ctx context.Context) error {
+	s.doc.Start()
+	return s.doc.Ready(ctx)
+}
 
 // Health returns the state of s: ready if keys are held and the last fetch succeeded, or if they are static; degraded if keys are
 // held but the last fetch failed or is overdue; down if none are held. It does no I/O.

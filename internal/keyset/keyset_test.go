@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -370,11 +371,15 @@ func TestDroppedIsLogged(t *testing.T) {
 	bubble(t, "a thousand of them are logged as 20 and a number", func(t *testing.T) {
 		var set strings.Builder
 		for i := range 1000 {
+			fmt.Fprintf(&set, `{"kid":"enc%d","kty":"EC","use":"enc"},`, i)
 			fmt.Fprintf(&set, `{"kid":"%d","kty":"EC","crv":"P-256"},`, i)
 		}
 		lines := logged(t, text(200, `{"keys":[`+set.String()+good+`]}`))
-		assert.Len(t, lines, 21)
-		assert.Contains(t, lines[20], "keys=980")
+		for _, level := range []string{"DEBUG", "WARN"} {
+			of := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return !strings.Contains(line, "level="+level) })
+			require.Len(t, of, 21)
+			assert.Contains(t, of[20], "keys=980")
+		}
 	})
 }
 
@@ -486,6 +491,82 @@ func TestParseGiven(t *testing.T) {
 		assert.Len(t, keys, 1)
 		assert.Contains(t, log.String(), "level=WARN msg=\"key set: a key is dropped\" kid=x ")
 		assert.Contains(t, log.String(), "level=DEBUG msg=\"key set: a key is dropped\" kid=y ")
+	})
+}
+
+func TestInitial(t *testing.T) {
+	a, b := key(t, "ES256", "a"), key(t, "ES256", "b")
+	open := func(t *testing.T, i *issuer) *keyset.Set {
+		return i.open(t, func(c *keyset.Config) { c.Initial = []*jose.Key{a.Public()} })
+	}
+	bubble(t, "the keys at the start are used at once, while the first fetch is under way", func(t *testing.T) {
+		i := &issuer{answer: keys(a), delay: time.Second}
+		s := open(t, i)
+		assert.Equal(t, valetkey.Ready, s.Health().State)
+		time.Sleep(24 * time.Hour)
+		assert.Zero(t, i.count(), "New starts nothing")
+		var held *keyset.Key
+		assert.Zero(t, took(func() { held = requireKey(t, s, a); requireKey(t, s, a) }))
+		assert.Zero(t, took(func() { assert.NoError(t, s.Ready(background)) }))
+		time.Sleep(2 * time.Second)
+		assert.Equal(t, 1, i.count())
+		assert.Same(t, held, requireKey(t, s, a))
+		assert.True(t, s.Status().Fresh)
+		time.Sleep(9 * time.Minute)
+		assert.Equal(t, 2, i.count(), "then it is refreshed as usual")
+	})
+	bubble(t, "Ready starts the first fetch too", func(t *testing.T) {
+		i := &issuer{answer: keys(a)}
+		require.NoError(t, open(t, i).Ready(background))
+		synctest.Wait()
+		assert.Equal(t, 1, i.count())
+	})
+	bubble(t, "a token with a key that is not among them waits for the first fetch", func(t *testing.T) {
+		i := &issuer{answer: keys(b), delay: time.Second}
+		s := open(t, i)
+		assert.Equal(t, time.Second, took(func() { requireKey(t, s, b) }))
+		assert.Equal(t, 1, i.count())
+	})
+	bubble(t, "a key that the issuer no longer has ends with the first fetch", func(t *testing.T) {
+		i := &issuer{answer: keys(b), delay: time.Second}
+		s := open(t, i)
+		held := requireKey(t, s, a)
+		time.Sleep(2 * time.Second)
+		assert.False(t, held.Holds())
+		_, err := s.Verify(background, signed(t, a, nil), keyset.Terms{})
+		assert.ErrorIs(t, err, keyset.ErrUnknownKey)
+	})
+	bubble(t, "while the issuer does not answer, they are used for RefreshInterval and StaleIfError", func(t *testing.T) {
+		i := &issuer{}
+		s := open(t, i)
+		held := requireKey(t, s, a)
+		synctest.Wait()
+		assert.Equal(t, valetkey.Degraded, s.Health().State)
+		time.Sleep(70*time.Minute - time.Second)
+		requireKey(t, s, a)
+		time.Sleep(2 * time.Second)
+		assert.False(t, held.Holds())
+		requireUnavailable(t, s.Ready(background))
+		i.serves(keys(b))
+		time.Sleep(time.Minute + time.Second)
+		requireKey(t, s, b)
+	})
+	bubble(t, "an issuer that withdraws all keys ends them", func(t *testing.T) {
+		i := &issuer{answer: raw(forEncryption(a)), delay: time.Second}
+		s := open(t, i)
+		held := requireKey(t, s, a)
+		time.Sleep(2 * time.Second)
+		assert.False(t, held.Holds())
+		requireUnavailable(t, s.Ready(background))
+	})
+	bubble(t, "Close before the first use leaves nothing behind", func(t *testing.T) {
+		i := &issuer{answer: keys(a)}
+		s := open(t, i)
+		s.Close()
+		requireUnavailable(t, s.Ready(background))
+		_, err := s.Verify(background, signed(t, a, nil), keyset.Terms{})
+		requireUnavailable(t, err)
+		assert.Zero(t, i.count())
 	})
 }
 

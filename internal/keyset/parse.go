@@ -53,24 +53,26 @@ type report struct {
 	logged map[Dropped]bool // of the last answer, with the text of the error as the error
 }
 
-// maxLogged is the maximum number of dropped keys that are logged for one answer. The issuer fills the log: a set with a bad entry
-// for each of thousands of keys is one event.
+// maxLogged is the maximum number of dropped keys that are logged at one level for one answer. The issuer fills the log: a set with
+// a bad entry for each of thousands of keys is one event.
 const maxLogged = 20
 
 // log logs each dropped key once for as long as the issuer sends it.
 func (r *report) log(logger *slog.Logger, dropped []Dropped) {
-	logged, count := map[Dropped]bool{}, 0
+	logged, count := map[Dropped]bool{}, map[slog.Level]int{}
 	for _, d := range dropped {
 		id := Dropped{d.ID, text(d.Err.Error())}
 		if !logged[id] && !r.logged[id] {
-			if count++; count <= maxLogged {
+			if count[d.level()]++; count[d.level()] <= maxLogged {
 				logger.Log(context.Background(), d.level(), "key set: a key is dropped", "kid", d.ID, "error", d.Err)
 			}
 		}
 		logged[id] = true
 	}
-	if count > maxLogged {
-		logger.Warn("key set: more keys are dropped", "keys", count-maxLogged)
+	for level, n := range count {
+		if n > maxLogged {
+			logger.Log(context.Background(), level, "key set: more keys are dropped", "keys", n-maxLogged)
+		}
 	}
 	r.logged = logged
 }

@@ -53,6 +53,10 @@ type Config[T any] struct {
 	// Fetch returns a new snapshot. held is the current one, or nil. Calls never overlap. Each ends after 20 s, or with Close.
 	Fetch func(ctx context.Context, held *T) (Result[T], error)
 
+	// Initial is held from the start: its Value, if it is not nil, counts as fetched when [Document.Start] is first called. Fetch
+	// receives it as held.
+	Initial Result[T]
+
 	// Replace runs under the document's lock just before next takes the place of held; either may be nil. Nil: nothing runs.
 	Replace func(held, next *T)
 
@@ -98,6 +102,7 @@ type Document[T any] struct {
 	turn   uint64 // of its last use; guarded by the pool's lock
 
 	waiting atomic.Int64
+	pending atomic.Bool // Config.Initial is held, and Start has not been called
 
 	mu                 sync.Mutex    // guards what follows; never held during I/O
 	flight             chan struct{} // closed when the fetch in progress has ended; nil: none
@@ -138,9 +143,15 @@ func New[T any](cfg Config[T]) *Document[T] { return open(cfg, newLife()) }
 func open[T any](cfg Config[T], life *life) *Document[T] {
 	cfg.MaxWait = cmp.Or(cfg.MaxWait, defaultMaxWait)
 	cfg.MaxRetryAfter = cmp.Or(cfg.MaxRetryAfter, defaultMaxRetryAfter)
-	return &Document[T]{
+	d := &Document[T]{
 		cfg: cfg, life: life, health: valetkey.Health{State: valetkey.Down, Since: time.Now(), Err: errNotFetched},
 	}
+	if d.cfg.Initial.Value != nil {
+		d.replace(d.cfg.Initial.Value)
+		d.health = valetkey.Health{State: valetkey.Ready, Since: time.Now()}
+		d.pending.Store(true)
+	}
+	return d
 }
 
 // Static returns a document that is never fetched. Only Close replaces value, after a call of replace.
@@ -156,6 +167,24 @@ func Static[T any](value *T, replace func(held, next *T)) *Document[T] {
 
 // Load returns the held snapshot, nil if there is none. It is one atomic load.
 func (d *Document[T]) Load() *T { return d.held.Load() }
+
+// Start begins the first fetch, without waiting for it, if Config.Initial has a Value and Start has not been called before. Otherwise
+// it is one atomic load.
+func (d *Document[T]) Start() {
+	if !d.pending.Load() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.pending.CompareAndSwap(true, false) || d.closed {
+		return
+	}
+	now := time.Now()
+	d.start, d.fresh = now, now.Add(d.cfg.Initial.Fresh)
+	d.end = d.fresh.Add(d.cfg.StaleIfError)
+	d.begin(now)
+	d.limit()
+}
 
 // Use marks the document as used since its last fetch. It avoids repeated writes, which would invalidate the cache lines of
 // other cores.
@@ -233,14 +262,14 @@ func (d *Document[T]) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return Status{
-		Start: d.start, Fresh: d.Load() != nil && (d.cfg.Fetch == nil || time.Now().Before(d.fresh)),
+		Start: d.start, Fresh: d.Load() != nil && (d.cfg.Fetch == nil || d.pending.Load() || time.Now().Before(d.fresh)),
 		Begun: d.begun, Asked: d.asked, Err: d.err, Health: d.healthLocked(),
 	}
 }
 
 func (d *Document[T]) healthLocked() valetkey.Health {
 	h := d.health
-	if d.cfg.Fetch != nil && h.State == valetkey.Ready && !time.Now().Before(d.fresh) {
+	if d.cfg.Fetch != nil && h.State == valetkey.Ready && !d.pending.Load() && !time.Now().Before(d.fresh) {
 		h.State, h.Since, h.Err = valetkey.Degraded, d.fresh, errOverdue
 	}
 	return h
