@@ -1,15 +1,19 @@
 package jwks_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -354,4 +358,89 @@ func TestKeySetsAsServersSendThem(t *testing.T) {
 			assert.Equal(t, "application/jwk-set+json, application/json;q=0.9, */*;q=0.1", accept.Load())
 		})
 	}
+}
+
+// The API server of Kubernetes has its own authority and answers service accounts only.
+func TestKeyRequests(t *testing.T) {
+	write := func(t *testing.T, content []byte) string {
+		file := filepath.Join(t.TempDir(), "file")
+		require.NoError(t, os.WriteFile(file, content, 0o600))
+		return file
+	}
+	ca := func(t *testing.T, s *site) string {
+		return write(t, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+	}
+	requests := func(t *testing.T) jwks.KeyRequests {
+		return jwks.KeyRequests{TokenFile: write(t, []byte("p0d\n")), Header: http.Header{"X-Api-Key": {"k3y"}}}
+	}
+	guarded := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer p0d" || r.Header.Get("X-Api-Key") != "k3y" {
+			w.WriteHeader(401)
+			return
+		}
+		sets(keySet(es256))(w, r)
+	}
+	for name, change := range map[string]func(*jwks.Config, *site){
+		"at a URL":   func(c *jwks.Config, s *site) { c.JWKSURL = s.URL + "/keys" },
+		"discovered": func(*jwks.Config, *site) {},
+	} {
+		t.Run("a key set that needs a token, a header and an authority is fetched "+name, func(t *testing.T) {
+			s := serve(t, guarded)
+			v := open(t, func(c *jwks.Config) {
+				c.Issuer, c.JWKS, c.KeyRequests = s.URL, nil, requests(t)
+				c.KeyRequests.CAFile = ca(t, s)
+				change(c, s)
+			})
+			_, err := v.Verify(background, mint(t, es256, nil, good(object{"iss": s.URL})))
+			require.NoError(t, err)
+		})
+	}
+	t.Run("a key set that the metadata places on another host gets neither", func(t *testing.T) {
+		var asked, got http.Header
+		other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			got = r.Header
+			sets(keySet(es256))(w, r)
+		})
+		s := serve(t, nil)
+		s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = r.Header
+			fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, s.URL, other.URL+"/keys")
+		})
+		v := open(t, func(c *jwks.Config) {
+			c.Issuer, c.JWKS, c.KeyRequests = s.URL, nil, requests(t)
+			c.KeyRequests.CAFile = ca(t, s)
+		})
+		_, err := v.Verify(background, mint(t, es256, nil, good(object{"iss": s.URL})))
+		require.NoError(t, err)
+		assert.Equal(t, "Bearer p0d", asked.Get("Authorization"))
+		require.NotNil(t, got)
+		assert.Empty(t, got.Get("Authorization")+got.Get("X-Api-Key"))
+	})
+	t.Run("neither is in the log or the error of a failure", func(t *testing.T) {
+		var log bytes.Buffer
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+		v := open(t, func(c *jwks.Config) {
+			c.JWKS, c.JWKSURL, c.KeyRequests = nil, s.URL+"/keys", requests(t)
+			c.KeyRequests.CAFile, c.Logger = ca(t, s), slog.New(slog.NewTextHandler(&log, nil))
+		})
+		err := v.Ready(background)
+		require.ErrorContains(t, err, "status 500")
+		v.Close()
+		assert.Contains(t, log.String(), "status 500")
+		for _, secret := range []string{"p0d", "k3y"} {
+			assert.NotContains(t, log.String()+err.Error(), secret)
+		}
+	})
+	t.Run("a tenant has a token, but no certificates", func(t *testing.T) {
+		s := serve(t, guarded)
+		cfg := jwks.Config{Issuer: s.URL, Audience: []string{api}, KeyRequests: requests(t)}
+		r := &registry{tenants: map[string]jwks.Config{s.URL: cfg}}
+		over := func(c *jwks.TenantsConfig) {
+			c.TLS, c.InsecureAnyAddress = s.Client().Transport.(*http.Transport).TLSClientConfig, true
+		}
+		accepted(t, r.open(t, over), tokenOf(t, es256, s.URL))
+		cfg.KeyRequests.CAFile = ca(t, s)
+		r.tenants[s.URL] = cfg
+		failed(t, r.open(t, over), tokenOf(t, es256, s.URL), "cannot be set per tenant")
+	})
 }

@@ -22,6 +22,7 @@
 package jwks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,9 @@ type Config struct {
 	// Client sends the requests for keys. Redirects are never followed. Nil: http.DefaultClient.
 	Client *http.Client
 
+	// KeyRequests has what the requests for keys need, such as credentials.
+	KeyRequests KeyRequests
+
 	// InsecureHTTP allows http URLs on hosts other than loopback. Anyone on the network path can then replace the keys.
 	InsecureHTTP bool
 
@@ -170,6 +174,27 @@ type Config struct {
 	Now func() time.Time
 
 	maxKeys int // of the key set; zero: keyset.MaxKeys
+}
+
+// KeyRequests configures the requests for the metadata and the key set of an issuer that does not publish them to everyone, such as
+// the API server of Kubernetes. The files are read again for each request, so they may rotate; one that cannot be used is an error
+// of [New] at first and of the fetch later.
+type KeyRequests struct {
+	// Header is added to the requests to the scheme, host and port of Config.JWKSURL or, if keys are discovered, of Config.Issuer.
+	// A key set that is elsewhere according to the metadata is requested without it.
+	Header http.Header
+
+	// TokenFile contains a bearer token for the same requests, such as
+	// /var/run/secrets/kubernetes.io/serviceaccount/token.
+	TokenFile string
+
+	// CAFile contains the certificates, in PEM, of the authorities that are trusted in place of the system's. Config.Client must be
+	// nil.
+	CAFile string
+
+	// CertFile and KeyFile contain the certificate of this client and its private key, in PEM. Both or none; Config.Client must be
+	// nil.
+	CertFile, KeyFile string
 }
 
 const (
@@ -203,8 +228,8 @@ type Verifier struct {
 	shared bool // keys holds a shared secret
 }
 
-// New returns a Verifier. It does no I/O: the first token or [Verifier.Ready] fetches the keys. The error lists every mistake
-// in cfg.
+// New returns a Verifier. It does no I/O except reading the files of cfg.KeyRequests: the first token or [Verifier.Ready] fetches
+// the keys. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{
 		issuer:      cfg.Issuer,
@@ -326,6 +351,8 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	switch {
 	case places > 1:
 		return nil, &valetkey.ConfigError{Field: "JWKSURL, JWKS, Secret", Err: errors.New("set at most one of these")}
+	case !cfg.KeyRequests.isZero() && (cfg.JWKS != nil || cfg.Secret != nil):
+		return nil, &valetkey.ConfigError{Field: "KeyRequests", Err: errors.New("needs keys that are fetched: remove JWKS and Secret")}
 	case cfg.InitialJWKS != nil && (cfg.JWKS != nil || cfg.Secret != nil):
 		return nil, &valetkey.ConfigError{Field: "InitialJWKS", Err: errors.New("needs keys that are fetched: remove JWKS and Secret")}
 	case cfg.Secret != nil:
@@ -347,11 +374,13 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		wrong.Within("InitialJWKS", err)
 		initial = keys
 	}
+	client := fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"}
+	wrong.Within("KeyRequests", cfg.KeyRequests.apply(&client, cmp.Or(cfg.JWKSURL, cfg.Issuer)))
 	keys, err := keyset.New(keyset.Config{
 		Issuer:             cfg.Issuer,
 		JWKSURL:            cfg.JWKSURL,
 		Initial:            initial,
-		Fetch:              fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"},
+		Fetch:              client,
 		RefreshInterval:    cfg.RefreshInterval,
 		MinRefetchInterval: cfg.MinRefetchInterval,
 		StaleIfError:       cfg.StaleIfError,
@@ -361,6 +390,49 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	})
 	wrong.Within("", err)
 	return keys, wrong.Err()
+}
+
+func (r *KeyRequests) isZero() bool {
+	return len(r.Header) == 0 && r.TokenFile+r.CAFile+r.CertFile+r.KeyFile == ""
+}
+
+// apply makes client send requests as r says. url has the origin that credentials are for.
+func (r *KeyRequests) apply(client *fetch.Client, url string) error {
+	var wrong mistakes.List
+	if err := fetch.CheckHeader(r.Header); err != nil {
+		wrong.Add("Header", "%w", err)
+	}
+	if r.TokenFile != "" {
+		wrong.AddIf(r.Header.Get("Authorization") != "", "TokenFile", "Header has an Authorization: set one of the two")
+		if _, err := fetch.ReadToken(r.TokenFile); err != nil {
+			wrong.Add("TokenFile", "%w", err)
+		}
+	}
+	if r.TokenFile != "" || len(r.Header) > 0 {
+		client.Credentials = &fetch.Credentials{URL: url, Header: r.Header.Clone(), TokenFile: r.TokenFile}
+	}
+	var files []string
+	if r.CAFile != "" {
+		files = append(files, "CAFile")
+	}
+	switch {
+	case r.CertFile != "" && r.KeyFile != "":
+		files = append(files, "CertFile", "KeyFile")
+	case r.CertFile != "":
+		wrong.Add("KeyFile", "required with CertFile")
+	case r.KeyFile != "":
+		wrong.Add("CertFile", "required with KeyFile")
+	}
+	if err := wrong.Err(); err != nil || len(files) == 0 {
+		return err
+	}
+	transport, err := fetch.NewTLSFiles(r.CAFile, r.CertFile, r.KeyFile)
+	if err != nil {
+		wrong.Add(strings.Join(files, ", "), "%w", err)
+	}
+	wrong.AddIf(client.HTTP != nil, strings.Join(files, ", "), "Client is set: give it the certificates")
+	client.HTTP = &http.Client{Transport: transport}
+	return wrong.Err()
 }
 
 func (cfg *Config) secret() (*keyset.Set, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,19 @@ func TestConfig(t *testing.T) {
 		"keys to start with that are none, and another mistake": {func(c *jwks.Config) {
 			c.JWKS, c.JWKSURL, c.InitialJWKS = nil, "http://as.example/jwks", []byte(`{"keys":[]}`)
 		}, "jwks: InitialJWKS: it has no usable key among 0\njwks: JWKSURL: not https; InsecureHTTP allows http"},
+		"requests for keys beside keys that never change": {func(c *jwks.Config) { c.KeyRequests.TokenFile = "/none" },
+			"jwks: KeyRequests: needs keys that are fetched: remove JWKS and Secret"},
+		"half a client certificate, a missing file and two tokens": {func(c *jwks.Config) {
+			c.JWKS, c.KeyRequests = nil, jwks.KeyRequests{CertFile: "/none", TokenFile: "/none", Header: http.Header{"Authorization": {"x"}}}
+		}, "jwks: KeyRequests.TokenFile: Header has an Authorization: set one of the two\n" +
+			"jwks: KeyRequests.TokenFile: reading /none: no such file or directory\n" +
+			"jwks: KeyRequests.KeyFile: required with CertFile"},
+		"a missing file of authorities beside a client": {func(c *jwks.Config) {
+			c.JWKS, c.KeyRequests.CAFile, c.Client = nil, "/none", http.DefaultClient
+		}, "jwks: KeyRequests.CAFile: reading /none: no such file or directory\n" +
+			"jwks: KeyRequests.CAFile: Client is set: give it the certificates"},
+		"a header that cannot be sent": {func(c *jwks.Config) { c.JWKS, c.KeyRequests.Header = nil, http.Header{"X Y": {"z"}} },
+			`jwks: KeyRequests.Header: "X Y" is not a field name`},
 		"an empty key set": {func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[]}`) }, "jwks: JWKS: it has no usable key among 0"},
 		"no key set":       {func(c *jwks.Config) { c.JWKS = []byte{} }, "jwks: JWKS: it is not a JSON object"},
 		"JWKS-04 a key set with a private key": {func(c *jwks.Config) {

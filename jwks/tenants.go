@@ -37,7 +37,7 @@ type TenantsConfig struct {
 	//
 	// If the error wraps [ErrNoTenant], or the Config has no Issuer, the issuer is not a tenant and the token is refused. Any
 	// other error is a failure: the client gets 503. Config.Issuer must equal issuer. Client, Logger, Observer and Now must
-	// be nil, since all tenants share them.
+	// be nil, and the files of certificates in KeyRequests empty, since all tenants share them.
 	//
 	// Lookup must be safe for concurrent use. There is at most one call per issuer at a time, and at most 32 calls for
 	// unknown issuers. ctx is not the context of a request; it ends after 5 s, and Lookup must return soon after. A request
@@ -380,6 +380,9 @@ func (t *TenantVerifier) open(iss string, cfg Config) (*tenant, error) {
 	}
 	if cfg.Client != nil || cfg.Logger != nil || cfg.Observer != nil || cfg.Now != nil {
 		return nil, errors.New("Client, Logger, Observer, Now: cannot be set per tenant")
+	}
+	if r := cfg.KeyRequests; r.CAFile+r.CertFile+r.KeyFile != "" {
+		return nil, errors.New("KeyRequests.CAFile, KeyRequests.CertFile, KeyRequests.KeyFile: cannot be set per tenant")
 	}
 	x := &tenant{owner: t, settings: sha256.Sum256(fmt.Appendf(nil, "%#v", cfg))} // cfg contains no pointer here
 	cfg.Client, cfg.Logger, cfg.Observer, cfg.Now = t.client, t.cfg.Logger, t.cfg.Observer, t.cfg.Now

@@ -20,6 +20,8 @@ import (
 const (
 	MaxBody = 512 << 10       // bytes of a response, unless Client.MaxBody is set
 	Timeout = 5 * time.Second // of one exchange, from the name look-up to the last byte
+
+	idle = 90 * time.Second // after which an unused connection is closed
 )
 
 // Client gets JSON. The zero value is ready to use. A Client is safe for concurrent use.
@@ -38,6 +40,9 @@ type Client struct {
 
 	// MaxBody is the maximum size of a response to Get, in bytes. Zero: [MaxBody].
 	MaxBody int
+
+	// Credentials are sent with Get. Nil: none.
+	Credentials *Credentials
 }
 
 // Answer is the response of a server.
@@ -109,8 +114,12 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
+	if err := c.Credentials.add(req); err != nil {
+		return nil, &Error{URL: Bare(u), Err: err}
+	}
 	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json, */*;q=0.1"))
 	req.Header.Set("Accept-Encoding", "identity") // prevents net/http from requesting gzip and unpacking it without a limit
+	req.Header.Del("If-None-Match")
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}

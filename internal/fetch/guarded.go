@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
-	"time"
 )
 
 // ErrAddress is wrapped by the error of a connection that [Guarded] refuses.
@@ -42,7 +41,7 @@ func Guarded(config *tls.Config, allow ...netip.Prefix) *http.Transport {
 		TLSHandshakeTimeout:    Timeout,
 		ForceAttemptHTTP2:      true,
 		MaxIdleConns:           100,
-		IdleConnTimeout:        90 * time.Second,
+		IdleConnTimeout:        idle,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-const maxKeys = 1 << 20 // bytes of a key set
+const maxKeys = 8 << 20 // bytes of a key set in a file, as of one that is fetched
 
 // Settings holds the flags or fields. Fields without a comment correspond to those of [jwks.Config].
 type Settings struct {
@@ -34,6 +34,7 @@ type Settings struct {
 	Leeway       time.Duration
 	MaxLifetime  time.Duration
 	InsecureHTTP bool
+	KeyRequests  jwks.KeyRequests
 	Logger       *slog.Logger
 	Now          func() time.Time
 	Tokens
@@ -108,6 +109,11 @@ var names = map[string]string{
 	"MaxLifetime":  "max_lifetime",
 	"InsecureHTTP": "insecure_http",
 
+	"KeyRequests.TokenFile": "token_file",
+	"KeyRequests.CAFile":    "ca_file",
+	"KeyRequests.CertFile":  "cert_file",
+	"KeyRequests.KeyFile":   "key_file",
+
 	"Tenants":       "tenants",
 	"Clients":       "clients",
 	"Rules":         "rules",
@@ -159,6 +165,11 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		cfg.Algorithms = s.Algorithms
 	}
 	cfg.Leeway, cfg.MaxLifetime, cfg.InsecureHTTP, cfg.Logger, cfg.Now = s.Leeway, s.MaxLifetime, s.InsecureHTTP, s.Logger, s.Now
+	r := s.KeyRequests
+	cfg.KeyRequests.TokenFile = cmp.Or(r.TokenFile, cfg.KeyRequests.TokenFile)
+	cfg.KeyRequests.CAFile = cmp.Or(r.CAFile, cfg.KeyRequests.CAFile)
+	cfg.KeyRequests.CertFile = cmp.Or(r.CertFile, cfg.KeyRequests.CertFile)
+	cfg.KeyRequests.KeyFile = cmp.Or(r.KeyFile, cfg.KeyRequests.KeyFile)
 	if s.File != "" {
 		var err error
 		if cfg.JWKS, err = config.Content(s.File, maxKeys); err != nil {
@@ -168,7 +179,10 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		if s.URL != "" {
 			wrong.add("file", "cannot be combined with url")
 		}
-		cfg.JWKSURL = ""
+		if r.TokenFile+r.CAFile+r.CertFile+r.KeyFile != "" {
+			wrong.add("file", "cannot be combined with token_file, ca_file, cert_file and key_file: nothing is fetched")
+		}
+		cfg.JWKSURL, cfg.KeyRequests = "", jwks.KeyRequests{}
 	}
 	s.contradictions(cfg, &wrong)
 	return cfg, wrong

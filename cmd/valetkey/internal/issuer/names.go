@@ -13,6 +13,8 @@ var (
 	allowed = regexp.MustCompile(`Profile\.(Allow\w+)`)
 	inFiles = strings.NewReplacer(
 		"InsecureHTTP", "insecure_http: true",
+		"CertFile", "cert_file",
+		"KeyFile", "key_file",
 		"AudienceByIssuer", "audience_by_issuer",
 		"JWTIssuers", "jwt_issuers",
 		"Origins", "status_list.origins",

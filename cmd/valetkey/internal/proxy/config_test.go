@@ -90,7 +90,7 @@ func TestMistakes(t *testing.T) {
 			`10: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`11: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`12: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, sole_audience, types, markers, require_scope, client_id_claim, scopes, allow`}},
+			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, sole_audience, types, markers, require_scope, client_id_claim, scopes, allow`}},
 		{"each field about tokens, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:
    issuer: https://as.example.com
@@ -145,6 +145,26 @@ func TestMistakes(t *testing.T) {
 			`9: verifiers[0].jwks.rules[0]: the value is empty`,
 			`10: verifiers[0].jwks.profile: cannot be combined with issuer_type, which states what the tokens lack`,
 			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`}},
+		{"files for the requests for keys", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks:
+   issuer: https://as.example.com
+   token_file: nowhere
+- jwks:
+   issuer: https://b.example.com
+   ca_file: nowhere.pem
+- jwks:
+   issuer: https://d.example.com
+   cert_file: nowhere.pem
+- jwks:
+   issuer: https://c.example.com
+   file: keys.json
+   ca_file: nowhere.pem
+`), []string{
+			`7: verifiers[0].jwks.token_file: reading DIR/nowhere: no such file or directory`,
+			`10: verifiers[1].jwks.ca_file: reading DIR/nowhere.pem: no such file or directory`,
+			`12: verifiers[2].jwks.key_file: required with cert_file`,
+			`16: verifiers[3].jwks.file: open DIR/keys.json: no such file or directory`,
+			`16: verifiers[3].jwks.file: cannot be combined with token_file, ca_file, cert_file and key_file: nothing is fetched`}},
 		{"a leeway without a unit", verifier("{issuer: 'https://a', leeway: '-5s'}"), []string{
 			`4: verifiers[0].jwks.leeway: "-5s" is not a duration such as 30s`}},
 		{"a key set over plain http", verifier("{issuer: 'https://a', url: 'http://a.example.com/keys'}"), []string{

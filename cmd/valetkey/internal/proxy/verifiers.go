@@ -81,9 +81,12 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 		Leeway:       time.Duration(s.Leeway),
 		MaxLifetime:  time.Duration(s.MaxLifetime),
 		InsecureHTTP: s.InsecureHTTP,
-		Logger:       l.log,
-		Now:          l.now,
-		Tokens:       s.Tokens,
+		KeyRequests: jwks.KeyRequests{
+			TokenFile: l.Path(s.TokenFile), CAFile: l.Path(s.CAFile), CertFile: l.Path(s.CertFile), KeyFile: l.Path(s.KeyFile),
+		},
+		Logger: l.log,
+		Now:    l.now,
+		Tokens: s.Tokens,
 	}
 	if !l.Given(at + ".audience") {
 		settings.DefaultAudience = l.audience(at, nil)

@@ -70,6 +70,10 @@ type jwksSection struct {
 	MaxLifetime  positive       `yaml:"max_lifetime"`
 	StatusList   *statusSection `yaml:"status_list"`
 	InsecureHTTP bool           `yaml:"insecure_http"`
+	TokenFile    string         `yaml:"token_file,filled"`
+	CAFile       string         `yaml:"ca_file,filled"`
+	CertFile     string         `yaml:"cert_file,filled"`
+	KeyFile      string         `yaml:"key_file,filled"`
 
 	issuer.Tokens `yaml:",inline"`
 }
