@@ -157,6 +157,7 @@ var products = index(slices.Concat(
 	workloadProducts,
 	enterpriseProducts,
 	hostedProducts,
+	selfHostedProducts,
 ))
 
 func index(all []product) map[string]product {

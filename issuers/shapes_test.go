@@ -65,6 +65,7 @@ var shapes = slices.Concat(
 	workloadShapes,
 	enterpriseShapes,
 	hostedShapes,
+	selfHostedShapes,
 )
 
 // relatives returns the relatives of s, and those that every token has.
