@@ -265,8 +265,9 @@ var kinde = product{
 // Logto returns the settings for the access tokens of Logto. It needs Issuer, the endpoint of the tenant (https://TENANT.logto.app) or the
 // iss of its tokens, which ends with /oidc, and Audience, the indicator of the API resource.
 //
-// The tokens lack nothing, if the client requests the resource. Otherwise they are opaque: use package introspect for them. Tokens of an
-// organization without a resource have the audience urn:logto:organization:ID. Logto signs with ES384 by default.
+// The tokens lack nothing, if the client requests the resource. Otherwise they are opaque and for Logto's userinfo endpoint: the
+// response of its introspection endpoint names no API. Tokens of an organization without a resource have the audience
+// urn:logto:organization:ID. Logto signs with ES384 by default.
 func Logto(p Params) (jwks.Config, error) { return logto.build(p) }
 
 var logto = product{

@@ -1,7 +1,13 @@
 package issuers_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -165,6 +171,19 @@ var hostedShapes = []shape{
 		},
 	},
 	{
+		of: "clerk_oauth", kind: "an access token with an aud and an array of scopes",
+		params:   issuers.Params{Issuer: clerkHost + "/", Audience: []string{ordersAPI}, Clients: []string{"client_2xhF"}},
+		metadata: clerkHost + "/.well-known/openid-configuration", issuer: clerkHost, keySet: clerkHost + "/.well-known/jwks.json",
+		header: object{"typ": "application/at+jwt"},
+		claims: `{"aud":"` + ordersAPI + `","client_id":"client_2xhF","exp":$EXP,"iat":$IAT,"iss":"` + clerkHost + `","jti":"oat_0ef5","scp":["profile"],
+			"sub":"user_3"}`,
+		subject: "user_3", client: "client_2xhF", scopes: []string{"profile"},
+		relatives: []relative{
+			{"a token of another OAuth application", nil, object{"client_id": "client_other"}, valetkey.ReasonClient},
+			{"a token without a scope", nil, object{"scp": nil}, valetkey.ReasonNotAccessToken},
+		},
+	},
+	{
 		of: "supabase", kind: "a user's token, and the URL of the project",
 		params: issuers.Params{Issuer: supabaseProject},
 		keySet: supabaseAuth + "/.well-known/jwks.json", alg: "ES256",
@@ -231,6 +250,18 @@ var hostedShapes = []shape{
 			{"a token for no resource", nil, object{"aud": workOSClient}, valetkey.ReasonAudience},
 			{"a session's token", nil, object{"iss": "https://api.workos.com", "client_id": nil, "sid": "session_01"}, valetkey.ReasonIssuer},
 			{"a token of another environment", nil, object{"iss": "https://other.authkit.app"}, valetkey.ReasonIssuer},
+		},
+	},
+	{
+		of: "workos_connect", kind: "a machine's token",
+		params:   issuers.Params{Issuer: authKit + "/", Audience: []string{workOSClient}, Clients: []string{"client_machine"}},
+		metadata: authKit + "/.well-known/oauth-authorization-server", issuer: authKit, keySet: authKit + "/oauth2/jwks",
+		claims: `{"iss":"` + authKit + `","aud":"` + workOSClient + `","sub":"client_machine","client_id":"client_machine","org_id":"org_01",
+			"scope":"orders:read","jti":"01HQ","exp":$EXP,"iat":$IAT}`,
+		subject: "client_machine", client: "client_machine", scopes: []string{"orders:read"},
+		relatives: []relative{
+			{"a token of another application", nil, object{"sub": "client_other", "client_id": "client_other"}, valetkey.ReasonClient},
+			{"a token without a scope", nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
 		},
 	},
 	{
@@ -313,6 +344,20 @@ var hostedShapes = []shape{
 		relatives: fusionRelatives,
 	},
 	{
+		of: "fusionauth", kind: "a user's token of a release without tty",
+		params:   issuers.Params{Issuer: fusionHost, Audience: []string{fusionApp}},
+		change:   func(c *jwks.Config) { c.Markers = []claims.Rule{claims.Present("applicationId")} },
+		metadata: fusionHost + "/.well-known/openid-configuration", keySet: fusionHost + "/.well-known/jwks.json",
+		header: object{"typ": "JWT"},
+		claims: `{"aud":"` + fusionApp + `","exp":$EXP,"iat":$IAT,"iss":"` + fusionHost + `","sub":"0000-1111","jti":"2e22","applicationId":"` + fusionApp + `",
+			"scope":"openid","roles":[],"tid":"d7d0"}`,
+		subject: "0000-1111", client: fusionApp, scopes: []string{"openid"},
+		relatives: []relative{
+			{"an ID token", nil, object{"applicationId": nil, "roles": nil, "at_hash": "h", "c_hash": "c"}, valetkey.ReasonNotAccessToken},
+			{"a token of another application", nil, object{"aud": "3c219e58", "applicationId": "3c219e58"}, valetkey.ReasonAudience},
+		},
+	},
+	{
 		of: "fusionauth", kind: "an entity's token of a tenant whose issuer is a name",
 		params: issuers.Params{Issuer: "acme.com", Audience: []string{"092dbded-30af-4149-9c61-b578f2c72f59"}},
 		change: func(c *jwks.Config) { c.JWKSURL = fusionHost + "/.well-known/jwks.json" },
@@ -345,6 +390,7 @@ var hostedShapes = []shape{
 var (
 	clerkRelatives = []relative{
 		{"a session token that is pending", nil, object{"sts": "pending"}, valetkey.ReasonNotAccessToken},
+		{"a session token without its session", nil, object{"sid": nil}, valetkey.ReasonNotAccessToken},
 		{"a session token of version 1", nil, object{"sts": nil, "v": nil, "jti": nil}, valetkey.ReasonNotAccessToken},
 		{"a token of a JWT template", nil, object{"sts": nil, "sid": nil, "v": nil, "aud": "hasura"}, valetkey.ReasonNotAccessToken},
 		{"a token of a machine", nil, object{"sub": "mch_1", "sid": nil, "sts": nil, "azp": nil, "aud": []string{"mch_2"}}, valetkey.ReasonNotAccessToken},
@@ -369,7 +415,8 @@ var (
 		{"a refresh token", nil, object{"drn": "DSR"}, valetkey.ReasonNotAccessToken},
 		{"a token without drn", nil, object{"drn": nil}, valetkey.ReasonNotAccessToken},
 		{"an ID token", nil, object{"drn": nil, "aud": "client", "nonce": "n"}, valetkey.ReasonNotAccessToken},
-		{"an ID token with drn", nil, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
+		{"an ID token with drn and a nonce", nil, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
+		{"an ID token with drn and a hash", nil, object{"at_hash": "h"}, valetkey.ReasonNotAccessToken},
 		{"a token of another project", nil, object{"iss": "P2other"}, valetkey.ReasonIssuer},
 		{"a token of another project at the same host", nil, object{"iss": "https://api.descope.com/P2other"}, valetkey.ReasonIssuer},
 		{"a token for another API, by its JWT template", nil, object{"aud": "https://another-api.example.net"}, valetkey.ReasonAudience},
@@ -388,6 +435,8 @@ var (
 	zitadelRelatives = []relative{
 		{"an ID token", nil, object{"jti": nil, "azp": "231402830936789416", "amr": []string{"pwd"}, "at_hash": "h", "nonce": "n"}, valetkey.ReasonNotAccessToken},
 		{"an ID token without a hash", nil, object{"jti": nil, "azp": "231402830936789416", "amr": []string{"pwd"}, "auth_time": start.Unix()}, valetkey.ReasonNotAccessToken},
+		{"an ID token with jti and a nonce", nil, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
+		{"an ID token with jti and a hash", nil, object{"at_hash": "h"}, valetkey.ReasonNotAccessToken},
 		{"an ID token without the time of its login", nil, object{"jti": nil, "azp": "231402830936789416"}, valetkey.ReasonClaimMalformed},
 		{"a token of another project", nil, object{"aud": []string{"99"}}, valetkey.ReasonAudience},
 		{"a token of another instance", nil, object{"iss": "https://other.us1.zitadel.cloud"}, valetkey.ReasonIssuer},
@@ -448,6 +497,41 @@ func TestParametersOfHostedProducts(t *testing.T) {
 			assert.Equal(t, jwks.Config{}, cfg)
 		})
 	}
+}
+
+// TestSupabaseWithTheLegacySecret follows the documentation for a project that signs with the secret. The keys of the project, which
+// are public or for its servers, are tokens of the same secret.
+func TestSupabaseWithTheLegacySecret(t *testing.T) {
+	cfg, err := issuers.Supabase(issuers.Params{Issuer: supabaseProject})
+	require.NoError(t, err)
+	cfg.JWKSURL, cfg.Secret, cfg.Algorithms = "", []byte("super-secret-jwt-token-with-at-least-32-characters"), []string{"HS256"}
+	v, err := jwks.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(v.Close)
+	sign := func(claims string) string {
+		iat, exp := strconv.FormatInt(start.Unix(), 10), strconv.FormatInt(start.Add(time.Hour).Unix(), 10)
+		input := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","kid":"t1lq","typ":"JWT"}`)) + "." +
+			base64.RawURLEncoding.EncodeToString([]byte(strings.NewReplacer("$IAT", iat, "$EXP", exp).Replace(claims)))
+		mac := hmac.New(sha256.New, cfg.Secret)
+		mac.Write([]byte(input))
+		return input + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	}
+	for name, claims := range map[string]string{
+		"the anon key":         `{"iss":"supabase","ref":"abcdefghijklmnopqrst","role":"anon","iat":$IAT,"exp":$EXP}`,
+		"the service_role key": `{"iss":"supabase","ref":"abcdefghijklmnopqrst","role":"service_role","iat":$IAT,"exp":$EXP}`,
+		"a key that names the project as its issuer": `{"iss":"` + supabaseAuth + `","aud":"authenticated","sub":"1f9a","role":"service_role",
+			"session_id":"s","iat":$IAT,"exp":$EXP}`,
+	} {
+		t.Run(name+" is refused", func(t *testing.T) {
+			_, err := v.Verify(t.Context(), sign(claims))
+			assert.Error(t, err)
+		})
+	}
+	t.Run("a user's token is accepted", func(t *testing.T) {
+		token, err := v.Verify(t.Context(), sign(`{`+supabaseUser+`}`))
+		require.NoError(t, err)
+		assert.Equal(t, "1f9a", token.Subject())
+	})
 }
 
 // TestTheRecipientOfSupabase holds that an audience that is given replaces the one that every user has.
