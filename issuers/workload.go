@@ -10,7 +10,7 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-var workloadProducts = []product{kubernetes, spiffe}
+var workloadProducts = []product{kubernetes, kubernetesInCluster, spiffe}
 
 // Kubernetes returns the settings for the service account tokens of a Kubernetes cluster whose issuer is a public URL, such as those of
 // Amazon EKS, Google GKE and Azure AKS. It needs Issuer, as in /.well-known/openid-configuration of the API server (AKS: with the slash
@@ -28,6 +28,27 @@ var kubernetes = product{
 	name:   "kubernetes",
 	needs:  needsIssuer | needsAudience,
 	config: serviceAccount,
+}
+
+// KubernetesInCluster returns the settings for the service account tokens of the Kubernetes cluster that this program runs in. It needs
+// Issuer, as in /.well-known/openid-configuration of the API server, and Audience. It also suits clusters with a public issuer.
+//
+// The keys come from https://kubernetes.default.svc/openid/v1/jwks. The requests have the token of this pod, and trust the certificate
+// authority of the cluster: the files token and ca.crt in /var/run/secrets/kubernetes.io/serviceaccount. jwks.New fails if they are
+// missing. They are read again for each request, since they rotate. By default, every service account may request the keys, by the role
+// system:service-account-issuer-discovery. For other files or another URL, change KeyRequests and JWKSURL. The tokens are those of
+// [Kubernetes], and so is the advice about Rules.
+func KubernetesInCluster(p Params) (jwks.Config, error) { return kubernetesInCluster.build(p) }
+
+var kubernetesInCluster = product{
+	name:  "kubernetes_in_cluster",
+	needs: needsIssuer | needsAudience,
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		serviceAccount(p, cfg, wrong)
+		const pod = "/var/run/secrets/kubernetes.io/serviceaccount/"
+		cfg.JWKSURL = "https://kubernetes.default.svc/openid/v1/jwks"
+		cfg.KeyRequests = jwks.KeyRequests{TokenFile: pod + "token", CAFile: pod + "ca.crt"}
+	},
 }
 
 func serviceAccount(p Params, cfg *jwks.Config, wrong *mistakes.List) {

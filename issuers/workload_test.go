@@ -2,6 +2,13 @@ package issuers_test
 
 import (
 	"bytes"
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +18,7 @@ import (
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/issuers"
 	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 const (
@@ -57,6 +65,14 @@ var workloadShapes = []shape{
 		params:   issuers.Params{Issuer: aks, Audience: []string{ordersAPI}},
 		metadata: aks + ".well-known/openid-configuration", keySet: aks + "openid/v1/jwks",
 		claims:  `{"aud":["` + ordersAPI + `"],"iss":"` + aks + `",` + serviceAccount + `}`,
+		subject: "system:serviceaccount:shop:billing", relatives: kubernetesRelatives,
+	},
+	{
+		of: "kubernetes_in_cluster", kind: "a pod's token, in the cluster",
+		params:  issuers.Params{Issuer: svc, Audience: []string{ordersAPI}},
+		change:  func(c *jwks.Config) { c.KeyRequests = jwks.KeyRequests{} }, // TestKeysInTheCluster has the files
+		keySet:  "https://kubernetes.default.svc/openid/v1/jwks",
+		claims:  `{"aud":["` + ordersAPI + `"],"iss":"` + svc + `","jti":"e51f1fbc",` + serviceAccount + `}`,
 		subject: "system:serviceaccount:shop:billing", relatives: kubernetesRelatives,
 	},
 	{
@@ -108,6 +124,76 @@ func bundle(t *testing.T, set []byte) []byte {
 	x509 := `{"keys":[{"use":"x509-svid","kty":"EC","crv":"P-256","x":"fK-wKTnKL7KFLM27lqq5DC-bxrVaH6rDV-IcCSEOeL4","y":"wq-g3TQWxYlV51TCPH030yXsRxvujD4hUUaIQrXk4KI"},`
 	out = bytes.Replace(out, []byte(`{"keys":[`), []byte(x509), 1)
 	return bytes.Replace(out, []byte("{"), []byte(`{"spiffe_sequence":12,"spiffe_refresh_hint":300,`), 1)
+}
+
+// TestKeysInTheCluster fetches the keys from an API server that requires the token of the pod, over TLS with the authority of the cluster,
+// with the files in a folder as Kubernetes mounts them.
+func TestKeysInTheCluster(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("RS256"))
+	var token atomic.Value
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/openid/v1/jwks" || r.Header.Get("Authorization") != "Bearer "+token.Load().(string) {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		_, _ = w.Write(iss.JWKS())
+	}))
+	t.Cleanup(server.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+
+	cfg, err := issuers.KubernetesInCluster(issuers.Params{Issuer: svc, Audience: []string{ordersAPI}})
+	require.NoError(t, err)
+	assert.Equal(t, "https://kubernetes.default.svc/openid/v1/jwks", cfg.JWKSURL)
+	assert.Equal(t, jwks.KeyRequests{
+		TokenFile: "/var/run/secrets/kubernetes.io/serviceaccount/token",
+		CAFile:    "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+	}, cfg.KeyRequests)
+
+	// open returns the verifier of a program whose pod has these files in the folder.
+	open := func(t *testing.T, files map[string][]byte) (v *jwks.Verifier, folder string, err error) {
+		folder = t.TempDir()
+		for name, data := range files {
+			require.NoError(t, os.WriteFile(filepath.Join(folder, name), data, 0o600))
+		}
+		mine := cfg
+		mine.JWKSURL = server.URL + "/openid/v1/jwks"
+		mine.KeyRequests.TokenFile = filepath.Join(folder, filepath.Base(cfg.KeyRequests.TokenFile))
+		mine.KeyRequests.CAFile = filepath.Join(folder, filepath.Base(cfg.KeyRequests.CAFile))
+		if v, err = jwks.New(mine); err == nil {
+			t.Cleanup(v.Close)
+		}
+		return v, folder, err
+	}
+	t.Run("outside a cluster, there are no files, and jwks.New fails", func(t *testing.T) {
+		_, _, err := open(t, nil)
+		assert.ErrorContains(t, err, "KeyRequests.TokenFile")
+		_, _, err = open(t, map[string][]byte{"token": []byte("pod-1")})
+		assert.ErrorContains(t, err, "KeyRequests.CAFile")
+	})
+	t.Run("a pod without permission gets no keys", func(t *testing.T) {
+		token.Store("pod-1")
+		v, _, err := open(t, map[string][]byte{"token": []byte("pod-2"), "ca.crt": ca})
+		require.NoError(t, err)
+		assert.ErrorContains(t, v.Ready(t.Context()), "403")
+	})
+	t.Run("a server with a certificate of another authority is not trusted", func(t *testing.T) {
+		token.Store("pod-1")
+		other := valetkeytest.ClientCertificate(t).Certificate[0]
+		v, _, err := open(t, map[string][]byte{"token": []byte("pod-1"), "ca.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other})})
+		require.NoError(t, err)
+		assert.ErrorContains(t, v.Ready(t.Context()), "certificate")
+	})
+	t.Run("the pod's token gets the keys, also one that replaced the first", func(t *testing.T) {
+		token.Store("pod-1b")
+		v, folder, err := open(t, map[string][]byte{"token": []byte("pod-1"), "ca.crt": ca})
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(folder, "token"), []byte("pod-1b\n"), 0o600))
+		require.NoError(t, v.Ready(t.Context()))
+		s := workloadShapes[slices.IndexFunc(workloadShapes, func(s shape) bool { return s.of == "kubernetes_in_cluster" })]
+		_, err = v.Verify(t.Context(), s.mint(t, iss, nil, nil))
+		assert.NoError(t, err)
+	})
 }
 
 func TestWorkloadParameters(t *testing.T) {

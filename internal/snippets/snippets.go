@@ -167,6 +167,9 @@ func use(cfg any, err error) snippets.Result {
 	if err == nil {
 		switch cfg := cfg.(type) {
 		case jwks.Config:
+			if _, err := os.Stat(cfg.KeyRequests.TokenFile); err != nil { // the files of a pod are not here
+				cfg.KeyRequests = jwks.KeyRequests{}
+			}
 			var v *jwks.Verifier
 			if v, err = jwks.New(cfg); err == nil {
 				v.Close()

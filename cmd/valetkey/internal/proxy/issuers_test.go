@@ -34,6 +34,12 @@ func TestIssuersPage(t *testing.T) {
 	require.GreaterOrEqual(t, len(results), len(issuers.Names())/2)
 	for i, block := range inYAML {
 		cfg, err := keys(t, block)
+		if strings.Contains(results[i].Config, "/var/run/secrets/") && err != nil { // the files of a pod are not here
+			for line := range strings.Lines(err.Error()) {
+				assert.Contains(t, line, "/var/run/secrets/", "%s:%d", issuersPage, block.Line)
+			}
+			continue
+		}
 		if assert.NoError(t, err, "%s:%d", issuersPage, block.Line) {
 			assert.Equal(t, results[i].Config, snippets.Describe(cfg), "%s:%d is not the same as the Go snippet in line %d", issuersPage, block.Line, inGo[i].Line)
 		}
