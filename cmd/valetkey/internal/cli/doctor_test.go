@@ -73,6 +73,7 @@ func TestDoctorOnMisconfigurations(t *testing.T) {
 	})
 	plain := "http" + strings.TrimPrefix(secure.URL, "https")
 	dead := closed(t)
+	back := strings.Replace(iss.URL, "127.0.0.1", "localhost", 1)
 	redirecting := httptest.NewServer(http.RedirectHandler("https://login.example.com/start?next=secret", http.StatusFound))
 	defer redirecting.Close()
 
@@ -91,6 +92,13 @@ func TestDoctorOnMisconfigurations(t *testing.T) {
 			"issuer: connection refused by " + dead + `: wrong host or port, or the issuer does not run; set issuer: "http://HOST:PORT" (in Go: Issuer: "http://HOST:PORT")`},
 		{"http instead of https", jwks(plain, ""), "",
 			"issuer: " + strings.TrimPrefix(plain, "http://") + ` speaks TLS only, and the URL begins with http; set issuer: "` + secure.URL + `" (in Go: Issuer: "` + secure.URL + `")`},
+		{"a certificate that is not trusted", jwks(secure.URL, ""), "",
+			"issuer: the TLS certificate of " + strings.TrimPrefix(secure.URL, "https://") + " is not trusted: x509: certificate signed by unknown authority; " +
+				"add its CA to the roots of the system (SSL_CERT_FILE), or in Go to the transport of Client; set in Go: Client: &http.Client{Transport: ...}"},
+		{"a port on which nothing listens, and a token that has the right one", jwks("http://"+dead, ""), iss.Token(),
+			"issuer: connection refused by " + dead + `: wrong host or port, or the issuer does not run; set issuer: "` + iss.URL + `" (in Go: Issuer: "` + iss.URL + `")`},
+		{"a host name that the metadata does not have, and the tokens do", jwks(back, ""), iss.Token(valetkeytest.Claim("iss", back)),
+			`issuer: "` + back + `" configured, "` + iss.URL + `" in the metadata at ` + back + `/.well-known/oauth-authorization-server: another host; the token is of the configured one; set url: "` + iss.KeySet.URL + `" (in Go: JWKSURL: "` + iss.KeySet.URL + `")`},
 		{"https instead of http", jwks("https"+strings.TrimPrefix(iss.URL, "http"), ""), "",
 			"issuer: " + strings.TrimPrefix(iss.URL, "http://") + ` speaks plain HTTP, and the URL begins with https; set issuer: "` + iss.URL + `" (in Go: Issuer: "` + iss.URL + `")`},
 		{"another audience", jwks(iss.URL, ""), iss.Token(valetkeytest.WrongAudience()),

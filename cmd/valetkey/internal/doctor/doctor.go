@@ -6,6 +6,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey/introspect"
@@ -88,7 +89,7 @@ func choose(targets []Target, t *token) int {
 		switch {
 		case t == nil:
 		case target.Keys != nil && t.isJWT():
-			if target.Keys.Issuer == t.text("iss") {
+			if accepts(target.Keys, t.text("iss")) {
 				return i
 			}
 			if first < 0 {
@@ -101,6 +102,14 @@ func choose(targets []Target, t *token) int {
 		}
 	}
 	return first
+}
+
+// accepts reports whether iss is the issuer of the configuration, one of its aliases, or one of its tenants.
+func accepts(cfg *jwks.Config, iss string) bool {
+	before, rest, template := strings.Cut(cfg.Issuer, "{")
+	_, after, _ := strings.Cut(rest, "}")
+	return iss == cfg.Issuer || slices.Contains(cfg.IssuerAliases, iss) ||
+		template && strings.HasPrefix(iss, before) && strings.HasSuffix(iss, after)
 }
 
 func asksAbout(cfg *introspect.Config, t *token) bool {

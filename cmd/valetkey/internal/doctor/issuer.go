@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,13 +85,12 @@ func (x *examination) keys(ctx context.Context, about *token) {
 		keys, _, _ = keyset.Parse(cfg.JWKS, keyset.MaxKeys) // the configuration has been checked
 		x.ok("key set", "given, nothing to fetch: %s", described(keys))
 	default:
-		published, url := x.issuer(ctx, &cfg, about)
-		if url == "" {
-			break
-		}
 		var served response
-		keys, served = x.keySet(ctx, cfg, url, published != nil && cfg.JWKSURL == "")
-		x.clock(cfg, cmp.Or(published.date(), served.date()))
+		published, url := x.issuer(ctx, &cfg, about)
+		if url != "" {
+			keys, served = x.keySet(ctx, cfg, url, published != nil && cfg.JWKSURL == "")
+			x.clock(cfg, cmp.Or(published.date(), served.date()))
+		}
 		cfg.JWKSURL, cfg.Client = fixed(served)
 	}
 	if keys != nil {
@@ -116,12 +116,22 @@ func (x *examination) issuer(ctx context.Context, cfg *jwks.Config, about *token
 		x.add(x.unreachable(ctx, cfg, r, about))
 		return nil, ""
 	}
-	if m.issuer != cfg.Issuer && !slices.Contains(cfg.IssuerAliases, m.issuer) {
-		x.add(Finding{Level: Fail, Check: "issuer", Cause: fmt.Sprintf("%q configured, %q in the metadata at %s: %s", cfg.Issuer, m.issuer, r.url, difference(cfg.Issuer, m.issuer))}.
-			setting("issuer", "Issuer", m.issuer))
-		cfg.Issuer = m.issuer
-	} else {
+	differs := Finding{Level: Fail, Check: "issuer",
+		Cause: fmt.Sprintf("%q configured, %q in the metadata at %s: %s", cfg.Issuer, m.issuer, r.url, difference(cfg.Issuer, m.issuer))}
+	switch {
+	case m.issuer == cfg.Issuer:
 		x.ok("issuer", "%q is that of the metadata at %s", cfg.Issuer, r.url)
+	case about.text("iss") == cfg.Issuer && optional:
+		x.ok("issuer", "%q is that of the token", cfg.Issuer)
+	case about.text("iss") == cfg.Issuer: // the metadata of another host name: discovery refuses it (RFC 8414, section 3.3)
+		differs.Cause += "; the token is of the configured one"
+		x.add(differs.setting("url", "JWKSURL", m.jwksURI))
+	case optional && (about == nil || slices.Contains(cfg.IssuerAliases, about.text("iss"))): // perhaps on purpose
+		differs.Level = Warn
+		x.add(differs.setting("issuer", "Issuer", m.issuer))
+	default:
+		x.add(differs.setting("issuer", "Issuer", m.issuer))
+		cfg.Issuer = m.issuer
 	}
 	if len(m.resources) > 0 && !tokenclaims.IsFor(valetkey.ListOf(m.resources...), cfg.Audience, false) {
 		x.add(Finding{Level: Warn, Check: "audience", Cause: fmt.Sprintf("the metadata lists the APIs %s, and %s is configured", quoted(m.resources), quoted(cfg.Audience))}.
@@ -157,6 +167,9 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 		meant.Scheme = "http"
 	case r.refused() && u.Port() != "":
 		meant.Host = u.Hostname()
+	case r.untrusted():
+		f.Go = "Client: &http.Client{Transport: ...}"
+		return f
 	case r.redirects(), r.isPage() && r.status == http.StatusOK:
 		f.Go = "Client: &http.Client{Transport: ...}"
 		f.YAML = "the variables HTTPS_PROXY and NO_PROXY of the process, or issuer"
@@ -170,7 +183,9 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 		f.Cause = r.url + " returns something that is not the metadata of an issuer"
 	}
 	guess := meant.String()
-	if guess != cfg.Issuer {
+	if guess == cfg.Issuer {
+		guess = "" // nothing suggests another one
+	} else {
 		if m, _ := discover(ctx, cfg.Client, guess); m != nil {
 			guess = m.issuer
 		} else if r.refused() {
@@ -184,6 +199,7 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 	if r.wantsPlain() && (fetch.Client{}).Allowed(guess) != nil {
 		f.YAML, f.Go = f.YAML+", insecure_http: true", f.Go+", InsecureHTTP: true"
 	}
+	cfg.Issuer = cmp.Or(guess, cfg.Issuer) // examine the rest as if it were set
 	return f
 }
 
@@ -305,7 +321,8 @@ func (r response) date() reading {
 	if err != nil {
 		return reading{}
 	}
-	return reading{theirs.Add(time.Second / 2), r.at} // the header omits the fraction
+	age, _ := strconv.Atoi(r.header.Get("Age"))                                      // in a cache; zero if there is none
+	return reading{theirs.Add(time.Duration(age)*time.Second + time.Second/2), r.at} // the header omits the fraction
 }
 
 func (m *metadata) date() reading {

@@ -106,6 +106,12 @@ func (r response) wantsPlain() bool {
 	return errors.As(r.err, &record) || r.err != nil && strings.Contains(r.err.Error(), "server gave HTTP response to HTTPS client")
 }
 
+// untrusted reports whether the certificate of the server was not accepted.
+func (r response) untrusted() bool {
+	var certificate *tls.CertificateVerificationError
+	return errors.As(r.err, &certificate)
+}
+
 func (r response) refused() bool { return errors.Is(r.err, syscall.ECONNREFUSED) }
 
 // trouble returns why the response is not a document of an issuer, and what may help.
@@ -129,7 +135,7 @@ func (r response) trouble() (cause, fix string) {
 	case errors.As(r.err, &name):
 		return fmt.Sprintf("the TLS certificate of %s is for another host: %v", addressee, name), ""
 	case errors.As(r.err, &unknown), errors.As(r.err, &invalid):
-		return fmt.Sprintf("the TLS certificate of %s is not trusted: %v", addressee, errors.Unwrap(r.err)), "add its CA to the system's roots, or in Go to the transport of Client"
+		return fmt.Sprintf("the TLS certificate of %s is not trusted: %v", addressee, errors.Unwrap(r.err)), "add its CA to the roots of the system (SSL_CERT_FILE), or in Go to the transport of Client"
 	case r.wantsPlain():
 		return fmt.Sprintf("%s speaks plain HTTP, and the URL begins with https", addressee), ""
 	case errors.As(r.err, &timeout) && timeout.Timeout():

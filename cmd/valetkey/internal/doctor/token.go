@@ -55,8 +55,11 @@ func tokenOf(raw string) *token {
 
 func (t *token) isJWT() bool { return t.claims != nil }
 
-// text returns a claim that is a string; "" if it is not.
+// text returns a claim that is a string; "" if it is not, or t is nil.
 func (t *token) text(claim string) string {
+	if t == nil {
+		return ""
+	}
 	s, _ := t.claims[claim].Text()
 	return s
 }
