@@ -306,7 +306,7 @@ func New(cfg Config) (*Guard, error) {
 		MaxAge:  cfg.Cache.MaxAge,
 		Now:     g.now,
 		Claims:  cfg.Claims,
-	}, uncached{cfg.Verifier, g.denials})
+	}, uncached{verifier: cfg.Verifier, denials: g.denials, padded: g.tokenHeader != ""})
 	return g, nil
 }
 

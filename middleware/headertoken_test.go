@@ -1,6 +1,7 @@
 package middleware_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -97,6 +98,63 @@ func TestHeaderTokenReplacesAuthorization(t *testing.T) {
 			assert.Equal(t, valetkeytest.DefaultSubject, subject)
 		}
 	})
+}
+
+// Only a header that replaces Authorization can carry the padding that a load balancer of AWS adds to each part.
+func TestHeaderTokenPadding(t *testing.T) {
+	asked := ""
+	verifier := valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
+		asked = raw
+		return valetkey.NewToken(valetkey.TokenFields{Subject: "alice"}), nil
+	})
+	other, plain := guardWith(t, verifier, headerToken()), guardWith(t, verifier)
+	for _, c := range []struct {
+		name, token string
+		accepted    bool
+	}{
+		{"padding within a part", "eyJ=x.eyJ.c2ln", false},
+		{"padding alone", "eyJ.==.c2ln", false},
+		{"an empty part with padding in another", "eyJ==..c2ln", false},
+		{"another character", "eyJ==.e,yJ.c2ln", false},
+		{"padding of each part", "eyJ0==.eyJ1cw=.c2ln==", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			asked = ""
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set(assertion, c.token)
+			d := other.Decide(r)
+			if !c.accepted {
+				assert.Equal(t, 400, d.Status())
+				assert.Empty(t, asked)
+				return
+			}
+			assert.NoError(t, d.Err())
+			assert.Equal(t, c.token, asked)
+			asked = ""
+			assert.Equal(t, 400, plain.DecideToken(t.Context(), c.token).Status())
+			assert.Empty(t, asked)
+		})
+	}
+}
+
+// A stream whose token came in another header ends with it too.
+func TestHeaderTokenStream(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	guard := newGuard(t, iss, headerToken(), cancels)
+	opened, ended := make(chan struct{}), make(chan error, 1)
+	api := serve(t, guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(opened)
+		<-r.Context().Done()
+		ended <- context.Cause(r.Context())
+	})))
+	go func() {
+		<-opened
+		assert.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice"}))
+	}()
+	do(t, "GET", api, "", header(assertion, iss.Token(valetkeytest.Subject("alice"))))
+	var refusal *valetkey.Error
+	require.ErrorAs(t, <-ended, &refusal)
+	assert.Equal(t, valetkey.ReasonRevoked, refusal.Reason)
 }
 
 // A proxy that logs users in turns its cookie into the header, whichever site has caused the request.

@@ -36,7 +36,8 @@ func (m *BearerMethod) shared() bool { return m.method == "query" || m.vary != "
 // Google's IAP or X-Amzn-Oidc-Data of an Application Load Balancer, or one that an API has defined itself.
 //
 // The header replaces Authorization, which the guard then does not read. At most one header may do so. The empty value is no
-// token, and a value with a scheme is malformed. Challenges still have the scheme Bearer, because a response with status 401 must
+// token, and a value with a scheme is malformed. The parts of a JWT may be padded, as those of X-Amzn-Oidc-Data are; whether they are
+// accepted is for the verifier to decide. Challenges still have the scheme Bearer, because a response with status 401 must
 // contain a challenge (RFC 9110, section 15.5.2). DPoP is not available: its tokens are sent in Authorization (RFC 9449, section
 // 7.1).
 //

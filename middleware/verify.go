@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"strings"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authctx"
@@ -35,10 +36,11 @@ func (g *Guard) verify(ctx context.Context, c credentials) (found finding, err e
 type uncached struct {
 	verifier valetkey.Verifier
 	denials  *denials
+	padded   bool // the parts of a token may end with padding
 }
 
 func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
-	if !authheader.IsToken(raw) { // not checked on a hit: a cached token has passed this check
+	if !authheader.IsToken(raw) && !(u.padded && paddedParts(raw)) { // not checked on a hit: a cached token has passed this check
 		return nil, malformed(valetkey.ReasonTokenCharacters)
 	}
 	if err := u.denials.watched.unknown(); err != nil { // no token is cached before the guard has caught up
@@ -53,6 +55,17 @@ func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, erro
 	}
 	u.denials.noteLifetime(t)
 	return t, nil
+}
+
+// paddedParts reports whether s consists of parts, separated by dots, that are each a b64token. A load balancer of AWS pads each part
+// of the JWT in X-Amzn-Oidc-Data, and Authorization cannot carry such a token.
+func paddedParts(s string) bool {
+	for part := range strings.SplitSeq(s, ".") {
+		if !authheader.IsToken(part) {
+			return false
+		}
+	}
+	return true
 }
 
 // Purge removes the tokens that match from the cache, or all if match is nil, and returns the number removed. It also purges a

@@ -10,7 +10,8 @@
 //
 // Once the services are registered, [Methods.Covers] finds methods without a requirement.
 //
-// A token comes in the metadata key authorization, in the form of the HTTP header. Methods read it with
+// A token comes in the metadata key authorization, in the form of the HTTP header, or in the key that replaces it, see
+// [middleware.HeaderToken]. Methods read it with
 // valetkey.FromContext(ctx). A refusal has the code UNAUTHENTICATED, PERMISSION_DENIED or, for a failure of the server,
 // UNAVAILABLE. The trailer carries the challenge (www-authenticate) or the delay (retry-after).
 package valetgrpc

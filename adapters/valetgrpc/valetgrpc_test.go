@@ -443,6 +443,32 @@ func TestBoundTokens(t *testing.T) {
 	})
 }
 
+func TestHeaderToken(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	api := serve(t, newGuard(t, keysOf(t, iss), func(c *middleware.Config) {
+		c.Methods = []middleware.BearerMethod{middleware.HeaderToken("Cf-Access-Jwt-Assertion")}
+	}), &testService{})
+	token := iss.Token(valetkeytest.Scopes("orders:read"))
+	for _, c := range []struct {
+		name string
+		sent []string // keys and values
+		code codes.Code
+	}{
+		{"in authorization", []string{"authorization", "Bearer " + token}, codes.Unauthenticated},
+		{"twice", []string{"cf-access-jwt-assertion", token, "cf-access-jwt-assertion", token}, codes.Unauthenticated},
+		{"with a scheme", []string{"cf-access-jwt-assertion", "Bearer " + token}, codes.Unauthenticated},
+		{"in its key", []string{"cf-access-jwt-assertion", token}, codes.OK},
+		{"in its key, and another in authorization", []string{"cf-access-jwt-assertion", token, "authorization", "Bearer x"}, codes.OK},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, call := range []call{unary, duplex} {
+				_, err := call(metadata.AppendToOutgoingContext(with(t), c.sent...), api)
+				assert.Equal(t, c.code, status.Code(err), err)
+			}
+		})
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	type (
 		unaryFunc  = func(*valetgrpc.Interceptor, context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error)

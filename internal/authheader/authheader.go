@@ -35,7 +35,7 @@ func Read(lines []string) (scheme, token string, sent bool, err error) {
 	return scheme, strings.TrimLeft(rest, " "), true, nil // RFC 6750, section 2.1: 1*SP
 }
 
-// IsToken reports whether s is a b64token of RFC 6750, section 2.1, in which all access tokens are sent.
+// IsToken reports whether s is a b64token of RFC 6750, section 2.1, in which access tokens are sent in Authorization.
 func IsToken(s string) bool {
 	s = strings.TrimRight(s, "=")
 	for i := range len(s) {
