@@ -9,8 +9,9 @@ import (
 var ciProducts = []product{githubActions, gitlabCI, circleCI, buildkite, hcpTerraform}
 
 // GitHubActions returns the settings for the tokens of GitHub Actions jobs. It needs Issuer
-// (https://token.actions.githubusercontent.com, with /ENTERPRISE if the enterprise has an issuer of its own, or
-// https://HOST/_services/token of a GitHub Enterprise Server), Audience and Rules.
+// (https://token.actions.githubusercontent.com, with /ENTERPRISE if the enterprise has a separate issuer;
+// https://token.actions.SUBDOMAIN.ghe.com with data residency; https://HOST/_services/token of a GitHub Enterprise Server), Audience and
+// Rules.
 //
 // Every repository on GitHub gets tokens of this issuer, for any audience that its jobs ask for. A rule must pin repository_id,
 // repository_owner_id, enterprise_id, or a name: repository, repository_owner, enterprise or sub. Prefer the IDs. A name can belong

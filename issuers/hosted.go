@@ -89,7 +89,7 @@ var okta = product{
 //
 // The claim sts must be active and sid present. That excludes sessions that are pending, for example until the user joins an
 // organization, tokens of JWT templates, which are for other services, tokens of machines, and version 1 of the session token. The tokens
-// have no scope. The actor of a token is the person who impersonates the user.
+// have no scope, and many have no jti. The actor of a token is the person who impersonates the user.
 func Clerk(p Params) (jwks.Config, error) { return clerk.build(p) }
 
 var clerk = product{
@@ -98,7 +98,7 @@ var clerk = product{
 	takes: needsAudience,
 	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
 		cfg.Issuer = withoutSlash(cfg.Issuer)
-		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true}
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true, AllowMissingID: true}
 		cfg.Markers = []claims.Rule{claims.Equal("sts", "active"), claims.Present("sid")}
 		if len(p.Clients) > 0 {
 			cfg.Audience, cfg.AudienceClaim = slices.Concat(p.Audience, p.Clients), "azp"
