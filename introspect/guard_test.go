@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -129,6 +130,26 @@ func TestGuarded(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		assert.EqualValues(t, 1000, good.Load())
+		assert.Equal(t, 1, a.Introspection.Hits())
+	})
+	in("INTRO-29 two guards and a direct caller share a call, even if the one that began it leaves", func(t *testing.T) {
+		a := newAPI(t)
+		a.Introspection.Slow(time.Second)
+		token := a.Opaque()
+		other, err := middleware.New(middleware.Config{Verifier: a.verifier, Now: a.Now, Logger: quiet})
+		require.NoError(t, err)
+		ctx, leave := context.WithCancel(t.Context())
+		var waiting sync.WaitGroup
+		waiting.Go(func() { assert.Error(t, a.guard.DecideToken(ctx, token).Err()) })
+		synctest.Wait()
+		leave()
+		waiting.Go(func() { assert.Equal(t, 204, a.get(token).Code) })
+		waiting.Go(func() { assert.NoError(t, other.DecideToken(t.Context(), token).Err()) })
+		waiting.Go(func() {
+			_, err := a.verifier.Verify(t.Context(), token)
+			assert.NoError(t, err)
+		})
+		waiting.Wait()
 		assert.Equal(t, 1, a.Introspection.Hits())
 	})
 	in("INTRO-31 a flood of made-up tokens and an outage leave known ones alone", func(t *testing.T) {
