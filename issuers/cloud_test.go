@@ -1,6 +1,8 @@
 package issuers_test
 
 import (
+	"encoding/json"
+	"encoding/pem"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -9,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/issuers"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 const (
@@ -130,7 +133,7 @@ var cloudShapes = []shape{
 	{
 		of: "cloudflare_access", kind: "a user's token",
 		params: issuers.Params{Issuer: team, Audience: []string{audTag}},
-		keySet: team + "/cdn-cgi/access/certs",
+		keySet: team + "/cdn-cgi/access/certs", keys: accessCerts,
 		header: object{"typ": "JWT"},
 		claims: `{"aud":["` + audTag + `"],"email":"alice@example.com","exp":$EXP,"iat":$IAT,"nbf":$IAT,"iss":"` + team + `","type":"app","identity_nonce":"6ei69kawdKzMIAPF",
 			"sub":"7335d417-61da-459d-899c-0a01c76a2f94","country":"US"}`,
@@ -145,7 +148,7 @@ var cloudShapes = []shape{
 	{
 		of: "cloudflare_access", kind: "the token of a listed service token",
 		params: issuers.Params{Issuer: team + "/", Audience: []string{audTag}, Clients: []string{"e367826f93b8d71185e03fe518aff3b4.access"}},
-		keySet: team + "/cdn-cgi/access/certs",
+		keySet: team + "/cdn-cgi/access/certs", keys: accessCerts,
 		header: object{"typ": "JWT"},
 		claims: `{"type":"app","aud":"` + audTag + `","exp":$EXP,"iss":"` + team + `","common_name":"e367826f93b8d71185e03fe518aff3b4.access","iat":$IAT,"sub":""}`,
 		client: "e367826f93b8d71185e03fe518aff3b4.access",
@@ -157,7 +160,7 @@ var cloudShapes = []shape{
 	{
 		of: "cloudflare_access", kind: "a user's token, without service tokens",
 		params: issuers.Params{Issuer: team, Audience: []string{audTag}, Rules: []claims.Rule{claims.Absent("common_name")}},
-		keySet: team + "/cdn-cgi/access/certs",
+		keySet: team + "/cdn-cgi/access/certs", keys: accessCerts,
 		header: object{"typ": "JWT"},
 		claims: `{"aud":["` + audTag + `"],"email":"alice@example.com","exp":$EXP,"iat":$IAT,"nbf":$IAT,"iss":"` + team + `","type":"app","sub":"alice"}`,
 
@@ -230,6 +233,18 @@ var cloudShapes = []shape{
 			{"a token of another identity zone", nil, object{"iss": "https://zone2.uaa.example.com/oauth/token", "zid": "zone2"}, valetkey.ReasonIssuer},
 		},
 	},
+}
+
+// accessCerts returns the key set as Cloudflare Access publishes it, with the certificates of the keys beside them.
+func accessCerts(t *testing.T, set []byte) []byte {
+	t.Helper()
+	var doc object
+	require.NoError(t, json.Unmarshal(set, &doc))
+	cert := object{"kid": "9338abe1", "cert": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: valetkeytest.ClientCertificate(t).Certificate[0]}))}
+	doc["public_cert"], doc["public_certs"] = cert, []object{cert}
+	data, err := json.Marshal(doc)
+	require.NoError(t, err)
+	return data
 }
 
 func TestCloudParameters(t *testing.T) {
