@@ -12,7 +12,8 @@ import (
 
 // hostedProducts are the login services that their vendors operate, and products that resemble them.
 var hostedProducts = []product{
-	auth0, auth0RFC9068, okta, clerk, clerkOAuth, supabase, workOS, workOSConnect, descope, kinde, logto, fusionAuth, zitadel,
+	auth0, auth0RFC9068, okta, clerk, clerkOAuth, supabase, workOS, workOSConnect, descope, kinde, logto, fusionAuth,
+	fusionAuthEntities, zitadel,
 }
 
 // Auth0 returns the settings for the access tokens of an Auth0 API with the default token profile (the dialects access_token and
@@ -278,24 +279,38 @@ var logto = product{
 	},
 }
 
-// FusionAuth returns the settings for the access tokens of FusionAuth, of users and of entities. It needs Issuer, the issuer in the
-// settings of the tenant, and Audience: the ID of the application, or of the entity that represents this API. An issuer that is not a URL,
-// such as acme.com, which is the default, needs JWKSURL (https://HOST/.well-known/jwks.json).
+// FusionAuth returns the settings for the access tokens of FusionAuth users. It needs Issuer, the issuer in the settings of the tenant, and
+// Audience, the ID of the application. An issuer that is not a URL, such as acme.com, which is the default, needs JWKSURL
+// (https://HOST/.well-known/jwks.json).
 //
-// The aud is the application for whose users the token was issued: any API that receives such a token could use it here. The claim tty
-// must be at, since ID tokens have the same aud. Releases without tty need another marker: set Markers to
-// claims.Present("applicationId"), which ID tokens do not have by default. The client is in applicationId, and tokens of entities have
-// none. By default, FusionAuth signs with HS256: select an RSA or EC key for access tokens. To use roles as scopes, add "roles" to Scopes,
-// for entities "permissions". Refresh tokens are opaque.
+// The aud is the application for whose users the token was issued: any API that receives such a token could use it here. ID tokens have
+// the same aud, but no applicationId since release 1.24, which is required and becomes the client. A user without a registration for the
+// application has a token without it, which is refused, too. By default, FusionAuth signs with HS256: select an RSA or EC key for access
+// tokens. To use roles as scopes, add "roles" to Scopes. Refresh tokens are opaque.
 func FusionAuth(p Params) (jwks.Config, error) { return fusionAuth.build(p) }
 
 var fusionAuth = product{
 	name:  "fusionauth",
 	needs: needsIssuer | needsAudience,
 	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true}
+		cfg.Profile.AllowUntyped = true
 		cfg.ClientIDClaim = "applicationId"
-		cfg.Markers = []claims.Rule{claims.Equal("tty", "at")}
+	},
+}
+
+// FusionAuthEntities returns the settings for the access tokens that FusionAuth issues to entities with the client credentials grant. It
+// needs Issuer, as [FusionAuth] does, and Audience, the ID of the entity that represents this API.
+//
+// The entity that requested the token is the subject; there is no client. Tokens with auth_time or applicationId, which those of users
+// have, are refused. To use permissions as scopes, add "permissions" to Scopes.
+func FusionAuthEntities(p Params) (jwks.Config, error) { return fusionAuthEntities.build(p) }
+
+var fusionAuthEntities = product{
+	name:  "fusionauth_entities",
+	needs: needsIssuer | needsAudience,
+	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true}
+		cfg.Markers = []claims.Rule{claims.Absent("auth_time"), claims.Absent("applicationId")}
 	},
 }
 
