@@ -27,8 +27,8 @@ type Credentials struct {
 	TokenFile string
 }
 
-// add adds the credentials to req if it is for their origin.
-func (c *Credentials) add(req *http.Request) error {
+// Add adds the credentials to req if it is for their origin.
+func (c *Credentials) Add(req *http.Request) error {
 	if c == nil {
 		return nil
 	}

@@ -114,7 +114,7 @@ func (c Client) Get(ctx context.Context, u, etag string) (*Answer, error) {
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
-	if err := c.Credentials.add(req); err != nil {
+	if err := c.Credentials.Add(req); err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
 	req.Header.Set("Accept", cmp.Or(c.Accept, "application/json, */*;q=0.1"))

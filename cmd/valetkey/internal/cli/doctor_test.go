@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -94,7 +95,7 @@ func TestDoctorOnMisconfigurations(t *testing.T) {
 			"issuer: " + strings.TrimPrefix(plain, "http://") + ` speaks TLS only, and the URL begins with http; set issuer: "` + secure.URL + `" (in Go: Issuer: "` + secure.URL + `")`},
 		{"a certificate that is not trusted", jwks(secure.URL, ""), "",
 			"issuer: the TLS certificate of " + strings.TrimPrefix(secure.URL, "https://") + " is not trusted: x509: certificate signed by unknown authority; " +
-				"add its CA to the roots of the system (SSL_CERT_FILE), or in Go to the transport of Client; set in Go: Client: &http.Client{Transport: ...}"},
+				`add its CA to the roots of the system (SSL_CERT_FILE); set ca_file: "ca.pem" (in Go: KeyRequests: jwks.KeyRequests{CAFile: "ca.pem"})`},
 		{"a port on which nothing listens, and a token that has the right one", jwks("http://"+dead, ""), iss.Token(),
 			"issuer: connection refused by " + dead + `: wrong host or port, or the issuer does not run; set issuer: "` + iss.URL + `" (in Go: Issuer: "` + iss.URL + `")`},
 		{"a host name that the metadata does not have, and the tokens do", jwks(back, ""), iss.Token(valetkeytest.Claim("iss", back)),
@@ -220,6 +221,37 @@ func TestDoctor(t *testing.T) {
 			code, out, errs := run(t, token, "doctor", "--config", config, "--token", "-")
 			assert.Equal(t, cli.Good, code, "%s: %s\n%s%s", name, lines, out, errs)
 		}
+	})
+	t.Run("an issuer that is not public, and the settings for its certificate and the credentials", func(t *testing.T) {
+		var s *httptest.Server
+		s = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Header.Get("Authorization") != "Bearer of-the-pod":
+				http.Error(w, "who are you?", http.StatusForbidden)
+			case r.URL.Path == "/keys":
+				w.Write(iss.JWKS())
+			default:
+				fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, s.URL, s.URL+"/keys")
+			}
+		}))
+		defer s.Close()
+		ca := write(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+		pod := write(t, "token", "of-the-pod\n")
+		settings := fmt.Sprintf("issuer: %q", s.URL)
+		for _, step := range []struct{ wants, add string }{
+			{`set ca_file: "ca.pem" (in Go: KeyRequests: jwks.KeyRequests{CAFile: "ca.pem"})`, fmt.Sprintf(", ca_file: %q", ca)},
+			{`returns status 403; set token_file: "..." (in Go: KeyRequests: jwks.KeyRequests{TokenFile: "..."})`, fmt.Sprintf(", token_file: %q", pod)},
+		} {
+			_, out, errs := run(t, "", "doctor", "--config", proxyFile(t, "jwks: {"+settings+"}"))
+			failed := linesOf(out, "fail")
+			require.Len(t, failed, 1, out+errs)
+			assert.Contains(t, failed[0], step.wants)
+			settings += step.add
+		}
+		code, out, errs := run(t, iss.Token(valetkeytest.Claim("iss", s.URL)), "doctor", "--config", proxyFile(t, "jwks: {"+settings+"}"), "--token", "-")
+		assert.Equal(t, cli.Good, code, out+errs)
+		assert.Contains(t, out, "token: accepted")
+		assert.NotContains(t, out, "of-the-pod")
 	})
 	t.Run("the product whose constructor has the settings", func(t *testing.T) {
 		realm := iss.URL + "/realms/shop"

@@ -134,6 +134,7 @@ func strangers(targets []Target, t *token) Finding {
 type examination struct {
 	target   Target
 	findings []Finding
+	*sender  // of requests for keys
 }
 
 func (x *examination) add(f Finding) {

@@ -57,17 +57,17 @@ func readMetadata(r response) *metadata {
 }
 
 // discover returns the metadata at the well-known locations of an issuer, or the response that says most about why there is none.
-func discover(ctx context.Context, client *http.Client, issuer string) (*metadata, response) {
+func (s *sender) discover(ctx context.Context, issuer string) (*metadata, response) {
 	var worst response
 	for _, place := range fetch.WellKnown(issuer) {
-		r := get(ctx, client, place)
+		r := s.get(ctx, place)
 		if m := readMetadata(r); m != nil {
 			return m, r
 		}
 		if worst.url == "" || worst.status == http.StatusNotFound && r.status != http.StatusNotFound {
 			worst = r
 		}
-		if r.err != nil {
+		if r.unreachable() {
 			break // the other locations are on the same host
 		}
 	}
@@ -85,13 +85,21 @@ func (x *examination) keys(ctx context.Context, about *token) {
 		keys, _, _ = keyset.Parse(cfg.JWKS, keyset.MaxKeys) // the configuration has been checked
 		x.ok("key set", "given, nothing to fetch: %s", described(keys))
 	default:
-		var served response
+		var (
+			served response
+			err    error
+		)
+		if x.sender, err = senderOf(cfg); err != nil {
+			x.add(Finding{Level: Fail, Check: "key set", Cause: err.Error()})
+			return
+		}
 		published, url := x.issuer(ctx, &cfg, about)
 		if url != "" {
-			keys, served = x.keySet(ctx, cfg, url, published != nil && cfg.JWKSURL == "")
+			keys, served = x.keySet(ctx, url, published != nil && cfg.JWKSURL == "")
 			x.clock(cfg, cmp.Or(published.date(), served.date()))
 		}
 		cfg.JWKSURL, cfg.Client = fixed(served)
+		cfg.KeyRequests, cfg.InitialJWKS = jwks.KeyRequests{}, nil
 	}
 	if keys != nil {
 		x.algorithms(cfg, keys)
@@ -108,7 +116,7 @@ func (x *examination) issuer(ctx context.Context, cfg *jwks.Config, about *token
 	if optional && (strings.Contains(cfg.Issuer, "{") || fetch.Client{InsecureHTTP: true}.Discoverable(cfg.Issuer) != nil) {
 		return nil, cfg.JWKSURL
 	}
-	m, r := discover(ctx, cfg.Client, cfg.Issuer)
+	m, r := x.discover(ctx, cfg.Issuer)
 	if m == nil && optional {
 		return nil, cfg.JWKSURL
 	}
@@ -167,8 +175,7 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 		meant.Scheme = "http"
 	case r.refused() && u.Port() != "":
 		meant.Host = u.Hostname()
-	case r.untrusted():
-		f.Go = "Client: &http.Client{Transport: ...}"
+	case f.forbidden(r):
 		return f
 	case r.redirects(), r.isPage() && r.status == http.StatusOK:
 		f.Go = "Client: &http.Client{Transport: ...}"
@@ -186,7 +193,7 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 	if guess == cfg.Issuer {
 		guess = "" // nothing suggests another one
 	} else {
-		if m, _ := discover(ctx, cfg.Client, guess); m != nil {
+		if m, _ := x.discover(ctx, guess); m != nil {
 			guess = m.issuer
 		} else if r.refused() {
 			guess = ""
@@ -201,6 +208,19 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 	}
 	cfg.Issuer = cmp.Or(guess, cfg.Issuer) // examine the rest as if it were set
 	return f
+}
+
+// forbidden reports whether the server has an unknown certificate, or wants credentials. It adds the setting for them.
+func (f *Finding) forbidden(r response) bool {
+	switch {
+	case r.untrusted():
+		f.YAML, f.Go = `ca_file: "ca.pem"`, `KeyRequests: jwks.KeyRequests{CAFile: "ca.pem"}`
+	case r.err == nil && (r.status == http.StatusUnauthorized || r.status == http.StatusForbidden):
+		f.YAML, f.Go = `token_file: "..."`, `KeyRequests: jwks.KeyRequests{TokenFile: "..."}`
+	default:
+		return false
+	}
+	return true
 }
 
 // difference describes in which part two issuers differ.
@@ -230,9 +250,12 @@ func difference(a, b string) string {
 }
 
 // keySet fetches and reads the key set. discovered means that its URL is from the metadata.
-func (x *examination) keySet(ctx context.Context, cfg jwks.Config, u string, discovered bool) ([]*jose.Key, response) {
-	r := get(ctx, cfg.Client, u)
-	f := Finding{Level: Fail, Check: "key set"}.setting("url", "JWKSURL", "https://...")
+func (x *examination) keySet(ctx context.Context, u string, discovered bool) ([]*jose.Key, response) {
+	r := x.get(ctx, u)
+	f := Finding{Level: Fail, Check: "key set"}
+	if !f.forbidden(r) {
+		f = f.setting("url", "JWKSURL", "https://...")
+	}
 	if r.err != nil || r.status != http.StatusOK || r.isPage() {
 		f.Cause, f.Fix = r.trouble()
 		if discovered {

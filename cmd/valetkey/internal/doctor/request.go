@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/internal/fetch"
+	"github.com/valetkey/valetkey/jwks"
 )
 
 const (
@@ -34,8 +36,33 @@ type response struct {
 	err    error
 }
 
+// A sender sends requests as the verifier does.
+type sender struct {
+	client      http.Client
+	credentials *fetch.Credentials // nil: none
+}
+
+// senderOf returns the sender of a verifier whose configuration has been checked.
+func senderOf(cfg jwks.Config) (*sender, error) {
+	s := new(sender)
+	if cfg.Client != nil {
+		s.client = *cfg.Client
+	}
+	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	r := cfg.KeyRequests
+	if r.TokenFile != "" || len(r.Header) > 0 {
+		s.credentials = &fetch.Credentials{URL: cmp.Or(cfg.JWKSURL, cfg.Issuer), Header: r.Header, TokenFile: r.TokenFile}
+	}
+	if r.CAFile+r.CertFile == "" {
+		return s, nil
+	}
+	transport, err := fetch.NewTLSFiles(r.CAFile, r.CertFile, r.KeyFile)
+	s.client.Transport = transport
+	return s, err
+}
+
 // get requests u. It follows no redirect.
-func get(ctx context.Context, client *http.Client, u string) response {
+func (s *sender) get(ctx context.Context, u string) response {
 	r := response{url: fetch.Bare(u)}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -45,13 +72,12 @@ func get(ctx context.Context, client *http.Client, u string) response {
 		return r
 	}
 	req.Header.Set("Accept", "application/json, application/jwk-set+json, */*;q=0.1")
-	h := http.Client{}
-	if client != nil {
-		h = *client
+	if err := s.credentials.Add(req); err != nil {
+		r.err = err
+		return r
 	}
-	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	start := time.Now()
-	resp, err := h.Do(req)
+	resp, err := s.client.Do(req)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err // the wrapper quotes the URL with its query
@@ -106,6 +132,12 @@ func (r response) wantsPlain() bool {
 	return errors.As(r.err, &record) || r.err != nil && strings.Contains(r.err.Error(), "server gave HTTP response to HTTPS client")
 }
 
+// unreachable reports whether nothing else on the host can be reached either.
+func (r response) unreachable() bool {
+	dial, is := errors.AsType[*net.OpError](r.err)
+	return is && dial.Op == "dial" || r.untrusted() || r.wantsPlain()
+}
+
 // untrusted reports whether the certificate of the server was not accepted.
 func (r response) untrusted() bool {
 	var certificate *tls.CertificateVerificationError
@@ -135,7 +167,7 @@ func (r response) trouble() (cause, fix string) {
 	case errors.As(r.err, &name):
 		return fmt.Sprintf("the TLS certificate of %s is for another host: %v", addressee, name), ""
 	case errors.As(r.err, &unknown), errors.As(r.err, &invalid):
-		return fmt.Sprintf("the TLS certificate of %s is not trusted: %v", addressee, errors.Unwrap(r.err)), "add its CA to the roots of the system (SSL_CERT_FILE), or in Go to the transport of Client"
+		return fmt.Sprintf("the TLS certificate of %s is not trusted: %v", addressee, errors.Unwrap(r.err)), "add its CA to the roots of the system (SSL_CERT_FILE)"
 	case r.wantsPlain():
 		return fmt.Sprintf("%s speaks plain HTTP, and the URL begins with https", addressee), ""
 	case errors.As(r.err, &timeout) && timeout.Timeout():

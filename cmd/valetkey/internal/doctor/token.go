@@ -444,7 +444,8 @@ func (x *examination) product(ctx context.Context, cfg jwks.Config, t *token) {
 		if err != nil {
 			continue
 		}
-		made.JWKS, made.JWKSURL, made.Client, made.Now, made.Logger = cfg.JWKS, cfg.JWKSURL, cfg.Client, cfg.Now, cfg.Logger
+		made.JWKS, made.JWKSURL, made.Client, made.KeyRequests = cfg.JWKS, cfg.JWKSURL, cfg.Client, jwks.KeyRequests{}
+		made.Now, made.Logger = cfg.Now, cfg.Logger
 		if _, err := verify(ctx, made, t.raw); err == nil {
 			x.add(Finding{Level: Warn, Check: "product", Cause: "one constructor has all of these settings and excludes the product's other tokens",
 				YAML: "issuer_type: " + p.name, Go: fmt.Sprintf("issuers.%s(issuers.Params{Issuer: %q, Audience: ...})", p.constructor, iss)})
