@@ -150,25 +150,26 @@ func (o onward) handler() http.Handler {
 func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.SetURL(o.to)
 	r.Out.Trailer = nil // trailer names would bypass the header checks, without values
+	token := plain(o.tokenHeader)
 	for name := range r.Out.Header {
-		if folded := plain(name); spoofs(folded) || folded == o.certificate || folded == plain(o.tokenHeader) {
+		if folded := plain(name); spoofs(folded) || folded == o.certificate || folded == token {
 			delete(r.Out.Header, name)
 		}
 	}
 	r.Out.URL.RawQuery = withoutToken(r.Out.URL.RawQuery)
 	r.SetXForwarded()
-	token := valetkey.FromContext(r.In.Context())
-	o.passToken(r, token != nil)
+	t := valetkey.FromContext(r.In.Context())
+	o.passToken(r, t != nil)
 	// Allow upgrades to WebSocket only: it permits no further HTTP requests on the connection. h2c does, and those would not be
 	// checked.
 	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
 		r.Out.Header.Del("Upgrade")
 		r.Out.Header.Del("Connection")
 	}
-	if token == nil {
+	if t == nil {
 		return
 	}
-	for _, h := range identity(token) {
+	for _, h := range identity(t) {
 		if h.value != "" {
 			r.Out.Header.Set(h.name, h.value)
 		}
