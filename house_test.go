@@ -200,6 +200,7 @@ func TestCodeMatchesNoErrorText(t *testing.T) {
 		"adapters/valetredis/revocations.go ==":             "reports a change of the text, whatever it says",
 		"cmd/valetkey/internal/cli/cli.go Contains":         "pflag has no type for an unknown shorthand, which may be a token",
 		"cmd/valetkey/internal/cli/cli.go SplitSeq":         "prints each line with the name of the command",
+		"cmd/valetkey/internal/doctor/token.go !=":          "asks whether a setting changed the refusal, whatever it says",
 		"cmd/valetkey/internal/issuer/issuer.go ReplaceAll": "prints several lines as one",
 	}
 	used := map[string]bool{}

@@ -129,7 +129,7 @@ func (r response) redirects() bool { return r.status >= 300 && r.status < 400 }
 // wantsPlain reports whether a TLS request was sent to a server that speaks plain HTTP.
 func (r response) wantsPlain() bool {
 	var record tls.RecordHeaderError
-	return errors.As(r.err, &record) || r.err != nil && strings.Contains(r.err.Error(), "server gave HTTP response to HTTPS client")
+	return errors.As(r.err, &record) || errors.Is(r.err, http.ErrSchemeMismatch)
 }
 
 // unreachable reports whether nothing else on the host can be reached either.
