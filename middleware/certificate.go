@@ -57,14 +57,15 @@ func DERHeader(header string) ClientCertificate {
 	return ClientCertificate{decode: decoded(textDER), header: http.CanonicalHeaderKey(header)}
 }
 
-// XFCCHeader returns a ClientCertificate for the header X-Forwarded-Client-Cert of Envoy and the products that are built on it. The
-// last element counts, because the proxy that sends the request has added it; elements before it may be from anyone. It must have
-// Cert, or at least Hash, which suffices for a guard but not for [ClientCertificate.Find].
+// XFCCHeader returns a ClientCertificate for the header X-Forwarded-Client-Cert of Envoy and the products that are built on it. It
+// must have exactly one element, with Cert, Hash, or both of one certificate. Hash suffices for a guard but not for
+// [ClientCertificate.Find].
 //
-// The rules of [ClientCertHeader] apply: with forward_client_cert_details SANITIZE_SET, Envoy removes the header of a client, also
-// if the client has no certificate. APPEND_FORWARD requires that every client has one.
+// The rules of [ClientCertHeader] apply. Use forward_client_cert_details SANITIZE_SET: with it, Envoy removes the header of a client,
+// also if the client has no certificate. Several elements are malformed, since nothing tells them apart: Envoy does not quote the
+// names in a certificate, so a URI with a comma in that of the client would add an element at the end.
 func XFCCHeader() ClientCertificate {
-	return ClientCertificate{decode: lastXFCC, header: "X-Forwarded-Client-Cert"}
+	return ClientCertificate{decode: textXFCC, header: "X-Forwarded-Client-Cert"}
 }
 
 // IsZero reports whether cc specifies no place.
@@ -158,45 +159,48 @@ func textDER(s string) ([]byte, error) {
 	return base64.StdEncoding.Strict().DecodeString(leaf)
 }
 
-// lastXFCC decodes the last element of an X-Forwarded-Client-Cert header.
-func lastXFCC(s string) (certificate, error) {
-	for {
-		element, rest, more, ok := xfccElement(s)
-		if !ok {
+// textXFCC decodes an X-Forwarded-Client-Cert header with one element. A name in the certificate of the client may contain the
+// separators, see [XFCCHeader], and so add any key that Envoy has not written. Keys that are used must therefore not contradict.
+func textXFCC(s string) (certificate, error) {
+	element, more, ok := xfccElement(s)
+	if !ok || more || element == (xfcc{}) {
+		return certificate{}, errNotOne
+	}
+	c := certificate{}
+	if element.hash != "" {
+		sum, err := hex.DecodeString(element.hash)
+		if err != nil || copy(c.sum[:], sum) != len(sum) || len(sum) != len(c.sum) {
 			return certificate{}, errNotOne
 		}
-		if s = rest; more {
-			continue
-		}
-		if element.cert != "" {
-			return decoded(textPEM)(element.cert)
-		}
-		c := certificate{}
-		if n, err := hex.Decode(c.sum[:], []byte(element.hash[:min(len(element.hash), 2*len(c.sum))])); err != nil || n != len(c.sum) || len(element.hash) != 2*n {
-			return certificate{}, errNotOne
-		}
+	}
+	if element.cert == "" {
 		return c, nil
 	}
+	certified, err := decoded(textPEM)(element.cert)
+	if err == nil && element.hash != "" && certified.sum != c.sum {
+		err = errNotOne
+	}
+	return certified, err
 }
 
 // An xfcc holds the values of an element that are used; "": it has none.
 type xfcc struct{ cert, hash string }
 
 // xfccElement reads the first element of s: pairs of a key and a value, separated by semicolons. more reports whether a comma and
-// another element follow. ok is false if the element is malformed, or has a key that is used here twice.
+// another element follow. ok is false if the element is malformed, or has a key that is used here twice or without a value.
 //
 // A quote may occur only around a whole value, and within it after a backslash. Otherwise an open quote in an element of the client
 // would turn the quotes of the proxy inside out.
-func xfccElement(s string) (e xfcc, rest string, more, ok bool) {
+func xfccElement(s string) (e xfcc, more, ok bool) {
 	for {
 		end := strings.IndexAny(s, `=,;"`)
 		if end <= 0 || s[end] != '=' {
-			return e, "", false, false
+			return e, false, false
 		}
 		key := strings.ToLower(strings.Trim(s[:end], " \t"))
 		value, after, ok := xfccValue(s[end+1:])
 		if !ok {
-			return e, "", false, false
+			return e, false, false
 		}
 		var known *string
 		switch key {
@@ -206,16 +210,16 @@ func xfccElement(s string) (e xfcc, rest string, more, ok bool) {
 			known = &e.hash
 		}
 		if known != nil {
-			if *known != "" {
-				return e, "", false, false
+			if *known != "" || value == "" {
+				return e, false, false
 			}
 			*known = value
 		}
 		switch {
 		case after == "":
-			return e, "", false, true
+			return e, false, true
 		case after[0] == ',':
-			return e, after[1:], true, true
+			return e, true, true
 		}
 		s = after[1:]
 	}
