@@ -75,15 +75,15 @@ The exit code is 0 without a fail, 1 with one, and 2 for an error, for example a
 func targetsOf(cmd *cobra.Command, file, keys string, s issuer.Settings, drivers driver.Set) ([]doctor.Target, error) {
 	quiet := logTo(io.Discard, slog.LevelError)
 	if file != "" {
-		for _, name := range []string{"issuer", "audience", "jwks", "profile", "alg", "insecure-http"} {
+		for _, name := range []string{"issuer", "audience", "jwks", "issuer-type", "tenant", "client", "rule", "allow", "profile", "alg", "insecure-http"} {
 			if cmd.Flags().Changed(name) {
 				return nil, fmt.Errorf("--%s: cannot be combined with --config", name)
 			}
 		}
 		return proxy.Targets(file, drivers, quiet)
 	}
-	if s.Issuer == "" {
-		return nil, errors.New("--config: required, or --issuer and --audience")
+	if s.Issuer == "" && s.Type == "" {
+		return nil, errors.New("--config: required, or --issuer and --audience, or --issuer-type")
 	}
 	keysFrom(&s, keys)
 	s.Logger = quiet

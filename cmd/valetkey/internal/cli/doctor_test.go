@@ -310,6 +310,8 @@ func TestDoctor(t *testing.T) {
 	t.Run("mistakes", func(t *testing.T) {
 		for want, args := range map[string][]string{
 			"--config: required, or --issuer and --audience": {},
+			"--issuer: required":                             {"--issuer-type", "keycloak", "--audience", "a"},
+			"--rule: cannot be combined with --config":       {"--config", "x", "--rule", "y"},
 			"--issuer: cannot be combined with --config":     {"--config", "x", "--issuer", "y"},
 			"--audience: required":                           {"--issuer", iss.URL},
 			"not https; --insecure-http allows http":         {"--issuer", "http://keycloak:8080", "--audience", "a"},

@@ -85,7 +85,7 @@ The exit code is 0 for a valid token, 1 for a refused one, and 2 for an error, f
 // issuerFlags adds the flags for the verifier of one issuer.
 func issuerFlags(cmd *cobra.Command, s *issuer.Settings, keys *string) {
 	f := cmd.Flags()
-	f.StringVar(&s.Issuer, "issuer", "", "issuer of the token (required)")
+	f.StringVar(&s.Issuer, "issuer", "", "issuer of the token (required, unless --issuer-type determines it)")
 	f.StringArrayVar(&s.Audience, "audience", nil, "accepted audience of the token; may be repeated (required)")
 	f.StringVar(keys, "jwks", "", "key set, a file or a URL (default: discovered at the issuer)")
 	f.StringVar(&s.Type, "issuer-type", "", "product of the issuer, such as keycloak, for the settings of its tokens (default: none, only tokens by RFC 9068)")

@@ -303,6 +303,18 @@ func (s Settings) contradictions(cfg jwks.Config, wrong *found) {
 	}
 }
 
+// HasIssuer reports whether iss is the issuer of cfg: its Issuer, or one for a tenant if Issuer contains a claim in braces.
+func HasIssuer(cfg *jwks.Config, iss string) bool {
+	before, rest, template := strings.Cut(cfg.Issuer, "{")
+	if !template {
+		return iss == cfg.Issuer
+	}
+	_, after, _ := strings.Cut(rest, "}")
+	tenant, begins := strings.CutPrefix(iss, before)
+	tenant, ends := strings.CutSuffix(tenant, after)
+	return begins && ends && tenant != "" && !strings.ContainsAny(tenant, "/{}")
+}
+
 // Verifier returns the verifier for s, or all mistakes in s. It does the same I/O as [Settings.Config].
 func (s Settings) Verifier() (*jwks.Verifier, []Mistake) {
 	cfg, mistakes := s.Config()

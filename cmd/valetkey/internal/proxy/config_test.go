@@ -171,6 +171,20 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].jwks.url: not https; insecure_http: true allows http"}},
 		{"two verifiers of one issuer", base("}]", `}, jwks: {issuer: "https://as.example.com"}]`), []string{
 			`4: verifiers[1]: another verifier already accepts the issuer "https://as.example.com"`}},
+		{"an alias that is the issuer of another verifier", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks: {issuer: 'https://a', issuer_aliases: ['https://x', 'https://y']}
+- jwks: {issuer: 'https://b', issuer_aliases: 'https://y'}
+- introspection: {issuer: 'https://c', client_id: x, client_secret: x, jwt_issuers: 'https://x'}
+- jwks: {issuer: 'https://x'}
+`), []string{
+			`6: verifiers[1]: another verifier already accepts the issuer "https://y"`,
+			`7: verifiers[2].introspection.jwt_issuers: another verifier already accepts the JWTs of "https://x"`,
+			`8: verifiers[3]: another verifier already accepts the issuer "https://x"`}},
+		{"two verifiers of tokens without iss", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks: {issuer: 'https://a', allow: missing_issuer, rules: 'sub ^= a/'}
+- jwks: {issuer_type: spiffe, tenants: example.org, url: 'https://spire.example.org/keys'}
+`), []string{
+			`6: verifiers[1]: another verifier already accepts tokens without iss`}},
 
 		{"an introspection of nothing", verifiers("introspection: {}"), []string{
 			"4: verifiers[0].introspection.client_id: required",

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -87,10 +88,10 @@ func keys(t *testing.T, block snippets.Block) (jwks.Config, error) {
 	require.NoError(t, block.WriteFiles(dir))
 	path := filepath.Join(dir, "proxy.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
-	all, err := proxy.Keys(path)
+	all, err := proxy.Targets(path, drivers, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return jwks.Config{}, err
 	}
 	require.Len(t, all, 1)
-	return all[0], nil
+	return *all[0].Keys, nil
 }

@@ -23,6 +23,8 @@ upstream: %s
 resource: %q
 verifiers:
   - jwks: {issuer: "https://as.example.com"}
+  - jwks: {issuer_type: entra_id_any_tenant, audience: x}
+  - jwks: {issuer_type: spiffe, tenants: example.org, audience: x, url: "https://spire.example.org/keys"}
   - introspection: {issuer: "https://as2.example.com", client_id: x, client_secret: x}
   - introspection: {url: "https://as3.example.com", client_id: x, client_secret: x, jwt_issuers: "urn:x"}
 routes: {"GET /orders": "orders:read"}

@@ -261,6 +261,28 @@ func TestRevokeMistakes(t *testing.T) {
 			require.ErrorContains(t, proxy.Revoke(t.Context(), file, r, slog.New(slog.DiscardHandler)), "proxy.yaml:"+c.want)
 		})
 	}
+	for _, c := range []struct {
+		name, verifier, issuer string
+		known                  bool
+	}{
+		{"the issuer of another project", "issuer_type: firebase_id_tokens, audience: shop", "https://securetoken.google.com/other", false},
+		{"an issuer that the product determines", "issuer_type: firebase_id_tokens, audience: shop", "https://securetoken.google.com/shop", true},
+		{"the template of many tenants", "issuer_type: entra_id_any_tenant", "https://login.microsoftonline.com/{tid}/v2.0", false},
+		{"a tenant of many", "issuer_type: entra_id_any_tenant", "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0", true},
+		{"an alias, which no verified token has", "issuer: 'https://as.example.com', issuer_aliases: 'https://back.example.com'", "https://back.example.com", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "proxy.yaml")
+			config := strings.Replace(good, `issuer: "https://as.example.com"`, c.verifier, 1) + "redis: {address: '127.0.0.1:1', key: " + key + "}"
+			require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+			err := proxy.Revoke(t.Context(), file, valetkey.Revocation{Issuer: c.issuer, All: true}, slog.New(slog.DiscardHandler))
+			if c.known {
+				require.ErrorContains(t, err, "publishing a revocation")
+			} else {
+				require.ErrorContains(t, err, "no verifier in "+file+" accepts the issuer")
+			}
+		})
+	}
 	t.Run("no file", func(t *testing.T) {
 		err := proxy.Revoke(t.Context(), filepath.Join(t.TempDir(), "x.yaml"), r, slog.New(slog.DiscardHandler))
 		require.True(t, errors.Is(err, os.ErrNotExist), err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/strictjson"
@@ -269,11 +270,16 @@ func (re *rehearsal) checks(in Request, reason valetkey.Reason) []check {
 	return append(all, routeChecks...)
 }
 
+// accepts reports whether m has the tokens with an iss; "": none.
+func (m made) accepts(iss string) bool {
+	return issuer.HasIssuer(m.keys, iss) || slices.Contains(m.keys.IssuerAliases, iss) || iss == "" && m.keys.Profile.AllowMissingIssuer
+}
+
 // verifiedBy returns the checks of the verifier that is responsible for a token, and the unverified binding of the token.
 func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 	var (
-		issuer string
-		bound  valetkey.Binding
+		iss   string
+		bound valetkey.Binding
 	)
 	c, err := jose.Parse(raw)
 	isJWT := !errors.Is(err, jose.ErrMalformed)
@@ -281,7 +287,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		_ = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error { // an error means that the token is refused as malformed
 			switch name {
 			case "iss":
-				issuer, _ = v.Text()
+				iss, _ = v.Text()
 			case "cnf":
 				bound, _ = tokenclaims.Binding(v)
 			}
@@ -289,7 +295,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		})
 	}
 	for _, m := range re.made { // verifiers with keys first, in the order of the proxy
-		if m.keys != nil && isJWT && m.keys.Issuer == issuer {
+		if m.keys != nil && isJWT && m.accepts(iss) {
 			if m.status != nil {
 				return slices.Concat(jwtChecks, statusChecks), bound
 			}
@@ -297,7 +303,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		}
 	}
 	for _, m := range re.made {
-		if m.keys == nil && (!isJWT || slices.Contains(m.asks.JWTIssuers, issuer) || slices.Contains(m.asks.JWTIssuers, introspect.AnyIssuer)) {
+		if m.keys == nil && (!isJWT || slices.Contains(m.asks.JWTIssuers, iss) || slices.Contains(m.asks.JWTIssuers, introspect.AnyIssuer)) {
 			return askedChecks, bound
 		}
 	}

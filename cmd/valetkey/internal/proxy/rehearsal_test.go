@@ -169,6 +169,11 @@ routes:
 		assert.Equal(t, "/orders", out.Header.Get("Location"))
 		assert.Empty(t, out.Checks)
 	})
+	t.Run("an alias of the issuer has the checks of its verifier", func(t *testing.T) {
+		alias := strings.Replace(config, `issuer: "`+iss.URL+`", status_list`, `issuer: "`+iss.URL+`", issuer_aliases: "https://wrong-issuer.example.com", status_list`, 1)
+		token := iss.Token(iss.Status(1), valetkeytest.WrongIssuer())
+		assert.Equal(t, "its status list marks it valid", failed(t, rehearse(t, alias, proxy.Request{Token: token})))
+	})
 	t.Run("what is not a JWT, and nobody can be asked", func(t *testing.T) {
 		alone := regexp.MustCompile(`(?m)^  - introspection.*\n|, status_list: \{\}`).ReplaceAllString(config, "")
 		assert.Equal(t, "the token is a signed JWT", failed(t, rehearse(t, alone, proxy.Request{Token: "made-up"})))

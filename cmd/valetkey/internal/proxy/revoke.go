@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/config"
 )
 
@@ -34,9 +34,16 @@ func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.L
 	if err != nil {
 		return err
 	}
-	known := slices.ContainsFunc(f.Verifiers, func(v verifierSection) bool {
-		return v.JWKS != nil && v.JWKS.Issuer == r.Issuer || v.Introspection != nil && v.Introspection.Issuer == r.Issuer
-	})
+	known := false
+	for i, v := range f.Verifiers {
+		if v.JWKS != nil {
+			s := f.settings(fmt.Sprintf("verifiers[%d].jwks", i), v.JWKS)
+			s.File = ""
+			cfg, _ := s.Config() // a product may determine the issuer
+			known = known || issuer.HasIssuer(&cfg, r.Issuer)
+		}
+		known = known || v.Introspection != nil && v.Introspection.Issuer == r.Issuer
+	}
 	if !known {
 		return fmt.Errorf("no verifier in %s accepts the issuer %q", path, r.Issuer)
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -54,8 +55,13 @@ func (l *list) read() valetkey.Verifier {
 			local = append(local, keys)
 		}
 	}
-	if byIssuer, err := jwks.ByIssuer(local...); err == nil { // an error means none, or two for one issuer, which has been reported
-		all = append(all, byIssuer)
+	if len(local) > 0 {
+		byIssuer, err := jwks.ByIssuer(local...)
+		if err == nil {
+			all = append(all, byIssuer)
+		} else if l.Err() == nil { // two for one issuer have been reported
+			l.Mistake("verifiers", "%w", err)
+		}
 	}
 	for i, v := range l.Verifiers {
 		if v.Introspection == nil {
@@ -71,27 +77,7 @@ func (l *list) read() valetkey.Verifier {
 // jwks returns the verifier of one issuer, and its combination with a status list, if it has one.
 func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *statuslist.Verifier) {
 	at := item + ".jwks"
-	settings := issuer.Settings{
-		Issuer:       s.Issuer,
-		Audience:     s.Audience,
-		URL:          s.URL,
-		File:         l.Path(s.File),
-		Profile:      s.Profile,
-		Algorithms:   s.Algorithms,
-		Leeway:       time.Duration(s.Leeway),
-		MaxLifetime:  time.Duration(s.MaxLifetime),
-		InsecureHTTP: s.InsecureHTTP,
-		KeyRequests: jwks.KeyRequests{
-			TokenFile: l.Path(s.TokenFile), CAFile: l.Path(s.CAFile), CertFile: l.Path(s.CertFile), KeyFile: l.Path(s.KeyFile),
-		},
-		Logger: l.log,
-		Now:    l.now,
-		Tokens: s.Tokens,
-	}
-	if !l.Given(at + ".audience") {
-		settings.DefaultAudience = l.audience(at, nil)
-	}
-	cfg, wrong := settings.Config()
+	cfg, wrong := l.settings(at, s).Config()
 	keys, wrong = issuer.Verifier(cfg, wrong)
 	for _, m := range wrong {
 		l.Mistake(mistakes.Join(at, m.Field), "%w", m.Err)
@@ -102,11 +88,10 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 	if keys != nil {
 		by = keys
 		l.close = append(l.close, keys.Close)
-		if l.taken[keys.Issuer()] {
-			l.Mistake(item, "another verifier already accepts the issuer %q", keys.Issuer())
+		l.take(item, cfg)
+		if !strings.Contains(cfg.Issuer, "{") && !cfg.Profile.AllowMissingIssuer { // otherwise it is no server where clients get tokens
+			l.issuers = append(l.issuers, cfg.Issuer)
 		}
-		l.taken[keys.Issuer()] = true
-		l.issuers = append(l.issuers, keys.Issuer())
 	}
 	if status == nil {
 		return keys, nil
@@ -115,6 +100,47 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 		l.close = append(l.close, listed.Close)
 	}
 	return keys, listed
+}
+
+// take adds a mistake if an earlier verifier accepts the tokens of cfg. The item is the verifier of cfg.
+func (l *list) take(item string, cfg jwks.Config) {
+	for _, iss := range append([]string{cfg.Issuer}, cfg.IssuerAliases...) {
+		if l.taken[iss] {
+			l.Mistake(item, "another verifier already accepts the issuer %q", iss)
+		}
+		l.taken[iss] = true
+	}
+	if cfg.Profile.AllowMissingIssuer {
+		if l.taken[""] {
+			l.Mistake(item, "another verifier already accepts tokens without iss")
+		}
+		l.taken[""] = true
+	}
+}
+
+// settings returns the settings of the section at the path.
+func (f *file) settings(at string, s *jwksSection) issuer.Settings {
+	settings := issuer.Settings{
+		Issuer:       s.Issuer,
+		Audience:     s.Audience,
+		URL:          s.URL,
+		File:         f.Path(s.File),
+		Profile:      s.Profile,
+		Algorithms:   s.Algorithms,
+		Leeway:       time.Duration(s.Leeway),
+		MaxLifetime:  time.Duration(s.MaxLifetime),
+		InsecureHTTP: s.InsecureHTTP,
+		KeyRequests: jwks.KeyRequests{
+			TokenFile: f.Path(s.TokenFile), CAFile: f.Path(s.CAFile), CertFile: f.Path(s.CertFile), KeyFile: f.Path(s.KeyFile),
+		},
+		Logger: f.log,
+		Now:    f.now,
+		Tokens: s.Tokens,
+	}
+	if !f.Given(at + ".audience") {
+		settings.DefaultAudience = f.audience(at, nil)
+	}
+	return settings
 }
 
 // names maps the fields of introspect.Config to their names in files.
@@ -177,9 +203,9 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 	return v
 }
 
-func (l *list) audience(at string, given []string) []string {
-	if !l.Given(at+".audience") && l.Resource != "" {
-		return []string{l.Resource}
+func (f *file) audience(at string, given []string) []string {
+	if !f.Given(at+".audience") && f.Resource != "" {
+		return []string{f.Resource}
 	}
 	return given
 }
