@@ -2,6 +2,7 @@ package jwks
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -119,14 +120,36 @@ func (v *Verifier) fields(t *valetkey.TokenFields, in *unread, iss string) error
 	errs[8] = tokenclaims.Text(&t.SessionID, "sid", in.sid, true)
 	t.Actor, errs[9] = tokenclaims.Actor(in.act)
 	t.ACR, t.AuthTime = tokenclaims.Login(in.acr, in.authTime)
-	for _, err := range errs {
+	for i, err := range errs {
 		if err != nil {
+			if setting := v.missing(i, in); setting != "" {
+				err = fmt.Errorf("%w, and %s", err, setting)
+			}
 			return refuse(valetkey.ReasonClaimMalformed, err)
 		}
 	}
 	var err error
 	t.Scopes, err = v.scopesOf(in)
 	return err
+}
+
+// missing returns the setting that would accept the token, if the i-th error of fields is about a claim that is absent or a number.
+func (v *Verifier) missing(i int, in *unread) string {
+	switch {
+	case i == 0 && in.sub == nil:
+		return "Profile.AllowMissingSubject is off"
+	case i == 0 && isInteger(in.sub):
+		return "Profile.AllowNumericSubject is off"
+	case i == 1 && in.clientID == nil && v.clientIDClaim == "":
+		return "Profile.AllowMissingClientID is off"
+	case i == 2 && in.jti == nil:
+		return "Profile.AllowMissingID is off"
+	case i == 4 && in.iat == nil:
+		return "Profile.AllowMissingIssuedAt is off"
+	case i == 6 && in.aud == nil && v.audienceClaim == "":
+		return "AudienceClaim is not set"
+	}
+	return ""
 }
 
 // recipient returns the value of aud, or of the claim that the issuer names the resource server in.

@@ -318,6 +318,29 @@ func replaceSignature(token string, n int) string {
 	return token[:strings.LastIndex(token, ".")+1] + base64.RawURLEncoding.EncodeToString(make([]byte, n))
 }
 
+func TestACauseHasBothValuesOrTheSetting(t *testing.T) {
+	for want, c := range map[string]struct{ header, claims object }{
+		`issuer: "https://as.example/" in the token, "https://as.example" configured`:   {nil, object{"iss": issuer + "/"}},
+		`issuer: none in the token, "https://as.example" configured`:                    {nil, object{"iss": nil}},
+		`audience: "a", "b" in the token, "other", "https://api.example" configured`:    {nil, object{"aud": []string{"a", "b"}}},
+		`typ: "JWT" in the token, "at+jwt" configured, and Profile.AllowUntyped is off`: {object{"typ": "JWT"}, nil},
+		`typ: "logout+jwt" in the token, "at+jwt" configured`:                           {object{"typ": "logout+jwt"}, nil},
+		`sub is missing, and Profile.AllowMissingSubject is off`:                        {nil, object{"sub": nil}},
+		`sub is not a string, and Profile.AllowNumericSubject is off`:                   {nil, object{"sub": 7}},
+		`sub is not a string`: {nil, object{"sub": []string{"a"}}},
+		`client_id is missing, and Profile.AllowMissingClientID is off`: {nil, object{"client_id": nil}},
+		`jti is missing, and Profile.AllowMissingID is off`:             {nil, object{"jti": nil}},
+		`iat is missing, and Profile.AllowMissingIssuedAt is off`:       {nil, object{"iat": nil}},
+		`aud is missing, and AudienceClaim is not set`:                  {nil, object{"aud": nil}},
+		`exp is missing`: {nil, object{"exp": nil}},
+	} {
+		_, err := open(t).Verify(background, mint(t, es256, c.header, good(c.claims)))
+		var refusal *valetkey.Error
+		require.ErrorAs(t, err, &refusal, want)
+		assert.EqualError(t, refusal.Err, want)
+	}
+}
+
 func TestRefusedTexts(t *testing.T) {
 	v := open(t)
 	payload, _ := json.Marshal(good(nil))

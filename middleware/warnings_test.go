@@ -72,7 +72,7 @@ func TestWarnings(t *testing.T) {
 		{"another algorithm", keysOf(func(c *jwks.Config) { c.Algorithms = []string{"RS256"} }), iss.Token(), "algorithm", []string{`alg: "ES256" in the token, "RS256" configured`}},
 		{"an unknown key", keys, iss.Token(valetkeytest.KeyID("other")), "unknown_key", []string{`kid "other"`, iss.URL}},
 		{"a token that is not a JWT", keys, "opaque", "not_jwt", nil},
-		{"a missing claim", keys, iss.Token(valetkeytest.Claim("jti", nil)), "claim_malformed", []string{"jti is missing"}},
+		{"a missing claim", keys, iss.Token(valetkeytest.Claim("jti", nil)), "claim_malformed", []string{"jti is missing, and Profile.AllowMissingID is off"}},
 		{"a clock that is late", keys, iss.Token(valetkeytest.NotYetValid()), "not_yet_valid", nil},
 		{"no verifier of several", valetkey.First(wrong("https://a.example"), wrong("https://b.example")), iss.Token(), "untrusted_issuer",
 			[]string{`issuer: "` + iss.URL + `" in the token, "https://a.example" configured; issuer: "` + iss.URL + `" in the token, "https://b.example" configured`}},
