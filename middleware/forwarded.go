@@ -45,7 +45,7 @@ func (p *Proxies) xHop(h http.Header) (hop, bool) {
 	passed := p.passed(list(h["X-Forwarded-For"]))
 	proto, ok := reported(list(h["X-Forwarded-Proto"]), passed)
 	host, also := reported(list(h["X-Forwarded-Host"]), passed)
-	told := hop{proto: strings.ToLower(proto), host: host}
+	told := hop{proto: schemeOf(proto), host: host}
 	if !ok || !also || !told.valid() {
 		return hop{}, false
 	}
@@ -157,7 +157,7 @@ func (h *hop) read(pair string) bool {
 	case "for":
 		known = &h.from
 	case "proto":
-		known, value = &h.proto, strings.ToLower(value)
+		known, value = &h.proto, schemeOf(value)
 	case "host":
 		known = &h.host
 	default:
@@ -166,6 +166,18 @@ func (h *hop) read(pair string) bool {
 	once := *known == "" // section 4
 	*known = value
 	return once
+}
+
+// schemeOf returns the scheme of the HTTP URL for a reported scheme. Traefik reports ws or wss for a WebSocket handshake, which is
+// a request for an http or https URL (RFC 6455, section 3).
+func schemeOf(proto string) string {
+	switch proto = strings.ToLower(proto); proto {
+	case "ws":
+		return "http"
+	case "wss":
+		return "https"
+	}
+	return proto
 }
 
 // valid reports whether the scheme is http, https or missing.
