@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/introspect"
@@ -46,6 +47,11 @@ type Config struct {
 
 	// Audience lists the names of this resource server, compared as those of [jwks.Config]. Required.
 	Audience []string
+
+	// SoleAudience, Clients and Rules restrict the tokens further, as those of [jwks.Config]. Opaque tokens cannot be restricted so.
+	SoleAudience bool
+	Clients      []string
+	Rules        []claims.Rule
 
 	// JWKSURL is the URL of the issuer's key set. JWKS is a key set to use without any network access. At most one may be
 	// set; if neither is, the URL comes from the issuer's metadata.
@@ -188,6 +194,9 @@ func (b *builder) verifier() valetkey.Verifier {
 		if b.cfg.JWKSURL != "" || b.cfg.JWKS != nil || b.cfg.Algorithms != nil {
 			b.wrong.Add("JWKSURL, JWKS, Algorithms", "there is nothing to verify of opaque tokens")
 		}
+		if b.cfg.SoleAudience || b.cfg.Clients != nil || b.cfg.Rules != nil {
+			b.wrong.Add("SoleAudience, Clients, Rules", "opaque tokens cannot be restricted")
+		}
 		return b.introspection()
 	}
 	if r.name == "ShortLived" && (r.lifetime <= 0 || r.lifetime > maxShortLived) {
@@ -196,7 +205,8 @@ func (b *builder) verifier() valetkey.Verifier {
 	}
 	keys, err := jwks.New(jwks.Config{
 		Issuer: b.cfg.Issuer, Audience: b.cfg.Audience, JWKSURL: b.cfg.JWKSURL, JWKS: b.cfg.JWKS, Client: b.cfg.Client,
-		Algorithms:  b.algorithms("Algorithms", b.cfg.Algorithms),
+		Algorithms:   b.algorithms("Algorithms", b.cfg.Algorithms),
+		SoleAudience: b.cfg.SoleAudience, Clients: b.cfg.Clients, Rules: b.cfg.Rules,
 		MaxLifetime: r.lifetime,
 		Logger:      b.cfg.Guard.Logger, Observer: b.cfg.Guard.Observer, Now: b.cfg.Guard.Now,
 	})

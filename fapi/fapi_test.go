@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/fapi"
 	"github.com/valetkey/valetkey/internal/jose"
@@ -107,6 +108,11 @@ func TestContradictions(t *testing.T) {
 			c.JWKSURL = iss.KeySet.URL
 			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b")})
 		}},
+		{"clients for opaque tokens", "SoleAudience, Clients, Rules: opaque tokens", func(c *fapi.Config) {
+			c.Clients = []string{"a"}
+			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b")})
+		}},
+		{"a zero rule", "Rules[0]: the zero Rule", func(c *fapi.Config) { c.Rules = make([]claims.Rule, 1) }},
 		{"DPOP-20 nothing but the client says what the URL is", "URL: required with DPoP, unless Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
 		{"a mistake in the rest", "Realm", func(c *fapi.Config) { c.Guard.Realm = `"` }},
 	} {
@@ -210,6 +216,23 @@ func TestProfile(t *testing.T) {
 			assert.Contains(t, []int{400, 401}, get(api, iss, key, forged).Code, name)
 		}
 	})
+}
+
+func TestTokensAreRestrictedFurther(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS(), valetkeytest.SignWith("ES256"))
+	key := iss.ProofKey("ES256")
+	good := []valetkeytest.Option{valetkeytest.BoundTo(key), valetkeytest.ClientID("app"), valetkeytest.Claim("acr", "high")}
+	guard := newGuard(t, iss, func(c *fapi.Config) {
+		c.SoleAudience, c.Clients, c.Rules = true, []string{"app"}, []claims.Rule{claims.Equal("acr", "high")}
+	}).Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for name, opt := range map[string]valetkeytest.Option{
+		"another client":    valetkeytest.ClientID("other"),
+		"a rule that fails": valetkeytest.Claim("acr", "low"),
+		"a second audience": valetkeytest.Audience(valetkeytest.DefaultAudience, "https://other.example.com"),
+	} {
+		assert.Equal(t, 401, get(guard, iss, key, iss.Token(append(good[:3:3], opt)...)).Code, name)
+	}
+	assert.Equal(t, 200, get(guard, iss, key, iss.Token(good...)).Code)
 }
 
 func TestWeakAndDuplicateKeys(t *testing.T) {

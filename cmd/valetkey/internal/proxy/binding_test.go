@@ -321,7 +321,7 @@ func TestFAPI2(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			config, upstream := guarded(t, iss, profile)
-			addr, _ := serve(t, strings.Replace(config, `"}]`, `", `+jwks+`}]`, 1))
+			addr, _ := serve(t, strings.Replace(config, `"}]`, `", rules: "!test", `+jwks+`}]`, 1))
 			client := tlsClient(t, own)
 			send := func(opts ...valetkeytest.Option) int {
 				r := newRequest(t, "https://"+addr+"/orders")
@@ -331,6 +331,7 @@ func TestFAPI2(t *testing.T) {
 			with := func(opts ...valetkeytest.Option) []valetkeytest.Option { return append(opts, bound...) }
 			assert.Equal(t, 401, send(with(valetkeytest.Algorithm("RS256"))...), "FAPI-06")
 			assert.Equal(t, 401, send(valetkeytest.Scopes("orders:read")), "FAPI-05")
+			assert.Equal(t, 401, send(with(valetkeytest.Claim("test", true))...), "a rule of the file")
 			assert.Equal(t, 401, do(t, client, newRequest(t, "https://"+addr+"/orders", "Authorization",
 				"Bearer "+iss.Token(valetkeytest.Scopes("orders:read"), iss.Status(3)))).StatusCode, "FAPI-05")
 			assert.Nil(t, upstream.take())

@@ -379,6 +379,20 @@ func TestMistakes(t *testing.T) {
 			"16: sender_constrained: must not be set with profile: fapi2, which sets it",
 			`17: dpop.algorithms: "ES384" is none of PS256, ES256 and EdDSA (FAPI 2.0, section 5.4)`,
 			"18: websocket_token: must not be set with profile: fapi2, which sets it"}},
+		{"settings about tokens beside fapi2", base(`[jwks: {issuer: "https://as.example.com"}]`, `
+- jwks:
+   issuer_type: keycloak
+   issuer: https://as.example.com
+   max_lifetime: 5m
+   allow: scp
+   clients: app
+   rules: acr
+   ca_file: nowhere.pem
+`) + "profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
+			"6: verifiers[0].jwks.issuer_type: cannot be combined with profile: fapi2, which accepts tokens by RFC 9068 only",
+			"9: verifiers[0].jwks.allow: cannot be combined with profile: fapi2, which accepts tokens by RFC 9068 only",
+			"12: verifiers[0].jwks.ca_file: reading DIR/nowhere.pem: no such file or directory",
+			"12: verifiers[0].jwks.ca_file: cannot be combined with profile: fapi2, which sets how keys are requested"}},
 		{"fapi2 with no more than its name", good + "profile: fapi2", []string{
 			"1: tls: required with profile: fapi2, or trusted_proxies that terminate TLS",
 			"1: dpop, mtls: one of them is required (FAPI 2.0, section 5.3.4)",

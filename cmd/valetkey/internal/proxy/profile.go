@@ -30,11 +30,18 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 	} else {
 		profile.Issuer, profile.Audience, profile.Algorithms = v.keys.Issuer, v.keys.Audience, v.keys.Algorithms
 		profile.JWKSURL, profile.JWKS = v.keys.JWKSURL, v.keys.JWKS
+		profile.SoleAudience, profile.Clients, profile.Rules = v.keys.SoleAudience, v.keys.Clients, v.keys.Rules
 		profile.Revocation = f.revocation(v)
 		set = append(set, v.at+".profile", v.at+".leeway")
 		for _, name := range (issuer.Tokens{}).Fields() {
-			if field := mistakes.Join(v.at, name); f.Given(field) {
+			restricts := name == "sole_audience" || name == "clients" || name == "rules"
+			if field := mistakes.Join(v.at, name); f.Given(field) && !restricts {
 				f.Mistake(field, "cannot be combined with profile: fapi2, which accepts tokens by RFC 9068 only")
+			}
+		}
+		for _, name := range []string{"token_file", "ca_file", "cert_file", "key_file"} {
+			if field := mistakes.Join(v.at, name); f.Given(field) {
+				f.Mistake(field, "cannot be combined with profile: fapi2, which sets how keys are requested")
 			}
 		}
 	}
