@@ -25,7 +25,8 @@ type Verifier interface {
 	Verify(ctx context.Context, raw string) (*Token, error)
 }
 
-// MaxToken is the maximum length of a token in bytes. A longer token is refused before any of it is parsed.
+// MaxTokenBytes is the maximum length of a token in bytes, unless the setting of the same name of a guard and its verifiers changes
+// it. A longer token is refused before any of it is parsed.
 const MaxTokenBytes = 16 << 10
 
 // VerifierFunc adapts a function to a [Verifier].

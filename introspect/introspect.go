@@ -42,6 +42,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/flight"
@@ -83,6 +84,10 @@ type Config struct {
 	// verified; [AnyIssuer] matches every issuer. Nil: a token in JWT form is refused without a request, with an error that
 	// wraps [valetkey.ErrNotApplicable].
 	JWTIssuers []string
+
+	// MaxTokenBytes is the maximum length of a token. A guard has a limit too, which may need the same setting. Zero:
+	// [valetkey.MaxTokenBytes], 16 KiB; at most 64 KiB.
+	MaxTokenBytes int
 
 	// TypeHint sends token_type_hint=access_token (RFC 7662, section 2.1).
 	TypeHint bool
@@ -155,6 +160,7 @@ const (
 // Verifier verifies tokens at one introspection endpoint. It is a [valetkey.Verifier], a [valetkey.HealthReporter] and a
 // [valetkey.Purger]. It is safe for concurrent use and must be closed.
 type Verifier struct {
+	maxToken  int    // bytes
 	cfg       Config // with the defaults filled in
 	fetch     fetch.Client
 	transport *http.Transport // of the default client; nil: Config.Client is set
@@ -186,6 +192,7 @@ type Verifier struct {
 // New returns a Verifier. It does no I/O. The error lists every mistake in cfg.
 func New(cfg Config) (*Verifier, error) {
 	v := &Verifier{cfg: cfg.withDefaults(), asking: flight.Table[digest.Digest, answered]{}, url: cfg.URL}
+	v.maxToken, _ = authheader.TokenLimit(cfg.MaxTokenBytes) // check reports the error
 	v.fetch = fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"}
 	if cfg.Client == nil {
 		v.transport = newTransport(v.cfg.MaxInFlight)
@@ -248,6 +255,9 @@ func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 		if err := client.Discoverable(cfg.Issuer); err != nil {
 			wrong.Add("Issuer", "discovery needs a URL: %w", err)
 		}
+	}
+	if _, err := authheader.TokenLimit(cfg.MaxTokenBytes); err != nil {
+		wrong.Add("MaxTokenBytes", "%w", err)
 	}
 	wrong.Within("Audience", tokenclaims.CheckAudience(cfg.Audience))
 	switch {

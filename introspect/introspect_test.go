@@ -228,6 +228,31 @@ func TestWhatIsAsked(t *testing.T) {
 			assert.Equal(t, before, iss.Introspection.Hits(), "nobody is asked")
 		})
 	}
+	for name, c := range map[string]struct {
+		setting, bytes int
+		asked          bool
+	}{
+		"INTRO-32 64 KiB and a byte with 64 KiB": {64 << 10, 64<<10 + 1, false},
+		"a byte more than a smaller limit":       {1000, 1001, false},
+		"16 KiB and a byte with more":            {16<<10 + 1, 16<<10 + 1, true},
+		"64 KiB with 64 KiB":                     {64 << 10, 64 << 10, true},
+	} {
+		t.Run("MaxTokenBytes: "+name, func(t *testing.T) {
+			before := iss.Introspection.Hits()
+			_, err := verifierOf(t, iss, func(cfg *introspect.Config) { cfg.MaxTokenBytes = c.setting }).Verify(t.Context(), strings.Repeat("a", c.bytes))
+			assert.Equal(t, c.asked, iss.Introspection.Hits() > before)
+			if !c.asked {
+				refused(t, err, "the token is malformed")
+			}
+		})
+	}
+	t.Run("a JWT of more than 16 KiB is asked about if that is allowed", func(t *testing.T) {
+		jwt := iss.Token(valetkeytest.Claim("groups", strings.Repeat("g", 20<<10)))
+		before := iss.Introspection.Hits()
+		_, err := verifierOf(t, iss, func(cfg *introspect.Config) { cfg.MaxTokenBytes, cfg.JWTIssuers = 64<<10, []string{iss.URL} }).Verify(t.Context(), jwt)
+		require.NoError(t, err)
+		assert.Equal(t, before+1, iss.Introspection.Hits())
+	})
 	for _, c := range []struct {
 		name, token string
 		jwts        []string

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
@@ -80,7 +81,7 @@ func (v *Verifier) open(ctx context.Context, answer *said) error {
 		answer.object = answer.body
 		return nil
 	}
-	c, err := jose.Parse(string(answer.body))
+	c, err := jose.ParseWith(string(answer.body), jose.Options{Limit: fetch.MaxBody}) // of a response, not of an access token
 	switch {
 	case err != nil:
 		return err

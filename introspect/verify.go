@@ -24,8 +24,8 @@ import (
 // [*valetkey.Unavailable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	switch {
-	case len(raw) > valetkey.MaxTokenBytes: // RFC 7662, section 5: no unbounded input is sent to the issuer
-		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes", valetkey.MaxTokenBytes))
+	case len(raw) > v.maxToken: // RFC 7662, section 5: no unbounded input is sent to the issuer
+		return nil, refuse(malformed, fmt.Errorf("it has more than %d bytes (MaxTokenBytes)", v.maxToken))
 	case !authheader.IsToken(raw): // not worth a request, which could also upset a firewall on the way
 		return nil, refuse(malformed, errors.New("it holds a character that none may hold, or nothing"))
 	}
@@ -46,7 +46,7 @@ func (v *Verifier) asksAbout(raw string) error {
 	if !isJWT(raw) || slices.Contains(v.cfg.JWTIssuers, AnyIssuer) {
 		return nil
 	}
-	iss, ok := issuerOf(raw)
+	iss, ok := v.issuerOf(raw)
 	if ok && slices.Contains(v.cfg.JWTIssuers, iss) {
 		return nil
 	}
@@ -75,8 +75,8 @@ func isJWT(raw string) bool {
 }
 
 // issuerOf returns the unverified iss of a signed JWT; ok is false if it has none.
-func issuerOf(raw string) (iss string, ok bool) {
-	c, err := jose.Parse(raw)
+func (v *Verifier) issuerOf(raw string) (iss string, ok bool) {
+	c, err := jose.ParseWith(raw, jose.Options{Limit: v.maxToken})
 	if err != nil {
 		return "", false
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
@@ -30,6 +31,8 @@ func ByIssuer(vs ...*Verifier) (valetkey.Verifier, error) {
 			wrong.Add(at, "is nil")
 			continue
 		}
+		all.form.Limit = max(all.form.Limit, v.form.Limit)
+		all.form.AllowPadding = all.form.AllowPadding || v.form.AllowPadding
 		for _, iss := range append([]string{v.issuer}, v.aliases...) {
 			wrong.AddIf(all.exact[iss] != nil, at, "duplicate issuer %q", iss)
 			all.exact[iss] = v
@@ -52,6 +55,7 @@ type byIssuer struct {
 	exact     map[string]*Verifier // by Issuer and alias
 	templates []*Verifier          // also in exact
 	unnamed   *Verifier            // of tokens without iss; nil: none
+	form      jose.Options         // what any of them accepts
 }
 
 // of returns the verifier of the token with the claims in, or nil.
@@ -73,7 +77,7 @@ func (issuers *byIssuer) of(in *unread) *Verifier {
 
 func (issuers *byIssuer) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	var in unread
-	c, err := in.parse(raw)
+	c, err := in.parse(raw, issuers.form)
 	if err != nil {
 		return nil, err
 	}

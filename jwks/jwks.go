@@ -34,6 +34,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/claims"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -126,6 +127,14 @@ type Config struct {
 	// Profile lists the parts of RFC 9068 that tokens may lack. Zero: none.
 	Profile Profile
 
+	// AllowPaddedSegments accepts tokens whose header, payload or signature is padded with "=" to a multiple of four characters, which
+	// RFC 7515, section 2, forbids. A token then has more than one accepted text. Needed for: the load balancers of AWS (ALB).
+	AllowPaddedSegments bool
+
+	// MaxTokenBytes is the maximum length of a token. A guard has a limit too, which may need the same setting. Zero:
+	// [valetkey.MaxTokenBytes], 16 KiB; at most 64 KiB. Needed for: issuers that put the groups of users into tokens.
+	MaxTokenBytes int
+
 	// Leeway is the tolerated difference between the clocks of the issuer and this server. It applies to exp, nbf and iat.
 	// Zero: 30 s; negative: none; at most 5 min.
 	Leeway time.Duration
@@ -216,6 +225,7 @@ type Verifier struct {
 	clients     []string
 	algorithms  []string
 	profile     Profile
+	form        jose.Options // see Config.AllowPaddedSegments and Config.MaxTokenBytes
 	leeway      time.Duration
 	maxLifetime time.Duration
 	scopes      []string
@@ -270,6 +280,8 @@ func New(cfg Config) (*Verifier, error) {
 		v.now = time.Now
 	}
 	v.template, _ = newTemplate(cfg.Issuer) // check reports the error
+	v.form.Limit, _ = authheader.TokenLimit(cfg.MaxTokenBytes)
+	v.form.AllowPadding = cfg.AllowPaddedSegments
 	keys, err := cfg.keys()
 	wrong := mistakes.List{Package: "jwks"}
 	cfg.check(&wrong)
@@ -329,6 +341,9 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	}
 	if cfg.Leeway > maxLeeway {
 		wrong.Add("Leeway", "%v is more than %v", cfg.Leeway, maxLeeway)
+	}
+	if _, err := authheader.TokenLimit(cfg.MaxTokenBytes); err != nil {
+		wrong.Add("MaxTokenBytes", "%w", err)
 	}
 	if cfg.MaxLifetime < 0 {
 		wrong.Add("MaxLifetime", "%v is negative", cfg.MaxLifetime)

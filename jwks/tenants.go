@@ -18,8 +18,10 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/flight"
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
@@ -43,6 +45,10 @@ type TenantsConfig struct {
 	// unknown issuers. ctx is not the context of a request; it ends after 5 s, and Lookup must return soon after. A request
 	// waits at most 2 s.
 	Lookup func(ctx context.Context, issuer string) (Config, error)
+
+	// MaxTokenBytes is the maximum length of a token of any tenant, before its tenant is known. A tenant's Config.MaxTokenBytes
+	// applies too. Zero: [valetkey.MaxTokenBytes], 16 KiB; at most 64 KiB.
+	MaxTokenBytes int
 
 	// Max is the maximum number of tenants held. When it is exceeded, the tenant whose last valid token is the oldest is
 	// removed. Zero: 1000.
@@ -91,9 +97,10 @@ const (
 // Made-up issuers displace no tenant. About 800 of them are looked up per second. Beyond that, issuers that are not held get
 // 503 for some seconds; tenants that are held are not affected.
 type TenantVerifier struct {
-	cfg    TenantsConfig
-	client *http.Client
-	start  time.Time // of the clock, see clock
+	cfg      TenantsConfig
+	maxToken int // bytes
+	client   *http.Client
+	start    time.Time // of the clock, see clock
 
 	ctx    context.Context // of lookups; ends with Close
 	cancel context.CancelFunc
@@ -136,6 +143,10 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 	if cfg.Lookup == nil {
 		wrong.Add("Lookup", "required")
 	}
+	maxToken, err := authheader.TokenLimit(cfg.MaxTokenBytes)
+	if err != nil {
+		wrong.Add("MaxTokenBytes", "%w", err)
+	}
 	if cfg.Max < 0 {
 		wrong.Add("Max", "%d is negative", cfg.Max)
 	}
@@ -165,12 +176,13 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 		transport.Proxy = http.ProxyFromEnvironment
 	}
 	t := &TenantVerifier{
-		cfg:     cfg,
-		client:  &http.Client{Transport: transport},
-		start:   time.Now(),
-		tenants: map[string]*tenant{},
-		flights: flight.Table[string, looked]{},
-		health:  valetkey.Health{Name: "tenants", State: valetkey.Ready, Since: time.Now()},
+		cfg:      cfg,
+		maxToken: maxToken,
+		client:   &http.Client{Transport: transport},
+		start:    time.Now(),
+		tenants:  map[string]*tenant{},
+		flights:  flight.Table[string, looked]{},
+		health:   valetkey.Health{Name: "tenants", State: valetkey.Ready, Since: time.Now()},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t, nil
@@ -180,7 +192,7 @@ func Tenants(cfg TenantsConfig) (*TenantVerifier, error) {
 // refused with an error that wraps [valetkey.ErrNotApplicable].
 func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	var in unread
-	c, err := in.parse(raw)
+	c, err := in.parse(raw, jose.Options{Limit: t.maxToken, AllowPadding: true}) // the tenant's own form is checked later
 	if err != nil {
 		return nil, err
 	}

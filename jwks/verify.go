@@ -23,7 +23,7 @@ import (
 // issuer. If no keys are available, the error is [*valetkey.Unavailable].
 func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, error) {
 	var in unread
-	c, err := in.parse(raw)
+	c, err := in.parse(raw, v.form)
 	if err != nil {
 		return nil, err
 	}
@@ -32,9 +32,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*valetkey.Token, err
 
 // parse parses a token and reads its claims into in, which the caller provides so that it stays on the stack. Nothing in the
 // result is verified.
-func (in *unread) parse(raw string) (*jose.Compact, error) {
-	c, err := jose.Parse(raw)
+func (in *unread) parse(raw string, form jose.Options) (*jose.Compact, error) {
+	c, err := jose.ParseWith(raw, form)
 	switch {
+	case errors.Is(err, jose.ErrPadded):
+		return nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w; Config.AllowPaddedSegments allows it", valetkey.ErrNotApplicable, err))
 	case errors.Is(err, jose.ErrMalformed):
 		return nil, refuse(valetkey.ReasonNotJWT, fmt.Errorf("%w: %w", valetkey.ErrNotApplicable, err))
 	case err != nil:
@@ -53,6 +55,9 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	iss, mine := v.issuerOf(in)
 	if !mine {
 		return nil, otherIssuer(in, func() []string { return append([]string{v.issuer}, v.aliases...) })
+	}
+	if err := v.checkForm(c); err != nil {
+		return nil, err
 	}
 	if in.misspelt != "" {
 		return nil, refuse(malformed, fmt.Errorf("the claim %s is spelt in another letter case", in.misspelt))
@@ -115,6 +120,17 @@ func otherIssuer(in *unread, configured func() []string) error {
 		got = []string{iss}
 	}
 	return refuse(valetkey.ReasonIssuer, tokenclaims.NotApplicable(tokenclaims.Mismatch("issuer", "token", got, configured)))
+}
+
+// checkForm checks the form of a token that was parsed for several issuers.
+func (v *Verifier) checkForm(c *jose.Compact) error {
+	switch {
+	case c.Length > v.form.Limit:
+		return refuse(malformed, fmt.Errorf("the token has more than %d bytes", v.form.Limit))
+	case c.Padded && !v.form.AllowPadding:
+		return refuse(malformed, fmt.Errorf("%w; Config.AllowPaddedSegments allows it", jose.ErrPadded))
+	}
+	return nil
 }
 
 // checkType checks typ. Types are compared as media types: RFC 7515, section 4.1.9.

@@ -61,7 +61,7 @@ func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 	case c.token == "":
 		return c, malformed(valetkey.ReasonEmptyToken)
 	}
-	return c, checkLength(c.token)
+	return c, g.checkLength(c.token)
 }
 
 // RemoveCredentials removes from h, the header of a request, what the guard reads as a token: Authorization and DPoP, the header of
@@ -78,8 +78,8 @@ func (g *Guard) RemoveCredentials(h http.Header) {
 	}
 }
 
-func checkLength(token string) error {
-	if len(token) > valetkey.MaxTokenBytes {
+func (g *Guard) checkLength(token string) error {
+	if len(token) > g.maxToken {
 		return &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonTokenTooLong}
 	}
 	return nil

@@ -83,7 +83,7 @@ func (g *Guard) DecideToken(ctx context.Context, raw string, needs ...valetkey.R
 	}
 	start := time.Now()
 	c := credentials{token: raw, scheme: authheader.Bearer}
-	err := checkLength(raw)
+	err := g.checkLength(raw)
 	if raw == "" {
 		err = &valetkey.Error{Code: valetkey.NoCredentials}
 	}

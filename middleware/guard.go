@@ -54,6 +54,10 @@ type Config struct {
 	// cannot be decoded is refused with 401. Nil: nothing is decoded.
 	Claims valetkey.Claims
 
+	// MaxTokenBytes is the maximum length of a token. The Verifier has a limit too, which may need the same setting. Zero:
+	// [valetkey.MaxTokenBytes], 16 KiB; at most 64 KiB. Servers and proxies limit the size of a request's headers, often to less.
+	MaxTokenBytes int
+
 	// Methods lists places, in addition to the Authorization header, where a request may carry its token: [Form], [Query],
 	// [Cookie], [WebSocketProtocol], [WebSocketProtocolBase64URL], [WebSocketProtocolPair]. With [HeaderToken], another header
 	// replaces Authorization. A request with tokens in two places is refused with 400. Nil: the Authorization header only.
@@ -158,6 +162,7 @@ type Cache struct {
 // A Guard passes requests with a sufficient access token to a handler and refuses all others. It is safe for concurrent use and
 // does not need to be closed.
 type Guard struct {
+	maxToken          int               // bytes
 	verifier          valetkey.Verifier // called only through the cache
 	cache             *tokencache.Cache
 	denials           *denials
@@ -188,6 +193,10 @@ func New(cfg Config) (*Guard, error) {
 	wrong := mistakes.List{Package: "middleware"}
 	if cfg.Verifier == nil {
 		wrong.Add("Verifier", "required")
+	}
+	maxToken, err := authheader.TokenLimit(cfg.MaxTokenBytes)
+	if err != nil {
+		wrong.Add("MaxTokenBytes", "%w", err)
 	}
 	if cfg.Claims != nil {
 		if err := cfg.Claims.Check(); err != nil {
@@ -244,6 +253,7 @@ func New(cfg Config) (*Guard, error) {
 
 	g := &Guard{
 		verifier:          cfg.Verifier,
+		maxToken:          maxToken,
 		alsoFrom:          append([]BearerMethod(nil), cfg.Methods...),
 		dpop:              cfg.DPoP,
 		clientCertificate: cfg.ClientCertificate,

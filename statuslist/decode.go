@@ -65,7 +65,7 @@ func (v *Verifier) maxToken() int { return v.cfg.MaxBytes*2 + 16<<10 }
 // decode verifies a list token (sections 5.1 and 8.3, step 4). It decompresses the list last, since that is the most
 // expensive step.
 func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, error) {
-	c, err := jose.ParseLong(raw, v.maxToken())
+	c, err := jose.ParseWith(raw, jose.Options{Limit: v.maxToken()})
 	switch {
 	case err != nil:
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
@@ -118,7 +119,7 @@ func (iss *Issuer) claimsOf(token string) []byte {
 	if claims, ok := iss.opaque[token]; ok {
 		return claims
 	}
-	jwt, err := jose.Parse(token)
+	jwt, err := jose.ParseWith(token, jose.Options{Limit: authheader.MaxTokenLimit})
 	if err != nil {
 		return nil
 	}

@@ -2,6 +2,8 @@
 package authheader
 
 import (
+	"cmp"
+	"fmt"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -33,6 +35,18 @@ func Read(lines []string) (scheme, token string, sent bool, err error) {
 		return Bearer, "", false, nil
 	}
 	return scheme, strings.TrimLeft(rest, " "), true, nil // RFC 6750, section 2.1: 1*SP
+}
+
+// MaxTokenLimit is the largest value of a setting MaxTokenBytes, in bytes. A token of that length fills the request headers that
+// most servers and proxies accept.
+const MaxTokenLimit = 64 << 10
+
+// TokenLimit returns the maximum length of a token for the value of a setting MaxTokenBytes. Zero: [valetkey.MaxTokenBytes].
+func TokenLimit(setting int) (int, error) {
+	if setting < 0 || setting > MaxTokenLimit {
+		return valetkey.MaxTokenBytes, fmt.Errorf("%d is not between 0 and %d", setting, MaxTokenLimit)
+	}
+	return cmp.Or(setting, valetkey.MaxTokenBytes), nil
 }
 
 // IsToken reports whether s is a b64token of RFC 6750, section 2.1, in which access tokens are sent in Authorization.

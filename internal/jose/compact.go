@@ -10,6 +10,7 @@ package jose
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ const maxKeyID = 256
 // does not have three base64url parts, or the first one does not begin like a JSON object.
 var ErrMalformed = errors.New("not a signed JWT in the compact form")
 
+// ErrPadded is wrapped by the refusal of a token whose parts are padded, which [Options].AllowPadding accepts. It wraps
+// [ErrMalformed].
+var ErrPadded = fmt.Errorf("%w: a part is padded with '='", ErrMalformed)
+
 // Header holds the parameters of a token's JOSE header that are used. Do not trust them before the signature is verified, and
 // never put a key ID in a path, a query or a metric label.
 type Header struct {
@@ -45,6 +50,8 @@ type Header struct {
 type Compact struct {
 	Header    Header
 	Payload   []byte // not empty; its reader must check that it is the JSON object of a JWT
+	Length    int    // of the whole token, in bytes
+	Padded    bool   // a part has padding
 	input     []byte // header "." payload, as sent: the signed text. It is the memory of a string, so it must not be written
 	signature []byte // not empty
 	fresh     *seen  // the header as sent, unless it was cached
@@ -56,22 +63,31 @@ type Compact struct {
 // A token has only one accepted encoding: base64url must be canonical. However, anyone can turn an ECDSA signature (r, s)
 // into the equally valid (r, n-s), which RFC 7515 does not forbid. The text of a token therefore does not identify it: deny
 // lists must use jti.
-func Parse(raw string) (*Compact, error) { return ParseLong(raw, MaxToken) }
+func Parse(raw string) (*Compact, error) { return ParseWith(raw, Options{}) }
 
-// ParseLong does the same as [Parse] for input that may be longer than an access token, up to limit bytes, such as a status
-// list.
-func ParseLong(raw string, limit int) (*Compact, error) {
-	return parse(raw, limit, seenHeaders[:], (*Header).read)
+// Options are exceptions from the form of a token. The zero value has none.
+type Options struct {
+	// Limit is the maximum length of the token, in bytes. Zero: [MaxToken].
+	Limit int
+
+	// AllowPadding accepts parts that are padded to a multiple of four characters, in addition to the canonical ones. RFC 7515,
+	// section 2, has no padding; some issuers sign their tokens with it.
+	AllowPadding bool
+}
+
+// ParseWith does the same as [Parse] with exceptions.
+func ParseWith(raw string, o Options) (*Compact, error) {
+	return parse(raw, o, seenHeaders[:], (*Header).read)
 }
 
 // ParseProof does the same as [Parse] for a proof of possession, whose header contains the public key that verifies it (RFC
 // 9449, section 4.2): Header.Key. The caller must check whose key it is, by its thumbprint.
 func ParseProof(raw string) (*Compact, error) {
-	return parse(raw, MaxToken, seenProofs[:], (*Header).readProof)
+	return parse(raw, Options{}, seenProofs[:], (*Header).readProof)
 }
 
-func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) error) (*Compact, error) {
-	if len(raw) > limit { // before any work
+func parse(raw string, o Options, seenBefore memory, read func(*Header, []byte) error) (*Compact, error) {
+	if limit := cmp.Or(o.Limit, MaxToken); len(raw) > limit { // before any work
 		return nil, fmt.Errorf("the token has more than %d bytes", limit)
 	}
 	// RFC 7515, section 7.1: two dots; four are an encrypted token (RFC 7516, section 9).
@@ -87,12 +103,19 @@ func parse(raw string, limit int, seenBefore memory, read func(*Header, []byte) 
 	if strings.IndexByte(raw, '\n') >= 0 || strings.IndexByte(raw, '\r') >= 0 {
 		return nil, fmt.Errorf("%w: it has a line break", ErrMalformed)
 	}
+	padded := strings.IndexByte(raw, '=') >= 0
+	if padded && !o.AllowPadding { // here, since a header in the memory is not decoded
+		return nil, ErrPadded
+	}
 	// RFC 7515, section 5.2, steps 2, 6 and 7.
 	var (
-		c         = &Compact{input: bytesOf(raw[:len(header)+1+len(payload)])}
+		c         = &Compact{input: bytesOf(raw[:len(header)+1+len(payload)]), Length: len(raw), Padded: padded}
 		canonical = true
 	)
 	decode := func(part string) []byte { // each part by itself: the payload becomes the claims of the token, which outlive the rest
+		if bare := strings.TrimRight(part, "="); len(bare) != len(part) && len(part)%4 == 0 && len(part)-len(bare) < 3 {
+			part = bare
+		}
 		decoded, err := base64url.AppendDecode(nil, bytesOf(part))
 		canonical = canonical && err == nil
 		return decoded

@@ -1,6 +1,7 @@
 package jose_test
 
 import (
+	"crypto"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -371,5 +372,92 @@ func TestParseProof(t *testing.T) {
 		proof, err := jose.ParseProof(raw)
 		require.NoError(t, err, "nor does a token's remembered header hide that of a proof")
 		require.NotNil(t, proof.Header.Key)
+	})
+}
+
+// padded returns a token of k whose parts have padding where their length needs it, and are signed so.
+func padded(t testing.TB, k *jose.PrivateKey, header, payload string) string {
+	t.Helper()
+	input := base64.URLEncoding.EncodeToString([]byte(header)) + "." + base64.URLEncoding.EncodeToString([]byte(payload))
+	signature, err := k.Signer().Sign(rand.Reader, []byte(input), crypto.Hash(0)) // of Ed25519
+	require.NoError(t, err)
+	return input + "." + base64.URLEncoding.EncodeToString(signature)
+}
+
+func TestPaddedTokens(t *testing.T) {
+	k := keys()["EdDSA"]
+	allow := jose.Options{AllowPadding: true}
+	for header, payload := range map[string]string{
+		`{"alg":"EdDSA"}`:   `{"a":1}`,  // the payload and the signature have padding
+		`{"alg":"EdDSA" }`:  `{"a":12}`, // all three have
+		`{"alg":"EdDSA"  }`: `{"a":123}`,
+	} {
+		raw := padded(t, k, header, payload)
+		t.Run("one is refused unless it is allowed, even if its header is remembered: "+header, func(t *testing.T) {
+			for range 2 {
+				_, err := jose.Parse(raw)
+				require.ErrorIs(t, err, jose.ErrPadded)
+				require.ErrorIs(t, err, jose.ErrMalformed)
+				_, err = jose.ParseProof(raw)
+				require.ErrorIs(t, err, jose.ErrPadded)
+
+				c, err := jose.ParseWith(raw, allow)
+				require.NoError(t, err)
+				require.True(t, c.Padded)
+				require.Equal(t, len(raw), c.Length)
+				require.Equal(t, payload, string(c.Payload))
+				require.NoError(t, k.Public().Verify(c)) // the header is remembered
+			}
+			bare := strings.ReplaceAll(raw, "=", "")
+			c, err := jose.ParseWith(bare, allow)
+			require.NoError(t, err)
+			if strings.Contains(raw[:strings.LastIndex(raw, ".")], "=") {
+				require.Error(t, k.Public().Verify(c), "the padding is part of what is signed")
+			}
+			head, rest, _ := strings.Cut(raw, ".")
+			_, err = jose.Parse(head + "." + strings.ReplaceAll(rest, "=", ""))
+			if strings.Contains(head, "=") {
+				require.ErrorIs(t, err, jose.ErrPadded, "a remembered header")
+			}
+		})
+	}
+	good := padded(t, k, `{"alg":"EdDSA" }`, `{"a":12}`)
+	head, rest, _ := strings.Cut(good, ".")
+	payload, signature, _ := strings.Cut(rest, ".")
+	for name, raw := range map[string]string{
+		"padding that is too long":   head + "=." + rest,
+		"a whole group of padding":   head + "====." + rest,
+		"padding that is too short":  strings.TrimRight(head, "=") + "." + payload[:len(payload)-2] + "=" + "." + signature,
+		"padding where none belongs": head + "." + payload + "." + strings.TrimRight(signature, "=") + "AA=",
+		"padding within a part":      head[:4] + "=" + head[5:] + "." + rest,
+		"padding at the start":       "=" + good,
+		"spare bits beside padding":  "e30=" + "." + "e31=" + "." + signature,
+		"the standard alphabet":      strings.Replace(good, good[:4], "e3+/", 1),
+		"padding alone":              "=.=.=",
+		"a part of padding alone":    head + "." + "====" + "." + signature,
+		"a dot more":                 good + ".",
+	} {
+		t.Run(name+" is refused even where padding is allowed", func(t *testing.T) {
+			_, err := jose.ParseWith(raw, allow)
+			require.Error(t, err)
+		})
+	}
+	t.Run("a canonical token is accepted where padding is allowed", func(t *testing.T) {
+		raw, err := k.Sign(nil, []byte(`{"a":1}`))
+		require.NoError(t, err)
+		c, err := jose.ParseWith(raw, allow)
+		require.NoError(t, err)
+		require.False(t, c.Padded)
+		require.NoError(t, k.Public().Verify(c))
+	})
+	t.Run("the limit is that of the options", func(t *testing.T) {
+		for _, limit := range []int{len(good) - 1, len(good)} {
+			_, err := jose.ParseWith(good, jose.Options{Limit: limit, AllowPadding: true})
+			if limit == len(good) {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, fmt.Sprintf("more than %d bytes", limit))
+			}
+		}
 	})
 }

@@ -34,6 +34,7 @@ type Settings struct {
 	Leeway       time.Duration
 	MaxLifetime  time.Duration
 	InsecureHTTP bool
+	MaxToken     int // MaxTokenBytes
 	KeyRequests  jwks.KeyRequests
 	Logger       *slog.Logger
 	Now          func() time.Time
@@ -165,6 +166,7 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		cfg.Algorithms = s.Algorithms
 	}
 	cfg.Leeway, cfg.MaxLifetime, cfg.InsecureHTTP, cfg.Logger, cfg.Now = s.Leeway, s.MaxLifetime, s.InsecureHTTP, s.Logger, s.Now
+	cfg.MaxTokenBytes = max(cfg.MaxTokenBytes, s.MaxToken)
 	r := s.KeyRequests
 	cfg.KeyRequests.TokenFile = cmp.Or(r.TokenFile, cfg.KeyRequests.TokenFile)
 	cfg.KeyRequests.CAFile = cmp.Or(r.CAFile, cfg.KeyRequests.CAFile)

@@ -35,7 +35,7 @@ type build struct {
 
 // guardNames maps the fields of middleware.Config to their names in files, except for Methods.
 var guardNames = map[string]string{
-	"Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
+	"MaxTokenBytes": "max_token_bytes", "Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
 	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
 	"Proxies.XForwardedPort": "forwarded_port", "Proxies.XForwardedPrefix": "forwarded_prefix",
 }
@@ -88,6 +88,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	proofs := f.proofs()
 	cfg := middleware.Config{
 		Verifier:          verifier,
+		MaxTokenBytes:     f.MaxTokenBytes,
 		Methods:           f.methods(),
 		DPoP:              f.proofVerifier(proofs),
 		ClientCertificate: certificate,

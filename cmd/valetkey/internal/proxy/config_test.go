@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: routes: required, or openapi"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi, allow_encoded_slash`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, max_token_bytes, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -294,6 +294,7 @@ func TestMistakes(t *testing.T) {
 			"6: dpop.key_file: required with redis, or key_env or key, because all proxies must accept the same nonces"}},
 		{"dpop that is null", good + "dpop:", []string{"6: dpop: is not a mapping"}},
 		{"a token in a header that has another meaning", good + "token_header: Cookie", []string{`6: token_header: "Cookie" has another meaning and cannot carry a token`}},
+		{"tokens that are too long", good + "max_token_bytes: 65537", []string{"6: max_token_bytes: 65537 is not between 0 and 65536"}},
 		{"a token in a header that is nothing", good + "token_header: ''", []string{"6: token_header: is empty"}},
 		{"a token in a header, and DPoP", good + "token_header: X-Token\ndpop: {}", []string{
 			"6: token_header: conflicts with DPoP, whose tokens are sent in Authorization, which X-Token replaces"}},

@@ -542,3 +542,15 @@ routes:
 		t.Error("the issuer whose keys are in a file was asked for them")
 	}
 }
+
+func TestMaxTokenBytes(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	long := iss.Token(valetkeytest.Scopes("orders:read"), valetkeytest.Claim("groups", strings.Repeat("g", 20<<10)))
+	for more, status := range map[string]int{"": 401, "max_token_bytes: 20000": 401, "max_token_bytes: 65536": 200} {
+		config, _ := guarded(t, iss, more)
+		addr := start(t, config, slog.New(slog.DiscardHandler))
+		if res := send(t, addr, "GET /orders", "Authorization: Bearer "+long); res.StatusCode != status {
+			t.Errorf("%q: %s", more, res.Status)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
@@ -130,6 +131,7 @@ func (f *file) settings(at string, s *jwksSection) issuer.Settings {
 		Leeway:       time.Duration(s.Leeway),
 		MaxLifetime:  time.Duration(s.MaxLifetime),
 		InsecureHTTP: s.InsecureHTTP,
+		MaxToken:     f.maxToken(),
 		KeyRequests: jwks.KeyRequests{
 			TokenFile: f.Path(s.TokenFile), CAFile: f.Path(s.CAFile), CertFile: f.Path(s.CertFile), KeyFile: f.Path(s.KeyFile),
 		},
@@ -141,6 +143,14 @@ func (f *file) settings(at string, s *jwksSection) issuer.Settings {
 		settings.DefaultAudience = f.audience(at, nil)
 	}
 	return settings
+}
+
+// maxToken returns max_token_bytes for a verifier; zero if it is a mistake, which the guard reports.
+func (f *file) maxToken() int {
+	if _, err := authheader.TokenLimit(f.MaxTokenBytes); err != nil {
+		return 0
+	}
+	return f.MaxTokenBytes
 }
 
 // names maps the fields of introspect.Config to their names in files.
@@ -156,6 +166,7 @@ var names = map[string]string{
 
 func (l *list) introspection(at string, s *introspectionSection) *introspect.Verifier {
 	cfg := introspect.Config{
+		MaxTokenBytes:    l.maxToken(),
 		URL:              s.URL,
 		Issuer:           s.Issuer,
 		Audience:         l.audience(at, s.Audience),

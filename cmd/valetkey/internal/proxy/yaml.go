@@ -27,6 +27,7 @@ type file struct {
 	Realm             string            `yaml:"realm"`
 	ForwardToken      bool              `yaml:"forward_token"`
 	TokenHeader       string            `yaml:"token_header,filled"`
+	MaxTokenBytes     int               `yaml:"max_token_bytes"`
 	TrustedOrigins    []origin          `yaml:"trusted_origins,single,filled"`
 	WebSocketToken    *socketSection    `yaml:"websocket_token"`
 	Probe             address           `yaml:"probe"`
