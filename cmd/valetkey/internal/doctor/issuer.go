@@ -121,8 +121,11 @@ func (x *examination) issuer(ctx context.Context, cfg *jwks.Config, about *token
 		return nil, cfg.JWKSURL
 	}
 	if m == nil {
-		x.add(x.unreachable(ctx, cfg, r, about))
-		return nil, ""
+		f, meant := x.unreachable(ctx, cfg, r, about)
+		if x.add(f); meant == nil {
+			return nil, ""
+		}
+		m, r = meant, meant.response
 	}
 	differs := Finding{Level: Fail, Check: "issuer",
 		Cause: fmt.Sprintf("%q configured, %q in the metadata at %s: %s", cfg.Issuer, m.issuer, r.url, difference(cfg.Issuer, m.issuer))}
@@ -159,13 +162,14 @@ func (x *examination) issuer(ctx context.Context, cfg *jwks.Config, about *token
 	return m, m.jwksURI
 }
 
-// unreachable returns the finding about an issuer without metadata. It tries what is most probably meant.
-func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r response, about *token) Finding {
+// unreachable returns the finding about an issuer without metadata. It tries the issuer that is most probably meant, sets
+// cfg.Issuer to it, and returns its metadata, if there is any.
+func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r response, about *token) (f Finding, found *metadata) {
 	cause, fix := r.trouble()
-	f := Finding{Level: Fail, Check: "issuer", Cause: cause, Fix: fix}
+	f = Finding{Level: Fail, Check: "issuer", Cause: cause, Fix: fix}
 	u, err := url.Parse(cfg.Issuer)
 	if err != nil {
-		return f
+		return f, nil
 	}
 	meant := *u
 	switch {
@@ -176,38 +180,39 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 	case r.refused() && u.Port() != "":
 		meant.Host = u.Hostname()
 	case f.forbidden(r):
-		return f
+		return f, nil
 	case r.redirects(), r.isPage() && r.status == http.StatusOK:
 		f.Go = "Client: &http.Client{Transport: ...}"
 		f.YAML = "the variables HTTPS_PROXY and NO_PROXY of the process, or issuer"
-		return f
+		return f, nil
 	case r.err == nil && r.status != http.StatusOK:
 		f.Cause = fmt.Sprintf("no metadata at %s and the other well-known locations: status %d", r.url, r.status)
 		f.Fix = "the path is wrong or incomplete, such as that of a realm, or the issuer has no metadata and the URL of its key set is needed"
 		f.YAML, f.Go = `issuer, or url: "https://..."`, `Issuer, or JWKSURL: "https://..."`
-		return f
+		return f, nil
 	case r.err == nil:
 		f.Cause = r.url + " returns something that is not the metadata of an issuer"
 	}
 	guess := meant.String()
-	if guess == cfg.Issuer {
-		guess = "" // nothing suggests another one
-	} else {
-		if m, _ := x.discover(ctx, guess); m != nil {
-			guess = m.issuer
-		} else if r.refused() {
-			guess = ""
+	if guess != cfg.Issuer {
+		if found, _ = x.discover(ctx, guess); found != nil {
+			guess = found.issuer
 		}
 	}
-	if about != nil && host(about.text("iss")) != host(cfg.Issuer) && r.refused() {
-		guess = cmp.Or(guess, about.text("iss"))
+	if found == nil && (guess == cfg.Issuer || r.refused()) { // nothing suggests it
+		guess = ""
+	}
+	if iss := about.text("iss"); guess == "" && r.refused() && iss != "" && host(iss) != host(cfg.Issuer) {
+		if guess = iss; (fetch.Client{InsecureHTTP: cfg.InsecureHTTP}).Discoverable(iss) == nil && hostname(iss) == hostname(cfg.Issuer) {
+			found, _ = x.discover(ctx, iss)
+		}
 	}
 	f = f.setting("issuer", "Issuer", cmp.Or(guess, u.Scheme+"://HOST:PORT"+u.EscapedPath()))
 	if r.wantsPlain() && (fetch.Client{}).Allowed(guess) != nil {
 		f.YAML, f.Go = f.YAML+", insecure_http: true", f.Go+", InsecureHTTP: true"
 	}
 	cfg.Issuer = cmp.Or(guess, cfg.Issuer) // examine the rest as if it were set
-	return f
+	return f, found
 }
 
 // forbidden reports whether the server has an unknown certificate, or wants credentials. It adds the setting for them.

@@ -114,6 +114,11 @@ func host(u string) string {
 	return net.JoinHostPort(parsed.Hostname(), port)
 }
 
+func hostname(u string) string {
+	name, _, _ := net.SplitHostPort(host(u))
+	return name
+}
+
 // wantsTLS reports whether a plain request was sent to a server that speaks TLS, or was sent on to one.
 func (r response) wantsTLS() bool {
 	if !strings.HasPrefix(r.url, "http:") || r.err != nil {
