@@ -40,7 +40,7 @@ var ErrPadded = fmt.Errorf("%w: a part is padded with '='", ErrMalformed)
 // never put a key ID in a path, a query or a metric label.
 type Header struct {
 	Algorithm string // alg
-	KeyID     string // kid: at most 256 bytes without control characters
+	KeyID     string // kid: at most 256 bytes without control characters; "" if there is none
 	Type      string // typ, "" if there is none; see [SameType]
 	HasKeyID  bool
 	Key       *Key // jwk: never nil for a proof, always nil for a token; see [ParseProof]
@@ -188,8 +188,8 @@ func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error 
 			h.Algorithm, ok = v.Text()
 			ok = ok && h.Algorithm != ""
 		case "kid": // section 4.1.4
-			h.HasKeyID = true
 			h.KeyID, ok = v.Text()
+			h.HasKeyID = h.KeyID != "" // as if it were not there
 			ok = ok && validKeyID(h.KeyID)
 		case "typ": // section 4.1.9
 			h.Type, ok = v.Text()

@@ -204,7 +204,7 @@ func TestParseReadsTheHeader(t *testing.T) {
 		"alg alone":                                 {`{"alg":"RS256"}`, jose.Header{Algorithm: "RS256"}},
 		"kid and typ":                               {`{"typ":"at+jwt","alg":"ES256","kid":"a"}`, jose.Header{Algorithm: "ES256", Type: "at+jwt", KeyID: "a", HasKeyID: true}},
 		"a kid keeps its letter case":               {`{"alg":"ES256","kid":"aB"}`, jose.Header{Algorithm: "ES256", KeyID: "aB", HasKeyID: true}},
-		"an empty kid is one":                       {`{"alg":"ES256","kid":""}`, jose.Header{Algorithm: "ES256", HasKeyID: true}},
+		"an empty kid is none":                      {`{"alg":"ES256","kid":""}`, jose.Header{Algorithm: "ES256"}},
 		"the longest kid":                           {`{"alg":"ES256","kid":"` + long + `"}`, jose.Header{Algorithm: "ES256", KeyID: long, HasKeyID: true}},
 		"a kid with quotes and a path":              {`{"alg":"ES256","kid":"../../'\" OR 1=1"}`, jose.Header{Algorithm: "ES256", KeyID: `../../'" OR 1=1`, HasKeyID: true}},
 		"an unknown algorithm is for the caller":    {`{"alg":"none"}`, jose.Header{Algorithm: "none"}},
