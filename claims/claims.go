@@ -194,7 +194,7 @@ func Check(claims []byte, rules ...Rule) error {
 	}
 	for i, r := range rules {
 		v := found[i]
-		if v == nil && strings.Contains(r.claim, ".") {
+		if v.IsEmpty() && strings.Contains(r.claim, ".") {
 			v = strictjson.At(claims, r.claim)
 		}
 		if !r.holds(v) {

@@ -11,7 +11,8 @@ import (
 )
 
 const token = `{"repository":"example/orders","ref":"refs/heads/main","id":7,"verified":true,"groups":["ops","dev",3],"none":null,"empty":"","list":[],
-	"kubernetes.io":{"namespace":"shop","pod":{"name":"p"}},"object":{"a":1},"dotted.name":"flat","dotted":{"name":"nested"}}`
+	"kubernetes.io":{"namespace":"shop","pod":{"name":"p"}},"object":{"a":1},"dotted.name":"flat","dotted":{"name":"nested"},
+	"null.name":null,"null":{"name":"nested"}}`
 
 func TestCheck(t *testing.T) {
 	for name, rule := range map[string]claims.Rule{
@@ -42,6 +43,7 @@ func TestCheck(t *testing.T) {
 		"an empty array that must be there":                 claims.Present("list"),
 		"a claim that must not be there":                    claims.Absent("repository"),
 		"a path that must not be there":                     claims.Absent("kubernetes.io.pod.name"),
+		"a path that must not be there, behind null":        claims.Absent("null.name"),
 		"a path to another value":                           claims.Equal("kubernetes.io.namespace", "other"),
 		"a path through a string":                           claims.Present("repository.name"),
 		"the nested value where a claim has the whole name": claims.Equal("dotted.name", "nested"),
@@ -63,6 +65,7 @@ func TestCheck(t *testing.T) {
 		"a claim":                     {claims.Present("object")},
 		"missing, null, empty claims": {claims.Absent("missing"), claims.Absent("none"), claims.Absent("empty"), claims.Absent("list")},
 		"a path":                      {claims.Equal("kubernetes.io.namespace", "shop"), claims.Equal("kubernetes.io.pod.name", "p")},
+		"a path behind null":          {claims.Equal("null.name", "nested")},
 		"a name with a dot":           {claims.Equal("dotted.name", "flat")},
 	} {
 		t.Run(name+" holds", func(t *testing.T) {

@@ -2,8 +2,8 @@ package strictjson
 
 import "strings"
 
-// At returns the value at path within object, or nil if there is none. A member named path takes precedence. Otherwise At
-// descends into the object whose name is a prefix of path, up to a dot, and looks up the rest of path there.
+// At returns the value at path within object, or nil if there is none. A member named path takes precedence unless it is empty in the
+// sense of [Value.IsEmpty]. Otherwise At descends into the object whose name is a prefix of path, up to a dot, and looks up the rest of path there.
 func At(object Value, path string) Value {
 	var exact, within Value
 	err := Object(object, func(name string, v Value) error {
@@ -18,9 +18,9 @@ func At(object Value, path string) Value {
 	switch {
 	case err != nil:
 		return nil
-	case exact != nil:
-		return exact
-	default:
+	case exact.IsEmpty() && within != nil:
 		return within
+	default:
+		return exact
 	}
 }
