@@ -69,6 +69,9 @@ func (r Rule) Claim() string { return r.claim }
 // Pins reports whether r restricts the value of its claim, as [Equal], [OneOf], [Contains] and [Prefix] do.
 func (r Rule) Pins() bool { return r.op == equal || r.op == contains || r.op == prefix }
 
+// NeedsClaim reports whether r can hold only for tokens that have the claim. It is false for [Absent].
+func (r Rule) NeedsClaim() bool { return r.Pins() || r.op == present }
+
 // Values returns the values that the claim is compared with, and whether they are the beginnings of longer ones, as those of [Prefix]
 // are. It returns nil for [Present] and [Absent].
 func (r Rule) Values() (values []string, beginnings bool) {

@@ -38,7 +38,7 @@ var reads = append(slices.Clip(registered), "sid", "act", "acr", "auth_time", "a
 // kind notes what a claim says that names the kind of a token.
 func (c *unread) kind(claim string, v strictjson.Value) {
 	kind, _ := v.Text()
-	switch strings.ToLower(kind) {
+	switch strings.ReplaceAll(strings.ToLower(kind), "-", "_") {
 	case "id", "id_token":
 		c.idToken = claim
 	case "refresh", "refresh_token", "rt", "dsr", "offline", "logout":
@@ -93,8 +93,8 @@ func (c *unread) read(payload []byte) error {
 			c.idMark = name
 		case "events": // RFC 8417, section 2.2: security events and logout tokens
 			c.otherKind = name
-		// Keycloak; Amazon Cognito; PingAM; Curity; Descope; others.
-		case "typ", "token_use", "tokenName", "purpose", "drn", "tok_type", "token_type", "type":
+		// Keycloak; Amazon Cognito; PingAM; Casdoor; Curity; Descope; others.
+		case "typ", "token_use", "tokenName", "tokenType", "purpose", "drn", "tok_type", "token_type", "type":
 			c.kind(name, v)
 		default:
 			if slices.ContainsFunc(registered, func(r string) bool { return strings.EqualFold(r, name) }) {

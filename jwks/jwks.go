@@ -59,7 +59,8 @@ type Config struct {
 	Issuer string
 
 	// IssuerAliases lists further values of iss that stand for Issuer, for an issuer that has several host names. A token with one
-	// of them has Issuer as its [valetkey.Token.Issuer]. The keys are those of Issuer.
+	// of them has Issuer as its [valetkey.Token.Issuer], which a [valetkey.Revocation] must name. The keys are those of Issuer. An
+	// Issuer with braces has no aliases.
 	IssuerAliases []string
 
 	// Audience lists the names of this resource server. The aud of a token must be or contain one of them. Required. Names are
@@ -106,8 +107,8 @@ type Config struct {
 	Types []string
 
 	// Markers are rules that the claims of every access token of the issuer meet, and those of its other tokens do not, such as
-	// token_use = access. Every one must hold. With Markers, the claims nonce, at_hash, c_hash and s_hash do not count as evidence
-	// of an ID token.
+	// token_use = access. Every one must hold. With a marker that needs a claim to be there, the claims nonce, at_hash, c_hash and
+	// s_hash do not count as evidence of an ID token.
 	Markers []claims.Rule
 
 	// RequireScope refuses a token that has none of the claims in Scopes. It excludes the ID tokens, and often the refresh tokens,
@@ -221,6 +222,7 @@ type Verifier struct {
 	sole        bool // see Config.SoleAudience
 	types       []string
 	markers     []claims.Rule
+	marked      bool // markers prove an access token
 	rules       []claims.Rule
 	clients     []string
 	algorithms  []string
@@ -248,6 +250,7 @@ func New(cfg Config) (*Verifier, error) {
 		sole:        cfg.SoleAudience,
 		types:       slices.Clone(cfg.Types),
 		markers:     slices.Clone(cfg.Markers),
+		marked:      slices.ContainsFunc(cfg.Markers, claims.Rule.NeedsClaim),
 		rules:       slices.Clone(cfg.Rules),
 		clients:     slices.Clone(cfg.Clients),
 		algorithms:  slices.Clone(cfg.Algorithms),
@@ -301,14 +304,20 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	switch t, err := newTemplate(cfg.Issuer); {
 	case err != nil:
 		wrong.Add("Issuer", "%w", err)
+	case t != nil && cfg.Profile.AllowMissingIssuer:
+		wrong.Add("Profile.AllowMissingIssuer", "cannot be combined with an issuer with {%s}, since a token without iss is of no tenant", t.claim)
+	case t != nil && len(cfg.IssuerAliases) > 0:
+		wrong.Add("IssuerAliases", "has no effect with an issuer with {%s}", t.claim)
 	case t != nil && cfg.JWKSURL == "" && cfg.JWKS == nil:
 		wrong.Add("JWKSURL", "required, or JWKS, since the metadata of an issuer with {%s} has no URL", t.claim)
 	}
 	for i, alias := range cfg.IssuerAliases {
-		wrong.AddIf(alias == "", fmt.Sprintf("IssuerAliases[%d]", i), "is empty")
+		at := fmt.Sprintf("IssuerAliases[%d]", i)
+		wrong.AddIf(alias == "", at, "is empty")
+		wrong.AddIf(strings.ContainsAny(alias, "{}"), at, "has braces, which only Issuer may have")
 	}
 	wrong.Within("Audience", tokenclaims.CheckAudience(cfg.Audience))
-	if cfg.AudienceClaim != "" && len(cfg.Markers) == 0 && !cfg.RequireScope {
+	if cfg.AudienceClaim != "" && !slices.ContainsFunc(cfg.Markers, claims.Rule.NeedsClaim) && !cfg.RequireScope {
 		wrong.Add("AudienceClaim", "needs Markers or RequireScope, since the other tokens of the client have that claim too")
 	}
 	if cfg.Profile.AllowMissingIssuer && len(cfg.Rules) == 0 {

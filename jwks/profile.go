@@ -13,7 +13,8 @@ type Profile struct {
 
 	// AllowIDTokens accepts tokens that are ID tokens, or that cannot be distinguished from them. An ID token tells a client who
 	// logged in. It was not issued for an API, has no scopes, and is sent to every party that the client talks to. The client in
-	// azp, or the only aud if there is no azp, must be in Config.Clients, or in Config.Audience if Clients is nil. Needed for:
+	// azp, or the only aud if there is no azp, must be in Config.Clients, or in Config.Audience if Clients is nil. So must the
+	// client in client_id, if there is one. Needed for:
 	// Google, Firebase, authentik, and others whose users have no access token that an API could verify.
 	AllowIDTokens bool
 

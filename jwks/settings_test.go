@@ -22,6 +22,7 @@ var strangers = map[string]struct{ header, claims object }{
 	"typ vendor+jwt":               {object{"typ": "vendor+jwt"}, nil},
 	"no kid":                       {object{"kid": nil}, nil},
 	"a kid that no key has":        {object{"kid": "other"}, nil},
+	"an empty kid":                 {object{"kid": ""}, nil},
 	"no iss":                       {nil, object{"iss": nil}},
 	"another host of the issuer":   {nil, object{"iss": "https://back.example"}},
 	"a stranger's iss":             {nil, object{"iss": "https://evil.example"}},
@@ -43,6 +44,7 @@ var strangers = map[string]struct{ header, claims object }{
 	"a refresh token by tokenName": {object{"typ": "JWT"}, object{"tokenName": "refresh_token"}},
 	"a refresh token by purpose":   {object{"typ": "JWT"}, object{"purpose": "refresh_token"}},
 	"a refresh token by drn":       {object{"typ": "JWT"}, object{"drn": "DSR"}},
+	"a refresh token by tokenType": {object{"typ": "JWT"}, object{"tokenType": "refresh-token"}},
 	"a logout token":               {object{"typ": "logout+jwt"}, object{"events": object{}}},
 }
 
@@ -55,9 +57,9 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 	}{
 		"none":              {func(*jwks.Config) {}, nil},
 		"AllowUntyped":      {func(c *jwks.Config) { c.Profile.AllowUntyped = true }, []string{"no typ"}},
-		"AllowMissingKeyID": {func(c *jwks.Config) { c.Profile.AllowMissingKeyID = true }, []string{"no kid"}},
+		"AllowMissingKeyID": {func(c *jwks.Config) { c.Profile.AllowMissingKeyID = true }, []string{"no kid", "an empty kid"}},
 		"AllowKeyWithoutID": {func(c *jwks.Config) {
-			c.Profile.AllowKeyWithoutID, c.JWKS = true, bytes.Replace(keySet(es256), []byte(`"kid":"es256"`), []byte(`"kid":""`), 1)
+			c.Profile.AllowKeyWithoutID, c.JWKS = true, unnamedKey()
 		}, []string{"a kid that no key has"}},
 		"AllowMissingSubject":  {func(c *jwks.Config) { c.Profile.AllowMissingSubject = true }, []string{"no sub"}},
 		"AllowNumericSubject":  {func(c *jwks.Config) { c.Profile.AllowNumericSubject = true }, []string{"a number as sub"}},
@@ -69,8 +71,9 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		"AllowMissingIssuer": {func(c *jwks.Config) {
 			c.Profile.AllowMissingIssuer, c.Rules = true, []claims.Rule{claims.Present("sub")}
 		}, []string{"no iss"}},
-		"Types":         {func(c *jwks.Config) { c.Types = []string{"vendor+jwt"} }, []string{"typ vendor+jwt"}},
-		"IssuerAliases": {func(c *jwks.Config) { c.IssuerAliases = []string{"https://back.example"} }, []string{"another host of the issuer"}},
+		"a key without an ID": {func(c *jwks.Config) { c.JWKS = unnamedKey() }, nil},
+		"Types":               {func(c *jwks.Config) { c.Types = []string{"vendor+jwt"} }, []string{"typ vendor+jwt"}},
+		"IssuerAliases":       {func(c *jwks.Config) { c.IssuerAliases = []string{"https://back.example"} }, []string{"another host of the issuer"}},
 		"an issuer with a tenant": {func(c *jwks.Config) { c.Issuer = tenants },
 			[]string{"a tenant's iss"}},
 		"AudienceClaim": {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "client_id", true }, []string{"no aud", "an empty aud"}},
@@ -85,6 +88,9 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		"Markers, AllowUntyped": {func(c *jwks.Config) {
 			c.Markers, c.Profile.AllowUntyped = []claims.Rule{claims.Equal("iss", issuer)}, true
 		}, []string{"no typ", "an ID token by its nonce"}},
+		"a marker that requires no claim, AllowUntyped": {func(c *jwks.Config) {
+			c.Markers, c.Profile.AllowUntyped = []claims.Rule{claims.Absent("email")}, true
+		}, []string{"no typ"}},
 	}
 	for setting, test := range settings {
 		for stranger, token := range strangers {
@@ -111,6 +117,11 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 	})
 }
 
+// unnamedKey returns a key set whose key has no kid.
+func unnamedKey() []byte {
+	return bytes.Replace(keySet(es256), []byte(`"kid":"es256"`), []byte(`"kid":""`), 1)
+}
+
 func contains(list []string, s string) bool {
 	for _, e := range list {
 		if e == s {
@@ -127,6 +138,15 @@ func TestSettingsThatContradict(t *testing.T) {
 	}{
 		"a recipient in another claim, and nothing that marks access tokens": {func(c *jwks.Config) { c.AudienceClaim = "client_id" },
 			"jwks: AudienceClaim: needs Markers or RequireScope"},
+		"a recipient in another claim, and a marker that requires no claim": {func(c *jwks.Config) {
+			c.AudienceClaim, c.Markers = "client_id", []claims.Rule{claims.Absent("email")}
+		}, "jwks: AudienceClaim: needs Markers or RequireScope"},
+		"an alias of many issuers": {func(c *jwks.Config) { c.Issuer, c.IssuerAliases = tenants, []string{"https://back.example"} },
+			"jwks: IssuerAliases: has no effect"},
+		"an alias with a tenant": {func(c *jwks.Config) { c.IssuerAliases = []string{tenants} }, "jwks: IssuerAliases[0]: has braces"},
+		"tokens of no issuer, of many issuers": {func(c *jwks.Config) {
+			c.Issuer, c.Profile.AllowMissingIssuer, c.Rules = tenants, true, []claims.Rule{claims.Present("sub")}
+		}, "jwks: Profile.AllowMissingIssuer: cannot be combined with an issuer with {tid}"},
 		"tokens of no issuer, and no rule about whose": {func(c *jwks.Config) { c.Profile.AllowMissingIssuer = true },
 			"jwks: Profile.AllowMissingIssuer: needs Rules"},
 		"JWT as a type":             {func(c *jwks.Config) { c.Types = []string{"application/jwt"} }, `jwks: Types[0]: "application/jwt" marks no kind`},
@@ -172,17 +192,21 @@ func TestSettings(t *testing.T) {
 		header, claims object
 		want           valetkey.Reason
 	}{
-		"Cognito's ID token":                               {cognito, untyped, object{"aud": "7abc", "token_use": "id"}, valetkey.ReasonNotAccessToken},
-		"Cognito's token of another application":           {cognito, untyped, object{"aud": nil, "token_use": "access", "client_id": "8def"}, valetkey.ReasonAudience},
-		"Cognito's token without its marker":               {cognito, untyped, object{"aud": nil, "client_id": "7abc"}, valetkey.ReasonNotAccessToken},
-		"a token for another API, by a client of ours":     {cognito, untyped, object{"aud": "https://other.example", "token_use": "access", "client_id": "7abc"}, valetkey.ReasonAudience},
-		"a nonce, and no marker":                           {keycloak, untyped, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
-		"Keycloak's ID token":                              {keycloak, untyped, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
-		"Keycloak's logout token":                          {keycloak, object{"typ": "logout+jwt"}, object{"typ": "Logout", "events": object{}}, valetkey.ReasonNotAccessToken},
-		"a marker of at+jwt too":                           {keycloak, nil, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
-		"an ID token of another application":               {authentik, untyped, object{"client_id": nil, "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
-		"an ID token for two, and no azp":                  {authentik, untyped, object{"client_id": nil, "aud": []string{api, "app"}}, valetkey.ReasonClient},
-		"a refresh token, where ID tokens are accepted":    {authentik, untyped, object{"azp": "app", "typ": "Refresh"}, valetkey.ReasonNotAccessToken},
+		"Cognito's ID token":                                                {cognito, untyped, object{"aud": "7abc", "token_use": "id"}, valetkey.ReasonNotAccessToken},
+		"Cognito's token of another application":                            {cognito, untyped, object{"aud": nil, "token_use": "access", "client_id": "8def"}, valetkey.ReasonAudience},
+		"Cognito's token without its marker":                                {cognito, untyped, object{"aud": nil, "client_id": "7abc"}, valetkey.ReasonNotAccessToken},
+		"a token for another API, by a client of ours":                      {cognito, untyped, object{"aud": "https://other.example", "token_use": "access", "client_id": "7abc"}, valetkey.ReasonAudience},
+		"a nonce, and no marker":                                            {keycloak, untyped, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
+		"Keycloak's ID token":                                               {keycloak, untyped, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
+		"Keycloak's logout token":                                           {keycloak, object{"typ": "logout+jwt"}, object{"typ": "Logout", "events": object{}}, valetkey.ReasonNotAccessToken},
+		"a marker of at+jwt too":                                            {keycloak, nil, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
+		"an ID token of another application":                                {authentik, untyped, object{"client_id": nil, "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token of another application, which names ours in client_id": {authentik, untyped, object{"client_id": "app", "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token whose azp is no string":                                {authentik, untyped, object{"client_id": "app", "azp": object{}, "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token for two, and no azp":                                   {authentik, untyped, object{"client_id": nil, "aud": []string{api, "app"}}, valetkey.ReasonClient},
+		"a refresh token, where ID tokens are accepted":                     {authentik, untyped, object{"azp": "app", "typ": "Refresh"}, valetkey.ReasonNotAccessToken},
+		"a nested claim that must not be there, behind null": {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Absent("act.sub")} }, nil,
+			object{"act.sub": json.RawMessage("null"), "act": object{"sub": "bob"}}, valetkey.ReasonClaimRule},
 		"a client that is not listed":                      {func(c *jwks.Config) { c.Clients = []string{"app"} }, nil, nil, valetkey.ReasonClient},
 		"no client, where clients are listed":              {func(c *jwks.Config) { c.Clients, c.Profile = []string{"app"}, jwks.Lenient() }, nil, object{"client_id": nil}, valetkey.ReasonClient},
 		"no scope":                                         {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},

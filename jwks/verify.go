@@ -152,7 +152,7 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 	kind := in.otherKind
 	if !v.profile.AllowIDTokens {
 		kind = cmp.Or(kind, in.idToken)
-		if len(v.markers) == 0 {
+		if !v.marked {
 			kind = cmp.Or(kind, in.idMark)
 		}
 	}
@@ -174,8 +174,12 @@ func (v *Verifier) checkClient(t *valetkey.TokenFields, in *unread) error {
 			t.ClientID = t.Audience.At(0)
 		}
 	}
-	if len(accepted) > 0 && !slices.Contains(accepted, t.ClientID) {
-		return refuse(valetkey.ReasonClient, tokenclaims.Mismatch("client", "token", []string{t.ClientID}, func() []string { return accepted }))
+	client := t.ClientID
+	if v.profile.AllowIDTokens && in.azp != nil && slices.Contains(accepted, client) { // client_id is not a claim of ID tokens
+		client, _ = in.azp.Text()
+	}
+	if len(accepted) > 0 && !slices.Contains(accepted, client) {
+		return refuse(valetkey.ReasonClient, tokenclaims.Mismatch("client", "token", []string{client}, func() []string { return accepted }))
 	}
 	return nil
 }

@@ -289,7 +289,7 @@ func (Tokens) rules(field string, texts []string, wrong *found) (all []claims.Ru
 
 // contradictions reports what package jwks would report too, but under the names of Go.
 func (s Settings) contradictions(cfg jwks.Config, wrong *found) {
-	if cfg.AudienceClaim != "" && len(cfg.Markers) == 0 && !cfg.RequireScope && !wrong.has("markers") {
+	if cfg.AudienceClaim != "" && !slices.ContainsFunc(cfg.Markers, claims.Rule.NeedsClaim) && !cfg.RequireScope && !wrong.has("markers") {
 		wrong.add("audience_claim", "requires markers or require_scope, because the other tokens of the client have that claim too")
 	}
 	if cfg.Profile.AllowMissingIssuer && len(cfg.Rules) == 0 && !wrong.has("rules") {
