@@ -1,6 +1,8 @@
 package issuers
 
 import (
+	"strings"
+
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
@@ -28,7 +30,7 @@ var githubActions = product{
 	needs:  needsIssuer | needsAudience,
 	pins:   []string{"repository_id", "repository_owner_id", "enterprise_id", "repository", "repository_owner", "enterprise", "sub"},
 	owners: []string{"repo:", "repository:", "repository_id:", "repository_owner:", "repository_owner_id:"},
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) { job(cfg) },
+	config: job,
 }
 
 // GitLabCI returns the settings for the ID tokens of GitLab CI/CD jobs (the keyword id_tokens), of gitlab.com or a self-managed
@@ -48,8 +50,8 @@ var gitlabCI = product{
 	needs:  needsIssuer | needsAudience,
 	pins:   []string{"project_id", "namespace_id", "project_path", "namespace_path", "sub"},
 	owners: []string{"project_path:"},
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		job(cfg)
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		job(p, cfg, wrong)
 		cfg.Markers = []claims.Rule{claims.Present("job_id")}
 	},
 }
@@ -71,8 +73,8 @@ var circleCI = product{
 	needs:  needsIssuer | needsAudience,
 	pins:   []string{"oidc.circleci.com/project-id", "sub"},
 	owners: []string{"org/"},
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		job(cfg)
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		job(p, cfg, wrong)
 		cfg.Profile.AllowMissingID = true
 	},
 }
@@ -94,8 +96,8 @@ var buildkite = product{
 	needs:  needsIssuer | needsAudience,
 	pins:   []string{"organization_id", "pipeline_id", "organization_slug", "sub"},
 	owners: []string{"organization:"},
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		job(cfg)
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		job(p, cfg, wrong)
 		cfg.Profile.AllowMissingID = true
 	},
 }
@@ -118,10 +120,18 @@ var hcpTerraform = product{
 	pins: []string{"terraform_organization_id", "terraform_project_id", "terraform_workspace_id", "terraform_stack_id",
 		"terraform_organization_name", "terraform_full_workspace", "sub"},
 	owners: []string{"organization:"},
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) { job(cfg) },
+	config: job,
 }
 
 // job adds the settings for a token that represents a job instead of a client.
-func job(cfg *jwks.Config) {
-	cfg.Profile.AllowUntyped, cfg.Profile.AllowMissingClientID = true, true
+func job(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+	cfg.Issuer = strings.TrimSuffix(cfg.Issuer, "/")
+	cfg.Profile.AllowUntyped = true
+	withoutClient(p, cfg, wrong)
+}
+
+// withoutClient adds the setting for tokens that have no client, and the mistake of listing clients for them.
+func withoutClient(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+	cfg.Profile.AllowMissingClientID = true
+	wrong.AddIf(len(p.Clients) > 0, "Clients", "has no meaning for this product: its tokens have no client")
 }

@@ -249,6 +249,15 @@ func TestAnIssuerOfTokensForAnyoneNeedsARuleAboutTheSubject(t *testing.T) {
 			assert.ErrorContains(t, err, "issuers: "+test.of+": "+test.want)
 		})
 	}
+	t.Run("clients, which the tokens do not have", func(t *testing.T) {
+		_, err := issuers.GitHubActions(issuers.Params{Issuer: github, Audience: []string{ordersAPI}, Clients: []string{"app"}, Rules: []claims.Rule{claims.Equal("repository_id", "74")}})
+		assert.ErrorContains(t, err, "issuers: github_actions: Clients: has no meaning for this product: its tokens have no client")
+	})
+	t.Run("an issuer with a slash is that without it", func(t *testing.T) {
+		cfg, err := issuers.GitLabCI(issuers.Params{Issuer: gitlab + "/", Audience: []string{ordersAPI}, Rules: []claims.Rule{claims.Equal("project_id", "20")}})
+		require.NoError(t, err)
+		assert.Equal(t, gitlab, cfg.Issuer)
+	})
 	t.Run("no rule", func(t *testing.T) {
 		for _, of := range []string{"github_actions", "gitlab_ci", "circleci", "buildkite", "hcp_terraform"} {
 			_, err := issuers.Named(of, issuers.Params{Issuer: github, Audience: []string{ordersAPI}})

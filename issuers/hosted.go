@@ -72,10 +72,10 @@ var okta = product{
 	name:  "okta",
 	needs: needsIssuer | needsAudience,
 	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
-		_, server, custom := strings.Cut(p.Issuer, "/oauth2/")
-		if p.Issuer != "" && (!custom || server == "" || server == "v1") {
-			wrong.Add("Issuer", "%q is not a custom authorization server (https://HOST/oauth2/ID); the tokens of the org authorization server are for Okta's API only", p.Issuer)
-		}
+		cfg.Issuer = strings.TrimSuffix(cfg.Issuer, "/")
+		_, server, _ := strings.Cut(cfg.Issuer, "/oauth2/")
+		wrong.AddIf(p.Issuer != "" && (server == "" || server == "v1"), "Issuer",
+			"%q is not a custom authorization server (https://HOST/oauth2/ID); the tokens of the org authorization server are for Okta's API only", p.Issuer)
 		cfg.Profile.AllowUntyped = true
 		cfg.ClientIDClaim, cfg.Scopes, cfg.RequireScope = "cid", []string{"scp"}, true
 	},
@@ -113,8 +113,8 @@ var clerk = product{
 // in the settings of OAuth applications, on for new ones). It needs Issuer, as [Clerk] does, and Clients, the IDs of the applications.
 //
 // The tokens have the typ at+jwt but no aud. Without it, the client is the recipient: any API that receives a token of such a client
-// could use it here. Audience is optional, for tokens that have an aud. A scope is required. Opaque tokens start with oat_: Clerk
-// verifies them at an API of its own.
+// could use it here. Audience is optional, for tokens that have an aud. A scope is required. Opaque tokens start with oat_: only
+// Clerk's Backend API can verify them.
 func ClerkOAuth(p Params) (jwks.Config, error) { return clerkOAuth.build(p) }
 
 var clerkOAuth = product{
@@ -234,7 +234,8 @@ var descope = product{
 		cfg.IssuerAliases = []string{base + "/" + project, base + "/v1/apps/" + project}
 		cfg.JWKSURL = base + "/" + project + "/.well-known/jwks.json"
 		cfg.Audience, cfg.AudienceClaim = slices.Concat(p.Audience, []string{project}, cfg.IssuerAliases), "iss"
-		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true, AllowMissingID: true}
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingID: true}
+		withoutClient(p, cfg, wrong)
 		cfg.Markers = []claims.Rule{claims.Equal("drn", "DS"), claims.Absent("nonce"), claims.Absent("at_hash")}
 	},
 }
@@ -308,8 +309,9 @@ func FusionAuthEntities(p Params) (jwks.Config, error) { return fusionAuthEntiti
 var fusionAuthEntities = product{
 	name:  "fusionauth_entities",
 	needs: needsIssuer | needsAudience,
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true}
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		cfg.Profile.AllowUntyped = true
+		withoutClient(p, cfg, wrong)
 		cfg.Markers = []claims.Rule{claims.Absent("auth_time"), claims.Absent("applicationId")}
 	},
 }

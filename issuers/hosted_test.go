@@ -463,6 +463,7 @@ func TestIssuersOfHostedProducts(t *testing.T) {
 		"Logto at a custom domain with a path":  {"logto", "https://example.com/login/oidc", "https://example.com/login/oidc", ""},
 		"ZITADEL's URL with a slash":            {"zitadel", zitadelHost + "/", zitadelHost, ""},
 		"FusionAuth's issuer, a name":           {"fusionauth", "acme.com", "acme.com", ""},
+		"a custom server of Okta with a slash":  {"okta", oktaServer + "/", oktaServer, ""},
 		"a custom server of Okta":               {"okta", oktaServer, oktaServer, ""},
 		"Auth0's domain":                        {"auth0", "shop.eu.auth0.com", auth0Tenant, ""},
 		"Auth0's URL without a slash":           {"auth0", "https://shop.eu.auth0.com", auth0Tenant, ""},
@@ -493,6 +494,8 @@ func TestParametersOfHostedProducts(t *testing.T) {
 		"Kinde without a recipient":       {"kinde", issuers.Params{Issuer: kindeHost}, "issuers: kinde: Audience, Clients: one of them is required"},
 		"WorkOS without an environment":   {"workos", issuers.Params{}, "issuers: workos: Clients: required"},
 		"WorkOS with two environments":    {"workos", issuers.Params{Clients: []string{"client_a", "client_b"}}, "is more than the client ID of one environment"},
+		"Descope with clients":            {"descope", issuers.Params{Issuer: descopeProject, Clients: []string{"app"}}, "issuers: descope: Clients: has no meaning for this product: its tokens have no client"},
+		"FusionAuth's entities, clients":  {"fusionauth_entities", issuers.Params{Issuer: fusionHost, Audience: []string{"e"}, Clients: []string{"app"}}, "issuers: fusionauth_entities: Clients: has no meaning"},
 		"Supabase without a project":      {"supabase", issuers.Params{}, "issuers: supabase: Issuer: required"},
 	} {
 		t.Run(name, func(t *testing.T) {
