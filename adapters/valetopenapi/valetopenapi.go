@@ -22,6 +22,7 @@
 // a row with a wider pattern. For each request, its requirement is that of the templates that match, without those that match more
 // than another one. If several remain, the request needs what all of them require, because routers differ in the choice. If none
 // matches, the request is refused. An operation in such a row cannot be [valetkey.Public] or [valetkey.Optional].
+// The requirement reads the path values of the row's pattern, so it is for [routes.Table.Guard], not for a route of another router.
 //
 // The path of a row starts with the path of each server. A server variable takes all values of its enum, or its default. A GET
 // row also covers HEAD, unless the document declares HEAD as an operation.

@@ -2,6 +2,7 @@ package adaptertest
 
 import (
 	"bufio"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -103,6 +104,14 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		}
 		return lines
 	}
+	offers := func(lines ...string) []string {
+		all := []string{"Upgrade: websocket"}
+		for _, line := range lines {
+			all = append(all, "Sec-WebSocket-Protocol: "+line)
+		}
+		return all
+	}
+	encoded := middleware.KubernetesProtocol + base64.RawURLEncoding.EncodeToString([]byte(read))
 	handshake := []string{"Upgrade: websocket", "Cookie: session=" + read}
 	preflight := []string{"Origin: https://app.example.com", "Access-Control-Request-Method: PUT"}
 
@@ -168,6 +177,11 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"other header, the wrong scope", "GET", "/other", other(write), "", 403},
 		{"other header, a request from another site", "POST", "/other", append(other(read), "Origin: https://evil.example"), "", 401},
 		{"other header, optional, an expired token", "GET", "/other/optional", other(expired), "", 401},
+		{"subprotocol, without a handshake", "GET", "/other", offers("access_token, " + read)[1:], "", 401},
+		{"subprotocol, a name without a token", "GET", "/other", offers("access_token"), "", 400},
+		{"subprotocol, a bad encoding", "GET", "/other", offers(middleware.KubernetesProtocol + "!"), "", 400},
+		{"subprotocol, two tokens in two lines", "GET", "/other", offers("access_token, "+read, encoded), "", 400},
+		{"subprotocol and other header", "GET", "/other", append(other(read), offers(encoded)...), "", 400},
 
 		{"a good token", "GET", "/read", bearer(read), "", 200},
 		{"a good token, HEAD", "HEAD", "/read", bearer(read), "", 200},
@@ -197,6 +211,9 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"other header, a good token beside Authorization", "GET", "/other", append(other(read), bearer("x", expired)...), "", 200},
 		{"other header, a request from the own origin", "POST", "/other", append(other(read), "Origin: https://api.example.com"), "a body", 200},
 		{"other header, optional, no credentials", "GET", "/other/optional", bearer(expired), "", 200},
+		{"subprotocol, a name and the token", "GET", "/other", offers("chat, access_token, " + read), "", 200},
+		{"subprotocol, a name and the token in two lines", "GET", "/other", offers("access_token", read), "", 200},
+		{"subprotocol, encoded", "GET", "/other", offers("v4.channel.k8s.io", encoded), "", 200},
 		{"the context ends with the token", "GET", "/ending", bearer(read), "", 200},
 	}
 	for name, forgery := range iss.Forgeries(valetkeytest.Scopes("orders:read")) {

@@ -27,7 +27,7 @@ type adapterGuards struct {
 	plain  *middleware.Guard // with a common configuration
 	full   *middleware.Guard // with every option that changes requests and responses
 	ending *middleware.Guard // ends each request a moment after it began
-	other  *middleware.Guard // reads the token from a header that replaces Authorization
+	other  *middleware.Guard // reads the token from a header that replaces Authorization, or from a subprotocol
 	bound  *middleware.Guard // accepts tokens bound to a key or a certificate, behind a proxy on this host
 
 	// The nonces of bound: the one that it hands out, and the one before.
@@ -79,7 +79,10 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 			middleware.Form(1000), middleware.Query(), middleware.Cookie("session", http.NewCrossOriginProtection()),
 		},
 	})
-	gs.other = guard(middleware.Config{Verifier: verify, Now: iss.Now, Methods: []middleware.BearerMethod{middleware.HeaderToken("Cf-Access-Jwt-Assertion")}})
+	gs.other = guard(middleware.Config{Verifier: verify, Now: iss.Now, Methods: []middleware.BearerMethod{
+		middleware.HeaderToken("Cf-Access-Jwt-Assertion"), middleware.WebSocketProtocolPair("access_token"),
+		middleware.WebSocketProtocolBase64URL(middleware.KubernetesProtocol),
+	}})
 	gs.ending = guard(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 			return valetkey.NewToken(valetkey.TokenFields{Subject: valetkeytest.DefaultSubject, Expiry: start.Add(time.Millisecond)}), nil

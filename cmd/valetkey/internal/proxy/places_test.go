@@ -146,8 +146,10 @@ func TestWebSocketToken(t *testing.T) {
 	t.Run("on a public route the upstream receives no token, because it was not verified", func(t *testing.T) {
 		config, plain := guarded(t, iss, "websocket_token: {pair: access_token}\nforward_token: true")
 		addr := start(t, strings.Replace(config, "orders:read", "\"@public\"", 1), slog.New(slog.DiscardHandler))
-		send(t, addr, "GET /orders", "Sec-WebSocket-Protocol: access_token, "+token)
-		assert.Equal(t, []string{"access_token"}, plain.take().Header["Sec-Websocket-Protocol"])
+		send(t, addr, "GET /orders", "Sec-WebSocket-Protocol: access_token, "+token, "Sec_WebSocket_Protocol: access_token, "+token)
+		got := plain.take().Header
+		assert.Equal(t, []string{"access_token"}, got["Sec-Websocket-Protocol"])
+		assert.NotContains(t, fmt.Sprint(got), token, "in another spelling")
 	})
 }
 
