@@ -29,6 +29,7 @@ type Settings struct {
 	Audience     []string
 	URL          string
 	File         string // contains the key set; if set, keys are not fetched
+	InitialFile  string // contains InitialJWKS
 	Profile      string // "rfc9068" or "lenient"; empty: "rfc9068"
 	Algorithms   []string
 	Leeway       time.Duration
@@ -74,20 +75,21 @@ func (t Tokens) Fields() (all []string) {
 	return all
 }
 
-// allowances are the names of the settings of jwks.Profile.
-var allowances = map[string]func(*jwks.Profile) *bool{
-	"untyped":           func(p *jwks.Profile) *bool { return &p.AllowUntyped },
-	"id_tokens":         func(p *jwks.Profile) *bool { return &p.AllowIDTokens },
-	"missing_issuer":    func(p *jwks.Profile) *bool { return &p.AllowMissingIssuer },
-	"missing_key_id":    func(p *jwks.Profile) *bool { return &p.AllowMissingKeyID },
-	"key_without_id":    func(p *jwks.Profile) *bool { return &p.AllowKeyWithoutID },
-	"missing_subject":   func(p *jwks.Profile) *bool { return &p.AllowMissingSubject },
-	"numeric_subject":   func(p *jwks.Profile) *bool { return &p.AllowNumericSubject },
-	"missing_client_id": func(p *jwks.Profile) *bool { return &p.AllowMissingClientID },
-	"missing_id":        func(p *jwks.Profile) *bool { return &p.AllowMissingID },
-	"missing_issued_at": func(p *jwks.Profile) *bool { return &p.AllowMissingIssuedAt },
-	"scope_array":       func(p *jwks.Profile) *bool { return &p.AllowScopeArray },
-	"scp":               func(p *jwks.Profile) *bool { return &p.AllowScp },
+// allowances are the names of the settings of jwks.Profile, and of those of jwks.Config that weaken as they do.
+var allowances = map[string]func(*jwks.Config) *bool{
+	"untyped":           func(c *jwks.Config) *bool { return &c.Profile.AllowUntyped },
+	"id_tokens":         func(c *jwks.Config) *bool { return &c.Profile.AllowIDTokens },
+	"missing_issuer":    func(c *jwks.Config) *bool { return &c.Profile.AllowMissingIssuer },
+	"missing_key_id":    func(c *jwks.Config) *bool { return &c.Profile.AllowMissingKeyID },
+	"key_without_id":    func(c *jwks.Config) *bool { return &c.Profile.AllowKeyWithoutID },
+	"missing_subject":   func(c *jwks.Config) *bool { return &c.Profile.AllowMissingSubject },
+	"numeric_subject":   func(c *jwks.Config) *bool { return &c.Profile.AllowNumericSubject },
+	"missing_client_id": func(c *jwks.Config) *bool { return &c.Profile.AllowMissingClientID },
+	"missing_id":        func(c *jwks.Config) *bool { return &c.Profile.AllowMissingID },
+	"missing_issued_at": func(c *jwks.Config) *bool { return &c.Profile.AllowMissingIssuedAt },
+	"scope_array":       func(c *jwks.Config) *bool { return &c.Profile.AllowScopeArray },
+	"padded_segments":   func(c *jwks.Config) *bool { return &c.AllowPaddedSegments },
+	"scp":               func(c *jwks.Config) *bool { return &c.Profile.AllowScp },
 }
 
 // Allowances returns the values that Tokens.Allow may have, sorted.
@@ -105,6 +107,7 @@ var names = map[string]string{
 	"Audience":     "audience",
 	"JWKSURL":      "url",
 	"JWKS":         "file",
+	"InitialJWKS":  "initial_file",
 	"Algorithms":   "algorithms",
 	"Leeway":       "leeway",
 	"MaxLifetime":  "max_lifetime",
@@ -129,6 +132,9 @@ var names = map[string]string{
 
 	"Profile.AllowMissingIssuer": "allow",
 }
+
+// FileName returns the name in files of a field of jwks.Config, and whether there is one.
+func FileName(field string) (name string, known bool) { return mistakes.Rename(field, names) }
 
 // found collects mistakes.
 type found []Mistake
@@ -172,6 +178,12 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 	cfg.KeyRequests.CAFile = cmp.Or(r.CAFile, cfg.KeyRequests.CAFile)
 	cfg.KeyRequests.CertFile = cmp.Or(r.CertFile, cfg.KeyRequests.CertFile)
 	cfg.KeyRequests.KeyFile = cmp.Or(r.KeyFile, cfg.KeyRequests.KeyFile)
+	if s.InitialFile != "" {
+		var err error
+		if cfg.InitialJWKS, err = config.Content(s.InitialFile, maxKeys); err != nil {
+			wrong.add("initial_file", "%w", err)
+		}
+	}
 	if s.File != "" {
 		var err error
 		if cfg.JWKS, err = config.Content(s.File, maxKeys); err != nil {
@@ -180,6 +192,10 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		}
 		if s.URL != "" {
 			wrong.add("file", "cannot be combined with url")
+		}
+		if s.InitialFile != "" {
+			wrong.add("file", "cannot be combined with initial_file, whose keys are replaced by those that are fetched")
+			cfg.InitialJWKS = nil
 		}
 		if r.TokenFile+r.CAFile+r.CertFile+r.KeyFile != "" {
 			wrong.add("file", "cannot be combined with token_file, ca_file, cert_file and key_file: nothing is fetched")
@@ -270,7 +286,7 @@ func (t Tokens) change(cfg *jwks.Config, wrong *found) {
 			wrong.add(fmt.Sprintf("allow[%d]", i), "%q is not one of %s", name, strings.Join(Allowances(), ", "))
 			continue
 		}
-		*setting(&cfg.Profile) = true
+		*setting(cfg) = true
 	}
 }
 

@@ -1,6 +1,8 @@
 package issuer_test
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/snippets"
 	"github.com/valetkey/valetkey/issuers"
 	"github.com/valetkey/valetkey/jwks"
 )
@@ -23,6 +26,10 @@ func TestEverySettingOfTheProfileHasAName(t *testing.T) {
 		cfg, wrong := issuer.Settings{Tokens: issuer.Tokens{Allow: []string{name}}}.Config()
 		for _, m := range wrong {
 			assert.Equal(t, "allow", m.Field, "%v: requires another setting", m.Err)
+		}
+		if cfg.AllowPaddedSegments {
+			assert.Equal(t, "padded_segments", name)
+			assert.Equal(t, "allow: "+name, issuer.InFiles("AllowPaddedSegments"))
 		}
 		profile := reflect.ValueOf(cfg.Profile)
 		for i := range profile.NumField() {
@@ -40,6 +47,29 @@ func TestEverySettingOfTheProfileHasAName(t *testing.T) {
 		assert.NotEmpty(t, named[field], "no value of allow sets %s", field)
 		assert.Equal(t, "allow: "+named[field]+" is off", issuer.InFiles("Profile."+field+" is off"))
 		assert.Equal(t, "--allow "+named[field]+" is off", issuer.InFlags("Profile."+field+" is off"))
+	}
+}
+
+// TestEveryFieldOfTheConfigIsInFiles holds the settings to the fields of jwks.Config.
+func TestEveryFieldOfTheConfigIsInFiles(t *testing.T) {
+	elsewhere := map[string]string{
+		"Profile":            "allow, profile",
+		"KeyRequests":        "token_file, ca_file, cert_file, key_file",
+		"MaxTokenBytes":      "max_token_bytes of the proxy",
+		"Secret":             "none: the proxy is for issuers with public keys",
+		"Client":             "none: ca_file and its like configure the requests",
+		"RefreshInterval":    "none: the default suits every issuer with a Cache-Control or without",
+		"MinRefetchInterval": "none: as above",
+		"StaleIfError":       "none: as above",
+		"Logger":             "none: the proxy has one",
+		"Observer":           "none: it is code",
+		"Now":                "none: it is code",
+	}
+	for i := range reflect.TypeFor[jwks.Config]().NumField() {
+		field := reflect.TypeFor[jwks.Config]().Field(i)
+		if name, known := issuer.FileName(field.Name); field.IsExported() && elsewhere[field.Name] == "" && issuer.Allowance(field.Name) == field.Name {
+			assert.True(t, known && name != "", "no field of files is for %s", field.Name)
+		}
 	}
 }
 
@@ -101,6 +131,15 @@ func TestEachSettingReachesTheConfig(t *testing.T) {
 			assert.Equal(t, want, got)
 		})
 	}
+}
+
+func TestKeysToStartWithAreReadFromAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys.json")
+	require.NoError(t, os.WriteFile(file, []byte(snippets.KeySet), 0o600))
+	v, wrong := issuer.Settings{Issuer: "https://127.0.0.1:1", Audience: []string{api}, InitialFile: file}.Verifier()
+	require.Empty(t, wrong)
+	defer v.Close()
+	assert.NoError(t, v.Ready(t.Context()), "though the issuer does not answer")
 }
 
 func TestTheDefaultAudienceIsForProductsThatHaveOne(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 
 // Errors of the packages name settings as Go programs spell them. These replace the names by those of files and flags.
 var (
-	allowed = regexp.MustCompile(`Profile\.(Allow\w+)`)
+	allowed = regexp.MustCompile(`Profile\.Allow\w+|\bAllowPaddedSegments\b`)
 	inFiles = strings.NewReplacer(
 		"InsecureHTTP", "insecure_http: true",
 		"CertFile", "cert_file",
@@ -42,10 +42,12 @@ func InFlags(text string) string {
 // field.
 func Allowance(field string) string {
 	for name, setting := range allowances {
-		var p jwks.Profile
-		*setting(&p) = true
-		if f := reflect.ValueOf(p).FieldByName(field); f.IsValid() && f.Bool() {
-			return name
+		var c jwks.Config
+		*setting(&c) = true
+		for _, v := range []reflect.Value{reflect.ValueOf(c.Profile), reflect.ValueOf(c)} {
+			if f := v.FieldByName(field); f.IsValid() && f.Kind() == reflect.Bool && f.Bool() {
+				return name
+			}
 		}
 	}
 	return field

@@ -78,6 +78,7 @@ func TestMistakes(t *testing.T) {
    issuer: https://as.example.com
    file: nowhere.json
    url: https://as.example.com/keys
+   initial_file: nothing.json
    profile: strict
    algorithms: [none]
    leeway: 1h
@@ -86,11 +87,13 @@ func TestMistakes(t *testing.T) {
 `), []string{
 			`7: verifiers[0].jwks.file: open DIR/nowhere.json: no such file or directory`,
 			`7: verifiers[0].jwks.file: cannot be combined with url`,
-			`9: verifiers[0].jwks.profile: "strict" is neither rfc9068 nor lenient`,
-			`10: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
-			`11: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
-			`12: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`13: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, sole_audience, types, markers, require_scope, client_id_claim, scopes, allow`}},
+			`7: verifiers[0].jwks.file: cannot be combined with initial_file, whose keys are replaced by those that are fetched`,
+			`9: verifiers[0].jwks.initial_file: open DIR/nothing.json: no such file or directory`,
+			`10: verifiers[0].jwks.profile: "strict" is neither rfc9068 nor lenient`,
+			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
+			`12: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
+			`13: verifiers[0].jwks.insecure_http: "true" is not true or false`,
+			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, sole_audience, types, markers, require_scope, client_id_claim, scopes, allow`}},
 		{"each field about tokens, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:
    issuer: https://as.example.com
@@ -119,7 +122,7 @@ func TestMistakes(t *testing.T) {
 			`16: verifiers[0].jwks.scopes[1]: is empty`,
 			`16: verifiers[0].jwks.scopes: is empty`,
 			`17: verifiers[0].jwks.client_id_claim: is empty`,
-			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of id_tokens, key_without_id, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, scope_array, scp, untyped`}},
+			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of id_tokens, key_without_id, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, padded_segments, scope_array, scp, untyped`}},
 		{"a recipient in another claim, and nothing that marks access tokens", verifier("{issuer: 'https://a', audience_claim: client_id}"), []string{
 			"4: verifiers[0].jwks.audience_claim: requires markers or require_scope, because the other tokens of the client have that claim too"}},
 		{"tokens of no issuer, and no rule about whose", verifier("{issuer: 'https://a', allow: missing_issuer}"), []string{

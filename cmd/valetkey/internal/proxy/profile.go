@@ -39,7 +39,7 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 				f.Mistake(field, "cannot be combined with profile: fapi2, which accepts tokens by RFC 9068 only")
 			}
 		}
-		for _, name := range []string{"token_file", "ca_file", "cert_file", "key_file"} {
+		for _, name := range []string{"initial_file", "token_file", "ca_file", "cert_file", "key_file"} {
 			if field := mistakes.Join(v.at, name); f.Given(field) {
 				f.Mistake(field, "cannot be combined with profile: fapi2, which sets how keys are requested")
 			}

@@ -38,7 +38,7 @@ func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.L
 	for i, v := range f.Verifiers {
 		if v.JWKS != nil {
 			s := f.settings(fmt.Sprintf("verifiers[%d].jwks", i), v.JWKS)
-			s.File = ""
+			s.File, s.InitialFile = "", ""
 			cfg, _ := s.Config() // a product may determine the issuer
 			known = known || issuer.HasIssuer(&cfg, r.Issuer)
 		}

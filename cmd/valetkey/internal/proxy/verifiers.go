@@ -126,6 +126,7 @@ func (f *file) settings(at string, s *jwksSection) issuer.Settings {
 		Audience:     s.Audience,
 		URL:          s.URL,
 		File:         f.Path(s.File),
+		InitialFile:  f.Path(s.InitialFile),
 		Profile:      s.Profile,
 		Algorithms:   s.Algorithms,
 		Leeway:       time.Duration(s.Leeway),

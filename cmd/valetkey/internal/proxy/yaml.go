@@ -65,6 +65,7 @@ type jwksSection struct {
 	Audience     []string       `yaml:"audience,single,filled"`
 	URL          string         `yaml:"url,filled"`
 	File         string         `yaml:"file,filled"`
+	InitialFile  string         `yaml:"initial_file,filled"`
 	Profile      string         `yaml:"profile,filled"`
 	Algorithms   []string       `yaml:"algorithms,single,filled"`
 	Leeway       duration       `yaml:"leeway"`
