@@ -95,10 +95,15 @@ const (
 //	email                           Present
 //	!act                            Absent
 //
-// The operators are surrounded by single spaces, so names and values may contain their characters.
+// The operators are surrounded by single spaces, so names and values may contain their characters. Without an operator, a text
+// with "=" is an error: "!role=guest" would hold for every token that has no claim of this name.
 func Parse(text string) (Rule, error) {
 	r := parse(text)
-	if err := r.Validate(); err != nil {
+	err := r.Validate()
+	if err == nil && !r.Pins() && strings.Contains(r.claim, "=") {
+		err = errors.New("an operator (=, ~=, ^=) needs a space on each side")
+	}
+	if err != nil {
 		return Rule{}, fmt.Errorf("claims: %.200q: %w", text, err)
 	}
 	return r, nil

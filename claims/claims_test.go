@@ -92,6 +92,11 @@ func TestParse(t *testing.T) {
 		"a = b | ":        "the value is empty",
 		"a ^= ":           "the value is empty",
 		" a":              "surrounded by spaces",
+		"a=b":             "an operator (=, ~=, ^=) needs a space on each side",
+		"a =b":            "an operator (=, ~=, ^=) needs a space on each side",
+		"sub^=repo:x/":    "an operator (=, ~=, ^=) needs a space on each side",
+		"!role=guest":     "an operator (=, ~=, ^=) needs a space on each side",
+		"role != guest":   "an operator (=, ~=, ^=) needs a space on each side",
 		"a ~=  ":          "", // the value is a space
 		"a = b | c":       "",
 		"sub ^= repo:x/":  "",

@@ -147,7 +147,8 @@ func TestMistakes(t *testing.T) {
 			`8: verifiers[0].jwks.tenants: has no meaning for this product`,
 			`9: verifiers[0].jwks.rules[0]: the value is empty`,
 			`10: verifiers[0].jwks.profile: cannot be combined with issuer_type, which states what the tokens lack`,
-			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`}},
+			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
+			`12: verifiers[0].jwks.markers[0]: an operator (=, ~=, ^=) needs a space on each side`}},
 		{"files for the requests for keys", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:
    issuer: https://as.example.com
