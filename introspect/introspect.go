@@ -253,7 +253,7 @@ func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 		}
 	default:
 		if err := client.Discoverable(cfg.Issuer); err != nil {
-			wrong.Add("Issuer", "discovery needs a URL: %w", err)
+			wrong.Add("Issuer", "cannot be discovered: %w", err)
 		}
 	}
 	if _, err := authheader.TokenLimit(cfg.MaxTokenBytes); err != nil {

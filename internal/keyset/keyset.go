@@ -101,7 +101,7 @@ func New(cfg Config) (*Set, error) {
 			wrong.Add("JWKSURL", "%w", err)
 		}
 	} else if err := cfg.Fetch.Discoverable(cfg.Issuer); err != nil {
-		wrong.Add("Issuer", "discovery needs a URL: %w", err)
+		wrong.Add("Issuer", "cannot be discovered: %w", err)
 	}
 	if cfg.RefreshInterval < 0 || cfg.RefreshInterval > maxFresh {
 		wrong.Add("RefreshInterval", "%v is not between 0 and %v", cfg.RefreshInterval, maxFresh)

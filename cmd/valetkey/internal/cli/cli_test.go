@@ -159,7 +159,7 @@ func TestMistakes(t *testing.T) {
 		{"verify with a product that is not known", []string{"verify", "--issuer-type", "keyclock", "x"}, []string{`--issuer-type: "keyclock" is not one of `}},
 		{"verify with mistakes in the parameters of a product", []string{"verify", "--issuer-type", "keycloak", "--client", "", "--tenant", "a", "--rule", "a = ", "--rule", "a=b", "--profile", "lenient", "--allow", "x", "x"},
 			append(required[:1:1], "--audience: required", "--tenant: has no meaning for this product", "--rule: the value is empty", "--rule: an operator (=, ~=, ^=) needs a space on each side", "--profile: cannot be combined with", `--allow: "x" is not one of`)},
-		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: discovery needs a URL"}},
+		{"verify with nothing to discover", []string{"verify", "--issuer", "urn:a", "--audience", "a", "x"}, []string{"--issuer: cannot be discovered"}},
 		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},
 		{"serve with a file of something else", []string{"serve", "--config", broken}, []string{broken + ":1: keys: is not a mapping", broken + ":1: issuer: is required"}},
 		{"proxy without a file", []string{"proxy"}, []string{"--config: required"}},
