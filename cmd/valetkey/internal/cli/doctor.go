@@ -11,11 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/doctor"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/config"
 )
 
@@ -102,7 +102,7 @@ func tokenIn(from string, stdin io.Reader) (string, error) {
 		return "", nil
 	}
 	if from != "-" {
-		text, err := config.Content(from, valetkey.MaxTokenBytes+2)
+		text, err := config.Content(from, authheader.MaxTokenLimit+2)
 		if err != nil {
 			return "", fmt.Errorf("--token: %w", err)
 		}

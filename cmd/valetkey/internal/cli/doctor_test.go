@@ -179,6 +179,20 @@ func TestDoctor(t *testing.T) {
 		_, out, _ := run(t, iss.Token(valetkeytest.Claim("iss", "http://localhost:"+u.Port())), with(flags, "--token", "-")...)
 		assert.Equal(t, []string{`issuer: "http://localhost:` + u.Port() + `" in the token, "` + iss.URL + `" configured: another host; set issuer: "http://localhost:` + u.Port() + `" (in Go: Issuer: "http://localhost:` + u.Port() + `")`}, linesOf(out, "fail"))
 	})
+	t.Run("a token that is too long, and one that is padded", func(t *testing.T) {
+		long := iss.Token(valetkeytest.Claim("groups", strings.Repeat("group,", 3000)), valetkeytest.Scopes("a"))
+		_, out, _ := run(t, long, with(flags, "--token", "-")...)
+		assert.Equal(t, []string{fmt.Sprintf("token: it has %d bytes, and at most 16384 are accepted; the guard has the same limit; set max_token_bytes: 32768, at the top level (in Go: MaxTokenBytes: 32768, also of middleware.Config)", len(long))}, linesOf(out, "fail"))
+		assert.Contains(t, out, "scopes: a")
+		parts := strings.Split(iss.Token(), ".")
+		for i, part := range parts {
+			parts[i] = part + strings.Repeat("=", (4-len(part)%4)%4)
+		}
+		_, out, _ = run(t, strings.Join(parts, "."), with(flags, "--token", "-")...)
+		failed := linesOf(out, "fail")
+		require.NotEmpty(t, failed, out)
+		assert.Equal(t, "token: its parts are padded with '='; set in Go: AllowPaddedSegments: true", failed[0])
+	})
 	t.Run("a token from the future", func(t *testing.T) {
 		_, out, _ := run(t, iss.Token(valetkeytest.Claim("iat", time.Now().Add(2*time.Minute).Unix())), with(flags, "--token", "-")...)
 		failed := linesOf(out, "fail")

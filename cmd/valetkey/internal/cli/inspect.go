@@ -20,6 +20,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
@@ -186,7 +187,7 @@ func look(raw string) appearance {
 			a.Kind += ": " + meaning
 		}
 	}
-	c, err := jose.Parse(raw)
+	c, err := jose.ParseWith(raw, jose.Options{Limit: authheader.MaxTokenLimit})
 	if err == nil {
 		err = strictjson.Object(c.Payload, func(string, strictjson.Value) error { return nil })
 	}

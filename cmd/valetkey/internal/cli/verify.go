@@ -14,6 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/jwks"
 )
@@ -128,7 +129,7 @@ var errNoToken = errors.New("the token is empty")
 func tokenFrom(arg string, stdin io.Reader) (string, error) {
 	token := arg
 	if arg == "-" {
-		text, err := io.ReadAll(io.LimitReader(stdin, valetkey.MaxTokenBytes+3))
+		text, err := io.ReadAll(io.LimitReader(stdin, authheader.MaxTokenLimit+3))
 		if err != nil {
 			return "", fmt.Errorf("read standard input: %w", err)
 		}

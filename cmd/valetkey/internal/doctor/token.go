@@ -15,6 +15,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
@@ -26,6 +27,7 @@ import (
 type token struct {
 	raw    string
 	header jose.Header
+	padded bool
 	claims map[string]strictjson.Value // nil: it is no JWT
 	broken error                       // why it is a malformed JWT
 }
@@ -35,7 +37,7 @@ func tokenOf(raw string) *token {
 		return nil
 	}
 	t := &token{raw: raw}
-	c, err := jose.Parse(raw)
+	c, err := jose.ParseWith(raw, jose.Options{Limit: authheader.MaxTokenLimit, AllowPadding: true})
 	switch {
 	case errors.Is(err, jose.ErrMalformed):
 		return t
@@ -43,7 +45,7 @@ func tokenOf(raw string) *token {
 		t.broken, t.claims = err, map[string]strictjson.Value{}
 		return t
 	}
-	t.header, t.claims = c.Header, map[string]strictjson.Value{}
+	t.header, t.padded, t.claims = c.Header, c.Padded, map[string]strictjson.Value{}
 	t.broken = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error {
 		if !v.IsEmpty() {
 			t.claims[strings.Clone(name)] = v
@@ -181,6 +183,8 @@ func remedy(ctx context.Context, cfg jwks.Config, keys []*jose.Key, t *token, re
 		now = cfg.Now()
 	}
 	switch refusal.Reason {
+	case valetkey.ReasonMalformed, valetkey.ReasonNotJWT:
+		return form(cfg, t, f)
 	case valetkey.ReasonIssuer:
 		iss := t.text("iss")
 		if iss == "" {
@@ -249,6 +253,24 @@ func remedy(ctx context.Context, cfg jwks.Config, keys []*jose.Key, t *token, re
 		f.Fix = "the token was changed on the way, or the issuer has another key with the same kid"
 	case valetkey.ReasonFarDate:
 		f.Fix = "the issuer must write seconds, not milliseconds"
+	}
+	return f, nil
+}
+
+// form returns the finding about a token whose text the verifier does not accept.
+func form(cfg jwks.Config, t *token, f Finding) (Finding, *jwks.Config) {
+	limit, _ := authheader.TokenLimit(cfg.MaxTokenBytes)
+	switch {
+	case len(t.raw) > limit && limit < authheader.MaxTokenLimit:
+		enough := min((len(t.raw)/limit+1)*limit, authheader.MaxTokenLimit)
+		f.Cause, f.Fix = fmt.Sprintf("it has %d bytes, and at most %d are accepted", len(t.raw), limit), "the guard has the same limit"
+		f.YAML, f.Go = fmt.Sprintf("max_token_bytes: %d, at the top level", enough), fmt.Sprintf("MaxTokenBytes: %d, also of middleware.Config", enough)
+		cfg.MaxTokenBytes = enough
+		return f, &cfg
+	case t.padded && !cfg.AllowPaddedSegments:
+		f.Cause, f.Go = "its parts are padded with '='", "AllowPaddedSegments: true"
+		cfg.AllowPaddedSegments = true
+		return f, &cfg
 	}
 	return f, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/strictjson"
@@ -281,7 +282,7 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 		iss   string
 		bound valetkey.Binding
 	)
-	c, err := jose.Parse(raw)
+	c, err := jose.ParseWith(raw, jose.Options{Limit: authheader.MaxTokenLimit, AllowPadding: true})
 	isJWT := !errors.Is(err, jose.ErrMalformed)
 	if err == nil {
 		_ = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error { // an error means that the token is refused as malformed
