@@ -350,6 +350,7 @@ func TestDroppedIsLogged(t *testing.T) {
 	for name, test := range map[string]struct{ jwk, level, kid, reason string }{
 		"a point off the curve":        {`{"kid":"k","kty":"EC","crv":"P-256","x":"AA","y":"AA"}`, "WARN", "k", "point is not on the curve"},
 		"a short RSA key":              {`{"kid":"k","kty":"RSA","n":"AQAB","e":"AQAB"}`, "WARN", "k", "2048 to 8192 bits"},
+		"commas in place of padding":   {`{"kid":"k","kty":"RSA","e":"AQAB","n":"x0gg,,"}`, "WARN", "k", "n is missing or not canonical"},
 		"a member twice":               {`{"kid":"k","kty":"EC","kty":"EC"}`, "WARN", "k", "a member twice"},
 		"no object":                    {`7`, "WARN", `""`, "an object is expected"},
 		"a kid of another type":        {`{"kid":7,"kty":"EC"}`, "WARN", `""`, "kid has another type"},
