@@ -354,23 +354,29 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// Whatever a client sends of Forwarded, it is never believed once the proxy has added its element, in the line or in one of
-// its own.
-func FuzzForwarded(f *testing.F) {
+// forwardedTo returns a guard behind proxies of this host, a token, and a proof for each of two hosts that can be used again.
+func forwardedTo(f *testing.F, header middleware.Forwarding) (guard *middleware.Guard, token string, proofs map[string]string) {
 	iss := valetkeytest.NewIssuer(f)
 	key := iss.ProofKey("ES256")
-	token := iss.Token(valetkeytest.BoundTo(key))
+	token = iss.Token(valetkeytest.BoundTo(key))
 	start := iss.Now()
 	still := func(c *dpop.Config) {
 		c.ReplayStore, c.Now = dpop.InsecureAllowReplays{}, func() time.Time { return start }
 	}
-	guard := newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
-		cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.Forwarded}
+	guard = newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
+		cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: header}
 	})
-	proofs := map[string]string{}
+	proofs = map[string]string{}
 	for _, host := range []string{"evil.example.com", "api.example.com"} {
 		proofs[host] = key.Proof("GET", "https://"+host+"/orders", token)
 	}
+	return guard, token, proofs
+}
+
+// Whatever a client sends of Forwarded, it is never believed once the proxy has added its element, in the line or in one of
+// its own.
+func FuzzForwarded(f *testing.F) {
+	guard, token, proofs := forwardedTo(f, middleware.Forwarded)
 	check := func(host string, lines ...string) error {
 		r := httptest.NewRequest("GET", "/orders", nil)
 		r.RemoteAddr = "127.0.0.1:1"
@@ -403,20 +409,7 @@ func FuzzForwarded(f *testing.F) {
 
 // Whatever a client sends in X-Forwarded headers, a guard uses the values that two trusted proxies have added.
 func FuzzXForwarded(f *testing.F) {
-	iss := valetkeytest.NewIssuer(f)
-	key := iss.ProofKey("ES256")
-	token := iss.Token(valetkeytest.BoundTo(key))
-	start := iss.Now()
-	still := func(c *dpop.Config) {
-		c.ReplayStore, c.Now = dpop.InsecureAllowReplays{}, func() time.Time { return start }
-	}
-	guard := newGuard(f, iss, withDPoP(f, iss, still), func(cfg *middleware.Config) {
-		cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.XForwarded}
-	})
-	proofs := map[string]string{}
-	for _, host := range []string{"evil.example.com", "api.example.com"} {
-		proofs[host] = key.Proof("GET", "https://"+host+"/orders", token)
-	}
+	guard, token, proofs := forwardedTo(f, middleware.XForwarded)
 	f.Add("evil.example.com", "https", "127.0.0.1")
 	f.Add("evil.example.com,evil.example.com", "https, https", "127.0.0.1, 127.0.0.1")
 	f.Add(",", "", ",,")
