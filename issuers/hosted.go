@@ -1,7 +1,9 @@
 package issuers
 
 import (
+	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -21,8 +23,10 @@ var hostedProducts = []product{
 // (TENANT.eu.auth0.com, or a custom domain) or its URL; the iss of the tokens, https://DOMAIN/, ends with a slash. A token that was
 // requested through another domain of the tenant has that domain as its iss: add it to IssuerAliases.
 //
-// The tokens have the typ "JWT", no jti, and the client in azp. ID tokens have the ID of the client as their aud. A token that was
-// requested without an audience is opaque, or encrypted, and only for Auth0's userinfo endpoint.
+// The tokens have the typ "JWT", no jti, and the client in azp. ID tokens differ by their aud, which is the ID of the client. So an
+// Audience that has the form of a client ID (32 letters and digits) is a mistake, and so are the APIs of Auth0 itself: the aud of every
+// token with the scope openid contains that of userinfo. A token that was requested without an audience is opaque, or encrypted, and
+// only for Auth0's userinfo endpoint.
 //
 // To use the permissions of RBAC as scopes, add "permissions" to Scopes. An API that signs with HS256 needs Secret and Algorithms.
 func Auth0(p Params) (jwks.Config, error) { return auth0.build(p) }
@@ -30,8 +34,12 @@ func Auth0(p Params) (jwks.Config, error) { return auth0.build(p) }
 var auth0 = product{
 	name:  "auth0",
 	needs: needsIssuer | needsAudience,
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		cfg.Issuer = ofDomain(cfg.Issuer)
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		auth0Names(p, cfg, wrong)
+		for i, a := range p.Audience {
+			wrong.AddIf(auth0Client.MatchString(a), fmt.Sprintf("Audience[%d]", i),
+				"%q has the form of a client ID, which is the aud of ID tokens; use the identifier of the API", a)
+		}
 		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true, AllowMissingID: true}
 	},
 }
@@ -42,11 +50,24 @@ var auth0 = product{
 func Auth0RFC9068(p Params) (jwks.Config, error) { return auth0RFC9068.build(p) }
 
 var auth0RFC9068 = product{
-	name:  "auth0_rfc9068",
-	needs: needsIssuer | needsAudience,
-	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
-		cfg.Issuer = ofDomain(cfg.Issuer)
-	},
+	name:   "auth0_rfc9068",
+	needs:  needsIssuer | needsAudience,
+	config: auth0Names,
+}
+
+var auth0Client = regexp.MustCompile(`^[A-Za-z0-9]{32}$`)
+
+// auth0Names completes the issuer, and reports an Audience that is an API of Auth0 itself.
+func auth0Names(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+	cfg.Issuer = ofDomain(cfg.Issuer)
+	for i, a := range p.Audience {
+		host, own := strings.CutSuffix(a, "userinfo")
+		if !own {
+			host, own = strings.CutSuffix(a, "api/v2/")
+		}
+		wrong.AddIf(own && (host == cfg.Issuer || strings.HasSuffix(host, ".auth0.com/")), fmt.Sprintf("Audience[%d]", i),
+			"%q is an API of Auth0 itself; use the identifier of this API", a)
+	}
 }
 
 // ofDomain returns the issuer of a domain, https://DOMAIN/. It leaves everything else as it is, except for the slash of an origin.

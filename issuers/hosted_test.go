@@ -489,6 +489,16 @@ func TestParametersOfHostedProducts(t *testing.T) {
 		p    issuers.Params
 		want string
 	}{
+		"Auth0 with a client as the API": {"auth0", issuers.Params{Issuer: auth0Tenant, Audience: []string{"K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja"}},
+			"issuers: auth0: Audience[0]: \"K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja\" has the form of a client ID, which is the aud of ID tokens"},
+		"Auth0 with a client beside the API": {"auth0", issuers.Params{Issuer: auth0Tenant, Audience: []string{ordersAPI, "K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja"}},
+			"issuers: auth0: Audience[1]"},
+		"Auth0 with userinfo as the API": {"auth0", issuers.Params{Issuer: "shop.eu.auth0.com", Audience: []string{auth0Tenant + "userinfo"}},
+			"issuers: auth0: Audience[0]: \"" + auth0Tenant + "userinfo\" is an API of Auth0 itself"},
+		"Auth0's management API": {"auth0_rfc9068", issuers.Params{Issuer: auth0Custom, Audience: []string{auth0Tenant + "api/v2/"}},
+			"issuers: auth0_rfc9068: Audience[0]"},
+		"Auth0's userinfo of a custom domain": {"auth0_rfc9068", issuers.Params{Issuer: auth0Custom, Audience: []string{auth0Custom + "userinfo"}},
+			"issuers: auth0_rfc9068: Audience[0]"},
 		"Clerk without origins":           {"clerk", issuers.Params{Issuer: clerkHost}, "issuers: clerk: Clients, Audience: one of them is required"},
 		"Clerk's applications, no client": {"clerk_oauth", issuers.Params{Issuer: clerkHost, Audience: []string{ordersAPI}}, "issuers: clerk_oauth: Clients: required"},
 		"Kinde without a recipient":       {"kinde", issuers.Params{Issuer: kindeHost}, "issuers: kinde: Audience, Clients: one of them is required"},
@@ -503,6 +513,13 @@ func TestParametersOfHostedProducts(t *testing.T) {
 			assert.ErrorContains(t, err, test.want)
 			assert.Equal(t, jwks.Config{}, cfg)
 		})
+	}
+}
+
+func TestAPIsOfAuth0(t *testing.T) {
+	for _, api := range []string{ordersAPI, "orders", "https://api.example.com/userinfo", "https://api.example.com/api/v2/", "6553da60a54af58e29493993"} {
+		_, err := issuers.Auth0(issuers.Params{Issuer: auth0Tenant, Audience: []string{api}})
+		assert.NoError(t, err, api)
 	}
 }
 
