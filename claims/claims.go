@@ -100,7 +100,11 @@ const (
 func Parse(text string) (Rule, error) {
 	r := parse(text)
 	err := r.Validate()
-	if err == nil && !r.Pins() && strings.Contains(r.claim, "=") {
+	switch {
+	case err != nil:
+	case strings.HasPrefix(r.claim, "!"):
+		err = errors.New("! is followed by the name of a claim alone")
+	case !r.Pins() && (strings.Contains(r.claim, "=") || strings.Contains(r.claim, textOr)):
 		err = errors.New("an operator (=, ~=, ^=) needs a space on each side")
 	}
 	if err != nil {
@@ -174,12 +178,21 @@ func (r *Rule) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// MarshalText returns the text form of r; see [Parse]. It fails if r is not valid.
+// MarshalText returns the text form of r; see [Parse]. It fails if r is not valid, or if its text would be that of another rule
+// because a name or value contains an operator.
 func (r Rule) MarshalText() ([]byte, error) {
 	if err := r.Validate(); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}
-	return []byte(r.String()), nil
+	text := r.String()
+	same, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	if same.claim != r.claim || same.op != r.op || !slices.Equal(same.values, r.values) {
+		return nil, fmt.Errorf("claims: %.200q is the text of another rule too", text)
+	}
+	return []byte(text), nil
 }
 
 // Check returns nil if every rule holds for claims, the JSON object of a token's claims. Otherwise the error names the first rule
