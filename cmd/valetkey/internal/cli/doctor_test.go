@@ -103,9 +103,9 @@ func TestDoctorOnMisconfigurations(t *testing.T) {
 		{"https instead of http", jwks("https"+strings.TrimPrefix(iss.URL, "http"), ""), "",
 			"issuer: " + strings.TrimPrefix(iss.URL, "http://") + ` speaks plain HTTP, and the URL begins with https; set issuer: "` + iss.URL + `" (in Go: Issuer: "` + iss.URL + `")`},
 		{"another audience", jwks(iss.URL, ""), iss.Token(valetkeytest.WrongAudience()),
-			`audience: "https://wrong-audience.example.com" in the token, "https://api.example.com" configured; if the token is meant for this API; set audience: ["https://wrong-audience.example.com"] (in Go: Audience: []string{"https://wrong-audience.example.com"})`},
+			`audience: "https://wrong-audience.example.com" in the token, "https://api.example.com" configured; if the token is meant for this API, set audience: ["https://wrong-audience.example.com"] (in Go: Audience: []string{"https://wrong-audience.example.com"})`},
 		{"an ID token", jwks(iss.URL, ", profile: lenient"), iss.Token(valetkeytest.Type("JWT"), valetkeytest.Audience("web"), valetkeytest.Claim("nonce", "n")),
-			`token: it is an ID token, not an access token: it has the claim nonce; the client must send the access token, or if this API is for ID tokens; set allow: [id_tokens], clients: ["web"] (in Go: Profile: jwks.Profile{AllowIDTokens: true}, Clients: []string{"web"})`},
+			`token: it is an ID token, not an access token: it has the claim nonce; the client must send the access token; if this API is for ID tokens, set allow: [id_tokens], clients: ["web"] (in Go: Profile: jwks.Profile{AllowIDTokens: true}, Clients: []string{"web"})`},
 		{"a clock that is off", jwks(late.URL, ""), "",
 			"clock: the clock of this machine is 10m0s ahead of that of the issuer: tokens expire early; synchronize both with NTP; leeway is at most 5m0s"},
 		{"a key set that is not there", jwks(gone.URL, ""), "",
@@ -156,7 +156,7 @@ func TestDoctor(t *testing.T) {
 		assert.Equal(t, cli.Good, code, out+errs)
 		assert.Empty(t, linesOf(out, "fail"))
 		assert.Empty(t, linesOf(out, "warn"))
-		for _, want := range []string{`issuer: "` + iss.URL + `" is that of the metadata`, "key set: " + iss.KeySet.URL + " has 1 usable: ", "clock: ", "algorithms: ES256", `token: accepted: subject "alice"`, "scopes: orders:read"} {
+		for _, want := range []string{`issuer: "` + iss.URL + `" is that of the metadata`, "key set: " + iss.KeySet.URL + " has 1 usable key: ", "clock: ", "algorithms: ES256", `token: accepted: subject "alice"`, "scopes: orders:read"} {
 			assert.Contains(t, out, want)
 		}
 	})
@@ -267,12 +267,44 @@ func TestDoctor(t *testing.T) {
 		assert.Contains(t, out, "token: accepted")
 		assert.NotContains(t, out, "of-the-pod")
 	})
-	t.Run("the product whose constructor has the settings", func(t *testing.T) {
-		realm := iss.URL + "/realms/shop"
-		token := iss.Token(valetkeytest.Claim("iss", realm), valetkeytest.Type("JWT"), valetkeytest.Claim("typ", "Bearer"), valetkeytest.Claim("client_id", nil), valetkeytest.Claim("azp", "web"))
-		_, out, _ := run(t, token, "doctor", "--issuer", realm, "--audience", valetkeytest.DefaultAudience, "--jwks", iss.KeySet.URL, "--token", "-")
-		assert.Contains(t, out, `issuers.Keycloak(issuers.Params{Issuer: "`+realm+`", Audience: ...})`)
-		assert.Len(t, linesOf(out, "fail"), 2, out)
+	t.Run("the product whose constructor has the settings, with the line to paste", func(t *testing.T) {
+		typ := func(typ any, more ...valetkeytest.Option) []valetkeytest.Option {
+			return append([]valetkeytest.Option{valetkeytest.Header("typ", typ), valetkeytest.Claim("client_id", nil)}, more...)
+		}
+		for _, c := range []struct {
+			issuer  string
+			options []valetkeytest.Option
+			want    string
+		}{
+			{"https://sso.example.com/realms/shop", typ("JWT", valetkeytest.Claim("typ", "Bearer"), valetkeytest.Claim("azp", "web")), "issuer_type: keycloak"},
+			{"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_AbCdEf123", typ(nil, valetkeytest.ClientID("shop"), valetkeytest.Claim("aud", nil), valetkeytest.Claim("token_use", "access")),
+				`issuer_type: cognito, clients: ["shop"]`},
+			{"https://shop.eu.auth0.com/", typ("JWT", valetkeytest.Claim("azp", "web"), valetkeytest.Claim("jti", nil)), "issuer_type: auth0"},
+			{"https://token.actions.githubusercontent.com", typ("JWT", valetkeytest.Claim("repository", "example/orders"), valetkeytest.Claim("repository_id", "74")),
+				`issuer_type: github_actions, rules: ["repository_id = 74"]`},
+			{"https://gitlab.com", typ("JWT", valetkeytest.Claim("project_id", "22"), valetkeytest.Claim("job_id", "1")), `issuer_type: gitlab_ci, rules: ["project_id = 22"]`},
+			{"https://agent.buildkite.com", typ("JWT", valetkeytest.Claim("organization_slug", "example"), valetkeytest.Claim("jti", nil)),
+				`issuer_type: buildkite, rules: ["organization_slug = example"]`},
+		} {
+			token := iss.Token(append(c.options, valetkeytest.Claim("iss", c.issuer))...)
+			_, out, errs := run(t, token, "doctor", "--issuer", c.issuer, "--audience", valetkeytest.DefaultAudience, "--jwks", iss.KeySet.URL, "--token", "-")
+			product := ""
+			for _, line := range linesOf(out, "warn") {
+				if strings.HasPrefix(line, "product: ") {
+					product = line
+				}
+			}
+			assert.Contains(t, product, "; set "+c.want+" (in Go: issuers.", "%s\n%s%s", c.issuer, out, errs)
+			config := proxyFile(t, fmt.Sprintf("jwks: {%s, issuer: %q, url: %q}", c.want, c.issuer, iss.KeySet.URL))
+			code, out, errs := run(t, token, "doctor", "--config", config, "--token", "-")
+			assert.Equal(t, cli.Good, code, out+errs)
+		}
+	})
+	t.Run("the audience that every user's token of Keycloak has", func(t *testing.T) {
+		realm := "https://sso.example.com/realms/shop"
+		_, out, _ := run(t, iss.Token(valetkeytest.Claim("iss", realm), valetkeytest.Audience("account")),
+			"doctor", "--issuer", realm, "--audience", valetkeytest.DefaultAudience, "--jwks", iss.KeySet.URL, "--token", "-")
+		assert.Equal(t, []string{`audience: "account" in the token, "https://api.example.com" configured; every user's token of a realm of Keycloak has this audience; add a mapper of the type Audience to a client scope`}, linesOf(out, "fail"))
 	})
 	t.Run("what no setting helps with", func(t *testing.T) {
 		for want, token := range map[string]string{

@@ -37,6 +37,7 @@ type Finding struct {
 	Check string `json:"check"`        // what was compared
 	Cause string `json:"cause"`
 	Fix   string `json:"fix,omitempty"`  // what to do, if not only to change a setting
+	If    string `json:"if,omitempty"`   // condition under which to change the setting
 	YAML  string `json:"yaml,omitempty"` // line of the verifier in a file of valetkey proxy
 	Go    string `json:"go,omitempty"`   // field of the Config
 }
@@ -47,13 +48,17 @@ func (f Finding) String() string {
 	if f.Fix != "" {
 		text += "; " + f.Fix
 	}
+	set := "; set "
+	if f.If != "" {
+		set = "; if " + f.If + ", set "
+	}
 	switch {
 	case f.YAML != "" && f.Go != "":
-		text += fmt.Sprintf("; set %s (in Go: %s)", f.YAML, f.Go)
+		text += fmt.Sprintf("%s%s (in Go: %s)", set, f.YAML, f.Go)
 	case f.YAML != "":
-		text += "; set " + f.YAML
+		text += set + f.YAML
 	case f.Go != "":
-		text += "; set in Go: " + f.Go
+		text += set + "in Go: " + f.Go
 	}
 	return strings.ReplaceAll(text, "\n", " ")
 }

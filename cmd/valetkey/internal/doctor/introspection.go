@@ -53,9 +53,9 @@ func (x *examination) introspection(ctx context.Context, about *token) {
 		f.Fix = "it has expired or was revoked, is of another issuer, or the issuer reports it as active to its audience only"
 	case valetkey.ReasonNoAudience:
 		f.YAML, f.Go = "audience_by_issuer: true", "AudienceByIssuer: true"
-		f.Fix = "if the issuer reports a token as active only to the APIs that it is for"
+		f.If = "the issuer reports a token as active only to the APIs that it is for"
 	case valetkey.ReasonAudience:
-		f.Fix = "add the audience of the response, if it is this API"
+		f.If = "the audience of the response is this API"
 		f.YAML, f.Go = "audience: [...]", "Audience: []string{...}"
 	case valetkey.ReasonIssuer:
 		f.YAML, f.Go = "issuer, as in the response", "Issuer, as in the response"

@@ -291,7 +291,11 @@ func described(keys []*jose.Key) string {
 	if len(keys) > 5 {
 		all = append(all, "...")
 	}
-	return fmt.Sprintf("%d usable: %s", len(keys), strings.Join(all, ", "))
+	usable := fmt.Sprintf("%d usable keys", len(keys))
+	if len(keys) == 1 {
+		usable = "1 usable key"
+	}
+	return usable + ": " + strings.Join(all, ", ")
 }
 
 // algorithms compares the keys with the allowed algorithms.

@@ -220,8 +220,12 @@ func remedy(ctx context.Context, cfg jwks.Config, keys []*jose.Key, t *token, re
 	case valetkey.ReasonAudience:
 		aud, _ := tokenclaims.Audience(t.claims["aud"], true)
 		f.Check, f.Cause = "audience", fmt.Sprintf("%s in the token, %s configured", quoted(aud.Slice()), quoted(cfg.Audience))
-		f.Fix = "if the token is meant for this API"
-		f = f.list("audience", "Audience", aud.Slice())
+		if strings.Contains(t.text("iss"), "/realms/") && slices.Equal(aud.Slice(), []string{"account"}) {
+			f.Fix = "every user's token of a realm of Keycloak has this audience; add a mapper of the type Audience to a client scope"
+		} else {
+			f.If = "the token is meant for this API"
+			f = f.list("audience", "Audience", aud.Slice())
+		}
 		cfg.Audience, cfg.SoleAudience = append(slices.Clone(cfg.Audience), aud.Slice()...), false
 		return f, &cfg
 	case valetkey.ReasonClient:
@@ -423,7 +427,7 @@ func kind(cfg jwks.Config, t *token, refused Finding) (Finding, *jwks.Config) {
 		f := Finding{Cause: fmt.Sprintf("it is %s, not an access token: %s", kind, evidence), Fix: "the client must send the access token"}
 		if kind == "an ID token" {
 			client := cmp.Or(t.text("azp"), t.text("aud"))
-			f.Fix += ", or if this API is for ID tokens"
+			f.If = "this API is for ID tokens"
 			f.YAML = fmt.Sprintf("allow: [id_tokens], clients: [%q]", client)
 			f.Go = fmt.Sprintf("Profile: jwks.Profile{AllowIDTokens: true}, Clients: []string{%q}", client)
 		}
@@ -448,31 +452,81 @@ func kind(cfg jwks.Config, t *token, refused Finding) (Finding, *jwks.Config) {
 	return refused, nil
 }
 
+// recognized lists products by a part of their issuers. For an issuer that issues tokens to anyone, pins lists claims of which one
+// must be pinned by a rule, the best first.
+var recognized = []struct {
+	in, name, constructor string
+	pins                  []string
+}{
+	{"/realms/", "keycloak", "Keycloak", nil},
+	{"://cognito-idp.", "cognito", "Cognito", nil},
+	{".auth0.com/", "auth0", "Auth0", nil},
+	{".okta.com/oauth2/", "okta", "Okta", nil},
+	{".oktapreview.com/oauth2/", "okta", "Okta", nil},
+	{"://login.microsoftonline.com/", "entra_id", "EntraID", nil},
+	{"://sts.windows.net/", "entra_id_v1", "EntraIDV1", nil},
+	{".ciamlogin.com/", "entra_external_id", "EntraExternalID", nil},
+	{".b2clogin.com/", "azure_ad_b2c", "AzureADB2C", []string{"tfp", "acr"}},
+	{"://token.actions.githubusercontent.com", "github_actions", "GitHubActions", []string{"repository_id", "repository"}},
+	{"://gitlab.com", "gitlab_ci", "GitLabCI", []string{"project_id", "project_path"}},
+	{"://oidc.circleci.com/org/", "circleci", "CircleCI", []string{"oidc.circleci.com/project-id"}},
+	{"://agent.buildkite.com", "buildkite", "Buildkite", []string{"organization_id", "organization_slug"}},
+	{"://app.terraform.io", "hcp_terraform", "HCPTerraform", []string{"terraform_workspace_id", "terraform_organization_id"}},
+	{"://securetoken.google.com/", "firebase_id_tokens", "FirebaseIDTokens", nil},
+	{".cloudflareaccess.com", "cloudflare_access", "CloudflareAccess", nil},
+	{".supabase.co/auth/v1", "supabase", "Supabase", nil},
+	{".clerk.accounts.dev", "clerk", "Clerk", nil},
+	{".kinde.com", "kinde", "Kinde", nil},
+	{".zitadel.cloud", "zitadel", "Zitadel", nil},
+	{".my.salesforce.com", "salesforce", "Salesforce", nil},
+	{"://auth.pingone.", "pingone", "PingOne", nil},
+}
+
 // product names the constructor of package issuers that accepts the token as it is, if the issuer is recognized.
 func (x *examination) product(ctx context.Context, cfg jwks.Config, t *token) {
 	iss := t.text("iss")
-	for _, p := range []struct{ mark, name, constructor string }{
-		{"/realms/", "keycloak", "Keycloak"},
-		{"://cognito-idp.", "cognito", "Cognito"},
-		{".auth0.com/", "auth0", "Auth0"},
-		{".okta.com/oauth2/", "okta", "Okta"},
-		{"://login.microsoftonline.com/", "entra_id", "EntraID"},
-		{"://sts.windows.net/", "entra_id_v1", "EntraIDV1"},
-	} {
-		if !strings.Contains(iss, p.mark) || !slices.Contains(issuers.Names(), p.name) {
+	for _, p := range recognized {
+		if !strings.Contains(iss, p.in) {
 			continue
 		}
-		made, err := issuers.Named(p.name, issuers.Params{Issuer: iss, Audience: cfg.Audience})
-		if err != nil {
-			continue
+		params := issuers.Params{Issuer: iss, Audience: cfg.Audience}
+		yaml, code := "issuer_type: "+p.name, fmt.Sprintf("issuers.%s(issuers.Params{Issuer: %q, Audience: ...", p.constructor, iss)
+		for _, claim := range p.pins {
+			if value := t.text(claim); value != "" {
+				params.Rules = []claims.Rule{claims.Equal(claim, value)}
+				yaml += fmt.Sprintf(", rules: [%q]", params.Rules[0])
+				code += fmt.Sprintf(", Rules: []claims.Rule{claims.Equal(%q, %q)}", claim, value)
+				break
+			}
 		}
-		made.JWKS, made.JWKSURL, made.Client, made.KeyRequests = cfg.JWKS, cfg.JWKSURL, cfg.Client, jwks.KeyRequests{}
-		made.Now, made.Logger = cfg.Now, cfg.Logger
-		if _, err := verify(ctx, made, t.raw); err == nil {
-			x.add(Finding{Level: Warn, Check: "product", Cause: "one constructor has all of these settings and excludes the product's other tokens",
-				YAML: "issuer_type: " + p.name, Go: fmt.Sprintf("issuers.%s(issuers.Params{Issuer: %q, Audience: ...})", p.constructor, iss)})
+		if x.acceptedAs(ctx, cfg, p.name, params, t) {
+			x.constructor(yaml, code)
+			return
+		}
+		client := cmp.Or(t.text("client_id"), t.text("azp"))
+		params.Clients = []string{client}
+		if client != "" && x.acceptedAs(ctx, cfg, p.name, params, t) {
+			x.constructor(yaml+fmt.Sprintf(", clients: [%q]", client), code+fmt.Sprintf(", Clients: []string{%q}", client))
+			return
 		}
 	}
+}
+
+// acceptedAs reports whether the constructor with the given name and parameters accepts the token.
+func (x *examination) acceptedAs(ctx context.Context, cfg jwks.Config, name string, p issuers.Params, t *token) bool {
+	made, err := issuers.Named(name, p)
+	if err != nil {
+		return false
+	}
+	made.JWKS, made.JWKSURL, made.Client, made.KeyRequests = cfg.JWKS, cfg.JWKSURL, cfg.Client, jwks.KeyRequests{}
+	made.Now, made.Logger = cfg.Now, cfg.Logger
+	_, err = verify(ctx, made, t.raw)
+	return err == nil
+}
+
+func (x *examination) constructor(yaml, code string) {
+	x.add(Finding{Level: Warn, Check: "product", Cause: "one constructor has all of these settings and excludes the product's other tokens",
+		YAML: yaml, Go: code + "})"})
 }
 
 // quoted returns at most five values, each with at most 200 bytes.
