@@ -16,6 +16,7 @@ import (
 	"github.com/valetkey/valetkey/internal/snippets"
 	"github.com/valetkey/valetkey/issuers"
 	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 const issuersPage = "docs/issuers.md"
@@ -94,4 +95,43 @@ func keys(t *testing.T, block snippets.Block) (jwks.Config, error) {
 	}
 	require.Len(t, all, 1)
 	return *all[0].Keys, nil
+}
+
+// TestTokensOfProducts sends tokens of products to proxies, whose files have the settings of the product or single settings.
+func TestTokensOfProducts(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("ES256"))
+	claim, typ := valetkeytest.Claim, valetkeytest.Header("typ", "JWT")
+	bare := []valetkeytest.Option{typ, claim("client_id", nil), claim("jti", nil), claim("scope", nil)}
+	for _, c := range []struct {
+		name, settings string
+		opts           []valetkeytest.Option
+		status         int
+	}{
+		{"permissions of Auth0, which are not listed as scopes", "allow: [untyped, missing_client_id, missing_id]",
+			append(bare[:4:4], claim("azp", "spa"), claim("permissions", []string{"orders:read"})), 403},
+		{"permissions of Auth0", "allow: [untyped, missing_client_id, missing_id], scopes: [scope, permissions]",
+			append(bare[:4:4], claim("azp", "spa"), claim("permissions", []string{"orders:read"})), 200},
+		{"an ID token of Keycloak", "issuer_type: keycloak, scopes: realm_access.roles",
+			append(bare[:3:3], claim("jti", "1"), claim("typ", "ID"), claim("azp", "spa"), claim("realm_access", map[string]any{"roles": []string{"orders:read"}})), 401},
+		{"roles of Keycloak", "issuer_type: keycloak, scopes: realm_access.roles",
+			append(bare[:3:3], claim("jti", "1"), claim("typ", "Bearer"), claim("azp", "spa"), claim("nonce", "n"), claim("realm_access", map[string]any{"roles": []string{"orders:read"}})), 200},
+		{"another client of Keycloak", "issuer_type: keycloak, clients: spa",
+			append(bare[:3:3], claim("jti", "1"), claim("typ", "Bearer"), claim("azp", "other"), valetkeytest.Scopes("orders:read")), 401},
+		{"another application of Cognito", "issuer_type: cognito, clients: 7abc", []valetkeytest.Option{valetkeytest.Header("typ", nil),
+			claim("aud", nil), valetkeytest.ClientID("8def"), claim("token_use", "access"), valetkeytest.Scopes("orders:read")}, 401},
+		{"an application of Cognito", "issuer_type: cognito, clients: 7abc", []valetkeytest.Option{valetkeytest.Header("typ", nil),
+			claim("aud", nil), valetkeytest.ClientID("7abc"), claim("token_use", "access"), valetkeytest.Scopes("orders:read")}, 200},
+		{"an alias, which is not listed", "issuer_aliases: https://back.example.com", []valetkeytest.Option{valetkeytest.WrongIssuer(), valetkeytest.Scopes("orders:read")}, 401},
+		{"an alias", "issuer_aliases: https://wrong-issuer.example.com", []valetkeytest.Option{valetkeytest.WrongIssuer(), valetkeytest.Scopes("orders:read")}, 200},
+		{"a rule that does not hold", "rules: email_verified = true", []valetkeytest.Option{claim("email_verified", false), valetkeytest.Scopes("orders:read")}, 401},
+		{"a rule that holds", "rules: email_verified = true", []valetkeytest.Option{claim("email_verified", true), valetkeytest.Scopes("orders:read")}, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, upstream := guarded(t, iss, "")
+			addr := start(t, strings.Replace(config, `"}]`, `", `+c.settings+`}]`, 1), slog.New(slog.DiscardHandler))
+			res := send(t, addr, "GET /orders", "Authorization: Bearer "+iss.Token(c.opts...))
+			assert.Equal(t, c.status, res.StatusCode, "%v", res.Header)
+			assert.Equal(t, c.status == 200, upstream.take() != nil)
+		})
+	}
 }
