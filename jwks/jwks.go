@@ -183,7 +183,8 @@ type Config struct {
 	// Now is the clock for the checks of exp, nbf and iat. Nil: time.Now.
 	Now func() time.Time
 
-	maxKeys int // of the key set; zero: keyset.MaxKeys
+	maxKeys int  // of the key set; zero: keyset.MaxKeys
+	again   bool // another Verifier has logged what is dropped from the keys in this Config
 }
 
 // KeyRequests configures the requests for the metadata and the key set of an issuer that does not publish them to everyone, such as
@@ -382,7 +383,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	case cfg.Secret != nil:
 		return cfg.secret()
 	case cfg.JWKS != nil:
-		keys, err := keyset.ParseGiven(cfg.JWKS, cfg.Logger)
+		keys, err := keyset.ParseGiven(cfg.JWKS, cfg.dropLogger())
 		var wrong mistakes.List
 		wrong.Within("JWKS", err)
 		return keyset.Static(keys...), wrong.Err()
@@ -394,7 +395,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		initial []*jose.Key
 	)
 	if cfg.InitialJWKS != nil {
-		keys, err := keyset.ParseGiven(cfg.InitialJWKS, cfg.Logger)
+		keys, err := keyset.ParseGiven(cfg.InitialJWKS, cfg.dropLogger())
 		wrong.Within("InitialJWKS", err)
 		initial = keys
 	}
@@ -414,6 +415,14 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	})
 	wrong.Within("", err)
 	return keys, wrong.Err()
+}
+
+// dropLogger returns the logger for keys that are dropped from those in cfg.
+func (cfg *Config) dropLogger() *slog.Logger {
+	if cfg.again {
+		return slog.New(slog.DiscardHandler)
+	}
+	return cfg.Logger
 }
 
 func (r *KeyRequests) isZero() bool {

@@ -399,6 +399,10 @@ func (t *TenantVerifier) open(iss string, cfg Config) (*tenant, error) {
 	x := &tenant{owner: t, settings: sha256.Sum256(fmt.Appendf(nil, "%#v", cfg))} // cfg contains no pointer here
 	cfg.Client, cfg.Logger, cfg.Observer, cfg.Now = t.client, t.cfg.Logger, t.cfg.Observer, t.cfg.Now
 	cfg.maxKeys = keyset.MaxForeignKeys
+	t.mu.Lock()
+	held := t.tenants[iss]
+	cfg.again = held != nil && held.settings == x.settings // a renewal, after which x is usually not needed
+	t.mu.Unlock()
 	v, err := New(cfg)
 	if err != nil {
 		return nil, err

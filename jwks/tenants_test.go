@@ -1,6 +1,7 @@
 package jwks_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -540,6 +541,21 @@ func TestTenantsHealth(t *testing.T) {
 		r.set(func(r *registry) { r.err = nil })
 		accepted(t, v, tokenOf(t, a, acme))
 		assert.Equal(t, valetkey.Ready, v.Health()[0].State)
+	})
+	play(t, "a key that is dropped from the keys of a tenant is logged once, however often the tenant is renewed", func(t *testing.T) {
+		var log bytes.Buffer
+		r := registered(a, acme)
+		cfg := r.tenants[acme]
+		cfg.JWKS = []byte(strings.Replace(string(keySet(a)), "[", `[{"kid":"broken","kty":"RSA"},`, 1))
+		r.tenants[acme] = cfg
+		v := r.open(t, func(c *jwks.TenantsConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		for range 10 {
+			accepted(t, v, tokenOf(t, a, acme))
+			time.Sleep(3 * time.Minute)
+		}
+		synctest.Wait()
+		assert.Greater(t, r.count(), 5)
+		assert.Equal(t, 1, strings.Count(log.String(), "kid=broken"), log.String())
 	})
 	play(t, "Close ends lookups and those who wait for them, and nothing is let in afterwards", func(t *testing.T) {
 		r := registered(a, acme, other)

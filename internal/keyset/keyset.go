@@ -256,4 +256,11 @@ func (s *Set) Status() Status {
 }
 
 // Close ends fetches and timers, waits for them, and withdraws all keys. It may be called more than once.
-func (s *Set) Close() { s.doc.Close() }
+func (s *Set) Close() {
+	s.doc.Close()
+	if c := s.cfg.Fetch.HTTP; c != nil {
+		if own, is := c.Transport.(*fetch.TLSFiles); is { // made for this set; others are the caller's
+			own.CloseIdleConnections()
+		}
+	}
+}
