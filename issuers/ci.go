@@ -120,6 +120,7 @@ var hcpTerraform = product{
 	pins: []string{"terraform_organization_id", "terraform_project_id", "terraform_workspace_id", "terraform_stack_id",
 		"terraform_organization_name", "terraform_full_workspace", "sub"},
 	owners: []string{"organization:"},
+	paths:  []string{"terraform_full_workspace"},
 	config: job,
 }
 

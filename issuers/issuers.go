@@ -59,9 +59,12 @@ type product struct {
 	// pins lists the claims of which a rule must pin one. Nil: no rule is needed.
 	pins []string
 
-	// owners lists the beginnings of a sub that the name or ID of its owner follows. A rule about any other sub pins nothing. Nil:
+	// owners lists the beginnings of a sub, or of another claim in paths, that the name or ID of its owner follows. A rule about any other sub pins nothing. Nil:
 	// every rule about sub does.
 	owners []string
+
+	// paths lists the claims with the form of a sub besides sub itself.
+	paths []string
 
 	// config adds the settings of the product to cfg, which contains the parameters already, and mistakes in them to wrong.
 	config func(p Params, cfg *jwks.Config, wrong *mistakes.List)
@@ -137,7 +140,7 @@ func (x product) checkPins(rules []claims.Rule, wrong *mistakes.List) {
 
 // namesOwner reports whether a claim with this value, or with this beginning, belongs to one owner.
 func (x product) namesOwner(claim, value string) bool {
-	if claim == "sub" && x.owners != nil {
+	if x.owners != nil && (claim == "sub" || slices.Contains(x.paths, claim)) {
 		i := slices.IndexFunc(x.owners, func(o string) bool { return strings.HasPrefix(value, o) })
 		if i < 0 {
 			return false
