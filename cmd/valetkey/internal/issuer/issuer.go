@@ -171,7 +171,8 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 	if s.Algorithms != nil {
 		cfg.Algorithms = s.Algorithms
 	}
-	cfg.Leeway, cfg.MaxLifetime, cfg.InsecureHTTP, cfg.Logger, cfg.Now = s.Leeway, s.MaxLifetime, s.InsecureHTTP, s.Logger, s.Now
+	cfg.Leeway, cfg.MaxLifetime = cmp.Or(s.Leeway, cfg.Leeway), cmp.Or(s.MaxLifetime, cfg.MaxLifetime)
+	cfg.InsecureHTTP, cfg.Logger, cfg.Now = s.InsecureHTTP, s.Logger, s.Now
 	cfg.MaxTokenBytes = max(cfg.MaxTokenBytes, s.MaxToken)
 	r := s.KeyRequests
 	cfg.KeyRequests.TokenFile = cmp.Or(r.TokenFile, cfg.KeyRequests.TokenFile)
