@@ -339,6 +339,19 @@ func TestACauseHasBothValuesOrTheSetting(t *testing.T) {
 		require.ErrorAs(t, err, &refusal, want)
 		assert.EqualError(t, refusal.Err, want)
 	}
+	untyped := open(t, func(c *jwks.Config) { c.Profile.AllowUntyped = true })
+	for want, claims := range map[string]object{
+		`its claim typ is "ID"`:       {"typ": "ID", "nonce": "n"},
+		`its claim token_use is "id"`: {"token_use": "id"},
+		`its claim typ is "Refresh"`:  {"typ": "Refresh"},
+		`it has the claim events`:     {"events": object{}},
+		`it has the claim at_hash, as ID tokens do, and no Markers prove an access token`: {"at_hash": "h"},
+	} {
+		_, err := untyped.Verify(background, mint(t, es256, object{"typ": "JWT"}, good(claims)))
+		var refusal *valetkey.Error
+		require.ErrorAs(t, err, &refusal, want)
+		assert.EqualError(t, refusal.Err, want)
+	}
 }
 
 func TestRefusedTexts(t *testing.T) {

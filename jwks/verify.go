@@ -156,10 +156,16 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 			kind = cmp.Or(kind, in.idMark)
 		}
 	}
-	if kind != "" {
-		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("typ %.50q, and the claim %s", typ, kind))
+	if kind == "" {
+		return nil
 	}
-	return nil
+	value, ok := strictjson.At(in.payload, kind).Text()
+	if kind == in.idMark {
+		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("it has the claim %s, as ID tokens do, and no Markers prove an access token", kind))
+	} else if !ok {
+		return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("it has the claim %s", kind))
+	}
+	return refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("its claim %s is %.50q", kind, value))
 }
 
 // checkClient checks the client of a token. OpenID Connect Core 1.0, section 2: an ID token is for the client in azp, or for its
