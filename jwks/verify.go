@@ -125,7 +125,7 @@ func otherIssuer(in *unread, configured func() []string) error {
 // checkForm checks the form of a token that was parsed for several issuers.
 func (v *Verifier) checkForm(c *jose.Compact) error {
 	switch {
-	case c.Length > v.form.Limit:
+	case c.Length() > v.form.Limit:
 		return refuse(malformed, fmt.Errorf("the token has more than %d bytes", v.form.Limit))
 	case c.Padded && !v.form.AllowPadding:
 		return refuse(malformed, fmt.Errorf("%w; Config.AllowPaddedSegments allows it", jose.ErrPadded))

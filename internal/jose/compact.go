@@ -50,12 +50,18 @@ type Header struct {
 type Compact struct {
 	Header    Header
 	Payload   []byte // not empty; its reader must check that it is the JSON object of a JWT
-	Length    int    // of the whole token, in bytes
 	Padded    bool   // a part has padding
-	input     []byte // header "." payload, as sent: the signed text. It is the memory of a string, so it must not be written
+	signed    uint32 // the length of header "." payload in raw, the signed text
+	raw       string // as sent
 	signature []byte // not empty
 	fresh     *seen  // the header as sent, unless it was cached
 }
+
+// Length returns the length of the whole token, in bytes.
+func (c *Compact) Length() int { return len(c.raw) }
+
+// input returns the signed text. It is the memory of a string, so it must not be written.
+func (c *Compact) input() []byte { return bytesOf(c.raw[:c.signed]) }
 
 // Parse parses a token in the compact form of RFC 7515, section 7.1. It verifies nothing and does not decode the payload. An
 // error never contains text of the token.
@@ -109,7 +115,7 @@ func parse(raw string, o Options, seenBefore memory, read func(*Header, []byte) 
 	}
 	// RFC 7515, section 5.2, steps 2, 6 and 7.
 	var (
-		c         = &Compact{input: bytesOf(raw[:len(header)+1+len(payload)]), Length: len(raw), Padded: padded}
+		c         = &Compact{raw: raw, signed: uint32(len(header) + 1 + len(payload)), Padded: padded}
 		canonical = true
 	)
 	decode := func(part string) []byte { // each part by itself: the payload becomes the claims of the token, which outlive the rest

@@ -404,7 +404,7 @@ func TestPaddedTokens(t *testing.T) {
 				c, err := jose.ParseWith(raw, allow)
 				require.NoError(t, err)
 				require.True(t, c.Padded)
-				require.Equal(t, len(raw), c.Length)
+				require.Equal(t, len(raw), c.Length())
 				require.Equal(t, payload, string(c.Payload))
 				require.NoError(t, k.Public().Verify(c)) // the header is remembered
 			}

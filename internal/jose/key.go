@@ -115,7 +115,7 @@ func (k *Key) Verify(c *Compact) error {
 		return ErrUnfit
 	}
 	// RFC 7515, section 5.2, step 8.
-	if !k.wellFormed(a, c.signature) || a.verifier.Verify(c.input, c.signature, k.material) != nil {
+	if !k.wellFormed(a, c.signature) || a.verifier.Verify(c.input(), c.signature, k.material) != nil {
 		return ErrSignature
 	}
 	if c.fresh != nil {
