@@ -59,8 +59,8 @@ type product struct {
 	// pins lists the claims of which a rule must pin one. Nil: no rule is needed.
 	pins []string
 
-	// owners lists the beginnings of a sub, or of another claim in paths, that the name or ID of its owner follows. A rule about any other sub pins nothing. Nil:
-	// every rule about sub does.
+	// owners lists the beginnings of a sub, or of another claim in paths, that the name or ID of its owner follows. A rule about any
+	// other sub pins nothing. Nil: every rule about sub does.
 	owners []string
 
 	// paths lists the claims with the form of a sub besides sub itself.

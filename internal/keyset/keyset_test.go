@@ -1091,3 +1091,29 @@ func TestMonotonic(t *testing.T) {
 		assert.Contains(t, s.Status().LastFetch.String(), " m=+")
 	})
 }
+
+// TestUnusedMembersOfAKeySet parses key sets whose members other than keys are the most part.
+func TestUnusedMembersOfAKeySet(t *testing.T) {
+	jwk := string(key(t, "ES256", "a").PublicJWK())
+	many := strings.Repeat(`"-----BEGIN ":"-----BEGIN ",`, 10)
+	for name, test := range map[string]struct{ set, want string }{
+		"text after the object":          {`{"keys":[` + jwk + `]} {}`, "it is not a JSON object"},
+		"an object without an end":       {`{"keys":[` + jwk + `]`, "it is not a JSON object"},
+		"an array":                       {`[` + jwk + `]`, "it is not a JSON object"},
+		"keys in another letter case":    {`{"Keys":[` + jwk + `]}`, `it has no array "keys"`},
+		"a member that is no PEM, last":  {`{` + many + `"a":1}`, `it has no array "keys"`},
+		"a member that is no PEM, first": {`{"a":1,` + many + `"b":"-----BEGIN "}`, `it has no array "keys"`},
+		"PEM beyond the limit":           {`{` + many + `"b":"-----BEGIN "}`, "it has no usable key among 3"},
+		"PEM beside keys":                {`{` + many + `"keys":[` + jwk + `],` + many + `"a":{}}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys, _, err := keyset.Parse([]byte(test.set), 3)
+			if test.want != "" {
+				assert.EqualError(t, err, test.want)
+				return
+			}
+			require.NoError(t, err)
+			assert.Len(t, keys, 1)
+		})
+	}
+}

@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 
@@ -206,22 +206,23 @@ func (e entry) keyID() string {
 	return id[:min(len(id), 100)]
 }
 
-// entries returns the entries of a key set, at most limit. It does not split up the rest: 8 MiB of "1,1,1" would take some hundred.
+// entries returns the entries of a key set, at most limit, in their order. It does not hold the rest: 8 MiB of "1,1,1", or of members
+// that mean nothing, would take some hundred.
 func entries(data []byte, limit int) (list []entry, err error) {
-	var set map[string]json.RawMessage // not a struct, whose member names would match in any letter case
-	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, errors.New("it is not a JSON object")
+	keys, pems, err := members(data, limit)
+	if err != nil {
+		return nil, errNotObject
 	}
-	if list, ok := allPEM(set, limit); ok {
-		return list, nil
+	if len(pems) > 0 {
+		return pems, nil
 	}
-	keys := json.NewDecoder(bytes.NewReader(set["keys"]))
-	if start, err := keys.Token(); err != nil || start != json.Delim('[') {
+	array := json.NewDecoder(bytes.NewReader(keys))
+	if start, err := array.Token(); err != nil || start != json.Delim('[') {
 		return nil, errors.New(`it has no array "keys"`)
 	}
-	for len(list) < limit && keys.More() {
+	for len(list) < limit && array.More() {
 		var jwk json.RawMessage
-		if err := keys.Decode(&jwk); err != nil {
+		if err := array.Decode(&jwk); err != nil {
 			return nil, err
 		}
 		list = append(list, entry{jwk: jwk})
@@ -229,16 +230,41 @@ func entries(data []byte, limit int) (list []entry, err error) {
 	return list, nil
 }
 
-// allPEM returns the entries of a set that consists of PEM, at most limit, sorted by kid.
-func allPEM(set map[string]json.RawMessage, limit int) (list []entry, ok bool) {
-	for _, id := range slices.Sorted(maps.Keys(set)) {
-		e := entry{id: id}
-		if json.Unmarshal(set[id], &e.pem) != nil || !strings.HasPrefix(e.pem, "-----BEGIN ") {
-			return nil, false
+// members returns the member keys of an object. If all members are PEM, it returns them too, at most limit.
+func members(data []byte, limit int) (keys json.RawMessage, pems []entry, err error) {
+	object := json.NewDecoder(bytes.NewReader(data))
+	if start, err := object.Token(); err != nil || start != json.Delim('{') {
+		return nil, nil, errNotObject
+	}
+	var value json.RawMessage
+	for all := true; object.More(); {
+		name, err := object.Token()
+		if err != nil {
+			return nil, nil, err
 		}
-		if len(list) < limit {
-			list = append(list, e)
+		if err := object.Decode(&value); err != nil {
+			return nil, nil, err
+		}
+		if name == "keys" { // not a member of a struct, whose name would match in any letter case
+			keys = bytes.Clone(value)
+		}
+		e := entry{}
+		e.id, _ = name.(string)
+		switch {
+		case !all:
+		case json.Unmarshal(value, &e.pem) != nil || !strings.HasPrefix(e.pem, "-----BEGIN "):
+			all, pems = false, nil
+		case len(pems) < limit:
+			pems = append(pems, e)
 		}
 	}
-	return list, len(list) > 0
+	if _, err := object.Token(); err != nil { // its end
+		return nil, nil, err
+	}
+	if _, err := object.Token(); err != io.EOF {
+		return nil, nil, errNotObject
+	}
+	return keys, pems, nil
 }
+
+var errNotObject = errors.New("it is not a JSON object")
