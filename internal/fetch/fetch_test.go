@@ -271,6 +271,14 @@ func TestDiscover(t *testing.T) {
 			"ISSUER", map[string]string{oauth: `<html>`}, []string{oauth, openid}, "", "JSON"},
 		"metadata without the member is not used": {
 			"ISSUER", map[string]string{oauth: `{"issuer":"ISSUER"}`}, []string{oauth, openid}, "", "it has no jwks_uri"},
+		"metadata with an empty member is not used": {
+			"ISSUER", map[string]string{oauth: `{"issuer":"ISSUER","jwks_uri":""}`}, []string{oauth, openid}, "", "it has no jwks_uri"},
+		"metadata with a null in place of the member is passed over": {
+			"ISSUER", map[string]string{oauth: `{"issuer":"ISSUER","jwks_uri":null}`, openid: `{"issuer":"ISSUER","jwks_uri":"ISSUER/k"}`},
+			[]string{oauth, openid}, "ISSUER/k", ""},
+		"metadata with a byte order mark, and optional members without a value": {
+			"ISSUER", map[string]string{oauth: "\ufeff" + `{"issuer":"ISSUER","jwks_uri":"ISSUER/k","scopes_supported":[],"op_tos_uri":"","registration_endpoint":null,"x":0}`},
+			[]string{oauth}, "ISSUER/k", ""},
 		"JWKS-08 a jwks_uri of http is refused": {
 			"ISSUER", map[string]string{oauth: `{"issuer":"ISSUER","jwks_uri":"http://other.example/k"}`},
 			[]string{oauth, openid}, "", "not https"},
