@@ -9,7 +9,9 @@ import (
 // A Revocation identifies tokens of one issuer to reject even though they still verify. Exactly one of ID, Subject, ClientID,
 // SessionID and All selects the tokens.
 type Revocation struct {
-	Issuer string // required
+	// Issuer is the [Token.Issuer] of the tokens. Required. For an issuer with aliases (jwks.Config.IssuerAliases) it is the configured
+	// Issuer, whatever the iss of the token is; for one with many tenants, it is that of the tenant.
+	Issuer string
 
 	ID        string // the token with this jti
 	Subject   string // the tokens of this subject

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
+	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -144,6 +146,47 @@ func watching(t *testing.T, s *source, change ...func(*middleware.Config)) (*mid
 		assert.ErrorIs(t, <-ended, context.Canceled)
 	})
 	return guard, func() int { return status(guard, "alice") }
+}
+
+// TestARevocationNamesTheIssuerOfTheToken revokes tokens whose iss is an alias or that of a tenant, or absent.
+func TestARevocationNamesTheIssuerOfTheToken(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	const alias, tenants = "https://back.example.com", "https://login.example.com/{tid}/v2.0"
+	for _, c := range []struct {
+		name      string
+		change    func(*jwks.Config)
+		claims    map[string]any
+		elsewhere string // an issuer whose revocations do not concern the token
+		issuer    string // that of the token
+	}{
+		{"an alias", func(c *jwks.Config) { c.IssuerAliases = []string{alias} }, map[string]any{"iss": alias}, alias, iss.URL},
+		{"a tenant", func(c *jwks.Config) { c.Issuer, c.JWKSURL = tenants, iss.URL+"/jwks" },
+			map[string]any{"iss": "https://login.example.com/t1/v2.0", "tid": "t1"}, "https://login.example.com/t2/v2.0", "https://login.example.com/t1/v2.0"},
+		{"no iss", func(c *jwks.Config) {
+			c.Profile.AllowMissingIssuer, c.Rules = true, []claims.Rule{claims.Present("sub")}
+		}, map[string]any{"iss": nil}, alias, iss.URL},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := jwks.Config{Issuer: iss.URL, Audience: []string{audience}, Client: iss.Client(), Now: iss.Now, Logger: quiet}
+			c.change(&cfg)
+			keys, err := jwks.New(cfg)
+			require.NoError(t, err)
+			t.Cleanup(keys.Close)
+			guard := guardWith(t, keys, func(c *middleware.Config) { c.Now = iss.Now })
+			options := []valetkeytest.Option{valetkeytest.Subject("alice")}
+			for name, value := range c.claims {
+				options = append(options, valetkeytest.Claim(name, value))
+			}
+			raw := iss.Token(options...)
+			require.Equal(t, 200, status(guard, raw))
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: c.elsewhere, Subject: "alice"}))
+			assert.Equal(t, 200, status(guard, raw))
+			require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: c.issuer, Subject: "alice"}))
+			assert.Equal(t, 401, status(guard, raw), "remembered")
+			guard.Purge(nil)
+			assert.Equal(t, 401, status(guard, raw), "verified anew")
+		})
+	}
 }
 
 func TestWatchRetries(t *testing.T) {

@@ -107,7 +107,7 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 	t.Setenv("VALETKEY_TEST_KEY", key)
 	t.Setenv("VALETKEY_TEST_PASSWORD", redisPassword)
 	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0",
-		"\nverifiers:", "\nverifiers:"+strings.ReplaceAll(asking, "ISSUER", iss.URL)) +
+		"\nverifiers:", "\nverifiers:"+strings.ReplaceAll(asking, "ISSUER", iss.URL), "  - jwks:\n", "  - jwks:\n      issuer_aliases: https://back.example.com\n") +
 		"\nredis: {address: '" + addr + "', password_env: VALETKEY_TEST_PASSWORD, key_env: VALETKEY_TEST_KEY, prefix: 'test:', timeout: 2s}"
 	file := filepath.Join(t.TempDir(), "proxy.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
@@ -173,6 +173,13 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 		caughtUp(t, probe)
 		require.Equal(t, 1, statusOf(t, probe).Revocations.Held)
 		require.Equal(t, []int{401, 200}, []int{whoami(three, jwt), whoami(three, bobs)})
+	})
+	t.Run("a revocation by an alias of the issuer", func(t *testing.T) {
+		carols := iss.Token(valetkeytest.Subject("carol"))
+		require.Equal(t, 200, whoami(one, carols))
+		require.NoError(t, revoke(valetkey.Revocation{Issuer: "https://back.example.com", Subject: "carol", Before: time.Now().Add(time.Minute)}))
+		require.Eventually(t, func() bool { return statusOf(t, oneProbe).Revocations.Held == 2 }, soon, 5*time.Millisecond)
+		require.Equal(t, 401, whoami(one, carols))
 	})
 	t.Run("without redis all goes on, and says so", func(t *testing.T) {
 		kill()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -15,7 +16,7 @@ import (
 const patience = 5 * time.Second
 
 // Revoke publishes a revocation to all proxies that share the Redis of a configuration. The issuer of the revocation must be one
-// of the configured issuers. Revoke reads only the issuers and the Redis settings, so it does not need the secrets of the
+// of the configured issuers or their aliases. Revoke reads only the issuers and the Redis settings, so it does not need the secrets of the
 // verifiers.
 func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.Logger) error {
 	f := &file{build: build{log: log}}
@@ -39,7 +40,10 @@ func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.L
 		if v.JWKS != nil {
 			s := f.settings(fmt.Sprintf("verifiers[%d].jwks", i), v.JWKS)
 			s.File, s.InitialFile = "", ""
-			cfg, _ := s.Config() // a product may determine the issuer
+			cfg, _ := s.Config()                              // a product may determine the issuer
+			if slices.Contains(cfg.IssuerAliases, r.Issuer) { // its tokens have the one issuer that it stands for
+				r.Issuer = cfg.Issuer
+			}
 			known = known || issuer.HasIssuer(&cfg, r.Issuer)
 		}
 		known = known || v.Introspection != nil && v.Introspection.Issuer == r.Issuer
