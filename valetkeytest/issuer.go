@@ -26,6 +26,14 @@
 // [Issuer.Token] returns JWT access tokens of RFC 9068, [Issuer.Opaque] returns opaque ones, and each [Option] changes a token,
 // for example into one that is invalid in a single respect. [Issuer.Forgeries] returns tokens that must never be accepted.
 //
+// Options also give a token the shape of a product. A constructor of package issuers returns the settings for the URL of this issuer, or,
+// if the product has one issuer for all, the test replaces the issuer and the URL of its keys:
+//
+//	cfg, err := issuers.GitHubActions(issuers.Params{Issuer: "https://token.actions.githubusercontent.com", ...})
+//	cfg.Issuer, cfg.JWKSURL, cfg.Client, cfg.Now = iss.URL, iss.KeySet.URL, iss.Client(), iss.Now
+//	...
+//	iss.Token(valetkeytest.Type("JWT"), valetkeytest.Claim("client_id", nil), valetkeytest.Claim("repository_id", "701234567"))
+//
 // A test can rotate keys ([Issuer.Rotate]) and advance the clock ([Issuer.Advance]). Every [Endpoint] counts its requests and
 // can be down, slow or broken. With the setting [InMemory], the issuer runs in a bubble of [testing/synctest].
 //
