@@ -11,7 +11,7 @@ import (
 
 // frameworkProducts are the frameworks with which an authorization server is programmed, and small servers.
 var frameworkProducts = []product{
-	duende, identityServerLegacy, openIddict, springAuthorizationServer, nodeOIDCProvider, laravelPassport, lightOAuth2, oathkeeperIDToken,
+	duende, identityServerLegacy, openIddict, springAuthorizationServer, nodeOIDCProvider, laravelPassport, lightOAuth2, oathkeeperIDTokens,
 }
 
 // Duende returns the settings for the access tokens of Duende IdentityServer, and of IdentityServer4 since version 4. It needs Issuer
@@ -172,17 +172,17 @@ var lightOAuth2 = product{
 	},
 }
 
-// OathkeeperIDToken returns the settings for the tokens of the id_token mutator of Ory Oathkeeper, which it sends to the API behind it in
+// OathkeeperIDTokens returns the settings for the tokens of the id_token mutator of Ory Oathkeeper, which it sends to the API behind it in
 // place of the client's credentials. It needs Issuer, the issuer_url of the mutator, and Audience, which the mutator's claims must
 // contain as aud: {"aud": ["https://api.example.com"]}.
 //
 // The keys are at ISSUER/.well-known/jwks.json, which Oathkeeper serves at its API port. If that has another address, change JWKSURL.
 // The tokens have the typ "JWT", no client and no scopes; they cannot be distinguished from ID tokens. They must have one audience. To
 // require more, such as a scope, let the mutator add a claim for it, and add it to Scopes.
-func OathkeeperIDToken(p Params) (jwks.Config, error) { return oathkeeperIDToken.build(p) }
+func OathkeeperIDTokens(p Params) (jwks.Config, error) { return oathkeeperIDTokens.build(p) }
 
-var oathkeeperIDToken = product{
-	name:  "oathkeeper_id_token",
+var oathkeeperIDTokens = product{
+	name:  "oathkeeper_id_tokens",
 	needs: needsIssuer | needsAudience,
 	config: func(_ Params, cfg *jwks.Config, _ *mistakes.List) {
 		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowIDTokens: true}

@@ -187,7 +187,7 @@ var frameworkShapes = []shape{
 		},
 	},
 	{
-		of: "oathkeeper_id_token", kind: "a request's token",
+		of: "oathkeeper_id_tokens", kind: "a request's token",
 		params:  issuers.Params{Issuer: "https://oathkeeper.example.com/", Audience: []string{ordersAPI}},
 		keySet:  "https://oathkeeper.example.com/.well-known/jwks.json",
 		header:  object{"typ": "JWT"},
