@@ -210,6 +210,27 @@ func TestTenants(t *testing.T) {
 			refused(t, err, badSignature)
 		}
 	})
+	t.Run("a tenant with braces in its name accepts no tokens, and none of another tenant", func(t *testing.T) {
+		for _, iss := range []string{"https://{sub}.example", "https://{tid}.example"} {
+			v := registered(a, iss).open(t)
+			for _, claims := range []object{{"iss": iss, "tid": "{tid}", "sub": "{sub}"}, {"iss": iss, "tid": "acme", "sub": "acme"}, {"iss": "https://acme.example", "tid": "acme", "sub": "acme"}} {
+				_, err := v.Verify(background, mint(t, a, nil, good(claims)))
+				refused(t, err, otherIssuer)
+			}
+		}
+	})
+	t.Run("an alias of one tenant gives it no tokens of another", func(t *testing.T) {
+		r := registered(a, acme)
+		cfg := r.tenants[acme]
+		cfg.IssuerAliases = []string{other}
+		r.tenants[acme] = cfg
+		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{api}, JWKS: keySet(b)}
+		v := r.open(t)
+		accepted(t, v, tokenOf(t, a, acme))
+		_, err := v.Verify(background, tokenOf(t, a, other))
+		refused(t, err, badSignature)
+		assert.Equal(t, other, accepted(t, v, tokenOf(t, b, other)).Issuer())
+	})
 	t.Run("a token is verified with its tenant's settings", func(t *testing.T) {
 		r := registered(a, acme)
 		r.tenants[other] = jwks.Config{Issuer: other, Audience: []string{"urn:other"}, JWKS: keySet(a)}

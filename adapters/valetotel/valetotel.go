@@ -25,7 +25,8 @@
 // Attribute names start with "valetkey." too, except for the two from the semantic conventions. An attribute without a value is
 // omitted: the issuer of a refused request, and error.type after a success. status is the status of the guard's decision: 200 if
 // the guard accepted the request, regardless of the handler's response. error.type is the status if that is 400 or more, else
-// "timeout" or "_OTHER". Each attribute has a bounded set of values.
+// "timeout" or "_OTHER". Each attribute has a bounded set of values, except for the issuer where tokens of any tenant are accepted
+// (jwks.Config.Issuer with a claim in braces, and no rule about the tenants): set the cardinality limit of the SDK then.
 //
 // # Spans
 //

@@ -16,8 +16,8 @@ import (
 const patience = 5 * time.Second
 
 // Revoke publishes a revocation to all proxies that share the Redis of a configuration. The issuer of the revocation must be one
-// of the configured issuers or their aliases. Revoke reads only the issuers and the Redis settings, so it does not need the secrets of the
-// verifiers.
+// of the configured issuers or an alias of one. Revoke reads only the issuers and the Redis settings, so it does not need the
+// secrets of the verifiers.
 func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.Logger) error {
 	f := &file{build: build{log: log}}
 	var shared *shared
