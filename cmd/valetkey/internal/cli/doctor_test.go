@@ -300,6 +300,11 @@ func TestDoctor(t *testing.T) {
 			assert.Equal(t, cli.Good, code, out+errs)
 		}
 	})
+	t.Run("an ID token of a product whose access tokens have a marker: no setting would accept it", func(t *testing.T) {
+		config := proxyFile(t, fmt.Sprintf("jwks: {issuer_type: cognito, issuer: %q, clients: shop}", iss.URL))
+		_, out, _ := run(t, iss.Token(valetkeytest.Header("typ", nil), valetkeytest.Audience("shop"), valetkeytest.Claim("token_use", "id")), "doctor", "--config", config, "--token", "-")
+		assert.Equal(t, []string{`token: it is an ID token, not an access token: its claim token_use is "id"; the client must send the access token`}, linesOf(out, "fail"))
+	})
 	t.Run("the audience that every user's token of Keycloak has", func(t *testing.T) {
 		realm := "https://sso.example.com/realms/shop"
 		_, out, _ := run(t, iss.Token(valetkeytest.Claim("iss", realm), valetkeytest.Audience("account")),

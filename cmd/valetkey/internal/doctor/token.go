@@ -425,7 +425,7 @@ func (t *token) other() (kind, evidence string) {
 func kind(cfg jwks.Config, t *token, refused Finding) (Finding, *jwks.Config) {
 	if kind, evidence := t.other(); kind != "" {
 		f := Finding{Cause: fmt.Sprintf("it is %s, not an access token: %s", kind, evidence), Fix: "the client must send the access token"}
-		if kind == "an ID token" {
+		if kind == "an ID token" && len(cfg.Markers) == 0 { // with Markers, allow: id_tokens would not accept it
 			client := cmp.Or(t.text("azp"), t.text("aud"))
 			f.If = "this API is for ID tokens"
 			f.YAML = fmt.Sprintf("allow: [id_tokens], clients: [%q]", client)

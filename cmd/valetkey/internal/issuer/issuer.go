@@ -222,7 +222,11 @@ func (s Settings) product(wrong *found) (cfg jwks.Config, failed bool) {
 		return jwks.Config{Issuer: s.Issuer, Audience: audience, Clients: s.Clients, Rules: rules}, false
 	}
 	if known := issuers.Names(); !slices.Contains(known, s.Type) {
-		wrong.add("issuer_type", "%q is not one of %s", s.Type, strings.Join(known, ", "))
+		if i := slices.IndexFunc(known, func(name string) bool { return letters(name) == letters(s.Type) }); i >= 0 {
+			wrong.add("issuer_type", "%q is not the name of a product; did you mean %s?", s.Type, known[i])
+		} else {
+			wrong.add("issuer_type", "%q is not one of %s", s.Type, strings.Join(known, ", "))
+		}
 		return cfg, true
 	}
 	construct := func(audience []string) []Mistake {
@@ -302,6 +306,11 @@ func (Tokens) rules(field string, texts []string, wrong *found) (all []claims.Ru
 		all = append(all, r)
 	}
 	return all
+}
+
+// letters returns the name of a product as people spell it, such as GitHub-Actions, without case, spaces and punctuation.
+func letters(name string) string {
+	return strings.NewReplacer("_", "", "-", "", " ", "", ".", "").Replace(strings.ToLower(name))
 }
 
 // contradictions reports what package jwks would report too, but under the names of Go.
