@@ -276,7 +276,7 @@ func TestRevokeMistakes(t *testing.T) {
 		{"an issuer that the product determines", "issuer_type: firebase_id_tokens, audience: shop", "https://securetoken.google.com/shop", true},
 		{"the template of many tenants", "issuer_type: entra_id_any_tenant", "https://login.microsoftonline.com/{tid}/v2.0", false},
 		{"a tenant of many", "issuer_type: entra_id_any_tenant", "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0", true},
-		{"an alias, which no verified token has", "issuer: 'https://as.example.com', issuer_aliases: 'https://back.example.com'", "https://back.example.com", false},
+		{"an alias, which stands for the issuer of its tokens", "issuer: 'https://as.example.com', issuer_aliases: 'https://back.example.com'", "https://back.example.com", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "proxy.yaml")
