@@ -275,7 +275,11 @@ func (t Tokens) change(cfg *jwks.Config, wrong *found) {
 		}
 	}
 	if t.Markers != nil {
+		ofProduct := cfg.Markers
 		cfg.Markers = t.rules("markers", t.Markers, wrong)
+		if slices.ContainsFunc(ofProduct, claims.Rule.NeedsClaim) && !slices.ContainsFunc(cfg.Markers, claims.Rule.NeedsClaim) && !wrong.has("markers") {
+			wrong.add("markers", "must require a claim, as the markers of %s do that they replace: otherwise its ID tokens are accepted", t.Type)
+		}
 	}
 	cfg.AudienceClaim = cmp.Or(t.AudienceClaim, cfg.AudienceClaim)
 	cfg.ClientIDClaim = cmp.Or(t.ClientIDClaim, cfg.ClientIDClaim)
@@ -283,6 +287,9 @@ func (t Tokens) change(cfg *jwks.Config, wrong *found) {
 		cfg.SoleAudience = *t.SoleAudience
 	}
 	if t.RequireScope != nil {
+		if cfg.RequireScope && !*t.RequireScope {
+			wrong.add("require_scope", "cannot be false for %s: tokens without a scope may be its ID tokens", t.Type)
+		}
 		cfg.RequireScope = *t.RequireScope
 	}
 	for i, name := range t.Allow {
