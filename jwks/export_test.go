@@ -3,4 +3,4 @@ package jwks
 import "github.com/valetkey/valetkey/internal/keyset"
 
 // Status shows what [Verifier.Health] is made of.
-func (v *Verifier) Status() keyset.Status { return v.keys.Status() }
+func (v *Verifier) Status() keyset.Status { return v.keys.(*keyset.Set).Status() }

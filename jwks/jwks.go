@@ -80,6 +80,12 @@ type Config struct {
 
 	// JWKSURL is the URL of the key set: https, or http on loopback. Of a set with more than 5,000 keys, the first 5,000 are
 	// used. A set of more than 8 MiB is an error.
+	//
+	// If its path contains {kid}, each key has a URL of its own: https://keys.example.com/{kid}. A key, in PEM or as a JWK, is fetched
+	// with the first token that names it. The kid must consist of at most 128 letters, digits, "-", "_" and "."; others are refused.
+	// At most 100 keys are held. Tokens with unknown kids cause at most 10 fetches per MinRefetchInterval; beyond that, they are
+	// refused, or get 503 if no key is held. A key ends with an answer of 404 or 410. The default of RefreshInterval is then 24 h.
+	// InitialJWKS cannot be set.
 	JWKSURL string
 
 	// JWKS is a key set to use without any network access: a JWK Set (RFC 7517, section 5), or an object that has a certificate or
@@ -160,7 +166,8 @@ type Config struct {
 	InsecureHTTP bool
 
 	// RefreshInterval is the maximum age of a key set while the issuer answers; the next one is fetched ahead of time. It
-	// applies if the issuer sends no Cache-Control; a Cache-Control lifetime is bounded to 1 min to 24 h. Zero: 10 min.
+	// applies if the issuer sends no Cache-Control; a Cache-Control lifetime is bounded to 1 min to 24 h. Zero: 10 min, or 24 h if
+	// JWKSURL contains {kid}.
 	RefreshInterval time.Duration
 
 	// MinRefetchInterval is the minimum time between fetches caused by tokens with unknown keys. One extra fetch is allowed,
@@ -237,8 +244,16 @@ type Verifier struct {
 	requireScope                 bool
 
 	now    func() time.Time
-	keys   *keyset.Set
+	keys   keySource
 	shared bool // keys holds a shared secret
+}
+
+// A keySource is a [keyset.Set] or a [keyset.ByID].
+type keySource interface {
+	Verify(ctx context.Context, c *jose.Compact, terms keyset.Terms) (*keyset.Key, error)
+	Ready(ctx context.Context) error
+	Health() valetkey.Health
+	Close()
 }
 
 // New returns a Verifier. It does no I/O except reading the files of cfg.KeyRequests: the first token or [Verifier.Ready] fetches
@@ -365,8 +380,8 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	}
 }
 
-// keys returns the key set that cfg configures.
-func (cfg *Config) keys() (*keyset.Set, error) {
+// keys returns the keys that cfg configures.
+func (cfg *Config) keys() (keySource, error) {
 	places := 0
 	for _, given := range []bool{cfg.JWKSURL != "", cfg.JWKS != nil, cfg.Secret != nil} {
 		if given {
@@ -401,7 +416,7 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 	}
 	client := fetch.Client{HTTP: cfg.Client, InsecureHTTP: cfg.InsecureHTTP, Setting: "InsecureHTTP"}
 	wrong.Within("KeyRequests", cfg.KeyRequests.apply(&client, cmp.Or(cfg.JWKSURL, cfg.Issuer)))
-	keys, err := keyset.New(keyset.Config{
+	source := keyset.Config{
 		Issuer:             cfg.Issuer,
 		JWKSURL:            cfg.JWKSURL,
 		Initial:            initial,
@@ -412,7 +427,14 @@ func (cfg *Config) keys() (*keyset.Set, error) {
 		MaxKeys:            cfg.maxKeys,
 		Logger:             cfg.Logger,
 		Observer:           cfg.Observer,
-	})
+	}
+	if strings.Contains(cfg.JWKSURL, keyset.KeyIDPlace) {
+		wrong.AddIf(cfg.InitialJWKS != nil, "InitialJWKS", "cannot be combined with %s in JWKSURL", keyset.KeyIDPlace)
+		keys, err := keyset.NewByID(source)
+		wrong.Within("", err)
+		return keys, wrong.Err()
+	}
+	keys, err := keyset.New(source)
 	wrong.Within("", err)
 	return keys, wrong.Err()
 }
@@ -468,7 +490,7 @@ func (r *KeyRequests) apply(client *fetch.Client, url string) error {
 	return wrong.Err()
 }
 
-func (cfg *Config) secret() (*keyset.Set, error) {
+func (cfg *Config) secret() (keySource, error) {
 	key, err := jose.SecretKey("", cfg.Secret)
 	if err != nil {
 		return nil, &valetkey.ConfigError{Field: "Secret", Err: err}
@@ -486,7 +508,8 @@ func (v *Verifier) Issuer() string { return v.issuer }
 
 // Ready returns nil once keys are available. If none are, it fetches them, waits until ctx is done at the latest, and returns
 // the reason for a failure. Use it at startup, to wait or to fail, and in a readiness probe: while the issuer does not
-// answer, it fetches no more often than the backoff allows.
+// answer, it fetches no more often than the backoff allows. If each key has its own URL, it returns nil at once, since only tokens
+// cause fetches.
 func (v *Verifier) Ready(ctx context.Context) error {
 	if err := v.keys.Ready(ctx); err != nil {
 		return fmt.Errorf("jwks: %s: %w", v.issuer, err)
@@ -495,8 +518,9 @@ func (v *Verifier) Ready(ctx context.Context) error {
 }
 
 // Health returns the state of v: ready if keys are held and the last fetch succeeded, or if there is nothing to fetch;
-// degraded if keys are held but the last fetch failed or is overdue; down if none are held, as before the first fetch. It
-// does no I/O.
+// degraded if keys are held but the last fetch failed or is overdue; down if none are held, as before the first fetch. If each key
+// has its own URL, v is ready before the first fetch and degraded if the last one failed, even if no key is held. It does no
+// I/O.
 func (v *Verifier) Health() []valetkey.Health {
 	h := v.keys.Health()
 	h.Name = v.issuer

@@ -147,6 +147,10 @@ func TestSettingsThatContradict(t *testing.T) {
 		"tokens of no issuer, of many issuers": {func(c *jwks.Config) {
 			c.Issuer, c.Profile.AllowMissingIssuer, c.Rules = tenants, true, []claims.Rule{claims.Present("sub")}
 		}, "jwks: Profile.AllowMissingIssuer: cannot be combined with an issuer with {tid}"},
+		"a URL for each key, and keys to start with": {func(c *jwks.Config) {
+			c.JWKS, c.JWKSURL, c.InitialJWKS = nil, "https://keys.example/{kid}", keySet(es256)
+		}, "jwks: InitialJWKS: cannot be combined with {kid} in JWKSURL"},
+		"a place for the kid in a query": {func(c *jwks.Config) { c.JWKS, c.JWKSURL = nil, "https://keys.example/?k={kid}" }, "jwks: JWKSURL: needs {kid} once, in its path"},
 		"tokens of no issuer, and no rule about whose": {func(c *jwks.Config) { c.Profile.AllowMissingIssuer = true },
 			"jwks: Profile.AllowMissingIssuer: needs Rules"},
 		"JWT as a type":             {func(c *jwks.Config) { c.Types = []string{"application/jwt"} }, `jwks: Types[0]: "application/jwt" marks no kind`},

@@ -37,7 +37,7 @@ var ErrMalformed = errors.New("not a signed JWT in the compact form")
 var ErrPadded = fmt.Errorf("%w: a part is padded with '='", ErrMalformed)
 
 // Header holds the parameters of a token's JOSE header that are used. Do not trust them before the signature is verified, and
-// never put a key ID in a path, a query or a metric label.
+// never put a key ID in a path, a query or a metric label without restricting its characters.
 type Header struct {
 	Algorithm string // alg
 	KeyID     string // kid: at most 256 bytes without control characters; "" if there is none

@@ -96,6 +96,31 @@ type Set struct {
 // every mistake in cfg.
 func New(cfg Config) (*Set, error) {
 	var wrong mistakes.List
+	wrong.AddIf(strings.Contains(cfg.JWKSURL, KeyIDPlace), "JWKSURL", "cannot contain %s here: a key set is needed", KeyIDPlace)
+	wrong.Within("", cfg.complete(DefaultRefreshInterval))
+	if err := wrong.Err(); err != nil {
+		return nil, err
+	}
+	s := &Set{cfg: cfg}
+	if cfg.JWKSURL != "" {
+		s.url.Store(&cfg.JWKSURL)
+	}
+	var initial refresh.Result[snapshot]
+	if len(cfg.Initial) > 0 {
+		initial = refresh.Result[snapshot]{Value: &snapshot{parsed: cfg.Initial}, Fresh: cfg.RefreshInterval}
+	}
+	s.doc = refresh.New(refresh.Config[snapshot]{
+		Fetch: s.fetch, Initial: initial, Replace: replace, Withdrawn: ErrWithdrawn,
+		StaleIfError: cfg.StaleIfError, MinRefetchInterval: cfg.MinRefetchInterval, Spare: 1,
+		Name: "key set", Missing: "no keys of the issuer", Logger: cfg.Logger.With("issuer", cfg.Issuer),
+		Observer: cfg.Observer, Event: valetkey.Event{Kind: valetkey.KeySetRefreshed, Issuer: cfg.Issuer},
+	})
+	return s, nil
+}
+
+// complete fills in the defaults of cfg. The error lists every mistake in it.
+func (cfg *Config) complete(refreshInterval time.Duration) error {
+	var wrong mistakes.List
 	if cfg.JWKSURL != "" {
 		if err := cfg.Fetch.Allowed(cfg.JWKSURL); err != nil {
 			wrong.Add("JWKSURL", "%w", err)
@@ -113,10 +138,10 @@ func New(cfg Config) (*Set, error) {
 		wrong.Add("StaleIfError", "%v is more than %v", cfg.StaleIfError, maxStale)
 	}
 	if err := wrong.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	if cfg.RefreshInterval == 0 {
-		cfg.RefreshInterval = DefaultRefreshInterval
+		cfg.RefreshInterval = refreshInterval
 	}
 	if cfg.MinRefetchInterval == 0 {
 		cfg.MinRefetchInterval = DefaultMinRefetchInterval
@@ -131,21 +156,7 @@ func New(cfg Config) (*Set, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	s := &Set{cfg: cfg}
-	if cfg.JWKSURL != "" {
-		s.url.Store(&cfg.JWKSURL)
-	}
-	var initial refresh.Result[snapshot]
-	if len(cfg.Initial) > 0 {
-		initial = refresh.Result[snapshot]{Value: &snapshot{parsed: cfg.Initial}, Fresh: cfg.RefreshInterval}
-	}
-	s.doc = refresh.New(refresh.Config[snapshot]{
-		Fetch: s.fetch, Initial: initial, Replace: replace, Withdrawn: ErrWithdrawn,
-		StaleIfError: cfg.StaleIfError, MinRefetchInterval: cfg.MinRefetchInterval, Spare: 1,
-		Name: "key set", Missing: "no keys of the issuer", Logger: cfg.Logger.With("issuer", cfg.Issuer),
-		Observer: cfg.Observer, Event: valetkey.Event{Kind: valetkey.KeySetRefreshed, Issuer: cfg.Issuer},
-	})
-	return s, nil
+	return nil
 }
 
 // Static returns a Set whose keys never change.

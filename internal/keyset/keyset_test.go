@@ -42,6 +42,7 @@ func TestConfig(t *testing.T) {
 		want string
 	}{
 		"http is refused":                      {keyset.Config{JWKSURL: "http://as.example/jwks"}, "URL: not https"},
+		"a URL for each key":                   {keyset.Config{JWKSURL: "https://h/{kid}"}, "JWKSURL: cannot contain {kid} here"},
 		"a URN cannot be discovered":           {keyset.Config{Issuer: "urn:x"}, "Issuer: cannot be discovered"},
 		"a negative freshness":                 {keyset.Config{JWKSURL: "https://h", RefreshInterval: -1}, "RefreshInterval: "},
 		"a freshness of more than a day":       {keyset.Config{JWKSURL: "https://h", RefreshInterval: 25 * time.Hour}, "RefreshInterval: "},

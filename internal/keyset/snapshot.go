@@ -162,7 +162,7 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 	if err != nil {
 		return result, err
 	}
-	next := &snapshot{url: url, etag: answer.ETag, lifetime: min(max(answer.MaxAge, min(minFresh, s.cfg.RefreshInterval)), maxFresh)}
+	next := &snapshot{url: url, etag: answer.ETag, lifetime: s.cfg.lifetime(answer)}
 	if answer.NotModified { // RFC 9111, section 4.3.4: headers that a 304 does not contain stay unchanged
 		result.Status = http.StatusNotModified
 		next.parsed, next.etag = held.parsed, cmp.Or(answer.ETag, etag)
@@ -170,9 +170,6 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 			next.lifetime = held.lifetime
 		}
 	} else {
-		if answer.MaxAge < 0 {
-			next.lifetime = s.cfg.RefreshInterval
-		}
 		var dropped []Dropped
 		next.parsed, dropped, err = Parse(answer.Body, s.cfg.MaxKeys)
 		s.report.log(s.cfg.Logger.With("issuer", s.cfg.Issuer), dropped)
@@ -182,6 +179,14 @@ func (s *Set) get(ctx context.Context, held *snapshot) (result refresh.Result[sn
 	}
 	result.Value, result.Fresh = next, next.lifetime
 	return result, nil
+}
+
+// lifetime returns how long the keys of an answer are used without another one.
+func (cfg *Config) lifetime(answer *fetch.Answer) time.Duration {
+	if answer.MaxAge < 0 {
+		return cfg.RefreshInterval
+	}
+	return min(max(answer.MaxAge, min(minFresh, cfg.RefreshInterval)), maxFresh)
 }
 
 // locate returns the URL of the key set.

@@ -71,6 +71,10 @@ type Config[T any] struct {
 	MinRefetchInterval time.Duration
 	Spare              int
 
+	// Allow reports whether a caller may cause a fetch that MinRefetchInterval allows. It limits several documents together. It runs
+	// under the lock of the document. Nil: always.
+	Allow func() bool
+
 	// WhileUsed makes the timers fetch only a document that was used since its last fetch: see [Document.Use]. An unused snapshot is
 	// set aside at the end of its lifetime: callers get it again, within StaleIfError, only once a fetch has failed.
 	WhileUsed bool
@@ -329,6 +333,8 @@ func (d *Document[T]) demand(held *T) <-chan struct{} {
 	case d.flight != nil:
 		return d.flight
 	case d.failures > 0 && now.Before(d.due), now.Before(d.credit.Add(-time.Duration(d.cfg.Spare) * d.cfg.MinRefetchInterval)):
+		return nil
+	case d.cfg.Allow != nil && !d.cfg.Allow():
 		return nil
 	}
 	d.begin(now)

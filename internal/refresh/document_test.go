@@ -241,6 +241,27 @@ func TestWait(t *testing.T) {
 	}
 }
 
+func TestAllow(t *testing.T) {
+	asked := 0
+	third := func(c *refresh.Config[string]) {
+		c.Allow = func() bool { asked++; return asked == 3 }
+	}
+	bubble(t, "a caller causes a fetch only if Allow permits it, and Allow is asked only before one", third, func(t *testing.T, s *source, d *refresh.Document[string]) {
+		for range 2 {
+			assert.Nil(t, d.Renew(background, nil))
+			assert.Zero(t, s.count())
+		}
+		assert.NotNil(t, d.Renew(background, nil))
+		assert.Equal(t, 1, s.count())
+		assert.NotNil(t, d.Renew(background, nil), "one is held")
+		assert.Equal(t, 3, asked)
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		assert.Equal(t, 2, s.count(), "timers do not ask")
+		assert.Equal(t, 3, asked)
+	})
+}
+
 func TestLifetime(t *testing.T) {
 	bubble(t, "it is fetched ahead, after 1/2 to 4/5 of its lifetime", nil, func(t *testing.T, s *source, d *refresh.Document[string]) {
 		require.NoError(t, d.Ready(background))

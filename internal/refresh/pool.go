@@ -68,6 +68,18 @@ func (p *Pool[T]) GetFor(owner, url string) *Document[T] {
 	return d
 }
 
+// Find returns the document of url and marks it as Get does, or returns nil if the pool does not have it.
+func (p *Pool[T]) Find(url string) *Document[T] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.held[place{url: url}]
+	if d != nil {
+		p.turn++
+		d.turn = p.turn
+	}
+	return d
+}
+
 // evict drops the least recently used document of the owner that has the most.
 func (p *Pool[T]) evict() {
 	most := 0

@@ -56,6 +56,16 @@ func TestPool(t *testing.T) {
 		assert.Nil(t, b.Load())
 		assert.NotSame(t, b, p.Get("b"))
 	})
+	play("Find returns only what the pool has, and counts as Get", func(t *testing.T, p *refresh.Pool[string], _ map[string]int) {
+		assert.Nil(t, p.Find("a"))
+		assert.Empty(t, p.All())
+		a, b := p.Get("a"), p.Get("b")
+		assert.Same(t, a, p.Find("a"))
+		p.Get("c")
+		assert.Same(t, a, p.Find("a"))
+		assert.Nil(t, p.Find("b"))
+		assert.NotSame(t, b, p.Get("b"))
+	})
 	play("of those that were all used, or all not, the one that Get returned least recently", func(t *testing.T, p *refresh.Pool[string], _ map[string]int) {
 		a, b := p.Get("a"), p.Get("b")
 		p.Get("a")

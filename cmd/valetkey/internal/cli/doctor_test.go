@@ -193,6 +193,27 @@ func TestDoctor(t *testing.T) {
 		require.NotEmpty(t, failed, out)
 		assert.Equal(t, "token: its parts are padded with '='; set in Go: AllowPaddedSegments: true", failed[0])
 	})
+	t.Run("keys at their own URLs", func(t *testing.T) {
+		keys := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var set struct{ Keys []json.RawMessage }
+			if json.Unmarshal(iss.JWKS(), &set) != nil || r.URL.Path != "/prod/"+iss.KeyID() {
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			_, _ = w.Write(set.Keys[0])
+		}))
+		defer keys.Close()
+		file := proxyFile(t, fmt.Sprintf("jwks: {issuer: %q, url: '%s/prod/{kid}'}", iss.URL, keys.URL))
+		code, out, errs := run(t, iss.Token(), "doctor", "--config", file, "--token", "-")
+		assert.Equal(t, cli.Good, code, out+errs)
+		assert.Contains(t, out, "key set: each key is at its own URL, "+keys.URL+"/prod/{kid}, and is fetched with a token that names it")
+		assert.Contains(t, out, `token: accepted: subject "alice"`)
+		_, out, _ = run(t, iss.Token(valetkeytest.UnknownKey()), "doctor", "--config", file, "--token", "-")
+		failed := linesOf(out, "fail")
+		require.Len(t, failed, 1, out)
+		assert.Contains(t, failed[0], keys.URL+"/prod/")
+		assert.Contains(t, failed[0], "status 403; the token is from another environment")
+	})
 	t.Run("a token from the future", func(t *testing.T) {
 		_, out, _ := run(t, iss.Token(valetkeytest.Claim("iat", time.Now().Add(2*time.Minute).Unix())), with(flags, "--token", "-")...)
 		failed := linesOf(out, "fail")

@@ -84,6 +84,8 @@ func (x *examination) keys(ctx context.Context, about *token) {
 	case cfg.JWKS != nil:
 		keys, _, _ = keyset.Parse(cfg.JWKS, keyset.MaxKeys) // the configuration has been checked
 		x.ok("key set", "given, nothing to fetch: %s", described(keys))
+	case strings.Contains(cfg.JWKSURL, keyset.KeyIDPlace):
+		x.ok("key set", "each key is at its own URL, %s, and is fetched with a token that names it", cfg.JWKSURL)
 	default:
 		var (
 			served response

@@ -250,7 +250,11 @@ func remedy(ctx context.Context, cfg jwks.Config, keys []*jose.Key, t *token, re
 	case valetkey.ReasonNotYetValid:
 		return early(cfg, t, f, now)
 	case valetkey.ReasonUnknownKey:
-		f.Check, f.Cause = "key set", fmt.Sprintf("the kid of the token, %.100q, with alg %s is not among the keys: %s", t.header.KeyID, t.header.Algorithm, described(keys))
+		if f.Check = "key set"; keys == nil { // each key is at its own URL, which the cause names
+			f.Fix = "the token is from another environment"
+			return f, nil
+		}
+		f.Cause = fmt.Sprintf("the kid of the token, %.100q, with alg %s is not among the keys: %s", t.header.KeyID, t.header.Algorithm, described(keys))
 		f.Fix = "the token is from another environment or from before a key rotation, or the key set is another one"
 		return f.setting("url", "JWKSURL", "https://..."), nil
 	case valetkey.ReasonSignature:

@@ -127,6 +127,10 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].jwks.audience_claim: requires markers or require_scope, because the other tokens of the client have that claim too"}},
 		{"tokens of no issuer, and no rule about whose", verifier("{issuer: 'https://a', allow: missing_issuer}"), []string{
 			"4: verifiers[0].jwks.allow: missing_issuer requires rules that state whose tokens are accepted, such as a prefix of sub"}},
+		{"a URL for each key without a place for the kid in its path", verifier("{issuer: 'https://a', url: 'https://k.example/?k={kid}'}"), []string{
+			"4: verifiers[0].jwks.url: needs {kid} once, in its path, and no query"}},
+		{"a status list, and a URL for each key", verifier("{issuer: 'https://a', url: 'https://k.example/{kid}', status_list: {}}"), []string{
+			"4: verifiers[0].jwks.status_list: cannot be combined with {kid} in the URL of the keys: lists need a key set"}},
 		{"a tenant in an issuer, and no key set", verifier("{issuer: 'https://a/{tid}'}"), []string{
 			"4: verifiers[0].jwks.url: required, or file, because the metadata of an issuer with a claim in braces has no URL"}},
 		{"a product that is not known", verifier("{issuer_type: keyclock, leeway: 1h}"), []string{

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -39,6 +40,10 @@ func (s *statusSection) config() *statuslist.Config {
 func (f *file) listed(at string, cfg statuslist.Config, by valetkey.Verifier, keys jwks.Config) *statuslist.Verifier {
 	cfg.Verifier, cfg.Issuer, cfg.JWKSURL, cfg.JWKS = by, keys.Issuer, keys.JWKSURL, keys.JWKS
 	cfg.InsecureHTTP, cfg.Logger = keys.InsecureHTTP, keys.Logger
+	if strings.Contains(keys.JWKSURL, "{kid}") {
+		f.Mistake(at, "cannot be combined with {kid} in the URL of the keys: lists need a key set")
+		return nil
+	}
 	v, err := statuslist.New(cfg)
 	for _, m := range valetkey.ConfigErrors(err) {
 		if name, known := mistakes.Rename(m.Field, statusNames); known { // other fields belong to jwks and are reported there
