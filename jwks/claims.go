@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/strictjson"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
@@ -22,6 +23,8 @@ type unread struct {
 	act                               strictjson.Value // RFC 8693, section 4.1
 	acr, authTime                     strictjson.Value // RFC 9068, section 2.2.1
 	scp, azp, cid, appid              strictjson.Value // see Profile
+
+	headerAud, headerClient strictjson.Value // see Config.AudienceHeader and Config.ClientIDHeader
 
 	misspelt  string // one of the names above in another letter case, which a handler's encoding/json would accept for it
 	otherKind string // a claim that shows that this is another kind of token
@@ -115,7 +118,7 @@ func (v *Verifier) fields(t *valetkey.TokenFields, in *unread, iss string) error
 	errs[3] = tokenclaims.Date(&t.Expiry, "exp", in.exp, false)
 	errs[4] = tokenclaims.Date(&t.IssuedAt, "iat", in.iat, v.profile.AllowMissingIssuedAt)
 	errs[5] = tokenclaims.Date(&t.NotBefore, "nbf", in.nbf, true)
-	t.Audience, errs[6] = tokenclaims.Audience(v.recipient(in), false)
+	t.Audience, errs[6] = v.audienceOf(in)
 	t.Binding, errs[7] = tokenclaims.Binding(in.cnf)
 	errs[8] = tokenclaims.Text(&t.SessionID, "sid", in.sid, true)
 	t.Actor, errs[9] = tokenclaims.Actor(in.act)
@@ -140,16 +143,42 @@ func (v *Verifier) missing(i int, in *unread) string {
 		return "Profile.AllowMissingSubject is off"
 	case i == 0 && isInteger(in.sub):
 		return "Profile.AllowNumericSubject is off"
-	case i == 1 && in.clientID == nil && v.clientIDClaim == "":
+	case i == 1 && in.clientID == nil && v.clientIDClaim == "" && v.clientIDHeader == "":
 		return "Profile.AllowMissingClientID is off"
 	case i == 2 && in.jti == nil:
 		return "Profile.AllowMissingID is off"
 	case i == 4 && in.iat == nil:
 		return "Profile.AllowMissingIssuedAt is off"
-	case i == 6 && in.aud == nil && v.audienceClaim == "":
+	case i == 6 && in.aud == nil && v.audienceClaim == "" && v.audienceHeader == "":
 		return "AudienceClaim is not set"
 	}
 	return ""
+}
+
+// readHeader reads the members of the header that the settings name.
+func (v *Verifier) readHeader(c *jose.Compact, in *unread) (err error) {
+	if v.audienceHeader != "" {
+		in.headerAud, err = c.HeaderMember(v.audienceHeader)
+	}
+	if err == nil && v.clientIDHeader != "" {
+		in.headerClient, err = c.HeaderMember(v.clientIDHeader)
+	}
+	if err != nil {
+		return refuse(malformed, fmt.Errorf("header: %w", err))
+	}
+	return nil
+}
+
+// audienceOf returns the recipients of the token.
+func (v *Verifier) audienceOf(in *unread) (valetkey.List[string], error) {
+	if v.audienceHeader == "" {
+		return tokenclaims.Audience(v.recipient(in), false)
+	}
+	var one string
+	if err := tokenclaims.Text(&one, "the header parameter "+v.audienceHeader, in.headerAud, false); err != nil {
+		return valetkey.List[string]{}, err
+	}
+	return valetkey.ListOf(one), nil
 }
 
 // recipient returns the value of aud, or of the claim that the issuer names the resource server in.
@@ -182,6 +211,8 @@ func isInteger(v strictjson.Value) bool {
 func (v *Verifier) clientID(t *valetkey.TokenFields, in *unread) error {
 	name, value := "client_id", in.clientID
 	switch {
+	case v.clientIDHeader != "":
+		name, value = "the header parameter "+v.clientIDHeader, in.headerClient
 	case v.clientIDClaim != "":
 		name = v.clientIDClaim
 		if value = in.at(name); value.IsEmpty() {

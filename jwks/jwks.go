@@ -74,6 +74,11 @@ type Config struct {
 	// may have it, so Markers or RequireScope is required too. Empty: aud is required. Needed for: Amazon Cognito and others.
 	AudienceClaim string
 
+	// AudienceHeader is the member of the token's JOSE header that contains the recipient, in place of aud and AudienceClaim: these
+	// are not read, since an issuer that has the recipient there may let others choose the claims. Empty: aud is required. Needed for:
+	// the load balancers of AWS, whose keys are shared by all load balancers of a region and which are named in signer.
+	AudienceHeader string
+
 	// SoleAudience refuses tokens that are also meant for other audiences: every aud value must be in Audience. Without it,
 	// another API that receives such a token could replay it here.
 	SoleAudience bool
@@ -127,6 +132,10 @@ type Config struct {
 
 	// Clients lists the clients whose tokens are accepted. Nil: all of the issuer.
 	Clients []string
+
+	// ClientIDHeader is the member of the token's JOSE header that contains the client, in place of every claim. Needed for: the load
+	// balancers of AWS.
+	ClientIDHeader string
 
 	// ClientIDClaim is the claim that contains the client, in place of client_id. A name with dots is a path, as in Scopes.
 	ClientIDClaim string
@@ -240,8 +249,9 @@ type Verifier struct {
 	maxLifetime time.Duration
 	scopes      []string
 
-	audienceClaim, clientIDClaim string
-	requireScope                 bool
+	audienceClaim, clientIDClaim   string
+	audienceHeader, clientIDHeader string
+	requireScope                   bool
 
 	now    func() time.Time
 	keys   keySource
@@ -275,9 +285,11 @@ func New(cfg Config) (*Verifier, error) {
 		maxLifetime: cfg.MaxLifetime,
 		scopes:      slices.Clone(cfg.Scopes),
 
-		audienceClaim: cfg.AudienceClaim,
-		clientIDClaim: cfg.ClientIDClaim,
-		requireScope:  cfg.RequireScope,
+		audienceClaim:  cfg.AudienceClaim,
+		clientIDClaim:  cfg.ClientIDClaim,
+		audienceHeader: cfg.AudienceHeader,
+		clientIDHeader: cfg.ClientIDHeader,
+		requireScope:   cfg.RequireScope,
 
 		now:    cfg.Now,
 		shared: cfg.Secret != nil,
@@ -336,6 +348,8 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	if cfg.AudienceClaim != "" && !slices.ContainsFunc(cfg.Markers, claims.Rule.NeedsClaim) && !cfg.RequireScope {
 		wrong.Add("AudienceClaim", "needs Markers or RequireScope, since the other tokens of the client have that claim too")
 	}
+	wrong.AddIf(cfg.AudienceHeader != "" && cfg.AudienceClaim != "", "AudienceHeader", "cannot be combined with AudienceClaim")
+	wrong.AddIf(cfg.ClientIDHeader != "" && cfg.ClientIDClaim != "", "ClientIDHeader", "cannot be combined with ClientIDClaim")
 	if cfg.Profile.AllowMissingIssuer && len(cfg.Rules) == 0 {
 		wrong.Add("Profile.AllowMissingIssuer", "needs Rules that state whose tokens are accepted, such as a prefix of sub")
 	}

@@ -1,7 +1,7 @@
 package jwks
 
 // Profile lists the parts of RFC 9068, section 2, that an issuer's tokens may lack. The zero value allows no omission. exp is
-// always required, aud too unless [Config.AudienceClaim] is set, and a claim that is present must be valid.
+// always required, aud too unless [Config.AudienceClaim] or [Config.AudienceHeader] is set, and a claim that is present must be valid.
 //
 // Package issuers has the settings of most products. Otherwise, enable only the settings that your issuer needs. The products
 // named below need a setting in their default configuration; most can be configured to send the missing part.

@@ -31,6 +31,10 @@ var strangers = map[string]struct{ header, claims object }{
 	"a number as sub":              {nil, object{"sub": 4711}},
 	"no client_id":                 {nil, object{"client_id": nil}},
 	"the client in vendor_client":  {nil, object{"client_id": nil, "vendor_client": "shop"}},
+	"the client in the header":     {object{"client": "shop"}, object{"client_id": nil}},
+	"the API in the header":        {object{"signer": api}, object{"aud": nil}},
+	"the API in the header alone":  {object{"signer": api}, object{"aud": "https://other.example"}},
+	"another API in the header":    {object{"signer": "https://other.example"}, object{"aud": nil}},
 	"no jti":                       {nil, object{"jti": nil}},
 	"no iat":                       {nil, object{"iat": nil}},
 	"an array as scope":            {nil, object{"scope": []string{"orders:read"}}},
@@ -63,7 +67,7 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		}, []string{"a kid that no key has"}},
 		"AllowMissingSubject":  {func(c *jwks.Config) { c.Profile.AllowMissingSubject = true }, []string{"no sub"}},
 		"AllowNumericSubject":  {func(c *jwks.Config) { c.Profile.AllowNumericSubject = true }, []string{"a number as sub"}},
-		"AllowMissingClientID": {func(c *jwks.Config) { c.Profile.AllowMissingClientID = true }, []string{"no client_id", "the client in vendor_client"}},
+		"AllowMissingClientID": {func(c *jwks.Config) { c.Profile.AllowMissingClientID = true }, []string{"no client_id", "the client in vendor_client", "the client in the header"}},
 		"AllowMissingID":       {func(c *jwks.Config) { c.Profile.AllowMissingID = true }, []string{"no jti"}},
 		"AllowMissingIssuedAt": {func(c *jwks.Config) { c.Profile.AllowMissingIssuedAt = true }, []string{"no iat"}},
 		"AllowScopeArray":      {func(c *jwks.Config) { c.Profile.AllowScopeArray = true }, []string{"an array as scope"}},
@@ -76,15 +80,17 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		"IssuerAliases":       {func(c *jwks.Config) { c.IssuerAliases = []string{"https://back.example"} }, []string{"another host of the issuer"}},
 		"an issuer with a tenant": {func(c *jwks.Config) { c.Issuer = tenants },
 			[]string{"a tenant's iss"}},
-		"AudienceClaim": {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "client_id", true }, []string{"no aud", "an empty aud"}},
-		"ClientIDClaim": {func(c *jwks.Config) { c.ClientIDClaim = "vendor_client" }, []string{"the client in vendor_client"}},
+		"AudienceClaim":  {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "client_id", true }, []string{"no aud", "an empty aud"}},
+		"AudienceHeader": {func(c *jwks.Config) { c.AudienceHeader = "signer" }, []string{"the API in the header", "the API in the header alone"}},
+		"ClientIDHeader": {func(c *jwks.Config) { c.ClientIDHeader = "client" }, []string{"the client in the header"}},
+		"ClientIDClaim":  {func(c *jwks.Config) { c.ClientIDClaim = "vendor_client" }, []string{"the client in vendor_client"}},
 		"Markers": {func(c *jwks.Config) { c.Markers = []claims.Rule{claims.Equal("iss", issuer)} },
 			nil},
 		"AllowIDTokens": {func(c *jwks.Config) { c.Profile.AllowIDTokens, c.Clients = true, []string{"shop", api} },
-			[]string{"no client_id", "the client in vendor_client"}},
+			[]string{"no client_id", "the client in vendor_client", "the client in the header"}},
 		"AllowIDTokens, AllowUntyped": {func(c *jwks.Config) {
 			c.Profile.AllowIDTokens, c.Profile.AllowUntyped, c.Clients = true, true, []string{"shop", api}
-		}, []string{"no typ", "no client_id", "the client in vendor_client", "an ID token by its nonce", "an ID token by token_use"}},
+		}, []string{"no typ", "no client_id", "the client in vendor_client", "the client in the header", "an ID token by its nonce", "an ID token by token_use"}},
 		"Markers, AllowUntyped": {func(c *jwks.Config) {
 			c.Markers, c.Profile.AllowUntyped = []claims.Rule{claims.Equal("iss", issuer)}, true
 		}, []string{"no typ", "an ID token by its nonce"}},
@@ -147,6 +153,10 @@ func TestSettingsThatContradict(t *testing.T) {
 		"tokens of no issuer, of many issuers": {func(c *jwks.Config) {
 			c.Issuer, c.Profile.AllowMissingIssuer, c.Rules = tenants, true, []claims.Rule{claims.Present("sub")}
 		}, "jwks: Profile.AllowMissingIssuer: cannot be combined with an issuer with {tid}"},
+		"two places for the recipient": {func(c *jwks.Config) { c.AudienceHeader, c.AudienceClaim, c.RequireScope = "signer", "azp", true },
+			"jwks: AudienceHeader: cannot be combined with AudienceClaim"},
+		"two places for the client": {func(c *jwks.Config) { c.ClientIDHeader, c.ClientIDClaim = "client", "azp" },
+			"jwks: ClientIDHeader: cannot be combined with ClientIDClaim"},
 		"a URL for each key, and keys to start with": {func(c *jwks.Config) {
 			c.JWKS, c.JWKSURL, c.InitialJWKS = nil, "https://keys.example/{kid}", keySet(es256)
 		}, "jwks: InitialJWKS: cannot be combined with {kid} in JWKSURL"},
@@ -189,6 +199,7 @@ func TestSettings(t *testing.T) {
 		c.Profile = jwks.Profile{AllowUntyped: true, AllowMissingID: true, AllowIDTokens: true}
 		c.Clients = []string{"app"}
 	}
+	balancer := func(c *jwks.Config) { c.AudienceHeader, c.ClientIDHeader = "signer", "client" }
 	inTenant := func(c *jwks.Config) { c.Issuer = tenants }
 	t1 := "https://login.example/t1/v2.0"
 	for name, test := range map[string]struct {
@@ -211,21 +222,28 @@ func TestSettings(t *testing.T) {
 		"a refresh token, where ID tokens are accepted":                     {authentik, untyped, object{"azp": "app", "typ": "Refresh"}, valetkey.ReasonNotAccessToken},
 		"a nested claim that must not be there, behind null": {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Absent("act.sub")} }, nil,
 			object{"act.sub": json.RawMessage("null"), "act": object{"sub": "bob"}}, valetkey.ReasonClaimRule},
-		"a client that is not listed":                      {func(c *jwks.Config) { c.Clients = []string{"app"} }, nil, nil, valetkey.ReasonClient},
-		"no client, where clients are listed":              {func(c *jwks.Config) { c.Clients, c.Profile = []string{"app"}, jwks.Lenient() }, nil, object{"client_id": nil}, valetkey.ReasonClient},
-		"no scope":                                         {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
-		"an empty scope":                                   {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": ""}, valetkey.ReasonNotAccessToken},
-		"a rule about the subject":                         {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Prefix("sub", "repo:example/")} }, nil, object{"sub": "repo:evil/x"}, valetkey.ReasonClaimRule},
-		"the second of two rules":                          {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Present("sub"), claims.Equal("ref", "main")} }, nil, object{"ref": "dev"}, valetkey.ReasonClaimRule},
-		"a tenant that tid does not name":                  {inTenant, nil, object{"iss": t1, "tid": "t2"}, valetkey.ReasonIssuer},
-		"a tenant without tid":                             {inTenant, nil, object{"iss": t1}, valetkey.ReasonIssuer},
-		"the template itself":                              {inTenant, nil, object{"iss": tenants, "tid": "{tid}"}, valetkey.ReasonIssuer},
-		"a tenant with a slash":                            {inTenant, nil, object{"iss": "https://login.example/a/b/v2.0", "tid": "a/b"}, valetkey.ReasonIssuer},
-		"an empty tenant":                                  {inTenant, nil, object{"iss": "https://login.example//v2.0", "tid": ""}, valetkey.ReasonIssuer},
-		"an issuer shorter than the template":              {inTenant, nil, object{"iss": "https://login.example/v2.0", "tid": ""}, valetkey.ReasonIssuer},
-		"a SPIFFE identity of another trust domain":        {spiffe, object{"typ": "JOSE"}, object{"iss": nil, "sub": "spiffe://evil/x"}, valetkey.ReasonClaimRule},
-		"an iss of another issuer, where it may be absent": {spiffe, object{"typ": "JOSE"}, object{"iss": "https://evil.example", "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
-		"an iss that is a number, where it may be absent":  {spiffe, object{"typ": "JOSE"}, object{"iss": 7, "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
+		"no signer, but an aud":                             {balancer, object{"client": "shop"}, nil, valetkey.ReasonClaimMalformed},
+		"an empty signer":                                   {balancer, object{"client": "shop", "signer": ""}, nil, valetkey.ReasonClaimMalformed},
+		"a list of signers":                                 {balancer, object{"client": "shop", "signer": []string{api}}, nil, valetkey.ReasonClaimMalformed},
+		"two signers in two letter cases":                   {balancer, object{"client": "shop", "signer": api, "Signer": "x"}, nil, valetkey.ReasonMalformed},
+		"another signer, which names the API in a claim":    {balancer, object{"client": "shop", "signer": "https://other.example"}, object{"aud": api, "signer": api}, valetkey.ReasonAudience},
+		"no client in the header, but one in a claim":       {balancer, object{"signer": api}, object{"client_id": "shop"}, valetkey.ReasonClaimMalformed},
+		"a listed client in a claim, another in the header": {func(c *jwks.Config) { balancer(c); c.Clients = []string{"shop"} }, object{"signer": api, "client": "other"}, object{"client_id": "shop"}, valetkey.ReasonClient},
+		"a client that is not listed":                       {func(c *jwks.Config) { c.Clients = []string{"app"} }, nil, nil, valetkey.ReasonClient},
+		"no client, where clients are listed":               {func(c *jwks.Config) { c.Clients, c.Profile = []string{"app"}, jwks.Lenient() }, nil, object{"client_id": nil}, valetkey.ReasonClient},
+		"no scope":                                          {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
+		"an empty scope":                                    {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": ""}, valetkey.ReasonNotAccessToken},
+		"a rule about the subject":                          {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Prefix("sub", "repo:example/")} }, nil, object{"sub": "repo:evil/x"}, valetkey.ReasonClaimRule},
+		"the second of two rules":                           {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Present("sub"), claims.Equal("ref", "main")} }, nil, object{"ref": "dev"}, valetkey.ReasonClaimRule},
+		"a tenant that tid does not name":                   {inTenant, nil, object{"iss": t1, "tid": "t2"}, valetkey.ReasonIssuer},
+		"a tenant without tid":                              {inTenant, nil, object{"iss": t1}, valetkey.ReasonIssuer},
+		"the template itself":                               {inTenant, nil, object{"iss": tenants, "tid": "{tid}"}, valetkey.ReasonIssuer},
+		"a tenant with a slash":                             {inTenant, nil, object{"iss": "https://login.example/a/b/v2.0", "tid": "a/b"}, valetkey.ReasonIssuer},
+		"an empty tenant":                                   {inTenant, nil, object{"iss": "https://login.example//v2.0", "tid": ""}, valetkey.ReasonIssuer},
+		"an issuer shorter than the template":               {inTenant, nil, object{"iss": "https://login.example/v2.0", "tid": ""}, valetkey.ReasonIssuer},
+		"a SPIFFE identity of another trust domain":         {spiffe, object{"typ": "JOSE"}, object{"iss": nil, "sub": "spiffe://evil/x"}, valetkey.ReasonClaimRule},
+		"an iss of another issuer, where it may be absent":  {spiffe, object{"typ": "JOSE"}, object{"iss": "https://evil.example", "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
+		"an iss that is a number, where it may be absent":   {spiffe, object{"typ": "JOSE"}, object{"iss": 7, "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
 			_, err := open(t, test.change).Verify(background, mint(t, es256, test.header, good(test.claims)))
@@ -263,6 +281,10 @@ func TestSettings(t *testing.T) {
 		"a SPIFFE identity": {spiffe, object{"typ": "JOSE"}, object{"iss": nil, "sub": "spiffe://prod/billing"}, func(t *testing.T, tok *valetkey.Token) {
 			assert.Equal(t, "spiffe://prod", tok.Issuer())
 			assert.Equal(t, "spiffe://prod/billing", tok.Subject())
+		}},
+		"a token with recipient and client in its header": {balancer, object{"signer": api, "client": "lb"}, object{"aud": nil, "client_id": "shop"}, func(t *testing.T, tok *valetkey.Token) {
+			assert.Equal(t, []string{api}, tok.Audience().Slice())
+			assert.Equal(t, "lb", tok.ClientID())
 		}},
 		"a number as sub": {func(c *jwks.Config) { c.Profile.AllowNumericSubject = true }, nil, object{"sub": json.RawMessage("90071992547409931")}, func(t *testing.T, tok *valetkey.Token) {
 			assert.Equal(t, "90071992547409931", tok.Subject(), "every digit")

@@ -81,6 +81,9 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 	case !c.Header.HasKeyID && !v.profile.AllowMissingKeyID:
 		return nil, refuse(valetkey.ReasonNoKeyID, errors.New("no kid, and Profile.AllowMissingKeyID is off"))
 	}
+	if err := v.readHeader(c, in); err != nil {
+		return nil, err
+	}
 	var t valetkey.TokenFields
 	if err := v.fields(&t, in, iss); err != nil {
 		return nil, err

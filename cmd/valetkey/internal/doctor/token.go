@@ -337,7 +337,7 @@ func claim(ctx context.Context, cfg jwks.Config, t *token, f Finding, refusal *v
 			return allow(f, cfg, s)
 		}
 	}
-	if t.claims["aud"] == nil && cfg.AudienceClaim == "" {
+	if t.claims["aud"] == nil && cfg.AudienceClaim+cfg.AudienceHeader == "" {
 		return recipient(cfg, t, f)
 	}
 	f.Fix = "the issuer must write this claim as RFC 9068 requires"

@@ -51,19 +51,21 @@ type Settings struct {
 // If Type is set, the constructor of the product receives the issuer, the audience, Tenants, Clients and Rules. Of the others,
 // Allow adds to the settings of the product, and every other one that is given replaces the setting of the product.
 type Tokens struct {
-	Type          string   `yaml:"issuer_type,filled"` // name of a product; see issuers.Names
-	Tenants       []string `yaml:"tenants,single,filled"`
-	Clients       []string `yaml:"clients,single,filled"`
-	Rules         []string `yaml:"rules,single,filled"`
-	IssuerAliases []string `yaml:"issuer_aliases,single,filled"`
-	AudienceClaim string   `yaml:"audience_claim,filled"`
-	SoleAudience  *bool    `yaml:"sole_audience"` // nil: not given
-	Types         []string `yaml:"types,single,filled"`
-	Markers       []string `yaml:"markers,single,filled"`
-	RequireScope  *bool    `yaml:"require_scope"` // nil: not given
-	ClientIDClaim string   `yaml:"client_id_claim,filled"`
-	Scopes        []string `yaml:"scopes,single,filled"`
-	Allow         []string `yaml:"allow,single,filled"` // names of allowances
+	Type           string   `yaml:"issuer_type,filled"` // name of a product; see issuers.Names
+	Tenants        []string `yaml:"tenants,single,filled"`
+	Clients        []string `yaml:"clients,single,filled"`
+	Rules          []string `yaml:"rules,single,filled"`
+	IssuerAliases  []string `yaml:"issuer_aliases,single,filled"`
+	AudienceClaim  string   `yaml:"audience_claim,filled"`
+	AudienceHeader string   `yaml:"audience_header,filled"`
+	SoleAudience   *bool    `yaml:"sole_audience"` // nil: not given
+	Types          []string `yaml:"types,single,filled"`
+	Markers        []string `yaml:"markers,single,filled"`
+	RequireScope   *bool    `yaml:"require_scope"` // nil: not given
+	ClientIDHeader string   `yaml:"client_id_header,filled"`
+	ClientIDClaim  string   `yaml:"client_id_claim,filled"`
+	Scopes         []string `yaml:"scopes,single,filled"`
+	Allow          []string `yaml:"allow,single,filled"` // names of allowances
 }
 
 // Fields returns the names in files of the settings in t.
@@ -118,17 +120,19 @@ var names = map[string]string{
 	"KeyRequests.CertFile":  "cert_file",
 	"KeyRequests.KeyFile":   "key_file",
 
-	"Tenants":       "tenants",
-	"Clients":       "clients",
-	"Rules":         "rules",
-	"IssuerAliases": "issuer_aliases",
-	"AudienceClaim": "audience_claim",
-	"SoleAudience":  "sole_audience",
-	"Types":         "types",
-	"Markers":       "markers",
-	"RequireScope":  "require_scope",
-	"ClientIDClaim": "client_id_claim",
-	"Scopes":        "scopes",
+	"Tenants":        "tenants",
+	"Clients":        "clients",
+	"Rules":          "rules",
+	"IssuerAliases":  "issuer_aliases",
+	"AudienceClaim":  "audience_claim",
+	"AudienceHeader": "audience_header",
+	"SoleAudience":   "sole_audience",
+	"Types":          "types",
+	"Markers":        "markers",
+	"RequireScope":   "require_scope",
+	"ClientIDHeader": "client_id_header",
+	"ClientIDClaim":  "client_id_claim",
+	"Scopes":         "scopes",
 
 	"Profile.AllowMissingIssuer": "allow",
 }
@@ -282,6 +286,8 @@ func (t Tokens) change(cfg *jwks.Config, wrong *found) {
 		}
 	}
 	cfg.AudienceClaim = cmp.Or(t.AudienceClaim, cfg.AudienceClaim)
+	cfg.AudienceHeader = cmp.Or(t.AudienceHeader, cfg.AudienceHeader)
+	cfg.ClientIDHeader = cmp.Or(t.ClientIDHeader, cfg.ClientIDHeader)
 	cfg.ClientIDClaim = cmp.Or(t.ClientIDClaim, cfg.ClientIDClaim)
 	if t.SoleAudience != nil {
 		cfg.SoleAudience = *t.SoleAudience

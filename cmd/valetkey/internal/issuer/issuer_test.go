@@ -89,6 +89,8 @@ func TestEachSettingReachesTheConfig(t *testing.T) {
 		"a scope required": {issuer.Tokens{RequireScope: &yes}, func(c *jwks.Config) { c.RequireScope = true }},
 		"sole audience":    {issuer.Tokens{SoleAudience: &yes}, func(c *jwks.Config) { c.SoleAudience = true }},
 		"client claim":     {issuer.Tokens{ClientIDClaim: "azp"}, func(c *jwks.Config) { c.ClientIDClaim = "azp" }},
+		"audience header":  {issuer.Tokens{AudienceHeader: "signer"}, func(c *jwks.Config) { c.AudienceHeader = "signer" }},
+		"client header":    {issuer.Tokens{ClientIDHeader: "client"}, func(c *jwks.Config) { c.ClientIDHeader = "client" }},
 		"scopes":           {issuer.Tokens{Scopes: []string{"permissions"}}, func(c *jwks.Config) { c.Scopes = []string{"permissions"} }},
 		"allow":            {issuer.Tokens{Allow: []string{"scp", "missing_id"}}, func(c *jwks.Config) { c.Profile.AllowScp, c.Profile.AllowMissingID = true, true }},
 		"audience claim": {issuer.Tokens{AudienceClaim: "azp", RequireScope: &yes},

@@ -20,6 +20,9 @@ var (
 		"Origins", "status_list.origins",
 		"RequireScope", "require_scope",
 		"AudienceClaim", "audience_claim",
+		"AudienceHeader", "audience_header",
+		"ClientIDClaim", "client_id_claim",
+		"ClientIDHeader", "client_id_header",
 		"IssuerAliases", "issuer_aliases",
 	)
 	allow   = regexp.MustCompile(`\ballow: (\w+)`)

@@ -93,7 +93,7 @@ func TestMistakes(t *testing.T) {
 			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`12: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`13: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, sole_audience, types, markers, require_scope, client_id_claim, scopes, allow`}},
+			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, audience_header, sole_audience, types, markers, require_scope, client_id_header, client_id_claim, scopes, allow`}},
 		{"each field about tokens, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:
    issuer: https://as.example.com
@@ -127,6 +127,9 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].jwks.audience_claim: requires markers or require_scope, because the other tokens of the client have that claim too"}},
 		{"tokens of no issuer, and no rule about whose", verifier("{issuer: 'https://a', allow: missing_issuer}"), []string{
 			"4: verifiers[0].jwks.allow: missing_issuer requires rules that state whose tokens are accepted, such as a prefix of sub"}},
+		{"two places for the recipient and for the client", verifier("{issuer: 'https://a', audience_claim: azp, audience_header: signer, require_scope: true, client_id_claim: azp, client_id_header: client}"), []string{
+			"4: verifiers[0].jwks.audience_header: cannot be combined with audience_claim",
+			"4: verifiers[0].jwks.client_id_header: cannot be combined with client_id_claim"}},
 		{"a URL for each key without a place for the kid in its path", verifier("{issuer: 'https://a', url: 'https://k.example/?k={kid}'}"), []string{
 			"4: verifiers[0].jwks.url: needs {kid} once, in its path, and no query"}},
 		{"a status list, and a URL for each key", verifier("{issuer: 'https://a', url: 'https://k.example/{kid}', status_list: {}}"), []string{
