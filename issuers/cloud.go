@@ -1,6 +1,9 @@
 package issuers
 
 import (
+	"cmp"
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -12,7 +15,7 @@ import (
 )
 
 var cloudProducts = []product{
-	googleIDTokens, googleServiceAccounts, googleIAP, firebase, cloudflareAccess, salesforce, sapXSUAA, cloudFoundryUAA,
+	googleIDTokens, googleServiceAccounts, googleIAP, firebase, cloudflareAccess, awsLoadBalancer, salesforce, sapXSUAA, cloudFoundryUAA,
 }
 
 const google = "https://accounts.google.com"
@@ -124,6 +127,50 @@ var cloudflareAccess = product{
 		cfg.Markers = []claims.Rule{claims.Equal("type", "app")}
 	},
 }
+
+// AWSLoadBalancer returns the settings for the user claims that an Application Load Balancer of AWS adds to requests. It needs Issuer, the
+// issuer of the listener rule that authenticates users, and Audience, the ARN of the load balancer. Several ARNs must be of one region.
+// Clients may restrict the clients of listener rules.
+//
+// The load balancer sends the token in the header X-Amzn-Oidc-Data, so set middleware.HeaderToken to it. The API must be reachable only
+// through the load balancer, and only through listener rules that authenticate: others pass on the header of a client, such as one
+// that was recorded earlier.
+//
+// All load balancers of a region share their keys, and the owner of each chooses its issuer and its claims. The load balancer in the
+// header parameter signer is therefore compared with Audience, and aud is not read. The tokens have no iat, jti or scopes, and their
+// parts are padded. The client is in the header parameter client. The claims are those of the issuer's userinfo endpoint. Each key has
+// its own URL, at public-keys.auth.elb.REGION.amazonaws.com; in the regions of GovCloud (US), in a bucket of S3.
+func AWSLoadBalancer(p Params) (jwks.Config, error) { return awsLoadBalancer.build(p) }
+
+var awsLoadBalancer = product{
+	name:  "aws_load_balancer",
+	needs: needsIssuer | needsAudience,
+	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
+		var first string // URL of the keys
+		for i, arn := range p.Audience {
+			at := fmt.Sprintf("Audience[%d]", i)
+			parts := balancerARN.FindStringSubmatch(arn)
+			if parts == nil {
+				wrong.Add(at, "%q is not the ARN of an Application Load Balancer, arn:aws:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID, "+
+					"in the partitions aws or aws-us-gov", arn)
+				continue
+			}
+			keys := "https://public-keys.auth.elb." + parts[2] + ".amazonaws.com/{kid}"
+			if parts[1] == "aws-us-gov" {
+				keys = "https://s3-" + parts[2] + ".amazonaws.com/aws-elb-public-keys-prod-" + parts[2] + "/{kid}"
+			}
+			wrong.AddIf(first != "" && keys != first, at, "is of another region, which has other keys: use a verifier for each region")
+			first = cmp.Or(first, keys)
+		}
+		cfg.JWKSURL = first
+		cfg.Algorithms = []string{"ES256"}
+		cfg.AudienceHeader, cfg.ClientIDHeader = "signer", "client"
+		cfg.AllowPaddedSegments = true
+		cfg.Profile.AllowUntyped, cfg.Profile.AllowMissingID, cfg.Profile.AllowMissingIssuedAt = true, true, true
+	},
+}
+
+var balancerARN = regexp.MustCompile(`^arn:(aws|aws-us-gov):elasticloadbalancing:([a-z]{2}(?:-[a-z]+)+-[0-9]):[0-9]{12}:loadbalancer/app/[A-Za-z0-9-]{1,32}/[0-9a-f]+$`)
 
 // Salesforce returns the settings for the JWT-based access tokens of a Salesforce org. It needs Issuer, the My Domain URL
 // (https://NAME.my.salesforce.com), and Audience.

@@ -1,9 +1,20 @@
 package issuers_test
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -11,6 +22,8 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/issuers"
+	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -27,6 +40,9 @@ const (
 	team        = "https://example.cloudflareaccess.com"
 	audTag      = "32eafc7626e974616deaf0dc3ce63d7bcbed58a2731e84d06bc3cdf1b53c4228"
 	org         = "https://example.my.salesforce.com"
+	balancer    = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/orders/50dc6c495c0c9188"
+	govBalancer = "arn:aws-us-gov:elasticloadbalancing:us-gov-west-1:123456789012:loadbalancer/app/orders/50dc6c495c0c9188"
+	userPool    = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_MyRrOCHQw"
 	xsuaa       = "https://shop.authentication.eu10.hana.ondemand.com"
 )
 
@@ -98,6 +114,41 @@ var cloudShapes = []shape{
 			{"an assertion for another project", nil, object{"aud": "/projects/987654321/apps/example-project"}, valetkey.ReasonAudience},
 			{"the ID token that the user sent to the proxy", nil, object{"iss": google}, valetkey.ReasonIssuer},
 			{"an assertion in another algorithm", object{"alg": "RS256"}, nil, valetkey.ReasonAlgorithm},
+		},
+	},
+	{
+		of: "aws_load_balancer", kind: "the claims of a user of Cognito",
+		params: issuers.Params{Issuer: userPool, Audience: []string{balancer}},
+		keySet: "https://public-keys.auth.elb.eu-central-1.amazonaws.com/{kid}",
+		alg:    "ES256", header: balancerHeader(balancer, userPool),
+		claims: `{"sub":"23d498b2-3031-70d2-8a15-49dd886a087b","email_verified":"true","email":"alice@example.com",
+			"username":"23d498b2-3031-70d2-8a15-49dd886a087b","exp":$EXP,"iss":"` + userPool + `"}`,
+		subject: "23d498b2-3031-70d2-8a15-49dd886a087b", client: "4fmvht22tjrgd7d3k3tghttct7",
+		relatives: []relative{
+			{"the claims from a load balancer of a stranger", object{"signer": strings.Replace(balancer, "123456789012", "999999999999", 1)}, nil, valetkey.ReasonAudience},
+			{"the claims from a stranger, which name this load balancer", object{"signer": strings.Replace(balancer, "123456789012", "999999999999", 1)},
+				object{"aud": balancer, "signer": balancer}, valetkey.ReasonAudience},
+			{"the claims from another load balancer of the account", object{"signer": strings.Replace(balancer, "orders", "billing", 1)}, nil, valetkey.ReasonAudience},
+			{"claims without a signer", object{"signer": nil}, object{"aud": balancer}, valetkey.ReasonClaimMalformed},
+			{"claims without a client", object{"client": nil}, object{"client_id": "4fmvht22tjrgd7d3k3tghttct7"}, valetkey.ReasonClaimMalformed},
+			{"the claims from another user pool", object{"iss": userPool + "2"}, object{"iss": userPool + "2"}, valetkey.ReasonIssuer},
+			{"a kid that is not published", object{"kid": "c2f80c8b-c05c-4068-af14-17299f7896b1"}, nil, valetkey.ReasonUnknownKey},
+			{"a kid that leaves the folder of the keys", object{"kid": "../another-bucket/key"}, nil, valetkey.ReasonUnknownKey},
+			{"the user context of AWS Verified Access", object{"alg": "ES384", "signer": "arn:aws:ec2:eu-central-1:123456789012:verified-access-instance/vai-abc123xzy321a2b3c"},
+				nil, valetkey.ReasonAlgorithm},
+			{"the access token of the user, in X-Amzn-Oidc-Accesstoken", object{"alg": "RS256", "signer": nil, "client": nil}, object{"token_use": "access", "jti": "j"}, valetkey.ReasonAlgorithm},
+		},
+	},
+	{
+		of: "aws_load_balancer", kind: "the claims of a user, of a listed client in GovCloud",
+		params: issuers.Params{Issuer: "https://idp.example.com", Audience: []string{govBalancer, govBalancer[:len(govBalancer)-1] + "9"}, Clients: []string{"4fmvht22tjrgd7d3k3tghttct7"}},
+		keySet: "https://s3-us-gov-west-1.amazonaws.com/aws-elb-public-keys-prod-us-gov-west-1/{kid}",
+		alg:    "ES256", header: balancerHeader(govBalancer, "https://idp.example.com"),
+		claims:  `{"sub":"alice","name":"Alice","azp":"portal","exp":$EXP,"iss":"https://idp.example.com"}`,
+		subject: "alice", client: "4fmvht22tjrgd7d3k3tghttct7",
+		relatives: []relative{
+			{"the claims of a user of another client", object{"client": "portal"}, object{"client_id": "4fmvht22tjrgd7d3k3tghttct7"}, valetkey.ReasonClient},
+			{"the claims from a load balancer of another partition", object{"signer": balancer}, nil, valetkey.ReasonAudience},
 		},
 	},
 	{
@@ -233,6 +284,91 @@ var cloudShapes = []shape{
 			{"a token of another identity zone", nil, object{"iss": "https://zone2.uaa.example.com/oauth/token", "zid": "zone2"}, valetkey.ReasonIssuer},
 		},
 	},
+}
+
+// balancerHeader returns the header of the claims that a load balancer signs. It repeats some of them.
+func balancerHeader(arn, iss string) object {
+	return object{"typ": "JWT", "signer": arn, "iss": iss, "client": "4fmvht22tjrgd7d3k3tghttct7", "exp": start.Add(time.Hour).Unix()}
+}
+
+// The parts of the token are padded, and the padding is signed.
+func TestAWSLoadBalancerPadding(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	sign := func(signer string) string {
+		var parts []string
+		for _, part := range []object{
+			{"typ": "JWT", "kid": "c2f80c8b-c05c-4068-af14-17299f7896b1", "alg": "ES256", "iss": userPool, "client": "c", "signer": signer, "exp": start.Add(time.Hour).Unix()},
+			{"sub": "alice", "exp": start.Add(time.Hour).Unix(), "iss": userPool},
+		} {
+			data, err := json.Marshal(part)
+			require.NoError(t, err)
+			data = append(data, "  "[:(4-len(data)%3)%3]...) // one byte after a group of three: two padding characters
+			parts = append(parts, base64.URLEncoding.EncodeToString(data))
+			require.True(t, strings.HasSuffix(parts[len(parts)-1], "=="))
+		}
+		input := strings.Join(parts, ".")
+		digest := sha256.Sum256([]byte(input))
+		r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
+		require.NoError(t, err)
+		signature := append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+		return input + "." + base64.URLEncoding.EncodeToString(signature)
+	}
+	cfg, err := issuers.AWSLoadBalancer(issuers.Params{Issuer: userPool, Audience: []string{balancer}})
+	require.NoError(t, err)
+	var asked []string
+	cfg.Client = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		asked = append(asked, r.URL.String())
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(publicPEM(t, &key.PublicKey))), Request: r}, nil
+	})}
+	keys, err := jwks.New(cfg)
+	require.NoError(t, err)
+	defer keys.Close()
+	guard, err := middleware.New(middleware.Config{Verifier: keys, Methods: []middleware.BearerMethod{middleware.HeaderToken("X-Amzn-Oidc-Data")}})
+	require.NoError(t, err)
+	handler := guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token := valetkey.FromContext(r.Context())
+		_, _ = io.WriteString(w, token.Subject())
+	}), valetkey.AnyToken)
+	send := func(name, value string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+		r.Header.Set(name, value)
+		handler.ServeHTTP(w, r)
+		return w
+	}
+	token := sign(balancer)
+	assert.Equal(t, 401, send("Authorization", "Bearer "+token).Code, "another header")
+	assert.Equal(t, 401, send("X-Amzn-Oidc-Data", sign(strings.Replace(balancer, "orders", "billing", 1))).Code, "another load balancer")
+	assert.Equal(t, 401, send("X-Amzn-Oidc-Data", strings.ReplaceAll(token, "=", "")).Code, "the padding is signed")
+	for range 2 {
+		w := send("X-Amzn-Oidc-Data", token)
+		assert.Equal(t, 200, w.Code)
+		assert.Equal(t, "alice", w.Body.String())
+	}
+	assert.Equal(t, []string{"https://public-keys.auth.elb.eu-central-1.amazonaws.com/c2f80c8b-c05c-4068-af14-17299f7896b1"}, asked)
+}
+
+func TestAWSLoadBalancerParameters(t *testing.T) {
+	const form = "is not the ARN of an Application Load Balancer"
+	for name, test := range map[string]struct {
+		audience []string
+		want     string
+	}{
+		"a domain name":           {[]string{"orders-123.eu-central-1.elb.amazonaws.com"}, form},
+		"a network load balancer": {[]string{strings.Replace(balancer, "/app/", "/net/", 1)}, form},
+		"a listener":              {[]string{strings.Replace(balancer, "loadbalancer/", "listener/", 1) + "/0467ef3c8400ae65"}, form},
+		"a target group":          {[]string{"arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/orders/50dc6c495c0c9188"}, form},
+		"China":                   {[]string{strings.Replace(balancer, "aws:elastic", "aws-cn:elastic", 1)}, form},
+		"a region with a slash":   {[]string{strings.Replace(balancer, "eu-central-1", "evil.example/eu-central-1", 1)}, form},
+		"a region with a domain":  {[]string{strings.Replace(balancer, "eu-central-1", "eu-central-1.evil.example", 1)}, form},
+		"two regions":             {[]string{balancer, strings.Replace(balancer, "eu-central-1", "us-east-1", 1)}, "Audience[1]: is of another region"},
+		"nothing":                 {nil, "Audience: required"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := issuers.AWSLoadBalancer(issuers.Params{Issuer: userPool, Audience: test.audience})
+			assert.ErrorContains(t, err, test.want)
+		})
+	}
 }
 
 // accessCerts returns the key set as Cloudflare Access publishes it, with the certificates of the keys beside them.

@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +42,7 @@ type shape struct {
 
 	metadata string                                 // URL of the metadata; "": the key set is not discovered
 	issuer   string                                 // in the metadata; "": that of params
-	keySet   string                                 // URL of the key set
+	keySet   string                                 // URL of the key set; with {kid}, of each key in PEM
 	keys     func(t *testing.T, jwks []byte) []byte // document at keySet, made of the JWK Set of the issuer; nil: the JWK Set
 	alg      string                                 // "": RS256
 	header   object                                 // in addition to alg and kid
@@ -215,6 +221,10 @@ func (s shape) internet(t *testing.T, iss *valetkeytest.Issuer) http.RoundTrippe
 			if body = iss.JWKS(); s.keys != nil {
 				body = s.keys(t, body)
 			}
+		case strings.Replace(s.keySet, "{kid}", path.Base(r.URL.Path), 1):
+			if body = keyInPEM(t, iss.JWKS(), path.Base(r.URL.Path)); body == nil {
+				res.StatusCode = http.StatusForbidden // as S3 does
+			}
 		case s.metadata:
 			body, _ = json.Marshal(object{"issuer": cmp.Or(s.issuer, s.params.Issuer), "jwks_uri": s.keySet})
 		default:
@@ -223,6 +233,38 @@ func (s shape) internet(t *testing.T, iss *valetkeytest.Issuer) http.RoundTrippe
 		res.Body = io.NopCloser(bytes.NewReader(body))
 		return res, nil
 	})
+}
+
+// keyInPEM returns a key of a JWK Set as PEM, or nil if it has none with this kid.
+func keyInPEM(t *testing.T, set []byte, kid string) []byte {
+	t.Helper()
+	var doc struct{ Keys []json.RawMessage }
+	require.NoError(t, json.Unmarshal(set, &doc))
+	for _, jwk := range doc.Keys {
+		var key struct{ Kid, X, Y string }
+		require.NoError(t, json.Unmarshal(jwk, &key))
+		if key.Kid != kid || key.Y == "" {
+			continue
+		}
+		point := []byte{4} // uncompressed: SEC 1, section 2.3.3
+		for _, coordinate := range []string{key.X, key.Y} {
+			data, err := base64.RawURLEncoding.DecodeString(coordinate)
+			require.NoError(t, err)
+			point = append(point, data...)
+		}
+		public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+		require.NoError(t, err)
+		return publicPEM(t, public)
+	}
+	return nil
+}
+
+// publicPEM returns a public key in PEM.
+func publicPEM(t *testing.T, public *ecdsa.PublicKey) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(public)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -63,6 +63,12 @@ func TestBareIDTokens(t *testing.T) {
 			if cfg.Profile.AllowIDTokens || s.isForAnyone() {
 				return // ID tokens are accepted; or the issuer signs for anyone, and the settings need a rule about whose
 			}
+			header := object{"typ": "JWT"}
+			for _, name := range []string{cfg.AudienceHeader, cfg.ClientIDHeader} { // which no ID token has
+				if name != "" {
+					header[name] = nil
+				}
+			}
 			names := slices.Concat(cfg.Audience, cfg.Clients, []string{s.client, "web"})
 			slices.Sort(names)
 			for _, aud := range slices.Compact(names) {
@@ -75,7 +81,7 @@ func TestBareIDTokens(t *testing.T) {
 					changes := s.bare(t, cfg)
 					changes["aud"] = aud
 					maps.Copy(changes, client)
-					_, err := v.Verify(t.Context(), s.mint(t, iss, object{"typ": "JWT"}, changes))
+					_, err := v.Verify(t.Context(), s.mint(t, iss, header, changes))
 					if err == nil && byAudience[s.of] != "" && slices.Contains(s.params.Audience, aud) {
 						accepted[s.of] = true
 						continue
