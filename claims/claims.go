@@ -86,7 +86,7 @@ const (
 	textOr       = " | "
 )
 
-// Parse returns the Rule of a text, as it stands in a configuration file:
+// Parse returns the Rule of a text, as written in a configuration file:
 //
 //	repository = example/orders     Equal
 //	tid = t1 | t2                   OneOf

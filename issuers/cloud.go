@@ -98,7 +98,7 @@ var firebase = product{
 	name:  "firebase_id_tokens",
 	needs: needsAudience,
 	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
-		wrong.AddIf(len(p.Audience) > 1, "Audience", "must be one project ID, since each project has an issuer of its own")
+		wrong.AddIf(len(p.Audience) > 1, "Audience", "must be one project ID, since each project has its own issuer")
 		cfg.Issuer = "https://securetoken.google.com/" + strings.Join(p.Audience, "")
 		cfg.JWKSURL = "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"
 		cfg.Algorithms = []string{"RS256"}

@@ -24,7 +24,7 @@ var microsoftProducts = []product{entraID, entraIDAnyTenant, entraIDV1, entraExt
 // The tokens have the typ "JWT" and no jti. The client is in azp, which ID tokens do not have. Scopes are the delegated permissions
 // in scp and the app roles in roles, so give the two different names. A token without either is refused: any application of the
 // tenant can get one. To accept only applications, add claims.Equal("idtyp", "app") to Rules, which needs the optional claim idtyp.
-// If the app registration has a signing key of its own, set JWKSURL to the URL of the keys with ?appid=CLIENT-ID.
+// If the app registration has its own signing key, set JWKSURL to the URL of the keys with ?appid=CLIENT-ID.
 func EntraID(p Params) (jwks.Config, error) { return entraID.build(p) }
 
 const entraIssuer = "https://login.microsoftonline.com/{tid}/v2.0"

@@ -31,7 +31,7 @@ var authelia = product{
 // claim; see jwks.Profile.AllowIDTokens. It needs Issuer (https://HOST/application/o/SLUG/) and Audience, the client ID of the
 // application, or what a scope mapping writes into aud. In the second case, Clients is required too.
 //
-// authentik makes an access token of the ID token: it has the same aud, nonce and at_hash, no typ of its own and no jti. authentik adds
+// authentik makes an access token of the ID token: it has the same aud, nonce and at_hash, no distinct typ and no jti. authentik adds
 // azp and uid. Both are required, which excludes ID tokens unless a scope mapping writes these claims into them too. Choose a signing key
 // in the provider: without one, authentik signs with the client's secret.
 func AuthentikIDTokens(p Params) (jwks.Config, error) { return authentik.build(p) }

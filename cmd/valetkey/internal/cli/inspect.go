@@ -167,7 +167,7 @@ var kinds = map[string]string{
 	"statuslist+jwt":          "a status list, not a token",
 	"token-introspection+jwt": "an introspection response, not a token (RFC 9701)",
 	"logout+jwt":              "a logout token",
-	"JWT":                     "of unspecified type",
+	"JWT":                     "type unspecified",
 }
 
 func look(raw string) appearance {
