@@ -158,21 +158,21 @@ var oracleIAM = product{
 	},
 }
 
-// Casdoor returns the settings for the access tokens of Casdoor. It needs Issuer (the origin of the server) and Clients, the client IDs of
-// applications.
+// CasdoorIDTokens returns the settings for the tokens of Casdoor, which returns the same token as access token and as ID token; see
+// jwks.Profile.AllowIDTokens. It needs Issuer (the origin of the server) and Clients, the client IDs of applications.
 //
 // The aud of the tokens is the ID of the client: any API that receives a token of such a client could use it here. If clients request a
-// resource (RFC 8707), list it in Audience. Casdoor returns the same token as access token and as ID token. The tokens have the typ
-// "JWT", no client_id, and a nonce if the client sent one. The claim tokenType must be access-token.
-func Casdoor(p Params) (jwks.Config, error) { return casdoor.build(p) }
+// resource (RFC 8707), list it in Audience. The tokens have the typ "JWT", no client_id, and a nonce if the client sent one. The claim
+// tokenType must be access-token, and the client must be in azp.
+func CasdoorIDTokens(p Params) (jwks.Config, error) { return casdoor.build(p) }
 
 var casdoor = product{
-	name:  "casdoor",
+	name:  "casdoor_id_tokens",
 	needs: needsIssuer | needsClients,
 	takes: needsAudience,
 	config: func(p Params, cfg *jwks.Config, _ *mistakes.List) {
-		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowMissingClientID: true}
-		cfg.Markers = []claims.Rule{claims.Equal("tokenType", "access-token")}
+		cfg.Profile = jwks.Profile{AllowUntyped: true, AllowIDTokens: true}
+		cfg.Markers = []claims.Rule{claims.Equal("tokenType", "access-token"), claims.Present("azp")}
 		cfg.Audience = slices.Concat(p.Audience, p.Clients)
 	},
 }

@@ -227,7 +227,7 @@ var enterpriseShapes = []shape{
 		relatives: oracleRelatives,
 	},
 	{
-		of: "casdoor", kind: "a user's token with a nonce",
+		of: "casdoor_id_tokens", kind: "a user's token with a nonce",
 		params:   issuers.Params{Issuer: door, Clients: []string{"014ae4bd048734ca2dea"}},
 		metadata: door + "/.well-known/openid-configuration", keySet: door + "/.well-known/jwks",
 		header: object{"typ": "JWT"},
@@ -240,11 +240,11 @@ var enterpriseShapes = []shape{
 			{"a token without its kind", nil, object{"tokenType": nil}, valetkey.ReasonNotAccessToken},
 			{"a token of another application", nil, object{"aud": []string{"b800a86702dd4d29ec4d"}, "azp": "b800a86702dd4d29ec4d"}, valetkey.ReasonAudience},
 			{"a token of another application with this one in its audience", nil, object{"azp": "b800a86702dd4d29ec4d"}, valetkey.ReasonClient},
-			{"a token of a server without azp", nil, object{"azp": nil}, valetkey.ReasonClient},
+			{"a token of a server without azp", nil, object{"azp": nil}, valetkey.ReasonNotAccessToken},
 		},
 	},
 	{
-		of: "casdoor", kind: "a token for a requested resource",
+		of: "casdoor_id_tokens", kind: "a token for a requested resource",
 		params:   issuers.Params{Issuer: door, Audience: []string{ordersAPI}, Clients: []string{"014ae4bd048734ca2dea"}},
 		metadata: door + "/.well-known/openid-configuration", keySet: door + "/.well-known/jwks", alg: "ES256",
 		header: object{"typ": "JWT"},
@@ -307,7 +307,7 @@ func TestParametersOfEnterpriseProducts(t *testing.T) {
 		"two projects of Stytch":                  {"stytch", issuers.Params{Audience: []string{"project-live-1", "project-live-2"}}, "Audience: must be the ID of one project"},
 		"an API in place of a project of Stytch":  {"stytch", issuers.Params{Audience: []string{ordersAPI}}, "Audience: must be the ID of one project"},
 		"clients, which sessions of Stytch lack":  {"stytch", issuers.Params{Audience: []string{"project-live-1"}, Clients: []string{"web"}}, "Clients: has no meaning"},
-		"Casdoor without the clients":             {"casdoor", issuers.Params{Issuer: door, Audience: []string{ordersAPI}}, "Clients: required"},
+		"Casdoor without the clients":             {"casdoor_id_tokens", issuers.Params{Issuer: door, Audience: []string{ordersAPI}}, "Clients: required"},
 		"PingFederate without the audience value": {"pingfederate", issuers.Params{Issuer: pingFed}, "Audience: required"},
 	} {
 		t.Run(name+" is a mistake", func(t *testing.T) {

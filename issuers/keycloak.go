@@ -43,6 +43,7 @@ var keycloakLightweight = product{
 }
 
 func keycloakMarks(cfg *jwks.Config) {
-	cfg.Profile.AllowUntyped, cfg.Profile.AllowMissingClientID = true, true
+	cfg.Profile.AllowUntyped = true
+	cfg.ClientIDClaim = "azp" // client_id can be the work of a mapper
 	cfg.Markers = []claims.Rule{claims.OneOf("typ", "Bearer", "DPoP")}
 }

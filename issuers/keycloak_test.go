@@ -64,6 +64,7 @@ var keycloakShapes = []shape{
 		subject: "u", client: "spa", scopes: []string{"email"},
 		relatives: []relative{
 			{"a token of another client", nil, object{"azp": "other"}, valetkey.ReasonClient},
+			{"a token of another client with a mapped client_id", nil, object{"azp": "other", "client_id": "spa"}, valetkey.ReasonClient},
 			{"a refresh token", nil, object{"typ": "Refresh"}, valetkey.ReasonNotAccessToken},
 		},
 	},

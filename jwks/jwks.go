@@ -122,7 +122,7 @@ type Config struct {
 	// s_hash do not count as evidence of an ID token.
 	Markers []claims.Rule
 
-	// RequireScope refuses a token that has none of the claims in Scopes. It excludes the ID tokens, and often the refresh tokens,
+	// RequireScope refuses a token that has no scope in the claims in Scopes. It excludes the ID tokens, and often the refresh tokens,
 	// of an issuer that marks its access tokens in no other way.
 	RequireScope bool
 

@@ -8,11 +8,11 @@ import (
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
-// scopesOf returns the scopes of all claims that are configured to contain them. If [Config.RequireScope] is set and the token has
-// none of these claims, it is not an access token.
+// scopesOf returns the scopes of all claims that are configured to contain them. If [Config.RequireScope] is set and there
+// is no scope, the token is not an access token.
 func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 	var room [16]string // on the stack
-	found, some := room[:0], false
+	found := room[:0]
 	for _, name := range v.scopes {
 		var value strictjson.Value
 		arrays := true
@@ -27,14 +27,13 @@ func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 		if value.IsEmpty() { // as if it were not there
 			continue
 		}
-		some = true
 		var err error
 		if found, err = tokenclaims.AppendScopes(found, value, arrays); err != nil {
 			return valetkey.Scopes{}, refuse(valetkey.ReasonClaimMalformed, fmt.Errorf("%.100q %w", name, err))
 		}
 	}
-	if v.requireScope && !some {
-		return valetkey.Scopes{}, refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("it has none of the claims %q, and RequireScope is set", v.scopes))
+	if v.requireScope && len(found) == 0 {
+		return valetkey.Scopes{}, refuse(valetkey.ReasonNotAccessToken, fmt.Errorf("it has no scope in the claims %q, and RequireScope is set", v.scopes))
 	}
 	return valetkey.NewScopes(found...), nil
 }

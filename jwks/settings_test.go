@@ -233,6 +233,7 @@ func TestSettings(t *testing.T) {
 		"no client, where clients are listed":               {func(c *jwks.Config) { c.Clients, c.Profile = []string{"app"}, jwks.Lenient() }, nil, object{"client_id": nil}, valetkey.ReasonClient},
 		"no scope":                                          {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
 		"an empty scope":                                    {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": ""}, valetkey.ReasonNotAccessToken},
+		"a scope of spaces":                                 {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": "  "}, valetkey.ReasonNotAccessToken},
 		"a rule about the subject":                          {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Prefix("sub", "repo:example/")} }, nil, object{"sub": "repo:evil/x"}, valetkey.ReasonClaimRule},
 		"the second of two rules":                           {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Present("sub"), claims.Equal("ref", "main")} }, nil, object{"ref": "dev"}, valetkey.ReasonClaimRule},
 		"a tenant that tid does not name":                   {inTenant, nil, object{"iss": t1, "tid": "t2"}, valetkey.ReasonIssuer},
