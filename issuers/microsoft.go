@@ -61,6 +61,7 @@ var entraIDAnyTenant = product{
 	takes: needsIssuer,
 	config: func(p Params, cfg *jwks.Config, wrong *mistakes.List) {
 		entraMarks(cfg, "azp")
+		cfg.Profile.AllowAnyTenant = true
 		p.Issuer = entraTemplate(p.Issuer)
 		wrong.AddIf(p.Issuer != "" && !strings.Contains(p.Issuer, "{tid}"), "Issuer", "has no {tid}; for one tenant, use EntraID (entra_id)")
 		entraTenants(p, cfg, wrong, "/common/discovery/v2.0/keys")

@@ -54,8 +54,8 @@ type Config struct {
 	//
 	// For an issuer with one key set and many tenants, it may contain the name of a claim in braces, once:
 	// https://login.example.com/{tid}/v2.0. Each token must then have that claim, and an iss that contains its value in place of
-	// the braces. The value consists of letters, digits, "-", "." and "_". Unless Rules restrict the claim, every tenant of the
-	// issuer is accepted. Such an Issuer needs JWKSURL or JWKS.
+	// the braces. The value consists of letters, digits, "-", "." and "_". Such an Issuer needs JWKSURL or JWKS, and Rules that
+	// list the tenants or Profile.AllowAnyTenant.
 	Issuer string
 
 	// IssuerAliases lists further values of iss that stand for Issuer, for an issuer that has several host names. A token with one
@@ -336,6 +336,8 @@ func (cfg *Config) check(wrong *mistakes.List) {
 		wrong.Add("Profile.AllowMissingIssuer", "cannot be combined with an issuer with {%s}, since a token without iss is of no tenant", t.claim)
 	case t != nil && len(cfg.IssuerAliases) > 0:
 		wrong.Add("IssuerAliases", "has no effect with an issuer with {%s}", t.claim)
+	case t != nil && !cfg.Profile.AllowAnyTenant && !slices.ContainsFunc(cfg.Rules, func(r claims.Rule) bool { return r.Pins() && r.Claim() == t.claim }):
+		wrong.Add("Rules", "need one about %s, which lists the tenants; Profile.AllowAnyTenant accepts them all", t.claim)
 	case t != nil && cfg.JWKSURL == "" && cfg.JWKS == nil:
 		wrong.Add("JWKSURL", "required, or JWKS, since the metadata of an issuer with {%s} has no URL", t.claim)
 	}

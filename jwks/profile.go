@@ -22,6 +22,11 @@ type Profile struct {
 	// whose tokens name the trust domain in sub.
 	AllowMissingIssuer bool
 
+	// AllowAnyTenant accepts the tokens of every tenant of a Config.Issuer with a claim in braces, without Rules about that claim.
+	// Anyone who can create a tenant at the issuer can then get tokens that are accepted. Needed for: applications that are open to
+	// all tenants of Entra ID.
+	AllowAnyTenant bool
+
 	// AllowMissingKeyID accepts tokens without kid. Up to 4 keys that fit the algorithm are tried; if more keys fit, the
 	// token is refused. Needed for: light-oauth2, issuers with a single key.
 	AllowMissingKeyID bool
@@ -56,9 +61,9 @@ type Profile struct {
 	AllowScp bool
 }
 
-// Lenient returns the Profile with every setting on except AllowIDTokens and AllowMissingIssuer. It is for a first look at the
-// tokens of an issuer that package issuers does not have, not for production: it accepts every JWT with the right issuer, audience
-// and signature that does not show that it is of another kind. If the issuer writes the API's name into the aud of its refresh
+// Lenient returns the Profile with every setting on except AllowIDTokens, AllowMissingIssuer and AllowAnyTenant. It is for a first look
+// at the tokens of an issuer that package issuers does not have, not for production: it accepts every JWT with the right issuer,
+// audience and signature that does not show that it is of another kind. If the issuer writes the API's name into the aud of its refresh
 // tokens or of ID tokens without a nonce, Lenient accepts these too. [Config.Markers] and [Config.RequireScope] exclude them.
 func Lenient() Profile {
 	return Profile{

@@ -3,6 +3,7 @@ package jwks_test
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -27,6 +28,7 @@ var strangers = map[string]struct{ header, claims object }{
 	"another host of the issuer":   {nil, object{"iss": "https://back.example"}},
 	"a stranger's iss":             {nil, object{"iss": "https://evil.example"}},
 	"a tenant's iss":               {nil, object{"iss": "https://login.example/t1/v2.0", "tid": "t1"}},
+	"another tenant's iss":         {nil, object{"iss": "https://login.example/t2/v2.0", "tid": "t2"}},
 	"no sub":                       {nil, object{"sub": nil}},
 	"a number as sub":              {nil, object{"sub": 4711}},
 	"no client_id":                 {nil, object{"client_id": nil}},
@@ -78,8 +80,9 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		"a key without an ID": {func(c *jwks.Config) { c.JWKS = unnamedKey() }, nil},
 		"Types":               {func(c *jwks.Config) { c.Types = []string{"vendor+jwt"} }, []string{"typ vendor+jwt"}},
 		"IssuerAliases":       {func(c *jwks.Config) { c.IssuerAliases = []string{"https://back.example"} }, []string{"another host of the issuer"}},
-		"an issuer with a tenant": {func(c *jwks.Config) { c.Issuer = tenants },
+		"an issuer with tenants": {func(c *jwks.Config) { c.Issuer, c.Rules = tenants, []claims.Rule{claims.OneOf("tid", "t0", "t1")} },
 			[]string{"a tenant's iss"}},
+		"AllowAnyTenant": {func(c *jwks.Config) { c.Issuer, c.Profile.AllowAnyTenant = tenants, true }, []string{"a tenant's iss", "another tenant's iss"}},
 		"AudienceClaim":  {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "client_id", true }, []string{"no aud", "an empty aud"}},
 		"AudienceHeader": {func(c *jwks.Config) { c.AudienceHeader = "signer" }, []string{"the API in the header", "the API in the header alone"}},
 		"ClientIDHeader": {func(c *jwks.Config) { c.ClientIDHeader = "client" }, []string{"the client in the header"}},
@@ -118,7 +121,7 @@ func TestEachSettingAcceptsOnlyWhatItNames(t *testing.T) {
 		require.NoError(t, json.Unmarshal(data, &names))
 		for name, on := range names {
 			assert.Contains(t, settings, name)
-			assert.Equal(t, name != "AllowIDTokens" && name != "AllowMissingIssuer", on, "%s in Lenient", name)
+			assert.Equal(t, !slices.Contains([]string{"AllowIDTokens", "AllowMissingIssuer", "AllowAnyTenant"}, name), on, "%s in Lenient", name)
 		}
 	})
 }
@@ -147,6 +150,11 @@ func TestSettingsThatContradict(t *testing.T) {
 		"a recipient in another claim, and a marker that requires no claim": {func(c *jwks.Config) {
 			c.AudienceClaim, c.Markers = "client_id", []claims.Rule{claims.Absent("email")}
 		}, "jwks: AudienceClaim: needs Markers or RequireScope"},
+		"tenants that no rule lists": {func(c *jwks.Config) { c.Issuer = tenants }, "jwks: Rules: need one about tid, which lists the tenants; Profile.AllowAnyTenant accepts them all"},
+		"tenants, and a rule that lists none": {func(c *jwks.Config) {
+			c.Issuer, c.Rules = tenants, []claims.Rule{claims.Present("tid"), claims.Equal("sub", "a")}
+		},
+			"jwks: Rules: need one about tid"},
 		"an alias of many issuers": {func(c *jwks.Config) { c.Issuer, c.IssuerAliases = tenants, []string{"https://back.example"} },
 			"jwks: IssuerAliases: has no effect"},
 		"an alias with a tenant": {func(c *jwks.Config) { c.IssuerAliases = []string{tenants} }, "jwks: IssuerAliases[0]: has braces"},
@@ -172,7 +180,7 @@ func TestSettingsThatContradict(t *testing.T) {
 		"two tenants in an issuer":  {func(c *jwks.Config) { c.Issuer = "https://a.example/{a}/{b}" }, "jwks: Issuer: has braces that are not one {claim}"},
 		"an open brace":             {func(c *jwks.Config) { c.Issuer = "https://a.example/{a" }, "jwks: Issuer: has braces"},
 		"braces without a claim":    {func(c *jwks.Config) { c.Issuer = "https://a.example/{}" }, "jwks: Issuer: has braces"},
-		"a tenant and no key set":   {func(c *jwks.Config) { c.Issuer, c.JWKS = tenants, nil }, "jwks: JWKSURL: required, or JWKS"},
+		"a tenant and no key set":   {func(c *jwks.Config) { c.Issuer, c.JWKS, c.Profile.AllowAnyTenant = tenants, nil, true }, "jwks: JWKSURL: required, or JWKS"},
 		"a brace and no other keys": {func(c *jwks.Config) { c.Issuer, c.JWKS = "https://a.example/}", nil }, "jwks: Issuer: has braces"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -200,7 +208,7 @@ func TestSettings(t *testing.T) {
 		c.Clients = []string{"app"}
 	}
 	balancer := func(c *jwks.Config) { c.AudienceHeader, c.ClientIDHeader = "signer", "client" }
-	inTenant := func(c *jwks.Config) { c.Issuer = tenants }
+	inTenant := func(c *jwks.Config) { c.Issuer, c.Profile.AllowAnyTenant = tenants, true }
 	t1 := "https://login.example/t1/v2.0"
 	for name, test := range map[string]struct {
 		change         func(*jwks.Config)
@@ -310,7 +318,7 @@ func spiffe(c *jwks.Config) {
 
 func TestByIssuerFindsAliasesTenantsAndTokensWithoutIssuer(t *testing.T) {
 	plain := open(t, func(c *jwks.Config) { c.IssuerAliases = []string{"https://back.example"} })
-	many := open(t, func(c *jwks.Config) { c.Issuer = tenants })
+	many := open(t, func(c *jwks.Config) { c.Issuer, c.Profile.AllowAnyTenant = tenants, true })
 	workloads := open(t, spiffe)
 	all, err := jwks.ByIssuer(plain, many, workloads)
 	require.NoError(t, err)

@@ -212,7 +212,11 @@ func TestTenants(t *testing.T) {
 	})
 	t.Run("a tenant with braces in its name accepts no tokens, and none of another tenant", func(t *testing.T) {
 		for _, iss := range []string{"https://{sub}.example", "https://{tid}.example"} {
-			v := registered(a, iss).open(t)
+			r := registered(a, iss)
+			cfg := r.tenants[iss]
+			cfg.Profile.AllowAnyTenant = true
+			r.tenants[iss] = cfg
+			v := r.open(t)
 			for _, claims := range []object{{"iss": iss, "tid": "{tid}", "sub": "{sub}"}, {"iss": iss, "tid": "acme", "sub": "acme"}, {"iss": "https://acme.example", "tid": "acme", "sub": "acme"}} {
 				_, err := v.Verify(background, mint(t, a, nil, good(claims)))
 				refused(t, err, otherIssuer)

@@ -160,7 +160,7 @@ func TestARevocationNamesTheIssuerOfTheToken(t *testing.T) {
 		issuer    string // that of the token
 	}{
 		{"an alias", func(c *jwks.Config) { c.IssuerAliases = []string{alias} }, map[string]any{"iss": alias}, alias, iss.URL},
-		{"a tenant", func(c *jwks.Config) { c.Issuer, c.JWKSURL = tenants, iss.URL+"/jwks" },
+		{"a tenant", func(c *jwks.Config) { c.Issuer, c.JWKSURL, c.Profile.AllowAnyTenant = tenants, iss.URL+"/jwks", true },
 			map[string]any{"iss": "https://login.example.com/t1/v2.0", "tid": "t1"}, "https://login.example.com/t2/v2.0", "https://login.example.com/t1/v2.0"},
 		{"no iss", func(c *jwks.Config) {
 			c.Profile.AllowMissingIssuer, c.Rules = true, []claims.Rule{claims.Present("sub")}

@@ -81,6 +81,7 @@ func (t Tokens) Fields() (all []string) {
 var allowances = map[string]func(*jwks.Config) *bool{
 	"untyped":           func(c *jwks.Config) *bool { return &c.Profile.AllowUntyped },
 	"id_tokens":         func(c *jwks.Config) *bool { return &c.Profile.AllowIDTokens },
+	"any_tenant":        func(c *jwks.Config) *bool { return &c.Profile.AllowAnyTenant },
 	"missing_issuer":    func(c *jwks.Config) *bool { return &c.Profile.AllowMissingIssuer },
 	"missing_key_id":    func(c *jwks.Config) *bool { return &c.Profile.AllowMissingKeyID },
 	"key_without_id":    func(c *jwks.Config) *bool { return &c.Profile.AllowKeyWithoutID },

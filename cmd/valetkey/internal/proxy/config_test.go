@@ -122,7 +122,7 @@ func TestMistakes(t *testing.T) {
 			`16: verifiers[0].jwks.scopes[1]: is empty`,
 			`16: verifiers[0].jwks.scopes: is empty`,
 			`17: verifiers[0].jwks.client_id_claim: is empty`,
-			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of id_tokens, key_without_id, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, padded_segments, scope_array, scp, untyped`}},
+			`20: verifiers[0].jwks.allow[1]: "AllowScp" is not one of any_tenant, id_tokens, key_without_id, missing_client_id, missing_id, missing_issued_at, missing_issuer, missing_key_id, missing_subject, numeric_subject, padded_segments, scope_array, scp, untyped`}},
 		{"a recipient in another claim, and nothing that marks access tokens", verifier("{issuer: 'https://a', audience_claim: client_id}"), []string{
 			"4: verifiers[0].jwks.audience_claim: requires markers or require_scope, because the other tokens of the client have that claim too"}},
 		{"tokens of no issuer, and no rule about whose", verifier("{issuer: 'https://a', allow: missing_issuer}"), []string{
@@ -135,7 +135,8 @@ func TestMistakes(t *testing.T) {
 		{"a status list, and a URL for each key", verifier("{issuer: 'https://a', url: 'https://k.example/{kid}', status_list: {}}"), []string{
 			"4: verifiers[0].jwks.status_list: cannot be combined with {kid} in the URL of the keys: lists need a key set"}},
 		{"a tenant in an issuer, and no key set", verifier("{issuer: 'https://a/{tid}'}"), []string{
-			"4: verifiers[0].jwks.url: required, or file, because the metadata of an issuer with a claim in braces has no URL"}},
+			"4: verifiers[0].jwks.url: required, or file, because the metadata of an issuer with a claim in braces has no URL",
+			"4: verifiers[0].jwks.rules: need one about tid, which lists the tenants; allow: any_tenant accepts them all"}},
 		{"a product that is not known", verifier("{issuer_type: keyclock, leeway: 1h}"), []string{
 			`4: verifiers[0].jwks.issuer_type: "keyclock" is not one of ` + strings.Join(issuers.Names(), ", "),
 			`4: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`}},
