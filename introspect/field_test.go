@@ -1,6 +1,7 @@
 package introspect_test
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -40,6 +41,14 @@ func TestAnswersFromTheField(t *testing.T) {
 		token := verify(t, "introspection-doorkeeper-endless.json", func(c *introspect.Config) { c.CacheTTL = time.Minute })
 		assert.True(t, token.Expiry().IsZero())
 		assert.Equal(t, begun.Add(time.Minute).Unix(), token.Freshness().Until.Unix())
+	})
+	t.Run("an opaque token of Salesforce is refused, because a bearer token has no exclamation mark", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		_, err := verifierOf(t, iss).Verify(t.Context(), "00D5e000001AbCd!AQEAQNf0c3Q7yJt1ZxQm4W8vYb2kT9uHs")
+		refusal, ok := errors.AsType[*valetkey.Error](err)
+		require.True(t, ok, "%v", err)
+		assert.Equal(t, valetkey.ReasonMalformed, refusal.Reason)
+		assert.Zero(t, iss.Introspection.Hits())
 	})
 	t.Run("null, empty strings and empty lists are absent", func(t *testing.T) {
 		token := verify(t, "introspection-nulls.json", func(c *introspect.Config) {

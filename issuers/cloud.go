@@ -175,9 +175,8 @@ var balancerARN = regexp.MustCompile(`^arn:(aws|aws-us-gov):elasticloadbalancing
 // Salesforce returns the settings for the JWT-based access tokens of a Salesforce org. It needs Issuer, the My Domain URL
 // (https://NAME.my.salesforce.com), and Audience.
 //
-// Access tokens are opaque unless "Issue JSON Web Token (JWT)-based access tokens for named users" is enabled for the app. For opaque
-// tokens, use introspect.Config with the endpoint https://NAME.my.salesforce.com/services/oauth2/introspect and AudienceByIssuer, and
-// the credentials of an app that is not allowed to introspect all tokens.
+// Access tokens are opaque unless "Issue JSON Web Token (JWT)-based access tokens for named users" is enabled for the app. Opaque tokens
+// contain "!", which RFC 6750, section 2.1, does not allow in a bearer token, so they are refused.
 //
 // The aud of every token of the org contains the My Domain URL. To accept it nevertheless, list it in Audience, and the apps in
 // Clients, which is then required. The tokens have the typ "JWT" and no jti. Their claim mty, which ID tokens do not have, must be
@@ -222,7 +221,7 @@ var sapXSUAA = product{
 //
 // The iss of the tokens is this URL with /oauth/token. The tokens have the typ "JWT" and scopes as an array. Refresh tokens have
 // granted_scopes in place of scope. ID tokens have a client ID as their aud, so a client must not have the name of the API. With
-// token_format=opaque, tokens are opaque: use introspect.Config with the endpoint https://uaa.HOST/introspect and AllowScopeArray.
+// token_format=opaque, tokens are opaque: use [CloudFoundryUAAIntrospection].
 func CloudFoundryUAA(p Params) (jwks.Config, error) { return cloudFoundryUAA.build(p) }
 
 var cloudFoundryUAA = product{

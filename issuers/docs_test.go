@@ -55,7 +55,10 @@ func TestPage(t *testing.T) {
 			assert.True(t, regexp.MustCompile(`\bissuers\.`+name+`\b`).MatchString(products.String()), "issuers.%s", name)
 		}
 		for _, name := range issuers.Names() {
-			assert.True(t, regexp.MustCompile(`issuer_type: `+name+`\b`).MatchString(products.String()), "issuer_type: %s", name)
+			assert.True(t, regexp.MustCompile(`(?m)^issuer_type: `+name+`$`).MatchString(products.String()), "issuer_type: %s", name)
+		}
+		for _, name := range issuers.IntrospectionNames() {
+			assert.True(t, regexp.MustCompile(`(?m)^introspection:\n  issuer_type: `+name+`$`).MatchString(products.String()), "introspection: issuer_type: %s", name)
 		}
 	})
 	t.Run("each snippet returns settings without a mistake", func(t *testing.T) {
@@ -97,7 +100,7 @@ func constructors(t *testing.T) (names []string) {
 		require.NoError(t, err)
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
-			if ok && f.Recv == nil && f.Name.IsExported() && !strings.HasSuffix(path, "_test.go") && f.Name.Name != "Names" && f.Name.Name != "Named" {
+			if ok && f.Recv == nil && f.Name.IsExported() && !strings.HasSuffix(path, "_test.go") && !strings.Contains(f.Name.Name, "Named") && !strings.HasSuffix(f.Name.Name, "Names") {
 				names = append(names, f.Name.Name)
 			}
 		}

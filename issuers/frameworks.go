@@ -20,7 +20,7 @@ var frameworkProducts = []product{
 // The tokens have an array as scope unless EmitScopesAsSpaceDelimitedStringInJwt is set, no jti if the client has IncludeJwtId
 // switched off, and no sub if they represent a client. Without an API resource they have no aud and are refused. With
 // EmitStaticAudienceClaim, every token of the server has the aud ISSUER/resources. To accept it nevertheless, list it in Audience, and
-// the clients in Clients, which is then required. Reference tokens are opaque: use package introspect for them.
+// the clients in Clients, which is then required. Reference tokens are opaque: use [DuendeIntrospection].
 func Duende(p Params) (jwks.Config, error) { return duende.build(p) }
 
 var duende = product{
@@ -88,7 +88,8 @@ func withSlash(issuer string) string {
 // the client is the recipient: any API that receives a token of such a client could use it here.
 //
 // The tokens have no typ, an array as scope, no client_id, and before version 1.1 no jti. ID tokens have the same aud but no scope.
-// Tokens without scope are therefore refused, also those of clients that request no scope.
+// Tokens without scope are therefore refused, also those of clients that request no scope. Reference tokens are opaque: use
+// [SpringAuthorizationServerIntrospection].
 func SpringAuthorizationServer(p Params) (jwks.Config, error) {
 	return springAuthorizationServer.build(p)
 }

@@ -340,7 +340,7 @@ var fusionAuthEntities = product{
 // Zitadel returns the settings for the access tokens of ZITADEL that are JWTs. It needs Issuer (https://NAME.REGION.zitadel.cloud or a
 // custom domain) and Audience, the ID of the project of this API.
 //
-// By default, the tokens are opaque: set the token type of each application and service user to JWT, or use package introspect. The aud
+// By default, the tokens are opaque: set the token type of each application and service user to JWT, or use [ZitadelIntrospection]. The aud
 // has the IDs of the project and of all its applications: any API of the project accepts them. A client of another project requests this
 // one with the scope urn:zitadel:iam:org:project:id:PROJECT:aud.
 //

@@ -12,6 +12,9 @@
 // Client or Leeway. The comment on each constructor states what the product's tokens lack and which parameters it needs. The page
 // docs/issuers.md has the settings to make at each product.
 //
+// A constructor whose name ends with Introspection returns an [introspect.Config] for the product's opaque tokens, to which the caller
+// adds Auth.
+//
 // Constructors do no I/O. Their error lists every mistake in [Params]. They are safe for concurrent use.
 package issuers
 

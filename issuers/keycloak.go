@@ -29,7 +29,7 @@ var keycloak = product{
 
 // KeycloakLightweight returns the settings for the lightweight access tokens of Keycloak, which have neither aud nor, by default, sub.
 // It needs Issuer and Clients: a token is accepted by its client alone. Prefer [Keycloak] with an audience mapper that has "Add to
-// lightweight access token" switched on.
+// lightweight access token" switched on, or [KeycloakIntrospection].
 func KeycloakLightweight(p Params) (jwks.Config, error) { return keycloakLightweight.build(p) }
 
 var keycloakLightweight = product{

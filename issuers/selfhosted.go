@@ -67,7 +67,7 @@ var dex = product{
 // OryHydra returns the settings for the access tokens of Ory Hydra and of Ory Network that are JWTs. It needs Issuer, exactly as
 // urls.self.issuer (Hydra 1 adds a slash), and Audience or Clients.
 //
-// The tokens are opaque unless strategies.access_token is jwt; use package introspect for opaque ones. The aud is an empty list unless the
+// The tokens are opaque unless strategies.access_token is jwt; use [OryHydraIntrospection] for opaque ones. The aud is an empty list unless the
 // client is allowed an audience and requests it. Without Audience, the client is the recipient: any API that receives a token of such a
 // client could use it here.
 //

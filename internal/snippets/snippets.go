@@ -19,6 +19,9 @@ const Begin = "<!-- products -->"
 // KeySet is the content of each key set that a snippet reads from a file: the public key of RFC 7515, appendix A.3.
 const KeySet = `{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`
 
+// SecretEnv is the environment variable in which snippets expect the secret of a client.
+const SecretEnv = "API_SECRET"
+
 // reads finds the files that a block of Go or YAML reads.
 var reads = regexp.MustCompile(`os\.ReadFile\("([^"]+)"\)|(?m:^ *file: (\S+)$)`)
 
@@ -117,7 +120,7 @@ func Run(root, page string, blocks []Block) ([]Result, error) {
 	}
 	cmd := exec.Command("go", "run", "-overlay", overlay, "./internal/snippets/program", dir)
 	var errs bytes.Buffer
-	cmd.Dir, cmd.Env, cmd.Stderr = root, append(os.Environ(), "GOPROXY=off"), &errs
+	cmd.Dir, cmd.Env, cmd.Stderr = root, append(os.Environ(), "GOPROXY=off", SecretEnv+"=of the page"), &errs
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, errs.Bytes())

@@ -238,7 +238,7 @@ func TestMistakes(t *testing.T) {
 			`16: verifiers[0].introspection.allow_scope_array: "x" is not true or false`,
 			`17: verifiers[0].introspection.leeway: 1h0m0s is more than 5m0s`,
 			`18: verifiers[0].introspection.insecure_http: "x" is not true or false`,
-			`19: verifiers[0].introspection: unknown field "profile"; known are issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, audience_by_issuer, allow_scope_array, leeway, insecure_http`}},
+			`19: verifiers[0].introspection: unknown field "profile"; known are issuer_type, issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, audience_by_issuer, allow_scope_array, leeway, insecure_http`}},
 		{"a secret in a variable that is not set", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret_env: VALETKEY_TEST_NOT_SET}"), []string{
 			"4: verifiers[0].introspection.client_secret_env: is empty or missing"}},
 		{"a second introspection that would never be asked", verifiers(one + ", " + one), []string{
@@ -579,7 +579,7 @@ func TestExampleInFull(t *testing.T) {
 		Prefix    bool           `yaml:"forwarded_prefix"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
-	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 10 || len(fields.Redis) != 9 ||
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 9 ||
 		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 2 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Port || !fields.Prefix || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)

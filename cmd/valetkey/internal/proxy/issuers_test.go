@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestIssuersPage(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, len(results), len(issuers.Names())/2)
 	for i, block := range inYAML {
-		cfg, err := keys(t, block)
+		cfg, err := settings(t, block)
 		if strings.Contains(results[i].Config, "/var/run/secrets/") && err != nil { // the files of a pod are not here
 			for line := range strings.Lines(err.Error()) {
 				assert.Contains(t, line, "/var/run/secrets/", "%s:%d", issuersPage, block.Line)
@@ -72,28 +73,33 @@ func TestIssuersPageListsEachSetting(t *testing.T) {
 	}
 }
 
-// keys returns the settings of the verifier whose fields are given, or of the verifiers of a file without its other fields.
-func keys(t *testing.T, block snippets.Block) (jwks.Config, error) {
+// settings returns the jwks.Config or introspect.Config of the verifier whose fields are given, or of the verifiers of a file without its
+// other fields. A verifier is one with keys unless it begins with its kind.
+func settings(t *testing.T, block snippets.Block) (any, error) {
 	t.Helper()
 	fields := block.Text
 	config := "listen: 127.0.0.1:0\nupstream: http://127.0.0.1:9\nroutes: {/: '@any'}\n"
 	if strings.Contains(fields, "verifiers:\n") {
 		config += fields
 	} else {
-		config += "verifiers:\n  - jwks:\n"
-		for line := range strings.Lines(fields) {
-			config += "      " + line
+		if !strings.HasPrefix(fields, "introspection:\n") {
+			fields = "jwks:\n  " + strings.ReplaceAll(strings.TrimSpace(fields), "\n", "\n  ")
 		}
+		config += "verifiers:\n  - " + strings.ReplaceAll(fields, "\n", "\n    ") + "\n"
 	}
+	t.Setenv(snippets.SecretEnv, "of the page")
 	dir := t.TempDir()
 	require.NoError(t, block.WriteFiles(dir))
 	path := filepath.Join(dir, "proxy.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	all, err := proxy.Targets(path, drivers, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return jwks.Config{}, err
+		return nil, err
 	}
 	require.Len(t, all, 1)
+	if asked := all[0].Introspection; asked != nil {
+		return *asked, nil
+	}
 	return *all[0].Keys, nil
 }
 
@@ -132,6 +138,65 @@ func TestTokensOfProducts(t *testing.T) {
 			res := send(t, addr, "GET /orders", "Authorization: Bearer "+iss.Token(c.opts...))
 			assert.Equal(t, c.status, res.StatusCode, "%v", res.Header)
 			assert.Equal(t, c.status == 200, upstream.take() != nil)
+		})
+	}
+}
+
+// TestOpaqueTokensOfProducts sends opaque tokens to proxies whose introspection has the settings of a product.
+func TestOpaqueTokensOfProducts(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.SignWith("ES256"))
+	section := func(settings string) (config string, upstream *recorder) {
+		config, upstream = guarded(t, iss, "")
+		introspection := fmt.Sprintf(`introspection: {issuer: %q, client_id: %s, client_secret: %q, %s}]`,
+			iss.URL, valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret, settings)
+		before, rest, _ := strings.Cut(config, "jwks: ")
+		_, after, _ := strings.Cut(rest, "]")
+		return before + introspection + after, upstream
+	}
+	read := valetkeytest.Scopes("orders:read")
+	for _, c := range []struct {
+		name, settings, token string
+		status                int
+	}{
+		{"a token for another project", "issuer_type: zitadel", iss.Opaque(read, valetkeytest.Audience("2314")), 401},
+		{"a JWT", "issuer_type: zitadel", iss.Token(read), 401},
+		{"a refresh token of Keycloak", "issuer_type: keycloak", iss.Token(read, valetkeytest.Claim("typ", "Refresh")), 401},
+		{"a JWT of Keycloak, without its issuer", "issuer_type: keycloak, jwt_issuers: urn:other", iss.Token(read, valetkeytest.Claim("typ", "Bearer")), 401},
+		{"an opaque token", "issuer_type: zitadel", iss.Opaque(read), 200},
+		{"a lightweight token of Keycloak", "issuer_type: keycloak", iss.Token(read, valetkeytest.Claim("typ", "Bearer")), 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, upstream := section(c.settings)
+			addr := start(t, config, slog.New(slog.DiscardHandler))
+			res := send(t, addr, "GET /orders", "Authorization: Bearer "+c.token)
+			assert.Equal(t, c.status, res.StatusCode, "%v", res.Header)
+			assert.Equal(t, c.status == 200, upstream.take() != nil)
+		})
+	}
+	t.Run("a second introspection of Keycloak needs no jwt_issuers", func(t *testing.T) {
+		config, _ := section(fmt.Sprintf("issuer_type: zitadel}, introspection: {issuer: %q, client_id: api, client_secret: x, issuer_type: keycloak", iss.URL+"/realms/shop"))
+		config = strings.Replace(strings.Replace(config, "[introspection: ", "[{introspection: ", 1), "}, introspection: ", "}}, {introspection: ", 1)
+		config = strings.Replace(config, "keycloak}]", "keycloak}}]", 1)
+		path := filepath.Join(t.TempDir(), "proxy.yaml")
+		require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+		all, err := proxy.Targets(path, drivers, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		require.Len(t, all, 2)
+		assert.Equal(t, []string{iss.URL + "/realms/shop"}, all[1].Introspection.JWTIssuers)
+	})
+	for _, c := range []struct{ name, settings, mistake string }{
+		{"a product without a constructor", "issuer_type: auth0", `introspection.issuer_type: "auth0" is not one of cloud_foundry_uaa, duende, `},
+		{"the audience of every token", "issuer_type: keycloak, audience: account", `introspection.audience: has "account", which every token`},
+		{"a parameter of other constructors", "issuer_type: zitadel, clients: spa", `introspection: unknown field "clients"`},
+		{"other mistakes are reported as well", "issuer_type: auth0, auth: jwt", `introspection.auth: "jwt" is not basic`},
+	} {
+		t.Run(c.name+" is a mistake", func(t *testing.T) {
+			config, _ := section(c.settings)
+			path := filepath.Join(t.TempDir(), "proxy.yaml")
+			require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+			_, err := proxy.Load(path, drivers, slog.New(slog.DiscardHandler))
+			require.ErrorContains(t, err, c.mistake)
+			assert.NotContains(t, err.Error(), "issuer.invalid")
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/introspect"
+	"github.com/valetkey/valetkey/issuers"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/statuslist"
 )
@@ -166,22 +168,18 @@ var names = map[string]string{
 }
 
 func (l *list) introspection(at string, s *introspectionSection) *introspect.Verifier {
-	cfg := introspect.Config{
-		MaxTokenBytes:    l.maxToken(),
-		URL:              s.URL,
-		Issuer:           s.Issuer,
-		Audience:         l.audience(at, s.Audience),
-		AudienceByIssuer: s.AudienceByIssuer,
-		Auth:             l.auth(at, s),
-		JWTIssuers:       s.JWTIssuers,
-		AllowScopeArray:  s.AllowScopeArray,
-		CacheTTL:         time.Duration(s.CacheTTL),
-		NegativeTTL:      time.Duration(s.NegativeTTL),
-		Leeway:           time.Duration(s.Leeway),
-		InsecureHTTP:     s.InsecureHTTP,
-		Logger:           l.log,
-		Now:              l.now,
+	cfg, failed := l.introspectionOf(at, s)
+	cfg.MaxTokenBytes = l.maxToken()
+	cfg.URL = cmp.Or(s.URL, cfg.URL)
+	cfg.AudienceByIssuer = cfg.AudienceByIssuer || s.AudienceByIssuer
+	cfg.Auth = l.auth(at, s)
+	if l.Given(at + ".jwt_issuers") {
+		cfg.JWTIssuers = s.JWTIssuers
 	}
+	cfg.AllowScopeArray = cfg.AllowScopeArray || s.AllowScopeArray
+	cfg.CacheTTL, cfg.NegativeTTL = time.Duration(s.CacheTTL), time.Duration(s.NegativeTTL)
+	cfg.Leeway, cfg.InsecureHTTP = time.Duration(s.Leeway), s.InsecureHTTP
+	cfg.Logger, cfg.Now = l.log, l.now
 	if l.shared != nil {
 		cfg.SharedCache = l.shared
 	}
@@ -195,7 +193,7 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		l.taken[iss] = true
 	}
 	// The first introspection decides about every opaque token.
-	if l.opaque && !l.Given(at+".jwt_issuers") {
+	if l.opaque && !l.Given(at+".jwt_issuers") && cfg.JWTIssuers == nil {
 		l.Mistake(at+".jwt_issuers", "required, because an earlier introspection handles opaque tokens")
 	}
 	l.opaque = true
@@ -209,10 +207,35 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		return nil
 	}
 	l.close = append(l.close, v.Close)
+	if failed {
+		return nil
+	}
 	if cfg.Issuer != "" && !slices.Contains(l.issuers, cfg.Issuer) {
 		l.issuers = append(l.issuers, cfg.Issuer)
 	}
 	return v
+}
+
+// introspectionOf returns the settings of the product of s, or those of RFC 7662 if s has no product. failed reports whether there are
+// mistakes in the parameters of the product; then the result serves to find mistakes in the other fields.
+func (l *list) introspectionOf(at string, s *introspectionSection) (cfg introspect.Config, failed bool) {
+	audience := l.audience(at, s.Audience)
+	if s.Type == "" {
+		return introspect.Config{Issuer: s.Issuer, Audience: audience}, false
+	}
+	placeholder := introspect.Config{Issuer: "https://issuer.invalid", Audience: []string{"invalid"}}
+	if known := issuers.IntrospectionNames(); !slices.Contains(known, s.Type) {
+		l.Mistake(at+".issuer_type", "%q is not one of %s", s.Type, strings.Join(known, ", "))
+		return placeholder, true
+	}
+	cfg, err := issuers.NamedIntrospection(s.Type, issuers.Params{Issuer: s.Issuer, Audience: audience})
+	for _, m := range issuer.Mistakes(err, names) {
+		l.Mistake(mistakes.Join(at, m.Field), "%w", m.Err)
+	}
+	if err != nil {
+		return placeholder, true
+	}
+	return cfg, false
 }
 
 func (f *file) audience(at string, given []string) []string {

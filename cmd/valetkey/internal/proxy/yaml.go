@@ -91,6 +91,7 @@ type statusSection struct {
 }
 
 type introspectionSection struct {
+	Type             string        `yaml:"issuer_type,filled"`
 	Issuer           string        `yaml:"issuer,filled"`
 	Audience         []string      `yaml:"audience,single,filled"`
 	URL              string        `yaml:"url,filled"`
