@@ -88,7 +88,8 @@ var keycloakIntrospection = introspected{
 //
 // Auth is that of an application of the type API in this project: [introspect.BasicAuth], or [introspect.PrivateKeyJWT] with the key ID as
 // the kid of the key. ZITADEL reports a token as inactive to all others. The aud has the IDs of all applications of the project, so any API
-// of the project could use a token here.
+// of the project could use a token here. A personal access token needs an expiration date: ZITADEL gives one without the exp of the year
+// 9999, and a date more than ten years ahead is refused.
 func ZitadelIntrospection(p Params) (introspect.Config, error) { return zitadelIntrospection.build(p) }
 
 var zitadelIntrospection = introspected{name: "zitadel", config: unchanged}

@@ -77,6 +77,7 @@ var responses = []response{
 		subject: "231402555555555555", client: "231403001234567890@shop",
 		scopes: []string{"openid", "profile", "urn:zitadel:iam:org:project:id:231402830936789415:aud"},
 		relatives: []saying{
+			{"a personal access token without an expiration date", object{"exp": 253402300799}, valetkey.ReasonFarDate},
 			{"a token for another project", object{"aud": []string{"231403001234567890@shop", "231402830936780000"}}, valetkey.ReasonAudience},
 		},
 	},
