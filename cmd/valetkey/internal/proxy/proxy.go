@@ -21,6 +21,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -149,6 +150,9 @@ func (o onward) handler() http.Handler {
 // are set here.
 func (o onward) rewrite(r *httputil.ProxyRequest) {
 	r.SetURL(o.to)
+	if r.Out.Body != nil && r.Out.ContentLength > 0 {
+		r.Out.Body = &sized{r.Out.Body, r.Out.ContentLength}
+	}
 	r.Out.Trailer = nil // trailer names would bypass the header checks, without values
 	token := plain(o.tokenHeader)
 	for name := range r.Out.Header {
@@ -176,6 +180,23 @@ func (o onward) rewrite(r *httputil.ProxyRequest) {
 			r.Out.Header.Set(h.name, h.value)
 		}
 	}
+}
+
+// A sized is a request body that ends at its length. A transport reads once more behind the length. By then the upstream may have
+// answered and the server of HTTP/1, which closes a body when the response begins, may have closed it: that read would fail, and the
+// response would be cut short.
+type sized struct {
+	io.ReadCloser
+	left int64 // bytes
+}
+
+func (b *sized) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.left -= int64(n)
+	return n, err
 }
 
 // passToken leaves the token in the headers for the upstream if that receives tokens and this one was verified. It removes all

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/valetkey/valetkey/adapters/valetopenapi"
@@ -277,6 +278,22 @@ func TestForwarding(t *testing.T) {
 		})
 	}
 
+	t.Run("a body is not read behind its length, where the server may have closed it", func(t *testing.T) {
+		p, err := load(t, example(t, iss.URL, server.URL), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		closed := iotest.ErrReader(http.ErrBodyReadAfterClose)
+		r := httptest.NewRequest("POST", "http://api.example.com/orders", io.MultiReader(strings.NewReader("pears"), closed))
+		r.ContentLength = 5
+		r.Header.Set("Authorization", "Bearer "+iss.Token(valetkeytest.Scopes("orders:read", "orders:write")))
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		if w.Code != http.StatusOK || w.Body.String() != "pears" {
+			t.Errorf("got %d with %q back", w.Code, w.Body)
+		}
+	})
 	t.Run("bodies go both ways", func(t *testing.T) {
 		r, err := http.NewRequest("POST", "http://"+addr+"/orders", strings.NewReader(strings.Repeat("pears ", 50_000)))
 		if err != nil {
