@@ -131,7 +131,7 @@ func TestNew(t *testing.T) {
 		{"a negative timeout", "Timeout: -1s", func(c *introspect.Config) { c.Timeout = -time.Second }},
 		{"a long timeout", "Timeout: 1m0s", func(c *introspect.Config) { c.Timeout = time.Minute }},
 		{"a negative bound", "MaxInFlight: -1", func(c *introspect.Config) { c.MaxInFlight = -1 }},
-		{"signed answers of nobody", "Issuer: required with Signed", func(c *introspect.Config) { c.Signed = &introspect.Signed{} }},
+		{"signed answers of an unknown issuer", "Issuer: required with Signed", func(c *introspect.Config) { c.Signed = &introspect.Signed{} }},
 		{"JRESP-10 signed with nothing", `Signed.Algorithm: "none"`, func(c *introspect.Config) { c.Signed = &introspect.Signed{Algorithm: "none"} }},
 		{"JRESP-10 signed with a shared secret", `Signed.Algorithm: "HS256"`, func(c *introspect.Config) { c.Signed = &introspect.Signed{Algorithm: "HS256"} }},
 		{"signed answers for nobody", "Signed.Audience: required", func(c *introspect.Config) {

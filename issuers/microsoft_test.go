@@ -269,21 +269,21 @@ func TestMicrosoftParameters(t *testing.T) {
 		p    issuers.Params
 		want string
 	}{
-		"no tenant":                             {"entra_id", issuers.Params{Audience: api}, "Tenants: required; to accept every tenant, use EntraIDAnyTenant"},
-		"a domain as tenant":                    {"entra_id", issuers.Params{Audience: api, Tenants: []string{"example.onmicrosoft.com"}}, `Tenants[0]: "example.onmicrosoft.com" is not a tenant ID`},
-		"the issuer of all tenants, and none":   {"entra_id", issuers.Params{Audience: api, Issuer: login + "{tid}/v2.0"}, "Tenants: required"},
-		"the common endpoint, and no tenant":    {"entra_id", issuers.Params{Audience: api, Issuer: login + "common/v2.0"}, "Tenants: required"},
-		"one issuer, and tenants":               {"entra_id", issuers.Params{Audience: api, Issuer: login + tenant1 + "/v2.0", Tenants: []string{tenant2}}, "Tenants: has no meaning with an Issuer of one tenant"},
-		"the issuer of v1 tokens":               {"entra_id", issuers.Params{Audience: api, Issuer: "https://sts.windows.net/" + tenant1 + "/"}, "Issuer: is that of v1 tokens; use EntraIDV1"},
-		"any tenant, and one":                   {"entra_id_any_tenant", issuers.Params{Audience: api, Issuer: login + tenant1 + "/v2.0"}, "Issuer: has no {tid}"},
-		"two customer tenants":                  {"entra_external_id", issuers.Params{Audience: api, Tenants: []string{tenant1, tenant2}}, "Tenants: required: one tenant"},
-		"a customer tenant, and an issuer":      {"entra_external_id", issuers.Params{Audience: api, Tenants: []string{tenant1}, Issuer: "https://login.example.com"}, "Tenants: has no meaning with Issuer"},
-		"B2C without the slash":                 {"azure_ad_b2c", issuers.Params{Audience: api, Issuer: b2c[:len(b2c)-1]}, "Issuer: must end with /v2.0/"},
-		"B2C without a policy":                  {"azure_ad_b2c", issuers.Params{Audience: api, Issuer: b2c}, "Rules: required with an Issuer of all policies"},
-		"B2C with the beginning of a policy":    {"azure_ad_b2c", issuers.Params{Audience: api, Issuer: b2c, Rules: []claims.Rule{claims.Prefix("tfp", "B2C_1_")}}, "Rules: required"},
-		"AD FS without the path":                {"ad_fs", issuers.Params{Audience: api, Issuer: "https://adfs.example.com"}, `Issuer: "https://adfs.example.com" is not https://HOST/adfs`},
-		"AD FS without a host":                  {"ad_fs", issuers.Params{Audience: api, Issuer: "/adfs"}, `Issuer: "/adfs" is not`},
-		"v1 without a tenant, but for one rule": {"entra_id_v1", issuers.Params{Audience: api, Rules: []claims.Rule{claims.Equal("tid", tenant1)}}, "Tenants: required"},
+		"no tenant":                              {"entra_id", issuers.Params{Audience: api}, "Tenants: required; to accept every tenant, use EntraIDAnyTenant"},
+		"a domain as tenant":                     {"entra_id", issuers.Params{Audience: api, Tenants: []string{"example.onmicrosoft.com"}}, `Tenants[0]: "example.onmicrosoft.com" is not a tenant ID`},
+		"the issuer of all tenants, and no list": {"entra_id", issuers.Params{Audience: api, Issuer: login + "{tid}/v2.0"}, "Tenants: required"},
+		"the common endpoint, and no tenant":     {"entra_id", issuers.Params{Audience: api, Issuer: login + "common/v2.0"}, "Tenants: required"},
+		"one issuer, and tenants":                {"entra_id", issuers.Params{Audience: api, Issuer: login + tenant1 + "/v2.0", Tenants: []string{tenant2}}, "Tenants: has no meaning with an Issuer of one tenant"},
+		"the issuer of v1 tokens":                {"entra_id", issuers.Params{Audience: api, Issuer: "https://sts.windows.net/" + tenant1 + "/"}, "Issuer: is that of v1 tokens; use EntraIDV1"},
+		"any tenant, and one":                    {"entra_id_any_tenant", issuers.Params{Audience: api, Issuer: login + tenant1 + "/v2.0"}, "Issuer: has no {tid}"},
+		"two customer tenants":                   {"entra_external_id", issuers.Params{Audience: api, Tenants: []string{tenant1, tenant2}}, "Tenants: required: one tenant"},
+		"a customer tenant, and an issuer":       {"entra_external_id", issuers.Params{Audience: api, Tenants: []string{tenant1}, Issuer: "https://login.example.com"}, "Tenants: has no meaning with Issuer"},
+		"B2C without the slash":                  {"azure_ad_b2c", issuers.Params{Audience: api, Issuer: b2c[:len(b2c)-1]}, "Issuer: must end with /v2.0/"},
+		"B2C without a policy":                   {"azure_ad_b2c", issuers.Params{Audience: api, Issuer: b2c}, "Rules: required with an Issuer of all policies"},
+		"B2C with the beginning of a policy":     {"azure_ad_b2c", issuers.Params{Audience: api, Issuer: b2c, Rules: []claims.Rule{claims.Prefix("tfp", "B2C_1_")}}, "Rules: required"},
+		"AD FS without the path":                 {"ad_fs", issuers.Params{Audience: api, Issuer: "https://adfs.example.com"}, `Issuer: "https://adfs.example.com" is not https://HOST/adfs`},
+		"AD FS without a host":                   {"ad_fs", issuers.Params{Audience: api, Issuer: "/adfs"}, `Issuer: "/adfs" is not`},
+		"v1 without a tenant, but for one rule":  {"entra_id_v1", issuers.Params{Audience: api, Rules: []claims.Rule{claims.Equal("tid", tenant1)}}, "Tenants: required"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := issuers.Named(test.of, test.p)

@@ -86,7 +86,7 @@ type Config struct {
 	// JWKSURL is the URL of the key set: https, or http on loopback. Of a set with more than 5,000 keys, the first 5,000 are
 	// used. A set of more than 8 MiB is an error.
 	//
-	// If its path contains {kid}, each key has a URL of its own: https://keys.example.com/{kid}. A key, in PEM or as a JWK, is fetched
+	// If its path contains {kid}, each key has a separate URL: https://keys.example.com/{kid}. A key, in PEM or as a JWK, is fetched
 	// with the first token that names it. The kid must consist of at most 128 letters, digits, "-", "_" and "."; others are refused.
 	// At most 100 keys are held. Tokens with unknown kids cause at most 10 fetches per MinRefetchInterval; beyond that, they are
 	// refused, or get 503 if no key is held. A key ends with an answer of 404 or 410. The default of RefreshInterval is then 24 h.

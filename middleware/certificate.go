@@ -62,7 +62,7 @@ func DERHeader(header string) ClientCertificate {
 // [ClientCertificate.Find].
 //
 // The rules of [ClientCertHeader] apply. Use forward_client_cert_details SANITIZE_SET: with it, Envoy removes the header of a client,
-// also if the client has no certificate. Several elements are malformed, since nothing tells them apart: Envoy does not quote the
+// also if the client has no certificate. Several elements are malformed, since they cannot be told apart: Envoy does not quote the
 // names in a certificate, so a URI with a comma in that of the client would add an element at the end.
 func XFCCHeader() ClientCertificate {
 	return ClientCertificate{decode: textXFCC, header: "X-Forwarded-Client-Cert"}

@@ -270,7 +270,7 @@ func WebSocketProtocolBase64URL(prefix string) BearerMethod {
 //	new WebSocket("wss://api.example.com/", ["access_token", token])
 //
 // The server must select name or a subprotocol before or after the pair, never the token, because the response would contain it. A
-// server that selects by a list of its own subprotocols, as the common packages do, has name in that list. If name is empty,
+// server that selects from a list of subprotocols, as the common packages do, has name in that list. If name is empty,
 // WebSocketProtocolPair returns the zero BearerMethod, which [New] reports.
 func WebSocketProtocolPair(name string) BearerMethod {
 	if name == "" {

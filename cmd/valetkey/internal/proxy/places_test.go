@@ -80,7 +80,7 @@ func TestTokenHeader(t *testing.T) {
 	})
 }
 
-// sockets is an upstream that selects a subprotocol as the common packages do: one of its own that the client offers.
+// sockets is an upstream that selects a subprotocol as the common packages do: one that it knows and the client offers.
 type sockets struct {
 	own  []string
 	seen chan http.Header
