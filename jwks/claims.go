@@ -40,11 +40,11 @@ var reads = append(slices.Clip(registered), "sid", "act", "acr", "auth_time", "a
 
 // kind notes what a claim says that names the kind of a token.
 func (c *unread) kind(claim string, v strictjson.Value) {
-	kind, _ := v.Text()
-	switch strings.ReplaceAll(strings.ToLower(kind), "-", "_") {
-	case "id", "id_token":
+	kind, _ := v.View()
+	switch tokenclaims.KindOf(kind) {
+	case tokenclaims.IDToken:
 		c.idToken = claim
-	case "refresh", "refresh_token", "rt", "dsr", "offline", "logout":
+	case tokenclaims.RefreshToken, tokenclaims.LogoutToken:
 		c.otherKind = claim
 	}
 }
@@ -96,11 +96,10 @@ func (c *unread) read(payload []byte) error {
 			c.idMark = name
 		case "events": // RFC 8417, section 2.2: security events and logout tokens
 			c.otherKind = name
-		// Keycloak; Amazon Cognito; PingAM; Casdoor; Curity; Descope; others.
-		case "typ", "token_use", "tokenName", "tokenType", "purpose", "drn", "tok_type", "token_type", "type":
-			c.kind(name, v)
 		default:
-			if slices.ContainsFunc(registered, func(r string) bool { return strings.EqualFold(r, name) }) {
+			if slices.Contains(tokenclaims.KindClaims, name) {
+				c.kind(name, v)
+			} else if slices.ContainsFunc(registered, func(r string) bool { return strings.EqualFold(r, name) }) {
 				c.misspelt = name
 			}
 		}

@@ -246,3 +246,13 @@ func TestCheckAudience(t *testing.T) {
 		})
 	}
 }
+
+func TestKindOf(t *testing.T) {
+	for value, want := range map[string]tokenclaims.Kind{
+		"": "", "JWT": "", "user": "", "Bearer": tokenclaims.AccessToken, "access-token": tokenclaims.AccessToken, "DS": tokenclaims.AccessToken,
+		"ID": tokenclaims.IDToken, "id_token": tokenclaims.IDToken, "Refresh": tokenclaims.RefreshToken, "refresh-token": tokenclaims.RefreshToken,
+		"DSR": tokenclaims.RefreshToken, "Offline": tokenclaims.RefreshToken, "Logout": tokenclaims.LogoutToken,
+	} {
+		assert.Equal(t, want, tokenclaims.KindOf(value), "%q", value)
+	}
+}
