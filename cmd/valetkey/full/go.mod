@@ -11,6 +11,7 @@ require (
 	github.com/valetkey/valetkey/authserver/pgstore v0.0.0
 	github.com/valetkey/valetkey/authserver/sqlitestore v0.0.0
 	github.com/valetkey/valetkey/cmd/valetkey v0.0.0
+	golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d
 )
 
 require (

@@ -30,16 +30,41 @@ const (
 // errNo ends a command with exit code No. The command has already printed the reason.
 var errNo = errors.New("no")
 
+// A runner runs one command and returns its exit code. Canceling ctx ends the command.
+type runner func(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int
+
 // Main runs the command line of this process with the given drivers, and exits.
-func Main(drivers driver.Set) {
+func Main(drivers driver.Set) { exit(Run, drivers) }
+
+// MainGateway is [Main] with the commands of [RunGateway].
+func MainGateway(drivers driver.Set) { exit(RunGateway, drivers) }
+
+func exit(run runner, drivers driver.Set) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := Run(ctx, drivers, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, drivers, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
-// Run runs one command and returns its exit code. Canceling ctx ends the command.
+// Run is a runner for all commands.
 func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return run(ctx, append(gatewayCommands(drivers),
+		demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), tokenCommand()),
+		args, stdin, stdout, stderr)
+}
+
+// RunGateway is a runner without the commands of the authorization server and its clients. A program that calls only RunGateway does not
+// contain the libraries of those commands, because the linker removes them, and is half as large.
+func RunGateway(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return run(ctx, gatewayCommands(drivers), args, stdin, stdout, stderr)
+}
+
+// gatewayCommands returns the commands that run and examine a gateway.
+func gatewayCommands(drivers driver.Set) []*cobra.Command {
+	return []*cobra.Command{proxyCommand(drivers), revokeCommand(), verifyCommand(), inspectCommand(drivers), doctorCommand(drivers)}
+}
+
+func run(ctx context.Context, commands []*cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stdout, stderr = terminal{stdout}, terminal{stderr}
 	root := &cobra.Command{
 		Use:           "valetkey",
@@ -54,8 +79,7 @@ func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), verifyCommand(), proxyCommand(drivers), revokeCommand(), tokenCommand(),
-		inspectCommand(drivers), doctorCommand(drivers))
+	root.AddCommand(commands...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -538,3 +538,23 @@ func TestBinary(t *testing.T) {
 		})
 	}
 }
+
+// TestGateway proves which commands the images contain.
+func TestGateway(t *testing.T) {
+	gateway := func(args ...string) (code int, out string) {
+		var text bytes.Buffer
+		code = cli.RunGateway(t.Context(), driver.Set{}, args, strings.NewReader(""), &text, &text)
+		return code, text.String()
+	}
+	for _, name := range []string{"demo", "serve", "client", "keys", "user", "token"} {
+		if code, out := gateway(name); code != cli.Mistake || !strings.Contains(out, "unknown command") {
+			t.Errorf("valetkey %s: got %d, %s", name, code, out)
+		}
+	}
+	_, help := gateway("--help")
+	for _, name := range []string{"proxy", "revoke", "verify", "inspect", "doctor"} {
+		if !strings.Contains(help, "\n  "+name+" ") {
+			t.Errorf("no command %s in %s", name, help)
+		}
+	}
+}
