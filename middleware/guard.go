@@ -24,7 +24,6 @@
 package middleware
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -37,7 +36,6 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/authheader"
-	"github.com/valetkey/valetkey/internal/denylist"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
@@ -113,6 +111,20 @@ type Config struct {
 
 	// Revocations configures the source of revocations and bounds the memory for them. See [Guard.Revoke] and [Guard.Watch].
 	Revocations Revocations
+
+	// Previous is the guard that the new guard replaces in this process, for a configuration that changes while the process runs.
+	// From then on, both share their revocations, including the state of the source: each applies what Revoke or Watch of either
+	// receives, to its cached tokens and to its requests in progress. Revocations must not be set, because that of Previous
+	// applies. Requests that Previous has accepted go on. A guard that is no longer used takes no memory because of Previous.
+	//
+	// Previous does not hand over used DPoP proofs. Use its dpop.Config.ReplayStore again, or a proof could be used twice. Nil: the
+	// guard replaces none.
+	Previous *Guard
+
+	// KeepCached reports whether Verifier would accept a token that Previous has cached with the same result, because it contains
+	// the verifier that accepted the token, unchanged. Such a token remains cached until it would have been verified again. Nil:
+	// no token is taken over.
+	KeepCached func(t *valetkey.Token) bool
 
 	// Preflight handles CORS preflights, which browsers send without credentials: OPTIONS with Origin and
 	// Access-Control-Request-Method. It runs instead of the guarded handler, in adapters too, so the guarded handler never
@@ -244,6 +256,12 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Revocations.Keep < 0 {
 		wrong.Add("Revocations.Keep", "%v is negative", cfg.Revocations.Keep)
 	}
+	if cfg.Previous != nil && cfg.Revocations != (Revocations{}) {
+		wrong.Add("Revocations", "must not be set with Previous, whose Revocations apply")
+	}
+	if cfg.Previous == nil && cfg.KeepCached != nil {
+		wrong.Add("KeepCached", "has no effect without Previous")
+	}
 	if cfg.Cache.MaxAge < 0 {
 		wrong.Add("Cache.MaxAge", "%v is negative", cfg.Cache.MaxAge)
 	}
@@ -305,10 +323,10 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.CancelWithToken {
 		g.streams = &streams{guard: g}
 	}
-	g.denials = &denials{list: denylist.New(denylist.Config{Bytes: cfg.Revocations.Bytes, Keep: cfg.Revocations.Keep}),
-		keep: cmp.Or(cfg.Revocations.Keep, denylist.DefaultKeep), now: g.now, log: g.log}
-	if source := cfg.Revocations.Source; source != nil {
-		g.denials.watched = &watched{source: source, allow: cfg.Revocations.AllowBeforeCaughtUp, now: g.now, since: g.now(), err: errNotWatched}
+	if cfg.Previous != nil {
+		g.denials = cfg.Previous.denials
+	} else {
+		g.denials = newDenials(cfg.Revocations, g)
 	}
 	g.cache = tokencache.New(tokencache.Config{
 		Entries: cfg.Cache.Entries,
@@ -317,6 +335,10 @@ func New(cfg Config) (*Guard, error) {
 		Now:     g.now,
 		Claims:  cfg.Claims,
 	}, uncached{verifier: cfg.Verifier, denials: g.denials, padded: g.tokenHeader != ""})
+	g.denials.guards.add(g)
+	if cfg.KeepCached != nil {
+		g.takeOver(cfg.Previous, cfg.KeepCached)
+	}
 	return g, nil
 }
 

@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,39 +47,52 @@ type Revocations struct {
 
 // Revoke rejects tokens even though they still verify. It removes them from the cache at once, and holds each revocation until
 // none of its tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, it ends requests in progress that
-// carry such a token. Revoke affects this process only; for others, see [Guard.Watch].
+// carry such a token. It affects all guards that Config.Previous connects, and no other process; for those, see [Guard.Watch].
 //
 // Revoke scans every cached token and every request in progress, so pass several revocations in one call if there are many.
 //
 // The error names every malformed revocation; the others are applied. None is dropped for lack of memory, see [Revocations.Bytes].
 // Revoke is safe for concurrent use.
-func (g *Guard) Revoke(rs ...valetkey.Revocation) error {
+func (g *Guard) Revoke(rs ...valetkey.Revocation) error { return g.denials.revoke(rs...) }
+
+func (d *denials) revoke(rs ...valetkey.Revocation) error {
 	errs := make([]error, 0, len(rs))
-	now := g.now()
+	now := d.now()
 	for i, r := range rs {
-		if err := g.denials.list.Add(r, now); err != nil {
+		if err := d.list.Add(r, now); err != nil {
 			errs = append(errs, fmt.Errorf("middleware: revocation %d: %w", i, err))
 		}
 	}
-	g.denials.noteOverflow()
-	g.cache.Purge(func(t *valetkey.Token) bool {
-		// The cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
-		named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
-		return named && g.denials.check(t) != nil
-	})
-	g.streams.endDenied()
+	d.noteOverflow()
+	for _, g := range d.guards.all() {
+		g.cache.Purge(func(t *valetkey.Token) bool {
+			// The cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
+			named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
+			return named && d.check(t) != nil
+		})
+		g.streams.endDenied()
+	}
 	return errors.Join(errs...)
 }
 
-// denials holds the revocations that a guard knows.
+// denials holds the revocations that a guard knows. A guard shares it with its Config.Previous.
 type denials struct {
 	list        *denylist.List
+	guards      family      // to which the revocations apply
 	overflowing atomic.Bool // as last logged
 	watched     *watched    // nil: there is no source
 	keep        time.Duration
 	outlived    sync.Once // for the log line about a token that lives longer than keep
 	now         func() time.Time
 	log         *slog.Logger
+}
+
+func newDenials(cfg Revocations, g *Guard) *denials {
+	d := &denials{list: denylist.New(denylist.Config{Bytes: cfg.Bytes, Keep: cfg.Keep}), keep: cmp.Or(cfg.Keep, denylist.DefaultKeep), now: g.now, log: g.log}
+	if cfg.Source != nil {
+		d.watched = &watched{source: cfg.Source, allow: cfg.AllowBeforeCaughtUp, now: g.now, since: g.now(), err: errNotWatched}
+	}
+	return d
 }
 
 // noteLifetime logs the first token that can outlive a revocation of it, so that an operator learns it before there is one.
@@ -181,16 +195,18 @@ func (w *watched) health() (h valetkey.Health) {
 }
 
 // Watch applies the revocations of Config.Revocations.Source until ctx is done, and then returns the error of ctx. If the source
-// ends, Watch logs it and watches again after 1 s to 1 min. Run it in a goroutine, once per guard. If there is no source, it
-// returns an error immediately.
-func (g *Guard) Watch(ctx context.Context) error {
-	w := g.denials.watched
+// ends, Watch logs it and watches again after 1 s to 1 min. Run it in a goroutine, once per guard, or once for all guards that
+// Config.Previous connects: it applies the revocations to each of them. If there is no source, it returns an error immediately.
+func (g *Guard) Watch(ctx context.Context) error { return g.denials.watch(ctx) }
+
+func (d *denials) watch(ctx context.Context) error {
+	w := d.watched
 	if w == nil {
 		return errors.New("middleware: Revocations.Source: required for Watch")
 	}
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		var caughtUp atomic.Bool
-		err := w.source.Watch(ctx, g.Revoke, func(err error) {
+		err := w.source.Watch(ctx, d.revoke, func(err error) {
 			w.report(err)
 			caughtUp.Store(caughtUp.Load() || hasCaughtUp(err))
 		})
@@ -205,7 +221,7 @@ func (g *Guard) Watch(ctx context.Context) error {
 			err = errors.New("the source ended without an error")
 		}
 		w.report(err)
-		g.log.LogAttrs(ctx, slog.LevelError, "watching revocations failed", slog.Duration("retry_in", wait), slog.Any("err", err))
+		d.log.LogAttrs(ctx, slog.LevelError, "watching revocations failed", slog.Duration("retry_in", wait), slog.Any("err", err))
 		select {
 		case <-time.After(wait - rand.N(wait/10)):
 		case <-ctx.Done():

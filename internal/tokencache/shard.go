@@ -121,21 +121,22 @@ func (s *shard) land(f *verification, r *record, now time.Time) {
 	}
 }
 
-// insert stores r, if there is room, and makes e its entry.
-func (s *shard) insert(r *record, e *Entry, now time.Time) {
+// insert stores r, whose token e has, and reports whether there was room.
+func (s *shard) insert(r *record, e *Entry, now time.Time) bool {
 	s.sweep(&s.probation, now)
 	s.sweep(&s.protected, now)
 	r.kind = s.kinds.take(e.Token)
 	fits := int64(r.bytes)+r.kind.bytes+e.size() <= s.maxBytes // including a later entry in the hot set
 	if !fits || !s.makeRoom(1, int64(r.bytes), now) {
 		s.kinds.drop(r.kind)
-		return
+		return false
 	}
 	if s.isGhost(&r.key) {
 		r.state.Or(protected)
 	}
 	s.items.Set(r.key.Text(), r, gocache.NoExpiration)
 	s.queueOf(r).push(r)
+	return true
 }
 
 func (s *shard) sweep(q *queue, now time.Time) {
@@ -219,6 +220,17 @@ func (s *shard) startPurge() []*record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.flights)
+	return s.recordsLocked()
+}
+
+// records returns all records.
+func (s *shard) records() []*record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recordsLocked()
+}
+
+func (s *shard) recordsLocked() []*record {
 	all := make([]*record, 0, s.entries())
 	for _, q := range []*queue{&s.probation, &s.protected} {
 		for r := q.oldest; r != nil; r = r.newer {
