@@ -25,6 +25,13 @@ const (
 	ReasonFormMalformed     Reason = "form_malformed"
 	ReasonQueryMalformed    Reason = "query_malformed"
 	ReasonPathAmbiguous     Reason = "path_ambiguous"
+	ReasonConnect           Reason = "connect"
+	ReasonTarget            Reason = "target"
+	ReasonMethod            Reason = "method"
+	ReasonPathNotCanonical  Reason = "path_not_canonical"
+	ReasonPathBackslash     Reason = "path_backslash"
+	ReasonPathControl       Reason = "path_control"
+	ReasonPathDotSegment    Reason = "path_dot_segment"
 )
 
 // Reasons for which a token is not an acceptable access token.
@@ -111,6 +118,7 @@ const (
 	ReasonACR              Reason = "acr"
 	ReasonAuthAge          Reason = "auth_age"
 	ReasonClaims           Reason = "claims"
+	ReasonIdentity         Reason = "identity"
 )
 
 // Description returns the text for the client, the error_description of a challenge. It is "" for [ReasonNoCredentials], whose
@@ -189,6 +197,13 @@ var reasons = struct {
 	ReasonFormMalformed:           "the form body is malformed",
 	ReasonQueryMalformed:          "the query is malformed",
 	ReasonPathAmbiguous:           "the path reads differently once it is decoded",
+	ReasonConnect:                 "CONNECT is not supported",
+	ReasonTarget:                  "the target of the request is not a path",
+	ReasonMethod:                  "the method is malformed",
+	ReasonPathNotCanonical:        "the path has a dot segment or an empty one, or its final slash is missing",
+	ReasonPathBackslash:           "the path contains a backslash",
+	ReasonPathControl:             "the path contains a control character",
+	ReasonPathDotSegment:          "the path contains a dot segment with a parameter",
 	ReasonNotJWT:                  "the token is not a JWT",
 	ReasonJWT:                     "the token is a JWT",
 	ReasonMalformed:               "the token is malformed",
@@ -255,4 +270,5 @@ var reasons = struct {
 	ReasonACR:                     "the user's login does not meet the required authentication context",
 	ReasonAuthAge:                 "the user logged in too long ago",
 	ReasonClaims:                  "the claims of the token are not what this API expects",
+	ReasonIdentity:                "the token contains a name that no header can carry",
 }}
