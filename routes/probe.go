@@ -41,7 +41,7 @@ func (l lookup) row(p probe) string {
 	if ambiguous(r.URL, false) {
 		return ""
 	}
-	h, _ := l.mux.Handler(r)
+	h, _ := l.mux.Handler(withPlainHost(r))
 	pattern, _ := h.(rowName) // "" for a redirect or an error response of net/http
 	return string(pattern)
 }

@@ -56,18 +56,42 @@ func (t Table) Scopes() valetkey.Scopes {
 //   - a path that reads differently once it is decoded, with 400: /files%2Fadmin or /files/%2e%2e/admin. Some routers decode a
 //     path before they split it. Such a router would serve /files/admin for a request that matched a row for /{name}.
 //
-// [AllowEncodedSlash] lifts the second refusal for encoded slashes in the rows that it names.
+// [AllowEncodedSlash] lifts the second refusal for encoded slashes in the rows that it names. [StrictPaths] adds refusals.
+//
+// Hosts are compared without regard to letter case and to a dot at the end. A table with a host in a pattern passes the host on in
+// lower case.
 //
 // The error joins every mistake, each a [valetkey.ConfigError], see [Table.Validate].
 //
 // Limits: a table does not know how else next interprets a request. If next ignores letter case or a final slash, or takes the
 // method from a header, no open row may be so wide that it serves such a variant of a guarded path.
 func (t Table) Guard(g *middleware.Guard, next http.Handler, options ...Option) (http.Handler, error) {
+	var missing error
+	if next == nil {
+		missing = mistakeIn("next", errRequired)
+	}
+	set, err := t.settings(g, options)
+	if err = errors.Join(err, missing); err != nil {
+		return nil, err
+	}
+	reject := func(w http.ResponseWriter, r *http.Request, err error) { g.Reject(r, err).Apply(w, r) }
+	return t.matcher(set, reject, func(_ string, need valetkey.Requirement) http.Handler { return g.Handler(next, need) })
+}
+
+// settings is what a list of Options amounts to.
+type settings struct {
+	encodedSlash map[string]bool // patterns that accept an encoded slash
+	strict       bool
+}
+
+// settings returns the settings of options. The error joins all mistakes in them, in the table, and the lack of a guard.
+func (t Table) settings(g *middleware.Guard, options []Option) (settings, error) {
 	mistakes := []error{t.Validate()}
-	encoded := map[string]bool{} // patterns that accept an encoded slash
+	set := settings{encodedSlash: map[string]bool{}}
 	for _, o := range options {
+		set.strict = set.strict || o.strict
 		for _, pattern := range o.encodedSlash {
-			encoded[pattern] = true
+			set.encodedSlash[pattern] = true
 			if _, ok := t[pattern]; !ok {
 				mistakes = append(mistakes, mistakeIn(fmt.Sprintf("AllowEncodedSlash[%q]", pattern), errors.New("the table has no such row")))
 			} else if !strings.Contains(pattern, "{") && !strings.HasSuffix(pattern, "/") {
@@ -78,25 +102,70 @@ func (t Table) Guard(g *middleware.Guard, next http.Handler, options ...Option) 
 	if g == nil {
 		mistakes = append(mistakes, mistakeIn("guard", errRequired))
 	}
-	if next == nil {
-		mistakes = append(mistakes, mistakeIn("next", errRequired))
-	}
-	if err := errors.Join(mistakes...); err != nil {
-		return nil, err
-	}
+	return set, errors.Join(mistakes...)
+}
+
+// matcher returns a handler that gives each request to the handler of its row, or of a row that no token satisfies if there is none.
+// Requests whose path is unclear go to reject, with the reason.
+func (t Table) matcher(set settings, reject func(http.ResponseWriter, *http.Request, error), row func(pattern string, need valetkey.Requirement) http.Handler) (http.Handler, error) {
 	mux := http.NewServeMux()
+	unambiguous := func(next http.Handler, encodedSlash bool) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if ambiguous(r.URL, encodedSlash) {
+				reject(w, r, errAmbiguous)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	hosts := false
 	for pattern, need := range t {
-		if err := register(mux, pattern, unambiguous(g, g.Handler(next, need), encoded[pattern])); err != nil {
+		if err := register(mux, pattern, unambiguous(row(pattern, need), set.encodedSlash[pattern])); err != nil {
 			return nil, rowError(pattern, err)
 		}
+		hosts = hosts || shapeOf(pattern).host != ""
 	}
 	// A table with a catch-all row needs no other, and this one conflicts with it.
-	_ = register(mux, "/", unambiguous(g, g.Handler(next, scopes.Requirement{}), false))
-	return mux, nil
+	_ = register(mux, "/", unambiguous(row("", scopes.Requirement{}), false))
+	if !hosts && !set.strict {
+		return mux, nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if set.strict {
+			if why := unclear(r); why != "" {
+				reject(w, r, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: why})
+				return
+			}
+		}
+		if hosts {
+			r = withPlainHost(r)
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// withPlainHost returns r with its host in the spelling of the patterns. Hosts are not case-sensitive (RFC 3986, section 3.2.2), and
+// a dot at the end names the same host (RFC 1034, section 3.1), but a ServeMux compares them as text: another spelling would match the
+// row of another host, or of all hosts.
+func withPlainHost(r *http.Request) *http.Request {
+	name, port := r.Host, ""
+	if i := strings.LastIndexByte(name, ':'); i >= 0 && !strings.HasSuffix(name, "]") {
+		name, port = name[:i], name[i:]
+	}
+	plain := strings.ToLower(strings.TrimSuffix(name, ".")) + port
+	if plain == r.Host {
+		return r
+	}
+	same := *r
+	same.Host = plain
+	return &same
 }
 
 // An Option changes how [Table.Guard] guards. The zero value changes nothing.
-type Option struct{ encodedSlash []string }
+type Option struct {
+	encodedSlash []string
+	strict       bool
+}
 
 // AllowEncodedSlash returns the Option that accepts paths with an encoded slash (%2F) in the wildcards of the rows with these
 // patterns, as in /projects/group%2Fproject for "GET /projects/{id}". The path value of a requirement is decoded: group/project.
@@ -110,6 +179,17 @@ func AllowEncodedSlash(patterns ...string) Option {
 	return Option{encodedSlash: slices.Clone(patterns)}
 }
 
+// StrictPaths returns the Option that refuses requests whose path other software might read in another way than the table does. It
+// is for a guard whose handler passes requests on to software that is not known, such as a reverse proxy. Legitimate clients do not
+// send such requests. They get 400. They are
+//   - CONNECT, and every other request whose target is not a path (RFC 9112, section 3.2),
+//   - a path with a backslash, which some servers read as a slash,
+//   - a path with a control character: some servers end a path at a NUL,
+//   - a segment that begins with ".;" or "..;": servers that cut off the text after a semicolon before they clean a path read
+//     /files/..;x/admin as /admin,
+//   - a target with '#': some servers end the path there.
+func StrictPaths() Option { return Option{strict: true} }
+
 var errRequired = errors.New("required")
 
 // isOpen reports whether need accepts a request without a token.
@@ -118,16 +198,6 @@ func isOpen(need valetkey.Requirement) bool {
 }
 
 var errAmbiguous = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonPathAmbiguous}
-
-func unambiguous(g *middleware.Guard, next http.Handler, encodedSlash bool) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ambiguous(r.URL, encodedSlash) {
-			g.Reject(r, errAmbiguous).Apply(w, r)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 // ambiguous reports whether the decoded path of u is not clean, or has different segments than the path as sent, by which a
 // ServeMux matches. A ServeMux redirects from a path that is not clean as sent, except for CONNECT. With encodedSlash, a segment

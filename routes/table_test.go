@@ -130,6 +130,15 @@ func TestTable(t *testing.T) {
 		assert.Equal(t, 200, do(t, "POST", api+"/orders", bearer("tenant"), host).status)
 		assert.Equal(t, 200, do(t, "GET", api+"/orders", bearer("orders:read"), host).status)
 	})
+	t.Run("a host in another spelling is the same host", func(t *testing.T) {
+		for _, spelling := range []string{"TENANT.example", "tenant.Example", "tenant.example.", "Tenant.Example.:80", "tenant.example:8080"} {
+			host := func(r *http.Request) { r.Host = spelling }
+			assert.Equal(t, 403, do(t, "POST", api+"/orders", bearer("orders:read", "orders:write"), host).status, spelling)
+			assert.Equal(t, 403, do(t, "POST", api+"/orders/1", bearer("tenant"), host).status, spelling)
+			assert.Equal(t, 200, do(t, "POST", api+"/orders", bearer("tenant"), host).status, spelling)
+			assert.Equal(t, 200, do(t, "POST", api+"/orders/1", bearer("orders:write"), host).status, spelling)
+		}
+	})
 	t.Run("the token is at hand", func(t *testing.T) {
 		api := serve(t, tableOf(t, guard, routes.Table{
 			"/any": valetkey.AnyToken, "/maybe": valetkey.Optional, "/public": valetkey.Public,

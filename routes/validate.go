@@ -16,8 +16,8 @@ import (
 //   - an empty table
 //   - a pattern that [http.ServeMux] refuses, or two patterns that conflict
 //   - a requirement that is nil, or an unknown [valetkey.Openness], or an Openness within a [valetkey.AllOf]
-//   - a row that no request can reach: its path is not clean or reads differently once it is decoded, its host has a port, its
-//     method has lowercase letters, or other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/ together do for /a/
+//   - a row that no request can reach: its path is not clean or reads differently once it is decoded, its host has a port, a capital letter or a
+//     dot at the end, its method has lowercase letters, or other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/ together do for /a/
 //   - an open row, [valetkey.Public] or [valetkey.Optional], that is wider than a guarded row and serves its neighbors
 //
 // The last mistake means that the open row would serve all requests of the guarded row if that were missing, and that it serves a
@@ -108,7 +108,7 @@ func (l lookup) unreachable(pattern string) string {
 		}
 	}
 	if len(others) == 0 {
-		return "can never match: its path is not clean or reads differently once it is decoded, its host has a port, or GODEBUG=httpmuxgo121=1 is set"
+		return "can never match: its path is not clean or reads differently once it is decoded, its host has a port, a capital letter or a dot at the end, or GODEBUG=httpmuxgo121=1 is set"
 	}
 	slices.Sort(others)
 	return fmt.Sprintf("can never match: %q serve all its requests", slices.Compact(others))

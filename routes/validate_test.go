@@ -57,6 +57,8 @@ func TestValidate(t *testing.T) {
 		{"a path with encoded dots", routes.Table{"/a/%2e%2e": read}, []string{"can never match"}},
 		{"a segment with a slash", routes.Table{"/a%2Fb": read}, []string{"can never match"}},
 		{"a host with a port", routes.Table{"example.com:8080/a": read}, []string{"can never match"}},
+		{"a host with a capital letter", routes.Table{"Example.com/a": read, "/": read}, []string{`Table["Example.com/a"]: can never match`}},
+		{"a host with a dot at the end", routes.Table{"example.com./a": read, "/": read}, []string{`Table["example.com./a"]: can never match`}},
 		{"a method in small letters", routes.Table{"get /a": read}, []string{`can never match: methods are case-sensitive`}},
 		{"a row behind three", routes.Table{"/a/": read, "/a/{$}": read, "/a/{x}": read, "/a/{x}/": read},
 			[]string{`Table["/a/"]: can never match: ["/a/{$}" "/a/{x}" "/a/{x}/"] serve`}},

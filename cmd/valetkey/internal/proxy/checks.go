@@ -19,8 +19,8 @@ func (c check) refuses(reason valetkey.Reason) bool { return slices.Contains(c.r
 var (
 	pathChecks = []check{
 		{"its path is unambiguous", "RFC 9110, section 4.2.3; RFC 3986, section 6.2", []valetkey.Reason{
-			reasonConnect, reasonTarget, reasonBackslash, reasonControl,
-			reasonDotSegment, valetkey.ReasonPathAmbiguous}},
+			valetkey.ReasonConnect, valetkey.ReasonTarget, valetkey.ReasonMethod, valetkey.ReasonPathBackslash, valetkey.ReasonPathControl,
+			valetkey.ReasonPathDotSegment, valetkey.ReasonPathNotCanonical, valetkey.ReasonPathAmbiguous}},
 		{"it carries exactly one token", "RFC 6750, section 2", []valetkey.Reason{
 			valetkey.ReasonTwoTokens, valetkey.ReasonTwoAuthorizations,
 			valetkey.ReasonEmptyToken, valetkey.ReasonTokenTooLong, valetkey.ReasonTokenCharacters}},
@@ -98,6 +98,6 @@ var (
 
 	routeChecks = []check{
 		{"its scopes are sufficient for the request", "RFC 6750, section 3.1", []valetkey.Reason{valetkey.ReasonScope}},
-		{"headers can carry its identity", "RFC 9110, section 5.5", []valetkey.Reason{reasonNoName}},
+		{"headers can carry its identity", "RFC 9110, section 5.5", []valetkey.Reason{valetkey.ReasonIdentity}},
 	}
 )

@@ -61,7 +61,7 @@ func load(path string, b build) (*Proxy, error) {
 		}
 	}
 	var err error
-	if p.api, err = table.Guard(p.guard, namable(p.guard, forward), encodedSlash); err != nil {
+	if p.api, err = table.Guard(p.guard, namable(p.guard, forward), routes.StrictPaths(), encodedSlash); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("guard the routes: %w", err)
 	}

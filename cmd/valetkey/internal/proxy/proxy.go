@@ -69,49 +69,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	if why := ambiguous(r); why != "" {
-		p.guard.Reject(r, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: why}).Apply(w, r)
-		return
-	}
 	p.api.ServeHTTP(w, r)
-}
-
-// Reasons for refusals by the proxy that a guard does not have.
-var (
-	reasonConnect    = valetkey.NewReason("connect", "CONNECT is not supported")
-	reasonTarget     = valetkey.NewReason("target", "the target is not a path")
-	reasonBackslash  = valetkey.NewReason("path_backslash", "the path contains a backslash")
-	reasonControl    = valetkey.NewReason("path_control", "the path contains a control character")
-	reasonDotSegment = valetkey.NewReason("path_dot_segment", "the path contains a dot segment with a parameter")
-	reasonNoName     = valetkey.NewReason("unnamable", "the token contains a name that no header can carry")
-)
-
-// ambiguous returns the reason if the upstream might see another path than the one that a route matches, or "" if not.
-//
-// A table itself refuses dot segments, and encoded slashes unless allow_encoded_slash has the row. Some servers also treat a
-// backslash as a slash, end a path at a NUL, or cut off the text after a semicolon before they clean the path. For them,
-// /files/..;x/admin is /admin, and a token that is sufficient for /files/ would give access to it. Legitimate clients do not use
-// such paths.
-func ambiguous(r *http.Request) valetkey.Reason {
-	if r.Method == http.MethodConnect {
-		return reasonConnect
-	}
-	path := r.URL.Path // decoded
-	if !strings.HasPrefix(path, "/") {
-		return reasonTarget
-	}
-	if strings.Contains(path, `\`) {
-		return reasonBackslash
-	}
-	if strings.ContainsFunc(path, control) {
-		return reasonControl
-	}
-	for segment := range strings.SplitSeq(path, "/") {
-		if strings.HasPrefix(segment, ".;") || strings.HasPrefix(segment, "..;") {
-			return reasonDotSegment
-		}
-	}
-	return ""
 }
 
 // onward forwards requests to the upstream.
@@ -334,7 +292,7 @@ func identity(t *valetkey.Token) [3]header {
 	return [3]header{{"X-Valetkey-Subject", t.Subject()}, {"X-Valetkey-Client", t.ClientID()}, {"X-Valetkey-Scope", t.Scopes().String()}}
 }
 
-var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Reason: reasonNoName}
+var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonIdentity}
 
 // namable refuses a token whose identity cannot be carried in headers, even where a token is optional. Other requests, including
 // those without a token, go to next.

@@ -1,0 +1,167 @@
+package routes
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"runtime/debug"
+	"strings"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// A Decider decides on requests by a table without serving them. It is for gateways that ask another service whether to let a
+// request through, such as ext_authz of Envoy and forward authentication. It is safe for concurrent use.
+type Decider struct {
+	guard *middleware.Guard
+	match http.Handler // sets the answer that it is given as the ResponseWriter
+}
+
+// Decider returns a Decider with g and a copy of the table. It decides as the handler of [Table.Guard] does with [StrictPaths],
+// because the software behind a gateway is not known, and with one difference: it never redirects. A path that is not clean, and one
+// that lacks the final slash of its row, is refused with 400.
+//
+// The error joins every mistake, each a [valetkey.ConfigError], see [Table.Validate].
+func (t Table) Decider(g *middleware.Guard, options ...Option) (*Decider, error) {
+	set, err := t.settings(g, append([]Option{StrictPaths()}, options...))
+	if err != nil {
+		return nil, err
+	}
+	reject := func(w http.ResponseWriter, r *http.Request, err error) { w.(*answer).decision = g.Reject(r, err) }
+	match, err := t.matcher(set, reject, func(pattern string, need valetkey.Requirement) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			a := w.(*answer)
+			a.row = pattern
+			a.decision = g.Decide(r, need)
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Decider{g, match}, nil
+}
+
+// Decide decides on r, see [middleware.Guard.Decide]. It does not read the body. row is the pattern of the row that matched, or ""
+// if none did or the path was refused before. A panic in a requirement is logged, and the request is refused with 503.
+func (d *Decider) Decide(r *http.Request) (decision middleware.Decision, row string) {
+	a := answer{}
+	defer func() {
+		if v := recover(); v != nil {
+			decision, row = d.guard.Reject(r, fmt.Errorf("routes: panic while deciding by the row %q: %v\n%s", a.row, v, debug.Stack())), a.row
+		}
+	}()
+	d.match.ServeHTTP(&a, r)
+	if a.redirected {
+		a.decision = d.guard.Reject(r, errNotCanonical)
+	}
+	return a.decision, a.row
+}
+
+var errNotCanonical = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonPathNotCanonical}
+
+// An answer is what became of a request. A handler of a row sets it instead of writing to it; a ServeMux writes only redirects and
+// refusals of targets such as "*".
+type answer struct {
+	decision   middleware.Decision // the zero value refuses
+	row        string
+	redirected bool
+	header     http.Header
+}
+
+// Header returns a header that is not sent.
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+// WriteHeader records that no row has decided.
+func (a *answer) WriteHeader(int) { a.redirected = true }
+
+// Write does what WriteHeader does.
+func (a *answer) Write(p []byte) (int, error) {
+	a.redirected = true
+	return len(p), nil
+}
+
+// A Report is the description of a request by a gateway, which must be trusted: whoever makes a Report decides what the request is.
+// Method and Target are required.
+type Report struct {
+	Method string // as sent: capital letters and hyphens
+	Target string // path and query as sent, not decoded
+	Scheme string // "http" or "https"; empty: unknown
+	Host   string // with or without a port; empty: unknown
+
+	// Header holds the headers of the request. Names in any letter case are one header. Headers that the gateway does not remove
+	// from requests of clients, such as X-Forwarded-Client-Cert, prove nothing.
+	Header http.Header
+
+	// RemoteAddr is the address of the gateway, with a port, for [middleware.Proxies]. Empty: no proxy is trusted.
+	RemoteAddr string
+
+	// Certificate is the certificate with which the client authenticated to the gateway, as if this connection had it: it is for
+	// [middleware.TLSCertificate]. Nil: none.
+	Certificate *x509.Certificate
+}
+
+// DecideReport decides on the request that a gateway reports, see [Decider.Decide]. A Report that is not clear, such as one with a URL
+// instead of a path, is refused with 400.
+func (d *Decider) DecideReport(ctx context.Context, report Report) (decision middleware.Decision, row string) {
+	r, why := report.request(ctx)
+	if why != "" {
+		return d.guard.Reject(r, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: why}), ""
+	}
+	return d.Decide(r)
+}
+
+// request returns the request, and the reason if it is not clear.
+func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
+	header := make(http.Header, len(p.Header))
+	for name, values := range p.Header {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		header[name] = append(header[name], values...)
+	}
+	r := &http.Request{
+		Method: p.Method, RequestURI: p.Target, Host: p.Host, Header: header, RemoteAddr: p.RemoteAddr,
+		URL: &url.URL{}, Body: http.NoBody, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	r = r.WithContext(ctx)
+	if p.Scheme == "https" || p.Certificate != nil {
+		r.TLS = &tls.ConnectionState{}
+		if p.Certificate != nil {
+			r.TLS.PeerCertificates = []*x509.Certificate{p.Certificate}
+		}
+	}
+	switch {
+	case p.Method == "" || strings.ContainsFunc(p.Method, func(c rune) bool { return (c < 'A' || c > 'Z') && c != '-' }):
+		r.Method = "" // it goes to the log
+		return r, valetkey.ReasonMethod
+	case p.Method == http.MethodConnect:
+		return r, valetkey.ReasonConnect
+	case !strings.HasPrefix(p.Target, "/") || strings.ContainsFunc(p.Target, notInTarget):
+		return r, valetkey.ReasonTarget
+	case p.Scheme != "" && p.Scheme != "http" && p.Scheme != "https":
+		return r, valetkey.ReasonForwardedMalformed
+	case strings.ContainsFunc(p.Host, notInHost):
+		return r, valetkey.ReasonHostMalformed
+	}
+	u, err := url.ParseRequestURI(p.Target)
+	if err != nil {
+		return r, valetkey.ReasonTarget
+	}
+	r.URL = u
+	return r, ""
+}
+
+// notInTarget reports whether c is unclear in the target of a request: software differs in what it makes of a fragment, of a space,
+// and of bytes that are not ASCII (RFC 9112, section 3.2; RFC 3986, section 2).
+func notInTarget(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+
+// notInHost reports whether c cannot be in a host and port (RFC 3986, section 3.2).
+func notInHost(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`/\?#@,"<>`, c) }
