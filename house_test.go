@@ -69,7 +69,7 @@ var layers = [][]string{
 	{"jwks", "introspect", "dpop", "statuslist"},
 	{"middleware", "issuers"},
 	{"routes", "fapi"},
-	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
+	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "deploy", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
 }
 
 func layerOf(dir string) (layer int, folder string) {
