@@ -252,7 +252,56 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].introspection.issuer: required with redis, because a revocation contains the issuer"}},
 
 		{"redis that is nothing", good + "redis:", []string{
-			"6: redis: is not a mapping", "6: redis.key_file: required, or key_env or key"}},
+			"6: redis: is not a mapping", "6: redis.key_file: required, or key_env or key", "6: redis.address: required, or socket, cluster or sentinel"}},
+		{"redis in all places at once", good + `redis:
+  socket: redis.sock
+  address: 127.0.0.1:6379
+  sentinel: {addresses: '127.0.0.1:26379', master: orders}
+  cluster: ['127.0.0.1:7000', '127.0.0.1:7001']
+  key: ` + key + "\n", []string{
+			"7: redis.socket: cannot be combined with address", "9: redis.sentinel: cannot be combined with address", "10: redis.cluster: cannot be combined with address"}},
+		{"redis in none", good + "redis: {key: " + key + "}", []string{"6: redis.address: required, or socket, cluster or sentinel"}},
+		{"each field of sentinel, on its line", good + `redis:
+  sentinel:
+    addresses: [localhost, '127.0.0.1:26379']
+    master: ''
+    username: x
+    password_file: nowhere
+    tls: true
+  key: ` + key + "\n", []string{
+			`8: redis.sentinel.addresses[0]: "localhost" is not an address such as 127.0.0.1:8080`,
+			`9: redis.sentinel.master: is empty`,
+			`11: redis.sentinel.password_file: the file cannot be read: no such file or directory`,
+			`12: redis.sentinel: unknown field "tls"; known are addresses, master, username, password, password_file, password_env`}},
+		{"a sentinel without its fields", good + "redis: {sentinel: {username: x}, key: " + key + "}", []string{
+			"6: redis.sentinel.addresses: required", "6: redis.sentinel.master: required",
+			"6: redis.sentinel.username: requires password_file, or password_env or password"}},
+		{"a cluster without addresses", good + "redis: {cluster: [], key: " + key + "}", []string{"6: redis.cluster: is empty"}},
+		{"a cluster with one address and a database that it does not have", good + "redis: {cluster: '127.0.0.1:7000', db: 1, key: " + key + "}", []string{
+			"6: redis.db: cannot be combined with cluster, which has database 0 only"}},
+		{"a user without a password", good + "redis: {address: 'localhost:1', username: x, key: " + key + "}", []string{
+			"6: redis.username: requires password_file, or password_env or password"}},
+		{"settings of TLS without TLS", good + `redis:
+  address: localhost:1
+  tls: false
+  tls_ca_file: ca.pem
+  tls_cert_file: proxy.pem
+  tls_key_file: proxy.key
+  tls_server_name: redis
+  key: ` + key + "\n", []string{
+			"9: redis.tls_ca_file: requires tls: true", "10: redis.tls_cert_file: requires tls: true",
+			"11: redis.tls_key_file: requires tls: true", "12: redis.tls_server_name: requires tls: true"}},
+		{"TLS on a socket", good + "redis: {socket: redis.sock, tls: true, key: " + key + "}", []string{"6: redis.tls: cannot be combined with socket"}},
+		{"an authority that is not there", good + "redis: {address: 'localhost:1', tls: true, tls_ca_file: nowhere.pem, key: " + key + "}", []string{
+			"6: redis.tls_ca_file: open DIR/nowhere.pem: no such file or directory"}},
+		{"an authority that has no certificate", good + "redis: {address: 'localhost:1', tls: true, tls_ca_file: proxy.yaml, key: " + key + "}", []string{
+			"6: redis.tls_ca_file: has no certificate in PEM"}},
+		{"a certificate that is not there", good + "redis: {address: 'localhost:1', tls: true, tls_cert_file: nowhere.pem, tls_key_file: nowhere.key, key: " + key + "}", []string{
+			"6: redis.tls_cert_file: open DIR/nowhere.pem: no such file or directory"}},
+		{"a certificate without its key", good + "redis: {address: 'localhost:1', tls: true, tls_cert_file: x, key: " + key + "}", []string{
+			"6: redis.tls_key_file: required with tls_cert_file"}},
+		{"a key without its certificate", good + "redis: {address: 'localhost:1', tls: true, tls_key_file: x, key: " + key + "}", []string{
+			"6: redis.tls_cert_file: required with tls_key_file"}},
 		{"each field of redis, on its line", good + `redis:
   address: localhost
   username: ''
@@ -274,7 +323,7 @@ func TestMistakes(t *testing.T) {
 			`13: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32`,
 			`14: redis.prefix: is not a string: put it in quotes`,
 			`15: redis.timeout: "1" is not a duration such as 30s`,
-			`16: redis: unknown field "keep"; known are address, username, password, password_file, password_env, tls, db, key, key_file, key_env, prefix, timeout, allow_before_caught_up`}},
+			`16: redis: unknown field "keep"; known are address, socket, cluster, sentinel, username, password, password_file, password_env, tls, tls_ca_file, tls_cert_file, tls_key_file, tls_server_name, db, key, key_file, key_env, prefix, timeout, allow_before_caught_up`}},
 		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
 			"6: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32"}},
 		{"each field of dpop, on its line", good + `dpop:
@@ -555,7 +604,7 @@ func TestExampleInFull(t *testing.T) {
 	full, rows, _ := strings.Cut(full, "\nroutes:\n")
 	full += rows[strings.Index(rows, "\n\n"):]
 	dir := t.TempDir()
-	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n", "nonce.key": key,
+	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n", "nonce.key": key, "redis-ca.pem": certificatePEM,
 		"proxy.crt": certificatePEM, "proxy.key": keyPEM} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -579,7 +628,7 @@ func TestExampleInFull(t *testing.T) {
 		Prefix    bool           `yaml:"forwarded_prefix"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
-	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 9 ||
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 13 ||
 		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 2 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Port || !fields.Prefix || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)

@@ -2,53 +2,159 @@ package proxy
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/valetkey/valetkey/adapters/valetredis"
+	"github.com/valetkey/valetkey/internal/config"
 )
 
 // A shared holds the Redis that proxies share.
 type shared struct {
 	*valetredis.Redis
-	client *redis.Client
+	client redis.UniversalClient
 	allow  bool // allow requests before its revocations are known
 }
 
-// connect creates the connection to Redis without any I/O. It returns nil if Redis is not configured or there are mistakes.
-// patience is the minimum timeout. Zero: the default of valetredis applies.
+// connect creates the connection to Redis without any network I/O. It returns nil if Redis is not configured or there are
+// mistakes. patience is the minimum timeout. Zero: the default of valetredis applies.
 func (f *file) connect(patience time.Duration) *shared {
 	r := f.Redis
 	if r == nil {
 		return nil
 	}
-	options := &redis.Options{
-		Addr:                  string(r.Address),
-		Username:              r.Username,
-		Password:              f.Secret(r.Password),
-		DB:                    int(r.DB),
-		ContextTimeoutEnabled: true, // valetredis requires it
-	}
-	if r.TLS {
-		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
 	cfg := valetredis.Config{Key: f.Key(r.Key), Prefix: r.Prefix, Timeout: max(time.Duration(r.Timeout), patience), Logger: f.log}
 	if !f.SecretGiven(r.Key) {
 		f.Mistake("redis.key_file", "required, or key_env or key")
 	}
+	dial := f.redisClient()
 	if f.Wrong("redis") {
 		return nil
 	}
 	logging.Disable() // go-redis logs each failed connection; valetredis logs the outage once
-	client := redis.NewClient(options)
-	cfg.Client = client
+	cfg.Client = dial()
 	made, err := valetredis.New(cfg)
 	if err != nil {
-		client.Close()
+		cfg.Client.Close()
 		f.Blame("redis", err, map[string]string{"Key": "key", "Prefix": "prefix", "Timeout": "timeout"})
 		return nil
 	}
-	return &shared{made, client, r.AllowLate}
+	return &shared{made, cfg.Client, r.AllowLate}
+}
+
+const maxCA = 1 << 20 // bytes of a file with certificates of authorities
+
+// places are the fields of the redis section that state where Redis is. Exactly one of them is required.
+var places = []string{"address", "socket", "cluster", "sentinel"}
+
+// redisClient checks the settings about connections to Redis. The result creates the client that they describe. It must not be
+// called if there are mistakes.
+func (f *file) redisClient() func() redis.UniversalClient {
+	const section = "redis."
+	r := f.Redis
+	var given []string
+	for _, place := range places {
+		if f.Given(section + place) {
+			given = append(given, place)
+		}
+	}
+	if len(given) == 0 {
+		f.Mistake(section+"address", "required, or socket, cluster or sentinel")
+	}
+	for _, place := range given[min(1, len(given)):] {
+		f.Mistake(section+place, "cannot be combined with %s", given[0])
+	}
+	if r.Cluster != nil && r.DB != 0 {
+		f.Mistake(section+"db", "cannot be combined with cluster, which has database 0 only")
+	}
+	encrypted := f.redisTLS()
+	password := f.credentials("redis", r.Username, r.Password)
+	switch {
+	case r.Cluster != nil:
+		return func() redis.UniversalClient {
+			return redis.NewClusterClient(&redis.ClusterOptions{
+				Addrs: texts(r.Cluster), Username: r.Username, Password: password, TLSConfig: encrypted, ContextTimeoutEnabled: true,
+			})
+		}
+	case r.Sentinel != nil:
+		s := r.Sentinel
+		sentinelPassword := f.credentials("redis.sentinel", s.Username, s.Password)
+		return func() redis.UniversalClient {
+			return redis.NewFailoverClient(&redis.FailoverOptions{
+				MasterName: s.Master, SentinelAddrs: texts(s.Addresses), SentinelUsername: s.Username, SentinelPassword: sentinelPassword,
+				Username: r.Username, Password: password, DB: int(r.DB), TLSConfig: encrypted, ContextTimeoutEnabled: true,
+			})
+		}
+	}
+	options := &redis.Options{
+		Network: "tcp", Addr: string(r.Address), Username: r.Username, Password: password, DB: int(r.DB), TLSConfig: encrypted,
+		ContextTimeoutEnabled: true, // valetredis requires it
+	}
+	if r.Socket != "" {
+		options.Network, options.Addr = "unix", f.Path(r.Socket)
+	}
+	return func() redis.UniversalClient { return redis.NewClient(options) }
+}
+
+// credentials reads the password of a section. A user name without one is a mistake: the client would not send it.
+func (f *file) credentials(section, username string, password config.Secret) string {
+	if username != "" && !f.SecretGiven(password) {
+		f.Mistake(section+".username", "requires password_file, or password_env or password")
+	}
+	return f.Secret(password)
+}
+
+// redisTLS returns the TLS configuration of the connections to Redis and its sentinels, or nil without TLS.
+func (f *file) redisTLS() *tls.Config {
+	const section = "redis."
+	r := f.Redis
+	if !r.TLS {
+		for _, name := range []string{"tls_ca_file", "tls_cert_file", "tls_key_file", "tls_server_name"} {
+			if f.Given(section + name) {
+				f.Mistake(section+name, "requires tls: true")
+			}
+		}
+		return nil
+	}
+	if r.Socket != "" {
+		f.Mistake(section+"tls", "cannot be combined with socket")
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: r.TLSServerName}
+	if r.TLSCAFile != "" {
+		text, err := config.Content(f.Path(r.TLSCAFile), maxCA)
+		cfg.RootCAs = x509.NewCertPool()
+		if err == nil && !cfg.RootCAs.AppendCertsFromPEM(text) {
+			err = errors.New("has no certificate in PEM")
+		}
+		if err != nil {
+			f.Mistake(section+"tls_ca_file", "%w", err)
+		}
+	}
+	switch own, key := f.Path(r.TLSCertFile), f.Path(r.TLSKeyFile); {
+	case own != "" && key == "":
+		f.Mistake(section+"tls_key_file", "required with tls_cert_file")
+	case own == "" && key != "":
+		f.Mistake(section+"tls_cert_file", "required with tls_key_file")
+	case own != "":
+		if _, err := tls.LoadX509KeyPair(own, key); err != nil {
+			f.Mistake(section+"tls_cert_file", "%w", err)
+		}
+		// Each connection reads the files, so that a renewed certificate applies without a restart.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(own, key)
+			return &pair, err
+		}
+	}
+	return cfg
+}
+
+func texts(all []address) (list []string) {
+	for _, a := range all {
+		list = append(list, string(a))
+	}
+	return list
 }

@@ -2,7 +2,10 @@ package proxy_test
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http/httptest"
@@ -40,19 +43,25 @@ func unused(t *testing.T) string {
 
 func startRedisAt(t *testing.T, addr string) (kill func()) {
 	t.Helper()
+	_, port, _ := net.SplitHostPort(addr)
+	return runRedis(t, &redis.Options{Addr: addr, Password: redisPassword}, "--port", port, "--requirepass", redisPassword)
+}
+
+// runRedis starts a real redis-server on loopback and waits until a client with the options reaches it.
+func runRedis(t *testing.T, at *redis.Options, settings ...string) (kill func()) {
+	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
 	}
-	_, port, _ := net.SplitHostPort(addr)
-	server := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-		"--dir", t.TempDir(), "--requirepass", redisPassword)
+	server := exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, settings...)...)
 	require.NoError(t, server.Start())
 	kill = func() {
 		server.Process.Kill()
 		server.Wait()
 	}
 	t.Cleanup(kill)
-	client := redis.NewClient(&redis.Options{Addr: addr, Password: redisPassword})
+	at.DialerRetries, at.MaxRetries = 1, -1
+	client := redis.NewClient(at)
 	defer client.Close()
 	require.Eventually(t, func() bool { return client.Ping(context.Background()).Err() == nil }, soon, 5*time.Millisecond)
 	return kill
@@ -252,6 +261,133 @@ func TestRedisOverTLS(t *testing.T) {
 	err = proxy.Revoke(t.Context(), file, valetkey.Revocation{Issuer: "https://as.example.com", All: true}, slog.New(slog.DiscardHandler))
 	require.Error(t, err)
 	require.Equal(t, byte(22), <-first, "a TLS handshake (RFC 8446, section 5.1), and no password in the clear")
+}
+
+// shareRevocations starts two proxies with the redis section, revokes a token as an operator does, and requires that both refuse it.
+func shareRevocations(t *testing.T, section string) {
+	t.Helper()
+	iss := valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(&recorder{})
+	t.Cleanup(upstream.Close)
+	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0") +
+		"\nredis: {" + section + ", timeout: 5s, key: " + key + "}"
+	file := filepath.Join(t.TempDir(), "proxy.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	one, oneProbe := serve(t, config)
+	two, twoProbe := serve(t, config)
+	token := iss.Token()
+	for _, p := range []struct{ addr, probe string }{{one, oneProbe}, {two, twoProbe}} {
+		caughtUp(t, p.probe)
+		code, _ := get(t, "http://"+p.addr+"/whoami", token)
+		require.Equal(t, 200, code)
+	}
+	require.NoError(t, proxy.Revoke(t.Context(), file, valetkey.Revocation{Issuer: iss.URL, Subject: "alice", Before: time.Now().Add(time.Minute)}, slog.New(slog.DiscardHandler)))
+	for _, addr := range []string{one, two} {
+		require.Eventually(t, func() bool { code, _ := get(t, "http://"+addr+"/whoami", token); return code == 401 }, soon, 5*time.Millisecond)
+	}
+}
+
+func TestRedisOnASocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "redis.sock")
+	runRedis(t, &redis.Options{Network: "unix", Addr: socket, Password: redisPassword}, "--port", "0", "--unixsocket", socket, "--requirepass", redisPassword)
+	shareRevocations(t, "socket: "+socket+", password: "+redisPassword)
+}
+
+func TestRedisWithCertificates(t *testing.T) {
+	dir, addr := t.TempDir(), unused(t)
+	stranger := httptest.NewTLSServer(nil)
+	stranger.Close()
+	path := func(name, text string) string {
+		p := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(p, []byte(text), 0o600))
+		return p
+	}
+	ca, certKey := path("ca.pem", certificatePEM), path("redis.key", keyPEM)
+	otherCA := path("other.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: stranger.Certificate().Raw})))
+	pair, err := tls.X509KeyPair([]byte(certificatePEM), []byte(keyPEM))
+	require.NoError(t, err)
+	_, port, _ := net.SplitHostPort(addr)
+	runRedis(t, &redis.Options{Addr: addr, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}}, "--port", "0", "--tls-port", port,
+		"--tls-cert-file", ca, "--tls-key-file", certKey, "--tls-ca-cert-file", ca, "--tls-auth-clients", "yes")
+	at := "address: '" + addr + "', tls: true, "
+	own := ", tls_cert_file: " + ca + ", tls_key_file: " + certKey
+	for _, c := range []struct{ name, section, want string }{
+		{"without a certificate of the client", at + "tls_ca_file: " + ca, ""}, // redis closes the connection, which has several texts
+		{"with the certificate of another authority", at + "tls_ca_file: " + otherCA + own, "certificate signed by unknown authority"},
+		{"under another name", at + "tls_server_name: redis.example.com, tls_ca_file: " + ca + own, "redis.example.com"},
+	} {
+		t.Run("refused "+c.name, func(t *testing.T) {
+			file := path("proxy.yaml", good+"redis: {"+c.section+", key: "+key+"}")
+			err := proxy.Revoke(t.Context(), file, valetkey.Revocation{Issuer: "https://as.example.com", All: true}, slog.New(slog.DiscardHandler))
+			require.ErrorContains(t, err, "publishing a revocation")
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+	t.Run("accepted with both", func(t *testing.T) {
+		shareRevocations(t, at+"tls_server_name: 127.0.0.1, tls_ca_file: "+ca+own)
+	})
+}
+
+func TestRedisBehindSentinels(t *testing.T) {
+	addr, sentinel := unused(t), unused(t)
+	startRedisAt(t, addr)
+	_, port, _ := net.SplitHostPort(sentinel)
+	_, primary, _ := net.SplitHostPort(addr)
+	settings := filepath.Join(t.TempDir(), "sentinel.conf")
+	require.NoError(t, os.WriteFile(settings, fmt.Appendf(nil, "port %s\nbind 127.0.0.1\nrequirepass sentinels\nsentinel monitor orders 127.0.0.1 %s 1\n"+
+		"sentinel auth-pass orders \"%s\"\n", port, primary, redisPassword), 0o600))
+	server := exec.Command("redis-server", settings, "--sentinel")
+	require.NoError(t, server.Start())
+	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
+	shareRevocations(t, "sentinel: {addresses: ['"+unused(t)+"', '"+sentinel+"'], master: orders, password: sentinels}, password: "+redisPassword)
+}
+
+func TestRedisInACluster(t *testing.T) {
+	var addrs []string
+	var nodes []*redis.Client
+	for i := range 3 {
+		addr := unused(t)
+		_, port, _ := net.SplitHostPort(addr)
+		_, bus, _ := net.SplitHostPort(unused(t))
+		runRedis(t, &redis.Options{Addr: addr}, "--port", port, "--cluster-enabled", "yes", "--cluster-port", bus)
+		client := redis.NewClient(&redis.Options{Addr: addr})
+		t.Cleanup(func() { client.Close() })
+		require.NoError(t, client.ClusterAddSlotsRange(t.Context(), i*16384/3, (i+1)*16384/3-1).Err())
+		if i > 0 {
+			require.NoError(t, nodes[0].Do(t.Context(), "cluster", "meet", "127.0.0.1", port, bus).Err())
+		}
+		addrs, nodes = append(addrs, addr), append(nodes, client)
+	}
+	for _, n := range nodes {
+		require.Eventually(t, func() bool {
+			info, err := n.ClusterInfo(t.Context()).Result()
+			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
+		}, soon, 5*time.Millisecond)
+	}
+	shareRevocations(t, "cluster: ['"+unused(t)+"', '"+addrs[1]+"']")
+}
+
+func TestLoadDoesNotConnectToRedis(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	addr := l.Addr().String()
+	for _, section := range []string{
+		"address: '" + addr + "'",
+		"cluster: '" + addr + "'",
+		"sentinel: {addresses: '" + addr + "', master: orders}",
+	} {
+		p, err := load(t, good+"redis: {"+section+", key: "+key+"}", slog.New(slog.DiscardHandler))
+		require.NoError(t, err, section)
+		p.Close()
+		mine, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		first, err := l.Accept()
+		require.NoError(t, err)
+		require.Equal(t, mine.LocalAddr().String(), first.RemoteAddr().String(), "the first connection is that of the test: %s", section)
+		mine.Close()
+		first.Close()
+	}
 }
 
 func TestRevokeMistakes(t *testing.T) {

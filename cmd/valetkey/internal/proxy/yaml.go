@@ -129,15 +129,29 @@ type socketSection struct {
 }
 
 type redisSection struct {
-	Address   address       `yaml:"address,required"`
+	Address       address          `yaml:"address"`
+	Socket        string           `yaml:"socket,filled"`
+	Cluster       []address        `yaml:"cluster,single,filled"`
+	Sentinel      *sentinelSection `yaml:"sentinel"`
+	Username      string           `yaml:"username,filled"`
+	Password      config.Secret    `yaml:"password"`
+	TLS           bool             `yaml:"tls"`
+	TLSCAFile     string           `yaml:"tls_ca_file,filled"`
+	TLSCertFile   string           `yaml:"tls_cert_file,filled"`
+	TLSKeyFile    string           `yaml:"tls_key_file,filled"`
+	TLSServerName string           `yaml:"tls_server_name,filled"`
+	DB            uint16           `yaml:"db"`
+	Key           config.Secret    `yaml:"key"`
+	Prefix        string           `yaml:"prefix,filled"`
+	Timeout       duration         `yaml:"timeout"`
+	AllowLate     bool             `yaml:"allow_before_caught_up"`
+}
+
+type sentinelSection struct {
+	Addresses []address     `yaml:"addresses,single,required"`
+	Master    string        `yaml:"master,required"`
 	Username  string        `yaml:"username,filled"`
 	Password  config.Secret `yaml:"password"`
-	TLS       bool          `yaml:"tls"`
-	DB        uint16        `yaml:"db"`
-	Key       config.Secret `yaml:"key"`
-	Prefix    string        `yaml:"prefix,filled"`
-	Timeout   duration      `yaml:"timeout"`
-	AllowLate bool          `yaml:"allow_before_caught_up"`
 }
 
 // oneOf returns value if it is one of options, else "". Another value that is not empty is a mistake.
