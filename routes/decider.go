@@ -64,6 +64,10 @@ func (d *Decider) Decide(r *http.Request) (decision middleware.Decision, row str
 
 var errNotCanonical = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonPathNotCanonical}
 
+// Reject returns the Decision that refuses a request with err, see [middleware.Guard.Reject]. It is for gateways that do not describe
+// a request clearly. r may be nil.
+func (d *Decider) Reject(r *http.Request, err error) middleware.Decision { return d.guard.Reject(r, err) }
+
 // An answer is what became of a request. A handler of a row sets it instead of writing to it; a ServeMux writes only redirects and
 // refusals of targets such as "*".
 type answer struct {

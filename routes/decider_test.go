@@ -161,6 +161,31 @@ func TestDecider(t *testing.T) {
 	})
 }
 
+func TestDeciderRejectsAsItsGuardDoes(t *testing.T) {
+	guard := newGuard(t, valetkeytest.NewIssuer(t))
+	decider, err := decided.Decider(guard)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name   string
+		err    error
+		status int
+	}{
+		{"a report that the gateway garbled", &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.ReasonTarget}, 400},
+		{"a failure of the gateway", errors.New("the gateway is broken"), 503},
+		{"no reason", nil, 503},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, r := range []*http.Request{nil, received(t, "GET", "/healthz")} {
+				d, want := decider.Reject(r, c.err), guard.Reject(r, c.err)
+				assert.Equal(t, c.status, d.Status())
+				assert.Error(t, d.Err())
+				assert.Equal(t, want.Header(), d.Header())
+				assert.Equal(t, want.Body(), d.Body())
+			}
+		})
+	}
+}
+
 func TestStrictPaths(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	guard := newGuard(t, iss)
