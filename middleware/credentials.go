@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"strings"
@@ -76,6 +77,24 @@ func (g *Guard) RemoveCredentials(h http.Header) {
 			m.remove(h)
 		}
 	}
+}
+
+// RemoveOtherCredentials is [Guard.RemoveCredentials] for code that passes on the token of a request that the guard has accepted with
+// a token. It leaves that token in h. It removes the DPoP proof, and credentials that the guard has not verified.
+func (g *Guard) RemoveOtherCredentials(h http.Header) {
+	place := cmp.Or(g.tokenHeader, "Authorization")
+	sent := len(h[place]) == 1 && h[place][0] != ""
+	if g.tokenHeader == "" {
+		_, _, sent, _ = authheader.Read(h[place])
+	}
+	if !sent { // the token is in one of the other places, and no other is there
+		h.Del("Authorization")
+		h.Del("DPoP")
+		return
+	}
+	token := h[place]
+	g.RemoveCredentials(h)
+	h[place] = token
 }
 
 func (g *Guard) checkLength(token string) error {

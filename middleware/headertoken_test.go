@@ -257,6 +257,34 @@ func TestRemoveCredentials(t *testing.T) {
 	guard.RemoveCredentials(http.Header{})
 }
 
+func TestRemoveOtherCredentials(t *testing.T) {
+	const basic, bearer, cookie = "Basic eDp5", "Bearer secret", "session=secret"
+	for _, c := range []struct {
+		name          string
+		replaced      bool // the header with the assertion replaces Authorization
+		given, remain http.Header
+	}{
+		{"the token in Authorization", false, http.Header{"Authorization": {bearer}, "Cookie": {"a=1"}}, http.Header{"Authorization": {bearer}, "Cookie": {"a=1"}}},
+		{"a proof", false, http.Header{"Authorization": {"DPoP secret"}, "Dpop": {"secret"}}, http.Header{"Authorization": {"DPoP secret"}}},
+		{"a cookie of another site beside it", false, http.Header{"Authorization": {bearer}, "Cookie": {cookie}}, http.Header{"Authorization": {bearer}}},
+		{"the token in a cookie", false, http.Header{"Authorization": {basic}, "Cookie": {cookie}}, http.Header{"Cookie": {cookie}}},
+		{"the token in the assertion", true, http.Header{"Authorization": {bearer}, assertion: {"secret"}}, http.Header{assertion: {"secret"}}},
+		{"the token in a cookie instead of the assertion", true, http.Header{"Authorization": {bearer}, assertion: {""}, "Cookie": {cookie}}, http.Header{assertion: {""}, "Cookie": {cookie}}},
+		{"no token", false, http.Header{"Accept": {"text/plain"}}, http.Header{"Accept": {"text/plain"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			guard := guardWith(t, valetkey.First(), func(cfg *middleware.Config) {
+				cfg.Methods = []middleware.BearerMethod{middleware.Cookie("session", http.NewCrossOriginProtection())}
+				if c.replaced {
+					cfg.Methods = append(cfg.Methods, middleware.HeaderToken(assertion))
+				}
+			})
+			guard.RemoveOtherCredentials(c.given)
+			assert.Equal(t, c.remain, c.given)
+		})
+	}
+}
+
 // The response to a token in a cookie may not be shared either.
 func TestCookieResponsesArePrivate(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)

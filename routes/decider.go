@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"net/textproto"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -66,7 +68,12 @@ var errNotCanonical = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: val
 
 // Reject returns the Decision that refuses a request with err, see [middleware.Guard.Reject]. It is for gateways that do not describe
 // a request clearly. r may be nil.
-func (d *Decider) Reject(r *http.Request, err error) middleware.Decision { return d.guard.Reject(r, err) }
+func (d *Decider) Reject(r *http.Request, err error) middleware.Decision {
+	return d.guard.Reject(r, err)
+}
+
+// Guard returns the guard that decides.
+func (d *Decider) Guard() *middleware.Guard { return d.guard }
 
 // An answer is what became of a request. A handler of a row sets it instead of writing to it; a ServeMux writes only redirects and
 // refusals of targets such as "*".
@@ -129,10 +136,13 @@ func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
 	header := make(http.Header, len(p.Header))
 	for name, values := range p.Header {
 		name = textproto.CanonicalMIMEHeaderKey(name)
-		header[name] = append(header[name], values...)
+		if earlier := header[name]; earlier != nil {
+			values = slices.Concat(earlier, values)
+		}
+		header[name] = values
 	}
 	r := &http.Request{
-		Method: p.Method, RequestURI: p.Target, Host: p.Host, Header: header, RemoteAddr: p.RemoteAddr,
+		Method: p.Method, RequestURI: p.Target, Host: p.Host, Header: header, RemoteAddr: cmp.Or(p.RemoteAddr, unknownSender),
 		URL: &url.URL{}, Body: http.NoBody, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	r = r.WithContext(ctx)
@@ -162,6 +172,9 @@ func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
 	r.URL = u
 	return r, ""
 }
+
+// unknownSender is a RemoteAddr that no [middleware.Proxies] trusts (RFC 7239, section 6.2). An empty one would be a unix socket.
+const unknownSender = "unknown"
 
 // notInTarget reports whether c is unclear in the target of a request: software differs in what it makes of a fragment, of a space,
 // and of bytes that are not ASCII (RFC 9112, section 3.2; RFC 3986, section 2).

@@ -3,6 +3,7 @@ package routes_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
@@ -275,4 +277,29 @@ func FuzzDecider(f *testing.F) {
 			t.Fatalf("%s %q of %q was accepted by the row %q; the handler answers %d by %q", method, target, host, row, w.Code, w.Header().Get("Row"))
 		}
 	})
+}
+
+// A guard that trusts every process that connects through a unix socket must not trust a report without an address.
+func TestDeciderReportsWithoutAnAddressAreFromNoProxy(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	certificate := valetkeytest.ClientCertificate(t)
+	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now})
+	require.NoError(t, err)
+	t.Cleanup(keys.Close)
+	guard, err := middleware.New(middleware.Config{
+		Verifier: keys, Now: iss.Now, ClientCertificate: middleware.ClientCertHeader(), Proxies: middleware.Proxies{UnixSocket: true},
+	})
+	require.NoError(t, err)
+	decider, err := routes.Table{"GET /orders": valetkey.AnyToken}.Decider(guard)
+	require.NoError(t, err)
+	assert.Same(t, guard, decider.Guard())
+	report := routes.Report{Method: "GET", Target: "/orders", Header: http.Header{
+		"Authorization": {"Bearer " + iss.Token(valetkeytest.BoundToCertificate(certificate))},
+		"Client-Cert":   {":" + base64.StdEncoding.EncodeToString(certificate.Certificate[0]) + ":"},
+	}}
+	d, _ := decider.DecideReport(t.Context(), report)
+	assert.Equal(t, 401, d.Status())
+	report.RemoteAddr = "@"
+	d, _ = decider.DecideReport(t.Context(), report)
+	assert.NoError(t, d.Err(), "the header is that of the proxy")
 }
