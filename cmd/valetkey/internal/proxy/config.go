@@ -70,10 +70,8 @@ func load(path string, b build) (*Proxy, error) {
 
 // fill sets the parts of p and next, and returns the routes.
 func (f *file) fill(p *Proxy, next *onward) routes.Table {
-	for _, field := range []string{"listen", "upstream"} {
-		if !f.Given(field) {
-			f.Mistake(field, "required")
-		}
+	if !f.Given("listen") {
+		f.Mistake("listen", "required")
 	}
 	p.listen, p.probe, p.shared = string(f.Listen), string(f.Probe), f.connect(0)
 	if f.shared = p.shared; f.rehearsal != nil {
@@ -81,7 +79,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		f.shared = nil
 	}
 	certificate, header, format := f.certificates()
-	next.to, next.withToken, next.certificate = f.Upstream.URL, f.ForwardToken, plain(header)
+	next.withToken, next.certificate = f.ForwardToken, plain(header)
 	next.tokenHeader = http.CanonicalHeaderKey(f.TokenHeader)
 	verifiers := list{file: f}
 	verifier := verifiers.read()
@@ -135,6 +133,10 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		p.own = map[string]http.Handler{path: metadata}
 	}
 	table := f.table()
+	next.targets = f.targets(table)
+	for _, to := range next.targets {
+		p.close = append(p.close, to.transport.CloseIdleConnections)
+	}
 	for i, pattern := range f.AllowEncodedSlash {
 		field := fmt.Sprintf("allow_encoded_slash[%d]", i)
 		if _, ok := table[pattern]; pattern == "" || table == nil { // a mistake has been reported

@@ -39,12 +39,12 @@ func TestMistakes(t *testing.T) {
 		want         []string // "line: text" of each mistake
 	}{
 		{"an empty file", "", []string{
-			"1: verifiers: required", "1: listen: required", "1: upstream: required", "1: routes: required, or openapi"}},
+			"1: verifiers: required", "1: listen: required", "1: routes: required, or openapi", "1: upstream: required, or upstreams"}},
 		{"not a mapping", "- x", []string{
-			"1: is not a mapping", "1: listen: required", "1: upstream: required", "1: routes: required, or openapi"}},
+			"1: is not a mapping", "1: listen: required", "1: routes: required, or openapi", "1: upstream: required, or upstreams"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, resource, realm, forward_token, token_header, max_token_bytes, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi, allow_encoded_slash`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, realm, forward_token, token_header, max_token_bytes, trusted_origins, websocket_token, probe, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -54,7 +54,7 @@ func TestMistakes(t *testing.T) {
 		{"an address without a port", base("127.0.0.1:0", "localhost"), []string{`1: listen: "localhost" is not an address such as 127.0.0.1:8080`}},
 		{"an upstream at no port", base("http://127.0.0.1:9", "http://127.0.0.1:190000"), []string{"2: upstream: has a port above 65535"}},
 		{"a number for an address", base("127.0.0.1:0", "8080"), []string{`1: listen: "8080" is not an address such as 127.0.0.1:8080`}},
-		{"an upstream that is no URL", base("http://127.0.0.1:9", "localhost:9"), []string{"2: upstream: is not an http or https URL"}},
+		{"an upstream that is no URL", base("http://127.0.0.1:9", "localhost:9"), []string{"2: upstream: is not an http, https or h2c URL"}},
 		{"an upstream with a user, whose password is not told", base("http://127.0.0.1:9", "http://me:secret@localhost"), []string{"2: upstream: has a user, a query or a fragment"}},
 		{"an upstream that is nothing", base("http://127.0.0.1:9", `""`), []string{"2: upstream: is empty"}},
 		{"a realm that a challenge cannot carry", good + `realm: 'a"b'`, []string{`6: realm: "a\"b" contains a character that a challenge cannot carry`}},
@@ -599,7 +599,26 @@ func TestExampleInFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|forwarded_port:|forwarded_prefix:|websocket_token:|redis:|  )`).ReplaceAllString(string(text), "$1$2")
+	upstreams := regexp.MustCompile(`(?m)^# upstreams:\n(#  .*\n)+`)
+	t.Run("several upstreams", func(t *testing.T) {
+		section := strings.ReplaceAll("\n"+upstreams.FindString(string(text)), "\n# ", "\n")
+		several := strings.Replace(good, "upstream: http://127.0.0.1:9\n", section[1:], 1)
+		dir := t.TempDir()
+		for name, content := range map[string]string{
+			"proxy.yaml": strings.Replace(several, "routes: {", `routes: {"GET /billing/invoices": billing, "admin.example.com/": admin, `, 1),
+			"ca.pem":     certificatePEM, "client.crt": certificatePEM, "client.key": keyPEM,
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p, err := proxy.Load(filepath.Join(dir, "proxy.yaml"), drivers, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+	})
+	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|forwarded_port:|forwarded_prefix:|websocket_token:|redis:|  )`).ReplaceAllString(upstreams.ReplaceAllString(string(text), ""), "$1$2")
 	full = strings.NewReplacer("\n# openapi:", "\nopenapi:", "      # status_list:", "      status_list:").Replace(full)
 	full, rows, _ := strings.Cut(full, "\nroutes:\n")
 	full += rows[strings.Index(rows, "\n\n"):]

@@ -1,4 +1,4 @@
-// Package proxy implements a reverse proxy that passes requests with a sufficient access token to one upstream.
+// Package proxy implements a reverse proxy that passes requests with a sufficient access token to one or several upstreams.
 //
 // [Load] creates a proxy from a file, [Proxy.Serve] serves it, and [Revoke] publishes a revocation to all of its replicas. A
 // table of net/http patterns or an OpenAPI document defines what each route needs; see [middleware.Guard.Table]. Requests that
@@ -21,8 +21,10 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -35,7 +37,7 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 )
 
-// A Proxy is an [http.Handler] for one upstream. It is safe for concurrent use and must be closed.
+// A Proxy is an [http.Handler] for its upstreams. It is safe for concurrent use and must be closed.
 type Proxy struct {
 	listen string
 	probe  string      // address of the probes; "": none
@@ -72,9 +74,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.api.ServeHTTP(w, r)
 }
 
-// onward forwards requests to the upstream.
+// onward forwards requests to the upstreams.
 type onward struct {
-	to          *url.URL
+	targets     map[string]*target // by the row of the request
 	withToken   bool
 	certificate string // plain name of the header with the client certificate; "": none
 	tokenHeader string // header that replaces Authorization; "": none
@@ -82,32 +84,45 @@ type onward struct {
 	log         *slog.Logger
 }
 
+// handler returns the handler that sends each request to the upstream of its row.
 func (o onward) handler() http.Handler {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true // pass responses unchanged
-	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
-	proxy := &httputil.ReverseProxy{
-		Rewrite: o.rewrite,
-		ModifyResponse: func(r *http.Response) error {
-			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
-			return nil
-		},
-		Transport:     transport,
-		FlushInterval: -1,
-		ErrorLog:      slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
-		ErrorHandler:  o.failed,
+	proxies := map[*target]*httputil.ReverseProxy{}
+	byRow := map[string]*httputil.ReverseProxy{}
+	for row, to := range o.targets {
+		if proxies[to] == nil {
+			proxies[to] = o.proxy(to)
+		}
+		byRow[row] = proxies[to]
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := newExchange(w, r)
 		defer e.done()
-		proxy.ServeHTTP(e, r)
+		byRow[r.Pattern].ServeHTTP(e, r)
 	})
+}
+
+func (o onward) proxy(to *target) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { o.rewrite(r, to) },
+		ModifyResponse: func(r *http.Response) error {
+			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
+			return nil
+		},
+		Transport:     to.transport,
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
+		ErrorHandler:  o.failed,
+	}
 }
 
 // rewrite runs after the headers that Connection lists have been removed, so that a client cannot have the headers removed that
 // are set here.
-func (o onward) rewrite(r *httputil.ProxyRequest) {
-	r.SetURL(o.to)
+func (o onward) rewrite(r *httputil.ProxyRequest, to *target) {
+	if to.strip {
+		stripped(r.Out.URL, len(to.prefix))
+	}
+	r.SetURL(to.to)
+	notReplayable(r.Out)
 	if r.Out.Body != nil && r.Out.ContentLength > 0 {
 		r.Out.Body = &sized{r.Out.Body, r.Out.ContentLength}
 	}
@@ -331,5 +346,9 @@ func (o onward) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	o.log.LogAttrs(context.WithoutCancel(r.Context()), level, "no answer from upstream",
 		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("err", err))
-	http.Error(w, http.StatusText(http.StatusBadGateway), http.StatusBadGateway)
+	status := http.StatusBadGateway
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+		status = http.StatusGatewayTimeout
+	}
+	http.Error(w, http.StatusText(status), status)
 }

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -45,8 +43,6 @@ func (f *file) connect(patience time.Duration) *shared {
 	}
 	return &shared{made, cfg.Client, r.AllowLate}
 }
-
-const maxCA = 1 << 20 // bytes of a file with certificates of authorities
 
 // places are the fields of the redis section that state where Redis is. Exactly one of them is required.
 var places = []string{"address", "socket", "cluster", "sentinel"}
@@ -123,32 +119,8 @@ func (f *file) redisTLS() *tls.Config {
 	if r.Socket != "" {
 		f.Mistake(section+"tls", "cannot be combined with socket")
 	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: r.TLSServerName}
-	if r.TLSCAFile != "" {
-		text, err := config.Content(f.Path(r.TLSCAFile), maxCA)
-		cfg.RootCAs = x509.NewCertPool()
-		if err == nil && !cfg.RootCAs.AppendCertsFromPEM(text) {
-			err = errors.New("has no certificate in PEM")
-		}
-		if err != nil {
-			f.Mistake(section+"tls_ca_file", "%w", err)
-		}
-	}
-	switch own, key := f.Path(r.TLSCertFile), f.Path(r.TLSKeyFile); {
-	case own != "" && key == "":
-		f.Mistake(section+"tls_key_file", "required with tls_cert_file")
-	case own == "" && key != "":
-		f.Mistake(section+"tls_cert_file", "required with tls_key_file")
-	case own != "":
-		if _, err := tls.LoadX509KeyPair(own, key); err != nil {
-			f.Mistake(section+"tls_cert_file", "%w", err)
-		}
-		// Each connection reads the files, so that a renewed certificate applies without a restart.
-		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(own, key)
-			return &pair, err
-		}
-	}
+	cfg := f.clientTLS(section+"tls_", r.TLSCAFile, r.TLSCertFile, r.TLSKeyFile)
+	cfg.ServerName = r.TLSServerName
 	return cfg
 }
 

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +22,7 @@ type file struct {
 	Listen            address           `yaml:"listen"`
 	TLS               *tlsSection       `yaml:"tls"`
 	Upstream          upstream          `yaml:"upstream"`
+	Upstreams         []upstreamSection `yaml:"upstreams,filled"`
 	Resource          string            `yaml:"resource,filled"`
 	Realm             string            `yaml:"realm"`
 	ForwardToken      bool              `yaml:"forward_token"`
@@ -174,25 +174,6 @@ func (a *address) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not an address such as 127.0.0.1:8080", text)
 	}
 	*a = address(text)
-	return nil
-}
-
-type upstream struct{ *url.URL }
-
-func (u *upstream) UnmarshalText(text []byte) (err error) {
-	u.URL, err = url.Parse(string(text))
-	switch {
-	case len(text) == 0:
-		return errors.New("is empty")
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return errors.New("is not an http or https URL") // do not print it: it may contain a password
-	case u.User != nil || strings.ContainsAny(string(text), "?#"):
-		return errors.New("has a user, a query or a fragment")
-	case u.Port() != "":
-		if _, err := strconv.ParseUint(u.Port(), 10, 16); err != nil { // digits only, as url.Parse has checked
-			return errors.New("has a port above 65535")
-		}
-	}
 	return nil
 }
 
