@@ -25,9 +25,14 @@ const (
 // InsufficientUserAuthentication is the code of RFC 9470, section 3: the user must log in again, or with another method.
 const InsufficientUserAuthentication Code = "insufficient_user_authentication" // 401
 
+// Forbidden is the code of a refusal with 403 that no token with more scopes would change, because of who the caller is or what the
+// request is about. The challenge contains no error: RFC 6750, section 3.1, defines none for this case, and insufficient_scope would
+// make clients request another token.
+const Forbidden Code = "forbidden" // 403
+
 // An Error is a refusal. The client receives all fields except Err, the cause.
 type Error struct {
-	// Code is the error code of the challenge. It determines the status.
+	// Code is the error code of the challenge, except for NoCredentials and Forbidden. It determines the status.
 	Code Code
 
 	// Reason identifies why the token or the request was refused, for metrics and programs. Its Description is the
@@ -55,7 +60,7 @@ func (e *Error) Status() int {
 	switch e.Code {
 	case InvalidRequest:
 		return http.StatusBadRequest
-	case InsufficientScope:
+	case InsufficientScope, Forbidden:
 		return http.StatusForbidden
 	default:
 		return http.StatusUnauthorized

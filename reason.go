@@ -118,6 +118,7 @@ const (
 	ReasonACR              Reason = "acr"
 	ReasonAuthAge          Reason = "auth_age"
 	ReasonClaims           Reason = "claims"
+	ReasonClaimsForbid     Reason = "claims_forbid"
 	ReasonIdentity         Reason = "identity"
 )
 
@@ -270,5 +271,6 @@ var reasons = struct {
 	ReasonACR:                     "the user's login does not meet the required authentication context",
 	ReasonAuthAge:                 "the user logged in too long ago",
 	ReasonClaims:                  "the claims of the token are not what this API expects",
+	ReasonClaimsForbid:            "the claims of the token do not allow this request",
 	ReasonIdentity:                "the token contains a name that no header can carry",
 }}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -57,6 +58,7 @@ type Needs struct {
 	All         Scopes   // all scopes, including alternatives, for scopes_supported (RFC 9728, section 2)
 	StepUp      *StepUp  // the required login (RFC 9470); nil: any
 	DetailTypes []string // types of authorization details (RFC 9396)
+	Rules       []string // rules on claims, as text, for audits
 	Open        bool     // as the only requirement of a route, it accepts requests without credentials
 }
 
@@ -73,6 +75,7 @@ func Describe(rs ...Requirement) Needs {
 		all.All = all.All.union(n.All)
 		all.StepUp = strictest(all.StepUp, n.StepUp)
 		all.DetailTypes = append(all.DetailTypes, n.DetailTypes...)
+		all.Rules = append(all.Rules, n.Rules...)
 		all.Open = n.Open && len(rs) == 1
 	}
 	slices.Sort(all.DetailTypes)
@@ -136,6 +139,79 @@ func (all AllOf) scope(a Access) (named Scopes) {
 func (all AllOf) Describe() Needs {
 	n := Describe(all...)
 	n.Open = false
+	return n
+}
+
+// AnyOf is a [Requirement] that a token meets if it meets at least one element. An empty AnyOf refuses every token. An [Openness]
+// cannot be an element.
+type AnyOf []Requirement
+
+// Check returns nil if one element does. It checks them in order and stops at the first that the token meets. If an element fails, and
+// the token meets no other, Check returns the failure, because the answer is unknown. Otherwise it returns the refusal that most helps
+// the client: one about the login, else one about scopes, else the first.
+func (any AnyOf) Check(a Access) error {
+	var refusal *Error
+	var failure error
+	for _, r := range any {
+		if r == nil {
+			return errNilRequirement
+		}
+		err := r.Check(a)
+		if err == nil {
+			return nil
+		}
+		var e *Error
+		if !errors.As(err, &e) || e == nil {
+			failure = errors.Join(failure, err)
+		} else if refusal == nil || helps(e) > helps(refusal) {
+			refusal = e
+		}
+	}
+	switch {
+	case failure != nil:
+		return failure
+	case refusal == nil:
+		return &Error{Code: InsufficientScope, Reason: ReasonNoRequirement}
+	}
+	return refusal
+}
+
+// helps ranks a refusal by what a client can do about it.
+func helps(e *Error) int {
+	switch e.Code {
+	case InsufficientUserAuthentication:
+		return 2
+	case InsufficientScope:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// Describe returns what the first element that names scopes, a login or details needs, since that suffices, with the scopes of all
+// elements in All. Its one rule lists those of the elements. Open is always false.
+func (any AnyOf) Describe() Needs {
+	var n Needs
+	var texts []string
+	chosen := false
+	for _, r := range any {
+		one := Describe(r)
+		n.All = n.All.union(one.All)
+		if helpful := one.Challenge.Len() > 0 || one.StepUp != nil || len(one.DetailTypes) > 0; helpful && !chosen {
+			chosen = true
+			n.Challenge, n.StepUp, n.DetailTypes = one.Challenge, one.StepUp, one.DetailTypes
+		}
+		text := strings.Join(one.Rules, " and ")
+		if scope := one.Challenge.String(); scope != "" {
+			text = strings.TrimSuffix("scope "+scope+" and "+text, " and ")
+		}
+		if text != "" {
+			texts = append(texts, text)
+		}
+	}
+	if len(texts) > 0 {
+		n.Rules = []string{strings.Join(texts, " or ")}
+	}
 	return n
 }
 

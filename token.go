@@ -171,15 +171,24 @@ type derivation struct {
 	next       *derivation
 }
 
+// find returns the value stored under key; nil if there is none.
+func (d *derivation) find(key any) any {
+	for ; d != nil; d = d.next {
+		if d.key == key {
+			return d.value
+		}
+	}
+	return nil
+}
+
 func init() {
+	derived.Stored = func(token, key any) any { return token.(*Token).derived.Load().find(key) }
 	derived.Of = func(token, key any, make func() any) any {
 		t := token.(*Token)
 		for {
 			head := t.derived.Load()
-			for d := head; d != nil; d = d.next {
-				if d.key == key {
-					return d.value
-				}
+			if v := head.find(key); v != nil {
+				return v
 			}
 			if v := make(); t.derived.CompareAndSwap(head, &derivation{key, v, head}) {
 				return v

@@ -8,6 +8,12 @@
 // A [jwks.Config] takes such rules in two fields: Rules, which a token must meet to be accepted, and Markers, which prove that a
 // token is an access token. An issuer that signs tokens for anyone, such as that of a CI system, needs a rule about the subject.
 //
+// A Rule is also a requirement of a route, beside those of package scopes, see [Rule.Check]:
+//
+//	guard.Handler(deploy, valetkey.AllOf{scopes.All("deploy"), claims.Equal("environment", "production")})
+//
+// [EqualPathValue] and its like compare a claim with a part of the request, such as the tenant in its path.
+//
 // [jwks.Config]: https://pkg.go.dev/github.com/valetkey/valetkey/jwks#Config
 package claims
 
@@ -28,6 +34,7 @@ type Rule struct {
 	claim  string
 	op     op
 	values []string
+	key    any // the claim as a key of package derived, which a conversion on each request would allocate
 }
 
 type op byte
@@ -47,21 +54,23 @@ func Equal(claim, value string) Rule { return OneOf(claim, value) }
 
 // OneOf returns a Rule that holds if claim has one of values, compared as [Equal] does. Without values, it holds for no token.
 func OneOf(claim string, values ...string) Rule {
-	return Rule{claim, equal, slices.Clone(values)}
+	return rule(claim, equal, slices.Clone(values))
 }
 
 // Contains returns a Rule that holds if claim is an array with value among its elements. Elements are compared as [Equal] does.
-func Contains(claim, value string) Rule { return Rule{claim, contains, []string{value}} }
+func Contains(claim, value string) Rule { return rule(claim, contains, []string{value}) }
 
 // Prefix returns a Rule that holds if claim is a string that begins with start. End start with a separator: "repo:example" is
 // also the beginning of "repo:example-evil/orders".
-func Prefix(claim, start string) Rule { return Rule{claim, prefix, []string{start}} }
+func Prefix(claim, start string) Rule { return rule(claim, prefix, []string{start}) }
 
 // Present returns a Rule that holds if the token has claim.
-func Present(claim string) Rule { return Rule{claim, present, nil} }
+func Present(claim string) Rule { return rule(claim, present, nil) }
 
 // Absent returns a Rule that holds if the token does not have claim.
-func Absent(claim string) Rule { return Rule{claim, absent, nil} }
+func Absent(claim string) Rule { return rule(claim, absent, nil) }
+
+func rule(claim string, op op, values []string) Rule { return Rule{claim, op, values, claimKey(claim)} }
 
 // Claim returns the name of the claim.
 func (r Rule) Claim() string { return r.claim }
@@ -134,7 +143,7 @@ func parse(text string) Rule {
 	case equal:
 		return OneOf(name, strings.Split(value, textOr)...)
 	default:
-		return Rule{name, kind, []string{value}}
+		return rule(name, kind, []string{value})
 	}
 }
 
@@ -218,35 +227,63 @@ func Check(claims []byte, rules ...Rule) error {
 		if v.IsEmpty() && strings.Contains(r.claim, ".") {
 			v = strictjson.At(claims, r.claim)
 		}
-		if !r.holds(v) {
+		if !r.holds(&value{json: v}) {
 			return fmt.Errorf("the rule %q does not hold", r.String())
 		}
 	}
 	return nil
 }
 
-// holds reports whether r holds for v, the value of its claim; nil if the token does not have it.
-func (r Rule) holds(v strictjson.Value) bool {
+// A value is the value of a claim.
+type value struct {
+	json     strictjson.Value // nil: the token does not have the claim
+	read     bool             // text and elements are set
+	text     string           // as scalar returns it
+	elements []string         // as elements returns them
+}
+
+func (v *value) scalar() string {
+	if v.read {
+		return v.text
+	}
+	return scalar(v.json)
+}
+
+// contains reports whether v is an array with the element want, which is not empty.
+func (v *value) contains(want string) bool {
+	if v.read {
+		return slices.Contains(v.elements, want)
+	}
+	return slices.Contains(elements(v.json), want)
+}
+
+// holds reports whether r holds for v, the value of its claim.
+func (r Rule) holds(v *value) bool {
 	switch r.op {
 	case equal:
-		s := scalar(v)
+		s := v.scalar()
 		return s != "" && slices.Contains(r.values, s)
 	case prefix:
-		s, ok := v.Text()
-		return ok && r.values[0] != "" && strings.HasPrefix(s, r.values[0])
+		return r.values[0] != "" && len(v.json) > 0 && v.json[0] == '"' && strings.HasPrefix(v.scalar(), r.values[0])
 	case contains:
-		elements, _ := v.Elements()
-		return slices.ContainsFunc(elements, func(e strictjson.Value) bool {
-			s := scalar(e)
-			return s != "" && s == r.values[0]
-		})
+		return r.values[0] != "" && v.contains(r.values[0])
 	case present:
-		return !v.IsEmpty()
+		return !v.json.IsEmpty()
 	case absent:
-		return v.IsEmpty()
+		return v.json.IsEmpty()
 	default:
 		return false
 	}
+}
+
+// elements returns the elements of an array, each as scalar returns it; nil if v is not an array.
+func elements(v strictjson.Value) []string {
+	list, _ := v.Elements()
+	all := make([]string, len(list))
+	for i, e := range list {
+		all[i] = scalar(e)
+	}
+	return all
 }
 
 // scalar returns a string, or the text of a number or boolean. Otherwise it returns "".

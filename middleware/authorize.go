@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -28,9 +29,11 @@ func (g *Guard) authorize(t *valetkey.Token, r *http.Request, needs []valetkey.R
 func ReadsPath(needs ...valetkey.Requirement) bool {
 	return slices.ContainsFunc(needs, func(n valetkey.Requirement) bool {
 		switch n := n.(type) {
-		case valetkey.Openness, scopes.Requirement, acr, maxAge:
+		case valetkey.Openness, scopes.Requirement, claims.Rule, acr, maxAge:
 			return false
 		case valetkey.AllOf:
+			return ReadsPath(n...)
+		case valetkey.AnyOf:
 			return ReadsPath(n...)
 		}
 		return true

@@ -60,7 +60,9 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 	}
 	param("realm", c.realm)
 	if blamed && e.Code != valetkey.NoCredentials { // RFC 6750, section 3.1: without credentials no error is named
-		param("error", string(e.Code))
+		if e.Code != valetkey.Forbidden {
+			param("error", string(e.Code))
+		}
 		param("error_description", e.Reason.Description())
 		param("error_uri", c.errorURI)
 	}
@@ -129,6 +131,9 @@ func ProblemJSON(_ context.Context, status int, e *valetkey.Error) (contentType 
 	}{Type: "about:blank", Title: http.StatusText(status), Status: status}
 	if e != nil {
 		problem.Detail, problem.Error, problem.Scope = e.Reason.Description(), e.Code, e.Scope.String()
+		if e.Code == valetkey.Forbidden { // not a code of RFC 6750
+			problem.Error = ""
+		}
 	}
 	body, _ = json.Marshal(problem) // strings and an int always marshal
 	return "application/problem+json", append(body, '\n')

@@ -200,6 +200,8 @@ func TestChallenge(t *testing.T) {
 			`Bearer realm="orders", error="invalid_token", error_description="a  Set-Cookie: x=y", error_uri="https://docs.example.com/errors#x"`},
 		{"BT-11 letters beyond ASCII", &valetkey.Error{Code: "invalid_token", Reason: valetkey.NewReason("test_gr_e_x00_x7f_xff", "größe\x00\x7f\xff")},
 			`Bearer realm="orders", error="invalid_token", error_description="gr  e   ", error_uri="https://docs.example.com/errors#x"`},
+		{"a refusal for which RFC 6750 has no code", &valetkey.Error{Code: valetkey.Forbidden, Reason: valetkey.ReasonClaimsForbid},
+			`Bearer realm="orders", error_description="` + valetkey.ReasonClaimsForbid.Description() + `", error_uri="https://docs.example.com/errors#x"`},
 		{"BT-11 an odd code", &valetkey.Error{Code: "a\"b\n"}, `Bearer realm="orders", error="a b ", error_uri="https://docs.example.com/errors#x"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -244,6 +246,9 @@ func TestRefusal(t *testing.T) {
 		var problem map[string]any
 		require.NoError(t, json.Unmarshal(d.Body(), &problem))
 		assert.Equal(t, map[string]any{"type": "about:blank", "title": "Forbidden", "status": 403.0, "detail": "too little", "error": "insufficient_scope", "scope": "a b"}, problem)
+
+		d = guard.Reject(nil, &valetkey.Error{Code: valetkey.Forbidden, Reason: valetkey.ReasonClaimsForbid})
+		assert.JSONEq(t, `{"type":"about:blank","title":"Forbidden","status":403,"detail":"`+valetkey.ReasonClaimsForbid.Description()+`"}`, string(d.Body()))
 
 		d = guard.Reject(nil, errors.New("internal"))
 		assert.Equal(t, 503, d.Status())

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 )
 
 // Validate returns an error that joins every mistake in the table, each a [valetkey.ConfigError] whose Field names the pattern:
@@ -16,6 +17,8 @@ import (
 //   - an empty table
 //   - a pattern that [http.ServeMux] refuses, or two patterns that conflict
 //   - a requirement that is nil, or an unknown [valetkey.Openness], or an Openness within a [valetkey.AllOf]
+//     or [valetkey.AnyOf], or a [claims.Rule] or [claims.Match] that can never
+//     hold, such as one about a wildcard that the pattern does not have
 //   - a row that no request can reach: its path is not clean or reads differently once it is decoded, its host has a port, a capital letter or a
 //     dot at the end, its method has lowercase letters, or other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/ together do for /a/
 //   - an open row, [valetkey.Public] or [valetkey.Optional], that is wider than a guarded row and serves its neighbors
@@ -42,7 +45,7 @@ func (t Table) Validate() error {
 		if err := refused[pattern]; err != nil {
 			mistake(pattern, "%w", err)
 		}
-		if why := wrongWith(t[pattern]); why != "" {
+		if why := wrongWith(pattern, t[pattern]); why != "" {
 			mistake(pattern, "%s", why)
 		}
 	}
@@ -70,7 +73,7 @@ func rowError(pattern string, err error) error {
 	return mistakeIn(fmt.Sprintf("Table[%q]", pattern), err)
 }
 
-func wrongWith(need valetkey.Requirement) string {
+func wrongWith(pattern string, need valetkey.Requirement) string {
 	switch need := need.(type) {
 	case nil:
 		return "the requirement is nil"
@@ -79,13 +82,31 @@ func wrongWith(need valetkey.Requirement) string {
 			return fmt.Sprintf("unknown Openness %q: use Public, Optional or AnyToken", string(need))
 		}
 	case valetkey.AllOf:
-		for i, one := range need {
-			if why := wrongWith(one); why != "" {
-				return fmt.Sprintf("AllOf[%d]: %s", i, why)
-			}
-			if o, ok := one.(valetkey.Openness); ok {
-				return fmt.Sprintf("AllOf[%d]: %s cannot be combined with other requirements", i, o)
-			}
+		return wrongWithin(pattern, "AllOf", need)
+	case valetkey.AnyOf:
+		return wrongWithin(pattern, "AnyOf", need)
+	case interface{ Validate() error }: // such as claims.Rule
+		if err := need.Validate(); err != nil {
+			return err.Error()
+		}
+	}
+	if m, ok := need.(claims.Match); ok && m.Wildcard() != "" && !hasWildcard(pattern, m.Wildcard()) {
+		return fmt.Sprintf("the rule %q can never hold: the pattern has no wildcard {%s}", m, m.Wildcard())
+	}
+	return ""
+}
+
+func hasWildcard(pattern, name string) bool {
+	return strings.Contains(pattern, "{"+name+"}") || strings.Contains(pattern, "{"+name+"...}")
+}
+
+func wrongWithin(pattern, name string, needs []valetkey.Requirement) string {
+	for i, one := range needs {
+		if why := wrongWith(pattern, one); why != "" {
+			return fmt.Sprintf("%s[%d]: %s", name, i, why)
+		}
+		if o, ok := one.(valetkey.Openness); ok {
+			return fmt.Sprintf("%s[%d]: %s cannot be combined with other requirements", name, i, o)
 		}
 	}
 	return ""

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
@@ -49,6 +50,12 @@ func TestValidate(t *testing.T) {
 		{"an unknown access", routes.Table{"/a": valetkey.Openness("publik"), "/b": valetkey.Openness("")},
 			[]string{`Table["/a"]: unknown Openness "publik"`, `Table["/b"]: unknown Openness ""`}},
 		{"public among requirements", routes.Table{"/a": valetkey.AllOf{public, read}}, []string{`AllOf[0]: public cannot be combined`}},
+		{"public among alternatives", routes.Table{"/a": valetkey.AnyOf{read, public}}, []string{`AnyOf[1]: public cannot be combined`}},
+		{"no requirement among alternatives", routes.Table{"/a": valetkey.AnyOf{nil, read}}, []string{`AnyOf[0]: the requirement is nil`}},
+		{"a rule that no token meets", routes.Table{"/a": claims.Rule{}}, []string{`Table["/a"]: the zero Rule holds for no token`}},
+		{"a rule without a value", routes.Table{"/a": valetkey.AllOf{read, claims.Equal("tid", "")}}, []string{`AllOf[1]: the value is empty`}},
+		{"a rule about a wildcard of another pattern", routes.Table{"/a/{tenant}": claims.EqualPathValue("tid", "tenant"), "/b/{id}": claims.EqualPathValue("tid", "tenant")},
+			[]string{`Table["/b/{id}"]: the rule "tid = path value tenant" can never hold: the pattern has no wildcard {tenant}`}},
 		{"requirements and patterns together", routes.Table{"/a": nil, "b": read}, []string{`Table["/a"]`, `Table["b"]`}},
 
 		{"an unclean path with a method", routes.Table{"GET /a//b": read}, []string{"can never match"}},
@@ -77,6 +84,7 @@ func TestValidate(t *testing.T) {
 		{"a row that a requirement of the application opens", routes.Table{"/": opened{}, "GET /admin/{x}": read}, []string{`Table["GET /admin/{x}"]: the wider row "/" is open`}},
 		{"two public rows", routes.Table{"/": public, "/a/": public, "/a/b": read}, []string{`Table["/a/b"]: the wider row "/a/" is public`}},
 
+		{"rules about wildcards", routes.Table{"/a/{t}/x": claims.EqualPathValue("tid", "t"), "/b/{t...}": valetkey.AnyOf{claims.ContainsPathValue("tids", "t"), read}, "/c": claims.EqualQuery("tid", "t")}, nil},
 		{"a guarded tree under a public root", routes.Table{"/": public, "/admin/": read}, nil},
 		{"a guarded path with its neighbours spelled out", routes.Table{"/": public, "/orders": read, "/orders/": public}, nil},
 		{"guarded methods with the others spelled out", routes.Table{"POST /orders": public, "GET /orders": read}, nil},

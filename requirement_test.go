@@ -1,0 +1,55 @@
+package valetkey_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+)
+
+func TestAnyOf(t *testing.T) {
+	answers := func(err error) valetkey.Requirement {
+		return valetkey.RequirementFunc(func(valetkey.Access) error { return err })
+	}
+	code := func(c valetkey.Code) valetkey.Requirement { return answers(&valetkey.Error{Code: c}) }
+	down := errors.New("the policy server is down")
+	accepts, forbids := answers(nil), code(valetkey.Forbidden)
+	for _, c := range []struct {
+		name  string
+		any   valetkey.AnyOf
+		want  valetkey.Code
+		fails bool
+	}{
+		{"nothing", nil, valetkey.InsufficientScope, false},
+		{"one that refuses", valetkey.AnyOf{forbids}, valetkey.Forbidden, false},
+		{"a scope would help", valetkey.AnyOf{forbids, code(valetkey.InsufficientScope)}, valetkey.InsufficientScope, false},
+		{"a login would help", valetkey.AnyOf{code(valetkey.InsufficientScope), code(valetkey.InsufficientUserAuthentication), forbids}, valetkey.InsufficientUserAuthentication, false},
+		{"the first of equals", valetkey.AnyOf{code(valetkey.InvalidRequest), forbids}, valetkey.InvalidRequest, false},
+		{"one that fails, and one that refuses", valetkey.AnyOf{answers(down), forbids}, "", true},
+		{"a nil element", valetkey.AnyOf{nil, accepts}, "", true},
+		{"an openness", valetkey.AnyOf{valetkey.Public}, "", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.any.Check(valetkey.Access{})
+			require.Error(t, err)
+			var refusal *valetkey.Error
+			if c.fails {
+				assert.NotErrorAs(t, err, &refusal)
+				return
+			}
+			require.ErrorAs(t, err, &refusal)
+			assert.Equal(t, c.want, refusal.Code)
+		})
+	}
+	for name, any := range map[string]valetkey.AnyOf{
+		"the first":                        {accepts, answers(down)},
+		"a later one":                      {forbids, accepts},
+		"one, although another one fails":  {answers(down), accepts},
+		"all of an inner list, or another": {valetkey.AllOf{accepts, forbids}, valetkey.AnyOf{accepts}},
+	} {
+		t.Run("accepted by "+name, func(t *testing.T) { assert.NoError(t, any.Check(valetkey.Access{})) })
+	}
+}
