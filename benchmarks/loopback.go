@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,12 +75,12 @@ func loopback(b *bench) error {
 	for start, round := time.Now(), 0; round < 5 || time.Since(start) < 2*b.budget; round++ {
 		for i := range loads {
 			i = (round + i) % len(loads)
-			rate, err := loads[i].run(shift)
+			got, err := loads[i].run(shift)
 			if err != nil {
 				return fmt.Errorf("%s: %w", names[i], err)
 			}
 			if round > 0 { // the first warms up
-				rates[i] = append(rates[i], rate)
+				rates[i] = append(rates[i], got.rate)
 			}
 		}
 	}
@@ -143,18 +144,19 @@ func (l *load) close() {
 	}
 }
 
-// run loads the server for some time and returns the requests per second.
-func (l *load) run(d time.Duration) (float64, error) {
+// run loads the server for some time.
+func (l *load) run(d time.Duration) (turn, error) {
 	var (
-		group  sync.WaitGroup
-		counts = make([]int, len(l.conns))
-		errs   = make([]error, len(l.conns))
-		start  = time.Now()
+		group sync.WaitGroup
+		waits = make([][]time.Duration, len(l.conns))
+		errs  = make([]error, len(l.conns))
+		start = time.Now()
 	)
 	for i, c := range l.conns {
 		group.Go(func() {
 			answer := make([]byte, l.length)
-			for n := i; time.Since(start) < d; n += len(l.conns) {
+			n := i
+			for at := time.Duration(0); at < d; n += len(l.conns) {
 				if _, errs[i] = c.Write(l.requests[n%len(l.requests)]); errs[i] != nil {
 					return
 				}
@@ -165,15 +167,14 @@ func (l *load) run(d time.Duration) (float64, error) {
 					errs[i] = errors.New("refused")
 					return
 				}
-				counts[i]++
+				now := time.Since(start)
+				waits[i] = append(waits[i], now-at)
+				at = now
 			}
 		})
 	}
 	group.Wait()
 	took := time.Since(start)
-	sum := 0
-	for _, n := range counts {
-		sum += n
-	}
-	return float64(sum) / took.Seconds(), errors.Join(errs...)
+	all := slices.Concat(waits...)
+	return turn{rate: float64(len(all)) / took.Seconds(), all: all}, errors.Join(errs...)
 }

@@ -1,7 +1,7 @@
 // Command benchmarks holds Valetkey against its peers, on the same tokens in one run, and writes docs/benchmarks.md, whose
 // table of sizes the README quotes.
 //
-//	GOWORK=off go run .           all questions, about 6 minutes on two cores
+//	GOWORK=off go run .           all questions, about 7 minutes on two cores
 //	GOWORK=off go run . -quick    in less than one, with wider spreads and without the sizes; prints the goals, writes nothing
 //	GOWORK=off go run . -only cold-verifiers,warm-floor -docs folder
 //
@@ -36,6 +36,7 @@ var questions = []struct {
 	{"flood", flood},
 	{"rotation", rotation},
 	{"start", start},
+	{"gateways", gateways},
 	{"size", size},
 }
 
