@@ -4,13 +4,14 @@
 // A field is a member of a mapping with the name in its tag. The following are mistakes: an unknown field, a repeated field, a
 // value of the wrong type (nothing is converted: a number is not a string), a field without a value, an alias, a second document,
 // and a document of more than 1 MiB. A message contains the value only if the type is a number, a boolean or a duration, or
-// implements UnmarshalText. Any other value may be a secret in the wrong place.
+// implements UnmarshalText, or if the values of the field are listed. Any other value may be a secret in the wrong place.
 //
 //	name:     yaml:"name"                 the members of the mapping, as written; "-" for none
 //	inline:   yaml:",inline"              the fields of a struct, as if they were those of the outer one
 //	required: yaml:"name,required"        must be given, and not be empty
 //	filled:   yaml:"name,filled"          if given, must not be empty
 //	single:   yaml:"name,single"          a list that may also be given as one string
+//	oneof:    yaml:"name" oneof:"a b"     if given, must be one of the values; for a list, each of its strings
 //
 // A struct may contain strings, booleans, integers, durations, slices, maps with string keys, structs, pointers (nil: the field
 // is absent), [Secret], and types with an UnmarshalText method, whose error becomes the mistake.

@@ -17,7 +17,11 @@ import (
 )
 
 // options are the flags of a tag.
-type options struct{ required, filled, single bool }
+type options struct {
+	required, filled, single bool
+
+	oneof []string // the values of a string, or of each in a list; empty: any
+}
 
 // decode reads n into the struct that v points to.
 func (d *Document) decode(n *yaml.Node, v any) {
@@ -53,6 +57,11 @@ func (d *Document) read(n *yaml.Node, v reflect.Value, path string, o options) {
 	default:
 		d.readScalar(n, v, path)
 	}
+	if len(o.oneof) > 0 && v.Kind() == reflect.String && v.Len() > 0 && !slices.Contains(o.oneof, v.String()) {
+		d.unreadable(n.Line, path, "%q is not %s", v.String(), alternatives(o.oneof))
+		v.SetString("")
+		return
+	}
 	if (o.filled || o.required) && (v.Kind() == reflect.String || v.Kind() == reflect.Slice) && v.Len() == 0 {
 		d.Mistake(path, "is empty")
 	}
@@ -69,7 +78,7 @@ func (d *Document) readSlice(n *yaml.Node, v reflect.Value, path string, o optio
 	switch {
 	case o.single && n.Kind == yaml.ScalarNode:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
-		d.read(n, v.Index(0), path, options{filled: o.filled})
+		d.read(n, v.Index(0), path, options{filled: o.filled, oneof: o.oneof})
 		return
 	case n.Kind != yaml.SequenceNode:
 		d.unreadable(n.Line, path, "is not a list")
@@ -77,8 +86,17 @@ func (d *Document) readSlice(n *yaml.Node, v reflect.Value, path string, o optio
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
 	for i, item := range items {
-		d.read(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i), options{filled: o.filled || o.required})
+		d.read(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i), options{filled: o.filled || o.required, oneof: o.oneof})
 	}
+}
+
+// alternatives returns a list such as "a, b or c".
+func alternatives(all []string) string {
+	last := len(all) - 1
+	if last < 1 {
+		return strings.Join(all, "")
+	}
+	return strings.Join(all[:last], ", ") + " or " + all[last]
 }
 
 func (d *Document) readMap(n *yaml.Node, v reflect.Value, path string) {
@@ -192,8 +210,9 @@ func (d *Document) readStruct(n *yaml.Node, v reflect.Value, path string) {
 }
 
 type field struct {
-	name  string
-	value reflect.Value
+	name   string
+	secret string // the name in the tag of the Secret that it belongs to; empty: no secret
+	value  reflect.Value
 	options
 }
 
@@ -214,13 +233,14 @@ func gather(v reflect.Value, path string, all *[]field) {
 		case isSecret:
 			secret.field = mistakes.Join(path, name)
 			if !has("apart") {
-				*all = append(*all, field{name, reflect.ValueOf(&secret.Text).Elem(), options{}})
+				*all = append(*all, field{name, name, reflect.ValueOf(&secret.Text).Elem(), options{}})
 			}
-			*all = append(*all, field{name + "_file", reflect.ValueOf(&secret.File).Elem(), options{}},
-				field{name + "_env", reflect.ValueOf(&secret.Env).Elem(), options{}})
+			*all = append(*all, field{name + "_file", name, reflect.ValueOf(&secret.File).Elem(), options{}},
+				field{name + "_env", name, reflect.ValueOf(&secret.Env).Elem(), options{}})
 		default:
-			*all = append(*all, field{cmp.Or(name, strings.ToLower(about.Name)), v.Field(i),
-				options{has("required"), has("filled"), has("single")}})
+			oneof := strings.Fields(about.Tag.Get("oneof"))
+			*all = append(*all, field{cmp.Or(name, strings.ToLower(about.Name)), "", v.Field(i),
+				options{has("required"), has("filled") || len(oneof) > 0, has("single"), oneof}})
 		}
 	}
 }

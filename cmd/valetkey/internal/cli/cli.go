@@ -49,14 +49,15 @@ func exit(run runner, drivers driver.Set) {
 // Run is a runner for all commands.
 func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return run(ctx, append(gatewayCommands(drivers),
-		demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), tokenCommand()),
+		demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), tokenCommand(),
+		schemaCommand(allSchemas())),
 		args, stdin, stdout, stderr)
 }
 
 // RunGateway is a runner without the commands of the authorization server and its clients. A program that calls only RunGateway does not
 // contain the libraries of those commands, because the linker removes them, and is half as large.
 func RunGateway(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return run(ctx, gatewayCommands(drivers), args, stdin, stdout, stderr)
+	return run(ctx, append(gatewayCommands(drivers), schemaCommand(gatewaySchemas())), args, stdin, stdout, stderr)
 }
 
 // gatewayCommands returns the commands that run and examine a gateway.

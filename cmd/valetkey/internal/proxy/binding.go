@@ -55,14 +55,14 @@ func (f *file) proofs() *dpop.Config {
 		return nil
 	}
 	cfg := &dpop.Config{Algorithms: s.Algorithms, Window: time.Duration(s.Window), Leeway: time.Duration(s.Leeway), Now: f.now}
-	switch replays := f.oneOf("dpop.replay_store", s.Replays, "memory", "redis"); {
+	switch replays := s.Replays; {
 	case replays == "redis" && f.Redis == nil:
 		f.Mistake("dpop.replay_store", "requires the redis section")
 	case replays != "memory" && f.shared != nil:
 		cfg.ReplayStore = f.shared.Redis
 	}
 	key, given := f.Key(s.Key), f.SecretGiven(s.Key)
-	nonce := f.oneOf("dpop.nonce", s.Nonce, "off", "on") == "on"
+	nonce := s.Nonce == "on"
 	switch {
 	case given && !nonce:
 		f.Mistake("dpop.nonce", "must be on to use the key")
@@ -132,7 +132,7 @@ func (f *file) certificates() (place middleware.ClientCertificate, header, forma
 		return middleware.ClientCertificate{}, "", ""
 	}
 	header = http.CanonicalHeaderKey(f.MTLS.Header)
-	format = cmp.Or(f.oneOf("mtls.format", f.MTLS.Format, "pem", "der", "xfcc", "rfc9440"), formats[header], "pem")
+	format = cmp.Or(f.MTLS.Format, formats[header], "pem")
 	switch {
 	case header == "" && f.Given("mtls.format") && !f.Given("mtls.header"):
 		f.Mistake("mtls.format", "has no effect without header")

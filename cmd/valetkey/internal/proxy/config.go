@@ -115,7 +115,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		names["Methods"] = "websocket_token"
 	}
 	f.Blame("", err, names)
-	if f.oneOf("profile", f.Profile, "fapi2") != "" {
+	if f.Profile == "fapi2" {
 		if p.tls != nil {
 			fapi.ServerTLS(p.tls)
 		}

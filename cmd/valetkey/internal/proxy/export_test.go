@@ -1,10 +1,26 @@
 package proxy
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/config"
 )
+
+// UnusedDescriptions returns the paths in schemaKeys and schemaValues that no file has.
+func UnusedDescriptions() (unused []string) {
+	var used []string
+	for _, f := range files {
+		used = append(used, config.Paths(f)...)
+	}
+	for _, path := range slices.Concat(slices.Sorted(maps.Keys(schemaKeys)), slices.Sorted(maps.Keys(schemaValues))) {
+		if !slices.Contains(used, path) {
+			unused = append(unused, path)
+		}
+	}
+	return unused
+}
 
 // Revoke applies revocations as if they arrived from Redis.
 func (p *Proxy) Revoke(rs ...valetkey.Revocation) error { return p.guard.Revoke(rs...) }

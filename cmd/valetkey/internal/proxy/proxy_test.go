@@ -68,7 +68,19 @@ func example(t *testing.T, issuer, upstream string, change ...string) string {
 // drivers are those that a proxy uses.
 var drivers = driver.Set{OpenAPI: valetopenapi.Routes}
 
+// load loads a configuration. The schema must accept it if the proxy does.
 func load(t *testing.T, config string, log *slog.Logger) (*proxy.Proxy, error) {
+	t.Helper()
+	p, err := loadOnly(t, config, log)
+	if err == nil {
+		if wrong := conforms(t, config); wrong != nil {
+			t.Errorf("the proxy accepts what the schema refuses: %v", wrong)
+		}
+	}
+	return p, err
+}
+
+func loadOnly(t *testing.T, config string, log *slog.Logger) (*proxy.Proxy, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "proxy.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

@@ -256,13 +256,10 @@ func (l *list) auth(at string, s *introspectionSection) introspect.Auth {
 	}
 	auth := introspect.BasicAuth
 	switch s.Auth {
-	case "", "basic":
 	case "basic_raw":
 		auth = introspect.RawBasicAuth
 	case "post":
 		auth = introspect.PostAuth
-	default:
-		l.Mistake(at+".auth", "%q is not basic, basic_raw or post", s.Auth)
 	}
 	if s.ClientID == "" || password == "" {
 		return introspect.NoAuth()

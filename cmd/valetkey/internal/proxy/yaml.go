@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +16,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// A file is a configuration file that is being read. Sections that are absent are nil.
+// A file is a configuration file that is being read. Sections that are absent are nil. Each field needs a description in schema.go.
 type file struct {
 	Listen            address           `yaml:"listen"`
 	TLS               *tlsSection       `yaml:"tls"`
@@ -40,7 +39,7 @@ type file struct {
 	ForwardedPort     bool              `yaml:"forwarded_port"`
 	ForwardedPrefix   bool              `yaml:"forwarded_prefix"`
 	CancelWithToken   *bool             `yaml:"cancel_with_token"` // nil: true
-	Profile           string            `yaml:"profile,filled"`
+	Profile           string            `yaml:"profile" oneof:"fapi2"`
 	Redis             *redisSection     `yaml:"redis"`
 	Routes            map[string]need   `yaml:"routes"`
 	OpenAPI           string            `yaml:"openapi,filled"`
@@ -66,7 +65,7 @@ type jwksSection struct {
 	URL          string         `yaml:"url,filled"`
 	File         string         `yaml:"file,filled"`
 	InitialFile  string         `yaml:"initial_file,filled"`
-	Profile      string         `yaml:"profile,filled"`
+	Profile      string         `yaml:"profile" oneof:"rfc9068 lenient"`
 	Algorithms   []string       `yaml:"algorithms,single,filled"`
 	Leeway       duration       `yaml:"leeway"`
 	MaxLifetime  positive       `yaml:"max_lifetime"`
@@ -97,7 +96,7 @@ type introspectionSection struct {
 	URL              string        `yaml:"url,filled"`
 	ClientID         string        `yaml:"client_id,filled"`
 	ClientSecret     config.Secret `yaml:"client_secret"`
-	Auth             string        `yaml:"auth,filled"`
+	Auth             string        `yaml:"auth" oneof:"basic basic_raw post"`
 	CacheTTL         duration      `yaml:"cache_ttl"`
 	NegativeTTL      duration      `yaml:"negative_ttl"`
 	JWTIssuers       []string      `yaml:"jwt_issuers,single,filled"`
@@ -109,17 +108,17 @@ type introspectionSection struct {
 
 type dpopSection struct {
 	Origin     string        `yaml:"origin,filled"`
-	Nonce      string        `yaml:"nonce,filled"`
+	Nonce      string        `yaml:"nonce" oneof:"off on"`
 	Key        config.Secret `yaml:"key"`
 	Window     positive      `yaml:"window"`
 	Leeway     duration      `yaml:"leeway"`
 	Algorithms []string      `yaml:"algorithms,single,filled"`
-	Replays    string        `yaml:"replay_store,filled"`
+	Replays    string        `yaml:"replay_store" oneof:"memory redis"`
 }
 
 type mtlsSection struct {
 	Header string `yaml:"header,filled"`
-	Format string `yaml:"format,filled"`
+	Format string `yaml:"format" oneof:"pem der xfcc rfc9440"`
 }
 
 type socketSection struct {
@@ -152,15 +151,6 @@ type sentinelSection struct {
 	Master    string        `yaml:"master,required"`
 	Username  string        `yaml:"username,filled"`
 	Password  config.Secret `yaml:"password"`
-}
-
-// oneOf returns value if it is one of options, else "". Another value that is not empty is a mistake.
-func (f *file) oneOf(field, value string, options ...string) string {
-	if value != "" && !slices.Contains(options, value) {
-		f.Mistake(field, "%q is not %s", value, strings.Join(options, " or "))
-		return ""
-	}
-	return value
 }
 
 // An address is the host and port of a listener or a server.

@@ -1,0 +1,192 @@
+package proxy
+
+import (
+	"reflect"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
+	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/internal/jose"
+	"github.com/valetkey/valetkey/issuers"
+	"github.com/valetkey/valetkey/middleware"
+)
+
+// Schema returns the JSON Schema of the file of a proxy.
+func Schema() (config.Schema, error) {
+	return config.SchemaOf(file{}, config.Guide{
+		Title: "Configuration of valetkey proxy",
+		Keys:  schemaKeys, Values: schemaValues, Texts: schemaTexts,
+		Rules: map[string]config.Schema{
+			"":                        config.All(config.Required("listen"), config.OneOf("upstream", "upstreams"), config.OneOf("routes", "openapi")),
+			"verifiers":               config.OneOf("jwks", "introspection"),
+			"verifiers.introspection": config.All(config.Required("client_id"), config.OneOf("client_secret", "client_secret_file", "client_secret_env")),
+			"redis":                   config.All(config.OneOf("key", "key_file", "key_env"), config.OneOf("address", "socket", "cluster", "sentinel")),
+			"websocket_token":         {"minProperties": 1},
+			"routes":                  {"propertyNames": config.Schema{"pattern": `^([^/\s]+[ \t]+)?[^/\s]*/`}},
+			"verifiers.jwks":          {"not": config.Required("profile", "issuer_type")},
+		},
+	})
+}
+
+// files are the structs that files are read into.
+var files = []any{file{}}
+
+// schemaKeys describes each field of the files in this package to the users of editors. Paths are those of the file, without indexes of
+// lists: verifiers.jwks.issuer. Write one or two sentences: what the field does, its unit, and its default.
+var schemaKeys = map[string]string{
+	"listen":              "Address of the listener, such as 127.0.0.1:8081.",
+	"tls":                 "Certificate of the listener. Default: plain HTTP, behind a proxy that terminates TLS.",
+	"tls.cert_file":       "File with the certificate and its intermediates, in PEM.",
+	"tls.key_file":        "File with the private key, in PEM.",
+	"upstream":            "URL of the server that receives the requests that are let through: http, https, or h2c (HTTP/2 without TLS).",
+	"resource":            "Identifier of this API, as in the aud of its tokens. If it is also the URL for clients, challenges link to its metadata (RFC 9728).",
+	"realm":               "Realm of the challenges. Default: api.",
+	"forward_token":       "Whether the upstream also receives the token, on routes where it is verified. Default: false.",
+	"token_header":        "Header that carries the token instead of Authorization, which is then neither read nor forwarded.",
+	"max_token_bytes":     "Maximum length of a token in bytes, at most 65536. Default: 16384.",
+	"trusted_origins":     "Origins whose pages may send the token_header with requests that do more than read.",
+	"probe":               "Address for operators: /ready for probes, /status with the full state. Default: none.",
+	"sender_constrained":  "Whether to refuse tokens that are not bound to a key or a certificate of the client. Default: false.",
+	"trusted_proxies":     "Addresses and ranges of the proxies in front of this one, whose headers are accepted.",
+	"forwarded_header":    "Header in which the trusted proxies report the URL that the client requested. Default: none is read.",
+	"forwarded_port":      "Whether to read X-Forwarded-Port too. Enable it only if the proxies set it on every request. Default: false.",
+	"forwarded_prefix":    "Whether to read X-Forwarded-Prefix too. Enable it only if the proxies set it on every request. Default: false.",
+	"cancel_with_token":   "Whether streams and WebSockets end when their token expires or is revoked. Default: true.",
+	"profile":             "fapi2: the FAPI 2.0 Security Profile. It sets other options; options that contradict it are errors.",
+	"routes":              "Patterns of Go's net/http and what each requires. Requests that match no pattern are refused.",
+	"routes.*":            "Scopes that are all required; alternatives separated by \" | \"; @any for any valid token; @public for no token.",
+	"openapi":             "OpenAPI document, 3.0 to 3.2, whose security sections state the requirements. It replaces routes and requires the full build.",
+	"allow_encoded_slash": "Patterns whose wildcards accept an encoded slash (%2F). The upstream must split a path before it decodes it.",
+
+	"upstreams":                         "Several servers, instead of upstream. A route belongs to the one with its host and the longest prefix of its path.",
+	"upstreams.url":                     "URL of the server: http, https, or h2c (HTTP/2 without TLS).",
+	"upstreams.prefix":                  "Segments that begin the paths of its routes, such as /billing. Default: all paths.",
+	"upstreams.host":                    "Host of its routes. Default: any.",
+	"upstreams.strip_prefix":            "Whether the server receives the path without the prefix. Default: false.",
+	"upstreams.ca_file":                 "File with the authorities of the server's certificate, in PEM. Default: those of the system.",
+	"upstreams.cert_file":               "File with the client certificate, in PEM. Read again for each connection. Default: none.",
+	"upstreams.key_file":                "File with the private key of cert_file, in PEM.",
+	"upstreams.connect_timeout":         "Time limit for a connection. Default: 5s.",
+	"upstreams.tls_timeout":             "Time limit for a TLS handshake. Default: 5s.",
+	"upstreams.response_header_timeout": "Time limit for the headers of a response; 0s: none. Default: 1m.",
+	"upstreams.idle_timeout":            "How long an unused connection is kept. Default: 90s.",
+
+	"websocket_token":                  "Subprotocols of WebSocket handshakes in which browsers may send the token. Default: none.",
+	"websocket_token.prefix":           "Text before the token in a subprotocol.",
+	"websocket_token.base64url_prefix": "Text before the base64url of the token in a subprotocol, as in Kubernetes.",
+	"websocket_token.pair":             "Subprotocol that precedes one that is the token. The upstream selects it.",
+
+	"verifiers":      "The trusted issuers. Each item has either jwks or introspection.",
+	"verifiers.jwks": "Verifies JWTs with the keys of their issuer.",
+
+	"verifiers.jwks.issuer":           "The iss of the tokens, compared exactly.",
+	"verifiers.jwks.audience":         "Accepted values of aud: one or a list. Default: resource.",
+	"verifiers.jwks.url":              "URL of the key set. {kid} in its path: a URL for each key. Default: discovered at the issuer.",
+	"verifiers.jwks.file":             "File with the key set, instead of url. Nothing is fetched.",
+	"verifiers.jwks.initial_file":     "File with the key set that is used until the first fetch.",
+	"verifiers.jwks.profile":          "What the tokens must have: rfc9068, or less with lenient. Default: rfc9068.",
+	"verifiers.jwks.algorithms":       "Accepted signature algorithms. Default: RS256, PS256, ES256, ES384, EdDSA, Ed25519.",
+	"verifiers.jwks.leeway":           "Allowed difference between the clocks, at most 5m. Default: 30s.",
+	"verifiers.jwks.max_lifetime":     "Maximum time from iat to exp. Default: unlimited.",
+	"verifiers.jwks.insecure_http":    "Allows http URLs beyond loopback: an attacker on the network can replace the keys.",
+	"verifiers.jwks.token_file":       "File with a bearer token for the requests for keys, such as that of a pod. Read again on change.",
+	"verifiers.jwks.ca_file":          "File with the authorities of the issuer's certificate, in PEM. Read again on change. Default: those of the system.",
+	"verifiers.jwks.cert_file":        "File with the client certificate for the requests for keys, in PEM. Read again on change.",
+	"verifiers.jwks.key_file":         "File with the private key of cert_file, in PEM.",
+	"verifiers.jwks.issuer_type":      "Product of the issuer, which states how its tokens differ from RFC 9068. Default: none.",
+	"verifiers.jwks.tenants":          "Tenants of the product whose tokens are accepted.",
+	"verifiers.jwks.clients":          "Clients whose tokens are accepted. Default: all.",
+	"verifiers.jwks.rules":            "Conditions on claims, such as email_verified = true. All must be met.",
+	"verifiers.jwks.issuer_aliases":   "Further accepted values of iss, whose keys are those of the issuer.",
+	"verifiers.jwks.audience_claim":   "Claim with the recipient, for tokens without aud. Requires markers or require_scope.",
+	"verifiers.jwks.audience_header":  "Header parameter with the recipient. aud is then not read.",
+	"verifiers.jwks.sole_audience":    "Whether to refuse tokens that also have audiences of other APIs. Default: false.",
+	"verifiers.jwks.types":            "Further accepted values of the header parameter typ.",
+	"verifiers.jwks.markers":          "Claims that only access tokens have, such as token_use = access.",
+	"verifiers.jwks.require_scope":    "Whether a token must have a scope, which ID tokens do not have. Default: false, or that of issuer_type.",
+	"verifiers.jwks.client_id_header": "Header parameter with the client.",
+	"verifiers.jwks.client_id_claim":  "Claim with the client. Default: client_id.",
+	"verifiers.jwks.scopes":           "Claims with scopes, such as scope and realm_access.roles. Default: scope.",
+	"verifiers.jwks.allow":            "What the tokens may lack. Each value weakens a check; docs/issuers.md explains them.",
+
+	"verifiers.jwks.status_list":                  "Checks tokens that name a status list, which their issuer publishes.",
+	"verifiers.jwks.status_list.required":         "Whether every token must name a status list. Default: false.",
+	"verifiers.jwks.status_list.origins":          "Hosts of status lists other than the issuer's.",
+	"verifiers.jwks.status_list.allow":            "Accepted statuses besides 0 (valid). 2 is suspended.",
+	"verifiers.jwks.status_list.refresh_interval": "Time between two fetches of a list without a ttl.",
+	"verifiers.jwks.status_list.min_ttl":          "Lower limit for the ttl of a list.",
+	"verifiers.jwks.status_list.max_ttl":          "Upper limit for the ttl of a list.",
+	"verifiers.jwks.status_list.stale_if_error":   "How long a list stays in use if it cannot be fetched again.",
+
+	"verifiers.introspection":                    "Asks the introspection endpoint of an issuer about opaque tokens (RFC 7662).",
+	"verifiers.introspection.issuer_type":        "Product of the issuer, which states how its responses differ from RFC 7662. Default: none.",
+	"verifiers.introspection.issuer":             "The issuer of the tokens. It is required with redis and to discover url.",
+	"verifiers.introspection.audience":           "Accepted values of aud: one or a list. Default: resource.",
+	"verifiers.introspection.url":                "URL of the introspection endpoint. Default: discovered at the issuer.",
+	"verifiers.introspection.client_id":          "Client ID of this API at the endpoint.",
+	"verifiers.introspection.client_secret":      "Client secret of this API at the endpoint.",
+	"verifiers.introspection.auth":               "How the credentials are sent. basic_raw is for issuers that do not decode them, such as UAA. Default: basic.",
+	"verifiers.introspection.cache_ttl":          "How long a positive answer is cached, and so the longest time that a revoked token is accepted. 0s asks for each request.",
+	"verifiers.introspection.negative_ttl":       "How long a refusal is cached, at most 1m.",
+	"verifiers.introspection.jwt_issuers":        "Issuers whose JWTs are introspected instead of verified with keys. Default: none.",
+	"verifiers.introspection.audience_by_issuer": "Whether a response may lack aud, because the issuer checks the audience. Default: false.",
+	"verifiers.introspection.allow_scope_array":  "Whether a response may have scope as an array. Default: false.",
+	"verifiers.introspection.leeway":             "Allowed difference between the clocks, at most 5m. Default: 30s.",
+	"verifiers.introspection.insecure_http":      "Allows an http URL beyond loopback: the network can read tokens and the secret, and forge answers.",
+
+	"dpop":              "Accepts tokens that are bound to a key of the client, which sends a proof with each request (RFC 9449). Default: such tokens are refused.",
+	"dpop.origin":       "Scheme and host of the URLs in proofs, such as https://api.example.com. Default: from forwarded_header, otherwise from resource.",
+	"dpop.nonce":        "Whether proofs must contain a nonce from the proxy. Default: off.",
+	"dpop.key":          "Key of the nonces: the base64 of 32 random bytes. It is required with redis. Default: generated at startup.",
+	"dpop.window":       "The greatest age of a proof, without nonces. Default: 60s.",
+	"dpop.leeway":       "How far in the future a proof may be dated, at most 10m.",
+	"dpop.algorithms":   "Accepted signature algorithms of proofs. Default: ES256, ES384, PS256, EdDSA, Ed25519.",
+	"dpop.replay_store": "Where used proofs are recorded. Default: redis if it is configured, otherwise memory.",
+
+	"mtls":        "Accepts tokens that are bound to a client certificate (RFC 8705). Default: such tokens are refused.",
+	"mtls.header": "Header in which trusted_proxies send the certificate. Default: the certificate is that of the TLS connection.",
+	"mtls.format": "Format of the header: pem (URL-encoded or in one line), der (base64 without markers), xfcc (Envoy) or rfc9440.",
+
+	"redis":                        "Redis that proxies share: introspection responses, used proofs and revocations.",
+	"redis.address":                "Address of the server, such as 127.0.0.1:6379.",
+	"redis.username":               "User of Redis. Default: none.",
+	"redis.password":               "Password of Redis.",
+	"redis.socket":                 "Path of a Unix socket, instead of address.",
+	"redis.cluster":                "Addresses of one or more nodes of a Redis Cluster, instead of address.",
+	"redis.sentinel":               "The sentinels that know the address of the primary, instead of address.",
+	"redis.sentinel.addresses":     "Addresses of the sentinels.",
+	"redis.sentinel.master":        "Name of the primary at the sentinels.",
+	"redis.sentinel.username":      "User at the sentinels. Default: none.",
+	"redis.sentinel.password":      "Password at the sentinels.",
+	"redis.tls":                    "Whether to connect with TLS, to the sentinels too. Default: false, which sends the password unencrypted.",
+	"redis.tls_ca_file":            "File with the authorities of the server's certificate, in PEM. Default: those of the system.",
+	"redis.tls_cert_file":          "File with the client certificate, in PEM. Each new connection reads it.",
+	"redis.tls_key_file":           "File with the private key of tls_cert_file, in PEM.",
+	"redis.tls_server_name":        "Name in the server's certificate. Default: the host that is connected to.",
+	"redis.db":                     "Number of the database. Default: 0.",
+	"redis.key":                    "Key that encrypts the data in Redis: the base64 of 32 random bytes, as from openssl rand -base64 32.",
+	"redis.prefix":                 "Prefix of the keys in Redis. Default: valetkey:.",
+	"redis.timeout":                "Time limit for one operation.",
+	"redis.allow_before_caught_up": "Serves before the revocations in Redis are known: a revoked token may be accepted. Default: false, which responds with 503.",
+}
+
+// schemaValues are the lists that other packages have. Lists of this package are in the tag oneof.
+var schemaValues = map[string][]string{
+	"verifiers.jwks.issuer_type":          issuers.Names(),
+	"verifiers.jwks.allow":                issuer.Allowances(),
+	"verifiers.jwks.algorithms":           jose.Algorithms(),
+	"verifiers.introspection.issuer_type": issuers.IntrospectionNames(),
+	"dpop.algorithms":                     jose.Algorithms(),
+	"forwarded_header":                    {string(middleware.Forwarded), string(middleware.XForwarded)},
+}
+
+// schemaTexts describes what the UnmarshalText methods of this package accept.
+var schemaTexts = map[reflect.Type]config.Schema{
+	reflect.TypeFor[address]():      {"type": "string", "pattern": `^(\[[^\[\]]*\]|[^:\[\]]*):[^:\[\]]*$`},
+	reflect.TypeFor[upstream]():     {"type": "string", "pattern": `^(https?|h2c)://[^/?#@]+(/[^?#]*)?$`},
+	reflect.TypeFor[addressRange](): {"type": "string", "pattern": `^[0-9A-Fa-f.:]+(/[0-9]*[1-9][0-9]*)?$`},
+	reflect.TypeFor[origin]():       {"type": "string", "pattern": `^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]+$`},
+	reflect.TypeFor[duration]():     config.Duration(),
+	reflect.TypeFor[positive]():     config.PositiveDuration(),
+	reflect.TypeFor[status]():       {"type": "integer", "minimum": 2, "maximum": 255},
+	reflect.TypeFor[need]():         {"type": "string", "pattern": `^(@public|@any|[ !#-?A-\[\]-~][ !#-\[\]-~]*)$`},
+}
