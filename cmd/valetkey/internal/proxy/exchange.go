@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,8 @@ type exchange struct {
 	request *http.Request
 	stop    func() bool
 	over    chan struct{} // closed once the end of the token has been handled
+	own     http.Header   // headers of the response that the upstream does not send, such as the next DPoP nonce
+	interim bool          // an interim response has been written
 
 	mu    sync.Mutex
 	conn  net.Conn // the hijacked connection of a WebSocket; nil: none
@@ -30,9 +34,24 @@ type exchange struct {
 const lastWords = time.Second
 
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
-	e := &exchange{ResponseWriter: w, control: http.NewResponseController(w), request: r, over: make(chan struct{})}
+	e := &exchange{ResponseWriter: w, control: http.NewResponseController(w), request: r, over: make(chan struct{}), own: maps.Clone(w.Header())}
 	e.stop = context.AfterFunc(r.Context(), e.end)
 	return e
+}
+
+// WriteHeader writes the status. httputil.ReverseProxy clears all headers after an interim response, such as 103 Early Hints, so
+// WriteHeader restores those that are not from the upstream.
+func (e *exchange) WriteHeader(status int) {
+	switch {
+	case status < http.StatusOK:
+		e.interim = true
+	case e.interim:
+		h := e.Header()
+		for name, values := range e.own {
+			h[name] = append(slices.Clip(values), h[name]...)
+		}
+	}
+	e.ResponseWriter.WriteHeader(status)
 }
 
 // Unwrap and Hijack support http.ResponseController.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -197,4 +198,20 @@ func within(t *testing.T, ended chan string) string {
 		require.FailNow(t, "the upstream's side goes on")
 		return ""
 	}
+}
+
+func TestInterimResponses(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Cache-Control", "max-age=60")
+	}))
+	defer upstream.Close()
+	config, _ := guarded(t, iss, "token_header: X-Token")
+	config = strings.Replace(config, "upstream: ", "upstream: "+upstream.URL+" # ", 1)
+	addr := start(t, config, slog.New(slog.DiscardHandler))
+	r := newRequest(t, "http://"+addr+"/orders", "X-Token", iss.Token(valetkeytest.Scopes("orders:read")))
+	res := do(t, http.DefaultClient, r)
+	require.Equal(t, 200, res.StatusCode)
+	assert.Equal(t, []string{"private", "max-age=60"}, res.Header["Cache-Control"], "the headers of the proxy, then those of the upstream")
 }
