@@ -65,6 +65,9 @@ func load(path string, b build) (*Proxy, error) {
 		p.Close()
 		return nil, fmt.Errorf("guard the routes: %w", err)
 	}
+	if next.cors != nil && b.rehearsal == nil {
+		p.api = newCrossOrigin(next.cors, table, p.api)
+	}
 	return p, nil
 }
 
@@ -80,7 +83,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	certificate, header, format := f.certificates()
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
-	next.tokenHeader = http.CanonicalHeaderKey(f.TokenHeader)
+	next.tokenHeader, next.cors = http.CanonicalHeaderKey(f.TokenHeader), f.crossOrigins()
 	verifiers := list{file: f}
 	verifier := verifiers.read()
 	proofs := f.proofs()

@@ -32,6 +32,8 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/jub0bs/cors"
+
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/middleware"
@@ -78,8 +80,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type onward struct {
 	targets     map[string]*target // by the row of the request
 	withToken   bool
-	certificate string // plain name of the header with the client certificate; "": none
-	tokenHeader string // header that replaces Authorization; "": none
+	certificate string           // plain name of the header with the client certificate; "": none
+	tokenHeader string           // header that replaces Authorization; "": none
+	cors        *cors.Middleware // nil: the upstream sends CORS headers itself
 	guard       *middleware.Guard
 	log         *slog.Logger
 }
@@ -105,6 +108,9 @@ func (o onward) proxy(to *target) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { o.rewrite(r, to) },
 		ModifyResponse: func(r *http.Response) error {
+			if o.cors != nil {
+				withoutCORS(r.Header)
+			}
 			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
 			return nil
 		},

@@ -75,6 +75,14 @@ var schemaKeys = map[string]string{
 	"websocket_token.base64url_prefix": "Text before the base64url of the token in a subprotocol, as in Kubernetes.",
 	"websocket_token.pair":             "Subprotocol that precedes one that is the token. The upstream selects it.",
 
+	"cors":                "Lets pages of other origins call the API. Default: the upstream sends CORS headers itself, and preflights need a token.",
+	"cors.origins":        "Origins whose pages may read responses, such as https://app.example.com or https://*.example.com, or * for all.",
+	"cors.methods":        "Methods that need permission and get it, such as PUT. Default: all that have a row in the routes.",
+	"cors.headers":        "Request headers that scripts may send beside Authorization, Content-Type and, with dpop, DPoP; or * for all.",
+	"cors.expose_headers": "Response headers that scripts may read beside WWW-Authenticate, DPoP-Nonce and Retry-After; or * for all.",
+	"cors.credentials":    "Whether requests of the pages may carry cookies and client certificates. Tokens in Authorization need no permission. Default: false.",
+	"cors.max_age":        "How long browsers remember a preflight, at most 24h; 0s: not at all. Default: that of the browser.",
+
 	"verifiers":      "The trusted issuers. Each item has either jwks or introspection.",
 	"verifiers.jwks": "Verifies JWTs with the keys of their issuer.",
 

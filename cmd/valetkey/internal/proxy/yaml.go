@@ -29,6 +29,7 @@ type file struct {
 	MaxTokenBytes     int               `yaml:"max_token_bytes"`
 	TrustedOrigins    []origin          `yaml:"trusted_origins,single,filled"`
 	WebSocketToken    *socketSection    `yaml:"websocket_token"`
+	CORS              *corsSection      `yaml:"cors"`
 	Probe             address           `yaml:"probe"`
 	Verifiers         []verifierSection `yaml:"verifiers,required"`
 	DPoP              *dpopSection      `yaml:"dpop"`
@@ -104,6 +105,15 @@ type introspectionSection struct {
 	AllowScopeArray  bool          `yaml:"allow_scope_array"`
 	Leeway           duration      `yaml:"leeway"`
 	InsecureHTTP     bool          `yaml:"insecure_http"`
+}
+
+type corsSection struct {
+	Origins     []string `yaml:"origins,single,required"`
+	Methods     []string `yaml:"methods,single,filled"` // nil: all
+	Headers     []string `yaml:"headers,single,filled"`
+	Expose      []string `yaml:"expose_headers,single,filled"`
+	Credentials bool     `yaml:"credentials"`
+	MaxAge      duration `yaml:"max_age"`
 }
 
 type dpopSection struct {
