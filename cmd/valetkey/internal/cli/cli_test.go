@@ -552,7 +552,7 @@ func TestGateway(t *testing.T) {
 		}
 	}
 	_, help := gateway("--help")
-	for _, name := range []string{"proxy", "revoke", "verify", "inspect", "doctor"} {
+	for _, name := range []string{"proxy", "revoke", "verify", "inspect", "doctor", "health"} {
 		if !strings.Contains(help, "\n  "+name+" ") {
 			t.Errorf("no command %s in %s", name, help)
 		}
