@@ -98,6 +98,7 @@ var (
 
 	routeChecks = []check{
 		{"its scopes are sufficient for the request", "RFC 6750, section 3.1", []valetkey.Reason{valetkey.ReasonScope}},
+		{"its claims allow the request", "RFC 9110, section 15.5.4", []valetkey.Reason{valetkey.ReasonClaimsForbid}},
 		{"headers can carry its identity", "RFC 9110, section 5.5", []valetkey.Reason{valetkey.ReasonIdentity}},
 	}
 )
