@@ -40,6 +40,7 @@ var groups = []struct{ name, title string }{
 	{"PRM", "protected resource metadata (RFC 9728)"},
 	{"MCP", "MCP authorization, server side"},
 	{"HTTP", "middleware behavior"},
+	{"AUDIT", "audit records"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},
 	{"AS-CODE", "authorization server: authorization code (RFC 6749)"},
 	{"AS-IMPL", "authorization server: implicit and password (RFC 6749)"},

@@ -252,6 +252,25 @@ func strictest(a, b *StepUp) *StepUp {
 	return &both
 }
 
+// InsecureReportOnly is a [Requirement] for the introduction of tokens to an API that is in use: it must be the only requirement of a
+// route. A request that its elements would refuse is let through, and observers and the log report the refusal. A request with a valid
+// token carries the token even if it is not sufficient; other requests carry none. Without elements, a valid token is sufficient.
+//
+// It weakens every check of the route. A guard can do the same for all routes, see middleware.Config.
+type InsecureReportOnly []Requirement
+
+// Describe returns the needs of the elements, and Open set, because the route is open.
+func (all InsecureReportOnly) Describe() Needs {
+	n := Describe(all...)
+	n.Open = true
+	return n
+}
+
+// Check always returns an error. A guard handles an InsecureReportOnly itself, and only as the sole requirement of a route.
+func (all InsecureReportOnly) Check(Access) error {
+	return errors.New("valetkey: InsecureReportOnly must be the only requirement of a route")
+}
+
 // Openness is a [Requirement] that requires at most a valid token. It must be the only requirement of a route. If it is combined
 // with another one, requests fail with 503. The zero value is invalid.
 type Openness string

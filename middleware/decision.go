@@ -58,29 +58,61 @@ type response struct {
 //
 // With [Config].Preflight, the Decision on a CORS preflight is a refusal with the response of that handler.
 func (g *Guard) Decide(r *http.Request, needs ...valetkey.Requirement) Decision {
-	if len(needs) == 1 && needs[0] == valetkey.Public {
+	if len(needs) == 1 && isPublic(needs[0]) {
 		return Decision{guard: g, passed: true, as: public}
 	}
 	if g.preflight != nil && preflight(r) {
 		return g.answerPreflight(r)
 	}
-	if g.observer == nil {
-		d, _ := g.decide(r, needs)
-		return d
+	needs, reportOnly := g.enforced(needs)
+	if !g.observesAccepted {
+		d, remembered := g.decide(r, needs)
+		if !d.passed && g.observer != nil {
+			g.observe(r.Context(), r, d, needs, remembered, reportOnly, 0)
+		}
+		return d.unless(reportOnly)
 	}
 	start := time.Now()
 	d, remembered := g.decide(r, needs)
-	g.observe(r.Context(), d, remembered, time.Since(start))
-	return d
+	g.observe(r.Context(), r, d, needs, remembered, reportOnly, time.Since(start))
+	return d.unless(reportOnly)
+}
+
+func isPublic(need valetkey.Requirement) bool {
+	o, ok := need.(valetkey.Openness)
+	return ok && o == valetkey.Public
+}
+
+// enforced returns needs without the InsecureReportOnly around them, and whether refusals are only reported.
+func (g *Guard) enforced(needs []valetkey.Requirement) ([]valetkey.Requirement, bool) {
+	if len(needs) == 1 {
+		if inner, ok := needs[0].(valetkey.InsecureReportOnly); ok {
+			return inner, true
+		}
+	}
+	return needs, g.reportOnly
+}
+
+// unless returns d, or with reportOnly the Decision that lets a refused request through.
+func (d Decision) unless(reportOnly bool) Decision {
+	if !reportOnly || d.passed {
+		return d
+	}
+	through := Decision{guard: d.guard, passed: true, as: withoutToken, entry: d.entry}
+	if d.entry != nil {
+		through.as = withToken
+	}
+	return through
 }
 
 // DecideToken decides on an access token that did not come with an HTTP request, such as one in a queue message or in the first
 // message of a connection. It refuses tokens that are bound to a key or a certificate, because nothing proves the binding. The
 // [valetkey.Access] of needs has no Request. An empty raw means that there are no credentials. See [Guard.Decide].
 func (g *Guard) DecideToken(ctx context.Context, raw string, needs ...valetkey.Requirement) Decision {
-	if len(needs) == 1 && needs[0] == valetkey.Public {
+	if len(needs) == 1 && isPublic(needs[0]) {
 		return Decision{guard: g, passed: true, as: public}
 	}
+	needs, reportOnly := g.enforced(needs)
 	start := time.Now()
 	c := credentials{token: raw, scheme: authheader.Bearer}
 	err := g.checkLength(raw)
@@ -89,9 +121,9 @@ func (g *Guard) DecideToken(ctx context.Context, raw string, needs ...valetkey.R
 	}
 	d, remembered := g.decideOn(ctx, c, err, needs)
 	if g.observer != nil {
-		g.observe(ctx, d, remembered, time.Since(start))
+		g.observe(ctx, nil, d, needs, remembered, reportOnly, time.Since(start))
 	}
-	return d
+	return d.unless(reportOnly)
 }
 
 func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decision, remembered bool) {
@@ -102,11 +134,10 @@ func (g *Guard) decide(r *http.Request, needs []valetkey.Requirement) (d Decisio
 		return g.decideOn(ctx, c, err, needs)
 	}
 	// The token was valid when the request was accepted, which may be long ago: a handler may call Decide for each message.
-	err := g.still(entry.Token)
-	if err == nil {
-		err = g.authorize(entry.Token, r, needs)
+	if err := g.still(entry.Token); err != nil {
+		return g.refuse(ctx, r, schemeFor(entry.Token), err), true
 	}
-	if err != nil {
+	if err := g.authorize(entry.Token, r, needs); err != nil {
 		d = g.refuse(ctx, r, schemeFor(entry.Token), err)
 		d.entry = entry
 		return d, true
@@ -180,8 +211,8 @@ func none(err error) bool {
 
 // Reject returns the Decision that refuses r with err. It is for problems that precede the credentials, such as an ambiguous path.
 // For a [valetkey.Error] the response is 400, 401 or 403 with a challenge. For any other error, including nil, it is 503 with
-// Retry-After: this is a failure of the server and does not invalidate the client's token. r may be nil. Reject logs the refusal,
-// as [Guard.Decide] does.
+// Retry-After: this is a failure of the server and does not invalidate the client's token. r may be nil. Reject logs the refusal and
+// reports it to the Observer, as [Guard.Decide] does. It refuses also with [Config].InsecureReportOnly.
 //
 // A guard that accepts several schemes sends a challenge for each, on separate lines. The error is in the challenge of the scheme
 // that r uses, or in each if that scheme is unknown.
@@ -193,7 +224,11 @@ func (g *Guard) Reject(r *http.Request, err error) Decision {
 	if r != nil && g.tokenHeader == "" {
 		scheme, _, _, _ = authheader.Read(r.Header["Authorization"])
 	}
-	return g.refuse(ctx, r, scheme, err)
+	d := g.refuse(ctx, r, scheme, err)
+	if g.observer != nil {
+		g.observe(ctx, r, d, nil, false, false, 0)
+	}
+	return d
 }
 
 // refuse returns the Decision that refuses r with err. scheme is that of the credentials, or "" if it is unknown.
@@ -371,10 +406,12 @@ func (r *response) add(name, value string) {
 // An opening holds the token with which a stream is opened. A Decision points to it so that printing a Decision shows no token.
 type opening struct{ raw string }
 
-func (g *Guard) observe(ctx context.Context, d Decision, remembered bool, took time.Duration) {
-	e := valetkey.Event{Kind: valetkey.RequestDecided, Status: d.Status(), Remembered: remembered, Duration: took, Err: d.err}
+func (g *Guard) observe(ctx context.Context, r *http.Request, d Decision, needs []valetkey.Requirement, remembered, reportOnly bool, took time.Duration) {
+	e := valetkey.Event{Kind: valetkey.RequestDecided, Status: d.Status(), Remembered: remembered, Duration: took, Err: d.err,
+		Request: r, Needs: needs, ReportOnly: reportOnly && !d.passed}
 	if d.entry != nil {
-		e.Issuer = d.entry.Token.Issuer()
+		e.Token = d.entry.Token
+		e.Issuer = e.Token.Issuer()
 	}
 	var refusal *valetkey.Error
 	if errors.As(d.err, &refusal) && refusal.Reason.Known() {

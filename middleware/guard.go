@@ -150,6 +150,11 @@ type Config struct {
 	// read from the client. The request's context must end with the request, as that of net/http does.
 	CancelWithToken bool
 
+	// InsecureReportOnly lets requests through that the guard would refuse, and reports them as refused to Logger and Observer: see
+	// [valetkey.InsecureReportOnly], which does so for one route. It is for the introduction of tokens, scopes and rules to an API
+	// that is in use. [Guard.Reject] still refuses.
+	InsecureReportOnly bool
+
 	// Logger receives refusals at level Debug and failures at level Error. Refusals that a working client never causes, because
 	// the configuration does not fit the tokens or a token is a stranger's, also appear at level Warn, once per reason and minute:
 	// another issuer, audience, type or algorithm, an unknown key, a missing claim, a wrong clock ... The line contains the value
@@ -197,6 +202,8 @@ type Guard struct {
 	log               *slog.Logger
 	warnings          warnings
 	observer          valetkey.Observer // nil: none
+	observesAccepted  bool              // observer is called for accepted requests
+	reportOnly        bool
 	now               func() time.Time
 }
 
@@ -287,6 +294,8 @@ func New(cfg Config) (*Guard, error) {
 		log:               cfg.Logger,
 		warnings:          newWarnings(),
 		observer:          cfg.Observer,
+		observesAccepted:  cfg.Observer != nil && valetkey.ObservesAccepted(cfg.Observer),
+		reportOnly:        cfg.InsecureReportOnly,
 		now:               cfg.Now,
 	}
 	if id, err := url.Parse(cfg.Resource.ID); err == nil {
@@ -319,6 +328,9 @@ func New(cfg Config) (*Guard, error) {
 	}
 	if g.now == nil {
 		g.now = time.Now
+	}
+	if g.reportOnly {
+		g.log.Warn("refusals are reported and not enforced: InsecureReportOnly is set")
 	}
 	if cfg.CancelWithToken {
 		g.streams = &streams{guard: g}

@@ -17,7 +17,8 @@ type Status struct {
 	Verifiers   []valetkey.Health // of each verifier that is a [valetkey.HealthReporter]
 	Cache       CacheStatus
 	Revocations RevocationsStatus
-	Requests    int // requests in progress with a token; zero without Config.CancelWithToken
+	ReportOnly  bool // Config.InsecureReportOnly: refusals are not enforced
+	Requests    int  // requests in progress with a token; zero without Config.CancelWithToken
 }
 
 // RevocationsStatus describes the revocations that a guard holds.
@@ -47,6 +48,7 @@ func (g *Guard) Status() Status {
 		Cache:       CacheStatus(g.cache.Stats()),
 		Revocations: RevocationsStatus{Held: held.Held, Overflowed: held.Overflowed, Source: g.denials.watched.health()},
 		Requests:    g.streams.len(),
+		ReportOnly:  g.reportOnly,
 	}
 	source := s.Revocations.Source.State
 	if g.denials.noteOverflow() || source != "" && source != valetkey.Ready {

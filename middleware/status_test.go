@@ -130,7 +130,10 @@ func TestObserver(t *testing.T) {
 			continue
 		}
 		assert.Equal(t, e.Status != http.StatusOK, e.Err != nil)
-		e.Duration, e.Err = 0, nil
+		assert.Equal(t, e.Issuer != "", e.Token != nil)
+		assert.Equal(t, "GET", e.Request.Method)
+		assert.Equal(t, "a", valetkey.Describe(e.Needs...).Challenge.String())
+		e.Duration, e.Err, e.Token, e.Request, e.Needs = 0, nil, nil, nil, nil
 		decided = append(decided, e)
 	}
 	assert.Equal(t, 1, fetched)
@@ -159,4 +162,32 @@ func TestAnObserverSeesNoReasonThatWasNotCreated(t *testing.T) {
 	defer seen.mu.Unlock()
 	require.Len(t, seen.events, 1)
 	assert.Empty(t, seen.events[0].Reason, "it would be a label without bound")
+}
+
+// refusals is an Observer that needs no others.
+type refusals struct{ recorder }
+
+func (*refusals) ObservesAccepted() bool { return false }
+
+func TestObserversOfRefusals(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	only, all := new(refusals), new(recorder)
+	count := func(o valetkey.Observer) (events int) {
+		for _, r := range []*recorder{&only.recorder, all} {
+			r.mu.Lock()
+			r.events = nil
+			r.mu.Unlock()
+		}
+		api := serve(t, newGuard(t, iss, func(c *middleware.Config) { c.Observer = o }).Handler(hello))
+		assert.Equal(t, 200, do(t, "GET", api, "Bearer "+iss.Token()).status)
+		assert.Equal(t, 401, do(t, "GET", api, "").status)
+		only.mu.Lock()
+		defer only.mu.Unlock()
+		return len(only.events)
+	}
+	assert.Equal(t, 1, count(only))
+	assert.Equal(t, 1, count(valetkey.JoinObservers(nil, only)))
+	assert.Equal(t, 2, count(valetkey.JoinObservers(only, all)), "another one needs them, so both see them")
+	assert.Len(t, all.events, 2)
+	assert.Nil(t, valetkey.JoinObservers(nil, nil))
 }

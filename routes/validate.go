@@ -85,6 +85,11 @@ func wrongWith(pattern string, need valetkey.Requirement) string {
 		return wrongWithin(pattern, "AllOf", need)
 	case valetkey.AnyOf:
 		return wrongWithin(pattern, "AnyOf", need)
+	case valetkey.InsecureReportOnly:
+		if len(need) == 1 {
+			return wrongWith(pattern, need[0])
+		}
+		return wrongWithin(pattern, "InsecureReportOnly", need)
 	case interface{ Validate() error }: // such as claims.Rule
 		if err := need.Validate(); err != nil {
 			return err.Error()
@@ -107,6 +112,9 @@ func wrongWithin(pattern, name string, needs []valetkey.Requirement) string {
 		}
 		if o, ok := one.(valetkey.Openness); ok {
 			return fmt.Sprintf("%s[%d]: %s cannot be combined with other requirements", name, i, o)
+		}
+		if _, ok := one.(valetkey.InsecureReportOnly); ok {
+			return fmt.Sprintf("%s[%d]: InsecureReportOnly must be the only requirement of a row", name, i)
 		}
 	}
 	return ""
