@@ -41,6 +41,7 @@ var groups = []struct{ name, title string }{
 	{"MCP", "MCP authorization, server side"},
 	{"HTTP", "middleware behavior"},
 	{"AUDIT", "audit records"},
+	{"EXT", "external authorization for gateways (ext_authz v3)"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},
 	{"AS-CODE", "authorization server: authorization code (RFC 6749)"},
 	{"AS-IMPL", "authorization server: implicit and password (RFC 6749)"},
