@@ -502,8 +502,8 @@ func TestMistakes(t *testing.T) {
 		{"Envoy with a prefix that ends with a slash", valetforward.Config{Decider: decider, Dialect: "envoy-http", PathPrefix: "/check/", Callers: loopback}, []string{
 			`valetforward: PathPrefix: "/check/" does not begin with a slash, or ends with one`}},
 		{"settings of Envoy", valetforward.Config{Decider: decider, Dialect: "caddy", PathPrefix: "/check", ForwardToken: true, UnixSocket: true}, []string{
-			"valetforward: PathPrefix: has no effect unless Dialect is envoy-http",
-			"valetforward: ForwardToken: has no effect unless Dialect is envoy-http: configure the gateway"}},
+			"valetforward: PathPrefix: has an effect on the dialect envoy-http only",
+			"valetforward: ForwardToken: has an effect on the dialect envoy-http only: configure the gateway instead"}},
 		{"the certificate of the connection", valetforward.Config{Decider: decider, Dialect: "nginx", Callers: loopback, ClientCertificate: middleware.TLSCertificate()}, []string{
 			"valetforward: ClientCertificate: TLSCertificate would be the certificate of the gateway: use the header in which the gateway reports that of the client"}},
 	} {

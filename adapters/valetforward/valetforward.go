@@ -135,12 +135,12 @@ func New(cfg Config) (*Handler, error) {
 		mistake("PathPrefix", "required: the path_prefix of Envoy's http_service, such as /check")
 	case cfg.PathPrefix == "":
 	case cfg.Dialect != EnvoyHTTP:
-		mistake("PathPrefix", "has no effect unless Dialect is %s", EnvoyHTTP)
+		mistake("PathPrefix", "has an effect on the dialect %s only", EnvoyHTTP)
 	case !strings.HasPrefix(cfg.PathPrefix, "/") || strings.HasSuffix(cfg.PathPrefix, "/"):
 		mistake("PathPrefix", "%q does not begin with a slash, or ends with one", cfg.PathPrefix)
 	}
 	if cfg.ForwardToken && cfg.Dialect != EnvoyHTTP {
-		mistake("ForwardToken", "has no effect unless Dialect is %s: configure the gateway", EnvoyHTTP)
+		mistake("ForwardToken", "has an effect on the dialect %s only: configure the gateway instead", EnvoyHTTP)
 	}
 	if ofConnection(cfg.ClientCertificate) {
 		mistake("ClientCertificate", "TLSCertificate would be the certificate of the gateway: use the header in which the gateway reports that of the client")

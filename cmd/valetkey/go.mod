@@ -9,6 +9,7 @@ require (
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
 	github.com/valetkey/valetkey v0.0.0
+	github.com/valetkey/valetkey/adapters/valetforward v0.0.0
 	github.com/valetkey/valetkey/adapters/valetopenapi v0.0.0
 	github.com/valetkey/valetkey/adapters/valetredis v0.0.0
 	github.com/valetkey/valetkey/authserver v0.0.0
@@ -51,6 +52,7 @@ require (
 
 replace (
 	github.com/valetkey/valetkey => ../../
+	github.com/valetkey/valetkey/adapters/valetforward => ../../adapters/valetforward
 	github.com/valetkey/valetkey/adapters/valetopenapi => ../../adapters/valetopenapi
 	github.com/valetkey/valetkey/adapters/valetredis => ../../adapters/valetredis
 	github.com/valetkey/valetkey/authserver => ../../authserver

@@ -52,6 +52,7 @@ require (
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/spf13/cobra v1.10.2 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
+	github.com/valetkey/valetkey/adapters/valetforward v0.0.0 // indirect
 	github.com/valetkey/valetkey/adapters/valetredis v0.0.0 // indirect
 	github.com/valetkey/valetkey/internal/config v0.0.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
@@ -70,6 +71,7 @@ require (
 
 replace (
 	github.com/valetkey/valetkey => ../../../
+	github.com/valetkey/valetkey/adapters/valetforward => ../../../adapters/valetforward
 	github.com/valetkey/valetkey/adapters/valetopenapi => ../../../adapters/valetopenapi
 	github.com/valetkey/valetkey/adapters/valetredis => ../../../adapters/valetredis
 	github.com/valetkey/valetkey/authserver => ../../../authserver

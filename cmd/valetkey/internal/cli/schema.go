@@ -19,7 +19,7 @@ type schemas map[string]func() (config.Schema, error)
 
 // gatewaySchemas returns the schemas of the files of a gateway.
 func gatewaySchemas() schemas {
-	return schemas{"proxy": proxy.Schema}
+	return schemas{"proxy": proxy.Schema, "authorize": proxy.AuthorizeSchema}
 }
 
 func allSchemas() schemas {

@@ -4,9 +4,12 @@ package driver
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/login"
@@ -27,6 +30,26 @@ type Set struct {
 
 	// OpenAPI returns the routes of a document, as valetopenapi.Routes does.
 	OpenAPI func(document []byte) (routes.Table, error)
+
+	// ExtAuthz returns a server for ext_authz of Envoy over gRPC, and for health checks.
+	ExtAuthz func(ExtAuthz) (Server, error)
+}
+
+// An ExtAuthz describes a server for ext_authz over gRPC.
+type ExtAuthz struct {
+	Decider        *routes.Decider
+	Callers        []netip.Prefix // the addresses from which gateways connect
+	TLS            *tls.Config    // nil: plain HTTP/2
+	AllowPreflight bool           // CORS preflights pass without credentials
+	ForwardToken   bool           // the request keeps its token
+	Logger         *slog.Logger
+}
+
+// A Server serves the connections of a listener, as an [http.Server] does.
+type Server interface {
+	Serve(l net.Listener) error         // until Shutdown or Close; its error is then ignored
+	Shutdown(ctx context.Context) error // stops accepting connections, and waits for requests in progress until ctx is done
+	Close() error                       // ends all connections
 }
 
 // A Directory describes an LDAP directory: the fields of the configuration file, with files and variables replaced by their

@@ -99,7 +99,11 @@ func (f *file) originOfProofs(cfg *middleware.Config) (origin string) {
 	switch {
 	case text == "" && cfg.Resource.ID == "" && cfg.Proxies.Forwarded == "":
 		if !f.Given("dpop.origin") {
-			f.Mistake("dpop.origin", "required, such as https://api.example.com, because resource is not a URL for clients and forwarded_header is not set")
+			why := "resource is not a URL for clients"
+			if !f.authorize {
+				why += " and forwarded_header is not set"
+			}
+			f.Mistake("dpop.origin", "required, such as https://api.example.com, because %s", why)
 		}
 		text = "https://unknown.invalid" // the mistake has been reported
 	case text == "":
@@ -136,6 +140,8 @@ func (f *file) certificates() (place middleware.ClientCertificate, header, forma
 	switch {
 	case header == "" && f.Given("mtls.format") && !f.Given("mtls.header"):
 		f.Mistake("mtls.format", "has no effect without header")
+	case header == "" && f.authorize:
+		return middleware.TLSCertificate(), "", ""
 	case header == "" && !f.Given("mtls.header") && f.TLS == nil:
 		f.Mistake("mtls", "requires tls, or the header in which trusted_proxies send the certificate")
 	case header == "":

@@ -31,6 +31,7 @@ type build struct {
 	now       func() time.Time // nil: time.Now
 	shared    *shared          // nil: nothing is shared
 	rehearsal *rehearsal       // nil: a real proxy
+	authorize bool             // the file is that of an Authorizer, which has no upstream
 }
 
 // guardNames maps the fields of middleware.Config to their names in files, except for Methods.
@@ -73,7 +74,7 @@ func load(path string, b build) (*Proxy, error) {
 
 // fill sets the parts of p and next, and returns the routes.
 func (f *file) fill(p *Proxy, next *onward) routes.Table {
-	if !f.Given("listen") {
+	if !f.authorize && !f.Given("listen") {
 		f.Mistake("listen", "required")
 	}
 	p.listen, p.probe, p.shared = string(f.Listen), string(f.Probe), f.connect(0)
@@ -82,6 +83,9 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		f.shared = nil
 	}
 	certificate, header, format := f.certificates()
+	if f.authorize && f.MTLS != nil { // the gateway reports it, as if the client had connected to the guard
+		f.reported, certificate = certificate, middleware.TLSCertificate()
+	}
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
 	next.tokenHeader, next.cors = http.CanonicalHeaderKey(f.TokenHeader), f.crossOrigins()
 	verifiers := list{file: f}
@@ -98,7 +102,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		Resource:          described(f.Resource, verifiers.issuers),
 		Realm:             f.Realm,
 
-		CancelWithToken: f.CancelWithToken == nil || *f.CancelWithToken,
+		CancelWithToken: !f.authorize && (f.CancelWithToken == nil || *f.CancelWithToken),
 
 		Logger: f.log,
 		Now:    f.now,
@@ -136,7 +140,9 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		p.own = map[string]http.Handler{path: metadata}
 	}
 	table := f.table()
-	next.targets = f.targets(table)
+	if !f.authorize {
+		next.targets = f.targets(table)
+	}
 	for _, to := range next.targets {
 		p.close = append(p.close, to.transport.CloseIdleConnections)
 	}

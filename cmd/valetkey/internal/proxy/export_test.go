@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"maps"
+	"net/http"
 	"slices"
 
 	"github.com/valetkey/valetkey"
@@ -35,3 +36,6 @@ func CheckedReasons() (all []valetkey.Reason) {
 	}
 	return slices.Compact(slices.Sorted(slices.Values(all)))
 }
+
+// Asked returns the handler for the questions of gateways over HTTP.
+func (a *Authorizer) Asked() http.Handler { return a.ask }

@@ -12,7 +12,7 @@ import (
 // fapi2 creates a guard for the FAPI 2.0 Security Profile, or adds a mistake for each setting that contradicts the profile.
 // Mistakes within a single part have already been reported.
 func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fapi.Guard {
-	if f.TLS == nil && !f.Given("trusted_proxies") { // section 5.2
+	if f.TLS == nil && !f.Given("trusted_proxies") && !f.authorize { // section 5.2
 		f.Mistake("tls", "required with profile: fapi2, or trusted_proxies that terminate TLS")
 	}
 	set := []string{"sender_constrained", "token_header", "websocket_token"} // the profile reads Authorization only

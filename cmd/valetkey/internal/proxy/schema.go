@@ -12,11 +12,29 @@ import (
 
 // Schema returns the JSON Schema of the file of a proxy.
 func Schema() (config.Schema, error) {
-	return config.SchemaOf(file{}, config.Guide{
-		Title: "Configuration of valetkey proxy",
+	return config.SchemaOf(file{}, guide("Configuration of valetkey proxy",
+		config.All(config.Required("listen"), config.OneOf("upstream", "upstreams"), config.OneOf("routes", "openapi"))))
+}
+
+// AuthorizeSchema returns the JSON Schema of the file of an Authorizer.
+func AuthorizeSchema() (config.Schema, error) {
+	s, err := config.SchemaOf(authorizeFile{}, guide("Configuration of valetkey authorize",
+		config.All(config.Schema{"anyOf": []any{config.Required("listen_http", "dialect"), config.Required("listen_grpc")}}, config.OneOf("routes", "openapi"))))
+	if err != nil {
+		return nil, err
+	}
+	for key := range proxyOnly {
+		delete(s["properties"].(map[string]any), key)
+	}
+	return s, nil
+}
+
+func guide(title string, whole config.Schema) config.Guide {
+	return config.Guide{
+		Title: title,
 		Keys:  schemaKeys, Values: schemaValues, Texts: schemaTexts,
 		Rules: map[string]config.Schema{
-			"":                        config.All(config.Required("listen"), config.OneOf("upstream", "upstreams"), config.OneOf("routes", "openapi")),
+			"":                        whole,
 			"verifiers":               config.OneOf("jwks", "introspection"),
 			"verifiers.introspection": config.All(config.Required("client_id"), config.OneOf("client_secret", "client_secret_file", "client_secret_env")),
 			"redis":                   config.All(config.OneOf("key", "key_file", "key_env"), config.OneOf("address", "socket", "cluster", "sentinel")),
@@ -24,11 +42,11 @@ func Schema() (config.Schema, error) {
 			"routes":                  {"propertyNames": config.Schema{"pattern": `^([^/\s]+[ \t]+)?[^/\s]*/`}},
 			"verifiers.jwks":          {"not": config.Required("profile", "issuer_type")},
 		},
-	})
+	}
 }
 
 // files are the structs that files are read into.
-var files = []any{file{}}
+var files = []any{file{}, authorizeFile{}}
 
 // schemaKeys describes each field of the files in this package to the users of editors. Paths are those of the file, without indexes of
 // lists: verifiers.jwks.issuer. Write one or two sentences: what the field does, its unit, and its default.
@@ -56,6 +74,14 @@ var schemaKeys = map[string]string{
 	"routes.*":            "Scopes that are all required; alternatives separated by \" | \"; @any for any valid token; @public for no token.",
 	"openapi":             "OpenAPI document, 3.0 to 3.2, whose security sections state the requirements. It replaces routes and requires the full build.",
 	"allow_encoded_slash": "Patterns whose wildcards accept an encoded slash (%2F). The upstream must split a path before it decodes it.",
+
+	"listen_http":     "Address where a gateway asks over HTTP, such as 127.0.0.1:9091.",
+	"listen_grpc":     "Address where Envoy asks over gRPC (ext_authz), such as 127.0.0.1:9092. It requires the full build.",
+	"dialect":         "How the gateway asks over HTTP: nginx, ingress-nginx, traefik, caddy, haproxy, or envoy-http.",
+	"path_prefix":     "The path_prefix of Envoy's http_service, such as /check. Only for dialect: envoy-http, which requires it.",
+	"callers":         "Addresses and ranges from which the gateway connects. Others are refused.",
+	"callers_ca_file": "File with the authorities of the gateway's certificate, in PEM. It requires tls. Default: callers need no certificate.",
+	"allow_preflight": "Whether CORS preflights pass without a token. Default: false, the gateway must answer them before it asks.",
 
 	"upstreams":                         "Several servers, instead of upstream. A route belongs to the one with its host and the longest prefix of its path.",
 	"upstreams.url":                     "URL of the server: http, https, or h2c (HTTP/2 without TLS).",
@@ -184,6 +210,7 @@ var schemaValues = map[string][]string{
 	"verifiers.jwks.algorithms":           jose.Algorithms(),
 	"verifiers.introspection.issuer_type": issuers.IntrospectionNames(),
 	"dpop.algorithms":                     jose.Algorithms(),
+	"dialect":                             {"nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy-http"},
 	"forwarded_header":                    {string(middleware.Forwarded), string(middleware.XForwarded)},
 }
 

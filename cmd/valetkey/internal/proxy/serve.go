@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,36 +12,86 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
 // Serve listens, and serves until ctx is done or the server fails. With Redis, it also watches for revocations.
 func (p *Proxy) Serve(ctx context.Context) error {
-	sites := []web.Site{{Name: "proxy", Handler: p}}
-	addrs := []string{p.listen}
+	return p.serve(ctx, listening{name: "proxy", addr: p.listen, handler: p, tls: p.tls})
+}
+
+// A listening is a handler or a server, and its address.
+type listening struct {
+	name, addr string
+	handler    http.Handler
+	server     driver.Server // instead of handler
+	tls        *tls.Config   // nil: none
+}
+
+func (p *Proxy) serve(ctx context.Context, all ...listening) error {
 	if p.probe != "" {
-		sites, addrs = append(sites, web.Site{Name: "probe", Handler: p.probes()}), append(addrs, p.probe)
+		all = append(all, listening{name: "probe", addr: p.probe, handler: p.probes()})
 	}
-	for i, addr := range addrs {
-		l, err := net.Listen("tcp", addr)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var sites []web.Site
+	var others []func() error
+	for _, s := range all {
+		l, err := net.Listen("tcp", s.addr)
 		if err != nil {
-			return fmt.Errorf("the %s: %w", sites[i].Name, err)
+			return fmt.Errorf("the %s: %w", s.name, err)
 		}
 		defer l.Close()
-		if i == 0 && p.tls != nil {
-			l = tls.NewListener(l, p.tls)
+		if s.server != nil {
+			others = append(others, func() error { return serveOther(ctx, s.server, l) })
+			continue
 		}
-		sites[i].Listener = l
+		if s.tls != nil {
+			l = tls.NewListener(l, s.tls)
+		}
+		sites = append(sites, web.Site{Name: s.name, Listener: l, Handler: s.handler})
 	}
 
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if p.shared != nil {
 		watching.Go(func() { p.guard.Watch(ctx) }) // until ctx is done
 	}
-	return web.ServeAll(ctx, p.log, sites...)
+	if len(sites) > 0 {
+		others = append(others, func() error { return web.ServeAll(ctx, p.log, sites...) })
+	}
+	ended := make(chan error)
+	for _, serve := range others {
+		go func() {
+			err := serve()
+			cancel()
+			ended <- err
+		}()
+	}
+	var errs []error
+	for range others {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
+}
+
+// serveOther serves until ctx is done. Requests in progress then have 10 seconds to finish.
+func serveOther(ctx context.Context, s driver.Server, l net.Listener) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if s.Shutdown(wait) != nil {
+		s.Close()
+	}
+	return nil
 }
 
 // probes returns the handler for operators. Its responses name issuers and describe their errors.

@@ -13,6 +13,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -48,6 +49,7 @@ type file struct {
 
 	*config.Document `yaml:"-"`
 	build
+	reported middleware.ClientCertificate // where a gateway reports the client's certificate; set by fill for an Authorizer
 }
 
 type tlsSection struct {

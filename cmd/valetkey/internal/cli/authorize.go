@@ -1,0 +1,39 @@
+package cli
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
+)
+
+func authorizeCommand(drivers driver.Set) *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use:   "authorize --config FILE",
+		Short: "Answer gateways that ask whether a request may pass: nginx, Traefik, Caddy, HAProxy, Envoy",
+		Long: "Answer gateways that ask whether a request may pass: forward authentication over HTTP (listen_http, with a dialect), and\n" +
+			"ext_authz of Envoy over gRPC (listen_grpc, in the full build). The file is that of valetkey proxy without an upstream. It is\n" +
+			"read only at startup: SIGHUP is logged and ignored. On SIGTERM, requests in progress get 10 seconds to finish.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config == "" {
+				return errors.New("--config: required")
+			}
+			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			defer web.IgnoreHangup(log)()
+			a, err := proxy.LoadAuthorizer(config, drivers, log)
+			if err != nil {
+				return err
+			}
+			defer a.Close()
+			return a.Serve(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "YAML file with the callers, the verifiers and the routes (required)")
+	return cmd
+}
