@@ -66,7 +66,7 @@ var layers = [][]string{
 	{"internal/authctx", "internal/derived", "internal/strictjson"},
 	{"."},
 	{"scopes", "claims", "rar", "internal", "conformance"},
-	{"jwks", "introspect", "dpop", "statuslist"},
+	{"jwks", "introspect", "apikey", "dpop", "statuslist"},
 	{"middleware", "issuers"},
 	{"routes", "fapi"},
 	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "deploy", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},

@@ -236,6 +236,9 @@ func New(cfg Config) (*Guard, error) {
 		if m.mistake != nil {
 			wrong.Add(field, "%w", m.mistake)
 		}
+		if m.scheme && slices.ContainsFunc(cfg.Methods, func(other BearerMethod) bool { return other.header != "" }) {
+			wrong.Add(field, "conflicts with the header that replaces Authorization")
+		}
 		if m.header == "" {
 			continue
 		}

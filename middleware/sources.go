@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/apikey"
 )
 
 // A BearerMethod is a place, other than the Authorization header, where a request may carry its access token. The zero value is
@@ -24,6 +25,7 @@ type BearerMethod struct {
 	method  string              // of bearer_methods_supported, RFC 9728, section 2; "" if it has no name there
 	vary    string              // the header that carries the token, if a cache must tell requests apart by it
 	header  string              // canonical name of the header that replaces Authorization; "": it is read
+	scheme  bool                // another scheme of Authorization
 	mistake error               // in the arguments
 }
 
@@ -95,6 +97,58 @@ var (
 		"client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-forwarded-tls-client-cert"}
 	reservedPrefixes = []string{"proxy-", "sec-", "access-control-", "content-", "accept-", "if-"}
 )
+
+// APIKeyHeader returns the BearerMethod for an API key that is the whole value of a header, such as X-Api-Key. Unlike [HeaderToken], it
+// does not replace Authorization: a request with both is refused with 400. The verifier must accept API keys, see package apikey. An
+// empty value is no key. [New] reports a name that is not the name of a header or that has another meaning.
+func APIKeyHeader(name string) BearerMethod {
+	header := http.CanonicalHeaderKey(name)
+	m := BearerMethod{vary: header, mistake: tokenHeader(name)}
+	m.remove = func(h http.Header) { h.Del(header) }
+	m.tokens = func(r *http.Request) ([]string, error) {
+		lines := r.Header[header]
+		if len(lines) == 0 || len(lines) == 1 && lines[0] == "" {
+			return nil, nil
+		}
+		texts := make([]string, len(lines))
+		for i, key := range lines {
+			texts[i] = apikey.Text(key)
+		}
+		return texts, nil
+	}
+	return m
+}
+
+// APIKeyAuthorization returns the BearerMethod for an API key in the Authorization header: after the scheme ApiKey, or as the user name
+// of the scheme Basic (RFC 7617) with an empty password. Other schemes are not affected. The verifier must accept API keys, see package
+// apikey. A browser repeats Basic credentials in requests that other sites cause, so those of a request that does more than read are
+// ignored if its Sec-Fetch-Site or Origin header shows another origin, see [Cookie].
+func APIKeyAuthorization() BearerMethod {
+	protection := http.NewCrossOriginProtection()
+	return BearerMethod{scheme: true, tokens: func(r *http.Request) ([]string, error) {
+		lines := r.Header["Authorization"]
+		if len(lines) != 1 { // the guard refuses several
+			return nil, nil
+		}
+		scheme, value, _ := strings.Cut(lines[0], " ")
+		value = strings.TrimLeft(value, " ")
+		switch {
+		case strings.EqualFold(scheme, "ApiKey"):
+			if value == "" {
+				return nil, malformed(valetkey.ReasonEmptyToken)
+			}
+			return []string{apikey.Text(value)}, nil
+		case strings.EqualFold(scheme, "Basic") && (plainRead(r) || ofAllowedOrigin(r, protection)):
+			pair, err := base64.StdEncoding.DecodeString(value)
+			user, password, ok := strings.Cut(string(pair), ":")
+			if err != nil || !ok || user == "" || password != "" {
+				return nil, malformed(valetkey.ReasonTokenCharacters)
+			}
+			return []string{apikey.Text(user)}, nil
+		}
+		return nil, nil
+	}}
+}
 
 // Form returns the BearerMethod for the parameter access_token of a form body, in a POST, PUT or PATCH request of type
 // application/x-www-form-urlencoded (RFC 6750, section 2.2). It is legacy: OAuth 2.1 omits it.

@@ -1,0 +1,118 @@
+package apikey
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+)
+
+const (
+	rereadInterval = 10 * time.Second
+	staleIfError   = time.Hour
+	maxFile        = 64 << 20 // bytes
+)
+
+// A file holds the keys of the last valid version of a file.
+type file struct {
+	path string
+
+	mu      sync.Mutex // held while the file is read, at most once per interval
+	keys    map[Digest]*Key
+	version fs.FileInfo // of keys
+	next    time.Time   // of the next look
+	since   time.Time   // of the first failure since then; zero: there is none
+	err     error
+}
+
+func open(path string, now time.Time) (*file, error) {
+	f := &file{path: path}
+	f.look(now)
+	return f, f.err
+}
+
+// read returns the keys. It looks at the file if that is due.
+func (f *file) read(now time.Time) (map[Digest]*Key, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.look(now)
+	if f.err != nil && now.Sub(f.since) > staleIfError {
+		return nil, f.err
+	}
+	return f.keys, nil
+}
+
+// look reads the file if that is due and it has changed.
+func (f *file) look(now time.Time) {
+	if now.Before(f.next) {
+		return
+	}
+	f.next = now.Add(rereadInterval)
+	err := f.load()
+	switch {
+	case err == nil:
+		f.err, f.since = nil, time.Time{}
+	case f.err == nil:
+		f.err, f.since = err, now
+	default:
+		f.err = err
+	}
+}
+
+func (f *file) load() error {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return err
+	}
+	if f.version != nil && f.err == nil && os.SameFile(info, f.version) && info.ModTime().Equal(f.version.ModTime()) && info.Size() == f.version.Size() {
+		return nil
+	}
+	in, err := os.Open(f.path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if err != nil {
+		return err
+	}
+	if len(text) > maxFile {
+		return fmt.Errorf("%s has more than %d bytes", f.path, maxFile)
+	}
+	var list []Key
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields() // a misspelled "expires" would never expire
+	if err := decoder.Decode(&list); err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: more than one JSON value", f.path)
+	}
+	keys, err := byDigest(list)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	f.keys, f.version = keys, info
+	return nil
+}
+
+func (f *file) health(name string, now time.Time) valetkey.Health {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := valetkey.Health{Name: name, State: valetkey.Ready, Since: f.since, Err: f.err}
+	switch {
+	case f.err == nil:
+	case now.Sub(f.since) > staleIfError:
+		h.State = valetkey.Down
+	default:
+		h.State = valetkey.Degraded
+	}
+	return h
+}
