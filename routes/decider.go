@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -45,6 +46,7 @@ func (t Table) Decider(g *middleware.Guard, options ...Option) (*Decider, error)
 	if err != nil {
 		return nil, err
 	}
+	g.Declare(slices.Collect(maps.Values(t))...)
 	return &Decider{g, match}, nil
 }
 

@@ -303,3 +303,14 @@ func TestDeciderReportsWithoutAnAddressAreFromNoProxy(t *testing.T) {
 	d, _ = decider.DecideReport(t.Context(), report)
 	assert.NoError(t, d.Err(), "the header is that of the proxy")
 }
+
+func TestDeciderDeclaresTheNeedsOfItsTable(t *testing.T) {
+	guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: middleware.Resource{ID: "https://api.example.com"}})
+	require.NoError(t, err)
+	_, err = routes.Table{"GET /orders": scopes.All("orders:read"), "GET /": scopes.Any("x", "y")}.Decider(guard)
+	require.NoError(t, err)
+	_, metadata := guard.Metadata()
+	w := httptest.NewRecorder()
+	metadata.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	assert.Contains(t, w.Body.String(), `"scopes_supported":["orders:read","x","y"]`)
+}
