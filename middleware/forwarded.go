@@ -14,6 +14,7 @@ type hop struct {
 	from   string // the sender, in the form of RFC 7239, section 6
 	proto  string // http or https
 	host   string
+	port   string // in another header than host, which then has none
 	prefix string // of the path, which a proxy has removed
 }
 
@@ -22,22 +23,42 @@ func (p *Proxies) hop(h http.Header) (hop, bool) {
 	if p.Forwarded == XForwarded {
 		return p.xHop(h)
 	}
-	var hops []hop
+	hops, ok := p.hops(h)
+	if len(hops) == 0 {
+		return hop{}, ok
+	}
+	return hops[0], true
+}
+
+// hops returns the hops that the trusted proxies report in Forwarded, from that of the client on. It returns false if the header is
+// malformed.
+func (p *Proxies) hops(h http.Header) (hops []hop, ok bool) {
 	for _, line := range h["Forwarded"] {
 		more, ok := hopsIn(line)
 		if !ok {
-			return hop{}, false
+			return nil, false
 		}
 		hops = append(hops, more...)
 	}
 	// RFC 7239, section 8.1: each proxy appends an element, so only the elements after the client's own are trustworthy.
-	for len(hops) > 1 && p.includes(node(hops[len(hops)-1].from)) {
-		hops = hops[:len(hops)-1]
+	first := max(len(hops)-1, 0)
+	for first > 0 && p.includes(node(hops[first].from)) {
+		first--
 	}
-	if len(hops) == 0 {
-		return hop{}, true
+	return hops[first:], true
+}
+
+// authority returns the host with its port, if that is known.
+func (h hop) authority() string {
+	if h.port == "" {
+		return h.host
 	}
-	return hops[len(hops)-1], true
+	return h.host + ":" + h.port
+}
+
+// hasPort reports whether a host is followed by a port.
+func hasPort(host string) bool {
+	return strings.LastIndexByte(host, ':') > strings.LastIndexByte(host, ']')
 }
 
 // xHop returns the hop from the client as the X-Forwarded headers report it. It returns false if they are malformed.
@@ -54,8 +75,8 @@ func (p *Proxies) xHop(h http.Header) (hop, bool) {
 		if n, err := strconv.ParseUint(port, 10, 16); !ok || port != "" && (err != nil || n == 0) {
 			return hop{}, false
 		}
-		if port != "" && host != "" && strings.LastIndexByte(host, ':') <= strings.LastIndexByte(host, ']') { // the client has sent no port
-			told.host += ":" + port
+		if host != "" && !hasPort(host) { // the client has sent no port
+			told.port = port
 		}
 	}
 	if p.XForwardedPrefix {

@@ -23,7 +23,7 @@ func (g *Guard) urlOf(r *http.Request) (string, error) {
 		if r.TLS != nil {
 			own = "https"
 		}
-		scheme, host, prefix = cmp.Or(told.proto, scheme, own), cmp.Or(told.host, host), told.prefix
+		scheme, host, prefix = cmp.Or(told.proto, scheme, own), cmp.Or(told.authority(), host), told.prefix
 	}
 	if host == "" { // the client controls the Host header, even if a proxy passes it on
 		return "", &valetkey.Error{Code: valetkey.InvalidProof, Reason: valetkey.ReasonNotForwarded}

@@ -88,6 +88,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
 	next.tokenHeader, next.cors = http.CanonicalHeaderKey(f.TokenHeader), f.crossOrigins()
+	next.proxies = f.proxies()
 	verifiers := list{file: f}
 	verifier := verifiers.read()
 	proofs := f.proofs()
@@ -98,7 +99,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		DPoP:              f.proofVerifier(proofs),
 		ClientCertificate: certificate,
 		SenderConstrained: f.SenderConstrained,
-		Proxies:           f.proxies(),
+		Proxies:           next.proxies,
 		Resource:          described(f.Resource, verifiers.issuers),
 		Realm:             f.Realm,
 

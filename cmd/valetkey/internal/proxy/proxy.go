@@ -10,11 +10,11 @@
 // configuration disables that.
 //
 // The proxy drops a list of headers that only proxies set, such as X-Forwarded-For, X-Real-IP and Remote-User, in any spelling.
-// It then sets X-Forwarded-For, -Host and -Proto itself, with the address of the connection. An upstream that trusts a header
-// that is not on the list trusts the client.
+// It then sets Forwarded and X-Forwarded-For, -Host, -Proto, -Port and -Prefix itself, see [middleware.Proxies.ForwardingHeaders]:
+// from the connection, and from trusted_proxies in front of it as far as the file declares that these set the headers. An upstream that
+// trusts another header that is not on the list trusts the client.
 //
-// The proxy does not pass on the contents of such headers from a proxy in front of it. It does not know how the upstream
-// interprets paths. If the upstream ignores letter case or anything after a semicolon, no wider route may need less than a
+// The proxy does not know how the upstream interprets paths. If the upstream ignores letter case or anything after a semicolon, no wider route may need less than a
 // narrower route.
 package proxy
 
@@ -82,6 +82,7 @@ type onward struct {
 	withToken   bool
 	certificate string           // plain name of the header with the client certificate; "": none
 	tokenHeader string           // header that replaces Authorization; "": none
+	proxies     middleware.Proxies
 	cors        *cors.Middleware // nil: the upstream sends CORS headers itself
 	guard       *middleware.Guard
 	log         *slog.Logger
@@ -142,7 +143,12 @@ func (o onward) rewrite(r *httputil.ProxyRequest, to *target) {
 		}
 	}
 	r.Out.URL.RawQuery = withoutToken(r.Out.URL.RawQuery)
-	r.SetXForwarded()
+	for name, values := range o.proxies.ForwardingHeaders(r.In) {
+		r.Out.Header[name] = values
+	}
+	if to.strip {
+		r.Out.Header.Set("X-Forwarded-Prefix", r.Out.Header.Get("X-Forwarded-Prefix")+to.path())
+	}
 	t := valetkey.FromContext(r.In.Context())
 	o.passToken(r, t != nil)
 	// Allow upgrades to WebSocket only: it permits no further HTTP requests on the connection. h2c does, and those would not be

@@ -277,7 +277,8 @@ func TestForwarding(t *testing.T) {
 			if got := r.Header.Get("Authorization"); got != want {
 				t.Errorf("the upstream got the Authorization %q, want %q", got, want)
 			}
-			known := map[string]bool{"X-Valetkey-Subject": true, "X-Valetkey-Client": true, "X-Valetkey-Scope": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true}
+			known := map[string]bool{"X-Valetkey-Subject": true, "X-Valetkey-Client": true, "X-Valetkey-Scope": true,
+				"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Forwarded-Port": true}
 			for name, values := range r.Header {
 				if (strings.HasPrefix(name, "X") || strings.Contains(strings.ToLower(name), "client") || strings.Contains(name, "Remote") ||
 					strings.Contains(strings.ToLower(name), "connecting")) && !known[name] || name == "Upgrade" || len(values) > 1 || values[0] == "" && name != "User-Agent" {

@@ -65,7 +65,7 @@ var schemaKeys = map[string]string{
 	"probe":               "Address for operators: /ready for probes, /status with the full state. Default: none.",
 	"sender_constrained":  "Whether to refuse tokens that are not bound to a key or a certificate of the client. Default: false.",
 	"trusted_proxies":     "Addresses and ranges of the proxies in front of this one, whose headers are accepted.",
-	"forwarded_header":    "Header in which the trusted proxies report the URL that the client requested. Default: none is read.",
+	"forwarded_header":    "Header in which the trusted proxies report the request of the client, for DPoP and for the upstream. Default: none is read.",
 	"forwarded_port":      "Whether to read X-Forwarded-Port too. Enable it only if the proxies set it on every request. Default: false.",
 	"forwarded_prefix":    "Whether to read X-Forwarded-Prefix too. Enable it only if the proxies set it on every request. Default: false.",
 	"cancel_with_token":   "Whether streams and WebSockets end when their token expires or is revoked. Default: true.",
