@@ -2,8 +2,10 @@ package middleware
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -85,7 +87,9 @@ func (g *Guard) RemoveOtherCredentials(h http.Header) {
 	place := cmp.Or(g.tokenHeader, "Authorization")
 	sent := len(h[place]) == 1 && h[place][0] != ""
 	if g.tokenHeader == "" {
-		_, _, sent, _ = authheader.Read(h[place])
+		if _, _, sent, _ = authheader.Read(h[place]); !sent {
+			sent = g.onlyKey(h)
+		}
 	}
 	if !sent { // the token is in one of the other places, and no other is there
 		h.Del("Authorization")
@@ -95,6 +99,21 @@ func (g *Guard) RemoveOtherCredentials(h http.Header) {
 	token := h[place]
 	g.RemoveCredentials(h)
 	h[place] = token
+}
+
+// onlyKey reports whether [APIKeyAuthorization] is a method of the guard, and no other place in h has credentials.
+func (g *Guard) onlyKey(h http.Header) bool {
+	if len(h["Authorization"]) == 0 || !slices.ContainsFunc(g.alsoFrom, func(m BearerMethod) bool { return m.scheme }) {
+		return false
+	}
+	rest := maps.Clone(h)
+	g.RemoveCredentials(rest)
+	for name := range h {
+		if name != "Authorization" && name != "Dpop" && !slices.Equal(h[name], rest[name]) {
+			return false
+		}
+	}
+	return true
 }
 
 func (g *Guard) checkLength(token string) error {

@@ -270,6 +270,8 @@ func TestRemoveOtherCredentials(t *testing.T) {
 		{"the token in a cookie", false, http.Header{"Authorization": {basic}, "Cookie": {cookie}}, http.Header{"Cookie": {cookie}}},
 		{"the token in the assertion", true, http.Header{"Authorization": {bearer}, assertion: {"secret"}}, http.Header{assertion: {"secret"}}},
 		{"the token in a cookie instead of the assertion", true, http.Header{"Authorization": {bearer}, assertion: {""}, "Cookie": {cookie}}, http.Header{assertion: {""}, "Cookie": {cookie}}},
+		{"an API key in Authorization", false, http.Header{"Authorization": {"ApiKey secret"}, "Accept": {"a"}}, http.Header{"Authorization": {"ApiKey secret"}, "Accept": {"a"}}},
+		{"an API key in another header", false, http.Header{"Authorization": {"Digest x"}, "X-Key": {"secret"}}, http.Header{"X-Key": {"secret"}}},
 		{"no token", false, http.Header{"Accept": {"text/plain"}}, http.Header{"Accept": {"text/plain"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -277,6 +279,8 @@ func TestRemoveOtherCredentials(t *testing.T) {
 				cfg.Methods = []middleware.BearerMethod{middleware.Cookie("session", http.NewCrossOriginProtection())}
 				if c.replaced {
 					cfg.Methods = append(cfg.Methods, middleware.HeaderToken(assertion))
+				} else {
+					cfg.Methods = append(cfg.Methods, middleware.APIKeyAuthorization(), middleware.APIKeyHeader("X-Key"))
 				}
 			})
 			guard.RemoveOtherCredentials(c.given)
