@@ -37,6 +37,21 @@ type Adapter struct {
 	// NoHangUp skips the test that the context of a request ends when its client disconnects, for a framework that does not
 	// support that.
 	NoHangUp bool
+
+	// NoCancel skips the test that the context of a request ends with its token, for a gateway, which asks only once.
+	NoCancel bool
+
+	// NoForwarded is for a gateway whose own reports replace the headers of other proxies: the URL of proofs is that of
+	// middleware.Resource, and no header has a certificate.
+	NoForwarded bool
+
+	// Unable lists checks that do not apply, by name, each with the reason. It is for gateways that ask a guard before they pass on
+	// a request: they cannot carry everything that a framework in the process of the guard can. A name that is not a check, and a
+	// listed check that would succeed, are faults.
+	Unable map[string]string
+
+	// OneChallenge compares the lines of WWW-Authenticate as one, for gateways that join them (RFC 9110, section 11.6.1).
+	OneChallenge bool
 }
 
 // Route is one route of the server under test, for every method.

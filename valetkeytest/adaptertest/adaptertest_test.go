@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -213,4 +214,39 @@ func (w firstChallenge) WriteHeader(status int) {
 		w.Header().Set("WWW-Authenticate", challenge)
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// joinedChallenges sends the lines of WWW-Authenticate as one.
+type joinedChallenges struct{ http.ResponseWriter }
+
+func (w joinedChallenges) WriteHeader(status int) {
+	if lines := w.Header()["Www-Authenticate"]; len(lines) > 1 {
+		w.Header().Set("WWW-Authenticate", strings.Join(lines, ", "))
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w joinedChallenges) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func TestGateways(t *testing.T) {
+	joined := right()
+	joined.around = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(joinedChallenges{w}, r) })
+	}
+	check := func(a adaptertest.Adapter) error { return adaptertest.Check(t, a) }
+	assert.ErrorContains(t, check(adaptertest.Adapter{Serve: joined.serve}), "bound, no credentials: it answers")
+	assert.NoError(t, check(adaptertest.Adapter{Serve: joined.serve, OneChallenge: true, NoCancel: true, NoForwarded: true}))
+	first := right()
+	first.around = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(firstChallenge{w}, r) })
+	}
+	assert.ErrorContains(t, check(adaptertest.Adapter{Serve: first.serve, OneChallenge: true}), "bound, no credentials: it answers")
+	err := check(adaptertest.Adapter{Serve: right().serve, Unable: map[string]string{"a good token": "x", "a misspelt name": "x"}})
+	assert.ErrorContains(t, err, "a good token: it succeeds, and is listed in Unable")
+	assert.ErrorContains(t, err, `there is no check ["a misspelt name"]`)
+	broken := right()
+	broken.require = func(_ *middleware.Guard, _ []valetkey.Requirement, next http.Handler) http.Handler { return next }
+	err = check(adaptertest.Adapter{Serve: broken.serve, Unable: map[string]string{"no credentials": "x"}})
+	assert.False(t, strings.HasPrefix(err.Error(), "no credentials: "), "it fails, as listed")
+	assert.ErrorContains(t, err, "no credentials, HEAD: ")
 }

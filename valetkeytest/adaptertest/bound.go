@@ -62,6 +62,12 @@ func boundExchanges(t testing.TB, iss *valetkeytest.Issuer, gs *adapterGuards) [
 	}
 }
 
+// forwarded names the exchanges in which headers of a proxy decide.
+var forwarded = []string{
+	"bound, a proof for another scheme", "bound, two schemes of URLs told", "bound, another certificate", "bound, a certificate twice",
+	"bound, the certificate",
+}
+
 // certified sends a token over TLS with and without the certificate that it is bound to.
 func certified(t testing.TB, iss *valetkeytest.Issuer, a Adapter) error {
 	quiet := slog.New(slog.DiscardHandler)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -39,13 +40,16 @@ type exchange struct {
 func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 	t.Helper()
 	iss := valetkeytest.NewIssuer(t)
-	guards := newAdapterGuards(t, iss)
+	guards := newAdapterGuards(t, iss, a.NoForwarded)
 	plain, under := newAdapterServer(t, guards, serveHTTP, braces), newAdapterServer(t, guards, a.Serve, a.PathParameter)
 
 	var checks []adapterCheck
 	check := func(name string, run func() error) { checks = append(checks, adapterCheck{name, run}) }
 	for _, x := range slices.Concat(exchanges(iss), boundExchanges(t, iss, guards)) {
-		check(x.name, func() error { return compare(x, guards, plain, under) })
+		if x.path == "/ending" && a.NoCancel || a.NoForwarded && slices.Contains(forwarded, x.name) {
+			continue
+		}
+		check(x.name, func() error { return compare(x, guards, plain, under, a.OneChallenge) })
 	}
 	token := iss.Token(valetkeytest.Scopes("orders:read"))
 	check("a token in a trailer is none", func() error { return under.trailer(token) })
@@ -62,7 +66,33 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 	}
 	check("requests at the same time keep their tokens", func() error { return under.crowd(iss) })
 	check("the metadata tells the scopes of the needs", func() error { return declares(t, a) })
-	return checks
+	return able(checks, a.Unable)
+}
+
+// able returns checks, of which those that are unable succeed if they fail, and a check that all of these are known.
+func able(checks []adapterCheck, unable map[string]string) []adapterCheck {
+	unknown := maps.Clone(unable)
+	for i, c := range checks {
+		if _, listed := unable[c.name]; !listed {
+			continue
+		}
+		delete(unknown, c.name)
+		checks[i].run = func() error {
+			if c.run() == nil {
+				return errors.New("it succeeds, and is listed in Unable")
+			}
+			return nil
+		}
+	}
+	if len(unable) == 0 {
+		return checks
+	}
+	return append(checks, adapterCheck{"every check in Unable is one", func() error {
+		if len(unknown) > 0 {
+			return fmt.Errorf("there is no check %q", slices.Sorted(maps.Keys(unknown)))
+		}
+		return nil
+	}})
 }
 
 // declares serves one route and looks for its scope in the metadata of its guard.
@@ -223,7 +253,7 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 }
 
 // compare sends x to both servers.
-func compare(x exchange, guards *adapterGuards, plain, under *adapterServer) error {
+func compare(x exchange, guards *adapterGuards, plain, under *adapterServer, oneChallenge bool) error {
 	ask := func(s *adapterServer) (got string, calls, verified int64, err error) {
 		calls, verified = s.calls.Load(), guards.verified.Load()
 		got, err = s.answer(x)
@@ -247,10 +277,31 @@ func compare(x exchange, guards *adapterGuards, plain, under *adapterServer) err
 	if verified != wantVerified {
 		faults = append(faults, fmt.Errorf("the token was verified %d times, not %d", verified, wantVerified))
 	}
+	if oneChallenge {
+		got, want = joinChallenges(got), joinChallenges(want)
+	}
 	if got != want {
 		faults = append(faults, fmt.Errorf("it answers\n%s\nand net/http\n%s", got, want))
 	}
 	return errors.Join(faults...)
+}
+
+// joinChallenges returns an answer with its lines of WWW-Authenticate, which are adjacent, as one.
+func joinChallenges(answer string) string {
+	const name = "\r\nWww-Authenticate: "
+	first, rest, found := strings.Cut(answer, name)
+	if !found {
+		return answer
+	}
+	challenges, tail := "", ""
+	for ; found; rest, found = strings.CutPrefix(tail, name) {
+		var challenge string
+		if challenge, tail, _ = strings.Cut(rest, "\r\n"); challenges != "" {
+			challenges += ", "
+		}
+		challenges, tail = challenges+challenge, "\r\n"+tail
+	}
+	return first + name + challenges + tail
 }
 
 // answer returns the bytes that the server sends, with the header lines sorted and without Date.

@@ -39,7 +39,7 @@ type adapterGuards struct {
 // outage is a token whose verification fails because the issuer is not available.
 const outage = "outage"
 
-func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
+func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer, noForwarded bool) *adapterGuards {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	keys, err := jwks.New(jwks.Config{
@@ -100,10 +100,15 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer) *adapterGuards {
 		return v
 	}
 	gs.nonce, gs.olderNonce = proofs(start).Nonce(), proofs(start.Add(-nonceEvery)).Nonce()
-	gs.bound = guard(middleware.Config{
+	bound := middleware.Config{
 		Verifier: verify, Now: iss.Now, DPoP: proofs(start), ClientCertificate: middleware.ClientCertHeader(), ExposeChallenge: true,
 		Proxies: middleware.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Forwarded: middleware.XForwarded},
-	})
+	}
+	if noForwarded {
+		bound.Proxies, bound.ClientCertificate = middleware.Proxies{}, middleware.TLSCertificate()
+		bound.Resource.ID = "https://api.example.com"
+	}
+	gs.bound = guard(bound)
 	return gs
 }
 
