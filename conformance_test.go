@@ -40,6 +40,7 @@ var groups = []struct{ name, title string }{
 	{"PRM", "protected resource metadata (RFC 9728)"},
 	{"MCP", "MCP authorization, server side"},
 	{"HTTP", "middleware behavior"},
+	{"FWD", "forward authentication: nginx, Traefik, Caddy, HAProxy"},
 	{"AUDIT", "audit records"},
 	{"EXT", "external authorization for gateways (ext_authz v3)"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},
