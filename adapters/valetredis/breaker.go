@@ -18,6 +18,8 @@ type breaker struct {
 	name  string
 	limit int
 	log   *slog.Logger
+	down  string         // of the log line when it opens
+	up    string         // when it closes
 	odd   rateLimitedLog // limits log lines about values that cannot be opened
 
 	mu       sync.Mutex // guards the fields below; never held during I/O
@@ -48,9 +50,9 @@ func (b *breaker) leave(err error) {
 	opened, closed := b.count(err)
 	switch {
 	case opened:
-		b.log.Warn(b.name+": redis does not answer", "error", err)
+		b.log.Warn(b.name+": "+b.down, "error", err)
 	case closed:
-		b.log.Info(b.name + ": redis answers again")
+		b.log.Info(b.name + ": " + b.up)
 	}
 }
 

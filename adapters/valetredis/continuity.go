@@ -61,6 +61,8 @@ type batch struct {
 	entries []redis.XMessage // at most readCount
 	newest  position         // last ID that Redis had assigned before it returned the entries, even if the entry is gone
 	length  int64            // of the stream at that time
+
+	unconfirmed error // the server has too few replicas, so that another one may be the primary; nil: it has enough
 }
 
 // begin returns to the first entry.

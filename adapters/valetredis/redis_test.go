@@ -42,19 +42,29 @@ type server struct {
 	t    testing.TB
 	addr string
 	dir  string
+	args []string // more settings
 	cmd  *exec.Cmd
 }
 
-func startServer(t testing.TB) *server {
+func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
 	}
-	s := &server{t: t, addr: freeAddr(t), dir: t.TempDir()}
+	s := &server{t: t, addr: freeAddr(t), dir: t.TempDir(), args: args}
 	t.Cleanup(s.kill)
 	s.start()
 	return s
 }
+
+// port returns the port of an address.
+func port(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
+}
+
+// replicaOf returns the settings of a replica.
+func (s *server) replicaOf() []string { return []string{"--replicaof", "127.0.0.1", port(s.addr)} }
 
 func freeAddr(t testing.TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -65,10 +75,8 @@ func freeAddr(t testing.TB) string {
 
 func (s *server) start() {
 	s.t.Helper()
-	_, port, err := net.SplitHostPort(s.addr)
-	require.NoError(s.t, err)
-	s.cmd = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no", "--dir", s.dir)
+	s.cmd = exec.Command("redis-server", append([]string{"--port", port(s.addr), "--bind", "127.0.0.1",
+		"--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0", "--dir", s.dir}, s.args...)...)
 	require.NoError(s.t, s.cmd.Start())
 	eventually(s.t, "redis-server starts", func() bool {
 		// A new one each time: a client that was refused waits before it tries again.

@@ -46,8 +46,8 @@ var _ valetkey.RevocationSource = (*Redis)(nil)
 // neither At nor Before is set, At becomes the current time. A zero Until becomes the current time plus Config.Keep; a later
 // Until is an error.
 //
-// A nil error means that Redis has stored the revocation. After an error Redis may have stored it; publishing it again is
-// harmless.
+// A nil error means that Redis has stored the revocation, and that [Config.MinReplicas] replicas have confirmed it. After an error
+// Redis may have stored it, and may lose it in a failover. Publish it again until it succeeds: that is harmless.
 //
 // Publish returns an error if Redis is full. Redis keeps 1,048,576 revocations of IDs. Beyond them it has room for 131,072
 // revocations of sessions, 131,072 of subjects, 16,384 of clients and 1,024 of issuers. If there is no room for an ID, revoke the
@@ -122,7 +122,7 @@ func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 // publishing adds an entry to the stream and records the ID of the previous entry in the same step. If the stream has no room, it
 // returns the length of the stream. A full stream is an error for the publisher: dropping the oldest entry would make a revoked
 // token valid again.
-var publishing = redis.NewScript(`
+const publishing = `
 local before = '0-0'
 if redis.call('EXISTS', KEYS[1]) == 1 then
 	redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
@@ -138,7 +138,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 	end
 end
 redis.call('XADD', KEYS[1], '*', 'r', ARGV[3], 'p', before)
-return -1`)
+return -1`
 
 // add removes obsolete entries and appends one to the stream.
 func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int64) error {
@@ -146,23 +146,30 @@ func (r *Redis) add(ctx context.Context, sealed []byte, now time.Time, room int6
 	defer cancel()
 	// The age of an entry is that of its ID, by the clock of Redis.
 	oldest := now.Add(-r.cfg.Keep - maxLeeway - clockSkew).UnixMilli()
-	kept, err := publishing.Run(ctx, r.cfg.Client, []string{r.stream}, oldest, room, sealed).Int64()
-	if err != nil {
+	var added *redis.Cmd
+	err := r.write(ctx, r.stream, func(c redis.Cmdable) redis.Cmder {
+		added = c.Eval(ctx, publishing, []string{r.stream}, oldest, room, sealed)
+		return added
+	})
+	if err != nil && !errors.As(err, new(unconfirmed)) {
 		return err
 	}
-	if kept >= 0 {
+	switch kept, bad := added.Int64(); {
+	case bad != nil:
+		return bad
+	case kept >= 0:
 		return fmt.Errorf("redis keeps %d already, and has room for %d beside one of this kind", kept, room)
 	}
-	return nil
+	return err
 }
 
 // Watch calls apply with all revocations in Redis that still matter, and then calls report with nil: it has caught up. From then
 // on it calls apply with new revocations. It needs one connection to Redis. If apply returns an error, Watch logs it and
 // continues with the next revocations. Watch returns only when ctx is done, with the error of ctx.
 //
-// While Redis does not respond, Watch reports an error. Afterwards it continues after the last entry that it read. If Redis was
-// replaced by another instance, Watch starts again with the first entry, so it can call apply more than once with the same
-// revocation.
+// While Redis does not respond, or has fewer replicas than [Config.MinReplicas], Watch reports an error. Afterwards it continues
+// after the last entry that it read. If Redis was replaced by another instance, Watch starts again with the first entry, so it can
+// call apply more than once with the same revocation.
 //
 // Watch reports an error that wraps [valetkey.ErrRevocationsMissing] if it has caught up with the entries in Redis but knows that
 // others are lost or cannot be opened. It does so for as long as those may matter: Config.Keep plus 5 minutes. Redis may have
@@ -206,6 +213,9 @@ func (r *Redis) Watch(ctx context.Context, apply func(...valetkey.Revocation) er
 		if at.caughtUp {
 			err := at.state(time.Now())
 			r.follow.lack(err)
+			if found.unconfirmed != nil { // what it has read may be old, so it has not caught up
+				err = found.unconfirmed
+			}
 			say(err)
 		}
 	}
@@ -235,22 +245,44 @@ func (r *Redis) await(ctx context.Context, last position, forMore bool) (batch, 
 func (r *Redis) read(ctx context.Context, last position, forMore bool) (found batch, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	// Query this first: everything that was published before must then be among the entries.
-	info, err := r.cfg.Client.XInfoStream(ctx, r.stream).Result()
-	if err != nil && !strings.Contains(err.Error(), "no such key") {
+	if r.cfg.MinReplicas == 0 {
+		found, err = r.readFrom(ctx, r.cfg.Client, last, forMore)
+	} else {
+		err = r.onPrimary(ctx, r.stream, func(primary *redis.Client) (err error) {
+			server := primary.Conn() // one connection, so that the server that confirms is the one that is read
+			defer server.Close()
+			found, err = r.readFrom(ctx, server, last, forMore)
+			return err
+		})
+	}
+	if err != nil {
 		return batch{}, fmt.Errorf("reading revocations: %w", err)
+	}
+	return found, nil
+}
+
+func (r *Redis) readFrom(ctx context.Context, server commander, last position, forMore bool) (found batch, err error) {
+	// Query this first: everything that was published before must then be among the entries.
+	info, err := server.XInfoStream(ctx, r.stream).Result()
+	if err != nil && !strings.Contains(err.Error(), "no such key") {
+		return batch{}, err
 	}
 	if err == nil {
 		found.length = info.Length
 		found.newest, _ = parsePosition(info.LastGeneratedID)
 	}
+	if r.cfg.MinReplicas > 0 {
+		if found.unconfirmed, err = r.prove(ctx, server); err != nil {
+			return batch{}, err
+		}
+	}
 	args := &redis.XReadArgs{Streams: []string{r.stream}, ID: last.String(), Count: readCount, Block: block}
 	if !forMore {
 		args.Block = -1 // go-redis: do not wait
 	}
-	streams, err := r.cfg.Client.XRead(ctx, args).Result()
+	streams, err := server.XRead(ctx, args).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return batch{}, fmt.Errorf("reading revocations: %w", err)
+		return batch{}, err
 	}
 	if len(streams) > 0 {
 		found.entries = streams[0].Messages

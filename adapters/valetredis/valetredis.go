@@ -24,6 +24,30 @@
 // Redis responds, and then catches up. A guard whose Revocations.Source is a Redis responds with 503 until it has caught up once.
 // It is Degraded whenever it may miss revocations later.
 //
+// # Sentinel, clusters and failovers
+//
+// Client may be a [redis.Client], also of [redis.NewFailoverClient] or on a Unix socket, or a [redis.ClusterClient]. Each operation
+// uses a single key, so no hash tag is needed: responses and proofs spread over a cluster, and all revocations are in one slot.
+//
+// Redis replicates after it has responded. A failover therefore loses writes that had succeeded: a used proof could be used again,
+// and a published revocation would be unknown. So with a client that follows failovers, a revocation and a used proof count only
+// once [Config.MinReplicas] replicas have confirmed them (WAIT). Otherwise Publish and Use return an error, and a guard responds
+// with 503 to the request with the proof. Watch writes to the server that it reads about once per second, without an effect on the
+// data. A server that cannot replicate this write may have been replaced. Watch then reports an error but still applies what it
+// reads: a guard that starts responds with 503, and a running guard is Degraded.
+//
+// A failover still loses confirmed writes in these cases:
+//
+//   - It promotes a replica that has not confirmed: with MinReplicas below the number of replicas, if those that confirmed are
+//     unavailable too. Redis Sentinel and clusters prefer the replica that is most up to date. Sentinel compares positions that can
+//     be 5 seconds old, so keep its down-after-milliseconds at 5000 or more, and do not give replicas different priorities.
+//   - Servers lose their memory: the promoted replica was restarted without persistence, or all servers crashed before they wrote to
+//     disk. Use appendonly, and appendfsync always if crashes of all servers matter.
+//   - An operator forces it (CLUSTER FAILOVER TAKEOVER), or resets or restores servers.
+//
+// One replica and MinReplicas 1 lose nothing otherwise, but after a failover proofs get 503 until the failed server is back. With
+// two replicas and MinReplicas 1, one server may fail without 503 after the failover.
+//
 // # When Redis loses revocations
 //
 // Redis loses revocations if it is emptied, restarted from an older copy, failed over to a lagging replica, or trimmed by others.
@@ -33,11 +57,12 @@
 // nothing.
 //
 // Two losses cannot be detected. A process that starts with an emptied Redis takes it for a new one. A revocation that Redis
-// confirmed and then lost in a crash or failover, before any other Publish or Watch, leaves no gap. Therefore configure Redis
+// stored and then lost in a crash or failover, before any other Publish or Watch, leaves no gap. Therefore configure Redis
 // with persistence (appendonly), and without an eviction policy that drops keys without an expiry (allkeys-*). Let the client
 // read from the primary only: a lagging replica looks like a loss.
 //
-// Redis must allow the commands SET, GETRANGE, EVALSHA, EVAL, EXISTS, XADD, XINFO, XLEN, XREAD and XTRIM.
+// Redis must allow the commands SET, GETRANGE, EVAL, EXISTS, XADD, XINFO, XLEN, XREAD and XTRIM, and with MinReplicas also DEL,
+// PERSIST, PEXPIRE and WAIT. Redis 6.2 or later is required, or Valkey; the tests run with Redis 7.0.
 package valetredis
 
 import (
@@ -82,6 +107,18 @@ type Config struct {
 	// leeway of verifiers and 60 for clock differences. Zero: 24 h.
 	Keep time.Duration
 
+	// MinReplicas is the number of replicas that must confirm a revocation before [Redis.Publish] succeeds, and a used proof before
+	// [Redis.Use] reports it as fresh. If fewer confirm within Timeout, both return an error. Watch does not report that it has
+	// caught up while the server that it reads has fewer replicas. With all replicas of a primary, no failover between intact
+	// servers loses a confirmed write; see the package comment. Zero: 1 if Client is a [redis.ClusterClient] or was created by
+	// [redis.NewFailoverClient], which follow a failover; 0 for other clients.
+	MinReplicas int
+
+	// AllowUnreplicated accepts writes that no replica has confirmed from a client that follows a failover. The failover loses
+	// the most recent writes: a proof can then be used twice, and a published revocation can be lost. Set it for a cluster
+	// without replicas. It cannot be combined with MinReplicas.
+	AllowUnreplicated bool
+
 	// Logger receives changes in the availability of Redis, data that cannot be opened, and revocations that could not be
 	// applied. Nil: slog.Default().
 	Logger *slog.Logger
@@ -91,6 +128,9 @@ const (
 	defaultPrefix  = "valetkey:"
 	defaultTimeout = 50 * time.Millisecond
 	defaultKeep    = 24 * time.Hour
+
+	silent    = "redis does not answer"
+	answering = "redis answers again"
 )
 
 // A Redis shares cached responses, revocations and used DPoP proofs. Create one with [New]. It is safe for concurrent use and
@@ -101,6 +141,7 @@ type Redis struct {
 	stream  string // key of the stream of revocations
 	answers breaker
 	follow  breaker // of Watch: reports health only, never blocks a call
+	copies  breaker // of the confirmations of replicas: reports health only; unused without MinReplicas
 }
 
 // New returns a Redis. It does no I/O. The error joins one [valetkey.ConfigError] for each mistake in cfg.
@@ -126,6 +167,16 @@ func New(cfg Config) (*Redis, error) {
 	if cfg.Keep < 0 {
 		mistake("Keep", "%v is negative", cfg.Keep)
 	}
+	switch {
+	case cfg.MinReplicas < 0:
+		mistake("MinReplicas", "%d is negative", cfg.MinReplicas)
+	case cfg.MinReplicas > 0 && cfg.AllowUnreplicated:
+		mistake("AllowUnreplicated", "cannot be combined with MinReplicas")
+	case cfg.MinReplicas > 0 && !waits(cfg.Client):
+		mistake("MinReplicas", "requires a *redis.Client or a *redis.ClusterClient")
+	case cfg.MinReplicas == 0 && !cfg.AllowUnreplicated && failsOver(cfg.Client):
+		cfg.MinReplicas = 1
+	}
 	if err := errors.Join(mistakes...); err != nil {
 		return nil, err
 	}
@@ -150,8 +201,10 @@ func New(cfg Config) (*Redis, error) {
 		cfg:     cfg,
 		keys:    keys,
 		stream:  cfg.Prefix + "revocations",
-		answers: breaker{name: "redis: answers", limit: 3, log: cfg.Logger, since: time.Now()},
-		follow:  breaker{name: "redis: revocations", limit: 1, log: cfg.Logger},
+		answers: breaker{name: "redis: answers", limit: 3, log: cfg.Logger, down: silent, up: answering, since: time.Now()},
+		follow:  breaker{name: "redis: revocations", limit: 1, log: cfg.Logger, down: silent, up: answering},
+		copies: breaker{name: "redis: replicas", limit: 3, log: cfg.Logger,
+			down: "too few replicas confirm", up: "enough replicas confirm again"},
 	}, nil
 }
 
@@ -167,6 +220,9 @@ func fit(client redis.UniversalClient) error {
 		deadlines = c != nil && c.Options().ContextTimeoutEnabled
 	case *redis.ClusterClient:
 		deadlines = c != nil && c.Options().ContextTimeoutEnabled
+		if c != nil && c.Options().ReadOnly { // RouteByLatency and RouteRandomly set it too
+			return errors.New("it reads from replicas, which lag: unset ReadOnly, RouteByLatency and RouteRandomly")
+		}
 	default: // a custom implementation
 		deadlines = true
 	}
@@ -176,12 +232,15 @@ func fit(client redis.UniversalClient) error {
 	return nil
 }
 
-// Health returns the health of the shared cache and, once Watch has been called, of the watch for revocations. The state is
-// Ready, or Degraded while Redis does not respond or revocations are known to be missing. It does no I/O.
+// Health returns the health of the shared cache, of the watch for revocations once Watch has been called, and of the replicas
+// once one of them had to confirm. The state is Ready, or Degraded while Redis does not respond, revocations are known to be
+// missing, or too few replicas confirm. It does no I/O.
 func (r *Redis) Health() []valetkey.Health {
 	all := []valetkey.Health{r.answers.health()}
-	if h := r.follow.health(); !h.Since.IsZero() {
-		all = append(all, h)
+	for _, b := range []*breaker{&r.follow, &r.copies} {
+		if h := b.health(); !h.Since.IsZero() {
+			all = append(all, h)
+		}
 	}
 	return all
 }

@@ -21,6 +21,11 @@ func TestNew(t *testing.T) {
 	defer careless.Close()
 	cluster := redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true})
 	defer cluster.Close()
+	sentinels := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "orders", SentinelAddrs: []string{"127.0.0.1:1"}, ContextTimeoutEnabled: true})
+	defer sentinels.Close()
+	lagging := redis.NewClusterClient(&redis.ClusterOptions{ContextTimeoutEnabled: true, RouteByLatency: true})
+	defer lagging.Close()
+	wrapped := struct{ redis.UniversalClient }{good}
 	ring := redis.NewRing(&redis.RingOptions{ContextTimeoutEnabled: true})
 	defer ring.Close()
 	key := randomKey()
@@ -38,6 +43,12 @@ func TestNew(t *testing.T) {
 		{"a previous key too long", valetredis.Config{Client: good, Key: key, PreviousKeys: [][]byte{key, append(key[:32:32], 0)}}, "PreviousKeys[1]: 33 bytes, not 32"},
 		{"a negative timeout", valetredis.Config{Client: good, Key: key, Timeout: -1}, "Timeout: -1ns is negative"},
 		{"a negative time to keep", valetredis.Config{Client: good, Key: key, Keep: -time.Hour}, "Keep: -1h0m0s is negative"},
+		{"a cluster that is read from replicas", valetredis.Config{Client: lagging, Key: key}, "Client: it reads from replicas, which lag: unset ReadOnly, RouteByLatency and RouteRandomly"},
+		{"a negative number of replicas", valetredis.Config{Client: good, Key: key, MinReplicas: -1}, "MinReplicas: -1 is negative"},
+		{"replicas that need not confirm", valetredis.Config{Client: cluster, Key: key, MinReplicas: 2, AllowUnreplicated: true}, "AllowUnreplicated: cannot be combined with MinReplicas"},
+		{"replicas behind a client whose connections are unknown", valetredis.Config{Client: wrapped, Key: key, MinReplicas: 1}, "MinReplicas: requires a *redis.Client or a *redis.ClusterClient"},
+		{"a client of sentinels", valetredis.Config{Client: sentinels, Key: key, AllowUnreplicated: true}, ""},
+		{"a client of the program", valetredis.Config{Client: wrapped, Key: key}, ""},
 		{"a client and a key", valetredis.Config{Client: good, Key: key}, ""},
 		{"a client of a cluster", valetredis.Config{Client: cluster, Key: key, PreviousKeys: [][]byte{randomKey()}}, ""},
 	} {

@@ -279,6 +279,12 @@ func TestMistakes(t *testing.T) {
 		{"a cluster without addresses", good + "redis: {cluster: [], key: " + key + "}", []string{"6: redis.cluster: is empty"}},
 		{"a cluster with one address and a database that it does not have", good + "redis: {cluster: '127.0.0.1:7000', db: 1, key: " + key + "}", []string{
 			"6: redis.db: cannot be combined with cluster, which has database 0 only"}},
+		{"a number of replicas that is none", good + "redis: {address: 'localhost:1', min_replicas: -1, key: " + key + "}", []string{
+			`6: redis.min_replicas: "-1" is not a whole number, 0 or above`}},
+		{"no replicas where a failover is possible", good + "redis: {cluster: 'localhost:1', min_replicas: 0, key: " + key + "}", []string{
+			"6: redis.min_replicas: 0 requires allow_unreplicated: true instead, because a failover may forget used proofs and revocations"}},
+		{"replicas that need not confirm", good + "redis: {address: 'localhost:1', min_replicas: 1, allow_unreplicated: true, key: " + key + "}", []string{
+			"6: redis.allow_unreplicated: cannot be combined with min_replicas"}},
 		{"a user without a password", good + "redis: {address: 'localhost:1', username: x, key: " + key + "}", []string{
 			"6: redis.username: requires password_file, or password_env or password"}},
 		{"settings of TLS without TLS", good + `redis:
@@ -323,7 +329,7 @@ func TestMistakes(t *testing.T) {
 			`13: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32`,
 			`14: redis.prefix: is not a string: put it in quotes`,
 			`15: redis.timeout: "1" is not a duration such as 30s`,
-			`16: redis: unknown field "keep"; known are address, socket, cluster, sentinel, username, password, password_file, password_env, tls, tls_ca_file, tls_cert_file, tls_key_file, tls_server_name, db, key, key_file, key_env, prefix, timeout, allow_before_caught_up`}},
+			`16: redis: unknown field "keep"; known are address, socket, cluster, sentinel, username, password, password_file, password_env, tls, tls_ca_file, tls_cert_file, tls_key_file, tls_server_name, db, key, key_file, key_env, prefix, timeout, min_replicas, allow_unreplicated, allow_before_caught_up`}},
 		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
 			"6: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32"}},
 		{"each field of dpop, on its line", good + `dpop:
@@ -650,7 +656,7 @@ func TestExampleInFull(t *testing.T) {
 		Prefix    bool           `yaml:"forwarded_prefix"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
-	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 13 ||
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 14 ||
 		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 2 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Port || !fields.Prefix || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)

@@ -23,6 +23,8 @@ func TestProxyPage(t *testing.T) {
 		blocks = append(blocks, s.YAML...)
 	}
 	require.NotEmpty(t, blocks)
+	t.Setenv("REDIS_KEY", key)
+	t.Setenv("REDIS_PASSWORD", redisPassword)
 	for i, block := range blocks {
 		config := block.Text
 		if i > 0 {

@@ -25,9 +25,18 @@ func (f *file) connect(patience time.Duration) *shared {
 	if r == nil {
 		return nil
 	}
-	cfg := valetredis.Config{Key: f.Key(r.Key), Prefix: r.Prefix, Timeout: max(time.Duration(r.Timeout), patience), Logger: f.log}
+	cfg := valetredis.Config{
+		Key: f.Key(r.Key), Prefix: r.Prefix, Timeout: max(time.Duration(r.Timeout), patience), Logger: f.log,
+		MinReplicas: int(r.MinReplicas), AllowUnreplicated: r.Unreplicated,
+	}
 	if !f.SecretGiven(r.Key) {
 		f.Mistake("redis.key_file", "required, or key_env or key")
+	}
+	switch given := f.Given("redis.min_replicas"); {
+	case given && r.Unreplicated:
+		f.Mistake("redis.allow_unreplicated", "cannot be combined with min_replicas")
+	case given && r.MinReplicas == 0 && (r.Cluster != nil || r.Sentinel != nil):
+		f.Mistake("redis.min_replicas", "0 requires allow_unreplicated: true instead, because a failover may forget used proofs and revocations")
 	}
 	dial := f.redisClient()
 	if f.Wrong("redis") {
@@ -38,7 +47,9 @@ func (f *file) connect(patience time.Duration) *shared {
 	made, err := valetredis.New(cfg)
 	if err != nil {
 		cfg.Client.Close()
-		f.Blame("redis", err, map[string]string{"Key": "key", "Prefix": "prefix", "Timeout": "timeout"})
+		f.Blame("redis", err, map[string]string{
+			"Key": "key", "Prefix": "prefix", "Timeout": "timeout", "MinReplicas": "min_replicas", "AllowUnreplicated": "allow_unreplicated",
+		})
 		return nil
 	}
 	return &shared{made, cfg.Client, r.AllowLate}

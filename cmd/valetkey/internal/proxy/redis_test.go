@@ -339,7 +339,7 @@ func TestRedisBehindSentinels(t *testing.T) {
 	server := exec.Command("redis-server", settings, "--sentinel")
 	require.NoError(t, server.Start())
 	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
-	shareRevocations(t, "sentinel: {addresses: ['"+unused(t)+"', '"+sentinel+"'], master: orders, password: sentinels}, password: "+redisPassword)
+	shareRevocations(t, "sentinel: {addresses: ['"+unused(t)+"', '"+sentinel+"'], master: orders, password: sentinels}, allow_unreplicated: true, password: "+redisPassword)
 }
 
 func TestRedisInACluster(t *testing.T) {
@@ -364,7 +364,7 @@ func TestRedisInACluster(t *testing.T) {
 			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
 		}, soon, 5*time.Millisecond)
 	}
-	shareRevocations(t, "cluster: ['"+unused(t)+"', '"+addrs[1]+"']")
+	shareRevocations(t, "cluster: ['"+unused(t)+"', '"+addrs[1]+"'], allow_unreplicated: true")
 }
 
 func TestLoadDoesNotConnectToRedis(t *testing.T) {

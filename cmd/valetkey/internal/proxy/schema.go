@@ -200,6 +200,8 @@ var schemaKeys = map[string]string{
 	"redis.key":                    "Key that encrypts the data in Redis: the base64 of 32 random bytes, as from openssl rand -base64 32.",
 	"redis.prefix":                 "Prefix of the keys in Redis. Default: valetkey:.",
 	"redis.timeout":                "Time limit for one operation.",
+	"redis.min_replicas":           "Replicas of a Redis server that must confirm a revocation or a used proof. Default: 1 with cluster or sentinel, otherwise 0.",
+	"redis.allow_unreplicated":     "Accepts, with cluster or sentinel, that no replica confirms: a failover may forget used proofs and revocations. Default: false.",
 	"redis.allow_before_caught_up": "Serves before the revocations in Redis are known: a revoked token may be accepted. Default: false, which responds with 503.",
 }
 

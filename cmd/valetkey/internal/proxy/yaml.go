@@ -155,6 +155,8 @@ type redisSection struct {
 	Key           config.Secret    `yaml:"key"`
 	Prefix        string           `yaml:"prefix,filled"`
 	Timeout       duration         `yaml:"timeout"`
+	MinReplicas   uint16           `yaml:"min_replicas"`
+	Unreplicated  bool             `yaml:"allow_unreplicated"`
 	AllowLate     bool             `yaml:"allow_before_caught_up"`
 }
 
