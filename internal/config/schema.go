@@ -14,7 +14,7 @@ import (
 )
 
 // A Schema is a JSON Schema. It uses only keywords that have had the same meaning since draft 7, because editors support different
-// drafts.
+// drafts, and errorMessage, which yaml-language-server shows in place of its own text and others ignore.
 type Schema map[string]any
 
 // A Guide adds to a schema what a struct and its tags do not express. The keys of its maps are paths of fields in the file, without
@@ -66,6 +66,19 @@ func OneOf(fields ...string) Schema {
 // Required returns the rule that the fields must be given.
 func Required(fields ...string) Schema { return Schema{"required": list(fields)} }
 
+// AtMostOne returns the rule that at most one of the fields may be given.
+func AtMostOne(fields ...string) Schema {
+	var rules []Schema
+	for i, f := range fields[:len(fields)-1] {
+		others := map[string]any{}
+		for _, other := range fields[i+1:] {
+			others[other] = false
+		}
+		rules = append(rules, Schema{"if": Required(f), "then": Schema{"properties": others}}) // editors mark the other field
+	}
+	return All(rules...)
+}
+
 // All returns the rule that all of the rules must be met.
 func All(rules ...Schema) Schema { return Schema{"allOf": list(rules)} }
 
@@ -82,19 +95,30 @@ func list[T any](elements []T) []any {
 const units = `(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+`
 
 // Duration returns the schema of a duration that is zero or above. Only zero needs no unit.
-func Duration() Schema {
-	return Schema{"type": []any{"string", "integer"}, "pattern": `^\+?(0|` + units + `)$`, "minimum": 0, "maximum": 0}
+func Duration() Schema { return durations(`\+?`) }
+
+// durations returns the schema of durations whose sign matches the pattern.
+func durations(sign string) Schema {
+	const wrong = "is not a duration such as 30s"
+	return Schema{"anyOf": []any{
+		Schema{"type": "string", "pattern": "^" + sign + "(0|" + units + ")$", "errorMessage": wrong},
+		Schema{"const": 0, "errorMessage": wrong},
+	}}
 }
 
 // PositiveDuration returns the schema of a duration above zero.
 func PositiveDuration() Schema {
-	return Schema{"type": "string", "pattern": `^\+?` + units + `$`, "allOf": []any{Schema{"pattern": `[1-9]`}}}
+	const wrong = "is not a positive duration such as 30s"
+	return Schema{
+		"type": "string", "pattern": `^\+?` + units + `$`, "errorMessage": wrong,
+		"allOf": []any{Schema{"pattern": `[1-9]`, "errorMessage": wrong}},
+	}
 }
 
-// texts are the schemas of types of other packages, as [expected] has their messages.
+// texts are the schemas of types of other packages.
 var texts = map[string]Schema{
-	"netip.Prefix": {"type": "string", "pattern": `^[0-9A-Fa-f.:]+/[0-9]+$`},
-	"time.Time":    {"type": "string", "format": "date-time"},
+	"netip.Prefix": {"type": "string", "pattern": `^[0-9A-Fa-f.:]+/[0-9]+$`, "errorMessage": expected["netip.Prefix"]},
+	"time.Time":    {"type": "string", "format": "date-time", "errorMessage": expected["time.Time"]},
 }
 
 // A walk follows the fields of a struct.
@@ -108,14 +132,13 @@ func (w *walk) object(t reflect.Type, path string) Schema {
 	var fields []field
 	gather(reflect.New(t).Elem(), "", &fields)
 	properties, required, rules := map[string]any{}, []string{}, []any{}
+	var secret []string // the fields of the current Secret
 	for i, f := range fields {
 		at, note := mistakes.Join(path, f.name), ""
 		if f.secret != "" {
 			at, note = mistakes.Join(path, f.secret), secretNotes[f.name[len(f.secret):]]
-			for _, other := range fields[i+1:] {
-				if other.secret == f.secret {
-					rules = append(rules, Schema{"not": Required(f.name, other.name)})
-				}
+			if secret = append(secret, f.name); i+1 == len(fields) || fields[i+1].secret != f.secret {
+				rules, secret = append(rules, AtMostOne(secret...)), nil
 			}
 		}
 		properties[f.name] = w.described(w.value(f.value.Type(), at, f.options), at, note)
@@ -197,7 +220,7 @@ func (w *walk) value(t reflect.Type, path string, o options) Schema {
 		}
 		return schema
 	case t == reflect.TypeFor[time.Duration]():
-		return Schema{"type": []any{"string", "integer"}, "pattern": `^[-+]?(0|` + units + `)$`, "minimum": 0, "maximum": 0}
+		return durations(`[-+]?`)
 	case t.Kind() == reflect.String:
 		schema := Schema{"type": "string"}
 		if values := w.Values[path]; values != nil {

@@ -82,9 +82,10 @@ func TestSchemaHasTheFieldsThatAreRead(t *testing.T) {
 			}}
 		},
 		"allOf": [
-			{"not": {"required": ["token", "token_file"]}},
-			{"not": {"required": ["token", "token_env"]}},
-			{"not": {"required": ["token_file", "token_env"]}}
+			{"allOf": [
+				{"if": {"required": ["token"]}, "then": {"properties": {"token_file": false, "token_env": false}}},
+				{"if": {"required": ["token_file"]}, "then": {"properties": {"token_env": false}}}
+			]}
 		]
 	}`, string(got))
 }

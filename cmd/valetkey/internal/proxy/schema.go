@@ -40,7 +40,7 @@ func guide(title string, whole config.Schema) config.Guide {
 			"redis":                   config.All(config.OneOf("key", "key_file", "key_env"), config.OneOf("address", "socket", "cluster", "sentinel")),
 			"websocket_token":         {"minProperties": 1},
 			"routes":                  {"propertyNames": config.Schema{"pattern": `^([^/\s]+[ \t]+)?[^/\s]*/`}},
-			"verifiers.jwks":          {"not": config.Required("profile", "issuer_type")},
+			"verifiers.jwks":          config.AtMostOne("profile", "issuer_type"),
 		},
 	}
 }
@@ -218,12 +218,17 @@ var schemaValues = map[string][]string{
 
 // schemaTexts describes what the UnmarshalText methods of this package accept.
 var schemaTexts = map[reflect.Type]config.Schema{
-	reflect.TypeFor[address]():      {"type": "string", "pattern": `^(\[[^\[\]]*\]|[^:\[\]]*):[^:\[\]]*$`},
-	reflect.TypeFor[upstream]():     {"type": "string", "pattern": `^(https?|h2c)://[^/?#@]+(/[^?#]*)?$`},
-	reflect.TypeFor[addressRange](): {"type": "string", "pattern": `^[0-9A-Fa-f.:]+(/[0-9]*[1-9][0-9]*)?$`},
-	reflect.TypeFor[origin]():       {"type": "string", "pattern": `^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]+$`},
+	reflect.TypeFor[address]():      text(`^(\[[^\[\]]*\]|[^:\[\]]*):[^:\[\]]*$`, "is not an address such as 127.0.0.1:8080"),
+	reflect.TypeFor[upstream]():     text(`^(https?|h2c)://[^/?#@]+(/[^?#]*)?$`, "is not an http, https or h2c URL without a user, a query and a fragment"),
+	reflect.TypeFor[addressRange](): text(`^[0-9A-Fa-f.:]+(/[0-9]*[1-9][0-9]*)?$`, "is neither an address nor a range such as 10.0.0.0/8"),
+	reflect.TypeFor[origin]():       text(`^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@]+$`, "is not an origin such as https://app.example.com"),
 	reflect.TypeFor[duration]():     config.Duration(),
 	reflect.TypeFor[positive]():     config.PositiveDuration(),
-	reflect.TypeFor[status]():       {"type": "integer", "minimum": 2, "maximum": 255},
-	reflect.TypeFor[need]():         {"type": "string", "pattern": `^(@public|@any|[ !#-?A-\[\]-~][ !#-\[\]-~]*)$`},
+	reflect.TypeFor[status]():       {"type": "integer", "minimum": 2, "maximum": 255, "errorMessage": "is not a status from 2 to 255"},
+	reflect.TypeFor[need](): text(`^(@public|@any|[ !#-?A-\[\]-~][ !#-\[\]-~]*)$`,
+		"is not @public, @any, or scopes separated by spaces, with alternatives separated by \" | \""),
+}
+
+func text(pattern, wrong string) config.Schema {
+	return config.Schema{"type": "string", "pattern": pattern, "errorMessage": wrong}
 }

@@ -12,16 +12,14 @@ func Schema() (config.Schema, error) {
 		Rules: map[string]config.Schema{
 			"":                            config.Required("issuer", "apis"),
 			"apis":                        config.Required("audience", "scopes"),
-			"clients":                     config.All(config.Required("id"), atMostOne("secret", "secret_sha256"), atMostOne("jwks", "jwks_uri")),
+			"clients":                     config.All(config.Required("id"), config.AtMostOne("secret", "secret_sha256"), config.AtMostOne("jwks", "jwks_uri")),
 			"users":                       config.All(config.Required("name"), config.OneOf("password", "password_hash")),
-			"user_types":                  config.All(config.Required("type"), atMostOne("database", "ldap")),
+			"user_types":                  config.All(config.Required("type"), config.AtMostOne("database", "ldap")),
 			"trusted_issuers":             config.All(config.Required("issuer", "subject_type", "scopes"), config.OneOf("jwks", "jwks_uri")),
 			"registration.initial_tokens": config.Required("sha256"),
 		},
 	})
 }
-
-func atMostOne(a, b string) config.Schema { return config.Schema{"not": config.Required(a, b)} }
 
 // schemaKeys describes each field of the file to the users of editors. Paths are those of the file, without indexes of lists:
 // clients.redirect_uris. Write one or two sentences: what the field does, its unit, and its default.
