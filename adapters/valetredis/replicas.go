@@ -58,7 +58,7 @@ func (r *Redis) write(ctx context.Context, key string, command func(redis.Cmdabl
 		// One pipeline is one connection, which WAIT refers to. The error is that of the first command that failed.
 		primary.Pipelined(ctx, func(p redis.Pipeliner) error {
 			written = command(p)
-			copied = r.wait(ctx, limit(ctx))
+			copied = r.wait(ctx, limit(ctx, primary))
 			return p.Process(ctx, copied)
 		})
 		if err := written.Err(); err != nil {
@@ -81,10 +81,15 @@ func (r *Redis) confirmed(copied *redis.IntCmd) error {
 	return err
 }
 
-// limit returns the time that a WAIT may take: less than the rest of ctx, because a client that gives up drops its connection.
-func limit(ctx context.Context) time.Duration {
+// limit returns the time that a WAIT may take: less than the client waits for a response, because then it drops the connection and
+// writes again.
+func limit(ctx context.Context, client *redis.Client) time.Duration {
 	deadline, _ := ctx.Deadline()
-	return max(time.Until(deadline)*3/4, time.Millisecond) // zero would wait without a limit
+	rest := time.Until(deadline)
+	if most := client.Options().ReadTimeout; most > 0 {
+		rest = min(rest, most)
+	}
+	return max(rest*3/4, time.Millisecond) // zero would wait without a limit
 }
 
 // proving writes to the stream without an effect on it.
@@ -99,11 +104,11 @@ end
 return 1`
 
 // prove asks server to replicate a write, as only the primary with its replicas can. few is an [unconfirmed] if it cannot.
-func (r *Redis) prove(ctx context.Context, server commander) (few, err error) {
+func (r *Redis) prove(ctx context.Context, server commander, within time.Duration) (few, err error) {
 	if err := server.Eval(ctx, proving, []string{r.stream}).Err(); err != nil {
 		return nil, err
 	}
-	copied := r.wait(ctx, proveWithin)
+	copied := r.wait(ctx, within)
 	server.Process(ctx, copied)
 	err = r.confirmed(copied)
 	if errors.As(err, new(unconfirmed)) {

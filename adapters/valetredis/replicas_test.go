@@ -103,6 +103,18 @@ func TestWritesThatNoReplicaHasConfirmed(t *testing.T) {
 	assert.Zero(t, log.count("redis does not answer"), log)
 }
 
+func TestAWriteIsNotRepeatedWhileItIsNotConfirmed(t *testing.T) {
+	s := startServer(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true, ReadTimeout: 200 * time.Millisecond})
+	t.Cleanup(func() { client.Close() })
+	r, _ := newRedis(t, client, randomKey(), func(cfg *valetredis.Config) { cfg.Timeout, cfg.MinReplicas = soon, 1 })
+	require.ErrorContains(t, r.Publish(t.Context(), token("1")), few)
+	require.EqualValues(t, 1, s.raw().XLen(t.Context(), stream).Val())
+	f := follow(t, r)
+	eventually(t, "it is not sure to know all", f.says("false", few))
+	require.Equal(t, []string{"1"}, f.ids())
+}
+
 // What MinReplicas is for.
 func TestAFailoverLosesWhatItNeedNotConfirm(t *testing.T) {
 	primary := startServer(t)

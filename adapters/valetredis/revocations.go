@@ -246,12 +246,12 @@ func (r *Redis) read(ctx context.Context, last position, forMore bool) (found ba
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	if r.cfg.MinReplicas == 0 {
-		found, err = r.readFrom(ctx, r.cfg.Client, last, forMore)
+		found, err = r.readFrom(ctx, r.cfg.Client, last, forMore, 0)
 	} else {
 		err = r.onPrimary(ctx, r.stream, func(primary *redis.Client) (err error) {
 			server := primary.Conn() // one connection, so that the server that confirms is the one that is read
 			defer server.Close()
-			found, err = r.readFrom(ctx, server, last, forMore)
+			found, err = r.readFrom(ctx, server, last, forMore, min(proveWithin, limit(ctx, primary)))
 			return err
 		})
 	}
@@ -261,7 +261,8 @@ func (r *Redis) read(ctx context.Context, last position, forMore bool) (found ba
 	return found, nil
 }
 
-func (r *Redis) readFrom(ctx context.Context, server commander, last position, forMore bool) (found batch, err error) {
+// readFrom reads from server, which with MinReplicas must prove itself within a time.
+func (r *Redis) readFrom(ctx context.Context, server commander, last position, forMore bool, within time.Duration) (found batch, err error) {
 	// Query this first: everything that was published before must then be among the entries.
 	info, err := server.XInfoStream(ctx, r.stream).Result()
 	if err != nil && !strings.Contains(err.Error(), "no such key") {
@@ -272,7 +273,7 @@ func (r *Redis) readFrom(ctx context.Context, server commander, last position, f
 		found.newest, _ = parsePosition(info.LastGeneratedID)
 	}
 	if r.cfg.MinReplicas > 0 {
-		if found.unconfirmed, err = r.prove(ctx, server); err != nil {
+		if found.unconfirmed, err = r.prove(ctx, server, within); err != nil {
 			return batch{}, err
 		}
 	}

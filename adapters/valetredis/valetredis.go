@@ -111,7 +111,8 @@ type Config struct {
 	// [Redis.Use] reports it as fresh. If fewer confirm within Timeout, both return an error. Watch does not report that it has
 	// caught up while the server that it reads has fewer replicas. With all replicas of a primary, no failover between intact
 	// servers loses a confirmed write; see the package comment. Zero: 1 if Client is a [redis.ClusterClient] or was created by
-	// [redis.NewFailoverClient], which follow a failover; 0 for other clients.
+	// [redis.NewFailoverClient], which follow a failover; 0 for other clients. Set it for a service that fails over behind one
+	// address, which a client cannot detect.
 	MinReplicas int
 
 	// AllowUnreplicated accepts writes that no replica has confirmed from a client that follows a failover. The failover loses

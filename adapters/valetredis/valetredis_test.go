@@ -2,6 +2,7 @@ package valetredis_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -161,4 +162,27 @@ func BenchmarkGet(b *testing.B) {
 			}
 		}
 	})
+}
+
+func BenchmarkUse(b *testing.B) {
+	for _, n := range []int{0, 1} {
+		b.Run(fmt.Sprint("confirmed by ", n), func(b *testing.B) {
+			primary := startServer(b)
+			startServer(b, primary.replicaOf()...)
+			r, _ := newRedis(b, newClient(b, primary.addr, nil), randomKey(), withReplicas(n))
+			use := func() error {
+				_, err := r.Use(b.Context(), [32]byte(randomKey()), time.Now().Add(time.Minute))
+				return err
+			}
+			eventually(b, "the replica is there", func() bool { return use() == nil })
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if err := use(); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
 }
