@@ -3,8 +3,10 @@ module github.com/valetkey/valetkey/cmd/valetkey/full
 go 1.26.0
 
 require (
+	github.com/envoyproxy/go-control-plane/envoy v1.36.0
 	github.com/stretchr/testify v1.12.1
 	github.com/valetkey/valetkey v0.0.0
+	github.com/valetkey/valetkey/adapters/valetenvoy v0.0.0
 	github.com/valetkey/valetkey/adapters/valetopenapi v0.0.0
 	github.com/valetkey/valetkey/authserver v0.0.0
 	github.com/valetkey/valetkey/authserver/ldaplogin v0.0.0
@@ -12,14 +14,17 @@ require (
 	github.com/valetkey/valetkey/authserver/sqlitestore v0.0.0
 	github.com/valetkey/valetkey/cmd/valetkey v0.0.0
 	golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d
+	google.golang.org/grpc v1.79.3
 )
 
 require (
 	github.com/Azure/go-ntlmssp v0.1.1 // indirect
 	github.com/alexedwards/scs/v2 v2.9.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/cncf/xds/go v0.0.0-20251210132809-ee656c7534f5 // indirect
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/envoyproxy/protoc-gen-validate v1.3.0 // indirect
 	github.com/getkin/kin-openapi v0.152.0 // indirect
 	github.com/go-asn1-ber/asn1-ber v1.5.8 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
@@ -46,6 +51,7 @@ require (
 	github.com/oasdiff/yaml v0.1.1 // indirect
 	github.com/oasdiff/yaml3 v0.0.14 // indirect
 	github.com/patrickmn/go-cache v2.1.0+incompatible // indirect
+	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
 	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
@@ -63,6 +69,8 @@ require (
 	golang.org/x/sync v0.23.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20251202230838-ff82c1b0f217 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
 	modernc.org/libc v1.77.1 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
@@ -71,6 +79,7 @@ require (
 
 replace (
 	github.com/valetkey/valetkey => ../../../
+	github.com/valetkey/valetkey/adapters/valetenvoy => ../../../adapters/valetenvoy
 	github.com/valetkey/valetkey/adapters/valetforward => ../../../adapters/valetforward
 	github.com/valetkey/valetkey/adapters/valetopenapi => ../../../adapters/valetopenapi
 	github.com/valetkey/valetkey/adapters/valetredis => ../../../adapters/valetredis

@@ -9,6 +9,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/pgstore"
 	"github.com/valetkey/valetkey/authserver/sqlitestore"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/cmd/valetkey/full/extauthz"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
@@ -19,6 +20,7 @@ func All() driver.Set {
 		PostgreSQL: func(ctx context.Context, url string) (store.Store, error) { return pgstore.Open(ctx, url) },
 		LDAP:       directory,
 		OpenAPI:    valetopenapi.Routes,
+		ExtAuthz:   extauthz.New,
 	}
 }
 

@@ -1,25 +1,19 @@
 package proxy_test
 
 import (
-	"context"
 	"encoding/pem"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/schematest"
@@ -198,68 +192,4 @@ mtls: {header: X-Client-Cert}
 		t.Cleanup(server.Close)
 		assert.Equal(t, 401, send(t, server.Listener.Addr().String(), metadata).StatusCode)
 	})
-}
-
-// An extAuthz is a server that decides on plain requests. The real one is in the full build.
-type extAuthz struct {
-	http.Server
-	driver.ExtAuthz
-}
-
-func (s *extAuthz) Shutdown(ctx context.Context) error { return s.Server.Shutdown(ctx) }
-
-func TestAuthorizerServesWithTheDriverForGRPC(t *testing.T) {
-	iss := valetkeytest.NewIssuer(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	require.NoError(t, l.Close())
-	made := new(extAuthz)
-	drivers := driver.Set{ExtAuthz: func(d driver.ExtAuthz) (driver.Server, error) {
-		made.ExtAuthz = d
-		made.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			decision, row := d.Decider.Decide(r)
-			w.WriteHeader(decision.Status())
-			fmt.Fprint(w, row)
-		})
-		return made, nil
-	}}
-	config := strings.NewReplacer("listen_http: 127.0.0.1:0\ndialect: nginx\n", "listen_grpc: "+addr+"\n", "https://as.example.com", iss.URL).Replace(authorizing)
-	a, err := loadAuthorizer(t, config+"allow_preflight: true\nforward_token: true\nmtls: {}", drivers)
-	require.NoError(t, err)
-	t.Cleanup(a.Close)
-	assert.Equal(t, "[127.0.0.1/32]", fmt.Sprint(made.Callers))
-	assert.True(t, made.AllowPreflight)
-	assert.True(t, made.ForwardToken)
-	assert.Nil(t, made.TLS)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Serve(ctx) }()
-	require.Eventually(t, func() bool {
-		res, err := http.Get("http://" + addr + "/orders")
-		if err != nil {
-			return false
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusUnauthorized
-	}, 10*time.Second, 10*time.Millisecond)
-	cancel()
-	assert.NoError(t, <-ended)
-}
-
-// TestAuthorizerExampleInFull removes the comment signs from the options in the example.
-func TestAuthorizerExampleInFull(t *testing.T) {
-	text, err := os.ReadFile("../../testdata/authorize.yaml")
-	require.NoError(t, err)
-	full := regexp.MustCompile(`(?m)^# ([a-z_]+: )`).ReplaceAllString(string(text), "$1")
-	full = strings.NewReplacer("dialect: nginx", "dialect: envoy-http", "authorize.crt", "cert.pem", "authorize.key", "key.pem", "gateway-ca.pem", "cert.pem").Replace(full)
-	var got driver.ExtAuthz
-	a, err := loadAuthorizer(t, full, driver.Set{ExtAuthz: func(d driver.ExtAuthz) (driver.Server, error) {
-		got = d
-		return new(extAuthz), nil
-	}})
-	require.NoError(t, err)
-	a.Close()
-	assert.NotNil(t, got.TLS.ClientCAs)
-	assert.Empty(t, valetkey.ConfigErrors(err))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -44,7 +45,7 @@ func (p *Proxy) serve(ctx context.Context, all ...listening) error {
 		}
 		defer l.Close()
 		if s.server != nil {
-			others = append(others, func() error { return serveOther(ctx, s.server, l) })
+			others = append(others, func() error { return serveOther(ctx, s.server, l, p.log.With("site", s.name)) })
 			continue
 		}
 		if s.tls != nil {
@@ -78,9 +79,10 @@ func (p *Proxy) serve(ctx context.Context, all ...listening) error {
 }
 
 // serveOther serves until ctx is done. Requests in progress then have 10 seconds to finish.
-func serveOther(ctx context.Context, s driver.Server, l net.Listener) error {
+func serveOther(ctx context.Context, s driver.Server, l net.Listener, log *slog.Logger) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
+	log.InfoContext(ctx, "listening on "+l.Addr().String())
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
