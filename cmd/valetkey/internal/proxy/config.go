@@ -87,7 +87,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		f.reported, certificate = certificate, middleware.TLSCertificate()
 	}
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
-	next.tokenHeader, next.cors = http.CanonicalHeaderKey(f.TokenHeader), f.crossOrigins()
+	next.tokenHeader, next.plainToken, next.cors = http.CanonicalHeaderKey(f.TokenHeader), plain(f.TokenHeader), f.crossOrigins()
 	next.proxies = f.proxies()
 	verifiers := list{file: f}
 	verifier := verifiers.read()

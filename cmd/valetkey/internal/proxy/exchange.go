@@ -24,6 +24,8 @@ type exchange struct {
 	over    chan struct{} // closed once the end of the token has been handled
 	own     http.Header   // headers of the response that the upstream does not send, such as the next DPoP nonce
 	interim bool          // an interim response has been written
+	begun   bool          // the final response has begun
+	grpc    *grpcRefusals // of a call of gRPC; nil: none
 
 	mu    sync.Mutex
 	conn  net.Conn // the hijacked connection of a WebSocket; nil: none
@@ -51,6 +53,7 @@ func (e *exchange) WriteHeader(status int) {
 			h[name] = append(slices.Clip(values), h[name]...)
 		}
 	}
+	e.begun = e.begun || status >= http.StatusOK
 	e.ResponseWriter.WriteHeader(status)
 }
 

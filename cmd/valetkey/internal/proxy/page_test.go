@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"cmp"
 	"log/slog"
 	"os"
 	"strings"
@@ -30,6 +31,7 @@ func TestProxyPage(t *testing.T) {
 		if i > 0 {
 			var given map[string]any
 			require.NoError(t, yaml.Unmarshal([]byte(block.Text), &given), "docs/proxy.md:%d", block.Line)
+			given["upstream"] = cmp.Or(given["upstream"], given["upstreams"]) // either
 			for line := range strings.Lines(good) {
 				if field, _, _ := strings.Cut(line, ":"); given[field] == nil {
 					config += line

@@ -19,6 +19,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -73,6 +74,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
+	if isGRPC(r) {
+		w, r = refusingGRPC(w, r)
+	}
 	p.api.ServeHTTP(w, r)
 }
 
@@ -80,8 +84,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type onward struct {
 	targets     map[string]*target // by the row of the request
 	withToken   bool
-	certificate string           // plain name of the header with the client certificate; "": none
-	tokenHeader string           // header that replaces Authorization; "": none
+	certificate string // plain name of the header with the client certificate; "": none
+	tokenHeader string // header that replaces Authorization; "": none
+	plainToken  string // the plain name of that
 	proxies     middleware.Proxies
 	cors        *cors.Middleware // nil: the upstream sends CORS headers itself
 	guard       *middleware.Guard
@@ -89,7 +94,7 @@ type onward struct {
 }
 
 // handler returns the handler that sends each request to the upstream of its row.
-func (o onward) handler() http.Handler {
+func (o *onward) handler() http.Handler {
 	proxies := map[*target]*httputil.ReverseProxy{}
 	byRow := map[string]*httputil.ReverseProxy{}
 	for row, to := range o.targets {
@@ -101,17 +106,21 @@ func (o onward) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := newExchange(w, r)
 		defer e.done()
+		if isGRPC(r) {
+			defer e.forwardGRPC()()
+		}
 		byRow[r.Pattern].ServeHTTP(e, r)
 	})
 }
 
-func (o onward) proxy(to *target) *httputil.ReverseProxy {
+func (o *onward) proxy(to *target) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { o.rewrite(r, to) },
 		ModifyResponse: func(r *http.Response) error {
 			if o.cors != nil {
 				withoutCORS(r.Header)
 			}
+			o.checkTrailers(r)
 			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
 			return nil
 		},
@@ -124,21 +133,18 @@ func (o onward) proxy(to *target) *httputil.ReverseProxy {
 
 // rewrite runs after the headers that Connection lists have been removed, so that a client cannot have the headers removed that
 // are set here.
-func (o onward) rewrite(r *httputil.ProxyRequest, to *target) {
+func (o *onward) rewrite(r *httputil.ProxyRequest, to *target) {
 	if to.strip {
 		stripped(r.Out.URL, len(to.prefix))
 	}
 	r.SetURL(to.to)
-	notReplayable(r.Out)
+	notReplayable(r.Out, to.h2c)
 	if r.Out.Body != nil && r.Out.ContentLength > 0 {
 		r.Out.Body = &sized{r.Out.Body, r.Out.ContentLength}
 	}
-	r.Out.Trailer = nil // trailer names would bypass the header checks, without values
-	token := plain(o.tokenHeader)
+	o.passTrailers(r.In, r.Out)
 	for name := range r.Out.Header {
-		folded := plain(name)
-		unread := folded == "SEC-WEBSOCKET-PROTOCOL" && name != "Sec-Websocket-Protocol" // the guard finds no token in this spelling
-		if spoofs(folded) || folded == o.certificate || folded == token || unread {
+		if o.drops(name) {
 			delete(r.Out.Header, name)
 		}
 	}
@@ -152,8 +158,8 @@ func (o onward) rewrite(r *httputil.ProxyRequest, to *target) {
 	t := valetkey.FromContext(r.In.Context())
 	o.passToken(r, t != nil)
 	// Allow upgrades to WebSocket only: it permits no further HTTP requests on the connection. h2c does, and those would not be
-	// checked.
-	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
+	// checked. HTTP/2 has no upgrades (RFC 9113, section 8.6).
+	if to.h2c || !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
 		r.Out.Header.Del("Upgrade")
 		r.Out.Header.Del("Connection")
 	}
@@ -186,7 +192,7 @@ func (b *sized) Read(p []byte) (int, error) {
 
 // passToken leaves the token in the headers for the upstream if that receives tokens and this one was verified. It removes all
 // others, because the upstream might trust a token that was not verified.
-func (o onward) passToken(r *httputil.ProxyRequest, verified bool) {
+func (o *onward) passToken(r *httputil.ProxyRequest, verified bool) {
 	_, _, inHeader, _ := authheader.Read(r.In.Header["Authorization"])
 	switch {
 	case !o.withToken || !verified:
@@ -253,13 +259,32 @@ var droppedPrefixes = []string{
 	"X-CONSUMER-ID", "X-CONSUMER-CUSTOM-ID", "X-CONSUMER-USERNAME", "X-CONSUMER-GROUP", "X-ENDPOINT-API-", "X-APIGATEWAY-API-",
 }
 
+// drops reports whether a header of a request stays with the proxy.
+func (o *onward) drops(name string) bool {
+	var space [64]byte // for an ordinary name, on the stack
+	folded := fold(space[:0], name)
+	return spoofs(folded) || o.certificate != "" && string(folded) == o.certificate || o.plainToken != "" && string(folded) == o.plainToken ||
+		string(folded) == "SEC-WEBSOCKET-PROTOCOL" && name != "Sec-Websocket-Protocol" // the guard finds no token in this spelling
+}
+
 // spoofs reports whether an upstream might trust a header, by its plain name, as set by this or another proxy.
-func spoofs(plain string) bool {
-	if drop, listed := dropped[plain]; listed {
+func spoofs(plain []byte) bool {
+	if drop, listed := dropped[string(plain)]; listed {
 		return drop
 	}
-	return slices.ContainsFunc(droppedPrefixes, func(p string) bool { return strings.HasPrefix(plain, p) })
+	if len(plain) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(droppedPrefixesBy[plain[0]], func(p []byte) bool { return bytes.HasPrefix(plain, p) })
 }
+
+// droppedPrefixesBy holds droppedPrefixes by the first letter.
+var droppedPrefixesBy = func() (by [256][][]byte) {
+	for _, p := range droppedPrefixes {
+		by[p[0]] = append(by[p[0]], []byte(p))
+	}
+	return by
+}()
 
 // withoutToken returns query without parameters that an upstream might read as access_token (RFC 6750, section 2.3). The guard
 // has not verified their values.
@@ -304,13 +329,21 @@ var asUnderscore = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
 // plain returns the name of a header in one spelling: CGI and its successors do not distinguish '-' from '_' and other
 // punctuation.
-func plain(name string) string {
-	return strings.ToUpper(strings.Map(func(c rune) rune {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
-			return c
+func plain(name string) string { return string(fold(nil, name)) }
+
+// fold appends the plain name of a header to buf.
+func fold(buf []byte, name string) []byte {
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z':
+			c -= 'a' - 'A'
+		case (c < 'A' || c > 'Z') && (c < '0' || c > '9'):
+			c = '-'
 		}
-		return '-'
-	}, name))
+		buf = append(buf, c)
+	}
+	return buf
 }
 
 type header struct{ name, value string }
@@ -347,8 +380,12 @@ func fitHeaders(all [3]header) bool {
 func control(c rune) bool { return c < ' ' || c == 0x7f }
 
 // failed responds after the upstream has failed to.
-func (o onward) failed(w http.ResponseWriter, r *http.Request, err error) {
-	if e, ok := w.(*exchange); ok && e.refusal() != nil { // the token ended while the client waited for the upstream
+func (o *onward) failed(w http.ResponseWriter, r *http.Request, err error) {
+	e, _ := w.(*exchange)
+	if e != nil && e.grpc != nil {
+		e.grpc.passes = false
+	}
+	if e != nil && e.refusal() != nil { // the token ended while the client waited for the upstream
 		o.guard.Reject(e.request, e.refusal()).Apply(w, e.request)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -73,7 +74,8 @@ type target struct {
 	host      string   // in lower case; "": any
 	prefix    []string // segments that begin the paths of the rows, decoded; empty: all paths
 	strip     bool     // removes the prefix from paths
-	transport *http.Transport
+	h2c       bool
+	transport *transport
 	patterns  int // rows that lead here
 }
 
@@ -212,14 +214,14 @@ func (f *file) upstreams() (all []*target) {
 		if f.Upstream.URL == nil {
 			return nil
 		}
-		return []*target{{at: "upstream", to: f.Upstream.URL, transport: f.transport("upstream", upstreamSection{URL: f.Upstream})}}
+		return []*target{{at: "upstream", to: f.Upstream.URL, h2c: f.Upstream.h2c, transport: f.transport("upstream", upstreamSection{URL: f.Upstream})}}
 	case !several:
 		f.Mistake("upstream", "required, or upstreams")
 		return nil
 	}
 	for i, s := range f.Upstreams {
 		at := fmt.Sprintf("upstreams[%d]", i)
-		t := &target{at: at, to: s.URL.URL, host: strings.ToLower(s.Host), strip: s.StripPrefix, transport: f.transport(at, s)}
+		t := &target{at: at, to: s.URL.URL, host: strings.ToLower(s.Host), strip: s.StripPrefix, h2c: s.URL.h2c, transport: f.transport(at, s)}
 		if strings.ContainsFunc(s.Host, notInName) {
 			f.Mistake(at+".host", "%q is not a host name without a port", s.Host)
 		}
@@ -253,8 +255,33 @@ func notInName(c rune) bool {
 // a plain character of a segment (RFC 3986, section 3.3).
 func notInPrefix(c rune) bool { return notInName(c) && c != '/' && c != '~' }
 
+// A transport is the client side for an upstream. Calls of gRPC have connections without a timeout for the headers of the response:
+// a service sends them with its first message, and a call has its own deadline.
+type transport struct{ ordinary, calls *http.Transport }
+
+// RoundTrip implements [http.RoundTripper].
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if isGRPC(r) {
+		return t.calls.RoundTrip(r)
+	}
+	return t.ordinary.RoundTrip(r)
+}
+
+// CloseIdleConnections closes the connections that no request uses.
+func (t *transport) CloseIdleConnections() {
+	t.ordinary.CloseIdleConnections()
+	t.calls.CloseIdleConnections()
+}
+
 // transport returns the client side for an upstream.
-func (f *file) transport(at string, s upstreamSection) *http.Transport {
+func (f *file) transport(at string, s upstreamSection) *transport {
+	t := &transport{ordinary: f.ordinary(at, s)}
+	t.calls = t.ordinary.Clone()
+	t.calls.ResponseHeaderTimeout = 0
+	return t
+}
+
+func (f *file) ordinary(at string, s upstreamSection) *http.Transport {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: cmp.Or(time.Duration(s.ConnectTimeout), connectTimeout)}).DialContext,
@@ -298,11 +325,12 @@ func stripped(u *url.URL, n int) {
 // notReplayable makes sure that the transport sends an unsafe request at most once. A transport sends a request without a body again
 // if a kept connection breaks before a response: one with a safe method, but also any other with an Idempotency-Key, which it finds
 // under the canonical names only. Names are not case-sensitive for upstreams. The upstream may have acted on the first request, and
-// not every upstream that receives such a key honors it.
+// not every upstream that receives such a key honors it. Over HTTP/2, a transport sends requests without a body again after several
+// errors; an empty body prevents that. Where TLS negotiates HTTP/2, which is not known yet here, the transport may repeat a request
+// that the upstream has reset because it did not process it (RFC 9113, section 8.7) or because it was malformed.
 //
-// It leaves requests of which no byte was written, and those of HTTP/2 that the upstream states not to have processed (RFC 9113,
-// section 8.7).
-func notReplayable(r *http.Request) {
+// A request of which no byte was written goes to another connection.
+func notReplayable(r *http.Request, h2c bool) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return
@@ -312,5 +340,8 @@ func notReplayable(r *http.Request) {
 			delete(r.Header, name)
 			r.Header[strings.ToLower(name)] = v
 		}
+	}
+	if h2c && r.Body == nil {
+		r.Body = io.NopCloser(strings.NewReader(""))
 	}
 }

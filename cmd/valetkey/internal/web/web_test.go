@@ -159,3 +159,47 @@ func TestServeAll(t *testing.T) {
 		<-two.closed
 	})
 }
+
+func TestHTTP2WithoutTLS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	proto := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) })
+	go func() {
+		ended <- web.ServeAll(ctx, slog.New(slog.DiscardHandler), web.Site{Listener: l, Handler: proto})
+	}()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	get := func(h2c bool, header http.Header) string {
+		transport := &http.Transport{Protocols: new(http.Protocols)}
+		defer transport.CloseIdleConnections()
+		transport.Protocols.SetHTTP1(!h2c)
+		transport.Protocols.SetUnencryptedHTTP2(h2c)
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+l.Addr().String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header = header
+		res, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		return fmt.Sprintf("%d %s", res.StatusCode, body)
+	}
+	if got := get(true, http.Header{}); got != "200 HTTP/2.0" {
+		t.Errorf("HTTP/2 got %q", got)
+	}
+	upgrade := http.Header{"Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {"h2c"}, "Http2-Settings": {"AAMAAABkAAQAAP__"}}
+	if got := get(false, upgrade); got != "200 HTTP/1.1" {
+		t.Errorf("an upgrade to HTTP/2 got %q", got)
+	}
+}
