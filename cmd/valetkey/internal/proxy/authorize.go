@@ -76,6 +76,7 @@ func LoadAuthorizer(path string, drivers driver.Set, log *slog.Logger) (*Authori
 		a.Close()
 		return nil, err
 	}
+	a.access.rows = table
 	decider, err := table.Decider(a.guard, routes.AllowEncodedSlash(f.Shared.AllowEncodedSlash...))
 	if err != nil {
 		a.Close()

@@ -42,6 +42,7 @@ var guardNames = map[string]string{
 }
 
 func load(path string, b build) (*Proxy, error) {
+	b.log = slog.New(withRequestID{b.log.Handler()})
 	f, p := &file{build: b}, &Proxy{log: b.log}
 	next := onward{log: b.log}
 	var table routes.Table
@@ -53,7 +54,7 @@ func load(path string, b build) (*Proxy, error) {
 		p.Close()
 		return nil, err
 	}
-	next.guard = p.guard
+	next.guard, p.access.rows = p.guard, table
 	forward := next.handler()
 	encodedSlash := routes.AllowEncodedSlash(f.AllowEncodedSlash...)
 	if re := b.rehearsal; re != nil {
@@ -89,6 +90,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
 	next.tokenHeader, next.plainToken, next.cors = http.CanonicalHeaderKey(f.TokenHeader), plain(f.TokenHeader), f.crossOrigins()
 	next.proxies = f.proxies()
+	p.access = accessLog{log: f.log, mode: cmp.Or(f.AccessLog, "refusals"), proxies: next.proxies}
 	verifiers := list{file: f}
 	verifier := verifiers.read()
 	proofs := f.proofs()
@@ -105,8 +107,9 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 
 		CancelWithToken: !f.authorize && (f.CancelWithToken == nil || *f.CancelWithToken),
 
-		Logger: f.log,
-		Now:    f.now,
+		Logger:   f.log,
+		Observer: &p.access,
+		Now:      f.now,
 	}
 	if f.shared != nil {
 		cfg.Revocations = middleware.Revocations{Source: f.shared.Redis, AllowBeforeCaughtUp: f.shared.allow}

@@ -27,8 +27,8 @@ type crossOrigin struct {
 }
 
 // exposed lists the response headers that scripts can read, beside those of cors.expose_headers: the ones that a client needs to
-// respond to a refusal.
-var exposed = []string{"WWW-Authenticate", "DPoP-Nonce", "Retry-After"}
+// respond to a refusal or to report it.
+var exposed = []string{"WWW-Authenticate", "DPoP-Nonce", "Retry-After", requestIDHeader}
 
 // crossOrigins returns the settings of the cors section, or nil if there is none or it has mistakes.
 func (f *file) crossOrigins() *cors.Middleware {

@@ -20,6 +20,7 @@ type exchange struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	request *http.Request
+	visit   *visit // of request
 	stop    func() bool
 	over    chan struct{} // closed once the end of the token has been handled
 	own     http.Header   // headers of the response that the upstream does not send, such as the next DPoP nonce
@@ -36,7 +37,8 @@ type exchange struct {
 const lastWords = time.Second
 
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
-	e := &exchange{ResponseWriter: w, control: http.NewResponseController(w), request: r, over: make(chan struct{}), own: maps.Clone(w.Header())}
+	e := &exchange{ResponseWriter: w, control: http.NewResponseController(w), request: r, visit: visitOf(r.Context()), over: make(chan struct{}), own: maps.Clone(w.Header())}
+	e.visit.row = r.Pattern
 	e.stop = context.AfterFunc(r.Context(), e.end)
 	return e
 }
@@ -44,16 +46,17 @@ func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 // WriteHeader writes the status. httputil.ReverseProxy clears all headers after an interim response, such as 103 Early Hints, so
 // WriteHeader restores those that are not from the upstream.
 func (e *exchange) WriteHeader(status int) {
-	switch {
-	case status < http.StatusOK:
+	if status < http.StatusOK {
 		e.interim = true
-	case e.interim:
-		h := e.Header()
-		for name, values := range e.own {
-			h[name] = append(slices.Clip(values), h[name]...)
+	} else {
+		if e.interim {
+			h := e.Header()
+			for name, values := range e.own {
+				h[name] = append(slices.Clip(values), h[name]...)
+			}
 		}
+		e.visit.status, e.begun = status, true
 	}
-	e.begun = e.begun || status >= http.StatusOK
 	e.ResponseWriter.WriteHeader(status)
 }
 
@@ -65,7 +68,7 @@ func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
-		e.conn = conn
+		e.conn, e.visit.status = conn, http.StatusSwitchingProtocols
 		if e.ended {
 			conn.Close()
 		}

@@ -50,6 +50,7 @@ type Proxy struct {
 	close  []func()                // closes the verifiers
 	own    map[string]http.Handler // by path: public responses of the proxy itself
 	api    http.Handler
+	access accessLog
 	log    *slog.Logger
 }
 
@@ -74,10 +75,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	if isGRPC(r) {
-		w, r = refusingGRPC(w, r)
+	v, visited := newVisit(r, p.access.proxies)
+	w.Header()[requestIDHeader] = []string{v.id}
+	defer p.access.end(v, r) // even if an upstream breaks off, which panics
+	if isGRPC(visited) {
+		w, visited = refusingGRPC(w, visited)
 	}
-	p.api.ServeHTTP(w, r)
+	p.api.ServeHTTP(w, visited)
+	r.Pattern = visited.Pattern // as http.ServeMux sets it
 }
 
 // onward forwards requests to the upstreams.
@@ -121,6 +126,7 @@ func (o *onward) proxy(to *target) *httputil.ReverseProxy {
 				withoutCORS(r.Header)
 			}
 			o.checkTrailers(r)
+			r.Header.Del(requestIDHeader)
 			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
 			return nil
 		},
@@ -163,6 +169,7 @@ func (o *onward) rewrite(r *httputil.ProxyRequest, to *target) {
 		r.Out.Header.Del("Upgrade")
 		r.Out.Header.Del("Connection")
 	}
+	r.Out.Header[requestIDHeader] = []string{visitOf(r.In.Context()).id}
 	if t == nil {
 		return
 	}
@@ -232,6 +239,9 @@ var dropped = map[string]bool{
 	"CF-CONNECTING-IP": true, "CF-CONNECTING-IPV6": true, "CF-PSEUDO-IPV4": true, "FASTLY-CLIENT-IP": true, "FLY-CLIENT-IP": true,
 	"DO-CONNECTING-IP": true, "X-NF-CLIENT-CONNECTION-IP": true, "X-ORIGINATING-IP": true, "X-SUCURI-CLIENTIP": true,
 	"INCAP-CLIENT-IP": true, "X-PROXYUSER-IP": true, "PROXY-CLIENT-IP": true,
+
+	// the ID of the request in logs, which the proxy sets
+	"X-REQUEST-ID": true,
 
 	// the host of the URL
 	"X-HOST": true, "X-HTTP-HOST-OVERRIDE": true,

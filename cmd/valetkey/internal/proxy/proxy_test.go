@@ -278,7 +278,7 @@ func TestForwarding(t *testing.T) {
 				t.Errorf("the upstream got the Authorization %q, want %q", got, want)
 			}
 			known := map[string]bool{"X-Valetkey-Subject": true, "X-Valetkey-Client": true, "X-Valetkey-Scope": true,
-				"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Forwarded-Port": true}
+				"X-Request-Id": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Forwarded-Port": true}
 			for name, values := range r.Header {
 				if (strings.HasPrefix(name, "X") || strings.Contains(strings.ToLower(name), "client") || strings.Contains(name, "Remote") ||
 					strings.Contains(strings.ToLower(name), "connecting")) && !known[name] || name == "Upgrade" || len(values) > 1 || values[0] == "" && name != "User-Agent" {
@@ -341,6 +341,7 @@ func TestHeadersOfProxies(t *testing.T) {
 			"SSL-Client-S-DN", "X-SSL-Client-Verify", "X-SSL-Cert", "X-ARR-ClientCertHeader", "WL-Proxy-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject"}, false},
 		{"the scheme", []string{"Front-End-Https", "X-Scheme", "X-Url-Scheme", "X-ARR-SSL", "WL-Proxy-SSL", "CF-Visitor"}, false},
 		{"the host", []string{"X-Host", "X-Http-Host-Override", "X-Original-Host"}, false},
+		{"the ID of a request", []string{"X-Request-ID"}, false},
 		{"an address", []string{"X-Real-IP", "WL-Proxy-Client-IP", "Proxy-Client-IP"}, false},
 		{"a user", []string{"Remote-User", "Remote-Groups", "Remote-Email", "Remote-Name", "X-Remote-User", "X-WebAuth-User", "X-WebAuth-Email", "X-WebAuth-Role",
 			"X-Authentik-Username", "X-Authentik-Groups", "Tailscale-User-Login", "Tailscale-User-Name", "X-Userinfo", "X-Authenticated-User", "X-Authenticated-Userid",
@@ -348,7 +349,7 @@ func TestHeadersOfProxies(t *testing.T) {
 		{"a consumer of a gateway", []string{"X-Consumer-ID", "X-Consumer-Custom-ID", "X-Consumer-Username", "X-Consumer-Groups", "X-Credential-Identifier",
 			"X-Anonymous-Consumer", "X-Endpoint-Api-Userinfo", "X-Endpoint-Api-Consumer-Number", "X-Apigateway-Api-Userinfo"}, false},
 
-		{"what clients send", []string{"X-Client-Data", "X-Client-Version", "X-Client-Info", "X-Api-Key", "X-Consumer-Key", "X-Requested-With", "X-Csrf-Token", "X-Request-Id",
+		{"what clients send", []string{"X-Client-Data", "X-Client-Version", "X-Client-Info", "X-Api-Key", "X-Consumer-Key", "X-Requested-With", "X-Csrf-Token", "X-Correlation-Id",
 			"X-Amzn-Trace-Id", "X-User-Agent", "X-Middleware-Prefetch", "X-Nextjs-Data", "Idempotency-Key", "Cdn-Loop", "Traceparent"}, true},
 		{"what an upstream can verify", []string{"X-Goog-Iap-Jwt-Assertion", "Cf-Access-Jwt-Assertion", "X-Amzn-Oidc-Data"}, true},
 	} {

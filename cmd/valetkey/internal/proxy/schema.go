@@ -63,6 +63,7 @@ var schemaKeys = map[string]string{
 	"max_token_bytes":     "Maximum length of a token in bytes, at most 65536. Default: 16384.",
 	"trusted_origins":     "Origins whose pages may send the token_header with requests that do more than read.",
 	"probe":               "Address for operators: /ready for probes, /status with the full state. Default: none.",
+	"access_log":          "Which decisions are logged, one line each: refusals, all, or none with off. Default: refusals.",
 	"sender_constrained":  "Whether to refuse tokens that are not bound to a key or a certificate of the client. Default: false.",
 	"trusted_proxies":     "Addresses and ranges of the proxies in front of this one, whose headers are accepted.",
 	"forwarded_header":    "Header in which the trusted proxies report the request of the client, for DPoP and for the upstream. Default: none is read.",
@@ -105,7 +106,7 @@ var schemaKeys = map[string]string{
 	"cors.origins":        "Origins whose pages may read responses, such as https://app.example.com or https://*.example.com, or * for all.",
 	"cors.methods":        "Methods that need permission and get it, such as PUT. Default: all that have a row in the routes.",
 	"cors.headers":        "Request headers that scripts may send beside Authorization, Content-Type and, with dpop, DPoP; or * for all.",
-	"cors.expose_headers": "Response headers that scripts may read beside WWW-Authenticate, DPoP-Nonce and Retry-After; or * for all.",
+	"cors.expose_headers": "Response headers that scripts may read beside WWW-Authenticate, DPoP-Nonce, Retry-After and X-Request-ID; or * for all.",
 	"cors.credentials":    "Whether requests of the pages may carry cookies and client certificates. Tokens in Authorization need no permission. Default: false.",
 	"cors.max_age":        "How long browsers remember a preflight, at most 24h; 0s: not at all. Default: that of the browser.",
 

@@ -32,6 +32,7 @@ type file struct {
 	WebSocketToken    *socketSection    `yaml:"websocket_token"`
 	CORS              *corsSection      `yaml:"cors"`
 	Probe             address           `yaml:"probe"`
+	AccessLog         string            `yaml:"access_log" oneof:"all refusals off"`
 	Verifiers         []verifierSection `yaml:"verifiers,required"`
 	DPoP              *dpopSection      `yaml:"dpop"`
 	MTLS              *mtlsSection      `yaml:"mtls"`
