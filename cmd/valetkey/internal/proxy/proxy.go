@@ -3,8 +3,8 @@
 // [Load] creates a proxy from a file, [Proxy.Serve] serves it, and [Revoke] publishes a revocation to all of its replicas. A
 // table of net/http patterns or an OpenAPI document defines what each route needs; see [middleware.Guard.Table]. Requests that
 // match no route are refused. Every refusal happens before any byte is sent upstream. The upstream learns the caller from
-// X-Valetkey-Subject, -Client and -Scope, as far as the token contains them. It receives no DPoP proofs, no client certificates,
-// and no tokens in queries. Forms pass unchanged, including an access_token in them.
+// X-Valetkey-Subject, -Client and -Scope, as far as the token contains them, in the encoding of [middleware.IdentityHeaders]. It
+// receives no DPoP proofs, no client certificates, and no tokens in queries. Forms pass unchanged, including an access_token in them.
 //
 // A request in progress, such as a stream or a WebSocket, ends on both sides when its token expires or is revoked, unless the
 // configuration disables that.
@@ -161,21 +161,18 @@ func (o *onward) rewrite(r *httputil.ProxyRequest, to *target) {
 	if to.strip {
 		r.Out.Header.Set("X-Forwarded-Prefix", r.Out.Header.Get("X-Forwarded-Prefix")+to.path())
 	}
-	t := valetkey.FromContext(r.In.Context())
-	o.passToken(r, t != nil)
+	o.passToken(r, valetkey.FromContext(r.In.Context()) != nil)
 	// Allow upgrades to WebSocket only: it permits no further HTTP requests on the connection. h2c does, and those would not be
 	// checked. HTTP/2 has no upgrades (RFC 9113, section 8.6).
 	if to.h2c || !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
 		r.Out.Header.Del("Upgrade")
 		r.Out.Header.Del("Connection")
 	}
-	r.Out.Header[requestIDHeader] = []string{visitOf(r.In.Context()).id}
-	if t == nil {
-		return
-	}
-	for _, h := range identity(t) {
-		if h.value != "" {
-			r.Out.Header.Set(h.name, h.value)
+	v := visitOf(r.In.Context())
+	r.Out.Header[requestIDHeader] = []string{v.id}
+	for name, values := range v.identity {
+		if values[0] != "" {
+			r.Out.Header[name] = values
 		}
 	}
 }
@@ -335,6 +332,8 @@ func separates(c rune) bool {
 	return c == '[' || c == ']' || c == '.' || unicode.IsSpace(c) || control(c)
 }
 
+func control(c rune) bool { return c < ' ' || c == 0x7f }
+
 var asUnderscore = strings.NewReplacer(".", "_", " ", "_", "[", "_")
 
 // plain returns the name of a header in one spelling: CGI and its successors do not distinguish '-' from '_' and other
@@ -356,38 +355,21 @@ func fold(buf []byte, name string) []byte {
 	return buf
 }
 
-type header struct{ name, value string }
-
-func identity(t *valetkey.Token) [3]header {
-	return [3]header{{"X-Valetkey-Subject", t.Subject()}, {"X-Valetkey-Client", t.ClientID()}, {"X-Valetkey-Scope", t.Scopes().String()}}
-}
-
-var errNoName = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonIdentity}
-
 // namable refuses a token whose identity cannot be carried in headers, even where a token is optional. Other requests, including
 // those without a token, go to next.
 func namable(guard *middleware.Guard, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if t := valetkey.FromContext(r.Context()); t != nil && !fitHeaders(identity(t)) {
-			guard.Reject(r, errNoName).Apply(w, r)
-			return
+		if t := valetkey.FromContext(r.Context()); t != nil {
+			identity, err := middleware.IdentityHeaders(t)
+			if err != nil {
+				guard.Reject(r, err).Apply(w, r)
+				return
+			}
+			visitOf(r.Context()).identity = identity
 		}
 		next.ServeHTTP(w, r)
 	})
 }
-
-// fitHeaders reports whether headers can carry the values. A control character would make the request fail or split it. Leading
-// or trailing space would be lost on the way and turn the value into another identity.
-func fitHeaders(all [3]header) bool {
-	for _, h := range all {
-		if h.value != strings.TrimSpace(h.value) || strings.ContainsFunc(h.value, control) {
-			return false
-		}
-	}
-	return true
-}
-
-func control(c rune) bool { return c < ' ' || c == 0x7f }
 
 // failed responds after the upstream has failed to.
 func (o *onward) failed(w http.ResponseWriter, r *http.Request, err error) {

@@ -18,8 +18,9 @@ const requestIDHeader = "X-Request-Id"
 // time.
 type visit struct {
 	context.Context
-	id      string // of the request, for logs
-	started time.Time
+	id       string      // of the request, for logs
+	identity http.Header // of the caller, for the upstream; nil: none
+	started  time.Time
 	decision
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -189,4 +190,34 @@ func TestAccessLogOfAnAuthorizer(t *testing.T) {
 	assert.Equal(t, `level=INFO msg=decision request_id=7 method=GET row="GET /orders" status=400 reason=empty_token caller=127.0.0.1
 level=INFO msg=decision request_id=7 method=GET row="GET /orders" status=200 issuer=`+iss.URL+` caller=127.0.0.1
 `, log.String())
+}
+
+// TestIdentityHeaders asserts that an upstream can read any name.
+func TestIdentityHeaders(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	config, upstream := guarded(t, iss, "")
+	addr := start(t, config, slog.New(slog.DiscardHandler))
+	send := func(subject string) *http.Response {
+		return send(t, addr, "GET /orders", "Authorization: Bearer "+iss.Token(valetkeytest.Subject(subject), valetkeytest.Scopes("orders:read")))
+	}
+	for _, subject := range []string{"alice\n", " alice", "al\x00ice", "al\x7fice"} {
+		assert.Equal(t, 401, send(subject).StatusCode, subject)
+		assert.Nil(t, upstream.take())
+	}
+	for subject, want := range map[string]string{
+		"alice":          "alice",
+		"Alice Liddell":  "Alice Liddell",
+		"zoë":            "zo%C3%AB",
+		"日本":             "%E6%97%A5%E6%9C%AC",
+		"100%":           "100%25",
+		"%C3%AB":         "%25C3%25AB",
+		"a+b@example.de": "a+b@example.de",
+	} {
+		require.Equal(t, 200, send(subject).StatusCode, subject)
+		got := upstream.take().Header["X-Valetkey-Subject"]
+		assert.Equal(t, []string{want}, got)
+		decoded, err := url.PathUnescape(got[0])
+		require.NoError(t, err)
+		assert.Equal(t, subject, decoded)
+	}
 }
