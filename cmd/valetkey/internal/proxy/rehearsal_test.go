@@ -216,10 +216,11 @@ func TestEveryReasonHasItsCheck(t *testing.T) {
 		valetkey.ReasonForwardedMalformed: true, valetkey.ReasonHostMalformed: true, // inspect writes them itself
 		valetkey.ReasonExpiredMeanwhile: true, valetkey.ReasonPerhapsRevokedMeanwhile: true, valetkey.ReasonProofUsed: true,
 		valetkey.ReasonACR: true, valetkey.ReasonAuthAge: true, valetkey.ReasonDetails: true, valetkey.ReasonDetailsMalformed: true, // no route of a file asks for it
-		valetkey.ReasonClaims:         true,                           // a file declares no type of claims
-		valetkey.ReasonBindingsDiffer: true,                           // no verifier of a file cross-checks
-		valetkey.ReasonNoRequirement:  true,                           // no route of a file has an empty AllOf
-		"gateway_question":            true, "identity_claimed": true, // of package valetforward, about what a gateway sends
+		valetkey.ReasonClaims:         true,                          // a file declares no type of claims
+		valetkey.ReasonBindingsDiffer: true,                          // no verifier of a file cross-checks
+		valetkey.ReasonNoRequirement:  true,                          // no route of a file has an empty AllOf
+		"not_api_key":                 true, "unknown_api_key": true, // no verifier of a file is for API keys
+		"gateway_question": true, "identity_claimed": true, // of package valetforward, about what a gateway sends
 	}
 	for _, r := range proxy.CheckedReasons() {
 		assert.False(t, known[r], "%s has a check", r)
