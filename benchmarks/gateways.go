@@ -53,8 +53,8 @@ func proxies(b *bench, dir string, tokens []*token) error {
 	t := b.table("gateways-proxy", "valetkey proxy",
 		fmt.Sprintf("Each proxy is a process; the upstream, which answers 6 bytes, and the generator share one more on the same cores. %d keep-alive connections, "+
 			"closed loop, turns of %v, ES256, %d tokens seen before. The bare one is httputil.ReverseProxy with the same transport and server, which checks nothing. "+
-			"The ratio is of requests per second to the bare one: more is better. Memory is what the system counts as resident, before the first request and after "+
-			"%v under full load.", connections, shift, len(tokens), sustained),
+			"The ratio is of requests per second to the bare one: more is better. Processor is the time that the process itself uses for a request, "+
+			"which other work of the machine hardly changes. Memory is what the system counts as resident, before the first request and after %v under full load.", connections, shift, len(tokens), sustained),
 		sideColumns...)
 	upstream, end, err := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello\n") }))
 	if err != nil {

@@ -87,6 +87,27 @@ func (p *process) resident() (float64, error) {
 	return kb / 1000, err
 }
 
+// processor returns the processor time that the program has used. Linux counts it in hundredths of a second.
+func (p *process) processor() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // behind the name, from the third on
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%d fields in /proc/*/stat", len(fields))
+	}
+	var ticks int64
+	for _, f := range fields[11:13] { // user and system
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
 // A side is one of the programs that compete under load.
 type side struct {
 	name    string
@@ -115,7 +136,7 @@ type outcome struct {
 const sustained = 3 * time.Second
 
 // compare lets the sides take turns under load, adds a row for each to t, and returns the outcomes. The columns of t are operations
-// per second, p99, its ratio, and the two memories; see [sideColumns].
+// per second, p99, its ratio, the processor time of the program per operation, and the two memories; see [sideColumns].
 func (b *bench) compare(t *table, sides ...*side) ([]outcome, error) {
 	for start, round := time.Now(), 0; round < 5 || time.Since(start) < 2*b.budget; round++ {
 		for i := range sides {
@@ -136,9 +157,19 @@ func (b *bench) compare(t *table, sides ...*side) ([]outcome, error) {
 		if b.quick {
 			load /= 10
 		}
-		if _, err := s.run(load); err != nil {
+		before, err := s.process.processor()
+		if err != nil {
+			return nil, err
+		}
+		last, err := s.run(load)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
+		after, err := s.process.processor()
+		if err != nil {
+			return nil, err
+		}
+		used := float64(after-before) / float64(len(last.all))
 		loaded, err := s.process.resident()
 		if err != nil {
 			return nil, err
@@ -151,11 +182,11 @@ func (b *bench) compare(t *table, sides ...*side) ([]outcome, error) {
 			p99s[i], slower[i] = float64(got.p99), float64(got.p99)/float64(first.p99)
 		}
 		o := outcome{s, result{s.name, quartilesOf(times), quartilesOf(rates)}, quartilesOf(slower)}
-		t.add(o.rate, "", number(1e9/o.rate.ns.median), nanoseconds(quartilesOf(p99s).median), number(o.p99.median), megabytes(s.idle), megabytes(loaded))
+		t.add(o.rate, "", number(1e9/o.rate.ns.median), nanoseconds(quartilesOf(p99s).median), number(o.p99.median), nanoseconds(used), megabytes(s.idle), megabytes(loaded))
 		outcomes = append(outcomes, o)
 	}
 	return outcomes, nil
 }
 
 // sideColumns are the columns of a table of [bench.compare] before those that every table ends with.
-var sideColumns = []string{"program", "requests/s", "p99", "p99 ratio", "memory idle", "under load"}
+var sideColumns = []string{"program", "requests/s", "p99", "p99 ratio", "processor", "memory idle", "under load"}

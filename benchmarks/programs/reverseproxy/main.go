@@ -30,7 +30,6 @@ func main() {
 			MaxIdleConnsPerHost:   100,
 			DisableCompression:    true,
 		},
-		FlushInterval: -1,
 	}
 	server := &http.Server{Addr: os.Getenv("ADDR"), Handler: proxy, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	log.Fatal(server.ListenAndServe())

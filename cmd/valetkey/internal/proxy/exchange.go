@@ -18,15 +18,14 @@ import (
 // httputil.ReverseProxy ends only the upstream's side: it keeps waiting for a client that neither reads nor sends.
 type exchange struct {
 	http.ResponseWriter
-	control *http.ResponseController
 	request *http.Request
 	visit   *visit // of request
 	stop    func() bool
-	over    chan struct{} // closed once the end of the token has been handled
-	own     http.Header   // headers of the response that the upstream does not send, such as the next DPoP nonce
-	interim bool          // an interim response has been written
-	begun   bool          // the final response has begun
-	grpc    *grpcRefusals // of a call of gRPC; nil: none
+	over    sync.WaitGroup // done once the end of the token has been handled
+	own     http.Header    // headers of the response that the upstream does not send, such as the next DPoP nonce
+	interim bool           // an interim response has been written
+	begun   bool           // the final response has begun
+	grpc    *grpcRefusals  // of a call of gRPC; nil: none
 
 	mu    sync.Mutex
 	conn  net.Conn // the hijacked connection of a WebSocket; nil: none
@@ -37,8 +36,12 @@ type exchange struct {
 const lastWords = time.Second
 
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
-	e := &exchange{ResponseWriter: w, control: http.NewResponseController(w), request: r, visit: visitOf(r.Context()), over: make(chan struct{}), own: maps.Clone(w.Header())}
+	e := &exchange{ResponseWriter: w, request: r, visit: visitOf(r.Context())}
 	e.visit.row = r.Pattern
+	if h := w.Header(); len(h) > 0 {
+		e.own = maps.Clone(h)
+	}
+	e.over.Add(1)
 	e.stop = context.AfterFunc(r.Context(), e.end)
 	return e
 }
@@ -64,7 +67,7 @@ func (e *exchange) WriteHeader(status int) {
 func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 
 func (e *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := e.control.Hijack()
+	conn, rw, err := http.NewResponseController(e.ResponseWriter).Hijack()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
@@ -83,7 +86,7 @@ func (e *exchange) refusal() (refusal *valetkey.Error) {
 }
 
 func (e *exchange) end() {
-	defer close(e.over)
+	defer e.over.Done()
 	if e.refusal() == nil { // the client disconnected, or the server stops
 		return
 	}
@@ -95,8 +98,9 @@ func (e *exchange) end() {
 		return
 	}
 	// Both calls fail if the writer does not support deadlines.
-	_ = e.control.SetReadDeadline(time.Unix(1, 0))
-	_ = e.control.SetWriteDeadline(time.Now().Add(lastWords))
+	control := http.NewResponseController(e.ResponseWriter)
+	_ = control.SetReadDeadline(time.Unix(1, 0))
+	_ = control.SetWriteDeadline(time.Now().Add(lastWords))
 }
 
 // done ends the exchange. Call it after the request has been served.
@@ -104,10 +108,10 @@ func (e *exchange) done() {
 	if e.stop() {
 		return
 	}
-	<-e.over
+	e.over.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended && e.conn == nil {
-		_ = e.control.SetWriteDeadline(time.Time{}) // the connection may serve another request
+		_ = http.NewResponseController(e.ResponseWriter).SetWriteDeadline(time.Time{}) // the connection may serve another request
 	}
 }

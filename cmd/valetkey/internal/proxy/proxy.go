@@ -31,6 +31,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 	"unicode"
 
 	"github.com/jub0bs/cors"
@@ -131,11 +133,33 @@ func (o *onward) proxy(to *target) *httputil.ReverseProxy {
 			return nil
 		},
 		Transport:     to.transport,
-		FlushInterval: -1,
+		FlushInterval: flushInterval,
+		BufferPool:    &buffers,
 		ErrorLog:      slog.NewLogLogger(o.log.Handler(), slog.LevelWarn),
 		ErrorHandler:  o.failed,
 	}
 }
+
+// flushInterval is how long a part of a response of known length may wait for the next one. Other responses, and events, are flushed
+// at once.
+const flushInterval = 10 * time.Millisecond
+
+// buffers holds the buffers through which responses are copied. The number in use is that of the responses in progress; the garbage
+// collector takes the rest.
+var buffers bufferPool
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte {
+	if p, ok := b.pool.Get().(*[copyBuffer]byte); ok {
+		return p[:]
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (b *bufferPool) Put(p []byte) { b.pool.Put((*[copyBuffer]byte)(p)) }
+
+const copyBuffer = 32 << 10 // bytes
 
 // rewrite runs after the headers that Connection lists have been removed, so that a client cannot have the headers removed that
 // are set here.
