@@ -39,11 +39,11 @@
 // A failover still loses confirmed writes in these cases:
 //
 //   - It promotes a replica that has not confirmed: with MinReplicas below the number of replicas, if those that confirmed are
-//     unavailable too. Redis Sentinel and clusters prefer the replica that is most up to date. Sentinel compares positions that can
+//     unavailable too, or if an operator forces the failover (SENTINEL FAILOVER, CLUSTER FAILOVER FORCE). Redis Sentinel and clusters prefer the replica that is most up to date. Sentinel compares positions that can
 //     be 5 seconds old, so keep its down-after-milliseconds at 5000 or more, and do not give replicas different priorities.
-//   - Servers lose their memory: the promoted replica was restarted without persistence, or all servers crashed before they wrote to
-//     disk. Use appendonly, and appendfsync always if crashes of all servers matter.
-//   - An operator forces it (CLUSTER FAILOVER TAKEOVER), or resets or restores servers.
+//   - Servers lose their memory: a primary that restarts without persistence before the failover empties its replicas, a replica
+//     can be promoted after such a restart, or all servers crash before they wrote to disk. Use appendonly, and appendfsync always if crashes of all servers matter.
+//   - An operator uses CLUSTER FAILOVER TAKEOVER, or resets or restores servers.
 //
 // One replica and MinReplicas 1 lose nothing otherwise, but after a failover proofs get 503 until the failed server is back. With
 // two replicas and MinReplicas 1, one server may fail without 503 after the failover.

@@ -32,7 +32,8 @@ func doctorCommand(drivers driver.Set) *cobra.Command {
 		Use:   "doctor --config proxy.yaml | --issuer I --audience A [flags]",
 		Short: "Find out why tokens are refused: compare a configuration with its issuers, and with a token",
 		Long: `Find out why tokens are refused. The command reaches the issuers and compares their metadata, key sets, algorithms and clocks
-with the configuration of a proxy, or with flags. With --token, it also lists the settings that the token needs.
+with the configuration of a proxy, or with flags. It reads the revocations in the Redis of the proxy. With --token, it also lists
+the settings that the token needs.
 
 It prints one line per finding: ok, warn or fail, the cause, and the setting to change, as a line of the YAML file and as a field
 of the Go configuration. A token is read from a file or from stdin (--token -), not from the arguments, which other users of the

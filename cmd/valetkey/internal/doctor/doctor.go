@@ -13,11 +13,12 @@ import (
 	"github.com/valetkey/valetkey/jwks"
 )
 
-// A Target is the configuration of one verifier. Exactly one of Keys and Introspection is set.
+// A Target is the configuration of one verifier, or the Redis of a proxy. Exactly one of Keys, Introspection and Redis is set.
 type Target struct {
 	At            string // path in the file; empty: it is not from a file
 	Keys          *jwks.Config
 	Introspection *introspect.Config
+	Redis         func(ctx context.Context) error // reads the revocations as a proxy that starts does
 }
 
 // A Level is how severe a finding is.
@@ -74,10 +75,13 @@ func Examine(ctx context.Context, targets []Target, raw string) (findings []Find
 			about = subject
 		}
 		x := &examination{target: t}
-		if t.Keys != nil {
+		switch {
+		case t.Keys != nil:
 			x.keys(ctx, about)
-		} else {
+		case t.Introspection != nil:
 			x.introspection(ctx, about)
+		default:
+			x.redis(ctx)
 		}
 		findings = append(findings, x.findings...)
 	}
@@ -89,7 +93,12 @@ func Examine(ctx context.Context, targets []Target, raw string) (findings []Find
 
 // choose returns the index of the verifier that is responsible for the token, or -1 if none is.
 func choose(targets []Target, t *token) int {
-	first := -1
+	first, verifiers := -1, 0
+	for _, target := range targets {
+		if target.Redis == nil {
+			verifiers++
+		}
+	}
 	for i, target := range targets {
 		switch {
 		case t == nil:
@@ -102,7 +111,7 @@ func choose(targets []Target, t *token) int {
 			}
 		case target.Introspection != nil && (!t.isJWT() || asksAbout(target.Introspection, t)):
 			return i
-		case target.Keys != nil && len(targets) == 1: // reports that the token is opaque
+		case target.Keys != nil && verifiers == 1: // reports that the token is opaque
 			return i
 		}
 	}

@@ -80,6 +80,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	p.listen, p.probe, p.shared = string(f.Listen), string(f.Probe), f.connect(0)
 	if f.shared = p.shared; f.rehearsal != nil {
+		f.rehearsal.shared = p.shared
 		p.disconnect()
 		f.shared = nil
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-// Targets returns the configurations of the verifiers in a file, in the order in which the proxy asks them. It does the same I/O as
+// Targets returns the configurations of the verifiers in a file, in the order in which the proxy asks them, and its Redis. It does the same I/O as
 // [Load]. The error joins all mistakes.
 func Targets(path string, drivers driver.Set, log *slog.Logger) ([]doctor.Target, error) {
 	re := &rehearsal{}
@@ -23,6 +23,9 @@ func Targets(path string, drivers driver.Set, log *slog.Logger) ([]doctor.Target
 			t.Introspection = &m.asks
 		}
 		all = append(all, t)
+	}
+	if re.shared != nil {
+		all = append(all, doctor.Target{At: "redis", Redis: re.shared.examine})
 	}
 	return all, nil
 }

@@ -1,21 +1,47 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetredis"
 	"github.com/valetkey/valetkey/internal/config"
 )
+
+// examineTime is the time limit of an examination.
+const examineTime = 5 * time.Second
 
 // A shared holds the Redis that proxies share.
 type shared struct {
 	*valetredis.Redis
 	client redis.UniversalClient
-	allow  bool // allow requests before its revocations are known
+	allow  bool                    // allow requests before its revocations are known
+	again  func() (*shared, error) // returns another connection with the same settings
+}
+
+// examine reads the revocations through another connection, as a proxy that starts does, and returns what that reports first.
+func (s *shared) examine(ctx context.Context) error {
+	other, err := s.again()
+	if err != nil {
+		return err
+	}
+	defer other.client.Close()
+	ctx, cancel := context.WithTimeout(ctx, examineTime)
+	defer cancel()
+	err = errors.New("it does not respond")
+	other.Watch(ctx, func(...valetkey.Revocation) error { return nil }, func(reported error) {
+		if ctx.Err() == nil {
+			err = reported
+			cancel()
+		}
+	})
+	return err
 }
 
 // connect creates the connection to Redis without any network I/O. It returns nil if Redis is not configured or there are
@@ -43,16 +69,24 @@ func (f *file) connect(patience time.Duration) *shared {
 		return nil
 	}
 	logging.Disable() // go-redis logs each failed connection; valetredis logs the outage once
-	cfg.Client = dial()
-	made, err := valetredis.New(cfg)
+	made, err := open(cfg, dial, r.AllowLate)
 	if err != nil {
-		cfg.Client.Close()
 		f.Blame("redis", err, map[string]string{
 			"Key": "key", "Prefix": "prefix", "Timeout": "timeout", "MinReplicas": "min_replicas", "AllowUnreplicated": "allow_unreplicated",
 		})
 		return nil
 	}
-	return &shared{made, cfg.Client, r.AllowLate}
+	return made
+}
+
+func open(cfg valetredis.Config, dial func() redis.UniversalClient, allow bool) (*shared, error) {
+	cfg.Client = dial()
+	made, err := valetredis.New(cfg)
+	if err != nil {
+		cfg.Client.Close()
+		return nil, err
+	}
+	return &shared{made, cfg.Client, allow, func() (*shared, error) { return open(cfg, dial, allow) }}, nil
 }
 
 // places are the fields of the redis section that state where Redis is. Exactly one of them is required.

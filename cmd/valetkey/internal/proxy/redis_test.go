@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/doctor"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -387,6 +388,41 @@ func TestLoadDoesNotConnectToRedis(t *testing.T) {
 		require.Equal(t, mine.LocalAddr().String(), first.RemoteAddr().String(), "the first connection is that of the test: %s", section)
 		mine.Close()
 		first.Close()
+	}
+}
+
+func TestDoctorExaminesRedis(t *testing.T) {
+	addr, _ := startRedis(t)
+	at := "address: '" + addr + "', password: '" + redisPassword + "'"
+	otherKey := strings.Repeat("B", 43) + "="
+	file := func(section string) string {
+		path := filepath.Join(t.TempDir(), "proxy.yaml")
+		require.NoError(t, os.WriteFile(path, []byte(good+"redis: {"+section+"}"), 0o600))
+		return path
+	}
+	require.NoError(t, proxy.Revoke(t.Context(), file(at+", key: "+key), valetkey.Revocation{Issuer: "https://as.example.com", Subject: "alice"}, slog.New(slog.DiscardHandler)))
+	for _, c := range []struct {
+		name, section string
+		level         doctor.Level
+		cause         string
+	}{
+		{"redis is not there", "address: '" + unused(t) + "', key: " + key, doctor.Fail, "connection refused"},
+		{"a wrong password", "address: '" + addr + "', password: wrong, key: " + key, doctor.Fail, "WRONGPASS"},
+		{"too few replicas", at + ", min_replicas: 1, key: " + key, doctor.Fail, "0 of 1 replicas have confirmed"},
+		{"a key that opens nothing", at + ", key: " + otherKey, doctor.Fail, "1 entries in redis cannot be opened"},
+		{"all is well", at + ", key: " + key, doctor.OK, "a proxy that starts knows the revocations"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			targets, err := proxy.Targets(file(c.section), drivers, slog.New(slog.DiscardHandler))
+			require.NoError(t, err)
+			require.Len(t, targets, 2)
+			found := doctor.Examine(t.Context(), targets[1:], "")
+			require.Len(t, found, 1)
+			require.Equal(t, []string{string(c.level), "redis", "redis"}, []string{string(found[0].Level), found[0].At, found[0].Check})
+			require.Contains(t, found[0].Cause, c.cause)
+			require.Equal(t, c.level == doctor.Fail, found[0].Fix != "")
+			require.NotContains(t, found[0].String(), redisPassword)
+		})
 	}
 }
 

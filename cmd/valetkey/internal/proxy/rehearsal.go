@@ -120,6 +120,8 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 
 // A rehearsal replaces the upstream of a proxy and observes its guard.
 type rehearsal struct {
+	shared *shared // closed: Redis is not used
+
 	need valetkey.Requirement // for all requests; nil: that of the routes
 
 	// Settings from the file.
