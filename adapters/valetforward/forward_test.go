@@ -248,7 +248,7 @@ func TestQuestionsThatAreUnclear(t *testing.T) {
 				{"twice", line + "\r\n" + line + "\r\n"},
 				{"with underscores only", strings.ReplaceAll(name, "-", "_") + line[len(name):] + "\r\n"},
 			} {
-				t.Run(string(d)+"/FWD-08 "+name+" "+c.name, func(t *testing.T) {
+				t.Run("FWD-08 "+name+" "+c.name+", "+string(d), func(t *testing.T) {
 					// The path of the question is that of a public route, so that a fallback to it would pass.
 					q := strings.Replace(strings.Replace(whole, line+"\r\n", c.lines, 1), "GET / ", "GET /public/ ", 1)
 					require.NotEqual(t, whole, q)
@@ -311,7 +311,7 @@ func TestWhatClientsClaimIsIgnored(t *testing.T) {
 			if strings.Contains(reads, name+": ") {
 				continue // the gateway replaces the client's value
 			}
-			t.Run(string(d)+"/FWD-09 "+name, func(t *testing.T) {
+			t.Run("FWD-09 "+name+", "+string(d), func(t *testing.T) {
 				res, _ := ask(t, addr, "127.0.0.1", question(d, get("/orders", name+": "+value)))
 				assert.Equal(t, 401, res.StatusCode, "without a token")
 				res, body := ask(t, addr, "127.0.0.1", question(d, get("/orders", bearer, name+": "+value, "X-Custom: kept")))
@@ -331,7 +331,7 @@ func TestOnlyCallersMayAsk(t *testing.T) {
 	guard := newGuard(t, iss)
 	bearer := "Authorization: Bearer " + iss.Token(valetkeytest.Scopes("orders:read"))
 	for _, d := range allDialects {
-		t.Run(string(d)+"/FWD-07 a sender that is not the gateway", func(t *testing.T) {
+		t.Run("FWD-07 a sender that is not the gateway, "+string(d), func(t *testing.T) {
 			addr := service(t, newHandler(t, guard, d))
 			for _, x := range []request{get("/orders", bearer), get("/public/"), get("/orders", bearer, "X-Forwarded-For: 127.0.0.1", "X-Real-IP: 127.0.0.1", "Forwarded: for=127.0.0.1")} {
 				res, _ := ask(t, addr, "127.0.0.2", question(d, x))
@@ -428,15 +428,15 @@ func TestBoundTokens(t *testing.T) {
 		sent := func(url string, opts ...valetkeytest.Option) request {
 			return get("/orders?page=1", "Authorization: DPoP "+token, "DPoP: "+key.Proof("GET", url, token, opts...))
 		}
-		t.Run(string(d)+"/FWD-20 a proof for the host of the gateway's report", func(t *testing.T) {
+		t.Run("FWD-20 a proof for the host of the gateway's report, "+string(d), func(t *testing.T) {
 			res, _ := ask(t, addr, "127.0.0.1", strings.ReplaceAll(question(d, sent("https://evil.example/orders")), "api.example.com", "evil.example"))
 			assert.Equal(t, 401, res.StatusCode)
 		})
-		t.Run(string(d)+"/FWD-20 a proof for the path of the question", func(t *testing.T) {
+		t.Run("FWD-20 a proof for the path of the question, "+string(d), func(t *testing.T) {
 			res, _ := ask(t, addr, "127.0.0.1", question(d, sent("https://api.example.com/")))
 			assert.Equal(t, 401, res.StatusCode)
 		})
-		t.Run(string(d)+"/FWD-20 a proof for the public URL, once", func(t *testing.T) {
+		t.Run("FWD-20 a proof for the public URL, once, "+string(d), func(t *testing.T) {
 			q := strings.Replace(question(d, sent("https://api.example.com/orders")), "X-Forwarded-Proto: https", "X-Forwarded-Proto: http", 1)
 			res, body := ask(t, addr, "127.0.0.1", q)
 			assert.Equal(t, 200, res.StatusCode, body)
