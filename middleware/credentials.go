@@ -81,6 +81,17 @@ func (g *Guard) RemoveCredentials(h http.Header) {
 	}
 }
 
+// CredentialHeaders returns the canonical names of the headers that [Guard.RemoveCredentials] removes or changes.
+func (g *Guard) CredentialHeaders() []string {
+	names := []string{"Authorization", "Dpop"}
+	for _, m := range g.alsoFrom {
+		if name := cmp.Or(m.vary, protocolHeader); m.remove != nil && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // RemoveOtherCredentials is [Guard.RemoveCredentials] for code that passes on the token of a request that the guard has accepted with
 // a token. It leaves that token in h. It removes the DPoP proof, and credentials that the guard has not verified.
 func (g *Guard) RemoveOtherCredentials(h http.Header) {

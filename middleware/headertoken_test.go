@@ -255,6 +255,9 @@ func TestRemoveCredentials(t *testing.T) {
 	guard.RemoveCredentials(left)
 	assert.Equal(t, want, left, "without a token the lines stay as they are")
 	guard.RemoveCredentials(http.Header{})
+	assert.Equal(t, []string{"Authorization", "Dpop", assertion, "Cookie", "Sec-Websocket-Protocol"}, guard.CredentialHeaders())
+	plain := guardWith(t, valetkey.First(), func(*middleware.Config) {})
+	assert.Equal(t, []string{"Authorization", "Dpop"}, plain.CredentialHeaders())
 }
 
 func TestRemoveOtherCredentials(t *testing.T) {

@@ -111,7 +111,8 @@ type Report struct {
 	Scheme string // "http" or "https"; empty: unknown
 	Host   string // with or without a port; empty: unknown
 
-	// Header holds the headers of the request. Names in any letter case are one header. Headers that the gateway does not remove
+	// Header holds the headers of the request. The decision shares it if all names are canonical, so it must not be modified. Names
+	// in any letter case are one header. Headers that the gateway does not remove
 	// from requests of clients, such as X-Forwarded-Client-Cert, prove nothing.
 	Header http.Header
 
@@ -135,19 +136,20 @@ func (d *Decider) DecideReport(ctx context.Context, report Report) (decision mid
 
 // request returns the request, and the reason if it is not clear.
 func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
-	header := make(http.Header, len(p.Header))
-	for name, values := range p.Header {
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		if earlier := header[name]; earlier != nil {
-			values = slices.Concat(earlier, values)
+	header := p.Header
+	for name := range p.Header {
+		if textproto.CanonicalMIMEHeaderKey(name) != name {
+			header = canonical(p.Header)
+			break
 		}
-		header[name] = values
 	}
-	r := &http.Request{
+	if header == nil {
+		header = http.Header{}
+	}
+	r := (&http.Request{
 		Method: p.Method, RequestURI: p.Target, Host: p.Host, Header: header, RemoteAddr: cmp.Or(p.RemoteAddr, unknownSender),
 		URL: &url.URL{}, Body: http.NoBody, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	r = r.WithContext(ctx)
+	}).WithContext(ctx)
 	if p.Scheme == "https" || p.Certificate != nil {
 		r.TLS = &tls.ConnectionState{}
 		if p.Certificate != nil {
@@ -173,6 +175,16 @@ func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
 	}
 	r.URL = u
 	return r, ""
+}
+
+// canonical returns a copy of h with canonical names.
+func canonical(h http.Header) http.Header {
+	c := make(http.Header, len(h))
+	for name, values := range h {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		c[name] = slices.Concat(c[name], values)
+	}
+	return c
 }
 
 // unknownSender is a RemoteAddr that no [middleware.Proxies] trusts (RFC 7239, section 6.2). An empty one would be a unix socket.
