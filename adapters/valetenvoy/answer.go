@@ -57,32 +57,82 @@ func mutation(name, value string, action corev3.HeaderValueOption_HeaderAppendAc
 	return h
 }
 
-// accepted returns the response that lets the request through. Envoy removes headers after it has set others, so no name is in both
-// lists.
-func (s *Server) accepted(in request, d middleware.Decision, identity http.Header) *authv3.CheckResponse {
-	ok := &authv3.OkHttpResponse{HeadersToRemove: make([]string, 0, len(identityNames)+len(in.aliases)+2)}
-	remove := func(name string) {
-		if !slices.Contains(ok.HeadersToRemove, name) {
-			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+// changes are what an accepted request needs beyond what its token determines.
+type changes struct {
+	removed []string // headers of the request, in lower case
+	set     []field  // headers of the request
+	query   []string // parameters to remove
+	header  http.Header
+}
+
+func (c changes) none() bool {
+	return len(c.removed) == 0 && len(c.set) == 0 && len(c.query) == 0 && len(c.header) == 0
+}
+
+// changesFor returns the changes that keep identity headers and credentials of the client from the upstream.
+func (s *Server) changesFor(in request, d middleware.Decision) changes {
+	c := changes{removed: in.aliases}
+	if d.Err() == nil { // otherwise the request is a preflight, and the headers are those of a refusal
+		c.header = d.Header()
+	}
+	forwards := s.forwardToken && d.Token() != nil
+	if !forwards {
+		c.query = tokensIn(in.report.Target)
+	}
+	if len(s.credentials) == 0 && !forwards {
+		return c // Authorization and DPoP, which are always removed
+	}
+	before := make(http.Header, len(s.credentials)+2)
+	for _, name := range append([]string{"Authorization", "Dpop"}, s.credentials...) {
+		if lines := in.report.Header[name]; len(lines) > 0 {
+			before[name] = lines
 		}
 	}
+	after := maps.Clone(before)
+	if forwards {
+		s.decider.Guard().RemoveOtherCredentials(after)
+	} else {
+		s.decider.Guard().RemoveCredentials(after)
+		delete(before, "Authorization")
+	}
+	delete(before, "Dpop")
+	for name, lines := range before {
+		left := after[name]
+		switch {
+		case len(left) > 0 && &left[0] == &lines[0]:
+		case len(left) == 1 && utf8.ValidString(left[0]):
+			c.set = append(c.set, field{strings.ToLower(name), left[0]})
+		default:
+			c.removed = append(c.removed, strings.ToLower(name))
+		}
+	}
+	return c
+}
+
+// accepted returns the response that lets the request through. Envoy removes headers after it has set others, so no name is in both
+// lists.
+func (s *Server) accepted(in request, d middleware.Decision, identity http.Header, c changes) *authv3.CheckResponse {
+	ok := &authv3.OkHttpResponse{QueryParametersToRemove: c.query}
 	for _, name := range identityNames {
 		if value := identity[name.canonical][0]; value != "" {
 			ok.Headers = append(ok.Headers, mutation(name.lower, value, overwrite))
 		} else {
-			remove(name.lower)
+			ok.HeadersToRemove = append(ok.HeadersToRemove, name.lower)
 		}
 	}
-	for _, alias := range in.aliases {
-		if !slices.ContainsFunc(ok.Headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == alias }) {
-			remove(alias)
+	for _, f := range c.set {
+		ok.Headers = append(ok.Headers, mutation(f.name, f.value, overwrite))
+	}
+	if !s.forwardToken || d.Token() == nil { // also if the gateway is configured not to report them
+		ok.HeadersToRemove = append(ok.HeadersToRemove, "authorization")
+	}
+	ok.HeadersToRemove = append(ok.HeadersToRemove, "dpop")
+	for _, name := range c.removed {
+		if !slices.Contains(ok.HeadersToRemove, name) && !slices.ContainsFunc(ok.Headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name }) {
+			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
 		}
 	}
-	s.withoutCredentials(in.report.Header, d.Token() != nil, remove, func(name, value string) { ok.Headers = append(ok.Headers, mutation(name, value, overwrite)) })
-	if !s.forwardToken || d.Token() == nil {
-		ok.QueryParametersToRemove = tokensIn(in.report.Target)
-	}
-	for name, values := range d.Header() {
+	for name, values := range c.header {
 		action := overwrite
 		if name == "Vary" || name == "Access-Control-Expose-Headers" { // in addition to those of the upstream
 			action = appended
@@ -93,28 +143,6 @@ func (s *Server) accepted(in request, d middleware.Decision, identity http.Heade
 		Status:          passStatus,
 		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
 		DynamicMetadata: metadata(d.Token()),
-	}
-}
-
-// withoutCredentials calls remove and set for the changes to h, the headers of the client, that keep credentials from the upstream.
-func (s *Server) withoutCredentials(h http.Header, verified bool, remove func(name string), set func(name, value string)) {
-	left := maps.Clone(h)
-	if s.forwardToken && verified {
-		s.decider.Guard().RemoveOtherCredentials(left)
-	} else {
-		s.decider.Guard().RemoveCredentials(left)
-		remove("authorization") // also if the gateway is configured not to report it
-	}
-	remove("dpop")
-	for name, before := range h {
-		after := left[name]
-		switch {
-		case len(after) > 0 && &after[0] == &before[0]:
-		case len(after) == 1 && utf8.ValidString(after[0]):
-			set(strings.ToLower(name), after[0])
-		default:
-			remove(strings.ToLower(name))
-		}
 	}
 }
 

@@ -3,15 +3,11 @@ package valetenvoy
 import (
 	"crypto/x509"
 	"encoding/pem"
-	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
@@ -28,7 +24,9 @@ var (
 )
 
 const (
-	maxHeaderBytes      = 1 << 20  // of all names, values and the path, as net/http accepts them by default
+	maxHeaderBytes      = 1 << 20  // of all names, values and the path, as net/http accepts them by default, with an overhead
+	headerOverhead      = 32       // bytes for each header (RFC 9113, section 6.5.2)
+	maxAliases          = 64       // spellings of identity headers, which no client sends
 	maxCertificateBytes = 64 << 10 // in PEM, percent-encoded
 )
 
@@ -40,74 +38,67 @@ type request struct {
 	size    int      // bytes of headers
 }
 
-// read returns the request that a describes, and the reason if it cannot be read. It does not read the body.
-func read(a *authv3.AttributeContext) (request, valetkey.Reason) {
-	h := a.GetRequest().GetHttp()
-	in := request{report: routes.Report{Method: h.GetMethod(), Target: h.GetPath(), Scheme: strings.ToLower(h.GetScheme()), Host: h.GetHost()}}
-	if h == nil || h.GetQuery() != "" || h.GetFragment() != "" { // Envoy leaves these empty: the path has the query
+// read returns the request that a gateway describes, and the reason if it cannot be read. It does not read the body.
+func read(d *description) (request, valetkey.Reason) {
+	in := request{report: routes.Report{Method: d.method, Target: d.target, Scheme: strings.ToLower(d.scheme), Host: d.host}}
+	if !d.http || d.query != "" || d.fragment != "" { // Envoy leaves these empty: the path has the query
 		return in, reasonUnreadable
 	}
-	if why := in.readHeaders(h.GetHeaders(), h.GetHeaderMap().GetHeaders()); why != "" {
+	if why := in.readHeaders(d); why != "" {
 		return in, why
 	}
-	if text := a.GetSource().GetCertificate(); text != "" {
-		if in.report.Certificate = certificate(text); in.report.Certificate == nil {
+	if d.certificate != "" {
+		if in.report.Certificate = certificate(d.certificate); in.report.Certificate == nil {
 			return in, valetkey.ReasonCertificateMalformed
 		}
 	}
 	return in, ""
 }
 
-// readHeaders reads the headers from the one of two forms in which a gateway reports them: joined has the lines of each header
-// joined with commas, and raw has each line.
-func (in *request) readHeaders(joined map[string]string, raw []*corev3.HeaderValue) valetkey.Reason {
-	in.size = len(in.report.Target)
-	in.report.Header = make(http.Header, max(len(joined), len(raw)))
-	lines := make([]string, 0, len(joined)+len(raw)) // one array for the values of all headers
-	for name, value := range joined {
-		var more []string
-		switch {
-		case !strings.Contains(value, ","):
-			lines = append(lines, value)
-			more = lines[len(lines)-1 : len(lines) : len(lines)]
-		case strings.EqualFold(name, "Authorization"):
-			more = separated(value)
-		case strings.EqualFold(name, "DPoP"):
-			more = strings.Split(value, ",")
-		default:
-			lines = append(lines, value)
-			more = lines[len(lines)-1 : len(lines) : len(lines)]
-		}
-		if why := in.add(name, more); why != "" {
-			return why
-		}
-	}
-	if len(raw) == 0 {
-		return ""
-	}
-	if len(joined) > 0 && !same(joined, raw) {
+// readHeaders reads the headers from the one of two forms in which a gateway reports them.
+func (in *request) readHeaders(d *description) valetkey.Reason {
+	fields := d.raw
+	if len(d.raw) == 0 {
+		fields = d.joined
+	} else if d.twoValues || len(d.joined) > 0 && !same(d.joined, d.raw) {
 		return reasonTwoHeaders
 	}
-	if len(joined) > 0 {
-		clear(in.report.Header)
-		in.aliases, in.size = nil, len(in.report.Target)
-	}
-	for _, h := range raw {
-		value, ok := valueOf(h)
-		if !ok {
-			return reasonTwoHeaders
+	in.size = len(in.report.Target)
+	in.report.Header = make(http.Header, space(fields))
+	values := make([]string, len(fields)) // of all headers with one line
+	for i, f := range fields {
+		var lines []string
+		switch {
+		case len(d.raw) > 0 || !strings.Contains(f.value, ","):
+		case strings.EqualFold(f.name, "Authorization"):
+			lines = separated(f.value)
+		case strings.EqualFold(f.name, "DPoP"):
+			lines = strings.Split(f.value, ",")
 		}
-		lines = append(lines, value)
-		if why := in.add(h.GetKey(), lines[len(lines)-1:len(lines):len(lines)]); why != "" {
+		if lines == nil {
+			values[i] = f.value
+			lines = values[i : i+1 : i+1]
+		}
+		if why := in.add(f.name, lines); why != "" {
 			return why
 		}
 	}
 	return ""
 }
 
+// space returns the number of headers that are probably kept.
+func space(fields []field) (n int) {
+	for _, f := range fields {
+		if !strings.HasPrefix(f.name, ":") && !strings.HasPrefix(f.name, "x-envoy-") && !strings.HasPrefix(f.name, "x-forwarded-") {
+			n++
+		}
+	}
+	return n
+}
+
 // add adds the lines of one header, or a part of them.
 func (in *request) add(name string, lines []string) valetkey.Reason {
-	in.size += len(name)
+	in.size += len(name) + headerOverhead
 	for i, line := range lines {
 		if in.size += len(line); in.size > maxHeaderBytes {
 			return reasonHeadersSize
@@ -117,20 +108,21 @@ func (in *request) add(name string, lines []string) valetkey.Reason {
 			return reasonHeader
 		}
 	}
-	switch {
-	case strings.HasPrefix(name, ":"): // a pseudo-header: the fields of the message count
-		return ""
-	case !isToken(name):
-		return reasonHeader
-	case middleware.IsIdentityHeader(name):
-		if lower := strings.ToLower(name); !slices.Contains(in.aliases, lower) {
-			in.aliases = append(in.aliases, lower)
+	if common := canonical[name]; common != "" {
+		name = common
+	} else {
+		switch {
+		case strings.HasPrefix(name, ":"): // a pseudo-header: the fields of the message count
+			return ""
+		case !isToken(name):
+			return reasonHeader
+		case middleware.IsIdentityHeader(name):
+			return in.addAlias(strings.ToLower(name))
+		case ofProxies(name) || strings.EqualFold(name, "Host"):
+			return ""
 		}
-		return ""
-	case ofProxies(name) || strings.EqualFold(name, "Host"):
-		return ""
+		name = textproto.CanonicalMIMEHeaderKey(name)
 	}
-	name = textproto.CanonicalMIMEHeaderKey(name)
 	if name == "Connection" && slices.ContainsFunc(lines, namesIdentity) {
 		return reasonConnection
 	}
@@ -138,11 +130,36 @@ func (in *request) add(name string, lines []string) valetkey.Reason {
 		in.grpc = true
 	}
 	if earlier := in.report.Header[name]; earlier != nil {
-		lines = slices.Concat(earlier, lines)
+		lines = append(earlier, lines...)
 	}
 	in.report.Header[name] = lines
 	return ""
 }
+
+func (in *request) addAlias(name string) valetkey.Reason {
+	if slices.Contains(in.aliases, name) {
+		return ""
+	}
+	if len(in.aliases) == maxAliases {
+		return reasonHeadersSize
+	}
+	in.aliases = append(in.aliases, name)
+	return ""
+}
+
+// canonical has the canonical names of common headers, which need no further check.
+var canonical = func() map[string]string {
+	names := map[string]string{}
+	for _, name := range strings.Fields(`accept accept-encoding accept-language access-control-request-headers access-control-request-method authorization
+		baggage cache-control connection content-length content-type cookie dnt dpop early-data idempotency-key if-modified-since if-none-match
+		origin pragma priority purpose range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site
+		sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version te traceparent tracestate
+		transfer-encoding upgrade upgrade-insecure-requests user-agent via x-amzn-trace-id x-api-key x-b3-sampled x-b3-spanid x-b3-traceid
+		x-request-id x-requested-with`) {
+		names[name] = textproto.CanonicalMIMEHeaderKey(name)
+	}
+	return names
+}()
 
 // preflight reports whether the request is a CORS preflight, as a guard does.
 func (in *request) preflight() bool {
@@ -169,28 +186,20 @@ func separated(value string) []string {
 }
 
 // same reports whether both describe the same headers.
-func same(joined map[string]string, raw []*corev3.HeaderValue) bool {
-	all := make(map[string]string, len(joined))
-	for _, h := range raw {
-		value, ok := valueOf(h)
-		if !ok {
+func same(joined, raw []field) bool {
+	lines := make(map[string]string, len(joined))
+	for _, f := range raw {
+		if earlier, found := lines[f.name]; found {
+			f.value = earlier + "," + f.value
+		}
+		lines[f.name] = f.value
+	}
+	for _, f := range joined {
+		if value, found := lines[f.name]; !found || value != f.value {
 			return false
 		}
-		if earlier, found := all[h.GetKey()]; found {
-			value = earlier + "," + value
-		}
-		all[h.GetKey()] = value
 	}
-	return maps.Equal(joined, all)
-}
-
-// valueOf returns the value of h. It returns false if h has two.
-func valueOf(h *corev3.HeaderValue) (value string, ok bool) {
-	if len(h.GetRawValue()) == 0 {
-		return h.GetValue(), true
-	}
-	value = string(h.GetRawValue())
-	return value, h.GetValue() == "" || h.GetValue() == value
+	return len(lines) == len(joined)
 }
 
 // certificate returns the certificate in PEM, percent-encoded, in which nothing else may be. It returns nil if text is not one.

@@ -106,6 +106,7 @@ func TestPreflights(t *testing.T) {
 				if c.want == 200 {
 					assert.Empty(t, got.set)
 					assert.Contains(t, got.remove, "x-valetkey-subject")
+					assert.Empty(t, got.response, "the headers of a refusal are not for the response of the upstream")
 				}
 			})
 		}

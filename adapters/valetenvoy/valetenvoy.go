@@ -94,8 +94,7 @@ type Config struct {
 // use.
 //
 // It responds to each check with a decision: what cannot be decided is denied with 503 and Retry-After, and what cannot be read with
-// 400, so that failure_mode_allow of Envoy passes neither. Only a caller that may not ask gets an error, PERMISSION_DENIED, and one that
-// does not speak the protocol.
+// 400, so that failure_mode_allow of Envoy passes neither. Only a caller that may not ask gets an error, PERMISSION_DENIED.
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
 
@@ -108,6 +107,8 @@ type Server struct {
 	log            *slog.Logger
 	warned         atomic.Int64 // the minute in which a caller was last logged
 	health         *health.Server
+	credentials    []string // headers that may hold credentials, beyond Authorization and DPoP
+	responses      responses
 }
 
 // New returns a Server. The error joins every mistake in cfg, each a [valetkey.ConfigError].
@@ -143,6 +144,11 @@ func New(cfg Config) (*Server, error) {
 		allowPreflight: cfg.AllowPreflight,
 		log:            cfg.Logger,
 		health:         health.NewServer(),
+	}
+	for _, name := range cfg.Decider.Guard().CredentialHeaders() {
+		if name != "Authorization" && name != "Dpop" {
+			s.credentials = append(s.credentials, name)
+		}
 	}
 	for _, prefix := range cfg.Callers {
 		s.callers = append(s.callers, unmapped(prefix))
@@ -183,25 +189,42 @@ var service = grpc.ServiceDesc{
 	Metadata:    authv3.Authorization_ServiceDesc.Metadata,
 }
 
-// handle decodes a message in two steps. In the first, its fields are unknown, so the text in them is not checked: gRPC itself responds to
-// a message that it cannot decode, with an error. A message that is not UTF-8 becomes an empty one, which is denied.
+// handle decides on a message. One that cannot be decoded becomes an empty one, which is denied.
 func handle(server any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-	s, in, message := server.(*Server), new(authv3.CheckRequest), new(emptypb.Empty)
+	s, message := server.(*Server), newEncoded()
 	if err := decode(message); err != nil {
 		return nil, err
 	}
-	if err := proto.Unmarshal(message.ProtoReflect().GetUnknown(), in); err != nil {
-		in = new(authv3.CheckRequest)
-	}
 	if intercept == nil {
-		return s.Check(ctx, in)
+		d := descriptions.Get().(*description)
+		defer d.release()
+		return s.decide(ctx, true, func() *description {
+			if !d.decode(message.text) {
+				*d = description{}
+			}
+			return d
+		})
+	}
+	in := new(authv3.CheckRequest)
+	if err := proto.Unmarshal([]byte(message.text), in); err != nil {
+		in = new(authv3.CheckRequest)
 	}
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: authv3.Authorization_Check_FullMethodName}
 	return intercept(ctx, in, info, func(ctx context.Context, in any) (any, error) { return s.Check(ctx, in.(*authv3.CheckRequest)) })
 }
 
 // Check decides on the request that in describes.
-func (s *Server) Check(ctx context.Context, in *authv3.CheckRequest) (response *authv3.CheckResponse, err error) {
+func (s *Server) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	out, err := s.decide(ctx, false, func() *description { return describe(in) })
+	if err != nil {
+		return nil, err
+	}
+	return out.(*authv3.CheckResponse), nil
+}
+
+// decide returns a CheckResponse or, if encoded is true, perhaps an encoded one as the unknown fields of another message. The error is
+// for a caller that may not ask.
+func (s *Server) decide(ctx context.Context, encoded bool, describe func() *description) (response proto.Message, err error) {
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
@@ -211,11 +234,11 @@ func (s *Server) Check(ctx context.Context, in *authv3.CheckRequest) (response *
 			response, err = denied(middleware.Decision{}, false), nil
 		}
 	}()
-	return s.check(ctx, in), nil
+	return s.check(ctx, encoded, describe()), nil
 }
 
-func (s *Server) check(ctx context.Context, in *authv3.CheckRequest) *authv3.CheckResponse {
-	asked, why := read(in.GetAttributes())
+func (s *Server) check(ctx context.Context, encoded bool, described *description) proto.Message {
+	asked, why := read(described)
 	if why != "" {
 		return denied(s.reject(ctx, asked, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: why}), asked.grpc)
 	}
@@ -223,14 +246,30 @@ func (s *Server) check(ctx context.Context, in *authv3.CheckRequest) *authv3.Che
 	if err := d.Err(); err != nil && !(s.allowPreflight && asked.preflight() && noCredentials(err)) {
 		return denied(d, asked.grpc)
 	}
-	identity, err := middleware.IdentityHeaders(d.Token())
-	if err == nil {
-		err = ctx.Err() // a gateway that has waited in vain has let the request through or refused it; no later answer may differ
+	if err := ctx.Err(); err != nil { // a gateway that has waited in vain has decided itself
+		return denied(s.reject(ctx, asked, err), asked.grpc)
 	}
+	changes := s.changesFor(asked, d)
+	usual := encoded && d.Token() != nil && changes.none()
+	if usual {
+		if response := s.responses.get(d.Token()); response != nil {
+			return response
+		}
+	}
+	identity, err := middleware.IdentityHeaders(d.Token())
 	if err != nil {
 		return denied(s.reject(ctx, asked, err), asked.grpc)
 	}
-	return s.accepted(asked, d, identity)
+	response := s.accepted(asked, d, identity, changes)
+	if usual {
+		if bytes, err := proto.Marshal(response); err == nil {
+			message := new(emptypb.Empty)
+			message.ProtoReflect().SetUnknown(bytes)
+			s.responses.put(d.Token(), message)
+			return message
+		}
+	}
+	return response
 }
 
 // reject refuses the request with err.

@@ -222,6 +222,7 @@ func TestAccepted(t *testing.T) {
 		{"EXT-19 a client's identity header", check("GET", "/orders", bearer(good), "x-valetkey-subject: mallory", "X-Valetkey-Client: mallory"), alice, credentials},
 		{"EXT-20 spellings of identity headers", check("GET", "/orders", bearer(good), "x_valetkey_scope: admin", "X-VALETKEY.Scope: admin", "x-valetkey-role: admin"), alice,
 			append([]string{"x_valetkey_scope", "x-valetkey.scope", "x-valetkey-role"}, credentials...)},
+		{"a header in many lines", raw(check("GET", "/orders", bearer(good)), slices.Repeat([]string{"accept: a"}, 1<<14)...), alice, credentials},
 		{"EXT-20 spellings of identity headers in header_map", raw(check("GET", "/orders", bearer(good)), "x_valetkey_scope: admin", "x_valetkey_scope: write", "X-VALETKEY.Scope: admin"), alice,
 			append([]string{"x_valetkey_scope", "x-valetkey.scope"}, credentials...)},
 	} {
@@ -241,6 +242,19 @@ func TestAccepted(t *testing.T) {
 		assert.Equal(t, map[string]string{"x-valetkey-subject": "%C3%A9%25", "x-valetkey-client": valetkeytest.DefaultClientID}, got.set)
 		assert.Equal(t, []string{"x-valetkey-scope", "authorization", "dpop"}, got.remove)
 	})
+	t.Run("a remembered token gets the same response", func(t *testing.T) {
+		var answers []answer
+		for range 3 {
+			answers = append(answers, g.ask(check("GET", "/orders", bearer(good))))
+			g.ask(check("GET", "/orders", bearer(g.iss.Token(valetkeytest.Subject("bob"), valetkeytest.Scopes("orders:read")))))
+			g.ask(check("GET", "/orders?access_token[]=x", bearer(good), "x_valetkey_scope: admin"))
+		}
+		direct, err := g.server.Check(fromLoopback(t), check("GET", "/orders", bearer(good)))
+		require.NoError(t, err)
+		assert.Equal(t, answerOf(t, direct), answers[0])
+		assert.Equal(t, answers[0], answers[1])
+		assert.Equal(t, answers[0], answers[2])
+	})
 	t.Run("metadata for logs and rate limits", func(t *testing.T) {
 		got := g.ask(check("GET", "/orders", bearer(good)))
 		assert.Equal(t, "alice", got.metadata["subject"])
@@ -250,6 +264,13 @@ func TestAccepted(t *testing.T) {
 		assert.Greater(t, got.metadata["exp"], float64(g.iss.Now().Unix()))
 		assert.Nil(t, g.ask(check("GET", "/healthz", bearer(good))).metadata)
 	})
+}
+
+func spellings(n int) (headers []string) {
+	for i := range n {
+		headers = append(headers, fmt.Sprintf("x-valetkey-%d: a", i))
+	}
+	return headers
 }
 
 // both reports the headers in both forms.
@@ -312,6 +333,8 @@ func TestDenied(t *testing.T) {
 		{"a header that names no header", check("GET", "/healthz", "a b: c"), 400, codes.InvalidArgument, `error="invalid_request"`},
 		{"a line break in a header", check("GET", "/healthz", "a: b\r\nx-valetkey-subject: c"), 400, codes.InvalidArgument, `error="invalid_request"`},
 		{"headers of more than a megabyte", check("GET", "/healthz", "a: "+strings.Repeat("b", 1<<20)), 400, codes.InvalidArgument, `error="invalid_request"`},
+		{"spellings without end of identity headers", raw(check("GET", "/healthz"), spellings(65)...), 400, codes.InvalidArgument, `error="invalid_request"`},
+		{"headers without end", raw(check("GET", "/healthz"), slices.Repeat([]string{"a: "}, 1<<15)...), 400, codes.InvalidArgument, `error="invalid_request"`},
 		{"a Connection header that names an identity header", check("GET", "/orders", bearer(good), "connection: close, X_Valetkey_Subject"), 400, codes.InvalidArgument, `error="invalid_request"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
