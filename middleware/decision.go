@@ -327,10 +327,22 @@ func (d Decision) Body() []byte { return d.body }
 // and returns r and false. If r is accepted, it sets the headers that the handler's response must carry, and returns r with its
 // token attached and true.
 func (d Decision) Apply(w http.ResponseWriter, r *http.Request) (*http.Request, bool) {
-	var ctx context.Context
+	r, s, ok := d.apply(w, r)
+	if s != nil {
+		s.endWithContext()
+	}
+	return r, ok
+}
+
+// apply implements Apply. The caller must end the stream, if there is one.
+func (d Decision) apply(w http.ResponseWriter, r *http.Request) (*http.Request, *stream, bool) {
+	var (
+		ctx context.Context
+		s   *stream
+	)
 	if d.passed {
 		var err error
-		if ctx, err = d.attach(r.Context()); err != nil { // revoked a moment ago
+		if ctx, s, err = d.attach(r.Context()); err != nil { // revoked a moment ago
 			d = d.guard.Reject(r, err)
 		}
 	}
@@ -347,12 +359,12 @@ func (d Decision) Apply(w http.ResponseWriter, r *http.Request) (*http.Request, 
 	if !d.passed {
 		w.WriteHeader(d.Status())
 		w.Write(d.body)
-		return r, false
+		return r, nil, false
 	}
 	if d.as == public || d.as == carried {
-		return r, true
+		return r, nil, true
 	}
-	return r.WithContext(ctx), true
+	return r.WithContext(ctx), s, true
 }
 
 // Context returns a context that carries the token of an accepted request, for [valetkey.FromContext]. If the request needs no
@@ -362,8 +374,14 @@ func (d Decision) Apply(w http.ResponseWriter, r *http.Request) (*http.Request, 
 func (d Decision) Context(parent context.Context) context.Context {
 	err := d.Err()
 	if err == nil {
-		var ctx context.Context
-		if ctx, err = d.attach(parent); err == nil {
+		var (
+			ctx context.Context
+			s   *stream
+		)
+		if ctx, s, err = d.attach(parent); err == nil {
+			if s != nil {
+				s.endWithContext()
+			}
 			return ctx
 		}
 	}
@@ -372,21 +390,23 @@ func (d Decision) Context(parent context.Context) context.Context {
 	return ctx
 }
 
-// attach implements Context for an accepted request. It returns an error if the token was revoked after the decision.
-func (d Decision) attach(parent context.Context) (context.Context, error) {
+// attach implements Context for an accepted request. It returns an error if the token was revoked after the decision. The stream is that
+// of the context, or nil if that does not end with the token.
+func (d Decision) attach(parent context.Context) (context.Context, *stream, error) {
 	switch d.as {
 	case public, carried:
-		return parent, nil
+		return parent, nil, nil
 	case withoutToken:
-		return valetkey.NewContext(parent, nil), nil
+		return valetkey.NewContext(parent, nil), nil, nil
 	}
-	if d.opening != nil {
-		var err error
-		if parent, err = d.guard.streams.open(parent, d.opening.raw, d.entry); err != nil {
-			return nil, err
-		}
+	if d.opening == nil {
+		return &verifiedContext{parent, d.entry}, nil, nil
 	}
-	return &verifiedContext{parent, d.entry}, nil
+	s, err := d.guard.streams.open(parent, d.opening.raw, d.entry)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &verifiedContext{s.ctx, d.entry}, s, nil
 }
 
 func (r *response) set(name, value string) {

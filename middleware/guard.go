@@ -364,9 +364,14 @@ func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.H
 	needs = append([]valetkey.Requirement(nil), needs...)
 	g.Declare(needs...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r, ok := g.Decide(r, needs...).Apply(w, r); ok {
-			next.ServeHTTP(w, r)
+		r, s, ok := g.Decide(r, needs...).apply(w, r)
+		if !ok {
+			return
 		}
+		if s != nil {
+			defer s.end(nil)
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -18,7 +18,7 @@ const streamInterval = time.Minute
 
 // streams holds the accepted requests in progress whose contexts end with their tokens, see Config.CancelWithToken.
 //
-// A request is added when it is accepted and removed when its context ends. So the number of requests that the server serves at
+// A request is added when it is accepted and removed when it has been served or its context ends. So the number of requests that the server serves at
 // the same time bounds the size, and each entry is small compared with the memory that the server uses for the request. There is
 // no separate bound, and no entry is ever dropped: a dropped request would outlive a revocation. A large number of requests slows
 // down each revocation, which checks all of them, but not the requests.
@@ -55,9 +55,9 @@ var (
 	errEndedUnknown = &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonPerhapsRevokedMeanwhile}
 )
 
-// open returns a context that ends with parent or with the token of e, whichever is first. It returns an error if the token was
-// revoked after it was verified.
-func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry) (context.Context, error) {
+// open returns a stream whose context ends with parent or with the token of e, whichever is first. The caller must call end when the
+// request has been served, or endWithContext. It returns an error if the token was revoked after it was verified.
+func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry) (*stream, error) {
 	s := &stream{streams: ss, shard: &ss.shards[rand.IntN(len(ss.shards))], token: e.Token, raw: raw}
 	s.ctx, s.cancel = context.WithCancelCause(parent)
 	s.deadline = ss.guard.endOf(s.token)
@@ -78,9 +78,11 @@ func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry)
 		s.timer = time.AfterFunc(s.nextLocked(), s.look)
 	}
 	s.mu.Unlock()
-	context.AfterFunc(s.ctx, func() { s.end(nil) })
-	return s.ctx, nil
+	return s, nil
 }
+
+// endWithContext calls end when the context ends, in a goroutine for it.
+func (s *stream) endWithContext() { context.AfterFunc(s.ctx, func() { s.end(nil) }) }
 
 // endOf returns the time from which t can no longer be accepted, by the machine's clock; zero if it is unknown. A verifier that
 // sets no Deadline may have accepted t within a leeway after its Expiry. In this case, the end is unknown.

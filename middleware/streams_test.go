@@ -204,3 +204,27 @@ func TestRevokeEndsRequests(t *testing.T) {
 		assert.Zero(t, guard.Status().Requests)
 	})
 }
+
+func TestServedRequestsAreNotInProgress(t *testing.T) {
+	guard, err := middleware.New(middleware.Config{CancelWithToken: true, Verifier: accepting(func(string) (*valetkey.Token, error) {
+		return valetkey.NewToken(valetkey.TokenFields{Issuer: "as", Subject: "alice", Expiry: time.Now().Add(time.Hour)}), nil
+	})})
+	require.NoError(t, err)
+	serve := func(h http.HandlerFunc) { // in a context that never ends
+		r := httptest.NewRequest("GET", "/", nil).WithContext(context.Background())
+		r.Header.Set("Authorization", "Bearer x")
+		guard.Handler(h, valetkey.AnyToken).ServeHTTP(httptest.NewRecorder(), r)
+	}
+	var ended context.Context
+	serve(func(_ http.ResponseWriter, r *http.Request) {
+		ended = r.Context()
+		assert.Equal(t, 1, guard.Status().Requests)
+		guard.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {}), valetkey.AnyToken).ServeHTTP(httptest.NewRecorder(), r)
+		assert.NoError(t, r.Context().Err(), "the guard serves the request twice, and the inner time has ended it")
+		assert.Equal(t, 1, guard.Status().Requests)
+	})
+	assert.Error(t, ended.Err())
+	assert.Zero(t, guard.Status().Requests)
+	assert.PanicsWithValue(t, http.ErrAbortHandler, func() { serve(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }) })
+	assert.Zero(t, guard.Status().Requests)
+}
