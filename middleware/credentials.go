@@ -72,8 +72,8 @@ func (g *Guard) readCredentials(r *http.Request) (credentials, error) {
 // disclose the token. It removes no token from a form body or a query. If [HeaderToken] replaces Authorization, that is removed too,
 // because nothing has verified it.
 func (g *Guard) RemoveCredentials(h http.Header) {
-	h.Del("Authorization")
-	h.Del("DPoP")
+	delete(h, "Authorization")
+	delete(h, "Dpop") // Del would allocate for DPoP
 	for _, m := range g.alsoFrom {
 		if m.remove != nil {
 			m.remove(h)

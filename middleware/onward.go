@@ -67,8 +67,12 @@ func (p Proxies) ForwardingHeaders(r *http.Request) http.Header {
 		}
 		return http.Header{"Forwarded": {strings.Join(elements, ", ")}}
 	}
-	told, nodes := own, []string{}
-	header := http.Header{}
+	told, nodes := own, make([]string, 0, 1)
+	header, values := make(http.Header, 6), make([]string, 0, 6) // room for all, so that few allocations are needed
+	set := func(name, value string) {
+		values = append(values, value)
+		header[name] = values[len(values)-1:][:1:1]
+	}
 	if trusted && p.Forwarded == XForwarded {
 		nodes = list(r.Header["X-Forwarded-For"])
 		nodes = nodes[len(nodes)-p.passed(nodes):]
@@ -80,24 +84,24 @@ func (p Proxies) ForwardingHeaders(r *http.Request) http.Header {
 				told.host, told.port = received.host, received.port
 			}
 			if received.prefix != "" {
-				header.Set("X-Forwarded-Prefix", received.prefix)
+				set("X-Forwarded-Prefix", received.prefix)
 			}
 		}
 	} else {
-		header.Set("Forwarded", own.element())
+		set("Forwarded", own.element())
 	}
 	if own.from != "" {
 		nodes = append(nodes, own.from)
 	}
 	if len(nodes) > 0 {
-		header.Set("X-Forwarded-For", strings.Join(nodes, ", "))
+		set("X-Forwarded-For", strings.Join(nodes, ", "))
 	}
 	if told.host != "" {
-		header.Set("X-Forwarded-Host", told.host)
+		set("X-Forwarded-Host", told.host)
 	}
-	header.Set("X-Forwarded-Proto", told.proto)
+	set("X-Forwarded-Proto", told.proto)
 	if port := told.urlPort(); port != "" {
-		header.Set("X-Forwarded-Port", port)
+		set("X-Forwarded-Port", port)
 	}
 	return header
 }
@@ -105,27 +109,30 @@ func (p Proxies) ForwardingHeaders(r *http.Request) http.Header {
 // element returns h as an element of Forwarded (RFC 7239, section 4). A value that the header cannot carry is left out.
 func (h hop) element() string {
 	from := h.from
-	if a := node(from); a.Is6() {
-		from = "[" + a.WithZone("").String() + "]"
-	} else if from == "" {
+	if from == "" {
 		from = "unknown"
+	} else if strings.Contains(from, ":") { // otherwise no IPv6 address
+		if a := node(from); a.Is6() {
+			from = "[" + a.WithZone("").String() + "]"
+		}
 	}
-	text := "for=" + quotedIfNeeded(from)
+	text := make([]byte, 0, 128)
+	text = appendQuoted(append(text, "for="...), from)
 	if h.host != "" && !strings.ContainsFunc(h.host, notInHost) {
-		text += ";host=" + quotedIfNeeded(h.host)
+		text = appendQuoted(append(text, ";host="...), h.host)
 	}
 	if h.proto != "" {
-		text += ";proto=" + h.proto
+		text = append(append(text, ";proto="...), h.proto...)
 	}
-	return text
+	return string(text)
 }
 
-// quotedIfNeeded returns s, which contains neither quotes nor backslashes, as a token or a quoted-string (RFC 7239, section 4).
-func quotedIfNeeded(s string) string {
+// appendQuoted appends s, which contains neither quotes nor backslashes, as a token or a quoted-string (RFC 7239, section 4).
+func appendQuoted(text []byte, s string) []byte {
 	if strings.ContainsAny(s, "[]:;,=()<>@/?{} \t") {
-		return `"` + s + `"`
+		return append(append(append(text, '"'), s...), '"')
 	}
-	return s
+	return append(text, s...)
 }
 
 // urlPort returns the port of the URL of h, or "" if the host is malformed.

@@ -129,7 +129,7 @@ func (o *onward) proxy(to *target) *httputil.ReverseProxy {
 			}
 			o.checkTrailers(r)
 			r.Header.Del(requestIDHeader)
-			r.Header.Del("DPoP-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
+			delete(r.Header, "Dpop-Nonce") // the upstream receives no proofs, and only one nonce is allowed, which the guard sets (RFC 9449, section 8.2)
 			return nil
 		},
 		Transport:     to.transport,
