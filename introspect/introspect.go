@@ -43,6 +43,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/authheader"
+	"github.com/valetkey/valetkey/internal/clientauth"
 	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/flight"
@@ -261,11 +262,11 @@ func (cfg *Config) check(wrong *mistakes.List, client fetch.Client) {
 	}
 	wrong.Within("Audience", tokenclaims.CheckAudience(cfg.Audience))
 	switch {
-	case cfg.Auth.err != nil:
-		wrong.Add("Auth", "%w", cfg.Auth.err)
-	case cfg.Auth.add == nil:
+	case clientauth.Err(cfg.Auth) != nil:
+		wrong.Add("Auth", "%w", clientauth.Err(cfg.Auth))
+	case clientauth.IsZero(cfg.Auth):
 		wrong.Add("Auth", "required; use NoAuth for an endpoint that requires no credentials")
-	case cfg.Auth.certificate && (cfg.Client == nil || !strings.HasPrefix(cmp.Or(cfg.URL, cfg.Issuer), "https:")):
+	case clientauth.ByCertificate(cfg.Auth) && (cfg.Client == nil || !strings.HasPrefix(cmp.Or(cfg.URL, cfg.Issuer), "https:")):
 		wrong.Add("Auth", "TLSAuth requires an https URL, and a Client whose transport has the certificate")
 	}
 	for i, iss := range cfg.JWTIssuers {

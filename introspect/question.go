@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/clientauth"
 	"github.com/valetkey/valetkey/internal/digest"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/flight"
@@ -156,8 +157,8 @@ func (v *Verifier) exchange(ctx context.Context, raw string, a attempt) (*said, 
 	if v.cfg.TypeHint {
 		form.Set("token_type_hint", "access_token")
 	}
-	call := authCall{form: form, header: header, audience: cmp.Or(v.cfg.Issuer, endpoint), now: begun}
-	if err := v.cfg.Auth.add(ctx, call); err != nil {
+	call := clientauth.Call{Form: form, Header: header, Audience: cmp.Or(v.cfg.Issuer, endpoint), Now: begun}
+	if err := clientauth.Add(ctx, v.cfg.Auth, call); err != nil {
 		return nil, err
 	}
 	accept := "application/json"

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/valetkey/valetkey/internal/clientauth"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -51,7 +52,7 @@ type signed struct {
 
 func (v *Verifier) newSigned() (*signed, error) {
 	cfg := *v.cfg.Signed
-	s := &signed{algorithm: cmp.Or(cfg.Algorithm, "RS256"), audience: cmp.Or(cfg.Audience, v.cfg.Auth.id)}
+	s := &signed{algorithm: cmp.Or(cfg.Algorithm, "RS256"), audience: cmp.Or(cfg.Audience, clientauth.ID(v.cfg.Auth))}
 	var wrong mistakes.List
 	if !slices.Contains(jose.Algorithms(), s.algorithm) {
 		wrong.Add("Algorithm", "%q is not a supported signature algorithm", s.algorithm)

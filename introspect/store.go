@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/clientauth"
 	"github.com/valetkey/valetkey/internal/ratelog"
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
@@ -62,7 +63,7 @@ func newShared(cfg Config) *shared {
 		signed = []string{cfg.Signed.Algorithm, cfg.Signed.Audience}
 	}
 	identity, _ := json.Marshal([]any{ // strings and a bool: never fails
-		"introspect 1", cfg.URL, cfg.Issuer, slices.Sorted(slices.Values(cfg.Audience)), cfg.AudienceByIssuer, cfg.Auth.id, signed,
+		"introspect 1", cfg.URL, cfg.Issuer, slices.Sorted(slices.Values(cfg.Audience)), cfg.AudienceByIssuer, clientauth.ID(cfg.Auth), signed,
 	})
 	return &shared{
 		store:    cfg.SharedCache,
