@@ -91,6 +91,9 @@ func (s *Server) changesFor(in request, d middleware.Decision) changes {
 	after := maps.Clone(before)
 	if forwards {
 		s.decider.Guard().RemoveOtherCredentials(after)
+		if before["Authorization"] == nil { // also if the gateway is configured not to report it
+			c.removed = append(c.removed, "authorization")
+		}
 	} else {
 		s.decider.Guard().RemoveCredentials(after)
 		delete(before, "Authorization")

@@ -26,21 +26,24 @@ var (
 const (
 	maxHeaderBytes      = 1 << 20  // of all names, values and the path, as net/http accepts them by default, with an overhead
 	headerOverhead      = 32       // bytes for each header (RFC 9113, section 6.5.2)
-	maxAliases          = 64       // spellings of identity headers, which no client sends
+	maxAliases          = 64       // spellings of headers that no client has a use for
 	maxCertificateBytes = 64 << 10 // in PEM, percent-encoded
 )
 
 // A request is what a gateway describes.
 type request struct {
 	report  routes.Report
-	aliases []string // lowercase names that the client has sent and that an upstream may read as identity headers
+	aliases []string // lowercase names that the client has sent and that an upstream may read as others, of which the guard decides
 	grpc    bool     // the client expects a gRPC status
 	size    int      // bytes of headers
+
+	credentials []string
 }
 
-// read returns the request that a gateway describes, and the reason if it cannot be read. It does not read the body.
-func read(d *description) (request, valetkey.Reason) {
-	in := request{report: routes.Report{Method: d.method, Target: d.target, Scheme: strings.ToLower(d.scheme), Host: d.host}}
+// read returns the request that a gateway describes, and the reason if it cannot be read. It does not read the body. credentials are the
+// headers that may hold credentials.
+func read(d *description, credentials []string) (request, valetkey.Reason) {
+	in := request{credentials: credentials, report: routes.Report{Method: d.method, Target: d.target, Scheme: strings.ToLower(d.scheme), Host: d.host}}
 	if !d.http || d.query != "" || d.fragment != "" { // Envoy leaves these empty: the path has the query
 		return in, reasonUnreadable
 	}
@@ -121,7 +124,13 @@ func (in *request) add(name string, lines []string) valetkey.Reason {
 		case ofProxies(name) || strings.EqualFold(name, "Host"):
 			return ""
 		}
+		sent := name
 		name = textproto.CanonicalMIMEHeaderKey(name)
+		for _, read := range in.credentials {
+			if name != read && len(name) == len(read) && folds(sent, strings.ToLower(read)) {
+				return in.addAlias(strings.ToLower(sent))
+			}
+		}
 	}
 	if name == "Connection" && slices.ContainsFunc(lines, namesIdentity) {
 		return reasonConnection

@@ -238,7 +238,7 @@ func (s *Server) decide(ctx context.Context, encoded bool, describe func() *desc
 }
 
 func (s *Server) check(ctx context.Context, encoded bool, described *description) proto.Message {
-	asked, why := read(described)
+	asked, why := read(described, s.credentials)
 	if why != "" {
 		return denied(s.reject(ctx, asked, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: why}), asked.grpc)
 	}

@@ -412,6 +412,10 @@ func TestForwardToken(t *testing.T) {
 		{"a token in a cookie is forwarded", true, cookie, "/me", []string{"cookie: session=TOKEN", "authorization: Basic eDp5"}, nil, []string{"authorization"}, nil},
 		{"a token in a subprotocol", false, cookie, "/me", []string{"upgrade: websocket", "connection: upgrade", "sec-websocket-protocol: chat, bearer.TOKEN"}, map[string]string{"sec-websocket-protocol": "chat"}, []string{"authorization"}, nil},
 		{"a token in another header", false, replaced, "/me", []string{"cf-access-jwt-assertion: TOKEN"}, nil, []string{"authorization", "cf-access-jwt-assertion"}, nil},
+		{"a token in another header, and other spellings of it", false, replaced, "/me", []string{"cf-access-jwt-assertion: TOKEN", "cf_access_jwt_assertion: x", "Cf-Access-Jwt.Assertion: y", "cf-access-jwt: z"}, nil,
+			[]string{"authorization", "cf-access-jwt-assertion", "cf_access_jwt_assertion", "cf-access-jwt.assertion"}, nil},
+		{"other spellings of a forwarded token", true, replaced, "/me", []string{"cf-access-jwt-assertion: TOKEN", "cf_access_jwt_assertion: x"}, nil, []string{"authorization", "cf_access_jwt_assertion"}, nil},
+		{"another spelling of a subprotocol", false, cookie, "/me?access_token=TOKEN", []string{"sec_websocket_protocol: bearer.x"}, nil, []string{"authorization", "sec_websocket_protocol"}, []string{"access_token"}},
 		{"a token in another header is forwarded alone", true, replaced, "/me", []string{"cf-access-jwt-assertion: TOKEN", "authorization: Bearer x"}, nil, []string{"authorization"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
