@@ -3,6 +3,7 @@ module github.com/valetkey/valetkey/cmd/valetkey
 go 1.26.0
 
 require (
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/jub0bs/cors v0.11.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3

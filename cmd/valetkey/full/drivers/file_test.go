@@ -174,7 +174,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, c.config)
-			err := server.Serve(context.Background(), server.Settings{Config: path, Log: slog.New(slog.DiscardHandler), Drivers: drivers.All()}, io.Discard)
+			err := server.Serve(context.Background(), server.Settings{Config: path, Log: slog.New(slog.DiscardHandler), Drivers: drivers.All()}, nil, io.Discard)
 			require.Error(t, err)
 			got := strings.ReplaceAll(strings.ReplaceAll(err.Error(), path+":", ""), filepath.Dir(path), "DIR")
 			for _, want := range c.want {

@@ -80,11 +80,11 @@ routes:
   "POST /grpc.reflection.v1.ServerReflection/": "@any"
 `, upstream, valetkeytest.DefaultAudience, iss.URL), 0o600))
 	log := new(journal)
-	p, err := proxy.Load(file, drivers.All(), slog.New(slog.NewTextHandler(log, nil)))
+	p, err := proxy.Open(file, drivers.All(), slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- p.Serve(ctx) }()
+	go func() { ended <- p.Serve(ctx, nil) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)

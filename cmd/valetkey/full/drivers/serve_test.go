@@ -60,7 +60,7 @@ func serve(t *testing.T, set server.Settings) *site {
 	set.Log, set.Drivers = slog.New(slog.NewTextHandler(s.log, nil)), drivers.All()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(ctx, set, s.out) }()
+	go func() { ended <- server.Serve(ctx, set, nil, s.out) }()
 	s.stop = sync.OnceFunc(func() { cancel(); assert.NoError(t, <-ended) })
 	t.Cleanup(s.stop)
 	listening := regexp.MustCompile(`listening on ([0-9.:]+)`)
@@ -270,7 +270,7 @@ func TestRefusedToServe(t *testing.T) {
 			c.set.Log, c.set.Drivers = slog.New(slog.DiscardHandler), drivers.All()
 			ctx, cancel := context.WithTimeout(t.Context(), soon)
 			defer cancel()
-			require.ErrorContains(t, server.Serve(ctx, c.set, io.Discard), c.want)
+			require.ErrorContains(t, server.Serve(ctx, c.set, nil, io.Discard), c.want)
 			require.NoError(t, ctx.Err())
 		})
 	}

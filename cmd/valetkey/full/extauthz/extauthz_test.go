@@ -72,12 +72,12 @@ func start(t *testing.T, files map[string]string) *service {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	log := new(journal)
-	a, err := proxy.LoadAuthorizer(filepath.Join(dir, "authorize.yaml"), drivers.All(), slog.New(slog.NewTextHandler(log, nil)))
+	a, err := proxy.OpenAuthorizer(filepath.Join(dir, "authorize.yaml"), drivers.All(), slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err)
 	t.Cleanup(a.Close)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- a.Serve(ctx) }()
+	go func() { ended <- a.Serve(ctx, nil) }()
 	s := &service{stop: sync.OnceFunc(func() { cancel(); assert.NoError(t, <-ended) })}
 	t.Cleanup(s.stop)
 	sites := map[string]*string{"ext_authz": &s.grpc}

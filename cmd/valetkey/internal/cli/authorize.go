@@ -12,28 +12,33 @@ import (
 )
 
 func authorizeCommand(drivers driver.Set) *cobra.Command {
-	var config string
+	var config, check string
 	cmd := &cobra.Command{
 		Use:   "authorize --config FILE",
 		Short: "Answer gateways that ask whether a request may pass: nginx, Traefik, Caddy, HAProxy, Envoy",
 		Long: "Answer gateways that ask whether a request may pass: forward authentication over HTTP (listen_http, with a dialect), and\n" +
-			"ext_authz of Envoy over gRPC (listen_grpc, in the full build). The file is that of valetkey proxy without an upstream. It is\n" +
-			"read only at startup: SIGHUP is logged and ignored. On SIGTERM, requests in progress get 10 seconds to finish.",
+			"ext_authz of Envoy over gRPC (listen_grpc, in the full build). The file is that of valetkey proxy without an upstream.\n\n" +
+			operation,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {
 				return errors.New("--config: required")
 			}
 			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
-			defer web.IgnoreHangup(log)()
-			a, err := proxy.LoadAuthorizer(config, drivers, log)
+			if check != "" {
+				return checkAuthorizer(cmd, config, check, drivers)
+			}
+			hangup, stop := web.Hangup()
+			defer stop()
+			a, err := proxy.OpenAuthorizer(config, drivers, log)
 			if err != nil {
 				return err
 			}
 			defer a.Close()
-			return a.Serve(cmd.Context())
+			return a.Serve(cmd.Context(), hangup)
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "YAML file with the callers, the verifiers and the routes (required)")
+	checkFlag(cmd, &check)
 	return cmd
 }

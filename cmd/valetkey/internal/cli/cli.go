@@ -40,9 +40,20 @@ func Main(drivers driver.Set) { exit(Run, drivers) }
 func MainGateway(drivers driver.Set) { exit(RunGateway, drivers) }
 
 func exit(run runner, drivers driver.Set) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		code := 128 // that of a shell for a process that a signal has ended
+		if second, ok := (<-signals).(syscall.Signal); ok {
+			code += int(second)
+		}
+		os.Exit(code)
+	}()
 	code := run(ctx, drivers, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
+	cancel()
 	os.Exit(code)
 }
 
@@ -157,27 +168,31 @@ func demoCommand() *cobra.Command {
 }
 
 func proxyCommand(drivers driver.Set) *cobra.Command {
-	var config string
+	var config, check string
 	cmd := &cobra.Command{
 		Use:   "proxy --config FILE",
 		Short: "Run a reverse proxy that passes requests with a sufficient token to an upstream",
-		Long: "Run a reverse proxy that passes requests with a sufficient token to an upstream. The file is read only at startup: SIGHUP is\n" +
-			"logged and ignored. On SIGTERM, requests in progress get 10 seconds to finish.",
-		Args: cobra.NoArgs,
+		Long:  "Run a reverse proxy that passes requests with a sufficient token to an upstream.\n\n" + operation,
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {
 				return errors.New("--config: required")
 			}
+			if check != "" {
+				return checkProxy(cmd, config, check, drivers)
+			}
 			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
-			defer web.IgnoreHangup(log)()
-			p, err := proxy.Load(config, drivers, log)
+			hangup, stop := web.Hangup()
+			defer stop()
+			p, err := proxy.Open(config, drivers, log)
 			if err != nil {
 				return err
 			}
 			defer p.Close()
-			return p.Serve(cmd.Context())
+			return p.Serve(cmd.Context(), hangup)
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "YAML file with the upstream, the verifiers and the routes (required)")
+	checkFlag(cmd, &check)
 	return cmd
 }

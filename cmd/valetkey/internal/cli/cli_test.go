@@ -504,39 +504,6 @@ func TestBinary(t *testing.T) {
 			t.Error(err)
 		}
 	})
-
-	config := filepath.Join(t.TempDir(), "proxy.yaml")
-	text := fmt.Sprintf("listen: 127.0.0.1:0\nupstream: http://127.0.0.1:1\nresource: https://api.example.com\nverifiers: [jwks: {issuer: %q}]\nroutes: {/: '@any'}\n",
-		valetkeytest.NewIssuer(t).URL)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"serve", "--store", "memory", "--addr", "127.0.0.1:0"}, {"proxy", "--config", config}} {
-		t.Run("SIGHUP is logged, and does not end "+args[0], func(t *testing.T) {
-			log := clitest.NewLog()
-			cmd := exec.CommandContext(t.Context(), binary, args...)
-			cmd.Stdout, cmd.Stderr = log, log
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			addr := log.Wait(t, `listening on ([0-9.:]+)`)[1]
-			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-				t.Fatal(err)
-			}
-			log.Wait(t, "level=WARN msg=\"SIGHUP ignored")
-			res, err := http.Get("http://" + addr)
-			if err != nil {
-				t.Fatal("it serves no more:", err)
-			}
-			res.Body.Close()
-			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Wait(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
 }
 
 // TestGateway proves which commands the images contain.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -50,18 +49,7 @@ The exit code is 0 without a fail, 1 with one, and 2 for an error, for example a
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), doctorTimeout)
-			defer cancel()
-			findings := doctor.Examine(ctx, targets, token)
-			if err := printFindings(cmd.OutOrStdout(), findings, asJSON); err != nil {
-				return err
-			}
-			for _, f := range findings {
-				if f.Level == doctor.Fail {
-					return errNo
-				}
-			}
-			return nil
+			return examine(cmd, targets, token, asJSON)
 		},
 	}
 	f := cmd.Flags()

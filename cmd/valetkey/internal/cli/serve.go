@@ -17,21 +17,25 @@ func atServer(cmd *cobra.Command, set *server.Settings) {
 }
 
 func serveCommand(drivers driver.Set) *cobra.Command {
-	set := server.Settings{Drivers: drivers}
+	set, check := server.Settings{Drivers: drivers}, ""
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the authorization server",
 		Long: "Run the authorization server from a configuration file. Without one, run a demo on this machine only, with users, applications\n" +
-			"and secrets that are public. Files are read only at startup: SIGHUP is logged and ignored. SIGUSR1 rotates the signing keys.\n" +
-			"On SIGTERM, requests in progress get 10 seconds to finish.",
+			"and secrets that are public. SIGUSR1 rotates the signing keys.\n\n" + operation,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
-			defer web.IgnoreHangup(set.Log)()
-			return server.Serve(cmd.Context(), set, cmd.OutOrStdout())
+			if check != "" {
+				return checkServer(cmd, set, check)
+			}
+			hangup, stop := web.Hangup()
+			defer stop()
+			return server.Serve(cmd.Context(), set, hangup, cmd.OutOrStdout())
 		},
 	}
 	atServer(cmd, &set)
+	checkFlag(cmd, &check)
 	cmd.Flags().StringVar(&set.Addr, "addr", "", "address to listen on (default: the value in the file, otherwise 127.0.0.1:8888)")
 	return cmd
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -63,11 +62,17 @@ var authorizeNames = map[string]string{"Dialect": "dialect", "Callers": "callers
 
 // LoadAuthorizer creates an Authorizer from a YAML file, as [Load] creates a proxy.
 func LoadAuthorizer(path string, drivers driver.Set, log *slog.Logger) (*Authorizer, error) {
-	f := &authorizeFile{Shared: file{build: build{log: log, drivers: drivers, authorize: true}}}
-	a := &Authorizer{Proxy: &Proxy{log: log}}
+	return loadAuthorizer(path, build{log: log, drivers: drivers})
+}
+
+func loadAuthorizer(path string, b build) (*Authorizer, error) {
+	b.authorize = true
+	f := &authorizeFile{Shared: file{build: b}}
+	a := &Authorizer{Proxy: &Proxy{log: b.log}}
+	a.authorizer = a
 	var table routes.Table
 	var asked valetforward.Config
-	if err := config.ReadFile(path, f, func(d *config.Document) error {
+	if err := a.read(path, f, func(d *config.Document) error {
 		f.Shared.Document = d
 		table = f.fill(a)
 		asked = f.forward(a)
@@ -91,8 +96,8 @@ func LoadAuthorizer(path string, drivers driver.Set, log *slog.Logger) (*Authori
 		a.ask = a.withMetadata(handler, asked.PathPrefix)
 	}
 	if a.grpc != "" {
-		a.server, err = drivers.ExtAuthz(driver.ExtAuthz{
-			Decider: decider, Callers: asked.Callers, TLS: a.tls, AllowPreflight: f.AllowPreflight, ForwardToken: f.Shared.ForwardToken, Logger: log,
+		a.server, err = b.drivers.ExtAuthz(driver.ExtAuthz{
+			Decider: decider, Callers: asked.Callers, TLS: a.tls, AllowPreflight: f.AllowPreflight, ForwardToken: f.Shared.ForwardToken, Logger: b.log,
 		})
 		if err != nil {
 			a.Close()
@@ -117,6 +122,7 @@ func (f *authorizeFile) fill(a *Authorizer) routes.Table {
 	if f.ListenGRPC != "" && f.Shared.drivers.ExtAuthz == nil {
 		d.Mistake("listen_grpc", "%w", driver.Missing("ext_authz over gRPC"))
 	}
+	f.Shared.sockets = settings{"listen_http": string(f.ListenHTTP), "listen_grpc": string(f.ListenGRPC)}
 	table := f.Shared.fill(a.Proxy, &onward{log: f.Shared.log})
 	f.callersTLS(a)
 	return table
@@ -210,16 +216,4 @@ func describes(h http.Header) bool {
 		}
 	}
 	return false
-}
-
-// Serve listens, and serves until ctx is done or a server fails, as [Proxy.Serve] does.
-func (a *Authorizer) Serve(ctx context.Context) error {
-	var sites []listening
-	if a.http != "" {
-		sites = append(sites, listening{name: "authorize", addr: string(a.http), handler: a.ask, tls: a.tls})
-	}
-	if a.grpc != "" { // the server terminates TLS itself
-		sites = append(sites, listening{name: "ext_authz", addr: string(a.grpc), server: a.server})
-	}
-	return a.serve(ctx, sites...)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/middleware"
 )
@@ -60,6 +61,8 @@ func (f *file) proofs() *dpop.Config {
 		f.Mistake("dpop.replay_store", "requires the redis section")
 	case replays != "memory" && f.shared != nil:
 		cfg.ReplayStore = f.shared.Redis
+	default:
+		cfg.ReplayStore = f.replayStore()
 	}
 	key, given := f.Key(s.Key), f.SecretGiven(s.Key)
 	nonce := s.Nonce == "on"
@@ -68,7 +71,11 @@ func (f *file) proofs() *dpop.Config {
 		f.Mistake("dpop.nonce", "must be on to use the key")
 	case nonce && f.Redis != nil && !given: // otherwise each replica would refuse the nonces of the others
 		f.Mistake("dpop.key_file", "required with redis, or key_env or key, because all proxies must accept the same nonces")
-	case nonce && (key != nil || !given):
+	case nonce && !given:
+		nonces, err := f.randomNonces()
+		f.Blame("dpop", err, nil)
+		cfg.Nonces = nonces
+	case nonce && key != nil:
 		nonces, err := dpop.NewNonces(dpop.NoncesConfig{Key: key})
 		f.Blame("dpop", err, map[string]string{"Key": "key"})
 		cfg.Nonces = nonces
@@ -185,10 +192,11 @@ func (f *file) serverTLS() *tls.Config {
 	if f.TLS.Certificate == "" || f.TLS.Key == "" {
 		return cfg
 	}
-	own, err := tls.LoadX509KeyPair(f.Path(f.TLS.Certificate), f.Path(f.TLS.Key))
+	own, err := web.ReadCertificate(f.Path(f.TLS.Certificate), f.Path(f.TLS.Key), f.log)
 	if err != nil {
 		f.Mistake("tls", "%w", err)
+		return cfg
 	}
-	cfg.Certificates = []tls.Certificate{own}
+	cfg.GetCertificate = own.Get
 	return cfg
 }

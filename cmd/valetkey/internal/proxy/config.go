@@ -28,10 +28,12 @@ func Load(path string, drivers driver.Set, log *slog.Logger) (*Proxy, error) {
 type build struct {
 	log       *slog.Logger
 	drivers   driver.Set
-	now       func() time.Time // nil: time.Now
-	shared    *shared          // nil: nothing is shared
-	rehearsal *rehearsal       // nil: a real proxy
-	authorize bool             // the file is that of an Authorizer, which has no upstream
+	now       func() time.Time  // nil: time.Now
+	shared    *shared           // nil: nothing is shared
+	rehearsal *rehearsal        // nil: a real proxy
+	authorize bool              // the file is that of an Authorizer, which has no upstream
+	observer  valetkey.Observer // nil: none
+	carried
 }
 
 // guardNames maps the fields of middleware.Config to their names in files, except for Methods.
@@ -46,7 +48,7 @@ func load(path string, b build) (*Proxy, error) {
 	f, p := &file{build: b}, &Proxy{log: b.log}
 	next := onward{log: b.log}
 	var table routes.Table
-	if err := config.ReadFile(path, f, func(d *config.Document) error {
+	if err := p.read(path, f, func(d *config.Document) error {
 		f.Document = d
 		table = f.fill(p, &next)
 		return nil
@@ -78,7 +80,10 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	if !f.authorize && !f.Given("listen") {
 		f.Mistake("listen", "required")
 	}
-	p.listen, p.probe, p.shared = string(f.Listen), string(f.Probe), f.connect(0)
+	p.listen, p.probe, p.profile = string(f.Listen), string(f.Probe), f.Profile
+	p.drain, p.grace = f.times()
+	p.fixed = f.checkFixed()
+	p.shareRedis(f)
 	if f.shared = p.shared; f.rehearsal != nil {
 		f.rehearsal.shared = p.shared
 		p.disconnect()
@@ -109,17 +114,18 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		CancelWithToken: !f.authorize && (f.CancelWithToken == nil || *f.CancelWithToken),
 
 		Logger:   f.log,
-		Observer: &p.access,
+		Observer: p.observer(f),
 		Now:      f.now,
 	}
 	if f.shared != nil {
 		cfg.Revocations = middleware.Revocations{Source: f.shared.Redis, AllowBeforeCaughtUp: f.shared.allow}
 	}
 	origin := f.originOfProofs(&cfg)
+	f.inherit(&cfg, verifiers.parts)
 	if f.rehearsal != nil {
 		cfg.Observer, cfg.ErrorBody = f.rehearsal, f.rehearsal.body
 	}
-	p.tls, p.close = f.serverTLS(), verifiers.close
+	p.tls, p.verifiers, p.made = f.serverTLS(), verifiers.parts, verifiers.made
 	var err error
 	p.guard, err = middleware.New(cfg)
 	names := maps.Clone(guardNames)

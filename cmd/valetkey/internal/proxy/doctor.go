@@ -10,22 +10,25 @@ import (
 // Targets returns the configurations of the verifiers in a file, in the order in which the proxy asks them, and its Redis. It does the same I/O as
 // [Load]. The error joins all mistakes.
 func Targets(path string, drivers driver.Set, log *slog.Logger) ([]doctor.Target, error) {
-	re := &rehearsal{}
-	p, err := load(path, build{log: log, drivers: drivers, rehearsal: re})
+	p, err := Load(path, drivers, log)
 	if err != nil {
 		return nil, err
 	}
-	p.Close()
-	var all []doctor.Target
-	for _, m := range re.made {
+	defer p.Close()
+	return p.Targets(), nil
+}
+
+// Targets returns the configurations of the verifiers, in the order in which the proxy asks them, and its Redis.
+func (p *Proxy) Targets() (all []doctor.Target) {
+	for _, m := range p.made {
 		t := doctor.Target{At: m.at, Keys: m.keys}
 		if m.keys == nil {
 			t.Introspection = &m.asks
 		}
 		all = append(all, t)
 	}
-	if re.shared != nil {
-		all = append(all, doctor.Target{At: "redis", Redis: re.shared.examine})
+	if p.shared != nil {
+		all = append(all, doctor.Target{At: "redis", Redis: p.shared.examine})
 	}
-	return all, nil
+	return all
 }

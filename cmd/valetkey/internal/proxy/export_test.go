@@ -26,6 +26,13 @@ func UnusedDescriptions() (unused []string) {
 // Revoke applies revocations as if they arrived from Redis.
 func (p *Proxy) Revoke(rs ...valetkey.Revocation) error { return p.guard.Revoke(rs...) }
 
+// Revoke applies revocations as if they arrived from Redis.
+func (s *Service) Revoke(rs ...valetkey.Revocation) error {
+	p := s.current.Get()
+	defer p.Done()
+	return p.Value.guard.Revoke(rs...)
+}
+
 // Requests returns the number of requests in progress with a token.
 func (p *Proxy) Requests() int { return p.guard.Status().Requests }
 

@@ -1,6 +1,6 @@
 // Package proxy implements a reverse proxy that passes requests with a sufficient access token to one or several upstreams.
 //
-// [Load] creates a proxy from a file, [Proxy.Serve] serves it, and [Revoke] publishes a revocation to all of its replicas. A
+// [Open] creates a proxy from a file, [Service.Serve] serves it and reloads it, and [Revoke] publishes a revocation to all of its replicas. A
 // table of net/http patterns or an OpenAPI document defines what each route needs; see [middleware.Guard.Table]. Requests that
 // match no route are refused. Every refusal happens before any byte is sent upstream. The upstream learns the caller from
 // X-Valetkey-Subject, -Client and -Scope, as far as the token contains them, in the encoding of [middleware.IdentityHeaders]. It
@@ -49,26 +49,12 @@ type Proxy struct {
 	tls    *tls.Config // nil: no TLS, or a proxy in front terminates it
 	guard  *middleware.Guard
 	shared *shared                 // nil: nothing is shared
-	close  []func()                // closes the verifiers
+	close  []func()                // ends what this configuration does not share with others
 	own    map[string]http.Handler // by path: public responses of the proxy itself
 	api    http.Handler
 	access accessLog
 	log    *slog.Logger
-}
-
-// Close stops fetches of keys and calls to issuers, and waits for them. Call it after [Proxy.Serve] has returned.
-func (p *Proxy) Close() {
-	for _, end := range p.close {
-		end()
-	}
-	p.disconnect()
-}
-
-func (p *Proxy) disconnect() {
-	if p.shared != nil {
-		p.shared.client.Close()
-		p.shared = nil
-	}
+	lifecycle
 }
 
 // ServeHTTP refuses or forwards one request.

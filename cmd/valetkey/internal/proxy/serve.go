@@ -4,128 +4,227 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/metrics"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
-// Serve listens, and serves until ctx is done or the server fails. With Redis, it also watches for revocations.
-func (p *Proxy) Serve(ctx context.Context) error {
-	return p.serve(ctx, listening{name: "proxy", addr: p.listen, handler: p, tls: p.tls})
+// A Service serves the proxy or the authorizer of a file, and reloads the file. It must be closed.
+type Service struct {
+	load    func(build) (*Proxy, error)
+	build   build
+	current *web.Current[*Proxy]
+	process *web.Process
+	grpc    *web.Handover // nil: no gRPC
+	metrics *metrics.Observer
+	log     *slog.Logger
 }
 
-// A listening is a handler or a server, and its address.
-type listening struct {
-	name, addr string
-	handler    http.Handler
-	server     driver.Server // instead of handler
-	tls        *tls.Config   // nil: none
+// Open loads a file as [Load] does.
+func Open(path string, drivers driver.Set, log *slog.Logger) (*Service, error) {
+	return newService(drivers, log, func(b build) (*Proxy, error) { return load(path, b) })
 }
 
-func (p *Proxy) serve(ctx context.Context, all ...listening) error {
-	if p.probe != "" {
-		all = append(all, listening{name: "probe", addr: p.probe, handler: p.probes()})
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var sites []web.Site
-	var others []func() error
-	for _, s := range all {
-		l, err := net.Listen("tcp", s.addr)
+// OpenAuthorizer loads a file as [LoadAuthorizer] does.
+func OpenAuthorizer(path string, drivers driver.Set, log *slog.Logger) (*Service, error) {
+	return newService(drivers, log, func(b build) (*Proxy, error) {
+		a, err := loadAuthorizer(path, b)
 		if err != nil {
-			return fmt.Errorf("the %s: %w", s.name, err)
+			return nil, err
 		}
-		defer l.Close()
-		if s.server != nil {
-			others = append(others, func() error { return serveOther(ctx, s.server, l, p.log.With("site", s.name)) })
-			continue
-		}
-		if s.tls != nil {
-			l = tls.NewListener(l, s.tls)
-		}
-		sites = append(sites, web.Site{Name: s.name, Listener: l, Handler: s.handler})
-	}
+		return a.Proxy, nil
+	})
+}
 
+func newService(drivers driver.Set, log *slog.Logger, load func(build) (*Proxy, error)) (*Service, error) {
+	s := &Service{load: load, metrics: metrics.New(), log: log}
+	s.build = build{log: log, drivers: drivers, observer: s.metrics, carried: carried{memory: new(memory)}}
+	p, err := load(s.build)
+	if err != nil {
+		return nil, err
+	}
+	s.build.fixed, s.current = p.fixed, web.NewCurrent(p)
+	return s, nil
+}
+
+// Close stops fetches of keys and calls to issuers, and waits for them. Call it after [Service.Serve] has returned.
+func (s *Service) Close() { s.current.Close() }
+
+// ServeHTTP serves a request with the newest configuration.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := s.current.Get()
+	defer p.Done()
+	if a := p.Value.authorizer; a != nil {
+		a.ask.ServeHTTP(w, r)
+		return
+	}
+	p.Value.ServeHTTP(w, r)
+}
+
+// sites returns the sites of the first configuration.
+func (s *Service) sites(first *Proxy) (all []web.Site) {
+	site := web.Site{Name: "proxy", Addr: first.listen, Handler: s}
+	if first.tls != nil {
+		site.TLS = s.tls(first.tls)
+	}
+	a := first.authorizer
+	if a == nil {
+		return append(all, site)
+	}
+	if a.http != "" {
+		site.Name, site.Addr = "authorize", string(a.http)
+		all = append(all, site)
+	}
+	if a.grpc != "" { // the server terminates TLS itself
+		s.grpc = web.NewHandover(s.serverOf())
+		all = append(all, web.Site{Name: "ext_authz", Addr: string(a.grpc), Server: s.grpc})
+	}
+	return all
+}
+
+// serverOf returns the server for gRPC of the newest configuration, and the end of its use.
+func (s *Service) serverOf() (server web.Server, end func()) {
+	p := s.current.Get()
+	return p.Value.authorizer.server, p.Done
+}
+
+// Serve listens, and serves until ctx is done or the server fails. With Redis, it also watches for revocations. A hangup requests a
+// reload. See [web.Process] about the end.
+func (s *Service) Serve(ctx context.Context, hangup <-chan os.Signal) error {
+	p := s.current.Get()
+	first := p.Value
+	s.process = &web.Process{
+		Log: s.log, Sites: s.sites(first),
+		Reload: s.Reload, Hangup: hangup,
+		Drain: func() time.Duration { return s.times(func(p *Proxy) time.Duration { return p.drain }) },
+		Grace: func() time.Duration { return s.times(func(p *Proxy) time.Duration { return p.grace }) },
+	}
+	if first.probe != "" {
+		s.process.Probe = &web.Site{Name: "probe", Addr: first.probe, Handler: s.probes()}
+	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the last request has ended
 	defer cancel()
-	if p.shared != nil {
-		watching.Go(func() { p.guard.Watch(ctx) }) // until ctx is done
+	defer stop()
+	if first.shared != nil {
+		watching.Go(func() { first.guard.Watch(watch) }) // for the guards of all later configurations too
 	}
-	if len(sites) > 0 {
-		others = append(others, func() error { return web.ServeAll(ctx, p.log, sites...) })
-	}
-	ended := make(chan error)
-	for _, serve := range others {
-		go func() {
-			err := serve()
-			cancel()
-			ended <- err
-		}()
-	}
-	var errs []error
-	for range others {
-		errs = append(errs, <-ended)
-	}
-	return errors.Join(errs...)
+	p.Done()
+	return s.process.Run(ctx)
 }
 
-// serveOther serves until ctx is done. Requests in progress then have 10 seconds to finish.
-func serveOther(ctx context.Context, s driver.Server, l net.Listener, log *slog.Logger) error {
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
-	log.InfoContext(ctx, "listening on "+l.Addr().String())
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
-	case <-ctx.Done():
+func (s *Service) times(of func(*Proxy) time.Duration) time.Duration {
+	p := s.current.Get()
+	defer p.Done()
+	return of(p.Value)
+}
+
+// tls returns the configuration of the listener: each connection gets that of the newest proxy.
+func (s *Service) tls(first *tls.Config) *tls.Config {
+	cfg := first.Clone()
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		p := s.current.Get()
+		defer p.Done()
+		return p.Value.tls, nil
 	}
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if s.Shutdown(wait) != nil {
-		s.Close()
+	return cfg
+}
+
+// Reload loads the file again and uses it for all later requests. If the file has mistakes, or changes what cannot be changed while
+// the process runs, the error names each of them, and the old configuration is still in use.
+func (s *Service) Reload(ctx context.Context) error {
+	old := s.current.Get()
+	defer old.Done()
+	b := s.build
+	b.previous = old.Value
+	p, err := s.load(b)
+	if err != nil {
+		return err
+	}
+	p.prepare(ctx)
+	s.build.fixed = p.fixed
+	s.current.Replace(p)
+	if s.grpc != nil {
+		s.grpc.Replace(s.serverOf())
 	}
 	return nil
 }
 
-// probes returns the handler for operators. Its responses name issuers and describe their errors.
-func (p *Proxy) probes() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /ready", p.guard.Readiness())
-	mux.HandleFunc("GET /status", p.status)
-	return mux
+// preparations is the number of attempts to fetch the keys of new verifiers, of up to 2 s each, before they get requests.
+const preparations = 5
+
+// prepare fetches the keys of new verifiers. A proxy that is not ready after that is used nevertheless, as at a start.
+func (p *Proxy) prepare(ctx context.Context) {
+	for range preparations {
+		if p.guard.Status().State == valetkey.Ready || ctx.Err() != nil {
+			return
+		}
+		probe, err := http.NewRequestWithContext(ctx, http.MethodGet, "/ready", http.NoBody)
+		if err != nil {
+			return
+		}
+		p.guard.Readiness().ServeHTTP(discarded{}, probe)
+	}
+	for _, h := range p.guard.Status().Verifiers {
+		if h.State != valetkey.Ready {
+			p.log.Warn("reloaded, but a verifier is not ready", "verifier", h.Name, "state", h.State, "err", h.Err)
+		}
+	}
 }
 
-// A part is the JSON form of the health of a verifier or of one use of Redis.
-type part struct {
+// discarded is a response that is not of interest.
+type discarded struct{}
+
+func (discarded) Header() http.Header         { return http.Header{} }
+func (discarded) Write(p []byte) (int, error) { return len(p), nil }
+func (discarded) WriteHeader(int)             {}
+
+// probes returns the handler for operators. Its responses name issuers and describe their errors.
+func (s *Service) probes() http.Handler {
+	newest := func(serve func(*Proxy, http.ResponseWriter, *http.Request)) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p := s.current.Get()
+			defer p.Done()
+			serve(p.Value, w, r)
+		})
+	}
+	return s.process.Probes(
+		newest(func(p *Proxy, w http.ResponseWriter, r *http.Request) { p.guard.Readiness().ServeHTTP(w, r) }),
+		newest(s.status),
+		newest(s.exposition))
+}
+
+// A condition is the JSON form of the health of a verifier or of one use of Redis.
+type condition struct {
 	Name  string         `json:"name"`
 	State valetkey.State `json:"state"`
 	Since time.Time      `json:"since,omitzero"`
 	Error string         `json:"error,omitempty"`
 }
 
-func parts(all []valetkey.Health) []part {
-	list := []part{}
+func reports(all []valetkey.Health) []condition {
+	list := []condition{}
 	for _, h := range all {
-		list = append(list, partOf(h))
+		list = append(list, reportOf(h))
 	}
 	return list
 }
 
-func partOf(h valetkey.Health) part {
-	p := part{Name: h.Name, State: h.State, Since: h.Since}
+func reportOf(h valetkey.Health) condition {
+	r := condition{Name: h.Name, State: h.State, Since: h.Since}
 	if h.Err != nil {
-		p.Error = h.Err.Error()
+		r.Error = h.Err.Error()
 	}
-	return p
+	return r
 }
 
 // cache is the JSON form of middleware.CacheStatus.
@@ -139,23 +238,29 @@ type cache struct {
 
 // revocations is the JSON form of middleware.RevocationsStatus.
 type revocations struct {
-	Held       int  `json:"held"`
-	Overflowed int  `json:"overflowed"`
-	Source     part `json:"source,omitzero"`
+	Held       int       `json:"held"`
+	Overflowed int       `json:"overflowed"`
+	Source     condition `json:"source,omitzero"`
 }
 
-func (p *Proxy) status(w http.ResponseWriter, _ *http.Request) {
-	s := p.guard.Status()
+func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
+	g := p.guard.Status()
 	body := struct {
-		State       valetkey.State `json:"state"`
-		Verifiers   []part         `json:"verifiers"`
-		Redis       []part         `json:"redis,omitempty"`
-		Cache       cache          `json:"cache"`
-		Revocations revocations    `json:"revocations"`
-		Requests    int            `json:"requests"`
-	}{State: s.State, Verifiers: parts(s.Verifiers), Cache: cache(s.Cache), Revocations: revocations{s.Revocations.Held, s.Revocations.Overflowed, partOf(s.Revocations.Source)}, Requests: s.Requests}
+		State valetkey.State `json:"state"`
+		web.Status
+		Config      web.Source  `json:"config"`
+		Verifiers   []condition `json:"verifiers"`
+		Redis       []condition `json:"redis,omitempty"`
+		Cache       cache       `json:"cache"`
+		Revocations revocations `json:"revocations"`
+		Requests    int         `json:"requests"`
+	}{
+		State: g.State, Status: s.process.Status(), Config: p.source,
+		Verifiers: reports(g.Verifiers), Cache: cache(g.Cache),
+		Revocations: revocations{g.Revocations.Held, g.Revocations.Overflowed, reportOf(g.Revocations.Source)}, Requests: g.Requests,
+	}
 	if p.shared != nil {
-		body.Redis = parts(p.shared.Health())
+		body.Redis = reports(p.shared.Health())
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

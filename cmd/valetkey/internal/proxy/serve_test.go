@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -45,30 +48,41 @@ func (j *journal) String() string {
 func serve(t *testing.T, config string) (addr, probe string) {
 	t.Helper()
 	log := new(journal)
-	p, err := load(t, config, slog.New(slog.NewTextHandler(log, nil)))
+	p, err := proxy.Open(written(t, config), drivers, slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- p.Serve(ctx) }()
+	go func() { ended <- p.Serve(ctx, nil) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)
 		p.Close()
 	})
-	listening := func(site string) (at string) {
-		line := regexp.MustCompile(`listening on ([0-9.:]+)" site=` + site + "\n")
-		require.Eventually(t, func() bool {
-			if m := line.FindStringSubmatch(log.String()); m != nil {
-				at = m[1]
-			}
-			return at != ""
-		}, soon, time.Millisecond, log)
-		return at
-	}
-	if addr = listening("proxy"); strings.Contains(config, "\nprobe:") {
-		probe = listening("probe")
+	if addr = log.listening(t, "proxy"); strings.Contains(config, "\nprobe:") {
+		probe = log.listening(t, "probe")
 	}
 	return addr, probe
+}
+
+// listening waits for the address of a site.
+func (j *journal) listening(t *testing.T, site string) (at string) {
+	t.Helper()
+	line := regexp.MustCompile(`listening on ([0-9.:]+)" site=` + site + "\n")
+	require.Eventually(t, func() bool {
+		if m := line.FindStringSubmatch(j.String()); m != nil {
+			at = m[1]
+		}
+		return at != ""
+	}, soon, time.Millisecond, j)
+	return at
+}
+
+// written returns a file with the configuration.
+func written(t *testing.T, config string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "proxy.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	return path
 }
 
 // get sends a token, if there is one, and returns the answer.
@@ -106,6 +120,19 @@ type status struct {
 		Source           part
 	}
 	Requests int
+
+	Version  string
+	Started  time.Time
+	Draining bool
+	Reloads  struct {
+		Done, Failed int
+		Error        string
+		FailedAt     time.Time `json:"failed_at"`
+	}
+	Config struct {
+		File, SHA256 string
+		Loaded       time.Time
+	}
 }
 
 func statusOf(t *testing.T, probe string) (s status) {
@@ -125,7 +152,7 @@ func TestProbe(t *testing.T) {
 	iss, other := valetkeytest.NewIssuer(t), valetkeytest.NewIssuer(t)
 	upstream := httptest.NewServer(&recorder{})
 	defer upstream.Close()
-	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0",
+	config := example(t, iss.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0\ndrain: 0s",
 		"\nverifiers:", "\nverifiers:"+strings.ReplaceAll(asking, "ISSUER", other.URL))
 	addr, probe := serve(t, config)
 
@@ -184,7 +211,7 @@ func TestProbe(t *testing.T) {
 	t.Run("nothing works", func(t *testing.T) {
 		down := valetkeytest.NewIssuer(t)
 		down.Metadata.Down()
-		_, probe := serve(t, example(t, down.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0"))
+		_, probe := serve(t, example(t, down.URL, upstream.URL, "127.0.0.1:8081", "127.0.0.1:0", "# probe: 127.0.0.1:8082", "probe: 127.0.0.1:0\ndrain: 0s"))
 		code, body := get(t, "http://"+probe+"/ready", "")
 		require.Equal(t, 503, code)
 		require.Contains(t, string(body), `"state":"down"`)
@@ -200,10 +227,11 @@ func TestAddressInUse(t *testing.T) {
 		{"of the probe", "127.0.0.1:0", l.Addr().String(), "the probe: listen tcp"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := load(t, strings.Replace(good, "127.0.0.1:0", c.listen, 1)+"probe: "+c.probe, slog.New(slog.DiscardHandler))
+			file := written(t, strings.Replace(good, "127.0.0.1:0", c.listen, 1)+"probe: "+c.probe)
+			p, err := proxy.Open(file, drivers, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			defer p.Close()
-			require.ErrorContains(t, p.Serve(t.Context()), c.want)
+			require.ErrorContains(t, p.Serve(t.Context(), nil), c.want)
 		})
 	}
 }

@@ -39,7 +39,7 @@ func (s *statusSection) config() *statuslist.Config {
 // listed adds the status list at the path to the verifier with the given keys. It returns nil if there are mistakes.
 func (f *file) listed(at string, cfg statuslist.Config, by valetkey.Verifier, keys jwks.Config) *statuslist.Verifier {
 	cfg.Verifier, cfg.Issuer, cfg.JWKSURL, cfg.JWKS = by, keys.Issuer, keys.JWKSURL, keys.JWKS
-	cfg.InsecureHTTP, cfg.Logger = keys.InsecureHTTP, keys.Logger
+	cfg.InsecureHTTP, cfg.Logger, cfg.Observer = keys.InsecureHTTP, keys.Logger, keys.Observer
 	if strings.Contains(keys.JWKSURL, "{kid}") {
 		f.Mistake(at, "cannot be combined with {kid} in the URL of the keys: lists need a key set")
 		return nil

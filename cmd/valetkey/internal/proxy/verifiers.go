@@ -24,7 +24,7 @@ type list struct {
 	issuers []string        // those that the file names
 	taken   map[string]bool // issuers whose JWTs have a verifier
 	opaque  bool            // opaque tokens have a verifier
-	close   []func()
+	parts   []*part[verifierPart]
 }
 
 // A made is a verifier with its configuration.
@@ -81,6 +81,7 @@ func (l *list) read() valetkey.Verifier {
 func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *statuslist.Verifier) {
 	at := item + ".jwks"
 	cfg, wrong := l.settings(at, s).Config()
+	cfg.Observer = l.observer
 	keys, wrong = issuer.Verifier(cfg, wrong)
 	for _, m := range wrong {
 		l.Mistake(mistakes.Join(at, m.Field), "%w", m.Err)
@@ -90,19 +91,29 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 	var by valetkey.Verifier = valetkey.First() // a placeholder if there are mistakes, so that the status list can be validated
 	if keys != nil {
 		by = keys
-		l.close = append(l.close, keys.Close)
 		l.take(item, cfg)
 		if !strings.Contains(cfg.Issuer, "{") && !cfg.Profile.AllowMissingIssuer { // otherwise it is no server where clients get tokens
 			l.issuers = append(l.issuers, cfg.Issuer)
 		}
 	}
-	if status == nil {
-		return keys, nil
+	if status != nil {
+		listed = l.listed(at+".status_list", *status, by, cfg)
 	}
-	if listed = l.listed(at+".status_list", *status, by, cfg); listed != nil {
-		l.close = append(l.close, listed.Close)
+	if keys == nil {
+		if listed != nil {
+			listed.Close()
+		}
+		return nil, nil
 	}
-	return keys, listed
+	part := verifierPart{keys: keys, listed: listed}
+	part.issuers, part.any = issuersOf(cfg)
+	part = l.reuse(s, part, func() {
+		if listed != nil {
+			listed.Close()
+		}
+		keys.Close()
+	})
+	return part.keys, part.listed
 }
 
 // take adds a mistake if an earlier verifier accepts the tokens of cfg. The item is the verifier of cfg.
@@ -179,7 +190,7 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 	cfg.AllowScopeArray = cfg.AllowScopeArray || s.AllowScopeArray
 	cfg.CacheTTL, cfg.NegativeTTL = time.Duration(s.CacheTTL), time.Duration(s.NegativeTTL)
 	cfg.Leeway, cfg.InsecureHTTP = time.Duration(s.Leeway), s.InsecureHTTP
-	cfg.Logger, cfg.Now = l.log, l.now
+	cfg.Logger, cfg.Observer, cfg.Now = l.log, l.observer, l.now
 	if l.shared != nil {
 		cfg.SharedCache = l.shared
 	}
@@ -206,14 +217,16 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 	if err != nil {
 		return nil
 	}
-	l.close = append(l.close, v.Close)
 	if failed {
+		v.Close()
 		return nil
 	}
 	if cfg.Issuer != "" && !slices.Contains(l.issuers, cfg.Issuer) {
 		l.issuers = append(l.issuers, cfg.Issuer)
 	}
-	return v
+	part := verifierPart{asks: v}
+	part.issuers, part.any = askedIssuers(cfg)
+	return l.reuse(s, part, v.Close).asks
 }
 
 // introspectionOf returns the settings of the product of s, or those of RFC 7662 if s has no product. failed reports whether there are

@@ -32,6 +32,8 @@ type file struct {
 	WebSocketToken    *socketSection    `yaml:"websocket_token"`
 	CORS              *corsSection      `yaml:"cors"`
 	Probe             address           `yaml:"probe"`
+	Drain             duration          `yaml:"drain"`
+	Grace             duration          `yaml:"grace"`
 	AccessLog         string            `yaml:"access_log" oneof:"all refusals off"`
 	Verifiers         []verifierSection `yaml:"verifiers,required"`
 	DPoP              *dpopSection      `yaml:"dpop"`

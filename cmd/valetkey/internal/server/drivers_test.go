@@ -50,7 +50,7 @@ clients:
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // a server that starts ends at once
-			assert.EqualError(t, server.Serve(ctx, set, io.Discard), c.want)
+			assert.EqualError(t, server.Serve(ctx, set, nil, io.Discard), c.want)
 			set.Create = true
 			_, _, err := server.Open(t.Context(), set)
 			assert.EqualError(t, err, c.want)

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
@@ -21,8 +23,11 @@ import (
 type document struct {
 	authserver.Config `yaml:",inline"`
 
-	Listen string     `yaml:"listen"` // empty: 127.0.0.1:8888
-	Types  []userType `yaml:"user_types"`
+	Listen string        `yaml:"listen"` // empty: 127.0.0.1:8888
+	Probe  string        `yaml:"probe"`  // address for operators; empty: none
+	Drain  time.Duration `yaml:"drain"`  // absent: 5 s with a probe, else 0
+	Grace  time.Duration `yaml:"grace"`  // absent: 10 s
+	Types  []userType    `yaml:"user_types"`
 
 	Records      config.Secret `yaml:"store"`      // memory, sqlite:PATH or the URL of a PostgreSQL database; empty: sqlite:valetkey.db
 	Sealing      config.Secret `yaml:"seal,apart"` // base64 of 32 random bytes; empty with SQLite: a file next to the database
@@ -36,6 +41,9 @@ type document struct {
 	closers []func() error
 	log     *slog.Logger
 	drivers driver.Set
+
+	previous *document // that this one replaces; nil: none
+	digest   string    // of the file
 }
 
 type userType struct {
@@ -53,8 +61,11 @@ var ldapNames = map[string]string{
 
 // load reads the file of set and the files that it names. The store is set.Store or, if that is empty, the one in the file. It
 // starts nothing. The error joins all mistakes, each with its line.
-func load(set Settings) (*document, error) {
-	d := &document{log: set.Log, drivers: set.Drivers, words: set.Store, flagged: set.Store != ""}
+func load(set Settings) (*document, error) { return loadNext(set, nil) }
+
+// loadNext is load for a configuration that replaces another one in a running process. previous may be nil.
+func loadNext(set Settings, previous *document) (*document, error) {
+	d := &document{log: set.Log, previous: previous, drivers: set.Drivers, words: set.Store, flagged: set.Store != ""}
 	d.Document = config.Unread(d)
 	if set.Config == "" {
 		d.Config = authserver.Demo()
@@ -63,10 +74,12 @@ func load(set Settings) (*document, error) {
 		}
 		return d, d.Err()
 	}
-	if err := config.ReadFile(set.Config, d, func(doc *config.Document) error {
+	digest, err := web.ReadFile(set.Config, d, func(doc *config.Document) error {
 		d.Document = doc
+		d.checkProcess()
 		return d.resolve()
-	}); err != nil {
+	})
+	if d.digest = digest; err != nil {
 		d.close()
 		return nil, err
 	}
@@ -101,6 +114,7 @@ func (d *document) resolve() error {
 		d.words = cmp.Or(d.Secret(d.Records), "sqlite:valetkey.db")
 	}
 	d.place()
+	d.checkFixed()
 	d.Seal, d.SealPrevious = d.Key(d.Sealing), d.Key(d.SealedBefore)
 	d.Logger = d.log
 	return d.Validate()

@@ -29,6 +29,9 @@ var schemaKeys = map[string]string{
 	"name":          "Name of the server on its pages.",
 	"accent":        "Color of the buttons on the pages, such as #0b6b62.",
 	"listen":        "Address of the listener. Default: 127.0.0.1:8888.",
+	"probe":         "Address for operators: /live, /ready, /status, /metrics. Default: none.",
+	"drain":         "How long requests are still served at the end, while /ready is 503 already. Default: 5s with a probe, otherwise 0s.",
+	"grace":         "How long requests in progress then have to finish. Default: 10s.",
 
 	"paths":            "Paths of the endpoints, below the path of the issuer.",
 	"paths.authorize":  "Authorization endpoint. Default: /oauth2/authorize.",

@@ -10,14 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
-	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 )
 
 // Settings holds the flags of a command.
@@ -60,57 +57,16 @@ func (d *document) server(ctx context.Context, create bool) (*authserver.Server,
 
 const defaultAddr = "127.0.0.1:8888"
 
-// Serve serves until ctx is done or the server fails. It prints how to try the server to out. SIGUSR1, on systems that have it,
-// rotates the signing keys.
-func Serve(ctx context.Context, set Settings, out io.Writer) error {
+// Serve serves until ctx is done or the server fails. It prints how to try the server to out. A hangup reads the file again. SIGUSR1,
+// on systems that have it, rotates the signing keys.
+func Serve(ctx context.Context, set Settings, hangup <-chan os.Signal, out io.Writer) error {
 	d, err := load(set)
 	if err != nil {
 		return err
 	}
 	d.Audit = set.Audit
-	return errors.Join(d.serve(ctx, set, out), d.close())
-}
-
-func (d *document) serve(ctx context.Context, set Settings, out io.Writer) error {
-	addr := defaultAddr
-	for _, given := range []string{d.Listen, set.Addr} { // the flag overrides the file
-		if given != "" {
-			addr = given
-		}
-	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return fmt.Errorf("%q is not an address such as %s", addr, defaultAddr)
-	}
-	if fields := d.DemoSecrets(); len(fields) > 0 && !onLoopback(addr) {
-		return fmt.Errorf("%s is not on loopback, but the demo secrets in %s are public", addr, d.FieldName(strings.Join(fields, ", ")))
-	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	if set.Config == "" {
-		d.Issuer = "http://" + l.Addr().String()
-	}
-	s, err := d.server(ctx, true)
-	if err != nil {
-		return err
-	}
-	d.introduce(out)
-
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel()
-	running.Go(func() { s.Run(ctx) })
-	if len(rotateSignals) > 0 {
-		asked := make(chan os.Signal, 1)
-		signal.Notify(asked, rotateSignals...) // before Serve logs that it listens: an early signal must not be lost
-		defer signal.Stop(asked)
-		running.Go(func() { d.rotateOnSignal(ctx, s, asked) })
-	}
-	return web.Serve(ctx, l, s, d.log)
+	p := &process{settings: set, log: d.log}
+	return errors.Join(p.serve(ctx, d, hangup, out), p.close())
 }
 
 // onLoopback reports whether addr accepts connections from this machine only.
@@ -121,19 +77,6 @@ func onLoopback(addr string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-func (d *document) rotateOnSignal(ctx context.Context, s *authserver.Server, asked <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-asked:
-			if err := s.RotateKeys(ctx, false); err != nil {
-				d.log.ErrorContext(ctx, "signing keys not rotated", "error", err)
-			}
-		}
-	}
 }
 
 // introduce prints what can be tried with the public demo secrets. It prints no other secret, because the output may be logged.

@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// Not SIGHUP, which operators send to reload a configuration; see web.IgnoreHangup.
+// Not SIGHUP, which operators send to reload a configuration; see web.Hangup.
 var rotateSignals = []os.Signal{syscall.SIGUSR1}

@@ -1,10 +1,10 @@
-// Package web serves HTTP with timeouts and graceful shutdown.
+// Package web serves HTTP, and other protocols beside it, as long-running processes do: with timeouts, probes, reloads, and a
+// shutdown that loses no requests.
 package web
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,43 +14,28 @@ import (
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
-	maxHeader     = 64 << 10         // bytes; a token has at most 16 KiB
-	grace         = 10 * time.Second // for requests in progress at shutdown
+	maxHeader     = 64 << 10 // bytes; a token has at most 16 KiB
 )
 
-// A Site is a handler and its listener.
+// A Site is a handler, or the server of another protocol, and its listener.
 type Site struct {
-	Name     string // for the log
-	Listener net.Listener
+	Name     string       // for the log, and for sockets that systemd passes
+	Addr     string       // where to listen, if Listener is nil
+	Listener net.Listener // nil: one on Addr
+	TLS      *tls.Config  // nil: no TLS
 	Handler  http.Handler
+	Server   Server // instead of Handler; nil: HTTP
 }
 
-// ServeAll serves all sites until ctx is done or one of them fails. It serves each as [Serve] does.
+// ServeAll serves all sites until ctx is done or one of them fails. It then gives requests in progress [DefaultGrace] to finish.
 func ServeAll(ctx context.Context, log *slog.Logger, sites ...Site) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended := make(chan error)
-	for _, s := range sites {
-		go func() {
-			err := Serve(ctx, s.Listener, s.Handler, log.With("site", s.Name))
-			cancel()
-			ended <- err
-		}()
-	}
-	var errs []error
-	for range sites {
-		errs = append(errs, <-ended)
-	}
-	return errors.Join(errs...)
+	return (&Process{Log: log, Sites: sites}).Run(ctx)
 }
 
-// Serve serves h on l until ctx is done. It then gives requests in progress 10 seconds to finish, and closes l. It returns nil if
-// it ended because of ctx. The duration of a request is not limited, for streams and WebSockets.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	// Requests outlive ctx by grace at most. That includes WebSockets, which http.Server no longer tracks.
-	requests, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
-	server := &http.Server{
+// newServer returns a server of HTTP. The duration of a request is not limited, for streams and WebSockets: requests end with the
+// context at the latest.
+func newServer(requests context.Context, h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -59,20 +44,4 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return requests },
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	log.InfoContext(ctx, "listening on "+l.Addr().String())
-
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	wait, cancel := context.WithTimeout(requests, grace)
-	defer cancel()
-	if err := server.Shutdown(wait); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		log.WarnContext(ctx, "requests in progress were cut off", "addr", l.Addr().String(), "err", err)
-		server.Close()
-	}
-	return nil
 }

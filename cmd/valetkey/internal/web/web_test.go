@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ import (
 type listener struct {
 	conns  chan net.Conn
 	closed chan struct{}
+	once   sync.Once
 }
 
 func newListener() *listener {
@@ -36,7 +38,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *listener) Close() error   { close(l.closed); return nil }
+func (l *listener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
 func (l *listener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestServe(t *testing.T) {
@@ -62,7 +64,9 @@ func TestServe(t *testing.T) {
 				l := newListener()
 				ctx, stop := context.WithCancel(t.Context())
 				ended := make(chan error)
-				go func() { ended <- web.Serve(ctx, l, slow, slog.New(slog.DiscardHandler)) }()
+				go func() {
+					ended <- web.ServeAll(ctx, slog.New(slog.DiscardHandler), web.Site{Listener: l, Handler: slow})
+				}()
 
 				client, server := net.Pipe()
 				l.conns <- server
@@ -101,7 +105,9 @@ func TestServe(t *testing.T) {
 			l := newListener()
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error)
-			go func() { ended <- web.Serve(ctx, l, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
+			go func() {
+				ended <- web.ServeAll(ctx, slog.New(slog.DiscardHandler), web.Site{Listener: l, Handler: http.NotFoundHandler()})
+			}()
 			client, server := net.Pipe()
 			l.conns <- server
 			fmt.Fprint(client, "GET / HTTP/1.1\r\n")
@@ -120,7 +126,7 @@ func TestServe(t *testing.T) {
 	t.Run("a listener that fails", func(t *testing.T) {
 		l := newListener()
 		l.Close()
-		err := web.Serve(t.Context(), failing{l}, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+		err := web.ServeAll(t.Context(), slog.New(slog.DiscardHandler), web.Site{Listener: failing{l}, Handler: http.NotFoundHandler()})
 		if err == nil || !strings.Contains(err.Error(), "serve on ") {
 			t.Errorf("got %v", err)
 		}
