@@ -2,6 +2,8 @@ package valetenvoy_test
 
 import (
 	"encoding/pem"
+	"fmt"
+	"net/http"
 	"net/url"
 	"testing"
 	"time"
@@ -11,9 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetenvoy"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -114,4 +118,55 @@ func TestCertificates(t *testing.T) {
 			assert.Equal(t, c.status, g.ask(in).status)
 		})
 	}
+}
+
+// A guard that trusts proxies, of whom the gateway has the address, must not trust headers of the client.
+func TestForwardingHeaders(t *testing.T) {
+	certificate := valetkeytest.ClientCertificate(t)
+	text := url.QueryEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})))
+	start := func(t *testing.T, place middleware.ClientCertificate, need valetkey.Requirement) *gateway {
+		return newGatewayFor(t, routes.Table{"GET /me": need}, func(cfg *middleware.Config, _ *valetenvoy.Config) {
+			cfg.Proxies = middleware.Proxies{Trusted: loopback, UnixSocket: true, Forwarded: middleware.XForwarded, XForwardedPort: true, XForwardedPrefix: true}
+			cfg.ClientCertificate = place
+			var err error
+			cfg.DPoP, err = dpop.New(dpop.Config{Now: cfg.Now})
+			require.NoError(t, err)
+		})
+	}
+	for name, place := range map[string]middleware.ClientCertificate{
+		"x-forwarded-client-cert: Cert=%q": middleware.XFCCHeader(),
+		"x-client-cert: %s":                middleware.PEMHeader("X-Client-Cert"),
+	} {
+		t.Run("EXT-25 a certificate in a header, "+name, func(t *testing.T) {
+			g := start(t, place, valetkey.AnyToken)
+			token := g.iss.Token(valetkeytest.BoundToCertificate(certificate))
+			assert.Equal(t, 401, g.ask(check("GET", "/me", bearer(token), fmt.Sprintf(name, text))).status)
+		})
+	}
+	t.Run("the URL of a proof", func(t *testing.T) {
+		g := start(t, middleware.ClientCertificate{}, valetkey.AnyToken)
+		key := g.iss.ProofKey("ES256")
+		token := g.iss.Token(valetkeytest.BoundTo(key))
+		got := g.ask(check("GET", "/me", "authorization: DPoP "+token, "dpop: "+key.Proof("GET", "https://other.example/me", token),
+			"x-forwarded-host: other.example", "x-forwarded-proto: https", "x-forwarded-for: 192.0.2.7"))
+		assert.Equal(t, 401, got.status)
+		assert.Contains(t, got.denial.Get("WWW-Authenticate"), `error="invalid_dpop_proof"`)
+	})
+	t.Run("requirements do not see them", func(t *testing.T) {
+		var seen http.Header
+		g := start(t, middleware.ClientCertificate{}, valetkey.RequirementFunc(func(a valetkey.Access) error {
+			seen = a.Request.Header
+			return nil
+		}))
+		for _, in := range []func(*authv3.CheckRequest) *authv3.CheckRequest{
+			func(in *authv3.CheckRequest) *authv3.CheckRequest { return in },
+			func(in *authv3.CheckRequest) *authv3.CheckRequest { return raw(in) },
+		} {
+			seen = nil
+			require.Equal(t, 200, g.ask(in(check("GET", "/me", bearer(g.iss.Token()), ":path: /", ":x: y", "Host: a", "x-forwarded-for: a", "X_Forwarded_Host: a",
+				"forwarded: host=a", "x-envoy-original-path: /", "x-valetkey-subject: a", "x-forwards: b", "forwarded-by: b", "accept: b"))).status)
+			delete(seen, "Authorization")
+			assert.Equal(t, http.Header{"X-Forwards": {"b"}, "Forwarded-By": {"b"}, "Accept": {"b"}}, seen)
+		}
+	})
 }

@@ -57,8 +57,8 @@ import (
 
 // Config configures a [Server]. Decider is required, and one of Callers, CallerNames and UnixSocket.
 //
-// Whoever may ask is trusted: a caller decides what the request is, and learns what a token is sufficient for. So a Server needs a
-// listener that clients cannot reach, in addition to these fields.
+// Callers are trusted: they decide what a request is, and learn what a token is sufficient for. So a Server needs a listener that clients
+// cannot reach, in addition to these fields.
 type Config struct {
 	_ struct{} // keyed literals only
 
@@ -121,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 		wrong("Decider", "required")
 	}
 	for i, prefix := range cfg.Callers {
-		if prefix.Bits() <= 0 { // -1 for an invalid prefix
+		if unmapped(prefix).Bits() <= 0 { // -1 for an invalid prefix
 			wrong(fmt.Sprintf("Callers[%d]", i), "%v is not a range of addresses, or is all of them", prefix)
 		}
 	}

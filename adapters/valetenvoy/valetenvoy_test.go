@@ -457,11 +457,11 @@ func TestConfig(t *testing.T) {
 	require.Len(t, mistakes, 2)
 	assert.Equal(t, "Decider", mistakes[0].Field)
 	assert.Equal(t, "Callers", mistakes[1].Field)
-	_, err = valetenvoy.New(valetenvoy.Config{Callers: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"), {}}, CallerNames: []string{" "}})
+	_, err = valetenvoy.New(valetenvoy.Config{Callers: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0"), {}, netip.MustParsePrefix("::ffff:0:0/96")}, CallerNames: []string{" "}})
 	var fields []string
 	for _, m := range valetkey.ConfigErrors(err) {
 		fields = append(fields, m.Field)
 	}
-	assert.Equal(t, []string{"Decider", "Callers[0]", "Callers[1]", "Callers[2]", "CallerNames[0]"}, fields)
+	assert.Equal(t, []string{"Decider", "Callers[0]", "Callers[1]", "Callers[2]", "Callers[3]", "CallerNames[0]"}, fields)
 	assert.ErrorContains(t, err, "0.0.0.0/0 is not a range of addresses, or is all of them")
 }
