@@ -298,3 +298,27 @@ func TestCaddyAppendsTheQuery(t *testing.T) {
 		assert.Equal(t, "/?access_token="+token, asked[0], "Caddy appends the query, which has no effect")
 	})
 }
+
+// TestTokenInSubprotocol shows which gateways let the service see a WebSocket handshake. docs/gateways.md has the result.
+func TestTokenInSubprotocol(t *testing.T) {
+	each(t, func(t *testing.T, g gateway) {
+		s := start(t, g, setup{file: func(config string) string { return config + "websocket_token: {pair: access_token}\n" }})
+		conn, err := net.Dial("tcp", s.addr)
+		require.NoError(t, err)
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(soon))
+		fmt.Fprintf(conn, "GET /socket HTTP/1.1\r\nHost: api.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: access_token, %s\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", s.iss.Token(read))
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		seen := s.upstream.take()
+		if g.name == "haproxy" {
+			assert.Equal(t, 401, res.StatusCode)
+			assert.Empty(t, seen)
+			return
+		}
+		assert.Equal(t, 101, res.StatusCode)
+		require.Len(t, seen, 1)
+		assert.Equal(t, alice, identity(seen[0]))
+	})
+}
