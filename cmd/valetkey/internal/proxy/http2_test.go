@@ -2,9 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -78,7 +76,7 @@ func TestTrailers(t *testing.T) {
 	}))
 	iss := valetkeytest.NewIssuer(t)
 	for _, versions := range [][2]int{{1, 1}, {1, 2}, {2, 1}, {2, 2}} {
-		t.Run(fmt.Sprintf("HTTP/%d, and HTTP/%d to the upstream", versions[0], versions[1]), func(t *testing.T) {
+		t.Run(fmt.Sprintf("HTTP-13 from a client of HTTP %d to an upstream of HTTP %d", versions[0], versions[1]), func(t *testing.T) {
 			p, err := load(t, fmt.Sprintf("listen: 127.0.0.1:0\nupstream: %s\nresource: %s\nverifiers: [jwks: {issuer: %q}]\nroutes: {/: '@any'}\ntoken_header: X-Token\n",
 				asH2C(upstream, versions[1]), valetkeytest.DefaultAudience, iss.URL), slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
@@ -136,7 +134,7 @@ func TestStreamsEndWithTheirTokenOverHTTP2(t *testing.T) {
 	} {
 		for _, how := range []string{"revoked", "expired"} {
 			for _, version := range []int{1, 2} {
-				t.Run(fmt.Sprintf("HTTP-03 %s, to an upstream of HTTP/%d, end at both sides when the token is %s", c.name, version, how), func(t *testing.T) {
+				t.Run(fmt.Sprintf("HTTP-03 %s, to an upstream of HTTP %d, ends at both sides when the token is %s", c.name, version, how), func(t *testing.T) {
 					t.Parallel()
 					ended := make(chan string, 4)
 					iss := valetkeytest.NewIssuer(t)
@@ -146,10 +144,8 @@ func TestStreamsEndWithTheirTokenOverHTTP2(t *testing.T) {
 					t.Cleanup(p.Close)
 					url, client := withHTTP2(t, p), clientOf(t, 2)
 					begin := func(method, path string, life time.Duration, id string) (*http.Response, error) {
-						ctx, cancel := context.WithTimeout(t.Context(), soon)
-						t.Cleanup(cancel)
 						body, _ := io.Pipe() // it sends nothing
-						r, err := http.NewRequestWithContext(ctx, method, url+path, body)
+						r, err := http.NewRequestWithContext(t.Context(), method, url+path, body)
 						require.NoError(t, err)
 						if method == "GET" {
 							r.Body = nil
@@ -183,7 +179,7 @@ func TestStreamsEndWithTheirTokenOverHTTP2(t *testing.T) {
 							ended <- "begun"
 						}
 						_, err = io.Copy(io.Discard, res.Body)
-						closed <- errors.Join(err, fmt.Errorf("status %d", res.StatusCode))
+						closed <- err
 					}()
 					require.Equal(t, "begun", within(t, ended))
 					if how == "revoked" {
@@ -192,14 +188,12 @@ func TestStreamsEndWithTheirTokenOverHTTP2(t *testing.T) {
 					require.Equal(t, c.path, within(t, ended))
 					if c.path != "/flood" {
 						select {
-						case err := <-closed:
-							assert.NotErrorIs(t, err, context.DeadlineExceeded)
+						case <-closed:
 						case <-time.After(soon):
 							t.Fatal("the client's side goes on")
 						}
 					}
-					// The other stream of the connection goes on.
-					assert.Equal(t, 1, p.Requests())
+					assert.Equal(t, 1, p.Requests(), "the other stream of the connection goes on")
 				})
 			}
 		}
