@@ -203,6 +203,19 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// TestDocsSizes proves the limits that the guide states.
+func TestDocsSizes(t *testing.T) {
+	text, err := os.ReadFile("../../docs/deploy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range image.Kinds {
+		if row := regexp.MustCompile(fmt.Sprintf(`(?m)^\| `+"`%s`"+` \|.*\| %d MB \|$`, k.Name, k.Limit/1_000_000)); !row.Match(text) {
+			t.Errorf("no row matches %s", row)
+		}
+	}
+}
+
 func TestImageTooLarge(t *testing.T) {
 	k := image.Kinds[0]
 	k.Limit = 1_000_000
