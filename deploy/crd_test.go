@@ -16,7 +16,7 @@ import (
 // definitions are the modules whose files define kinds that the API server of Kubernetes does not have, and the folders of the files.
 var definitions = map[string]string{
 	"github.com/envoyproxy/gateway": "charts/gateway-crds-helm/templates/generated",
-	"sigs.k8s.io/gateway-api":       "config/crd/standard",
+	"sigs.k8s.io/gateway-api":       "config/crd/experimental", // contains the standard channel
 }
 
 // schemas returns the schemas of these kinds by version and kind. The API server also sets defaults and evaluates rules in CEL, which

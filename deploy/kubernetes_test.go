@@ -32,6 +32,7 @@ var kinds = map[string]func() any{
 	"apps/v1 Deployment":                                 func() any { return new(appsv1.Deployment) },
 	"policy/v1 PodDisruptionBudget":                      func() any { return new(policyv1.PodDisruptionBudget) },
 	"networking.k8s.io/v1 NetworkPolicy":                 func() any { return new(networkingv1.NetworkPolicy) },
+	"networking.k8s.io/v1 Ingress":                       func() any { return new(networkingv1.Ingress) },
 	"gateway.networking.k8s.io/v1 GatewayClass":          func() any { return new(gwv1.GatewayClass) },
 	"gateway.networking.k8s.io/v1 Gateway":               func() any { return new(gwv1.Gateway) },
 	"gateway.networking.k8s.io/v1 HTTPRoute":             func() any { return new(gwv1.HTTPRoute) },
