@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"sigs.k8s.io/yaml"
 )
 
 // program returns the path of the command as the image contains it.
@@ -85,6 +87,51 @@ func write(t *testing.T, path, content string) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestChartRefusesSecrets gives the chart each secret that the configuration file can contain. A ConfigMap is not the place for it.
+func TestChartRefusesSecrets(t *testing.T) {
+	for mode, values := range minimal {
+		code, out := command(t, "schema", mode)
+		var schema map[string]any
+		if err := json.Unmarshal([]byte(out), &schema); code != 0 || err != nil {
+			t.Fatalf("%d, %v, %s", code, err, out)
+		}
+		found := secrets(schema)
+		if len(found) < 5 {
+			t.Fatalf("%s: %v", mode, found)
+		}
+		for _, config := range found {
+			given, err := yaml.Marshal(map[string]any{"config": config})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := rendered(t, values, string(given)); err == nil || !strings.Contains(err.Error(), "false schema") {
+				t.Errorf("%s: %s: got %v", mode, given, err)
+			}
+		}
+	}
+}
+
+// secrets returns a value for each property of a schema that can also be in a file or a variable.
+func secrets(schema map[string]any) (found []any) {
+	if items, ok := schema["items"].(map[string]any); ok {
+		for _, value := range secrets(items) {
+			found = append(found, []any{value})
+		}
+	}
+	properties, _ := schema["properties"].(map[string]any)
+	for name, property := range properties {
+		if properties[name+"_file"] != nil && properties[name+"_env"] != nil {
+			found = append(found, map[string]any{name: "hunter2"})
+		}
+		if property, ok := property.(map[string]any); ok {
+			for _, value := range secrets(property) {
+				found = append(found, map[string]any{name: value})
+			}
+		}
+	}
+	return found
 }
 
 // TestConfigurations proves that the command reads what the chart writes, and finds its mistakes.
