@@ -389,7 +389,7 @@ paths:
   /open: {get: {security: [], responses: {"200": {description: ok}}}}
   /orders: {get: {security: [{tokens: [orders:read]}], responses: {"200": {description: ok}}}}
 `,
-				"proxy.yaml": "listen: 127.0.0.1:0\nupstream: " + upstream.URL + "\nresource: https://api.example.com\n" + routes[k.Name] + `
+				"proxy.yaml": "listen: 127.0.0.1:0\nprobe: 127.0.0.1:0\ndrain: 0s\nupstream: " + upstream.URL + "\nresource: https://api.example.com\n" + routes[k.Name] + `
 verifiers:
   - jwks: {issuer: https://as.example.com, file: keys.json}
 `,
@@ -409,15 +409,16 @@ verifiers:
 					t.Fatal(err)
 				}
 				var output strings.Builder
-				var addr string
+				addrs := map[string]string{} // by site
 				lines := bufio.NewScanner(stderr)
-				for addr == "" && lines.Scan() {
+				for len(addrs) < 2 && lines.Scan() {
 					fmt.Fprintln(&output, lines.Text())
-					if m := regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`).FindStringSubmatch(lines.Text()); m != nil {
-						addr = m[1]
+					if m := regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)" site=(\w+)`).FindStringSubmatch(lines.Text()); m != nil {
+						addrs[m[2]] = m[1]
 					}
 				}
-				if addr == "" {
+				addr, probe := addrs["proxy"], addrs["probe"]
+				if addr == "" || probe == "" {
 					t.Fatalf("%v\n%s", cmd.Wait(), output.String())
 				}
 				go io.Copy(io.Discard, stderr)
@@ -444,6 +445,9 @@ verifiers:
 					if res.StatusCode != want {
 						t.Errorf("%s: got %d, %s", path, res.StatusCode, body)
 					}
+				}
+				if out, err := contained(dir, cfg.Config, "health", "http://"+probe+"/ready").CombinedOutput(); err != nil {
+					t.Errorf("valetkey health: %v, %s", err, out)
 				}
 				cmd.Process.Signal(syscall.SIGTERM)
 				if err := cmd.Wait(); err != nil {
