@@ -347,6 +347,21 @@ routes: {/: "@any", /tls/: "@any"}
 	})
 }
 
+func TestIdleConnectionsToAnUpstreamAreClosed(t *testing.T) {
+	states := make(chan string, 10)
+	upstream := httptest.NewUnstartedServer(&recorder{})
+	upstream.Config.ConnState = func(_ net.Conn, state http.ConnState) { states <- state.String() }
+	upstream.Start()
+	defer upstream.Close()
+	iss := valetkeytest.NewIssuer(t)
+	addr := start(t, fmt.Sprintf("listen: 127.0.0.1:0\nresource: %s\nverifiers: [jwks: {issuer: %q}]\nupstreams: [{url: %q, idle_timeout: 50ms}]\nroutes: {/: '@any'}\n",
+		valetkeytest.DefaultAudience, iss.URL, upstream.URL), slog.New(slog.DiscardHandler))
+	assert.Equal(t, 200, send(t, addr, "GET /x", "Authorization: Bearer "+iss.Token()).StatusCode)
+	for _, want := range []string{"new", "active", "idle", "closed"} {
+		assert.Equal(t, want, within(t, states))
+	}
+}
+
 func TestUpstreamTLS(t *testing.T) {
 	dir := t.TempDir()
 	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
