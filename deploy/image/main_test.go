@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"debug/buildinfo"
 	"debug/elf"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -371,6 +373,10 @@ func TestRun(t *testing.T) {
 	}
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "from the upstream") }))
 	defer upstream.Close()
+	issuer := httptest.NewUnstartedServer(http.NotFoundHandler())
+	issuer.Config.ErrorLog = log.New(io.Discard, "", 0) // of failed handshakes
+	issuer.StartTLS()
+	defer issuer.Close()
 
 	routes := map[string]string{
 		"valetkey-proxy": "routes: {\"GET /open\": \"@public\", \"GET /orders\": orders:read}\n",
@@ -399,6 +405,19 @@ verifiers:
 				}
 			}
 
+			t.Run("believes the authorities in SSL_CERT_FILE", func(t *testing.T) {
+				authorities := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuer.Certificate().Raw})
+				if err := os.WriteFile(filepath.Join(dir, "etc/valetkey/ca.pem"), authorities, 0o444); err != nil {
+					t.Fatal(err)
+				}
+				for file, want := range map[string]string{"": "certificate signed by unknown authority", "/etc/valetkey/ca.pem": "404"} {
+					cmd := contained(dir, cfg.Config, "doctor", "--issuer", issuer.URL, "--audience", "https://api.example.com")
+					cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+file)
+					if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), want) {
+						t.Errorf("with %q: %s", file, out)
+					}
+				}
+			})
 			t.Run("guards and ends", func(t *testing.T) {
 				cmd := contained(dir, cfg.Config, cfg.Config.Cmd...)
 				stderr, err := cmd.StderrPipe()
