@@ -44,6 +44,7 @@ var proxyOnly = map[string]string{
 	"listen":            "belongs to valetkey proxy: use listen_http or listen_grpc",
 	"upstream":          noUpstream,
 	"upstreams":         noUpstream,
+	"max_body_bytes":    "belongs to valetkey proxy: gateways ask about requests without their bodies",
 	"cors":              "belongs to valetkey proxy: the gateway answers preflights, or allow_preflight lets them pass",
 	"trusted_proxies":   "belongs to valetkey proxy: use callers",
 	"forwarded_header":  reported,

@@ -95,7 +95,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
 	next.tokenHeader, next.plainToken, next.cors = http.CanonicalHeaderKey(f.TokenHeader), plain(f.TokenHeader), f.crossOrigins()
-	next.proxies = f.proxies()
+	next.proxies, next.maxBody, p.limits = f.proxies(), f.MaxBodyBytes, f.limits()
 	p.access = accessLog{log: f.log, mode: cmp.Or(f.AccessLog, "refusals"), proxies: next.proxies}
 	verifiers := list{file: f}
 	verifier := verifiers.read()

@@ -38,6 +38,7 @@ import (
 	"github.com/jub0bs/cors"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/middleware"
 )
@@ -53,6 +54,7 @@ type Proxy struct {
 	own    map[string]http.Handler // by path: public responses of the proxy itself
 	api    http.Handler
 	access accessLog
+	limits web.Limits
 	log    *slog.Logger
 	lifecycle
 }
@@ -70,6 +72,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w, visited = refusingGRPC(w, visited)
 	}
 	p.api.ServeHTTP(w, visited)
+	if v.refused {
+		endBody(w, r)
+	}
 	r.Pattern = visited.Pattern // as http.ServeMux sets it
 }
 
@@ -81,6 +86,7 @@ type onward struct {
 	tokenHeader string // header that replaces Authorization; "": none
 	plainToken  string // the plain name of that
 	proxies     middleware.Proxies
+	maxBody     int64            // bytes; 0: no limit
 	cors        *cors.Middleware // nil: the upstream sends CORS headers itself
 	guard       *middleware.Guard
 	log         *slog.Logger
@@ -101,6 +107,14 @@ func (o *onward) handler() http.Handler {
 		defer e.done()
 		if isGRPC(r) {
 			defer e.forwardGRPC()()
+		}
+		if o.maxBody > 0 {
+			limit := &http.MaxBytesError{Limit: o.maxBody}
+			if r.ContentLength > o.maxBody {
+				o.failed(e, r, limit)
+				return
+			}
+			r.Body = http.MaxBytesReader(w, r.Body, o.maxBody)
 		}
 		byRow[r.Pattern].ServeHTTP(e, r)
 	})
@@ -381,6 +395,9 @@ func namable(guard *middleware.Guard, next http.Handler) http.Handler {
 	})
 }
 
+// reasonBodyTooLarge is in the access log. The response has no challenge, because another token does not help.
+const reasonBodyTooLarge valetkey.Reason = "body_too_large"
+
 // failed responds after the upstream has failed to.
 func (o *onward) failed(w http.ResponseWriter, r *http.Request, err error) {
 	e, _ := w.(*exchange)
@@ -389,6 +406,13 @@ func (o *onward) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if e != nil && e.refusal() != nil { // the token ended while the client waited for the upstream
 		o.guard.Reject(e.request, e.refusal()).Apply(w, e.request)
+		return
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		if e != nil {
+			e.visit.refused, e.visit.reason = true, reasonBodyTooLarge
+		}
+		http.Error(w, http.StatusText(http.StatusRequestEntityTooLarge), http.StatusRequestEntityTooLarge)
 		return
 	}
 	level := slog.LevelError

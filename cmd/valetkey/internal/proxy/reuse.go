@@ -65,6 +65,7 @@ type settings map[string]string
 func (f *file) checkFixed() settings {
 	now := settings{
 		"listen": string(f.Listen), "probe": string(f.Probe), "tls": fmt.Sprint(f.TLS != nil), "redis": fmt.Sprintf("%x", f.fingerprint(f.Redis)),
+		"header_timeout": fmt.Sprint(f.HeaderTimeout), "idle_timeout": fmt.Sprint(f.IdleTimeout), "max_header_bytes": fmt.Sprint(f.MaxHeaderBytes),
 	}
 	maps.Copy(now, f.sockets)
 	if s := f.DPoP; s != nil {

@@ -70,7 +70,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // sites returns the sites of the first configuration.
 func (s *Service) sites(first *Proxy) (all []web.Site) {
-	site := web.Site{Name: "proxy", Addr: first.listen, Handler: s}
+	site := web.Site{Name: "proxy", Addr: first.listen, Handler: s, Limits: first.limits}
 	if first.tls != nil {
 		site.TLS = s.tls(first.tls)
 	}

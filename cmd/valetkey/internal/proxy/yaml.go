@@ -28,6 +28,10 @@ type file struct {
 	ForwardToken      bool              `yaml:"forward_token"`
 	TokenHeader       string            `yaml:"token_header,filled"`
 	MaxTokenBytes     int               `yaml:"max_token_bytes"`
+	MaxBodyBytes      int64             `yaml:"max_body_bytes"` // zero: no limit
+	MaxHeaderBytes    int               `yaml:"max_header_bytes"`
+	HeaderTimeout     positive          `yaml:"header_timeout"`
+	IdleTimeout       positive          `yaml:"idle_timeout"`
 	TrustedOrigins    []origin          `yaml:"trusted_origins,single,filled"`
 	WebSocketToken    *socketSection    `yaml:"websocket_token"`
 	CORS              *corsSection      `yaml:"cors"`

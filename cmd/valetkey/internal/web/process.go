@@ -323,7 +323,7 @@ type runningSite struct {
 func (s *runningSite) start(requests context.Context, state *state, log *slog.Logger, failed chan<- error) {
 	log = log.With("site", s.Name)
 	if s.server = s.Server; s.server == nil {
-		s.server = newServer(requests, s.active.count(state.closing(s.Handler)), log)
+		s.server = newServer(requests, s.active.count(state.closing(s.Handler)), s.Limits, log)
 	}
 	log.Info("listening on " + s.listener.Addr().String())
 	go func() {

@@ -3,6 +3,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -11,10 +12,18 @@ import (
 	"time"
 )
 
+// Limits bounds what a client may take of a server before its request reaches the handler. There is no limit for the time of a request,
+// because of streams and WebSockets.
+type Limits struct {
+	HeaderTimeout  time.Duration // for the headers of a request to arrive; zero: 10 s
+	IdleTimeout    time.Duration // for a connection without a request; zero: 2 min
+	MaxHeaderBytes int           // of all headers of a request; zero: 64 KiB
+}
+
 const (
-	headerTimeout = 10 * time.Second
-	idleTimeout   = 2 * time.Minute
-	maxHeader     = 64 << 10 // bytes; a token has at most 16 KiB
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	MaxHeaderBytes = 64 << 10 // the default of Limits; a token has at most 16 KiB by default
 )
 
 // A Site is a handler, or the server of another protocol, and its listener.
@@ -24,6 +33,7 @@ type Site struct {
 	Listener net.Listener // nil: one on Addr
 	TLS      *tls.Config  // nil: no TLS
 	Handler  http.Handler
+	Limits   Limits // of Handler
 	Server   Server // instead of Handler; nil: HTTP
 }
 
@@ -34,12 +44,12 @@ func ServeAll(ctx context.Context, log *slog.Logger, sites ...Site) error {
 
 // newServer returns a server of HTTP. The duration of a request is not limited, for streams and WebSockets: requests end with the
 // context at the latest.
-func newServer(requests context.Context, h http.Handler, log *slog.Logger) *http.Server {
+func newServer(requests context.Context, h http.Handler, limits Limits, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: cmp.Or(limits.HeaderTimeout, headerTimeout),
+		IdleTimeout:       cmp.Or(limits.IdleTimeout, idleTimeout),
+		MaxHeaderBytes:    cmp.Or(limits.MaxHeaderBytes, MaxHeaderBytes),
 		Protocols:         protocols(),
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return requests },

@@ -100,28 +100,39 @@ func TestServe(t *testing.T) {
 		})
 	}
 
-	t.Run("headers that do not come are not waited for", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			l := newListener()
-			ctx, stop := context.WithCancel(t.Context())
-			ended := make(chan error)
-			go func() {
-				ended <- web.ServeAll(ctx, slog.New(slog.DiscardHandler), web.Site{Listener: l, Handler: http.NotFoundHandler()})
-			}()
-			client, server := net.Pipe()
-			l.conns <- server
-			fmt.Fprint(client, "GET / HTTP/1.1\r\n")
-			begun := time.Now()
-			answer, _ := io.ReadAll(client)
-			if waited := time.Since(begun); waited != 10*time.Second || strings.HasPrefix(string(answer), "HTTP/1.1 2") {
-				t.Errorf("waited %v for %q", waited, answer)
-			}
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+	for _, c := range []struct {
+		name, sends string
+		limits      web.Limits
+		waits       time.Duration
+	}{
+		{"headers that do not come are not waited for", "GET / HTTP/1.1\r\n", web.Limits{}, 10 * time.Second},
+		{"nor longer than is configured", "GET / HTTP/1.1\r\n", web.Limits{HeaderTimeout: 3 * time.Second}, 3 * time.Second},
+		{"a connection without a request is closed", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", web.Limits{}, 2 * time.Minute},
+		{"or earlier if that is configured", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", web.Limits{IdleTimeout: 20 * time.Second}, 20 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newListener()
+				ctx, stop := context.WithCancel(t.Context())
+				ended := make(chan error)
+				go func() {
+					ended <- web.ServeAll(ctx, slog.New(slog.DiscardHandler), web.Site{Listener: l, Handler: http.NotFoundHandler(), Limits: c.limits})
+				}()
+				client, server := net.Pipe()
+				l.conns <- server
+				fmt.Fprint(client, c.sends)
+				begun := time.Now()
+				answer, _ := io.ReadAll(client)
+				if waited := time.Since(begun); waited != c.waits || strings.HasPrefix(string(answer), "HTTP/1.1 2") {
+					t.Errorf("waited %v for %q", waited, answer)
+				}
+				stop()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			})
 		})
-	})
+	}
 
 	t.Run("a listener that fails", func(t *testing.T) {
 		l := newListener()
