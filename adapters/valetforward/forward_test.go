@@ -407,6 +407,38 @@ func TestPreflights(t *testing.T) {
 	}
 }
 
+// Some gateways remove Upgrade and Connection from their questions, because these are about one connection.
+func TestHandshakes(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	guard := newGuard(t, iss, func(c *middleware.Config) {
+		c.DPoP = nil
+		c.Methods = []middleware.BearerMethod{middleware.Cookie("session", new(http.CrossOriginProtection)), middleware.WebSocketProtocolPair("access_token")}
+	})
+	token := iss.Token(valetkeytest.Scopes("orders:read"))
+	cookie, key := "Cookie: session="+token, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+	for _, d := range allDialects {
+		addr := service(t, newHandler(t, guard, d))
+		for _, c := range []struct {
+			name   string
+			lines  []string
+			status int
+		}{
+			{"a page of another origin opens a WebSocket", []string{cookie, key, "Sec-WebSocket-Version: 13", "Origin: https://evil.example"}, 401},
+			{"the same over HTTP/2", []string{cookie, "Sec-WebSocket-Version: 13", "Origin: https://evil.example"}, 401},
+			{"the same with Upgrade", []string{cookie, key, "Upgrade: websocket", "Origin: https://evil.example"}, 401},
+			{"a WebSocket without an origin", []string{cookie, key}, 401},
+			{"a page of the own origin opens a WebSocket", []string{cookie, key, "Origin: https://api.example.com"}, 200},
+			{"a page of the own origin reads", []string{cookie}, 200},
+			{"a token in a subprotocol", []string{"Sec-WebSocket-Protocol: access_token, " + token, key}, 200},
+		} {
+			t.Run(string(d)+"/"+c.name, func(t *testing.T) {
+				res, body := ask(t, addr, "127.0.0.1", question(d, get("/socket", c.lines...)))
+				assert.Equal(t, c.status, res.StatusCode, body)
+			})
+		}
+	}
+}
+
 func TestBoundTokens(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	key := iss.ProofKey("ES256")

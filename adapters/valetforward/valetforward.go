@@ -259,7 +259,8 @@ func (h *Handler) report(r *http.Request) (routes.Report, error) {
 		return routes.Report{}, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reasonQuestion}
 	}
 	p.RemoteAddr = r.RemoteAddr
-	p.Header = make(http.Header, len(r.Header))
+	p.Header = make(http.Header, len(r.Header)+2)
+	handshake := false
 	for name, lines := range r.Header {
 		if middleware.IsIdentityHeader(name) {
 			return routes.Report{}, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reasonClaimed}
@@ -267,6 +268,12 @@ func (h *Handler) report(r *http.Request) (routes.Report, error) {
 		if !describes(name) {
 			p.Header[name] = lines
 		}
+		handshake = handshake || name == "Sec-Websocket-Key" || name == "Sec-Websocket-Version" // HTTP/2 has no key (RFC 8441)
+	}
+	// A gateway that removes Upgrade from its question still passes the handshake on. The guard must know it, because any page can
+	// open a WebSocket with the cookies of its visitor.
+	if handshake && p.Header["Upgrade"] == nil {
+		p.Header["Upgrade"], p.Header["Connection"] = []string{"websocket"}, []string{"Upgrade"}
 	}
 	der, err := h.certificate.Find(r, h.callers)
 	if err == nil && der != nil {

@@ -52,6 +52,10 @@ type Adapter struct {
 
 	// OneChallenge compares the lines of WWW-Authenticate as one, for gateways that join them (RFC 9110, section 11.6.1).
 	OneChallenge bool
+
+	// StatusAndChallenge compares the status and the challenges of each response, and the body of one with status 200, but nothing
+	// else: it is for reverse proxies, which write other headers and pages. It includes OneChallenge.
+	StatusAndChallenge bool
 }
 
 // Route is one route of the server under test, for every method.

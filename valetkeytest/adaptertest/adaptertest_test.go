@@ -228,6 +228,61 @@ func (w joinedChallenges) WriteHeader(status int) {
 
 func (w joinedChallenges) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// A page is what a reverse proxy makes of a refusal: its own page and headers.
+type page struct {
+	http.ResponseWriter
+	refused bool
+	status  func(int) int
+}
+
+func (w *page) WriteHeader(status int) {
+	w.Header().Set("Server", "proxy")
+	if w.refused = status >= 400; w.refused {
+		w.Header().Del("Content-Length")
+	}
+	joinedChallenges{w.ResponseWriter}.WriteHeader(w.status(status))
+	if w.refused {
+		io.WriteString(w.ResponseWriter, "<html>")
+	}
+}
+
+func (w *page) Write(p []byte) (int, error) {
+	if w.refused {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *page) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func TestReverseProxies(t *testing.T) {
+	serve := func(status func(int) int) func(testing.TB, []adaptertest.Route) string {
+		a := right()
+		a.around = func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				next.ServeHTTP(&page{ResponseWriter: w, status: status}, r)
+			})
+		}
+		return a.serve
+	}
+	same := func(status int) int { return status }
+	check := func(a adaptertest.Adapter) error { return adaptertest.Check(t, a) }
+	assert.ErrorContains(t, check(adaptertest.Adapter{Serve: serve(same), OneChallenge: true}), "no credentials: it answers")
+	assert.NoError(t, check(adaptertest.Adapter{Serve: serve(same), StatusAndChallenge: true, NoCancel: true, NoForwarded: true}))
+	forbidden := func(status int) int {
+		if status == http.StatusUnauthorized {
+			return http.StatusForbidden
+		}
+		return status
+	}
+	assert.ErrorContains(t, check(adaptertest.Adapter{Serve: serve(forbidden), StatusAndChallenge: true}), "no credentials: it answers\n403")
+	first := right()
+	first.around = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(firstChallenge{w}, r) })
+	}
+	assert.ErrorContains(t, check(adaptertest.Adapter{Serve: first.serve, StatusAndChallenge: true}), "bound, no credentials: it answers\n401")
+}
+
 func TestGateways(t *testing.T) {
 	joined := right()
 	joined.around = func(next http.Handler) http.Handler {

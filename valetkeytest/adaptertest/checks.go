@@ -49,7 +49,7 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 		if x.path == "/ending" && a.NoCancel || a.NoForwarded && slices.Contains(forwarded, x.name) {
 			continue
 		}
-		check(x.name, func() error { return compare(x, guards, plain, under, a.OneChallenge) })
+		check(x.name, func() error { return compare(x, guards, plain, under, a.comparable) })
 	}
 	token := iss.Token(valetkeytest.Scopes("orders:read"))
 	check("a token in a trailer is none", func() error { return under.trailer(token) })
@@ -253,7 +253,7 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 }
 
 // compare sends x to both servers.
-func compare(x exchange, guards *adapterGuards, plain, under *adapterServer, oneChallenge bool) error {
+func compare(x exchange, guards *adapterGuards, plain, under *adapterServer, comparable func(method, answer string) string) error {
 	ask := func(s *adapterServer) (got string, calls, verified int64, err error) {
 		calls, verified = s.calls.Load(), guards.verified.Load()
 		got, err = s.answer(x)
@@ -277,13 +277,31 @@ func compare(x exchange, guards *adapterGuards, plain, under *adapterServer, one
 	if verified != wantVerified {
 		faults = append(faults, fmt.Errorf("the token was verified %d times, not %d", verified, wantVerified))
 	}
-	if oneChallenge {
-		got, want = joinChallenges(got), joinChallenges(want)
-	}
-	if got != want {
+	if got, want = comparable(x.method, got), comparable(x.method, want); got != want {
 		faults = append(faults, fmt.Errorf("it answers\n%s\nand net/http\n%s", got, want))
 	}
 	return errors.Join(faults...)
+}
+
+// comparable returns what counts of an answer.
+func (a Adapter) comparable(method, answer string) string {
+	if a.OneChallenge || a.StatusAndChallenge {
+		answer = joinChallenges(answer)
+	}
+	if !a.StatusAndChallenge {
+		return answer
+	}
+	res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(answer)), &http.Request{Method: method})
+	if err != nil {
+		return answer
+	}
+	defer res.Body.Close()
+	short := fmt.Sprintf("%d %s", res.StatusCode, res.Header["Www-Authenticate"])
+	if res.StatusCode == http.StatusOK {
+		body, err := io.ReadAll(res.Body) // without the framing, which differs
+		short = fmt.Sprint(short, " ", string(body), " ", err)
+	}
+	return short
 }
 
 // joinChallenges returns an answer with its lines of WWW-Authenticate, which are adjacent, as one.

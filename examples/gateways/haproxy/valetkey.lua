@@ -15,7 +15,7 @@ core.register_action("valetkey", { "http-req" }, function(txn, url)
 			table.insert(question[name], values[i])
 		end
 	end
-	for _, name in ipairs({ "host", "content-length", "transfer-encoding", "connection", "upgrade", "expect" }) do
+	for _, name in ipairs({ "host", "content-length", "transfer-encoding", "connection", "expect" }) do
 		question[name] = nil
 	end
 	question["x-forwarded-method"] = { txn.f:method() }

@@ -31,17 +31,21 @@ var rows = table.Table{
 	"GET /in": scopes.All("orders:read"), "GET internal.example/in": scopes.All("admin"),
 }
 
-func newGuard(t *testing.T, iss *valetkeytest.Issuer) *middleware.Guard {
+func newGuard(t *testing.T, iss *valetkeytest.Issuer, change ...func(*middleware.Config)) *middleware.Guard {
 	t.Helper()
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
 	proofs, err := dpop.New(dpop.Config{})
 	require.NoError(t, err)
-	guard, err := middleware.New(middleware.Config{
+	cfg := middleware.Config{
 		Verifier: keys, DPoP: proofs, Resource: middleware.Resource{ID: valetkeytest.DefaultAudience, AuthorizationServers: []string{iss.URL}},
 		Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	guard, err := middleware.New(cfg)
 	require.NoError(t, err)
 	return guard
 }

@@ -36,8 +36,9 @@ const (
 	soon = 20 * time.Second
 )
 
-// routes replaces those of the examples.
+// routes replaces those of the examples. The service stops at once, because no load balancer has to notice.
 const routes = `
+drain: 0s
 routes:
   GET /public/{$}: "@public"
   GET /any: "@any"
@@ -160,14 +161,15 @@ type site struct {
 }
 
 type setup struct {
-	handler http.Handler                   // instead of valetkey authorize
-	gateway func(config string) string     // changes the configuration of the gateway
-	file    func(config string) string     // changes that of valetkey authorize
-	before  func(iss *valetkeytest.Issuer) // runs before the service starts
+	handler  http.Handler                   // instead of valetkey authorize
+	upstream http.Handler                   // instead of one that records
+	gateway  func(config string) string     // changes the configuration of the gateway
+	file     func(config string) string     // changes that of valetkey authorize
+	before   func(iss *valetkeytest.Issuer) // runs before the service starts
 }
 
 // start starts a gateway, or skips the test if it is not installed.
-func start(t *testing.T, g gateway, set setup) *site {
+func start(t testing.TB, g gateway, set setup) *site {
 	t.Helper()
 	program, err := exec.LookPath(g.name)
 	if err != nil {
@@ -177,7 +179,11 @@ func start(t *testing.T, g gateway, set setup) *site {
 	if set.before != nil {
 		set.before(s.iss)
 	}
-	behind := httptest.NewServer(s.upstream)
+	var api http.Handler = s.upstream
+	if set.upstream != nil {
+		api = set.upstream
+	}
+	behind := httptest.NewServer(api)
 	t.Cleanup(behind.Close)
 	ports := freePorts(t, 3)
 	dir := t.TempDir()
@@ -260,7 +266,7 @@ func withRoutes(config string) string {
 }
 
 // authorize runs valetkey authorize until the test ends or stop is called.
-func (s *site) authorize(t *testing.T, file string) {
+func (s *site) authorize(t testing.TB, file string) {
 	t.Helper()
 	log := new(journal)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -294,7 +300,7 @@ func (s *site) decisions(t *testing.T) uint64 {
 	return status.Cache.Hits + status.Cache.Misses
 }
 
-func freePorts(t *testing.T, n int) (ports []string) {
+func freePorts(t testing.TB, n int) (ports []string) {
 	t.Helper()
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
