@@ -6,6 +6,9 @@
 // X-Valetkey-Subject, -Client and -Scope, as far as the token contains them, in the encoding of [middleware.IdentityHeaders]. It
 // receives no DPoP proofs, no client certificates, and no tokens in queries. Forms pass unchanged, including an access_token in them.
 //
+// The row that decides on a request selects its upstream, too. Requests and responses of HTTP/2 pass with their trailers, so calls of
+// gRPC do, whose refusals have a gRPC status. No unsafe request is sent twice.
+//
 // A request in progress, such as a stream or a WebSocket, ends on both sides when its token expires or is revoked, unless the
 // configuration disables that.
 //
