@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +11,7 @@ import (
 )
 
 func authorizeCommand(drivers driver.Set) *cobra.Command {
-	var config, check string
+	var config, check, format string
 	cmd := &cobra.Command{
 		Use:   "authorize --config FILE",
 		Short: "Answer gateways that ask whether a request may pass: nginx, Traefik, Caddy, HAProxy, Envoy",
@@ -24,7 +23,10 @@ func authorizeCommand(drivers driver.Set) *cobra.Command {
 			if config == "" {
 				return errors.New("--config: required")
 			}
-			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			log, err := serverLog(cmd, format)
+			if err != nil {
+				return err
+			}
 			if check != "" {
 				return checkAuthorizer(cmd, config, check, drivers)
 			}
@@ -40,5 +42,6 @@ func authorizeCommand(drivers driver.Set) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&config, "config", "", "YAML file with the callers, the verifiers and the routes (required)")
 	checkFlag(cmd, &check)
+	logFlag(cmd, &format)
 	return cmd
 }

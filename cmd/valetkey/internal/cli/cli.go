@@ -168,7 +168,7 @@ func demoCommand() *cobra.Command {
 }
 
 func proxyCommand(drivers driver.Set) *cobra.Command {
-	var config, check string
+	var config, check, format string
 	cmd := &cobra.Command{
 		Use:   "proxy --config FILE",
 		Short: "Run a reverse proxy that passes requests with a sufficient token to an upstream",
@@ -181,7 +181,10 @@ func proxyCommand(drivers driver.Set) *cobra.Command {
 			if check != "" {
 				return checkProxy(cmd, config, check, drivers)
 			}
-			log := logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			log, err := serverLog(cmd, format)
+			if err != nil {
+				return err
+			}
 			hangup, stop := web.Hangup()
 			defer stop()
 			p, err := proxy.Open(config, drivers, log)
@@ -194,5 +197,6 @@ func proxyCommand(drivers driver.Set) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&config, "config", "", "YAML file with the upstream, the verifiers and the routes (required)")
 	checkFlag(cmd, &check)
+	logFlag(cmd, &format)
 	return cmd
 }

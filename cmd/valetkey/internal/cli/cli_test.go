@@ -164,6 +164,9 @@ func TestMistakes(t *testing.T) {
 		{"serve with a file that is not there", []string{"serve", "--config", "/nowhere/as.yaml"}, []string{"open /nowhere/as.yaml: "}},
 		{"serve with a file of something else", []string{"serve", "--config", broken}, []string{broken + ":1: keys: is not a mapping", broken + ":1: issuer: is required"}},
 		{"proxy without a file", []string{"proxy"}, []string{"--config: required"}},
+		{"a log in an unknown format", []string{"proxy", "--config", broken, "--log-format", "xml"}, []string{`--log-format: "xml" is not text or json`}},
+		{"a log of authorize in an unknown format", []string{"authorize", "--config", broken, "--log-format", "xml"}, []string{`--log-format: "xml" is not text or json`}},
+		{"a log of serve in an unknown format", []string{"serve", "--log-format", "xml"}, []string{`--log-format: "xml" is not text or json`}},
 		{"proxy with a file of something else", []string{"proxy", "--config", broken}, []string{
 			broken + `:1: unknown field "keys"`, broken + ":1: listen: required", broken + ":1: routes: required"}},
 		{"revoke without anything", []string{"revoke"}, []string{
@@ -351,11 +354,12 @@ func TestServers(t *testing.T) {
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		log, stop := background(t, "proxy", "--config", file)
-		addr := log.Wait(t, `listening on ([0-9.:]+)`)[1]
+		log, stop := background(t, "proxy", "--config", file, "--log-format", "json")
+		addr := log.Wait(t, `"msg":"listening on ([0-9.:]+)"`)[1]
 		if got := get(t, "http://"+addr+"/orders", iss.Token()); got != 403 {
 			t.Errorf("got %d", got)
 		}
+		log.Wait(t, `"level":"INFO","msg":"decision","method":"GET","row":"GET /orders","status":403,"reason":"scope",.*"request_id":"`)
 		if got := get(t, "http://"+addr+"/orders", iss.Token(valetkeytest.Scopes("orders:read"))); got != 404 { // the upstream's own
 			t.Errorf("got %d", got)
 		}

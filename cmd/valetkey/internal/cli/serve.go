@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +16,7 @@ func atServer(cmd *cobra.Command, set *server.Settings) {
 }
 
 func serveCommand(drivers driver.Set) *cobra.Command {
-	set, check := server.Settings{Drivers: drivers}, ""
+	set, check, format := server.Settings{Drivers: drivers}, "", ""
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the authorization server",
@@ -25,7 +24,10 @@ func serveCommand(drivers driver.Set) *cobra.Command {
 			"and secrets that are public. SIGUSR1 rotates the signing keys.\n\n" + operation,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			set.Log = logTo(cmd.ErrOrStderr(), slog.LevelInfo)
+			var err error
+			if set.Log, err = serverLog(cmd, format); err != nil {
+				return err
+			}
 			if check != "" {
 				return checkServer(cmd, set, check)
 			}
@@ -36,6 +38,7 @@ func serveCommand(drivers driver.Set) *cobra.Command {
 	}
 	atServer(cmd, &set)
 	checkFlag(cmd, &check)
+	logFlag(cmd, &format)
 	cmd.Flags().StringVar(&set.Addr, "addr", "", "address to listen on (default: the value in the file, otherwise 127.0.0.1:8888)")
 	return cmd
 }
