@@ -42,6 +42,7 @@ var groups = []struct{ name, title string }{
 	{"HTTP", "middleware behavior"},
 	{"FWD", "forward authentication: nginx, Traefik, Caddy, HAProxy"},
 	{"AUDIT", "audit records"},
+	{"CEL", "rules in CEL"},
 	{"EXT", "external authorization for gateways (ext_authz v3)"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},
 	{"AS-CODE", "authorization server: authorization code (RFC 6749)"},

@@ -181,8 +181,8 @@ func Reasons() []Reason {
 	return all
 }
 
-// reasons maps each Reason to its description. Only calls of NewReason in the program add to it, so the source bounds its size. It
-// is read when a request is refused, never when one is accepted.
+// reasons maps each Reason to its description. Only calls of NewReason in the program add to it, for constants of the source and for
+// messages in its configuration, which bound its size. It is read when a request is refused, never when one is accepted.
 var reasons = struct {
 	sync.RWMutex
 	descriptions map[Reason]string

@@ -98,6 +98,13 @@ func wrongWith(pattern string, need valetkey.Requirement) string {
 	if m, ok := need.(claims.Match); ok && m.Wildcard() != "" && !hasWildcard(pattern, m.Wildcard()) {
 		return fmt.Sprintf("the rule %q can never hold: the pattern has no wildcard {%s}", m, m.Wildcard())
 	}
+	if r, ok := need.(interface{ Wildcards() []string }); ok { // such as valetcel.Requirement
+		for _, name := range r.Wildcards() {
+			if !hasWildcard(pattern, name) {
+				return fmt.Sprintf("the rule %q can never hold: the pattern has no wildcard {%s}", need, name)
+			}
+		}
+	}
 	return ""
 }
 
