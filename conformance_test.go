@@ -43,6 +43,7 @@ var groups = []struct{ name, title string }{
 	{"FWD", "forward authentication: nginx, Traefik, Caddy, HAProxy"},
 	{"AUDIT", "audit records"},
 	{"CEL", "rules in CEL"},
+	{"AZ", "policy servers (AuthZEN)"},
 	{"EXT", "external authorization for gateways (ext_authz v3)"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},
 	{"AS-CODE", "authorization server: authorization code (RFC 6749)"},

@@ -45,6 +45,15 @@ type RequirementFunc func(a Access) error
 // Check calls f.
 func (f RequirementFunc) Check(a Access) error { return f(a) }
 
+// A RemoteRequirement is a [Requirement] whose Check asks another service. [AllOf] checks it only if all other elements accept the token,
+// wherever it is in the list, so that the service is not asked in vain.
+type RemoteRequirement interface {
+	Requirement
+
+	// Remote marks the requirement. It does nothing.
+	Remote()
+}
+
 // A Describer is a [Requirement] that states in advance what it requires: for the challenge to a request without a token, for
 // metadata (RFC 9728), and for audits.
 type Describer interface {
@@ -93,11 +102,18 @@ var errNilRequirement = errors.New("valetkey: a requirement is nil")
 // insufficient, the refusal lists every required scope (RFC 6750, section 3). If the login is insufficient, which takes
 // precedence, it states the required login and, if scopes are insufficient too, the scopes (RFC 9470, section 3). Any other
 // refusal ends the check. A nil element is a failure.
+//
+// Elements that are a [RemoteRequirement] are checked last, and only if the others accept the token.
 func (all AllOf) Check(a Access) error {
 	var refusal *Error
+	remote := false
 	for _, r := range all {
 		if r == nil {
 			return errNilRequirement
+		}
+		if _, ok := r.(RemoteRequirement); ok {
+			remote = true
+			continue
 		}
 		err := r.Check(a)
 		if err == nil {
@@ -112,6 +128,8 @@ func (all AllOf) Check(a Access) error {
 	switch {
 	case len(all) == 0:
 		return &Error{Code: InsufficientScope, Reason: ReasonNoRequirement}
+	case refusal == nil && remote:
+		return all.remote(a)
 	case refusal == nil:
 		return nil
 	}
@@ -121,10 +139,26 @@ func (all AllOf) Check(a Access) error {
 	return refusal
 }
 
+// remote checks the elements that ask another service, until one does not accept the token.
+func (all AllOf) remote(a Access) error {
+	for _, r := range all {
+		if remote, ok := r.(RemoteRequirement); ok {
+			if err := remote.Check(a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // scope returns the scopes that the token of a would need to meet all requirements. It includes those of requirements that the
 // token already meets, because the client may request a token with exactly these scopes.
 func (all AllOf) scope(a Access) (named Scopes) {
 	for _, r := range all {
+		if _, ok := r.(RemoteRequirement); ok {
+			named = named.union(Describe(r).Challenge)
+			continue
+		}
 		var e *Error
 		if errors.As(r.Check(a), &e) && e != nil {
 			named = named.union(e.Scope)

@@ -53,3 +53,38 @@ func TestAnyOf(t *testing.T) {
 		t.Run("accepted by "+name, func(t *testing.T) { assert.NoError(t, any.Check(valetkey.Access{})) })
 	}
 }
+
+// A remote requirement counts its checks.
+type remote struct {
+	checks *int
+	err    error
+}
+
+func (remote) Remote() {}
+func (r remote) Check(valetkey.Access) error {
+	*r.checks++
+	return r.err
+}
+
+func TestAllOfAsksOtherServicesLast(t *testing.T) {
+	checks := 0
+	denied, down := &valetkey.Error{Code: valetkey.Forbidden}, errors.New("down")
+	local := func(err error) valetkey.Requirement {
+		return valetkey.RequirementFunc(func(valetkey.Access) error { return err })
+	}
+	narrow := local(&valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.NewScopes("a")})
+	check := func(all ...valetkey.Requirement) error {
+		checks = 0
+		return valetkey.AllOf(all).Check(valetkey.Access{})
+	}
+	assert.ErrorContains(t, check(remote{&checks, nil}, narrow), "insufficient_scope")
+	assert.Zero(t, checks)
+	assert.ErrorIs(t, check(remote{&checks, nil}, local(down)), down)
+	assert.Zero(t, checks)
+	assert.ErrorIs(t, check(remote{&checks, denied}, remote{&checks, nil}, local(nil)), denied)
+	assert.Equal(t, 1, checks)
+	assert.ErrorIs(t, check(local(nil), remote{&checks, down}), down)
+	assert.NoError(t, check(remote{&checks, nil}, local(nil), remote{&checks, nil}))
+	assert.Equal(t, 2, checks)
+	assert.NoError(t, check(remote{&checks, nil}))
+}
