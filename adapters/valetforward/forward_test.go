@@ -504,11 +504,24 @@ func TestBoundTokens(t *testing.T) {
 		}
 	}
 	t.Run("Envoy removes the token unless it is forwarded", func(t *testing.T) {
-		bearer := "Authorization: Bearer " + iss.Token(valetkeytest.Scopes("orders:read"))
-		for _, forward := range []bool{false, true} {
-			addr := service(t, newHandler(t, newGuard(t, iss), valetforward.EnvoyHTTP, func(c *valetforward.Config) { c.ForwardToken = forward }))
-			res, _ := ask(t, addr, "127.0.0.1", question(valetforward.EnvoyHTTP, get("/orders", bearer)))
-			assert.Equal(t, map[bool]string{false: "authorization, dpop", true: ""}[forward], res.Header.Get("X-Envoy-Auth-Headers-To-Remove"))
+		token := iss.Token(valetkeytest.Scopes("orders:read"))
+		other := func(c *middleware.Config) {
+			c.DPoP, c.Methods = nil, []middleware.BearerMethod{middleware.HeaderToken("X-Token"), middleware.WebSocketProtocolPair("access_token")}
+		}
+		for _, c := range []struct {
+			guard   *middleware.Guard
+			line    string
+			forward bool
+			removed string
+		}{
+			{newGuard(t, iss), "Authorization: Bearer " + token, false, "dpop, authorization"},
+			{newGuard(t, iss), "Authorization: Bearer " + token, true, "dpop"},
+			{newGuard(t, iss, other), "X-Token: " + token, false, "dpop, authorization, x-token"},
+		} {
+			addr := service(t, newHandler(t, c.guard, valetforward.EnvoyHTTP, func(cfg *valetforward.Config) { cfg.ForwardToken = c.forward }))
+			res, _ := ask(t, addr, "127.0.0.1", question(valetforward.EnvoyHTTP, get("/orders", c.line)))
+			assert.Equal(t, 200, res.StatusCode)
+			assert.Equal(t, c.removed, res.Header.Get("X-Envoy-Auth-Headers-To-Remove"))
 		}
 	})
 }
@@ -522,8 +535,10 @@ func TestMistakes(t *testing.T) {
 		want []string
 	}{
 		{"nothing", valetforward.Config{}, []string{
-			"valetforward: Decider: required", "valetforward: Dialect: required: caddy, envoy-http, haproxy, ingress-nginx, nginx, traefik",
+			"valetforward: Decider: required, from routes.Table.Decider", "valetforward: Dialect: required: caddy, envoy-http, haproxy, ingress-nginx, nginx, traefik",
 			"valetforward: Callers: required: the addresses of the gateway"}},
+		{"a Decider that is none", valetforward.Config{Decider: new(routes.Decider), Dialect: "nginx", Callers: loopback}, []string{
+			"valetforward: Decider: required, from routes.Table.Decider"}},
 		{"another dialect", valetforward.Config{Decider: decider, Dialect: "apache", Callers: loopback}, []string{
 			`valetforward: Dialect: "apache" is not supported: use caddy, envoy-http, haproxy, ingress-nginx, nginx, traefik`}},
 		{"all addresses", valetforward.Config{Decider: decider, Dialect: "nginx", Callers: []netip.Prefix{loopback[0], netip.MustParsePrefix("::/0"), {}}}, []string{

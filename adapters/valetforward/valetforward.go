@@ -73,8 +73,9 @@ type Config struct {
 	// answer it before it asks.
 	AllowPreflight bool
 
-	// ForwardToken leaves Authorization and DPoP in the request that Envoy passes on. Without it, the answer lets Envoy remove
-	// them. It has an effect on EnvoyHTTP only; the configuration of other gateways decides what they pass on.
+	// ForwardToken leaves the token in the request that Envoy passes on. Without it, the answer lets Envoy remove Authorization and
+	// the header of [middleware.HeaderToken], but neither cookies nor subprotocols, which contain more than a token. DPoP is always
+	// removed. It has an effect on EnvoyHTTP only; the configuration of other gateways decides what they pass on.
 	ForwardToken bool
 
 	// Logger receives the address of a sender that is not in Callers, at level Warn, at most once a minute. Nil: slog.Default().
@@ -112,8 +113,8 @@ func New(cfg Config) (*Handler, error) {
 	mistake := func(field, format string, args ...any) {
 		mistakes = append(mistakes, fmt.Errorf("valetforward: %w", &valetkey.ConfigError{Field: field, Err: fmt.Errorf(format, args...)}))
 	}
-	if cfg.Decider == nil {
-		mistake("Decider", "required")
+	if cfg.Decider == nil || cfg.Decider.Guard() == nil {
+		mistake("Decider", "required, from routes.Table.Decider")
 	}
 	read := dialects[cfg.Dialect]
 	switch {
@@ -152,8 +153,13 @@ func New(cfg Config) (*Handler, error) {
 		decider: cfg.Decider, read: read, prefix: cfg.PathPrefix, allowPreflight: cfg.AllowPreflight, certificate: cfg.ClientCertificate,
 		callers: middleware.Proxies{Trusted: slices.Clone(cfg.Callers), UnixSocket: cfg.UnixSocket}, log: cfg.Logger,
 	}
-	if cfg.Dialect == EnvoyHTTP && !cfg.ForwardToken {
-		h.remove = "authorization, dpop"
+	if cfg.Dialect == EnvoyHTTP {
+		h.remove = "dpop"
+		for _, name := range cfg.Decider.Guard().CredentialHeaders() {
+			if name != "Dpop" && name != "Cookie" && name != "Sec-Websocket-Protocol" && !cfg.ForwardToken {
+				h.remove += ", " + strings.ToLower(name)
+			}
+		}
 	}
 	if h.log == nil {
 		h.log = slog.Default()

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetforward"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/config"
@@ -161,7 +162,9 @@ func (f *authorizeFile) forward(a *Authorizer) valetforward.Config {
 	}
 	cfg.ForwardToken = f.Shared.ForwardToken && cfg.Dialect == valetforward.EnvoyHTTP
 	checked := cfg
-	checked.Decider = new(routes.Decider)
+	if guard, err := middleware.New(middleware.Config{Verifier: valetkey.First()}); err == nil { // the guard of the file may have mistakes
+		checked.Decider, _ = routes.Table{"/": valetkey.AnyToken}.Decider(guard)
+	}
 	if len(checked.Callers) == 0 { // a mistake has been reported
 		checked.Callers = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	}

@@ -3,11 +3,13 @@ package proxy_test
 import (
 	"encoding/pem"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,4 +194,16 @@ mtls: {header: X-Client-Cert}
 		t.Cleanup(server.Close)
 		assert.Equal(t, 401, send(t, server.Listener.Addr().String(), metadata).StatusCode)
 	})
+}
+
+// A key that is added to the proxy must be one that an authorizer obeys, or one that it refuses with the reason.
+func TestAuthorizerKnowsEveryKeyOfTheProxy(t *testing.T) {
+	schema, err := proxy.AuthorizeSchema()
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{
+		"listen_http", "listen_grpc", "dialect", "path_prefix", "callers", "callers_ca_file", "allow_preflight",
+		"tls", "resource", "realm", "forward_token", "token_header", "max_token_bytes", "trusted_origins", "websocket_token", "verifiers", "dpop", "mtls",
+		"sender_constrained", "profile", "redis", "routes", "openapi", "allow_encoded_slash",
+		"probe", "drain", "grace", "access_log", "max_header_bytes", "header_timeout", "idle_timeout",
+	}, slices.Collect(maps.Keys(schema["properties"].(map[string]any))), "obey the key, or add it to proxyOnly in authorize.go")
 }
