@@ -25,6 +25,10 @@ const (
 // InsufficientUserAuthentication is the code of RFC 9470, section 3: the user must log in again, or with another method.
 const InsufficientUserAuthentication Code = "insufficient_user_authentication" // 401
 
+// InsufficientClaims is the code of a claims challenge, as Microsoft Entra ID defines it: the client must get another token, for which
+// the issuer asks the user for more, such as a second factor or consent. See [Error].Claims.
+const InsufficientClaims Code = "insufficient_claims" // 401
+
 // Forbidden is the code of a refusal with 403 that no token with more scopes would change, because of who the caller is or what the
 // request is about. The challenge contains no error: RFC 6750, section 3.1, defines none for this case, and insufficient_scope would
 // make clients request another token.
@@ -44,6 +48,10 @@ type Error struct {
 
 	// StepUp describes the required login, with InsufficientUserAuthentication.
 	StepUp *StepUp
+
+	// Claims is the claims parameter of the next authorization request (OpenID Connect Core, section 5.5), a JSON object, with
+	// InsufficientClaims. The challenge contains it in base64. Empty: none.
+	Claims string
 
 	// Err is the cause, for the log. It must never contain the token's text. Nil: none.
 	Err error

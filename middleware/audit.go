@@ -77,6 +77,7 @@ const (
 //	http.request.id            see AuditOptions.RequestID
 //	valetkey.issuer            the issuer of a verified token
 //	valetkey.client            the client_id of a verified token, see Identity
+//	valetkey.actor             the party that acts for the subject (act, RFC 8693), its sub or else its client_id, see Identity
 //	valetkey.scope             the scopes that the route requires
 //	valetkey.rules             the rules on claims that the route requires
 //	valetkey.remembered        whether the token was cached
@@ -263,6 +264,9 @@ func (a *Auditor) record(e valetkey.Event) slog.Record {
 		add("user.id", a.identity(t.Subject()))
 		add("valetkey.issuer", t.Issuer())
 		add("valetkey.client", a.identity(t.ClientID()))
+		if actor, acts := t.Actor(); acts {
+			add("valetkey.actor", a.identity(cmp.Or(actor.Subject, actor.ClientID)))
+		}
 	}
 	needs := valetkey.Describe(e.Needs...)
 	add("valetkey.scope", needs.Challenge.String())

@@ -103,6 +103,29 @@ func TestAudit(t *testing.T) {
 		assert.Equal(t, with(map[string]any{"level": "ERROR", "event.outcome": "unknown", "http.response.status_code": 503.0,
 			"user.id": "alice", "valetkey.issuer": iss.URL, "valetkey.client": "orders-app", "valetkey.scope": nil, "valetkey.rules": nil}), all[3])
 	})
+	t.Run("a party that acts for the subject is named beside it", func(t *testing.T) {
+		for _, c := range []struct {
+			name  string
+			act   map[string]any
+			actor any
+		}{
+			{"nobody acts", nil, nil},
+			{"a service, which acts for another that is not named", map[string]any{"sub": "gateway", "act": map[string]any{"sub": "portal"}}, "gateway"},
+			{"one without a subject", map[string]any{"client_id": "gateway-app"}, "gateway-app"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				send, records, _ := audited(t, iss, middleware.AuditOptions{Grants: 1})
+				token := iss.Token()
+				if c.act != nil {
+					token = iss.Token(valetkeytest.Claim("act", c.act))
+				}
+				assert.Equal(t, 200, send(valetkeytest.Request("GET", "/orders/7", token)))
+				r := records()[0]
+				assert.Equal(t, "alice", r["user.id"])
+				assert.Equal(t, c.actor, r["valetkey.actor"])
+			})
+		}
+	})
 	t.Run("AUDIT-01 grants by option", func(t *testing.T) {
 		send, records, _ := audited(t, iss, middleware.AuditOptions{Grants: 1})
 		assert.Equal(t, 200, send(valetkeytest.Request("GET", "/orders/7", iss.Token())))
@@ -153,7 +176,7 @@ func TestAudit(t *testing.T) {
 	t.Run("AUDIT-03 omitted", func(t *testing.T) {
 		send, records, _ := audited(t, iss, middleware.AuditOptions{Grants: 1, Identity: middleware.IdentityOmitted})
 		send(valetkeytest.Request("GET", "/", iss.Token()))
-		for _, name := range []string{"user.id", "valetkey.client", "client.address"} {
+		for _, name := range []string{"user.id", "valetkey.client", "valetkey.actor", "client.address"} {
 			assert.NotContains(t, records()[0], name)
 		}
 	})

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -78,6 +79,9 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 		if up.MaxAge != nil {
 			param("max_age", strconv.FormatInt(int64(up.MaxAge.Seconds()), 10))
 		}
+	}
+	if blamed && e.Claims != "" { // base64 makes any text fit
+		param("claims", base64.StdEncoding.EncodeToString([]byte(e.Claims)))
 	}
 	if scheme == authheader.DPoP {
 		param("algs", c.algorithms)

@@ -1,0 +1,26 @@
+package middleware_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/valetkeytest"
+)
+
+func TestAClaimsChallengeReachesTheClient(t *testing.T) {
+	guard := newGuard(t, valetkeytest.NewIssuer(t))
+	const claims = `{"access_token":{"acrs":{"essential":true,"value":"c\"1"}}}`
+	d := guard.Reject(nil, fmt.Errorf("calling: %w", &valetkey.Error{Code: valetkey.InsufficientClaims, Reason: valetkey.ReasonACR, Claims: claims}))
+	assert.Equal(t, http.StatusUnauthorized, d.Status())
+	params := valetkeytest.Challenge(t, d.Header(), "Bearer")
+	assert.Equal(t, "insufficient_claims", params["error"])
+	got, err := base64.StdEncoding.DecodeString(params["claims"])
+	require.NoError(t, err)
+	assert.Equal(t, claims, string(got))
+}
