@@ -1,12 +1,12 @@
 package valetkeytest
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/scopes"
 )
 
@@ -44,157 +44,19 @@ func Challenge(t testing.TB, h http.Header, scheme string) map[string]string {
 func Challenges(h http.Header) ([]AuthChallenge, error) {
 	var all []AuthChallenge
 	for _, line := range h.Values("WWW-Authenticate") {
-		s := &challengeScanner{rest: line}
-		for {
-			c, err := s.challenge()
+		found, err := authheader.Challenges(line)
+		for _, one := range found {
+			c := AuthChallenge(one)
 			if err == nil {
 				err = c.valid()
 			}
-			if err != nil {
-				return nil, fmt.Errorf("WWW-Authenticate: %q: %w", line, err)
-			}
 			all = append(all, c)
-			if s.rest == "" {
-				break
-			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("WWW-Authenticate: %q: %w", line, err)
 		}
 	}
 	return all, nil
-}
-
-// A challengeScanner parses its text from left to right.
-type challengeScanner struct{ rest string }
-
-// challenge reads auth-scheme [ 1*SP ( token68 / #auth-param ) ] and the comma after it (RFC 9110, section 11.3).
-func (s *challengeScanner) challenge() (AuthChallenge, error) {
-	c := AuthChallenge{Scheme: s.take(tokenChar), Params: map[string]string{}}
-	if c.Scheme == "" {
-		return c, fmt.Errorf("no scheme at %q", s.rest)
-	}
-	params := strings.TrimLeft(s.rest, " ")
-	if params == s.rest || strings.HasPrefix(strings.TrimLeft(params, "\t "), ",") { // a scheme alone
-		_, err := s.comma()
-		return c, err
-	}
-	s.rest = params
-	if c.Token68 = s.token68(); c.Token68 != "" {
-		_, err := s.comma()
-		return c, err
-	}
-	for {
-		if err := s.param(&c); err != nil {
-			return c, err
-		}
-		more, err := s.comma()
-		if err != nil || !more || !s.atParam() {
-			return c, err
-		}
-	}
-}
-
-// param reads one auth-param (RFC 9110, section 11.2).
-func (s *challengeScanner) param(c *AuthChallenge) error {
-	name := strings.ToLower(s.take(tokenChar))
-	rest, found := strings.CutPrefix(s.rest, "=")
-	if name == "" || !found {
-		return fmt.Errorf("no parameter at %q", name+s.rest)
-	}
-	if _, twice := c.Params[name]; twice {
-		return fmt.Errorf("%s: twice in one challenge", name)
-	}
-	s.rest = rest
-	value, quoted, err := s.value()
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if name == "realm" && !quoted { // RFC 9110, section 11.5
-		return errors.New("realm: not a quoted-string")
-	}
-	c.Params[name] = value
-	return nil
-}
-
-// value reads a token or a quoted-string (RFC 9110, section 5.6.4).
-func (s *challengeScanner) value() (v string, quoted bool, err error) {
-	if !strings.HasPrefix(s.rest, `"`) {
-		if v = s.take(tokenChar); v == "" {
-			return "", false, fmt.Errorf("no value at %q", s.rest)
-		}
-		return v, false, nil
-	}
-	var b strings.Builder
-	for i := 1; i < len(s.rest); i++ {
-		ch := s.rest[i]
-		switch {
-		case ch == '"':
-			s.rest = s.rest[i+1:]
-			return b.String(), true, nil
-		case ch == '\\' && i+1 < len(s.rest):
-			i++
-			ch = s.rest[i]
-		}
-		if ch < ' ' && ch != '\t' || ch == 0x7f {
-			return "", true, fmt.Errorf("the character %q", ch)
-		}
-		b.WriteByte(ch)
-	}
-	return "", true, errors.New("a quote that does not end")
-}
-
-// comma reads OWS "," OWS, and reports whether there was a comma. Without one, the text must have ended.
-func (s *challengeScanner) comma() (bool, error) {
-	rest, found := strings.CutPrefix(strings.TrimLeft(s.rest, " \t"), ",")
-	if !found && s.rest != "" {
-		return false, fmt.Errorf("no comma at %q", s.rest)
-	}
-	if !found {
-		return false, nil
-	}
-	s.rest = strings.TrimLeft(rest, " \t")
-	if s.rest == "" || s.rest[0] == ',' {
-		return true, errors.New("an empty list element")
-	}
-	return true, nil
-}
-
-// token68 reads 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=" (RFC 9110, section 11.2), unless the text is a
-// parameter.
-func (s *challengeScanner) token68() string {
-	ahead := challengeScanner{s.rest}
-	v := ahead.take(func(b byte) bool { return alphanumeric(b) || strings.IndexByte("-._~+/", b) >= 0 })
-	if v == "" {
-		return ""
-	}
-	v += ahead.take(func(b byte) bool { return b == '=' })
-	if end := strings.TrimLeft(ahead.rest, " \t"); end != "" && end[0] != ',' {
-		return ""
-	}
-	s.rest = ahead.rest
-	return v
-}
-
-// atParam reports whether the text continues with a parameter of this challenge and not with the scheme of the next one.
-func (s *challengeScanner) atParam() bool {
-	ahead := challengeScanner{s.rest}
-	ahead.take(tokenChar)
-	return strings.HasPrefix(ahead.rest, "=")
-}
-
-func (s *challengeScanner) take(in func(byte) bool) string {
-	n := 0
-	for n < len(s.rest) && in(s.rest[n]) {
-		n++
-	}
-	taken := s.rest[:n]
-	s.rest = s.rest[n:]
-	return taken
-}
-
-// tokenChar is tchar of RFC 9110, section 5.6.2.
-func tokenChar(b byte) bool { return alphanumeric(b) || strings.IndexByte("!#$%&'*+-.^_`|~", b) >= 0 }
-
-func alphanumeric(b byte) bool {
-	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9'
 }
 
 // valid checks the rules of Bearer and DPoP beyond the grammar.

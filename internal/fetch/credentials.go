@@ -32,7 +32,7 @@ func (c *Credentials) Add(req *http.Request) error {
 	if c == nil {
 		return nil
 	}
-	if own, err := url.Parse(c.URL); err != nil || !sameOrigin(own, req.URL) {
+	if own, err := url.Parse(c.URL); err != nil || !SameOrigin(own, req.URL) {
 		return nil
 	}
 	for name, values := range c.Header {
@@ -49,7 +49,8 @@ func (c *Credentials) Add(req *http.Request) error {
 	return nil
 }
 
-func sameOrigin(a, b *url.URL) bool {
+// SameOrigin reports whether a and b have the same scheme, host and port (RFC 6454, section 5).
+func SameOrigin(a, b *url.URL) bool {
 	return strings.EqualFold(a.Scheme, b.Scheme) && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
 }
 

@@ -21,11 +21,63 @@ import (
 // The request must be harmless when repeated: it is sent again, on another connection, if the server has just closed an idle
 // one.
 func (c Client) Post(ctx context.Context, u string, form url.Values, header http.Header, accept string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	resp, err := c.post(ctx, u, form, header, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if err = isOK(resp); err == nil {
+		err = mediaType(resp, accept)
+	}
+	if err != nil {
+		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, RetryAfter: retryAfter(resp), Err: err}
+	}
+	body, err := content(resp, MaxBody)
+	if err != nil {
+		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, Content: !timedOut(ctx, err), Err: err}
+	}
+	return body, nil
+}
+
+// A Reply is a response of an endpoint that describes errors in JSON (RFC 6749, section 5.2).
+type Reply struct {
+	Status int // 200, or 400 to 499 without 429
+	Header http.Header
+	Body   []byte // JSON if Status is 200; perhaps anything otherwise
+}
+
+// Submit sends a form as [Client.Post] does, and accepts JSON. It also returns responses with a status of 4xx, except 429, since their
+// bodies describe the error. The rules, bounds and errors are otherwise those of Post.
+func (c Client) Submit(ctx context.Context, u string, form url.Values, header http.Header) (*Reply, error) {
+	const accept = "application/json"
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	resp, err := c.post(ctx, u, form, header, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 400 || resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		if err = isOK(resp); err == nil {
+			err = mediaType(resp, accept)
+		}
+		if err != nil {
+			return nil, &Error{URL: Bare(u), Status: resp.StatusCode, RetryAfter: retryAfter(resp), Err: err}
+		}
+	}
+	body, err := content(resp, MaxBody)
+	if err != nil {
+		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, Content: !timedOut(ctx, err), Err: err}
+	}
+	return &Reply{resp.StatusCode, resp.Header, body}, nil
+}
+
+func (c Client) post(ctx context.Context, u string, form url.Values, header http.Header, accept string) (*http.Response, error) {
 	if err := c.Allowed(u); err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, &Error{URL: Bare(u), Err: err}
@@ -44,18 +96,7 @@ func (c Client) Post(ctx context.Context, u string, form url.Values, header http
 		}
 		return nil, &Error{URL: Bare(u), Err: err}
 	}
-	defer resp.Body.Close()
-	if err = isOK(resp); err == nil {
-		err = mediaType(resp, accept)
-	}
-	if err != nil {
-		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, RetryAfter: retryAfter(resp), Err: err}
-	}
-	body, err := content(resp, MaxBody)
-	if err != nil {
-		return nil, &Error{URL: Bare(u), Status: resp.StatusCode, Content: !timedOut(ctx, err), Err: err}
-	}
-	return body, nil
+	return resp, nil
 }
 
 // timedOut reports whether err means that the time for an exchange, or its context, has ended.

@@ -39,6 +39,16 @@ func TestPost(t *testing.T) {
 		w.Header().Set("Retry-After", "7")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
+	mux.HandleFunc("/refused", func(w http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		w.Header().Set("DPoP-Nonce", "n")
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, `{"error":"%s|%s"}`, r.PostForm.Encode(), r.Header.Get("Authorization"))
+	})
+	mux.HandleFunc("/limited", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "9")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
 	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		for {
@@ -119,6 +129,10 @@ func TestPost(t *testing.T) {
 			before := hits.Load()
 			body, err := post(c.url)
 			assert.Nil(t, body)
+			if c.url != s.URL+"/slow" {
+				_, err := client.Submit(t.Context(), c.url, form, nil)
+				assert.ErrorContains(t, err, c.want)
+			}
 			var e *fetch.Error
 			require.ErrorAs(t, err, &e)
 			assert.ErrorContains(t, err, c.want)
@@ -137,6 +151,21 @@ func TestPost(t *testing.T) {
 		body, err = client.Post(t.Context(), s.URL, form, nil, "application/json")
 		require.NoError(t, err)
 		assert.Contains(t, string(body), "identity||")
+	})
+	t.Run("Submit returns the response that describes an error", func(t *testing.T) {
+		reply, err := client.Submit(t.Context(), s.URL+"/refused", form, http.Header{"Authorization": {"Basic x"}})
+		require.NoError(t, err)
+		assert.Equal(t, 400, reply.Status)
+		assert.Equal(t, "n", reply.Header.Get("DPoP-Nonce"))
+		assert.Equal(t, `{"error":"token=secret+%26%3D|Basic x"}`, string(reply.Body))
+		reply, err = client.Submit(t.Context(), s.URL, form, nil)
+		require.NoError(t, err)
+		assert.Equal(t, 200, reply.Status)
+		assert.Contains(t, string(reply.Body), "application/json")
+		_, err = client.Submit(t.Context(), s.URL+"/limited", form, nil)
+		var e *fetch.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, 9*time.Second, e.RetryAfter)
 	})
 	t.Run("the caller's context ends it", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
