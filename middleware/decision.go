@@ -13,6 +13,7 @@ import (
 	"github.com/valetkey/valetkey/internal/authctx"
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/denylist"
+	"github.com/valetkey/valetkey/internal/heldtoken"
 	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
@@ -27,7 +28,7 @@ type Decision struct {
 	passed   bool
 	as       passage
 	entry    *tokencache.Entry // of the token; nil: there is none
-	opening  *opening          // nil: the request does not end with its token
+	opening  *opening          // nil: the text of the token is not needed
 	response                   // if passed, only the headers
 	err      error
 }
@@ -182,7 +183,7 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 		d.entry = found.entry
 	} else {
 		d = Decision{guard: g, passed: true, entry: found.entry}
-		if g.streams != nil {
+		if g.streams != nil || g.onBehalf {
 			d.opening = &opening{raw: c.token}
 		}
 		if c.private {
@@ -402,12 +403,26 @@ func (d Decision) attach(parent context.Context) (context.Context, *stream, erro
 	if d.opening == nil {
 		return &verifiedContext{parent, d.entry}, nil, nil
 	}
-	s, err := d.guard.streams.open(parent, d.opening.raw, d.entry)
-	if err != nil {
-		return nil, nil, err
+	var s *stream
+	if d.guard.streams != nil {
+		var err error
+		if s, err = d.guard.streams.open(parent, d.opening.raw, d.entry); err != nil {
+			return nil, nil, err
+		}
+		parent = s.ctx
 	}
-	return &verifiedContext{s.ctx, d.entry}, s, nil
+	var ctx context.Context = &verifiedContext{parent, d.entry}
+	if d.guard.onBehalf {
+		ctx = heldtoken.NewContext(ctx, d.opening.raw, d.entry.Token, holder{d.guard})
+	}
+	return ctx, s, nil
 }
+
+// A holder is the guard as package onbehalf sees it.
+type holder struct{ guard *Guard }
+
+func (h holder) Still(t *valetkey.Token) error { return h.guard.still(t) }
+func (h holder) Attach(d *heldtoken.Dependent) { h.guard.denials.dependents.Attach(d) }
 
 func (r *response) set(name, value string) {
 	if r.header == nil {
@@ -423,7 +438,7 @@ func (r *response) add(name, value string) {
 	r.header.Add(name, value)
 }
 
-// An opening holds the token with which a stream is opened. A Decision points to it so that printing a Decision shows no token.
+// An opening holds the token with which a stream is opened, or which is exchanged, see Config.OnBehalf. A Decision points to it so that printing a Decision shows no token.
 type opening struct{ raw string }
 
 func (g *Guard) observe(ctx context.Context, r *http.Request, d Decision, needs []valetkey.Requirement, remembered, reportOnly bool, took time.Duration) {

@@ -150,6 +150,11 @@ type Config struct {
 	// read from the client. The request's context must end with the request, as that of net/http does.
 	CancelWithToken bool
 
+	// OnBehalf lets package onbehalf exchange the token of a request for one with which the handler calls another service. The context
+	// of an accepted request then carries the text of its token, which no other package can read and which is never printed. False:
+	// the text is dropped after the decision.
+	OnBehalf bool
+
 	// InsecureReportOnly lets requests through that the guard would refuse, and reports them as refused to Logger and Observer: see
 	// [valetkey.InsecureReportOnly], which does so for one route. It is for the introduction of tokens, scopes and rules to an API
 	// that is in use. [Guard.Reject] still refuses.
@@ -204,6 +209,7 @@ type Guard struct {
 	observer          valetkey.Observer // nil: none
 	observesAccepted  bool              // observer is called for accepted requests
 	reportOnly        bool
+	onBehalf          bool // the context of a request carries the text of its token
 	now               func() time.Time
 }
 
@@ -299,6 +305,7 @@ func New(cfg Config) (*Guard, error) {
 		observer:          cfg.Observer,
 		observesAccepted:  cfg.Observer != nil && valetkey.ObservesAccepted(cfg.Observer),
 		reportOnly:        cfg.InsecureReportOnly,
+		onBehalf:          cfg.OnBehalf,
 		now:               cfg.Now,
 	}
 	if id, err := url.Parse(cfg.Resource.ID); err == nil {

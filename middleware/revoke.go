@@ -14,6 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/denylist"
+	"github.com/valetkey/valetkey/internal/heldtoken"
 )
 
 // Revocations configures the source of revocations and bounds the memory for them. The zero value suits a single process.
@@ -47,7 +48,7 @@ type Revocations struct {
 
 // Revoke rejects tokens even though they still verify. It removes them from the cache at once, and holds each revocation until
 // none of its tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, it ends requests in progress that
-// carry such a token. It affects all guards that Config.Previous connects, and no other process; for those, see [Guard.Watch].
+// carry such a token. It also removes the tokens that package onbehalf has obtained for it. It affects all guards that Config.Previous connects, and no other process; for those, see [Guard.Watch].
 //
 // Revoke scans every cached token and every request in progress, so pass several revocations in one call if there are many.
 //
@@ -64,23 +65,26 @@ func (d *denials) revoke(rs ...valetkey.Revocation) error {
 		}
 	}
 	d.noteOverflow()
+	denied := func(t *valetkey.Token) bool {
+		// A cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
+		named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
+		return named && d.check(t) != nil
+	}
 	for _, g := range d.guards.all() {
-		g.cache.Purge(func(t *valetkey.Token) bool {
-			// The cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
-			named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
-			return named && d.check(t) != nil
-		})
+		g.cache.Purge(denied)
 		g.streams.endDenied()
 	}
+	d.dependents.Purge(denied)
 	return errors.Join(errs...)
 }
 
 // denials holds the revocations that a guard knows. A guard shares it with its Config.Previous.
 type denials struct {
 	list        *denylist.List
-	guards      family      // to which the revocations apply
-	overflowing atomic.Bool // as last logged
-	watched     *watched    // nil: there is no source
+	guards      family               // to which the revocations apply
+	dependents  heldtoken.Dependents // results of package onbehalf that depend on the tokens
+	overflowing atomic.Bool          // as last logged
+	watched     *watched             // nil: there is no source
 	keep        time.Duration
 	outlived    sync.Once // for the log line about a token that lives longer than keep
 	now         func() time.Time

@@ -69,14 +69,16 @@ func paddedParts(s string) bool {
 }
 
 // Purge removes the tokens that match from the cache, or all if match is nil, and returns the number removed. It also purges a
-// verifier that is a [valetkey.Purger]. A removed token is verified again when it is next used, so that changes at the issuer
+// verifier that is a [valetkey.Purger], and the tokens that package onbehalf has obtained for those that match. A removed token is verified again when it is next used, so that changes at the issuer
 // take effect at once. Purge is not a deny-list, see [Guard.Revoke]. The result of a verification in progress is not cached.
 // Purge scans every entry. It is safe for concurrent use.
 func (g *Guard) Purge(match func(t *valetkey.Token) bool) int {
 	if f, ok := g.verifier.(valetkey.Purger); ok {
 		f.Purge()
 	}
-	return g.cache.Purge(match)
+	n := g.cache.Purge(match)
+	g.denials.dependents.Purge(match)
+	return n
 }
 
 // verifiedContext carries a verified token. It adds one pointer, the least that a context can cost.
