@@ -11,7 +11,8 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
-// New returns a server for d. It also serves health checks, which report NOT_SERVING from the beginning of a shutdown.
+// New returns a server for d. It also serves health checks, which report NOT_SERVING after SetServing(false): at the end of the process,
+// but not when a reload replaces the server.
 func New(d driver.ExtAuthz) (driver.Server, error) {
 	authorize, err := valetenvoy.New(valetenvoy.Config{
 		Decider: d.Decider, Callers: d.Callers, ForwardToken: d.ForwardToken, AllowPreflight: d.AllowPreflight, Logger: d.Logger,
@@ -38,7 +39,6 @@ func (s *server) SetServing(serving bool) { s.authorize.SetServing(serving) }
 
 // Shutdown implements [driver.Server].
 func (s *server) Shutdown(ctx context.Context) error {
-	s.authorize.SetServing(false)
 	stopped := make(chan struct{})
 	go func() { // until Close at the latest
 		s.GracefulStop()
