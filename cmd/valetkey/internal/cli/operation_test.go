@@ -195,6 +195,10 @@ func TestHangupReloads(t *testing.T) {
 		got, _ := token("reader")
 		require.Equal(t, 200, got)
 		keys := body(t, url+"/oauth2/keys")
+		probe := p.listening(t, "probe")
+		require.Equal(t, 200, status(t, probe+"/live", ""))
+		require.JSONEq(t, `{"state": "ready"}`, body(t, probe+"/ready"))
+		require.Contains(t, body(t, probe+"/metrics"), "\nvaletkey_store_up 1\n")
 
 		require.NoError(t, os.WriteFile(file, []byte(strings.Replace(serveFile, "issuer: http://127.0.0.1:8888", "issuer: http://127.0.0.1:8889", 1)), 0o600))
 		p.signal(t, syscall.SIGHUP)
@@ -210,6 +214,18 @@ func TestHangupReloads(t *testing.T) {
 		got, _ = token("other")
 		require.Equal(t, 200, got)
 		require.Equal(t, keys, body(t, url+"/oauth2/keys"), "the store is the same")
+		var about struct {
+			State   string
+			Reloads struct{ Done, Failed int }
+			Config  struct{ SHA256 string }
+		}
+		text := body(t, probe+"/status")
+		require.NoError(t, json.Unmarshal([]byte(text), &about))
+		require.Equal(t, "ready", about.State)
+		require.Equal(t, 1, about.Reloads.Done)
+		require.Equal(t, 1, about.Reloads.Failed)
+		require.Len(t, about.Config.SHA256, 64)
+		require.NotContains(t, text, "a long secret")
 		p.signal(t, syscall.SIGTERM)
 		require.NoError(t, p.Wait())
 	})

@@ -3,12 +3,14 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -392,4 +394,76 @@ func background(t *testing.T, s *proxy.Service, log *journal) (addr, probe strin
 		s.Close()
 	})
 	return log.listening(t, "proxy"), log.listening(t, "probe")
+}
+
+func TestMetrics(t *testing.T) {
+	jwts, opaque := valetkeytest.NewIssuer(t), valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(&recorder{})
+	defer upstream.Close()
+	log := new(journal)
+	s, err := proxy.Open(written(t, two(jwts, opaque, upstream.URL)+"probe: 127.0.0.1:0\ndrain: 0s\n"), drivers, slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	addr, probe := background(t, s, log)
+	good, expired := jwts.Token(), jwts.Token(valetkeytest.Claim("exp", 1))
+	for _, token := range []string{good, good, expired, ""} {
+		get(t, "http://"+addr+"/orders", token)
+	}
+	require.NoError(t, s.Reload(t.Context()))
+	get(t, "http://"+addr+"/orders", good)
+	status, body := get(t, "http://"+probe+"/metrics", "")
+	require.Equal(t, 200, status)
+	text := string(body)
+	for _, line := range []string{
+		`valetkey_requests_total{issuer="` + jwts.URL + `",status="200",reason="",cached="false"} 1`,
+		`valetkey_requests_total{issuer="` + jwts.URL + `",status="200",reason="",cached="true"} 2`, // one of them after the reload
+		`valetkey_requests_total{issuer="",status="401",reason="expired",cached="false"} 1`,
+		`valetkey_key_set_refreshes_total{issuer="` + jwts.URL + `",status="200"} 1`,
+		`valetkey_verifier_state{verifier="` + jwts.URL + `",state="ready"} 1`,
+		`valetkey_cache_entries 1`,
+	} {
+		require.Contains(t, text, line+"\n")
+	}
+	for _, secret := range []string{good, expired, strings.Split(good, ".")[2], valetkeytest.IntrospectionSecret} {
+		require.NotContains(t, text, secret)
+		_, body := get(t, "http://"+probe+"/status", "")
+		require.NotContains(t, string(body), secret)
+	}
+}
+
+// The files of the certificate are read with each reload, and a bad pair keeps the old configuration.
+func TestReloadOfTheCertificate(t *testing.T) {
+	jwts, opaque := valetkeytest.NewIssuer(t), valetkeytest.NewIssuer(t)
+	upstream := httptest.NewServer(&recorder{})
+	defer upstream.Close()
+	text := two(jwts, opaque, upstream.URL) + "probe: 127.0.0.1:0\ndrain: 0s\ntls: {cert_file: cert.pem, key_file: key.pem}\n"
+	file := written(t, text)
+	put := func(name, content string) {
+		require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(file), name), []byte(content), 0o600))
+	}
+	put("cert.pem", certificatePEM)
+	put("key.pem", keyPEM)
+	log := new(journal)
+	s, err := proxy.Open(file, drivers, slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	addr, _ := background(t, s, log)
+	serial := func() string {
+		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		require.NoError(t, err)
+		defer conn.Close()
+		require.Equal(t, "h2", conn.ConnectionState().NegotiatedProtocol)
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	require.Equal(t, "1", serial())
+	put("key.pem", "x")
+	require.ErrorContains(t, s.Reload(t.Context()), ":11: tls: ")
+	require.Equal(t, "1", serial())
+	old := certificatePEM
+	oldKey := keyPEM
+	t.Cleanup(func() { certificatePEM, keyPEM = old, oldKey })
+	_, err = makeCertificateWith(2)
+	require.NoError(t, err)
+	put("cert.pem", certificatePEM)
+	put("key.pem", keyPEM)
+	require.NoError(t, s.Reload(t.Context()))
+	require.Equal(t, "2", serial())
 }
