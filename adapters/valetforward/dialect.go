@@ -2,7 +2,6 @@ package valetforward
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -105,19 +104,35 @@ func once(h http.Header, name string) (value string, ok bool) {
 // hyphen, as much software does. Such a header is from the gateway, which the dialect has read, or from a client, which proves
 // nothing. So the guard does not see it.
 func describes(name string) bool {
-	name = strings.Map(func(c rune) rune {
+	switch { // most headers begin with another letter
+	case begins(name, "f"):
+		return len(name) == len("forwarded") && begins(name, "forwarded")
+	case begins(name, "x"):
+		return begins(name, "x-forwarded-") || begins(name, "x-original-") || begins(name, "x-envoy-") || begins(name, "x-auth-request-") ||
+			begins(name, "x-real-ip") || begins(name, "x-rewrite-url")
+	}
+	return false
+}
+
+// begins reports whether name begins with prefix, in any spelling.
+func begins(name, prefix string) bool {
+	if len(name) < len(prefix) {
+		return false
+	}
+	for i := range len(prefix) {
+		c := name[i]
 		switch {
 		case 'A' <= c && c <= 'Z':
-			return c + 'a' - 'A'
+			c += 'a' - 'A'
 		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
-			return c
+		default:
+			c = '-'
 		}
-		return '-'
-	}, name)
-	return name == "forwarded" || name == "x-real-ip" || name == "x-rewrite-url" ||
-		slices.ContainsFunc([]string{"x-forwarded-", "x-original-", "x-envoy-", "x-auth-request-"}, func(prefix string) bool {
-			return strings.HasPrefix(name, prefix)
-		})
+		if c != prefix[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // Reasons for refusals that a guard does not have.
