@@ -6,9 +6,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 )
 
-// gateways asks what the command costs as a gateway, in processes of their own.
+// gateways asks what the command costs as a gateway, and as the service that a gateway asks. All programs are processes.
 func gateways(b *bench) error {
 	dir, err := os.MkdirTemp("", "gateways")
 	if err != nil {
@@ -22,7 +23,21 @@ func gateways(b *bench) error {
 	if err := os.WriteFile(filepath.Join(dir, "keys.json"), keys(iss), 0o600); err != nil {
 		return err
 	}
-	return proxies(b, dir, tokens[:fewTokens])
+	valetkey, err := command(dir, filepath.Join("..", "cmd", "valetkey"))
+	if err != nil {
+		return err
+	}
+	tokens = tokens[:fewTokens]
+	if err := proxies(b, dir, valetkey, tokens); err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	if err := forwards(b, dir, valetkey, keys(iss), tokens); err != nil {
+		return fmt.Errorf("forward authentication: %w", err)
+	}
+	if err := checks(b, dir, tokens); err != nil {
+		return fmt.Errorf("ext_authz over gRPC: %w", err)
+	}
+	return nil
 }
 
 // verifiersYAML are the parts of a configuration that state whose tokens are accepted. The keys are in keys.json beside it.
@@ -35,9 +50,74 @@ func command(dir, folder string) (string, error) {
 	return path, err
 }
 
+// startCommand runs a command of valetkey with the configuration text, as a file in dir.
+func startCommand(dir, addr, path, name, text string) (*process, error) {
+	file := filepath.Join(dir, name+".yaml")
+	if err := os.WriteFile(file, []byte(text+verifiersYAML), 0o600); err != nil {
+		return nil, err
+	}
+	return startProcess(addr, path, nil, name, "--config", file)
+}
+
+// A contender is a program that competes with others as a process.
+type contender struct {
+	name  string
+	start func(addr string) (*process, error)
+	load  func(addr string) (generator, error) // proves its answers
+}
+
+// A generator loads a program for some time.
+type generator interface {
+	run(d time.Duration) (turn, error)
+	close()
+}
+
+// contest starts the contenders and compares them, see [bench.compare].
+func (b *bench) contest(t *table, contenders ...contender) ([]outcome, error) {
+	var sides []*side
+	for _, c := range contenders {
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		p, err := c.start(addr)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+		defer p.stop()
+		idle, err := p.resident()
+		if err != nil {
+			return nil, err
+		}
+		g, err := c.load(addr)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w\n%s", c.name, err, p.log)
+		}
+		defer g.close()
+		sides = append(sides, &side{name: c.name, process: p, run: g.run, idle: idle})
+	}
+	return b.compare(t, sides...)
+}
+
+// note describes what the tables of gateways have in common.
+func (b *bench) note(tokens []*token) string {
+	load := sustained
+	if b.quick {
+		load /= 10
+	}
+	return fmt.Sprintf("The load is a closed loop in turns of %v, with ES256 and %d tokens seen before. The ratio is of requests per second to the first program: "+
+		"more is better. Processor is the time that the process itself uses for a request, which other work of the machine hardly changes. "+
+		"Memory is the resident memory, before the first request and after %v under full load.", shift, len(tokens), load)
+}
+
 // refuses reports as an error if a request without a token is not refused.
-func refuses(url string) error {
-	res, err := http.Get(url)
+func refuses(url string, header http.Header) error {
+	req, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header = header
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
@@ -49,13 +129,10 @@ func refuses(url string) error {
 }
 
 // proxies asks what of a bare reverse proxy is left with a guard.
-func proxies(b *bench, dir string, tokens []*token) error {
+func proxies(b *bench, dir, valetkey string, tokens []*token) error {
 	t := b.table("gateways-proxy", "valetkey proxy",
-		fmt.Sprintf("Each proxy is a process; the upstream, which answers 6 bytes, and the generator share one more on the same cores. %d keep-alive connections, "+
-			"closed loop, turns of %v, ES256, %d tokens seen before. The bare one is httputil.ReverseProxy with the same transport and server, which checks nothing. "+
-			"The ratio is of requests per second to the bare one: more is better. Processor is the time that the process itself uses for a request, "+
-			"which other work of the machine hardly changes. Memory is what the system counts as resident, before the first request and after %v under full load.", connections, shift, len(tokens), sustained),
-		sideColumns...)
+		fmt.Sprintf("Each proxy is a process; the upstream, which answers 6 bytes, and the generator share one more on the same cores, over %d keep-alive connections. "+
+			"The bare one is httputil.ReverseProxy with the same transport and server, which checks nothing. ", connections)+b.note(tokens), sideColumns...)
 	upstream, end, err := serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello\n") }))
 	if err != nil {
 		return err
@@ -65,50 +142,21 @@ func proxies(b *bench, dir string, tokens []*token) error {
 	if err != nil {
 		return err
 	}
-	valetkey, err := command(dir, filepath.Join("..", "cmd", "valetkey"))
-	if err != nil {
-		return err
-	}
-	var sides []*side
-	for _, c := range []struct {
-		name  string
-		start func(addr string) (*process, error)
-	}{
-		{"httputil.ReverseProxy", func(addr string) (*process, error) {
+	outcomes, err := b.contest(t,
+		contender{"httputil.ReverseProxy", func(addr string) (*process, error) {
 			return startProcess(addr, bare, []string{"ADDR=" + addr, "UPSTREAM=http://" + upstream})
+		}, func(addr string) (generator, error) {
+			return newLoad(addr, orders(addr, tokens), http.StatusOK, "hello\n")
 		}},
-		{ours + " proxy", func(addr string) (*process, error) {
-			file := filepath.Join(dir, "proxy.yaml")
-			if err := os.WriteFile(file, fmt.Appendf(nil, "listen: %s\nupstream: http://%s\n%s", addr, upstream, verifiersYAML), 0o600); err != nil {
+		contender{ours + " proxy", func(addr string) (*process, error) {
+			return startCommand(dir, addr, valetkey, "proxy", fmt.Sprintf("listen: %s\nupstream: http://%s\n", addr, upstream))
+		}, func(addr string) (generator, error) {
+			if err := refuses("http://"+addr+"/orders", nil); err != nil {
 				return nil, err
 			}
-			return startProcess(addr, valetkey, nil, "proxy", "--config", file)
+			return newLoad(addr, orders(addr, tokens), http.StatusOK, "hello\n")
 		}},
-	} {
-		addr, err := freeAddr()
-		if err != nil {
-			return err
-		}
-		p, err := c.start(addr)
-		if err != nil {
-			return err
-		}
-		defer p.stop()
-		idle, err := p.resident()
-		if err != nil {
-			return err
-		}
-		l, err := newLoad(addr, tokens)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-		defer l.close()
-		sides = append(sides, &side{name: c.name, process: p, run: l.run, idle: idle})
-	}
-	if err := refuses("http://" + sides[1].process.addr + "/orders"); err != nil {
-		return fmt.Errorf("%s: %w", sides[1].name, err)
-	}
-	outcomes, err := b.compare(t, sides...)
+	)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ const (
 	audience  = "https://api.example.com/orders"
 	scope     = "orders:read orders:write billing:read profile"
 	needed    = "orders:read"
+	subject   = "248289761001-7f3c-4d1e-9a53-1c2b3d4e5f60"
+	clientID  = "s6BhdRkqt3"
 )
 
 // An issuer signs access tokens of RFC 9068 with one key.
@@ -54,8 +56,8 @@ func (iss *issuer) claims() map[string]any {
 	iss.minted++
 	now := time.Now()
 	return map[string]any{
-		"iss": issuerURL, "aud": audience, "sub": "248289761001-7f3c-4d1e-9a53-1c2b3d4e5f60",
-		"client_id": "s6BhdRkqt3", "scope": scope, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
+		"iss": issuerURL, "aud": audience, "sub": subject,
+		"client_id": clientID, "scope": scope, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
 		"jti": fmt.Sprintf("b2f3c1e7-6a4d-4f0b-9a53-%012d", iss.minted),
 	}
 }

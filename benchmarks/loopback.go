@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -66,7 +65,7 @@ func loopback(b *bench) error {
 			return err
 		}
 		defer end()
-		if loads[i], err = newLoad(addr, tokens[:fewTokens]); err != nil {
+		if loads[i], err = newLoad(addr, orders(addr, tokens[:fewTokens]), http.StatusOK, "hello\n"); err != nil {
 			return fmt.Errorf("%s: %w", names[i], err)
 		}
 		defer loads[i].close()
@@ -103,14 +102,21 @@ func loopback(b *bench) error {
 type load struct {
 	conns    []net.Conn
 	requests [][]byte
-	length   int // of an answer
+	length   int    // of an answer
+	status   string // the line with which it begins
 }
 
-func newLoad(addr string, tokens []*token) (*load, error) {
-	l := new(load)
+// orders returns a request with each token.
+func orders(addr string, tokens []*token) (requests [][]byte) {
 	for _, t := range tokens {
-		l.requests = append(l.requests, fmt.Appendf(nil, "GET /orders HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAuthorization: Bearer %s\r\n\r\n", addr, t.raw))
+		requests = append(requests, fmt.Appendf(nil, "GET /orders HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAuthorization: Bearer %s\r\n\r\n", addr, t.raw))
 	}
+	return requests
+}
+
+// newLoad connects to a server, and proves that the first of the requests gets the status and the body.
+func newLoad(addr string, requests [][]byte, status int, body string) (*load, error) {
+	l := &load{requests: requests}
 	for range connections {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -127,14 +133,14 @@ func newLoad(addr string, tokens []*token) (*load, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(resp.Body)
+	got, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK || string(body) != "hello\n" {
+	if resp.StatusCode != status || string(got) != body {
 		return nil, fmt.Errorf("the answer is %d", resp.StatusCode)
 	}
-	l.length = seen.Len()
+	l.length, l.status = seen.Len(), fmt.Sprintf("%s %s\r\n", resp.Proto, resp.Status)
 	return l, nil
 }
 
@@ -163,7 +169,7 @@ func (l *load) run(d time.Duration) (turn, error) {
 				if _, errs[i] = io.ReadFull(c, answer); errs[i] != nil {
 					return
 				}
-				if !strings.HasPrefix(string(answer[:15]), "HTTP/1.1 200 OK") {
+				if !bytes.HasPrefix(answer, []byte(l.status)) {
 					errs[i] = errors.New("refused")
 					return
 				}

@@ -1,8 +1,8 @@
 // Command benchmarks holds Valetkey against its peers, on the same tokens in one run, and writes docs/benchmarks.md, whose
 // table of sizes the README quotes.
 //
-//	GOWORK=off go run .           all questions, about 7 minutes on two cores
-//	GOWORK=off go run . -quick    in less than one, with wider spreads and without the sizes; prints the goals, writes nothing
+//	GOWORK=off go run .           all questions, about 10 minutes on two cores
+//	GOWORK=off go run . -quick    in about two, with wider spreads, without the sizes and oauth2-proxy; prints the goals, writes nothing
 //	GOWORK=off go run . -only cold-verifiers,warm-floor -docs folder
 //
 // Before anything is timed, every candidate is proven to accept a good token and to refuse forged ones.

@@ -95,8 +95,14 @@ func (b *bench) quoteSizes(readme string) error {
 
 func megabytes(mb float64) string { return fmt.Sprintf("%.1f MB", mb) }
 
+// build builds the package in folder.
 func build(folder, to string, flags ...string) (mb float64, modules int, err error) {
-	cmd := exec.Command("go", append(append([]string{"build", "-o", to}, flags...), ".")...)
+	return buildPackage(folder, to, ".", flags...)
+}
+
+// buildPackage builds a package of the module in folder, or one that it requires.
+func buildPackage(folder, to, name string, flags ...string) (mb float64, modules int, err error) {
+	cmd := exec.Command("go", append(append([]string{"build", "-o", to}, flags...), name)...)
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
