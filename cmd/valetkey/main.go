@@ -2,7 +2,7 @@
 // --help.
 //
 // This is the light build, which keeps the records of an authorization server in memory only. The command of the same name in
-// full/valetkey adds SQLite, PostgreSQL, LDAP and OpenAPI. Their libraries are several times as large as the rest of the command.
+// full/valetkey adds SQLite, PostgreSQL, LDAP, OpenAPI and gRPC for Envoy. Their libraries are several times as large as the rest of the command.
 package main
 
 import (
