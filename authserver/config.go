@@ -37,16 +37,16 @@ type Config struct {
 	// to only one API, so that a scope has one meaning.
 	APIs []API `yaml:"apis"`
 
-	// Clients are applications, and APIs that introspect their tokens. They cannot be changed while the server runs. Others can
-	// be registered with [Server.AddClient], Portal and Registration.
+	// Clients are applications, and APIs that introspect their tokens. They are fixed for a [Server]; valetkey serve replaces the
+	// server when it reloads its file. Others can be registered with [Server.AddClient], Portal and Registration.
 	Clients []Client `yaml:"clients"`
 
 	// UserTypes are the kinds of people who log in. If empty, there is one type: customers, in the database.
 	UserTypes []UserType `yaml:"-"`
 
-	// Users are people in the database who cannot be changed while the server runs. Others are in the store; see [Server.Users].
-	// A user who is removed here, or whose password or hash is changed, loses all grants and sessions at the next start. To
-	// detect that, the store keeps a hash of each password. Replicas that share a store must have the same users.
+	// Users are people in the database who are fixed for a [Server]. Others are in the store; see [Server.Users]. A user who is
+	// removed here, or whose password or hash is changed, loses all grants and sessions at the next start, or reload of valetkey
+	// serve. To detect that, the store keeps a hash of each password. Replicas that share a store must have the same users.
 	Users []User `yaml:"users"`
 
 	// Portal is where developers register applications. The zero value disables it.

@@ -467,3 +467,32 @@ func TestReloadOfTheCertificate(t *testing.T) {
 	require.NoError(t, s.Reload(t.Context()))
 	require.Equal(t, "2", serial())
 }
+
+// A profile makes verifiers of its own, so that nothing is kept but what refuses.
+func TestReloadOfAProfile(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
+	key := iss.ProofKey("ES256")
+	dir := besides(t, map[string]string{"crt": certificatePEM, "key": keyPEM})
+	config, _ := guarded(t, iss, fmt.Sprintf("profile: fapi2\ntls: {cert_file: %s/crt, key_file: %[1]s/key}\ndpop: {}", dir))
+	config = strings.Replace(config, `"}]`, `", max_lifetime: 6m}]`, 1)
+	r := reloads(t, config)
+	send := func(subject string, opts ...valetkeytest.Option) int {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", r.url+"/orders", http.NoBody)
+		require.NoError(t, err)
+		key.Authorize(req, iss.Token(valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read"), valetkeytest.Subject(subject)),
+			append(opts, valetkeytest.Claim("htu", "https://api.example.com/orders"))...)
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		res.Body.Close()
+		return res.StatusCode
+	}
+	used := valetkeytest.Claim("jti", "used")
+	require.Equal(t, 200, send("alice", used))
+	require.NoError(t, r.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "mallory"}))
+	for range 2 {
+		require.NoError(t, r.with(config))
+		require.Equal(t, 401, send("alice", used), "a proof that was used before")
+		require.Equal(t, 401, send("mallory"))
+		require.Equal(t, 200, send("alice"))
+	}
+}
