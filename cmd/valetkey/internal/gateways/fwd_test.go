@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,17 @@ func TestNginx(t *testing.T) {
 		writer = "Authorization: Bearer " + s.iss.Token(valetkeytest.Scopes("orders:write"))
 		assert.Equal(t, 200, send(t, s.addr, request{"POST", "/orders", []string{writer}, "x"}).StatusCode)
 		s.upstream.take()
+	})
+	t.Run("a location that is added later", func(t *testing.T) {
+		added := start(t, g, setup{gateway: func(config string) string {
+			pass := regexp.MustCompile(`proxy_pass http://127\S+;`).FindString(config)
+			require.NotEmpty(t, pass)
+			return strings.Replace(config, "location / {", "location /orders { "+pass+" }\nlocation / {", 1)
+		}})
+		assert.Equal(t, 401, send(t, added.addr, get("/orders")).StatusCode)
+		assert.Equal(t, 400, send(t, added.addr, get("/orders", "X-Valetkey-Subject: root")).StatusCode)
+		assert.Empty(t, added.upstream.take())
+		assert.Equal(t, 200, send(t, added.addr, get("/orders", "Authorization: Bearer "+added.iss.Token(read))).StatusCode)
 	})
 	t.Run("FWD-01 a good token", func(t *testing.T) {
 		res := send(t, s.addr, get("/orders", bearer))
