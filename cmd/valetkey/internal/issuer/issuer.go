@@ -35,7 +35,10 @@ type Settings struct {
 	Leeway       time.Duration
 	MaxLifetime  time.Duration
 	InsecureHTTP bool
-	MaxToken     int // MaxTokenBytes
+	Refresh      time.Duration // RefreshInterval
+	MinRefetch   time.Duration // MinRefetchInterval
+	Stale        time.Duration // StaleIfError
+	MaxToken     int           // MaxTokenBytes
 	KeyRequests  jwks.KeyRequests
 	Logger       *slog.Logger
 	Now          func() time.Time
@@ -116,6 +119,10 @@ var names = map[string]string{
 	"MaxLifetime":  "max_lifetime",
 	"InsecureHTTP": "insecure_http",
 
+	"RefreshInterval":    "refresh_interval",
+	"MinRefetchInterval": "min_refetch_interval",
+	"StaleIfError":       "stale_if_error",
+
 	"KeyRequests.TokenFile": "token_file",
 	"KeyRequests.CAFile":    "ca_file",
 	"KeyRequests.CertFile":  "cert_file",
@@ -178,6 +185,8 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 	}
 	cfg.Leeway, cfg.MaxLifetime = cmp.Or(s.Leeway, cfg.Leeway), cmp.Or(s.MaxLifetime, cfg.MaxLifetime)
 	cfg.InsecureHTTP, cfg.Logger, cfg.Now = s.InsecureHTTP, s.Logger, s.Now
+	cfg.RefreshInterval, cfg.StaleIfError = cmp.Or(s.Refresh, cfg.RefreshInterval), cmp.Or(s.Stale, cfg.StaleIfError)
+	cfg.MinRefetchInterval = cmp.Or(s.MinRefetch, cfg.MinRefetchInterval)
 	cfg.MaxTokenBytes = max(cfg.MaxTokenBytes, s.MaxToken)
 	r := s.KeyRequests
 	cfg.KeyRequests.TokenFile = cmp.Or(r.TokenFile, cfg.KeyRequests.TokenFile)
@@ -205,6 +214,9 @@ func (s Settings) Config() (jwks.Config, []Mistake) {
 		}
 		if r.TokenFile+r.CAFile+r.CertFile+r.KeyFile != "" {
 			wrong.add("file", "cannot be combined with token_file, ca_file, cert_file and key_file: nothing is fetched")
+		}
+		if s.Refresh != 0 || s.MinRefetch != 0 || s.Stale != 0 {
+			wrong.add("file", "cannot be combined with refresh_interval, min_refetch_interval and stale_if_error: nothing is fetched")
 		}
 		cfg.JWKSURL, cfg.KeyRequests = "", jwks.KeyRequests{}
 	}

@@ -28,7 +28,7 @@ func (a *accessLog) Observe(ctx context.Context, e valetkey.Event) {
 	if e.Kind != valetkey.RequestDecided || e.Request == nil {
 		return
 	}
-	d := decision{row: a.row(e.Request), status: e.Status, refused: e.Err != nil, reason: e.Reason, issuer: e.Issuer}
+	d := decision{row: a.row(e.Request), status: e.Status, refused: e.Err != nil, reason: e.Reason, issuer: e.Issuer, reportOnly: e.ReportOnly}
 	if v := visitOf(ctx); v != nil {
 		v.decision = d
 		return
@@ -63,6 +63,9 @@ func (a *accessLog) write(ctx context.Context, r *http.Request, d decision, send
 	attrs := append(more, slog.String("method", known(r.Method)), slog.String("row", d.row), slog.Int("status", d.status))
 	if d.refused {
 		attrs = append(attrs, slog.String("reason", cmp.Or(string(d.reason), "unavailable")))
+	}
+	if d.reportOnly {
+		attrs = append(attrs, slog.Bool("report_only", true))
 	}
 	if d.issuer != "" {
 		attrs = append(attrs, slog.String("issuer", d.issuer))

@@ -38,7 +38,11 @@ type build struct {
 
 // guardNames maps the fields of middleware.Config to their names in files, except for Methods.
 var guardNames = map[string]string{
-	"MaxTokenBytes": "max_token_bytes", "Realm": "realm", "SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
+	"MaxTokenBytes": "max_token_bytes", "Realm": "realm", "ErrorURI": "error_uri", "InsecureReportOnly": "insecure_report_only",
+	"Cache.Entries": "cache.entries", "Cache.Bytes": "cache.bytes", "Cache.MaxAge": "cache.max_age",
+	"Revocations.Bytes": "revocations.bytes", "Revocations.Keep": "revocations.keep",
+	"Resource.Documentation": "metadata.documentation", "Resource.Policy": "metadata.policy", "Resource.TermsOfUse": "metadata.terms_of_use",
+	"SenderConstrained": "sender_constrained", "ClientCertificate": "mtls",
 	"Proxies.Trusted": "trusted_proxies", "Proxies.Forwarded": "forwarded_header",
 	"Proxies.XForwardedPort": "forwarded_port", "Proxies.XForwardedPrefix": "forwarded_prefix",
 }
@@ -108,8 +112,13 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		ClientCertificate: certificate,
 		SenderConstrained: f.SenderConstrained,
 		Proxies:           next.proxies,
-		Resource:          described(f.Resource, verifiers.issuers),
+		Resource:          f.metadata(verifiers.issuers),
 		Realm:             f.Realm,
+		ErrorURI:          f.ErrorURI,
+		Cache:             middleware.Cache{Entries: f.Cache.Entries, Bytes: f.Cache.Bytes, MaxAge: time.Duration(f.Cache.MaxAge)},
+		Revocations:       middleware.Revocations{Bytes: f.Revocations.Bytes, Keep: time.Duration(f.Revocations.Keep)},
+
+		InsecureReportOnly: f.ReportOnly,
 
 		CancelWithToken: !f.authorize && (f.CancelWithToken == nil || *f.CancelWithToken),
 
@@ -118,7 +127,10 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		Now:      f.now,
 	}
 	if f.shared != nil {
-		cfg.Revocations = middleware.Revocations{Source: f.shared.Redis, AllowBeforeCaughtUp: f.shared.allow}
+		cfg.Revocations.Source, cfg.Revocations.AllowBeforeCaughtUp = f.shared.Redis, f.shared.allow
+	}
+	if f.ErrorBody == "problem_json" {
+		cfg.ErrorBody = middleware.ProblemJSON
 	}
 	origin := f.originOfProofs(&cfg)
 	f.inherit(&cfg, verifiers.parts)
@@ -179,6 +191,21 @@ func (p *Proxy) origin(resource string) string {
 		return "https://" + p.listen
 	}
 	return "http://" + p.listen
+}
+
+// metadata returns the resource metadata for clients (RFC 9728), or none if the resource is not a URL where clients could fetch it.
+func (f *file) metadata(issuers []string) middleware.Resource {
+	res := described(f.Resource, issuers)
+	m := f.Metadata
+	switch {
+	case m == nil:
+	case res.ID == "":
+		f.Mistake("metadata", "requires a resource that is an https URL, or http on loopback")
+	default:
+		res.Name, res.Documentation, res.Policy, res.TermsOfUse = m.Name, m.Documentation, m.Policy, m.TermsOfUse
+		res.Scopes, res.MaxAge = m.Scopes, time.Duration(m.MaxAge)
+	}
+	return res
 }
 
 // described returns the resource metadata for clients (RFC 9728). It returns none if the identifier is not a URL where clients

@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: routes: required, or openapi", "1: upstream: required, or upstreams"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, realm, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, profile, redis, routes, openapi, allow_encoded_slash`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, metadata, realm, error_uri, error_body, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, cache, revocations, insecure_report_only, profile, redis, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -93,7 +93,7 @@ func TestMistakes(t *testing.T) {
 			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`12: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`13: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, audience_header, sole_audience, types, markers, require_scope, client_id_header, client_id_claim, scopes, allow`}},
+			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, refresh_interval, min_refetch_interval, stale_if_error, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, audience_header, sole_audience, types, markers, require_scope, client_id_header, client_id_claim, scopes, allow`}},
 		{"each field about tokens, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:
    issuer: https://as.example.com
@@ -238,7 +238,7 @@ func TestMistakes(t *testing.T) {
 			`16: verifiers[0].introspection.allow_scope_array: "x" is not true or false`,
 			`17: verifiers[0].introspection.leeway: 1h0m0s is more than 5m0s`,
 			`18: verifiers[0].introspection.insecure_http: "x" is not true or false`,
-			`19: verifiers[0].introspection: unknown field "profile"; known are issuer_type, issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, audience_by_issuer, allow_scope_array, leeway, insecure_http`}},
+			`19: verifiers[0].introspection: unknown field "profile"; known are issuer_type, issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, sole_audience, audience_by_issuer, token_type_hint, timeout, max_in_flight, signed, allow_scope_array, leeway, insecure_http`}},
 		{"a secret in a variable that is not set", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret_env: VALETKEY_TEST_NOT_SET}"), []string{
 			"4: verifiers[0].introspection.client_secret_env: is empty or missing"}},
 		{"a second introspection that would never be asked", verifiers(one + ", " + one), []string{

@@ -46,3 +46,6 @@ func CheckedReasons() (all []valetkey.Reason) {
 
 // Asked returns the handler for the questions of gateways over HTTP.
 func (a *Authorizer) Asked() http.Handler { return a.ask }
+
+// HasKey reports whether files have a key, such as verifiers.jwks.issuer. TestSchema compares the list with the structs of files.
+func HasKey(path string) bool { return schemaKeys[path] != "" }

@@ -24,6 +24,7 @@ func TestProxyPage(t *testing.T) {
 		blocks = append(blocks, s.YAML...)
 	}
 	require.NotEmpty(t, blocks)
+	t.Setenv("API_SECRET", "x")
 	t.Setenv("REDIS_KEY", key)
 	t.Setenv("REDIS_PASSWORD", redisPassword)
 	for i, block := range blocks {

@@ -15,6 +15,9 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 	if f.TLS == nil && !f.Given("trusted_proxies") && !f.authorize { // section 5.2
 		f.Mistake("tls", "required with profile: fapi2, or trusted_proxies that terminate TLS")
 	}
+	if f.ReportOnly {
+		f.Mistake("insecure_report_only", "cannot be combined with profile: fapi2, which requires that refusals are enforced")
+	}
 	set := []string{"sender_constrained", "token_header", "websocket_token"} // the profile reads Authorization only
 	if len(all) != 1 {
 		f.Mistake("verifiers", "profile: fapi2 requires exactly one, got %d", len(all))
@@ -39,7 +42,7 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 				f.Mistake(field, "cannot be combined with profile: fapi2, which accepts tokens by RFC 9068 only")
 			}
 		}
-		for _, name := range []string{"initial_file", "token_file", "ca_file", "cert_file", "key_file"} {
+		for _, name := range []string{"initial_file", "token_file", "ca_file", "cert_file", "key_file", "refresh_interval", "min_refetch_interval", "stale_if_error"} {
 			if field := mistakes.Join(v.at, name); f.Given(field) {
 				f.Mistake(field, "cannot be combined with profile: fapi2, which sets how keys are requested")
 			}

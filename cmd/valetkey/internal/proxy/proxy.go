@@ -75,7 +75,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w, visited = refusingGRPC(w, visited)
 	}
 	p.api.ServeHTTP(w, visited)
-	if v.refused {
+	if v.refused && !v.reportOnly {
 		endBody(w, r)
 	}
 	r.Pattern = visited.Pattern // as http.ServeMux sets it

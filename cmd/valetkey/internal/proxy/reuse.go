@@ -66,6 +66,7 @@ func (f *file) checkFixed() settings {
 	now := settings{
 		"listen": string(f.Listen), "probe": string(f.Probe), "tls": fmt.Sprint(f.TLS != nil), "redis": fmt.Sprintf("%x", f.fingerprint(f.Redis)),
 		"header_timeout": fmt.Sprint(f.HeaderTimeout), "idle_timeout": fmt.Sprint(f.IdleTimeout), "max_header_bytes": fmt.Sprint(f.MaxHeaderBytes),
+		"revocations": fmt.Sprint(f.Revocations),
 	}
 	maps.Copy(now, f.sockets)
 	if s := f.DPoP; s != nil {

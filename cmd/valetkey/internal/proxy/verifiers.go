@@ -10,6 +10,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/authheader"
+	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/issuers"
@@ -145,6 +146,9 @@ func (f *file) settings(at string, s *jwksSection) issuer.Settings {
 		Leeway:       time.Duration(s.Leeway),
 		MaxLifetime:  time.Duration(s.MaxLifetime),
 		InsecureHTTP: s.InsecureHTTP,
+		Refresh:      time.Duration(s.Refresh),
+		MinRefetch:   time.Duration(s.MinRefetch),
+		Stale:        time.Duration(s.Stale),
 		MaxToken:     f.maxToken(),
 		KeyRequests: jwks.KeyRequests{
 			TokenFile: f.Path(s.TokenFile), CAFile: f.Path(s.CAFile), CertFile: f.Path(s.CertFile), KeyFile: f.Path(s.KeyFile),
@@ -167,6 +171,8 @@ func (f *file) maxToken() int {
 	return f.MaxTokenBytes
 }
 
+const maxKeys = 8 << 20 // bytes of a key set in a file, as of one that is fetched
+
 // names maps the fields of introspect.Config to their names in files.
 var names = map[string]string{
 	"URL":         "url",
@@ -176,6 +182,14 @@ var names = map[string]string{
 	"JWTIssuers":  "jwt_issuers",
 	"NegativeTTL": "negative_ttl",
 	"Leeway":      "leeway",
+	"Timeout":     "timeout",
+	"MaxInFlight": "max_in_flight",
+
+	"Signed":           "signed",
+	"Signed.Algorithm": "signed.algorithm",
+	"Signed.Audience":  "signed.audience",
+	"Signed.JWKSURL":   "signed.url",
+	"Signed.JWKS":      "signed.file",
 }
 
 func (l *list) introspection(at string, s *introspectionSection) *introspect.Verifier {
@@ -188,6 +202,11 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		cfg.JWTIssuers = s.JWTIssuers
 	}
 	cfg.AllowScopeArray = cfg.AllowScopeArray || s.AllowScopeArray
+	cfg.SoleAudience, cfg.TypeHint = cfg.SoleAudience || s.SoleAudience, cfg.TypeHint || s.TypeHint
+	if s.Signed != nil {
+		cfg.Signed = l.signed(at+".signed", s.Signed, s.ClientID)
+	}
+	cfg.Timeout, cfg.MaxInFlight = time.Duration(s.Timeout), s.MaxInFlight
 	cfg.CacheTTL, cfg.NegativeTTL = time.Duration(s.CacheTTL), time.Duration(s.NegativeTTL)
 	cfg.Leeway, cfg.InsecureHTTP = time.Duration(s.Leeway), s.InsecureHTTP
 	cfg.Logger, cfg.Observer, cfg.Now = l.log, l.observer, l.now
@@ -227,6 +246,23 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 	part := verifierPart{asks: v}
 	part.issuers, part.any = askedIssuers(cfg)
 	return l.reuse(s, part, v.Close).asks
+}
+
+// signed returns the settings of the section at the path. client is the client ID of the introspection.
+func (f *file) signed(at string, s *signedSection, client string) *introspect.Signed {
+	cfg := &introspect.Signed{Algorithm: s.Algorithm, Audience: cmp.Or(s.Audience, client), JWKSURL: s.URL}
+	if s.File == "" {
+		return cfg
+	}
+	if s.URL != "" {
+		f.Mistake(at+".file", "cannot be combined with url")
+		return cfg
+	}
+	var err error
+	if cfg.JWKS, err = config.Content(f.Path(s.File), maxKeys); err != nil {
+		f.Mistake(at+".file", "%w", err)
+	}
+	return cfg
 }
 
 // introspectionOf returns the settings of the product of s, or those of RFC 7662 if s has no product. failed reports whether there are

@@ -26,11 +26,12 @@ type visit struct {
 
 // A decision is the content of a line of the access log.
 type decision struct {
-	row     string // pattern of the matching route; "": none
-	status  int    // of the response to the client; 0: unknown
-	refused bool
-	reason  valetkey.Reason
-	issuer  string // of the token, if it was accepted
+	row        string // pattern of the matching route; "": none
+	status     int    // of the response to the client; 0: unknown
+	refused    bool
+	reportOnly bool // the request was let through nevertheless: insecure_report_only
+	reason     valetkey.Reason
+	issuer     string // of the token, if it was accepted
 }
 
 type visitKey struct{}

@@ -24,7 +24,10 @@ type file struct {
 	Upstream          upstream          `yaml:"upstream"`
 	Upstreams         []upstreamSection `yaml:"upstreams,filled"`
 	Resource          string            `yaml:"resource,filled"`
+	Metadata          *metadataSection  `yaml:"metadata"`
 	Realm             string            `yaml:"realm"`
+	ErrorURI          string            `yaml:"error_uri,filled"`
+	ErrorBody         string            `yaml:"error_body" oneof:"text problem_json"`
 	ForwardToken      bool              `yaml:"forward_token"`
 	TokenHeader       string            `yaml:"token_header,filled"`
 	MaxTokenBytes     int               `yaml:"max_token_bytes"`
@@ -48,6 +51,9 @@ type file struct {
 	ForwardedPort     bool              `yaml:"forwarded_port"`
 	ForwardedPrefix   bool              `yaml:"forwarded_prefix"`
 	CancelWithToken   *bool             `yaml:"cancel_with_token"` // nil: true
+	Cache             cacheSection      `yaml:"cache"`
+	Revocations       revokedSection    `yaml:"revocations"`
+	ReportOnly        bool              `yaml:"insecure_report_only"`
 	Profile           string            `yaml:"profile" oneof:"fapi2"`
 	Redis             *redisSection     `yaml:"redis"`
 	Routes            map[string]need   `yaml:"routes"`
@@ -79,6 +85,9 @@ type jwksSection struct {
 	Algorithms   []string       `yaml:"algorithms,single,filled"`
 	Leeway       duration       `yaml:"leeway"`
 	MaxLifetime  positive       `yaml:"max_lifetime"`
+	Refresh      positive       `yaml:"refresh_interval"`
+	MinRefetch   positive       `yaml:"min_refetch_interval"`
+	Stale        duration       `yaml:"stale_if_error"`
 	StatusList   *statusSection `yaml:"status_list"`
 	InsecureHTTP bool           `yaml:"insecure_http"`
 	TokenFile    string         `yaml:"token_file,filled"`
@@ -100,20 +109,52 @@ type statusSection struct {
 }
 
 type introspectionSection struct {
-	Type             string        `yaml:"issuer_type,filled"`
-	Issuer           string        `yaml:"issuer,filled"`
-	Audience         []string      `yaml:"audience,single,filled"`
-	URL              string        `yaml:"url,filled"`
-	ClientID         string        `yaml:"client_id,filled"`
-	ClientSecret     config.Secret `yaml:"client_secret"`
-	Auth             string        `yaml:"auth" oneof:"basic basic_raw post"`
-	CacheTTL         duration      `yaml:"cache_ttl"`
-	NegativeTTL      duration      `yaml:"negative_ttl"`
-	JWTIssuers       []string      `yaml:"jwt_issuers,single,filled"`
-	AudienceByIssuer bool          `yaml:"audience_by_issuer"`
-	AllowScopeArray  bool          `yaml:"allow_scope_array"`
-	Leeway           duration      `yaml:"leeway"`
-	InsecureHTTP     bool          `yaml:"insecure_http"`
+	Type             string         `yaml:"issuer_type,filled"`
+	Issuer           string         `yaml:"issuer,filled"`
+	Audience         []string       `yaml:"audience,single,filled"`
+	URL              string         `yaml:"url,filled"`
+	ClientID         string         `yaml:"client_id,filled"`
+	ClientSecret     config.Secret  `yaml:"client_secret"`
+	Auth             string         `yaml:"auth" oneof:"basic basic_raw post"`
+	CacheTTL         duration       `yaml:"cache_ttl"`
+	NegativeTTL      duration       `yaml:"negative_ttl"`
+	JWTIssuers       []string       `yaml:"jwt_issuers,single,filled"`
+	SoleAudience     bool           `yaml:"sole_audience"`
+	AudienceByIssuer bool           `yaml:"audience_by_issuer"`
+	TypeHint         bool           `yaml:"token_type_hint"`
+	Timeout          positive       `yaml:"timeout"`
+	MaxInFlight      int            `yaml:"max_in_flight"`
+	Signed           *signedSection `yaml:"signed"`
+	AllowScopeArray  bool           `yaml:"allow_scope_array"`
+	Leeway           duration       `yaml:"leeway"`
+	InsecureHTTP     bool           `yaml:"insecure_http"`
+}
+
+type signedSection struct {
+	Algorithm string `yaml:"algorithm,filled"`
+	Audience  string `yaml:"audience,filled"`
+	URL       string `yaml:"url,filled"`
+	File      string `yaml:"file,filled"`
+}
+
+type metadataSection struct {
+	Name          string   `yaml:"name,filled"`
+	Documentation string   `yaml:"documentation,filled"`
+	Policy        string   `yaml:"policy,filled"`
+	TermsOfUse    string   `yaml:"terms_of_use,filled"`
+	Scopes        []string `yaml:"scopes,single,filled"`
+	MaxAge        duration `yaml:"max_age"`
+}
+
+type cacheSection struct {
+	Entries int      `yaml:"entries"`
+	Bytes   int64    `yaml:"bytes"`
+	MaxAge  positive `yaml:"max_age"`
+}
+
+type revokedSection struct {
+	Bytes int64    `yaml:"bytes"`
+	Keep  positive `yaml:"keep"`
 }
 
 type corsSection struct {
