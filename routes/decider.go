@@ -157,7 +157,7 @@ func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
 		}
 	}
 	switch {
-	case p.Method == "" || strings.ContainsFunc(p.Method, func(c rune) bool { return (c < 'A' || c > 'Z') && c != '-' }):
+	case p.Method == "" || strings.ContainsFunc(p.Method, notInMethod):
 		r.Method = "" // it goes to the log
 		return r, valetkey.ReasonMethod
 	case p.Method == http.MethodConnect:

@@ -200,6 +200,8 @@ func TestStrictPaths(t *testing.T) {
 		reason               valetkey.Reason
 	}{
 		{"CONNECT", "CONNECT", "/files/x", valetkey.ReasonConnect},
+		{"a method in lower case", "delete", "/files/x", valetkey.ReasonMethod},
+		{"a method with a digit", "GET2", "/files/x", valetkey.ReasonMethod},
 		{"an encoded backslash", "GET", "/files/%5C..%5Cadmin", valetkey.ReasonPathBackslash},
 		{"a NUL", "GET", "/files/a%00b", valetkey.ReasonPathControl},
 		{"a dot with a parameter", "GET", "/files/.;x/admin", valetkey.ReasonPathDotSegment},
@@ -218,6 +220,11 @@ func TestStrictPaths(t *testing.T) {
 			lax.ServeHTTP(w, r)
 			assert.Equal(t, 200, w.Code, "only the option refuses it")
 		})
+	}
+	for _, method := range []string{"GET", "DELETE", "PROPFIND", "VERSION-CONTROL"} {
+		w := httptest.NewRecorder()
+		strict.ServeHTTP(w, received(t, method, "/files/x"))
+		assert.Equal(t, 200, w.Code, method)
 	}
 	for _, target := range []string{"/files/a;b", "/files/...;a", "/files/.a", "/files/a.;b", "/files/a%20b", "/files/%23"} {
 		w := httptest.NewRecorder()

@@ -7,11 +7,14 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
-// unclear returns the reason if other software might see another path in r than the one that a row matches, or "" if not. See
+// unclear returns the reason if other software might see another path or method in r than the one that a row matches, or "" if not. See
 // [StrictPaths].
 func unclear(r *http.Request) valetkey.Reason {
 	if r.Method == http.MethodConnect {
 		return valetkey.ReasonConnect
+	}
+	if strings.ContainsFunc(r.Method, notInMethod) {
+		return valetkey.ReasonMethod
 	}
 	path := r.URL.Path // decoded
 	if !strings.HasPrefix(path, "/") || strings.Contains(r.RequestURI, "#") {
@@ -34,3 +37,6 @@ func unclear(r *http.Request) valetkey.Reason {
 }
 
 func control(c rune) bool { return c < ' ' || c == 0x7f }
+
+// notInMethod reports whether c is in no registered method (RFC 9110, section 16.1).
+func notInMethod(c rune) bool { return (c < 'A' || c > 'Z') && c != '-' }

@@ -179,10 +179,12 @@ func AllowEncodedSlash(patterns ...string) Option {
 	return Option{encodedSlash: slices.Clone(patterns)}
 }
 
-// StrictPaths returns the Option that refuses requests whose path other software might read in another way than the table does. It
+// StrictPaths returns the Option that refuses requests whose path or method other software might read in another way than the table does. It
 // is for a guard whose handler passes requests on to software that is not known, such as a reverse proxy. Legitimate clients do not
 // send such requests. They get 400. They are
 //   - CONNECT, and every other request whose target is not a path (RFC 9112, section 3.2),
+//   - a method with other characters than capital letters and hyphens: some servers ignore the letter case of methods, so that delete
+//     would match no row for DELETE, but perhaps one for all methods,
 //   - a path with a backslash, which some servers read as a slash,
 //   - a path with a control character: some servers end a path at a NUL,
 //   - a segment that begins with ".;" or "..;": servers that cut off the text after a semicolon before they clean a path read

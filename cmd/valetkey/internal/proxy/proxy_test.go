@@ -157,7 +157,8 @@ func TestRefusals(t *testing.T) {
 		{"a method that is not in the table, of a public path", "POST /health", nil, 401, " "},
 		{"below a public path", "GET /health/secrets", nil, 401, " "},
 		{"another letter case", "GET /HEALTH", nil, 401, " "},
-		{"a method in another letter case", "get /health", nil, 401, " "},
+		{"a method in another letter case", "get /health", nil, 400, "invalid_request "},
+		{"a method in another letter case, of a row for all methods", "delete /files/x", []string{files}, 400, "invalid_request "},
 
 		{"an encoded slash", "GET /files/..%2forders", []string{files}, 400, "invalid_request "},
 		{"an encoded slash, in upper case", "GET /files/a%2Fb", []string{files}, 400, "invalid_request "},
