@@ -30,6 +30,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/sony/gobreaker/v2"
@@ -182,8 +183,9 @@ func New(cfg Config) (*Client, error) {
 	c.breaker = gobreaker.NewCircuitBreaker[[]bool](gobreaker.Settings{
 		Name: cfg.URL, MaxRequests: 1, Timeout: pause,
 		ReadyToTrip: func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= failuresToOpen },
-		// A caller that has left says nothing about the server.
-		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, errLeft) },
+		// A caller that has left says nothing about the server. Neither does a question that the server answers by refusing it as
+		// malformed or too large: a client chooses path values, and could otherwise stop the questions about all others.
+		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, errLeft) || errors.Is(err, errQuestion) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			switch to {
 			case gobreaker.StateOpen:
@@ -238,7 +240,8 @@ type Action struct {
 	Properties map[string]any `json:"properties,omitempty"`
 }
 
-// check returns an error if a member that the API requires is missing (AuthZEN, section 5).
+// check returns an error if a member that the API requires is missing (AuthZEN, section 5), or if a text is not UTF-8: JSON cannot
+// carry it, and its encoder would make one name of several. Path values of clients can be such texts.
 func (q *Question) check() error {
 	for _, m := range []struct{ name, value string }{
 		{"subject.type", q.Subject.Type}, {"subject.id", q.Subject.ID}, {"action.name", q.Action.Name},
@@ -247,9 +250,21 @@ func (q *Question) check() error {
 		if m.value == "" {
 			return fmt.Errorf("the question has no %s", m.name)
 		}
+		if !utf8.ValidString(m.value) {
+			return errNotUTF8
+		}
+	}
+	for _, properties := range []map[string]any{q.Subject.Properties, q.Action.Properties, q.Resource.Properties, q.Context} {
+		for _, value := range properties {
+			if text, ok := value.(string); ok && !utf8.ValidString(text) {
+				return errNotUTF8
+			}
+		}
 	}
 	return nil
 }
+
+var errNotUTF8 = &valetkey.Error{Code: valetkey.InvalidRequest, Reason: valetkey.NewReason("policy_text", "a part of the request is not UTF-8, so no policy can decide on it")}
 
 // Evaluate returns the decision of the server. An error is a failure, usually a [*valetkey.Unavailable]: no decision was made.
 func (c *Client) Evaluate(ctx context.Context, q Question) (bool, error) {
@@ -319,7 +334,10 @@ func (c *Client) evaluate(ctx context.Context, questions []Question, batch bool)
 	return all, nil
 }
 
-var errLeft = errors.New("the request that waited for the answer has ended")
+var (
+	errLeft     = errors.New("the request that waited for the answer has ended")
+	errQuestion = errors.New("the server does not accept the question")
+)
 
 // ask sends one request and reads the answer.
 func (c *Client) ask(parent context.Context, at string, body []byte, n int, batch bool) (all []bool, err error) {
@@ -370,7 +388,11 @@ func (c *Client) ask(parent context.Context, at string, body []byte, n int, batc
 // jsonBody returns the body of a response with status 200. Every other status is about the call and not a decision (AuthZEN, section
 // 10.1.2).
 func jsonBody(resp *http.Response) ([]byte, error) {
-	if resp.StatusCode != http.StatusOK {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return nil, fmt.Errorf("status %d: %w", resp.StatusCode, errQuestion)
+	default:
 		return nil, fmt.Errorf("status %d", resp.StatusCode)
 	}
 	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "application/json" {

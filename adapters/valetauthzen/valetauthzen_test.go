@@ -259,6 +259,24 @@ func about(id string) valetauthzen.Question {
 	return q
 }
 
+func TestTextsThatJSONCannotCarry(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	p := newPDP(t, says(`{"decision":true}`))
+	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Logger: quiet})
+	require.NoError(t, err)
+	t.Cleanup(keys.Close)
+	guard, err := middleware.New(middleware.Config{Verifier: keys, Logger: quiet})
+	require.NoError(t, err)
+	for _, rule := range []valetauthzen.Rule{{ResourceID: "id"}, {}} {
+		handler, err := routes.Table{"GET /orders/{id}": newClient(t, p.URL).Require(rule)}.Guard(guard, http.NotFoundHandler())
+		require.NoError(t, err)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, valetkeytest.Request("GET", "/orders/%ff", iss.Token()))
+		assert.Equal(t, 400, w.Code)
+	}
+	assert.Zero(t, p.asked(), "the server was asked about U+FFFD")
+}
+
 func TestASlowOrFailingServer(t *testing.T) {
 	t.Run("AZ-05 the deadline ends the wait", func(t *testing.T) {
 		release := make(chan struct{})
@@ -310,6 +328,24 @@ func TestASlowOrFailingServer(t *testing.T) {
 		}
 		_, err := c.Evaluate(t.Context(), question)
 		assert.NoError(t, err)
+	})
+	t.Run("questions that the server does not accept do not open the breaker", func(t *testing.T) {
+		for _, status := range []int{400, 413, 422} {
+			p := newPDP(t, func(w http.ResponseWriter, asked map[string]any) {
+				if asked["resource"].(map[string]any)["id"] == "malformed" {
+					w.WriteHeader(status)
+					return
+				}
+				says(`{"decision":true}`)(w, nil)
+			})
+			c := newClient(t, p.URL)
+			for range 20 {
+				_, err := c.Evaluate(t.Context(), about("malformed"))
+				require.ErrorContains(t, err, fmt.Sprint("status ", status))
+			}
+			_, err := c.Evaluate(t.Context(), question)
+			assert.NoError(t, err, status)
+		}
 	})
 	t.Run("questions in flight are bounded", func(t *testing.T) {
 		arrived, release := make(chan struct{}), make(chan struct{})
