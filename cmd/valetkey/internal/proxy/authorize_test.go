@@ -205,5 +205,26 @@ func TestAuthorizerKnowsEveryKeyOfTheProxy(t *testing.T) {
 		"tls", "resource", "realm", "forward_token", "token_header", "max_token_bytes", "trusted_origins", "websocket_token", "verifiers", "dpop", "mtls",
 		"sender_constrained", "profile", "redis", "routes", "openapi", "allow_encoded_slash",
 		"probe", "drain", "grace", "access_log", "max_header_bytes", "header_timeout", "idle_timeout",
+		"metadata", "error_uri", "error_body", "cache", "revocations", "insecure_report_only",
 	}, slices.Collect(maps.Keys(schema["properties"].(map[string]any))), "obey the key, or add it to proxyOnly in authorize.go")
+}
+
+func TestAuthorizerObeysTheSettingsOfTheGuard(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	config := strings.Replace(authorizing, "https://as.example.com", iss.URL, 1) + "error_uri: https://api.example.com/errors\nerror_body: problem_json\n"
+	a, err := loadAuthorizer(t, config, driver.Set{})
+	require.NoError(t, err)
+	t.Cleanup(a.Close)
+	refused := asked(t, a.Asked(), "GET", "/orders", "Authorization: Bearer x")
+	assert.Equal(t, 401, refused.StatusCode)
+	assert.Equal(t, "application/problem+json", refused.Header.Get("Content-Type"))
+	assert.Equal(t, "https://api.example.com/errors", valetkeytest.Challenge(t, refused.Header, "Bearer")["error_uri"])
+
+	reporting, err := loadAuthorizer(t, config+"insecure_report_only: true\n", driver.Set{})
+	require.NoError(t, err)
+	t.Cleanup(reporting.Close)
+	passed := asked(t, reporting.Asked(), "GET", "/orders", "Authorization: Bearer x")
+	assert.Equal(t, 200, passed.StatusCode)
+	assert.Equal(t, []string{""}, passed.Header["X-Valetkey-Subject"], "the token is not verified")
+	assert.Equal(t, 400, asked(t, reporting.Asked(), "GET", "//orders").StatusCode)
 }
