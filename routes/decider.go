@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
@@ -53,13 +54,17 @@ func (t Table) Decider(g *middleware.Guard, options ...Option) (*Decider, error)
 // Decide decides on r, see [middleware.Guard.Decide]. It does not read the body. row is the pattern of the row that matched, or ""
 // if none did or the path was refused before. A panic in a requirement is logged, and the request is refused with 503.
 func (d *Decider) Decide(r *http.Request) (decision middleware.Decision, row string) {
-	a := answer{}
+	a := answers.Get().(*answer)
+	defer func() {
+		*a = answer{}
+		answers.Put(a)
+	}()
 	defer func() {
 		if v := recover(); v != nil {
 			decision, row = d.guard.Reject(r, fmt.Errorf("routes: panic while deciding by the row %q: %v\n%s", a.row, v, debug.Stack())), a.row
 		}
 	}()
-	d.match.ServeHTTP(&a, r)
+	d.match.ServeHTTP(a, r)
 	if a.redirected {
 		a.decision = d.guard.Reject(r, errNotCanonical)
 	}
@@ -76,6 +81,9 @@ func (d *Decider) Reject(r *http.Request, err error) middleware.Decision {
 
 // Guard returns the guard that decides.
 func (d *Decider) Guard() *middleware.Guard { return d.guard }
+
+// answers holds unused answers. A handler keeps none.
+var answers = sync.Pool{New: func() any { return new(answer) }}
 
 // An answer is what became of a request. A handler of a row sets it instead of writing to it; a ServeMux writes only redirects and
 // refusals of targets such as "*".
@@ -148,33 +156,47 @@ func (p Report) request(ctx context.Context) (*http.Request, valetkey.Reason) {
 	}
 	r := (&http.Request{
 		Method: p.Method, RequestURI: p.Target, Host: p.Host, Header: header, RemoteAddr: cmp.Or(p.RemoteAddr, unknownSender),
-		URL: &url.URL{}, Body: http.NoBody, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Body: http.NoBody, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
-	if p.Scheme == "https" || p.Certificate != nil {
-		r.TLS = &tls.ConnectionState{}
-		if p.Certificate != nil {
-			r.TLS.PeerCertificates = []*x509.Certificate{p.Certificate}
-		}
+	if p.Certificate != nil {
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{p.Certificate}}
+	} else if p.Scheme == "https" {
+		r.TLS = encrypted
 	}
-	switch {
-	case p.Method == "" || strings.ContainsFunc(p.Method, notInMethod):
-		r.Method = "" // it goes to the log
-		return r, valetkey.ReasonMethod
-	case p.Method == http.MethodConnect:
-		return r, valetkey.ReasonConnect
-	case !strings.HasPrefix(p.Target, "/") || strings.ContainsFunc(p.Target, notInTarget):
-		return r, valetkey.ReasonTarget
-	case p.Scheme != "" && p.Scheme != "http" && p.Scheme != "https":
-		return r, valetkey.ReasonForwardedMalformed
-	case strings.ContainsFunc(p.Host, notInHost):
-		return r, valetkey.ReasonHostMalformed
+	if why := p.unclear(); why != "" {
+		if why == valetkey.ReasonMethod {
+			r.Method = "" // it goes to the log
+		}
+		r.URL = &url.URL{}
+		return r, why
 	}
 	u, err := url.ParseRequestURI(p.Target)
 	if err != nil {
+		r.URL = &url.URL{}
 		return r, valetkey.ReasonTarget
 	}
 	r.URL = u
 	return r, ""
+}
+
+// encrypted is the state of a connection of which no more is known. It is shared by all requests, and not modified.
+var encrypted = &tls.ConnectionState{}
+
+// unclear returns the reason if p is not clear, or "" if it is.
+func (p Report) unclear() valetkey.Reason {
+	switch {
+	case p.Method == "" || strings.ContainsFunc(p.Method, notInMethod):
+		return valetkey.ReasonMethod
+	case p.Method == http.MethodConnect:
+		return valetkey.ReasonConnect
+	case !strings.HasPrefix(p.Target, "/") || strings.ContainsFunc(p.Target, notInTarget):
+		return valetkey.ReasonTarget
+	case p.Scheme != "" && p.Scheme != "http" && p.Scheme != "https":
+		return valetkey.ReasonForwardedMalformed
+	case strings.ContainsFunc(p.Host, notInHost):
+		return valetkey.ReasonHostMalformed
+	}
+	return ""
 }
 
 // canonical returns a copy of h with canonical names.

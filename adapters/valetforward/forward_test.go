@@ -3,6 +3,7 @@ package valetforward_test
 import (
 	"bufio"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -561,5 +562,33 @@ func TestMistakes(t *testing.T) {
 			assert.Equal(t, strings.Join(c.want, "\n"), err.Error())
 			assert.Len(t, valetkey.ConfigErrors(err), len(c.want))
 		})
+	}
+}
+
+// TestAnswersDoNotShare checks that an answer about a token is the same however often it is given, and whatever becomes of an earlier one.
+func TestAnswersDoNotShare(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	h := newHandler(t, newGuard(t, iss), valetforward.EnvoyHTTP)
+	const many = 40
+	tokens := make([]string, many)
+	for i := range tokens {
+		tokens[i] = iss.Token(valetkeytest.Subject(fmt.Sprint("user-", i)), valetkeytest.Scopes("orders:read"))
+	}
+	for range 3 {
+		for i, token := range tokens {
+			r := httptest.NewRequest("GET", "/check/orders", nil)
+			r.RemoteAddr = "127.0.0.1:40000"
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			require.Equal(t, 200, w.Code)
+			assert.Equal(t, []string{fmt.Sprint("user-", i)}, w.Header()["X-Valetkey-Subject"])
+			assert.Equal(t, []string{"no-store"}, w.Header()["Cache-Control"])
+			assert.Len(t, w.Header()["X-Envoy-Auth-Headers-To-Remove"], 1)
+			for name := range w.Header() { // as a handler around this one may do
+				w.Header().Add(name, "added")
+			}
+			w.Header().Set("X-Valetkey-Subject", "root")
+		}
 	}
 }

@@ -105,6 +105,7 @@ type Handler struct {
 	remove         string // the value of x-envoy-auth-headers-to-remove; "": not sent
 	log            *slog.Logger
 	warned         atomic.Int64 // the Unix time of the last warning, in seconds
+	passes         passes
 }
 
 // New returns a Handler. It does no I/O. The error joins every mistake in cfg, each a [valetkey.ConfigError].
@@ -215,11 +216,21 @@ func (h *Handler) answer(r *http.Request) (a answer) {
 	d, _ := h.decider.DecideReport(r.Context(), report)
 	switch err := d.Err(); {
 	case err == nil:
+		usual := d.Token() != nil && len(d.Header()) == 0
+		if usual {
+			if header := h.passes.get(d.Token()); header != nil {
+				return answer{status: http.StatusOK, header: header}
+			}
+		}
 		identity, err := middleware.IdentityHeaders(d.Token())
 		if err != nil {
 			return refusal(h.decider.Reject(r, err))
 		}
-		return h.pass(identity, d.Header())
+		a := h.pass(identity, d.Header())
+		if usual {
+			h.passes.put(d.Token(), a.header)
+		}
+		return a
 	case h.allowPreflight && preflight(report) && (withoutCredentials(err) || d.Status() < 400):
 		identity, _ := middleware.IdentityHeaders(nil) // nothing in it can be wrong
 		return h.pass(identity, nil)
@@ -265,7 +276,13 @@ func (h *Handler) report(r *http.Request) (routes.Report, error) {
 		return routes.Report{}, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reasonQuestion}
 	}
 	p.RemoteAddr = r.RemoteAddr
-	p.Header = make(http.Header, len(r.Header)+2)
+	kept := 0
+	for name := range r.Header {
+		if !describes(name) {
+			kept++
+		}
+	}
+	p.Header = make(http.Header, kept)
 	handshake := false
 	for name, lines := range r.Header {
 		if middleware.IsIdentityHeader(name) {

@@ -202,8 +202,8 @@ func (f *authorizeFile) callersTLS(a *Authorizer) {
 // question describes another request, in headers or behind the prefix.
 func (a *Authorizer) withMetadata(next http.Handler, prefix string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asks := prefix != "" && strings.HasPrefix(r.RequestURI, prefix) || describes(r.Header)
-		if h := a.own[r.URL.Path]; h != nil && !asks {
+		h := a.own[r.URL.Path]
+		if asks := prefix != "" && strings.HasPrefix(r.RequestURI, prefix); h != nil && !asks && !describes(r.Header) {
 			h.ServeHTTP(w, r)
 			return
 		}
