@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,9 +77,10 @@ func TestDocsCommands(t *testing.T) {
 	for _, text := range blocks(t, "sh") {
 		for line := range strings.Lines(text) {
 			line = strings.ReplaceAll(line, "/tmp/images", images)
-			if strings.HasPrefix(line, "go run ") {
+			if strings.Contains(line, "go run ") {
 				cmd := exec.Command("sh", "-c", line)
 				cmd.Dir = ".."
+				cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GOWORK=") }) // as in a reader's shell
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Errorf("%s%s", line, out)
 				}

@@ -1,7 +1,7 @@
 // Command image builds the container images of valetkey without a container engine, and writes them as archives that docker load, podman
 // load, kind load image-archive and crane push read:
 //
-//	go run -C deploy ./image -o DIR
+//	GOWORK=off go run -C deploy ./image -o DIR
 //
 // DIR then contains valetkey-proxy.tar (the commands of a gateway) and valetkey.tar (these and OpenAPI documents), each with one platform.
 // An image consists of one statically linked program and its license. It has no shell, no files of a system and no user names, runs as user
