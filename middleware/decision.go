@@ -99,7 +99,7 @@ func (d Decision) unless(reportOnly bool) Decision {
 	if !reportOnly || d.passed {
 		return d
 	}
-	through := Decision{guard: d.guard, passed: true, as: withoutToken, entry: d.entry}
+	through := Decision{guard: d.guard, passed: true, as: withoutToken, entry: d.entry, opening: d.opening}
 	if d.entry != nil {
 		through.as = withToken
 	}
@@ -181,10 +181,13 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 	if err != nil {
 		d = g.refuse(ctx, c.request, c.scheme, err)
 		d.entry = found.entry
+		if g.onBehalf && found.entry != nil { // with InsecureReportOnly, the request goes on with its token
+			d.opening = &opening{raw: c.token}
+		}
 	} else {
 		d = Decision{guard: g, passed: true, entry: found.entry}
 		if g.streams != nil || g.onBehalf {
-			d.opening = &opening{raw: c.token}
+			d.opening = &opening{raw: c.token, ends: g.streams != nil}
 		}
 		if c.private {
 			d.set("Cache-Control", "private") // RFC 6750, section 2.3; RFC 9111, section 3.5
@@ -404,7 +407,7 @@ func (d Decision) attach(parent context.Context) (context.Context, *stream, erro
 		return &verifiedContext{parent, d.entry}, nil, nil
 	}
 	var s *stream
-	if d.guard.streams != nil {
+	if d.opening.ends {
 		var err error
 		if s, err = d.guard.streams.open(parent, d.opening.raw, d.entry); err != nil {
 			return nil, nil, err
@@ -438,8 +441,12 @@ func (r *response) add(name, value string) {
 	r.header.Add(name, value)
 }
 
-// An opening holds the token with which a stream is opened, or which is exchanged, see Config.OnBehalf. A Decision points to it so that printing a Decision shows no token.
-type opening struct{ raw string }
+// An opening holds the token with which a stream is opened, or which is exchanged, see Config.OnBehalf. A Decision points to it so that
+// printing a Decision shows no token.
+type opening struct {
+	raw  string
+	ends bool // the request ends with its token
+}
 
 func (g *Guard) observe(ctx context.Context, r *http.Request, d Decision, needs []valetkey.Requirement, remembered, reportOnly bool, took time.Duration) {
 	e := valetkey.Event{Kind: valetkey.RequestDecided, Status: d.Status(), Remembered: remembered, Duration: took, Err: d.err,

@@ -151,7 +151,7 @@ type Config struct {
 	CancelWithToken bool
 
 	// OnBehalf lets package onbehalf exchange the token of a request for one with which the handler calls another service. The context
-	// of an accepted request then carries the text of its token, which no other package can read and which is never printed. False:
+	// of an accepted request then carries the text of its token, which only that package reads and which is never printed. False:
 	// the text is dropped after the decision.
 	OnBehalf bool
 

@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/heldtoken"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -57,6 +58,16 @@ func TestTheTextOfATokenIsKeptForPackageOnbehalfOnly(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a request that is refused, and let through in order to report it", func(t *testing.T) {
+		for _, change := range []func(*middleware.Config){func(*middleware.Config) {}, func(c *middleware.Config) { c.CancelWithToken = true }} {
+			guard := newGuard(t, iss, onBehalf, change, func(c *middleware.Config) { c.InsecureReportOnly = true })
+			d := guard.Decide(valetkeytest.Request("GET", "/", token), scopes.All("orders:read"))
+			require.NoError(t, d.Err())
+			assert.Equal(t, token, heldtoken.FromContext(d.Context(t.Context())).Text())
+			d = guard.Decide(valetkeytest.Request("GET", "/", "forged"), scopes.All("orders:read"))
+			assert.Nil(t, heldtoken.FromContext(d.Context(t.Context())))
+		}
+	})
 	t.Run("a token that came without a request", func(t *testing.T) {
 		ctx := newGuard(t, iss, onBehalf).DecideToken(t.Context(), token).Context(t.Context())
 		assert.Equal(t, token, heldtoken.FromContext(ctx).Text())

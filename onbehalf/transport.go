@@ -21,7 +21,8 @@ import (
 // are bound to it.
 //
 // It sets Authorization, and DPoP with Config.DPoP, and removes both and Cookie first, so a reverse proxy that copies the headers of
-// its client does not pass on that client's credentials. It sends no request to a URL that is not a target, and none that follows a
+// its client does not pass on that client's credentials. If they may be in other headers, remove them with
+// [middleware.Guard.RemoveCredentials]. It sends no request to a URL that is not a target, and none that follows a
 // redirect, because the target of a redirect is not configured. Set CheckRedirect of the http.Client to return
 // http.ErrUseLastResponse in order to receive the redirect instead of an error.
 //
