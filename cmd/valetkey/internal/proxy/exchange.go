@@ -37,7 +37,7 @@ const lastWords = time.Second
 
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	e := &exchange{ResponseWriter: w, request: r, visit: visitOf(r.Context())}
-	e.visit.row = r.Pattern
+	e.visit.row, e.visit.forwarded = r.Pattern, true
 	if h := w.Header(); len(h) > 0 {
 		e.own = maps.Clone(h)
 	}

@@ -32,7 +32,7 @@ func (f *file) limits() web.Limits {
 	return web.Limits{HeaderTimeout: time.Duration(f.HeaderTimeout), IdleTimeout: time.Duration(f.IdleTimeout), MaxHeaderBytes: header}
 }
 
-// restTimeout is how long a refused request may take to send the rest of its body.
+// restTimeout is how long a request that no upstream receives may take to send the rest of its body.
 const restTimeout = 5 * time.Second
 
 // endBody bounds the time of a body that nothing will read. The server reads up to 256 KiB of it before it sends the response, so that a

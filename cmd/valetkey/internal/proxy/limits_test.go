@@ -97,25 +97,39 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { close(p); return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-func TestARefusedRequestWithoutItsBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, err := load(t, good, slog.New(slog.DiscardHandler))
-		require.NoError(t, err)
-		defer p.Close()
-		l, server := make(pipes), &http.Server{Handler: p}
-		go server.Serve(l)
-		defer server.Close()
-		client, conn := net.Pipe()
-		l <- conn
-		began := time.Now()
-		fmt.Fprint(client, "POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
-		res, err := http.ReadResponse(bufio.NewReader(client), nil)
-		require.NoError(t, err)
-		assert.Equal(t, 401, res.StatusCode)
-		assert.Equal(t, 5*time.Second, time.Since(began))
-		_, err = io.Copy(io.Discard, client)
-		assert.NoError(t, err, "the connection stays open")
-	})
+func TestARequestThatNoUpstreamReceivesWithoutItsBody(t *testing.T) {
+	for _, c := range []struct {
+		name, line string
+		header     string
+		status     int
+	}{
+		{"a refusal", "POST /orders", "", 401},
+		{"the metadata of the resource", "GET /.well-known/oauth-protected-resource", "", 200},
+		{"a preflight", "OPTIONS /orders", "Origin: " + page + "\r\nAccess-Control-Request-Method: GET\r\n", 204},
+		{"a redirect to the clean path", "POST //orders", "", 307},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, err := load(t, good+"cors: {origins: '"+page+"'}\n", slog.New(slog.DiscardHandler))
+				require.NoError(t, err)
+				defer p.Close()
+				l, server := make(pipes), &http.Server{Handler: p}
+				go server.Serve(l)
+				defer server.Close()
+				client, conn := net.Pipe()
+				l <- conn
+				client.SetDeadline(time.Now().Add(time.Hour))
+				began := time.Now()
+				fmt.Fprintf(client, "%s HTTP/1.1\r\nHost: x\r\n%sContent-Length: 10\r\n\r\n", c.line, c.header)
+				res, err := http.ReadResponse(bufio.NewReader(client), nil)
+				require.NoError(t, err)
+				assert.Equal(t, c.status, res.StatusCode)
+				assert.Equal(t, 5*time.Second, time.Since(began))
+				_, err = io.Copy(io.Discard, client)
+				assert.NoError(t, err, "the connection stays open")
+			})
+		})
+	}
 }
 
 func TestHeaderLimits(t *testing.T) {

@@ -66,6 +66,7 @@ type Proxy struct {
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h := p.own[r.URL.Path]; h != nil {
 		h.ServeHTTP(w, r)
+		endBody(w, r)
 		return
 	}
 	v, visited := newVisit(r, p.access.proxies)
@@ -75,7 +76,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w, visited = refusingGRPC(w, visited)
 	}
 	p.api.ServeHTTP(w, visited)
-	if v.refused && !v.reportOnly {
+	if v.refused && !v.reportOnly || !v.forwarded {
 		endBody(w, r)
 	}
 	r.Pattern = visited.Pattern // as http.ServeMux sets it

@@ -63,6 +63,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.Done()
 	if a := p.Value.authorizer; a != nil {
 		a.ask.ServeHTTP(w, r)
+		endBody(w, r)
 		return
 	}
 	p.Value.ServeHTTP(w, r)

@@ -21,6 +21,8 @@ type visit struct {
 	id       string      // of the request, for logs
 	identity http.Header // of the caller, for the upstream; nil: none
 	started  time.Time
+
+	forwarded bool // an upstream has received the request, or was to
 	decision
 }
 
