@@ -134,6 +134,9 @@ func (b *builder) guard() *middleware.Guard {
 		b.wrong.Add("Guard.Methods", "tokens come in the Authorization header only (FAPI 2.0, section 5.3.4)")
 	}
 	own.Methods = nil
+	if own.InsecureReportOnly {
+		b.wrong.Add("Guard.InsecureReportOnly", "a guard that enforces nothing does not follow the profile")
+	}
 	// 5: "shall support and verify sender-constrained access tokens".
 	own.SenderConstrained = true
 	if cfg.DPoP == nil && own.ClientCertificate.IsZero() {

@@ -67,6 +67,7 @@ func TestContradictions(t *testing.T) {
 		change     func(*fapi.Config)
 	}{
 		{"FAPI-02 the query", "Guard.Methods", func(c *fapi.Config) { c.Guard.Methods = []middleware.BearerMethod{middleware.Query()} }},
+		{"FAPI-05 refusals that are not enforced", "Guard.InsecureReportOnly", func(c *fapi.Config) { c.Guard.InsecureReportOnly = true }},
 		{"the form", "Guard.Methods", func(c *fapi.Config) { c.Guard.Methods = []middleware.BearerMethod{middleware.Form(0)} }},
 		{"FAPI-03 no way to learn of revocations", "Revocation: required", func(c *fapi.Config) { c.Revocation = fapi.Revocation{} }},
 		{"FAPI-03 tokens that are not short-lived", "Revocation.ShortLived: 11m0s", func(c *fapi.Config) { c.Revocation = fapi.ShortLived(11 * time.Minute) }},

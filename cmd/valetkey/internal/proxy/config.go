@@ -118,7 +118,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		Cache:             middleware.Cache{Entries: f.Cache.Entries, Bytes: f.Cache.Bytes, MaxAge: time.Duration(f.Cache.MaxAge)},
 		Revocations:       middleware.Revocations{Bytes: f.Revocations.Bytes, Keep: time.Duration(f.Revocations.Keep)},
 
-		InsecureReportOnly: f.ReportOnly,
+		InsecureReportOnly: f.ReportOnly && f.rehearsal == nil,
 
 		CancelWithToken: !f.authorize && (f.CancelWithToken == nil || *f.CancelWithToken),
 

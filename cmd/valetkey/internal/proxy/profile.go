@@ -24,7 +24,7 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 		return nil
 	}
 	v := all[0]
-	cfg.Verifier, cfg.DPoP, cfg.SenderConstrained, cfg.Methods = nil, nil, false, nil
+	cfg.Verifier, cfg.DPoP, cfg.SenderConstrained, cfg.Methods, cfg.InsecureReportOnly = nil, nil, false, nil, false
 	profile := fapi.Config{DPoP: proofs, Guard: cfg}
 	set = append(set, v.at+".insecure_http")
 	if v.keys == nil {

@@ -247,7 +247,8 @@ type revocations struct {
 func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 	g := p.guard.Status()
 	body := struct {
-		State valetkey.State `json:"state"`
+		State      valetkey.State `json:"state"`
+		ReportOnly bool           `json:"insecure_report_only,omitempty"`
 		web.Status
 		Config      web.Source  `json:"config"`
 		Verifiers   []condition `json:"verifiers"`
@@ -256,7 +257,7 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 		Revocations revocations `json:"revocations"`
 		Requests    int         `json:"requests"`
 	}{
-		State: g.State, Status: s.process.Status(), Config: p.source,
+		State: g.State, ReportOnly: g.ReportOnly, Status: s.process.Status(), Config: p.source,
 		Verifiers: reports(g.Verifiers), Cache: cache(g.Cache),
 		Revocations: revocations{g.Revocations.Held, g.Revocations.Overflowed, reportOf(g.Revocations.Source)}, Requests: g.Requests,
 	}

@@ -170,6 +170,38 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// TestReportOnly proves that refusals are logged and not enforced, and that the upstream learns only the name of a verified token.
+func TestReportOnly(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	config, upstream := guarded(t, iss, "insecure_report_only: true")
+	var log bytes.Buffer
+	p, err := load(t, config, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	defer p.Close()
+	assert.Contains(t, log.String(), "level=WARN")
+	server := httptest.NewServer(p)
+	for _, c := range []struct{ line, header, subject, logged string }{
+		{"GET /orders", "X: y", "", "reason=no_credentials report_only=true"},
+		{"GET /orders", "Authorization: Bearer x", "", "reason=not_jwt report_only=true"},
+		{"GET /orders", "Authorization: Bearer " + iss.Token(valetkeytest.Expired()), "", "reason=expired report_only=true"},
+		{"GET /orders", "Authorization: Bearer " + iss.Token(), "alice", "reason=scope report_only=true"},
+		{"GET /orders", "Authorization: Bearer " + iss.Token(valetkeytest.Scopes("orders:read")), "alice", ""},
+	} {
+		log.Reset()
+		require.Equal(t, 200, send(t, server.Listener.Addr().String(), c.line, c.header).StatusCode, c.logged)
+		got := upstream.take()
+		require.NotNil(t, got)
+		assert.Equal(t, c.subject, got.Header.Get("X-Valetkey-Subject"))
+		if c.subject == "" {
+			assert.Empty(t, got.Header["Authorization"])
+		}
+		assert.Contains(t, log.String(), c.logged)
+		assert.Equal(t, c.logged != "", strings.Contains(log.String(), "msg=decision"))
+	}
+	assert.Equal(t, 400, send(t, server.Listener.Addr().String(), `GET /files/..\orders`).StatusCode, "an ambiguous path is refused nevertheless")
+	server.Close()
+}
+
 func TestAccessLogOfAnAuthorizer(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	file := filepath.Join(t.TempDir(), "authorize.yaml")
