@@ -10,7 +10,8 @@
 //	inline:   yaml:",inline"              the fields of a struct, as if they were those of the outer one
 //	required: yaml:"name,required"        must be given, and not be empty
 //	filled:   yaml:"name,filled"          if given, must not be empty
-//	single:   yaml:"name,single"          a list that may also be given as one string
+//	single:   yaml:"name,single"          a list that may also be given as its one element
+//	short:    yaml:"name,short"           a scalar in place of the mapping is the value of this field alone
 //	oneof:    yaml:"name" oneof:"a b"     if given, must be one of the values; for a list, each of its strings
 //
 // A struct may contain strings, booleans, integers, durations, slices, maps with string keys, structs, pointers (nil: the field

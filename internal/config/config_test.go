@@ -220,3 +220,46 @@ func TestFieldName(t *testing.T) {
 		"Keys.RedirectURIs.X":           "Keys.RedirectURIs.X",
 	}, names)
 }
+
+type shortened struct {
+	Rules []rule          `yaml:"rules,single,filled"`
+	Rows  map[string]rule `yaml:"rows"`
+}
+
+type rule struct {
+	Text    string `yaml:"text,required,short"`
+	Message string `yaml:"message,filled"`
+}
+
+func TestAScalarInPlaceOfAMappingIsItsShortField(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"a list in a list", "rules: [[a]]", []string{"1: rules[0]: is neither a string nor a mapping"}},
+		{"a list in a mapping", "rows: {a: [b]}", []string{`1: rows["a"]: is neither a string nor a mapping`}},
+		{"an empty text", "rules: ['']", []string{"1: rules[0]: is empty"}},
+		{"null", "rows:\n  a:", []string{`2: rows["a"]: is empty`}},
+		{"a number", "rules: 1", []string{"1: rules: is not a string: put it in quotes"}},
+		{"a mapping without the field", "rules:\n- message: b", []string{"2: rules[0].text: required"}},
+		{"a mapping with another field", "rules:\n- {text: a, note: b}", []string{`2: rules[0]: unknown field "note"; known are text, message`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var s shortened
+			err := config.Read("", strings.NewReader(c.text), &s, func(*config.Document) error { return nil })
+			assert.EqualError(t, err, "line "+strings.Join(c.want, "\nline "))
+		})
+	}
+	var s shortened
+	require.NoError(t, config.Read("", strings.NewReader("rules: [a, {text: b, message: c}]\nrows: {x: d}"), &s, func(d *config.Document) error {
+		assert.False(t, d.Given("rules[0].text"))
+		assert.True(t, d.Given("rules[1].text"))
+		return nil
+	}))
+	assert.Equal(t, shortened{[]rule{{"a", ""}, {"b", "c"}}, map[string]rule{"x": {"d", ""}}}, s)
+	s = shortened{}
+	require.NoError(t, config.Read("", strings.NewReader("rules: a"), &s, func(*config.Document) error { return nil }))
+	assert.Equal(t, []rule{{"a", ""}}, s.Rules)
+	require.NoError(t, config.Read("", strings.NewReader("rules: {text: a, message: b}"), &s, func(*config.Document) error { return nil }))
+	assert.Equal(t, []rule{{"a", "b"}}, s.Rules)
+}

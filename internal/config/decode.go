@@ -18,7 +18,7 @@ import (
 
 // options are the flags of a tag.
 type options struct {
-	required, filled, single bool
+	required, filled, single, short bool
 
 	oneof []string // the values of a string, or of each in a list; empty: any
 }
@@ -76,7 +76,7 @@ var expected = map[string]string{
 func (d *Document) readSlice(n *yaml.Node, v reflect.Value, path string, o options) {
 	items := n.Content
 	switch {
-	case o.single && n.Kind == yaml.ScalarNode:
+	case o.single && (n.Kind == yaml.ScalarNode || n.Kind == yaml.MappingNode && v.Type().Elem().Kind() == reflect.Struct):
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		d.read(n, v.Index(0), path, options{filled: o.filled, oneof: o.oneof})
 		return
@@ -192,6 +192,14 @@ var likeAField = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 func (d *Document) readStruct(n *yaml.Node, v reflect.Value, path string) {
 	var fields []field
 	gather(v, path, &fields)
+	if i := slices.IndexFunc(fields, func(f field) bool { return f.short }); i >= 0 && n.Kind != yaml.MappingNode {
+		if n.Kind != yaml.ScalarNode {
+			d.unreadable(n.Line, path, "is neither a string nor a mapping")
+			return
+		}
+		d.read(n, fields[i].value, path, fields[i].options)
+		return
+	}
 	given := map[string]bool{}
 	for _, m := range d.members(n, path, false) {
 		given[m.key.Value] = true
@@ -240,7 +248,7 @@ func gather(v reflect.Value, path string, all *[]field) {
 		default:
 			oneof := strings.Fields(about.Tag.Get("oneof"))
 			*all = append(*all, field{cmp.Or(name, strings.ToLower(about.Name)), "", v.Field(i),
-				options{has("required"), has("filled") || len(oneof) > 0, has("single"), oneof}})
+				options{has("required"), has("filled") || len(oneof) > 0, has("single"), has("short"), oneof}})
 		}
 	}
 }

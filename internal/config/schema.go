@@ -156,6 +156,9 @@ func (w *walk) object(t reflect.Type, path string) Schema {
 	if len(rules) > 0 {
 		schema["allOf"] = rules
 	}
+	if i := slices.IndexFunc(fields, func(f field) bool { return f.short }); i >= 0 {
+		return Schema{"anyOf": []any{w.value(fields[i].value.Type(), mistakes.Join(path, fields[i].name), fields[i].options), schema}}
+	}
 	return schema
 }
 

@@ -109,3 +109,17 @@ func TestValuesOfAListAreChecked(t *testing.T) {
 		})
 	}
 }
+
+func TestSchemaOfAMappingWithAShortField(t *testing.T) {
+	schema, err := config.SchemaOf(shortened{}, config.Guide{
+		Keys: map[string]string{"rules": "x", "rules.text": "x", "rules.message": "x", "rows": "x", "rows.*": "x", "rows.*.text": "x", "rows.*.message": "x"},
+	})
+	require.NoError(t, err)
+	got, err := json.Marshal(schema["properties"].(map[string]any)["rows"].(config.Schema)["additionalProperties"])
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"description": "x", "anyOf": [
+		{"type": "string", "minLength": 1},
+		{"type": "object", "additionalProperties": false, "required": ["text"], "properties": {
+			"text": {"type": "string", "minLength": 1, "description": "x"}, "message": {"type": "string", "minLength": 1, "description": "x"}}}
+	]}`, string(got))
+}

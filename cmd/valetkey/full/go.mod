@@ -6,6 +6,7 @@ require (
 	github.com/envoyproxy/go-control-plane/envoy v1.36.0
 	github.com/stretchr/testify v1.12.1
 	github.com/valetkey/valetkey v0.0.0
+	github.com/valetkey/valetkey/adapters/valetcel v0.0.0
 	github.com/valetkey/valetkey/adapters/valetenvoy v0.0.0
 	github.com/valetkey/valetkey/adapters/valetopenapi v0.0.0
 	github.com/valetkey/valetkey/authserver v0.0.0
@@ -20,9 +21,11 @@ require (
 )
 
 require (
+	cel.dev/cel-go v0.32.0 // indirect
 	cel.dev/expr v0.25.1 // indirect
 	github.com/Azure/go-ntlmssp v0.1.1 // indirect
 	github.com/alexedwards/scs/v2 v2.9.0 // indirect
+	github.com/antlr4-go/antlr/v4 v4.13.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cncf/xds/go v0.0.0-20251210132809-ee656c7534f5 // indirect
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
@@ -67,6 +70,7 @@ require (
 	github.com/valetkey/valetkey/internal/config v0.0.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	golang.org/x/crypto v0.54.0 // indirect
+	golang.org/x/exp v0.0.0-20240823005443-9b4947da3948 // indirect
 	golang.org/x/net v0.57.0 // indirect
 	golang.org/x/oauth2 v0.37.0 // indirect
 	golang.org/x/sync v0.23.0 // indirect
@@ -82,6 +86,7 @@ require (
 
 replace (
 	github.com/valetkey/valetkey => ../../../
+	github.com/valetkey/valetkey/adapters/valetcel => ../../../adapters/valetcel
 	github.com/valetkey/valetkey/adapters/valetenvoy => ../../../adapters/valetenvoy
 	github.com/valetkey/valetkey/adapters/valetforward => ../../../adapters/valetforward
 	github.com/valetkey/valetkey/adapters/valetopenapi => ../../../adapters/valetopenapi

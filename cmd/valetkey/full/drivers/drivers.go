@@ -9,6 +9,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/pgstore"
 	"github.com/valetkey/valetkey/authserver/sqlitestore"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/cmd/valetkey/full/celrules"
 	"github.com/valetkey/valetkey/cmd/valetkey/full/extauthz"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
@@ -20,6 +21,7 @@ func All() driver.Set {
 		PostgreSQL: func(ctx context.Context, url string) (store.Store, error) { return pgstore.Open(ctx, url) },
 		LDAP:       directory,
 		OpenAPI:    valetopenapi.Routes,
+		CEL:        celrules.CEL,
 		ExtAuthz:   extauthz.New,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/config"
@@ -31,8 +32,24 @@ type Set struct {
 	// OpenAPI returns the routes of a document, as valetopenapi.Routes does.
 	OpenAPI func(document []byte) (routes.Table, error)
 
+	// CEL compiles rules, as package valetcel does.
+	CEL CEL
+
 	// ExtAuthz returns a server for ext_authz of Envoy over gRPC, and for health checks.
 	ExtAuthz func(ExtAuthz) (Server, error)
+}
+
+// A CEL has the functions of package valetcel. Their errors join all mistakes, each a *valetkey.ConfigError with the field of
+// valetcel, such as Rules[0].Expression.
+type CEL struct {
+	Verifier func(v valetkey.Verifier, rules []CELRule) (valetkey.Verifier, error)
+	Require  func(rules []CELRule) (valetkey.Requirement, error)
+}
+
+// A CELRule holds the fields of valetcel.Rule under their names in configuration files.
+type CELRule struct {
+	Expression string `yaml:"rule,required,short"`
+	Message    string `yaml:"message,filled"`
 }
 
 // An ExtAuthz describes a server for ext_authz over gRPC.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/valetkey/valetkey"
 )
@@ -13,7 +14,15 @@ type check struct {
 	refusals []valetkey.Reason
 }
 
-func (c check) refuses(reason valetkey.Reason) bool { return slices.Contains(c.refusals, reason) }
+// refuses reports whether c is the check that refuses with a reason. Those of rules with a message begin with that of rules without one.
+func (c check) refuses(reason valetkey.Reason) bool {
+	for _, base := range []valetkey.Reason{valetkey.ReasonClaimRule, valetkey.ReasonClaimsForbid} {
+		if strings.HasPrefix(string(reason), string(base)+"_") {
+			reason = base
+		}
+	}
+	return slices.Contains(c.refusals, reason)
+}
 
 // Checks, in the order in which they are made.
 var (
@@ -61,6 +70,11 @@ var (
 			valetkey.ReasonNotAccessToken, valetkey.ReasonUnknownTokenType,
 			valetkey.ReasonBindingMissing, valetkey.ReasonBindingType}},
 		{"it is valid at this time", "RFC 7662, section 4", []valetkey.Reason{valetkey.ReasonExpired, valetkey.ReasonNotYetValid, valetkey.ReasonFarDate}},
+	}
+
+	// for tokens that are introspected and must meet rules
+	ruleChecks = []check{
+		{"its claims are accepted here", "RFC 7662, section 4", []valetkey.Reason{valetkey.ReasonClaimRule}},
 	}
 
 	schemeChecks = []check{

@@ -93,7 +93,7 @@ func TestMistakes(t *testing.T) {
 			`11: verifiers[0].jwks.algorithms: "none" is not a supported signature algorithm`,
 			`12: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`,
 			`13: verifiers[0].jwks.insecure_http: "true" is not true or false`,
-			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, refresh_interval, min_refetch_interval, stale_if_error, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, audience_header, sole_audience, types, markers, require_scope, client_id_header, client_id_claim, scopes, allow`}},
+			`14: verifiers[0].jwks: unknown field "secret"; known are issuer, audience, url, file, initial_file, profile, algorithms, leeway, max_lifetime, refresh_interval, min_refetch_interval, stale_if_error, status_list, insecure_http, token_file, ca_file, cert_file, key_file, issuer_type, tenants, clients, rules, issuer_aliases, audience_claim, audience_header, sole_audience, types, markers, require_scope, client_id_header, client_id_claim, scopes, allow, cel`}},
 		{"each field about tokens, on its line", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:
    issuer: https://as.example.com
@@ -238,7 +238,7 @@ func TestMistakes(t *testing.T) {
 			`16: verifiers[0].introspection.allow_scope_array: "x" is not true or false`,
 			`17: verifiers[0].introspection.leeway: 1h0m0s is more than 5m0s`,
 			`18: verifiers[0].introspection.insecure_http: "x" is not true or false`,
-			`19: verifiers[0].introspection: unknown field "profile"; known are issuer_type, issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, sole_audience, audience_by_issuer, token_type_hint, timeout, max_in_flight, signed, allow_scope_array, leeway, insecure_http`}},
+			`19: verifiers[0].introspection: unknown field "profile"; known are issuer_type, issuer, audience, url, client_id, client_secret, client_secret_file, client_secret_env, auth, cache_ttl, negative_ttl, jwt_issuers, sole_audience, audience_by_issuer, token_type_hint, timeout, max_in_flight, signed, allow_scope_array, leeway, insecure_http, cel`}},
 		{"a secret in a variable that is not set", verifiers("introspection: {issuer: 'https://a', client_id: x, client_secret_env: VALETKEY_TEST_NOT_SET}"), []string{
 			"4: verifiers[0].introspection.client_secret_env: is empty or missing"}},
 		{"a second introspection that would never be asked", verifiers(one + ", " + one), []string{
@@ -517,13 +517,45 @@ func TestMistakes(t *testing.T) {
 			`8: routes["GET /b"]: "": an alternative has no scope`,
 			`9: routes["GET /c"]: "x | | y": an alternative has no scope`,
 			`10: routes["GET /d"]: is empty`,
-			`11: routes["GET /e"]: is not a string`,
+			`11: routes["GET /e"]: is neither a string nor a mapping`,
 			`12: routes["GET /f"]: "a\"b": scope "a\"b": character '"' at 1 is not allowed (RFC 6749, section 3.3)`,
 			`13: routes["GET /g"]: pattern "GET /g" conflicts with pattern "GET  /g": GET /g matches the same requests as GET  /g`,
 			`14: routes: "GET /g" is given on line 13 already`,
 			`16: routes["/{x}/y"]: pattern "/{x}/y" conflicts with pattern "/z/{x}": /{x}/y and /z/{x} both match some paths, like "/z/y". But neither is more specific than the other. /{x}/y matches "/x/y", but /z/{x} doesn't. /z/{x} matches "/z/x", but /{x}/y doesn't.`,
 			`18: routes["orders"]: parsing "orders": at offset 0: host/path missing /`,
 			`19: routes["GET /{"]: parsing "GET /{": at offset 5: bad wildcard segment (must end with '}')`}},
+		{"every kind of bad mapping in a route, each on its line", routes(`
+  "GET /a": {}
+  "GET /b": {scopes: "@admin", claims: [a]}
+  "GET /c": {scopes: "@public", claims: tid = t1}
+  "GET /d": {claims: []}
+  "GET /e":
+    claims:
+    - tid=t1
+    - tid = {te nant}
+    - tid = {tenant...}
+    - tid ^= {tenant}
+    - tid = {tenant} | t1
+  "GET /f": {scopes: orders, claim: tid = t1}
+  "GET /h/{tenant}": {claims: "tid = {tennant}"}
+  "GET /i": {cel: "claims.tid == 't1'"}
+  "GET /j": {cel: []}
+`), []string{
+			`7: routes["GET /a"]: scopes, claims or cel is required`,
+			`8: routes["GET /b"].scopes: "@admin" is neither @public nor @any`,
+			`9: routes["GET /c"].scopes: @public cannot be combined with claims or cel, which need a token`,
+			`10: routes["GET /d"].claims: is empty`,
+			`13: routes["GET /e"].claims[0]: "tid=t1": an operator (=, ~=, ^=) needs a space on each side`,
+			`14: routes["GET /e"].claims[1]: "tid = {te nant}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
+			`15: routes["GET /e"].claims[2]: "tid = {tenant...}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
+			`16: routes["GET /e"].claims[3]: "tid ^= {tenant}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
+			`17: routes["GET /e"].claims[4]: "tid = {tenant} | t1": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
+			`18: routes["GET /f"]: unknown field "claim"; did you mean claims?`,
+			`19: routes["GET /h/{tenant}"]: AllOf[0]: the rule "tid = path value tennant" can never hold: the pattern has no wildcard {tennant}`,
+			`20: routes["GET /i"].cel: CEL is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest`,
+			`21: routes["GET /j"].cel: is empty`}},
+		{"rules in CEL in the light build", verifier(`{issuer: "https://as.example.com", cel: claims.a == 1}`), []string{
+			`4: verifiers[0].jwks.cel: CEL is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := load(t, c.config, slog.New(slog.DiscardHandler))

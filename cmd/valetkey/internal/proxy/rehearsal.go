@@ -99,7 +99,7 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 	p.ServeHTTP(&w, r)
 	need, known := re.routes[r.Pattern]
 	if known {
-		out.Need = fmt.Sprint(need)
+		out.Need = needText(need)
 	}
 	if known && re.need == nil {
 		out.Row = r.Pattern
@@ -307,6 +307,9 @@ func (re *rehearsal) verifiedBy(raw string) ([]check, valetkey.Binding) {
 	}
 	for _, m := range re.made {
 		if m.keys == nil && (!isJWT || slices.Contains(m.asks.JWTIssuers, iss) || slices.Contains(m.asks.JWTIssuers, introspect.AnyIssuer)) {
+			if m.ruled {
+				return slices.Concat(askedChecks, ruleChecks), bound
+			}
 			return askedChecks, bound
 		}
 	}

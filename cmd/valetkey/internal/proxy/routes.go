@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -43,15 +46,42 @@ func (f *file) table() routes.Table {
 
 func (f *file) rows() routes.Table {
 	table := routes.Table{}
-	for pattern, need := range f.Routes {
+	for _, pattern := range slices.Sorted(maps.Keys(f.Routes)) {
 		// An invalid row becomes a requirement that no token meets, so that the other rows can be validated.
 		table[pattern] = scopes.Requirement{}
-		if need.Requirement != nil {
-			table[pattern] = need.Requirement
+		if need := f.row(fmt.Sprintf("routes[%q]", pattern), f.Routes[pattern]); need != nil {
+			table[pattern] = need
 		}
 	}
 	for _, m := range valetkey.ConfigErrors(table.Validate()) {
 		f.Mistake("routes"+strings.TrimPrefix(m.Field, "Table"), "%w", m.Err)
 	}
 	return table
+}
+
+// row returns the requirement of the route at the path in the file; nil if there is a mistake.
+func (f *file) row(at string, s row) valetkey.Requirement {
+	var rules []valetkey.Requirement
+	for _, c := range s.Claims {
+		rules = append(rules, c.Requirement)
+	}
+	if len(s.CEL) > 0 {
+		rules = append(rules, f.celRequirement(at+".cel", s.CEL))
+	}
+	need := s.Scopes.Requirement
+	switch {
+	case f.Wrong(at) || slices.Contains(rules, nil):
+		return nil
+	case len(rules) == 0 && need == nil:
+		f.Mistake(at, "scopes, claims or cel is required")
+		return nil
+	case len(rules) == 0:
+		return need
+	case need == valetkey.Public:
+		f.Mistake(at+".scopes", "@public cannot be combined with claims or cel, which need a token")
+		return nil
+	case need == nil || need == valetkey.AnyToken:
+		return valetkey.AllOf(rules)
+	}
+	return append(valetkey.AllOf{need}, rules...)
 }

@@ -97,6 +97,11 @@ func TestSchemaRefusesMistakes(t *testing.T) {
 		{"a pattern without a path", route("orders", "x")},
 		{"an unknown word for a requirement", route("GET /", "@admin")},
 		{"a requirement of nothing", route("GET /", "")},
+		{"a list for a requirement", strings.Replace(good, `"orders:read"`, "[x]", 1)},
+		{"a mapping of nothing", strings.Replace(good, `"orders:read"`, "{}", 1)},
+		{"an unknown key in a requirement", strings.Replace(good, `"orders:read"`, "{scopes: x, claim: a}", 1)},
+		{"an empty list of claims", strings.Replace(good, `"orders:read"`, "{claims: []}", 1)},
+		{"a rule without an expression", strings.Replace(good, `"orders:read"`, "{cel: {message: x}}", 1)},
 		{"a character that a scope cannot have", route("GET /", "a\\tb")},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -34,6 +34,7 @@ type made struct {
 	keys   *jwks.Config       // nil: an introspection
 	status *statuslist.Config // nil: no status list
 	asks   introspect.Config
+	ruled  bool // it is an introspection whose tokens must meet rules
 }
 
 // read combines the verifiers. Those with keys come first, regardless of their order in the file, because they need no call per
@@ -53,9 +54,13 @@ func (l *list) read() valetkey.Verifier {
 			continue
 		}
 		switch keys, listed := l.jwks(at, v.JWKS); {
+		case keys == nil: // a mistake has been reported
+			l.ruled(at+".jwks.cel", valetkey.First(), v.JWKS.CEL)
 		case listed != nil:
-			all = append(all, listed)
-		case keys != nil:
+			all = append(all, l.ruled(at+".jwks.cel", listed, v.JWKS.CEL))
+		case len(v.JWKS.CEL) > 0:
+			all = append(all, l.ruled(at+".jwks.cel", keys, v.JWKS.CEL))
+		default:
 			local = append(local, keys)
 		}
 	}
@@ -71,8 +76,11 @@ func (l *list) read() valetkey.Verifier {
 		if v.Introspection == nil {
 			continue
 		}
-		if v := l.introspection(fmt.Sprintf("verifiers[%d].introspection", i), v.Introspection); v != nil {
-			all = append(all, v)
+		at := fmt.Sprintf("verifiers[%d].introspection", i)
+		if asks := l.introspection(at, v.Introspection); asks != nil {
+			all = append(all, l.ruled(at+".cel", asks, v.Introspection.CEL))
+		} else {
+			l.ruled(at+".cel", valetkey.First(), v.Introspection.CEL)
 		}
 	}
 	return valetkey.First(all...)
@@ -227,7 +235,7 @@ func (l *list) introspection(at string, s *introspectionSection) *introspect.Ver
 		l.Mistake(at+".jwt_issuers", "required, because an earlier introspection handles opaque tokens")
 	}
 	l.opaque = true
-	l.made = append(l.made, made{at: at, asks: cfg})
+	l.made = append(l.made, made{at: at, asks: cfg, ruled: len(s.CEL) > 0})
 
 	v, err := introspect.New(cfg)
 	for _, m := range issuer.Mistakes(err, names) {

@@ -6,11 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/middleware"
@@ -56,7 +59,7 @@ type file struct {
 	ReportOnly        bool              `yaml:"insecure_report_only"`
 	Profile           string            `yaml:"profile" oneof:"fapi2"`
 	Redis             *redisSection     `yaml:"redis"`
-	Routes            map[string]need   `yaml:"routes"`
+	Routes            map[string]row    `yaml:"routes"`
 	OpenAPI           string            `yaml:"openapi,filled"`
 	AllowEncodedSlash []string          `yaml:"allow_encoded_slash,single,filled"`
 
@@ -96,6 +99,15 @@ type jwksSection struct {
 	KeyFile      string         `yaml:"key_file,filled"`
 
 	issuer.Tokens `yaml:",inline"`
+
+	CEL []driver.CELRule `yaml:"cel,single,filled"`
+}
+
+// A row is the requirement of a route. All that is given must be met.
+type row struct {
+	Scopes need             `yaml:"scopes,short"`
+	Claims []claimRule      `yaml:"claims,single,filled"`
+	CEL    []driver.CELRule `yaml:"cel,single,filled"`
 }
 
 type statusSection struct {
@@ -128,6 +140,8 @@ type introspectionSection struct {
 	AllowScopeArray  bool           `yaml:"allow_scope_array"`
 	Leeway           duration       `yaml:"leeway"`
 	InsecureHTTP     bool           `yaml:"insecure_http"`
+
+	CEL []driver.CELRule `yaml:"cel,single,filled"`
 }
 
 type signedSection struct {
@@ -313,6 +327,35 @@ func (n *need) UnmarshalText(text []byte) error {
 			return m.Err
 		}
 		n.Requirement = parsed
+	}
+	return nil
+}
+
+// A claimRule is a rule on claims, in the text form of claims.Rule. A value in braces is a part of the path: tenant_id = {tenant}. The
+// zero value belongs to a mistake.
+type claimRule struct{ valetkey.Requirement }
+
+var pathValue = regexp.MustCompile(`^\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
+
+func (c *claimRule) UnmarshalText(text []byte) error {
+	rule, err := claims.Parse(string(text))
+	if err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), "claims: "))
+	}
+	c.Requirement = rule
+	values, beginnings := rule.Values()
+	for _, value := range values {
+		if !strings.HasPrefix(value, "{") || !strings.HasSuffix(value, "}") {
+			continue
+		}
+		name := pathValue.FindStringSubmatch(value)
+		if name == nil || beginnings || len(values) > 1 {
+			return fmt.Errorf("%q: a part of the path has the form claim = {wildcard} or claim ~= {wildcard}", text)
+		}
+		c.Requirement = claims.EqualPathValue(rule.Claim(), name[1])
+		if strings.HasPrefix(string(text), rule.Claim()+" ~= ") {
+			c.Requirement = claims.ContainsPathValue(rule.Claim(), name[1])
+		}
 	}
 	return nil
 }
