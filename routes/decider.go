@@ -56,13 +56,11 @@ func (t Table) Decider(g *middleware.Guard, options ...Option) (*Decider, error)
 func (d *Decider) Decide(r *http.Request) (decision middleware.Decision, row string) {
 	a := answers.Get().(*answer)
 	defer func() {
-		*a = answer{}
-		answers.Put(a)
-	}()
-	defer func() {
 		if v := recover(); v != nil {
 			decision, row = d.guard.Reject(r, fmt.Errorf("routes: panic while deciding by the row %q: %v\n%s", a.row, v, debug.Stack())), a.row
 		}
+		*a = answer{}
+		answers.Put(a)
 	}()
 	d.match.ServeHTTP(a, r)
 	if a.redirected {
@@ -189,11 +187,11 @@ func (p Report) unclear() valetkey.Reason {
 		return valetkey.ReasonMethod
 	case p.Method == http.MethodConnect:
 		return valetkey.ReasonConnect
-	case !strings.HasPrefix(p.Target, "/") || strings.ContainsFunc(p.Target, notInTarget):
+	case !strings.HasPrefix(p.Target, "/") || hasAny(p.Target, unclearInTarget):
 		return valetkey.ReasonTarget
 	case p.Scheme != "" && p.Scheme != "http" && p.Scheme != "https":
 		return valetkey.ReasonForwardedMalformed
-	case strings.ContainsFunc(p.Host, notInHost):
+	case hasAny(p.Host, notInHost):
 		return valetkey.ReasonHostMalformed
 	}
 	return ""
@@ -212,9 +210,28 @@ func canonical(h http.Header) http.Header {
 // unknownSender is a RemoteAddr that no [middleware.Proxies] trusts (RFC 7239, section 6.2). An empty one would be a unix socket.
 const unknownSender = "unknown"
 
-// notInTarget reports whether c is unclear in the target of a request: software differs in what it makes of a fragment, of a space,
+// unclearInTarget are the bytes that are unclear in the target of a request: software differs in what it makes of a fragment, of a space,
 // and of bytes that are not ASCII (RFC 9112, section 3.2; RFC 3986, section 2).
-func notInTarget(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+var unclearInTarget = bytesBeside("#")
 
-// notInHost reports whether c cannot be in a host and port (RFC 3986, section 3.2).
-func notInHost(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`/\?#@,"<>`, c) }
+// notInHost are the bytes that cannot be in a host and port (RFC 3986, section 3.2).
+var notInHost = bytesBeside("/\\?#@,\"<>")
+
+// bytesBeside returns a set of the bytes that are in more, or not visible ASCII.
+func bytesBeside(more string) *[256]bool {
+	set := new([256]bool)
+	for c := range set {
+		set[c] = c <= ' ' || c >= 0x7f || strings.IndexByte(more, byte(c)) >= 0
+	}
+	return set
+}
+
+// hasAny reports whether a byte of s is in set.
+func hasAny(s string, set *[256]bool) bool {
+	for i := range len(s) {
+		if set[s[i]] {
+			return true
+		}
+	}
+	return false
+}

@@ -276,13 +276,7 @@ func (h *Handler) report(r *http.Request) (routes.Report, error) {
 		return routes.Report{}, &valetkey.Error{Code: valetkey.InvalidRequest, Reason: reasonQuestion}
 	}
 	p.RemoteAddr = r.RemoteAddr
-	kept := 0
-	for name := range r.Header {
-		if !describes(name) {
-			kept++
-		}
-	}
-	p.Header = make(http.Header, kept)
+	p.Header = make(http.Header, max(0, len(r.Header)-4)) // most dialects have four headers that describe a request
 	handshake := false
 	for name, lines := range r.Header {
 		if middleware.IsIdentityHeader(name) {
