@@ -106,9 +106,23 @@ func (o *onward) handler() http.Handler {
 		}
 		byRow[row] = proxies[to]
 	}
+	var rest *httputil.ReverseProxy // for requests without a row, which insecure_report_only lets through; nil: the upstream is not clear
+	for to, p := range proxies {
+		if len(proxies) == 1 && len(to.prefix) == 0 && to.host == "" {
+			rest = p
+		}
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to := byRow[r.Pattern]
+		if to == nil && rest == nil {
+			o.guard.Reject(r, errNoUpstream).Apply(w, r)
+			return
+		}
 		e := newExchange(w, r)
 		defer e.done()
+		if to == nil {
+			to, e.visit.row = rest, ""
+		}
 		if isGRPC(r) {
 			defer e.forwardGRPC()()
 		}
@@ -120,9 +134,12 @@ func (o *onward) handler() http.Handler {
 			}
 			r.Body = http.MaxBytesReader(w, r.Body, o.maxBody)
 		}
-		byRow[r.Pattern].ServeHTTP(e, r)
+		to.ServeHTTP(e, r)
 	})
 }
+
+// errNoUpstream refuses a request without a row as if it required a scope that no token has.
+var errNoUpstream = &valetkey.Error{Code: valetkey.InsufficientScope, Reason: valetkey.ReasonNoRequirement}
 
 func (o *onward) proxy(to *target) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{

@@ -199,3 +199,32 @@ func TestSettingsOfTheGuard(t *testing.T) {
 		assert.Contains(t, strings.Join(mistakes(err), "\n"), want)
 	}
 }
+
+func TestReportOnlyWithoutARow(t *testing.T) {
+	iss, seen := valetkeytest.NewIssuer(t), &recorder{}
+	upstream := httptest.NewServer(seen)
+	defer upstream.Close()
+	for _, c := range []struct {
+		name, upstreams string
+		status          int
+	}{
+		{"several upstreams", "upstreams: [{url: " + upstream.URL + ", prefix: /api/orders}, {url: " + upstream.URL + ", prefix: /api/users}]\n", 403},
+		{"one upstream for a part of the paths", "upstreams: [{url: " + upstream.URL + ", prefix: /api, strip_prefix: true}]\n", 403},
+		{"one upstream", "upstream: " + upstream.URL + "\n", 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log bytes.Buffer
+			addr := start(t, "listen: 127.0.0.1:0\n"+c.upstreams+"insecure_report_only: true\nresource: "+valetkeytest.DefaultAudience+
+				"\nverifiers: [jwks: {issuer: '"+iss.URL+"'}]\nroutes: {GET /api/orders: orders:read, GET /api/users: users}\n", slog.New(slog.NewTextHandler(&log, nil)))
+			for _, line := range []string{"GET /admin", "DELETE /api/orders"} {
+				res := send(t, addr, line)
+				assert.Equal(t, c.status, res.StatusCode, line)
+				assert.Equal(t, c.status == 200, seen.take() != nil, line)
+			}
+			assert.Contains(t, log.String(), `row=""`)
+			res := send(t, addr, "GET /api/orders")
+			assert.Equal(t, 200, res.StatusCode, "a row leads to its upstream")
+			assert.NotNil(t, seen.take())
+		})
+	}
+}
