@@ -545,7 +545,7 @@ func TestMistakes(t *testing.T) {
 			`8: routes["GET /b"].scopes: "@admin" is neither @public nor @any`,
 			`9: routes["GET /c"].scopes: @public cannot be combined with claims or cel, which need a token`,
 			`10: routes["GET /d"].claims: is empty`,
-			`13: routes["GET /e"].claims[0]: "tid=t1": an operator (=, ~=, ^=) needs a space on each side`,
+			`13: routes["GET /e"].claims[0]: an operator (=, ~=, ^=) needs a space on each side`,
 			`14: routes["GET /e"].claims[1]: "tid = {te nant}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
 			`15: routes["GET /e"].claims[2]: "tid = {tenant...}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
 			`16: routes["GET /e"].claims[3]: "tid ^= {tenant}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,

@@ -340,7 +340,7 @@ var pathValue = regexp.MustCompile(`^\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
 func (c *claimRule) UnmarshalText(text []byte) error {
 	rule, err := claims.Parse(string(text))
 	if err != nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "claims: "))
+		return errors.Unwrap(err) // without the text of the rule, which is on the line
 	}
 	c.Requirement = rule
 	values, beginnings := rule.Values()
