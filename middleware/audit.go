@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -167,6 +168,11 @@ func (a *Auditor) write() {
 }
 
 func (a *Auditor) handle(r slog.Record) {
+	defer func() { // in a goroutine without a server that recovers, a panic would end the process
+		if v := recover(); v != nil {
+			a.drop("the handler panicked", fmt.Errorf("%v", v))
+		}
+	}()
 	ctx := context.Background() // that of the request may have ended
 	if a.handler.Enabled(ctx, r.Level) {
 		if err := a.handler.Handle(ctx, r); err != nil {

@@ -267,6 +267,22 @@ func TestAuditWithAHandlerThatBlocks(t *testing.T) {
 	})
 }
 
+type panics struct{ slog.Handler }
+
+func (panics) Handle(context.Context, slog.Record) error { panic("out of order") }
+
+func TestAuditWithAHandlerThatPanics(t *testing.T) {
+	out := new(lines)
+	a, err := middleware.Audit(panics{slog.NewTextHandler(out, nil)}, middleware.AuditOptions{Logger: slog.New(slog.NewTextHandler(out, nil))})
+	require.NoError(t, err)
+	for range 3 {
+		a.Observe(t.Context(), valetkey.Event{Kind: valetkey.RequestDecided, Status: 401, Err: errors.New("refused")})
+	}
+	require.NoError(t, a.Close(t.Context()))
+	assert.EqualValues(t, 3, a.Dropped())
+	assert.Contains(t, out.buf.String(), "out of order")
+}
+
 func TestInsecureReportOnly(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	seen := new(recorder)
