@@ -326,6 +326,31 @@ func TestInsecureReportOnly(t *testing.T) {
 			})
 		}
 	}
+	t.Run("a shared cache keeps callers apart", func(t *testing.T) {
+		guard := newGuard(t, iss, func(c *middleware.Config) {
+			c.InsecureReportOnly, c.Methods = true, []middleware.BearerMethod{middleware.Cookie("session", http.NewCrossOriginProtection())}
+		})
+		h := guard.Handler(hello, need)
+		for _, c := range []struct {
+			name, cookie, body, control string
+		}{
+			{"no token", "", "hello nobody", ""},
+			{"too little scope", iss.Token(), "hello alice", "private"},
+			{"a sufficient token", iss.Token(valetkeytest.Scopes("orders:read")), "hello alice", "private"},
+		} {
+			r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+			if c.cookie != "" {
+				r.AddCookie(&http.Cookie{Name: "session", Value: c.cookie})
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			assert.Equal(t, c.body, w.Body.String(), c.name)
+			assert.Equal(t, c.control, w.Header().Get("Cache-Control"), c.name)
+			if c.control == "" {
+				assert.Equal(t, "Authorization, Cookie", w.Header().Get("Vary"), c.name)
+			}
+		}
+	})
 	t.Run("a revoked token is not handed on", func(t *testing.T) {
 		guard := newGuard(t, iss, func(c *middleware.Config) { c.InsecureReportOnly = true })
 		api := serve(t, guard.Handler(hello))

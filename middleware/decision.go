@@ -100,8 +100,11 @@ func (d Decision) unless(reportOnly bool) Decision {
 		return d
 	}
 	through := Decision{guard: d.guard, passed: true, as: withoutToken, entry: d.entry, opening: d.opening}
+	// The response may depend on the caller, as with valetkey.Optional.
+	through.add("Vary", d.guard.vary)
 	if d.entry != nil {
 		through.as = withToken
+		through.set("Cache-Control", "private")
 	}
 	return through
 }

@@ -20,7 +20,8 @@
 // A guard does not consider the path or the method, so a requirement applies to the pattern that the router matched. A guard does
 // not change the response of an accepted request, with these exceptions: Cache-Control if the token came in a query (RFC 6750,
 // section 2.3), a cookie or the header of [HeaderToken] (RFC 9111, section 3.5), the next nonce of a DPoP client with its headers (RFC 9449, section 8.2), and Vary on a route with
-// [valetkey.Optional] or for a request without a token.
+// [valetkey.Optional] or for a request without a token. A request that passes because of InsecureReportOnly gets Vary, too, and
+// Cache-Control: private if it has a token.
 package middleware
 
 import (
