@@ -66,8 +66,6 @@ var (
 func environment(variables ...cel.EnvOption) (*cel.Env, error) {
 	return cel.NewEnv(append(variables,
 		cel.ParserExpressionSizeLimit(MaxExpression),
-		cel.ParserRecursionLimit(64),
-		cel.DefaultUTCTimeZone(true),
 		cel.ASTValidators(
 			cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(), cel.ValidateRegexLiterals(), literals{}, lookups{},
 		))...)

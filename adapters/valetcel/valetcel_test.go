@@ -280,14 +280,21 @@ func TestCEL03LoopsOverLargeClaimsEndAtTheCostLimit(t *testing.T) {
 func TestADoneContextIsAFailure(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("the client is gone")
-	cancel(cause)
-	v, err := valetcel.Verifier(accepts(loops(t)), rules(`claims.groups.all(g, g != "x")`)...)
+	claims := `{"groups":["` + strings.Repeat(`g","`, 999) + `g"]}`
+	const loop = `claims.groups.all(g, g != "x")`
+	v, err := valetcel.Verifier(accepts(claims), rules(loop)...)
 	require.NoError(t, err)
+	n, err := valetcel.Require(rules(loop)...)
+	require.NoError(t, err)
+	a := valetkey.Access{Token: token(claims), Request: httptest.NewRequest("GET", "/", nil).WithContext(ctx)}
+	_, err = v.Verify(ctx, "x")
+	require.NoError(t, err)
+	require.NoError(t, n.Check(a))
+
+	cancel(cause)
 	_, err = v.Verify(ctx, "x")
 	require.ErrorIs(t, err, cause)
-	n, err := valetcel.Require(rules(`claims.groups.all(g, g != "x")`)...)
-	require.NoError(t, err)
-	err = n.Check(valetkey.Access{Token: token(loops(t)), Request: httptest.NewRequest("GET", "/", nil).WithContext(ctx)})
+	err = n.Check(a)
 	require.ErrorIs(t, err, cause)
 	_, isRefusal := errors.AsType[*valetkey.Error](err)
 	assert.False(t, isRefusal)
