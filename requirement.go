@@ -46,7 +46,7 @@ type RequirementFunc func(a Access) error
 func (f RequirementFunc) Check(a Access) error { return f(a) }
 
 // A RemoteRequirement is a [Requirement] whose Check asks another service. [AllOf] checks it only if all other elements accept the token,
-// wherever it is in the list, so that the service is not asked in vain.
+// wherever it is in the list or in an [AllOf] or [AnyOf] in the list, so that the service is not asked in vain.
 type RemoteRequirement interface {
 	Requirement
 
@@ -103,7 +103,7 @@ var errNilRequirement = errors.New("valetkey: a requirement is nil")
 // precedence, it states the required login and, if scopes are insufficient too, the scopes (RFC 9470, section 3). Any other
 // refusal ends the check. A nil element is a failure.
 //
-// Elements that are a [RemoteRequirement] are checked last, and only if the others accept the token.
+// Elements that are or contain a [RemoteRequirement] are checked last, and only if the others accept the token.
 func (all AllOf) Check(a Access) error {
 	var refusal *Error
 	remote := false
@@ -111,7 +111,7 @@ func (all AllOf) Check(a Access) error {
 		if r == nil {
 			return errNilRequirement
 		}
-		if _, ok := r.(RemoteRequirement); ok {
+		if asks(r) {
 			remote = true
 			continue
 		}
@@ -142,20 +142,42 @@ func (all AllOf) Check(a Access) error {
 // remote checks the elements that ask another service, until one does not accept the token.
 func (all AllOf) remote(a Access) error {
 	for _, r := range all {
-		if remote, ok := r.(RemoteRequirement); ok {
-			if err := remote.Check(a); err != nil {
-				return err
-			}
+		if !asks(r) {
+			continue
+		}
+		err := r.Check(a)
+		var e *Error
+		if errors.As(err, &e) && e != nil && e.Scope.Len() > 0 { // r contains other requirements too
+			refusal := *e
+			refusal.Scope = refusal.Scope.union(all.scope(a))
+			return &refusal
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// asks reports whether Check of r may ask another service.
+func asks(r Requirement) bool {
+	switch r := r.(type) {
+	case RemoteRequirement:
+		return true
+	case AllOf:
+		return slices.ContainsFunc(r, asks)
+	case AnyOf:
+		return slices.ContainsFunc(r, asks)
+	default:
+		return false
+	}
 }
 
 // scope returns the scopes that the token of a would need to meet all requirements. It includes those of requirements that the
 // token already meets, because the client may request a token with exactly these scopes.
 func (all AllOf) scope(a Access) (named Scopes) {
 	for _, r := range all {
-		if _, ok := r.(RemoteRequirement); ok {
+		if asks(r) {
 			named = named.union(Describe(r).Challenge)
 			continue
 		}

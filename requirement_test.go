@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/scopes"
 )
 
 func TestAnyOf(t *testing.T) {
@@ -64,6 +65,32 @@ func (remote) Remote() {}
 func (r remote) Check(valetkey.Access) error {
 	*r.checks++
 	return r.err
+}
+
+func TestAllOfAsksOtherServicesLastInsideOfOthersToo(t *testing.T) {
+	token := valetkey.NewToken(valetkey.TokenFields{Scopes: valetkey.NewScopes("b")})
+	check := func(all ...valetkey.Requirement) error {
+		return valetkey.AllOf(all).Check(valetkey.Access{Token: token})
+	}
+	for name, nested := range map[string]func(r valetkey.Requirement) valetkey.Requirement{
+		"all": func(r valetkey.Requirement) valetkey.Requirement { return valetkey.AllOf{r} },
+		"any": func(r valetkey.Requirement) valetkey.Requirement { return valetkey.AnyOf{r} },
+		"any of all": func(r valetkey.Requirement) valetkey.Requirement {
+			return valetkey.AnyOf{valetkey.AllOf{r}}
+		},
+	} {
+		checks := 0
+		assert.ErrorContains(t, check(nested(remote{&checks, nil}), scopes.All("a")), "insufficient_scope", name)
+		assert.Zero(t, checks, name)
+		assert.NoError(t, check(nested(remote{&checks, nil}), scopes.All("b")), name)
+		assert.Equal(t, 1, checks, name)
+	}
+	checks := 0
+	err := check(valetkey.AllOf{scopes.All("a"), remote{&checks, nil}}, scopes.All("b"))
+	var refusal *valetkey.Error
+	require.ErrorAs(t, err, &refusal)
+	assert.Equal(t, "a b", refusal.Scope.String(), "the scopes of all elements")
+	assert.Zero(t, checks)
 }
 
 func TestAllOfAsksOtherServicesLast(t *testing.T) {
