@@ -18,7 +18,7 @@ func authorizeCommand(drivers driver.Set) *cobra.Command {
 		Long: "Answer gateways that ask whether a request may pass: forward authentication over HTTP (listen_http, with a dialect), and\n" +
 			"ext_authz of Envoy over gRPC (listen_grpc, in the full build). The file is that of valetkey proxy without an upstream.\n\n" +
 			operation,
-		Args: cobra.NoArgs,
+		Args: checkArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {
 				return errors.New("--config: required")

@@ -30,6 +30,14 @@ func checkFlag(cmd *cobra.Command, check *string) {
 	cmd.Flags().Lookup("check").NoOptDefVal = offline
 }
 
+// checkArgs refuses arguments. A value of --check after a space is one, because the flag has a default.
+func checkArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 && (args[0] == offline || args[0] == online) && cmd.Flags().Changed("check") {
+		return fmt.Errorf("--check %[1]s: write --check=%[1]s", args[0])
+	}
+	return cobra.NoArgs(cmd, args)
+}
+
 // checked returns an error unless check is a value of --check.
 func checked(check string) error {
 	if check != offline && check != online {

@@ -173,7 +173,7 @@ func proxyCommand(drivers driver.Set) *cobra.Command {
 		Use:   "proxy --config FILE",
 		Short: "Run a reverse proxy that passes requests with a sufficient token to an upstream",
 		Long:  "Run a reverse proxy that passes requests with a sufficient token to an upstream.\n\n" + operation,
-		Args:  cobra.NoArgs,
+		Args:  checkArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {
 				return errors.New("--config: required")

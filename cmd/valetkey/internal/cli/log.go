@@ -18,7 +18,15 @@ func serverLog(cmd *cobra.Command, format string) (*slog.Logger, error) {
 	case "text":
 		return logTo(cmd.ErrOrStderr(), slog.LevelInfo), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)), nil
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{ReplaceAttr: withUnit})), nil
 	}
 	return nil, fmt.Errorf("--log-format: %q is not text or json", format)
+}
+
+// withUnit writes durations as text, such as 5s, as in the other format. JSON would have a number of nanoseconds.
+func withUnit(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }

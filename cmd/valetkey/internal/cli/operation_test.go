@@ -309,10 +309,10 @@ func TestTerminationLosesNoRequest(t *testing.T) {
 
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	p := launch(t, nil, "proxy", "--config", configured(t, proxyText(iss, "http://127.0.0.1:1", "drain: 1h\n")))
-	p.listening(t, "probe")
+	p := launch(t, nil, "proxy", "--config", configured(t, proxyText(iss, "http://127.0.0.1:1", "drain: 1h\n")), "--log-format", "json")
+	p.log.Wait(t, `"listening on [^"]*","site":"probe"`)
 	p.signal(t, syscall.SIGTERM)
-	p.log.Wait(t, "shutting down")
+	p.log.Wait(t, `"shutting down: not ready, still serving","for":"1h0m0s"`)
 	p.signal(t, syscall.SIGTERM)
 	require.Error(t, p.Wait())
 	assert.Equal(t, 128+int(syscall.SIGTERM), p.ProcessState.ExitCode())
@@ -332,6 +332,9 @@ func TestCheck(t *testing.T) {
 		{"an authorizer with mistakes", []string{"authorize", "--check"}, good, 2, "", "listen: belongs to valetkey proxy"},
 		{"a server with a mistake", []string{"serve", "--check"}, serveFile + "debug: true\n", 2, "", ":8: unknown field"},
 		{"an unknown way", []string{"proxy", "--check=maybe"}, good, 2, "", `--check: "maybe" is not offline or online`},
+		{"a way after a space", []string{"proxy", "--check", "online"}, good, 2, "", "--check online: write --check=online"},
+		{"a way for a server after a space", []string{"serve", "--check", "offline"}, serveFile, 2, "", "--check offline: write --check=offline"},
+		{"another argument", []string{"authorize", "--check", "now"}, good, 2, "", `unknown command "now"`},
 		{"a proxy whose issuer does not answer, online", []string{"proxy", "--check=online"}, strings.Replace(good, iss.URL, "http://127.0.0.1:1", 1), 1, "fail", ""},
 		{"a proxy whose issuer does not answer, offline", []string{"proxy", "--check"}, strings.Replace(good, iss.URL, "http://127.0.0.1:1", 1), 0, "no mistakes", ""},
 		{"a proxy", []string{"proxy", "--check"}, good, 0, "no mistakes", ""},

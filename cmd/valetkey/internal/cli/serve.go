@@ -21,7 +21,7 @@ func serveCommand(drivers driver.Set) *cobra.Command {
 		Short: "Run the authorization server",
 		Long: "Run the authorization server from a configuration file. Without one, run a demo on this machine only, with users, applications\n" +
 			"and secrets that are public. SIGUSR1 rotates the signing keys.\n\n" + operation,
-		Args: cobra.NoArgs,
+		Args: checkArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if set.Log, err = serverLog(cmd, format); err != nil {

@@ -213,9 +213,9 @@ func requestFrom(text string) (method string, at *url.URL, err error) {
 }
 
 // noArgs refuses arguments without printing them, because one may be the secret.
-func noArgs(_ *cobra.Command, args []string) error {
+func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return errors.New("unexpected argument; see valetkey token --help")
+		return fmt.Errorf("unexpected argument; see %s --help", cmd.CommandPath())
 	}
 	return nil
 }
