@@ -231,7 +231,7 @@ func (f *file) upstreams() (all []*target) {
 				f.Mistake(at+".strip_prefix", "requires prefix")
 			}
 		case !strings.HasPrefix(prefix, "/") || path.Clean(prefix) != prefix || prefix == "/" || strings.ContainsFunc(prefix, notInPrefix):
-			f.Mistake(at+".prefix", "%q is not a path such as /api, without a slash at the end, wildcards and escapes", prefix)
+			f.Mistake(at+".prefix", "%q is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes", prefix)
 		default:
 			t.prefix = strings.Split(prefix[1:], "/")
 		}

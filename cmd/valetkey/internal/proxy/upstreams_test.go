@@ -37,16 +37,16 @@ func TestMistakesInUpstreams(t *testing.T) {
 		{"a prefix that a server may read in another way", "upstreams:\n- {url: 'http://a', prefix: a}\n- {url: 'http://a', prefix: /a/}\n- {url: 'http://a', prefix: /a/../b}\n" +
 			"- {url: 'http://a', prefix: //a}\n- {url: 'http://a', prefix: /a%2fb}\n- {url: 'http://a', prefix: '/{a}'}\n- {url: 'http://a', prefix: '/a;b'}\n- {url: 'http://a', prefix: /}\n" +
 			"- {url: 'http://a', prefix: '/a\\b'}\n- {url: 'http://a', prefix: '/a b'}", "/: '@any'", []string{
-			`5: upstreams[0].prefix: "a" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`6: upstreams[1].prefix: "/a/" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`7: upstreams[2].prefix: "/a/../b" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`8: upstreams[3].prefix: "//a" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`9: upstreams[4].prefix: "/a%2fb" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`10: upstreams[5].prefix: "/{a}" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`11: upstreams[6].prefix: "/a;b" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`12: upstreams[7].prefix: "/" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`13: upstreams[8].prefix: "/a\\b" is not a path such as /api, without a slash at the end, wildcards and escapes`,
-			`14: upstreams[9].prefix: "/a b" is not a path such as /api, without a slash at the end, wildcards and escapes`}},
+			`5: upstreams[0].prefix: "a" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`6: upstreams[1].prefix: "/a/" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`7: upstreams[2].prefix: "/a/../b" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`8: upstreams[3].prefix: "//a" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`9: upstreams[4].prefix: "/a%2fb" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`10: upstreams[5].prefix: "/{a}" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`11: upstreams[6].prefix: "/a;b" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`12: upstreams[7].prefix: "/" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`13: upstreams[8].prefix: "/a\\b" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`,
+			`14: upstreams[9].prefix: "/a b" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`}},
 		{"a host with a port", "upstreams: [{url: 'http://a', host: 'a.example.com:443'}]", "/: '@any'", []string{
 			`4: upstreams[0].host: "a.example.com:443" is not a host name without a port`}},
 		{"a prefix to strip that is none", "upstreams: [{url: 'http://a', strip_prefix: true}]", "/: '@any'", []string{"4: upstreams[0].strip_prefix: requires prefix"}},
