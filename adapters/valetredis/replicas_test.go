@@ -105,9 +105,10 @@ func TestWritesThatNoReplicaHasConfirmed(t *testing.T) {
 
 func TestAWriteIsNotRepeatedWhileItIsNotConfirmed(t *testing.T) {
 	s := startServer(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true, ReadTimeout: 200 * time.Millisecond})
+	// A quarter of the time is left for the response, also on a machine under load.
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true, ReadTimeout: 4 * time.Second})
 	t.Cleanup(func() { client.Close() })
-	r, _ := newRedis(t, client, randomKey(), func(cfg *valetredis.Config) { cfg.Timeout, cfg.MinReplicas = soon, 1 })
+	r, _ := newRedis(t, client, randomKey(), func(cfg *valetredis.Config) { cfg.Timeout, cfg.MinReplicas = 10*time.Second, 1 })
 	require.ErrorContains(t, r.Publish(t.Context(), token("1")), few)
 	require.EqualValues(t, 1, s.raw().XLen(t.Context(), stream).Val())
 	f := follow(t, r)
