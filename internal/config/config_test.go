@@ -152,6 +152,7 @@ func TestSecrets(t *testing.T) {
 		{"a variable that is not set", "password_env: s3cret", "", "2: password_env: is empty or missing"},
 		{"a text that is empty", "password: ''", "", "2: password: is empty"},
 		{"a number", "password: 12345", "", "2: password: is not a string: put it in quotes"},
+		{"a mapping, which quotes do not help", "password: {a: b}", "", "2: password: is not a string"},
 		{"two sources", "password_file: one\npassword_env: VALETKEY_TEST_SECRET", "s3cret", "3: password_env: cannot be combined with password_file"},
 		{"a text that must be apart", "seal: s3cret", "", `2: unknown field "seal"; did you mean seal_file?`},
 		{"a key that is none", "seal_env: VALETKEY_TEST_SECRET", "", "2: seal_env: is not the base64 of 32 random bytes, as from openssl rand -base64 32"},

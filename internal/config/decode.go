@@ -122,7 +122,11 @@ func (d *Document) readScalar(n *yaml.Node, v reflect.Value, path string) {
 		}
 		return
 	case v.Kind() == reflect.String:
-		if d.scalar(n, path, "!!str", "a string: put it in quotes") {
+		what := "a string"
+		if n.Kind == yaml.ScalarNode {
+			what = "a string: put it in quotes"
+		}
+		if d.scalar(n, path, "!!str", what) {
 			v.SetString(n.Value)
 		}
 		return
