@@ -49,8 +49,10 @@ func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 // WriteHeader writes the status. httputil.ReverseProxy clears all headers after an interim response, such as 103 Early Hints, so
 // WriteHeader restores those that are not from the upstream.
 func (e *exchange) WriteHeader(status int) {
-	if status < http.StatusOK {
+	if status < http.StatusOK { // the headers of the upstream have been added to those of the proxy, without a check
 		e.interim = true
+		delete(e.Header(), "Dpop-Nonce")
+		maps.Copy(e.Header(), e.own)
 	} else {
 		if e.interim {
 			h := e.Header()

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +205,8 @@ func within(t *testing.T, ended chan string) string {
 func TestInterimResponses(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["X-Request-Id"], w.Header()["Dpop-Nonce"], w.Header()["Link"] = []string{"upstream"}, []string{"upstream"}, []string{"</style.css>"}
+		w.WriteHeader(http.StatusEarlyHints)
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Set("Cache-Control", "max-age=60")
 	}))
@@ -211,7 +215,18 @@ func TestInterimResponses(t *testing.T) {
 	config = strings.Replace(config, "upstream: ", "upstream: "+upstream.URL+" # ", 1)
 	addr := start(t, config, slog.New(slog.DiscardHandler))
 	r := newRequest(t, "http://"+addr+"/orders", "X-Token", iss.Token(valetkeytest.Scopes("orders:read")))
+	var interim []textproto.MIMEHeader
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		interim = append(interim, h)
+		return nil
+	}}))
 	res := do(t, http.DefaultClient, r)
 	require.Equal(t, 200, res.StatusCode)
+	require.Len(t, interim, 2)
+	for _, h := range interim {
+		assert.Equal(t, res.Header["X-Request-Id"], h["X-Request-Id"])
+		assert.NotContains(t, h, "Dpop-Nonce")
+		assert.Equal(t, []string{"</style.css>"}, h["Link"])
+	}
 	assert.Equal(t, []string{"private", "max-age=60"}, res.Header["Cache-Control"], "the headers of the proxy, then those of the upstream")
 }
