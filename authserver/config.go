@@ -159,8 +159,8 @@ type API struct {
 	// Name is the name of the API on pages. Empty: the audience.
 	Name string `yaml:"name"`
 
-	// Scopes are the scopes of the API, each with a description for users. At least one is required.
-	Scopes map[string]string `yaml:"scopes"`
+	// Scopes are the scopes of the API, in the order in which pages show them. At least one is required.
+	Scopes []Scope `yaml:"scopes"`
 
 	// Tokens is the format of the API's tokens. Empty: [JWT].
 	Tokens Format `yaml:"tokens"`
@@ -185,6 +185,17 @@ type API struct {
 
 	// TryURL is a URL of the API that the portal requests with GET and a trial token. Empty: the portal explains how to do it.
 	TryURL string `yaml:"try_url"`
+}
+
+// A Scope is a right that users allow applications. A file has the scopes of an API as a mapping by name, in which a string is the
+// Description alone.
+type Scope struct {
+	Name        string `yaml:",key"`              // required
+	Description string `yaml:"description,short"` // for users. Empty: Name
+
+	// Descriptions are translations of Description, by language tag (BCP 47), such as de. Users of other languages see
+	// Description.
+	Descriptions map[string]string `yaml:"descriptions"`
 }
 
 // A Client is a registered application, or an API that introspects its tokens. Files use the member names of RFC 7591, section 2

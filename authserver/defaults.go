@@ -121,7 +121,14 @@ func (u User) add() login.NewUser {
 	}
 }
 
-func (a API) scopes() []string { return slices.Sorted(maps.Keys(a.Scopes)) }
+// scopes returns the names of the scopes.
+func (a *API) scopes() []string {
+	all := make([]string, len(a.Scopes))
+	for i, s := range a.Scopes {
+		all[i] = s.Name
+	}
+	return all
+}
 
 func (cfg *Config) scopes() valetkey.Scopes {
 	var all []string
@@ -157,9 +164,11 @@ func (cfg *Config) engineAPIs() (apis []engine.API) {
 
 func (cfg *Config) pageAPIs() (apis []pages.API) {
 	for _, a := range cfg.APIs {
-		apis = append(apis, pages.API{
-			Audience: a.Audience, Name: a.Name, Scopes: maps.Clone(a.Scopes), Lifetime: cmp.Or(a.Lifetime, defaultLifetime),
-		})
+		p := pages.API{Audience: a.Audience, Name: a.Name, Lifetime: cmp.Or(a.Lifetime, defaultLifetime)}
+		for _, s := range a.Scopes {
+			p.Scopes = append(p.Scopes, pages.Scope(s))
+		}
+		apis = append(apis, p)
 	}
 	return apis
 }

@@ -11,9 +11,10 @@ func Demo() Config {
 		APIs: []API{{
 			Audience: orders,
 			Name:     "Orders",
-			Scopes: map[string]string{
-				"orders:read":  "See your orders",
-				"orders:write": "Place and change orders for you",
+			Scopes: []Scope{
+				{Name: "orders:read", Description: "See your orders", Descriptions: map[string]string{"de": "Ihre Bestellungen sehen"}},
+				{Name: "orders:write", Description: "Place and change orders for you",
+					Descriptions: map[string]string{"de": "Bestellungen für Sie aufgeben und ändern"}},
 			},
 			TryURL: orders + "/orders",
 		}},

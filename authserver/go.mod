@@ -10,6 +10,7 @@ require (
 	github.com/valetkey/valetkey/internal/config v0.0.0
 	golang.org/x/crypto v0.53.0
 	golang.org/x/oauth2 v0.37.0
+	golang.org/x/text v0.42.0
 )
 
 require (

@@ -35,9 +35,9 @@ func config(issuer string) authserver.Config {
 	return authserver.Config{
 		Issuer: issuer,
 		APIs: []authserver.API{
-			{Audience: orders, Scopes: map[string]string{"orders:read": "See orders", "orders:write": "Change orders"}},
-			{Audience: files, Scopes: map[string]string{"files:read": "See files"}, Algorithm: "RS256", Lifetime: time.Minute},
-			{Audience: vault, Scopes: map[string]string{"vault:open": "Open the vault"}, Tokens: authserver.Opaque},
+			{Audience: orders, Scopes: []authserver.Scope{{Name: "orders:read", Description: "See orders"}, {Name: "orders:write", Description: "Change orders"}}},
+			{Audience: files, Scopes: []authserver.Scope{{Name: "files:read", Description: "See files"}}, Algorithm: "RS256", Lifetime: time.Minute},
+			{Audience: vault, Scopes: []authserver.Scope{{Name: "vault:open", Description: "Open the vault"}}, Tokens: authserver.Opaque},
 		},
 		Clients: []authserver.Client{
 			{ID: "reader", Secret: "test-secret-of-reader", Scopes: []string{"orders:read"}},

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/text/language"
+
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
@@ -177,12 +179,18 @@ func (in *inspection) api(a *API, field string) {
 	in.wrong(slices.ContainsFunc(slices.Collect(maps.Keys(in.audiences)), same), field+".Audience", "%q is also the audience of another API", a.Audience)
 	in.audiences[a.Audience] = true
 	in.wrong(len(a.Scopes) == 0, field+".Scopes", "at least one is required")
-	for _, s := range a.scopes() {
+	for i, one := range a.Scopes {
+		s := one.Name
 		in.err(field+".Scopes", scopes.Validate(s))
 		in.wrong(s == "openid", field+".Scopes", "openid is not a scope of an API")
-		_, taken := in.owner[s]
-		in.wrong(taken, field+".Scopes", "%q is also a scope of another API", s)
+		owner, taken := in.owner[s]
+		in.wrong(taken && owner != a.Audience, field+".Scopes", "%q is also a scope of another API", s)
+		in.wrong(slices.Contains(a.scopes()[:i], s), field+".Scopes", "%q is given twice", s)
 		in.owner[s] = a.Audience
+		for _, tag := range slices.Sorted(maps.Keys(one.Descriptions)) {
+			_, err := language.Parse(tag)
+			in.wrong(err != nil, fmt.Sprintf("%s.Scopes[%q].Descriptions[%q]", field, s, tag), "is not the tag of a language, such as de")
+		}
 	}
 	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".Tokens", "%q, want jwt or opaque", a.Tokens)
 	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".Algorithm", "%q, want ES256, RS256 or EdDSA", a.Algorithm)

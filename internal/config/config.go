@@ -12,6 +12,7 @@
 //	filled:   yaml:"name,filled"          if given, must not be empty
 //	single:   yaml:"name,single"          a list that may also be given as its one element
 //	short:    yaml:"name,short"           a scalar in place of the mapping is the value of this field alone
+//	key:      yaml:",key"                 the string that is the key of the struct: a list of such structs is written as a mapping
 //	oneof:    yaml:"name" oneof:"a b"     if given, must be one of the values; for a list, each of its strings
 //
 // A struct may contain strings, booleans, integers, durations, slices, maps with string keys, structs, pointers (nil: the field

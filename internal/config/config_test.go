@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -263,4 +264,46 @@ func TestAScalarInPlaceOfAMappingIsItsShortField(t *testing.T) {
 	assert.Equal(t, []rule{{"a", ""}}, s.Rules)
 	require.NoError(t, config.Read("", strings.NewReader("rules: {text: a, message: b}"), &s, func(*config.Document) error { return nil }))
 	assert.Equal(t, []rule{{"a", "b"}}, s.Rules)
+}
+
+// keyed is a list that is written as a mapping.
+type keyed struct {
+	Rights []right `yaml:"rights"`
+}
+
+type right struct {
+	Name  string            `yaml:",key"`
+	Text  string            `yaml:"text,short"`
+	Texts map[string]string `yaml:"texts"`
+}
+
+func TestAListWithAKeyIsAMappingWhoseOrderIsKept(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"a list", "rights: [a]", "line 1: rights: is not a mapping"},
+		{"a key twice", "rights:\n  a: x\n  a: y", `line 3: rights: "a" is given on line 2 already`},
+		{"a wrong element", "rights:\n  b: x\n  a: {text: [y]}", `line 3: rights["a"].text: is not a string`},
+		{"the key as a field", "rights: {a: {name: b}}", `line 1: rights["a"]: unknown field "name"; known are text, texts`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := config.Read("", strings.NewReader(c.text), new(keyed), func(*config.Document) error { return nil })
+			assert.EqualError(t, err, c.want)
+		})
+	}
+	var k keyed
+	require.NoError(t, config.Read("", strings.NewReader("rights: {z: last, a: {text: first, texts: {de: erstes}}}"), &k, func(d *config.Document) error {
+		assert.True(t, d.Given(`rights["a"]`))
+		return nil
+	}))
+	assert.Equal(t, []right{{"z", "last", nil}, {"a", "first", map[string]string{"de": "erstes"}}}, k.Rights)
+	schema, err := config.SchemaOf(keyed{}, config.Guide{
+		Keys: map[string]string{"rights": "x", "rights.*": "x", "rights.*.text": "x", "rights.*.texts": "x", "rights.*.texts.*": "x"},
+	})
+	require.NoError(t, err)
+	got, err := json.Marshal(schema["properties"].(map[string]any)["rights"])
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"type": "object", "description": "x", "propertyNames": {"minLength": 1}, "additionalProperties": {"description": "x", "anyOf": [
+		{"type": "string"},
+		{"type": "object", "additionalProperties": false, "properties": {"text": {"type": "string", "description": "x"},
+			"texts": {"type": "object", "description": "x", "propertyNames": {"minLength": 1}, "additionalProperties": {"type": "string", "description": "x"}}}}
+	]}}`, string(got))
 }

@@ -50,6 +50,8 @@ func (d *Document) read(n *yaml.Node, v reflect.Value, path string, o options) {
 		if n.ShortTag() != "!!null" || v.Elem().Kind() != reflect.Struct || v.Elem().NumField() > 0 {
 			d.read(n, v.Elem(), path, o)
 		}
+	case keyOf(v.Type()) >= 0:
+		d.readKeyed(n, v, path)
 	case v.Kind() == reflect.Slice:
 		d.readSlice(n, v, path, o)
 	case v.Kind() == reflect.Map:
@@ -87,6 +89,31 @@ func (d *Document) readSlice(n *yaml.Node, v reflect.Value, path string, o optio
 	v.Set(reflect.MakeSlice(v.Type(), len(items), len(items)))
 	for i, item := range items {
 		d.read(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i), options{filled: o.filled || o.required, oneof: o.oneof})
+	}
+}
+
+// keyOf returns the index of the field that is the key of the elements of a list, or -1 if t is not such a list.
+func keyOf(t reflect.Type) int {
+	if t.Kind() != reflect.Slice || t.Elem().Kind() != reflect.Struct {
+		return -1
+	}
+	for i := range t.Elem().NumField() {
+		if _, flags, _ := strings.Cut(t.Elem().Field(i).Tag.Get("yaml"), ","); flags == "key" {
+			return i
+		}
+	}
+	return -1
+}
+
+// readKeyed reads a mapping into a list, in the order of the file.
+func (d *Document) readKeyed(n *yaml.Node, v reflect.Value, path string) {
+	members := d.members(n, path, true)
+	v.Set(reflect.MakeSlice(v.Type(), len(members), len(members)))
+	for i, m := range members {
+		at := path + "[" + strconv.Quote(m.key.Value) + "]"
+		d.read(m.value, v.Index(i), at, options{})
+		d.lines[at] = m.key.Line
+		v.Index(i).Field(keyOf(v.Type())).SetString(m.key.Value)
 	}
 }
 
@@ -239,7 +266,7 @@ func gather(v reflect.Value, path string, all *[]field) {
 		flags := strings.Split(rest, ",")
 		has := func(flag string) bool { return slices.Contains(flags, flag) }
 		switch secret, isSecret := v.Field(i).Addr().Interface().(*Secret); {
-		case name == "-":
+		case name == "-", rest == "key":
 		case has("inline"):
 			gather(v.Field(i), path, all)
 		case isSecret:

@@ -203,6 +203,8 @@ func (w *walk) value(t reflect.Type, path string, o options) Schema {
 			return Schema{"type": []any{"object", "null"}, "additionalProperties": false}
 		}
 		return w.value(t.Elem(), path, o)
+	case keyOf(t) >= 0:
+		return w.mapping(t.Elem(), path)
 	case t.Kind() == reflect.Slice:
 		schema := Schema{"type": "array", "items": w.value(t.Elem(), path, options{filled: filled, oneof: o.oneof})}
 		if filled {
@@ -213,15 +215,7 @@ func (w *walk) value(t reflect.Type, path string, o options) Schema {
 		}
 		return schema
 	case t.Kind() == reflect.Map:
-		schema := Schema{
-			"type":                 "object",
-			"propertyNames":        Schema{"minLength": 1},
-			"additionalProperties": w.described(w.value(t.Elem(), path+".*", options{}), path+".*", ""),
-		}
-		if rule, ok := w.Rules[path]; ok {
-			schema["allOf"] = []any{rule}
-		}
-		return schema
+		return w.mapping(t.Elem(), path)
 	case t == reflect.TypeFor[time.Duration]():
 		return durations(`[-+]?`)
 	case t.Kind() == reflect.String:
@@ -246,4 +240,17 @@ func (w *walk) value(t reflect.Type, path string, o options) Schema {
 		}
 		return schema
 	}
+}
+
+// mapping returns the schema of a mapping with any keys.
+func (w *walk) mapping(element reflect.Type, path string) Schema {
+	schema := Schema{
+		"type":                 "object",
+		"propertyNames":        Schema{"minLength": 1},
+		"additionalProperties": w.described(w.value(element, path+".*", options{}), path+".*", ""),
+	}
+	if rule, ok := w.Rules[path]; ok {
+		schema["allOf"] = []any{rule}
+	}
+	return schema
 }

@@ -88,10 +88,8 @@ func newSite(t *testing.T) *site {
 		Issuer: s.url,
 		Name:   "Example accounts",
 		APIs: []authserver.API{
-			{Audience: ordersAPI, Name: "Orders", TryURL: apis.URL + "/orders", Scopes: map[string]string{
-				"orders:read": "See your orders", "orders:write": "Place and change orders for you"}},
-			{Audience: vaultAPI, Name: "The vault", Tokens: authserver.Opaque, TryURL: apis.URL + "/vault", Scopes: map[string]string{
-				"vault:open": "Open your vault"}},
+			{Audience: ordersAPI, Name: "Orders", TryURL: apis.URL + "/orders", Scopes: []authserver.Scope{{Name: "orders:read", Description: "See your orders"}, {Name: "orders:write", Description: "Place and change orders for you"}}},
+			{Audience: vaultAPI, Name: "The vault", Tokens: authserver.Opaque, TryURL: apis.URL + "/vault", Scopes: []authserver.Scope{{Name: "vault:open", Description: "Open your vault"}}},
 		},
 		Clients: []authserver.Client{{ID: "apis", Secret: apiSecret, Introspects: []string{ordersAPI, vaultAPI}}},
 		UserTypes: []authserver.UserType{

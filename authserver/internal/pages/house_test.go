@@ -166,8 +166,8 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 		Issuer: h.url, Name: "Example & Sons", Store: h.store, Clients: h.registry, Engine: h.engine, Codes: codes, Logger: logger, Account: look,
 		Logins: []pages.UserType{{Type: "customer", Label: "Customer", Login: limit(customers)}, {Type: "employee", Login: limit(outage{})}},
 		APIs: []pages.API{
-			{Audience: orders, Name: "Orders", Scopes: map[string]string{"orders:read": "See your orders", "orders:write": "Place orders for you"}, Lifetime: 10 * time.Minute},
-			{Audience: "https://vault.example", Scopes: map[string]string{"vault:open": ""}, Lifetime: 10 * time.Minute},
+			{Audience: orders, Name: "Orders", Scopes: []pages.Scope{{Name: "orders:read", Description: "See your orders"}, {Name: "orders:write", Description: "Place orders for you"}}, Lifetime: 10 * time.Minute},
+			{Audience: "https://vault.example", Scopes: []pages.Scope{{Name: "vault:open"}}, Lifetime: 10 * time.Minute},
 		},
 		AuthorizeURL: h.url + "/oauth2/authorize", TokenURL: h.url + "/oauth2/token", Token: http.HandlerFunc(h.engine.Token),
 		TryURL: func(audience string) string {

@@ -7,6 +7,7 @@
 package pages
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,9 +80,26 @@ type UserType struct {
 // An API is the description of an API for users. No two share an audience or a scope.
 type API struct {
 	Audience string
-	Name     string            // empty: the audience
-	Scopes   map[string]string // with a description of each
-	Lifetime time.Duration     // of its tokens
+	Name     string        // empty: the audience
+	Scopes   []Scope       // in the order in which pages show them
+	Lifetime time.Duration // of its tokens
+}
+
+// A Scope is the description of a scope for users.
+type Scope struct {
+	Name         string
+	Description  string            // empty: Name
+	Descriptions map[string]string // translations, by language tag
+}
+
+// scope returns the scope of that name, or nil.
+func (a *API) scope(name string) *Scope {
+	for i := range a.Scopes {
+		if a.Scopes[i].Name == name {
+			return &a.Scopes[i]
+		}
+	}
+	return nil
 }
 
 // Clients is a [clients.Registry].
@@ -246,11 +264,8 @@ func (p *Pages) describe(scopes []string) []grant {
 	for _, s := range scopes {
 		g := grant{Scope: s, Meaning: s}
 		for _, a := range p.cfg.APIs {
-			if words, has := a.Scopes[s]; has {
-				g.API = a.Title()
-				if words != "" {
-					g.Meaning = words
-				}
+			if scope := a.scope(s); scope != nil {
+				g.API, g.Meaning = a.Title(), cmp.Or(scope.Description, s)
 			}
 		}
 		list = append(list, g)

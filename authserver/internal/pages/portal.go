@@ -121,11 +121,11 @@ func (v *visit) newApplication() (*reply, error) {
 
 func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...problem) *reply {
 	for _, a := range v.cfg.APIs {
-		names := make([]string, 0, len(a.Scopes))
-		for s := range a.Scopes {
-			names = append(names, s)
+		names := make([]string, len(a.Scopes))
+		for i, s := range a.Scopes {
+			names[i] = s.Name
 		}
-		list := v.describe(valetkey.NewScopes(names...).Slice())
+		list := v.describe(names)
 		for i := range list {
 			list[i].Checked = slices.Contains(scopes, list[i].Scope)
 		}
@@ -178,7 +178,7 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 // apiOf returns the audience of the API that has the scope, or "".
 func (p *Pages) apiOf(scope string) string {
 	for _, a := range p.cfg.APIs {
-		if _, has := a.Scopes[scope]; has {
+		if a.scope(scope) != nil {
 			return a.Audience
 		}
 	}

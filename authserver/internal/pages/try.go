@@ -68,7 +68,7 @@ func (v *visit) trialAPIs(c *clients.Client) (list []API) {
 
 // among returns the scopes that belong to the API.
 func (a API) among(scopes []string) valetkey.Scopes {
-	return valetkey.NewScopes(slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { _, has := a.Scopes[s]; return !has })...)
+	return valetkey.NewScopes(slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return a.scope(s) == nil })...)
 }
 
 // try starts the flow of the application as the application itself would: with PKCE, or for a service at the token endpoint.

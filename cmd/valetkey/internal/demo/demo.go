@@ -75,7 +75,7 @@ func (d *Demo) config() authserver.Config {
 	cfg.APIs = append(cfg.APIs, authserver.API{
 		Audience: d.vault(),
 		Tokens:   authserver.Opaque,
-		Scopes:   map[string]string{"vault:open": "Look into your vault"},
+		Scopes:   []authserver.Scope{{Name: "vault:open", Description: "Look into your vault", Descriptions: map[string]string{"de": "In Ihren Tresor sehen"}}},
 	})
 	cfg.Clients = append(cfg.Clients,
 		authserver.Client{ID: keeper, Secret: secret(keeper), Scopes: []string{"vault:open"}},

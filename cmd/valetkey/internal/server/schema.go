@@ -43,11 +43,16 @@ var schemaKeys = map[string]string{
 	"paths.register":   "Client registration endpoint. Default: /oauth2/register.",
 	"paths.keys":       "Key set. Default: /oauth2/keys.",
 
-	"apis":            "The APIs that tokens are issued for. Each audience and each scope belongs to one of them.",
-	"apis.audience":   "The aud of the API's tokens, and the resource parameter that selects the API: an absolute URI.",
-	"apis.name":       "Name of the API on pages. Default: the audience.",
-	"apis.scopes":     "The scopes of the API, each with a description for users.",
-	"apis.scopes.*":   "Description of the scope for users.",
+	"apis":          "The APIs that tokens are issued for. Each audience and each scope belongs to one of them.",
+	"apis.audience": "The aud of the API's tokens, and the resource parameter that selects the API: an absolute URI.",
+	"apis.name":     "Name of the API on pages. Default: the audience.",
+	"apis.scopes":   "The scopes of the API, in the order in which pages show them.",
+	"apis.scopes.*": "The scope, or only its description for users.",
+
+	"apis.scopes.*.description":    "Description for users. Default: the name of the scope.",
+	"apis.scopes.*.descriptions":   "Translations of the description, by language tag, such as de.",
+	"apis.scopes.*.descriptions.*": "The description in that language.",
+
 	"apis.tokens":     "Format of the tokens: jwt is verified locally, opaque must be introspected. Default: jwt.",
 	"apis.algorithm":  "Signature algorithm of the JWTs. Default: ES256.",
 	"apis.lifetime":   "Lifetime of the tokens, in whole seconds, at most 24h. Default: 10m.",
