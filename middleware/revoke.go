@@ -62,7 +62,9 @@ func (d *denials) revoke(rs ...valetkey.Revocation) error {
 	for i, r := range rs {
 		if err := d.list.Add(r, now); err != nil {
 			errs = append(errs, fmt.Errorf("middleware: revocation %d: %w", i, err))
+			continue
 		}
+		d.sessionless.noteRevocation(r, d.log)
 	}
 	d.noteOverflow()
 	denied := func(t *valetkey.Token) bool {
@@ -86,6 +88,7 @@ type denials struct {
 	overflowing atomic.Bool          // as last logged
 	watched     *watched             // nil: there is no source
 	keep        time.Duration
+	sessionless sessionless
 	outlived    sync.Once // for the log line about a token that lives longer than keep
 	now         func() time.Time
 	log         *slog.Logger

@@ -26,6 +26,10 @@ type RevocationsStatus struct {
 	Held       int // number of revocations, including ended ones, which are removed when their room is needed
 	Overflowed int // approximate number of further revocations that did not fit in memory: tokens that match them get 503
 
+	// Unmatched is the number of issuers whose sessions are revoked although none of their accepted tokens so far has a sid: these
+	// revocations reject nothing. It does not affect State, because tokens of machines belong to no session.
+	Unmatched int
+
 	// Source is the health of Config.Revocations.Source, with the name "revocations". It is Down until the guard has caught up
 	// with it, then Ready, and Degraded when revocations may be missing. Without a source it is the zero Health.
 	Source valetkey.Health
@@ -46,7 +50,7 @@ func (g *Guard) Status() Status {
 	s := Status{
 		State:       valetkey.Ready,
 		Cache:       CacheStatus(g.cache.Stats()),
-		Revocations: RevocationsStatus{Held: held.Held, Overflowed: held.Overflowed, Source: g.denials.watched.health()},
+		Revocations: RevocationsStatus{Held: held.Held, Overflowed: held.Overflowed, Unmatched: g.denials.sessionless.count(), Source: g.denials.watched.health()},
 		Requests:    g.streams.len(),
 		ReportOnly:  g.reportOnly,
 	}

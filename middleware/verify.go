@@ -54,6 +54,7 @@ func (u uncached) Verify(ctx context.Context, raw string) (*valetkey.Token, erro
 		return nil, err
 	}
 	u.denials.noteLifetime(t)
+	u.denials.sessionless.noteToken(t, u.denials.log)
 	return t, nil
 }
 

@@ -2,9 +2,9 @@ package valetredis
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,6 +54,9 @@ type reading struct {
 	opened        bool // at least one entry could be opened
 	unopened      int  // entries that could not be opened and matter until unopenedUntil
 	unopenedUntil time.Time
+
+	unknown      int // records of a later version, which reject all older tokens of their issuers; they matter until unknownUntil
+	unknownUntil time.Time
 }
 
 // A batch is the result of one read.
@@ -68,7 +71,7 @@ type batch struct {
 // begin returns to the first entry.
 func (a *reading) begin() {
 	a.last, a.caughtUp, a.resumed = position{}, false, false
-	a.opened, a.unopened = false, 0
+	a.opened, a.unopened, a.unknown = false, 0, 0
 }
 
 // interrupt records that Redis does not respond. A different instance may be behind the address when it responds again.
@@ -99,7 +102,7 @@ func (a *reading) take(b batch, now time.Time) (again bool) {
 				return true
 			}
 		}
-		previous, _ = parsePosition(entry.ID)
+		previous = entryPosition(entry)
 	}
 	a.last = previous
 	if len(b.entries) == readCount {
@@ -136,8 +139,7 @@ func (a *reading) until(id position, now time.Time) time.Time {
 
 // couldNotOpen counts an entry that was changed or was sealed under an unknown key.
 func (a *reading) couldNotOpen(entry redis.XMessage, now time.Time) {
-	id, _ := parsePosition(entry.ID)
-	until := a.until(id, now)
+	until := a.until(entryPosition(entry), now)
 	if !until.After(now) {
 		return
 	}
@@ -147,6 +149,21 @@ func (a *reading) couldNotOpen(entry redis.XMessage, now time.Time) {
 	a.unopened++
 	if until.After(a.unopenedUntil) {
 		a.unopenedUntil = until
+	}
+}
+
+// didNotUnderstand counts a record that this version of the package cannot apply as it is.
+func (a *reading) didNotUnderstand(entry redis.XMessage, now time.Time) {
+	until := a.until(entryPosition(entry), now)
+	if !until.After(now) {
+		return
+	}
+	if !a.unknownUntil.After(now) {
+		a.unknown = 0
+	}
+	a.unknown++
+	if until.After(a.unknownUntil) {
+		a.unknownUntil = until
 	}
 }
 
@@ -165,11 +182,18 @@ func (a *reading) state(now time.Time) error {
 			return fmt.Errorf("none of the revocations is known: %w", unopened)
 		}
 	}
-	switch {
-	case lost != nil && unopened != nil:
-		return fmt.Errorf("%w: %w; %w", valetkey.ErrRevocationsMissing, lost, unopened)
-	case lost != nil || unopened != nil:
-		return fmt.Errorf("%w: %w", valetkey.ErrRevocationsMissing, errors.Join(lost, unopened))
+	var unknown error
+	if a.unknown > 0 && a.unknownUntil.After(now) {
+		unknown = fmt.Errorf("%d records in redis are of a later version, so all older tokens of their issuers are rejected until %s; upgrade this process",
+			a.unknown, a.unknownUntil.UTC().Format(time.RFC3339))
 	}
-	return nil
+	all := slices.DeleteFunc([]error{lost, unopened, unknown}, func(err error) bool { return err == nil })
+	if len(all) == 0 {
+		return nil
+	}
+	text := make([]string, len(all))
+	for i, err := range all {
+		text[i] = err.Error()
+	}
+	return fmt.Errorf("%w: %s", valetkey.ErrRevocationsMissing, strings.Join(text, "; "))
 }

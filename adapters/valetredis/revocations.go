@@ -14,6 +14,55 @@ import (
 	"github.com/valetkey/valetkey"
 )
 
+// recordVersion is the version of the records that this package publishes and the highest one that it understands. A record without
+// a version has version 1. A new way to select tokens, or a new member that a reader must not ignore, needs a new version.
+const recordVersion = 1
+
+// A record is a revocation as it is stored in Redis, sealed, in JSON.
+type record struct {
+	Version int `json:"v"`
+	valetkey.Revocation
+}
+
+// understand decodes a record that matters until a time. If a later version of this package wrote it, unknown is the reason why it
+// cannot be applied as it is. The result then rejects every token of the issuer that was issued before the record was published:
+// which of them are meant is unknown, and to ignore the record would accept tokens that are revoked. An error means that not even
+// the issuer is known.
+func (r *Redis) understand(text []byte, until time.Time) (revoked valetkey.Revocation, unknown, err error) {
+	var version struct {
+		Version int    `json:"v"`
+		Issuer  string `json:"Issuer"`
+	}
+	if err := json.Unmarshal(text, &version); err != nil {
+		return revoked, nil, err
+	}
+	var rec record
+	bad := json.Unmarshal(text, &rec)
+	switch {
+	case version.Version > recordVersion:
+		unknown = fmt.Errorf("the record has version %d, and this process understands up to %d: upgrade it", version.Version, recordVersion)
+	case bad != nil:
+		unknown = bad
+	default:
+		unknown = selectsOne(rec.Revocation)
+	}
+	switch {
+	case version.Issuer == "":
+		return revoked, nil, errors.New("the record has no issuer")
+	case unknown == nil:
+		return rec.Revocation, nil, nil
+	}
+	// The end of the entry is Keep after it was published, so its beginning is known without trust in the record.
+	at := until.Add(-r.cfg.Keep - maxLeeway)
+	return valetkey.Revocation{Issuer: version.Issuer, All: true, At: at, Until: until}, unknown, nil
+}
+
+// entryPosition returns the position of an entry, the zero position if its ID is malformed.
+func entryPosition(entry redis.XMessage) position {
+	p, _ := parsePosition(entry.ID)
+	return p
+}
+
 const (
 	// maxRevocations is the number of revocations at which Publish returns an error for another token ID. A guard has room for as
 	// many IDs; see middleware.Revocations.
@@ -63,7 +112,7 @@ func (r *Redis) Publish(ctx context.Context, revoked valetkey.Revocation) error 
 	if err := r.check(revoked, now); err != nil {
 		return fmt.Errorf("valetredis: the revocation: %w", err)
 	}
-	text, err := json.Marshal(revoked)
+	text, err := json.Marshal(record{Version: recordVersion, Revocation: revoked})
 	if err != nil {
 		return fmt.Errorf("valetredis: the revocation: %w", err)
 	}
@@ -97,18 +146,12 @@ func room(revoked valetkey.Revocation) int64 {
 }
 
 func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
-	which := 0
-	for _, given := range []bool{revoked.ID != "", revoked.Subject != "", revoked.ClientID != "", revoked.SessionID != "", revoked.All} {
-		if given {
-			which++
-		}
-	}
 	var errs []error
 	if revoked.Issuer == "" {
 		errs = append(errs, errors.New("it has no Issuer"))
 	}
-	if which != 1 {
-		errs = append(errs, fmt.Errorf("it has %d of ID, Subject, ClientID, SessionID and All, not one", which))
+	if err := selectsOne(revoked); err != nil {
+		errs = append(errs, err)
 	}
 	if !utf8.ValidString(revoked.Issuer + revoked.ID + revoked.Subject + revoked.ClientID + revoked.SessionID) {
 		errs = append(errs, errors.New("it is not UTF-8"))
@@ -117,6 +160,20 @@ func (r *Redis) check(revoked valetkey.Revocation, now time.Time) error {
 		errs = append(errs, fmt.Errorf("its Until is further ahead than the %v for which it is kept", r.cfg.Keep))
 	}
 	return errors.Join(errs...)
+}
+
+// selectsOne returns an error unless exactly one field of revoked selects the tokens.
+func selectsOne(revoked valetkey.Revocation) error {
+	which := 0
+	for _, given := range []bool{revoked.ID != "", revoked.Subject != "", revoked.ClientID != "", revoked.SessionID != "", revoked.All} {
+		if given {
+			which++
+		}
+	}
+	if which != 1 {
+		return fmt.Errorf("it has %d of ID, Subject, ClientID, SessionID and All, not one", which)
+	}
+	return nil
 }
 
 // publishing adds an entry to the stream and records the ID of the previous entry in the same step. If the stream has no room, it
@@ -298,7 +355,14 @@ func (r *Redis) apply(at *reading, entries []redis.XMessage, apply func(...valet
 		text, err := r.keys.open(r.stream, []byte(sealed))
 		var revoked valetkey.Revocation
 		if err == nil {
-			err = json.Unmarshal(text, &revoked)
+			var unknown error
+			if revoked, unknown, err = r.understand(text, at.until(entryPosition(entry), time.Now())); unknown != nil {
+				at.didNotUnderstand(entry, time.Now())
+				if r.follow.odd.now() {
+					r.cfg.Logger.Error(r.follow.name+": all older tokens of an issuer are rejected instead of those that one record selects",
+						"issuer", revoked.Issuer, "error", unknown)
+				}
+			}
 		}
 		if err != nil {
 			at.couldNotOpen(entry, time.Now())
