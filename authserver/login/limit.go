@@ -8,8 +8,8 @@ import (
 	"github.com/valetkey/valetkey/internal/mistakes"
 )
 
-// Limits are rate limits for log-in attempts. Attempts with right and wrong passwords count alike, and a right one restores
-// nothing. Otherwise the owner of one account could earn attempts at another.
+// Limits are rate limits for log-in attempts that fail. An attempt counts while it is checked, and if the password is right, it no
+// longer counts. It restores nothing else: otherwise the owner of one account could earn attempts at another.
 type Limits struct {
 	Name    Rate // for one name, from all addresses. Zero: 10 at once, then one a minute
 	Address Rate // for one address, with all names. Zero: 100 at once, as an office may share an address, then one in 2 s
@@ -55,7 +55,12 @@ func (l *Limited) Login(ctx context.Context, address, name, password string) (*U
 	if err := l.name.Allow(Fold(name)); err != nil {
 		return nil, err
 	}
-	return ask(ctx, l.login, name, password)
+	u, err := ask(ctx, l.login, name, password)
+	if err == nil {
+		l.addresses.Restore(Network(address))
+		l.name.Restore(Fold(name))
+	}
+	return u, err
 }
 
 // Network returns the key by which the attempts of one user's connection are counted: the IPv4 address, or the first 64 bits of

@@ -36,6 +36,7 @@ type Limiter struct {
 	mu    sync.Mutex
 	byKey map[[sha256.Size]byte]*bucket
 	all   buckets
+	floor time.Time // the latest full of a bucket that was taken over; see Restore
 }
 
 // A bucket records when its key could use the whole burst again. That time determines how much of the burst is left now.
@@ -85,6 +86,27 @@ func (l *Limiter) Allow(key string) error {
 	return nil
 }
 
+// Restore takes back one attempt of key that Allow has counted. It must be called at most once per such attempt.
+//
+// A displaced key counts as having used as much as the bucket that it takes over when it comes back. Thus no bucket is restored
+// to less than what displaced keys had used: while the table is full, part of an attempt may remain counted.
+func (l *Limiter) Restore(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.byKey[sha256.Sum256([]byte(key))]
+	if b == nil { // displaced
+		return
+	}
+	full := b.full.Add(-l.rate.Every)
+	if full.Before(l.floor) {
+		full = l.floor
+	}
+	if full.Before(b.full) {
+		b.full = full
+		heap.Fix(&l.all, b.place)
+	}
+}
+
 func (l *Limiter) bucketLocked(key [sha256.Size]byte) *bucket {
 	b := l.byKey[key]
 	switch {
@@ -96,6 +118,9 @@ func (l *Limiter) bucketLocked(key [sha256.Size]byte) *bucket {
 	default:
 		b = l.all[0]
 		delete(l.byKey, b.key)
+		if b.full.After(l.floor) {
+			l.floor = b.full
+		}
 	}
 	b.key = key
 	l.byKey[key] = b

@@ -56,6 +56,21 @@ func TestLimiter(t *testing.T) {
 			require.Error(t, l.Allow("alice"), "a day of rest earns one burst, not more")
 		})
 	})
+	t.Run("a restored attempt is allowed again, and no others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := limiter(t, login.Rate{Burst: 3, Every: time.Minute}, 0)
+			l.Restore("alice")
+			for range 100 {
+				require.NoError(t, l.Allow("alice"))
+				l.Restore("alice")
+			}
+			for range 3 {
+				require.NoError(t, l.Allow("alice"))
+			}
+			l.Restore("bob")
+			require.Error(t, l.Allow("alice"))
+		})
+	})
 	t.Run("a flood of keys frees no limited one", func(t *testing.T) {
 		l := limiter(t, login.Rate{Burst: 5, Every: time.Hour}, 100)
 		for range 5 {
@@ -98,17 +113,28 @@ func TestLimiter(t *testing.T) {
 func FuzzLimiter(f *testing.F) {
 	f.Add([]byte("aaaabcdefabcdefaaaa"))
 	f.Add([]byte{1, 1, 200, 1, 2, 3, 4, 5, 250, 1, 1, 1})
+	f.Add([]byte{128, 129, 130, 131, 0, 4, 176, 177, 0, 0, 5, 178, 5, 0})
 	f.Fuzz(func(t *testing.T, steps []byte) {
 		synctest.Test(t, func(t *testing.T) {
 			rate := login.Rate{Burst: 3, Every: time.Minute}
 			small, large := limiter(t, rate, 4), limiter(t, rate, 0)
+			var pending []string // attempts that are still to be restored
 			for _, step := range steps {
 				if step >= 192 {
 					time.Sleep(time.Duration(step-191) * time.Second)
 				}
 				key := strconv.Itoa(int(step % 16))
-				if small.Allow(key) == nil && large.Allow(key) != nil {
+				allowed := small.Allow(key) == nil
+				if allowed && large.Allow(key) != nil {
 					t.Fatalf("key %s was allowed too often", key)
+				}
+				if allowed && step >= 128 {
+					pending = append(pending, key)
+				}
+				if step%64 >= 48 && len(pending) > 0 { // of an earlier attempt, perhaps after its key was displaced
+					small.Restore(pending[0])
+					large.Restore(pending[0])
+					pending = pending[1:]
 				}
 			}
 		})
