@@ -85,7 +85,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	shared := cfg.Store != nil
 	cfg.setDefaults()
 	s := &Server{cfg: cfg, log: audit{cfg.Audit}, apis: cfg.engineAPIs(), mux: http.NewServeMux()}
-	s.clients = clients.NewRegistry(cfg.Store, cfg.static())
+	s.clients = clients.NewRegistry(cfg.Store, cfg.static(), cfg.PrivateUseSchemes...)
 	s.keys, err = keys.Open(ctx, cfg.Store, keys.Config{
 		Algorithms: algorithms(s.apis), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
 		Publish: cfg.Keys.Publish, Rotate: cfg.Keys.Rotate, Logger: cfg.Logger,

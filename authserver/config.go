@@ -55,6 +55,12 @@ type Config struct {
 	// Registration is dynamic client registration (RFC 7591). The zero value disables it.
 	Registration Registration `yaml:"registration"`
 
+	// PrivateUseSchemes are URI schemes without a period, such as cursor, that redirect URIs may have (RFC 8252, section 7.1). Any
+	// application on the user's device can claim such a scheme and receive the authorization code; PKCE keeps it from redeeming
+	// the code, but it can start a flow of its own in the client's name. If empty, a registration with such a redirect URI and
+	// others is accepted without it. A scheme that is a reversed domain name need not be listed.
+	PrivateUseSchemes []string `yaml:"private_use_schemes"`
+
 	// TrustedIssuers issue JWTs about their own users, which clients exchange for tokens (RFC 7523, section 2.1).
 	TrustedIssuers []TrustedIssuer `yaml:"trusted_issuers"`
 

@@ -69,6 +69,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"a default the client has no scope of", func(c *authserver.Config) { c.Clients[0].DefaultAPI = files }, "Clients[0].DefaultAPI: "},
 		{"introspection for no API", func(c *authserver.Config) { c.Clients[0].Introspects = []string{"x"} }, "Clients[0].Introspects[0]: is not the audience"},
 		{"a client that could do nothing", func(c *authserver.Config) { c.Clients[0].Scopes = nil }, "Clients[0]: has neither"},
+		{"a private-use scheme that runs scripts", func(c *authserver.Config) { c.PrivateUseSchemes = []string{"cursor", "javascript"} }, "PrivateUseSchemes[1]: is a scheme that browsers handle"},
+		{"a private-use redirect URI that is not accepted", func(c *authserver.Config) { c.Clients[0].RedirectURIs = []string{"cursor://oauth/cb"} }, "Clients[0].RedirectURIs[0]: has a scheme"},
 		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "MaxTokens: is negative"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -94,6 +96,12 @@ func TestConfigMistakes(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
+	t.Run("a private-use scheme is allowed by name only", func(t *testing.T) {
+		cfg := config("https://as.example.com")
+		cfg.PrivateUseSchemes, cfg.Clients[0].RedirectURIs = []string{"cursor"}, []string{"cursor://oauth/cb"}
+		_, err := authserver.New(t.Context(), cfg)
+		require.NoError(t, err)
+	})
 	t.Run("http beyond loopback is allowed by name only", func(t *testing.T) {
 		cfg := config("http://as.example.com")
 		cfg.InsecureHTTP = true

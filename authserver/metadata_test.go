@@ -49,6 +49,9 @@ func TestMetadata(t *testing.T) {
 			t.Run("AS-META-06 names the algorithms of assertions, and never none", func(t *testing.T) {
 				for _, endpoint := range []string{"token", "introspection", "revocation"} {
 					assert.Contains(t, first.body[endpoint+"_endpoint_auth_methods_supported"], "private_key_jwt")
+					if methods := first.body[endpoint+"_endpoint_auth_methods_supported"].([]any); endpoint != "introspection" {
+						assert.Equal(t, "none", methods[len(methods)-1], "clients that choose the first one authenticate")
+					}
 					algs := first.body[endpoint+"_endpoint_auth_signing_alg_values_supported"]
 					assert.Contains(t, algs, "ES256")
 					assert.NotContains(t, algs, "none")

@@ -93,6 +93,9 @@ func (cfg *Config) Validate() error {
 		ids[c.ID] = true
 		in.client(c, field)
 	}
+	for i, s := range cfg.PrivateUseSchemes {
+		in.err(fmt.Sprintf("PrivateUseSchemes[%d]", i), clients.ValidScheme(s))
+	}
 	in.people()
 	in.issuers()
 	in.registration()
@@ -230,7 +233,9 @@ func (in *inspection) client(c *Client, field string) {
 	case c.SecretSHA256 != "" && err != nil:
 		in.add(field+".SecretSHA256", "%w", err)
 	}
-	for _, m := range valetkey.ConfigErrors(c.registered().Validate()) {
+	r := c.registered()
+	r.PrivateUse = in.cfg.PrivateUseSchemes
+	for _, m := range valetkey.ConfigErrors(r.Validate()) {
 		invalid, ok := errors.AsType[*clients.Invalid](m.Err)
 		switch {
 		case !ok:

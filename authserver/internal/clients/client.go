@@ -18,6 +18,7 @@ type Client struct {
 	IssuedAt     time.Time `json:"issued_at"`
 	Owner        string    `json:"owner,omitempty"` // the subject who registered it in the portal; empty: none
 	Static       bool      `json:"-"`               // in the configuration
+	PrivateUse   []string  `json:"-"`               // further schemes of its redirect URIs; see NewRegistry
 	Expires      time.Time `json:"-"`               // when the registration expires if it remains unused, see Registry.Keep; zero: never
 
 	Name         string   `json:"client_name,omitempty"`

@@ -91,7 +91,7 @@ func (m members) client() (Client, error) {
 	}
 	switch r.text("application_type") {
 	case "":
-		c.Native = isNative(c.RedirectURIs)
+		c.Native = slices.ContainsFunc(c.RedirectURIs, onDevice)
 	case "native":
 		c.Native = true
 	case "web":
@@ -105,13 +105,12 @@ func (m members) client() (Client, error) {
 	return c, r.err
 }
 
-// isNative reports whether the redirect URIs are only possible for an application on the user's device (RFC 8252, section 7).
-// Otherwise a client that does not state its type could not use any port.
-func isNative(uris []string) bool {
-	return len(uris) > 0 && !slices.ContainsFunc(uris, func(uri string) bool {
-		u, err := webURI(uri)
-		return err != nil || u.Scheme == "https" || u.Scheme == "http" && !isLoopback(u.Hostname())
-	})
+// onDevice reports whether a redirect URI is only possible for an application on the user's device (RFC 8252, section 7). An
+// application with such a URI is native unless it states otherwise, even if it has an https URI for its other editions:
+// otherwise it could not use any port.
+func onDevice(uri string) bool {
+	u, err := webURI(uri)
+	return err == nil && u.Scheme != "https" && (u.Scheme != "http" || isLoopback(u.Hostname()))
 }
 
 // responseTypes returns the response types of the grants (RFC 7591, section 2.1).
@@ -156,10 +155,14 @@ type information struct {
 	SoftwareID        string          `json:"software_id,omitempty"`
 	SoftwareVersion   string          `json:"software_version,omitempty"`
 	SoftwareStatement string          `json:"software_statement,omitempty"`
+
+	// Warnings state which of the requested values were not registered, and why. It is not a member of RFC 7591, whose section
+	// 3.2.1 has the client compare the values.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // inform returns the response about c. The secret is empty unless it is new, because it is not stored.
-func (e *registration) inform(c *Client, secret, token string) *information {
+func (e *registration) inform(c *Client, secret, token string, warnings ...string) *information {
 	info := &information{
 		ID:                c.ID,
 		IssuedAt:          c.IssuedAt.Unix(),
@@ -183,6 +186,7 @@ func (e *registration) inform(c *Client, secret, token string) *information {
 		SoftwareID:        c.SoftwareID,
 		SoftwareVersion:   c.SoftwareVersion,
 		SoftwareStatement: c.SoftwareStatement,
+		Warnings:          warnings,
 	}
 	if usesSecret(c.AuthMethod) {
 		info.SecretExpires = new(int64)

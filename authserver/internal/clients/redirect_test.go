@@ -1,10 +1,12 @@
 package clients_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 )
@@ -56,6 +58,13 @@ func TestRedirectURI(t *testing.T) {
 			assert.Error(t, clients.ValidRedirectURI(uri, false), name)
 		}
 		assert.ErrorContains(t, clients.ValidRedirectURI("com.example.app:/cb", false), "requires a native application")
+		for _, uri := range []string{"javascript://x/%0aalert(1)", "data://x/y", "http://app.example.com/cb", "cursor:", "cursor:cb", "vscode://oauth/cb"} {
+			scheme, _, _ := strings.Cut(uri, ":")
+			if scheme == "vscode" {
+				scheme = "cursor"
+			}
+			assert.Error(t, clients.ValidRedirectURI(uri, true, scheme), uri)
+		}
 	})
 	t.Run("accepted", func(t *testing.T) {
 		for _, uri := range []string{
@@ -73,6 +82,25 @@ func TestRedirectURI(t *testing.T) {
 		}
 		assert.NoError(t, clients.ValidRedirectURI("com.example.app:/cb", true))
 		assert.NoError(t, clients.ValidRedirectURI("com.example.app://oauth/cb", true))
+		assert.NoError(t, clients.ValidRedirectURI("cursor://anysphere.cursor-mcp/oauth/callback", false, "vscode", "cursor"))
+	})
+	t.Run("only the scheme is wrong", func(t *testing.T) {
+		for uri, is := range map[string]bool{
+			"cursor://oauth/cb": true, "com.example.app:/cb": true, "javascript://x/y": false, "cursor:cb": false, "http://app.example.com/cb": false,
+			"cursor://oauth/cb#": false,
+		} {
+			err := clients.ValidRedirectURI(uri, false)
+			require.Error(t, err, uri)
+			assert.Equal(t, is, errors.Is(err, clients.ErrPrivateUse), uri)
+		}
+	})
+	t.Run("schemes that are never private", func(t *testing.T) {
+		for _, scheme := range []string{"", "https", "javascript", "data", "intent", "Cursor", "1a", "a b", "a:", "cursör"} {
+			assert.Error(t, clients.ValidScheme(scheme), scheme)
+		}
+		for _, scheme := range []string{"cursor", "vscode-insiders", "com.example.app"} {
+			assert.NoError(t, clients.ValidScheme(scheme), scheme)
+		}
 	})
 }
 

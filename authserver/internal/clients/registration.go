@@ -16,6 +16,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -87,8 +88,9 @@ type registration struct {
 // Registration returns the handler of dynamic client registration (RFC 7591) at the path of cfg.URL, and of its management (RFC
 // 7592) below it. The error lists every mistake in cfg.
 //
-// The response contains what has been registered. Unsupported members are ignored: logo_uri, contacts, names in several
-// languages. A client cannot register privileges: being trusted, omitting PKCE, introspecting. A client to which the operator
+// The response contains what has been registered, and warnings about values that were left out: scopes that cannot be registered,
+// and private-use redirect URIs that are not accepted, if there are others of either. Unsupported members are ignored: logo_uri,
+// contacts, names in several languages. A client cannot register privileges: being trusted, omitting PKCE, introspecting. A client to which the operator
 // has given such a privilege may read its registration, but can no longer change or delete it.
 func Registration(cfg RegistrationConfig) (http.Handler, error) {
 	u, err := cfg.validate()
@@ -184,7 +186,7 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	_, c, err := e.readClient(r)
+	_, c, warnings, err := e.readClient(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -203,8 +205,12 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	e.cfg.Audit(ctx, "client registered", slog.String("client", made.ID), slog.String("by", by), slog.String("address", e.cfg.RemoteAddr(r)))
-	return http.StatusCreated, e.inform(made, secret, token), nil
+	attrs := []slog.Attr{slog.String("client", made.ID), slog.String("by", by), slog.String("address", e.cfg.RemoteAddr(r))}
+	if len(warnings) > 0 {
+		attrs = append(attrs, slog.Any("warnings", warnings))
+	}
+	e.cfg.Audit(ctx, "client registered", attrs...)
+	return http.StatusCreated, e.inform(made, secret, token, warnings...), nil
 }
 
 // mayRegister returns the identity under which the sender may register a client.
@@ -246,7 +252,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 	if err := mayChange(old); err != nil {
 		return 0, nil, err
 	}
-	sent, c, err := e.readClient(r)
+	sent, c, warnings, err := e.readClient(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -267,7 +273,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 		return 0, nil, err
 	}
 	e.cfg.Audit(ctx, "client changed", slog.String("client", c.ID), slog.String("address", e.cfg.RemoteAddr(r)))
-	return http.StatusOK, e.inform(&c, secret, token), nil
+	return http.StatusOK, e.inform(&c, secret, token, warnings...), nil
 }
 
 // acceptsUpdate checks the members that an update must and must not contain: RFC 7592, section 2.2.
@@ -349,39 +355,84 @@ func mayChange(c *Client) error {
 	return nil
 }
 
-// readClient returns the client described in the request's body, and all its members.
-func (e *registration) readClient(r *http.Request) (members, Client, error) {
+// readClient returns the client described in the request's body, all its members, and warnings about values that are left out.
+func (e *registration) readClient(r *http.Request) (sent members, c Client, warnings []string, err error) {
+	refuse := func(err error) (members, Client, []string, error) { return nil, Client{}, nil, err }
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return nil, Client{}, &Invalid{Code: InvalidMetadata, Problem: "the content type is not application/json"}
+		return refuse(&Invalid{Code: InvalidMetadata, Problem: "the content type is not application/json"})
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return nil, Client{}, &Invalid{Code: InvalidMetadata, Problem: "the body ends early or is too long"}
+		return refuse(&Invalid{Code: InvalidMetadata, Problem: "the body ends early or is too long"})
 	}
-	sent, err := readMembers(body)
-	if err != nil {
-		return nil, Client{}, &Invalid{Code: InvalidMetadata, Problem: "the body is not one JSON object with each member once"}
+	if sent, err = readMembers(body); err != nil {
+		return refuse(&Invalid{Code: InvalidMetadata, Problem: "the body is not one JSON object with each member once"})
 	}
 	vouched, err := e.vouched(r.Context(), sent)
 	if err != nil {
-		return nil, Client{}, err
+		return refuse(err)
 	}
-	c, err := vouched.client()
-	if err != nil {
-		return nil, Client{}, err
+	if c, err = vouched.client(); err != nil {
+		return refuse(err)
 	}
-	if len(c.Scopes) == 0 {
-		c.Scopes = slices.Clone(e.cfg.Scopes)
-	}
+	c.PrivateUse = e.cfg.Registry.privateUse
+	warnings = c.narrowRedirects()
 	switch {
 	case unknown(c.GrantTypes, e.cfg.GrantTypes):
-		return nil, Client{}, &Invalid{Code: InvalidMetadata, Member: "grant_types", Problem: "one cannot be registered here"}
+		return refuse(&Invalid{Code: InvalidMetadata, Member: "grant_types", Problem: "one cannot be registered here"})
 	case unknown([]string{c.AuthMethod}, e.cfg.AuthMethods):
-		return nil, Client{}, &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "cannot be registered here"}
-	case unknown(c.Scopes, e.cfg.Scopes):
-		return nil, Client{}, &Invalid{Code: InvalidMetadata, Member: "scope", Problem: "has one that cannot be registered here"}
+		return refuse(&Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "cannot be registered here"})
 	}
-	return sent, c, nil
+	narrowed, err := c.narrowScopes(e.cfg.Scopes)
+	if err != nil {
+		return refuse(err)
+	}
+	return sent, c, append(warnings, narrowed...), nil
+}
+
+// narrowScopes leaves out the scopes that are not among known: the server "MAY [...] replace any of the client's requested
+// metadata values" (RFC 7591, section 2), and clients ask for those of other servers, such as openid. Without any scope, the
+// client gets all that are known. Without any that is known, the error is an [*Invalid].
+func (c *Client) narrowScopes(known []string) (warnings []string, err error) {
+	if len(c.Scopes) == 0 {
+		c.Scopes = slices.Clone(known)
+		return nil, nil
+	}
+	var left, out []string
+	for _, s := range c.Scopes {
+		if slices.Contains(known, s) {
+			left = append(left, s)
+		} else {
+			out = append(out, s)
+		}
+	}
+	switch {
+	case len(left) == 0:
+		return nil, &Invalid{Code: InvalidMetadata, Member: "scope", Problem: "has none that can be registered here"}
+	case len(out) > 0:
+		warnings = []string{fmt.Sprintf("scope: %d cannot be registered here and were left out: %.200s", len(out), strings.Join(out, " "))}
+	}
+	c.Scopes = left
+	return warnings, nil
+}
+
+// narrowRedirects leaves out redirect URIs with private-use schemes that are not accepted, if the client has others: any
+// application on the user's device can claim such a scheme, and there is no domain to tell whose it is (RFC 8252, section 8.4).
+// Redirect URIs with other problems stay, so that [Client.Validate] refuses them.
+func (c *Client) narrowRedirects() (warnings []string) {
+	var left []string
+	for _, uri := range c.RedirectURIs {
+		if err := ValidRedirectURI(uri, c.Native, c.PrivateUse...); errors.Is(err, ErrPrivateUse) {
+			warnings = append(warnings, fmt.Sprintf("redirect_uris: %.200s was left out: it %s, and private_use_schemes does not list it", uri, err))
+		} else {
+			left = append(left, uri)
+		}
+	}
+	if len(left) == 0 || len(c.RedirectURIs) > maxRedirects {
+		return nil
+	}
+	c.RedirectURIs = left
+	return warnings
 }
 
 // answer returns a handler for a function that returns the response to the client, or an error.

@@ -180,7 +180,11 @@ func TestRegister(t *testing.T) {
 		"AS-DCR-07 two response types with one grant":             {object{"response_types": []string{"code", "token"}}, "invalid_client_metadata"},
 		"a grant that is not offered to everybody":                {object{"grant_types": []string{"client_credentials"}}, "invalid_client_metadata"},
 		"an authentication method that is not offered":            {object{"token_endpoint_auth_method": "self_signed_tls_client_auth"}, "invalid_client_metadata"},
-		"a scope that cannot be registered":                       {object{"scope": "notes.read admin"}, "invalid_client_metadata"},
+		"scopes none of which can be registered":                  {object{"scope": "openid email"}, "invalid_client_metadata"},
+		"a private-use scheme that is not accepted":               {object{"redirect_uris": []string{"cursor://anysphere.cursor-mcp/oauth/callback"}}, "invalid_redirect_uri"},
+		"two private-use schemes that are not accepted":           {object{"redirect_uris": []string{"cursor://oauth/cb", "vscode://oauth/cb"}}, "invalid_redirect_uri"},
+		"a private-use scheme and a wrong redirect URI":           {object{"redirect_uris": []string{"cursor://oauth/cb", "http://notes.example.com/cb"}}, "invalid_redirect_uri"},
+		"a private-use scheme without a path":                     {object{"redirect_uris": []string{"https://notes.example.com/cb", "cursor:"}}, "invalid_redirect_uri"},
 		"a name that is no string":                                {object{"client_name": 5}, "invalid_client_metadata"},
 		"redirect URIs that are no array":                         {object{"redirect_uris": "https://notes.example.com/cb"}, "invalid_client_metadata"},
 		"a flag that is none":                                     {object{"dpop_bound_access_tokens": "yes"}, "invalid_client_metadata"},
@@ -271,6 +275,48 @@ func TestRegister(t *testing.T) {
 		}
 		a := d.register(object{"application_type": "web", "redirect_uris": []string{"http://127.0.0.1/cb"}})
 		assert.Equal(t, "web", a.body["application_type"])
+	})
+	t.Run("RFC 7591, section 2: scopes that cannot be registered are left out, and the response states it", func(t *testing.T) {
+		a := d.register(and(notes(), object{"scope": " openid notes.write  email"}))
+		require.Equal(t, http.StatusCreated, a.status)
+		assert.Equal(t, "notes.write", a.body["scope"])
+		assert.Equal(t, []any{"scope: 2 cannot be registered here and were left out: openid email"}, a.body["warnings"])
+		assert.Contains(t, d.log.String(), "were left out: openid email")
+		c, err := d.registry.Get(t.Context(), a.body["client_id"].(string))
+		require.NoError(t, err)
+		assert.Equal(t, []string{"notes.write"}, c.Scopes)
+		path, token := "/oauth2/register/"+c.ID, a.body["registration_access_token"].(string)
+		update := and(notes(), object{"client_id": c.ID, "scope": "notes.read offline_access"})
+		a = d.ask("PUT", path, token, update)
+		require.Equal(t, http.StatusOK, a.status)
+		assert.Equal(t, "notes.read", a.body["scope"])
+		assert.Len(t, a.body["warnings"], 1)
+		assert.NotContains(t, d.ask("GET", path, token, nil).body, "warnings")
+		refused(t, d.ask("PUT", path, token, and(update, object{"scope": "openid"})), http.StatusBadRequest, "invalid_client_metadata")
+	})
+	t.Run("RFC 8252, section 8.4: a private-use redirect URI among others is left out, and the response states it", func(t *testing.T) {
+		cursor := []string{"cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/mcp/oauth/callback", "http://localhost:8787/callback"}
+		a := d.register(object{"redirect_uris": cursor, "token_endpoint_auth_method": "none"})
+		require.Equal(t, http.StatusCreated, a.status)
+		assert.Equal(t, []any{cursor[1], cursor[2]}, a.body["redirect_uris"])
+		assert.Equal(t, "native", a.body["application_type"], "with a loopback redirect URI, it has any port")
+		require.Len(t, a.body["warnings"], 1)
+		assert.Contains(t, a.body["warnings"].([]any)[0], "private_use_schemes")
+
+		a = d.register(object{"redirect_uris": []string{"com.example.notes:/cb", "https://notes.example.com/cb"}, "application_type": "web"})
+		require.Equal(t, http.StatusCreated, a.status)
+		assert.Equal(t, []any{"https://notes.example.com/cb"}, a.body["redirect_uris"])
+
+		d := newDesk(t, func(cfg *clients.RegistrationConfig) {
+			cfg.Registry = clients.NewRegistry(store.NewMemory(0), nil, "cursor")
+		})
+		for _, kind := range []any{nil, "native", "web"} {
+			a := d.register(object{"redirect_uris": cursor, "token_endpoint_auth_method": "none", "application_type": kind})
+			require.Equal(t, http.StatusCreated, a.status, kind)
+			assert.Len(t, a.body["redirect_uris"], 3, kind)
+			assert.NotContains(t, a.body, "warnings", kind)
+		}
+		refused(t, d.register(object{"redirect_uris": []string{"windsurf://oauth/cb"}}), http.StatusBadRequest, "invalid_redirect_uri")
 	})
 	t.Run("other grants and methods where the operator offers them", func(t *testing.T) {
 		d := newDesk(t, func(cfg *clients.RegistrationConfig) {

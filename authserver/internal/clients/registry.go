@@ -18,9 +18,10 @@ import (
 // A Registry contains all clients. It is safe for concurrent use, holds no lock and caches nothing: changes by one replica are
 // visible to the others.
 type Registry struct {
-	store  store.Store
-	static map[string]Client
-	ids    []string // sorted IDs of the static clients
+	store      store.Store
+	static     map[string]Client
+	ids        []string // sorted IDs of the static clients
+	privateUse []string
 }
 
 const (
@@ -32,15 +33,21 @@ const (
 var ErrStatic = errors.New("the client is in the configuration")
 
 // NewRegistry returns the registry of the clients in s and the static ones, which take precedence if both have an ID. The caller
-// must have validated the static clients, and must not modify them afterwards.
-func NewRegistry(s store.Store, static []Client) *Registry {
-	r := &Registry{store: s, static: make(map[string]Client, len(static))}
+// must have validated the static clients, and must not modify them afterwards. Redirect URIs may also have one of the private-use
+// schemes, which need no period (RFC 8252, section 8.4).
+func NewRegistry(s store.Store, static []Client, privateUse ...string) *Registry {
+	r := &Registry{store: s, static: make(map[string]Client, len(static)), privateUse: slices.Clone(privateUse)}
 	for _, c := range static {
-		c.Static, c.Expires = true, time.Time{}
+		c.Static, c.Expires, c.PrivateUse = true, time.Time{}, r.privateUse
 		r.static[c.ID] = c
 	}
 	r.ids = slices.Sorted(maps.Keys(r.static))
 	return r
+}
+
+// ValidRedirectURI is [ValidRedirectURI] with the schemes of the registry.
+func (r *Registry) ValidRedirectURI(uri string, native bool) error {
+	return ValidRedirectURI(uri, native, r.privateUse...)
 }
 
 // Get returns the client. Its slices must not be modified. If there is none, the error wraps [store.ErrNotFound].
@@ -55,7 +62,7 @@ func (r *Registry) Get(ctx context.Context, id string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read a client: %w", err)
 	}
-	return read(rec)
+	return r.read(rec)
 }
 
 // Create registers c under a new ID. With withSecret, it also returns a new secret, of which only the digest is stored. An empty
@@ -71,6 +78,7 @@ func (r *Registry) Create(ctx context.Context, c Client, withSecret bool) (*Clie
 	if withSecret != usesSecret(c.AuthMethod) {
 		return nil, "", &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "does not match whether the client has a secret"}
 	}
+	c.PrivateUse = r.privateUse
 	if err := c.Validate(); err != nil {
 		return nil, "", err
 	}
@@ -120,6 +128,7 @@ func (r *Registry) Update(ctx context.Context, c Client) error {
 	if c.version == 0 {
 		return fmt.Errorf("change a client that was not read: %w", store.ErrConflict)
 	}
+	c.PrivateUse = r.privateUse
 	if err := c.Validate(); err != nil {
 		return err
 	}
@@ -206,7 +215,7 @@ func (r *Registry) find(ctx context.Context, key store.Key, after string, limit 
 	}
 	list := make([]Client, 0, len(records))
 	for _, rec := range records {
-		c, err := read(rec)
+		c, err := r.read(rec)
 		if err != nil {
 			return nil, err
 		}
@@ -231,8 +240,8 @@ func (r *Registry) put(ctx context.Context, c *Client) error {
 	return nil
 }
 
-func read(rec store.Record) (*Client, error) {
-	c := &Client{version: rec.Version, Expires: rec.Expires}
+func (r *Registry) read(rec store.Record) (*Client, error) {
+	c := &Client{version: rec.Version, Expires: rec.Expires, PrivateUse: r.privateUse}
 	if err := json.Unmarshal(rec.Value, c); err != nil {
 		return nil, fmt.Errorf("read client %s: %w", rec.ID, err)
 	}

@@ -84,7 +84,7 @@ func (c *Client) Validate() error {
 		refuse(InvalidRedirectURI, "redirect_uris", "are too many")
 	}
 	for i, uri := range c.RedirectURIs {
-		if err := ValidRedirectURI(uri, c.Native); err != nil {
+		if err := ValidRedirectURI(uri, c.Native, c.PrivateUse...); err != nil {
 			errs = append(errs, &Invalid{InvalidRedirectURI, "redirect_uris", i + 1, err.Error()})
 		}
 	}

@@ -46,7 +46,7 @@ func (e *Engine) Metadata() Metadata {
 	if e.cfg.Certificate != nil {
 		secrets = append(secrets, "self_signed_tls_client_auth")
 	}
-	all := append([]string{"none"}, secrets...)
+	all := append(slices.Clip(secrets), "none") // last: some clients choose the first one that they support
 	var scopes, audiences, algorithms []string
 	for _, a := range e.cfg.APIs {
 		scopes, audiences, algorithms = append(scopes, a.Scopes...), append(audiences, a.Audience), append(algorithms, a.Algorithm)

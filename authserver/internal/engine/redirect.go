@@ -13,7 +13,7 @@ import (
 // registered reports whether the redirect URI is one of the client's. It is compared as a string (RFC 9700, section 2.1). Only
 // the port may differ, for a native application on loopback (RFC 8252, section 7.3).
 func registered(c *clients.Client, uri string) bool {
-	if clients.ValidRedirectURI(uri, c.Native) != nil {
+	if clients.ValidRedirectURI(uri, c.Native, c.PrivateUse...) != nil {
 		return false
 	}
 	if slices.Contains(c.RedirectURIs, uri) {

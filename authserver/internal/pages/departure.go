@@ -14,7 +14,7 @@ type departure struct {
 	Title       string       // of the client
 	Place       string       // the destination of the link: a host, or the scheme of an application
 	App         bool         // it is an application on the user's device
-	URL         template.URL // a registered redirect URI: https, http to loopback, or a scheme with a dot, so it runs no script
+	URL         template.URL // a registered redirect URI: https, http to loopback, or a private-use scheme, so it runs no script
 	Description string
 	Code        string
 }

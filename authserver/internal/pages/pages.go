@@ -110,6 +110,7 @@ type Clients interface {
 	RotateSecret(ctx context.Context, id string) (string, error)
 	Delete(ctx context.Context, id string) error
 	ByOwner(ctx context.Context, owner string) ([]clients.Client, error)
+	ValidRedirectURI(uri string, native bool) error
 }
 
 // Engine is the part of an [engine.Engine] that the pages use. A user code is passed as it was entered. An error of the first

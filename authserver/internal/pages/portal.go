@@ -154,7 +154,7 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 			if uri == "" || uri == v.tryURI {
 				continue
 			}
-			if err := clients.ValidRedirectURI(uri, c.Native); err != nil {
+			if err := v.cfg.Clients.ValidRedirectURI(uri, c.Native); err != nil {
 				problems = append(problems, problem{"redirect_uris", fmt.Sprintf("Line %d %s.", i+1, err)})
 			}
 			c.RedirectURIs = append(c.RedirectURIs, uri)
