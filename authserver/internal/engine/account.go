@@ -11,6 +11,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -36,7 +37,11 @@ func (e *Engine) account(ctx context.Context, g *goidc.Grant) (*login.Account, e
 	a, err := e.lookup(ctx, kind, g.Subject)
 	switch {
 	case errors.Is(err, login.ErrNoUser), err == nil && sinceOf(g).Before(a.Since):
-		if revoked, err := e.records.revoke(ctx, g.ID); err != nil {
+		cause := endings.PasswordStale
+		if err != nil {
+			cause = endings.UserDisabled
+		}
+		if revoked, err := e.endGrant(ctx, g, cause, ""); err != nil {
 			return nil, fmt.Errorf("end the grant of a user who is gone: %w", err)
 		} else if revoked {
 			e.cfg.Audit(ctx, Event{Name: UserGone, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})

@@ -24,6 +24,7 @@ const (
 	keptSince    = "since" // of the user's credential
 	keptACR      = "acr"
 	keptKey      = "dpop_jkt"
+	keptSession  = "session" // Decision.Session
 )
 
 // prepare is the library's hook that sets up a session. It stores the data that only this request contains. It is called again
@@ -97,7 +98,7 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 	as.GrantedScopes, as.GrantedResources = granted.String(), goidc.Resources{in.API.Audience}
 	as.Store[keptType], as.Store[keptACR] = d.User.Type, d.ACR
 	as.Store[keptAuthTime] = strconv.FormatInt(d.AuthTime.Unix(), 10)
-	as.Store[keptSince] = sinceText(d.User.Since)
+	as.Store[keptSince], as.Store[keptSession] = sinceText(d.User.Since), d.Session
 	return goidc.StatusSuccess, nil
 }
 

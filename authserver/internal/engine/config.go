@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -104,6 +105,9 @@ type Config struct {
 	// a warning.
 	Implicit bool
 	Password *login.Limited
+
+	// Endings records the ends of grants, so that they can be announced. Nil: they are not recorded.
+	Endings endings.Recorder
 
 	// Audit receives every grant, refusal and revocation. Nil: they are not reported.
 	Audit func(context.Context, Event)

@@ -89,7 +89,7 @@ func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Gran
 		return e.decideAgain(c, g)
 	case goidc.GrantAuthorizationCode, goidc.GrantImplicit:
 		kept := map[string]any{}
-		for _, name := range []string{keptType, keptAuthTime, keptACR, keptSince, keptKey} {
+		for _, name := range []string{keptType, keptAuthTime, keptACR, keptSince, keptKey, keptSession} {
 			kept[name] = g.Store[name]
 		}
 		g.Store = kept // without the other values of the session
@@ -153,6 +153,9 @@ func (e *Engine) claims(_ context.Context, t *goidc.Token, g *goidc.Grant) map[s
 	// RFC 9068, section 2.2.1.
 	if at, err := strconv.ParseInt(text(keptAuthTime), 10, 64); err == nil {
 		more["auth_time"] = at
+	}
+	if sid := sessionOf(g); sid != "" { // OpenID Connect Back-Channel Logout 1.0, section 2.1
+		more["sid"] = sid
 	}
 	if acr := text(keptACR); acr != "" {
 		more["acr"] = acr

@@ -53,6 +53,7 @@ type Decision struct {
 	Informed bool   // with Denied: the user has seen the client and the destination, so Leave is not called
 	Error    string // with Denied: access_denied if empty, or login_required, consent_required, interaction_required, for prompt=none
 	User     *login.User
+	Session  string // identifies the browser session of the user, see Engine.EndSession; it is not a secret. Empty: none
 	AuthTime time.Time
 	ACR      string
 	Scopes   valetkey.Scopes // allowed: at least one of those requested

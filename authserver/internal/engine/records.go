@@ -12,6 +12,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -32,6 +33,7 @@ const (
 	keySubject = "subject"
 	keyClient  = "client"
 	keyParent  = "parent" // a grant between this one and the root of its chain of exchanges
+	keySession = "session"
 )
 
 // secret returns a new secret of 260 random bits (RFC 6749, section 10.10), in 52 letters and digits.
@@ -116,6 +118,9 @@ func (m *records) SaveGrant(ctx context.Context, g *goidc.Grant) error {
 	}
 	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: h.version, Expires: m.end(ctx, g, h, now), Value: text, MayDrop: true, Owner: g.ClientID}
 	rec.Keys = append(rec.Keys, store.Key{Name: keySubject, Value: g.Subject}, store.Key{Name: keyClient, Value: g.ClientID})
+	if session, _ := g.Store[keptSession].(string); session != "" {
+		rec.Keys = append(rec.Keys, store.Key{Name: keySession, Value: session})
+	}
 	if h.code != "" {
 		rec.Keys = append(rec.Keys, store.Key{Name: keyCode, Value: h.code})
 	}
@@ -194,7 +199,7 @@ func (m *records) find(ctx context.Context, key, secret string) (*goidc.Grant, e
 }
 
 // GrantByAuthCode returns the grant of a code that is to be redeemed, with its refresh token, which is created only now because
-// no plain one is stored. If the code was redeemed before, the library ends the grant. But a request that was in progress when
+// no plain one is stored. If the code was redeemed before, it ends the grant. But a request that was in progress when
 // that happened, such as one duplicated by the network, is only refused (RFC 6749, section 4.1.2).
 func (m *records) GrantByAuthCode(ctx context.Context, code string) (*goidc.Grant, error) {
 	g, err := m.find(ctx, keyCode, code)
@@ -219,8 +224,12 @@ func (m *records) GrantByAuthCode(ctx context.Context, code string) (*goidc.Gran
 	}
 	if g.RevokedAt == 0 {
 		m.cfg.Audit(ctx, Event{Name: CodeReused, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
+		if _, err := m.Engine.endGrant(ctx, g, endings.Reused, ""); err != nil {
+			c.outage = err
+			return nil, err
+		}
 	}
-	return g, nil
+	return nil, fmt.Errorf("%w: the code was redeemed before", goidc.ErrNotFound)
 }
 
 // Token returns an opaque token.

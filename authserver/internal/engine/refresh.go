@@ -10,6 +10,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -127,7 +128,7 @@ func (m *records) again(ctx context.Context, g *goidc.Grant, used *spent) (*goid
 		return nil, fmt.Errorf("%w: the refresh token is being used", goidc.ErrNotFound)
 	}
 	m.cfg.Audit(ctx, Event{Name: TokenReused, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
-	if _, err := m.revoke(ctx, g.ID); err != nil {
+	if _, err := m.Engine.endGrant(ctx, g, endings.Reused, ""); err != nil {
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: the refresh token was used before", goidc.ErrNotFound)

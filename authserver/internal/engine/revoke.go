@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -33,11 +36,13 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 		return invalidRequest("token is missing")
 	}
 	ctx, raw := c.r.Context(), c.form.Get("token")
+	var id string
 	g, err := e.records.find(ctx, keyRefresh, raw)
 	if errors.Is(err, goidc.ErrNotFound) {
 		var t *accessToken
 		if t, err = e.inspect(ctx, raw); t != nil {
 			g = t.grant
+			id, _ = t.claims["jti"].(string)
 		}
 	}
 	if err != nil || g == nil {
@@ -46,7 +51,7 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 	if g.ClientID != c.client.ID { // section 2.1
 		return badRequest("invalid_grant", "the token was issued to another client")
 	}
-	revoked, err := e.records.revoke(ctx, g.ID)
+	revoked, err := e.endGrant(ctx, g, endings.TokenRevoked, id)
 	if revoked {
 		e.cfg.Audit(ctx, Event{Name: Revoked, Path: c.path, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
 	}
@@ -56,13 +61,30 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 // RevokeGrants ends all grants of a user to a client, and returns their number. An empty subject means all grants of the client,
 // including its own; an empty client ID means all grants of the user.
 func (e *Engine) RevokeGrants(ctx context.Context, subject, clientID string) (n int, err error) {
-	key := store.Key{Name: keySubject, Value: subject}
+	key, cause := store.Key{Name: keySubject, Value: subject}, endings.ConsentRevoked
 	switch {
 	case subject == "" && clientID == "":
 		return 0, errors.New("revoke grants: of neither a user nor a client")
 	case subject == "":
-		key = store.Key{Name: keyClient, Value: clientID}
+		key, cause = store.Key{Name: keyClient, Value: clientID}, endings.ClientRemoved
 	}
+	n, err = e.endAll(ctx, key, clientID, cause)
+	if n > 0 && err == nil {
+		e.cfg.Audit(ctx, Event{Name: Revoked, Client: clientID, Subject: subject, Count: n})
+	}
+	return n, err
+}
+
+// EndSession ends all grants that began in a browser session, named as in Decision.Session, and returns their number.
+func (e *Engine) EndSession(ctx context.Context, session string, cause endings.Cause) (n int, err error) {
+	if session == "" {
+		return 0, nil
+	}
+	return e.endAll(ctx, store.Key{Name: keySession, Value: session}, "", cause)
+}
+
+// endAll ends all grants with a key: those of the client, or of all clients if it is empty.
+func (e *Engine) endAll(ctx context.Context, key store.Key, clientID string, cause endings.Cause) (n int, err error) {
 	const page = 100
 	for after := ""; ; {
 		found, err := e.cfg.Store.Find(ctx, kindGrant, key, after, page)
@@ -78,7 +100,7 @@ func (e *Engine) RevokeGrants(ctx context.Context, subject, clientID string) (n 
 			if clientID != "" && g.ClientID != clientID {
 				continue
 			}
-			revoked, err := e.records.revoke(ctx, rec.ID)
+			revoked, err := e.endGrant(ctx, g, cause, "")
 			if err != nil {
 				return n, fmt.Errorf("revoke grants: %w", err)
 			}
@@ -87,11 +109,76 @@ func (e *Engine) RevokeGrants(ctx context.Context, subject, clientID string) (n 
 			}
 		}
 		if len(found) < page {
-			break
+			return n, nil
 		}
 	}
-	if n > 0 {
-		e.cfg.Audit(ctx, Event{Name: Revoked, Client: clientID, Subject: subject, Count: n})
+}
+
+// endGrant ends a grant for a reason, with all its tokens, and reports whether it was live. Every end of a grant that others may have to
+// learn of passes here. id is the jti of the token that was presented, or empty.
+func (e *Engine) endGrant(ctx context.Context, g *goidc.Grant, cause endings.Cause, id string) (alive bool, err error) {
+	if g.RevokedAt != 0 {
+		return e.records.revoke(ctx, g.ID) // repeats what an interrupted attempt may have left
 	}
-	return n, nil
+	ending := endings.Ending{Cause: cause, Client: g.ClientID}
+	if kind, _ := g.Store[keptType].(string); kind != "" {
+		ending.Subject = g.Subject
+	}
+	switch {
+	case cause.OfUser():
+	case rootOf(g) == "" && ending.Subject != "":
+		ending.Session = sessionOf(g)
+	default:
+		ending.Token = id // the sid, if any, is that of the root, which does not end
+	}
+	err = e.cfg.Endings.Do(ctx, ending, func(ctx context.Context) (bool, error) {
+		alive, err = e.records.revoke(ctx, g.ID)
+		return alive, err
+	})
+	return alive, err
+}
+
+// sessionOf returns the sid of the tokens of a grant: the ID of the grant or, if it was exchanged, of the grant at the beginning.
+// It is a session of the user at one application, so that the end of a grant can be announced without affecting others. It is
+// empty if the grant is a client's own.
+func sessionOf(g *goidc.Grant) string {
+	if kind, _ := g.Store[keptType].(string); kind == "" {
+		return ""
+	}
+	return cmp.Or(rootOf(g), g.ID)
+}
+
+// ClientsOf returns the IDs of the clients that a user has grants at, including those that have ended but not yet expired.
+func (e *Engine) ClientsOf(ctx context.Context, subject string) (ids []string, err error) {
+	const page = 100
+	for after := ""; ; {
+		found, err := e.cfg.Store.Find(ctx, kindGrant, store.Key{Name: keySubject, Value: subject}, after, page)
+		if err != nil {
+			return nil, fmt.Errorf("find the clients of a user: %w", err)
+		}
+		for _, rec := range found {
+			after = rec.ID
+			for _, k := range rec.Keys {
+				if k.Name == keyClient && !slices.Contains(ids, k.Value) {
+					ids = append(ids, k.Value)
+				}
+			}
+		}
+		if len(found) < page {
+			return ids, nil
+		}
+	}
+}
+
+// Claims returns the claims of a live access token of this server as introspection reports them, for the server's own APIs; nil: the
+// token is not one.
+func (e *Engine) Claims(ctx context.Context, raw string) (map[string]any, error) {
+	t, err := e.inspect(ctx, raw)
+	if t == nil {
+		return nil, err
+	}
+	if stands, err := e.stands(ctx, t); err != nil || !stands {
+		return nil, err
+	}
+	return t.claims, nil
 }

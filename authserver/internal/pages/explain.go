@@ -111,6 +111,7 @@ var claimMeanings = map[string]meaning{
 	"exp":         {words: "When it expires.", section: "RFC 7519, 4.1.4", time: true},
 	"nbf":         {words: "When it becomes valid.", section: "RFC 7519, 4.1.5", time: true},
 	"iat":         {words: "When it was issued.", section: "RFC 7519, 4.1.6", time: true},
+	"sid":         {words: "The session of the user at the application: all tokens of it end together.", section: "OpenID Connect Back-Channel Logout 1.0, 2.1"},
 	"jti":         {words: "Its unique identifier.", section: "RFC 7519, 4.1.7"},
 	"client_id":   {words: "The application that it was issued to.", section: "RFC 8693, 4.3"},
 	"scope":       {words: "What it allows.", section: "RFC 8693, 4.2"},

@@ -157,7 +157,7 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 		}
 		v.logConsent(in, "consent given", allowed)
 	}
-	return &engine.Decision{Said: v.said(), User: &v.user.User, AuthTime: v.user.At, Scopes: allowed}, nil, nil
+	return &engine.Decision{Said: v.said(), User: &v.user.User, Session: v.user.Session, AuthTime: v.user.At, Scopes: allowed}, nil, nil
 }
 
 func (v *visit) denied(code string) *engine.Decision {

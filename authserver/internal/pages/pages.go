@@ -53,6 +53,10 @@ type Config struct {
 	// there is none.
 	TryURL func(audience string) string
 
+	// EndGrants ends the grants that began in a browser session, which is named as in engine.Decision.Session. It is called when
+	// the user logs out. Nil: they outlive the session.
+	EndGrants func(ctx context.Context, session string) error
+
 	Developers []string // the types of users that may use the portal; nil: all
 	Services   []string // those that may register services, which act without a user; nil: none
 

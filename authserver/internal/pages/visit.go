@@ -30,6 +30,10 @@ type person struct {
 	At    time.Time // of the log-in
 	For   string    // the ID of the interaction that requested it, or ""
 	Token string    // must accompany every form of the session
+
+	// Session identifies the session in the grants that begin in it. It is not a secret. A user who logs in again without logging
+	// out continues the session.
+	Session string
 }
 
 // Called returns the person's name for pages.
@@ -244,16 +248,40 @@ func (v *visit) mayDevelop() bool {
 
 // begin makes the session one of the user.
 func (v *visit) begin(u *login.User, forID string) error {
+	session := newToken()
+	switch {
+	case v.user == nil:
+	case v.user.Subject == u.Subject && v.user.Session != "":
+		session = v.user.Session
+	default: // another user takes over the browser
+		if err := v.endGrants(); err != nil {
+			return err
+		}
+	}
 	if err := v.renew(); err != nil {
 		return err
 	}
-	v.user = &person{User: *u, At: time.Now(), For: forID, Token: newToken()}
+	v.user = &person{User: *u, At: time.Now(), For: forID, Token: newToken(), Session: session}
 	return v.put(personKey, v.user)
 }
 
-// end logs out.
+// endGrants ends the grants that began in the session, if the server does so.
+func (v *visit) endGrants() error {
+	if v.cfg.EndGrants == nil || v.user.Session == "" {
+		return nil
+	}
+	if err := v.cfg.EndGrants(v.r.Context(), v.user.Session); err != nil {
+		return fmt.Errorf("end the grants of the session: %w", err)
+	}
+	return nil
+}
+
+// end logs out. If the grants of the session cannot be ended, the session remains, so that the user can try again.
 func (v *visit) end() error {
 	if v.user != nil {
+		if err := v.endGrants(); err != nil {
+			return err
+		}
 		v.cfg.Logger.InfoContext(v.r.Context(), "logged out", "subject", v.user.Subject)
 	}
 	v.user = nil
