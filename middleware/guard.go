@@ -341,7 +341,7 @@ func New(cfg Config) (*Guard, error) {
 		g.now = time.Now
 	}
 	if g.reportOnly {
-		g.log.Warn("refusals are reported and not enforced: InsecureReportOnly is set")
+		g.log.Warn("report-only mode: refusals are reported and not enforced")
 	}
 	if cfg.CancelWithToken {
 		g.streams = &streams{guard: g}
