@@ -45,6 +45,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
@@ -55,7 +56,6 @@ type Server struct {
 	cfg     Config
 	log     audit
 	keys    *keys.Ring
-	apis    []engine.API
 	clients *clients.Registry
 	engine  *engine.Engine
 	pages   *pages.Pages
@@ -84,10 +84,10 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	shared := cfg.Store != nil
 	cfg.setDefaults()
-	s := &Server{cfg: cfg, log: audit{cfg.Audit}, apis: cfg.engineAPIs(), mux: http.NewServeMux()}
+	s := &Server{cfg: cfg, log: audit{cfg.Audit}, mux: http.NewServeMux()}
 	s.clients = clients.NewRegistry(cfg.Store, cfg.static(), cfg.PrivateUseSchemes...)
 	s.keys, err = keys.Open(ctx, cfg.Store, keys.Config{
-		Algorithms: algorithms(s.apis), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
+		Algorithms: algorithms(cfg.APIs), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
 		Publish: cfg.Keys.Publish, Rotate: cfg.Keys.Rotate, Logger: cfg.Logger,
 	})
 	if err != nil {
@@ -122,12 +122,8 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	}
 	var p *pages.Pages // the engine and the pages call each other
 	s.engine, err = engine.New(engine.Config{
-		Issuer: cfg.Issuer, APIs: s.apis, Clients: s.clients, Store: cfg.Store, Keys: s.keys,
-		Paths: engine.Paths{
-			Authorize: cfg.Paths.Authorize, Token: cfg.Paths.Token, PAR: cfg.Paths.PAR, Introspect: cfg.Paths.Introspect,
-			Revoke: cfg.Paths.Revoke, Device: cfg.Paths.Device,
-		},
-		Interact: func(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+		Issuer: cfg.Issuer, APIs: cfg.APIs, Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
+		Interact: func(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 			return p.Interact(w, r, in)
 		},
 		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
@@ -135,14 +131,14 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		},
 		Account: people.accounts.Lookup,
 		Said:    func(r *http.Request) (string, error) { return p.Said(r) },
-		Ended:   func(w http.ResponseWriter, r *http.Request, over *engine.Ended) { p.Ended(w, r, over) },
-		Leave: func(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
+		Ended:   func(w http.ResponseWriter, r *http.Request, over *flow.Ended) { p.Ended(w, r, over) },
+		Leave: func(w http.ResponseWriter, r *http.Request, d *flow.Departure) (bool, error) {
 			return p.Leave(w, r, d)
 		},
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
-		DPoP: proofs, Certificate: cfg.certificate(), Issuers: cfg.trustedIssuers(),
+		DPoP: proofs, Certificate: cfg.certificate(), Issuers: cfg.TrustedIssuers,
 		Implicit: cfg.Legacy.Implicit, Password: cfg.legacyLogin(logins),
 		Audit: s.log.event, Logger: cfg.Logger,
 	})
@@ -150,9 +146,9 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		return err
 	}
 	p, err = pages.New(pages.Config{
-		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logins: logins, APIs: cfg.pageAPIs(), Clients: s.clients,
+		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logins: logins, APIs: cfg.APIs, Clients: s.clients,
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
-		Token: http.HandlerFunc(s.engine.Token), TryURL: cfg.tryURL,
+		Token:      http.HandlerFunc(s.engine.Token),
 		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,
 		Account:         people.accounts.Lookup,
 		SessionLifetime: cfg.Lifetimes.Session, Renewable: cfg.Lifetimes.Refresh, Codes: limiter,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/config"
 )
@@ -135,125 +136,29 @@ func LoadConfig(name string, r io.Reader) (Config, error) {
 	return cfg, nil
 }
 
-// Paths are the paths of the endpoints, such as /oauth2/token. No path may lie below another one or overlap that of a page.
-type Paths struct {
-	Authorize  string `yaml:"authorize"`  // empty: /oauth2/authorize; /oauth2/code is always served too
-	Token      string `yaml:"token"`      // empty: /oauth2/token
-	Device     string `yaml:"device"`     // empty: /oauth2/device_authorization
-	PAR        string `yaml:"par"`        // empty: /oauth2/par
-	Introspect string `yaml:"introspect"` // empty: /oauth2/introspect
-	Revoke     string `yaml:"revoke"`     // empty: /oauth2/revoke
-	Register   string `yaml:"register"`   // empty: /oauth2/register
-	Keys       string `yaml:"keys"`       // empty: /oauth2/keys
-}
+// Paths are the paths of the endpoints.
+type Paths = model.Paths
 
-// A Format is the format of an API's tokens.
-type Format string
+// An API is a resource server that tokens are issued for.
+type API = model.API
+
+// A Scope is a right that users allow applications.
+type Scope = model.Scope
+
+// A Format is the format of an API's tokens. A Profile selects claims of its JWTs.
+type (
+	Format  = model.Format
+	Profile = model.Profile
+)
 
 // The token formats. Empty means JWT.
 const (
-	JWT    Format = "jwt"    // RFC 9068: the API verifies it locally
-	Opaque Format = "opaque" // the API must introspect it
+	JWT    = model.JWT
+	Opaque = model.Opaque
 )
 
-// An API is a resource server that tokens are issued for.
-type API struct {
-	// Audience is the aud claim of the API's tokens and the resource parameter that selects the API: an absolute URI without a
-	// fragment (RFC 8707, section 2). Required. The parameter may have or lack the slash after an origin, regardless of Audience.
-	Audience string `yaml:"audience"`
-
-	// Name is the name of the API on pages. Empty: the audience.
-	Name string `yaml:"name"`
-
-	// Scopes are the scopes of the API, in the order in which pages show them. At least one is required.
-	Scopes []Scope `yaml:"scopes"`
-
-	// Tokens is the format of the API's tokens. Empty: [JWT].
-	Tokens Format `yaml:"tokens"`
-
-	// Algorithm is the signature algorithm of the API's JWTs: ES256, RS256 or EdDSA. Empty: ES256.
-	Algorithm string `yaml:"algorithm"`
-
-	// Lifetime is the lifetime of the API's tokens, in whole seconds, such as "10m" in a file. Zero: 10 minutes. At most 24 hours.
-	Lifetime time.Duration `yaml:"lifetime"`
-
-	// Profile adds claims to those of RFC 9068 in the API's JWTs. Empty or rfc9068: none. user: user_id and user_type, with
-	// scope as an array. permissions: the scopes in an array of that name, and azp, the client.
-	Profile string `yaml:"profile"`
-
-	// Exchange maps a scope of this API to the scopes of other APIs that a token with it may be exchanged for (RFC 8693). It is
-	// for an API that calls another one for the same user. If empty, an exchange yields no more than the token has.
-	Exchange map[string][]string `yaml:"exchange"`
-
-	// MayAct is the ID of the only client that may exchange tokens for this API. Empty: any client with the token exchange grant
-	// type that introspects for the API or that the token was issued to.
-	MayAct string `yaml:"may_act"`
-
-	// TryURL is a URL of the API that the portal requests with GET and a trial token. Empty: the portal explains how to do it.
-	TryURL string `yaml:"try_url"`
-}
-
-// A Scope is a right that users allow applications. A file has the scopes of an API as a mapping by name, in which a string is the
-// Description alone.
-type Scope struct {
-	Name        string `yaml:",key"`              // required
-	Description string `yaml:"description,short"` // for users. Empty: Name
-
-	// Descriptions are translations of Description, by language tag (BCP 47), such as de. Users of other languages see
-	// Description.
-	Descriptions map[string]string `yaml:"descriptions"`
-}
-
-// A Client is a registered application, or an API that introspects its tokens. Files use the member names of RFC 7591, section 2
-// where there is one, except for those that begin with client_.
-type Client struct {
-	ID string `yaml:"id"` // required; must not look like the subject of a user: a user type and a colon
-
-	// Secret is the client secret: at least 16 printable ASCII characters. It must be random, because only its SHA-256 digest is
-	// stored, which does not protect a secret that can be guessed. SecretSHA256 is that digest in hexadecimal, for files that
-	// must not contain the secret. Exactly one of the two is required if AuthMethod is empty.
-	Secret       string `yaml:"secret"`
-	SecretSHA256 string `yaml:"secret_sha256"`
-
-	// AuthMethod is the client authentication method: none for an application that cannot keep a secret, client_secret_basic,
-	// client_secret_post, or private_key_jwt with either JWKS or JWKSURL. Empty: client_secret_basic. A client_secret_basic
-	// client may also use client_secret_post.
-	AuthMethod   string `yaml:"token_endpoint_auth_method"`
-	AssertionAlg string `yaml:"token_endpoint_auth_signing_alg"` // empty: any algorithm that its keys support
-	JWKS         string `yaml:"jwks"`                            // a JWK Set, as text
-	JWKSURL      string `yaml:"jwks_uri"`                        // https, at a public address
-
-	Name         string   `yaml:"name"`
-	URI          string   `yaml:"uri"`    // its website
-	Native       bool     `yaml:"native"` // runs on the user's device: any port of a loopback redirect URI matches (RFC 8252, section 7.3)
-	RedirectURIs []string `yaml:"redirect_uris"`
-
-	// GrantTypes are the grant types that the client may use. Nil: authorization_code and refresh_token if it has RedirectURIs;
-	// otherwise client_credentials if it has Scopes.
-	GrantTypes []string `yaml:"grant_types"`
-
-	// Scopes are all scopes that the client may request. If it requests none, it gets all of its scopes at one API. Empty: the
-	// client gets no tokens.
-	Scopes []string `yaml:"scopes"`
-
-	// DefaultAPI is the audience of the token if the client requests neither a resource nor a scope. It is needed only if Scopes
-	// belong to several APIs.
-	DefaultAPI string `yaml:"default_api"`
-
-	// Introspects are the audiences that the client represents. It may introspect their tokens and no others.
-	Introspects []string `yaml:"introspects"`
-
-	// Trusted marks a first-party client: users are not asked for consent. It is a mistake for a client that has a redirect URI
-	// on loopback or with a private-use scheme and that does not authenticate or has the grant type implicit: any application on
-	// the user's machine could impersonate it (RFC 8252, section 8.6).
-	Trusted bool `yaml:"trusted"`
-
-	WithoutPKCE bool          `yaml:"without_pkce"` // for old clients only: anyone who obtains a code can redeem it
-	RequirePAR  bool          `yaml:"require_pushed_authorization_requests"`
-	DPoPBound   bool          `yaml:"dpop_bound_access_tokens"`
-	CertBound   bool          `yaml:"tls_client_certificate_bound_access_tokens"`
-	Lifetime    time.Duration `yaml:"lifetime"` // of its tokens, in whole seconds. Zero: the API's. At most 24 hours
-}
+// A Client is a registered application, or an API that introspects its tokens.
+type Client = model.Client
 
 // A UserType is a group of people who log in the same way.
 type UserType struct {
@@ -312,14 +217,8 @@ type InitialToken struct {
 	Expires time.Time `yaml:"expires"` // zero: never
 }
 
-// A TrustedIssuer issues JWTs about users.
-type TrustedIssuer struct {
-	Issuer      string   `yaml:"issuer"`       // the iss claim, compared exactly. Required
-	JWKS        string   `yaml:"jwks"`         // its JWK Set, as text. Either JWKS
-	JWKSURL     string   `yaml:"jwks_uri"`     // or JWKSURL, https at a public address, is required
-	SubjectType string   `yaml:"subject_type"` // for partner, the sub bob becomes the subject partner:bob. Required, and must not be a UserType
-	Scopes      []string `yaml:"scopes"`       // all scopes that clients may obtain with its JWTs. At least one is required
-}
+// A TrustedIssuer issues JWTs about its own users.
+type TrustedIssuer = model.TrustedIssuer
 
 // Legacy enables grants that RFC 9700 advises against. Each applies only to clients that have it in their GrantTypes.
 type Legacy struct {

@@ -47,7 +47,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "openid" }, "APIs[0].Scopes: openid"},
 		{"a scope of two APIs", func(c *authserver.Config) { c.APIs[2].Scopes[0].Name = "orders:read" }, `APIs[2].Scopes: "orders:read" is also a scope of another`},
 		{"a scope twice", func(c *authserver.Config) { c.APIs[0].Scopes[1].Name = "orders:read" }, `APIs[0].Scopes: "orders:read" is given twice`},
-		{"a translation into no language", func(c *authserver.Config) { c.APIs[0].Scopes[1].Descriptions = map[string]string{"de": "x", "Deutsch!": "x"} }, `APIs[0].Scopes["orders:write"].Descriptions["Deutsch!"]: is not the tag`},
+		{"a translation into no language", func(c *authserver.Config) {
+			c.APIs[0].Scopes[1].Descriptions = map[string]string{"de": "x", "Deutsch!": "x"}
+		}, `APIs[0].Scopes["orders:write"].Descriptions["Deutsch!"]: is not the tag`},
 		{"an unknown format", func(c *authserver.Config) { c.APIs[0].Tokens = "JWT" }, `APIs[0].Tokens: "JWT", want jwt or opaque`},
 		{"an unknown algorithm", func(c *authserver.Config) { c.APIs[0].Algorithm = "none" }, `APIs[0].Algorithm: "none", want ES256`},
 		{"a negative lifetime", func(c *authserver.Config) { c.APIs[0].Lifetime = -time.Second }, "APIs[0].Lifetime: -1s"},

@@ -4,16 +4,12 @@ import (
 	"cmp"
 	"encoding/base64"
 	"log/slog"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
-	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -23,9 +19,10 @@ import (
 const defaultPublish = 10 * time.Minute // the same as in package keys
 
 func (cfg *Config) setDefaults() {
-	p := &cfg.Paths
-	for _, one := range p.named() {
-		*one.field = cmp.Or(one.value, one.standard)
+	cfg.Paths = cfg.Paths.WithDefaults()
+	cfg.APIs = slices.Clone(cfg.APIs)
+	for i, a := range cfg.APIs {
+		cfg.APIs[i] = a.WithDefaults()
 	}
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	cfg.Audit = cmp.Or(cfg.Audit, cfg.Logger)
@@ -39,25 +36,6 @@ func (cfg *Config) setDefaults() {
 	l := &cfg.Limits
 	l.DeviceCode = cmp.Or(l.DeviceCode, login.Rate{Burst: 10, Every: 30 * time.Second})
 	l.Register = cmp.Or(l.Register, login.Rate{Burst: 20, Every: 5 * time.Minute})
-}
-
-// A namedPath is one of Paths.
-type namedPath struct {
-	name, value, standard string
-	field                 *string
-}
-
-func (p *Paths) named() []namedPath {
-	return []namedPath{
-		{"Authorize", p.Authorize, "/oauth2/authorize", &p.Authorize},
-		{"Token", p.Token, "/oauth2/token", &p.Token},
-		{"Device", p.Device, "/oauth2/device_authorization", &p.Device},
-		{"PAR", p.PAR, "/oauth2/par", &p.PAR},
-		{"Introspect", p.Introspect, "/oauth2/introspect", &p.Introspect},
-		{"Revoke", p.Revoke, "/oauth2/revoke", &p.Revoke},
-		{"Register", p.Register, "/oauth2/register", &p.Register},
-		{"Keys", p.Keys, "/oauth2/keys", &p.Keys},
-	}
 }
 
 type namedRate struct {
@@ -121,19 +99,10 @@ func (u User) add() login.NewUser {
 	}
 }
 
-// scopes returns the names of the scopes.
-func (a *API) scopes() []string {
-	all := make([]string, len(a.Scopes))
-	for i, s := range a.Scopes {
-		all[i] = s.Name
-	}
-	return all
-}
-
 func (cfg *Config) scopes() valetkey.Scopes {
 	var all []string
 	for _, a := range cfg.APIs {
-		all = append(all, a.scopes()...)
+		all = append(all, a.ScopeNames()...)
 	}
 	return valetkey.NewScopes(all...)
 }
@@ -146,45 +115,8 @@ func (cfg *Config) registrable() []string {
 	return cfg.scopes().Slice()
 }
 
-var profiles = map[string]engine.Profile{
-	"": engine.RFC9068, "rfc9068": engine.RFC9068, "user": engine.User, "permissions": engine.Permissions,
-}
-
-// engineAPIs returns the APIs of a valid Config for the engine. pageAPIs returns them for the pages.
-func (cfg *Config) engineAPIs() (apis []engine.API) {
-	for _, a := range cfg.APIs {
-		apis = append(apis, engine.API{
-			Audience: a.Audience, Scopes: a.scopes(), Opaque: a.Tokens == Opaque, Profile: profiles[a.Profile],
-			Exchange: maps.Clone(a.Exchange), MayAct: a.MayAct,
-			Algorithm: cmp.Or(a.Algorithm, "ES256"), Lifetime: cmp.Or(a.Lifetime, defaultLifetime),
-		})
-	}
-	return apis
-}
-
-func (cfg *Config) pageAPIs() (apis []pages.API) {
-	for _, a := range cfg.APIs {
-		p := pages.API{Audience: a.Audience, Name: a.Name, Lifetime: cmp.Or(a.Lifetime, defaultLifetime)}
-		for _, s := range a.Scopes {
-			p.Scopes = append(p.Scopes, pages.Scope(s))
-		}
-		apis = append(apis, p)
-	}
-	return apis
-}
-
-// tryURL returns the URL where a trial token of an API is used, or "".
-func (cfg *Config) tryURL(audience string) string {
-	for _, a := range cfg.APIs {
-		if a.Audience == audience {
-			return a.TryURL
-		}
-	}
-	return ""
-}
-
 // algorithms returns the algorithms that the APIs need keys for, without duplicates.
-func algorithms(apis []engine.API) (algs []string) {
+func algorithms(apis []API) (algs []string) {
 	for _, a := range apis {
 		algs = append(algs, a.Algorithm)
 	}
@@ -192,15 +124,12 @@ func algorithms(apis []engine.API) (algs []string) {
 	return slices.Compact(algs)
 }
 
-// registered returns a configured client in the form that the registry uses.
-func (c *Client) registered() *clients.Client {
-	r := &clients.Client{
-		ID: c.ID, AuthMethod: cmp.Or(c.AuthMethod, "client_secret_basic"), AssertionAlg: c.AssertionAlg,
-		JWKS: c.JWKS, JWKSURL: c.JWKSURL, Name: c.Name, URI: c.URI, Native: c.Native,
-		RedirectURIs: slices.Clone(c.RedirectURIs), GrantTypes: slices.Clone(c.GrantTypes), Scopes: slices.Clone(c.Scopes),
-		DefaultAPI: c.DefaultAPI, Introspects: slices.Clone(c.Introspects), Trusted: c.Trusted, WithoutPKCE: c.WithoutPKCE,
-		RequirePAR: c.RequirePAR, DPoPBound: c.DPoPBound, CertBound: c.CertBound, AccessLifetime: c.Lifetime,
-	}
+// resolved returns a configured client with its defaults and the digest of its secret, and without what only the server sets.
+func resolved(c Client) Client {
+	r := c
+	r.AuthMethod = cmp.Or(c.AuthMethod, "client_secret_basic")
+	r.IssuedAt, r.Owner, r.Expires, r.Static, r.Version = time.Time{}, "", time.Time{}, false, 0
+	r.Secret, r.SecretSHA256, r.SecretDigest, r.RegistrationDigest = "", "", nil, ""
 	switch {
 	case r.GrantTypes != nil:
 	case len(r.RedirectURIs) > 0:
@@ -223,9 +152,9 @@ func digest(hexadecimal string) string {
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
-func (cfg *Config) static() (all []clients.Client) {
+func (cfg *Config) static() (all []Client) {
 	for i := range cfg.Clients {
-		all = append(all, *cfg.Clients[i].registered())
+		all = append(all, resolved(cfg.Clients[i]))
 	}
 	return all
 }
@@ -244,17 +173,6 @@ func (cfg *Config) grantTypes() []string {
 	}
 	if cfg.Legacy.Password {
 		all = append(all, "password")
-	}
-	return all
-}
-
-func (cfg *Config) trustedIssuers() (all []engine.TrustedIssuer) {
-	for _, t := range cfg.TrustedIssuers {
-		one := engine.TrustedIssuer{Issuer: t.Issuer, JWKSURL: t.JWKSURL, SubjectType: t.SubjectType, Scopes: slices.Clone(t.Scopes)}
-		if t.JWKS != "" {
-			one.JWKS = []byte(t.JWKS)
-		}
-		all = append(all, one)
 	}
 	return all
 }

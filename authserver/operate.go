@@ -21,14 +21,6 @@ import (
 // The methods of an operator work on the store. They can be called on a Server that is created for this purpose and never run,
 // while other processes serve.
 
-// A RegisteredClient is a client that the server knows. Its Secret is empty, because the server stores only a digest.
-type RegisteredClient struct {
-	Client
-	IssuedAt time.Time // zero: it is in the configuration
-	Owner    string    // the subject of the developer who registered it; empty: none
-	Expires  time.Time // when it is removed if it remains unused; zero: never
-}
-
 // AddClient registers an application or an API. c must have neither an ID nor a secret: the server generates both. The secret is
 // returned only once; it is empty for a client without one. The error joins a [valetkey.ConfigError] for each mistake in c, or
 // is an outage.
@@ -37,7 +29,7 @@ func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, er
 		return "", "", &valetkey.ConfigError{Field: "ID", Err: errors.New("must be empty: the server generates the ID and the secret")}
 	}
 	in := inspect(&s.cfg)
-	r := c.registered()
+	r := resolved(c)
 	withSecret := strings.HasPrefix(r.AuthMethod, "client_secret_")
 	c.ID = "x"
 	if withSecret {
@@ -46,7 +38,7 @@ func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, er
 	if in.client(&c, ""); len(in.mistakes) > 0 {
 		return "", "", errors.Join(in.mistakes...)
 	}
-	made, secret, err := s.clients.Create(ctx, *r, withSecret)
+	made, secret, err := s.clients.Create(ctx, r, withSecret)
 	if err != nil {
 		return "", "", fmt.Errorf("authserver: %w", err)
 	}
@@ -56,29 +48,17 @@ func (s *Server) AddClient(ctx context.Context, c Client) (id, secret string, er
 
 const operator = "the operator" // of changes that no page and no request has caused
 
-// Clients returns at most limit clients, ordered by ID, with IDs greater than after. limit must be positive.
-func (s *Server) Clients(ctx context.Context, after string, limit int) ([]RegisteredClient, error) {
+// Clients returns at most limit clients, ordered by ID, with IDs greater than after. limit must be positive. They have no secrets
+// and no digests.
+func (s *Server) Clients(ctx context.Context, after string, limit int) ([]Client, error) {
 	list, err := s.clients.List(ctx, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("authserver: %w", err)
 	}
-	all := make([]RegisteredClient, len(list))
 	for i := range list {
-		all[i] = described(&list[i])
+		list[i].SecretDigest, list[i].RegistrationDigest = nil, ""
 	}
-	return all, nil
-}
-
-func described(c *clients.Client) RegisteredClient {
-	return RegisteredClient{
-		Client: Client{
-			ID: c.ID, AuthMethod: c.AuthMethod, AssertionAlg: c.AssertionAlg, JWKS: c.JWKS, JWKSURL: c.JWKSURL,
-			Name: c.Name, URI: c.URI, Native: c.Native, RedirectURIs: c.RedirectURIs, GrantTypes: c.GrantTypes, Scopes: c.Scopes,
-			DefaultAPI: c.DefaultAPI, Introspects: c.Introspects, Trusted: c.Trusted, WithoutPKCE: c.WithoutPKCE,
-			RequirePAR: c.RequirePAR, DPoPBound: c.DPoPBound, CertBound: c.CertBound, Lifetime: c.AccessLifetime,
-		},
-		IssuedAt: c.IssuedAt, Owner: c.Owner, Expires: c.Expires,
-	}
+	return list, nil
 }
 
 // failed wraps the error of an operator's request with the action and its object, regardless of which step failed.
@@ -314,7 +294,7 @@ func (s *Server) RotateKeys(ctx context.Context, now bool) error {
 	if now {
 		rotate = (*keys.Ring).RotateNow
 	}
-	for _, alg := range algorithms(s.apis) {
+	for _, alg := range algorithms(s.cfg.APIs) {
 		if err := rotate(s.keys, ctx, alg); err != nil {
 			return fmt.Errorf("authserver: %w", err)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -31,9 +32,8 @@ import (
 )
 
 const (
-	defaultLifetime = 10 * time.Minute
-	maxLifetime     = 24 * time.Hour
-	minSecret       = 16
+	maxLifetime = 24 * time.Hour
+	minSecret   = 16
 )
 
 // An inspection checks a Config and continues after a mistake, to find them all.
@@ -150,7 +150,7 @@ var taken = []string{"/login", "/logout", "/device", "/account", "/developer", "
 
 // paths ensures that no two patterns conflict, which would make net/http panic.
 func (in *inspection) paths() {
-	all := in.cfg.Paths.named()
+	all := namedPaths(in.cfg.Paths)
 	for i, p := range all {
 		switch {
 		case p.value == "": // the default
@@ -163,10 +163,22 @@ func (in *inspection) paths() {
 			in.wrong(overlap(p.value, other), "Paths."+p.name, "overlaps %s, which is in use", other)
 		}
 		for j, other := range all {
-			if place := cmp.Or(other.value, other.standard); i != j && overlap(p.value, place) {
+			if place := other.standard; i != j && overlap(p.value, place) {
 				in.add("Paths."+p.name, "overlaps %s, the path of another endpoint", place)
 			}
 		}
+	}
+}
+
+// A namedPath is one of Paths.
+type namedPath struct{ name, value, standard string }
+
+func namedPaths(p Paths) []namedPath {
+	d := p.WithDefaults()
+	return []namedPath{
+		{"Authorize", p.Authorize, d.Authorize}, {"Token", p.Token, d.Token}, {"Device", p.Device, d.Device}, {"PAR", p.PAR, d.PAR},
+		{"Introspect", p.Introspect, d.Introspect}, {"Revoke", p.Revoke, d.Revoke}, {"Register", p.Register, d.Register},
+		{"Keys", p.Keys, d.Keys},
 	}
 }
 
@@ -188,7 +200,7 @@ func (in *inspection) api(a *API, field string) {
 		in.wrong(s == "openid", field+".Scopes", "openid is not a scope of an API")
 		owner, taken := in.owner[s]
 		in.wrong(taken && owner != a.Audience, field+".Scopes", "%q is also a scope of another API", s)
-		in.wrong(slices.Contains(a.scopes()[:i], s), field+".Scopes", "%q is given twice", s)
+		in.wrong(slices.Contains(a.ScopeNames()[:i], s), field+".Scopes", "%q is given twice", s)
 		in.owner[s] = a.Audience
 		for _, tag := range slices.Sorted(maps.Keys(one.Descriptions)) {
 			_, err := language.Parse(tag)
@@ -197,8 +209,7 @@ func (in *inspection) api(a *API, field string) {
 	}
 	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".Tokens", "%q, want jwt or opaque", a.Tokens)
 	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".Algorithm", "%q, want ES256, RS256 or EdDSA", a.Algorithm)
-	_, known := profiles[a.Profile]
-	in.wrong(!known, field+".Profile", "%q, want rfc9068, user or permissions", a.Profile)
+	in.wrong(!slices.Contains([]Profile{"", model.RFC9068, model.User, model.Permissions}, a.Profile), field+".Profile", "%q, want rfc9068, user or permissions", a.Profile)
 	in.lifetime(a.Lifetime, field+".Lifetime")
 	if a.TryURL != "" {
 		u, err := url.Parse(a.TryURL)
@@ -233,9 +244,9 @@ func (in *inspection) client(c *Client, field string) {
 	case c.SecretSHA256 != "" && err != nil:
 		in.add(field+".SecretSHA256", "%w", err)
 	}
-	r := c.registered()
+	r := resolved(*c)
 	r.PrivateUse = in.cfg.PrivateUseSchemes
-	for _, m := range valetkey.ConfigErrors(r.Validate()) {
+	for _, m := range valetkey.ConfigErrors(clients.Validate(&r)) {
 		invalid, ok := errors.AsType[*clients.Invalid](m.Err)
 		switch {
 		case !ok:

@@ -99,7 +99,7 @@ func (m members) client() (Client, error) {
 		r.wrong("application_type", "is neither web nor native")
 	}
 	// RFC 7591, section 2.1. Response types that are omitted are those of the grants.
-	if m["response_types"] != nil && !sameSet(r.list("response_types"), c.responseTypes()) {
+	if m["response_types"] != nil && !sameSet(r.list("response_types"), responseTypes(&c)) {
 		r.wrong("response_types", "do not match grant_types")
 	}
 	return c, r.err
@@ -114,12 +114,12 @@ func onDevice(uri string) bool {
 }
 
 // responseTypes returns the response types of the grants (RFC 7591, section 2.1).
-func (c *Client) responseTypes() []string {
+func responseTypes(c *Client) []string {
 	types := []string{}
-	if c.has(authorizationCode) {
+	if has(c, authorizationCode) {
 		types = append(types, "code")
 	}
-	if c.has(implicit) {
+	if has(c, implicit) {
 		types = append(types, "token")
 	}
 	return types
@@ -174,7 +174,7 @@ func (e *registration) inform(c *Client, secret, token string, warnings ...strin
 		ApplicationType:   "web",
 		RedirectURIs:      c.RedirectURIs,
 		GrantTypes:        c.GrantTypes,
-		ResponseTypes:     c.responseTypes(),
+		ResponseTypes:     responseTypes(c),
 		AuthMethod:        c.AuthMethod,
 		AssertionAlg:      c.AssertionAlg,
 		JWKS:              json.RawMessage(c.JWKS),

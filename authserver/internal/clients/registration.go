@@ -190,7 +190,7 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if err := c.Validate(); err != nil { // before a use of the token is spent
+	if err := Validate(&c); err != nil { // before a use of the token is spent
 		return 0, nil, err
 	}
 	if err := e.spend(ctx, initial); err != nil {
@@ -256,18 +256,18 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if err := old.acceptsUpdate(sent); err != nil {
+	if err := acceptsUpdate(old, sent); err != nil {
 		return 0, nil, err
 	}
-	c.ID, c.version, c.IssuedAt, c.Expires, c.Owner = old.ID, old.version, old.IssuedAt, old.Expires, old.Owner
-	c.RegistrationDigest, c.DefaultAPI, c.AccessLifetime = old.RegistrationDigest, old.DefaultAPI, old.AccessLifetime
+	c.ID, c.Version, c.IssuedAt, c.Expires, c.Owner = old.ID, old.Version, old.IssuedAt, old.Expires, old.Owner
+	c.RegistrationDigest, c.DefaultAPI, c.Lifetime = old.RegistrationDigest, old.DefaultAPI, old.Lifetime
 	secret := ""
 	switch {
 	case !usesSecret(c.AuthMethod): // the old one becomes invalid
 	case len(old.SecretDigest) > 0:
 		c.SecretDigest = old.SecretDigest
 	default:
-		secret = c.newSecret()
+		secret = newSecret(&c)
 	}
 	if err := e.cfg.Registry.Update(ctx, c); err != nil {
 		return 0, nil, err
@@ -277,7 +277,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 }
 
 // acceptsUpdate checks the members that an update must and must not contain: RFC 7592, section 2.2.
-func (c *Client) acceptsUpdate(sent members) error {
+func acceptsUpdate(c *Client, sent members) error {
 	for _, name := range []string{"registration_access_token", "registration_client_uri", "client_secret_expires_at", "client_id_issued_at"} {
 		if sent[name] != nil {
 			return &Invalid{Code: InvalidMetadata, Member: name, Problem: "must not be sent"}
@@ -376,14 +376,14 @@ func (e *registration) readClient(r *http.Request) (sent members, c Client, warn
 		return refuse(err)
 	}
 	c.PrivateUse = e.cfg.Registry.privateUse
-	warnings = c.narrowRedirects()
+	warnings = narrowRedirects(&c)
 	switch {
 	case unknown(c.GrantTypes, e.cfg.GrantTypes):
 		return refuse(&Invalid{Code: InvalidMetadata, Member: "grant_types", Problem: "one cannot be registered here"})
 	case unknown([]string{c.AuthMethod}, e.cfg.AuthMethods):
 		return refuse(&Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "cannot be registered here"})
 	}
-	narrowed, err := c.narrowScopes(e.cfg.Scopes)
+	narrowed, err := narrowScopes(&c, e.cfg.Scopes)
 	if err != nil {
 		return refuse(err)
 	}
@@ -393,7 +393,7 @@ func (e *registration) readClient(r *http.Request) (sent members, c Client, warn
 // narrowScopes leaves out the scopes that are not among known: the server "MAY [...] replace any of the client's requested
 // metadata values" (RFC 7591, section 2), and clients ask for those of other servers, such as openid. Without any scope, the
 // client gets all that are known. Without any that is known, the error is an [*Invalid].
-func (c *Client) narrowScopes(known []string) (warnings []string, err error) {
+func narrowScopes(c *Client, known []string) (warnings []string, err error) {
 	if len(c.Scopes) == 0 {
 		c.Scopes = slices.Clone(known)
 		return nil, nil
@@ -419,7 +419,7 @@ func (c *Client) narrowScopes(known []string) (warnings []string, err error) {
 // narrowRedirects leaves out redirect URIs with private-use schemes that are not accepted, if the client has others: any
 // application on the user's device can claim such a scheme, and there is no domain to tell whose it is (RFC 8252, section 8.4).
 // Redirect URIs with other problems stay, so that [Client.Validate] refuses them.
-func (c *Client) narrowRedirects() (warnings []string) {
+func narrowRedirects(c *Client) (warnings []string) {
 	var left []string
 	for _, uri := range c.RedirectURIs {
 		if err := ValidRedirectURI(uri, c.Native, c.PrivateUse...); errors.Is(err, ErrPrivateUse) {

@@ -345,7 +345,7 @@ func TestRegister(t *testing.T) {
 		assert.NotContains(t, a.body, "userinfo_signed_response_alg")
 		c, err := d.registry.Get(t.Context(), a.body["client_id"].(string))
 		require.NoError(t, err)
-		assert.False(t, c.Trusted || c.WithoutPKCE || c.Introspects != nil || c.AccessLifetime != 0 || c.Owner != "" || c.ID == "shop" || c.HasSecret("mine"))
+		assert.False(t, c.Trusted || c.WithoutPKCE || c.Introspects != nil || c.Lifetime != 0 || c.Owner != "" || c.ID == "shop" || c.HasSecret("mine"))
 		assert.NotEqual(t, store.Digest("mine"), c.RegistrationDigest)
 	})
 }
@@ -581,7 +581,7 @@ func TestManage(t *testing.T) {
 		c := d.registered(object{"client_uri": "https://notes.example.com", "dpop_bound_access_tokens": true, "scope": "notes.read"})
 		stored, err := d.registry.Get(t.Context(), c.id)
 		require.NoError(t, err)
-		stored.DefaultAPI, stored.AccessLifetime = "https://api.example.com", time.Minute
+		stored.DefaultAPI, stored.Lifetime = "https://api.example.com", time.Minute
 		require.NoError(t, d.registry.Update(t.Context(), *stored))
 
 		a := c.put(object{"client_name": "Better notes", "client_secret": c.secret, "client_uri": nil})
@@ -597,7 +597,7 @@ func TestManage(t *testing.T) {
 		assert.True(t, now.HasSecret(c.secret))
 		assert.Equal(t, stored.IssuedAt, now.IssuedAt)
 		assert.Equal(t, "https://api.example.com", now.DefaultAPI, "what is the operator's stays")
-		assert.Equal(t, time.Minute, now.AccessLifetime)
+		assert.Equal(t, time.Minute, now.Lifetime)
 		assert.Contains(t, d.log.String(), `msg="client changed" client=`+c.id)
 	})
 	t.Run("AS-DCRM-06 the client_id has to be its own, and so the secret", func(t *testing.T) {

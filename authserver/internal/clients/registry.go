@@ -79,17 +79,17 @@ func (r *Registry) Create(ctx context.Context, c Client, withSecret bool) (*Clie
 		return nil, "", &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "does not match whether the client has a secret"}
 	}
 	c.PrivateUse = r.privateUse
-	if err := c.Validate(); err != nil {
+	if err := Validate(&c); err != nil {
 		return nil, "", err
 	}
 	if err := r.room(ctx, c.Owner); err != nil {
 		return nil, "", err
 	}
-	c.ID, c.IssuedAt, c.Static, c.version = rand.Text(), time.Now().UTC().Truncate(time.Second), false, 0
+	c.ID, c.IssuedAt, c.Static, c.Version = rand.Text(), time.Now().UTC().Truncate(time.Second), false, 0
 	var secret string
 	c.SecretDigest = nil
 	if withSecret {
-		secret = c.newSecret()
+		secret = newSecret(&c)
 	}
 	if err := r.put(ctx, &c); err != nil {
 		return nil, "", err
@@ -113,7 +113,7 @@ func (r *Registry) room(ctx context.Context, owner string) error {
 }
 
 // newSecret gives the client a new secret, its only one: 130 random bits (RFC 6749, section 10.10).
-func (c *Client) newSecret() string {
+func newSecret(c *Client) string {
 	secret := rand.Text()
 	c.SecretDigest = []string{store.Digest(secret)}
 	return secret
@@ -125,11 +125,11 @@ func (r *Registry) Update(ctx context.Context, c Client) error {
 	if _, is := r.static[c.ID]; is {
 		return fmt.Errorf("change a client: %w", ErrStatic)
 	}
-	if c.version == 0 {
+	if c.Version == 0 {
 		return fmt.Errorf("change a client that was not read: %w", store.ErrConflict)
 	}
 	c.PrivateUse = r.privateUse
-	if err := c.Validate(); err != nil {
+	if err := Validate(&c); err != nil {
 		return err
 	}
 	if usesSecret(c.AuthMethod) != (len(c.SecretDigest) > 0) {
@@ -148,7 +148,7 @@ func (r *Registry) RotateSecret(ctx context.Context, id string) (secret string, 
 	if !usesSecret(c.AuthMethod) {
 		return "", &Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "the client has no secret"}
 	}
-	secret = c.newSecret()
+	secret = newSecret(c)
 	if err := r.Update(ctx, *c); err != nil {
 		return "", err
 	}
@@ -230,18 +230,18 @@ func (r *Registry) put(ctx context.Context, c *Client) error {
 	if err != nil {
 		return fmt.Errorf("write a client: %w", err)
 	}
-	rec := store.Record{Kind: kind, ID: c.ID, Version: c.version, Expires: c.Expires, Value: value}
+	rec := store.Record{Kind: kind, ID: c.ID, Version: c.Version, Expires: c.Expires, Value: value}
 	if c.Owner != "" {
 		rec.Keys = []store.Key{ownerKey(c.Owner)}
 	}
-	if c.version, err = r.store.Put(ctx, rec); err != nil {
+	if c.Version, err = r.store.Put(ctx, rec); err != nil {
 		return fmt.Errorf("write a client: %w", err)
 	}
 	return nil
 }
 
 func (r *Registry) read(rec store.Record) (*Client, error) {
-	c := &Client{version: rec.Version, Expires: rec.Expires, PrivateUse: r.privateUse}
+	c := &Client{Version: rec.Version, Expires: rec.Expires, PrivateUse: r.privateUse}
 	if err := json.Unmarshal(rec.Value, c); err != nil {
 		return nil, fmt.Errorf("read client %s: %w", rec.ID, err)
 	}

@@ -72,7 +72,7 @@ func TestValidate(t *testing.T) {
 		"a trusted client that is sent its token on loopback, secret or not": {func(c *clients.Client) {
 			c.Trusted, c.AuthMethod, c.GrantTypes, c.RedirectURIs = true, "client_secret_basic", []string{"implicit"}, []string{"http://localhost/cb"}
 		}, "invalid_client_metadata", "trusted"},
-		"a negative lifetime":                              {func(c *clients.Client) { c.AccessLifetime = -1 }, "invalid_client_metadata", "access_lifetime"},
+		"a negative lifetime":                              {func(c *clients.Client) { c.Lifetime = -1 }, "invalid_client_metadata", "access_lifetime"},
 		"a long software id":                               {func(c *clients.Client) { c.SoftwareID = strings.Repeat("n", 101) }, "invalid_client_metadata", "software_id"},
 		"a long software version":                          {func(c *clients.Client) { c.SoftwareVersion = strings.Repeat("n", 101) }, "invalid_client_metadata", "software_version"},
 		"a long software statement":                        {func(c *clients.Client) { c.SoftwareStatement = strings.Repeat("n", 1<<20) }, "invalid_client_metadata", "software_statement"},
@@ -88,9 +88,9 @@ func TestValidate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := web()
 			client.AuthMethod = "none"
-			require.NoError(t, client.Validate())
+			require.NoError(t, clients.Validate(&client))
 			c.change(&client)
-			err := client.Validate()
+			err := clients.Validate(&client)
 			invalid, ok := errors.AsType[*clients.Invalid](err)
 			require.True(t, ok, "%v", err)
 			assert.Equal(t, c.code, invalid.Code)
@@ -106,11 +106,11 @@ func TestValidate(t *testing.T) {
 			c := web()
 			c.Trusted, c.AuthMethod = true, "client_secret_basic"
 			change(&c)
-			assert.NoError(t, c.Validate())
+			assert.NoError(t, clients.Validate(&c))
 		})
 	}
 	t.Run("every mistake is told", func(t *testing.T) {
-		err := (&clients.Client{AuthMethod: "magic", URI: "mailto:me", GrantTypes: []string{"magic"}}).Validate()
+		err := clients.Validate(&clients.Client{AuthMethod: "magic", URI: "mailto:me", GrantTypes: []string{"magic"}})
 		for _, member := range []string{"token_endpoint_auth_method", "client_uri", "grant_types"} {
 			assert.ErrorContains(t, err, member)
 		}
@@ -119,9 +119,9 @@ func TestValidate(t *testing.T) {
 		c := web()
 		c.AuthMethod = "self_signed_tls_client_auth"
 		c.JWKS = strings.Replace(keySet(t, false), `"kty"`, `"x5c":["MIIB"],"kty"`, 1)
-		assert.NoError(t, c.Validate())
+		assert.NoError(t, clients.Validate(&c))
 		c.JWKS, c.JWKSURL = "", "https://notes.example.com/keys"
-		assert.NoError(t, c.Validate())
+		assert.NoError(t, clients.Validate(&c))
 	})
 }
 

@@ -67,9 +67,9 @@ var grantTypes = []string{
 
 var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth"}
 
-// Validate returns the mistakes in the client's metadata: several joined [*Invalid], each with the name of the member in RFC
+// Validate returns the mistakes in a client's metadata: several joined [*Invalid], each with the name of the member in RFC
 // 7591. Redirect URIs come first.
-func (c *Client) Validate() error {
+func Validate(c *Client) error {
 	var errs []error
 	refuse := func(code, member, why string) {
 		errs = append(errs, &Invalid{Code: code, Member: member, Problem: why})
@@ -89,7 +89,7 @@ func (c *Client) Validate() error {
 		}
 	}
 	// RFC 7591, section 2: "Clients using flows with redirection MUST register their redirection URI values."
-	if len(c.RedirectURIs) == 0 && (c.has(authorizationCode) || c.has(implicit)) {
+	if len(c.RedirectURIs) == 0 && (has(c, authorizationCode) || has(c, implicit)) {
 		refuse(InvalidRedirectURI, "redirect_uris", "are required by the grant")
 	}
 
@@ -101,12 +101,12 @@ func (c *Client) Validate() error {
 	wrong(unknown(c.GrantTypes, grantTypes), "grant_types", "one is not known")
 	wrong(unknown([]string{c.AuthMethod}, authMethods), "token_endpoint_auth_method", "is not known")
 	// RFC 6749, section 4.4.
-	wrong(c.Public() && c.has(clientCredentials), "token_endpoint_auth_method", "none cannot be combined with client_credentials")
+	wrong(c.Public() && has(c, clientCredentials), "token_endpoint_auth_method", "none cannot be combined with client_credentials")
 	wrong(c.AssertionAlg != "" && unknown([]string{c.AssertionAlg}, jose.Algorithms()), "token_endpoint_auth_signing_alg", "is not known")
-	wrong(c.Trusted && slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !c.Assured(uri, c.has(implicit)) }), "trusted",
+	wrong(c.Trusted && slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !c.Assured(uri, has(c, implicit)) }), "trusted",
 		"any application on the user's machine could impersonate this client and get tokens without consent (RFC 8252, section 8.6): "+
 			"remove trusted, let the client authenticate, or use https redirect URIs only")
-	wrong(c.AccessLifetime < 0, "access_lifetime", "is negative")
+	wrong(c.Lifetime < 0, "access_lifetime", "is negative")
 
 	wrong(len(c.Scopes) > maxScopes, "scope", "has too many scopes")
 	wrong(slices.ContainsFunc(c.Scopes, func(s string) bool { return scopes.Validate(s) != nil }), "scope", "has an invalid scope")
@@ -125,8 +125,6 @@ func (c *Client) Validate() error {
 	wrong(c.AuthMethod == "self_signed_tls_client_auth" && c.JWKS != "" && !hasCertificates(c.JWKS), "jwks", "has a key without x5c")
 	return errors.Join(errs...)
 }
-
-func (c *Client) has(grant string) bool { return slices.Contains(c.GrantTypes, grant) }
 
 func unknown(list, known []string) bool {
 	return slices.ContainsFunc(list, func(s string) bool { return !slices.Contains(known, s) })

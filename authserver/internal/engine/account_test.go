@@ -11,6 +11,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -115,7 +116,7 @@ func TestGrantsEndWithTheirUser(t *testing.T) {
 	t.Run("a grant of the present password goes on", func(t *testing.T) {
 		now := time.Now()
 		s.looksUp(since(now))
-		s.asks(func(_ http.ResponseWriter, _ *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+		s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 			d := allow(in)
 			user := *d.User
 			user.Since = now

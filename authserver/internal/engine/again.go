@@ -16,6 +16,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -26,9 +27,6 @@ import (
 // it: a browser that answers an interaction, which has its session in the store anyway; the session grows once, by the redirect,
 // and its expiry does not change. What happens when the store is full or down: the response is sent but not kept. Whom that
 // hurts: that browser, which cannot repeat its request.
-
-// ErrForm is the error of [Config].Said for a form that cannot be read, or that was not shown to its session.
-var ErrForm = errors.New("the form does not count")
 
 // keptLast is the key under which a session keeps its lastAnswer.
 const keptLast = "answer"
@@ -107,7 +105,7 @@ func (e *Engine) again(w http.ResponseWriter, c *call, id string, lost bool) {
 	c.redirect = "" // only an earlier redirect may be sent there
 	e.harden(w)
 	as, err := e.finished(c.r.Context(), id)
-	over := Ended{Client: c.client}
+	over := flow.Ended{Client: c.client}
 	switch {
 	case errors.Is(err, goidc.ErrNotFound), err == nil && as.Status == goidc.StatusPending && !lost:
 		e.end(w, c, over)
@@ -129,11 +127,11 @@ func (e *Engine) again(w http.ResponseWriter, c *call, id string, lost bool) {
 		e.show(w, c, nil, err)
 		return
 	}
-	over = Ended{Answered: true, Client: c.client, RedirectURI: as.RedirectURI}
+	over = flow.Ended{Answered: true, Client: c.client, RedirectURI: as.RedirectURI}
 	said := c.said
 	if !c.hasDecided && e.cfg.Said != nil {
 		switch said, err = e.cfg.Said(c.page); {
-		case errors.Is(err, ErrForm):
+		case errors.Is(err, flow.ErrForm):
 			e.end(w, c, over)
 			return
 		case err != nil:
@@ -200,7 +198,7 @@ func (e *Engine) useful(ctx context.Context, to string) (bool, error) {
 }
 
 // end shows that an interaction has ended.
-func (e *Engine) end(w http.ResponseWriter, c *call, over Ended) {
+func (e *Engine) end(w http.ResponseWriter, c *call, over flow.Ended) {
 	e.harden(w)
 	words := "the request has expired, or there is none: go back to the application and start again"
 	if over.Answered {

@@ -17,11 +17,12 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // paging is page, whose decisions say what the form does.
-func paging(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+func paging(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 	d, err := page(w, r, in)
 	if d != nil {
 		d.Said, err = saying(r)
@@ -34,17 +35,17 @@ func saying(r *http.Request) (string, error) { return r.PostFormValue("do"), nil
 // An endings collects ended interactions.
 type endings struct {
 	mu  sync.Mutex
-	all []engine.Ended
+	all []flow.Ended
 }
 
-func (e *endings) show(w http.ResponseWriter, _ *http.Request, over *engine.Ended) {
+func (e *endings) show(w http.ResponseWriter, _ *http.Request, over *flow.Ended) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(e.all, *over)
 	w.WriteHeader(http.StatusGone)
 }
 
-func (e *endings) last(t *testing.T) engine.Ended {
+func (e *endings) last(t *testing.T) flow.Ended {
 	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -251,7 +252,7 @@ func TestAnsweredTwice(t *testing.T) {
 		at := begin(t, b)
 		var both sync.WaitGroup
 		both.Add(2)
-		s.asks(func(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+		s.asks(func(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 			both.Done()
 			both.Wait()
 			return paging(w, r, in)
@@ -283,7 +284,7 @@ func TestDepartureAgain(t *testing.T) {
 	var asked int
 	s := start(t, func(c *engine.Config) {
 		c.Said = saying
-		c.Leave = func(w http.ResponseWriter, _ *http.Request, _ *engine.Departure) (bool, error) {
+		c.Leave = func(w http.ResponseWriter, _ *http.Request, _ *flow.Departure) (bool, error) {
 			asked++
 			w.WriteHeader(http.StatusTeapot)
 			return false, nil

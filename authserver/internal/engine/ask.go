@@ -12,6 +12,7 @@ import (
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -89,11 +90,11 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 	if c.keeps {
 		c.decided = as
 	}
-	code := d.refusal(in, int64(as.CreatedAt))
+	code := refusalOf(d, in, int64(as.CreatedAt))
 	if code != "" {
 		return goidc.StatusFailure, goidc.NewError(goidc.ErrorCode(code), descriptions[code])
 	}
-	granted := d.granted(in)
+	granted := grantedBy(d, in)
 	as.Subject, as.Username = d.User.Subject, d.User.Name
 	as.GrantedScopes, as.GrantedResources = granted.String(), goidc.Resources{in.API.Audience}
 	as.Store[keptType], as.Store[keptACR] = d.User.Type, d.ACR
@@ -105,13 +106,13 @@ func (e *Engine) ask(w http.ResponseWriter, r *http.Request, as *goidc.AuthnSess
 var errBrowser = invalidRequest("the request was begun in another browser, or cookies are off: go back to the application and start again")
 
 // interaction returns the data of a session that the pages need.
-func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*Interaction, error) {
+func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*flow.Interaction, error) {
 	api, scopes, err := e.wanted(c.client, as.Resources, as.Scopes) // again: the client, or the configuration, may have changed since
 	if err != nil {
 		return nil, err
 	}
 	acrs, _ := as.Store[keptACRs].(string)
-	in := &Interaction{
+	in := &flow.Interaction{
 		ID:          as.ID,
 		ContinueURL: e.continueURL(as.ID, as.ClientID),
 		Client:      c.client,
@@ -147,12 +148,12 @@ func meets(asked []string, had ...string) bool {
 	return slices.ContainsFunc(had, func(acr string) bool { return slices.Contains(asked, acr) })
 }
 
-// refusal returns the error code of a decision that grants nothing, or "". began is in Unix seconds.
-func (d *Decision) refusal(in *Interaction, began int64) string {
+// refusalOf returns the error code of a decision that grants nothing, or "". began is in Unix seconds.
+func refusalOf(d *flow.Decision, in *flow.Interaction, began int64) string {
 	switch {
 	case d.Denied && descriptions[d.Error] != "":
 		return d.Error
-	case d.Denied, d.User == nil, d.granted(in).Len() == 0:
+	case d.Denied, d.User == nil, grantedBy(d, in).Len() == 0:
 		return "access_denied"
 	case in.MaxAge >= 0 && d.AuthTime.Unix() < began-int64(in.MaxAge.Seconds()):
 		return "login_required" // regardless of the pages
@@ -163,8 +164,8 @@ func (d *Decision) refusal(in *Interaction, began int64) string {
 	}
 }
 
-// granted returns the scopes that the user has allowed, out of those that were requested and that the user may allow.
-func (d *Decision) granted(in *Interaction) valetkey.Scopes {
+// grantedBy returns the scopes that the user has allowed, out of those that were requested and that the user may allow.
+func grantedBy(d *flow.Decision, in *flow.Interaction) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(d.Scopes.Slice(), func(s string) bool {
 		return !in.Scopes.Has(s) || d.User.Scopes != nil && !slices.Contains(d.User.Scopes, s)
 	})...)

@@ -16,7 +16,9 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -116,7 +118,7 @@ func TestNoSecretIsStored(t *testing.T) {
 	id, _, _ := strings.Cut(interaction[strings.LastIndex(interaction, "/")+1:], "?")
 	secret(id)
 	require.Equal(t, 400, newBrowser().get(t, interaction).status)
-	s.asks(func(http.ResponseWriter, *http.Request, *engine.Interaction) (*engine.Decision, error) {
+	s.asks(func(http.ResponseWriter, *http.Request, *flow.Interaction) (*flow.Decision, error) {
 		return nil, errBroken
 	})
 	require.Equal(t, 500, b.get(t, interaction).status)
@@ -316,10 +318,10 @@ func TestConfigMistakes(t *testing.T) {
 		assert.ErrorContains(t, err, want)
 	}
 	s := build(t, "https://as.example.com")
-	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES512", Profile: "x"}}})
+	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, APIs: []model.API{{Audience: orders, Scopes: []model.Scope{{Name: "a"}}, Algorithm: "ES512", Profile: "x"}}})
 	assert.ErrorContains(t, err, "APIs[0].Algorithm: ")
 	assert.ErrorContains(t, err, "APIs[0].Profile: ")
-	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Account: login.Chain().Lookup, Failures: login.Rate{Burst: -1}, APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES256"}}})
+	_, err = engine.New(engine.Config{Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Account: login.Chain().Lookup, Failures: login.Rate{Burst: -1}, APIs: []model.API{{Audience: orders, Scopes: []model.Scope{{Name: "a"}}, Algorithm: "ES256"}}})
 	assert.ErrorContains(t, err, "Failures")
 }
 
@@ -332,7 +334,7 @@ func TestWithoutPages(t *testing.T) {
 // The endpoints can be anywhere, the issuer too.
 func TestPaths(t *testing.T) {
 	s := start(t, func(c *engine.Config) {
-		c.Paths = engine.Paths{Authorize: "/oauth2/code", Token: "/t", PAR: "/p", Introspect: "/i", Revoke: "/r"}
+		c.Paths = model.Paths{Authorize: "/oauth2/code", Token: "/t", PAR: "/p", Introspect: "/i", Revoke: "/r"}
 	})
 	s.asks(page)
 	b := newBrowser()

@@ -11,6 +11,7 @@ import (
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -43,7 +44,7 @@ func (e *Engine) Continue(w http.ResponseWriter, r *http.Request) {
 	c.path = e.cfg.path() + e.cfg.Paths.Authorize // without the id
 	id := r.PathValue("interaction")
 	if !isSecret(id) {
-		e.end(w, c, Ended{})
+		e.end(w, c, flow.Ended{})
 		return
 	}
 	c.browser, c.keeps = e.browser(r), true

@@ -14,6 +14,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -206,12 +207,12 @@ func TestAuthorize(t *testing.T) {
 }
 
 // page is an Interact that shows a form, and takes its answer.
-func page(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+func page(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 	switch r.PostFormValue("do") {
 	case "allow":
 		return allow(in), nil
 	case "deny":
-		return &engine.Decision{Denied: true}, nil
+		return &flow.Decision{Denied: true}, nil
 	}
 	w.Header().Set("Content-Type", "text/html")
 	http.SetCookie(w, &http.Cookie{Name: "page", Value: "1"})
@@ -312,66 +313,66 @@ func TestDecisions(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		params url.Values
-		decide func(in *engine.Interaction) (*engine.Decision, error)
+		decide func(in *flow.Interaction) (*flow.Decision, error)
 		code   string
 		scope  string
 	}{
-		{name: "nobody", decide: func(*engine.Interaction) (*engine.Decision, error) { return &engine.Decision{}, nil }, code: "access_denied"},
-		{name: "no scope", decide: func(*engine.Interaction) (*engine.Decision, error) {
-			return &engine.Decision{User: alice, AuthTime: time.Now()}, nil
+		{name: "nobody", decide: func(*flow.Interaction) (*flow.Decision, error) { return &flow.Decision{}, nil }, code: "access_denied"},
+		{name: "no scope", decide: func(*flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{User: alice, AuthTime: time.Now()}, nil
 		}, code: "access_denied"},
-		{name: "a scope that was not asked for", decide: func(*engine.Interaction) (*engine.Decision, error) {
-			return &engine.Decision{User: alice, AuthTime: time.Now(), Scopes: valetkey.NewScopes("orders:write")}, nil
+		{name: "a scope that was not asked for", decide: func(*flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{User: alice, AuthTime: time.Now(), Scopes: valetkey.NewScopes("orders:write")}, nil
 		}, code: "access_denied"},
-		{name: "a scope that is not the user's to allow", params: request("scope", "orders:write"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
-			return &engine.Decision{User: some, AuthTime: time.Now(), Scopes: in.Scopes}, nil
+		{name: "a scope that is not the user's to allow", params: request("scope", "orders:write"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{User: some, AuthTime: time.Now(), Scopes: in.Scopes}, nil
 		}, code: "access_denied"},
-		{name: "a login that is too old", params: request("max_age", "60"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "a login that is too old", params: request("max_age", "60"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			d := allow(in)
 			d.AuthTime = time.Now().Add(-2 * time.Minute)
 			return d, nil
 		}, code: "login_required"},
-		{name: "prompt none", params: request("prompt", "none"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "prompt none", params: request("prompt", "none"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			if in.Prompt != "none" {
 				return nil, errors.New("the prompt is lost")
 			}
-			return &engine.Decision{Denied: true, Error: "login_required"}, nil
+			return &flow.Decision{Denied: true, Error: "login_required"}, nil
 		}, code: "login_required"},
-		{name: "step-up", params: request("acr_values", "mfa pwd"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "step-up", params: request("acr_values", "mfa pwd"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			if len(in.ACRValues) != 2 || in.ACRValues[0] != "mfa" {
 				return nil, errors.New("the values are lost")
 			}
-			return &engine.Decision{Denied: true, Error: "unmet_authentication_requirements"}, nil
+			return &flow.Decision{Denied: true, Error: "unmet_authentication_requirements"}, nil
 		}, code: "unmet_authentication_requirements"},
-		{name: "a login that is weaker than what was asked for", params: request("acr_values", "mfa phr"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "a login that is weaker than what was asked for", params: request("acr_values", "mfa phr"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			return allow(in), nil
 		}, code: "unmet_authentication_requirements"},
-		{name: "a login without a class", params: request("acr_values", "mfa pwd"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "a login without a class", params: request("acr_values", "mfa pwd"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			d := allow(in)
 			d.ACR = ""
 			return d, nil
 		}, code: "unmet_authentication_requirements"},
-		{name: "a login of one of the classes asked for", params: request("acr_values", "mfa pwd"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "a login of one of the classes asked for", params: request("acr_values", "mfa pwd"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			return allow(in), nil
 		}, scope: "orders:read"},
-		{name: "an error of no standard", decide: func(*engine.Interaction) (*engine.Decision, error) {
-			return &engine.Decision{Denied: true, Error: "whatever"}, nil
+		{name: "an error of no standard", decide: func(*flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{Denied: true, Error: "whatever"}, nil
 		}, code: "access_denied"},
-		{name: "AS-CORE-11 a part of what was asked for", params: request("scope", "orders:write orders:read"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "AS-CORE-11 a part of what was asked for", params: request("scope", "orders:write orders:read"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			d := allow(in)
 			d.Scopes = valetkey.NewScopes("orders:write")
 			return d, nil
 		}, scope: "orders:write"},
-		{name: "AS-CORE-11 what the user may allow", params: request("scope", "orders:write orders:read"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
-			return &engine.Decision{User: some, AuthTime: time.Now(), Scopes: in.Scopes}, nil
+		{name: "AS-CORE-11 what the user may allow", params: request("scope", "orders:write orders:read"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{User: some, AuthTime: time.Now(), Scopes: in.Scopes}, nil
 		}, scope: "orders:read"},
-		{name: "no scope is all of the client's at the default API", params: request("scope", ""), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "no scope is all of the client's at the default API", params: request("scope", ""), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			if in.API.Audience != orders || in.MaxAge != -1 || in.RedirectURI != webURI || in.Client.ID != "web" {
 				return nil, fmt.Errorf("%+v", in)
 			}
 			return allow(in), nil
 		}, scope: "orders:read orders:write"},
-		{name: "a login that is young enough", params: request("max_age", "0"), decide: func(in *engine.Interaction) (*engine.Decision, error) {
+		{name: "a login that is young enough", params: request("max_age", "0"), decide: func(in *flow.Interaction) (*flow.Decision, error) {
 			if in.MaxAge != 0 {
 				return nil, errors.New("the age is lost")
 			}
@@ -379,7 +380,7 @@ func TestDecisions(t *testing.T) {
 		}, scope: "orders:read"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s.asks(func(_ http.ResponseWriter, _ *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+			s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 				return c.decide(in)
 			})
 			if c.params == nil {
@@ -394,7 +395,7 @@ func TestDecisions(t *testing.T) {
 		})
 	}
 	t.Run("an outage is told to the person, without its cause", func(t *testing.T) {
-		s.asks(func(http.ResponseWriter, *http.Request, *engine.Interaction) (*engine.Decision, error) {
+		s.asks(func(http.ResponseWriter, *http.Request, *flow.Interaction) (*flow.Decision, error) {
 			return nil, errors.New("the directory is down")
 		})
 		a := newBrowser().get(t, s.authorizeURL(request()))

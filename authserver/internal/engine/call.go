@@ -15,6 +15,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
@@ -26,7 +27,7 @@ const maxForm = 32 << 10
 
 // A call is a request in progress through the engine and the library, whose hooks find it in the context.
 type call struct {
-	apis       []API
+	apis       []model.API
 	r          *http.Request
 	page       *http.Request       // the version of r that pages see
 	path       string              // of the endpoint, for logs
@@ -148,7 +149,7 @@ func (c *call) keep(values url.Values) error {
 
 // audienceOf returns the audience of the API that resource identifies, so that everything after it can compare exactly. It
 // returns an unknown resource unchanged.
-func audienceOf(apis []API, resource string) string {
+func audienceOf(apis []model.API, resource string) string {
 	for _, a := range apis {
 		if tokenclaims.SameResource(a.Audience, resource) {
 			return a.Audience

@@ -14,8 +14,10 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/endings"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/dpop"
 )
@@ -25,18 +27,21 @@ type Config struct {
 	_ struct{} // keyed literals only
 
 	Issuer  string
-	APIs    []API // at least one
+	APIs    []model.API // at least one
 	Clients *clients.Registry
 	Store   store.Store
 	Keys    *keys.Ring // with a key for the Algorithm of each API
-	Paths   Paths
+	Paths   model.Paths
+
+	// DevicePage is the path, below that of the issuer, of the page where users enter the code of a device. Empty: /device.
+	DevicePage string
 
 	// ACRs are the authentication context class references that decisions of Interact can have. A request whose acr_values
 	// contain none of them is refused before the user is asked. Empty: no ACR is available.
 	ACRs []string
 
 	// Interact asks users. Nil: users are not asked, and every request is denied.
-	Interact Interact
+	Interact flow.Interact
 
 	// Account returns the account of a user by subject, as [login.Login] does. It is called each time a grant of a user is used.
 	// Required.
@@ -44,15 +49,15 @@ type Config struct {
 
 	// Leave asks users before they are sent to a client that is not Approved with an error that they took no part in. Nil: users
 	// see the error on ErrorPage and are not sent to the client.
-	Leave Leave
+	Leave flow.Leave
 
 	// Said returns a representation of the content of a request to an interaction. Two requests with the same representation are
-	// equal, and the second one gets the response of the first one, so it must include the user's log-in. The error is ErrForm
+	// equal, and the second one gets the response of the first one, so it must include the user's log-in. The error is flow.ErrForm
 	// for a form that is not valid, and an outage otherwise. Nil: no response is repeated.
 	Said func(*http.Request) (string, error)
 
 	// Ended shows that an interaction has ended, and the way back. Nil: ErrorPage.
-	Ended func(w http.ResponseWriter, r *http.Request, over *Ended)
+	Ended func(w http.ResponseWriter, r *http.Request, over *flow.Ended)
 
 	// ErrorPage shows a user an error that cannot be returned to an application. It sets the status. Nil: plain text.
 	ErrorPage func(w http.ResponseWriter, r *http.Request, status int, code, description string)
@@ -97,7 +102,7 @@ type Config struct {
 	Certificate func(*http.Request) ([]byte, error)
 
 	// Issuers are the issuers whose JWTs are accepted as grants (RFC 7523, section 2.1). Empty: the grant is not offered.
-	Issuers []TrustedIssuer
+	Issuers []model.TrustedIssuer
 
 	// Implicit offers response_type=token to clients with the grant type implicit (RFC 6749, section 4.2), which exposes the
 	// token in a URL. Password, if it is not nil, offers the password grant (section 4.3) for the users that it knows, which
@@ -116,71 +121,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// An API is a resource server that tokens are issued for. No two APIs share an audience or a scope.
-type API struct {
-	Audience  string
-	Scopes    []string
-	Opaque    bool
-	Algorithm string // of its JWTs, and of its signed introspection responses: ES256, RS256 or EdDSA
-	Lifetime  time.Duration
-	Profile   Profile
-
-	// Exchange extends token exchange (RFC 8693), in which an API that was called calls another one for the same user. It maps a
-	// scope of this API to scopes of other APIs that a client may obtain for a token with that scope. Otherwise an exchange
-	// yields no more than the token has.
-	Exchange map[string][]string
-
-	// MayAct is the ID of the only client that may exchange tokens for this API, as stated in the claim may_act (RFC 8693,
-	// section 4.4). Empty: any client with the token exchange grant type that represents the API or that the token was issued
-	// to.
-	MayAct string
-}
-
-// A TrustedIssuer issues JWTs about users, which clients exchange for tokens (RFC 7523, section 2.1).
-type TrustedIssuer struct {
-	Issuer string // the iss claim, compared exactly. Required
-
-	// JWKS is the issuer's JWK Set, and JWKSURL is the URL that it is fetched from. Exactly one of the two is required.
-	JWKS    []byte
-	JWKSURL string
-
-	// SubjectType is the type of the users: with "partner", the sub "bob" becomes the subject "partner:bob". Required, and used
-	// by no other source of subjects.
-	SubjectType string
-
-	Scopes []string // all scopes that clients may obtain with its JWTs; at least one
-}
-
-// A Profile selects the claims of an API's JWTs, in addition to those of RFC 9068, section 2.2.
-type Profile string
-
-// The profiles.
-const (
-	RFC9068     Profile = ""
-	User        Profile = "user"        // adds user_id and user_type, with scope as an array
-	Permissions Profile = "permissions" // adds permissions, an array of the scopes, and azp, the client
-)
-
-// Paths are the paths of the endpoints, below the path of the issuer.
-type Paths struct {
-	Authorize  string // empty: /oauth2/authorize; interactions are below it
-	Token      string // empty: /oauth2/token
-	PAR        string // empty: /oauth2/par
-	Introspect string // empty: /oauth2/introspect
-	Revoke     string // empty: /oauth2/revoke
-	Device     string // empty: /oauth2/device_authorization
-	EnterCode  string // the page where users enter a device code; empty: /device
-}
-
 func (cfg *Config) setDefaults() {
-	p := &cfg.Paths
-	p.Authorize = cmp.Or(p.Authorize, "/oauth2/authorize")
-	p.Token = cmp.Or(p.Token, "/oauth2/token")
-	p.PAR = cmp.Or(p.PAR, "/oauth2/par")
-	p.Introspect = cmp.Or(p.Introspect, "/oauth2/introspect")
-	p.Revoke = cmp.Or(p.Revoke, "/oauth2/revoke")
-	p.Device = cmp.Or(p.Device, "/oauth2/device_authorization")
-	p.EnterCode = cmp.Or(p.EnterCode, "/device")
+	cfg.Paths = cfg.Paths.WithDefaults()
+	cfg.APIs = slices.Clone(cfg.APIs)
+	for i, a := range cfg.APIs {
+		cfg.APIs[i] = a.WithDefaults()
+	}
+	cfg.DevicePage = cmp.Or(cfg.DevicePage, "/device")
 	cfg.DeviceLifetime = cmp.Or(cfg.DeviceLifetime, 10*time.Minute)
 	cfg.CodeLifetime = cmp.Or(cfg.CodeLifetime, time.Minute)
 	cfg.InteractionLifetime = cmp.Or(cfg.InteractionLifetime, 15*time.Minute)
@@ -193,8 +140,8 @@ func (cfg *Config) setDefaults() {
 		cfg.Pushes = login.Rate{Burst: 300, Every: 50 * time.Millisecond}
 	}
 	if cfg.Interact == nil {
-		cfg.Interact = func(http.ResponseWriter, *http.Request, *Interaction) (*Decision, error) {
-			return &Decision{Denied: true}, nil
+		cfg.Interact = func(http.ResponseWriter, *http.Request, *flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{Denied: true}, nil
 		}
 	}
 	if cfg.ErrorPage == nil {
@@ -232,15 +179,15 @@ func (cfg *Config) validate() error {
 		if cfg.Keys == nil {
 			break
 		}
-		if _, err := cfg.Keys.Signing(a.Algorithm); err != nil {
+		if _, err := cfg.Keys.Signing(a.WithDefaults().Algorithm); err != nil {
 			mistake("APIs[%d].Algorithm: %w", i, err)
 		}
-		if !slices.Contains([]Profile{RFC9068, User, Permissions}, a.Profile) {
+		if !slices.Contains([]model.Profile{"", model.RFC9068, model.User, model.Permissions}, a.Profile) {
 			mistake("APIs[%d].Profile: %q is not known", i, a.Profile)
 		}
 	}
 	for i, t := range cfg.Issuers {
-		if err := t.validate(); err != nil {
+		if err := validIssuer(t); err != nil {
 			mistake("Issuers[%d]: %w", i, err)
 		}
 	}

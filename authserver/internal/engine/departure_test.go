@@ -13,6 +13,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 )
 
 // The user decides whether an error is sent to a client that the operator has not approved, in every response mode.
@@ -21,12 +22,12 @@ func TestLeave(t *testing.T) {
 		AuthMethod: "none", RedirectURIs: []string{spaURI}, GrantTypes: []string{"authorization_code", "implicit"}, Scopes: []string{"orders:read"},
 		RegistrationDigest: "of a token",
 	}
-	var asked []*engine.Departure
+	var asked []*flow.Departure
 	var leaves bool
 	var outage error
 	s := start(t, func(c *engine.Config) {
 		c.Implicit = true
-		c.Leave = func(w http.ResponseWriter, _ *http.Request, d *engine.Departure) (bool, error) {
+		c.Leave = func(w http.ResponseWriter, _ *http.Request, d *flow.Departure) (bool, error) {
 			if asked = append(asked, d); !leaves && outage == nil {
 				w.WriteHeader(http.StatusTeapot)
 			}
@@ -38,7 +39,7 @@ func TestLeave(t *testing.T) {
 	want := func(pairs ...string) url.Values {
 		return request(append([]string{"client_id", made.ID, "redirect_uri", spaURI, "scope", "vault:open"}, pairs...)...)
 	}
-	only := func(t *testing.T) *engine.Departure {
+	only := func(t *testing.T) *flow.Departure {
 		t.Helper()
 		require.Len(t, asked, 1)
 		d := asked[0]
@@ -64,9 +65,9 @@ func TestLeave(t *testing.T) {
 		assert.True(t, strings.HasPrefix(d.URL, spaURI+"#error=invalid_scope&"), d.URL)
 	})
 	t.Run("an error of a decision that the user was not asked for, with the cookies of the interaction", func(t *testing.T) {
-		s.asks(func(w http.ResponseWriter, _ *http.Request, _ *engine.Interaction) (*engine.Decision, error) {
+		s.asks(func(w http.ResponseWriter, _ *http.Request, _ *flow.Interaction) (*flow.Decision, error) {
 			http.SetCookie(w, &http.Cookie{Name: "page", Value: "1"})
-			return &engine.Decision{Denied: true, Error: "login_required"}, nil
+			return &flow.Decision{Denied: true, Error: "login_required"}, nil
 		})
 		for _, leaves = range []bool{false, true} {
 			a := newBrowser().get(t, s.authorizeURL(want("scope", "orders:read", "prompt", "none")))
@@ -81,7 +82,7 @@ func TestLeave(t *testing.T) {
 		leaves = false
 	})
 	t.Run("a log-in that is too old, after all", func(t *testing.T) {
-		s.asks(func(_ http.ResponseWriter, _ *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+		s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 			d := allow(in)
 			d.AuthTime = time.Now().Add(-time.Hour)
 			return d, nil
@@ -98,8 +99,8 @@ func TestLeave(t *testing.T) {
 		assert.NotContains(t, a.text, "down")
 	})
 	t.Run("a user who was informed is not asked", func(t *testing.T) {
-		s.asks(func(http.ResponseWriter, *http.Request, *engine.Interaction) (*engine.Decision, error) {
-			return &engine.Decision{Denied: true, Informed: true}, nil
+		s.asks(func(http.ResponseWriter, *http.Request, *flow.Interaction) (*flow.Decision, error) {
+			return &flow.Decision{Denied: true, Informed: true}, nil
 		})
 		a := newBrowser().get(t, s.authorizeURL(want("scope", "orders:read")))
 		assert.Equal(t, "access_denied", a.back.Get("error"))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -96,7 +97,7 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	page, shown := e.cfg.base()+e.cfg.Paths.EnterCode, showUserCode(userCode)
+	page, shown := e.cfg.base()+e.cfg.DevicePage, showUserCode(userCode)
 	return json.Marshal(map[string]any{ // section 3.2
 		"device_code": code, "user_code": shown, "verification_uri": page,
 		"verification_uri_complete": page + "?" + url.Values{"user_code": {shown}}.Encode(),
@@ -146,7 +147,7 @@ func readUserCode(typed string) string {
 // Device returns the request of the device with this code, in any form that the user may enter it. The error wraps
 // [store.ErrNotFound] if the code is unknown, expired or decided, and is an outage otherwise. The caller must limit guesses
 // (section 5.1).
-func (e *Engine) Device(ctx context.Context, userCode string) (*Interaction, error) {
+func (e *Engine) Device(ctx context.Context, userCode string) (*flow.Interaction, error) {
 	d, err := e.waiting(ctx, userCode)
 	if err != nil {
 		return nil, err
@@ -159,17 +160,17 @@ func (e *Engine) Device(ctx context.Context, userCode string) (*Interaction, err
 	if err != nil { // the client, or the configuration, has changed since
 		return nil, fmt.Errorf("read a device: %w: %w", store.ErrNotFound, err)
 	}
-	return &Interaction{
+	return &flow.Interaction{
 		ID: d.id(), Client: client, API: api, Scopes: scopes, UserCode: showUserCode(readUserCode(userCode)), MaxAge: -1,
 	}, nil
 }
 
 // DecideDevice applies the user's decision to the device of an interaction. Its errors are those of [Engine.Device], also if the
 // device has been decided meanwhile.
-func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision) error {
-	code := d.refusal(in, 0)
+func (e *Engine) DecideDevice(ctx context.Context, in *flow.Interaction, d *flow.Decision) error {
+	code := refusalOf(d, in, 0)
 	if code != "" {
-		if err := e.decideDevice(ctx, in, func(dev *device) { dev.State, dev.By, dev.Said = denied, d.by(), d.Said }); err != nil {
+		if err := e.decideDevice(ctx, in, func(dev *device) { dev.State, dev.By, dev.Said = denied, decider(d), d.Said }); err != nil {
 			return err
 		}
 		e.cfg.Audit(ctx, Event{Name: Refused, Path: e.cfg.Paths.Device, Client: in.Client.ID, Error: code})
@@ -179,14 +180,14 @@ func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision)
 	if err != nil {
 		return err
 	}
-	g := newGrant(in.Client, in.API, d.granted(in))
+	g := newGrant(in.Client, in.API, grantedBy(d, in))
 	g.DeviceCodeExpiresAt = int(dev.Ends.Unix()) + 1
-	d.allow(g)
+	allow(d, g)
 	if err := e.records.SaveGrant(ctx, g); err != nil {
 		return err
 	}
 	if err := e.decideDevice(ctx, in, func(dev *device) {
-		dev.State, dev.Grant, dev.By, dev.Said = allowed, g.ID, d.by(), d.Said
+		dev.State, dev.Grant, dev.By, dev.Said = allowed, g.ID, decider(d), d.Said
 	}); err != nil {
 		_, lost := e.records.revoke(ctx, g.ID)
 		return errors.Join(err, lost)
@@ -201,8 +202,8 @@ func (e *Engine) DecideDevice(ctx context.Context, in *Interaction, d *Decision)
 	return nil
 }
 
-// by returns the subject of the user who has decided, or "".
-func (d *Decision) by() string {
+// decider returns the subject of the user who has decided, or "".
+func decider(d *flow.Decision) string {
 	if d.User == nil {
 		return ""
 	}
@@ -224,7 +225,7 @@ func (e *Engine) DecidedDevice(ctx context.Context, userCode, subject, said stri
 }
 
 // decideDevice changes the device of an interaction, if it still waits.
-func (e *Engine) decideDevice(ctx context.Context, in *Interaction, change func(*device)) error {
+func (e *Engine) decideDevice(ctx context.Context, in *flow.Interaction, change func(*device)) error {
 	for {
 		d, err := e.waiting(ctx, in.UserCode)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -153,13 +154,13 @@ func TestDevice(t *testing.T) {
 		code, userCode := s.begin(t)
 		in, err := s.Device(t.Context(), userCode)
 		require.NoError(t, err)
-		require.NoError(t, s.DecideDevice(t.Context(), in, &engine.Decision{Denied: true}))
+		require.NoError(t, s.DecideDevice(t.Context(), in, &flow.Decision{Denied: true}))
 		refused(t, redeem(code), 400, "access_denied")
 		_, err = s.Device(t.Context(), userCode)
 		assert.ErrorIs(t, err, store.ErrNotFound, "it is decided")
 	})
 	t.Run("a decision that grants nothing denies", func(t *testing.T) {
-		for _, d := range []*engine.Decision{
+		for _, d := range []*flow.Decision{
 			{}, {User: alice}, {User: alice, Scopes: valetkey.NewScopes("files:read")},
 			{User: &login.User{Subject: "employee:eve", Type: "employee", Scopes: []string{}}, Scopes: valetkey.NewScopes("orders:read")},
 		} {
@@ -209,7 +210,7 @@ func TestDevice(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, s.DecideDevice(t.Context(), in, allow(in)))
 		assert.ErrorIs(t, s.DecideDevice(t.Context(), in, allow(in)), store.ErrNotFound)
-		assert.ErrorIs(t, s.DecideDevice(t.Context(), in, &engine.Decision{Denied: true}), store.ErrNotFound)
+		assert.ErrorIs(t, s.DecideDevice(t.Context(), in, &flow.Decision{Denied: true}), store.ErrNotFound)
 	})
 	t.Run("who polls does not undo the decision, nor the decision the poll", func(t *testing.T) {
 		code, userCode := s.begin(t)
@@ -386,7 +387,7 @@ func TestRaceOfDevices(t *testing.T) {
 		for i := range racers {
 			d := allow(in)
 			if i%2 == 1 {
-				d = &engine.Decision{Denied: true}
+				d = &flow.Decision{Denied: true}
 			}
 			done.Go(func() {
 				if err := s.DecideDevice(t.Context(), in, d); err == nil {

@@ -13,6 +13,7 @@ import (
 
 	ends "github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -50,7 +51,7 @@ func (w *witness) take() []ends.Ending {
 func TestEndings(t *testing.T) {
 	w := new(witness)
 	s := start(t, exchanging, func(c *engine.Config) { c.Endings = w.record })
-	s.asks(func(_ http.ResponseWriter, _ *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+	s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 		d := allow(in)
 		d.Session = "of-" + in.LoginHint
 		return d, nil

@@ -67,7 +67,7 @@ func New(cfg Config) (*Engine, error) {
 	var scopes []goidc.Scope
 	for _, a := range cfg.APIs {
 		audiences = append(audiences, a.Audience)
-		for _, s := range a.Scopes {
+		for _, s := range a.ScopeNames() {
 			scopes = append(scopes, goidc.NewScope(s))
 		}
 	}

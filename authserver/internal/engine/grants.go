@@ -12,43 +12,44 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 // wanted resolves the request of a client to one API and at least one of its scopes, all of which the client may have.
-func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (API, valetkey.Scopes, error) {
+func (e *Engine) wanted(c *clients.Client, resources []string, scope string) (model.API, valetkey.Scopes, error) {
 	asked := valetkey.NewScopes(strings.Split(scope, " ")...)
 	for s := range asked.All() {
 		if scopes.Validate(s) != nil || !slices.Contains(c.Scopes, s) {
-			return API{}, valetkey.Scopes{}, errScope
+			return model.API{}, valetkey.Scopes{}, errScope
 		}
 	}
 	api, err := e.choose(c, resources, asked)
 	if err != nil {
-		return API{}, valetkey.Scopes{}, err
+		return model.API{}, valetkey.Scopes{}, err
 	}
 	if asked.Len() == 0 {
 		// RFC 6749, section 3.3: an omitted scope means a default, here all scopes that the client may have at this API.
-		asked = valetkey.NewScopes(slices.DeleteFunc(slices.Clone(c.Scopes), func(s string) bool { return !slices.Contains(api.Scopes, s) })...)
+		asked = api.Among(c.Scopes)
 	}
-	if asked.Len() == 0 || !api.has(asked) {
-		return API{}, valetkey.Scopes{}, errScope
+	if asked.Len() == 0 || !api.Has(asked) {
+		return model.API{}, valetkey.Scopes{}, errScope
 	}
 	return api, asked, nil
 }
 
 // choose finds the API that a token is for: the requested resource, otherwise the API of the requested scopes, otherwise the
 // client's default, otherwise its only API (RFC 8707, section 2; RFC 9068, section 3).
-func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Scopes) (API, error) {
+func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Scopes) (model.API, error) {
 	refusal := errScope
 	switch {
 	case len(resources) > 1: // with a token for two APIs, one could use it at the other (RFC 9068, section 5)
-		return API{}, errTarget
+		return model.API{}, errTarget
 	case len(resources) == 1:
 		if api, ok := e.api(resources[0]); ok {
 			return api, nil
 		}
-		return API{}, errTarget
+		return model.API{}, errTarget
 	case asked.Len() == 0 && c.DefaultAPI != "":
 		api, _ := e.api(c.DefaultAPI)
 		return api, nil
@@ -56,27 +57,18 @@ func (e *Engine) choose(c *clients.Client, resources []string, asked valetkey.Sc
 		asked, refusal = valetkey.NewScopes(c.Scopes...), errTarget
 	}
 	for _, a := range e.cfg.APIs {
-		if a.has(asked) {
+		if a.Has(asked) {
 			return a, nil
 		}
 	}
-	return API{}, refusal
-}
-
-func (a API) has(scopes valetkey.Scopes) bool {
-	for s := range scopes.All() {
-		if !slices.Contains(a.Scopes, s) {
-			return false
-		}
-	}
-	return true
+	return model.API{}, refusal
 }
 
 // api returns the API with this audience.
-func (e *Engine) api(audience string) (API, bool) {
-	i := slices.IndexFunc(e.cfg.APIs, func(a API) bool { return a.Audience == audience })
+func (e *Engine) api(audience string) (model.API, bool) {
+	i := slices.IndexFunc(e.cfg.APIs, func(a model.API) bool { return a.Audience == audience })
 	if i < 0 {
-		return API{}, false
+		return model.API{}, false
 	}
 	return e.cfg.APIs[i], true
 }
@@ -113,7 +105,7 @@ func (e *Engine) decide(ctx context.Context, kind goidc.GrantType, g *goidc.Gran
 func (e *Engine) decideAgain(c *call, g *goidc.Grant) error {
 	api, ok := e.api(g.Resources[0])
 	left := slices.DeleteFunc(strings.Fields(g.Scopes), func(s string) bool {
-		return !slices.Contains(api.Scopes, s) || !slices.Contains(c.client.Scopes, s)
+		return api.Scope(s) == nil || !slices.Contains(c.client.Scopes, s)
 	})
 	if !ok || len(left) == 0 {
 		return errGrant
@@ -132,16 +124,16 @@ func (e *Engine) form(ctx context.Context, g *goidc.Grant, _ *goidc.Client) goid
 		life = min(life, time.Until(c.until))
 	}
 	secs := int(life / time.Second)
-	if api.Opaque {
+	if api.Tokens == model.Opaque {
 		return goidc.NewOpaqueTokenOptions(secs)
 	}
 	return goidc.NewJWTTokenOptions(goidc.SignatureAlgorithm(api.Algorithm), secs)
 }
 
 // lifetime returns the lifetime of a client's access tokens at an API.
-func (e *Engine) lifetime(c *clients.Client, api API) time.Duration {
-	if c != nil && c.AccessLifetime >= time.Second {
-		return c.AccessLifetime
+func (e *Engine) lifetime(c *clients.Client, api model.API) time.Duration {
+	if c != nil && c.Lifetime >= time.Second {
+		return c.Lifetime
 	}
 	return api.Lifetime
 }
@@ -168,12 +160,12 @@ func (e *Engine) claims(_ context.Context, t *goidc.Token, g *goidc.Grant) map[s
 		more["may_act"] = map[string]any{"sub": api.MayAct}
 	}
 	switch api.Profile {
-	case User:
+	case model.User:
 		more["scope"] = strings.Fields(t.Scopes)
 		if kind := text(keptType); kind != "" {
 			more["user_type"], more["user_id"] = kind, strings.TrimPrefix(g.Subject, kind+":")
 		}
-	case Permissions:
+	case model.Permissions:
 		more["permissions"], more["azp"] = strings.Fields(t.Scopes), t.ClientID
 	}
 	return more

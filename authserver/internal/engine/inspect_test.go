@@ -11,6 +11,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/introspect"
 )
 
@@ -171,7 +172,7 @@ func TestRevokeGrants(t *testing.T) {
 	}
 	bob := *alice
 	bob.Subject = "employee:bob"
-	s.asks(func(_ http.ResponseWriter, _ *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+	s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 		d := allow(in)
 		d.User = &bob
 		return d, nil

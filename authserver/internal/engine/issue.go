@@ -14,6 +14,8 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/internal/recorder"
 )
 
@@ -94,7 +96,7 @@ func (e *Engine) issue(c *call, grant func(*call) (*goidc.Grant, error)) (*recor
 }
 
 // newGrant returns a grant for a client, without a subject.
-func newGrant(c *clients.Client, api API, scopes valetkey.Scopes) *goidc.Grant {
+func newGrant(c *clients.Client, api model.API, scopes valetkey.Scopes) *goidc.Grant {
 	return &goidc.Grant{
 		ID: rand.Text(), CreatedAt: int(time.Now().Unix()), ClientID: c.ID,
 		Resources: goidc.Resources{api.Audience}, Scopes: scopes.String(), Store: map[string]any{},
@@ -102,7 +104,7 @@ func newGrant(c *clients.Client, api API, scopes valetkey.Scopes) *goidc.Grant {
 }
 
 // allow makes the user of a decision the subject of a grant.
-func (d *Decision) allow(g *goidc.Grant) {
+func allow(d *flow.Decision, g *goidc.Grant) {
 	g.Subject, g.Username = d.User.Subject, d.User.Name
 	g.Store[keptType], g.Store[keptACR] = d.User.Type, d.ACR
 	g.Store[keptAuthTime] = strconv.FormatInt(d.AuthTime.Unix(), 10)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/internal/keyset"
@@ -19,7 +20,7 @@ const grantLife = time.Hour
 
 var errAssertion = badRequest("invalid_grant", "the assertion is malformed, expired, used, not for this server, or not trusted")
 
-func (t *TrustedIssuer) validate() error {
+func validIssuer(t model.TrustedIssuer) error {
 	var errs []error
 	mistake := func(is bool, text string) {
 		if is {
@@ -27,9 +28,9 @@ func (t *TrustedIssuer) validate() error {
 		}
 	}
 	mistake(t.Issuer == "", "Issuer: required")
-	mistake((len(t.JWKS) == 0) == (t.JWKSURL == ""), "JWKS, JWKSURL: one of the two is required")
-	if len(t.JWKS) > 0 {
-		if _, _, err := keyset.Parse(t.JWKS, keyset.MaxForeignKeys); err != nil {
+	mistake((t.JWKS == "") == (t.JWKSURL == ""), "JWKS, JWKSURL: one of the two is required")
+	if t.JWKS != "" {
+		if _, _, err := keyset.Parse([]byte(t.JWKS), keyset.MaxForeignKeys); err != nil {
 			errs = append(errs, fmt.Errorf("JWKS: %w", err))
 		}
 	}
@@ -52,7 +53,7 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	if err != nil {
 		return nil, errAssertion
 	}
-	i := slices.IndexFunc(e.cfg.Issuers, func(t TrustedIssuer) bool { return t.Issuer == a.issuer }) // item 1
+	i := slices.IndexFunc(e.cfg.Issuers, func(t model.TrustedIssuer) bool { return t.Issuer == a.issuer }) // item 1
 	known := slices.Contains(jose.Algorithms(), a.token.Header.Algorithm)
 	if i < 0 || !known || a.subject == "" || len(a.id) > 256 || !e.isFor(a, e.cfg.Issuer, grantLife) { // items 2 to 6
 		return nil, errAssertion
@@ -60,7 +61,7 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 	issuer := e.cfg.Issuers[i]
 	signed := func(keys []*jose.Key) error { return verifies(keys, a.token) }
 	// Item 9.
-	if err := e.issuers.ask(c.r.Context(), issuer.Issuer, issuer.JWKSURL, issuer.JWKS, signed); err != nil {
+	if err := e.issuers.ask(c.r.Context(), issuer.Issuer, issuer.JWKSURL, []byte(issuer.JWKS), signed); err != nil {
 		return nil, errAssertion
 	}
 

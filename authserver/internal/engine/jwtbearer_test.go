@@ -15,6 +15,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/jose"
 )
@@ -26,8 +27,8 @@ const (
 
 // trusting makes a site that trusts the partner, which signs with the key of the client "signer"; bridge uses its assertions.
 func trusting(c *engine.Config) {
-	c.Issuers = []engine.TrustedIssuer{{
-		Issuer: partner, JWKS: []byte(`{"keys":[` + string(clientKey().PublicJWK()) + `]}`), SubjectType: "partner",
+	c.Issuers = []model.TrustedIssuer{{
+		Issuer: partner, JWKS: `{"keys":[` + string(clientKey().PublicJWK()) + `]}`, SubjectType: "partner",
 		Scopes: []string{"orders:read", "orders:write"},
 	}}
 	with(clients.Client{
@@ -166,7 +167,7 @@ func TestKeysOfIssuers(t *testing.T) {
 		json.NewEncoder(w).Encode(map[string]any{"keys": []json.RawMessage{clientKey().PublicJWK()}})
 	}))
 	defer web.Close()
-	s := start(t, trusting, func(c *engine.Config) { c.Issuers[0].JWKS, c.Issuers[0].JWKSURL = nil, web.URL })
+	s := start(t, trusting, func(c *engine.Config) { c.Issuers[0].JWKS, c.Issuers[0].JWKSURL = "", web.URL })
 	for range 3 {
 		a := assertion(t, clientKey(), nil, s.url, map[string]any{"iss": partner, "sub": "bob"})
 		assert.Equal(t, 200, s.post(t, "/oauth2/token", "bridge", granting(a)).status)
@@ -177,16 +178,16 @@ func TestKeysOfIssuers(t *testing.T) {
 func TestIssuerMistakes(t *testing.T) {
 	s := build(t, "https://as.example.com")
 	for _, c := range []struct {
-		issuer engine.TrustedIssuer
+		issuer model.TrustedIssuer
 		want   []string
 	}{
-		{engine.TrustedIssuer{}, []string{"Issuers[0]: ", "Issuer: ", "JWKS, JWKSURL: ", "SubjectType: ", "Scopes: "}},
-		{engine.TrustedIssuer{Issuer: "x", JWKS: []byte("{}"), SubjectType: "a:b", Scopes: []string{"x"}}, []string{"JWKS: ", "SubjectType: "}},
-		{engine.TrustedIssuer{Issuer: "x", JWKSURL: "http://x.example.com", SubjectType: "a", Scopes: []string{"x"}}, []string{"JWKSURL: not https"}},
+		{model.TrustedIssuer{}, []string{"Issuers[0]: ", "Issuer: ", "JWKS, JWKSURL: ", "SubjectType: ", "Scopes: "}},
+		{model.TrustedIssuer{Issuer: "x", JWKS: "{}", SubjectType: "a:b", Scopes: []string{"x"}}, []string{"JWKS: ", "SubjectType: "}},
+		{model.TrustedIssuer{Issuer: "x", JWKSURL: "http://x.example.com", SubjectType: "a", Scopes: []string{"x"}}, []string{"JWKSURL: not https"}},
 	} {
 		_, err := engine.New(engine.Config{
-			Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Issuers: []engine.TrustedIssuer{c.issuer},
-			APIs: []engine.API{{Audience: orders, Scopes: []string{"a"}, Algorithm: "ES256"}},
+			Issuer: s.url, Store: s.store, Clients: s.registry, Keys: s.ring, Issuers: []model.TrustedIssuer{c.issuer},
+			APIs: []model.API{{Audience: orders, Scopes: []model.Scope{{Name: "a"}}, Algorithm: "ES256"}},
 		})
 		for _, want := range c.want {
 			assert.ErrorContains(t, err, want)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -72,13 +73,13 @@ func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Decision{User: user, AuthTime: time.Now(), Scopes: asked}
-	scopes := d.granted(&Interaction{Scopes: asked})
+	d := &flow.Decision{User: user, AuthTime: time.Now(), Scopes: asked}
+	scopes := grantedBy(d, &flow.Interaction{Scopes: asked})
 	if scopes.Len() == 0 {
 		return nil, errScope
 	}
 	g := newGrant(c.client, api, scopes)
-	d.allow(g)
+	allow(d, g)
 	e.records.giveRefreshToken(c, g)
 	return g, nil
 }

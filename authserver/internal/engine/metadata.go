@@ -49,7 +49,7 @@ func (e *Engine) Metadata() Metadata {
 	all := append(slices.Clip(secrets), "none") // last: some clients choose the first one that they support
 	var scopes, audiences, algorithms []string
 	for _, a := range e.cfg.APIs {
-		scopes, audiences, algorithms = append(scopes, a.Scopes...), append(audiences, a.Audience), append(algorithms, a.Algorithm)
+		scopes, audiences, algorithms = append(scopes, a.ScopeNames()...), append(audiences, a.Audience), append(algorithms, a.Algorithm)
 	}
 	var responseTypes, responseModes, proofAlgs []string
 	for _, t := range e.responseTypes() {

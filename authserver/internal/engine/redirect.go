@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 )
 
 // registered reports whether the redirect URI is one of the client's. It is compared as a string (RFC 9700, section 2.1). Only
@@ -87,7 +88,7 @@ func (e *Engine) leaves(w http.ResponseWriter, c *call, to string, told *refusal
 	h := w.Header()
 	before := h["Set-Cookie"]
 	h["Set-Cookie"] = slices.Concat(before, cookies)
-	leaves, err := e.cfg.Leave(w, c.page, &Departure{Client: c.client, URL: to, Code: told.code, Description: told.description})
+	leaves, err := e.cfg.Leave(w, c.page, &flow.Departure{Client: c.client, URL: to, Code: told.code, Description: told.description})
 	if err != nil {
 		told := e.explain(c, fmt.Errorf("ask the user: %w", err))
 		e.cfg.ErrorPage(w, c.page, told.status, told.code, told.description)

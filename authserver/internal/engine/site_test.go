@@ -19,8 +19,10 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/jose"
 )
@@ -57,7 +59,7 @@ func static() []clients.Client {
 		{ID: "other", AuthMethod: "client_secret_basic", SecretDigest: secret("other"), GrantTypes: code, RedirectURIs: []string{"https://other.example.com/cb"}, Scopes: all},
 		{ID: "spa", AuthMethod: "none", GrantTypes: append(code, "client_credentials"), RedirectURIs: []string{spaURI}, Scopes: []string{"orders:read"}},
 		{ID: "native", AuthMethod: "none", Native: true, GrantTypes: code, RedirectURIs: []string{nativeURI, "http://[::1]/cb", "http://localhost:7000/cb", "com.example.app:/cb"}, Scopes: []string{"orders:read"}},
-		{ID: "brief", AuthMethod: "client_secret_basic", SecretDigest: secret("brief"), GrantTypes: []string{"authorization_code"}, RedirectURIs: []string{webURI}, Scopes: all, AccessLifetime: time.Minute},
+		{ID: "brief", AuthMethod: "client_secret_basic", SecretDigest: secret("brief"), GrantTypes: []string{"authorization_code"}, RedirectURIs: []string{webURI}, Scopes: all, Lifetime: time.Minute},
 		{ID: "legacy", AuthMethod: "client_secret_basic", SecretDigest: secret("legacy"), GrantTypes: code, RedirectURIs: []string{"http://localhost:8080/authorization"}, Scopes: []string{"orders:read"}, WithoutPKCE: true},
 		{ID: "legacy-spa", AuthMethod: "none", GrantTypes: code, RedirectURIs: []string{spaURI}, Scopes: []string{"orders:read"}, WithoutPKCE: true},
 		{ID: "pushy", AuthMethod: "client_secret_basic", SecretDigest: secret("pushy"), GrantTypes: code, RedirectURIs: []string{webURI}, Scopes: all, RequirePAR: true},
@@ -79,12 +81,12 @@ type site struct {
 	ring     *keys.Ring
 
 	mu     sync.Mutex
-	ask    engine.Interact                              // nil: alice allows everything at once
+	ask    flow.Interact                                // nil: alice allows everything at once
 	look   func(subject string) (*login.Account, error) // nil: every subject is a user
 	events []engine.Event
 }
 
-func (s *site) interact(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+func (s *site) interact(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 	s.mu.Lock()
 	ask := s.ask
 	s.mu.Unlock()
@@ -94,8 +96,8 @@ func (s *site) interact(w http.ResponseWriter, r *http.Request, in *engine.Inter
 	return allow(in), nil
 }
 
-func allow(in *engine.Interaction) *engine.Decision {
-	return &engine.Decision{User: alice, AuthTime: time.Now(), ACR: "pwd", Scopes: in.Scopes}
+func allow(in *flow.Interaction) *flow.Decision {
+	return &flow.Decision{User: alice, AuthTime: time.Now(), ACR: "pwd", Scopes: in.Scopes}
 }
 
 // account is what the site knows of its users.
@@ -114,7 +116,7 @@ func (s *site) looksUp(look func(subject string) (*login.Account, error)) {
 	s.look = look
 }
 
-func (s *site) asks(ask engine.Interact) {
+func (s *site) asks(ask flow.Interact) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ask = ask
@@ -165,11 +167,11 @@ func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
 	cfg := engine.Config{
 		Issuer: issuer, ACRs: []string{"mfa", "pwd"}, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Account: s.account, Audit: s.audit,
 		Failures: login.Rate{Burst: 1000, Every: time.Millisecond}, Pushes: login.Rate{Burst: 10_000, Every: time.Millisecond},
-		APIs: []engine.API{
-			{Audience: orders, Scopes: []string{"orders:read", "orders:write"}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
-			{Audience: files, Scopes: []string{"files:read"}, Algorithm: "EdDSA", Lifetime: 10 * time.Minute, Profile: engine.User},
-			{Audience: bank, Scopes: []string{"bank:pay"}, Algorithm: "RS256", Lifetime: 10 * time.Minute, Profile: engine.Permissions},
-			{Audience: vault, Scopes: []string{"vault:open"}, Algorithm: "ES256", Lifetime: 10 * time.Minute, Opaque: true},
+		APIs: []model.API{
+			{Audience: orders, Scopes: []model.Scope{{Name: "orders:read"}, {Name: "orders:write"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
+			{Audience: files, Scopes: []model.Scope{{Name: "files:read"}}, Algorithm: "EdDSA", Lifetime: 10 * time.Minute, Profile: model.User},
+			{Audience: bank, Scopes: []model.Scope{{Name: "bank:pay"}}, Algorithm: "RS256", Lifetime: 10 * time.Minute, Profile: model.Permissions},
+			{Audience: vault, Scopes: []model.Scope{{Name: "vault:open"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute, Tokens: model.Opaque},
 		},
 	}
 	for _, f := range change {

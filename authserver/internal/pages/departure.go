@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 )
 
 // A departure is the data of the page that is shown before an error leads to a client that the operator has not approved.
@@ -19,9 +19,9 @@ type departure struct {
 	Code        string
 }
 
-// Leave is an [engine.Leave]. The user is sent to the client immediately after allowing it something that has not been revoked,
+// Leave is an [flow.Leave]. The user is sent to the client immediately after allowing it something that has not been revoked,
 // or if the user has registered the client.
-func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
+func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *flow.Departure) (bool, error) {
 	v, err := p.open(r)
 	if err != nil {
 		return false, err

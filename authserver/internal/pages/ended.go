@@ -5,7 +5,7 @@ import (
 	"net/url"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 )
 
 // An ending is the data of the page of an interaction that has ended.
@@ -15,8 +15,8 @@ type ending struct {
 	URL, Place string // the way back, http or https, and its host; empty: unknown
 }
 
-// Ended is an engine.Config.Ended.
-func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *engine.Ended) {
+// Ended shows that an interaction has ended, and the way back.
+func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *flow.Ended) {
 	e, heading := ending{Answered: over.Answered}, "This request has expired"
 	if over.Answered {
 		heading = "This request has been answered"

@@ -22,9 +22,11 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/middleware"
@@ -131,16 +133,16 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 	look := login.Chain(customers, outage{}).Lookup
 	h.engine, err = engine.New(engine.Config{
 		Issuer: h.url, Account: look, Clients: h.registry, Store: h.store, Keys: ring, Logger: logger,
-		APIs: []engine.API{
-			{Audience: orders, Scopes: []string{"orders:read", "orders:write"}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
-			{Audience: "https://vault.example", Scopes: []string{"vault:open"}, Opaque: true, Algorithm: "ES256", Lifetime: 10 * time.Minute},
+		APIs: []model.API{
+			{Audience: orders, Scopes: []model.Scope{{Name: "orders:read"}, {Name: "orders:write"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
+			{Audience: "https://vault.example", Scopes: []model.Scope{{Name: "vault:open"}}, Tokens: model.Opaque, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 		},
-		Interact: func(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+		Interact: func(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 			return h.pages.Interact(w, r, in)
 		},
 		Said:  func(r *http.Request) (string, error) { return h.pages.Said(r) },
-		Ended: func(w http.ResponseWriter, r *http.Request, over *engine.Ended) { h.pages.Ended(w, r, over) },
-		Leave: func(w http.ResponseWriter, r *http.Request, d *engine.Departure) (bool, error) {
+		Ended: func(w http.ResponseWriter, r *http.Request, over *flow.Ended) { h.pages.Ended(w, r, over) },
+		Leave: func(w http.ResponseWriter, r *http.Request, d *flow.Departure) (bool, error) {
 			return h.pages.Leave(w, r, d)
 		},
 		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
@@ -165,17 +167,11 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 	cfg := pages.Config{
 		Issuer: h.url, Name: "Example & Sons", Store: h.store, Clients: h.registry, Engine: h.engine, Codes: codes, Logger: logger, Account: look,
 		Logins: []pages.UserType{{Type: "customer", Label: "Customer", Login: limit(customers)}, {Type: "employee", Login: limit(outage{})}},
-		APIs: []pages.API{
-			{Audience: orders, Name: "Orders", Scopes: []pages.Scope{{Name: "orders:read", Description: "See your orders"}, {Name: "orders:write", Description: "Place orders for you"}}, Lifetime: 10 * time.Minute},
-			{Audience: "https://vault.example", Scopes: []pages.Scope{{Name: "vault:open"}}, Lifetime: 10 * time.Minute},
+		APIs: []model.API{
+			{Audience: orders, Name: "Orders", Scopes: []model.Scope{{Name: "orders:read", Description: "See your orders"}, {Name: "orders:write", Description: "Place orders for you"}}, TryURL: h.api, Lifetime: 10 * time.Minute},
+			{Audience: "https://vault.example", Scopes: []model.Scope{{Name: "vault:open"}}, Lifetime: 10 * time.Minute},
 		},
 		AuthorizeURL: h.url + "/oauth2/authorize", TokenURL: h.url + "/oauth2/token", Token: http.HandlerFunc(h.engine.Token),
-		TryURL: func(audience string) string {
-			if audience == orders {
-				return h.api
-			}
-			return ""
-		},
 		Services: []string{"employee"}, Renewable: 30 * 24 * time.Hour,
 	}
 	for _, c := range change {

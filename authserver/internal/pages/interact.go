@@ -10,17 +10,17 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Interact asks the user of an interaction to log in and to consent, as needed. It is an [engine.Interact].
-func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Interaction) (*engine.Decision, error) {
+// Interact asks the user of an interaction to log in and to consent, as needed. It is a [flow.Interact].
+func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 	v, err := p.open(r)
 	if err != nil {
 		return nil, err
 	}
-	var d *engine.Decision
+	var d *flow.Decision
 	var re *reply
 	if err = v.check(); err == nil {
 		d, re, err = v.answer(w, in)
@@ -43,7 +43,7 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *engine.Inte
 
 // answer is interact for a request that may be one of our forms, or an authorization request by POST from any site (RFC 6749,
 // section 3.1). Only our forms have the field do.
-func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.Decision, *reply, error) {
+func (v *visit) answer(w http.ResponseWriter, in *flow.Interaction) (*flow.Decision, *reply, error) {
 	do := ""
 	if v.r.Method == http.MethodPost {
 		v.r.Body = http.MaxBytesReader(w, v.r.Body, maxForm)
@@ -64,7 +64,7 @@ func (v *visit) answer(w http.ResponseWriter, in *engine.Interaction) (*engine.D
 	return v.interact(in, do)
 }
 
-// Said is an engine.Config.Said. Its result includes the log-in of the request: the response to one user is not repeated to
+// Said returns what a request to an interaction asks for. Its result includes the log-in of the request: the response to one user is not repeated to
 // another user of the same browser, or after a log-out. Loading the page of an interaction and logging in have the same result,
 // because loading the page after a log-in makes the same decision.
 func (p *Pages) Said(r *http.Request) (string, error) {
@@ -81,7 +81,7 @@ func (p *Pages) Said(r *http.Request) (string, error) {
 	switch err := v.readForm(nil); {
 	case err == errStale && v.r.PostForm.Get("do") == "login": // shown before the log-in
 	case err != nil:
-		return "", engine.ErrForm
+		return "", flow.ErrForm
 	}
 	return v.said(), nil
 }
@@ -104,12 +104,12 @@ func (v *visit) said() string {
 
 // interact applies a form, if there is one, and then determines what remains to be asked: nothing, which is a decision, or the
 // content of the reply.
-func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *reply, error) {
+func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *reply, error) {
 	again := &reply{location: in.ContinueURL}
 	switch do {
 	case "deny", "cancel": // on the consent page or the log-in page; the latter does not show the destination
 		v.logConsent(in, "consent denied", valetkey.Scopes{})
-		d := &engine.Decision{Denied: true, Said: v.said()}
+		d := &flow.Decision{Denied: true, Said: v.said()}
 		if v.user != nil {
 			d.User, d.Informed = &v.user.User, do == "deny"
 		}
@@ -157,17 +157,17 @@ func (v *visit) interact(in *engine.Interaction, do string) (*engine.Decision, *
 		}
 		v.logConsent(in, "consent given", allowed)
 	}
-	return &engine.Decision{Said: v.said(), User: &v.user.User, Session: v.user.Session, AuthTime: v.user.At, Scopes: allowed}, nil, nil
+	return &flow.Decision{Said: v.said(), User: &v.user.User, Session: v.user.Session, AuthTime: v.user.At, Scopes: allowed}, nil, nil
 }
 
-func (v *visit) denied(code string) *engine.Decision {
-	return &engine.Decision{Denied: true, Said: v.said(), Error: code}
+func (v *visit) denied(code string) *flow.Decision {
+	return &flow.Decision{Denied: true, Said: v.said(), Error: code}
 }
 
 // needsLogin reports whether the user has to log in for the interaction: because no user is logged in, because the log-in is too
 // old (max_age), or because a new one is requested (prompt=login or select_account). A log-in for this interaction is
 // sufficient.
-func (v *visit) needsLogin(in *engine.Interaction) bool {
+func (v *visit) needsLogin(in *flow.Interaction) bool {
 	switch {
 	case v.user == nil:
 		return true
@@ -179,7 +179,7 @@ func (v *visit) needsLogin(in *engine.Interaction) bool {
 }
 
 // asks reports whether the user has to be asked for consent.
-func asks(in *engine.Interaction, c *consent, offered valetkey.Scopes) bool {
+func asks(in *flow.Interaction, c *consent, offered valetkey.Scopes) bool {
 	switch {
 	case in.RedirectURI == "":
 		return true // the holder of the device may not be the user who enters the code (RFC 8628, section 5.4)
@@ -194,12 +194,12 @@ func asks(in *engine.Interaction, c *consent, offered valetkey.Scopes) bool {
 	}
 }
 
-func prompts(in *engine.Interaction, what string) bool {
+func prompts(in *flow.Interaction, what string) bool {
 	return slices.Contains(strings.Fields(in.Prompt), what)
 }
 
 // offer divides the requested scopes into those that the user may allow, and the others.
-func (v *visit) offer(in *engine.Interaction) (offered, withheld valetkey.Scopes) {
+func (v *visit) offer(in *flow.Interaction) (offered, withheld valetkey.Scopes) {
 	var may, mayNot []string
 	for s := range in.Scopes.All() {
 		if v.user.Scopes == nil || slices.Contains(v.user.Scopes, s) {
@@ -231,15 +231,15 @@ type consentForm struct {
 	Renewed            bool
 }
 
-func (v *visit) consentPage(in *engine.Interaction, offered, withheld, ticked valetkey.Scopes, problems ...problem) *reply {
+func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked valetkey.Scopes, problems ...problem) *reply {
 	api := v.api(in.API.Audience)
 	f := consentForm{
 		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Approved(), UserCode: in.UserCode,
 		API: api.Title(), Offered: v.describe(offered.Slice()), Withheld: v.describe(withheld.Slice()),
 		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
 	}
-	if in.Client.AccessLifetime > 0 {
-		f.Lifetime = in.Client.AccessLifetime
+	if in.Client.Lifetime > 0 {
+		f.Lifetime = in.Client.Lifetime
 	}
 	if u, err := url.Parse(in.RedirectURI); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
 		f.Host = u.Host // with a private-use scheme, an application can put anything there
@@ -258,6 +258,6 @@ func title(c *clients.Client) string {
 	return c.ID
 }
 
-func (v *visit) logConsent(in *engine.Interaction, what string, scopes valetkey.Scopes) {
+func (v *visit) logConsent(in *flow.Interaction, what string, scopes valetkey.Scopes) {
 	v.cfg.Logger.InfoContext(v.r.Context(), what, "subject", v.subject(), "client", in.Client.ID, "scope", scopes.String())
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -152,7 +152,7 @@ func roundUp(d time.Duration) time.Duration {
 }
 
 // loginFor returns the log-in page as part of an interaction.
-func (v *visit) loginFor(in *engine.Interaction, why *stop) *reply {
+func (v *visit) loginFor(in *flow.Interaction, why *stop) *reply {
 	f := loginForm{Action: in.ContinueURL, Client: title(in.Client), Name: in.LoginHint}
 	if f.Name == "" && v.user != nil { // again
 		f.Name, f.Type = v.user.Name, v.user.Type

@@ -21,8 +21,9 @@ import (
 	"github.com/alexedwards/scs/v2"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -35,7 +36,7 @@ type Config struct {
 	Accent string // the color of buttons, #rrggbb, on which white text is readable (contrast of at least 4.5). Empty: a dark teal
 
 	Logins  []UserType  // required
-	APIs    []API       // required
+	APIs    []model.API // required
 	Clients Clients     // required
 	Store   store.Store // required; kinds web, ended and consent are used
 	Engine  Engine      // required
@@ -49,11 +50,7 @@ type Config struct {
 	AuthorizeURL, TokenURL string
 	Token                  http.Handler
 
-	// TryURL returns the URL of the API with that audience that a trial token is used at, with GET, or "" if there is none. Nil:
-	// there is none.
-	TryURL func(audience string) string
-
-	// EndGrants ends the grants that began in a browser session, which is named as in engine.Decision.Session. It is called when
+	// EndGrants ends the grants that began in a browser session, which is named as in flow.Decision.Session. It is called when
 	// the user logs out. Nil: they outlive the session.
 	EndGrants func(ctx context.Context, session string) error
 
@@ -81,31 +78,6 @@ type UserType struct {
 	Login *login.Limited
 }
 
-// An API is the description of an API for users. No two share an audience or a scope.
-type API struct {
-	Audience string
-	Name     string        // empty: the audience
-	Scopes   []Scope       // in the order in which pages show them
-	Lifetime time.Duration // of its tokens
-}
-
-// A Scope is the description of a scope for users.
-type Scope struct {
-	Name         string
-	Description  string            // empty: Name
-	Descriptions map[string]string // translations, by language tag
-}
-
-// scope returns the scope of that name, or nil.
-func (a *API) scope(name string) *Scope {
-	for i := range a.Scopes {
-		if a.Scopes[i].Name == name {
-			return &a.Scopes[i]
-		}
-	}
-	return nil
-}
-
 // Clients is a [clients.Registry].
 type Clients interface {
 	Get(ctx context.Context, id string) (*clients.Client, error)
@@ -117,11 +89,10 @@ type Clients interface {
 	ValidRedirectURI(uri string, native bool) error
 }
 
-// Engine is the part of an [engine.Engine] that the pages use. A user code is passed as it was entered. An error of the first
-// two methods wraps [store.ErrNotFound] if the user code is unknown, expired or decided, and is an outage otherwise.
+// Engine is what the pages need of an engine. A user code is passed as it was entered. An error of the first two methods wraps [store.ErrNotFound] if the user code is unknown, expired or decided, and is an outage otherwise.
 type Engine interface {
-	Device(ctx context.Context, userCode string) (*engine.Interaction, error)
-	DecideDevice(ctx context.Context, in *engine.Interaction, d *engine.Decision) error
+	Device(ctx context.Context, userCode string) (*flow.Interaction, error)
+	DecideDevice(ctx context.Context, in *flow.Interaction, d *flow.Decision) error
 	DecidedDevice(ctx context.Context, userCode, subject, said string) (same, allows bool, err error)
 	RevokeGrants(ctx context.Context, subject, clientID string) (int, error)
 }
@@ -208,7 +179,7 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 	return mistakes
 }
 
-// Routes registers all pages except those of interactions, which the engine calls.
+// Routes registers all pages except those of interactions, which the server calls.
 func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET "+p.look.stylePath, p.look)
 	route := func(pattern string, h handler) {
@@ -240,21 +211,13 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 }
 
 // api returns the API of an audience, or one without scopes.
-func (p *Pages) api(audience string) API {
+func (p *Pages) api(audience string) model.API {
 	for _, a := range p.cfg.APIs {
 		if a.Audience == audience {
 			return a
 		}
 	}
-	return API{Audience: audience}
-}
-
-// Title returns the name of the API for users.
-func (a API) Title() string {
-	if a.Name != "" {
-		return a.Name
-	}
-	return a.Audience
+	return model.API{Audience: audience}
 }
 
 // A grant is a scope as shown to users.
@@ -269,7 +232,7 @@ func (p *Pages) describe(scopes []string) []grant {
 	for _, s := range scopes {
 		g := grant{Scope: s, Meaning: s}
 		for _, a := range p.cfg.APIs {
-			if scope := a.scope(s); scope != nil {
+			if scope := a.Scope(s); scope != nil {
 				g.API, g.Meaning = a.Title(), cmp.Or(scope.Description, s)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -121,11 +122,7 @@ func (v *visit) newApplication() (*reply, error) {
 
 func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...problem) *reply {
 	for _, a := range v.cfg.APIs {
-		names := make([]string, len(a.Scopes))
-		for i, s := range a.Scopes {
-			names[i] = s.Name
-		}
-		list := v.describe(names)
+		list := v.describe(a.ScopeNames())
 		for i := range list {
 			list[i].Checked = slices.Contains(scopes, list[i].Scope)
 		}
@@ -178,7 +175,7 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 // apiOf returns the audience of the API that has the scope, or "".
 func (p *Pages) apiOf(scope string) string {
 	for _, a := range p.cfg.APIs {
-		if a.scope(scope) != nil {
+		if a.Scope(scope) != nil {
 			return a.Audience
 		}
 	}
@@ -253,9 +250,9 @@ type application struct {
 	Kind                   kind
 	Redirects              []string // without the one of trials
 	Grants                 []grant
-	APIs                   []API  // to try it with; empty: it cannot be tried
-	Secret                 string // shown once
-	Issuer, Authorize, Use string // for the developer
+	APIs                   []model.API // to try it with; empty: it cannot be tried
+	Secret                 string      // shown once
+	Issuer, Authorize, Use string      // for the developer
 }
 
 func (v *visit) application(c *clients.Client) (*reply, error) {

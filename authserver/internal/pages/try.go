@@ -19,8 +19,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/recorder"
 )
@@ -54,31 +54,26 @@ const (
 )
 
 // trialAPIs returns the APIs that an application of the portal can be tried with.
-func (v *visit) trialAPIs(c *clients.Client) (list []API) {
+func (v *visit) trialAPIs(c *clients.Client) (list []model.API) {
 	if kindOf(c).Redirects() && !slices.Contains(c.RedirectURIs, v.tryURI) || !c.Public() && len(c.SecretDigest) == 0 {
 		return nil
 	}
 	for _, a := range v.cfg.APIs {
-		if a.among(c.Scopes).Len() > 0 {
+		if a.Among(c.Scopes).Len() > 0 {
 			list = append(list, a)
 		}
 	}
 	return list
 }
 
-// among returns the scopes that belong to the API.
-func (a API) among(scopes []string) valetkey.Scopes {
-	return valetkey.NewScopes(slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return a.scope(s) == nil })...)
-}
-
 // try starts the flow of the application as the application itself would: with PKCE, or for a service at the token endpoint.
 func (v *visit) try(c *clients.Client) (*reply, error) {
 	apis := v.trialAPIs(c)
-	i := slices.IndexFunc(apis, func(a API) bool { return a.Audience == v.r.PostForm.Get("audience") })
+	i := slices.IndexFunc(apis, func(a model.API) bool { return a.Audience == v.r.PostForm.Get("audience") })
 	if i < 0 {
 		return nil, errNotFound
 	}
-	scope := apis[i].among(c.Scopes).String()
+	scope := apis[i].Among(c.Scopes).String()
 	if !kindOf(c).Redirects() {
 		return v.finish(c, scope, url.Values{"grant_type": {"client_credentials"}, "scope": {scope}, "resource": {apis[i].Audience}})
 	}
@@ -232,10 +227,10 @@ func (v *visit) showToken(c *clients.Client) (*reply, error) {
 // useURL returns the URL where the token can be used, at the API that its scopes belong to.
 func (v *visit) useURL(t trial) string {
 	scopes := strings.Fields(t.Scope)
-	if v.cfg.TryURL == nil || len(scopes) == 0 {
+	if len(scopes) == 0 {
 		return ""
 	}
-	return v.cfg.TryURL(v.apiOf(scopes[0]))
+	return v.api(v.apiOf(scopes[0])).TryURL
 }
 
 // tryClient follows no redirect and uses one connection per call.

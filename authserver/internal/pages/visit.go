@@ -206,7 +206,7 @@ func (p *Pages) Error(w http.ResponseWriter, r *http.Request, status int, title,
 	p.write(w, &visit{Pages: p, r: r}, (&refusal{status, title, words}).reply())
 }
 
-// ErrorPage calls [Pages.Error] for an engine.
+// ErrorPage calls [Pages.Error] for an error of the authorization endpoint.
 func (p *Pages) ErrorPage(w http.ResponseWriter, r *http.Request, status int, code, description string) {
 	if status >= http.StatusInternalServerError {
 		p.Error(w, r, status, outageTitle, outageWords)

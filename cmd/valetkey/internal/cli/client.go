@@ -69,7 +69,7 @@ func clientAddCommand(drivers driver.Set) *cobra.Command {
 func clientListCommand(drivers driver.Set) *cobra.Command {
 	return operating(drivers, "list", "List all clients, including those in the configuration", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, _ []string) error {
-			var all []authserver.RegisteredClient
+			var all []authserver.Client
 			const page = 100
 			for after := ""; ; after = all[len(all)-1].ID {
 				some, err := s.Clients(cmd.Context(), after, page)

@@ -1,12 +1,15 @@
-package engine
+// Package flow declares the values that pass between the engine, the server and the pages while a user is asked. The engine and
+// the pages do not import each other.
+package flow
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/model"
 )
 
 // An Interaction is a valid authorization request that waits for its user: from the authorization endpoint, or from a device
@@ -14,8 +17,8 @@ import (
 type Interaction struct {
 	ID          string // unguessable; identifies the request, not the user
 	ContinueURL string // a path that the pages of the interaction post to, which calls Interact again
-	Client      *clients.Client
-	API         API
+	Client      *model.Client
+	API         model.API
 	Scopes      valetkey.Scopes // requested; all of them belong to the API and the client
 	RedirectURI string          // empty: a device
 	Implicit    bool            // the token itself is sent there (RFC 6749, section 4.2)
@@ -28,7 +31,7 @@ type Interaction struct {
 
 // A Departure is an error that is about to be sent to a client that the operator has not approved.
 type Departure struct {
-	Client            *clients.Client
+	Client            *model.Client
 	URL               string // a redirect URI of the client, with the error
 	Code, Description string // of the error
 }
@@ -41,9 +44,9 @@ type Leave func(w http.ResponseWriter, r *http.Request, d *Departure) (bool, err
 
 // An Ended is an interaction that no longer waits for its user.
 type Ended struct {
-	Answered    bool            // false: it has expired, or never existed
-	Client      *clients.Client // nil: unknown. Unless Answered, anyone could have named it
-	RedirectURI string          // of the client; empty unless Answered
+	Answered    bool          // false: it has expired, or never existed
+	Client      *model.Client // nil: unknown. Unless Answered, anyone could have named it
+	RedirectURI string        // of the client; empty unless Answered
 }
 
 // A Decision is the decision of the user of an Interaction.
@@ -62,3 +65,6 @@ type Decision struct {
 // Interact asks the user. It returns a decision, having written nothing, or nil, having written a page or a redirect. In that
 // case it is called again when a request to ContinueURL arrives. An error is an outage, with nothing written.
 type Interact func(w http.ResponseWriter, r *http.Request, in *Interaction) (*Decision, error)
+
+// ErrForm is the error of a Said for a form that cannot be read, or that was not shown to its session.
+var ErrForm = errors.New("the form does not count")
