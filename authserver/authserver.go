@@ -22,11 +22,12 @@
 // temporarily_unavailable, and nothing ends. JWTs that APIs verify locally remain valid until they expire. Tokens that clients
 // obtain for themselves have no user. Users of [Config.TrustedIssuers] are known only from the assertions of their issuer.
 //
-// The server supports step-up (RFC 9470) with max_age and prompt=login, and puts auth_time into tokens. Log-in is by password
-// and has no acr, so a request with acr_values is refused with unmet_authentication_requirements. Otherwise an API that requires
-// an acr would send its client back here endlessly.
+// The server supports step-up (RFC 9470) with max_age and prompt=login, and puts auth_time into tokens. Log-in at this server is by
+// password and has no acr, so a request with acr_values is refused with unmet_authentication_requirements. Otherwise an API that
+// requires an acr would send its client back here endlessly. For an acr, a second factor, passkeys or an upstream provider, hand
+// log-ins to your own page; see [Handoff].
 //
-// Not supported: TLS (terminate it in front of the server), OpenID Connect including its claims parameter, and a second factor.
+// Not supported: TLS (terminate it in front of the server), and OpenID Connect including its claims parameter.
 package authserver
 
 import (
@@ -120,6 +121,10 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return fmt.Errorf("limits.device_code: %w", err)
 	}
+	door, err := cfg.door()
+	if err != nil {
+		return err
+	}
 	var p *pages.Pages // the engine and the pages call each other
 	s.engine, err = engine.New(engine.Config{
 		Issuer: cfg.Issuer, APIs: cfg.APIs, Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
@@ -138,6 +143,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
+		ACRs: cfg.Login.ACRValues,
 		DPoP: proofs, Certificate: cfg.certificate(), Issuers: cfg.TrustedIssuers,
 		Implicit: cfg.Legacy.Implicit, Password: cfg.legacyLogin(logins),
 		Audit: s.log.event, Logger: cfg.Logger,
@@ -150,7 +156,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
 		Token:      http.HandlerFunc(s.engine.Token),
 		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,
-		Account:         people.accounts.Lookup,
+		Account: people.accounts.Lookup, Handoff: door,
 		SessionLifetime: cfg.Lifetimes.Session, Renewable: cfg.Lifetimes.Refresh, Codes: limiter,
 		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
 	})
@@ -159,6 +165,9 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	}
 	s.pages = p
 	s.engine.Routes(s.mux)
+	if door != nil {
+		door.Routes(s.mux, cfg.path())
+	}
 	p.Routes(s.mux)
 	return s.routes()
 }

@@ -50,6 +50,9 @@ type Config struct {
 	// serve. To detect that, the store keeps a hash of each password. Replicas that share a store must have the same users.
 	Users []User `yaml:"users"`
 
+	// Login hands log-ins to a page of another party. The zero value: users log in at this server.
+	Login Handoff `yaml:"login"`
+
 	// Portal is where developers register applications. The zero value disables it.
 	Portal Portal `yaml:"portal"`
 
@@ -179,6 +182,32 @@ type User struct {
 	Display  string   `yaml:"display"`       // the name shown on pages. Empty: Name
 	Scopes   []string `yaml:"scopes"`        // all scopes that the user may allow an application. Nil: all scopes of each API
 }
+
+// A Handoff hands log-ins to a page of another party, which may use passkeys, a second factor or an upstream provider, and may let
+// users register or recover their accounts. This server redirects the browser there with a challenge. The page reads the challenge and
+// answers it over the back channel with a JWT that it signs, and sends the browser back. docs/login.md describes the messages.
+//
+// The page is trusted: its answers are who the users are. This server does not know them otherwise, so UserTypes, Users and the
+// password grant cannot be combined with it. When a user leaves, the page has to refuse the log-in, and [Server.RevokeUser] ends the
+// sessions and grants.
+type Handoff struct {
+	// Redirect is the URL of the page: https, or http on loopback. Its query is kept. Empty: no hand-off.
+	Redirect string `yaml:"redirect"`
+
+	// PublicKey contains the keys that verify the signatures of the page: PEM with one or more public keys or certificates, or a JWK
+	// Set. Required. To change the key, configure the old and the new one for as long as the page may use either.
+	PublicKey string `yaml:"public_key"`
+
+	// UserType is the part of subjects before the colon. Empty: customer. Use another one than for users who have logged in to this
+	// server, unless they are the same people with the same IDs.
+	UserType string `yaml:"user_type"`
+
+	// ACRValues are the authentication context class references that the page can answer with. An authorization request whose
+	// acr_values contain none of them is refused without a log-in. Empty: none.
+	ACRValues []string `yaml:"acr_values"`
+}
+
+func (h Handoff) on() bool { return h.Redirect != "" }
 
 // A Portal is where developers register applications and try them out.
 type Portal struct {

@@ -34,6 +34,7 @@ func (cfg *Config) setDefaults() {
 	}
 	cfg.UserTypes = cfg.userTypes()
 	l := &cfg.Limits
+	l.LoginAddress = cmp.Or(l.LoginAddress, login.Rate{Burst: 100, Every: 2 * time.Second}) // the same as in package login
 	l.DeviceCode = cmp.Or(l.DeviceCode, login.Rate{Burst: 10, Every: 30 * time.Second})
 	l.Register = cmp.Or(l.Register, login.Rate{Burst: 20, Every: 5 * time.Minute})
 }
@@ -65,10 +66,14 @@ func (cfg *Config) path() string {
 }
 
 func (cfg *Config) userTypes() []UserType {
-	if len(cfg.UserTypes) == 0 {
+	switch {
+	case cfg.Login.on():
+		return []UserType{{Type: cmp.Or(cfg.Login.UserType, "customer"), Login: elsewhere{}}}
+	case len(cfg.UserTypes) == 0:
 		return []UserType{{Type: "customer", Label: "Customer"}}
+	default:
+		return cfg.UserTypes
 	}
-	return cfg.UserTypes
 }
 
 // subjectTypes returns the prefixes of user subjects, without the colon.

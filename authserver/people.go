@@ -1,14 +1,17 @@
 package authserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/accounts"
+	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -57,6 +60,38 @@ func (cfg *Config) logins(p *people) (all []pages.UserType, err error) {
 		all = append(all, pages.UserType{Type: t.Type, Label: t.Label, Login: limited})
 	}
 	return all, nil
+}
+
+// elsewhere is the login of users who log in at the page of a [Handoff]. This server knows only what the page has answered, so they
+// exist until [Server.RevokeUser] ends what they have here.
+type elsewhere struct{}
+
+func (elsewhere) Login(context.Context, string, string) (*login.User, error) {
+	return nil, login.ErrRefused
+}
+
+func (elsewhere) Lookup(context.Context, string) (*login.Account, error) {
+	return new(login.Account), nil
+}
+
+// door returns the door to the page of a [Handoff], or nil.
+func (cfg *Config) door() (*handoff.Door, error) {
+	if !cfg.Login.on() {
+		return nil, nil
+	}
+	keys, err := handoff.ParseKeys(cfg.Login.PublicKey)
+	if err != nil {
+		return nil, fmt.Errorf("login.public_key: %w", err)
+	}
+	limiter, err := login.NewLimiter(cfg.Limits.LoginAddress, 0)
+	if err != nil {
+		return nil, fmt.Errorf("limits.login_address: %w", err)
+	}
+	return handoff.New(handoff.Config{
+		Issuer: cfg.Issuer, Redirect: cfg.Login.Redirect, Keys: keys, UserType: cfg.UserTypes[0].Type, ACRs: cfg.Login.ACRValues,
+		Lifetime: cmp.Or(cfg.Lifetimes.Interaction, 15*time.Minute), Limit: limiter, Store: cfg.Store,
+		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
+	}), nil
 }
 
 // legacyLogin returns the login for the password grant: that of the first type. Nil: the grant is disabled.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/model"
@@ -96,6 +97,7 @@ func (cfg *Config) Validate() error {
 	for i, s := range cfg.PrivateUseSchemes {
 		in.err(fmt.Sprintf("PrivateUseSchemes[%d]", i), clients.ValidScheme(s))
 	}
+	in.handoff()
 	in.people()
 	in.issuers()
 	in.registration()
@@ -285,6 +287,38 @@ func digestOf(hexadecimal string) ([]byte, error) {
 		return nil, fmt.Errorf("is not %d hexadecimal digits", 2*sha256.Size)
 	}
 	return raw, nil
+}
+
+// handoff checks the page that log-ins are handed to.
+func (in *inspection) handoff() {
+	l := in.cfg.Login
+	if !l.on() {
+		in.wrong(l.PublicKey != "" || l.UserType != "" || len(l.ACRValues) > 0, "Login.Redirect", "is required with the other fields of login")
+		return
+	}
+	u, err := url.Parse(l.Redirect)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		in.add("Login.Redirect", "is not an https URL")
+	case u.Fragment != "" || u.User != nil:
+		in.add("Login.Redirect", "has a fragment or a user")
+	case u.Scheme == "http" && !loopback(u.Hostname()) && !in.cfg.InsecureHTTP:
+		in.add("Login.Redirect", "is http and not on loopback: use https, or set insecure_http")
+	}
+	for _, name := range []string{"login_challenge", "iss"} {
+		in.wrong(err == nil && u.Query().Has(name), "Login.Redirect", "has the parameter %s, which this server sets", name)
+	}
+	if l.PublicKey == "" {
+		in.add("Login.PublicKey", "is required")
+	} else if _, err := handoff.ParseKeys(l.PublicKey); err != nil {
+		in.add("Login.PublicKey", "%w", err)
+	}
+	for i, acr := range l.ACRValues {
+		in.wrong(!printable(acr) || strings.Contains(acr, " "), fmt.Sprintf("Login.ACRValues[%d]", i), "must be printable ASCII without spaces")
+	}
+	in.wrong(len(in.cfg.UserTypes) > 0, "Login.Redirect", "cannot be combined with user_types: all users log in at that page")
+	in.wrong(len(in.cfg.Users) > 0, "Users", "cannot be combined with login.redirect: all users log in at that page")
+	in.wrong(in.cfg.Legacy.Password, "Legacy.Password", "cannot be combined with login.redirect: this server knows no passwords")
 }
 
 // people checks the user types, the users and the portal.

@@ -11,6 +11,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
+	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -115,18 +116,30 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 		}
 		return d, nil, nil
 	case "login":
+		if v.cfg.Handoff != nil {
+			return nil, again, nil
+		}
 		if stop, err := v.logIn(in.ID); stop != nil || err != nil {
 			return nil, v.loginFor(in, stop), err
 		}
 		return nil, again, nil
 	case "leave":
-		return nil, again, v.end()
+		if err := v.end(); err != nil || v.cfg.Handoff == nil {
+			return nil, again, err
+		}
+		return nil, again, v.put(leftKey, in.ID)
 	}
 
+	if code := v.rejected(in); code != "" {
+		return v.denied(code), nil, nil
+	}
 	silent := in.Prompt == "none"
 	switch needed := v.needsLogin(in); {
 	case needed && silent:
 		return v.denied("login_required"), nil, nil
+	case needed && v.cfg.Handoff != nil:
+		re, err := v.handOff(in, handoff.Then{For: in.ID, Location: in.ContinueURL})
+		return nil, re, err
 	case needed:
 		return nil, v.loginFor(in, nil), nil
 	}
@@ -157,7 +170,7 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 		}
 		v.logConsent(in, "consent given", allowed)
 	}
-	return &flow.Decision{Said: v.said(), User: &v.user.User, Session: v.user.Session, AuthTime: v.user.At, Scopes: allowed}, nil, nil
+	return &flow.Decision{Said: v.said(), User: &v.user.User, Session: v.user.Session, AuthTime: v.user.authTime(), ACR: v.user.ACR, Scopes: allowed}, nil, nil
 }
 
 func (v *visit) denied(code string) *flow.Decision {
@@ -165,8 +178,8 @@ func (v *visit) denied(code string) *flow.Decision {
 }
 
 // needsLogin reports whether the user has to log in for the interaction: because no user is logged in, because the log-in is too
-// old (max_age), or because a new one is requested (prompt=login or select_account). A log-in for this interaction is
-// sufficient.
+// old (max_age) or has none of the acr_values, or because a new one is requested (prompt=login or select_account). A log-in for
+// this interaction is sufficient.
 func (v *visit) needsLogin(in *flow.Interaction) bool {
 	switch {
 	case v.user == nil:
@@ -174,7 +187,7 @@ func (v *visit) needsLogin(in *flow.Interaction) bool {
 	case v.user.For == in.ID && in.ID != "":
 		return false
 	default:
-		return prompts(in, "login") || prompts(in, "select_account") || in.MaxAge >= 0 && time.Since(v.user.At) > in.MaxAge
+		return prompts(in, "login") || prompts(in, "select_account") || in.MaxAge >= 0 && time.Since(v.user.authTime()) > in.MaxAge || !v.meets(in)
 	}
 }
 

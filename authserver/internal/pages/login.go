@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/flow"
+	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -38,6 +39,9 @@ func (v *visit) showLogin() (*reply, error) {
 	back := v.back(v.r.URL.Query().Get("return"))
 	if v.user != nil {
 		return v.see(back), nil
+	}
+	if v.cfg.Handoff != nil {
+		return v.handOff(nil, handoff.Then{Location: v.base + back})
 	}
 	return v.loginPage(loginForm{Action: v.base + "/login", Return: v.base + back}, nil), nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
+	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -44,6 +45,9 @@ type Config struct {
 	// Account returns the account of a user by subject, as [login.Login] does. It is called for every page that a logged-in user
 	// requests. Required.
 	Account func(ctx context.Context, subject string) (*login.Account, error)
+
+	// Handoff is the door to another party's page, where users log in instead of here. Nil: they log in here.
+	Handoff *handoff.Door
 
 	// AuthorizeURL and TokenURL are the endpoints as applications know them. Token handles requests to TokenURL, so that the
 	// trial of an application works even if the server cannot reach itself over the network. Required.
@@ -192,7 +196,12 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	}
 
 	route("GET /{$}", (*visit).home)
-	form("/login", (*visit).showLogin, (*visit).doLogin)
+	if p.cfg.Handoff == nil {
+		form("/login", (*visit).showLogin, (*visit).doLogin)
+	} else {
+		route("GET /login", (*visit).showLogin)
+		route("GET "+handoff.ReturnPath, (*visit).handedBack)
+	}
 	mux.Handle("POST "+p.base+"/logout", p.serve((*visit).doLogout, false)) // works even while users cannot be looked up
 	form("/device", (*visit).showCode, (*visit).enterCode)
 	form("/device/confirm", (*visit).confirmDevice, (*visit).confirmDevice)

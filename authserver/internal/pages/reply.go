@@ -19,6 +19,7 @@ type reply struct {
 	problems    []problem     // with the input; the status is then 422 unless it is set
 	wait        time.Duration // until a retry is useful
 	formAction  string        // other destinations of forms, as a CSP source
+	cookie      *http.Cookie  // nil: none
 	quiet       bool          // without links to other pages: the user is about to decide
 }
 
@@ -64,13 +65,16 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	h.Set("Vary", "Cookie")
 	// Only the stylesheet may be loaded, no script runs, and the page cannot be framed (RFC 6749, section 10.13; RFC 9700,
 	// section 4.16). There are no headers for cross-origin requests, because no page is meant for them (RFC 9700, section 2.6).
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+re.formAction)
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+p.formActions(re))
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	// No other origin learns a URL (RFC 9700, section 4.2.4). With no-referrer, browsers would also send "Origin: null" with our
 	// own forms, and over plain http they send nothing else about the sender.
 	h.Set("Referrer-Policy", "same-origin")
+	if re.cookie != nil {
+		http.SetCookie(w, re.cookie)
+	}
 	if re.wait > 0 {
 		h.Set("Retry-After", fmt.Sprint(int64((re.wait+time.Second-1)/time.Second)))
 	}

@@ -27,13 +27,17 @@ type handler func(v *visit) (*reply, error)
 // A person is the logged-in user of a session.
 type person struct {
 	login.User
-	At    time.Time // of the log-in
+	At    time.Time // of the log-in here
 	For   string    // the ID of the interaction that requested it, or ""
 	Token string    // must accompany every form of the session
 
 	// Session identifies the session in the grants that begin in it. It is not a secret. A user who logs in again without logging
 	// out continues the session.
 	Session string
+
+	// Of a log-in that was handed off. Otherwise ACR is empty and AuthTime is At.
+	ACR      string    `json:",omitempty"`
+	AuthTime time.Time `json:",omitzero"`
 }
 
 // Called returns the person's name for pages.
@@ -42,6 +46,14 @@ func (u *person) Called() string {
 		return u.Display
 	}
 	return u.Name
+}
+
+// authTime returns the time at which the user has entered a password, or the like.
+func (u *person) authTime() time.Time {
+	if u.AuthTime.IsZero() {
+		return u.At
+	}
+	return u.AuthTime
 }
 
 const (
@@ -137,7 +149,9 @@ func (v *visit) check() error {
 		v.cfg.Logger.ErrorContext(ctx, "user not looked up", "type", v.user.Type, "error", err)
 		return errNoDirectory
 	}
-	v.user.Scopes = a.Scopes
+	if v.cfg.Handoff == nil { // otherwise only the answer of the log-in has them
+		v.user.Scopes = a.Scopes
+	}
 	return nil
 }
 

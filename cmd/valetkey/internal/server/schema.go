@@ -13,6 +13,7 @@ func Schema() (config.Schema, error) {
 			"":                            config.Required("issuer", "apis"),
 			"apis":                        config.Required("audience", "scopes"),
 			"clients":                     config.All(config.Required("id"), config.AtMostOne("secret", "secret_sha256"), config.AtMostOne("jwks", "jwks_uri")),
+			"login":                       config.Required("redirect", "public_key"),
 			"users":                       config.All(config.Required("name"), config.OneOf("password", "password_hash")),
 			"user_types":                  config.All(config.Required("type"), config.AtMostOne("database", "ldap")),
 			"trusted_issuers":             config.All(config.Required("issuer", "subject_type", "scopes"), config.OneOf("jwks", "jwks_uri")),
@@ -104,6 +105,12 @@ var schemaKeys = map[string]string{
 	"user_types.ldap.timeout":        "Time limit for one operation.",
 	"user_types.ldap.pool_size":      "Number of connections.",
 	"user_types.ldap.insecure_plain": "Allows a connection without TLS: passwords cross the network in clear text. Default: false.",
+
+	"login":            "Hands log-ins to a page of another party, over a signed back channel. Default: users log in at this server.",
+	"login.redirect":   "URL of the page: https, or http on loopback. It gets login_challenge and iss.",
+	"login.public_key": "Keys that verify the answers of the page: PEM with public keys or certificates, or a JWK Set.",
+	"login.user_type":  "Part of the subjects before the colon. Default: customer.",
+	"login.acr_values": "The acr values that the page can answer with. Default: none.",
 
 	"users":               "Users in the configuration. Others: valetkey user add.",
 	"users.name":          "Name that the user enters.",
