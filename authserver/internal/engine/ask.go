@@ -20,6 +20,7 @@ import (
 const (
 	keptBrowser  = "browser" // digest
 	keptACRs     = "acr_values"
+	keptLocales  = "ui_locales"
 	keptType     = "type" // of the user
 	keptAuthTime = "auth_time"
 	keptSince    = "since" // of the user's credential
@@ -36,7 +37,7 @@ func (e *Engine) prepare(r *http.Request, as *goidc.AuthnSession, _ *goidc.Clien
 		as.Store = map[string]any{}
 	}
 	if as.PushedAuthReqID == "" {
-		as.Store[keptACRs], as.Store[keptKey] = c.form.Get("acr_values"), c.form.Get("dpop_jkt")
+		as.Store[keptACRs], as.Store[keptKey], as.Store[keptLocales] = c.form.Get("acr_values"), c.form.Get("dpop_jkt"), c.form.Get("ui_locales")
 	}
 	if as.Store[keptBrowser] == nil {
 		as.Store[keptBrowser] = store.Digest(c.browser)
@@ -47,7 +48,7 @@ func (e *Engine) prepare(r *http.Request, as *goidc.AuthnSession, _ *goidc.Clien
 // keepPushed is the library's hook for a pushed session.
 func (e *Engine) keepPushed(ctx context.Context, as *goidc.AuthnSession, _ *goidc.Client) error {
 	c := callOf(ctx)
-	as.Store[keptACRs], as.Store[keptKey] = c.form.Get("acr_values"), c.form.Get("dpop_jkt")
+	as.Store[keptACRs], as.Store[keptKey], as.Store[keptLocales] = c.form.Get("acr_values"), c.form.Get("dpop_jkt"), c.form.Get("ui_locales")
 	c.outage = c.useProof()
 	return c.outage
 }
@@ -125,6 +126,7 @@ func (e *Engine) interaction(as *goidc.AuthnSession, c *call) (*flow.Interaction
 		MaxAge:      -1,
 		ACRValues:   strings.Fields(acrs),
 	}
+	in.UILocales, _ = as.Store[keptLocales].(string)
 	if as.MaxAuthnAgeSecs != nil {
 		in.MaxAge = time.Duration(*as.MaxAuthnAgeSecs) * time.Second
 	}

@@ -24,6 +24,7 @@ type Interaction struct {
 	Implicit    bool            // the token itself is sent there (RFC 6749, section 4.2)
 	UserCode    string          // of a device, in the form shown to the user
 	LoginHint   string
+	UILocales   string        // language tags, separated by spaces, in the order of preference (OpenID Connect Core 1.0, section 3.1.2.1)
 	Prompt      string        // none, login, consent; empty: as needed
 	MaxAge      time.Duration // maximum age of the login; negative: any age
 	ACRValues   []string      // a decision needs one of them; empty: no requirement

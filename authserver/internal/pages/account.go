@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
 func (v *visit) home() (*reply, error) {
-	return &reply{page: "home", title: v.cfg.Name}, nil
+	return &reply{page: "home", title: verbatim(v.cfg.Name)}, nil
 }
 
 // An allowedClient is an application that the user has allowed something.
@@ -19,6 +20,13 @@ type allowedClient struct {
 	About  *clients.Client
 	Title  string
 	Grants []grant
+}
+
+// SinceDay and LastDay are the days of the first consent and of the last. Confirmed reports whether they differ.
+func (c allowedClient) SinceDay() day { return day(c.Since) }
+func (c allowedClient) LastDay() day  { return day(c.Last) }
+func (c allowedClient) Confirmed() bool {
+	return c.Since.UTC().Format(time.DateOnly) != c.Last.UTC().Format(time.DateOnly)
 }
 
 // allowed lists the applications that the user has allowed something, latest first.
@@ -48,7 +56,7 @@ func (v *visit) allowed() (*reply, error) {
 	slices.SortFunc(apps, func(a, b allowedClient) int {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Title, b.Title))
 	})
-	return &reply{page: "allowed", title: "Applications you have allowed", data: apps}, nil
+	return &reply{page: "allowed", title: msg("allowed.title"), data: apps}, nil
 }
 
 // disallow revokes what the user has allowed an application.

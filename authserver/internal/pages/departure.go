@@ -52,6 +52,6 @@ func (p *Pages) Leave(w http.ResponseWriter, r *http.Request, d *flow.Departure)
 	if to.Scheme == "https" || to.Scheme == "http" {
 		about.Place, about.App = to.Host, to.Scheme == "http" // http is loopback
 	}
-	p.write(w, v, &reply{status: http.StatusBadRequest, page: "leave", title: "Do you want to leave this site?", data: about, quiet: true})
+	p.write(w, v, &reply{status: http.StatusBadRequest, page: "leave", title: msg("leave.title"), data: about, quiet: true})
 	return false, nil
 }

@@ -17,20 +17,24 @@ const maxCode = 40 // characters entered, including spaces and dashes
 
 // showCode asks for the code. A code in the URL (RFC 8628, section 3.3.1) is filled in, for the user to compare and submit.
 func (v *visit) showCode() (*reply, error) {
-	return codePage(v.r.URL.Query().Get("user_code")), nil
+	re := codePage(v.r.URL.Query().Get("user_code"))
+	if re.data == "" {
+		re.self = v.base + "/device"
+	}
+	return re, nil
 }
 
 func codePage(code string, problems ...problem) *reply {
 	if len(code) > maxCode {
 		code = ""
 	}
-	return &reply{page: "code", title: "Connect a device", data: strings.ToUpper(code), problems: problems}
+	return &reply{page: "code", title: msg("device.title"), data: strings.ToUpper(code), problems: problems}
 }
 
 func (v *visit) enterCode() (*reply, error) {
 	code := strings.TrimSpace(v.r.PostForm.Get("user_code"))
 	if code == "" {
-		return codePage("", problem{"user_code", "Enter the code that your device shows."}), nil
+		return codePage("", problem{"user_code", msg("device.empty")}), nil
 	}
 	// RFC 8628, section 5.1: a code is short, so guesses are limited.
 	if tooMany, many := errors.AsType[*login.TooMany](v.cfg.Codes.Allow(login.Network(v.cfg.Address(v.r)))); many {
@@ -42,7 +46,7 @@ func (v *visit) enterCode() (*reply, error) {
 	in, err := v.cfg.Engine.Device(v.r.Context(), code)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return codePage(code, problem{"user_code", "No device is waiting with this code. It may have expired: check your device again."}), nil
+		return codePage(code, problem{"user_code", msg("device.unknown")}), nil
 	case err != nil:
 		return nil, err
 	}
@@ -63,7 +67,7 @@ func (v *visit) confirmDevice() (*reply, error) {
 			}
 		}
 		v.drop(deviceKey)
-		return codePage("", problem{"user_code", "The code is no longer valid: it has been used or has expired. Start again on your device."}), nil
+		return codePage("", problem{"user_code", msg("device.gone")}), nil
 	}
 	in, err := v.cfg.Engine.Device(v.r.Context(), code)
 	switch {
@@ -105,9 +109,9 @@ func (v *visit) subject() string {
 func (v *visit) deviceEnd() (*reply, error) {
 	switch v.r.PathValue("end") {
 	case "done":
-		return &reply{page: "device", title: "Your device is connected", data: true}, nil
+		return &reply{page: "device", title: msg("device.done.title"), data: true}, nil
 	case "denied":
-		return &reply{page: "device", title: "Your device is not connected", data: false}, nil
+		return &reply{page: "device", title: msg("device.denied.title"), data: false}, nil
 	default:
 		return nil, errNotFound
 	}

@@ -15,11 +15,22 @@ type ending struct {
 	URL, Place string // the way back, http or https, and its host; empty: unknown
 }
 
+// Answerer and Sender name the client in sentences.
+func (e ending) Answerer() message { return e.named(msg("ended.the_application")) }
+func (e ending) Sender() message   { return e.named(msg("ended.the_sender")) }
+
+func (e ending) named(unknown message) message {
+	if e.Client == "" {
+		return unknown
+	}
+	return verbatim(e.Client)
+}
+
 // Ended shows that an interaction has ended, and the way back.
 func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *flow.Ended) {
-	e, heading := ending{Answered: over.Answered}, "This request has expired"
+	e, heading := ending{Answered: over.Answered}, msg("ended.expired.title")
 	if over.Answered {
-		heading = "This request has been answered"
+		heading = msg("ended.answered.title")
 	}
 	// A client that the operator does not know is named and linked to only if the user has seen its consent page: anyone can
 	// write a link to an interaction that never existed.
@@ -27,7 +38,7 @@ func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *flow.Ended) 
 		e.Client = title(c)
 		e.URL, e.Place = wayBack(c, over.RedirectURI)
 	}
-	p.write(w, &visit{Pages: p, r: r}, &reply{status: http.StatusBadRequest, page: "ended", title: heading, data: e, quiet: true})
+	p.write(w, p.visit(r), &reply{status: http.StatusBadRequest, page: "ended", title: heading, data: e, quiet: true})
 }
 
 // wayBack returns the address of an application: its website, if the operator knows the application, or the host of redirectURI.

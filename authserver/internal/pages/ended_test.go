@@ -15,7 +15,7 @@ import (
 // formOf returns where the last form of the page goes, and what its button sends.
 func (b *browser) formOf(do string) (action string, values url.Values) {
 	b.t.Helper()
-	forms := b.page.all("form")
+	forms := b.page.all("main")[0].all("form")
 	form := forms[len(forms)-1]
 	values = url.Values{"do": {do}}
 	for _, in := range form.all("input") {

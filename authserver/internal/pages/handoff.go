@@ -46,7 +46,7 @@ func (v *visit) handOff(in *flow.Interaction, then handoff.Then) (*reply, error)
 	to, err := v.cfg.Handoff.Begin(v.r.Context(), browser, login.Network(v.cfg.Address(v.r)), request, then)
 	if tooMany, many := errors.AsType[*login.TooMany](err); many {
 		why := tooSoon(tooMany)
-		re := (&refusal{status: why.status, title: "Too many log-ins", words: why.words}).reply()
+		re := (&refusal{status: why.status, title: msg("handoff.too_many.title"), words: why.words}).reply()
 		re.wait = why.wait
 		return re, nil
 	}
@@ -64,17 +64,15 @@ func (v *visit) handedBack() (*reply, error) {
 	case errors.Is(err, handoff.ErrUsed) && v.user != nil: // the page was loaded twice
 		return &reply{location: then.Location}, nil
 	case errors.Is(err, handoff.ErrUsed):
-		return handoffPage("This log-in has been used", "Each log-in continues once. Continue to log in again.", then.Location), nil
+		return handoffPage("used", then.Location), nil
 	case errors.Is(err, handoff.ErrUnanswered):
-		return handoffPage("The log-in is not complete", "Continue to log in again.", then.Location), nil
+		return handoffPage("incomplete", then.Location), nil
 	case errors.Is(err, handoff.ErrExpired):
-		return handoffPage("This log-in has expired", "It took too long, or this address is incomplete. Go back to the application that sent you here and start again.", ""), nil
+		return handoffPage("expired", ""), nil
 	case errors.Is(err, handoff.ErrBrowser) && door.Browser(v.r) == "":
-		return handoffPage("Your browser sent no cookie", "Either it does not accept cookies from this site, or the log-in began in another browser. Allow cookies, "+
-			"go back to the application that sent you here and start again.", ""), nil
+		return handoffPage("no_cookie", ""), nil
 	case errors.Is(err, handoff.ErrBrowser):
-		return handoffPage("This log-in began in another browser", "If somebody sent you a link to this page, do not use it: you would help them to act in your name. "+
-			"Otherwise, go back to the application that sent you here and start again in this browser.", ""), nil
+		return handoffPage("other_browser", ""), nil
 	case err != nil:
 		return nil, err
 	}
@@ -82,7 +80,7 @@ func (v *visit) handedBack() (*reply, error) {
 	if answer.Error != "" {
 		v.cfg.Logger.InfoContext(v.r.Context(), "log-in refused", "error", answer.Error, "address", from)
 		if then.For == "" {
-			return handoffPage("You are not logged in", "The log-in was refused or canceled.", then.Location), nil
+			return handoffPage("refused", then.Location), nil
 		}
 		return &reply{location: then.Location}, v.put(rejectedKey, rejected{then.For, answer.Error})
 	}
@@ -96,12 +94,15 @@ func (v *visit) handedBack() (*reply, error) {
 
 // A handoffEnd is the data of a page about a log-in that does not continue.
 type handoffEnd struct {
-	Words string
+	Words message
 	Next  string // a path of ours where the user can try again; empty: none
 }
 
-func handoffPage(title, words, next string) *reply {
-	return &reply{status: http.StatusBadRequest, page: "handoff", title: title, data: handoffEnd{words, next}, quiet: true}
+// handoffPage shows the messages handoff.END.title and handoff.END.
+func handoffPage(end, next string) *reply {
+	return &reply{
+		status: http.StatusBadRequest, page: "handoff", title: msg("handoff." + end + ".title"), data: handoffEnd{msg("handoff." + end), next}, quiet: true,
+	}
 }
 
 // rejected returns the error with which the log-in of an interaction was refused, once, or "".

@@ -21,6 +21,7 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *flow.Intera
 	if err != nil {
 		return nil, err
 	}
+	v.locales, v.tongue = in.UILocales, p.tongues.choose(r, in.UILocales)
 	var d *flow.Decision
 	var re *reply
 	if err = v.check(); err == nil {
@@ -30,7 +31,7 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *flow.Intera
 		err = saved
 	}
 	if no, ok := errors.AsType[*refusal](err); ok {
-		p.write(w, &visit{Pages: p, r: r}, no.reply())
+		p.write(w, p.visit(r), no.reply())
 		return nil, nil
 	}
 	if err != nil {
@@ -157,7 +158,7 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 		return v.denied("access_denied"), nil, nil
 	case asked:
 		if allowed = chosen(v.r.PostForm["scope"], offered); allowed.Len() == 0 {
-			return nil, v.consentPage(in, offered, withheld, valetkey.Scopes{}, problem{"scope", "Select at least one, or choose Deny."}), nil
+			return nil, v.consentPage(in, offered, withheld, valetkey.Scopes{}, problem{"scope", msg("consent.none")}), nil
 		}
 	case ask && silent:
 		return v.denied("consent_required"), nil, nil
@@ -260,7 +261,7 @@ func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked vale
 	for i := range f.Offered {
 		f.Offered[i].Checked = ticked.Has(f.Offered[i].Scope)
 	}
-	return &reply{page: "consent", title: "Allow " + f.Title + "?", data: f, problems: problems, formAction: leadsTo(in.RedirectURI), quiet: true}
+	return &reply{page: "consent", title: msg("consent.title", "client", f.Title), data: f, problems: problems, formAction: leadsTo(in.RedirectURI), self: in.ContinueURL, quiet: true}
 }
 
 // title returns the name of a client for users.

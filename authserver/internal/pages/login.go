@@ -32,7 +32,7 @@ type loginForm struct {
 type stop struct {
 	status int
 	wait   time.Duration
-	words  string
+	words  message
 }
 
 func (v *visit) showLogin() (*reply, error) {
@@ -77,7 +77,7 @@ func (v *visit) loginPage(f loginForm, why *stop) *reply {
 	if v.userType(f.Type) == nil {
 		f.Type = v.cfg.Logins[0].Type
 	}
-	re := &reply{page: "login", title: "Log in", data: f}
+	re := &reply{page: "login", title: msg("login.title"), data: f}
 	if why != nil {
 		re.status, re.wait, re.problems = why.status, why.wait, []problem{{"", why.words}}
 		if why.status == http.StatusUnprocessableEntity {
@@ -109,9 +109,9 @@ func (v *visit) logIn(forID string) (*stop, error) {
 	who := v.userType(kind)
 	switch {
 	case who == nil:
-		return &stop{status: http.StatusUnprocessableEntity, words: "Choose what kind of user you are."}, nil
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.choose_type")}, nil
 	case name == "" || password == "":
-		return &stop{status: http.StatusUnprocessableEntity, words: "Enter your name and your password."}, nil
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.empty")}, nil
 	}
 
 	from := v.cfg.Address(v.r)
@@ -130,10 +130,10 @@ func (v *visit) logIn(forID string) (*stop, error) {
 		return tooSoon(tooMany), nil
 	case errors.Is(err, login.ErrRefused):
 		v.cfg.Logger.InfoContext(ctx, "log-in refused", "type", kind, "address", from)
-		return &stop{status: http.StatusUnprocessableEntity, words: "The name or the password is wrong."}, nil
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.wrong")}, nil
 	case err != nil:
 		v.cfg.Logger.ErrorContext(ctx, "log-in not answered", "type", kind, "error", err)
-		return &stop{http.StatusServiceUnavailable, 10 * time.Second, "Your password cannot be checked at the moment. Please try again in a moment."}, nil
+		return &stop{http.StatusServiceUnavailable, 10 * time.Second, msg("login.outage")}, nil
 	}
 	if err := v.begin(user, forID); err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
@@ -143,7 +143,7 @@ func (v *visit) logIn(forID string) (*stop, error) {
 }
 
 func tooSoon(e *login.TooMany) *stop {
-	return &stop{http.StatusTooManyRequests, e.RetryAfter, "There have been too many attempts. Wait " + span(roundUp(e.RetryAfter)) + " and try again."}
+	return &stop{http.StatusTooManyRequests, e.RetryAfter, msg("too_many", "wait", roundUp(e.RetryAfter))}
 }
 
 // roundUp rounds d up to a duration that is easier to read.
@@ -162,6 +162,6 @@ func (v *visit) loginFor(in *flow.Interaction, why *stop) *reply {
 		f.Name, f.Type = v.user.Name, v.user.Type
 	}
 	re := v.loginPage(f, why)
-	re.formAction, re.quiet = leadsTo(in.RedirectURI), true
+	re.formAction, re.self, re.quiet = leadsTo(in.RedirectURI), in.ContinueURL, true
 	return re
 }

@@ -18,9 +18,8 @@ import (
 //go:embed templates style.css
 var files embed.FS
 
-// A look renders pages and serves the stylesheet.
+// A look serves the stylesheet.
 type look struct {
-	pages     map[string]*template.Template // by the name of the file, without .html
 	style     []byte
 	stylePath string // contains the digest, so that browsers may cache it forever
 }
@@ -32,29 +31,34 @@ func newLook(accent, base string) (*look, error) {
 	}
 	colour, _ := parseColour(accent)
 	css = fmt.Appendf(nil, ":root { --accent: %s; --accent-on-dark: %s; }\n%s", colour, colour.on(dark), css)
-	l := &look{pages: map[string]*template.Template{}, style: css}
+	l := &look{style: css}
 	l.stylePath = fmt.Sprintf("%s/assets/style-%.8x.css", base, sha256.Sum256(css))
 
-	layout, err := template.New("layout.html").Funcs(template.FuncMap{"span": span, "date": date, "moment": moment}).
-		ParseFS(files, "templates/layout/*.html")
+	return l, nil
+}
+
+// readPages parses the templates of all pages, with the texts of a language.
+func (t *tongue) readPages() error {
+	layout, err := template.New("layout.html").Funcs(t.funcs()).ParseFS(files, "templates/layout/*.html")
 	if err != nil {
-		return nil, fmt.Errorf("read the layout: %w", err)
+		return fmt.Errorf("read the layout: %w", err)
 	}
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
-		return nil, fmt.Errorf("list the templates: %w", err)
+		return fmt.Errorf("list the templates: %w", err)
 	}
+	t.pages = map[string]*template.Template{}
 	for _, name := range names {
 		page, err := layout.Clone()
 		if err == nil {
 			page, err = page.ParseFS(files, name)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read a template: %w", err)
+			return fmt.Errorf("read a template: %w", err)
 		}
-		l.pages[strings.TrimSuffix(strings.TrimPrefix(name, "templates/"), ".html")] = page
+		t.pages[strings.TrimSuffix(strings.TrimPrefix(name, "templates/"), ".html")] = page
 	}
-	return l, nil
+	return nil
 }
 
 // ServeHTTP serves the stylesheet.
@@ -124,23 +128,3 @@ func (c colour) on(ground colour) colour {
 	}
 	return c
 }
-
-// span formats a duration, such as "10 minutes".
-func span(d time.Duration) string {
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		if d < unit.length || d%unit.length != 0 && d < 2*unit.length {
-			continue
-		}
-		if n := d / unit.length; n != 1 {
-			return fmt.Sprintf("%d %ss", n, unit.name)
-		}
-		return "1 " + unit.name
-	}
-	return "less than a second"
-}
-
-func date(t time.Time) string   { return t.UTC().Format("2 January 2006") }
-func moment(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") }

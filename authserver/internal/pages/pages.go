@@ -110,6 +110,7 @@ type Pages struct {
 	protection *http.CrossOriginProtection
 	consents   consents
 	look       *look
+	tongues    *tongues
 }
 
 // New returns Pages. It does no I/O. The error lists every mistake in cfg.
@@ -149,6 +150,9 @@ func New(cfg Config) (*Pages, error) {
 		p.tryURI = uri
 	}
 	if p.look, err = newLook(cfg.Accent, p.base); err != nil {
+		return nil, fmt.Errorf("pages: %w", err)
+	}
+	if p.tongues, err = readTongues(); err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
 	return p, nil
@@ -203,6 +207,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 		route("GET "+handoff.ReturnPath, (*visit).handedBack)
 	}
 	mux.Handle("POST "+p.base+"/logout", p.serve((*visit).doLogout, false)) // works even while users cannot be looked up
+	route("POST /language", (*visit).chooseLanguage)
 	form("/device", (*visit).showCode, (*visit).enterCode)
 	form("/device/confirm", (*visit).confirmDevice, (*visit).confirmDevice)
 	route("GET /device/{end}", (*visit).deviceEnd)
@@ -236,13 +241,13 @@ type grant struct {
 }
 
 // describe returns the descriptions of scopes. A scope that no API has any more is shown by name.
-func (p *Pages) describe(scopes []string) []grant {
+func (v *visit) describe(scopes []string) []grant {
 	var list []grant
 	for _, s := range scopes {
 		g := grant{Scope: s, Meaning: s}
-		for _, a := range p.cfg.APIs {
+		for _, a := range v.cfg.APIs {
 			if scope := a.Scope(s); scope != nil {
-				g.API, g.Meaning = a.Title(), cmp.Or(scope.Description, s)
+				g.API, g.Meaning = a.Title(), cmp.Or(v.tongue.translated(scope), s)
 			}
 		}
 		list = append(list, g)

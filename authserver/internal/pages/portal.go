@@ -2,7 +2,6 @@ package pages
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,17 +15,17 @@ import (
 // A kind is an application type as developers know it. It determines which grants the application uses, and whether it can keep
 // a secret.
 type kind struct {
-	ID, Name, Words string
-	native, secret  bool
-	grants          []string
+	ID             string // the messages kind.ID and kind.ID.about are about it
+	native, secret bool
+	grants         []string
 }
 
 var kinds = []kind{
-	{"web", "Web application", "It runs on a server, where it keeps a secret.", false, true, []string{"authorization_code", "refresh_token"}},
-	{"spa", "Single-page application", "It runs in the browser and has no secret.", false, false, []string{"authorization_code", "refresh_token"}},
-	{"native", "Native application", "It is installed on a phone, a computer or a device, and has no secret.", true, false,
+	{"web", false, true, []string{"authorization_code", "refresh_token"}},
+	{"spa", false, false, []string{"authorization_code", "refresh_token"}},
+	{"native", true, false,
 		[]string{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}},
-	{"service", "Service", "It acts for itself, without a user, and keeps a secret.", false, true, []string{"client_credentials"}},
+	{"service", false, true, []string{"client_credentials"}},
 }
 
 // kindOf returns the kind of a client registered in the portal.
@@ -38,6 +37,10 @@ func kindOf(c *clients.Client) kind {
 	}
 	return kinds[0]
 }
+
+// Name and Words describe the kind to users.
+func (k kind) Name() message  { return msg("kind." + k.ID) }
+func (k kind) Words() message { return msg("kind." + k.ID + ".about") }
 
 // Redirects reports whether users are sent to the application and back.
 func (k kind) Redirects() bool { return k.grants[0] == "authorization_code" }
@@ -58,13 +61,13 @@ func (v *visit) applications() (*reply, error) {
 	type row struct {
 		ID, Title string
 		Kind      kind
-		Since     any
+		Since     day
 	}
 	rows := make([]row, len(list))
 	for i := range list {
-		rows[i] = row{list[i].ID, title(&list[i]), kindOf(&list[i]), list[i].IssuedAt}
+		rows[i] = row{list[i].ID, title(&list[i]), kindOf(&list[i]), day(list[i].IssuedAt)}
 	}
-	return &reply{page: "applications", title: "Your applications", data: rows}, nil
+	return &reply{page: "applications", title: msg("applications.title"), data: rows}, nil
 }
 
 // owned wraps a handler for an application of the user. For other users, the application does not exist.
@@ -76,7 +79,7 @@ func owned(h func(v *visit, c *clients.Client) (*reply, error)) handler {
 		}
 		re, err := h(v, c)
 		if errors.Is(err, store.ErrConflict) {
-			return nil, &refusal{http.StatusConflict, "The application has changed", "The application was changed at the same time. Reload the page to see the changes."}
+			return nil, &refusal{http.StatusConflict, msg("application.conflict.title"), msg("application.conflict")}
 		}
 		return re, err
 	}
@@ -128,9 +131,9 @@ func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...
 		}
 		f.Scopes = append(f.Scopes, scopesOf{a.Title(), list})
 	}
-	re := &reply{page: "edit", title: "Register an application", data: f, problems: problems}
+	re := &reply{page: "edit", title: msg("edit.new"), data: f, problems: problems}
 	if f.ID != "" {
-		re.title = "Edit the application"
+		re.title = msg("edit.title")
 	}
 	return re
 }
@@ -143,7 +146,7 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 	c.RedirectURIs, c.Scopes = nil, valetkey.NewScopes(form["scope"]...).Slice()
 
 	if c.Name == "" {
-		problems = append(problems, problem{"client_name", "Enter a name. Users will see it."})
+		problems = append(problems, problem{"client_name", msg("edit.name.empty")})
 	}
 	if k.Redirects() {
 		for i, line := range strings.Split(form.Get("redirect_uris"), "\n") {
@@ -152,12 +155,12 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 				continue
 			}
 			if err := v.cfg.Clients.ValidRedirectURI(uri, c.Native); err != nil {
-				problems = append(problems, problem{"redirect_uris", fmt.Sprintf("Line %d %s.", i+1, err)})
+				problems = append(problems, problem{"redirect_uris", msg("edit.redirects.line", "line", i+1, "problem", err)})
 			}
 			c.RedirectURIs = append(c.RedirectURIs, uri)
 		}
 		if len(c.RedirectURIs) == 0 {
-			problems = append(problems, problem{"redirect_uris", "Enter at least one redirect URI."})
+			problems = append(problems, problem{"redirect_uris", msg("edit.redirects.empty")})
 		}
 		if v.tryURI != "" {
 			c.RedirectURIs = append(c.RedirectURIs, v.tryURI)
@@ -165,9 +168,9 @@ func (v *visit) readApplication(c *clients.Client, k kind) (problems []problem) 
 	}
 	switch {
 	case len(c.Scopes) == 0:
-		problems = append(problems, problem{"scope", "Select at least one scope."})
+		problems = append(problems, problem{"scope", msg("edit.scopes.empty")})
 	case slices.ContainsFunc(c.Scopes, func(s string) bool { return v.apiOf(s) == "" }):
-		problems = append(problems, problem{"scope", "One of the scopes no longer exists."})
+		problems = append(problems, problem{"scope", msg("edit.scopes.gone")})
 	}
 	return problems
 }
@@ -191,13 +194,15 @@ func invalid(err error) (problems []problem) {
 		return problems
 	}
 	if no, ok := errors.AsType[*clients.Invalid](err); ok {
-		switch {
-		case no.Member == "":
-			return []problem{{"client_name", "It cannot be registered: " + no.Problem + "."}}
-		case no.Index > 0:
-			problems = append(problems, problem{no.Member, "This one " + no.Problem + "."})
+		switch no.Member {
+		case "":
+			return []problem{{"client_name", msg("edit.refused", "problem", no.Problem)}}
+		case "client_name":
+			problems = append(problems, problem{no.Member, msg("edit.name.invalid")})
+		case "client_uri":
+			problems = append(problems, problem{no.Member, msg("edit.website.invalid")})
 		default:
-			problems = append(problems, problem{no.Member, "This " + no.Problem + "."})
+			problems = append(problems, problem{no.Member, msg("edit.invalid", "problem", no.Problem)})
 		}
 	}
 	return problems
@@ -214,7 +219,7 @@ func (v *visit) register() (*reply, error) {
 	f := v.filledIn("", may, v.r.PostForm.Get("kind"))
 	i := slices.IndexFunc(may, func(k kind) bool { return k.ID == f.Kind })
 	if i < 0 {
-		return v.applicationPage(f, v.r.PostForm["scope"], problem{"kind", "Choose what kind of application it is."}), nil
+		return v.applicationPage(f, v.r.PostForm["scope"], problem{"kind", msg("edit.kind.choose")}), nil
 	}
 	c := clients.Client{Owner: v.user.Subject}
 	if problems := v.readApplication(&c, may[i]); problems != nil {
@@ -265,7 +270,7 @@ func (v *visit) application(c *clients.Client) (*reply, error) {
 		a.Secret = f.Secret
 		v.drop(flashKey)
 	}
-	return &reply{page: "application", title: a.Title, data: a}, nil
+	return &reply{page: "application", title: verbatim(a.Title), data: a}, nil
 }
 
 func (v *visit) ownRedirects(c *clients.Client) []string {
@@ -295,14 +300,16 @@ func (v *visit) edit(c *clients.Client) (*reply, error) {
 }
 
 // A question is a page that asks for confirmation before a permanent change.
-type question struct{ ID, Words, Do string }
+type question struct {
+	ID        string
+	Words, Do message
+}
 
 func (v *visit) askRotate(c *clients.Client) (*reply, error) {
 	if c.Public() {
 		return nil, errNotFound
 	}
-	return &reply{page: "ask", title: "Replace the secret of " + title(c) + "?", data: question{c.ID,
-		"You get a new secret, and the old one stops working immediately. The application cannot continue until it has the new one.", "Replace the secret"}}, nil
+	return &reply{page: "ask", title: msg("rotate.title", "client", title(c)), data: question{c.ID, msg("rotate.about"), msg("rotate.do")}}, nil
 }
 
 func (v *visit) rotate(c *clients.Client) (*reply, error) {
@@ -318,8 +325,7 @@ func (v *visit) rotate(c *clients.Client) (*reply, error) {
 }
 
 func (v *visit) askDelete(c *clients.Client) (*reply, error) {
-	return &reply{page: "ask", title: "Delete " + title(c) + "?", data: question{c.ID,
-		"The application loses all access, for all its users. This cannot be undone.", "Delete the application"}}, nil
+	return &reply{page: "ask", title: msg("delete.title", "client", title(c)), data: question{c.ID, msg("delete.about"), msg("delete.do")}}, nil
 }
 
 func (v *visit) remove(c *clients.Client) (*reply, error) {

@@ -57,8 +57,8 @@ func TestRegister(t *testing.T) {
 		says string
 	}{
 		{"no name", with(lamp, "client_name", " "), "Enter a name"},
-		{"a name that turns the line around", with(lamp, "client_name", "a\u202eb"), "not printable"},
-		{"no website but a script", with(lamp, "client_uri", "javascript:alert(1)"), "This is not the https or http URL of a website."},
+		{"a name that turns the line around", with(lamp, "client_name", "a\u202eb"), "a character that cannot be shown"},
+		{"no website but a script", with(lamp, "client_uri", "javascript:alert(1)"), "Enter the https or http URL of a website."},
 		{"no redirect URI", with(lamp, "redirect_uris", "\n"), "Enter at least one redirect URI."},
 		{"a redirect URI that is http", with(lamp, "redirect_uris", "https://a.example/cb\nhttp://a.example/cb"), "Line 2 is neither https"},
 		{"a redirect URI with a fragment", with(lamp, "redirect_uris", "https://a.example/#x"), "Line 1 has a fragment."},

@@ -2,10 +2,13 @@ package pages
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"fmt"
+	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -14,17 +17,24 @@ type reply struct {
 	status   int    // zero: 200
 	location string // "": a page
 
-	page, title string
-	data        any
-	problems    []problem     // with the input; the status is then 422 unless it is set
-	wait        time.Duration // until a retry is useful
-	formAction  string        // other destinations of forms, as a CSP source
-	cookie      *http.Cookie  // nil: none
-	quiet       bool          // without links to other pages: the user is about to decide
+	page       string
+	title      message
+	data       any
+	problems   []problem     // with the input; the status is then 422 unless it is set
+	wait       time.Duration // until a retry is useful
+	formAction string        // other destinations of forms, as a CSP source
+	cookie     *http.Cookie  // nil: none
+	self       string        // the path that shows the page again with GET; empty: that of the request
+	tongue     *tongue       // that the visitor has chosen; nil: none
+	instead    *tongue       // the one before
+	quiet      bool          // without links to other pages: the user is about to decide
 }
 
 // A problem is an error in a field of a form; without a Field, it concerns the form as a whole.
-type problem struct{ Field, Words string }
+type problem struct {
+	Field string
+	Words message
+}
 
 // see redirects to a page of ours. The status is 303, also after a form, so that a password is never forwarded (RFC 9700,
 // section 4.12).
@@ -32,12 +42,16 @@ func (p *Pages) see(path string) *reply { return &reply{location: p.base + path}
 
 // A frame is the data that the layout of every page uses.
 type frame struct {
-	Title, Site, Base, Style string
-	User                     *person
-	Developer                bool // may use the portal
-	Quiet                    bool
-	Problems                 []problem
-	Data                     any
+	Title             template.HTML
+	WindowTitle       template.HTML
+	Site, Base, Style string
+	User              *person
+	Developer         bool // may use the portal
+	Quiet             bool
+	Self              string    // the path that shows the page again
+	Languages         []*tongue // the others
+	Problems          []problem
+	Data              any
 }
 
 // Token returns the token of forms.
@@ -48,21 +62,21 @@ func (f frame) Token() string {
 	return f.User.Token
 }
 
-// Problem returns the problem of a field, or "".
-func (f frame) Problem(field string) string {
-	for _, p := range f.Problems {
-		if p.Field == field {
-			return p.Words
+// Problem returns the problem of a field, or nil.
+func (f frame) Problem(field string) *message {
+	for i := range f.Problems {
+		if f.Problems[i].Field == field {
+			return &f.Problems[i].Words
 		}
 	}
-	return ""
+	return nil
 }
 
 // write writes the response. Its headers are those of every page.
 func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Vary", "Cookie")
+	h.Set("Vary", "Cookie, Accept-Language")
 	// Only the stylesheet may be loaded, no script runs, and the page cannot be framed (RFC 6749, section 10.13; RFC 9700,
 	// section 4.16). There are no headers for cross-origin requests, because no page is meant for them (RFC 9700, section 2.6).
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+p.formActions(re))
@@ -74,6 +88,11 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	h.Set("Referrer-Policy", "same-origin")
 	if re.cookie != nil {
 		http.SetCookie(w, re.cookie)
+	}
+	if re.tongue != nil {
+		v.remember(w, re.tongue, re.instead)
+	} else if t := p.tongues.matching(cmp.Or(v.locales, v.r.URL.Query().Get("ui_locales"))); t != nil && t == v.tongue {
+		v.remember(w, t, nil) // for the pages that follow
 	}
 	if re.wait > 0 {
 		h.Set("Retry-After", fmt.Sprint(int64((re.wait+time.Second-1)/time.Second)))
@@ -92,8 +111,9 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 		status = http.StatusOK
 	}
 	var body bytes.Buffer
-	err := p.look.pages[re.page].Execute(&body, frame{
-		Title: re.title, Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Data: re.data, Quiet: re.quiet,
+	err := v.tongue.pages[re.page].Execute(&body, frame{
+		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Data: re.data, Quiet: re.quiet,
+		Self: cmp.Or(re.self, v.self()), Languages: slices.DeleteFunc(slices.Clone(p.tongues.all), func(t *tongue) bool { return t == v.tongue }),
 		Developer: v.mayDevelop(),
 	})
 	if err != nil {
@@ -102,8 +122,29 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 		return
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Language", v.tongue.Tag.String())
 	w.WriteHeader(status)
 	w.Write(body.Bytes())
+}
+
+// self returns the path that shows the page of the request again.
+func (v *visit) self() string {
+	if v.r.Method == http.MethodPost {
+		return v.r.URL.EscapedPath()
+	}
+	return v.r.URL.RequestURI()
+}
+
+// windowTitle returns the title of the browser window.
+func (v *visit) windowTitle(re *reply) template.HTML {
+	title := re.title
+	if v.tongue.plain(title) != v.cfg.Name {
+		title = msg("layout.title", "title", title, "site", v.cfg.Name)
+	}
+	if len(re.problems) > 0 {
+		title = msg("layout.problem", "title", title)
+	}
+	return v.tongue.text(title)
 }
 
 // leadsTo returns the CSP source for forms that end in a redirect to uri. Chromium applies form-action to the whole chain of

@@ -44,7 +44,10 @@ type trial struct {
 }
 
 // A use is a request with the token, and its response, as sent over the network.
-type use struct{ Request, Response string }
+type use struct {
+	Request, Response string
+	Unreachable       bool // there is no response
+}
 
 const (
 	flightKey   = "flight"
@@ -97,11 +100,11 @@ func (v *visit) tried() (*reply, error) {
 	var f flight
 	// RFC 6749, section 10.12: a response is accepted only once, and only if it was requested.
 	if !v.take(flightKey, &f) || subtle.ConstantTimeCompare([]byte(f.State), []byte(query.Get("state"))) != 1 {
-		return nil, &refusal{http.StatusBadRequest, "No trial is in progress", "Start again on the page of the application."}
+		return nil, &refusal{http.StatusBadRequest, msg("try.none.title"), msg("try.none")}
 	}
 	// RFC 9207, section 2.4: iss must be present and identify this server.
 	if query.Get("iss") != v.cfg.Issuer {
-		return nil, &refusal{http.StatusBadRequest, "The response is not from this server", "Start again on the page of the application."}
+		return nil, &refusal{http.StatusBadRequest, msg("try.foreign.title"), msg("try.foreign")}
 	}
 	c, err := v.own(f.Client)
 	if err != nil {
@@ -204,7 +207,7 @@ type trialPage struct {
 	ID, Title      string
 	Parts          []string // of the token, without the dots between
 	Header, Claims []member
-	Bound          string
+	Bound          *message
 	UseURL         string // "": none
 }
 
@@ -215,13 +218,13 @@ func (v *visit) showToken(c *clients.Client) (*reply, error) {
 	}
 	page := trialPage{trial: end, ID: c.ID, Title: title(c), Parts: strings.Split(end.Token, ".")}
 	if end.Error != "" {
-		return &reply{page: "token", title: "The trial was refused", data: page}, nil
+		return &reply{page: "token", title: msg("try.refused"), data: page}, nil
 	}
 	page.UseURL = v.useURL(end)
 	if jwt, ok := explain(end.Token, time.Now()); ok {
 		page.Header, page.Claims, page.Bound = jwt.header, jwt.claims, jwt.bound
 	}
-	return &reply{page: "token", title: "Your access token", data: page}, nil
+	return &reply{page: "token", title: msg("token.title"), data: page}, nil
 }
 
 // useURL returns the URL where the token can be used, at the API that its scopes belong to.
@@ -259,7 +262,7 @@ func (v *visit) useToken(c *clients.Client) (*reply, error) {
 	end.Use.Response, err = fetch(r)
 	if err != nil { // not our outage: the page shows it
 		v.cfg.Logger.WarnContext(v.r.Context(), "API not reached with a trial token", "url", target, "error", err)
-		end.Use.Response = "No response: the API cannot be reached."
+		end.Use.Unreachable = true
 	}
 	return v.seeApplication(c.ID, "/token#use"), v.put(trialKey, end)
 }

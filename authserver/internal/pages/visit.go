@@ -18,8 +18,15 @@ import (
 // that.
 type visit struct {
 	*Pages
-	r    *http.Request // its context contains the session
-	user *person       // nil: not logged in
+	r       *http.Request // its context contains the session
+	tongue  *tongue       // the language of the visitor
+	locales string        // the ui_locales of an interaction
+	user    *person       // nil: not logged in
+}
+
+// visit returns the visit of someone who is not known yet.
+func (p *Pages) visit(r *http.Request) *visit {
+	return &visit{Pages: p, r: r, tongue: p.tongues.choose(r, "")}
 }
 
 type handler func(v *visit) (*reply, error)
@@ -64,20 +71,19 @@ const (
 // A refusal is an error that is shown to the visitor on a page.
 type refusal struct {
 	status       int
-	title, words string
+	title, words message
 }
 
-func (e *refusal) Error() string { return e.title }
+func (e *refusal) Error() string { return e.title.key }
 
 var (
-	errCrossSite = &refusal{http.StatusForbidden, "This form came from another site", "A page of another website sent this form. If you sent it yourself, open the page on this site and try again."}
-	errStale     = &refusal{http.StatusForbidden, "This page is out of date", "You have logged in again since it was loaded. Go back, reload it, and try again."}
-	errForm      = &refusal{http.StatusBadRequest, "The form cannot be read", "It is too long or malformed."}
-	errNotFound  = &refusal{http.StatusNotFound, "Page not found", "There is nothing at this address, or it does not belong to you."}
-	errForbidden = &refusal{http.StatusForbidden, "No access", "Your account has no access to this page."}
+	errCrossSite = &refusal{http.StatusForbidden, msg("error.cross_site.title"), msg("error.cross_site")}
+	errStale     = &refusal{http.StatusForbidden, msg("error.stale.title"), msg("error.stale")}
+	errForm      = &refusal{http.StatusBadRequest, msg("error.form.title"), msg("error.form")}
+	errNotFound  = &refusal{http.StatusNotFound, msg("error.not_found.title"), msg("error.not_found")}
+	errForbidden = &refusal{http.StatusForbidden, msg("error.forbidden.title"), msg("error.forbidden")}
 
-	errNoDirectory = &refusal{http.StatusServiceUnavailable, "Sign-in is temporarily unavailable",
-		"Your account cannot be checked at the moment. You are still logged in. Please try again in a few minutes."}
+	errNoDirectory = &refusal{http.StatusServiceUnavailable, msg("error.directory.title"), msg("error.directory")}
 )
 
 // serve wraps the handlers of all pages that are not part of an interaction. With check, it first looks up the account of the
@@ -87,7 +93,7 @@ func (p *Pages) serve(h handler, check bool) http.Handler {
 		v, err := p.open(r)
 		switch {
 		case err != nil:
-			v = &visit{Pages: p, r: r}
+			v = p.visit(r)
 		case check:
 			err = v.check()
 		}
@@ -119,7 +125,7 @@ func (p *Pages) open(r *http.Request) (*visit, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &visit{Pages: p, r: r.WithContext(ctx)}
+	v := p.visit(r.WithContext(ctx))
 	var who person
 	if !v.get(personKey, &who) {
 		return v, nil
@@ -191,17 +197,14 @@ func (v *visit) save(w http.ResponseWriter) error {
 	return nil
 }
 
-const (
-	outageTitle = "Sorry, something went wrong on our side"
-	outageWords = "Please try again in a moment."
-)
+var errOutage = &refusal{http.StatusServiceUnavailable, msg("error.outage.title"), msg("error.outage")}
 
 // fail shows an error: a refusal as it is, anything else as an outage whose details are only in the log.
 func (v *visit) fail(w http.ResponseWriter, err error) {
 	no, ok := errors.AsType[*refusal](err)
 	if !ok {
 		v.cfg.Logger.ErrorContext(v.r.Context(), "page not shown", "path", v.r.URL.Path, "error", err)
-		no = &refusal{http.StatusServiceUnavailable, outageTitle, outageWords}
+		no = errOutage
 	}
 	v.write(w, v, no.reply())
 }
@@ -214,19 +217,14 @@ func (e *refusal) reply() *reply {
 	return re
 }
 
-// Error shows a page that describes an error, including for requests that must not be redirected (RFC 6749, section 4.1.2.1).
-// Both texts are escaped.
-func (p *Pages) Error(w http.ResponseWriter, r *http.Request, status int, title, words string) {
-	p.write(w, &visit{Pages: p, r: r}, (&refusal{status, title, words}).reply())
-}
-
-// ErrorPage calls [Pages.Error] for an error of the authorization endpoint.
+// ErrorPage shows a page that describes an error of an authorization request that must not be redirected (RFC 6749, section
+// 4.1.2.1).
 func (p *Pages) ErrorPage(w http.ResponseWriter, r *http.Request, status int, code, description string) {
+	no := &refusal{status, msg("error.request.title"), msg("error.request", "code", code, "problem", description)}
 	if status >= http.StatusInternalServerError {
-		p.Error(w, r, status, outageTitle, outageWords)
-		return
+		no = &refusal{status, errOutage.title, errOutage.words}
 	}
-	p.Error(w, r, status, "Something went wrong", "The application or link that sent you here made a request that cannot be processed ("+code+": "+description+").")
+	p.write(w, p.visit(r), no.reply())
 }
 
 // signedIn wraps a handler for logged-in users, and redirects all others to the log-in page.

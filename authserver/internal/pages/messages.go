@@ -1,0 +1,298 @@
+package pages
+
+import (
+	"bytes"
+	"cmp"
+	"embed"
+	"errors"
+	"fmt"
+	"html"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/text/language"
+
+	"github.com/valetkey/valetkey/authserver/model"
+	"github.com/valetkey/valetkey/internal/config"
+)
+
+// Every text of the pages is in messages/LANGUAGE.yaml, by key. All files have the same keys, and every key is used. A text is HTML:
+// it may contain the elements strong, em, code, bdi, a and span, and placeholders such as {client}. The value of a placeholder is
+// escaped, unless it is a message itself.
+//
+// golang.org/x/text/language chooses the file: its rules for related languages (de-AT for de, or zh-TW for zh-Hant) come from the
+// data of Unicode (CLDR). Its catalog and message packages are not used, because they need a generator, and put neither a message
+// nor its markup where a translator would look for them.
+//
+//go:embed messages
+var messageFiles embed.FS
+
+// A message is a text for users whose language is chosen when the page is rendered.
+type message struct {
+	key  string
+	args []any  // names of placeholders and their values, alternating
+	raw  string // without a key: a text that is the same in all languages, such as the name of an application
+}
+
+// msg returns the message with that key. args are names of placeholders and their values, alternating: strings, integers,
+// durations, messages, or values of type day or instant.
+func msg(key string, args ...any) message { return message{key: key, args: args} }
+
+// verbatim returns a message with a text that is not ours.
+func verbatim(text string) message { return message{raw: text} }
+
+// A day and an instant are times that a message shows as such. They are shown in UTC, because the time zone of the user is
+// unknown.
+type (
+	day     time.Time
+	instant time.Time
+)
+
+// A tongue renders messages in one language.
+type tongue struct {
+	Tag      language.Tag
+	Name     string // in the language itself
+	messages map[string]string
+	pages    map[string]*template.Template // by the name of the file, without .html
+}
+
+// tongues are all languages, English first, which is the default.
+type tongues struct {
+	all     []*tongue
+	matcher language.Matcher
+}
+
+func readTongues() (*tongues, error) {
+	names, err := fs.Glob(messageFiles, "messages/*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("list the messages: %w", err)
+	}
+	ts := &tongues{}
+	for _, name := range names {
+		text, err := messageFiles.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read the messages: %w", err)
+		}
+		var file struct {
+			Messages map[string]string `yaml:"messages,required"`
+		}
+		if err := config.Read(name, bytes.NewReader(text), &file, func(*config.Document) error { return nil }); err != nil {
+			return nil, fmt.Errorf("read the messages: %w", err)
+		}
+		tag, err := language.Parse(strings.TrimSuffix(path.Base(name), ".yaml"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		ts.all = append(ts.all, &tongue{Tag: tag, Name: file.Messages["language"], messages: file.Messages})
+	}
+	for _, t := range ts.all {
+		if err := t.readPages(); err != nil {
+			return nil, err
+		}
+	}
+	first := slices.IndexFunc(ts.all, func(t *tongue) bool { return t.Tag == language.English })
+	if first < 0 {
+		return nil, errors.New("the messages lack English")
+	}
+	ts.all[0], ts.all[first] = ts.all[first], ts.all[0]
+	var tags []language.Tag
+	for _, t := range ts.all {
+		tags = append(tags, t.Tag)
+	}
+	ts.matcher = language.NewMatcher(tags)
+	return ts, nil
+}
+
+// matching returns the best language for a list of language tags, in the form of Accept-Language or separated by spaces as in
+// ui_locales, or nil if there is none.
+func (ts *tongues) matching(list string) *tongue {
+	if len(list) > maxLocales {
+		return nil
+	}
+	if !strings.ContainsAny(list, ",;") {
+		list = strings.Join(strings.Fields(list), ",")
+	}
+	wanted, _, err := language.ParseAcceptLanguage(list)
+	if err != nil || len(wanted) == 0 {
+		return nil
+	}
+	_, i, confidence := ts.matcher.Match(wanted...)
+	if confidence == language.No {
+		return nil
+	}
+	return ts.all[i]
+}
+
+const maxLocales = 500 // bytes; parsing takes time in proportion
+
+// languageCookie is the name of the cookie that holds the language that a visitor or an application has chosen.
+const languageCookie = "valetkey_language"
+
+// choose returns the language for a request: from ui_locales (OpenID Connect Core 1.0, section 3.1.2.1), from the cookie, from
+// Accept-Language, or else English. locales is the ui_locales of an interaction, or "". A visitor who has replaced a language by
+// another one does not get it back by the ui_locales of an application.
+func (ts *tongues) choose(r *http.Request, locales string) *tongue {
+	var chosen, instead *tongue
+	if cookie, err := r.Cookie(languageCookie); err == nil {
+		is, was, _ := strings.Cut(cookie.Value, ".")
+		chosen, instead = ts.matching(is), ts.matching(was)
+	}
+	asked := ts.matching(cmp.Or(locales, r.URL.Query().Get("ui_locales")))
+	switch {
+	case asked != nil && (chosen == nil || asked != instead):
+		return asked
+	case chosen != nil:
+		return chosen
+	}
+	return cmp.Or(ts.matching(r.Header.Get("Accept-Language")), ts.all[0])
+}
+
+// remember stores a language in a cookie. instead is the one that the visitor has replaced by it; nil: an application has passed
+// it on.
+func (v *visit) remember(w http.ResponseWriter, t, instead *tongue) {
+	value := t.Tag.String()
+	if instead != nil {
+		value += "." + instead.Tag.String()
+	}
+	http.SetCookie(w, &http.Cookie{
+		Name: languageCookie, Value: value, Path: "/", MaxAge: 365 * 24 * 60 * 60,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: v.sessions.Cookie.Secure,
+	})
+}
+
+// chooseLanguage handles the choice at the foot of every page.
+func (v *visit) chooseLanguage() (*reply, error) {
+	form := v.r.PostForm
+	re := &reply{location: v.base + "/"}
+	if back := form.Get("return"); v.ours(back) {
+		re.location = back
+	}
+	re.tongue, re.instead = v.tongues.matching(form.Get("language")), v.tongues.matching(form.Get("instead"))
+	return re, nil
+}
+
+// ours reports whether uri is a path of this server, possibly with a query. A browser resolves neither to another host.
+func (p *Pages) ours(uri string) bool {
+	u, err := url.Parse(uri)
+	return err == nil && u.Scheme == "" && u.Host == "" && u.User == nil && u.Fragment == "" && !strings.ContainsFunc(uri, isOdd) &&
+		strings.HasPrefix(u.Path, p.base+"/") && !strings.Contains(u.Path, "//")
+}
+
+// isOdd reports whether browsers drop or replace the character in a URL.
+func isOdd(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }
+
+// text renders a message.
+func (t *tongue) text(m message) template.HTML {
+	if m.key == "" {
+		return template.HTML(html.EscapeString(m.raw))
+	}
+	text, ok := t.messages[m.key]
+	if !ok {
+		panic("pages: there is no message " + m.key) // a test renders every page
+	}
+	return template.HTML(placeholder.ReplaceAllStringFunc(text, func(p string) string {
+		for i := 0; i+1 < len(m.args); i += 2 {
+			if m.args[i] == p[1:len(p)-1] {
+				return string(t.value(m.args[i+1]))
+			}
+		}
+		panic("pages: message " + m.key + " lacks " + p)
+	}))
+}
+
+var placeholder = regexp.MustCompile(`\{[a-z]+\}`)
+
+// value renders the value of a placeholder.
+func (t *tongue) value(v any) template.HTML {
+	switch v := v.(type) {
+	case message:
+		return t.text(v)
+	case template.HTML:
+		return v
+	case time.Duration:
+		return t.span(v)
+	case day:
+		return t.date(time.Time(v))
+	case instant:
+		return t.moment(time.Time(v))
+	default:
+		return template.HTML(html.EscapeString(fmt.Sprint(v)))
+	}
+}
+
+// plain renders a message without markup, for a comparison.
+func (t *tongue) plain(m message) string {
+	return html.UnescapeString(markup.ReplaceAllString(string(t.text(m)), ""))
+}
+
+var markup = regexp.MustCompile(`<[^>]*>`)
+
+// span formats a duration, such as "10 minutes".
+func (t *tongue) span(d time.Duration) template.HTML {
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if d < unit.length || d%unit.length != 0 && d < 2*unit.length {
+			continue
+		}
+		if n := d / unit.length; n != 1 {
+			return t.text(msg("span."+unit.name+"s", "n", int64(n)))
+		}
+		return t.text(msg("span." + unit.name))
+	}
+	return t.text(msg("span.moment"))
+}
+
+func (t *tongue) date(at time.Time) template.HTML {
+	at = at.UTC()
+	return t.text(msg("date", "day", at.Day(), "month", msg(fmt.Sprintf("month.%d", at.Month())), "year", at.Year()))
+}
+
+func (t *tongue) moment(at time.Time) template.HTML {
+	return t.text(msg("moment", "date", day(at), "time", at.UTC().Format("15:04:05")))
+}
+
+// funcs are the functions of templates.
+func (t *tongue) funcs() template.FuncMap {
+	return template.FuncMap{
+		// msg renders a message: its key and its arguments as for the function msg, or a message that a handler has made.
+		"msg": func(key any, args ...any) template.HTML {
+			switch key := key.(type) {
+			case message:
+				return t.text(key)
+			case *message:
+				return t.text(*key)
+			default:
+				return t.text(msg(key.(string), args...))
+			}
+		},
+		"span": t.span, "date": t.date, "moment": t.moment,
+		"lang": t.Tag.String,
+	}
+}
+
+// translated returns the description of a scope in the language, or else in the language of Description.
+func (t *tongue) translated(s *model.Scope) string {
+	var tags []language.Tag
+	var texts []string
+	for tag, text := range s.Descriptions {
+		if parsed, err := language.Parse(tag); err == nil { // checked by New
+			tags, texts = append(tags, parsed), append(texts, text)
+		}
+	}
+	if len(tags) == 0 {
+		return s.Description
+	}
+	if _, i, confidence := language.NewMatcher(tags).Match(t.Tag); confidence >= language.High {
+		return texts[i]
+	}
+	return s.Description
+}
