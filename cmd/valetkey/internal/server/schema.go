@@ -137,6 +137,8 @@ var schemaKeys = map[string]string{
 	"registration.initial_tokens.uses":    "Number of registrations. Default: unlimited.",
 	"registration.initial_tokens.expires": "End of its validity, such as 2030-01-01T00:00:00Z. Default: never.",
 
+	"private_use_schemes": "URI schemes without a period, such as cursor, that redirect URIs may have (RFC 8252, section 7.1). Default: none.",
+
 	"trusted_issuers":              "Issuers of JWTs about their own users, which clients exchange for tokens (RFC 7523).",
 	"trusted_issuers.issuer":       "The iss of the JWTs, compared exactly.",
 	"trusted_issuers.jwks":         "JWK Set of the issuer, as text.",
