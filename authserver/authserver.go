@@ -259,11 +259,16 @@ func (s *Server) Issuer() string { return s.cfg.Issuer }
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Otherwise a client that sends a form byte by byte could hold a connection indefinitely. Not every w supports deadlines.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+	s.setHeaders(w.Header(), r.URL.Path)
 	if s.crossOrigin(w, r) {
 		return
 	}
-	r = withBody(r)
-	s.mux.ServeHTTP(w, s.cfg.withSender(r))
+	r = s.cfg.withSender(withBody(r))
+	if _, pattern := s.mux.Handler(r); pattern == "" {
+		s.missing(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
 }
 
 // withBody returns the request with its body already read, before anything is looked up for the request. Otherwise a sender that
