@@ -224,7 +224,7 @@ func TestHandoff(t *testing.T) {
 
 	t.Run("a log-in, and the page learns what it is for", func(t *testing.T) {
 		v := newVisitor(t)
-		first := v.to(s.authorizeURL("asking", "login_hint", "alice@example.com", "acr_values", "phr pwd", "max_age", "60", "resource", orders))
+		first := v.to(s.authorizeURL("asking", "login_hint", "alice@example.com", "ui_locales", "en de", "acr_values", "phr pwd", "max_age", "60", "resource", orders))
 		assert.Equal(t, s.Issuer(), first.Query().Get("iss"))
 		id := first.Query().Get("login_challenge")
 		about := s.describes(t, id)
@@ -233,7 +233,7 @@ func TestHandoff(t *testing.T) {
 		delete(about.body, "expires_at")
 		assert.Equal(t, map[string]any{
 			"client":   map[string]any{"client_id": "asking", "approved": true},
-			"resource": orders, "scope": "orders:read orders:write", "acr_values": []any{"phr", "pwd"}, "max_age": 60.0, "login_hint": "alice@example.com",
+			"resource": orders, "scope": "orders:read orders:write", "acr_values": []any{"phr", "pwd"}, "max_age": 60.0, "login_hint": "alice@example.com", "ui_locales": "en de",
 		}, about.body)
 
 		back := s.answered(t, id, "name", "Alice Example", "acr", "phr", "scope", "orders:read files:read")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 // not be used by several goroutines at once.
 type browser struct {
 	site   string
+	others []string // other sites that it follows redirects to
 	client *http.Client
 	page   *html.Node // the one that is shown; nil: the browser was led away
 	at     *url.URL   // its URL, or where the browser was led
@@ -37,7 +39,10 @@ func newBrowser(site string) *browser {
 	return b
 }
 
-func (b *browser) away(u *url.URL) bool { return u.Scheme+"://"+u.Host != b.site }
+func (b *browser) away(u *url.URL) bool {
+	site := u.Scheme + "://" + u.Host
+	return site != b.site && !slices.Contains(b.others, site)
+}
 
 // open opens a URL and answers every page that asks for something, as alice: she logs in, sends the code of a device, and allows
 // all. It returns where the browser is led away to, or the URL of the page that asks for nothing.

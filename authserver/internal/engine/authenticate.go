@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -85,14 +83,10 @@ func (e *Engine) find(c *call, id string) error {
 		return errClient
 	}
 	client, err := e.cfg.Clients.Get(c.r.Context(), id)
-	switch {
-	case errors.As(err, new(*clients.DocumentError)):
-		return err // see explain
-	case errors.Is(err, store.ErrNotFound):
+	if errors.Is(err, store.ErrNotFound) {
 		return errClient
-	case errors.As(err, new(*login.TooMany)):
-		return tooMany(err)
-	case err != nil:
+	}
+	if err != nil {
 		return fmt.Errorf("find the client: %w", err)
 	}
 	c.client = client

@@ -57,4 +57,5 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
 var quiet = slog.New(slog.DiscardHandler)

@@ -32,7 +32,7 @@ func (v *visit) handOff(in *flow.Interaction, then handoff.Then) (*reply, error)
 		c := in.Client
 		request.Client = &handoff.Client{ID: c.ID, Name: c.Name, URI: c.URI, Approved: c.Approved()}
 		request.Resource, request.Scope = in.API.Audience, in.Scopes.String()
-		request.ACRValues, request.Prompt, request.LoginHint = in.ACRValues, in.Prompt, in.LoginHint
+		request.ACRValues, request.Prompt, request.LoginHint, request.UILocales = in.ACRValues, in.Prompt, in.LoginHint, in.UILocales
 		var left string
 		if v.get(leftKey, &left) && left == in.ID && !prompts(in, "select_account") {
 			request.Prompt = strings.TrimSpace(in.Prompt + " select_account")
