@@ -87,6 +87,11 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 	cfg.setDefaults()
 	s := &Server{cfg: cfg, log: audit{cfg.Audit}, mux: http.NewServeMux()}
 	s.clients = clients.NewRegistry(cfg.Store, cfg.static(), cfg.PrivateUseSchemes...)
+	if cfg.ClientDocuments.Enabled {
+		if err := s.acceptDocuments(); err != nil {
+			return nil, err
+		}
+	}
 	s.keys, err = keys.Open(ctx, cfg.Store, keys.Config{
 		Algorithms: algorithms(cfg.APIs), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
 		Publish: cfg.Keys.Publish, Rotate: cfg.Keys.Rotate, Logger: cfg.Logger,
@@ -195,6 +200,7 @@ func (s *Server) routes() error {
 		s.shared[path+cfg.Paths.Register] = "POST"
 		s.shared[path+cfg.Paths.Register+"/"] = "GET, PUT, DELETE"
 	}
+	about.ClientDocuments = cfg.ClientDocuments.Enabled
 	metadata, err := json.Marshal(about)
 	if err != nil {
 		return fmt.Errorf("write the metadata: %w", err)
@@ -205,6 +211,20 @@ func (s *Server) routes() error {
 	}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	s.mux.HandleFunc("GET /readyz", s.ready)
+	return nil
+}
+
+// acceptDocuments makes clients with a metadata document known.
+func (s *Server) acceptDocuments() error {
+	cfg := &s.cfg
+	limiter, err := login.NewLimiter(cfg.Limits.ClientDocuments, 0)
+	if err != nil {
+		return fmt.Errorf("limits.client_id_metadata_documents: %w", err)
+	}
+	s.clients.UseDocuments(clients.NewDocuments(clients.DocumentsConfig{
+		Scopes: cfg.registrable(), GrantTypes: cfg.Registration.GrantTypes, AuthMethods: cfg.authMethods(), PrivateUse: cfg.PrivateUseSchemes,
+		Hosts: cfg.ClientDocuments.Hosts, Callers: limiter, HTTP: cfg.ClientDocuments.InsecureHTTP, Audit: s.log.record,
+	}))
 	return nil
 }
 
@@ -219,12 +239,8 @@ func (s *Server) registration(url string) (http.Handler, error) {
 	for _, t := range cfg.Registration.InitialTokens {
 		tokens = append(tokens, clients.InitialToken{Name: t.Name, Digest: digest(t.SHA256), Uses: t.Uses, Expires: t.Expires})
 	}
-	methods := []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}
-	if cfg.ClientCertificate != "" {
-		methods = append(methods, "self_signed_tls_client_auth")
-	}
 	return clients.Registration(clients.RegistrationConfig{
-		URL: url, AuthMethods: methods, Issuer: cfg.Issuer, Registry: s.clients, InitialTokens: tokens, Open: cfg.Registration.Open,
+		URL: url, AuthMethods: cfg.authMethods(), Issuer: cfg.Issuer, Registry: s.clients, InitialTokens: tokens, Open: cfg.Registration.Open,
 		Scopes: cfg.registrable(), GrantTypes: cfg.Registration.GrantTypes, UnusedFor: cfg.Registration.UnusedFor,
 		Allow: func(address string) error { return limiter.Allow(login.Network(address)) },
 		Deleted: func(ctx context.Context, id string) error {
@@ -243,11 +259,16 @@ func (s *Server) Issuer() string { return s.cfg.Issuer }
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Otherwise a client that sends a form byte by byte could hold a connection indefinitely. Not every w supports deadlines.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+	s.setHeaders(w.Header(), r.URL.Path)
 	if s.crossOrigin(w, r) {
 		return
 	}
-	r = withBody(r)
-	s.mux.ServeHTTP(w, s.cfg.withSender(r))
+	r = s.cfg.withSender(withBody(r))
+	if _, pattern := s.mux.Handler(r); pattern == "" {
+		s.missing(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
 }
 
 // withBody returns the request with its body already read, before anything is looked up for the request. Otherwise a sender that

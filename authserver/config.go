@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -64,6 +65,9 @@ type Config struct {
 	// the code, but it can start a flow of its own in the client's name. If empty, a registration with such a redirect URI and
 	// others is accepted without it. A scheme that is a reversed domain name need not be listed.
 	PrivateUseSchemes []string `yaml:"private_use_schemes"`
+
+	// ClientDocuments permits clients that are not registered. The zero value disables it.
+	ClientDocuments ClientDocuments `yaml:"client_id_metadata_documents"`
 
 	// TrustedIssuers issue JWTs about their own users, which clients exchange for tokens (RFC 7523, section 2.1).
 	TrustedIssuers []TrustedIssuer `yaml:"trusted_issuers"`
@@ -238,6 +242,22 @@ type Registration struct {
 
 func (r Registration) on() bool { return r.Open || len(r.InitialTokens) > 0 }
 
+// ClientDocuments configures Client ID Metadata Documents (draft-ietf-oauth-client-id-metadata-document): a client ID that is an
+// https URL identifies the client that is described there. MCP clients prefer this to registration. Scopes and GrantTypes of
+// [Registration] apply to these clients, too, and what it states about clients that the operator has not approved.
+//
+// Documents are fetched from public addresses only, without redirects, within 5 s, up to 16 KiB, and kept in memory for 5 minutes
+// to 24 hours, as their response states, otherwise for an hour. At most 1,000 are held. A client in use keeps the last document
+// for another 24 hours while its host fails. Limits.ClientDocuments bounds the fetches that one address causes.
+type ClientDocuments struct {
+	Enabled bool     `yaml:"enabled"`
+	Hosts   []string `yaml:"hosts"` // hosts that may serve documents, such as claude.ai, compared exactly. Empty: all
+
+	// InsecureHTTP fetches the documents instead of a client that connects to public addresses only. It is for tests: otherwise
+	// anyone could make the server send requests into its own network. Nil: not used.
+	InsecureHTTP *http.Client `yaml:"-"`
+}
+
 // An InitialToken permits the registration of clients (RFC 7591, section 1.2). The token must be random.
 type InitialToken struct {
 	Name    string    `yaml:"name"`    // the recipient, for the audit log
@@ -286,4 +306,8 @@ type Limits struct {
 	Pushes     login.Rate `yaml:"pushes"`
 	DeviceCode login.Rate `yaml:"device_code"` // device codes entered from one address. Zero: 10 at once, then one in 30 s
 	Register   login.Rate `yaml:"register"`    // open registrations from one address. Zero: 20 at once, then one in 5 min
+
+	// ClientDocuments limits the metadata documents of clients that requests from one address cause to be fetched. Zero: 20 at
+	// once, then one in 10 s.
+	ClientDocuments login.Rate `yaml:"client_id_metadata_documents"`
 }

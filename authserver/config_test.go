@@ -73,6 +73,12 @@ func TestConfigMistakes(t *testing.T) {
 		{"a client that could do nothing", func(c *authserver.Config) { c.Clients[0].Scopes = nil }, "Clients[0]: has neither"},
 		{"a private-use scheme that runs scripts", func(c *authserver.Config) { c.PrivateUseSchemes = []string{"cursor", "javascript"} }, "PrivateUseSchemes[1]: is a scheme that browsers handle"},
 		{"a private-use redirect URI that is not accepted", func(c *authserver.Config) { c.Clients[0].RedirectURIs = []string{"cursor://oauth/cb"} }, "Clients[0].RedirectURIs[0]: has a scheme"},
+		{"a host of documents with a scheme", func(c *authserver.Config) { c.ClientDocuments.Hosts = []string{"https://app.example.com"} }, "ClientDocuments.Hosts[0]: is not a host name"},
+		{"a host of documents with a port", func(c *authserver.Config) {
+			c.ClientDocuments.Hosts = []string{"app.example.com", "app.example.com:8443"}
+		}, "ClientDocuments.Hosts[1]: is not a host name"},
+		{"a host of documents in upper case", func(c *authserver.Config) { c.ClientDocuments.Hosts = []string{"App.example.com"} }, "ClientDocuments.Hosts[0]: is not a host name"},
+		{"hosts of documents that are not enabled", func(c *authserver.Config) { c.ClientDocuments.Hosts = []string{"app.example.com"} }, "ClientDocuments.Enabled: is required"},
 		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "MaxTokens: is negative"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ func (cfg *Config) setDefaults() {
 	l.LoginAddress = cmp.Or(l.LoginAddress, login.Rate{Burst: 100, Every: 2 * time.Second}) // the same as in package login
 	l.DeviceCode = cmp.Or(l.DeviceCode, login.Rate{Burst: 10, Every: 30 * time.Second})
 	l.Register = cmp.Or(l.Register, login.Rate{Burst: 20, Every: 5 * time.Minute})
+	l.ClientDocuments = cmp.Or(l.ClientDocuments, login.Rate{Burst: 20, Every: 10 * time.Second})
 }
 
 type namedRate struct {
@@ -50,6 +51,7 @@ func (l *Limits) named() []namedRate {
 		{"Limits.LoginName", l.LoginName}, {"Limits.LoginAddress", l.LoginAddress}, {"Limits.ClientSecret", l.ClientSecret},
 		{"Limits.Pushes", l.Pushes},
 		{"Limits.DeviceCode", l.DeviceCode}, {"Limits.Register", l.Register},
+		{"Limits.ClientDocuments", l.ClientDocuments},
 	}
 	return slices.DeleteFunc(all, func(r namedRate) bool { return r.rate == login.Rate{} })
 }
@@ -162,6 +164,15 @@ func (cfg *Config) static() (all []Client) {
 		all = append(all, resolved(cfg.Clients[i]))
 	}
 	return all
+}
+
+// authMethods returns the authentication methods that clients which the operator does not configure may have.
+func (cfg *Config) authMethods() []string {
+	methods := []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}
+	if cfg.ClientCertificate != "" {
+		methods = append(methods, "self_signed_tls_client_auth")
+	}
+	return methods
 }
 
 // grantTypes returns the grant types that the server offers.

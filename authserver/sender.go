@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/middleware"
 )
@@ -25,10 +26,10 @@ func senderIn(ctx context.Context) sender {
 }
 
 // withSender determines where a request comes from, once for all users of that information: the limits, which read RemoteAddr,
-// and the audit log, which has only the context.
+// and the audit log and the fetches of metadata documents, which have only the context.
 func (cfg *Config) withSender(r *http.Request) *http.Request {
 	s := sender{cfg.address(r), r.RemoteAddr}
-	r = r.WithContext(context.WithValue(r.Context(), senderKey{}, s))
+	r = r.WithContext(clients.WithCaller(context.WithValue(r.Context(), senderKey{}, s), s.address))
 	r.RemoteAddr = s.address
 	return r
 }

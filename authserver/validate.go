@@ -101,6 +101,7 @@ func (cfg *Config) Validate() error {
 	in.people()
 	in.issuers()
 	in.registration()
+	in.documents()
 	in.durations()
 	in.demoSecrets()
 	if cfg.Accent != "" {
@@ -422,6 +423,16 @@ func (in *inspection) registration() {
 		}
 		in.wrong(t.Uses < 0, field+".Uses", "is negative")
 	}
+}
+
+// documents checks ClientDocuments.
+func (in *inspection) documents() {
+	d := in.cfg.ClientDocuments
+	for i, host := range d.Hosts {
+		in.wrong(clients.HostOf("https://"+host) != host || !clients.IsDocument("https://"+host+"/client"), fmt.Sprintf("ClientDocuments.Hosts[%d]", i),
+			"is not a host name in lower case, such as app.example.com")
+	}
+	in.wrong(!d.Enabled && (len(d.Hosts) > 0 || d.InsecureHTTP != nil), "ClientDocuments.Enabled", "is required by the other settings")
 }
 
 // durations checks the durations and rates that no other check covers.

@@ -65,6 +65,7 @@ type Client struct {
 	Expires  time.Time `yaml:"-" json:"-"`               // when it is removed if it remains unused; zero: never
 	Static   bool      `yaml:"-" json:"-"`               // it is in the configuration
 	Version  int64     `yaml:"-" json:"-"`               // of the record that was read; zero: not read
+	Document bool      `yaml:"-" json:"-"`               // not registered: its metadata is in a document at its ID, which is a URL
 
 	// PrivateUse are further schemes of its redirect URIs: those that the server accepts.
 	PrivateUse []string `yaml:"-" json:"-"`
@@ -88,9 +89,11 @@ func (c *Client) Assured(redirectURI string, implicit bool) bool {
 }
 
 // Approved reports whether the operator has added the client, in the configuration or with the command, and thus knows where its
-// redirect URIs lead. Other clients registered themselves (RFC 7591), with or without an initial access token, or were
-// registered by a developer in the portal.
-func (c *Client) Approved() bool { return c.Static || c.Owner == "" && c.RegistrationDigest == "" }
+// redirect URIs lead. Other clients registered themselves (RFC 7591), with or without an initial access token, were registered by
+// a developer in the portal, or are not registered.
+func (c *Client) Approved() bool {
+	return c.Static || c.Owner == "" && c.RegistrationDigest == "" && !c.Document
+}
 
 // HasSecret reports whether secret is one of the client's. It takes the same time for every secret.
 func (c *Client) HasSecret(secret string) bool {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -49,6 +50,7 @@ type Client struct {
 type Answer struct {
 	Body        []byte
 	ETag        string
+	Type        string        // the Content-Type, without parameters and in lower case; empty: missing or malformed
 	MaxAge      time.Duration // freshness lifetime that the server specifies (RFC 9111, section 4.2); negative: none
 	NotModified bool          // the body with the ETag that was sent is still current; Body is empty
 }
@@ -150,6 +152,7 @@ func (c Client) client() *http.Client {
 
 func read(resp *http.Response, conditional bool, limit int) (*Answer, error) {
 	answer := &Answer{ETag: resp.Header.Get("ETag"), MaxAge: maxAge(resp.Header)}
+	answer.Type, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if resp.StatusCode == http.StatusNotModified && conditional {
 		answer.NotModified = true
 		return answer, nil

@@ -69,10 +69,13 @@ func (p *Pool[T]) GetFor(owner, url string) *Document[T] {
 }
 
 // Find returns the document of url and marks it as Get does, or returns nil if the pool does not have it.
-func (p *Pool[T]) Find(url string) *Document[T] {
+func (p *Pool[T]) Find(url string) *Document[T] { return p.FindFor("", url) }
+
+// FindFor does the same as Find for a document of owner.
+func (p *Pool[T]) FindFor(owner, url string) *Document[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d := p.held[place{url: url}]
+	d := p.held[place{owner, url}]
 	if d != nil {
 		p.turn++
 		d.turn = p.turn

@@ -144,7 +144,7 @@ func (s *site) fail(t *testing.T, v *tab) {
 	v.sees(http.StatusBadRequest, "Something went wrong")
 	v.shoot("error-client")
 	v.visit(s.app.url + "/login")
-	for range attempts - 1 { // he has logged in once
+	for range attempts { // a log-in that succeeds does not count
 		v.logIn("Customer", "bob", "a wrong one")
 		v.sees(http.StatusUnprocessableEntity, "The name or the password is wrong.")
 	}

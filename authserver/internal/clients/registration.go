@@ -98,7 +98,7 @@ func Registration(cfg RegistrationConfig) (http.Handler, error) {
 		return nil, fmt.Errorf("clients: %w", err)
 	}
 	if cfg.GrantTypes == nil {
-		cfg.GrantTypes = []string{authorizationCode, "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}
+		cfg.GrantTypes = withConsent
 	}
 	if cfg.AuthMethods == nil {
 		cfg.AuthMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt"}

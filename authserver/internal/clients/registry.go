@@ -22,6 +22,7 @@ type Registry struct {
 	static     map[string]Client
 	ids        []string // sorted IDs of the static clients
 	privateUse []string
+	documents  *Documents // nil: none
 }
 
 const (
@@ -50,7 +51,13 @@ func (r *Registry) ValidRedirectURI(uri string, native bool) error {
 	return ValidRedirectURI(uri, native, r.privateUse...)
 }
 
-// Get returns the client. Its slices must not be modified. If there is none, the error wraps [store.ErrNotFound].
+// UseDocuments makes clients with a metadata document known, too. Clients in the configuration or in the store take precedence. It
+// must be called before the registry is in use.
+func (r *Registry) UseDocuments(d *Documents) { r.documents = d }
+
+// Get returns the client. Its slices must not be modified. If there is none, the error wraps [store.ErrNotFound]. Get may fetch
+// the metadata document of the client. Then the error may also be a [*DocumentError], or a [*login.TooMany] for the caller of ctx,
+// see [WithCaller].
 func (r *Registry) Get(ctx context.Context, id string) (*Client, error) {
 	if c, ok := r.static[id]; ok {
 		return &c, nil
@@ -59,10 +66,28 @@ func (r *Registry) Get(ctx context.Context, id string) (*Client, error) {
 		return nil, fmt.Errorf("read a client: %w", store.ErrNotFound)
 	}
 	rec, err := r.store.Get(ctx, kind, id)
+	if errors.Is(err, store.ErrNotFound) && r.documents != nil {
+		return r.documents.get(ctx, id)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read a client: %w", err)
 	}
 	return r.read(rec)
+}
+
+// About returns the client for display, as [Registry.Get] does, but fetches nothing: if its metadata document is not held, only
+// ID and Document are set. Users see and revoke what they have allowed even while the document cannot be fetched.
+func (r *Registry) About(ctx context.Context, id string) (*Client, error) {
+	without := *r
+	without.documents = nil
+	c, err := without.Get(ctx, id)
+	if !errors.Is(err, store.ErrNotFound) || r.documents == nil || !IsDocument(id) {
+		return c, err
+	}
+	if c := r.documents.held(id); c != nil {
+		return c, nil
+	}
+	return &Client{ID: id, Document: true}, nil
 }
 
 // Create registers c under a new ID. With withSecret, it also returns a new secret, of which only the digest is stored. An empty
@@ -157,6 +182,9 @@ func (r *Registry) RotateSecret(ctx context.Context, id string) (secret string, 
 
 // Keep makes the registration of a client that is in use permanent. If it already is, Keep costs nothing.
 func (r *Registry) Keep(ctx context.Context, c *Client) error {
+	if c.Document && r.documents != nil {
+		r.documents.use(c.ID)
+	}
 	for err := error(nil); ; {
 		if c.Expires.IsZero() {
 			return nil

@@ -65,6 +65,9 @@ var grantTypes = []string{
 	"urn:ietf:params:oauth:grant-type:jwt-bearer",
 }
 
+// withConsent are the grant types that require the consent of a user, and refresh_token, which follows it.
+var withConsent = []string{authorizationCode, "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}
+
 var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth"}
 
 // Validate returns the mistakes in a client's metadata: several joined [*Invalid], each with the name of the member in RFC

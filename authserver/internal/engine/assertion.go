@@ -101,13 +101,15 @@ func (e *Engine) useAssertion(ctx context.Context, a *assertionClaims, id string
 }
 
 // ownerOf returns the owner that a client's key set is charged to: the developer; all open registrations together, for a client
-// without a developer; or the client itself, if the operator added it.
+// without a developer; the host of its metadata document; or the client itself, if the operator added it.
 func ownerOf(c *clients.Client) string {
 	switch {
 	case c.Owner != "":
 		return "owner " + c.Owner
 	case c.RegistrationDigest != "":
 		return "registered"
+	case c.Document:
+		return "host " + clients.HostOf(c.ID)
 	default:
 		return "client " + c.ID
 	}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -83,10 +85,14 @@ func (e *Engine) find(c *call, id string) error {
 		return errClient
 	}
 	client, err := e.cfg.Clients.Get(c.r.Context(), id)
-	if errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.As(err, new(*clients.DocumentError)):
+		return err // see explain
+	case errors.Is(err, store.ErrNotFound):
 		return errClient
-	}
-	if err != nil {
+	case errors.As(err, new(*login.TooMany)):
+		return tooMany(err)
+	case err != nil:
 		return fmt.Errorf("find the client: %w", err)
 	}
 	c.client = client

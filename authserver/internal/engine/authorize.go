@@ -69,7 +69,7 @@ func (e *Engine) continueURL(id, client string) string {
 
 // mentioned returns the client named in a URL of [Engine.continueURL], or nil. Anyone could have written the URL.
 func (e *Engine) mentioned(r *http.Request) *clients.Client {
-	client, err := e.cfg.Clients.Get(r.Context(), r.URL.Query().Get("client_id"))
+	client, err := e.cfg.Clients.About(r.Context(), r.URL.Query().Get("client_id"))
 	if err != nil {
 		return nil // the page does not depend on it
 	}
@@ -87,7 +87,10 @@ func (e *Engine) authorize(w http.ResponseWriter, c *call) (*recorded, error) {
 	repeated := read()
 	if err := e.find(c, c.form.Get("client_id")); err != nil {
 		if errors.Is(err, errClient) {
-			err = invalidRequest("client_id is missing, or the client is not known")
+			return nil, invalidRequest("client_id is missing, or the client is not known")
+		}
+		if document, ok := errors.AsType[*clients.DocumentError](err); ok { // for the user: the client gets no response
+			err = invalidRequest(document.Error())
 		}
 		return nil, err
 	}

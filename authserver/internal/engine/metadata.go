@@ -36,6 +36,7 @@ type Metadata struct {
 	ProofAlgs          []string `json:"dpop_signing_alg_values_supported,omitempty"`              // RFC 9449, section 5.1
 	CertBound          bool     `json:"tls_client_certificate_bound_access_tokens,omitempty"`     // RFC 8705, section 3.3
 	Iss                bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207, section 3
+	ClientDocuments    bool     `json:"client_id_metadata_document_supported,omitempty"`          // set by the caller; draft-ietf-oauth-client-id-metadata-document, section 6
 	Resources          []string `json:"protected_resources,omitempty"`                            // RFC 9728, section 4
 }
 

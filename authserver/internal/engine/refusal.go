@@ -11,6 +11,7 @@ import (
 	"github.com/luikyv/go-oidc/pkg/goidc"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -73,6 +74,8 @@ var refusals = map[goidc.ErrorCode]error{
 	goidc.ErrorCodeAccessDenied:         badRequest("access_denied", "the request was denied"),
 }
 
+const documentWait = 30 * time.Second // after a failure to fetch a client's metadata document
+
 // explain returns the refusal for err. An internal failure is logged and returned as errOutage.
 func (e *Engine) explain(c *call, err error) *refusal {
 	var known goidc.Error
@@ -87,6 +90,14 @@ func (e *Engine) explain(c *call, err error) *refusal {
 		err = noRoom(busy.RetryAfter)
 	} else if errors.Is(err, store.ErrFull) {
 		err = noRoom(time.Minute)
+	}
+	if document, ok := errors.AsType[*clients.DocumentError](err); ok {
+		err = &refusal{status: http.StatusUnauthorized, code: errClient.code, description: document.Error()}
+		if document.Temporary {
+			err = &refusal{
+				status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: document.Error(), retryAfter: documentWait,
+			}
+		}
 	}
 	var told *refusal
 	if !errors.As(err, &told) {

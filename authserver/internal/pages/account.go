@@ -41,7 +41,7 @@ func (v *visit) allowed() (*reply, error) {
 		if !c.by(v.user) {
 			continue
 		}
-		about, err := v.cfg.Clients.Get(ctx, c.Client)
+		about, err := v.cfg.Clients.About(ctx, c.Client)
 		if errors.Is(err, store.ErrNotFound) { // deleted: there is nothing left to allow
 			if err := v.consents.forget(ctx, c.Subject, c.Client); err != nil {
 				return nil, err
@@ -62,7 +62,7 @@ func (v *visit) allowed() (*reply, error) {
 // disallow revokes what the user has allowed an application.
 func (v *visit) disallow() (*reply, error) {
 	client := v.r.PostForm.Get("client_id")
-	switch _, err := v.cfg.Clients.Get(v.r.Context(), client); {
+	switch _, err := v.cfg.Clients.About(v.r.Context(), client); {
 	case errors.Is(err, store.ErrNotFound): // also for "", which would mean all of them
 		return nil, errNotFound
 	case err != nil:

@@ -227,7 +227,7 @@ func TestLanguage(t *testing.T) {
 		b := h.in("de").get("/")
 		require.Equal(t, "de", b.resp.Header.Get("Content-Language"))
 		require.Equal(t, "de", b.page.all("html")[0].attr["lang"])
-		require.Equal(t, "Cookie, Accept-Language", b.resp.Header.Get("Vary"))
+		require.Equal(t, "Accept, Accept-Language, Cookie", b.resp.Header.Get("Vary"))
 	})
 	t.Run("a name with a placeholder is not filled in, and markup in it is escaped", func(t *testing.T) {
 		b := h.browser().get(h.ask("tool", url.Values{"redirect_uri": {"http://127.0.0.1:9/cb"}}))

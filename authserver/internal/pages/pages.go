@@ -85,6 +85,7 @@ type UserType struct {
 // Clients is a [clients.Registry].
 type Clients interface {
 	Get(ctx context.Context, id string) (*clients.Client, error)
+	About(ctx context.Context, id string) (*clients.Client, error)
 	Create(ctx context.Context, c clients.Client, withSecret bool) (*clients.Client, string, error)
 	Update(ctx context.Context, c clients.Client) error
 	RotateSecret(ctx context.Context, id string) (string, error)

@@ -76,7 +76,7 @@ func (f frame) Problem(field string) *message {
 func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Vary", "Cookie, Accept-Language")
+	h.Set("Vary", "Accept, Accept-Language, Cookie")
 	// Only the stylesheet may be loaded, no script runs, and the page cannot be framed (RFC 6749, section 10.13; RFC 9700,
 	// section 4.16). There are no headers for cross-origin requests, because no page is meant for them (RFC 9700, section 2.6).
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+p.formActions(re))

@@ -81,6 +81,7 @@ var (
 	errStale     = &refusal{http.StatusForbidden, msg("error.stale.title"), msg("error.stale")}
 	errForm      = &refusal{http.StatusBadRequest, msg("error.form.title"), msg("error.form")}
 	errNotFound  = &refusal{http.StatusNotFound, msg("error.not_found.title"), msg("error.not_found")}
+	errMethod    = &refusal{http.StatusMethodNotAllowed, msg("error.method.title"), msg("error.method")}
 	errForbidden = &refusal{http.StatusForbidden, msg("error.forbidden.title"), msg("error.forbidden")}
 
 	errNoDirectory = &refusal{http.StatusServiceUnavailable, msg("error.directory.title"), msg("error.directory")}
@@ -225,6 +226,19 @@ func (p *Pages) ErrorPage(w http.ResponseWriter, r *http.Request, status int, co
 		no = &refusal{status, errOutage.title, errOutage.words}
 	}
 	p.write(w, p.visit(r), no.reply())
+}
+
+// Missing shows a page for a request that no route matches. status is 404, or 405 for a method that the path does not support.
+func (p *Pages) Missing(w http.ResponseWriter, r *http.Request, status int) {
+	no := errNotFound
+	if status == http.StatusMethodNotAllowed {
+		no = errMethod
+	}
+	if r.Method != http.MethodGet { // a form to nowhere: it is not read
+		p.visit(r).fail(w, no)
+		return
+	}
+	p.serve(func(*visit) (*reply, error) { return nil, no }, false).ServeHTTP(w, r)
 }
 
 // signedIn wraps a handler for logged-in users, and redirects all others to the log-in page.

@@ -30,6 +30,11 @@ func (f *file) methods() (all []middleware.BearerMethod) {
 		}
 		all = append(all, middleware.HeaderToken(f.TokenHeader, trusted...))
 	}
+	if keys := f.apiKeysSection(); keys != nil && keys.Header != "" {
+		all = append(all, middleware.APIKeyHeader(keys.Header))
+	} else if keys != nil {
+		all = append(all, middleware.APIKeyAuthorization())
+	}
 	socket := f.WebSocketToken
 	if socket == nil {
 		return all
@@ -47,6 +52,16 @@ func (f *file) methods() (all []middleware.BearerMethod) {
 		all = append(all, middleware.WebSocketProtocolPair(socket.Pair))
 	}
 	return all
+}
+
+// apiKeysSection returns the section api_keys, or nil if there is none.
+func (f *file) apiKeysSection() *apiKeysSection {
+	for _, v := range f.Verifiers {
+		if v.APIKeys != nil {
+			return v.APIKeys
+		}
+	}
+	return nil
 }
 
 // proofs returns the configuration for verifying proofs (RFC 9449), or nil if they are not verified.

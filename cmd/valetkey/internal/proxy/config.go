@@ -99,6 +99,9 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	}
 	next.withToken, next.certificate = f.ForwardToken, plain(header)
 	next.tokenHeader, next.plainToken, next.cors = http.CanonicalHeaderKey(f.TokenHeader), plain(f.TokenHeader), f.crossOrigins()
+	if keys := f.apiKeysSection(); keys != nil && keys.Header != "" {
+		next.keyHeader, next.plainKey = http.CanonicalHeaderKey(keys.Header), plain(keys.Header)
+	}
 	next.proxies, next.maxBody, p.limits = f.proxies(), f.MaxBodyBytes, f.limits()
 	p.access = accessLog{log: f.log, mode: cmp.Or(f.AccessLog, "refusals"), proxies: next.proxies}
 	verifiers := list{file: f}
@@ -141,7 +144,12 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	var err error
 	p.guard, err = middleware.New(cfg)
 	names := maps.Clone(guardNames)
-	if names["Methods"] = "token_header"; f.TokenHeader == "" {
+	switch {
+	case f.TokenHeader != "":
+		names["Methods"] = "token_header"
+	case verifiers.keys != "":
+		names["Methods"] = verifiers.keys
+	default:
 		names["Methods"] = "websocket_token"
 	}
 	f.Blame("", err, names)

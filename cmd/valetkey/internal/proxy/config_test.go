@@ -64,9 +64,9 @@ func TestMistakes(t *testing.T) {
 		{"no verifiers", base(`[jwks: {issuer: "https://as.example.com"}]`, "[]"), []string{"4: verifiers: is empty"}},
 		{"verifiers that are no list", base(`[jwks: {issuer: "https://as.example.com"}]`, "x"), []string{"4: verifiers: is not a list"}},
 		{"a verifier of an unknown kind", base("[jwks:", "[saml:"), []string{
-			`4: verifiers[0]: unknown field "saml"; known are jwks, introspection`}},
+			`4: verifiers[0]: unknown field "saml"; known are jwks, introspection, api_keys`}},
 		{"a verifier of two kinds", base("[jwks:", `[{introspection: {issuer: "https://a", client_id: x, client_secret: x}, jwks:`, "}]", "}}]"), []string{
-			"4: verifiers[0]: exactly one of jwks and introspection is required"}},
+			"4: verifiers[0]: exactly one of jwks, introspection and api_keys is required"}},
 		{"a verifier without an issuer", verifier("{}"), []string{"4: verifiers[0].jwks.issuer: required"}},
 		{"a verifier that is null", verifier("null"), []string{"4: verifiers[0].jwks: is not a mapping", "4: verifiers[0].jwks.issuer: required"}},
 		{"no audience at all", base("resource: https://api.example.com", "realm: x"), []string{

@@ -27,8 +27,9 @@ func TestProxyPage(t *testing.T) {
 	t.Setenv("API_SECRET", "x")
 	t.Setenv("REDIS_KEY", key)
 	t.Setenv("REDIS_PASSWORD", redisPassword)
+	keys, _ := keyFile(t)
 	for i, block := range blocks {
-		config := block.Text
+		config := strings.ReplaceAll(block.Text, "api-keys.json", keys)
 		if i > 0 {
 			var given map[string]any
 			require.NoError(t, yaml.Unmarshal([]byte(block.Text), &given), "docs/proxy.md:%d", block.Line)

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/dpop"
@@ -17,6 +19,11 @@ func (f *file) fapi2(cfg middleware.Config, proofs *dpop.Config, all []made) *fa
 	}
 	if f.ReportOnly {
 		f.Mistake("insecure_report_only", "cannot be combined with profile: fapi2, which requires that refusals are enforced")
+	}
+	for i, v := range f.Verifiers {
+		if v.APIKeys != nil {
+			f.Mistake(fmt.Sprintf("verifiers[%d].api_keys", i), "cannot be combined with profile: fapi2, which accepts access tokens only")
+		}
 	}
 	set := []string{"sender_constrained", "token_header", "websocket_token"} // the profile reads Authorization only
 	if len(all) != 1 {

@@ -89,6 +89,8 @@ type onward struct {
 	certificate string // plain name of the header with the client certificate; "": none
 	tokenHeader string // header that replaces Authorization; "": none
 	plainToken  string // the plain name of that
+	keyHeader   string // header of API keys; "": none
+	plainKey    string // the plain name of that
 	proxies     middleware.Proxies
 	maxBody     int64            // bytes; 0: no limit
 	cors        *cors.Middleware // nil: the upstream sends CORS headers itself
@@ -252,8 +254,8 @@ func (o *onward) passToken(r *httputil.ProxyRequest, verified bool) {
 	case inHeader:
 		o.guard.RemoveCredentials(r.Out.Header)
 		r.Out.Header["Authorization"] = r.In.Header["Authorization"]
-	default: // the token is in a subprotocol
-		r.Out.Header.Del("Authorization")
+	default: // the token is in a subprotocol, or it is an API key
+		o.guard.RemoveOtherCredentials(r.Out.Header)
 	}
 }
 
@@ -316,6 +318,7 @@ func (o *onward) drops(name string) bool {
 	var space [64]byte // for an ordinary name, on the stack
 	folded := fold(space[:0], name)
 	return spoofs(folded) || o.certificate != "" && string(folded) == o.certificate || o.plainToken != "" && string(folded) == o.plainToken ||
+		o.plainKey != "" && string(folded) == o.plainKey && name != o.keyHeader || // no key is read from this spelling
 		string(folded) == "SEC-WEBSOCKET-PROTOCOL" && name != "Sec-Websocket-Protocol" // the guard finds no token in this spelling
 }
 

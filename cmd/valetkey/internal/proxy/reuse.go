@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/apikey"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/introspect"
@@ -86,9 +87,10 @@ func (f *file) checkFixed() settings {
 
 // A verifierPart is a verifier with what decides which tokens it may have accepted.
 type verifierPart struct {
-	keys   *jwks.Verifier
-	listed *statuslist.Verifier // keys combined with a status list; nil: there is none
-	asks   *introspect.Verifier // nil: it has keys
+	keys    *jwks.Verifier
+	listed  *statuslist.Verifier // keys combined with a status list; nil: there is none
+	asks    *introspect.Verifier // nil: it has keys
+	apiKeys *apikey.Verifier     // nil: it is for tokens
 
 	issuers []string // of its tokens
 	any     bool     // tokens of any issuer

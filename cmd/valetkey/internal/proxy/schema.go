@@ -35,7 +35,7 @@ func guide(title string, whole config.Schema) config.Guide {
 		Keys:  schemaKeys, Values: schemaValues, Texts: schemaTexts,
 		Rules: map[string]config.Schema{
 			"":                        whole,
-			"verifiers":               config.OneOf("jwks", "introspection"),
+			"verifiers":               config.OneOf("jwks", "introspection", "api_keys"),
 			"verifiers.introspection": config.All(config.Required("client_id"), config.OneOf("client_secret", "client_secret_file", "client_secret_env")),
 			"redis":                   config.All(config.OneOf("key", "key_file", "key_env"), config.OneOf("address", "socket", "cluster", "sentinel")),
 			"websocket_token":         {"minProperties": 1},
@@ -190,6 +190,11 @@ var schemaKeys = map[string]string{
 	"verifiers.jwks.status_list.min_ttl":          "Lower limit for the ttl of a list.",
 	"verifiers.jwks.status_list.max_ttl":          "Upper limit for the ttl of a list.",
 	"verifiers.jwks.status_list.stale_if_error":   "How long a list stays in use if it cannot be fetched again.",
+
+	"verifiers.api_keys":        "Accepts API keys beside tokens, for clients that cannot obtain tokens.",
+	"verifiers.api_keys.issuer": "Name of the keys' issuer, for revocations and rules. No issuer of tokens may have it.",
+	"verifiers.api_keys.file":   "JSON file with an array of keys, each with digest (SHA-256 in hex), subject and scopes. Read again when it changes.",
+	"verifiers.api_keys.header": "Header whose whole value is the key, such as X-Api-Key. Default: Authorization, with the scheme ApiKey, or Basic with the key as user name.",
 
 	"verifiers.introspection":                    "Asks the introspection endpoint of an issuer about opaque tokens (RFC 7662).",
 	"verifiers.introspection.issuer_type":        "Product of the issuer, which states how its responses differ from RFC 7662. Default: none.",

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/apikey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/introspect"
@@ -60,6 +61,9 @@ var inFiles = []struct {
 		"Issuer":       "- the jwks section", "JWKSURL": "- the jwks section", "JWKS": "- the jwks section", "InsecureHTTP": "- the jwks section",
 		"Algorithms": "- lists are signed as tokens are", "MaxLists": "- the default suits one issuer", "MaxBytes": "- the default suits one issuer",
 		"Verifier": "- code", "Client": "- code", "Logger": "- code", "Observer": "- code",
+	}},
+	{apikey.Config{}, "verifiers.api_keys", map[string]string{
+		"Issuer": "issuer", "File": "file", "Lookup": "- code", "Keys": "- code", "CacheTTL": "- has no effect on a file", "Now": "- code",
 	}},
 	{middleware.Config{}, "", map[string]string{
 		"MaxTokenBytes": "max_token_bytes", "Methods": "token_header", "DPoP": "dpop", "ClientCertificate": "mtls", "SenderConstrained": "sender_constrained",

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/apikey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/issuer"
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/config"
@@ -26,6 +27,7 @@ type list struct {
 	taken   map[string]bool // issuers whose JWTs have a verifier
 	opaque  bool            // opaque tokens have a verifier
 	parts   []*part[verifierPart]
+	keys    string // path of the section api_keys; "": there is none
 }
 
 // A made is a verifier with its configuration.
@@ -37,8 +39,8 @@ type made struct {
 	ruled  bool // it is an introspection whose tokens must meet rules
 }
 
-// read combines the verifiers. Those with keys come first, regardless of their order in the file, because they need no call per
-// token. If there are mistakes, the result may be used only to find further mistakes.
+// read combines the verifiers. API keys come first, because they cannot be mistaken for tokens. Verifiers with keys of issuers are next,
+// regardless of their order in the file, because they need no call per token. If there are mistakes, the result may be used only to find further mistakes.
 func (l *list) read() valetkey.Verifier {
 	l.taken = map[string]bool{}
 	var (
@@ -47,8 +49,19 @@ func (l *list) read() valetkey.Verifier {
 	)
 	for i, v := range l.Verifiers {
 		at := fmt.Sprintf("verifiers[%d]", i)
-		if (v.JWKS == nil) == (v.Introspection == nil) {
-			l.Mistake(at, "exactly one of jwks and introspection is required")
+		given := 0
+		for _, one := range []bool{v.JWKS != nil, v.Introspection != nil, v.APIKeys != nil} {
+			if one {
+				given++
+			}
+		}
+		if given != 1 {
+			l.Mistake(at, "exactly one of jwks, introspection and api_keys is required")
+		}
+		if v.APIKeys != nil {
+			if keys := l.apiKeys(at+".api_keys", v.APIKeys); keys != nil {
+				all = slices.Insert(all, 0, valetkey.Verifier(keys))
+			}
 		}
 		if v.JWKS == nil {
 			continue
@@ -81,6 +94,11 @@ func (l *list) read() valetkey.Verifier {
 			all = append(all, l.ruled(at+".cel", asks, v.Introspection.CEL))
 		} else {
 			l.ruled(at+".cel", valetkey.First(), v.Introspection.CEL)
+		}
+	}
+	for _, m := range l.made { // a verifier with keys has been compared with the others
+		if keys := l.apiKeysSection(); keys != nil && m.keys == nil && m.asks.Issuer == keys.Issuer {
+			l.Mistake(m.at+".issuer", "is that of api_keys: API keys need a name of their own")
 		}
 	}
 	return valetkey.First(all...)
@@ -123,6 +141,28 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 		keys.Close()
 	})
 	return part.keys, part.listed
+}
+
+// apiKeys returns the verifier of API keys, or nil if there are mistakes.
+func (l *list) apiKeys(at string, s *apiKeysSection) *apikey.Verifier {
+	if l.keys != "" { // a key does not show to which of them it belongs
+		l.Mistake(at, "there is one at %s already: use one file", l.keys)
+		return nil
+	}
+	l.keys = at
+	if l.taken[s.Issuer] && s.Issuer != "" {
+		l.Mistake(at+".issuer", "another verifier already accepts the issuer %q: API keys need a name of their own", s.Issuer)
+	}
+	l.taken[s.Issuer] = true
+	if s.Issuer == "" || s.File == "" { // a mistake has been reported
+		return nil
+	}
+	keys, err := apikey.New(apikey.Config{Issuer: s.Issuer, File: l.Path(s.File), Now: l.now})
+	if err != nil {
+		l.Blame(at, err, map[string]string{"Issuer": "issuer", "File": "file"})
+		return nil
+	}
+	return l.reuse(s, verifierPart{apiKeys: keys, issuers: []string{s.Issuer}}, func() {}).apiKeys
 }
 
 // take adds a mistake if an earlier verifier accepts the tokens of cfg. The item is the verifier of cfg.

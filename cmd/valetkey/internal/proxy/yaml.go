@@ -76,6 +76,13 @@ type tlsSection struct {
 type verifierSection struct {
 	JWKS          *jwksSection          `yaml:"jwks"`
 	Introspection *introspectionSection `yaml:"introspection"`
+	APIKeys       *apiKeysSection       `yaml:"api_keys"`
+}
+
+type apiKeysSection struct {
+	Issuer string `yaml:"issuer,required"`
+	File   string `yaml:"file,required"`
+	Header string `yaml:"header,filled"` // empty: Authorization
 }
 
 type jwksSection struct {

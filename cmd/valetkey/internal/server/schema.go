@@ -137,6 +137,12 @@ var schemaKeys = map[string]string{
 	"registration.initial_tokens.uses":    "Number of registrations. Default: unlimited.",
 	"registration.initial_tokens.expires": "End of its validity, such as 2030-01-01T00:00:00Z. Default: never.",
 
+	"private_use_schemes": "URI schemes without a period, such as cursor, that redirect URIs may have (RFC 8252, section 7.1). Default: none.",
+
+	"client_id_metadata_documents":         "Clients whose ID is the https URL of a document with their metadata. Default: off.",
+	"client_id_metadata_documents.enabled": "Whether such clients are accepted. Default: false.",
+	"client_id_metadata_documents.hosts":   "Hosts that may serve documents, compared exactly. Default: all public hosts.",
+
 	"trusted_issuers":              "Issuers of JWTs about their own users, which clients exchange for tokens (RFC 7523).",
 	"trusted_issuers.issuer":       "The iss of the JWTs, compared exactly.",
 	"trusted_issuers.jwks":         "JWK Set of the issuer, as text.",
@@ -170,6 +176,10 @@ var schemaKeys = map[string]string{
 	"limits.pushes":        "Authorization requests begun from one address by one client with a secret, or by all others together.",
 	"limits.device_code":   "Device codes entered from one address.",
 	"limits.register":      "Open registrations from one address.",
+
+	"limits.client_id_metadata_documents":       "Metadata documents of clients that requests from one address cause to be fetched.",
+	"limits.client_id_metadata_documents.burst": "Attempts available at once. Default: 20.",
+	"limits.client_id_metadata_documents.every": "Interval after which one more attempt is available. Default: 10s.",
 
 	"limits.login_name.burst":    "Attempts available at once. Default: 10.",
 	"limits.login_name.every":    "Interval after which one more attempt is available. Default: 1m.",
