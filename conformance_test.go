@@ -44,6 +44,7 @@ var groups = []struct{ name, title string }{
 	{"AUDIT", "audit records"},
 	{"CEL", "rules in CEL"},
 	{"AZ", "policy servers (AuthZEN)"},
+	{"SSF", "shared signals: receiver (SSF 1.0, CAEP 1.0, RISC 1.0, RFC 8935, RFC 8936)"},
 	{"XCHG", "tokens for calls to other services (RFC 8693)"},
 	{"EXT", "external authorization for gateways (ext_authz v3)"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},

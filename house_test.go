@@ -72,7 +72,7 @@ var layers = [][]string{
 	{"scopes", "claims", "rar", "internal", "conformance"},
 	{"jwks", "introspect", "apikey", "dpop", "statuslist"},
 	{"middleware", "issuers"},
-	{"routes", "fapi", "onbehalf"},
+	{"routes", "fapi", "onbehalf", "signals"},
 	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "deploy", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
 }
 

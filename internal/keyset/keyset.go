@@ -44,6 +44,9 @@ type Config struct {
 	// JWKSURL is the URL of the key set. Empty: it is discovered, and discovered again after repeated failures.
 	JWKSURL string
 
+	// Discover returns the URL of the key set, if JWKSURL is empty. Nil: the metadata of Issuer contains it.
+	Discover func(ctx context.Context) (string, error)
+
 	// Initial holds the keys to use until the first fetch has succeeded, at most for RefreshInterval and StaleIfError. The first
 	// fetch begins in the background with the first Verify or Ready. Nil: none.
 	Initial []*jose.Key
@@ -125,7 +128,7 @@ func (cfg *Config) complete(refreshInterval time.Duration) error {
 		if err := cfg.Fetch.Allowed(cfg.JWKSURL); err != nil {
 			wrong.Add("JWKSURL", "%w", err)
 		}
-	} else if err := cfg.Fetch.Discoverable(cfg.Issuer); err != nil {
+	} else if err := cfg.Fetch.Discoverable(cfg.Issuer); err != nil && cfg.Discover == nil {
 		wrong.Add("Issuer", "cannot be discovered: %w", err)
 	}
 	if cfg.RefreshInterval < 0 || cfg.RefreshInterval > maxFresh {

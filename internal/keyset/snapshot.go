@@ -194,7 +194,11 @@ func (s *Set) locate(ctx context.Context) (string, error) {
 	if url := s.url.Load(); url != nil {
 		return *url, nil
 	}
-	url, err := s.cfg.Fetch.Discover(ctx, s.cfg.Issuer, "jwks_uri")
+	discover := s.cfg.Discover
+	if discover == nil {
+		discover = func(ctx context.Context) (string, error) { return s.cfg.Fetch.Discover(ctx, s.cfg.Issuer, "jwks_uri") }
+	}
+	url, err := discover(ctx)
 	if err != nil {
 		return "", err
 	}

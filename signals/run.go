@@ -1,0 +1,316 @@
+package signals
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/fetch"
+)
+
+const (
+	firstRetry      = time.Second
+	lastRetry       = time.Minute
+	maxRetryAfter   = 5 * time.Minute
+	statusInterval  = 5 * time.Minute
+	minStatus       = 10 * time.Second // an inactivity_timeout must not cause more requests
+	settleInterval  = time.Second
+	saveInterval    = time.Minute
+	shutdownTimeout = 2 * time.Second
+)
+
+// A StateStore keeps a small text across restarts. Load returns nil if there is none.
+type StateStore interface {
+	Load(ctx context.Context) ([]byte, error)
+	Save(ctx context.Context, state []byte) error
+}
+
+// FileState returns a StateStore in a file. Each receiver needs its own.
+func FileState(path string) StateStore { return fileState(path) }
+
+type fileState string
+
+func (f fileState) Load(context.Context) ([]byte, error) {
+	data, err := os.ReadFile(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// Save replaces the file as a whole, so that a crash leaves the old state or the new one.
+func (f fileState) Save(_ context.Context, state []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(string(f)), filepath.Base(string(f))+".*")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(state)
+	if err = errors.Join(err, temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), string(f))
+	}
+	if err != nil {
+		_ = os.Remove(temp.Name())
+	}
+	return err
+}
+
+// A savedState is the state across restarts.
+type savedState struct {
+	Transmitter string    `json:"transmitter"`
+	StreamID    string    `json:"stream_id,omitempty"`
+	Contact     time.Time `json:"contact"` // the last one
+}
+
+// Run sets up the stream and keeps it: it finds or creates the stream, polls it with [Poll], verifies it, watches its status, and carries
+// out [Config].Gaps. After a failure it tries again, after 1 s to 1 min or as long as the transmitter asks for, up to 5 min. It returns
+// when ctx is done or the receiver is closed. Run it once per receiver, also with [Push].
+//
+// Run acknowledges a SET only if its revocations are in force and, with Config.Publish, published. A SET that is refused for good is
+// reported to the transmitter with a code (RFC 8936, section 2.4.4).
+func (r *Receiver) Run(ctx context.Context) error {
+	if !r.running.CompareAndSwap(false, true) {
+		return errors.New("signals: Run is running already")
+	}
+	defer r.running.Store(false)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(r.feed.ctx, cancel)
+	defer stop()
+	if r.cfg.Delivery == NoStream {
+		<-ctx.Done()
+		return r.ended(ctx)
+	}
+	known := r.restore(ctx)
+	wait := firstRetry
+	for ctx.Err() == nil {
+		err := r.session(ctx, &known, func() { wait = firstRetry })
+		if ctx.Err() != nil {
+			break
+		}
+		r.stream.change(func() { r.stream.setup = err })
+		pause := retryIn(err, wait)
+		r.log.LogAttrs(ctx, slog.LevelError, "signals: the stream is not set up", slog.String("transmitter", r.cfg.Transmitter),
+			slog.Duration("retry_in", pause), slog.Any("err", err))
+		sleep(ctx, pause)
+		wait = min(2*wait, lastRetry)
+	}
+	saving, cancelSaving := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancelSaving()
+	r.save(saving, known)
+	r.stream.change(func() { r.stream.setup, r.stream.behind = errNotRunning, r.cfg.Delivery == Poll })
+	return r.ended(ctx)
+}
+
+func (r *Receiver) ended(ctx context.Context) error {
+	if r.feed.ctx.Err() != nil {
+		return errClosed
+	}
+	return ctx.Err()
+}
+
+// restore loads the state of an earlier process.
+func (r *Receiver) restore(ctx context.Context) (known savedState) {
+	known.Transmitter = r.cfg.Transmitter
+	if r.cfg.State == nil {
+		r.startGap("the time of the last contact is not kept across restarts, see Config.State")
+		return known
+	}
+	var saved savedState
+	data, err := r.cfg.State.Load(ctx)
+	if err == nil && data != nil {
+		err = json.Unmarshal(data, &saved)
+	}
+	switch {
+	case err != nil:
+		r.log.LogAttrs(ctx, slog.LevelError, "signals: the saved state cannot be read", slog.Any("err", err))
+		r.startGap("the saved state cannot be read")
+	case saved.Transmitter != r.cfg.Transmitter:
+		r.startGap("there is no record of an earlier contact")
+	default:
+		r.stream.change(func() {
+			if !saved.Contact.After(r.cfg.Now().Add(maxLeeway)) && r.stream.lastContact.IsZero() {
+				r.stream.lastContact = saved.Contact
+			}
+		})
+		return saved
+	}
+	return known
+}
+
+// startGap records that it is unknown what happened before the start. To report it in the health would make every first start
+// Degraded, so only a policy that acts on it does so.
+func (r *Receiver) startGap(reason string) {
+	if r.cfg.Gaps == ReportGaps {
+		r.log.LogAttrs(r.feed.ctx, slog.LevelInfo, "signals: whether events were lost before the start is unknown", slog.String("reason", reason))
+		return
+	}
+	r.stream.change(func() { r.stream.gapLocked(time.Time{}, reason) })
+}
+
+// save stores the state.
+func (r *Receiver) save(ctx context.Context, known savedState) {
+	r.stream.mu.Lock()
+	known.Contact = r.stream.lastContact
+	r.stream.mu.Unlock()
+	if r.cfg.State == nil || known.Contact.IsZero() {
+		return
+	}
+	data, err := json.Marshal(known)
+	if err == nil {
+		err = r.cfg.State.Save(ctx, data)
+	}
+	if err != nil {
+		r.log.LogAttrs(ctx, slog.LevelError, "signals: the state cannot be saved", slog.Any("err", err))
+	}
+}
+
+// session sets up the stream and keeps it until ctx is done or the stream must be set up again, and returns the reason. ready is called
+// once it is set up.
+func (r *Receiver) session(ctx context.Context, known *savedState, ready func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	m, s, err := r.setUp(ctx, known)
+	if err != nil {
+		return err
+	}
+	pollURL := r.cfg.Stream.PollURL
+	if s != nil {
+		pollURL = s.endpoint
+	}
+	ready()
+
+	var work sync.WaitGroup
+	defer work.Wait()
+	begin := func(f func(context.Context) error) {
+		work.Go(func() {
+			if err := f(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	begin(func(ctx context.Context) error { return r.repeat(ctx, settleInterval, r.stream.settle) })
+	begin(func(ctx context.Context) error {
+		return r.repeat(ctx, saveInterval, func(ctx context.Context) error { r.save(ctx, *known); return nil })
+	})
+	if r.cfg.Delivery == Poll {
+		begin(func(ctx context.Context) error { return r.poll(ctx, pollURL) })
+	}
+	if s != nil && m.verification != "" && r.cfg.VerifyInterval > 0 {
+		begin(func(ctx context.Context) error {
+			return r.repeat(ctx, r.verifyInterval(s), func(ctx context.Context) error { return r.verify(ctx, m, s.id) })
+		})
+	}
+	if s != nil && m.status != "" {
+		interval := statusInterval
+		if s.inactivity > 0 { // SSF 1.0, section 8.1.1: a request before its end keeps the stream
+			interval = max(min(interval, s.inactivity/2), minStatus)
+		}
+		begin(func(ctx context.Context) error {
+			sleep(ctx, interval) // setUp has read it
+			return r.repeat(ctx, interval, func(ctx context.Context) error { return r.readStatus(ctx, m, s.id) })
+		})
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// setUp discovers the transmitter and opens the stream. Both results are nil for an unmanaged stream.
+func (r *Receiver) setUp(ctx context.Context, known *savedState) (*metadata, *streamConfig, error) {
+	if err := r.keys.Ready(ctx); err != nil {
+		return nil, nil, err
+	}
+	if r.cfg.Stream.Unmanaged {
+		r.stream.change(func() { r.stream.setup = nil })
+		return nil, nil, nil
+	}
+	m, err := r.discover(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, created, err := r.open(ctx, m, known.StreamID)
+	if err != nil {
+		return nil, nil, err
+	}
+	lost := known.StreamID != "" && s.id != known.StreamID
+	known.StreamID = s.id
+	r.log.LogAttrs(ctx, slog.LevelInfo, "signals: the stream is set up", slog.String("transmitter", r.cfg.Transmitter), slog.String("stream", s.id),
+		slog.Bool("created", created), slog.Any("delivered", s.delivered))
+	if len(s.missing) > 0 {
+		r.log.LogAttrs(ctx, slog.LevelWarn, "signals: the transmitter does not deliver all events that are on", slog.Any("missing", s.missing))
+	}
+	r.stream.change(func() {
+		r.stream.managed, r.stream.verifiable = s, m.verification != "" && r.cfg.VerifyInterval > 0
+		if lost {
+			r.stream.gapLocked(r.stream.lastContact, "the stream was gone, and there is another one now")
+		}
+	})
+	if m.status != "" {
+		if err := r.readStatus(ctx, m, s.id); err != nil {
+			return nil, nil, err
+		}
+	}
+	r.save(ctx, *known)
+	r.stream.change(func() { r.stream.setup, r.stream.reach = nil, nil })
+	return m, s, nil
+}
+
+// repeat calls f now and at intervals, until ctx is done or the stream is gone. Other errors are logged, and f is tried again.
+func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(context.Context) error) error {
+	wait := firstRetry
+	for {
+		err := f(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errGone):
+			return err
+		case err != nil:
+			if n := r.failures.Permit(); n > 0 {
+				r.log.LogAttrs(ctx, slog.LevelError, "signals: a request about the stream failed", slog.Any("err", err), slog.Int("failures", n))
+			}
+			sleep(ctx, min(max(retryIn(err, wait), 0), max(interval, firstRetry)))
+			wait = min(2*wait, lastRetry)
+		default:
+			wait = firstRetry
+			sleep(ctx, jitter(interval))
+		}
+	}
+}
+
+// retryIn returns when to try again after an error.
+func retryIn(err error, wait time.Duration) time.Duration {
+	var asked time.Duration
+	if e, is := errors.AsType[*apiError](err); is {
+		asked = e.retryAfter
+	}
+	if e, is := errors.AsType[*fetch.Error](err); is {
+		asked = e.RetryAfter
+	}
+	if e, is := errors.AsType[*valetkey.Unavailable](err); is {
+		asked = e.RetryAfter
+	}
+	if asked = min(asked, maxRetryAfter); asked > 0 {
+		return asked + rand.N(asked/10+time.Second) // not before, and not all at the same time
+	}
+	return jitter(wait)
+}
+
+// jitter subtracts up to a tenth, so that replicas do not stay in step.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/10+1) }
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
