@@ -18,7 +18,6 @@ func TestHouse(t *testing.T) {
 	only := map[string]string{ // import path prefix -> the one folder that may
 		"github.com/lestrrat-go/jwx":    "internal/jose",
 		"github.com/patrickmn/go-cache": "internal/tokencache",
-		"github.com/luikyv/go-oidc":     "authserver/internal/engine",
 		"go.yaml.in/yaml":               "internal/config",
 
 		"github.com/valetkey/valetkey/authserver/internal/engine": "authserver", // which alone calls both
@@ -48,7 +47,7 @@ func TestHouse(t *testing.T) {
 					allowed = test
 				case "github.com/valetkey/valetkey/jwks":
 					allowed = test || dir != "." && dir != "scopes" && dir != "middleware" && !strings.HasPrefix(dir, "internal")
-				case "github.com/patrickmn/go-cache", "github.com/luikyv/go-oidc", "github.com/lestrrat-go/jwx":
+				case "github.com/patrickmn/go-cache", "github.com/lestrrat-go/jwx":
 					seen[prefix] = seen[prefix] || allowed
 				}
 				if !allowed {
@@ -57,7 +56,7 @@ func TestHouse(t *testing.T) {
 			}
 		}
 	})
-	for _, prefix := range []string{"github.com/lestrrat-go/jwx", "github.com/patrickmn/go-cache", "github.com/luikyv/go-oidc"} {
+	for _, prefix := range []string{"github.com/lestrrat-go/jwx", "github.com/patrickmn/go-cache"} {
 		if !seen[prefix] {
 			t.Errorf("nobody imports %s: the rule above guards nothing", prefix)
 		}

@@ -130,21 +130,9 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return err
 	}
-	var p *pages.Pages // the engine and the pages call each other
 	s.engine, err = engine.New(engine.Config{
 		Issuer: cfg.Issuer, APIs: cfg.APIs, Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
-		Interact: func(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
-			return p.Interact(w, r, in)
-		},
-		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
-			p.ErrorPage(w, r, status, code, description)
-		},
-		Account: people.accounts.Lookup,
-		Said:    func(r *http.Request) (string, error) { return p.Said(r) },
-		Ended:   func(w http.ResponseWriter, r *http.Request, over *flow.Ended) { p.Ended(w, r, over) },
-		Leave: func(w http.ResponseWriter, r *http.Request, d *flow.Departure) (bool, error) {
-			return p.Leave(w, r, d)
-		},
+		Account:    people.accounts.Lookup,
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
@@ -156,7 +144,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return err
 	}
-	p, err = pages.New(pages.Config{
+	s.pages, err = pages.New(pages.Config{
 		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logins: logins, APIs: cfg.APIs, Clients: s.clients,
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
 		Token:      http.HandlerFunc(s.engine.Token),
@@ -168,12 +156,14 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return err
 	}
-	s.pages = p
+	flow.Front{Engine: s.engine, Pages: flow.Pages{
+		Interact: s.pages.Interact, Leave: s.pages.Leave, Said: s.pages.Said, Ended: s.pages.Ended, ErrorPage: s.pages.ErrorPage,
+	}}.Routes(s.mux, cfg.path(), cfg.Paths.Authorize)
 	s.engine.Routes(s.mux)
 	if door != nil {
 		door.Routes(s.mux, cfg.path())
 	}
-	p.Routes(s.mux)
+	s.pages.Routes(s.mux)
 	return s.routes()
 }
 

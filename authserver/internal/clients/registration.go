@@ -78,8 +78,7 @@ const (
 	maxBody       = 96 << 10 // a key set, a statement, and the other members
 )
 
-// A registration is the endpoint. The library of the engine has such an endpoint, too, but it would store the registration
-// access token in clear text, supports no software statements, and permits updates that must be refused.
+// A registration is the endpoint.
 type registration struct {
 	cfg RegistrationConfig
 	mux *http.ServeMux

@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -17,7 +16,7 @@ import (
 // Anybody may begin a request for authorization, and each is kept until its user answers.
 func TestRequestsOfAnybody(t *testing.T) {
 	t.Run("there are only so many at once from one network, and the page says so", func(t *testing.T) {
-		s := start(t, func(c *engine.Config) { c.Pushes = login.Rate{Burst: 3, Every: time.Hour} })
+		s := start(t, func(c *config) { c.Pushes = login.Rate{Burst: 3, Every: time.Hour} })
 		s.asks(page)
 		for range 3 {
 			require.Equal(t, 200, newBrowser().get(t, s.authorizeURL(request())).status)

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/login"
 )
@@ -29,14 +27,13 @@ var errNoDirectory = &refusal{
 
 // account returns the account of the user of a grant, or nil if the grant is a client's own. If the user no longer exists,
 // account ends the grant and returns errUserGone. If the user cannot be looked up, it returns errNoDirectory.
-func (e *Engine) account(ctx context.Context, g *goidc.Grant) (*login.Account, error) {
-	kind, _ := g.Store[keptType].(string)
-	if kind == "" {
+func (e *Engine) account(ctx context.Context, g *grant) (*login.Account, error) {
+	if g.UserType == "" {
 		return nil, nil
 	}
-	a, err := e.lookup(ctx, kind, g.Subject)
+	a, err := e.lookup(ctx, g.UserType, g.Subject)
 	switch {
-	case errors.Is(err, login.ErrNoUser), err == nil && sinceOf(g).Before(a.Since):
+	case errors.Is(err, login.ErrNoUser), err == nil && g.Since.Before(a.Since):
 		cause := endings.PasswordStale
 		if err != nil {
 			cause = endings.UserDisabled
@@ -44,11 +41,11 @@ func (e *Engine) account(ctx context.Context, g *goidc.Grant) (*login.Account, e
 		if revoked, err := e.endGrant(ctx, g, cause, ""); err != nil {
 			return nil, fmt.Errorf("end the grant of a user who is gone: %w", err)
 		} else if revoked {
-			e.cfg.Audit(ctx, Event{Name: UserGone, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
+			e.cfg.Audit(ctx, Event{Name: UserGone, Client: g.Client, Subject: g.Subject, Grant: g.ID})
 		}
 		return nil, errUserGone
 	case err != nil:
-		e.cfg.Logger.ErrorContext(ctx, "user not looked up", "type", kind, "error", err)
+		e.cfg.Logger.ErrorContext(ctx, "user not looked up", "type", g.UserType, "error", err)
 		return nil, errNoDirectory
 	}
 	return a, nil
@@ -72,29 +69,14 @@ func (e *Engine) lookup(ctx context.Context, kind, subject string) (*login.Accou
 	return e.cfg.Account(ctx, subject)
 }
 
-// sinceOf returns the Since of the credential that a grant was made with; zero: unknown.
-func sinceOf(g *goidc.Grant) time.Time {
-	text, _ := g.Store[keptSince].(string)
-	since, _ := time.Parse(time.RFC3339Nano, text)
-	return since
-}
-
-// sinceText returns the form in which a grant stores a Since.
-func sinceText(since time.Time) string {
-	if since.IsZero() {
-		return ""
-	}
-	return since.UTC().Format(time.RFC3339Nano)
-}
-
 // allowable returns the scopes of a grant, or of one of its tokens, that the user may still allow. An exchanged token may have
 // the scopes of other APIs that those scopes map to.
-func (e *Engine) allowable(a *login.Account, g *goidc.Grant, scopes []string) []string {
+func (e *Engine) allowable(a *login.Account, g *grant, scopes []string) []string {
 	if a == nil || a.Scopes == nil {
 		return scopes
 	}
 	may := slices.Clone(a.Scopes)
-	if rootOf(g) != "" {
+	if g.Root != "" {
 		for i := 0; i < len(may); i++ { // also the scopes that the added scopes map to
 			for _, api := range e.cfg.APIs {
 				for _, s := range api.Exchange[may[i]] {
@@ -109,24 +91,20 @@ func (e *Engine) allowable(a *login.Account, g *goidc.Grant, scopes []string) []
 }
 
 // renew checks the user of a grant that is about to be redeemed, and removes from the grant the scopes that the user may no
-// longer allow. The error wraps goidc.ErrNotFound if none is left.
-func (e *Engine) renew(c *call, g *goidc.Grant) error {
-	if g.RevokedAt != 0 || c.client == nil || g.ClientID != c.client.ID {
+// longer allow. The error is errGrant if none is left.
+func (e *Engine) renew(c *call, g *grant) error {
+	if !g.live() || g.Client != c.client.ID {
 		return nil // it is refused anyway
 	}
 	a, err := e.account(c.r.Context(), g)
 	if err == errUserGone {
-		return fmt.Errorf("%w: %w", goidc.ErrNotFound, err)
+		return errGrant
 	}
 	if err != nil {
 		return err
 	}
 	left := e.allowable(a, g, strings.Fields(g.Scopes))
-	if len(left) == 0 {
-		return fmt.Errorf("%w: the user may no longer allow any scope of the grant", goidc.ErrNotFound)
-	}
-	g.Scopes = strings.Join(left, " ")
-	return nil
+	return g.keep(func(s string) bool { return slices.Contains(left, s) })
 }
 
 // stands reports whether the user of a token still exists, and removes from its claims the scopes that the user may no longer

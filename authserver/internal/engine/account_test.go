@@ -41,7 +41,7 @@ func unavailable(t testing.TB, a answer) {
 var bankAPI = clients.Client{ID: "bank-api", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-bank-api")}, Introspects: []string{bank}}
 
 func usersWhoLeave(t *testing.T) *site {
-	return start(t, trusting, exchanging, func(c *engine.Config) {
+	return start(t, trusting, exchanging, func(c *config) {
 		all := append(append(devices(), exchangers()...), bankAPI, clients.Client{
 			ID: "bridge", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-bridge")},
 			GrantTypes: []string{assertionGrant}, Scopes: []string{"orders:read", "orders:write"}, DefaultAPI: orders,

@@ -53,7 +53,7 @@ func (e *endings) last(t *testing.T) flow.Ended {
 	return e.all[len(e.all)-1]
 }
 
-func (e *endings) put(c *engine.Config) { c.Said, c.Ended = saying, e.show }
+func (e *endings) put(c *config) { c.Said, c.Ended = saying, e.show }
 
 // A watched store calls put before each Put, and get after each Get.
 type watched struct {
@@ -100,7 +100,7 @@ func (s *watched) Get(ctx context.Context, kind, id string) (store.Record, error
 func TestAnsweredTwice(t *testing.T) {
 	var over endings
 	w := new(watched)
-	s := start(t, over.put, func(c *engine.Config) { w.Store, c.Store, c.Implicit = c.Store, w, true })
+	s := start(t, over.put, func(c *config) { w.Store, c.Store, c.Implicit = c.Store, w, true })
 	s.asks(paging)
 	begin := func(t *testing.T, b *browser, pairs ...string) string {
 		return b.get(t, s.authorizeURL(request(pairs...))).action(t, s)
@@ -282,7 +282,7 @@ func TestAnsweredTwice(t *testing.T) {
 // The user decides each time whether an error is sent to an unapproved client.
 func TestDepartureAgain(t *testing.T) {
 	var asked int
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		c.Said = saying
 		c.Leave = func(w http.ResponseWriter, _ *http.Request, _ *flow.Departure) (bool, error) {
 			asked++
@@ -308,7 +308,7 @@ func TestDepartureAgain(t *testing.T) {
 func TestEndedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var over endings
-		h := inProcess(t, over.put, func(c *engine.Config) { c.CodeLifetime = time.Minute })
+		h := inProcess(t, over.put, func(c *config) { c.CodeLifetime = time.Minute })
 		h.asks(paging)
 		begin := func() (at, cookie string) {
 			a := h.do(t, "GET", "/oauth2/authorize?"+request().Encode(), nil, "")
@@ -346,7 +346,7 @@ func TestEndedInTime(t *testing.T) {
 func TestBrokenOffAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := new(watched)
-		h := inProcess(t, func(c *engine.Config) { w.Store, c.Store, c.Said = c.Store, w, saying })
+		h := inProcess(t, func(c *config) { w.Store, c.Store, c.Said = c.Store, w, saying })
 		h.asks(paging)
 		a := h.do(t, "GET", "/oauth2/authorize?"+request().Encode(), nil, "")
 		cookie, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")

@@ -21,7 +21,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
@@ -150,7 +149,7 @@ func TestKeySetURL(t *testing.T) {
 	}))
 	t.Cleanup(web.Close)
 	with := func(client *http.Client) *site {
-		return start(t, func(c *engine.Config) {
+		return start(t, func(c *config) {
 			c.KeySets = client
 			c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
 				ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: web.URL, GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
@@ -185,7 +184,7 @@ func TestKeySetURL(t *testing.T) {
 				w.WriteString(set.Load().(string))
 				return w.Result(), nil
 			})
-			h := inProcess(t, func(c *engine.Config) {
+			h := inProcess(t, func(c *config) {
 				c.KeySets = &http.Client{Transport: inner}
 				c.Clients = clients.NewRegistry(c.Store, []clients.Client{{
 					ID: "signer", AuthMethod: "private_key_jwt", JWKSURL: "https://signer.example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
@@ -210,7 +209,7 @@ func TestAClientWithdrawsItsOnlyKey(t *testing.T) {
 		jwk := string(clientKey().PublicJWK())
 		var set atomic.Value // what the client publishes
 		set.Store(`{"keys":[` + jwk + `]}`)
-		h := inProcess(t, func(c *engine.Config) {
+		h := inProcess(t, func(c *config) {
 			c.KeySets = &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 				w := httptest.NewRecorder()
 				w.WriteString(set.Load().(string))
@@ -244,7 +243,7 @@ func TestFetchForAStrangerDelaysNobody(t *testing.T) {
 		require.NoError(t, err)
 		slow := make(chan struct{})
 		fetches := 0
-		h := inProcess(t, func(c *engine.Config) {
+		h := inProcess(t, func(c *config) {
 			c.KeySets = &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 				if fetches++; fetches > 1 {
 					<-slow
@@ -285,7 +284,7 @@ func TestKeysThatDoNotComeDelayNoOtherClient(t *testing.T) {
 				ID: id, AuthMethod: "private_key_jwt", JWKSURL: "https://" + id + ".example.com/keys", GrantTypes: []string{"client_credentials"}, Scopes: []string{"orders:read"},
 			}
 		}
-		h := inProcess(t, func(c *engine.Config) {
+		h := inProcess(t, func(c *config) {
 			c.KeySets = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 				if r.URL.Host == "silent.example.com" {
 					<-r.Context().Done()
@@ -325,7 +324,7 @@ func TestKeySetsOfOneDeveloperPushOutNoOthers(t *testing.T) {
 		for i := range more {
 			all = append(all, signer(fmt.Sprint("evil", i), "mallory"))
 		}
-		h := inProcess(t, func(c *engine.Config) {
+		h := inProcess(t, func(c *config) {
 			c.KeySets = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 				id, _, _ := strings.Cut(r.URL.Host, ".")
 				n, _ := fetches.LoadOrStore(id, new(atomic.Int64))
@@ -366,7 +365,7 @@ func TestSilentKeySetDelaysNoRequestThatItsHeldKeysCanAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var silent atomic.Bool
-				h := inProcess(t, func(c *engine.Config) {
+				h := inProcess(t, func(c *config) {
 					c.KeySets = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 						if silent.Load() {
 							<-r.Context().Done()

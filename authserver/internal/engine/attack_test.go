@@ -101,7 +101,7 @@ func TestAttacks(t *testing.T) {
 // Who reads the store, or a copy of it, has nothing to present; and who reads the audit log, neither.
 func TestNoSecretIsStored(t *testing.T) {
 	var log strings.Builder
-	s := start(t, func(c *engine.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	s := start(t, func(c *config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	ctx := context.Background()
 	var secrets []string
 	secret := func(v string) string {
@@ -160,7 +160,7 @@ func TestNoSecretIsStored(t *testing.T) {
 
 // AS-CORE-15 for machines: people's passwords are limited where they are typed.
 func TestLimits(t *testing.T) {
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		c.Failures, c.Pushes = login.Rate{Burst: 3, Every: 1e12}, login.Rate{Burst: 2, Every: 1e12}
 	})
 	guess := func(id string) answer {
@@ -235,7 +235,7 @@ func (b *broken) Find(ctx context.Context, kind string, key store.Key, after str
 
 func TestOutages(t *testing.T) {
 	b := &broken{}
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		b.Store, c.Store = c.Store, b
 		c.Clients = clients.NewRegistry(b, static())
 	})
@@ -327,13 +327,13 @@ func TestConfigMistakes(t *testing.T) {
 
 // Without pages every request is denied.
 func TestWithoutPages(t *testing.T) {
-	s := start(t, func(c *engine.Config) { c.Interact = nil })
+	s := start(t, func(c *config) { c.Interact = nil })
 	assert.Equal(t, "access_denied", newBrowser().get(t, s.authorizeURL(request())).back.Get("error"))
 }
 
 // The endpoints can be anywhere, the issuer too.
 func TestPaths(t *testing.T) {
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		c.Paths = model.Paths{Authorize: "/oauth2/code", Token: "/t", PAR: "/p", Introspect: "/i", Revoke: "/r"}
 	})
 	s.asks(page)

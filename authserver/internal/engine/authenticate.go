@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,8 +11,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// authenticate identifies the client and verifies its secret or assertion; a public client has neither. The library gets only
-// the result: its own method allows one secret per client, and remembers the assertions of all clients together.
+// authenticate identifies the client and verifies its secret or assertion; a public client has neither.
 func (e *Engine) authenticate(c *call, endpoint string) error {
 	err := e.prove(c, endpoint)
 	if errors.Is(err, errClient) {
@@ -127,12 +125,4 @@ func (c *call) credentials() (id, secret string, err error) {
 		return "", "", invalidRequest("client_id differs from the Authorization header")
 	}
 	return basicID, basicSecret, nil
-}
-
-// checked passes the result of authenticate to the library.
-func checked(ctx context.Context, _, _ string) error {
-	if !callOf(ctx).proven {
-		return errors.New("the client has not authenticated itself")
-	}
-	return nil
 }

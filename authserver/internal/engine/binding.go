@@ -4,14 +4,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
-
-	"github.com/luikyv/go-oidc/pkg/goidc"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/dpop"
@@ -19,14 +16,12 @@ import (
 )
 
 // Tokens are bound to the key of the DPoP proof that the client sends (RFC 9449), and to the certificate of a client that is
-// registered for it (RFC 8705). The library does not know: it would look for proofs itself, at URLs that are not ours and
-// without a nonce. Therefore a grant's binding is in held while the library has the grant. The grant contains it from when the
-// grant is saved, which is before a token is made.
+// registered for it (RFC 8705).
 
-// A binding is what tokens are bound to, or what the sender of a request has proven to possess.
+// A binding is what tokens are bound to, or what the sender of a request has proven to possess. It is the claim cnf.
 type binding struct {
-	key         string // RFC 7638 thumbprint: jkt
-	certificate string // SHA-256 thumbprint: x5t#S256
+	Key         string `json:"jkt,omitempty"`      // RFC 7638 thumbprint
+	Certificate string `json:"x5t#S256,omitempty"` // SHA-256 thumbprint
 }
 
 // bind determines the binding of the token that a client requests.
@@ -34,7 +29,7 @@ func (e *Engine) bind(w http.ResponseWriter, c *call) error {
 	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.Token); err != nil {
 		return err
 	}
-	if c.client.DPoPBound && c.holds.key == "" { // RFC 9449, section 5.2
+	if c.client.DPoPBound && c.holds.Key == "" { // RFC 9449, section 5.2
 		return invalidRequest("the client is registered for DPoP, but sent no proof")
 	}
 	if !c.client.CertBound {
@@ -44,7 +39,7 @@ func (e *Engine) bind(w http.ResponseWriter, c *call) error {
 	if err != nil || der == nil { // RFC 8705, section 3.4
 		return invalidRequest("the client is registered for certificate-bound tokens, but sent no certificate")
 	}
-	c.holds.certificate = thumbprint(der)
+	c.holds.Certificate = thumbprint(der)
 	return nil
 }
 
@@ -67,7 +62,7 @@ func (e *Engine) readProof(w http.ResponseWriter, c *call, endpoint string) erro
 	if next := proof.NextNonce(); next != "" { // section 8.2
 		w.Header().Set("DPoP-Nonce", next)
 	}
-	c.holds.key, c.proof = proof.Thumbprint(), &proof
+	c.holds.Key, c.proof = proof.Thumbprint(), &proof
 	return nil
 }
 
@@ -91,47 +86,26 @@ func (c *call) useProof() error {
 
 // pushKey binds the code of a pushed request to the key of its proof (RFC 9449, section 10.1).
 func (e *Engine) pushKey(w http.ResponseWriter, c *call) error {
-	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.PAR); err != nil || c.holds.key == "" {
+	if err := e.readProof(w, c, e.cfg.base()+e.cfg.Paths.PAR); err != nil || c.holds.Key == "" {
 		return err
 	}
-	if named := c.form.Get("dpop_jkt"); named != "" && named != c.holds.key {
+	if named := c.form.Get("dpop_jkt"); named != "" && named != c.holds.Key {
 		return invalidRequest("dpop_jkt is not the key of the DPoP proof")
 	}
-	c.form.Set("dpop_jkt", c.holds.key)
+	c.form.Set("dpop_jkt", c.holds.Key)
 	return nil
 }
 
-// checkKey validates dpop_jkt, the key that the client binds its code to (RFC 9449, section 10).
-func (e *Engine) checkKey(c *call) error {
-	if e.cfg.DPoP == nil {
-		c.form.Del("dpop_jkt")
-	}
-	if key := c.form.Get("dpop_jkt"); key != "" && (len(key) != 43 || strings.Trim(key, base64urlAlphabet) != "") {
-		return invalidRequest("dpop_jkt is not the SHA-256 thumbprint of a key")
-	}
-	return nil
-}
-
-// bindCode binds the grant of a code that is to be redeemed, unless the code is bound to another key.
-func (c *call) bindCode(g *goidc.Grant) error {
-	if named, _ := g.Store[keptKey].(string); named != "" && named != c.holds.key {
-		return errGrant
-	}
-	heldOf(g).bound = c.holds
-	return nil
-}
-
-// bindAgain binds a grant that is to be refreshed. The refresh token of a public client is bound like its access tokens (RFC
-// 9449, section 5; RFC 8705, section 4). A confidential client authenticates itself and may use another key, but a bound token
-// does not become a bearer token.
-func (c *call) bindAgain(g *goidc.Grant) error {
-	was := heldOf(g).bound
-	lost := was.key != "" && c.holds.key == "" || was.certificate != "" && c.holds.certificate == ""
-	other := was.key != "" && was.key != c.holds.key || was.certificate != "" && was.certificate != c.holds.certificate
+// bindAgain checks whether a grant may be refreshed with what the sender possesses. The refresh token of a public client is bound
+// like its access tokens (RFC 9449, section 5; RFC 8705, section 4). A confidential client authenticates itself and may use
+// another key, but a bound token does not become a bearer token.
+func (c *call) bindAgain(g *grant) error {
+	was, is := g.Bound, c.holds
+	lost := was.Key != "" && is.Key == "" || was.Certificate != "" && is.Certificate == ""
+	other := was.Key != "" && was.Key != is.Key || was.Certificate != "" && was.Certificate != is.Certificate
 	if lost || other && c.client.Public() {
 		return errGrant
 	}
-	heldOf(g).bound = c.holds
 	return nil
 }
 
@@ -168,11 +142,11 @@ func (e *Engine) ownCertificate(c *call) error {
 	if err != nil {
 		return errClient
 	}
-	jwk, err := json.Marshal(goidc.JSONWebKey{Key: shown.PublicKey})
+	public, err := x509.MarshalPKIXPublicKey(shown.PublicKey)
 	if err != nil {
 		return errClient
 	}
-	key, err := jose.ParseKey(jwk)
+	key, err := jose.ParsePEM("", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
 	if err != nil {
 		return errClient
 	}

@@ -26,8 +26,8 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-func proving(cfg dpop.Config) func(*engine.Config) {
-	return func(c *engine.Config) {
+func proving(cfg dpop.Config) func(*config) {
+	return func(c *config) {
 		v, err := dpop.New(cfg)
 		if err != nil {
 			panic(err)
@@ -261,7 +261,7 @@ func TestProofOutage(t *testing.T) {
 }
 
 // startTLS makes a site over TLS that asks clients for a certificate.
-func startTLS(t *testing.T, change ...func(*engine.Config)) (s *site, client func(...tls.Certificate) *http.Client) {
+func startTLS(t *testing.T, change ...func(*config)) (s *site, client func(...tls.Certificate) *http.Client) {
 	web := httptest.NewUnstartedServer(nil)
 	web.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 	s = build(t, "https://"+web.Listener.Addr().String()+"/as", change...)
@@ -295,7 +295,7 @@ func TestCertificates(t *testing.T) {
 		clients.Client{ID: "cert-app", AuthMethod: "none", GrantTypes: grants, RedirectURIs: []string{webURI}, Scopes: []string{"orders:read"}, CertBound: true},
 		clients.Client{ID: "self-signed", AuthMethod: "self_signed_tls_client_auth", JWKS: keySet, GrantTypes: grants, Scopes: []string{"orders:read"}, CertBound: true},
 	)
-	s, client := startTLS(t, all, func(c *engine.Config) { c.Certificate = engine.TLSCertificate })
+	s, client := startTLS(t, all, func(c *config) { c.Certificate = engine.TLSCertificate })
 	post := func(path string, f url.Values, shown ...tls.Certificate) answer {
 		res, err := client(shown...).PostForm(s.url+path, f)
 		return read(t, res, err)
@@ -354,7 +354,7 @@ func TestCertificates(t *testing.T) {
 	})
 	t.Run("a server that looks at none, or cannot read it", func(t *testing.T) {
 		for _, find := range []func(*http.Request) ([]byte, error){nil, func(*http.Request) ([]byte, error) { return nil, errors.New("malformed") }} {
-			s := start(t, all, func(c *engine.Config) { c.Certificate = find })
+			s := start(t, all, func(c *config) { c.Certificate = find })
 			refused(t, s.send(t, "/oauth2/token", "cert", bare), 400, "invalid_request")
 			refused(t, s.send(t, "/oauth2/token", "", form("grant_type", "client_credentials", "client_id", "self-signed")), 401, "invalid_client")
 		}

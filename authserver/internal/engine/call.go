@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"context"
 	"errors"
-	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -11,13 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
-	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/dpop"
-	"github.com/valetkey/valetkey/internal/recorder"
 	"github.com/valetkey/valetkey/internal/tokenclaims"
 )
 
@@ -25,41 +19,31 @@ import (
 // accept, 16 KiB.
 const maxForm = 32 << 10
 
-// A call is a request in progress through the engine and the library, whose hooks find it in the context.
+// A call is a request in progress.
 type call struct {
-	apis       []model.API
-	r          *http.Request
-	page       *http.Request       // the version of r that pages see
-	path       string              // of the endpoint, for logs
-	at         time.Time           // when it arrived
-	form       url.Values          // non-empty parameters that were sent once; resource may be repeated
-	client     *clients.Client     // nil: unknown
-	proven     bool                // the client has authenticated itself, or is public
-	redirect   string              // the redirect URI, once it is known to be the client's; errors are sent there
-	pushed     string              // the ID of a pushed request, which is that of its session
-	last       func()              // makes the call continue if its sender aborts it; nil: it does not
-	keeps      bool                // the response can be requested again, and is kept
-	informed   bool                // the user has decided, and knows where the redirect leads
-	browser    string              // the secret in its cookie
-	holds      binding             // what its sender has proven to possess
-	proof      *dpop.Proof         // the proof for holds.key, not yet used up; nil: none
-	until      time.Time           // the expiry of a token that the new one must not outlive; zero: none
-	said       string              // Decision.Said
-	hasDecided bool                // whether that decision has been applied
-	decided    *goidc.AuthnSession // whose response is to be kept; nil: none
-	granted    *Event              // what the user has granted
-	token      *goidc.Token        // the token that was made
-	failed     error               // the error of the library or one of its hooks
-	outage     error               // a store failure, or our own refusal, that the library would report as another refusal
+	apis    []model.API
+	r       *http.Request
+	path    string        // of the endpoint, for logs
+	at      time.Time     // when it arrived
+	form    url.Values    // non-empty parameters that were sent once; resource may be repeated
+	client  *model.Client // nil: unknown
+	proven  bool          // the client has authenticated itself, or is public
+	holds   binding       // what its sender has proven to possess
+	proof   *dpop.Proof   // the proof for holds.Key, not yet used up; nil: none
+	until   time.Time     // the expiry of a token that the new one must not outlive; zero: none
+	to      target        // where errors of an authorization request are sent, once that is known to be the client's
+	browser string        // the secret in the cookie of an authorization request
 }
 
-type callKey struct{}
-
-// callOf returns the call that a hook belongs to.
-func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
-
 func (e *Engine) newCall(r *http.Request) *call {
-	return &call{apis: e.cfg.APIs, r: r, page: r, path: r.URL.Path, at: time.Now(), form: url.Values{}}
+	return &call{apis: e.cfg.APIs, r: r, path: r.URL.Path, at: time.Now(), form: url.Values{}}
+}
+
+// authorizeCall returns a call for a request to an interaction, whose path contains the ID.
+func (e *Engine) authorizeCall(r *http.Request) *call {
+	c := e.newCall(r)
+	c.path = e.cfg.path() + e.cfg.Paths.Authorize
+	return c
 }
 
 // clientID returns the ID of a known client, or "unknown". IDs are logged, and users may send a secret in place of an ID.
@@ -156,52 +140,6 @@ func audienceOf(apis []model.API, resource string) string {
 		}
 	}
 	return resource
-}
-
-// run lets the library handle a request to one of its paths, with these parameters only, and records the response.
-func (e *Engine) run(c *call, method, path string, form url.Values) *recorded {
-	r := c.r.Clone(context.WithValue(c.r.Context(), callKey{}, c))
-	r.Method, r.URL, r.RequestURI, r.Body = method, &url.URL{Path: path}, path, http.NoBody
-	r.Header.Del("Authorization")
-	if method == http.MethodGet {
-		r.URL.RawQuery, r.Form, r.PostForm = form.Encode(), nil, nil
-	} else {
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		r.Form, r.PostForm = form, form
-	}
-	rec := new(recorded)
-	e.library.ServeHTTP(rec, r)
-	rec.Header().Del("Cache-Control") // set by the engine instead
-	rec.Header().Del("Pragma")
-	return rec
-}
-
-// pick returns a form by which the library recognizes an authenticated client, together with the named parameters of the call.
-func (c *call) pick(names ...string) url.Values {
-	form := url.Values{"client_id": {c.client.ID}}
-	if !c.client.Public() {
-		form.Set("client_secret", "checked")
-	}
-	for _, name := range names {
-		if v := c.form[name]; v != nil {
-			form[name] = v
-		}
-	}
-	return form
-}
-
-// recorded is a response of the library. The engine decides later what to send.
-type recorded struct{ recorder.Response }
-
-// send sends the recorded response.
-func (r *recorded) send(w http.ResponseWriter) {
-	cookies := w.Header()["Set-Cookie"]
-	maps.Copy(w.Header(), r.Header())
-	if all := append(cookies, r.Header()["Set-Cookie"]...); len(all) > 0 {
-		w.Header()["Set-Cookie"] = all
-	}
-	w.WriteHeader(r.Status)
-	w.Write(r.Body.Bytes())
 }
 
 // accepts reports whether the Accept header contains the media type itself; "*/*" is not sufficient.

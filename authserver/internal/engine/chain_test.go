@@ -9,13 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/costs"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // counted puts a counter before the store of a site.
-func counted(c *costs.Counter) func(*engine.Config) {
-	return func(cfg *engine.Config) { c.Store, cfg.Store = cfg.Store, c }
+func counted(c *costs.Counter) func(*config) {
+	return func(cfg *config) { c.Store, cfg.Store = cfg.Store, c }
 }
 
 func TestChainsOfExchanges(t *testing.T) {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/endings"
-	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/model"
@@ -36,31 +35,13 @@ type Config struct {
 	// DevicePage is the path, below that of the issuer, of the page where users enter the code of a device. Empty: /device.
 	DevicePage string
 
-	// ACRs are the authentication context class references that decisions of Interact can have. A request whose acr_values
+	// ACRs are the authentication context class references that decisions can have. A request whose acr_values
 	// contain none of them is refused before the user is asked. Empty: no ACR is available.
 	ACRs []string
-
-	// Interact asks users. Nil: users are not asked, and every request is denied.
-	Interact flow.Interact
 
 	// Account returns the account of a user by subject, as [login.Login] does. It is called each time a grant of a user is used.
 	// Required.
 	Account func(ctx context.Context, subject string) (*login.Account, error)
-
-	// Leave asks users before they are sent to a client that is not Approved with an error that they took no part in. Nil: users
-	// see the error on ErrorPage and are not sent to the client.
-	Leave flow.Leave
-
-	// Said returns a representation of the content of a request to an interaction. Two requests with the same representation are
-	// equal, and the second one gets the response of the first one, so it must include the user's log-in. The error is flow.ErrForm
-	// for a form that is not valid, and an outage otherwise. Nil: no response is repeated.
-	Said func(*http.Request) (string, error)
-
-	// Ended shows that an interaction has ended, and the way back. Nil: ErrorPage.
-	Ended func(w http.ResponseWriter, r *http.Request, over *flow.Ended)
-
-	// ErrorPage shows a user an error that cannot be returned to an application. It sets the status. Nil: plain text.
-	ErrorPage func(w http.ResponseWriter, r *http.Request, status int, code, description string)
 
 	// KeySets fetches the key sets of clients that registered a URL. Nil: [clients.KeySetClient], which connects to public
 	// addresses only.
@@ -138,16 +119,6 @@ func (cfg *Config) setDefaults() {
 	}
 	if cfg.Pushes == (login.Rate{}) {
 		cfg.Pushes = login.Rate{Burst: 300, Every: 50 * time.Millisecond}
-	}
-	if cfg.Interact == nil {
-		cfg.Interact = func(http.ResponseWriter, *http.Request, *flow.Interaction) (*flow.Decision, error) {
-			return &flow.Decision{Denied: true}, nil
-		}
-	}
-	if cfg.ErrorPage == nil {
-		cfg.ErrorPage = func(w http.ResponseWriter, _ *http.Request, status int, code, description string) {
-			http.Error(w, code+": "+description, status)
-		}
 	}
 	if cfg.KeySets == nil {
 		cfg.KeySets = clients.KeySetClient(nil)

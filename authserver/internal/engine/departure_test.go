@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 )
 
@@ -25,7 +24,7 @@ func TestLeave(t *testing.T) {
 	var asked []*flow.Departure
 	var leaves bool
 	var outage error
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		c.Implicit = true
 		c.Leave = func(w http.ResponseWriter, _ *http.Request, d *flow.Departure) (bool, error) {
 			if asked = append(asked, d); !leaves && outage == nil {

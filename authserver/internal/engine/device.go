@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -55,15 +53,11 @@ type device struct {
 // DeviceAuthorization is the device authorization endpoint (RFC 8628, section 3.1), for POST.
 func (e *Engine) DeviceAuthorization(w http.ResponseWriter, r *http.Request) {
 	c := e.newCall(r)
-	body, err := e.startDevice(w, c)
-	if err != nil {
-		e.refuse(w, c, err)
-		return
-	}
-	answer(w, http.StatusOK, "application/json", body)
+	said, err := e.startDevice(w, c)
+	e.respond(w, c, http.StatusOK, said, err)
 }
 
-func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
+func (e *Engine) startDevice(w http.ResponseWriter, c *call) (map[string]any, error) {
 	if err := c.readForm(w); err != nil {
 		return nil, err
 	}
@@ -98,11 +92,11 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) ([]byte, error) {
 		return nil, err
 	}
 	page, shown := e.cfg.base()+e.cfg.DevicePage, showUserCode(userCode)
-	return json.Marshal(map[string]any{ // section 3.2
+	return map[string]any{ // section 3.2
 		"device_code": code, "user_code": shown, "verification_uri": page,
 		"verification_uri_complete": page + "?" + url.Values{"user_code": {shown}}.Encode(),
 		"expires_in":                int(e.cfg.DeviceLifetime / time.Second), "interval": pollEvery,
-	})
+	}, nil
 }
 
 // userLetters contain no vowels, so that codes form no words, and no letter that resembles another one (section 6.1). Eight of
@@ -181,22 +175,21 @@ func (e *Engine) DecideDevice(ctx context.Context, in *flow.Interaction, d *flow
 		return err
 	}
 	g := newGrant(in.Client, in.API, grantedBy(d, in))
-	g.DeviceCodeExpiresAt = int(dev.Ends.Unix()) + 1
-	allow(d, g)
-	if err := e.records.SaveGrant(ctx, g); err != nil {
+	g.identity = identityOf(d)
+	if err := e.saveGrant(ctx, g, dev.Ends.Add(time.Second)); err != nil {
 		return err
 	}
 	if err := e.decideDevice(ctx, in, func(dev *device) {
 		dev.State, dev.Grant, dev.By, dev.Said = allowed, g.ID, decider(d), d.Said
 	}); err != nil {
-		_, lost := e.records.revoke(ctx, g.ID)
+		_, lost := e.revoke(ctx, g.ID)
 		return errors.Join(err, lost)
 	}
 	if err := e.cfg.Clients.Keep(ctx, in.Client); err != nil {
 		return fmt.Errorf("keep the client of a device: %w", err)
 	}
 	e.cfg.Audit(ctx, Event{
-		Name: Granted, Path: e.cfg.Paths.Device, Client: g.ClientID, Subject: g.Subject, Audience: in.API.Audience,
+		Name: Granted, Path: e.cfg.Paths.Device, Client: g.Client, Subject: g.Subject, Audience: in.API.Audience,
 		Scope: g.Scopes, Grant: g.ID,
 	})
 	return nil
@@ -242,7 +235,7 @@ func (e *Engine) decideDevice(ctx context.Context, in *flow.Interaction, change 
 }
 
 // redeemDevice returns the grant of a device whose user has allowed it (sections 3.4 and 3.5).
-func (e *Engine) redeemDevice(c *call) (*goidc.Grant, error) {
+func (e *Engine) redeemDevice(c *call) (*grant, error) {
 	code := c.form.Get("device_code")
 	if code == "" {
 		return nil, invalidRequest("device_code is missing")
@@ -255,7 +248,7 @@ func (e *Engine) redeemDevice(c *call) (*goidc.Grant, error) {
 	}
 }
 
-func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
+func (e *Engine) pollDevice(c *call, code string) (*grant, error) {
 	ctx := c.r.Context()
 	d, err := e.deviceOf(ctx, code)
 	switch {
@@ -275,22 +268,22 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 		}
 		return nil, badRequest("authorization_pending", "the user has not decided yet")
 	}
-	g, err := e.records.Grant(ctx, d.Grant)
+	g, err := e.grant(ctx, d.Grant)
 	switch {
-	case errors.Is(err, goidc.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return nil, errGrant
 	case err != nil:
 		return nil, err
-	case g.RevokedAt != 0:
+	case !g.live():
 		return nil, errGrant
 	}
-	switch err := e.renew(c, g); {
-	case errors.Is(err, goidc.ErrNotFound):
-		return nil, errGrant
-	case err != nil:
+	if err := e.renew(c, g); err != nil {
 		return nil, err
 	}
-	if err := e.decideAgain(c, g); err != nil {
+	if err := e.fit(c, g); err != nil {
+		return nil, err
+	}
+	if err := c.narrow(g); err != nil {
 		return nil, err
 	}
 	if err := c.useProof(); err != nil {
@@ -301,7 +294,7 @@ func (e *Engine) pollDevice(c *call, code string) (*goidc.Grant, error) {
 	if err := e.saveDevice(ctx, d); err != nil {
 		return nil, err
 	}
-	e.records.giveRefreshToken(c, g)
+	e.startFamily(c, g)
 	return g, nil
 }
 

@@ -33,8 +33,8 @@ func devices() []clients.Client {
 }
 
 // with adds clients to those of the site.
-func with(more ...clients.Client) func(*engine.Config) {
-	return func(c *engine.Config) { c.Clients = clients.NewRegistry(c.Store, append(static(), more...)) }
+func with(more ...clients.Client) func(*config) {
+	return func(c *config) { c.Clients = clients.NewRegistry(c.Store, append(static(), more...)) }
 }
 
 // begin starts a device of tv.
@@ -340,7 +340,7 @@ func (b *barrier) Find(ctx context.Context, kind string, key store.Key, after st
 
 func TestRaceOfDevices(t *testing.T) {
 	b := &barrier{}
-	s := start(t, func(c *engine.Config) { b.Store, c.Store = c.Store, b }, with(devices()...))
+	s := start(t, func(c *config) { b.Store, c.Store = c.Store, b }, with(devices()...))
 	t.Run("AS-DEVICE-06 one device code, redeemed by many at once, brings tokens once, and they work", func(t *testing.T) {
 		for range rounds {
 			code, userCode := s.begin(t)

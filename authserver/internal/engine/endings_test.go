@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ends "github.com/valetkey/valetkey/authserver/internal/endings"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 )
@@ -50,7 +49,7 @@ func (w *witness) take() []ends.Ending {
 
 func TestEndings(t *testing.T) {
 	w := new(witness)
-	s := start(t, exchanging, func(c *engine.Config) { c.Endings = w.record })
+	s := start(t, exchanging, func(c *config) { c.Endings = w.record })
 	s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 		d := allow(in)
 		d.Session = "of-" + in.LoginHint

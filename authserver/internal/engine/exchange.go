@@ -9,27 +9,19 @@ import (
 	"strings"
 	"time"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // Token exchange (RFC 8693): a client, usually an API that was called with a token, gets a token for another API, or with less
 // scope, on behalf of the same user. The new token never outlives the original, and ends with it.
 //
 // A client may exchange a token that it got by an exchange. To make a chain cost no more than one link, a grant stores the root
-// of its chain, which is read with it, and the grants between, which end it when they end: see [records.revoke].
+// of its chain, which is read with it, and the grants between, which end it when they end: see [Engine.revoke].
 
 const (
 	accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
 	jwtType         = "urn:ietf:params:oauth:token-type:jwt"
-)
-
-// The values stored with the grant of an exchanged token.
-const (
-	keptActor   = "act"
-	keptRoot    = "root"    // the grant at the beginning of the chain of exchanges
-	keptParents = "parents" // the grants between the root and this one, nearest last
 )
 
 // maxExchanges limits the length of a chain of exchanges, and thus the depth of act (RFC 8693, section 4.1): each service that a
@@ -37,7 +29,7 @@ const (
 const maxExchanges = 8
 
 // exchange returns the grant of a token that replaces another one.
-func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
+func (e *Engine) exchange(c *call) (*grant, error) {
 	if c.client.Public() { // a thief of its tokens could remove their binding
 		return nil, errNotTheClients
 	}
@@ -48,8 +40,8 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	if err != nil {
 		return nil, err
 	}
-	parents := parentsOf(subject.grant)
-	if rootOf(subject.grant) != "" {
+	parents := slices.Clone(subject.grant.Parents)
+	if subject.grant.Root != "" {
 		parents = append(parents, subject.grant.ID)
 	}
 	if len(parents) >= maxExchanges {
@@ -62,7 +54,7 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 		if err != nil {
 			return nil, err
 		}
-		if acting.grant.ClientID != c.client.ID { // an API that was called with the token is not its caller
+		if acting.grant.Client != c.client.ID { // an API that was called with the token is not its caller
 			return nil, errNotItsToken
 		}
 		doer, _ = acting.claims["sub"].(string)
@@ -73,7 +65,7 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 	}
 
 	limited := *c.client
-	limited.DefaultAPI = subject.grant.Resources[0]
+	limited.DefaultAPI = subject.grant.Audience
 	limited.Scopes = slices.DeleteFunc(e.reachable(subject), func(s string) bool { return !slices.Contains(c.client.Scopes, s) })
 	api, scopes, err := e.wanted(&limited, append(c.form["resource"], c.form["audience"]...), c.form.Get("scope"))
 	if err != nil {
@@ -83,15 +75,9 @@ func (e *Engine) exchange(c *call) (*goidc.Grant, error) {
 		return nil, errNotItsToken
 	}
 	g := newGrant(c.client, api, scopes)
-	g.Subject, _ = subject.claims["sub"].(string)
-	g.Username = subject.grant.Username
-	for _, name := range []string{keptType, keptAuthTime, keptACR, keptSince} {
-		g.Store[name] = subject.grant.Store[name]
-	}
-	g.Store[keptRoot], g.Store[keptParents] = cmp.Or(rootOf(subject.grant), subject.grant.ID), parents
-	if actor != nil {
-		g.Store[keptActor] = actor
-	}
+	g.identity = subject.grant.identity
+	g.Session = "" // it ends with the root
+	g.Root, g.Parents, g.Actor = cmp.Or(subject.grant.Root, subject.grant.ID), parents, actor
 	return g, nil
 }
 
@@ -128,7 +114,7 @@ func (e *Engine) presented(c *call, name string) (*accessToken, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t == nil || t.grant.ClientID != c.client.ID && !slices.Contains(c.client.Introspects, t.grant.Resources[0]) {
+	if t == nil || t.grant.Client != c.client.ID && !slices.Contains(c.client.Introspects, t.grant.Audience) {
 		return nil, errNotItsToken // section 2.2.2: invalid_request
 	}
 	if stands, err := e.stands(c.r.Context(), t); err != nil {
@@ -153,7 +139,7 @@ func (e *Engine) reachable(t *accessToken) []string {
 	text, _ := t.claims["scope"].(string)
 	own := strings.Fields(text)
 	all := slices.Clone(own)
-	if api, ok := e.api(t.grant.Resources[0]); ok {
+	if api, ok := e.api(t.grant.Audience); ok {
 		for _, s := range own {
 			all = append(all, api.Exchange[s]...)
 		}
@@ -163,68 +149,38 @@ func (e *Engine) reachable(t *accessToken) []string {
 
 // expires returns the expiry of the token.
 func (t *accessToken) expires() time.Time {
-	switch exp := t.claims["exp"].(type) {
-	case int:
-		return time.Unix(int64(exp), 0)
-	case float64:
-		return time.Unix(int64(exp), 0)
-	default:
-		return time.Time{}
-	}
-}
-
-// rootOf returns the ID of the grant at the beginning of a chain of exchanges; "": the grant was not exchanged.
-func rootOf(g *goidc.Grant) string {
-	root, _ := g.Store[keptRoot].(string)
-	return root
-}
-
-// parentsOf returns the IDs of the grants between a grant and its root.
-func parentsOf(g *goidc.Grant) []string {
-	switch ids := g.Store[keptParents].(type) {
-	case []string:
-		return slices.Clone(ids)
-	case []any: // after decoding
-		var parents []string
-		for _, id := range ids {
-			parent, _ := id.(string)
-			parents = append(parents, parent)
-		}
-		return parents
-	default:
-		return nil
-	}
+	exp, _ := t.claims["exp"].(float64)
+	return time.Unix(int64(exp), 0)
 }
 
 // ended reports whether a grant or the root of its chain of exchanges was revoked. It reads at most one record.
-func (e *Engine) ended(ctx context.Context, g *goidc.Grant) (bool, error) {
-	root := rootOf(g)
-	if g.RevokedAt != 0 || root == "" {
-		return g.RevokedAt != 0, nil
+func (e *Engine) ended(ctx context.Context, g *grant) (bool, error) {
+	if !g.live() || g.Root == "" {
+		return !g.live(), nil
 	}
-	return e.gone(ctx, root)
+	return e.gone(ctx, g.Root)
 }
 
 // gone reports whether the grant with this ID is missing or revoked.
 func (e *Engine) gone(ctx context.Context, id string) (bool, error) {
-	g, err := e.records.Grant(ctx, id)
-	if errors.Is(err, goidc.ErrNotFound) {
+	g, err := e.grant(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
 		return true, nil
 	}
-	return err == nil && g.RevokedAt != 0, err
+	return err == nil && !g.live(), err
 }
 
 // confirmExchange is called after the grant of an exchange is stored. One of the original grants may have ended meanwhile, too
 // late for the exchange to notice and too early for the revocation to find the new grant. In that case the new grant ends as
 // well.
-func (e *Engine) confirmExchange(ctx context.Context, g *goidc.Grant) error {
-	for _, id := range append(parentsOf(g), rootOf(g)) {
+func (e *Engine) confirmExchange(ctx context.Context, g *grant) error {
+	for _, id := range append(slices.Clone(g.Parents), g.Root) {
 		gone, err := e.gone(ctx, id)
 		if err != nil {
 			return err
 		}
 		if gone {
-			if _, err := e.records.revoke(ctx, g.ID); err != nil {
+			if _, err := e.revoke(ctx, g.ID); err != nil {
 				return err
 			}
 			return errNotItsToken

@@ -12,7 +12,6 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/jwks"
 )
@@ -37,7 +36,7 @@ func exchangers() []clients.Client {
 }
 
 // exchanging makes a site where orders:read maps to vault:open.
-func exchanging(c *engine.Config) {
+func exchanging(c *config) {
 	c.APIs[0].Exchange = map[string][]string{"orders:read": {"vault:open"}}
 	with(exchangers()...)(c)
 }
@@ -58,7 +57,7 @@ func (s *site) exchange(t testing.TB, id, subject string, pairs ...string) answe
 }
 
 func TestRefusedExchanges(t *testing.T) {
-	s := start(t, exchanging, func(c *engine.Config) { c.APIs[1].MayAct = "files-svc" })
+	s := start(t, exchanging, func(c *config) { c.APIs[1].MayAct = "files-svc" })
 	alices := s.login(t, "scope", "orders:read").access
 	revoked := s.login(t)
 	require.Equal(t, 200, s.post(t, "/oauth2/revoke", "web", form("token", revoked.access)).status)
@@ -110,7 +109,7 @@ func TestRefusedExchanges(t *testing.T) {
 }
 
 func TestExchange(t *testing.T) {
-	s := start(t, exchanging, func(c *engine.Config) { c.APIs[0].MayAct = "" })
+	s := start(t, exchanging, func(c *config) { c.APIs[0].MayAct = "" })
 	alices := s.login(t, "scope", "orders:read orders:write")
 	t.Run("AS-TX-06 AS-TX-07 AS-TX-10 impersonation: less scope for the same API", func(t *testing.T) {
 		a := s.exchange(t, "orders-svc", alices.access, "scope", "orders:read", "subject_token_type", jwtType)
@@ -196,7 +195,7 @@ func TestExchange(t *testing.T) {
 }
 
 func TestMayAct(t *testing.T) {
-	s := start(t, exchanging, func(c *engine.Config) { c.APIs[0].MayAct, c.APIs[3].MayAct = "orders-svc", "orders-svc" })
+	s := start(t, exchanging, func(c *config) { c.APIs[0].MayAct, c.APIs[3].MayAct = "orders-svc", "orders-svc" })
 	alices := s.login(t, "scope", "orders:read").access
 	assert.Equal(t, map[string]any{"sub": "orders-svc"}, part(t, alices, 1)["may_act"])
 	t.Run("AS-TX-09 who it names may", func(t *testing.T) {
@@ -212,7 +211,7 @@ func TestMayAct(t *testing.T) {
 
 // A token that an API was called with identifies the caller to the API. It does not prove to others that the API is that caller.
 func TestActorsAreThemselves(t *testing.T) {
-	s := start(t, exchanging, func(c *engine.Config) { c.APIs[3].MayAct = "orders-svc" })
+	s := start(t, exchanging, func(c *config) { c.APIs[3].MayAct = "orders-svc" })
 	alices := s.login(t, "scope", "vault:open").access
 	called := s.post(t, "/oauth2/token", "orders-svc", form("grant_type", "client_credentials", "scope", "vault:open")).tokens(t).access
 	t.Run("AS-TX-03 AS-TX-09 an API does not act as a client that has called it", func(t *testing.T) {

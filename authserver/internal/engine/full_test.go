@@ -44,7 +44,7 @@ func TestOneClientCannotFillTheMemoryOfProofs(t *testing.T) {
 // A full store in memory must not drop used credentials, or they could be used again.
 func TestFullMemoryFailsClosed(t *testing.T) {
 	const room = 20
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		small := store.NewMemory(room)
 		kept, err := c.Store.Find(t.Context(), "key", store.Key{}, "", 10)
 		require.NoError(t, err)

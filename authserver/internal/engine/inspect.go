@@ -10,58 +10,61 @@ import (
 	"strings"
 	"time"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
+	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
 // An accessToken is a live access token of this server.
 type accessToken struct {
-	grant  *goidc.Grant
+	grant  *grant
 	claims map[string]any // as in a JWT, except for grant_id
 }
 
 // inspect returns an access token of this server, or nil if there is no live one. A refresh token does not count, because an API
 // that introspects it would take it for an access token.
 func (e *Engine) inspect(ctx context.Context, raw string) (*accessToken, error) {
-	read := e.inspectJWT
-	if isSecret(raw) {
-		read = e.inspectOpaque
+	text, err := e.tokenClaims(ctx, raw)
+	if text == nil || err != nil {
+		return nil, err
 	}
-	t, err := read(ctx, raw)
-	if errors.Is(err, goidc.ErrNotFound) {
+	claims := map[string]any{}
+	if err := json.Unmarshal(text, &claims); err != nil { // our own
+		return nil, fmt.Errorf("inspect a token: %w", err)
+	}
+	id, _ := claims[claimGrant].(string)
+	exp, _ := claims["exp"].(float64)
+	if claims["iss"] != e.cfg.Issuer || time.Now().Unix() >= int64(exp) || id == "" {
+		return nil, nil
+	}
+	delete(claims, claimGrant)
+	claims["scope"] = scopeText(claims["scope"])
+	g, err := e.grant(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("inspect a token: %w", err)
 	}
-	if dead, err := e.ended(ctx, t.grant); dead || err != nil {
-		return nil, err
-	}
-	return t, nil
-}
-
-func (e *Engine) inspectJWT(ctx context.Context, raw string) (*accessToken, error) {
-	token, err := jose.Parse(raw)
-	if err != nil || !jose.SameType(token.Header.Type, "at+jwt") || !e.signed(token) {
-		return nil, goidc.ErrNotFound
-	}
-	claims := map[string]any{}
-	if err := json.Unmarshal(token.Payload, &claims); err != nil { // our own, according to the signature
-		return nil, goidc.ErrNotFound
-	}
-	id, _ := claims[goidc.ClaimGrantID].(string)
-	exp, _ := claims["exp"].(float64)
-	if claims["iss"] != e.cfg.Issuer || time.Now().Unix() >= int64(exp) || id == "" {
-		return nil, goidc.ErrNotFound
-	}
-	delete(claims, goidc.ClaimGrantID)
-	claims["scope"] = scopeText(claims["scope"])
-	g, err := e.records.Grant(ctx, id)
-	if err != nil {
+	if dead, err := e.ended(ctx, g); dead || err != nil {
 		return nil, err
 	}
 	return &accessToken{g, claims}, nil
+}
+
+// tokenClaims returns the claims of a token, as JSON; nil: it is not one of ours.
+func (e *Engine) tokenClaims(ctx context.Context, raw string) ([]byte, error) {
+	if !isSecret(raw) {
+		token, err := jose.Parse(raw)
+		if err != nil || !jose.SameType(token.Header.Type, "at+jwt") || !e.signed(token) {
+			return nil, nil
+		}
+		return token.Payload, nil
+	}
+	rec, err := e.cfg.Store.Get(ctx, kindToken, store.Digest(raw))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("read a token: %w", err)
+	}
+	return rec.Value, nil
 }
 
 // scopeText returns scopes in the form of RFC 7662, section 2.2, from a claim that is an array in the profile User.
@@ -84,32 +87,6 @@ func (e *Engine) signed(token *jose.Compact) bool {
 	})
 }
 
-func (e *Engine) inspectOpaque(ctx context.Context, raw string) (*accessToken, error) {
-	t, err := e.records.Token(ctx, raw)
-	if err != nil {
-		return nil, err
-	}
-	g, err := e.records.Grant(ctx, t.GrantID)
-	if err != nil {
-		return nil, err
-	}
-	claims := e.claims(ctx, t, g)
-	claims["iss"], claims["sub"], claims["client_id"] = e.cfg.Issuer, t.Subject, t.ClientID
-	claims["aud"], claims["scope"] = t.Resources[0], t.Scopes // a string, regardless of the profile
-	claims["iat"], claims["exp"] = t.CreatedAt, t.ExpiresAt
-	binding := map[string]any{}
-	if t.JWKThumbprint != "" {
-		binding["jkt"] = t.JWKThumbprint
-	}
-	if t.CertThumbprint != "" {
-		binding["x5t#S256"] = t.CertThumbprint
-	}
-	if len(binding) > 0 {
-		claims["cnf"] = binding
-	}
-	return &accessToken{g, claims}, nil
-}
-
 // Introspect is the introspection endpoint (RFC 7662), for POST. A request with "Accept: application/token-introspection+jwt"
 // gets a signed response (RFC 9701).
 func (e *Engine) Introspect(w http.ResponseWriter, r *http.Request) {
@@ -122,15 +99,7 @@ func (e *Engine) Introspect(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	var body []byte
-	if err == nil {
-		body, err = json.Marshal(said)
-	}
-	if err != nil {
-		e.refuse(w, c, err)
-		return
-	}
-	answer(w, http.StatusOK, "application/json", body)
+	e.respond(w, c, http.StatusOK, said, err)
 }
 
 const introspectionType = "application/token-introspection+jwt"
@@ -151,7 +120,7 @@ func (e *Engine) introspect(w http.ResponseWriter, c *call) (map[string]any, err
 		return inactive, err
 	}
 	// Section 4: an API gets information about its own tokens only.
-	if audience := t.grant.Resources[0]; !slices.Contains(c.client.Introspects, audience) {
+	if audience := t.grant.Audience; !slices.Contains(c.client.Introspects, audience) {
 		e.cfg.Audit(c.r.Context(), Event{Name: NotItsTokens, Client: c.client.ID, Audience: audience})
 		return inactive, nil
 	}

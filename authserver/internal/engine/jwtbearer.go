@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
 	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/internal/fetch"
 	"github.com/valetkey/valetkey/internal/jose"
@@ -45,7 +43,7 @@ func validIssuer(t model.TrustedIssuer) error {
 }
 
 // believe returns the grant for an assertion of a trusted issuer (RFC 7523, sections 2.1 and 3.1).
-func (e *Engine) believe(c *call) (*goidc.Grant, error) {
+func (e *Engine) believe(c *call) (*grant, error) {
 	if !c.form.Has("assertion") {
 		return nil, invalidRequest("assertion is missing")
 	}
@@ -90,7 +88,6 @@ func (e *Engine) believe(c *call) (*goidc.Grant, error) {
 		return nil, errAssertion
 	}
 	g := newGrant(c.client, api, scopes)
-	g.Subject = issuer.SubjectType + ":" + a.subject
-	g.Store[keptType] = issuer.SubjectType
+	g.identity = identity{Subject: issuer.SubjectType + ":" + a.subject, UserType: issuer.SubjectType}
 	return g, nil // without a refresh token (RFC 7521, section 4.1)
 }

@@ -26,7 +26,7 @@ const (
 )
 
 // trusting makes a site that trusts the partner, which signs with the key of the client "signer"; bridge uses its assertions.
-func trusting(c *engine.Config) {
+func trusting(c *config) {
 	c.Issuers = []model.TrustedIssuer{{
 		Issuer: partner, JWKS: `{"keys":[` + string(clientKey().PublicJWK()) + `]}`, SubjectType: "partner",
 		Scopes: []string{"orders:read", "orders:write"},
@@ -167,7 +167,7 @@ func TestKeysOfIssuers(t *testing.T) {
 		json.NewEncoder(w).Encode(map[string]any{"keys": []json.RawMessage{clientKey().PublicJWK()}})
 	}))
 	defer web.Close()
-	s := start(t, trusting, func(c *engine.Config) { c.Issuers[0].JWKS, c.Issuers[0].JWKSURL = "", web.URL })
+	s := start(t, trusting, func(c *config) { c.Issuers[0].JWKS, c.Issuers[0].JWKSURL = "", web.URL })
 	for range 3 {
 		a := assertion(t, clientKey(), nil, s.url, map[string]any{"iss": partner, "sub": "bob"})
 		assert.Equal(t, 200, s.post(t, "/oauth2/token", "bridge", granting(a)).status)

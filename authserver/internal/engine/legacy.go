@@ -2,13 +2,8 @@ package engine
 
 import (
 	"errors"
-	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/luikyv/go-oidc/pkg/goidc"
 
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
@@ -28,11 +23,11 @@ func (e *Engine) warn() {
 }
 
 // responseTypes returns the response types that are offered.
-func (e *Engine) responseTypes() []goidc.ResponseType {
+func (e *Engine) responseTypes() []string {
 	if e.cfg.Implicit {
-		return []goidc.ResponseType{goidc.ResponseTypeCode, goidc.ResponseTypeToken}
+		return []string{"code", "token"}
 	}
-	return []goidc.ResponseType{goidc.ResponseTypeCode}
+	return []string{"code"}
 }
 
 // The grant of each response type, and its response mode.
@@ -41,17 +36,8 @@ var (
 	modeOf  = map[string]string{"code": "query", "token": "fragment"}
 )
 
-// complete adds to the response of the implicit grant the parameters that the library omits (RFC 6749, section 4.2.2).
-func (c *call) complete(h http.Header) {
-	if c.token == nil {
-		return
-	}
-	more := url.Values{"expires_in": {strconv.Itoa(c.token.LifetimeSecs())}, "scope": {c.token.Scopes}}
-	h.Set("Location", h.Get("Location")+"&"+more.Encode())
-}
-
 // logIn returns the grant of a user whose name and password the client has sent.
-func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
+func (e *Engine) logIn(c *call) (*grant, error) {
 	name, password := c.form.Get("username"), c.form.Get("password")
 	if name == "" || password == "" {
 		return nil, invalidRequest("username or password is missing")
@@ -79,7 +65,7 @@ func (e *Engine) logIn(c *call) (*goidc.Grant, error) {
 		return nil, errScope
 	}
 	g := newGrant(c.client, api, scopes)
-	allow(d, g)
-	e.records.giveRefreshToken(c, g)
+	g.identity = identityOf(d)
+	e.startFamily(c, g)
 	return g, nil
 }

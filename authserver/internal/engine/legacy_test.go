@@ -29,7 +29,7 @@ func old() []clients.Client {
 	}
 }
 
-func implicit(c *engine.Config) {
+func implicit(c *config) {
 	c.Implicit = true
 	with(old()...)(c)
 }
@@ -156,7 +156,7 @@ func (p people) Lookup(_ context.Context, subject string) (*login.Account, error
 
 func TestPassword(t *testing.T) {
 	var log bytes.Buffer
-	s := start(t, func(c *engine.Config) {
+	s := start(t, func(c *config) {
 		limited, err := login.Limit(people{"carol": "correct horse", "dave": "battery staple"}, login.Limits{Name: login.Rate{Burst: 5, Every: time.Hour}})
 		require.NoError(t, err)
 		c.Password = limited
@@ -221,7 +221,7 @@ func TestPassword(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	var log bytes.Buffer
-	logger := func(c *engine.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
+	logger := func(c *config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }
 	start(t, logger)
 	assert.Empty(t, log.String())
 	start(t, logger, implicit)

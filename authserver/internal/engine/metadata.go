@@ -52,9 +52,9 @@ func (e *Engine) Metadata() Metadata {
 	for _, a := range e.cfg.APIs {
 		scopes, audiences, algorithms = append(scopes, a.ScopeNames()...), append(audiences, a.Audience), append(algorithms, a.Algorithm)
 	}
-	var responseTypes, responseModes, proofAlgs []string
+	var responseModes, proofAlgs []string
 	for _, t := range e.responseTypes() {
-		responseTypes, responseModes = append(responseTypes, string(t)), append(responseModes, modeOf[string(t)])
+		responseModes = append(responseModes, modeOf[t])
 	}
 	if e.cfg.DPoP != nil {
 		proofAlgs = e.cfg.DPoP.Algorithms()
@@ -64,9 +64,9 @@ func (e *Engine) Metadata() Metadata {
 		Authorization:      base + p.Authorize,
 		Token:              base + p.Token,
 		Scopes:             valetkey.NewScopes(scopes...).Slice(),
-		ResponseTypes:      responseTypes,
+		ResponseTypes:      e.responseTypes(),
 		ResponseModes:      responseModes,
-		GrantTypes:         e.grantTypes(),
+		GrantTypes:         e.grantTypes,
 		TokenAuth:          all,
 		TokenAlgorithms:    jose.Algorithms(),
 		Introspection:      base + p.Introspect,

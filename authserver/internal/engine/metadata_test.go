@@ -9,8 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 )
 
 func TestMetadata(t *testing.T) {
@@ -48,7 +46,7 @@ func TestMetadata(t *testing.T) {
 		}
 	})
 	t.Run("AS-PAR-09 all have to push", func(t *testing.T) {
-		s := start(t, func(c *engine.Config) { c.RequirePAR = true })
+		s := start(t, func(c *config) { c.RequirePAR = true })
 		assert.True(t, s.Metadata().RequirePAR)
 		assert.Equal(t, "invalid_request", newBrowser().get(t, s.authorizeURL(request())).back.Get("error"))
 		pushed := s.push(t, "web", request())

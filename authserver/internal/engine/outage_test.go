@@ -6,14 +6,13 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // A failure of the store is not the request's fault: no response calls a code or a token invalid because of it.
 func TestOutagesOfOtherGrants(t *testing.T) {
 	b := &broken{}
-	s := start(t, func(c *engine.Config) { b.Store, c.Store = c.Store, b }, trusting, exchanging, func(c *engine.Config) {
+	s := start(t, func(c *config) { b.Store, c.Store = c.Store, b }, trusting, exchanging, func(c *config) {
 		with(append(devices(), exchangers()...)...)(c)
 	})
 	code, userCode := s.begin(t)
@@ -64,7 +63,7 @@ func TestOutagesOfOtherGrants(t *testing.T) {
 
 func TestAssertionOutage(t *testing.T) {
 	b := &broken{}
-	s := start(t, func(c *engine.Config) { b.Store, c.Store = c.Store, b }, trusting)
+	s := start(t, func(c *config) { b.Store, c.Store = c.Store, b }, trusting)
 	bob := assertion(t, clientKey(), nil, s.url, map[string]any{"iss": partner, "sub": "bob"})
 	b.down("jti")
 	refused(t, s.post(t, "/oauth2/token", "bridge", granting(bob)), 500, "server_error")

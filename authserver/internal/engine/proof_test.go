@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
-	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -16,7 +15,7 @@ import (
 
 // A proof is used up only by a request that gets a token for it.
 func TestProofsAreUsedUpByGrants(t *testing.T) {
-	s := start(t, trusting, proving(dpop.Config{}), func(c *engine.Config) {
+	s := start(t, trusting, proving(dpop.Config{}), func(c *config) {
 		bridge := clients.Client{
 			ID: "bridge", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-bridge")},
 			GrantTypes: []string{assertionGrant}, Scopes: []string{"orders:read"},

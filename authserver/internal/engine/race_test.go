@@ -65,7 +65,7 @@ func winner(t *testing.T, answers []answer) (won []tokens) {
 
 func TestRaces(t *testing.T) {
 	g := &gate{}
-	s := start(t, func(c *engine.Config) { g.Store, c.Store = c.Store, g })
+	s := start(t, func(c *config) { g.Store, c.Store = c.Store, g })
 	t.Run("AS-CODE-06 one code, redeemed by many at once, brings tokens once, and they work", func(t *testing.T) {
 		for range rounds {
 			won := winner(t, race(t, s, g, redemption(s.code(t))))

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -46,63 +45,76 @@ func loopback(uri string) (host, rest string, ok bool) {
 	return "", "", false
 }
 
-// sendBack reports a refusal to the client through the browser (RFC 6749, section 4.1.2.1; RFC 9207, section 2).
-func (e *Engine) sendBack(w http.ResponseWriter, c *call, told *refusal) {
-	u, err := url.Parse(c.redirect)
-	if err != nil {
-		e.cfg.ErrorPage(w, c.r, told.status, told.code, told.description)
-		return
+// A target is where the response to an authorization request is sent. Zero: nowhere, so that errors are shown to the user.
+type target struct {
+	uri, state string
+	fragment   bool // RFC 6749, section 4.2.2
+}
+
+func (e *Engine) target(q *request) target {
+	return target{q.RedirectURI, q.State, e.cfg.Implicit && q.ResponseType == "token"}
+}
+
+// with returns the redirect with the parameters of a response (RFC 6749, section 4.1.2; RFC 9207, section 2).
+func (t target) with(issuer string, response url.Values) string {
+	u, err := url.Parse(t.uri)
+	if err != nil { // it is registered
+		return t.uri
 	}
-	inFragment := e.cfg.Implicit && c.form.Get("response_type") == "token" // RFC 6749, section 4.2.2.1
 	q := url.Values{}
-	if !inFragment {
+	if !t.fragment {
 		q = u.Query()
 	}
-	q.Set("error", told.code)
-	q.Set("error_description", told.description)
-	q.Set("iss", e.cfg.Issuer)
-	if state := c.form.Get("state"); state != "" {
-		q.Set("state", state)
+	for name, v := range response {
+		q[name] = v
 	}
-	to := u.String() + "#" + q.Encode()
-	if !inFragment {
-		u.RawQuery = q.Encode()
-		to = u.String()
+	q.Set("iss", issuer)
+	if t.state != "" {
+		q.Set("state", t.state)
 	}
-	if e.leaves(w, c, to, told, nil) {
-		w.Header().Set("Location", to)
-		w.WriteHeader(http.StatusSeeOther) // RFC 9700, section 4.12
+	if t.fragment {
+		return u.String() + "#" + q.Encode()
 	}
-}
-
-// leaves reports whether the browser may be sent to the client with a refusal immediately. Otherwise it has written a response
-// and set the cookies of the interaction.
-func (e *Engine) leaves(w http.ResponseWriter, c *call, to string, told *refusal, cookies []string) bool {
-	switch {
-	case c.client != nil && c.client.Approved() || c.informed:
-		return true
-	case c.client == nil || e.cfg.Leave == nil:
-		e.cfg.ErrorPage(w, c.page, told.status, told.code, told.description)
-		return false
-	}
-	h := w.Header()
-	before := h["Set-Cookie"]
-	h["Set-Cookie"] = slices.Concat(before, cookies)
-	leaves, err := e.cfg.Leave(w, c.page, &flow.Departure{Client: c.client, URL: to, Code: told.code, Description: told.description})
-	if err != nil {
-		told := e.explain(c, fmt.Errorf("ask the user: %w", err))
-		e.cfg.ErrorPage(w, c.page, told.status, told.code, told.description)
-	} else if leaves {
-		h["Set-Cookie"] = before
-	}
-	return leaves && err == nil
-}
-
-// canonical returns the redirect URI in the form in which the library compares it.
-func canonical(uri string) string {
-	u, err := url.Parse(uri)
-	if err != nil {
-		return uri
-	}
+	u.RawQuery = q.Encode()
 	return u.String()
+}
+
+// fail returns the step for an error: to the client if its redirect URI is known, otherwise to the user.
+func (e *Engine) fail(c *call, err error) flow.Step {
+	told := e.explain(c, err)
+	if c.to == (target{}) || told == errOutage {
+		return flow.Step{Failure: &flow.Failure{Status: told.status, Code: told.code, Description: told.description}}
+	}
+	return depart(c, c.to.with(e.cfg.Issuer, told.params()), told, false)
+}
+
+// Fail logs an outage of the pages and returns the step that reports it.
+func (e *Engine) Fail(r *http.Request, err error) flow.Step { return e.fail(e.authorizeCall(r), err) }
+
+// depart returns the step for a redirect to the client with a refusal. informed reports whether the user knows where it leads.
+func depart(c *call, to string, told *refusal, informed bool) flow.Step {
+	if c.client.Approved() || informed {
+		return flow.Step{Location: to}
+	}
+	return flow.Step{Depart: &flow.Departure{Client: c.client, URL: to, Code: told.code, Description: told.description}}
+}
+
+// cookie returns the cookie that ties an interaction to the browser that began it. Otherwise a user could be made to finish a
+// request of another person, and thus log in as, or consent for, that person (RFC 9700, section 4.7).
+func (e *Engine) cookie(value string) *http.Cookie {
+	secure := strings.HasPrefix(e.cfg.Issuer, "https:")
+	name := "authorization"
+	if secure {
+		name = "__Host-authorization"
+	}
+	return &http.Cookie{Name: name, Value: value, Path: "/", Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode}
+}
+
+// browser returns the secret in the browser's cookie, or "".
+func (e *Engine) browser(r *http.Request) string {
+	cookie, err := r.Cookie(e.cookie("").Name)
+	if err != nil || !isSecret(cookie.Value) {
+		return ""
+	}
+	return cookie.Value
 }

@@ -88,7 +88,7 @@ func TestRefresh(t *testing.T) {
 
 func TestRefreshLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := inProcess(t, func(c *engine.Config) { c.RefreshLifetime = time.Hour })
+		h := inProcess(t, func(c *config) { c.RefreshLifetime = time.Hour })
 		first := h.token(t, redemption(h.code(t))).tokens(t)
 		refresh := func(token string) answer {
 			return h.token(t, form("grant_type", "refresh_token", "refresh_token", token))
@@ -106,7 +106,7 @@ func TestRefreshLifetime(t *testing.T) {
 func TestRefreshGrace(t *testing.T) {
 	play := func(t *testing.T, f func(t *testing.T, h *inside, refresh func(string) answer, first tokens)) {
 		synctest.Test(t, func(t *testing.T) {
-			h := inProcess(t, func(c *engine.Config) { c.RefreshGrace = 10 * time.Second })
+			h := inProcess(t, func(c *config) { c.RefreshGrace = 10 * time.Second })
 			refresh := func(token string) answer {
 				time.Sleep(time.Second)
 				return h.token(t, form("grant_type", "refresh_token", "refresh_token", token))

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
-
-	"github.com/luikyv/go-oidc/pkg/goidc"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
@@ -25,6 +24,10 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string { return r.code + ": " + r.description }
+
+func (r *refusal) params() url.Values {
+	return url.Values{"error": {r.code}, "error_description": {r.description}}
+}
 
 func badRequest(code, description string) error {
 	return &refusal{status: http.StatusBadRequest, code: code, description: description}
@@ -61,27 +64,10 @@ func noRoom(wait time.Duration) error {
 	}
 }
 
-// refusals maps the library's errors to those for a client: RFC 6749, section 5.2, RFC 8707, section 2, RFC 8628, section 3.5.
-var refusals = map[goidc.ErrorCode]error{
-	goidc.ErrorCodeInvalidClient:        errClient,
-	goidc.ErrorCodeInvalidGrant:         errGrant,
-	goidc.ErrorCodeExpiredToken:         errGrant, // the library's code for an authorization code whose grant was revoked
-	goidc.ErrorCodeUnauthorizedClient:   errNotTheClients,
-	goidc.ErrorCodeUnsupportedGrantType: badRequest("unsupported_grant_type", "this server does not offer the grant"),
-	goidc.ErrorCodeInvalidScope:         errScope,
-	goidc.ErrorCodeInvalidTarget:        errTarget,
-	goidc.ErrorCodeInvalidRequest:       invalidRequest("a parameter is missing or malformed"),
-	goidc.ErrorCodeAccessDenied:         badRequest("access_denied", "the request was denied"),
-}
-
 const documentWait = 30 * time.Second // after a failure to fetch a client's metadata document
 
 // explain returns the refusal for err. An internal failure is logged and returned as errOutage.
 func (e *Engine) explain(c *call, err error) *refusal {
-	var known goidc.Error
-	if errors.As(err, &known) && refusals[known.Code] != nil {
-		err = refusals[known.Code]
-	}
 	// The record that this call wanted to change has changed: a code, a refresh token, or an interaction.
 	if errors.Is(err, store.ErrConflict) {
 		err = errGrant
@@ -119,6 +105,19 @@ func (e *Engine) refuse(w http.ResponseWriter, c *call, err error) {
 	}
 	body, _ := json.Marshal(map[string]string{"error": told.code, "error_description": told.description})
 	answer(w, told.status, "application/json", body)
+}
+
+// respond writes a JSON response for a client, or the error.
+func (e *Engine) respond(w http.ResponseWriter, c *call, status int, said any, err error) {
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(said)
+	}
+	if err != nil {
+		e.refuse(w, c, err)
+		return
+	}
+	answer(w, status, "application/json", body)
 }
 
 func answer(w http.ResponseWriter, status int, contentType string, body []byte) {

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/luikyv/go-oidc/pkg/goidc"
-
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -37,8 +35,8 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 	}
 	ctx, raw := c.r.Context(), c.form.Get("token")
 	var id string
-	g, err := e.records.find(ctx, keyRefresh, raw)
-	if errors.Is(err, goidc.ErrNotFound) {
+	g, err := e.findGrant(ctx, keyRefresh, raw)
+	if errors.Is(err, store.ErrNotFound) {
 		var t *accessToken
 		if t, err = e.inspect(ctx, raw); t != nil {
 			g = t.grant
@@ -48,12 +46,12 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 	if err != nil || g == nil {
 		return err // RFC 7009, section 2.2: an unknown token is not an error
 	}
-	if g.ClientID != c.client.ID { // section 2.1
+	if g.Client != c.client.ID { // section 2.1
 		return badRequest("invalid_grant", "the token was issued to another client")
 	}
 	revoked, err := e.endGrant(ctx, g, endings.TokenRevoked, id)
 	if revoked {
-		e.cfg.Audit(ctx, Event{Name: Revoked, Path: c.path, Client: g.ClientID, Subject: g.Subject, Grant: g.ID})
+		e.cfg.Audit(ctx, Event{Name: Revoked, Path: c.path, Client: g.Client, Subject: g.Subject, Grant: g.ID})
 	}
 	return err
 }
@@ -97,7 +95,7 @@ func (e *Engine) endAll(ctx context.Context, key store.Key, clientID string, cau
 			if err != nil {
 				return n, err
 			}
-			if clientID != "" && g.ClientID != clientID {
+			if clientID != "" && g.Client != clientID {
 				continue
 			}
 			revoked, err := e.endGrant(ctx, g, cause, "")
@@ -116,23 +114,23 @@ func (e *Engine) endAll(ctx context.Context, key store.Key, clientID string, cau
 
 // endGrant ends a grant for a reason, with all its tokens, and reports whether it was live. Every end of a grant that others may have to
 // learn of passes here. id is the jti of the token that was presented, or empty.
-func (e *Engine) endGrant(ctx context.Context, g *goidc.Grant, cause endings.Cause, id string) (alive bool, err error) {
-	if g.RevokedAt != 0 {
-		return e.records.revoke(ctx, g.ID) // repeats what an interrupted attempt may have left
+func (e *Engine) endGrant(ctx context.Context, g *grant, cause endings.Cause, id string) (alive bool, err error) {
+	if !g.live() {
+		return e.revoke(ctx, g.ID) // repeats what an interrupted attempt may have left
 	}
-	ending := endings.Ending{Cause: cause, Client: g.ClientID}
-	if kind, _ := g.Store[keptType].(string); kind != "" {
+	ending := endings.Ending{Cause: cause, Client: g.Client}
+	if g.UserType != "" {
 		ending.Subject = g.Subject
 	}
 	switch {
 	case cause.OfUser():
-	case rootOf(g) == "" && ending.Subject != "":
+	case g.Root == "" && ending.Subject != "":
 		ending.Session = sessionOf(g)
 	default:
 		ending.Token = id // the sid, if any, is that of the root, which does not end
 	}
 	err = e.cfg.Endings.Do(ctx, ending, func(ctx context.Context) (bool, error) {
-		alive, err = e.records.revoke(ctx, g.ID)
+		alive, err = e.revoke(ctx, g.ID)
 		return alive, err
 	})
 	return alive, err
@@ -141,11 +139,11 @@ func (e *Engine) endGrant(ctx context.Context, g *goidc.Grant, cause endings.Cau
 // sessionOf returns the sid of the tokens of a grant: the ID of the grant or, if it was exchanged, of the grant at the beginning.
 // It is a session of the user at one application, so that the end of a grant can be announced without affecting others. It is
 // empty if the grant is a client's own.
-func sessionOf(g *goidc.Grant) string {
-	if kind, _ := g.Store[keptType].(string); kind == "" {
+func sessionOf(g *grant) string {
+	if g.UserType == "" {
 		return ""
 	}
-	return cmp.Or(rootOf(g), g.ID)
+	return cmp.Or(g.Root, g.ID)
 }
 
 // ClientsOf returns the IDs of the clients that a user has grants at, including those that have ended but not yet expired.

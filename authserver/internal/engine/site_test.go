@@ -79,6 +79,8 @@ type site struct {
 	store    store.Store
 	registry *clients.Registry
 	ring     *keys.Ring
+	pages    flow.Pages
+	paths    model.Paths
 
 	mu     sync.Mutex
 	ask    flow.Interact                                // nil: alice allows everything at once
@@ -153,8 +155,14 @@ var rsaRing = sync.OnceValues(func() (store.Record, error) { // RSA keys are slo
 	return found[0], nil
 })
 
+// A config configures a site: an engine, and the pages in front of it.
+type config struct {
+	engine.Config
+	flow.Pages
+}
+
 // build makes a site that has no server.
-func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
+func build(t testing.TB, issuer string, change ...func(*config)) *site {
 	t.Helper()
 	s := &site{url: issuer, store: store.NewMemory(0)}
 	rsa, err := rsaRing()
@@ -164,8 +172,8 @@ func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
 	s.ring, err = keys.Open(context.Background(), s.store, keys.Config{Algorithms: []string{"ES256", "EdDSA", "RS256"}, InsecureUnsealed: true})
 	require.NoError(t, err)
 	s.registry = clients.NewRegistry(s.store, static())
-	cfg := engine.Config{
-		Issuer: issuer, ACRs: []string{"mfa", "pwd"}, Store: s.store, Keys: s.ring, Clients: s.registry, Interact: s.interact, Account: s.account, Audit: s.audit,
+	cfg := config{Pages: flow.Pages{Interact: s.interact}, Config: engine.Config{
+		Issuer: issuer, ACRs: []string{"mfa", "pwd"}, Store: s.store, Keys: s.ring, Clients: s.registry, Account: s.account, Audit: s.audit,
 		Failures: login.Rate{Burst: 1000, Every: time.Millisecond}, Pushes: login.Rate{Burst: 10_000, Every: time.Millisecond},
 		APIs: []model.API{
 			{Audience: orders, Scopes: []model.Scope{{Name: "orders:read"}, {Name: "orders:write"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
@@ -173,18 +181,26 @@ func build(t testing.TB, issuer string, change ...func(*engine.Config)) *site {
 			{Audience: bank, Scopes: []model.Scope{{Name: "bank:pay"}}, Algorithm: "RS256", Lifetime: 10 * time.Minute, Profile: model.Permissions},
 			{Audience: vault, Scopes: []model.Scope{{Name: "vault:open"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute, Tokens: model.Opaque},
 		},
-	}
+	}}
 	for _, f := range change {
 		f(&cfg)
 	}
 	s.store = cfg.Store
-	s.Engine, err = engine.New(cfg)
+	s.pages, s.paths = cfg.Pages, cfg.Paths.WithDefaults()
+	s.Engine, err = engine.New(cfg.Config)
 	require.NoError(t, err)
 	return s
 }
 
+// Routes registers all endpoints below the path of the issuer.
+func (s *site) Routes(mux *http.ServeMux) {
+	issuer, _ := url.Parse(s.url)
+	flow.Front{Engine: s.Engine, Pages: s.pages}.Routes(mux, issuer.Path, s.paths.Authorize)
+	s.Engine.Routes(mux)
+}
+
 // start makes a site with a server; its issuer has a path.
-func start(t testing.TB, change ...func(*engine.Config)) *site {
+func start(t testing.TB, change ...func(*config)) *site {
 	t.Helper()
 	web := httptest.NewUnstartedServer(nil)
 	s := build(t, "http://"+web.Listener.Addr().String()+"/as", change...)

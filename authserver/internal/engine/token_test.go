@@ -253,7 +253,7 @@ type inside struct {
 	mux *http.ServeMux
 }
 
-func inProcess(t testing.TB, change ...func(*engine.Config)) *inside {
+func inProcess(t testing.TB, change ...func(*config)) *inside {
 	h := &inside{build(t, "https://as.example.com", change...), http.NewServeMux()}
 	h.Routes(h.mux)
 	return h

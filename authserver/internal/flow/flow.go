@@ -17,6 +17,8 @@ import (
 type Interaction struct {
 	ID          string // unguessable; identifies the request, not the user
 	ContinueURL string // a path that the pages of the interaction post to, which calls Interact again
+	Browser     string // the secret of the browser that began it, for Finish
+	Fresh       bool   // no page of it has been shown yet
 	Client      *model.Client
 	API         model.API
 	Scopes      valetkey.Scopes // requested; all of them belong to the API and the client
@@ -48,12 +50,13 @@ type Ended struct {
 	Answered    bool          // false: it has expired, or never existed
 	Client      *model.Client // nil: unknown. Unless Answered, anyone could have named it
 	RedirectURI string        // of the client; empty unless Answered
+	ID, Browser string        // as in the Interaction; empty unless Answered
 }
 
 // A Decision is the decision of the user of an Interaction.
 type Decision struct {
 	Denied   bool
-	Said     string // Config.Said of the request that contained it
+	Said     string // Pages.Said of the request that contained it
 	Informed bool   // with Denied: the user has seen the client and the destination, so Leave is not called
 	Error    string // with Denied: access_denied if empty, or login_required, consent_required, interaction_required, for prompt=none
 	User     *login.User

@@ -137,17 +137,6 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 			{Audience: orders, Scopes: []model.Scope{{Name: "orders:read"}, {Name: "orders:write"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 			{Audience: "https://vault.example", Scopes: []model.Scope{{Name: "vault:open"}}, Tokens: model.Opaque, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 		},
-		Interact: func(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
-			return h.pages.Interact(w, r, in)
-		},
-		Said:  func(r *http.Request) (string, error) { return h.pages.Said(r) },
-		Ended: func(w http.ResponseWriter, r *http.Request, over *flow.Ended) { h.pages.Ended(w, r, over) },
-		Leave: func(w http.ResponseWriter, r *http.Request, d *flow.Departure) (bool, error) {
-			return h.pages.Leave(w, r, d)
-		},
-		ErrorPage: func(w http.ResponseWriter, r *http.Request, status int, code, description string) {
-			h.pages.ErrorPage(w, r, status, code, description)
-		},
 	})
 	require.NoError(t, err)
 
@@ -183,6 +172,9 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 	mux := http.NewServeMux()
 	h.pages.Routes(mux)
 	h.engine.Routes(mux)
+	flow.Front{Engine: h.engine, Pages: flow.Pages{
+		Interact: h.pages.Interact, Leave: h.pages.Leave, Said: h.pages.Said, Ended: h.pages.Ended, ErrorPage: h.pages.ErrorPage,
+	}}.Routes(mux, "", "/oauth2/authorize")
 	server.Config.Handler = mux
 	server.Start()
 	t.Cleanup(server.Close)
