@@ -143,6 +143,10 @@ type Scope struct {
 	// Descriptions are translations of Description, by language tag (BCP 47), such as de. Users of other languages see
 	// Description.
 	Descriptions map[string]string `yaml:"descriptions"`
+
+	// Sensitive marks a scope that users select themselves: on the consent page it is explained and not selected in advance. A
+	// Trusted client gets it without a question, as any other scope.
+	Sensitive bool `yaml:"sensitive"`
 }
 
 // A TrustedIssuer issues JWTs about its own users, which clients exchange for tokens (RFC 7523, section 2.1).

@@ -23,11 +23,15 @@ func (s *site) employ(t *testing.T, v *tab) {
 	v.logIn("Employee", slapdtest.Carol, "a wrong one")
 	v.sees(http.StatusUnprocessableEntity, "The name or the password is wrong.")
 	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.sees(http.StatusOK, "A developer registered “Fruit shop”", "It leads back to an application on this device.")
+	v.shoot("stranger")
+	v.know("Fruit shop")
 	v.sees(http.StatusOK, "Allow Fruit shop?", "You are logged in as Carol Jones")
 	v.press("Deny")
 	v.sees(http.StatusOK, "You did not let us in", "access_denied")
 
 	v.visit(s.app.url + "/login") // she is still logged in
+	v.know("Fruit shop")
 	v.tick("Place and change orders for you")
 	v.press("Allow")
 	v.sees(http.StatusOK, "Welcome", "You may: orders:read")
@@ -82,10 +86,12 @@ func (s *site) employ(t *testing.T, v *tab) {
 func (s *site) restrict(t *testing.T, v *tab) {
 	v.visit(s.app.url + "/login")
 	v.logIn("Customer", "bob", bobPassword)
+	v.know("Fruit shop")
 	v.sees(http.StatusOK, "See your orders", "which your account is not permitted to allow", "Place and change orders for you")
 	v.shoot("consent-withheld")
 	v.press("Not you?")
 	v.logIn("Employee", slapdtest.Dave, slapdtest.DavePassword) // in no group
+	v.know("Fruit shop")
 	v.sees(http.StatusOK, "Your account is not permitted to allow anything that it requested:")
 	v.shoot("consent-nothing")
 	v.press("Deny")
@@ -115,6 +121,7 @@ func (s *site) connect(t *testing.T, alice, v *tab) {
 	v.fill("The code on your device", strings.ToLower(strings.ReplaceAll(code.UserCode, "-", " ")))
 	v.press("Continue")
 	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.know("Television")
 	v.sees(http.StatusOK, "Allow Television?", "Does your device show this code?", code.UserCode)
 	v.shoot("device-consent")
 	v.press("Allow")
@@ -157,7 +164,15 @@ func (s *site) fail(t *testing.T, v *tab) {
 	v.shoot("login-outage")
 	s.directory.Restart(t)
 	v.logIn("Employee", slapdtest.Carol, slapdtest.CarolPassword)
+	v.know("Fruit shop")
 	v.sees(http.StatusOK, "Allow Fruit shop?")
+}
+
+// know continues from the page that introduces an application that nobody has checked.
+func (v *tab) know(application string) {
+	v.t.Helper()
+	v.sees(http.StatusOK, "Do you know “"+application+"”?")
+	v.press("Continue")
 }
 
 func (s *site) remove(t *testing.T, v *tab) {

@@ -51,7 +51,7 @@ func (v *visit) allowed() (*reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		apps = append(apps, allowedClient{c, about, title(about), v.describe(c.Scopes.Slice())})
+		apps = append(apps, allowedClient{c, about, title(about), v.describe(c.Scopes.Slice(), v.cfg.APIs...)})
 	}
 	slices.SortFunc(apps, func(a, b allowedClient) int {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Title, b.Title))

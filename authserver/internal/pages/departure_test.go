@@ -104,11 +104,11 @@ func TestLeave(t *testing.T) {
 
 	t.Run("a user who denies on the page that names the destination goes there at once", func(t *testing.T) {
 		b := h.loggedIn("alice").get(atPhish(stranger, nil))
-		require.Contains(t, b.text(), "You will return to phish.example.")
-		require.Equal(t, "access_denied", b.press("Deny", nil).away().Query().Get("error"))
+		require.Contains(t, b.text(), "It leads back to phish.example.")
+		require.Equal(t, "access_denied", b.press("Cancel", nil).away().Query().Get("error"))
 	})
 	t.Run("a user who has allowed the client something does, too", func(t *testing.T) {
-		b := h.loggedIn("alice").get(atPhish(stranger, nil)).press("Allow", nil)
+		b := h.loggedIn("alice").get(atPhish(stranger, nil)).press("Continue", nil).press("Allow", nil)
 		require.NotEmpty(t, b.away().Query().Get("code"))
 		require.Equal(t, "invalid_scope", b.get(atPhish(stranger, url.Values{"scope": {"x"}})).away().Query().Get("error"))
 		silent := atPhish(stranger, url.Values{"prompt": {"none"}, "scope": {"orders:read orders:write"}})
@@ -126,7 +126,7 @@ func TestLeave(t *testing.T) {
 			RegistrationDigest: "of a token",
 		}, false)
 		require.NoError(t, err)
-		b := h.loggedIn("alice").get(atPhish(made.ID, nil)).press("Allow", nil)
+		b := h.loggedIn("alice").get(atPhish(made.ID, nil)).press("Continue", nil).press("Allow", nil)
 		wrong := atPhish(made.ID, url.Values{"scope": {"x"}})
 		require.NotEmpty(t, b.get(wrong).away())
 		at.finds(nil, errors.New("the directory is down"))

@@ -185,7 +185,7 @@ func TestWayBack(t *testing.T) {
 	})
 	t.Run("of a stranger to where the user has seen that it leads, and not to its website", func(t *testing.T) {
 		id := register(clients.Client{Name: "Notes", URI: "https://phish.example", RedirectURIs: []string{"https://notes.example/cb"}, RegistrationDigest: "y"})
-		b := h.loggedIn("alice").get(h.ask(id, url.Values{"redirect_uri": {"https://notes.example/cb"}}))
+		b := h.loggedIn("alice").get(h.ask(id, url.Values{"redirect_uri": {"https://notes.example/cb"}})).press("Continue", nil)
 		at, _ := b.formOf("allow")
 		b.press("Allow", nil)
 		require.Equal(t, "https://notes.example/", b.get(at).links()["Go to notes.example"])

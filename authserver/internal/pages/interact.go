@@ -3,7 +3,6 @@ package pages
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -152,6 +151,8 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 	}
 	allowed, asked := offered, do == "allow"
 	switch ask := asks(in, consent, offered); {
+	case do == "know" && !silent:
+		return nil, again, v.put(introducedKey, in.ID+in.UserCode)
 	case do == "stay" && !silent: // Enter in a checkbox, which is not a decision
 		return nil, v.consentPage(in, offered, withheld, chosen(v.r.PostForm["scope"], offered)), nil
 	case offered.Len() == 0 && (silent || in.Client.Trusted):
@@ -162,8 +163,10 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 		}
 	case ask && silent:
 		return v.denied("consent_required"), nil, nil
+	case ask && consent.Scopes.Len() == 0 && v.introduces(in):
+		return nil, v.strangerPage(in), nil
 	case ask:
-		return nil, v.consentPage(in, offered, withheld, offered), nil
+		return nil, v.consentPage(in, offered, withheld, v.preselected(in, offered)), nil
 	}
 	if asked || !consent.covers(offered) { // the latter: a trusted client, which is listed with the others
 		if err := v.consents.decide(v.r.Context(), v.user, in.Client.ID, offered, allowed); err != nil {
@@ -235,9 +238,9 @@ type consentForm struct {
 	Action             string
 	Client             *clients.Client
 	Title              string
-	Stranger           bool   // not approved by the operator
-	Host               string // where the user is sent back to; empty: nowhere, or to an application on this machine
-	UserCode           string // of a device
+	Stranger           *stranger // nil: the operator has approved the client
+	Host               string    // where the user is sent back to; empty: nowhere, or to an application on this machine
+	UserCode           string    // of a device
 	API                string
 	Offered            []grant
 	Withheld           []grant
@@ -248,15 +251,12 @@ type consentForm struct {
 func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked valetkey.Scopes, problems ...problem) *reply {
 	api := v.api(in.API.Audience)
 	f := consentForm{
-		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: !in.Client.Approved(), UserCode: in.UserCode,
-		API: api.Title(), Offered: v.describe(offered.Slice()), Withheld: v.describe(withheld.Slice()),
+		Action: in.ContinueURL, Client: in.Client, Title: title(in.Client), Stranger: v.stranger(in), UserCode: in.UserCode, Host: hostOf(in.RedirectURI),
+		API: api.Title(), Offered: v.describe(offered.Slice(), api), Withheld: v.describe(withheld.Slice(), api),
 		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
 	}
 	if in.Client.Lifetime > 0 {
 		f.Lifetime = in.Client.Lifetime
-	}
-	if u, err := url.Parse(in.RedirectURI); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
-		f.Host = u.Host // with a private-use scheme, an application can put anything there
 	}
 	for i := range f.Offered {
 		f.Offered[i].Checked = ticked.Has(f.Offered[i].Scope)

@@ -42,7 +42,7 @@ type message struct {
 }
 
 // msg returns the message with that key. args are names of placeholders and their values, alternating: strings, integers,
-// durations, messages, or values of type day or instant.
+// durations, messages, or values of type day, instant or ago.
 func msg(key string, args ...any) message { return message{key: key, args: args} }
 
 // verbatim returns a message with a text that is not ours.
@@ -220,6 +220,8 @@ func (t *tongue) value(v any) template.HTML {
 		return t.span(v)
 	case day:
 		return t.date(time.Time(v))
+	case ago:
+		return t.ago(time.Time(v))
 	case instant:
 		return t.moment(time.Time(v))
 	default:
@@ -227,7 +229,7 @@ func (t *tongue) value(v any) template.HTML {
 	}
 }
 
-// plain renders a message without markup, for a comparison.
+// plain renders a message without markup.
 func (t *tongue) plain(m message) string {
 	return html.UnescapeString(markup.ReplaceAllString(string(t.text(m)), ""))
 }
@@ -249,6 +251,27 @@ func (t *tongue) span(d time.Duration) template.HTML {
 		return t.text(msg("span." + unit.name))
 	}
 	return t.text(msg("span.moment"))
+}
+
+// ago formats a time in the past, such as "3 days ago", or as a date if that is long ago.
+func (t *tongue) ago(at time.Time) template.HTML {
+	const long = 60 * 24 * time.Hour
+	passed := time.Since(at)
+	if passed >= long {
+		return t.text(msg("ago.date", "date", day(at)))
+	}
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
+		switch n := passed / unit.length; {
+		case n == 1:
+			return t.text(msg("ago." + unit.name))
+		case n > 1:
+			return t.text(msg("ago."+unit.name+"s", "n", int64(n)))
+		}
+	}
+	return t.text(msg("ago.now"))
 }
 
 func (t *tongue) date(at time.Time) template.HTML {

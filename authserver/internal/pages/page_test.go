@@ -168,6 +168,7 @@ func (b *browser) check() {
 	require.Len(b.t, b.page.all("main"), 1)
 	require.Contains(b.t, []string{"en", "de"}, b.page.all("html")[0].attr["lang"])
 	require.NotEmpty(b.t, strings.TrimSpace(b.page.all("title")[0].text))
+	require.NotContains(b.t, b.page.all("title")[0].text, "bdi>", "markup would be shown")
 	require.Empty(b.t, b.page.all("script"))
 	require.Empty(b.t, b.page.all("style"))
 	ids := map[string]bool{}

@@ -238,20 +238,27 @@ func (p *Pages) api(audience string) model.API {
 // A grant is a scope as shown to users.
 type grant struct {
 	Scope, Meaning, API string
-	Checked             bool
+	Checked, Sensitive  bool
 }
 
-// describe returns the descriptions of scopes. A scope that no API has any more is shown by name.
-func (v *visit) describe(scopes []string) []grant {
+// describe returns the descriptions of scopes, in the order of the configuration. A scope that none of the APIs has any more comes
+// last, and is shown by name.
+func (v *visit) describe(scopes []string, apis ...model.API) []grant {
 	var list []grant
-	for _, s := range scopes {
-		g := grant{Scope: s, Meaning: s}
-		for _, a := range v.cfg.APIs {
-			if scope := a.Scope(s); scope != nil {
-				g.API, g.Meaning = a.Title(), cmp.Or(v.tongue.translated(scope), s)
+	known := map[string]bool{}
+	for _, a := range apis {
+		for i := range a.Scopes {
+			s := &a.Scopes[i]
+			if slices.Contains(scopes, s.Name) && !known[s.Name] {
+				known[s.Name] = true
+				list = append(list, grant{Scope: s.Name, Meaning: cmp.Or(v.tongue.translated(s), s.Name), API: a.Title(), Sensitive: s.Sensitive})
 			}
 		}
-		list = append(list, g)
+	}
+	for _, s := range scopes {
+		if !known[s] {
+			list = append(list, grant{Scope: s, Meaning: s})
+		}
 	}
 	return list
 }

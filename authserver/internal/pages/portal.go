@@ -125,7 +125,7 @@ func (v *visit) newApplication() (*reply, error) {
 
 func (v *visit) applicationPage(f applicationForm, scopes []string, problems ...problem) *reply {
 	for _, a := range v.cfg.APIs {
-		list := v.describe(a.ScopeNames())
+		list := v.describe(a.ScopeNames(), a)
 		for i := range list {
 			list[i].Checked = slices.Contains(scopes, list[i].Scope)
 		}
@@ -262,7 +262,7 @@ type application struct {
 
 func (v *visit) application(c *clients.Client) (*reply, error) {
 	a := application{
-		Client: c, Title: title(c), Kind: kindOf(c), Redirects: v.ownRedirects(c), Grants: v.describe(c.Scopes), APIs: v.trialAPIs(c),
+		Client: c, Title: title(c), Kind: kindOf(c), Redirects: v.ownRedirects(c), Grants: v.describe(c.Scopes, v.cfg.APIs...), APIs: v.trialAPIs(c),
 		Issuer: v.cfg.Issuer, Authorize: v.cfg.AuthorizeURL, Use: v.cfg.TokenURL,
 	}
 	var f flash

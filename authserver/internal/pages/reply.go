@@ -43,7 +43,7 @@ func (p *Pages) see(path string) *reply { return &reply{location: p.base + path}
 // A frame is the data that the layout of every page uses.
 type frame struct {
 	Title             template.HTML
-	WindowTitle       template.HTML
+	WindowTitle       string // without markup
 	Site, Base, Style string
 	User              *person
 	Developer         bool // may use the portal
@@ -136,7 +136,7 @@ func (v *visit) self() string {
 }
 
 // windowTitle returns the title of the browser window.
-func (v *visit) windowTitle(re *reply) template.HTML {
+func (v *visit) windowTitle(re *reply) string {
 	title := re.title
 	if v.tongue.plain(title) != v.cfg.Name {
 		title = msg("layout.title", "title", title, "site", v.cfg.Name)
@@ -144,7 +144,7 @@ func (v *visit) windowTitle(re *reply) template.HTML {
 	if len(re.problems) > 0 {
 		title = msg("layout.problem", "title", title)
 	}
-	return v.tongue.text(title)
+	return v.tongue.plain(title)
 }
 
 // leadsTo returns the CSP source for forms that end in a redirect to uri. Chromium applies form-action to the whole chain of

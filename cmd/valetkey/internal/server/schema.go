@@ -53,6 +53,7 @@ var schemaKeys = map[string]string{
 	"apis.scopes.*.description":    "Description for users. Default: the name of the scope.",
 	"apis.scopes.*.descriptions":   "Translations of the description, by language tag, such as de.",
 	"apis.scopes.*.descriptions.*": "The description in that language.",
+	"apis.scopes.*.sensitive":      "Users select the scope themselves: it is not selected in advance on the consent page. Default: false.",
 
 	"apis.tokens":     "Format of the tokens: jwt is verified locally, opaque must be introspected. Default: jwt.",
 	"apis.algorithm":  "Signature algorithm of the JWTs. Default: ES256.",
