@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://orders.example.com"}})
+	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{os.Getenv("AUDIENCE")}})
 	if err != nil {
 		log.Fatal(err)
 	}

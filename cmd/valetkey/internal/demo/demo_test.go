@@ -127,12 +127,17 @@ func TestPrint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for line := range strings.Lines(script) {
+		if len(strings.TrimSuffix(line, "\n")) > 80 {
+			t.Errorf("a line of more than 80 columns: %s", line)
+		}
+	}
 	var want, got []string
-	promise := regexp.MustCompile(`(?m)^# (?:\d+\. .*: (\d+)|WWW-Authenticate: (.*))$`)
+	promise := regexp.MustCompile(`(?m)^: '(?:\d+\. .*: (\d+)|WWW-Authenticate: ((?s:.*?)))'$`)
 	for block := range strings.SplitSeq(script, "\n\n") {
 		if strings.Contains(block, "curl -i") { // the others put a token into a variable and show nothing
 			for _, m := range promise.FindAllStringSubmatch(block, -1) {
-				want = append(want, m[1]+m[2])
+				want = append(want, m[1]+strings.ReplaceAll(m[2], "\n   ", " "))
 			}
 		}
 	}

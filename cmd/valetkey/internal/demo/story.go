@@ -62,42 +62,60 @@ const (
 // String returns the step with its status: "the reader gets a token: 200".
 func (s step) String() string { return fmt.Sprintf("%s: %d", s.does, s.status) }
 
-// Print writes the story as lines for a shell with curl and sed, each with its expected response.
+// Print writes the story as lines of at most 80 columns for a shell with curl and sed, each with its expected response. The responses
+// are arguments of the command ":", which does nothing: an interactive zsh has no comments.
 func Print(w io.Writer, at Place) {
-	fmt.Fprintf(w, "The authorization server is at %s, the orders API at %s.\nPaste these lines into another shell:\n", at.Issuer, at.API)
+	fmt.Fprintf(w, "The authorization server is at %s (--as-addr),\nthe orders API at %s (--api-addr).\nPaste these lines into another shell:\n", at.Issuer, at.API)
 	for i, s := range story {
-		fmt.Fprintf(w, "\n# %d. %v\n", i+1, s)
+		fmt.Fprintf(w, "\n: '%d. %v'\n", i+1, s)
 		if s.challenge != "" {
-			fmt.Fprintf(w, "# WWW-Authenticate: %s\n", s.challenge)
+			fmt.Fprintf(w, ": '%s'\n", fold(strings.Split(strings.ReplaceAll("WWW-Authenticate: "+s.challenge, ", ", ",\x00"), "\x00"), "\n   "))
 		}
-		fmt.Fprintln(w, s.shell(at))
+		fmt.Fprintln(w, fold(s.shell(at), " \\\n  "))
 	}
 	fmt.Fprintln(w)
 }
 
-func (s step) shell(at Place) string {
+// width is the number of columns of the narrowest terminal that the lines are for.
+const width = 80
+
+// fold joins words with spaces, or with next where a line would become too long.
+func fold(words []string, next string) string {
+	text, column := words[0], len(": '"+words[0])
+	for _, word := range words[1:] {
+		if column+len(" "+word+` \`) > width {
+			text, column = text+next+word, len(next+word)
+		} else {
+			text, column = text+" "+word, column+len(" "+word)
+		}
+	}
+	return text
+}
+
+// shell returns the words of the command.
+func (s step) shell(at Place) []string {
 	switch {
 	case s.revokes:
-		return fmt.Sprintf(`curl -i -u %s:%s -d "token=$%s" %s`, s.client, secret(s.client), variable(s.client), at.revokeURL())
+		return []string{"curl -i", "-u " + s.client + ":" + secret(s.client), `-d "token=$` + variable(s.client) + `"`, at.revokeURL()}
 	case s.client != "":
-		return fmt.Sprintf(`%s=$(curl -s -u %s:%s -d grant_type=client_credentials %s | sed 's/.*"access_token": *"\([^"]*\)".*/\1/')`,
-			variable(s.client), s.client, secret(s.client), at.tokenURL())
+		return []string{variable(s.client) + "=$(curl -s -u " + s.client + ":" + secret(s.client), "-d grant_type=client_credentials", at.tokenURL(),
+			`| sed 's/.*"access_token": *"\([^"]*\)".*/\1/')`}
 	}
-	line := "curl -i"
+	words := []string{"curl -i"}
 	if s.later > 0 {
-		line = fmt.Sprintf("sleep %.0f; ", s.later.Seconds()) + line
+		words = []string{fmt.Sprintf("sleep %.0f;", s.later.Seconds()), "curl -i"}
 	}
 	if s.bearer != "" {
 		token := variable(s.bearer)
 		if s.damaged {
 			token = "{" + token + "%" + strings.Repeat("?", len(damage)) + "}" + damage
 		}
-		line += ` -H "Authorization: Bearer $` + token + `"`
+		words = append(words, `-H "Authorization: Bearer $`+token+`"`)
 	}
 	if s.method == http.MethodPost {
-		line += " -d '" + body + "'"
+		words = append(words, "-d '"+body+"'")
 	}
-	return line + " " + at.API + s.path
+	return append(words, at.API+s.path)
 }
 
 // variable returns the shell variable for a client: "READER" for "orders-reader".
