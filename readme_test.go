@@ -2,38 +2,96 @@ package valetkey_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// TestREADMEFrameworks holds the lines of the table of frameworks against the examples they are taken from.
-func TestREADMEFrameworks(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+// read returns the text of a file.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := regexp.MustCompile(`(?m)^\| (?:net/http|\[[^\]]*\]\((adapters/[^)]*)\)) \|.*\| (.*) \|$`).FindAllStringSubmatch(string(readme), -1)
-	if len(rows) != 7 {
-		t.Fatalf("the table has %d rows", len(rows))
+	return string(text)
+}
+
+// TestREADMELength keeps the first page short. What does not fit belongs into docs.
+func TestREADMELength(t *testing.T) {
+	if lines := strings.Count(read(t, "README.md"), "\n"); lines > 170 {
+		t.Errorf("README.md has %d lines, more than 170", lines)
 	}
-	for _, row := range rows {
-		example := row[1]
-		if example == "" {
-			example = "examples/orders/main.go"
+}
+
+// TestFrameworkLines compares the lines of code in the tables of frameworks with the examples they are from.
+func TestFrameworkLines(t *testing.T) {
+	for _, page := range []struct {
+		path       string
+		rows, code int // rows, and lines of code in each
+	}{{"README.md", 8, 1}, {"docs/frameworks.md", 7, 3}} {
+		rows := regexp.MustCompile(`(?m)^\| (?:net/http|\[[^\]]*\]\((?:\.\./)?(adapters/[^)]*)\)[^|]*) \|.*`).FindAllStringSubmatch(read(t, page.path), -1)
+		if len(rows) != page.rows {
+			t.Errorf("the table of %s has %d rows, want %d", page.path, len(rows), page.rows)
 		}
-		program, err := os.ReadFile(example)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(row[2], -1)
-		if len(lines) != 3 {
-			t.Errorf("%s: %d lines", example, len(lines))
-		}
-		for _, line := range lines {
-			if !strings.Contains(string(program), line[1]+"\n") {
-				t.Errorf("%s has no line %q", example, line[1])
+		for _, row := range rows {
+			example := row[1]
+			if example == "" {
+				example = "examples/orders/main.go"
+			}
+			program := read(t, example)
+			cells := strings.Split(strings.TrimSuffix(row[0], " |"), " | ")
+			lines := regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(cells[len(cells)-1], -1)
+			if len(lines) != page.code {
+				t.Errorf("%s, %s: %d lines of code", page.path, example, len(lines))
+			}
+			for _, line := range lines {
+				if !strings.Contains(program, "\t"+line[1]) {
+					t.Errorf("%s has no line %q", example, line[1])
+				}
 			}
 		}
 	}
+}
+
+// TestLinks follows the links between the pages, and requires that docs/README.md lists every page.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md")
+	listed := read(t, "docs/README.md")
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	for _, page := range pages {
+		if name, inDocs := strings.CutPrefix(filepath.ToSlash(page), "docs/"); inDocs && name != "README.md" && !strings.Contains(listed, "]("+name+")") {
+			t.Errorf("docs/README.md does not list %s", name)
+		}
+		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+			target, fragment, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, ":") { // a URL
+				continue
+			}
+			path := page
+			if target != "" {
+				path = filepath.Join(filepath.Dir(page), target)
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s links to %s, which does not exist", page, m[1])
+			} else if fragment != "" && strings.HasSuffix(path, ".md") && !anchors(read(t, path))[fragment] {
+				t.Errorf("%s links to %s, which has no such heading", page, m[1])
+			}
+		}
+	}
+}
+
+// anchors returns the fragments of the headings of a page, as GitHub makes them.
+func anchors(page string) map[string]bool {
+	found := map[string]bool{}
+	drop := regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		found[strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return found
 }

@@ -1,5 +1,5 @@
 // Command benchmarks holds Valetkey against its peers, on the same tokens in one run, and writes docs/benchmarks.md, whose
-// table of sizes the README quotes.
+// table of sizes that docs/dependencies.md quotes.
 //
 //	GOWORK=off go run .           all questions, about 10 minutes on two cores
 //	GOWORK=off go run . -quick    in about two, with wider spreads, without the sizes and oauth2-proxy; prints the goals, writes nothing
@@ -96,5 +96,5 @@ func run(quick bool, docs, only string) error {
 	if only != "" { // a look at one question, not the document
 		return nil
 	}
-	return b.quoteSizes(filepath.Join(docs, "..", "README.md"))
+	return b.quoteSizes(filepath.Join(docs, "dependencies.md"))
 }

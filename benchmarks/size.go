@@ -72,25 +72,25 @@ func (p program) measure(dir string) (row []string, stripped float64, err error)
 	return []string{p.name, p.keys, megabytes(whole), megabytes(stripped), fmt.Sprint(modules)}, stripped, nil
 }
 
-// The README quotes the table between these lines.
+// docs/dependencies.md quotes the table between these lines.
 const quoteBegins, quoteEnds = "<!-- size -->\n", "<!-- end -->\n"
 
-// quoteSizes puts the table of sizes, if it was asked for, into the README that goes with the docs.
-func (b *bench) quoteSizes(readme string) error {
+// quoteSizes puts the table of sizes, if it was asked for, into the page on dependencies.
+func (b *bench) quoteSizes(page string) error {
 	i := slices.IndexFunc(b.tables, func(t *table) bool { return t.id == "size" })
 	if i < 0 {
 		return nil
 	}
-	text, err := os.ReadFile(readme)
+	text, err := os.ReadFile(page)
 	if err != nil {
 		return fmt.Errorf("quoting the sizes: %w", err)
 	}
 	before, rest, found := strings.Cut(string(text), quoteBegins)
 	_, after, ended := strings.Cut(rest, quoteEnds)
 	if !found || !ended {
-		return fmt.Errorf("quoting the sizes: %s has no place for them", readme)
+		return fmt.Errorf("quoting the sizes: %s has no place for them", page)
 	}
-	return os.WriteFile(readme, []byte(before+quoteBegins+b.tables[i].markdown()+quoteEnds+after), 0o644)
+	return os.WriteFile(page, []byte(before+quoteBegins+b.tables[i].markdown()+quoteEnds+after), 0o644)
 }
 
 func megabytes(mb float64) string { return fmt.Sprintf("%.1f MB", mb) }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestREADME holds the README's table of sizes against docs/benchmarks.md, and our row of it against a build.
-func TestREADME(t *testing.T) {
+// TestSizes holds the table of sizes in docs/dependencies.md against docs/benchmarks.md, and our row of it against a build.
+func TestSizes(t *testing.T) {
 	between := func(path, begins, ends string) string {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -23,12 +23,12 @@ func TestREADME(t *testing.T) {
 		}
 		return part
 	}
-	quoted := between(filepath.Join("..", "README.md"), quoteBegins, quoteEnds)
+	quoted := between(filepath.Join("..", "docs", "dependencies.md"), quoteBegins, quoteEnds)
 
 	t.Run("it is that of docs/benchmarks.md", func(t *testing.T) {
 		section := between(filepath.Join("..", "docs", "benchmarks.md"), "## The same program on each library\n", "![")
 		if !strings.HasSuffix(section, "\n\n"+quoted+"\n") {
-			t.Errorf("docs/benchmarks.md says %s\nthe README says\n%s", section, quoted)
+			t.Errorf("docs/benchmarks.md says %s\ndocs/dependencies.md says\n%s", section, quoted)
 		}
 	})
 	t.Run("our row is what a build gives", func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestREADME(t *testing.T) {
 		line, _, _ := strings.Cut(rest, " |\n")
 		said := append([]string{ours}, strings.Split(line, " | ")...)
 		if len(said) != len(row) {
-			t.Fatalf("the README says %q, a build gives %q", said, row)
+			t.Fatalf("docs/dependencies.md says %q, a build gives %q", said, row)
 		}
 		for i := range row {
 			// Releases of Go, and processors, differ by a few per cent.
@@ -48,7 +48,7 @@ func TestREADME(t *testing.T) {
 				continue
 			}
 			if row[i] != said[i] {
-				t.Errorf("the README says %q, a build gives %q", said, row)
+				t.Errorf("docs/dependencies.md says %q, a build gives %q", said, row)
 			}
 		}
 	})

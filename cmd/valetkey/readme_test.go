@@ -6,11 +6,15 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,15 +22,15 @@ import (
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
 )
 
-var update = flag.Bool("update", false, "write what the README quotes into it")
+var update = flag.Bool("update", false, "write the quotes into the pages")
 
 const readme = "../../README.md"
 
-// place is where the demo runs unless told otherwise, and in the README.
+// place is where the demo runs unless told otherwise, and in the pages.
 var place = demo.Place{Issuer: "http://127.0.0.1:8888", API: "http://127.0.0.1:8080"}
 
-// TestREADMEQuotes keeps the blocks of the README that are quotes, between <!-- name --> and <!-- end -->, true.
-func TestREADMEQuotes(t *testing.T) {
+// TestQuotes keeps the blocks of pages that are quotes, between <!-- name --> and <!-- end -->, true.
+func TestQuotes(t *testing.T) {
 	var lines bytes.Buffer
 	demo.Print(&lines, place)
 	_, shell, found := strings.Cut(lines.String(), "\n\n")
@@ -43,64 +47,162 @@ func TestREADMEQuotes(t *testing.T) {
 	require.Len(t, parts, 3)
 	bound := strings.ReplaceAll("\n"+parts[1], "\n\t", "\n")[1:]
 
-	old, err := os.ReadFile(readme)
-	require.NoError(t, err)
-	text := string(old)
-	for _, quote := range []struct{ name, language, content string }{
-		{"program", "go", string(program)},
-		{"demo", "sh", strings.TrimSpace(shell) + "\n"},
-		{"proxy", "yaml", string(config)},
-		{"transfers", "go", bound},
-		{"tutorial", "yaml", string(tutorial)},
+	for _, quote := range []struct{ page, name, language, content string }{
+		{readme, "program", "go", string(program)},
+		{"../../docs/demo.md", "demo", "sh", strings.TrimSpace(shell) + "\n"},
+		{"../../docs/proxy.md", "proxy", "yaml", string(config)},
+		{"../../docs/sender-constrained.md", "transfers", "go", bound},
+		{"../../docs/authserver.md", "tutorial", "yaml", string(tutorial)},
 	} {
-		block := regexp.MustCompile(`(?s)<!-- ` + quote.name + ` -->\n.*?<!-- end -->\n`)
-		require.Len(t, block.FindAllString(text, -1), 1, quote.name)
-		text = block.ReplaceAllLiteralString(text, fmt.Sprintf("<!-- %s -->\n```%s\n%s```\n<!-- end -->\n", quote.name, quote.language, quote.content))
+		t.Run(quote.name, func(t *testing.T) {
+			old, err := os.ReadFile(quote.page)
+			require.NoError(t, err)
+			block := regexp.MustCompile(`(?s)<!-- ` + quote.name + ` -->\n.*?<!-- end -->\n`)
+			require.Len(t, block.FindAllString(string(old), -1), 1)
+			text := block.ReplaceAllLiteralString(string(old), fmt.Sprintf("<!-- %s -->\n```%s\n%s```\n<!-- end -->\n", quote.name, quote.language, quote.content))
+			if *update {
+				require.NoError(t, os.WriteFile(quote.page, []byte(text), 0o644))
+				return
+			}
+			assert.Equal(t, text, string(old), "run go test ./cmd/valetkey -update")
+		})
 	}
-	if *update {
-		require.NoError(t, os.WriteFile(readme, []byte(text), 0o644))
-		return
-	}
-	assert.Equal(t, text, string(old), "run go test ./cmd/valetkey -update")
 }
 
-// TestREADMELines pastes the lines of the README into a shell.
-func TestREADMELines(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
-	text, err := os.ReadFile(readme)
+// block returns a block of a page.
+func block(t *testing.T, page, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
 	require.NoError(t, err)
-	_, block, found := strings.Cut(string(text), "<!-- demo -->\n```sh\n")
+	_, rest, found := strings.Cut(string(text), "<!-- "+name+" -->\n```")
 	require.True(t, found)
-	block, _, _ = strings.Cut(block, "```")
+	_, rest, _ = strings.Cut(rest, "\n")
+	content, _, found := strings.Cut(rest, "```\n<!-- end -->")
+	require.True(t, found)
+	return content
+}
 
+// start starts the demo.
+func start(t *testing.T) *demo.Demo {
+	t.Helper()
 	d, err := demo.Start("127.0.0.1:0", "127.0.0.1:0", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- d.Serve(ctx) }()
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		assert.NoError(t, <-ended)
-	}()
+	})
+	return d
+}
 
-	out, err := exec.Command("sh", "-c", strings.NewReplacer(place.Issuer, d.Issuer, place.API, d.API).Replace(block)).Output()
+// TestREADMEProgram does what the README says: it starts the program beside the demo, and sends the three requests.
+func TestREADMEProgram(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	text, err := os.ReadFile(readme)
+	require.NoError(t, err)
+	command := regexp.MustCompile(`(?m)^    export (ISSUER=\S+) (AUDIENCE=\S+)\n    (ADDR=\S+) go run (\S+)$`).FindStringSubmatch(string(text))
+	require.Len(t, command, 5)
+	addr := free(t)
+	d := start(t)
+	here := strings.NewReplacer(place.Issuer, d.Issuer, place.API, d.API, strings.TrimPrefix(command[3], "ADDR="), addr)
+
+	program := filepath.Join(t.TempDir(), "orders")
+	if runtime.GOOS == "windows" {
+		program += ".exe"
+	}
+	build := exec.Command("go", "build", "-o", program, command[4])
+	build.Dir = "../.."
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, string(out))
+	running := exec.Command(program)
+	running.Env = os.Environ()
+	for _, variable := range command[1:4] {
+		running.Env = append(running.Env, here.Replace(variable))
+	}
+	require.NoError(t, running.Start())
+	t.Cleanup(func() {
+		running.Process.Kill()
+		running.Wait()
+	})
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}, 30*time.Second, 10*time.Millisecond)
+
+	out, err = exec.Command("sh", "-c", here.Replace(block(t, readme, "requests"))).Output()
+	require.NoError(t, err)
+	answers := regexp.MustCompile(`(?m)^(HTTP/1.1 .*|Www-Authenticate: .*)\r$`).FindAllStringSubmatch(string(out), -1)
+	var got strings.Builder
+	for _, line := range answers {
+		got.WriteString(line[1] + "\n")
+	}
+	assert.Equal(t, block(t, readme, "answers"), got.String())
+}
+
+// TestREADMEWithoutATag builds a program in a module of its own with the clone, as the README says.
+func TestREADMEWithoutATag(t *testing.T) {
+	text, err := os.ReadFile(readme)
+	require.NoError(t, err)
+	command := regexp.MustCompile(`(?m)^    go work init \. (\S+) (\S+)$`).FindStringSubmatch(string(text))
+	require.Len(t, command, 3)
+	clone, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	program, err := os.ReadFile("../../adapters/valetgin/example/main.go")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), program, 0o644))
+	for _, args := range [][]string{
+		{"mod", "init", "example.com/orders"},
+		{"work", "init", ".", strings.Replace(command[1], "../valetkey", clone, 1), strings.Replace(command[2], "../valetkey", clone, 1)},
+		{"build", "-o", os.DevNull, "."},
+	} {
+		cmd := exec.Command("go", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GOWORK=") // that of the temporary folder
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "go %v: %s", args, out)
+	}
+}
+
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestDemoPage pastes the lines of docs/demo.md into a shell.
+func TestDemoPage(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	lines := block(t, "../../docs/demo.md", "demo")
+	d := start(t)
+	out, err := exec.Command("sh", "-c", strings.NewReplacer(place.Issuer, d.Issuer, place.API, d.API).Replace(lines)).Output()
 	require.NoError(t, err)
 
 	// Whoever gets a token has its status eaten by sed; the others are in the order printed.
 	var want []string
-	for _, m := range regexp.MustCompile(`(?m)^# \d+\. (.*): (\d{3})$`).FindAllStringSubmatch(block, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^: '\d+\. (.*): (\d{3})'$`).FindAllStringSubmatch(lines, -1) {
 		if !strings.Contains(m[1], "gets a token") {
 			want = append(want, m[2])
 		}
 	}
+	require.NotEmpty(t, want)
 	var got []string
 	for _, m := range regexp.MustCompile(`(?m)^HTTP/1.1 (\d{3}) `).FindAllStringSubmatch(string(out), -1) {
 		got = append(got, m[1])
 	}
 	assert.Equal(t, want, got)
-	for _, m := range regexp.MustCompile(`(?m)^# (WWW-Authenticate: .*)$`).FindAllStringSubmatch(block, -1) {
-		assert.Contains(t, strings.ReplaceAll(string(out), "Www-Authenticate", "WWW-Authenticate"), m[1])
+	for _, m := range regexp.MustCompile(`(?m)^: '(WWW-Authenticate: (?s:.*?))'$`).FindAllStringSubmatch(lines, -1) {
+		assert.Contains(t, strings.ReplaceAll(string(out), "Www-Authenticate", "WWW-Authenticate"), strings.ReplaceAll(m[1], "\n   ", " "))
 	}
 }

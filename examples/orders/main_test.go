@@ -38,14 +38,14 @@ func TestProgram(t *testing.T) {
 	} {
 		t.Run(name+" ends the program at its start", func(t *testing.T) {
 			cmd := exec.Command(program)
-			cmd.Env = append(os.Environ(), "ISSUER="+c.issuer, "ADDR="+addr)
+			cmd.Env = append(os.Environ(), "ISSUER="+c.issuer, "AUDIENCE="+valetkeytest.DefaultAudience, "ADDR="+addr)
 			out, err := cmd.CombinedOutput()
 			require.Error(t, err)
 			assert.Contains(t, string(out), c.want)
 		})
 	}
 	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), "ISSUER="+iss.URL, "ADDR="+addr)
+	cmd.Env = append(os.Environ(), "ISSUER="+iss.URL, "AUDIENCE="+valetkeytest.DefaultAudience, "ADDR="+addr)
 	cmd.Stderr = os.Stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
@@ -54,7 +54,7 @@ func TestProgram(t *testing.T) {
 	})
 
 	token := func(scope string) string {
-		return iss.Token(valetkeytest.Audience("https://orders.example.com"), valetkeytest.Scopes(scope))
+		return iss.Token(valetkeytest.Scopes(scope))
 	}
 	for _, c := range []struct {
 		name, method, token string
