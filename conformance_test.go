@@ -64,6 +64,8 @@ var groups = []struct{ name, title string }{
 	{"AS-TX", "authorization server: token exchange (RFC 8693)"},
 	{"AS-JWT", "authorization server: assertions (RFC 7523)"},
 	{"AS-DPOP", "authorization server: bound tokens (RFC 9449, RFC 8705)"},
+	{"SSFTX", "authorization server: transmitter of signals (SSF 1.0, CAEP 1.0, RFC 8935, RFC 8936)"},
+	{"GTR", "global token revocation (draft-parecki-oauth-global-token-revocation)"},
 }
 
 const (

@@ -45,10 +45,12 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
+	"github.com/valetkey/valetkey/authserver/internal/transmitter"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -61,6 +63,8 @@ type Server struct {
 	engine  *engine.Engine
 	pages   *pages.Pages
 	inFile  []*fileUsers
+	signals *transmitter.Transmitter // nil: off
+	endings endings.Recorder         // nil: off
 	mux     *http.ServeMux
 	shared  map[string]string // paths that pages of other origins may request; see cors.go
 }
@@ -93,7 +97,7 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 		}
 	}
 	s.keys, err = keys.Open(ctx, cfg.Store, keys.Config{
-		Algorithms: algorithms(cfg.APIs), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
+		Algorithms: algorithms(cfg.allAPIs()), Seal: cfg.Seal, SealPrevious: cfg.SealPrevious, InsecureUnsealed: cfg.InsecureUnsealed,
 		Publish: cfg.Keys.Publish, Rotate: cfg.Keys.Rotate, Logger: cfg.Logger,
 	})
 	if err != nil {
@@ -109,7 +113,12 @@ func open(ctx context.Context, cfg Config) (*Server, error) {
 // wire connects the parts to each other and to their paths.
 func (s *Server) wire(ctx context.Context, shared bool) error {
 	cfg := &s.cfg
-	people, err := cfg.people(ctx)
+	if cfg.Signals.Enabled { // the parts that it connects call each other
+		s.endings = func(ctx context.Context, e endings.Ending, do func(context.Context) (bool, error)) error {
+			return s.signals.Record(ctx, e, do)
+		}
+	}
+	people, err := cfg.people(ctx, s.endings)
 	if err != nil {
 		return err
 	}
@@ -131,8 +140,8 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		return err
 	}
 	s.engine, err = engine.New(engine.Config{
-		Issuer: cfg.Issuer, APIs: cfg.APIs, Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
-		Account:    people.accounts.Lookup,
+		Issuer: cfg.Issuer, APIs: cfg.allAPIs(), Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
+		Account: people.accounts.Lookup, Endings: s.endings,
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
@@ -144,12 +153,17 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Signals.Enabled {
+		if s.signals, err = s.newSignals(people.accounts.Lookup); err != nil {
+			return err
+		}
+	}
 	s.pages, err = pages.New(pages.Config{
 		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logins: logins, APIs: cfg.APIs, Clients: s.clients,
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
 		Token:      http.HandlerFunc(s.engine.Token),
 		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,
-		Account: people.accounts.Lookup, Handoff: door,
+		Account: people.accounts.Lookup, Handoff: door, EndGrants: s.endGrants(),
 		SessionLifetime: cfg.Lifetimes.Session, Renewable: cfg.Lifetimes.Refresh, Codes: limiter,
 		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
 	})
@@ -179,6 +193,13 @@ func (s *Server) routes() error {
 
 	about := s.engine.Metadata()
 	about.JWKS = cfg.base() + cfg.Paths.Keys
+	if s.signals != nil {
+		about.LogoutSupported, about.LogoutSessionSupported = true, true
+		about.GlobalRevocation = s.signals.RevocationEndpoint()
+		if err := s.signalRoutes(); err != nil {
+			return err
+		}
+	}
 	if cfg.Registration.on() {
 		about.Registration = cfg.base() + cfg.Paths.Register
 		register, err := s.registration(about.Registration)
@@ -295,13 +316,16 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// Run rotates signing keys, picks up changes made by other replicas, removes expired records, and records which users have been
-// removed from the configuration, until ctx ends. It returns after all of its goroutines have stopped.
+// Run rotates signing keys, picks up changes made by other replicas, removes expired records, records which users have been
+// removed from the configuration, and delivers signals, until ctx ends. It returns after all of its goroutines have stopped.
 func (s *Server) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { s.keys.Run(ctx) })
 	all.Go(func() { s.sweep(ctx) })
 	all.Go(func() { s.retire(ctx) })
+	if s.signals != nil {
+		all.Go(func() { s.signals.Run(ctx) })
+	}
 	all.Wait()
 }
 

@@ -72,6 +72,9 @@ type Config struct {
 	// TrustedIssuers issue JWTs about their own users, which clients exchange for tokens (RFC 7523, section 2.1).
 	TrustedIssuers []TrustedIssuer `yaml:"trusted_issuers"`
 
+	// Signals announces the end of access to other parties. The zero value disables it.
+	Signals Signals `yaml:"signals"`
+
 	// Legacy enables grants that are no longer recommended.
 	Legacy Legacy `yaml:"legacy"`
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -158,15 +159,46 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 	if err != nil {
 		return err
 	}
-	u, err := people.SetPassword(ctx, name, password)
+	u, err := people.Find(ctx, name)
 	if err != nil {
 		return s.unchanged("set the password of", userType, name, err)
 	}
-	if _, _, err := s.end(ctx, u.Subject); err != nil {
-		return fmt.Errorf("authserver: %w", err)
+	_, _, err = s.endUser(ctx, endings.PasswordChanged, u.Subject, func(ctx context.Context) error {
+		_, err := people.SetPassword(ctx, name, password)
+		return err
+	}, nil)
+	if err != nil {
+		return s.unchanged("set the password of", userType, name, err)
 	}
 	s.log.record(ctx, "password replaced", slog.String("subject", u.Subject), slog.String("by", operator))
 	return nil
+}
+
+// endUser ends everything that a user has, for a reason that signals announce. before and after, if they are not nil, belong to the
+// cause: before is called first, and after last. It returns once the second has passed in which tokens count as issued before, if
+// anyone is told.
+func (s *Server) endUser(ctx context.Context, cause endings.Cause, subject string, before, after func(context.Context) error) (sessions, grants int, err error) {
+	err = s.endings.Do(ctx, endings.Ending{Cause: cause, Subject: subject}, func(ctx context.Context) (bool, error) {
+		var err error
+		if before != nil {
+			err = before(ctx)
+		}
+		if err == nil {
+			sessions, grants, err = s.end(ctx, subject)
+		}
+		if err == nil && after != nil {
+			err = after(ctx)
+		}
+		return err == nil, err
+	})
+	if err == nil && (s.endings != nil || s.cfg.PublishRevocation != nil) {
+		now := time.Now()
+		select {
+		case <-time.After(time.Until(now.Truncate(time.Second).Add(time.Second))):
+		case <-ctx.Done(): // it is announced; this covers a token issued within this second, too
+		}
+	}
+	return sessions, grants, err
 }
 
 // end ends the sessions of a user, then the consents, then the grants. In another order, a session could renew a grant that has
@@ -184,7 +216,7 @@ func (s *Server) end(ctx context.Context, subject string) (sessions, grants int,
 	return sessions, grants, s.publishEnd(ctx, subject)
 }
 
-// publishEnd revokes the JWTs issued to a user so far, and waits for the second from which new ones are accepted.
+// publishEnd revokes the JWTs issued to a user so far, to the end of this second.
 func (s *Server) publishEnd(ctx context.Context, subject string) error {
 	if s.cfg.PublishRevocation == nil {
 		return nil
@@ -195,18 +227,14 @@ func (s *Server) publishEnd(ctx context.Context, subject string) error {
 	if err != nil {
 		return fmt.Errorf("publish the revocation of the user: %w", err)
 	}
-	select {
-	case <-time.After(time.Until(before)):
-	case <-ctx.Done(): // the revocation is published; it covers a token issued within this second, too
-	}
 	return nil
 }
 
 // RevokeUser ends all sessions, grants and consents of a subject, such as customer:alice, and returns the number of sessions and
 // grants. The user may be in the store, in the configuration, in a directory or at a trusted issuer, or may no longer exist.
 // RevokeUser does not prevent the user from logging in again. JWTs that APIs verify locally remain valid until they expire,
-// unless Config.PublishRevocation is set. The error wraps [store.ErrNotFound] if subject is a client, whose grants end with
-// [Server.RemoveClient], or if there is nothing to end and Config.PublishRevocation is nil.
+// unless Config.PublishRevocation or Config.Signals is set. The error wraps [store.ErrNotFound] if subject is a client, whose grants
+// end with [Server.RemoveClient], or if there is nothing to end and neither is set.
 func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, grants int, err error) {
 	kind, id, typed := strings.Cut(subject, ":")
 	if !typed || id == "" || login.ValidType(kind) != nil {
@@ -218,10 +246,10 @@ func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, gran
 	case !errors.Is(err, store.ErrNotFound):
 		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w", subject, err)
 	}
-	if sessions, grants, err = s.end(ctx, subject); err != nil {
+	if sessions, grants, err = s.endUser(ctx, endings.Revoked, subject, nil, nil); err != nil {
 		return sessions, grants, fmt.Errorf("authserver: revoke user %q: %w", subject, err)
 	}
-	if sessions+grants == 0 && s.cfg.PublishRevocation == nil {
+	if sessions+grants == 0 && s.cfg.PublishRevocation == nil && s.signals == nil {
 		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w", subject, nothingToEnd{})
 	}
 	s.log.record(ctx, "user revoked", slog.String("subject", subject), slog.String("by", operator),
@@ -254,12 +282,15 @@ func (s *Server) RemoveUser(ctx context.Context, userType, name string) error {
 	// The password is replaced first: a user who is locked out grants nothing new, and if something cannot be ended, the user
 	// still exists, so the call can be repeated.
 	n := 0
-	u, err := people.SetPassword(ctx, name, rand.Text())
+	u, err := people.Find(ctx, name)
 	if err == nil {
-		_, n, err = s.end(ctx, u.Subject)
-	}
-	if err == nil {
-		_, err = people.Remove(ctx, name)
+		_, n, err = s.endUser(ctx, endings.UserRemoved, u.Subject, func(ctx context.Context) error {
+			_, err := people.SetPassword(ctx, name, rand.Text())
+			return err
+		}, func(ctx context.Context) error {
+			_, err := people.Remove(ctx, name)
+			return err
+		})
 	}
 	if err != nil {
 		return s.unchanged("remove", userType, name, err)

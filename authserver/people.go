@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/accounts"
+	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/login"
@@ -24,7 +25,7 @@ type people struct {
 	inFile   []*fileUsers // of the types whose users are in the database
 }
 
-func (cfg *Config) people(ctx context.Context) (*people, error) {
+func (cfg *Config) people(ctx context.Context, recorder endings.Recorder) (*people, error) {
 	all := &people{logins: map[string]login.Login{}}
 	for _, t := range cfg.UserTypes {
 		all.logins[t.Type] = t.Login
@@ -39,6 +40,7 @@ func (cfg *Config) people(ctx context.Context) (*people, error) {
 		if err != nil {
 			return nil, err
 		}
+		inFile.endings = recorder
 		all.inFile = append(all.inFile, inFile)
 		all.logins[t.Type] = login.Chain(inFile, stored)
 		if len(inFile.users) == 0 {
@@ -113,6 +115,7 @@ type fileUsers struct {
 	store    store.Store
 	userType string
 	users    map[string]User // by subject
+	endings  endings.Recorder
 
 	mu    sync.Mutex
 	since map[string]time.Time // users whose record is known to match the configured password
@@ -219,7 +222,27 @@ func (f *fileUsers) record(ctx context.Context, subject string) (time.Time, erro
 			return time.Time{}, err
 		}
 	}
-	return is.Since, f.put(ctx, subject, r.Version, is)
+	if first {
+		return is.Since, f.put(ctx, subject, r.Version, is)
+	}
+	return is.Since, f.putEnding(ctx, endings.PasswordChanged, subject, r.Version, is)
+}
+
+// putEnding is put for a change that ends everything of a user.
+func (f *fileUsers) putEnding(ctx context.Context, cause endings.Cause, subject string, version int64, is fileUser) error {
+	conflict := error(nil)
+	err := f.endings.Do(ctx, endings.Ending{Cause: cause, Subject: subject}, func(ctx context.Context) (bool, error) {
+		err := f.put(ctx, subject, version, is)
+		if errors.Is(err, store.ErrConflict) { // another replica announces it
+			conflict = err
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err == nil {
+		err = conflict
+	}
+	return err
 }
 
 func (f *fileUsers) put(ctx context.Context, subject string, version int64, is fileUser) error {
@@ -261,7 +284,8 @@ func (f *fileUsers) retire(ctx context.Context) error {
 				continue
 			}
 			was.Hash = ""
-			if err := f.put(ctx, r.ID, r.Version, was); err != nil && !errors.Is(err, store.ErrConflict) {
+			err := f.putEnding(ctx, endings.UserRemoved, r.ID, r.Version, was)
+			if err != nil && !errors.Is(err, store.ErrConflict) {
 				return err
 			}
 		}

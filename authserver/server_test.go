@@ -109,7 +109,7 @@ func read(t testing.TB, res *http.Response, err error) answer {
 	text, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	a := answer{status: res.StatusCode, header: res.Header, text: string(text)}
-	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") && !strings.HasPrefix(a.text, "[") {
 		require.NoError(t, json.Unmarshal(text, &a.body))
 	}
 	return a

@@ -22,6 +22,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/internal/pages"
+	"github.com/valetkey/valetkey/authserver/internal/transmitter"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -71,6 +72,10 @@ func inspect(cfg *Config) *inspection {
 	for i := range cfg.APIs {
 		in.api(&cfg.APIs[i], fmt.Sprintf("APIs[%d]", i))
 	}
+	if cfg.Signals.Enabled {
+		own := cfg.signalsAPI()
+		in.api(&own, "Signals")
+	}
 	for i, a := range cfg.APIs {
 		for _, s := range slices.Sorted(maps.Keys(a.Exchange)) {
 			field := fmt.Sprintf("APIs[%d].Exchange[%q]", i, s)
@@ -102,6 +107,7 @@ func (cfg *Config) Validate() error {
 	in.issuers()
 	in.registration()
 	in.documents()
+	in.signals()
 	in.durations()
 	in.demoSecrets()
 	if cfg.Accent != "" {
@@ -162,7 +168,11 @@ func (in *inspection) paths() {
 			in.add("Paths."+p.name, "is not a path such as /oauth2/token")
 			continue
 		}
-		for _, other := range taken {
+		used := taken
+		if in.cfg.Signals.Enabled {
+			used = slices.Concat(taken, transmitter.Paths())
+		}
+		for _, other := range used {
 			in.wrong(overlap(p.value, other), "Paths."+p.name, "overlaps %s, which is in use", other)
 		}
 		for j, other := range all {
@@ -229,6 +239,7 @@ var memberFields = map[string]string{
 	"redirect_uris": "RedirectURIs", "client_name": "Name", "client_uri": "URI", "scope": "Scopes", "grant_types": "GrantTypes",
 	"token_endpoint_auth_method": "AuthMethod", "token_endpoint_auth_signing_alg": "AssertionAlg", "trusted": "Trusted",
 	"access_lifetime": "Lifetime", "jwks": "JWKS", "jwks_uri": "JWKSURL",
+	"backchannel_logout_uri": "LogoutURI", "backchannel_logout_session_required": "LogoutSession",
 }
 
 func (in *inspection) client(c *Client, field string) {

@@ -215,6 +215,15 @@ func (d *Database) setHash(ctx context.Context, name, text string) (*person, err
 	return p, d.write(ctx, p, version)
 }
 
+// Find returns the user with a name. The error wraps [store.ErrNotFound] if there is none.
+func (d *Database) Find(ctx context.Context, name string) (*User, error) {
+	p, _, err := d.read(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("finding user %q: %w", name, err)
+	}
+	return d.user(p), nil
+}
+
 // Remove removes a user and returns it, so that the caller can revoke its grants. The error wraps [store.ErrNotFound] if no user
 // has the name.
 func (d *Database) Remove(ctx context.Context, name string) (*User, error) {

@@ -44,6 +44,12 @@ type Client struct {
 	// belong to several APIs.
 	DefaultAPI string `yaml:"default_api" json:"default_api,omitempty"`
 
+	// LogoutURI receives a logout token when a session of a user at the client has ended (OpenID Connect Back-Channel Logout 1.0),
+	// if the server transmits signals: https, with restrictions like those of a receiver of signals. With LogoutSession, each logout
+	// token names one session by the sid of its access tokens; otherwise some mean all sessions of the user.
+	LogoutURI     string `yaml:"backchannel_logout_uri" json:"backchannel_logout_uri,omitempty"`
+	LogoutSession bool   `yaml:"backchannel_logout_session_required" json:"backchannel_logout_session_required,omitempty"`
+
 	// Introspects are the audiences that the client represents. It may introspect their tokens and no others.
 	Introspects []string `yaml:"introspects" json:"introspects,omitempty"`
 

@@ -79,6 +79,8 @@ func (m members) client() (Client, error) {
 		RequirePAR:        r.flag("require_pushed_authorization_requests"),
 		DPoPBound:         r.flag("dpop_bound_access_tokens"),
 		CertBound:         r.flag("tls_client_certificate_bound_access_tokens"),
+		LogoutURI:         r.text("backchannel_logout_uri"),
+		LogoutSession:     r.flag("backchannel_logout_session_required"),
 		SoftwareID:        r.text("software_id"),
 		SoftwareVersion:   r.text("software_version"),
 		SoftwareStatement: r.text("software_statement"),
@@ -152,6 +154,8 @@ type information struct {
 	RequirePAR        bool            `json:"require_pushed_authorization_requests,omitempty"`
 	DPoPBound         bool            `json:"dpop_bound_access_tokens,omitempty"`
 	CertBound         bool            `json:"tls_client_certificate_bound_access_tokens,omitempty"`
+	LogoutURI         string          `json:"backchannel_logout_uri,omitempty"`
+	LogoutSession     bool            `json:"backchannel_logout_session_required,omitempty"`
 	SoftwareID        string          `json:"software_id,omitempty"`
 	SoftwareVersion   string          `json:"software_version,omitempty"`
 	SoftwareStatement string          `json:"software_statement,omitempty"`
@@ -183,6 +187,8 @@ func (e *registration) inform(c *Client, secret, token string, warnings ...strin
 		RequirePAR:        c.RequirePAR,
 		DPoPBound:         c.DPoPBound,
 		CertBound:         c.CertBound,
+		LogoutURI:         c.LogoutURI,
+		LogoutSession:     c.LogoutSession,
 		SoftwareID:        c.SoftwareID,
 		SoftwareVersion:   c.SoftwareVersion,
 		SoftwareStatement: c.SoftwareStatement,

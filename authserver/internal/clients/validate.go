@@ -122,6 +122,8 @@ func Validate(c *Client) error {
 			refuse(InvalidMetadata, "jwks", err.Error())
 		}
 	}
+	wrong(c.LogoutURI != "" && !isLogoutURI(c.LogoutURI), "backchannel_logout_uri", "is neither https with a host nor http to loopback, without a fragment")
+	wrong(c.LogoutSession && c.LogoutURI == "", "backchannel_logout_session_required", "requires backchannel_logout_uri")
 	needsKeys := c.AuthMethod == "private_key_jwt" || c.AuthMethod == "self_signed_tls_client_auth"
 	wrong(needsKeys && c.JWKS == "" && c.JWKSURL == "", "jwks", "or jwks_uri is required by the authentication method")
 	// RFC 8705, section 2.2: the certificates are those of the keys.
@@ -147,6 +149,13 @@ func isWebsite(uri string) bool {
 func isKeySetURL(uri string) bool {
 	u, err := webURI(uri)
 	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.Fragment == ""
+}
+
+// isLogoutURI reports whether uri can receive logout tokens (OpenID Connect Back-Channel Logout 1.0, section 2.2). Whether the server
+// connects to its address is checked when a token is sent.
+func isLogoutURI(uri string) bool {
+	u, err := webURI(uri)
+	return err == nil && !strings.Contains(uri, "#") && u.Hostname() != "" && (u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()))
 }
 
 // validKeySet accepts a set of public keys only, at least one of which is usable.

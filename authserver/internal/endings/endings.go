@@ -42,6 +42,9 @@ type Ending struct {
 	Token   string // the jti of the revoked token, if the grant has no sid
 }
 
+// A Session is a session of a user at a client. ID is the sid in its tokens.
+type Session struct{ Client, ID string }
+
 // A Recorder keeps a lasting record of an Ending and calls do, which brings it about. do returns whether anything has ended; if it
 // returns false and no error, the Ending is not announced. It is announced if do fails, or if the process dies before do returns,
 // because it may have happened. Nil: nothing is recorded.

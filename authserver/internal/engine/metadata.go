@@ -38,6 +38,10 @@ type Metadata struct {
 	Iss                bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207, section 3
 	ClientDocuments    bool     `json:"client_id_metadata_document_supported,omitempty"`          // set by the caller; draft-ietf-oauth-client-id-metadata-document, section 6
 	Resources          []string `json:"protected_resources,omitempty"`                            // RFC 9728, section 4
+
+	LogoutSupported        bool   `json:"backchannel_logout_supported,omitempty"` // OpenID Connect Back-Channel Logout 1.0, section 2.1
+	LogoutSessionSupported bool   `json:"backchannel_logout_session_supported,omitempty"`
+	GlobalRevocation       string `json:"global_token_revocation_endpoint,omitempty"` // draft-parecki-oauth-global-token-revocation
 }
 
 // Metadata returns the metadata of the engine.

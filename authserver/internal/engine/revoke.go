@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -146,24 +145,26 @@ func sessionOf(g *grant) string {
 	return cmp.Or(g.Root, g.ID)
 }
 
-// ClientsOf returns the IDs of the clients that a user has grants at, including those that have ended but not yet expired.
-func (e *Engine) ClientsOf(ctx context.Context, subject string) (ids []string, err error) {
+// Sessions returns the sessions that a user has now.
+func (e *Engine) Sessions(ctx context.Context, subject string) (all []endings.Session, err error) {
 	const page = 100
 	for after := ""; ; {
 		found, err := e.cfg.Store.Find(ctx, kindGrant, store.Key{Name: keySubject, Value: subject}, after, page)
 		if err != nil {
-			return nil, fmt.Errorf("find the clients of a user: %w", err)
+			return nil, fmt.Errorf("find the sessions of a user: %w", err)
 		}
 		for _, rec := range found {
 			after = rec.ID
-			for _, k := range rec.Keys {
-				if k.Name == keyClient && !slices.Contains(ids, k.Value) {
-					ids = append(ids, k.Value)
-				}
+			g, err := readGrant(rec)
+			if err != nil {
+				return nil, err
+			}
+			if sid := sessionOf(g); sid == g.ID && g.live() {
+				all = append(all, endings.Session{Client: g.Client, ID: sid})
 			}
 		}
 		if len(found) < page {
-			return ids, nil
+			return all, nil
 		}
 	}
 }

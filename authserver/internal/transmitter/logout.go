@@ -1,0 +1,221 @@
+package transmitter
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/internal/endings"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// kindLogout is the kind of logout tokens that wait to be sent. Its IDs are in the order of time.
+//
+// Who fills it: users who log out, with one token per application that registered for them. Each is sent at most maxLogouts times within
+// a few minutes, and then becomes a dead letter of the client. When it is full, events wait in the outbox.
+const (
+	kindLogout = "ssf_logout"
+	maxLogouts = 8
+	logoutFor  = 2 * time.Minute // the lifetime of a token: OpenID Connect Back-Channel Logout 1.0, section 4
+	logoutType = "http://schemas.openid.net/event/backchannel-logout"
+
+	maxSessions = 100 // tokens for one event and client; if there are more, one for all sessions is sent
+)
+
+// A loggingOut is a logout token that waits.
+type loggingOut struct {
+	Client   string    `json:"client"`
+	Subject  string    `json:"subject"`
+	Session  string    `json:"session,omitempty"`
+	Attempts int       `json:"attempts,omitempty"`
+	Next     time.Time `json:"next,omitzero"`
+}
+
+// logoutsFor returns the logout tokens for an event. The sessions are read before they end.
+func (t *Transmitter) logoutsFor(ctx context.Context, e endings.Ending) ([]logout, error) {
+	if e.Subject == "" {
+		return nil, nil
+	}
+	byClient, order := map[string][]string{e.Client: {e.Session}}, []string{e.Client}
+	if e.Cause.OfUser() {
+		sessions, err := t.cfg.Engine.Sessions(ctx, e.Subject)
+		if err != nil {
+			return nil, err
+		}
+		byClient, order = map[string][]string{}, nil
+		for _, s := range sessions {
+			if byClient[s.Client] == nil {
+				order = append(order, s.Client)
+			}
+			byClient[s.Client] = append(byClient[s.Client], s.ID)
+		}
+	} else if e.Session == "" {
+		return nil, nil
+	}
+	var all []logout
+	for _, id := range order {
+		c, err := t.cfg.Clients.Get(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch sessions := byClient[id]; {
+		case c.LogoutURI == "":
+		case e.Cause.OfUser() && (!c.LogoutSession || len(sessions) > maxSessions): // section 2.4: without sid, all sessions
+			all = append(all, logout{Client: id})
+		default:
+			for _, sid := range sessions {
+				all = append(all, logout{id, sid})
+			}
+		}
+	}
+	return all, nil
+}
+
+func (t *Transmitter) enqueueLogouts(ctx context.Context, event string, o outboxed) error {
+	for n, l := range o.Logouts {
+		value, err := json.Marshal(loggingOut{Client: l.Client, Subject: o.Ending.Subject, Session: l.Session})
+		if err != nil {
+			return err
+		}
+		id := timeID(o.At) + "-" + strconv.Itoa(n) + short(event, l.Client, l.Session)
+		_, err = t.cfg.Store.Put(ctx, store.Record{Kind: kindLogout, ID: id, Value: value, Expires: time.Now().Add(time.Hour)})
+		if err != nil && !errors.Is(err, store.ErrConflict) {
+			return fmt.Errorf("keep a logout token: %w", err)
+		}
+	}
+	if len(o.Logouts) > 0 {
+		wake(t.logouts)
+	}
+	return nil
+}
+
+// logOutAll sends logout tokens.
+func (t *Transmitter) logOutAll(ctx context.Context) {
+	for {
+		if err := t.logOutRound(ctx); err != nil {
+			t.failed(ctx, "logout tokens not sent", err)
+		}
+		if !wait(ctx, rescan, t.logouts) {
+			return
+		}
+	}
+}
+
+func (t *Transmitter) logOutRound(ctx context.Context) error {
+	first, err := t.cfg.Store.Find(ctx, kindLogout, store.Key{}, "", 1)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	leased, release, err := t.lease(ctx, "logout")
+	if err != nil || leased == nil {
+		return err
+	}
+	defer release()
+	const page = 100
+	for after := ""; ; {
+		found, err := t.cfg.Store.Find(leased, kindLogout, store.Key{}, after, page)
+		if err != nil {
+			return err
+		}
+		var (
+			senders sync.WaitGroup
+			mu      sync.Mutex
+			errs    error
+			slots   = make(chan struct{}, 8)
+		)
+		for _, rec := range found {
+			after = rec.ID
+			slots <- struct{}{}
+			senders.Go(func() {
+				defer func() { <-slots }()
+				if err := t.logOut(leased, rec); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = errors.Join(errs, err)
+				}
+			})
+		}
+		senders.Wait()
+		if errs != nil || len(found) < page {
+			return errs
+		}
+	}
+}
+
+// logOut sends one logout token (sections 2.4 and 2.5).
+func (t *Transmitter) logOut(ctx context.Context, rec store.Record) error {
+	var l loggingOut
+	if err := json.Unmarshal(rec.Value, &l); err != nil {
+		return fmt.Errorf("read a logout token: %w", err)
+	}
+	if time.Now().Before(l.Next) {
+		return nil
+	}
+	c, err := t.cfg.Clients.Get(ctx, l.Client)
+	switch {
+	case errors.Is(err, store.ErrNotFound), err == nil && c.LogoutURI == "":
+		return t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
+	case err != nil:
+		return err
+	}
+	claims, token, err := t.logoutToken(l)
+	if err != nil {
+		return err
+	}
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	status, _, _, err := t.post(ctx, c.LogoutURI, header, url.Values{"logout_token": {token}}.Encode())
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	reason := fmt.Sprintf("status %d", status)
+	switch {
+	case err != nil:
+		reason = err.Error()
+	case status >= 200 && status <= 299: // section 2.8: 200, or 204 of some frameworks
+		return t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
+	}
+	if l.Attempts++; l.Attempts >= maxLogouts || status == http.StatusBadRequest {
+		if err := t.bury(ctx, "client:"+l.Client, l.Client, item{ID: rec.ID, Claims: claims}, reason); err != nil {
+			return err
+		}
+		return t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
+	}
+	l.Next = time.Now().Add(firstRetry << l.Attempts)
+	if rec.Value, err = json.Marshal(l); err != nil {
+		return err
+	}
+	if _, err = t.cfg.Store.Put(ctx, rec); errors.Is(err, store.ErrConflict) {
+		return nil // another process has sent it
+	}
+	return err
+}
+
+func (t *Transmitter) logoutToken(l loggingOut) (claims []byte, token string, err error) {
+	now := time.Now()
+	c := object{
+		"iss": t.cfg.Issuer, "aud": l.Client, "sub": l.Subject, "iat": now.Unix(), "exp": now.Add(logoutFor).Unix(), "jti": rand.Text(),
+		"events": object{logoutType: object{}},
+	}
+	if l.Session != "" {
+		c["sid"] = l.Session
+	}
+	if claims, err = json.Marshal(c); err != nil {
+		return nil, "", err
+	}
+	key, err := t.cfg.Keys.Signing(Algorithm)
+	if err != nil {
+		return nil, "", err
+	}
+	token, err = key.Sign(object{"typ": "logout+jwt"}, claims)
+	return claims, token, err
+}

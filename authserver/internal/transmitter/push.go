@@ -1,0 +1,356 @@
+package transmitter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+const (
+	rescan     = 2 * time.Second // for queues that another process has filled or left
+	lanes      = 4               // requests to one receiver at a time, for different subjects
+	pushPage   = 100
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+	mostRetry  = 5 * time.Minute // that a receiver can request
+	downAfter  = 3               // failures without a success, after which a round ends
+	maxReply   = 64 << 10        // bytes of a response that are read
+)
+
+// A pushRunning is the delivery to a stream that is in progress in this process.
+type pushRunning struct{ news chan struct{} }
+
+// pushAll delivers the queues of all push streams. A stream that fails holds up no other.
+func (t *Transmitter) pushAll(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for {
+		streams, err := t.streams(ctx)
+		if err != nil {
+			t.failed(ctx, "streams not read", err)
+		}
+		for _, s := range streams {
+			if s.Method != push || t.isRunning(s.ID) {
+				continue
+			}
+			due, err := t.due(ctx, s)
+			if err != nil {
+				t.failed(ctx, "queue not read", err, "stream", s.ID)
+			}
+			if due {
+				t.run(ctx, s.ID, &all)
+			}
+		}
+		if !wait(ctx, rescan, t.pushes) {
+			return
+		}
+	}
+}
+
+// due reports whether a stream has a token that may be delivered.
+func (t *Transmitter) due(ctx context.Context, s *stream) (bool, error) {
+	items, _, err := t.available(ctx, s, 1)
+	return len(items) > 0, err
+}
+
+func (t *Transmitter) isRunning(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.running[id] != nil
+}
+
+func (t *Transmitter) run(ctx context.Context, id string, all *sync.WaitGroup) {
+	r := &pushRunning{make(chan struct{}, 1)}
+	t.mu.Lock()
+	t.running[id] = r
+	t.mu.Unlock()
+	all.Go(func() {
+		defer func() {
+			t.mu.Lock()
+			delete(t.running, id)
+			t.mu.Unlock()
+			wake(t.pushes) // for a token that has come meanwhile
+		}()
+		if err := t.pushStream(ctx, id, r); err != nil {
+			t.failed(ctx, "delivery interrupted", err, "stream", id)
+			wait(ctx, firstRetry, nil)
+		}
+	})
+}
+
+// pushStream delivers the queue of a stream until it is empty, while no other process does so.
+func (t *Transmitter) pushStream(ctx context.Context, id string, r *pushRunning) error {
+	leased, release, err := t.lease(ctx, id)
+	if err != nil || leased == nil {
+		wait(ctx, firstRetry, nil) // another process delivers it
+		return err
+	}
+	defer release()
+	failing := false
+	for attempt := 0; ; {
+		s, err := t.stream(leased, id)
+		if errors.Is(err, store.ErrNotFound) || err == nil && s.Method != push {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		due, err := t.due(leased, s)
+		if err != nil || !due {
+			return err
+		}
+		res, err := t.round(leased, s)
+		if err != nil {
+			return err
+		}
+		if res.failed == "" {
+			if failing {
+				t.cfg.Logger.InfoContext(ctx, "signals delivered again", "stream", id, "client", s.Client)
+			}
+			attempt, failing = 0, false
+			continue
+		}
+		if !failing {
+			t.cfg.Logger.WarnContext(ctx, "signals not delivered: trying again", "stream", id, "client", s.Client, "error", res.failed)
+			failing = true
+		}
+		if res.sent > 0 {
+			attempt = 0
+		}
+		backoff := min(firstRetry<<min(attempt, 10), lastRetry)
+		backoff = max(backoff/2+rand.N(backoff/2+1), res.retryAfter) // receivers that come back must not be met by all at once
+		attempt++
+		if !t.pause(leased, id, s, backoff, r.news) {
+			return leased.Err()
+		}
+	}
+}
+
+// pause waits before another attempt, or until the stream is changed. Events that arrive meanwhile do not end it.
+func (t *Transmitter) pause(ctx context.Context, id string, s *stream, d time.Duration, news <-chan struct{}) bool {
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		if !wait(ctx, left, news) {
+			return false
+		}
+		now, err := t.stream(ctx, id)
+		if err != nil || now.version != s.version {
+			return ctx.Err() == nil
+		}
+	}
+}
+
+// A result is the outcome of a round.
+type result struct {
+	sent       int
+	failed     string        // why tokens remain; empty: none does
+	retryAfter time.Duration // as the receiver requests
+}
+
+// round delivers the queue of a stream once. Tokens of a subject are delivered one after the other; after a failure, the others of the
+// subject wait for the next round, and those of other subjects go on.
+func (t *Transmitter) round(ctx context.Context, s *stream) (result, error) {
+	var (
+		mu      sync.Mutex
+		total   result
+		fails   int
+		outage  error
+		stalled = map[string]bool{} // subjects
+	)
+	for after := ""; ; {
+		items, err := t.queued(ctx, s.ID, after, pushPage)
+		if err != nil || len(items) == 0 {
+			return total, err
+		}
+		after = items[len(items)-1].ID
+		bySubject, order := map[string][]item{}, []string{}
+		for _, i := range items {
+			if i.control() { // before all others
+				reply, err := t.deliver(ctx, s, i)
+				if err != nil {
+					return total, err
+				}
+				if reply.again != "" {
+					total.failed, total.retryAfter = reply.again, reply.retryAfter
+					return total, nil
+				}
+				total.sent++
+				continue
+			}
+			if stalled[i.Subject] || s.Status != enabled {
+				continue
+			}
+			if bySubject[i.Subject] == nil {
+				order = append(order, i.Subject)
+			}
+			bySubject[i.Subject] = append(bySubject[i.Subject], i)
+		}
+		work := make(chan string)
+		var workers sync.WaitGroup
+		down := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return outage != nil || total.sent == 0 && fails >= downAfter || ctx.Err() != nil
+		}
+		for range min(lanes, len(order)) {
+			workers.Go(func() {
+				for subject := range work {
+					for _, i := range bySubject[subject] {
+						if down() {
+							break
+						}
+						reply, err := t.deliver(ctx, s, i)
+						mu.Lock()
+						switch {
+						case err != nil:
+							outage = errors.Join(outage, err)
+						case reply.again != "":
+							fails++
+							stalled[subject] = true
+							total.failed, total.retryAfter = reply.again, max(total.retryAfter, reply.retryAfter)
+						default:
+							total.sent++
+						}
+						stop := stalled[subject]
+						mu.Unlock()
+						if stop {
+							break
+						}
+					}
+				}
+			})
+		}
+		for _, subject := range order {
+			work <- subject
+		}
+		close(work)
+		workers.Wait()
+		if outage != nil || ctx.Err() != nil {
+			return total, errors.Join(outage, ctx.Err())
+		}
+		if down() {
+			return total, nil
+		}
+		if s, err = t.stream(ctx, s.ID); err != nil { // it may have been paused or moved
+			if errors.Is(err, store.ErrNotFound) {
+				return result{}, nil
+			}
+			return total, err
+		}
+		if s.Method != push {
+			return result{}, nil
+		}
+	}
+}
+
+// A reply is what became of a token.
+type reply struct {
+	again      string // why it is to be sent again; empty: it is not
+	retryAfter time.Duration
+}
+
+// deliver sends a token (RFC 8935, section 2). The error is a failure of this server.
+func (t *Transmitter) deliver(ctx context.Context, s *stream, i item) (reply, error) {
+	set, err := t.sign(i.Claims)
+	if err != nil {
+		return reply{}, err
+	}
+	header := http.Header{"Content-Type": {"application/secevent+jwt"}, "Accept": {"application/json"}}
+	if s.Authorization != nil { // SSF 1.0, section 6.1.1
+		value, err := t.cfg.Keys.Reveal(s.Authorization, s.ID)
+		if err != nil {
+			return reply{}, err
+		}
+		header.Set("Authorization", value)
+	}
+	status, got, body, err := t.post(ctx, s.Endpoint, header, set)
+	switch {
+	case ctx.Err() != nil:
+		return reply{}, ctx.Err()
+	case err != nil:
+		return reply{again: err.Error()}, nil
+	case status >= 200 && status <= 299: // section 2.2: 202
+		return reply{}, t.dequeue(ctx, s.ID, i.ID)
+	case status == http.StatusBadRequest:
+		code := errorCode(body)
+		// Section 2.4. A receiver that lacks our key, or that has changed its credentials, will accept the token once that is mended.
+		if code == "invalid_key" || code == "authentication_failed" || code == "access_denied" {
+			return reply{again: "refused with " + code}, nil
+		}
+		return reply{}, t.giveUp(ctx, s, i, "refused by the receiver: "+code)
+	default:
+		return reply{again: fmt.Sprintf("status %d", status), retryAfter: retryAfter(got, mostRetry)}, nil
+	}
+}
+
+// post sends a request to a receiver and returns the start of the response.
+func (t *Transmitter) post(ctx context.Context, url string, header http.Header, body string) (int, http.Header, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		return 0, nil, nil, errors.New("the endpoint is not a URL")
+	}
+	if err := t.checkEndpoint(url); err != nil { // the configuration may have changed since it was registered
+		return 0, nil, nil, fmt.Errorf("the endpoint %w", err)
+	}
+	r.Header = header
+	res, err := t.http.Do(r)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxReply))
+	return res.StatusCode, res.Header, text, err
+}
+
+// errorCode returns the err of a response (section 2.3), or "unknown".
+func errorCode(body []byte) string {
+	var e struct {
+		Code string `json:"err"`
+	}
+	if json.Unmarshal(body, &e) != nil || e.Code == "" {
+		return "unknown"
+	}
+	return printable(e.Code)
+}
+
+// printable returns the start of a text of a receiver as it can be logged.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 100)]
+}
+
+func isJTI(s string) bool {
+	return len(s) > 0 && len(s) <= 100 && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// one returns a token of a queue.
+func (t *Transmitter) one(ctx context.Context, s *stream, jti string) (i item, found bool, err error) {
+	rec, err := t.cfg.Store.Get(ctx, queueOf(s.ID), jti)
+	if errors.Is(err, store.ErrNotFound) {
+		return item{}, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(rec.Value, &i)
+	}
+	i.ID = jti
+	return i, err == nil, err
+}
