@@ -68,11 +68,11 @@ func TestHouse(t *testing.T) {
 var layers = [][]string{
 	{"internal/authctx", "internal/derived", "internal/strictjson"},
 	{"."},
-	{"scopes", "claims", "rar", "internal", "conformance"},
+	{"scopes", "claims", "rar", "internal"},
 	{"jwks", "introspect", "apikey", "dpop", "statuslist"},
 	{"middleware", "issuers"},
 	{"routes", "fapi", "onbehalf", "signals"},
-	{"valetkeytest", "adapters", "authserver", "cmd", "examples", "deploy", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
+	{"conformance", "valetkeytest", "adapters", "authserver", "cmd", "examples", "deploy", "docs", "scripts", "tools", "internal/fleet", "internal/faults", "internal/proxied"},
 }
 
 func layerOf(dir string) (layer int, folder string) {

@@ -1,0 +1,581 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options change how [Check] runs.
+type Options struct {
+	Cases []Case // to run; nil: all
+
+	// Slow also runs cases that wait for longer than two seconds because the clock of the server cannot be set.
+	Slow bool
+
+	// Rate is the maximum number of requests per second. Zero: 200; negative: no limit.
+	Rate int
+
+	// Workers is the number of cases that run at the same time. Zero: 8.
+	Workers int
+
+	// Progress is called after each case, by one goroutine at a time. Nil: not.
+	Progress func(done, total int)
+}
+
+// A Verdict is the result of one case.
+type Verdict string
+
+// The verdicts.
+const (
+	Passed     Verdict = "passed"
+	Failed     Verdict = "failed"
+	NotOffered Verdict = "not offered" // the server does not claim the profile or a feature
+	Skipped    Verdict = "skipped"     // the case cannot run as the target is given
+)
+
+// A Result is the outcome of one case.
+type Result struct {
+	Case     Case
+	Verdict  Verdict
+	Problems []string   // what differs from the expected outcome; for Skipped and NotOffered, the reason
+	Expected string     // of the step that failed
+	Sent     []Exchange // all requests of the case; of a step with several, the last
+	Took     time.Duration
+}
+
+// An Exchange is a request with its response, as sent and received. Long texts are cut.
+type Exchange struct {
+	Request  string `json:"request"`
+	Response string `json:"response"`
+}
+
+// A Report is the result of a run.
+type Report struct {
+	Target   string
+	Audience string
+	Profiles []Profile
+	Set      string // name of the set, or empty
+	Started  time.Time
+	Took     time.Duration
+	Requests int
+	Results  []Result // ordered by the IDs of the cases
+}
+
+// Count returns the number of results with this verdict.
+func (r *Report) Count(v Verdict) (n int) {
+	for _, result := range r.Results {
+		if result.Verdict == v {
+			n++
+		}
+	}
+	return n
+}
+
+// Failures returns the results of the cases that failed: those that fail a run if binding, and otherwise the others.
+func (r *Report) Failures(binding bool) []Result {
+	var failed []Result
+	for _, result := range r.Results {
+		if result.Verdict == Failed && result.Case.Strength.Binding() == binding {
+			failed = append(failed, result)
+		}
+	}
+	return failed
+}
+
+// NotReadyError reports that the server refuses a good token, so that nothing can be tested.
+type NotReadyError struct {
+	Exchange Exchange
+	Problem  string
+	Setup    Setup
+}
+
+// Error names the settings that must agree.
+func (e *NotReadyError) Error() string {
+	return fmt.Sprintf("the server does not accept a good token (%s): it must trust the issuer %s with the keys of %s, and expect the audience %s",
+		e.Problem, e.Setup.Issuer, e.Setup.JWKSURI, e.Setup.Audience)
+}
+
+// Check runs cases against a server. It contacts nothing but the server, and listens on loopback only, unless IssuerListen is elsewhere.
+// The error reports that the run was not possible, for example because the server did not start; failures of the server are in the
+// [Report].
+func Check(ctx context.Context, target Target, o Options) (*Report, error) {
+	target, err := target.check()
+	if err != nil {
+		return nil, err
+	}
+	if o.Workers <= 0 {
+		o.Workers = 8
+	}
+	if o.Rate == 0 {
+		o.Rate = 200
+	}
+	if o.Cases == nil {
+		o.Cases = Cases()
+	}
+	canary, err := startCanary()
+	if err != nil {
+		return nil, err
+	}
+	defer canary.close()
+	r := &runner{target: target, options: o, canary: canary, slots: make(chan struct{}, o.Workers), servers: make(chan struct{}, 4),
+		results: make([]Result, len(o.Cases))}
+	start := time.Now()
+	if err := r.run(ctx); err != nil {
+		return nil, err
+	}
+	for i := range r.results {
+		if result := &r.results[i]; result.Verdict == Passed && canary.contacted(result.Case.ID) {
+			result.fail("a URL in the token or the request was contacted")
+		}
+	}
+	report := &Report{Target: target.URL, Audience: target.Audience, Profiles: target.Profiles, Started: start, Took: time.Since(start),
+		Requests: r.sent, Results: r.results}
+	slices.SortFunc(report.Results, func(a, b Result) int { return strings.Compare(a.Case.ID, b.Case.ID) })
+	return report, nil
+}
+
+func (r *Result) fail(problem string) {
+	r.Verdict = Failed
+	r.Problems = append(r.Problems, problem)
+}
+
+type runner struct {
+	target  Target
+	options Options
+	canary  *canary
+	slots   chan struct{} // one for each case that runs
+	servers chan struct{} // one for each server that was started
+	results []Result      // index: that of the case; each is written once
+
+	mu   sync.Mutex // guards what follows
+	next time.Time  // of the next request, for the rate
+	sent int
+	done int
+}
+
+// A group is a list of cases that share a server.
+type group struct {
+	given   *Given
+	profile Profile
+	cases   []int // may run at the same time
+	alone   []int // run afterwards, one by one
+}
+
+// maxQuickWait is the longest wait in cases that are not slow.
+const maxQuickWait = 2 * time.Second
+
+// plan sorts the cases by the server that they need.
+func (r *runner) plan() []*group {
+	var groups []*group
+	shared := map[string]*group{}
+	for i, c := range r.options.Cases {
+		r.results[i] = Result{Case: c}
+		if verdict, reason := r.excluded(c); verdict != "" {
+			r.results[i].Verdict, r.results[i].Problems = verdict, []string{reason}
+			r.finished()
+			continue
+		}
+		profile := Profile("")
+		if r.target.Start != nil && (c.Profile == ProfileMTLS || c.Profile == ProfileFAPI2) {
+			profile = c.Profile
+		}
+		key, err := json.Marshal(struct {
+			*Given
+			Profile
+		}{c.Given, profile})
+		if err != nil {
+			panic(err) // a Given is read from JSON
+		}
+		g := shared[string(key)]
+		own := r.target.Start != nil && (c.Alone || c.Fresh)
+		if g == nil || own {
+			g = &group{given: c.Given, profile: profile}
+			groups = append(groups, g)
+			if !own {
+				shared[string(key)] = g
+			}
+		}
+		if c.Alone && !own {
+			g.alone = append(g.alone, i)
+		} else {
+			g.cases = append(g.cases, i)
+		}
+	}
+	return groups
+}
+
+// excluded returns why a case does not run, if so.
+func (r *runner) excluded(c Case) (Verdict, string) {
+	if !slices.Contains(r.target.Profiles, c.Profile) {
+		return NotOffered, "profile " + string(c.Profile)
+	}
+	for _, f := range c.Features {
+		if !r.target.offers(f) && !slices.Contains(r.target.Profiles, Profile(f)) {
+			return NotOffered, "feature " + string(f)
+		}
+	}
+	if r.target.Start == nil && (c.Fresh || c.Given != nil) {
+		return Skipped, "needs a server that the runner can start"
+	}
+	if c.wait() > maxQuickWait && !r.target.offers(FeatureClock) && !r.options.Slow {
+		return Skipped, "slow"
+	}
+	return "", ""
+}
+
+// wait returns how long the case waits.
+func (c Case) wait() (all time.Duration) {
+	for _, s := range c.Steps {
+		for _, a := range s.Do {
+			if d, err := time.ParseDuration(a.Wait); err == nil {
+				all += d
+			}
+		}
+	}
+	return all
+}
+
+func (r *runner) finished() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done++
+	if r.options.Progress != nil {
+		r.options.Progress(r.done, len(r.options.Cases))
+	}
+}
+
+func (r *runner) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	groups := r.plan()
+	errs := make([]error, len(groups))
+	var all sync.WaitGroup
+	for i, g := range groups {
+		r.servers <- struct{}{}
+		all.Go(func() {
+			defer func() { <-r.servers }()
+			if errs[i] = r.runGroup(ctx, g); errs[i] != nil {
+				cancel() // one server that does not start stands for all
+			}
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (r *runner) runGroup(ctx context.Context, g *group) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	listen := cmpOr(r.target.IssuerListen, "127.0.0.1:0")
+	if r.target.Start != nil {
+		listen = "127.0.0.1:0"
+	}
+	iss, err := startIssuer(listen, r.canary.url)
+	if err != nil {
+		return err
+	}
+	defer iss.close()
+	if g.given != nil {
+		iss.secret = cmpOr(g.given.Secret, iss.secret)
+		b := &bench{issuer: iss, tokens: map[string]string{}}
+		actions := g.given.Do
+		if g.given.Keys != nil {
+			actions = append([]Action{{Keys: g.given.Keys}}, actions...)
+		}
+		for _, a := range actions {
+			if err := iss.do(a, b); err != nil {
+				return fmt.Errorf("preparing %s: %w", r.options.Cases[slices.Concat(g.cases, g.alone)[0]].ID, err)
+			}
+		}
+	}
+	info, setup, stop, err := r.startServer(ctx, iss, g)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if g.given == nil && g.profile == "" {
+		if err := r.ready(ctx, iss, info, setup); err != nil {
+			return err
+		}
+	}
+	var running sync.WaitGroup
+	for _, i := range g.cases {
+		r.slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-r.slots }()
+			r.runCase(ctx, i, iss, info)
+		})
+	}
+	running.Wait()
+	for _, i := range g.alone {
+		r.runCase(ctx, i, iss, info)
+	}
+	return ctx.Err()
+}
+
+// startServer starts the server of a group, or describes that which runs.
+func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (serverInfo, Setup, func(), error) {
+	setup := Setup{Issuer: iss.url, JWKSURI: iss.urlOf("main", "jwks_uri"), SecondIssuer: iss.urlOf("second", "issuer"),
+		Introspection: iss.url + "/introspect", ClientID: introspectionID, ClientSecret: iss.secret, Audience: r.target.Audience,
+		Profile: g.profile, Now: iss.now}
+	if g.given != nil {
+		setup.Nonce, setup.Signed = g.given.Nonce, g.given.Signed
+		setup.Audience = cmpOr(g.given.Audience, setup.Audience)
+	}
+	u, err := url.Parse(r.target.URL)
+	if err != nil {
+		return serverInfo{}, setup, nil, err
+	}
+	origin, stop := u.Scheme+"://"+u.Host, func() {}
+	if r.target.Start != nil {
+		if setup.Listen, err = freeAddress(); err != nil {
+			return serverInfo{}, setup, nil, err
+		}
+		server, err := r.target.Start(ctx, setup)
+		if err != nil {
+			return serverInfo{}, setup, nil, fmt.Errorf("starting the server: %w", err)
+		}
+		if server.Close != nil {
+			stop = server.Close
+		}
+		origin = strings.TrimSuffix(server.URL, "/")
+	}
+	info := serverInfo{origin: origin, audience: setup.Audience, routes: map[string]Route{routeAny: {Path: cmpOr(u.EscapedPath(), "/")}}}
+	_, info.host, _ = strings.Cut(origin, "://")
+	for name, route := range r.target.Routes {
+		info.routes[name] = route
+	}
+	return info, setup, stop, nil
+}
+
+// freeAddress returns an address on loopback at which nothing listens at the moment.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// ready sends a good token, without which no refusal means anything. A server may take a moment to have its keys.
+func (r *runner) ready(ctx context.Context, iss *issuer, info serverInfo, setup Setup) error {
+	good := Case{ID: "ready", Steps: []Step{{Token: &Token{}, Expect: &Expect{Outcome: "accepted"}}}}
+	var problems []string
+	var sent []Exchange
+	for try := range 5 {
+		b := &bench{issuer: iss, server: info, caseID: good.ID, tokens: map[string]string{}}
+		if problems, _, sent = r.play(ctx, b, good); len(problems) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(try) * 200 * time.Millisecond):
+		}
+	}
+	e := &NotReadyError{Problem: problems[0], Setup: setup}
+	if len(sent) > 0 {
+		e.Exchange = sent[0]
+	}
+	return e
+}
+
+func (r *runner) runCase(ctx context.Context, i int, iss *issuer, info serverInfo) {
+	c := r.options.Cases[i]
+	b := &bench{issuer: iss, server: info, caseID: c.ID, tokens: map[string]string{}}
+	start := time.Now()
+	problems, expected, sent := r.play(ctx, b, c)
+	result := &r.results[i]
+	result.Took, result.Sent = time.Since(start), sent
+	if result.Verdict = Passed; len(problems) > 0 {
+		result.Verdict, result.Problems, result.Expected = Failed, problems, expected
+	}
+	r.finished()
+}
+
+// play carries out the steps of a case up to the first that fails.
+func (r *runner) play(ctx context.Context, b *bench, c Case) (problems []string, expected string, sent []Exchange) {
+	for n, s := range c.Steps {
+		problems, exchanges, err := r.stepUntil(ctx, b, s)
+		sent = append(sent, exchanges...)
+		if err != nil {
+			return []string{fmt.Sprintf("step %d cannot be carried out: %v", n+1, err)}, "", sent
+		}
+		if len(problems) > 0 {
+			if len(c.Steps) > 1 {
+				for i := range problems {
+					problems[i] = fmt.Sprintf("step %d: %s", n+1, problems[i])
+				}
+			}
+			return problems, s.Expect.String(), sent
+		}
+	}
+	return nil, "", sent
+}
+
+// stepUntil repeats a step for as long as it may fail.
+func (r *runner) stepUntil(ctx context.Context, b *bench, s Step) ([]string, []Exchange, error) {
+	limit, err := time.ParseDuration(cmpOr(s.Until, "0s"))
+	if err != nil {
+		return nil, nil, err
+	}
+	for end := time.Now().Add(limit); ; {
+		problems, sent, err := r.step(ctx, b, s)
+		if err != nil || len(problems) == 0 || !time.Now().Before(end) {
+			return problems, sent, err
+		}
+		s.Do = nil
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (r *runner) step(ctx context.Context, b *bench, s Step) (problems []string, sent []Exchange, err error) {
+	for _, a := range s.Do {
+		if a.Wait != "" {
+			err = r.wait(ctx, b, a.Wait)
+		} else {
+			err = b.issuer.do(a, b)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if s.Expect == nil {
+		return nil, nil, nil
+	}
+	expect := s.Expect.resolved()
+	before := b.issuer.counts(b.minted)
+	o := observation{expand: b.expand}
+	times := max(s.Times, 1)
+	var responses []*response
+	if s.At == "once" {
+		responses, sent, err = r.sendTogether(ctx, b, s, times)
+	} else {
+		for range times {
+			var one []*response
+			one, sent, err = r.sendTogether(ctx, b, s, 1)
+			if responses = append(responses, one...); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	o.scheme = b.scheme(s)
+	for _, got := range responses {
+		if got.accepted() {
+			o.accepted++
+		}
+		if nonce := got.header.Get("DPoP-Nonce"); nonce != "" {
+			b.nonce = nonce
+		}
+		o.response = got
+		for _, p := range expect.check(o) {
+			if !slices.Contains(problems, p) {
+				problems = append(problems, p)
+			}
+		}
+	}
+	o.calls = b.issuer.counts(b.minted)
+	for name, n := range before {
+		o.calls[name] -= n
+	}
+	return append(problems, expect.checkAll(o)...), sent, nil
+}
+
+// wait advances the clock of the issuer and the server if they share it, and otherwise sleeps.
+func (r *runner) wait(ctx context.Context, b *bench, text string) error {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return err
+	}
+	if r.target.offers(FeatureClock) {
+		b.issuer.offset.Add(int64(d))
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// sendTogether makes one request and sends it n times at once. It returns the last exchange, in a slice.
+func (r *runner) sendTogether(ctx context.Context, b *bench, s Step, n int) ([]*response, []Exchange, error) {
+	raw, method, err := b.request(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	responses := make([]*response, n)
+	certificate, err := b.certificate(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	var all sync.WaitGroup
+	for i := range n {
+		if err := r.pace(ctx); err != nil {
+			return nil, nil, err
+		}
+		all.Go(func() { responses[i] = exchange(ctx, b.server.origin, method, raw, certificate, s.request().Last) })
+	}
+	all.Wait()
+	last := Exchange{Request: cut(string(raw)), Response: cut(string(responses[n-1].raw))}
+	if err := responses[n-1].err; err != nil {
+		last.Response += fmt.Sprintf("(%v)", err)
+	}
+	return responses, []Exchange{last}, nil
+}
+
+// pace keeps to the rate.
+func (r *runner) pace(ctx context.Context) error {
+	r.mu.Lock()
+	r.sent++
+	if r.options.Rate < 0 {
+		r.mu.Unlock()
+		return ctx.Err()
+	}
+	now := time.Now()
+	at := r.next
+	if at.Before(now) {
+		at = now
+	}
+	r.next = at.Add(time.Second / time.Duration(r.options.Rate))
+	r.mu.Unlock()
+	if d := at.Sub(now); d > 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(d):
+		}
+	}
+	return ctx.Err()
+}
+
+// cut shortens a text for a report.
+func cut(s string) string {
+	const limit = 4 << 10
+	if len(s) <= limit {
+		return s
+	}
+	return fmt.Sprintf("%s... (%d bytes in all)", s[:limit], len(s))
+}

@@ -1,0 +1,116 @@
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// A response is what came back for one request.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+	raw    []byte // as received
+	took   time.Duration
+	err    error // why there is none
+}
+
+// accepted reports whether the handler of the route ran. Only a 2xx shows that.
+func (r *response) accepted() bool { return r.err == nil && r.status/100 == 2 }
+
+func (r *response) text() string { return string(r.raw) }
+
+const (
+	maxResponse     = 1 << 20
+	responseTimeout = 15 * time.Second
+)
+
+// exchange sends the bytes of a request on a new connection, and reads one response. It does not correct the request, as a client
+// library would. method is that of the request. If second is set, the bytes are two requests, and the second response is returned.
+func exchange(ctx context.Context, origin, method string, request []byte, certificate *tls.Certificate, second bool) *response {
+	start := time.Now()
+	r := receive(ctx, origin, method, request, certificate, second)
+	r.took = time.Since(start)
+	return r
+}
+
+func receive(ctx context.Context, origin, method string, request []byte, certificate *tls.Certificate, second bool) *response {
+	ctx, cancel := context.WithTimeout(ctx, responseTimeout)
+	defer cancel()
+	conn, err := dial(ctx, origin, certificate)
+	if err != nil {
+		return &response{err: err}
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	written := make(chan struct{}) // a server may respond, and close, before it has read all
+	go func() {
+		defer close(written)
+		conn.Write(request)
+	}()
+	defer func() { conn.Close(); <-written }()
+
+	var seen bytes.Buffer
+	in := bufio.NewReader(io.TeeReader(io.LimitReader(conn, maxResponse), &seen))
+	for {
+		got, err := http.ReadResponse(in, &http.Request{Method: method})
+		if err != nil {
+			return &response{err: fmt.Errorf("reading the response: %w", err), raw: seen.Bytes()}
+		}
+		if got.StatusCode == http.StatusSwitchingProtocols || got.StatusCode >= 200 {
+			body, err := io.ReadAll(got.Body)
+			got.Body.Close()
+			if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return &response{err: fmt.Errorf("reading the body: %w", err), raw: seen.Bytes()}
+			}
+			if second {
+				second = false
+				continue
+			}
+			return &response{status: got.StatusCode, header: got.Header, body: body, raw: seen.Bytes()}
+		}
+	}
+}
+
+func dial(ctx context.Context, origin string, certificate *tls.Certificate) (net.Conn, error) {
+	scheme, host, ok := strings.Cut(origin, "://")
+	if !ok {
+		return nil, fmt.Errorf("%q is not an origin", origin)
+	}
+	address := host
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		address = net.JoinHostPort(host, map[string]string{"http": "80", "https": "443"}[scheme])
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil || scheme != "https" {
+		return conn, err
+	}
+	name, _, _ := net.SplitHostPort(address)
+	// The server under test presents whatever certificate it has, and the requests contain nothing but test tokens.
+	cfg := &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+	if certificate != nil {
+		// In place of Certificates, so that it is sent even if the server names other authorities.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
+	}
+	secure := tls.Client(conn, cfg)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
