@@ -86,6 +86,8 @@ func (r *Receiver) poll(ctx context.Context, to string) error {
 		done      progress // to acknowledge with the next request
 		wait      = firstRetry
 		immediate = true // to learn at once whether events are waiting
+
+		stuck, again bool // no SET of the last answer, or of the one before, was accepted
 	)
 	defer func() { r.acknowledge(ctx, to, done) }()
 	for {
@@ -110,16 +112,16 @@ func (r *Receiver) poll(ctx context.Context, to string) error {
 		}
 		r.stream.contact(r.cfg.Now())
 		done = r.process(ctx, answer.sets)
-		stuck := len(answer.sets) > 0 && len(done.ack) == 0
+		again, stuck = stuck, len(answer.sets) > 0 && len(done.ack) == 0
 		r.stream.change(func() {
 			r.stream.reach = done.err
 			r.stream.behind = answer.more || done.kept > 0
 		})
 		switch {
-		case stuck: // the same SETs would come again at once
+		case stuck && (again || done.kept > 0): // the same SETs would come again at once
 			sleep(ctx, retryIn(done.err, wait))
 			wait, immediate = min(2*wait, lastRetry), true
-		case answer.more || done.kept > 0:
+		case answer.more || done.kept > 0 || len(done.errs) > 0:
 			wait, immediate = firstRetry, true
 			if done.kept > 0 {
 				sleep(ctx, jitter(firstRetry))

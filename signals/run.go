@@ -280,7 +280,7 @@ func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(co
 			wait = min(2*wait, lastRetry)
 		default:
 			wait = firstRetry
-			sleep(ctx, jitter(interval))
+			sleep(ctx, interval+rand.N(interval/10+1)) // longer, never shorter: the transmitter may require an interval
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -44,29 +45,39 @@ type transmitter struct {
 	URL    string // issuer
 	server *httptest.Server
 
-	mu        sync.Mutex
-	keys      []*jose.PrivateKey // the first signs
-	jwksDown  bool
-	jwksHits  int
-	metadata  M // changes
-	streams   []M
-	creates   []M // bodies
-	noCreate  int // status instead of creating
-	status    string
-	statusHit int
-	verifies  []M // bodies of requests
-	onVerify  func(body M) int
-	queue     []string          // jti in order
-	pending   map[string]string // jti -> SET
-	acked     []string
-	failed    map[string]string // jti -> err
-	polls     []M
-	pollFault func(w http.ResponseWriter) bool // true: it has answered
-	batch     int                              // SETs in an answer at most; zero: maxEvents
-	longPoll  bool
-	arrived   chan struct{} // closed and replaced when a SET is queued
-	auth      []string      // Authorization of API requests
-	n         int
+	handler  http.Handler
+	listener *memoryListener
+	client   *http.Client // nil: any
+	close    func()
+
+	mu         sync.Mutex
+	keys       []*jose.PrivateKey // the first signs
+	jwksDown   bool
+	jwksHits   int
+	metadata   M // changes
+	streams    []M
+	creates    []M // bodies
+	noCreate   int // status instead of creating
+	late       []M // streams that appear with the refusal to create one
+	single     bool
+	change     func(M) // of a stream that is created
+	patches    []string
+	pollStatus int
+	status     string
+	statusHit  int
+	verifies   []M // bodies of requests
+	onVerify   func(body M) int
+	queue      []string          // jti in order
+	pending    map[string]string // jti -> SET
+	acked      []string
+	failed     map[string]string // jti -> err
+	polls      []M
+	pollFault  func(w http.ResponseWriter) bool // true: it has answered
+	batch      int                              // SETs in an answer at most; zero: maxEvents
+	longPoll   bool
+	arrived    chan struct{} // closed and replaced when a SET is queued
+	auth       []string      // Authorization of API requests
+	n          int
 }
 
 // newKey returns a key that no other transmitter of this process has.
@@ -76,7 +87,8 @@ func newKey(t testing.TB, alg string) *jose.PrivateKey {
 	return key
 }
 
-func newTransmitter(t testing.TB) *transmitter {
+// prepareTransmitter returns a transmitter that does not listen yet.
+func prepareTransmitter(t testing.TB) *transmitter {
 	tr := &transmitter{t: t, keys: []*jose.PrivateKey{newKey(t, "ES256")}, status: "enabled", pending: map[string]string{},
 		failed: map[string]string{}, arrived: make(chan struct{}), metadata: M{}}
 	mux := http.NewServeMux()
@@ -86,12 +98,66 @@ func newTransmitter(t testing.TB) *transmitter {
 	mux.HandleFunc("GET /status", tr.api(tr.serveStatus))
 	mux.HandleFunc("POST /verify", tr.api(tr.serveVerify))
 	mux.HandleFunc("POST /poll", tr.api(tr.servePoll))
-	tr.server = httptest.NewServer(mux)
+	tr.handler = mux
+	return tr
+}
+
+// newTransmitter starts a transmitter on loopback.
+func newTransmitter(t testing.TB) *transmitter {
+	tr := prepareTransmitter(t)
+	tr.server = httptest.NewServer(tr.handler)
 	t.Cleanup(tr.server.Close)
 	t.Cleanup(tr.server.CloseClientConnections)
 	tr.URL = tr.server.URL
 	return tr
 }
+
+// newTransmitterInMemory starts a transmitter whose connections are in memory, so that it runs in virtual time. It must be closed.
+func newTransmitterInMemory(t testing.TB) *transmitter {
+	tr := prepareTransmitter(t)
+	tr.URL = "http://127.0.0.1:1"
+	tr.listener = &memoryListener{conns: make(chan net.Conn), done: make(chan struct{})}
+	server := &http.Server{Handler: tr.handler}
+	tr.client = &http.Client{Transport: &http.Transport{DialContext: tr.listener.dial, DisableKeepAlives: true}}
+	go func() { _ = server.Serve(tr.listener) }()
+	tr.close = func() { _ = server.Close() }
+	return tr
+}
+
+// A memoryListener accepts connections in memory.
+type memoryListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (l *memoryListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *memoryListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *memoryListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
 
 func (tr *transmitter) with(f func()) {
 	tr.mu.Lock()
@@ -166,18 +232,28 @@ func (tr *transmitter) serveStreams(w http.ResponseWriter, r *http.Request) {
 			reply(w, 200, []M{})
 			return
 		}
+		if tr.single {
+			reply(w, 200, tr.streams[0])
+			return
+		}
 		reply(w, 200, tr.streams)
 	case "POST":
 		create := body(r)
 		tr.creates = append(tr.creates, create)
 		if tr.noCreate != 0 {
+			tr.streams = append(tr.streams, tr.late...)
 			w.WriteHeader(tr.noCreate)
 			return
 		}
-		s := tr.stream(fmt.Sprint("stream-", len(tr.streams)+1), create["delivery"].(M), create["events_requested"])
+		tr.n++
+		s := tr.stream(fmt.Sprint("stream-", tr.n), create["delivery"].(M), create["events_requested"])
+		if tr.change != nil {
+			tr.change(s)
+		}
 		tr.streams = append(tr.streams, s)
 		reply(w, 201, s)
 	default:
+		tr.patches = append(tr.patches, r.Method)
 		w.WriteHeader(405)
 	}
 }
@@ -216,6 +292,11 @@ func (tr *transmitter) servePoll(w http.ResponseWriter, r *http.Request) {
 	req := body(r)
 	tr.mu.Lock()
 	tr.polls = append(tr.polls, req)
+	if tr.pollStatus != 0 {
+		w.WriteHeader(tr.pollStatus)
+		tr.mu.Unlock()
+		return
+	}
 	if tr.pollFault != nil && tr.pollFault(w) {
 		tr.mu.Unlock()
 		return
@@ -326,7 +407,7 @@ func (tr *transmitter) set(changes ...change) string {
 // config returns the configuration of a receiver of an unmanaged push stream.
 func (tr *transmitter) config(changes ...func(*signals.Config)) signals.Config {
 	cfg := signals.Config{Transmitter: tr.URL, Delivery: signals.Push, Stream: signals.Stream{Unmanaged: true}, Audience: []string{audience},
-		Logger: slog.New(slog.DiscardHandler)}
+		Client: tr.client, Logger: slog.New(slog.DiscardHandler)}
 	for _, c := range changes {
 		c(&cfg)
 	}
