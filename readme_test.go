@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/valetkey/valetkey"
 )
 
 // read returns the text of a file.
@@ -94,4 +96,21 @@ func anchors(page string) map[string]bool {
 		found[strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
 	}
 	return found
+}
+
+// TestReasonsPage requires a row of docs/401.md for each reason, with its description.
+func TestReasonsPage(t *testing.T) {
+	page := read(t, "docs/401.md")
+	for _, reason := range valetkey.Reasons() {
+		if strings.HasPrefix(string(reason), "test_") { // of other tests
+			continue
+		}
+		text := reason.Description()
+		if reason == valetkey.ReasonNoCredentials {
+			text = "(no error)"
+		}
+		if row := "| `" + string(reason) + "` | " + text + " | "; strings.Count(page, row) != 1 {
+			t.Errorf("docs/401.md needs a row that begins with %q", row)
+		}
+	}
 }
