@@ -9,7 +9,7 @@
 // PKCE, client credentials, refresh tokens, the device grant (RFC 8628) and token exchange (RFC 8693), and it can bind tokens to
 // a key of the client (RFC 9449, RFC 8705). It serves its metadata (RFC 8414), its key set, introspection (RFC 7662), revocation
 // (RFC 7009), pushed authorization requests (RFC 9126) and client registration (RFC 7591, 7592). It also serves pages for
-// log-in, consent and revoking consent, and a portal for developers. The resource parameter (RFC 8707) selects the API that a
+// log-in, consent and revoking consent, sessions and passwords, and a portal for developers. The resource parameter (RFC 8707) selects the API that a
 // token is for.
 //
 // All state is in a [store.Store]: in memory, unless the application configures one from module sqlitestore or pgstore. Users
@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/accounts"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/engine"
@@ -56,17 +57,18 @@ import (
 
 // A Server is an [http.Handler]. It is safe for concurrent use. It starts no goroutines except those of [Server.Run].
 type Server struct {
-	cfg     Config
-	log     audit
-	keys    *keys.Ring
-	clients *clients.Registry
-	engine  *engine.Engine
-	pages   *pages.Pages
-	inFile  []*fileUsers
-	signals *transmitter.Transmitter // nil: off
-	endings endings.Recorder         // nil: off
-	mux     *http.ServeMux
-	shared  map[string]string // paths that pages of other origins may request; see cors.go
+	cfg      Config
+	log      audit
+	keys     *keys.Ring
+	clients  *clients.Registry
+	engine   *engine.Engine
+	pages    *pages.Pages
+	inFile   []*fileUsers
+	accounts *accounts.Accounts
+	signals  *transmitter.Transmitter // nil: off
+	endings  endings.Recorder         // nil: off
+	mux      *http.ServeMux
+	shared   map[string]string // paths that pages of other origins may request; see cors.go
 }
 
 // New returns a server and creates any signing keys that are missing from the store. The error lists every mistake in cfg, or
@@ -122,7 +124,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 	if err != nil {
 		return err
 	}
-	s.inFile = people.inFile
+	s.inFile, s.accounts = people.inFile, people.accounts
 	logins, err := cfg.logins(people)
 	if err != nil {
 		return err
@@ -163,7 +165,9 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
 		Token:      http.HandlerFunc(s.engine.Token),
 		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,
-		Account: people.accounts.Lookup, Handoff: door, EndGrants: s.endGrants(),
+		Account: people.accounts.Lookup, Handoff: door,
+		EndGrants: s.endGrants(endings.LoggedOut), EndSession: s.endGrants(endings.EndedByUser),
+		EndUser: s.logOutEverywhere, ChangePassword: s.changePassword,
 		SessionLifetime: cfg.Lifetimes.Session, Renewable: cfg.Lifetimes.Refresh, Codes: limiter,
 		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
 	})

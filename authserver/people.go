@@ -59,7 +59,7 @@ func (cfg *Config) logins(p *people) (all []pages.UserType, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("log-ins of type %s: %w", t.Type, err)
 		}
-		all = append(all, pages.UserType{Type: t.Type, Label: t.Label, Login: limited})
+		all = append(all, pages.UserType{Type: t.Type, Label: t.Label, Login: limited, Database: t.Login == nil})
 	}
 	return all, nil
 }

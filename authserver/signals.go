@@ -85,13 +85,13 @@ func (s *Server) newSignals(account func(context.Context, string) (*login.Accoun
 	})
 }
 
-// endGrants returns the function that ends the grants of a browser session when its user logs out, or nil if they outlive it.
-func (s *Server) endGrants() func(context.Context, string) error {
+// endGrants returns the function that ends the grants of a browser session when its user ends it, or nil if they outlive it.
+func (s *Server) endGrants(cause endings.Cause) func(context.Context, string) error {
 	if s.endings == nil {
 		return nil
 	}
 	return func(ctx context.Context, session string) error {
-		_, err := s.engine.EndSession(ctx, session, endings.LoggedOut)
+		_, err := s.engine.EndSession(ctx, session, cause)
 		return err
 	}
 }

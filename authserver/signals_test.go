@@ -949,6 +949,26 @@ func TestEvents(t *testing.T) {
 		assert.Equal(t, "update", all[1].event["change_type"])
 		assert.Equal(t, 400, s.refreshed(t, refresh))
 	})
+	t.Run("SSFTX-09 a session that its user ends, a password that its user changes, a log-out everywhere", func(t *testing.T) {
+		one, other := newVisitor(t).enters(s, "bob", "another mule"), newVisitor(t).enters(s, "bob", "another mule")
+		access, _ := s.authorize(t, other.client)
+		sessions := regexp.MustCompile(`name="session" value="([A-Z0-9]+)"`).FindStringSubmatch(one.get(s.url + "/account/sessions").text)
+		require.Len(t, sessions, 2)
+		require.Equal(t, 303, one.post(s, "/account/sessions", "session", sessions[1]).status)
+		revoked(t, next(t, 1)[0], "customer:bob", part(t, access, 1)["sid"], "user")
+
+		_, refresh := s.authorize(t, one.client)
+		require.Equal(t, 303, one.post(s, "/account/password", "old", "another mule", "new", "a third mule", "repeat", "a third mule").status)
+		kept := s.post(t, "/oauth2/token", "web", "test-secret-of-web", form("grant_type", "refresh_token", "refresh_token", refresh))
+		require.Equal(t, 200, kept.status, "the user keeps the others")
+		require.Equal(t, 303, one.post(s, "/account/password", "old", "a third mule", "new", "another mule", "repeat", "another mule", "others", "end").status)
+		all := next(t, 2)
+		revoked(t, all[0], "customer:bob", nil, "")
+		assert.Equal(t, credentialChange, all[1].kind)
+
+		require.Equal(t, 303, one.post(s, "/account/everywhere").status)
+		revoked(t, next(t, 1)[0], "customer:bob", nil, "user")
+	})
 	t.Run("SSFTX-09 a user whom the operator logs out everywhere or removes", func(t *testing.T) {
 		s.grant(t, "bob", "another mule")
 		_, _, err := s.RevokeUser(t.Context(), "customer:bob")

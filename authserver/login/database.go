@@ -206,6 +206,35 @@ func (d *Database) SetPassword(ctx context.Context, name, password string) (*Use
 	return d.user(p), nil
 }
 
+// ChangePassword replaces the password of a user who has entered old. Unless end is set, sessions and grants that began with the
+// previous password remain. Of two simultaneous changes, the second one is refused, because its old password is no longer right. The
+// error wraps [ErrRefused] if old is wrong, and [store.ErrNotFound] if no user has the name.
+func (d *Database) ChangePassword(ctx context.Context, name, old, password string, end bool) (*User, error) {
+	text, err := Hash(password)
+	for err == nil {
+		var p *person
+		var version int64
+		if p, version, err = d.read(ctx, name); err != nil {
+			break
+		}
+		if !Verify(p.Hash, old) {
+			err = ErrRefused
+			break
+		}
+		p.Hash = text
+		if end {
+			p.Since = later(p.Since)
+		}
+		if err = d.write(ctx, p, version); err == nil {
+			return d.user(p), nil
+		}
+		if errors.Is(err, store.ErrConflict) { // another change, or a log-in has replaced the hash
+			err = nil
+		}
+	}
+	return nil, fmt.Errorf("changing the password of user %q: %w", name, err)
+}
+
 func (d *Database) setHash(ctx context.Context, name, text string) (*person, error) {
 	p, version, err := d.read(ctx, name)
 	if err != nil {

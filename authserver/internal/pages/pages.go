@@ -1,5 +1,5 @@
 // Package pages implements the pages of the authorization server: log-in, consent, the code of a device, the applications that a
-// user has allowed, and a portal where developers register applications and try them out. The pages are HTML with one stylesheet
+// user has allowed, sessions and passwords, and a portal where developers register applications and try them out. The pages are HTML with one stylesheet
 // and without scripts.
 //
 // Every page, including [Pages.Error], is rendered in one place with one set of headers, and every form is read in one place.
@@ -58,6 +58,17 @@ type Config struct {
 	// the user logs out. Nil: they outlive the session.
 	EndGrants func(ctx context.Context, session string) error
 
+	// EndSession is called when the user has ended another session, named in the same way. Nil: its grants remain.
+	EndSession func(ctx context.Context, session string) error
+
+	// EndUser ends everything of a user: all sessions, consents and grants. Nil: there are no pages about sessions.
+	EndUser func(ctx context.Context, subject string) error
+
+	// ChangePassword replaces the password of a user of a type with Database, and ends all sessions and grants if everywhere is set.
+	// It verifies old once more, so that no other change gets lost. The error wraps [login.ErrRefused] if old is wrong, and [ErrFixed]
+	// if the password cannot be changed. Nil: passwords are not changed here.
+	ChangePassword func(ctx context.Context, u *login.User, old, password string, everywhere bool) (*login.User, error)
+
 	Developers []string // the types of users that may use the portal; nil: all
 	Services   []string // those that may register services, which act without a user; nil: none
 
@@ -80,6 +91,8 @@ type UserType struct {
 	Type  string // as in [login.User]
 	Label string // shown on the log-in page, such as Customer. Empty: Type
 	Login *login.Limited
+
+	Database bool // the passwords are in the database, so that users can change theirs
 }
 
 // Clients is a [clients.Registry].
@@ -213,6 +226,7 @@ func (p *Pages) Routes(mux *http.ServeMux) {
 	form("/device/confirm", (*visit).confirmDevice, (*visit).confirmDevice)
 	route("GET /device/{end}", (*visit).deviceEnd)
 	form("/account/applications", signedIn((*visit).allowed), signedIn((*visit).disallow))
+	p.accountPages(route, form)
 
 	route("GET /developer", developer((*visit).applications))
 	form("/developer/applications/new", developer((*visit).newApplication), developer((*visit).register))

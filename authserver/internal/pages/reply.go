@@ -47,6 +47,8 @@ type frame struct {
 	Site, Base, Style string
 	User              *person
 	Developer         bool // may use the portal
+	Sessions          bool // there is a page of sessions
+	Password          bool // the user can change the password here
 	Quiet             bool
 	Self              string    // the path that shows the page again
 	Languages         []*tongue // the others
@@ -114,7 +116,7 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	err := v.tongue.pages[re.page].Execute(&body, frame{
 		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Data: re.data, Quiet: re.quiet,
 		Self: cmp.Or(re.self, v.self()), Languages: slices.DeleteFunc(slices.Clone(p.tongues.all), func(t *tongue) bool { return t == v.tongue }),
-		Developer: v.mayDevelop(),
+		Developer: v.mayDevelop(), Sessions: v.cfg.EndUser != nil && v.user != nil, Password: v.mayChangePassword(),
 	})
 	if err != nil {
 		p.cfg.Logger.ErrorContext(v.r.Context(), "page not rendered", "page", re.page, "error", err)

@@ -157,7 +157,7 @@ func (p *Pages) ForgetConsents(ctx context.Context, subject string) error {
 // time, for longer than a session lasts: a request in progress may store its session again, and a session of an earlier release
 // cannot be found by user.
 func (p *Pages) EndSessions(ctx context.Context, subject string) (n int, err error) {
-	if err := p.markEnded(ctx, subject); err != nil {
+	if err := p.markEnded(ctx, subject, ""); err != nil {
 		return 0, err
 	}
 	const page = 100
@@ -177,44 +177,6 @@ func (p *Pages) EndSessions(ctx context.Context, subject string) (n int, err err
 			return n, nil
 		}
 	}
-}
-
-func (p *Pages) markEnded(ctx context.Context, subject string) error {
-	now := time.Now().UTC()
-	value, err := now.MarshalText()
-	if err != nil {
-		return fmt.Errorf("end the sessions of a user: %w", err)
-	}
-	id := store.Digest(subject)
-	err = retry(func() error {
-		rec, err := p.cfg.Store.Get(ctx, endedKind, id)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		expires := now.Add(max(p.cfg.SessionLifetime, markedFor) + time.Minute) // the minute for clocks
-		_, err = p.cfg.Store.Put(ctx, store.Record{Kind: endedKind, ID: id, Version: rec.Version, Expires: expires, Value: value})
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("end the sessions of a user: %w", err)
-	}
-	return nil
-}
-
-// ended reports whether the sessions of a user have been ended since this one began.
-func (p *Pages) ended(ctx context.Context, who *person) (bool, error) {
-	rec, err := p.cfg.Store.Get(ctx, endedKind, store.Digest(who.Subject))
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
-	}
-	var at time.Time
-	if err == nil {
-		err = at.UnmarshalText(rec.Value)
-	}
-	if err != nil {
-		return false, fmt.Errorf("read whether a session has ended: %w", err)
-	}
-	return !who.At.After(at), nil
 }
 
 // retry repeats do while it loses a race for a record, up to five times.

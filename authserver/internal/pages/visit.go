@@ -135,6 +135,7 @@ func (p *Pages) open(r *http.Request) (*visit, error) {
 		return v, err
 	}
 	v.user = &who
+	v.touch()
 	return v, nil
 }
 
@@ -288,7 +289,10 @@ func (v *visit) begin(u *login.User, forID string) error {
 		return err
 	}
 	v.user = &person{User: *u, At: time.Now(), For: forID, Token: newToken(), Session: session}
-	return v.put(personKey, v.user)
+	if err := v.put(personKey, v.user); err != nil {
+		return err
+	}
+	return v.describeSession()
 }
 
 // endGrants ends the grants that began in the session, if the server does so.
