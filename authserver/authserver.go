@@ -142,7 +142,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		return err
 	}
 	s.engine, err = engine.New(engine.Config{
-		Issuer: cfg.Issuer, APIs: cfg.allAPIs(), Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
+		Issuer: cfg.Issuer, DefaultAPI: cfg.DefaultAPI, APIs: cfg.allAPIs(), Clients: s.clients, Store: cfg.Store, Keys: s.keys, Paths: cfg.Paths,
 		Account: people.accounts.Lookup, Endings: s.endings,
 		RequirePAR: cfg.RequirePAR, CodeLifetime: cfg.Lifetimes.Code, InteractionLifetime: cfg.Lifetimes.Interaction,
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,

@@ -35,9 +35,13 @@ type Config struct {
 	// Paths are the paths of the endpoints, below the path of the issuer.
 	Paths Paths `yaml:"paths"`
 
-	// APIs are the resource servers that tokens are issued for. At least one is required. Each audience and each scope belongs
-	// to only one API, so that a scope has one meaning.
+	// APIs are the resource servers that tokens are issued for. At least one is required. Several may have a scope of the same
+	// name: a client or a user that may have it may have it at each of them, and a token has it at the one that the token is for.
 	APIs []API `yaml:"apis"`
+
+	// DefaultAPI is the audience of a token if a request names no resource, several APIs have its scopes, and the client has no
+	// DefaultAPI. Empty: such a request is refused.
+	DefaultAPI string `yaml:"default_api"`
 
 	// Clients are applications, and APIs that introspect their tokens. They are fixed for a [Server]; valetkey serve replaces the
 	// server when it reloads its file. Others can be registered with [Server.AddClient], Portal and Registration.

@@ -45,7 +45,12 @@ func TestConfigMistakes(t *testing.T) {
 		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "APIs[2].Scopes: at least one"},
 		{"a scope of two words", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "a b" }, `APIs[0].Scopes: scope "a b"`},
 		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "openid" }, "APIs[0].Scopes: openid"},
-		{"a scope of two APIs", func(c *authserver.Config) { c.APIs[2].Scopes[0].Name = "orders:read" }, `APIs[2].Scopes: "orders:read" is also a scope of another`},
+		{"a default API that is none", func(c *authserver.Config) { c.DefaultAPI = "https://none.example" }, "DefaultAPI: is not the audience of an API"},
+		{"an exchange for a scope of two APIs", func(c *authserver.Config) {
+			c.APIs[2].Scopes[0].Name = "files:read"
+			c.Clients[2].Scopes = nil
+			c.APIs[0].Exchange = map[string][]string{"orders:read": {"files:read"}}
+		}, `APIs[0].Exchange["orders:read"][0]: "files:read" is a scope of several APIs`},
 		{"a scope twice", func(c *authserver.Config) { c.APIs[0].Scopes[1].Name = "orders:read" }, `APIs[0].Scopes: "orders:read" is given twice`},
 		{"a translation into no language", func(c *authserver.Config) {
 			c.APIs[0].Scopes[1].Descriptions = map[string]string{"de": "x", "Deutsch!": "x"}

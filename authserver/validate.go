@@ -43,7 +43,7 @@ type inspection struct {
 	cfg       *Config
 	mistakes  []error
 	audiences map[string]bool
-	owner     map[string]string // of each scope: the audience
+	owners    map[string][]string // of each scope: the audiences
 }
 
 func (in *inspection) add(field, format string, args ...any) {
@@ -67,7 +67,7 @@ func (in *inspection) wrong(is bool, field, format string, args ...any) {
 
 // inspect checks the APIs, which everything else refers to.
 func inspect(cfg *Config) *inspection {
-	in := &inspection{cfg: cfg, audiences: map[string]bool{}, owner: map[string]string{}}
+	in := &inspection{cfg: cfg, audiences: map[string]bool{}, owners: map[string][]string{}}
 	in.wrong(len(cfg.APIs) == 0, "APIs", "at least one is required")
 	for i := range cfg.APIs {
 		in.api(&cfg.APIs[i], fmt.Sprintf("APIs[%d]", i))
@@ -75,14 +75,21 @@ func inspect(cfg *Config) *inspection {
 	if cfg.Signals.Enabled {
 		own := cfg.signalsAPI()
 		in.api(&own, "Signals")
+		for _, name := range own.ScopeNames() { // or the right to it at another API would be one to manage signals
+			in.wrong(len(in.owners[name]) > 1, "Signals.Scopes", "%q is also a scope of %s", name, in.owners[name][0])
+		}
 	}
 	for i, a := range cfg.APIs {
 		for _, s := range slices.Sorted(maps.Keys(a.Exchange)) {
 			field := fmt.Sprintf("APIs[%d].Exchange[%q]", i, s)
-			in.wrong(in.owner[s] != a.Audience, field, "is not a scope of the API")
+			in.wrong(!slices.Contains(in.owners[s], a.Audience), field, "is not a scope of the API")
 			in.scopes(a.Exchange[s], field)
+			for j, to := range a.Exchange[s] { // else an exchange could lead to more APIs than one
+				in.wrong(len(in.owners[to]) > 1, fmt.Sprintf("%s[%d]", field, j), "%q is a scope of several APIs: %s", to, strings.Join(in.owners[to], ", "))
+			}
 		}
 	}
+	in.wrong(cfg.DefaultAPI != "" && !in.audiences[cfg.DefaultAPI], "DefaultAPI", "is not the audience of an API")
 	return in
 }
 
@@ -211,10 +218,8 @@ func (in *inspection) api(a *API, field string) {
 		s := one.Name
 		in.err(field+".Scopes", scopes.Validate(s))
 		in.wrong(s == "openid", field+".Scopes", "openid is not a scope of an API")
-		owner, taken := in.owner[s]
-		in.wrong(taken && owner != a.Audience, field+".Scopes", "%q is also a scope of another API", s)
 		in.wrong(slices.Contains(a.ScopeNames()[:i], s), field+".Scopes", "%q is given twice", s)
-		in.owner[s] = a.Audience
+		in.owners[s] = append(in.owners[s], a.Audience)
 		for _, tag := range slices.Sorted(maps.Keys(one.Descriptions)) {
 			_, err := language.Parse(tag)
 			in.wrong(err != nil, fmt.Sprintf("%s.Scopes[%q].Descriptions[%q]", field, s, tag), "is not the tag of a language, such as de")
@@ -273,9 +278,9 @@ func (in *inspection) client(c *Client, field string) {
 	}
 	atDefault := c.DefaultAPI == ""
 	for i, s := range c.Scopes {
-		api, known := in.owner[s]
-		in.wrong(!known, fmt.Sprintf("%s.Scopes[%d]", field, i), "is not a scope of any API")
-		atDefault = atDefault || api == c.DefaultAPI
+		apis := in.owners[s]
+		in.wrong(apis == nil, fmt.Sprintf("%s.Scopes[%d]", field, i), "is not a scope of any API")
+		atDefault = atDefault || slices.Contains(apis, c.DefaultAPI)
 	}
 	in.wrong(!atDefault, field+".DefaultAPI", "is not the audience of an API that the client has a scope of")
 	for i, a := range c.Introspects {
@@ -388,8 +393,7 @@ const someHash = "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAA
 
 func (in *inspection) scopes(list []string, field string) {
 	for i, s := range list {
-		_, known := in.owner[s]
-		in.wrong(!known, fmt.Sprintf("%s[%d]", field, i), "is not a scope of any API")
+		in.wrong(in.owners[s] == nil, fmt.Sprintf("%s[%d]", field, i), "is not a scope of any API")
 	}
 }
 

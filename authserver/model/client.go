@@ -40,8 +40,7 @@ type Client struct {
 	// client gets no tokens.
 	Scopes []string `yaml:"scopes" json:"scopes,omitempty"`
 
-	// DefaultAPI is the audience of the token if the client requests neither a resource nor a scope. It is needed only if Scopes
-	// belong to several APIs.
+	// DefaultAPI is the audience of a token if the client names no resource, and no scope or one of several APIs.
 	DefaultAPI string `yaml:"default_api" json:"default_api,omitempty"`
 
 	// LogoutURI receives a logout token when a session of a user at the client has ended (OpenID Connect Back-Channel Logout 1.0),

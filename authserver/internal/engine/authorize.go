@@ -248,7 +248,7 @@ func (e *Engine) ask(c *call, p *pending, fresh bool) flow.Step {
 		c.to = target{}
 		return e.fail(c, errInteraction)
 	}
-	api, scopes, err := e.wanted(c.client, p.Resources, p.Scope) // again: the client, or the configuration, may have changed since
+	api, scopes, err := e.offered(c.client, p.Resources, p.Scope) // again: the client, or the configuration, may have changed since
 	if err != nil {
 		return e.fail(c, err)
 	}
@@ -330,7 +330,7 @@ func (e *Engine) validate(c *call, repeated error, front bool) (q request, err e
 	if len(q.ACRs) > 0 && !meets(q.ACRs, e.cfg.ACRs...) {
 		return q, badRequest(unmet, "this server offers none of the acr_values")
 	}
-	_, _, err = e.wanted(client, q.Resources, q.Scope)
+	_, _, err = e.offered(client, q.Resources, q.Scope)
 	return q, err
 }
 

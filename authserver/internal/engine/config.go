@@ -26,11 +26,15 @@ type Config struct {
 	_ struct{} // keyed literals only
 
 	Issuer  string
-	APIs    []model.API // at least one
+	APIs    []model.API // at least one. Several may have a scope of the same name
 	Clients *clients.Registry
 	Store   store.Store
 	Keys    *keys.Ring // with a key for the Algorithm of each API
 	Paths   model.Paths
+
+	// DefaultAPI is the audience of a token if a request names no resource, several APIs have its scopes, and the client has no
+	// DefaultAPI. Empty: such a request is refused.
+	DefaultAPI string
 
 	// DevicePage is the path, below that of the issuer, of the page where users enter the code of a device. Empty: /device.
 	DevicePage string

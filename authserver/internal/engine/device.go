@@ -70,7 +70,7 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) (map[string]any, er
 	if !slices.Contains(c.client.GrantTypes, deviceGrant) {
 		return nil, errNotTheClients
 	}
-	api, scopes, err := e.wanted(c.client, c.form["resource"], c.form.Get("scope"))
+	api, scopes, err := e.offered(c.client, c.form["resource"], c.form.Get("scope"))
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (e *Engine) Device(ctx context.Context, userCode string) (*flow.Interaction
 	if err != nil {
 		return nil, fmt.Errorf("find the client of a device: %w", err)
 	}
-	api, scopes, err := e.wanted(client, []string{d.Resource}, d.Scopes)
+	api, scopes, err := e.offered(client, []string{d.Resource}, d.Scopes)
 	if err != nil { // the client, or the configuration, has changed since
 		return nil, fmt.Errorf("read a device: %w: %w", store.ErrNotFound, err)
 	}

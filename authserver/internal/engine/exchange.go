@@ -66,11 +66,18 @@ func (e *Engine) exchange(c *call) (*grant, error) {
 
 	limited := *c.client
 	limited.DefaultAPI = subject.grant.Audience
-	limited.Scopes = slices.DeleteFunc(e.reachable(subject), func(s string) bool { return !slices.Contains(c.client.Scopes, s) })
+	limited.Scopes = slices.DeleteFunc(e.reachable(subject, ""), func(s string) bool { return !slices.Contains(c.client.Scopes, s) })
 	api, scopes, err := e.wanted(&limited, append(c.form["resource"], c.form["audience"]...), c.form.Get("scope"))
 	if err != nil {
 		return nil, err
 	}
+	// Another API may have a scope of the same name, for which the token is no permission.
+	there := e.reachable(subject, api.Audience)
+	reached := valetkey.NewScopes(slices.DeleteFunc(scopes.Slice(), func(s string) bool { return !slices.Contains(there, s) })...)
+	if reached.Len() == 0 || c.form.Has("scope") && reached.Len() < scopes.Len() {
+		return nil, errScope
+	}
+	scopes = reached
 	if c.until = subject.expires(); time.Until(c.until) < time.Second { // the remaining lifetime in whole seconds
 		return nil, errNotItsToken
 	}
@@ -134,12 +141,16 @@ func actors(now string, before any) map[string]any {
 	return act
 }
 
-// reachable returns the scopes that a token can be exchanged for: its own, and those they map to.
-func (e *Engine) reachable(t *accessToken) []string {
+// reachable returns the scopes that a token can be exchanged for at an API: its own there, or those that they map to elsewhere. An
+// empty audience means any API.
+func (e *Engine) reachable(t *accessToken, audience string) []string {
 	text, _ := t.claims["scope"].(string)
 	own := strings.Fields(text)
-	all := slices.Clone(own)
-	if api, ok := e.api(t.grant.Audience); ok {
+	var all []string
+	if audience == "" || audience == t.grant.Audience {
+		all = slices.Clone(own)
+	}
+	if api, ok := e.api(t.grant.Audience); ok && audience != t.grant.Audience {
 		for _, s := range own {
 			all = append(all, api.Exchange[s]...)
 		}

@@ -3,6 +3,7 @@ package pages
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -29,6 +30,20 @@ func (c allowedClient) Confirmed() bool {
 	return c.Since.UTC().Format(time.DateOnly) != c.Last.UTC().Format(time.DateOnly)
 }
 
+// allowedAt describes what a user has allowed an application, at the APIs in their order. The scopes of an API that no longer exists
+// come last.
+func (v *visit) allowedAt(c consent) (list []grant) {
+	left := maps.Clone(c.At)
+	for _, a := range v.cfg.APIs {
+		list = append(list, v.describe(c.At[a.Audience].Slice(), a)...)
+		delete(left, a.Audience)
+	}
+	for _, audience := range slices.Sorted(maps.Keys(left)) {
+		list = append(list, v.describe(left[audience].Slice())...)
+	}
+	return list
+}
+
 // allowed lists the applications that the user has allowed something, latest first.
 func (v *visit) allowed() (*reply, error) {
 	ctx := v.r.Context()
@@ -51,7 +66,7 @@ func (v *visit) allowed() (*reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		apps = append(apps, allowedClient{c, about, title(about), v.describe(c.Scopes.Slice(), v.cfg.APIs...)})
+		apps = append(apps, allowedClient{c, about, title(about), v.allowedAt(c)})
 	}
 	slices.SortFunc(apps, func(a, b allowedClient) int {
 		return cmp.Or(b.Last.Compare(a.Last), cmp.Compare(a.Title, b.Title))

@@ -18,17 +18,19 @@ import (
 type consent struct {
 	Subject string          `json:"subject"`
 	Client  string          `json:"client"`
-	Scopes  valetkey.Scopes `json:"scopes"`
+	Scopes  valetkey.Scopes `json:"scopes"` // at any API
 	Since   time.Time       `json:"since"`
 	Last    time.Time       `json:"last"` // when the user was last asked
+
+	At map[string]valetkey.Scopes `json:"at"` // by audience: several APIs may have a scope of the same name
 
 	Credential time.Time `json:"credential,omitzero"` // User.Since of the user who gave it
 }
 
-// covers reports whether all scopes are allowed.
-func (c *consent) covers(scopes valetkey.Scopes) bool {
+// covers reports whether all scopes are allowed at the API.
+func (c *consent) covers(audience string, scopes valetkey.Scopes) bool {
 	for s := range scopes.All() {
-		if !c.Scopes.Has(s) {
+		if !c.At[audience].Has(s) {
 			return false
 		}
 	}
@@ -74,8 +76,8 @@ func (cs consents) read(ctx context.Context, u *person, client string) (*consent
 	return c, rec.Version, nil
 }
 
-// decide records which of the requested scopes the user has allowed. Scopes allowed earlier remain.
-func (cs consents) decide(ctx context.Context, u *person, client string, asked, allowed valetkey.Scopes) error {
+// decide records which of the requested scopes the user has allowed at an API. Scopes allowed earlier remain.
+func (cs consents) decide(ctx context.Context, u *person, client, audience string, asked, allowed valetkey.Scopes) error {
 	err := retry(func() error {
 		c, version, err := cs.read(ctx, u, client)
 		if err != nil {
@@ -85,8 +87,16 @@ func (cs consents) decide(ctx context.Context, u *person, client string, asked, 
 		if c.Since.IsZero() {
 			c.Since = c.Last
 		}
-		earlier := slices.DeleteFunc(c.Scopes.Slice(), asked.Has)
-		c.Scopes = valetkey.NewScopes(append(earlier, allowed.Slice()...)...)
+		earlier := slices.DeleteFunc(c.At[audience].Slice(), asked.Has)
+		if c.At == nil {
+			c.At = map[string]valetkey.Scopes{}
+		}
+		c.At[audience] = valetkey.NewScopes(append(earlier, allowed.Slice()...)...)
+		var all []string
+		for _, scopes := range c.At {
+			all = append(all, scopes.Slice()...)
+		}
+		c.Scopes = valetkey.NewScopes(all...)
 		value, err := json.Marshal(c)
 		if err != nil {
 			return err

@@ -168,8 +168,8 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 	case ask:
 		return nil, v.consentPage(in, offered, withheld, v.preselected(in, offered)), nil
 	}
-	if asked || !consent.covers(offered) { // the latter: a trusted client, which is listed with the others
-		if err := v.consents.decide(v.r.Context(), v.user, in.Client.ID, offered, allowed); err != nil {
+	if asked || !consent.covers(in.API.Audience, offered) { // the latter: a trusted client, which is listed with the others
+		if err := v.consents.decide(v.r.Context(), v.user, in.Client.ID, in.API.Audience, offered, allowed); err != nil {
 			return nil, nil, err
 		}
 		v.logConsent(in, "consent given", allowed)
@@ -207,7 +207,7 @@ func asks(in *flow.Interaction, c *consent, offered valetkey.Scopes) bool {
 	case in.Client.Trusted:
 		return false
 	default:
-		return !c.covers(offered) || offered.Len() == 0
+		return !c.covers(in.API.Audience, offered) || offered.Len() == 0
 	}
 }
 

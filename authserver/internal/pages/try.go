@@ -29,11 +29,11 @@ import (
 const tryPath = "/developer/try/callback"
 
 // A flight is a trial in progress through the authorization endpoint.
-type flight struct{ Client, Scope, State, Verifier string }
+type flight struct{ Client, Audience, Scope, State, Verifier string }
 
 // A trial is the outcome of a trial: a token or an error.
 type trial struct {
-	Client             string
+	Client, Audience   string
 	Error, Description string
 
 	Token, Type string
@@ -78,9 +78,9 @@ func (v *visit) try(c *clients.Client) (*reply, error) {
 	}
 	scope := apis[i].Among(c.Scopes).String()
 	if !kindOf(c).Redirects() {
-		return v.finish(c, scope, url.Values{"grant_type": {"client_credentials"}, "scope": {scope}, "resource": {apis[i].Audience}})
+		return v.finish(c, apis[i].Audience, scope, url.Values{"grant_type": {"client_credentials"}, "scope": {scope}, "resource": {apis[i].Audience}})
 	}
-	f := flight{c.ID, scope, rand.Text(), rand.Text() + rand.Text()} // RFC 7636, section 4.1: 43 characters or more
+	f := flight{c.ID, apis[i].Audience, scope, rand.Text(), rand.Text() + rand.Text()} // RFC 7636, section 4.1: 43 characters or more
 	challenge := sha256.Sum256([]byte(f.Verifier))
 	query := url.Values{
 		"response_type": {"code"}, "client_id": {c.ID}, "redirect_uri": {v.tryURI}, "state": {f.State},
@@ -114,18 +114,18 @@ func (v *visit) tried() (*reply, error) {
 		end := trial{Client: c.ID, Error: query.Get("error"), Description: query.Get("error_description")}
 		return v.seeApplication(c.ID, "/token"), v.put(trialKey, end)
 	}
-	return v.finish(c, f.Scope, url.Values{
+	return v.finish(c, f.Audience, f.Scope, url.Values{
 		"grant_type": {"authorization_code"}, "code": {query.Get("code")}, "redirect_uri": {v.tryURI}, "code_verifier": {f.Verifier},
 	})
 }
 
 // finish sends a request to the token endpoint and keeps the response for the next page.
-func (v *visit) finish(c *clients.Client, scope string, form url.Values) (*reply, error) {
+func (v *visit) finish(c *clients.Client, audience, scope string, form url.Values) (*reply, error) {
 	end, err := v.askToken(c, form)
 	if err != nil {
 		return nil, err
 	}
-	end.Scope = cmp.Or(end.Scope, scope) // RFC 6749, section 5.1: it may be omitted if it is equal to the requested scope
+	end.Audience, end.Scope = audience, cmp.Or(end.Scope, scope) // RFC 6749, section 5.1: it may be omitted if it is equal to the requested scope
 	v.cfg.Logger.InfoContext(v.r.Context(), "application tried", "subject", v.user.Subject, "client", c.ID, "error", end.Error)
 	return v.seeApplication(c.ID, "/token"), v.put(trialKey, end)
 }
@@ -220,20 +220,11 @@ func (v *visit) showToken(c *clients.Client) (*reply, error) {
 	if end.Error != "" {
 		return &reply{page: "token", title: msg("try.refused"), data: page}, nil
 	}
-	page.UseURL = v.useURL(end)
+	page.UseURL = v.api(end.Audience).TryURL
 	if jwt, ok := explain(end.Token, time.Now()); ok {
 		page.Header, page.Claims, page.Bound = jwt.header, jwt.claims, jwt.bound
 	}
 	return &reply{page: "token", title: msg("token.title"), data: page}, nil
-}
-
-// useURL returns the URL where the token can be used, at the API that its scopes belong to.
-func (v *visit) useURL(t trial) string {
-	scopes := strings.Fields(t.Scope)
-	if len(scopes) == 0 {
-		return ""
-	}
-	return v.api(v.apiOf(scopes[0])).TryURL
 }
 
 // tryClient follows no redirect and uses one connection per call.
@@ -249,7 +240,7 @@ func (v *visit) useToken(c *clients.Client) (*reply, error) {
 	if !v.get(trialKey, &end) || end.Client != c.ID || end.Token == "" {
 		return v.seeApplication(c.ID, ""), nil
 	}
-	target := v.useURL(end)
+	target := v.api(end.Audience).TryURL
 	if target == "" {
 		return nil, errNotFound
 	}

@@ -44,7 +44,8 @@ var schemaKeys = map[string]string{
 	"paths.register":   "Client registration endpoint. Default: /oauth2/register.",
 	"paths.keys":       "Key set. Default: /oauth2/keys.",
 
-	"apis":          "The APIs that tokens are issued for. Each audience and each scope belongs to one of them.",
+	"apis":          "The APIs that tokens are issued for. Several may have a scope of the same name.",
+	"default_api":   "Audience of a token if the request names no resource and several APIs have its scopes. Default: the request is refused.",
 	"apis.audience": "The aud of the API's tokens, and the resource parameter that selects the API: an absolute URI.",
 	"apis.name":     "Name of the API on pages. Default: the audience.",
 	"apis.scopes":   "The scopes of the API, in the order in which pages show them.",
@@ -80,7 +81,7 @@ var schemaKeys = map[string]string{
 	"clients.redirect_uris":                              "Redirect URIs, compared exactly.",
 	"clients.grant_types":                                "Grant types that the client may use. Default: authorization_code and refresh_token with redirect_uris, otherwise client_credentials.",
 	"clients.scopes":                                     "All scopes that the client may request.",
-	"clients.default_api":                                "Audience of the token if the client requests neither a resource nor a scope.",
+	"clients.default_api":                                "Audience of a token if the client names no resource, and no scope or one of several APIs.",
 	"clients.introspects":                                "Audiences that the client represents. It may introspect their tokens.",
 	"clients.trusted":                                    "Marks a first-party client: users are not asked for consent. Default: false.",
 	"clients.without_pkce":                               "Allows authorization codes without PKCE: anyone who obtains a code can redeem it. Default: false.",
