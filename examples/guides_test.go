@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -179,26 +178,4 @@ func TestAudit(t *testing.T) {
 		"http.response.status_code": 403.0, "http.request.method": "GET", "http.route": "GET /orders", "client.address": "127.0.0.1",
 		"user.id": "alice", "valetkey.issuer": iss.URL, "valetkey.client": "orders-app", "valetkey.scope": "orders:read", "valetkey.remembered": false,
 	}, record)
-}
-
-// TestPages compares the programs in the pages of docs with those that the tests above run.
-func TestPages(t *testing.T) {
-	pages, err := filepath.Glob("../docs/*.md")
-	require.NoError(t, err)
-	shown := 0
-	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		require.NoError(t, err)
-		for _, m := range regexp.MustCompile("(?s)<!-- (examples/[a-z]+/main\\.go) -->\n```go\n(.*?)```\n").FindAllStringSubmatch(string(text), -1) {
-			program, err := os.ReadFile(filepath.Join("..", m[1]))
-			require.NoError(t, err)
-			if strings.HasPrefix(m[2], "package ") {
-				assert.Equal(t, string(program), m[2], "%s shows another text than %s", page, m[1])
-			} else { // an excerpt
-				assert.Contains(t, string(program), m[2], "%s shows another text than %s", page, m[1])
-			}
-			shown++
-		}
-	}
-	assert.GreaterOrEqual(t, shown, 4)
 }
