@@ -53,6 +53,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/pages"
 	"github.com/valetkey/valetkey/authserver/internal/transmitter"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/internal/keyset"
 )
 
 // A Server is an [http.Handler]. It is safe for concurrent use. It starts no goroutines except those of [Server.Run].
@@ -254,8 +255,17 @@ func (s *Server) registration(url string) (http.Handler, error) {
 	for _, t := range cfg.Registration.InitialTokens {
 		tokens = append(tokens, clients.InitialToken{Name: t.Name, Digest: digest(t.SHA256), Uses: t.Uses, Expires: t.Expires})
 	}
+	statements := map[string]*keyset.Set{}
+	for _, t := range cfg.Registration.StatementIssuers {
+		keys, _, err := keyset.Parse([]byte(t.JWKS), keyset.MaxForeignKeys)
+		if err != nil {
+			return nil, fmt.Errorf("registration.statement_issuers: %w", err)
+		}
+		statements[t.Issuer] = keyset.Static(keys...)
+	}
 	return clients.Registration(clients.RegistrationConfig{
-		URL: url, AuthMethods: cfg.authMethods(), Issuer: cfg.Issuer, Registry: s.clients, InitialTokens: tokens, Open: cfg.Registration.Open,
+		Statements: statements,
+		URL:        url, AuthMethods: cfg.authMethods(), Issuer: cfg.Issuer, Registry: s.clients, InitialTokens: tokens, Open: cfg.Registration.Open,
 		Scopes: cfg.registrable(), GrantTypes: cfg.Registration.GrantTypes, UnusedFor: cfg.Registration.UnusedFor,
 		Allow: func(address string) error { return limiter.Allow(login.Network(address)) },
 		Deleted: func(ctx context.Context, id string) error {

@@ -245,6 +245,16 @@ type Registration struct {
 	// GrantTypes are the grant types that can be registered for. Nil: authorization_code, refresh_token and the device grant,
 	// each of which requires a user's consent.
 	GrantTypes []string `yaml:"grant_types"`
+
+	// StatementIssuers issue software statements (RFC 7591, section 2.3): signed JWTs whose claims replace what the client itself
+	// states. Empty: every statement is refused.
+	StatementIssuers []StatementIssuer `yaml:"statement_issuers"`
+}
+
+// A StatementIssuer issues software statements.
+type StatementIssuer struct {
+	Issuer string `yaml:"issuer"` // the iss claim, compared exactly. Required
+	JWKS   string `yaml:"jwks"`   // its JWK Set, as text. Required
 }
 
 func (r Registration) on() bool { return r.Open || len(r.InitialTokens) > 0 }

@@ -45,6 +45,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "APIs[2].Scopes: at least one"},
 		{"a scope of two words", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "a b" }, `APIs[0].Scopes: scope "a b"`},
 		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "openid" }, "APIs[0].Scopes: openid"},
+		{"an issuer of statements without keys", func(c *authserver.Config) {
+			c.Registration.StatementIssuers = []authserver.StatementIssuer{{JWKS: "{}"}}
+		}, "Registration.StatementIssuers[0].Issuer: is required"},
 		{"a default API that is none", func(c *authserver.Config) { c.DefaultAPI = "https://none.example" }, "DefaultAPI: is not the audience of an API"},
 		{"an exchange for a scope of two APIs", func(c *authserver.Config) {
 			c.APIs[2].Scopes[0].Name = "files:read"

@@ -428,6 +428,15 @@ func (in *inspection) issuers() {
 func (in *inspection) registration() {
 	r := in.cfg.Registration
 	in.scopes(r.Scopes, "registration.scopes")
+	issuers := map[string]bool{}
+	for i, t := range r.StatementIssuers {
+		field := fmt.Sprintf("Registration.StatementIssuers[%d]", i)
+		in.wrong(t.Issuer == "", field+".Issuer", "is required")
+		in.wrong(issuers[t.Issuer], field+".Issuer", "is duplicated")
+		issuers[t.Issuer] = true
+		_, _, err := keyset.Parse([]byte(t.JWKS), keyset.MaxForeignKeys)
+		in.err(field+".JWKS", err)
+	}
 	for i, g := range r.GrantTypes {
 		in.wrong(!slices.Contains(in.cfg.grantTypes(), g), fmt.Sprintf("Registration.GrantTypes[%d]", i), "%q is not one of %v", g, in.cfg.grantTypes())
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -169,6 +170,24 @@ func TestRegistration(t *testing.T) {
 	t.Run("what cannot be registered for", func(t *testing.T) {
 		a := register(`{"grant_types":["client_credentials"],"response_types":[],"scope":"files:read"}`)
 		assert.Equal(t, "invalid_client_metadata", a.body["error"])
+	})
+	t.Run("AS-DCR-08 a software statement of a configured issuer", func(t *testing.T) {
+		key, err := jose.GenerateKey("ES256", "statements")
+		require.NoError(t, err)
+		const issuer = "https://trust.example.com"
+		s := start(t, "", func(c *authserver.Config) {
+			c.Registration.Open = true
+			c.Registration.StatementIssuers = []authserver.StatementIssuer{{Issuer: issuer, JWKS: `{"keys":[` + string(key.PublicJWK()) + `]}`}}
+		})
+		register := func(issuer string) answer {
+			statement, err := key.Sign(nil, []byte(`{"iss":"`+issuer+`","client_name":"Certified","redirect_uris":["https://certified.example.com/cb"]}`))
+			require.NoError(t, err)
+			return send(t, "POST", s.url+"/oauth2/register", `{"client_name":"x","software_statement":"`+statement+`"}`, "Content-Type", "application/json")
+		}
+		assert.Equal(t, "unapproved_software_statement", register("https://other.example.com").body["error"])
+		a := register(issuer)
+		require.Equal(t, 201, a.status, a.text)
+		assert.Equal(t, "Certified", a.body["client_name"])
 	})
 	t.Run("registrations of one address are counted", func(t *testing.T) {
 		assert.Equal(t, 429, register(`{}`).status)

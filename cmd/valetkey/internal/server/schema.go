@@ -18,6 +18,8 @@ func Schema() (config.Schema, error) {
 			"user_types":                  config.All(config.Required("type"), config.AtMostOne("database", "ldap")),
 			"trusted_issuers":             config.All(config.Required("issuer", "subject_type", "scopes"), config.OneOf("jwks", "jwks_uri")),
 			"registration.initial_tokens": config.Required("sha256"),
+
+			"registration.statement_issuers": config.Required("issuer", "jwks"),
 		},
 	})
 }
@@ -134,6 +136,10 @@ var schemaKeys = map[string]string{
 	"registration.unused_for":  "Time after which an openly registered client that is not used is removed. Negative: never. Default: 24h.",
 	"registration.scopes":      "All scopes that can be registered for. Default: all.",
 	"registration.grant_types": "Grant types that can be registered for. Default: those that require a user's consent.",
+
+	"registration.statement_issuers":        "Issuers of software statements (RFC 7591, section 2.3). Default: every statement is refused.",
+	"registration.statement_issuers.issuer": "The iss of the statements, compared exactly.",
+	"registration.statement_issuers.jwks":   "JWK Set of the issuer, as text.",
 
 	"registration.initial_tokens":         "Tokens that permit registration without a user account.",
 	"registration.initial_tokens.name":    "Recipient of the token, for the audit log.",
