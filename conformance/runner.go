@@ -48,10 +48,11 @@ type Result struct {
 	Problems []string   // what differs from the expected outcome; for Skipped and NotOffered, the reason
 	Expected string     // of the step that failed
 	Sent     []Exchange // all requests of the case; of a step with several, the last
+	Origin   string     // scheme and host of the server that they were sent to
 	Took     time.Duration
 }
 
-// An Exchange is a request with its response, as sent and received. Long texts are cut.
+// An Exchange is a request with its response, as sent and received.
 type Exchange struct {
 	Request  string `json:"request"`
 	Response string `json:"response"`
@@ -401,7 +402,7 @@ func (r *runner) runCase(ctx context.Context, i int, iss *issuer, info serverInf
 	start := time.Now()
 	problems, expected, sent := r.play(ctx, b, c)
 	result := &r.results[i]
-	result.Took, result.Sent = time.Since(start), sent
+	result.Took, result.Sent, result.Origin = time.Since(start), sent, info.origin
 	if result.Verdict = Passed; len(problems) > 0 {
 		result.Verdict, result.Problems, result.Expected = Failed, problems, expected
 	}
@@ -540,7 +541,7 @@ func (r *runner) sendTogether(ctx context.Context, b *bench, s Step, n int) ([]*
 		all.Go(func() { responses[i] = exchange(ctx, b.server.origin, method, raw, certificate, s.request().Last) })
 	}
 	all.Wait()
-	last := Exchange{Request: cut(string(raw)), Response: cut(string(responses[n-1].raw))}
+	last := Exchange{Request: string(raw), Response: string(responses[n-1].raw)}
 	if err := responses[n-1].err; err != nil {
 		last.Response += fmt.Sprintf("(%v)", err)
 	}
@@ -569,13 +570,4 @@ func (r *runner) pace(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// cut shortens a text for a report.
-func cut(s string) string {
-	const limit = 4 << 10
-	if len(s) <= limit {
-		return s
-	}
-	return fmt.Sprintf("%s... (%d bytes in all)", s[:limit], len(s))
 }

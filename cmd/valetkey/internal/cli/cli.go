@@ -74,7 +74,7 @@ func RunGateway(ctx context.Context, drivers driver.Set, args []string, stdin io
 // gatewayCommands returns the commands that run and examine a gateway.
 func gatewayCommands(drivers driver.Set) []*cobra.Command {
 	return []*cobra.Command{proxyCommand(drivers), authorizeCommand(drivers), revokeCommand(), verifyCommand(), inspectCommand(drivers), doctorCommand(drivers),
-		healthCommand()}
+		healthCommand(), conformCommand()}
 }
 
 func run(ctx context.Context, commands []*cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {

@@ -1,4 +1,4 @@
-// Package schematest validates YAML by the JSON Schemas of configuration files. It is for tests.
+// Package schematest validates YAML and JSON by the JSON Schemas of configuration files. It is for tests.
 package schematest
 
 import (
@@ -13,6 +13,23 @@ import (
 // Check returns an error if the YAML text does not conform to the schema, which is a value that becomes a JSON Schema, or is one as
 // JSON text.
 func Check(schema any, text string) error {
+	value, err := config.Value(text)
+	if err != nil {
+		return err
+	}
+	return validate(schema, value)
+}
+
+// CheckJSON does the same for a JSON text.
+func CheckJSON(schema any, text []byte) error {
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	return validate(schema, value)
+}
+
+func validate(schema, value any) error {
 	raw, isText := schema.([]byte)
 	if !isText {
 		var err error
@@ -30,10 +47,6 @@ func Check(schema any, text string) error {
 		return err
 	}
 	compiled, err := compiler.Compile("schema.json") // validates the schema by its draft
-	if err != nil {
-		return err
-	}
-	value, err := config.Value(text)
 	if err != nil {
 		return err
 	}

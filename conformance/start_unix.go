@@ -1,0 +1,13 @@
+//go:build unix
+
+package conformance
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// ownGroup gives the program a process group, so that programs that it starts, such as node under npm, end with it.
+func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+func killGroup(cmd *exec.Cmd) { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
