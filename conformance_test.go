@@ -45,6 +45,7 @@ var groups = []struct{ name, title string }{
 	{"CEL", "rules in CEL"},
 	{"AZ", "policy servers (AuthZEN)"},
 	{"SSF", "shared signals: receiver (SSF 1.0, CAEP 1.0, RISC 1.0, RFC 8935, RFC 8936)"},
+	{"BCL", "logout tokens (OpenID Connect Back-Channel Logout 1.0)"},
 	{"XCHG", "tokens for calls to other services (RFC 8693)"},
 	{"EXT", "external authorization for gateways (ext_authz v3)"},
 	{"AS-CORE", "authorization server: core endpoints (RFC 6749)"},

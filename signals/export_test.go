@@ -1,7 +1,28 @@
 package signals
 
+import "github.com/valetkey/valetkey/internal/strictjson"
+
 // SetCapacity sets the number of revocations that r holds for later watchers.
 func SetCapacity(r *Receiver, n int) { r.feed.capacity = n }
 
 // SetOwnClock makes the clock of the transmitter that of the issuer, although their ports differ.
 func SetOwnClock(r *Receiver) { r.ownClock = true }
+
+// ParseSubject parses a subject.
+func ParseSubject(text string, legacy bool) (simple []Subject, complex map[string][]Subject, err error) {
+	// A subject is part of a SET, which is validated as a whole.
+	if err := strictjson.Object([]byte(`{"sub_id":`+text+`}`), nil); err != nil {
+		return nil, nil, err
+	}
+	p, err := parseSubject(strictjson.Value(text), legacy)
+	return p.simple, p.complex, err
+}
+
+// ReadPollAnswer reads the answer to a poll: names and SETs.
+func ReadPollAnswer(body []byte) (sets [][2]string, more bool, err error) {
+	a, err := readPollAnswer(body)
+	for _, s := range a.sets {
+		sets = append(sets, [2]string{s.jti, s.raw})
+	}
+	return sets, a.more, err
+}

@@ -190,10 +190,13 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 		ours = ours || slices.Contains(r.cfg.Logout.Audience, a)
 	}
 	now := r.cfg.Now()
-	payload, err := logoutEvent(events)
+	var payload strictjson.Value
+	if events.IsObject() {
+		if payload, err = member(events, string(Logout)); err != nil {
+			return nil, &refusal{invalidRequest, err}
+		}
+	}
 	switch {
-	case err != nil:
-		return nil, &refusal{invalidRequest, err}
 	case issuer != r.cfg.Issuer:
 		return nil, refuse(invalidRequest, "iss is %.200q, not %q", issuer, r.cfg.Issuer)
 	case !ours:
@@ -203,7 +206,7 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 	case t.issued.After(now.Add(r.cfg.Leeway)):
 		return nil, refuse(invalidRequest, "its iat is in the future")
 	case !payload.IsObject(): // section 2.6, step 6
-		return nil, errNoLogout
+		return nil, refuse(invalidRequest, "events does not contain the logout event with an object")
 	case nonce != nil: // step 7
 		return nil, refuse(invalidRequest, "nonce is present")
 	case t.subject == "" && t.session == "": // step 5
@@ -215,14 +218,4 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 		return nil, err
 	}
 	return &t, nil
-}
-
-var errNoLogout = refuse(invalidRequest, "events does not contain the logout event with an object")
-
-// logoutEvent returns the payload of the logout event.
-func logoutEvent(events strictjson.Value) (strictjson.Value, error) {
-	if !events.IsObject() {
-		return nil, errNoLogout
-	}
-	return member(events, string(Logout))
 }

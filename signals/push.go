@@ -113,7 +113,7 @@ func (r *Receiver) read(ctx context.Context, raw, jti string) (reading, error) {
 	return read, nil
 }
 
-// refused counts and logs a SET that is not accepted, at most one line per minute.
+// refused counts and logs a SET or logout token that is not accepted, at most one line per minute.
 func (r *Receiver) refused(ctx context.Context, err error) error {
 	var refused *refusal
 	if !errors.As(err, &refused) {
@@ -122,7 +122,7 @@ func (r *Receiver) refused(ctx context.Context, err error) error {
 	}
 	r.counts.add(string(refused.code))
 	if n := r.refusals.Permit(); n > 0 {
-		r.log.LogAttrs(ctx, slog.LevelWarn, "signals: a SET is refused", slog.Any("err", err), slog.Int("sets", n))
+		r.log.LogAttrs(ctx, slog.LevelWarn, "signals: a token is refused", slog.Any("err", err), slog.Int("tokens", n))
 	}
 	return err
 }

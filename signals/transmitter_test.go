@@ -3,6 +3,7 @@ package signals_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -611,4 +612,16 @@ func (l *logBuffer) log(cfg *signals.Config) { cfg.Logger = slog.New(slog.NewTex
 // subject returns the options of a token that is issued now.
 func subject(sub string) []valetkeytest.Option {
 	return []valetkeytest.Option{valetkeytest.Claim("sub", sub)}
+}
+
+// decode decodes a part of a token.
+func decode(t testing.TB, part string) string {
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// source makes a guard watch r.
+func source(r *signals.Receiver) func(*middleware.Config) {
+	return func(cfg *middleware.Config) { cfg.Revocations.Source = r }
 }
