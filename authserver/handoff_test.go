@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/authserver/internal/costs"
 	"github.com/valetkey/valetkey/authserver/internal/handoff"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -492,6 +493,37 @@ func TestHandoffAttacks(t *testing.T) {
 		assert.Equal(t, 429, page.status)
 		assert.NotEmpty(t, page.header.Get("Retry-After"))
 	})
+}
+
+// What a log-in at another page costs the store, by who causes it.
+func TestHandoffCosts(t *testing.T) {
+	counter := &costs.Counter{Store: store.NewMemory(0)}
+	s := start(t, "", handsOff, func(c *authserver.Config) { c.Store, c.InsecureUnsealed = counter, true })
+	v := newVisitor(t)
+	var id, back, next string
+	for _, c := range []struct {
+		name string
+		most costs.Cost
+		do   func()
+	}{
+		{"a message that nobody has signed", costs.Cost{}, func() { s.tell(t, "/login/answer", "e30.e30.e30") }},
+		{"a return without a challenge", costs.Cost{}, func() { v.get(s.url + "/login/return") }},
+		{"a return with a made-up challenge", costs.Cost{Reads: 1}, func() { v.get(s.url + "/login/return?login_challenge=" + madeUp()) }},
+		{"a visitor of a page", costs.Cost{Writes: 1, Bytes: 1 << 10}, func() { newVisitor(t).challengeOf(s.url + "/login") }},
+		{"a visitor with a request", costs.Cost{Reads: 3, Writes: 2, Bytes: 4 << 10}, func() { id = v.challengeOf(s.authorizeURL("web")) }},
+		{"the page reads", costs.Cost{Reads: 1}, func() { require.Equal(t, 200, s.describes(t, id).status) }},
+		{"the page answers", costs.Cost{Reads: 1, Writes: 2, Bytes: 2 << 10}, func() { back = s.answered(t, id) }},
+		{"the user returns", costs.Cost{Reads: 2, Writes: 3, Bytes: 4 << 10}, func() { next = v.to(back).String() }},
+		{"the user returns again", costs.Cost{Reads: 3}, func() { v.to(back) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := counter.Of(c.do)
+			assert.LessOrEqual(t, got.Reads, c.most.Reads, "reads")
+			assert.LessOrEqual(t, got.Writes, c.most.Writes, "writes")
+			assert.LessOrEqual(t, got.Bytes, c.most.Bytes, "bytes")
+		})
+	}
+	s.redeemed(t, "web", v.to(next))
 }
 
 func must[T any](v T, err error) T {

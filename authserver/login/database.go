@@ -96,14 +96,11 @@ func (d *Database) Login(ctx context.Context, name, password string) (*User, err
 		return nil, fmt.Errorf("login: reading %q: %w", name, err)
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, maxWait)
-	defer cancel()
-	select {
-	case d.hashing <- struct{}{}:
-		defer func() { <-d.hashing }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("login: waiting for other logins: %w", ctx.Err())
+	end, err := d.turn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("login: waiting for other logins: %w", err)
 	}
+	defer end()
 	if right := d.matches(h, password); !right || !known {
 		return nil, ErrRefused
 	}
@@ -206,10 +203,27 @@ func (d *Database) SetPassword(ctx context.Context, name, password string) (*Use
 	return d.user(p), nil
 }
 
+// turn waits until a hash may be computed. The caller calls end afterwards.
+func (d *Database) turn(ctx context.Context) (end func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	select {
+	case d.hashing <- struct{}{}:
+		return func() { <-d.hashing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // ChangePassword replaces the password of a user who has entered old. Unless end is set, sessions and grants that began with the
 // previous password remain. Of two simultaneous changes, the second one is refused, because its old password is no longer right. The
 // error wraps [ErrRefused] if old is wrong, and [store.ErrNotFound] if no user has the name.
 func (d *Database) ChangePassword(ctx context.Context, name, old, password string, end bool) (*User, error) {
+	done, err := d.turn(ctx) // users cause it, as they cause log-ins
+	if err != nil {
+		return nil, fmt.Errorf("login: waiting for other logins: %w", err)
+	}
+	defer done()
 	text, err := Hash(password)
 	for err == nil {
 		var p *person

@@ -411,3 +411,62 @@ func TestDatabaseLookup(t *testing.T) {
 		assert.NotEqual(t, before, since().Since)
 	})
 }
+
+func TestDatabaseChangePassword(t *testing.T) {
+	d, _ := customers(t)
+	before, err := d.Login(t.Context(), "Alice", alicesPassword)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name, user, old, new string
+		want                 error
+	}{
+		{"a wrong old password", "Alice", other, other, login.ErrRefused},
+		{"no old password", "Alice", "", other, login.ErrRefused},
+		{"an unknown user", "mallory", alicesPassword, other, store.ErrNotFound},
+		{"a short new password", "Alice", alicesPassword, "short", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := d.ChangePassword(t.Context(), c.user, c.old, c.new, true)
+			require.Error(t, err)
+			if c.want != nil {
+				assert.ErrorIs(t, err, c.want)
+			}
+			assert.NotContains(t, err.Error(), other)
+			_, err = d.Login(t.Context(), "Alice", alicesPassword)
+			require.NoError(t, err, "the password is unchanged")
+		})
+	}
+	t.Run("what began with the old password remains", func(t *testing.T) {
+		u, err := d.ChangePassword(t.Context(), "Alice", alicesPassword, other, false)
+		require.NoError(t, err)
+		assert.Equal(t, before.Since, u.Since)
+		_, err = d.Login(t.Context(), "Alice", alicesPassword)
+		require.ErrorIs(t, err, login.ErrRefused)
+	})
+	t.Run("what began with the old password ends", func(t *testing.T) {
+		u, err := d.ChangePassword(t.Context(), "Alice", other, alicesPassword, true)
+		require.NoError(t, err)
+		assert.True(t, u.Since.After(before.Since))
+		a, err := d.Lookup(t.Context(), u.Subject)
+		require.NoError(t, err)
+		assert.Equal(t, u.Since, a.Since)
+	})
+	t.Run("of simultaneous changes, one succeeds", func(t *testing.T) {
+		results := make(chan error, 8)
+		for i := range cap(results) {
+			go func() {
+				_, err := d.ChangePassword(t.Context(), "Alice", alicesPassword, strings.Repeat("a new one", i+1), false)
+				results <- err
+			}()
+		}
+		n := 0
+		for range cap(results) {
+			if err := <-results; err == nil {
+				n++
+			} else {
+				assert.ErrorIs(t, err, login.ErrRefused)
+			}
+		}
+		assert.Equal(t, 1, n)
+	})
+}
