@@ -42,7 +42,11 @@ func (e *endings) show(w http.ResponseWriter, _ *http.Request, over *flow.Ended)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(e.all, *over)
-	w.WriteHeader(http.StatusGone)
+	status := http.StatusGone
+	if over.NoCookie || over.Elsewhere {
+		status = http.StatusBadRequest
+	}
+	w.WriteHeader(status)
 }
 
 func (e *endings) last(t *testing.T) flow.Ended {

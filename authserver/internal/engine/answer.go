@@ -214,8 +214,7 @@ func (p *pending) open(browser string) (last lastAnswer, ok bool) {
 // wasAnswered returns the step for a request to an interaction that was answered before.
 func (e *Engine) wasAnswered(c *call, p *pending) flow.Step {
 	if p.Browser != store.Digest(c.browser) {
-		c.to = target{}
-		return e.fail(c, errBrowser)
+		return e.otherBrowser(c)
 	}
 	mentioned := c.client
 	if err := e.find(c, p.Client); errors.Is(err, errClient) {
@@ -224,6 +223,14 @@ func (e *Engine) wasAnswered(c *call, p *pending) flow.Step {
 		return e.fail(c, err)
 	}
 	return flow.Step{Answered: &flow.Ended{Answered: true, Client: c.client, RedirectURI: p.RedirectURI, ID: p.id, Browser: c.browser}}
+}
+
+// otherBrowser returns the step for a request of a browser that the interaction did not begin in: the error is for its user.
+func (e *Engine) otherBrowser(c *call) flow.Step {
+	c.to = target{}
+	step := e.fail(c, errBrowser)
+	step.Ended = &flow.Ended{NoCookie: c.browser == "", Elsewhere: c.browser != "", Client: e.mentioned(c.r)}
+	return step
 }
 
 // The first of two equal requests may not have its code yet when the second one looks for it.

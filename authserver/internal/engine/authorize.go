@@ -242,8 +242,7 @@ func (e *Engine) Continue(r *http.Request) flow.Step {
 func (e *Engine) ask(c *call, p *pending, fresh bool) flow.Step {
 	switch {
 	case c.browser == "" || p.Browser != store.Digest(c.browser):
-		c.to = target{} // the error is for the user of the wrong browser
-		return e.fail(c, errBrowser)
+		return e.otherBrowser(c)
 	case !registered(c.client, p.RedirectURI): // unregistered since
 		c.to = target{}
 		return e.fail(c, errInteraction)

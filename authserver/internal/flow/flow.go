@@ -45,12 +45,15 @@ type Departure struct {
 // an attacker has registered as a client (RFC 9700, section 4.11.2). An error is an outage, with nothing written.
 type Leave func(w http.ResponseWriter, r *http.Request, d *Departure) (bool, error)
 
-// An Ended is an interaction that no longer waits for its user.
+// An Ended is an interaction that does not wait for this user, or no longer.
 type Ended struct {
 	Answered    bool          // false: it has expired, or never existed
 	Client      *model.Client // nil: unknown. Unless Answered, anyone could have named it
 	RedirectURI string        // of the client; empty unless Answered
 	ID, Browser string        // as in the Interaction; empty unless Answered
+
+	NoCookie  bool // the request has no cookie of the browser that the interaction began in
+	Elsewhere bool // the interaction began in another browser
 }
 
 // A Decision is the decision of the user of an Interaction.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -74,23 +75,65 @@ func (v *visit) allowed() (*reply, error) {
 	return &reply{page: "allowed", title: msg("allowed.title"), data: apps}, nil
 }
 
-// disallow revokes what the user has allowed an application.
-func (v *visit) disallow() (*reply, error) {
-	client := v.r.PostForm.Get("client_id")
-	switch _, err := v.cfg.Clients.About(v.r.Context(), client); {
-	case errors.Is(err, store.ErrNotFound): // also for "", which would mean all of them
-		return nil, errNotFound
-	case err != nil:
+// allowedTo returns the application that a request is about, and what the user has allowed it.
+func (v *visit) allowedTo(id string) (*clients.Client, *consent, error) {
+	if id == "" { // which would mean all of them
+		return nil, nil, errNotFound
+	}
+	c, err := v.cfg.Clients.About(v.r.Context(), id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil, errNotFound
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	allowed, err := v.consents.get(v.r.Context(), v.user, id)
+	return c, allowed, err
+}
+
+func (v *visit) askRevoke() (*reply, error) {
+	c, allowed, err := v.allowedTo(v.r.URL.Query().Get("client_id"))
+	if err != nil {
+		return nil, err
+	}
+	if allowed.Scopes.Len() == 0 {
+		return v.see("/account/applications"), nil
+	}
+	return &reply{page: "revoke", title: msg("revoke.title", "client", title(c)), data: allowedClient{
+		*allowed, c, title(c), v.describe(allowed.Scopes.Slice(), v.cfg.APIs...),
+	}}, nil
+}
+
+// revoke revokes what the user has allowed an application. The same form sent again has the same result.
+func (v *visit) revoke() (*reply, error) {
+	ctx := v.r.Context()
+	c, allowed, err := v.allowedTo(v.r.PostForm.Get("client_id"))
+	if err != nil {
 		return nil, err
 	}
 	// The tokens end first: if that fails, the application remains in the list, so the user can try again.
-	n, err := v.cfg.Engine.RevokeGrants(v.r.Context(), v.user.Subject, client)
+	n, err := v.cfg.Engine.RevokeGrants(ctx, v.user.Subject, c.ID)
 	if err == nil {
-		err = v.consents.forget(v.r.Context(), v.user.Subject, client)
+		err = v.consents.forget(ctx, v.user.Subject, c.ID)
 	}
 	if err != nil {
 		return nil, err
 	}
-	v.cfg.Logger.InfoContext(v.r.Context(), "consent revoked", "subject", v.user.Subject, "client", client, "grants", n)
-	return v.see("/account/applications"), nil
+	v.cfg.Logger.InfoContext(ctx, "consent revoked", "subject", v.user.Subject, "client", c.ID, "grants", n)
+	return v.see("/account/applications"), v.reportRevoked(c, allowed)
+}
+
+// reportRevoked reports the end of an application's access. An API that verifies tokens locally accepts those that it has been sent
+// before until they expire.
+func (v *visit) reportRevoked(c *clients.Client, allowed *consent) error {
+	var longest time.Duration
+	for _, a := range v.cfg.APIs {
+		if a.Tokens != model.Opaque && a.Among(allowed.Scopes.Slice()).Len() > 0 {
+			longest = max(longest, cmp.Or(c.Lifetime, a.WithDefaults().Lifetime))
+		}
+	}
+	if longest == 0 {
+		return v.notify("revoked", "client", title(c))
+	}
+	return v.notify("revoked.within", "client", title(c), "span", string(v.tongue.span(longest)))
 }

@@ -115,7 +115,7 @@ func TestLeave(t *testing.T) {
 		require.Equal(t, "consent_required", b.get(silent).away().Query().Get("error"))
 		require.NotEmpty(t, b.get(atPhish(stranger, url.Values{"prompt": {"none"}})).away().Query().Get("code"))
 		stays(t, h.loggedIn("bob").get(silent), "consent_required")
-		b.get("/account/applications").press("Revoke", nil)
+		b.get("/account/applications").revoke()
 		stays(t, b.get(silent), "consent_required")
 	})
 	t.Run("what a user who is gone has allowed does not count", func(t *testing.T) {

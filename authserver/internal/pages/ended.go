@@ -10,9 +10,14 @@ import (
 
 // An ending is the data of the page of an interaction that has ended.
 type ending struct {
-	Answered   bool
+	End        string // answered, expired, no_cookie or elsewhere: the messages ended.END.title and ended.END
 	Client     string // title; empty: unknown
 	URL, Place string // the way back, http or https, and its host; empty: unknown
+}
+
+// Words describes the end. link leads to what the user has allowed.
+func (e ending) Words(link string) message {
+	return msg("ended."+e.End, "client", e.Answerer(), "link", link)
 }
 
 // Answerer and Sender name the client in sentences.
@@ -28,9 +33,14 @@ func (e ending) named(unknown message) message {
 
 // Ended shows that an interaction has ended, and the way back.
 func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *flow.Ended) {
-	e, heading := ending{Answered: over.Answered}, msg("ended.expired.title")
-	if over.Answered {
-		heading = msg("ended.answered.title")
+	e := ending{End: "expired"}
+	switch {
+	case over.Answered:
+		e.End = "answered"
+	case over.NoCookie:
+		e.End = "no_cookie"
+	case over.Elsewhere:
+		e.End = "elsewhere"
 	}
 	// A client that the operator does not know is named and linked to only if the user has seen its consent page: anyone can
 	// write a link to an interaction that never existed.
@@ -38,7 +48,7 @@ func (p *Pages) Ended(w http.ResponseWriter, r *http.Request, over *flow.Ended) 
 		e.Client = title(c)
 		e.URL, e.Place = wayBack(c, over.RedirectURI)
 	}
-	p.write(w, p.visit(r), &reply{status: http.StatusBadRequest, page: "ended", title: heading, data: e, quiet: true})
+	p.write(w, p.visit(r), &reply{status: http.StatusBadRequest, page: "ended", title: msg("ended." + e.End + ".title"), data: e, quiet: true})
 }
 
 // wayBack returns the address of an application: its website, if the operator knows the application, or the host of redirectURI.

@@ -36,6 +36,12 @@ func (b *browser) links() map[string]string {
 	return links
 }
 
+// revoke revokes what the user has allowed the first application of the list.
+func (b *browser) revoke() *browser {
+	b.t.Helper()
+	return b.get(b.links()["Revoke"]).press("Revoke the access", nil)
+}
+
 func TestAnsweredTwice(t *testing.T) {
 	t.Run("another answer than the first is refused, with the way back", func(t *testing.T) {
 		h := newHouse(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ const (
 type loginForm struct {
 	Action string // where the form is submitted
 	Return string // where to redirect afterwards; empty for an interaction
+	Draft  string // the content of a form that needs the log-in; empty: none
 	Client string // the application that requests the log-in; empty: none
 	Types  []UserType
 	Type   string
@@ -40,6 +42,11 @@ func (v *visit) showLogin() (*reply, error) {
 	if v.user != nil {
 		return v.see(back), nil
 	}
+	if v.r.URL.Query().Has("logged_in") {
+		return v.loginPage(loginForm{Action: v.base + "/login", Return: v.base + back}, &stop{
+			status: http.StatusBadRequest, words: msg("login.no_cookie"),
+		}), nil
+	}
 	if v.cfg.Handoff != nil {
 		return v.handOff(nil, handoff.Then{Location: v.base + back})
 	}
@@ -48,10 +55,26 @@ func (v *visit) showLogin() (*reply, error) {
 
 func (v *visit) doLogin() (*reply, error) {
 	back := v.back(v.r.PostForm.Get("return"))
+	content := v.r.PostForm.Get("draft")
 	if stop, err := v.logIn(""); stop != nil || err != nil {
-		return v.loginPage(loginForm{Action: v.base + "/login", Return: v.base + back}, stop), err
+		return v.loginPage(loginForm{Action: v.base + "/login", Return: v.base + back, Draft: content}, stop), err
+	}
+	if err := v.keepDraft(back, content, "draft.kept"); err != nil {
+		return nil, err
+	}
+	if len(v.r.Cookies()) == 0 { // the browser may keep none; the next request shows whether it does
+		return v.see("/login?" + url.Values{"logged_in": {""}, "return": {v.base + back}}.Encode()), nil
 	}
 	return v.see(back), nil
+}
+
+// loggedInBefore handles the log-in form of a page that was loaded before the user has logged in, in another tab.
+func (v *visit) loggedInBefore() (*reply, error) {
+	back := v.back(v.r.PostForm.Get("return"))
+	if content := v.r.PostForm.Get("draft"); content != "" {
+		return v.see(back), v.keepDraft(back, content, "draft.kept")
+	}
+	return v.see(back), v.notify("login.before", "user", v.user.Called())
 }
 
 func (v *visit) doLogout() (*reply, error) { return v.see("/"), v.end() }

@@ -229,6 +229,15 @@ func (t *tongue) value(v any) template.HTML {
 	}
 }
 
+// has reports whether the message can be rendered.
+func (t *tongue) has(m message) bool {
+	text, ok := t.messages[m.key]
+	for _, p := range placeholder.FindAllString(text, -1) {
+		ok = ok && slices.Contains(m.args, any(p[1:len(p)-1]))
+	}
+	return ok
+}
+
 // plain renders a message without markup.
 func (t *tongue) plain(m message) string {
 	return html.UnescapeString(markup.ReplaceAllString(string(t.text(m)), ""))

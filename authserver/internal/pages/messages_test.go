@@ -66,7 +66,7 @@ func TestMessages(t *testing.T) {
 		}
 		text, err := os.ReadFile(name)
 		require.NoError(t, err)
-		for _, m := range regexp.MustCompile(`(?:msg\(|msg )"([^"]+)"(\s*\+)?`).FindAllStringSubmatch(string(text), -1) {
+		for _, m := range regexp.MustCompile(`(?:msg\(|msg |notify\(|v.content\(\), |content, )"([^"]+)"(\s*\+)?`).FindAllStringSubmatch(string(text), -1) {
 			if used[m[1]] = true; m[2] != "" {
 				prefixes = append(prefixes, m[1])
 				delete(used, m[1])

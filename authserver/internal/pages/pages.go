@@ -39,7 +39,7 @@ type Config struct {
 	Logins  []UserType  // required
 	APIs    []model.API // required
 	Clients Clients     // required
-	Store   store.Store // required; kinds web, ended and consent are used
+	Store   store.Store // required; kinds web, ended, once and consent are used
 	Engine  Engine      // required
 
 	// Account returns the account of a user by subject, as [login.Login] does. It is called for every page that a logged-in user
@@ -204,38 +204,43 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 // Routes registers all pages except those of interactions, which the server calls.
 func (p *Pages) Routes(mux *http.ServeMux) {
 	mux.Handle("GET "+p.look.stylePath, p.look)
-	route := func(pattern string, h handler) {
+	page := func(pattern string, rt route) {
 		method, path, _ := strings.Cut(pattern, " ")
-		mux.Handle(method+" "+p.base+path, p.serve(h, true))
+		mux.Handle(method+" "+p.base+path, p.serve(rt))
 	}
 	form := func(path string, show, do handler) {
-		route("GET "+path, show)
-		route("POST "+path, do)
+		page("GET "+path, route{do: show})
+		page("POST "+path, route{do: do})
+	}
+	written := func(path string, show, do handler) { // with content that would be lost
+		page("GET "+path, route{do: show})
+		page("POST "+path, route{do: do, stale: (*visit).again, keeps: true})
 	}
 
-	route("GET /{$}", (*visit).home)
+	page("GET /{$}", route{do: (*visit).home})
+	page("GET /login", route{do: (*visit).showLogin})
 	if p.cfg.Handoff == nil {
-		form("/login", (*visit).showLogin, (*visit).doLogin)
+		page("POST /login", route{do: (*visit).doLogin, stale: (*visit).loggedInBefore})
 	} else {
-		route("GET /login", (*visit).showLogin)
-		route("GET "+handoff.ReturnPath, (*visit).handedBack)
+		page("GET "+handoff.ReturnPath, route{do: (*visit).handedBack})
 	}
-	mux.Handle("POST "+p.base+"/logout", p.serve((*visit).doLogout, false)) // works even while users cannot be looked up
-	route("POST /language", (*visit).chooseLanguage)
+	page("POST /logout", route{do: (*visit).doLogout, unchecked: true}) // works even while users cannot be looked up
+	page("POST /language", route{do: (*visit).chooseLanguage, stale: (*visit).chooseLanguage, unchecked: true})
 	form("/device", (*visit).showCode, (*visit).enterCode)
 	form("/device/confirm", (*visit).confirmDevice, (*visit).confirmDevice)
-	route("GET /device/{end}", (*visit).deviceEnd)
-	form("/account/applications", signedIn((*visit).allowed), signedIn((*visit).disallow))
-	p.accountPages(route, form)
+	page("GET /device/{end}", route{do: (*visit).deviceEnd})
+	form("/account/applications", signedIn((*visit).allowed), signedIn((*visit).revoke))
+	page("GET /account/applications/revoke", route{do: signedIn((*visit).askRevoke)})
+	p.accountPages(func(pattern string, h handler) { page(pattern, route{do: h}) }, form)
 
-	route("GET /developer", developer((*visit).applications))
-	form("/developer/applications/new", developer((*visit).newApplication), developer((*visit).register))
-	route("GET /developer/applications/{id}", developer(owned((*visit).application)))
-	form("/developer/applications/{id}/edit", developer(owned((*visit).showEdit)), developer(owned((*visit).edit)))
-	form("/developer/applications/{id}/rotate", developer(owned((*visit).askRotate)), developer(owned((*visit).rotate)))
-	form("/developer/applications/{id}/delete", developer(owned((*visit).askDelete)), developer(owned((*visit).remove)))
-	route("POST /developer/applications/{id}/try", developer(owned((*visit).try)))
-	route("GET "+tryPath, developer((*visit).tried))
+	page("GET /developer", route{do: developer((*visit).applications)})
+	written("/developer/applications/new", developer((*visit).newApplication), developer(once((*visit).register)))
+	page("GET /developer/applications/{id}", route{do: developer(owned((*visit).application))})
+	written("/developer/applications/{id}/edit", developer(owned((*visit).showEdit)), developer(owned((*visit).edit)))
+	form("/developer/applications/{id}/rotate", developer(owned((*visit).askRotate)), developer(once(owned((*visit).rotate))))
+	form("/developer/applications/{id}/delete", developer(owned((*visit).askDelete)), developer(once(owned((*visit).remove))))
+	page("POST /developer/applications/{id}/try", route{do: developer(owned((*visit).try))})
+	page("GET "+tryPath, route{do: developer((*visit).tried)})
 	form("/developer/applications/{id}/token", developer(owned((*visit).showToken)), developer(owned((*visit).useToken)))
 }
 

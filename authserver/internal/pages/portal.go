@@ -3,6 +3,7 @@ package pages
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -79,7 +80,7 @@ func owned(h func(v *visit, c *clients.Client) (*reply, error)) handler {
 		}
 		re, err := h(v, c)
 		if errors.Is(err, store.ErrConflict) {
-			return nil, &refusal{http.StatusConflict, msg("application.conflict.title"), msg("application.conflict")}
+			return nil, &refusal{status: http.StatusConflict, title: msg("application.conflict.title"), words: msg("application.conflict")}
 		}
 		return re, err
 	}
@@ -120,6 +121,9 @@ type scopesOf struct {
 }
 
 func (v *visit) newApplication() (*reply, error) {
+	if form := v.draft(); form != nil {
+		return v.applicationPage(filledIn(form, "", v.mayRegister(), form.Get("kind")), form["scope"]), nil
+	}
 	return v.applicationPage(applicationForm{Kinds: v.mayRegister(), Kind: "web"}, nil), nil
 }
 
@@ -209,14 +213,13 @@ func invalid(err error) (problems []problem) {
 }
 
 // filledIn returns the form as it was submitted.
-func (v *visit) filledIn(id string, kinds []kind, k string) applicationForm {
-	form := v.r.PostForm
+func filledIn(form url.Values, id string, kinds []kind, k string) applicationForm {
 	return applicationForm{ID: id, Kinds: kinds, Kind: k, Name: form.Get("client_name"), URI: form.Get("client_uri"), Redirects: form.Get("redirect_uris")}
 }
 
 func (v *visit) register() (*reply, error) {
 	may := v.mayRegister()
-	f := v.filledIn("", may, v.r.PostForm.Get("kind"))
+	f := filledIn(v.r.PostForm, "", may, v.r.PostForm.Get("kind"))
 	i := slices.IndexFunc(may, func(k kind) bool { return k.ID == f.Kind })
 	if i < 0 {
 		return v.applicationPage(f, v.r.PostForm["scope"], problem{"kind", msg("edit.kind.choose")}), nil
@@ -279,6 +282,9 @@ func (v *visit) ownRedirects(c *clients.Client) []string {
 
 func (v *visit) showEdit(c *clients.Client) (*reply, error) {
 	k := kindOf(c)
+	if form := v.draft(); form != nil {
+		return v.applicationPage(filledIn(form, c.ID, []kind{k}, k.ID), form["scope"]), nil
+	}
 	f := applicationForm{ID: c.ID, Kinds: []kind{k}, Kind: k.ID, Name: c.Name, URI: c.URI, Redirects: strings.Join(v.ownRedirects(c), "\n")}
 	return v.applicationPage(f, c.Scopes), nil
 }
@@ -293,7 +299,7 @@ func (v *visit) edit(c *clients.Client) (*reply, error) {
 		}
 	}
 	if problems != nil {
-		return v.applicationPage(v.filledIn(c.ID, []kind{k}, k.ID), c.Scopes, problems...), nil
+		return v.applicationPage(filledIn(v.r.PostForm, c.ID, []kind{k}, k.ID), c.Scopes, problems...), nil
 	}
 	v.cfg.Logger.InfoContext(v.r.Context(), "application changed", "subject", v.user.Subject, "client", c.ID)
 	return v.seeApplication(c.ID, ""), nil
@@ -339,5 +345,8 @@ func (v *visit) remove(c *clients.Client) (*reply, error) {
 		return nil, err
 	}
 	v.cfg.Logger.InfoContext(ctx, "application deleted", "subject", v.user.Subject, "client", c.ID, "grants", n)
-	return v.see("/developer"), v.consents.forgetClient(ctx, c.ID)
+	if err := v.consents.forgetClient(ctx, c.ID); err != nil {
+		return nil, err
+	}
+	return v.see("/developer"), v.notify("delete.done", "client", title(c))
 }

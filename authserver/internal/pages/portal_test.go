@@ -201,7 +201,8 @@ func TestEditRotateDelete(t *testing.T) {
 		require.Contains(t, b.press("Use it", nil).text(), "200 OK")
 		use := b.resp.Request.URL.Path
 		require.Equal(t, "Delete The New Lamp?", b.get(at+"/delete").h1())
-		require.NotContains(t, b.press("Delete the application", nil).text(), "The New Lamp")
+		require.Contains(t, b.press("Delete the application", nil).text(), "“The New Lamp” has been deleted.")
+		require.NotContains(t, b.get("/developer").text(), "The New Lamp")
 		require.Equal(t, 404, b.get(use).resp.StatusCode)
 		left, err := h.store.Find(t.Context(), "consent", store.Key{Name: "client", Value: id}, "", 1)
 		require.NoError(t, err)
@@ -270,8 +271,10 @@ func TestTry(t *testing.T) {
 
 			back := b.resp.Request.URL.Path
 			require.Contains(t, b.get("/account/applications").text(), "The Lamp https://lamp.example It may: See your orders")
-			b.press("Revoke", nil)
+			b.revoke()
+			require.Contains(t, b.text(), "“The Lamp” cannot get access any more. What it has now ends within 10 minutes.")
 			require.Contains(t, b.text(), "None yet.")
+			require.NotContains(t, b.get("/account/applications").text(), "The Lamp", "the result is reported once")
 			require.Contains(t, b.get(back).press("Use it again", nil).text(), "401 Unauthorized")
 
 			require.NotContains(t, h.log.String(), token)
@@ -335,12 +338,12 @@ func TestAllowedApplications(t *testing.T) {
 		require.Regexp(t, `The Shop https://shop.example It may: See your orders orders:read at Orders Allowed since \d+ \w+ \d{4}\. Revoke`, b.get("/account/applications").text())
 	})
 	t.Run("no client is not all of them", func(t *testing.T) {
-		require.Equal(t, 404, b.press("Revoke", url.Values{"client_id": nil}).resp.StatusCode)
+		require.Equal(t, 404, b.follow(http.MethodGet, b.links()["Revoke"], nil, nil).press("Revoke the access", url.Values{"client_id": nil}).resp.StatusCode)
 	})
 	t.Run("if the tokens cannot be ended, the application stays in the list", func(t *testing.T) {
 		b.get("/account/applications")
 		h.store.set("grant")
-		require.Equal(t, 503, b.press("Revoke", nil).resp.StatusCode)
+		require.Equal(t, 503, b.revoke().resp.StatusCode)
 		h.store.set("")
 		require.Contains(t, b.get("/account/applications").text(), "The Shop")
 	})
@@ -353,7 +356,7 @@ func TestAllowedApplications(t *testing.T) {
 		require.Contains(t, lamp.get("/account/applications").text(), "None yet.")
 	})
 	t.Run("what is revoked is asked for again", func(t *testing.T) {
-		require.Contains(t, b.get("/account/applications").press("Revoke", nil).text(), "None yet.")
+		require.Contains(t, b.get("/account/applications").revoke().text(), "None yet.")
 		require.Equal(t, "Allow The Shop?", b.get(h.ask("shop", nil)).h1())
 		require.Contains(t, h.log.String(), `msg="consent revoked" subject=customer:alice client=shop grants=1`)
 	})

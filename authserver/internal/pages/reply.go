@@ -27,6 +27,7 @@ type reply struct {
 	self       string        // the path that shows the page again with GET; empty: that of the request
 	tongue     *tongue       // that the visitor has chosen; nil: none
 	instead    *tongue       // the one before
+	notice     *message      // the result of the form before; nil: none
 	quiet      bool          // without links to other pages: the user is about to decide
 }
 
@@ -53,6 +54,8 @@ type frame struct {
 	Self              string    // the path that shows the page again
 	Languages         []*tongue // the others
 	Problems          []problem
+	Notice            *message
+	Known             bool // whether a user is logged in; if not, User is nil
 	Data              any
 }
 
@@ -63,6 +66,9 @@ func (f frame) Token() string {
 	}
 	return f.User.Token
 }
+
+// Once returns a token for a form that is applied once; see [once].
+func (f frame) Once() string { return newToken() }
 
 // Problem returns the problem of a field, or nil.
 func (f frame) Problem(field string) *message {
@@ -114,7 +120,7 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	}
 	var body bytes.Buffer
 	err := v.tongue.pages[re.page].Execute(&body, frame{
-		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Data: re.data, Quiet: re.quiet,
+		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Notice: re.notice, Data: re.data, Known: v.opened && re.page != "login", Quiet: re.quiet,
 		Self: cmp.Or(re.self, v.self()), Languages: slices.DeleteFunc(slices.Clone(p.tongues.all), func(t *tongue) bool { return t == v.tongue }),
 		Developer: v.mayDevelop(), Sessions: v.cfg.EndUser != nil && v.user != nil, Password: v.mayChangePassword(),
 	})

@@ -100,11 +100,11 @@ func (v *visit) tried() (*reply, error) {
 	var f flight
 	// RFC 6749, section 10.12: a response is accepted only once, and only if it was requested.
 	if !v.take(flightKey, &f) || subtle.ConstantTimeCompare([]byte(f.State), []byte(query.Get("state"))) != 1 {
-		return nil, &refusal{http.StatusBadRequest, msg("try.none.title"), msg("try.none")}
+		return nil, &refusal{status: http.StatusBadRequest, title: msg("try.none.title"), words: msg("try.none")}
 	}
 	// RFC 9207, section 2.4: iss must be present and identify this server.
 	if query.Get("iss") != v.cfg.Issuer {
-		return nil, &refusal{http.StatusBadRequest, msg("try.foreign.title"), msg("try.foreign")}
+		return nil, &refusal{status: http.StatusBadRequest, title: msg("try.foreign.title"), words: msg("try.foreign")}
 	}
 	c, err := v.own(f.Client)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -22,6 +23,8 @@ type visit struct {
 	tongue  *tongue       // the language of the visitor
 	locales string        // the ui_locales of an interaction
 	user    *person       // nil: not logged in
+	opened  bool          // the session has been loaded
+	keeps   bool          // as in the route
 }
 
 // visit returns the visit of someone who is not known yet.
@@ -72,38 +75,61 @@ const (
 type refusal struct {
 	status       int
 	title, words message
+
+	next string // the path of a page of ours where the visitor can continue; empty: the start page
 }
 
 func (e *refusal) Error() string { return e.title.key }
 
 var (
-	errCrossSite = &refusal{http.StatusForbidden, msg("error.cross_site.title"), msg("error.cross_site")}
-	errStale     = &refusal{http.StatusForbidden, msg("error.stale.title"), msg("error.stale")}
-	errForm      = &refusal{http.StatusBadRequest, msg("error.form.title"), msg("error.form")}
-	errNotFound  = &refusal{http.StatusNotFound, msg("error.not_found.title"), msg("error.not_found")}
-	errMethod    = &refusal{http.StatusMethodNotAllowed, msg("error.method.title"), msg("error.method")}
-	errForbidden = &refusal{http.StatusForbidden, msg("error.forbidden.title"), msg("error.forbidden")}
+	errCrossSite = &refusal{status: http.StatusForbidden, title: msg("error.cross_site.title"), words: msg("error.cross_site")}
+	errStale     = &refusal{status: http.StatusForbidden, title: msg("error.stale.title"), words: msg("error.stale")}
+	errForm      = &refusal{status: http.StatusBadRequest, title: msg("error.form.title"), words: msg("error.form")}
+	errNotFound  = &refusal{status: http.StatusNotFound, title: msg("error.not_found.title"), words: msg("error.not_found")}
+	errMethod    = &refusal{status: http.StatusMethodNotAllowed, title: msg("error.method.title"), words: msg("error.method")}
+	errBusy      = &refusal{status: http.StatusServiceUnavailable, title: msg("error.busy.title"), words: msg("error.busy")}
+	errForbidden = &refusal{status: http.StatusForbidden, title: msg("error.forbidden.title"), words: msg("error.forbidden")}
 
-	errNoDirectory = &refusal{http.StatusServiceUnavailable, msg("error.directory.title"), msg("error.directory")}
+	errNoDirectory = &refusal{status: http.StatusServiceUnavailable, title: msg("error.directory.title"), words: msg("error.directory")}
 )
 
-// serve wraps the handlers of all pages that are not part of an interaction. With check, it first looks up the account of the
-// user.
-func (p *Pages) serve(h handler, check bool) http.Handler {
+// A route is a handler of pages that are not part of an interaction.
+type route struct {
+	do handler
+
+	// stale handles a form that was shown before the user of the session has logged in: another one, or the same one again. Its
+	// content must not be applied. Nil: a page says so.
+	stale handler
+
+	unchecked bool // the account of the user is not looked up
+	keeps     bool // the content of the form is kept during a log-in; see draft.go
+}
+
+// serve serves a route.
+func (p *Pages) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v, err := p.open(r)
 		switch {
 		case err != nil:
 			v = p.visit(r)
-		case check:
+		case !rt.unchecked:
 			err = v.check()
 		}
+		do := rt.do
+		v.keeps = rt.keeps
 		if err == nil && r.Method == http.MethodPost {
-			err = v.readForm(w)
+			if err = v.readForm(w); err == errStale && rt.stale != nil {
+				do, err = rt.stale, nil
+			} else if err == errStale {
+				err = v.stale()
+			}
 		}
 		var re *reply
 		if err == nil {
-			re, err = h(v)
+			re, err = do(v)
+			if err == nil && re.location == "" {
+				re.notice = v.notice()
+			}
 			if saved := v.save(w); err == nil { // after a refusal too: values that were taken are gone
 				err = saved
 			}
@@ -127,6 +153,7 @@ func (p *Pages) open(r *http.Request) (*visit, error) {
 		return nil, err
 	}
 	v := p.visit(r.WithContext(ctx))
+	v.opened = true
 	var who person
 	if !v.get(personKey, &who) {
 		return v, nil
@@ -180,6 +207,16 @@ func (v *visit) readForm(w http.ResponseWriter) error {
 	return nil
 }
 
+// stale returns the refusal of a form that was shown before the user has logged in. It leads back to the page of the form.
+func (v *visit) stale() error {
+	no := *errStale
+	no.words = msg("error.stale", "user", v.user.Called())
+	if from, err := url.Parse(v.r.Referer()); err == nil && from.Host != "" && v.ours(from.RequestURI()) {
+		no.next = from.RequestURI()
+	}
+	return &no
+}
+
 // save stores the session if the visit has changed it.
 func (v *visit) save(w http.ResponseWriter) error {
 	ctx := v.r.Context()
@@ -199,7 +236,7 @@ func (v *visit) save(w http.ResponseWriter) error {
 	return nil
 }
 
-var errOutage = &refusal{http.StatusServiceUnavailable, msg("error.outage.title"), msg("error.outage")}
+var errOutage = &refusal{status: http.StatusServiceUnavailable, title: msg("error.outage.title"), words: msg("error.outage")}
 
 // fail shows an error: a refusal as it is, anything else as an outage whose details are only in the log.
 func (v *visit) fail(w http.ResponseWriter, err error) {
@@ -211,8 +248,12 @@ func (v *visit) fail(w http.ResponseWriter, err error) {
 	v.write(w, v, no.reply())
 }
 
+// Words and Next are for the template.
+func (e *refusal) Words() message { return e.words }
+func (e *refusal) Next() string   { return e.next }
+
 func (e *refusal) reply() *reply {
-	re := &reply{status: e.status, page: "error", title: e.title, data: e.words}
+	re := &reply{status: e.status, page: "error", title: e.title, data: e}
 	if e.status == http.StatusServiceUnavailable {
 		re.wait = 5 * time.Second
 	}
@@ -222,9 +263,9 @@ func (e *refusal) reply() *reply {
 // ErrorPage shows a page that describes an error of an authorization request that must not be redirected (RFC 6749, section
 // 4.1.2.1).
 func (p *Pages) ErrorPage(w http.ResponseWriter, r *http.Request, status int, code, description string) {
-	no := &refusal{status, msg("error.request.title"), msg("error.request", "code", code, "problem", description)}
+	no := &refusal{status: status, title: msg("error.request.title"), words: msg("error.request", "code", code, "problem", description)}
 	if status >= http.StatusInternalServerError {
-		no = &refusal{status, errOutage.title, errOutage.words}
+		no = &refusal{status: status, title: errOutage.title, words: errOutage.words}
 	}
 	p.write(w, p.visit(r), no.reply())
 }
@@ -239,7 +280,7 @@ func (p *Pages) Missing(w http.ResponseWriter, r *http.Request, status int) {
 		p.visit(r).fail(w, no)
 		return
 	}
-	p.serve(func(*visit) (*reply, error) { return nil, no }, false).ServeHTTP(w, r)
+	p.serve(route{do: func(*visit) (*reply, error) { return nil, no }, unchecked: true}).ServeHTTP(w, r)
 }
 
 // signedIn wraps a handler for logged-in users, and redirects all others to the log-in page.
@@ -248,8 +289,8 @@ func signedIn(h handler) handler {
 		switch {
 		case v.user != nil:
 			return h(v)
-		case v.r.Method == http.MethodPost: // the form is lost: it must not be applied to the user who logs in next
-			return v.see("/login"), nil
+		case v.r.Method == http.MethodPost: // it must not be applied to the user who logs in next
+			return v.logInFirst(), nil
 		default:
 			return v.see("/login?return=" + v.r.URL.EscapedPath()), nil
 		}
