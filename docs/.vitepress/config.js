@@ -1,7 +1,17 @@
+import { readFileSync } from 'node:fs'
 import { defineConfig } from 'vitepress'
 
 // The pages stay plain Markdown in docs, which this builds as it is. A dead link between them fails the build.
 const source = 'https://github.com/valetkey/valetkey/blob/main/'
+
+// sidebar has the sections of the map and their pages, by their headings.
+function sidebar() {
+  const read = (name) => readFileSync(new URL('../' + name, import.meta.url), 'utf8')
+  return read('README.md').split(/^## /m).slice(1).map((section) => ({
+    text: section.slice(0, section.indexOf('\n')),
+    items: [...section.matchAll(/\]\(([\w-]+\.md)\)/g)].map(([, page]) => ({ text: read(page).match(/^# (.*)$/m)[1], link: '/' + page.slice(0, -3) })),
+  }))
+}
 
 export default defineConfig({
   title: 'Valetkey',
@@ -11,6 +21,7 @@ export default defineConfig({
   cleanUrls: true,
   ignoreDeadLinks: [/^(\.\/)?\.\.\//], // files of the repository, which markdown.config turns into links to it
   themeConfig: {
+    sidebar: sidebar(),
     search: { provider: 'local' }, // no service is asked
     socialLinks: [{ icon: 'github', link: 'https://github.com/valetkey/valetkey' }],
   },
