@@ -1113,7 +1113,7 @@ func TestBackChannelLogout(t *testing.T) {
 		s.logOut(t, b)
 		check(t, taken(t, 1)[0], "web", part(t, access, 1)["sid"])
 	})
-	t.Run("204 is success too, and a failure is repeated", func(t *testing.T) {
+	t.Run("BCL-09 204 is success too, and a failure is repeated", func(t *testing.T) {
 		mu.Lock()
 		status = []int{503, 204}
 		mu.Unlock()

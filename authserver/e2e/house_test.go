@@ -57,7 +57,7 @@ type house struct {
 	vault  string // takes opaque tokens
 }
 
-func start(t *testing.T, store string) *house {
+func start(t *testing.T, store string, change ...func(config string) string) *house {
 	t.Helper()
 	h := &house{}
 	var toOrders, toVault http.Handler
@@ -68,7 +68,11 @@ func start(t *testing.T, store string) *house {
 	}
 	h.orders, h.vault = listen("/orders", &toOrders), listen("/vault", &toVault)
 	h.server = serve(t, func(issuer string) string {
-		return fmt.Sprintf(config, issuer, h.orders, h.vault, store, sha256.Sum256([]byte(initialToken)))
+		text := fmt.Sprintf(config, issuer, h.orders, h.vault, store, sha256.Sum256([]byte(initialToken)))
+		for _, f := range change {
+			text = f(text)
+		}
+		return text
 	})
 
 	local, err := jwks.New(jwks.Config{Issuer: h.url, Audience: []string{h.orders}})

@@ -69,10 +69,7 @@ func (t *Transmitter) Record(ctx context.Context, e endings.Ending, do func(cont
 		t.failed(ctx, "an event is announced late: the store failed", err, "after", t.cfg.Settle)
 		return nil // it is recorded
 	}
-	select {
-	case t.released <- id:
-	default: // spreadAll finds it
-	}
+	wake(t.released)
 	return nil
 }
 
@@ -106,7 +103,7 @@ func short(texts ...string) string {
 
 const (
 	scanEvery   = 250 * time.Millisecond // for events of other processes, such as an operator's command
-	othersAfter = 300 * time.Millisecond // when another process does the work of the one that released an event
+	othersAfter = 200 * time.Millisecond // when another process does the work of the one that released an event
 )
 
 // spreadAll turns events into tokens in the queues: those that this process releases, immediately, and those that others have left.
@@ -114,33 +111,25 @@ func (t *Transmitter) spreadAll(ctx context.Context) {
 	tick := time.NewTicker(scanEvery)
 	defer tick.Stop()
 	for {
+		own := false
 		select {
 		case <-ctx.Done():
 			return
-		case id := <-t.released:
-			if err := t.spreadOne(ctx, id); err != nil {
-				t.failed(ctx, "an event waits: the store failed", err)
-			}
+		case <-t.released:
+			own = true
 		case <-tick.C:
-			if err := t.spreadLeft(ctx); err != nil {
-				t.failed(ctx, "events wait: the store failed", err)
-			}
+		}
+		if err := t.spreadLeft(ctx, own); err != nil {
+			t.failed(ctx, "events wait: the store failed", err)
+			wait(ctx, scanEvery, nil)
 		}
 	}
 }
 
-func (t *Transmitter) spreadOne(ctx context.Context, id string) error {
-	rec, err := t.cfg.Store.Get(ctx, kindEvent, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil // another process was faster
-	}
-	if err != nil {
-		return err
-	}
-	return t.spread(ctx, rec)
-}
-
-func (t *Transmitter) spreadLeft(ctx context.Context) error {
+// spreadLeft spreads all released events in order. An event of a user that follows another one has a later ID, and is released later.
+// So if this process has an event to spread, it first spreads those that other processes have just released, which they may do at the
+// same time. Otherwise it leaves them to those processes.
+func (t *Transmitter) spreadLeft(ctx context.Context, all bool) error {
 	const page = 100
 	for after := ""; ; {
 		found, err := t.cfg.Store.Find(ctx, kindEvent, store.Key{}, after, page)
@@ -149,6 +138,9 @@ func (t *Transmitter) spreadLeft(ctx context.Context) error {
 		}
 		for _, rec := range found {
 			after = rec.ID
+			if !all && time.Since(timeOf(rec.ID)) < othersAfter {
+				continue
+			}
 			if err := t.spread(ctx, rec); err != nil {
 				return err
 			}

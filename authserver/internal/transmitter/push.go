@@ -174,7 +174,6 @@ func (t *Transmitter) round(ctx context.Context, s *stream) (result, error) {
 		if err != nil || len(items) == 0 {
 			return total, err
 		}
-		after = items[len(items)-1].ID
 		bySubject, order := map[string][]item{}, []string{}
 		for _, i := range items {
 			if i.control() { // before all others
@@ -197,6 +196,11 @@ func (t *Transmitter) round(ctx context.Context, s *stream) (result, error) {
 			}
 			bySubject[i.Subject] = append(bySubject[i.Subject], i)
 		}
+		if len(order) == 0 { // nothing of this page can be delivered now
+			after = items[len(items)-1].ID
+			continue
+		}
+		after = "" // another process may have added a token before these, which must not be left behind
 		work := make(chan string)
 		var workers sync.WaitGroup
 		down := func() bool {

@@ -114,7 +114,16 @@ func (t *Transmitter) enqueue(ctx context.Context, s *stream, i item) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.cfg.Store.Put(ctx, store.Record{Kind: queueOf(s.ID), ID: i.ID, Value: value, Expires: time.Now().Add(2 * retention)})
+	rec := store.Record{Kind: queueOf(s.ID), ID: i.ID, Value: value, Expires: time.Now().Add(2 * retention)}
+	_, err = t.cfg.Store.Put(ctx, rec)
+	if errors.Is(err, store.ErrFull) && i.control() { // the receiver has to know: the oldest token makes room
+		if oldest, err := t.queued(ctx, s.ID, "", 1); err == nil && len(oldest) > 0 {
+			if err := t.giveUp(ctx, s, oldest[0], "the queue is full"); err != nil {
+				return err
+			}
+		}
+		_, err = t.cfg.Store.Put(ctx, rec)
+	}
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return nil // an interrupted attempt has added it

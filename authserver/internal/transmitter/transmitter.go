@@ -93,7 +93,7 @@ type Transmitter struct {
 	checks  *login.Limiter // of verification requests, by stream
 	changes *login.Limiter // of changes to subjects, by stream
 
-	released chan string   // IDs of events that this process has released
+	released chan struct{} // holds a value if this process has released an event
 	pushes   chan struct{} // holds a value if queues have new events
 	logouts  chan struct{} // holds a value if there are new logout tokens
 
@@ -123,7 +123,7 @@ func New(cfg Config) (*Transmitter, error) {
 		cfg.Settle = defaultSettle
 	}
 	t := &Transmitter{
-		cfg: cfg, holder: rand.Text(), released: make(chan string, 1024), pushes: make(chan struct{}, 1), logouts: make(chan struct{}, 1),
+		cfg: cfg, holder: rand.Text(), released: make(chan struct{}, 1), pushes: make(chan struct{}, 1), logouts: make(chan struct{}, 1),
 		counts: map[string]*count{}, waiting: map[string]*waiting{}, running: map[string]*pushRunning{},
 	}
 	allow := cfg.Allow

@@ -1,0 +1,601 @@
+package transmitter_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/authserver/internal/clients"
+	"github.com/valetkey/valetkey/authserver/internal/endings"
+	"github.com/valetkey/valetkey/authserver/internal/keys"
+	"github.com/valetkey/valetkey/authserver/internal/transmitter"
+	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/internal/jose"
+)
+
+const issuer = "https://as.example.com"
+
+// An engine accepts every token as one of the client of that name. Package engine is tested with the server.
+type engine struct{}
+
+func (engine) Claims(_ context.Context, token string) (map[string]any, error) {
+	return map[string]any{"aud": issuer + "/ssf", "sub": token, "client_id": token, "scope": "ssf.manage"}, nil
+}
+
+func (engine) Sessions(context.Context, string) ([]endings.Session, error) { return nil, nil }
+
+// A broken store fails once its operations have been used up, until it is mended.
+type broken struct {
+	store.Store
+	mu   sync.Mutex
+	left int // writes; negative: any number
+}
+
+var errBroken = errors.New("the disk is gone")
+
+func (b *broken) spend() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left == 0 {
+		return false
+	}
+	b.left--
+	return true
+}
+
+func (b *broken) allow(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = n
+}
+
+func (b *broken) Put(ctx context.Context, r store.Record) (int64, error) {
+	if !b.spend() {
+		return 0, errBroken
+	}
+	return b.Store.Put(ctx, r)
+}
+
+func (b *broken) Delete(ctx context.Context, kind, id string) error {
+	if !b.spend() {
+		return errBroken
+	}
+	return b.Store.Delete(ctx, kind, id)
+}
+
+// A site is a transmitter and its API.
+type site struct {
+	*transmitter.Transmitter
+	mux   *http.ServeMux
+	store *broken
+	log   *bytes.Buffer
+}
+
+var ring = sync.OnceValues(func() (store.Record, error) { // RSA keys are slow to make
+	m := store.NewMemory(0)
+	if _, err := keys.Open(context.Background(), m, keys.Config{Algorithms: []string{"RS256"}, InsecureUnsealed: true}); err != nil {
+		return store.Record{}, err
+	}
+	found, err := m.Find(context.Background(), "key", store.Key{}, "", 1)
+	if err != nil {
+		return store.Record{}, err
+	}
+	found[0].Version = 0
+	return found[0], nil
+})
+
+// on makes a transmitter on a store, which another one may share.
+func on(t *testing.T, records *broken, change ...func(*transmitter.Config)) *site {
+	t.Helper()
+	key, err := ring()
+	require.NoError(t, err)
+	if _, err := records.Store.Put(t.Context(), key); err != nil {
+		require.ErrorIs(t, err, store.ErrConflict)
+	}
+	r, err := keys.Open(t.Context(), records.Store, keys.Config{Algorithms: []string{"RS256"}, InsecureUnsealed: true})
+	require.NoError(t, err)
+	s := &site{mux: http.NewServeMux(), store: records, log: new(bytes.Buffer)}
+	cfg := transmitter.Config{
+		Issuer: issuer, Base: issuer, JWKS: issuer + "/keys", Store: records, Keys: r, Clients: clients.NewRegistry(records, nil), Engine: engine{},
+		Account:          func(context.Context, string) (*login.Account, error) { return new(login.Account), nil },
+		RevokeUser:       func(context.Context, string) (int, error) { return 0, nil },
+		InsecureLoopback: true, Audit: func(context.Context, string, ...slog.Attr) {}, Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s.Transmitter, err = transmitter.New(cfg)
+	require.NoError(t, err)
+	s.Routes(s.mux, "")
+	return s
+}
+
+func start(t *testing.T, change ...func(*transmitter.Config)) *site {
+	t.Helper()
+	return on(t, &broken{Store: store.NewMemory(0), left: -1}, change...)
+}
+
+// run delivers until the returned function is called.
+func (s *site) run(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(ctx)
+	}()
+	stop = func() {
+		cancel()
+		<-ended
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+type object = map[string]any
+
+func (s *site) call(t *testing.T, client, method, path string, body any) (int, object) {
+	t.Helper()
+	text, err := json.Marshal(body)
+	require.NoError(t, err)
+	r := httptest.NewRequest(method, path, bytes.NewReader(text))
+	r.Header.Set("Authorization", "Bearer "+client)
+	w := httptest.NewRecorder()
+	s.mux.ServeHTTP(w, r)
+	var o object
+	if strings.HasPrefix(w.Body.String(), "{") {
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &o))
+	}
+	return w.Code, o
+}
+
+func (s *site) stream(t *testing.T, client string, members object) string {
+	t.Helper()
+	status, o := s.call(t, client, "POST", "/ssf/streams", members)
+	require.Equal(t, 201, status, o)
+	return o["stream_id"].(string)
+}
+
+// fetch returns the claims of the tokens that a stream offers, in order, and acknowledges them if so requested.
+func (s *site) fetch(t *testing.T, client, id string, ack bool) (all []object) {
+	t.Helper()
+	for acks := []string{}; ; {
+		status, o := s.call(t, client, "POST", "/ssf/poll/"+id, object{"returnImmediately": true, "maxEvents": 1000, "ack": acks})
+		require.Equal(t, 200, status, o)
+		sets := o["sets"].(object)
+		if len(sets) == 0 {
+			return all
+		}
+		acks = acks[:0]
+		for jti := range sets {
+			acks = append(acks, jti)
+		}
+		slices.Sort(acks)
+		for _, jti := range acks {
+			all = append(all, read(t, sets[jti].(string)))
+		}
+		if !ack {
+			return all
+		}
+	}
+}
+
+func read(t *testing.T, raw string) (claims object) {
+	t.Helper()
+	token, err := jose.Parse(raw)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(token.Payload, &claims))
+	return claims
+}
+
+// session returns the sid in the subject of a SET.
+func session(claims object) string {
+	subject := claims["sub_id"].(object)
+	about, _ := subject["session"].(object)
+	id, _ := about["id"].(string)
+	return id
+}
+
+func kindOf(claims object) string {
+	for kind := range claims["events"].(object) {
+		return kind[strings.LastIndex(kind, "/")+1:]
+	}
+	return ""
+}
+
+func ending(subject, session string) endings.Ending {
+	return endings.Ending{Cause: endings.TokenRevoked, Subject: subject, Client: "app", Session: session}
+}
+
+func (s *site) record(t *testing.T, e endings.Ending) {
+	t.Helper()
+	require.NoError(t, s.Record(t.Context(), e, func(context.Context) (bool, error) { return true, nil }))
+}
+
+func TestRecord(t *testing.T) {
+	const settle = 30 * time.Second
+	for _, c := range []struct {
+		name    string
+		do      func(s *site) (bool, error)
+		err     string
+		at, not time.Duration // when the event is and is not announced; zero: never
+	}{
+		{"a cause that happens", func(*site) (bool, error) { return true, nil }, "", time.Second, 0},
+		{"a cause that does not happen", func(*site) (bool, error) { return false, nil }, "", 0, 2 * settle},
+		{"a cause that may have happened", func(*site) (bool, error) { return false, errors.New("timeout") }, "timeout", settle + time.Second, settle - time.Second},
+		{"a process that dies after the cause", func(s *site) (bool, error) { s.store.allow(0); return true, nil }, "", settle + time.Second, settle - time.Second},
+	} {
+		t.Run("SSFTX-09 "+c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t)
+				id := s.stream(t, "receiver", object{})
+				defer s.run(t)()
+				err := s.Record(t.Context(), ending("customer:alice", "s1"), func(context.Context) (bool, error) { return c.do(s) })
+				if c.err == "" {
+					require.NoError(t, err)
+				} else {
+					require.EqualError(t, err, c.err)
+				}
+				s.store.allow(-1)
+				if c.not > 0 {
+					time.Sleep(c.not)
+					assert.Empty(t, s.fetch(t, "receiver", id, false))
+				}
+				if c.at > 0 {
+					time.Sleep(c.at - c.not)
+					all := s.fetch(t, "receiver", id, true)
+					require.Len(t, all, 1)
+					assert.Equal(t, "s1", session(all[0]))
+				}
+			})
+		})
+	}
+	t.Run("nothing ends if the event cannot be kept", func(t *testing.T) {
+		s := start(t)
+		s.store.allow(0)
+		err := s.Record(t.Context(), ending("customer:alice", "s1"), func(context.Context) (bool, error) {
+			assert.Fail(t, "it ended")
+			return true, nil
+		})
+		require.ErrorIs(t, err, errBroken)
+	})
+}
+
+// However often the work is interrupted, each stream gets each token, and the same jti again if it gets it again.
+func TestInterruptedSpread(t *testing.T) {
+	for writes := range 8 {
+		t.Run(fmt.Sprintf("after %d writes", writes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t)
+				ids := []string{s.stream(t, "receiver", object{}), s.stream(t, "receiver", object{}), s.stream(t, "other", object{})}
+				s.record(t, endings.Ending{Cause: endings.UserRemoved, Subject: "customer:alice"})
+				s.store.allow(writes)
+				stop := s.run(t)
+				time.Sleep(time.Second)
+				stop()
+				seen := map[string]bool{}
+				for i, id := range ids {
+					for _, claims := range s.fetch(t, []string{"receiver", "receiver", "other"}[i], id, false) {
+						seen[claims["jti"].(string)] = true
+					}
+				}
+				s.store.allow(-1)
+				defer on(t, s.store).run(t)() // another process
+				time.Sleep(2 * time.Second)
+				found := map[string]bool{}
+				for i, id := range ids {
+					all := s.fetch(t, []string{"receiver", "receiver", "other"}[i], id, false)
+					require.Len(t, all, 2, "stream %d", i)
+					assert.Equal(t, []string{"session-revoked", "account-purged"}, []string{kindOf(all[0]), kindOf(all[1])})
+					assert.Equal(t, all[0]["txn"], all[1]["txn"])
+					for _, claims := range all {
+						found[claims["jti"].(string)] = true
+					}
+				}
+				assert.Len(t, found, 6)
+				for jti := range seen {
+					assert.True(t, found[jti])
+				}
+			})
+		})
+	}
+}
+
+func TestFullQueue(t *testing.T) {
+	t.Run("SSFTX-06 a stream whose receiver fetches nothing is paused, and the receiver is told first", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t, func(c *transmitter.Config) { c.MaxWaiting = 3 })
+			full, other := s.stream(t, "receiver", object{}), s.stream(t, "other", object{})
+			defer s.run(t)()
+			for n := range 6 {
+				s.record(t, ending("customer:alice", fmt.Sprint(n)))
+				time.Sleep(time.Second)
+				require.Len(t, s.fetch(t, "other", other, true), 1, "a receiver that does is not affected")
+			}
+			told := s.fetch(t, "receiver", full, false)
+			require.Len(t, told, 1)
+			assert.Equal(t, object{"https://schemas.openid.net/secevent/ssf/event-type/stream-updated": object{"status": "paused", "reason": "the queue is full"}}, told[0]["events"])
+			_, status := s.call(t, "receiver", "GET", "/ssf/status?stream_id="+full, nil)
+			assert.Equal(t, "paused", status["status"])
+			assert.Equal(t, "the queue is full", status["reason"])
+			dead, err := s.DeadLetters(t.Context(), full)
+			require.NoError(t, err)
+			assert.Len(t, dead, 3)
+
+			code, _ := s.call(t, "receiver", "POST", "/ssf/status", object{"stream_id": full, "status": "enabled"})
+			require.Equal(t, 200, code)
+			all := s.fetch(t, "receiver", full, true)
+			require.Len(t, all, 4)
+			for n := range 3 {
+				assert.Equal(t, fmt.Sprint(n), session(all[n+1]), "what was held")
+			}
+			s.record(t, ending("customer:alice", "new"))
+			time.Sleep(time.Second)
+			require.Len(t, s.fetch(t, "receiver", full, true), 1, "it goes on")
+		})
+	})
+	t.Run("a store that is full counts as a full queue", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := on(t, &broken{Store: store.NewMemory(50), left: -1})
+			id := s.stream(t, "receiver", object{})
+			defer s.run(t)()
+			for n := range 60 {
+				s.record(t, ending("customer:alice", fmt.Sprint(n)))
+				time.Sleep(300 * time.Millisecond)
+			}
+			_, status := s.call(t, "receiver", "GET", "/ssf/status?stream_id="+id, nil)
+			assert.Equal(t, "paused", status["status"])
+		})
+	})
+	t.Run("dead letters are bounded", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t, func(c *transmitter.Config) { c.MaxWaiting = 1 })
+			id := s.stream(t, "receiver", object{})
+			defer s.run(t)()
+			for n := range 1500 {
+				s.record(t, ending("customer:alice", fmt.Sprint(n)))
+			}
+			time.Sleep(10 * time.Second)
+			dead, err := s.DeadLetters(t.Context(), id)
+			require.NoError(t, err)
+			assert.Greater(t, len(dead), 500)
+			assert.LessOrEqual(t, len(dead), 1000)
+		})
+	})
+}
+
+func TestRetention(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		kept, disabled := s.stream(t, "receiver", object{}), s.stream(t, "receiver", object{})
+		defer s.run(t)()
+		s.record(t, ending("customer:alice", "old"))
+		time.Sleep(time.Second)
+		require.NoError(t, s.SetStatus(t.Context(), disabled, "disabled", "by the operator"))
+		time.Sleep(2 * time.Minute)
+		told := s.fetch(t, "receiver", disabled, true)
+		require.Len(t, told, 1, "only that it is disabled")
+		assert.Equal(t, "stream-updated", kindOf(told[0]))
+		time.Sleep(24 * time.Hour)
+		s.record(t, ending("customer:alice", "new"))
+		time.Sleep(time.Second)
+		require.Len(t, s.fetch(t, "receiver", kept, false), 2, "for as long as a token may live")
+		time.Sleep(2 * time.Hour)
+		all := s.fetch(t, "receiver", kept, true)
+		require.Len(t, all, 1)
+		assert.Equal(t, "new", session(all[0]))
+		dead, err := s.DeadLetters(t.Context(), kept)
+		require.NoError(t, err)
+		require.Len(t, dead, 1)
+		assert.Equal(t, "not delivered in time", dead[0].Reason)
+		time.Sleep(8 * 24 * time.Hour)
+		dead, err = s.DeadLetters(t.Context(), kept)
+		require.NoError(t, err)
+		assert.Empty(t, dead)
+	})
+}
+
+func TestLongPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		id := s.stream(t, "receiver", object{})
+		begin := time.Now()
+		status, o := s.call(t, "receiver", "POST", "/ssf/poll/"+id, object{})
+		assert.Equal(t, 200, status)
+		assert.Equal(t, object{"sets": object{}}, o)
+		assert.InDelta(t, 25, time.Since(begin).Seconds(), 1, "an answer before proxies give up")
+		var polls sync.WaitGroup
+		var mu sync.Mutex
+		codes := map[int]int{}
+		for range 6 {
+			polls.Go(func() {
+				status, _ := s.call(t, "receiver", "POST", "/ssf/poll/"+id, object{})
+				mu.Lock()
+				defer mu.Unlock()
+				codes[status]++
+			})
+		}
+		time.Sleep(time.Second)
+		mu.Lock()
+		assert.Equal(t, map[int]int{429: 2}, codes, "a receiver does not hold any number of requests")
+		mu.Unlock()
+		other := on(t, s.store) // another process
+		defer other.run(t)()
+		other.record(t, ending("customer:alice", "s1"))
+		begin = time.Now()
+		polls.Wait()
+		assert.Less(t, time.Since(begin), time.Second)
+		assert.Equal(t, map[int]int{429: 2, 200: 4}, codes)
+	})
+}
+
+// A receiver is a push endpoint that fails now and then.
+type receiver struct {
+	mu       sync.Mutex
+	accepted []object
+	attempts int
+	fails    func(claims object) bool
+}
+
+func (k *receiver) handle(t *testing.T) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		claims := read(t, string(body))
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.attempts++
+		if k.fails != nil && k.fails(claims) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		k.accepted = append(k.accepted, claims)
+		w.WriteHeader(http.StatusAccepted)
+	})
+}
+
+func (k *receiver) got() []object {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.accepted)
+}
+
+// Several processes deliver the queue of a receiver that fails often. Each token arrives, and those of a user in their order.
+func TestPushOrder(t *testing.T) {
+	const users, each = 10, 20
+	k := &receiver{}
+	random := rand.New(rand.NewPCG(1, 2))
+	k.fails = func(object) bool { return random.IntN(50) == 0 }
+	web := httptest.NewServer(k.handle(t))
+	t.Cleanup(web.Close)
+	records := &broken{Store: store.NewMemory(0), left: -1}
+	one, other := on(t, records), on(t, records)
+	one.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": web.URL}})
+	stop := one.run(t)
+	other.run(t)
+	for n := range each {
+		for user := range users {
+			[]*site{one, other}[n%2].record(t, ending(fmt.Sprintf("customer:%d", user), fmt.Sprintf("%03d", n)))
+		}
+		if n == each/2 {
+			stop() // one of them shuts down
+			one = other
+		}
+	}
+	require.Eventually(t, func() bool {
+		seen := map[string]bool{}
+		for _, claims := range k.got() {
+			seen[claims["jti"].(string)] = true
+		}
+		return len(seen) == users*each
+	}, time.Minute, 20*time.Millisecond)
+	last := map[string]string{}
+	first := map[string]bool{}
+	for _, claims := range k.got() {
+		jti := claims["jti"].(string)
+		if first[jti] {
+			continue // again, which a receiver ignores
+		}
+		first[jti] = true
+		user := claims["sub_id"].(object)["user"].(object)["sub"].(string)
+		assert.Less(t, last[user], session(claims), user)
+		last[user] = session(claims)
+	}
+}
+
+// A user whose tokens a receiver never takes holds up no other user.
+func TestStalledSubject(t *testing.T) {
+	k := &receiver{fails: func(claims object) bool {
+		return claims["sub_id"].(object)["user"].(object)["sub"] == "customer:mallory"
+	}}
+	web := httptest.NewServer(k.handle(t))
+	t.Cleanup(web.Close)
+	s := start(t)
+	for n := range 250 {
+		s.record(t, ending("customer:mallory", fmt.Sprint(n)))
+	}
+	s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": web.URL}})
+	s.record(t, ending("customer:alice", "s1"))
+	s.run(t)
+	require.Eventually(t, func() bool { return len(k.got()) == 1 }, time.Minute, 5*time.Millisecond)
+	assert.Equal(t, "s1", session(k.got()[0]))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	assert.Less(t, k.attempts, 20, "its tokens are not tried one after the other")
+}
+
+func TestSealedHeader(t *testing.T) {
+	records := &broken{Store: store.NewMemory(0), left: -1}
+	sealed, err := keys.Open(t.Context(), store.NewMemory(0), keys.Config{Algorithms: []string{"RS256"}, Seal: bytes.Repeat([]byte{1}, 32)})
+	require.NoError(t, err)
+	s := on(t, records, func(c *transmitter.Config) { c.Keys = sealed })
+	id := s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": "https://r.example", "authorization_header": "Bearer hush"}})
+	rec, err := records.Get(t.Context(), "ssf_stream", id)
+	require.NoError(t, err)
+	assert.NotContains(t, string(rec.Value), "hush")
+	assert.NotContains(t, string(rec.Value), "aHVza") // base64
+	_, o := s.call(t, "receiver", "GET", "/ssf/streams?stream_id="+id, nil)
+	assert.Equal(t, "Bearer hush", o["delivery"].(object)["authorization_header"])
+}
+
+// Whatever a client sends, the API answers with a status that it means.
+func FuzzAPI(f *testing.F) {
+	for _, body := range []string{
+		`{}`, `{"stream_id":"x"}`, `{"delivery":{"method":"urn:ietf:rfc:8935","endpoint_url":"https://r.example/"}}`, `{"ack":["x"],"setErrs":{"x":{"err":"y"}}}`,
+		`{"subject":{"format":"complex","user":{"format":"iss_sub","iss":"https://as.example.com","sub":"customer:alice"}}}`, `{"events_requested":[]}`, `[`,
+	} {
+		f.Add("POST", "/ssf/streams", body)
+		f.Add("POST", "/ssf/subjects:add", body)
+		f.Add("POST", "/ssf/poll/x", body)
+		f.Add("PATCH", "/ssf/streams", body)
+	}
+	key, err := ring()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, method, path, body string) {
+		if !slices.Contains([]string{"GET", "POST", "PATCH", "PUT", "DELETE"}, method) || !strings.HasPrefix(path, "/ssf/") || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return
+		}
+		if r, err := http.NewRequest(method, path, nil); err != nil || r.URL.Path == "" {
+			return
+		}
+		_ = key
+		s := start(t)
+		id := s.stream(t, "receiver", object{})
+		r := httptest.NewRequest(method, path, strings.NewReader(strings.ReplaceAll(body, `"x"`, `"`+id+`"`)))
+		r.Header.Set("Authorization", "Bearer receiver")
+		r.Header.Set("Content-Type", "application/json")
+		if strings.HasPrefix(path, "/ssf/poll/") {
+			ctx, cancel := context.WithCancel(r.Context())
+			cancel()
+			r = r.WithContext(ctx)
+		}
+		w := httptest.NewRecorder()
+		s.mux.ServeHTTP(w, r)
+		if !slices.Contains([]int{200, 201, 204, 301, 307, 400, 403, 404, 405, 409, 429}, w.Code) && r.Context().Err() == nil {
+			t.Errorf("%s %s: %d: %s", method, path, w.Code, w.Body)
+		}
+		if strings.HasPrefix(path, "/ssf/") && w.Code >= 500 && r.Context().Err() == nil {
+			t.Errorf("status %d", w.Code)
+		}
+	})
+}
