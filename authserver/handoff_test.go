@@ -484,15 +484,59 @@ func TestHandoffAttacks(t *testing.T) {
 			assert.NotContains(t, found[0].ID+string(found[0].Value), secret)
 		}
 	})
-	t.Run("log-ins begun from one address are counted", func(t *testing.T) {
+	t.Run("log-ins begun from one address are counted, except those that succeed", func(t *testing.T) {
 		s := start(t, "", handsOff, func(c *authserver.Config) { c.Limits.LoginAddress = login.Rate{Burst: 2, Every: time.Hour} })
 		v := newVisitor(t)
+		for range 5 {
+			v := newVisitor(t)
+			v.to(s.answered(t, v.challengeOf(s.authorizeURL("web"))))
+		}
 		v.challengeOf(s.authorizeURL("web"))
-		v.challengeOf(s.authorizeURL("web"))
+		v.to(s.answered(t, v.challengeOf(s.authorizeURL("web")), "sub", nil, "error", "access_denied"))
 		page := v.get(s.authorizeURL("web"))
 		assert.Equal(t, 429, page.status)
 		assert.NotEmpty(t, page.header.Get("Retry-After"))
 	})
+}
+
+// A device is allowed by a user who logs in at the page, with what the page answers.
+func TestHandoffForADevice(t *testing.T) {
+	s := start(t, "", handsOff, func(c *authserver.Config) {
+		c.Clients = append(c.Clients, authserver.Client{ID: "tv", Name: "The TV", AuthMethod: "none", GrantTypes: []string{deviceGrant}, Scopes: []string{"orders:read"}})
+	})
+	began := s.post(t, "/oauth2/device_authorization", "", "", form("client_id", "tv", "scope", "orders:read"))
+	require.Equal(t, 200, began.status, began.text)
+	v := newVisitor(t)
+	a := v.post(s, "/device", "user_code", began.body["user_code"].(string))
+	require.Equal(t, 303, a.status, a.text)
+	id := v.challengeOf(s.url + "/device/confirm")
+	assert.Equal(t, "tv", s.describes(t, id).body["client"].(map[string]any)["client_id"])
+	next := v.to(s.answered(t, id, "acr", "phr"))
+	assert.Equal(t, "/device/confirm", next.Path)
+	a = v.post(s, "/device/confirm", "do", "allow", "scope", "orders:read")
+	require.Equal(t, 303, a.status, a.text)
+	token := s.post(t, "/oauth2/token", "", "", form("grant_type", deviceGrant, "client_id", "tv", "device_code", began.body["device_code"].(string)))
+	require.Equal(t, 200, token.status, token.text)
+	claims := part(t, token.body["access_token"].(string), 1)
+	assert.Equal(t, "person:alice", claims["sub"])
+	assert.Equal(t, "phr", claims["acr"])
+}
+
+// A log-in begins at one replica, is answered at another one, and returns to a third one.
+func TestHandoffAmongReplicas(t *testing.T) {
+	records := store.NewMemory(0)
+	replica := func() *site {
+		return start(t, "", handsOff, func(c *authserver.Config) {
+			c.Issuer, c.Store, c.Seal = "http://localhost:1", records, []byte(strings.Repeat("s", 32))
+		})
+	}
+	one, two, three := replica(), replica(), replica()
+	v := newVisitor(t)
+	id := v.challengeOf(one.authorizeURL("web"))
+	require.Equal(t, 200, three.describes(t, id).status)
+	back := must(url.Parse(two.answered(t, id)))
+	next := v.to(three.url + back.RequestURI())
+	one.redeemed(t, "web", v.to(two.url+next.RequestURI()))
 }
 
 // What a log-in at another page costs the store, by who causes it.

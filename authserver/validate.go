@@ -162,7 +162,7 @@ func loopback(host string) bool {
 }
 
 // taken are the paths of the pages, and of the endpoint that cannot be moved.
-var taken = []string{"/login", "/logout", "/language", "/device", "/account", "/developer", "/assets", "/.well-known", "/healthz", "/readyz", "/oauth2/code"}
+var taken = []string{"/login", "/logout", "/logged-out", "/language", "/device", "/account", "/developer", "/assets", "/.well-known", "/healthz", "/readyz", "/oauth2/code"}
 
 // paths ensures that no two patterns conflict, which would make net/http panic.
 func (in *inspection) paths() {

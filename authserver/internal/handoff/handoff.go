@@ -56,7 +56,7 @@ type Config struct {
 	// Lifetime is how long a challenge waits for its answer and the return of its browser.
 	Lifetime time.Duration
 
-	// Limit bounds the challenges that are begun from one network.
+	// Limit bounds the challenges that are begun from one network and not answered with a user.
 	Limit *login.Limiter
 
 	Store  store.Store  // kinds challenge and jti are used
@@ -140,6 +140,7 @@ const kindChallenge = "challenge"
 type challenge struct {
 	Made     time.Time `json:"made"`
 	Browser  string    `json:"browser"` // digest of the secret in its cookie
+	Network  string    `json:"network"` // whose budget it has used
 	Request  Request   `json:"request"`
 	Then     Then      `json:"then"`
 	Answer   *Answer   `json:"answer,omitempty"`
@@ -166,7 +167,7 @@ func (d *Door) Begin(ctx context.Context, browser, network string, request Reque
 		return "", err
 	}
 	id := secret()
-	c := &challenge{Made: time.Now(), Browser: store.Digest(browser), Request: request, Then: then}
+	c := &challenge{Made: time.Now(), Browser: store.Digest(browser), Network: network, Request: request, Then: then}
 	c.record = store.Record{Kind: kindChallenge, ID: store.Digest(id), Expires: c.Made.Add(d.cfg.Lifetime)}
 	if err := d.save(ctx, id, c); err != nil {
 		return "", err
@@ -278,6 +279,9 @@ func (d *Door) Return(ctx context.Context, browser, id, verifier string) (*Answe
 		}
 		if err != nil {
 			return nil, Then{}, err
+		}
+		if answer.Error == "" { // as for log-ins by password, only those that fail count
+			d.cfg.Limit.Restore(c.Network)
 		}
 		return answer, c.Then, nil
 	}
