@@ -33,7 +33,10 @@ func (s *Server) changePassword(ctx context.Context, u *login.User, old, passwor
 	if everywhere {
 		_, _, err = s.endUser(ctx, endings.PasswordChanged, u.Subject, change, nil)
 	} else {
-		err = change(ctx)
+		err = s.endings.Do(ctx, endings.Ending{Cause: endings.PasswordKept, Subject: u.Subject}, func(ctx context.Context) (bool, error) {
+			err := undone(change(ctx))
+			return err == nil, err
+		})
 	}
 	if errors.Is(err, store.ErrNotFound) { // removed meanwhile
 		return nil, login.ErrRefused

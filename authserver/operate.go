@@ -181,7 +181,7 @@ func (s *Server) endUser(ctx context.Context, cause endings.Cause, subject strin
 	err = s.endings.Do(ctx, endings.Ending{Cause: cause, Subject: subject}, func(ctx context.Context) (bool, error) {
 		var err error
 		if before != nil {
-			err = before(ctx)
+			err = undone(before(ctx))
 		}
 		if err == nil {
 			sessions, grants, err = s.end(ctx, subject)
@@ -199,6 +199,14 @@ func (s *Server) endUser(ctx context.Context, cause endings.Cause, subject strin
 		}
 	}
 	return sessions, grants, err
+}
+
+// undone marks an error after which a change to a user certainly has not happened.
+func undone(err error) error {
+	if errors.Is(err, login.ErrRefused) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrConflict) {
+		return endings.Undone{Err: err}
+	}
+	return err
 }
 
 // end ends the sessions of a user, then the consents, then the grants. In another order, a session could renew a grant that has

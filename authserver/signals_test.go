@@ -958,7 +958,11 @@ func TestEvents(t *testing.T) {
 		revoked(t, next(t, 1)[0], "customer:bob", part(t, access, 1)["sid"], "user")
 
 		_, refresh := s.authorize(t, one.client)
+		one.post(s, "/account/password", "old", "a wrong mule", "new", "a third mule", "repeat", "a third mule", "others", "end")
 		require.Equal(t, 303, one.post(s, "/account/password", "old", "another mule", "new", "a third mule", "repeat", "a third mule").status)
+		alone := next(t, 1)[0]
+		assert.Equal(t, credentialChange, alone.kind, "no session ends")
+		assert.Equal(t, "user", alone.event["initiating_entity"])
 		kept := s.post(t, "/oauth2/token", "web", "test-secret-of-web", form("grant_type", "refresh_token", "refresh_token", refresh))
 		require.Equal(t, 200, kept.status, "the user keeps the others")
 		require.Equal(t, 303, one.post(s, "/account/password", "old", "a third mule", "new", "another mule", "repeat", "another mule", "others", "end").status)

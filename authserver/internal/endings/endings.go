@@ -22,12 +22,13 @@ const (
 	UserRemoved         Cause = "user removed"
 	UserDisabled        Cause = "user disabled" // the login reports that there is no such user any more
 	PasswordChanged     Cause = "password replaced"
+	PasswordKept        Cause = "password replaced only" // the user has kept all sessions: nothing ends
 )
 
 // OfUser reports whether the cause ends everything that a user has.
 func (c Cause) OfUser() bool {
 	switch c {
-	case LoggedOutEverywhere, Revoked, UserRemoved, UserDisabled, PasswordChanged:
+	case LoggedOutEverywhere, Revoked, UserRemoved, UserDisabled, PasswordChanged, PasswordKept:
 		return true
 	}
 	return false
@@ -45,8 +46,14 @@ type Ending struct {
 // A Session is a session of a user at a client. ID is the sid in its tokens.
 type Session struct{ Client, ID string }
 
+// An Undone is the error of a cause that certainly has not happened, such as a wrong password. The Recorder returns Err.
+type Undone struct{ Err error }
+
+func (e Undone) Error() string { return e.Err.Error() }
+func (e Undone) Unwrap() error { return e.Err }
+
 // A Recorder keeps a lasting record of an Ending and calls do, which brings it about. do returns whether anything has ended; if it
-// returns false and no error, the Ending is not announced. It is announced if do fails, or if the process dies before do returns,
+// returns false and no error, or an [Undone], the Ending is not announced. It is announced if do fails, or if the process dies before do returns,
 // because it may have happened. Nil: nothing is recorded.
 type Recorder func(ctx context.Context, e Ending, do func(context.Context) (bool, error)) error
 

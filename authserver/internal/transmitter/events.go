@@ -57,9 +57,10 @@ var (
 		endings.UserRemoved:         "The user was removed.",
 		endings.UserDisabled:        "The user is disabled or no longer exists.",
 		endings.PasswordChanged:     "The password was replaced.",
+		endings.PasswordKept:        "The user replaced the password and kept all sessions.",
 	}
 	initiators = map[endings.Cause]string{
-		endings.LoggedOut: "user", endings.EndedByUser: "user", endings.ConsentRevoked: "user", endings.LoggedOutEverywhere: "user",
+		endings.LoggedOut: "user", endings.EndedByUser: "user", endings.ConsentRevoked: "user", endings.LoggedOutEverywhere: "user", endings.PasswordKept: "user",
 		endings.TokenRevoked: "system", endings.UserDisabled: "system", endings.PasswordStale: "policy", endings.Reused: "policy",
 		endings.Revoked: "admin", endings.UserRemoved: "admin",
 	}
@@ -76,7 +77,11 @@ func (t *Transmitter) payloads(e endings.Ending, at time.Time) []payload {
 		}
 		return more
 	}
+	changed := payload{credentialChange, user, nil}
 	switch {
+	case e.Cause == endings.PasswordKept:
+		changed.event = caep(object{"credential_type": "password", "change_type": "update"})
+		return []payload{changed}
 	case e.Cause.OfUser():
 		// SSF 1.0, section 3.3.1: without a session, all sessions of the user. An account's own event is in addition: a receiver may
 		// have requested only one of the two.
@@ -87,7 +92,8 @@ func (t *Transmitter) payloads(e endings.Ending, at time.Time) []payload {
 		case endings.UserDisabled:
 			all = append(all, payload{accountDisabled, user, object{}})
 		case endings.PasswordChanged:
-			all = append(all, payload{credentialChange, user, caep(object{"credential_type": "password", "change_type": "update"})})
+			changed.event = caep(object{"credential_type": "password", "change_type": "update"})
+			all = append(all, changed)
 		}
 		return all
 	case e.Session != "":

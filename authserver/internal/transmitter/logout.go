@@ -40,7 +40,7 @@ type loggingOut struct {
 
 // logoutsFor returns the logout tokens for an event. The sessions are read before they end.
 func (t *Transmitter) logoutsFor(ctx context.Context, e endings.Ending) ([]logout, error) {
-	if e.Subject == "" {
+	if e.Subject == "" || e.Cause == endings.PasswordKept {
 		return nil, nil
 	}
 	byClient, order := map[string][]string{e.Client: {e.Session}}, []string{e.Client}

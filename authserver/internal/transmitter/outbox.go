@@ -51,9 +51,11 @@ func (t *Transmitter) Record(ctx context.Context, e endings.Ending, do func(cont
 	if err != nil {
 		return fmt.Errorf("record the end of access: %w", err)
 	}
-	happened, err := do(ctx)
-	if err != nil { // it may have happened
-		return err
+	happened, result := do(ctx)
+	if undone, ok := errors.AsType[endings.Undone](result); ok {
+		happened, result = false, undone.Err
+	} else if result != nil { // it may have happened
+		return result
 	}
 	// From here on, the caller may be gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -62,7 +64,7 @@ func (t *Transmitter) Record(ctx context.Context, e endings.Ending, do func(cont
 		if err := t.cfg.Store.Delete(ctx, kindEvent, id); err != nil {
 			t.failed(ctx, "an event that did not happen is announced: the store failed", err)
 		}
-		return nil
+		return result
 	}
 	o.At = time.Now().UTC()
 	if _, err := t.putEvent(ctx, id, version, o); err != nil {

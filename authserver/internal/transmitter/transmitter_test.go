@@ -238,6 +238,7 @@ func TestRecord(t *testing.T) {
 	}{
 		{"a cause that happens", func(*site) (bool, error) { return true, nil }, "", time.Second, 0},
 		{"a cause that does not happen", func(*site) (bool, error) { return false, nil }, "", 0, 2 * settle},
+		{"a cause that fails for certain", func(*site) (bool, error) { return false, endings.Undone{Err: errors.New("wrong password")} }, "wrong password", 0, 2 * settle},
 		{"a cause that may have happened", func(*site) (bool, error) { return false, errors.New("timeout") }, "timeout", settle + time.Second, settle - time.Second},
 		{"a process that dies after the cause", func(s *site) (bool, error) { s.store.allow(0); return true, nil }, "", settle + time.Second, settle - time.Second},
 	} {
