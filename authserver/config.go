@@ -159,6 +159,9 @@ type API = model.API
 // A Scope is a right that users allow applications.
 type Scope = model.Scope
 
+// A DetailType is a type of authorization_details (RFC 9396).
+type DetailType = model.DetailType
+
 // A Format is the format of an API's tokens. A Profile selects claims of its JWTs.
 type (
 	Format  = model.Format

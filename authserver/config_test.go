@@ -48,6 +48,10 @@ func TestConfigMistakes(t *testing.T) {
 		{"an issuer of statements without keys", func(c *authserver.Config) {
 			c.Registration.StatementIssuers = []authserver.StatementIssuer{{JWKS: "{}"}}
 		}, "Registration.StatementIssuers[0].Issuer: is required"},
+		{"a type of details twice", func(c *authserver.Config) {
+			c.APIs[0].DetailTypes = []authserver.DetailType{{Name: "a"}, {Name: "a"}}
+		}, `APIs[0].DetailTypes: "a" is given twice`},
+		{"a type of details without a name", func(c *authserver.Config) { c.APIs[0].DetailTypes = []authserver.DetailType{{}} }, "APIs[0].DetailTypes: the name of a type"},
 		{"a default API that is none", func(c *authserver.Config) { c.DefaultAPI = "https://none.example" }, "DefaultAPI: is not the audience of an API"},
 		{"an exchange for a scope of two APIs", func(c *authserver.Config) {
 			c.APIs[2].Scopes[0].Name = "files:read"

@@ -220,10 +220,12 @@ func (in *inspection) api(a *API, field string) {
 		in.wrong(s == "openid", field+".Scopes", "openid is not a scope of an API")
 		in.wrong(slices.Contains(a.ScopeNames()[:i], s), field+".Scopes", "%q is given twice", s)
 		in.owners[s] = append(in.owners[s], a.Audience)
-		for _, tag := range slices.Sorted(maps.Keys(one.Descriptions)) {
-			_, err := language.Parse(tag)
-			in.wrong(err != nil, fmt.Sprintf("%s.Scopes[%q].Descriptions[%q]", field, s, tag), "is not the tag of a language, such as de")
-		}
+		in.languages(one.Descriptions, fmt.Sprintf("%s.Scopes[%q]", field, s))
+	}
+	for i, one := range a.DetailTypes {
+		in.wrong(!printable(one.Name), field+".DetailTypes", "the name of a type has 1 or more printable ASCII characters")
+		in.wrong(a.DetailType(one.Name) != &a.DetailTypes[i], field+".DetailTypes", "%q is given twice", one.Name)
+		in.languages(one.Descriptions, fmt.Sprintf("%s.DetailTypes[%q]", field, one.Name))
 	}
 	in.wrong(!slices.Contains([]Format{"", JWT, Opaque}, a.Tokens), field+".Tokens", "%q, want jwt or opaque", a.Tokens)
 	in.wrong(!slices.Contains([]string{"", "ES256", "RS256", "EdDSA"}, a.Algorithm), field+".Algorithm", "%q, want ES256, RS256 or EdDSA", a.Algorithm)
@@ -232,6 +234,14 @@ func (in *inspection) api(a *API, field string) {
 	if a.TryURL != "" {
 		u, err := url.Parse(a.TryURL)
 		in.wrong(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http", field+".TryURL", "is not an https URL")
+	}
+}
+
+// languages checks the tags of translations.
+func (in *inspection) languages(descriptions map[string]string, field string) {
+	for _, tag := range slices.Sorted(maps.Keys(descriptions)) {
+		_, err := language.Parse(tag)
+		in.wrong(err != nil, fmt.Sprintf("%s.Descriptions[%q]", field, tag), "is not the tag of a language, such as de")
 	}
 }
 

@@ -68,6 +68,10 @@ type API struct {
 	// Scopes are the scopes of the API, in the order in which pages show them. At least one is required.
 	Scopes []Scope `yaml:"scopes"`
 
+	// DetailTypes are the types of authorization_details that the API understands (RFC 9396). Users are asked about each detail,
+	// except at a trusted client. A client requests them besides scopes. Empty: none.
+	DetailTypes []DetailType `yaml:"authorization_details_types"`
+
 	// Tokens is the format of the API's tokens. Empty: [JWT].
 	Tokens Format `yaml:"tokens"`
 
@@ -147,6 +151,24 @@ type Scope struct {
 	// Sensitive marks a scope that users select themselves: on the consent page it is explained and not selected in advance. A
 	// Trusted client gets it without a question, as any other scope.
 	Sensitive bool `yaml:"sensitive"`
+}
+
+// A DetailType is a type of authorization_details. A file has the types of an API as a mapping by name, in which a string is the
+// Description alone.
+type DetailType struct {
+	Name         string            `yaml:",key"`              // required
+	Description  string            `yaml:"description,short"` // for users, who see the detail itself below it. Empty: Name
+	Descriptions map[string]string `yaml:"descriptions"`      // translations, as in a [Scope]
+}
+
+// DetailType returns the type with this name, or nil.
+func (a API) DetailType(name string) *DetailType {
+	for i := range a.DetailTypes {
+		if a.DetailTypes[i].Name == name {
+			return &a.DetailTypes[i]
+		}
+	}
+	return nil
 }
 
 // A TrustedIssuer issues JWTs about its own users, which clients exchange for tokens (RFC 7523, section 2.1).

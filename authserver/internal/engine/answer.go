@@ -83,7 +83,7 @@ const longestAnswer = 30 * time.Second
 func (e *Engine) grantTo(c *call, p *pending, in *flow.Interaction, d *flow.Decision) (url.Values, error) {
 	ctx := c.r.Context()
 	g := newGrant(in.Client, in.API, grantedBy(d, in))
-	g.identity = identityOf(d)
+	g.identity, g.Details = identityOf(d), in.Details
 	event := Event{
 		Name: Granted, Path: c.path, Client: g.Client, Subject: g.Subject, Audience: g.Audience, Scope: g.Scopes, Grant: g.ID,
 	}

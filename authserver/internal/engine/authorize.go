@@ -22,20 +22,21 @@ import (
 
 // A request is a valid authorization request.
 type request struct {
-	Client       string   `json:"client"`
-	RedirectURI  string   `json:"redirect_uri"`
-	ResponseType string   `json:"response_type"`
-	State        string   `json:"state,omitempty"`
-	Scope        string   `json:"scope,omitempty"`
-	Resources    []string `json:"resource,omitempty"`
-	Challenge    string   `json:"code_challenge,omitempty"` // S256; empty: a client without PKCE
-	Key          string   `json:"dpop_jkt,omitempty"`
-	Prompt       string   `json:"prompt,omitempty"`
-	LoginHint    string   `json:"login_hint,omitempty"`
-	UILocales    string   `json:"ui_locales,omitempty"`
-	ACRs         []string `json:"acr_values,omitempty"`
-	MaxAge       int64    `json:"max_age"`    // seconds; negative: any age
-	At           int64    `json:"created_at"` // Unix seconds
+	Client       string        `json:"client"`
+	RedirectURI  string        `json:"redirect_uri"`
+	ResponseType string        `json:"response_type"`
+	State        string        `json:"state,omitempty"`
+	Scope        string        `json:"scope,omitempty"`
+	Resources    []string      `json:"resource,omitempty"`
+	Challenge    string        `json:"code_challenge,omitempty"` // S256; empty: a client without PKCE
+	Key          string        `json:"dpop_jkt,omitempty"`
+	Prompt       string        `json:"prompt,omitempty"`
+	LoginHint    string        `json:"login_hint,omitempty"`
+	Details      []flow.Detail `json:"authorization_details,omitempty"`
+	UILocales    string        `json:"ui_locales,omitempty"`
+	ACRs         []string      `json:"acr_values,omitempty"`
+	MaxAge       int64         `json:"max_age"`    // seconds; negative: any age
+	At           int64         `json:"created_at"` // Unix seconds
 }
 
 // A pending is a stored request that waits for its user, or was answered. The ID of a pushed one is that of the request_uri, a
@@ -247,12 +248,12 @@ func (e *Engine) ask(c *call, p *pending, fresh bool) flow.Step {
 		c.to = target{}
 		return e.fail(c, errInteraction)
 	}
-	api, scopes, err := e.offered(c.client, p.Resources, p.Scope) // again: the client, or the configuration, may have changed since
+	api, scopes, err := e.offered(c.client, p.Resources, p.Scope, p.Details) // again: the client, or the configuration, may have changed since
 	if err != nil {
 		return e.fail(c, err)
 	}
 	return flow.Step{Ask: &flow.Interaction{
-		ID: p.id, ContinueURL: e.continueURL(p), Browser: c.browser, Fresh: fresh, Client: c.client, API: api, Scopes: scopes,
+		ID: p.id, ContinueURL: e.continueURL(p), Browser: c.browser, Fresh: fresh, Client: c.client, API: api, Scopes: scopes, Details: p.Details,
 		RedirectURI: p.RedirectURI, Implicit: p.ResponseType == "token", LoginHint: p.LoginHint, UILocales: p.UILocales, Prompt: p.Prompt,
 		MaxAge: max(-1, time.Duration(p.MaxAge)*time.Second), ACRValues: p.ACRs,
 	}}
@@ -329,7 +330,10 @@ func (e *Engine) validate(c *call, repeated error, front bool) (q request, err e
 	if len(q.ACRs) > 0 && !meets(q.ACRs, e.cfg.ACRs...) {
 		return q, badRequest(unmet, "this server offers none of the acr_values")
 	}
-	_, _, err = e.offered(client, q.Resources, q.Scope)
+	if q.Details, err = flow.ReadDetails(p.Get("authorization_details")); err != nil {
+		return q, errDetails
+	}
+	_, _, err = e.offered(client, q.Resources, q.Scope, q.Details)
 	return q, err
 }
 
@@ -339,6 +343,7 @@ func isLong(p url.Values) bool {
 	n := 0
 	for _, name := range []string{
 		"redirect_uri", "scope", "state", "code_challenge", "resource", "prompt", "login_hint", "ui_locales", "acr_values", "dpop_jkt",
+		"authorization_details",
 	} {
 		for _, v := range p[name] {
 			n += len(v)

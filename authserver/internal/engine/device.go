@@ -38,14 +38,15 @@ const (
 
 // A device is the stored state of a device.
 type device struct {
-	State    string    `json:"state"`
-	Client   string    `json:"client"`
-	Resource string    `json:"resource"`
-	Scopes   string    `json:"scopes"`
-	Ends     time.Time `json:"ends"`
-	Grant    string    `json:"grant,omitempty"` // granted by the user
-	By       string    `json:"by,omitempty"`    // the subject of the user who has decided; empty: not logged in
-	Said     string    `json:"said,omitempty"`  // Decision.Said
+	State    string        `json:"state"`
+	Client   string        `json:"client"`
+	Resource string        `json:"resource"`
+	Scopes   string        `json:"scopes"`
+	Details  []flow.Detail `json:"authorization_details,omitempty"`
+	Ends     time.Time     `json:"ends"`
+	Grant    string        `json:"grant,omitempty"` // granted by the user
+	By       string        `json:"by,omitempty"`    // the subject of the user who has decided; empty: not logged in
+	Said     string        `json:"said,omitempty"`  // Decision.Said
 
 	record store.Record
 }
@@ -70,13 +71,20 @@ func (e *Engine) startDevice(w http.ResponseWriter, c *call) (map[string]any, er
 	if !slices.Contains(c.client.GrantTypes, deviceGrant) {
 		return nil, errNotTheClients
 	}
-	api, scopes, err := e.offered(c.client, c.form["resource"], c.form.Get("scope"))
+	details, err := flow.ReadDetails(c.form.Get("authorization_details"))
+	if err != nil {
+		return nil, errDetails
+	}
+	if isLong(c.form) {
+		return nil, invalidRequest("the parameters are too long")
+	}
+	api, scopes, err := e.offered(c.client, c.form["resource"], c.form.Get("scope"), details)
 	if err != nil {
 		return nil, err
 	}
 	code := secret()
 	d := &device{
-		State: waits, Client: c.client.ID, Resource: api.Audience, Scopes: scopes.String(),
+		State: waits, Client: c.client.ID, Resource: api.Audience, Scopes: scopes.String(), Details: details,
 		Ends: c.at.Add(e.cfg.DeviceLifetime),
 	}
 	d.record = store.Record{
@@ -150,12 +158,12 @@ func (e *Engine) Device(ctx context.Context, userCode string) (*flow.Interaction
 	if err != nil {
 		return nil, fmt.Errorf("find the client of a device: %w", err)
 	}
-	api, scopes, err := e.offered(client, []string{d.Resource}, d.Scopes)
+	api, scopes, err := e.offered(client, []string{d.Resource}, d.Scopes, d.Details)
 	if err != nil { // the client, or the configuration, has changed since
 		return nil, fmt.Errorf("read a device: %w: %w", store.ErrNotFound, err)
 	}
 	return &flow.Interaction{
-		ID: d.id(), Client: client, API: api, Scopes: scopes, UserCode: showUserCode(readUserCode(userCode)), MaxAge: -1,
+		ID: d.id(), Client: client, API: api, Scopes: scopes, Details: d.Details, UserCode: showUserCode(readUserCode(userCode)), MaxAge: -1,
 	}, nil
 }
 
@@ -175,7 +183,7 @@ func (e *Engine) DecideDevice(ctx context.Context, in *flow.Interaction, d *flow
 		return err
 	}
 	g := newGrant(in.Client, in.API, grantedBy(d, in))
-	g.identity = identityOf(d)
+	g.identity, g.Details = identityOf(d), in.Details
 	if err := e.saveGrant(ctx, g, dev.Ends.Add(time.Second)); err != nil {
 		return err
 	}

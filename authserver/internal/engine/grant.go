@@ -47,11 +47,12 @@ func isSecret(s string) bool {
 
 // A grant is what a user, or a client for itself, allows a client at one API. All tokens belong to a grant and end with it.
 type grant struct {
-	ID       string    `json:"id"`
-	Client   string    `json:"client_id"`
-	Audience string    `json:"resource"`
-	Scopes   string    `json:"scopes"`
-	Revoked  time.Time `json:"revoked_at,omitzero"`
+	ID       string        `json:"id"`
+	Client   string        `json:"client_id"`
+	Audience string        `json:"resource"`
+	Scopes   string        `json:"scopes"`
+	Details  []flow.Detail `json:"authorization_details,omitempty"`
+	Revoked  time.Time     `json:"revoked_at,omitzero"`
 	identity
 
 	// The authorization code (RFC 6749, section 4.1.2), and the values of its request that the redemption must match.
@@ -74,11 +75,12 @@ type grant struct {
 	Bound binding `json:"cnf,omitzero"`
 
 	version       int64
-	expires       time.Time // of the record
-	code, refresh string    // digests, as stored
-	spent         *spent    // the token by which the grant was found in its grace period
-	newRefresh    string    // the refresh token that the response contains; empty: none
-	narrowed      string    // the scopes of the next token; empty: those of the grant
+	expires       time.Time     // of the record
+	code, refresh string        // digests, as stored
+	spent         *spent        // the token by which the grant was found in its grace period
+	newRefresh    string        // the refresh token that the response contains; empty: none
+	narrowed      string        // the scopes of the next token; empty: those of the grant
+	details       []flow.Detail // the details of the next token; nil: those of the grant
 }
 
 // An identity is the user who has given a grant, and the log-in.
@@ -175,9 +177,11 @@ func (e *Engine) findGrant(ctx context.Context, key, secret string) (*grant, err
 	return readGrant(found[0])
 }
 
-// fit removes from a grant the scopes that the API or the client no longer has. The error is errGrant if none is left.
+// fit removes from a grant the scopes that the API or the client no longer has, and the details of types that the API no longer
+// has. The error is errGrant if no scope is left.
 func (e *Engine) fit(c *call, g *grant) error {
 	api, _ := e.api(g.Audience)
+	g.Details = slices.DeleteFunc(g.Details, func(d flow.Detail) bool { return api.DetailType(d.Type) == nil })
 	return g.keep(func(s string) bool { return api.Scope(s) != nil && slices.Contains(c.client.Scopes, s) })
 }
 
@@ -191,8 +195,8 @@ func (g *grant) keep(may func(scope string) bool) error {
 	return nil
 }
 
-// narrow limits the next token to the scopes and the resource that a request names, which must be among those of the grant (RFC
-// 6749, section 6; RFC 8707, section 2.2).
+// narrow limits the next token to the scopes, the resource and the details that a request names, which must be among those of the
+// grant (RFC 6749, section 6; RFC 8707, section 2.2; RFC 9396, section 6).
 func (c *call) narrow(g *grant) error {
 	for _, r := range c.form["resource"] {
 		if r != g.Audience {
@@ -207,6 +211,11 @@ func (c *call) narrow(g *grant) error {
 		}
 	}
 	g.narrowed = asked.String()
+	details, err := flow.ReadDetails(c.form.Get("authorization_details"))
+	if err != nil || slices.ContainsFunc(details, func(d flow.Detail) bool { return !slices.Contains(g.Details, d) }) {
+		return errDetails
+	}
+	g.details = details
 	return nil
 }
 

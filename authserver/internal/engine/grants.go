@@ -6,14 +6,16 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 // offered is wanted for an authorization request, whose user decides: scopes that the client cannot have at the API are left out,
 // because clients ask for those of other servers, such as openid. The token response states those that are left (RFC 6749, section
-// 3.3). The error is errScope if none is.
-func (e *Engine) offered(c *model.Client, resources []string, scope string) (model.API, valetkey.Scopes, error) {
+// 3.3). The error is errScope if none is, and errDetails
+// if the API does not have the type of a detail.
+func (e *Engine) offered(c *model.Client, resources []string, scope string, details []flow.Detail) (model.API, valetkey.Scopes, error) {
 	var left []string
 	for _, s := range strings.Fields(scope) {
 		switch api, named := e.named(resources); {
@@ -26,7 +28,11 @@ func (e *Engine) offered(c *model.Client, resources []string, scope string) (mod
 	if scope != "" && left == nil {
 		left = strings.Fields(scope) // which wanted refuses
 	}
-	return e.wanted(c, resources, strings.Join(left, " "))
+	api, asked, err := e.wanted(c, resources, strings.Join(left, " "))
+	if err == nil && slices.ContainsFunc(details, func(d flow.Detail) bool { return api.DetailType(d.Type) == nil }) {
+		err = errDetails // RFC 9396, section 5
+	}
+	return api, asked, err
 }
 
 // wanted resolves the request of a client to one API and at least one of its scopes, all of which the client may have.

@@ -29,7 +29,8 @@ type Metadata struct {
 	RevocationAuth     []string `json:"revocation_endpoint_auth_methods_supported"`
 	RevocationAlgs     []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitempty"`
 	ACRs               []string `json:"acr_values_supported,omitempty"`
-	Challenges         []string `json:"code_challenge_methods_supported,omitempty"` // RFC 7636; MCP clients require it
+	Challenges         []string `json:"code_challenge_methods_supported,omitempty"`      // RFC 7636; MCP clients require it
+	DetailTypes        []string `json:"authorization_details_types_supported,omitempty"` // RFC 9396, section 10
 	PAR                string   `json:"pushed_authorization_request_endpoint,omitempty"`
 	RequirePAR         bool     `json:"require_pushed_authorization_requests,omitempty"`
 	Device             string   `json:"device_authorization_endpoint,omitempty"`                  // RFC 8628, section 4
@@ -52,8 +53,13 @@ func (e *Engine) Metadata() Metadata {
 		secrets = append(secrets, "self_signed_tls_client_auth")
 	}
 	all := append(slices.Clip(secrets), "none") // last: some clients choose the first one that they support
-	var scopes, audiences, algorithms []string
+	var scopes, audiences, algorithms, types []string
 	for _, a := range e.cfg.APIs {
+		for _, d := range a.DetailTypes {
+			if !slices.Contains(types, d.Name) {
+				types = append(types, d.Name)
+			}
+		}
 		scopes, audiences, algorithms = append(scopes, a.ScopeNames()...), append(audiences, a.Audience), append(algorithms, a.Algorithm)
 	}
 	var responseModes, proofAlgs []string
@@ -82,6 +88,7 @@ func (e *Engine) Metadata() Metadata {
 		RevocationAlgs:     jose.Algorithms(),
 		ACRs:               e.cfg.ACRs,
 		Challenges:         []string{"S256"},
+		DetailTypes:        types,
 		PAR:                base + p.PAR,
 		RequirePAR:         e.cfg.RequirePAR,
 		Device:             base + p.Device,

@@ -49,6 +49,7 @@ var (
 	errClient        = &refusal{status: http.StatusUnauthorized, code: "invalid_client", description: "the client is unknown, or its authentication is missing or wrong"}
 	errGrant         = badRequest("invalid_grant", "the grant is invalid, expired, revoked, used already, or of another client")
 	errScope         = badRequest("invalid_scope", "a scope is unknown, or not available to the client or at the resource")
+	errDetails       = badRequest("invalid_authorization_details", "authorization_details is malformed, not granted, or of a type that the resource does not have")
 	errTarget        = badRequest("invalid_target", "name one known API in the resource parameter")
 	errNotItsToken   = badRequest("invalid_request", "a token is not from this server, not active, or not exchangeable by this client")
 	errExchanged     = badRequest("invalid_request", "the token is the result of 8 exchanges, the maximum: exchange an earlier one")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/endings"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -79,6 +80,9 @@ func (e *Engine) token(w http.ResponseWriter, c *call) (*tokenResponse, error) {
 	if kind != "authorization_code" && !slices.Contains(c.client.GrantTypes, kind) { // redeemCode ends the grant of a real code
 		return nil, errNotTheClients
 	}
+	if c.form.Has("authorization_details") && !slices.Contains([]string{"authorization_code", "refresh_token", deviceGrant}, kind) {
+		return nil, errDetails // they require a user's consent
+	}
 	g, err := redeem(c)
 	if err != nil {
 		return nil, err
@@ -106,6 +110,8 @@ type tokenResponse struct {
 	ExpiresIn    int64  `json:"expires_in"`
 	Scope        string `json:"scope"`
 	RefreshToken string `json:"refresh_token,omitempty"`
+
+	Details []flow.Detail `json:"authorization_details,omitempty"` // RFC 9396, section 7
 }
 
 // issue saves the grant and makes a token of it. Only the caller that saves the version that it has read gets one. A client that
@@ -135,6 +141,7 @@ func (e *Engine) issue(c *call, g *grant) (*tokenResponse, error) {
 	end := now.Unix() + int64(life/time.Second)
 	said := &tokenResponse{
 		TokenType: "Bearer", ExpiresIn: int64(life / time.Second), Scope: g.tokenScopes(), RefreshToken: g.newRefresh,
+		Details: g.tokenDetails(),
 	}
 	if g.Bound.Key != "" {
 		said.TokenType = "DPoP"
@@ -171,6 +178,14 @@ func (g *grant) tokenScopes() string {
 	return g.Scopes
 }
 
+// tokenDetails returns the details of the next token.
+func (g *grant) tokenDetails() []flow.Detail {
+	if g.details != nil {
+		return g.details
+	}
+	return g.Details
+}
+
 // lifetime returns the lifetime of a client's access tokens at an API.
 func (e *Engine) lifetime(c *model.Client, api model.API) time.Duration {
 	if c.Lifetime >= time.Second {
@@ -187,6 +202,9 @@ func (e *Engine) claims(g *grant, api model.API, issued, expires int64) map[stri
 	claims := map[string]any{
 		"iss": e.cfg.Issuer, "sub": g.Subject, "aud": g.Audience, "client_id": g.Client, "scope": scopes, "jti": rand.Text(),
 		"iat": issued, "exp": expires, claimGrant: g.ID,
+	}
+	if details := g.tokenDetails(); len(details) > 0 { // RFC 9396, section 9.1
+		claims["authorization_details"] = details
 	}
 	if g.AuthTime != 0 { // section 2.2.1
 		claims["auth_time"] = g.AuthTime

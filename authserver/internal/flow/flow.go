@@ -22,6 +22,7 @@ type Interaction struct {
 	Client      *model.Client
 	API         model.API
 	Scopes      valetkey.Scopes // requested; all of them belong to the API and the client
+	Details     []Detail        // requested (RFC 9396): the user allows all of them or denies the request
 	RedirectURI string          // empty: a device
 	Implicit    bool            // the token itself is sent there (RFC 6749, section 4.2)
 	UserCode    string          // of a device, in the form shown to the user

@@ -134,7 +134,7 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 	h.engine, err = engine.New(engine.Config{
 		Issuer: h.url, Account: look, Clients: h.registry, Store: h.store, Keys: ring, Logger: logger,
 		APIs: []model.API{
-			{Audience: orders, Scopes: []model.Scope{{Name: "orders:read"}, {Name: "orders:write"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
+			{Audience: orders, Scopes: []model.Scope{{Name: "orders:read"}, {Name: "orders:write"}}, DetailTypes: []model.DetailType{{Name: "order"}}, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 			{Audience: "https://vault.example", Scopes: []model.Scope{{Name: "vault:open"}}, Tokens: model.Opaque, Algorithm: "ES256", Lifetime: 10 * time.Minute},
 		},
 	})
@@ -157,7 +157,7 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 		Issuer: h.url, Name: "Example & Sons", Store: h.store, Clients: h.registry, Engine: h.engine, Codes: codes, Logger: logger, Account: look,
 		Logins: []pages.UserType{{Type: "customer", Label: "Customer", Login: limit(customers)}, {Type: "employee", Login: limit(outage{})}},
 		APIs: []model.API{
-			{Audience: orders, Name: "Orders", Scopes: []model.Scope{{Name: "orders:read", Description: "See your orders"}, {Name: "orders:write", Description: "Place orders for you"}}, TryURL: h.api, Lifetime: 10 * time.Minute},
+			{Audience: orders, Name: "Orders", Scopes: []model.Scope{{Name: "orders:read", Description: "See your orders"}, {Name: "orders:write", Description: "Place orders for you"}}, DetailTypes: []model.DetailType{{Name: "order", Description: "Place this order", Descriptions: map[string]string{"de": "Diese Bestellung aufgeben"}}}, TryURL: h.api, Lifetime: 10 * time.Minute},
 			{Audience: "https://vault.example", Scopes: []model.Scope{{Name: "vault:open"}}, Lifetime: 10 * time.Minute},
 		},
 		AuthorizeURL: h.url + "/oauth2/authorize", TokenURL: h.url + "/oauth2/token", Token: http.HandlerFunc(h.engine.Token),

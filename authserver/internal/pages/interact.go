@@ -1,11 +1,17 @@
 package pages
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
@@ -206,6 +212,8 @@ func asks(in *flow.Interaction, c *consent, offered valetkey.Scopes) bool {
 		return true // an application that impersonates the client must not benefit from the client's consent
 	case in.Client.Trusted:
 		return false
+	case len(in.Details) > 0:
+		return true // they are about this request, such as one payment
 	default:
 		return !c.covers(in.API.Audience, offered) || offered.Len() == 0
 	}
@@ -244,6 +252,7 @@ type consentForm struct {
 	API                string
 	Offered            []grant
 	Withheld           []grant
+	Details            []detail
 	Lifetime, Renewing time.Duration // Renewing zero: not renewed, or for an unknown time
 	Renewed            bool
 }
@@ -255,6 +264,13 @@ func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked vale
 		API: api.Title(), Offered: v.describe(offered.Slice(), api), Withheld: v.describe(withheld.Slice(), api),
 		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
 	}
+	for _, d := range in.Details {
+		shown := detail{Meaning: d.Type, JSON: shown(d.JSON)}
+		if t := api.DetailType(d.Type); t != nil {
+			shown.Meaning = cmp.Or(v.tongue.translated(t.Description, t.Descriptions), d.Type)
+		}
+		f.Details = append(f.Details, shown)
+	}
 	if in.Client.Lifetime > 0 {
 		f.Lifetime = in.Client.Lifetime
 	}
@@ -262,6 +278,28 @@ func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked vale
 		f.Offered[i].Checked = ticked.Has(f.Offered[i].Scope)
 	}
 	return &reply{page: "consent", title: msg("consent.title", "client", f.Title), data: f, problems: problems, formAction: leadsTo(in.RedirectURI), self: in.ContinueURL, quiet: true}
+}
+
+// A detail is an element of authorization_details as shown to users.
+type detail struct{ Meaning, JSON string }
+
+// shown returns JSON with indentation. Characters that could change how the text around them is displayed are escaped.
+func shown(text string) string {
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, []byte(text), "", "  "); err != nil {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range pretty.String() {
+		if r == '\n' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&b, "\\u%04x", unit)
+			}
+		}
+	}
+	return b.String()
 }
 
 // title returns the name of a client for users.

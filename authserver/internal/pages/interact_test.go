@@ -65,6 +65,29 @@ func TestConsent(t *testing.T) {
 		require.NotContains(t, b.text(), "You will return to")
 		require.NotContains(t, b.text(), "www.bank.example")
 	})
+	t.Run("authorization_details are shown as they are issued, each time", func(t *testing.T) {
+		h := newHouse(t)
+		details := `[{"type":"order","item":"<b>tea</b>\u202e","amount":2}]`
+		ask := func(client string, more url.Values) string {
+			query := url.Values{"authorization_details": {details}}
+			for name, values := range more {
+				query[name] = values
+			}
+			return h.ask(client, query)
+		}
+		b := h.browser().get(ask("shop", nil)).press("Log in", as("alice"))
+		for range 2 {
+			require.Contains(t, b.text(), "Place this order")
+			require.Contains(t, b.text(), `"amount": 2`)
+			require.Contains(t, b.text(), `"item": "\u003cb\u003etea\u003c/b\u003e\u202e"`, "and changes no direction of the text around it")
+			require.NotEmpty(t, b.press("Allow", nil).away().Query().Get("code"))
+			b.get(ask("shop", nil))
+		}
+		require.Equal(t, "consent_required", b.get(ask("shop", url.Values{"prompt": {"none"}})).away().Query().Get("error"))
+		require.NotEmpty(t, b.get(h.ask("shop", url.Values{"prompt": {"none"}})).away().Query().Get("code"), "the scopes are allowed")
+		require.Contains(t, b.get(ask("shop", url.Values{"ui_locales": {"de"}})).text(), "Diese Bestellung aufgeben")
+		require.NotEmpty(t, b.get(ask("ours", nil)).away().Query().Get("code"), "a trusted client asks nobody")
+	})
 	t.Run("a scope can be left out", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("alice"))

@@ -19,7 +19,6 @@ import (
 
 	"golang.org/x/text/language"
 
-	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/internal/config"
 )
 
@@ -311,20 +310,20 @@ func (t *tongue) funcs() template.FuncMap {
 	}
 }
 
-// translated returns the description of a scope in the language, or else in the language of Description.
-func (t *tongue) translated(s *model.Scope) string {
+// translated returns one of the descriptions, by language tag: that in the language, or else the given one.
+func (t *tongue) translated(description string, descriptions map[string]string) string {
 	var tags []language.Tag
 	var texts []string
-	for tag, text := range s.Descriptions {
+	for tag, text := range descriptions {
 		if parsed, err := language.Parse(tag); err == nil { // checked by New
 			tags, texts = append(tags, parsed), append(texts, text)
 		}
 	}
 	if len(tags) == 0 {
-		return s.Description
+		return description
 	}
 	if _, i, confidence := language.NewMatcher(tags).Match(t.Tag); confidence >= language.High {
 		return texts[i]
 	}
-	return s.Description
+	return description
 }

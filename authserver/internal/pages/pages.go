@@ -270,7 +270,7 @@ func (v *visit) describe(scopes []string, apis ...model.API) []grant {
 			s := &a.Scopes[i]
 			if slices.Contains(scopes, s.Name) && !known[s.Name] {
 				known[s.Name] = true
-				list = append(list, grant{Scope: s.Name, Meaning: cmp.Or(v.tongue.translated(s), s.Name), API: a.Title(), Sensitive: s.Sensitive})
+				list = append(list, grant{Scope: s.Name, Meaning: cmp.Or(v.tongue.translated(s.Description, s.Descriptions), s.Name), API: a.Title(), Sensitive: s.Sensitive})
 			}
 		}
 	}

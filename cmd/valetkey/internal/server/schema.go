@@ -58,6 +58,12 @@ var schemaKeys = map[string]string{
 	"apis.scopes.*.descriptions.*": "The description in that language.",
 	"apis.scopes.*.sensitive":      "Users select the scope themselves: it is not selected in advance on the consent page. Default: false.",
 
+	"apis.authorization_details_types":                  "Types of authorization_details that the API understands (RFC 9396). Users are asked about each detail.",
+	"apis.authorization_details_types.*":                "The type, or only its description for users.",
+	"apis.authorization_details_types.*.description":    "Description for users. Default: the name of the type.",
+	"apis.authorization_details_types.*.descriptions":   "Translations of the description, by language tag, such as de.",
+	"apis.authorization_details_types.*.descriptions.*": "The description in that language.",
+
 	"apis.tokens":     "Format of the tokens: jwt is verified locally, opaque must be introspected. Default: jwt.",
 	"apis.algorithm":  "Signature algorithm of the JWTs. Default: ES256.",
 	"apis.lifetime":   "Lifetime of the tokens, in whole seconds, at most 24h. Default: 10m.",
