@@ -162,7 +162,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		}
 	}
 	s.pages, err = pages.New(pages.Config{
-		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logins: logins, APIs: cfg.APIs, Clients: s.clients,
+		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logo: cfg.Logo, Favicon: cfg.Favicon, Links: pages.Links(cfg.Links), Logins: logins, APIs: cfg.APIs, Clients: s.clients,
 		Store: cfg.Store, Engine: s.engine, AuthorizeURL: cfg.base() + cfg.Paths.Authorize, TokenURL: cfg.base() + cfg.Paths.Token,
 		Token:      http.HandlerFunc(s.engine.Token),
 		Developers: append([]string{}, cfg.Portal.Developers...), Services: cfg.Portal.Services,

@@ -32,6 +32,14 @@ type Config struct {
 	Name   string `yaml:"name"`
 	Accent string `yaml:"accent"`
 
+	// Logo is an image that the pages show in place of the Name, and Favicon is the icon of their windows: SVG, PNG, JPEG, WebP,
+	// GIF or ICO, of at most 256 KiB. A file has their paths. If empty, the pages show the Name and an icon in the Accent color.
+	Logo    []byte `yaml:"-"`
+	Favicon []byte `yaml:"-"`
+
+	// Links are at the foot of each page.
+	Links Links `yaml:"links"`
+
 	// Paths are the paths of the endpoints, below the path of the issuer.
 	Paths Paths `yaml:"paths"`
 
@@ -176,6 +184,13 @@ const (
 
 // A Client is a registered application, or an API that introspects its tokens.
 type Client = model.Client
+
+// Links are https or http URLs of pages about the server. Empty: no link.
+type Links struct {
+	Privacy string `yaml:"privacy"` // how the operator uses personal data
+	Imprint string `yaml:"imprint"` // who the operator is
+	Help    string `yaml:"help"`    // where users get help; may be a mailto URL
+}
 
 // A UserType is a group of people who log in the same way.
 type UserType struct {

@@ -62,6 +62,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"a translation into no language", func(c *authserver.Config) {
 			c.APIs[0].Scopes[1].Descriptions = map[string]string{"de": "x", "Deutsch!": "x"}
 		}, `APIs[0].Scopes["orders:write"].Descriptions["Deutsch!"]: is not the tag`},
+		{"a logo that is no image", func(c *authserver.Config) { c.Logo = []byte("logo.svg") }, "Logo: must be an image"},
+		{"a link that is a script", func(c *authserver.Config) { c.Links.Imprint = "javascript:alert(1)" }, "Links.Imprint: must be an https URL"},
+		{"an accent that cannot be read", func(c *authserver.Config) { c.Accent = "#ffcc00" }, "Accent: must be darker: white text on it is not readable"},
 		{"an unknown format", func(c *authserver.Config) { c.APIs[0].Tokens = "JWT" }, `APIs[0].Tokens: "JWT", want jwt or opaque`},
 		{"an unknown algorithm", func(c *authserver.Config) { c.APIs[0].Algorithm = "none" }, `APIs[0].Algorithm: "none", want ES256`},
 		{"a negative lifetime", func(c *authserver.Config) { c.APIs[0].Lifetime = -time.Second }, "APIs[0].Lifetime: -1s"},

@@ -120,6 +120,11 @@ func (cfg *Config) Validate() error {
 	if cfg.Accent != "" {
 		in.err("Accent", pages.ValidAccent(cfg.Accent))
 	}
+	in.err("Logo", pages.ValidImage(cfg.Logo))
+	in.err("Favicon", pages.ValidImage(cfg.Favicon))
+	in.err("Links.Privacy", pages.ValidLink(cfg.Links.Privacy))
+	in.err("Links.Imprint", pages.ValidLink(cfg.Links.Imprint))
+	in.err("Links.Help", pages.ValidLink(cfg.Links.Help, "mailto"))
 	in.wrong(cfg.MaxTokens < 0, "MaxTokens", "is negative")
 	for i, p := range cfg.Proxies {
 		in.wrong(p.Bits() <= 0, fmt.Sprintf("Proxies[%d]", i), "must be an address range, and not the range of all addresses")

@@ -35,6 +35,7 @@ type stop struct {
 	status int
 	wait   time.Duration
 	words  message
+	field  string // that it is about; empty: the form as a whole
 }
 
 func (v *visit) showLogin() (*reply, error) {
@@ -102,10 +103,7 @@ func (v *visit) loginPage(f loginForm, why *stop) *reply {
 	}
 	re := &reply{page: "login", title: msg("login.title"), data: f}
 	if why != nil {
-		re.status, re.wait, re.problems = why.status, why.wait, []problem{{"", why.words}}
-		if why.status == http.StatusUnprocessableEntity {
-			re.problems[0].Field = "name"
-		}
+		re.status, re.wait, re.problems = why.status, why.wait, []problem{{why.field, why.words}}
 	}
 	return re
 }
@@ -132,9 +130,11 @@ func (v *visit) logIn(forID string) (*stop, error) {
 	who := v.userType(kind)
 	switch {
 	case who == nil:
-		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.choose_type")}, nil
-	case name == "" || password == "":
-		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.empty")}, nil
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.choose_type"), field: "type"}, nil
+	case name == "":
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.empty"), field: "name"}, nil
+	case password == "":
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.empty"), field: "password"}, nil
 	}
 
 	from := v.cfg.Address(v.r)
@@ -153,10 +153,10 @@ func (v *visit) logIn(forID string) (*stop, error) {
 		return tooSoon(tooMany), nil
 	case errors.Is(err, login.ErrRefused):
 		v.cfg.Logger.InfoContext(ctx, "log-in refused", "type", kind, "address", from)
-		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.wrong")}, nil
+		return &stop{status: http.StatusUnprocessableEntity, words: msg("login.wrong"), field: "name"}, nil
 	case err != nil:
 		v.cfg.Logger.ErrorContext(ctx, "log-in not answered", "type", kind, "error", err)
-		return &stop{http.StatusServiceUnavailable, 10 * time.Second, msg("login.outage")}, nil
+		return &stop{status: http.StatusServiceUnavailable, wait: 10 * time.Second, words: msg("login.outage")}, nil
 	}
 	if err := v.begin(user, forID); err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
@@ -166,7 +166,7 @@ func (v *visit) logIn(forID string) (*stop, error) {
 }
 
 func tooSoon(e *login.TooMany) *stop {
-	return &stop{http.StatusTooManyRequests, e.RetryAfter, msg("too_many", "wait", roundUp(e.RetryAfter))}
+	return &stop{status: http.StatusTooManyRequests, wait: e.RetryAfter, words: msg("too_many", "wait", roundUp(e.RetryAfter))}
 }
 
 // roundUp rounds d up to a duration that is easier to read.

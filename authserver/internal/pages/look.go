@@ -10,31 +10,123 @@ import (
 	"io/fs"
 	"math"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-//go:embed templates style.css
+//go:embed templates style.css favicon.svg
 var files embed.FS
 
-// A look serves the stylesheet.
+// A look is the set of files that pages load.
 type look struct {
-	style     []byte
-	stylePath string // contains the digest, so that browsers may cache it forever
+	style, favicon asset
+	logo           *asset // nil: none
 }
 
-func newLook(accent, base string) (*look, error) {
+// An asset is a file whose path contains the digest, so that browsers may cache it forever.
+type asset struct {
+	path, kind string
+	content    []byte
+}
+
+func newLook(cfg *Config, base string) (*look, error) {
 	css, err := files.ReadFile("style.css")
 	if err != nil {
 		return nil, fmt.Errorf("read the stylesheet: %w", err)
 	}
-	colour, _ := parseColour(accent)
+	colour, _ := parseColour(cfg.Accent)
 	css = fmt.Appendf(nil, ":root { --accent: %s; --accent-on-dark: %s; }\n%s", colour, colour.on(dark), css)
-	l := &look{style: css}
-	l.stylePath = fmt.Sprintf("%s/assets/style-%.8x.css", base, sha256.Sum256(css))
-
+	icon := cfg.Favicon
+	if len(icon) == 0 {
+		if icon, err = files.ReadFile("favicon.svg"); err != nil {
+			return nil, fmt.Errorf("read the icon: %w", err)
+		}
+		icon = bytes.ReplaceAll(icon, []byte("#0b6b62"), []byte(colour.String()))
+	}
+	l := &look{style: newAsset(base, "style", css), favicon: newAsset(base, "favicon", icon)}
+	if len(cfg.Logo) > 0 {
+		logo := newAsset(base, "logo", cfg.Logo)
+		l.logo = &logo
+	}
 	return l, nil
+}
+
+func newAsset(base, name string, content []byte) asset {
+	kind, ending := "text/css; charset=utf-8", "css"
+	if name != "style" {
+		kind, ending = imageKind(content)
+	}
+	return asset{fmt.Sprintf("%s/assets/%s-%.8x.%s", base, name, sha256.Sum256(content), ending), kind, content}
+}
+
+// Path and Kind are for the template.
+func (a asset) Path() string { return a.path }
+func (a asset) Kind() string { return a.kind }
+
+func (l *look) all() []*asset {
+	all := []*asset{&l.style, &l.favicon}
+	if l.logo != nil {
+		all = append(all, l.logo)
+	}
+	return all
+}
+
+// ServeHTTP serves the file. An SVG that is opened as a page by itself may not do anything either.
+func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", a.kind)
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.content))
+}
+
+const maxImage = 256 << 10 // bytes
+
+// imageKind returns the media type of an image and the ending of its name, or "".
+func imageKind(content []byte) (kind, ending string) {
+	kinds := map[string]string{"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/gif": "gif", "image/x-icon": "ico"}
+	kind = http.DetectContentType(content)
+	if ending, ok := kinds[kind]; ok {
+		return kind, ending
+	}
+	start := bytes.TrimLeft(bytes.TrimPrefix(content, []byte("\ufeff")), " \t\r\n")
+	if bytes.HasPrefix(start, []byte("<?xml")) || bytes.HasPrefix(start, []byte("<svg")) || bytes.HasPrefix(start, []byte("<!--")) {
+		if bytes.Contains(start, []byte("<svg")) {
+			return "image/svg+xml", "svg"
+		}
+	}
+	return "", ""
+}
+
+// ValidImage returns an error unless content is empty or an image of at most 256 KiB: SVG, PNG, JPEG, WebP, GIF or ICO.
+func ValidImage(content []byte) error {
+	kind, _ := imageKind(content)
+	switch {
+	case len(content) == 0:
+		return nil
+	case len(content) > maxImage:
+		return fmt.Errorf("must have at most %d KiB", maxImage>>10)
+	case kind == "":
+		return errors.New("must be an image: SVG, PNG, JPEG, WebP, GIF or ICO")
+	}
+	return nil
+}
+
+// ValidLink returns an error unless link is empty or an https or http URL, or a URL of one of the schemes.
+func ValidLink(link string, schemes ...string) error {
+	u, err := url.Parse(link)
+	switch {
+	case link == "":
+		return nil
+	case err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http"):
+		return nil
+	case err == nil && u.Opaque != "" && slices.Contains(schemes, u.Scheme):
+		return nil
+	}
+	return errors.New("must be an https URL")
 }
 
 // readPages parses the templates of all pages, with the texts of a language.
@@ -59,14 +151,6 @@ func (t *tongue) readPages() error {
 		t.pages[strings.TrimSuffix(strings.TrimPrefix(name, "templates/"), ".html")] = page
 	}
 	return nil
-}
-
-// ServeHTTP serves the stylesheet.
-func (l *look) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(l.style))
 }
 
 // A colour consists of red, green and blue.

@@ -2,6 +2,7 @@ package pages_test
 
 import (
 	"math"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -63,4 +64,77 @@ func TestContrast(t *testing.T) {
 			require.GreaterOrEqual(t, ratio("#ffffff", colour("accent")), 4.5)
 		}
 	}
+}
+
+const (
+	svg = `<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>`
+	png = "\x89PNG\r\n\x1a\n"
+)
+
+func TestImagesAndLinks(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"a page is no image", pages.ValidImage([]byte("<html><svg></svg>")), "must be an image"},
+		{"a script is no image", pages.ValidImage([]byte("alert(1)")), "must be an image"},
+		{"XML that is no SVG is no image", pages.ValidImage([]byte("<?xml version='1.0'?><a/>")), "must be an image"},
+		{"a large image", pages.ValidImage([]byte(png + strings.Repeat("x", 256<<10))), "must have at most 256 KiB"},
+		{"a script as a link", pages.ValidLink("javascript:alert(1)"), "must be an https URL"},
+		{"a path as a link", pages.ValidLink("/privacy"), "must be an https URL"},
+		{"a link without a host", pages.ValidLink("https:///x"), "must be an https URL"},
+		{"mail where a page is needed", pages.ValidLink("mailto:help@example.com"), "must be an https URL"},
+		{"no image", pages.ValidImage(nil), ""},
+		{"an SVG", pages.ValidImage([]byte(svg)), ""},
+		{"an SVG after a byte order mark", pages.ValidImage([]byte("\ufeff\n<svg/>")), ""},
+		{"a PNG", pages.ValidImage([]byte(png)), ""},
+		{"an https URL", pages.ValidLink("https://example.com/privacy?x"), ""},
+		{"mail", pages.ValidLink("mailto:help@example.com", "mailto"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.want == "" {
+				require.NoError(t, c.err)
+				return
+			}
+			require.ErrorContains(t, c.err, c.want)
+		})
+	}
+	t.Run("every page has them", func(t *testing.T) {
+		h := newHouse(t, func(cfg *pages.Config) {
+			cfg.Logo, cfg.Favicon = []byte(svg), []byte(png)
+			cfg.Links = pages.Links{Privacy: "https://example.com/privacy", Imprint: "https://example.com/imprint", Help: "mailto:help@example.com"}
+		})
+		for _, path := range []string{"/", "/login", h.ask("shop", nil), "/nowhere-at-all/x", "/oauth2/authorize"} {
+			b := h.browser().get(path)
+			if b.page == nil { // net/http's own answer, which the server replaces
+				continue
+			}
+			logo := b.page.all("header")[0].all("img")[0]
+			require.Equal(t, "Example & Sons", logo.attr["alt"])
+			links := map[string]string{}
+			for _, a := range b.page.all("footer")[0].all("a") {
+				links[a.text] = a.attr["href"]
+			}
+			require.Equal(t, map[string]string{"Privacy": "https://example.com/privacy", "Imprint": "https://example.com/imprint", "Help": "mailto:help@example.com"}, links)
+
+			b.get(logo.attr["src"])
+			require.Equal(t, svg, b.body)
+			require.Equal(t, "image/svg+xml", b.resp.Header.Get("Content-Type"))
+			require.Equal(t, "default-src 'none'; style-src 'unsafe-inline'; sandbox", b.resp.Header.Get("Content-Security-Policy"), "opened by itself, it runs no script")
+			require.Contains(t, b.resp.Header.Get("Cache-Control"), "immutable")
+		}
+		icon := h.browser().get("/").page.all("link")[1]
+		require.Equal(t, "icon", icon.attr["rel"])
+		b := h.browser().get(icon.attr["href"])
+		require.Equal(t, http.StatusOK, b.resp.StatusCode)
+		require.Equal(t, "image/png", b.resp.Header.Get("Content-Type"))
+	})
+	t.Run("without them, there is an icon in the color of the buttons", func(t *testing.T) {
+		h := newHouse(t, func(c *pages.Config) { c.Accent = "#1a237e" })
+		b := h.browser().get("/")
+		require.Empty(t, b.page.all("img"))
+		require.Empty(t, b.page.all("footer")[0].all("a"))
+		require.Contains(t, b.get(b.page.all("link")[1].attr["href"]).body, `fill="#1a237e"`)
+	})
 }

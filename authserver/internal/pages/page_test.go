@@ -21,7 +21,7 @@ type node struct {
 	text string // of itself and all below
 }
 
-var void = []string{"meta", "link", "input", "br"}
+var void = []string{"meta", "link", "input", "br", "img"}
 
 // parse reads a page whose elements are all closed.
 func parse(t *testing.T, body string) *node {
@@ -161,7 +161,7 @@ func (b *browser) check() {
 	require.Equal(b.t, "DENY", h.Get("X-Frame-Options"))
 	require.Equal(b.t, "nosniff", h.Get("X-Content-Type-Options"))
 	require.Equal(b.t, "same-origin", h.Get("Referrer-Policy"))
-	require.Regexp(b.t, `^default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'( [a-z.]+:)?$`, h.Get("Content-Security-Policy"))
+	require.Regexp(b.t, `^default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'( [a-z.]+:)?$`, h.Get("Content-Security-Policy"))
 	require.Empty(b.t, h.Get("Access-Control-Allow-Origin"))
 
 	require.Len(b.t, b.page.all("h1"), 1, b.body)
@@ -205,8 +205,37 @@ func (b *browser) check() {
 		byID := slices.ContainsFunc(b.page.all("label"), func(l *node) bool { return l.attr["for"] != "" && l.attr["for"] == in.attr["id"] })
 		require.True(b.t, in.attr["type"] == "hidden" || labelled[in] || byID, "an input has no label: %v", in.attr)
 	}
+	b.checkProblems()
 	for _, f := range b.page.all("fieldset") {
 		require.Len(b.t, f.all("legend"), 1)
+	}
+}
+
+// checkProblems verifies that each problem of a field that the summary leads to is beside the field, and describes it.
+func (b *browser) checkProblems() {
+	b.t.Helper()
+	byID := map[string]*node{}
+	var walk func(n *node)
+	walk = func(n *node) {
+		byID[n.attr["id"]] = n
+		for _, k := range n.kids {
+			walk(k)
+		}
+	}
+	walk(b.page)
+	for _, box := range b.page.all("div") {
+		if box.attr["class"] != "problems" {
+			continue
+		}
+		require.True(b.t, box.has("autofocus"), "screen readers begin with the summary")
+		for _, a := range box.all("a") {
+			field := strings.TrimPrefix(a.attr["href"], "#")
+			require.Contains(b.t, byID, field, "the summary leads nowhere")
+			require.Contains(b.t, byID, field+"-problem")
+			require.Contains(b.t, byID[field+"-problem"].text, a.text, field)
+			require.Contains(b.t, strings.Fields(byID[field].attr["aria-describedby"]), field+"-problem")
+			require.Equal(b.t, byID[field].name == "fieldset", !byID[field].has("aria-invalid"), field)
+		}
 	}
 }
 

@@ -32,8 +32,12 @@ import (
 type Config struct {
 	_ struct{} // keyed literals only
 
-	Issuer string // the pages are below its path, and its scheme determines whether cookies are Secure. Required.
-	Name   string // of the server, shown on pages. Empty: Valetkey
+	Issuer  string // the pages are below its path, and its scheme determines whether cookies are Secure. Required.
+	Name    string // of the server, shown on pages. Empty: Valetkey
+	Logo    []byte // see ValidImage. Empty: the Name
+	Favicon []byte // see ValidImage. Empty: a key in the color of Accent
+	Links   Links
+
 	Accent string // the color of buttons, #rrggbb, on which white text is readable (contrast of at least 4.5). Empty: a dark teal
 
 	Logins  []UserType  // required
@@ -85,6 +89,9 @@ type Config struct {
 	// in a refused log-in, which may be a password in the wrong field. Nil: no log.
 	Logger *slog.Logger
 }
+
+// Links are URLs at the foot of each page; see ValidLink. Empty: none.
+type Links struct{ Privacy, Imprint, Help string }
 
 // A UserType is a group of people who log in the same way.
 type UserType struct {
@@ -163,7 +170,7 @@ func New(cfg Config) (*Pages, error) {
 	if uri := issuer.Scheme + "://" + issuer.Host + p.base + tryPath; clients.ValidRedirectURI(uri, false) == nil {
 		p.tryURI = uri
 	}
-	if p.look, err = newLook(cfg.Accent, p.base); err != nil {
+	if p.look, err = newLook(&cfg, p.base); err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
 	if p.tongues, err = readTongues(); err != nil {
@@ -181,6 +188,14 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 	wrong(err != nil || issuer.Host == "" || issuer.Scheme != "https" && issuer.Scheme != "http", "Issuer: is not an http or https URL")
 	if err := ValidAccent(cfg.Accent); err != nil {
 		mistakes = append(mistakes, fmt.Errorf("Accent: %w", err))
+	}
+	for field, err := range map[string]error{
+		"Logo": ValidImage(cfg.Logo), "Favicon": ValidImage(cfg.Favicon), "Links.Privacy": ValidLink(cfg.Links.Privacy),
+		"Links.Imprint": ValidLink(cfg.Links.Imprint), "Links.Help": ValidLink(cfg.Links.Help, "mailto"),
+	} {
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", field, err))
+		}
 	}
 	wrong(len(cfg.Logins) == 0, "Logins: at least one is required")
 	for i, t := range cfg.Logins {
@@ -203,7 +218,9 @@ func (cfg *Config) validate(issuer *url.URL, err error) (mistakes []error) {
 
 // Routes registers all pages except those of interactions, which the server calls.
 func (p *Pages) Routes(mux *http.ServeMux) {
-	mux.Handle("GET "+p.look.stylePath, p.look)
+	for _, a := range p.look.all() {
+		mux.Handle("GET "+a.path, a)
+	}
 	page := func(pattern string, rt route) {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(method+" "+p.base+path, p.serve(rt))

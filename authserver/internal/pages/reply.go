@@ -46,6 +46,9 @@ type frame struct {
 	Title             template.HTML
 	WindowTitle       string // without markup
 	Site, Base, Style string
+	Icon              asset
+	Logo              *asset
+	Links             Links
 	User              *person
 	Developer         bool // may use the portal
 	Sessions          bool // there is a page of sessions
@@ -85,9 +88,9 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept, Accept-Language, Cookie")
-	// Only the stylesheet may be loaded, no script runs, and the page cannot be framed (RFC 6749, section 10.13; RFC 9700,
+	// Only the stylesheet and images of ours may be loaded, no script runs, and the page cannot be framed (RFC 6749, section 10.13; RFC 9700,
 	// section 4.16). There are no headers for cross-origin requests, because no page is meant for them (RFC 9700, section 2.6).
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+p.formActions(re))
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"+p.formActions(re))
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -120,7 +123,7 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	}
 	var body bytes.Buffer
 	err := v.tongue.pages[re.page].Execute(&body, frame{
-		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.stylePath, User: v.user, Problems: re.problems, Notice: re.notice, Data: re.data, Known: v.opened && re.page != "login", Quiet: re.quiet,
+		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.style.path, Icon: p.look.favicon, Logo: p.look.logo, Links: p.cfg.Links, User: v.user, Problems: re.problems, Notice: re.notice, Data: re.data, Known: v.opened && re.page != "login", Quiet: re.quiet,
 		Self: cmp.Or(re.self, v.self()), Languages: slices.DeleteFunc(slices.Clone(p.tongues.all), func(t *tongue) bool { return t == v.tongue }),
 		Developer: v.mayDevelop(), Sessions: v.cfg.EndUser != nil && v.user != nil, Password: v.mayChangePassword(),
 	})

@@ -45,9 +45,14 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"an empty file", "", []string{"1: apis: at least one is required", "1: issuer: is required"}},
 		{"a second document", good + "---\na: b\n", []string{"9: there is more than one YAML document"}},
+		{"a logo that is missing, an icon that is no image, and a link that is no URL", good + "logo: nowhere.svg\nfavicon: /dev/null/x\nlinks: {privacy: privacy.html}\naccent: '#ffff00'\n", []string{
+			"9: logo: open DIR/nowhere.svg: no such file or directory",
+			"10: favicon: open /dev/null/x: not a directory",
+			"11: links.privacy: must be an https URL",
+			"12: accent: must be darker: white text on it is not readable"}},
 		{"an alias", base("store: memory", "store: &a memory\nlisten: *a"), []string{"3: listen: aliases are not supported"}},
 		{"a secret for a field, which is not told", client("{secret:0123456789abcdef: x, id: web}"), []string{
-			"6: clients[0]: unknown field; known are id, secret, secret_sha256, token_endpoint_auth_method, token_endpoint_auth_signing_alg, jwks, jwks_uri, name, uri, native, redirect_uris, grant_types, scopes, default_api, introspects, trusted, without_pkce, require_pushed_authorization_requests, dpop_bound_access_tokens, tls_client_certificate_bound_access_tokens, lifetime",
+			"6: clients[0]: unknown field; known are id, secret, secret_sha256, token_endpoint_auth_method, token_endpoint_auth_signing_alg, jwks, jwks_uri, name, uri, native, redirect_uris, grant_types, scopes, default_api, backchannel_logout_uri, backchannel_logout_session_required, introspects, trusted, without_pkce, require_pushed_authorization_requests, dpop_bound_access_tokens, tls_client_certificate_bound_access_tokens, lifetime",
 			"6: clients[0].secret: either this or secret_sha256 is required, or a token_endpoint_auth_method without a secret"}},
 		{"a number for a secret, which is not told", client("{id: web, secret: 1234567890123456, scopes: [read]}"), []string{
 			"6: clients[0].secret: is not a string: put it in quotes"}},

@@ -29,6 +29,9 @@ type document struct {
 	Grace  time.Duration `yaml:"grace"`  // absent: 10 s
 	Types  []userType    `yaml:"user_types"`
 
+	LogoFile    string `yaml:"logo"`
+	FaviconFile string `yaml:"favicon"`
+
 	Records      config.Secret `yaml:"store"`      // memory, sqlite:PATH or the URL of a PostgreSQL database; empty: sqlite:valetkey.db
 	Sealing      config.Secret `yaml:"seal,apart"` // base64 of 32 random bytes; empty with SQLite: a file next to the database
 	SealedBefore config.Secret `yaml:"seal_previous,apart"`
@@ -110,6 +113,7 @@ func (d *document) resolve() error {
 		}
 		d.UserTypes = append(d.UserTypes, made)
 	}
+	d.Logo, d.Favicon = d.image("logo", d.LogoFile), d.image("favicon", d.FaviconFile)
 	if !d.flagged {
 		d.words = cmp.Or(d.Secret(d.Records), "sqlite:valetkey.db")
 	}
@@ -151,5 +155,19 @@ func (d *document) directory(t userType, field string) driver.Login {
 	}
 	return directory
 }
+
+// image reads the file that a field names. An empty name is no image.
+func (d *document) image(field, name string) []byte {
+	if name == "" {
+		return nil
+	}
+	content, err := config.Content(d.Path(name), maxImage)
+	if err != nil {
+		d.Mistake(field, "%w", err)
+	}
+	return content
+}
+
+const maxImage = 1 << 20 // bytes; the authorization server accepts fewer
 
 const maxCertificates = 1 << 20 // bytes
