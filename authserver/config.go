@@ -231,6 +231,10 @@ type Handoff struct {
 	// server, unless they are the same people with the same IDs.
 	UserType string `yaml:"user_type"`
 
+	// Logout is a URL of the page where the browser is sent after it has logged out here, so that the page can end its own session:
+	// https, or http on loopback. Otherwise the next log-in may need no password. Empty: the browser stays here.
+	Logout string `yaml:"logout"`
+
 	// ACRValues are the authentication context class references that the page can answer with. An authorization request whose
 	// acr_values contain none of them is refused without a log-in. Empty: none.
 	ACRValues []string `yaml:"acr_values"`

@@ -1,6 +1,7 @@
 package authserver_test
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"maps"
@@ -336,6 +337,24 @@ func TestHandoff(t *testing.T) {
 		assert.Equal(t, 200, page.status)
 		assert.Contains(t, page.text, "Alice Example")
 	})
+	t.Run("logging out ends the session, and leads to where the page logs out", func(t *testing.T) {
+		for path, done := range map[string]string{"/logout": "/as/", "/account/everywhere": "/as/logged-out"} {
+			for _, logout := range []string{"", "https://login.example.com/bye"} {
+				s := start(t, "/as", handsOff, func(c *authserver.Config) { c.Login.Logout = logout })
+				v := newVisitor(t)
+				v.to(s.answered(t, v.challengeOf(s.url+"/login")))
+				page := v.get(s.url + "/account/sessions")
+				require.Equal(t, 200, page.status)
+				assert.Contains(t, page.header.Get("Content-Security-Policy"), "form-action 'self' https:")
+				token := regexp.MustCompile(`name="token" value="([A-Z0-9]+)"`).FindStringSubmatch(page.text)
+				require.Len(t, token, 2)
+				res, err := v.client.PostForm(s.url+path, form("token", token[1]))
+				a := read(t, res, err)
+				assert.Equal(t, cmp.Or(logout, done), a.header.Get("Location"))
+				v.challengeOf(s.url + "/login")
+			}
+		}
+	})
 	t.Run("a refused log-in to a page of the server", func(t *testing.T) {
 		v := newVisitor(t)
 		page := v.get(s.answered(t, v.challengeOf(s.url+"/login"), "sub", nil, "error", "access_denied"))
@@ -614,6 +633,7 @@ func TestHandoffMistakes(t *testing.T) {
 		{"http beyond loopback", func(c *authserver.Config) { c.Login.Redirect = "http://login.example.com" }, "Login.Redirect: is http and not on loopback"},
 		{"a fragment", func(c *authserver.Config) { c.Login.Redirect += "#x" }, "Login.Redirect: has a fragment"},
 		{"a parameter of this server", func(c *authserver.Config) { c.Login.Redirect += "&iss=x" }, "Login.Redirect: has the parameter iss"},
+		{"a log-out that is no URL", func(c *authserver.Config) { c.Login.Logout = "/bye" }, "Login.Logout: is not an https URL"},
 		{"no key", func(c *authserver.Config) { c.Login.PublicKey = "" }, "Login.PublicKey: is required"},
 		{"a key that is none", func(c *authserver.Config) { c.Login.PublicKey = "x" }, "Login.PublicKey: neither PEM nor a JWK Set"},
 		{"a private key", func(c *authserver.Config) {

@@ -90,7 +90,7 @@ func (cfg *Config) door() (*handoff.Door, error) {
 		return nil, fmt.Errorf("limits.login_address: %w", err)
 	}
 	return handoff.New(handoff.Config{
-		Issuer: cfg.Issuer, Redirect: cfg.Login.Redirect, Keys: keys, UserType: cfg.UserTypes[0].Type, ACRs: cfg.Login.ACRValues,
+		Issuer: cfg.Issuer, Redirect: cfg.Login.Redirect, Logout: cfg.Login.Logout, Keys: keys, UserType: cfg.UserTypes[0].Type, ACRs: cfg.Login.ACRValues,
 		Lifetime: cmp.Or(cfg.Lifetimes.Interaction, 15*time.Minute), Limit: limiter, Store: cfg.Store,
 		Logger: slog.New(split{cfg.Audit.Handler(), cfg.Logger.Handler()}),
 	}), nil

@@ -325,18 +325,14 @@ func digestOf(hexadecimal string) ([]byte, error) {
 func (in *inspection) handoff() {
 	l := in.cfg.Login
 	if !l.on() {
-		in.wrong(l.PublicKey != "" || l.UserType != "" || len(l.ACRValues) > 0, "Login.Redirect", "is required with the other fields of login")
+		in.wrong(l.PublicKey != "" || l.Logout != "" || l.UserType != "" || len(l.ACRValues) > 0, "Login.Redirect", "is required with the other fields of login")
 		return
 	}
-	u, err := url.Parse(l.Redirect)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		in.add("Login.Redirect", "is not an https URL")
-	case u.Fragment != "" || u.User != nil:
-		in.add("Login.Redirect", "has a fragment or a user")
-	case u.Scheme == "http" && !loopback(u.Hostname()) && !in.cfg.InsecureHTTP:
-		in.add("Login.Redirect", "is http and not on loopback: use https, or set insecure_http")
+	in.page("Login.Redirect", l.Redirect)
+	if l.Logout != "" {
+		in.page("Login.Logout", l.Logout)
 	}
+	u, err := url.Parse(l.Redirect)
 	for _, name := range []string{"login_challenge", "iss"} {
 		in.wrong(err == nil && u.Query().Has(name), "Login.Redirect", "has the parameter %s, which this server sets", name)
 	}
@@ -351,6 +347,19 @@ func (in *inspection) handoff() {
 	in.wrong(len(in.cfg.UserTypes) > 0, "Login.Redirect", "cannot be combined with user_types: all users log in at that page")
 	in.wrong(len(in.cfg.Users) > 0, "Users", "cannot be combined with login.redirect: all users log in at that page")
 	in.wrong(in.cfg.Legacy.Password, "Legacy.Password", "cannot be combined with login.redirect: this server knows no passwords")
+}
+
+// page checks a URL where browsers are sent.
+func (in *inspection) page(field, value string) {
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		in.add(field, "is not an https URL")
+	case u.Fragment != "" || u.User != nil:
+		in.add(field, "has a fragment or a user")
+	case u.Scheme == "http" && !loopback(u.Hostname()) && !in.cfg.InsecureHTTP:
+		in.add(field, "is http and not on loopback: use https, or set insecure_http")
+	}
 }
 
 // people checks the user types, the users and the portal.

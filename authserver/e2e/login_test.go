@@ -210,6 +210,18 @@ func TestLoginAtAnotherPage(t *testing.T) {
 				press("Log in", url.Values{"name": {"alice"}, "password": {"the password of alice"}})
 				assert.NotEmpty(t, browser.at.Query().Get("code"), browser.at)
 			})
+			t.Run("a user who leaves", func(t *testing.T) {
+				if name == "memory" {
+					return // which another process cannot open
+				}
+				revoke := exec.Command(program, "user", "revoke", "person:alice", "--config", "valetkey.yaml")
+				revoke.Dir = e.dir
+				out, err := revoke.CombinedOutput()
+				require.NoError(t, err, string(out))
+				answered := strings.Count(e.log.String(), "log-in answered")
+				open()
+				assert.Equal(t, answered+1, strings.Count(e.log.String(), "log-in answered"), "the page is asked again")
+			})
 			t.Run("the log of the server has no challenge and no secret", func(t *testing.T) {
 				log := e.log.String()
 				assert.Contains(t, log, "log-in answered")

@@ -43,12 +43,13 @@ import (
 	"github.com/valetkey/valetkey/internal/keyset"
 )
 
-// Config configures a [Door]. Package authserver has validated Redirect. All fields are required unless they say otherwise.
+// Config configures a [Door]. Package authserver has validated the URLs. All fields are required unless they say otherwise.
 type Config struct {
 	_ struct{} // keyed literals only
 
 	Issuer   string
 	Redirect string // the page
+	Logout   string // where it logs out; empty: nowhere
 	Keys     []*jose.Key
 	UserType string   // of all users: the part of subjects before the colon
 	ACRs     []string // that answers may have. Empty: none
@@ -323,5 +324,6 @@ func (d *Door) NewBrowser(r *http.Request) (browser string, cookie *http.Cookie)
 	return browser, d.cookie(browser)
 }
 
-// Redirect returns the URL of the page.
+// Redirect returns the URL of the page, and Logout the one where it logs out, or "".
 func (d *Door) Redirect() string { return d.cfg.Redirect }
+func (d *Door) Logout() string   { return d.cfg.Logout }

@@ -92,6 +92,14 @@ func (v *visit) handedBack() (*reply, error) {
 	return &reply{location: then.Location}, v.put(personKey, v.user)
 }
 
+// afterLogout leads to a page of ours or, if log-ins are handed off, to where that page logs out.
+func (v *visit) afterLogout(path string) *reply {
+	if v.cfg.Handoff != nil && v.cfg.Handoff.Logout() != "" {
+		return &reply{location: v.cfg.Handoff.Logout()}
+	}
+	return v.see(path)
+}
+
 // A handoffEnd is the data of a page about a log-in that does not continue.
 type handoffEnd struct {
 	Words message
@@ -123,8 +131,14 @@ func (v *visit) meets(in *flow.Interaction) bool {
 // formActions returns the CSP sources that the forms of a page may lead to. If log-ins are handed off, any form may lead there, and
 // from there to others.
 func (p *Pages) formActions(re *reply) string {
-	if p.cfg.Handoff == nil || re.formAction == leadsTo(p.cfg.Handoff.Redirect()) {
-		return re.formAction
+	sources := re.formAction
+	if p.cfg.Handoff == nil {
+		return sources
 	}
-	return re.formAction + leadsTo(p.cfg.Handoff.Redirect())
+	for _, uri := range []string{p.cfg.Handoff.Redirect(), p.cfg.Handoff.Logout()} {
+		if s := leadsTo(uri); !strings.Contains(sources+" ", s+" ") {
+			sources += s
+		}
+	}
+	return sources
 }

@@ -78,7 +78,7 @@ func (v *visit) loggedInBefore() (*reply, error) {
 	return v.see(back), v.notify("login.before", "user", v.user.Called())
 }
 
-func (v *visit) doLogout() (*reply, error) { return v.see("/"), v.end() }
+func (v *visit) doLogout() (*reply, error) { return v.afterLogout("/"), v.end() }
 
 // plainPath matches paths that lead nowhere else: without a host, a query and dots.
 var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9_-]+)+$`)

@@ -173,7 +173,7 @@ func (v *visit) everywhere() (*reply, error) {
 	}
 	v.cfg.Logger.InfoContext(v.r.Context(), "logged out everywhere", "subject", subject)
 	v.user = nil
-	return v.see("/logged-out"), v.renew()
+	return v.afterLogout("/logged-out"), v.renew()
 }
 
 func (v *visit) loggedOut() (*reply, error) {

@@ -126,6 +126,7 @@ var schemaKeys = map[string]string{
 
 	"login":            "Hands log-ins to a page of another party, over a signed back channel. Default: users log in at this server.",
 	"login.redirect":   "URL of the page: https, or http on loopback. It gets login_challenge and iss.",
+	"login.logout":     "URL of the page where the browser is sent after it has logged out at this server. Default: the browser stays.",
 	"login.public_key": "Keys that verify the answers of the page: PEM with public keys or certificates, or a JWK Set.",
 	"login.user_type":  "Part of the subjects before the colon. Default: customer.",
 	"login.acr_values": "The acr values that the page can answer with. Default: none.",
