@@ -19,7 +19,8 @@ import (
 // kindLogout is the kind of logout tokens that wait to be sent. Its IDs are in the order of time.
 //
 // Who fills it: users who log out, with one token per application that registered for them. Each is sent at most maxLogouts times within
-// a few minutes, and then becomes a dead letter of the client. When it is full, events wait in the outbox.
+// a few minutes, and then becomes a dead letter of the client. When it is full, further tokens are dead letters at once. A client whose
+// users log out all the time can cause that for others, as far as the store is limited.
 const (
 	kindLogout = "ssf_logout"
 	maxLogouts = 8
@@ -88,7 +89,12 @@ func (t *Transmitter) enqueueLogouts(ctx context.Context, event string, o outbox
 			return err
 		}
 		id := timeID(o.At) + "-" + strconv.Itoa(n) + short(event, l.Client, l.Session)
-		_, err = t.cfg.Store.Put(ctx, store.Record{Kind: kindLogout, ID: id, Value: value, Expires: time.Now().Add(time.Hour)})
+		_, err = t.cfg.Store.Put(ctx, store.Record{
+			Kind: kindLogout, ID: id, Value: value, Expires: time.Now().Add(time.Hour), Keys: []store.Key{{Name: keyClient, Value: l.Client}},
+		})
+		if errors.Is(err, store.ErrFull) {
+			err = t.bury(ctx, "client:"+l.Client, l.Client, item{ID: id}, "too many logout tokens wait")
+		}
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			return fmt.Errorf("keep a logout token: %w", err)
 		}
@@ -99,11 +105,40 @@ func (t *Transmitter) enqueueLogouts(ctx context.Context, event string, o outbox
 	return nil
 }
 
-// logOutAll sends logout tokens.
+// logOutAll sends logout tokens: those of a client one after the other, and those of different clients at the same time. Clients that
+// the operator has not approved share places of their own, so that however slow their endpoints are, they hold up no approved client.
 func (t *Transmitter) logOutAll(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	approved, others := make(chan struct{}, logoutPlaces), make(chan struct{}, logoutPlaces)
 	for {
-		if err := t.logOutRound(ctx); err != nil {
+		ids, err := t.loggingOut(ctx)
+		if err != nil {
 			t.failed(ctx, "logout tokens not sent", err)
+		}
+		for _, id := range ids {
+			places := others
+			if c, err := t.cfg.Clients.Get(ctx, id); err == nil && c.Approved() {
+				places = approved
+			}
+			select {
+			case places <- struct{}{}:
+			default:
+				continue // at the next scan
+			}
+			if !t.begin("client:" + id) {
+				<-places
+				continue
+			}
+			all.Go(func() {
+				defer func() {
+					t.finish("client:" + id)
+					<-places
+				}()
+				if err := t.logOutClient(ctx, id); err != nil {
+					t.failed(ctx, "logout tokens not sent", err, "client", id)
+				}
+			})
 		}
 		if !wait(ctx, rescan, t.logouts) {
 			return
@@ -111,93 +146,106 @@ func (t *Transmitter) logOutAll(ctx context.Context) {
 	}
 }
 
-func (t *Transmitter) logOutRound(ctx context.Context) error {
-	first, err := t.cfg.Store.Find(ctx, kindLogout, store.Key{}, "", 1)
-	if err != nil || len(first) == 0 {
-		return err
+const logoutPlaces = 16
+
+// loggingOut returns the clients that have logout tokens to be sent now.
+func (t *Transmitter) loggingOut(ctx context.Context) (ids []string, err error) {
+	const page = 500
+	seen := map[string]bool{}
+	for after := ""; ; {
+		found, err := t.cfg.Store.Find(ctx, kindLogout, store.Key{}, after, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range found {
+			after = rec.ID
+			var l loggingOut
+			if err := json.Unmarshal(rec.Value, &l); err != nil {
+				return nil, fmt.Errorf("read a logout token: %w", err)
+			}
+			if !seen[l.Client] && !time.Now().Before(l.Next) {
+				seen[l.Client] = true
+				ids = append(ids, l.Client)
+			}
+		}
+		if len(found) < page {
+			return ids, nil
+		}
 	}
-	leased, release, err := t.lease(ctx, "logout")
+}
+
+// logOutClient sends the logout tokens of one client, until one fails.
+func (t *Transmitter) logOutClient(ctx context.Context, id string) error {
+	leased, release, err := t.lease(ctx, "logout:"+short(id))
 	if err != nil || leased == nil {
 		return err
 	}
 	defer release()
 	const page = 100
 	for after := ""; ; {
-		found, err := t.cfg.Store.Find(leased, kindLogout, store.Key{}, after, page)
+		found, err := t.cfg.Store.Find(leased, kindLogout, store.Key{Name: keyClient, Value: id}, after, page)
 		if err != nil {
 			return err
 		}
-		var (
-			senders sync.WaitGroup
-			mu      sync.Mutex
-			errs    error
-			slots   = make(chan struct{}, 8)
-		)
 		for _, rec := range found {
 			after = rec.ID
-			slots <- struct{}{}
-			senders.Go(func() {
-				defer func() { <-slots }()
-				if err := t.logOut(leased, rec); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					errs = errors.Join(errs, err)
-				}
-			})
+			if sent, err := t.logOut(leased, rec); err != nil || !sent {
+				return err
+			}
 		}
-		senders.Wait()
-		if errs != nil || len(found) < page {
-			return errs
+		if len(found) < page {
+			return nil
 		}
 	}
 }
 
-// logOut sends one logout token (sections 2.4 and 2.5).
-func (t *Transmitter) logOut(ctx context.Context, rec store.Record) error {
+// logOut sends one logout token (sections 2.4 and 2.5), and reports whether the client's endpoint can be asked again.
+func (t *Transmitter) logOut(ctx context.Context, rec store.Record) (goOn bool, err error) {
 	var l loggingOut
 	if err := json.Unmarshal(rec.Value, &l); err != nil {
-		return fmt.Errorf("read a logout token: %w", err)
+		return false, fmt.Errorf("read a logout token: %w", err)
 	}
 	if time.Now().Before(l.Next) {
-		return nil
+		return true, nil
 	}
 	c, err := t.cfg.Clients.Get(ctx, l.Client)
 	switch {
 	case errors.Is(err, store.ErrNotFound), err == nil && c.LogoutURI == "":
-		return t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
+		return true, t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
 	case err != nil:
-		return err
+		return false, err
 	}
 	claims, token, err := t.logoutToken(l)
 	if err != nil {
-		return err
+		return false, err
 	}
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	status, _, _, err := t.post(ctx, c.LogoutURI, header, url.Values{"logout_token": {token}}.Encode())
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	reason := fmt.Sprintf("status %d", status)
 	switch {
 	case err != nil:
 		reason = err.Error()
 	case status >= 200 && status <= 299: // section 2.8: 200, or 204 of some frameworks
-		return t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
+		return true, t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
 	}
 	if l.Attempts++; l.Attempts >= maxLogouts || status == http.StatusBadRequest {
 		if err := t.bury(ctx, "client:"+l.Client, l.Client, item{ID: rec.ID, Claims: claims}, reason); err != nil {
-			return err
+			return false, err
 		}
-		return t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
+		return status == http.StatusBadRequest, t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
 	}
 	l.Next = time.Now().Add(firstRetry << l.Attempts)
 	if rec.Value, err = json.Marshal(l); err != nil {
-		return err
+		return false, err
 	}
+	rec.Expires = time.Now().Add(time.Hour)
 	if _, err = t.cfg.Store.Put(ctx, rec); errors.Is(err, store.ErrConflict) {
-		return nil // another process has sent it
+		return true, nil // another process has sent it
 	}
-	return err
+	return false, err
 }
 
 func (t *Transmitter) logoutToken(l loggingOut) (claims []byte, token string, err error) {

@@ -198,19 +198,33 @@ func (t *Transmitter) await(ctx context.Context, s *stream, limit int) (items []
 			delete(t.waiting, s.ID)
 		}
 	}()
+	t.mu.Lock()
+	life := t.life
+	t.mu.Unlock()
+	if life != nil {
+		ended, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		ctx = ended
+	}
 	for end := time.Now().Add(longPoll); ; {
 		t.mu.Lock()
 		news := w.news
 		t.mu.Unlock()
-		if s, err = t.stream(ctx, s.ID); err != nil { // it may have been paused, or deleted
+		if s, err = t.stream(ctx, s.ID); err != nil && ctx.Err() == nil { // it may have been paused, or deleted
 			return nil, false, err
 		}
-		items, more, err = t.available(ctx, s, limit)
+		if err == nil {
+			items, more, err = t.available(ctx, s, limit)
+		}
+		if ctx.Err() != nil { // the receiver or the process is going
+			return nil, false, nil
+		}
 		if err != nil || len(items) > 0 || time.Now().After(end) {
 			return items, more, err
 		}
 		if !wait(ctx, pollEvery, news) {
-			return nil, false, nil // the receiver is gone
+			return nil, false, nil
 		}
 	}
 }

@@ -39,16 +39,18 @@ func (t *Transmitter) pushAll(ctx context.Context) {
 			t.failed(ctx, "streams not read", err)
 		}
 		for _, s := range streams {
-			if s.Method != push || t.isRunning(s.ID) {
+			if s.Method != push || !t.begin(s.ID) {
 				continue
 			}
 			due, err := t.due(ctx, s)
 			if err != nil {
 				t.failed(ctx, "queue not read", err, "stream", s.ID)
 			}
-			if due {
-				t.run(ctx, s.ID, &all)
+			if !due {
+				t.finish(s.ID)
+				continue
 			}
+			t.run(ctx, s.ID, &all)
 		}
 		if !wait(ctx, rescan, t.pushes) {
 			return
@@ -62,22 +64,30 @@ func (t *Transmitter) due(ctx context.Context, s *stream) (bool, error) {
 	return len(items) > 0, err
 }
 
-func (t *Transmitter) isRunning(id string) bool {
+// begin reports whether this process is not delivering to a stream or a client, and from now on it is, until finish.
+func (t *Transmitter) begin(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.running[id] != nil
+	if t.running[name] != nil {
+		return false
+	}
+	t.running[name] = &pushRunning{make(chan struct{}, 1)}
+	return true
+}
+
+func (t *Transmitter) finish(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.running, name)
 }
 
 func (t *Transmitter) run(ctx context.Context, id string, all *sync.WaitGroup) {
-	r := &pushRunning{make(chan struct{}, 1)}
 	t.mu.Lock()
-	t.running[id] = r
+	r := t.running[id]
 	t.mu.Unlock()
 	all.Go(func() {
 		defer func() {
-			t.mu.Lock()
-			delete(t.running, id)
-			t.mu.Unlock()
+			t.finish(id)
 			wake(t.pushes) // for a token that has come meanwhile
 		}()
 		if err := t.pushStream(ctx, id, r); err != nil {

@@ -100,7 +100,8 @@ type Transmitter struct {
 	mu      sync.Mutex
 	counts  map[string]*count       // by stream
 	waiting map[string]*waiting     // long polls, by stream
-	running map[string]*pushRunning // pushes in progress, by stream
+	running map[string]*pushRunning // deliveries in progress, by stream or client
+	life    context.Context         // of Run; nil: it has not begun
 }
 
 const (
@@ -152,8 +153,11 @@ func New(cfg Config) (*Transmitter, error) {
 	return t, nil
 }
 
-// Run delivers events until ctx ends. It returns after all of its goroutines have stopped.
+// Run delivers events until ctx ends. Requests that wait for events are then answered, so that they do not hold up a shutdown. It returns after all of its goroutines have stopped.
 func (t *Transmitter) Run(ctx context.Context) {
+	t.mu.Lock()
+	t.life = ctx
+	t.mu.Unlock()
 	var all sync.WaitGroup
 	all.Go(func() { t.spreadAll(ctx) })
 	all.Go(func() { t.pushAll(ctx) })

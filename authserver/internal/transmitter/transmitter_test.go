@@ -443,6 +443,17 @@ func TestLongPoll(t *testing.T) {
 		polls.Wait()
 		assert.Less(t, time.Since(begin), time.Second)
 		assert.Equal(t, map[int]int{429: 2, 200: 4}, codes)
+		s.fetch(t, "receiver", id, true)
+		stop := s.run(t)
+		synctest.Wait()
+		begin = time.Now()
+		go func() {
+			time.Sleep(time.Second)
+			stop()
+		}()
+		status, _ = s.call(t, "receiver", "POST", "/ssf/poll/"+id, object{})
+		assert.Equal(t, 200, status)
+		assert.Less(t, time.Since(begin), 2*time.Second, "a request does not hold up a shutdown")
 	})
 }
 
@@ -541,6 +552,52 @@ func TestStalledSubject(t *testing.T) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	assert.Less(t, k.attempts, 20, "its tokens are not tried one after the other")
+}
+
+// Applications that nobody has approved have slow endpoints and users who log out all the time. Those of others log out nevertheless.
+func TestSlowLogoutEndpoints(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string]int{}
+	release := make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/slow") {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		got[r.URL.Path]++
+	}))
+	t.Cleanup(web.Close)
+	t.Cleanup(func() { close(release) })
+	records := &broken{Store: store.NewMemory(0), left: -1}
+	known := clients.Client{ID: "known", AuthMethod: "none", LogoutURI: web.URL + "/known"}
+	registry := clients.NewRegistry(records, []clients.Client{known})
+	s := on(t, records, func(c *transmitter.Config) { c.Clients = registry })
+	logOut := func(client string, n int) {
+		s.record(t, endings.Ending{Cause: endings.LoggedOut, Subject: "customer:alice", Client: client, Session: fmt.Sprint(client, n)})
+	}
+	for n := range 40 {
+		c, _, err := registry.Create(t.Context(), clients.Client{
+			AuthMethod: "none", RedirectURIs: []string{"https://a.example/cb"}, GrantTypes: []string{"authorization_code"},
+			LogoutURI: fmt.Sprintf("%s/slow/%d", web.URL, n), Owner: "customer:mallory",
+		}, false)
+		require.NoError(t, err)
+		logOut(c.ID, n)
+		logOut(c.ID, n+100)
+	}
+	for n := range 3 {
+		logOut("known", n)
+	}
+	s.run(t)
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return got["/known"] == 3
+	}, time.Minute, 5*time.Millisecond)
 }
 
 func TestSealedHeader(t *testing.T) {
