@@ -149,7 +149,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		PARLifetime: cfg.Lifetimes.Pushed, DeviceLifetime: cfg.Lifetimes.Device, RefreshLifetime: cfg.Lifetimes.Refresh,
 		RefreshGrace: cfg.Lifetimes.RefreshGrace, Failures: cfg.Limits.ClientSecret, Pushes: cfg.Limits.Pushes,
 		ACRs: cfg.Login.ACRValues,
-		DPoP: proofs, Certificate: cfg.certificate(), Issuers: cfg.TrustedIssuers,
+		DPoP: proofs, Certificate: cfg.certificate(), Authorities: cfg.authorities(), MTLSURL: cfg.MTLSURL, Issuers: cfg.TrustedIssuers,
 		Implicit: cfg.Legacy.Implicit, Password: cfg.legacyLogin(logins),
 		Audit: s.log.event, Logger: cfg.Logger,
 	})

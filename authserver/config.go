@@ -108,6 +108,17 @@ type Config struct {
 	// Headers are accepted from the Proxies only, which must remove them from client requests. Empty: no certificates.
 	ClientCertificate string `yaml:"client_certificate"`
 
+	// ClientAuthorities are the authorities, in PEM, whose certificates authenticate clients with tls_client_auth (RFC 8705, section
+	// 2.1): those that issue the certificates, whether or not they are roots, since only the certificate of the client itself is
+	// read. The certificate must be valid now and may not exclude client authentication. Its revocation is not checked. Empty: the
+	// method is not offered.
+	ClientAuthorities string `yaml:"client_certificate_authorities"`
+
+	// MTLSURL is the URL under which the same endpoints request a certificate, if it is not that of the issuer, whose browsers would
+	// otherwise ask their users for one: the metadata names the endpoints there (RFC 8705, section 5). Assertions and DPoP proofs
+	// name the endpoints at the issuer's URL. Empty: none.
+	MTLSURL string `yaml:"mtls_url"`
+
 	// DPoPNonce requires a server nonce in each DPoP proof for a bound token (RFC 9449, section 8), so that proofs cannot be
 	// made in advance. Replicas accept each other's nonces if they have the same Seal.
 	DPoPNonce bool `yaml:"dpop_nonce"`

@@ -94,6 +94,14 @@ func TestConfigMistakes(t *testing.T) {
 		}, "ClientDocuments.Hosts[1]: is not a host name"},
 		{"a host of documents in upper case", func(c *authserver.Config) { c.ClientDocuments.Hosts = []string{"App.example.com"} }, "ClientDocuments.Hosts[0]: is not a host name"},
 		{"hosts of documents that are not enabled", func(c *authserver.Config) { c.ClientDocuments.Hosts = []string{"app.example.com"} }, "ClientDocuments.Enabled: is required"},
+		{"authorities that are not in PEM", func(c *authserver.Config) { c.ClientCertificate, c.ClientAuthorities = "tls", "MII" }, "ClientAuthorities: has no certificate in PEM"},
+		{"authorities without certificates", func(c *authserver.Config) { c.ClientAuthorities = "MII" }, "ClientAuthorities: requires client_certificate"},
+		{"a client of no authority", func(c *authserver.Config) {
+			c.Clients[0].Secret, c.Clients[0].AuthMethod, c.Clients[0].TLSSubjectDN = "", "tls_client_auth", "CN=client"
+		}, `ClientAuthorities: is required by tls_client_auth of client "reader"`},
+		{"a distinguished name that is none", func(c *authserver.Config) { c.Clients[0].TLSSubjectDN = "client" }, "Clients[0].TLSSubjectDN: is not a distinguished name"},
+		{"aliases in clear text", func(c *authserver.Config) { c.ClientCertificate, c.MTLSURL = "tls", "http://mtls.example.com" }, "MTLSURL: is not an https URL"},
+		{"aliases without certificates", func(c *authserver.Config) { c.MTLSURL = "https://mtls.example.com" }, "MTLSURL: requires client_certificate"},
 		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "MaxTokens: is negative"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

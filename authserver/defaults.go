@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"cmp"
+	"crypto/x509"
 	"encoding/base64"
 	"log/slog"
 	"net/url"
@@ -172,7 +173,20 @@ func (cfg *Config) authMethods() []string {
 	if cfg.ClientCertificate != "" {
 		methods = append(methods, "self_signed_tls_client_auth")
 	}
+	if cfg.ClientAuthorities != "" {
+		methods = append(methods, "tls_client_auth")
+	}
 	return methods
+}
+
+// authorities returns the authorities of clients' certificates, or nil if there are none.
+func (cfg *Config) authorities() *x509.CertPool {
+	if cfg.ClientAuthorities == "" {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(cfg.ClientAuthorities)) // Validate has checked it
+	return pool
 }
 
 // grantTypes returns the grant types that the server offers.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -132,6 +133,7 @@ func (cfg *Config) Validate() error {
 	in.wrong(!headerName.MatchString(cfg.ClientCertificate), "ClientCertificate", "must be tls or a header name")
 	in.wrong(cfg.ClientCertificate != "" && cfg.ClientCertificate != "tls" && len(cfg.Proxies) == 0, "client_certificate",
 		"names a header, which requires proxies")
+	in.certificates()
 	in.wrong(len(cfg.Seal) > 0 && len(cfg.Seal) < minSeal, "Seal", "has fewer than %d bytes", minSeal)
 	in.wrong(len(cfg.SealPrevious) > 0 && len(cfg.SealPrevious) < minSeal, "SealPrevious", "has fewer than %d bytes", minSeal)
 	return errors.Join(in.mistakes...)
@@ -143,6 +145,20 @@ var headerName = regexp.MustCompile(`^[A-Za-z0-9-]*$`)
 
 // plainPath matches a path that has no special meaning in a net/http pattern.
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9._~/-]*$`)
+
+// certificates checks the settings for certificates of clients.
+func (in *inspection) certificates() {
+	cfg := in.cfg
+	in.wrong(cfg.ClientAuthorities != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(cfg.ClientAuthorities)), "ClientAuthorities",
+		"has no certificate in PEM")
+	in.wrong(cfg.ClientAuthorities != "" && cfg.ClientCertificate == "", "ClientAuthorities", "requires client_certificate")
+	if cfg.MTLSURL != "" {
+		u, err := url.Parse(cfg.MTLSURL)
+		in.wrong(err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(cfg.MTLSURL, "?#") || u.User != nil, "MTLSURL",
+			"is not an https URL without a query")
+		in.wrong(cfg.ClientCertificate == "", "MTLSURL", "requires client_certificate")
+	}
+}
 
 // issuer checks the rules of RFC 8414, section 2.
 func (in *inspection) issuer() {
@@ -258,8 +274,10 @@ func (in *inspection) lifetime(d time.Duration, field string) {
 var memberFields = map[string]string{
 	"redirect_uris": "RedirectURIs", "client_name": "Name", "client_uri": "URI", "scope": "Scopes", "grant_types": "GrantTypes",
 	"token_endpoint_auth_method": "AuthMethod", "token_endpoint_auth_signing_alg": "AssertionAlg", "trusted": "Trusted",
-	"access_lifetime": "Lifetime", "jwks": "JWKS", "jwks_uri": "JWKSURL",
 	"backchannel_logout_uri": "LogoutURI", "backchannel_logout_session_required": "LogoutSession",
+	"access_lifetime": "Lifetime", "jwks": "JWKS", "jwks_uri": "JWKSURL", "tls_client_auth_subject_dn": "TLSSubjectDN",
+	"tls_client_auth_san_dns": "TLSSANDNS", "tls_client_auth_san_uri": "TLSSANURI", "tls_client_auth_san_ip": "TLSSANIP",
+	"tls_client_auth_san_email": "TLSSANEmail",
 }
 
 func (in *inspection) client(c *Client, field string) {
@@ -291,6 +309,7 @@ func (in *inspection) client(c *Client, field string) {
 			in.add(field+"."+memberFields[invalid.Member], "%s", invalid.Problem)
 		}
 	}
+	in.wrong(c.AuthMethod == "tls_client_auth" && in.cfg.ClientAuthorities == "", "ClientAuthorities", "is required by tls_client_auth of client %q", c.ID)
 	atDefault := c.DefaultAPI == ""
 	for i, s := range c.Scopes {
 		apis := in.owners[s]

@@ -20,12 +20,21 @@ type Client struct {
 	SecretSHA256 string `yaml:"secret_sha256" json:"-"`
 
 	// AuthMethod is the client authentication method: none for an application that cannot keep a secret, client_secret_basic,
-	// client_secret_post, or private_key_jwt with either JWKS or JWKSURL. Empty: client_secret_basic. A client_secret_basic
-	// client may also use client_secret_post.
+	// client_secret_post, private_key_jwt or self_signed_tls_client_auth with either JWKS or JWKSURL, or tls_client_auth with one
+	// of the subjects below. Empty: client_secret_basic. A client_secret_basic client may also use client_secret_post.
 	AuthMethod   string `yaml:"token_endpoint_auth_method" json:"token_endpoint_auth_method,omitempty"`
 	AssertionAlg string `yaml:"token_endpoint_auth_signing_alg" json:"token_endpoint_auth_signing_alg,omitempty"` // empty: any algorithm that its keys support
 	JWKS         string `yaml:"jwks" json:"jwks,omitempty"`                                                       // a JWK Set, as text
 	JWKSURL      string `yaml:"jwks_uri" json:"jwks_uri,omitempty"`                                               // https, at a public address
+
+	// The subject of the client's certificate, for tls_client_auth (RFC 8705, section 2.1.2): exactly one. TLSSubjectDN is the
+	// distinguished name (RFC 4514), such as CN=client,O=Example. The others are names of the extension subjectAltName, compared
+	// exactly; a wildcard in the certificate matches nothing else.
+	TLSSubjectDN string `yaml:"tls_client_auth_subject_dn" json:"tls_client_auth_subject_dn,omitempty"`
+	TLSSANDNS    string `yaml:"tls_client_auth_san_dns" json:"tls_client_auth_san_dns,omitempty"`
+	TLSSANURI    string `yaml:"tls_client_auth_san_uri" json:"tls_client_auth_san_uri,omitempty"`
+	TLSSANIP     string `yaml:"tls_client_auth_san_ip" json:"tls_client_auth_san_ip,omitempty"`
+	TLSSANEmail  string `yaml:"tls_client_auth_san_email" json:"tls_client_auth_san_email,omitempty"`
 
 	Name         string   `yaml:"name" json:"client_name,omitempty"`
 	URI          string   `yaml:"uri" json:"client_uri,omitempty"` // its website

@@ -75,6 +75,11 @@ func (m members) client() (Client, error) {
 		AssertionAlg:      r.text("token_endpoint_auth_signing_alg"),
 		JWKS:              string(m["jwks"]),
 		JWKSURL:           r.text("jwks_uri"),
+		TLSSubjectDN:      r.text("tls_client_auth_subject_dn"),
+		TLSSANDNS:         r.text("tls_client_auth_san_dns"),
+		TLSSANURI:         r.text("tls_client_auth_san_uri"),
+		TLSSANIP:          r.text("tls_client_auth_san_ip"),
+		TLSSANEmail:       r.text("tls_client_auth_san_email"),
 		Scopes:            strings.Fields(r.text("scope")),
 		RequirePAR:        r.flag("require_pushed_authorization_requests"),
 		DPoPBound:         r.flag("dpop_bound_access_tokens"),
@@ -150,6 +155,11 @@ type information struct {
 	AssertionAlg      string          `json:"token_endpoint_auth_signing_alg,omitempty"`
 	JWKS              json.RawMessage `json:"jwks,omitempty"`
 	JWKSURL           string          `json:"jwks_uri,omitempty"`
+	TLSSubjectDN      string          `json:"tls_client_auth_subject_dn,omitempty"`
+	TLSSANDNS         string          `json:"tls_client_auth_san_dns,omitempty"`
+	TLSSANURI         string          `json:"tls_client_auth_san_uri,omitempty"`
+	TLSSANIP          string          `json:"tls_client_auth_san_ip,omitempty"`
+	TLSSANEmail       string          `json:"tls_client_auth_san_email,omitempty"`
 	Scope             string          `json:"scope"`
 	RequirePAR        bool            `json:"require_pushed_authorization_requests,omitempty"`
 	DPoPBound         bool            `json:"dpop_bound_access_tokens,omitempty"`
@@ -183,6 +193,11 @@ func (e *registration) inform(c *Client, secret, token string, warnings ...strin
 		AssertionAlg:      c.AssertionAlg,
 		JWKS:              json.RawMessage(c.JWKS),
 		JWKSURL:           c.JWKSURL,
+		TLSSubjectDN:      c.TLSSubjectDN,
+		TLSSANDNS:         c.TLSSANDNS,
+		TLSSANURI:         c.TLSSANURI,
+		TLSSANIP:          c.TLSSANIP,
+		TLSSANEmail:       c.TLSSANEmail,
 		Scope:             strings.Join(c.Scopes, " "),
 		RequirePAR:        c.RequirePAR,
 		DPoPBound:         c.DPoPBound,

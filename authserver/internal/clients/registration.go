@@ -43,7 +43,8 @@ type RegistrationConfig struct {
 	GrantTypes []string
 
 	// AuthMethods are the authentication methods that a client may register for. Nil: none, client_secret_basic,
-	// client_secret_post and private_key_jwt. self_signed_tls_client_auth is supported, too.
+	// client_secret_post and private_key_jwt. self_signed_tls_client_auth and
+	// tls_client_auth are supported, too.
 	AuthMethods []string
 
 	InitialTokens []InitialToken

@@ -321,7 +321,7 @@ func TestRegister(t *testing.T) {
 	t.Run("other grants and methods where the operator offers them", func(t *testing.T) {
 		d := newDesk(t, func(cfg *clients.RegistrationConfig) {
 			cfg.GrantTypes = []string{"authorization_code", "implicit", "client_credentials"}
-			cfg.AuthMethods = []string{"client_secret_basic", "self_signed_tls_client_auth"}
+			cfg.AuthMethods = []string{"client_secret_basic", "self_signed_tls_client_auth", "tls_client_auth"}
 		})
 		a := d.register(and(notes(), object{"application_type": "native", "grant_types": []string{"implicit", "authorization_code"}, "response_types": []string{"code", "token"}}))
 		require.Equal(t, http.StatusCreated, a.status)
@@ -333,6 +333,18 @@ func TestRegister(t *testing.T) {
 		a = d.register(and(notes(), object{"token_endpoint_auth_method": "self_signed_tls_client_auth", "jwks_uri": "https://notes.example.com/keys"}))
 		assert.Equal(t, http.StatusCreated, a.status)
 		refused(t, d.register(and(notes(), object{"token_endpoint_auth_method": "none"})), http.StatusBadRequest, "invalid_client_metadata")
+
+		// RFC 8705, section 2.1.2.
+		for member, value := range map[string]string{
+			"tls_client_auth_subject_dn": "CN=notes,O=Example", "tls_client_auth_san_dns": "notes.example.com", "tls_client_auth_san_uri": "spiffe://example.com/notes",
+			"tls_client_auth_san_ip": "192.0.2.1", "tls_client_auth_san_email": "notes@example.com",
+		} {
+			a = d.register(and(notes(), object{"token_endpoint_auth_method": "tls_client_auth", member: value}))
+			require.Equal(t, http.StatusCreated, a.status, member)
+			assert.Equal(t, value, a.body[member])
+			assert.NotContains(t, a.body, "client_secret")
+		}
+		refused(t, d.register(and(notes(), object{"token_endpoint_auth_method": "tls_client_auth"})), http.StatusBadRequest, "invalid_client_metadata")
 	})
 	t.Run("AS-DCR-04 what is not known is ignored, and what only the operator may say", func(t *testing.T) {
 		a := d.register(and(notes(), object{

@@ -68,7 +68,7 @@ var grantTypes = []string{
 // withConsent are the grant types that require the consent of a user, and refresh_token, which follows it.
 var withConsent = []string{authorizationCode, "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}
 
-var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth"}
+var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth", tlsClientAuth}
 
 // Validate returns the mistakes in a client's metadata: several joined [*Invalid], each with the name of the member in RFC
 // 7591. Redirect URIs come first.
@@ -124,6 +124,7 @@ func Validate(c *Client) error {
 	}
 	wrong(c.LogoutURI != "" && !isLogoutURI(c.LogoutURI), "backchannel_logout_uri", "is neither https with a host nor http to loopback, without a fragment")
 	wrong(c.LogoutSession && c.LogoutURI == "", "backchannel_logout_session_required", "requires backchannel_logout_uri")
+	validateSubject(c, refuse)
 	needsKeys := c.AuthMethod == "private_key_jwt" || c.AuthMethod == "self_signed_tls_client_auth"
 	wrong(needsKeys && c.JWKS == "" && c.JWKSURL == "", "jwks", "or jwks_uri is required by the authentication method")
 	// RFC 8705, section 2.2: the certificates are those of the keys.

@@ -59,6 +59,14 @@ func (e *Engine) prove(c *call, endpoint string) error {
 			return err
 		}
 		c.proven = true
+	case "tls_client_auth":
+		if assertion != "" || secret != "" {
+			return errClient
+		}
+		if err := e.issuedCertificate(c); err != nil {
+			return err
+		}
+		c.proven = true
 	}
 	if !c.proven {
 		return errClient // RFC 6749, section 5.2; also for a confidential client that sends its id only (section 3.2.1)

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/internal/jose"
 )
@@ -129,6 +130,25 @@ func TLSCertificate(r *http.Request) ([]byte, error) {
 func thumbprint(der []byte) string {
 	sum := sha256.Sum256(der)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// issuedCertificate returns nil if the request has a certificate that one of the authorities has issued for the subject that the
+// client has registered (RFC 8705, section 2.1: tls_client_auth). The connection has proven possession of the private key.
+func (e *Engine) issuedCertificate(c *call) error {
+	der, err := e.certificate(c.r)
+	if err != nil || e.cfg.Authorities == nil {
+		return errClient
+	}
+	shown, err := x509.ParseCertificate(der)
+	if err != nil {
+		return errClient
+	}
+	// Only the certificate itself is known here, without those of intermediate authorities.
+	usage := x509.VerifyOptions{Roots: e.cfg.Authorities, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	if _, err := shown.Verify(usage); err != nil || !clients.HasSubject(c.client, shown) {
+		return errClient
+	}
+	return nil
 }
 
 // ownCertificate returns nil if the request has a certificate for one of the keys that the client has registered (RFC 8705,

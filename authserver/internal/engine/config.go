@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -85,6 +86,11 @@ type Config struct {
 	// [TLSCertificate] or, behind a proxy, Find of a middleware.ClientCertificate. An error is treated as no certificate.
 	// Clients with CertBound get tokens bound to the certificate. Nil: no client has a certificate.
 	Certificate func(*http.Request) ([]byte, error)
+
+	// Authorities are those whose certificates authenticate clients with tls_client_auth (RFC 8705, section 2.1). Nil: the method is
+	// not offered. MTLSURL is the base URL of the endpoints that request certificates (section 5), if it is not the issuer. Empty: none.
+	Authorities *x509.CertPool
+	MTLSURL     string
 
 	// Issuers are the issuers whose JWTs are accepted as grants (RFC 7523, section 2.1). Empty: the grant is not offered.
 	Issuers []model.TrustedIssuer

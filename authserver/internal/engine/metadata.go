@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/jose"
@@ -36,6 +37,7 @@ type Metadata struct {
 	Device             string   `json:"device_authorization_endpoint,omitempty"`                  // RFC 8628, section 4
 	ProofAlgs          []string `json:"dpop_signing_alg_values_supported,omitempty"`              // RFC 9449, section 5.1
 	CertBound          bool     `json:"tls_client_certificate_bound_access_tokens,omitempty"`     // RFC 8705, section 3.3
+	Aliases            *Aliases `json:"mtls_endpoint_aliases,omitempty"`                          // RFC 8705, section 5
 	Iss                bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207, section 3
 	ClientDocuments    bool     `json:"client_id_metadata_document_supported,omitempty"`          // set by the caller; draft-ietf-oauth-client-id-metadata-document, section 6
 	Resources          []string `json:"protected_resources,omitempty"`                            // RFC 9728, section 4
@@ -45,12 +47,28 @@ type Metadata struct {
 	GlobalRevocation       string `json:"global_token_revocation_endpoint,omitempty"` // draft-parecki-oauth-global-token-revocation
 }
 
+// Aliases are the URLs of the endpoints that request a certificate (RFC 8705, section 5).
+type Aliases struct {
+	Token         string `json:"token_endpoint"`
+	Introspection string `json:"introspection_endpoint"`
+	Revocation    string `json:"revocation_endpoint"`
+	PAR           string `json:"pushed_authorization_request_endpoint"`
+	Device        string `json:"device_authorization_endpoint"`
+}
+
 // Metadata returns the metadata of the engine.
 func (e *Engine) Metadata() Metadata {
 	base, p := e.cfg.base(), e.cfg.Paths
 	secrets := []string{"client_secret_basic", "client_secret_post", "private_key_jwt"}
 	if e.cfg.Certificate != nil {
 		secrets = append(secrets, "self_signed_tls_client_auth")
+		if e.cfg.Authorities != nil {
+			secrets = append(secrets, "tls_client_auth")
+		}
+	}
+	var aliases *Aliases
+	if at := strings.TrimSuffix(e.cfg.MTLSURL, "/"); at != "" {
+		aliases = &Aliases{at + p.Token, at + p.Introspect, at + p.Revoke, at + p.PAR, at + p.Device}
 	}
 	all := append(slices.Clip(secrets), "none") // last: some clients choose the first one that they support
 	var scopes, audiences, algorithms, types []string
@@ -94,6 +112,7 @@ func (e *Engine) Metadata() Metadata {
 		Device:             base + p.Device,
 		ProofAlgs:          proofAlgs,
 		CertBound:          e.cfg.Certificate != nil,
+		Aliases:            aliases,
 		Iss:                true,
 		Resources:          audiences,
 	}

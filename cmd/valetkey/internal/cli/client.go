@@ -20,7 +20,8 @@ func clientCommand(drivers driver.Set) *cobra.Command {
 var clientFlags = map[string]string{
 	"Name": "name", "URI": "uri", "RedirectURIs": "redirect-uri", "GrantTypes": "grant-type", "AuthMethod": "auth-method",
 	"JWKS": "jwks", "JWKSURL": "jwks-uri", "DefaultAPI": "default-api", "Introspects": "introspects",
-	"Lifetime": "lifetime", "Scopes": "scope", "Trusted": "trusted",
+	"Lifetime": "lifetime", "Scopes": "scope", "Trusted": "trusted", "TLSSubjectDN": "tls-subject-dn", "TLSSANDNS": "tls-san-dns",
+	"TLSSANURI": "tls-san-uri", "TLSSANIP": "tls-san-ip", "TLSSANEmail": "tls-san-email",
 }
 
 const maxKeySet = 64 << 10 // bytes
@@ -54,9 +55,14 @@ func clientAddCommand(drivers driver.Set) *cobra.Command {
 	f.StringSliceVar(&c.RedirectURIs, "redirect-uri", nil, "allowed redirect URI (exact match); may be repeated")
 	f.StringSliceVar(&c.Scopes, "scope", nil, "allowed scope; may be repeated")
 	f.StringSliceVar(&c.GrantTypes, "grant-type", nil, "allowed grant type; may be repeated (default: authorization_code and refresh_token with a redirect URI, otherwise client_credentials)")
-	f.StringVar(&c.AuthMethod, "auth-method", "", "authentication method: client_secret_basic, client_secret_post, private_key_jwt, or none for a public client (default: client_secret_basic)")
-	f.StringVar(&keySet, "jwks", "", "file with the public keys, for private_key_jwt")
-	f.StringVar(&c.JWKSURL, "jwks-uri", "", "https URL of the public keys, for private_key_jwt")
+	f.StringVar(&c.AuthMethod, "auth-method", "", "authentication method: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, self_signed_tls_client_auth, or none for a public client (default: client_secret_basic)")
+	f.StringVar(&keySet, "jwks", "", "file with the public keys, for private_key_jwt or self_signed_tls_client_auth")
+	f.StringVar(&c.JWKSURL, "jwks-uri", "", "https URL of the public keys, for private_key_jwt or self_signed_tls_client_auth")
+	f.StringVar(&c.TLSSubjectDN, "tls-subject-dn", "", "distinguished name of the certificate, for tls_client_auth, such as CN=client,O=Example")
+	f.StringVar(&c.TLSSANDNS, "tls-san-dns", "", "DNS name of the certificate, for tls_client_auth")
+	f.StringVar(&c.TLSSANURI, "tls-san-uri", "", "URI of the certificate, for tls_client_auth")
+	f.StringVar(&c.TLSSANIP, "tls-san-ip", "", "IP address of the certificate, for tls_client_auth")
+	f.StringVar(&c.TLSSANEmail, "tls-san-email", "", "email address of the certificate, for tls_client_auth")
 	f.StringVar(&c.DefaultAPI, "default-api", "", "audience of tokens if a request names none")
 	f.StringSliceVar(&c.Introspects, "introspects", nil, "audience whose tokens the client, an API, may introspect; may be repeated")
 	f.DurationVar(&c.Lifetime, "lifetime", 0, "lifetime of tokens (default: that of the API)")
