@@ -52,6 +52,7 @@ var groups = []struct{ name, title string }{
 	{"AS-CODE", "authorization server: authorization code (RFC 6749)"},
 	{"AS-IMPL", "authorization server: implicit and password (RFC 6749)"},
 	{"AS-CC", "authorization server: client credentials (RFC 6749)"},
+	{"AS-RAR", "authorization server: rich authorization requests (RFC 9396)"},
 	{"AS-RT", "authorization server: refresh (RFC 6749, RFC 9700)"},
 	{"AS-PKCE", "authorization server: PKCE (RFC 7636)"},
 	{"AS-REVOKE", "authorization server: revocation (RFC 7009)"},

@@ -42,14 +42,14 @@ func TestAuthorizationDetails(t *testing.T) {
 		{"a type that no API has", `[{"type":"x"}]`},
 		{"a type that another API has", `[{"type":"payment"},{"type":"x"}]`},
 	} {
-		t.Run("refused: "+c.name, func(t *testing.T) {
+		t.Run("AS-RAR-01 refused: "+c.name, func(t *testing.T) {
 			q := request("authorization_details", c.details)
 			assert.Equal(t, "invalid_authorization_details", newBrowser().get(t, s.authorizeURL(q)).back.Get("error"))
 			refused(t, s.post(t, "/oauth2/par", "web", unnamed(q)), 400, "invalid_authorization_details")
 			refused(t, s.post(t, "/oauth2/device_authorization", "", form("client_id", "tv", "authorization_details", c.details)), 400, "invalid_authorization_details")
 		})
 	}
-	t.Run("refused: a type that only another API has", func(t *testing.T) {
+	t.Run("AS-RAR-01 refused: a type that only another API has", func(t *testing.T) {
 		q := request("authorization_details", "["+payment+"]", "resource", vault, "scope", "vault:open")
 		assert.Equal(t, "invalid_authorization_details", newBrowser().get(t, s.authorizeURL(q)).back.Get("error"))
 	})
@@ -63,7 +63,7 @@ func TestAuthorizationDetails(t *testing.T) {
 		got := s.login(t)
 		refused(t, s.refresh(t, "web", got.refresh, "authorization_details", "["+payment+"]"), 400, "invalid_authorization_details")
 	})
-	t.Run("the user sees them, and the token, its response and its introspection have them", func(t *testing.T) {
+	t.Run("AS-RAR-02 AS-RAR-03 the user sees them, and the token, its response and its introspection have them", func(t *testing.T) {
 		var seen []flow.Detail
 		s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 			seen = in.Details
@@ -84,7 +84,7 @@ func TestAuthorizationDetails(t *testing.T) {
 		t.Log("an exchanged token has none")
 		assert.NotContains(t, part(t, s.exchange(t, "orders-svc", a.tokens(t).access, "scope", "orders:read").tokens(t).access, 1), "authorization_details")
 	})
-	t.Run("of a pushed request, in an opaque token", func(t *testing.T) {
+	t.Run("AS-RAR-03 of a pushed request, in an opaque token", func(t *testing.T) {
 		uri := s.push(t, "web", request("authorization_details", "["+listing+"]", "resource", vault, "scope", "vault:open"))
 		a := newBrowser().get(t, s.authorizeURL(form("client_id", "web", "request_uri", uri)))
 		got := s.redeem(t, "web", a.back.Get("code")).tokens(t)

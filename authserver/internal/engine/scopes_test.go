@@ -15,7 +15,7 @@ import (
 func TestNarrowedScopes(t *testing.T) {
 	s := start(t, func(c *config) { c.Implicit = true; with(devices()...)(c) })
 	for _, c := range []struct{ name, scope, resource, want string }{
-		{"unknown scopes are left out", "openid orders:read offline_access", "", "orders:read"},
+		{"AS-CORE-11 unknown scopes are left out", "openid orders:read offline_access", "", "orders:read"},
 		{"so are scopes of another API than the resource", "orders:read files:read", files, "files:read"},
 		{"the order and repetitions do not matter", "orders:write orders:read orders:write x", orders, "orders:read orders:write"},
 	} {
