@@ -309,7 +309,7 @@ func TestTry(t *testing.T) {
 		h := newHouse(t, func(c *pages.Config) { c.APIs[0].TryURL = "http://127.0.0.1:1/orders" })
 		b := h.registered("alice", lamp).press("Try this application", nil).press("Allow", nil).press("Use it", nil)
 		require.Equal(t, 200, b.resp.StatusCode)
-		require.Contains(t, b.text(), "No response: the API cannot be reached.")
+		require.Contains(t, b.text(), "No response: nothing answers at http:")
 	})
 	t.Run("the token is of one session, and nothing of it is in the store", func(t *testing.T) {
 		h := newHouse(t)

@@ -57,16 +57,17 @@ var (
 	input  = regexp.MustCompile(`<input type="(?:hidden|checkbox)" name="([^"]*)" value="([^"]*)"`)
 )
 
-// submit sends the last form of the page with its prefilled values.
+// submit sends the last form of the content of the page with its prefilled values.
 func (b *browser) submit(pairs ...string) {
 	b.t.Helper()
-	forms := action.FindAllStringSubmatchIndex(b.page, -1)
+	content, _, _ := strings.Cut(b.page, "</main>")
+	forms := action.FindAllStringSubmatchIndex(content, -1)
 	require.NotEmpty(b.t, forms, b.page)
 	last := forms[len(forms)-1]
-	to, err := b.at.Parse(html.UnescapeString(b.page[last[2]:last[3]]))
+	to, err := b.at.Parse(html.UnescapeString(content[last[2]:last[3]]))
 	require.NoError(b.t, err)
 	form := url.Values{}
-	for _, m := range input.FindAllStringSubmatch(b.page[last[0]:], -1) {
+	for _, m := range input.FindAllStringSubmatch(content[last[0]:], -1) {
 		form.Add(m[1], html.UnescapeString(m[2]))
 	}
 	for i := 0; i < len(pairs); i += 2 {

@@ -188,6 +188,7 @@ func TestZeroConfiguration(t *testing.T) {
 		assert.Contains(t, out, "The authorization server is at "+s.url+", its records in valetkey.db.")
 		assert.Contains(t, out, "Log in as alice with the password demo-alice.")
 		assert.Contains(t, out, "Log in as bob with the password demo-bobby.")
+		assert.Contains(t, out, "To use a token there, start the API at http://127.0.0.1:8080/orders. The command demo starts both.")
 		assert.Contains(t, out, "curl -u orders-reader:demo-secret-of-orders-reader -d grant_type=client_credentials "+s.url+"/oauth2/token")
 	})
 	status, first := s.ask(t, "/oauth2/token", "orders-reader", "demo-secret-of-orders-reader", "grant_type", "client_credentials")

@@ -324,7 +324,11 @@ func get(t *testing.T, url, token string) int {
 func TestServers(t *testing.T) {
 	t.Run("demo serves until it is told to stop", func(t *testing.T) {
 		log, stop := background(t, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
-		api := log.Wait(t, `orders API at (http://[0-9.:]+)\.`)[1]
+		api := log.Wait(t, `orders API at (http://[0-9.:]+) `)[1]
+		portal := log.Wait(t, `For developers: log in at (http://[0-9.:]+/developer)\nas alice, with the password demo-alice\.`)[1]
+		if got := get(t, portal, ""); got != 200 {
+			t.Errorf("the portal answers %d", got)
+		}
 		if got := get(t, api+"/orders", "x"); got != 401 {
 			t.Errorf("got %d", got)
 		}

@@ -26,7 +26,7 @@ const reader = "demo-secret-of-orders-reader"
 func startDemo(t *testing.T) demo.Place {
 	t.Helper()
 	log, _ := background(t, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
-	at := log.Wait(t, `is at (http://[0-9.:]+), the orders API at (http://[0-9.:]+)\.`)
+	at := log.Wait(t, `is at (http://[0-9.:]+) \(--as-addr\),\s+the orders API at (http://[0-9.:]+) `)
 	return demo.Place{Issuer: at[1], API: at[2]}
 }
 

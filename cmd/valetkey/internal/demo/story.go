@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/valetkey/valetkey/authserver"
 )
 
 // A step is one request of the story and its expected response. Print prints both, and Check checks them.
@@ -65,7 +67,10 @@ func (s step) String() string { return fmt.Sprintf("%s: %d", s.does, s.status) }
 // Print writes the story as lines of at most 80 columns for a shell with curl and sed, each with its expected response. The responses
 // are arguments of the command ":", which does nothing: an interactive zsh has no comments.
 func Print(w io.Writer, at Place) {
-	fmt.Fprintf(w, "The authorization server is at %s (--as-addr),\nthe orders API at %s (--api-addr).\nPaste these lines into another shell:\n", at.Issuer, at.API)
+	fmt.Fprintf(w, "The authorization server is at %s (--as-addr),\nthe orders API at %s (--api-addr).\n", at.Issuer, at.API)
+	alice := authserver.Demo().Users[0]
+	fmt.Fprintf(w, "For developers: log in at %s/developer\nas %s, with the password %s.\n", at.Issuer, alice.Name, alice.Password)
+	fmt.Fprint(w, "Paste these lines into another shell:\n")
 	for i, s := range story {
 		fmt.Fprintf(w, "\n: '%d. %v'\n", i+1, s)
 		if s.challenge != "" {

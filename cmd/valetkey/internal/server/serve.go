@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -93,6 +94,11 @@ func (d *document) introduce(out io.Writer) {
 	base := strings.TrimSuffix(d.Issuer, "/")
 	if len(d.Portal.Developers) > 0 {
 		fmt.Fprintf(out, "\nRegister applications and try them: %s/developer\n", base)
+	}
+	for _, a := range d.APIs {
+		if u, err := url.Parse(a.TryURL); err == nil && a.TryURL != "" && onLoopback(u.Host) {
+			fmt.Fprintf(out, "To use a token there, start the API at %s. The command demo starts both.\n", a.TryURL)
+		}
 	}
 	for i, u := range d.Users {
 		if slices.Contains(known, fmt.Sprintf("Users[%d].Password", i)) {
