@@ -171,7 +171,7 @@ func (e Expect) check(o observation) (wrong []string) {
 	note := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	r := o.response
 	if r.err != nil {
-		if len(e.Status) > 0 && !slices.Contains(e.Status, "closed") {
+		if !slices.Contains(e.Status, "closed") {
 			note("no response: %v", r.err)
 		}
 		return wrong

@@ -96,7 +96,7 @@ func (b *bench) value(name, argument, shift string) (string, bool) {
 		return b.nonce, true
 	case "saved":
 		return b.tokens[argument], true
-	case "kid", "jwk", "bare_jwk":
+	case "kid", "jwk", "bare_jwk", "jwk_members":
 		k, err := findKey("main", argument)
 		if err != nil {
 			return "", false
@@ -109,6 +109,9 @@ func (b *bench) value(name, argument, shift string) (string, bool) {
 			jwk = k.bare()
 		}
 		text, err := json.Marshal(jwk)
+		if err == nil && name == "jwk_members" {
+			text = text[1 : len(text)-1]
+		}
 		return string(text), err == nil
 	case "byte":
 		n, err := strconv.ParseUint(argument, 16, 8)

@@ -23,6 +23,9 @@ type Options struct {
 	// Rate is the maximum number of requests per second. Zero: 200; negative: no limit.
 	Rate int
 
+	// AcceptNotReady runs the cases although the server refuses a good token. Without it, that is a [NotReadyError].
+	AcceptNotReady bool
+
 	// Workers is the number of cases that run at the same time. Zero: 8.
 	Workers int
 
@@ -292,14 +295,14 @@ func (r *runner) runGroup(ctx context.Context, g *group) error {
 	defer iss.close()
 	if g.given != nil {
 		iss.secret = cmpOr(g.given.Secret, iss.secret)
-		b := &bench{issuer: iss, tokens: map[string]string{}}
+		b := &bench{issuer: iss, tokens: map[string]string{}, caseID: r.options.Cases[slices.Concat(g.cases, g.alone)[0]].ID}
 		actions := g.given.Do
 		if g.given.Keys != nil {
 			actions = append([]Action{{Keys: g.given.Keys}}, actions...)
 		}
 		for _, a := range actions {
 			if err := iss.do(a, b); err != nil {
-				return fmt.Errorf("preparing %s: %w", r.options.Cases[slices.Concat(g.cases, g.alone)[0]].ID, err)
+				return fmt.Errorf("preparing %s: %w", b.caseID, err)
 			}
 		}
 	}
@@ -308,7 +311,7 @@ func (r *runner) runGroup(ctx context.Context, g *group) error {
 		return err
 	}
 	defer stop()
-	if g.given == nil && g.profile == "" {
+	if g.given == nil && g.profile == "" && !r.options.AcceptNotReady {
 		if err := r.ready(ctx, iss, info, setup); err != nil {
 			return err
 		}

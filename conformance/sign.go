@@ -187,6 +187,7 @@ func hmacWith(k *key, alg, text, input string) ([]byte, error) {
 //	insert PART TEXT   inserts TEXT in the middle of the part
 //	spare PART         sets the unused bits of the last character
 //	empty PART         removes the part, but not its dots
+//	claim NAME VALUE   sets a claim to a text
 //	cut N              removes the last N characters
 //	append TEXT, prepend TEXT
 //	json, json-general turns the token into the JSON serialization (RFC 7515, section 7.2)
@@ -209,6 +210,22 @@ func edited(token, change string) (string, error) {
 		return "", fmt.Errorf("%s: the token does not have three parts", word)
 	}
 	switch word {
+	case "claim":
+		name, value, _ := strings.Cut(argument, " ")
+		payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+		if err != nil {
+			return "", err
+		}
+		var claims map[string]any
+		if err := json.Unmarshal(payload, &claims); err != nil {
+			return "", err
+		}
+		claims[name] = value
+		if payload, err = json.Marshal(claims); err != nil {
+			return "", err
+		}
+		parts[1] = encode(payload)
+		return strings.Join(parts, "."), nil
 	case "json":
 		text, err := json.Marshal(map[string]string{"protected": parts[0], "payload": parts[1], "signature": parts[2]})
 		return string(text), err
