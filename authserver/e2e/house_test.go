@@ -140,14 +140,16 @@ type answer struct {
 	Active       bool   `json:"active"`
 }
 
-// post sends a form as a client that has a secret.
+// post sends a form as a client that has a secret, or as the client in the form if id is empty.
 func (h *house) post(path, id string, form url.Values) (a answer, err error) {
 	r, err := http.NewRequest(http.MethodPost, h.url+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		return a, err
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secretOf(id)))
+	if id != "" {
+		r.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secretOf(id)))
+	}
 	resp, err := many.Do(r)
 	if err != nil {
 		return a, err

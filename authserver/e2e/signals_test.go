@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -335,4 +337,53 @@ func (a *announced) all() map[string]bool {
 		all[id] = true
 	}
 	return all
+}
+
+// TestSignalsPage does what docs/signals.md says.
+func TestSignalsPage(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/signals.md")
+	require.NoError(t, err)
+	block := func(name string) string {
+		_, rest, found := strings.Cut(string(page), "<!-- "+name+" -->\n```")
+		require.True(t, found)
+		_, rest, _ = strings.Cut(rest, "\n")
+		text, _, found := strings.Cut(rest, "```\n<!-- end -->")
+		require.True(t, found)
+		return text
+	}
+	const place = "127.0.0.1:8888"
+	h := &house{server: serve(t, func(issuer string) string {
+		return strings.ReplaceAll(block("transmitter"), place, strings.TrimPrefix(issuer, "http://"))
+	})}
+	command := exec.CommandContext(t.Context(), "sh", "-ec", strings.ReplaceAll(block("receive"), place, strings.TrimPrefix(h.url, "http://")))
+	var out bytes.Buffer
+	command.Stdout = &out
+	require.NoError(t, command.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	for { // until the stream exists, revocations announce nothing
+		own, err := h.post("/oauth2/token", "", url.Values{
+			"grant_type": {"client_credentials"}, "client_id": {"orders-api"}, "client_secret": {"demo-secret-of-orders-api"},
+		})
+		require.NoError(t, err)
+		_, err = h.post("/oauth2/revoke", "", url.Values{
+			"token": {own.AccessToken}, "client_id": {"orders-api"}, "client_secret": {"demo-secret-of-orders-api"},
+		})
+		require.NoError(t, err)
+		select {
+		case err := <-ended:
+			require.NoError(t, err)
+			var answer struct {
+				Sets map[string]string `json:"sets"`
+			}
+			require.NoError(t, json.Unmarshal(out.Bytes(), &answer), "%s", &out)
+			assert.NotEmpty(t, answer.Sets)
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
