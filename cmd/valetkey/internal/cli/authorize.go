@@ -14,7 +14,7 @@ func authorizeCommand(drivers driver.Set) *cobra.Command {
 	var config, check, format string
 	cmd := &cobra.Command{
 		Use:   "authorize --config FILE",
-		Short: "Answer gateways that ask whether a request may pass: nginx, Traefik, Caddy, HAProxy, Envoy",
+		Short: "Decide for a gateway that asks: nginx, Traefik, Caddy, Envoy ...",
 		Long: "Answer gateways that ask whether a request may pass: forward authentication over HTTP (listen_http, with a dialect), and\n" +
 			"ext_authz of Envoy over gRPC (listen_grpc, in the full build). The file is that of valetkey proxy without an upstream.\n\n" +
 			operation,

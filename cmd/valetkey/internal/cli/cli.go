@@ -86,13 +86,18 @@ func run(ctx context.Context, commands []*cobra.Command, args []string, stdin io
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 { // the argument may be a token, so do not print it
-				return errors.New("unknown command; see valetkey --help")
+			if len(args) == 0 {
+				return cmd.Help()
 			}
-			return cmd.Help()
+			cmd.SuggestionsMinimumDistance = 2
+			if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+				return fmt.Errorf("unknown command; did you mean %s?", strings.Join(similar, " or "))
+			}
+			return errors.New("unknown command; see valetkey --help") // the argument may be a token, so do not print it
 		},
 	}
 	root.AddCommand(commands...)
+	foldHelp(root)
 	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -130,7 +135,7 @@ func demoCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Run an authorization server and a guarded API on this machine, and print requests to try",
+		Short: "Run an authorization server and an API, and print requests to try",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelInfo
@@ -171,8 +176,8 @@ func proxyCommand(drivers driver.Set) *cobra.Command {
 	var config, check, format string
 	cmd := &cobra.Command{
 		Use:   "proxy --config FILE",
-		Short: "Run a reverse proxy that passes requests with a sufficient token to an upstream",
-		Long:  "Run a reverse proxy that passes requests with a sufficient token to an upstream.\n\n" + operation,
+		Short: "Guard a server: pass on requests with a sufficient token",
+		Long:  "Guard a server: pass on requests with a sufficient token.\n\n" + operation,
 		Args:  checkArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config == "" {

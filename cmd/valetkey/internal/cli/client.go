@@ -100,7 +100,7 @@ func clientListCommand(drivers driver.Set) *cobra.Command {
 }
 
 func clientRotateCommand(drivers driver.Set) *cobra.Command {
-	return operating(drivers, "rotate ID", "Replace the secret of a client, and print the new one (shown only once)", cobra.ExactArgs(1),
+	return operating(drivers, "rotate ID", "Replace the secret of a client, and print the new one (only once)", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			secret, err := s.RotateSecret(cmd.Context(), args[0])
 			if err != nil {

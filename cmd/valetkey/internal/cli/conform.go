@@ -30,8 +30,8 @@ func conformCommand() *cobra.Command {
 	var f conformFlags
 	cmd := &cobra.Command{
 		Use:   "conform --target URL | --start COMMAND [flags]",
-		Short: "Test whether a resource server refuses what it must refuse, in any language",
-		Long: `Test whether a resource server refuses what it must refuse, in any language. The command is the issuer: it has metadata, key sets and
+		Short: "Test whether a resource server refuses what it must refuse",
+		Long: `Test whether a resource server refuses what it must refuse. The command is the issuer: it has metadata, key sets and
 introspection, and sends requests with good and bad tokens.
 
 With --start, it runs the server, with the placeholders {issuer}, {jwks_uri}, {second_issuer}, {audience}, {listen}, {port},
@@ -74,7 +74,7 @@ func listed[T ~string](all []T) string {
 	for i, w := range all {
 		words[i] = string(w)
 	}
-	return strings.Join(words, ",")
+	return strings.Join(words, ", ")
 }
 
 func conform(cmd *cobra.Command, f conformFlags) error {

@@ -29,7 +29,7 @@ func doctorCommand(drivers driver.Set) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor --config proxy.yaml | --issuer I --audience A [flags]",
-		Short: "Find out why tokens are refused: compare a configuration with its issuers, and with a token",
+		Short: "Find out why tokens are refused, and which setting to change",
 		Long: `Find out why tokens are refused. The command reaches the issuers and compares their metadata, key sets, algorithms and clocks
 with the configuration of a proxy, or with flags. It reads the revocations in the Redis of the proxy. With --token, it also lists
 the settings that the token needs.

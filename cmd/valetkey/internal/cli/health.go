@@ -18,7 +18,7 @@ const (
 func healthCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "health URL",
-		Short: "Get a URL of the probe listener, for health checks of container engines",
+		Short: "Get a URL of the probe, for health checks of container engines",
 		Long: "Get a URL of the probe listener, such as http://127.0.0.1:8081/ready, for health checks of container engines whose images have no\n" +
 			"other program. The exit code is 0 for the status 200, 1 for another status or no response, and 2 for a mistake.",
 		Args: cobra.ExactArgs(1),

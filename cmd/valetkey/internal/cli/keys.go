@@ -17,7 +17,7 @@ func keysCommand(drivers driver.Set) *cobra.Command {
 	}
 	list := operating(drivers, "list", "List the keys in the key set", cobra.NoArgs, show)
 	var now bool
-	rotate := operating(drivers, "rotate", "Sign with the next keys once all verifiers can have fetched them, and list the keys", cobra.NoArgs,
+	rotate := operating(drivers, "rotate", "Sign with the next keys once all verifiers can have fetched them", cobra.NoArgs,
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			if err := s.RotateKeys(cmd.Context(), now); err != nil {
 				return err

@@ -19,8 +19,8 @@ func revokeCommand() *cobra.Command {
 		before, until string
 	)
 	cmd := &cobra.Command{
-		Use:   "revoke --config FILE --issuer I --id|--subject|--session|--client|--all [flags]",
-		Short: "Publish a token revocation to all proxies that share a Redis instance",
+		Use:   "revoke --config FILE --issuer I --id|--subject|--session|... [flags]",
+		Short: "Publish a revocation to all proxies that share a Redis",
 		Long: `Publish a revocation to all proxies that share the Redis instance of a configuration. The proxies then reject the tokens,
 although their signatures are valid.
 

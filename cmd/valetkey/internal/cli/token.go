@@ -28,16 +28,18 @@ func tokenCommand() *cobra.Command {
 		asJSON                      bool
 	)
 	cmd := &cobra.Command{
-		Use:   "token --issuer I|--token-url U --client-id ID --secret-file F|--secret-env NAME [flags]",
-		Short: "Get an access token with the client credentials grant, and print it",
+		Use:   "token --issuer I --client-id ID --secret-file F [flags]",
+		Short: "Get an access token by client credentials, and print it",
 		Long: `Get an access token with the client credentials grant (RFC 6749, section 4.4), and print only the token:
 
-  curl -H "Authorization: Bearer $(valetkey token --issuer I --client-id ID --secret-file F)" URL
+  TOKEN=$(valetkey token --issuer I --client-id ID --secret-file F)
+  curl -H "Authorization: Bearer $TOKEN" URL
 
 With --dpop, the token is bound to the key in a file (RFC 9449). A missing file is created with a new key. Each request then
 needs a separate proof:
 
-  TOKEN=$(valetkey token --issuer I --client-id ID --secret-file F --dpop key.json)
+  TOKEN=$(valetkey token --issuer I --client-id ID --secret-file F \
+    --dpop key.json)
   PROOF=$(valetkey token proof --key key.json --request "GET URL" "$TOKEN")
   curl -H "Authorization: DPoP $TOKEN" -H "DPoP: $PROOF" URL
 
@@ -138,7 +140,7 @@ func granted(t *oauth2.Token, r grant.Request) any {
 func proofCommand() *cobra.Command {
 	var key, request, nonce string
 	cmd := &cobra.Command{
-		Use:   `proof --key FILE --request "GET URL" [--nonce N] [TOKEN|-]`,
+		Use:   `proof --key FILE --request "GET URL" [TOKEN|-]`,
 		Short: "Make a DPoP proof for one request, and print it",
 		Long: `Make a DPoP proof (RFC 9449) for one request, and print it: the value of its DPoP header. A server accepts it once, for
 a short time. Without a token argument, the proof is for a token endpoint.

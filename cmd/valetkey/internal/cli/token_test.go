@@ -81,7 +81,7 @@ func TestTokenMistakes(t *testing.T) {
 	}
 	code, out, errs := run(t, "", "token", "--help")
 	assert.Equal(t, cli.Good, code, errs)
-	assert.Contains(t, out, "The exit code is 0 if a token was printed, 1 if the server refuses the request, and 2 for")
+	assert.Contains(t, strings.Join(strings.Fields(out), " "), "The exit code is 0 if a token was printed, 1 if the server refuses the request, and 2 for")
 }
 
 func TestToken(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 )
 
 func userCommand(drivers driver.Set) *cobra.Command {
-	return group("user", "Add, list and remove users in the database of an authorization server, and revoke the grants of any user",
+	return group("user", "Add, list and remove users in the database, and revoke grants",
 		userAddCommand(drivers), userPasswordCommand(drivers), userListCommand(drivers), userRemoveCommand(drivers), userRevokeCommand(drivers))
 }
 
@@ -74,7 +74,7 @@ func readPassword(cmd *cobra.Command) (string, error) {
 
 func userPasswordCommand(drivers driver.Set) *cobra.Command {
 	var userType string
-	cmd := operating(drivers, "password NAME", "Replace the password of a user with the first line of stdin, and end the sessions and grants of the user", cobra.ExactArgs(1),
+	cmd := operating(drivers, "password NAME", "Replace a password by the first line of stdin, and end sessions", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			password, err := readPassword(cmd)
 			if err != nil {

@@ -38,7 +38,7 @@ func verifyCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "verify --issuer I --audience A [flags] TOKEN|-",
-		Short: "Verify one JWT access token, and print its claims or the reason for the refusal",
+		Short: "Verify a JWT, and print its claims or the reason for its refusal",
 		Long: `Verify one JWT access token, and print its claims.
 
 Other users of the machine can see command arguments: to keep the token secret, pass - and pipe it to stdin.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/cli"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
@@ -66,6 +67,8 @@ func (l *Log) Wait(t testing.TB, pattern string) []string {
 		}
 		select {
 		case <-l.more:
+		case <-time.After(2 * time.Minute): // of silence
+			t.Fatalf("no %s in\n%s", pattern, text)
 		case <-t.Context().Done():
 			t.Fatalf("no %s in\n%s", pattern, text)
 		}
