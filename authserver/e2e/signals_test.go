@@ -387,3 +387,58 @@ func TestSignalsPage(t *testing.T) {
 		}
 	}
 }
+
+// An operator's command is another process than the server, which announces what the command has ended.
+func TestSignalsOfCommands(t *testing.T) {
+	for _, name := range []string{"sqlite", "postgres"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, stores[name](t), transmitting)
+			api := protect(t, h, signals.Poll)
+			token := userToken(t, h, newBrowser(h.url))
+			api.until(t, 200, token.AccessToken)
+			out, err := h.command("user", "revoke", "--config", "valetkey.yaml", "customer:alice").CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			t.Logf("refused %v after the command", api.until(t, 401, token.AccessToken))
+			api.until(t, 200, userToken(t, h, newBrowser(h.url)).AccessToken)
+		})
+	}
+}
+
+// command is a command of the program in the folder of the server.
+func (s *server) command(args ...string) *exec.Cmd {
+	c := exec.Command(program, args...)
+	c.Dir = s.dir
+	return c
+}
+
+// Two servers share a database. When the one that delivers is killed, the other one takes over, and no event is lost.
+func TestSignalsOfReplicas(t *testing.T) {
+	t.Parallel()
+	var config string
+	one := start(t, stores["postgres"](t), transmitting, func(text string) string {
+		config = text
+		return text
+	})
+	other := &house{server: serve(t, func(string) string { return config })}
+	sink := new(announced)
+	web := httptest.NewServer(sink)
+	t.Cleanup(web.Close)
+	one.call(t, "/ssf/streams", map[string]any{"delivery": map[string]any{"method": "urn:ietf:rfc:8935", "endpoint_url": web.URL}}, nil)
+	tokens := make([]string, 120)
+	dead := map[string]bool{}
+	for i := range tokens {
+		a, err := one.token("service", url.Values{"grant_type": {"client_credentials"}, "scope": {"orders:read"}})
+		require.NoError(t, err)
+		tokens[i] = a.AccessToken
+	}
+	confirmed := one.revokeUntilKilled(t, tokens, 60)
+	for _, token := range tokens {
+		if !other.active(t, "orders-api", token) {
+			dead[jti(t, token)] = true
+		}
+	}
+	require.GreaterOrEqual(t, len(dead), len(confirmed))
+	require.Eventually(t, func() bool { return contains(sink.all(), dead) }, 2*patience, 50*time.Millisecond)
+	one.restart() // so that it ends well
+}
