@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,7 +49,7 @@ type Revocations struct {
 // none of its tokens can be accepted, see [valetkey.Revocation]. With [Config].CancelWithToken, it ends requests in progress that
 // carry such a token. It also removes the tokens that package onbehalf has obtained for it. It affects all guards that Config.Previous connects, and no other process; for those, see [Guard.Watch].
 //
-// Revoke scans every cached token and every request in progress, so pass several revocations in one call if there are many.
+// Revoke compares every cached token and every request in progress with rs, so pass several revocations in one call if there are many.
 //
 // The error names every malformed revocation; the others are applied. None is dropped for lack of memory, see [Revocations.Bytes].
 // Revoke is safe for concurrent use.
@@ -67,16 +66,14 @@ func (d *denials) revoke(rs ...valetkey.Revocation) error {
 		d.sessionless.noteRevocation(r, d.log)
 	}
 	d.noteOverflow()
-	denied := func(t *valetkey.Token) bool {
-		// A cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
-		named := len(rs) > 8 || slices.ContainsFunc(rs, func(r valetkey.Revocation) bool { return denylist.Names(r, t) })
-		return named && d.check(t) != nil
-	}
+	// A cache holds no token that earlier revocations deny, so comparing names saves most of the look-ups.
+	selected := denylist.Select(rs)
+	denied := func(t *valetkey.Token) bool { return d.check(t) != nil }
 	for _, g := range d.guards.all() {
-		g.cache.Purge(denied)
-		g.streams.endDenied()
+		g.cache.PurgeNamed(selected.Names, denied)
+		g.streams.endDenied(selected)
 	}
-	d.dependents.Purge(denied)
+	d.dependents.Purge(func(t *valetkey.Token) bool { return selected.NamesToken(t) && denied(t) })
 	return errors.Join(errs...)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/denylist"
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
@@ -29,8 +30,8 @@ type streams struct {
 
 type streamShard struct {
 	mu   sync.Mutex
-	open map[*stream]struct{}
-	_    [48]byte // no two locks in one cache line
+	open map[*stream]denylist.Prints // of the tokens, so that a revocation need not read each token from memory
+	_    [48]byte                    // no two locks in one cache line
 }
 
 // A stream is one request in progress.
@@ -62,11 +63,12 @@ func (ss *streams) open(parent context.Context, raw string, e *tokencache.Entry)
 	s.ctx, s.cancel = context.WithCancelCause(parent)
 	s.deadline = ss.guard.endOf(s.token)
 
+	prints := denylist.PrintsOf(s.token)
 	s.shard.mu.Lock()
 	if s.shard.open == nil {
-		s.shard.open = make(map[*stream]struct{})
+		s.shard.open = make(map[*stream]denylist.Prints)
 	}
-	s.shard.open[s] = struct{}{}
+	s.shard.open[s] = prints
 	s.shard.mu.Unlock()
 	// A revocation just before the request was added did not see it, so check here.
 	if err := ss.guard.denials.check(s.token); err != nil {
@@ -164,27 +166,34 @@ func (s *stream) end(cause error) {
 	s.cancel(cause)
 }
 
-// endDenied ends the requests whose tokens are or may be revoked. ss may be nil.
-func (ss *streams) endDenied() {
+// endDenied ends the requests whose tokens selected selects and that are or may be revoked. ss may be nil.
+func (ss *streams) endDenied(selected *denylist.Selection) {
 	if ss == nil {
 		return
 	}
 	for i := range ss.shards {
 		shard := &ss.shards[i]
-		denied := make(map[*stream]error)
+		type ending struct {
+			s     *stream
+			cause error
+		}
+		var denied []ending
 		shard.mu.Lock()
-		for s := range shard.open {
+		for s, prints := range shard.open {
+			if !selected.May(&prints) || !selected.NamesToken(s.token) {
+				continue
+			}
 			switch err := ss.guard.denials.check(s.token); err {
 			case nil:
 			case errMayBeRevoked:
-				denied[s] = errEndedUnknown
+				denied = append(denied, ending{s, errEndedUnknown})
 			default:
-				denied[s] = err
+				denied = append(denied, ending{s, err})
 			}
 		}
 		shard.mu.Unlock()
-		for s, err := range denied {
-			s.end(err)
+		for _, e := range denied {
+			e.s.end(e.cause)
 		}
 	}
 }

@@ -148,6 +148,9 @@ func readStream(v strictjson.Value) (*streamConfig, error) {
 		case "iss":
 			s.issuer, _ = v.Text()
 		case "aud":
+			if v.IsEmpty() {
+				return nil
+			}
 			aud, err := tokenclaims.Audience(v, true)
 			if err != nil {
 				return err

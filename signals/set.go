@@ -87,6 +87,9 @@ func (t *trust) verify(ctx context.Context, raw string) (*set, error) {
 func (t *trust) claims(payload []byte) (*set, error) {
 	var iss, sub, aud, exp, iat, toe, jti, events, subID strictjson.Value
 	err := strictjson.Object(payload, func(name string, v strictjson.Value) error {
+		if v.IsNull() { // as if it were not there
+			return nil
+		}
 		switch name {
 		case "iss":
 			iss = v

@@ -3,6 +3,7 @@ package signals_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -129,6 +130,14 @@ func TestAcceptedSETs(t *testing.T) {
 		token := a.token("u4", "s")
 		w := push(receiver(t), tr.set(of("u4"), claim("x", M{"y": 1}), event(signals.AccountDisabled, M{"reason": "hijacking", "new": []int{1}}), header("x", "y")))
 		assert.Equal(t, 202, w.Code)
+		assert.Equal(t, 401, a.get(token))
+	})
+	t.Run("SSF-09 optional members that are null are absent", func(t *testing.T) {
+		token := a.token("u40", "s")
+		text := `{"iss":"` + tr.URL + `","aud":"` + audience + `","jti":"x","iat":` + fmt.Sprint(time.Now().Unix()) + `,"sub":null,"exp":null,"toe":null,"events":{"` +
+			string(signals.AccountDisabled) + `":{"event_timestamp":null}},"sub_id":{"format":"iss_sub","iss":"` + a.iss.URL + `","sub":"u40"}}`
+		w := push(receiver(t), tr.set(raw(text)))
+		assert.Equal(t, 202, w.Code, w.Body.String())
 		assert.Equal(t, 401, a.get(token))
 	})
 	t.Run("SSF-10 an unknown event is acknowledged and counted, and revokes nothing", func(t *testing.T) {

@@ -242,7 +242,8 @@ func (s *streamState) settle(ctx context.Context) error {
 // event processes an event of the stream itself.
 func (s *streamState) event(ctx context.Context, event Event, p stateful) error {
 	if event != eventStreamUpdated {
-		if p.state != "" && !s.ours(p.state) { // SSF 1.0, section 8.1.4.1
+		// SSF 1.0, section 8.1.4.1. Of an unmanaged stream, an operator has requested it.
+		if p.state != "" && !s.r.cfg.Stream.Unmanaged && !s.ours(p.state) {
 			return refuse(invalidState, "the state is not one that this receiver has requested")
 		}
 		s.change(func() { s.lastProof, s.requested, s.unanswered = s.r.cfg.Now(), false, 0 })

@@ -117,12 +117,6 @@ func (l *List) Add(r valetkey.Revocation, now time.Time) error {
 	return nil
 }
 
-// Names reports whether r, which must be well-formed, selects t, regardless of when t was issued.
-func Names(r valetkey.Revocation, t *valetkey.Token) bool {
-	return r.Issuer == t.Issuer() && (r.All || r.ID != "" && r.ID == t.ID() || r.Subject != "" && r.Subject == t.Subject() ||
-		r.ClientID != "" && r.ClientID == t.ClientID() || r.SessionID != "" && r.SessionID == t.SessionID())
-}
-
 func named(r valetkey.Revocation) (k kind, value string, err error) {
 	if r.Issuer == "" {
 		return k, "", errors.New("Issuer: required")

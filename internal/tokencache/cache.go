@@ -181,6 +181,21 @@ func (c *Cache) Purge(match func(*valetkey.Token) bool) int {
 	return purged
 }
 
+// PurgeNamed does the same as Purge for tokens whose iss, jti, sub, client_id and sid names selects. It is faster, because it builds
+// no token for the others.
+func (c *Cache) PurgeNamed(names func(issuer, id, subject, client, session string) bool, match func(*valetkey.Token) bool) int {
+	purged := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		for _, r := range s.startPurge() {
+			if names(r.kind.issuer, r.cut(r.id), r.cut(r.subject), r.cut(r.clientID), r.cut(r.sessionID)) && match(r.token()) && s.forget(r) {
+				purged++
+			}
+		}
+	}
+	return purged
+}
+
 // Stats returns the current statistics.
 func (c *Cache) Stats() Stats {
 	var sum Stats
