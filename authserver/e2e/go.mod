@@ -11,6 +11,7 @@ require (
 	github.com/valetkey/valetkey/adapters/valetmcp v0.0.0
 	github.com/valetkey/valetkey/authserver v0.0.0
 	github.com/valetkey/valetkey/authserver/ldaplogin v0.0.0
+	github.com/valetkey/valetkey/internal/config v0.0.0
 	golang.org/x/net v0.57.0
 	golang.org/x/oauth2 v0.37.0
 )
@@ -34,7 +35,6 @@ require (
 	github.com/patrickmn/go-cache v2.1.0+incompatible // indirect
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/segmentio/encoding v0.5.4 // indirect
-	github.com/valetkey/valetkey/internal/config v0.0.0 // indirect
 	github.com/yosida95/uritemplate/v3 v3.0.2 // indirect
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/crypto v0.54.0 // indirect

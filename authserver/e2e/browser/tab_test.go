@@ -234,6 +234,7 @@ func (v *tab) shoot(name string) {
 	take := func(width string) {
 		v.t.Helper()
 		v.inspect(name + " at " + width)
+		v.axe(name + " at " + width)
 		v.must("write", os.WriteFile(filepath.Join(v.shots, name+"-"+width+".png"), get(v, "shoot", chromedp.FullScreenshot(100)), 0o644))
 	}
 	take("phone")
