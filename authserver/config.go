@@ -319,6 +319,12 @@ type InitialToken struct {
 // A TrustedIssuer issues JWTs about its own users.
 type TrustedIssuer = model.TrustedIssuer
 
+// A GrantProfile is a kind of JWT that a [TrustedIssuer] issues.
+type GrantProfile = model.GrantProfile
+
+// IDJAG is the Identity Assertion JWT Authorization Grant (draft-ietf-oauth-identity-assertion-authz-grant).
+const IDJAG = model.IDJAG
+
 // Legacy enables grants that RFC 9700 advises against. Each applies only to clients that have it in their GrantTypes.
 type Legacy struct {
 	Implicit bool `yaml:"implicit"` // RFC 6749, section 4.2: exposes the token in a URL

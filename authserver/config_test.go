@@ -102,6 +102,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"a distinguished name that is none", func(c *authserver.Config) { c.Clients[0].TLSSubjectDN = "client" }, "Clients[0].TLSSubjectDN: is not a distinguished name"},
 		{"aliases in clear text", func(c *authserver.Config) { c.ClientCertificate, c.MTLSURL = "tls", "http://mtls.example.com" }, "MTLSURL: is not an https URL"},
 		{"aliases without certificates", func(c *authserver.Config) { c.MTLSURL = "https://mtls.example.com" }, "MTLSURL: requires client_certificate"},
+		{"an issuer of unknown grants", func(c *authserver.Config) {
+			c.TrustedIssuers = []authserver.TrustedIssuer{{Issuer: "https://idp.example.com", JWKSURL: "https://idp.example.com/keys", SubjectType: "employee", Scopes: []string{"orders:read"}, GrantProfile: "saml"}}
+		}, `TrustedIssuers[0].GrantProfile: "saml", want id-jag`},
 		{"a negative bound", func(c *authserver.Config) { c.MaxTokens = -1 }, "MaxTokens: is negative"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -465,6 +465,7 @@ func (in *inspection) issuers() {
 		types[t.SubjectType] = true
 		in.wrong(len(t.Scopes) == 0, field+".Scopes", "at least one is required")
 		in.scopes(t.Scopes, field+".Scopes")
+		in.wrong(t.GrantProfile != "" && t.GrantProfile != IDJAG, field+".GrantProfile", "%q, want id-jag", t.GrantProfile)
 	}
 }
 

@@ -178,4 +178,15 @@ type TrustedIssuer struct {
 	JWKSURL     string   `yaml:"jwks_uri"`     // or JWKSURL, https at a public address, is required
 	SubjectType string   `yaml:"subject_type"` // for partner, the sub bob becomes the subject partner:bob. Required, and must not be a UserType
 	Scopes      []string `yaml:"scopes"`       // all scopes that clients may obtain with its JWTs. At least one is required
+
+	// GrantProfile is the kind of its JWTs. Empty: JWTs of RFC 7523, which any client with the grant type may present, once each.
+	// [IDJAG]: identity assertions of an enterprise's identity provider (draft-ietf-oauth-identity-assertion-authz-grant), each for
+	// one client, which must authenticate itself and may present it until it expires, or until the operator revokes the user.
+	GrantProfile GrantProfile `yaml:"grant_profile"`
 }
+
+// A GrantProfile is a kind of JWT that a [TrustedIssuer] issues.
+type GrantProfile string
+
+// IDJAG is the Identity Assertion JWT Authorization Grant.
+const IDJAG GrantProfile = "id-jag"

@@ -20,6 +20,7 @@ const (
 	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 	assertionLife = 10 * time.Minute // at most, from now: how long a jti is remembered
 	skew          = 30 * time.Second // tolerated in a client's clock
+	kindAssertion = "jti"            // of the records of used assertions
 )
 
 // assertionClaims are the claims of a client's assertion (RFC 7523, section 3), not yet verified.
@@ -90,7 +91,7 @@ func (e *Engine) isFor(a *assertionClaims, endpoint string, life time.Duration) 
 
 // useAssertion reports whether the assertion with this ID is used for the first time (RFC 7523, section 3, item 7).
 func (e *Engine) useAssertion(ctx context.Context, a *assertionClaims, id string) (fresh bool, err error) {
-	_, err = e.cfg.Store.Put(ctx, store.Record{Kind: "jti", ID: store.Digest(id), Expires: a.expires.Add(skew + time.Second)})
+	_, err = e.cfg.Store.Put(ctx, store.Record{Kind: kindAssertion, ID: store.Digest(id), Expires: a.expires.Add(skew + time.Second)})
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return false, nil

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -34,7 +35,7 @@ func trusting(c *config) {
 	with(clients.Client{
 		ID: "bridge", AuthMethod: "client_secret_basic", SecretDigest: []string{store.Digest("secret-of-bridge")},
 		GrantTypes: []string{assertionGrant, "refresh_token"}, Scopes: []string{"orders:read", "orders:write", "files:read"}, DefaultAPI: orders,
-	})(c)
+	}, clients.Client{ID: "open", AuthMethod: "none", GrantTypes: []string{assertionGrant}, Scopes: []string{"orders:read"}})(c)
 }
 
 func granting(assertion string, pairs ...string) url.Values {
@@ -193,4 +194,105 @@ func TestIssuerMistakes(t *testing.T) {
 			assert.ErrorContains(t, err, want)
 		}
 	}
+}
+
+// draft-ietf-oauth-identity-assertion-authz-grant, section 4.4.1.
+func TestIdentityAssertions(t *testing.T) {
+	type m = map[string]any
+	s := start(t, trusting, func(c *config) { c.Issuers[0].GrantProfile = model.IDJAG })
+	header := m{"typ": "oauth-id-jag+jwt"}
+	jag := func(t testing.TB, over m) string {
+		all := m{"iss": partner, "sub": "bob", "client_id": "bridge", "scope": "orders:read chat.read"}
+		for name, v := range over {
+			all[name] = v
+		}
+		return assertion(t, clientKey(), header, s.url, all)
+	}
+	now := time.Now().Unix()
+	for _, c := range []struct {
+		name      string
+		assertion string
+		code      string
+	}{
+		{"a JWT of another type", assertion(t, clientKey(), nil, s.url, m{"iss": partner, "sub": "bob", "client_id": "bridge"}), "invalid_grant"},
+		{"one for another client", jag(t, m{"client_id": "web"}), "invalid_grant"},
+		{"one for no client", jag(t, m{"client_id": nil}), "invalid_grant"},
+		{"one without a jti", jag(t, m{"jti": nil}), "invalid_grant"},
+		{"one without iat", jag(t, m{"iat": nil}), "invalid_grant"},
+		{"one without exp", jag(t, m{"exp": nil}), "invalid_grant"},
+		{"an expired one", jag(t, m{"exp": now - 60}), "invalid_grant"},
+		{"one for another server", jag(t, m{"aud": "https://other.example.com"}), "invalid_grant"},
+		{"one for the token endpoint instead of the issuer", jag(t, m{"aud": s.url + "/oauth2/token"}), "invalid_grant"},
+		{"one for two servers", jag(t, m{"aud": []string{s.url, "https://other.example.com"}}), "invalid_grant"},
+		{"one of an issuer that nobody trusts", jag(t, m{"iss": "https://other.example.com"}), "invalid_grant"},
+		{"one whose scopes are not known", jag(t, m{"scope": "chat.read"}), "invalid_scope"},
+		{"one for another resource", jag(t, m{"resource": "https://other.example.com"}), "invalid_target"},
+		{"one for two resources", jag(t, m{"resource": []string{orders, files}}), "invalid_target"},
+		{"one that is bound to a key", jag(t, m{"cnf": m{"jkt": strings.Repeat("A", 43)}}), "invalid_grant"},
+		{"one that is bound in an unknown way", jag(t, m{"cnf": m{"kid": "a"}}), "invalid_grant"},
+		{"one with a malformed binding", jag(t, m{"cnf": "a"}), "invalid_grant"},
+		{"one with details that a token would not have", jag(t, m{"authorization_details": []m{{"type": "payment"}}}), "invalid_authorization_details"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			refused(t, s.post(t, "/oauth2/token", "bridge", granting(c.assertion)), 400, c.code)
+		})
+	}
+	t.Run("a public client", func(t *testing.T) {
+		refused(t, s.post(t, "/oauth2/token", "", granting(jag(t, m{"client_id": "open"}), "client_id", "open")), 400, "unauthorized_client")
+	})
+	t.Run("a resource that the assertion does not name", func(t *testing.T) {
+		refused(t, s.post(t, "/oauth2/token", "bridge", granting(jag(t, m{"resource": orders}), "resource", files)), 400, "invalid_target")
+	})
+	t.Run("an identity assertion of an issuer of other JWTs", func(t *testing.T) {
+		s := start(t, trusting)
+		a := assertion(t, clientKey(), header, s.url, m{"iss": partner, "sub": "bob", "client_id": "bridge"})
+		refused(t, s.post(t, "/oauth2/token", "bridge", granting(a)), 400, "invalid_grant")
+		assert.Empty(t, s.Metadata().GrantProfiles)
+	})
+	t.Run("a token for the user, without a refresh token, as often as its client asks", func(t *testing.T) {
+		a := jag(t, m{"resource": orders, "acr": "phr", "auth_time": now - 5})
+		for range 2 { // section 4.4.3
+			got := s.post(t, "/oauth2/token", "bridge", granting(a)).tokens(t)
+			claims := part(t, got.access, 1)
+			assert.Equal(t, "partner:bob", claims["sub"])
+			assert.Equal(t, "bridge", claims["client_id"])
+			assert.Equal(t, "phr", claims["acr"])
+			assert.EqualValues(t, now-5, claims["auth_time"])
+			assert.Equal(t, "orders:read", got.scope)
+			assert.Empty(t, got.refresh)
+		}
+	})
+	t.Run("the resource of the assertion decides, with or without the slash of an origin", func(t *testing.T) {
+		a := jag(t, m{"resource": files + "/", "scope": nil})
+		got := s.post(t, "/oauth2/token", "bridge", granting(a))
+		refused(t, got, 400, "invalid_scope") // the issuer may give none of it
+		a = jag(t, m{"resource": []string{orders, files}})
+		assert.Equal(t, "orders:read", s.post(t, "/oauth2/token", "bridge", granting(a, "resource", orders)).tokens(t).scope)
+	})
+	t.Run("none that was issued before the access of its user was ended", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h := inProcess(t, trusting, func(c *config) { c.Issuers[0].GrantProfile = model.IDJAG })
+			made := func(user string) string {
+				return assertion(t, clientKey(), header, h.url, m{"iss": partner, "sub": user, "client_id": "bridge", "exp": time.Now().Add(time.Hour).Unix()})
+			}
+			ask := func(a string) answer {
+				return h.do(t, "POST", "/oauth2/token", granting(a, "client_id", "bridge", "client_secret", "secret-of-bridge"), "")
+			}
+			old, others := made("bob"), made("eve")
+			require.Equal(t, 200, ask(old).status)
+			_, err := h.RevokeGrants(t.Context(), "partner:bob", "")
+			require.NoError(t, err)
+			assert.Equal(t, 200, ask(others).status)
+			refused(t, ask(made("bob")), 400, "invalid_grant") // in the same second
+			for range 60 {
+				refused(t, ask(old), 400, "invalid_grant")
+				time.Sleep(time.Minute)
+			}
+			assert.Equal(t, 200, ask(made("bob")).status)
+		})
+	})
+	t.Run("the metadata name the profile", func(t *testing.T) {
+		assert.Equal(t, []string{"urn:ietf:params:oauth:grant-profile:id-jag"}, s.Metadata().GrantProfiles)
+		assert.Contains(t, s.Metadata().GrantTypes, assertionGrant)
+	})
 }

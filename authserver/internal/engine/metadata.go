@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
@@ -40,6 +41,7 @@ type Metadata struct {
 	Aliases            *Aliases `json:"mtls_endpoint_aliases,omitempty"`                          // RFC 8705, section 5
 	Iss                bool     `json:"authorization_response_iss_parameter_supported,omitempty"` // RFC 9207, section 3
 	ClientDocuments    bool     `json:"client_id_metadata_document_supported,omitempty"`          // set by the caller; draft-ietf-oauth-client-id-metadata-document, section 6
+	GrantProfiles      []string `json:"authorization_grant_profiles_supported,omitempty"`         // draft-ietf-oauth-identity-assertion-authz-grant
 	Resources          []string `json:"protected_resources,omitempty"`                            // RFC 9728, section 4
 
 	LogoutSupported        bool   `json:"backchannel_logout_supported,omitempty"` // OpenID Connect Back-Channel Logout 1.0, section 2.1
@@ -65,6 +67,10 @@ func (e *Engine) Metadata() Metadata {
 		if e.cfg.Authorities != nil {
 			secrets = append(secrets, "tls_client_auth")
 		}
+	}
+	var profiles []string
+	if slices.ContainsFunc(e.cfg.Issuers, func(t model.TrustedIssuer) bool { return t.GrantProfile == model.IDJAG }) {
+		profiles = []string{idJAGProfile}
 	}
 	var aliases *Aliases
 	if at := strings.TrimSuffix(e.cfg.MTLSURL, "/"); at != "" {
@@ -114,6 +120,7 @@ func (e *Engine) Metadata() Metadata {
 		CertBound:          e.cfg.Certificate != nil,
 		Aliases:            aliases,
 		Iss:                true,
+		GrantProfiles:      profiles,
 		Resources:          audiences,
 	}
 }

@@ -64,6 +64,10 @@ func (e *Engine) RevokeGrants(ctx context.Context, subject, clientID string) (n 
 		return 0, errors.New("revoke grants: of neither a user nor a client")
 	case subject == "":
 		key, cause = store.Key{Name: keyClient, Value: clientID}, endings.ClientRemoved
+	case clientID == "":
+		if err := e.endAssertions(ctx, subject); err != nil { // first: otherwise one could renew a grant that has ended
+			return 0, err
+		}
 	}
 	n, err = e.endAll(ctx, key, clientID, cause)
 	if n > 0 && err == nil {

@@ -171,12 +171,13 @@ var schemaKeys = map[string]string{
 	"client_id_metadata_documents.enabled": "Whether such clients are accepted. Default: false.",
 	"client_id_metadata_documents.hosts":   "Hosts that may serve documents, compared exactly. Default: all public hosts.",
 
-	"trusted_issuers":              "Issuers of JWTs about their own users, which clients exchange for tokens (RFC 7523).",
-	"trusted_issuers.issuer":       "The iss of the JWTs, compared exactly.",
-	"trusted_issuers.jwks":         "JWK Set of the issuer, as text.",
-	"trusted_issuers.jwks_uri":     "URL of the issuer's JWK Set: https, at a public address.",
-	"trusted_issuers.subject_type": "Prefix of the subjects: with partner, the sub bob becomes partner:bob.",
-	"trusted_issuers.scopes":       "All scopes that clients may obtain with its JWTs.",
+	"trusted_issuers":               "Issuers of JWTs about their own users, which clients exchange for tokens (RFC 7523).",
+	"trusted_issuers.issuer":        "The iss of the JWTs, compared exactly.",
+	"trusted_issuers.jwks":          "JWK Set of the issuer, as text.",
+	"trusted_issuers.jwks_uri":      "URL of the issuer's JWK Set: https, at a public address.",
+	"trusted_issuers.subject_type":  "Prefix of the subjects: with partner, the sub bob becomes partner:bob.",
+	"trusted_issuers.scopes":        "All scopes that clients may obtain with its JWTs.",
+	"trusted_issuers.grant_profile": "Kind of its JWTs: id-jag for identity assertions, each for one client (Identity Assertion JWT Authorization Grant). Default: any of RFC 7523.",
 
 	"signals":                             "Announces the end of access: to receivers of security event tokens (OpenID Shared Signals Framework) and by back-channel logout. true is short for enabled.",
 	"signals.enabled":                     "Enables signals, and global token revocation. Default: false.",
@@ -246,8 +247,9 @@ var schemaValues = map[string][]string{
 	"clients.token_endpoint_auth_method": {
 		"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth", "tls_client_auth",
 	},
-	"clients.grant_types":      schemaGrantTypes,
-	"registration.grant_types": schemaGrantTypes,
+	"clients.grant_types":           schemaGrantTypes,
+	"trusted_issuers.grant_profile": {"id-jag"},
+	"registration.grant_types":      schemaGrantTypes,
 }
 
 var schemaGrantTypes = []string{

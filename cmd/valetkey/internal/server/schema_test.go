@@ -111,6 +111,7 @@ func TestSchemaListsTheValuesThatAreAccepted(t *testing.T) {
 			"clients": client,
 			"registration": file + "trusted_issuers: [{issuer: 'https://b.example.com', jwks_uri: 'https://b.example.com/keys', subject_type: b, scopes: [read]}]\n" +
 				"registration: {KEY: VALUE}\n",
+			"trusted_issuers": file + "trusted_issuers: [{issuer: 'https://b.example.com', jwks_uri: 'https://b.example.com/keys', subject_type: b, scopes: [read], KEY: VALUE}]\n",
 		}[section]
 		if config == "" {
 			t.Errorf("this test has no file with %s", path)
