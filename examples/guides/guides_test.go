@@ -3,6 +3,8 @@ package guides_test
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -19,6 +22,7 @@ import (
 	"github.com/valetkey/valetkey/examples/guides"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/signals"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -158,6 +162,55 @@ func TestObserved(t *testing.T) {
 	out.Reset()
 	assert.Equal(t, 200, get(h, iss.Token(valetkeytest.Scopes("orders:write"))).Code)
 	assert.Empty(t, out.String())
+}
+
+func TestSignals(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	var (
+		base    string
+		waiting = make(chan string, 1)
+		mux     = http.NewServeMux()
+	)
+	document := func(path string, content func() any) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			assert.NoError(t, json.NewEncoder(w).Encode(content()))
+		})
+	}
+	document("GET /.well-known/ssf-configuration", func() any {
+		return map[string]any{"issuer": base, "jwks_uri": iss.KeySet.URL, "configuration_endpoint": base + "/streams"}
+	})
+	document("POST /token", func() any { return map[string]any{"access_token": "x", "token_type": "Bearer", "expires_in": 60} })
+	document("GET /streams", func() any {
+		return []any{map[string]any{"stream_id": "1", "iss": base, "aud": "orders-api",
+			"delivery": map[string]any{"method": "urn:ietf:rfc:8936", "endpoint_url": base + "/poll"}}}
+	})
+	document("POST /poll", func() any {
+		sets := map[string]any{}
+		select {
+		case set := <-waiting:
+			sets["set-1"] = set
+		default:
+		}
+		return map[string]any{"sets": sets}
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	base = server.URL
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	guard, err := guides.Signals(ctx, verifier(t, iss), base, iss.URL, base+"/token", "secret")
+	require.NoError(t, err)
+	h := guard.Handler(hello, valetkey.AnyToken)
+	one := iss.Token(valetkeytest.Claim("sid", "s1"), valetkeytest.Claim("iat", time.Now().Add(-time.Minute).Unix()))
+	other := iss.Token(valetkeytest.Claim("sid", "s2"))
+	require.Eventually(t, func() bool { return get(h, one).Code == 200 }, 10*time.Second, 5*time.Millisecond, "it has caught up")
+	waiting <- iss.Token(valetkeytest.Type("secevent+jwt"), valetkeytest.Claim("iss", base), valetkeytest.Claim("aud", "orders-api"), valetkeytest.Claim("jti", "set-1"),
+		valetkeytest.Claim("sub", nil), valetkeytest.Claim("exp", nil), valetkeytest.Claim("iat", time.Now().Unix()),
+		valetkeytest.Claim("sub_id", map[string]any{"format": "complex", "session": map[string]any{"format": "opaque", "id": "s1"}}),
+		valetkeytest.Claim("events", map[string]any{string(signals.SessionRevoked): map[string]any{}}))
+	require.Eventually(t, func() bool { return get(h, one).Code == 401 }, 10*time.Second, 5*time.Millisecond, "the session has ended")
+	assert.Equal(t, 200, get(h, other).Code)
 }
 
 // TestPages compares the excerpts in docs with the code of this folder.
