@@ -154,3 +154,29 @@ func (s *Server) SetSignalStream(ctx context.Context, id, status, reason string)
 	}
 	return nil
 }
+
+// A DeadSignal is a token that was given up, because its receiver refused it, did not fetch it in time, or had too many.
+type DeadSignal struct {
+	ID     string // jti
+	Claims string // JSON
+	Reason string
+	At     time.Time // when it was given up
+}
+
+// DeadSignals returns the tokens of a stream that were given up in the last 7 days, at most the last 1,000. With client: and an ID, it
+// returns the logout tokens of that client. It is empty if Config.Signals is off.
+func (s *Server) DeadSignals(ctx context.Context, stream string) ([]DeadSignal, error) {
+	if s.signals == nil {
+		return nil, nil
+	}
+	list, err := s.signals.DeadLetters(ctx, stream)
+	if err != nil {
+		return nil, fmt.Errorf("authserver: %w", err)
+	}
+	slices.SortFunc(list, func(a, b transmitter.DeadLetter) int { return a.At.Compare(b.At) })
+	all := make([]DeadSignal, len(list))
+	for i, d := range list {
+		all[i] = DeadSignal{d.ID, string(d.Claims), d.Reason, d.At}
+	}
+	return all, nil
+}

@@ -60,7 +60,7 @@ func exit(run runner, drivers driver.Set) {
 // Run is a runner for all commands.
 func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return run(ctx, append(gatewayCommands(drivers),
-		demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), tokenCommand(),
+		demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), signalsCommand(drivers), tokenCommand(),
 		schemaCommand(allSchemas())),
 		args, stdin, stdout, stderr)
 }
