@@ -52,7 +52,7 @@ func TestMistakes(t *testing.T) {
 			"12: accent: must be darker: white text on it is not readable"}},
 		{"an alias", base("store: memory", "store: &a memory\nlisten: *a"), []string{"3: listen: aliases are not supported"}},
 		{"a secret for a field, which is not told", client("{secret:0123456789abcdef: x, id: web}"), []string{
-			"6: clients[0]: unknown field; known are id, secret, secret_sha256, token_endpoint_auth_method, token_endpoint_auth_signing_alg, jwks, jwks_uri, name, uri, native, redirect_uris, grant_types, scopes, default_api, backchannel_logout_uri, backchannel_logout_session_required, introspects, trusted, without_pkce, require_pushed_authorization_requests, dpop_bound_access_tokens, tls_client_certificate_bound_access_tokens, lifetime",
+			"6: clients[0]: unknown field; known are id, secret, secret_sha256, token_endpoint_auth_method, token_endpoint_auth_signing_alg, jwks, jwks_uri, tls_client_auth_subject_dn, tls_client_auth_san_dns, tls_client_auth_san_uri, tls_client_auth_san_ip, tls_client_auth_san_email, name, uri, native, redirect_uris, grant_types, scopes, default_api, backchannel_logout_uri, backchannel_logout_session_required, introspects, trusted, without_pkce, require_pushed_authorization_requests, dpop_bound_access_tokens, tls_client_certificate_bound_access_tokens, lifetime",
 			"6: clients[0].secret: either this or secret_sha256 is required, or a token_endpoint_auth_method without a secret"}},
 		{"a number for a secret, which is not told", client("{id: web, secret: 1234567890123456, scopes: [read]}"), []string{
 			"6: clients[0].secret: is not a string: put it in quotes"}},
