@@ -13,6 +13,14 @@
     if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible" && !e.matches("input, textarea")) wrong.push(`${at(e)} is cut off`);
   }
 
+  // A button breaks between words.
+  for (const e of shown.filter(e => e.matches("button, .button") && e.innerText.split(/\s+/).every(word => word.length <= 20))) {
+    e.style.overflowWrap = "normal";
+    if (e.scrollWidth > e.clientWidth + 1) wrong.push(`${at(e)} breaks inside of a word`);
+    e.style.overflowWrap = "";
+    if (!e.getAttribute("style")) e.removeAttribute("style");
+  }
+
   // Text can be read (WCAG 2.2, success criterion 1.4.3).
   const parse = c => { const [r, g, b, a = 1] = c.match(/[\d.]+/g).map(Number); return [r, g, b, a]; };
   const luminance = c => { const [r, g, b] = c.map(x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };

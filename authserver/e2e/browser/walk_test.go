@@ -145,7 +145,7 @@ func TestGerman(t *testing.T) {
 	v.press("Anmelden")
 	look("stranger", "Kennen Sie „Notes“?", "hat sich gerade eben selbst registriert")
 	v.press("Weiter")
-	look("consent", "Notes erlauben?", "Nicht geprüft", "Ihre Bestellungen sehen", "Heikel:")
+	look("consent", "Notes Zugriff erlauben?", "Nicht geprüft", "Ihre Bestellungen sehen", "Heikel:")
 	interaction := v.at()
 	v.press("Erlauben")
 	v.visit(interaction)

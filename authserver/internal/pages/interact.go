@@ -128,7 +128,7 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 		if stop, err := v.logIn(in.ID); stop != nil || err != nil {
 			return nil, v.loginFor(in, stop), err
 		}
-		return nil, again, nil
+		return nil, again, v.keepSelection(in)
 	case "leave":
 		if err := v.end(); err != nil || v.cfg.Handoff == nil {
 			return nil, again, err
@@ -172,7 +172,11 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 	case ask && consent.Scopes.Len() == 0 && v.introduces(in):
 		return nil, v.strangerPage(in), nil
 	case ask:
-		return nil, v.consentPage(in, offered, withheld, v.preselected(in, offered)), nil
+		ticked := v.preselected(in, offered)
+		if before, ok := v.selection(in); ok {
+			ticked = chosen(before, offered)
+		}
+		return nil, v.consentPage(in, offered, withheld, ticked), nil
 	}
 	if asked || !consent.covers(in.API.Audience, offered) { // the latter: a trusted client, which is listed with the others
 		if err := v.consents.decide(v.r.Context(), v.user, in.Client.ID, in.API.Audience, offered, allowed); err != nil {
@@ -239,6 +243,31 @@ func (v *visit) offer(in *flow.Interaction) (offered, withheld valetkey.Scopes) 
 // chosen returns the offered scopes that are selected in a form.
 func chosen(ticked []string, offered valetkey.Scopes) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(offered.Slice(), func(s string) bool { return !slices.Contains(ticked, s) })...)
+}
+
+// A selection is the scopes that a user had selected on the consent page when the session ended. The log-in page carries them, and
+// the session of the user who logs in keeps them until the consent page is shown. They are not allowed by that.
+type selection struct {
+	For    string // ID of the interaction
+	Scopes []string
+}
+
+const selectionKey = "selection"
+
+func (v *visit) keepSelection(in *flow.Interaction) error {
+	scopes := v.r.PostForm["scope"]
+	if len(scopes) == 0 {
+		return nil
+	}
+	return v.put(selectionKey, selection{in.ID, slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return !in.Scopes.Has(s) })})
+}
+
+func (v *visit) selection(in *flow.Interaction) (scopes []string, ok bool) {
+	var s selection
+	if !v.get(selectionKey, &s) || s.For != in.ID {
+		return nil, false
+	}
+	return s.Scopes, true
 }
 
 // A consentForm is the data of the consent page.

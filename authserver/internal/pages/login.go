@@ -21,10 +21,11 @@ const (
 
 // A loginForm is the data of the log-in page.
 type loginForm struct {
-	Action string // where the form is submitted
-	Return string // where to redirect afterwards; empty for an interaction
-	Draft  string // the content of a form that needs the log-in; empty: none
-	Client string // the application that requests the log-in; empty: none
+	Action string   // where the form is submitted
+	Return string   // where to redirect afterwards; empty for an interaction
+	Scopes []string // that the user has selected before the log-in became necessary
+	Draft  string   // the content of a form that needs the log-in; empty: none
+	Client string   // the application that requests the log-in; empty: none
 	Types  []UserType
 	Type   string
 	Name   string
@@ -180,7 +181,7 @@ func roundUp(d time.Duration) time.Duration {
 
 // loginFor returns the log-in page as part of an interaction.
 func (v *visit) loginFor(in *flow.Interaction, why *stop) *reply {
-	f := loginForm{Action: in.ContinueURL, Client: title(in.Client), Name: in.LoginHint}
+	f := loginForm{Action: in.ContinueURL, Client: title(in.Client), Name: in.LoginHint, Scopes: v.r.PostForm["scope"]}
 	if f.Name == "" && v.user != nil { // again
 		f.Name, f.Type = v.user.Name, v.user.Type
 	}

@@ -185,7 +185,7 @@ func TestLanguage(t *testing.T) {
 		require.Equal(t, "Anmelden", b.h1())
 		require.Contains(t, b.press("Anmelden", nil).text(), "Geben Sie Ihren Namen und Ihr Passwort ein.")
 		b.press("Anmelden", as("alice"))
-		require.Equal(t, "The Shop erlauben?", b.h1())
+		require.Equal(t, "The Shop Zugriff erlauben?", b.h1())
 		require.Contains(t, b.text(), "Ihre Bestellungen sehen")
 		require.Equal(t, "orders:read", h.redeem(b.press("Erlauben", nil).away()))
 		require.Equal(t, "Anmelden", h.in("de").get("/login").h1())
@@ -214,7 +214,7 @@ func TestLanguage(t *testing.T) {
 		require.Equal(t, "Log in", b.h1())
 		require.Equal(t, "Allow The Shop?", b.press("Log in", as("bob")).h1())
 		require.Equal(t, "Allow The Shop?", b.get(ask).h1())
-		require.Equal(t, "The Shop erlauben?", b.press("Deutsch", nil).h1())
+		require.Equal(t, "The Shop Zugriff erlauben?", b.press("Deutsch", nil).h1())
 	})
 	t.Run("the choice leads to no other site", func(t *testing.T) {
 		for _, to := range []string{"https://evil.example/", "//evil.example/", `/\evil.example/`, "/\t/evil.example", "evil", "", "/a#b", "/%2fevil.example/", "javascript:alert(1)"} {
