@@ -119,7 +119,7 @@ func TestClientDocuments(t *testing.T) {
 		}
 		assert.Equal(t, 429, get(t, app.request(s, redirect)).status)
 	})
-	t.Run("the user sees where the metadata is from, and can revoke while it cannot be fetched", func(t *testing.T) {
+	t.Run("the user sees where the metadata is from", func(t *testing.T) {
 		app := newApplication(t, nil)
 		s := start(t, "", app.accepted)
 		about := get(t, s.url+"/.well-known/oauth-authorization-server").body
@@ -130,6 +130,8 @@ func TestClientDocuments(t *testing.T) {
 		a := read(t, res, err)
 		require.Equal(t, 200, a.status, a.text)
 		assert.Contains(t, a.text, "Notes")
+		assert.Contains(t, a.text, "<strong>127.0.0.1", "the host of the document, which alone is known")
+		assert.Contains(t, a.text, "has not checked this application")
 		assert.EqualValues(t, 1, app.fetched.Load())
 	})
 }

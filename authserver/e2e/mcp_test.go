@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
@@ -25,6 +26,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetmcp"
 	"github.com/valetkey/valetkey/authserver"
+	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
@@ -36,6 +38,7 @@ type workshop struct {
 	mcp    string // the URL of the MCP server
 	issuer string
 	log    lockedBuffer
+	down   atomic.Bool // the host of the metadata documents
 
 	mu        sync.Mutex
 	documents map[string]any // by path, served by the host of the metadata documents
@@ -58,7 +61,7 @@ func openWorkshop(t *testing.T, change func(*authserver.Config)) *workshop {
 	documents := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.documents[r.URL.Path] == nil {
+		if s.documents[r.URL.Path] == nil || s.down.Load() {
 			http.NotFound(w, r)
 			return
 		}
@@ -200,11 +203,12 @@ func TestMCPClients(t *testing.T) {
 			redirect: "http://127.0.0.1:41234/callback",
 		},
 		{
-			// github.com/elmohq/elmo pull request 684; github.com/appstrate/appstrate issue 1267: no scope in the registration.
+			// github.com/elmohq/elmo pull request 684; github.com/appstrate/appstrate issue 1267: no scope in the registration, and
+			// offline_access beside those of the resource in the authorization request.
 			name: "Claude Code, registered",
 			register: `{"client_name":"Claude Code","application_type":"native","redirect_uris":["http://localhost:3118/callback"],
 				` + codeAndRefresh + `,"token_endpoint_auth_method":"none"}`,
-			redirect: "http://localhost:3118/callback", scope: "orders:read",
+			redirect: "http://localhost:3118/callback", scope: "orders:read offline_access",
 		},
 		{
 			// github.com/anthropics/claude-code issue 64705: neither an application_type nor a port.
@@ -219,7 +223,7 @@ func TestMCPClients(t *testing.T) {
 			name: "Claude on the web and on the desktop",
 			register: `{"client_name":"Claude","redirect_uris":["https://claude.ai/api/mcp/auth_callback"],"token_endpoint_auth_method":"client_secret_post",
 				` + codeAndRefresh + `,"scope":"orders:read claudeai"}`,
-			redirect: "https://claude.ai/api/mcp/auth_callback", scope: " orders:read",
+			redirect: "https://claude.ai/api/mcp/auth_callback", scope: " orders:read offline_access",
 		},
 		{
 			// github.com/kunickiaj/codemem pull request 1286: a path per connector. github.com/garrytan/gbrain pull request 894: none.
@@ -234,7 +238,7 @@ func TestMCPClients(t *testing.T) {
 			register: `{"redirect_uris":["http://localhost:3334/oauth/callback"],"token_endpoint_auth_method":"none",` + codeAndRefresh + `,
 				"client_name":"MCP CLI Proxy","client_uri":"https://github.com/modelcontextprotocol/mcp-cli","application_type":"native",
 				"software_id":"2e6dc280-f3c3-4e01-99a7-8181dbd1d23d","software_version":"0.15.1","scope":"openid email profile orders:read"}`,
-			redirect: "http://localhost:3334/oauth/callback", scope: "orders:read",
+			redirect: "http://localhost:3334/oauth/callback", scope: "openid email profile orders:read",
 		},
 		{
 			// github.com/datalayer/mcp-compose, references/oauth/docs/INSPECTOR.md; github.com/curityio/mcp-authorization-secured-api.
@@ -395,4 +399,36 @@ func TestMCPClientWithADocument(t *testing.T) {
 		_, err = mcp.NewClient(&mcp.Implementation{Name: "c", Version: "1"}, nil).Connect(t.Context(), transport, nil)
 		assert.Error(t, err)
 	})
+}
+
+// What a user has allowed a client remains in the user's list, and can be revoked, when the document of the client cannot be
+// fetched: the server holds documents in memory only.
+func TestRevokeWithoutTheDocument(t *testing.T) {
+	records := store.NewMemory(0)
+	shared := func(cfg *authserver.Config) { cfg.Store, cfg.InsecureUnsealed = records, true }
+	s := openWorkshop(t, shared)
+	const redirect = "http://127.0.0.1:8914/callback"
+	id := s.document("client.json", map[string]any{"client_name": "A client", "redirect_uris": []string{redirect}})
+	request := url.Values{
+		"response_type": {"code"}, "client_id": {id}, "redirect_uri": {redirect}, "code_challenge": {oauth2.S256ChallengeFromVerifier(oauth2.GenerateVerifier())},
+		"code_challenge_method": {"S256"}, "resource": {s.mcp},
+	}
+	at, err := newBrowser(s.issuer).open(s.issuer + "/oauth2/authorize?" + request.Encode())
+	require.NoError(t, err)
+	require.NotEmpty(t, at.Query().Get("code"), at)
+	s.down.Store(true)
+
+	next := openWorkshop(t, shared) // another process with the same store
+	b := newBrowser(next.issuer)
+	_, err = b.open(next.issuer + "/account/applications")
+	require.NoError(t, err)
+	require.Contains(t, text(b.page), id, "its name is not known")
+	_, err = b.open(next.issuer + "/account/applications/revoke?" + url.Values{"client_id": {id}}.Encode())
+	require.NoError(t, err)
+	require.NotNil(t, b.form("Revoke the access"), text(b.page))
+	require.NoError(t, b.press("Revoke the access", nil))
+	_, err = b.open(next.issuer + "/account/applications")
+	require.NoError(t, err)
+	assert.NotContains(t, text(b.page), id)
+	assert.NotContains(t, next.log.String(), "client document refused", "nothing was fetched")
 }
