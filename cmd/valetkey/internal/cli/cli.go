@@ -52,7 +52,7 @@ func exit(run runner, drivers driver.Set) {
 		}
 		os.Exit(code)
 	}()
-	code := run(ctx, drivers, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := run(ctx, drivers, os.Args[1:], os.Stdin, painted(os.Stdout), os.Stderr)
 	cancel()
 	os.Exit(code)
 }
