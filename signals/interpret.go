@@ -330,7 +330,7 @@ func isAll(session []Subject) bool {
 	return len(session) == 1 && session[0].Format == "opaque" && session[0].ID == "ALL"
 }
 
-// report counts a SET that revokes nothing, and logs it, at most one line per minute for each outcome.
+// report logs a SET that revokes nothing, at most one line per minute for each outcome.
 func (r *Receiver) report(ctx context.Context, level slog.Level, o outcome, s *set, reason error) {
 	limit := r.complaints[o]
 	if limit == nil || !r.log.Enabled(ctx, level) {

@@ -392,6 +392,22 @@ func TestGaps(t *testing.T) {
 			tr.close()
 		})
 	})
+	t.Run("a stream that is gone again and again is set up ever more rarely", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			tr.pollStatus = 404
+			r := newReceiver(t, tr.config(managed(signals.Poll)))
+			stop := run(t, r)
+			time.Sleep(time.Hour)
+			tr.mu.Lock()
+			assert.Less(t, len(tr.polls), 80)
+			assert.Len(t, tr.streams, 1, "and no further one is created")
+			tr.mu.Unlock()
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
 	t.Run("without State each start is a gap for the policy that revokes, and none for the other", func(t *testing.T) {
 		tr := newTransmitter(t)
 		for policy, want := range map[signals.GapPolicy][]string{signals.ReportGaps: {}, signals.RevokeBeforeGaps: {"all"}} {

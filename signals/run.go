@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/fetch"
 )
 
@@ -91,9 +90,13 @@ func (r *Receiver) Run(ctx context.Context) error {
 	known := r.restore(ctx)
 	wait := firstRetry
 	for ctx.Err() == nil {
-		err := r.session(ctx, &known, func() { wait = firstRetry })
+		begun := time.Now()
+		err := r.session(ctx, &known)
 		if ctx.Err() != nil {
 			break
+		}
+		if time.Since(begun) > lastRetry { // it was set up for a while
+			wait = firstRetry
 		}
 		r.stream.change(func() { r.stream.setup = err })
 		pause := retryIn(err, wait)
@@ -172,9 +175,8 @@ func (r *Receiver) save(ctx context.Context, known savedState) {
 	}
 }
 
-// session sets up the stream and keeps it until ctx is done or the stream must be set up again, and returns the reason. ready is called
-// once it is set up.
-func (r *Receiver) session(ctx context.Context, known *savedState, ready func()) error {
+// session sets up the stream and keeps it until ctx is done or the stream must be set up again, and returns the reason.
+func (r *Receiver) session(ctx context.Context, known *savedState) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	m, s, err := r.setUp(ctx, known)
@@ -185,8 +187,6 @@ func (r *Receiver) session(ctx context.Context, known *savedState, ready func())
 	if s != nil {
 		pollURL = s.endpoint
 	}
-	ready()
-
 	var work sync.WaitGroup
 	defer work.Wait()
 	begin := func(f func(context.Context) error) {
@@ -285,16 +285,13 @@ func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(co
 	}
 }
 
-// retryIn returns when to try again after an error.
+// retryIn returns when to try again after an error: as the transmitter asks for, or after wait.
 func retryIn(err error, wait time.Duration) time.Duration {
 	var asked time.Duration
 	if e, is := errors.AsType[*apiError](err); is {
 		asked = e.retryAfter
 	}
 	if e, is := errors.AsType[*fetch.Error](err); is {
-		asked = e.RetryAfter
-	}
-	if e, is := errors.AsType[*valetkey.Unavailable](err); is {
 		asked = e.RetryAfter
 	}
 	if asked = min(asked, maxRetryAfter); asked > 0 {
