@@ -73,7 +73,7 @@ func TestUnits(t *testing.T) {
 // TestUnitNames proves what the program and the documentation refer to.
 func TestUnitNames(t *testing.T) {
 	for name, want := range map[string]string{
-		"valetkey-proxy.service": "Type=notify\nExecStart=/usr/bin/valetkey proxy --config /etc/valetkey/proxy.yaml\nExecReload=/bin/kill -HUP $MAINPID\n",
+		"valetkey-proxy.service": "Type=notify\nExecStart=/usr/bin/valetkey proxy --config /etc/valetkey/proxy.yaml\nExecReload=/bin/sh -c 'kill -HUP ${MAINPID}'\n",
 		"valetkey-proxy.socket":  "FileDescriptorName=proxy\n", // the name of the site; see web.Process
 	} {
 		file, err := os.Open("systemd/" + name)

@@ -16,7 +16,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +51,8 @@ const (
 	// User is numeric: Kubernetes cannot check that a named user is not root. 65532 is the usual number of such users.
 	User    = "65532:65532"
 	program = "valetkey" // in the root of the image
-	source  = "https://github.com/valetkey/valetkey"
+	module  = "github.com/valetkey/valetkey"
+	source  = "https://" + module
 )
 
 // command is the default command. It is the file that the chart and docs/deploy.md mount.
@@ -59,6 +63,7 @@ type Options struct {
 	Root    string // folder of the repository
 	Arch    string // GOARCH; the system is Linux
 	Version string // tag and label
+	Release bool   // build the modules of Version instead of the folder Root, of which only the license is used
 	Epoch   time.Time
 }
 
@@ -71,6 +76,7 @@ func main() {
 	opts := Options{Root: ".."}
 	flag.StringVar(&opts.Arch, "arch", "amd64", "amd64 or arm64")
 	flag.StringVar(&opts.Version, "version", "dev", "tag of the images")
+	flag.BoolVar(&opts.Release, "release", false, "build the published modules of -version, not this folder")
 	flag.Parse()
 	if *out == "" || flag.NArg() > 0 {
 		flag.Usage()
@@ -168,9 +174,24 @@ func compile(k Kind, opts Options) ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, program)
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-ldflags=-s -w -buildid=", "-o", out, k.Package)
+	flags := []string{"-trimpath", "-buildvcs=false", "-tags=grpcnotrace", "-ldflags=-s -w -buildid="}
+	cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", out, k.Package})...)
 	cmd.Dir = filepath.Join(opts.Root, k.Module)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=", "GOOS=linux", "GOARCH="+opts.Arch, "GOAMD64=v1", "GOARM64=v8.0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-modcacherw", "GOOS=linux", "GOARCH="+opts.Arch, "GOAMD64=v1", "GOARM64=v8.0")
+	if opts.Release {
+		cache, err := exec.Command("go", "env", "GOMODCACHE").Output()
+		if err != nil {
+			return nil, err
+		}
+		cmd.Args = slices.Concat([]string{"go", "install"}, flags, []string{module + "/" + path.Join(k.Module, k.Package) + "@" + opts.Version})
+		cmd.Dir = dir
+		// go install refuses GOBIN for other platforms.
+		cmd.Env = append(cmd.Env, "GOPATH="+dir, "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(cache)))
+		out = filepath.Join(dir, "bin", path.Base(k.Package))
+		if runtime.GOOS != "linux" || runtime.GOARCH != opts.Arch {
+			out = filepath.Join(dir, "bin", "linux_"+opts.Arch, path.Base(k.Package))
+		}
+	}
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build %s/%s: %w\n%s", k.Module, k.Package, err, text)
 	}

@@ -59,26 +59,29 @@ func exit(run runner, drivers driver.Set) {
 
 // Run is a runner for all commands.
 func Run(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return run(ctx, append(gatewayCommands(drivers),
+	return run(ctx, Root(drivers), args, stdin, stdout, stderr)
+}
+
+// Root returns the command with all subcommands, from which its manual pages and completions are generated.
+func Root(drivers driver.Set) *cobra.Command {
+	return rootCommand(append(gatewayCommands(drivers),
 		demoCommand(), serveCommand(drivers), clientCommand(drivers), keysCommand(drivers), userCommand(drivers), signalsCommand(drivers), tokenCommand(),
-		schemaCommand(allSchemas())),
-		args, stdin, stdout, stderr)
+		schemaCommand(allSchemas()))...)
 }
 
 // RunGateway is a runner without the commands of the authorization server and its clients. A program that calls only RunGateway does not
 // contain the libraries of those commands, because the linker removes them, and is half as large.
 func RunGateway(ctx context.Context, drivers driver.Set, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return run(ctx, append(gatewayCommands(drivers), schemaCommand(gatewaySchemas())), args, stdin, stdout, stderr)
+	return run(ctx, rootCommand(append(gatewayCommands(drivers), schemaCommand(gatewaySchemas()))...), args, stdin, stdout, stderr)
 }
 
 // gatewayCommands returns the commands that run and examine a gateway.
 func gatewayCommands(drivers driver.Set) []*cobra.Command {
 	return []*cobra.Command{proxyCommand(drivers), authorizeCommand(drivers), revokeCommand(), verifyCommand(), inspectCommand(drivers), doctorCommand(drivers),
-		healthCommand(), conformCommand()}
+		healthCommand(), conformCommand(), versionCommand()}
 }
 
-func run(ctx context.Context, commands []*cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	stdout, stderr = terminal{stdout}, terminal{stderr}
+func rootCommand(commands ...*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "valetkey",
 		Short:         "Verify OAuth 2.0 access tokens, guard HTTP servers with them, and try both",
@@ -96,9 +99,15 @@ func run(ctx context.Context, commands []*cobra.Command, args []string, stdin io
 			return errors.New("unknown command; see valetkey --help") // the argument may be a token, so do not print it
 		},
 	}
+	root.Version = web.Version() // a template for it would make the program a fifth larger: text/template keeps all methods of all types
 	root.AddCommand(commands...)
 	foldHelp(root)
 	root.SetFlagErrorFunc(flagError)
+	return root
+}
+
+func run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	stdout, stderr = terminal{stdout}, terminal{stderr}
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

@@ -78,13 +78,35 @@ func (p *Process) Status() Status {
 	return status
 }
 
-// Version returns the version of the module of this command, or (devel) for a build from a working copy.
+// Version returns the version of this program; see [VersionOf].
 var Version = sync.OnceValue(func() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
+	info, _ := debug.ReadBuildInfo()
+	return VersionOf(info)
 })
+
+// VersionOf returns the version of the module of a program. Without one it returns the revision of the working copy, with +dirty for
+// uncommitted changes, or (devel) if the build has recorded neither. A nil info has recorded neither.
+func VersionOf(info *debug.BuildInfo) string {
+	if info == nil {
+		return "(devel)"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	var revision, dirty string
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "+dirty"
+		}
+	}
+	if revision == "" {
+		return "(devel)"
+	}
+	return revision + dirty
+}
 
 // Probes returns the handler of a probe: GET /live, /ready, /status and /metrics.
 //
