@@ -1,6 +1,7 @@
-# Source this file. It publishes every module of the workspace at HEAD as v0.1.0 in a file-system module proxy, and defines:
+# Source this file. It publishes every module of the workspace at HEAD in a file-system module proxy, as $RELEASE (v0.1.0 by default), and defines:
 #
-#   $work, $module, $version    a temporary folder that is removed at exit, the path of the root module, v0.1.0
+#   $work, $module, $version    a temporary folder that is removed at exit, the path of the root module, $RELEASE
+#   $work/tree                  a clone of the repository with the commits and tags
 #   $modules                    the paths of all modules
 #   made PATH                   the folder with the files of that module's zip
 #   consumer NAME               makes an empty module with an empty module cache of its own, and goes there
@@ -10,7 +11,7 @@
 set -euo pipefail
 
 module=github.com/valetkey/valetkey
-version=v0.1.0
+version=${RELEASE:-v0.1.0}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -24,7 +25,8 @@ export GONOSUMDB="$module,$module/*" GOFLAGS='-modcacherw -trimpath' GOWORK=off
 # Requests for the public repository are redirected to the one made here.
 n=${GIT_CONFIG_COUNT:-0}
 export GIT_CONFIG_COUNT=$((n + 1)) "GIT_CONFIG_KEY_$n=url.$work/tree.insteadOf" "GIT_CONFIG_VALUE_$n=https://$module"
-export GIT_{AUTHOR,COMMITTER}_NAME=rehearsal GIT_{AUTHOR,COMMITTER}_EMAIL=rehearsal@example.com
+# A rehearsal needs no identity.
+[ -n "${RELEASE:-}" ] || export GIT_{AUTHOR,COMMITTER}_NAME=rehearsal GIT_{AUTHOR,COMMITTER}_EMAIL=rehearsal@example.com
 
 # quiet runs a command and shows its output only if it fails.
 quiet() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }; }
@@ -56,10 +58,14 @@ release() {
 	GOPROXY=direct GOMODCACHE=$work/made quiet go mod download "$path@$version"
 }
 
-mkdir "$work/tree"
-git -C "$root" archive HEAD | tar -x -C "$work/tree"
+# With its history, so that the commits can be fetched into the repository. Its tags are made here.
+git clone --quiet --no-tags --no-checkout "$root" "$work/tree"
 cd "$work/tree"
-git init -q
+git checkout --quiet -B release "$(git -C "$root" rev-parse HEAD)"
+if [ -n "${RELEASE:-}" ]; then
+	git config user.name "$(git -C "$root" config user.name)"
+	git config user.email "$(git -C "$root" config user.email)"
+fi
 git config commit.gpgsign false
 git config tag.gpgsign false
 # A module that contains only tests is not imported.
