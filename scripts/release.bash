@@ -68,8 +68,8 @@ if [ -n "${RELEASE:-}" ]; then
 fi
 git config commit.gpgsign false
 git config tag.gpgsign false
-# A module that contains only tests is not imported.
-modules=$(GOWORK=$PWD/go.work go list -m | grep -v '/e2e$')
+# Nobody imports tests and examples.
+modules=$(GOWORK=$PWD/go.work go list -m | grep -v -e '/e2e$' -e '/examples/')
 # Each module is published after those that it needs.
 pending=$modules
 while [ -n "$pending" ]; do

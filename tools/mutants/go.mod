@@ -1,0 +1,3 @@
+module github.com/valetkey/valetkey/tools/mutants
+
+go 1.26.0
