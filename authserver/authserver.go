@@ -19,8 +19,8 @@
 // redemption, and each page) the server looks the user up (see [login.Login]) and relies on the result for up to a minute. If
 // the user no longer exists or has a new password, the grant or session ends. Scopes that the user may no longer allow are
 // omitted from new tokens and from introspection responses. While users cannot be looked up, requests get 503 with
-// temporarily_unavailable, and nothing ends. JWTs that APIs verify locally remain valid until they expire. Tokens that clients
-// obtain for themselves have no user. Users of [Config.TrustedIssuers] are known only from the assertions of their issuer.
+// temporarily_unavailable, and nothing ends. JWTs that APIs verify locally remain valid until they expire, unless the APIs receive
+// signals: see [Signals]. Tokens that clients obtain for themselves have no user. Users of [Config.TrustedIssuers] are known only from the assertions of their issuer.
 //
 // The server supports step-up (RFC 9470) with max_age and prompt=login, and puts auth_time into tokens. Log-in at this server is by
 // password and has no acr, so a request with acr_values is refused with unmet_authentication_requirements. Otherwise an API that

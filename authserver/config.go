@@ -149,7 +149,8 @@ type Config struct {
 
 	// PublishRevocation announces the end of a user's access to APIs that verify JWTs locally. Use Publish of a valetredis.Redis
 	// that their guards watch, or Revoke of a guard. [Server.RevokeUser], [Server.SetPassword] and [Server.RemoveUser] call it.
-	// It is not called when a user revokes one consent or a client revokes a token; a JWT then remains valid until it expires.
+	// It is not called when a user revokes one consent or a client revokes a token; a JWT then remains valid until it expires, unless
+	// its API receives Signals.
 	// The Subject of the revocation is the user, and its Before is the next whole second of this server's clock, because iat has
 	// whole seconds. Those methods return after that second has begun, so that a user who logs in again is not affected. They
 	// return any error of PublishRevocation and can be called again. Nil: no revocation is published.
