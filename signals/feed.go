@@ -38,9 +38,9 @@ type feed struct {
 
 	running sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows; not held while a batch is applied
-	pending []*delivery
-	busy    bool // a goroutine applies batches
+	mu      sync.Mutex  // guards what follows; not held while a batch is applied
+	pending []*delivery // bounded by the callers: maxPushes of each handler, and one answer to a poll
+	busy    bool        // a goroutine applies batches
 	closed  bool
 
 	holding  sync.Mutex // guards what follows; held while watchers apply a batch, so that a new one misses none

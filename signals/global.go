@@ -76,6 +76,7 @@ func (r *Receiver) GlobalRevocation() http.Handler {
 			answerLater(w, retryAfter)
 			return
 		}
+		limitRead(w)
 		ctx, cancel := context.WithTimeout(req.Context(), pushTimeout)
 		defer cancel()
 		err := r.revokeGlobally(ctx, req)

@@ -67,6 +67,7 @@ func (r *Receiver) Logout() http.Handler {
 			answerLater(w, retryAfter)
 			return
 		}
+		limitRead(w)
 		req.Body = http.MaxBytesReader(w, req.Body, maxForm)
 		if err := req.ParseForm(); err != nil {
 			answerError(w, http.StatusBadRequest, invalidRequest, "the form could not be read")

@@ -17,6 +17,10 @@ import (
 const (
 	longPoll = 60 * time.Second // after which a poll that is not answered is sent again
 
+	// batchTimeout bounds the work on one answer before its revocations are applied. The caller's resolver could take longer for each of
+	// hundreds of subjects. SETs that are not read by then come again.
+	batchTimeout = 60 * time.Second
+
 	// The body of an answer is bounded by the number of events that it may have. The transmitter fills it; a longer one is an error.
 	maxPollBody = 8 << 20 // bytes
 	maxSetErrs  = 1000    // refusals in one request
@@ -166,8 +170,14 @@ func (r *Receiver) process(ctx context.Context, sets []namedSet) (p progress) {
 		outcomes    []outcome
 		revocations [][]valetkey.Revocation
 	)
-	for _, s := range sets {
-		read, err := r.read(ctx, s.raw, s.jti)
+	reading, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	for i, s := range sets {
+		if reading.Err() != nil {
+			p.kept, p.err = p.kept+len(sets)-i, errTooSlow
+			break
+		}
+		read, err := r.readOneOf(reading, s)
 		var refused *refusal
 		switch {
 		case errors.As(err, &refused):
@@ -196,6 +206,15 @@ func (r *Receiver) process(ctx context.Context, sets []namedSet) (p progress) {
 		p.ack = append(p.ack, names[i])
 	}
 	return p
+}
+
+var errTooSlow = fmt.Errorf("not all events of an answer were read within %v, perhaps because of Config.Resolve", batchTimeout)
+
+// readOneOf reads one SET of an answer within the time for one.
+func (r *Receiver) readOneOf(ctx context.Context, s namedSet) (reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	return r.read(ctx, s.raw, s.jti)
 }
 
 // acknowledge sends what is left to acknowledge when polling ends.

@@ -282,6 +282,28 @@ func TestPoll(t *testing.T) {
 		run(t, newReceiver(t, polling(tr, s)))
 		eventually(t, "it is reported", func() bool { return len(tr.failedNow()) == 2 })
 	})
+	t.Run("a resolver that hangs delays the SETs of a batch for a minute, and then the others are applied", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, s := newTransmitterInMemory(t), &sink{}
+			tr.send("a")
+			for i := range 10 {
+				jti := fmt.Sprint("slow-", i)
+				tr.enqueue(jti, tr.set(claim("jti", jti), claim("sub_id", M{"format": "email", "email": "x@example.com"})))
+			}
+			tr.send("b")
+			r := newReceiver(t, polling(tr, s, func(cfg *signals.Config) {
+				cfg.Resolve = func(ctx context.Context, _ signals.Subject) ([]string, error) { <-ctx.Done(); return nil, ctx.Err() }
+			}))
+			stop := run(t, r)
+			time.Sleep(time.Hour)
+			assert.Subset(t, tr.ackedNow(), []string{"a"})
+			assert.Empty(t, tr.failedNow())
+			assert.Equal(t, valetkey.Down, health(r).State)
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
 	t.Run("an unmanaged stream is polled at its URL", func(t *testing.T) {
 		tr, s := newTransmitter(t), &sink{}
 		tr.send("a")

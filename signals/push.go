@@ -54,6 +54,7 @@ func (r *Receiver) Handler() http.Handler {
 			answerLater(w, retryAfter)
 			return
 		}
+		limitRead(w)
 		body, err := io.ReadAll(io.LimitReader(req.Body, jose.MaxToken+1))
 		if err != nil {
 			answerError(w, http.StatusBadRequest, invalidRequest, "the body could not be read")
@@ -68,6 +69,12 @@ func (r *Receiver) Handler() http.Handler {
 			r.answer(w, err)
 		}
 	})
+}
+
+// limitRead bounds the time in which the body must arrive, so that slow senders do not keep their places. A server that cannot do so has
+// limits of its own.
+func limitRead(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushTimeout))
 }
 
 // receive processes one SET.
