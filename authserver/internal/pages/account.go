@@ -135,5 +135,5 @@ func (v *visit) reportRevoked(c *clients.Client, allowed *consent) error {
 	if longest == 0 {
 		return v.notify("revoked", "client", title(c))
 	}
-	return v.notify("revoked.within", "client", title(c), "span", string(v.tongue.span(longest)))
+	return v.notify("revoked.within", "client", title(c), "span", string(v.locale.span(longest)))
 }

@@ -26,7 +26,7 @@ func (p *Pages) Interact(w http.ResponseWriter, r *http.Request, in *flow.Intera
 	if err != nil {
 		return nil, err
 	}
-	v.locales, v.tongue = in.UILocales, p.tongues.choose(r, in.UILocales)
+	v.uiLocales, v.locale = in.UILocales, p.locales.choose(r, in.UILocales)
 	var d *flow.Decision
 	var re *reply
 	if err = v.check(); err == nil {
@@ -296,7 +296,7 @@ func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked vale
 	for _, d := range in.Details {
 		shown := detail{Meaning: d.Type, JSON: shown(d.JSON)}
 		if t := api.DetailType(d.Type); t != nil {
-			shown.Meaning = cmp.Or(v.tongue.translated(t.Description, t.Descriptions), d.Type)
+			shown.Meaning = cmp.Or(v.locale.translated(t.Description, t.Descriptions), d.Type)
 		}
 		f.Details = append(f.Details, shown)
 	}

@@ -130,7 +130,7 @@ func ValidLink(link string, schemes ...string) error {
 }
 
 // readPages parses the templates of all pages, with the texts of a language.
-func (t *tongue) readPages() error {
+func (t *locale) readPages() error {
 	layout, err := template.New("layout.html").Funcs(t.funcs()).ParseFS(files, "templates/layout/*.html")
 	if err != nil {
 		return fmt.Errorf("read the layout: %w", err)

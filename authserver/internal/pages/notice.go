@@ -23,7 +23,7 @@ func (v *visit) notice() *message {
 	for _, a := range n.Args {
 		m.args = append(m.args, a)
 	}
-	if !v.tongue.has(m) { // of another release
+	if !v.locale.has(m) { // of another release
 		return nil
 	}
 	return &m

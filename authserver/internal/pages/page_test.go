@@ -206,6 +206,7 @@ func (b *browser) check() {
 		require.True(b.t, in.attr["type"] == "hidden" || labelled[in] || byID, "an input has no label: %v", in.attr)
 	}
 	b.checkProblems()
+	require.NotRegexp(b.t, `\{[a-z]+\}`, b.text(), "a message lacks a value")
 	for _, f := range b.page.all("fieldset") {
 		require.Len(b.t, f.all("legend"), 1)
 	}

@@ -131,7 +131,7 @@ type Pages struct {
 	protection *http.CrossOriginProtection
 	consents   consents
 	look       *look
-	tongues    *tongues
+	locales    *locales
 }
 
 // New returns Pages. It does no I/O. The error lists every mistake in cfg.
@@ -173,7 +173,7 @@ func New(cfg Config) (*Pages, error) {
 	if p.look, err = newLook(&cfg, p.base); err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
-	if p.tongues, err = readTongues(); err != nil {
+	if p.locales, err = readLocales(); err != nil {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
 	return p, nil
@@ -287,7 +287,7 @@ func (v *visit) describe(scopes []string, apis ...model.API) []grant {
 			s := &a.Scopes[i]
 			if slices.Contains(scopes, s.Name) && !known[s.Name] {
 				known[s.Name] = true
-				list = append(list, grant{Scope: s.Name, Meaning: cmp.Or(v.tongue.translated(s.Description, s.Descriptions), s.Name), API: a.Title(), Sensitive: s.Sensitive})
+				list = append(list, grant{Scope: s.Name, Meaning: cmp.Or(v.locale.translated(s.Description, s.Descriptions), s.Name), API: a.Title(), Sensitive: s.Sensitive})
 			}
 		}
 	}

@@ -25,8 +25,8 @@ type reply struct {
 	formAction string        // other destinations of forms, as a CSP source
 	cookie     *http.Cookie  // nil: none
 	self       string        // the path that shows the page again with GET; empty: that of the request
-	tongue     *tongue       // that the visitor has chosen; nil: none
-	instead    *tongue       // the one before
+	locale     *locale       // that the visitor has chosen; nil: none
+	instead    *locale       // the one before
 	notice     *message      // the result of the form before; nil: none
 	quiet      bool          // without links to other pages: the user is about to decide
 }
@@ -55,7 +55,7 @@ type frame struct {
 	Password          bool // the user can change the password here
 	Quiet             bool
 	Self              string    // the path that shows the page again
-	Languages         []*tongue // the others
+	Languages         []*locale // the others
 	Problems          []problem
 	Notice            *message
 	Known             bool // whether a user is logged in; if not, User is nil
@@ -100,9 +100,9 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 	if re.cookie != nil {
 		http.SetCookie(w, re.cookie)
 	}
-	if re.tongue != nil {
-		v.remember(w, re.tongue, re.instead)
-	} else if t := p.tongues.matching(cmp.Or(v.locales, v.r.URL.Query().Get("ui_locales"))); t != nil && t == v.tongue {
+	if re.locale != nil {
+		v.remember(w, re.locale, re.instead)
+	} else if t := p.locales.matching(cmp.Or(v.uiLocales, v.r.URL.Query().Get("ui_locales"))); t != nil && t == v.locale {
 		v.remember(w, t, nil) // for the pages that follow
 	}
 	if re.wait > 0 {
@@ -122,9 +122,9 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 		status = http.StatusOK
 	}
 	var body bytes.Buffer
-	err := v.tongue.pages[re.page].Execute(&body, frame{
-		Title: v.tongue.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.style.path, Icon: p.look.favicon, Logo: p.look.logo, Links: p.cfg.Links, User: v.user, Problems: re.problems, Notice: re.notice, Data: re.data, Known: v.opened && re.page != "login", Quiet: re.quiet,
-		Self: cmp.Or(re.self, v.self()), Languages: slices.DeleteFunc(slices.Clone(p.tongues.all), func(t *tongue) bool { return t == v.tongue }),
+	err := v.locale.pages[re.page].Execute(&body, frame{
+		Title: v.locale.text(re.title), WindowTitle: v.windowTitle(re), Site: p.cfg.Name, Base: p.base, Style: p.look.style.path, Icon: p.look.favicon, Logo: p.look.logo, Links: p.cfg.Links, User: v.user, Problems: re.problems, Notice: re.notice, Data: re.data, Known: v.opened && re.page != "login", Quiet: re.quiet,
+		Self: cmp.Or(re.self, v.self()), Languages: slices.DeleteFunc(slices.Clone(p.locales.all), func(t *locale) bool { return t == v.locale }),
 		Developer: v.mayDevelop(), Sessions: v.cfg.EndUser != nil && v.user != nil, Password: v.mayChangePassword(),
 	})
 	if err != nil {
@@ -133,7 +133,7 @@ func (p *Pages) write(w http.ResponseWriter, v *visit, re *reply) {
 		return
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Language", v.tongue.Tag.String())
+	h.Set("Content-Language", v.locale.Tag.String())
 	w.WriteHeader(status)
 	w.Write(body.Bytes())
 }
@@ -149,13 +149,13 @@ func (v *visit) self() string {
 // windowTitle returns the title of the browser window.
 func (v *visit) windowTitle(re *reply) string {
 	title := re.title
-	if v.tongue.plain(title) != v.cfg.Name {
+	if v.locale.plain(title) != v.cfg.Name {
 		title = msg("layout.title", "title", title, "site", v.cfg.Name)
 	}
 	if len(re.problems) > 0 {
 		title = msg("layout.problem", "title", title)
 	}
-	return v.tongue.plain(title)
+	return v.locale.plain(title)
 }
 
 // leadsTo returns the CSP source for forms that end in a redirect to uri. Chromium applies form-action to the whole chain of

@@ -19,17 +19,17 @@ import (
 // that.
 type visit struct {
 	*Pages
-	r       *http.Request // its context contains the session
-	tongue  *tongue       // the language of the visitor
-	locales string        // the ui_locales of an interaction
-	user    *person       // nil: not logged in
-	opened  bool          // the session has been loaded
-	keeps   bool          // as in the route
+	r         *http.Request // its context contains the session
+	locale    *locale       // the language of the visitor
+	uiLocales string        // the ui_locales of an interaction
+	user      *person       // nil: not logged in
+	opened    bool          // the session has been loaded
+	keeps     bool          // as in the route
 }
 
 // visit returns the visit of someone who is not known yet.
 func (p *Pages) visit(r *http.Request) *visit {
-	return &visit{Pages: p, r: r, tongue: p.tongues.choose(r, "")}
+	return &visit{Pages: p, r: r, locale: p.locales.choose(r, "")}
 }
 
 type handler func(v *visit) (*reply, error)
