@@ -282,6 +282,18 @@ func TestPoll(t *testing.T) {
 		run(t, newReceiver(t, polling(tr, s)))
 		eventually(t, "it is reported", func() bool { return len(tr.failedNow()) == 2 })
 	})
+	t.Run("SSF-30 a process acknowledges the verification event that an earlier one has requested", func(t *testing.T) {
+		tr, s := newTransmitter(t), &sink{}
+		stop := run(t, newReceiver(t, polling(tr, s)))
+		state := tr.state()
+		stop()
+		tr.enqueue("v", tr.set(claim("jti", "v"), claim("sub_id", opaque("stream-1")), event(verification, M{"state": state})))
+		r := newReceiver(t, polling(tr, s))
+		run(t, r)
+		eventually(t, "it is acknowledged", func() bool { return slices.Contains(tr.ackedNow(), "v") })
+		assert.Empty(t, tr.failedNow())
+		assert.False(t, r.Status().LastProof.IsZero())
+	})
 	t.Run("a resolver that hangs delays the SETs of a batch for a minute, and then the others are applied", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr, s := newTransmitterInMemory(t), &sink{}

@@ -165,8 +165,7 @@ type Config struct {
 	Endpoint string
 
 	// AuthorizationHeader is the value of the Authorization header that the transmitter sends with each push (SSF 1.0, section 6.1.1),
-	// such as "Bearer " and a random text. A stream is created with it. Replicas behind one Endpoint must have the same value, from which
-	// they also derive the key that recognizes verification events of each other. Empty: none.
+	// such as "Bearer " and a random text. A stream is created with it. Replicas behind one Endpoint must have the same value. Empty: none.
 	AuthorizationHeader string
 
 	// Audience lists accepted values of aud. It adds to the aud that the transmitter states for the stream. Required if

@@ -35,7 +35,7 @@ const unprovenAfter = 3
 // A streamState is what is known about the stream.
 type streamState struct {
 	r      *Receiver
-	secret []byte // of the state of verification events
+	secret []byte // key of the states of verification events
 
 	mu          sync.Mutex // guards what follows; never held during I/O
 	changed     chan struct{}
@@ -60,14 +60,11 @@ type streamState struct {
 
 func newStreamState(r *Receiver) *streamState {
 	s := &streamState{r: r, changed: make(chan struct{}), setup: errNotRunning, begun: r.cfg.Now(), behind: r.cfg.Delivery == Poll}
-	if r.cfg.AuthorizationHeader != "" { // so that replicas recognize each other's verification events
-		mac := hmac.New(sha256.New, []byte(r.cfg.AuthorizationHeader))
-		mac.Write([]byte("valetkey signals: state of verification events"))
-		s.secret = mac.Sum(nil)
-	} else {
-		s.secret = make([]byte, 32)
-		rand.Read(s.secret) // never fails
-	}
+	// Replicas with the same configuration recognize each other's verification events, and a process those of the one before it. The key
+	// need not be secret: the transmitter, which signs the events, knows the states anyway.
+	mac := hmac.New(sha256.New, []byte(r.cfg.AuthorizationHeader))
+	fmt.Fprintf(mac, "state of verification events: %q", []string{r.cfg.Transmitter, r.cfg.Issuer, r.cfg.Endpoint, r.cfg.Stream.ID})
+	s.secret = mac.Sum(nil)
 	s.health0 = valetkey.Health{State: valetkey.Down, Since: s.begun}
 	return s
 }
