@@ -221,7 +221,7 @@ type User struct {
 	Hash     string   `yaml:"password_hash"` // or Hash is required: argon2id in the PHC string format, or bcrypt
 	ID       string   `yaml:"id"`            // the part of the subject after the colon, which must not change. Empty: the name in lower case
 	Display  string   `yaml:"display"`       // the name shown on pages. Empty: Name
-	Scopes   []string `yaml:"scopes"`        // all scopes that the user may allow an application. Nil: all scopes of each API
+	Scopes   []string `yaml:"scopes"`        // all scopes, and types of authorization_details, that the user may allow an application. Nil: all
 }
 
 // A Handoff hands log-ins to a page of another party, which may use passkeys, a second factor or an upstream provider, and may let

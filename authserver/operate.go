@@ -138,7 +138,7 @@ func (s *Server) AddUser(ctx context.Context, userType string, u login.NewUser) 
 		return nil, err
 	}
 	in := inspect(&s.cfg)
-	if in.scopes(u.Scopes, "Scopes"); len(in.mistakes) > 0 {
+	if in.rights(u.Scopes, "Scopes"); len(in.mistakes) > 0 {
 		return nil, errors.Join(in.mistakes...)
 	}
 	if s.fixed(userType, u.Name, u.ID) {

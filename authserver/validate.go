@@ -420,7 +420,7 @@ func (in *inspection) people() {
 				in.add(mistakes.Join(field, m.Field), "%w", m.Err)
 			}
 		}
-		in.scopes(u.Scopes, field+".Scopes")
+		in.rights(u.Scopes, field+".Scopes")
 	}
 	for i, t := range in.cfg.Portal.Developers {
 		_, known := types[t]
@@ -437,6 +437,14 @@ const someHash = "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAA
 func (in *inspection) scopes(list []string, field string) {
 	for i, s := range list {
 		in.wrong(in.owners[s] == nil, fmt.Sprintf("%s[%d]", field, i), "is not a scope of any API")
+	}
+}
+
+// rights checks the scopes of a user, which contain types of details, too.
+func (in *inspection) rights(list []string, field string) {
+	for i, s := range list {
+		typed := slices.ContainsFunc(in.cfg.APIs, func(a API) bool { return a.DetailType(s) != nil })
+		in.wrong(in.owners[s] == nil && !typed, fmt.Sprintf("%s[%d]", field, i), "is not a scope of any API")
 	}
 }
 

@@ -118,7 +118,7 @@ type NewUser struct {
 	Hash     string   // or Hash is required: argon2id in the PHC string format, see [Hash], or bcrypt
 	ID       string   // the part of the subject after the colon: 1 to 64 visible ASCII characters; empty: random
 	Display  string   // the name shown on pages; empty: Name
-	Scopes   []string // all scopes that the user may allow an application; nil: all scopes of each API
+	Scopes   []string // all scopes, and types of authorization_details, that the user may allow an application; nil: all
 }
 
 // Add adds a user. The error lists every mistake; it wraps [store.ErrConflict] if the name or the ID is taken. A user who is

@@ -36,7 +36,7 @@ type User struct {
 	Type    string   // the group of people that the user belongs to, such as "customer" or "employee"
 	Name    string   // the log-in name; APIs get it as username
 	Display string   // the name shown on pages; empty: Name
-	Scopes  []string // all scopes that the user may allow an application; nil: all scopes of each API
+	Scopes  []string // all scopes, and types of authorization_details, that the user may allow an application; nil: all
 
 	// Since is the Account.Since at the log-in. It identifies the credential that was used.
 	Since time.Time
@@ -44,7 +44,7 @@ type User struct {
 
 // An Account is the current state of a user, obtained without the user's password.
 type Account struct {
-	// Scopes are all scopes that the user may currently allow an application. Nil: all scopes of each API. Empty: none.
+	// Scopes are all scopes, and types of authorization_details, that the user may currently allow an application. Nil: all. Empty: none.
 	Scopes []string
 
 	// Since is when the account got its present credential: when the user was added, or the password was last replaced. A

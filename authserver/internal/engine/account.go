@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/endings"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
@@ -90,8 +91,8 @@ func (e *Engine) allowable(a *login.Account, g *grant, scopes []string) []string
 	return slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return !slices.Contains(may, s) })
 }
 
-// renew checks the user of a grant that is about to be redeemed, and removes from the grant the scopes that the user may no
-// longer allow. The error is errGrant if none is left.
+// renew checks the user of a grant that is about to be redeemed, and removes from the grant the scopes and details that the user
+// may no longer allow. The error is errGrant if nothing is left.
 func (e *Engine) renew(c *call, g *grant) error {
 	if !g.live() || g.Client != c.client.ID {
 		return nil // it is refused anyway
@@ -104,11 +105,14 @@ func (e *Engine) renew(c *call, g *grant) error {
 		return err
 	}
 	left := e.allowable(a, g, strings.Fields(g.Scopes))
+	if a != nil {
+		g.Details = flow.Allowable(g.Details, a.Scopes)
+	}
 	return g.keep(func(s string) bool { return slices.Contains(left, s) })
 }
 
-// stands reports whether the user of a token still exists, and removes from its claims the scopes that the user may no longer
-// allow. It returns false, too, if no scope is left.
+// stands reports whether the user of a token still exists, and removes from its claims the scopes and details that the user may no
+// longer allow. It returns false, too, if nothing is left.
 func (e *Engine) stands(ctx context.Context, t *accessToken) (bool, error) {
 	a, err := e.account(ctx, t.grant)
 	if err == errUserGone {
@@ -120,7 +124,19 @@ func (e *Engine) stands(ctx context.Context, t *accessToken) (bool, error) {
 	if a == nil {
 		return true, nil
 	}
-	text, _ := t.claims["scope"].(string)
+	details, _ := t.claims["authorization_details"].([]any)
+	details = slices.DeleteFunc(details, func(d any) bool {
+		typed, _ := d.(map[string]any)
+		name, _ := typed["type"].(string)
+		return a.Scopes != nil && !slices.Contains(a.Scopes, name)
+	})
+	if t.claims["authorization_details"] != nil {
+		t.claims["authorization_details"] = details
+	}
+	text, scoped := t.claims["scope"].(string)
+	if !scoped {
+		return len(details) > 0, nil
+	}
 	left := e.allowable(a, t.grant, strings.Fields(text))
 	t.claims["scope"] = strings.Join(left, " ")
 	if t.claims["permissions"] != nil { // of the profile Permissions: the same

@@ -83,7 +83,7 @@ const longestAnswer = 30 * time.Second
 func (e *Engine) grantTo(c *call, p *pending, in *flow.Interaction, d *flow.Decision) (url.Values, error) {
 	ctx := c.r.Context()
 	g := newGrant(in.Client, in.API, grantedBy(d, in))
-	g.identity, g.Details = identityOf(d), in.Details
+	g.identity, g.Details = identityOf(d), detailsBy(d, in)
 	event := Event{
 		Name: Granted, Path: c.path, Client: g.Client, Subject: g.Subject, Audience: g.Audience, Scope: g.Scopes, Grant: g.ID,
 	}
@@ -130,7 +130,7 @@ func refusalOf(d *flow.Decision, in *flow.Interaction, began int64) string {
 	switch {
 	case d.Denied && descriptions[d.Error] != "":
 		return d.Error
-	case d.Denied, d.User == nil, grantedBy(d, in).Len() == 0:
+	case d.Denied, d.User == nil, grantedBy(d, in).Len() == 0 && (in.Scopes.Len() > 0 || len(detailsBy(d, in)) == 0):
 		return "access_denied"
 	case in.MaxAge >= 0 && d.AuthTime.Unix() < began-int64(in.MaxAge.Seconds()):
 		return "login_required" // regardless of the pages
@@ -146,6 +146,11 @@ func grantedBy(d *flow.Decision, in *flow.Interaction) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(d.Scopes.Slice(), func(s string) bool {
 		return !in.Scopes.Has(s) || d.User.Scopes != nil && !slices.Contains(d.User.Scopes, s)
 	})...)
+}
+
+// detailsBy returns the requested details that the user may allow.
+func detailsBy(d *flow.Decision, in *flow.Interaction) []flow.Detail {
+	return flow.Allowable(in.Details, d.User.Scopes)
 }
 
 // A double click submits a form twice, and the browser discards the first response: the redirect with the code. Therefore the

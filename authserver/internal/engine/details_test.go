@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/authserver/internal/flow"
+	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/model"
 )
 
@@ -97,6 +98,44 @@ func TestAuthorizationDetails(t *testing.T) {
 		same(t, "["+payment+"]", in.Details)
 		require.NoError(t, s.DecideDevice(t.Context(), in, allow(in)))
 		same(t, "["+payment+"]", s.post(t, "/oauth2/token", "", poll(code)).body["authorization_details"])
+	})
+	t.Run("without a scope, the details alone are granted", func(t *testing.T) {
+		a := s.redeem(t, "web", s.code(t, "scope", "", "resource", orders, "authorization_details", "["+payment+"]"))
+		got := a.tokens(t)
+		assert.NotContains(t, a.body, "scope")
+		assert.NotContains(t, part(t, got.access, 1), "scope")
+		same(t, "["+payment+"]", part(t, got.access, 1)["authorization_details"])
+		said := s.introspect(t, "orders-api", got.access).body
+		assert.Equal(t, true, said["active"])
+		assert.NotContains(t, said, "scope")
+		same(t, "["+payment+"]", s.refresh(t, "web", got.refresh).body["authorization_details"])
+	})
+	t.Run("a user may allow the types among the user's scopes only", func(t *testing.T) {
+		some := *alice
+		some.Scopes = []string{"orders:read", "accounts"}
+		s.asks(func(_ http.ResponseWriter, _ *http.Request, in *flow.Interaction) (*flow.Decision, error) {
+			d := allow(in)
+			d.User = &some
+			return d, nil
+		})
+		defer s.asks(nil)
+		got := s.redeem(t, "web", s.code(t, "authorization_details", both)).tokens(t)
+		same(t, "["+listing+"]", part(t, got.access, 1)["authorization_details"])
+		q := request("scope", "", "resource", orders, "authorization_details", "["+payment+"]")
+		assert.Equal(t, "access_denied", newBrowser().get(t, s.authorizeURL(q)).back.Get("error"))
+
+		t.Log("and loses those that are taken away")
+		s.looksUp(func(string) (*login.Account, error) { return &login.Account{Scopes: []string{"orders:read"}}, nil })
+		defer s.looksUp(nil)
+		same(t, "[]", s.introspect(t, "orders-api", got.access).body["authorization_details"])
+		assert.NotContains(t, s.refresh(t, "web", got.refresh).body, "authorization_details")
+	})
+	t.Run("a grant of details ends with the right to allow them", func(t *testing.T) {
+		got := s.redeem(t, "web", s.code(t, "scope", "", "resource", orders, "authorization_details", "["+payment+"]")).tokens(t)
+		s.looksUp(func(string) (*login.Account, error) { return &login.Account{Scopes: []string{"orders:read"}}, nil })
+		defer s.looksUp(nil)
+		assert.False(t, s.active(t, got.access))
+		refused(t, s.refresh(t, "web", got.refresh), 400, "invalid_grant")
 	})
 	t.Run("the metadata lists the types", func(t *testing.T) {
 		assert.Equal(t, []string{"payment", "accounts"}, s.Metadata().DetailTypes)

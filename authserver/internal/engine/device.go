@@ -183,7 +183,7 @@ func (e *Engine) DecideDevice(ctx context.Context, in *flow.Interaction, d *flow
 		return err
 	}
 	g := newGrant(in.Client, in.API, grantedBy(d, in))
-	g.identity, g.Details = identityOf(d), in.Details
+	g.identity, g.Details = identityOf(d), detailsBy(d, in)
 	if err := e.saveGrant(ctx, g, dev.Ends.Add(time.Second)); err != nil {
 		return err
 	}

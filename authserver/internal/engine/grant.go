@@ -185,10 +185,11 @@ func (e *Engine) fit(c *call, g *grant) error {
 	return g.keep(func(s string) bool { return api.Scope(s) != nil && slices.Contains(c.client.Scopes, s) })
 }
 
-// keep removes all other scopes from a grant. The error is errGrant if none is left.
+// keep removes all other scopes from a grant. The error is errGrant if nothing is left: neither a scope nor, of a grant without
+// scopes, a detail.
 func (g *grant) keep(may func(scope string) bool) error {
 	left := slices.DeleteFunc(strings.Fields(g.Scopes), func(s string) bool { return !may(s) })
-	if len(left) == 0 {
+	if len(left) == 0 && (g.Scopes != "" || len(g.Details) == 0) {
 		return errGrant
 	}
 	g.Scopes = strings.Join(left, " ")

@@ -29,6 +29,9 @@ func (e *Engine) offered(c *model.Client, resources []string, scope string, deta
 		left = strings.Fields(scope) // which wanted refuses
 	}
 	api, asked, err := e.wanted(c, resources, strings.Join(left, " "))
+	if left == nil && len(details) > 0 {
+		asked = valetkey.Scopes{} // the details alone, without the default scopes
+	}
 	if err == nil && slices.ContainsFunc(details, func(d flow.Detail) bool { return api.DetailType(d.Type) == nil }) {
 		err = errDetails // RFC 9396, section 5
 	}

@@ -37,7 +37,9 @@ func (e *Engine) inspect(ctx context.Context, raw string) (*accessToken, error) 
 		return nil, nil
 	}
 	delete(claims, claimGrant)
-	claims["scope"] = scopeText(claims["scope"])
+	if claims["scope"] != nil {
+		claims["scope"] = scopeText(claims["scope"])
+	}
 	g, err := e.grant(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil

@@ -108,7 +108,7 @@ type tokenResponse struct {
 	IssuedType   string `json:"issued_token_type,omitempty"`
 	TokenType    string `json:"token_type"`
 	ExpiresIn    int64  `json:"expires_in"`
-	Scope        string `json:"scope"`
+	Scope        string `json:"scope,omitempty"` // empty: details only
 	RefreshToken string `json:"refresh_token,omitempty"`
 
 	Details []flow.Detail `json:"authorization_details,omitempty"` // RFC 9396, section 7
@@ -200,8 +200,11 @@ const claimGrant = "grant_id"
 func (e *Engine) claims(g *grant, api model.API, issued, expires int64) map[string]any {
 	scopes := g.tokenScopes()
 	claims := map[string]any{
-		"iss": e.cfg.Issuer, "sub": g.Subject, "aud": g.Audience, "client_id": g.Client, "scope": scopes, "jti": rand.Text(),
+		"iss": e.cfg.Issuer, "sub": g.Subject, "aud": g.Audience, "client_id": g.Client, "jti": rand.Text(),
 		"iat": issued, "exp": expires, claimGrant: g.ID,
+	}
+	if scopes != "" {
+		claims["scope"] = scopes
 	}
 	if details := g.tokenDetails(); len(details) > 0 { // RFC 9396, section 9.1
 		claims["authorization_details"] = details
@@ -226,7 +229,9 @@ func (e *Engine) claims(g *grant, api model.API, issued, expires int64) map[stri
 	}
 	switch api.Profile {
 	case model.User:
-		claims["scope"] = strings.Fields(scopes)
+		if scopes != "" {
+			claims["scope"] = strings.Fields(scopes)
+		}
 		if g.UserType != "" {
 			claims["user_type"], claims["user_id"] = g.UserType, strings.TrimPrefix(g.Subject, g.UserType+":")
 		}

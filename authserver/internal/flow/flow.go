@@ -5,6 +5,7 @@ package flow
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -21,7 +22,7 @@ type Interaction struct {
 	Fresh       bool   // no page of it has been shown yet
 	Client      *model.Client
 	API         model.API
-	Scopes      valetkey.Scopes // requested; all of them belong to the API and the client
+	Scopes      valetkey.Scopes // requested; all of them belong to the API and the client. Empty: only details are requested
 	Details     []Detail        // requested (RFC 9396): the user allows all of them or denies the request
 	RedirectURI string          // empty: a device
 	Implicit    bool            // the token itself is sent there (RFC 6749, section 4.2)
@@ -31,6 +32,15 @@ type Interaction struct {
 	Prompt      string        // none, login, consent; empty: as needed
 	MaxAge      time.Duration // maximum age of the login; negative: any age
 	ACRValues   []string      // a decision needs one of them; empty: no requirement
+}
+
+// Allowable returns the details that a user with these scopes may allow; nil scopes: all of them. The scopes of a user contain types
+// of details, too.
+func Allowable(details []Detail, scopes []string) []Detail {
+	if scopes == nil {
+		return details
+	}
+	return slices.DeleteFunc(slices.Clone(details), func(d Detail) bool { return !slices.Contains(scopes, d.Type) })
 }
 
 // A Departure is an error that is about to be sent to a client that the operator has not approved.

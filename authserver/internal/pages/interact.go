@@ -161,10 +161,10 @@ func (v *visit) interact(in *flow.Interaction, do string) (*flow.Decision, *repl
 		return nil, again, v.put(introducedKey, in.ID+in.UserCode)
 	case do == "stay" && !silent: // Enter in a checkbox, which is not a decision
 		return nil, v.consentPage(in, offered, withheld, chosen(v.r.PostForm["scope"], offered)), nil
-	case offered.Len() == 0 && (silent || in.Client.Trusted):
+	case !v.offers(in, offered) && (silent || in.Client.Trusted):
 		return v.denied("access_denied"), nil, nil
 	case asked:
-		if allowed = chosen(v.r.PostForm["scope"], offered); allowed.Len() == 0 {
+		if allowed = chosen(v.r.PostForm["scope"], offered); allowed.Len() == 0 && in.Scopes.Len() > 0 {
 			return nil, v.consentPage(in, offered, withheld, valetkey.Scopes{}, problem{"scope", msg("consent.none")}), nil
 		}
 	case ask && silent:
@@ -240,6 +240,11 @@ func (v *visit) offer(in *flow.Interaction) (offered, withheld valetkey.Scopes) 
 	return valetkey.NewScopes(may...), valetkey.NewScopes(mayNot...)
 }
 
+// offers reports whether there is anything that the user may allow.
+func (v *visit) offers(in *flow.Interaction, offered valetkey.Scopes) bool {
+	return offered.Len() > 0 || in.Scopes.Len() == 0 && len(flow.Allowable(in.Details, v.user.Scopes)) > 0
+}
+
 // chosen returns the offered scopes that are selected in a form.
 func chosen(ticked []string, offered valetkey.Scopes) valetkey.Scopes {
 	return valetkey.NewScopes(slices.DeleteFunc(offered.Slice(), func(s string) bool { return !slices.Contains(ticked, s) })...)
@@ -282,6 +287,7 @@ type consentForm struct {
 	Offered            []grant
 	Withheld           []grant
 	Details            []detail
+	Allowable          bool          // there is something to allow
 	Lifetime, Renewing time.Duration // Renewing zero: not renewed, or for an unknown time
 	Renewed            bool
 }
@@ -293,12 +299,17 @@ func (v *visit) consentPage(in *flow.Interaction, offered, withheld, ticked vale
 		API: api.Title(), Offered: v.describe(offered.Slice(), api), Withheld: v.describe(withheld.Slice(), api),
 		Lifetime: api.Lifetime, Renewing: v.cfg.Renewable, Renewed: slices.Contains(in.Client.GrantTypes, "refresh_token"),
 	}
+	f.Allowable = v.offers(in, offered)
 	for _, d := range in.Details {
-		shown := detail{Meaning: d.Type, JSON: shown(d.JSON)}
+		meaning := d.Type
 		if t := api.DetailType(d.Type); t != nil {
-			shown.Meaning = cmp.Or(v.locale.translated(t.Description, t.Descriptions), d.Type)
+			meaning = cmp.Or(v.locale.translated(t.Description, t.Descriptions), d.Type)
 		}
-		f.Details = append(f.Details, shown)
+		if len(flow.Allowable([]flow.Detail{d}, v.user.Scopes)) == 0 {
+			f.Withheld = append(f.Withheld, grant{Scope: d.Type, Meaning: meaning})
+			continue
+		}
+		f.Details = append(f.Details, detail{Meaning: meaning, JSON: shown(d.JSON)})
 	}
 	if in.Client.Lifetime > 0 {
 		f.Lifetime = in.Client.Lifetime

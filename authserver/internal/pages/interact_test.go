@@ -88,6 +88,18 @@ func TestConsent(t *testing.T) {
 		require.Contains(t, b.get(ask("shop", url.Values{"ui_locales": {"de"}})).text(), "Diese Bestellung aufgeben")
 		require.NotEmpty(t, b.get(ask("ours", nil)).away().Query().Get("code"), "a trusted client asks nobody")
 	})
+	t.Run("authorization_details without a scope, by users who may and may not allow them", func(t *testing.T) {
+		h := newHouse(t)
+		ask := h.ask("shop", url.Values{"scope": nil, "resource": {orders}, "authorization_details": {`[{"type":"order"}]`}})
+		b := h.browser().get(ask).press("Log in", as("alice"))
+		require.Contains(t, b.text(), "Place this order")
+		require.NotContains(t, b.text(), "See your orders")
+		require.NotEmpty(t, b.press("Allow", nil).away().Query().Get("code"))
+		b = h.browser().get(ask).press("Log in", as("carol"))
+		require.Contains(t, b.text(), "Your account is not permitted to allow anything that it requested: Place this order")
+		require.NotContains(t, b.body, `value="allow"`)
+		require.Equal(t, "access_denied", b.press("Deny", nil).away().Query().Get("error"))
+	})
 	t.Run("a scope can be left out", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", url.Values{"scope": {"orders:read orders:write"}})).press("Log in", as("alice"))
