@@ -243,6 +243,7 @@ func (v *tab) shoot(name string) {
 	v.media("light")
 	v.do("be a desk", chromedp.EmulateViewport(1280, 900))
 	take("desk")
+	v.reaches(name)
 	v.phone()
 }
 
