@@ -184,6 +184,7 @@ func TestLogout(t *testing.T) {
 		run(t, r)
 		assert.NoError(t, r.Ready(t.Context()))
 		assert.True(t, watch(t, r).says(""))
+		assert.NoError(t, r.Status().Err)
 		assert.Equal(t, valetkey.Ready, r.Health()[0].State)
 	})
 }
