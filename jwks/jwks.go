@@ -377,7 +377,7 @@ func (cfg *Config) check(wrong *mistakes.List) {
 	}
 	for i, alg := range cfg.Algorithms {
 		if !slices.Contains(known, alg) {
-			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not %s", alg, kind)
+			wrong.Add(fmt.Sprintf("Algorithms[%d]", i), "%q is not %s%s", alg, kind, hint(alg, known))
 		}
 	}
 	if cfg.Leeway > maxLeeway {
@@ -394,6 +394,17 @@ func (cfg *Config) check(wrong *mistakes.List) {
 			wrong.Add(fmt.Sprintf("Scopes[%d]", i), "is empty")
 		}
 	}
+}
+
+// hint returns what to do about an algorithm that is not known.
+func hint(alg string, known []string) string {
+	if slices.Contains(jose.HMACAlgorithms(), alg) {
+		return ": HMAC needs the Secret that the issuer shares, and lets whoever verifies tokens issue them too"
+	}
+	if i := slices.IndexFunc(known, func(name string) bool { return strings.EqualFold(name, alg) }); i >= 0 {
+		return "; did you mean " + known[i] + "?"
+	}
+	return ""
 }
 
 // keys returns the keys that cfg configures.

@@ -292,21 +292,28 @@ func unknown(name string, fields []field) string {
 		text += " " + strconv.Quote(name)
 	}
 	var names []string
-	best, fewest := "", 1+len(name)/3 // allow some typing errors
 	for _, f := range fields {
 		names = append(names, f.name)
-		n := distance(name, f.name)
-		if strings.HasPrefix(f.name, name+"_") { // name lacks the suffix of a secret
-			n = 0
-		}
-		if n < fewest {
-			best, fewest = f.name, n
-		}
 	}
-	if best != "" {
+	if best := Similar(name, names); best != "" {
 		return text + "; did you mean " + best + "?"
 	}
 	return text + "; known are " + strings.Join(names, ", ")
+}
+
+// Similar returns the one of names that name is most likely a misspelling of, or "" if none is close.
+func Similar(name string, names []string) string {
+	best, fewest := "", 1+len(name)/3 // allow some typing errors
+	for _, known := range names {
+		n := distance(name, known)
+		if strings.HasPrefix(known, name+"_") { // name lacks the suffix of a secret
+			n = 0
+		}
+		if n < fewest {
+			best, fewest = known, n
+		}
+	}
+	return best
 }
 
 // distance returns the number of bytes to insert, remove or replace to turn a into b (Levenshtein). If a has more than 64 bytes,

@@ -1101,6 +1101,7 @@ func TestUnusedMembersOfAKeySet(t *testing.T) {
 		"text after the object":          {`{"keys":[` + jwk + `]} {}`, "it is not a JSON object"},
 		"an object without an end":       {`{"keys":[` + jwk + `]`, "it is not a JSON object"},
 		"an array":                       {`[` + jwk + `]`, "it is not a JSON object"},
+		"a key in PEM":                   {"\n-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n", "it is PEM and not JSON: write {\"ID OF THE KEY\": \"-----BEGIN PUBLIC KEY-----\\n...\"} with the key as a JSON string, or a JWK Set"},
 		"keys in another letter case":    {`{"Keys":[` + jwk + `]}`, `it has no array "keys"`},
 		"a member that is no PEM, last":  {`{` + many + `"a":1}`, `it has no array "keys"`},
 		"a member that is no PEM, first": {`{"a":1,` + many + `"b":"-----BEGIN "}`, `it has no array "keys"`},

@@ -210,6 +210,9 @@ func (e entry) keyID() string {
 // that mean nothing, would take some hundred.
 func entries(data []byte, limit int) (list []entry, err error) {
 	keys, pems, err := members(data, limit)
+	if errors.Is(err, errPEM) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, errNotObject
 	}
@@ -234,6 +237,9 @@ func entries(data []byte, limit int) (list []entry, err error) {
 func members(data []byte, limit int) (keys json.RawMessage, pems []entry, err error) {
 	object := json.NewDecoder(bytes.NewReader(data))
 	if start, err := object.Token(); err != nil || start != json.Delim('{') {
+		if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN ")) {
+			return nil, nil, errPEM
+		}
 		return nil, nil, errNotObject
 	}
 	var value json.RawMessage
@@ -267,4 +273,7 @@ func members(data []byte, limit int) (keys json.RawMessage, pems []entry, err er
 	return keys, pems, nil
 }
 
-var errNotObject = errors.New("it is not a JSON object")
+var (
+	errNotObject = errors.New("it is not a JSON object")
+	errPEM       = errors.New(`it is PEM and not JSON: write {"ID OF THE KEY": "-----BEGIN PUBLIC KEY-----\n..."} with the key as a JSON string, or a JWK Set`)
+)

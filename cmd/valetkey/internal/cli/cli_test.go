@@ -156,7 +156,7 @@ func TestMistakes(t *testing.T) {
 		{"inspect with a token that is empty", []string{"inspect", ""}, []string{"the token is empty"}},
 		{"inspect with a token behind its scheme", []string{"inspect", "dpop eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"expected the token alone, without the scheme of an Authorization header"}},
 		{"verify with keys over plain http", []string{"verify", "--issuer", "urn:a", "--audience", "a", "--jwks", "http://a.example.com/keys", "x"}, []string{"--jwks: not https; --insecure-http allows http"}},
-		{"verify with a product that is not known", []string{"verify", "--issuer-type", "keyclock", "x"}, []string{`--issuer-type: "keyclock" is not one of `}},
+		{"verify with a product that is not known", []string{"verify", "--issuer-type", "keyclock", "x"}, []string{`--issuer-type: "keyclock" is not the name of a product; did you mean keycloak?`}},
 		{"verify with a product that is spelt otherwise", []string{"verify", "--issuer-type", "GitHub-Actions", "x"}, []string{`--issuer-type: "GitHub-Actions" is not the name of a product; did you mean github_actions?`}},
 		{"verify with mistakes in the parameters of a product", []string{"verify", "--issuer-type", "keycloak", "--client", "", "--tenant", "a", "--rule", "a = ", "--rule", "a=b", "--profile", "lenient", "--allow", "x", "x"},
 			append(required[:1:1], "--audience: required", "--tenant: has no meaning for this product", "--rule: the value is empty", "--rule: an operator (=, ~=, ^=) needs a space on each side", "--profile: cannot be combined with", `--allow: "x" is not one of`)},

@@ -239,11 +239,7 @@ func (s Settings) product(wrong *found) (cfg jwks.Config, failed bool) {
 		return jwks.Config{Issuer: s.Issuer, Audience: audience, Clients: s.Clients, Rules: rules}, false
 	}
 	if known := issuers.Names(); !slices.Contains(known, s.Type) {
-		if i := slices.IndexFunc(known, func(name string) bool { return letters(name) == letters(s.Type) }); i >= 0 {
-			wrong.add("issuer_type", "%q is not the name of a product; did you mean %s?", s.Type, known[i])
-		} else {
-			wrong.add("issuer_type", "%q is not one of %s", s.Type, strings.Join(known, ", "))
-		}
+		wrong.add("issuer_type", "%s", UnknownType(s.Type, known))
 		return cfg, true
 	}
 	construct := func(audience []string) []Mistake {
@@ -332,6 +328,18 @@ func (Tokens) rules(field string, texts []string, wrong *found) (all []claims.Ru
 		all = append(all, r)
 	}
 	return all
+}
+
+// UnknownType returns the message about a product whose name is not known: with a similar name, or else with all.
+func UnknownType(name string, known []string) string {
+	similar := config.Similar(name, known)
+	if i := slices.IndexFunc(known, func(other string) bool { return letters(other) == letters(name) }); i >= 0 {
+		similar = known[i]
+	}
+	if similar != "" {
+		return fmt.Sprintf("%q is not the name of a product; did you mean %s?", name, similar)
+	}
+	return fmt.Sprintf("%q is not one of %s", name, strings.Join(known, ", "))
 }
 
 // letters returns the name of a product as people spell it, such as GitHub-Actions, without case, spaces and punctuation.

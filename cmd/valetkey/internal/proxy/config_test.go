@@ -137,8 +137,10 @@ func TestMistakes(t *testing.T) {
 		{"a tenant in an issuer, and no key set", verifier("{issuer: 'https://a/{tid}'}"), []string{
 			"4: verifiers[0].jwks.url: required, or file, because the metadata of an issuer with a claim in braces has no URL",
 			"4: verifiers[0].jwks.rules: need one about tid, which lists the tenants; allow: any_tenant accepts them all"}},
-		{"a product that is not known", verifier("{issuer_type: keyclock, leeway: 1h}"), []string{
-			`4: verifiers[0].jwks.issuer_type: "keyclock" is not one of ` + strings.Join(issuers.Names(), ", "),
+		{"a product that is not known", verifier("{issuer_type: homemade_server}"), []string{
+			`4: verifiers[0].jwks.issuer_type: "homemade_server" is not one of ` + strings.Join(issuers.Names(), ", ")}},
+		{"a product that is misspelled", verifier("{issuer_type: keyclock, leeway: 1h}"), []string{
+			`4: verifiers[0].jwks.issuer_type: "keyclock" is not the name of a product; did you mean keycloak?`,
 			`4: verifiers[0].jwks.leeway: 1h0m0s is more than 5m0s`}},
 		{"mistakes in the parameters of a product, beside others", base(`[jwks: {issuer: "https://as.example.com"}]`, `
 - jwks:

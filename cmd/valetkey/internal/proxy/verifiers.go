@@ -322,7 +322,7 @@ func (l *list) introspectionOf(at string, s *introspectionSection) (cfg introspe
 	}
 	placeholder := introspect.Config{Issuer: "https://issuer.invalid", Audience: []string{"invalid"}}
 	if known := issuers.IntrospectionNames(); !slices.Contains(known, s.Type) {
-		l.Mistake(at+".issuer_type", "%q is not one of %s", s.Type, strings.Join(known, ", "))
+		l.Mistake(at+".issuer_type", "%s", issuer.UnknownType(s.Type, known))
 		return placeholder, true
 	}
 	cfg, err := issuers.NamedIntrospection(s.Type, issuers.Params{Issuer: s.Issuer, Audience: audience})
