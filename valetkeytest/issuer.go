@@ -37,6 +37,8 @@
 // A test can rotate keys ([Issuer.Rotate]) and advance the clock ([Issuer.Advance]). Every [Endpoint] counts its requests and
 // can be down, slow or broken. With the setting [InMemory], the issuer runs in a bubble of [testing/synctest].
 //
+// [NewTransmitter] adds a transmitter of security event tokens to an issuer, for tests of revocation.
+//
 // The issuer is not an authorization server. It has no token endpoint, login or consent; package authserver has them.
 package valetkeytest
 
@@ -80,6 +82,7 @@ type Issuer struct {
 	done   chan struct{} // closed when the test ends
 
 	settings settings
+	mux      *http.ServeMux // a transmitter adds its endpoints
 
 	mu      sync.Mutex // guards what follows
 	keys    keyRing
@@ -142,7 +145,8 @@ func NewIssuer(t testing.TB, set ...Setting) *Issuer {
 
 	iss.StatusList = &Endpoint{done: iss.done, real: iss.serveStatusList}
 
-	mux := http.NewServeMux()
+	iss.mux = http.NewServeMux()
+	mux := iss.mux
 	mux.Handle("GET /.well-known/oauth-authorization-server", iss.Metadata)
 	mux.Handle("GET /.well-known/openid-configuration", iss.Metadata)
 	mux.Handle("GET /jwks", iss.KeySet)
