@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -426,4 +427,4 @@ func (c *canary) contacted(id string) bool {
 	return c.seen[id] > 0
 }
 
-func (c *canary) close() { c.server.Close() }
+func (c *canary) close() { c.server.Shutdown(context.Background()) }

@@ -6,4 +6,4 @@ import "os/exec"
 
 func ownGroup(*exec.Cmd) {}
 
-func signalGroup(cmd *exec.Cmd, _ bool) { cmd.Process.Kill() }
+func killGroup(cmd *exec.Cmd) { cmd.Process.Kill() }

@@ -427,9 +427,6 @@ func (r *Receiver) usable(s *streamConfig) error {
 	}
 	// What was requested or is supported does not matter (SSF 1.0, section 8.1.1).
 	for _, e := range requested(r.cfg.Events) {
-		if e == SessionsRevoked && slices.Contains(s.delivered, SessionRevoked) {
-			continue // RISC 1.0, section 2.11: deprecated in favor of it
-		}
 		if !slices.Contains(s.delivered, e) {
 			s.missing = append(s.missing, e)
 		}
@@ -471,7 +468,7 @@ func (r *Receiver) verify(ctx context.Context, m *metadata, id string) error {
 					slog.String("transmitter", r.cfg.Transmitter), slog.String("stream", id))
 			}
 		}
-		r.stream.requested = true
+		r.stream.requested, r.stream.requestedAt = true, r.cfg.Now()
 	})
 	_, err := r.api(ctx, "verifying the stream", http.MethodPost, m.verification, body, http.StatusNoContent, http.StatusOK)
 	if busy := new(apiError); errors.As(err, &busy) && busy.status == http.StatusTooManyRequests { // no event will come

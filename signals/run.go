@@ -26,7 +26,8 @@ const (
 	shutdownTimeout = 2 * time.Second
 )
 
-// A StateStore keeps a small text across restarts. Load returns nil if there is none.
+// A StateStore keeps a small text across restarts. Load returns nil if there is none. Replicas that share a stream should share a store:
+// what one of them has received then proves to all that the stream delivers, and is no gap for any of them.
 type StateStore interface {
 	Load(ctx context.Context) ([]byte, error)
 	Save(ctx context.Context, state []byte) error
@@ -65,7 +66,8 @@ func (f fileState) Save(_ context.Context, state []byte) error {
 type savedState struct {
 	Transmitter string    `json:"transmitter"`
 	StreamID    string    `json:"stream_id,omitempty"`
-	Contact     time.Time `json:"contact"` // the last one
+	Contact     time.Time `json:"contact"`        // the last one
+	Proof       time.Time `json:"proof,omitzero"` // the last verification event
 }
 
 // Run sets up the stream and keeps it: it finds or creates the stream, polls it with [Poll], verifies it, watches its status, and carries
@@ -126,11 +128,7 @@ func (r *Receiver) restore(ctx context.Context) (known savedState) {
 		r.startGap("the time of the last contact is not kept across restarts, see Config.State")
 		return known
 	}
-	var saved savedState
-	data, err := r.cfg.State.Load(ctx)
-	if err == nil && data != nil {
-		err = json.Unmarshal(data, &saved)
-	}
+	saved, err := r.load(ctx)
 	switch {
 	case err != nil:
 		r.log.LogAttrs(ctx, slog.LevelError, "signals: the saved state cannot be read", slog.Any("err", err))
@@ -158,12 +156,27 @@ func (r *Receiver) startGap(reason string) {
 	r.stream.change(func() { r.stream.gapLocked(time.Time{}, reason) })
 }
 
-// save stores the state.
+// load returns the stored state; the zero value if there is none.
+func (r *Receiver) load(ctx context.Context) (saved savedState, err error) {
+	data, err := r.cfg.State.Load(ctx)
+	if err == nil && data != nil {
+		err = json.Unmarshal(data, &saved)
+	}
+	return saved, err
+}
+
+// save stores the state, after it has learned from it what other replicas have received.
 func (r *Receiver) save(ctx context.Context, known savedState) {
+	if r.cfg.State == nil {
+		return
+	}
+	if stored, err := r.load(ctx); err == nil && stored.Transmitter == r.cfg.Transmitter && stored.StreamID == known.StreamID {
+		r.stream.learn(stored)
+	}
 	r.stream.mu.Lock()
-	known.Contact = r.stream.lastContact
+	known.Contact, known.Proof, r.stream.unsaved = r.stream.lastContact, r.stream.lastProof, false
 	r.stream.mu.Unlock()
-	if r.cfg.State == nil || known.Contact.IsZero() {
+	if known.Contact.IsZero() {
 		return
 	}
 	data, err := json.Marshal(known)
@@ -196,7 +209,14 @@ func (r *Receiver) session(ctx context.Context, known *savedState) error {
 			}
 		})
 	}
-	begin(func(ctx context.Context) error { return r.repeat(ctx, settleInterval, r.stream.settle) })
+	begin(func(ctx context.Context) error {
+		return r.repeat(ctx, settleInterval, func(ctx context.Context) error {
+			if r.stream.proofUnsaved() {
+				r.save(ctx, *known)
+			}
+			return r.stream.settle(ctx)
+		})
+	})
 	begin(func(ctx context.Context) error {
 		return r.repeat(ctx, saveInterval, func(ctx context.Context) error { r.save(ctx, *known); return nil })
 	})
@@ -205,7 +225,10 @@ func (r *Receiver) session(ctx context.Context, known *savedState) error {
 	}
 	if s != nil && m.verification != "" && r.cfg.VerifyInterval > 0 {
 		begin(func(ctx context.Context) error {
-			return r.repeat(ctx, r.verifyInterval(s), func(ctx context.Context) error { return r.verify(ctx, m, s.id) })
+			return r.repeat(ctx, r.verifyInterval(s), func(ctx context.Context) error {
+				r.save(ctx, *known) // another replica may have received the last event
+				return r.verify(ctx, m, s.id)
+			})
 		})
 	}
 	if s != nil && m.status != "" {

@@ -48,6 +48,8 @@ type streamState struct {
 	verifiable  bool
 	requested   bool // a verification has been requested and not been answered
 	unanswered  int  // in a row
+	unsaved     bool // lastProof is newer than the stored one
+	requestedAt time.Time
 	begun       time.Time
 	lastContact time.Time
 	lastProof   time.Time
@@ -135,7 +137,6 @@ func (s *streamState) health() valetkey.Health {
 func (s *streamState) healthLocked() valetkey.Health {
 	state, err := valetkey.Ready, s.errLocked()
 	switch {
-	case s.r.cfg.Delivery == NoStream:
 	case err != nil && s.caughtUp:
 		state = valetkey.Degraded
 	case err != nil:
@@ -218,6 +219,29 @@ func (s *streamState) gapLocked(from time.Time, reason string) {
 		slog.Time("from", from), slog.Time("to", now), slog.String("reason", reason), slog.String("policy", string(s.r.cfg.Gaps)))
 }
 
+// learn takes over what another replica, or an earlier process, has stored. A time in the future is that of a wrong clock.
+func (s *streamState) learn(stored savedState) {
+	limit := s.r.cfg.Now().Add(maxLeeway)
+	s.change(func() {
+		if stored.Contact.After(s.lastContact) && stored.Contact.Before(limit) {
+			s.lastContact = stored.Contact
+		}
+		if !stored.Proof.After(s.lastProof) || !stored.Proof.Before(limit) {
+			return
+		}
+		s.lastProof = stored.Proof
+		if !s.requested || stored.Proof.After(s.requestedAt.Add(-s.r.cfg.Leeway)) {
+			s.requested, s.unanswered = false, 0
+		}
+	})
+}
+
+func (s *streamState) proofUnsaved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsaved && s.r.cfg.State != nil
+}
+
 // settle carries out the policy for a gap.
 func (s *streamState) settle(ctx context.Context) error {
 	s.mu.Lock()
@@ -244,7 +268,7 @@ func (s *streamState) event(ctx context.Context, event Event, p stateful) error 
 		if p.state != "" && !s.r.cfg.Stream.Unmanaged && !s.ours(p.state) {
 			return refuse(invalidState, "the state is not one that this receiver has requested")
 		}
-		s.change(func() { s.lastProof, s.requested, s.unanswered = s.r.cfg.Now(), false, 0 })
+		s.change(func() { s.lastProof, s.requested, s.unanswered, s.unsaved = s.r.cfg.Now(), false, 0, true })
 		return nil
 	}
 	if p.about {

@@ -95,7 +95,7 @@ func (s *server) bound(w http.ResponseWriter, r *http.Request, scheme, token str
 		return err
 	}
 	s.mu.Lock()
-	s.possessed[token] = true
+	s.proofs["bound "+token] = time.Now()
 	s.mu.Unlock()
 	return nil
 }
@@ -103,7 +103,8 @@ func (s *server) bound(w http.ResponseWriter, r *http.Request, scheme, token str
 func (s *server) wasBound(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.possessed[token]
+	_, ok := s.proofs["bound "+token]
+	return ok
 }
 
 // certificate checks the client certificate (RFC 8705, section 3).
@@ -422,16 +423,16 @@ func (s *server) replayed(claims map[string]any, key *publicKey) error {
 		return nil
 	}
 	s.mu.Lock()
-	used := s.proofs[id]
+	_, used := s.proofs[id]
 	if !s.is("replay-check-races") {
-		s.proofs[id] = true
+		s.proofs[id] = time.Now()
 	}
 	many := len(s.proofs) > 20 && s.is("few-proofs-for-each-key")
 	s.mu.Unlock()
 	if s.is("replay-check-races") {
 		time.Sleep(50 * time.Millisecond) // the window of the race
 		s.mu.Lock()
-		s.proofs[id] = true
+		s.proofs[id] = time.Now()
 		s.mu.Unlock()
 	}
 	if used || many {
@@ -455,7 +456,7 @@ func (s *server) burn(r *http.Request) {
 	}
 	if json.Unmarshal(payload, &claims) == nil {
 		s.mu.Lock()
-		s.proofs[claims.JTI] = true
+		s.proofs[claims.JTI] = time.Now()
 		s.mu.Unlock()
 	}
 }

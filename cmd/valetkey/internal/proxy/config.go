@@ -106,6 +106,9 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 	p.access = accessLog{log: f.log, mode: cmp.Or(f.AccessLog, "refusals"), proxies: next.proxies}
 	verifiers := list{file: f}
 	verifier := verifiers.read()
+	if p.receiveSignals(f, verifiers.made); f.rehearsal != nil {
+		p.endSignals()
+	}
 	proofs := f.proofs()
 	cfg := middleware.Config{
 		Verifier:          verifier,
@@ -129,9 +132,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		Observer: p.observer(f),
 		Now:      f.now,
 	}
-	if f.shared != nil {
-		cfg.Revocations.Source, cfg.Revocations.AllowBeforeCaughtUp = f.shared.Redis, f.shared.allow
-	}
+	cfg.Revocations.Source, cfg.Revocations.AllowBeforeCaughtUp = p.watches(f)
 	if f.ErrorBody == "problem_json" {
 		cfg.ErrorBody = middleware.ProblemJSON
 	}
@@ -170,6 +171,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		path, _ := url.PathUnescape(pattern) // cannot fail: the guard has accepted the URL
 		p.own = map[string]http.Handler{path: metadata}
 	}
+	p.ownSignals()
 	table := f.table()
 	if !f.authorize {
 		next.targets = f.targets(table)

@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: routes: required, or openapi", "1: upstream: required, or upstreams"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, metadata, realm, error_uri, error_body, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, cache, revocations, insecure_report_only, profile, redis, routes, openapi, allow_encoded_slash`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, metadata, realm, error_uri, error_body, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, cache, revocations, insecure_report_only, profile, redis, signals, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
@@ -658,12 +658,12 @@ func TestExampleInFull(t *testing.T) {
 		}
 		p.Close()
 	})
-	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|forwarded_port:|forwarded_prefix:|websocket_token:|redis:|  )`).ReplaceAllString(upstreams.ReplaceAllString(string(text), ""), "$1$2")
+	full := regexp.MustCompile(`(?m)^( *)# (tls:|probe:|- introspection:|dpop:|mtls:|sender_constrained:|trusted_proxies:|forwarded_header:|forwarded_port:|forwarded_prefix:|websocket_token:|redis:|signals:|  )`).ReplaceAllString(upstreams.ReplaceAllString(string(text), ""), "$1$2")
 	full = strings.NewReplacer("\n# openapi:", "\nopenapi:", "      # status_list:", "      status_list:").Replace(full)
 	full, rows, _ := strings.Cut(full, "\nroutes:\n")
 	full += rows[strings.Index(rows, "\n\n"):]
 	dir := t.TempDir()
-	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "redis.key": key + "\n", "nonce.key": key, "redis-ca.pem": certificatePEM,
+	for name, content := range map[string]string{"proxy.yaml": full, "openapi.yaml": document, "orders.secret": "secret\n", "redis.password": "secret\r\n", "signals.secret": "secret", "push.secret": "Bearer secret", "redis.key": key + "\n", "nonce.key": key, "redis-ca.pem": certificatePEM,
 		"proxy.crt": certificatePEM, "proxy.key": keyPEM} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -680,6 +680,7 @@ func TestExampleInFull(t *testing.T) {
 	var fields struct {
 		Verifiers []map[string]map[string]any
 		Redis     map[string]any
+		Signals   map[string]any
 		DPoP      map[string]any `yaml:"dpop"`
 		MTLS      map[string]any `yaml:"mtls"`
 		Socket    map[string]any `yaml:"websocket_token"`
@@ -690,7 +691,7 @@ func TestExampleInFull(t *testing.T) {
 		Prefix    bool           `yaml:"forwarded_prefix"`
 		Bound     bool           `yaml:"sender_constrained"`
 	}
-	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 14 ||
+	if err := yaml.Unmarshal([]byte(full), &fields); err != nil || len(fields.Verifiers) != 2 || len(fields.Verifiers[1]["introspection"]) != 11 || len(fields.Redis) != 14 || len(fields.Signals) != 18 ||
 		fields.Verifiers[0]["jwks"]["status_list"] == nil || len(fields.DPoP) != 6 || len(fields.MTLS) != 2 || len(fields.Socket) != 3 || len(fields.TLS) != 2 || len(fields.Proxies) != 2 ||
 		fields.Forwarded != "X-Forwarded" || !fields.Port || !fields.Prefix || !fields.Bound {
 		t.Errorf("%v, and the example has %v", err, fields)

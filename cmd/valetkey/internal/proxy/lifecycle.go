@@ -11,6 +11,7 @@ import (
 type lifecycle struct {
 	verifiers    []*part[verifierPart] // in the order in which they are asked; shared with other configurations
 	redis        *part[*shared]        // the owner of shared; nil: there is none
+	signals      *part[*received]      // nil: there are none
 	made         []made
 	profile      string
 	fixed        settings
@@ -34,6 +35,7 @@ func (p *Proxy) Close() {
 	for _, v := range p.verifiers {
 		v.release()
 	}
+	p.endSignals() // before its Redis
 	p.disconnect()
 }
 

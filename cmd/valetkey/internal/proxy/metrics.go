@@ -47,6 +47,9 @@ func (s *Service) exposition(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 		m.Describe("valetkey_revocation_source_state", "gauge", "1 for the current state of the source of revocations.")
 		state(m, "valetkey_revocation_source_state", h)
 	}
+	if p.signals != nil {
+		p.signals.value.expose(m)
+	}
 	m.Gauge("valetkey_revocations", "Revocations in force.", float64(g.Revocations.Held))
 	m.Gauge("valetkey_revocations_overflowed", "Revocations that did not fit in memory: tokens that match them get 503.", float64(g.Revocations.Overflowed))
 	m.Gauge("valetkey_cache_entries", "Cached tokens.", float64(g.Cache.Entries))

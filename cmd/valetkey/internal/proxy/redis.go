@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -54,6 +55,9 @@ func (f *file) connect(patience time.Duration) *shared {
 	cfg := valetredis.Config{
 		Key: f.Key(r.Key), Prefix: r.Prefix, Timeout: max(time.Duration(r.Timeout), patience), Logger: f.log,
 		MinReplicas: int(r.MinReplicas), AllowUnreplicated: r.Unreplicated,
+	}
+	if f.Signals != nil { // the receiver publishes revocations that end up to a tolerated difference of clocks later than revocations.keep
+		cfg.Keep = cmp.Or(time.Duration(f.Revocations.Keep), 24*time.Hour) + signalSkew
 	}
 	if !f.SecretGiven(r.Key) {
 		f.Mistake("redis.key_file", "required, or key_env or key")

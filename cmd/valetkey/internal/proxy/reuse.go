@@ -62,12 +62,12 @@ func (f *file) randomNonces() (*dpop.Nonces, error) {
 type settings map[string]string
 
 // checkFixed adds a mistake for each setting that differs from that of the running process. The rule: sockets belong to the process,
-// Redis holds its revocations and used proofs, and the period in which a proof counts determines how long used ones are remembered.
+// Redis holds its revocations and used proofs, the receiver of signals has a stream, and the period in which a proof counts determines how long used ones are remembered.
 func (f *file) checkFixed() settings {
 	now := settings{
 		"listen": string(f.Listen), "probe": string(f.Probe), "tls": fmt.Sprint(f.TLS != nil), "redis": fmt.Sprintf("%x", f.fingerprint(f.Redis)),
 		"header_timeout": fmt.Sprint(f.HeaderTimeout), "idle_timeout": fmt.Sprint(f.IdleTimeout), "max_header_bytes": fmt.Sprint(f.MaxHeaderBytes),
-		"revocations": fmt.Sprint(f.Revocations),
+		"revocations": fmt.Sprint(f.Revocations), "signals": fmt.Sprintf("%x", f.fingerprint(f.Signals)),
 	}
 	maps.Copy(now, f.sockets)
 	if s := f.DPoP; s != nil {

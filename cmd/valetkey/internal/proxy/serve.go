@@ -75,6 +75,11 @@ func (s *Service) sites(first *Proxy) (all []web.Site) {
 	if first.tls != nil {
 		site.TLS = s.tls(first.tls)
 	}
+	if r := first.signals; r != nil && r.value.listen != "" { // last: the first gets the socket of systemd that has no name
+		own := site
+		own.Name, own.Addr, own.Handler = "signals", r.value.listen, r.value.handler()
+		defer func() { all = append(all, own) }()
+	}
 	a := first.authorizer
 	if a == nil {
 		return append(all, site)
@@ -96,7 +101,7 @@ func (s *Service) serverOf() (server web.Server, end func()) {
 	return p.Value.authorizer.server, p.Done
 }
 
-// Serve listens, and serves until ctx is done or the server fails. With Redis, it also watches for revocations. A hangup requests a
+// Serve listens, and serves until ctx is done or the server fails. With Redis or signals, it also watches for revocations. A hangup requests a
 // reload. See [web.Process] about the end.
 func (s *Service) Serve(ctx context.Context, hangup <-chan os.Signal) error {
 	p := s.current.Get()
@@ -116,7 +121,10 @@ func (s *Service) Serve(ctx context.Context, hangup <-chan os.Signal) error {
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the last request has ended
 	defer cancel()
 	defer stop()
-	if first.shared != nil {
+	if first.signals != nil {
+		watching.Go(func() { first.signals.value.Run(watch) })
+	}
+	if first.shared != nil || first.signals != nil {
 		watching.Go(func() { first.guard.Watch(watch) }) // for the guards of all later configurations too
 	}
 	p.Done()
@@ -253,6 +261,7 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 		Config      web.Source  `json:"config"`
 		Verifiers   []condition `json:"verifiers"`
 		Redis       []condition `json:"redis,omitempty"`
+		Signals     *stream     `json:"signals,omitempty"`
 		Cache       cache       `json:"cache"`
 		Revocations revocations `json:"revocations"`
 		Requests    int         `json:"requests"`
@@ -263,6 +272,9 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 	}
 	if p.shared != nil {
 		body.Redis = reports(p.shared.Health())
+	}
+	if p.signals != nil {
+		body.Signals = p.signals.value.status()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

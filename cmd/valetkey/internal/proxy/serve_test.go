@@ -106,6 +106,21 @@ type part struct {
 	Since              time.Time
 }
 
+type signalStatus struct {
+	part
+	Transmitter, Delivery, Status string
+	StreamID                      string    `json:"stream_id"`
+	Delivered                     []string  `json:"events_delivered"`
+	LastContact                   time.Time `json:"last_contact"`
+	LastProof                     time.Time `json:"last_proof"`
+	Gap                           *struct {
+		From, To time.Time
+		Reason   string
+	}
+	Outcomes map[string]int
+	Keys     []part
+}
+
 type status struct {
 	State            string
 	Verifiers, Redis []part
@@ -120,6 +135,7 @@ type status struct {
 		Source           part
 	}
 	Requests int
+	Signals  *signalStatus
 
 	Version  string
 	Started  time.Time

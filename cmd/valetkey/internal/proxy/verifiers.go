@@ -351,15 +351,8 @@ func (l *list) auth(at string, s *introspectionSection) introspect.Auth {
 	if !l.SecretGiven(s.ClientSecret) {
 		l.Mistake(at+".client_secret_file", "required, or client_secret_env or client_secret")
 	}
-	auth := introspect.BasicAuth
-	switch s.Auth {
-	case "basic_raw":
-		auth = introspect.RawBasicAuth
-	case "post":
-		auth = introspect.PostAuth
-	}
 	if s.ClientID == "" || password == "" {
 		return introspect.NoAuth()
 	}
-	return auth(s.ClientID, password)
+	return clientAuth(s.Auth)(s.ClientID, password)
 }

@@ -59,6 +59,7 @@ type file struct {
 	ReportOnly        bool              `yaml:"insecure_report_only"`
 	Profile           string            `yaml:"profile" oneof:"fapi2"`
 	Redis             *redisSection     `yaml:"redis"`
+	Signals           *signalsSection   `yaml:"signals"`
 	Routes            map[string]row    `yaml:"routes"`
 	OpenAPI           string            `yaml:"openapi,filled"`
 	AllowEncodedSlash []string          `yaml:"allow_encoded_slash,single,filled"`
