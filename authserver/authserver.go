@@ -160,6 +160,7 @@ func (s *Server) wire(ctx context.Context, shared bool) error {
 		if s.signals, err = s.newSignals(people.accounts.Lookup); err != nil {
 			return err
 		}
+		s.clients.OnDelete(s.signals.RemoveClient)
 	}
 	s.pages, err = pages.New(pages.Config{
 		Issuer: cfg.Issuer, Name: cfg.Name, Accent: cfg.Accent, Logo: cfg.Logo, Favicon: cfg.Favicon, Links: pages.Links(cfg.Links), Logins: logins, APIs: cfg.APIs, Clients: s.clients,

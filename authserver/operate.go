@@ -244,14 +244,10 @@ func (s *Server) publishEnd(ctx context.Context, subject string) error {
 // unless Config.PublishRevocation or Config.Signals is set. The error wraps [store.ErrNotFound] if subject is a client, whose grants
 // end with [Server.RemoveClient], or if there is nothing to end and neither is set.
 func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, grants int, err error) {
-	kind, id, typed := strings.Cut(subject, ":")
-	if !typed || id == "" || login.ValidType(kind) != nil {
+	if !isSubject(subject) {
 		return 0, 0, fmt.Errorf("authserver: revoke user %q: not a subject, which is a type and an id, such as customer:alice", subject)
 	}
-	switch _, err := s.clients.Get(ctx, subject); {
-	case err == nil:
-		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w: it is the id of a client", subject, missing("user"))
-	case !errors.Is(err, store.ErrNotFound):
+	if err := s.noClient(ctx, subject); err != nil {
 		return 0, 0, fmt.Errorf("authserver: revoke user %q: %w", subject, err)
 	}
 	if sessions, grants, err = s.endUser(ctx, endings.Revoked, subject, nil, nil); err != nil {
@@ -263,6 +259,23 @@ func (s *Server) RevokeUser(ctx context.Context, subject string) (sessions, gran
 	s.log.record(ctx, "user revoked", slog.String("subject", subject), slog.String("by", operator),
 		slog.Int("sessions", sessions), slog.Int("grants", grants))
 	return sessions, grants, nil
+}
+
+// isSubject reports whether a text can be the subject of a user: a type and an ID.
+func isSubject(text string) bool {
+	kind, id, typed := strings.Cut(text, ":")
+	return typed && id != "" && login.ValidType(kind) == nil
+}
+
+// noClient returns an error that wraps [store.ErrNotFound] if a subject is the ID of a client, whose own grants have it as subject.
+func (s *Server) noClient(ctx context.Context, subject string) error {
+	switch _, err := s.clients.About(ctx, subject); {
+	case err == nil:
+		return fmt.Errorf("%w: it is the id of a client", missing("user"))
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	return nil
 }
 
 // nothingToEnd is a [store.ErrNotFound].

@@ -29,7 +29,7 @@ import (
 type Signals struct {
 	Enabled bool `yaml:"enabled,short"`
 
-	// AllowReceivers are the networks in which the endpoints of receivers and the backchannel_logout_uri of clients may be, such as
+	// AllowReceivers are the networks in which the endpoints of receivers and the backchannel_logout_uri of approved clients may be, such as
 	// 10.0.0.0/8. Empty: public addresses only, because whoever may register an endpoint could otherwise reach internal services.
 	AllowReceivers []netip.Prefix `yaml:"allow_receivers"`
 
@@ -78,6 +78,12 @@ func (s *Server) newSignals(account func(context.Context, string) (*login.Accoun
 		Issuer: cfg.Issuer, Base: cfg.base(), JWKS: cfg.base() + cfg.Paths.Keys, Store: cfg.Store, Keys: s.keys, Clients: s.clients, Engine: s.engine,
 		Account: account, SubjectTypes: types, Allow: cfg.Signals.AllowReceivers, InsecureLoopback: cfg.Signals.InsecureLoopbackReceivers,
 		RevokeUser: func(ctx context.Context, subject string) (int, error) {
+			if !isSubject(subject) {
+				return 0, missing("user")
+			}
+			if err := s.noClient(ctx, subject); err != nil {
+				return 0, err
+			}
 			sessions, grants, err := s.endUser(ctx, endings.Revoked, subject, nil, nil)
 			return sessions + grants, err
 		},

@@ -669,6 +669,28 @@ func TestPush(t *testing.T) {
 		k.respond(nil)
 		assert.Equal(t, sid, k.wait(t, s, 1)[0].sid())
 	})
+	t.Run("the streams of a client end with it", func(t *testing.T) {
+		s := transmitting(t, "")
+		k, left := receive(t), receive(t)
+		s.stream(t, "receiver", pushTo(k.url))
+		id, secret, err := s.AddClient(t.Context(), authserver.Client{Scopes: []string{"ssf.manage"}, GrantTypes: []string{"client_credentials"}})
+		require.NoError(t, err)
+		a := s.post(t, "/oauth2/token", id, secret, form("grant_type", "client_credentials", "resource", s.url+"/ssf"))
+		require.Equal(t, 200, a.status, a.text)
+		body, err := json.Marshal(pushTo(left.url))
+		require.NoError(t, err)
+		a = send(t, "POST", s.url+"/ssf/streams", string(body), "Content-Type", "application/json", "Authorization", "Bearer "+a.body["access_token"].(string))
+		require.Equal(t, 201, a.status, a.text)
+		end(t, s)
+		left.wait(t, s, 1)
+		require.NoError(t, s.RemoveClient(t.Context(), id))
+		all, err := s.SignalStreams(t.Context())
+		require.NoError(t, err)
+		assert.Len(t, all, 1)
+		end(t, s)
+		k.wait(t, s, 2)
+		assert.Len(t, left.asked(), 1)
+	})
 	t.Run("SSFTX-05 an endpoint that is no longer allowed is not reached", func(t *testing.T) {
 		records := newMemory()
 		shared := func(c *authserver.Config) { c.Store, c.InsecureUnsealed = records, true }
@@ -1173,7 +1195,9 @@ func TestBackChannelLogout(t *testing.T) {
 }
 
 func TestGlobalTokenRevocation(t *testing.T) {
+	records := newMemory()
 	s := transmitting(t, "/as", func(c *authserver.Config) {
+		c.Store, c.InsecureUnsealed = records, true
 		c.TrustedIssuers = []authserver.TrustedIssuer{{Issuer: "https://idp.example", JWKSURL: "https://idp.example/keys", SubjectType: "partner", Scopes: []string{"orders:read"}}}
 	})
 	k := receive(t)
@@ -1193,6 +1217,19 @@ func TestGlobalTokenRevocation(t *testing.T) {
 			assert.Equal(t, 400, revoke(t, subject).status, subject)
 		}
 		assert.Equal(t, 404, revoke(t, user(s.url, "customer:nobody")).status)
+	})
+	t.Run("GTR-02 a client is not a user, and nothing is announced about a user who never existed", func(t *testing.T) {
+		a := s.post(t, "/oauth2/token", "receiver", "test-secret-of-receiver", form("grant_type", "client_credentials", "scope", "ssf.manage"))
+		require.Equal(t, 200, a.status, a.text)
+		for range 20 {
+			assert.Equal(t, 404, revoke(t, user(s.url, "receiver")).status)
+			assert.Equal(t, 404, revoke(t, user(s.url, "customer:nobody")).status)
+		}
+		assert.Equal(t, 200, send(t, "GET", s.url+"/ssf/streams", "", "Authorization", "Bearer "+a.body["access_token"].(string)).status, "its token lives")
+		events, err := records.Find(t.Context(), "ended", store.Key{}, "", 1)
+		require.NoError(t, err)
+		assert.Empty(t, events)
+		assert.Empty(t, k.received())
 	})
 	t.Run("GTR-02 204, the refresh token fails, and login is asked again", func(t *testing.T) {
 		b, access, refresh := s.browse(t)

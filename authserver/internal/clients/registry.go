@@ -23,6 +23,7 @@ type Registry struct {
 	ids        []string // sorted IDs of the static clients
 	privateUse []string
 	documents  *Documents // nil: none
+	leave      func(ctx context.Context, id string) error
 }
 
 const (
@@ -54,6 +55,9 @@ func (r *Registry) ValidRedirectURI(uri string, native bool) error {
 // UseDocuments makes clients with a metadata document known, too. Clients in the configuration or in the store take precedence. It
 // must be called before the registry is in use.
 func (r *Registry) UseDocuments(d *Documents) { r.documents = d }
+
+// OnDelete makes Delete call leave first, which removes what else belongs to the client. It must be called before the registry is in use.
+func (r *Registry) OnDelete(leave func(ctx context.Context, id string) error) { r.leave = leave }
 
 // Get returns the client. Its slices must not be modified. If there is none, the error wraps [store.ErrNotFound]. Get may fetch
 // the metadata document of the client. Then the error may also be a [*DocumentError], or a [*login.TooMany] for the caller of ctx,
@@ -204,6 +208,11 @@ func (r *Registry) Keep(ctx context.Context, c *Client) error {
 func (r *Registry) Delete(ctx context.Context, id string) error {
 	if _, is := r.static[id]; is {
 		return fmt.Errorf("delete a client: %w", ErrStatic)
+	}
+	if r.leave != nil { // first: if it fails, the client still exists, so the call can be repeated
+		if err := r.leave(ctx, id); err != nil {
+			return fmt.Errorf("delete a client: %w", err)
+		}
 	}
 	if err := r.store.Delete(ctx, kind, id); err != nil {
 		return fmt.Errorf("delete a client: %w", err)

@@ -220,7 +220,11 @@ func (t *Transmitter) logOut(ctx context.Context, rec store.Record) (goOn bool, 
 		return false, err
 	}
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	status, _, _, err := t.post(ctx, c.LogoutURI, header, url.Values{"logout_token": {token}}.Encode())
+	by := t.http
+	if !c.Approved() { // the operator has not chosen its endpoint
+		by = t.public
+	}
+	status, _, _, err := t.post(ctx, by, c.LogoutURI, header, url.Values{"logout_token": {token}}.Encode())
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}

@@ -60,8 +60,25 @@ func (t *Transmitter) pushAll(ctx context.Context) {
 
 // due reports whether a stream has a token that may be delivered.
 func (t *Transmitter) due(ctx context.Context, s *stream) (bool, error) {
+	if may, err := t.mayReceive(ctx, s.Client); !may || err != nil {
+		return false, err
+	}
 	items, _, err := t.available(ctx, s, 1)
 	return len(items) > 0, err
+}
+
+// mayReceive reports whether a client still exists and has a scope of the API. A receiver that is polled needs a token for each request,
+// but a push needs none, so a stream must not outlive the right to it. The events of such a stream wait, because a replica with a newer
+// configuration may know the client.
+func (t *Transmitter) mayReceive(ctx context.Context, id string) (bool, error) {
+	c, err := t.cfg.Clients.About(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("find the client of a stream: %w", err)
+	}
+	return contains(c.Scopes, ScopeRead) || contains(c.Scopes, ScopeManage), nil
 }
 
 // begin reports whether this process is not delivering to a stream or a client, and from now on it is, until finish.
@@ -289,7 +306,7 @@ func (t *Transmitter) deliver(ctx context.Context, s *stream, i item) (reply, er
 		}
 		header.Set("Authorization", value)
 	}
-	status, got, body, err := t.post(ctx, s.Endpoint, header, set)
+	status, got, body, err := t.post(ctx, t.http, s.Endpoint, header, set)
 	switch {
 	case ctx.Err() != nil:
 		return reply{}, ctx.Err()
@@ -310,7 +327,7 @@ func (t *Transmitter) deliver(ctx context.Context, s *stream, i item) (reply, er
 }
 
 // post sends a request to a receiver and returns the start of the response.
-func (t *Transmitter) post(ctx context.Context, url string, header http.Header, body string) (int, http.Header, []byte, error) {
+func (t *Transmitter) post(ctx context.Context, by *http.Client, url string, header http.Header, body string) (int, http.Header, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
@@ -321,7 +338,7 @@ func (t *Transmitter) post(ctx context.Context, url string, header http.Header, 
 		return 0, nil, nil, fmt.Errorf("the endpoint %w", err)
 	}
 	r.Header = header
-	res, err := t.http.Do(r)
+	res, err := by.Do(r)
 	if err != nil {
 		return 0, nil, nil, err
 	}

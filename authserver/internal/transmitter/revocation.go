@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // revokeUser implements draft-parecki-oauth-global-token-revocation-05, section "Revocation Request". The response 204 means that the
@@ -25,6 +26,7 @@ func (t *Transmitter) revokeUser(c *call) (int, any, error) {
 	if subject == "" {
 		return 0, nil, &refusal{status: http.StatusForbidden, description: "the iss of the user is not that of a user of this server"}
 	}
+	errNoUser := &refusal{status: http.StatusNotFound, description: "there is no such user"}
 	missing := false
 	if issuer == t.cfg.Issuer { // users of trusted issuers cannot be looked up
 		_, err := t.cfg.Account(c.Context(), subject)
@@ -32,12 +34,21 @@ func (t *Transmitter) revokeUser(c *call) (int, any, error) {
 			return 0, nil, err
 		}
 	}
+	if missing { // a user who is gone may have left grants; of one who never existed, nothing is recorded and announced
+		left, err := t.cfg.Engine.Sessions(c.Context(), subject)
+		if err != nil {
+			return 0, nil, err
+		}
+		if len(left) == 0 {
+			return 0, nil, errNoUser
+		}
+	}
 	n, err := t.cfg.RevokeUser(c.Context(), subject)
+	if errors.Is(err, store.ErrNotFound) { // a client
+		return 0, nil, errNoUser
+	}
 	if err != nil {
 		return 0, nil, err
-	}
-	if missing && n == 0 {
-		return 0, nil, &refusal{status: http.StatusNotFound, description: "there is no such user"}
 	}
 	t.cfg.Audit(c.Context(), "user revoked", slog.String("subject", subject), slog.String("by", c.client), slog.Int("ended", n))
 	return http.StatusNoContent, nil, nil

@@ -223,6 +223,20 @@ func (t *Transmitter) remove(ctx context.Context, s *stream) error {
 	return nil
 }
 
+// RemoveClient deletes the streams of a client.
+func (t *Transmitter) RemoveClient(ctx context.Context, id string) error {
+	own, err := t.findStreams(ctx, store.Key{Name: keyClient, Value: id}, 10*maxOwned)
+	if err != nil {
+		return err
+	}
+	for _, s := range own {
+		if err := t.remove(ctx, s); err != nil {
+			return fmt.Errorf("delete the stream of a client: %w", err)
+		}
+	}
+	return nil
+}
+
 // kindSubject is the kind of subjects that a receiver has removed from a stream. Streams begin with all subjects.
 //
 // Who fills it: a receiver, at most 10 a second. When it is full, the receiver's own records are dropped, and it gets events that it

@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,14 +59,14 @@ type Config struct {
 	Engine  Engine
 
 	// Account returns the account of a user by subject. RevokeUser ends everything that a user has, and returns the number of
-	// sessions and grants.
+	// sessions and grants. Its error wraps store.ErrNotFound for a subject that is not that of a user.
 	Account    func(ctx context.Context, subject string) (*login.Account, error)
 	RevokeUser func(ctx context.Context, subject string) (n int, err error)
 
 	// SubjectTypes maps trusted issuers to the type of the subjects of their users: the user sub of the issuer is type:sub here.
 	SubjectTypes map[string]string
 
-	// Allow lists the networks in which receivers may be, in addition to public addresses. InsecureLoopback also allows receivers
+	// Allow lists the networks in which receivers and approved clients may be, in addition to public addresses. InsecureLoopback also allows receivers
 	// on loopback, and http there. May be empty.
 	Allow            []netip.Prefix
 	InsecureLoopback bool
@@ -88,7 +89,8 @@ type Engine interface {
 type Transmitter struct {
 	cfg     Config
 	guard   *middleware.Guard
-	http    *http.Client   // to receivers
+	http    *http.Client   // to receivers and approved clients
+	public  *http.Client   // to other clients: not to Config.Allow, which any developer could reach otherwise
 	holder  string         // identifies this process in leases
 	checks  *login.Limiter // of verification requests, by stream
 	changes *login.Limiter // of changes to subjects, by stream
@@ -127,15 +129,18 @@ func New(cfg Config) (*Transmitter, error) {
 		cfg: cfg, holder: rand.Text(), released: make(chan struct{}, 1), pushes: make(chan struct{}, 1), logouts: make(chan struct{}, 1),
 		counts: map[string]*count{}, waiting: map[string]*waiting{}, running: map[string]*pushRunning{},
 	}
-	allow := cfg.Allow
+	var here []netip.Prefix
 	if cfg.InsecureLoopback {
-		allow = append(allow[:len(allow):len(allow)], netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+		here = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	}
-	t.http = &http.Client{
-		Transport:     fetch.Guarded(nil, allow...),
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the credentials are for the endpoint only
-		Timeout:       pushTimeout,
+	to := func(allow []netip.Prefix) *http.Client {
+		return &http.Client{
+			Transport:     fetch.Guarded(nil, allow...),
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the credentials are for the endpoint only
+			Timeout:       pushTimeout,
+		}
 	}
+	t.http, t.public = to(slices.Concat(cfg.Allow, here)), to(here)
 	var errs [3]error
 	t.checks, errs[0] = login.NewLimiter(login.Rate{Burst: 3, Every: minVerification}, 0)
 	t.changes, errs[1] = login.NewLimiter(login.Rate{Burst: 1000, Every: 100 * time.Millisecond}, 0)
@@ -165,6 +170,7 @@ func (t *Transmitter) Run(ctx context.Context) {
 	all.Go(func() { t.retire(ctx) })
 	all.Wait()
 	t.http.CloseIdleConnections()
+	t.public.CloseIdleConnections()
 }
 
 // wake leaves a value in a channel with room for one.

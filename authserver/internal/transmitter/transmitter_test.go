@@ -9,8 +9,10 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +103,8 @@ var ring = sync.OnceValues(func() (store.Record, error) { // RSA keys are slow t
 	return found[0], nil
 })
 
+var receivers = []clients.Client{{ID: "receiver", Scopes: []string{"ssf.manage"}}, {ID: "other", Scopes: []string{"ssf.read", "ssf.manage"}}}
+
 // on makes a transmitter on a store, which another one may share.
 func on(t *testing.T, records *broken, change ...func(*transmitter.Config)) *site {
 	t.Helper()
@@ -113,7 +117,7 @@ func on(t *testing.T, records *broken, change ...func(*transmitter.Config)) *sit
 	require.NoError(t, err)
 	s := &site{mux: http.NewServeMux(), store: records, log: new(bytes.Buffer)}
 	cfg := transmitter.Config{
-		Issuer: issuer, Base: issuer, JWKS: issuer + "/keys", Store: records, Keys: r, Clients: clients.NewRegistry(records, nil), Engine: engine{},
+		Issuer: issuer, Base: issuer, JWKS: issuer + "/keys", Store: records, Keys: r, Clients: clients.NewRegistry(records, receivers), Engine: engine{},
 		Account:          func(context.Context, string) (*login.Account, error) { return new(login.Account), nil },
 		RevokeUser:       func(context.Context, string) (int, error) { return 0, nil },
 		InsecureLoopback: true, Audit: func(context.Context, string, ...slog.Attr) {}, Logger: slog.New(slog.DiscardHandler),
@@ -598,6 +602,91 @@ func TestSlowLogoutEndpoints(t *testing.T) {
 		defer mu.Unlock()
 		return got["/known"] == 3
 	}, time.Minute, 5*time.Millisecond)
+}
+
+// A stream does not outlive the right of its client to it: nothing is pushed to a client that is not known any more, or has lost its scope.
+func TestPushesEndWithTheRightToThem(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string]int{}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[r.URL.Path]++
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(web.Close)
+	records := &broken{Store: store.NewMemory(0), left: -1}
+	before := on(t, records)
+	for _, id := range []string{"receiver", "other", "gone"} {
+		before.stream(t, id, object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": web.URL + "/" + id}})
+	}
+	after := on(t, records, func(c *transmitter.Config) {
+		c.Clients = clients.NewRegistry(records, []clients.Client{{ID: "receiver", Scopes: []string{"ssf.read"}}, {ID: "other", Scopes: []string{"orders:read"}}})
+	})
+	stop := after.run(t)
+	for n := range 10 {
+		after.record(t, ending("customer:alice", fmt.Sprint(n)))
+	}
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return got["/receiver"] == 10
+	}, time.Minute, 5*time.Millisecond)
+	stop()
+	assert.Equal(t, map[string]int{"/receiver": 10}, got)
+	before.run(t)
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return got["/other"] == 10
+	}, time.Minute, 5*time.Millisecond, "a replica that knows the scope delivers what waits")
+	assert.Zero(t, got["/gone"])
+}
+
+// The operator's networks are for endpoints that the operator knows. Otherwise everybody who may register could reach them.
+func TestLogoutInsideTheNetwork(t *testing.T) {
+	synced := func(name string) (at string, dialed func() bool) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		t.Cleanup(func() { l.Close() })
+		heard := make(chan struct{})
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				c.Close()
+				close(heard)
+			}
+		}()
+		// A name in capitals, because the endpoint is refused before it is dialed if it is one of this machine.
+		return fmt.Sprintf("https://LOCALHOST:%d/%s", l.Addr().(*net.TCPAddr).Port, name), func() bool {
+			select {
+			case <-heard:
+				return true
+			default:
+				return false
+			}
+		}
+	}
+	records := &broken{Store: store.NewMemory(0), left: -1}
+	known, dialedKnown := synced("known")
+	others, dialedOthers := synced("others")
+	registry := clients.NewRegistry(records, []clients.Client{{ID: "known", AuthMethod: "none", LogoutURI: known}})
+	c, _, err := registry.Create(t.Context(), clients.Client{
+		AuthMethod: "none", RedirectURIs: []string{"https://a.example/cb"}, GrantTypes: []string{"authorization_code"}, LogoutURI: others, Owner: "customer:mallory",
+	}, false)
+	require.NoError(t, err)
+	s := on(t, records, func(cfg *transmitter.Config) {
+		cfg.Clients, cfg.InsecureLoopback = registry, false
+		cfg.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	})
+	for _, id := range []string{c.ID, "known"} {
+		s.record(t, endings.Ending{Cause: endings.LoggedOut, Subject: "customer:alice", Client: id, Session: id})
+	}
+	s.run(t)
+	require.Eventually(t, func() bool {
+		waiting, err := records.Find(t.Context(), "ssf_logout", store.Key{Name: "client", Value: c.ID}, "", 10)
+		return err == nil && len(waiting) == 1 && strings.Contains(string(waiting[0].Value), `"attempts":`) && dialedKnown()
+	}, time.Minute, 5*time.Millisecond)
+	assert.False(t, dialedOthers())
 }
 
 func TestSealedHeader(t *testing.T) {

@@ -181,7 +181,7 @@ var schemaKeys = map[string]string{
 
 	"signals":                             "Announces the end of access: to receivers of security event tokens (OpenID Shared Signals Framework) and by back-channel logout. true is short for enabled.",
 	"signals.enabled":                     "Enables signals, and global token revocation. Default: false.",
-	"signals.allow_receivers":             "Networks in which the endpoints of receivers and the backchannel_logout_uri of clients may be, such as 10.0.0.0/8. Default: public addresses only.",
+	"signals.allow_receivers":             "Networks in which the endpoints of receivers and the backchannel_logout_uri of approved clients may be, such as 10.0.0.0/8. Default: public addresses only.",
 	"signals.insecure_loopback_receivers": "Also allows endpoints on loopback, and http there. Default: false.",
 	"legacy":                              "Grants that RFC 9700 advises against. Each applies only to clients that have it in grant_types.",
 	"legacy.implicit":                     "Enables the implicit grant, which exposes the token in a URL. Default: false.",
