@@ -295,7 +295,7 @@ func (r Registration) on() bool { return r.Open || len(r.InitialTokens) > 0 }
 
 // ClientDocuments configures Client ID Metadata Documents (draft-ietf-oauth-client-id-metadata-document): a client ID that is an
 // https URL identifies the client that is described there. MCP clients prefer this to registration. Scopes and GrantTypes of
-// [Registration] apply to these clients, too, and what it states about clients that the operator has not approved.
+// [Registration] apply to these clients, too, except that they get only grants that require the consent of a user, and what it states about clients that the operator has not approved.
 //
 // Documents are fetched from public addresses only, without redirects, within 5 s, up to 16 KiB, and kept in memory for 5 minutes
 // to 24 hours, as their response states, otherwise for an hour. At most 1,000 are held. A client in use keeps the last document

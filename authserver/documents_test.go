@@ -15,6 +15,7 @@ import (
 
 	"github.com/valetkey/valetkey/authserver"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/internal/jose"
 )
 
 // An application serves its metadata document, with the changes, at url.
@@ -81,6 +82,30 @@ func TestClientDocuments(t *testing.T) {
 		assert.Contains(t, a.text, "the metadata document at the client_id cannot be fetched now")
 		assert.Zero(t, app.fetched.Load())
 		assert.Contains(t, s.log.String(), "not a public address")
+	})
+	t.Run("no document gives its client a token without a user, whatever partners may register for", func(t *testing.T) {
+		key, err := jose.GenerateKey("ES256", "k")
+		require.NoError(t, err)
+		set, err := json.Marshal(map[string]any{"keys": []any{key.PublicJWK()}})
+		require.NoError(t, err)
+		const jwtBearer, exchange = "urn:ietf:params:oauth:grant-type:jwt-bearer", "urn:ietf:params:oauth:grant-type:token-exchange"
+		app := newApplication(t, map[string]any{
+			"grant_types":                []string{"authorization_code", "client_credentials", exchange, jwtBearer, "password"},
+			"token_endpoint_auth_method": "private_key_jwt", "jwks": json.RawMessage(set),
+		})
+		s := start(t, "", app.accepted, func(c *authserver.Config) {
+			c.Registration.GrantTypes = []string{"authorization_code", "client_credentials", exchange}
+			c.Registration.InitialTokens = []authserver.InitialToken{{Name: "partners", SHA256: strings.Repeat("0a", 32)}}
+		})
+		for _, grant := range []string{"client_credentials", exchange, jwtBearer} {
+			assertion := signed(t, key, "JWT", map[string]any{
+				"iss": app.url, "sub": app.url, "aud": s.url, "jti": grant, "exp": time.Now().Add(time.Minute).Unix(),
+			})
+			a := s.post(t, "/oauth2/token", "", "", form("grant_type", grant, "scope", "orders:read", "client_assertion", assertion,
+				"client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"))
+			assert.Equal(t, 400, a.status, a.text)
+			assert.Contains(t, []any{"unauthorized_client", "unsupported_grant_type"}, a.body["error"], grant)
+		}
 	})
 	t.Run("a document that is not valid is explained to the user, and its client is refused", func(t *testing.T) {
 		app := newApplication(t, map[string]any{"client_secret": "s3cret"})

@@ -22,7 +22,8 @@ type DocumentsConfig struct {
 	_ struct{} // keyed literals only
 
 	// Scopes, GrantTypes and AuthMethods are all that a document can give its client. Nil GrantTypes: those of
-	// [RegistrationConfig].
+	// [RegistrationConfig]. Those that require no consent of a user are left out: anyone can publish a document, and with its own keys
+	// the client would get tokens without anybody's permission.
 	Scopes, GrantTypes, AuthMethods []string
 
 	// PrivateUse are the private-use schemes that redirect URIs may have; see [NewRegistry].
@@ -71,6 +72,7 @@ func NewDocuments(cfg DocumentsConfig) *Documents {
 	if cfg.GrantTypes == nil {
 		cfg.GrantTypes = withConsent
 	}
+	cfg.GrantTypes = slices.DeleteFunc(slices.Clone(cfg.GrantTypes), func(g string) bool { return g != implicit && !slices.Contains(withConsent, g) })
 	if cfg.Audit == nil {
 		cfg.Audit = func(context.Context, string, ...slog.Attr) {}
 	}
