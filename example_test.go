@@ -47,3 +47,20 @@ func ExampleDeclareClaims() {
 	fmt.Print(w.Body)
 	// Output: alice of t1 is a clerk: true
 }
+
+// reasonClosed is shown to clients, and is a label of metrics.
+var reasonClosed = valetkey.NewReason("orders_closed", "orders are closed at the moment")
+
+// A requirement of an application, beside those of packages scopes and claims.
+func ExampleRequirementFunc() {
+	open := false
+	whileOpen := valetkey.RequirementFunc(func(a valetkey.Access) error {
+		if open {
+			return nil
+		}
+		return &valetkey.Error{Code: valetkey.Forbidden, Reason: reasonClosed}
+	})
+	err := whileOpen.Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{Subject: "alice"})})
+	fmt.Println(err)
+	// Output: forbidden: orders are closed at the moment
+}

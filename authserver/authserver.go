@@ -8,9 +8,9 @@
 // The server issues JWT (RFC 9068) or opaque access tokens, as configured per API. It supports the authorization code grant
 // with PKCE, client credentials, refresh tokens, the device grant (RFC 8628) and token exchange (RFC 8693), and it can bind
 // tokens to a key of the client (RFC 9449, RFC 8705). It serves its metadata (RFC 8414), its key set, introspection (RFC 7662),
-// revocation (RFC 7009), pushed authorization requests (RFC 9126) and client registration (RFC 7591, 7592). It also serves
-// pages for log-in, consent and revoking consent, sessions and passwords, and a portal for developers. The resource parameter
-// (RFC 8707) selects the API that a token is for.
+// revocation (RFC 7009), pushed authorization requests (RFC 9126) and client registration (RFC 7591, 7592), and accepts Client ID
+// Metadata Documents. It also serves pages for log-in, consent and revoking consent, sessions and passwords, and a portal for
+// developers. The resource parameter (RFC 8707) selects the API that a token is for.
 //
 // All state is in a [store.Store]: in memory, unless the application configures one from module sqlitestore or pgstore. Users
 // are in a database in that store, in a directory (module ldaplogin), or behind any other [login.Login].

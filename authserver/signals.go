@@ -63,9 +63,6 @@ func (in *inspection) signals() {
 		in.wrong(p.Bits() <= 0, fmt.Sprintf("Signals.AllowReceivers[%d]", i), "must be an address range, and not the range of all addresses")
 	}
 	in.wrong(!s.Enabled && (len(s.AllowReceivers) > 0 || s.InsecureLoopbackReceivers), "Signals.Enabled", "is required by the other settings of signals")
-	for i, c := range in.cfg.Clients {
-		in.wrong(c.LogoutURI != "" && !s.Enabled, fmt.Sprintf("Clients[%d].LogoutURI", i), "requires signals")
-	}
 }
 
 func (s *Server) newSignals(account func(context.Context, string) (*login.Account, error)) (*transmitter.Transmitter, error) {

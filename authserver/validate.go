@@ -310,6 +310,7 @@ func (in *inspection) client(c *Client, field string) {
 		}
 	}
 	in.wrong(c.AuthMethod == "tls_client_auth" && in.cfg.ClientAuthorities == "", "ClientAuthorities", "is required by tls_client_auth of client %q", c.ID)
+	in.wrong(c.LogoutURI != "" && !in.cfg.Signals.Enabled, field+".LogoutURI", "requires signals")
 	atDefault := c.DefaultAPI == ""
 	for i, s := range c.Scopes {
 		apis := in.owners[s]

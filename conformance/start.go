@@ -22,7 +22,8 @@ const startTimeout = 30 * time.Second
 // {client_id}, {client_secret}, {profile}, {nonce} and {signed} stand for the values of the [Setup]. The program also has them in its
 // environment, as CONFORM_ISSUER and so on, and the port as PORT.
 //
-// The program must listen at {listen}, an address on loopback, with TLS if the profile is mtls. It is killed when the server is closed. Output
+// The program must listen at {listen}, an address on loopback, with TLS if the profile is mtls. When the server is closed, it gets SIGTERM and, after two seconds, SIGKILL, with all programs that
+// it has started. Output
 // of the program is part of the error if it ends, or does not listen within 30 s.
 func StartCommand(command string) (func(ctx context.Context, s Setup) (*Server, error), error) {
 	words, err := splitCommand(command)
@@ -73,7 +74,12 @@ func startProgram(ctx context.Context, words []string, s Setup) (*Server, error)
 		cmd.Wait()
 	}()
 	stop := sync.OnceFunc(func() {
-		killGroup(cmd)
+		signalGroup(cmd, false)
+		select {
+		case <-ended:
+		case <-time.After(2 * time.Second):
+		}
+		signalGroup(cmd, true) // also for programs that it has left behind
 		<-ended
 	})
 	if err := listening(ctx, s.Listen, ended); err != nil {

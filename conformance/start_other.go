@@ -6,4 +6,4 @@ import "os/exec"
 
 func ownGroup(*exec.Cmd) {}
 
-func killGroup(cmd *exec.Cmd) { cmd.Process.Kill() }
+func signalGroup(cmd *exec.Cmd, _ bool) { cmd.Process.Kill() }

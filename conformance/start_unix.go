@@ -10,4 +10,10 @@ import (
 // ownGroup gives the program a process group, so that programs that it starts, such as node under npm, end with it.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-func killGroup(cmd *exec.Cmd) { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+func signalGroup(cmd *exec.Cmd, kill bool) {
+	signal := syscall.SIGTERM
+	if kill {
+		signal = syscall.SIGKILL
+	}
+	syscall.Kill(-cmd.Process.Pid, signal)
+}

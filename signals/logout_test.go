@@ -176,11 +176,15 @@ func TestLogout(t *testing.T) {
 		assert.Equal(t, issued.Add(time.Second).Unix(), w.last().Before.Unix())
 		assert.Equal(t, issued.Add(time.Second+24*time.Hour).Unix(), w.last().Until.Unix())
 	})
+	t.Run("a receiver without a stream accepts no SETs", func(t *testing.T) {
+		assert.Equal(t, 404, push(newReceiver(t, logouts(a)), newTransmitter(t).set()).Code)
+	})
 	t.Run("a receiver without a stream has caught up at once", func(t *testing.T) {
 		r := newReceiver(t, logouts(a))
 		run(t, r)
 		assert.NoError(t, r.Ready(t.Context()))
 		assert.True(t, watch(t, r).says(""))
+		assert.NoError(t, r.Status().Err)
 		assert.Equal(t, valetkey.Ready, r.Health()[0].State)
 	})
 }

@@ -174,7 +174,7 @@ func TestPoll(t *testing.T) {
 				w.WriteHeader(503)
 				return true
 			}
-			r := newReceiver(t, polling(tr, s, func(cfg *signals.Config) { cfg.PollInterval = time.Minute }))
+			r := newReceiver(t, polling(tr, s, func(cfg *signals.Config) { cfg.PollInterval, cfg.VerifyInterval = time.Minute, -1 }))
 			stop := run(t, r)
 			time.Sleep(15 * time.Second)
 			assert.ErrorContains(t, health(r).Err, "status 503")

@@ -31,10 +31,14 @@ const (
 // object that gives the reason for a SET that is refused for good (section 2.3). It answers 503 for one that can succeed later: if the
 // keys cannot be fetched, the publisher fails, or there is no room.
 //
-// With Config.AuthorizationHeader, a request without this value gets 401 before its body is read.
+// With Config.AuthorizationHeader, a request without this value gets 401 before its body is read. With [NoStream] the answer is 404.
 func (r *Receiver) Handler() http.Handler {
 	slots := make(chan struct{}, maxPushes)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if r.keys == nil {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		if !onlyPost(w, req) {
 			return
 		}

@@ -567,7 +567,7 @@ type Status struct {
 	Stream   string         // status that the transmitter reports: enabled, paused or disabled; "" if unknown
 
 	Delivered []Event // events that the transmitter delivers (events_delivered); nil if unknown
-	Missing   []Event // events of Config.Events that it does not deliver
+	Missing   []Event // events of Config.Events that it does not deliver; not SessionsRevoked if it delivers SessionRevoked in its place
 
 	LastContact time.Time // the last valid SET or answer to a poll; zero: none
 	LastProof   time.Time // the last verification event that this receiver requested; zero: none

@@ -137,6 +137,7 @@ func (s *streamState) health() valetkey.Health {
 func (s *streamState) healthLocked() valetkey.Health {
 	state, err := valetkey.Ready, s.errLocked()
 	switch {
+	case s.r.cfg.Delivery == NoStream:
 	case err != nil && s.caughtUp:
 		state = valetkey.Degraded
 	case err != nil:

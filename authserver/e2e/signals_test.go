@@ -41,10 +41,7 @@ clients:
 }
 
 // A resource is an API whose guard learns of ended sessions from the server.
-type resource struct {
-	url      string
-	receiver *signals.Receiver
-}
+type resource struct{ url string }
 
 // protect starts an API with a receiver. It returns when the receiver has its stream.
 func protect(t *testing.T, h *house, delivery signals.Delivery) *resource {
@@ -79,7 +76,7 @@ func protect(t *testing.T, h *house, delivery signals.Delivery) *resource {
 	orders = guard.Require(scopes.All("orders:read"))(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "orders") }))
 	go receiver.Run(t.Context())
 	go guard.Watch(t.Context())
-	return &resource{web.URL + "/orders", receiver}
+	return &resource{web.URL + "/orders"}
 }
 
 // status returns the status of a request with a token.
@@ -441,4 +438,44 @@ func TestSignalsOfReplicas(t *testing.T) {
 	require.GreaterOrEqual(t, len(dead), len(confirmed))
 	require.Eventually(t, func() bool { return contains(sink.all(), dead) }, 2*patience, 50*time.Millisecond)
 	one.restart() // so that it ends well
+}
+
+// A log-out at the server ends the access to an API whose only source is back-channel logout. The other side is package signals.
+func TestBackChannelLogout(t *testing.T) {
+	t.Parallel()
+	var logout, orders http.Handler
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/logout" {
+			logout.ServeHTTP(w, r)
+			return
+		}
+		orders.ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	h := start(t, stores["sqlite"](t), transmitting, func(config string) string {
+		return strings.Replace(config, "{id: web, ", `{id: web, backchannel_logout_uri: "`+web.URL+`/logout", `, 1)
+	})
+	receiver, err := signals.New(signals.Config{Issuer: h.url, Delivery: signals.NoStream, Logout: signals.LogoutConfig{Audience: []string{"web"}}})
+	require.NoError(t, err)
+	logout = receiver.Logout()
+	local, err := jwks.New(jwks.Config{Issuer: h.url, Audience: []string{h.orders}})
+	require.NoError(t, err)
+	t.Cleanup(local.Close)
+	guard, err := middleware.New(middleware.Config{Verifier: local, Revocations: middleware.Revocations{Source: receiver}, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	orders = guard.Require(scopes.All("orders:read"))(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "orders") }))
+	go receiver.Run(t.Context())
+	go guard.Watch(t.Context())
+	api := &resource{web.URL + "/orders"}
+
+	b := newBrowser(h.url)
+	token, other := userToken(t, h, b), userToken(t, h, newBrowser(h.url))
+	api.until(t, 200, token.AccessToken)
+	logOut(t, h, b)
+	t.Logf("refused %v after the log-out", api.until(t, 401, token.AccessToken))
+	assert.Equal(t, 200, api.status(t, other.AccessToken), "the other session goes on")
+	out, err := h.command("user", "revoke", "--config", "valetkey.yaml", "customer:alice").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	api.until(t, 401, other.AccessToken)
+	api.until(t, 200, userToken(t, h, newBrowser(h.url)).AccessToken)
 }

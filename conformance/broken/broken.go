@@ -27,7 +27,8 @@ import (
 // error.
 func Start(setup conformance.Setup, faults ...string) (*conformance.Server, error) {
 	s := &server{setup: setup, faults: map[string]bool{}, routes: conformance.DefaultRoutes(), sets: map[string]*keySet{},
-		tokens: map[string]*claimSet{}, proofs: map[string]time.Time{}, nonce: rand.Text(), lists: map[string]*statusList{}}
+		tokens: map[string]*claimSet{}, refused: map[string]bool{}, asked: map[string]chan struct{}{}, proofs: map[string]bool{},
+		possessed: map[string]bool{}, nonce: rand.Text()}
 	s.routes["any"] = conformance.Route{Path: "/any"}
 	for _, name := range faults {
 		if !slices.ContainsFunc(Faults(), func(f Fault) bool { return f.Name == name }) {
@@ -63,12 +64,14 @@ type server struct {
 	routes map[string]conformance.Route
 	origin string
 
-	mu     sync.Mutex             // guards what follows
-	sets   map[string]*keySet     // by issuer
-	tokens map[string]*claimSet   // verified, by text; as many as a run of the suite makes
-	proofs map[string]time.Time   // used jti
-	nonce  string                 // the only one
-	lists  map[string]*statusList // by URI
+	mu        sync.Mutex               // guards what follows
+	sets      map[string]*keySet       // by issuer
+	tokens    map[string]*claimSet     // verified, by text; like the maps below, as many as a run of the suite makes
+	refused   map[string]bool          // tokens, because of a fault
+	asked     map[string]chan struct{} // tokens that are being introspected
+	proofs    map[string]bool          // used jti
+	possessed map[string]bool          // tokens that came with a good proof, for a fault
+	nonce     string                   // the only one
 }
 
 // is reports whether the server has the fault.

@@ -10,45 +10,37 @@ import (
 	"time"
 )
 
-const (
-	opaqueLifetime = 30 // seconds for which a response is relied on
-)
+// opaqueLifetime is the number of seconds for which a response is relied on.
+const opaqueLifetime = 30
 
-// introspect asks the issuer for a token (RFC 7662).
+// introspect asks the issuer for a token (RFC 7662), once for all that wait for the response.
 func (s *server) introspect(token string) (*claimSet, error) {
-	if s.is("single-flight-is-missing") {
-		return s.ask(token)
-	}
 	s.mu.Lock()
-	wait, running := s.proofs["flight "+token]
-	_ = wait
+	answered, running := s.asked[token]
 	if !running {
-		s.proofs["flight "+token] = time.Now()
+		answered = make(chan struct{})
+		s.asked[token] = answered
 	}
 	s.mu.Unlock()
-	if running {
-		for range 200 { // one request for all that wait
-			time.Sleep(10 * time.Millisecond)
-			s.mu.Lock()
-			c := s.tokens[token]
-			_, running = s.proofs["flight "+token]
-			s.mu.Unlock()
-			if c != nil && s.stillValid(c) {
-				return c, nil
-			}
-			if !running {
-				break
-			}
+	if running && !s.is("single-flight-is-missing") {
+		<-answered
+		s.mu.Lock()
+		c := s.tokens[s.cacheKey(token)]
+		s.mu.Unlock()
+		if c != nil && s.stillValid(c) {
+			return c, nil
 		}
-		return s.ask(token)
 	}
 	c, err := s.ask(token)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err == nil {
 		s.tokens[s.cacheKey(token)] = c
 	}
-	delete(s.proofs, "flight "+token)
-	s.mu.Unlock()
+	if !running {
+		delete(s.asked, token)
+		close(answered)
+	}
 	return c, err
 }
 

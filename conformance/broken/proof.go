@@ -95,7 +95,7 @@ func (s *server) bound(w http.ResponseWriter, r *http.Request, scheme, token str
 		return err
 	}
 	s.mu.Lock()
-	s.proofs["bound "+token] = time.Now()
+	s.possessed[token] = true
 	s.mu.Unlock()
 	return nil
 }
@@ -103,8 +103,7 @@ func (s *server) bound(w http.ResponseWriter, r *http.Request, scheme, token str
 func (s *server) wasBound(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.proofs["bound "+token]
-	return ok
+	return s.possessed[token]
 }
 
 // certificate checks the client certificate (RFC 8705, section 3).
@@ -423,16 +422,16 @@ func (s *server) replayed(claims map[string]any, key *publicKey) error {
 		return nil
 	}
 	s.mu.Lock()
-	_, used := s.proofs[id]
+	used := s.proofs[id]
 	if !s.is("replay-check-races") {
-		s.proofs[id] = time.Now()
+		s.proofs[id] = true
 	}
 	many := len(s.proofs) > 20 && s.is("few-proofs-for-each-key")
 	s.mu.Unlock()
 	if s.is("replay-check-races") {
 		time.Sleep(50 * time.Millisecond) // the window of the race
 		s.mu.Lock()
-		s.proofs[id] = time.Now()
+		s.proofs[id] = true
 		s.mu.Unlock()
 	}
 	if used || many {
@@ -456,7 +455,7 @@ func (s *server) burn(r *http.Request) {
 	}
 	if json.Unmarshal(payload, &claims) == nil {
 		s.mu.Lock()
-		s.proofs[claims.JTI] = time.Now()
+		s.proofs[claims.JTI] = true
 		s.mu.Unlock()
 	}
 }

@@ -62,8 +62,7 @@ func (s *server) verify(token string) (*claimSet, error) {
 	if err != nil {
 		if s.is("refusals-are-remembered") || s.is("refusals-are-remembered-by-claims") || s.is("failures-are-remembered") && isFailure(err) {
 			s.mu.Lock()
-			s.tokens[s.cacheKey(token)] = nil
-			s.sets["refused "+s.refusalKey(token)] = &keySet{}
+			s.refused[s.refusalKey(token)] = true
 			s.mu.Unlock()
 		}
 		return nil, err
@@ -123,7 +122,7 @@ func (s *server) stillValid(c *claimSet) bool {
 
 func (s *server) fresh(token string) (*claimSet, error) {
 	s.mu.Lock()
-	refused := s.sets["refused "+s.refusalKey(token)] != nil
+	refused := s.refused[s.refusalKey(token)]
 	s.mu.Unlock()
 	if refused {
 		return nil, invalidToken("remembered")

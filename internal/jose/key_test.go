@@ -158,6 +158,22 @@ func TestParseKeyRefuses(t *testing.T) {
 	}
 }
 
+func TestParseKeyReportsTheMember(t *testing.T) {
+	for name, c := range map[string]struct {
+		key, member, value, want string
+	}{
+		"a point beside the curve": {rfc7515A3Key, "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "its point is not on the curve"},
+		"an exponent in no base64": {rfc7515A2Key, "e", "A QAB", "its e is missing or not canonical base64url"},
+		"a modulus in no base64":   {rfc7515A2Key, "n", "A QAB", "its n is missing or not canonical base64url"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := jose.ParseKey(jwk(t, c.key, map[string]any{c.member: c.value}))
+			require.ErrorIs(t, err, jose.ErrUnsupported)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
 func TestParseKeyAccepts(t *testing.T) {
 	type change = map[string]any
 	plain := parseKey(t, rfc7515A2Key)
@@ -570,6 +586,11 @@ func TestNamesOfKeys(t *testing.T) {
 			require.Equal(t, []string{c.id, c.x5t, c.issuer}, []string{k.ID(), k.CertificateThumbprint(), k.Issuer()})
 		})
 	}
+	t.Run("the key of a proof has neither an issuer nor a certificate", func(t *testing.T) {
+		proof, err := jose.ParseProof(proofWith(t, jwk(t, rfc7515A3Key, change{"issuer": "https://login.example.com", "x5t": "b"})))
+		require.NoError(t, err)
+		require.Equal(t, []string{"", ""}, []string{proof.Header.Key.Issuer(), proof.Header.Key.CertificateThumbprint()})
+	})
 	t.Run("an issuer that is not a text is refused", func(t *testing.T) {
 		_, err := jose.ParseKey(jwk(t, rfc7515A3Key, change{"issuer": []string{"https://login.example.com"}}))
 		require.ErrorIs(t, err, jose.ErrUnsupported)

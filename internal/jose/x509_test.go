@@ -1,6 +1,8 @@
 package jose_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -84,6 +86,20 @@ func TestCertificates(t *testing.T) {
 			require.ErrorIs(t, err, jose.ErrUnsupported)
 		})
 	}
+	t.Run("a certificate with another curve is refused", func(t *testing.T) {
+		signer, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+		require.NoError(t, err)
+		template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+		require.NoError(t, err)
+		_, err = jose.ParseKey(jwk(t, `{"kty":"EC"}`, map[string]any{"x5c": []string{std(der)}}))
+		require.ErrorIs(t, err, jose.ErrUnsupported)
+		require.ErrorContains(t, err, "its curve is unknown")
+	})
+	t.Run("a mistake in the key itself is reported before its certificate", func(t *testing.T) {
+		_, err := jose.ParseKey(jwk(t, rfc7515A3Key, map[string]any{"x": "AA", "x5c": []string{std(certificate(t, keys()["ES256"]))}}))
+		require.ErrorContains(t, err, "its point is not on the curve")
+	})
 	t.Run("PEM of a key that is too short is refused", func(t *testing.T) {
 		_, err := jose.ParsePEM("a", publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBytes(decode(t, modulus(1024, 1))), E: 65537}))
 		require.ErrorIs(t, err, jose.ErrUnsupported)

@@ -89,6 +89,7 @@ func TestObjectRefuses(t *testing.T) {
 		"a high one before no surrogate":    `{"a":"\ud800\u0041"}`,
 		"a high one before bad digits":      `{"a":"\ud800\udcgg"}`,
 		"a low surrogate alone":             `{"a":"\udc00"}`,
+		"two low surrogates":                `{"a":"\udc00\udc00"}`,
 		"surrogates in the wrong order":     `{"a":"\udc00\ud800"}`,
 		"a lone surrogate in a name":        `{"\ud800":1}`,
 
@@ -164,10 +165,12 @@ func TestObjectTellsItsMembersInOrder(t *testing.T) {
 
 // RFC 7519, section 10.1.1: two claims, unless one of them is read here.
 func TestNamesInTwoLetterCases(t *testing.T) {
-	reads := []string{"exp", "kid", "iss", "x5t#S256"}
+	reads := []string{"exp", "kid", "iss", "x5t#S256", "aud", "azp"}
 	for name, text := range map[string]string{
 		"two that differ in case":               `{"exp":1,"Exp":2}`,
 		"reversed":                              `{"EXP":1,"exp":2}`,
+		"only in the first letter of ASCII":     `{"aud":1,"Aud":2}`,
+		"only in the last letter of ASCII":      `{"azp":1,"aZp":2}`,
 		"neither as it is read":                 `{"EXP":1,"Exp":2}`,
 		"in an escape":                          `{"exp":1,"\u0045xp":2}`,
 		"the Kelvin sign for k":                 "{\"kid\":1,\"\u212aid\":2}",
@@ -250,6 +253,7 @@ func TestObjectStopsAtTheErrorOfItsCaller(t *testing.T) {
 func TestObjectNamesTheByteOfAMistake(t *testing.T) {
 	err := strictjson.Object([]byte(`{"secret":x}`), nil)
 	require.EqualError(t, err, "JSON: a value is expected (byte 10)")
+	require.EqualError(t, strictjson.Object([]byte(`{"a":`), nil), "JSON: a value is expected (byte 5)")
 }
 
 // A name of which no part of the text is left to point to is a string of its own: the reader uses its buffer again.

@@ -13,6 +13,11 @@
     if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible" && !e.matches("input, textarea")) wrong.push(`${at(e)} is cut off`);
   }
 
+  for (const card of shown.filter(e => e.matches(".card, .banner"))) {
+    const edge = card.getBoundingClientRect().right + 1;
+    for (const e of card.querySelectorAll("*")) if (shown.includes(e) && e.getBoundingClientRect().right > edge) wrong.push(`${at(e)} leaves its card`);
+  }
+
   // A button breaks between words.
   for (const e of shown.filter(e => e.matches("button, .button") && e.innerText.split(/\s+/).every(word => word.length <= 20))) {
     e.style.overflowWrap = "normal";

@@ -78,6 +78,9 @@ func (b *browser) tab(t *testing.T) *tab {
 		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
 	})))
+	// Several tabs are open: without this, only the page of one of them has the focus.
+	_, err := chromedp.Call(ctx, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	v.must("give the page the focus", err)
 	// What the browser has to complain about: a policy that a page breaks, a form that it thinks is wrong.
 	v.must("listen", chromedp.Listen(ctx, func(event any) {
 		switch e := event.(type) {
@@ -92,7 +95,7 @@ func (b *browser) tab(t *testing.T) *tab {
 			}
 		}
 	}))
-	_, err := chromedp.Call(ctx, audits.Enable, cdp.Empty{})
+	_, err = chromedp.Call(ctx, audits.Enable, cdp.Empty{})
 	v.must("enable audits", err)
 	v.phone()
 	return v
@@ -243,6 +246,7 @@ func (v *tab) shoot(name string) {
 	v.media("light")
 	v.do("be a desk", chromedp.EmulateViewport(1280, 900))
 	take("desk")
+	v.reaches(name)
 	v.phone()
 }
 

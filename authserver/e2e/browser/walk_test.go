@@ -190,7 +190,58 @@ func TestGerman(t *testing.T) {
 	look("token", "Ihr Access-Token", "Der Aussteller: dieser Server.")
 }
 
-// tab presses Tab until the focus is on the element with these words, and fails the test unless the focus can be seen on the way.
+// controls is what the keyboard has to reach on a page. Of radio buttons with one name, it reaches one.
+const controls = `(() => {
+	const radios = new Set();
+	return [...document.querySelectorAll("a[href], button, input:not([type=hidden]), textarea, select, [tabindex='0']")].filter(e => {
+		if (e.tabIndex < 0 || !e.checkVisibility({ visibilityProperty: true })) return false;
+		if (e.type !== "radio") return true;
+		const first = !radios.has(e.name);
+		radios.add(e.name);
+		return first;
+	});
+})()`
+
+// focused returns words for the element with the focus, and whether it can be seen to have it.
+const focused = `(() => {
+	const e = document.activeElement, style = getComputedStyle(e), words = e.labels?.length ? e.labels[0].innerText : e.innerText;
+	return {
+		Words: (words ?? "").trim().replace(/\s+/g, " "), Key: e.type === "radio" ? e.name : "",
+		Seen: e === document.body || style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+	};
+})()`
+
+// reaches fails the test unless Tab leads to every control of the page, and the focus can be seen at each.
+func (v *tab) reaches(what string) {
+	v.t.Helper()
+	for _, complaint := range v.barriers() {
+		v.t.Errorf("%s: %s: %s", what, v.at(), complaint)
+	}
+}
+
+func (v *tab) barriers() (all []string) {
+	v.t.Helper()
+	n := get(v, "count the controls", chromedp.Evaluate[int](controls+".length"))
+	v.do("remember the controls", chromedp.Evaluate[chromedp.Void](`globalThis.reached = new Set(), undefined`))
+	for range 2*n + 4 { // the focus may begin anywhere, and goes round
+		v.do("press Tab", chromedp.KeyEvent(kb.Tab))
+		at := get(v, "find the focus", chromedp.Evaluate[struct {
+			Words, Key string
+			Seen       bool
+			Reached    int
+		}](`(() => { const at = `+focused+`; reached.add(at.Key || document.activeElement); return { ...at, Reached: `+controls+`.filter(e => reached.has(e) || reached.has(e.name)).length }; })()`))
+		if !at.Seen {
+			all = append(all, fmt.Sprintf("the focus on %q cannot be seen", at.Words))
+		}
+		if at.Reached == n {
+			return all
+		}
+	}
+	return append(all, get(v, "find the rest", chromedp.Evaluate[[]string](
+		controls+`.filter(e => !reached.has(e) && !reached.has(e.name)).map(e => "the keyboard does not reach " + e.outerHTML.slice(0, 80))`))...)
+}
+
+// tabTo presses Tab until the focus is on the element with these words, and fails the test unless the focus can be seen on the way.
 func (v *tab) tabTo(words string) {
 	v.t.Helper()
 	var way []string
@@ -199,11 +250,7 @@ func (v *tab) tabTo(words string) {
 		at := get(v, "find the focus", chromedp.Evaluate[struct {
 			Words string
 			Seen  bool
-		}](`(() => {
-			const e = document.activeElement, style = getComputedStyle(e);
-			const words = e.labels?.length ? e.labels[0].innerText : e.innerText;
-			return { Words: (words ?? "").trim().replace(/\s+/g, " "), Seen: e === document.body || style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 };
-		})()`))
+		}](focused))
 		if !at.Seen {
 			v.t.Errorf("%s: the focus on %q cannot be seen", v.at(), at.Words)
 		}

@@ -418,7 +418,7 @@ func narrowScopes(c *Client, known []string) (warnings []string, err error) {
 
 // narrowRedirects leaves out redirect URIs with private-use schemes that are not accepted, if the client has others: any
 // application on the user's device can claim such a scheme, and there is no domain to tell whose it is (RFC 8252, section 8.4).
-// Redirect URIs with other problems stay, so that [Client.Validate] refuses them.
+// Redirect URIs with other problems stay, so that [Validate] refuses them.
 func narrowRedirects(c *Client) (warnings []string) {
 	var left []string
 	for _, uri := range c.RedirectURIs {

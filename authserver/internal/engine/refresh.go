@@ -98,15 +98,8 @@ func (e *Engine) family(c *call, token string) (*grant, error) {
 	if !errors.Is(err, store.ErrNotFound) || !isSecret(token) {
 		return g, err
 	}
-	rec, err := e.cfg.Store.Get(ctx, kindSpent, store.Digest(token))
+	used, g, err := e.findSpent(ctx, token)
 	if err != nil {
-		return nil, fmt.Errorf("find a spent token: %w", err)
-	}
-	used := new(spent)
-	if err := json.Unmarshal(rec.Value, used); err != nil {
-		return nil, fmt.Errorf("read a spent token: %w", err)
-	}
-	if g, err = e.grant(ctx, used.Grant); err != nil {
 		return nil, err
 	}
 	previous := used.Generation >= g.Generation-1 // or one that was replaced in its grace period
@@ -124,4 +117,22 @@ func (e *Engine) family(c *call, token string) (*grant, error) {
 		return nil, err
 	}
 	return nil, errGrant
+}
+
+// findSpent returns a refresh token that is no longer the live one of its family, and its grant. The error wraps [store.ErrNotFound] if
+// there is none.
+func (e *Engine) findSpent(ctx context.Context, token string) (*spent, *grant, error) {
+	if !isSecret(token) {
+		return nil, nil, fmt.Errorf("find a spent token: %w", store.ErrNotFound)
+	}
+	rec, err := e.cfg.Store.Get(ctx, kindSpent, store.Digest(token))
+	if err != nil {
+		return nil, nil, fmt.Errorf("find a spent token: %w", err)
+	}
+	used := new(spent)
+	if err := json.Unmarshal(rec.Value, used); err != nil {
+		return nil, nil, fmt.Errorf("read a spent token: %w", err)
+	}
+	g, err := e.grant(ctx, used.Grant)
+	return used, g, err
 }

@@ -127,6 +127,20 @@ func TestRefreshGrace(t *testing.T) {
 			refused(t, refresh(lostToo.refresh), 400, "invalid_grant")
 		})
 	})
+	t.Run("AS-REVOKE-05 the spent token, the only one that a client has left, ends the family when it is revoked", func(t *testing.T) {
+		play(t, func(t *testing.T, h *inside, refresh func(string) answer, first tokens) {
+			lost := refresh(first.refresh).tokens(t)
+			revoke := func(id string) answer {
+				return h.do(t, "POST", "/oauth2/revoke", form("token", first.refresh, "client_id", id, "client_secret", "secret-of-"+id), "")
+			}
+			refused(t, revoke("other"), 400, "invalid_grant")
+			assert.Equal(t, 200, revoke("web").status)
+			refused(t, refresh(first.refresh), 400, "invalid_grant")
+			refused(t, refresh(lost.refresh), 400, "invalid_grant")
+			assert.Empty(t, h.saw(engine.TokenReused), "its own client ends it on purpose")
+			assert.Len(t, h.saw(engine.Revoked), 1)
+		})
+	})
 	t.Run("AS-RT-05 the successor that gave way is still good within it", func(t *testing.T) {
 		play(t, func(t *testing.T, h *inside, refresh func(string) answer, first tokens) {
 			one := refresh(first.refresh).tokens(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
@@ -35,6 +36,14 @@ func (e *Engine) revokeToken(w http.ResponseWriter, c *call) error {
 	ctx, raw := c.r.Context(), c.form.Get("token")
 	var id string
 	g, err := e.findGrant(ctx, keyRefresh, raw)
+	if errors.Is(err, store.ErrNotFound) {
+		// A client that has lost the response to a refresh, and logs its user out, has no other token than the spent one. It is valid
+		// until its grace period ends; after that it is an invalid token, whose revocation changes nothing (section 2.2).
+		var used *spent
+		if used, g, err = e.findSpent(ctx, raw); err == nil && !time.Now().Before(used.Grace) {
+			return nil
+		}
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		var t *accessToken
 		if t, err = e.inspect(ctx, raw); t != nil {

@@ -49,6 +49,7 @@ type troubled struct {
 	store.Store
 	mu   sync.Mutex
 	down string // the kind that cannot be used
+	puts func(kind string)
 }
 
 func (s *troubled) set(kind string) {
@@ -75,6 +76,12 @@ func (s *troubled) Get(ctx context.Context, kind, id string) (store.Record, erro
 
 func (s *troubled) Put(ctx context.Context, r store.Record) (int64, error) {
 	if err := s.usable(r.Kind); err != nil {
+		return 0, err
+	}
+	if s.puts != nil {
+		s.puts(r.Kind)
+	}
+	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	return s.Store.Put(ctx, r)

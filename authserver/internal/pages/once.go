@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,6 +60,9 @@ func once(h handler) handler {
 			case <-time.After(wait):
 			}
 		}
+		// The browser aborts the first request when it sends the second one, whose result is that of the first.
+		ctx = context.WithoutCancel(ctx)
+		v.r = v.r.WithContext(ctx)
 		re, err := h(v)
 		if err == nil && re.location != "" {
 			err = v.keepApplied(rec, re.location)

@@ -1,7 +1,9 @@
 package pages_test
 
 import (
+	"context"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -170,6 +172,30 @@ func TestAFormSentTwiceCountsOnce(t *testing.T) {
 		assert.True(t, strings.Contains(both[0].text(), "Keep this secret now") || strings.Contains(both[1].text(), "Keep this secret now"))
 		assert.Len(t, b.get("/developer").page.all("h2"), 1)
 		assert.Equal(t, both[0].way, b.post(at, form).way, "later, too")
+	})
+	t.Run("registering, if the browser aborts the first request", func(t *testing.T) {
+		h := newHouse(t)
+		b := h.loggedIn("alice").get("/developer/applications/new")
+		at, form := filled(b, lamp)
+		ctx, abort := context.WithCancel(t.Context())
+		h.store.puts = func(kind string) {
+			if kind == "client" {
+				abort()
+			}
+		}
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, h.url+at, strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		for _, c := range b.client.Jar.Cookies(mustParse(h.url)) {
+			r.AddCookie(c)
+		}
+		mux := http.NewServeMux()
+		h.pages.Routes(mux)
+		mux.ServeHTTP(httptest.NewRecorder(), r)
+		require.Error(t, ctx.Err())
+		h.store.puts = nil
+		assert.Equal(t, "The Lamp", b.post(at, form).h1())
+		assert.Contains(t, b.text(), "Keep this secret now")
+		assert.Equal(t, 1, strings.Count(h.log.String(), `msg="application registered"`))
 	})
 	t.Run("replacing a secret", func(t *testing.T) {
 		h := newHouse(t)

@@ -12,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/endings"
+	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -62,15 +64,16 @@ func (t *Transmitter) logoutsFor(ctx context.Context, e endings.Ending) ([]logou
 	}
 	var all []logout
 	for _, id := range order {
-		c, err := t.cfg.Clients.Get(ctx, id)
+		c, err := t.cfg.Clients.About(ctx, id) // fetches no metadata document: a client must not hold up the end of its access
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		unknown := c.Document && len(c.RedirectURIs) == 0 // logOut fetches its document
 		switch sessions := byClient[id]; {
-		case c.LogoutURI == "":
+		case c.LogoutURI == "" && !unknown:
 		case e.Cause.OfUser() && (!c.LogoutSession || len(sessions) > maxSessions): // section 2.4: without sid, all sessions
 			all = append(all, logout{Client: id})
 		default:
@@ -118,7 +121,7 @@ func (t *Transmitter) logOutAll(ctx context.Context) {
 		}
 		for _, id := range ids {
 			places := others
-			if c, err := t.cfg.Clients.Get(ctx, id); err == nil && c.Approved() {
+			if c, err := t.cfg.Clients.About(ctx, id); err == nil && c.Approved() {
 				places = approved
 			}
 			select {
@@ -209,22 +212,27 @@ func (t *Transmitter) logOut(ctx context.Context, rec store.Record) (goOn bool, 
 		return true, nil
 	}
 	c, err := t.cfg.Clients.Get(ctx, l.Client)
-	switch {
-	case errors.Is(err, store.ErrNotFound), err == nil && c.LogoutURI == "":
+	if errors.Is(err, store.ErrNotFound) || err == nil && c.LogoutURI == "" {
 		return true, t.cfg.Store.Delete(ctx, kindLogout, rec.ID)
-	case err != nil:
+	}
+	_, document := errors.AsType[*clients.DocumentError](err)
+	_, limited := errors.AsType[*login.TooMany](err)
+	if err != nil && !document && !limited {
 		return false, err
 	}
-	claims, token, err := t.logoutToken(l)
-	if err != nil {
-		return false, err
+	claims, token, signing := t.logoutToken(l)
+	if signing != nil {
+		return false, signing
 	}
-	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	by := t.http
-	if !c.Approved() { // the operator has not chosen its endpoint
-		by = t.public
+	status := 0
+	if err == nil {
+		header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+		by := t.http
+		if !c.Approved() { // the operator has not chosen its endpoint
+			by = t.public
+		}
+		status, _, _, err = t.post(ctx, by, c.LogoutURI, header, url.Values{"logout_token": {token}}.Encode())
 	}
-	status, _, _, err := t.post(ctx, by, c.LogoutURI, header, url.Values{"logout_token": {token}}.Encode())
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}

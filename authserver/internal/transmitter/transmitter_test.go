@@ -689,6 +689,51 @@ func TestLogoutInsideTheNetwork(t *testing.T) {
 	assert.False(t, dialedOthers())
 }
 
+// A client whose metadata document cannot be fetched holds up no log-out. It gets its logout token once the document is there.
+func TestLogoutOfADocumentedClient(t *testing.T) {
+	var mu sync.Mutex
+	tokens, fetches := 0, 0
+	endpoint := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		tokens++
+	}))
+	t.Cleanup(endpoint.Close)
+	var id string
+	up := false
+	web := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if fetches++; !up {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"client_id":%q,"client_name":"App","redirect_uris":["https://a.example/cb"],"token_endpoint_auth_method":"none","backchannel_logout_uri":%q}`, id, endpoint.URL+"/out")
+	}))
+	t.Cleanup(web.Close)
+	id = web.URL + "/app"
+	records := &broken{Store: store.NewMemory(0), left: -1}
+	registry := clients.NewRegistry(records, nil)
+	callers, err := login.NewLimiter(login.Rate{Burst: 1000, Every: time.Millisecond}, 0)
+	require.NoError(t, err)
+	registry.UseDocuments(clients.NewDocuments(clients.DocumentsConfig{
+		Scopes: []string{"orders:read"}, AuthMethods: []string{"none"}, Callers: callers, HTTP: web.Client(),
+	}))
+	s := on(t, records, func(c *transmitter.Config) { c.Clients = registry })
+	s.record(t, endings.Ending{Cause: endings.LoggedOut, Subject: "customer:alice", Client: id, Session: "s1"})
+	mu.Lock()
+	assert.Zero(t, fetches, "the log-out waits for no fetch")
+	up = true
+	mu.Unlock()
+	s.run(t)
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return tokens == 1
+	}, time.Minute, 5*time.Millisecond)
+}
+
 func TestSealedHeader(t *testing.T) {
 	records := &broken{Store: store.NewMemory(0), left: -1}
 	sealed, err := keys.Open(t.Context(), store.NewMemory(0), keys.Config{Algorithms: []string{"RS256"}, Seal: bytes.Repeat([]byte{1}, 32)})

@@ -67,6 +67,10 @@ clients: [{id: receiver, secret: the secret of receiver, scopes: [ssf.manage]}]
 	if out, _ := run(cli.Good, "signals", "list"); !regexp.MustCompile(id + ` +receiver +poll +enabled`).MatchString(out) {
 		t.Error(out)
 	}
+	if _, errs := run(cli.Mistake, "client", "add", "--scope", "a", "--backchannel-logout-uri", "http://app.example/out"); !strings.Contains(errs, "--backchannel-logout-uri: is neither https") {
+		t.Error(errs)
+	}
+	run(cli.Good, "client", "add", "--scope", "a", "--backchannel-logout-uri", "https://app.example/out", "--backchannel-logout-session")
 	if _, errs := run(cli.Mistake, "signals", "set", id, "off"); !strings.Contains(errs, `status "off", want enabled, paused or disabled`) {
 		t.Error(errs)
 	}

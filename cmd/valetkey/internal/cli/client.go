@@ -21,6 +21,7 @@ var clientFlags = map[string]string{
 	"Name": "name", "URI": "uri", "RedirectURIs": "redirect-uri", "GrantTypes": "grant-type", "AuthMethod": "auth-method",
 	"JWKS": "jwks", "JWKSURL": "jwks-uri", "DefaultAPI": "default-api", "Introspects": "introspects",
 	"Lifetime": "lifetime", "Scopes": "scope", "Trusted": "trusted", "TLSSubjectDN": "tls-subject-dn", "TLSSANDNS": "tls-san-dns",
+	"LogoutURI": "backchannel-logout-uri", "LogoutSession": "backchannel-logout-session",
 	"TLSSANURI": "tls-san-uri", "TLSSANIP": "tls-san-ip", "TLSSANEmail": "tls-san-email",
 }
 
@@ -53,6 +54,8 @@ func clientAddCommand(drivers driver.Set) *cobra.Command {
 	f.StringVar(&c.Name, "name", "", "display name")
 	f.StringVar(&c.URI, "uri", "", "website URL")
 	f.StringSliceVar(&c.RedirectURIs, "redirect-uri", nil, "allowed redirect URI (exact match); may be repeated")
+	f.StringVar(&c.LogoutURI, "backchannel-logout-uri", "", "https URL that gets logout tokens; requires signals")
+	f.BoolVar(&c.LogoutSession, "backchannel-logout-session", false, "put a sid into each logout token")
 	f.StringSliceVar(&c.Scopes, "scope", nil, "allowed scope; may be repeated")
 	f.StringSliceVar(&c.GrantTypes, "grant-type", nil, "allowed grant type; may be repeated (default: authorization_code and refresh_token with a redirect URI, otherwise client_credentials)")
 	f.StringVar(&c.AuthMethod, "auth-method", "", "authentication method: client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth, self_signed_tls_client_auth, or none for a public client (default: client_secret_basic)")
