@@ -155,6 +155,22 @@ func (s *site) redeemed(t testing.TB, client string, to *url.URL) map[string]any
 	return part(t, a.body["access_token"].(string), 1)
 }
 
+// A log-in that the page has answered before the operator ended everything of the user is not used afterwards.
+func TestAnswersEndWithTheirUser(t *testing.T) {
+	s := start(t, "/as", handsOff)
+	v, bystander := newVisitor(t), newVisitor(t)
+	kept := s.answered(t, v.challengeOf(s.authorizeURL("web")), "sub", "dave")
+	others := s.answered(t, bystander.challengeOf(s.authorizeURL("web")), "sub", "carol")
+	s.RevokeUser(t.Context(), "person:dave") // there is nothing to end yet
+	a := v.get(kept)
+	assert.Equal(t, 400, a.status)
+	assert.Contains(t, a.text, "expired")
+	v.challengeOf(s.authorizeURL("web")) // nobody is logged in
+	s.redeemed(t, "web", bystander.to(bystander.to(others).String()))
+	again := s.answered(t, v.challengeOf(s.authorizeURL("web")), "sub", "dave")
+	assert.Equal(t, "person:dave", s.redeemed(t, "web", v.to(v.to(again).String()))["sub"], "the page has let the user in again")
+}
+
 func TestHandoffRefusesMessages(t *testing.T) {
 	s := start(t, "/as", handsOff)
 	other, err := jose.GenerateKey("EdDSA", "page-1")
@@ -576,7 +592,7 @@ func TestHandoffCosts(t *testing.T) {
 		{"a visitor with a request", costs.Cost{Reads: 3, Writes: 2, Bytes: 4 << 10}, func() { id = v.challengeOf(s.authorizeURL("web")) }},
 		{"the page reads", costs.Cost{Reads: 1}, func() { require.Equal(t, 200, s.describes(t, id).status) }},
 		{"the page answers", costs.Cost{Reads: 1, Writes: 2, Bytes: 2 << 10}, func() { back = s.answered(t, id) }},
-		{"the user returns", costs.Cost{Reads: 2, Writes: 3, Bytes: 4 << 10}, func() { next = v.to(back).String() }},
+		{"the user returns", costs.Cost{Reads: 3, Writes: 3, Bytes: 4 << 10}, func() { next = v.to(back).String() }},
 		{"the user returns again", costs.Cost{Reads: 3}, func() { v.to(back) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -283,7 +283,7 @@ func (d *Door) answer(m *message) (*Answer, error) {
 	case len(m.display) > maxDisplay || !utf8.ValidString(m.display) || strings.ContainsFunc(m.display, unicode.IsControl):
 		return nil, invalid("name: at most %d bytes without control characters", maxDisplay)
 	}
-	a := &Answer{ACR: m.acr, AuthTime: m.authTime, User: login.User{
+	a := &Answer{At: time.Now(), ACR: m.acr, AuthTime: m.authTime, User: login.User{
 		Subject: d.cfg.UserType + ":" + m.subject, Type: d.cfg.UserType, Name: m.subject, Display: m.display,
 	}}
 	if m.hasScopes {

@@ -132,6 +132,7 @@ type Answer struct {
 	ACR      string     `json:"acr,omitempty"`
 	AuthTime time.Time  `json:"auth_time"`
 	Error    string     `json:"error,omitempty"` // not empty: nobody has logged in, and the other fields are zero
+	At       time.Time  `json:"at,omitzero"`     // when this server accepted the answer
 }
 
 // kindChallenge is the kind of the records. A full store may drop a challenge: its user then has to start again.

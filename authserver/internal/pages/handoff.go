@@ -84,6 +84,15 @@ func (v *visit) handedBack() (*reply, error) {
 		}
 		return &reply{location: then.Location}, v.put(rejectedKey, rejected{then.For, answer.Error})
 	}
+	// A user who kept the URL of the return while the operator ended everything has to log in at the page again, which knows whether that
+	// is still possible.
+	switch over, err := v.ended(v.r.Context(), &person{User: answer.User, At: answer.At}); {
+	case err != nil:
+		return nil, err
+	case over:
+		v.cfg.Logger.InfoContext(v.r.Context(), "log-in refused", "subject", answer.User.Subject, "error", "revoked since", "address", from)
+		return handoffPage("expired", then.Location), nil
+	}
 	if err := v.begin(&answer.User, then.For); err != nil {
 		return nil, err
 	}
