@@ -24,8 +24,8 @@ var update = flag.Bool("update", false, "write the measured table into docs/faul
 const (
 	document = "../../docs/faults.md"
 	others   = "\n## Endurance\n" // begins the section that scripts/soak writes
-	each     = 10 // requests of each kind in a row
-	none     = 0  // no such request in this situation
+	each     = 10                 // requests of each kind in a row
+	none     = 0                  // no such request in this situation
 )
 
 // The kinds of tokens, in the order in which they are sent.
