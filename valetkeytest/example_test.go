@@ -51,7 +51,7 @@ func TestOrders(t *testing.T) {
 		return res
 	}
 
-	t.Run("nobody is told where to begin", func(t *testing.T) {
+	t.Run("a request without a token gets a challenge", func(t *testing.T) {
 		res := call("")
 		c := valetkeytest.Challenge(t, res.Header(), "Bearer")
 		if res.Code != http.StatusUnauthorized || c["error"] != "" {
@@ -67,7 +67,7 @@ func TestOrders(t *testing.T) {
 			}
 		})
 	}
-	t.Run("another scope is not enough", func(t *testing.T) {
+	t.Run("another scope is insufficient", func(t *testing.T) {
 		res := call(iss.Token(valetkeytest.Scopes("orders:write")))
 		c := valetkeytest.Challenge(t, res.Header(), "Bearer")
 		if res.Code != http.StatusForbidden || c["error"] != "insufficient_scope" || c["scope"] != "orders:read" {
@@ -75,12 +75,12 @@ func TestOrders(t *testing.T) {
 		}
 	})
 	token := iss.Token(valetkeytest.Subject("bob"), valetkeytest.Scopes("orders:read"))
-	t.Run("the right scope is", func(t *testing.T) {
+	t.Run("the right scope is sufficient", func(t *testing.T) {
 		if res := call(token); res.Code != http.StatusOK || res.Body.String() != "the orders of bob" {
 			t.Errorf("got %d, %q", res.Code, res.Body)
 		}
 	})
-	t.Run("for five minutes", func(t *testing.T) {
+	t.Run("a used token expires", func(t *testing.T) {
 		iss.Advance(2 * valetkeytest.DefaultLifetime)
 		if res := call(token); res.Code != http.StatusUnauthorized {
 			t.Errorf("got %d", res.Code)

@@ -146,7 +146,7 @@ func TestREADMEProgram(t *testing.T) {
 	assert.Equal(t, block(t, readme, "answers"), got.String())
 }
 
-// TestREADMEWithoutATag builds a program in a module of its own with the clone, as the README says.
+// TestREADMEWithoutATag builds and tests a program in a module of its own with the clone, as the README says.
 func TestREADMEWithoutATag(t *testing.T) {
 	text, err := os.ReadFile(readme)
 	require.NoError(t, err)
@@ -155,13 +155,16 @@ func TestREADMEWithoutATag(t *testing.T) {
 	clone, err := filepath.Abs("../..")
 	require.NoError(t, err)
 	dir := t.TempDir()
-	program, err := os.ReadFile("../../adapters/valetgin/example/main.go")
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), program, 0o644))
+	for _, name := range []string{"main.go", "main_test.go"} {
+		program, err := os.ReadFile("../../adapters/valetgin/shop/" + name)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), program, 0o644))
+	}
 	for _, args := range [][]string{
 		{"mod", "init", "example.com/orders"},
 		{"work", "init", ".", strings.Replace(command[1], "../valetkey", clone, 1), strings.Replace(command[2], "../valetkey", clone, 1)},
 		{"build", "-o", os.DevNull, "."},
+		{"test", "."},
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Dir = dir
