@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -171,7 +172,7 @@ func (e Expect) check(o observation) (wrong []string) {
 	note := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	r := o.response
 	if r.err != nil {
-		if !slices.Contains(e.Status, "closed") {
+		if !slices.Contains(e.Status, "closed") || errors.Is(r.err, errEnded) {
 			note("no response: %v", r.err)
 		}
 		return wrong

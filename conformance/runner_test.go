@@ -72,6 +72,46 @@ func TestCheckServerThatDoesNotStart(t *testing.T) {
 	assert.ErrorContains(t, err, "starting the server: no database")
 }
 
+func TestCheckServerThatNeedsTheIssuerToStart(t *testing.T) {
+	report, err := conformance.Check(t.Context(), conformance.Target{URL: "/any", Start: func(_ context.Context, s conformance.Setup) (*conformance.Server, error) {
+		response, err := http.Get(s.JWKSURI)
+		if err != nil {
+			return nil, err
+		}
+		response.Body.Close()
+		return broken.Start(s)
+	}}, conformance.Options{Cases: only(t, "bearer-header", "issuer-down-at-start"), Rate: -1})
+	require.NoError(t, err)
+	assert.Equal(t, conformance.Passed, report.Results[0].Verdict, "the other case runs")
+	assert.Equal(t, conformance.Failed, report.Results[1].Verdict)
+	assert.Contains(t, report.Results[1].Problems[0], "starting the server: ")
+}
+
+func TestCheckServerThatEnds(t *testing.T) {
+	target := targetOf()
+	start := target.Start
+	target.Start = func(ctx context.Context, s conformance.Setup) (*conformance.Server, error) {
+		server, err := start(ctx, s)
+		if err == nil && s.Nonce {
+			server.Close()
+			server.Close = nil
+		}
+		return server, err
+	}
+	target.Profiles = []conformance.Profile{conformance.ProfileDPoP}
+	target.Features = []conformance.Feature{conformance.FeatureNonce}
+	var cases []conformance.Case
+	for _, c := range conformance.Cases() {
+		if c.Given != nil && c.Given.Nonce && len(cases) == 0 {
+			cases = append(cases, c)
+		}
+	}
+	require.Len(t, cases, 1)
+	report, err := conformance.Check(t.Context(), target, conformance.Options{Cases: cases, Rate: -1})
+	require.NoError(t, err)
+	assert.Contains(t, strings.Join(report.Results[0].Problems, " "), "the server has ended, in this case or in an earlier one")
+}
+
 func TestCheckServerThatRefusesAGoodToken(t *testing.T) {
 	_, err := conformance.Check(t.Context(), targetOf("at-jwt-is-refused"), conformance.Options{Cases: only(t, "bearer-header"), Rate: -1})
 	var notReady *conformance.NotReadyError

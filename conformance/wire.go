@@ -97,6 +97,9 @@ func dial(ctx context.Context, origin string, certificate *tls.Certificate) (net
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w: %w", errEnded, err)
+	}
 	if err != nil || scheme != "https" {
 		return conn, err
 	}
@@ -114,3 +117,6 @@ func dial(ctx context.Context, origin string, certificate *tls.Certificate) (net
 	}
 	return secure, nil
 }
+
+// errEnded reports that a server does not accept connections, which no case may take for a refusal.
+var errEnded = errors.New("the server has ended, in this case or in an earlier one")

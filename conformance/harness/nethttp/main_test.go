@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/valetkey/valetkey/conformance"
+	"github.com/valetkey/valetkey/conformance/harness/internal/api"
 )
 
 // TestConform runs all cases against the guard. It claims every profile and feature.
@@ -24,18 +25,18 @@ func TestConform(t *testing.T) {
 				server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 				scheme = "https://"
 			}
-			api, closeAPI, err := newAPI(s, scheme+server.Listener.Addr().String(), slog.New(slog.DiscardHandler))
+			a, err := api.New(s, scheme+server.Listener.Addr().String(), slog.New(slog.DiscardHandler))
 			if err != nil {
 				return nil, err
 			}
-			server.Config.Handler = api
+			server.Config.Handler = handler(a)
 			server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 			if s.Profile == conformance.ProfileMTLS {
 				server.StartTLS()
 			} else {
 				server.Start()
 			}
-			return &conformance.Server{URL: server.URL, Close: func() { server.Close(); closeAPI() }}, nil
+			return &conformance.Server{URL: server.URL, Close: func() { server.Close(); a.Close() }}, nil
 		},
 	})
 }

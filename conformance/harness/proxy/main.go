@@ -2,7 +2,7 @@
 //
 //	valetkey conform --start "proxy --valetkey /usr/local/bin/valetkey" --target /any ...
 //
-// It takes the rest from its environment.
+// With --caddy, it runs Caddy before the upstream instead, which asks valetkey authorize. It takes the rest from its environment.
 package main
 
 import (
@@ -25,16 +25,22 @@ import (
 //go:embed proxy.yaml
 var template string
 
+//go:embed Caddyfile
+var caddyfile string
+
 func main() {
 	command := flag.String("valetkey", "valetkey", "path of the command")
+	caddy := flag.String("caddy", "", "path of Caddy; empty: valetkey proxy")
 	flag.Parse()
-	if err := run(*command, os.Getenv); err != nil {
+	if err := run(*command, *caddy, os.Getenv); err != nil {
 		fmt.Fprintln(os.Stderr, "proxy:", err)
 		os.Exit(1)
 	}
 }
 
-func run(command string, env func(string) string) error {
+func run(command, caddy string, env func(string) string) error {
+	// The runner ends all programs with one signal. This one then ends after them, and removes the folder.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -42,25 +48,77 @@ func run(command string, env func(string) string) error {
 	upstream := &http.Server{Handler: http.HandlerFunc(identity), ReadHeaderTimeout: 10 * time.Second}
 	go upstream.Serve(listener)
 	defer upstream.Close()
-
 	folder, err := os.MkdirTemp("", "conform-proxy-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	file := filepath.Join(folder, "proxy.yaml")
-	if err := os.WriteFile(file, []byte(config(template, "http://"+listener.Addr().String(), env)), 0o600); err != nil {
+
+	file := filepath.Join(folder, "valetkey.yaml")
+	if caddy == "" {
+		head := "listen: " + env("CONFORM_LISTEN") + "\nupstream: http://" + listener.Addr().String() + "\n"
+		if err := os.WriteFile(file, []byte(head+config(template, env)), 0o600); err != nil {
+			return err
+		}
+		return program(command, "proxy", "--config", file).Run()
+	}
+	asked, err := freeAddress()
+	if err != nil {
 		return err
 	}
-	cmd := exec.Command(command, "proxy", "--config", file)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	// The runner ends both programs with one signal. This one then ends after the proxy, and removes the file.
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
+	head := "listen_http: " + asked + "\ndialect: caddy\ncallers: [127.0.0.1]\n"
+	if err := os.WriteFile(file, []byte(head+config(template, env)), 0o600); err != nil {
+		return err
+	}
+	authorize := program(command, "authorize", "--config", file)
+	if err := authorize.Start(); err != nil {
+		return err
+	}
+	defer authorize.Wait()
+	defer authorize.Process.Kill()
+	if err := listening(asked); err != nil {
+		return err
+	}
+	gateway := filepath.Join(folder, "Caddyfile")
+	text := strings.NewReplacer("{port}", env("PORT"), "{authorize}", asked, "{upstream}", listener.Addr().String()).Replace(caddyfile)
+	if err := os.WriteFile(gateway, []byte(text), 0o600); err != nil {
+		return err
+	}
+	cmd := program(caddy, "run", "--adapter", "caddyfile", "--config", gateway)
+	cmd.Env = append(os.Environ(), "HOME="+folder, "XDG_DATA_HOME="+folder, "XDG_CONFIG_HOME="+folder)
 	return cmd.Run()
 }
 
+func program(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd
+}
+
+// freeAddress returns an address at which nothing listens at the moment.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// listening waits until valetkey authorize can be asked, so that no answer is one of Caddy alone.
+func listening(address string) error {
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		var conn net.Conn
+		if conn, err = net.Dial("tcp", address); err == nil {
+			return conn.Close()
+		}
+	}
+	return fmt.Errorf("valetkey authorize does not listen: %w", err)
+}
+
 // config fills in the template.
-func config(template, upstream string, env func(string) string) string {
+func config(template string, env func(string) string) string {
 	algorithms, proofs, bound := "[RS256, PS256, ES256, ES384, EdDSA, Ed25519]", "[ES256, ES384, PS256, EdDSA, Ed25519]", "false"
 	if env("CONFORM_PROFILE") == "fapi2" {
 		algorithms, bound = "[PS256, ES256, EdDSA, Ed25519]", "true"
@@ -73,7 +131,7 @@ func config(template, upstream string, env func(string) string) string {
 	if env("CONFORM_NONCE") == "true" {
 		nonce = "on"
 	}
-	pairs := []string{"{upstream}", upstream, "{algorithms}", algorithms, "{proof_algorithms}", proofs, "{sender_constrained}", bound,
+	pairs := []string{"{algorithms}", algorithms, "{proof_algorithms}", proofs, "{sender_constrained}", bound,
 		"{signed}", signed, "{nonce}", nonce}
 	for _, name := range []string{"issuer", "second_issuer", "audience", "listen", "introspection", "client_id", "client_secret"} {
 		pairs = append(pairs, "{"+name+"}", env("CONFORM_"+strings.ToUpper(name)))
