@@ -81,6 +81,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a digest that is not hexadecimal", func(c *authserver.Config) {
 			c.Clients[0].Secret, c.Clients[0].SecretSHA256 = "", strings.Repeat("x", 64)
 		}, "Clients[0].SecretSHA256: is not 64"},
+		{"a receiver of signals that are off", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"ssf.manage"} }, "Clients[0].Scopes[0]: ssf.manage requires signals"},
 		{"a client's scope that no API has", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"admin"} }, "Clients[0].Scopes[0]: is not a scope of any API"},
 		{"a default that is no API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, "Clients[0].DefaultAPI: is not the audience of an API"},
 		{"a default the client has no scope of", func(c *authserver.Config) { c.Clients[0].DefaultAPI = files }, "Clients[0].DefaultAPI: "},

@@ -311,10 +311,16 @@ func (in *inspection) client(c *Client, field string) {
 	}
 	in.wrong(c.AuthMethod == "tls_client_auth" && in.cfg.ClientAuthorities == "", "ClientAuthorities", "is required by tls_client_auth of client %q", c.ID)
 	in.wrong(c.LogoutURI != "" && !in.cfg.Signals.Enabled, field+".LogoutURI", "requires signals")
+	ofSignals := in.cfg.signalsAPI()
 	atDefault := c.DefaultAPI == ""
 	for i, s := range c.Scopes {
 		apis := in.owners[s]
-		in.wrong(apis == nil, fmt.Sprintf("%s.Scopes[%d]", field, i), "is not a scope of any API")
+		path := fmt.Sprintf("%s.Scopes[%d]", field, i)
+		if slices.Contains(ofSignals.ScopeNames(), s) && !in.cfg.Signals.Enabled {
+			in.wrong(apis == nil, path, "%s requires signals", s)
+		} else {
+			in.wrong(apis == nil, path, "is not a scope of any API")
+		}
 		atDefault = atDefault || slices.Contains(apis, c.DefaultAPI)
 	}
 	in.wrong(!atDefault, field+".DefaultAPI", "is not the audience of an API that the client has a scope of")
