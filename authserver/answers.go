@@ -49,7 +49,7 @@ func (s *Server) missing(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, to, http.StatusPermanentRedirect)
 		return
 	}
-	var answer recorder.Response // what net/http has to say: 404, or 405 with the methods of other routes
+	var answer recorder.Response // the response of net/http: 404, or 405 with the methods of other routes
 	s.mux.ServeHTTP(&answer, r)
 	h := w.Header()
 	if allow := answer.Header().Get("Allow"); allow != "" {

@@ -74,7 +74,7 @@ type Config struct {
 
 	// PrivateUseSchemes are URI schemes without a period, such as cursor, that redirect URIs may have (RFC 8252, section 7.1). Any
 	// application on the user's device can claim such a scheme and receive the authorization code; PKCE keeps it from redeeming
-	// the code, but it can start a flow of its own in the client's name. If empty, a registration with such a redirect URI and
+	// the code, but it can start its own flow in the client's name. If empty, a registration with such a redirect URI and
 	// others is accepted without it. A scheme that is a reversed domain name need not be listed.
 	PrivateUseSchemes []string `yaml:"private_use_schemes"`
 
@@ -228,7 +228,7 @@ type User struct {
 // users register or recover their accounts. This server redirects the browser there with a challenge. The page reads the challenge and
 // answers it over the back channel with a JWT that it signs, and sends the browser back. docs/login.md describes the messages.
 //
-// The page is trusted: its answers are who the users are. This server does not know them otherwise, so UserTypes, Users and the
+// The page is trusted: its answers identify the users. This server has no other record of them, so UserTypes, Users and the
 // password grant cannot be combined with it. When a user leaves, the page has to refuse the log-in, and [Server.RevokeUser] ends the
 // sessions and grants.
 type Handoff struct {

@@ -30,7 +30,7 @@ type Signals struct {
 	Enabled bool `yaml:"enabled,short"`
 
 	// AllowReceivers are the networks in which the endpoints of receivers and the backchannel_logout_uri of approved clients may be, such as
-	// 10.0.0.0/8. Empty: public addresses only, because whoever may register an endpoint could otherwise reach internal services.
+	// 10.0.0.0/8. Empty: public addresses only, because a client that may register an endpoint could otherwise reach internal services.
 	AllowReceivers []netip.Prefix `yaml:"allow_receivers"`
 
 	// InsecureLoopbackReceivers also allows endpoints on loopback, and http there, for tests and demonstrations.

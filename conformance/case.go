@@ -36,8 +36,8 @@ type Case struct {
 	// Features lists what the server must offer beyond the profile. A server without one of them gets "not offered".
 	Features []Feature `json:"features,omitempty"`
 
-	// Alone reports whether the case changes or counts what other cases share, so that it needs a server of its own, or the
-	// only one for itself. Fresh cases need a server of their own: it has to be started for them.
+	// Alone reports whether the case changes or counts what other cases share, so that it needs a separate server, or the
+	// only one for itself. Fresh cases need a separate server, which is started for them.
 	Alone bool `json:"alone,omitempty"`
 	Fresh bool `json:"fresh,omitempty"`
 

@@ -389,7 +389,7 @@ func (iss *issuer) serveStatuses(w http.ResponseWriter, r *http.Request) {
 	answer(w, Answer{Header: []string{"Content-Type: application/statuslist+jwt"}, Body: raw})
 }
 
-// A canary is a server that no resource server has a reason to contact. URLs of it stand in tokens and headers. It counts requests by
+// A canary is a server that no resource server has a reason to contact. Tokens and headers contain its URLs. It counts requests by
 // their first path segment, the ID of a case.
 type canary struct {
 	url    string

@@ -30,7 +30,7 @@ type bench struct {
 	method   string
 }
 
-// serverInfo is what placeholders say about the server.
+// serverInfo has the values of placeholders about the server.
 type serverInfo struct {
 	origin   string // scheme and host
 	host     string

@@ -68,7 +68,7 @@ if [ -n "${RELEASE:-}" ]; then
 fi
 git config commit.gpgsign false
 git config tag.gpgsign false
-# Nobody imports tests and examples.
+# No other module imports tests and examples.
 modules=$(GOWORK=$PWD/go.work go list -m | grep -v -e '/e2e$' -e '/examples/')
 # Each module is published after those that it needs.
 pending=$modules

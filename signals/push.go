@@ -76,7 +76,7 @@ func (r *Receiver) Handler() http.Handler {
 }
 
 // limitRead bounds the time in which the body must arrive, so that slow senders do not keep their places. A server that cannot do so has
-// limits of its own.
+// its own limits.
 func limitRead(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(pushTimeout))
 }

@@ -197,7 +197,7 @@ const recentKeys = 5 * time.Minute
 
 // signed verifies the signature. Anyone who can reach the endpoint can send SETs with an unknown key, and each may cause a fetch of the
 // keys, but not more than one per interval. If the one for this SET was due to another SET, the key may exist all the same. So the
-// answer is then a failure and not a refusal, after which a transmitter would not send a genuine SET again.
+// answer is then a failure: after a refusal, a transmitter would not send a genuine SET again.
 func (t *trust) signed(ctx context.Context, c *jose.Compact) error {
 	begun := time.Now()
 	_, err := t.keys.Verify(ctx, c, keyset.Terms{Issuer: t.issuer})

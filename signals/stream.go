@@ -252,7 +252,7 @@ func (s *streamState) settle(ctx context.Context) error {
 		return nil
 	}
 	if s.r.cfg.Gaps == RevokeBeforeGaps {
-		// At, not Before: whoever got a token just before the end of the gap may have lost the session just after that.
+		// At, not Before: the session of a token issued just before the end of the gap may have ended just after its issue.
 		all := valetkey.Revocation{Issuer: s.r.cfg.Issuer, All: true, At: gap.To, Until: gap.To.Add(s.r.cfg.MaxTokenLifetime)}
 		if err := s.r.feed.deliver(ctx, []valetkey.Revocation{all})[0]; err != nil {
 			return err

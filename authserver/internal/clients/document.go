@@ -52,9 +52,9 @@ type Documents struct {
 }
 
 const (
-	// Anyone can fill the pool with URLs of their own, as fast as the limit on callers allows. Each is charged to its host. A full
-	// pool drops a document of the host that has the most, preferably one whose client has got no token lately. Whoever needs it
-	// then waits for another fetch.
+	// Anyone can fill the pool with invented URLs, as fast as the limit on callers allows. Each is charged to its host. A full
+	// pool drops a document of the host that has the most, preferably one whose client has got no token lately. The next
+	// request that needs it waits for another fetch.
 	maxDocuments    = 1000
 	maxDocument     = 16 << 10         // bytes. Section 8.7 recommends 5 kB; with a key set, documents are larger
 	documentLeast   = 5 * time.Minute  // the bounds of the lifetime (section 5.2: "MAY define its own upper and/or lower bounds")

@@ -417,7 +417,7 @@ func narrowScopes(c *Client, known []string) (warnings []string, err error) {
 }
 
 // narrowRedirects leaves out redirect URIs with private-use schemes that are not accepted, if the client has others: any
-// application on the user's device can claim such a scheme, and there is no domain to tell whose it is (RFC 8252, section 8.4).
+// application on the user's device can claim such a scheme, and no domain identifies its owner (RFC 8252, section 8.4).
 // Redirect URIs with other problems stay, so that [Validate] refuses them.
 func narrowRedirects(c *Client) (warnings []string) {
 	var left []string

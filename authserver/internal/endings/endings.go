@@ -1,5 +1,5 @@
-// Package endings describes the ends of access that parties outside of the server are told about: a session, a grant or a user.
-// It is the one place through which all of them pass, so that none is forgotten.
+// Package endings describes the ends of access that are reported to parties outside of the server: those of a session, a grant or a
+// user. All of them pass through it, so that none is forgotten.
 package endings
 
 import "context"

@@ -39,7 +39,7 @@ func (e *Engine) Finish(r *http.Request, in *flow.Interaction, d *flow.Decision)
 			return e.fail(c, err)
 		case p.Status != waiting:
 			return e.wasAnswered(c, p)
-		case in.Fresh && !p.Pushed: // nobody knows the ID
+		case in.Fresh && !p.Pushed: // the ID has not been sent to anyone
 		default:
 			p.Status = answered
 			err = e.savePending(ctx, p)

@@ -124,8 +124,8 @@ func (e *Engine) endAll(ctx context.Context, key store.Key, clientID string, cau
 	}
 }
 
-// endGrant ends a grant for a reason, with all its tokens, and reports whether it was live. Every end of a grant that others may have to
-// learn of passes here. id is the jti of the token that was presented, or empty.
+// endGrant ends a grant for a reason, with all its tokens, and reports whether it was live. Every end of a grant that has to be reported
+// to others passes through it. id is the jti of the token that was presented, or empty.
 func (e *Engine) endGrant(ctx context.Context, g *grant, cause endings.Cause, id string) (alive bool, err error) {
 	if !g.live() {
 		return e.revoke(ctx, g.ID) // repeats what an interrupted attempt may have left

@@ -85,4 +85,4 @@ type Decision struct {
 type Interact func(w http.ResponseWriter, r *http.Request, in *Interaction) (*Decision, error)
 
 // ErrForm is the error of a Said for a form that cannot be read, or that was not shown to its session.
-var ErrForm = errors.New("the form does not count")
+var ErrForm = errors.New("the form is not accepted")

@@ -36,8 +36,8 @@ type Engine interface {
 	// Finish applies the decision of the user of an interaction. The sender of r cannot abort it.
 	Finish(r *http.Request, in *Interaction, d *Decision) Step
 
-	// Repeat returns the response of an interaction that was answered before, if the request says the same; nil: it says
-	// nothing.
+	// Repeat returns the response of an interaction that was answered before, if the request has the same content; nil: it
+	// has none.
 	Repeat(r *http.Request, over *Ended, said *string) Step
 
 	// Fail logs an outage and returns the step that reports it.

@@ -112,7 +112,7 @@ type message struct {
 	hasScopes, hasSub bool
 }
 
-// read reads and verifies a message: the signature first, because whoever cannot sign should learn nothing.
+// read reads and verifies a message: the signature first, because a sender that cannot sign should learn nothing.
 func (d *Door) read(w http.ResponseWriter, r *http.Request, kind string) (*message, error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/jwt" {
 		return nil, &problem{http.StatusUnsupportedMediaType, "invalid_request", "the content type is not application/jwt"}

@@ -7,7 +7,7 @@
 // Who can make a browser log in as whom:
 //
 //   - The challenge belongs to the browser in which it began, by a secret in a cookie. If another browser returns with it, the
-//     answer is not used. Thus nobody can be logged in as another user by a link (RFC 6749, section 10.12).
+//     answer is not used. Thus a link cannot log a user in as another one (RFC 6749, section 10.12).
 //   - The secret in the URL of the return reaches only the browser that has logged in at the page. Thus nobody can have another
 //     person answer a challenge that began in their own browser, as in phishing for device codes (RFC 8628, section 5.4).
 //   - An answer names its challenge and this server, expires within minutes, and is accepted once. A challenge ends with the first
@@ -43,7 +43,7 @@ import (
 	"github.com/valetkey/valetkey/internal/keyset"
 )
 
-// Config configures a [Door]. Package authserver has validated the URLs. All fields are required unless they say otherwise.
+// Config configures a [Door]. Package authserver has validated the URLs. All fields are required unless their comments state otherwise.
 type Config struct {
 	_ struct{} // keyed literals only
 
@@ -131,7 +131,7 @@ type Answer struct {
 	User     login.User `json:"user"`
 	ACR      string     `json:"acr,omitempty"`
 	AuthTime time.Time  `json:"auth_time"`
-	Error    string     `json:"error,omitempty"` // not empty: nobody has logged in, and the other fields are zero
+	Error    string     `json:"error,omitempty"` // not empty: no user has logged in, and the other fields are zero
 	At       time.Time  `json:"at,omitzero"`     // when this server accepted the answer
 }
 

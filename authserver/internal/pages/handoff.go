@@ -15,8 +15,8 @@ import (
 // rejectedKey is the session key of the last rejection of a log-in by the page that it was handed to.
 const rejectedKey = "rejected"
 
-// leftKey is the session key of the interaction in which a user has asked to log in as another user. The page may have a session of
-// its own with the first one, so it learns that with prompt=select_account.
+// leftKey is the session key of the interaction in which a user has asked to log in as another user. The page may have its
+// own session with the first one, so the challenge requests prompt=select_account.
 const leftKey = "left"
 
 // A rejected log-in belongs to the interaction For.

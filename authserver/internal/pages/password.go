@@ -40,7 +40,7 @@ func (v *visit) passwordPage(f passwordForm, problems ...problem) *reply {
 	return &reply{page: "password", title: msg("password.title"), data: f, problems: problems}
 }
 
-// changePassword replaces the password. The old one is required, and counts as a log-in: whoever finds an open browser can neither
+// changePassword replaces the password. The old one is required, and counts as a log-in: a person who finds an open browser can neither
 // take over the account nor guess the password faster than at the log-in page.
 func (v *visit) changePassword() (*reply, error) {
 	if !v.mayChangePassword() {
@@ -89,7 +89,7 @@ func (v *visit) changePassword() (*reply, error) {
 		return nil, err
 	}
 	v.cfg.Logger.InfoContext(ctx, "password changed", "subject", u.Subject, "others ended", !f.Keep, "address", from)
-	// A new token also for this session: if somebody else has a copy of it, it ends with the others.
+	// A new token also for this session: a copy of the old one ends with the other sessions.
 	if err := v.begin(u, ""); err != nil {
 		return nil, err
 	}

@@ -51,11 +51,11 @@ func hostOf(redirectURI string) string {
 	return u.Host
 }
 
-// introducedKey is the session key of the latest interaction whose user has been told that the application is a stranger.
+// introducedKey is the session key of the latest interaction whose user has seen the page that introduces the application.
 const introducedKey = "introduced"
 
-// introduces reports whether the application of an interaction has to be introduced before the user is asked for consent: nobody
-// has checked it, and it is not the user's own.
+// introduces reports whether the application of an interaction has to be introduced before the user is asked for consent: the
+// operator has not approved it, and the user did not register it.
 func (v *visit) introduces(in *flow.Interaction) bool {
 	var introduced string
 	return !in.Client.Approved() && in.Client.Owner != v.user.Subject &&

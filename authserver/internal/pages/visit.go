@@ -27,7 +27,7 @@ type visit struct {
 	keeps     bool          // as in the route
 }
 
-// visit returns the visit of someone who is not known yet.
+// visit returns a visit before its session and user are known.
 func (p *Pages) visit(r *http.Request) *visit {
 	return &visit{Pages: p, r: r, locale: p.locales.choose(r, "")}
 }
@@ -98,7 +98,7 @@ type route struct {
 	do handler
 
 	// stale handles a form that was shown before the user of the session has logged in: another one, or the same one again. Its
-	// content must not be applied. Nil: a page says so.
+	// content must not be applied. Nil: a page states that.
 	stale handler
 
 	unchecked bool // the account of the user is not looked up

@@ -269,8 +269,8 @@ func (t *Transmitter) ownOf(c *call) (*stream, map[string]strictjson.Value, erro
 	return s, m, err
 }
 
-// configuration is a stream as receivers see it: SSF 1.0, section 8.1.1. The header is shown only to those who may set it: whoever
-// else can read streams could send events to the receiver (SSFTX-04).
+// configuration is a stream as receivers see it: SSF 1.0, section 8.1.1. The header is shown only to clients that may set it: other
+// readers of the stream could use it to send events to the receiver (SSFTX-04).
 func (t *Transmitter) configuration(c *call, s *stream) (object, error) {
 	delivery := object{"method": s.Method, "endpoint_url": s.Endpoint}
 	if s.Method == poll {

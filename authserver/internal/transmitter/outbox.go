@@ -19,8 +19,8 @@ import (
 // kindEvent is the kind of the outbox. Its IDs are in the order of time.
 //
 // Who fills it: users, clients and operators who end access, with one record each. Run empties it into the queues, which are bounded
-// by themselves. When it is full, because no process runs or the store fails, access cannot be ended: an end that receivers do not
-// learn of would be worse, because everybody would rely on it.
+// by themselves. When it is full, because no process runs or the store fails, access cannot be ended: an end that is not reported
+// to receivers would be worse, because users would rely on it.
 const kindEvent = "ssf_event"
 
 // An outboxed is the record of an event: first the intent and, once its cause has happened, the fact. A process that dies in between
@@ -162,7 +162,7 @@ func (t *Transmitter) spread(ctx context.Context, rec store.Record) error {
 	switch {
 	case o.At.IsZero() && time.Since(timeOf(rec.ID)) < t.cfg.Settle:
 		return nil // in progress
-	case o.At.IsZero(): // its process has died, or has failed to say what happened
+	case o.At.IsZero(): // its process has died, or has failed to record the outcome
 		o.At = time.Now().UTC()
 		if _, err := t.putEvent(ctx, rec.ID, rec.Version, o); err != nil && !errors.Is(err, store.ErrConflict) {
 			return err

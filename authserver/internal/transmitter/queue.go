@@ -14,11 +14,11 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Each stream has a queue of its own, as a kind of records, so that a receiver that does not fetch its events takes no room from
+// Each stream has its own queue, as a kind of records, so that a receiver that does not fetch its events takes no room from
 // others in a store of limited size.
 //
 // Who fills it: users, clients and operators who end access, with one or two tokens each; the receiver with verification requests,
-// which are limited. When it is full, the stream is paused and its receiver is told so; the events from then on become dead letters.
+// which are limited. When it is full, the stream is paused and its receiver notified; later events become dead letters.
 // That hurts this receiver only.
 const queuePrefix = "set_"
 

@@ -146,7 +146,7 @@ func (t *Transmitter) change(ctx context.Context, id string, do func(*stream) er
 	return s, nil
 }
 
-// setStatus changes the status on behalf of the server or its operator. SSF 1.0, section 8.1.5: the receiver is told before.
+// setStatus changes the status on behalf of the server or its operator. SSF 1.0, section 8.1.5: the receiver is notified first.
 func (t *Transmitter) setStatus(ctx context.Context, id, status, reason string) error {
 	s, err := t.stream(ctx, id)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package transmitter tells other parties that access has ended: over streams of security event tokens (OpenID Shared Signals
+// Package transmitter notifies other parties that access has ended: over streams of security event tokens (OpenID Shared Signals
 // Framework 1.0, CAEP 1.0, RISC 1.0, RFC 8417, RFC 8935, RFC 8936), by back-channel logout (OpenID Connect Back-Channel Logout 1.0),
-// and it accepts such news by global token revocation (draft-parecki-oauth-global-token-revocation).
+// and accepts such notices by global token revocation (draft-parecki-oauth-global-token-revocation).
 //
 // An event passes these steps, each of which survives the process:
 //

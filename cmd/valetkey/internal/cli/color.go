@@ -46,7 +46,7 @@ func (c *painter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// painted returns w, with colors if it is a terminal that has them and nobody has turned them off (https://no-color.org).
+// painted returns w, with colors if it is a terminal that has them and NO_COLOR does not turn them off (https://no-color.org).
 func painted(w *os.File) io.Writer {
 	info, err := w.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || runtime.GOOS == "windows" {

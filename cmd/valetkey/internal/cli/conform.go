@@ -40,7 +40,7 @@ With --start, it runs the server, with the placeholders {issuer}, {jwks_uri}, {s
 
 With --target alone, the server runs already and is configured for the issuer at --issuer-listen.
 
-Nothing but the server is contacted. Profiles and features that are not claimed count as not offered, and not as failures. The exit code is 0
+Nothing but the server is contacted. Profiles and features that are not claimed count as not offered, not as failures. The exit code is 0
 if no must or should failed, 1 if one did, and 2 if the run was not possible.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return conform(cmd, f) },

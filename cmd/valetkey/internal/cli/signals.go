@@ -25,7 +25,7 @@ func signalsCommand(drivers driver.Set) *cobra.Command {
 			})
 		})
 	var reason string
-	set := operating(drivers, "set STREAM enabled|paused|disabled", "Change the status of a stream and tell its receiver", cobra.ExactArgs(2),
+	set := operating(drivers, "set STREAM enabled|paused|disabled", "Change the status of a stream and notify its receiver", cobra.ExactArgs(2),
 		func(cmd *cobra.Command, s *authserver.Server, args []string) error {
 			return s.SetSignalStream(cmd.Context(), args[0], args[1], reason)
 		})
