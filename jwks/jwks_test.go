@@ -173,7 +173,7 @@ func TestConfig(t *testing.T) {
 		"JWKS-04 a key set with a private key": {func(c *jwks.Config) {
 			c.JWKS = []byte(fmt.Sprintf(`{"keys":[%s,%s]}`, es256.PublicJWK(), es512.PrivateJWK()))
 		}, `jwks: JWKS: kid "es512": the key holds private parts`},
-		"a URN to discover":        {func(c *jwks.Config) { c.JWKS, c.Issuer = nil, "urn:x" }, "jwks: Issuer: cannot be discovered: not a URL with a host"},
+		"a URN to discover":        {func(c *jwks.Config) { c.JWKS, c.Issuer = nil, "urn:x" }, "jwks: Issuer: cannot be discovered: not a URL with a host, such as https://as.example.com"},
 		"JWKS-08 an http issuer":   {func(c *jwks.Config) { c.JWKS, c.Issuer = nil, "http://as.example" }, "jwks: Issuer: cannot be discovered: not https; InsecureHTTP allows http"},
 		"JWKS-08 an http key set":  {func(c *jwks.Config) { c.JWKS, c.JWKSURL = nil, "http://as.example/jwks" }, "jwks: JWKSURL: not https; InsecureHTTP allows http"},
 		"a leeway over 5 minutes":  {func(c *jwks.Config) { c.Leeway = 6 * time.Minute }, "jwks: Leeway: 6m0s is more than 5m0s"},

@@ -78,7 +78,7 @@ func (c Client) Allowed(u string) error {
 	case err != nil:
 		return errors.New("not a URL")
 	case parsed.Hostname() == "" || parsed.Opaque != "":
-		return errors.New("not a URL with a host")
+		return errors.New("not a URL with a host, such as https://as.example.com")
 	case parsed.User != nil:
 		return errors.New("holds a user name")
 	case parsed.Scheme == "https":

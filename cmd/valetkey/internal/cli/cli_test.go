@@ -177,7 +177,7 @@ func TestMistakes(t *testing.T) {
 		{"revoke what has expired", []string{"revoke", "--config", "x", "--issuer", "https://a", "--all", "--until", "2006-01-02T15:04:05Z"}, []string{
 			"--until: is in the past"}},
 		{"revoke with a file that has no redis", []string{"revoke", "--config", testdata + "proxy.yaml", "--issuer", "http://127.0.0.1:8888", "--id", "x"}, []string{
-			testdata + "proxy.yaml:5: redis: required"}},
+			testdata + "proxy.yaml:5: redis: required: revocations are published there"}},
 		{"revoke where redis is not", []string{"revoke", "--config", noRedis, "--issuer", "https://a", "--client", "x"}, []string{
 			"valetredis: publishing a revocation: dial tcp 127.0.0.1:1: connect"}},
 		{"an address that nobody has", []string{"demo", "--check", "--as-addr", "192.0.2.1:1"}, []string{"the authorization server: listen tcp 192.0.2.1:1"}},

@@ -225,7 +225,7 @@ func TestMistakes(t *testing.T) {
    insecure_http: x
    profile: lenient
 `), []string{
-			`6: verifiers[0].introspection.issuer: cannot be discovered: not a URL with a host`,
+			`6: verifiers[0].introspection.issuer: cannot be discovered: not a URL with a host, such as https://as.example.com`,
 			`7: verifiers[0].introspection.audience[0]: is empty`,
 			`7: verifiers[0].introspection.audience: is empty`,
 			`8: verifiers[0].introspection.client_id: is empty`,

@@ -429,7 +429,7 @@ func TestDoctorExaminesRedis(t *testing.T) {
 func TestRevokeMistakes(t *testing.T) {
 	r := valetkey.Revocation{Issuer: "https://as.example.com", All: true}
 	for _, c := range []struct{ name, config, want string }{
-		{"no redis", good, "1: redis: required"},
+		{"no redis", good, "1: redis: required: revocations are published there"},
 		{"redis without a key", good + "redis: {address: ':1'}", "6: redis.key_file: required"},
 		{"an issuer on two lines of mistakes", strings.Replace(good, "issuer:", "isuer:", 1) + "redis: {address: ':1', key: " + key + "}", `4: verifiers[0].jwks: unknown field "isuer"`},
 		{"an unknown field", good + "radis: {}", `6: unknown field "radis"`},

@@ -24,7 +24,7 @@ func Revoke(ctx context.Context, path string, r valetkey.Revocation, log *slog.L
 	err := config.ReadFile(path, f, func(d *config.Document) error {
 		f.Document = d
 		if f.Redis == nil {
-			f.Mistake("redis", "required")
+			f.Mistake("redis", "required: revocations are published there")
 		}
 		shared = f.connect(patience)
 		return nil
