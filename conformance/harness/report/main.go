@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/valetkey/valetkey/conformance"
@@ -67,6 +68,7 @@ type tested struct {
 func main() {
 	out := flag.String("o", "docs/conformance-report.md", "file to write")
 	only := flag.String("only", "", "names of servers, separated by commas, whose failures are printed; no file is written")
+	jobs := flag.Int("jobs", 1, "how many servers are tested at the same time; more than one is faster, and may fail cases about timing and ports")
 	slow := flag.Bool("slow", false, "with -only: also run the cases that wait for longer than two seconds")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -75,7 +77,7 @@ func main() {
 	if *only != "" {
 		err = show(ctx, os.Stdout, strings.Split(*only, ","), conformance.Options{Slow: *slow})
 	} else {
-		err = run(ctx, *out, time.Now())
+		err = run(ctx, *out, max(*jobs, 1), time.Now())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
@@ -126,8 +128,8 @@ func show(ctx context.Context, w io.Writer, names []string, o conformance.Option
 	return nil
 }
 
-// run tests all harnesses, one after the other, and writes the page.
-func run(ctx context.Context, out string, now time.Time) error {
+// run tests all harnesses, up to jobs at the same time, and writes the page.
+func run(ctx context.Context, out string, jobs int, now time.Time) error {
 	all, err := read(".")
 	if err != nil {
 		return err
@@ -137,17 +139,28 @@ func run(ctx context.Context, out string, now time.Time) error {
 		return err
 	}
 	defer os.RemoveAll(bin)
+	ran, errs := make([]tested, len(all)), make([]error, len(all))
+	var running sync.WaitGroup
+	slots := make(chan struct{}, jobs)
+	for i, h := range all {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			if ran[i], errs[i] = h.run(ctx, bin, conformance.Options{}); errs[i] == nil {
+				fmt.Printf("%s: %s, %s\n", h.Name, ran[i].cell(everything), ran[i].report.Took.Round(time.Second))
+			}
+		})
+	}
+	running.Wait()
 	var done []tested
 	var wrong []error
-	for _, h := range all {
-		one, err := h.run(ctx, bin, conformance.Options{})
-		if err != nil { // the others are still worth a page
-			wrong = append(wrong, fmt.Errorf("%s: %w", h.Name, err))
+	for i, h := range all {
+		if errs[i] != nil { // the others are still worth a page
+			wrong = append(wrong, fmt.Errorf("%s: %w", h.Name, errs[i]))
 			continue
 		}
-		done = append(done, one)
-		fmt.Printf("%s: %s, %s\n", h.Name, one.cell(everything), one.report.Took.Round(time.Second))
-		wrong = append(wrong, one.undecided())
+		done = append(done, ran[i])
+		wrong = append(wrong, ran[i].undecided())
 	}
 	if len(done) == 0 {
 		return errors.Join(wrong...)
