@@ -13,7 +13,6 @@ import (
 
 	"github.com/valetkey/valetkey/internal/clientauth"
 	"github.com/valetkey/valetkey/internal/fetch"
-	"github.com/valetkey/valetkey/introspect"
 )
 
 // Credentials authenticate a receiver to the API of a transmitter with access tokens (SSF 1.0, section 7.1.1; CAEP Interoperability
@@ -51,9 +50,9 @@ type ClientCredentials struct {
 	// TokenURL is the token endpoint. Required.
 	TokenURL string
 
-	// Auth authenticates this client, with a function of package introspect such as [introspect.BasicAuth]. Required; BearerAuth and
-	// NoAuth name no client.
-	Auth introspect.Auth
+	// Auth is an introspect.Auth, which authenticates this client, such as introspect.BasicAuth(id, secret). Required; BearerAuth
+	// and NoAuth name no client.
+	Auth clientauth.Auth
 
 	// Scope lists the scopes to request. Nil: ssf.read and ssf.manage (CAEP Interoperability Profile 1.0, section 2.7.2).
 	Scope []string

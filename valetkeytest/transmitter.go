@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/valetkey/valetkey/introspect"
+	"github.com/valetkey/valetkey/internal/clientauth"
 	"github.com/valetkey/valetkey/signals"
 )
 
@@ -118,7 +118,7 @@ func NewTransmitter(t testing.TB, iss *Issuer) *Transmitter {
 
 // Credentials returns credentials for the API of the transmitter.
 func (tr *Transmitter) Credentials() signals.Credentials {
-	return signals.ClientCredentialsGrant(signals.ClientCredentials{TokenURL: tr.TokenURL, Auth: introspect.BasicAuth(ReceiverID, ReceiverSecret)})
+	return signals.ClientCredentialsGrant(signals.ClientCredentials{TokenURL: tr.TokenURL, Auth: clientauth.Basic(ReceiverID, ReceiverSecret)})
 }
 
 // OfUser is about all sessions of a user.
