@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,10 +11,10 @@ import (
 // columns is the width of a terminal that is not known to be wider.
 const columns = 80
 
-// foldHelp makes the help of a command and those below it fit into the columns.
+// foldHelp makes the help of a command and those below it fit into the columns. It is a function and not a template: a program that contains
+// text/template keeps every exported method of its libraries, which makes that of the gateway 10 MB larger.
 func foldHelp(cmd *cobra.Command) {
-	flags := fmt.Sprintf(".FlagUsagesWrapped %d", columns)
-	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), ".FlagUsages", flags))
+	cmd.SetUsageFunc(usage)
 	var fold func(*cobra.Command)
 	fold = func(c *cobra.Command) {
 		c.Long = foldText(c.Long)
@@ -22,6 +23,36 @@ func foldHelp(cmd *cobra.Command) {
 		}
 	}
 	fold(cmd)
+}
+
+// usage writes how to use a command.
+func usage(cmd *cobra.Command) error {
+	var text strings.Builder
+	text.WriteString("Usage:\n")
+	if cmd.Runnable() {
+		fmt.Fprintf(&text, "  %s\n", cmd.UseLine())
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(&text, "  %s [command]\n\nAvailable Commands:\n", cmd.CommandPath())
+		for _, below := range cmd.Commands() {
+			if below.IsAvailableCommand() || below.Name() == "help" {
+				fmt.Fprintf(&text, "  %-*s %s\n", below.NamePadding(), below.Name(), below.Short)
+			}
+		}
+	}
+	for _, flags := range []struct {
+		title string
+		lines string
+	}{{"Flags", cmd.LocalFlags().FlagUsagesWrapped(columns)}, {"Global Flags", cmd.InheritedFlags().FlagUsagesWrapped(columns)}} {
+		if flags.lines != "" {
+			fmt.Fprintf(&text, "\n%s:\n%s\n", flags.title, strings.TrimRight(flags.lines, " \n"))
+		}
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(&text, "\nUse \"%s [command] --help\" for more information about a command.\n", cmd.CommandPath())
+	}
+	_, err := io.WriteString(cmd.OutOrStderr(), text.String())
+	return err
 }
 
 // foldText breaks paragraphs into lines that fit. An indented line is a command or a table, and stays as it is.
