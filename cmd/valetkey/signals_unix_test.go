@@ -198,7 +198,6 @@ func (f *fleet) ask(ctx context.Context, i int, path, token string) (*http.Respo
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	r.Close = true // each request is a new client of the proxy
 	return http.DefaultClient.Do(r)
 }
 

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -25,6 +27,7 @@ type exchange struct {
 	own     http.Header    // headers of the response that the upstream does not send, such as the next DPoP nonce
 	interim bool           // an interim response has been written
 	begun   bool           // the final response has begun
+	body    *body          // of request; nil: it has none
 	grpc    *grpcRefusals  // of a call of gRPC; nil: none
 
 	mu    sync.Mutex
@@ -38,6 +41,10 @@ const lastWords = time.Second
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	e := &exchange{ResponseWriter: w, request: r, visit: visitOf(r.Context())}
 	e.visit.row, e.visit.forwarded = r.Pattern, true
+	if r.Body != nil && r.Body != http.NoBody {
+		e.body = &body{ReadCloser: r.Body}
+		r.Body = e.body
+	}
 	if h := w.Header(); len(h) > 0 {
 		e.own = maps.Clone(h)
 	}
@@ -101,8 +108,26 @@ func (e *exchange) end() {
 	}
 	// Both calls fail if the writer does not support deadlines.
 	control := http.NewResponseController(e.ResponseWriter)
-	_ = control.SetReadDeadline(time.Unix(1, 0))
+	if e.body != nil && !e.body.read.Load() {
+		// For a client that does not send. Behind the body, the server of HTTP/1 waits for the next request, and an error there would cancel
+		// the context of every further request of the connection.
+		_ = control.SetReadDeadline(time.Unix(1, 0))
+	}
 	_ = control.SetWriteDeadline(time.Now().Add(lastWords))
+}
+
+// A body is the body of a request.
+type body struct {
+	io.ReadCloser
+	read atomic.Bool // to its end, or to an error
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.read.Store(true)
+	}
+	return n, err
 }
 
 // done ends the exchange. Call it after the request has been served.

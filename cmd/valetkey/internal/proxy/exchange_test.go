@@ -142,6 +142,33 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 		assert.Equal(t, "invalid_token", challengeError(t, res, "Bearer"))
 		within(t, ended)
 	})
+	t.Run("HTTP-03 the connection of a client that was told why serves its next request", func(t *testing.T) {
+		for name, header := range map[string]string{"without a body": "", "with a body": "Content-Length: 4\r\n"} {
+			ended := make(chan string, 2)
+			iss := valetkeytest.NewIssuer(t)
+			upstream := httptest.NewServer(streaming(ended))
+			p, server := opened(t, iss, upstream.URL, "")
+			conn, in := dial(t, server, "POST /slow", iss.Token(valetkeytest.Claim("jti", "7")), header)
+			if header != "" {
+				fmt.Fprint(conn, "body")
+			}
+			require.Equal(t, "begun", within(t, ended), name)
+			require.NoError(t, p.Revoke(valetkey.Revocation{Issuer: iss.URL, ID: "7"}))
+			res, err := http.ReadResponse(in, nil)
+			require.NoError(t, err)
+			require.Equal(t, 401, res.StatusCode)
+			_, err = io.Copy(io.Discard, res.Body)
+			require.NoError(t, err)
+			if header == "" { // a server notices that its client is gone only behind the body, which this upstream does not read
+				within(t, ended)
+			}
+			fmt.Fprintf(conn, "GET /none HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer %s\r\n\r\n", iss.Token())
+			res, err = http.ReadResponse(in, nil)
+			require.NoError(t, err)
+			assert.Equal(t, 404, res.StatusCode, "of the upstream, %s", name)
+			upstream.CloseClientConnections()
+		}
+	})
 	t.Run("HTTP-03 with cancel_with_token: false, a stream goes on", func(t *testing.T) {
 		ended := make(chan string, 2)
 		iss := valetkeytest.NewIssuer(t)
