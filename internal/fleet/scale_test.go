@@ -58,7 +58,7 @@ func (f *fleet) check(t *testing.T) {
 func TestDocument(t *testing.T) {
 	intro := preface()
 	if *update {
-		text := intro + measuredDay(t) + measuredGuards(t) + measuredTokens(t)
+		text := intro + measuredDay(t) + measuredGuards(t) + measuredSignals(t, 1000) + measuredTokens(t)
 		if t.Failed() {
 			return
 		}
