@@ -193,11 +193,11 @@ func TestConformFailures(t *testing.T) {
 		}
 		require.NoError(t, json.Unmarshal(text, &sarif))
 		assert.Equal(t, "2.1.0", sarif.Version)
-		assert.Contains(t, sarif.Runs[0].Results, struct{ RuleID, Level string }{"place-query", "error"})
+		assert.Contains(t, sarif.Runs[0].Results, struct{ RuleID, Level string }{"place-query", "warning"})
 
 		text, err = os.ReadFile(file("md"))
 		require.NoError(t, err)
-		assert.Contains(t, string(text), "| `place-query` | failed | must |")
+		assert.Contains(t, string(text), "| `place-query` | failed | should |")
 	})
 }
 
