@@ -203,7 +203,7 @@ func TestAuthorizerKnowsEveryKeyOfTheProxy(t *testing.T) {
 	assert.ElementsMatch(t, []string{
 		"listen_http", "listen_grpc", "dialect", "path_prefix", "callers", "callers_ca_file", "allow_preflight",
 		"tls", "resource", "realm", "forward_token", "token_header", "max_token_bytes", "trusted_origins", "websocket_token", "verifiers", "dpop", "mtls",
-		"sender_constrained", "profile", "redis", "routes", "openapi", "allow_encoded_slash",
+		"sender_constrained", "profile", "redis", "signals", "routes", "openapi", "allow_encoded_slash",
 		"probe", "drain", "grace", "access_log", "max_header_bytes", "header_timeout", "idle_timeout",
 		"metadata", "error_uri", "error_body", "cache", "revocations", "insecure_report_only",
 	}, slices.Collect(maps.Keys(schema["properties"].(map[string]any))), "obey the key, or add it to proxyOnly in authorize.go")
