@@ -77,7 +77,7 @@ func sessionsEnd(t *testing.T, guards int, by way) (longest wait) {
 		var revocable []signals.Guard
 		for i := range all {
 			cfg := middleware.Config{Logger: quiet}
-			stop := func() {}
+			var stop func()
 			if by == byIntrospection {
 				asks, err := introspect.New(introspect.Config{
 					Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: &http.Client{Transport: f}, Logger: quiet,
