@@ -71,10 +71,8 @@ func openWorkshop(t *testing.T, change func(*authserver.Config)) *workshop {
 	t.Cleanup(documents.Close)
 	s.host = documents.URL
 
-	var handler http.Handler
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
-	t.Cleanup(api.Close)
-	s.mcp = api.URL + "/mcp"
+	api := httptest.NewUnstartedServer(nil)
+	s.mcp = "http://" + api.Listener.Addr().String() + "/mcp"
 
 	site := httptest.NewUnstartedServer(nil)
 	s.issuer = "http://" + site.Listener.Addr().String()
@@ -115,7 +113,9 @@ func openWorkshop(t *testing.T, change func(*authserver.Config)) *workshop {
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", guarded)
 	mux.Handle(guard.Metadata())
-	handler = mux
+	api.Config.Handler = mux
+	api.Start()
+	t.Cleanup(api.Close)
 	return s
 }
 
