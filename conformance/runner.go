@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"slices"
@@ -374,14 +375,17 @@ func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (server
 	return info, setup, stop, nil
 }
 
-// freeAddress returns an address on loopback at which nothing listens at the moment.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freeAddress returns an address at which a program can listen. Its port is below those that systems choose themselves, from 32768 on Linux and
+// 49152 elsewhere (RFC 6335, section 6): another server that is started meanwhile would otherwise get it, and answer in place of the program.
+func freeAddress() (address string, err error) {
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))); err == nil {
+			defer l.Close()
+			return l.Addr().String(), nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }
 
 // ready sends a good token, without which no refusal means anything. A server may take a moment to have its keys.
