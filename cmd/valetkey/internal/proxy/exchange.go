@@ -67,6 +67,10 @@ func (e *exchange) WriteHeader(status int) {
 				h[name] = append(slices.Clip(values), h[name]...)
 			}
 		}
+		if e.body != nil && e.request.ProtoMajor == 1 && e.refusal() != nil {
+			// Whether the server has read the body when end sets the deadline is a race. See there why it matters.
+			e.Header().Set("Connection", "close")
+		}
 		e.visit.status, e.begun = status, true
 	}
 	e.ResponseWriter.WriteHeader(status)
