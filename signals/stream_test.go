@@ -51,11 +51,8 @@ func TestVerificationEvents(t *testing.T) {
 	}
 	assert.Equal(t, valetkey.Ready, health(r).State)
 	assert.ErrorContains(t, health(r).Err, "no verification event has proven that the stream delivers, since the start")
-	for name, other := range map[string]string{"another state": "AAAA", "a state with a letter more": state + "A", "a state with another letter": "A" + state[1:]} {
+	for name, other := range map[string]string{"another state": "AAAA", "a state with a letter more": state + "A", "a state with another letter": string(state[0]^1) + state[1:]} {
 		t.Run("SSF-30 "+name+" is refused", func(t *testing.T) {
-			if other == state {
-				t.Skip("the state begins with A")
-			}
 			w := push(r, verify(other), authorized)
 			assert.Equal(t, 400, w.Code)
 			assert.Equal(t, "invalid_state", errOf(t, w))
