@@ -8,7 +8,7 @@
 //
 //   - The challenge belongs to the browser in which it began, by a secret in a cookie. If another browser returns with it, the
 //     answer is not used. Thus a link cannot log a user in as another one (RFC 6749, section 10.12).
-//   - The secret in the URL of the return reaches only the browser that has logged in at the page. Thus nobody can have another
+//   - The secret in the URL of the return reaches only the browser that has logged in at the page. No one can have another
 //     person answer a challenge that began in their own browser, as in phishing for device codes (RFC 8628, section 5.4).
 //   - An answer names its challenge and this server, expires within minutes, and is accepted once. A challenge ends with the first
 //     return, in one write that only one request wins.

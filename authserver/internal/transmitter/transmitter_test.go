@@ -558,7 +558,7 @@ func TestStalledSubject(t *testing.T) {
 	assert.Less(t, k.attempts, 20, "its tokens are not tried one after the other")
 }
 
-// Applications that nobody has approved have slow endpoints and users who log out all the time. Those of others log out nevertheless.
+// Unapproved applications have slow endpoints and users who log out all the time. Users of other applications are still logged out.
 func TestSlowLogoutEndpoints(t *testing.T) {
 	var mu sync.Mutex
 	got := map[string]int{}
