@@ -2,6 +2,7 @@ package valetkey_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -24,6 +25,43 @@ func read(t *testing.T, path string) string {
 func TestREADMELength(t *testing.T) {
 	if lines := strings.Count(read(t, "README.md"), "\n"); lines > 170 {
 		t.Errorf("README.md has %d lines, more than 170", lines)
+	}
+}
+
+// TestChangelog turns the section Unreleased into that of a version, as a release does, and keeps it readable as release notes.
+func TestChangelog(t *testing.T) {
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skip("bash is not installed")
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"CHANGELOG.md", "scripts/changelog"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(read(t, name)), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("bash", append([]string{filepath.Join(dir, "scripts/changelog")}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	const version = "v99.0.0"
+	run(version)
+	notes := run("--print", version)
+	if lines := strings.Count(notes, "\n"); lines < 5 || lines > 100 {
+		t.Errorf("the notes of the next release have %d lines, want 5 to 100: group what was added, and leave out what was never released", lines)
+	}
+	if strings.Contains(notes, "\n## ") {
+		t.Error("the notes of the next release include those of another one")
+	}
+	if _, after, _ := strings.Cut(read(t, filepath.Join(dir, "CHANGELOG.md")), "## [Unreleased]\n"); !strings.HasPrefix(after, "\n## [99.0.0] - ") {
+		t.Error("no empty section Unreleased is left for the next release")
 	}
 }
 
@@ -63,7 +101,7 @@ func TestLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages = append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md")
+	pages = append(pages, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 	listed := read(t, "docs/README.md")
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	for _, page := range pages {
