@@ -306,7 +306,10 @@ func (r *Redis) read(ctx context.Context, last position, forMore bool) (found ba
 		found, err = r.readFrom(ctx, r.cfg.Client, last, forMore, 0)
 	} else {
 		err = r.onPrimary(ctx, r.stream, func(primary *redis.Client) (err error) {
-			server := primary.Conn() // one connection, so that the server that confirms is the one that is read
+			// One connection, so that the server that confirms is the one that is read. WithTimeout, though it changes nothing,
+			// gives it a copy of the options: Conn shares them with the client, and go-redis 9.23 writes to them, each under a lock
+			// of its own, when a server does not know maintenance notifications.
+			server := primary.WithTimeout(primary.Options().ReadTimeout).Conn()
 			defer server.Close()
 			found, err = r.readFrom(ctx, server, last, forMore, min(proveWithin, limit(ctx, primary)))
 			return err
