@@ -88,7 +88,7 @@ func TestVerifier(t *testing.T) {
 	})
 }
 
-func apikeyText(t *testing.T, d apikey.Digest) string {
+func apikeyText(t testing.TB, d apikey.Digest) string {
 	t.Helper()
 	text, err := d.MarshalText()
 	require.NoError(t, err)
@@ -151,6 +151,12 @@ func TestFile(t *testing.T) {
 		"the empty key":       {`[` + entry(apikey.DigestOf("")) + `]`, "is that of an empty key"},
 		"two of one digest":   {`[` + entry(oneDigest) + `,` + entry(oneDigest) + `]`, "key 1: another key has the same digest"},
 		"two values":          {`[][]`, "more than one JSON value"},
+		"null":                {`null`, "not an array of keys"},
+		"a key that is null":  {`[null]`, "key 0: JSON: an object is expected"},
+		"a member twice":      {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","expires":"2020-01-01T00:00:00Z","expires":null}]`, "key 0: JSON: "},
+		"a member in capitals": {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","expires":"2020-01-01T00:00:00Z","Expires":"2099-01-01T00:00:00Z"}]`,
+			`key 0: unknown field "Expires": use lower case`},
+		"an expiry that would be none": {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","expires":"0001-01-01T00:00:00Z"}]`, "key 0: expires: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			write(c.text)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
 const (
@@ -86,21 +87,56 @@ func (f *file) load() error {
 	if len(text) > maxFile {
 		return fmt.Errorf("%s has more than %d bytes", f.path, maxFile)
 	}
-	var list []Key
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields() // a misspelled "expires" would never expire
-	if err := decoder.Decode(&list); err != nil {
-		return fmt.Errorf("%s: %w", f.path, err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: more than one JSON value", f.path)
-	}
-	keys, err := byDigest(list)
+	keys, err := parse(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	f.keys, f.version = keys, info
 	return nil
+}
+
+// parse returns the keys in the text of a file.
+func parse(text []byte) (map[Digest]*Key, error) {
+	var list []Key
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields() // a misspelled "expires" would never expire
+	if err := decoder.Decode(&list); err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one JSON value")
+	}
+	var elements []json.RawMessage
+	if err := json.Unmarshal(text, &elements); err != nil || elements == nil { // null would withdraw all keys
+		return nil, errors.New("not an array of keys")
+	}
+	var mistakes []error
+	for i, element := range elements {
+		if err := once(element, list[i]); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("key %d: %w", i, err))
+		}
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	return byDigest(list)
+}
+
+// once checks what the decoder of key has not: that no member is present twice or in another letter case, so that two readers see one key,
+// and that the key expires if the file states a time.
+func once(element []byte, key Key) error {
+	return strictjson.Object(element, func(name string, value strictjson.Value) error {
+		switch name {
+		case "digest", "subject", "client_id", "id", "scopes", "claims":
+		case "expires":
+			if !value.IsNull() && key.Expiry.IsZero() {
+				return errors.New("expires: the year 1 would mean that the key does not expire")
+			}
+		default:
+			return fmt.Errorf("unknown field %q: use lower case", name)
+		}
+		return nil
+	})
 }
 
 func (f *file) health(name string, now time.Time) valetkey.Health {
