@@ -88,7 +88,7 @@ type progress struct {
 func (r *Receiver) poll(ctx context.Context, to string) error {
 	var (
 		done      progress // to acknowledge with the next request
-		wait      = firstRetry
+		failing   backoff
 		immediate = true // to learn at once whether events are waiting
 
 		stuck, again bool // no SET of the last answer, or of the one before, was accepted
@@ -110,8 +110,8 @@ func (r *Receiver) poll(ctx context.Context, to string) error {
 			if n := r.failures.Permit(); n > 0 {
 				r.log.LogAttrs(ctx, slog.LevelError, "signals: polling failed", slog.Any("err", err), slog.Int("failures", n))
 			}
-			sleep(ctx, retryIn(err, wait))
-			wait, immediate = min(2*wait, lastRetry), true
+			sleep(ctx, failing.next(err))
+			immediate = true
 			continue
 		}
 		r.stream.contact(r.cfg.Now())
@@ -122,19 +122,22 @@ func (r *Receiver) poll(ctx context.Context, to string) error {
 			r.stream.behind = answer.more || done.kept > 0
 		})
 		switch {
-		case stuck && (again || done.kept > 0): // the same SETs would come again at once
-			sleep(ctx, retryIn(done.err, wait))
-			wait, immediate = min(2*wait, lastRetry), true
+		case stuck && done.kept > 0: // the same SETs would come again at once
+			sleep(ctx, failing.probe())
+			immediate = true
+		case stuck && again:
+			sleep(ctx, failing.next(nil))
+			immediate = true
 		case answer.more || done.kept > 0 || len(done.errs) > 0:
-			wait, immediate = firstRetry, true
+			failing, immediate = backoff{}, true
 			if done.kept > 0 {
 				sleep(ctx, jitter(firstRetry))
 			}
 		case len(answer.sets) == 0 && time.Since(begun) < r.cfg.PollInterval: // it does not wait for events
-			wait, immediate = firstRetry, false
+			failing, immediate = backoff{}, false
 			sleep(ctx, jitter(r.cfg.PollInterval))
 		default:
-			wait, immediate = firstRetry, false
+			failing, immediate = backoff{}, false
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,10 +194,60 @@ func TestPoll(t *testing.T) {
 			}
 		})
 	})
-	t.Run("SSF-43 a transmitter that is unreachable is asked after 1 s, 2 s, up to 1 min", func(t *testing.T) {
+	for _, c := range []struct {
+		outage time.Duration
+		polls  int // at most
+		late   time.Duration
+	}{
+		{3 * time.Second, 4, time.Second},
+		{time.Minute, 68, time.Second},
+		{10 * time.Minute, 115, 68 * time.Second},
+		{50 * time.Minute, 160, time.Minute},
+	} {
+		t.Run(fmt.Sprintf("SSF-43 events that waited while a transmitter was away for %v are applied soon after", c.outage), func(t *testing.T) {
+			for name, fault := range map[string]func(w http.ResponseWriter) bool{
+				"its proxy answers 502": func(w http.ResponseWriter) bool { w.WriteHeader(502); return true },
+				"connections break": func(w http.ResponseWriter) bool {
+					if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+						c.Close()
+					}
+					return true
+				},
+			} {
+				synctest.Test(t, func(t *testing.T) {
+					tr, s := newTransmitterInMemory(t), &sink{}
+					n := func() int { tr.mu.Lock(); defer tr.mu.Unlock(); return len(tr.polls) }
+					tr.longPoll = true
+					r := newReceiver(t, polling(tr, s, func(cfg *signals.Config) { cfg.VerifyInterval = -1 }))
+					stop := run(t, r)
+					time.Sleep(time.Second)
+					require.NoError(t, healthErr(r), name)
+					before := n()
+					tr.with(func() { tr.pollFault = fault })
+					tr.send("x") // ends the poll in progress
+					tr.with(func() { delete(tr.pending, "x"); tr.queue = nil })
+					time.Sleep(c.outage)
+					assert.Equal(t, valetkey.Degraded, health(r).State, name)
+					assert.LessOrEqual(t, n()-before, c.polls+1, name)
+					tr.send("waited")
+					tr.with(func() { tr.pollFault = nil })
+					back := time.Now()
+					for !slices.Contains(s.what(), "sub waited") && time.Since(back) < time.Hour {
+						time.Sleep(10 * time.Millisecond)
+					}
+					assert.LessOrEqual(t, time.Since(back), c.late+10*time.Millisecond, name)
+					assert.NoError(t, healthErr(r), name)
+					stop()
+					r.Close()
+					tr.close()
+				})
+			}
+		})
+	}
+	t.Run("SSF-43 a transmitter that refuses is asked after 1 s, 2 s, up to 1 min", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr, s := newTransmitterInMemory(t), &sink{}
-			tr.pollFault = func(w http.ResponseWriter) bool { w.WriteHeader(500); return true }
+			tr.pollFault = func(w http.ResponseWriter) bool { w.WriteHeader(403); return true }
 			n := func() int { tr.mu.Lock(); defer tr.mu.Unlock(); return len(tr.polls) }
 			r := newReceiver(t, polling(tr, s))
 			stop := run(t, r)
@@ -204,6 +255,22 @@ func TestPoll(t *testing.T) {
 			assert.InDelta(t, 6, n(), 1)
 			time.Sleep(time.Hour)
 			assert.InDelta(t, 68, n(), 9)
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
+	t.Run("SETs that the publisher could not keep for a minute are published within a second of its return", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, kept := newTransmitterInMemory(t), &outage{down: true}
+			tr.send("waited")
+			r := newReceiver(t, polling(tr, &sink{}, func(cfg *signals.Config) { cfg.Publish = kept }))
+			stop := run(t, r)
+			time.Sleep(time.Minute)
+			assert.Empty(t, tr.ackedNow())
+			kept.mend()
+			time.Sleep(time.Second)
+			assert.Equal(t, []string{"waited"}, tr.ackedNow())
 			stop()
 			r.Close()
 			tr.close()
@@ -398,6 +465,27 @@ func TestManyWaitingSETs(t *testing.T) {
 		assert.Len(t, s.what(), n+1)
 		assert.Less(t, s.n, n/2)
 	})
+}
+
+// An outage is a publisher that is down until it is mended.
+type outage struct {
+	mu   sync.Mutex
+	down bool
+}
+
+func (o *outage) Publish(context.Context, valetkey.Revocation) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.down {
+		return errors.New("the publisher is down")
+	}
+	return nil
+}
+
+func (o *outage) mend() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.down = false
 }
 
 // A slow publisher takes a while for each revocation.

@@ -23,7 +23,7 @@ const (
 	maxPushes = 256
 
 	pushTimeout = 20 * time.Second // of one SET, including a fetch of the keys
-	retryAfter  = 5 * time.Second
+	retryAfter  = time.Second      // in answers 503: a revocation is late by as much after Redis is back
 )
 
 // Handler returns the handler to which the transmitter pushes SETs (RFC 8935). It answers 202 only when the revocations are in force in

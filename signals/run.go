@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -71,8 +72,8 @@ type savedState struct {
 }
 
 // Run sets up the stream and keeps it: it finds or creates the stream, polls it with [Poll], verifies it, watches its status, and carries
-// out [Config].Gaps. After a failure it tries again, after 1 s to 1 min or as long as the transmitter asks for, up to 5 min. It returns
-// when ctx is done or the receiver is closed. Run it once per receiver, also with [Push].
+// out [Config].Gaps. After a failure it tries again: every second in the first minute, then after an eighth of the time that the failure
+// has lasted, up to 1 min; or as the transmitter asks for, up to 5 min. It returns when ctx is done or the receiver is closed. Run it once per receiver, also with [Push].
 //
 // Run acknowledges a SET only if its revocations are in force and, with Config.Publish, published. A SET that is refused for good is
 // reported to the transmitter with a code (RFC 8936, section 2.4.4).
@@ -90,7 +91,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 		return r.ended(ctx)
 	}
 	known := r.restore(ctx)
-	wait := firstRetry
+	var failing backoff
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := r.session(ctx, &known)
@@ -98,14 +99,13 @@ func (r *Receiver) Run(ctx context.Context) error {
 			break
 		}
 		if time.Since(begun) > lastRetry { // it was set up for a while
-			wait = firstRetry
+			failing = backoff{}
 		}
 		r.stream.change(func() { r.stream.setup = err })
-		pause := retryIn(err, wait)
+		pause := failing.next(err)
 		r.log.LogAttrs(ctx, slog.LevelError, "signals: the stream is not set up", slog.String("transmitter", r.cfg.Transmitter),
 			slog.Duration("retry_in", pause), slog.Any("err", err))
 		sleep(ctx, pause)
-		wait = min(2*wait, lastRetry)
 	}
 	saving, cancelSaving := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancelSaving()
@@ -287,7 +287,7 @@ func (r *Receiver) setUp(ctx context.Context, known *savedState) (*metadata, *st
 
 // repeat calls f now and at intervals, until ctx is done or the stream is gone. Other errors are logged, and f is tried again.
 func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(context.Context) error) error {
-	wait := firstRetry
+	var failing backoff
 	for {
 		err := f(ctx)
 		switch {
@@ -299,28 +299,56 @@ func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(co
 			if n := r.failures.Permit(); n > 0 {
 				r.log.LogAttrs(ctx, slog.LevelError, "signals: a request about the stream failed", slog.Any("err", err), slog.Int("failures", n))
 			}
-			sleep(ctx, min(max(retryIn(err, wait), 0), max(interval, firstRetry)))
-			wait = min(2*wait, lastRetry)
+			sleep(ctx, min(failing.next(err), max(interval, firstRetry)))
 		default:
-			wait = firstRetry
+			failing = backoff{}
 			sleep(ctx, interval+rand.N(interval/10+1)) // longer, never shorter: the transmitter may require an interval
 		}
 	}
 }
 
-// retryIn returns when to try again after an error: as the transmitter asks for, or after wait.
-func retryIn(err error, wait time.Duration) time.Duration {
-	var asked time.Duration
-	if e, is := errors.AsType[*apiError](err); is {
-		asked = e.retryAfter
+// A backoff determines the times between attempts, from the first failure on. The zero value is that of an attempt that succeeded.
+//
+// A transmitter that is away comes back, and the events that wait there have to be applied within a second of that. So for probing it is
+// asked every second, about as often as one that does not wait for events, and after that each time an eighth more of the outage has
+// passed, up to lastRetry: an event is then late by at most an eighth of the outage. A request that is refused will be refused again: the
+// time between attempts doubles.
+type backoff struct {
+	since time.Time     // the first failure, or the end of the time that the transmitter has asked for
+	wait  time.Duration // after a refusal
+}
+
+const probing = time.Minute
+
+// probe returns when to try again what something else prevents: the transmitter is away, or the publisher is.
+func (b *backoff) probe() time.Duration {
+	if b.since.IsZero() {
+		b.since, b.wait = time.Now(), firstRetry
 	}
-	if e, is := errors.AsType[*fetch.Error](err); is {
-		asked = e.RetryAfter
+	return jitter(min(max((time.Since(b.since)-probing)/8, firstRetry), lastRetry))
+}
+
+// next returns when to try again after an error: as the transmitter asks for, or as determined here.
+func (b *backoff) next(err error) time.Duration {
+	if b.since.IsZero() {
+		b.since, b.wait = time.Now(), firstRetry
+	}
+	status, asked, answered := -1, time.Duration(0), false // status 0: no answer
+	if e, is := errors.AsType[*apiError](err); is {
+		status, asked, answered = e.status, e.retryAfter, true
+	}
+	if e, is := errors.AsType[*fetch.Error](err); is && !answered {
+		status, asked = e.Status, e.RetryAfter
 	}
 	if asked = min(asked, maxRetryAfter); asked > 0 {
+		b.since = time.Now().Add(asked)
 		return asked + rand.N(asked/10+time.Second) // not before, and not all at the same time
 	}
-	return jitter(wait)
+	if status == 0 || status >= http.StatusInternalServerError {
+		return b.probe()
+	}
+	defer func() { b.wait = min(2*b.wait, lastRetry) }()
+	return jitter(b.wait)
 }
 
 // jitter subtracts up to a tenth, so that replicas do not stay in step.
