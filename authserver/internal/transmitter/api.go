@@ -248,7 +248,7 @@ func (t *Transmitter) own(c *call, id string) (*stream, error) {
 	if s.Client != c.client {
 		return nil, errNoStream
 	}
-	return s, nil
+	return t.called(c.Context(), s), nil
 }
 
 func isID(id string) bool {
@@ -314,7 +314,7 @@ func (t *Transmitter) readStreams(c *call) (int, any, error) {
 	}
 	list := []object{}
 	for _, s := range all {
-		o, err := t.configuration(c, s)
+		o, err := t.configuration(c, t.called(c.Context(), s))
 		if err != nil {
 			return 0, nil, err
 		}

@@ -13,8 +13,8 @@ import (
 // that dies holds it for at most leaseFor. A process that is suspended for longer may deliver tokens a second time.
 const (
 	kindLease = "ssf_lease"
-	leaseFor  = 5 * time.Second
-	renewal   = time.Second
+	leaseFor  = 2 * time.Second
+	renewal   = 400 * time.Millisecond
 )
 
 type lease struct {

@@ -21,6 +21,7 @@ const (
 	pushPage   = 100
 	firstRetry = time.Second
 	lastRetry  = time.Minute
+	probing    = time.Minute     // in which a receiver that fails is tried every firstRetry
 	mostRetry  = 5 * time.Minute // that a receiver can request
 	downAfter  = 3               // failures without a success, after which a round ends
 	maxReply   = 64 << 10        // bytes of a response that are read
@@ -122,8 +123,9 @@ func (t *Transmitter) pushStream(ctx context.Context, id string, r *pushRunning)
 		return err
 	}
 	defer release()
-	failing := false
-	for attempt := 0; ; {
+	var failing time.Time // since when; zero: it is not
+	warned := false
+	for {
 		s, err := t.stream(leased, id)
 		if errors.Is(err, store.ErrNotFound) || err == nil && s.Method != push {
 			return nil
@@ -140,43 +142,76 @@ func (t *Transmitter) pushStream(ctx context.Context, id string, r *pushRunning)
 			return err
 		}
 		if res.failed == "" {
-			if failing {
+			if warned {
 				t.cfg.Logger.InfoContext(ctx, "signals delivered again", "stream", id, "client", s.Client)
 			}
-			attempt, failing = 0, false
+			failing, warned = time.Time{}, false
 			continue
 		}
-		if !failing {
+		if !warned {
 			t.cfg.Logger.WarnContext(ctx, "signals not delivered: trying again", "stream", id, "client", s.Client, "error", res.failed)
-			failing = true
+			warned = true
 		}
-		if res.sent > 0 {
-			attempt = 0
+		if res.sent > 0 || failing.IsZero() {
+			failing = time.Now()
 		}
-		backoff := min(firstRetry<<min(attempt, 10), lastRetry)
-		backoff = max(backoff/2+rand.N(backoff/2+1), res.retryAfter) // receivers that come back must not be met by all at once
-		attempt++
-		if !t.pause(leased, id, s, backoff, r.news) {
+		changed, goOn := t.pause(leased, s, max(backoff(time.Since(failing)), res.retryAfter), r.news)
+		if !goOn {
 			return leased.Err()
+		}
+		if changed {
+			failing = time.Time{}
 		}
 	}
 }
 
-// pause waits before another attempt, or until the stream is changed. Events that arrive meanwhile do not end it.
-func (t *Transmitter) pause(ctx context.Context, id string, s *stream, d time.Duration, news <-chan struct{}) bool {
+// backoff returns the time until the next attempt when all have failed for so long. A receiver that comes back gets what waited soon: within
+// a second of an outage of a minute, and late by an eighth of a longer one. Receivers that come back must not be met by all streams at the
+// same time.
+func backoff(outage time.Duration) time.Duration {
+	d := min(max((outage-probing)/8, firstRetry), lastRetry)
+	return d/2 + rand.N(d/2+1)
+}
+
+// pause waits before another attempt, or until the stream is changed or its receiver has called, by any process. Events that arrive
+// meanwhile do not end it.
+func (t *Transmitter) pause(ctx context.Context, s *stream, d time.Duration, news <-chan struct{}) (changed, goOn bool) {
 	for end := time.Now().Add(d); ; {
 		left := time.Until(end)
 		if left <= 0 {
-			return ctx.Err() == nil
+			return false, ctx.Err() == nil
 		}
-		if !wait(ctx, left, news) {
-			return false
+		if !wait(ctx, min(left, pollEvery), news) {
+			return false, false
 		}
-		now, err := t.stream(ctx, id)
+		now, err := t.stream(ctx, s.ID)
 		if err != nil || now.version != s.version {
-			return ctx.Err() == nil
+			return true, ctx.Err() == nil
 		}
 	}
+}
+
+// calledEvery is the shortest time between two records that a receiver has called, each of which costs an attempt.
+const calledEvery = time.Second
+
+// called notes that the receiver of a push stream has used its API. It is up, so what waits for it is delivered now, by the process that
+// delivers the stream. It returns the stream as it is then. A failure only delays the delivery.
+func (t *Transmitter) called(ctx context.Context, s *stream) *stream {
+	if ago := time.Since(s.Called); s.Method != push || s.Status == disabled || ago >= 0 && ago < calledEvery {
+		return s
+	}
+	due, err := t.due(ctx, s)
+	if err == nil && due {
+		var now *stream
+		if now, err = t.change(ctx, s.ID, func(s *stream) error { s.Called = time.Now().UTC(); return nil }); err == nil {
+			t.announce(now)
+			return now
+		}
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrConflict) {
+		t.failed(ctx, "call of a receiver not noted", err, "stream", s.ID)
+	}
+	return s
 }
 
 // A result is the outcome of a round.
@@ -218,48 +253,51 @@ func (t *Transmitter) round(ctx context.Context, s *stream) (result, error) {
 			if stalled[i.Subject] || s.Status != enabled {
 				continue
 			}
-			if bySubject[i.Subject] == nil {
+			if bySubject[i.Subject] == nil && i.Subject != aboutItself {
 				order = append(order, i.Subject)
 			}
 			bySubject[i.Subject] = append(bySubject[i.Subject], i)
 		}
-		if len(order) == 0 { // nothing of this page can be delivered now
+		if len(bySubject) == 0 { // nothing of this page can be delivered now
 			after = items[len(items)-1].ID
 			continue
 		}
 		after = "" // another process may have added a token before these, which must not be left behind
-		work := make(chan string)
-		var workers sync.WaitGroup
 		down := func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return outage != nil || total.sent == 0 && fails >= downAfter || ctx.Err() != nil
 		}
+		deliverAll := func(subject string) {
+			for _, i := range bySubject[subject] {
+				if down() {
+					return
+				}
+				reply, err := t.deliver(ctx, s, i)
+				mu.Lock()
+				switch {
+				case err != nil:
+					outage = errors.Join(outage, err)
+				case reply.again != "":
+					fails++
+					stalled[subject] = true
+					total.failed, total.retryAfter = reply.again, max(total.retryAfter, reply.retryAfter)
+				default:
+					total.sent++
+				}
+				stop := stalled[subject]
+				mu.Unlock()
+				if stop {
+					return
+				}
+			}
+		}
+		work := make(chan string)
+		var workers sync.WaitGroup
 		for range min(lanes, len(order)) {
 			workers.Go(func() {
 				for subject := range work {
-					for _, i := range bySubject[subject] {
-						if down() {
-							break
-						}
-						reply, err := t.deliver(ctx, s, i)
-						mu.Lock()
-						switch {
-						case err != nil:
-							outage = errors.Join(outage, err)
-						case reply.again != "":
-							fails++
-							stalled[subject] = true
-							total.failed, total.retryAfter = reply.again, max(total.retryAfter, reply.retryAfter)
-						default:
-							total.sent++
-						}
-						stop := stalled[subject]
-						mu.Unlock()
-						if stop {
-							break
-						}
-					}
+					deliverAll(subject)
 				}
 			})
 		}
@@ -268,6 +306,7 @@ func (t *Transmitter) round(ctx context.Context, s *stream) (result, error) {
 		}
 		close(work)
 		workers.Wait()
+		deliverAll(aboutItself) // a proof that the stream delivers also proves that the tokens before it were delivered, unless they were refused
 		if outage != nil || ctx.Err() != nil {
 			return total, errors.Join(outage, ctx.Err())
 		}

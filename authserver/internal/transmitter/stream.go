@@ -63,6 +63,7 @@ type stream struct {
 	Status        string    `json:"status"`
 	Reason        string    `json:"reason,omitempty"`
 	Created       time.Time `json:"created"`
+	Called        time.Time `json:"called,omitzero"` // for push: when its receiver has used the API while tokens waited
 
 	version int64
 }
@@ -181,6 +182,9 @@ func (t *Transmitter) SetStatus(ctx context.Context, id, status, reason string) 
 // aboutStream returns the subject of events about a stream: SSF 1.0, sections 8.1.4.1 and 8.1.5.
 func aboutStream(s *stream) object { return object{"format": "opaque", "id": s.ID} }
 
+// aboutItself is the lane of tokens about the stream.
+const aboutItself = "stream"
+
 // tell adds a token about a stream to its queue.
 func (t *Transmitter) tell(ctx context.Context, s *stream, p payload, prefix string) error {
 	now := time.Now()
@@ -189,7 +193,7 @@ func (t *Transmitter) tell(ctx context.Context, s *stream, p payload, prefix str
 	if err != nil {
 		return err
 	}
-	return t.enqueue(ctx, s, item{ID: jti, Claims: claims, Subject: "stream"})
+	return t.enqueue(ctx, s, item{ID: jti, Claims: claims, Subject: aboutItself})
 }
 
 // remove deletes a stream with everything that belongs to it. What remains after an interruption expires.

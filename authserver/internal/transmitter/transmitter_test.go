@@ -494,6 +494,157 @@ func (k *receiver) got() []object {
 	return slices.Clone(k.accepted)
 }
 
+// outside starts a receiver that can be called from virtual time: its goroutines are outside, and no connection outlives its request.
+func outside(t *testing.T, k *receiver) string {
+	t.Helper()
+	web := httptest.NewUnstartedServer(k.handle(t))
+	web.Config.SetKeepAlivesEnabled(false)
+	web.Start()
+	t.Cleanup(web.Close)
+	return web.URL
+}
+
+func (k *receiver) setFails(f func(object) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fails = f
+}
+
+// took waits until a receiver has a number of tokens, and returns how long that took.
+func (k *receiver) took(n int) time.Duration {
+	begin := time.Now()
+	for len(k.got()) < n && time.Since(begin) < time.Hour {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(begin)
+}
+
+func TestReceiverComesBack(t *testing.T) {
+	all := func(object) bool { return true }
+	for _, c := range []struct {
+		outage, late time.Duration
+		attempts     int // at most
+	}{
+		{3 * time.Second, time.Second, 8},
+		{time.Minute, time.Second, 130},
+		{10 * time.Minute, 75 * time.Second, 210},
+		{time.Hour, time.Minute, 330},
+	} {
+		t.Run(fmt.Sprintf("SSFTX-10 what waited for %v is delivered soon after", c.outage), func(t *testing.T) {
+			k := &receiver{fails: all}
+			url := outside(t, k)
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t)
+				s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": url}})
+				defer s.run(t)()
+				s.record(t, ending("customer:alice", "s1"))
+				time.Sleep(c.outage)
+				k.setFails(nil)
+				assert.LessOrEqual(t, k.took(1), c.late+20*time.Millisecond)
+				assert.Equal(t, "s1", session(k.got()[0]))
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				assert.LessOrEqual(t, k.attempts, c.attempts)
+			})
+		})
+	}
+	for name, call := range map[string]func(s *site, id string){
+		"lists its streams": func(s *site, _ string) { s.call(t, "receiver", "GET", "/ssf/streams", nil) },
+		"reads its stream":  func(s *site, id string) { s.call(t, "receiver", "GET", "/ssf/streams?stream_id="+id, nil) },
+		"reads the status":  func(s *site, id string) { s.call(t, "receiver", "GET", "/ssf/status?stream_id="+id, nil) },
+		"verifies":          func(s *site, id string) { s.call(t, "receiver", "POST", "/ssf/verify", object{"stream_id": id}) },
+	} {
+		for where, processes := range map[string]int{"": 1, " at another process": 2} {
+			t.Run("a receiver that "+name+where+" gets at once what waited", func(t *testing.T) {
+				k := &receiver{fails: all}
+				url := outside(t, k)
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t)
+					id := s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": url}})
+					defer s.run(t)()
+					s.record(t, ending("customer:alice", "s1"))
+					time.Sleep(10 * time.Minute)
+					called := s
+					if processes == 2 {
+						called = on(t, s.store)
+						defer called.run(t)()
+					}
+					time.Sleep(10 * time.Second)
+					k.setFails(nil)
+					call(called, id)
+					assert.LessOrEqual(t, k.took(1), 300*time.Millisecond)
+					assert.Equal(t, "s1", session(k.got()[0]))
+				})
+			})
+		}
+	}
+	t.Run("a receiver that fails and calls all the time, or another client, causes few attempts", func(t *testing.T) {
+		k := &receiver{fails: all}
+		url := outside(t, k)
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t)
+			id := s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": url}})
+			defer s.run(t)()
+			s.record(t, ending("customer:alice", "s1"))
+			attempts := func(client string) int {
+				time.Sleep(10 * time.Minute)
+				k.mu.Lock()
+				before := k.attempts
+				k.mu.Unlock()
+				for range 1000 {
+					s.call(t, client, "GET", "/ssf/status?stream_id="+id, nil)
+					time.Sleep(10 * time.Millisecond)
+				}
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				return k.attempts - before
+			}
+			assert.LessOrEqual(t, attempts("other"), 1)
+			assert.LessOrEqual(t, attempts("receiver"), 30)
+		})
+	})
+	t.Run("a verification event follows what waited before it, so it proves that the receiver has that", func(t *testing.T) {
+		k := &receiver{fails: all}
+		url := outside(t, k)
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t)
+			id := s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": url}})
+			defer s.run(t)()
+			const n = 250 // more than are read at once
+			for i := range n {
+				s.record(t, ending(fmt.Sprint("customer:", i), "s"))
+			}
+			time.Sleep(10 * time.Second)
+			s.call(t, "receiver", "POST", "/ssf/verify", object{"stream_id": id})
+			time.Sleep(time.Second)
+			k.setFails(nil)
+			k.took(n + 1)
+			assert.Equal(t, "verification", kindOf(k.got()[n]))
+		})
+	})
+	t.Run("a verification event follows also if one user's tokens are refused", func(t *testing.T) {
+		k := &receiver{fails: all}
+		url := outside(t, k)
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t)
+			id := s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": url}})
+			defer s.run(t)()
+			for i := range 150 {
+				s.record(t, ending("customer:mallory", fmt.Sprint(i)))
+			}
+			s.record(t, ending("customer:alice", "s1"))
+			time.Sleep(10 * time.Second)
+			s.call(t, "receiver", "POST", "/ssf/verify", object{"stream_id": id})
+			k.setFails(func(claims object) bool {
+				user, _ := claims["sub_id"].(object)["user"].(object)
+				return user["sub"] == "customer:mallory"
+			})
+			assert.LessOrEqual(t, k.took(2), time.Second)
+			assert.Equal(t, "verification", kindOf(k.got()[1]))
+		})
+	})
+}
+
 // Several processes deliver the queue of a receiver that fails often. Each token arrives, and those of a user in their order.
 func TestPushOrder(t *testing.T) {
 	const users, each = 10, 20
