@@ -18,3 +18,6 @@ func (e Expect) Problems(scheme string, status int, header http.Header, body str
 
 // SplitCommand splits a command into words.
 var SplitCommand = splitCommand
+
+// FreeAddress returns an address at which a program can listen.
+var FreeAddress = freeAddress

@@ -28,6 +28,7 @@ type bench struct {
 	nonce    string // from the last DPoP-Nonce
 	route    string // of the current request
 	method   string
+	silent   bool // a request has got no response
 }
 
 // serverInfo has the values of placeholders about the server.

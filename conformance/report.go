@@ -21,7 +21,11 @@ func (r Result) String() string {
 	fmt.Fprintf(&b, "%s: %s\n", c.ID, c.Title)
 	fmt.Fprintf(&b, "  %s, %s\n", c.Strength, c.Source())
 	for _, p := range r.Problems {
-		fmt.Fprintf(&b, "  problem:  %s\n", printable(p))
+		first, rest, more := strings.Cut(p, "\n")
+		fmt.Fprintf(&b, "  problem:  %s\n", printable(first))
+		if more { // the output of a program that ended
+			b.WriteString(indented(rest))
+		}
 	}
 	if r.Expected != "" {
 		fmt.Fprintf(&b, "  expected: %s\n", printable(r.Expected))
@@ -399,5 +403,5 @@ func (r *Report) WriteMarkdown(w io.Writer, known Baseline) error {
 
 // cell escapes text for a cell of a Markdown table.
 func cell(s string) string {
-	return strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;", "\n", " ").Replace(printable(s))
+	return strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;").Replace(printable(strings.ReplaceAll(s, "\n", " ")))
 }

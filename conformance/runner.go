@@ -27,6 +27,10 @@ type Options struct {
 	// AcceptNotReady runs the cases although the server refuses a good token. Without it, that is a [NotReadyError].
 	AcceptNotReady bool
 
+	// Restarts is how often a server is started again that a case has ended. The cases that are left afterwards fail. Zero: 50; negative:
+	// never.
+	Restarts int
+
 	// Workers is the number of cases that run at the same time. Zero: 8.
 	Workers int
 
@@ -131,7 +135,7 @@ func Check(ctx context.Context, target Target, o Options) (*Report, error) {
 	}
 	defer canary.close()
 	r := &runner{target: target, options: o, canary: canary, slots: make(chan struct{}, o.Workers), servers: make(chan struct{}, 4),
-		results: make([]Result, len(o.Cases))}
+		results: make([]Result, len(o.Cases)), recorded: map[int]bool{}}
 	start := time.Now()
 	if err := r.run(ctx); err != nil {
 		return nil, err
@@ -158,12 +162,14 @@ type runner struct {
 	canary  *canary
 	slots   chan struct{} // one for each case that runs
 	servers chan struct{} // one for each server that was started
-	results []Result      // index: that of the case; each is written once
+	results []Result      // index: that of the case; each is written by one goroutine
 
-	mu   sync.Mutex // guards what follows
-	next time.Time  // of the next request, for the rate
-	sent int
-	done int
+	mu       sync.Mutex // guards what follows
+	next     time.Time  // of the next request, for the rate
+	sent     int
+	done     int
+	recorded map[int]bool // index: that of the case
+	restarts int
 }
 
 // A group is a list of cases that share a server.
@@ -307,41 +313,31 @@ func (r *runner) runGroup(ctx context.Context, g *group) error {
 			}
 		}
 	}
-	info, setup, stop, err := r.startServer(ctx, iss, g)
+	s, err := r.startServer(ctx, iss, g)
 	if err != nil {
 		if ctx.Err() != nil || g.given == nil || g.given.Keys == nil && len(g.given.Do) == 0 {
 			return err
 		}
 		// The issuer is in an unusual state, and what a server makes of it is the result: some need the issuer in order to start.
 		for _, i := range slices.Concat(g.cases, g.alone) {
-			r.results[i].fail(err.Error())
-			r.finished()
+			r.record(i, Result{Verdict: Failed, Problems: []string{err.Error()}})
 		}
 		return nil
 	}
-	defer stop()
-	if g.given == nil && g.profile == "" && !r.options.AcceptNotReady {
-		if err := r.ready(ctx, iss, info, setup); err != nil {
-			return err
-		}
+	defer func() { s.stop() }() // of the process that runs at the end
+	if err := r.readyOf(ctx, g, iss, s); err != nil {
+		return err
 	}
-	var running sync.WaitGroup
-	for _, i := range g.cases {
-		r.slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-r.slots }()
-			r.runCase(ctx, i, iss, info)
-		})
-	}
-	running.Wait()
+	r.runAll(ctx, g, iss, s)
 	for _, i := range g.alone {
-		r.runCase(ctx, i, iss, info)
+		result, _ := r.runCase(ctx, i, iss, s)
+		r.record(i, result)
 	}
 	return ctx.Err()
 }
 
 // startServer starts the server of a group, or describes that which runs.
-func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (serverInfo, Setup, func(), error) {
+func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (*live, error) {
 	setup := Setup{Issuer: iss.url, JWKSURI: iss.urlOf("main", "jwks_uri"), SecondIssuer: iss.urlOf("second", "issuer"),
 		Introspection: iss.url + "/introspect", ClientID: introspectionID, ClientSecret: iss.secret, Audience: r.target.Audience,
 		Profile: g.profile, Now: iss.now}
@@ -351,20 +347,22 @@ func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (server
 	}
 	u, err := url.Parse(r.target.URL)
 	if err != nil {
-		return serverInfo{}, setup, nil, err
+		return nil, err
 	}
-	origin, stop := u.Scheme+"://"+u.Host, func() {}
+	s := &live{stop: func() {}}
+	origin := u.Scheme + "://" + u.Host
 	if r.target.Start != nil {
 		if setup.Listen, err = freeAddress(); err != nil {
-			return serverInfo{}, setup, nil, err
+			return nil, err
 		}
 		server, err := r.target.Start(ctx, setup)
 		if err != nil {
-			return serverInfo{}, setup, nil, fmt.Errorf("starting the server: %w", err)
+			return nil, fmt.Errorf("starting the server: %w", err)
 		}
 		if server.Close != nil {
-			stop = server.Close
+			s.stop = server.Close
 		}
+		s.done, s.err = server.Done, server.Err
 		origin = strings.TrimSuffix(server.URL, "/")
 	}
 	info := serverInfo{origin: origin, audience: setup.Audience, routes: map[string]Route{routeAny: {Path: cmpOr(u.EscapedPath(), "/")}}}
@@ -372,7 +370,16 @@ func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (server
 	for name, route := range r.target.Routes {
 		info.routes[name] = route
 	}
-	return info, setup, stop, nil
+	s.info, s.setup = info, setup
+	return s, nil
+}
+
+// readyOf is ready for the servers of groups that must accept a good token.
+func (r *runner) readyOf(ctx context.Context, g *group, iss *issuer, s *live) error {
+	if g.given != nil || g.profile != "" || r.options.AcceptNotReady {
+		return nil
+	}
+	return r.ready(ctx, iss, s.info, s.setup)
 }
 
 // freeAddress returns an address at which a program can listen. Its port is below those that systems choose themselves, from 32768 on Linux and
@@ -415,17 +422,30 @@ func (r *runner) ready(ctx context.Context, iss *issuer, info serverInfo, setup 
 	return e
 }
 
-func (r *runner) runCase(ctx context.Context, i int, iss *issuer, info serverInfo) {
+// runCase runs one case, and reports whether a request got no response.
+func (r *runner) runCase(ctx context.Context, i int, iss *issuer, s *live) (result Result, silent bool) {
 	c := r.options.Cases[i]
-	b := &bench{issuer: iss, server: info, caseID: c.ID, tokens: map[string]string{}}
+	b := &bench{issuer: iss, server: s.info, caseID: c.ID, tokens: map[string]string{}}
 	start := time.Now()
 	problems, expected, sent := r.play(ctx, b, c)
-	result := &r.results[i]
-	result.Took, result.Sent, result.Origin = time.Since(start), sent, info.origin
-	if result.Verdict = Passed; len(problems) > 0 {
+	result = Result{Verdict: Passed, Took: time.Since(start), Sent: sent, Origin: s.info.origin}
+	if len(problems) > 0 {
 		result.Verdict, result.Problems, result.Expected = Failed, problems, expected
 	}
-	r.finished()
+	return result, b.silent
+}
+
+// record keeps the result of a case. A later one replaces it.
+func (r *runner) record(i int, result Result) {
+	result.Case = r.options.Cases[i]
+	r.results[i] = result
+	r.mu.Lock()
+	again := r.recorded[i]
+	r.recorded[i] = true
+	r.mu.Unlock()
+	if !again {
+		r.finished()
+	}
 }
 
 // play carries out the steps of a case up to the first that fails.
@@ -560,6 +580,9 @@ func (r *runner) sendTogether(ctx context.Context, b *bench, s Step, n int) ([]*
 		all.Go(func() { responses[i] = exchange(ctx, b.server.origin, method, raw, certificate, s.request().Last) })
 	}
 	all.Wait()
+	for _, got := range responses {
+		b.silent = b.silent || got.err != nil
+	}
 	last := Exchange{Request: string(raw), Response: string(responses[n-1].raw)}
 	if err := responses[n-1].err; err != nil {
 		last.Response += fmt.Sprintf("(%v)", err)

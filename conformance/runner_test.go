@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,11 +35,42 @@ func TestMain(m *testing.M) {
 		})}
 		fmt.Fprintln(os.Stderr, server.ListenAndServe())
 		os.Exit(1)
+	case "ends":
+		serveUntil(os.Getenv("CONFORM_TEST_HEADER"), os.Getenv("CONFORM_TEST_WHEN"), os.Getenv("CONFORM_TEST_ONCE"))
 	case "fail":
 		fmt.Fprintln(os.Stderr, "missing setting: issuer")
 		os.Exit(3)
 	}
 	os.Exit(m.Run())
+}
+
+// serveUntil serves until a request has the header, and then ends before or after its response. With the name of a file, it ends only once.
+func serveUntil(header, when, once string) {
+	end := func() {
+		fmt.Fprintln(os.Stderr, "TypeError: Cannot read properties of undefined\n    at server.js:7")
+		os.Exit(3)
+	}
+	server := &http.Server{Addr: os.Getenv("CONFORM_LISTEN"), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ends := r.Header.Get(header) != ""
+		if ends && once != "" {
+			file, err := os.OpenFile(once, os.O_CREATE|os.O_EXCL, 0o600)
+			ends = err == nil
+			file.Close()
+		}
+		if ends && when == "before" {
+			end()
+		}
+		if r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="api"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		if ends {
+			http.NewResponseController(w).Flush()
+			time.AfterFunc(30*time.Millisecond, end)
+		}
+	})}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
+	os.Exit(1)
 }
 
 func targetOf(faults ...string) conformance.Target {
@@ -109,7 +142,77 @@ func TestCheckServerThatEnds(t *testing.T) {
 	require.Len(t, cases, 1)
 	report, err := conformance.Check(t.Context(), target, conformance.Options{Cases: cases, Rate: -1})
 	require.NoError(t, err)
-	assert.Contains(t, strings.Join(report.Results[0].Problems, " "), "the server has ended, in this case or in an earlier one")
+	assert.Contains(t, strings.Join(report.Results[0].Problems, " "), "the server ended: it accepts no connections")
+}
+
+func TestCheckProgramThatEnds(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	var cases []conformance.Case
+	for _, c := range conformance.Cases() {
+		if strings.HasPrefix(c.ID, "identity-header-") && c.Features == nil || c.ID == "bearer-header" {
+			cases = append(cases, c)
+		}
+	}
+	require.Greater(t, len(cases), 15)
+	// check returns the problems of the cases that fail.
+	check := func(t *testing.T, header, when, once string, o conformance.Options) map[string]string {
+		t.Setenv("CONFORM_TEST_PROGRAM", "ends")
+		t.Setenv("CONFORM_TEST_HEADER", header)
+		t.Setenv("CONFORM_TEST_WHEN", when)
+		t.Setenv("CONFORM_TEST_ONCE", once)
+		start, err := conformance.StartCommand("'" + self + "'")
+		require.NoError(t, err)
+		o.Cases, o.Rate = cases, -1
+		var done []int
+		o.Progress = func(n, total int) { done = append(done, n) }
+		report, err := conformance.Check(t.Context(), conformance.Target{URL: "/any", Start: start}, o)
+		require.NoError(t, err)
+		require.Len(t, done, len(cases), "each case counts once")
+		failed := map[string]string{}
+		for _, result := range report.Results {
+			assert.NotEmpty(t, result.Verdict, result.Case.ID)
+			if result.Verdict == conformance.Failed {
+				failed[result.Case.ID] = strings.Join(result.Problems, "\n")
+			}
+		}
+		return failed
+	}
+	for _, when := range []string{"before", "after"} {
+		t.Run("the case that ends it fails, and the others run on: "+when+" its response", func(t *testing.T) {
+			failed := check(t, "X-Skip-Auth", when, "", conformance.Options{})
+			require.Contains(t, failed, "identity-header-skip")
+			assert.Len(t, failed, 1, "%v", failed)
+			assert.Regexp(t, "^the server ended: .*: exit status 3; its output ends with:\n    TypeError: ", failed["identity-header-skip"])
+		})
+	}
+	t.Run("one case at a time", func(t *testing.T) {
+		failed := check(t, "X-Real-IP", "before", "", conformance.Options{Workers: 1})
+		assert.Contains(t, failed, "identity-header-real-ip")
+		assert.Len(t, failed, 1)
+	})
+	t.Run("it ends in each case, up to the limit", func(t *testing.T) {
+		cases = slices.DeleteFunc(cases, func(c conformance.Case) bool { return c.ID == "bearer-header" })
+		failed := check(t, "Connection", "before", "", conformance.Options{Restarts: 3, AcceptNotReady: true})
+		assert.Len(t, failed, len(cases))
+		limited := 0
+		for _, problem := range failed {
+			if strings.Contains(problem, "not run: the server ended, and is started again at most 3 times") {
+				limited++
+			}
+		}
+		assert.Positive(t, limited)
+	})
+	t.Run("it is never started again", func(t *testing.T) {
+		failed := check(t, "Connection", "before", "", conformance.Options{Restarts: -1, AcceptNotReady: true, Workers: 1})
+		assert.Len(t, failed, len(cases))
+		assert.Contains(t, failed["identity-header-xfcc"], "not run: the server ended")
+	})
+	t.Run("no case ends it alone", func(t *testing.T) {
+		failed := check(t, "X-Skip-Auth", "before", filepath.Join(t.TempDir(), "ended"), conformance.Options{})
+		require.Contains(t, failed, "identity-header-skip")
+		assert.Contains(t, failed["identity-header-skip"], "the server ended while these cases ran, and after none of them alone (")
+	})
 }
 
 func TestCheckServerThatRefusesAGoodToken(t *testing.T) {
@@ -160,9 +263,8 @@ func TestVerdicts(t *testing.T) {
 		assert.Equal(t, 2, report.Count(conformance.NotOffered))
 	})
 	t.Run("a server that runs already", func(t *testing.T) {
-		issuer := httptest.NewServer(nil) // to find an address
-		address := issuer.Listener.Addr().String()
-		issuer.Close()
+		address, err := conformance.FreeAddress()
+		require.NoError(t, err)
 		server, err := broken.Start(conformance.Setup{Issuer: "http://" + address, Audience: conformance.DefaultAudience})
 		require.NoError(t, err)
 		defer server.Close()

@@ -22,9 +22,9 @@ const startTimeout = 30 * time.Second
 // {client_id}, {client_secret}, {profile}, {nonce} and {signed} stand for the values of the [Setup]. The program also has them in its
 // environment, as CONFORM_ISSUER and so on, and the port as PORT.
 //
-// The program must listen at {listen}, an address on loopback, with TLS if the profile is mtls. When the server is closed, it gets SIGTERM and, after two seconds, SIGKILL, with all programs that
-// it has started. Output
-// of the program is part of the error if it ends, or does not listen within 30 s.
+// The program must listen at {listen}, an address on loopback, with TLS if the profile is mtls. When the server is closed, it gets SIGTERM and,
+// after two seconds, SIGKILL, with all programs that it has started. The end of its output is part of the error if it ends, or does not
+// listen within 30 s. [Check] starts a program again that has ended.
 func StartCommand(command string) (func(ctx context.Context, s Setup) (*Server, error), error) {
 	words, err := splitCommand(command)
 	if err != nil {
@@ -69,9 +69,10 @@ func startProgram(ctx context.Context, words []string, s Setup) (*Server, error)
 		return nil, err
 	}
 	ended := make(chan struct{})
+	var waited error // written before ended is closed
 	go func() {
 		defer close(ended)
-		cmd.Wait()
+		waited = cmd.Wait()
 	}()
 	stop := sync.OnceFunc(func() {
 		signalGroup(cmd, false)
@@ -90,7 +91,15 @@ func startProgram(ctx context.Context, words []string, s Setup) (*Server, error)
 	if s.Profile == ProfileMTLS {
 		scheme = "https://"
 	}
-	return &Server{URL: scheme + s.Listen, Close: stop}, nil
+	reason := func() error {
+		<-ended
+		status := "exit status 0"
+		if waited != nil {
+			status = waited.Error()
+		}
+		return fmt.Errorf("%s: %s%s", args[0], status, output.quoted())
+	}
+	return &Server{URL: scheme + s.Listen, Close: stop, Done: ended, Err: reason}, nil
 }
 
 // listening waits until something accepts connections at address.
@@ -169,5 +178,5 @@ func (t *tail) quoted() string {
 	if len(t.text) == 0 {
 		return ""
 	}
-	return "; its output ends with:\n" + indented(string(t.text))
+	return "; its output ends with:\n" + strings.TrimRight(indented(string(t.text)), "\n")
 }

@@ -98,6 +98,12 @@ type Setup struct {
 type Server struct {
 	URL   string // scheme and host
 	Close func() // nil: nothing to do
+
+	// Done is closed when the server has ended by itself, which fails the case that ended it. Nil: only a refused connection shows that.
+	Done <-chan struct{}
+
+	// Err returns why the server ended, after Done is closed. Nil: not known.
+	Err func() error
 }
 
 // check returns t with its defaults, or every mistake in it.

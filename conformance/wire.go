@@ -86,24 +86,31 @@ func receive(ctx context.Context, origin, method string, request []byte, certifi
 	}
 }
 
-func dial(ctx context.Context, origin string, certificate *tls.Certificate) (net.Conn, error) {
-	scheme, host, ok := strings.Cut(origin, "://")
-	if !ok {
-		return nil, fmt.Errorf("%q is not an origin", origin)
-	}
-	address := host
-	if _, _, err := net.SplitHostPort(host); err != nil {
-		address = net.JoinHostPort(host, map[string]string{"http": "80", "https": "443"}[scheme])
-	}
+// connect opens a connection to origin, without TLS.
+func connect(ctx context.Context, origin string) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
+	conn, err := d.DialContext(ctx, "tcp", addressOf(origin))
 	if err != nil && ctx.Err() == nil {
 		return nil, fmt.Errorf("%w: %w", errEnded, err)
 	}
-	if err != nil || scheme != "https" {
+	return conn, err
+}
+
+// addressOf returns the host and the port of an origin.
+func addressOf(origin string) string {
+	scheme, host, _ := strings.Cut(origin, "://")
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	return net.JoinHostPort(host, map[string]string{"http": "80", "https": "443"}[scheme])
+}
+
+func dial(ctx context.Context, origin string, certificate *tls.Certificate) (net.Conn, error) {
+	conn, err := connect(ctx, origin)
+	if err != nil || !strings.HasPrefix(origin, "https:") {
 		return conn, err
 	}
-	name, _, _ := net.SplitHostPort(address)
+	name, _, _ := net.SplitHostPort(addressOf(origin))
 	// The server under test presents whatever certificate it has, and the requests contain nothing but test tokens.
 	cfg := &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
 	if certificate != nil {
@@ -119,4 +126,4 @@ func dial(ctx context.Context, origin string, certificate *tls.Certificate) (net
 }
 
 // errEnded reports that a server does not accept connections, which no case may take for a refusal.
-var errEnded = errors.New("the server has ended, in this case or in an earlier one")
+var errEnded = errors.New("the server does not accept connections")

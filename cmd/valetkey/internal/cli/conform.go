@@ -22,7 +22,7 @@ type conformFlags struct {
 	set, baseline, explain                   string
 	groups, cases                            []string
 	list, slow                               bool
-	rate                                     int
+	rate, restarts                           int
 	jsonFile, junitFile, sarifFile, markdown string
 }
 
@@ -61,6 +61,7 @@ if no must or should failed, 1 if one did, and 2 if the run was not possible.`,
 	flags.BoolVar(&f.list, "list", false, "print the selected cases and exit")
 	flags.BoolVar(&f.slow, "slow", false, "run cases that wait for clocks and caches of the server, too")
 	flags.IntVar(&f.rate, "rate", 200, "maximum number of requests per second")
+	flags.IntVar(&f.restarts, "restarts", 50, "with --start: how often a server is started again that a case has ended")
 	flags.StringVar(&f.baseline, "expect", "", "file with the IDs of cases that are known to fail, one on a line")
 	flags.StringVar(&f.jsonFile, "json", "", "write a report in JSON to this file, or - for stdout in place of the table")
 	flags.StringVar(&f.junitFile, "junit", "", "write a report for CI systems to this file")
@@ -107,7 +108,10 @@ func conform(cmd *cobra.Command, f conformFlags) error {
 	if f.rate < 1 {
 		return fmt.Errorf("--rate: %d is not a positive number", f.rate)
 	}
-	report, err := conformance.Check(cmd.Context(), target, conformance.Options{Cases: cases, Slow: f.slow, Rate: f.rate,
+	if f.restarts < 1 {
+		f.restarts = -1 // the zero value of Options is the default
+	}
+	report, err := conformance.Check(cmd.Context(), target, conformance.Options{Cases: cases, Slow: f.slow, Rate: f.rate, Restarts: f.restarts,
 		Progress: progressTo(cmd.ErrOrStderr())})
 	var notReady *conformance.NotReadyError
 	if errors.As(err, &notReady) {
