@@ -10,7 +10,7 @@ func At(object Value, path string) Value {
 		switch {
 		case name == path:
 			exact = v
-		case v.IsObject() && within == nil && len(path) > len(name) && path[len(name)] == '.' && strings.HasPrefix(path, name):
+		case within == nil && len(path) > len(name) && path[len(name)] == '.' && strings.HasPrefix(path, name):
 			within = At(v, path[len(name)+1:])
 		}
 		return nil

@@ -42,7 +42,8 @@ func Object(data []byte, member func(name string, v Value) error, reads ...strin
 }
 
 // FoldsApart reports whether no object in data, at any level, has two names that differ in letter case only. A reader that
-// ignores letter case, like encoding/json with a struct, then sees the same members. data must be valid in the sense of [Object].
+// ignores letter case, like encoding/json with a struct, then sees the same members. It does not look for other
+// mistakes: call [Object] for data that may have some.
 func FoldsApart(data []byte) bool {
 	r := reader{data: data, foldAll: true}
 	m, is := errors.AsType[*mistake](r.document(nil))
@@ -315,9 +316,8 @@ func (r *reader) key(depth int, name string) string {
 // for the text of an error only.
 func (r *reader) onlyInCase(depth, inside int) bool {
 	again := reader{data: r.data[:r.at], at: inside}
-	err := again.object(depth, nil)
-	m, is := errors.AsType[*mistake](err)
-	return !is || m.what != twice
+	m, _ := errors.AsType[*mistake](again.object(depth, nil)) // never nil: the object has no end there
+	return m.what != twice
 }
 
 // A nameSet holds the names of one object. It starts as an array on the stack and becomes a map when there are many names, so
@@ -365,12 +365,7 @@ func (n *nameSet) add(name string) (what string) {
 }
 
 // folded returns the canonical form of names that differ only in letter case, in the sense of strings.EqualFold.
-func folded(name string) string {
-	if isFolded(name) {
-		return name
-	}
-	return strings.Map(fold, name)
-}
+func folded(name string) string { return strings.Map(fold, name) }
 
 // isFolded reports whether name is ASCII without capitals, and so its own folded form.
 func isFolded(name string) bool {
@@ -396,18 +391,14 @@ func fold(c rune) rune {
 
 // appendUnescaped appends the text that s, the inside of a string, represents. RFC 8259, section 7.
 func appendUnescaped(dst, s []byte) ([]byte, bool) {
-	for len(s) > 0 {
+	for {
 		i := bytes.IndexByte(s, '\\')
 		if i < 0 {
 			return append(dst, s...), true
 		}
 		dst = append(dst, s[:i]...)
-		s = s[i+1:]
-		if len(s) == 0 {
-			return dst, false
-		}
-		c := s[0]
-		s = s[1:]
+		c := s[i+1] // the end of a string is a quote without a backslash before it
+		s = s[i+2:]
 		if c != 'u' {
 			i := strings.IndexByte(`"\/bfnrt`, c)
 			if i < 0 {
@@ -416,8 +407,8 @@ func appendUnescaped(dst, s []byte) ([]byte, bool) {
 			dst = append(dst, "\"\\/\b\f\n\r\t"[i])
 			continue
 		}
-		unit, ok := hex4(s)
-		if !ok {
+		unit := hex4(s)
+		if unit < 0 {
 			return dst, false
 		}
 		s = s[4:]
@@ -425,8 +416,8 @@ func appendUnescaped(dst, s []byte) ([]byte, bool) {
 			if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 				return dst, false
 			}
-			low, ok := hex4(s[2:])
-			if !ok || unit >= 0xDC00 || low < 0xDC00 || low > 0xDFFF {
+			low := hex4(s[2:])
+			if unit >= 0xDC00 || low < 0xDC00 || low > 0xDFFF {
 				return dst, false
 			}
 			unit = 0x10000 + (unit-0xD800)<<10 + (low - 0xDC00)
@@ -434,13 +425,12 @@ func appendUnescaped(dst, s []byte) ([]byte, bool) {
 		}
 		dst = utf8.AppendRune(dst, unit)
 	}
-	return dst, true
 }
 
-// hex4 reads four hexadecimal digits.
-func hex4(s []byte) (rune, bool) {
+// hex4 reads four hexadecimal digits. It returns -1 if s does not begin with them.
+func hex4(s []byte) rune {
 	if len(s) < 4 {
-		return 0, false
+		return -1
 	}
 	var unit rune
 	for _, c := range s[:4] {
@@ -452,9 +442,9 @@ func hex4(s []byte) (rune, bool) {
 		case 'A' <= c && c <= 'F':
 			c -= 'A' - 10
 		default:
-			return 0, false
+			return -1
 		}
 		unit = unit<<4 + rune(c)
 	}
-	return unit, true
+	return unit
 }

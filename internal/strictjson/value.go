@@ -2,7 +2,6 @@ package strictjson
 
 import (
 	"bytes"
-	"math"
 	"strconv"
 	"strings"
 )
@@ -54,7 +53,7 @@ func (v Value) Number() (float64, bool) {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
-	return f, err == nil && !math.IsInf(f, 0)
+	return f, err == nil // out of range
 }
 
 // Bool returns a boolean.

@@ -85,10 +85,20 @@ func TestValue(t *testing.T) {
 func TestTextDoesNotShareMemory(t *testing.T) {
 	v := strictjson.Value(`"abc"`)
 	text, _ := v.Text()
+	view, _ := v.View()
 	v[1] = 'X'
 	require.Equal(t, "abc", text)
-	view, _ := v.View()
 	require.Equal(t, "Xbc", view)
+}
+
+func TestIsEmpty(t *testing.T) {
+	for text, empty := range map[string]bool{
+		`null`: true, `""`: true, `[]`: true, "[ \n]": true,
+		`" "`: false, `"a"`: false, `0`: false, `false`: false, `{}`: false, `[1]`: false, `[""]`: false, `[[]]`: false,
+	} {
+		require.Equal(t, empty, strictjson.Value(text).IsEmpty(), text)
+	}
+	require.True(t, strictjson.Value(nil).IsEmpty())
 }
 
 func TestElementsAreTheValues(t *testing.T) {
