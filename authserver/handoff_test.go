@@ -673,6 +673,13 @@ func TestHandoffMistakes(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 		})
 	}
+	t.Run("users of a config that hands log-ins off are one mistake, whatever is wrong with them", func(t *testing.T) {
+		cfg := config("https://as.example.com")
+		handsOff(&cfg)
+		cfg.Users = []authserver.User{{Name: "alice", Password: "correct horse"}, {Type: "x"}}
+		_, err := authserver.New(t.Context(), cfg)
+		require.EqualError(t, err, "authserver: Users: cannot be combined with login.redirect: all users log in at that page")
+	})
 	t.Run("PEM, with two keys", func(t *testing.T) {
 		const pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"
 		keys, err := handoff.ParseKeys(pem + "\n" + pem)

@@ -230,7 +230,11 @@ func overlap(a, b string) bool {
 
 func (in *inspection) api(a *API, field string) {
 	u, err := url.Parse(a.Audience)
-	in.wrong(err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#"), field+".Audience", "is not an absolute URI without a fragment")
+	if a.Audience == "" {
+		in.add(field+".Audience", "is required")
+	} else {
+		in.wrong(err != nil || !u.IsAbs() || strings.Contains(a.Audience, "#"), field+".Audience", "%q is not an absolute URI without a fragment", a.Audience)
+	}
 	same := func(other string) bool { return tokenclaims.SameResource(other, a.Audience) }
 	in.wrong(slices.ContainsFunc(slices.Collect(maps.Keys(in.audiences)), same), field+".Audience", "%q is also the audience of another API", a.Audience)
 	in.audiences[a.Audience] = true
@@ -407,6 +411,9 @@ func (in *inspection) people() {
 	for i, u := range in.cfg.Users {
 		field := fmt.Sprintf("Users[%d]", i)
 		db := types[in.cfg.typeOf(u)]
+		if db == nil && in.cfg.Login.on() {
+			break // handoff reports all of them: the database has no users
+		}
 		if db == nil {
 			in.add(field+".Type", "user type %q has no users in the database", in.cfg.typeOf(u))
 			continue

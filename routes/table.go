@@ -18,6 +18,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -226,8 +227,11 @@ func ambiguous(u *url.URL, encodedSlash bool) bool {
 // whereRegistered matches the source positions in the panics of net/http. They are meaningless for the rows of a table.
 var whereRegistered = regexp.MustCompile(` \(registered at [^)]*\)`)
 
-// register registers h and returns the panic of net/http as an error.
+// register registers h. It returns an error for a malformed pattern, and the panic of net/http as an error.
 func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
+	if err := malformed(pattern); err != nil {
+		return err
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			text := whereRegistered.ReplaceAllString(fmt.Sprint(v), "")
@@ -236,4 +240,38 @@ func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	}()
 	mux.Handle(pattern, h)
 	return nil
+}
+
+// malformed recognizes patterns that are not of the form [METHOD ][HOST]/[PATH] and whose right form can be guessed. It returns an error
+// with that form. All of them would also be refused by net/http or as unreachable, with an offset or with a list of possible causes.
+func malformed(pattern string) error {
+	method, rest := "", pattern
+	if i := strings.IndexAny(pattern, " \t"); i >= 0 {
+		method, rest = pattern[:i], strings.TrimSpace(pattern[i:])
+	}
+	before, path, slash := strings.Cut(rest, "/")
+	switch {
+	case isMethod(rest) && strings.HasPrefix(method, "/"):
+		return fmt.Errorf("the method comes before the path: write %q", rest+" "+method)
+	case strings.ContainsAny(method, ",|") && strings.HasPrefix(rest, "/"):
+		var rows []string
+		for one := range strings.FieldsFuncSeq(method, func(r rune) bool { return r == ',' || r == '|' }) {
+			rows = append(rows, strconv.Quote(one+" "+rest))
+		}
+		return fmt.Errorf("a row has one method, or none for all methods: write %s", strings.Join(rows, " and "))
+	case method == "" && isMethod(before) && slash:
+		return fmt.Errorf("a space belongs between the method and the path: write %q", before+" /"+path)
+	case method == "" && isMethod(rest):
+		return fmt.Errorf("the path is missing: write %q for the path /", rest+" /")
+	case rest == "":
+		return errors.New(`the path is missing: write a method and a path, such as "GET /orders"`)
+	case !slash:
+		return fmt.Errorf("the path must begin with a slash: write %q", strings.TrimSpace(method+" /"+rest))
+	}
+	return nil
+}
+
+// isMethod reports whether s is one of the common methods. A host is in lowercase, so none is taken for a method.
+func isMethod(s string) bool {
+	return slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY"}, s)
 }

@@ -179,7 +179,7 @@ func TestTable(t *testing.T) {
 	t.Run("all mistakes are named at once", func(t *testing.T) {
 		_, err := routes.Table{"GET": valetkey.AnyToken, "/x": nil}.Guard(guard, nil)
 		require.Error(t, err)
-		for _, part := range []string{`Table["GET"]: parsing "GET"`, `Table["/x"]: the requirement is nil`, "next: required"} {
+		for _, part := range []string{`Table["GET"]: the path is missing`, `Table["/x"]: the requirement is nil`, "next: required"} {
 			assert.ErrorContains(t, err, part)
 		}
 	})

@@ -10,11 +10,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"regexp"
 	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/login"
 	"github.com/valetkey/valetkey/authserver/store"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/web"
 	"github.com/valetkey/valetkey/internal/config"
 	"github.com/valetkey/valetkey/routes"
 )
@@ -105,7 +107,18 @@ type LDAP struct {
 // Full is the import path of the command with all drivers.
 const Full = "github.com/valetkey/valetkey/cmd/valetkey/full/valetkey"
 
-// Missing returns the mistake for a configuration that needs the named driver in a build without it.
-func Missing(name string) error {
-	return fmt.Errorf("%s is not part of this build of valetkey: install the full build with go install %s@latest", name, Full)
+// Missing returns the mistake for a configuration that needs the named driver in a build without it. It states how to get the full build of
+// the same version.
+func Missing(name string) error { return missing(name, web.Version()) }
+
+// release matches the versions of releases. A pseudo-version, a revision or (devel) is that of a working copy, which `go install` cannot
+// fetch unless it has been published.
+var release = regexp.MustCompile(`^v\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$`)
+
+func missing(name, version string) error {
+	how := "build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey"
+	if release.MatchString(version) {
+		how = "install the full one: go install " + Full + "@" + version
+	}
+	return fmt.Errorf("%s is not part of this build of valetkey: %s", name, how)
 }

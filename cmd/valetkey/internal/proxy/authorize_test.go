@@ -98,9 +98,9 @@ cancel_with_token: true`, []string{
 		{"a prefix of another dialect", authorizing + "path_prefix: /check", []string{
 			"7: path_prefix: has an effect on the dialect envoy-http only"}},
 		{"gRPC in the light build", base("listen_http", "listen_grpc", "dialect: nginx\n", ""), []string{
-			"1: listen_grpc: ext_authz over gRPC is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest"}},
+			"1: listen_grpc: ext_authz over gRPC is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey"}},
 		{"a dialect without HTTP", base("listen_http", "listen_grpc") + "path_prefix: /check\nmtls: {header: X-Cert}", []string{
-			"1: listen_grpc: ext_authz over gRPC is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest",
+			"1: listen_grpc: ext_authz over gRPC is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey",
 			"2: dialect: has no effect without listen_http", "7: path_prefix: has no effect without listen_http", "8: mtls.header: has no effect without listen_http"}},
 		{"certificates that nothing reports", authorizing + "mtls: {}", []string{
 			"7: mtls.header: required: the header in which the gateway reports the certificate of the client"}},

@@ -524,8 +524,16 @@ func TestMistakes(t *testing.T) {
 			`13: routes["GET /g"]: pattern "GET /g" conflicts with pattern "GET  /g": GET /g matches the same requests as GET  /g`,
 			`14: routes: "GET /g" is given on line 13 already`,
 			`16: routes["/{x}/y"]: pattern "/{x}/y" conflicts with pattern "/z/{x}": /{x}/y and /z/{x} both match some paths, like "/z/y". But neither is more specific than the other. /{x}/y matches "/x/y", but /z/{x} doesn't. /z/{x} matches "/z/x", but /{x}/y doesn't.`,
-			`18: routes["orders"]: parsing "orders": at offset 0: host/path missing /`,
+			`18: routes["orders"]: the path must begin with a slash: write "/orders"`,
 			`19: routes["GET /{"]: parsing "GET /{": at offset 5: bad wildcard segment (must end with '}')`}},
+		{"public and any without the @", routes(`
+  "GET /a": public
+  "GET /b": any
+  "GET /c": {scopes: public}
+  "GET /d": public | any
+`), []string{
+			`7: routes["GET /a"]: "public" would be a scope: write "@public", or scopes: public in a mapping if there is a scope of that name`,
+			`8: routes["GET /b"]: "any" would be a scope: write "@any", or scopes: any in a mapping if there is a scope of that name`}},
 		{"every kind of bad mapping in a route, each on its line", routes(`
   "GET /a": {}
   "GET /b": {scopes: "@admin", claims: [a]}
@@ -554,10 +562,10 @@ func TestMistakes(t *testing.T) {
 			`17: routes["GET /e"].claims[4]: "tid = {tenant} | t1": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
 			`18: routes["GET /f"]: unknown field "claim"; did you mean claims?`,
 			`19: routes["GET /h/{tenant}"]: AllOf[0]: the rule "tid = path value tennant" can never hold: the pattern has no wildcard {tennant}`,
-			`20: routes["GET /i"].cel: CEL is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest`,
+			`20: routes["GET /i"].cel: CEL is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey`,
 			`21: routes["GET /j"].cel: is empty`}},
 		{"rules in CEL in the light build", verifier(`{issuer: "https://as.example.com", cel: claims.a == 1}`), []string{
-			`4: verifiers[0].jwks.cel: CEL is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest`}},
+			`4: verifiers[0].jwks.cel: CEL is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := load(t, c.config, slog.New(slog.DiscardHandler))

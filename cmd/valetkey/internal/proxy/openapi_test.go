@@ -136,7 +136,7 @@ func TestOpenAPIWithoutItsDriver(t *testing.T) {
 	config, _, _ := strings.Cut(good, "routes:")
 	require.NoError(t, os.WriteFile(file, []byte(config+"openapi: openapi.yaml"), 0o600))
 	const want = "openapi: OpenAPI is not part of this build of valetkey: " +
-		"install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest"
+		"build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey"
 	_, err := proxy.Load(file, driver.Set{}, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, want)
 	require.NotContains(t, err.Error(), "\n", "the only mistake")

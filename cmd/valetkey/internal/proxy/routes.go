@@ -69,6 +69,11 @@ func (f *file) row(at string, s row) valetkey.Requirement {
 		rules = append(rules, f.celRequirement(at+".cel", s.CEL))
 	}
 	need := s.Scopes.Requirement
+	_, open := need.(valetkey.Openness)
+	if text := fmt.Sprint(need); !open && !f.Given(at+".scopes") && (text == "public" || text == "any") { // the short form, without the @
+		f.Mistake(at, "%q would be a scope: write %q, or scopes: %s in a mapping if there is a scope of that name", text, "@"+text, text)
+		return nil
+	}
 	switch {
 	case f.Wrong(at) || slices.Contains(rules, nil):
 		return nil

@@ -17,7 +17,7 @@ import (
 // A build without a driver refuses a configuration that needs it, and names the build that has it. It never serves from another
 // store instead. The tests of the stores that drivers open are next to the drivers.
 func TestMissingDriver(t *testing.T) {
-	const lacks = " is not part of this build of valetkey: install the full build with go install github.com/valetkey/valetkey/cmd/valetkey/full/valetkey@latest"
+	const lacks = " is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey"
 	config := func(more string) string {
 		return `issuer: http://127.0.0.1:8888
 apis:
