@@ -30,10 +30,11 @@ type snapshot struct {
 // len returns the number of tokens whose status the list contains.
 func (s *snapshot) len() int { return len(s.data) * (8 / s.bits) }
 
-// status returns the status at index, counted from the least significant bits of each byte (section 4.1).
+// status returns the status at index, which is not negative, counted from the least significant bits of each byte (section
+// 4.1).
 func (s *snapshot) status(index int) (status uint8, ok bool) {
 	perByte := 8 / s.bits
-	if index < 0 || index/perByte >= len(s.data) {
+	if index/perByte >= len(s.data) {
 		return 0, false
 	}
 	return s.data[index/perByte] >> (index % perByte * s.bits) & (1<<s.bits - 1), true
@@ -129,8 +130,8 @@ func lifetime(dst *time.Duration, v strictjson.Value) error {
 	if v == nil {
 		return nil
 	}
-	n, ok := v.Number()
-	if !ok || n <= 0 {
+	n, _ := v.Number() // 0 for anything else
+	if n <= 0 {
 		return errors.New("ttl is not a positive number")
 	}
 	*dst = time.Duration(min(n, math.MaxInt32) * float64(time.Second))
@@ -146,8 +147,8 @@ func (s *snapshot) unpack(packed strictjson.Value, limit int) error {
 	if err != nil {
 		return err
 	}
-	n, ok := bits.Number()
-	if !ok || !slices.Contains([]float64{1, 2, 4, 8}, n) {
+	n, _ := bits.Number() // 0 for anything else
+	if !slices.Contains([]float64{1, 2, 4, 8}, n) {
 		return errors.New("bits is none of 1, 2, 4 and 8")
 	}
 	s.bits = int(n)

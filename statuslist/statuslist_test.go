@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -70,12 +71,12 @@ func failed(t *testing.T, err error, text string) {
 
 func TestConfigMistakes(t *testing.T) {
 	_, err := statuslist.New(statuslist.Config{
-		Algorithms: []string{"HS256"}, Origins: []string{"https://a.example.com/lists", "http://b.example.com", "x"},
+		Algorithms: []string{"HS256"}, Origins: []string{"https://a.example.com/lists", "http://b.example.com", "x", "https://%zz"},
 		RefreshInterval: -1, MinTTL: 2 * time.Hour, MaxLists: -1, JWKSURL: "https://a.example.com/keys", JWKS: []byte("{}"),
 	})
 	for _, want := range []string{
 		"Verifier: required", "Issuer: required", `Algorithms[0]: "HS256"`, "Origins[0]: not an origin", "Origins[1]: not https",
-		"Origins[2]: not a URL", "RefreshInterval: -1ns is negative", "MinTTL: 2h0m0s is more than the maximum TTL, 1h0m0s", "MaxLists: -1", "JWKSURL, JWKS: set at most one",
+		"Origins[2]: not a URL", "Origins[3]: not a URL", "RefreshInterval: -1ns is negative", "MinTTL: 2h0m0s is more than the maximum TTL, 1h0m0s", "MaxLists: -1", "JWKSURL, JWKS: set at most one",
 	} {
 		assert.ErrorContains(t, err, want)
 	}
@@ -84,6 +85,21 @@ func TestConfigMistakes(t *testing.T) {
 	}
 	_, err = statuslist.New(statuslist.Config{Verifier: valetkey.First(), Issuer: "urn:example:issuer", JWKS: []byte(`{"keys":[]}`)})
 	assert.ErrorContains(t, err, "Origins: required")
+	_, err = statuslist.New(statuslist.Config{Verifier: valetkey.First()})
+	assert.EqualError(t, err, "statuslist: Issuer: required", "and nothing that follows from it")
+	_, err = statuslist.New(statuslist.Config{Verifier: valetkey.First(), JWKSURL: "http://as.example.com/keys"})
+	assert.ErrorContains(t, err, "statuslist: JWKSURL: not https", "all at once")
+	_, err = statuslist.New(statuslist.Config{Verifier: valetkey.First(), Issuer: "https://as.example.com", JWKS: []byte("{}")})
+	assert.ErrorContains(t, err, "statuslist: JWKS: ")
+}
+
+func TestConfigLimits(t *testing.T) {
+	v, err := statuslist.New(statuslist.Config{
+		Verifier: valetkey.First(), Issuer: "https://as.example.com", JWKSURL: "https://keys.example.com", Algorithms: []string{"ES256"},
+		MinTTL: time.Minute, MaxTTL: time.Minute,
+	})
+	require.NoError(t, err, "one TTL for all lists")
+	v.Close()
 }
 
 func TestRefusedTokens(t *testing.T) {
@@ -111,10 +127,12 @@ func TestRefusedTokens(t *testing.T) {
 		{"TSL-03 an idx with a fraction", "the status of the token is malformed", status(1.5, iss.StatusList.URL)},
 		{"TSL-03 an idx that is a string", "the status of the token is malformed", status("1", iss.StatusList.URL)},
 		{"TSL-03 an idx beyond 2^53", "the status of the token is malformed", status(uint64(1)<<53, iss.StatusList.URL)},
+		{"TSL-13 the largest idx that JSON has", "the token has no place in its status list", status(uint64(1)<<53-1, iss.StatusList.URL)},
 		{"TSL-03 no idx", "the status of the token is malformed", status(nil, iss.StatusList.URL)},
 		{"TSL-03 no uri", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"status_list": map[string]any{"idx": 0}})},
 		{"a uri with a fragment", "the status of the token is malformed", status(0, iss.StatusList.URL+"#a")},
+		{"a uri that is no URL", "the status of the token is malformed", status(0, "http://[::1")},
 		{"a status_list that is no object", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"status_list": "0"})},
 		{"a status of another mechanism alone", "the status of the token is malformed",
@@ -139,7 +157,52 @@ func TestRefusedTokens(t *testing.T) {
 		v := open(t, iss, func(cfg *statuslist.Config) { cfg.Required = true })
 		_, err := v.Verify(t.Context(), iss.Token())
 		refused(t, err, "the token names no status list")
+		_, err = v.Verify(t.Context(), iss.Token(iss.Status(0)))
+		require.NoError(t, err, "this one names its list")
 	})
+	for name, claims := range map[string]string{
+		"status":      `{"status":{"status_list":LIST},"Status":{"status_list":LIST}}`,
+		"status_list": `{"status":{"status_list":LIST,"Status_List":LIST}}`,
+		"idx":         `{"status":{"status_list":{"idx":0,"IDX":0,"uri":"URL"}}}`,
+		"uri":         `{"status":{"status_list":{"idx":0,"uri":"URL","URI":"URL"}}}`,
+	} {
+		t.Run("TSL-03 a member in two letter cases: "+name, func(t *testing.T) {
+			claims = strings.ReplaceAll(claims, "LIST", `{"idx":0,"uri":"URL"}`)
+			v := open(t, iss, opaque(strings.ReplaceAll(claims, "URL", iss.StatusList.URL)))
+			_, err := v.Verify(t.Context(), "opaque")
+			refused(t, err, "the status of the token is malformed")
+		})
+	}
+	t.Run("the reason for a status of another mechanism alone", func(t *testing.T) {
+		_, err := v.Verify(t.Context(), iss.Token(valetkeytest.Claim("status", map[string]any{"other": true})))
+		assert.ErrorContains(t, err, "status has no status_list")
+	})
+	t.Run("a verifier that accepts nothing, without an error", func(t *testing.T) {
+		v := open(t, iss, func(cfg *statuslist.Config) {
+			cfg.Verifier = valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return nil, nil })
+		})
+		tok, _ := v.Verify(t.Context(), "opaque")
+		assert.Nil(t, tok)
+	})
+	t.Run("a verifier that refuses, with a token", func(t *testing.T) {
+		v := open(t, iss, func(cfg *statuslist.Config) {
+			cfg.Verifier = valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+				return valetkey.NewToken(valetkey.TokenFields{}), io.ErrUnexpectedEOF
+			})
+		})
+		tok, err := v.Verify(t.Context(), "opaque")
+		assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		assert.Nil(t, tok)
+	})
+}
+
+// opaque makes a verifier accept every token, as one with these claims.
+func opaque(claims string) func(*statuslist.Config) {
+	return func(cfg *statuslist.Config) {
+		cfg.Verifier = valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return valetkey.NewToken(valetkey.TokenFields{Raw: claims}), nil
+		})
+	}
 }
 
 func TestAcceptedTokens(t *testing.T) {
@@ -180,13 +243,18 @@ func TestAcceptedTokens(t *testing.T) {
 	t.Run("an opaque token's introspection answer has a status as well", func(t *testing.T) {
 		claims := `{"active":true,"status":{"status_list":{"idx":1,"uri":"` + iss.StatusList.URL + `"}}}`
 		iss.SetStatus(1, 1)
-		v := open(t, iss, func(cfg *statuslist.Config) {
-			cfg.Verifier = valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
-				return valetkey.NewToken(valetkey.TokenFields{Raw: claims}), nil
-			})
-		})
+		v := open(t, iss, opaque(claims))
 		_, err := v.Verify(t.Context(), "opaque")
 		refused(t, err, "the token has been revoked")
+	})
+	t.Run("a token without claims", func(t *testing.T) {
+		_, err := open(t, iss, opaque("")).Verify(t.Context(), "opaque")
+		require.NoError(t, err)
+	})
+	t.Run("keys from a URL", func(t *testing.T) {
+		v := open(t, iss, func(cfg *statuslist.Config) { cfg.JWKSURL = iss.KeySet.URL })
+		_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
+		require.NoError(t, err)
 	})
 }
 
@@ -215,7 +283,12 @@ func TestBadLists(t *testing.T) {
 		{"TSL-12 bits is 16", iss.StatusListToken(list(16, good)), "bits is none"},
 		{"TSL-12 bits is a string", iss.StatusListToken(list("1", good)), "bits is none"},
 		{"TSL-12 bits is missing", iss.StatusListToken(list(nil, good)), "bits is none"},
-		{"lst is missing", iss.StatusListToken(list(1, nil)), "lst"},
+		{"lst is missing", iss.StatusListToken(list(1, nil)), "lst is missing or not a string"},
+		{"lst is a number", iss.StatusListToken(list(1, 0)), "lst is missing or not a string"},
+		{"a claim is there twice", iss.StatusListToken(valetkeytest.Payload(`{"sub":"a","sub":"b"}`)), "claims: "},
+		{"bits is there in two letter cases", iss.StatusListToken(valetkeytest.Claim("status_list", map[string]any{"bits": 1, "Bits": 1, "lst": good})), "status_list: "},
+		{"lst is there in two letter cases", iss.StatusListToken(valetkeytest.Claim("status_list", map[string]any{"bits": 1, "lst": good, "LST": good})), "status_list: "},
+		{"the ttl is a string", iss.StatusListToken(valetkeytest.Claim("ttl", "60")), "ttl"},
 		{"lst is not base64url", iss.StatusListToken(list(1, "###")), "base64url"},
 		{"lst is not zlib", iss.StatusListToken(list(1, "AAAA")), "zlib"},
 		{"lst is cut off", iss.StatusListToken(list(1, good[:8])), "lst"},
@@ -231,6 +304,12 @@ func TestBadLists(t *testing.T) {
 			failed(t, err, c.text)
 		})
 	}
+	t.Run("TSL-06 it is signed with an algorithm that is not allowed", func(t *testing.T) {
+		iss.StatusList.Restore()
+		v := open(t, iss, func(cfg *statuslist.Config) { cfg.Algorithms = []string{"ES384"} })
+		_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
+		failed(t, err, "not allowed")
+	})
 	t.Run("TSL-19 a redirect is not followed", func(t *testing.T) {
 		iss.StatusList.Redirect(iss.StatusList.URL)
 		_, err := open(t, iss).Verify(t.Context(), iss.Token(iss.Status(0)))
@@ -358,6 +437,39 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		assert.Equal(t, 401, get(token))
 	})
+	bubble(t, "TSL-08 without a ttl, the configured interval counts", func(cfg *statuslist.Config) { cfg.RefreshInterval = 20 * time.Minute }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		token := iss.Token(iss.Status(0), long)
+		assert.Equal(t, 200, get(token))
+		iss.SetStatus(0, 1)
+		for range 9 {
+			time.Sleep(time.Minute)
+			assert.Equal(t, 200, get(token))
+		}
+		time.Sleep(11 * time.Minute)
+		assert.Equal(t, 401, get(token))
+	})
+	bubble(t, "TSL-08 no request of a remembered token waits for a list, as long as the token is in use", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		iss.StatusTTL(time.Minute)
+		iss.StatusList.Slow(time.Second)
+		token := iss.Token(iss.Status(0), long)
+		assert.Equal(t, 200, get(token))
+		for range 60 {
+			time.Sleep(10 * time.Second)
+			start := time.Now()
+			assert.Equal(t, 200, get(token))
+			assert.Equal(t, start, time.Now())
+		}
+	})
+	bubble(t, "TSL-13 a remembered token ends with its place in the list", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		iss.StatusTTL(time.Minute)
+		token := iss.Token(iss.Status(9), long)
+		assert.Equal(t, 200, get(token))
+		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, iss.StatusListToken(valetkeytest.Claim("status_list", map[string]any{"bits": 1, "lst": pack([]byte{0})})))
+		})
+		time.Sleep(50 * time.Second)
+		assert.Equal(t, 401, get(token))
+	})
 	bubble(t, "TSL-17 an outage: what is held is relied on until its ttl, then 503", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(10 * time.Minute)
 		token := iss.Token(iss.Status(0), long)
@@ -442,6 +554,17 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
+func TestLargestList(t *testing.T) {
+	bits := make([]byte, 320<<10) // in base64url twice, more than other documents may have
+	rand.NewChaCha8([32]byte{}).Read(bits)
+	bits[0] = 0
+	bubble(t, "TSL-21 as many bytes as are allowed, which do not compress", func(cfg *statuslist.Config) { cfg.MaxBytes = len(bits) }, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+		raw := iss.StatusListToken(valetkeytest.Claim("status_list", map[string]any{"bits": 1, "lst": pack(bits)}))
+		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, raw) })
+		assert.Equal(t, 200, get(iss.Token(iss.Status(0))))
+	})
+}
+
 func TestAListEndsWithItsKey(t *testing.T) {
 	bubble(t, "JWKS-22 a list is not relied on once its key is withdrawn", func(*statuslist.Config) {}, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(time.Hour)
@@ -500,6 +623,153 @@ func TestForgetAndHealth(t *testing.T) {
 	require.Error(t, err)
 	iss.KeySet.Down()
 	assert.Error(t, open(t, iss).Ready(t.Context()))
+}
+
+func TestHealth(t *testing.T) {
+	health := func(v *statuslist.Verifier) valetkey.Health {
+		all := v.Health()
+		return all[len(all)-1]
+	}
+	in := func(name string, f func(t *testing.T, iss *valetkeytest.Issuer, v *statuslist.Verifier, use func(uri string) error)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
+				iss.StatusTTL(10 * time.Minute)
+				iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) {
+					io.WriteString(w, iss.StatusListToken(valetkeytest.Subject(iss.URL+r.URL.String())))
+				})
+				uri := ""
+				v := open(t, iss, func(cfg *statuslist.Config) {
+					cfg.Verifier = valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+						return valetkey.NewToken(valetkey.TokenFields{Raw: fmt.Sprintf(`{"status":{"status_list":{"idx":0,"uri":%q}}}`, uri)}), nil
+					})
+				})
+				f(t, iss, v, func(query string) error {
+					uri = iss.StatusList.URL + query
+					_, err := v.Verify(t.Context(), "opaque")
+					return err
+				})
+				v.Close()
+			})
+		})
+	}
+	in("a list that could not be renewed: degraded, and down once it is needed and not held, until it no longer is", func(t *testing.T, iss *valetkeytest.Issuer, v *statuslist.Verifier, use func(string) error) {
+		require.NoError(t, use(""))
+		iss.StatusList.Down()
+		time.Sleep(10*time.Minute - 10*time.Second)
+		require.NoError(t, use(""))
+		h := health(v)
+		assert.Equal(t, valetkey.Degraded, h.State)
+		assert.Error(t, h.Err)
+		assert.WithinRange(t, h.Since, time.Now().Add(-5*time.Minute), time.Now(), "since the refresh ahead of the ttl")
+
+		time.Sleep(11 * time.Second)
+		require.Error(t, use(""))
+		h = health(v)
+		assert.Equal(t, valetkey.Down, h.State)
+		assert.Error(t, h.Err)
+		assert.Equal(t, time.Now().Add(-time.Second), h.Since, "since the end of the ttl")
+		time.Sleep(5*time.Minute - time.Nanosecond)
+		assert.Equal(t, valetkey.Down, health(v).State)
+		time.Sleep(time.Nanosecond)
+		h = health(v)
+		assert.Equal(t, valetkey.Ready, h.State, "no token has needed it for five minutes")
+		assert.NoError(t, h.Err)
+	})
+	in("one list is down and others are degraded: down", func(t *testing.T, iss *valetkeytest.Issuer, v *statuslist.Verifier, use func(string) error) {
+		for i := range 9 {
+			require.NoError(t, use(fmt.Sprintf("?%d", i)))
+		}
+		iss.StatusList.Down()
+		time.Sleep(10*time.Minute - 10*time.Second)
+		for i := range 9 {
+			require.NoError(t, use(fmt.Sprintf("?%d", i)))
+		}
+		require.Equal(t, valetkey.Degraded, health(v).State)
+		require.Error(t, use("?9"))
+		require.Equal(t, valetkey.Down, health(v).State)
+	})
+	in("a list that ended because its tokens are no longer in use: ready", func(t *testing.T, iss *valetkeytest.Issuer, v *statuslist.Verifier, use func(string) error) {
+		iss.StatusTTL(time.Minute)
+		require.NoError(t, use(""))
+		for range 8 {
+			time.Sleep(30 * time.Second)
+			assert.Equal(t, valetkey.Ready, health(v).State)
+		}
+	})
+}
+
+// A reporter is a verifier with a health that can be purged.
+type reporter struct {
+	valetkey.Verifier
+	err    error
+	purged int
+}
+
+func (r *reporter) Health() []valetkey.Health   { return []valetkey.Health{{Name: "within"}} }
+func (r *reporter) Ready(context.Context) error { return r.err }
+func (r *reporter) Purge()                      { r.purged++ }
+
+func TestVerifierWithin(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	within := func(v valetkey.Verifier) func(*statuslist.Config) {
+		return func(cfg *statuslist.Config) { cfg.Verifier = v }
+	}
+	t.Run("one that has a health and can be purged", func(t *testing.T) {
+		r := &reporter{Verifier: valetkey.First()}
+		v := open(t, iss, within(r))
+		require.NoError(t, v.Ready(t.Context()))
+		require.Len(t, v.Health(), 2)
+		assert.Equal(t, "within", v.Health()[0].Name)
+		v.Purge()
+		assert.Equal(t, 1, r.purged)
+		r.err = io.ErrUnexpectedEOF
+		require.ErrorIs(t, v.Ready(t.Context()), io.ErrUnexpectedEOF)
+	})
+	t.Run("one that has none and cannot", func(t *testing.T) {
+		v := open(t, iss, within(valetkey.VerifierFunc(valetkey.First().Verify)))
+		require.NoError(t, v.Ready(t.Context()))
+		assert.Len(t, v.Health(), 1)
+		v.Purge()
+	})
+	t.Run("the keys of the lists cannot be had", func(t *testing.T) {
+		iss.KeySet.Down()
+		defer iss.KeySet.Restore()
+		assert.ErrorContains(t, open(t, iss, within(&reporter{})).Ready(t.Context()), "statuslist: "+iss.URL)
+	})
+}
+
+func TestClose(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	v := open(t, iss)
+	tok, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
+	require.NoError(t, err)
+	v.Close()
+	assert.False(t, tok.Freshness().While.Holds())
+	_, err = v.Verify(t.Context(), iss.Token(iss.Status(0)))
+	failed(t, err, "cannot be had")
+	v = open(t, iss, func(cfg *statuslist.Config) { cfg.Verifier = valetkey.VerifierFunc(valetkey.First().Verify) })
+	v.Close()
+	hits := iss.KeySet.Hits()
+	assert.Error(t, v.Ready(t.Context()))
+	assert.Equal(t, hits, iss.KeySet.Hits(), "nothing is fetched")
+}
+
+func TestLog(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	iss.StatusList.Fail(500)
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	var standard, given bytes.Buffer
+	slog.SetDefault(slog.New(slog.NewTextHandler(&standard, nil)))
+	for _, logger := range []*slog.Logger{nil, slog.New(slog.NewTextHandler(&given, nil))} {
+		v := open(t, iss, func(cfg *statuslist.Config) { cfg.Logger = logger })
+		_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
+		require.Error(t, err)
+		v.Close() // nothing is logged afterwards
+	}
+	assert.Equal(t, 1, strings.Count(standard.String(), "uri="+iss.StatusList.URL))
+	assert.Equal(t, 1, strings.Count(given.String(), "uri="+iss.StatusList.URL))
 }
 
 type observer struct {
