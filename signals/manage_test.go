@@ -204,6 +204,31 @@ func TestStreams(t *testing.T) {
 		assert.Equal(t, []signals.Event{signals.AccountDisabled}, r.Status().Missing, "session-revoked replaces sessions-revoked")
 		assert.Contains(t, log.String(), "does not deliver all events that are on")
 	})
+	t.Run("a SET that comes before the stream is set up waits for its audience, and is not refused for good", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, s := newTransmitterInMemory(t), &sink{}
+			r := newReceiver(t, tr.config(managed(signals.Push), func(cfg *signals.Config) { cfg.Guards = []signals.Guard{s} }))
+			send := func(c ...change) *httptest.ResponseRecorder {
+				return push(r, tr.set(c...), func(q *http.Request) { q.Header.Set("Authorization", secret) })
+			}
+			w := send()
+			assert.Equal(t, 503, w.Code, "it is not set up at all")
+			assert.Equal(t, "1", w.Header().Get("Retry-After"))
+			assert.Equal(t, "invalid_request", errOf(t, send(claim("sub", "alice"), claim("aud", audience), claim("exp", 1), claim("jti", nil))))
+			answers := make(chan int, 2)
+			for _, aud := range []string{audience, "https://other.example.com"} {
+				go func() { answers <- send(claim("aud", aud)).Code }()
+			}
+			time.Sleep(time.Second)
+			assert.Empty(t, answers)
+			stop := run(t, r)
+			assert.ElementsMatch(t, []int{202, 400}, []int{<-answers, <-answers})
+			assert.Equal(t, []string{"sub alice"}, s.what())
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
 	t.Run("SSF-37 without events_delivered all are missing", func(t *testing.T) {
 		tr := newTransmitter(t)
 		tr.change = func(s M) { delete(s, "events_delivered") }

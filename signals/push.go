@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -22,8 +23,9 @@ const (
 	// Config.AuthorizationHeader is set. Further ones get 503 and are sent again.
 	maxPushes = 256
 
-	pushTimeout = 20 * time.Second // of one SET, including a fetch of the keys
-	retryAfter  = time.Second      // in answers 503: a revocation is late by as much after Redis is back
+	setupTimeout = 5 * time.Second  // for which a SET waits for the audience of the stream
+	pushTimeout  = 20 * time.Second // of one SET, including a fetch of the keys
+	retryAfter   = time.Second      // in answers 503: a revocation is late by as much after Redis is back
 )
 
 // Handler returns the handler to which the transmitter pushes SETs (RFC 8935). It answers 202 only when the revocations are in force in
@@ -100,6 +102,15 @@ func (r *Receiver) receive(ctx context.Context, raw string) error {
 // read verifies and interprets one SET. If jti is not empty, the SET must have it.
 func (r *Receiver) read(ctx context.Context, raw, jti string) (reading, error) {
 	s, err := r.trust().verify(ctx, raw)
+	if refused := new(refusal); errors.As(err, &refused) && refused.code == invalidAudience && !r.stream.known(ctx, 0) {
+		// The audience is that of the stream, which is being set up. A transmitter that has waited for this process to start may be faster,
+		// and would not send the SET again after a refusal.
+		if r.stream.known(ctx, setupTimeout) {
+			s, err = r.trust().verify(ctx, raw)
+		} else {
+			err = &valetkey.Unavailable{RetryAfter: retryAfter, Err: fmt.Errorf("the stream, and with it the audience, is not known yet: %w", refused.err)}
+		}
+	}
 	if err == nil && jti != "" && s.jti != jti {
 		err = refuse(invalidRequest, "its jti is not the name under which it was sent") // RFC 8936, section 2.3
 	}

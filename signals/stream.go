@@ -174,6 +174,29 @@ func (s *streamState) audience() []string {
 	return s.managed.audience
 }
 
+// known waits for at most limit until the stream and its audience are known, and reports whether they are.
+func (s *streamState) known(ctx context.Context, limit time.Duration) bool {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	for {
+		s.mu.Lock()
+		changed, known := s.changed, s.managed != nil || s.r.cfg.Stream.Unmanaged
+		s.mu.Unlock()
+		if known || limit <= 0 {
+			return known
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-s.r.feed.ctx.Done():
+			return false
+		}
+	}
+}
+
 func (s *streamState) id() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,14 +9,17 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,18 +27,24 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 )
 
-var revocations = flag.Int("revocations", 5, "number of revocations that TestSignalsOfProcesses measures")
+var (
+	revocations = flag.Int("revocations", 3, "number of revocations of each kind that TestSignalsOfProcesses measures")
+	outage      = flag.Duration("outage", time.Second, "how long TestSignalsOfProcesses stops the transmitter and a receiver")
+)
 
 const within = 30 * time.Second // the limit for what must happen
 
-// A fleet is two proxies with Redis, and an authorization server that pushes to the first of them. All are processes.
+// A fleet is two proxies with Redis, and an authorization server that pushes to the first of them or is polled by both. All are processes.
 type fleet struct {
-	t       *testing.T
+	t       *testing.T // that fails
+	whole   *testing.T // with which the processes end
 	command string
 	dir     string
 	issuer  string
+	file    string // of the server
 	server  *exec.Cmd
 	redis   string
 	addrs   [2]string
@@ -49,11 +58,11 @@ func (f *fleet) run(command string, args ...string) *exec.Cmd {
 	var log bytes.Buffer
 	c.Stdout, c.Stderr = &log, &log
 	require.NoError(f.t, c.Start())
-	f.t.Cleanup(func() {
+	f.whole.Cleanup(func() {
 		c.Process.Kill()
 		c.Wait()
-		if f.t.Failed() {
-			f.t.Logf("%s %v:\n%s", filepath.Base(command), args, log.String())
+		if f.whole.Failed() {
+			f.whole.Logf("%s %v:\n%s", filepath.Base(command), args, log.String())
 		}
 	})
 	return c
@@ -105,14 +114,20 @@ func (f *fleet) ready(i int) {
 	}, within, 10*time.Millisecond)
 }
 
-func startFleet(t *testing.T) *fleet {
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
-	}
-	f := &fleet{t: t, dir: t.TempDir(), redis: free(t)}
-	f.command = filepath.Join(f.dir, "valetkey")
-	out, err := exec.Command("go", "build", "-o", f.command, ".").CombinedOutput()
-	require.NoError(t, err, string(out))
+// startServer starts the authorization server and waits until it answers.
+func (f *fleet) startServer() {
+	f.server = f.run(f.command, "serve", "--config", f.file)
+	require.Eventually(f.t, func() bool {
+		res, err := http.Get(f.issuer + "/.well-known/ssf-configuration")
+		if err == nil {
+			res.Body.Close()
+		}
+		return err == nil && res.StatusCode == 200
+	}, within, 10*time.Millisecond)
+}
+
+func startFleet(t *testing.T, command, delivery string) *fleet {
+	f := &fleet{t: t, whole: t, command: command, dir: t.TempDir(), redis: free(t)}
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/events" {
 			fmt.Fprint(w, "data: first\n\n")
@@ -124,26 +139,25 @@ func startFleet(t *testing.T) *fleet {
 	t.Cleanup(upstream.CloseClientConnections)
 	addr := free(t)
 	f.issuer = "http://" + addr
-	serve := f.write("serve.yaml", `issuer: `+f.issuer+`
+	f.file = f.write("serve.yaml", `issuer: `+f.issuer+`
 listen: `+addr+`
-store: memory
+store: sqlite:`+filepath.Join(f.dir, "as.db")+`
 signals: {enabled: true, insecure_loopback_receivers: true}
 apis: [{audience: "https://api.example.com", name: Orders, scopes: {"orders:read": See your orders}}]
 clients:
   - {id: orders-proxy, secret: a-secret-of-the-proxy-for-tests, scopes: [ssf.read, ssf.manage]}
   - {id: reader, secret: a-secret-of-the-reader-for-tests, scopes: ["orders:read"]}
+  - {id: shop, secret: a-secret-of-the-shop-for-tests, trusted: true, scopes: ["orders:read"], redirect_uris: ["https://shop.example.com/callback"]}
+users: [{name: alice, password: a-password-for-tests}]
 `)
 	f.startRedis()
-	f.server = f.run(f.command, "serve", "--config", serve)
-	require.Eventually(t, func() bool {
-		res, err := http.Get(f.issuer + "/.well-known/ssf-configuration")
-		if err == nil {
-			res.Body.Close()
-		}
-		return err == nil && res.StatusCode == 200
-	}, within, 10*time.Millisecond)
+	f.startServer()
+	f.addrs = [2]string{free(t), free(t)}
+	if delivery == "push" {
+		delivery += "\n  endpoint: http://" + f.addrs[0] + "/signals\n  authorization: Bearer push"
+	}
 	for i := range f.addrs {
-		f.addrs[i], f.probes[i] = free(t), free(t)
+		f.probes[i] = free(t)
 		f.write(fmt.Sprintf("proxy%d.yaml", i), fmt.Sprintf(`listen: %s
 probe: %s
 drain: 0s
@@ -153,14 +167,12 @@ verifiers: [jwks: {issuer: %q}]
 redis: {address: %q, key: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=}
 signals:
   transmitter: %[4]s
-  delivery: push
-  endpoint: http://%[6]s/signals
-  authorization: Bearer push
+  delivery: %[6]s
   token_url: %[4]s/oauth2/token
   client_id: orders-proxy
   client_secret: a-secret-of-the-proxy-for-tests
 routes: {"GET /orders": orders:read, "GET /events": orders:read}
-`, f.addrs[i], f.probes[i], upstream.URL, f.issuer, f.redis, f.addrs[0]))
+`, f.addrs[i], f.probes[i], upstream.URL, f.issuer, f.redis, delivery))
 		f.startProxy(i)
 	}
 	return f
@@ -241,83 +253,262 @@ func (f *fleet) stream(i int, token string) <-chan time.Time {
 	return end
 }
 
-// TestSignalsOfProcesses revokes tokens at the authorization server, which pushes each event to the first of two replicas. Without
-// -revocations it asserts what happens, and not how fast.
+// A visitor is a user's browser at the server. It follows no redirect to the application.
+type visitor struct {
+	f      *fleet
+	client *http.Client
+	at     *url.URL
+	page   string
+}
+
+func (f *fleet) visitor() *visitor {
+	jar, err := cookiejar.New(nil)
+	require.NoError(f.t, err)
+	return &visitor{f: f, client: &http.Client{Jar: jar, CheckRedirect: func(next *http.Request, _ []*http.Request) error {
+		if next.URL.Host == "shop.example.com" {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}}}
+}
+
+func (v *visitor) do(r *http.Request) {
+	v.f.t.Helper()
+	res, err := v.client.Do(r)
+	require.NoError(v.f.t, err)
+	defer res.Body.Close()
+	page, err := io.ReadAll(res.Body)
+	require.NoError(v.f.t, err)
+	require.Less(v.f.t, res.StatusCode, 400, string(page))
+	v.at, v.page = res.Request.URL, string(page)
+	if to, err := res.Location(); err == nil {
+		v.at = to
+	}
+}
+
+func (v *visitor) open(to string) {
+	v.f.t.Helper()
+	r, err := http.NewRequest("GET", to, nil)
+	require.NoError(v.f.t, err)
+	v.do(r)
+}
+
+// send sends the form of the page that has a text, with its hidden fields and those given.
+func (v *visitor) send(has string, fields url.Values) {
+	v.f.t.Helper()
+	for _, form := range regexp.MustCompile(`(?s)<form method="post" action="([^"]*)".*?</form>`).FindAllStringSubmatch(v.page, -1) {
+		if !strings.Contains(form[0], has) {
+			continue
+		}
+		to, err := v.at.Parse(html.UnescapeString(form[1]))
+		require.NoError(v.f.t, err)
+		for _, hidden := range regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`).FindAllStringSubmatch(form[0], -1) {
+			fields.Set(hidden[1], html.UnescapeString(hidden[2]))
+		}
+		r, err := http.NewRequest("POST", to.String(), strings.NewReader(fields.Encode()))
+		require.NoError(v.f.t, err)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Origin", v.f.issuer)
+		v.do(r)
+		return
+	}
+	require.Fail(v.f.t, "there is no form with "+has, v.page)
+}
+
+// logIn logs alice in at the application, by authorization code, and returns her access token.
+func (v *visitor) logIn() string {
+	t := v.f.t
+	t.Helper()
+	shop := &oauth2.Config{
+		ClientID: "shop", ClientSecret: "a-secret-of-the-shop-for-tests", RedirectURL: "https://shop.example.com/callback", Scopes: []string{"orders:read"},
+		Endpoint: oauth2.Endpoint{AuthURL: v.f.issuer + "/oauth2/authorize", TokenURL: v.f.issuer + "/oauth2/token", AuthStyle: oauth2.AuthStyleInHeader},
+	}
+	verifier := oauth2.GenerateVerifier()
+	v.open(shop.AuthCodeURL("a state", oauth2.S256ChallengeOption(verifier)))
+	v.send(`name="password"`, url.Values{"name": {"alice"}, "password": {"a-password-for-tests"}, "do": {"login"}})
+	require.Equal(t, "shop.example.com", v.at.Host, v.page)
+	token, err := shop.Exchange(t.Context(), v.at.Query().Get("code"), oauth2.VerifierOption(verifier))
+	require.NoError(t, err)
+	return token.AccessToken
+}
+
+// A farewell ends the access of a token that it returns.
+type farewell struct {
+	name  string
+	begin func(f *fleet) (token string, end func())
+}
+
+var farewells = []farewell{
+	{"a client revokes its token", func(f *fleet) (string, func()) {
+		token := f.token()
+		return token, func() { f.revoke(token) }
+	}},
+	{"a user logs out", func(f *fleet) (string, func()) {
+		v := f.visitor()
+		token := v.logIn()
+		v.open(f.issuer + "/account/applications")
+		return token, func() { v.send(`action="/logout"`, url.Values{}) }
+	}},
+	{"a user logs out everywhere, in another browser", func(f *fleet) (string, func()) {
+		token, other := f.visitor().logIn(), f.visitor()
+		other.logIn()
+		other.open(f.issuer + "/account/everywhere")
+		return token, func() { other.send(`action="/account/everywhere"`, url.Values{}) }
+	}},
+}
+
+// refusing asks both replicas until they refuse all tokens. The result waits for that, and returns the time from begin.
+func (f *fleet) refusing(begin time.Time, tokens ...string) (wait func() time.Duration) {
+	last := make(chan time.Time, 2)
+	for i := range 2 {
+		go func() {
+			defer func() { last <- time.Now() }()
+			for _, token := range tokens {
+				for time.Since(begin) < within && f.status(i, token) != 401 {
+					time.Sleep(2 * time.Millisecond)
+				}
+			}
+		}()
+	}
+	return func() time.Duration {
+		f.t.Helper()
+		took := max((<-last).Sub(begin), (<-last).Sub(begin))
+		require.Less(f.t, took, within, "a replica does not refuse")
+		return took
+	}
+}
+
+// TestSignalsOfProcesses ends the access of clients and of users at the authorization server, which pushes each event to the first of two
+// replicas, or is polled. It asserts what happens, and logs how fast: docs/signals.md has the numbers with -revocations and -outage.
 func TestSignalsOfProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the command")
 	}
-	f := startFleet(t)
-	t.Run("both replicas refuse, and their streams end", func(t *testing.T) {
-		var refusals, ends []time.Duration
-		for range *revocations {
-			token := f.token()
-			streams := []<-chan time.Time{f.stream(0, token), f.stream(1, token)}
-			begin := time.Now()
-			f.revoke(token)
-			done := make(chan time.Time, 2)
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip("redis-server is not installed (Debian: apt-get install redis-server)")
+	}
+	command := filepath.Join(t.TempDir(), "valetkey")
+	out, err := exec.Command("go", "build", "-C", "full", "-o", command, "./valetkey").CombinedOutput() // with SQLite: the server restarts
+	require.NoError(t, err, string(out))
+	for _, delivery := range []string{"push", "poll"} {
+		t.Run(delivery, func(t *testing.T) { signalsOfProcesses(t, command, delivery) })
+	}
+}
+
+func signalsOfProcesses(t *testing.T, command, delivery string) {
+	f := startFleet(t, command, delivery)
+	run := func(name string, test func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) {
+			defer func() { f.t = f.whole }()
+			f.t = t
+			test(t)
+		})
+	}
+	for _, way := range farewells {
+		run("both replicas refuse, and their streams end: "+way.name, func(t *testing.T) {
+			var refusals, ends []time.Duration
+			for range *revocations {
+				token, end := way.begin(f)
+				streams := []<-chan time.Time{f.stream(0, token), f.stream(1, token)}
+				begin := time.Now()
+				wait := f.refusing(begin, token)
+				end()
+				refusals = append(refusals, wait())
+				last := time.Duration(0)
+				for _, s := range streams {
+					at, ended := <-s
+					require.True(t, ended, "a stream has not ended")
+					last = max(last, at.Sub(begin))
+				}
+				ends = append(ends, last)
+			}
+			for name, all := range map[string][]time.Duration{"refusal": refusals, "end of streams": ends} {
+				slices.Sort(all)
+				t.Logf("%d times, %s at both replicas: median %v, p99 %v, maximum %v", len(all), name,
+					all[len(all)/2].Round(time.Millisecond), all[len(all)*99/100].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond))
+			}
+		})
+	}
+	for replica, name := range []string{"the replica that is pushed to", "the other replica"} {
+		run(name+" is down meanwhile", func(t *testing.T) {
+			token, end := farewells[1].begin(f)
 			for i := range 2 {
-				go func() {
-					for f.status(i, token) != 401 && time.Since(begin) < within {
-						time.Sleep(2 * time.Millisecond)
-					}
-					done <- time.Now()
-				}()
+				require.Equal(t, 200, f.status(i, token))
 			}
-			last := (<-done).Sub(begin)
-			last = max(last, (<-done).Sub(begin))
-			require.Less(t, last, within)
-			refusals = append(refusals, last)
-			last = 0
-			for _, s := range streams {
-				at, ended := <-s
-				require.True(t, ended, "a stream has not ended")
-				last = max(last, at.Sub(begin))
-			}
-			ends = append(ends, last)
+			kill(f.proxies[replica])
+			end()
+			time.Sleep(*outage)
+			begun := time.Now()
+			f.startProxy(replica)
+			ready := time.Now()
+			took := f.refusing(ready, token)()
+			t.Logf("down for %v, ready after %v; both refuse %v later", *outage, ready.Sub(begun).Round(time.Millisecond), took.Round(time.Millisecond))
+		})
+	}
+	run("the transmitter is away", func(t *testing.T) {
+		before, endBefore := farewells[1].begin(f)
+		after, live := f.token(), f.token()
+		for i := range 2 {
+			require.Equal(t, 200, f.status(i, live))
 		}
-		for name, all := range map[string][]time.Duration{"refusal": refusals, "end of streams": ends} {
-			slices.Sort(all)
-			t.Logf("%d revocations, %s at both replicas: median %v, p99 %v, maximum %v", len(all), name,
-				all[len(all)/2].Round(time.Millisecond), all[len(all)*99/100].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond))
+		stream := f.stream(1, before)
+		endBefore()
+		kill(f.server) // perhaps before it has sent the event
+		time.Sleep(*outage)
+		for i := range 2 {
+			require.Equal(t, 200, f.status(i, live), "replica %d continues", i)
 		}
+		f.startServer()
+		back := time.Now()
+		took := f.refusing(back, before)()
+		_, ended := <-stream
+		require.True(t, ended, "the stream has not ended")
+		f.revoke(after)
+		t.Logf("away for %v: both refuse %v after its return; a token that is revoked then, %v after that", *outage, took.Round(time.Millisecond),
+			f.refusing(time.Now(), after)().Round(time.Millisecond))
 	})
-	t.Run("a replica that was down meanwhile", func(t *testing.T) {
-		token := f.token()
-		require.Equal(t, 200, f.status(1, token))
-		kill(f.proxies[1])
-		f.revoke(token)
-		f.refused(0, token)
-		f.startProxy(1)
-		require.Equal(t, 401, f.status(1, token))
+	run("the transmitter is away, and the replica that it pushes to has missed an event and starts meanwhile", func(t *testing.T) {
+		token, end := farewells[1].begin(f)
+		stream := f.stream(1, token)
+		kill(f.proxies[0])
+		end()
+		kill(f.server)
+		f.proxies[0] = f.run(f.command, "proxy", "--config", filepath.Join(f.dir, "proxy0.yaml"))
+		time.Sleep(*outage)
+		f.startServer()
+		back := time.Now()
+		took := f.refusing(back, token)()
+		_, ended := <-stream
+		require.True(t, ended, "the stream has not ended")
+		t.Logf("away for %v: both refuse %v after its return", *outage, took.Round(time.Millisecond))
+		f.ready(0)
 	})
-	t.Run("the transmitter stands still for some seconds", func(t *testing.T) {
+	run("the transmitter stands still", func(t *testing.T) {
 		token := f.token()
 		require.NoError(t, f.server.Process.Signal(syscall.SIGSTOP))
-		time.Sleep(3 * time.Second)
+		time.Sleep(*outage)
 		for i := range 2 {
 			require.Equal(t, 200, f.status(i, token), "replica %d continues", i)
 		}
 		require.NoError(t, f.server.Process.Signal(syscall.SIGCONT))
 		f.revoke(token)
-		f.refused(0, token)
-		f.refused(1, token)
+		f.refusing(time.Now(), token)()
 	})
-}
-
-// TestSignalsWithoutRedis kills Redis, which loses its data.
-func TestSignalsWithoutRedis(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the command")
-	}
-	f := startFleet(t)
-	token := f.token()
-	stream := f.stream(1, token)
-	require.NoError(t, exec.Command("redis-cli", "-h", "127.0.0.1", "-p", f.redis[strings.LastIndexByte(f.redis, ':')+1:], "shutdown", "nosave").Run())
-	f.revoke(token)
-	f.refused(0, token) // it has received the event, and does not acknowledge it
-	f.startRedis()
-	f.refused(1, token)
-	_, ended := <-stream
-	require.True(t, ended, "the stream has not ended")
+	run("Redis is away, and has lost its data", func(t *testing.T) {
+		token := f.token()
+		stream := f.stream(1, token)
+		_, port, _ := net.SplitHostPort(f.redis)
+		require.NoError(t, exec.Command("redis-cli", "-h", "127.0.0.1", "-p", port, "shutdown", "nosave").Run())
+		f.revoke(token)
+		if delivery == "push" {
+			f.refused(0, token) // it has received the event, and does not acknowledge it
+		}
+		time.Sleep(*outage)
+		f.startRedis()
+		back := time.Now()
+		took := f.refusing(back, token)()
+		_, ended := <-stream
+		require.True(t, ended, "the stream has not ended")
+		t.Logf("away for %v: both refuse %v after its return", *outage, took.Round(time.Millisecond))
+	})
 }
