@@ -127,7 +127,7 @@ func (v *Verifier) decode(ctx context.Context, raw, uri string) (*snapshot, erro
 
 // lifetime decodes ttl, a positive number of seconds (section 5.1).
 func lifetime(dst *time.Duration, v strictjson.Value) error {
-	if v == nil {
+	if v.IsEmpty() {
 		return nil
 	}
 	n, _ := v.Number() // 0 for anything else
