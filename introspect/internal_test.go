@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey/internal/digest"
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -48,6 +50,78 @@ func TestTransport(t *testing.T) {
 		v.Close()
 		assert.Equal(t, c.want, v.transport.MaxIdleConnsPerHost)
 	}
+}
+
+// FuzzSigned signs any claims as a response (RFC 9701), and reads the text as a response that another replica has stored. A signed response is
+// opened only if it is of the issuer, for this server and of now, as encoding/json reads it, and yields its member token_introspection. Without
+// the signature of the issuer, it is not opened. A stored response is read only under its own key.
+func FuzzSigned(f *testing.F) {
+	const issuer = "https://as.example.com"
+	own, err := jose.GenerateKey("EdDSA", "1")
+	require.NoError(f, err)
+	other, err := jose.GenerateKey("EdDSA", "1")
+	require.NoError(f, err)
+	for _, claims := range []string{
+		`{"iss":"` + issuer + `","aud":"api-1","iat":1800000000,"token_introspection":{"active":true,"aud":"api"}}`,
+		`{"iss":"` + issuer + `","aud":["x","api-1"],"iat":1799999999.5,"token_introspection":{"active":false},"exp":1,"sub":"x"}`,
+		`{"iss":"` + issuer + `","iss":"x","aud":"api-1","iat":1800000000,"token_introspection":{"active":true}}`,
+		`{"ISS":"` + issuer + `","iss":null,"aud":"api-1","iat":1e300,"token_introspection":[{"active":true}]}`,
+		`{"iss":"` + issuer + `","aud":{},"iat":"1800000000","token_introspection":"{\"active\":true}"}`,
+	} {
+		f.Add("token-introspection+jwt", claims)
+	}
+	for _, stored := range []string{`{"key":"k","asked":1799999999000,"body":"x"}`, `{"key":"k","Key":"j","asked":1e400,"body":null}`, `{"key":"j","body":1,"body":2}`} {
+		f.Add("application/token-introspection+jwt", stored)
+	}
+	now := time.Unix(1_800_000_000, 0)
+	v, err := New(Config{
+		URL: issuer + "/introspect", Issuer: issuer, Audience: []string{"api"}, Auth: BasicAuth("api-1", "s3cret"), Now: func() time.Time { return now },
+		Signed: &Signed{Algorithm: "EdDSA", JWKS: fmt.Appendf(nil, `{"keys":[%s]}`, own.PublicJWK())},
+	})
+	require.NoError(f, err)
+	f.Cleanup(v.Close)
+	f.Fuzz(func(t *testing.T, typ, text string) {
+		var c map[string]json.RawMessage // names are case-sensitive here
+		stringOf := func(name string) (s string) {
+			_ = json.Unmarshal(c[name], &s) // s stays empty if it is no string
+			return s
+		}
+		if kept, err := readKept([]byte(text), "k"); err == nil {
+			require.NoError(t, json.Unmarshal([]byte(text), &c))
+			require.Equal(t, "k", stringOf("key"))
+			require.Equal(t, stringOf("body"), string(kept.body))
+		}
+		forged, err := other.Sign(map[string]any{"typ": typ}, []byte(text))
+		if err != nil {
+			return // no header
+		}
+		answer := &said{body: []byte(forged), at: now}
+		require.Error(t, v.open(t.Context(), answer))
+		require.Nil(t, answer.object)
+		signed, err := own.Sign(map[string]any{"typ": typ}, []byte(text))
+		require.NoError(t, err)
+		answer = &said{body: []byte(signed), at: now}
+		if err := v.open(t.Context(), answer); err != nil {
+			require.Nil(t, answer.object)
+			require.NotContains(t, err.Error(), signed)
+			return
+		}
+		c = nil
+		require.NoError(t, json.Unmarshal([]byte(text), &c))
+		require.Equal(t, issuer, stringOf("iss"))
+		audience := []string{stringOf("aud")}
+		if audience[0] == "" {
+			require.NoError(t, json.Unmarshal(c["aud"], &audience))
+		}
+		require.Contains(t, audience, "api-1")
+		var iat float64
+		require.NoError(t, json.Unmarshal(c["iat"], &iat))
+		require.InDelta(t, float64(now.Unix()), iat, 120)
+		require.JSONEq(t, string(c["token_introspection"]), string(answer.object))
+		require.Equal(t, byte('{'), answer.object[0])
+		require.NotNil(t, answer.vouched)
+		require.Equal(t, "token-introspection+jwt", strings.TrimPrefix(strings.ToLower(typ), "application/"))
+	})
 }
 
 // FuzzAnswer: an answer that is accepted is active and fits issuer, audience and time, as encoding/json reads it.
