@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
 )
 
@@ -29,12 +29,13 @@ const readme = "../../README.md"
 // place is where the demo runs unless told otherwise, and in the pages.
 var place = demo.Place{Issuer: "http://127.0.0.1:8888", API: "http://127.0.0.1:8080"}
 
+// demoBlocks are the parts of the demo in its page.
+var demoBlocks = []string{"demo", "log-out", "after the log-out"}
+
 // TestQuotes keeps the blocks of pages that are quotes, between <!-- name --> and <!-- end -->, true.
 func TestQuotes(t *testing.T) {
-	var lines bytes.Buffer
-	demo.Print(&lines, place)
-	_, shell, found := strings.Cut(lines.String(), "\n\n")
-	require.True(t, found)
+	story := demo.Parts(place)
+	require.Len(t, story, len(demoBlocks))
 	program, err := os.ReadFile("../../examples/orders/main.go")
 	require.NoError(t, err)
 	config, err := os.ReadFile("testdata/proxy.yaml")
@@ -49,7 +50,9 @@ func TestQuotes(t *testing.T) {
 
 	for _, quote := range []struct{ page, name, language, content string }{
 		{readme, "program", "go", string(program)},
-		{"../../docs/demo.md", "demo", "sh", strings.TrimSpace(shell) + "\n"},
+		{"../../docs/demo.md", demoBlocks[0], "sh", story[0].Lines},
+		{"../../docs/demo.md", demoBlocks[1], "sh", story[1].Lines},
+		{"../../docs/demo.md", demoBlocks[2], "sh", story[2].Lines},
 		{"../../docs/proxy.md", "proxy", "yaml", string(config)},
 		{"../../docs/sender-constrained.md", "transfers", "go", bound},
 		{"../../docs/authserver.md", "tutorial", "yaml", string(tutorial)},
@@ -94,6 +97,7 @@ func start(t *testing.T) *demo.Demo {
 		cancel()
 		assert.NoError(t, <-ended)
 	})
+	require.NoError(t, d.Ready(t.Context()))
 	return d
 }
 
@@ -182,30 +186,34 @@ func free(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestDemoPage pastes the lines of docs/demo.md into a shell.
+// TestDemoPage pastes the lines of docs/demo.md into shells.
 func TestDemoPage(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")
 	}
-	lines := block(t, "../../docs/demo.md", "demo")
 	d := start(t)
-	out, err := exec.Command("sh", "-c", strings.NewReplacer(place.Issuer, d.Issuer, place.API, d.API).Replace(lines)).Output()
-	require.NoError(t, err)
+	here := strings.NewReplacer(place.Issuer, d.Issuer, place.API, d.API)
+	var parts []string
+	for _, name := range demoBlocks {
+		parts = append(parts, here.Replace(block(t, "../../docs/demo.md", name)))
+	}
+	out := clitest.Paste(t, parts)
 
-	// Whoever gets a token has its status eaten by sed; the others are in the order printed.
+	// The status of a response that becomes a variable is not shown; the others are in the order of the page.
 	var want []string
-	for _, m := range regexp.MustCompile(`(?m)^: '\d+\. (.*): (\d{3})'$`).FindAllStringSubmatch(lines, -1) {
-		if !strings.Contains(m[1], "gets a token") {
-			want = append(want, m[2])
+	for one := range strings.SplitSeq(strings.Join(parts, "\n"), "\n\n") {
+		if m := regexp.MustCompile(`(?m)^: '\d+\. .*: (\d{3})'$`).FindStringSubmatch(one); m != nil && strings.Contains(one, "curl -i") {
+			want = append(want, m[1])
 		}
 	}
 	require.NotEmpty(t, want)
 	var got []string
-	for _, m := range regexp.MustCompile(`(?m)^HTTP/1.1 (\d{3}) `).FindAllStringSubmatch(string(out), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^HTTP/1.1 (\d{3}) `).FindAllStringSubmatch(out, -1) {
 		got = append(got, m[1])
 	}
 	assert.Equal(t, want, got)
-	for _, m := range regexp.MustCompile(`(?m)^: '(WWW-Authenticate: (?s:.*?))'$`).FindAllStringSubmatch(lines, -1) {
-		assert.Contains(t, strings.ReplaceAll(string(out), "Www-Authenticate", "WWW-Authenticate"), strings.ReplaceAll(m[1], "\n   ", " "))
+	for _, m := range regexp.MustCompile(`(?m)^: '(WWW-Authenticate: (?s:.*?))'$`).FindAllStringSubmatch(strings.Join(parts, "\n"), -1) {
+		assert.Contains(t, strings.ReplaceAll(out, "Www-Authenticate", "WWW-Authenticate"), strings.ReplaceAll(m[1], "\n   ", " "))
 	}
+	assert.Contains(t, out, "event: end\ndata: the token has been revoked\n")
 }

@@ -158,7 +158,11 @@ func demoCommand() *cobra.Command {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP) // end with the terminal
 			defer stop()
 			ended := make(chan error, 1)
-			go func() { ended <- d.Serve(ctx) }()
+			go func() { defer stop(); ended <- d.Serve(ctx) }()
+			if err := d.Ready(ctx); err != nil && ctx.Err() == nil {
+				stop()
+				return errors.Join(err, <-ended)
+			}
 			if !check {
 				demo.Print(cmd.OutOrStdout(), d.Place)
 				return <-ended

@@ -286,7 +286,7 @@ func TestDemo(t *testing.T) {
 	anywhere := []string{"demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0"}
 	t.Run("the check holds", func(t *testing.T) {
 		code, out, errs := run(t, "", with(anywhere, "--check")...)
-		if code != 0 || strings.Count(out, "\nok ") != 10 || errs != "" {
+		if code != 0 || strings.Count(out, "\nok ") != 16 || errs != "" {
 			t.Errorf("got %d, %s%s", code, out, errs)
 		}
 	})

@@ -4,6 +4,9 @@ package clitest
 import (
 	"bytes"
 	"context"
+	"io"
+	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
@@ -35,6 +38,42 @@ func Background(t testing.TB, drivers driver.Set, args ...string) (log *Log, sto
 	return log, stop
 }
 
+// Paste pastes the parts of the demonstration into shells, as their headings request: the second one into another shell than the others,
+// once the stream that the first one opens has begun. It returns the output in this order. The shells have their own home folder.
+func Paste(t testing.TB, parts []string) string {
+	t.Helper()
+	if len(parts) != 3 {
+		t.Fatalf("%d parts", len(parts))
+	}
+	home := t.TempDir()
+	shell := func(stdin io.Reader) (*exec.Cmd, *Log) {
+		cmd, out := exec.CommandContext(t.Context(), "sh"), NewLog()
+		cmd.Env, cmd.Stdin, cmd.Stdout = append(os.Environ(), "HOME="+home), stdin, out
+		return cmd, out
+	}
+	lines, paste := io.Pipe()
+	first, streaming := shell(lines)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(paste, parts[0])
+	streaming.Wait(t, "(?s)text/event-stream.*\ndata: ")
+	before := streaming.String()
+	other, out := shell(strings.NewReader(parts[1]))
+	if err := other.Run(); err != nil {
+		t.Error(err)
+	}
+	io.WriteString(paste, parts[2])
+	paste.Close()
+	if err := first.Wait(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
+		t.Errorf("files remain: %v, %v", left, err)
+	}
+	return before + out.String() + strings.TrimPrefix(streaming.String(), before)
+}
+
 // A Log is an io.Writer that lets tests wait for text. It is safe for concurrent use.
 type Log struct {
 	mu   sync.Mutex
@@ -55,13 +94,18 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+// String returns the text so far.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // Wait waits for the first match of pattern and returns the match and its groups. It fails the test if the test ends first.
 func (l *Log) Wait(t testing.TB, pattern string) []string {
 	t.Helper()
 	for re := regexp.MustCompile(pattern); ; {
-		l.mu.Lock()
-		text := l.text.String()
-		l.mu.Unlock()
+		text := l.String()
 		if m := re.FindStringSubmatch(text); m != nil {
 			return m
 		}

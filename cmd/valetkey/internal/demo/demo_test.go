@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/oauth2/clientcredentials"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
 )
 
@@ -35,6 +37,9 @@ func start(t *testing.T) demo.Place {
 			t.Error(err)
 		}
 	})
+	if err := d.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return d.Place
 }
 
@@ -60,19 +65,25 @@ func TestCheck(t *testing.T) {
 		change func(*http.Response)
 		failed []int // steps
 	}{
-		{"an API that lets everybody in", func(r *http.Response) { r.StatusCode = 200; r.Header.Del("WWW-Authenticate") }, []int{3, 4, 6, 7, 11}},
-		{"an API whose refusals are mute", func(r *http.Response) { r.Header.Del("WWW-Authenticate") }, []int{3, 4, 7, 11}},
+		{"an API that lets everybody in", func(r *http.Response) { r.StatusCode = 200; r.Header.Del("WWW-Authenticate") }, []int{3, 4, 6, 7, 11, 17}},
+		{"an API whose refusals are mute", func(r *http.Response) { r.Header.Del("WWW-Authenticate") }, []int{3, 4, 7, 11, 17}},
 		{"an API with another realm", func(r *http.Response) {
 			if v := r.Header.Get("WWW-Authenticate"); v != "" {
 				r.Header.Set("WWW-Authenticate", strings.Replace(v, "orders", "api", 1))
 			}
-		}, []int{3, 4, 7}},
+		}, []int{3, 4, 7, 17}},
 		{"an API that says 200 for 201", func(r *http.Response) {
 			if r.StatusCode == 201 {
 				r.StatusCode = 200
 			}
 		}, []int{6}},
-		{"one second challenge", func(r *http.Response) { r.Header.Add("WWW-Authenticate", "Basic") }, []int{2, 3, 4, 6, 7, 9, 11}},
+		{"one second challenge", func(r *http.Response) { r.Header.Add("WWW-Authenticate", "Basic") }, []int{2, 3, 4, 6, 7, 9, 11, 15, 17}},
+		{"a stream that does not wait for the log-out", func(r *http.Response) {
+			if r.Header.Get("Content-Type") == "text/event-stream" {
+				r.Body.Close()
+				r.Body = io.NopCloser(strings.NewReader("id: 1\ndata: {}\n\n"))
+			}
+		}, []int{16}},
 		{"as printed", func(r *http.Response) {}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,14 +102,14 @@ func TestCheck(t *testing.T) {
 		issuer := through(t, place.Issuer, func(r *http.Response) { r.StatusCode = 401 })
 		var out bytes.Buffer
 		err := demo.Check(t.Context(), &out, demo.Place{Issuer: issuer, API: place.API})
-		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || fmt.Sprint(got) != "[1 2 4 5 6 7 8 9 10 11]" {
+		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || fmt.Sprint(got) != "[1 2 4 5 6 7 8 9 10 11 12 13 14 15 16 17]" {
 			t.Errorf("got %v, and the steps %v failed", err, got)
 		}
 	})
 	t.Run("nobody there", func(t *testing.T) {
 		var out bytes.Buffer
 		err := demo.Check(t.Context(), &out, demo.Place{Issuer: "http://127.0.0.1:1", API: "http://127.0.0.1:1"})
-		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || len(got) != 11 {
+		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || len(got) != 17 {
 			t.Errorf("got %v, and the steps %v failed", err, got)
 		}
 	})
@@ -111,26 +122,31 @@ func failed(out string) (steps []string) {
 	return steps
 }
 
-// TestPrint runs the lines in a shell and compares the output of curl with the printed expectations.
+// TestPrint runs the lines in shells and compares the output of curl with the printed expectations.
 func TestPrint(t *testing.T) {
 	for _, tool := range []string{"sh", "curl", "sed"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
 		}
 	}
+	at := start(t)
 	var lines bytes.Buffer
-	demo.Print(&lines, start(t))
-	_, script, _ := strings.Cut(lines.String(), "shell:\n")
-	shell := exec.CommandContext(t.Context(), "sh")
-	shell.Stdin = strings.NewReader(script)
-	out, err := shell.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(script) {
+	demo.Print(&lines, at)
+	for line := range strings.Lines(lines.String()) {
 		if len(strings.TrimSuffix(line, "\n")) > 80 {
 			t.Errorf("a line of more than 80 columns: %s", line)
 		}
+	}
+	var parts []string
+	for _, p := range demo.Parts(at) {
+		if !strings.Contains(lines.String(), p.Heading+"\n\n"+p.Lines) {
+			t.Errorf("not printed: %s", p.Lines)
+		}
+		parts = append(parts, p.Lines)
+	}
+	script, out := strings.Join(parts, "\n"), clitest.Paste(t, parts)
+	if !strings.Contains(out, "event: end\ndata: the token has been revoked\n") {
+		t.Errorf("the stream has not ended with the token:\n%s", out)
 	}
 	var want, got []string
 	promise := regexp.MustCompile(`(?m)^: '(?:\d+\. .*: (\d+)|WWW-Authenticate: ((?s:.*?)))'$`)
@@ -142,10 +158,10 @@ func TestPrint(t *testing.T) {
 		}
 	}
 	shown := regexp.MustCompile(`(?mi)^(?:HTTP/1.1 (\d+) .*|WWW-Authenticate: (.*))\r$`)
-	for _, m := range shown.FindAllStringSubmatch(string(out), -1) {
+	for _, m := range shown.FindAllStringSubmatch(out, -1) {
 		got = append(got, m[1]+m[2])
 	}
-	if len(want) != 12 || strings.Join(got, "\n") != strings.Join(want, "\n") {
+	if len(want) != 17 || strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
