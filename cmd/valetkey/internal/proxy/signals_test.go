@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -126,8 +127,8 @@ func proven(t *testing.T, probe string) {
 	}, soon, 5*time.Millisecond)
 }
 
-// open begins a stream, and returns a channel that is closed when it ends.
-func open(t *testing.T, addr, token string) (ended <-chan struct{}) {
+// openStream begins a stream, and returns a channel that is closed when it ends.
+func openStream(t *testing.T, addr, token string) (ended <-chan struct{}) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+addr+"/events", nil)
 	require.NoError(t, err)
@@ -176,7 +177,7 @@ func TestSignals(t *testing.T) {
 			addr, probe := serve(t, s.config(listen, section))
 			proven(t, probe)
 			s1, s2 := s.token(valetkeytest.SID("s1")), s.token(valetkeytest.SID("s2"))
-			first, second := open(t, addr, s1), open(t, addr, s2)
+			first, second := openStream(t, addr, s1), openStream(t, addr, s2)
 			for name, set := range s.tr.WrongSETs(signals.SessionRevoked, valetkeytest.OfSession("alice", "s1")) {
 				require.Error(t, s.tr.Send(set), name)
 			}
@@ -237,7 +238,7 @@ func TestSignals(t *testing.T) {
 			return res.StatusCode
 		}
 		token := s.token(valetkeytest.SID("s1"))
-		stream := open(t, addr, token)
+		stream := openStream(t, addr, token)
 		require.Equal(t, 400, post(s.tr.LogoutToken(valetkeytest.SID("s1"), valetkeytest.TamperedSignature())))
 		require.Equal(t, 200, post(s.tr.LogoutToken(valetkeytest.SID("s1"))))
 		ends(t, stream)
@@ -286,7 +287,7 @@ func TestReloadWithSignals(t *testing.T) {
 	code, _ := get(t, "http://"+addr+"/orders", token)
 	require.Equal(t, 401, code)
 	other := s.token(valetkeytest.SID("s2"))
-	stream := open(t, addr, other)
+	stream := openStream(t, addr, other)
 	require.NoError(t, s.tr.Send(s.tr.SET(signals.SessionRevoked, valetkeytest.OfSession("alice", "s2"))))
 	ends(t, stream)
 	require.Equal(t, 1, s.tr.Verification.Hits(), "the stream has not begun again")
@@ -308,7 +309,7 @@ func TestSignalsAndRedis(t *testing.T) {
 	require.Equal(t, statusOf(t, firstProbe).Signals.StreamID, statusOf(t, secondProbe).Signals.StreamID, "one stream for all replicas")
 
 	token := s.token(valetkeytest.SID("s1"))
-	streams := []<-chan struct{}{open(t, first, token), open(t, second, token)}
+	streams := []<-chan struct{}{openStream(t, first, token), openStream(t, second, token)}
 	require.NoError(t, s.tr.Send(s.tr.SET(signals.SessionRevoked, valetkeytest.OfSession("alice", "s1"))))
 	for i, addr := range []string{first, second} {
 		ends(t, streams[i])
@@ -319,7 +320,7 @@ func TestSignalsAndRedis(t *testing.T) {
 	t.Run("without Redis, an event is in force where it arrived, and is not acknowledged", func(t *testing.T) {
 		kill()
 		token := s.token(valetkeytest.SID("s2"))
-		stream := open(t, first, token)
+		stream := openStream(t, first, token)
 		require.NoError(t, s.tr.Queue(s.tr.SET(signals.SessionRevoked, valetkeytest.OfSession("alice", "s2"))))
 		ends(t, stream)
 		code, _ := get(t, "http://"+first+"/orders", token)
@@ -351,17 +352,135 @@ func TestSignalsAndRedis(t *testing.T) {
 // A gateway's decisions end with the session too.
 func TestSignalsOfAnAuthorizer(t *testing.T) {
 	s := newScene(t)
-	own, asked := unused(t), unused(t)
-	config := strings.NewReplacer("listen: 127.0.0.1:0", "listen_http: "+asked+"\ndialect: ingress-nginx\ncallers: [127.0.0.1]", "upstream: "+s.up.URL+"\n", "").
-		Replace(s.config("127.0.0.1:0", "delivery: push, listen: '"+own+"', endpoint: 'http://"+own+"/signals'"))
+	own := unused(t)
+	ask := s.authorizer(t, s.config("127.0.0.1:0", "delivery: push, listen: '"+own+"', endpoint: 'http://"+own+"/signals'"))
+	token := s.token(valetkeytest.SID("s1"))
+	require.Equal(t, 200, ask(token))
+	require.NoError(t, s.tr.Send(s.tr.SET(signals.SessionRevoked, valetkeytest.OfSession("alice", "s1"))))
+	require.Equal(t, 401, ask(token))
+	res, err := http.Get("http://" + own + "/orders")
+	require.NoError(t, err)
+	res.Body.Close()
+	require.Equal(t, 404, res.StatusCode)
+}
+
+// A party that is trusted to do so revokes all tokens of a user: at the listener of the proxy, at a listener for events, and beside a
+// gateway that asks valetkey authorize.
+func TestGlobalRevocationByRequest(t *testing.T) {
+	const path, endpoint = "/global-token-revocation", "https://api.example.com/global-token-revocation"
+	for name, party := range map[string]string{"the issuer": "", "another party": "another"} {
+		for _, where := range []string{"proxy", "proxy with a listener for events", "authorize"} {
+			t.Run(name+", "+where, func(t *testing.T) {
+				s := newScene(t)
+				sender, stranger := s.iss, valetkeytest.NewIssuer(t)
+				global := "path: " + path + ", audience: '" + endpoint + "', subject: sender"
+				if party != "" {
+					sender = valetkeytest.NewIssuer(t)
+					global += ", issuer: '" + sender.URL + "'"
+				}
+				section := "issuer: '" + s.iss.URL + "', delivery: none, global_revocation: {" + global + "}"
+				events := unused(t)
+				if where != "proxy" {
+					section += ", listen: '" + events + "'"
+				}
+				config := regexp.MustCompile(`(?m)^signals: .*$`).ReplaceAllString(s.config("127.0.0.1:0", ""), "signals: {"+section+"}")
+				var status func(token string) int
+				open := func(token string) (ended <-chan struct{}) { return nil }
+				if where == "authorize" {
+					status = s.authorizer(t, config)
+				} else {
+					addr, probe := serve(t, config)
+					caughtUp(t, probe)
+					if where == "proxy" {
+						events = addr
+					}
+					status = func(token string) int { code, _ := get(t, "http://"+addr+"/orders", token); return code }
+					open = func(token string) <-chan struct{} { return openStream(t, addr, token) }
+				}
+				assertion := func(of *valetkeytest.Issuer, opts ...valetkeytest.Option) string {
+					return of.Token(append([]valetkeytest.Option{valetkeytest.Type("global-token-revocation+jwt"), valetkeytest.Claim("aud", endpoint),
+						valetkeytest.Claim("sub", "sender"), valetkeytest.Claim("iat", time.Now().Unix()), valetkeytest.ExpiresIn(5 * time.Minute)}, opts...)...)
+				}
+				post := func(path, token, body string) *http.Response {
+					t.Helper()
+					r, err := http.NewRequest("POST", "http://"+events+path, strings.NewReader(body))
+					require.NoError(t, err)
+					r.Header.Set("Content-Type", "application/json")
+					if token != "" {
+						r.Header.Set("Authorization", "Bearer "+token)
+					}
+					res, err := http.DefaultClient.Do(r)
+					require.NoError(t, err)
+					res.Body.Close()
+					return res
+				}
+				of := func(iss, sub string) string {
+					return fmt.Sprintf(`{"sub_id":{"format":"iss_sub","iss":%q,"sub":%q}}`, iss, sub)
+				}
+				alice := of(s.iss.URL, "alice")
+				one, two, bobs := s.token(valetkeytest.SID("s1")), s.token(valetkeytest.SID("s2")), s.token(valetkeytest.Subject("bob"))
+				streams := []<-chan struct{}{open(one), open(two)}
+				other := open(bobs)
+
+				for name, c := range map[string]struct {
+					token, body string
+					want        int
+				}{
+					"no token":                       {"", alice, 401},
+					"an access token":                {s.token(), alice, 401},
+					"an assertion of another issuer": {assertion(stranger), alice, 401},
+					"the iss, signed by another":     {assertion(stranger, valetkeytest.Claim("iss", sender.URL)), alice, 401},
+					"another audience":               {assertion(sender, valetkeytest.Claim("aud", "https://api.example.com/other")), alice, 401},
+					"two audiences":                  {assertion(sender, valetkeytest.Claim("aud", []string{endpoint, "https://x.example.com"})), alice, 401},
+					"an assertion that has expired":  {assertion(sender, valetkeytest.Claim("exp", time.Now().Add(-time.Hour).Unix())), alice, 401},
+					"another sender":                 {assertion(sender, valetkeytest.Claim("sub", "x")), alice, 403},
+					"a user of another issuer":       {assertion(sender), of(stranger.URL, "alice"), 403},
+					"an email address":               {assertion(sender), `{"sub_id":{"format":"email","email":"alice@example.com"}}`, 400},
+					"no user":                        {assertion(sender), `{}`, 400},
+				} {
+					require.Equal(t, c.want, post(path, c.token, c.body).StatusCode, name)
+				}
+				if party != "" {
+					require.Equal(t, 404, post(path, assertion(sender), of(sender.URL, "alice")).StatusCode, "the party's own user is unknown here")
+				}
+				require.NotEqual(t, 204, post("/other", assertion(sender), alice).StatusCode)
+				for _, token := range []string{one, two, bobs} {
+					require.Equal(t, 200, status(token), "nothing of this has an effect")
+				}
+
+				res := post(path, assertion(sender), alice)
+				require.Equal(t, 204, res.StatusCode)
+				require.Equal(t, "no-store", res.Header.Get("Cache-Control"))
+				require.Equal(t, 401, status(one))
+				require.Equal(t, 401, status(two))
+				require.Equal(t, 200, status(bobs), "another user")
+				if where != "authorize" {
+					for _, stream := range streams {
+						ends(t, stream)
+					}
+					select {
+					case <-other:
+						t.Error("the stream of another user has ended")
+					default:
+					}
+				}
+			})
+		}
+	}
+}
+
+// authorizer serves valetkey authorize with the configuration of a proxy, and returns what it answers a gateway about a token.
+func (s *scene) authorizer(t *testing.T, config string) (ask func(token string) int) {
+	t.Helper()
+	asked := unused(t)
+	config = strings.NewReplacer("listen: 127.0.0.1:0", "listen_http: "+asked+"\ndialect: ingress-nginx\ncallers: [127.0.0.1]", "upstream: "+s.up.URL+"\n", "").Replace(config)
 	a, err := proxy.OpenAuthorizer(written(t, config), drivers, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	ctx := t.Context()
 	go func() { ended <- a.Serve(ctx, nil) }()
 	t.Cleanup(func() { require.NoError(t, <-ended); a.Close() })
-	token := s.token(valetkeytest.SID("s1"))
-	ask := func() int {
+	ask = func(token string) int {
 		r, err := http.NewRequest("GET", "http://"+asked+"/", nil)
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "Bearer "+token)
@@ -375,11 +494,6 @@ func TestSignalsOfAnAuthorizer(t *testing.T) {
 		res.Body.Close()
 		return res.StatusCode
 	}
-	require.Eventually(t, func() bool { return ask() == 200 }, soon, 5*time.Millisecond)
-	require.NoError(t, s.tr.Send(s.tr.SET(signals.SessionRevoked, valetkeytest.OfSession("alice", "s1"))))
-	require.Equal(t, 401, ask())
-	res, err := http.Get("http://" + own + "/orders")
-	require.NoError(t, err)
-	res.Body.Close()
-	require.Equal(t, 404, res.StatusCode)
+	require.Eventually(t, func() bool { return ask(s.token()) == 200 }, soon, 5*time.Millisecond)
+	return ask
 }
