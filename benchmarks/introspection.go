@@ -107,7 +107,7 @@ func introspection(b *bench) error {
 		return err
 	}
 	b.goalAtMost("a remembered opaque token / a warm JWT", find(results, warm.name).ratio, 1.05)
-	t.note += " The last two rows are a race of their own: their ratio is to a warm JWT, whose text is three times as long."
+	t.note += " The last two rows are a separate race: their ratio is to a warm JWT, whose text is three times as long."
 	for _, r := range results {
 		t.add(r, "", "1")
 	}

@@ -49,7 +49,7 @@ func main() {
 		*docs = filepath.Join("..", "docs")
 	}
 	if err := run(*quick, *docs, *only); err != nil {
-		fmt.Fprintln(os.Stderr, "benchmarks:", err) // log says nothing since run has silenced slog
+		fmt.Fprintln(os.Stderr, "benchmarks:", err) // log prints nothing since run has silenced slog
 		os.Exit(1)
 	}
 }
@@ -63,7 +63,7 @@ func newBench(quick bool) *bench {
 }
 
 func run(quick bool, docs, only string) error {
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // what a key set says of its refreshes is not the question
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // the log lines of refreshes are not part of the benchmark
 	begun := time.Now()
 	b := newBench(quick)
 	t, err := proofTable()

@@ -22,7 +22,7 @@ type cheap struct {
 func (v cheap) Verify(_ context.Context, raw string) (*valetkey.Token, error) {
 	claims := v.claims(raw)
 	text := string(claims)
-	value := func(name string) string { // as a verifier does, a string of its own
+	value := func(name string) string { // as a verifier does, a separate string
 		_, rest, _ := strings.Cut(text, `"`+name+`":"`)
 		s, _, _ := strings.Cut(rest, `"`)
 		return strings.Clone(s)

@@ -43,7 +43,7 @@ type candidate struct {
 
 const ours = "valetkey"
 
-// candidates returns us and our peers, set up for the tokens of iss. Each is told all that its own settings can check: the
+// candidates returns us and our peers, set up for the tokens of iss. Each is configured with all that its settings can check: the
 // algorithm, the issuer, the audience. Keys are at hand: a lookup by kid where the peer has one, else the key itself.
 func candidates(iss *issuer) ([]candidate, error) {
 	var (

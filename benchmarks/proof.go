@@ -117,7 +117,7 @@ func proofTable() (*table, error) {
 	t := &table{
 		id: "proof", title: "What each candidate was seen to refuse",
 		note: "Each candidate is given a good token, which it must accept, and one of each kind below, with RS256, ES256 and EdDSA. " +
-			"Each is told all that its settings can check. \"**No**\": the token was accepted.",
+			"Each is configured with all that its settings can check. \"**No**\": the token was accepted.",
 		head: append([]string{"candidate", "version"}, attacks...),
 	}
 	rows := map[string]proof{}

@@ -22,7 +22,7 @@ type entrant struct {
 	laps        []float64 // ns an operation, one a round
 }
 
-// A result is what a race says of an entrant. Ratios are of rounds: this one's time by the first one's in the same round.
+// A result is the result of one entrant in a race. Ratios are of rounds: this one's time by the first one's in the same round.
 type result struct {
 	name      string
 	ns, ratio quartiles
@@ -106,7 +106,7 @@ func (e *entrant) run(tokens []*token) (time.Duration, error) {
 	share := e.batch / e.workers
 	work := func(worker int) error {
 		for i := range share {
-			// A worker has tokens of its own, which are the requests and responses too.
+			// A worker has separate tokens, requests and responses.
 			t := tokens[((e.next/e.workers+i)*e.workers+worker)%len(tokens)]
 			if err := e.do(t); err != nil {
 				return fmt.Errorf("%s: %w", e.name, err)

@@ -306,7 +306,7 @@ func revision() string {
 	return "commit " + strings.TrimSpace(string(out))
 }
 
-// loadAverage is what the system says of the minute before.
+// loadAverage returns the load average of the last minute.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -316,7 +316,7 @@ func loadAverage() string {
 	return one
 }
 
-// processor is the model of the CPU, where the system tells it.
+// processor is the model of the CPU, where the system reports it.
 func processor() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

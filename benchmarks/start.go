@@ -13,7 +13,7 @@ import (
 func start(b *bench) error {
 	t := b.table("start", "From nothing to the first answer",
 		fmt.Sprintf("A verifier and a guard are made, and the first request, with an ES256 token, is served: the key set is fetched from a server on loopback by "+
-			"its URL, over a connection of its own. The ratio is to that fetch alone, by net/http, with the body read. The server answers at once, or after %v "+
+			"its URL, over a separate connection. The ratio is to that fetch alone, by net/http, with the body read. The server answers at once, or after %v "+
 			"as one that is some way off.", slowly),
 		"what")
 	iss, tokens, err := b.issuer("ES256")

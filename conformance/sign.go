@@ -270,7 +270,7 @@ func edited(token, change string) (string, error) {
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// withSpareBits sets the lowest bit of the last character, which base64url leaves unused if the length is no multiple of four.
+// withSpareBits sets the lowest bit of the last character, which base64url leaves unused if the length is not a multiple of four.
 func withSpareBits(part string) (string, error) {
 	if len(part)%4 == 0 || part == "" {
 		return "", errors.New("spare: the part has no unused bits")

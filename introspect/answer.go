@@ -108,7 +108,7 @@ func (v *Verifier) read(answer *said) (*valetkey.Token, error) {
 	case !active: // regardless of the other members
 		return nil, refuse(valetkey.ReasonInactive, nil)
 	case m.misspelt != "":
-		return nil, fmt.Errorf("the answer: %s is spelt in another letter case", m.misspelt)
+		return nil, fmt.Errorf("the answer: %s is spelled in another letter case", m.misspelt)
 	}
 	t, err := v.fields(m)
 	if err != nil {

@@ -130,7 +130,7 @@ func (v *Verifier) enter(key digest.Digest) (attempt, error) {
 	defer v.mu.Unlock()
 	a, wait := v.breaker.enter(key, now)
 	if wait > 0 {
-		return attempt{}, &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: nobody is asked for now: %w", v.breaker.cause)}
+		return attempt{}, &valetkey.Unavailable{RetryAfter: wait, Err: fmt.Errorf("introspect: the endpoint is not asked for now: %w", v.breaker.cause)}
 	}
 	v.lastCall = now
 	return a, nil

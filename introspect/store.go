@@ -91,7 +91,7 @@ func (s *shared) use(ctx context.Context, call func(ctx context.Context) error) 
 	bounded, cancel := context.WithTimeout(ctx, storeWait)
 	defer cancel()
 	err := call(bounded)
-	if err == nil || ctx.Err() != nil { // the end of ctx is no fault of the store
+	if err == nil || ctx.Err() != nil { // the end of ctx is not a fault of the store
 		return
 	}
 	s.mu.Lock()

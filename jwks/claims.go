@@ -38,7 +38,7 @@ var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "clie
 // reads lists the claims that become fields of a token. None may occur in two letter cases.
 var reads = append(slices.Clip(registered), "sid", "act", "acr", "auth_time", "azp", "cid", "appid")
 
-// kind notes what a claim says that names the kind of a token.
+// kind records a claim that names the kind of a token.
 func (c *unread) kind(claim string, v strictjson.Value) {
 	kind, _ := v.View()
 	switch tokenclaims.KindOf(kind) {

@@ -478,7 +478,7 @@ func (r *KeyRequests) isZero() bool {
 	return len(r.Header) == 0 && r.TokenFile+r.CAFile+r.CertFile+r.KeyFile == ""
 }
 
-// apply makes client send requests as r says. url has the origin that credentials are for.
+// apply makes client send requests as r specifies. url has the origin that credentials are for.
 func (r *KeyRequests) apply(client *fetch.Client, url string) error {
 	var wrong mistakes.List
 	if err := fetch.CheckHeader(r.Header); err != nil {

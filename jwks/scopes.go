@@ -9,7 +9,7 @@ import (
 )
 
 // scopesOf returns the scopes of all claims that are configured to contain them. If [Config.RequireScope] is set and there
-// is no scope, the token is not an access token.
+// is not a scope, the token is not an access token.
 func (v *Verifier) scopesOf(in *unread) (valetkey.Scopes, error) {
 	var room [16]string // on the stack
 	found := room[:0]

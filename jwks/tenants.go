@@ -329,7 +329,7 @@ func (t *TenantVerifier) ask(iss string) (cfg Config, err error) {
 	ctx, cancel := context.WithTimeout(t.ctx, maxLookup)
 	defer cancel()
 	defer func() {
-		if p := recover(); p != nil { // this is no goroutine of net/http, where it would end one request
+		if p := recover(); p != nil { // this is not a goroutine of net/http, where it would end one request
 			err = fmt.Errorf("Lookup panicked: %v", p)
 		}
 	}()

@@ -60,7 +60,7 @@ func (v *Verifier) verify(ctx context.Context, c *jose.Compact, in *unread) (*va
 		return nil, err
 	}
 	if in.misspelt != "" {
-		return nil, refuse(malformed, fmt.Errorf("the claim %s is spelt in another letter case", in.misspelt))
+		return nil, refuse(malformed, fmt.Errorf("the claim %s is spelled in another letter case", in.misspelt))
 	}
 	if err := v.checkType(c.Header.Type, in); err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (v *Verifier) checkType(typ string, in *unread) error {
 		return refuse(valetkey.ReasonNotAccessToken, err)
 	}
 	// RFC 8725, section 3.12: without the type, the kinds of tokens must exclude each other otherwise. A claim that names another
-	// kind counts always. One that only ID tokens usually have does not, if a marker proves that this is no ID token.
+	// kind counts always. One that only ID tokens usually have does not, if a marker proves that this is not an ID token.
 	kind := in.otherKind
 	if !v.profile.AllowIDTokens {
 		kind = cmp.Or(kind, in.idToken)

@@ -24,7 +24,7 @@ type Proxies struct {
 	Forwarded Forwarding
 
 	// XForwardedPort reads X-Forwarded-Port too: the port of the URL, if X-Forwarded-Host has none. Set it only if the proxies set
-	// the header to the port to which the client connects, not to a port of their own.
+	// the header to the port to which the client connects, not to one of their ports.
 	XForwardedPort bool
 
 	// XForwardedPrefix reads X-Forwarded-Prefix too: the beginning of the path, which a proxy has removed. If several proxies

@@ -291,7 +291,7 @@ func withStream(to, id string) string {
 	return u.String()
 }
 
-// open finds the stream, or creates it. created reports the latter.
+// open finds the stream, or creates it and reports created.
 func (r *Receiver) open(ctx context.Context, m *metadata, knownID string) (s *streamConfig, created bool, err error) {
 	if m.configuration == "" {
 		return nil, false, errors.New("the metadata has no configuration_endpoint: set Stream.Unmanaged")

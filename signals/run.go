@@ -28,7 +28,7 @@ const (
 )
 
 // A StateStore keeps a small text across restarts. Load returns nil if there is none. Replicas that share a stream should share a store:
-// what one of them has received then proves to all that the stream delivers, and is no gap for any of them.
+// what one of them has received then proves to all that the stream delivers, so it is not a gap for any of them.
 type StateStore interface {
 	Load(ctx context.Context) ([]byte, error)
 	Save(ctx context.Context, state []byte) error

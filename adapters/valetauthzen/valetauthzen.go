@@ -68,7 +68,7 @@ type Config struct {
 	// policy about the time of day needs its own clock and a short CacheTTL. Zero: none, each request asks; at most 1 min.
 	CacheTTL time.Duration
 
-	// Client sends the requests. Redirects are never followed. Nil: a client of its own.
+	// Client sends the requests. Redirects are never followed. Nil: a new client.
 	Client *http.Client
 
 	// InsecureHTTP allows http on hosts other than loopback. Anyone on the network path can then decide.
@@ -183,7 +183,7 @@ func New(cfg Config) (*Client, error) {
 	c.breaker = gobreaker.NewCircuitBreaker[[]bool](gobreaker.Settings{
 		Name: cfg.URL, MaxRequests: 1, Timeout: pause,
 		ReadyToTrip: func(n gobreaker.Counts) bool { return n.ConsecutiveFailures >= failuresToOpen },
-		// A caller that has left says nothing about the server. Neither does a question that the server answers by refusing it as
+		// A caller that has left proves nothing about the server. Neither does a question that the server answers by refusing it as
 		// malformed or too large: a client chooses path values, and could otherwise stop the questions about all others.
 		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, errLeft) || errors.Is(err, errQuestion) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {

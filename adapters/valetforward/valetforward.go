@@ -68,7 +68,7 @@ type Config struct {
 	ClientCertificate middleware.ClientCertificate
 
 	// AllowPreflight lets CORS preflights without credentials pass, if the path is clear and no row refuses them for another
-	// reason, so that the software behind the gateway answers them. An OPTIONS request that is none, and one with an unsuitable
+	// reason, so that the software behind the gateway answers them. An OPTIONS request that is not a preflight, and one with an unsuitable
 	// token, is refused as usual. Without AllowPreflight, a preflight needs a token, which browsers do not send: the gateway must
 	// answer it before it asks.
 	AllowPreflight bool

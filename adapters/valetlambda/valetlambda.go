@@ -81,7 +81,7 @@ type Config struct {
 // An Authorizer answers API Gateway whether a request may pass. It is a lambda.Handler, and safe for concurrent use.
 //
 //   - A request that may pass gets {"isAuthorized": true}, or a policy that allows the ARN of the request and nothing else.
-//   - A REST or WebSocket API is told "Unauthorized", for which it responds with 401, if the token is missing or not valid, and a policy
+//   - A REST or WebSocket API gets "Unauthorized", for which it responds with 401, if the token is missing or not valid, and a policy
 //     that denies the ARN, for which it responds with 403, otherwise. An HTTP API responds with 403 to every refusal.
 //   - If no decision is possible, because the issuer cannot be reached or the event is not of the configured Kind, Invoke returns an
 //     error, for which API Gateway responds with 500.

@@ -126,7 +126,7 @@ func (cfg Config) mistakes(next http.Handler) error {
 		mistake(fmt.Sprintf("Methods[%q]", callTool), "tools are listed in Tools")
 	}
 	if open(cfg.Methods["initialize"]) {
-		mistake(`Methods["initialize"]`, "%s, so that a session would belong to nobody", cfg.Methods["initialize"])
+		mistake(`Methods["initialize"]`, "%s, so a session would have no owner", cfg.Methods["initialize"])
 	}
 	return errors.Join(mistakes...)
 }

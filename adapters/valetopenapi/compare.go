@@ -80,7 +80,7 @@ func text(need valetkey.Requirement) string {
 		return string(need)
 	case scopes.Requirement:
 		if len(enough(need)) == 0 {
-			return "what nobody has"
+			return "an empty requirement, which no token meets"
 		}
 		return fmt.Sprintf("the scopes %q", need)
 	case *choice:

@@ -110,7 +110,7 @@ func read(document []byte) ([]row, error) {
 		}
 		for _, key := range slices.Sorted(maps.Keys(item.Extensions)) {
 			if !strings.HasPrefix(key, "x-") { // it may be a misspelled operation that would be ignored
-				mistakes = append(mistakes, inDocument("%s: %q is nothing that a path item has", path, key))
+				mistakes = append(mistakes, inDocument("%s: %q is not a field of a path item", path, key))
 			}
 		}
 		mistakes = append(mistakes, methodsOf(doc, path, item)...)
@@ -160,7 +160,7 @@ func methodsOf(doc *openapi3.T, path string, item *openapi3.PathItem) (mistakes 
 	if !doc.IsOpenAPI32OrLater() {
 		for key, present := range map[string]bool{"query": item.Query != nil, "additionalOperations": item.AdditionalOperations != nil} {
 			if present {
-				mistakes = append(mistakes, inDocument("%s: %q is nothing that a path item has before OpenAPI 3.2", path, key))
+				mistakes = append(mistakes, inDocument("%s: %q is not a field of a path item before OpenAPI 3.2", path, key))
 			}
 		}
 		return mistakes
@@ -227,7 +227,7 @@ func needOf(doc *openapi3.T, op *openapi3.Operation) (valetkey.Requirement, erro
 		alternatives = *op.Security
 	}
 	if alternatives == nil {
-		return nil, errors.New("security: neither the operation nor the document says what it needs")
+		return nil, errors.New("security: neither the operation nor the document states a requirement")
 	}
 	if len(alternatives) == 0 {
 		return valetkey.Public, nil

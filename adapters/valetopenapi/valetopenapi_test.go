@@ -55,8 +55,8 @@ func TestSecurity(t *testing.T) {
 		refused            string // what the error says; "": none
 		want               any
 	}{
-		{"nothing anywhere", "", "summary: x", "line 12: GET /orders: security: neither the operation nor the document says", nil},
-		{"null anywhere", "null", "security: null", "neither the operation nor the document says", nil},
+		{"nothing anywhere", "", "summary: x", "line 12: GET /orders: security: neither the operation nor the document states", nil},
+		{"null anywhere", "null", "security: null", "neither the operation nor the document states", nil},
 		{"an unknown scheme", "", "security: [{none: []}]", `the scheme "none" is not among`, nil},
 		{"an apiKey", "", "security: [{key: []}]", `the scheme "key" is of type "apiKey"`, nil},
 		{"an apiKey and http basic, of which none remains", "", "security: [{key: []}, {basic: []}, {oauth: [a], key: []}]", `the scheme "basic" is http "basic"`, nil},
@@ -132,8 +132,8 @@ func TestDocument(t *testing.T) {
 		{"no OpenAPI", []byte("[]"), []string{"read the document"}},
 		{"OpenAPI 2.0", []byte(`{"swagger": "2.0", "paths": {}}`), []string{"is not 3.0, 3.1 or 3.2"}},
 		{"OpenAPI 3.3", document("3.3.0", "paths: {}"), []string{`"3.3.0" is not`}},
-		{"QUERY before 3.2", document("3.1.0", "security: []\npaths: {/a: {query: {responses: {}}}}"), []string{`/a: "query" is nothing that a path item has before OpenAPI 3.2`}},
-		{"other methods before 3.2", document("3.0.0", "security: []\npaths: {/a: {additionalOperations: {LINK: {responses: {}}}}}"), []string{`/a: "additionalOperations" is nothing`}},
+		{"QUERY before 3.2", document("3.1.0", "security: []\npaths: {/a: {query: {responses: {}}}}"), []string{`/a: "query" is not a field of a path item before OpenAPI 3.2`}},
+		{"other methods before 3.2", document("3.0.0", "security: []\npaths: {/a: {additionalOperations: {LINK: {responses: {}}}}}"), []string{`/a: "additionalOperations" is not a field`}},
 		{"a method twice in 3.2", document("3.2.0", "security: []\npaths: {/a: {get: {responses: {}}, additionalOperations: {GET: {security: [{oauth: [a]}], responses: {}}}}}"), []string{`/a: additionalOperations: "GET" has a member of the path item: "get"`}},
 		{"a method in small letters in 3.2", document("3.2.0", "security: []\npaths: {/a: {additionalOperations: {link: {responses: {}}}}}"), []string{`can never match: methods are case-sensitive`}},
 		{"a version that only begins like one", document("3.10.0", "paths: {}"), []string{`"3.10.0" is not`}},
@@ -145,7 +145,7 @@ func TestDocument(t *testing.T) {
 		{"the same member twice", document("3.1.0", "paths: {/a: {get: {security: [{oauth: [a]}], security: [], responses: {}}}}"), []string{"read the document", `"security" already defined`}},
 		{"the same member twice, in JSON", []byte(`{"openapi": "3.1.0", "paths": {"/a": {"get": {"tags": ["x"], "security": [{"a": []}], "security": [], "responses": {}}}}}`),
 			[]string{`read the document: an object has "security" twice`}},
-		{"a method that is none", document("3.1.0", "security: []\npaths: {/a: {get: {responses: {}}, Post: {responses: {}}}}"), []string{`/a: "Post" is nothing that a path item has`}},
+		{"a method that is none", document("3.1.0", "security: []\npaths: {/a: {get: {responses: {}}, Post: {responses: {}}}}"), []string{`/a: "Post" is not a field of a path item`}},
 		{"a file elsewhere", document("3.1.0", `paths: {/a: {$ref: "paths.yaml#/a"}}`), []string{"disallowed external reference"}},
 		{"a path item of the network", document("3.1.0", `paths: {/a: {$ref: "http://127.0.0.1:1/a.yaml"}}`), []string{"disallowed external reference"}},
 		{"a schema of the network", document("3.1.0", `paths: {/a: {get: {security: [], parameters: [{name: x, in: query, schema: {$ref: "http://127.0.0.1:1/s.yaml"}}], responses: {}}}}`), []string{"disallowed external reference"}},
@@ -300,7 +300,7 @@ paths:
 		{"optional and public", routes.Table{"GET /news": valetkey.Public}, []string{`asks for optional, the table for public`}},
 		{"optional and any token", routes.Table{"GET /news": valetkey.AnyToken}, []string{`asks for optional, the table for any token`}},
 		{"any token and scopes", routes.Table{"GET /me": scopes.All("me")}, []string{`asks for any token, the table for the scopes "me"`}},
-		{"any token and nobody", routes.Table{"GET /me": scopes.Requirement{}}, []string{`the table for what nobody has`}},
+		{"any token and nobody", routes.Table{"GET /me": scopes.Requirement{}}, []string{`the table for an empty requirement, which no token meets`}},
 		{"another kind of requirement", routes.Table{"GET /me": valetkey.AllOf{scopes.All("me")}}, []string{`the table for valetkey.AllOf of the scopes "me"`}},
 		{"a narrower row beside", routes.Table{"GET /orders/{id}": nil, "GET /orders/7": scopes.All("read")},
 			[]string{"line 19: GET /orders/{id}: the document", "GET /orders/7: the table asks"}},
@@ -363,7 +363,7 @@ func TestPetstore(t *testing.T) {
 		_, err = valetopenapi.Routes(text)
 		require.Error(t, err)
 		for _, op := range operations {
-			mistake := "neither the operation nor the document says"
+			mistake := "neither the operation nor the document states"
 			switch security := fmt.Sprint(op.members["security"]); {
 			case strings.Contains(security, "api_key"):
 				mistake = `the scheme "api_key"`

@@ -84,7 +84,7 @@ func (r *Redis) ask(ctx context.Context, call func(context.Context) error) error
 	defer cancel()
 	err := call(bounded)
 	if err != nil && ctx.Err() != nil {
-		return err // the caller canceled, which is no failure of Redis
+		return err // the caller canceled, which is not a failure of Redis
 	}
 	r.answers.leave(err)
 	return err

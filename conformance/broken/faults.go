@@ -4,7 +4,7 @@ import "slices"
 
 // A Fault is one way in which the server is wrong.
 type Fault struct {
-	Name   string   // says what the server then does
+	Name   string   // describes what the server then does
 	Items  []string // that the fault violates; a case of each of them must find it
 	Groups []string // further groups whose cases may find it
 	Blunt  bool     // every case of one direction finds it, so it proves little

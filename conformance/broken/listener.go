@@ -61,7 +61,7 @@ func (c *rewritingConn) repaired() []byte {
 		io.WriteString(c.Conn, response+response)
 		return nil
 	}
-	head = bytes.ReplaceAll(head, []byte("\r\n "), []byte("\r\n")) // a folded line becomes one of its own
+	head = bytes.ReplaceAll(head, []byte("\r\n "), []byte("\r\n")) // a folded line becomes a separate line
 	head = bytes.ReplaceAll(head, []byte("\r\n\t"), []byte(" "))
 	head = bytes.ReplaceAll(head, []byte("b\rA"), []byte("b\r\nA"))
 	head = bytes.ReplaceAll(head, []byte("Authorization :"), []byte("Authorization:"))

@@ -21,7 +21,7 @@ const (
 	maxToken = 16 << 10
 )
 
-// A claimSet is what a verified token or an introspection response says.
+// A claimSet holds the claims of a verified token or an introspection response.
 type claimSet struct {
 	values map[string]any
 	opaque bool

@@ -77,7 +77,7 @@ type page struct {
 	tokens *oidc.IDTokenVerifier
 }
 
-// A challenge is what the authorization server says about a log-in.
+// A challenge is the description of a log-in by the authorization server.
 type challenge struct {
 	ACRValues []string `json:"acr_values"`
 	MaxAge    *int     `json:"max_age"`

@@ -18,7 +18,7 @@ import (
 )
 
 // Auth is a method of client authentication with its credentials. The zero value is none. Printing an Auth does not reveal the
-// secret. Auth has neither fields nor methods to export, because package introspect exports it as a type of its own; the
+// secret. Auth has neither fields nor methods to export, because package introspect exports it as a separate type; the
 // functions of this package do what methods would.
 type Auth struct {
 	id          string                                     // client id; "" if the method has none

@@ -14,7 +14,7 @@ import (
 )
 
 // A Schema is a JSON Schema. It uses only keywords that have had the same meaning since draft 7, because editors support different
-// drafts, and errorMessage, which yaml-language-server shows in place of its own text and others ignore.
+// drafts, and errorMessage, which yaml-language-server shows in place of the default text and others ignore.
 type Schema map[string]any
 
 // A Guide adds to a schema what a struct and its tags do not express. The keys of its maps are paths of fields in the file, without

@@ -225,20 +225,20 @@ var tables = []struct {
 	kinds      []int // the columns
 	situations []situation
 }{
-	{"The key set", `A guard that holds keys goes on with them, up to their age limit (1 h past their freshness, unless configured). A
-token of a key it does not hold is refused while no other answer comes: whether there is such a key cannot be known, and
-a forger must not be able to turn a held key set into 503. A guard without keys can tell nothing, and says so.
+	{"The key set", `A guard that holds keys continues to use them up to their age limit (by default, 1 h past their freshness). It refuses a token
+of a key that it does not hold with 401 until a fetch succeeds: the key may exist, but a forger must not be able to turn
+a held key set into 503. A guard without keys cannot decide, so it answers 503.
 
-An outage is also what an empty set ({"keys":[]}) and a malformed one look like: they replace nothing. A well-formed set
-with keys is different. It withdraws every held key that it does not contain for signatures, at the refresh that brings
-it, even if no usable key is left; tokens then get 503 until the issuer publishes one.`,
+An empty set ({"keys":[]}) and a malformed one count as an outage and replace nothing. A well-formed set with keys
+withdraws every held key that it does not contain for signatures, at the refresh that fetches it, even if no usable key
+is left; tokens then get 503 until the issuer publishes one.`,
 		[]int{0, 1, 2, 3}, []situation{keysStart, keysLater}},
-	{asking, `A remembered token is served for as long as the answer about it may be relied on (30 s, unless configured). About any
-other nobody can say whether it is good. After 5 failures in a row nobody is asked for about a second, then two, up to a
-minute, with one question each time; an endpoint that asks for patience gets it at once. The timeout of a question is
-configured to be 0.2 s here; it is 5 s by default. A token counts once, however often it fails. An answer of 200 and the
-right type whose content is at fault (it cannot be read, is cut off or has no end) counts against its token alone: each
-token is asked about, and the same one, after 5 failures, waits by itself.`,
+	{asking, `A token whose introspection result is cached is served until the result expires (by default, after 30 s). Any other token gets
+503, because its state is unknown. After 5 failures in a row the guard sends no request for about a second, then for
+two, up to a minute, with one attempt each time; it respects Retry-After at once. The timeout of a request is 0.2 s here
+and 5 s by default. Repeated failures for one token count once. A response with status 200 and the right type but
+faulty content (unreadable, cut off or endless) counts against its token only: the guard still asks about other tokens,
+and pauses for the same one after 5 failures.`,
 		[]int{0, 1, 3}, []situation{askStart, askLater}},
 }
 
@@ -284,9 +284,10 @@ func asserted(text string) string { return measuredCells.ReplaceAllString(text, 
 
 const preface = `# When an issuer's endpoints go wrong
 
-Each row is a test with real sockets: an issuer over TLS, a guarded API over HTTP, and a network between them that can
-lead elsewhere. Every ` + "`go test ./internal/faults`" + ` asserts the statuses, and bounds on calls and times. What is measured is
-written here by
+A guard serves tokens that it can verify from its caches, refuses the others with 401 or 503, and accepts no forgery in any of these
+faults. Each row is a test with real sockets: an issuer over TLS, a guarded API over HTTP, and a network between them
+that can lead elsewhere. Every ` + "`go test ./internal/faults`" + ` asserts the statuses, and bounds on calls and times. This
+command writes the measurements to this page:
 
     go test ./internal/faults -update
 

@@ -220,35 +220,36 @@ func preface() string {
 	p := day(1000)
 	return fmt.Sprintf(`# Many guards, one issuer
 
-What follows is measured in virtual time: the code is the real one, only the clock and the connections are not. Each guard is
-one of a process of its own, with JWTs by discovery and opaque tokens by introspection, all settings at their defaults. It is
-written by
+A guard fetches the key set once in 5 to 8 minutes, and at most once in 30 s while tokens of an unknown key arrive. It introspects each
+opaque token in use at most once in 30 s. The measurements use virtual time: the code is real, the clock and the
+connections are simulated. Each guard represents one process, with JWTs by discovery and opaque tokens by introspection, and the
+default settings. This command writes the page:
 
     go test ./internal/fleet -update -timeout 30m
 
-which takes %s on two cores that others use, too. Every %s runs a small fleet and
+which takes %s on two busy cores. Every %s runs a small fleet and
 asserts the bounds:
 
-- a withdrawn key is relied on for no more than %s, a revoked opaque token for %s;
-- through a rotation, no good token is refused; through an outage of an hour, no JWT of a key that is held;
-- all is well again %s after the outage, at the latest;
-- one guard makes no more than %d, %d and %d calls in a minute at metadata, key set and introspection, with the %d opaque tokens
+- a withdrawn key is accepted for at most %s, a revoked opaque token for at most %s;
+- no good token is refused during a rotation, and no JWT of a held key during an outage of an hour;
+- every good token is accepted again at most %s after the outage;
+- one guard makes no more than %d, %d and %d calls a minute to metadata, key set and introspection, with the %d opaque tokens
   that are in use here.
 
-At each guard a request comes with a JWT every %s, on average, and another one with an opaque token; clients get a new JWT
-every %s. Then there are events, at which every guard is busy, with a request every few seconds:
+Each guard receives a request with a JWT every %s on average, and another one with an opaque token; clients get a new JWT
+every %s. During these events every guard is busy, with a request every few seconds:
 
-- *rotation*: a new key signs at once, unannounced. In the day it happens at %s, once within the outage.
-- *withdrawn key*: the old key is taken off the key set an hour after, and its tokens keep coming, every 10 s.
-- *revocation*: the issuer revokes an opaque token that all guards remember.
-- *outage*: for an hour all endpoints refuse connections, as half of the guards see it, or never answer.
+- *rotation*: a new key signs at once, unannounced. In the day it happens at %s, once during the outage.
+- *withdrawn key*: the issuer removes the old key from the key set an hour later, and its tokens continue to arrive every 10 s.
+- *revocation*: the issuer revokes an opaque token that all guards have cached.
+- *outage*: for an hour all endpoints refuse connections from half of the guards, and never answer the others.
 
-The phase of an event is the 10 minutes from it; that of a withdrawn key is 12 minutes, of the revocation 2, and the outage and the
-10 minutes after it are two phases. What is left is calm, but for the first 10 minutes. Every answer takes %d ms.
+The phase of an event lasts 10 minutes; that of a withdrawn key lasts 12 minutes, and that of the revocation 2. The outage and the
+10 minutes after it are two phases. The rest is calm, except for the first 10 minutes. Every response takes %d ms.
 
-How to read it: in calm a guard fetches the key set once in 5 to 8 minutes. A rotation makes all busy guards fetch at once, and
-from then on they fetch in waves, which jitter flattens over hours; the most in a calm minute is such a wave. Tokens of
-a key that is not, or no longer, in the key set make a guard fetch every 30 s, and no more however many they are.
+A rotation makes all busy guards fetch at once. From then on they fetch in waves, which jitter flattens over hours; the maximum of a
+calm minute is such a wave. Tokens of a key that is not, or no longer, in the key set make a guard fetch every 30 s,
+regardless of their number.
 `, runTime, "`go test ./internal/fleet`", lasting(withdrawnFor), lasting(revokedFor), lasting(recovery),
 		mostCalls[metadata], mostCalls[keySet], mostCalls[introspection], opaqueTokens,
 		lasting(traffic), lasting(renewal), times(p.rotations), latency.Milliseconds())

@@ -272,7 +272,7 @@ func readMembers(data []byte) (*members, error) {
 
 // key returns the public key, if the JWK allows it to be used for op.
 func (m *members) key(op string) (*Key, error) {
-	// RFC 7517, sections 4.2 and 4.3. The keys of a SPIFFE bundle that verify JWTs have a use of their own: SPIFFE Trust Domain and
+	// RFC 7517, sections 4.2 and 4.3. The keys of a SPIFFE bundle that verify JWTs have a special use: SPIFFE Trust Domain and
 	// Bundle, section 4.2.2.
 	if use, has := m.text["use"]; has && use != "sig" && (use != "jwt-svid" || op != "verify") {
 		return nil, fmt.Errorf("%w: its use is not sig", ErrForeign)

@@ -40,7 +40,7 @@ func (d Dropped) Forbidden() bool {
 	return errors.Is(d.Err, jose.ErrPrivate) || errors.Is(d.Err, jose.ErrSymmetric) || errors.Is(d.Err, errTooMany)
 }
 
-// level returns the level at which the entry is logged. A key that is merely not for this purpose is no fault.
+// level returns the level at which the entry is logged. A key for another purpose is not a fault.
 func (d Dropped) level() slog.Level {
 	if errors.Is(d.Err, jose.ErrForeign) {
 		return slog.LevelDebug

@@ -23,7 +23,7 @@ type DocumentsConfig struct {
 
 	// Scopes, GrantTypes and AuthMethods are all that a document can give its client. Nil GrantTypes: those of
 	// [RegistrationConfig]. Those that require no consent of a user are left out: anyone can publish a document, and with its own keys
-	// the client would get tokens without anybody's permission.
+	// the client would get tokens without a user's permission.
 	Scopes, GrantTypes, AuthMethods []string
 
 	// PrivateUse are the private-use schemes that redirect URIs may have; see [NewRegistry].

@@ -71,7 +71,7 @@ func (e *Engine) exchange(c *call) (*grant, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Another API may have a scope of the same name, for which the token is no permission.
+	// Another API may have a scope of the same name, which the token does not permit.
 	there := e.reachable(subject, api.Audience)
 	reached := valetkey.NewScopes(slices.DeleteFunc(scopes.Slice(), func(s string) bool { return !slices.Contains(there, s) })...)
 	if reached.Len() == 0 || c.form.Has("scope") && reached.Len() < scopes.Len() {

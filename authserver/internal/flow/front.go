@@ -11,7 +11,7 @@ import (
 // set.
 type Step struct {
 	Ask      *Interaction // ask the user, then call Finish
-	Answered *Ended       // it was answered before: find out what the request says, then call Repeat
+	Answered *Ended       // it was answered before: read the request, then call Repeat
 	Depart   *Departure   // redirect to its URL if Leave permits it
 	Location string       // redirect there
 	Ended    *Ended       // show that the interaction has ended; without a page for that, the Failure

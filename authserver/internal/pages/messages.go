@@ -47,7 +47,7 @@ func msg(key string, args ...any) message { return message{key: key, args: args}
 // verbatim returns a message with a text that is not ours.
 func verbatim(text string) message { return message{raw: text} }
 
-// A day and an instant are times that a message shows as such. They are shown in UTC, because the time zone of the user is
+// A day and an instant are times in messages. They are shown in UTC, because the time zone of the user is
 // unknown.
 type (
 	day     time.Time

@@ -109,7 +109,7 @@ func (t *Transmitter) enqueueLogouts(ctx context.Context, event string, o outbox
 }
 
 // logOutAll sends logout tokens: those of a client one after the other, and those of different clients at the same time. Clients that
-// the operator has not approved share places of their own, so that however slow their endpoints are, they hold up no approved client.
+// the operator has not approved share separate places, so their slow endpoints cannot delay approved clients.
 func (t *Transmitter) logOutAll(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()

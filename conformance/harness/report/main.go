@@ -351,8 +351,8 @@ It needs node, npm and Caddy. [conform.md](conform.md) explains how to test your
 A cell has the number of cases passed, of those that the server claims to support. The rest is as important as the number:
 
 - Only cases of the levels must and should count. A "must" can be the name of an error in a challenge; most differences are of that kind, and
-  are no vulnerability.
-- "not offered" is no failure: the server does not claim it. So the sums of two servers do not compare.
+  are not a vulnerability.
+- "not offered" is not a failure, because the server does not claim the feature. The sums of two servers are therefore not comparable.
 - A library that only verifies tokens is one part of such a server. The rest is [our code](../conformance/harness/servers/internal/peer/peer.go),
   which does as much as RFC 6750 asks.
 - Cases that wait for longer than two seconds did not run. `+"`-only NAME -slow`"+` runs them, and prints each failure with its request.
@@ -367,7 +367,7 @@ as its security policy asks. Do the same with what you find. If a server is conf
 	b.WriteString("## How do the servers of this project do?\n\n")
 	matrix(&b, ours)
 	decisions(&b, ours)
-	b.WriteString("Servers of gRPC and Connect have no column: the suite sends HTTP/1.1 requests, which they answer with codes of their own. The tests\nof `adapters/valetgrpc` and `adapters/valetconnect` run the items of the standards against them.\n\n")
+	b.WriteString("Servers of gRPC and Connect have no column: the suite sends HTTP/1.1 requests, which they answer with codes of gRPC. The tests\nof `adapters/valetgrpc` and `adapters/valetconnect` run the items of the standards against them.\n\n")
 	if len(peers) > 0 {
 		b.WriteString("## How do others do?\n\n")
 		matrix(&b, peers)

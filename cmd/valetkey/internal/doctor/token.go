@@ -27,7 +27,7 @@ type token struct {
 	raw    string
 	header jose.Header
 	padded bool
-	claims map[string]strictjson.Value // nil: it is no JWT
+	claims map[string]strictjson.Value // nil: it is not a JWT
 	broken error                       // why it is a malformed JWT
 }
 
@@ -65,7 +65,7 @@ func (t *token) text(claim string) string {
 	return s
 }
 
-// opaque returns the finding about a token that is no signed JWT, for a verifier with keys.
+// opaque returns the finding about a token that is not a signed JWT, for a verifier with keys.
 func (t *token) opaque() Finding {
 	f := Finding{Level: Fail, Check: "token",
 		YAML: `introspection: {issuer: "...", client_id: "...", client_secret_file: "..."} in place of jwks`,
@@ -389,7 +389,7 @@ func (t *token) marker() string {
 	return ""
 }
 
-// other returns what the token is if it shows that it is no access token, and the evidence.
+// other returns what the token is if it shows that it is not an access token, and the evidence.
 func (t *token) other() (kind, evidence string) {
 	for typ, kind := range map[string]string{
 		"dpop+jwt": "a DPoP proof", "logout+jwt": "a logout token", "secevent+jwt": "a security event token",

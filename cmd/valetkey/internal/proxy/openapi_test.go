@@ -114,8 +114,8 @@ func TestOpenAPIMistakes(t *testing.T) {
 			`5: openapi: openapi: "2.0.0" is not 3.0, 3.1 or 3.2`}},
 		{"every mistake, with the line in the document", config + "openapi: openapi.yaml", strings.NewReplacer(
 			"[{token: []}]", "[{key: []}]", `security: [{as: ["orders:read"]}]`, "tags: []", "security: []", "x-security: []").Replace(document), []string{
-			`5: openapi: line 10: GET /health: security: neither the operation nor the document says what it needs`,
-			`5: openapi: line 6: GET /orders/{id}: security: neither the operation nor the document says what it needs`,
+			`5: openapi: line 10: GET /health: security: neither the operation nor the document states a requirement`,
+			`5: openapi: line 6: GET /orders/{id}: security: neither the operation nor the document states a requirement`,
 			`5: openapi: line 9: GET /whoami: security: the scheme "key" is not among components.securitySchemes`}},
 		{"paths that cannot stand together", config + "openapi: openapi.yaml", strings.Replace(document, "/health", "/{x}/health", 1), []string{
 			`5: openapi: line 10: GET /{x}/health: cannot be public: net/http has no pattern that matches this path alone, and a wider row would open others`}},

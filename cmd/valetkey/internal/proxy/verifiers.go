@@ -98,7 +98,7 @@ func (l *list) read() valetkey.Verifier {
 	}
 	for _, m := range l.made { // a verifier with keys has been compared with the others
 		if keys := l.apiKeysSection(); keys != nil && m.keys == nil && m.asks.Issuer == keys.Issuer {
-			l.Mistake(m.at+".issuer", "is that of api_keys: API keys need a name of their own")
+			l.Mistake(m.at+".issuer", "is that of api_keys: API keys need a separate name")
 		}
 	}
 	return valetkey.First(all...)
@@ -119,7 +119,7 @@ func (l *list) jwks(item string, s *jwksSection) (keys *jwks.Verifier, listed *s
 	if keys != nil {
 		by = keys
 		l.take(item, cfg)
-		if !strings.Contains(cfg.Issuer, "{") && !cfg.Profile.AllowMissingIssuer { // otherwise it is no server where clients get tokens
+		if !strings.Contains(cfg.Issuer, "{") && !cfg.Profile.AllowMissingIssuer { // otherwise it is not a server where clients get tokens
 			l.issuers = append(l.issuers, cfg.Issuer)
 		}
 	}
@@ -151,7 +151,7 @@ func (l *list) apiKeys(at string, s *apiKeysSection) *apikey.Verifier {
 	}
 	l.keys = at
 	if l.taken[s.Issuer] && s.Issuer != "" {
-		l.Mistake(at+".issuer", "another verifier already accepts the issuer %q: API keys need a name of their own", s.Issuer)
+		l.Mistake(at+".issuer", "another verifier already accepts the issuer %q: API keys need a separate name", s.Issuer)
 	}
 	l.taken[s.Issuer] = true
 	if s.Issuer == "" || s.File == "" { // a mistake has been reported

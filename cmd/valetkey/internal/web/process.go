@@ -79,7 +79,7 @@ func (p *Process) Close() {
 	}
 }
 
-// ballast is a number of bytes that are allocated and never touched, so that they are no resident memory. A process that remembers few tokens
+// ballast is a number of bytes that are allocated and never touched, so they are not resident memory. A process that remembers few tokens
 // has a heap of 4 MB, which the collector would collect every 2,000 requests. With the ballast it waits for 16 MB of garbage, which is what
 // the resident memory grows by; that raises the throughput by about a tenth. A large heap notices no difference, in contrast to a larger GOGC.
 const ballast = 12 << 20
