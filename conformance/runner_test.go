@@ -113,11 +113,12 @@ func TestCheckServerThatNeedsTheIssuerToStart(t *testing.T) {
 		}
 		response.Body.Close()
 		return broken.Start(s)
-	}}, conformance.Options{Cases: only(t, "bearer-header", "issuer-down-at-start"), Rate: -1})
+	}}, conformance.Options{Cases: only(t, "bearer-header", "issuer-down-at-start", "issuer-down-forged"), Rate: -1})
 	require.NoError(t, err)
 	assert.Equal(t, conformance.Passed, report.Results[0].Verdict, "the other case runs")
 	assert.Equal(t, conformance.Failed, report.Results[1].Verdict)
 	assert.Contains(t, report.Results[1].Problems[0], "starting the server: ")
+	assert.Equal(t, conformance.Passed, report.Results[2].Verdict, "a server that does not start accepts nothing")
 }
 
 func TestCheckServerThatEnds(t *testing.T) {

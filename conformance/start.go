@@ -15,7 +15,7 @@ import (
 )
 
 // startTimeout is how long a program may take until it listens.
-const startTimeout = 30 * time.Second
+const startTimeout = time.Minute
 
 // StartCommand returns a [Target.Start] that runs a program for each server. In the command, which is split at spaces outside of quotes and
 // is not given to a shell, the placeholders {issuer}, {jwks_uri}, {second_issuer}, {audience}, {listen}, {port}, {introspection},
@@ -24,7 +24,7 @@ const startTimeout = 30 * time.Second
 //
 // The program must listen at {listen}, an address on loopback, with TLS if the profile is mtls. When the server is closed, it gets SIGTERM and,
 // after two seconds, SIGKILL, with all programs that it has started. The end of its output is part of the error if it ends, or does not
-// listen within 30 s. [Check] starts a program again that has ended.
+// listen within a minute. [Check] starts a program again that has ended.
 func StartCommand(command string) (func(ctx context.Context, s Setup) (*Server, error), error) {
 	words, err := splitCommand(command)
 	if err != nil {
