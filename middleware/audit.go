@@ -197,10 +197,16 @@ func (a *Auditor) Observe(ctx context.Context, e valetkey.Event) {
 	if e.Kind != valetkey.RequestDecided || errors.Is(e.Err, errPreflight) {
 		return
 	}
-	if e.Err == nil && (a.o.Grants == 0 || a.o.Grants < 1 && rand.Float64() >= a.o.Grants) {
+	if e.Err == nil && rand.Float64() >= a.o.Grants { // from 0 to below 1
 		return
 	}
 	r := a.record(e)
+	select {
+	case <-a.closing: // nothing may get into the queue any more: it would neither be written nor counted
+		a.drop("the auditor is closed", nil)
+		return
+	default:
+	}
 	if a.o.Block {
 		select {
 		case a.queue <- r:
@@ -208,12 +214,6 @@ func (a *Auditor) Observe(ctx context.Context, e valetkey.Event) {
 			a.drop("the auditor is closed", nil)
 		}
 		return
-	}
-	select {
-	case <-a.closing:
-		a.drop("the auditor is closed", nil)
-		return
-	default:
 	}
 	select {
 	case a.queue <- r:

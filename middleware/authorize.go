@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"errors"
 	"net/http"
 	"slices"
 
@@ -17,7 +16,7 @@ func (g *Guard) authorize(t *valetkey.Token, r *http.Request, needs []valetkey.R
 	case 0:
 		return nil
 	case 1:
-		if o, ok := needs[0].(valetkey.Openness); ok && o.Known() {
+		if o, _ := needs[0].(valetkey.Openness); o.Known() {
 			return nil
 		}
 	}
@@ -38,15 +37,4 @@ func ReadsPath(needs ...valetkey.Requirement) bool {
 		}
 		return true
 	})
-}
-
-// withScope adds the required scopes to the refusal of a request without credentials. It returns any other error unchanged.
-func withScope(err error, needs []valetkey.Requirement) error {
-	var refusal *valetkey.Error
-	if !errors.As(err, &refusal) || refusal.Code != valetkey.NoCredentials {
-		return err
-	}
-	told := *refusal
-	told.Scope = valetkey.Describe(needs...).Challenge
-	return &told
 }

@@ -76,11 +76,8 @@ func (cc ClientCertificate) IsZero() bool { return !cc.inTLS && cc.decode == nil
 // certificate in it. The error is a [valetkey.Error] with [valetkey.InvalidRequest].
 func (cc ClientCertificate) Find(r *http.Request, proxies Proxies) ([]byte, error) {
 	c, found, err := cc.of(r, &proxies)
-	if err != nil || !found {
+	if !found {
 		return nil, err
-	}
-	if cc.decode == nil { // the connection has parsed it
-		return c.der, nil
 	}
 	if _, err := x509.ParseCertificate(c.der); err != nil {
 		return nil, malformed(valetkey.ReasonCertificateMalformed)
@@ -118,7 +115,7 @@ var errNotOne = errors.New("expected exactly one certificate")
 func decoded(decode func(value string) ([]byte, error)) func(value string) (certificate, error) {
 	return func(value string) (certificate, error) {
 		der, err := decode(value)
-		if err == nil && len(der) == 0 {
+		if len(der) == 0 {
 			err = errNotOne
 		}
 		return certificateOf(der), err
@@ -135,10 +132,7 @@ func byteSequence(s string) ([]byte, error) {
 
 // textPEM decodes one certificate in PEM (RFC 7468), percent-encoded or not, with any white space in place of line breaks.
 func textPEM(s string) ([]byte, error) {
-	text, err := url.PathUnescape(s) // not a query: base64 contains "+"
-	if err != nil {
-		return nil, err
-	}
+	text, _ := url.PathUnescape(s) // "" if it is malformed; not a query: base64 contains "+"
 	text, begun := strings.CutPrefix(withoutSpace(text), "-----BEGINCERTIFICATE-----")
 	text, ended := strings.CutSuffix(text, "-----ENDCERTIFICATE-----")
 	if !begun || !ended {
@@ -151,10 +145,7 @@ var withoutSpace = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Re
 
 // textDER decodes the first of a list of certificates in base64.
 func textDER(s string) ([]byte, error) {
-	text, err := url.PathUnescape(s) // older versions of Traefik encode it
-	if err != nil {
-		return nil, err
-	}
+	text, _ := url.PathUnescape(s) // older versions of Traefik encode it; "" if it is malformed
 	leaf, _, _ := strings.Cut(text, ",")
 	return base64.StdEncoding.Strict().DecodeString(leaf)
 }
@@ -177,7 +168,7 @@ func textXFCC(s string) (certificate, error) {
 		return c, nil
 	}
 	certified, err := decoded(textPEM)(element.cert)
-	if err == nil && element.hash != "" && certified.sum != c.sum {
+	if element.hash != "" && certified.sum != c.sum {
 		err = errNotOne
 	}
 	return certified, err

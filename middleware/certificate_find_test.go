@@ -93,3 +93,10 @@ func TestFindCertificateNeedsMoreThanADigest(t *testing.T) {
 	require.ErrorAs(t, err, &refusal)
 	assert.Equal(t, valetkey.InvalidRequest, refusal.Code)
 }
+
+func TestTheZeroClientCertificateIsNoPlace(t *testing.T) {
+	assert.True(t, middleware.ClientCertificate{}.IsZero())
+	for _, place := range []middleware.ClientCertificate{middleware.TLSCertificate(), middleware.ClientCertHeader(), middleware.PEMHeader("a"), middleware.DERHeader("a"), middleware.XFCCHeader()} {
+		assert.False(t, place.IsZero())
+	}
+}

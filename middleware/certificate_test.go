@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -96,7 +97,15 @@ func TestClientCertificate(t *testing.T) {
 				got := s.get(t, c.token, c.certificate)
 				assert.Equal(t, c.status, got.status, got.body)
 				if c.status == 401 {
-					assert.Equal(t, "invalid_token", valetkeytest.Challenge(t, got.header, "Bearer")["error"])
+					reason := valetkey.ReasonCertificate
+					if c.certificate == nil {
+						reason = valetkey.ReasonNoCertificate
+					}
+					challenge := valetkeytest.Challenge(t, got.header, "Bearer")
+					assert.Equal(t, "invalid_token", challenge["error"])
+					if len(c.token) == len(token) { // the thumbprint has the right form
+						assert.Equal(t, reason.Description(), challenge["error_description"])
+					}
 				}
 			}
 		})
@@ -159,6 +168,9 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
 		return strings.ReplaceAll(strings.TrimSpace(text), "\n", lineBreak)
 	}
+	padded := func(text string, size int) string { // with spaces before its last marker
+		return strings.Replace(text, "-----END", strings.Repeat(" ", size-len(text))+"-----END", 1)
+	}
 	der := func(c tls.Certificate) string { return base64.StdEncoding.EncodeToString(c.Certificate[0]) }
 	hash := func(c tls.Certificate) string { return fmt.Sprintf("%x", sha256.Sum256(c.Certificate[0])) }
 	element := func(c tls.Certificate) string { // as Envoy writes it, with all its details
@@ -182,6 +194,8 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 twice", rfc, here, header(rfcHeader, item(mine), item(mine)), 400, "invalid_request"},
 		{"MTLS-11 twice in one line", rfc, here, header(rfcHeader, item(mine)+", "+item(mine)), 400, "invalid_request"},
 		{"MTLS-11 no colons", rfc, here, header(rfcHeader, strings.Trim(item(mine), ":")), 400, "invalid_request"},
+		{"MTLS-11 a letter for the first colon", rfc, here, header(rfcHeader, "A"+item(mine)[1:]), 400, "invalid_request"},
+		{"MTLS-11 a letter for the last colon", rfc, here, header(rfcHeader, strings.TrimSuffix(item(mine), ":")+"A"), 400, "invalid_request"},
 		{"MTLS-11 one colon", rfc, here, header(rfcHeader, ":"), 400, "invalid_request"},
 		{"MTLS-11 not base64", rfc, here, header(rfcHeader, ":%:"), 400, "invalid_request"},
 		{"MTLS-11 PEM in place of an item", rfc, here, header(rfcHeader, escaped(mine)), 400, "invalid_request"},
@@ -191,8 +205,10 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 an empty header", nginx, here, header(nginxHeader, ""), 400, "invalid_request"},
 		{"MTLS-11 in one line, and another in the next", nginx, here, header(nginxHeader, oneLine(mine, " ")+" "+oneLine(mine, " ")), 400, "invalid_request"},
 		{"MTLS-11 in one line, without its end", nginx, here, header(nginxHeader, strings.TrimSuffix(oneLine(mine, " "), "-----END CERTIFICATE-----")), 400, "invalid_request"},
+		{"MTLS-11 in one line, without its beginning", nginx, here, header(nginxHeader, strings.TrimPrefix(oneLine(mine, " "), "-----BEGIN CERTIFICATE-----")), 400, "invalid_request"},
 		{"MTLS-11 markers around nothing", nginx, here, header(nginxHeader, "-----BEGIN CERTIFICATE----- -----END CERTIFICATE-----"), 400, "invalid_request"},
-		{"MTLS-11 a header of more than 64 KiB", nginx, here, header(nginxHeader, oneLine(mine, strings.Repeat(" ", 8<<10))), 400, "invalid_request"},
+		{"MTLS-11 a header of more than 64 KiB", nginx, here, header(nginxHeader, padded(oneLine(mine, " "), 64<<10+1)), 400, "invalid_request"},
+		{"MTLS-11 base64, an escape that is none", traefik, here, header(traefikHeader, der(mine)+"%zz"), 400, "invalid_request"},
 		{"MTLS-10 base64, from an address that is not a trusted proxy", traefik, elsewhere, header(traefikHeader, der(mine)), 401, "invalid_token"},
 		{"MTLS-11 base64, nothing", traefik, here, header(traefikHeader, ""), 400, "invalid_request"},
 		{"MTLS-11 base64, PEM", traefik, here, header(traefikHeader, oneLine(mine, "")), 400, "invalid_request"},
@@ -209,6 +225,7 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 XFCC, two certificates in an element", envoy, here, header(envoyHeader, element(mine)+`;cert="`+escaped(mine)+`"`), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a short digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)[:62]), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a long digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)+"00"), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a digest before something else", envoy, here, header(envoyHeader, "Hash="+hash(mine)+"zz"), 400, "invalid_request"},
 		{"MTLS-11 XFCC, an open quote", envoy, here, header(envoyHeader, `Cert="`+escaped(mine)), 400, "invalid_request"},
 		{"MTLS-11 XFCC, an open quote of the client", envoy, here, header(envoyHeader, `By=",`+element(mine)), 400, "invalid_request"},
 		{"MTLS-11 XFCC, an open quote of the client that the subject closes", envoy, here,
@@ -230,6 +247,7 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-10 from a proxy", rfc, here, header(rfcHeader, item(mine)), 200, ""},
 		{"MTLS-10 from a proxy, escaped", nginx, here, header(nginxHeader, escaped(mine)), 200, ""},
 		{"MTLS-10 in one line, with spaces", nginx, here, header(nginxHeader, oneLine(mine, " ")), 200, ""},
+		{"MTLS-10 a header of 64 KiB", nginx, here, header(nginxHeader, padded(oneLine(mine, " "), 64<<10)), 200, ""},
 		{"MTLS-10 in one line, with tabs", nginx, here, header(nginxHeader, oneLine(mine, "\t")), 200, ""},
 		{"MTLS-10 in one line, with nothing", nginx, here, header(nginxHeader, oneLine(mine, "")), 200, ""},
 		{"MTLS-10 in one line, escaped and with the line breaks of Windows", nginx, here, header(nginxHeader, url.PathEscape(oneLine(mine, "\r\n")+"\r\n")), 200, ""},

@@ -173,13 +173,15 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 		if found, err = g.verify(ctx, c); err == nil {
 			err = g.authorize(found.entry.Token, c.request, needs)
 		}
-	} else if none(err) {
+	} else if missing := noCredentials(err); missing != nil {
 		if len(needs) == 1 && valetkey.Describe(needs[0]).Open {
 			d = Decision{guard: g, passed: true, as: withoutToken}
 			d.add("Vary", g.vary)
 			return d, false
 		}
-		err = withScope(err, needs)
+		told := *missing
+		told.Scope = valetkey.Describe(needs...).Challenge
+		err = &told
 	}
 	if err != nil {
 		d = g.refuse(ctx, c.request, c.scheme, err)
@@ -210,10 +212,13 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 	return d, found.remembered
 }
 
-// none reports whether err means that a request carries no credentials.
-func none(err error) bool {
+// noCredentials returns the refusal in err if err means that a request carries no credentials, otherwise nil.
+func noCredentials(err error) *valetkey.Error {
 	var refusal *valetkey.Error
-	return errors.As(err, &refusal) && refusal.Code == valetkey.NoCredentials
+	if !errors.As(err, &refusal) || refusal.Code != valetkey.NoCredentials {
+		return nil
+	}
+	return refusal
 }
 
 // Reject returns the Decision that refuses r with err. It is for problems that precede the credentials, such as an ambiguous path.

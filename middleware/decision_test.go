@@ -104,6 +104,23 @@ func TestDecision(t *testing.T) {
 			assert.Equal(t, 401, guard.Decide(r).Status())
 		}
 	})
+	t.Run("a token that a request carries is refused in the challenge of its scheme", func(t *testing.T) {
+		key := iss.ProofKey("ES256")
+		for scheme, token := range map[string]string{"DPoP": iss.Token(valetkeytest.BoundTo(key)), "Bearer": iss.Token()} {
+			guard := newGuard(t, iss, withDPoP(t, iss))
+			api := serve(t, guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				assert.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice"}))
+				w.Header()["Www-Authenticate"] = guard.Decide(r).Header()["Www-Authenticate"]
+			})))
+			send := asBearer(token)
+			if scheme == "DPoP" {
+				send = asDPoP(key, token)
+			}
+			got := do(t, "GET", api, "", atRoot, send)
+			assert.Equal(t, 200, got.status, got.body)
+			assertError(t, got.header, scheme, "invalid_token")
+		}
+	})
 	t.Run("a request that carries its token is refused once the token has expired", func(t *testing.T) {
 		now := time.Now()
 		for name, token := range map[string]valetkey.TokenFields{
@@ -151,6 +168,7 @@ func TestDecideToken(t *testing.T) {
 		{"an expired token", iss.Token(valetkeytest.Expired()), valetkey.AnyToken, 401},
 		{"an expired token where none is needed", iss.Token(valetkeytest.Expired()), valetkey.Optional, 401},
 		{"a token bound to a key, which nothing proves", iss.Token(valetkeytest.BoundTo(iss.ProofKey("ES256"))), valetkey.AnyToken, 401},
+		{"a token bound to a certificate, of which there is none", iss.Token(valetkeytest.BoundToCertificate(valetkeytest.ClientCertificate(t))), valetkey.AnyToken, 401},
 		{"too few scopes", iss.Token(valetkeytest.Scopes("a")), scopes.All("b"), 403},
 		{"a rule about the request, of which there is none", iss.Token(), valetkey.RequirementFunc(func(a valetkey.Access) error {
 			if a.Request == nil && a.PathValue("id") == "" {

@@ -172,6 +172,8 @@ func TestRequirements(t *testing.T) {
 		challenge     string
 	}{
 		{"the zero requirement refuses", []valetkey.Requirement{scopes.Requirement{}}, token("a"), 403, `error="insufficient_scope"`},
+		{"an openness that is none", []valetkey.Requirement{valetkey.Openness("any")}, token("a"), 503, ""},
+		{"the zero openness", []valetkey.Requirement{valetkey.Openness("")}, token("a"), 503, ""},
 		{"BT-20 all requirements' scopes are named at once", []valetkey.Requirement{scopes.Any("a", "admin"), scopes.All("b")}, token("admin"), 403, `scope="a b"`},
 		{"a refusal of another kind is told as it is", []valetkey.Requirement{fresh, scopes.All("b")}, token("a"), 401, `error="insufficient_user_authentication"`},
 		{"a requirement that cannot be decided is our fault", []valetkey.Requirement{broken}, token("a"), 503, ""},

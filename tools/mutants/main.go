@@ -5,9 +5,10 @@
 //
 // It runs in the root of the module and changes no file. All mutants of a package are compiled into one test binary, each behind a switch that an
 // environment variable turns on. Each test first runs alone and without a mutant, to learn which mutants it reaches and how long it takes. Then
-// each mutant runs with the tests that reach it, quick ones first.
+// each mutant runs with the tests that reach it, the most specific and the quick ones first.
 //
-// A mutant is killed if a test fails, or if the tests take more than five times as long as before, plus ten seconds. It survives if they pass, or
+// A mutant is killed if a test fails, or if the tests take more than five times as long as before, plus ten seconds, and then more than three times
+// that. It survives if they pass, or
 // if no test reaches it. -sample chooses at most so many mutants of each package, the same ones for the same seed and source; 0 takes all. With
 // -run, only the mutants of files or lines whose FILE:LINE begins so are run. -why prints which test killed each mutant. -keep keeps the folder of
 // the binary. The exit code is 1 if mutants survive that the file of -explained does not name, or if it names mutants of a package that do not
@@ -130,13 +131,41 @@ func (o options) measure(dir string) (bool, error) {
 		chosen = chosen[:o.sample]
 		slices.Sort(chosen)
 	}
-	outcomes, reasons := make([]string, len(all)), make([]string, len(all))
+	fmt.Printf("%s: %d mutants, %d to run\n", dir, len(all), len(chosen))
+	var (
+		mu        sync.Mutex
+		count     = map[string]int{}
+		explained int
+		ok        = true
+		tried     = map[string]string{}
+	)
+	report := func(m Mutant, outcome, reason string) {
+		mu.Lock()
+		defer mu.Unlock()
+		count[outcome]++
+		tried[m.Name()] = outcome
+		note := ""
+		switch {
+		case outcome != survived && outcome != uncovered:
+			if !o.why {
+				return
+			}
+			note = " by " + reason
+		case slices.Contains(o.explained, m.Name()):
+			explained++
+			note = " (explained)"
+		default:
+			ok = false
+		}
+		fmt.Printf("  %s line %d: %s%s\n", outcome, m.Line, m.Name(), note)
+	}
 	var wg sync.WaitGroup
 	next := make(chan int)
 	for range o.parallel {
 		wg.Go(func() {
 			for i := range next {
-				outcomes[i], reasons[i] = run(binary, dir, i, tests)
+				outcome, reason := run(binary, dir, i, tests)
+				report(all[i], outcome, reason)
 			}
 		})
 	}
@@ -146,38 +175,9 @@ func (o options) measure(dir string) (bool, error) {
 	close(next)
 	wg.Wait()
 
-	count := map[string]int{}
-	explained := 0
-	ok := true
-	tried := map[string]string{}
-	var lines []string
-	for _, i := range chosen {
-		m := all[i]
-		count[outcomes[i]]++
-		tried[m.Name()] = outcomes[i]
-		note := ""
-		switch outcomes[i] {
-		case survived, uncovered:
-			if slices.Contains(o.explained, m.Name()) {
-				explained++
-				note = " (explained)"
-			} else {
-				ok = false
-			}
-		default:
-			if !o.why {
-				continue
-			}
-			note = " by " + reasons[i]
-		}
-		lines = append(lines, fmt.Sprintf("  %s line %d: %s%s", outcomes[i], m.Line, m.Name(), note))
-	}
 	dead := count[killed] + count[timeout]
 	fmt.Printf("%s: %d mutants, %d run, %d killed (%d by time), %d survived (%d not reached by a test, %d explained): %.1f %% killed, %s\n", dir, len(all), len(chosen), dead,
 		count[timeout], len(chosen)-dead, count[uncovered], explained, 100*float64(dead)/float64(max(len(chosen), 1)), time.Since(began).Round(time.Second))
-	for _, line := range lines {
-		fmt.Println(line)
-	}
 	for _, name := range o.explained {
 		outcome := tried[name]
 		known := slices.ContainsFunc(all, func(m Mutant) bool { return m.Name() == name })
@@ -310,7 +310,7 @@ func calm(binary, dir, work string) ([]test, error) {
 		}
 		tests = append(tests, t)
 	}
-	slices.SortStableFunc(tests, func(a, b test) int { return int(a.took - b.took) })
+	slices.SortStableFunc(tests, func(a, b test) int { return len(a.reaches) - len(b.reaches) })
 	return tests, nil
 }
 
@@ -318,26 +318,35 @@ var failure = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)|^(panic: .*|fatal erro
 
 // run runs the tests that reach a mutant.
 func run(binary, dir string, mutant int, tests []test) (outcome, reason string) {
-	var quick, slow []string
-	var limitQuick, limitSlow time.Duration
-	for _, t := range tests {
-		switch {
-		case !t.reaches[mutant]:
-		case t.took < 500*time.Millisecond:
-			quick, limitQuick = append(quick, t.name), limitQuick+t.took
-		default:
-			slow, limitSlow = append(slow, t.name), limitSlow+t.took
-		}
-	}
-	outcome = uncovered
-	for _, batch := range []struct {
+	// Three runs, as few of them as it takes: the tests that reach the fewest mutants, which are often those of the changed function, then the
+	// other quick ones, then the slow ones.
+	var batches [3]struct {
 		names []string
 		limit time.Duration
-	}{{quick, limitQuick}, {slow, limitSlow}} {
+	}
+	for _, t := range tests {
+		if !t.reaches[mutant] {
+			continue
+		}
+		b := &batches[2]
+		switch {
+		case t.took < time.Second && len(batches[0].names) < 3:
+			b = &batches[0]
+		case t.took < time.Second:
+			b = &batches[1]
+		}
+		b.names, b.limit = append(b.names, t.name), b.limit+t.took
+	}
+	outcome = uncovered
+	for _, batch := range batches {
 		if len(batch.names) == 0 {
 			continue
 		}
-		text, ended, err := execute(binary, dir, 5*batch.limit+10*time.Second, batch.names, "MUTANT="+strconv.Itoa(mutant))
+		limit := 5*batch.limit + 10*time.Second
+		text, ended, err := execute(binary, dir, limit, batch.names, "MUTANT="+strconv.Itoa(mutant))
+		if ended == timeout { // the machine may have become slower since the tests were measured
+			text, ended, err = execute(binary, dir, 3*limit, batch.names, "MUTANT="+strconv.Itoa(mutant))
+		}
 		if err != nil {
 			fatal(err)
 		}
