@@ -228,9 +228,10 @@ const maxAuditPath = 256
 func (a *Auditor) record(e valetkey.Event) slog.Record {
 	level, outcome := slog.LevelInfo, "success"
 	switch {
-	case e.Err != nil && e.Status >= http.StatusInternalServerError:
+	case e.Err == nil:
+	case e.Status >= http.StatusInternalServerError:
 		level, outcome = slog.LevelError, "unknown"
-	case e.Err != nil:
+	default:
 		level, outcome = slog.LevelWarn, "failure"
 	}
 	kind := "allowed"

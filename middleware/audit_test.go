@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -264,6 +265,23 @@ func TestAuditWithAHandlerThatBlocks(t *testing.T) {
 		require.NoError(t, a.Close(t.Context()))
 		assert.Equal(t, 3, strings.Count(out.buf.String(), "\n"))
 		assert.Zero(t, a.Dropped())
+	})
+	t.Run("AUDIT-04 with Block a request waits no longer than until Close, and its record is counted", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a, s, _ := start(middleware.AuditOptions{Queue: 1, Block: true})
+			a.Observe(t.Context(), refusal)
+			<-s.entered
+			a.Observe(t.Context(), refusal) // in the queue
+			go a.Observe(t.Context(), refusal)
+			synctest.Wait()
+			canceled, cancel := context.WithCancel(t.Context())
+			cancel()
+			assert.ErrorIs(t, a.Close(canceled), context.Canceled)
+			synctest.Wait()
+			assert.EqualValues(t, 1, a.Dropped())
+			close(s.release)
+			require.NoError(t, a.Close(t.Context()))
+		})
 	})
 }
 

@@ -153,8 +153,8 @@ func textDER(s string) ([]byte, error) {
 // textXFCC decodes an X-Forwarded-Client-Cert header with one element. A name in the certificate of the client may contain the
 // separators, see [XFCCHeader], and so add any key that Envoy has not written. Keys that are used must therefore not contradict.
 func textXFCC(s string) (certificate, error) {
-	element, more, ok := xfccElement(s)
-	if !ok || more || element == (xfcc{}) {
+	element, ok := xfccElement(s)
+	if !ok || element == (xfcc{}) {
 		return certificate{}, errNotOne
 	}
 	c := certificate{}
@@ -177,21 +177,21 @@ func textXFCC(s string) (certificate, error) {
 // An xfcc holds the values of an element that are used; "": it has none.
 type xfcc struct{ cert, hash string }
 
-// xfccElement reads the first element of s: pairs of a key and a value, separated by semicolons. more reports whether a comma and
-// another element follow. ok is false if the element is malformed, or has a key that is used here twice or without a value.
+// xfccElement reads s as one element: pairs of a key and a value, separated by semicolons. ok is false if the element is malformed, has a
+// key that is used here twice or without a value, or is followed by a comma and another element.
 //
 // A quote may occur only around a whole value, and within it after a backslash. Otherwise an open quote in an element of the client
 // would turn the quotes of the proxy inside out.
-func xfccElement(s string) (e xfcc, more, ok bool) {
+func xfccElement(s string) (e xfcc, ok bool) {
 	for {
 		end := strings.IndexAny(s, `=,;"`)
 		if end <= 0 || s[end] != '=' {
-			return e, false, false
+			return e, false
 		}
 		key := strings.ToLower(strings.Trim(s[:end], " \t"))
 		value, after, ok := xfccValue(s[end+1:])
 		if !ok {
-			return e, false, false
+			return e, false
 		}
 		var known *string
 		switch key {
@@ -202,15 +202,15 @@ func xfccElement(s string) (e xfcc, more, ok bool) {
 		}
 		if known != nil {
 			if *known != "" || value == "" {
-				return e, false, false
+				return e, false
 			}
 			*known = value
 		}
 		switch {
 		case after == "":
-			return e, false, true
+			return e, true
 		case after[0] == ',':
-			return e, true, true
+			return e, false
 		}
 		s = after[1:]
 	}

@@ -227,6 +227,7 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 XFCC, a long digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)+"00"), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a digest before something else", envoy, here, header(envoyHeader, "Hash="+hash(mine)+"zz"), 400, "invalid_request"},
 		{"MTLS-11 XFCC, an open quote", envoy, here, header(envoyHeader, `Cert="`+escaped(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, an open quote after the digest", envoy, here, header(envoyHeader, `Hash=`+hash(mine)+`;By="x`), 400, "invalid_request"},
 		{"MTLS-11 XFCC, an open quote of the client", envoy, here, header(envoyHeader, `By=",`+element(mine)), 400, "invalid_request"},
 		{"MTLS-11 XFCC, an open quote of the client that the subject closes", envoy, here,
 			header(envoyHeader, `By=",Hash=`+hash(other)+`;Subject="CN=a\",Cert=`+escaped(mine)+`;x=\""`), 400, "invalid_request"},

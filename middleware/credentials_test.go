@@ -125,6 +125,7 @@ func TestOtherSources(t *testing.T) {
 		{"BT-23 JSON", "POST", withForm, []func(*http.Request){body("application/json", `{"access_token":"`+token+`"}`)}, 401, bare},
 		{"BT-23 multipart", "POST", withForm, []func(*http.Request){body("multipart/form-data; boundary=x",
 			"--x\r\nContent-Disposition: form-data; name=\"access_token\"\r\n\r\n"+token+"\r\n--x--\r\n")}, 401, bare},
+		{"BT-23 a content type with a malformed parameter", "POST", withForm, []func(*http.Request){inForm, header("Content-Type", form+"; x")}, 401, bare},
 		{"BT-23 two content types", "POST", withForm, []func(*http.Request){inForm, header("Content-Type", form, "application/json")}, 401, bare},
 		{"BT-14 header and form", "POST", withForm, []func(*http.Request){inForm, inHeader}, 400, twice},
 		{"BT-14 header and query", "GET", withQuery + "?access_token=" + token, []func(*http.Request){inHeader}, 400, twice},

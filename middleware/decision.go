@@ -79,10 +79,7 @@ func (g *Guard) Decide(r *http.Request, needs ...valetkey.Requirement) Decision 
 	return d.unless(reportOnly)
 }
 
-func isPublic(need valetkey.Requirement) bool {
-	o, ok := need.(valetkey.Openness)
-	return ok && o == valetkey.Public
-}
+func isPublic(need valetkey.Requirement) bool { return need == valetkey.Public }
 
 // enforced returns needs without the InsecureReportOnly around them, and whether refusals are only reported.
 func (g *Guard) enforced(needs []valetkey.Requirement) ([]valetkey.Requirement, bool) {
@@ -227,7 +224,7 @@ func noCredentials(err error) *valetkey.Error {
 // reports it to the Observer, as [Guard.Decide] does. It refuses also with [Config].InsecureReportOnly.
 //
 // A guard that accepts several schemes sends a challenge for each, on separate lines. The error is in the challenge of the scheme
-// that r uses, or in each if that scheme is unknown.
+// that r uses, of Bearer if r has no access token in Authorization, or in each if r is nil or has two lines of Authorization.
 func (g *Guard) Reject(r *http.Request, err error) Decision {
 	ctx, scheme := context.Background(), ""
 	if r != nil {

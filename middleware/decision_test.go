@@ -107,7 +107,8 @@ func TestDecision(t *testing.T) {
 	t.Run("a token that a request carries is refused in the challenge of its scheme", func(t *testing.T) {
 		key := iss.ProofKey("ES256")
 		for scheme, token := range map[string]string{"DPoP": iss.Token(valetkeytest.BoundTo(key)), "Bearer": iss.Token()} {
-			guard := newGuard(t, iss, withDPoP(t, iss))
+			var seen recorder
+			guard := newGuard(t, iss, withDPoP(t, iss), func(c *middleware.Config) { c.Observer = &seen })
 			api := serve(t, guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				assert.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice"}))
 				w.Header()["Www-Authenticate"] = guard.Decide(r).Header()["Www-Authenticate"]
@@ -119,6 +120,11 @@ func TestDecision(t *testing.T) {
 			got := do(t, "GET", api, "", atRoot, send)
 			assert.Equal(t, 200, got.status, got.body)
 			assertError(t, got.header, scheme, "invalid_token")
+			seen.mu.Lock()
+			last := seen.events[len(seen.events)-1]
+			seen.mu.Unlock()
+			assert.Equal(t, valetkey.ReasonRevoked, last.Reason)
+			assert.True(t, last.Remembered)
 		}
 	})
 	t.Run("a request that carries its token is refused once the token has expired", func(t *testing.T) {

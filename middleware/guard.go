@@ -309,9 +309,8 @@ func New(cfg Config) (*Guard, error) {
 		onBehalf:          cfg.OnBehalf,
 		now:               cfg.Now,
 	}
-	if id, err := url.Parse(cfg.Resource.ID); err == nil {
-		g.scheme, g.host = id.Scheme, id.Host
-	}
+	id, _ := url.Parse(cfg.Resource.ID) // check has parsed it
+	g.scheme, g.host = id.Scheme, id.Host
 	if cfg.takesBearer() {
 		g.challenge.schemes = append(g.challenge.schemes, authheader.Bearer)
 	}

@@ -35,6 +35,7 @@ func TestTheTextOfATokenIsKeptForPackageOnbehalfOnly(t *testing.T) {
 	}
 	t.Run("a guard that is not configured so drops it", func(t *testing.T) {
 		assert.Nil(t, heldtoken.FromContext(accepted(t, newGuard(t, iss))))
+		assert.Nil(t, heldtoken.FromContext(accepted(t, newGuard(t, iss, cancels))))
 	})
 	t.Run("that of another guard's token is not used", func(t *testing.T) {
 		assert.Nil(t, heldtoken.FromContext(accepted(t, newGuard(t, iss, onBehalf), newGuard(t, iss))))

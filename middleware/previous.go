@@ -41,6 +41,6 @@ func (g *Guard) takeOver(previous *Guard, keep func(*valetkey.Token) bool) {
 	if (g.tokenHeader != "") != (previous.tokenHeader != "") { // they differ in the characters that a token may have, checked on a miss
 		return
 	}
-	g.cache.Adopt(previous.cache, func(t *valetkey.Token) bool { return keep(t) && g.denials.check(t) == nil })
+	g.cache.Adopt(previous.cache, keep)
 	g.cache.Purge(func(t *valetkey.Token) bool { return g.denials.check(t) != nil })
 }

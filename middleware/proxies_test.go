@@ -233,6 +233,8 @@ func TestForwardedPortAndPrefix(t *testing.T) {
 		{"a prefix with a host", false, true, headers{"Prefix": "//evil.example"}, "https://api.example.com/orders", 400},
 		{"a prefix with a query", false, true, headers{"Prefix": "/v1?x"}, "https://api.example.com/v1/orders", 400},
 		{"a prefix with a backslash", false, true, headers{"Prefix": `/v1\x`}, "https://api.example.com/orders", 400},
+		{"a prefix with a space", false, true, headers{"Prefix": "/v1 x"}, "https://api.example.com/v1%20x/orders", 400},
+		{"a prefix beyond ASCII", false, true, headers{"Prefix": "/ü"}, "https://api.example.com/%C3%BC/orders", 400},
 		{"prefixes of unknown proxies", false, true, headers{"Prefix": "/a, /b"}, "https://api.example.com/a/b/orders", 400},
 		{"more prefixes than proxies", false, true, headers{"Prefix": "/evil, /a", "For": "192.0.2.1"}, "https://api.example.com/a/orders", 400},
 		{"without the prefix", false, true, headers{"Prefix": "/v1"}, "https://api.example.com/orders", 401},

@@ -62,7 +62,7 @@ func HeaderToken(name string, trustedOrigins ...string) BearerMethod {
 	m.remove = func(h http.Header) { h.Del(header) }
 	m.tokens = func(r *http.Request) ([]string, error) {
 		lines := r.Header[header]
-		if len(lines) == 0 || len(lines) == 1 && lines[0] == "" || !plainRead(r) && !ofAllowedOrigin(r, protection) {
+		if len(lines) == 1 && lines[0] == "" || !plainRead(r) && !ofAllowedOrigin(r, protection) {
 			return nil, nil
 		}
 		return lines, nil
@@ -107,7 +107,7 @@ func APIKeyHeader(name string) BearerMethod {
 	m.remove = func(h http.Header) { h.Del(header) }
 	m.tokens = func(r *http.Request) ([]string, error) {
 		lines := r.Header[header]
-		if len(lines) == 0 || len(lines) == 1 && lines[0] == "" {
+		if len(lines) == 1 && lines[0] == "" {
 			return nil, nil
 		}
 		texts := make([]string, len(lines))

@@ -64,6 +64,7 @@ func TestStepUp(t *testing.T) {
 		{"STEP-05 auth_time is in milliseconds, and so is far in the future", needs(recent), all(valetkeytest.Claim("auth_time", iss.Now().UnixMilli())), 401, time + `, max_age="300"`},
 		{"auth_time is 2 min in the future", needs(recent), all(ago(-120e9)), 401, time + `, max_age="300"`},
 		{"STEP-06 max_age 0, and a login of this second", needs(middleware.MaxAge(0)), all(ago(0)), 401, time + `, max_age="0"`},
+		{"STEP-06 max_age 0, and a login of the next second, by the issuer's clock", needs(middleware.MaxAge(0)), all(ago(-1e9)), 401, time + `, max_age="0"`},
 		{"STEP-08 both fail", needs(phr, recent), nil, 401, way + `, acr_values="phr phrh", max_age="300"`},
 		{"STEP-08 both fail, the other way round", needs(recent, phr), nil, 401, time + `, acr_values="phr phrh", max_age="300"`},
 		{"the stricter of two max_age", needs(recent, middleware.MaxAge(60e9), phr), nil, 401, `max_age="60"`},

@@ -45,7 +45,7 @@ func newWarnings() warnings {
 // warn logs the cause of a suspicious refusal, unless it has done so for the same reason within the last minute.
 func (w warnings) warn(ctx context.Context, log *slog.Logger, err error) {
 	var refusal *valetkey.Error
-	if !errors.As(err, &refusal) || refusal == nil {
+	if !errors.As(err, &refusal) {
 		return
 	}
 	limit := w[refusal.Reason]
