@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -135,6 +136,8 @@ func TestRefusals(t *testing.T) {
 		{"DPOP-03 a nonce that is a number, though none is asked for", []option{claim("nonce", 1)}, "lacks a claim"},
 		{"DPOP-03 a payload that is no object", []option{valetkeytest.Payload(`["jti"]`)}, "lacks a claim"},
 		{"DPOP-03 a claim twice", []option{valetkeytest.Payload(`{"jti":"a","jti":"b"}`)}, "lacks a claim"},
+		{"DPOP-03 a claim twice, after all that are needed", []option{valetkeytest.Payload(fmt.Sprintf(`{"jti":"a","htm":%q,"htu":%q,"iat":%d,"ath":%q,"x":1,"x":2}`,
+			method, target, now.Unix(), base64.RawURLEncoding.EncodeToString(tokenSum[:])))}, "lacks a claim"},
 		{"DPOP-04 no typ", []option{valetkeytest.Type("")}, "another type"},
 		{"DPOP-04 typ JWT", []option{valetkeytest.Type("JWT")}, "another type"},
 		{"DPOP-04 typ at+jwt", []option{valetkeytest.Type("at+jwt")}, "another type"},
@@ -313,6 +316,24 @@ func TestAccepted(t *testing.T) {
 		requireRefusal(t, err, valetkey.InvalidProof, "future")
 		_, err = exact.Verify(t.Context(), request(client))
 		require.NoError(t, err)
+	})
+}
+
+func TestTheWindowIsExact(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
+	client, now := iss.ProofKey("ES256"), time.Unix(1_800_000_000, 0)
+	at := func(skew time.Duration) error {
+		v := newVerifier(t, dpop.Config{Now: func() time.Time { return now.Add(skew) }})
+		_, err := v.Verify(t.Context(), request(client, valetkeytest.Claim("iat", now.Unix())))
+		return err
+	}
+	t.Run("DPOP-27 a proof is accepted for a minute", func(t *testing.T) {
+		require.NoError(t, at(time.Minute))
+		requireRefusal(t, at(time.Minute+time.Nanosecond), valetkey.InvalidProof, "too old")
+	})
+	t.Run("DPOP-28 and may be ten seconds ahead", func(t *testing.T) {
+		require.NoError(t, at(-10*time.Second))
+		requireRefusal(t, at(-10*time.Second-time.Nanosecond), valetkey.InvalidProof, "future")
 	})
 }
 
@@ -506,6 +527,7 @@ func TestNew(t *testing.T) {
 	t.Run("DPOP-27 a window is a matter of seconds or minutes", func(t *testing.T) {
 		_, err := dpop.New(dpop.Config{Window: time.Hour})
 		require.ErrorContains(t, err, "Window: 1h0m0s is not between")
+		newVerifier(t, dpop.Config{Window: 10 * time.Minute, Leeway: 10 * time.Minute})
 	})
 }
 

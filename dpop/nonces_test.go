@@ -203,6 +203,16 @@ func TestNewNonces(t *testing.T) {
 			require.ErrorContains(t, err, "dpop: Nonces: "+c.mistake)
 		})
 	}
+	for _, every := range []time.Duration{time.Second, time.Hour} {
+		t.Run("a new one every "+every.String(), func(t *testing.T) {
+			_, err := dpop.NewNonces(dpop.NoncesConfig{Every: every, Grace: every})
+			require.NoError(t, err)
+		})
+	}
+	t.Run("a nonce is made once for all requests of its time", func(t *testing.T) {
+		r := newReplica(t, dpop.NoncesConfig{})
+		require.Zero(t, testing.AllocsPerRun(100, func() { r.Nonce() }))
+	})
 	t.Run("every mistake says where", func(t *testing.T) {
 		_, err := dpop.NewNonces(dpop.NoncesConfig{Key: make([]byte, 31), Every: 2 * time.Hour})
 		require.EqualError(t, err, "dpop: Nonces: Key: 31 bytes, not 32\ndpop: Nonces: Every: 2h0m0s is not between 1s and 1h0m0s")

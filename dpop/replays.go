@@ -72,7 +72,8 @@ type replayShard struct {
 // A part of a key is sufficient: a collision would take 2^64 proofs, and would cost one of the two.
 type part [16]byte
 
-// An entry is the record of one proof. A tag is a seeded hash, so that a client cannot choose the tag of another; 0: none.
+// An entry is the record of one proof. A tag is a seeded hash, so that a client cannot choose the tag of another; 0: none, and
+// shares do not apply.
 type entry struct {
 	end          uint32 // in Unix seconds, rounded up
 	client, user uint32 // tags
@@ -147,10 +148,8 @@ func (s *replayShard) use(key part, e entry, now int64) (fresh bool, err error) 
 	}
 	s.ends[key] = e
 	s.earliest = min(s.earliest, int64(e.end))
-	if e.user != 0 {
-		s.held[e.client]++
-		s.held[e.user]++
-	}
+	s.held[e.client]++
+	s.held[e.user]++
 	return true, nil
 }
 
@@ -178,14 +177,8 @@ func (s *replayShard) fullLocked(e entry) error {
 }
 
 func (s *replayShard) removeLocked(key part) {
-	e, found := s.ends[key]
-	if !found {
-		return
-	}
+	e := s.ends[key]
 	delete(s.ends, key)
-	if e.user == 0 {
-		return
-	}
 	for _, tag := range [...]uint32{e.client, e.user} {
 		if s.held[tag]--; s.held[tag] <= 0 {
 			delete(s.held, tag)
@@ -251,8 +244,8 @@ func (s *sharedReplays) Use(ctx context.Context, key [32]byte, until time.Time) 
 }
 
 func (s *sharedReplays) useShared(ctx context.Context, u use) (fresh bool, err error) {
-	if fresh, err = s.own.useShared(ctx, u); err != nil || !fresh {
-		return fresh, err
+	if fresh, err = s.own.useShared(ctx, u); !fresh {
+		return false, err
 	}
 	if fresh, err = s.all.Use(ctx, u.key, u.until); err != nil {
 		s.own.forget(u) // a failure of the store does not use up the proof

@@ -115,6 +115,7 @@ func TestMemoryReplays(t *testing.T) {
 				require.True(t, use(t, m, n, time.Minute))
 			}
 			require.Less(t, heap(), before+(full-before)/2)
+			runtime.KeepAlive(m)
 		})
 	})
 	t.Run("DPOP-41 memory per proof is what the documentation says", func(t *testing.T) {
@@ -144,6 +145,77 @@ func TestMemoryReplays(t *testing.T) {
 		}
 		wg.Wait()
 		require.EqualValues(t, 500, fresh.Load())
+	})
+}
+
+// Shares of a small memory, where one user has room for 22 proofs: then a third of what is free beyond the reserve of 12 is less.
+func TestSharesOverTime(t *testing.T) {
+	in := func(name string, f func(t *testing.T, use func(n int, client, user string) (accepted int))) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := dpop.NewReplayStore(100)
+				proof := uint64(0)
+				f(t, func(n int, client, user string) (accepted int) {
+					for range n {
+						proof++
+						fresh, err := m.UseBy(keyOf(proof), client, user, time.Now().Add(time.Minute))
+						require.Equal(t, err == nil, fresh)
+						if fresh {
+							accepted++
+						}
+					}
+					return accepted
+				})
+			})
+		})
+	}
+	in("DPOP-42 a share is free again as far as its proofs have ended", func(t *testing.T, use func(int, string, string) int) {
+		require.Equal(t, 11, use(11, "app", "mallory"))
+		time.Sleep(40 * time.Second)
+		require.Equal(t, 11, use(100, "app", "mallory"))
+		time.Sleep(40 * time.Second)
+		require.Equal(t, 11, use(100, "app", "mallory"))
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, 22, use(100, "app", "mallory"))
+	})
+	in("DPOP-42 names that are the same one after the other are not the same", func(t *testing.T, use func(int, string, string) int) {
+		require.Equal(t, 22, use(100, "app", "mallory"))
+		require.Equal(t, 10, use(10, "appm", "allory"))
+		require.Equal(t, 0, use(1, "app", "mallory"))
+	})
+	t.Run("DPOP-42 a proof that is used again after its end takes its place only once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := dpop.NewReplayStore(100)
+			for range 1000 {
+				fresh, err := m.UseBy(keyOf(1), "app", "alice", time.Now().Add(time.Minute))
+				require.NoError(t, err)
+				require.True(t, fresh)
+				time.Sleep(2 * time.Minute)
+			}
+		})
+	})
+	t.Run("DPOP-42 clients that have gone take no memory", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := dpop.NewReplayStore(1000)
+			client := 0
+			use := func(n int, life time.Duration) {
+				for range n {
+					client++
+					fresh, err := m.UseBy(keyOf(uint64(client)), fmt.Sprint("client", client), "alice", time.Now().Add(life))
+					require.NoError(t, err)
+					require.True(t, fresh)
+				}
+			}
+			use(1, 24*time.Hour) // so that the memory is never empty
+			use(100, time.Minute)
+			before := heap()
+			for range 200 {
+				time.Sleep(2 * time.Minute)
+				use(100, time.Minute)
+			}
+			require.Less(t, heap(), before+200<<10)
+			runtime.KeepAlive(m)
+		})
 	})
 }
 
@@ -257,8 +329,10 @@ func TestSharesOfTheMemoryOfProofs(t *testing.T) {
 		shared.fails = false
 		_, err = proofs.Verify(t.Context(), r)
 		require.NoError(t, err)
+		asked := shared.asked.Load()
 		_, err = proofs.Verify(t.Context(), r)
 		requireRefusal(t, err, valetkey.InvalidProof, "used before")
+		require.Equal(t, asked, shared.asked.Load(), "this process knows it")
 	})
 	t.Run("a share is free again when its proofs have ended", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
@@ -280,9 +354,11 @@ var errGone = errors.New("gone")
 type boundless struct {
 	used  sync.Map
 	fails bool
+	asked atomic.Int64
 }
 
 func (b *boundless) Use(_ context.Context, key [32]byte, _ time.Time) (bool, error) {
+	b.asked.Add(1)
 	if b.fails {
 		return false, errGone
 	}

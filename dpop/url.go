@@ -9,10 +9,10 @@ import "strings"
 func sameURL(named, requested string) (string, bool) {
 	named, _, _ = strings.Cut(named, "#")
 	a, ok := normalURL(named)
-	if !ok || named == requested {
+	if named == requested {
 		return a, ok
 	}
-	b, ok := normalURL(requested)
+	b, _ := normalURL(requested) // "" if it is not one
 	return a, ok && a == b
 }
 
@@ -33,13 +33,11 @@ func withoutQuery(s string) string {
 // resolved).
 func normalURL(s string) (string, bool) {
 	s, _, _ = strings.Cut(s, "?")
-	givenScheme, rest, found := strings.Cut(s, "://")
-	givenAuthority, givenPath := rest, ""
-	if i := strings.IndexByte(rest, '/'); i >= 0 {
-		givenAuthority, givenPath = rest[:i], rest[i:]
-	}
+	givenScheme, rest, _ := strings.Cut(s, "://") // without it, there is no host either
+	givenAuthority, _, _ := strings.Cut(rest, "/")
+	givenPath := rest[len(givenAuthority):]
 	scheme := strings.ToLower(givenScheme)
-	if !found || scheme != "http" && scheme != "https" {
+	if scheme != "http" && scheme != "https" {
 		return "", false
 	}
 	authority, ok := normalAuthority(givenAuthority, scheme)
@@ -117,7 +115,7 @@ func normalPath(s string) (string, bool) {
 			i += 2
 		}
 		// Decoding must not create a dot segment: net/http cleans "/a/../b" but not "/a/%2E%2E/b".
-		if got := string(path[start:]); got != segment && (got == "." || got == "..") {
+		if got := string(path[start:]); got == "." || got == ".." {
 			path = append(path[:start], strings.ToUpper(segment)...)
 		}
 	}
@@ -128,14 +126,14 @@ const upperHex = "0123456789ABCDEF"
 
 // unhex returns the value of a hexadecimal digit, or more than 15.
 func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10
-	default:
-		return 16
+	// The differences wrap around, so a smaller c gives a large one.
+	if digit := c - '0'; digit <= 9 {
+		return digit
 	}
+	if letter := c | 0x20 - 'a'; letter <= 5 {
+		return 10 + letter
+	}
+	return 16
 }
 
 // unreserved reports whether c is unreserved, so that its percent-encoding is equivalent to c (RFC 3986, section 2.3).

@@ -43,6 +43,8 @@ func TestURLs(t *testing.T) {
 		{"DPOP-12 a subdomain", "https://h/a", "https://x.h/a"},
 		{"DPOP-12 another port", "https://h:444/a", "https://h/a"},
 		{"DPOP-12 the other scheme's default port", "https://h:80/a", "https://h/a"},
+		{"DPOP-12 another port of http", "http://h:8080/a", "http://h/a"},
+		{"DPOP-12 the default port of https with http", "http://h:443/a", "http://h/a"},
 		{"DPOP-12 a port with a zero before it", "https://h:0443/a", "https://h/a"},
 		{"DPOP-12 a port that is none", "https://h:x/a", "https://h:x/a"},
 		{"DPOP-12 a longer path", "https://h/a", "https://h/a/b"},
@@ -51,6 +53,8 @@ func TestURLs(t *testing.T) {
 		{"DPOP-12 userinfo", "https://u@h/a", "https://u@h/a"},
 		{"DPOP-12 userinfo before another host", "https://h@evil/a", "https://h/a"},
 		{"DPOP-12 a scheme that is not HTTP", "ftp://h/a", "ftp://h/a"},
+		{"DPOP-12 two schemes that are not HTTP", "ftp://h/a", "ws://h/a"},
+		{"DPOP-12 a scheme and nothing else", "https", "https"},
 		{"DPOP-12 a scheme with a letter that folds to an s", "http\u017f://h/a", "https://h/a"},
 		{"DPOP-12 a host with a letter that folds to a k", "https://\u212a/a", "https://k/a"},
 		{"DPOP-12 no host", "https:///a", "https:///a"},
@@ -60,12 +64,21 @@ func TestURLs(t *testing.T) {
 		{"DPOP-12 a space before it", " https://h/a", "https://h/a"},
 		{"DPOP-12 a percent-encoding in the host", "https://%68/a", "https://h/a"},
 		{"DPOP-12 an address without its end", "https://[::1/a", "https://[::1/a"},
+		{"DPOP-12 a name with the beginning of an address", "https://[h/a", "https://[h/a"},
+		{"DPOP-12 a character in an address that none has", "https://[::1@h]/a", "https://[::1@h]/a"},
+		{"DPOP-12 the same with a colon in a name", "https://a:b:443/a", "https://a:b:443/a"},
 		{"DPOP-12 a colon in a name", "https://a:b:443/a", "https://a:b/a"},
 		{"DPOP-12 a backslash", `https://h\@evil/a`, "https://h/a"},
 		{"DPOP-12 a percent-encoding that is none", "https://h/%zz", "https://h/%zz"},
+		{"DPOP-12 a percent-encoding whose first digit is none", "https://h/%z4", "https://h/%z4"},
+		{"DPOP-12 a percent-encoding whose second digit is none", "https://h/%4g", "https://h/%4g"},
+		{"DPOP-12 a percent-encoding with the character before the letters", "https://h/%4@", "https://h/%4@"},
+		{"DPOP-12 a percent-encoding with the character before the digits", "https://h/%4.", "https://h/%4."},
+		{"DPOP-12 a percent-encoding with the character after the digits", "https://h/%4:", "https://h/%4:"},
 		{"DPOP-12 a percent-encoding cut short", "https://h/%4", "https://h/%4"},
 		{"DPOP-16 a number sign in the path of the request", "https://h/a%23b", "https://h/a#b"},
 		{"DPOP-16 an encoded slash", "https://h/a%2Fb", "https://h/a/b"},
+		{"DPOP-16 an encoded slash left out", "https://h/a%2Fb", "https://h/ab"},
 		{"DPOP-16 an encoded question mark", "https://h/a%3Fb", "https://h/a?b"},
 		{"DPOP-16 an encoded percent sign", "https://h/a%252Fb", "https://h/a%2Fb"},
 		{"DPOP-16 an encoded semicolon", "https://h/a%3Bb", "https://h/a;b"},
@@ -73,6 +86,7 @@ func TestURLs(t *testing.T) {
 		{"DPOP-17 a dot segment at the end", "https://h/a/.", "https://h/a/"},
 		{"DPOP-17 an encoded dot segment", "https://h/a/%2e%2e/c", "https://h/a/../c"},
 		{"DPOP-17 half a dot segment encoded", "https://h/a/.%2E/c", "https://h/a/../c"},
+		{"DPOP-17 two encodings of a dot segment", "https://h/a/%2e%2e/c", "https://h/a/%2e./c"},
 		{"DPOP-17 an encoded dot segment, resolved", "https://h/a/%2e%2e/c", "https://h/c"},
 		{"DPOP-17 an encoded single dot", "https://h/%2e", "https://h/."},
 		{"DPOP-18 no path and a longer one", "https://h", "https://h/a"},
@@ -88,12 +102,15 @@ func TestURLs(t *testing.T) {
 		{"DPOP-13 a query in either", "https://h/a?x=/y", "https://h/a?z"},
 		{"DPOP-13 a query without a path", "https://h?x", "https://h/"},
 		{"DPOP-14 capitals and the default port", "HTTPS://API.Example.com:443/a", "https://api.example.com/a"},
+		{"DPOP-14 a scheme in capitals", "HTTPS://h/a", "https://h/a"},
+		{"DPOP-14 a host in capitals", "https://API.Example.com/a", "https://api.example.com/a"},
 		{"DPOP-14 the default port of http", "http://h:80/a", "http://h/a"},
 		{"DPOP-14 a port left empty", "https://h:/a", "https://h/a"},
 		{"DPOP-14 a port that is not the default", "https://H:8443/a", "https://h:8443/a"},
 		{"DPOP-14 an address", "https://[2001:DB8::1]:443/a", "https://[2001:db8::1]/a"},
 		{"DPOP-15 unreserved characters encoded", "https://h/%7Eu/a%2db%5f%2e", "https://h/~u/a-b_."},
-		{"DPOP-15 letters encoded", "https://h/%61%7a%41%30", "https://h/azA0"},
+		{"DPOP-15 letters and digits encoded", "https://h/%61%7a%41%5A%30%39", "https://h/azAZ09"},
+		{"DPOP-15 every hexadecimal digit", "https://h/%f0%9a%1b%2c%3d%4e%56%78", "https://h/%F0%9A%1B%2C%3DNVx"},
 		{"DPOP-15 letter case of hexadecimal digits", "https://h/a%2fb%c3%a9", "https://h/a%2Fb%C3%A9"},
 		{"DPOP-16 the same encoded slash", "https://h/a%2Fb", "https://h/a%2fb"},
 		{"DPOP-17 the same dot segments", "https://h/a/../c", "https://h/a/../c"},
@@ -105,6 +122,18 @@ func TestURLs(t *testing.T) {
 			require.NoError(t, m.match(t, c.htu, c.requested))
 			require.NoError(t, m.match(t, c.requested, c.htu))
 		})
+	}
+}
+
+func TestRefusedURLsAreQuotedWithoutTheirQueries(t *testing.T) {
+	m := newMatcher(t)
+	for _, c := range []struct{ htu, requested string }{
+		{"https://h/a?token=secret", "https://h/b"}, {"https://h/a#secret", "https://h/b"}, {"?secret", "https://h/b"}, {"#secret", "https://h/b"},
+		{"https://h/a", "https://h/b?token=secret"},
+	} {
+		err := m.match(t, c.htu, c.requested)
+		require.ErrorContains(t, err, "https://h/b")
+		require.NotContains(t, err.Error(), "secret")
 	}
 }
 
