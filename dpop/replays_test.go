@@ -186,11 +186,18 @@ func TestSharesOverTime(t *testing.T) {
 	t.Run("DPOP-42 a proof that is used again after its end takes its place only once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := dpop.NewReplayStore(100)
+			_, err := m.UseBy(keyOf(0), "another", "bob", time.Now().Add(365*24*time.Hour)) // so that the memory is never empty
+			require.NoError(t, err)
 			for range 1000 {
 				fresh, err := m.UseBy(keyOf(1), "app", "alice", time.Now().Add(time.Minute))
 				require.NoError(t, err)
 				require.True(t, fresh)
 				time.Sleep(2 * time.Minute)
+			}
+			for n := range uint64(20) {
+				fresh, err := m.UseBy(keyOf(2+n), "app", "alice", time.Now().Add(time.Minute))
+				require.NoError(t, err)
+				require.True(t, fresh)
 			}
 		})
 	})
