@@ -155,10 +155,9 @@ func (v *Verifier) fields(m *members) (*valetkey.TokenFields, error) {
 
 // unquoted returns the number in a string, as some endpoints write dates, and any other value as it is.
 func unquoted(v strictjson.Value) strictjson.Value {
-	if s, ok := v.Text(); ok {
-		if _, isNumber := strictjson.Value(s).Number(); isNumber {
-			return strictjson.Value(s)
-		}
+	s, _ := v.Text()
+	if _, isNumber := strictjson.Value(s).Number(); isNumber {
+		return strictjson.Value(s)
 	}
 	return v
 }

@@ -32,7 +32,7 @@ const maxBlamed = 128
 type breaker struct {
 	failures int       // tokens in a row
 	until    time.Time // no question before this time
-	probing  bool      // a probe is in flight
+	probing  bool      // a probe is in flight, so the breaker is open
 	cause    error     // of the last failure
 	epoch    int       // of attempts that count; those that began before the last failure that mattered bring no news
 	blamed   blames    // tokens that failed in this row
@@ -51,7 +51,6 @@ type blame struct {
 type attempt struct {
 	key      digest.Digest
 	epoch    int
-	probe    bool
 	relocate bool // the endpoint has failed so often that it may have moved
 }
 
@@ -61,13 +60,13 @@ func (b *breaker) enter(key digest.Digest, now time.Time) (a attempt, wait time.
 		return attempt{}, wait
 	}
 	open := b.failures >= maxFailures
-	if open && b.probing {
+	if b.probing {
 		return attempt{}, firstRetry
 	}
 	b.probing = open
 	own := b.blamed[key]
 	relocate := open || own != nil && own.failures >= maxFailures
-	return attempt{key: key, epoch: b.epoch, probe: open, relocate: relocate}, 0
+	return attempt{key: key, epoch: b.epoch, relocate: relocate}, 0
 }
 
 // wait returns how long the endpoint is not asked about the token of key.
@@ -115,9 +114,7 @@ func (b *breaker) leave(a attempt, now time.Time, err error) change {
 		}
 		return none
 	}
-	if a.probe {
-		b.probing = false
-	}
+	b.probing = false // of attempts of this epoch, none but the probe can have begun while the breaker was open
 	if b.blamed.add(a.key, now) {
 		b.failures++
 		if over := b.failures - maxFailures; over >= 0 {

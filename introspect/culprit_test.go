@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -175,4 +176,178 @@ func TestSignedAnswersAtFaultCountAgainstTheirTokenOnly(t *testing.T) {
 			assert.Zero(t, v.Status().Failures)
 		})
 	}
+}
+
+func TestWrongSignaturesDelayTheirTokenAndMissingKeysNone(t *testing.T) {
+	in := func(name string, f func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory(), valetkeytest.SignWith("RS256"))
+				f(t, iss, verifierOf(t, iss, func(cfg *introspect.Config) { cfg.Signed = &introspect.Signed{} }))
+			})
+		})
+	}
+	in("a wrong signature", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
+		answerSigned(iss, iss.Token(signedAnswer(valetkeytest.TamperedSignature())...))
+		for range 20 {
+			_, err := v.Verify(t.Context(), "one")
+			failed(t, err)
+		}
+		assert.Equal(t, 5, iss.Introspection.Hits())
+	})
+	in("keys out of reach", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
+		answerSigned(iss, iss.Token(signedAnswer()...))
+		iss.KeySet.Down()
+		for n := range 20 {
+			_, err := v.Verify(t.Context(), "one")
+			failed(t, err)
+			_, err = v.Verify(t.Context(), fmt.Sprint("token", n))
+			failed(t, err)
+		}
+		assert.Equal(t, 40, iss.Introspection.Hits())
+		assert.Zero(t, v.Status().Failures)
+	})
+}
+
+func TestCountsOfFailures(t *testing.T) {
+	in := func(name string, f func(t *testing.T, iss *valetkeytest.Issuer)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { f(t, valetkeytest.NewIssuer(t, valetkeytest.InMemory())) })
+		})
+	}
+	in("four tokens that fail in turn do not keep others from asking", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v := verifierOf(t, iss)
+		iss.Introspection.Fail(500)
+		for range 3 {
+			for n := range 4 {
+				_, err := v.Verify(t.Context(), fmt.Sprint("token", n))
+				failed(t, err)
+			}
+		}
+		assert.Equal(t, 4, v.Status().Failures)
+		iss.Introspection.Restore()
+		_, err := v.Verify(t.Context(), iss.Opaque())
+		require.NoError(t, err)
+	})
+	in("a good answer ends a token's row of faulty ones", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v, token := verifierOf(t, iss), iss.Opaque()
+		for range 3 {
+			iss.Introspection.Empty().Times(4)
+			for range 4 {
+				_, err := v.Verify(t.Context(), token)
+				failed(t, err)
+			}
+			_, err := v.Verify(t.Context(), token)
+			require.NoError(t, err)
+		}
+		assert.Equal(t, 15, iss.Introspection.Hits())
+	})
+	in("the fifth failure opens the breaker, and a success is the end of it", func(t *testing.T, iss *valetkeytest.Issuer) {
+		var log journal
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.Logger = slog.New(&log) })
+		iss.Introspection.Fail(500).Times(5)
+		for range 5 {
+			_, err := v.Verify(t.Context(), iss.Opaque())
+			failed(t, err)
+		}
+		time.Sleep(time.Second)
+		_, err := v.Verify(t.Context(), iss.Opaque())
+		require.NoError(t, err)
+		assert.Equal(t, 1, log.count("INFO introspection: the endpoint answers again"))
+		assert.Zero(t, log.count("ERROR"), "no fault of ours")
+	})
+	in("the endpoint of a token is looked up again after five failures", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.URL = "" })
+		iss.Introspection.Fail(404)
+		for range 5 {
+			_, err := v.Verify(t.Context(), "one")
+			failed(t, err)
+			assert.Equal(t, 1, iss.Metadata.Hits())
+		}
+		time.Sleep(time.Second)
+		_, err := v.Verify(t.Context(), "one")
+		failed(t, err)
+		assert.Equal(t, 2, iss.Metadata.Hits())
+	})
+	in("and 15 seconds later at the earliest", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.URL = "" })
+		iss.Introspection.Fail(404)
+		for _, token := range []string{"one", "two", "three"} {
+			for range 5 {
+				_, err := v.Verify(t.Context(), token)
+				failed(t, err)
+			}
+		}
+		time.Sleep(time.Second)
+		for _, token := range []string{"one", "two"} {
+			_, err := v.Verify(t.Context(), token)
+			failed(t, err)
+			assert.Equal(t, 2, iss.Metadata.Hits(), token)
+		}
+		time.Sleep(15 * time.Second)
+		_, err := v.Verify(t.Context(), "three")
+		failed(t, err)
+		assert.Equal(t, 3, iss.Metadata.Hits())
+	})
+	in("and all tokens that need it wait for the same look-up", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.URL = "" })
+		iss.Metadata.Answer(fmt.Sprintf(`{"issuer":%q,"introspection_endpoint":"%s/old"}`, iss.URL, iss.URL))
+		tokens := []string{iss.Opaque(), iss.Opaque()}
+		for _, token := range tokens {
+			for range 5 {
+				_, err := v.Verify(t.Context(), token)
+				assert.ErrorContains(t, err, "status 404")
+			}
+		}
+		time.Sleep(time.Second)
+		iss.Metadata.Restore()
+		iss.Metadata.Slow(time.Second)
+		for _, token := range tokens {
+			go func() {
+				_, err := v.Verify(t.Context(), token)
+				assert.NoError(t, err)
+			}()
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 2, iss.Introspection.Hits())
+		assert.Equal(t, 2, iss.Metadata.Hits())
+	})
+	in("an endpoint that is known is asked although the metadata cannot be had", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.URL = "" })
+		iss.Introspection.Fail(500)
+		for range 5 {
+			_, err := v.Verify(t.Context(), iss.Opaque())
+			failed(t, err)
+		}
+		iss.Metadata.Down()
+		iss.Introspection.Restore()
+		time.Sleep(time.Second)
+		_, err := v.Verify(t.Context(), iss.Opaque())
+		require.NoError(t, err)
+		assert.Greater(t, iss.Metadata.Hits(), 1)
+	})
+	in("an endpoint that is configured is not looked up, however often it fails", func(t *testing.T, iss *valetkeytest.Issuer) {
+		v := verifierOf(t, iss)
+		iss.Introspection.Fail(500)
+		for range 10 {
+			_, err := v.Verify(t.Context(), iss.Opaque())
+			failed(t, err)
+			time.Sleep(time.Minute)
+		}
+		assert.Zero(t, iss.Metadata.Hits())
+	})
+	in("busy is not misconfigured", func(t *testing.T, iss *valetkeytest.Issuer) {
+		for status, complaints := range map[int]int{400: 1, 401: 1, 408: 0, 429: 0, 500: 0} {
+			var log journal
+			v := verifierOf(t, iss, func(c *introspect.Config) { c.Logger = slog.New(&log) })
+			iss.Introspection.Fail(status)
+			_, err := v.Verify(t.Context(), iss.Opaque())
+			failed(t, err)
+			assert.Equal(t, complaints, log.count("ERROR introspection: the endpoint refuses our questions"), status)
+			if status >= 408 {
+				assert.Equal(t, valetkey.Degraded, v.Health()[0].State, status)
+			}
+		}
+	})
 }

@@ -207,3 +207,38 @@ func date(t *testing.T, v any) float64 {
 	t.Fatalf("%v was taken for a date", v)
 	return 0
 }
+
+func TestBounds(t *testing.T) {
+	t.Run("tokens that failed: 128, and each of the others keeps its count", func(t *testing.T) {
+		var b blames
+		now := time.Now()
+		assert.True(t, b.add(digest.Of("first"), now))
+		for i := range 127 {
+			assert.True(t, b.add(digest.Of(strconv.Itoa(i)), now))
+			assert.False(t, b.add(digest.Of("first"), now))
+		}
+		assert.Len(t, b, 128)
+		for i := range 1000 {
+			b.add(digest.Of(strconv.Itoa(1000+i)), now)
+			assert.Len(t, b, 128)
+		}
+	})
+	t.Run("refusals: 10,000, the oldest of which goes first, however often one comes again", func(t *testing.T) {
+		var r refusals
+		until := time.Now().Add(time.Minute)
+		for range 3 {
+			r.add(digest.Of("first"), refuse(malformed, nil), until)
+		}
+		for i := range maxRefusals - 1 {
+			r.add(digest.Of(strconv.Itoa(i)), refuse(malformed, nil), until)
+		}
+		assert.Len(t, r.known, maxRefusals)
+		assert.Error(t, r.get(digest.Of("first"), time.Now()))
+		for i := range 2*maxRefusals + 5 {
+			r.add(digest.Of(strconv.Itoa(maxRefusals+i)), refuse(malformed, nil), until)
+			assert.LessOrEqual(t, len(r.known), maxRefusals)
+		}
+		assert.Error(t, r.get(digest.Of(strconv.Itoa(2*maxRefusals+5)), time.Now()))
+		assert.NoError(t, r.get(digest.Of(strconv.Itoa(2*maxRefusals+4)), time.Now()))
+	})
+}

@@ -187,7 +187,7 @@ type Verifier struct {
 	health    valetkey.Health // without changes caused by time alone, see healthLocked
 	lastCall  time.Time       // when the last one began
 	lastErr   error           // why the last one that ended brought no usable answer
-	answered  bool            // at least one call succeeded
+	answered  bool            // the last one that ended brought a usable answer
 }
 
 // New returns a Verifier. It does no I/O. The error lists every mistake in cfg.
@@ -305,7 +305,7 @@ func (v *Verifier) Issuer() string { return v.cfg.Issuer }
 // tokens do, and returns the last error. Use it at startup and in a readiness probe.
 func (v *Verifier) Ready(ctx context.Context) error {
 	v.mu.Lock()
-	good := v.answered && v.lastErr == nil && !v.closed && !time.Now().Before(v.breaker.until)
+	good := v.answered && !v.closed && !time.Now().Before(v.breaker.until)
 	v.mu.Unlock()
 	if good {
 		return nil

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -127,6 +130,10 @@ func TestNew(t *testing.T) {
 		{"a certificate that nobody presents", "Auth: TLSAuth requires", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
 		{"an empty issuer of JWTs", "JWTIssuers[0]: is empty", func(c *introspect.Config) { c.JWTIssuers = []string{""} }},
 		{"INTRO-27 refusals remembered for long", "NegativeTTL: 1h0m0s", func(c *introspect.Config) { c.NegativeTTL = time.Hour }},
+		{"a limit of tokens that no header can have", "MaxTokenBytes: ", func(c *introspect.Config) { c.MaxTokenBytes = 1 << 20 }},
+		{"a certificate over http", "Auth: TLSAuth requires", func(c *introspect.Config) {
+			c.URL, c.Client, c.Auth = "http://127.0.0.1/introspect", http.DefaultClient, introspect.TLSAuth("api")
+		}},
 		{"too much leeway", "Leeway: 1h0m0s", func(c *introspect.Config) { c.Leeway = time.Hour }},
 		{"a negative timeout", "Timeout: -1s", func(c *introspect.Config) { c.Timeout = -time.Second }},
 		{"a long timeout", "Timeout: 1m0s", func(c *introspect.Config) { c.Timeout = time.Minute }},
@@ -151,6 +158,28 @@ func TestNew(t *testing.T) {
 			assert.Nil(t, v)
 		})
 	}
+	t.Run("the largest values", func(t *testing.T) {
+		cfg := good()
+		cfg.Leeway, cfg.Timeout, cfg.NegativeTTL = 5*time.Minute, 5*time.Second, time.Minute
+		v, err := introspect.New(cfg)
+		require.NoError(t, err)
+		v.Close()
+	})
+	t.Run("one mistake is reported once", func(t *testing.T) {
+		cfg := good()
+		cfg.Signed = &introspect.Signed{}
+		_, err := introspect.New(cfg)
+		assert.EqualError(t, err, "introspect: Issuer: required with Signed: it must be the iss of every signed response")
+	})
+	t.Run("the caller may change its lists afterwards", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		audience, issuers := []string{valetkeytest.DefaultAudience}, []string{iss.URL}
+		v := verifierOf(t, iss, func(c *introspect.Config) { c.Audience, c.JWTIssuers = audience, issuers })
+		clear(audience)
+		clear(issuers)
+		_, err := v.Verify(t.Context(), iss.Token())
+		require.NoError(t, err)
+	})
 	t.Run("all mistakes at once", func(t *testing.T) {
 		_, err := introspect.New(introspect.Config{Leeway: time.Hour, Signed: &introspect.Signed{}})
 		for _, field := range []string{"URL", "Audience", "Auth", "Leeway", "Issuer", "Signed.Audience"} {
@@ -228,6 +257,22 @@ func TestWhatIsAsked(t *testing.T) {
 			assert.Equal(t, before, iss.Introspection.Hits(), "nobody is asked")
 		})
 	}
+	payload := func(claims string) string { return base64.RawURLEncoding.EncodeToString([]byte(claims)) }
+	for name, c := range map[string]struct{ token, cause string }{
+		"its issuer":                     {foreign, `JWTIssuers: "https://wrong`},
+		"an issuer that cannot be read":  {jwtOf(`{"alg":"none","alg":1}`, "", ""), "JWTIssuers: none in the token"},
+		"an issuer of a malformed token": {jwtOf(`{"alg":"ES256"}`, payload(`{"iss":"`+iss.URL+`","x":1,"x":2}`), "YQ"), "JWTIssuers: none in the token"},
+		"an issuer that is not a string": {jwtOf(`{"alg":"ES256"}`, payload(`{"iss":1}`), "YQ"), "JWTIssuers: none in the token"},
+		"an issuer with a longer name":   {jwtOf(`{"alg":"ES256"}`, payload(`{"iss":"`+iss.URL+`x"}`), "YQ"), `JWTIssuers: "` + iss.URL + `x" in the token`},
+	} {
+		t.Run("INTRO-33 the cause of the refusal of a JWT: "+name, func(t *testing.T) {
+			before := iss.Introspection.Hits()
+			_, err := verifierOf(t, iss, func(cfg *introspect.Config) { cfg.JWTIssuers = []string{iss.URL} }).Verify(t.Context(), c.token)
+			refused(t, err, "the token is a JWT")
+			assert.ErrorContains(t, err, c.cause)
+			assert.Equal(t, before, iss.Introspection.Hits())
+		})
+	}
 	for name, c := range map[string]struct {
 		setting, bytes int
 		asked          bool
@@ -260,6 +305,8 @@ func TestWhatIsAsked(t *testing.T) {
 		{"an opaque token of the longest length", strings.Repeat("a", valetkey.MaxTokenBytes), nil},
 		{"an opaque token with two dots", "v1.abcd.efgh", nil},
 		{"an opaque token that begins with JSON", jwtOf(`{"user":1}`, "abcd", "efgh"), nil},
+		{"an opaque token with the header of a JWT and one dot", jwtOf(`{"alg":"x"}`, "abcd"), nil},
+		{"an opaque token that begins with the header of a JWT", jwtOf(`{"alg":"x" }`)[:16] + "~~~~.abcd.efgh", nil},
 		{"INTRO-33 a JWT of an issuer that is listed", own, []string{"https://other.example.com", iss.URL}},
 		{"INTRO-33 a JWT of any issuer", foreign, []string{introspect.AnyIssuer}},
 	} {
@@ -316,6 +363,9 @@ func TestAnswer(t *testing.T) {
 		{"INTRO-15 a DPoP token that names no key", says(`,"token_type":"dpop"`), "the token must be bound to a key but names none"},
 		{"DPOP-54 a token bound to a key that is called a bearer token", says(`,"token_type":"Bearer","cnf":{"jkt":"` + thumbprint + `"}`), "the token is bound to a key and should be of the type DPoP"},
 		{"INTRO-15 a DPoP token bound to a certificate", says(`,"token_type":"DPoP","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token must be bound to a key but names none"},
+		{"a type that nobody checks either", says(`,"token_type":"pop"`), "the token is of a type that is not known here"},
+		{"an ID token by a short name of its type", says(`,"token_type":"id"`), "the token is of a type that is not known here"},
+		{"an ID token, as Cognito says it", says(`,"token_use":"id"`), "the token is not an access token"},
 		{"a type that nobody checks", says(`,"token_type":"mac"`), "the token is of a type that is not known here"},
 		{"an unknown type of a bound token", says(`,"token_type":"access_token","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token is of a type that is not known here"},
 		{"a refresh token by its type", says(`,"token_type":"refresh_token"`), "the token is of a type that is not known here"},
@@ -361,6 +411,11 @@ func TestAnswer(t *testing.T) {
 		{"a client that is none", says(`,"client_id":{}`)},
 		{"an id that is none", says(`,"jti":1`)},
 		{"an expiry that is none", says(`,"exp":"soon"`)},
+		{"an expiry in a string that is null", says(`,"exp":"null"`)},
+		{"a beginning that is none", says(`,"nbf":"soon"`)},
+		{"an iat that is none", says(`,"iat":"just now"`)},
+		{"a session that is none", says(`,"sid":1`)},
+		{"an actor that is none", says(`,"act":"bob"`)},
 		{"an expiry beyond numbers", says(`,"exp":1e400`)},
 		{"an audience that is none", `{"active":true,"aud":["https://api.example.com",1]}`},
 		{"a confirmation that is none", says(`,"cnf":"jkt"`)},
@@ -404,6 +459,19 @@ func TestAnswer(t *testing.T) {
 		// Counted from the question, which was between these two readings of the clock.
 		assert.False(t, token.Freshness().Until.Before(begun.Add(30*time.Second)))
 		assert.False(t, token.Freshness().Until.After(iss.Now().Add(30*time.Second)))
+	})
+	t.Run("INTRO-13 who acts for the user, and how the user has logged in", func(t *testing.T) {
+		token := accepted(t, says(fmt.Sprintf(`,"act":{"sub":"bob"},"acr":"gold","auth_time":%d`, now-9)))
+		actor, ok := token.Actor()
+		assert.True(t, ok)
+		assert.Equal(t, "bob", actor.Subject)
+		assert.Equal(t, "gold", token.ACR())
+		assert.Equal(t, now-9, token.AuthTime().Unix())
+	})
+	t.Run("an access token, as products say it", func(t *testing.T) {
+		for _, more := range []string{`"token_use":"access"`, `"token_use":"access_token"`, `"typ":"Bearer"`, `"typ":"bearer"`, `"typ":"DPoP"`} {
+			accepted(t, says(","+more))
+		}
 	})
 	t.Run("dates in strings are read", func(t *testing.T) {
 		assert.Equal(t, now+60, accepted(t, says(fmt.Sprintf(`,"exp":"%d"`, now+60))).Expiry().Unix())
@@ -545,6 +613,27 @@ func TestDiscovery(t *testing.T) {
 		failed(t, err)
 		assert.Zero(t, iss.Introspection.Hits())
 	})
+	t.Run("metadata that takes longer than a request may", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
+			iss.Metadata.Slow(4 * time.Second)
+			start := time.Now()
+			_, err := verifierOf(t, iss, discover, func(c *introspect.Config) { c.Timeout = time.Second }).Verify(t.Context(), iss.Opaque())
+			failed(t, err)
+			assert.ErrorContains(t, err, "waiting for the issuer's metadata")
+			assert.Equal(t, time.Second, time.Since(start))
+		})
+	})
+	t.Run("metadata that cannot be had is asked for again", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		v := verifierOf(t, iss, discover)
+		iss.Metadata.Down()
+		_, err := v.Verify(t.Context(), iss.Opaque())
+		failed(t, err)
+		iss.Metadata.Restore()
+		_, err = v.Verify(t.Context(), iss.Opaque())
+		require.NoError(t, err)
+	})
 	t.Run("INTRO-21 metadata that names an http endpoint", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		iss.Metadata.Answer(`{"issuer":"` + iss.URL + `","introspection_endpoint":"http://as.example.com/introspect"}`)
@@ -577,16 +666,54 @@ func TestReady(t *testing.T) {
 		iss.Introspection.Answer(`{"active":true,"aud":"https://api.example.com"}`)
 		require.ErrorContains(t, verifierOf(t, iss).Ready(t.Context()), "reports a made-up token as active")
 	})
+	t.Run("an endpoint that has failed since is asked again", func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t)
+		v := verifierOf(t, iss)
+		require.NoError(t, v.Ready(t.Context()))
+		iss.Introspection.Fail(500)
+		_, err := v.Verify(t.Context(), iss.Opaque())
+		failed(t, err)
+		failed(t, v.Ready(t.Context()))
+		iss.Introspection.Restore()
+		require.NoError(t, v.Ready(t.Context()))
+		assert.Equal(t, 4, iss.Introspection.Hits())
+	})
 	t.Run("a closed one", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		v := verifierOf(t, iss)
 		require.NoError(t, v.Ready(t.Context()))
 		v.Close()
 		failed(t, v.Ready(t.Context()))
+		require.ErrorContains(t, v.Ready(t.Context()), "the verifier is closed")
 		_, err := v.Verify(t.Context(), iss.Opaque())
 		failed(t, err)
 		assert.Equal(t, 1, iss.Introspection.Hits())
 	})
+}
+
+func TestCloseEndsTheConnectionsOfTheDefaultClient(t *testing.T) {
+	var open atomic.Int64
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"active":true,"aud":"api"}`)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	v, err := introspect.New(introspect.Config{URL: s.URL, Audience: []string{"api"}, Auth: introspect.NoAuth(), Logger: quiet})
+	require.NoError(t, err)
+	_, err = v.Verify(t.Context(), "opaque")
+	require.NoError(t, err)
+	require.EqualValues(t, 1, open.Load())
+	v.Close()
+	require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, time.Millisecond)
 }
 
 // A server answers with JSON whatever h does not.

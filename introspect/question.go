@@ -186,7 +186,7 @@ func (v *Verifier) note(q *question, refusal *valetkey.Error, a attempt, err err
 	var change change
 	v.changeLocked(now, func() {
 		v.lastErr = err
-		v.answered = v.answered || err == nil
+		v.answered = err == nil
 		change = v.breaker.leave(a, now, err)
 	})
 	wait = v.breaker.wait(a.key, now)

@@ -25,7 +25,7 @@ type refused struct {
 
 // get returns the cached refusal of a token, or nil.
 func (r *refusals) get(key digest.Digest, now time.Time) error {
-	if known, ok := r.known[key]; ok && now.Before(known.until) {
+	if known := r.known[key]; now.Before(known.until) {
 		return known.refusal
 	}
 	return nil

@@ -72,7 +72,8 @@ func TestSigned(t *testing.T) {
 		{"a payload that was changed", "signature", valetkeytest.TamperedPayload()},
 		{"a key that is not the issuer's", "no key", valetkeytest.UnknownKey()},
 		{"INTRO-05 no active", "no active", about(object{"aud": us})},
-		{"a payload that is none", "", valetkeytest.Payload(`{"iss":"a","iss":"b"}`)},
+		{"a payload with a member twice", "twice", valetkeytest.Payload(fmt.Sprintf(`{"iss":%q,"aud":%q,"iat":%d,"token_introspection":{"active":true,"aud":%q},"x":1,"x":2}`,
+			iss.URL, valetkeytest.IntrospectionID, iss.Now().Unix(), us))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			answerSigned(iss, iss.Token(signedAnswer(c.wrong)...))

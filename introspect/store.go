@@ -180,9 +180,9 @@ func (v *Verifier) share(raw string, answer *said, t *valetkey.Token) {
 	}
 	key := v.shared.key(raw)
 	v.shared.use(v.ctx, func(ctx context.Context) error {
-		value, err := json.Marshal(kept{key, answer.at.UnixMilli(), string(answer.body)})
-		if err != nil || len(value) > maxKept {
-			return err
+		value, _ := json.Marshal(kept{key, answer.at.UnixMilli(), string(answer.body)}) // strings and a number: never fails
+		if len(value) > maxKept {
+			return nil
 		}
 		return v.shared.store.Set(ctx, key, value, lifetime)
 	})
@@ -204,5 +204,5 @@ func (v *Verifier) Purge() {
 func (v *Verifier) forgot(asked time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return !v.forgotten.IsZero() && !asked.After(v.forgotten.Add(v.cfg.Leeway))
+	return !asked.After(v.forgotten.Add(v.cfg.Leeway))
 }

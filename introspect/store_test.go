@@ -116,6 +116,68 @@ func TestShared(t *testing.T) {
 		assert.Equal(t, 2, log.count("the store is gone"))
 		assert.Equal(t, 70, iss.Introspection.Hits())
 	})
+	in("garbage in a store is the store's fault", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+		var log journal
+		v, token := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.Logger = slog.New(&log) }), iss.Opaque()
+		_, err := v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		m.values[m.only(t)] = []byte("garbage")
+		_, err = v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		assert.Equal(t, 1, log.count("WARN introspection: answers are not shared for now"))
+	})
+	in("a store that fails is not believed", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+		v, token := verifierOf(t, iss, with(m)), iss.Opaque()
+		_, err := v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		m.only(t)
+		m.broken = errors.New("the store is gone")
+		_, err = v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		assert.Equal(t, 2, iss.Introspection.Hits())
+	})
+	in("one answer after the other is shared", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+		v := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.MaxInFlight = 2 })
+		for n := range 5 {
+			_, err := v.Verify(t.Context(), iss.Opaque())
+			require.NoError(t, err)
+			synctest.Wait()
+			assert.Equal(t, n+1, m.len())
+		}
+	})
+	in("an answer that comes after its time is not shared", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+		v := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.CacheTTL = time.Second })
+		for _, took := range []time.Duration{time.Second, 2 * time.Second} {
+			iss.Introspection.Slow(took)
+			_, err := v.Verify(t.Context(), iss.Opaque())
+			require.NoError(t, err)
+			synctest.Wait()
+			assert.Zero(t, m.sets)
+		}
+	})
+	in("an answer of 64 KiB is shared", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+		v := verifierOf(t, iss, with(m))
+		share := func(length int) (value int) {
+			clear(m.values)
+			iss.Introspection.Answer(`{"active":true,"aud":"https://api.example.com","note":"` + strings.Repeat("x", length) + `"}`)
+			token := iss.Opaque()
+			_, err := v.Verify(t.Context(), token)
+			require.NoError(t, err)
+			synctest.Wait()
+			hits := iss.Introspection.Hits()
+			_, err = verifierOf(t, iss, with(m)).Verify(t.Context(), token)
+			require.NoError(t, err)
+			synctest.Wait()
+			assert.Equal(t, m.len() == 0, iss.Introspection.Hits() > hits, "what is held is read")
+			for _, v := range m.values {
+				return len(v)
+			}
+			return 0
+		}
+		more := 64<<10 - share(10)
+		assert.Equal(t, 64<<10, share(10+more))
+		assert.Zero(t, share(11+more))
+	})
 	in("a slow look-up delays one answer, by 100 ms", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
 		v := verifierOf(t, iss, with(m))
 		m.slowGet = true
@@ -162,27 +224,28 @@ func TestShared(t *testing.T) {
 			return fmt.Sprintf(`{"key":%q,"asked":%d,"body":%s}`, key, asked.UnixMilli(), body)
 		}
 		for name, value := range map[string]string{
-			"nothing":                       "",
-			"garbage":                       "\x00\x01",
-			"a JSON array":                  "[]",
-			"an empty object":               "{}",
-			"a body that is none":           fmt.Sprintf(`{"key":%q,"asked":%d,"body":"x"}`, key, now.UnixMilli()),
-			"a body that is an object":      fmt.Sprintf(`{"key":%q,"asked":%d,"body":{"active":true}}`, key, now.UnixMilli()),
-			"no time":                       fmt.Sprintf(`{"key":%q,"body":"{\"active\":true,\"aud\":\"https://api.example.com\"}"}`, key),
-			"a time beyond time":            strings.Replace(says(key, now, ""), `"asked":`, `"asked":1e299,"was":`, 1),
-			"the answer for another token":  says("another", now, ""),
-			"one of the future":             says(key, now.Add(time.Second), ""),
-			"one as old as CacheTTL":        says(key, now.Add(-30*time.Second), ""),
-			"one that says no":              strings.Replace(says(key, now, ""), `\"active\":true`, `\"active\":false`, 1),
-			"one that has expired":          says(key, now, fmt.Sprintf(`,"exp":%d`, now.Add(-31*time.Second).Unix())),
-			"one that is not yet valid":     says(key, now, fmt.Sprintf(`,"nbf":%d`, now.Add(31*time.Second).Unix())),
-			"one of another issuer":         says(key, now, `,"iss":"https://other.example.com"`),
-			"one for another audience":      strings.Replace(says(key, now, ""), "api.example", "other.example", 1),
-			"one of an unknown type":        says(key, now, `,"token_type":"mac"`),
-			"one with a cnf that is none":   says(key, now, `,"cnf":{}`),
-			"one with active twice":         says(key, now, `,"active":true`),
-			"one that is endless":           says(key, now, `,"x":"`+strings.Repeat("x", 65<<10)+`"`),
-			"a good one, with a second key": strings.Replace(says(key, now, ""), `{"key"`, `{"key":"x","key"`, 1),
+			"nothing":                        "",
+			"garbage":                        "\x00\x01",
+			"a JSON array":                   "[]",
+			"an empty object":                "{}",
+			"a body that is none":            fmt.Sprintf(`{"key":%q,"asked":%d,"body":"x"}`, key, now.UnixMilli()),
+			"a body that is an object":       fmt.Sprintf(`{"key":%q,"asked":%d,"body":{"active":true}}`, key, now.UnixMilli()),
+			"no time":                        fmt.Sprintf(`{"key":%q,"body":"{\"active\":true,\"aud\":\"https://api.example.com\"}"}`, key),
+			"a time beyond time":             strings.Replace(says(key, now, ""), `"asked":`, `"asked":1e299,"was":`, 1),
+			"the answer for another token":   says("another", now, ""),
+			"one of the future":              says(key, now.Add(time.Second), ""),
+			"one as old as CacheTTL":         says(key, now.Add(-30*time.Second), ""),
+			"one that says no":               strings.Replace(says(key, now, ""), `\"active\":true`, `\"active\":false`, 1),
+			"one that has expired":           says(key, now, fmt.Sprintf(`,"exp":%d`, now.Add(-31*time.Second).Unix())),
+			"one that is not yet valid":      says(key, now, fmt.Sprintf(`,"nbf":%d`, now.Add(31*time.Second).Unix())),
+			"one of another issuer":          says(key, now, `,"iss":"https://other.example.com"`),
+			"one for another audience":       strings.Replace(says(key, now, ""), "api.example", "other.example", 1),
+			"one of an unknown type":         says(key, now, `,"token_type":"mac"`),
+			"one with a cnf that is none":    says(key, now, `,"cnf":{}`),
+			"one with active twice":          says(key, now, `,"active":true`),
+			"one that is endless":            says(key, now, `,"x":"`+strings.Repeat("x", 65<<10)+`"`),
+			"a good one, with a second body": strings.TrimSuffix(says(key, now, ""), "}") + `,"body":""}`,
+			"a good one, with a second key":  strings.Replace(says(key, now, ""), `{"key"`, `{"key":"x","key"`, 1),
 		} {
 			m.values[key] = []byte(value)
 			before := iss.Introspection.Hits()
@@ -316,6 +379,15 @@ func TestShared(t *testing.T) {
 		time.Sleep(time.Second)
 		assert.Equal(t, 401, b.get(token).Code)
 		assert.Equal(t, 401, a.get(token).Code)
+	})
+	in("INTRO-30 signed answers for one name are not for another", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+		answerSigned(iss, iss.Token(signedAnswer(valetkeytest.Audience(valetkeytest.IntrospectionID, "another"))...))
+		for n, signed := range []introspect.Signed{{}, {Audience: "another"}, {Audience: "another", Algorithm: "RS256"}} {
+			_, err := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.Signed = &signed }).Verify(t.Context(), "opaque")
+			require.NoError(t, err)
+			synctest.Wait()
+			assert.Equal(t, n+1, m.len())
+		}
 	})
 	in("JRESP-03 a signed answer is verified again", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
 		signed := func(c *introspect.Config) {
