@@ -119,7 +119,7 @@ func parse(raw string, o Options, seenBefore memory, read func(*Header, []byte) 
 		canonical = true
 	)
 	decode := func(part string) []byte { // each part by itself: the payload becomes the claims of the token, which outlive the rest
-		if bare := strings.TrimRight(part, "="); len(bare) != len(part) && len(part)%4 == 0 && len(part)-len(bare) < 3 {
+		if bare := strings.TrimRight(part, "="); len(part)%4 == 0 && len(part)-len(bare) < 3 {
 			part = bare
 		}
 		decoded, err := base64url.AppendDecode(nil, bytesOf(part))
@@ -192,7 +192,6 @@ func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error 
 		switch name {
 		case "alg": // section 4.1.1
 			h.Algorithm, ok = v.Text()
-			ok = ok && h.Algorithm != ""
 		case "kid": // section 4.1.4
 			h.KeyID, ok = v.Text()
 			h.HasKeyID = h.KeyID != "" // as if it were not there

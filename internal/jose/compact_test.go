@@ -263,6 +263,9 @@ func TestSameType(t *testing.T) {
 		{"another type", "JWT", "at+jwt", false},
 		{"a proof in place of a token", "dpop+jwt", "at+jwt", false},
 		{"no type", "", "at+jwt", false},
+		{"a type of the same length", "id+jwt", "at+jwt", false},
+		{"JWS-24 another tree of the same length", "applicatiox/at+jwt", "at+jwt", false},
+		{"JWS-24 a type with two slashes", "application/a/b", "a/b", false},
 		{"a longer type", "at+jwt2", "at+jwt", false},
 		{"JWS-24 another tree", "text/at+jwt", "at+jwt", false},
 		{"JWS-24 the prefix twice", "application/application/at+jwt", "at+jwt", false},
@@ -351,6 +354,19 @@ func TestParseProof(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+	t.Run("DPOP-07 the refusal of a key has the key's reason", func(t *testing.T) {
+		_, err := jose.ParseProof(sign(t, map[string]any{"jwk": json.RawMessage(`{"kty":"oct","k":"AAAA"}`)}))
+		require.ErrorIs(t, err, jose.ErrSymmetric)
+		require.ErrorContains(t, err, "jwk: ")
+	})
+	t.Run("DPOP-09 a certificate within the key is neither used nor compared", func(t *testing.T) {
+		x5c := []string{base64.StdEncoding.EncodeToString(certificate(t, keys()["RS256"]))}
+		_, err := jose.ParseProof(sign(t, map[string]any{"jwk": json.RawMessage(jwk(t, `{"kty":"RSA"}`, map[string]any{"x5c": x5c}))}))
+		require.ErrorIs(t, err, jose.ErrUnsupported)
+		c, err := jose.ParseProof(sign(t, map[string]any{"jwk": json.RawMessage(jwk(t, public, map[string]any{"x5c": x5c}))}))
+		require.NoError(t, err)
+		require.Equal(t, k.Public().Thumbprint(), c.Header.Key.Thumbprint())
+	})
 	t.Run("DPOP-06 DPOP-09 the key in the header counts, and no other", func(t *testing.T) {
 		raw := sign(t, map[string]any{"jwk": k.PublicJWK(), "kid": keys()["RS256"].ID(), "jku": "https://x", "x5c": []string{"AA=="}})
 		for range 2 { // the second time its header is remembered
@@ -460,4 +476,9 @@ func TestPaddedTokens(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPaddingAtTheBeginningIsPadding(t *testing.T) {
+	_, err := jose.Parse("=.e30.AA")
+	require.ErrorIs(t, err, jose.ErrPadded)
 }

@@ -94,9 +94,9 @@ func (k *Key) Algorithms() (fit []string) {
 }
 
 func (k *Key) fit(alg string) (algorithm, bool) {
-	a, known := algorithms[alg]
+	a := algorithms[alg] // of no family if alg is unknown
 	switch {
-	case !known, a.family != k.family, a.curve != k.curve:
+	case a.family != k.family, a.curve != k.curve:
 		return a, false
 	case k.family == familySecret && k.size < a.hashSize: // RFC 7518, section 3.2
 		return a, false
@@ -320,9 +320,6 @@ func (m *members) canonical(k *Key) (string, error) {
 	}
 	certified, certErr := new(Key).certified(m.x5c[0])
 	if m.text["n"] == "" && m.text["x"] == "" {
-		if certErr != nil {
-			return "", certErr
-		}
 		canonical, err := k.certified(m.x5c[0])
 		if kty := m.text["kty"]; err == nil && kty != "" && families[kty] != k.family {
 			err = errors.New("its kty is not that of its certificate in x5c")
@@ -417,7 +414,7 @@ func encode(b []byte) string { return base64url.EncodeToString(b) }
 func (m *members) bytes(name string, size int) ([]byte, error) {
 	text := m.text[name]
 	if m.lenient {
-		if bare := strings.TrimRight(text, "="); bare != text && len(text)%4 == 0 && len(text)-len(bare) < 3 {
+		if bare := strings.TrimRight(text, "="); len(text)%4 == 0 && len(text)-len(bare) < 3 {
 			text = bare
 		}
 		text = strings.NewReplacer("+", "-", "/", "_").Replace(text)
@@ -427,7 +424,7 @@ func (m *members) bytes(name string, size int) ([]byte, error) {
 	if err != nil || len(b) == 0 || base64url.EncodedLen(len(b)) != len(text) {
 		return nil, fmt.Errorf("its %s is missing or not canonical base64url", name)
 	}
-	if size != 0 && len(b) != size && m.lenient && m.text["kty"] == "EC" {
+	if m.lenient && m.text["kty"] == "EC" {
 		if number := bytes.TrimLeft(b, "\x00"); len(number) <= size {
 			b = append(make([]byte, size-len(number)), number...)
 		}

@@ -126,6 +126,7 @@ func TestParseKeyRefuses(t *testing.T) {
 		{"RSA with a number as exponent", rfc7515A2Key, change{"e": 65537}, jose.ErrUnsupported},
 		{"RSA with padding", rfc7515A2Key, change{"e": "AQAB===="}, jose.ErrUnsupported},
 		{"RSA with a line break", rfc7515A2Key, change{"n": rfc7515A2Modulus + "\n"}, jose.ErrUnsupported},
+		{"RSA with padding that is not needed", rfc7515A2Key, change{"e": "AQAB="}, jose.ErrUnsupported},
 		{"RSA with padding that is too short", rfc7515A2Key, change{"e": "AQ="}, jose.ErrUnsupported},
 		{"RSA with padding within", rfc7515A2Key, change{"e": "AQ==AQAB"}, jose.ErrUnsupported},
 		{"RSA with padding alone", rfc7515A2Key, change{"e": "===="}, jose.ErrUnsupported},
@@ -165,13 +166,33 @@ func TestParseKeyReportsTheMember(t *testing.T) {
 		"a point beside the curve": {rfc7515A3Key, "x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "its point is not on the curve"},
 		"an exponent in no base64": {rfc7515A2Key, "e", "A QAB", "its e is missing or not canonical base64url"},
 		"a modulus in no base64":   {rfc7515A2Key, "n", "A QAB", "its n is missing or not canonical base64url"},
+		"a short modulus":          {rfc7515A2Key, "n", modulus(1024, 1), "its modulus is even or not of 2048 to 8192 bits"},
+		"an even exponent":         {rfc7515A2Key, "e", "AQAA", "its exponent is not an odd number"},
+		"no exponent":              {rfc7515A2Key, "e", "", "its e is missing"},
+		"no modulus":               {rfc7515A2Key, "n", "", "its n is missing"},
+		"no x":                     {rfc7515A3Key, "x", "", "its x is missing"},
+		"no y":                     {rfc7515A3Key, "y", "", "its y is missing"},
+		"no x of Ed25519":          {rfc8037Key, "x", "", "its x is missing"},
+		"a short x of Ed25519":     {rfc8037Key, "x", "AAAA", "its x has 3 bytes in place of 32"},
+		"no kty":                   {rfc7515A3Key, "kty", "", "it has no kty"},
+		"no crv":                   {rfc7515A3Key, "crv", "", "it has no crv"},
+		"the crv of another kty":   {rfc8037Key, "kty", "EC", "its kty or crv is unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := jose.ParseKey(jwk(t, c.key, map[string]any{c.member: c.value}))
 			require.ErrorIs(t, err, jose.ErrUnsupported)
 			require.ErrorContains(t, err, c.want)
+			require.Equal(t, 1, strings.Count(err.Error(), "cannot be used"), "it is said once")
 		})
 	}
+}
+
+func TestModulusAndAlgorithms(t *testing.T) {
+	rsa, ec := parseKey(t, rfc7515A2Key), parseKey(t, rfc7515A3Key)
+	require.Equal(t, decode(t, rfc7515A2Modulus), rsa.Modulus())
+	require.Nil(t, ec.Modulus())
+	require.Equal(t, []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, rsa.Algorithms())
+	require.Equal(t, []string{"ES256"}, ec.Algorithms())
 }
 
 func TestParseKeyAccepts(t *testing.T) {

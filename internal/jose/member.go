@@ -10,10 +10,7 @@ import (
 // letter case too. It decodes the header again, since few issuers have data for the application in it.
 func (c *Compact) HeaderMember(name string) (value strictjson.Value, err error) {
 	header, _, _ := bytes.Cut(c.input(), []byte("."))
-	object, err := base64url.AppendDecode(nil, bytes.TrimRight(header, "="))
-	if err != nil {
-		return nil, err
-	}
+	object, _ := base64url.AppendDecode(nil, bytes.TrimRight(header, "=")) // parse has decoded it before
 	err = strictjson.Object(object, func(n string, v strictjson.Value) error {
 		if n == name && !v.IsEmpty() {
 			value = v

@@ -66,9 +66,6 @@ func newPrivateKey(data []byte, alg, id string) (*PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !m.private {
-		return nil, fmt.Errorf("%w: it has no private part", ErrUnsupported)
-	}
 	public, err := m.key("sign")
 	if err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ func TestParsePrivateKeyRefuses(t *testing.T) {
 		{"an algorithm of another curve", es.PrivateJWK(), change{"alg": nil}, "ES384", jose.ErrUnsupported},
 		{"an unknown algorithm", es.PrivateJWK(), change{"alg": nil}, "none", jose.ErrUnsupported},
 		{"JWT-17 for encryption", es.PrivateJWK(), change{"use": "enc"}, "ES256", jose.ErrUnsupported},
+		{"JWT-17 a key of a SPIFFE bundle, which verifies", es.PrivateJWK(), change{"use": "jwt-svid"}, "ES256", jose.ErrUnsupported},
 		{"JWT-17 not for signing", es.PrivateJWK(), change{"key_ops": []string{"verify"}}, "ES256", jose.ErrUnsupported},
 		{"JWT-18 an RSA key of 1024 bits", rs.PrivateJWK(), change{"n": modulus(1024, 1)}, "RS256", jose.ErrUnsupported},
 		{"an RSA key with the modulus of another one", rs.PrivateJWK(), other("RS256", "n"), "", jose.ErrUnsupported},
@@ -147,4 +148,11 @@ func TestSignWritesTheHeaderItIsGiven(t *testing.T) {
 	}
 	_, err := k.Sign(map[string]any{"x": make(chan int)}, nil)
 	require.Error(t, err)
+}
+
+func TestSignSecretRefuses(t *testing.T) {
+	for _, alg := range []string{"", "none", "RS256", "ES256", "EdDSA", "hs256"} {
+		_, err := jose.SignSecret(secret, alg, nil, []byte("{}"))
+		require.ErrorContains(t, err, "is not an HMAC algorithm", alg)
+	}
 }

@@ -42,6 +42,17 @@ func TestHeadersOfGoodTokensAreRemembered(t *testing.T) {
 		require.Equal(t, unknown, work(t, raw))
 	})
 
+	t.Run("up to a kilobyte", func(t *testing.T) {
+		text := rand.Text()
+		text += strings.Repeat("x", 768-len(`{"alg":"EdDSA","x":""}`)-len(text))
+		raw, err := k.Sign(map[string]any{"kid": nil, "x": text}, payload)
+		require.NoError(t, err)
+		require.Equal(t, 1024, strings.IndexByte(raw, '.'))
+		unknown := work(t, raw)
+		require.NoError(t, k.Public().Verify(parse(t, raw)))
+		require.Less(t, work(t, raw), unknown)
+	})
+
 	t.Run("as they were sent, whatever the caller has made of them", func(t *testing.T) {
 		raw := sign(t)
 		c := parse(t, raw)

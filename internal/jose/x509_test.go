@@ -1,6 +1,7 @@
 package jose_test
 
 import (
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -42,18 +43,22 @@ func TestCertificates(t *testing.T) {
 		der := certificate(t, k)
 		bare := `{"kty":"` + kty + `"}`
 		full := string(k.PublicJWK())
-		for name, data := range map[string][]byte{
-			"the certificate of another key beside the key": jwk(t, full, map[string]any{"x5c": []string{std(certificate(t, other))}}),
-			"no certificate and no numbers":                 []byte(bare),
-			"base64url":                                     jwk(t, bare, map[string]any{"x5c": []string{base64.RawURLEncoding.EncodeToString(der) + "_"}}),
-			"half a certificate":                            jwk(t, bare, map[string]any{"x5c": []string{std(der[:len(der)/2])}}),
-			"the certificate of another kind of key":        jwk(t, `{"kty":"XYZ"}`, map[string]any{"x5c": []string{std(der)}}),
-			"the certificate second":                        jwk(t, bare, map[string]any{"x5c": []string{"", std(der)}}),
+		for name, c := range map[string]struct {
+			data []byte
+			want string
+		}{
+			"the certificate of another key beside the key": {jwk(t, full, map[string]any{"x5c": []string{std(certificate(t, other))}}), "its x5c has the certificate of another key"},
+			"no certificate and no numbers":                 {[]byte(bare), ""},
+			"base64url":                                     {jwk(t, bare, map[string]any{"x5c": []string{base64.RawURLEncoding.EncodeToString(der) + "_"}}), "its x5c is not base64"},
+			"half a certificate":                            {jwk(t, bare, map[string]any{"x5c": []string{std(der[:len(der)/2])}}), "its x5c does not begin with a certificate"},
+			"the certificate of another kind of key":        {jwk(t, `{"kty":"XYZ"}`, map[string]any{"x5c": []string{std(der)}}), "its kty is not that of its certificate"},
+			"the certificate second":                        {jwk(t, bare, map[string]any{"x5c": []string{"", std(der)}}), "its x5c does not begin with a certificate"},
 		} {
 			t.Run(alg+": "+name+" is refused", func(t *testing.T) {
-				_, err := jose.ParseKey(data)
+				_, err := jose.ParseKey(c.data)
 				require.ErrorIs(t, err, jose.ErrUnsupported)
 				require.NotErrorIs(t, err, jose.ErrForeign)
+				require.ErrorContains(t, err, c.want)
 			})
 		}
 		for name, data := range map[string][]byte{
@@ -99,6 +104,17 @@ func TestCertificates(t *testing.T) {
 	t.Run("a mistake in the key itself is reported before its certificate", func(t *testing.T) {
 		_, err := jose.ParseKey(jwk(t, rfc7515A3Key, map[string]any{"x": "AA", "x5c": []string{std(certificate(t, keys()["ES256"]))}}))
 		require.ErrorContains(t, err, "its point is not on the curve")
+	})
+	t.Run("PEM that holds no key of ours is refused with the reason", func(t *testing.T) {
+		x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
+		require.NoError(t, err)
+		_, err = jose.ParsePEM("a", publicPEM(t, x25519.PublicKey()))
+		require.ErrorIs(t, err, jose.ErrUnsupported)
+		require.ErrorContains(t, err, "it is of an unknown kind")
+		_, err = jose.ParsePEM("a", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte{0}}))
+		require.ErrorIs(t, err, jose.ErrForeign)
+		_, err = jose.ParsePEM("a", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{0}}))
+		require.ErrorContains(t, err, "it is PEM of something malformed")
 	})
 	t.Run("PEM of a key that is too short is refused", func(t *testing.T) {
 		_, err := jose.ParsePEM("a", publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBytes(decode(t, modulus(1024, 1))), E: 65537}))
