@@ -29,6 +29,7 @@ func FuzzClaims(f *testing.F) {
 		`{"jti":"1","htm":"GET","htu":"https://api.example.com/orders/1","iat":NOW,"ath":"ATH"}`, `{"jti":"1","htm":"GET","htu":"https://API.example.com:443/orders/%31?a=b#c","iat":NOW.5,"ath":"ATH"}`,
 		`{"jti":"1","htm":"GET","htu":"https://api.example.com/./orders//1","iat":NOW,"ath":"ATH","nonce":null}`, `{"jti":"","htm":"get","htu":"https://api.example.com/orders/1/","iat":1e99,"ath":"ATH"}`,
 		`{"jti":"1","jti":"2","HTM":"GET","htm":"POST","htu":"https:api.example.com/orders/1","iat":NOW}`, `{"jti":"1","htm":"GET","htu":"https://a@api.example.com/orders/1","iat":NOW,"ath":""}`,
+		"{\"jti\":\"1\",\"htm\":\"GET\",\"htu\":\"https://api.example.com/orders/1?\x7f#c\",\"iat\":NOW,\"ath\":\"ATH\"}",
 	} {
 		f.Add("dpop+jwt", seed)
 	}
@@ -61,6 +62,8 @@ func FuzzClaims(f *testing.F) {
 		require.Equal(t, base64.RawURLEncoding.EncodeToString(sum[:]), ath)
 		require.GreaterOrEqual(t, iat, float64(now.Unix()-60))
 		require.LessOrEqual(t, iat, float64(now.Unix()+10))
+		htu, _, _ = strings.Cut(htu, "#")
+		htu, _, _ = strings.Cut(htu, "?") // RFC 9449, section 4.3, check 9: what follows is ignored, whatever it is
 		u, err := url.Parse(htu)
 		require.NoError(t, err)
 		require.Equal(t, "https", strings.ToLower(u.Scheme))
