@@ -427,7 +427,7 @@ func (r *Receiver) usable(s *streamConfig) error {
 	}
 	// What was requested or is supported does not matter (SSF 1.0, section 8.1.1).
 	for _, e := range requested(r.cfg.Events) {
-		if e == SessionsRevoked && slices.Contains(s.delivered, SessionRevoked) {
+		if e == SessionsRevoked && slices.Contains(s.delivered, SessionRevoked) && slices.Contains(r.cfg.Events, SessionRevoked) {
 			continue // RISC 1.0, section 2.11: deprecated in favor of it
 		}
 		if !slices.Contains(s.delivered, e) {

@@ -229,6 +229,31 @@ func TestStreams(t *testing.T) {
 			tr.close()
 		})
 	})
+	for name, c := range map[string]struct {
+		events    []signals.Event // nil: the default
+		delivered []signals.Event
+		missing   []signals.Event
+	}{
+		"CAEP's event alone": {nil, []signals.Event{signals.SessionRevoked, signals.AccountDisabled, signals.AccountPurged}, nil},
+		"RISC's event alone": {nil, []signals.Event{signals.SessionsRevoked, signals.AccountDisabled, signals.AccountPurged},
+			[]signals.Event{signals.SessionRevoked}},
+		"neither": {nil, []signals.Event{signals.AccountDisabled, signals.AccountPurged}, []signals.Event{signals.SessionRevoked, signals.SessionsRevoked}},
+		"CAEP's event alone, which is not on": {[]signals.Event{signals.SessionsRevoked}, []signals.Event{signals.SessionRevoked},
+			[]signals.Event{signals.SessionsRevoked}},
+	} {
+		t.Run("SSF-37 sessions-revoked, which RISC deprecates, is missed only without session-revoked: "+name, func(t *testing.T) {
+			tr, log := newTransmitter(t), new(strings.Builder)
+			tr.change = func(s M) { s["events_delivered"] = c.delivered }
+			r := newReceiver(t, tr.config(managed(signals.Poll), func(cfg *signals.Config) {
+				cfg.Events, cfg.Logger = c.events, slog.New(slog.NewTextHandler(log, nil))
+			}))
+			stop := run(t, r)
+			eventually(t, "it is set up", isReady(r))
+			stop()
+			assert.Equal(t, c.missing, r.Status().Missing)
+			assert.Equal(t, c.missing != nil, strings.Contains(log.String(), "does not deliver all events"), log.String())
+		})
+	}
 	t.Run("SSF-37 without events_delivered all are missing", func(t *testing.T) {
 		tr := newTransmitter(t)
 		tr.change = func(s M) { delete(s, "events_delivered") }

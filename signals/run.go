@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
@@ -29,6 +30,7 @@ const (
 
 // A StateStore keeps a small text across restarts. Load returns nil if there is none. Replicas that share a stream should share a store:
 // what one of them has received then proves to all that the stream delivers, so it is not a gap for any of them.
+// The text is a JSON object.
 type StateStore interface {
 	Load(ctx context.Context) ([]byte, error)
 	Save(ctx context.Context, state []byte) error
@@ -128,16 +130,19 @@ func (r *Receiver) restore(ctx context.Context) (known savedState) {
 		r.startGap("the time of the last contact is not kept across restarts, see Config.State")
 		return known
 	}
-	saved, err := r.load(ctx)
+	saved, _, err := r.load(ctx)
 	switch {
 	case err != nil:
 		r.log.LogAttrs(ctx, slog.LevelError, "signals: the saved state cannot be read", slog.Any("err", err))
 		r.startGap("the saved state cannot be read")
 	case saved.Transmitter != r.cfg.Transmitter:
 		r.startGap("there is no record of an earlier contact")
+	case saved.Contact.After(r.cfg.Now().Add(maxLeeway)):
+		r.startGap("the time of the last contact is in the future, so a clock was wrong")
+		known.StreamID = saved.StreamID
 	default:
 		r.stream.change(func() {
-			if !saved.Contact.After(r.cfg.Now().Add(maxLeeway)) && r.stream.lastContact.IsZero() {
+			if r.stream.lastContact.IsZero() {
 				r.stream.lastContact = saved.Contact
 			}
 		})
@@ -156,36 +161,78 @@ func (r *Receiver) startGap(reason string) {
 	r.stream.change(func() { r.stream.gapLocked(time.Time{}, reason) })
 }
 
-// load returns the stored state; the zero value if there is none.
-func (r *Receiver) load(ctx context.Context) (saved savedState, err error) {
+var errUnreadable = errors.New("it is not a state of this package")
+
+// load returns the stored state, and all of its members; the zero value if there is none. The error wraps errUnreadable if the store has
+// answered.
+func (r *Receiver) load(ctx context.Context) (saved savedState, members map[string]json.RawMessage, err error) {
 	data, err := r.cfg.State.Load(ctx)
-	if err == nil && data != nil {
-		err = json.Unmarshal(data, &saved)
+	if err != nil || data == nil {
+		return savedState{}, nil, err
 	}
-	return saved, err
+	if err := errors.Join(json.Unmarshal(data, &members), json.Unmarshal(data, &saved)); err != nil {
+		return savedState{}, nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return saved, members, nil
 }
 
-// save stores the state, after it has learned from it what other replicas have received.
+// save stores the state, after it has learned from it what other replicas have received. It replaces a state that it cannot read. Of one
+// that a newer version of this package has written it keeps the members that it does not know: replicas are not upgraded all at once.
 func (r *Receiver) save(ctx context.Context, known savedState) {
 	if r.cfg.State == nil {
 		return
 	}
-	if stored, err := r.load(ctx); err == nil && stored.Transmitter == r.cfg.Transmitter && stored.StreamID == known.StreamID {
+	failed := func(err error) {
+		if n := r.failures.Permit(); n > 0 {
+			r.log.LogAttrs(ctx, slog.LevelError, "signals: the state cannot be saved", slog.Any("err", err), slog.Int("failures", n))
+		}
+	}
+	stored, members, err := r.load(ctx)
+	if err != nil && !errors.Is(err, errUnreadable) { // what others have stored is not replaced unseen
+		failed(err)
+		return
+	}
+	if stored.Transmitter != r.cfg.Transmitter {
+		members = nil
+	}
+	if err == nil && stored.Transmitter == r.cfg.Transmitter && stored.StreamID == known.StreamID {
 		r.stream.learn(stored)
 	}
 	r.stream.mu.Lock()
-	known.Contact, known.Proof, r.stream.unsaved = r.stream.lastContact, r.stream.lastProof, false
+	known.Contact, known.Proof = r.stream.lastContact, r.stream.lastProof
 	r.stream.mu.Unlock()
 	if known.Contact.IsZero() {
 		return
 	}
-	data, err := json.Marshal(known)
+	data, err := known.encode(members)
 	if err == nil {
 		err = r.cfg.State.Save(ctx, data)
 	}
 	if err != nil {
-		r.log.LogAttrs(ctx, slog.LevelError, "signals: the state cannot be saved", slog.Any("err", err))
+		failed(err)
+		return
 	}
+	r.stream.mu.Lock()
+	r.stream.unsaved = r.stream.unsaved && !r.stream.lastProof.Equal(known.Proof)
+	r.stream.mu.Unlock()
+}
+
+// encode returns the state as JSON, with the members of a stored one that it does not have itself.
+func (s savedState) encode(members map[string]json.RawMessage) ([]byte, error) {
+	own, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	if members == nil {
+		return own, nil
+	}
+	for _, optional := range []string{"stream_id", "proof"} { // which own may not have
+		delete(members, optional)
+	}
+	if err := json.Unmarshal(own, &members); err != nil {
+		return nil, err
+	}
+	return json.Marshal(members)
 }
 
 // session sets up the stream and keeps it until ctx is done or the stream must be set up again, and returns the reason.
