@@ -233,7 +233,7 @@ func (f *fleet) refused(i int, token string) {
 // stream opens a stream at a replica, and returns a channel with the time of its end.
 func (f *fleet) stream(i int, token string) <-chan time.Time {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+	ctx, cancel := context.WithTimeout(context.Background(), within+2**outage)
 	res, err := f.ask(ctx, i, "/events", token)
 	require.NoError(f.t, err)
 	require.Equal(f.t, 200, res.StatusCode)
