@@ -39,6 +39,15 @@ func TestReject(t *testing.T) {
 		})
 	}
 	t.Run("without a request, it is in each", func(t *testing.T) { assertError(t, guard.Reject(nil, refusal).Header(), "both", "invalid_token") })
+	t.Run("what the client needs to do is in the challenge of its scheme alone", func(t *testing.T) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Authorization", "DPoP x")
+		h := guard.Reject(r, &valetkey.Error{Code: valetkey.InsufficientUserAuthentication, Claims: `{"id_token":{}}`, StepUp: &valetkey.StepUp{ACRValues: []string{"phr"}}}).Header()
+		assert.Contains(t, valetkeytest.Challenge(t, h, "DPoP"), "claims")
+		assert.Contains(t, valetkeytest.Challenge(t, h, "DPoP"), "acr_values")
+		assert.NotContains(t, valetkeytest.Challenge(t, h, "Bearer"), "claims")
+		assert.NotContains(t, valetkeytest.Challenge(t, h, "Bearer"), "acr_values")
+	})
 	t.Run("an observer sees it", func(t *testing.T) {
 		seen.events = nil
 		r := httptest.NewRequest("GET", "/", nil)
