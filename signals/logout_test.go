@@ -272,6 +272,17 @@ func TestGlobalRevocation(t *testing.T) {
 			assert.Equal(t, test.code, call(newReceiver(t, config()), assertion(okta), test.body).Code)
 		})
 	}
+	for _, kind := range []string{"text/plain", "application/json; x", ""} {
+		t.Run("GTR-02 a body of the type "+kind, func(t *testing.T) {
+			req := httptest.NewRequest("POST", "/global-token-revocation", strings.NewReader(email))
+			req.Header.Set("Content-Type", kind)
+			req.Header.Set("Authorization", "Bearer "+assertion(okta))
+			w := httptest.NewRecorder()
+			newReceiver(t, config()).GlobalRevocation().ServeHTTP(w, req)
+			assert.Equal(t, 400, w.Code)
+			assert.Contains(t, w.Body.String(), "Content-Type")
+		})
+	}
 	t.Run("GTR-02 without a resolver an email address is an unsupported format", func(t *testing.T) {
 		assert.Equal(t, 400, call(newReceiver(t, config(func(cfg *signals.Config) { cfg.Resolve = nil })), assertion(okta), email).Code)
 	})
@@ -291,6 +302,7 @@ func TestGlobalRevocation(t *testing.T) {
 			w := call(r, assertion(okta), body)
 			assert.Equal(t, 204, w.Code, w.Body.String())
 			assert.Equal(t, []int{401, 200}, []int{a.get(old), a.get(bystander)})
+			assert.Equal(t, map[string]uint64{"applied": 1}, r.Status().Outcomes)
 		})
 	}
 	t.Run("a JWT that is used again revokes no token that was issued after it", func(t *testing.T) {

@@ -273,6 +273,11 @@ func (tr *transmitter) serveStatus(w http.ResponseWriter, r *http.Request) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.statusHit++
+	id := r.URL.Query().Get("stream_id")
+	if !slices.ContainsFunc(tr.streams, func(s M) bool { return s["stream_id"] == id }) {
+		w.WriteHeader(404)
+		return
+	}
 	reply(w, 200, M{"stream_id": r.URL.Query().Get("stream_id"), "status": tr.status})
 }
 
