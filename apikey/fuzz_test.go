@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/apikey"
 )
 
@@ -19,7 +20,7 @@ func FuzzFile(f *testing.F) {
 	const key = "orders_k3y"
 	digest := apikeyText(f, apikey.DigestOf(key))
 	for _, seed := range []string{
-		`[{"digest":"D","subject":"s","client_id":"c","id":"i","scopes":"a b","claims":{"Tenant":{"a":1},"tenant":"acme"},"expires":"2027-01-01T00:00:00Z"}]`,
+		`[{"digest":"D","subject":"s","client_id":"c","id":"i","scopes":"b a","claims":{"Tenant":{"a":1},"tenant":"acme"},"expires":"2027-01-01T00:00:00Z"}]`,
 		`[{"digest":"D","subject":"s","expires":"2020-01-01T00:00:00+01:00"}]`, `[{"digest":"D","subject":"s","expires":null}]`,
 		`[{"digest":"D","Digest":"D","subject":"s"}]`, `[{"digest":"D","subject":"s"},{"digest":"D","subject":"t"}]`, `[]`, `null`, `[null]`, `{}`,
 		`[{"digest":"D","subject":"s","expires":"0001-01-01T00:00:00Z"}]`, ` [ {"digest":"D","subject":"","claims":[]} ] `,
@@ -57,7 +58,7 @@ func FuzzFile(f *testing.F) {
 		require.Equal(t, stringOf(found[0]["subject"]), token.Subject())
 		require.Equal(t, stringOf(found[0]["client_id"]), token.ClientID())
 		require.Equal(t, stringOf(found[0]["id"]), token.ID())
-		require.Equal(t, strings.Join(strings.Fields(stringOf(found[0]["scopes"])), " "), token.Scopes().String())
+		require.Equal(t, valetkey.NewScopes(strings.Fields(stringOf(found[0]["scopes"]))...).String(), token.Scopes().String())
 		if expires := found[0]["expires"]; expires != nil && string(expires) != "null" {
 			at, err := time.Parse(time.RFC3339, stringOf(expires))
 			require.NoError(t, err)

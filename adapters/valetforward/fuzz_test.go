@@ -28,6 +28,7 @@ func FuzzQuestion(f *testing.F) {
 			{"GET", "/admin/?access_token=t-admin", "x_valetkey_scope: a\nX-VALETKEY.Scope: b"},
 			{"GET", "/admin/", "Cookie: session=t-valet; session=t-admin\nX-Forwarded-Uri: /public/"},
 			{"GET", "/public/../admin/", "Authorization: Basic eDp5,Bearer t-admin\nX-Original-Url: https://internal.api/public/"},
+			{"GET", "/public/", "X-Original-Url: https://internal.api/\x02\x00blic/"},
 			{"POST", "/orders/7?a=b#c", "Authorization: Bearer a\nAuthorization: Bearer t-valet\nConnection: x-valetkey-subject"},
 			{"OPTIONS", "*", "Origin: https://a\nAccess-Control-Request-Method: GET\nX-Forwarded-Method: GET"},
 			{"GET", "//admin/%2e%2e/%2F%5c", "Dpop: a,b\nAuthorization: DPoP t-valet\nForwarded: host=b\nX_Forwarded_Uri: /public/"},
@@ -100,7 +101,7 @@ func FuzzQuestion(f *testing.F) {
 		sent := method + " " + target + " HTTP/1.1\r\nHost: api.example.com\r\n" + strings.Join(append(lines, "\r\n"), "\r\n")
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(sent)))
 		if err != nil {
-			if w.Code == 200 {
+			if w.Code == 200 && len(passed) == len(lines) { // the gateway has replaced none
 				t.Errorf("%s: the status is 200 for a request that HTTP cannot carry: %v\n%s", d, err, sent)
 			}
 			return
