@@ -1,12 +1,14 @@
 package authserver_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -21,22 +23,35 @@ import (
 	"github.com/valetkey/valetkey/authserver/login"
 )
 
-// Without a secret, no request gets a token: the response is a refusal of the standard, regardless of the input.
+// Without a secret, no request gets a token: the response is a refusal of the standard, regardless of the input. The audit log has the address
+// that the proxy has added to X-Forwarded-For, whatever the client has sent before it.
 func FuzzTokenRequest(f *testing.F) {
-	s, err := authserver.New(context.Background(), config("https://as.example.com"))
+	var audit bytes.Buffer
+	cfg := config("https://as.example.com")
+	cfg.Proxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}
+	cfg.Audit = slog.New(slog.NewJSONHandler(&audit, nil))
+	s, err := authserver.New(context.Background(), cfg)
 	require.NoError(f, err)
-	f.Add("grant_type=client_credentials&client_id=reader&client_secret=x", "", "")
-	f.Add("grant_type=client_credentials&scope=orders:read", "Basic cmVhZGVyOng=", "client_id=reader")
-	f.Add("grant_type=client_credentials&client_assertion=a.b.c&resource=a&resource=b", "Basic OjE=", "%zz")
-	f.Fuzz(func(t *testing.T, body, authorization, query string) {
+	f.Add("grant_type=client_credentials&client_id=reader&client_secret=x", "", "", "203.0.113.1")
+	f.Add("grant_type=client_credentials&scope=orders:read", "Basic cmVhZGVyOng=", "client_id=reader", "192.0.2.1, [::1]:1,")
+	f.Add("grant_type=client_credentials&client_assertion=a.b.c&resource=a&resource=b", "Basic OjE=", "%zz", "")
+	f.Fuzz(func(t *testing.T, body, authorization, query, from string) {
+		audit.Reset()
 		r := httptest.NewRequest("POST", "/oauth2/token", strings.NewReader(body))
 		r.URL.RawQuery = query
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		if authorization != "" {
 			r.Header.Set("Authorization", authorization)
 		}
+		r.RemoteAddr = "192.0.2.1:1"
+		r.Header["X-Forwarded-For"] = []string{from, from + ",198.51.100.7"}
 		w := httptest.NewRecorder()
 		s.ServeHTTP(w, r)
+		for line := range strings.Lines(audit.String()) {
+			var event struct{ Address *string }
+			require.NoError(t, json.Unmarshal([]byte(line), &event))
+			require.True(t, event.Address == nil || *event.Address == "198.51.100.7", line)
+		}
 		a := read(t, w.Result(), nil)
 		require.NotContains(t, a.body, "access_token")
 		require.Contains(t, []any{"invalid_request", "invalid_client", "unsupported_grant_type"}, a.body["error"])
