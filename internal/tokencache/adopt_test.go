@@ -13,6 +13,11 @@ import (
 
 func TestAdopt(t *testing.T) {
 	all := func(*valetkey.Token) bool { return true }
+	t.Run("a cache that caches nothing takes nothing over", func(t *testing.T) {
+		old := newCache(t, tokencache.Config{}, new(verifier))
+		old.id("a")
+		assert.Zero(t, newCache(t, tokencache.Config{Entries: -1}, new(verifier)).Adopt(old.Cache, all))
+	})
 	t.Run("a token whose condition no longer holds is not taken over", func(t *testing.T) {
 		gone := new(condition)
 		reuse := func() valetkey.Freshness {

@@ -8,15 +8,15 @@
 // each mutant runs with the tests that reach it, the most specific and the quick ones first.
 //
 // A mutant is killed if a test fails, or if the tests take more than five times as long as before, plus ten seconds, and then more than three times
-// that. It survives if they pass, or
-// if no test reaches it. -sample chooses at most so many mutants of each package, the same ones for the same seed and source; 0 takes all. With
-// -run, only the mutants of files or lines whose FILE:LINE begins so are run. -why prints which test killed each mutant. -keep keeps the folder of
-// the binary. The exit code is 1 if mutants survive that the file of -explained does not name, or if it names mutants of a package that do not
-// exist or are killed.
+// that. It survives if they pass, or if no test reaches it. -sample chooses at most so many mutants of each package, the same ones for the same
+// seed and source; 0 takes all. With -run, only the mutants of files or lines whose FILE:LINE begins so are run. -skip leaves out tests, such as a
+// slow one. -why prints which test killed each mutant. -keep keeps the folder of the binary. The exit code is 1 if mutants survive that the file of
+// -explained does not name, or if it names mutants of a package that do not exist or are killed.
 package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +48,7 @@ type options struct {
 	sample    int
 	parallel  int
 	line      string
+	skip      string
 	why, keep bool
 	explained []string
 }
@@ -58,6 +59,7 @@ func main() {
 	flag.IntVar(&o.sample, "sample", 0, "greatest number of mutants of a package; 0: all")
 	flag.IntVar(&o.parallel, "parallel", 2, "mutants at a time")
 	flag.StringVar(&o.line, "run", "", "only the mutants whose FILE:LINE begins so")
+	flag.StringVar(&o.skip, "skip", "", "regular expression of the tests to leave out")
 	flag.BoolVar(&o.why, "why", false, "print the test that killed each mutant")
 	flag.BoolVar(&o.keep, "keep", false, "keep the folder of the binary")
 	file := flag.String("explained", "", "document whose text in backquotes names the survivors that may stay")
@@ -115,7 +117,7 @@ func (o options) measure(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	tests, err := calm(binary, dir, work)
+	tests, err := calm(binary, dir, work, o.skip)
 	if err != nil {
 		return false, err
 	}
@@ -274,8 +276,12 @@ func build(dir, work string) (binary string, all []Mutant, err error) {
 	return binary, all, nil
 }
 
-// calm runs each test of the binary alone, without a mutant.
-func calm(binary, dir, work string) ([]test, error) {
+// calm runs each test of the binary alone, without a mutant, except those whose name matches skip; "": all.
+func calm(binary, dir, work, skip string) ([]test, error) {
+	left, err := regexp.Compile(cmp.Or(skip, "^$"))
+	if err != nil {
+		return nil, err
+	}
 	list := exec.Command(binary, "-test.list=.")
 	list.Dir = dir
 	out, err := list.Output()
@@ -284,7 +290,7 @@ func calm(binary, dir, work string) ([]test, error) {
 	}
 	var tests []test
 	for name := range strings.FieldsSeq(string(out)) {
-		if strings.HasPrefix(name, "Benchmark") {
+		if strings.HasPrefix(name, "Benchmark") || left.MatchString(name) {
 			continue
 		}
 		record := filepath.Join(work, name)

@@ -1,0 +1,129 @@
+package tokencache_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/tokencache"
+)
+
+type tenant struct {
+	Tenant string `json:"tenant"`
+}
+
+func (t tenant) Validate() error {
+	if t.Tenant == "" {
+		return errors.New("no tenant")
+	}
+	return nil
+}
+
+func TestClaims(t *testing.T) {
+	declared, other := valetkey.DeclareClaims[tenant](), valetkey.DeclareClaims[tenant]()
+	claims := `{"tenant":"one"}`
+	memory := newCache(t, tokencache.Config{Claims: declared}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+		return valetkey.NewToken(valetkey.TokenFields{Raw: claims, Freshness: hour()}), nil
+	}))
+	for range 3 {
+		e, _, err := memory.Verify(t.Context(), "a")
+		require.NoError(t, err)
+		assert.Equal(t, &tenant{"one"}, e.ClaimsOf(declared))
+		assert.Nil(t, e.ClaimsOf(other), "of another declaration")
+	}
+	claims = `{}`
+	_, _, err := memory.Verify(t.Context(), "b")
+	var refusal *valetkey.Error
+	require.ErrorAs(t, err, &refusal)
+	assert.Equal(t, valetkey.InvalidToken, refusal.Code)
+	assert.Equal(t, valetkey.ReasonClaims, refusal.Reason)
+	assert.ErrorContains(t, err, "no tenant")
+}
+
+func TestPurgeNamed(t *testing.T) {
+	named := func(subjects ...string) cache {
+		memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
+			return valetkey.NewToken(valetkey.TokenFields{
+				Issuer: "issuer", ID: "id of " + raw, Subject: raw, ClientID: "client of " + raw, SessionID: "session of " + raw, Freshness: hour(),
+			}), nil
+		}))
+		for _, subject := range subjects {
+			_, _, err := memory.Verify(t.Context(), subject)
+			require.NoError(t, err)
+		}
+		return memory
+	}
+	every := func(*valetkey.Token) bool { return true }
+	of := func(subject string) func(issuer, id, sub, client, session string) bool {
+		return func(issuer, id, sub, client, session string) bool {
+			assert.Equal(t, []string{"issuer", "id of " + sub, "client of " + sub, "session of " + sub}, []string{issuer, id, client, session})
+			return sub == subject
+		}
+	}
+	cached := func(memory cache, subject string) bool {
+		_, remembered, err := memory.Verify(t.Context(), subject)
+		require.NoError(t, err)
+		return remembered
+	}
+	t.Run("the tokens that names and match select, and no others", func(t *testing.T) {
+		memory := named("alice", "bob")
+		assert.Equal(t, 1, memory.PurgeNamed(of("alice"), every))
+		assert.True(t, cached(memory, "bob"))
+		assert.False(t, cached(memory, "alice"))
+	})
+	t.Run("none that match does not select", func(t *testing.T) {
+		memory := named("alice", "bob")
+		seen := 0
+		assert.Zero(t, memory.PurgeNamed(of("alice"), func(token *valetkey.Token) bool {
+			assert.Equal(t, "alice", token.Subject(), "it is not asked about the others")
+			seen++
+			return false
+		}))
+		assert.Equal(t, 1, seen)
+		assert.True(t, cached(memory, "alice"))
+	})
+	t.Run("a token that another purge has removed meanwhile does not count", func(t *testing.T) {
+		memory := named("alice")
+		assert.Zero(t, memory.PurgeNamed(of("alice"), func(*valetkey.Token) bool { memory.Purge(nil); return true }))
+	})
+}
+
+func TestClock(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	memory := newCache(t, tokencache.Config{Now: func() time.Time { return now }}, &verifier{reuse: func() valetkey.Freshness {
+		return valetkey.Freshness{Until: now.Add(time.Minute)}
+	}})
+	assert.Equal(t, "1", memory.id("a"))
+	assert.Equal(t, "1", memory.id("a"))
+	now = now.Add(time.Minute)
+	assert.Equal(t, "2", memory.id("a"))
+}
+
+func TestFollowersOfAResultThatIsNotFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := true
+		memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			if !first {
+				return nil, &valetkey.Error{Code: valetkey.InvalidToken}
+			}
+			first = false
+			time.Sleep(time.Second)
+			return valetkey.NewToken(valetkey.TokenFields{}), nil
+		}))
+		go func() {
+			_, _, err := memory.Verify(t.Context(), "a")
+			assert.NoError(t, err)
+		}()
+		synctest.Wait()
+		e, _, err := memory.Verify(t.Context(), "a")
+		var refusal *valetkey.Error
+		require.ErrorAs(t, err, &refusal, "it asks for itself, and gets its answer")
+		assert.Nil(t, e)
+	})
+}
