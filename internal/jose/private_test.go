@@ -109,6 +109,14 @@ func TestPrivateKeysComeBackFromTheirJWK(t *testing.T) {
 	})
 }
 
+func TestPublicKeysAreNoPrivateKeys(t *testing.T) {
+	for alg, k := range keys() {
+		_, err := jose.ParsePrivateKey(k.PublicJWK(), "")
+		require.ErrorIs(t, err, jose.ErrUnsupported)
+		require.ErrorContains(t, err, "it has no private part", alg)
+	}
+}
+
 func TestGenerateKey(t *testing.T) {
 	for _, alg := range []string{"", "none", "HS256", "ES256K", "rs256"} {
 		_, err := jose.GenerateKey(alg, "")
