@@ -1,4 +1,6 @@
 // What the servers share: the configuration, which the runner passes in the environment, and the code that a library leaves to its users.
+import { createServer } from 'node:https'
+
 const env = process.env
 export const issuer = env.CONFORM_ISSUER
 export const jwksUri = env.CONFORM_JWKS_URI
@@ -7,8 +9,15 @@ export const origin = `http://${env.CONFORM_LISTEN}`
 export const algorithms = ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA', 'Ed25519']
 export const scopesOf = { '/any': [], '/scope': ['orders:read'], '/scopes': ['orders:read', 'orders:write'] }
 
-// listen serves until the process ends. The socket, not a name, is the address: localhost may be another one.
-export function listen (server) {
+// listen serves until the process ends. The socket, not a name, is the address: localhost may be another one. For the profile mtls, it serves TLS,
+// and accepts any certificate of a client: a token names the one that it is bound to (RFC 8705, section 2.2).
+export async function listen (app) {
+  let server = app
+  if (env.CONFORM_PROFILE === 'mtls') {
+    const { generate } = await import('selfsigned')
+    const { private: key, cert } = await generate()
+    server = createServer({ key, cert, requestCert: true, rejectUnauthorized: false }, app)
+  }
   server.listen(Number(env.PORT), '127.0.0.1')
 }
 

@@ -2,7 +2,12 @@
 // in the root of the repository; it needs npm, node and Caddy:
 //
 //	go run ./conformance/harness/report
-//	go run ./conformance/harness/report -only echo,jose    prints the failures of two, and leaves the page as it is
+//	go run ./conformance/harness/report -only echo,jose           prints the failures of two, and leaves the page as it is
+//	go run ./conformance/harness/report -only echo,jose -write    repeats the columns of two; the page states that
+//	go run ./conformance/harness/report -slow -write              runs the slow cases alone, for all at the same time, and writes their table
+//	go run ./conformance/harness/report -render                   writes the page again, after a change of its text, and runs nothing
+//
+// results.json keeps the numbers of each column, so that one can be repeated. Of peers, it has no more than the page: sums of groups.
 //
 // A harness is a program that conformance.StartCommand can start. To add one, add a program to conformance/harness/servers or npm, and an entry
 // to harnesses.json. The routes have the paths and scopes of conformance.DefaultRoutes.
@@ -17,11 +22,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -32,8 +37,13 @@ import (
 
 const (
 	list    = "conformance/harness/harnesses.json"
+	kept    = "conformance/harness/results.json"
+	page    = "docs/conformance-report.md"
 	npmLock = "conformance/harness/npm/package-lock.json"
 )
+
+// slowLimit bounds a run of the slow cases, the longest of which waits for 15 minutes.
+const slowLimit = 25 * time.Minute
 
 // A harness is one server to test.
 type harness struct {
@@ -56,6 +66,16 @@ type harness struct {
 
 	// Decided maps binding cases that one of our servers fails to the reason. The others must pass.
 	Decided map[string]string `json:"decided"`
+
+	// Review is the outcome of the reviews for fairness, of each peer.
+	Review *review `json:"review"`
+}
+
+// A review states whether a peer is configured fairly, for readers of the page.
+type review struct {
+	Read    string `json:"read"`     // what was read
+	LeftOff string `json:"left_off"` // the checks that it offers and that are off, and why
+	Changed string `json:"changed"`  // what the reviews changed
 }
 
 // A tested harness has been run.
@@ -66,23 +86,129 @@ type tested struct {
 }
 
 func main() {
-	out := flag.String("o", "docs/conformance-report.md", "file to write")
-	only := flag.String("only", "", "names of servers, separated by commas, whose failures are printed; no file is written")
+	only := flag.String("only", "", "names of servers, separated by commas, whose failures are printed")
+	toPage := flag.Bool("write", false, "with -only or -slow: write the numbers to the page, in place of printing failures")
 	jobs := flag.Int("jobs", 1, "how many servers are tested at the same time; more than one is faster, and may fail cases about timing and ports")
-	slow := flag.Bool("slow", false, "with -only: also run the cases that wait for longer than two seconds")
+	slow := flag.Bool("slow", false, "run only the cases that wait for longer than two seconds")
+	render := flag.Bool("render", false, "run nothing, and write the page with the numbers of results.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	var err error
-	if *only != "" {
-		err = show(ctx, os.Stdout, strings.Split(*only, ","), conformance.Options{Slow: *slow})
-	} else {
-		err = run(ctx, *out, max(*jobs, 1), time.Now())
+	task := func() error { return run(ctx, os.Stdout, *only, *slow, *toPage, max(*jobs, 1)) }
+	if *render {
+		task = func() error { return save(func(*results) {}) }
 	}
-	if err != nil {
+	if err := task(); err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
+}
+
+// save changes results.json, and writes the page.
+func save(change func(*results)) error {
+	all, err := read(".")
+	if err != nil {
+		return err
+	}
+	r, err := readResults(".")
+	if err != nil {
+		return err
+	}
+	change(r)
+	return errors.Join(r.save("."), writePage(page, all, r))
+}
+
+func run(ctx context.Context, w io.Writer, only string, slow, toPage bool, jobs int) error {
+	all, err := read(".")
+	if err != nil {
+		return err
+	}
+	chosen := all
+	if only != "" {
+		chosen = nil
+		for name := range strings.SplitSeq(only, ",") {
+			i := slices.IndexFunc(all, func(h harness) bool { return h.Name == name })
+			if i < 0 {
+				return fmt.Errorf("%s has no %q", list, name)
+			}
+			chosen = append(chosen, all[i])
+		}
+	}
+	options := conformance.Options{}
+	if slow {
+		options.Slow, options.Cases = true, slowCases()
+		jobs = len(chosen) // they wait, and load nothing
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, slowLimit)
+		defer cancel()
+	}
+	show := (only != "" || slow) && !toPage
+	bin, err := os.MkdirTemp("", "conform-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(bin)
+	started := time.Now().UTC().Truncate(time.Second)
+	full := only == "" && !slow
+	var mu sync.Mutex // guards wrong, and the files
+	var wrong []error
+	note := func(h harness, err error) {
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %w", h.Name, err))
+		}
+	}
+	var running sync.WaitGroup
+	slots := make(chan struct{}, jobs)
+	for _, h := range chosen {
+		slots <- struct{}{}
+		if err := h.build(ctx, bin); err != nil {
+			mu.Lock()
+			note(h, err) // the others are still worth a page
+			mu.Unlock()
+			<-slots
+			continue
+		}
+		running.Go(func() {
+			defer func() { <-slots }()
+			done, err := h.run(ctx, bin, options)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				note(h, err)
+				return
+			}
+			fmt.Fprintf(os.Stderr, "%s: %s, %s\n", h.Name, done.cell(everything), done.report.Took.Round(time.Second))
+			if show {
+				fmt.Fprintf(w, "# %s\n\n", h.Name)
+				note(h, done.report.WriteTable(w, nil))
+				return
+			}
+			// At once, so that a run that is interrupted keeps the columns that are complete.
+			note(h, save(func(r *results) {
+				if slow {
+					r.addSlow(done.column(started))
+				} else {
+					r.add(done.column(started))
+				}
+			}))
+			if !slow {
+				note(h, done.undecided())
+			}
+		})
+	}
+	running.Wait()
+	if full && ctx.Err() == nil {
+		wrong = append(wrong, save(func(r *results) {
+			r.Run, r.Minutes, r.Jobs = started, max(int(time.Since(started).Minutes()+0.5), 1), jobs
+			r.Processors, r.Load = runtime.NumCPU(), loadAverage()
+		}))
+	}
+	return errors.Join(wrong...)
+}
+
+// slowCases returns the cases that a run without -slow skips.
+func slowCases() []conformance.Case {
+	return slices.DeleteFunc(conformance.Cases(), func(c conformance.Case) bool { return !c.Slow() })
 }
 
 // read reads the list of harnesses in the folder root.
@@ -100,78 +226,6 @@ func read(root string) ([]harness, error) {
 	return all, nil
 }
 
-// show prints all failures of some harnesses.
-func show(ctx context.Context, w io.Writer, names []string, o conformance.Options) error {
-	all, err := read(".")
-	if err != nil {
-		return err
-	}
-	bin, err := os.MkdirTemp("", "conform-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(bin)
-	for _, name := range names {
-		i := slices.IndexFunc(all, func(h harness) bool { return h.Name == name })
-		if i < 0 {
-			return fmt.Errorf("%s has no %q", list, name)
-		}
-		done, err := all[i].run(ctx, bin, o)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		fmt.Fprintf(w, "# %s\n\n", name)
-		if err := done.report.WriteTable(w, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// run tests all harnesses, up to jobs at the same time, and writes the page.
-func run(ctx context.Context, out string, jobs int, now time.Time) error {
-	all, err := read(".")
-	if err != nil {
-		return err
-	}
-	bin, err := os.MkdirTemp("", "conform-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(bin)
-	ran, errs := make([]tested, len(all)), make([]error, len(all))
-	var running sync.WaitGroup
-	slots := make(chan struct{}, jobs)
-	for i, h := range all {
-		slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-slots }()
-			if ran[i], errs[i] = h.run(ctx, bin, conformance.Options{}); errs[i] == nil {
-				fmt.Printf("%s: %s, %s\n", h.Name, ran[i].cell(everything), ran[i].report.Took.Round(time.Second))
-			}
-		})
-	}
-	running.Wait()
-	var done []tested
-	var wrong []error
-	for i, h := range all {
-		if errs[i] != nil { // the others are still worth a page
-			wrong = append(wrong, fmt.Errorf("%s: %w", h.Name, errs[i]))
-			continue
-		}
-		done = append(done, ran[i])
-		wrong = append(wrong, ran[i].undecided())
-	}
-	if len(done) == 0 {
-		return errors.Join(wrong...)
-	}
-	var page bytes.Buffer
-	if err := write(&page, done, now); err != nil {
-		return err
-	}
-	return errors.Join(append(wrong, os.WriteFile(out, page.Bytes(), 0o644))...)
-}
-
 // undecided reports the failures of one of our servers for which there is no decision, and decisions that are no longer needed.
 func (h tested) undecided() error {
 	if !h.Ours {
@@ -182,12 +236,12 @@ func (h tested) undecided() error {
 	for _, result := range h.report.Failures(true) {
 		failed[result.Case.ID] = true
 		if h.Decided[result.Case.ID] == "" {
-			wrong = append(wrong, fmt.Errorf("%s: FAILED %s", h.Name, result))
+			wrong = append(wrong, fmt.Errorf("FAILED %s", result))
 		}
 	}
 	for id := range h.Decided {
 		if !failed[id] {
-			wrong = append(wrong, fmt.Errorf("%s: %s passes: remove it from decided", h.Name, id))
+			wrong = append(wrong, fmt.Errorf("%s passes: remove it from decided", id))
 		}
 	}
 	return errors.Join(wrong...)
@@ -206,20 +260,26 @@ func (h harness) target() (conformance.Target, error) {
 	return conformance.Target{URL: h.Target, Routes: routes, Profiles: h.Profiles, Features: h.Features}, nil
 }
 
-// run builds the harness and runs the newest set against it.
+// build builds the harness.
+func (h harness) build(ctx context.Context, bin string) error {
+	if len(h.Build) == 0 {
+		return nil
+	}
+	args := make([]string, len(h.Build))
+	for i, word := range h.Build {
+		args[i] = strings.ReplaceAll(word, "{bin}", filepath.ToSlash(bin))
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("building it: %w", err)
+	}
+	return nil
+}
+
+// run runs the newest set against the harness.
 func (h harness) run(ctx context.Context, bin string, o conformance.Options) (tested, error) {
 	place := strings.NewReplacer("{bin}", filepath.ToSlash(bin))
-	if len(h.Build) > 0 {
-		args := make([]string, len(h.Build))
-		for i, word := range h.Build {
-			args[i] = place.Replace(word)
-		}
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return tested{}, fmt.Errorf("building it: %w", err)
-		}
-	}
 	target, err := h.target()
 	if err != nil {
 		return tested{}, err
@@ -332,108 +392,4 @@ func (h tested) cell(selected func(conformance.Case) bool) string {
 		return "not run"
 	}
 	return fmt.Sprintf("%d of %d", passed, ran)
-}
-
-// write writes the page. Failures of other projects are described by group only.
-func write(w io.Writer, all []tested, now time.Time) error {
-	var b strings.Builder
-	sets := conformance.Sets()
-	fmt.Fprintf(&b, `# Which servers pass the conformance suite?
-
-This page is the output of one command, on %s, with the set %s of %d cases. It takes less than fifteen minutes on two cores:
-
-    go run ./conformance/harness/report
-
-It needs node, npm and Caddy. [conform.md](conform.md) explains how to test your own server.
-
-## What do the numbers mean?
-
-A cell has the number of cases passed, of those that the server claims to support. The rest is as important as the number:
-
-- Only cases of the levels must and should count. A "must" can be the name of an error in a challenge; most differences are of that kind, and
-  are not a vulnerability.
-- "not offered" is not a failure, because the server does not claim the feature. The sums of two servers are therefore not comparable.
-- A library that only verifies tokens is one part of such a server. The rest is [our code](../conformance/harness/servers/internal/peer/peer.go),
-  which does as much as RFC 6750 asks.
-- Cases that wait for longer than two seconds did not run. `+"`-only NAME -slow`"+` runs them, and prints each failure with its request.
-
-Differences of other projects are described by group only. Those that matter for security must be reported to the project first, in private,
-as its security policy asks. Do the same with what you find. If a server is configured in an unfair way, please open an issue.
-
-`, now.UTC().Format("2 January 2006"), sets[len(sets)-1], len(all[0].report.Results))
-
-	ours := slices.DeleteFunc(slices.Clone(all), func(h tested) bool { return !h.Ours })
-	peers := slices.DeleteFunc(slices.Clone(all), func(h tested) bool { return h.Ours })
-	b.WriteString("## How do the servers of this project do?\n\n")
-	matrix(&b, ours)
-	decisions(&b, ours)
-	b.WriteString("Servers of gRPC and Connect have no column: the suite sends HTTP/1.1 requests, which they answer with codes of gRPC. The tests\nof `adapters/valetgrpc` and `adapters/valetconnect` run the items of the standards against them.\n\n")
-	if len(peers) > 0 {
-		b.WriteString("## How do others do?\n\n")
-		matrix(&b, peers)
-	}
-	b.WriteString("## How is each server configured?\n\nAs its own documentation recommends, with every check that it offers switched on.\n\n| server | versions | configuration |\n|---|---|---|\n")
-	for _, h := range all {
-		setup := h.Setup
-		for _, group := range slices.Sorted(maps.Keys(h.NotOffered)) {
-			setup += fmt.Sprintf(" Not offered: %s, because %s.", group, h.NotOffered[group])
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", h.Name, strings.Join(h.versions, "<br>"), setup)
-	}
-	b.WriteString("\n[harnesses.json](../conformance/harness/harnesses.json) lists what each server claims. The programs are in the same folder.\n")
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// matrix writes one table.
-func matrix(b *strings.Builder, all []tested) {
-	row := func(first string, cell func(h tested) string) {
-		fmt.Fprintf(b, "| %s |", first)
-		for _, h := range all {
-			fmt.Fprintf(b, " %s |", cell(h))
-		}
-		b.WriteByte('\n')
-	}
-	row("group", func(h tested) string { return h.Name })
-	row("---", func(tested) string { return "---" })
-	for _, group := range groups(all[0].report) {
-		row(group, func(h tested) string { return h.cell(inGroup(group)) })
-	}
-	row("**all**", func(h tested) string { return h.cell(everything) })
-	b.WriteByte('\n')
-}
-
-// decisions lists the cases that our servers fail, with reasons.
-func decisions(b *strings.Builder, ours []tested) {
-	var rows []string
-	for _, h := range ours {
-		for _, id := range slices.Sorted(maps.Keys(h.Decided)) {
-			c, _ := conformance.FindCase(id)
-			rows = append(rows, fmt.Sprintf("| %s | `%s` | %s | %s |\n", h.Name, id, c.Title, h.Decided[id]))
-		}
-	}
-	if len(rows) > 0 {
-		fmt.Fprintf(b, "These cases fail, for a reason:\n\n| server | case | title | reason |\n|---|---|---|---|\n%s\n", strings.Join(rows, ""))
-	}
-}
-
-// column returns the cells of a server in the page, by group.
-func column(page, server string) map[string]string {
-	cells := map[string]string{}
-	at := -1
-	for line := range strings.Lines(page) {
-		fields := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		for i := range fields {
-			fields[i] = strings.TrimSpace(fields[i])
-		}
-		switch {
-		case fields[0] == "group":
-			at = slices.Index(fields, server)
-		case fields[0] == "": // the end of a table
-			at = -1
-		case at > 0 && at < len(fields) && fields[0] != "---":
-			cells[strings.Trim(fields[0], "*")] = fields[at]
-		}
-	}
-	return cells
 }

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -61,35 +65,76 @@ func TestPage(t *testing.T) {
 	run := tested{harness: ours, report: report}
 	require.NoError(t, run.undecided())
 
-	want := map[string]string{"all": run.cell(everything)}
-	for _, group := range groups(report) {
-		want[group] = run.cell(inGroup(group))
+	measured, err := readResults(root)
+	require.NoError(t, err)
+	if column := measured.find(ours.Name); assert.NotNil(t, column) {
+		assert.Equal(t, column.Cells, run.column(time.Time{}).Cells, "run: go run ./conformance/harness/report -only net/http -write")
 	}
-	assert.Equal(t, want, column(page, ours.Name), "run: go run ./conformance/harness/report")
-
 	sets := conformance.Sets()
-	assert.Contains(t, page, "with the set "+sets[len(sets)-1]+" of ")
+	assert.Equal(t, sets[len(sets)-1], measured.Set)
+	assert.Len(t, report.Results, measured.Cases)
+
+	var want bytes.Buffer
+	write(&want, all, measured)
+	assert.Equal(t, want.String(), page, "the page is that of %s", kept)
+	peers := 0
 	for _, h := range all {
-		row := ""
-		for line := range strings.Lines(page) {
-			if strings.HasPrefix(line, "| "+h.Name+" | ") && strings.Contains(line, h.Setup) {
-				row = line
-			}
+		column := measured.find(h.Name)
+		if !assert.NotNil(t, column, "a column for %s", h.Name) {
+			continue
 		}
-		if assert.NotEmpty(t, row, "the configuration of %s", h.Name) {
-			for _, name := range append(append(h.Modules, h.Packages...), h.Programs...) {
-				assert.Regexp(t, name+` v?\d`, row, "the version")
-			}
+		for _, name := range append(append(slices.Clone(h.Modules), h.Packages...), h.Programs...) {
+			assert.Regexp(t, regexp.QuoteMeta(name)+` v?\d`, strings.Join(column.Versions, "\n"), "the version")
 		}
-		assert.NotEmpty(t, column(page, h.Name)["all"], "a column for %s", h.Name)
-		for id := range h.Decided {
-			assert.Contains(t, page, "`"+id+"`")
+		if h.Ours {
+			continue
+		}
+		peers++
+		if assert.NotNil(t, h.Review, h.Name) {
+			assert.NotEmpty(t, h.Review.Read, h.Name)
+			assert.NotEmpty(t, h.Review.LeftOff, h.Name)
+			assert.NotEmpty(t, h.Review.Changed, h.Name)
+		}
+	}
+	assert.GreaterOrEqual(t, peers, 8)
+
+	// Of other projects, the page and the numbers name groups only.
+	peerText, err := os.ReadFile(root + kept)
+	require.NoError(t, err)
+	for _, c := range conformance.Cases() {
+		if _, ok := ours.Decided[c.ID]; !ok && len(c.ID) > 12 && strings.Contains(c.ID, "-") {
+			assert.NotContains(t, string(peerText), `"`+c.ID+`"`)
 		}
 	}
 }
 
-func TestColumn(t *testing.T) {
-	page := "| group | a | b |\n| --- | --- | --- |\n| keys | 1 of 2 | not offered |\n| **all** | 1 of 2 | 3 of 3 |\n\n| keys | no |\n"
-	assert.Equal(t, map[string]string{"keys": "not offered", "all": "3 of 3"}, column(page, "b"))
-	assert.Empty(t, column(page, "c"))
+func TestResults(t *testing.T) {
+	first, later := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
+	harnesses := []harness{{Name: "ours", Ours: true}, {Name: "a", Review: &review{Read: "its manual"}}, {Name: "b"}, {Name: "new"}}
+	r := &results{Run: first, Minutes: 9, Processors: 2}
+	r.add(column{Name: "ours", Run: first, Cells: map[string]string{total: "2 of 2", "keys": "1 of 1", "mtls": "1 of 1"}})
+	r.add(column{Name: "a", Run: first, Cells: map[string]string{total: "1 of 2", "keys": "0 of 1"}})
+	r.add(column{Name: "b", Run: first, Cells: map[string]string{total: "not offered"}})
+	text := func() string {
+		var b bytes.Buffer
+		write(&b, harnesses, r)
+		return b.String()
+	}
+	assert.Contains(t, text(), "on 1 November 2026")
+	assert.Contains(t, text(), "It took 9 minutes on 2 processors")
+	assert.NotContains(t, text(), "load average")
+	assert.NotContains(t, text(), "repeated the columns")
+	r.Load, r.Jobs = 50, 3
+	assert.Contains(t, text(), "With `-jobs 3`, it took 9 minutes on 2 processors that other work kept busy, at a load average of 50.")
+	assert.Contains(t, text(), "| group | a | b |\n| --- | --- | --- |\n| keys | 0 of 1 |  |\n| **all** | 1 of 2 | not offered |\n")
+	assert.Contains(t, text(), "| a | its manual |")
+	assert.NotContains(t, text(), "new", "a server that has not run has no column")
+
+	r.addSlow(column{Name: "a", Run: first, Cells: map[string]string{total: "3 of 3", "cache": "2 of 2"}})
+	assert.Contains(t, text(), "| group | a |\n| --- | --- |\n| cache | 2 of 2 |\n")
+	r.add(column{Name: "a", Run: later, Cells: map[string]string{total: "2 of 2", "keys": "1 of 1"}})
+	assert.Contains(t, text(), "Afterwards, `-only NAME -write` repeated the columns of a.")
+	assert.Contains(t, text(), "| keys | 1 of 1 |  |")
+	assert.Contains(t, text(), "| cache | 2 of 2 |", "a repeated column keeps its slow cases")
+	assert.Contains(t, text(), "on 1 November 2026")
 }

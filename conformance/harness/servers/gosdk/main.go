@@ -4,7 +4,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"log"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -14,30 +16,40 @@ import (
 	"github.com/valetkey/valetkey/conformance/harness/servers/internal/peer"
 )
 
-type claims struct {
-	jwt.RegisteredClaims
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
-}
-
 func main() {
 	parser, keys := jwt.NewParser(peer.Options()...), peer.Keys()
 	verify := func(_ context.Context, raw string, _ *http.Request) (*auth.TokenInfo, error) {
-		var c claims
-		if _, err := parser.ParseWithClaims(raw, &c, keys); err != nil {
+		// A map, because encoding/json would take the member EXP for the exp of a struct.
+		token, err := parser.Parse(raw, keys)
+		if err != nil {
 			return nil, fmt.Errorf("%w: %w", auth.ErrInvalidToken, err)
 		}
-		return &auth.TokenInfo{Scopes: strings.Fields(c.Scope), Expiration: c.ExpiresAt.Time, UserID: c.Subject,
-			Extra: map[string]any{"sub": c.Subject, "client_id": c.ClientID, "scope": c.Scope}}, nil
+		claims := token.Claims.(jwt.MapClaims)
+		expires, err := claims.GetExpirationTime()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", auth.ErrInvalidToken, err)
+		}
+		subject, err := claims.GetSubject()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", auth.ErrInvalidToken, err)
+		}
+		scope, _ := claims["scope"].(string)
+		return &auth.TokenInfo{Scopes: strings.Split(scope, " "), Expiration: expires.Time, UserID: subject, Extra: claims}, nil
 	}
-	const metadataPath = "/.well-known/oauth-protected-resource"
+	// RFC 9728, section 3.1: the path of the resource follows the well-known one.
+	resource, err := url.Parse(peer.Audience)
+	if err != nil {
+		log.Fatal(err)
+	}
+	metadata := *resource
+	metadata.Path = "/.well-known/oauth-protected-resource" + strings.TrimSuffix(resource.Path, "/")
 	for path, scopes := range peer.ScopesOf {
-		guard := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{ResourceMetadataURL: peer.Audience + metadataPath, Scopes: scopes})
+		guard := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{ResourceMetadataURL: metadata.String(), Scopes: scopes})
 		http.Handle(path, guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			peer.Caller(w, auth.TokenInfoFromContext(r.Context()).Extra)
 		})))
 	}
-	http.Handle(metadataPath, auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{Resource: peer.Audience,
+	http.Handle(metadata.Path, auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{Resource: peer.Audience,
 		AuthorizationServers: []string{peer.Issuer}, ScopesSupported: []string{"orders:read", "orders:write"}, BearerMethodsSupported: []string{"header"}}))
 	peer.Serve(http.DefaultServeMux)
 }

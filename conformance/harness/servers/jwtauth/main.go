@@ -35,7 +35,8 @@ func main() {
 	}
 	auth := jwtauth.New("ES256", nil, key, jwt.WithIssuer(peer.Issuer), jwt.WithAudience(peer.Audience), jwt.WithRequiredClaim("exp"))
 	router := chi.NewRouter()
-	router.Use(jwtauth.Verifier(auth), jwtauth.Authenticator(auth))
+	// Verifier would also take tokens from a cookie.
+	router.Use(jwtauth.Verify(auth, jwtauth.TokenFromHeader), jwtauth.Authenticator(auth))
 	router.HandleFunc(peer.Any, func(w http.ResponseWriter, r *http.Request) {
 		_, claims, _ := jwtauth.FromContext(r.Context())
 		peer.Caller(w, claims)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -99,9 +100,14 @@ func Options() []jwt.ParserOption {
 		jwt.WithIssuedAt(), jwt.WithStrictDecoding()}
 }
 
-// Keys returns the function that finds keys for golang-jwt, from the library that its documentation names.
+// Keys returns the function that finds keys for golang-jwt, from the library that its documentation names. Keys for encryption are left out, as
+// its option UseWhitelist allows; the empty use is that of keys without one.
 func Keys() jwt.Keyfunc {
-	keys, err := keyfunc.NewDefault([]string{JWKSURI})
+	storage, err := jwkset.NewDefaultHTTPClient([]string{JWKSURI})
+	if err != nil {
+		log.Fatal(err)
+	}
+	keys, err := keyfunc.New(keyfunc.Options{Storage: storage, UseWhitelist: []jwkset.USE{jwkset.UseSig, ""}})
 	if err != nil {
 		log.Fatal(err)
 	}
