@@ -95,7 +95,7 @@ func TestDeclareClaims(t *testing.T) {
 		assert.False(t, ok)
 		assert.Zero(t, testing.AllocsPerRun(100, func() { one.From(ctx) }))
 	})
-	t.Run("what a handler does to its claims nobody else sees", func(t *testing.T) {
+	t.Run("changes that a handler makes to its claims are not shared", func(t *testing.T) {
 		declared := valetkey.DeclareClaims[cloned]()
 		ctx := declared.NewContext(context.Background(), cloned{Groups: []string{"a"}})
 		mine, _ := declared.From(ctx)

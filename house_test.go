@@ -58,7 +58,7 @@ func TestHouse(t *testing.T) {
 	})
 	for _, prefix := range []string{"github.com/lestrrat-go/jwx", "github.com/patrickmn/go-cache"} {
 		if !seen[prefix] {
-			t.Errorf("nobody imports %s: the rule above guards nothing", prefix)
+			t.Errorf("no package imports %s: the rule above has no effect", prefix)
 		}
 	}
 }
@@ -262,6 +262,70 @@ func errorText(e ast.Expr) (found bool) {
 		return true
 	})
 	return found
+}
+
+// refused are phrases that read as translated, each with plain English in its place.
+var refused = []struct {
+	phrase  *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`(?i)(?:^|[\s(])(?:nobody|somebody|anybody|everybody)(?:$|[\s,:.)'])`), "name who: no caller, another user, every client, an unknown key"},
+	{regexp.MustCompile(`(?i)\b(?:is|are|was|were) told\b`), "gets, is reported, is configured"},
+	{regexp.MustCompile(`(?i)\btells of\b`), "reports"},
+	{regexp.MustCompile(`(?i)\bstands? in (?:a|an|the|each|tokens|its)\b`), "is in"},
+	{regexp.MustCompile(`(?i)\bof (?:its|their) own(?:$|[,.;:)])`), "separate, another"},
+	{regexp.MustCompile(`(?i)\bas such\b`), "leave it out"},
+	{regexp.MustCompile(`(?i)\bholds? no longer\b`), "is rejected, has expired"},
+	{regexp.MustCompile(`(?i)\b(?:is|are) no (?:url|jwt|fault|failure|vulnerability|proxy|prefix)\b`), "is not a"},
+}
+
+// TestProse holds that comments, texts in the code, names of tests and documents are in plain English. Text in quotes is a value.
+func TestProse(t *testing.T) {
+	check := func(where, text string) {
+		for _, r := range refused {
+			if m := r.phrase.FindString(text); m != "" {
+				t.Errorf("%s: %q: %s", where, strings.TrimSpace(m), r.instead)
+			}
+		}
+	}
+	texts := 0
+	eachGoFile(t, func(path string) {
+		if path == "house_test.go" || strings.Contains(filepath.ToSlash(path), "/testdata/") {
+			return
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, group := range file.Comments {
+			texts++
+			check(set.Position(group.Pos()).String(), group.Text())
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			lit, ok := n.(*ast.BasicLit)
+			if !ok || lit.Kind != token.STRING {
+				return true
+			}
+			if text, err := strconv.Unquote(lit.Value); err == nil && strings.Contains(text, " ") && text != "hello nobody" {
+				texts++
+				check(set.Position(lit.Pos()).String(), text)
+			}
+			return true
+		})
+	})
+	if texts < 10000 {
+		t.Errorf("only %d texts were checked", texts)
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "GOVERNANCE.md") {
+		for i, line := range strings.Split(read(t, page), "\n") {
+			check(page+":"+strconv.Itoa(i+1), line)
+		}
+	}
 }
 
 // eachGoFile calls f for every Go file of the repository.

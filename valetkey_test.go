@@ -52,8 +52,8 @@ func TestFirst(t *testing.T) {
 		{"a failure ends the question", []valetkey.Verifier{failure, yes}, "failure"},
 		{"no answer is a failure", []valetkey.Verifier{nothing, yes}, "failure"},
 		{"a nil verifier is a failure", []valetkey.Verifier{nil, yes}, "failure"},
-		{"nobody's token is refused", []valetkey.Verifier{notMine, notMine}, "refused: no trusted issuer vouches for the token"},
-		{"the only one's reason is told", []valetkey.Verifier{notMine}, "refused: another issuer"},
+		{"a token of no verifier is refused", []valetkey.Verifier{notMine, notMine}, "refused: no trusted issuer vouches for the token"},
+		{"a single verifier's reason is returned", []valetkey.Verifier{notMine}, "refused: another issuer"},
 		{"not mine passes the question on", []valetkey.Verifier{notMine, yes, failure}, "accepted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestFirst(t *testing.T) {
 		alone := testing.AllocsPerRun(100, func() { yes.Verify(t.Context(), "x") })
 		assert.Equal(t, alone, testing.AllocsPerRun(100, func() { v.Verify(t.Context(), "x") }))
 	})
-	t.Run("nobody's token is not mine either", func(t *testing.T) {
+	t.Run("a token of no verifier is not applicable either", func(t *testing.T) {
 		_, err := valetkey.First(notMine, notMine).Verify(t.Context(), "x")
 		require.ErrorIs(t, err, valetkey.ErrNotApplicable)
 	})
@@ -281,7 +281,7 @@ func TestToken(t *testing.T) {
 			require.NoError(t, err)
 		}
 	})
-	t.Run("AT-23 clients and resource owners are told apart", func(t *testing.T) {
+	t.Run("AT-23 clients and resource owners are distinguished", func(t *testing.T) {
 		assert.True(t, (valetkey.NewToken(valetkey.TokenFields{Subject: "c", ClientID: "c"})).ByClient())
 		assert.False(t, (valetkey.NewToken(valetkey.TokenFields{ClientID: "c"})).ByClient(), "it does not say")
 		assert.False(t, (valetkey.NewToken(valetkey.TokenFields{})).ByClient())

@@ -26,7 +26,7 @@ func TestConfigMistakes(t *testing.T) {
 		want   string
 	}{
 		{"AS-META-02 no issuer", func(c *authserver.Config) { c.Issuer = "" }, "Issuer: is required"},
-		{"AS-META-02 an issuer that is no URL", func(c *authserver.Config) { c.Issuer = "as.example.com" }, "Issuer: is not an https URL"},
+		{"AS-META-02 an issuer that is not a URL", func(c *authserver.Config) { c.Issuer = "as.example.com" }, "Issuer: is not an https URL"},
 		{"AS-META-02 an issuer of another scheme", func(c *authserver.Config) { c.Issuer = "ftp://as.example.com" }, "Issuer: is not an https URL"},
 		{"AS-META-02 an issuer with a query", func(c *authserver.Config) { c.Issuer = "https://as.example.com?" }, "Issuer: has a query"},
 		{"AS-META-02 an issuer with a fragment", func(c *authserver.Config) { c.Issuer = "https://as.example.com#" }, "Issuer: has a query, a fragment"},

@@ -74,7 +74,7 @@ func TestClientDocuments(t *testing.T) {
 		assert.Contains(t, a.text, "the client is not known")
 		assert.Zero(t, app.fetched.Load())
 	})
-	t.Run("only public addresses are asked, and the user is told no more than that it failed", func(t *testing.T) {
+	t.Run("only public addresses are fetched, and the user learns only that it failed", func(t *testing.T) {
 		app := newApplication(t, nil)
 		s := start(t, "", func(c *authserver.Config) { c.ClientDocuments.Enabled = true })
 		a := get(t, app.request(s, redirect))

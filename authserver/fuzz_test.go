@@ -158,7 +158,7 @@ func FuzzHandoff(f *testing.F) {
 		if a.status != 200 {
 			require.Contains(t, []int{400, 404}, a.status, a.text)
 			require.NotEmpty(t, a.body["error_description"])
-			v.challengeOf(l.authorizeURL("web")) // nobody is logged in
+			v.challengeOf(l.authorizeURL("web")) // no user is logged in
 			return
 		}
 		var c map[string]json.RawMessage // names are case-sensitive here

@@ -165,7 +165,7 @@ func TestAnswersEndWithTheirUser(t *testing.T) {
 	a := v.get(kept)
 	assert.Equal(t, 400, a.status)
 	assert.Contains(t, a.text, "expired")
-	v.challengeOf(s.authorizeURL("web")) // nobody is logged in
+	v.challengeOf(s.authorizeURL("web")) // no user is logged in
 	s.redeemed(t, "web", bystander.to(bystander.to(others).String()))
 	again := s.answered(t, v.challengeOf(s.authorizeURL("web")), "sub", "dave")
 	assert.Equal(t, "person:dave", s.redeemed(t, "web", v.to(v.to(again).String()))["sub"], "the page has let the user in again")
@@ -226,7 +226,7 @@ func TestHandoffRefusesMessages(t *testing.T) {
 	t.Run("an answer is no question", func(t *testing.T) {
 		assert.Equal(t, "invalid_request", s.tell(t, "/login/challenge", ok()).body["error"])
 	})
-	t.Run("nobody else reads a challenge", func(t *testing.T) {
+	t.Run("only the page reads a challenge", func(t *testing.T) {
 		question := map[string]any{"aud": s.Issuer(), "challenge": id, "exp": now + 60}
 		assert.Equal(t, "invalid_signature", s.tell(t, "/login/challenge", signed(t, other, "login-challenge+jwt", question)).body["error"])
 	})
@@ -400,7 +400,7 @@ func TestHandoff(t *testing.T) {
 	})
 }
 
-// Who gets in by somebody else's log-in, or by an old one.
+// Attacks that use the log-in of another user, or an old one.
 func TestHandoffAttacks(t *testing.T) {
 	s := start(t, "", handsOff)
 	t.Run("a victim follows a link of an attacker: neither is logged in", func(t *testing.T) {
@@ -410,7 +410,7 @@ func TestHandoffAttacks(t *testing.T) {
 		page := victim.get(back)
 		assert.Equal(t, 400, page.status)
 		assert.Contains(t, page.text, "Your browser sent no cookie")
-		victim.challengeOf(s.authorizeURL("web")) // the victim's browser has a challenge of its own now
+		victim.challengeOf(s.authorizeURL("web")) // the victim's browser now has another challenge
 		assert.Contains(t, victim.get(back).text, "This log-in began in another browser")
 
 		guess := s.url + "/login/return?" + form("login_challenge", id, "login_verifier", strings.Repeat("A", 52)).Encode()
@@ -585,7 +585,7 @@ func TestHandoffCosts(t *testing.T) {
 		most costs.Cost
 		do   func()
 	}{
-		{"a message that nobody has signed", costs.Cost{}, func() { s.tell(t, "/login/answer", "e30.e30.e30") }},
+		{"an unsigned message", costs.Cost{}, func() { s.tell(t, "/login/answer", "e30.e30.e30") }},
 		{"a return without a challenge", costs.Cost{}, func() { v.get(s.url + "/login/return") }},
 		{"a return with a made-up challenge", costs.Cost{Reads: 1}, func() { v.get(s.url + "/login/return?login_challenge=" + madeUp()) }},
 		{"a visitor of a page", costs.Cost{Writes: 1, Bytes: 1 << 10}, func() { newVisitor(t).challengeOf(s.url + "/login") }},
@@ -645,11 +645,11 @@ func TestHandoffMistakes(t *testing.T) {
 		change func(*authserver.Config)
 		want   string
 	}{
-		{"a page that is no URL", func(c *authserver.Config) { c.Login.Redirect = "login.example.com" }, "Login.Redirect: is not an https URL"},
+		{"a page that is not a URL", func(c *authserver.Config) { c.Login.Redirect = "login.example.com" }, "Login.Redirect: is not an https URL"},
 		{"http beyond loopback", func(c *authserver.Config) { c.Login.Redirect = "http://login.example.com" }, "Login.Redirect: is http and not on loopback"},
 		{"a fragment", func(c *authserver.Config) { c.Login.Redirect += "#x" }, "Login.Redirect: has a fragment"},
 		{"a parameter of this server", func(c *authserver.Config) { c.Login.Redirect += "&iss=x" }, "Login.Redirect: has the parameter iss"},
-		{"a log-out that is no URL", func(c *authserver.Config) { c.Login.Logout = "/bye" }, "Login.Logout: is not an https URL"},
+		{"a log-out that is not a URL", func(c *authserver.Config) { c.Login.Logout = "/bye" }, "Login.Logout: is not an https URL"},
 		{"no key", func(c *authserver.Config) { c.Login.PublicKey = "" }, "Login.PublicKey: is required"},
 		{"a key that is none", func(c *authserver.Config) { c.Login.PublicKey = "x" }, "Login.PublicKey: neither PEM nor a JWK Set"},
 		{"a private key", func(c *authserver.Config) {

@@ -25,7 +25,7 @@ func TestIntrospection(t *testing.T) {
 	opaque := s.token(t, "all", vault).AccessToken
 
 	for _, c := range []struct{ name, id, secret string }{
-		{"AS-INTRO-01 nobody", "", ""},
+		{"AS-INTRO-01 no credentials", "", ""},
 		{"AS-INTRO-01 an API with a wrong secret", "orders-api", "test-secret-of-vault-api"},
 		{"AS-INTRO-01 an unknown API", "other-api", "test-secret-of-orders-api"},
 	} {
@@ -66,7 +66,7 @@ func TestIntrospection(t *testing.T) {
 		})
 	}
 
-	t.Run("a JWT of its own", func(t *testing.T) {
+	t.Run("a JWT for the caller", func(t *testing.T) {
 		a := s.introspect(t, "orders-api", signed)
 		require.Equal(t, 200, a.status, a.text)
 		want := part(t, signed, 1)
@@ -74,7 +74,7 @@ func TestIntrospection(t *testing.T) {
 		want["active"], want["token_type"] = true, "Bearer"
 		assert.Equal(t, want, a.body)
 	})
-	t.Run("an opaque token of its own", func(t *testing.T) {
+	t.Run("an opaque token of the caller", func(t *testing.T) {
 		a := s.introspect(t, "vault-api", opaque)
 		require.Equal(t, 200, a.status, a.text)
 		assert.Equal(t, true, a.body["active"])
@@ -103,7 +103,7 @@ func TestRevocation(t *testing.T) {
 		{"an opaque token", vault, "vault-api"},
 	} {
 		token, twin := s.token(t, "all", c.resource).AccessToken, s.token(t, "all", c.resource).AccessToken
-		t.Run("AS-REVOKE-08 "+c.name+" by nobody", func(t *testing.T) {
+		t.Run("AS-REVOKE-08 "+c.name+" without credentials", func(t *testing.T) {
 			assert.Equal(t, 401, s.post(t, "/oauth2/revoke", "all", "wrong", form("token", token)).status)
 		})
 		t.Run("AS-REVOKE-03 "+c.name+" of another client", func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestRevocation(t *testing.T) {
 			assert.Equal(t, "invalid_grant", a.body["error"])
 			assert.Equal(t, true, s.introspect(t, c.api, token).body["active"])
 		})
-		t.Run("AS-REVOKE-01 AS-REVOKE-04 AS-INTRO-02 "+c.name+" of its own, hinted at wrongly", func(t *testing.T) {
+		t.Run("AS-REVOKE-01 AS-REVOKE-04 AS-INTRO-02 "+c.name+" of the caller, with a wrong hint", func(t *testing.T) {
 			assert.Equal(t, 200, revoke("all", token).status)
 			assert.Equal(t, inactive, strings.TrimSpace(s.introspect(t, c.api, token).text))
 			assert.Equal(t, true, s.introspect(t, c.api, twin).body["active"], "and no other")

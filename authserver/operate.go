@@ -175,8 +175,8 @@ func (s *Server) SetPassword(ctx context.Context, userType, name, password strin
 }
 
 // endUser ends everything that a user has, for a reason that signals announce. before and after, if they are not nil, belong to the
-// cause: before is called first, and after last. It returns once the second has passed in which tokens count as issued before, if
-// anyone is told.
+// cause: before is called first, and after last. If the end is announced, it returns once the second has passed in which tokens count as
+// issued before.
 func (s *Server) endUser(ctx context.Context, cause endings.Cause, subject string, before, after func(context.Context) error) (sessions, grants int, err error) {
 	err = s.endings.Do(ctx, endings.Ending{Cause: cause, Subject: subject}, func(ctx context.Context) (bool, error) {
 		var err error

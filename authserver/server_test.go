@@ -191,11 +191,11 @@ func TestRefusedTokenRequests(t *testing.T) {
 		{"AS-CORE-12 a wrong secret in the body", "", "", form("grant_type", grant, "client_id", "reader", "client_secret", "test-secret-of-writer"), 401, "invalid_client"},
 		{"AS-CC-01 a client that sends no secret", "", "", form("grant_type", grant, "client_id", "reader"), 401, "invalid_client"},
 		{"AS-CC-01 no client at all", "", "", form("grant_type", grant), 401, "invalid_client"},
-		{"an assertion that nobody can check", "", "", form("grant_type", grant, "client_id", "reader", "client_assertion", "a.b.c", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), 401, "invalid_client"},
+		{"an assertion that cannot be verified", "", "", form("grant_type", grant, "client_id", "reader", "client_assertion", "a.b.c", "client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"), 401, "invalid_client"},
 		{"AS-CORE-12 a grant that is not offered", "reader", "test-secret-of-reader", form("grant_type", "password", "username", "a", "password", "b"), 400, "unsupported_grant_type"},
 		{"AS-CORE-12 a client that gets no tokens", "orders-api", "test-secret-of-orders-api", form("grant_type", grant), 400, "unauthorized_client"},
 		{"AS-CORE-12 a scope that is another client's", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "orders:read orders:write"), 400, "invalid_scope"},
-		{"AS-CORE-12 a scope that nobody knows", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "admin"), 400, "invalid_scope"},
+		{"AS-CORE-12 an unknown scope", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "admin"), 400, "invalid_scope"},
 		{"a part of a scope's name", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "orders"), 400, "invalid_scope"},
 		{"openid", "reader", "test-secret-of-reader", form("grant_type", grant, "scope", "openid"), 400, "invalid_scope"},
 		{"scopes separated by a tab", "writer", "test-secret-of-writer", form("grant_type", grant, "scope", "orders:read\torders:write"), 400, "invalid_scope"},
@@ -276,7 +276,7 @@ func TestRefusedTransports(t *testing.T) {
 		res, err := http.DefaultClient.Do(r)
 		assert.Equal(t, 401, read(t, res, err).status)
 	})
-	t.Run("endpoints that the engine has and nobody offers", func(t *testing.T) {
+	t.Run("endpoints that the engine has and the server does not offer", func(t *testing.T) {
 		for _, path := range []string{"/authorize", "/token", "/register", "/userinfo", "/jwks", "/par"} {
 			assert.Equal(t, 404, send("POST", path, urlencoded, "", body).status, path)
 		}
@@ -356,7 +356,7 @@ func TestTokens(t *testing.T) {
 		}
 		assert.Len(t, seen, 100)
 	})
-	t.Run("the log tells of tokens without holding them", func(t *testing.T) {
+	t.Run("the log reports tokens without containing them", func(t *testing.T) {
 		token := s.token(t, "all", vault).AccessToken
 		assert.Contains(t, s.log.String(), "msg=\"token issued\" client=all audience=urn:example:vault scope=vault:open format=opaque")
 		assert.NotContains(t, s.log.String(), token)

@@ -819,7 +819,7 @@ func TestStreamStatus(t *testing.T) {
 		}
 		assert.Equal(t, want, got)
 	})
-	t.Run("SSFTX-06 the receiver is told before the operator pauses its stream, and when it goes on", func(t *testing.T) {
+	t.Run("SSFTX-06 the receiver is notified before the operator pauses its stream, and when it resumes", func(t *testing.T) {
 		k := receive(t)
 		id := s.stream(t, "other", pushTo(k.url))["stream_id"].(string)
 		polled := s.stream(t, "other", object{})["stream_id"].(string)

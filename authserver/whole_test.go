@@ -121,7 +121,7 @@ func TestBruteForce(t *testing.T) {
 		assert.NotEmpty(t, a.header.Get("Retry-After"))
 		assert.NotEmpty(t, s.token(t, "reader", "").AccessToken, "and the right one is not")
 	})
-	t.Run("who is no proxy cannot name another address", func(t *testing.T) {
+	t.Run("who is not a proxy cannot name another address", func(t *testing.T) {
 		s := start(t, "", few)
 		for _, from := range []string{"192.0.2.1", "192.0.2.2"} {
 			assert.Equal(t, 401, guess(s, from).status)
@@ -192,13 +192,13 @@ func TestRegistration(t *testing.T) {
 	t.Run("registrations of one address are counted", func(t *testing.T) {
 		assert.Equal(t, 429, register(`{}`).status)
 	})
-	t.Run("the log tells of it", func(t *testing.T) {
+	t.Run("the log reports it", func(t *testing.T) {
 		assert.Contains(t, s.log.String(), `msg="client registered" client=`+id+` by=anybody address=127.0.0.1`)
 		assert.Contains(t, s.log.String(), `msg="client deleted" client=`+id)
 		assert.Contains(t, s.log.String(), `msg="registration refused"`)
 		assert.NotContains(t, s.log.String(), secret)
 	})
-	t.Run("nobody registers where that is off", func(t *testing.T) {
+	t.Run("registration is refused where it is off", func(t *testing.T) {
 		assert.Equal(t, 404, send(t, "POST", start(t, "").url+"/oauth2/register", "{}", "Content-Type", "application/json").status)
 	})
 }
@@ -327,7 +327,7 @@ func TestAudit(t *testing.T) {
 func TestOperate(t *testing.T) {
 	s := start(t, "", func(c *authserver.Config) { c.Users = []authserver.User{{Name: "alice", Password: "correct horse"}} })
 	ctx := t.Context()
-	t.Run("a client with an id or a secret of its own", func(t *testing.T) {
+	t.Run("a client with a given id or secret", func(t *testing.T) {
 		_, _, err := s.AddClient(ctx, authserver.Client{ID: "x", Scopes: []string{"orders:read"}})
 		require.ErrorContains(t, err, "ID: must be empty: the server generates the ID and the secret")
 	})
@@ -337,7 +337,7 @@ func TestOperate(t *testing.T) {
 		require.ErrorContains(t, err, "\nScopes[0]: is not a scope of any API")
 		require.ErrorContains(t, err, "RedirectURIs[0]: is not an absolute URI")
 	})
-	t.Run("a client comes, is told of and goes, with its tokens", func(t *testing.T) {
+	t.Run("a client is added, logged and removed, with its tokens", func(t *testing.T) {
 		id, secret, err := s.AddClient(ctx, authserver.Client{Name: "X", Scopes: []string{"vault:open"}})
 		require.NoError(t, err)
 		token := s.post(t, "/oauth2/token", id, secret, form("grant_type", "client_credentials")).body["access_token"].(string)
@@ -366,7 +366,7 @@ func TestOperate(t *testing.T) {
 		require.ErrorContains(t, s.RemoveUser(ctx, "", "alice"), "is in the configuration")
 		require.ErrorContains(t, s.SetPassword(ctx, "", "Alice", "correct mule"), "is in the configuration")
 	})
-	t.Run("nobody becomes somebody of the configuration", func(t *testing.T) {
+	t.Run("no added user or client replaces one of the configuration", func(t *testing.T) {
 		for _, u := range []login.NewUser{{Name: "Alice"}, {Name: "mallory", ID: "alice"}} {
 			u.Password = "correct mule"
 			_, err := s.AddUser(ctx, "customer", u)
@@ -377,7 +377,7 @@ func TestOperate(t *testing.T) {
 		_, err := s.AddUser(ctx, "", login.NewUser{Name: "mallory", Password: "correct mule", Scopes: []string{"orders:read", "admin"}})
 		require.EqualError(t, err, "Scopes[1]: is not a scope of any API")
 	})
-	t.Run("what happens to people is told, without their passwords", func(t *testing.T) {
+	t.Run("changes of users are logged, without their passwords", func(t *testing.T) {
 		u, err := s.AddUser(ctx, "", login.NewUser{Name: "bob", Password: "correct mule"})
 		require.NoError(t, err)
 		require.NoError(t, s.SetPassword(ctx, "", "bob", "another mule"))
@@ -401,11 +401,11 @@ func TestClientCertificate(t *testing.T) {
 		return send(t, "POST", s.url+"/oauth2/token", "grant_type=client_credentials&client_id=reader&client_secret=test-secret-of-reader",
 			"Content-Type", "application/x-www-form-urlencoded", "X-SSL-Client-Cert", header, "X-Forwarded-For", "192.0.2.1")
 	}
-	t.Run("nobody but a proxy is believed", func(t *testing.T) {
+	t.Run("headers count from a proxy only", func(t *testing.T) {
 		s := start(t, "", bound, func(c *authserver.Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")} })
 		assert.Equal(t, 400, ask(s).status)
 	})
-	t.Run("a token is bound to the certificate that a proxy tells", func(t *testing.T) {
+	t.Run("a token is bound to the certificate that a proxy reports", func(t *testing.T) {
 		a := ask(start(t, "", bound))
 		require.Equal(t, 200, a.status, a.text)
 		sum := sha256.Sum256(certificate)

@@ -79,7 +79,7 @@ func TestRace(t *testing.T) {
 			t.Errorf("%d resets", resets)
 		}
 	})
-	t.Run("each worker has tokens of its own", func(t *testing.T) {
+	t.Run("each worker has separate tokens", func(t *testing.T) {
 		var busy [64]atomic.Bool
 		index := map[*token]int{}
 		for i, tok := range tokens {

@@ -126,7 +126,7 @@ func TestItemsHaveCases(t *testing.T) {
 		reason, excused := without[item.ID]
 		delete(unused, item.ID)
 		if all, ok := without[item.Group()]; ok {
-			assert.False(t, excused, "%s has a reason of its own and that of its group", item.ID)
+			assert.False(t, excused, "%s has a reason beside that of its group", item.ID)
 			reason = all
 			delete(unused, item.Group())
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/valetkey/valetkey/conformance"
 )
 
-// FuzzChallenge holds that what a server writes as a challenge is read: an error that stands in a well-formed challenge is found, whatever
+// FuzzChallenge holds that what a server writes as a challenge is read: an error in a well-formed challenge is found, whatever
 // surrounds it in the description, and no text makes the strict check accept a character that RFC 6750 does not allow.
 func FuzzChallenge(f *testing.F) {
 	for _, seed := range []string{"", `the token, "x"`, "a\\b", `", error="y`, "é", "\x00", "realm=a, b", "DPoP algs=\"a\""} {

@@ -273,7 +273,7 @@ func TestVerdicts(t *testing.T) {
 			conformance.Options{Cases: cases, Rate: -1, Slow: true})
 		require.NoError(t, err)
 		assert.Equal(t, conformance.Passed, verdicts(report)["bearer-header"])
-		assert.Equal(t, conformance.Skipped, verdicts(report)["rotation-new-key"], "it needs a server of its own")
+		assert.Equal(t, conformance.Skipped, verdicts(report)["rotation-new-key"], "it needs a separate server")
 	})
 }
 

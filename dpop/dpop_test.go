@@ -164,7 +164,7 @@ func TestRefusals(t *testing.T) {
 		{"DPOP-08 kty does not fit alg", []option{header("alg", "PS256")}, "not signed with its key"},
 		{"DPOP-08 the curve does not fit alg", []option{header("alg", "ES384")}, "not signed with its key"},
 		{"DPOP-08 another curve in the jwk", []option{header("jwk", with(jwk, "crv", "P-384"))}, "malformed"},
-		{"DPOP-08 a curve nobody knows", []option{header("jwk", with(jwk, "crv", "secp256k1"))}, "malformed"},
+		{"DPOP-08 an unsupported curve", []option{header("jwk", with(jwk, "crv", "secp256k1"))}, "malformed"},
 		{"DPOP-08 a point off the curve", []option{header("jwk", with(jwk, "y", jwk["x"]))}, "malformed"},
 		{"DPOP-08 an RSA key of 1024 bits", []option{header("alg", "PS256"), header("jwk", with(rsa, "n", strings.Repeat("_", 170)+"8"))}, "malformed"},
 		{"DPOP-08 an RSA key of 8200 bits", []option{header("alg", "PS256"), header("jwk", with(rsa, "n", strings.Repeat("_", 1366)+"8"))}, "malformed"},
@@ -261,7 +261,7 @@ func TestAccepted(t *testing.T) {
 		{"as most clients make it", nil},
 		{"DPOP-04 typ with application/", []option{valetkeytest.Type("application/dpop+jwt")}},
 		{"DPOP-04 typ in another letter case", []option{valetkeytest.Type("DPoP+JWT")}},
-		{"DPOP-09 kid, jku, x5u and x5c, which nobody looks at", []option{
+		{"DPOP-09 kid, jku, x5u and x5c are ignored", []option{
 			header("kid", "other"), header("jku", iss.KeySet.URL), header("x5u", iss.KeySet.URL), header("x5c", []string{"AQ=="})}},
 		{"DPOP-13 htu with a query", []option{claim("htu", target+"?a=b")}},
 		{"DPOP-13 htu with a fragment", []option{claim("htu", target+"#a")}},

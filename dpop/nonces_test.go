@@ -21,7 +21,7 @@ func nonceKey() []byte {
 	return key
 }
 
-// A replica is a server with nonces, at a time of its own.
+// A replica is a server with nonces and a clock.
 type replica struct {
 	*dpop.Verifier
 	replays *counted
@@ -129,7 +129,7 @@ func TestNonces(t *testing.T) {
 		require.NoError(t, verify(b, a.Nonce()))
 		require.NoError(t, verify(a, b.Nonce()))
 	})
-	t.Run("DPOP-24 a change of keys, instance by instance, refuses nobody", func(t *testing.T) {
+	t.Run("DPOP-24 a change of keys, instance by instance, refuses no client", func(t *testing.T) {
 		next := nonceKey()
 		steps := []dpop.NoncesConfig{
 			{Key: key}, {Key: key, Previous: [][]byte{next}}, {Key: next, Previous: [][]byte{key}}, {Key: next},

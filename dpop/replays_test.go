@@ -226,7 +226,7 @@ func TestSharesOverTime(t *testing.T) {
 	})
 }
 
-// A sender makes proofs, each with a key of its own if it is fresh.
+// A sender makes proofs, each with a new key if fresh is set.
 type sender struct {
 	t                    *testing.T
 	proofs               *dpop.Verifier

@@ -137,7 +137,7 @@ func TestRefusedURLsAreQuotedWithoutTheirQueries(t *testing.T) {
 	}
 }
 
-// Two paths of which one could stand in a proof for the other go to the same handler of net/http, with the same values.
+// Two paths of which one is accepted in a proof for the other go to the same handler of net/http, with the same values.
 func FuzzURL(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"/a/b", "/a/b"}, {"/a/../b", "/b"}, {"/a/%2e%2e/b", "/a/../b"}, {"/a/.%2e/b", "/a/%2e./b"}, {"/a%2Fb", "/a/b"}, {"/a%2fb", "/a%2Fb"},

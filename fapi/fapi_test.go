@@ -368,7 +368,7 @@ func TestInteractionID(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
-	t.Run("FAPI-12 an issuer whose certificate nobody vouches for is not believed", func(t *testing.T) {
+	t.Run("FAPI-12 an issuer with an untrusted certificate is refused", func(t *testing.T) {
 		guard := newGuard(t, iss, func(c *fapi.Config) { c.Client = nil })
 		key := iss.ProofKey("ES256")
 		w := get(guard.Handler(http.NotFoundHandler()), iss, key, iss.Token(valetkeytest.BoundTo(key)))

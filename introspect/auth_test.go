@@ -23,7 +23,7 @@ import (
 func TestAuth(t *testing.T) {
 	const id, secret = "orders api:1", "a+b c%d:é/="
 
-	// asked lets v ask an endpoint that lets everybody in, and returns what it saw.
+	// asked lets v ask an endpoint that accepts every caller, and returns what it saw.
 	asked := func(t *testing.T, auth introspect.Auth, issuer string) (seen []*http.Request, endpoint string) {
 		s := server(t, func(r *http.Request) (int, string) {
 			seen = append(seen, r)

@@ -40,7 +40,7 @@ func TestHealth(t *testing.T) {
 			})
 		})
 	}
-	in("down while nobody is asked, degraded before, ready again", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
+	in("down while the endpoint is not asked, degraded before, ready again", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
 		time.Sleep(time.Minute)
 		is(t, v, valetkey.Ready, time.Minute, "")
 		assert.Equal(t, iss.URL, v.Health()[0].Name)
@@ -103,7 +103,7 @@ func TestHealth(t *testing.T) {
 		}
 		is(t, v, valetkey.Degraded, 0, "status 400")
 	})
-	in("degraded by an answer that nobody understands", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
+	in("degraded by an unreadable answer", func(t *testing.T, iss *valetkeytest.Issuer, v *introspect.Verifier) {
 		iss.Introspection.Empty()
 		_, err := v.Verify(t.Context(), iss.Opaque())
 		failed(t, err)
@@ -168,7 +168,7 @@ func TestObserver(t *testing.T) {
 		v.Verify(t.Context(), token)
 		v.Verify(t.Context(), "made-up")
 		synctest.Wait()
-		assert.Empty(t, w.events, "nobody was asked")
+		assert.Empty(t, w.events, "the endpoint was not asked")
 
 		iss.Introspection.Slow(0)
 		iss.Introspection.Fail(500)

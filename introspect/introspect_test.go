@@ -127,7 +127,7 @@ func TestNew(t *testing.T) {
 		{"a nil token function", "Auth: BearerAuth", func(c *introspect.Config) { c.Auth = introspect.BearerAuth(nil) }},
 		{"a key that is none", "Auth: PrivateKeyJWT", func(c *introspect.Config) { c.Auth = introspect.PrivateKeyJWT("api", []byte("{}"), "ES256") }},
 		{"a certificate without id", "Auth: TLSAuth: the client id", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("") }},
-		{"a certificate that nobody presents", "Auth: TLSAuth requires", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
+		{"TLS authentication without a certificate", "Auth: TLSAuth requires", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
 		{"an empty issuer of JWTs", "JWTIssuers[0]: is empty", func(c *introspect.Config) { c.JWTIssuers = []string{""} }},
 		{"INTRO-27 refusals remembered for long", "NegativeTTL: 1h0m0s", func(c *introspect.Config) { c.NegativeTTL = time.Hour }},
 		{"a limit of tokens that no header can have", "MaxTokenBytes: ", func(c *introspect.Config) { c.MaxTokenBytes = 1 << 20 }},
@@ -141,7 +141,7 @@ func TestNew(t *testing.T) {
 		{"signed answers of an unknown issuer", "Issuer: required with Signed", func(c *introspect.Config) { c.Signed = &introspect.Signed{} }},
 		{"JRESP-10 signed with nothing", `Signed.Algorithm: "none"`, func(c *introspect.Config) { c.Signed = &introspect.Signed{Algorithm: "none"} }},
 		{"JRESP-10 signed with a shared secret", `Signed.Algorithm: "HS256"`, func(c *introspect.Config) { c.Signed = &introspect.Signed{Algorithm: "HS256"} }},
-		{"signed answers for nobody", "Signed.Audience: required", func(c *introspect.Config) {
+		{"signed answers without an audience", "Signed.Audience: required", func(c *introspect.Config) {
 			c.Auth, c.Signed = introspect.NoAuth(), &introspect.Signed{}
 		}},
 		{"keys from two places", "Signed.JWKSURL, Signed.JWKS", func(c *introspect.Config) {
@@ -254,7 +254,7 @@ func TestWhatIsAsked(t *testing.T) {
 			_, err := verifierOf(t, iss, func(cfg *introspect.Config) { cfg.JWTIssuers = c.jwts }).Verify(t.Context(), c.token)
 			refused(t, err, c.refusal)
 			assert.Equal(t, c.notMine, errors.Is(err, valetkey.ErrNotApplicable))
-			assert.Equal(t, before, iss.Introspection.Hits(), "nobody is asked")
+			assert.Equal(t, before, iss.Introspection.Hits(), "the endpoint is not asked")
 		})
 	}
 	payload := func(claims string) string { return base64.RawURLEncoding.EncodeToString([]byte(claims)) }
@@ -363,10 +363,10 @@ func TestAnswer(t *testing.T) {
 		{"INTRO-15 a DPoP token that names no key", says(`,"token_type":"dpop"`), "the token must be bound to a key but names none"},
 		{"DPOP-54 a token bound to a key that is called a bearer token", says(`,"token_type":"Bearer","cnf":{"jkt":"` + thumbprint + `"}`), "the token is bound to a key and should be of the type DPoP"},
 		{"INTRO-15 a DPoP token bound to a certificate", says(`,"token_type":"DPoP","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token must be bound to a key but names none"},
-		{"a type that nobody checks either", says(`,"token_type":"pop"`), "the token is of a type that is not known here"},
+		{"another unknown type", says(`,"token_type":"pop"`), "the token is of a type that is not known here"},
 		{"an ID token by a short name of its type", says(`,"token_type":"id"`), "the token is of a type that is not known here"},
 		{"an ID token, as Cognito says it", says(`,"token_use":"id"`), "the token is not an access token"},
-		{"a type that nobody checks", says(`,"token_type":"mac"`), "the token is of a type that is not known here"},
+		{"an unknown type", says(`,"token_type":"mac"`), "the token is of a type that is not known here"},
 		{"an unknown type of a bound token", says(`,"token_type":"access_token","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token is of a type that is not known here"},
 		{"a refresh token by its type", says(`,"token_type":"refresh_token"`), "the token is of a type that is not known here"},
 		{"an ID token by its type", says(`,"token_type":"urn:ietf:params:oauth:token-type:id_token"`), "the token is of a type that is not known here"},
@@ -510,7 +510,7 @@ func TestAnswer(t *testing.T) {
 		accepted(t, `{"active":true,"aud":["x","https://api.example.com"]}`)
 		accepted(t, `{"active":true,"aud":"api2"}`, func(c *introspect.Config) { c.Audience = []string{"api1", "api2"} })
 	})
-	t.Run("AUD-04 all audiences are ours, if nobody else's may be among them", func(t *testing.T) {
+	t.Run("AUD-04 all audiences are ours, if SoleAudience is set", func(t *testing.T) {
 		sole := func(c *introspect.Config) { c.SoleAudience, c.Audience = true, append(c.Audience, "api") }
 		accepted(t, `{"active":true,"aud":"api"}`, sole)
 		accepted(t, `{"active":true,"aud":["api","https://api.example.com"]}`, sole)
@@ -550,10 +550,10 @@ func TestAnswer(t *testing.T) {
 		token := accepted(t, says(`,"cnf":{"x5t#S256":"`+thumbprint+`"}`))
 		assert.Equal(t, valetkey.Binding{CertificateThumbprint: thumbprint}, token.Binding())
 	})
-	t.Run("INTRO-35 a token bound in a way nobody knows here", func(t *testing.T) {
+	t.Run("INTRO-35 a token with an unknown binding", func(t *testing.T) {
 		assert.Equal(t, valetkey.ListOf("kid"), accepted(t, says(`,"cnf":{"kid":"1"}`)).Binding().Unknown)
 	})
-	t.Run("AUD-07 a client's own token is told from a user's", func(t *testing.T) {
+	t.Run("AUD-07 a client's own token is distinguished from a user's", func(t *testing.T) {
 		assert.True(t, accepted(t, says(`,"sub":"app","client_id":"app"`)).ByClient())
 		assert.False(t, accepted(t, says(`,"sub":"alice","client_id":"app"`)).ByClient())
 	})

@@ -188,7 +188,7 @@ func TestShared(t *testing.T) {
 			assert.Equal(t, want, time.Since(start))
 		}
 	})
-	in("a slow write delays nobody", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+	in("a slow write delays no request", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
 		var log journal
 		v := verifierOf(t, iss, with(m), func(c *introspect.Config) { c.MaxInFlight, c.Logger = 2, slog.New(&log) })
 		m.setTime = 50 * time.Millisecond
@@ -302,7 +302,7 @@ func TestShared(t *testing.T) {
 		synctest.Wait()
 		assert.Zero(t, m.len()+m.gets)
 	})
-	in("INTRO-30 what one was told is not for a verifier that is configured otherwise", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
+	in("INTRO-30 a result is not shared with a verifier of another configuration", func(t *testing.T, iss *valetkeytest.Issuer, m *memory) {
 		token := iss.Opaque()
 		iss.Introspection.Serve(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/json")

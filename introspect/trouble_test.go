@@ -74,7 +74,7 @@ func TestFaults(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
-	t.Run("a compressed answer is no fault", func(t *testing.T) {
+	t.Run("a compressed answer is not a fault", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		iss.Introspection.Compressed()
 		_, err := verifierOf(t, iss).Verify(t.Context(), iss.Opaque())
@@ -87,7 +87,7 @@ func TestFaults(t *testing.T) {
 		failed(t, err)
 		assert.Zero(t, thief.Introspection.Hits())
 	})
-	t.Run("INTRO-20 a certificate nobody vouches for", func(t *testing.T) {
+	t.Run("INTRO-20 an untrusted certificate", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 		_, err := verifierOf(t, iss, func(c *introspect.Config) { c.Client = nil }).Verify(t.Context(), iss.Opaque())
 		failed(t, err)
@@ -382,7 +382,7 @@ func TestBreaker(t *testing.T) {
 				wait := failed(t, err).RetryAfter
 				assert.LessOrEqual(t, wait, most)
 				assert.GreaterOrEqual(t, wait, most/5*4)
-				require.Equal(t, 5+probes, iss.Introspection.Hits(), "nobody is asked")
+				require.Equal(t, 5+probes, iss.Introspection.Hits(), "the endpoint is not asked")
 				time.Sleep(wait)
 
 				iss.Introspection.Slow(500 * time.Millisecond)

@@ -54,7 +54,7 @@ func TestHealth(t *testing.T) {
 		v.Close()
 		assert.Equal(t, valetkey.Down, v.Health()[0].State)
 	})
-	t.Run("several issuers are told apart, fetched at the same time, and those that are not ready named", func(t *testing.T) {
+	t.Run("several issuers are fetched at the same time, and those that are not ready are named", func(t *testing.T) {
 		broken := func(w http.ResponseWriter, _ *http.Request) {
 			time.Sleep(100 * time.Millisecond)
 			w.WriteHeader(http.StatusInternalServerError)

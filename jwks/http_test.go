@@ -254,7 +254,7 @@ func TestFlood(t *testing.T) {
 				before := time.Now()
 				_, err := v.Verify(background, forged(i))
 				refused(t, err, unknownKey)
-				if d := time.Since(before); d > 0 { // in a bubble, time passes only while somebody waits
+				if d := time.Since(before); d > 0 { // in a bubble, time passes only while a goroutine waits
 					waited = append(waited, d)
 				}
 				if i%100 == 0 {

@@ -601,7 +601,7 @@ func TestAccepted(t *testing.T) {
 			assert.Equal(t, valetkey.ListOf(aud), token.Audience(), "as in the token")
 		}
 	})
-	t.Run("AUD-04 all audiences are ours, if nobody else's may be among them", func(t *testing.T) {
+	t.Run("AUD-04 all audiences are ours, if SoleAudience is set", func(t *testing.T) {
 		sole := func(c *jwks.Config) { c.SoleAudience = true }
 		_, err := open(t, sole).Verify(background, mint(t, es256, nil, good(object{"aud": []string{"x", api}})))
 		refused(t, err, otherAud)
@@ -673,7 +673,7 @@ func TestAccepted(t *testing.T) {
 			assert.Equal(t, "session-1", token.SessionID())
 		}
 	})
-	t.Run("AT-23 a client on its own behalf is told apart from a user", func(t *testing.T) {
+	t.Run("AT-23 a client on its own behalf is distinguished from a user", func(t *testing.T) {
 		assert.True(t, accept(t, nil, object{"sub": "shop"}).ByClient())
 		assert.False(t, accept(t, nil, nil).ByClient())
 	})

@@ -112,7 +112,7 @@ func failed(t *testing.T, v valetkey.Verifier, raw, why string) {
 	assert.ErrorContains(t, err, why)
 }
 
-// atOnce checks that f does not wait. In a bubble, time passes only while somebody does.
+// atOnce checks that f does not wait. In a bubble, time passes only while a goroutine waits.
 func atOnce(t *testing.T, f func()) {
 	t.Helper()
 	start := time.Now()
@@ -149,7 +149,7 @@ func TestTenantsConfig(t *testing.T) {
 func TestTenants(t *testing.T) {
 	a, b := generate("ES256", "k"), generate("ES256", "k")
 
-	t.Run("JWT-28 a token whose iss names nobody is refused without a lookup", func(t *testing.T) {
+	t.Run("JWT-28 a token whose iss names no tenant is refused without a lookup", func(t *testing.T) {
 		r := registered(a, acme)
 		v := r.open(t)
 		for _, iss := range []any{nil, "", 7, []string{acme}, strings.Repeat("x", 1025)} {
@@ -179,7 +179,7 @@ func TestTenants(t *testing.T) {
 		"panics":                  {func(context.Context, string) (jwks.Config, error) { panic("at the disco") }, "at the disco"},
 		"answers for another one": {func(context.Context, string) (jwks.Config, error) { return jwks.Config{Issuer: other}, nil }, "Issuer: Lookup returned"},
 		"forgets the audience":    {func(context.Context, string) (jwks.Config, error) { return jwks.Config{Issuer: acme}, nil }, "Audience: required"},
-		"brings a client of its own": {func(context.Context, string) (jwks.Config, error) {
+		"brings an HTTP client": {func(context.Context, string) (jwks.Config, error) {
 			return jwks.Config{Issuer: acme, Audience: []string{api}, Client: http.DefaultClient}, nil
 		}, "Client, "},
 	} {
@@ -387,7 +387,7 @@ func TestTenantsTTL(t *testing.T) {
 		_, err := v.Verify(background, raw)
 		refused(t, err, otherIssuer)
 	})
-	play(t, "one that nobody asks for loses access at the end of TTL", func(t *testing.T) {
+	play(t, "an unused one loses access at the end of TTL", func(t *testing.T) {
 		r := registered(a, acme)
 		v := r.open(t)
 		remembered := accepted(t, v, raw)
@@ -670,7 +670,7 @@ func TestTenantsOverHTTP(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a certificate that nobody trusts is no certificate", func(t *testing.T) {
+	t.Run("an untrusted certificate is ignored", func(t *testing.T) {
 		s := serve(t, sets(keySet(es256)))
 		v := tenants(t, s, jwks.Config{Issuer: s.URL, Audience: []string{api}}, func(c *jwks.TenantsConfig) {
 			c.TLS, c.Allow = &tls.Config{MinVersion: tls.VersionTLS12}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}

@@ -150,7 +150,7 @@ func TestAuditWithAHandlerThatFails(t *testing.T) {
 		dropped uint64
 	}{
 		"AUDIT-04 what it cannot write is dropped":    {slog.LevelInfo, 3},
-		"a level that it does not want is no failure": {slog.LevelError, 0},
+		"a level that it does not want is not a failure": {slog.LevelError, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out lines

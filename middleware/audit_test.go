@@ -110,7 +110,7 @@ func TestAudit(t *testing.T) {
 			act   map[string]any
 			actor any
 		}{
-			{"nobody acts", nil, nil},
+			{"no actor", nil, nil},
 			{"a service, which acts for another that is not named", map[string]any{"sub": "gateway", "act": map[string]any{"sub": "portal"}}, "gateway"},
 			{"one without a subject", map[string]any{"client_id": "gateway-app"}, "gateway-app"},
 		} {

@@ -146,12 +146,12 @@ func TestDPoP(t *testing.T) {
 		{"DPOP-49 both schemes at once", header("Authorization", "Bearer "+plain, "DPoP "+bound), 400, "both", "invalid_request"},
 		{"DPOP-55 a character that no token holds", header("Authorization", "DPoP a,b"), 400, "DPoP", "invalid_request"},
 		{"DPOP-55 the scheme alone", header("Authorization", "DPoP"), 400, "DPoP", "invalid_request"},
-		{"MTLS-14 a binding that nobody knows", asBearer(cnf(`{"osc":"x"}`)), 401, "Bearer", "invalid_token"},
-		{"MTLS-14 a binding that nobody knows beside one that is proven", asDPoP(key, cnf(`{"jkt":"`+key.Thumbprint()+`","kid":"1"}`)), 401, "DPoP", "invalid_token"},
+		{"MTLS-14 an unknown binding", asBearer(cnf(`{"osc":"x"}`)), 401, "Bearer", "invalid_token"},
+		{"MTLS-14 an unknown binding beside one that is proven", asDPoP(key, cnf(`{"jkt":"`+key.Thumbprint()+`","kid":"1"}`)), 401, "DPoP", "invalid_token"},
 		{"MTLS-14 an empty binding", asBearer(cnf(`{}`)), 401, "Bearer", "invalid_token"},
 		{"MTLS-14 a binding that is no object", asBearer(cnf(`"` + key.Thumbprint() + `"`)), 401, "Bearer", "invalid_token"},
 		{"MTLS-15 a whole key in place of its thumbprint", asDPoP(key, cnf(`{"jwk":{"kty":"EC"}}`)), 401, "DPoP", "invalid_token"},
-		{"DPOP-52 the credentials of a proxy are nobody's", func(r *http.Request) {
+		{"DPOP-52 the credentials of a proxy are ignored", func(r *http.Request) {
 			key.Authorize(r, bound)
 			r.Header["Proxy-Authorization"] = r.Header["Authorization"]
 			r.Header.Del("Authorization")
@@ -167,7 +167,7 @@ func TestDPoP(t *testing.T) {
 			r.URL.Path, r.URL.RawPath = "/a/b ü", "/a%2Fb%20%C3%BC"
 			key.Authorize(r, bound)
 		}, 200, "", ""},
-		{"DPOP-36 a token bound to nothing, with a proof that nobody asked for", both(asDPoP(key, plain), asBearer(plain)), 200, "", ""},
+		{"DPOP-36 an unbound token with an unneeded proof", both(asDPoP(key, plain), asBearer(plain)), 200, "", ""},
 		{"DPOP-36 a token bound to nothing, with a proof that is none", both(asBearer(plain), header("Dpop", "x")), 200, "", ""},
 		{"a bearer token", asBearer(plain), 200, "", ""},
 	} {
@@ -342,7 +342,7 @@ func TestDPoPNonce(t *testing.T) {
 	asked := do(t, "GET", api, "", asDPoP(key, bound))
 	nonce := asked.header.Get("DPoP-Nonce")
 	exposes := []string{"X-Total", "WWW-Authenticate, DPoP-Nonce"}
-	t.Run("DPOP-21 a proof without a nonce: the nonce is told, once", func(t *testing.T) {
+	t.Run("DPOP-21 a proof without a nonce: the nonce is in the response, once", func(t *testing.T) {
 		assert.Equal(t, 401, asked.status)
 		assertError(t, asked.header, "DPoP", "use_dpop_nonce")
 		assert.Len(t, asked.header["Dpop-Nonce"], 1)
@@ -366,7 +366,7 @@ func TestDPoPNonce(t *testing.T) {
 		assertError(t, got.header, "DPoP", "use_dpop_nonce")
 		assert.Equal(t, []string{nonce}, got.header["Dpop-Nonce"])
 	})
-	t.Run("DPOP-25, DPOP-51 an older nonce: it is accepted, and the next is told in an answer that is not stored", func(t *testing.T) {
+	t.Run("DPOP-25, DPOP-51 an older nonce: it is accepted, and the next is in a response that is not stored", func(t *testing.T) {
 		iss.Advance(time.Minute)
 		got := do(t, "GET", api, "", with(nonce))
 		assert.Equal(t, 200, got.status)
@@ -384,7 +384,7 @@ func TestDPoPNonce(t *testing.T) {
 		assertError(t, got.header, "DPoP", "use_dpop_nonce")
 		assert.NotEqual(t, nonce, got.header.Get("DPoP-Nonce"))
 	})
-	t.Run("a refusal of another kind tells no nonce", func(t *testing.T) {
+	t.Run("a refusal of another kind has no nonce", func(t *testing.T) {
 		assert.Empty(t, do(t, "GET", api, "").header["Dpop-Nonce"])
 	})
 }

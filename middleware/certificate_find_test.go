@@ -30,7 +30,7 @@ func TestFindCertificate(t *testing.T) {
 
 	der, err := middleware.ClientCertHeader().Find(told, middleware.Proxies{})
 	require.NoError(t, err)
-	assert.Nil(t, der, "nobody is trusted")
+	assert.Nil(t, der, "no proxy is trusted")
 	der, err = middleware.ClientCertHeader().Find(shown, proxies)
 	require.NoError(t, err)
 	assert.Nil(t, der, "the certificate is that of the proxy")

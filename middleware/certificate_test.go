@@ -110,7 +110,7 @@ func TestClientCertificate(t *testing.T) {
 			}
 		})
 	}
-	t.Run("MTLS-03 nobody has said where certificates are", func(t *testing.T) {
+	t.Run("MTLS-03 no source of certificates is configured", func(t *testing.T) {
 		s := serveTLS(t, newGuard(t, iss).Handler(hello))
 		got := s.get(t, token, &mine)
 		assert.Equal(t, 401, got.status)
@@ -188,7 +188,7 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		status    int
 		errorCode string
 	}{
-		{"MTLS-10, AUD-08 from somebody who is no proxy", rfc, elsewhere, header(rfcHeader, item(mine)), 401, "invalid_token"},
+		{"MTLS-10, AUD-08 from an untrusted peer", rfc, elsewhere, header(rfcHeader, item(mine)), 401, "invalid_token"},
 		{"MTLS-10, AUD-08 escaped, from an address that is not a trusted proxy", nginx, elsewhere, header(nginxHeader, escaped(mine)), 401, "invalid_token"},
 		{"MTLS-10 the header of the other kind", nginx, here, header(rfcHeader, item(mine)), 401, "invalid_token"},
 		{"MTLS-11 twice", rfc, here, header(rfcHeader, item(mine), item(mine)), 400, "invalid_request"},
@@ -271,7 +271,7 @@ func TestClientCertificateFromProxy(t *testing.T) {
 			}
 		})
 	}
-	t.Run("MTLS-10 where it is told by proxies, the certificate of the connection does not count", func(t *testing.T) {
+	t.Run("MTLS-10 where proxies report it, the certificate of the connection does not count", func(t *testing.T) {
 		s := serveTLS(t, newGuard(t, iss, func(c *middleware.Config) {
 			c.ClientCertificate = rfc
 			c.Proxies.Trusted = []netip.Prefix{netip.MustParsePrefix(here)}

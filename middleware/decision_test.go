@@ -255,7 +255,7 @@ func TestRefusal(t *testing.T) {
 		assert.Equal(t, "5", d.Header().Get("Retry-After"))
 		assert.Equal(t, "Service Unavailable\n", string(d.Body()))
 	})
-	t.Run("a refusal wrapped by somebody is still a refusal", func(t *testing.T) {
+	t.Run("a wrapped refusal is still a refusal", func(t *testing.T) {
 		d := guardWith(t, valetkey.First()).Reject(nil,
 			errors.Join(errors.New("inner detail"), &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.NewReason("test_d", "d"), Err: errors.New("cause")}))
 		assert.Equal(t, 401, d.Status())
@@ -299,7 +299,7 @@ func TestRefusal(t *testing.T) {
 		assert.Empty(t, d.Header().Get("WWW-Authenticate"))
 		assert.Equal(t, []valetkey.Code{valetkey.InvalidToken}, seen)
 	})
-	t.Run("a refusal to HEAD has no body and tells its length", func(t *testing.T) {
+	t.Run("a refusal to HEAD has no body and the length of one", func(t *testing.T) {
 		got := do(t, "HEAD", serve(t, guardWith(t, valetkey.First()).Handler(hello)), "")
 		assert.Equal(t, 401, got.status)
 		assert.Empty(t, got.body)

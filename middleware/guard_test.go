@@ -72,11 +72,11 @@ func TestTokens(t *testing.T) {
 		{"BT-17 a payload exchanged under a good signature", good(valetkeytest.TamperedPayload()), 401, `error="invalid_token"`},
 		{"BT-17, BT-30 another audience", good(valetkeytest.Audience("https://other.example.com")), 401, `error="invalid_token"`},
 		{"BT-17 another issuer", other.Token(), 401, `error="invalid_token"`},
-		{"BT-17, BT-32 a key nobody knows", good(valetkeytest.UnknownKey()), 401, `error="invalid_token"`},
+		{"BT-17, BT-32 an unknown key", good(valetkeytest.UnknownKey()), 401, `error="invalid_token"`},
 		{"an unsigned token", good(valetkeytest.Unsigned()), 401, `error="invalid_token"`},
-		{"a token bound to a key that nobody checks", good(valetkeytest.Claim("cnf", map[string]string{"jkt": strings.Repeat("A", 43)})), 401,
+		{"a token bound to a key that the guard does not check", good(valetkeytest.Claim("cnf", map[string]string{"jkt": strings.Repeat("A", 43)})), 401,
 			`error="invalid_token", error_description="the token is bound to a key that this request does not prove"`},
-		{"a token bound in a way nobody knows", good(valetkeytest.Claim("cnf", map[string]string{"new": "x"})), 401, `error="invalid_token"`},
+		{"a token with an unknown binding", good(valetkeytest.Claim("cnf", map[string]string{"new": "x"})), 401, `error="invalid_token"`},
 		{"BT-18, BT-19, BT-20, BT-30 a scope is missing: all that are needed are named", iss.Token(valetkeytest.Scopes("orders:read")), 403,
 			`Bearer realm="api", error="insufficient_scope", error_description="the token lacks a scope that this request needs", scope="orders:export orders:read"`},
 		{"enough", good(), 200, ""},
@@ -136,11 +136,11 @@ func TestTroubleIsOurs(t *testing.T) {
 		assert.Equal(t, 503, got.status)
 		assert.Equal(t, "2", got.header.Get("Retry-After"))
 	})
-	t.Run("a verifier that says nothing lets nobody in", func(t *testing.T) {
+	t.Run("a verifier that returns nothing denies every request", func(t *testing.T) {
 		silent := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return nil, nil })
 		assert.Equal(t, 503, do(t, "GET", serve(t, guardWith(t, silent).Handler(hello)), "Bearer x").status)
 	})
-	t.Run("a nil requirement lets nobody in", func(t *testing.T) {
+	t.Run("a nil requirement denies every request", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		api := serve(t, newGuard(t, iss).Handler(hello, scopes.All("a"), nil))
 		assert.Equal(t, 503, do(t, "GET", api, "Bearer "+iss.Token(valetkeytest.Scopes("a"))).status)
@@ -175,7 +175,7 @@ func TestRequirements(t *testing.T) {
 		{"an openness that is none", []valetkey.Requirement{valetkey.Openness("any")}, token("a"), 503, ""},
 		{"the zero openness", []valetkey.Requirement{valetkey.Openness("")}, token("a"), 503, ""},
 		{"BT-20 all requirements' scopes are named at once", []valetkey.Requirement{scopes.Any("a", "admin"), scopes.All("b")}, token("admin"), 403, `scope="a b"`},
-		{"a refusal of another kind is told as it is", []valetkey.Requirement{fresh, scopes.All("b")}, token("a"), 401, `error="insufficient_user_authentication"`},
+		{"a refusal of another kind is passed on unchanged", []valetkey.Requirement{fresh, scopes.All("b")}, token("a"), 401, `error="insufficient_user_authentication"`},
 		{"a requirement that cannot be decided is our fault", []valetkey.Requirement{broken}, token("a"), 503, ""},
 		{"JWT-30 a subject that the application does not know", []valetkey.Requirement{known}, "Bearer " + iss.Token(valetkeytest.Subject("bob")), 401, `error_description="the subject is not known here"`},
 		{"JWT-30 a subject that it knows", []valetkey.Requirement{known}, token(), 200, ""},
@@ -288,7 +288,7 @@ func TestOptional(t *testing.T) {
 		name, authorization, body string
 		status                    int
 	}{
-		{"HTTP-06 a bad token is not nobody", "Bearer " + iss.Token(valetkeytest.Expired()), "", 401},
+		{"HTTP-06 a bad token is not treated as none", "Bearer " + iss.Token(valetkeytest.Expired()), "", 401},
 		{"HTTP-06 a malformed one neither", "Bearer", "", 400},
 		{"HTTP-05 without credentials", "", "hello nobody", 200},
 		{"HTTP-05 with another scheme", "Basic eDp5", "hello nobody", 200},
@@ -367,7 +367,7 @@ func TestChains(t *testing.T) {
 		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Handler(byQuery.Handler(hello), valetkey.Optional)), inQuery))
 		assert.Equal(t, "hello of the query", answer(byQuery.Handler(byHeader.Handler(byQuery.Handler(hello))), request()))
 	})
-	t.Run("a token that somebody put into the context opens nothing", func(t *testing.T) {
+	t.Run("a token that a handler put into the context opens nothing", func(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r = r.WithContext(valetkey.NewContext(r.Context(), valetkey.NewToken(valetkey.TokenFields{Subject: "mallory", Scopes: valetkey.NewScopes("a")})))
 		assert.Equal(t, 401, status(outer.Handler(hello, scopes.All("a")), r))
@@ -535,13 +535,13 @@ func TestLog(t *testing.T) {
 			}
 		})
 	}
-	t.Run("HTTP-12 the log tells the reason", func(t *testing.T) {
+	t.Run("HTTP-12 the log has the reason", func(t *testing.T) {
 		assert.Contains(t, log.String(), "the token has expired")
 		assert.Contains(t, log.String(), "status=401")
 		assert.Contains(t, log.String(), "level=DEBUG")
 		assert.NotContains(t, log.String(), "level=ERROR")
 	})
-	t.Run("a failure is loud, unless nobody waits", func(t *testing.T) {
+	t.Run("a failure is logged as an error, unless the client has left", func(t *testing.T) {
 		log.Reset()
 		failing := guardWith(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return nil, errors.New("secret detail") }), loud)
 		got := do(t, "GET", serve(t, failing.Handler(hello)), "Bearer x")

@@ -66,7 +66,7 @@ func TestHeaderTokenReplacesAuthorization(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a cache is told that the response depends on the header", func(t *testing.T) {
+	t.Run("Vary has the header that the response depends on", func(t *testing.T) {
 		optional := serve(t, guard.Handler(hello, valetkey.Optional))
 		assert.Equal(t, assertion, do(t, "GET", optional, "").header.Get("Vary"))
 		assert.Equal(t, assertion, do(t, "GET", optional, "", sent(token)).header.Get("Vary"))

@@ -31,7 +31,7 @@ func TestResourceMistakes(t *testing.T) {
 		{"a user", middleware.Resource{ID: "https://me@api.example.com"}, "Resource.ID"},
 		{"a character that no challenge can carry", middleware.Resource{ID: `https://api.example.com/"`}, "Resource.ID"},
 		{"an empty issuer", middleware.Resource{ID: "https://api.example.com", AuthorizationServers: []string{""}}, "Resource.AuthorizationServers[0]"},
-		{"a page that is no URL", middleware.Resource{ID: "https://api.example.com", Documentation: "docs"}, "Resource.Documentation"},
+		{"a page that is not a URL", middleware.Resource{ID: "https://api.example.com", Documentation: "docs"}, "Resource.Documentation"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Resource: c.resource})
@@ -93,7 +93,7 @@ func TestMetadata(t *testing.T) {
 			"resource_tos_uri": "https://docs.example.com/terms",
 		}, said)
 	})
-	t.Run("a guard that is told the same for each request does not grow", func(t *testing.T) {
+	t.Run("a guard with the same value for each request does not grow", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), withFull)
 		held := func() uint64 {
 			var m runtime.MemStats
@@ -148,7 +148,7 @@ func TestMetadata(t *testing.T) {
 			assert.Equal(t, c.bearer, said["bearer_methods_supported"], c.name)
 		}
 	})
-	t.Run("PRM-12 fewer scopes are told where that is wanted", func(t *testing.T) {
+	t.Run("PRM-12 fewer scopes are published where configured", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), withFull, func(cfg *middleware.Config) { cfg.Resource.Scopes = []string{"orders:read"} })
 		guard.Handler(hello, scopes.All("admin"))
 		_, said := read(t, serveAt(t, guard)+path)

@@ -80,7 +80,7 @@ func TestPreviousHandsOverRevocations(t *testing.T) {
 			cancel()
 		})
 	})
-	t.Run("settings of its own are a mistake", func(t *testing.T) {
+	t.Run("other settings are a mistake", func(t *testing.T) {
 		first := guardWith(t, new(counted))
 		_, err := middleware.New(middleware.Config{Verifier: new(counted), Previous: first, Revocations: middleware.Revocations{Keep: time.Hour}})
 		assert.ErrorContains(t, err, "Revocations: must not be set with Previous")

@@ -35,10 +35,10 @@ func TestProxiesMistakes(t *testing.T) {
 		want    string
 	}{
 		{"a prefix that is none", middleware.Proxies{Trusted: []netip.Prefix{{}}, Forwarded: middleware.Forwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted[0]: "},
-		{"everybody", middleware.Proxies{Trusted: prefixes("10.0.0.0/8", "::/0"), Forwarded: middleware.Forwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted[1]: "},
-		{"a header that nobody knows", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: "Via"}, middleware.ClientCertificate{}, "middleware: Proxies.Forwarded: "},
-		{"a header from nobody", middleware.Proxies{Forwarded: middleware.XForwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted: "},
-		{"a certificate from nobody", middleware.Proxies{}, middleware.ClientCertHeader(), "middleware: Proxies.Trusted: "},
+		{"all addresses", middleware.Proxies{Trusted: prefixes("10.0.0.0/8", "::/0"), Forwarded: middleware.Forwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted[1]: "},
+		{"an unknown header", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: "Via"}, middleware.ClientCertificate{}, "middleware: Proxies.Forwarded: "},
+		{"a header without trusted proxies", middleware.Proxies{Forwarded: middleware.XForwarded}, middleware.ClientCertificate{}, "middleware: Proxies.Trusted: "},
+		{"a certificate without trusted proxies", middleware.Proxies{}, middleware.ClientCertHeader(), "middleware: Proxies.Trusted: "},
 		{"a port in another header", middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: middleware.Forwarded, XForwardedPort: true}, middleware.ClientCertificate{}, "middleware: Proxies.XForwardedPort: "},
 		{"a prefix in no header", middleware.Proxies{XForwardedPrefix: true}, middleware.ClientCertificate{}, "middleware: Proxies.XForwardedPrefix: "},
 		{"proxies that tell nothing", middleware.Proxies{Trusted: prefixes("10.0.0.0/8")}, middleware.TLSCertificate(), "middleware: Proxies.Forwarded: "},
@@ -77,7 +77,7 @@ func TestForwarded(t *testing.T) {
 			"Forwarded": {"proto=https;host=api.example.com"}, "X-Forwarded-Proto": {"https"}, "X-Forwarded-Host": {"api.example.com"}}, 401},
 		{"the other header: X-Forwarded", here, rfc, xForwarded("https", "api.example.com"), 401},
 		{"the other header: Forwarded", here, x, forwarded("proto=https;host=api.example.com"), 401},
-		{"nothing is told", here, rfc, nil, 401},
+		{"no header", here, rfc, nil, 401},
 		{"another host", here, x, xForwarded("https", "evil.example.com"), 401},
 		{"another scheme", here, x, xForwarded("http", "api.example.com"), 401},
 		{"the client's own element", here, rfc, forwarded("for=10.0.0.1;proto=https;host=api.example.com, for=192.0.2.1;proto=https;host=other.example.com"), 401},
@@ -121,7 +121,7 @@ func TestForwarded(t *testing.T) {
 		{"the scheme of a WebSocket, as Traefik reports it", here, x, xForwarded("wss", "api.example.com"), 200},
 		{"the scheme of a WebSocket in Forwarded", here, rfc, forwarded("proto=WSS;host=api.example.com"), 200},
 		{"DPOP-20 Forwarded from a proxy", here, rfc, forwarded("for=192.0.2.1;proto=https;host=api.example.com"), 200},
-		{"quotes, other letters, another order, spaces and what nobody asked for", here, rfc, forwarded(`HOST="api.example.com:443" ; by=10.0.0.9;Proto=HTTPS; For="[2001:db9::1]:80";secret="a,b;c"`), 200},
+		{"quotes, other letter case, another order, spaces and unused parameters", here, rfc, forwarded(`HOST="api.example.com:443" ; by=10.0.0.9;Proto=HTTPS; For="[2001:db9::1]:80";secret="a,b;c"`), 200},
 		{"the element behind that of the client", here, rfc, forwarded("host=evil.example.com, for=192.0.2.1;proto=https;host=api.example.com"), 200},
 		{"through two proxies", here, rfc, forwarded("host=evil.example.com, for=192.0.2.1;proto=https;host=api.example.com, for=10.0.0.7;proto=http;host=inner"), 200},
 		{"through three proxies, with ports", here, rfc, forwarded("for=192.0.2.1;proto=https;host=api.example.com", `for="10.0.0.7:80";host=inner,for="[2001:db8::7]:80";host=inner`), 200},
@@ -329,7 +329,7 @@ func TestUnixSocket(t *testing.T) {
 		proxies middleware.Proxies
 		status  int
 	}{
-		{"DPOP-20 nobody has said that they are trusted", middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.XForwarded}, 401},
+		{"DPOP-20 untrusted addresses", middleware.Proxies{Trusted: prefixes("127.0.0.0/8"), Forwarded: middleware.XForwarded}, 401},
 		{"DPOP-20 they are trusted by name", middleware.Proxies{UnixSocket: true, Forwarded: middleware.XForwarded}, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {

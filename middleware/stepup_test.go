@@ -97,7 +97,7 @@ func TestStepUp(t *testing.T) {
 		assert.NotContains(t, got.challenge(), "acr_values")
 		assert.NotContains(t, got.challenge(), "max_age")
 	})
-	t.Run("STEP-10 a DPoP request is told in its scheme", func(t *testing.T) {
+	t.Run("STEP-10 the challenge to a DPoP request has its scheme", func(t *testing.T) {
 		proofs, err := dpop.New(dpop.Config{Now: iss.Now})
 		require.NoError(t, err)
 		guard := newGuard(t, iss, func(c *middleware.Config) {

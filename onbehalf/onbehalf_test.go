@@ -496,7 +496,7 @@ func TestAResultEndsWithTheRevocationOfItsInput(t *testing.T) {
 		s.guard.Purge(nil)
 		assert.Zero(t, c.Held())
 	})
-	t.Run("XCHG-08 revoked during the exchange, nothing is kept and nobody gets it", func(t *testing.T) {
+	t.Run("XCHG-08 revoked during the exchange, nothing is kept and no caller gets it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSite(t, valetkeytest.InMemory())
 			s.answer = func(url.Values) (int, map[string]any) { time.Sleep(time.Second); return 200, issued("a") }

@@ -55,9 +55,9 @@ func TestTable(t *testing.T) {
 		status                              int
 		scope                               string // of the challenge
 	}{
-		{"AUD-02 what no row matches, by nobody", "GET", "/unknown", "", 401, ""},
+		{"AUD-02 no row matches, without a token", "GET", "/unknown", "", 401, ""},
 		{"AUD-02 what no row matches, with every scope", "GET", "/unknown", all, 403, ""},
-		{"AUD-02 a method without a row, by nobody", "POST", "/orders", "", 401, ""},
+		{"AUD-02 a method without a row, without a token", "POST", "/orders", "", 401, ""},
 		{"AUD-02 a method without a row, with every scope", "POST", "/orders", all, 403, ""},
 		{"AUD-02 a method without a row on a public path", "POST", "/healthz", "", 401, ""},
 		{"AUD-02 a method in small letters", "get", "/healthz", "", 401, ""},
@@ -80,13 +80,13 @@ func TestTable(t *testing.T) {
 		{"HTTP-01 a path that is matched encoded", "GET", "/%61dmin/x", "", 401, "admin"},
 		{"HTTP-01 CONNECT, whose path is not cleaned", "CONNECT", "/admin/../healthz", all, 400, ""},
 
-		{"a row that asks for a scope, by nobody", "GET", "/orders", "", 401, "orders:read"},
+		{"a row that requires a scope, without a token", "GET", "/orders", "", 401, "orders:read"},
 		{"a row that asks for another scope", "GET", "/orders", bearer("orders:write"), 403, "orders:read"},
 		{"HEAD follows GET", "HEAD", "/orders", bearer("orders:write"), 403, "orders:read"},
 		{"the most specific row wins", "GET", "/orders/1", bearer("orders:write"), 403, "orders:read"},
-		{"what an AllOf asks for is told together", "GET", "/admin/", bearer("admin"), 403, "admin root"},
-		{"what an AllOf asks for is told to nobody in particular", "GET", "/admin/", "", 401, "admin root"},
-		{"a row that asks for any token, by nobody", "GET", "/me", "", 401, ""},
+		{"the challenge of an AllOf has all scopes", "GET", "/admin/", bearer("admin"), 403, "admin root"},
+		{"the challenge of an AllOf has all scopes, without a token", "GET", "/admin/", "", 401, "admin root"},
+		{"a row that requires any token, without one", "GET", "/me", "", 401, ""},
 		{"a row that asks for any token, with a bad one", "GET", "/me", "Bearer x", 401, ""},
 		{"an optional row, with a bad token", "GET", "/news", "Bearer x", 401, ""},
 
@@ -94,7 +94,7 @@ func TestTable(t *testing.T) {
 		{"a public row looks at no token", "GET", "/healthz", "Bearer x", 200, ""},
 		{"HEAD follows a public GET", "HEAD", "/healthz", "", 200, ""},
 		{"an encoded character that separates nothing", "GET", "/files/a%20b", "", 200, ""},
-		{"an optional row, by nobody", "GET", "/news", "", 200, ""},
+		{"an optional row, without a token", "GET", "/news", "", 200, ""},
 		{"an optional row, with a good token", "GET", "/news", bearer(), 200, ""},
 		{"a row that asks for any token, with one", "GET", "/me", bearer(), 200, ""},
 		{"a row that asks for a scope, with it", "GET", "/orders", bearer("orders:read"), 200, ""},
@@ -194,14 +194,14 @@ func TestOpenness(t *testing.T) {
 		nobody int
 		token  int
 	}{
-		{"the zero value outside of a table lets nobody through", valetkey.Openness(""), 401, 503},
-		{"an invented one lets nobody through", valetkey.Openness("open"), 401, 503},
+		{"the zero value outside of a table denies every request", valetkey.Openness(""), 401, 503},
+		{"an unknown one denies every request", valetkey.Openness("open"), 401, 503},
 		{"Public within another requirement is a mistake", valetkey.AllOf{valetkey.Public}, 401, 503},
 		{"Optional within another requirement is a mistake", valetkey.AllOf{valetkey.Optional}, 401, 503},
 		{"Public alone", valetkey.Public, 200, 200},
 		{"Optional alone", valetkey.Optional, 200, 200},
 		{"AnyToken alone", valetkey.AnyToken, 401, 200},
-		{"an AllOf of nothing lets nobody through", valetkey.AllOf{}, 401, 403},
+		{"an empty AllOf denies every request", valetkey.AllOf{}, 401, 403},
 		{"AnyToken beside another requirement is a mistake", valetkey.AllOf{valetkey.AnyToken, scopes.All("orders")}, 401, 503},
 		{"Public beside another requirement is a mistake", valetkey.AllOf{scopes.All("orders"), valetkey.Public}, 401, 503},
 		{"an AllOf with one that refuses", valetkey.AllOf{scopes.All("orders"), scopes.All("admin")}, 401, 403},

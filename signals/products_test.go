@@ -231,7 +231,7 @@ func TestOthersAreRefused(t *testing.T) {
 	tr, s := newTransmitter(t), &sink{}
 	r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Guards = []signals.Guard{s} }))
 	for name, raw := range map[string]string{
-		// Sign in with Apple sends account events in a form of its own: events is a text.
+		// Sign in with Apple sends account events in another form: events is a text.
 		"the account notification of Apple": tr.set(header("typ", nil), claim("aud", audience), claim("sub_id", nil),
 			claim("events", `{"type":"consent-revoked","sub":"001","event_time":1600000000000}`)),
 		// A claims challenge of Microsoft is an access token's matter, and no SET.

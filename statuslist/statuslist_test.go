@@ -132,7 +132,7 @@ func TestRefusedTokens(t *testing.T) {
 		{"TSL-03 no uri", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"status_list": map[string]any{"idx": 0}})},
 		{"a uri with a fragment", "the status of the token is malformed", status(0, iss.StatusList.URL+"#a")},
-		{"a uri that is no URL", "the status of the token is malformed", status(0, "http://[::1")},
+		{"a uri that is not a URL", "the status of the token is malformed", status(0, "http://[::1")},
 		{"a status_list that is no object", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"status_list": "0"})},
 		{"a status of another mechanism alone", "the status of the token is malformed",
@@ -325,7 +325,7 @@ func TestBadLists(t *testing.T) {
 		assert.Equal(t, "1", w.Header().Get("Retry-After"))
 	})
 	iss.StatusList.Restore()
-	t.Run("an issuer that is no URL, with keys of its own", func(t *testing.T) {
+	t.Run("an issuer that is not a URL, with separate keys", func(t *testing.T) {
 		v := open(t, iss, func(cfg *statuslist.Config) {
 			cfg.Issuer, cfg.JWKS, cfg.Origins = "urn:example:issuer", iss.JWKS(), []string{iss.URL}
 		})
@@ -398,7 +398,7 @@ func TestRefresh(t *testing.T) {
 		token := iss.Token(iss.Status(4), long)
 		assert.Equal(t, 200, get(token))
 		iss.SetStatus(4, 1)
-		assert.Equal(t, 200, get(token), "nobody has told us")
+		assert.Equal(t, 200, get(token), "the list has not been fetched again")
 		time.Sleep(50 * time.Second) // it is fetched ahead of its ttl
 		assert.Equal(t, 401, get(token))
 		assert.Equal(t, 2, iss.StatusList.Hits(), "in the background")
@@ -529,7 +529,7 @@ func TestRefresh(t *testing.T) {
 		time.Sleep(2*time.Minute + time.Second)
 		assert.Equal(t, 503, get(token))
 	})
-	bubble(t, "a list that nobody uses is not fetched", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+	bubble(t, "an unused list is not fetched", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		assert.Equal(t, 200, get(iss.Token(iss.Status(0), long)))
 		time.Sleep(5 * time.Hour)
 		assert.Equal(t, 2, iss.StatusList.Hits(), "once more than was needed")

@@ -87,7 +87,7 @@ func TestProofs(t *testing.T) {
 		_, err := verify(r, "http://example.com/orders", token)
 		require.NoError(t, err)
 	})
-	t.Run("an algorithm nobody knows fails the test", func(t *testing.T) {
+	t.Run("an unknown algorithm fails the test", func(t *testing.T) {
 		rec := &fatal{recorder: recorder{TB: t}}
 		done := make(chan struct{})
 		go func() {

@@ -50,7 +50,7 @@ func TestIntrospectionAsksForCredentials(t *testing.T) {
 		{"the default is replaced", []valetkeytest.Setting{valetkeytest.IntrospectionClient("me", secret)}, valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret, 401},
 		{"the default", nil, valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret, 200},
 		{"a secret that needs encoding", []valetkeytest.Setting{valetkeytest.IntrospectionClient("me", secret)}, "me", secret, 200},
-		{"open to anybody", []valetkeytest.Setting{valetkeytest.OpenIntrospection()}, "", "", 200},
+		{"open to every caller", []valetkeytest.Setting{valetkeytest.OpenIntrospection()}, "", "", 200},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

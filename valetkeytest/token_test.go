@@ -218,15 +218,15 @@ func TestForgeriesDoNotVerify(t *testing.T) {
 		{"no signature", func(j jwt) bool { return j.header["alg"] == "ES256" && len(j.signature) == 0 }},
 		{"a signature with a bit flipped", func(j jwt) bool { return len(j.signature) == 64 && !j.verified(t, key) }},
 		{"claims changed after signing", func(j jwt) bool { return j.claims["sub"] == "mallory" && !j.verified(t, key) }},
-		{"a key of nobody", func(j jwt) bool { _, ok := published(t, iss)[j.kid()]; return !ok && j.kid() != "" }},
-		{"a key of nobody under the ID of the issuer's key", func(j jwt) bool { return j.kid() == key.Kid && !j.verified(t, key) }},
+		{"an unknown key", func(j jwt) bool { _, ok := published(t, iss)[j.kid()]; return !ok && j.kid() != "" }},
+		{"an unknown key under the ID of the issuer's key", func(j jwt) bool { return j.kid() == key.Kid && !j.verified(t, key) }},
 		{"a key that the header brings along", func(j jwt) bool { return j.header["jwk"] != nil && !j.verified(t, key) }},
 		{"the public key as a shared secret", func(j jwt) bool {
 			mac := hmac.New(crypto.SHA256.New, iss.JWKS())
 			mac.Write([]byte(j.input))
 			return j.header["alg"] == "HS256" && hmac.Equal(mac.Sum(nil), j.signature)
 		}},
-		{"a critical extension nobody knows", func(j jwt) bool { return j.header["crit"] != nil && j.verified(t, key) }},
+		{"an unknown critical extension", func(j jwt) bool { return j.header["crit"] != nil && j.verified(t, key) }},
 		{"expired", func(j jwt) bool { return j.verified(t, key) }},
 	}
 	for _, tt := range tests {
@@ -242,7 +242,7 @@ func TestForgeriesDoNotVerify(t *testing.T) {
 
 func TestImpossibleTokensFailTheTest(t *testing.T) {
 	for name, opts := range map[string][]valetkeytest.Option{
-		"an algorithm nobody knows":    {valetkeytest.Algorithm("RS1")},
+		"an unknown algorithm":         {valetkeytest.Algorithm("RS1")},
 		"a claim JSON does not know":   {valetkeytest.Claim("f", func() {})},
 		"a header JSON does not know":  {valetkeytest.Header("f", func() {})},
 		"the same without a signature": {valetkeytest.Header("f", func() {}), valetkeytest.Unsigned()},

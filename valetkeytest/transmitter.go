@@ -217,7 +217,7 @@ func (tr *Transmitter) WrongSETs(event signals.Event, opts ...Option) iter.Seq2[
 		}{
 			{"the type of another token", Type("JWT")}, {"the type of an access token", Type("at+jwt")}, {"no type", Type("")},
 			{"the algorithm none", Unsigned()}, {"a shared secret", Secret(tr.iss.JWKS())},
-			{"a key of nobody", UnknownKey()}, {"a key of nobody under the ID of the issuer's key", func(d *draft) { UnknownKey()(d); KeyID(tr.iss.KeyID())(d) }},
+			{"an unknown key", UnknownKey()}, {"an unknown key under the ID of the issuer's key", func(d *draft) { UnknownKey()(d); KeyID(tr.iss.KeyID())(d) }},
 			{"a signature with a bit flipped", TamperedSignature()}, {"claims changed after signing", TamperedPayload()},
 			{"another issuer", WrongIssuer()}, {"the issuer with a slash", Claim("iss", tr.URL+"/")},
 			{"another audience", WrongAudience()}, {"no audience", Claim("aud", nil)},

@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/scopes"
 )
 
-// This example accepts tokens that live ten minutes at most, and lets their owners read the orders of their own tenant.
+// This example accepts tokens that live ten minutes at most, and lets their owners read the orders of their tenant.
 func Example() {
 	// In a program, a jwks.Verifier. This one accepts every token.
 	keys := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {

@@ -280,7 +280,7 @@ func (x exchange) check(t testing.TB, api testpb.TestServiceClient) error {
 	case x.code == codes.Unavailable && !slices.Equal(trailer["retry-after"], []string{"7"}):
 		return fmt.Errorf("%s: retry-after is %q", x.name, trailer["retry-after"])
 	case err != nil && strings.Contains(err.Error(), ours):
-		return fmt.Errorf("%s: the client is told: %w", x.name, err)
+		return fmt.Errorf("%s: the client gets: %w", x.name, err)
 	}
 	return nil
 }

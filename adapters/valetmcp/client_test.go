@@ -118,7 +118,7 @@ func TestClient(t *testing.T) {
 			})
 		})
 	}
-	t.Run("nobody uses an open tool", func(t *testing.T) {
+	t.Run("an open tool needs no token", func(t *testing.T) {
 		p := open(t, stateless)
 		session := p.connect(t, nil)
 		got, err := callTool(t, session, "status")

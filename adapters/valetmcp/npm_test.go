@@ -79,7 +79,7 @@ func TestNPMClient(t *testing.T) {
 				assert.Equal(t, 401, v.Refused[0].Status)
 				assert.Empty(t, v.Refused[0].Error)
 				assert.Equal(t, fetched, v.Fetched)
-				assert.Equal(t, 1, p.iss.Metadata.Hits(), "no token was sent, so nobody else has asked the issuer")
+				assert.Equal(t, 1, p.iss.Metadata.Hits(), "no token was sent, so the issuer was not asked")
 				assert.Equal(t, base+"/.well-known/oauth-protected-resource/mcp", v.Found.ResourceMetadataURL)
 				assert.Equal(t, p.resource, v.Found.ResourceMetadata.Resource)
 				assert.Equal(t, p.iss.URL, v.Found.AuthorizationServerURL)
@@ -87,7 +87,7 @@ func TestNPMClient(t *testing.T) {
 				asksFor(t, v.Login, login, p.resource, "admin export orders:read orders:write") // all that the metadata names
 				assert.Empty(t, p.called.take())
 			})
-			t.Run("a client whose token lacks a scope is told 403 and which", func(t *testing.T) {
+			t.Run("a client whose token lacks a scope gets 403 with the scope", func(t *testing.T) {
 				v := p.visit(t, "cancel_order", p.token())
 				assert.Equal(t, "login needed", v.Error)
 				require.Len(t, v.Refused, 1)
@@ -106,7 +106,7 @@ func TestNPMClient(t *testing.T) {
 				assert.Empty(t, v.Fetched)
 				assert.Equal(t, []string{"whoami"}, p.called.take())
 			})
-			t.Run("a client with the scopes that it was told calls the other", func(t *testing.T) {
+			t.Run("a client with the scopes of that challenge calls the other tool", func(t *testing.T) {
 				v := p.visit(t, "cancel_order", p.token(valetkeytest.Scopes("orders:read", "orders:write")))
 				assert.Empty(t, v.Error)
 				assert.Equal(t, "alice [orders:read orders:write]; SDK: [orders:read orders:write] true", v.Said)

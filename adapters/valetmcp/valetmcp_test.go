@@ -219,7 +219,7 @@ func TestConfiguration(t *testing.T) {
 		{"a tool that needs an unknown word", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": valetkey.Openness("admin")}}, next, `Tools["a"]: "admin" is not an Openness`},
 		{"a method that needs an unknown word", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"a": valetkey.Openness("")}}, next, `Methods["a"]: "" is not an Openness`},
 		{"tools/call as a method", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"tools/call": valetkey.AnyToken}}, next, `Methods["tools/call"]`},
-		{"a session that anybody may begin", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"initialize": valetkey.Optional}}, next, `Methods["initialize"]: optional`},
+		{"a session without a token", valetmcp.Config{Guard: described, Methods: valetmcp.Needs{"initialize": valetkey.Optional}}, next, `Methods["initialize"]: optional`},
 		{"PRM-21 a tool that needs offline_access", valetmcp.Config{Guard: described, Tools: valetmcp.Needs{"a": valetkey.AllOf{scopes.All("b"), scopes.Any("c", "offline_access")}}}, next, `Tools["a"]: names offline_access`},
 		{"PRM-21 metadata with offline_access", valetmcp.Config{Guard: guard(middleware.Resource{ID: "https://api.example.com", AuthorizationServers: []string{"https://as.example.com"}, Scopes: []string{"offline_access"}})}, next, "Guard: its metadata names offline_access"},
 	} {
@@ -437,10 +437,10 @@ func TestAcceptance(t *testing.T) {
 			assert.Equal(t, c.want, text(t, p.send(t, "POST", p.token(valetkeytest.Scopes(c.scope...)), call(c.tool))))
 		})
 	}
-	t.Run("nobody at an open tool", func(t *testing.T) {
+	t.Run("an open tool without a token", func(t *testing.T) {
 		assert.Equal(t, "nobody", text(t, p.send(t, "POST", "", call("status"))))
 	})
-	t.Run("nobody at an open tool, whoever came through another guard", func(t *testing.T) {
+	t.Run("an open tool sees no token of another guard", func(t *testing.T) {
 		p := open(t, stateless, func(s *settings) { s.bare = true })
 		server := newServer(p.called)
 		h, err := valetmcp.New(valetmcp.Config{Guard: p.guard, Tools: tools}, mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server },

@@ -300,7 +300,7 @@ paths:
 		{"optional and public", routes.Table{"GET /news": valetkey.Public}, []string{`asks for optional, the table for public`}},
 		{"optional and any token", routes.Table{"GET /news": valetkey.AnyToken}, []string{`asks for optional, the table for any token`}},
 		{"any token and scopes", routes.Table{"GET /me": scopes.All("me")}, []string{`asks for any token, the table for the scopes "me"`}},
-		{"any token and nobody", routes.Table{"GET /me": scopes.Requirement{}}, []string{`the table for an empty requirement, which no token meets`}},
+		{"any token and an empty requirement", routes.Table{"GET /me": scopes.Requirement{}}, []string{`the table for an empty requirement, which no token meets`}},
 		{"another kind of requirement", routes.Table{"GET /me": valetkey.AllOf{scopes.All("me")}}, []string{`the table for valetkey.AllOf of the scopes "me"`}},
 		{"a narrower row beside", routes.Table{"GET /orders/{id}": nil, "GET /orders/7": scopes.All("read")},
 			[]string{"line 19: GET /orders/{id}: the document", "GET /orders/7: the table asks"}},

@@ -87,7 +87,7 @@ func TestAnswers(t *testing.T) {
 		present(t, b, "admin", "yes")
 		assert.Equal(t, 1, bl.count("one is ignored"), bl)
 	})
-	t.Run("what somebody else put there is not read beyond the limit", func(t *testing.T) {
+	t.Run("a value of another writer is not read beyond the limit", func(t *testing.T) {
 		empty(t)
 		require.NoError(t, a.Set(ctx, "k", []byte("v"), time.Minute))
 		require.NoError(t, raw.Append(ctx, names(t)[0], strings.Repeat("x", 10<<20)).Err())

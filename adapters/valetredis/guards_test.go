@@ -164,7 +164,7 @@ func named(name string) []valetkeytest.Option {
 func TestTwoGuards(t *testing.T) {
 	p := startPair(t)
 	a, b := p.a, p.b
-	t.Run("what nobody vouches for is refused at both", func(t *testing.T) {
+	t.Run("a token that no issuer vouches for is refused at both", func(t *testing.T) {
 		for _, raw := range []string{"made-up", p.iss.Token(valetkeytest.UnknownKey()), p.iss.Opaque(valetkeytest.WrongAudience())} {
 			require.True(t, a.refuses(raw) && b.refuses(raw))
 		}
@@ -268,7 +268,7 @@ func TestTwoGuardsWithoutRedis(t *testing.T) {
 				own, asked := p.iss.Opaque(), p.iss.Introspection.Hits()
 				require.True(t, p.a.serves(own) && p.b.serves(own))
 				assert.Equal(t, asked+2, p.iss.Introspection.Hits(), "each asks for itself")
-				require.Error(t, p.a.redis.Publish(t.Context(), valetkey.Revocation{Issuer: p.iss.URL, ID: "lost"}), "who revokes is told")
+				require.Error(t, p.a.redis.Publish(t.Context(), valetkey.Revocation{Issuer: p.iss.URL, ID: "lost"}), "the caller gets an error")
 			})
 			p.redis.start() // empty
 			t.Run("redis is back: a revocation published right after is applied at both", func(t *testing.T) {
@@ -306,7 +306,7 @@ func (r *replica) traffic(p *pair, jwt, opaque string, revoked []string) (slowes
 		return !slices.ContainsFunc(r.redis.Health(), func(h valetkey.Health) bool { return h.State == valetkey.Ready })
 	}
 	for end := time.Now().Add(soon); !gone(); {
-		if !assert.True(r.t, time.Now().Before(end), "redis is gone, and nobody says so") {
+		if !assert.True(r.t, time.Now().Before(end), "redis is gone, and no guard reports it") {
 			break
 		}
 		for _, c := range []struct {

@@ -307,8 +307,8 @@ func (r *Redis) read(ctx context.Context, last position, forMore bool) (found ba
 	} else {
 		err = r.onPrimary(ctx, r.stream, func(primary *redis.Client) (err error) {
 			// One connection, so that the server that confirms is the one that is read. WithTimeout, though it changes nothing,
-			// gives it a copy of the options: Conn shares them with the client, and go-redis 9.23 writes to them, each under a lock
-			// of its own, when a server does not know maintenance notifications.
+			// gives it a copy of the options: Conn shares them with the client, and go-redis 9.23 writes to them, each under a
+			// separate lock, when a server does not know maintenance notifications.
 			server := primary.WithTimeout(primary.Options().ReadTimeout).Conn()
 			defer server.Close()
 			found, err = r.readFrom(ctx, server, last, forMore, min(proveWithin, limit(ctx, primary)))

@@ -167,7 +167,7 @@ func TestPublish(t *testing.T) {
 			require.Zero(t, raw.XLen(ctx, stream).Val())
 		})
 	}
-	t.Run("when redis keeps as many as it may, the publisher is told and none is dropped", func(t *testing.T) {
+	t.Run("when redis is full, the publisher gets an error and no revocation is dropped", func(t *testing.T) {
 		fill := `for i = 1, tonumber(ARGV[1]) do redis.call('XADD', KEYS[1], '*', 'r', '') end`
 		slow := redis.NewClient(&redis.Options{Addr: s.addr, ReadTimeout: time.Minute})
 		defer slow.Close()
@@ -591,7 +591,7 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 
 	s.kill()
 	eventually(t, "it is known", func() bool { return b.Health()[1].State == valetkey.Degraded })
-	require.Error(t, a.Publish(ctx, token("lost")), "the publisher is told")
+	require.Error(t, a.Publish(ctx, token("lost")), "the publisher gets an error")
 	s.start() // with the saved data
 	publish(t, a, "2")
 	both("2")

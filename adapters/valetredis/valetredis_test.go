@@ -61,7 +61,7 @@ func TestNew(t *testing.T) {
 			}
 			require.NoError(t, err)
 			health := r.Health()
-			require.Len(t, health, 1, "nobody follows yet")
+			require.Len(t, health, 1, "no guard follows yet")
 			assert.Equal(t, valetkey.Ready, health[0].State)
 		})
 	}
@@ -90,8 +90,8 @@ func TestSilentRedis(t *testing.T) {
 		name string
 		addr func(t testing.TB) string
 	}{
-		{"nobody listens", freeAddr},
-		{"somebody listens and never answers", func(t testing.TB) string { _, addr := startSilent(t, "127.0.0.1:0"); return addr }},
+		{"no listener", freeAddr},
+		{"a listener that never answers", func(t testing.TB) string { _, addr := startSilent(t, "127.0.0.1:0"); return addr }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, log := newRedis(t, newClient(t, c.addr(t), nil), randomKey(), func(cfg *valetredis.Config) { cfg.Timeout = 0 })

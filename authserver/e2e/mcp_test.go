@@ -248,7 +248,7 @@ func TestMCPClients(t *testing.T) {
 			redirect: "http://localhost:6274/oauth/callback/debug", scope: "orders:read orders:write",
 		},
 		{
-			// github.com/elmohq/elmo pull request 684: an ephemeral port and a path of its own.
+			// github.com/elmohq/elmo pull request 684: an ephemeral port and another path.
 			name: "Codex",
 			register: `{"client_name":"Codex","application_type":"native","redirect_uris":["http://127.0.0.1:37819/callback/xyz"],
 				` + codeAndRefresh + `,"token_endpoint_auth_method":"none"}`,

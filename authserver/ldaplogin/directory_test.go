@@ -179,7 +179,7 @@ func TestEntries(t *testing.T) {
 		{"two entries", "", []map[string][]string{carol(nil), carol(nil)}, "refused"},
 		{"an entry that does not bear the name", "", []map[string][]string{carol(map[string][]string{"uid": {"cárol"}})}, "refused"},
 		{"an entry whose name is not shown", "", []map[string][]string{carol(map[string][]string{"uid": {}})}, "refused"},
-		{"an entry without a DN, as which a bind is one as nobody", "", []map[string][]string{carol(map[string][]string{"dn": {""}})}, "no DN"},
+		{"an entry without a DN, which would bind anonymously", "", []map[string][]string{carol(map[string][]string{"dn": {""}})}, "no DN"},
 		{"an entry without an ID", "", []map[string][]string{carol(map[string][]string{"entryUUID": {}})}, "entryUUID has 0 values"},
 		{"an entry with two IDs", "", []map[string][]string{carol(map[string][]string{"entryUUID": {"a", "b"}})}, "entryUUID has 2 values"},
 		{"an empty ID", "", []map[string][]string{carol(map[string][]string{"entryUUID": {""}})}, "not an identifier"},
@@ -243,7 +243,7 @@ func TestWhatTheDirectoryIsAsked(t *testing.T) {
 		"5: bind dc=example", // an unknown name costs a bind too
 		"2: search " + filterOf(`\28\2a\29`),
 		"6: bind dc=example",
-	}, f.heard(), "the service's connection is kept, and nobody searches as a user")
+	}, f.heard(), "the service's connection is kept, and no search runs as a user")
 	assert.Empty(t, log.String())
 
 	f.entries[filterOf("kim")] = []map[string][]string{carol(nil), carol(nil)}

@@ -57,7 +57,7 @@ func TestSlapd(t *testing.T) {
 				{"a password of one who has none", slapdtest.Guest, "guest"},
 				{"no name", "", slapdtest.CarolPassword},
 				{"a filter in the name", "*)(uid=*", slapdtest.CarolPassword},
-				{"a filter for everybody", "*", slapdtest.CarolPassword},
+				{"a filter for all users", "*", slapdtest.CarolPassword},
 				{"a wildcard", "car*", slapdtest.CarolPassword},
 				{"an escape", `\63arol`, slapdtest.CarolPassword},
 				{"an alternative", "carol)(|(uid=carol", slapdtest.CarolPassword},

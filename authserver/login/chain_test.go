@@ -26,7 +26,7 @@ func TestChain(t *testing.T) {
 	}{
 		{"nothing refuses", nil, "refused"},
 		{"all refuse", []login.Login{no, no}, "refused"},
-		{"nobody else accepts while one is down", []login.Login{no, down}, "outage"},
+		{"no other login accepts while one is down", []login.Login{no, down}, "outage"},
 		{"the order of no and down does not matter", []login.Login{down, no}, "outage"},
 		{"a nil one is an outage", []login.Login{no, nil}, "outage"},
 		{"one without an answer is an outage", []login.Login{nothing, no}, "outage"},

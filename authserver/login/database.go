@@ -86,7 +86,7 @@ func (d *Database) Login(ctx context.Context, name, password string) (*User, err
 	if ValidName(name) != nil || password == "" || len(password) > maxPassword {
 		return nil, ErrRefused
 	}
-	h := nobody
+	h := unknownUser
 	p, version, err := d.read(ctx, name)
 	known := err == nil
 	if known {

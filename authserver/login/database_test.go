@@ -99,7 +99,7 @@ func TestDatabaseAdd(t *testing.T) {
 				require.ErrorContains(t, err, want)
 			}
 			for _, secret := range []string{c.user.Password, c.user.Hash} {
-				assert.True(t, secret == "" || !strings.Contains(err.Error(), secret), "%v tells a secret", err)
+				assert.True(t, secret == "" || !strings.Contains(err.Error(), secret), "%v contains a secret", err)
 			}
 			_, err = d.Remove(t.Context(), "bob")
 			require.ErrorIs(t, err, store.ErrNotFound, "nothing was added")

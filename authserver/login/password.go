@@ -77,8 +77,8 @@ func newHash(password string) hash {
 	return h
 }
 
-// nobody is verified against the password of an unknown name, which takes as long as for a known one.
-var nobody = hash{memory: hashMemory, time: hashTime, threads: hashThreads, salt: make([]byte, saltLength), sum: make([]byte, sumLength)}
+// unknownUser is the hash for an unknown name, so that verification takes as long as for a known one.
+var unknownUser = hash{memory: hashMemory, time: hashTime, threads: hashThreads, salt: make([]byte, saltLength), sum: make([]byte, sumLength)}
 
 func (h hash) matches(password string) bool {
 	if h.bcrypt != nil {

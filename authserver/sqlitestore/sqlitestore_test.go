@@ -34,7 +34,7 @@ func TestTwoStoresOfOneFile(t *testing.T) {
 }
 
 func TestConfirmedRecordsSurviveKill9(t *testing.T) {
-	const env = "SQLITESTORE_TEST_PATH" // it tells the writer where
+	const env = "SQLITESTORE_TEST_PATH" // the path for the writer
 	path := cmp.Or(os.Getenv(env), filepath.Join(t.TempDir(), "valetkey.db"))
 	t.Setenv(env, path)
 	storetest.Durable(t, func(t testing.TB) store.Store { return open(t, path) }, nil)

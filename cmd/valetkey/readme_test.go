@@ -150,7 +150,7 @@ func TestREADMEProgram(t *testing.T) {
 	assert.Equal(t, block(t, readme, "answers"), got.String())
 }
 
-// TestREADMEWithoutATag builds and tests a program in a module of its own with the clone, as the README says.
+// TestREADMEWithoutATag builds and tests a program in a separate module with the clone, as the README describes.
 func TestREADMEWithoutATag(t *testing.T) {
 	text, err := os.ReadFile(readme)
 	require.NoError(t, err)

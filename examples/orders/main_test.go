@@ -61,7 +61,7 @@ func TestProgram(t *testing.T) {
 		status              int
 		scope               string // that the challenge names
 	}{
-		{"nobody reads", "GET", "", 401, "orders:read"},
+		{"no token, reading", "GET", "", 401, "orders:read"},
 		{"a writer does not read", "GET", token("orders:write"), 403, "orders:read"},
 		{"a reader does not write", "POST", token("orders:read"), 403, "orders:write"},
 		{"a reader reads", "GET", token("orders:read"), 200, ""},

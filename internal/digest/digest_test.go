@@ -16,7 +16,7 @@ import (
 )
 
 func TestDigest(t *testing.T) {
-	t.Run("texts that differ by a bit are told apart, and one text has one digest", func(t *testing.T) {
+	t.Run("texts that differ by a bit have different digests, and one text has one digest", func(t *testing.T) {
 		text := []byte(strings.Repeat("e", 700))
 		seen := map[digest.Digest]bool{digest.OfBytes(text): true}
 		for i := range text {

@@ -39,7 +39,7 @@ type situation struct {
 }
 
 var (
-	keysStart = situation{byKeys, "start", [4]int{none, 503, 503, 503}} // nobody can tell them apart
+	keysStart = situation{byKeys, "start", [4]int{none, 503, 503, 503}} // a guard cannot distinguish them
 	keysLater = situation{byKeys, "later", [4]int{200, 200, 401, 401}}  // a fetch that fails does not make us doubt what we hold
 	askStart  = situation{byAsking, "start", [4]int{none, 503, none, 503}}
 	askLater  = situation{byAsking, "later", [4]int{200, 503, none, 503}}

@@ -107,7 +107,7 @@ func (n *network) leads(d dialer) {
 	n.CloseIdleConnections()
 }
 
-// toNobody connects to a port that nobody listens on: the kernel refuses.
+// toNobody connects to a port without a listener: the kernel refuses.
 func toNobody(ctx context.Context, network, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, network, "127.0.0.1:1")
 }
@@ -120,7 +120,7 @@ func toNoName(ctx context.Context, network, _ string) (net.Conn, error) {
 	return (&net.Dialer{Resolver: gone}).DialContext(ctx, network, "issuer.invalid:443")
 }
 
-// toImpostor connects to a TLS server whose certificate names the issuer's address and is signed by nobody known. What
+// toImpostor connects to a TLS server whose certificate names the issuer's address and is signed by an unknown authority. What
 // it answers is the impostor's.
 func (w *world) toImpostor(t *testing.T) dialer {
 	t.Helper()

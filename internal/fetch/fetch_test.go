@@ -185,7 +185,7 @@ func TestGet(t *testing.T) {
 		assert.EqualError(t, err, "fetch http://as.example/: not https")
 	})
 
-	t.Run("Retry-After of 429 and 503 is told, of others not", func(t *testing.T) {
+	t.Run("Retry-After counts with 429 and 503 only", func(t *testing.T) {
 		for status, want := range map[int]time.Duration{429: 7 * time.Second, 503: 7 * time.Second, 500: 0, 404: 0} {
 			c, url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Retry-After", "7")

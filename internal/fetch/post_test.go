@@ -123,7 +123,7 @@ func TestPost(t *testing.T) {
 		{"an answer that does not end in time", s.URL + "/slow", "Client.Timeout", 200, 0, false},
 		{"patience", s.URL + "/busy", "status 503", 503, 7 * time.Second, false},
 		{"http beyond loopback", "http://as.example.com/", "not https", 0, 0, false},
-		{"nobody there", "http://127.0.0.1:1/secret?secret", "connect", 0, 0, false},
+		{"no server", "http://127.0.0.1:1/secret?secret", "connect", 0, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := hits.Load()

@@ -288,7 +288,7 @@ func (f *fleet) send(g *guard, tok *token) {
 
 func (p plan) inOutage(at time.Duration) bool { return at >= p.outage && at < p.outage+outageFor }
 
-// rotatedInOutage returns when JWTs came up in the outage whose key nobody could hold.
+// rotatedInOutage returns when JWTs came up in the outage whose key no guard could hold.
 func (p plan) rotatedInOutage() time.Duration {
 	for _, r := range p.rotations {
 		if p.inOutage(r) {

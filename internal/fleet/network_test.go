@@ -35,7 +35,7 @@ type network struct {
 // A route is one guard's way through a network.
 type route struct {
 	*network
-	hangs bool // in an outage nobody refuses its calls, they just get no answer
+	hangs bool // in an outage its calls are not refused but get no answer
 
 	minute int            // guarded by network.mu
 	calls  [endpoints]int // in that minute

@@ -346,7 +346,7 @@ func TestParseProof(t *testing.T) {
 		"DPOP-08 an RSA key of 1024 bits":    {"jwk": json.RawMessage(`{"kty":"RSA","e":"AQAB","n":"` + modulus(1024, 1) + `"}`)},
 		"DPOP-08 an RSA key of 16384 bits":   {"jwk": json.RawMessage(`{"kty":"RSA","e":"AQAB","n":"` + modulus(16384, 1) + `"}`)},
 		"DPOP-08 an RSA key, even":           {"jwk": json.RawMessage(`{"kty":"RSA","e":"AQAB","n":"` + modulus(2048, 0) + `"}`)},
-		"DPOP-10 an extension nobody knows":  {"jwk": k.PublicJWK(), "crit": []string{"exp"}},
+		"DPOP-10 an unknown extension":       {"jwk": k.PublicJWK(), "crit": []string{"exp"}},
 		"DPOP-10 an empty list of extension": {"jwk": k.PublicJWK(), "crit": []string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -376,7 +376,7 @@ func TestParseProof(t *testing.T) {
 			require.NoError(t, c.Header.Key.Verify(c))
 		}
 	})
-	t.Run("of a token the key in the header is nobody's, even if that of a proof is remembered", func(t *testing.T) {
+	t.Run("the key in the header of a token is ignored, even if that of a proof is cached", func(t *testing.T) {
 		raw := sign(t, map[string]any{"jwk": k.PublicJWK(), "x": rand.Text()})
 		for range 2 {
 			require.Nil(t, parse(t, raw).Header.Key)

@@ -83,7 +83,7 @@ func TestHeadersOfGoodTokensAreRemembered(t *testing.T) {
 		require.ErrorIs(t, k.Public().Verify(c), jose.ErrSignature)
 	})
 
-	t.Run("one buffer holds the parts, and none can grow into another", func(t *testing.T) {
+	t.Run("one buffer holds the parts, which cannot grow into each other", func(t *testing.T) {
 		raw := sign(t)
 		c := parse(t, raw)
 		require.Equal(t, string(payload), string(c.Payload))

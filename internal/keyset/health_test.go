@@ -30,7 +30,7 @@ func TestHealth(t *testing.T) {
 	}
 	const tick = time.Millisecond
 
-	bubble(t, "a set that nobody asked is down since it was made", func(t *testing.T) {
+	bubble(t, "an unused set is down since its construction", func(t *testing.T) {
 		i := &issuer{}
 		s := i.open(t)
 		time.Sleep(time.Hour)
@@ -150,7 +150,7 @@ func TestObserver(t *testing.T) {
 		"a set without any keys": {text(200, `{"keys":[]}`), 200, "no usable key"},
 		"a good set":             {keys(key(t, "ES256", "a")), 200, ""},
 	} {
-		bubble(t, "one event tells of "+name, func(t *testing.T) {
+		bubble(t, "one event reports "+name, func(t *testing.T) {
 			var o seen
 			s := (&issuer{answer: test.answer, delay: time.Second}).open(t, observe(&o))
 			err := s.Ready(background)

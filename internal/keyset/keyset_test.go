@@ -31,7 +31,7 @@ import (
 
 var background = context.Background()
 
-// bubble runs a subtest with a clock of its own.
+// bubble runs a subtest with a fake clock.
 func bubble(t *testing.T, name string, f func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
@@ -1038,7 +1038,7 @@ func TestFreshness(t *testing.T) {
 		assert.True(t, s.Status().Fresh)
 	})
 
-	bubble(t, "a 304 that nobody asked for is a failure", func(t *testing.T) {
+	bubble(t, "an unexpected 304 is a failure", func(t *testing.T) {
 		assert.ErrorContains(t, (&issuer{answer: text(304, "")}).open(t).Ready(background), "304")
 	})
 }

@@ -38,7 +38,7 @@ func TestPool(t *testing.T) {
 			})
 		})
 	}
-	play("documents are told apart by URL, and the same is fetched once", func(t *testing.T, p *refresh.Pool[string], fetches map[string]int) {
+	play("documents are distinguished by URL, and each is fetched once", func(t *testing.T, p *refresh.Pool[string], fetches map[string]int) {
 		for _, url := range []string{"a", "b", "a", "b"} {
 			require.NoError(t, p.Get(url).Ready(background))
 			assert.Equal(t, url, *p.Get(url).Load())

@@ -22,7 +22,7 @@ func FuzzObject(f *testing.F) {
 		found := map[string]any{}
 		err := strictjson.Object(data, func(name string, v strictjson.Value) error {
 			if _, twice := found[name]; twice {
-				t.Fatalf("%q was told twice", name)
+				t.Fatalf("%q was reported twice", name)
 			}
 			found[name] = plain(t, v)
 			return nil

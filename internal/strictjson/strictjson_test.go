@@ -283,7 +283,7 @@ func TestObjectNamesTheByteOfAMistake(t *testing.T) {
 	require.EqualError(t, strictjson.Object([]byte(`{"a":`), nil), "JSON: a value is expected (byte 5)")
 }
 
-// A name of which no part of the text is left to point to is a string of its own: the reader uses its buffer again.
+// A name of which no part of the text is left to point to is a separate string: the reader uses its buffer again.
 func TestNamesWithEscapesKeepTheirText(t *testing.T) {
 	var names []string
 	text := []byte(`{"\u0061b":1,"\u0063d":"\u0065f","\u0067h":{"\u0069j":2}}`)

@@ -61,7 +61,7 @@ func TestAdopt(t *testing.T) {
 		assert.Equal(t, 1, fresh.Adopt(old.Cache, all))
 		assert.Equal(t, "1", fresh.id("a"))
 	})
-	t.Run("tokens take memory in both, and none of a cache that ends", func(t *testing.T) {
+	t.Run("tokens take memory in both, and release it when a cache ends", func(t *testing.T) {
 		old, fresh := newCache(t, tokencache.Config{}, new(verifier)), newCache(t, tokencache.Config{}, new(verifier))
 		for _, raw := range []string{"a", "b", "c"} {
 			old.id(raw)

@@ -89,7 +89,7 @@ func TestBytes(t *testing.T) {
 		{"of tokens that came once", 1, new(lean)},
 		{"of tokens in use", 2, new(lean)},
 		{"of tokens each of another kind", 1, changed(func(t *valetkey.TokenFields) { t.Audience = valetkey.ListOf(append(t.Audience.Slice(), t.ID)...) })},
-		{"of tokens with strings that do not stand in the claims", 1, changed(func(t *valetkey.TokenFields) { t.Subject += "'" })},
+		{"of tokens with strings that are not in the claims", 1, changed(func(t *valetkey.TokenFields) { t.Subject += "'" })},
 		{"of bound tokens", 1, changed(func(t *valetkey.TokenFields) {
 			t.Binding = valetkey.Binding{JWKThumbprint: t.ID, CertificateThumbprint: t.ID + "-", Unknown: valetkey.ListOf(t.ID)}
 		})},

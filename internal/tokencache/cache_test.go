@@ -120,7 +120,7 @@ func TestLifetime(t *testing.T) {
 		require.WithinDuration(t, time.Now().Add(5*time.Minute), until, time.Minute)
 		assert.True(t, until == until.Round(0), "%v has a monotonic reading", until)
 	})
-	t.Run("expired entries go as others come, without anybody asking for them", func(t *testing.T) {
+	t.Run("expired entries are removed as others are added, without a lookup", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			memory := newCache(t, tokencache.Config{Entries: 100}, &verifier{})
 			for i := range 50 {
@@ -224,7 +224,7 @@ func TestWhatIsNotRemembered(t *testing.T) {
 }
 
 func TestKey(t *testing.T) {
-	t.Run("VCACHE-03 tokens that have all but one bit in common are told apart", func(t *testing.T) {
+	t.Run("VCACHE-03 tokens that differ in one bit have different entries", func(t *testing.T) {
 		raw := strings.Repeat("header.", 10) + strings.Repeat("payload.", 20) + strings.Repeat("signature", 5)
 		memory := newCache(t, tokencache.Config{}, new(verifier))
 		memory.id(raw)
@@ -532,7 +532,7 @@ func TestBounds(t *testing.T) {
 			require.LessOrEqual(t, memory.Stats().Bytes, int64(100_000))
 		}
 	})
-	t.Run("a token too large for its share is accepted and drives nobody out", func(t *testing.T) {
+	t.Run("a token too large for its share is accepted and evicts no other", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{Bytes: 10_000}, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
 			return valetkey.NewToken(valetkey.TokenFields{Subject: raw, Raw: string(make([]byte, len(raw))), Freshness: hour()}), nil
 		}))

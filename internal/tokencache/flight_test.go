@@ -133,7 +133,7 @@ func TestFlight(t *testing.T) {
 			assert.Equal(t, "1", memory.id("a"))
 		})
 	})
-	t.Run("a panic reaches the leader, and the others are told of a failure", func(t *testing.T) {
+	t.Run("a panic reaches the leader, and the others get a failure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 				time.Sleep(time.Second)

@@ -26,7 +26,7 @@ func TestRead(t *testing.T) {
 			t.Error("no error")
 		}
 	})
-	t.Run("calls are told from imports and requirements", func(t *testing.T) {
+	t.Run("calls are distinguished from imports and requirements", func(t *testing.T) {
 		found, err := vulnerabilities.Read(strings.NewReader(output))
 		if err != nil {
 			t.Fatal(err)

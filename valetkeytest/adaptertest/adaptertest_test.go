@@ -116,7 +116,7 @@ func TestCheck(t *testing.T) {
 		{"the first need alone", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
 			g.Handler(next, needs[:min(1, len(needs))]...).ServeHTTP(w, r)
 		}), "one scope of two: the handler was called 1 times, not 0"},
-		{"a status of its own for failures", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
+		{"another status for failures", wrong(func(g *middleware.Guard, w http.ResponseWriter, r *http.Request, next http.Handler, needs []valetkey.Requirement) {
 			d := g.Decide(r, needs...)
 			if err := d.Err(); err != nil && !errors.As(err, new(*valetkey.Error)) {
 				d = g.Reject(r, &valetkey.Error{Code: valetkey.InvalidToken, Err: err})
@@ -184,7 +184,7 @@ func TestCheck(t *testing.T) {
 			}
 			next.ServeHTTP(w, r)
 		}), "bound, two proofs: the handler was called 1 times, not 0"},
-		{"the path as somebody has routed it", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		{"the path as a router has changed it", around(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 			r.RequestURI = "/routed" + r.RequestURI
 			next.ServeHTTP(w, r)
 		}), "bound, a good proof, optional: the handler was called 0 times, not 1"},

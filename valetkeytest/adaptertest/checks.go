@@ -65,7 +65,7 @@ func adapterChecks(t testing.TB, a Adapter) []adapterCheck {
 		check("the context ends with the request", func() error { return under.hangsUp(token) })
 	}
 	check("requests at the same time keep their tokens", func() error { return under.crowd(iss) })
-	check("the metadata tells the scopes of the needs", func() error { return declares(t, a) })
+	check("the metadata has the scopes of the needs", func() error { return declares(t, a) })
 	return able(checks, a.Unable)
 }
 
@@ -216,7 +216,7 @@ func exchanges(iss *valetkeytest.Issuer) []exchange {
 		{"a good token", "GET", "/read", bearer(read), "", 200},
 		{"a good token, HEAD", "HEAD", "/read", bearer(read), "", 200},
 		{"a good token, POST", "POST", "/read", bearer(read), "a body", 200},
-		{"a good token without the scopes nobody needs", "GET", "/any", bearer(iss.Token()), "", 200},
+		{"a good token without scopes where none are needed", "GET", "/any", bearer(iss.Token()), "", 200},
 		{"a good token for two needs", "GET", "/two", bearer(both), "", 200},
 		{"a path value that a requirement accepts", "GET", "/tenants/own", bearer(read), "", 200},
 		{"a good token for needs that changed after the start", "GET", "/kept", bearer(read), "", 200},

@@ -34,14 +34,14 @@ func HTTP(t *testing.T) {
 		status                    int
 		scope                     string // in the challenge
 	}{
-		{"nobody reads", "GET", "/orders", "", 401, "orders:read"},
-		{"nobody writes", "POST", "/orders", "", 401, "orders:write"},
+		{"no token, reading", "GET", "/orders", "", 401, "orders:read"},
+		{"no token, writing", "POST", "/orders", "", 401, "orders:write"},
 		{"a forged token", "GET", "/orders", "forged", 401, ""},
 		{"a writer does not read", "GET", "/orders", token("orders:write"), 403, "orders:read"},
 		{"a reader does not write", "POST", "/orders", token("orders:read"), 403, "orders:write"},
 		{"a reader reads", "GET", "/orders", token("orders:read"), 200, ""},
 		{"a writer writes", "POST", "/orders", token("orders:write"), 200, ""},
-		{"anybody asks after its health", "GET", "/healthz", "", 200, ""},
+		{"the health check needs no token", "GET", "/healthz", "", 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+addr+c.path, nil)
@@ -102,7 +102,7 @@ func Start(t *testing.T) (addr string, token func(scope string) string) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nobody listens: ", err)
+			t.Fatal("the program does not listen: ", err)
 		}
 		select {
 		case err := <-ended:

@@ -20,7 +20,7 @@ func TestProgram(t *testing.T) {
 		name, procedure, token string
 		code                   connect.Code // 0: none
 	}{
-		{"nobody reads", "List", "", connect.CodeUnauthenticated},
+		{"no token, reading", "List", "", connect.CodeUnauthenticated},
 		{"a forged token", "List", "forged", connect.CodeUnauthenticated},
 		{"a writer does not read", "List", token("orders:write"), connect.CodePermissionDenied},
 		{"a reader does not write", "Place", token("orders:read"), connect.CodePermissionDenied},

@@ -31,14 +31,14 @@ func TestProgram(t *testing.T) {
 		challenge           string // the beginning of it
 		answer              string
 	}{
-		{"nobody reads", "List", "", codes.Unauthenticated, `Bearer realm="api", scope="orders:read"`, ""},
-		{"nobody writes", "Place", "", codes.Unauthenticated, `Bearer realm="api", scope="orders:write"`, ""},
+		{"no token, reading", "List", "", codes.Unauthenticated, `Bearer realm="api", scope="orders:read"`, ""},
+		{"no token, writing", "Place", "", codes.Unauthenticated, `Bearer realm="api", scope="orders:write"`, ""},
 		{"a forged token", "List", "forged", codes.Unauthenticated, `Bearer realm="api", error="invalid_token"`, ""},
 		{"a writer does not read", "List", token("orders:write"), codes.PermissionDenied, `Bearer realm="api", error="insufficient_scope"`, ""},
 		{"a reader does not write", "Place", token("orders:read"), codes.PermissionDenied, `Bearer realm="api", error="insufficient_scope"`, ""},
 		{"a reader reads", "List", token("orders:read"), codes.OK, "", "the orders of "},
 		{"a writer writes", "Place", token("orders:write"), codes.OK, "", "placed by "},
-		{"anybody asks what it is", "About", "", codes.OK, "", "orders"},
+		{"a public method needs no token", "About", "", codes.OK, "", "orders"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

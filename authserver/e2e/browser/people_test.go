@@ -145,7 +145,7 @@ func (s *site) connect(t *testing.T, alice, v *tab) {
 	v.sees(http.StatusOK, "Your device is not connected")
 	v.shoot("device-denied")
 	if _, refused := s.poll(t, id, code.DeviceCode); refused != "access_denied" {
-		t.Errorf("the device is told %q", refused)
+		t.Errorf("the device gets %q", refused)
 	}
 }
 
@@ -171,7 +171,7 @@ func (s *site) fail(t *testing.T, v *tab) {
 	v.sees(http.StatusOK, "Allow Fruit shop?")
 }
 
-// know continues from the page that introduces an application that nobody has checked.
+// know continues from the page that introduces an application that the operator has not checked.
 func (v *tab) know(application string) {
 	v.t.Helper()
 	v.sees(http.StatusOK, "Do you know “"+application+"”?")

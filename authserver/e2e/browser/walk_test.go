@@ -321,7 +321,7 @@ func TestKeyboard(t *testing.T) {
 	v.sees(http.StatusOK, "Anmelden")
 }
 
-// TestWindowOfAnApplication shows that an application which logs in in a window of its own gets the result from it: the policy of the
+// TestWindowOfAnApplication shows that an application that logs users in in a separate window gets the result from it: the policy of the
 // pages on the way does not separate the two.
 func TestWindowOfAnApplication(t *testing.T) {
 	at := serveWalk(t)

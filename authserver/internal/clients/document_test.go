@@ -178,7 +178,7 @@ func TestRefusedDocuments(t *testing.T) {
 		assert.True(t, problem.Temporary)
 		assert.Equal(t, guarded.Error(), closed.Error())
 		assert.Zero(t, h.requests.Load())
-		assert.Contains(t, h.reasons[0], "not a public address", "the operator is told")
+		assert.Contains(t, h.reasons[0], "not a public address", "the log has the reason")
 	})
 	t.Run("a host that is not accepted causes no request", func(t *testing.T) {
 		registry, h := documents(t, func(cfg *clients.DocumentsConfig) { cfg.Hosts = []string{"editor.example.com"} })
@@ -186,7 +186,7 @@ func TestRefusedDocuments(t *testing.T) {
 		require.ErrorContains(t, err, "host that is not accepted")
 		assert.Zero(t, h.requests.Load())
 	})
-	t.Run("what is no URL of a document causes no request, and is not known", func(t *testing.T) {
+	t.Run("what is not a URL of a document causes no request, and is not known", func(t *testing.T) {
 		registry, h := documents(t, nil)
 		_, err := registry.Get(t.Context(), h.url)
 		require.ErrorIs(t, err, store.ErrNotFound)

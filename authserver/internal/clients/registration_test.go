@@ -169,32 +169,32 @@ func TestRegister(t *testing.T) {
 		body object
 		code string
 	}{
-		"AS-DCR-03 a key set and its URL":                         {object{"jwks": json.RawMessage(keySet(t, false)), "jwks_uri": "https://notes.example.com/keys"}, "invalid_client_metadata"},
-		"AS-DCR-05 no redirect URI":                               {object{"redirect_uris": nil}, "invalid_redirect_uri"},
-		"AS-DCR-05 no redirect URI in the array":                  {object{"redirect_uris": []string{}}, "invalid_redirect_uri"},
-		"AS-CODE-04 AS-DCR-06 a redirect URI in clear text":       {object{"redirect_uris": []string{"http://notes.example.com/cb"}}, "invalid_redirect_uri"},
-		"AS-DCR-06 a redirect URI that runs a script":             {object{"redirect_uris": []string{"https://notes.example.com/cb", "javascript:alert(1)"}}, "invalid_redirect_uri"},
-		"AS-DCR-07 the response type of another grant":            {object{"response_types": []string{"token"}}, "invalid_client_metadata"},
-		"AS-DCR-07 a grant without its response type":             {object{"response_types": []string{}}, "invalid_client_metadata"},
-		"AS-DCR-07 a response type without its grant":             {object{"grant_types": []string{"refresh_token"}, "response_types": []string{"code"}}, "invalid_client_metadata"},
-		"AS-DCR-07 two response types with one grant":             {object{"response_types": []string{"code", "token"}}, "invalid_client_metadata"},
-		"a grant that is not offered to everybody":                {object{"grant_types": []string{"client_credentials"}}, "invalid_client_metadata"},
-		"an authentication method that is not offered":            {object{"token_endpoint_auth_method": "self_signed_tls_client_auth"}, "invalid_client_metadata"},
-		"scopes none of which can be registered":                  {object{"scope": "openid email"}, "invalid_client_metadata"},
-		"a private-use scheme that is not accepted":               {object{"redirect_uris": []string{"cursor://anysphere.cursor-mcp/oauth/callback"}}, "invalid_redirect_uri"},
-		"two private-use schemes that are not accepted":           {object{"redirect_uris": []string{"cursor://oauth/cb", "vscode://oauth/cb"}}, "invalid_redirect_uri"},
-		"a private-use scheme and a wrong redirect URI":           {object{"redirect_uris": []string{"cursor://oauth/cb", "http://notes.example.com/cb"}}, "invalid_redirect_uri"},
-		"a private-use scheme without a path":                     {object{"redirect_uris": []string{"https://notes.example.com/cb", "cursor:"}}, "invalid_redirect_uri"},
-		"a name that is no string":                                {object{"client_name": 5}, "invalid_client_metadata"},
-		"redirect URIs that are no array":                         {object{"redirect_uris": "https://notes.example.com/cb"}, "invalid_client_metadata"},
-		"a flag that is none":                                     {object{"dpop_bound_access_tokens": "yes"}, "invalid_client_metadata"},
-		"an application of no known type":                         {object{"application_type": "toaster"}, "invalid_client_metadata"},
-		"a scheme of its own for an application on a server":      {object{"application_type": "web", "redirect_uris": []string{"com.example.notes:/cb"}}, "invalid_redirect_uri"},
-		"private_key_jwt without a key":                           {object{"token_endpoint_auth_method": "private_key_jwt"}, "invalid_client_metadata"},
-		"a key set that is no object":                             {object{"jwks": "keys"}, "invalid_client_metadata"},
-		"AS-DCR-08 a software statement of nobody who is trusted": {object{"software_statement": statement(t, key(t), object{"iss": "https://trust.example.com"}, nil)}, "unapproved_software_statement"},
-		"AS-DCR-08 a software statement that is no string":        {object{"software_statement": 5}, "invalid_software_statement"},
-		"AS-DCR-08 a software statement that is no JWT":           {object{"software_statement": "a.b.c"}, "invalid_software_statement"},
+		"AS-DCR-03 a key set and its URL":                       {object{"jwks": json.RawMessage(keySet(t, false)), "jwks_uri": "https://notes.example.com/keys"}, "invalid_client_metadata"},
+		"AS-DCR-05 no redirect URI":                             {object{"redirect_uris": nil}, "invalid_redirect_uri"},
+		"AS-DCR-05 no redirect URI in the array":                {object{"redirect_uris": []string{}}, "invalid_redirect_uri"},
+		"AS-CODE-04 AS-DCR-06 a redirect URI in clear text":     {object{"redirect_uris": []string{"http://notes.example.com/cb"}}, "invalid_redirect_uri"},
+		"AS-DCR-06 a redirect URI that runs a script":           {object{"redirect_uris": []string{"https://notes.example.com/cb", "javascript:alert(1)"}}, "invalid_redirect_uri"},
+		"AS-DCR-07 the response type of another grant":          {object{"response_types": []string{"token"}}, "invalid_client_metadata"},
+		"AS-DCR-07 a grant without its response type":           {object{"response_types": []string{}}, "invalid_client_metadata"},
+		"AS-DCR-07 a response type without its grant":           {object{"grant_types": []string{"refresh_token"}, "response_types": []string{"code"}}, "invalid_client_metadata"},
+		"AS-DCR-07 two response types with one grant":           {object{"response_types": []string{"code", "token"}}, "invalid_client_metadata"},
+		"a grant that is not offered in open registration":      {object{"grant_types": []string{"client_credentials"}}, "invalid_client_metadata"},
+		"an authentication method that is not offered":          {object{"token_endpoint_auth_method": "self_signed_tls_client_auth"}, "invalid_client_metadata"},
+		"scopes none of which can be registered":                {object{"scope": "openid email"}, "invalid_client_metadata"},
+		"a private-use scheme that is not accepted":             {object{"redirect_uris": []string{"cursor://anysphere.cursor-mcp/oauth/callback"}}, "invalid_redirect_uri"},
+		"two private-use schemes that are not accepted":         {object{"redirect_uris": []string{"cursor://oauth/cb", "vscode://oauth/cb"}}, "invalid_redirect_uri"},
+		"a private-use scheme and a wrong redirect URI":         {object{"redirect_uris": []string{"cursor://oauth/cb", "http://notes.example.com/cb"}}, "invalid_redirect_uri"},
+		"a private-use scheme without a path":                   {object{"redirect_uris": []string{"https://notes.example.com/cb", "cursor:"}}, "invalid_redirect_uri"},
+		"a name that is no string":                              {object{"client_name": 5}, "invalid_client_metadata"},
+		"redirect URIs that are no array":                       {object{"redirect_uris": "https://notes.example.com/cb"}, "invalid_client_metadata"},
+		"a flag that is none":                                   {object{"dpop_bound_access_tokens": "yes"}, "invalid_client_metadata"},
+		"an application of no known type":                       {object{"application_type": "toaster"}, "invalid_client_metadata"},
+		"a private-use scheme for an application on a server":   {object{"application_type": "web", "redirect_uris": []string{"com.example.notes:/cb"}}, "invalid_redirect_uri"},
+		"private_key_jwt without a key":                         {object{"token_endpoint_auth_method": "private_key_jwt"}, "invalid_client_metadata"},
+		"a key set that is no object":                           {object{"jwks": "keys"}, "invalid_client_metadata"},
+		"AS-DCR-08 a software statement of an untrusted issuer": {object{"software_statement": statement(t, key(t), object{"iss": "https://trust.example.com"}, nil)}, "unapproved_software_statement"},
+		"AS-DCR-08 a software statement that is no string":      {object{"software_statement": 5}, "invalid_software_statement"},
+		"AS-DCR-08 a software statement that is not a JWT":      {object{"software_statement": "a.b.c"}, "invalid_software_statement"},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, d.register(and(notes(), c.body)), http.StatusBadRequest, c.code) })
 	}
@@ -407,7 +407,7 @@ func TestInitialTokens(t *testing.T) {
 		assert.Equal(t, http.StatusCreated, d.register(notes()).status)
 		assert.Contains(t, d.log.String(), `msg="registration refused" method=POST status=429`)
 	})
-	t.Run("an open registration that nobody uses ends after a day", func(t *testing.T) {
+	t.Run("an unused open registration ends after a day", func(t *testing.T) {
 		for unused, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, time.Hour: time.Hour, -1: 0} {
 			d := newDesk(t, func(cfg *clients.RegistrationConfig) {
 				open(t)(cfg)
@@ -464,18 +464,18 @@ func TestStatements(t *testing.T) {
 		header object
 		code   string
 	}{
-		"AS-DCR-08 signed by somebody else":     {object{"iss": issuer}, stranger, nil, "invalid_software_statement"},
-		"AS-DCR-08 signed with its issuer's id": {object{"iss": issuer}, stranger, object{"kid": trusted.ID()}, "invalid_software_statement"},
-		"AS-DCR-08 of another issuer":           {object{"iss": "https://other.example.com"}, trusted, nil, "unapproved_software_statement"},
-		"AS-DCR-08 without issuer":              {object{"client_name": "Notes"}, trusted, nil, "unapproved_software_statement"},
-		"AS-DCR-08 not signed":                  {object{"iss": issuer}, trusted, object{"alg": "none"}, "invalid_software_statement"},
-		"an access token":                       {object{"iss": issuer}, trusted, object{"typ": "at+jwt"}, "invalid_software_statement"},
-		"expired":                               {object{"iss": issuer, "exp": now - 1}, trusted, nil, "invalid_software_statement"},
-		"not yet valid":                         {object{"iss": issuer, "nbf": now + 60}, trusted, nil, "invalid_software_statement"},
-		"with an end in milliseconds":           {object{"iss": issuer, "exp": (now + 60) * 1000}, trusted, nil, "invalid_software_statement"},
-		"with a malformed end":                  {object{"iss": issuer, "exp": "tomorrow"}, trusted, nil, "invalid_software_statement"},
-		"for others":                            {object{"iss": issuer, "aud": "https://other.example.com"}, trusted, nil, "invalid_software_statement"},
-		"with metadata that is wrong":           {object{"iss": issuer, "redirect_uris": []string{"javascript:alert(1)"}}, trusted, nil, "invalid_redirect_uri"},
+		"AS-DCR-08 signed with the key of another issuer": {object{"iss": issuer}, stranger, nil, "invalid_software_statement"},
+		"AS-DCR-08 signed with its issuer's id":           {object{"iss": issuer}, stranger, object{"kid": trusted.ID()}, "invalid_software_statement"},
+		"AS-DCR-08 of another issuer":                     {object{"iss": "https://other.example.com"}, trusted, nil, "unapproved_software_statement"},
+		"AS-DCR-08 without issuer":                        {object{"client_name": "Notes"}, trusted, nil, "unapproved_software_statement"},
+		"AS-DCR-08 not signed":                            {object{"iss": issuer}, trusted, object{"alg": "none"}, "invalid_software_statement"},
+		"an access token":                                 {object{"iss": issuer}, trusted, object{"typ": "at+jwt"}, "invalid_software_statement"},
+		"expired":                                         {object{"iss": issuer, "exp": now - 1}, trusted, nil, "invalid_software_statement"},
+		"not yet valid":                                   {object{"iss": issuer, "nbf": now + 60}, trusted, nil, "invalid_software_statement"},
+		"with an end in milliseconds":                     {object{"iss": issuer, "exp": (now + 60) * 1000}, trusted, nil, "invalid_software_statement"},
+		"with a malformed end":                            {object{"iss": issuer, "exp": "tomorrow"}, trusted, nil, "invalid_software_statement"},
+		"for others":                                      {object{"iss": issuer, "aud": "https://other.example.com"}, trusted, nil, "invalid_software_statement"},
+		"with metadata that is wrong":                     {object{"iss": issuer, "redirect_uris": []string{"javascript:alert(1)"}}, trusted, nil, "invalid_redirect_uri"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			refused(t, send(notes(), c.claims, c.key, c.header), http.StatusBadRequest, c.code)
@@ -697,7 +697,7 @@ func TestManage(t *testing.T) {
 }
 
 func TestOutages(t *testing.T) {
-	t.Run("grants that do not end are told to the operator", func(t *testing.T) {
+	t.Run("grants that do not end are logged for the operator", func(t *testing.T) {
 		d := newDesk(t, func(cfg *clients.RegistrationConfig) {
 			cfg.Deleted = func(context.Context, string) error { return errors.New("the disk is full") }
 		})

@@ -45,28 +45,28 @@ func TestValidate(t *testing.T) {
 		code   string
 		member string
 	}{
-		"AS-DCR-05 the code grant without a redirect URI": {func(c *clients.Client) { c.RedirectURIs = nil }, "invalid_redirect_uri", "redirect_uris"},
-		"AS-DCR-05 implicit without a redirect URI":       {func(c *clients.Client) { c.GrantTypes, c.RedirectURIs = []string{"implicit"}, nil }, "invalid_redirect_uri", "redirect_uris"},
-		"AS-DCR-06 a redirect URI that runs a script":     {func(c *clients.Client) { c.RedirectURIs = []string{"javascript:alert(1)"} }, "invalid_redirect_uri", "redirect_uris"},
-		"a redirect URI of its own that is not native":    {func(c *clients.Client) { c.RedirectURIs = []string{"com.example.app:/cb"} }, "invalid_redirect_uri", "redirect_uris"},
-		"too many redirect URIs":                          {func(c *clients.Client) { c.RedirectURIs = uris }, "invalid_redirect_uri", "redirect_uris"},
-		"a long name":                                     {func(c *clients.Client) { c.Name = strings.Repeat("n", 101) }, "invalid_client_metadata", "client_name"},
-		"a name with a line break":                        {func(c *clients.Client) { c.Name = "Notes\nby you" }, "invalid_client_metadata", "client_name"},
-		"a name that is written backwards":                {func(c *clients.Client) { c.Name = "Notes\u202e" }, "invalid_client_metadata", "client_name"},
-		"a name that is not UTF-8":                        {func(c *clients.Client) { c.Name = "Notes\xff" }, "invalid_client_metadata", "client_name"},
-		"a website that runs a script":                    {func(c *clients.Client) { c.URI = "javascript:alert(1)" }, "invalid_client_metadata", "client_uri"},
-		"a website without a host":                        {func(c *clients.Client) { c.URI = "https:///" }, "invalid_client_metadata", "client_uri"},
-		"an unknown grant":                                {func(c *clients.Client) { c.GrantTypes = append(c.GrantTypes, "magic") }, "invalid_client_metadata", "grant_types"},
-		"an unknown authentication method":                {func(c *clients.Client) { c.AuthMethod = "magic" }, "invalid_client_metadata", "token_endpoint_auth_method"},
-		"a public client with the client credentials":     {func(c *clients.Client) { c.GrantTypes = append(c.GrantTypes, "client_credentials") }, "invalid_client_metadata", "token_endpoint_auth_method"},
-		"assertions with an HMAC":                         {func(c *clients.Client) { c.AssertionAlg = "HS256" }, "invalid_client_metadata", "token_endpoint_auth_signing_alg"},
-		"assertions that are not signed":                  {func(c *clients.Client) { c.AssertionAlg = "none" }, "invalid_client_metadata", "token_endpoint_auth_signing_alg"},
-		"a scope with a quote":                            {func(c *clients.Client) { c.Scopes = []string{`a"b`} }, "invalid_client_metadata", "scope"},
-		"too many scopes":                                 {func(c *clients.Client) { c.Scopes = make([]string, 101) }, "invalid_client_metadata", "scope"},
+		"AS-DCR-05 the code grant without a redirect URI":           {func(c *clients.Client) { c.RedirectURIs = nil }, "invalid_redirect_uri", "redirect_uris"},
+		"AS-DCR-05 implicit without a redirect URI":                 {func(c *clients.Client) { c.GrantTypes, c.RedirectURIs = []string{"implicit"}, nil }, "invalid_redirect_uri", "redirect_uris"},
+		"AS-DCR-06 a redirect URI that runs a script":               {func(c *clients.Client) { c.RedirectURIs = []string{"javascript:alert(1)"} }, "invalid_redirect_uri", "redirect_uris"},
+		"a private-use redirect URI of a client that is not native": {func(c *clients.Client) { c.RedirectURIs = []string{"com.example.app:/cb"} }, "invalid_redirect_uri", "redirect_uris"},
+		"too many redirect URIs":                                    {func(c *clients.Client) { c.RedirectURIs = uris }, "invalid_redirect_uri", "redirect_uris"},
+		"a long name":                                               {func(c *clients.Client) { c.Name = strings.Repeat("n", 101) }, "invalid_client_metadata", "client_name"},
+		"a name with a line break":                                  {func(c *clients.Client) { c.Name = "Notes\nby you" }, "invalid_client_metadata", "client_name"},
+		"a name that is written backwards":                          {func(c *clients.Client) { c.Name = "Notes\u202e" }, "invalid_client_metadata", "client_name"},
+		"a name that is not UTF-8":                                  {func(c *clients.Client) { c.Name = "Notes\xff" }, "invalid_client_metadata", "client_name"},
+		"a website that runs a script":                              {func(c *clients.Client) { c.URI = "javascript:alert(1)" }, "invalid_client_metadata", "client_uri"},
+		"a website without a host":                                  {func(c *clients.Client) { c.URI = "https:///" }, "invalid_client_metadata", "client_uri"},
+		"an unknown grant":                                          {func(c *clients.Client) { c.GrantTypes = append(c.GrantTypes, "magic") }, "invalid_client_metadata", "grant_types"},
+		"an unknown authentication method":                          {func(c *clients.Client) { c.AuthMethod = "magic" }, "invalid_client_metadata", "token_endpoint_auth_method"},
+		"a public client with the client credentials":               {func(c *clients.Client) { c.GrantTypes = append(c.GrantTypes, "client_credentials") }, "invalid_client_metadata", "token_endpoint_auth_method"},
+		"assertions with an HMAC":                                   {func(c *clients.Client) { c.AssertionAlg = "HS256" }, "invalid_client_metadata", "token_endpoint_auth_signing_alg"},
+		"assertions that are not signed":                            {func(c *clients.Client) { c.AssertionAlg = "none" }, "invalid_client_metadata", "token_endpoint_auth_signing_alg"},
+		"a scope with a quote":                                      {func(c *clients.Client) { c.Scopes = []string{`a"b`} }, "invalid_client_metadata", "scope"},
+		"too many scopes":                                           {func(c *clients.Client) { c.Scopes = make([]string, 101) }, "invalid_client_metadata", "scope"},
 		"a trusted client on loopback": {func(c *clients.Client) {
 			c.Trusted, c.Native, c.RedirectURIs = true, true, append(c.RedirectURIs, "http://127.0.0.1/cb")
 		}, "invalid_client_metadata", "trusted"},
-		"a trusted client with a scheme of its own": {func(c *clients.Client) {
+		"a trusted client with a private-use scheme": {func(c *clients.Client) {
 			c.Trusted, c.Native, c.RedirectURIs = true, true, []string{"com.example.app:/cb"}
 		}, "invalid_client_metadata", "trusted"},
 		"a trusted client that is sent its token on loopback, secret or not": {func(c *clients.Client) {
@@ -109,7 +109,7 @@ func TestValidate(t *testing.T) {
 			assert.NoError(t, clients.Validate(&c))
 		})
 	}
-	t.Run("every mistake is told", func(t *testing.T) {
+	t.Run("every mistake is reported", func(t *testing.T) {
 		err := clients.Validate(&clients.Client{AuthMethod: "magic", URI: "mailto:me", GrantTypes: []string{"magic"}})
 		for _, member := range []string{"token_endpoint_auth_method", "client_uri", "grant_types"} {
 			assert.ErrorContains(t, err, member)

@@ -13,7 +13,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// Anybody may begin a request for authorization, and each is kept until its user answers.
+// Requests for authorization need no credentials, and each is kept until its user answers.
 func TestRequestsOfAnybody(t *testing.T) {
 	t.Run("there are only so many at once from one network, and the page says so", func(t *testing.T) {
 		s := start(t, func(c *config) { c.Pushes = login.Rate{Burst: 3, Every: time.Hour} })
@@ -28,7 +28,7 @@ func TestRequestsOfAnybody(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, kept, 3)
 	})
-	t.Run("and none is long", func(t *testing.T) {
+	t.Run("each is short", func(t *testing.T) {
 		s := start(t)
 		s.asks(page)
 		for _, name := range []string{"state", "login_hint", "acr_values", "resource"} {
@@ -86,7 +86,7 @@ func TestRedirectURIsThatParsersReadInTwoWays(t *testing.T) {
 			assert.Empty(t, a.header.Get("Location"))
 		})
 	}
-	t.Run("a port of its own it may have", func(t *testing.T) {
+	t.Run("another port is accepted", func(t *testing.T) {
 		a := newBrowser().get(t, s.authorizeURL(request("client_id", "native", "redirect_uri", "http://[::1]:65535/cb")))
 		assert.Equal(t, "http://[::1]:65535/cb", a.to)
 	})

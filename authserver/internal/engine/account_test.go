@@ -104,7 +104,7 @@ func TestGrantsEndWithTheirUser(t *testing.T) {
 				} else {
 					refused(t, a, 400, c.code)
 				}
-				assert.Len(t, s.saw(engine.UserGone), ended+1, "the log tells of it")
+				assert.Len(t, s.saw(engine.UserGone), ended+1, "the log reports it")
 				s.looksUp(nil) // a user of the same name comes: the grant does not come back
 				if token != "" {
 					assert.False(t, s.active(t, token))
@@ -219,12 +219,12 @@ func TestScopesEndWithTheRightToAllowThem(t *testing.T) {
 			assert.Equal(t, "orders:read", part(t, got.access, 1)["scope"])
 		}
 	})
-	t.Run("introspection tells of what is left", func(t *testing.T) {
+	t.Run("introspection reports the remaining scopes", func(t *testing.T) {
 		got := both(t)
 		s.looksUp(may("orders:read", "files:read"))
 		assert.Equal(t, "orders:read", s.introspect(t, "orders-api", got.access).body["scope"])
 	})
-	t.Run("introspection tells of permissions that are left", func(t *testing.T) {
+	t.Run("introspection reports the remaining permissions", func(t *testing.T) {
 		s.looksUp(nil)
 		got := s.login(t, "scope", "bank:pay")
 		assert.Equal(t, []any{"bank:pay"}, s.introspect(t, "bank-api", got.access).body["permissions"])

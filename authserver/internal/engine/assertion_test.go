@@ -76,7 +76,7 @@ func TestAssertions(t *testing.T) {
 		{name: "AS-JWT-08 no issuer", claims: m{"iss": nil}},
 		{name: "AS-JWT-08 no subject", claims: m{"sub": nil}},
 		{name: "AS-JWT-08 the subject is another client", claims: m{"sub": "web", "iss": "web"}},
-		{name: "AS-JWT-08 the subject is nobody", claims: m{"sub": "nobody", "iss": "nobody"}},
+		{name: "AS-JWT-08 an unknown subject", claims: m{"sub": "nobody", "iss": "nobody"}},
 		{name: "AS-JWT-07 an access token's type", header: m{"typ": "at+jwt"}},
 		{name: "AS-JWT-07 a proof's type", header: m{"typ": "dpop+jwt"}},
 		{name: "AS-JWT-11 another key id", header: m{"kid": "other"}},
@@ -88,7 +88,7 @@ func TestAssertions(t *testing.T) {
 			return f
 		}},
 		{name: "AS-JWT-09 another client_id", form: func(a string) url.Values { return asserted(a, "client_id", "web") }},
-		{name: "AS-JWT-07 what is no JWT", form: func(string) url.Values { return asserted("a.b.c") }},
+		{name: "AS-JWT-07 what is not a JWT", form: func(string) url.Values { return asserted("a.b.c") }},
 		{name: "AS-JWT-05 another key", form: func(string) url.Values { return asserted(assertion(t, stranger, nil, s.url, nil)) }},
 	} {
 		t.Run("AS-JWT-07 "+c.name, func(t *testing.T) {

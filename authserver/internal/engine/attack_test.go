@@ -72,7 +72,7 @@ func TestAttacks(t *testing.T) {
 		refused(t, s.redeem(t, "web", code), 400, "invalid_grant")
 		assert.False(t, s.active(t, got.access))
 	})
-	t.Run("AS-CODE-07 the replay of a code by somebody without the verifier does, too", func(t *testing.T) {
+	t.Run("AS-CODE-07 the replay of a code without the verifier does, too", func(t *testing.T) {
 		code := s.code(t)
 		got := s.redeem(t, "web", code).tokens(t)
 		refused(t, s.redeem(t, "spa", code, "code_verifier", ""), 400, "invalid_grant")
@@ -166,7 +166,7 @@ func TestLimits(t *testing.T) {
 	guess := func(id string) answer {
 		return s.post(t, "/oauth2/token", "", form("grant_type", "client_credentials", "client_id", id, "client_secret", "guess"))
 	}
-	t.Run("AS-CORE-15 who guesses a secret has to wait, and locks nobody out", func(t *testing.T) {
+	t.Run("AS-CORE-15 a client that guesses a secret has to wait, and locks no other client out", func(t *testing.T) {
 		for range 3 {
 			refused(t, guess("service"), 401, "invalid_client")
 		}

@@ -53,7 +53,7 @@ func TestAuthorizeWithoutRedirect(t *testing.T) {
 		{"AS-CODE-03 a host that begins like loopback", request("client_id", "native", "redirect_uri", "http://127.0.0.1.evil.example/cb")},
 		{"AS-CODE-03 https on loopback", request("client_id", "native", "redirect_uri", "https://127.0.0.1/cb")},
 		{"a request_uri of the web", request("request_uri", "https://evil.example.com/r")},
-		{"a request_uri of nobody", request("request_uri", "urn:ietf:params:oauth:request_uri:"+strings.Repeat("A", 52))},
+		{"an unknown request_uri", request("request_uri", "urn:ietf:params:oauth:request_uri:"+strings.Repeat("A", 52))},
 		{"a request that is too long", request("state", strings.Repeat("x", 40<<10))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -265,7 +265,7 @@ func TestInteraction(t *testing.T) {
 		assert.Equal(t, "s/1 &", a.back.Get("state"))
 		assert.Equal(t, s.url, a.back.Get("iss"))
 	})
-	t.Run("AS-CODE-13 nobody answers for another browser", func(t *testing.T) {
+	t.Run("AS-CODE-13 a browser cannot answer for another one", func(t *testing.T) {
 		b := newBrowser()
 		at := begin(t, b)
 		for name, other := range map[string]*browser{"without a cookie": newBrowser(), "with another": newBrowser()} {
@@ -395,7 +395,7 @@ func TestDecisions(t *testing.T) {
 			}
 		})
 	}
-	t.Run("an outage is told to the person, without its cause", func(t *testing.T) {
+	t.Run("an outage is shown to the user, without its cause", func(t *testing.T) {
 		s.asks(func(http.ResponseWriter, *http.Request, *flow.Interaction) (*flow.Decision, error) {
 			return nil, errors.New("the directory is down")
 		})

@@ -76,7 +76,7 @@ func TestDeviceAuthorization(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) { refused(t, s.post(t, path, "", c.form), c.status, c.code) })
 	}
-	t.Run("AS-DEVICE-01 AS-DEVICE-09 what a device is told", func(t *testing.T) {
+	t.Run("AS-DEVICE-01 AS-DEVICE-09 the response to a device", func(t *testing.T) {
 		a := s.post(t, path, "", form("client_id", "tv", "scope", "orders:read"))
 		require.Equal(t, 200, a.status, a.text)
 		assert.Equal(t, "no-store", a.header.Get("Cache-Control"))
@@ -204,7 +204,7 @@ func TestDevice(t *testing.T) {
 		require.NoError(t, s.DecideDevice(t.Context(), in, d))
 		assert.Equal(t, "orders:read", redeem(code).tokens(t).scope)
 	})
-	t.Run("nobody decides twice", func(t *testing.T) {
+	t.Run("a second decision is refused", func(t *testing.T) {
 		_, userCode := s.begin(t)
 		in, err := s.Device(t.Context(), userCode)
 		require.NoError(t, err)
@@ -274,7 +274,7 @@ func TestDeviceTimes(t *testing.T) {
 				{4500 * time.Millisecond, "authorization_pending"}, // the network has its own pace
 				{time.Second, "slow_down"},
 				{time.Second, "slow_down"},
-				{10 * time.Second, "authorization_pending"}, // as it was told
+				{10 * time.Second, "authorization_pending"}, // the interval in the response
 				{10 * time.Second, "authorization_pending"},
 				{3 * time.Second, "slow_down"},
 			} {

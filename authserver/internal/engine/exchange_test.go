@@ -72,7 +72,7 @@ func TestRefusedExchanges(t *testing.T) {
 		code     string
 	}{
 		{"a client without the grant", "web", exchange(alices), "unauthorized_client"},
-		{"a public client, which anybody could be", "", exchange(alices, "client_id", "spa2"), "unauthorized_client"},
+		{"a public client, which has no secret", "", exchange(alices, "client_id", "spa2"), "unauthorized_client"},
 		{"AS-TX-01 no subject_token", "orders-svc", exchange(""), "invalid_request"},
 		{"AS-TX-01 no subject_token_type", "orders-svc", exchange(alices, "subject_token_type", ""), "invalid_request"},
 		{"AS-TX-01 a refresh token's type", "orders-svc", exchange(alices, "subject_token_type", "urn:ietf:params:oauth:token-type:refresh_token"), "invalid_request"},
@@ -96,7 +96,7 @@ func TestRefusedExchanges(t *testing.T) {
 		{"AS-TX-05 a resource with a fragment", "orders-svc", exchange(alices, "resource", orders+"#x"), "invalid_target"},
 		{"AS-TX-05 a relative resource", "orders-svc", exchange(alices, "resource", "/orders"), "invalid_target"},
 		{"AS-TX-06 another type of token is wanted", "orders-svc", exchange(alices, "requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token"), "invalid_request"},
-		{"AS-TX-09 may_act names somebody else", "orders-svc", exchange(bound), "invalid_request"},
+		{"AS-TX-09 may_act names another client", "orders-svc", exchange(bound), "invalid_request"},
 		{"AS-TX-11 a scope that the token has not", "orders-svc", exchange(alices, "scope", "orders:write"), "invalid_scope"},
 		{"AS-TX-11 all scopes of an API that the token has none of", "orders-svc", exchange(alices, "resource", files), "invalid_scope"},
 		{"a scope that neither has", "orders-svc", exchange(alices, "scope", "bank:pay"), "invalid_scope"},
@@ -201,7 +201,7 @@ func TestMayAct(t *testing.T) {
 	t.Run("AS-TX-09 who it names may", func(t *testing.T) {
 		assert.Equal(t, 200, s.exchange(t, "orders-svc", alices).status)
 	})
-	t.Run("AS-TX-09 nobody else may, with whatever token, of an opaque one neither", func(t *testing.T) {
+	t.Run("AS-TX-09 no other client may, whatever the token", func(t *testing.T) {
 		opaque := s.login(t, "scope", "vault:open").access
 		refused(t, s.exchange(t, "vault-svc", opaque), 400, "invalid_request")
 		self := s.post(t, "/oauth2/token", "vault-svc", form("grant_type", "client_credentials")).tokens(t).access

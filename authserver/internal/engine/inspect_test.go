@@ -19,7 +19,7 @@ func TestIntrospection(t *testing.T) {
 	s := start(t)
 	jwt, opaque := s.login(t), s.login(t, "scope", "vault:open")
 	for _, id := range []string{"", "spa"} {
-		t.Run("AS-INTRO-01 somebody who has no secret "+id, func(t *testing.T) {
+		t.Run("AS-INTRO-01 a caller without a secret "+id, func(t *testing.T) {
 			refused(t, s.introspect(t, id, jwt.access), 401, "invalid_client")
 		})
 	}
@@ -148,7 +148,7 @@ func TestRevocation(t *testing.T) {
 		}
 		refused(t, s.post(t, "/oauth2/revoke", "web", form()), 400, "invalid_request")
 	})
-	t.Run("AS-REVOKE-08 nobody", func(t *testing.T) {
+	t.Run("AS-REVOKE-08 a caller without credentials", func(t *testing.T) {
 		got := s.login(t)
 		refused(t, revoke("", got.access), 401, "invalid_client")
 		refused(t, revoke("", got.access, "client_id", "web"), 401, "invalid_client")

@@ -74,7 +74,7 @@ func TestAssertionGrant(t *testing.T) {
 		{"one that was made in the future", bob(t, m{"iat": now + 120}), "invalid_grant"},
 		{"AS-JWT-05 another key", assertion(t, stranger, nil, s.url, m{"iss": partner, "sub": "bob"}), "invalid_grant"},
 		{"AS-JWT-05 a changed signature", bob(t, nil)[:100] + "A" + bob(t, nil)[101:], "invalid_grant"},
-		{"AS-JWT-06 an issuer that nobody trusts", bob(t, m{"iss": partner + "/"}), "invalid_grant"},
+		{"AS-JWT-06 an untrusted issuer", bob(t, m{"iss": partner + "/"}), "invalid_grant"},
 		{"a client's own assertion", assertion(t, clientKey(), nil, s.url, nil), "invalid_grant"},
 		{"an access token", assertion(t, clientKey(), m{"typ": "at+jwt"}, s.url, m{"iss": partner, "sub": "bob"}), "invalid_grant"},
 		{"a claim that is malformed", assertion(t, clientKey(), nil, s.url, m{"iss": partner, "sub": "bob", "scope": 1}), "invalid_grant"},
@@ -92,7 +92,7 @@ func TestAssertionGrant(t *testing.T) {
 	t.Run("a client without its secret", func(t *testing.T) {
 		refused(t, s.post(t, "/oauth2/token", "", granting(bob(t, nil), "client_id", "bridge")), 401, "invalid_client")
 	})
-	t.Run("a server that trusts nobody does not offer the grant", func(t *testing.T) {
+	t.Run("a server without trusted issuers does not offer the grant", func(t *testing.T) {
 		s := start(t)
 		refused(t, s.post(t, "/oauth2/token", "web", granting(bob(t, nil))), 400, "unsupported_grant_type")
 		assert.NotContains(t, s.Metadata().GrantTypes, assertionGrant)
@@ -224,7 +224,7 @@ func TestIdentityAssertions(t *testing.T) {
 		{"one for another server", jag(t, m{"aud": "https://other.example.com"}), "invalid_grant"},
 		{"one for the token endpoint instead of the issuer", jag(t, m{"aud": s.url + "/oauth2/token"}), "invalid_grant"},
 		{"one for two servers", jag(t, m{"aud": []string{s.url, "https://other.example.com"}}), "invalid_grant"},
-		{"one of an issuer that nobody trusts", jag(t, m{"iss": "https://other.example.com"}), "invalid_grant"},
+		{"one of an untrusted issuer", jag(t, m{"iss": "https://other.example.com"}), "invalid_grant"},
 		{"one whose scopes are not known", jag(t, m{"scope": "chat.read"}), "invalid_scope"},
 		{"one for another resource", jag(t, m{"resource": "https://other.example.com"}), "invalid_target"},
 		{"one for two resources", jag(t, m{"resource": []string{orders, files}}), "invalid_target"},

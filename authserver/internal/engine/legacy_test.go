@@ -75,12 +75,12 @@ func TestImplicit(t *testing.T) {
 			assert.NotContains(t, a.header.Get("Location"), "access_token")
 		})
 	}
-	t.Run("another redirect URI: the person is told", func(t *testing.T) {
+	t.Run("another redirect URI: a page reports it", func(t *testing.T) {
 		a := newBrowser().get(t, want("redirect_uri", oldURI+"#"))
 		assert.Equal(t, 400, a.status)
 		assert.Empty(t, a.header.Get("Location"))
 	})
-	t.Run("AS-IMPL-02 an error stands in the fragment, too", func(t *testing.T) {
+	t.Run("AS-IMPL-02 an error is in the fragment, too", func(t *testing.T) {
 		got := fragment(t, newBrowser().get(t, want("scope", "files:read")))
 		assert.Equal(t, "invalid_scope", got.Get("error"))
 		assert.Equal(t, "s/1 &", got.Get("state"))
@@ -93,7 +93,7 @@ func TestImplicit(t *testing.T) {
 		at := b.get(t, want()).action(t, s)
 		assert.Equal(t, "access_denied", fragment(t, b.post(t, at, form("do", "deny"))).Get("error"))
 	})
-	t.Run("AS-IMPL-02 the token stands in the fragment, with state, and there is no refresh token", func(t *testing.T) {
+	t.Run("AS-IMPL-02 the token is in the fragment, with state, and there is no refresh token", func(t *testing.T) {
 		got := fragment(t, newBrowser().get(t, want("scope", "orders:read")))
 		assert.Equal(t, "s/1 &", got.Get("state"))
 		assert.Equal(t, "Bearer", got.Get("token_type"))

@@ -30,7 +30,7 @@ func TestRefusedPushes(t *testing.T) {
 		status   int
 		code     string
 	}{
-		{"AS-PAR-01 nobody", "", without(request()), 401, "invalid_client"},
+		{"AS-PAR-01 a request without a client", "", without(request()), 401, "invalid_client"},
 		{"AS-PAR-01 a client that only names itself", "", request(), 401, "invalid_client"},
 		{"AS-PAR-01 a wrong secret", "", request("client_secret", "x"), 401, "invalid_client"},
 		{"AS-PAR-02 a request_uri", "web", without(request("request_uri", "urn:x")), 400, "invalid_request"},

@@ -36,7 +36,7 @@ func TestNarrowedScopes(t *testing.T) {
 		assert.Equal(t, "orders:read", in.Scopes.String())
 		refused(t, s.post(t, "/oauth2/device_authorization", "", form("client_id", "tv", "scope", "openid")), 400, "invalid_scope")
 	})
-	t.Run("a client for itself, which nobody asks, gets exactly what it asks for", func(t *testing.T) {
+	t.Run("a client without a user gets exactly what it requests", func(t *testing.T) {
 		refused(t, s.post(t, "/oauth2/token", "service", form("grant_type", "client_credentials", "scope", "openid orders:read")), 400, "invalid_scope")
 	})
 }

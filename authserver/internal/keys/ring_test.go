@@ -131,7 +131,7 @@ func TestLife(t *testing.T) {
 		require.NoError(t, r.Rotate(ctx, "ES256"))
 		require.NoError(t, r.Rotate(ctx, "ES256"), "which is decided already")
 		assert.Equal(t, []string{"active", "next"}, states(r))
-		assert.Equal(t, first, signing(t, r, "ES256"), "a key that nobody may know yet does not sign")
+		assert.Equal(t, first, signing(t, r, "ES256"), "a key that may not have been fetched yet does not sign")
 		assert.Equal(t, time.Now().Add(11*time.Minute).UTC(), r.List()[1].Active)
 		time.Sleep(11*time.Minute - time.Second)
 		assert.Equal(t, first, signing(t, r, "ES256"))

@@ -60,7 +60,7 @@ func TestDevice(t *testing.T) {
 		require.Contains(t, b.get("/device").press("Continue", code(" ")).text(), "Enter the code that your device shows.")
 		require.NotContains(t, b.get("/device?user_code="+strings.Repeat("B", 41)).body, "BBBB")
 	})
-	t.Run("a code that somebody else decides about meanwhile connects nothing", func(t *testing.T) {
+	t.Run("a code that another user decides on meanwhile connects nothing", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
 		b := h.loggedIn("alice").get("/device").press("Continue", code(d.code))
@@ -91,7 +91,7 @@ func TestDevice(t *testing.T) {
 		h.loggedIn("bob").get("/device").press("Continue", code(d.code)).press("Allow", nil)
 		require.Contains(t, b.press("Allow", nil).text(), "The code is no longer valid")
 	})
-	t.Run("who denies is told, and so is the device", func(t *testing.T) {
+	t.Run("a denial is reported to the user and to the device", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
 		b := h.browser().get("/device").press("Continue", code(d.code)).press("Log in", as("alice")).press("Deny", nil)
@@ -115,7 +115,7 @@ func TestDevice(t *testing.T) {
 			require.Equal(t, "Connect a device", b.get("/device/confirm").h1(), "it is decided")
 		}
 	})
-	t.Run("who is somebody else need not type the code again", func(t *testing.T) {
+	t.Run("another user need not type the code again", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
 		b := h.loggedIn("alice").get("/device").press("Continue", code(d.code)).press("Not you?", nil).press("Log in", as("bob")).press("Allow", nil)

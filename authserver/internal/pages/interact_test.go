@@ -51,7 +51,7 @@ func TestConsent(t *testing.T) {
 		for _, words := range []string{"https://shop.example", "logged in as alice", "In Orders, it wants to:", "See your orders orders:read", "Access lasts 10 minutes, and the application can renew it for 30 days.", "You will return to shop.example."} {
 			require.Contains(t, b.text(), words)
 		}
-		require.NotContains(t, b.text(), "its name and website have not been checked", "it stands in the configuration")
+		require.NotContains(t, b.text(), "its name and website have not been checked", "it is in the configuration")
 	})
 	t.Run("the host of an application's own scheme is no place, and is not shown as one", func(t *testing.T) {
 		h := newHouse(t)
@@ -86,7 +86,7 @@ func TestConsent(t *testing.T) {
 		require.Equal(t, "consent_required", b.get(ask("shop", url.Values{"prompt": {"none"}})).away().Query().Get("error"))
 		require.NotEmpty(t, b.get(h.ask("shop", url.Values{"prompt": {"none"}})).away().Query().Get("code"), "the scopes are allowed")
 		require.Contains(t, b.get(ask("shop", url.Values{"ui_locales": {"de"}})).text(), "Diese Bestellung aufgeben")
-		require.NotEmpty(t, b.get(ask("ours", nil)).away().Query().Get("code"), "a trusted client asks nobody")
+		require.NotEmpty(t, b.get(ask("ours", nil)).away().Query().Get("code"), "a trusted client needs no consent")
 	})
 	t.Run("authorization_details without a scope, by users who may and may not allow them", func(t *testing.T) {
 		h := newHouse(t)
@@ -146,7 +146,7 @@ func TestConsent(t *testing.T) {
 		require.Equal(t, "access_denied", b.press("Deny", nil).away().Query().Get("error"))
 		require.Equal(t, "access_denied", b.get(h.ask("ours", url.Values{"scope": {"orders:write"}})).away().Query().Get("error"))
 	})
-	t.Run("who is somebody else can say so", func(t *testing.T) {
+	t.Run("another user can log in instead", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Not you?", nil)
 		require.Equal(t, "Log in", b.h1())
@@ -174,7 +174,7 @@ func TestRememberedConsent(t *testing.T) {
 	t.Run("another user is asked", func(t *testing.T) {
 		require.Equal(t, "Allow The Shop?", h.browser().get(h.ask("shop", nil)).press("Log in", as("bob")).h1())
 	})
-	t.Run("a client that anybody on the machine could pass for is asked for each time", func(t *testing.T) {
+	t.Run("a client that any program on the machine could impersonate needs consent each time", func(t *testing.T) {
 		ask := h.ask("tool", url.Values{"redirect_uri": {"http://127.0.0.1:4711/cb"}})
 		require.NotEmpty(t, b.get(ask).press("Allow", nil).away().Query().Get("code"))
 		require.Equal(t, "Allow <script>alert(1)</script>?", b.get(ask).h1())
@@ -219,7 +219,7 @@ func TestPrompt(t *testing.T) {
 		require.Equal(t, "access_denied", h.loggedIn("carol").get(ask).away().Query().Get("error"))
 	})
 	for name, more := range map[string]url.Values{"prompt=login": {"prompt": {"login"}}, "prompt=select_account": {"prompt": {"select_account"}}, "max_age=0": {"max_age": {"0"}}} {
-		t.Run(name+" wants a log-in of its own, once", func(t *testing.T) {
+		t.Run(name+" requires a new log-in, once", func(t *testing.T) {
 			h := newHouse(t)
 			b := h.loggedIn("alice").get(h.ask("shop", more))
 			require.Equal(t, "Log in", b.h1())
@@ -246,7 +246,7 @@ func TestPrompt(t *testing.T) {
 
 func TestFormsOfInteractions(t *testing.T) {
 	h := newHouse(t)
-	t.Run("AS-CODE-11 the password is answered with 303, and no page of its own", func(t *testing.T) {
+	t.Run("AS-CODE-11 the password is answered with 303, without a page", func(t *testing.T) {
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice"))
 		require.Len(t, b.way, 1, "press requires 303")
 		require.True(t, strings.HasPrefix(b.way[0], "/oauth2/authorize/"))
@@ -275,7 +275,7 @@ func TestFormsOfInteractions(t *testing.T) {
 			require.Equal(t, "This form came from another site", b.h1())
 		}
 	})
-	t.Run("AS-CODE-13 nor does one count that lacks the token of the session, from a browser that tells nothing", func(t *testing.T) {
+	t.Run("AS-CODE-13 nor does one count that lacks the token of the session, from a browser that sends no origin", func(t *testing.T) {
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice"))
 		at := b.resp.Request.URL.Path
 		for _, token := range []string{"", "AAAAAAAAAAAAAAAAAAAAAAAAAA"} {

@@ -96,7 +96,7 @@ func TestADirectoryThatIsDownKeepsSessions(t *testing.T) {
 		require.Equal(t, "Sign-in is temporarily unavailable", b.h1(), path)
 		require.NotEmpty(t, b.resp.Header.Get("Retry-After"), path)
 		require.NotContains(t, b.text(), "fire")
-		require.Empty(t, b.way, "nobody is sent away")
+		require.Empty(t, b.way, "no browser is redirected")
 	}
 	require.Contains(t, h.log.String(), "the directory is on fire")
 	leaving.press("Log out", nil)

@@ -32,10 +32,10 @@ func TestLogin(t *testing.T) {
 		require.Len(t, said, 1)
 		require.NotContains(t, h.log.String(), "nobody", "it may be a password")
 	})
-	t.Run("an empty field is told", func(t *testing.T) {
+	t.Run("an empty field is reported", func(t *testing.T) {
 		require.Contains(t, h.browser().get("/login").press("Log in", url.Values{"name": {"alice"}}).text(), "Enter your name and your password.")
 	})
-	t.Run("a kind of people that there is not is told", func(t *testing.T) {
+	t.Run("an unknown user type is reported", func(t *testing.T) {
 		require.Contains(t, h.browser().get("/login").press("Log in", url.Values{"name": {"alice"}, "password": {"alice's password"}, "type": {"admin"}}).text(), "Choose what kind of user you are")
 	})
 	t.Run("each kind has its own names", func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestSession(t *testing.T) {
 		b.client.Jar.SetCookies(mustParse(h.url), []*http.Cookie{kept})
 		require.Equal(t, "Log in", b.get("/developer").h1())
 	})
-	t.Run("all of a user end at once, and nobody else's", func(t *testing.T) {
+	t.Run("all sessions of one user end at once", func(t *testing.T) {
 		h := newHouse(t)
 		phone, laptop, bobs := h.loggedIn("alice"), h.loggedIn("alice"), h.loggedIn("bob")
 		for _, want := range []int{2, 0} {
@@ -244,7 +244,7 @@ func TestStylesheet(t *testing.T) {
 	require.Equal(t, "text/css; charset=utf-8", b.resp.Header.Get("Content-Type"))
 	require.Contains(t, b.resp.Header.Get("Cache-Control"), "immutable")
 	require.Contains(t, b.body, "--accent: #1a237e;")
-	require.NotEqual(t, style, newHouse(t).browser().get("/").page.all("link")[0].attr["href"], "the name tells the content")
+	require.NotEqual(t, style, newHouse(t).browser().get("/").page.all("link")[0].attr["href"], "the name depends on the content")
 	raw, err := json.Marshal(b.body)
 	require.NoError(t, err)
 	require.NotContains(t, string(raw), "url(", "it loads nothing")

@@ -62,7 +62,7 @@ func TestRegister(t *testing.T) {
 		{"no redirect URI", with(lamp, "redirect_uris", "\n"), "Enter at least one redirect URI."},
 		{"a redirect URI that is http", with(lamp, "redirect_uris", "https://a.example/cb\nhttp://a.example/cb"), "Line 2 is neither https"},
 		{"a redirect URI with a fragment", with(lamp, "redirect_uris", "https://a.example/#x"), "Line 1 has a fragment."},
-		{"a scheme of its own for a web application", with(lamp, "redirect_uris", "com.example.app:/cb"), "which requires a native application"},
+		{"a private-use scheme for a web application", with(lamp, "redirect_uris", "com.example.app:/cb"), "which requires a native application"},
 		{"too many redirect URIs", with(lamp, "redirect_uris", strings.Repeat("https://a.example/cb\n", 30)), "This are too many."},
 		{"no scope", with(lamp, "scope"), "Select at least one scope."},
 		{"a scope that there is not", with(lamp, "scope", "orders:delete"), "One of the scopes no longer exists."},
@@ -96,7 +96,7 @@ func TestRegister(t *testing.T) {
 			require.NoError(t, h.registry.Delete(t.Context(), c.ID))
 		}
 	})
-	t.Run("the secret is shown once, and kept by nobody", func(t *testing.T) {
+	t.Run("the secret is shown once, and not stored", func(t *testing.T) {
 		b := h.registered("alice", lamp)
 		require.Len(t, b.way, 1)
 		secret := b.copied()[0]
@@ -212,7 +212,7 @@ func TestEditRotateDelete(t *testing.T) {
 }
 
 func TestTry(t *testing.T) {
-	t.Run("an answer that nobody waits for is refused", func(t *testing.T) {
+	t.Run("an unexpected answer is refused", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.registered("alice", lamp)
 		require.Equal(t, 400, b.get("/developer/try/callback?code=x&state=").resp.StatusCode)
@@ -231,7 +231,7 @@ func TestTry(t *testing.T) {
 		require.Equal(t, "The response is not from this server", b.get("/developer/try/callback?code=x&state="+state+"&iss=https://evil.example").h1())
 		require.Equal(t, "No trial is in progress", b.get("/developer/try/callback?code=x&state="+state+"&iss="+h.url).h1())
 	})
-	t.Run("a code that is wrong, and a user who denies, are shown as what the application is told", func(t *testing.T) {
+	t.Run("a code that is wrong, and a user who denies, are shown as the application receives them", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.registered("alice", lamp)
 		at := b.resp.Request.URL.Path
@@ -284,7 +284,7 @@ func TestTry(t *testing.T) {
 			require.LessOrEqual(t, len(c.SecretDigest), 1, "the secret of the trial is gone")
 		})
 	}
-	t.Run("a service gets its token without asking anybody", func(t *testing.T) {
+	t.Run("a service gets its token without a user", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.registered("carol", with(with(lamp, "kind", "service"), "scope", "orders:read", "vault:open")).press("Try this application", nil)
 		require.Equal(t, "Your access token", b.h1())

@@ -323,7 +323,7 @@ func TestInterruptedSpread(t *testing.T) {
 }
 
 func TestFullQueue(t *testing.T) {
-	t.Run("SSFTX-06 a stream whose receiver fetches nothing is paused, and the receiver is told first", func(t *testing.T) {
+	t.Run("SSFTX-06 a stream whose receiver fetches nothing is paused after a notice", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := start(t, func(c *transmitter.Config) { c.MaxWaiting = 3 })
 			full, other := s.stream(t, "receiver", object{}), s.stream(t, "other", object{})
@@ -794,7 +794,7 @@ func TestPushesEndWithTheRightToThem(t *testing.T) {
 	assert.Zero(t, got["/gone"])
 }
 
-// The operator's networks are for endpoints that the operator knows. Otherwise everybody who may register could reach them.
+// The operator's networks are for endpoints that the operator knows. Otherwise any registered client could reach them.
 func TestLogoutInsideTheNetwork(t *testing.T) {
 	synced := func(name string) (at string, dialed func() bool) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

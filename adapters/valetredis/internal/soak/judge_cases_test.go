@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// The judge is what the soak relies on, so it is tested like a program of its own.
+// The judge is what the soak relies on, so it has separate tests.
 func TestJudge(t *testing.T) {
 	now := time.Now()
 	at := func(seconds float64) time.Time { return now.Add(time.Duration(seconds * float64(time.Second))) }

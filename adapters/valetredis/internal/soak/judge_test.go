@@ -133,7 +133,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// A change is something that the test does to a token. Between begun and done nobody knows whether it has had an effect.
+// A change is something that the test does to a token. Between begun and done its effect is unknown.
 type change struct{ begun, done time.Time }
 
 func (c change) happened() bool { return !c.done.IsZero() }

@@ -187,7 +187,7 @@ func (w *world) replica() *replica {
 // request sends one request, or two with one proof.
 func (w *world) request() {
 	switch dice := mathrand.IntN(100); {
-	case dice < 30: // a token that nobody has seen
+	case dice < 30: // a token that no replica has seen
 		tok := w.newToken(lifetime())
 		w.put(tok)
 		w.send(w.replica(), tok, tok.authorize("/orders"))

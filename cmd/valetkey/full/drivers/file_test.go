@@ -45,7 +45,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"an empty file", "", []string{"1: apis: at least one is required", "1: issuer: is required"}},
 		{"a second document", good + "---\na: b\n", []string{"9: there is more than one YAML document"}},
-		{"a logo that is missing, an icon that is no image, and a link that is no URL", good + "logo: nowhere.svg\nfavicon: /dev/null/x\nlinks: {privacy: privacy.html}\naccent: '#ffff00'\n", []string{
+		{"a logo that is missing, an icon that is no image, and a link that is not a URL", good + "logo: nowhere.svg\nfavicon: /dev/null/x\nlinks: {privacy: privacy.html}\naccent: '#ffff00'\n", []string{
 			"9: logo: open DIR/nowhere.svg: no such file or directory",
 			"10: favicon: open /dev/null/x: not a directory",
 			"11: links.privacy: must be an https URL",
@@ -139,7 +139,7 @@ func TestMistakes(t *testing.T) {
 		}},
 		{"a directory whose password is not given", good + "user_types: [{type: a, ldap: {url: 'ldaps://x', base_dn: 'dc=x', bind_dn: 'cn=x'}}, {type: customer}]", []string{
 			"9: user_types[0].ldap.bind_password_file: BindDN and BindPassword must be set together"}},
-		{"a portal for nobody there is", good + "portal: {developers: [employee], services: [customer]}", []string{
+		{"a portal for an unknown user type", good + "portal: {developers: [employee], services: [customer]}", []string{
 			`9: portal.developers[0]: "employee" is not a user type`, `9: portal.services[0]: "customer" is not one of portal.developers`}},
 		{"a registration of what is not there", good + "registration: {initial_tokens: [{sha256: x, uses: -1, expires: tomorrow}], scopes: [admin], grant_types: [password]}", []string{
 			"9: registration.scopes[0]: is not a scope of any API",
@@ -147,13 +147,13 @@ func TestMistakes(t *testing.T) {
 			"9: registration.initial_tokens[0].sha256: is not 64 hexadecimal digits",
 			"9: registration.initial_tokens[0].uses: is negative",
 			"9: registration.initial_tokens[0].expires: is not a time such as 2006-01-02T15:04:05Z"}},
-		{"issuers that nobody can trust", good + "trusted_issuers: [{issuer: https://as.example.com, subject_type: customer}]", []string{
+		{"trusted issuers without keys", good + "trusted_issuers: [{issuer: https://as.example.com, subject_type: customer}]", []string{
 			"9: trusted_issuers[0].issuer: is this server's own, or duplicated", "9: trusted_issuers[0].jwks_uri: either this or jwks is required",
 			"9: trusted_issuers[0].scopes: at least one is required", "9: trusted_issuers[0].subject_type: is already in use"}},
 		{"keys of issuers that are none", good + "trusted_issuers: [{issuer: https://a, subject_type: a, scopes: [read], jwks: '{}'}, {issuer: https://b, subject_type: b, scopes: [read], jwks_uri: http://b}]", []string{
 			`9: trusted_issuers[0].jwks: it has no array "keys"`, "9: trusted_issuers[1].jwks_uri: not https"}},
-		{"a colour that nobody can read", good + "accent: '#ffff00'", []string{"9: accent: must be darker: white text on it is not readable"}},
-		{"a certificate in a header that anybody may send", good + "client_certificate: Client-Cert", []string{
+		{"a color that is not readable", good + "accent: '#ffff00'", []string{"9: accent: must be darker: white text on it is not readable"}},
+		{"a certificate in a header without trusted proxies", good + "client_certificate: Client-Cert", []string{
 			"9: client_certificate: names a header, which requires proxies"}},
 		{"a certificate in no header", good + "client_certificate: a b\nproxies: [127.0.0.1/32]", []string{"9: client_certificate: must be tls or a header name"}},
 		{"times and rates that are none", good + "lifetimes: {code: 1.5s, refresh: -1h}\nkeys: {rotate: 1m, publish: x}\nlimits: {login_name: {burst: 0, every: 1s}}", []string{
@@ -164,7 +164,7 @@ func TestMistakes(t *testing.T) {
 			`10: keys.publish: "x" is not a duration such as 30s`,
 			"11: limits.login_name: 0 attempts at once and one each 1s is not a valid rate, or takes over a year to recover",
 		}},
-		{"proxies that are everybody", good + "proxies: [0.0.0.0/0, nginx]", []string{
+		{"proxies that include all addresses", good + "proxies: [0.0.0.0/0, nginx]", []string{
 			"9: proxies[0]: must be an address range, and not the range of all addresses", "9: proxies[1]: is not a range of addresses such as 10.0.0.0/8"}},
 		{"a secret of the demonstration beyond loopback", base("0123456789abcdef", "demo-secret-of-web"), []string{
 			"6: clients[0].secret: begins with demo-, which marks a publicly known secret: allowed only with an issuer on loopback"}},

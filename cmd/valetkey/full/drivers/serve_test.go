@@ -183,7 +183,7 @@ func TestTutorial(t *testing.T) {
 func TestZeroConfiguration(t *testing.T) {
 	t.Chdir(t.TempDir())
 	s := serve(t, server.Settings{Addr: "127.0.0.1:0"})
-	t.Run("it tells how to try it", func(t *testing.T) {
+	t.Run("it prints how to try it", func(t *testing.T) {
 		out := s.out.String()
 		assert.Contains(t, out, "The authorization server is at "+s.url+", its records in valetkey.db.")
 		assert.Contains(t, out, "Log in as alice with the password demo-alice.")
@@ -260,7 +260,7 @@ func TestRefusedToServe(t *testing.T) {
 		{"the demonstration at every address", server.Settings{Addr: ":0", Store: "memory"}, ":0 is not on loopback"},
 		{"an address without a host", server.Settings{Addr: "18888", Store: "memory"}, `"18888" is not an address such as 127.0.0.1:8888`},
 		{"an example beyond loopback", server.Settings{Addr: "0.0.0.0:0", Config: "../../../../examples/serve/tutorial.yaml"}, "the demo secrets in clients[0].secret, users[0].password are public"},
-		{"an address that nobody has", server.Settings{Config: open, Store: "memory"}, "listen tcp 192.0.2.1:1"},
+		{"an address of another host", server.Settings{Config: open, Store: "memory"}, "listen tcp 192.0.2.1:1"},
 		{"a file that is not there", server.Settings{Config: "/nowhere/as.yaml"}, "open /nowhere/as.yaml"},
 		{"a store that is none", server.Settings{Store: "mysql:x"}, "store: is neither memory, sqlite:PATH nor postgres://..."},
 		{"a store without a file", server.Settings{Store: "sqlite:"}, "store: requires a file name"},
@@ -295,7 +295,7 @@ func TestStoreMadeWhole(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, end())
 	})
-	t.Run("a new database is told of, and what is doubtful only where it is served", func(t *testing.T) {
+	t.Run("a new database is logged, and doubtful settings only by serve", func(t *testing.T) {
 		done, doubts := new(journal), new(journal)
 		for range 2 {
 			_, end, err := server.Open(t.Context(), server.Settings{

@@ -142,7 +142,7 @@ func TestMistakes(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
-		want []string // in lines of their own
+		want []string // each a whole line
 	}{
 		{"an unknown command", []string{"eyJhbGciOiJSUzI1NiJ9.e30.AAAA"}, []string{"unknown command; see valetkey --help"}},
 		{"an unknown flag", []string{"demo", "--nope"}, []string{"unknown flag: --nope"}},
@@ -180,7 +180,7 @@ func TestMistakes(t *testing.T) {
 			testdata + "proxy.yaml:5: redis: required: revocations are published there"}},
 		{"revoke where redis is not", []string{"revoke", "--config", noRedis, "--issuer", "https://a", "--client", "x"}, []string{
 			"valetredis: publishing a revocation: dial tcp 127.0.0.1:1: connect"}},
-		{"an address that nobody has", []string{"demo", "--check", "--as-addr", "192.0.2.1:1"}, []string{"the authorization server: listen tcp 192.0.2.1:1"}},
+		{"an address of another host", []string{"demo", "--check", "--as-addr", "192.0.2.1:1"}, []string{"the authorization server: listen tcp 192.0.2.1:1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := run(t, "", c.args...)
@@ -250,7 +250,7 @@ func TestVerifyByDiscovery(t *testing.T) {
 			t.Errorf("got %d, %s%s", code, out, errs)
 		}
 	})
-	t.Run("what nobody may accept", func(t *testing.T) {
+	t.Run("settings that would accept too much", func(t *testing.T) {
 		for name, forged := range iss.Forgeries() {
 			if code, out, errs := run(t, "", with(args, forged)...); code != 1 || strings.Contains(out+errs, forged) && forged != "" {
 				t.Errorf("%s: got %d, %s%s", name, code, out, errs)
@@ -322,7 +322,7 @@ func get(t *testing.T, url, token string) int {
 }
 
 func TestServers(t *testing.T) {
-	t.Run("demo serves until it is told to stop", func(t *testing.T) {
+	t.Run("demo serves until it is stopped", func(t *testing.T) {
 		log, stop := background(t, "demo", "--as-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0")
 		api := log.Wait(t, `orders API at (http://[0-9.:]+) `)[1]
 		portal := log.Wait(t, `For developers: log in at (http://[0-9.:]+/developer)\nas alice, with the password demo-alice\.`)[1]

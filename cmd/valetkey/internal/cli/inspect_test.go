@@ -38,7 +38,7 @@ func TestInspect(t *testing.T) {
 		{"a JWT without a signature", iss.Token(valetkeytest.Unsigned()), []string{"a signed JWT: an access token (RFC 9068)", "malformed, must be refused: the token has no signature", "sub        alice"}},
 		{"a JWT with something else for claims", encode(`{"alg":"ES256"}`, "[1]", "signature"), []string{"a signed JWT: type unspecified", "malformed, must be refused: "}},
 		{"a binding that is none", iss.Token(valetkeytest.Claim("cnf", map[string]string{})), []string{"malformed, must be refused: cnf is empty"}},
-		{"a binding that nobody knows", iss.Token(valetkeytest.Claim("cnf", map[string]string{"kid": "x"})), []string{`bound to something by the method "kid", which is not supported (RFC 7800)`}},
+		{"an unknown binding", iss.Token(valetkeytest.Claim("cnf", map[string]string{"kid": "x"})), []string{`bound to something by the method "kid", which is not supported (RFC 7800)`}},
 		{"a proof", key.Proof("GET", "https://api.example.com/", ""), []string{"a signed JWT: a DPoP proof, not a token (RFC 9449)"}},
 		{"a status list", iss.StatusListToken(), []string{"a signed JWT: a status list, not a token"}},
 		{"an access token", iss.Token(note), []string{"a signed JWT: an access token (RFC 9068)", "not bound: anyone who has it can use it (RFC 6750)", "alg  ES256", "iss        " + iss.URL, "sub        alice", `note       "red\x1b[31m\u202e"`}},

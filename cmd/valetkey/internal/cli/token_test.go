@@ -46,7 +46,7 @@ func TestTokenMistakes(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
-		want []string // in lines of their own
+		want []string // each a whole line
 	}{
 		{"nothing", []string{"token"}, []string{"--issuer: required, or a token URL", "--client-id: required", "--secret-file: required, or --secret-env"}},
 		{"all at once", []string{"token", "--issuer", "https://a", "--token-url", "https://b", "--client-id", "x", "--secret-file", "/nowhere/" + reader, "--auth", "jwt"}, []string{
@@ -65,7 +65,7 @@ func TestTokenMistakes(t *testing.T) {
 			`--request: "/orders" is not an absolute URL, which a proof requires`, "expected at most one token argument (- for stdin), got 2"}},
 		{"a proof for what is no request", []string{"token", "proof", "--key", "x", "--request", "https://a"}, []string{`--request: "https://a" is not a method and a URL`}},
 		{"a proof for what is no method", []string{"token", "proof", "--key", "x", "--request", "G(T https://a"}, []string{`--request: "G(T" is not a method`}},
-		{"a proof for what is no URL", []string{"token", "proof", "--key", "x", "--request", "GET ftp://a"}, []string{`--request: "ftp://a" is neither an http URL nor a path`}},
+		{"a proof for what is not a URL", []string{"token", "proof", "--key", "x", "--request", "GET ftp://a"}, []string{`--request: "ftp://a" is neither an http URL nor a path`}},
 		{"a proof without its key", []string{"token", "proof", "--key", "/nowhere/key.json", "--request", "GET https://a"}, []string{"--key: open /nowhere/key.json"}},
 		{"a token that looks like a flag", []string{"token", "proof", "-" + reader}, []string{"an argument begins with a hyphen"}},
 	} {
@@ -96,7 +96,7 @@ func TestToken(t *testing.T) {
 		code int
 		errs string // the beginning of what is said
 	}{
-		{"a secret that is wrong", with(without(good, "--secret-file"), "--secret-file", write(t, "wrong", "a secret of somebody else")), cli.No, "valetkey: refused by the server: invalid_client"},
+		{"a secret that is wrong", with(without(good, "--secret-file"), "--secret-file", write(t, "wrong", "a secret of another client")), cli.No, "valetkey: refused by the server: invalid_client"},
 		{"a scope that the client may not have", with(good, "--scope", "orders:write"), cli.No, "valetkey: refused by the server: invalid_scope"},
 		{"an API that there is not", with(good, "--resource", "https://other.example.com"), cli.No, "valetkey: refused by the server: invalid_target"},
 		{"an issuer that calls itself otherwise", with(without(good, "--issuer"), "--issuer", strings.Replace(at.Issuer, "127.0.0.1", "localhost", 1)), cli.Mistake, "valetkey: metadata at http://localhost:"},
@@ -264,7 +264,7 @@ func TestTokenEndpoints(t *testing.T) {
 		{"a nonce that is never good is tried once", "/never", []string{"--dpop", key}, cli.No, "valetkey: refused by the server: use_dpop_nonce\n"},
 		{"a nonce with another error is no reason to ask again", "/client", []string{"--dpop", key}, cli.No, `valetkey: refused by the server: "invalid_client: red\x1b[31m"` + "\n"},
 		{"a server that knows nothing of DPoP", "/bearer", []string{"--dpop", key}, cli.Mistake, `valetkey: the server did not bind the token to the key: token_type is "bearer", not DPoP` + "\n"},
-		{"a type that nobody knows", "/mac", nil, cli.Mistake, `valetkey: token_type is "mac", not Bearer` + "\n"},
+		{"an unknown type", "/mac", nil, cli.Mistake, `valetkey: token_type is "mac", not Bearer` + "\n"},
 		{"a token that would split a header", "/split", nil, cli.Mistake, "valetkey: the token contains a character that a header cannot carry\n"},
 		{"no token", "/none", nil, cli.Mistake, "valetkey: " + server.URL + "/none: oauth2: server response missing access_token\n"},
 		{"a redirect", "/elsewhere", nil, cli.Mistake, "valetkey: " + server.URL + "/elsewhere: status 307 without an OAuth error\n"},

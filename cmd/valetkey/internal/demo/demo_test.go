@@ -65,7 +65,7 @@ func TestCheck(t *testing.T) {
 		change func(*http.Response)
 		failed []int // steps
 	}{
-		{"an API that lets everybody in", func(r *http.Response) { r.StatusCode = 200; r.Header.Del("WWW-Authenticate") }, []int{3, 4, 6, 7, 11, 17}},
+		{"an API that accepts every request", func(r *http.Response) { r.StatusCode = 200; r.Header.Del("WWW-Authenticate") }, []int{3, 4, 6, 7, 11, 17}},
 		{"an API whose refusals are mute", func(r *http.Response) { r.Header.Del("WWW-Authenticate") }, []int{3, 4, 7, 11, 17}},
 		{"an API with another realm", func(r *http.Response) {
 			if v := r.Header.Get("WWW-Authenticate"); v != "" {
@@ -106,7 +106,7 @@ func TestCheck(t *testing.T) {
 			t.Errorf("got %v, and the steps %v failed", err, got)
 		}
 	})
-	t.Run("nobody there", func(t *testing.T) {
+	t.Run("no server", func(t *testing.T) {
 		var out bytes.Buffer
 		err := demo.Check(t.Context(), &out, demo.Place{Issuer: "http://127.0.0.1:1", API: "http://127.0.0.1:1"})
 		if got := failed(out.String()); !errors.Is(err, demo.ErrDiffers) || len(got) != 17 {
@@ -171,7 +171,7 @@ func TestStart(t *testing.T) {
 	for _, c := range []struct{ name, as, api, want string }{
 		{"an address in use", strings.TrimPrefix(at.Issuer, "http://"), "127.0.0.1:0", "the authorization server: listen"},
 		{"another address in use", "127.0.0.1:0", strings.TrimPrefix(at.API, "http://"), "the orders API: listen"},
-		{"an authorization server for everybody, whose secrets are known", "0.0.0.0:0", "127.0.0.1:0", "not on loopback"},
+		{"an authorization server on all interfaces, whose secrets are known", "0.0.0.0:0", "127.0.0.1:0", "not on loopback"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := demo.Start(c.as, c.api, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {

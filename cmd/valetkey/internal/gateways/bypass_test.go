@@ -223,7 +223,7 @@ func TestBypasses(t *testing.T) {
 	}
 }
 
-// questionOf returns what a gateway sends about x. It replaces the client's values of its own headers, and passes on all others.
+// questionOf returns what a gateway sends about x. It replaces the client's values of the headers that it sets, and passes on all others.
 func questionOf(dialect valetforward.Dialect, host string, x request) request {
 	var own []string
 	q := request{method: "GET", target: "/"}

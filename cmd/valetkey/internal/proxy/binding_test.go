@@ -109,7 +109,7 @@ func TestDPoP(t *testing.T) {
 			assert.Equal(t, "kept", got.Header.Get("D-Pop"))
 		})
 	}
-	t.Run("DPOP-25 with nonces, of which one header tells", func(t *testing.T) {
+	t.Run("DPOP-25 with nonces, in one header", func(t *testing.T) {
 		config, _ := guarded(t, iss, "dpop: {nonce: on, key: "+key32+"}")
 		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("DPoP-Nonce", "of the upstream") }))
 		defer upstream.Close()
@@ -226,7 +226,7 @@ func besides(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// tlsClient trusts what TestMain makes this process trust, and has certificates of its own.
+// tlsClient trusts what TestMain makes this process trust, and has client certificates.
 func tlsClient(t *testing.T, own ...tls.Certificate) *http.Client {
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{Certificates: own}}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -266,7 +266,7 @@ func TestMTLS(t *testing.T) {
 		name, header, trusted, value string
 		status                       int
 	}{
-		{"MTLS-10 a header of somebody", "Client-Cert", "10.0.0.0/8", sequence, 401},
+		{"MTLS-10 a header of an untrusted peer", "Client-Cert", "10.0.0.0/8", sequence, 401},
 		{"MTLS-11 a header in another form", "Client-Cert", "127.0.0.1", escaped, 400},
 		{"the header of RFC 9440", "client-cert", "127.0.0.1", sequence, 200},
 		{"the header of nginx", "X-SSL-Cert", "127.0.0.1", escaped, 200},

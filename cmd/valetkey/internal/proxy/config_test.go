@@ -54,7 +54,7 @@ func TestMistakes(t *testing.T) {
 		{"an address without a port", base("127.0.0.1:0", "localhost"), []string{`1: listen: "localhost" is not an address such as 127.0.0.1:8080`}},
 		{"an upstream at no port", base("http://127.0.0.1:9", "http://127.0.0.1:190000"), []string{"2: upstream: has a port above 65535"}},
 		{"a number for an address", base("127.0.0.1:0", "8080"), []string{`1: listen: "8080" is not an address such as 127.0.0.1:8080`}},
-		{"an upstream that is no URL", base("http://127.0.0.1:9", "localhost:9"), []string{"2: upstream: is not an http, https or h2c URL"}},
+		{"an upstream that is not a URL", base("http://127.0.0.1:9", "localhost:9"), []string{"2: upstream: is not an http, https or h2c URL"}},
 		{"an upstream with a user, whose password is not told", base("http://127.0.0.1:9", "http://me:secret@localhost"), []string{"2: upstream: has a user, a query or a fragment"}},
 		{"an upstream that is nothing", base("http://127.0.0.1:9", `""`), []string{"2: upstream: is empty"}},
 		{"a realm that a challenge cannot carry", good + `realm: 'a"b'`, []string{`6: realm: "a\"b" contains a character that a challenge cannot carry`}},
@@ -379,7 +379,7 @@ func TestMistakes(t *testing.T) {
 			"6: websocket_token: no effect: with SenderConstrained and DPoP alone, a token is accepted only in the Authorization header"}},
 		{"mtls without TLS", good + "mtls: {}", []string{
 			"6: mtls: requires tls, or the header in which trusted_proxies send the certificate"}},
-		{"mtls by a header of anybody", good + "mtls: {header: Client-Cert}", []string{
+		{"mtls by a header without trusted proxies", good + "mtls: {header: Client-Cert}", []string{
 			"1: trusted_proxies: required if proxies report a URL or a certificate"}},
 		{"mtls in a format that is none", good + "mtls: {header: X-Cert, format: jwk}\ntrusted_proxies: [10.0.0.1]", []string{
 			`6: mtls.format: "jwk" is not pem, der, xfcc or rfc9440`}},
@@ -472,7 +472,7 @@ func TestMistakes(t *testing.T) {
 			"4: verifiers[0].jwks.max_lifetime: cannot be combined with status_list under profile: fapi2"}},
 		{"fapi2 and two verifiers", verifiers(one+", jwks: {issuer: 'https://b'}") + "profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
 			"4: verifiers: profile: fapi2 requires exactly one, got 2"}},
-		{"fapi2 and an introspection of anybody", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x, insecure_http: true}") +
+		{"fapi2 and an introspection without TLS", verifiers("introspection: {url: 'http://a.example.com', client_id: x, client_secret: x, insecure_http: true}") +
 			"profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
 			"4: verifiers[0].introspection.insecure_http: must not be set with profile: fapi2, which sets it",
 			"4: verifiers[0].introspection.issuer: is not an https URL"}},

@@ -127,7 +127,7 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 			})
 		}
 	}
-	t.Run("HTTP-03 a client that waits for the upstream is told why", func(t *testing.T) {
+	t.Run("HTTP-03 a client that waits for the upstream gets the reason", func(t *testing.T) {
 		ended := make(chan string, 2)
 		iss := valetkeytest.NewIssuer(t)
 		upstream := httptest.NewServer(streaming(ended))
@@ -142,7 +142,7 @@ func TestStreamsEndWithTheirToken(t *testing.T) {
 		assert.Equal(t, "invalid_token", challengeError(t, res, "Bearer"))
 		within(t, ended)
 	})
-	t.Run("HTTP-03 the connection of a client that was told why serves its next request, or ends with a body", func(t *testing.T) {
+	t.Run("HTTP-03 after that response, the connection serves the next request, or ends if there is a body", func(t *testing.T) {
 		for name, header := range map[string]string{"without a body": "", "with a body": "Content-Length: 4\r\n"} {
 			ended := make(chan string, 2)
 			iss := valetkeytest.NewIssuer(t)

@@ -78,12 +78,12 @@ routes:
 		status int
 		asked  [3]int // how often each issuer
 	}{
-		{"what nobody has issued", "/", "made-up", 401, [3]int{1, 0, 0}},
+		{"a made-up token", "/", "made-up", 401, [3]int{1, 0, 0}},
 		{"what was revoked", "/", revoked, 401, [3]int{1, 0, 0}},
 		{"an opaque token of the second, which is for JWTs", "/", second.Opaque(valetkeytest.Audience("urn:second")), 401, [3]int{1, 0, 0}},
 		{"an opaque token for another audience", "/", first.Opaque(valetkeytest.WrongAudience()), 401, [3]int{1, 0, 0}},
 		{"an opaque token without the scope", "/orders", first.Opaque(valetkeytest.Scopes("files")), 403, [3]int{1, 0, 0}},
-		{"a JWT of somebody else, about which nobody is asked", "/", first.Token(valetkeytest.WrongIssuer()), 401, [3]int{}},
+		{"a JWT of another issuer, which is not introspected", "/", first.Token(valetkeytest.WrongIssuer()), 401, [3]int{}},
 		{"a JWT for another audience", "/", second.Token(), 401, [3]int{0, 1, 0}},
 		{"scopes in an array, of an issuer that may not", "/orders", second.Token(valetkeytest.Audience("urn:second"), scopes), 503, [3]int{0, 1, 0}},
 		{"an opaque token", "/orders", first.Opaque(valetkeytest.Scopes("orders:read")), 200, [3]int{1, 0, 0}},

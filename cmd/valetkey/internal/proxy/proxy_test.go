@@ -228,7 +228,7 @@ func TestForwarding(t *testing.T) {
 		uri                     string // as the upstream sees it
 		identity                string
 	}{
-		{"AUD-08 nobody's identity is that of the client's headers", addr, "GET /health", "", forged, "/health", "sub= client= scope="},
+		{"AUD-08 the client's identity headers are not forwarded", addr, "GET /health", "", forged, "/health", "sub= client= scope="},
 		{"a token on a public route is not looked at", addr, "GET /health", alice, nil, "/health", "sub= client= scope="},
 		{"AUD-08, AUD-10 the token's identity replaces that of the headers, and the token goes no further", addr, "GET /orders", alice, forged, "/orders", who + "orders:read"},
 		{"a token without scopes", addr, "GET /whoami", client, forged, "/whoami", who},
@@ -249,7 +249,7 @@ func TestForwarding(t *testing.T) {
 			[]string{"X-HTTP-Method-Override: DELETE", "X_Original_URL: /admin", "X-Rewrite-URL: /admin"}, "/orders", who + "orders:read"},
 		{"headers that only proxies set are dropped", addr, "GET /orders", alice, proxies, "/orders", who + "orders:read"},
 		{"also on a public route", addr, "GET /health", "", proxies, "/health", "sub= client= scope="},
-		{"no switch to a protocol with requests of its own", addr, "GET /orders", alice,
+		{"no switch to a protocol that carries requests", addr, "GET /orders", alice,
 			[]string{"Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"}, "/orders", who + "orders:read"},
 		{"the names of trailers are dropped", addr, "GET /orders", alice,
 			[]string{"Transfer-Encoding: chunked", "Trailer: X-Valetkey-Subject", "", "0", "X-Valetkey-Subject: eve"}, "/orders", who + "orders:read"},

@@ -159,7 +159,7 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 			r    valetkey.Revocation
 			want string
 		}{
-			{"of an issuer that nobody trusts", valetkey.Revocation{Issuer: "https://as.example.com", Subject: "alice"}, `accepts the issuer "https://as.example.com"`},
+			{"of an untrusted issuer", valetkey.Revocation{Issuer: "https://as.example.com", Subject: "alice"}, `accepts the issuer "https://as.example.com"`},
 			{"of nothing", valetkey.Revocation{Issuer: iss.URL}, "0 of ID, Subject, ClientID, SessionID and All, not one"},
 			{"for longer than it is kept", valetkey.Revocation{Issuer: iss.URL, All: true, Until: time.Now().Add(48 * time.Hour)}, "24h"},
 		} {

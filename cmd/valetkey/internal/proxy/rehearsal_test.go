@@ -101,7 +101,7 @@ routes:
 		{"a path that only some servers read so", proxy.Request{Token: token, URL: at("/files/..;x/orders")}, 400, "its path is unambiguous", "invalid_request: the path contains a dot segment with a parameter"},
 		{"no token", proxy.Request{URL: orders}, 400, "it carries exactly one token", "invalid_request: the access token is empty"},
 		{"a token of characters that none has", proxy.Request{Token: "ü", URL: orders}, 400, "it carries exactly one token", "invalid_request: the access token contains a character"},
-		{"a token of which nobody knows", proxy.Request{Token: "made-up", URL: orders}, 401, "its issuer reports it active", "invalid_token: the token is not active"},
+		{"an unknown opaque token", proxy.Request{Token: "made-up", URL: orders}, 401, "its issuer reports it active", "invalid_token: the token is not active"},
 		{"a revoked opaque token", proxy.Request{Token: revoked, URL: orders}, 401, "its issuer reports it active", "invalid_token: the token is not active"},
 		{"a JWT of a stranger", proxy.Request{Token: iss.Token(valetkeytest.WrongIssuer()), URL: orders}, 401, "its issuer is trusted", `invalid_token: no trusted issuer vouches for the token: issuer: "https://wrong-issuer.example.com" in the token, "` + iss.URL + `" configured`},
 		{"a JWT of another type", proxy.Request{Token: iss.Token(valetkeytest.Type("JWT")), URL: orders}, 401, "it is an access token", `invalid_token: the token is not an access token: typ: "JWT" in the token, "at+jwt" configured`},
@@ -174,7 +174,7 @@ routes:
 		token := iss.Token(iss.Status(1), valetkeytest.WrongIssuer())
 		assert.Equal(t, "its status list marks it valid", failed(t, rehearse(t, alias, proxy.Request{Token: token})))
 	})
-	t.Run("what is not a JWT, and nobody can be asked", func(t *testing.T) {
+	t.Run("not a JWT, without an endpoint to ask", func(t *testing.T) {
 		alone := regexp.MustCompile(`(?m)^  - introspection.*\n|, status_list: \{\}`).ReplaceAllString(config, "")
 		assert.Equal(t, "the token is a signed JWT", failed(t, rehearse(t, alone, proxy.Request{Token: "made-up"})))
 		two := strings.Replace(alone, "\nroutes:", "\n  - jwks: {issuer: \"https://as.example.com\", status_list: {}}\nroutes:", 1)

@@ -471,7 +471,7 @@ func TestReloadOfTheCertificate(t *testing.T) {
 	require.Equal(t, "2", serial())
 }
 
-// A profile makes verifiers of its own, so that nothing is kept but what refuses.
+// A profile makes new verifiers, so that only refusals are kept.
 func TestReloadOfAProfile(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t, valetkeytest.TLS())
 	key := iss.ProofKey("ES256")

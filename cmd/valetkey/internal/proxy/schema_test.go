@@ -55,7 +55,7 @@ func TestSchemaRefusesMistakes(t *testing.T) {
 		{"an upstream without a URL", strings.Replace(good, "upstream: http://127.0.0.1:9", "upstreams: [{prefix: /orders}]", 1)},
 		{"an address without a port", strings.Replace(good, "127.0.0.1:0", "localhost", 1)},
 		{"a number for an address", strings.Replace(good, "127.0.0.1:0", "8080", 1)},
-		{"an upstream that is no URL", strings.Replace(good, "http://127.0.0.1:9", "localhost:9", 1)},
+		{"an upstream that is not a URL", strings.Replace(good, "http://127.0.0.1:9", "localhost:9", 1)},
 		{"an upstream with a user", strings.Replace(good, "http://127.0.0.1:9", "http://me:secret@localhost", 1)},
 		{"an upstream with a query", strings.Replace(good, "http://127.0.0.1:9", "http://localhost/?a=b", 1)},
 		{"a word for a flag", good + "forward_token: please"},

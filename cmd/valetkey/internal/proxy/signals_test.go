@@ -163,14 +163,14 @@ func ends(t *testing.T, stream <-chan struct{}) {
 }
 
 func TestSignals(t *testing.T) {
-	for _, delivery := range []string{"push", "push to a listener of its own", "poll"} {
+	for _, delivery := range []string{"push", "push to a separate listener", "poll"} {
 		t.Run(delivery, func(t *testing.T) {
 			s := newScene(t)
 			listen, section := unused(t), "delivery: poll"
 			switch delivery {
 			case "push":
 				section = "delivery: push, authorization: Bearer push, endpoint: 'http://" + listen + "/signals'"
-			case "push to a listener of its own":
+			case "push to a separate listener":
 				own := unused(t)
 				section = "delivery: push, listen: '" + own + "', endpoint: 'http://" + own + "/signals'"
 			}

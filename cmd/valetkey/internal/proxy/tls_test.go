@@ -19,7 +19,7 @@ import (
 // The certificate of a proxy under test, and its key.
 var certificatePEM, keyPEM string
 
-// TestMain makes this process trust the certificate of httptest, which is that of issuers under test, and one of its own.
+// TestMain makes this process trust the certificate of httptest, which is that of issuers under test, and a second one.
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		issuers := httptest.NewTLSServer(nil)
