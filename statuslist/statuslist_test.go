@@ -304,6 +304,12 @@ func TestBadLists(t *testing.T) {
 			failed(t, err, c.text)
 		})
 	}
+	t.Run("a ttl that is null is as if it were missing", func(t *testing.T) {
+		token := iss.StatusListToken(valetkeytest.Claim("ttl", []byte(nil)))
+		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, token) })
+		_, err := open(t, iss).Verify(t.Context(), iss.Token(iss.Status(0)))
+		require.NoError(t, err)
+	})
 	t.Run("TSL-06 it is signed with an algorithm that is not allowed", func(t *testing.T) {
 		iss.StatusList.Restore()
 		v := open(t, iss, func(cfg *statuslist.Config) { cfg.Algorithms = []string{"ES384"} })
