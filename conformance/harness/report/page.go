@@ -255,11 +255,11 @@ func matrix(b *bytes.Buffer, harnesses []harness, r *results, cellsOf func(*colu
 // slowTable writes the results of the slow cases.
 func slowTable(b *bytes.Buffer, harnesses []harness, r *results) {
 	var ran []harness
-	var last time.Time
+	runs := map[time.Time]bool{}
 	for _, h := range harnesses {
 		if c := r.find(h.Name); c != nil && c.Slow != nil {
 			ran = append(ran, h)
-			last = c.SlowRun
+			runs[c.SlowRun] = true
 		}
 	}
 	b.WriteString("## What about clocks and caches?\n\n")
@@ -267,8 +267,12 @@ func slowTable(b *bytes.Buffer, harnesses []harness, r *results) {
 		b.WriteString("The cases that wait for them have not run yet: `go run ./conformance/harness/report -slow -write`.\n\n")
 		return
 	}
-	fmt.Fprintf(b, "These cases wait for the clock and the caches of a server, for 1 to 15 minutes, so they run apart, on %s, for all at the same time:\n\n"+
-		"    go run ./conformance/harness/report -slow -write\n\n", last.Format(dateForm))
+	var dates []string
+	for _, run := range slices.SortedFunc(maps.Keys(runs), time.Time.Compare) {
+		dates = append(dates, run.Format(dateForm+", 15:04"))
+	}
+	fmt.Fprintf(b, "These cases wait for the clock and the caches of a server, for 1 to 15 minutes, so they run apart, for all servers of a run at the same time.\n"+
+		"Runs: %s.\n\n    go run ./conformance/harness/report -slow -write\n\n", strings.Join(dates, "; "))
 	matrix(b, ran, r, func(c *column) map[string]string { return c.Slow })
 	b.WriteString("In the cases of rotation, the issuer changes its keys after 65 s: a token by a new key must be accepted, and one by a withdrawn or replaced\n" +
 		"key refused. A server that documents a longer lifetime of its keys fails them. In those of cache, a token must be refused 11 minutes after it\n" +
