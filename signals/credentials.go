@@ -19,10 +19,11 @@ import (
 // Profile 1.0, section 2.7). The zero value is none. Printing them does not reveal a secret.
 type Credentials struct {
 	token func(ctx context.Context, c fetch.Client, renew bool) (string, error)
-	err   error // a mistake in the arguments
+	at    func(issuer string) Credentials // with the token endpoint of the issuer; nil: that of token is known
+	err   error                           // a mistake in the arguments
 }
 
-func (c Credentials) isZero() bool { return c.token == nil && c.err == nil }
+func (c Credentials) isZero() bool { return c.token == nil && c.at == nil && c.err == nil }
 
 // String returns a constant, so that no secret is printed.
 func (c Credentials) String() string { return "credentials of a receiver" }
@@ -47,7 +48,9 @@ func TokenFile(file string) Credentials {
 // ClientCredentials authenticates with access tokens from a token endpoint (RFC 6749, section 4.4). It requests a new one shortly before
 // the expiry of the last one, or when the transmitter refuses it.
 type ClientCredentials struct {
-	// TokenURL is the token endpoint. Required.
+	// TokenURL is the token endpoint. Empty: the token_endpoint in the OAuth metadata of Config.Transmitter (RFC 8414), whose issuer
+	// must be identical to Config.Transmitter, as for any client (section 3.3). The endpoint may be on another host, and the secret is
+	// sent there. Without such metadata, the stream is not set up, and the error names this field.
 	TokenURL string
 
 	// Auth is an introspect.Auth, which authenticates this client, such as introspect.BasicAuth(id, secret). Required; BearerAuth
@@ -69,9 +72,6 @@ const (
 // ClientCredentialsGrant returns credentials that request access tokens.
 func ClientCredentialsGrant(cfg ClientCredentials) Credentials {
 	var wrong []error
-	if cfg.TokenURL == "" {
-		wrong = append(wrong, errors.New("TokenURL: required"))
-	}
 	switch {
 	case clientauth.Err(cfg.Auth) != nil:
 		wrong = append(wrong, fmt.Errorf("Auth: %w", clientauth.Err(cfg.Auth)))
@@ -84,16 +84,51 @@ func ClientCredentialsGrant(cfg ClientCredentials) Credentials {
 	if cfg.Scope == nil {
 		cfg.Scope = []string{"ssf.read", "ssf.manage"}
 	}
-	g := &grant{cfg: cfg}
-	return Credentials{token: g.get}
+	if cfg.TokenURL == "" {
+		return Credentials{at: func(issuer string) Credentials { return Credentials{token: (&grant{cfg: cfg, issuer: issuer}).get} }}
+	}
+	return Credentials{token: (&grant{cfg: cfg}).get}
 }
+
+// A TokenError means that [ClientCredentials] have led to no access token.
+type TokenError struct {
+	Code     string // of the token endpoint (RFC 6749, section 5.2), such as invalid_scope; "": it has not answered with one
+	NotFound bool   // TokenURL is empty, and the metadata of the transmitter does not contain it
+	Err      error
+}
+
+func (e *TokenError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *TokenError) Unwrap() error { return e.Err }
 
 // A grant caches the access token of a client.
 type grant struct {
-	cfg   ClientCredentials
-	mu    sync.Mutex // held during a request, so that there is one at a time
-	token string
-	until time.Time
+	cfg      ClientCredentials
+	issuer   string     // whose metadata contains the endpoint, if cfg.TokenURL is empty
+	mu       sync.Mutex // held during a request, so that there is one at a time
+	found    string     // the endpoint in the metadata; "": not fetched yet
+	doubtful bool       // a request to found has failed, so the endpoint may have moved
+	token    string
+	until    time.Time
+}
+
+// endpointLocked returns the token endpoint. The metadata is fetched before the first request, and again after a failed one, at most once
+// for each attempt to get a token. While it cannot be fetched, the endpoint that it contained remains.
+func (g *grant) endpointLocked(ctx context.Context, c fetch.Client) (string, error) {
+	if g.cfg.TokenURL != "" {
+		return g.cfg.TokenURL, nil
+	}
+	if g.found == "" || g.doubtful {
+		found, err := c.Discover(ctx, g.issuer, "token_endpoint")
+		switch {
+		case err == nil:
+			g.found, g.doubtful = found, false
+		case g.found == "":
+			return "", &TokenError{NotFound: true, Err: fmt.Errorf("TokenURL is not set, and the metadata of the issuer %.200q does not state it: %w", g.issuer, err)}
+		}
+	}
+	return g.found, nil
 }
 
 func (g *grant) get(ctx context.Context, c fetch.Client, renew bool) (string, error) {
@@ -102,6 +137,19 @@ func (g *grant) get(ctx context.Context, c fetch.Client, renew bool) (string, er
 	if g.token != "" && !renew && time.Now().Before(g.until) {
 		return g.token, nil
 	}
+	endpoint, err := g.endpointLocked(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	token, code, err := g.requestLocked(ctx, c, endpoint)
+	if g.doubtful = err != nil; err != nil {
+		return "", &TokenError{Code: code, Err: err}
+	}
+	return token, nil
+}
+
+// requestLocked requests an access token. code is the error of the token endpoint.
+func (g *grant) requestLocked(ctx context.Context, c fetch.Client, endpoint string) (token, code string, err error) {
 	form := url.Values{"grant_type": {"client_credentials"}}
 	if len(g.cfg.Scope) > 0 {
 		form.Set("scope", strings.Join(g.cfg.Scope, " "))
@@ -110,13 +158,13 @@ func (g *grant) get(ctx context.Context, c fetch.Client, renew bool) (string, er
 		form.Set("resource", g.cfg.Resource)
 	}
 	header := http.Header{}
-	call := clientauth.Call{Form: form, Header: header, Audience: g.cfg.TokenURL, Now: time.Now()}
+	call := clientauth.Call{Form: form, Header: header, Audience: endpoint, Now: time.Now()}
 	if err := clientauth.Add(ctx, g.cfg.Auth, call); err != nil {
-		return "", err
+		return "", "", err
 	}
-	reply, err := c.Submit(ctx, g.cfg.TokenURL, form, header)
+	reply, err := c.Submit(ctx, endpoint, form, header)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	var answer struct {
 		AccessToken string `json:"access_token"`
@@ -127,13 +175,13 @@ func (g *grant) get(ctx context.Context, c fetch.Client, renew bool) (string, er
 	err = json.Unmarshal(reply.Body, &answer)
 	switch {
 	case reply.Status != http.StatusOK:
-		return "", fmt.Errorf("the token endpoint answers with status %d and the error %.50q", reply.Status, answer.Error)
+		return "", answer.Error, fmt.Errorf("the token endpoint answers with status %d and the error %.50q", reply.Status, answer.Error)
 	case err != nil || answer.AccessToken == "":
-		return "", errors.New("the token endpoint answers without an access token")
+		return "", "", errors.New("the token endpoint answers without an access token")
 	case !strings.EqualFold(answer.TokenType, "Bearer"):
-		return "", fmt.Errorf("the token endpoint issues a token of the type %.20q, not Bearer", answer.TokenType)
+		return "", "", fmt.Errorf("the token endpoint issues a token of the type %.20q, not Bearer", answer.TokenType)
 	}
 	life := time.Duration(min(max(answer.ExpiresIn, 0), 24*60*60)) * time.Second
 	g.token, g.until = answer.AccessToken, time.Now().Add(max(life-tokenMargin, minTokenLife))
-	return g.token, nil
+	return g.token, "", nil
 }

@@ -364,6 +364,11 @@ func (cfg *Config) complete() error {
 	if err := cfg.Credentials.err; err != nil {
 		wrong.Add("Credentials", "%w", err)
 	}
+	if cfg.Credentials.at != nil && cfg.Delivery != NoStream && cfg.Transmitter != "" {
+		if err := client.Discoverable(cfg.Transmitter); err != nil {
+			wrong.Add("Credentials", "TokenURL: required, because no metadata of %.200q can contain it: %w", cfg.Transmitter, err)
+		}
+	}
 	if cfg.Stream.Unmanaged {
 		wrong.AddIf(len(cfg.Audience) == 0, "Audience", "required if Stream.Unmanaged is set")
 		wrong.AddIf(cfg.Stream.ID != "", "Stream.ID", "has no effect if Stream.Unmanaged is set")
@@ -437,6 +442,9 @@ func (cfg *Config) complete() error {
 		cfg.Now = time.Now
 	}
 	cfg.Events, cfg.Guards = slices.Clone(cfg.Events), slices.Clone(cfg.Guards)
+	if cfg.Credentials.at != nil {
+		cfg.Credentials = cfg.Credentials.at(cfg.Transmitter)
+	}
 	return nil
 }
 

@@ -42,11 +42,8 @@ func newOrdersAPI(mux *http.ServeMux, at Place, log *slog.Logger) (_ *ordersAPI,
 	a.received, err = signals.New(signals.Config{
 		Transmitter: at.Issuer,
 		Delivery:    signals.Poll,
-		Credentials: signals.ClientCredentialsGrant(signals.ClientCredentials{
-			TokenURL: at.tokenURL(),
-			Auth:     introspect.BasicAuth(ordersID, secret(ordersID)),
-		}),
-		Logger: log,
+		Credentials: signals.ClientCredentialsGrant(signals.ClientCredentials{Auth: introspect.BasicAuth(ordersID, secret(ordersID))}),
+		Logger:      log,
 	})
 	if err != nil {
 		return nil, err

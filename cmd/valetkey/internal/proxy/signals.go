@@ -121,6 +121,7 @@ func eventNames() map[string]signals.Event {
 // received, survive.
 type received struct {
 	*signals.Receiver
+	cfg      signals.Config
 	delivery signals.Delivery
 	routes   map[string]http.Handler // by path
 	listen   string                  // address of a listener for routes alone; "": they are on the listener of the proxy
@@ -224,7 +225,8 @@ func (f *file) signals(p *Proxy, verifiers []made) *received {
 		f.Blame(section, err, signalNames)
 		return nil
 	}
-	made.Receiver = receiver
+	made.Receiver, made.cfg = receiver, cfg
+	made.cfg.Publish, made.cfg.State = nil, nil // it is for an examination, which neither revokes nor stores anything
 	for path, handler := range handlers {
 		made.routes[path] = handler(receiver)
 	}
@@ -245,23 +247,19 @@ func (f *file) signalCredentials() (none signals.Credentials) {
 		}
 		return signals.TokenFile(f.Path(s.TokenFile))
 	}
-	if s.TokenURL == "" {
-		for _, other := range []string{"client_id", "client_secret", "client_secret_file", "client_secret_env", "auth", "scopes"} {
-			if f.Given(section + other) {
-				f.Mistake(section+other, "requires token_url")
-			}
-		}
+	if !slices.ContainsFunc([]string{"token_url", "client_id", "client_secret", "client_secret_file", "client_secret_env", "auth", "scopes"},
+		func(name string) bool { return f.Given(section + name) }) {
 		if s.Delivery == string(signals.NoStream) || s.Unmanaged && s.Delivery == string(signals.Push) {
 			return none
 		}
-		f.Mistake(section+"token_url", "required for the stream, or token_file")
+		f.Mistake(section+"client_id", "required for the stream, with client_secret_file, or token_file")
 		return placeholder
 	}
 	if s.ClientID == "" {
-		f.Mistake(section+"client_id", "required with token_url")
+		f.Mistake(section+"client_id", "required for an access token")
 	}
 	if !f.SecretGiven(s.ClientSecret) {
-		f.Mistake(section+"client_secret_file", "required with token_url, or client_secret_env or client_secret")
+		f.Mistake(section+"client_secret_file", "required for an access token, or client_secret_env or client_secret")
 	}
 	if s.ClientID == "" || password == "" {
 		return placeholder

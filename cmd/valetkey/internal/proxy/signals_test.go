@@ -29,7 +29,7 @@ func TestMistakesInSignals(t *testing.T) {
 		{"nothing", "{}", "", []string{"6: signals.delivery: required: push, poll, or none"}},
 		{"an unknown delivery", "{delivery: pull}", "", []string{`6: signals.delivery: "pull" is not push, poll or none`}},
 		{"poll without a transmitter and credentials", "{delivery: poll}", "", []string{
-			"6: signals.transmitter: required", "6: signals.token_url: required for the stream, or token_file"}},
+			"6: signals.transmitter: required", "6: signals.client_id: required for the stream, with client_secret_file, or token_file"}},
 		{"tokens of an issuer that no verifier accepts", "{transmitter: https://idp.example.com, delivery: poll, " + client + "}", "", []string{
 			`6: signals.transmitter: no verifier accepts tokens of the issuer "https://idp.example.com"; signals.issuer sets another one`}},
 		{"push without an endpoint", "{transmitter: https://as.example.com, delivery: push, " + client + "}", "", []string{
@@ -53,7 +53,7 @@ func TestMistakesInSignals(t *testing.T) {
 			"6: signals.token_url: cannot be combined with token_file", "6: signals.client_id: cannot be combined with token_file",
 			"6: signals.client_secret: cannot be combined with token_file"}},
 		{"half of the credentials", "{transmitter: https://as.example.com, delivery: poll, token_url: https://as.example.com/token}", "", []string{
-			"6: signals.client_id: required with token_url", "6: signals.client_secret_file: required with token_url, or client_secret_env or client_secret"}},
+			"6: signals.client_id: required for an access token", "6: signals.client_secret_file: required for an access token, or client_secret_env or client_secret"}},
 		{"an unmanaged stream without a place", "{transmitter: https://as.example.com, delivery: poll, unmanaged: true, " + client + "}", "", []string{
 			"6: signals.audience: required with unmanaged", "6: signals.poll_url: required with unmanaged, to poll"}},
 		{"what Redis does", "{transmitter: https://as.example.com, delivery: poll, allow_before_caught_up: true, state_file: x, " + client + "}",
