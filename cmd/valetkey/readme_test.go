@@ -20,6 +20,7 @@ import (
 
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/demo"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 )
 
 var update = flag.Bool("update", false, "write the quotes into the pages")
@@ -216,4 +217,16 @@ func TestDemoPage(t *testing.T) {
 		assert.Contains(t, strings.ReplaceAll(out, "Www-Authenticate", "WWW-Authenticate"), strings.ReplaceAll(m[1], "\n   ", " "))
 	}
 	assert.Contains(t, out, "event: end\ndata: the token has been revoked\n")
+}
+
+// TestSignalsPage runs the doctor of docs/signals.md against the demo.
+func TestSignalsPage(t *testing.T) {
+	d := start(t)
+	here := strings.NewReplacer(place.Issuer, d.Issuer)
+	name, args, _ := strings.Cut(strings.TrimSpace(here.Replace(block(t, "../../docs/signals.md", "doctor"))), " ")
+	require.Equal(t, "valetkey", name)
+	code, out, errs := clitest.Run(t, driver.Set{}, "", strings.Fields(args)...)
+	require.Zero(t, code, out+errs)
+	assert.True(t, strings.HasPrefix(out, here.Replace(block(t, "../../docs/signals.md", "doctor answers"))), out)
+	assert.NotContains(t, out, "warn")
 }

@@ -11,14 +11,18 @@ import (
 
 	"github.com/valetkey/valetkey/introspect"
 	"github.com/valetkey/valetkey/jwks"
+	"github.com/valetkey/valetkey/signals"
 )
 
-// A Target is the configuration of one verifier, or the Redis of a proxy. Exactly one of Keys, Introspection and Redis is set.
+// A Target is the configuration of one verifier, the Redis of a proxy, or its receiver of signals. Exactly one of Keys, Introspection,
+// Redis and Signals is set.
 type Target struct {
 	At            string // path in the file; empty: it is not from a file
 	Keys          *jwks.Config
 	Introspection *introspect.Config
 	Redis         func(ctx context.Context) error // reads the revocations as a proxy that starts does
+	Signals       *signals.Config
+	Manages       bool // Signals has credentials for the API of the stream
 }
 
 // A Level is how severe a finding is.
@@ -80,12 +84,15 @@ func Examine(ctx context.Context, targets []Target, raw string) (findings []Find
 			x.keys(ctx, about)
 		case t.Introspection != nil:
 			x.introspection(ctx, about)
+		case t.Signals != nil:
+			x.signals(ctx, subject)
 		default:
 			x.redis(ctx)
 		}
 		findings = append(findings, x.findings...)
 	}
-	if subject != nil && chosen < 0 {
+	verifiers := slices.ContainsFunc(targets, func(t Target) bool { return t.Keys != nil || t.Introspection != nil })
+	if subject != nil && chosen < 0 && verifiers {
 		findings = append(findings, strangers(targets, subject))
 	}
 	return findings
@@ -95,7 +102,7 @@ func Examine(ctx context.Context, targets []Target, raw string) (findings []Find
 func choose(targets []Target, t *token) int {
 	first, verifiers := -1, 0
 	for _, target := range targets {
-		if target.Redis == nil {
+		if target.Keys != nil || target.Introspection != nil {
 			verifiers++
 		}
 	}
