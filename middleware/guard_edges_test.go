@@ -48,6 +48,9 @@ func TestReject(t *testing.T) {
 		assert.NotContains(t, valetkeytest.Challenge(t, h, "Bearer"), "claims")
 		assert.NotContains(t, valetkeytest.Challenge(t, h, "Bearer"), "acr_values")
 	})
+	t.Run("by default no header is exposed to scripts of other origins", func(t *testing.T) {
+		assert.NotContains(t, guard.Reject(nil, refusal).Header(), "Access-Control-Expose-Headers")
+	})
 	t.Run("an observer sees it", func(t *testing.T) {
 		seen.events = nil
 		r := httptest.NewRequest("GET", "/", nil)
@@ -55,6 +58,15 @@ func TestReject(t *testing.T) {
 		require.Len(t, seen.events, 1)
 		assert.Equal(t, valetkey.Event{Kind: valetkey.RequestDecided, Status: 401, Reason: valetkey.ReasonRevoked, Err: refusal, Request: r}, seen.events[0])
 	})
+}
+
+func TestVaryOfTheAPIStays(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	h := newGuard(t, iss).Handler(hello, valetkey.Optional)
+	w := httptest.NewRecorder()
+	w.Header().Set("Vary", "Accept-Encoding")
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	assert.Equal(t, []string{"Accept-Encoding", "Authorization"}, w.Header().Values("Vary"))
 }
 
 func TestPreflightThatSetsNoStatus(t *testing.T) {

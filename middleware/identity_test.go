@@ -83,10 +83,10 @@ func FuzzIdentityHeaders(f *testing.F) {
 }
 
 func TestIsIdentityHeader(t *testing.T) {
-	for _, name := range []string{"X-Valetkey-Subject", "x-valetkey-scope", "X_VALETKEY_SCOPE", "X-VALETKEY.Scope", "x_Valetkey-Client", "X-Valetkey", "X-Valetkey-Next", "X-ValetkeyScope"} {
+	for _, name := range []string{"X-Valetkey-Subject", "x-valetkey-scope", "X_VALETKEY_SCOPE", "X-VALETKEY.Scope", "x_Valetkey-Client", "X-Valetkey", "X-Valetkey-Next", "X-ValetkeyScope", "X~Valetkey-Scope", "X{Valetkey-Scope"} {
 		assert.True(t, middleware.IsIdentityHeader(name), name)
 	}
-	for _, name := range []string{"", "X-Valet", "X-Valetke", "Valetkey-Subject", "XX-Valetkey-Subject", "X-Valet-Key-Subject", "X1Valetkey-Subject", "XaValetkey-Subject"} {
+	for _, name := range []string{"", "X-Valet", "X-Valetke", "Valetkey-Subject", "XX-Valetkey-Subject", "X-Valet-Key-Subject", "X1Valetkey-Subject", "XaValetkey-Subject", "XzValetkey-Subject", "XAValetkey-Subject", "XZValetkey-Subject", "X9Valetkey-Subject"} {
 		assert.False(t, middleware.IsIdentityHeader(name), name)
 	}
 }

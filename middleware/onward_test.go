@@ -68,6 +68,8 @@ func TestForwardingHeaders(t *testing.T) {
 		{"a host beyond ASCII", of(x), lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: ä.example"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"a malformed Forwarded", of(rfc), lb, "", []string{`Forwarded: for="192.0.2.1`}, "10.0.0.7", []string{"Forwarded: for=10.0.0.7;host=api.example.com;proto=http"}},
+		{"a Host with a port that is too large", none, stranger, "api.example.com:70000", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:70000\";proto=http", "X-Forwarded-For: 192.0.2.1",
+			"X-Forwarded-Host: api.example.com:70000", "X-Forwarded-Proto: http"}},
 		{"a Host with a port that is none", none, stranger, "api.example.com:x", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:x\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:x", "X-Forwarded-Proto: http"}},
 
@@ -82,6 +84,8 @@ func TestForwardingHeaders(t *testing.T) {
 		{"an IPv4 address in IPv6", none, "[::ffff:192.0.2.1]:5000", "", nil, "192.0.2.1", rebuilt},
 		{"a name for the client", of(rfc), lb, "", []string{"Forwarded: for=_hidden"}, "10.0.0.7", []string{"Forwarded: for=_hidden, for=10.0.0.7;host=api.example.com;proto=http"}},
 		{"a unix socket", socket, "@", "", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", []string{
+			"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
+		{"a unix socket that has no name", socket, "", "", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"a unix socket that is not trusted", none, "@", "", forged, "invalid IP", []string{"Forwarded: for=unknown;host=api.example.com;proto=http",
 			"X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},

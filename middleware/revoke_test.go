@@ -225,7 +225,7 @@ func TestWatchRetries(t *testing.T) {
 func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 	type step = func(apply func(...valetkey.Revocation) error, report func(error)) error
 	synctest.Test(t, func(t *testing.T) {
-		ready, lost, back := make(chan bool), make(chan bool), make(chan bool)
+		ready, lost, again, back := make(chan bool), make(chan bool), make(chan bool), make(chan bool)
 		s := &source{steps: []step{func(apply func(...valetkey.Revocation) error, report func(error)) error {
 			report(errors.New("dial tcp: refused"))
 			<-ready
@@ -233,6 +233,8 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 			report(nil)
 			<-lost
 			report(errors.New("dial tcp: refused"))
+			<-again
+			report(errors.New("dial tcp: no route"))
 			<-back
 			report(nil)
 			return err
@@ -275,7 +277,13 @@ func TestNoTokenIsAcceptedBeforeRevocationsAreKnown(t *testing.T) {
 		assert.Equal(t, 200, code)
 		assert.Contains(t, body, "dial tcp: refused")
 		assert.Equal(t, valetkey.Degraded, guard.Status().State)
-		assert.Equal(t, time.Now(), guard.Status().Revocations.Source.Since)
+		since := time.Now()
+		assert.Equal(t, since, guard.Status().Revocations.Source.Since)
+		time.Sleep(time.Minute)
+		close(again)
+		synctest.Wait()
+		assert.ErrorContains(t, guard.Status().Revocations.Source.Err, "no route")
+		assert.Equal(t, since, guard.Status().Revocations.Source.Since, "it has been lost since then, whatever the reason")
 
 		close(back)
 		synctest.Wait()
