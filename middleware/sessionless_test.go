@@ -56,6 +56,12 @@ func TestSessionThatCannotMatch(t *testing.T) {
 			assert.Equal(t, valetkey.Ready, status.State)
 		})
 	}
+	t.Run("a malformed session, and a token without sid", func(t *testing.T) {
+		guard := guardWith(t, v)
+		require.Error(t, guard.Revoke(valetkey.Revocation{Issuer: "i", SessionID: "s", ID: "x"}))
+		require.NoError(t, guard.DecideToken(t.Context(), "none").Err())
+		assert.Zero(t, guard.Status().Revocations.Unmatched)
+	})
 }
 
 func TestSessionsMatchOnceATokenHasOne(t *testing.T) {

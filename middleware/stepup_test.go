@@ -163,3 +163,22 @@ func BenchmarkStepUp(b *testing.B) {
 		})
 	}
 }
+
+func TestMaxAgeAtItsLimits(t *testing.T) {
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		at       time.Time
+		accepted bool
+	}{
+		"as long ago as is allowed":              {now.Add(-5 * time.Minute), true},
+		"a nanosecond longer ago":                {now.Add(-5*time.Minute - 1), false},
+		"as far ahead as a clock may be":         {now.Add(time.Minute), true},
+		"a nanosecond further ahead":             {now.Add(time.Minute + 1), false},
+		"at the zero time, which means not told": {time.Time{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := middleware.MaxAge(5 * time.Minute).Check(valetkey.Access{Token: valetkey.NewToken(valetkey.TokenFields{AuthTime: c.at}), Time: now})
+			assert.Equal(t, c.accepted, err == nil)
+		})
+	}
+}

@@ -31,6 +31,15 @@ func TestAccessTokensOfTheReceiver(t *testing.T) {
 		run(t, r)
 		eventually(t, "it is known", fails(r, "getting an access token: the vault is sealed"))
 	})
+	t.Run("nor without an answer of the token endpoint", func(t *testing.T) {
+		gone := httptest.NewServer(http.NotFoundHandler())
+		gone.Close()
+		r := newReceiver(t, newTransmitter(t).config(managed(signals.Push), func(cfg *signals.Config) {
+			cfg.Credentials = signals.ClientCredentialsGrant(signals.ClientCredentials{TokenURL: gone.URL, Auth: introspect.BasicAuth("receiver", "password")})
+		}))
+		run(t, r)
+		eventually(t, "it is known", fails(r, "getting an access token: "))
+	})
 	for name, c := range map[string]struct {
 		scope []string
 		want  []string
@@ -139,4 +148,22 @@ func TestSubjectsOfDraftsAndMistakes(t *testing.T) {
 	assert.Error(t, err, "without the setting")
 	_, _, err = signals.ParseSubject(`{"format":"email","Format":"opaque","email":"a@example.com","id":"x"}`, false)
 	assert.ErrorContains(t, err, "two letter cases")
+}
+
+// A transmitter that answers 429 sends no verification event, so that none is missing.
+func TestVerificationsThatAreRefusedAreNotMissing(t *testing.T) {
+	for status, dead := range map[int]bool{204: true, 429: false} {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			tr.onVerify = func(M) int { return status }
+			var log logBuffer
+			r := newReceiver(t, tr.config(managed(signals.Push), log.log))
+			stop := run(t, r)
+			time.Sleep(2 * time.Hour)
+			assert.Equal(t, dead, strings.Contains(log.String(), "verification events do not arrive"), "%d: %s", status, log.String())
+			stop()
+			r.Close()
+			tr.close()
+		})
+	}
 }

@@ -9,9 +9,9 @@
 //
 // A mutant is killed if a test fails, or if the tests take more than five times as long as before, plus ten seconds, and then more than three times
 // that. It survives if they pass, or if no test reaches it. -sample chooses at most so many mutants of each package, the same ones for the same
-// seed and source; 0 takes all. With -run, only the mutants of files or lines whose FILE:LINE begins so are run. -skip leaves out tests, such as a
-// slow one. -why prints which test killed each mutant. -keep keeps the folder of the binary. The exit code is 1 if mutants survive that the file of
-// -explained does not name, or if it names mutants of a package that do not exist or are killed.
+// seed and source; 0 takes all. With -run, only the mutants whose FILE:LINE: begins with one of the given texts, separated by commas, are run.
+// -skip leaves out tests, such as a slow one. -why prints which test killed each mutant. -keep keeps the folder of the binary. The exit code is 1
+// if mutants survive that the file of -explained does not name, or if it names mutants of a package that do not exist or are killed.
 package main
 
 import (
@@ -58,7 +58,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the sample")
 	flag.IntVar(&o.sample, "sample", 0, "greatest number of mutants of a package; 0: all")
 	flag.IntVar(&o.parallel, "parallel", 2, "mutants at a time")
-	flag.StringVar(&o.line, "run", "", "only the mutants whose FILE:LINE begins so")
+	flag.StringVar(&o.line, "run", "", "only the mutants whose FILE:LINE: begins with one of these, separated by commas")
 	flag.StringVar(&o.skip, "skip", "", "regular expression of the tests to leave out")
 	flag.BoolVar(&o.why, "why", false, "print the test that killed each mutant")
 	flag.BoolVar(&o.keep, "keep", false, "keep the folder of the binary")
@@ -127,7 +127,10 @@ func (o options) measure(dir string) (bool, error) {
 	}
 	switch {
 	case o.line != "":
-		chosen = slices.DeleteFunc(chosen, func(i int) bool { return !strings.HasPrefix(fmt.Sprintf("%s:%d", all[i].File, all[i].Line), o.line) })
+		chosen = slices.DeleteFunc(chosen, func(i int) bool {
+			at := fmt.Sprintf("%s:%d:", all[i].File, all[i].Line)
+			return !slices.ContainsFunc(strings.Split(o.line, ","), func(place string) bool { return strings.HasPrefix(at, place) })
+		})
 	case o.sample > 0 && o.sample < len(all):
 		rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 		chosen = chosen[:o.sample]
