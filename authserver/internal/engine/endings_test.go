@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	ends "github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
@@ -155,6 +157,10 @@ func TestEndings(t *testing.T) {
 		one := s.login(t)
 		w.down = errors.New("no room")
 		assert.Equal(t, 500, s.post(t, "/oauth2/revoke", "web", form("token", one.refresh)).status)
+		w.down = fmt.Errorf("record the end of access: %w", &valetkey.Unavailable{RetryAfter: 5 * time.Second, Err: errors.New("too many")})
+		a := s.post(t, "/oauth2/revoke", "web", form("token", one.refresh))
+		assert.Equal(t, 503, a.status, "RFC 7009, section 2.2.1")
+		assert.Equal(t, "5", a.header.Get("Retry-After"))
 		w.down = nil
 		assert.True(t, s.active(t, one.access))
 	})

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/store"
 )
@@ -21,7 +22,41 @@ import (
 // Who fills it: users, clients and operators who end access, with one record each. Run empties it into the queues, which are bounded
 // by themselves. When it is full, because no process runs or the store fails, access cannot be ended: an end that is not reported
 // to receivers would be worse, because users would rely on it.
-const kindEvent = "ssf_event"
+//
+// A client can get tokens and revoke them all the time, and so can a user log in and out. Their events beyond a budget (see bulk) come
+// after those of all others, here and in the queues. If such an event of a client has waited here for longer than bulkWait, its
+// revocations are refused until it is gone (RFC 7009, section 2.2.1: the token remains valid, and the client tries again). That hurts the
+// client that causes it only.
+const (
+	kindEvent = "ssf_event"
+	keyBulk   = "bulk" // the budget that an event exceeds
+
+	bulkPrefix = "~" // begins the IDs of such events and tokens, so that they are last: after the digits
+	bulkWait   = 10 * time.Second
+	bulkPage   = 20 // such events that are spread before new ones of others are looked for
+)
+
+// The budget of each client for tokens of its own, of each user at each application, and of each user for ends of everything: what
+// exceeds bulkBurst at once, and one more each bulkEvery, is bulk.
+const (
+	bulkBurst = 100
+	bulkEvery = 100 * time.Millisecond
+)
+
+// budget returns what an event counts for, and whether it can be caused without end by one party alone: the end of a token, of a session
+// or of everything.
+func budget(e endings.Ending) string {
+	switch {
+	case e.Cause.OfUser():
+		return short("user", e.Subject)
+	case e.Session != "":
+		return short("session", e.Client, e.Subject)
+	default:
+		return short("token", e.Client)
+	}
+}
+
+func isBulk(id string) bool { return strings.HasPrefix(id, bulkPrefix) }
 
 // An outboxed is the record of an event: first the intent and, once its cause has happened, the fact. A process that dies in between
 // leaves an intent, which is announced after Config.Settle as if the cause had happened. If it has not, the tokens issued until then
@@ -46,8 +81,14 @@ func (t *Transmitter) Record(ctx context.Context, e endings.Ending, do func(cont
 	if o.Logouts, err = t.logoutsFor(ctx, e); err != nil {
 		return fmt.Errorf("record the end of access: %w", err)
 	}
-	id := timeID(time.Now()) + "-" + rand.Text()
-	version, err := t.putEvent(ctx, id, 0, o)
+	id, of := timeID(time.Now())+"-"+rand.Text(), ""
+	if t.budgets.Allow(budget(e)) != nil {
+		id, of = bulkPrefix+id, budget(e)
+		if err := t.bulkWaits(ctx, e, of); err != nil {
+			return err
+		}
+	}
+	version, err := t.putEvent(ctx, id, 0, of, o)
 	if err != nil {
 		return fmt.Errorf("record the end of access: %w", err)
 	}
@@ -67,7 +108,7 @@ func (t *Transmitter) Record(ctx context.Context, e endings.Ending, do func(cont
 		return result
 	}
 	o.At = time.Now().UTC()
-	if _, err := t.putEvent(ctx, id, version, o); err != nil {
+	if _, err := t.putEvent(ctx, id, version, of, o); err != nil {
 		t.failed(ctx, "an event is announced late: the store failed", err, "after", t.cfg.Settle)
 		return nil // it is recorded
 	}
@@ -75,21 +116,39 @@ func (t *Transmitter) Record(ctx context.Context, e endings.Ending, do func(cont
 	return nil
 }
 
-func (t *Transmitter) putEvent(ctx context.Context, id string, version int64, o outboxed) (int64, error) {
+// putEvent stores an event. of is the budget that it exceeds, or empty.
+func (t *Transmitter) putEvent(ctx context.Context, id string, version int64, of string, o outboxed) (int64, error) {
 	value, err := json.Marshal(o)
 	if err != nil {
 		return 0, err
 	}
-	return t.cfg.Store.Put(ctx, store.Record{
-		Kind: kindEvent, ID: id, Version: version, Value: value, Expires: time.Now().Add(2 * retention),
-	})
+	rec := store.Record{Kind: kindEvent, ID: id, Version: version, Value: value, Expires: time.Now().Add(2 * retention)}
+	if of != "" {
+		rec.Keys = []store.Key{{Name: keyBulk, Value: of}}
+	}
+	return t.cfg.Store.Put(ctx, rec)
 }
 
-// timeID returns a time in a form whose order as text is that of time. timeOf is its inverse.
+// bulkWaits returns an error if a client revokes tokens faster than the events can be passed on.
+func (t *Transmitter) bulkWaits(ctx context.Context, e endings.Ending, of string) error {
+	if e.Cause != endings.TokenRevoked {
+		return nil
+	}
+	oldest, err := t.cfg.Store.Find(ctx, kindEvent, store.Key{Name: keyBulk, Value: of}, "", 1)
+	if err != nil {
+		return fmt.Errorf("record the end of access: %w", err)
+	}
+	if len(oldest) > 0 && time.Since(timeOf(oldest[0].ID)) > bulkWait {
+		return &valetkey.Unavailable{RetryAfter: bulkWait / 2, Err: errors.New("too many revocations of the client wait to be announced")}
+	}
+	return nil
+}
+
+// timeID returns a time in a form whose order as text is that of time. timeOf is its inverse, also for IDs with a prefix.
 func timeID(at time.Time) string { return fmt.Sprintf("%016x", at.UnixNano()) }
 
 func timeOf(id string) time.Time {
-	text, _, _ := strings.Cut(id, "-")
+	text, _, _ := strings.Cut(strings.TrimLeft(id, controlPrefix+bulkPrefix), "-")
 	nanos, err := strconv.ParseInt(text, 16, 64)
 	if err != nil {
 		return time.Time{}
@@ -133,6 +192,7 @@ func (t *Transmitter) spreadAll(ctx context.Context) {
 // same time. Otherwise it leaves them to those processes.
 func (t *Transmitter) spreadLeft(ctx context.Context, all bool) error {
 	const page = 100
+	bulk := 0
 	for after := ""; ; {
 		found, err := t.cfg.Store.Find(ctx, kindEvent, store.Key{}, after, page)
 		if err != nil {
@@ -143,8 +203,15 @@ func (t *Transmitter) spreadLeft(ctx context.Context, all bool) error {
 			if !all && time.Since(timeOf(rec.ID)) < othersAfter {
 				continue
 			}
-			if err := t.spread(ctx, rec); err != nil {
+			done, err := t.spread(ctx, rec)
+			if err != nil {
 				return err
+			}
+			if done && isBulk(rec.ID) {
+				if bulk++; bulk == bulkPage {
+					wake(t.released) // to go on
+					return nil
+				}
 			}
 		}
 		if len(found) < page {
@@ -153,25 +220,30 @@ func (t *Transmitter) spreadLeft(ctx context.Context, all bool) error {
 	}
 }
 
-// spread turns one event into tokens. If it is interrupted, it is repeated, and makes the same tokens with the same jti.
-func (t *Transmitter) spread(ctx context.Context, rec store.Record) error {
+// spread turns one event into tokens, if its cause has happened. If it is interrupted, it is repeated, and makes the same tokens with the same jti.
+func (t *Transmitter) spread(ctx context.Context, rec store.Record) (done bool, err error) {
 	var o outboxed
 	if err := json.Unmarshal(rec.Value, &o); err != nil {
-		return fmt.Errorf("read event %s: %w", rec.ID, err)
+		return false, fmt.Errorf("read event %s: %w", rec.ID, err)
 	}
 	switch {
 	case o.At.IsZero() && time.Since(timeOf(rec.ID)) < t.cfg.Settle:
-		return nil // in progress
+		return false, nil // in progress
 	case o.At.IsZero(): // its process has died, or has failed to record the outcome
 		o.At = time.Now().UTC()
-		if _, err := t.putEvent(ctx, rec.ID, rec.Version, o); err != nil && !errors.Is(err, store.ErrConflict) {
-			return err
+		rec.Value, err = json.Marshal(o)
+		if err != nil {
+			return false, err
 		}
-		return nil // the next round spreads what is stored
+		rec.Expires = time.Now().Add(2 * retention)
+		if _, err := t.cfg.Store.Put(ctx, rec); err != nil && !errors.Is(err, store.ErrConflict) {
+			return false, err
+		}
+		return false, nil // the next round spreads what is stored
 	}
 	streams, err := t.streams(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	payloads := t.payloads(o.Ending, o.At)
 	for _, s := range streams {
@@ -180,7 +252,7 @@ func (t *Transmitter) spread(ctx context.Context, rec store.Record) error {
 		}
 		wanted, err := t.wants(ctx, s, o.Ending)
 		if err != nil {
-			return err
+			return false, err
 		}
 		types := s.delivered()
 		for n, p := range payloads {
@@ -188,24 +260,27 @@ func (t *Transmitter) spread(ctx context.Context, rec store.Record) error {
 				continue
 			}
 			jti := timeID(o.At) + "-" + strconv.Itoa(n) + short(s.ID, rec.ID)
+			if isBulk(rec.ID) {
+				jti = bulkPrefix + jti
+			}
 			claims, err := t.claims(s, jti, short(rec.ID), o.At, p)
 			if err != nil {
-				return err
+				return false, err
 			}
 			if err := t.enqueue(ctx, s, item{ID: jti, Claims: claims, Subject: lane(o.Ending)}); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
 	if err := t.enqueueLogouts(ctx, rec.ID, o); err != nil {
-		return err
+		return false, err
 	}
-	return t.cfg.Store.Delete(ctx, kindEvent, rec.ID)
+	return true, t.cfg.Store.Delete(ctx, kindEvent, rec.ID)
 }
 
-// lane returns what events are ordered by.
+// lane returns what events are ordered by: their subject. A single token has no other event.
 func lane(e endings.Ending) string {
-	if e.Subject != "" {
+	if e.Cause.OfUser() || e.Session != "" {
 		return e.Subject
 	}
 	return "jti:" + e.Token

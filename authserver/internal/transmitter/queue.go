@@ -19,7 +19,8 @@ import (
 //
 // Who fills it: users, clients and operators who end access, with one or two tokens each; the receiver with verification requests,
 // which are limited. When it is full, the stream is paused and its receiver notified; later events become dead letters.
-// That hurts this receiver only.
+// That hurts this receiver only. Tokens beyond the budget of a client or user (bulk) are delivered after all others. They may fill half of
+// the queue, and then become dead letters themselves, so they take no room from others, and the stream is not paused because of them.
 const queuePrefix = "set_"
 
 func queueOf(streamID string) string { return queuePrefix + streamID }
@@ -27,9 +28,10 @@ func queueOf(streamID string) string { return queuePrefix + streamID }
 // kindDead is the kind of dead letters: tokens that were given up. The newest maxDead of each stream are kept for deadFor, for the
 // operator.
 const (
-	kindDead = "ssf_dead"
-	maxDead  = 1000
-	deadFor  = 7 * 24 * time.Hour
+	kindDead    = "ssf_dead"
+	maxDead     = 1000
+	maxDeadBulk = 100 // of them for bulk, which takes no room from others here either
+	deadFor     = 7 * 24 * time.Hour
 )
 
 // controlPrefix begins the IDs of tokens about the stream itself, so that they are delivered first, and while the stream is paused.
@@ -43,6 +45,7 @@ type item struct {
 }
 
 func (i item) control() bool { return strings.HasPrefix(i.ID, controlPrefix) }
+func (i item) bulk() bool    { return isBulk(i.ID) }
 
 func contains(list []string, s string) bool { return slices.Contains(list, s) }
 
@@ -52,18 +55,26 @@ func contains(list []string, s string) bool { return slices.Contains(list, s) }
 type count struct {
 	n     int
 	added int // since it was taken
+	at    time.Time
 }
 
-const recount = 10_000
+const (
+	recount = 10_000
+	fullFor = time.Second // for which a queue that was full counts as full: a count reads all of it
+)
 
-// room reports whether the queue of a stream has room for another token.
-func (t *Transmitter) room(ctx context.Context, id string) (bool, error) {
+// room reports whether the queue of a stream has room for another token, if it may have limit tokens.
+func (t *Transmitter) room(ctx context.Context, id string, limit int) (bool, error) {
 	t.mu.Lock()
 	c := t.counts[id]
-	fresh := c != nil && c.added < recount && c.n < t.cfg.MaxWaiting
+	fresh, room := false, false
+	if c != nil {
+		room = c.n < limit
+		fresh = room && c.added < recount || !room && time.Since(c.at) < fullFor
+	}
 	t.mu.Unlock()
 	if fresh {
-		return true, nil
+		return room, nil
 	}
 	n, err := t.length(ctx, id, t.cfg.MaxWaiting)
 	if err != nil {
@@ -71,8 +82,8 @@ func (t *Transmitter) room(ctx context.Context, id string) (bool, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counts[id] = &count{n: n}
-	return n < t.cfg.MaxWaiting, nil
+	t.counts[id] = &count{n: n, at: time.Now()}
+	return n < limit, nil
 }
 
 // length counts the tokens in a queue, up to a limit.
@@ -103,7 +114,11 @@ func (t *Transmitter) counted(id string, change int) {
 // enqueue adds a token to the queue of a stream, unless it is there.
 func (t *Transmitter) enqueue(ctx context.Context, s *stream, i item) error {
 	if !i.control() {
-		switch room, err := t.room(ctx, s.ID); {
+		limit := t.cfg.MaxWaiting
+		if i.bulk() {
+			limit /= 2
+		}
+		switch room, err := t.room(ctx, s.ID, limit); {
 		case err != nil:
 			return err
 		case !room:
@@ -139,7 +154,7 @@ func (t *Transmitter) enqueue(ctx context.Context, s *stream, i item) error {
 
 // overflow handles a token for which there is no room.
 func (t *Transmitter) overflow(ctx context.Context, s *stream, i item) error {
-	if s.Status == enabled {
+	if s.Status == enabled && !i.bulk() {
 		if err := t.setStatus(ctx, s.ID, paused, "the queue is full"); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -187,10 +202,14 @@ func (t *Transmitter) bury(ctx context.Context, id, client string, i item, reaso
 	if err != nil {
 		return err
 	}
-	slot := fnv.New32a()
-	slot.Write([]byte(i.ID))
+	hash := fnv.New32a()
+	hash.Write([]byte(i.ID))
+	slot := hash.Sum32() % (maxDead - maxDeadBulk)
+	if i.bulk() {
+		slot = maxDead - maxDeadBulk + hash.Sum32()%maxDeadBulk
+	}
 	rec := store.Record{
-		Kind: kindDead, ID: fmt.Sprintf("%s/%03d", id, slot.Sum32()%maxDead), Value: value, Expires: time.Now().Add(deadFor),
+		Kind: kindDead, ID: fmt.Sprintf("%s/%03d", id, slot), Value: value, Expires: time.Now().Add(deadFor),
 		Keys: []store.Key{{Name: "stream", Value: id}}, MayDrop: true, Owner: id,
 	}
 	old, err := t.cfg.Store.Get(ctx, rec.Kind, rec.ID)
@@ -253,18 +272,26 @@ func (t *Transmitter) retire(ctx context.Context) {
 }
 
 func (t *Transmitter) retireOf(ctx context.Context, s *stream) error {
+	for _, after := range []string{"", bulkPrefix} { // each part is in the order of time
+		if err := t.retireAfter(ctx, s, after); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Transmitter) retireAfter(ctx context.Context, s *stream, after string) error {
 	const page = 100
 	for {
-		items, err := t.queued(ctx, s.ID, "", page)
+		items, err := t.queued(ctx, s.ID, after, page)
 		if err != nil {
 			return err
 		}
 		for _, i := range items {
-			at := timeOf(strings.TrimPrefix(i.ID, controlPrefix))
 			switch {
 			case s.Status == disabled && !i.control():
 				err = t.dequeue(ctx, s.ID, i.ID)
-			case time.Since(at) > retention:
+			case time.Since(timeOf(i.ID)) > retention:
 				err = t.giveUp(ctx, s, i, "not delivered in time")
 			case i.control():
 			default:

@@ -94,6 +94,7 @@ type Transmitter struct {
 	holder  string         // identifies this process in leases
 	checks  *login.Limiter // of verification requests, by stream
 	changes *login.Limiter // of changes to subjects, by stream
+	budgets *login.Limiter // of events that are not bulk, by budget
 
 	released chan struct{} // holds a value if this process has released an event
 	pushes   chan struct{} // holds a value if queues have new events
@@ -141,7 +142,7 @@ func New(cfg Config) (*Transmitter, error) {
 		}
 	}
 	t.http, t.public = to(slices.Concat(cfg.Allow, here)), to(here)
-	var errs [3]error
+	var errs [4]error
 	t.checks, errs[0] = login.NewLimiter(login.Rate{Burst: 3, Every: minVerification}, 0)
 	t.changes, errs[1] = login.NewLimiter(login.Rate{Burst: 1000, Every: 100 * time.Millisecond}, 0)
 	guard := middleware.Config{Verifier: verifier{t}, Logger: cfg.Logger, Cache: middleware.Cache{Entries: -1}, Realm: "ssf"}
@@ -152,6 +153,7 @@ func New(cfg Config) (*Transmitter, error) {
 		}
 	}
 	t.guard, errs[2] = middleware.New(guard)
+	t.budgets, errs[3] = login.NewLimiter(login.Rate{Burst: bulkBurst, Every: bulkEvery}, 0)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, fmt.Errorf("transmitter: %w", err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/authserver/internal/clients"
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/keys"
@@ -80,6 +81,20 @@ func (b *broken) Delete(ctx context.Context, kind, id string) error {
 		return errBroken
 	}
 	return b.Store.Delete(ctx, kind, id)
+}
+
+// A watched store calls put after each write.
+type watched struct {
+	store.Store
+	put func(store.Record)
+}
+
+func (w *watched) Put(ctx context.Context, r store.Record) (int64, error) {
+	version, err := w.Store.Put(ctx, r)
+	if err == nil {
+		w.put(r)
+	}
+	return version, err
 }
 
 // A site is a transmitter and its API.
@@ -374,7 +389,7 @@ func TestFullQueue(t *testing.T) {
 			id := s.stream(t, "receiver", object{})
 			defer s.run(t)()
 			for n := range 1500 {
-				s.record(t, ending("customer:alice", fmt.Sprint(n)))
+				s.record(t, ending(fmt.Sprint("customer:", n), "s"))
 			}
 			time.Sleep(10 * time.Second)
 			dead, err := s.DeadLetters(t.Context(), id)
@@ -641,6 +656,194 @@ func TestReceiverComesBack(t *testing.T) {
 			})
 			assert.LessOrEqual(t, k.took(2), time.Second)
 			assert.Equal(t, "verification", kindOf(k.got()[1]))
+		})
+	})
+}
+
+// ofToken is the revocation of a token that a client has for itself.
+func ofToken(client string, n int) endings.Ending {
+	return endings.Ending{Cause: endings.TokenRevoked, Client: client, Token: fmt.Sprint(client, n)}
+}
+
+// about returns the jti or the user of a SET.
+func about(claims object) string {
+	subject := claims["sub_id"].(object)
+	if jti, is := subject["jti"].(string); is {
+		return jti
+	}
+	user, _ := subject["user"].(object)
+	sub, _ := user["sub"].(string)
+	return sub
+}
+
+// One client gets tokens for itself and revokes them all the time. It neither delays nor displaces what others end.
+func TestFloodOfRevocations(t *testing.T) {
+	const burst = 100
+	flood := func(t *testing.T, s *site, n int) {
+		for i := range n {
+			s.record(t, ofToken("mallory", i))
+		}
+	}
+	position := func(all []object, of string) int {
+		return slices.IndexFunc(all, func(c object) bool { return about(c) == of })
+	}
+	floods := map[string]func(i int) endings.Ending{
+		"a client's own tokens": func(i int) endings.Ending { return ofToken("mallory", i) },
+		"tokens that a client has exchanged": func(i int) endings.Ending {
+			e := ofToken("mallory", i)
+			e.Subject = "customer:mallory"
+			return e
+		},
+		"sessions of one user at a client": func(i int) endings.Ending {
+			return endings.Ending{Cause: endings.TokenRevoked, Client: "mallory", Subject: "customer:mallory", Session: fmt.Sprint(i)}
+		},
+		"everything of one user": func(int) endings.Ending {
+			return endings.Ending{Cause: endings.LoggedOutEverywhere, Subject: "customer:mallory"}
+		},
+	}
+	for name, one := range floods {
+		t.Run("the outbox and the queue: "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t)
+				id := s.stream(t, "receiver", object{})
+				for i := range 200 {
+					s.record(t, one(i))
+				}
+				s.record(t, ending("customer:alice", "s1"))
+				s.record(t, ofToken("orders", 1))
+				defer s.run(t)()
+				time.Sleep(5 * time.Second)
+				all := s.fetch(t, "receiver", id, true)
+				require.Len(t, all, 202, "nothing is lost")
+				assert.LessOrEqual(t, position(all, "customer:alice"), burst+1)
+				assert.LessOrEqual(t, position(all, "orders1"), burst+1)
+				time.Sleep(time.Minute)
+				s.record(t, one(1000))
+				time.Sleep(time.Millisecond)
+				s.record(t, ending("customer:alice", "s2"))
+				time.Sleep(time.Second)
+				assert.NotEqual(t, "customer:alice", about(s.fetch(t, "receiver", id, true)[0]), "the budget is back")
+			})
+		})
+	}
+	t.Run("an event that comes while those of a flood are spread does not wait for them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var s *site
+			var queued []string // jti in order
+			s = on(t, &broken{left: -1, Store: &watched{Store: store.NewMemory(0), put: func(r store.Record) {
+				if !strings.HasPrefix(r.Kind, "set_") {
+					return
+				}
+				if queued = append(queued, r.ID); len(queued) == 2*burst {
+					s.record(t, ending("customer:alice", "s1"))
+				}
+			}}})
+			id := s.stream(t, "receiver", object{})
+			flood(t, s, 300)
+			defer s.run(t)()
+			time.Sleep(time.Second)
+			for _, claims := range s.fetch(t, "receiver", id, true) {
+				if about(claims) == "customer:alice" {
+					assert.LessOrEqual(t, slices.Index(queued, claims["jti"].(string)), 2*burst+20)
+				}
+			}
+			assert.Len(t, queued, 301)
+		})
+	})
+	t.Run("a receiver that comes back gets them first", func(t *testing.T) {
+		k := &receiver{fails: func(object) bool { return true }}
+		url := outside(t, k)
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t)
+			s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": url}})
+			defer s.run(t)()
+			flood(t, s, 400)
+			time.Sleep(10 * time.Second)
+			s.record(t, ending("customer:alice", "s1"))
+			time.Sleep(2 * time.Second)
+			k.setFails(nil)
+			k.took(401)
+			assert.LessOrEqual(t, position(k.got(), "customer:alice"), burst+100, "after one page at most")
+		})
+	})
+	t.Run("a flood fills half of a queue, does not pause it, and leaves the dead letters of others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t, func(c *transmitter.Config) { c.MaxWaiting = 400 })
+			id := s.stream(t, "receiver", object{})
+			defer s.run(t)()
+			refused := func(jti string) object {
+				return object{"setErrs": object{jti: object{"err": "invalid_request"}}, "maxEvents": 0}
+			}
+			s.record(t, ending("customer:bob", "s1"))
+			time.Sleep(time.Second)
+			bobs := s.fetch(t, "receiver", id, false)[0]["jti"].(string)
+			status, _ := s.call(t, "receiver", "POST", "/ssf/poll/"+id, refused(bobs))
+			require.Equal(t, 200, status)
+
+			flood(t, s, 1500)
+			time.Sleep(20 * time.Second)
+			for n := range 150 {
+				s.record(t, ending(fmt.Sprint("customer:", n), "s"))
+			}
+			time.Sleep(5 * time.Second)
+			_, o := s.call(t, "receiver", "GET", "/ssf/status?stream_id="+id, nil)
+			assert.Equal(t, "enabled", o["status"])
+			all := s.fetch(t, "receiver", id, true)
+			own := 0
+			for _, claims := range all {
+				if strings.HasPrefix(about(claims), "customer:") {
+					own++
+				}
+			}
+			assert.Equal(t, 150, own)
+			assert.LessOrEqual(t, len(all), 350)
+			dead, err := s.DeadLetters(t.Context(), id)
+			require.NoError(t, err)
+			assert.LessOrEqual(t, len(dead), 101)
+			assert.True(t, slices.ContainsFunc(dead, func(d transmitter.DeadLetter) bool { return d.ID == bobs }))
+		})
+	})
+	t.Run("when they cannot be passed on, the client's revocations are refused, and no token ends", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t)
+			id := s.stream(t, "receiver", object{})
+			flood(t, s, 150)
+			time.Sleep(11 * time.Second) // no process spreads them
+			flood(t, s, burst)           // within the budget
+			err := s.Record(t.Context(), ofToken("mallory", 1), func(context.Context) (bool, error) {
+				assert.Fail(t, "it has ended")
+				return true, nil
+			})
+			busy := new(valetkey.Unavailable)
+			require.ErrorAs(t, err, &busy)
+			assert.Positive(t, busy.RetryAfter)
+			s.record(t, ofToken("orders", 1))
+			s.record(t, ending("customer:alice", "s1"))
+			for range 2 * burst { // of a user, who is not refused
+				s.record(t, endings.Ending{Cause: endings.LoggedOutEverywhere, Subject: "customer:mallory"})
+			}
+			defer s.run(t)()
+			time.Sleep(5 * time.Second)
+			s.record(t, ofToken("mallory", 2))
+			time.Sleep(time.Second)
+			assert.Len(t, s.fetch(t, "receiver", id, true), 150+burst+2+2*burst+1)
+		})
+	})
+	t.Run("those that are too old are given up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := start(t)
+			id := s.stream(t, "receiver", object{})
+			stop := s.run(t)
+			flood(t, s, 150)
+			time.Sleep(5 * time.Second)
+			stop()
+			time.Sleep(26 * time.Hour)
+			s.record(t, ending("customer:alice", "s1"))
+			defer s.run(t)()
+			time.Sleep(2 * time.Minute)
+			all := s.fetch(t, "receiver", id, true)
+			require.Len(t, all, 1)
+			assert.Equal(t, "customer:alice", about(all[0]))
 		})
 	})
 }
