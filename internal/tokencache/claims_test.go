@@ -3,6 +3,7 @@ package tokencache_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,4 +127,55 @@ func TestFollowersOfAResultThatIsNotFresh(t *testing.T) {
 		require.ErrorAs(t, err, &refusal, "it asks for itself, and gets its answer")
 		assert.Nil(t, e)
 	})
+}
+
+// Of two calls that wait for a leader that leaves, one leads, and the other may look again only after that one has got its answer.
+func TestFollowersOfALeaderThatLeaves(t *testing.T) {
+	for name, c := range map[string]struct {
+		fresh time.Duration // of the answer that comes half a second after the leader has left
+		calls int64         // of the verifier, when the last of the three looks again half a second later
+	}{
+		"the answer is fresh: it is shared":     {time.Hour, 2},
+		"the answer is not: the last call asks": {100 * time.Millisecond, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var left atomic.Bool
+				var looks, calls atomic.Int64
+				memory := newCache(t, tokencache.Config{Now: func() time.Time {
+					if left.Load() && looks.Add(1) == 2 {
+						time.Sleep(time.Second)
+					}
+					return time.Now()
+				}}, valetkey.VerifierFunc(func(ctx context.Context, _ string) (*valetkey.Token, error) {
+					if calls.Add(1) == 1 {
+						<-ctx.Done()
+						left.Store(true)
+						return nil, ctx.Err()
+					}
+					time.Sleep(500 * time.Millisecond)
+					return valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: time.Now().Add(c.fresh)}}), nil
+				}))
+				leader, leave := context.WithCancel(t.Context())
+				go func() {
+					_, _, err := memory.Verify(leader, "a")
+					assert.ErrorIs(t, err, context.Canceled)
+				}()
+				synctest.Wait()
+				for range 2 {
+					go func() {
+						e, _, err := memory.Verify(t.Context(), "a")
+						if assert.NoError(t, err) {
+							assert.True(t, time.Now().Before(e.Token.Freshness().Until))
+						}
+					}()
+				}
+				synctest.Wait()
+				leave()
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				assert.Equal(t, c.calls, calls.Load())
+			})
+		})
+	}
 }

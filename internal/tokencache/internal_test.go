@@ -1,6 +1,7 @@
 package tokencache
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,8 @@ func TestRecord(t *testing.T) {
 		r.kind = ks.take(valetkey.NewToken(f))
 		return r
 	}
-	const raw = `alice:{"sub":"alice","client_id":"app","jti":"7"}`
+	first, second := strings.Repeat("y", 500), strings.Repeat("z", 500)
+	raw := first + `{"sub":"alice","client_id":"app","jti":"7","long":"` + second + `"}`
 	plain := valetkey.TokenFields{Raw: raw, Freshness: valetkey.Freshness{Until: time.Unix(1_800_000_000, 0)}}
 	long := strings.Repeat("x", 1000)
 	for name, c := range map[string]struct {
@@ -45,11 +47,14 @@ func TestRecord(t *testing.T) {
 		"a string that they do not contain":            {func(f *valetkey.TokenFields) { f.SessionID = long }, 1000},
 		"times":                                        {func(f *valetkey.TokenFields) { f.IssuedAt, f.Expiry = time.Unix(1, 0), time.Unix(2, 0) }, 0},
 		"a key that it is bound to":                    {func(f *valetkey.TokenFields) { f.Binding.JWKThumbprint = long }, 1000 + int(unsafe.Sizeof(rare{}))},
-		"a key that the claims begin with":             {func(f *valetkey.TokenFields) { f.Binding.JWKThumbprint = "alice:" }, int(unsafe.Sizeof(rare{}))},
+		"a long string that the claims begin with":     {func(f *valetkey.TokenFields) { f.Subject = first }, 0},
+		"a long string that the claims contain":        {func(f *valetkey.TokenFields) { f.Subject = second }, 0},
+		"a key that the claims begin with":             {func(f *valetkey.TokenFields) { f.Binding.JWKThumbprint = first }, int(unsafe.Sizeof(rare{}))},
+		"a key that the claims contain":                {func(f *valetkey.TokenFields) { f.Binding.JWKThumbprint = second }, int(unsafe.Sizeof(rare{}))},
 		"a certificate that it is bound to":            {func(f *valetkey.TokenFields) { f.Binding.CertificateThumbprint = long }, 1000 + int(unsafe.Sizeof(rare{}))},
 		"ways in which it is bound that are not known": {func(f *valetkey.TokenFields) { f.Binding.Unknown = valetkey.ListOf(long, "", "") }, 1000 + 3*16 + int(unsafe.Sizeof(rare{}))},
-		"an actor":                                     {func(f *valetkey.TokenFields) { f.Actor = &valetkey.Actor{Subject: long} }, 1000 + int(unsafe.Sizeof(rare{})+unsafe.Sizeof(valetkey.Actor{}))},
-		"an actor without a name":                      {func(f *valetkey.TokenFields) { f.Actor = &valetkey.Actor{} }, int(unsafe.Sizeof(rare{}) + unsafe.Sizeof(valetkey.Actor{}))},
+		"an actor":                {func(f *valetkey.TokenFields) { f.Actor = &valetkey.Actor{Subject: long} }, 1000 + int(unsafe.Sizeof(rare{})+unsafe.Sizeof(valetkey.Actor{}))},
+		"an actor without a name": {func(f *valetkey.TokenFields) { f.Actor = &valetkey.Actor{} }, int(unsafe.Sizeof(rare{}) + unsafe.Sizeof(valetkey.Actor{}))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := plain
@@ -185,5 +190,40 @@ func TestShares(t *testing.T) {
 		if c.bytes != 0 {
 			assert.Equal(t, c.bytes, bytes)
 		}
+	}
+}
+
+func TestAdoptKeepsProtection(t *testing.T) {
+	verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+		return valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
+	})
+	old, c := New(Config{Entries: 100}, verifier), New(Config{Entries: 100}, verifier)
+	for _, raw := range []string{"once", "often"} {
+		_, _, err := old.Verify(t.Context(), raw)
+		require.NoError(t, err)
+	}
+	key := digest.Of("often")
+	s := &old.shards[0]
+	r := s.get(&key)
+	s.probation.remove(r) // as makeRoom does
+	r.state.Store(protected)
+	s.protected.push(r)
+	require.Equal(t, 2, c.Adopt(old, func(*valetkey.Token) bool { return true }))
+	require.Equal(t, 1, c.shards[0].protected.entries)
+	require.True(t, c.shards[0].protected.oldest.key == key)
+}
+
+func TestHitsCountAsUse(t *testing.T) {
+	c := New(Config{Entries: 100}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+		return valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
+	}))
+	key := digest.Of("a")
+	for n := range 5 {
+		_, remembered, err := c.Verify(t.Context(), "a")
+		require.NoError(t, err)
+		require.Equal(t, n > 0, remembered)
+		r := c.shards[0].get(&key)
+		require.Equal(t, n > 0, r.state.Load()&used != 0, "eviction spares it")
+		r.state.And(^uint32(used)) // as makeRoom does
 	}
 }
