@@ -93,7 +93,7 @@ func TestStreamsThatAreMalformed(t *testing.T) {
 		err     string
 	}{
 		"a stream that is created without an ID": {func(tr *transmitter) { tr.change = func(s M) { delete(s, "stream_id") } }, "creating the stream: "},
-		"an endpoint that is not a URL":             {func(tr *transmitter) { tr.metadata["configuration_endpoint"] = "https://a b/" }, "the endpoint is missing or malformed"},
+		"an endpoint that is not a URL":          {func(tr *transmitter) { tr.metadata["configuration_endpoint"] = "https://a b/" }, "the endpoint is missing or malformed"},
 	} {
 		t.Run(name+" is an error", func(t *testing.T) {
 			tr := newTransmitter(t)
