@@ -245,6 +245,14 @@ func TestGlobalRevocation(t *testing.T) {
 			assert.Equal(t, 200, a.get(token1))
 		})
 	}
+	t.Run("GTR-01 another scheme gets 401", func(t *testing.T) {
+		req := httptest.NewRequest("POST", "/global-token-revocation", strings.NewReader(email))
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "DPoP "+assertion(okta))
+		w := httptest.NewRecorder()
+		newReceiver(t, config()).GlobalRevocation().ServeHTTP(w, req)
+		assert.Equal(t, 401, w.Code)
+	})
 	t.Run("GTR-01 a user of another issuer gets 403", func(t *testing.T) {
 		assert.Equal(t, 403, call(newReceiver(t, config()), assertion(okta), theirs(evil.iss.URL, "alice@example.com")).Code)
 	})
