@@ -149,7 +149,7 @@ func TestAuditWithAHandlerThatFails(t *testing.T) {
 		level   slog.Level
 		dropped uint64
 	}{
-		"AUDIT-04 what it cannot write is dropped":    {slog.LevelInfo, 3},
+		"AUDIT-04 what it cannot write is dropped":       {slog.LevelInfo, 3},
 		"a level that it does not want is not a failure": {slog.LevelError, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
