@@ -36,7 +36,7 @@ const (
 	bulkPage   = 20 // such events that are spread before new ones of others are looked for
 )
 
-// The budget of each client for tokens of its own, of each user at each application, and of each user for ends of everything: what
+// The budget of each client for its own tokens, of each user at each application, and of each user for ends of everything: what
 // exceeds bulkBurst at once, and one more each bulkEvery, is bulk.
 const (
 	bulkBurst = 100
