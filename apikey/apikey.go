@@ -61,12 +61,12 @@ func Generate(prefix string) (key string, digest Digest) {
 // A Key describes an API key. Only Digest and Subject are required.
 type Key struct {
 	Digest   Digest         `json:"digest"`
-	Subject  string         `json:"subject"`   // whom the key belongs to
-	ClientID string         `json:"client_id"` // the application; empty: unknown
-	ID       string         `json:"id"`        // identifies the key in logs and revocations; empty: none
-	Scopes   string         `json:"scopes"`    // separated by spaces
-	Claims   map[string]any `json:"claims"`    // further claims, for rules; those of the fields above win
-	Expiry   time.Time      `json:"expires"`   // zero: the key does not expire
+	Subject  string         `json:"subject"`          // whom the key belongs to
+	ClientID string         `json:"client_id"`        // the application; empty: unknown
+	ID       string         `json:"id"`               // identifies the key in logs and revocations; empty: none
+	Scopes   string         `json:"scopes"`           // separated by spaces
+	Claims   map[string]any `json:"claims"`           // further claims, for rules; those of the fields above win
+	Expiry   time.Time      `json:"expires,omitzero"` // zero: the key does not expire
 }
 
 // Config configures a [Verifier]. Issuer is required, and one of Lookup, Keys and File.

@@ -222,3 +222,22 @@ func TestMistakes(t *testing.T) {
 	assert.True(t, strings.HasPrefix(key, "orders_"))
 	assert.Equal(t, digest, apikey.DigestOf(key))
 }
+
+// A file may be written with encoding/json from keys, of which some do not expire.
+func TestFileOfMarshaledKeys(t *testing.T) {
+	_, first := apikey.Generate("orders_")
+	text, second := apikey.Generate("orders_")
+	file := filepath.Join(t.TempDir(), "keys.json")
+	written, err := json.Marshal([]apikey.Key{
+		{Digest: first, Subject: "billing", Expiry: time.Now().Add(time.Hour)},
+		{Digest: second, Subject: "shipping"},
+	})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, written, 0o600))
+	v, err := apikey.New(apikey.Config{Issuer: issuer, File: file})
+	require.NoError(t, err)
+	token, err := v.Verify(t.Context(), apikey.Text(text))
+	require.NoError(t, err)
+	assert.Equal(t, "shipping", token.Subject())
+	assert.True(t, token.Expiry().IsZero())
+}
