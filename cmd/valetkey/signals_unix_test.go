@@ -111,7 +111,7 @@ func (f *fleet) ready(i int) {
 			Signals     struct{ State string }
 		}
 		return json.NewDecoder(res.Body).Decode(&s) == nil && s.Revocations.Source.State == "ready" && s.Signals.State == "ready"
-	}, within, 10*time.Millisecond)
+	}, within+*outage, 10*time.Millisecond)
 }
 
 // startServer starts the authorization server and waits until it answers.

@@ -299,7 +299,7 @@ func TestSignalsAndRedis(t *testing.T) {
 	redis, kill := startRedis(t)
 	pushed := unused(t)
 	config := func(listen string) string {
-		return s.config(listen, "delivery: push, authorization: Bearer push, endpoint: 'http://"+pushed+"/signals'") +
+		return s.config(listen, "delivery: push, authorization: Bearer push, verify_interval: 1s, endpoint: 'http://"+pushed+"/signals'") +
 			"redis: {address: '" + redis + "', password: '" + redisPassword + "', key: " + key + "}\n"
 	}
 	first, firstProbe := serve(t, config(pushed))
@@ -307,6 +307,8 @@ func TestSignalsAndRedis(t *testing.T) {
 	second, secondProbe := serve(t, config("127.0.0.1:0"))
 	caughtUp(t, secondProbe)
 	require.Equal(t, statusOf(t, firstProbe).Signals.StreamID, statusOf(t, secondProbe).Signals.StreamID, "one stream for all replicas")
+	proven(t, secondProbe) // by events that the first has received, through Redis
+	require.NotZero(t, statusOf(t, secondProbe).Signals.LastProof)
 
 	token := s.token(valetkeytest.SID("s1"))
 	streams := []<-chan struct{}{openStream(t, first, token), openStream(t, second, token)}
