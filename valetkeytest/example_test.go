@@ -14,36 +14,26 @@ import (
 )
 
 // newAPI is what a user has: a handler behind a guard.
-func newAPI(cfg jwks.Config) (http.Handler, *jwks.Verifier, error) {
-	keys, err := jwks.New(cfg)
+func newAPI(cfg middleware.Config) (http.Handler, error) {
+	guard, err := middleware.New(cfg)
 	if err != nil {
-		return nil, nil, err
-	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys, Now: cfg.Now})
-	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	orders := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "the orders of %s", valetkey.FromContext(r.Context()).Subject())
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /orders", guard.Handler(orders, scopes.All("orders:read")))
-	return mux, keys, nil
+	return mux, nil
 }
 
 // TestOrders is what a user writes.
 func TestOrders(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	api, keys, err := newAPI(jwks.Config{
-		Issuer:   iss.URL,
-		Audience: []string{valetkeytest.DefaultAudience},
-		Client:   iss.Client(),
-		Now:      iss.Now,
-	})
+	api, err := newAPI(middleware.Config{Verifier: iss.Verifier(), Now: iss.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(keys.Close)
 
 	call := func(token string) *httptest.ResponseRecorder {
 		res := httptest.NewRecorder()
@@ -93,13 +83,17 @@ func TestLenientOrders(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	for name, profile := range map[string]jwks.Profile{"strict": {}, "lenient": jwks.Lenient()} {
 		t.Run(name, func(t *testing.T) {
-			api, keys, err := newAPI(jwks.Config{
+			keys, err := jwks.New(jwks.Config{
 				Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, JWKS: iss.JWKS(), Profile: profile, Now: iss.Now,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(keys.Close)
+			api, err := newAPI(middleware.Config{Verifier: keys, Now: iss.Now})
+			if err != nil {
+				t.Fatal(err)
+			}
 			call := func(token string) int {
 				res := httptest.NewRecorder()
 				api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", token))

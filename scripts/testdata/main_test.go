@@ -6,19 +6,13 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 // TestOrders asks the consumer that this file is copied to for its orders.
 func TestOrders(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(keys.Close)
-	api, err := orders(keys)
+	api, err := orders(iss.Verifier())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,21 +5,13 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 func TestShop(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	keys, err := jwks.New(jwks.Config{
-		Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(keys.Close)
-	api, err := newAPI(middleware.Config{Verifier: keys, Now: iss.Now})
+	api, err := newAPI(middleware.Config{Verifier: iss.Verifier(), Now: iss.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
