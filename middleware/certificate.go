@@ -79,6 +79,9 @@ func (cc ClientCertificate) Find(r *http.Request, proxies Proxies) ([]byte, erro
 	if !found {
 		return nil, err
 	}
+	if cc.decode == nil { // the connection has parsed it
+		return c.der, nil
+	}
 	if _, err := x509.ParseCertificate(c.der); err != nil {
 		return nil, malformed(valetkey.ReasonCertificateMalformed)
 	}
