@@ -85,8 +85,10 @@ const (
 	field         = "r" // of an entry: the sealed revocation
 	fieldBefore   = "p" // of an entry: the ID of the previous entry, "0-0" for the first entry of a stream
 
-	firstRetry = 100 * time.Millisecond // of Watch after a failure; doubles
-	lastRetry  = 5 * time.Second        // limit of the doubling
+	// Pauses of Watch after failures double. While Redis is away, a process asks it twice a second at most, which a thousand of them may do,
+	// and revocations are late by no more than that when it is back.
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 500 * time.Millisecond
 )
 
 var _ valetkey.RevocationSource = (*Redis)(nil)
