@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,6 +226,34 @@ func TestStreams(t *testing.T) {
 			assert.ElementsMatch(t, []int{202, 400}, []int{<-answers, <-answers})
 			assert.Equal(t, []string{"sub alice"}, s.what())
 			stop()
+			r.Close()
+			tr.close()
+		})
+	})
+	t.Run("SETs that anyone can send, and that wait for the audience, do not keep out the others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, s := newTransmitterInMemory(t), &sink{}
+			r := newReceiver(t, tr.config(managed(signals.Push), func(cfg *signals.Config) {
+				cfg.AuthorizationHeader, cfg.Audience, cfg.Guards = "", []string{audience}, []signals.Guard{s}
+			}))
+			h := r.Handler()
+			send := func(raw string) *httptest.ResponseRecorder {
+				req := httptest.NewRequest("POST", "/events", strings.NewReader(raw))
+				req.Header.Set("Content-Type", "application/secevent+jwt")
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, req)
+				return w
+			}
+			foreign := tr.set(claim("aud", "https://other.example.com"))
+			unsigned := foreign[:strings.LastIndexByte(foreign, '.')] + ".AAAA"
+			var all sync.WaitGroup
+			for range 300 {
+				all.Go(func() { assert.Equal(t, 503, send(unsigned).Code) })
+			}
+			synctest.Wait()
+			assert.Equal(t, 202, send(tr.set()).Code)
+			assert.Equal(t, []string{"sub alice"}, s.what())
+			all.Wait()
 			r.Close()
 			tr.close()
 		})

@@ -23,6 +23,10 @@ const (
 	// Config.AuthorizationHeader is set. Further ones get 503 and are sent again.
 	maxPushes = 256
 
+	// maxAwaiting is the number of SETs that wait for the audience of the stream at the same time. They are not verified yet, so anyone can
+	// use it up too. Further ones get 503 and are sent again, while those for a known audience, which do not wait, find room.
+	maxAwaiting = 16
+
 	setupTimeout = 5 * time.Second  // for which a SET waits for the audience of the stream
 	pushTimeout  = 20 * time.Second // of one SET, including a fetch of the keys
 	retryAfter   = time.Second      // in answers 503: a revocation is late by as much after Redis is back
@@ -105,7 +109,7 @@ func (r *Receiver) read(ctx context.Context, raw, jti string) (reading, error) {
 	if refused := new(refusal); errors.As(err, &refused) && refused.code == invalidAudience && !r.stream.known(ctx, 0) {
 		// The audience is that of the stream, which is being set up. A transmitter that has waited for this process to start may be faster,
 		// and would not send the SET again after a refusal.
-		if r.stream.known(ctx, setupTimeout) {
+		if r.audienceKnown(ctx) {
 			s, err = r.trust().verify(ctx, raw)
 		} else {
 			err = &valetkey.Unavailable{RetryAfter: retryAfter, Err: fmt.Errorf("the stream, and with it the audience, is not known yet: %w", refused.err)}
@@ -133,6 +137,17 @@ func (r *Receiver) read(ctx context.Context, raw, jti string) (reading, error) {
 		return reading{}, r.refused(ctx, err)
 	}
 	return read, nil
+}
+
+// audienceKnown waits until the audience of the stream is known, and reports whether it is.
+func (r *Receiver) audienceKnown(ctx context.Context) bool {
+	select {
+	case r.awaiting <- struct{}{}:
+		defer func() { <-r.awaiting }()
+		return r.stream.known(ctx, setupTimeout)
+	default:
+		return r.stream.known(ctx, 0)
+	}
 }
 
 // refused counts and logs a SET or logout token that is not accepted, at most one line per minute.

@@ -271,6 +271,7 @@ type Receiver struct {
 	ownClock bool        // the clock of the transmitter is that of the issuer
 	feed     *feed
 	stream   *streamState
+	awaiting chan struct{} // one for each SET that waits for the audience, at most maxAwaiting
 	log      *slog.Logger
 
 	logoutKeys *keyset.Set // of the issuer; nil: no logout tokens are accepted
@@ -298,7 +299,7 @@ func New(cfg Config) (*Receiver, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	r := &Receiver{cfg: cfg, log: cfg.Logger, complaints: map[outcome]*ratelog.Limit{}}
+	r := &Receiver{cfg: cfg, log: cfg.Logger, complaints: map[outcome]*ratelog.Limit{}, awaiting: make(chan struct{}, maxAwaiting)}
 	for _, o := range []outcome{disabled, foreign, unresolved, unmatched, critical} {
 		r.complaints[o] = new(ratelog.Limit)
 	}
