@@ -288,6 +288,7 @@ func (t *Transmitter) retireAfter(ctx context.Context, s *stream, after string) 
 			return err
 		}
 		for _, i := range items {
+			after = i.ID // those about the stream remain, and there may be more of them than a page has
 			switch {
 			case s.Status == disabled && !i.control():
 				err = t.dequeue(ctx, s.ID, i.ID)

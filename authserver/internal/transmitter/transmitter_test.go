@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -428,6 +429,38 @@ func TestRetention(t *testing.T) {
 		dead, err = s.DeadLetters(t.Context(), kept)
 		require.NoError(t, err)
 		assert.Empty(t, dead)
+	})
+}
+
+// A finds counts the searches in a store.
+type finds struct {
+	store.Store
+	n atomic.Int64
+}
+
+func (f *finds) Find(ctx context.Context, kind string, key store.Key, after string, limit int) ([]store.Record, error) {
+	if f.n.Add(1) > 20_000 {
+		return nil, errBroken
+	}
+	return f.Store.Find(ctx, kind, key, after, limit)
+}
+
+// A receiver that is down gets one of these tokens each time that its full queue pauses the stream, and it enables the stream again.
+func TestRetentionWithManyTokensAboutTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counted := &finds{Store: store.NewMemory(0)}
+		s := on(t, &broken{Store: counted, left: -1})
+		id := s.stream(t, "receiver", object{})
+		s.record(t, ending("customer:alice", "old"))
+		defer s.run(t)()
+		time.Sleep(time.Second)
+		for range 75 {
+			require.NoError(t, s.SetStatus(t.Context(), id, "paused", "by the operator"))
+			require.NoError(t, s.SetStatus(t.Context(), id, "enabled", "by the operator"))
+		}
+		time.Sleep(2 * time.Minute)
+		assert.Less(t, counted.n.Load(), int64(10_000), "searches")
+		assert.Len(t, s.fetch(t, "receiver", id, false), 151)
 	})
 }
 
