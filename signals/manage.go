@@ -109,11 +109,8 @@ func (r *Receiver) jwksURL(ctx context.Context) (string, error) {
 	case m.jwksURI == "":
 		return "", errors.New("the metadata of the transmitter has no jwks_uri")
 	}
-	if err := r.fetch.Allowed(m.jwksURI); err != nil {
+	if err := r.fetch.AllowedBy(r.cfg.Transmitter, m.jwksURI); err != nil {
 		return "", fmt.Errorf("jwks_uri %.100q: %w", fetch.Bare(m.jwksURI), err)
-	}
-	if strings.HasPrefix(r.cfg.Transmitter, "https:") && !strings.HasPrefix(m.jwksURI, "https:") && !r.cfg.InsecureHTTP {
-		return "", fmt.Errorf("jwks_uri %.100q: not https", fetch.Bare(m.jwksURI))
 	}
 	return m.jwksURI, nil
 }

@@ -103,12 +103,25 @@ func (c Client) metadata(body []byte, issuer, member string) (string, error) {
 	case found == "":
 		return "", fmt.Errorf("it has no %s", member)
 	}
-	if err := c.Allowed(found); err != nil {
+	if err := c.AllowedBy(issuer, found); err != nil {
 		return "", fmt.Errorf("%s %.100q: %w", member, Bare(found), err)
 	}
-	// A different origin is common and allowed. A downgrade to http on loopback is not.
-	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(found, "https:") && !c.InsecureHTTP {
-		return "", fmt.Errorf("%s %.100q: %w", member, Bare(found), c.notHTTPS())
-	}
 	return found, nil
+}
+
+// AllowedBy returns nil if u, a URL in the metadata of issuer, can be requested: [Client.Allowed] permits it, and it is not http on
+// loopback in metadata from an https issuer. A different origin is common and allowed.
+func (c Client) AllowedBy(issuer, u string) error {
+	if err := c.Allowed(u); err != nil {
+		return err
+	}
+	if isHTTPS(issuer) && !isHTTPS(u) && !c.InsecureHTTP {
+		return c.notHTTPS()
+	}
+	return nil
+}
+
+func isHTTPS(u string) bool {
+	parsed, err := url.Parse(u)
+	return err == nil && parsed.Scheme == "https"
 }

@@ -157,9 +157,10 @@ func (x *examination) issuer(ctx context.Context, cfg *jwks.Config, about *token
 		x.add(Finding{Level: Fail, Check: "key set", Cause: "the metadata at " + r.url + " has no jwks_uri"}.setting("url", "JWKSURL", "https://..."))
 		return m, ""
 	}
-	if err := (fetch.Client{InsecureHTTP: cfg.InsecureHTTP}).Allowed(m.jwksURI); err != nil {
+	if err := (fetch.Client{InsecureHTTP: cfg.InsecureHTTP}).AllowedBy(cfg.Issuer, m.jwksURI); err != nil {
 		x.add(Finding{Level: Fail, Check: "key set", Cause: fmt.Sprintf("the metadata at %s names the key set %.200q: %v", r.url, fetch.Bare(m.jwksURI), err),
 			YAML: "insecure_http: true", Go: "InsecureHTTP: true"})
+		return m, "" // the verifier does not request it either
 	}
 	return m, m.jwksURI
 }

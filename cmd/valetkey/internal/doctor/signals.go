@@ -138,7 +138,7 @@ func (x *examination) transmitter(ctx context.Context, cfg signals.Config) *tran
 	case m.jwksURI == "":
 		fail(Finding{Check: "key set", Cause: "the metadata at " + r.url + " has no jwks_uri"}.setting("jwks_url", "JWKSURL", "https://..."))
 	default:
-		if err := (fetch.Client{InsecureHTTP: cfg.InsecureHTTP}).Allowed(m.jwksURI); err != nil {
+		if err := (fetch.Client{InsecureHTTP: cfg.InsecureHTTP}).AllowedBy(cfg.Transmitter, m.jwksURI); err != nil {
 			fail(Finding{Check: "key set", Cause: fmt.Sprintf("the metadata at %s names the key set %.200q: %v", r.url, fetch.Bare(m.jwksURI), err),
 				YAML: "insecure_http: true", Go: "InsecureHTTP: true"})
 			break
@@ -152,24 +152,26 @@ func (x *examination) transmitter(ctx context.Context, cfg signals.Config) *tran
 	return m
 }
 
-// transmitterAt returns the metadata at the first of places that has it, or the response that says most about why there is none.
+// transmitterAt returns the metadata at the first of places that does not respond with 404, as a receiver finds it, or the response
+// that shows why there is none.
 func (x *examination) transmitterAt(ctx context.Context, places []string) (*transmitterMetadata, response) {
-	var worst response
+	var first response
 	for _, place := range places {
 		r := x.get(ctx, place)
+		if r.err == nil && r.status == http.StatusNotFound {
+			if first.url == "" {
+				first = r
+			}
+			continue
+		}
 		if r.err == nil && r.status == http.StatusOK && !r.isPage() {
 			if m, err := readTransmitter(r); err == nil {
 				return m, r
 			}
 		}
-		if worst.url == "" || worst.status == http.StatusNotFound && r.status != http.StatusNotFound {
-			worst = r
-		}
-		if r.unreachable() {
-			break
-		}
+		return nil, r
 	}
-	return nil, worst
+	return nil, first
 }
 
 // delivery compares the delivery with the methods and the schemes of the metadata, which are optional there.
