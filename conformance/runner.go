@@ -390,7 +390,7 @@ func (r *runner) startServer(ctx context.Context, iss *issuer, g *group) (*live,
 			return nil, fmt.Errorf("starting the server: %w", err)
 		}
 		if server.Close != nil {
-			s.stop = server.Close
+			s.stop = sync.OnceFunc(server.Close) // a restart that fails has called it
 		}
 		s.done, s.err = server.Done, server.Err
 		origin = strings.TrimSuffix(server.URL, "/")

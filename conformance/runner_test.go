@@ -146,6 +146,28 @@ func TestCheckServerThatEnds(t *testing.T) {
 	assert.Contains(t, strings.Join(report.Results[0].Problems, " "), "the server ended: it accepts no connections")
 }
 
+func TestCheckServerThatEndsAndDoesNotStartAgain(t *testing.T) {
+	starts, closed := 0, 0
+	target := conformance.Target{URL: "/any", Start: func(_ context.Context, s conformance.Setup) (*conformance.Server, error) {
+		if starts++; starts > 1 {
+			return nil, errors.New("the port is taken")
+		}
+		server, err := broken.Start(s)
+		if err == nil {
+			server.Close()
+			server.Close = func() { closed++ }
+		}
+		return server, err
+	}}
+	report, err := conformance.Check(t.Context(), target, conformance.Options{Cases: only(t, "bearer-header", "bearer-empty-400"), Rate: -1, AcceptNotReady: true})
+	require.NoError(t, err)
+	for _, result := range report.Results {
+		assert.Equal(t, conformance.Failed, result.Verdict)
+	}
+	assert.Equal(t, 2, starts)
+	assert.Equal(t, 1, closed)
+}
+
 func TestCheckProgramThatEnds(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)

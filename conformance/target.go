@@ -97,7 +97,7 @@ type Setup struct {
 // A Server is a running resource server.
 type Server struct {
 	URL   string // scheme and host
-	Close func() // nil: nothing to do
+	Close func() // called once, also if the server has ended; nil: nothing to do
 
 	// Done is closed when the server has ended by itself, which fails the case that ended it. Nil: only a refused connection shows that.
 	Done <-chan struct{}
