@@ -243,7 +243,8 @@ func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 }
 
 // malformed recognizes patterns that are not of the form [METHOD ][HOST]/[PATH] and whose right form can be guessed. It returns an error
-// with that form. All of them would also be refused by net/http or as unreachable, with an offset or with a list of possible causes.
+// with that form. All but one would also be refused by net/http or as unreachable, with an offset or with a list of possible causes. The
+// exception is "GET|POST /": net/http takes GET|POST for one method, which no client sends, so the row would guard neither GET nor POST.
 func malformed(pattern string) error {
 	method, rest := "", pattern
 	if i := strings.IndexAny(pattern, " \t"); i >= 0 {
