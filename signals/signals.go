@@ -329,7 +329,7 @@ func (r *Receiver) openKeys() (err error) {
 		wrong.Within(field, err)
 	}
 	if r.cfg.Delivery != NoStream {
-		open(&r.keys, "Transmitter", keyset.Config{Issuer: r.cfg.Transmitter, JWKSURL: r.cfg.JWKSURL, Discover: r.jwksURL})
+		open(&r.keys, "Transmitter", keyset.Config{Issuer: r.cfg.Transmitter, JWKSURL: r.cfg.JWKSURL, Discover: r.jwksURL, Probe: true})
 	}
 	if len(r.cfg.Logout.Audience) > 0 {
 		open(&r.logoutKeys, "Logout", keyset.Config{Issuer: r.cfg.Issuer, JWKSURL: r.cfg.Logout.JWKSURL})

@@ -62,6 +62,9 @@ type Config struct {
 	// key that rotates twice. Zero: 30 s.
 	MinRefetchInterval time.Duration
 
+	// Probe is that of refresh.Config: set it if what the keys verify must not wait for a doubled pause.
+	Probe bool
+
 	// StaleIfError is how long keys are used past RefreshInterval while the issuer does not answer. Zero: 1 h; negative: not
 	// at all; at most 24 h.
 	StaleIfError time.Duration
@@ -114,7 +117,7 @@ func New(cfg Config) (*Set, error) {
 	}
 	s.doc = refresh.New(refresh.Config[snapshot]{
 		Fetch: s.fetch, Initial: initial, Replace: replace, Withdrawn: ErrWithdrawn,
-		StaleIfError: cfg.StaleIfError, MinRefetchInterval: cfg.MinRefetchInterval, Spare: 1,
+		StaleIfError: cfg.StaleIfError, MinRefetchInterval: cfg.MinRefetchInterval, Spare: 1, Probe: cfg.Probe,
 		Name: "key set", Missing: "no keys of the issuer", Logger: cfg.Logger.With("issuer", cfg.Issuer),
 		Observer: cfg.Observer, Event: valetkey.Event{Kind: valetkey.KeySetRefreshed, Issuer: cfg.Issuer},
 	})

@@ -28,6 +28,7 @@ const (
 	maxFetch             = 4 * fetch.Timeout // of one fetch: up to three metadata requests and the document
 	firstRetry           = time.Second       // after a failure, doubling
 	lastRetry            = time.Minute       // up to this
+	probing              = time.Minute       // see Config.Probe
 	defaultMaxWait       = 2 * time.Second
 	defaultMaxRetryAfter = 5 * time.Minute
 )
@@ -85,6 +86,10 @@ type Config[T any] struct {
 	// MaxRetryAfter is the longest Retry-After that is honored. Zero: 5 min.
 	MaxRetryAfter time.Duration
 
+	// Probe is for documents whose absence must end soon after the outage that causes it: while none is held, pauses do not double. A fetch
+	// is tried every second in the first minute of an outage, and then whenever another eighth of it has passed.
+	Probe bool
+
 	// Name is the kind of document in logs, such as "key set". Missing is the text of the error when no snapshot is held.
 	Name, Missing string
 
@@ -112,6 +117,7 @@ type Document[T any] struct {
 	flight             chan struct{} // closed when the fetch in progress has ended; nil: none
 	closed             bool
 	failures           int       // in a row
+	failing            time.Time // when the first of them ended
 	aside              *T        // see Config.WhileUsed; nil unless none is held
 	err                error     // of the last fetch
 	begun              time.Time // the last fetch
@@ -401,7 +407,9 @@ func (d *Document[T]) land(next Result[T], start time.Time, err error) {
 
 // failed plans the next attempt. The held snapshot stays, unless it is withdrawn.
 func (d *Document[T]) failed(err error) {
-	d.failures++
+	if d.failures++; d.failures == 1 {
+		d.failing = time.Now()
+	}
 	switch held := d.Load() != nil; {
 	case errors.Is(err, d.cfg.Withdrawn) && (held || d.aside != nil):
 		d.discard(err)
@@ -417,6 +425,9 @@ func (d *Document[T]) failed(err error) {
 		d.comes(valetkey.Down, err)
 	}
 	wait := jitter(min(lastRetry, firstRetry<<min(d.failures-1, 10)))
+	if d.cfg.Probe && d.Load() == nil {
+		wait = jitter(min(lastRetry, max(firstRetry, (time.Since(d.failing)-probing)/8)))
+	}
 	if e, ok := errors.AsType[*fetch.Error](err); ok {
 		wait = max(wait, min(e.RetryAfter, d.cfg.MaxRetryAfter))
 	}

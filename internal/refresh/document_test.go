@@ -150,6 +150,27 @@ func TestDocumentThatCannotBeFetched(t *testing.T) {
 		time.Sleep(time.Minute)
 		is(t, d, valetkey.Ready)
 	})
+	probe := func(c *refresh.Config[string]) { c.Probe = true }
+	bubble(t, "with Probe it is tried every second for a minute, then late by an eighth of the outage, up to a minute", probe, func(t *testing.T, s *source, d *refresh.Document[string]) {
+		s.set(errDown, 0)
+		begun := time.Now()
+		require.Error(t, d.Ready(background))
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		for i, at := range s.fetches[1:] {
+			want := min(max((s.fetches[i].Sub(begun)-time.Minute)/8, time.Second), time.Minute)
+			assert.LessOrEqual(t, at.Sub(s.fetches[i]), want, "%v after the first failure", at.Sub(begun))
+			assert.GreaterOrEqual(t, at.Sub(s.fetches[i]), want*9/10)
+		}
+		s.set(nil, 0)
+		time.Sleep(time.Minute)
+		is(t, d, valetkey.Ready)
+		require.NotNil(t, d.Load())
+		s.set(errDown, 0)
+		count := s.count()
+		time.Sleep(2 * time.Hour)
+		assert.Less(t, s.count()-count, 200, "while a document is held, pauses double")
+	})
 	bubble(t, "without use there is no timer, and the next caller after the backoff fetches", whileUsed, func(t *testing.T, s *source, d *refresh.Document[string]) {
 		s.set(errDown, 0)
 		require.Error(t, d.Ready(background))
