@@ -160,7 +160,7 @@ const (
 func keysOf(t testing.TB, iss *valetkeytest.Issuer) valetkey.Verifier {
 	t.Helper()
 	keys, err := jwks.New(jwks.Config{
-		Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Logger: slog.New(slog.DiscardHandler),
+		Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
@@ -396,17 +396,19 @@ func (s streamOf) Context() context.Context { return s.ctx }
 
 func TestBoundTokens(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	nonces, err := dpop.NewNonces(dpop.NoncesConfig{Every: time.Second, Grace: 10 * time.Second})
+	const every = 2 * time.Minute
+	iss.Advance(time.Until(time.Now().Truncate(every).Add(every))) // where a nonce begins
+	nonces, err := dpop.NewNonces(dpop.NoncesConfig{Every: every})
 	require.NoError(t, err)
-	proofs, err := dpop.New(dpop.Config{Nonces: nonces})
+	proofs, err := dpop.New(dpop.Config{Nonces: nonces, Now: iss.Now})
 	require.NoError(t, err)
 	const base = "https://api.example.com"
 	api := serve(t, newGuard(t, keysOf(t, iss), func(c *middleware.Config) {
-		c.DPoP = proofs
+		c.DPoP, c.Now = proofs, iss.Now
 		c.URL = func(r *http.Request) string { return base + r.URL.Path }
 	}), &testService{})
 	key := iss.ProofKey("ES256")
-	token := iss.Token(valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read"))
+	token := iss.Token(valetkeytest.BoundTo(key), valetkeytest.Scopes("orders:read"), valetkeytest.ExpiresIn(time.Hour))
 	send := func(c call, method, nonce string) (header, trailer metadata.MD, err error) {
 		proof := key.Proof("POST", base+service+method, token, valetkeytest.Claim("nonce", nonce))
 		ctx := metadata.AppendToOutgoingContext(with(t, "DPoP "+token), "dpop", proof)
@@ -430,15 +432,15 @@ func TestBoundTokens(t *testing.T) {
 		header, _, err := send(unary, "UnaryCall", nonce)
 		require.NoError(t, err)
 		assert.Empty(t, header["dpop-nonce"])
+		iss.Advance(every)
 		for _, c := range []struct {
 			call   call
 			method string
 		}{{unary, "UnaryCall"}, {duplex, "FullDuplexCall"}} {
-			require.Eventually(t, func() bool {
-				header, _, err := send(c.call, c.method, nonce)
-				require.NoError(t, err)
-				return len(header["dpop-nonce"]) == 1
-			}, 5*time.Second, 100*time.Millisecond, c.method)
+			header, _, err := send(c.call, c.method, nonce)
+			require.NoError(t, err)
+			require.Len(t, header["dpop-nonce"], 1, c.method)
+			assert.NotEqual(t, nonce, header["dpop-nonce"][0])
 		}
 	})
 }
