@@ -7,11 +7,12 @@
 // environment variable turns on. Each test first runs alone and without a mutant, to learn which mutants it reaches and how long it takes. Then
 // each mutant runs with the tests that reach it, the most specific and the quick ones first.
 //
-// A mutant is killed if a test fails, or if the tests take more than five times as long as before, plus ten seconds, and then more than three times
-// that. It survives if they pass, or if no test reaches it. -sample chooses at most so many mutants of each package, the same ones for the same
-// seed and source; 0 takes all. With -run, only the mutants whose FILE:LINE: begins with one of the given texts, separated by commas, are run.
-// -skip leaves out tests, such as a slow one. -why prints which test killed each mutant. -keep keeps the folder of the binary. The exit code is 1
-// if mutants survive that the file of -explained does not name, or if it names mutants of a package that do not exist or are killed.
+// A mutant is killed if a test fails twice, or if the tests take more than five times as long as before, plus ten seconds, and then more than 15
+// times, plus ten seconds. It survives if they pass, or if no test reaches it. -sample chooses at most so many mutants of each package, the same
+// ones for the same seed and source; 0 takes all. With -run, only the mutants whose FILE:LINE: begins with one of the given texts, separated by
+// commas, are run. -skip leaves out tests, such as a slow one. -parallel is the number of mutants that run at the same time; more than the number
+// of cores suit tests that wait. -why prints which test killed each mutant. -keep keeps the folder of the binary. The exit code is 1 if mutants
+// survive that the file of -explained does not name, or if it names mutants of a package that do not exist or are killed.
 package main
 
 import (
@@ -33,14 +34,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-)
-
-// The outcomes of a mutant.
-const (
-	killed    = "killed"
-	timeout   = "timeout" // counts as killed
-	survived  = "survived"
-	uncovered = "uncovered" // counts as survived: no test reaches it
 )
 
 type options struct {
@@ -91,13 +84,6 @@ func main() {
 func fatal(err error) {
 	fmt.Fprintln(os.Stderr, "mutants:", err)
 	os.Exit(2)
-}
-
-// A test is a test, an example or the seeds of a fuzz target.
-type test struct {
-	name    string
-	took    time.Duration
-	reaches map[int]bool // mutants
 }
 
 // measure runs the mutants of one package and reports whether all survivors are explained.
@@ -280,7 +266,7 @@ func build(dir, work string) (binary string, all []Mutant, err error) {
 }
 
 // calm runs each test of the binary alone, without a mutant, except those whose name matches skip; "": all.
-func calm(binary, dir, work, skip string) ([]test, error) {
+func calm(binary, dir, work, skip string) ([]Test, error) {
 	left, err := regexp.Compile(cmp.Or(skip, "^$"))
 	if err != nil {
 		return nil, err
@@ -291,7 +277,7 @@ func calm(binary, dir, work, skip string) ([]test, error) {
 	if err != nil {
 		return nil, err
 	}
-	var tests []test
+	var tests []Test
 	for name := range strings.FieldsSeq(string(out)) {
 		if strings.HasPrefix(name, "Benchmark") || left.MatchString(name) {
 			continue
@@ -299,13 +285,17 @@ func calm(binary, dir, work, skip string) ([]test, error) {
 		record := filepath.Join(work, name)
 		began := time.Now()
 		text, ended, err := execute(binary, dir, 10*time.Minute, []string{name}, "MUTANT_RECORD="+record)
+		if ended == killed { // by chance, unless it fails again
+			began = time.Now()
+			text, ended, err = execute(binary, dir, 10*time.Minute, []string{name}, "MUTANT_RECORD="+record)
+		}
 		if err != nil {
 			return nil, err
 		}
 		if ended != survived {
 			return nil, fmt.Errorf("%s fails without a mutant:\n%s", name, text)
 		}
-		t := test{name: name, took: time.Since(began), reaches: map[int]bool{}}
+		t := Test{Name: name, Took: time.Since(began), reaches: map[int]bool{}}
 		reached, err := os.ReadFile(record)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
@@ -319,53 +309,42 @@ func calm(binary, dir, work, skip string) ([]test, error) {
 		}
 		tests = append(tests, t)
 	}
-	slices.SortStableFunc(tests, func(a, b test) int { return len(a.reaches) - len(b.reaches) })
+	slices.SortStableFunc(tests, func(a, b Test) int { return len(a.reaches) - len(b.reaches) })
 	return tests, nil
 }
 
-var failure = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)|^(panic: .*|fatal error: .*)`)
-
 // run runs the tests that reach a mutant.
-func run(binary, dir string, mutant int, tests []test) (outcome, reason string) {
+func run(binary, dir string, mutant int, tests []Test) (outcome, reason string) {
 	// Three runs, as few of them as it takes: the tests that reach the fewest mutants, which are often those of the changed function, then the
 	// other quick ones, then the slow ones.
-	var batches [3]struct {
-		names []string
-		limit time.Duration
-	}
+	var batches [3]Batch
 	for _, t := range tests {
 		if !t.reaches[mutant] {
 			continue
 		}
 		b := &batches[2]
 		switch {
-		case t.took < time.Second && len(batches[0].names) < 3:
+		case t.Took < time.Second && len(batches[0]) < 3:
 			b = &batches[0]
-		case t.took < time.Second:
+		case t.Took < time.Second:
 			b = &batches[1]
 		}
-		b.names, b.limit = append(b.names, t.name), b.limit+t.took
+		*b = append(*b, t)
 	}
 	outcome = uncovered
-	for _, batch := range batches {
-		if len(batch.names) == 0 {
+	for _, b := range batches {
+		if len(b) == 0 {
 			continue
 		}
-		limit := 5*batch.limit + 10*time.Second
-		text, ended, err := execute(binary, dir, limit, batch.names, "MUTANT="+strconv.Itoa(mutant))
-		if ended == timeout { // the machine may have become slower since the tests were measured
-			text, ended, err = execute(binary, dir, 3*limit, batch.names, "MUTANT="+strconv.Itoa(mutant))
-		}
-		if err != nil {
-			fatal(err)
-		}
-		outcome = ended
-		if outcome != survived {
-			var failed []string
-			for _, m := range failure.FindAllSubmatch(text, -1) {
-				failed = append(failed, string(m[1])+string(m[2]))
+		outcome, reason = b.Run(func(names []string, limit time.Duration) ([]byte, string) {
+			text, ended, err := execute(binary, dir, limit, names, "MUTANT="+strconv.Itoa(mutant))
+			if err != nil {
+				fatal(err)
 			}
-			return outcome, strings.Join(failed, ", ")
+			return text, ended
+		})
+		if outcome != survived {
+			return outcome, reason
 		}
 	}
 	return outcome, ""
