@@ -18,6 +18,12 @@ func TestAdopt(t *testing.T) {
 		old.id("a")
 		assert.Zero(t, newCache(t, tokencache.Config{Entries: -1}, new(verifier)).Adopt(old.Cache, all))
 	})
+	t.Run("a cache without room takes nothing over", func(t *testing.T) {
+		old, full := newCache(t, tokencache.Config{}, new(verifier)), newCache(t, tokencache.Config{Bytes: -1}, new(verifier))
+		old.id("a")
+		assert.Zero(t, full.Adopt(old.Cache, all))
+		assert.Zero(t, full.Stats().Bytes)
+	})
 	t.Run("a token whose condition no longer holds is not taken over", func(t *testing.T) {
 		gone := new(condition)
 		reuse := func() valetkey.Freshness {

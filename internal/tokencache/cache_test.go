@@ -532,6 +532,18 @@ func TestBounds(t *testing.T) {
 			require.LessOrEqual(t, memory.Stats().Bytes, int64(100_000))
 		}
 	})
+	t.Run("VCACHE-14 a token fits exactly if its entry in the hot set fits too", func(t *testing.T) {
+		memory := newCache(t, tokencache.Config{}, new(verifier))
+		memory.id("a")
+		memory.id("a")
+		full := memory.Stats().Bytes
+		for bytes, entries := range map[int64]int{full: 1, full - 1: 0} {
+			exact := newCache(t, tokencache.Config{Bytes: bytes}, new(verifier))
+			exact.id("a")
+			exact.id("a")
+			assert.Equal(t, tokencache.Stats{Entries: entries, Bytes: int64(entries) * full, Hits: uint64(entries), Misses: uint64(2 - entries)}, exact.Stats())
+		}
+	})
 	t.Run("a token too large for its share is accepted and evicts no other", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{Bytes: 10_000}, valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
 			return valetkey.NewToken(valetkey.TokenFields{Subject: raw, Raw: string(make([]byte, len(raw))), Freshness: hour()}), nil

@@ -3,6 +3,7 @@ package tokencache_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -178,4 +179,80 @@ func TestFollowersOfALeaderThatLeaves(t *testing.T) {
 			})
 		})
 	}
+}
+
+// probed are claims whose validation calls a function of the test. Claims are decoded when an entry is recreated, while no lock is held.
+type probed struct{}
+
+var probe = func() error { return nil }
+
+func (probed) Validate() error { return probe() }
+
+func TestRecreatedEntries(t *testing.T) {
+	// verified returns a cache that has verified one token, whose entry is recreated at its next use, and the number of verifications.
+	verified := func(t *testing.T) (memory cache, verify func() *tokencache.Entry, calls *int) {
+		calls = new(int)
+		memory = newCache(t, tokencache.Config{Entries: 100, Claims: valetkey.DeclareClaims[probed]()}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			*calls++
+			return valetkey.NewToken(valetkey.TokenFields{ID: fmt.Sprint(*calls), Raw: `{}`, Freshness: hour()}), nil
+		}))
+		verify = func() *tokencache.Entry {
+			e, _, err := memory.Verify(t.Context(), "a")
+			require.NoError(t, err)
+			return e
+		}
+		require.Equal(t, "1", verify().Token.ID())
+		t.Cleanup(func() { probe = func() error { return nil } })
+		return memory, verify, calls
+	}
+	// once calls f at the next validation.
+	once := func(f func()) {
+		probe = func() error {
+			probe = func() error { return nil }
+			f()
+			return nil
+		}
+	}
+	t.Run("claims that are no longer valid: the token is removed, verified again and refused", func(t *testing.T) {
+		memory, verify, calls := verified(t)
+		probes := 0
+		probe = func() error {
+			if probes++; probes > 2 {
+				t.Fatal("of its entry and of the new token")
+			}
+			return errors.New("no tenant")
+		}
+		_, _, err := memory.Verify(t.Context(), "a")
+		var refusal *valetkey.Error
+		require.ErrorAs(t, err, &refusal)
+		assert.Equal(t, valetkey.ReasonClaims, refusal.Reason)
+		assert.Equal(t, 2, *calls)
+		assert.Zero(t, memory.Stats().Bytes)
+		probe = func() error { return nil }
+		assert.Equal(t, "3", verify().Token.ID())
+	})
+	t.Run("another call recreates the entry meanwhile: both get the same", func(t *testing.T) {
+		memory, verify, calls := verified(t)
+		var other *tokencache.Entry
+		once(func() { other = verify() })
+		e := verify()
+		assert.Same(t, other, e)
+		assert.Same(t, e, verify())
+		assert.Equal(t, 1, *calls)
+		memory.Purge(nil)
+		assert.Zero(t, memory.Stats().Bytes)
+	})
+	t.Run("the token is purged meanwhile: the next call verifies it again", func(t *testing.T) {
+		memory, verify, _ := verified(t)
+		once(func() { memory.Purge(nil) })
+		assert.Equal(t, "1", verify().Token.ID())
+		assert.Zero(t, memory.Stats().Bytes)
+		assert.Equal(t, "2", verify().Token.ID())
+	})
+	t.Run("the token is purged and verified again meanwhile: the next call gets the later one", func(t *testing.T) {
+		memory, verify, _ := verified(t)
+		once(func() { memory.Purge(nil); verify() })
+		assert.Equal(t, "1", verify().Token.ID())
+		assert.Equal(t, "2", verify().Token.ID())
+	})
 }

@@ -213,6 +213,32 @@ func TestAdoptKeepsProtection(t *testing.T) {
 	require.True(t, c.shards[0].protected.oldest.key == key)
 }
 
+func TestExpiredRecordsLeaveTheProtectedQueue(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	c := New(Config{Entries: 100, Now: func() time.Time { return now }}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+		return valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: now.Add(time.Minute)}}), nil
+	}))
+	verify := func(raw string) {
+		_, _, err := c.Verify(t.Context(), raw)
+		require.NoError(t, err)
+	}
+	s := &c.shards[0]
+	for _, raw := range []string{"a", "b", "c", "d"} {
+		verify(raw)
+		key := digest.Of(raw)
+		r := s.get(&key)
+		s.probation.remove(r) // as makeRoom does
+		r.state.Store(protected)
+		s.protected.push(r)
+	}
+	now = now.Add(time.Minute)
+	for n, raw := range []string{"new", "newer"} {
+		verify(raw)
+		require.Equal(t, 4-(n+1)*sweepSteps, s.protected.entries, "an insertion removes a few")
+	}
+	require.Equal(t, 2, c.Stats().Entries)
+}
+
 func TestHitsCountAsUse(t *testing.T) {
 	c := New(Config{Entries: 100}, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 		return valetkey.NewToken(valetkey.TokenFields{Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
