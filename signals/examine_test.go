@@ -128,6 +128,7 @@ func TestExamine(t *testing.T) {
 		r := newReceiver(t, tr.config(managed(signals.Push)))
 		stop := run(t, r)
 		eventually(t, "it is ready", isReady(r))
+		tr.state() // which it requests when it is ready
 		stop()
 		tr.mu.Lock()
 		tr.status = "paused"

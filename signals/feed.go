@@ -105,7 +105,12 @@ func (f *feed) deliver(ctx context.Context, all ...[]valetkey.Revocation) []erro
 		case <-d.done:
 			errs[i] = d.err
 		case <-ctx.Done():
-			errs[i] = context.Cause(ctx)
+			select {
+			case <-d.done: // what has succeeded is acknowledged, also at the end of Run
+				errs[i] = d.err
+			default:
+				errs[i] = context.Cause(ctx)
+			}
 		}
 	}
 	return errs

@@ -86,6 +86,7 @@ func TestDiscovery(t *testing.T) {
 				eventually(t, "it fails", fails(r, test.err))
 			}
 			r.Close()
+			server.Close() // waits for an attempt that has begun
 			assert.Equal(t, test.asked, asked[:len(test.asked)])
 		})
 	}

@@ -90,7 +90,7 @@ func TestPoll(t *testing.T) {
 			tr.pollFault = func(w http.ResponseWriter) bool { return tr.polls[len(tr.polls)-1]["maxEvents"] != 0.0 && hang(w) }
 		})
 		tr.send("a")
-		eventually(t, "it is applied", func() bool { return len(s.what()) == 1 })
+		eventually(t, "it is applied", func() bool { return r.Status().Outcomes["applied"] == 1 })
 		stop()
 		assert.Equal(t, []string{"a"}, tr.ackedNow())
 	})
@@ -120,10 +120,10 @@ func TestPoll(t *testing.T) {
 		r := newReceiver(t, polling(tr, s, func(cfg *signals.Config) { cfg.Publish = down }))
 		run(t, r)
 		eventually(t, "it is tried", func() bool { return r.Status().Outcomes["failed"] >= 2 })
+		eventually(t, "it is known", fails(r, "redis is down"))
 		assert.Empty(t, tr.ackedNow())
 		assert.Empty(t, tr.failedNow())
 		assert.Equal(t, valetkey.Down, health(r).State)
-		assert.ErrorContains(t, health(r).Err, "redis is down")
 		down.fail(nil)
 		eventually(t, "then it is", func() bool { return len(tr.ackedNow()) == 2 })
 		eventually(t, "it has caught up", isReady(r))
@@ -442,28 +442,32 @@ func TestManyWaitingSETs(t *testing.T) {
 		assert.Equal(t, 200.0, tr.polls[0]["maxEvents"])
 	})
 	t.Run("SSF-44 a flood of pushes is applied in few steps", func(t *testing.T) {
-		const n = 500
-		tr, s := newTransmitter(t), &sink{}
-		r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Publish = slow{} }, func(cfg *signals.Config) { cfg.Guards = []signals.Guard{s} }))
-		require.Equal(t, 202, push(r, tr.set()).Code)
-		done := make(chan int, n)
-		sets := make([]string, n)
-		for i := range sets {
-			sets[i] = tr.set(claim("sub_id", user(tr.URL, fmt.Sprint("user-", i))))
-		}
-		gate := make(chan struct{}, 200)
-		for _, raw := range sets {
-			gate <- struct{}{}
-			go func() {
-				defer func() { <-gate }()
-				done <- push(r, raw).Code
-			}()
-		}
-		for range n {
-			assert.Equal(t, 202, <-done)
-		}
-		assert.Len(t, s.what(), n+1)
-		assert.Less(t, s.n, n/2)
+		synctest.Test(t, func(t *testing.T) { // a machine that verifies no faster than the publisher stores would need a step for each
+			const n = 500
+			tr, s := newTransmitterInMemory(t), &sink{}
+			r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Publish, cfg.Guards = slow{}, []signals.Guard{s} }))
+			require.Equal(t, 202, push(r, tr.set()).Code)
+			done := make(chan int, n)
+			sets := make([]string, n)
+			for i := range sets {
+				sets[i] = tr.set(claim("sub_id", user(tr.URL, fmt.Sprint("user-", i))))
+			}
+			gate := make(chan struct{}, 200)
+			for _, raw := range sets {
+				gate <- struct{}{}
+				go func() {
+					defer func() { <-gate }()
+					done <- push(r, raw).Code
+				}()
+			}
+			for range n {
+				assert.Equal(t, 202, <-done)
+			}
+			assert.Len(t, s.what(), n+1)
+			assert.Less(t, s.n, n/10)
+			r.Close()
+			tr.close()
+		})
 	})
 }
 

@@ -200,7 +200,10 @@ func TestKeycloakPolls(t *testing.T) {
 	sent := make(chan M, 10)
 	mux.HandleFunc("POST /realms/a/ssf/poll", func(w http.ResponseWriter, r *http.Request) {
 		polls++
-		sent <- body(r)
+		select {
+		case sent <- body(r):
+		default: // further ones do not matter
+		}
 		sets := M{}
 		if polls == 1 {
 			claims, _ := json.Marshal(M{"iss": base + "/realms/a", "aud": "orders-api/5f3c", "iat": time.Now().Unix(), "jti": "one",

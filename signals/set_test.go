@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -240,25 +241,30 @@ func (unreadable) Close() error { return nil }
 
 // Junk from anyone who can reach the endpoint must not lead to the loss of a genuine SET that is signed with a new key.
 func TestJunkDoesNotCostTheNextKey(t *testing.T) {
-	tr := newTransmitter(t)
-	s := &sink{}
-	r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Guards = []signals.Guard{s} }))
-	require.Equal(t, 202, push(r, tr.set()).Code)
-	hits := tr.jwksHits
+	synctest.Test(t, func(t *testing.T) { // the fetches are limited in time
+		tr := newTransmitterInMemory(t)
+		s := &sink{}
+		r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Guards = []signals.Guard{s} }))
+		require.Equal(t, 202, push(r, tr.set()).Code)
+		hits := tr.jwksHits
 
-	junk := newKey(t, "ES256")
-	codes := map[int]int{}
-	for i := range 50 {
-		codes[push(r, tr.set(with(junk), header("kid", strings.Repeat("k", i+1)))).Code]++
-	}
-	assert.LessOrEqual(t, tr.jwksHits, hits+2, "junk causes few fetches")
-	assert.Equal(t, 50, codes[400]+codes[503])
-	assert.Equal(t, 202, push(r, tr.set()).Code, "held keys are not affected")
+		junk := newKey(t, "ES256")
+		codes := map[int]int{}
+		for i := range 50 {
+			codes[push(r, tr.set(with(junk), header("kid", strings.Repeat("k", i+1)))).Code]++
+		}
+		assert.LessOrEqual(t, tr.jwksHits, hits+2, "junk causes few fetches")
+		assert.Equal(t, 50, codes[400]+codes[503])
+		assert.Equal(t, 202, push(r, tr.set()).Code, "held keys are not affected")
 
-	tr.with(func() { tr.keys = append([]*jose.PrivateKey{newKey(t, "ES256")}, tr.keys...) })
-	genuine := tr.set(claim("sub_id", user(tr.URL, "new key")))
-	assert.Equal(t, 503, push(r, genuine).Code, "junk has used up the fetches, so the answer must not be final")
-	assert.NotContains(t, s.what(), "sub new key")
+		tr.with(func() { tr.keys = append([]*jose.PrivateKey{newKey(t, "ES256")}, tr.keys...) })
+		time.Sleep(time.Second)
+		genuine := tr.set(claim("sub_id", user(tr.URL, "new key")))
+		assert.Equal(t, 503, push(r, genuine).Code, "junk has used up the fetches, so the answer must not be final")
+		assert.NotContains(t, s.what(), "sub new key")
+		r.Close()
+		tr.close()
+	})
 }
 
 func TestNewKeyIsFetchedOnceAllowed(t *testing.T) {

@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	soon     = 20 * time.Second // the limit for events that must happen
+	soon     = time.Minute // the limit for events that must happen
 	audience = "https://receiver.example.com"
 	endpoint = "https://receiver.example.com/events"
 	secret   = "Bearer push-secret"
