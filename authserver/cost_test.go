@@ -336,3 +336,37 @@ func TestBeginnings(t *testing.T) {
 		assert.Equal(t, 3*burst, refused)
 	})
 }
+
+// TestEndsCostNoMoreAfterManyLogins: what has ended is not read again when the user or the client ends what is live.
+func TestEndsCostNoMoreAfterManyLogins(t *testing.T) {
+	s := openShop(t, func(c *authserver.Config) {
+		c.Clients = append(c.Clients, authserver.Client{
+			ID: "svc2", Secret: "test-secret-of-svc2", GrantTypes: []string{exchangeGrant}, Scopes: []string{"orders:read"}, Introspects: []string{orders},
+		})
+	})
+	logIn := func() {
+		s.logIn(t)
+		access, _ := s.tokens(t)
+		for _, id := range []string{"svc", "svc2"} {
+			a := s.send(t, "/oauth2/token", id, "grant_type", exchangeGrant, "subject_token", access, "subject_token_type", accessType)
+			require.Equal(t, 200, a.status, a.text)
+			access = a.body["access_token"].(string)
+		}
+	}
+	cost := func() costs.Cost {
+		logIn()
+		return s.Of(func() {
+			_, grants, err := s.RevokeUser(t.Context(), "customer:alice")
+			require.NoError(t, err)
+			require.NotZero(t, grants)
+		})
+	}
+	first := cost()
+	var last costs.Cost
+	for range 10 {
+		last = cost()
+	}
+	// What the end before left of the two exchanged grants is repeated once, and the order of the grants is random.
+	assert.LessOrEqual(t, last.Reads, first.Reads+10)
+	assert.LessOrEqual(t, last.Writes, first.Writes+4)
+}

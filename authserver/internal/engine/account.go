@@ -12,6 +12,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/internal/endings"
 	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/login"
+	"github.com/valetkey/valetkey/authserver/store"
 )
 
 // A grant lasts as long as its user. Each time it is used (a code, a refresh token or a device code is redeemed, or a token is
@@ -39,9 +40,18 @@ func (e *Engine) account(ctx context.Context, g *grant) (*login.Account, error) 
 		if err != nil {
 			cause = endings.UserDisabled
 		}
-		if revoked, err := e.endGrant(ctx, g, cause, ""); err != nil {
+		stored, err := e.grant(ctx, g.ID) // the caller may have changed g
+		if errors.Is(err, store.ErrNotFound) {
+			return nil, errUserGone
+		}
+		revoked := false
+		if err == nil {
+			revoked, err = e.endGrant(ctx, stored, cause, "")
+		}
+		if err != nil {
 			return nil, fmt.Errorf("end the grant of a user who is gone: %w", err)
-		} else if revoked {
+		}
+		if revoked {
 			e.cfg.Audit(ctx, Event{Name: UserGone, Client: g.Client, Subject: g.Subject, Grant: g.ID})
 		}
 		return nil, errUserGone

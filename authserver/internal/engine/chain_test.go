@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -86,5 +88,51 @@ func TestRevokedDuringAnExchange(t *testing.T) {
 		stored, err := s.store.Get(t.Context(), "grant", id)
 		require.NoError(t, err)
 		assert.Contains(t, string(stored.Value), `"revoked_at"`, "what was stored is of no use")
+	}
+}
+
+// An interrupting store calls between before the Put that ends a grant, and then fails once.
+type interrupting struct {
+	store.Store
+	between func()
+	down    bool
+}
+
+func (i *interrupting) Put(ctx context.Context, r store.Record) (int64, error) {
+	if between := i.between; between != nil && r.Kind == "grant" && strings.Contains(string(r.Value), `"revoked_at"`) {
+		i.between = nil
+		between()
+		defer func() { i.down = true }()
+	}
+	return i.Store.Put(ctx, r)
+}
+
+func (i *interrupting) Find(ctx context.Context, kind string, key store.Key, after string, limit int) ([]store.Record, error) {
+	if i.down {
+		i.down = false
+		return nil, errBroken
+	}
+	return i.Store.Find(ctx, kind, key, after, limit)
+}
+
+// A token may be exchanged while it is revoked, which may then be interrupted: the next attempt ends what it was exchanged for.
+func TestEndOfAnExchangedTokenIsRepeatedIfItWasInterrupted(t *testing.T) {
+	var i interrupting
+	s := start(t, func(c *config) { i.Store, c.Store = c.Store, &i }, exchanging)
+	middle := s.exchange(t, "orders-svc", s.login(t, "scope", "orders:read").access, "scope", "vault:open").tokens(t).access
+	var last string
+	i.between = func() { last = s.exchange(t, "vault-svc", middle).tokens(t).access }
+	active := func() bool {
+		a := s.introspect(t, "vault-api", last)
+		require.Equal(t, 200, a.status, a.text)
+		return a.body["active"].(bool)
+	}
+	_, err := s.RevokeGrants(t.Context(), "", "orders-svc")
+	require.ErrorIs(t, err, errBroken)
+	require.True(t, active())
+	for range 2 {
+		_, err = s.RevokeGrants(t.Context(), "", "orders-svc")
+		require.NoError(t, err)
+		assert.False(t, active())
 	}
 }

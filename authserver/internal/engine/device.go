@@ -190,7 +190,7 @@ func (e *Engine) DecideDevice(ctx context.Context, in *flow.Interaction, d *flow
 	if err := e.decideDevice(ctx, in, func(dev *device) {
 		dev.State, dev.Grant, dev.By, dev.Said = allowed, g.ID, decider(d), d.Said
 	}); err != nil {
-		_, lost := e.revoke(ctx, g.ID)
+		_, lost := e.revoke(ctx, g)
 		return errors.Join(err, lost)
 	}
 	if err := e.cfg.Clients.Keep(ctx, in.Client); err != nil {

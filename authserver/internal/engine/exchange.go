@@ -191,7 +191,7 @@ func (e *Engine) confirmExchange(ctx context.Context, g *grant) error {
 			return err
 		}
 		if gone {
-			if _, err := e.revoke(ctx, g.ID); err != nil {
+			if _, err := e.revoke(ctx, g); err != nil {
 				return err
 			}
 			return errNotItsToken

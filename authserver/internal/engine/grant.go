@@ -27,7 +27,8 @@ const (
 	kindSpent   = "spent" // refresh tokens that have been used
 )
 
-// The keys of grants. The values of code and refresh are digests.
+// The keys of grants. The values of code and refresh are digests. A grant that has ended is not found by subject, client and session
+// any more: a user may have thousands of them, which the next log-out everywhere would read again.
 const (
 	keyCode    = "code"
 	keyRefresh = "refresh"
@@ -76,6 +77,7 @@ type grant struct {
 
 	version       int64
 	expires       time.Time     // of the record
+	listed        bool          // it can be found by subject, client and session
 	code, refresh string        // digests, as stored
 	spent         *spent        // the token by which the grant was found in its grace period
 	newRefresh    string        // the refresh token that the response contains; empty: none
@@ -96,7 +98,7 @@ type identity struct {
 
 // newGrant returns a grant for a client itself.
 func newGrant(c *model.Client, api model.API, scopes valetkey.Scopes) *grant {
-	return &grant{ID: rand.Text(), Client: c.ID, Audience: api.Audience, Scopes: scopes.String(), identity: identity{Subject: c.ID}}
+	return &grant{ID: rand.Text(), Client: c.ID, Audience: api.Audience, Scopes: scopes.String(), listed: true, identity: identity{Subject: c.ID}}
 }
 
 // identityOf returns the identity of the user of a decision.
@@ -109,6 +111,10 @@ func identityOf(d *flow.Decision) identity {
 
 func (g *grant) live() bool { return g.Revoked.IsZero() }
 
+// end ends the grant when it is saved. An exchanged grant stays listed, because an attempt that is interrupted before everything that
+// was exchanged for its tokens has ended must find it again: see [Engine.endAgain].
+func (g *grant) end() { g.Revoked, g.listed = time.Now(), g.Root != "" }
+
 // saveGrant stores a new grant, or replaces the version that was read. The record lasts until the given time, and no shorter than
 // before: nothing of the grant may be live after that.
 func (e *Engine) saveGrant(ctx context.Context, g *grant, until time.Time) error {
@@ -120,10 +126,12 @@ func (e *Engine) saveGrant(ctx context.Context, g *grant, until time.Time) error
 		g.expires = until
 	}
 	rec := store.Record{Kind: kindGrant, ID: g.ID, Version: g.version, Expires: g.expires, Value: text, MayDrop: true, Owner: g.Client}
-	for _, k := range []store.Key{
-		{Name: keySubject, Value: g.Subject}, {Name: keyClient, Value: g.Client}, {Name: keySession, Value: g.Session},
-		{Name: keyCode, Value: g.code}, {Name: keyRefresh, Value: g.refresh},
-	} {
+	keys := []store.Key{{Name: keyCode, Value: g.code}, {Name: keyRefresh, Value: g.refresh}}
+	if g.listed {
+		keys = append(keys,
+			store.Key{Name: keySubject, Value: g.Subject}, store.Key{Name: keyClient, Value: g.Client}, store.Key{Name: keySession, Value: g.Session})
+	}
+	for _, k := range keys {
 		if k.Value != "" {
 			rec.Keys = append(rec.Keys, k)
 		}
@@ -157,6 +165,8 @@ func readGrant(rec store.Record) (*grant, error) {
 			g.code = k.Value
 		case keyRefresh:
 			g.refresh = k.Value
+		case keySubject:
+			g.listed = true
 		}
 	}
 	return g, nil
@@ -220,28 +230,22 @@ func (c *call) narrow(g *grant) error {
 	return nil
 }
 
-// revoke ends a grant with all its tokens, and reports whether it was live. It also ends everything that was exchanged for its
-// tokens. If the grant is the root of the exchanges, they end immediately, because the root is read with each of them. Otherwise
-// they end one by one, which costs one write each, at most as many as the exchanges themselves have cost.
-func (e *Engine) revoke(ctx context.Context, id string) (alive bool, err error) {
-	g, err := e.grant(ctx, id)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return false, nil
-	case err != nil:
-		return false, err
-	case g.Root == "":
-		return e.revokeOne(ctx, id)
+// revoke ends a grant that was read from the store, with all its tokens, and reports whether it was live. It also ends everything that
+// was exchanged for its tokens. If the grant is the root of the exchanges, they end immediately, because the root is read with each of
+// them. Otherwise they end one by one, which costs one write each, at most as many as the exchanges themselves have cost.
+func (e *Engine) revoke(ctx context.Context, g *grant) (alive bool, err error) {
+	if g.Root == "" {
+		return e.revokeOne(ctx, g)
 	}
 	// The grant ends after the exchanges, so that an interrupted attempt can be repeated, and before those that are made
 	// meanwhile.
-	if err := e.revokeExchanged(ctx, id); err != nil {
+	if err := e.revokeExchanged(ctx, g.ID); err != nil {
 		return false, err
 	}
-	if alive, err = e.revokeOne(ctx, id); err != nil {
+	if alive, err = e.revokeOne(ctx, g); err != nil {
 		return alive, err
 	}
-	return alive, e.revokeExchanged(ctx, id)
+	return alive, e.revokeExchanged(ctx, g.ID)
 }
 
 // revokeExchanged ends the grants whose chain of exchanges includes this one.
@@ -254,7 +258,11 @@ func (e *Engine) revokeExchanged(ctx context.Context, id string) error {
 		}
 		for _, rec := range found {
 			after = rec.ID
-			if _, err := e.revokeOne(ctx, rec.ID); err != nil {
+			g, err := readGrant(rec)
+			if err != nil {
+				return err
+			}
+			if _, err := e.revokeOne(ctx, g); err != nil {
 				return fmt.Errorf("revoke what was exchanged: %w", err)
 			}
 		}
@@ -265,18 +273,35 @@ func (e *Engine) revokeExchanged(ctx context.Context, id string) error {
 }
 
 // revokeOne ends a grant without those that were exchanged for its tokens.
-func (e *Engine) revokeOne(ctx context.Context, id string) (alive bool, err error) {
-	for {
-		g, err := e.grant(ctx, id)
-		if errors.Is(err, store.ErrNotFound) {
-			return false, nil
+func (e *Engine) revokeOne(ctx context.Context, g *grant) (alive bool, err error) {
+	for g.live() {
+		ended := *g
+		ended.end()
+		if err := e.saveGrant(ctx, &ended, time.Time{}); !errors.Is(err, store.ErrConflict) {
+			return err == nil, err
 		}
-		if err != nil || !g.live() {
+		// It has just been used: retry.
+		if g, err = e.grant(ctx, g.ID); errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		} else if err != nil {
 			return false, err
 		}
-		g.Revoked = time.Now()
-		if err := e.saveGrant(ctx, g, time.Time{}); !errors.Is(err, store.ErrConflict) {
-			return err == nil, err
-		} // else it has just been used: retry
 	}
+	return false, nil
+}
+
+// endAgain repeats what an interrupted attempt to end a grant may have left, once: it then removes the grant from the lists.
+func (e *Engine) endAgain(ctx context.Context, g *grant) error {
+	if g.Root == "" || !g.listed {
+		return nil
+	}
+	if err := e.revokeExchanged(ctx, g.ID); err != nil {
+		return err
+	}
+	unlisted := *g
+	unlisted.listed = false
+	if err := e.saveGrant(ctx, &unlisted, time.Time{}); err != nil && !errors.Is(err, store.ErrConflict) {
+		return err
+	}
+	return nil
 }

@@ -124,11 +124,11 @@ func (e *Engine) endAll(ctx context.Context, key store.Key, clientID string, cau
 	}
 }
 
-// endGrant ends a grant for a reason, with all its tokens, and reports whether it was live. Every end of a grant that has to be reported
-// to others passes through it. id is the jti of the token that was presented, or empty.
+// endGrant ends a grant that was read from the store, for a reason and with all its tokens, and reports whether it was live. Every end of
+// a grant that has to be reported to others passes through it. id is the jti of the token that was presented, or empty.
 func (e *Engine) endGrant(ctx context.Context, g *grant, cause endings.Cause, id string) (alive bool, err error) {
 	if !g.live() {
-		return e.revoke(ctx, g.ID) // repeats what an interrupted attempt may have left
+		return false, e.endAgain(ctx, g)
 	}
 	ending := endings.Ending{Cause: cause, Client: g.Client}
 	if g.UserType != "" {
@@ -142,7 +142,7 @@ func (e *Engine) endGrant(ctx context.Context, g *grant, cause endings.Cause, id
 		ending.Token = id // the sid, if any, is that of the root, which does not end
 	}
 	err = e.cfg.Endings.Do(ctx, ending, func(ctx context.Context) (bool, error) {
-		alive, err = e.revoke(ctx, g.ID)
+		alive, err = e.revoke(ctx, g)
 		return alive, err
 	})
 	return alive, err

@@ -289,7 +289,7 @@ func (e *Engine) redeemCode(c *call) (*grant, error) {
 		return nil, errGrant
 	}
 	if err := e.checkCode(c, g); err != nil {
-		g.Revoked = time.Now() // the code may be stolen
+		g.end() // the code may be stolen
 		if lost := e.saveGrant(ctx, g, time.Time{}); lost != nil {
 			return nil, lost
 		}
