@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -32,8 +33,8 @@ func newReplica(t testing.TB, cfg dpop.NoncesConfig) *replica {
 	t.Helper()
 	nonces, err := dpop.NewNonces(cfg)
 	require.NoError(t, err)
-	// At the beginning of an epoch of the default length.
-	r := &replica{replays: new(counted), now: time.Now().Truncate(2 * time.Minute)}
+	// At the beginning of an epoch of the default length, and the same for all replicas.
+	r := &replica{replays: new(counted), now: time.Unix(1_800_000_000, 0)}
 	r.Verifier = newVerifier(t, dpop.Config{Nonces: nonces, ReplayStore: r.replays, Now: func() time.Time { return r.now }})
 	return r
 }
@@ -177,9 +178,11 @@ func TestNonces(t *testing.T) {
 		}
 	})
 	t.Run("DPOP-43 with a nonce a proof is remembered until the nonce has ended", func(t *testing.T) {
-		r := newReplica(t, dpop.NoncesConfig{Key: key})
-		require.NoError(t, verify(r, r.Nonce()))
-		require.InDelta(t, 310, time.Until(r.replays.until).Seconds(), 2)
+		synctest.Test(t, func(t *testing.T) {
+			r := newReplica(t, dpop.NoncesConfig{Key: key})
+			require.NoError(t, verify(r, r.Nonce()))
+			require.Equal(t, 310*time.Second, time.Until(r.replays.until))
+		})
 	})
 }
 
