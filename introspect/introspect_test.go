@@ -713,7 +713,7 @@ func TestCloseEndsTheConnectionsOfTheDefaultClient(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, open.Load())
 	v.Close()
-	require.Eventually(t, func() bool { return open.Load() == 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return open.Load() == 0 }, time.Minute, time.Millisecond)
 }
 
 // A server answers with JSON whatever h does not.

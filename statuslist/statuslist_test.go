@@ -801,7 +801,7 @@ func TestObserver(t *testing.T) {
 	v.Purge()
 	_, err = v.Verify(t.Context(), iss.Token(iss.Status(0)))
 	require.Error(t, err)
-	require.Eventually(t, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.events) == 2 }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return len(o.events) == 2 }, time.Minute, time.Millisecond)
 	assert.Equal(t, 200, o.events[0].Status)
 	assert.Equal(t, 429, o.events[1].Status)
 	assert.Equal(t, iss.URL, o.events[0].Issuer)

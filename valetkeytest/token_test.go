@@ -119,7 +119,8 @@ func TestTokenIsThatOfRFC9068(t *testing.T) {
 	assert.Equal(t, valetkeytest.DefaultSubject, j.claims["sub"])
 	assert.Equal(t, valetkeytest.DefaultClientID, j.claims["client_id"])
 	assert.Equal(t, "orders:read orders:write", j.claims["scope"])
-	assert.InDelta(t, before, j.claims["iat"], 2)
+	assert.GreaterOrEqual(t, j.claims["iat"], float64(before))
+	assert.LessOrEqual(t, j.claims["iat"], float64(iss.Now().Unix()))
 	assert.Equal(t, j.claims["iat"].(float64)+valetkeytest.DefaultLifetime.Seconds(), j.claims["exp"])
 	assert.NotEmpty(t, j.claims["jti"])
 	assert.NotEqual(t, j.claims["jti"], parse(t, iss.Token()).claims["jti"])
@@ -141,14 +142,12 @@ func TestTokenVerifiesByItsAlgorithm(t *testing.T) {
 
 func TestOptionsChangeTheToken(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	now := float64(iss.Now().Unix())
-	hour := time.Hour.Seconds()
 	tests := []struct {
 		name string
 		opt  valetkeytest.Option
 		part string // header or claims
 		key  string
-		want any // nil: absent; a float64: within two seconds
+		want any // nil: absent; a time.Duration: seconds of 1970 that far from now
 	}{
 		{"no scope asked for is no claim", valetkeytest.Subject("bob"), "claims", "scope", nil},
 		{"one audience is a string", valetkeytest.Audience("https://a.example"), "claims", "aud", "https://a.example"},
@@ -162,11 +161,11 @@ func TestOptionsChangeTheToken(t *testing.T) {
 		{"another kid", valetkeytest.KeyID("../x"), "header", "kid", "../x"},
 		{"another type", valetkeytest.Type("JWT"), "header", "typ", "JWT"},
 		{"no type", valetkeytest.Type(""), "header", "typ", nil},
-		{"a longer life", valetkeytest.ExpiresIn(time.Hour), "claims", "exp", now + hour},
-		{"expired", valetkeytest.Expired(), "claims", "exp", now - hour},
-		{"expired after it was issued", valetkeytest.Expired(), "claims", "iat", now - 2*hour},
-		{"not yet valid", valetkeytest.NotYetValid(), "claims", "nbf", now + hour},
-		{"not yet valid and not expired", valetkeytest.NotYetValid(), "claims", "exp", now + 2*hour},
+		{"a longer life", valetkeytest.ExpiresIn(time.Hour), "claims", "exp", time.Hour},
+		{"expired", valetkeytest.Expired(), "claims", "exp", -time.Hour},
+		{"expired after it was issued", valetkeytest.Expired(), "claims", "iat", -2 * time.Hour},
+		{"not yet valid", valetkeytest.NotYetValid(), "claims", "nbf", time.Hour},
+		{"not yet valid and not expired", valetkeytest.NotYetValid(), "claims", "exp", 2 * time.Hour},
 		{"lenient has no typ", valetkeytest.Lenient(), "header", "typ", nil},
 		{"lenient has no kid", valetkeytest.Lenient(), "header", "kid", nil},
 		{"lenient has no sub", valetkeytest.Lenient(), "claims", "sub", nil},
@@ -176,11 +175,14 @@ func TestOptionsChangeTheToken(t *testing.T) {
 	keys := published(t, iss)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			before := iss.Now()
 			j := parse(t, iss.Token(tt.opt))
+			after := iss.Now()
 			assert.True(t, j.verified(t, keys[iss.KeyID()]), "the issuer's key has signed it")
 			got := map[string]map[string]any{"header": j.header, "claims": j.claims}[tt.part][tt.key]
-			if want, ok := tt.want.(float64); ok {
-				assert.InDelta(t, want, got, 2)
+			if ahead, ok := tt.want.(time.Duration); ok {
+				assert.GreaterOrEqual(t, got, float64(before.Add(ahead).Unix()))
+				assert.LessOrEqual(t, got, float64(after.Add(ahead).Unix()))
 				return
 			}
 			assert.Equal(t, tt.want, got)
