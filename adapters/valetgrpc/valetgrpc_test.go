@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -23,6 +24,7 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetgrpc"
@@ -124,17 +126,31 @@ func serve(t testing.TB, guard *middleware.Guard, s *testService, around ...grpc
 
 func serveWith(t testing.TB, s *testService, opts ...grpc.ServerOption) testpb.TestServiceClient {
 	t.Helper()
-	server := grpc.NewServer(opts...)
-	testpb.RegisterTestServiceServer(server, s)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	return serveOn(t, listener, grpc.NewServer(opts...), s, listener.Addr().String())
+}
+
+// serveInMemory serves as serve does, without a socket: in a bubble of synctest.
+func serveInMemory(t testing.TB, guard *middleware.Guard, s *testService, around ...grpc.ServerOption) testpb.TestServiceClient {
+	t.Helper()
+	guarded, err := valetgrpc.New(guard, methods)
+	require.NoError(t, err)
+	listener := bufconn.Listen(64 << 10)
+	return serveOn(t, listener, grpc.NewServer(append(around, grpc.ChainStreamInterceptor(guarded.Stream))...), s, "passthrough:///memory",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+}
+
+func serveOn(t testing.TB, listener net.Listener, server *grpc.Server, s *testService, target string, opts ...grpc.DialOption) testpb.TestServiceClient {
+	t.Helper()
+	testpb.RegisterTestServiceServer(server, s)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		server.Stop()
 		assert.NoError(t, <-done)
 	})
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(target, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return testpb.NewTestServiceClient(conn)
@@ -174,7 +190,7 @@ func keysOf(t testing.TB, iss *valetkeytest.Issuer) valetkey.Verifier {
 
 // with returns a context whose call carries these authorization values.
 func with(t testing.TB, authorization ...string) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	for _, value := range authorization {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", value)
@@ -546,6 +562,10 @@ func TestEndOfStream(t *testing.T) {
 		require.NoError(t, err)
 		return stream, s
 	}
+	const life = 5 * time.Minute
+	bearer := func(t *testing.T) context.Context {
+		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer x")
+	}
 	assertEnded := func(t *testing.T, stream testpb.TestService_FullDuplexCallClient, err error) {
 		assert.Equal(t, codes.Unauthenticated, status.Code(err), err)
 		assert.Equal(t, []string{`Bearer realm="api", error="invalid_token", error_description="the token expired while the stream was open"`},
@@ -553,32 +573,44 @@ func TestEndOfStream(t *testing.T) {
 	}
 
 	t.Run("HTTP-03 a stream that waits for its client ends with its token, and leaves nothing behind", func(t *testing.T) {
-		below := make(chan error, 8)
-		stream, s := open(t, expiring(200*time.Millisecond), grpc.ChainStreamInterceptor(
-			func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-				return next(srv, reporting{stream, below})
-			}))
-		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
-		_, err := stream.Recv()
-		require.NoError(t, err)
-		require.NoError(t, <-below)
+		synctest.Test(t, func(t *testing.T) {
+			below := make(chan error, 8)
+			s := &testService{returned: make(chan error, 1)}
+			stream, err := serveInMemory(t, expiring(life), s, grpc.ChainStreamInterceptor(
+				func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+					return next(srv, reporting{stream, below})
+				})).FullDuplexCall(bearer(t))
+			require.NoError(t, err)
+			require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
+			_, err = stream.Recv()
+			require.NoError(t, err)
+			require.NoError(t, <-below)
 
-		_, err = stream.Recv()
-		assertEnded(t, stream, err)
-		assert.Equal(t, codes.Unauthenticated, status.Code(<-s.returned))
-		assert.Error(t, <-below, "the RecvMsg of gRPC itself has returned too")
-		assert.Empty(t, below, "and was not called again")
+			begun := time.Now()
+			_, err = stream.Recv()
+			assertEnded(t, stream, err)
+			assert.Equal(t, life, time.Since(begun))
+			assert.Equal(t, codes.Unauthenticated, status.Code(<-s.returned))
+			assert.Error(t, <-below, "the RecvMsg of gRPC itself has returned too")
+			assert.Empty(t, below, "and was not called again")
+		})
 	})
 	t.Run("HTTP-03 a stream whose client reads nothing ends with its token", func(t *testing.T) {
-		stream, s := open(t, expiring(200*time.Millisecond))
-		require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{ResponseParameters: []*testpb.ResponseParameters{{}}}))
-		assert.Equal(t, codes.Unauthenticated, status.Code(<-s.returned))
-		for {
-			if _, err := stream.Recv(); err != nil {
-				assertEnded(t, stream, err)
-				return
+		synctest.Test(t, func(t *testing.T) {
+			s := &testService{returned: make(chan error, 1)}
+			stream, err := serveInMemory(t, expiring(life), s).FullDuplexCall(bearer(t))
+			require.NoError(t, err)
+			require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{ResponseParameters: []*testpb.ResponseParameters{{}}}))
+			begun := time.Now()
+			assert.Equal(t, codes.Unauthenticated, status.Code(<-s.returned))
+			assert.Equal(t, life, time.Since(begun))
+			for {
+				if _, err := stream.Recv(); err != nil {
+					assertEnded(t, stream, err)
+					return
+				}
 			}
-		}
+		})
 	})
 	t.Run("HTTP-03 a stream that waits for its client ends when its token is revoked", func(t *testing.T) {
 		guard := newGuard(t, valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
