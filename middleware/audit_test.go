@@ -384,6 +384,19 @@ func TestInsecureReportOnly(t *testing.T) {
 		})
 		assert.Contains(t, out.buf.String(), "level=WARN")
 	})
+	t.Run("a route is as loud, and counted", func(t *testing.T) {
+		var out lines
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Logger = slog.New(slog.NewTextHandler(&out, nil)) })
+		guard.Handler(hello, need)
+		assert.Empty(t, out.buf.String())
+		assert.Zero(t, guard.Status().ReportOnlyRoutes)
+		guard.Handler(hello, valetkey.InsecureReportOnly{need, claims.Equal("tier", "gold")})
+		assert.Contains(t, out.buf.String(), `level=WARN msg="report-only mode of a route: its refusals are reported and not enforced" scope=orders:read rules="tier = gold"`)
+		assert.Equal(t, 1, guard.Status().ReportOnlyRoutes)
+		guard.Require(valetkey.InsecureReportOnly{need})(hello)
+		assert.Equal(t, 2, guard.Status().ReportOnlyRoutes)
+		assert.False(t, guard.Status().ReportOnly, "the other routes are enforced")
+	})
 	t.Run("among other requirements it is a failure", func(t *testing.T) {
 		api := serve(t, perRoute.Handler(hello, valetkey.InsecureReportOnly{need}, need))
 		assert.Equal(t, 503, do(t, "GET", api, "Bearer "+iss.Token(valetkeytest.Scopes("orders:read"))).status)

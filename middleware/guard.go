@@ -368,8 +368,12 @@ func New(cfg Config) (*Guard, error) {
 // is sufficient. With [valetkey.Optional] as the only need, a request without credentials for this guard reaches next too;
 // [valetkey.FromContext] then returns nil, even if another guard has attached a token before.
 func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.Handler {
-	needs = append([]valetkey.Requirement(nil), needs...)
 	g.Declare(needs...)
+	return g.handler(next, needs)
+}
+
+func (g *Guard) handler(next http.Handler, needs []valetkey.Requirement) http.Handler {
+	needs = append([]valetkey.Requirement(nil), needs...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, s, ok := g.Decide(r, needs...).apply(w, r)
 		if !ok {
@@ -385,7 +389,7 @@ func (g *Guard) Handler(next http.Handler, needs ...valetkey.Requirement) http.H
 // Require returns [Guard.Handler] with needs as middleware, in the form that routers such as chi accept.
 func (g *Guard) Require(needs ...valetkey.Requirement) func(http.Handler) http.Handler {
 	g.Declare(needs...)
-	return func(next http.Handler) http.Handler { return g.Handler(next, needs...) }
+	return func(next http.Handler) http.Handler { return g.handler(next, needs) }
 }
 
 // preflight reports whether r is a CORS preflight (Fetch standard, "CORS-preflight request"). A plain OPTIONS request is not.

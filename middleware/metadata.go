@@ -94,12 +94,19 @@ func (res Resource) metadataURL() string {
 }
 
 // Declare registers needs that will be passed to [Guard.Decide], for the scopes_supported and
-// authorization_details_types_supported of [Guard.Metadata]. It is for adapters; Handler, Require and routes.Table call it
-// themselves. It is safe for concurrent use.
+// authorization_details_types_supported of [Guard.Metadata]. A [valetkey.InsecureReportOnly] among them is logged and counted in
+// Status.ReportOnlyRoutes. It is for adapters; Handler, Require and routes.Table call it themselves. It is safe for concurrent use.
 func (g *Guard) Declare(needs ...valetkey.Requirement) {
 	g.declared.mu.Lock()
 	defer g.declared.mu.Unlock()
 	d := valetkey.Describe(needs...)
+	for _, need := range needs {
+		if _, ok := need.(valetkey.InsecureReportOnly); ok {
+			g.declared.reportOnly++
+			needs := valetkey.Describe(need)
+			g.log.Warn("report-only mode of a route: its refusals are reported and not enforced", "scope", needs.Challenge.String(), "rules", strings.Join(needs.Rules, " and "))
+		}
+	}
 	g.declared.scopes = valetkey.NewScopes(slices.Concat(g.declared.scopes.Slice(), d.All.Slice())...)
 	g.declared.detailTypes = append(g.declared.detailTypes, d.DetailTypes...)
 	slices.Sort(g.declared.detailTypes)
@@ -111,6 +118,13 @@ type declared struct {
 	mu          sync.Mutex
 	scopes      valetkey.Scopes
 	detailTypes []string // sorted, each once
+	reportOnly  int      // number of requirements whose refusals are not enforced
+}
+
+func (d *declared) reportOnlyRoutes() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reportOnly
 }
 
 func (d *declared) all() (scopes valetkey.Scopes, detailTypes []string) {

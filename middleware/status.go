@@ -19,6 +19,10 @@ type Status struct {
 	Revocations RevocationsStatus
 	ReportOnly  bool // Config.InsecureReportOnly: refusals are not enforced
 	Requests    int  // requests in progress with a token; zero without Config.CancelWithToken
+
+	// ReportOnlyRoutes is the number of [valetkey.InsecureReportOnly] that were passed to [Guard.Handler], [Guard.Declare] or a route
+	// table: refusals of these routes are not enforced.
+	ReportOnlyRoutes int
 }
 
 // RevocationsStatus describes the revocations that a guard holds.
@@ -53,6 +57,8 @@ func (g *Guard) Status() Status {
 		Revocations: RevocationsStatus{Held: held.Held, Overflowed: held.Overflowed, Unmatched: g.denials.sessionless.count(), Source: g.denials.watched.health()},
 		Requests:    g.streams.len(),
 		ReportOnly:  g.reportOnly,
+
+		ReportOnlyRoutes: g.declared.reportOnlyRoutes(),
 	}
 	source := s.Revocations.Source.State
 	if g.denials.noteOverflow() || source != "" && source != valetkey.Ready {

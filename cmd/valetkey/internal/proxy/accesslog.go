@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/valetkey/valetkey"
@@ -46,6 +47,17 @@ func (a *accessLog) row(r *http.Request) string {
 		return r.Pattern
 	}
 	return ""
+}
+
+// reportOnly returns the rows whose refusals are not enforced although those of others are.
+func (a *accessLog) reportOnly() (rows []string) {
+	for row, need := range a.rows {
+		if _, ok := need.(valetkey.InsecureReportOnly); ok {
+			rows = append(rows, row)
+		}
+	}
+	slices.Sort(rows)
+	return rows
 }
 
 // end writes the line of a visit. r is its request.

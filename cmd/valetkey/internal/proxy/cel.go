@@ -60,11 +60,24 @@ func (f *file) blameRules(at string, err error) {
 func needText(need valetkey.Requirement) string {
 	all, ok := need.(valetkey.AllOf)
 	if !ok {
-		return fmt.Sprint(need)
+		all = valetkey.AllOf{need}
 	}
-	texts := make([]string, len(all))
-	for i, one := range all {
-		texts[i] = fmt.Sprint(one)
+	var texts []string
+	for _, one := range all {
+		needs := valetkey.Describe(one)
+		if needs.StepUp == nil && len(needs.DetailTypes) == 0 {
+			texts = append(texts, fmt.Sprint(one))
+			continue
+		}
+		if login := needs.StepUp; login != nil && len(login.ACRValues) > 0 {
+			texts = append(texts, "acr "+strings.Join(login.ACRValues, " or "))
+		}
+		if login := needs.StepUp; login != nil && login.MaxAge != nil {
+			texts = append(texts, "a login within "+login.MaxAge.String())
+		}
+		for _, name := range needs.DetailTypes {
+			texts = append(texts, "authorization_details of the type "+name)
+		}
 	}
 	return strings.Join(texts, " and ")
 }

@@ -110,6 +110,14 @@ var (
 		{"it is signed with its key", "RFC 9449, section 4.3, check 6", []valetkey.Reason{valetkey.ReasonProofSignature}},
 	}
 
+	// for routes that require them
+	detailChecks = []check{
+		{"its authorization details are sufficient", "RFC 9396, section 9", []valetkey.Reason{valetkey.ReasonDetails, valetkey.ReasonDetailsMalformed}},
+	}
+	loginChecks = []check{
+		{"its user has logged in as required", "RFC 9470, section 3", []valetkey.Reason{valetkey.ReasonACR, valetkey.ReasonAuthAge}},
+	}
+
 	routeChecks = []check{
 		{"its scopes are sufficient for the request", "RFC 6750, section 3.1", []valetkey.Reason{valetkey.ReasonScope}},
 		{"its claims allow the request", "RFC 9110, section 15.5.4", []valetkey.Reason{valetkey.ReasonClaimsForbid}},

@@ -515,7 +515,7 @@ func TestMistakes(t *testing.T) {
   "orders": x
   "GET /{": x
 `), []string{
-			`7: routes["GET /a"]: "@admin" is neither @public nor @any`,
+			`7: routes["GET /a"]: "@admin" is not @public, @optional or @any`,
 			`8: routes["GET /b"]: "": an alternative has no scope`,
 			`9: routes["GET /c"]: "x | | y": an alternative has no scope`,
 			`10: routes["GET /d"]: is empty`,
@@ -531,9 +531,11 @@ func TestMistakes(t *testing.T) {
   "GET /b": any
   "GET /c": {scopes: public}
   "GET /d": public | any
+  "GET /e": optional
 `), []string{
 			`7: routes["GET /a"]: "public" would be a scope: write "@public", or scopes: public in a mapping if there is a scope of that name`,
-			`8: routes["GET /b"]: "any" would be a scope: write "@any", or scopes: any in a mapping if there is a scope of that name`}},
+			`8: routes["GET /b"]: "any" would be a scope: write "@any", or scopes: any in a mapping if there is a scope of that name`,
+			`11: routes["GET /e"]: "optional" would be a scope: write "@optional", or scopes: optional in a mapping if there is a scope of that name`}},
 		{"every kind of bad mapping in a route, each on its line", routes(`
   "GET /a": {}
   "GET /b": {scopes: "@admin", claims: [a]}
@@ -551,9 +553,9 @@ func TestMistakes(t *testing.T) {
   "GET /i": {cel: "claims.tid == 't1'"}
   "GET /j": {cel: []}
 `), []string{
-			`7: routes["GET /a"]: scopes, claims or cel is required`,
-			`8: routes["GET /b"].scopes: "@admin" is neither @public nor @any`,
-			`9: routes["GET /c"].scopes: @public cannot be combined with claims or cel, which need a token`,
+			`7: routes["GET /a"]: scopes, claims, cel, acr, max_age or authorization_details is required`,
+			`8: routes["GET /b"].scopes: "@admin" is not @public, @optional or @any`,
+			`9: routes["GET /c"].scopes: @public cannot be combined with conditions, which need a token`,
 			`10: routes["GET /d"].claims: is empty`,
 			`13: routes["GET /e"].claims[0]: an operator (=, ~=, ^=) needs a space on each side`,
 			`14: routes["GET /e"].claims[1]: "tid = {te nant}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
@@ -561,9 +563,37 @@ func TestMistakes(t *testing.T) {
 			`16: routes["GET /e"].claims[3]: "tid ^= {tenant}": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
 			`17: routes["GET /e"].claims[4]: "tid = {tenant} | t1": a part of the path has the form claim = {wildcard} or claim ~= {wildcard}`,
 			`18: routes["GET /f"]: unknown field "claim"; did you mean claims?`,
-			`19: routes["GET /h/{tenant}"]: AllOf[0]: the rule "tid = path value tennant" can never hold: the pattern has no wildcard {tennant}`,
+			`19: routes["GET /h/{tenant}"]: the rule "tid = path value tennant" can never hold: the pattern has no wildcard {tennant}`,
 			`20: routes["GET /i"].cel: CEL is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey`,
 			`21: routes["GET /j"].cel: is empty`}},
+		{"every kind of bad login, detail and mode in a route, each on its line", routes(`
+  "GET /a": {acr: []}
+  "GET /b": {acr: [phr, 'p r']}
+  "GET /c": {acr: ''}
+  "GET /d": {max_age: 0s}
+  "GET /e": {max_age: 10ms}
+  "GET /f": {max_age: 300}
+  "GET /g": {scopes: "@public", acr: phr}
+  "GET /h": {scopes: "@optional", max_age: 5m}
+  "GET /i": {authorization_details: {actions: initiate}}
+  "GET /j": {authorization_details: [{type: payment, amount: 5}]}
+  "GET /k": {scopes: "@public", insecure_report_only: true}
+  "GET /l": {scopes: "@optional", insecure_report_only: true}
+  "GET /m": {insecure_report_only: true}
+`), []string{
+			`7: routes["GET /a"].acr: is empty`,
+			`8: routes["GET /b"].acr[1]: "p r" is not an acr value: it is empty, or has a space or another character that a challenge cannot carry`,
+			`9: routes["GET /c"].acr: "" is not an acr value: it is empty, or has a space or another character that a challenge cannot carry`,
+			`10: routes["GET /d"].max_age: "0s" is not a positive duration`,
+			`11: routes["GET /e"].max_age: is less than a second`,
+			`12: routes["GET /f"].max_age: "300" is not a duration such as 30s`,
+			`13: routes["GET /g"].scopes: @public cannot be combined with conditions, which need a token`,
+			`14: routes["GET /h"].scopes: @optional cannot be combined with conditions, which need a token`,
+			`15: routes["GET /i"].authorization_details.type: required`,
+			`16: routes["GET /j"].authorization_details[0]: unknown field "amount"; known are type, locations, actions, datatypes, identifier, privileges`,
+			`17: routes["GET /k"].insecure_report_only: has no effect on a route that needs no token: remove it, or @public`,
+			`18: routes["GET /l"].insecure_report_only: has no effect on a route that needs no token: remove it, or @optional`,
+			`19: routes["GET /m"]: scopes, claims, cel, acr, max_age or authorization_details is required`}},
 		{"rules in CEL in the light build", verifier(`{issuer: "https://as.example.com", cel: claims.a == 1}`), []string{
 			`4: verifiers[0].jwks.cel: CEL is not part of this build of valetkey: build the full one in a clone: go build -o valetkey ./cmd/valetkey/full/valetkey`}},
 	} {
@@ -720,7 +750,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		defer p.Close()
-		if strings.Contains(config, "public") || strings.Contains(path, "oauth-protected-resource") || strings.ContainsAny(config, `\%`) {
+		if strings.Contains(config, "public") || strings.Contains(config, "optional") || strings.Contains(config, "report_only") || strings.Contains(path, "oauth-protected-resource") || strings.ContainsAny(config, `\%`) {
 			return
 		}
 		r := httptest.NewRequest("GET", "/", nil)

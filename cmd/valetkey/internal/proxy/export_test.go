@@ -38,7 +38,7 @@ func (p *Proxy) Requests() int { return p.guard.Status().Requests }
 
 // CheckedReasons returns all reasons that belong to a check.
 func CheckedReasons() (all []valetkey.Reason) {
-	for _, c := range slices.Concat(pathChecks, jwtChecks, statusChecks, askedChecks, schemeChecks, certificateChecks, proofChecks, routeChecks) {
+	for _, c := range slices.Concat(pathChecks, jwtChecks, statusChecks, askedChecks, schemeChecks, certificateChecks, proofChecks, detailChecks, loginChecks, routeChecks) {
 		all = append(all, c.refusals...)
 	}
 	return slices.Compact(slices.Sorted(slices.Values(all)))

@@ -99,7 +99,7 @@ func Rehearse(ctx context.Context, file string, in Request, drivers driver.Set, 
 	p.ServeHTTP(&w, r)
 	need, known := re.routes[r.Pattern]
 	if known {
-		out.Need = needText(need)
+		out.Need, re.needs = needText(need), valetkey.Describe(need)
 	}
 	if known && re.need == nil {
 		out.Row = r.Pattern
@@ -133,6 +133,7 @@ type rehearsal struct {
 	routes      routes.Table
 	made        []made
 
+	needs  valetkey.Needs // of the route
 	passed bool
 	err    error           // of the decision of the guard
 	told   *valetkey.Error // refusal for which a response was written; nil: none
@@ -269,6 +270,12 @@ func (re *rehearsal) checks(in Request, reason valetkey.Reason) []check {
 	}
 	if in.Proof != "" || slices.ContainsFunc(proofChecks, refused) {
 		all = append(all, proofChecks...)
+	}
+	if len(re.needs.DetailTypes) > 0 {
+		all = append(all, detailChecks...)
+	}
+	if re.needs.StepUp != nil {
+		all = append(all, loginChecks...)
 	}
 	return append(all, routeChecks...)
 }

@@ -215,7 +215,6 @@ func TestEveryReasonHasItsCheck(t *testing.T) {
 		valetkey.ReasonFormUnreadable: true, valetkey.ReasonFormTooLong: true, valetkey.ReasonFormMalformed: true, valetkey.ReasonQueryMalformed: true,
 		valetkey.ReasonForwardedMalformed: true, valetkey.ReasonHostMalformed: true, // inspect writes them itself
 		valetkey.ReasonExpiredMeanwhile: true, valetkey.ReasonPerhapsRevokedMeanwhile: true, valetkey.ReasonProofUsed: true,
-		valetkey.ReasonACR: true, valetkey.ReasonAuthAge: true, valetkey.ReasonDetails: true, valetkey.ReasonDetailsMalformed: true, // no route of a file asks for it
 		valetkey.ReasonClaims:         true,                          // a file declares no type of claims
 		valetkey.ReasonBindingsDiffer: true,                          // no verifier of a file cross-checks
 		valetkey.ReasonNoRequirement:  true,                          // no route of a file has an empty AllOf

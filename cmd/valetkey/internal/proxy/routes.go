@@ -5,10 +5,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/internal/config"
+	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/rar"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
@@ -61,32 +64,68 @@ func (f *file) rows() routes.Table {
 
 // row returns the requirement of the route at the path in the file; nil if there is a mistake.
 func (f *file) row(at string, s row) valetkey.Requirement {
-	var rules []valetkey.Requirement
-	for _, c := range s.Claims {
-		rules = append(rules, c.Requirement)
-	}
-	if len(s.CEL) > 0 {
-		rules = append(rules, f.celRequirement(at+".cel", s.CEL))
-	}
+	rules := f.rules(at, s)
 	need := s.Scopes.Requirement
-	_, open := need.(valetkey.Openness)
-	if text := fmt.Sprint(need); !open && !f.Given(at+".scopes") && (text == "public" || text == "any") { // the short form, without the @
+	openness, open := need.(valetkey.Openness)
+	if text := fmt.Sprint(need); !open && !f.Given(at+".scopes") && (text == "public" || text == "optional" || text == "any") { // the short form, without the @
 		f.Mistake(at, "%q would be a scope: write %q, or scopes: %s in a mapping if there is a scope of that name", text, "@"+text, text)
 		return nil
+	}
+	if s.ReportOnly && f.Profile == "fapi2" {
+		f.Mistake(at+".insecure_report_only", "cannot be combined with profile: fapi2, which requires that refusals are enforced")
 	}
 	switch {
 	case f.Wrong(at) || slices.Contains(rules, nil):
 		return nil
 	case len(rules) == 0 && need == nil:
-		f.Mistake(at, "scopes, claims or cel is required")
+		f.Mistake(at, "scopes, claims, cel, acr, max_age or authorization_details is required")
 		return nil
+	case open && openness.Open() && s.ReportOnly:
+		f.Mistake(at+".insecure_report_only", "has no effect on a route that needs no token: remove it, or @%s", openness)
+		return nil
+	case open && openness.Open() && len(rules) > 0:
+		f.Mistake(at+".scopes", "@%s cannot be combined with conditions, which need a token", openness)
+		return nil
+	}
+	if need != nil && (need != valetkey.AnyToken || len(rules) == 0 && !s.ReportOnly) {
+		rules = append([]valetkey.Requirement{need}, rules...)
+	}
+	switch {
+	case s.ReportOnly && f.rehearsal == nil: // inspect shows the refusal
+		return valetkey.InsecureReportOnly(rules)
 	case len(rules) == 0:
 		return need
-	case need == valetkey.Public:
-		f.Mistake(at+".scopes", "@public cannot be combined with claims or cel, which need a token")
-		return nil
-	case need == nil || need == valetkey.AnyToken:
-		return valetkey.AllOf(rules)
+	case len(rules) == 1:
+		return rules[0]
 	}
-	return append(valetkey.AllOf{need}, rules...)
+	return valetkey.AllOf(rules)
+}
+
+// rules returns the conditions of a row beside its scopes. One with a mistake is nil.
+func (f *file) rules(at string, s row) (rules []valetkey.Requirement) {
+	for _, c := range s.Claims {
+		rules = append(rules, c.Requirement)
+	}
+	if len(s.ACR) > 0 && !f.Wrong(at+".acr") {
+		values := make([]string, len(s.ACR))
+		for i, value := range s.ACR {
+			values[i] = string(value)
+		}
+		rules = append(rules, middleware.ACR(values...))
+	}
+	switch age := time.Duration(s.MaxAge); {
+	case age > 0 && age < time.Second:
+		f.Mistake(at+".max_age", "is less than a second")
+	case age > 0:
+		rules = append(rules, middleware.MaxAge(age))
+	}
+	for _, d := range s.Details {
+		rules = append(rules, rar.Requirement{
+			Type: d.Type, Locations: d.Locations, Actions: d.Actions, DataTypes: d.DataTypes, Identifier: d.Identifier, Privileges: d.Privileges,
+		})
+	}
+	if len(s.CEL) > 0 {
+		rules = append(rules, f.celRequirement(at+".cel", s.CEL))
+	}
+	return rules
 }

@@ -103,14 +103,27 @@ var schemaKeys = map[string]string{
 	"cancel_with_token":    "Whether streams and WebSockets end when their token expires or is revoked. Default: true.",
 	"profile":              "fapi2: the FAPI 2.0 Security Profile. It sets other options; options that contradict it are errors.",
 	"routes":               "Patterns of Go's net/http and what each requires. Requests that match no pattern are refused.",
-	"routes.*":             "Scopes, or a mapping with scopes, claims and cel that must all be met.",
-	"routes.*.scopes":      "Scopes that are all required; alternatives separated by \" | \"; @any for any valid token; @public for no token.",
+	"routes.*":             "Scopes, or a mapping of conditions that must all be met.",
+	"routes.*.scopes":      "Scopes that are all required; alternatives separated by \" | \"; @any for any valid token; @optional for one that is verified if it is sent; @public for no token.",
 	"routes.*.claims":      "Conditions on claims, such as environment = production, or tenant_id = {tenant} for a part of the path. All must be met.",
 	"routes.*.cel":         "Rules in CEL on the token and the request, such as claims.tenant_id == path.tenant. They require the full build.",
 	"routes.*.cel.rule":    "Expression of the type bool. It can read claims, token, request, path and now.",
 	"routes.*.cel.message": "Text for clients if the rule refuses. Default: a text for all rules.",
-	"openapi":              "OpenAPI document, 3.0 to 3.2, whose security sections state the requirements. It replaces routes and requires the full build.",
-	"allow_encoded_slash":  "Patterns whose wildcards accept an encoded slash (%2F). The upstream must split a path before it decodes it.",
+	"routes.*.acr":         "Accepted values of acr, the strength of the login, in order of preference. Otherwise the client is asked for a new login (RFC 9470).",
+	"routes.*.max_age":     "How long ago the user may have logged in (auth_time), such as 5m. Otherwise the client is asked for a new login (RFC 9470).",
+
+	"routes.*.authorization_details":            "Authorization details that the token must have (RFC 9396), each in one of its details.",
+	"routes.*.authorization_details.type":       "Type of the detail.",
+	"routes.*.authorization_details.locations":  "Resource servers that the detail must name.",
+	"routes.*.authorization_details.actions":    "Actions that it must allow.",
+	"routes.*.authorization_details.datatypes":  "Kinds of data that it must allow.",
+	"routes.*.authorization_details.identifier": "Identifier of the resource that it must be about.",
+	"routes.*.authorization_details.privileges": "Privileges that it must have.",
+
+	"routes.*.insecure_report_only": "Lets requests through that this route would refuse, and logs them as refused. For the introduction of a requirement.",
+
+	"openapi":             "OpenAPI document, 3.0 to 3.2, whose security sections state the requirements. It replaces routes and requires the full build.",
+	"allow_encoded_slash": "Patterns whose wildcards accept an encoded slash (%2F). The upstream must split a path before it decodes it.",
 
 	"listen_http":     "Address where a gateway asks over HTTP, such as 127.0.0.1:9091.",
 	"listen_grpc":     "Address where Envoy asks over gRPC (ext_authz), such as 127.0.0.1:9092. It requires the full build.",
@@ -329,9 +342,10 @@ var schemaTexts = map[reflect.Type]config.Schema{
 	reflect.TypeFor[duration]():     config.Duration(),
 	reflect.TypeFor[positive]():     config.PositiveDuration(),
 	reflect.TypeFor[status]():       {"type": "integer", "minimum": 2, "maximum": 255, "errorMessage": "is not a status from 2 to 255"},
+	reflect.TypeFor[acrValue]():     text(`^[!#-\[\]-~]+$`, "is not an acr value: it has a space or another character that a challenge cannot carry"),
 	reflect.TypeFor[claimRule]():    text(`^\S(.*\S)?$`, "is not a rule such as environment = production or tenant_id = {tenant}"),
-	reflect.TypeFor[need](): text(`^(@public|@any|[ !#-?A-\[\]-~][ !#-\[\]-~]*)$`,
-		"is not @public, @any, or scopes separated by spaces, with alternatives separated by \" | \""),
+	reflect.TypeFor[need](): text(`^(@public|@optional|@any|[ !#-?A-\[\]-~][ !#-\[\]-~]*)$`,
+		"is not @public, @optional, @any, or scopes separated by spaces, with alternatives separated by \" | \""),
 }
 
 func text(pattern, wrong string) config.Schema {

@@ -257,6 +257,7 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 	body := struct {
 		State      valetkey.State `json:"state"`
 		ReportOnly bool           `json:"insecure_report_only,omitempty"`
+		Rows       []string       `json:"insecure_report_only_routes,omitempty"`
 		web.Status
 		Config      web.Source  `json:"config"`
 		Verifiers   []condition `json:"verifiers"`
@@ -266,7 +267,7 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 		Revocations revocations `json:"revocations"`
 		Requests    int         `json:"requests"`
 	}{
-		State: g.State, ReportOnly: g.ReportOnly, Status: s.process.Status(), Config: p.source,
+		State: g.State, ReportOnly: g.ReportOnly, Rows: p.access.reportOnly(), Status: s.process.Status(), Config: p.source,
 		Verifiers: reports(g.Verifiers), Cache: cache(g.Cache),
 		Revocations: revocations{g.Revocations.Held, g.Revocations.Overflowed, reportOf(g.Revocations.Source)}, Requests: g.Requests,
 	}

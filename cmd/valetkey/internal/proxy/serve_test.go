@@ -123,6 +123,8 @@ type signalStatus struct {
 
 type status struct {
 	State            string
+	ReportOnly       bool     `json:"insecure_report_only"`
+	ReportOnlyRoutes []string `json:"insecure_report_only_routes"`
 	Verifiers, Redis []part
 	Cache            struct {
 		Entries      int

@@ -113,9 +113,23 @@ type jwksSection struct {
 
 // A row is the requirement of a route. All that is given must be met.
 type row struct {
-	Scopes need             `yaml:"scopes,short"`
-	Claims []claimRule      `yaml:"claims,single,filled"`
-	CEL    []driver.CELRule `yaml:"cel,single,filled"`
+	Scopes     need             `yaml:"scopes,short"`
+	Claims     []claimRule      `yaml:"claims,single,filled"`
+	CEL        []driver.CELRule `yaml:"cel,single,filled"`
+	ACR        []acrValue       `yaml:"acr,single,filled"`
+	MaxAge     positive         `yaml:"max_age"` // in whole seconds
+	Details    []detailSection  `yaml:"authorization_details,single,filled"`
+	ReportOnly bool             `yaml:"insecure_report_only"`
+}
+
+// A detailSection describes one detail that a token must have (RFC 9396).
+type detailSection struct {
+	Type       string   `yaml:"type,required"`
+	Locations  []string `yaml:"locations,single,filled"`
+	Actions    []string `yaml:"actions,single,filled"`
+	DataTypes  []string `yaml:"datatypes,single,filled"`
+	Identifier string   `yaml:"identifier,filled"`
+	Privileges []string `yaml:"privileges,single,filled"`
 }
 
 type statusSection struct {
@@ -327,8 +341,10 @@ func (n *need) UnmarshalText(text []byte) error {
 		n.Requirement = valetkey.Public
 	case expr == "@any":
 		n.Requirement = valetkey.AnyToken
+	case expr == "@optional":
+		n.Requirement = valetkey.Optional
 	case strings.HasPrefix(expr, "@"):
-		return fmt.Errorf("%q is neither @public nor @any", expr)
+		return fmt.Errorf("%q is not @public, @optional or @any", expr)
 	default:
 		parsed, err := scopes.Parse(expr)
 		for _, m := range valetkey.ConfigErrors(err) {
@@ -336,6 +352,19 @@ func (n *need) UnmarshalText(text []byte) error {
 		}
 		n.Requirement = parsed
 	}
+	return nil
+}
+
+// An acrValue is an authentication context class reference that a challenge can carry.
+type acrValue string
+
+var acrPattern = regexp.MustCompile(`^[!#-\[\]-~]+$`)
+
+func (a *acrValue) UnmarshalText(text []byte) error {
+	if !acrPattern.Match(text) {
+		return fmt.Errorf("%q is not an acr value: it is empty, or has a space or another character that a challenge cannot carry", text)
+	}
+	*a = acrValue(text)
 	return nil
 }
 
