@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +58,9 @@ type ClientCredentials struct {
 	// and NoAuth name no client.
 	Auth clientauth.Auth
 
-	// Scope lists the scopes to request. Nil: ssf.read and ssf.manage (CAEP Interoperability Profile 1.0, section 2.7.2).
+	// Scope lists the scopes to request. Nil: ssf.read and ssf.manage (CAEP Interoperability Profile 1.0, section 2.7.2) or, if the token
+	// endpoint answers with invalid_scope because the client does not have both, the one that it has. Most transmitters let ssf.manage do
+	// everything; with ssf.read alone, the stream must exist already. Empty and not nil: the parameter is not sent.
 	Scope []string
 
 	// Resource is the resource to request (RFC 8707). Empty: none.
@@ -80,9 +83,6 @@ func ClientCredentialsGrant(cfg ClientCredentials) Credentials {
 	}
 	if err := errors.Join(wrong...); err != nil {
 		return Credentials{err: err}
-	}
-	if cfg.Scope == nil {
-		cfg.Scope = []string{"ssf.read", "ssf.manage"}
 	}
 	if cfg.TokenURL == "" {
 		return Credentials{at: func(issuer string) Credentials { return Credentials{token: (&grant{cfg: cfg, issuer: issuer}).get} }}
@@ -109,9 +109,14 @@ type grant struct {
 	mu       sync.Mutex // held during a request, so that there is one at a time
 	found    string     // the endpoint in the metadata; "": not fetched yet
 	doubtful bool       // a request to found has failed, so the endpoint may have moved
+	scope    string     // the one of defaultScopes that the token endpoint has accepted last; "": none yet
 	token    string
 	until    time.Time
 }
+
+// defaultScopes are the values of scope that are requested in order until the token endpoint accepts one, if ClientCredentials.Scope is
+// nil. A client may have been given only one of the two (RFC 6749, section 5.2: invalid_scope).
+var defaultScopes = []string{"ssf.read ssf.manage", "ssf.manage", "ssf.read"}
 
 // endpointLocked returns the token endpoint. The metadata is fetched before the first request, and again after a failed one, at most once
 // for each attempt to get a token. While it cannot be fetched, the endpoint that it contained remains.
@@ -141,18 +146,45 @@ func (g *grant) get(ctx context.Context, c fetch.Client, renew bool) (string, er
 	if err != nil {
 		return "", err
 	}
-	token, code, err := g.requestLocked(ctx, c, endpoint)
+	token, code, err := g.tryScopesLocked(ctx, c, endpoint)
 	if g.doubtful = err != nil; err != nil {
 		return "", &TokenError{Code: code, Err: err}
 	}
 	return token, nil
 }
 
+const invalidScope = "invalid_scope"
+
+// tryScopesLocked requests an access token with the configured scopes, or with each of the default ones until one is accepted.
+func (g *grant) tryScopesLocked(ctx context.Context, c fetch.Client, endpoint string) (token, code string, err error) {
+	if g.cfg.Scope != nil {
+		token, code, err = g.requestLocked(ctx, c, endpoint, strings.Join(g.cfg.Scope, " "))
+		if code == invalidScope {
+			err = fmt.Errorf("%w to Scope %q: the client does not have all of these scopes there", err, g.cfg.Scope)
+		}
+		return token, code, err
+	}
+	scopes := defaultScopes
+	if g.scope != "" {
+		scopes = append([]string{g.scope}, slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return s == g.scope })...)
+	}
+	for _, scope := range scopes {
+		token, code, err = g.requestLocked(ctx, c, endpoint, scope)
+		if err == nil {
+			g.scope = scope
+		}
+		if code != invalidScope {
+			return token, code, err
+		}
+	}
+	return "", code, fmt.Errorf("%w to each of %q: give the client these scopes, or set Scope to those of the transmitter", err, scopes)
+}
+
 // requestLocked requests an access token. code is the error of the token endpoint.
-func (g *grant) requestLocked(ctx context.Context, c fetch.Client, endpoint string) (token, code string, err error) {
+func (g *grant) requestLocked(ctx context.Context, c fetch.Client, endpoint, scope string) (token, code string, err error) {
 	form := url.Values{"grant_type": {"client_credentials"}}
-	if len(g.cfg.Scope) > 0 {
-		form.Set("scope", strings.Join(g.cfg.Scope, " "))
+	if scope != "" {
+		form.Set("scope", scope)
 	}
 	if g.cfg.Resource != "" {
 		form.Set("resource", g.cfg.Resource)

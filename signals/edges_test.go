@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,6 +64,65 @@ func TestAccessTokensOfTheReceiver(t *testing.T) {
 			eventually(t, "it is ready", isReady(r))
 		})
 	}
+	for name, c := range map[string]struct {
+		has   string // the scopes of the client
+		scope []string
+		asked []string // for the first token and, after it was refused, the second one
+		err   string
+	}{
+		"a client with both scopes":      {"ssf.read ssf.manage", nil, []string{"ssf.read ssf.manage", "ssf.read ssf.manage"}, ""},
+		"a client with ssf.manage alone": {"ssf.manage", nil, []string{"ssf.read ssf.manage", "ssf.manage", "ssf.manage"}, ""},
+		"a client with ssf.read alone":   {"ssf.read", nil, []string{"ssf.read ssf.manage", "ssf.manage", "ssf.read", "ssf.read"}, ""},
+		"a client with other scopes": {"admin", nil, []string{"ssf.read ssf.manage", "ssf.manage", "ssf.read"},
+			`to each of ["ssf.read ssf.manage" "ssf.manage" "ssf.read"]: give the client these scopes, or set Scope to those of the transmitter`},
+		"configured scopes, of which the client has one": {"ssf.manage", []string{"ssf.manage", "a"}, []string{"ssf.manage a"},
+			`to Scope ["ssf.manage" "a"]: the client does not have all of these scopes there`},
+	} {
+		t.Run(name+" gets a token with those that it has", func(t *testing.T) {
+			var mu sync.Mutex
+			var asked []string
+			issued := 0
+			tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				scope := r.PostFormValue("scope")
+				if asked = append(asked, scope); len(asked) > len(c.asked) { // the next attempt
+					asked = asked[:len(c.asked)]
+				}
+				for _, s := range strings.Fields(scope) {
+					if !slices.Contains(strings.Fields(c.has), s) {
+						reply(w, 400, M{"error": "invalid_scope"}) // RFC 6749, section 5.2
+						return
+					}
+				}
+				token := apiToken
+				if issued++; issued == 1 {
+					token = "expired"
+				}
+				reply(w, 200, M{"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+			}))
+			defer tokens.Close()
+			r := newReceiver(t, newTransmitter(t).config(managed(signals.Push), func(cfg *signals.Config) {
+				cfg.Credentials = signals.ClientCredentialsGrant(signals.ClientCredentials{TokenURL: tokens.URL, Auth: introspect.BasicAuth("receiver", "password"), Scope: c.scope})
+			}))
+			run(t, r)
+			if c.err == "" {
+				eventually(t, "it is ready", isReady(r))
+			} else {
+				eventually(t, "it is known", fails(r, c.err))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			assert.Equal(t, c.asked, asked)
+		})
+	}
+	t.Run("one without the scope to create a stream", func(t *testing.T) {
+		tr := newTransmitter(t)
+		tr.noCreate = 403
+		r := newReceiver(t, tr.config(managed(signals.Push)))
+		run(t, r)
+		eventually(t, "it is known", fails(r, "creating the stream: the transmitter answers with status 403: the access token does not allow it. Does the client have the scope ssf.manage"))
+	})
 	t.Run("one is used until ten seconds before its end", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr := newTransmitterInMemory(t)

@@ -213,6 +213,10 @@ type apiError struct {
 }
 
 func (e *apiError) Error() string {
+	if e.status == http.StatusForbidden { // RFC 6750, section 3.1: insufficient_scope
+		return fmt.Sprintf("%s: the transmitter answers with status 403: the access token does not allow it. Does the client have the scope ssf.manage, "+
+			"and do the Credentials request it?", e.what)
+	}
 	return fmt.Sprintf("%s: the transmitter answers with status %d", e.what, e.status)
 }
 

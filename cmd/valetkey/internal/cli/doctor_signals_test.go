@@ -171,8 +171,8 @@ func TestDoctorOnSignals(t *testing.T) {
 		})
 		code, out, _ := run(t, "", "doctor", "--config", s.file(s.section(valetkeytest.ReceiverSecret, "")))
 		assert.Equal(t, cli.No, code)
-		assert.Contains(t, after(out), `and the error "invalid_scope"; give the client the scopes ssf.read and ssf.manage at the token endpoint; `+
-			"if the transmitter has other scopes, set scopes: [...]")
+		assert.Contains(t, after(out), `and the error "invalid_scope" to each of ["ssf.read ssf.manage" "ssf.manage" "ssf.read"]: give the client these scopes`)
+		assert.Contains(t, after(out), "; if the transmitter has other scopes, set scopes: [...]")
 	})
 	t.Run("no token endpoint in the metadata of the issuer", func(t *testing.T) {
 		s := newSignaling(t)

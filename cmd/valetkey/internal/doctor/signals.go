@@ -301,7 +301,6 @@ func (x *examination) stream(ctx context.Context, cfg signals.Config) {
 		case e.NotFound:
 			f = f.setting("token_url", "TokenURL", "https://...")
 		case e.Code == "invalid_scope":
-			f.Fix = "give the client the scopes ssf.read and ssf.manage at the token endpoint"
 			f.If, f.YAML, f.Go = "the transmitter has other scopes", "scopes: [...]", "Scope: []string{...}"
 		case e.Code != "":
 			f.Fix = "the client id or the secret is wrong, or the endpoint expects them in another form"

@@ -283,7 +283,7 @@ var schemaKeys = map[string]string{
 	"signals.client_id":                        "Client ID at the token endpoint. Required for a stream, with client_secret, or token_file.",
 	"signals.client_secret":                    "Client secret at the token endpoint.",
 	"signals.auth":                             "How the client authenticates: basic, basic_raw (without URL encoding) or post. Default: basic.",
-	"signals.scopes":                           "Scopes to request; [] for none. Default: ssf.read and ssf.manage.",
+	"signals.scopes":                           "Scopes to request; [] for none. Default: ssf.read and ssf.manage, or the one of them that the client has.",
 	"signals.token_file":                       "File with an access token for the stream, instead of client_id and client_secret. Each request reads it.",
 	"signals.endpoint":                         "Public URL to which the transmitter pushes. The proxy serves its path, on listen of this section or else on its own listener. Required with push.",
 	"signals.listen":                           "Address of a listener for events alone. Default: the listener of the proxy. Required with valetkey authorize for push.",
