@@ -74,15 +74,11 @@ const (
 
 // ClientCredentialsGrant returns credentials that request access tokens.
 func ClientCredentialsGrant(cfg ClientCredentials) Credentials {
-	var wrong []error
 	switch {
 	case clientauth.Err(cfg.Auth) != nil:
-		wrong = append(wrong, fmt.Errorf("Auth: %w", clientauth.Err(cfg.Auth)))
-	case clientauth.IsZero(cfg.Auth) || clientauth.ID(cfg.Auth) == "":
-		wrong = append(wrong, errors.New("Auth: a method that names the client is required"))
-	}
-	if err := errors.Join(wrong...); err != nil {
-		return Credentials{err: err}
+		return Credentials{err: fmt.Errorf("Auth: %w", clientauth.Err(cfg.Auth))}
+	case clientauth.ID(cfg.Auth) == "":
+		return Credentials{err: errors.New("Auth: a method that names the client is required")}
 	}
 	if cfg.TokenURL == "" {
 		return Credentials{at: func(issuer string) Credentials { return Credentials{token: (&grant{cfg: cfg, issuer: issuer}).get} }}
@@ -111,7 +107,7 @@ type grant struct {
 	doubtful bool       // a request to found has failed, so the endpoint may have moved
 	scope    string     // the one of defaultScopes that the token endpoint has accepted last; "": none yet
 	token    string
-	until    time.Time
+	until    time.Time // zero: there is no token
 }
 
 // defaultScopes are the values of scope that are requested in order until the token endpoint accepts one, if ClientCredentials.Scope is
@@ -139,7 +135,7 @@ func (g *grant) endpointLocked(ctx context.Context, c fetch.Client) (string, err
 func (g *grant) get(ctx context.Context, c fetch.Client, renew bool) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.token != "" && !renew && time.Now().Before(g.until) {
+	if !renew && time.Now().Before(g.until) {
 		return g.token, nil
 	}
 	endpoint, err := g.endpointLocked(ctx, c)

@@ -122,6 +122,46 @@ func TestExamine(t *testing.T) {
 		assert.Zero(t, st)
 		assert.Empty(t, tr.creates)
 	})
+	t.Run("without a managed stream there is nothing to examine", func(t *testing.T) {
+		tr := newTransmitter(t)
+		for _, change := range []func(*signals.Config){
+			func(*signals.Config) {},
+			func(cfg *signals.Config) {
+				cfg.Delivery, cfg.Stream.Unmanaged, cfg.Issuer, cfg.Logout.Audience = signals.NoStream, false, tr.URL, []string{"client"}
+			},
+		} {
+			st, err := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Credentials = signals.BearerToken(apiTokenOf) }, change)).Examine(t.Context())
+			require.NoError(t, err)
+			assert.Zero(t, st)
+		}
+		assert.Empty(t, tr.auth)
+	})
+	t.Run("a stream is found by its ID", func(t *testing.T) {
+		tr := newTransmitter(t)
+		for _, id := range []string{"m", "n"} {
+			tr.streams = append(tr.streams, tr.stream(id, M{"method": "urn:ietf:rfc:8935", "endpoint_url": endpoint}, nil))
+		}
+		st, err := newReceiver(t, tr.config(managed(signals.Push), func(cfg *signals.Config) { cfg.Stream.ID = "n" })).Examine(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "n", st.StreamID)
+	})
+	t.Run("a transmitter without status_endpoint: the status is unknown", func(t *testing.T) {
+		tr := newTransmitter(t)
+		tr.metadata["status_endpoint"] = nil
+		tr.streams = []M{tr.stream("m", M{"method": "urn:ietf:rfc:8935", "endpoint_url": endpoint}, nil)}
+		st, err := newReceiver(t, tr.config(managed(signals.Push))).Examine(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, "m", st.StreamID)
+		assert.Empty(t, st.Stream)
+	})
+	t.Run("a status that cannot be read is an error, and the stream is known", func(t *testing.T) {
+		tr := newTransmitter(t)
+		tr.metadata["status_endpoint"] = tr.URL + "/none"
+		tr.streams = []M{tr.stream("m", M{"method": "urn:ietf:rfc:8935", "endpoint_url": endpoint}, nil)}
+		st, err := newReceiver(t, tr.config(managed(signals.Push))).Examine(t.Context())
+		require.ErrorContains(t, err, "reading the status of the stream")
+		assert.Equal(t, "m", st.StreamID)
+	})
 	t.Run("a stream is found with its status and its events", func(t *testing.T) {
 		tr := newTransmitter(t)
 		tr.change = func(s M) { s["events_delivered"] = []signals.Event{signals.SessionRevoked} }

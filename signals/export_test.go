@@ -1,6 +1,19 @@
 package signals
 
-import "github.com/valetkey/valetkey/internal/strictjson"
+import (
+	"context"
+
+	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/internal/strictjson"
+)
+
+// MaxBatch is the number of revocations that are applied in one step.
+const MaxBatch = maxBatch
+
+// Deliver applies the revocations of several SETs.
+func Deliver(ctx context.Context, r *Receiver, all ...[]valetkey.Revocation) []error {
+	return r.feed.deliver(ctx, all...)
+}
 
 // SetCapacity sets the number of revocations that r holds for later watchers.
 func SetCapacity(r *Receiver, n int) { r.feed.capacity = n }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,24 +83,13 @@ func merge(a, b valetkey.Revocation) valetkey.Revocation {
 // deliver applies the revocations of several SETs and waits until each is in force and kept, or ctx is done. The errors are those of
 // the SETs, in order. A SET that does not succeed may be in force nevertheless, and applying it again is harmless.
 func (f *feed) deliver(ctx context.Context, all ...[]valetkey.Revocation) []error {
-	deliveries := make([]*delivery, len(all))
-	f.mu.Lock()
+	deliveries, errs := make([]*delivery, len(all)), make([]error, len(all))
 	for i, revocations := range all {
-		d := &delivery{revocations: revocations, done: make(chan struct{})}
-		deliveries[i] = d
-		if f.closed {
-			d.err = errClosed
-			close(d.done)
-			continue
-		}
-		f.pending = append(f.pending, d)
+		deliveries[i] = &delivery{revocations: revocations, done: make(chan struct{})}
 	}
-	if !f.busy && len(f.pending) > 0 {
-		f.busy = true
-		f.running.Go(f.work)
+	if !f.enqueue(deliveries) {
+		return slices.Repeat([]error{errClosed}, len(all))
 	}
-	f.mu.Unlock()
-	errs := make([]error, len(all))
 	for i, d := range deliveries {
 		select {
 		case <-d.done:
@@ -114,6 +104,21 @@ func (f *feed) deliver(ctx context.Context, all ...[]valetkey.Revocation) []erro
 		}
 	}
 	return errs
+}
+
+// enqueue adds deliveries to the pending ones, and reports whether the feed is open.
+func (f *feed) enqueue(deliveries []*delivery) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.pending = append(f.pending, deliveries...)
+	if !f.busy {
+		f.busy = true
+		f.running.Go(f.work)
+	}
+	return true
 }
 
 // work applies batches until none is left.
@@ -154,9 +159,6 @@ func (f *feed) apply(batch []*delivery) {
 			index[selectorOf(r)] = len(all)
 			all = append(all, r)
 		}
-	}
-	if len(all) == 0 {
-		return
 	}
 	failed := make([]error, len(all))
 	f.keep(all, failed)

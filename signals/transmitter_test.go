@@ -424,12 +424,15 @@ func (tr *transmitter) config(changes ...func(*signals.Config)) signals.Config {
 func managed(d signals.Delivery) func(*signals.Config) {
 	return func(cfg *signals.Config) {
 		cfg.Delivery, cfg.Stream.Unmanaged, cfg.Audience = d, false, nil
-		cfg.Credentials = signals.BearerToken(func(context.Context) (string, error) { return apiToken, nil })
+		cfg.Credentials = signals.BearerToken(apiTokenOf)
 		if d == signals.Push {
 			cfg.Endpoint, cfg.AuthorizationHeader = endpoint, secret
 		}
 	}
 }
+
+// apiTokenOf returns the access token of the API.
+func apiTokenOf(context.Context) (string, error) { return apiToken, nil }
 
 func newReceiver(t testing.TB, cfg signals.Config) *signals.Receiver {
 	t.Helper()

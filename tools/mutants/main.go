@@ -10,9 +10,10 @@
 // A mutant is killed if a test fails twice, or if the tests take more than five times as long as before, plus ten seconds, and then more than 15
 // times, plus ten seconds. It survives if they pass, or if no test reaches it. -sample chooses at most so many mutants of each package, the same
 // ones for the same seed and source; 0 takes all. With -run, only the mutants whose FILE:LINE: begins with one of the given texts, separated by
-// commas, are run. -skip leaves out tests, such as a slow one. -parallel is the number of mutants that run at the same time; more than the number
-// of cores suit tests that wait. -why prints which test killed each mutant. -keep keeps the folder of the binary. The exit code is 1 if mutants
-// survive that the file of -explained does not name, or if it names mutants of a package that do not exist or are killed.
+// commas, are run; with -again, only those that the named file, the output of an earlier run, lists as survivors. -skip leaves out tests, such as a
+// slow one. -parallel is the number of mutants that run at the same time; more than the number of cores suit tests that wait. -why prints which
+// test killed each mutant. -keep keeps the folder of the binary. The exit code is 1 if mutants survive that the file of -explained does not name,
+// or if it names mutants of a package that do not exist or are killed.
 package main
 
 import (
@@ -42,6 +43,7 @@ type options struct {
 	parallel  int
 	line      string
 	skip      string
+	again     map[string]bool // names; nil: all
 	why, keep bool
 	explained []string
 }
@@ -55,6 +57,7 @@ func main() {
 	flag.StringVar(&o.skip, "skip", "", "regular expression of the tests to leave out")
 	flag.BoolVar(&o.why, "why", false, "print the test that killed each mutant")
 	flag.BoolVar(&o.keep, "keep", false, "keep the folder of the binary")
+	earlier := flag.String("again", "", "output of an earlier run: only the mutants that survived it")
 	file := flag.String("explained", "", "document whose text in backquotes names the survivors that may stay")
 	flag.Parse()
 	if *file != "" {
@@ -68,6 +71,13 @@ func main() {
 			}
 		}
 	}
+	if *earlier != "" {
+		text, err := os.ReadFile(*earlier)
+		if err != nil {
+			fatal(err)
+		}
+		o.again = Survivors(text)
+	}
 	failed := false
 	for _, dir := range flag.Args() {
 		ok, err := o.measure(dir)
@@ -79,6 +89,17 @@ func main() {
 	if failed {
 		os.Exit(1)
 	}
+}
+
+var survivor = regexp.MustCompile(`(?m)^  (?:` + survived + `|` + uncovered + `) line \d+: (.*?)(?: \(explained\))?$`)
+
+// Survivors returns the names of the mutants that survived, from the output of this command.
+func Survivors(output []byte) map[string]bool {
+	names := map[string]bool{}
+	for _, m := range survivor.FindAllSubmatch(output, -1) {
+		names[string(m[1])] = true
+	}
+	return names
 }
 
 func fatal(err error) {
@@ -117,6 +138,8 @@ func (o options) measure(dir string) (bool, error) {
 			at := fmt.Sprintf("%s:%d:", all[i].File, all[i].Line)
 			return !slices.ContainsFunc(strings.Split(o.line, ","), func(place string) bool { return strings.HasPrefix(at, place) })
 		})
+	case o.again != nil:
+		chosen = slices.DeleteFunc(chosen, func(i int) bool { return !o.again[all[i].Name()] })
 	case o.sample > 0 && o.sample < len(all):
 		rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 		chosen = chosen[:o.sample]
