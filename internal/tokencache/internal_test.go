@@ -253,3 +253,95 @@ func TestHitsCountAsUse(t *testing.T) {
 		r.state.And(^uint32(used)) // as makeRoom does
 	}
 }
+
+// What makeRoom evicts, and what it spares.
+func TestMakeRoom(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	fresh, old := now.Add(time.Hour).UnixMicro(), now.UnixMicro()
+	// shardOf returns a full shard with so many records of so many bytes in the two queues; the first ones are the oldest.
+	shardOf := func(probation, guarded []*record) (s *shard, all []*record) {
+		c := New(Config{Entries: len(probation) + len(guarded)}, nil)
+		s = &c.shards[0]
+		all = append(probation, guarded...)
+		for i, r := range all {
+			r.key, r.kind = digest.Of(string(rune('a'+i))), &kind{tokens: 1}
+			if i >= len(probation) {
+				r.state.Or(protected)
+			}
+			s.items.Set(r.key.Text(), r, -1)
+			s.queueOf(r).push(r)
+		}
+		return s, all
+	}
+	records := func(n int, bytes uint32, state uint32, end int64) (all []*record) {
+		all = make([]*record, n)
+		for i := range all {
+			all[i] = new(record)
+			all[i].bytes, all[i].moments[until] = bytes, end
+			all[i].state.Store(state)
+		}
+		return all
+	}
+	gone := func(s *shard, all []*record) (numbers []int) {
+		for i, r := range all {
+			if s.get(&r.key) == nil {
+				numbers = append(numbers, i)
+			}
+		}
+		return numbers
+	}
+	t.Run("of a tenth of the entries, the oldest is evicted", func(t *testing.T) {
+		s, all := shardOf(records(1, 10, 0, fresh), records(9, 10, 0, fresh))
+		s.hotset.size = 1 // so that it is less than a tenth of the bytes
+		require.True(t, s.makeRoom(1, 10, now))
+		require.Equal(t, []int{0}, gone(s, all))
+		require.Equal(t, uint64(1), s.evictions)
+		require.True(t, s.isGhost(&all[0].key))
+	})
+	t.Run("of a tenth of the bytes too", func(t *testing.T) {
+		s, all := shardOf(records(1, 11, 0, fresh), records(11, 9, 0, fresh))
+		require.True(t, s.makeRoom(1, 10, now))
+		require.Equal(t, []int{0}, gone(s, all))
+	})
+	t.Run("of less than a tenth, none is", func(t *testing.T) {
+		s, all := shardOf(records(1, 10, 0, fresh), records(10, 10, 0, fresh))
+		require.True(t, s.makeRoom(1, 10, now))
+		require.Equal(t, []int{1}, gone(s, all))
+	})
+	t.Run("a record that has expired is removed even if it was used, and is no eviction", func(t *testing.T) {
+		s, all := shardOf(append(records(1, 10, used, old), records(3, 10, 0, fresh)...), nil)
+		require.True(t, s.makeRoom(1, 10, now))
+		require.Equal(t, []int{0}, gone(s, all))
+		require.Zero(t, s.evictions)
+		require.False(t, s.ghosts != nil && s.isGhost(&all[0].key))
+	})
+	t.Run("of records that were used, sixteen are kept, and then the oldest is evicted", func(t *testing.T) {
+		s, all := shardOf(records(20, 10, used, fresh), nil)
+		require.True(t, s.makeRoom(1, 10, now))
+		require.Equal(t, []int{chances}, gone(s, all))
+		require.Equal(t, chances, s.protected.entries)
+	})
+}
+
+// The record of an entry that is recreated is not evicted to make room for the entry.
+func TestRecreatedEntryStays(t *testing.T) {
+	calls := 0
+	verifier := valetkey.VerifierFunc(func(_ context.Context, raw string) (*valetkey.Token, error) {
+		calls++
+		return valetkey.NewToken(valetkey.TokenFields{Subject: raw, Freshness: valetkey.Freshness{Until: time.Now().Add(time.Hour)}}), nil
+	})
+	c := New(Config{Bytes: 20_000}, verifier)
+	verify := func(raw string) {
+		_, _, err := c.Verify(t.Context(), raw)
+		require.NoError(t, err)
+	}
+	n := 0
+	for ; c.Stats().Bytes+entryBytes <= 20_000; n++ {
+		verify(string(rune('a' + n)))
+	}
+	require.Zero(t, c.Stats().Evictions)
+	verify("a")
+	require.NotZero(t, c.Stats().Evictions, "there was no room for the entry")
+	verify("a")
+	require.Equal(t, n, calls)
+}
