@@ -82,9 +82,7 @@ func (r *Receiver) Logout() http.Handler {
 		defer cancel()
 		if err := r.logout(ctx, tokens[0]); err != nil {
 			r.answer(w, err)
-			return
-		}
-		w.WriteHeader(http.StatusOK)
+		} // otherwise 200 without a body (section 2.8), which net/http sends
 	})
 }
 
@@ -194,12 +192,7 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 		ours = ours || slices.Contains(r.cfg.Logout.Audience, a)
 	}
 	now := r.cfg.Now()
-	var payload strictjson.Value
-	if events.IsObject() {
-		if payload, err = member(events, string(Logout)); err != nil {
-			return nil, &refusal{invalidRequest, err}
-		}
-	}
+	payload, malformed := member(events, string(Logout))
 	switch {
 	case issuer != r.cfg.Issuer:
 		return nil, refuse(invalidRequest, "iss is %.200q, not %q", issuer, r.cfg.Issuer)
@@ -209,7 +202,7 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 		return nil, refuse(invalidRequest, "it has expired at %s", expiry.UTC().Format(time.RFC3339))
 	case t.issued.After(now.Add(r.cfg.Leeway)):
 		return nil, refuse(invalidRequest, "its iat is in the future")
-	case !payload.IsObject(): // section 2.6, step 6
+	case malformed != nil || !payload.IsObject(): // section 2.6, step 6
 		return nil, refuse(invalidRequest, "events does not contain the logout event with an object")
 	case nonce != nil: // step 7
 		return nil, refuse(invalidRequest, "nonce is present")

@@ -183,19 +183,19 @@ func readStream(v strictjson.Value) (*streamConfig, error) {
 		}
 		return nil
 	}, "stream_id", "iss", "aud", "events_delivered", "delivery")
-	if err == nil && s.id == "" {
-		err = errors.New("it has no stream_id")
+	switch {
+	case err != nil:
+		return nil, err
+	case s.id == "":
+		return nil, errors.New("it has no stream_id")
 	}
-	return &s, err
+	return &s, nil
 }
 
-// secondsOf returns a number of seconds, bounded to a year; zero for anything else.
+// secondsOf returns a number of seconds, bounded to a year; zero for a negative one and for anything else.
 func secondsOf(v strictjson.Value) time.Duration {
-	n, ok := v.Number()
-	if !ok || n <= 0 {
-		return 0
-	}
-	return time.Duration(min(n, 365*24*60*60) * float64(time.Second))
+	n, _ := v.Number()
+	return time.Duration(min(max(n, 0), 365*24*60*60) * float64(time.Second))
 }
 
 var (
@@ -253,8 +253,8 @@ func (r *Receiver) call(ctx context.Context, what, method, to string, body any, 
 // trusted returns an error if no access token may be sent to a URL.
 func (r *Receiver) trusted(to string) error {
 	u, err := url.Parse(to)
-	if err != nil || to == "" {
-		return errors.New("the endpoint is missing or malformed")
+	if err != nil {
+		return errors.New("the endpoint is malformed")
 	}
 	for _, origin := range append([]string{r.cfg.Transmitter, r.cfg.Stream.PollURL}, r.cfg.TrustedOrigins...) {
 		if own, err := url.Parse(origin); err == nil && origin != "" && fetch.SameOrigin(own, u) {
@@ -345,10 +345,7 @@ func readStreams(body []byte) (all []*streamConfig, err error) {
 		return []*streamConfig{s}, err
 	}
 	err = strictjson.Object([]byte(`{"streams":`+text+`}`), func(_ string, v strictjson.Value) error {
-		list, ok := v.Elements()
-		if !ok {
-			return errors.New("it is not a list of streams")
-		}
+		list, _ := v.Elements() // the text begins with "["
 		for _, e := range list {
 			s, err := readStream(e)
 			if err != nil {

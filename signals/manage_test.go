@@ -144,7 +144,8 @@ func TestStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := newTransmitter(t)
 			test.prepare(tr)
-			r := newReceiver(t, tr.config(managed(test.delivery), func(cfg *signals.Config) {
+			var log logBuffer
+			r := newReceiver(t, tr.config(managed(test.delivery), log.log, func(cfg *signals.Config) {
 				if test.config != nil {
 					test.config(cfg)
 				}
@@ -155,6 +156,7 @@ func TestStreams(t *testing.T) {
 			} else {
 				eventually(t, "it is ready", isReady(r))
 				assert.Equal(t, test.id, r.Status().StreamID)
+				assert.NotContains(t, log.String(), "the stream is not set up", "it succeeds at once")
 			}
 			tr.mu.Lock()
 			defer tr.mu.Unlock()

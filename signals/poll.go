@@ -21,9 +21,9 @@ const (
 	// hundreds of subjects. SETs that are not read by then come again.
 	batchTimeout = 60 * time.Second
 
-	// The body of an answer is bounded by the number of events that it may have. The transmitter fills it; a longer one is an error.
+	// The body of an answer is bounded by the number of events that it may have. The transmitter fills it; a longer one is an error. So is
+	// one with more than 1,000 events, which is the limit of strictjson.
 	maxPollBody = 8 << 20 // bytes
-	maxSetErrs  = 1000    // refusals in one request
 )
 
 // A pollRequest is the request of RFC 8936, section 2.2.
@@ -118,8 +118,7 @@ func (r *Receiver) poll(ctx context.Context, to string) error {
 		done = r.process(ctx, answer.sets)
 		again, stuck = stuck, len(answer.sets) > 0 && len(done.ack) == 0
 		r.stream.change(func() {
-			r.stream.reach = done.err
-			r.stream.behind = answer.more || done.kept > 0
+			r.stream.reach, r.stream.behind = done.err, answer.more // done.kept > 0 has an error
 		})
 		switch {
 		case stuck && done.kept > 0: // the same SETs would come again at once
@@ -184,9 +183,7 @@ func (r *Receiver) process(ctx context.Context, sets []namedSet) (p progress) {
 		var refused *refusal
 		switch {
 		case errors.As(err, &refused):
-			if len(p.errs) < maxSetErrs {
-				p.errs[s.jti] = pollFail{string(refused.code), refused.err.Error()}
-			}
+			p.errs[s.jti] = pollFail{string(refused.code), refused.err.Error()}
 		case err != nil:
 			p.kept, p.err = p.kept+1, err
 		case len(read.revocations) == 0:
@@ -195,9 +192,6 @@ func (r *Receiver) process(ctx context.Context, sets []namedSet) (p progress) {
 		default:
 			names, outcomes, revocations = append(names, s.jti), append(outcomes, read.outcome), append(revocations, read.revocations)
 		}
-	}
-	if len(revocations) == 0 {
-		return p
 	}
 	for i, err := range r.feed.deliver(ctx, revocations...) {
 		if err != nil {

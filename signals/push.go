@@ -173,8 +173,8 @@ func (r *Receiver) answer(w http.ResponseWriter, err error) {
 	}
 	wait := retryAfter
 	var unavailable *valetkey.Unavailable
-	if errors.As(err, &unavailable) && unavailable.RetryAfter > 0 {
-		wait = unavailable.RetryAfter
+	if errors.As(err, &unavailable) {
+		wait = max(wait, unavailable.RetryAfter)
 	}
 	if n := r.failures.Permit(); n > 0 {
 		r.log.LogAttrs(context.Background(), slog.LevelError, "signals: events cannot be applied now", slog.Any("err", err), slog.Int("events", n))
@@ -184,10 +184,7 @@ func (r *Receiver) answer(w http.ResponseWriter, err error) {
 
 // answerError writes an error of RFC 8935, section 2.3.
 func answerError(w http.ResponseWriter, status int, c code, description string) {
-	body, err := json.Marshal(map[string]string{"err": string(c), "description": description})
-	if err != nil {
-		body = []byte(`{"err":"` + string(c) + `"}`)
-	}
+	body, _ := json.Marshal(map[string]string{"err": string(c), "description": description}) // of texts, which does not fail
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Language", "en")
@@ -197,7 +194,7 @@ func answerError(w http.ResponseWriter, status int, c code, description string) 
 }
 
 func answerLater(w http.ResponseWriter, wait time.Duration) {
-	w.Header().Set("Retry-After", strconv.Itoa(int(max(wait, time.Second).Round(time.Second)/time.Second)))
+	w.Header().Set("Retry-After", strconv.Itoa(int(wait.Round(time.Second)/time.Second)))
 	w.WriteHeader(http.StatusServiceUnavailable)
 }
 

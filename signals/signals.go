@@ -419,7 +419,7 @@ func (cfg *Config) complete() error {
 	wrong.AddIf(cfg.Retention < 0, "Retention", "%v is negative", cfg.Retention)
 	wrong.AddIf(cfg.RequireProof && (cfg.VerifyInterval < 0 || !managed), "RequireProof", "requires a managed stream and a VerifyInterval")
 	cfg.Logout.check(&wrong)
-	cfg.GlobalRevocation.check(&wrong, cfg.Issuer)
+	cfg.GlobalRevocation.check(&wrong)
 	if err := wrong.Err(); err != nil {
 		return err
 	}

@@ -57,9 +57,11 @@ type transmitter struct {
 	jwksHits   int
 	metadata   M // changes
 	streams    []M
-	creates    []M // bodies
-	noCreate   int // status instead of creating
-	late       []M // streams that appear with the refusal to create one
+	creates    []M                                               // bodies
+	noCreate   int                                               // status instead of creating
+	late       []M                                               // streams that appear with the refusal to create one
+	apiFault   func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	queries    []string                                          // method and query of the requests for streams
 	single     bool
 	change     func(M) // of a stream that is created
 	patches    []string
@@ -217,8 +219,13 @@ func body(r *http.Request) (m M) {
 func (tr *transmitter) serveStreams(w http.ResponseWriter, r *http.Request) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	tr.queries = append(tr.queries, r.Method+" "+r.URL.RawQuery)
+	if tr.apiFault != nil && tr.apiFault(w, r) {
+		return
+	}
 	switch r.Method {
 	case "GET":
+		assert.Zero(tr.t, r.ContentLength, "a GET has no body")
 		if id := r.URL.Query().Get("stream_id"); id != "" {
 			for _, s := range tr.streams {
 				if s["stream_id"] == id {
@@ -545,8 +552,18 @@ func errOf(t testing.TB, w *httptest.ResponseRecorder) string {
 	var m map[string]string
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &m), w.Body.String())
 	assert.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	assert.Equal(t, "en", w.Header().Get("Content-Language"))
+	assert.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 	assert.NotEmpty(t, m["description"])
 	return m["err"]
+}
+
+// descriptionOf returns description in the body of a response.
+func descriptionOf(t testing.TB, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	var m map[string]string
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &m), w.Body.String())
+	return m["description"]
 }
 
 func eventually(t testing.TB, what string, condition func() bool) {
