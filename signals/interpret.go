@@ -188,23 +188,17 @@ func (r *Receiver) selectTokens(ctx context.Context, event Event, p parsed) (sel
 		session = nil // Keycloak: the session ALL
 	}
 	// A user of another issuer is not ours, and neither is the session of that user, whose ID may be equal to one of ours.
-	var ofUser selection
-	if user != nil {
-		var err error
-		if ofUser, err = r.selectSimple(ctx, user, false); err != nil {
-			return selection{}, err
-		}
-		if ofUser.outcome == foreign {
-			return ofUser, nil
-		}
+	ofUser, err := r.selectSimple(ctx, user, false)
+	if err != nil || ofUser.outcome == foreign {
+		return ofUser, err
 	}
 	switch {
 	case session != nil:
-		found, err := r.selectSession(session)
-		if err == nil && r.cfg.Widen {
+		found := r.selectSession(session)
+		if r.cfg.Widen {
 			found.revocations = append(found.revocations, ofUser.revocations...)
 		}
-		return found, err
+		return found, nil
 	case user != nil:
 		for _, name := range []string{"device", "application", "org_unit", "group"} {
 			if _, narrower := p.complex[name]; narrower && !r.cfg.Widen {
@@ -219,7 +213,7 @@ func (r *Receiver) selectTokens(ctx context.Context, event Event, p parsed) (sel
 		}
 		return selection{outcome: foreign, reason: errors.New("the subject is a tenant other than Config.Tenant")}, nil
 	case p.complex["application"] != nil && len(p.complex) == 1:
-		return r.selectClient(p.complex["application"])
+		return r.selectClient(p.complex["application"]), nil
 	}
 	return selection{outcome: unmatched, reason: errors.New("the subject has neither a user nor a session")}, nil
 }
@@ -227,23 +221,20 @@ func (r *Receiver) selectTokens(ctx context.Context, event Event, p parsed) (sel
 // selectSimple returns the revocations for all identifiers of one subject. If opaqueSession is set, an opaque ID is that of a session.
 func (r *Receiver) selectSimple(ctx context.Context, all []Subject, opaqueSession bool) (found selection, err error) {
 	found = selection{outcome: unresolved, reason: errors.New("no resolver knows the subject")}
-	ours := false
 	for _, s := range all {
-		switch {
-		case s.Format == "iss_sub" && r.isOurs(s.Issuer):
-			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, Subject: s.ID})
-			ours = true
-			continue
-		case s.Format == "jwt_id" && r.isOurs(s.Issuer):
-			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, ID: s.ID})
-			ours = true
-			continue
-		case s.Format == "iss_sub" || s.Format == "jwt_id":
-			// The same sub of another issuer is another person. Only a resolver can know who it is here.
-			if r.cfg.Resolve == nil && len(found.revocations) == 0 && !ours {
-				found.outcome, found.reason = foreign, fmt.Errorf("the subject is of the issuer %.200q, not %q", s.Issuer, r.cfg.Issuer)
+		if r.isOurs(s.Issuer) {
+			one := valetkey.Revocation{Issuer: r.cfg.Issuer, Subject: s.ID}
+			if s.Format == "jwt_id" {
+				one = valetkey.Revocation{Issuer: r.cfg.Issuer, ID: s.ID}
 			}
-		case s.Format == "opaque" && opaqueSession:
+			found.revocations = append(found.revocations, one)
+			continue
+		}
+		if s.Issuer != "" {
+			// The same sub of another issuer is another person. Only a resolver can know who it is here.
+			found.outcome, found.reason = foreign, fmt.Errorf("the subject is of the issuer %.200q, not %q", s.Issuer, r.cfg.Issuer)
+		}
+		if s.Format == "opaque" && opaqueSession {
 			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, SessionID: s.ID})
 		}
 		subs, err := r.resolve(ctx, s)
@@ -261,33 +252,31 @@ func (r *Receiver) selectSimple(ctx context.Context, all []Subject, opaqueSessio
 }
 
 // selectSession returns the revocations for a session.
-func (r *Receiver) selectSession(all []Subject) (selection, error) {
+func (r *Receiver) selectSession(all []Subject) selection {
 	found := selection{outcome: unmatched, reason: errors.New("the session is neither opaque nor a JWT")}
 	for _, s := range all {
 		switch {
-		case s.Format == "opaque":
-			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, SessionID: s.ID})
-		case (s.Format == "jwt_id" || s.Format == "iss_sub") && !r.isOurs(s.Issuer):
+		case s.Issuer != "" && !r.isOurs(s.Issuer):
 			found.outcome, found.reason = foreign, fmt.Errorf("the session is of the issuer %.200q, not %q", s.Issuer, r.cfg.Issuer)
 		case s.Format == "jwt_id":
 			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, ID: s.ID})
-		case s.Format == "iss_sub":
+		case s.Format == "opaque" || s.Format == "iss_sub":
 			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, SessionID: s.ID})
 		}
 	}
-	return found, nil
+	return found
 }
 
 // selectClient returns the revocation for a client. No format of SSF names one, so this is by agreement: the client ID as an opaque ID,
 // or with the issuer.
-func (r *Receiver) selectClient(all []Subject) (selection, error) {
+func (r *Receiver) selectClient(all []Subject) selection {
 	found := selection{outcome: unmatched, reason: errors.New("the application is neither opaque nor of this issuer")}
 	for _, s := range all {
 		if s.Format == "opaque" || s.Format == "iss_sub" && r.isOurs(s.Issuer) {
 			found.revocations = append(found.revocations, valetkey.Revocation{Issuer: r.cfg.Issuer, ClientID: s.ID})
 		}
 	}
-	return found, nil
+	return found
 }
 
 // resolve returns the users that the caller's resolver knows for a subject.
@@ -332,11 +321,7 @@ func isAll(session []Subject) bool {
 
 // report logs a SET that revokes nothing, at most one line per minute for each outcome.
 func (r *Receiver) report(ctx context.Context, level slog.Level, o outcome, s *set, reason error) {
-	limit := r.complaints[o]
-	if limit == nil || !r.log.Enabled(ctx, level) {
-		return
-	}
-	if n := limit.Permit(); n > 0 {
+	if n := r.complaints[o].Permit(); n > 0 {
 		r.log.LogAttrs(ctx, level, "signals: an event revokes nothing", slog.String("outcome", string(o)), slog.String("event", string(s.event)),
 			slog.Any("reason", reason), slog.Int("events", n))
 	}
@@ -347,7 +332,7 @@ type stateful struct {
 	state  string // of a verification; "": none
 	status string // of stream-updated: enabled, paused or disabled
 	reason string
-	about  bool // stream-updated is about one subject
+	about  bool // it is about one subject, for which stream-updated has a meaning
 }
 
 // ofStream decodes an event of the stream itself. It returns false for other events.
@@ -376,10 +361,8 @@ func (s *set) ofStream() (p stateful, is bool, err error) {
 		}
 		return nil
 	}, "state", "status")
-	if s.event == eventStreamUpdated && s.subject != nil {
-		// SSF 1.0, section 8.1.5: sub_id of the stream itself is an opaque ID; with any other one, the status is that of the subject.
-		subject, bad := parseSubject(s.subject, true)
-		p.about = p.about || bad == nil && (len(subject.simple) != 1 || subject.simple[0].Format != "opaque")
-	}
+	// SSF 1.0, section 8.1.5: sub_id of the stream itself is an opaque ID; with any other one, the status is that of the subject.
+	subject, bad := parseSubject(s.subject, true)
+	p.about = p.about || bad == nil && (len(subject.simple) != 1 || subject.simple[0].Format != "opaque")
 	return p, true, err
 }
