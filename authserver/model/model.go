@@ -69,7 +69,8 @@ type API struct {
 	Scopes []Scope `yaml:"scopes"`
 
 	// DetailTypes are the types of authorization_details that the API understands (RFC 9396). Users are asked about each detail,
-	// except at a trusted client. A client requests them instead of scopes, or together with some. Empty: none.
+	// except at a trusted client. A client requests them instead of scopes, or together with some. An exchanged token (RFC 8693) has the
+	// details of the token that it replaces; the exchange is refused if its API does not have the type of one. Empty: none.
 	DetailTypes []DetailType `yaml:"authorization_details_types"`
 
 	// Tokens is the format of the API's tokens. Empty: [JWT].

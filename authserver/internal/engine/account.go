@@ -134,18 +134,13 @@ func (e *Engine) stands(ctx context.Context, t *accessToken) (bool, error) {
 	if a == nil {
 		return true, nil
 	}
-	details, _ := t.claims["authorization_details"].([]any)
-	details = slices.DeleteFunc(details, func(d any) bool {
-		typed, _ := d.(map[string]any)
-		name, _ := typed["type"].(string)
-		return a.Scopes != nil && !slices.Contains(a.Scopes, name)
-	})
-	if t.claims["authorization_details"] != nil {
-		t.claims["authorization_details"] = details
+	t.details = flow.Allowable(t.details, a.Scopes)
+	if t.claims[claimDetails] != nil {
+		t.claims[claimDetails] = t.details
 	}
 	text, scoped := t.claims["scope"].(string)
 	if !scoped {
-		return len(details) > 0, nil
+		return len(t.details) > 0, nil
 	}
 	left := e.allowable(a, t.grant, strings.Fields(text))
 	t.claims["scope"] = strings.Join(left, " ")

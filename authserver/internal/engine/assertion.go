@@ -29,6 +29,7 @@ type assertionClaims struct {
 	issuer, subject, id   string
 	audience              valetkey.List[string]
 	scopes                []string // nil: no scope claim
+	details               bool     // it has authorization_details
 	expires, from, issued time.Time
 }
 
@@ -73,9 +74,11 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 			err = tokenclaims.Date(&a.issued, name, v, false)
 		case "scope":
 			a.scopes, err = tokenclaims.AppendScopes([]string{}, v, true)
+		case claimDetails:
+			a.details = !v.IsEmpty()
 		}
 		return err
-	}, "iss", "sub", "jti", "aud", "exp", "nbf", "iat", "scope")
+	}, "iss", "sub", "jti", "aud", "exp", "nbf", "iat", "scope", claimDetails)
 	return a, err
 }
 

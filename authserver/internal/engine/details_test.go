@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -82,8 +83,12 @@ func TestAuthorizationDetails(t *testing.T) {
 		same(t, "["+listing+"]", a.body["authorization_details"])
 		a = s.refresh(t, "web", a.tokens(t).refresh)
 		same(t, both, a.body["authorization_details"])
-		t.Log("an exchanged token has none")
-		assert.NotContains(t, part(t, s.exchange(t, "orders-svc", a.tokens(t).access, "scope", "orders:read").tokens(t).access, 1), "authorization_details")
+	})
+	t.Run("details keep the digits of their numbers", func(t *testing.T) {
+		odd := `[{"type":"payment","amount":12.30,"id":12345678901234567890}]`
+		got := s.login(t, "authorization_details", odd)
+		assert.Contains(t, s.introspect(t, "orders-api", got.access).text, `{"amount":12.30,"id":12345678901234567890,"type":"payment"}`)
+		assert.Contains(t, s.exchange(t, "orders-svc", got.access).text, `{"amount":12.30,"id":12345678901234567890,"type":"payment"}`)
 	})
 	t.Run("AS-RAR-03 of a pushed request, in an opaque token", func(t *testing.T) {
 		uri := s.push(t, "web", request("authorization_details", "["+listing+"]", "resource", vault, "scope", "vault:open"))
@@ -139,6 +144,81 @@ func TestAuthorizationDetails(t *testing.T) {
 	})
 	t.Run("the metadata lists the types", func(t *testing.T) {
 		assert.Equal(t, []string{"payment", "accounts"}, s.Metadata().DetailTypes)
+	})
+}
+
+// An exchanged token never loses a limit unnoticed: it has the details that the request names, otherwise all, or there is none.
+func TestAuthorizationDetailsOfExchangedTokens(t *testing.T) {
+	s := start(t, exchanging, func(c *config) {
+		c.APIs[0].DetailTypes = []model.DetailType{{Name: "payment"}, {Name: "accounts"}}
+		c.APIs[3].DetailTypes = []model.DetailType{{Name: "accounts"}} // vault
+	})
+	list := func(details ...string) string { return "[" + strings.Join(details, ",") + "]" }
+	for _, c := range []struct {
+		name      string
+		has       string // details of the token
+		withScope bool
+		asked     []string // parameters of the exchange
+		audience  string   // of the new token
+		want      string   // its details, or the error
+	}{
+		{"another API does not have the type", list(payment), true, []string{"scope", "vault:open"}, "", "invalid_authorization_details"},
+		{"another API does not have one of the types", list(payment, listing), true, []string{"scope", "vault:open"}, "", "invalid_authorization_details"},
+		{"another API does not have the type of those that are named", list(payment, listing), true, []string{"scope", "vault:open", "authorization_details", list(payment)}, "", "invalid_authorization_details"},
+		{"one that the token does not have", list(payment), true, []string{"authorization_details", list(other)}, "", "invalid_authorization_details"},
+		{"one of a token without any", "", true, []string{"authorization_details", list(payment)}, "", "invalid_authorization_details"},
+		{"malformed", list(payment), true, []string{"authorization_details", "x"}, "", "invalid_authorization_details"},
+		{"a scope that a token of details alone does not have", list(payment), false, []string{"scope", "orders:read"}, "", "invalid_scope"},
+		{"an unknown resource for details alone", list(payment), false, []string{"resource", "https://other.example.com"}, "", "invalid_target"},
+		{"another API for details alone, which does not have the type", list(payment), false, []string{"resource", vault}, "", "invalid_authorization_details"},
+
+		{"the same API, all", list(payment, listing), true, nil, orders, list(payment, listing)},
+		{"the same API, one", list(payment, listing), true, []string{"authorization_details", list(listing)}, orders, list(listing)},
+		{"another API that has the type", list(listing), true, []string{"scope", "vault:open"}, vault, list(listing)},
+		{"another API that has the type of those that are named", list(payment, listing), true, []string{"scope", "vault:open", "authorization_details", list(listing)}, vault, list(listing)},
+		{"details alone", list(payment), false, nil, orders, list(payment)},
+		{"details alone for another API", list(listing), false, []string{"audience", vault}, vault, list(listing)},
+		{"no details", "", true, []string{"scope", "vault:open"}, vault, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			scope := ""
+			if c.withScope {
+				scope = "orders:read"
+			}
+			a := s.exchange(t, "orders-svc", s.login(t, "scope", scope, "resource", orders, "authorization_details", c.has).access, c.asked...)
+			if c.audience == "" {
+				refused(t, a, 400, c.want)
+				return
+			}
+			got, api := a.tokens(t), "orders-api"
+			if c.audience == vault {
+				api = "vault-api"
+			}
+			said := s.introspect(t, api, got.access).body
+			assert.Equal(t, c.audience, said["aud"])
+			if c.want == "" {
+				assert.NotContains(t, a.body, "authorization_details")
+				assert.NotContains(t, said, "authorization_details")
+				return
+			}
+			for _, details := range []any{a.body["authorization_details"], said["authorization_details"]} {
+				text, err := json.Marshal(details)
+				require.NoError(t, err)
+				assert.JSONEq(t, c.want, string(text))
+			}
+			assert.Equal(t, c.withScope, said["scope"] != nil)
+		})
+	}
+	t.Run("a detail that the user may no longer allow is not passed on", func(t *testing.T) {
+		got := s.login(t, "authorization_details", list(payment, listing))
+		s.looksUp(func(string) (*login.Account, error) {
+			return &login.Account{Scopes: []string{"orders:read", "accounts"}}, nil
+		})
+		defer s.looksUp(nil)
+		refused(t, s.exchange(t, "orders-svc", got.access, "authorization_details", list(payment)), 400, "invalid_authorization_details")
+		text, err := json.Marshal(s.exchange(t, "orders-svc", got.access).body["authorization_details"])
+		require.NoError(t, err)
+		assert.JSONEq(t, list(listing), string(text))
 	})
 }
 

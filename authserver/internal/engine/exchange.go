@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/authserver/internal/flow"
+	"github.com/valetkey/valetkey/authserver/model"
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
@@ -18,6 +20,10 @@ import (
 //
 // A client may exchange a token that it got by an exchange. To make a chain cost no more than one link, a grant stores the root
 // of its chain, which is read with it, and the grants between, which end it when they end: see [Engine.revoke].
+//
+// The authorization_details of a token are limits of what its user has allowed (RFC 9396), which neither RFC maps to another token. The new
+// token has them all or, of those that the request names, these. If the API of the new token does not have the type of one of them, the
+// exchange is refused: without the detail, the token could mean more than the user has allowed.
 
 const (
 	accessTokenType = "urn:ietf:params:oauth:token-type:access_token"
@@ -67,25 +73,52 @@ func (e *Engine) exchange(c *call) (*grant, error) {
 	limited := *c.client
 	limited.DefaultAPI = subject.grant.Audience
 	limited.Scopes = slices.DeleteFunc(e.reachable(subject, ""), func(s string) bool { return !slices.Contains(c.client.Scopes, s) })
-	api, scopes, err := e.wanted(&limited, append(c.form["resource"], c.form["audience"]...), c.form.Get("scope"))
+	details, err := c.detailsAmong(subject.details)
 	if err != nil {
 		return nil, err
+	}
+	if details == nil {
+		details = subject.details
+	}
+	api, scopes, err := e.exchangedFor(c, &limited, subject, len(details) > 0)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(details, func(d flow.Detail) bool { return api.DetailType(d.Type) == nil }) {
+		return nil, errDetails
+	}
+	if c.until = subject.expires(); time.Until(c.until) < time.Second { // the remaining lifetime in whole seconds
+		return nil, errNotItsToken
+	}
+	g := newGrant(c.client, api, scopes)
+	g.identity, g.Details = subject.grant.identity, details
+	g.Session = "" // it ends with the root
+	g.Root, g.Parents, g.Actor = cmp.Or(subject.grant.Root, subject.grant.ID), parents, actor
+	return g, nil
+}
+
+// exchangedFor returns the API and the scopes of a token that replaces another one. The client is limited to the scopes that the token can
+// be exchanged for. If the token has details, it may be without scopes.
+func (e *Engine) exchangedFor(c *call, limited *model.Client, subject *accessToken, detailed bool) (model.API, valetkey.Scopes, error) {
+	resources := append(slices.Clone(c.form["resource"]), c.form["audience"]...)
+	if detailed && len(limited.Scopes) == 0 && !c.form.Has("scope") {
+		if resources == nil {
+			resources = []string{subject.grant.Audience}
+		}
+		api, err := e.choose(limited, resources, valetkey.Scopes{})
+		return api, valetkey.Scopes{}, err
+	}
+	api, scopes, err := e.wanted(limited, resources, c.form.Get("scope"))
+	if err != nil {
+		return api, scopes, err
 	}
 	// Another API may have a scope of the same name, which the token does not permit.
 	there := e.reachable(subject, api.Audience)
 	reached := valetkey.NewScopes(slices.DeleteFunc(scopes.Slice(), func(s string) bool { return !slices.Contains(there, s) })...)
 	if reached.Len() == 0 || c.form.Has("scope") && reached.Len() < scopes.Len() {
-		return nil, errScope
+		return api, scopes, errScope
 	}
-	scopes = reached
-	if c.until = subject.expires(); time.Until(c.until) < time.Second { // the remaining lifetime in whole seconds
-		return nil, errNotItsToken
-	}
-	g := newGrant(c.client, api, scopes)
-	g.identity = subject.grant.identity
-	g.Session = "" // it ends with the root
-	g.Root, g.Parents, g.Actor = cmp.Or(subject.grant.Root, subject.grant.ID), parents, actor
-	return g, nil
+	return api, reached, nil
 }
 
 // checkExchange validates the parameters of section 2.1.

@@ -222,12 +222,18 @@ func (c *call) narrow(g *grant) error {
 		}
 	}
 	g.narrowed = asked.String()
-	details, err := flow.ReadDetails(c.form.Get("authorization_details"))
-	if err != nil || slices.ContainsFunc(details, func(d flow.Detail) bool { return !slices.Contains(g.Details, d) }) {
-		return errDetails
+	var err error
+	g.details, err = c.detailsAmong(g.Details)
+	return err
+}
+
+// detailsAmong returns the details that a request names, which must be among those granted (RFC 9396, section 6). Nil: it names none.
+func (c *call) detailsAmong(granted []flow.Detail) ([]flow.Detail, error) {
+	details, err := flow.ReadDetails(c.form.Get(claimDetails))
+	if err != nil || slices.ContainsFunc(details, func(d flow.Detail) bool { return !slices.Contains(granted, d) }) {
+		return nil, errDetails
 	}
-	g.details = details
-	return nil
+	return details, nil
 }
 
 // revoke ends a grant that was read from the store, with all its tokens, and reports whether it was live. It also ends everything that

@@ -10,14 +10,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valetkey/valetkey/authserver/internal/flow"
 	"github.com/valetkey/valetkey/authserver/store"
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
 // An accessToken is a live access token of this server.
 type accessToken struct {
-	grant  *grant
-	claims map[string]any // as in a JWT, except for grant_id
+	grant   *grant
+	claims  map[string]any // as in a JWT, except for grant_id
+	details []flow.Detail  // the claim authorization_details
 }
 
 // inspect returns an access token of this server, or nil if there is no live one. A refresh token does not count, because an API
@@ -27,8 +29,8 @@ func (e *Engine) inspect(ctx context.Context, raw string) (*accessToken, error) 
 	if text == nil || err != nil {
 		return nil, err
 	}
-	claims := map[string]any{}
-	if err := json.Unmarshal(text, &claims); err != nil { // our own
+	claims, details, err := readClaims(text)
+	if err != nil {
 		return nil, fmt.Errorf("inspect a token: %w", err)
 	}
 	id, _ := claims[claimGrant].(string)
@@ -50,7 +52,32 @@ func (e *Engine) inspect(ctx context.Context, raw string) (*accessToken, error) 
 	if dead, err := e.ended(ctx, g); dead || err != nil {
 		return nil, err
 	}
-	return &accessToken{g, claims}, nil
+	return &accessToken{g, claims, details}, nil
+}
+
+// readClaims parses the claims of a token of ours. Details stay in the form that the user has seen: their numbers may be out of the range
+// of float64.
+func readClaims(text []byte) (claims map[string]any, details []flow.Detail, err error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return nil, nil, err
+	}
+	claims = make(map[string]any, len(members))
+	for name, text := range members {
+		if name == claimDetails {
+			if err := json.Unmarshal(text, &details); err != nil {
+				return nil, nil, err
+			}
+			claims[name] = details
+			continue
+		}
+		var v any
+		if err := json.Unmarshal(text, &v); err != nil {
+			return nil, nil, err
+		}
+		claims[name] = v
+	}
+	return claims, details, nil
 }
 
 // tokenClaims returns the claims of a token, as JSON; nil: it is not one of ours.

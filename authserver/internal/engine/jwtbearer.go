@@ -79,6 +79,9 @@ func (e *Engine) believe(c *call) (*grant, error) {
 	if identityAssertion != (issuer.GrantProfile == model.IDJAG) { // RFC 8725, section 3.11
 		return nil, errAssertion
 	}
+	if a.details { // a limit that a token of this grant would not have
+		return nil, errDetails
+	}
 	resources, who := c.form["resource"], identity{}
 	if identityAssertion {
 		if resources, who, err = e.assertedFor(c, a); err != nil {
@@ -179,7 +182,6 @@ func (e *Engine) assertedFor(c *call, a *assertionClaims) (resources []string, w
 	var named valetkey.List[string]
 	var bound valetkey.Binding
 	var acr, authTime strictjson.Value
-	details := false
 	err = strictjson.Object(a.token.Payload, func(name string, v strictjson.Value) (err error) {
 		switch name {
 		case "client_id":
@@ -192,18 +194,14 @@ func (e *Engine) assertedFor(c *call, a *assertionClaims) (resources []string, w
 			acr = v
 		case "auth_time":
 			authTime = v
-		case "authorization_details":
-			details = !v.IsNull()
 		}
 		return err
-	}, "client_id", "resource", "cnf", "acr", "auth_time", "authorization_details")
+	}, "client_id", "resource", "cnf", "acr", "auth_time")
 	switch {
 	case err != nil || a.id == "" || a.issued.IsZero() || client != c.client.ID:
 		return nil, who, errAssertion
 	case a.audience.Len() != 1 || !a.audience.Has(e.cfg.Issuer): // the issuer, and no other name of this server
 		return nil, who, errAssertion
-	case details: // a limit that a token of this grant would not have
-		return nil, who, errDetails
 	case bound.Unknown.Len() > 0, bound.JWKThumbprint != "" && bound.JWKThumbprint != c.holds.Key,
 		bound.CertificateThumbprint != "" && bound.CertificateThumbprint != c.holds.Certificate: // what the sender has not proven to possess
 		return nil, who, errAssertion

@@ -77,6 +77,7 @@ func TestAssertionGrant(t *testing.T) {
 		{"AS-JWT-06 an untrusted issuer", bob(t, m{"iss": partner + "/"}), "invalid_grant"},
 		{"a client's own assertion", assertion(t, clientKey(), nil, s.url, nil), "invalid_grant"},
 		{"an access token", assertion(t, clientKey(), m{"typ": "at+jwt"}, s.url, m{"iss": partner, "sub": "bob"}), "invalid_grant"},
+		{"one with details that a token would not have", bob(t, m{"authorization_details": []m{{"type": "payment"}}}), "invalid_authorization_details"},
 		{"a claim that is malformed", assertion(t, clientKey(), nil, s.url, m{"iss": partner, "sub": "bob", "scope": 1}), "invalid_grant"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -80,7 +80,7 @@ func (e *Engine) token(w http.ResponseWriter, c *call) (*tokenResponse, error) {
 	if kind != "authorization_code" && !slices.Contains(c.client.GrantTypes, kind) { // redeemCode ends the grant of a real code
 		return nil, errNotTheClients
 	}
-	if c.form.Has("authorization_details") && !slices.Contains([]string{"authorization_code", "refresh_token", deviceGrant}, kind) {
+	if c.form.Has(claimDetails) && !slices.Contains([]string{"authorization_code", "refresh_token", deviceGrant, exchangeGrant}, kind) {
 		return nil, errDetails // they require a user's consent
 	}
 	g, err := redeem(c)
@@ -194,7 +194,10 @@ func (e *Engine) lifetime(c *model.Client, api model.API) time.Duration {
 	return api.Lifetime
 }
 
-const claimGrant = "grant_id"
+const (
+	claimGrant   = "grant_id"
+	claimDetails = "authorization_details" // also the name of the parameter
+)
 
 // claims returns the claims of a token (RFC 9068, section 2.2). For an opaque token, they are what introspection returns.
 func (e *Engine) claims(g *grant, api model.API, issued, expires int64) map[string]any {
@@ -207,7 +210,7 @@ func (e *Engine) claims(g *grant, api model.API, issued, expires int64) map[stri
 		claims["scope"] = scopes
 	}
 	if details := g.tokenDetails(); len(details) > 0 { // RFC 9396, section 9.1
-		claims["authorization_details"] = details
+		claims[claimDetails] = details
 	}
 	if g.AuthTime != 0 { // section 2.2.1
 		claims["auth_time"] = g.AuthTime
