@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	drillTime    = 2 * time.Minute            // limit of a drill
+	drillTime    = 5 * time.Minute            // limit of a drill
 	drillSteps   = 40                         // accepted proofs, and confirmed revocations, before and after each event
 	drillClients = 3                          // that send proofs
 	drillURL     = "https://api.example.com/" // of both guards
@@ -228,7 +228,9 @@ func (d *drill) run(events ...func()) {
 	for _, s := range d.proofs {
 		require.LessOrEqual(t, s.times.Load(), int64(1), "a proof was accepted twice")
 		for _, at := range []*replica{d.a, d.b} {
-			if used := s.times.Load() == 1; d.send(at, s) != http.StatusUnauthorized {
+			used, status := s.times.Load() == 1, 0
+			eventually(t, "redis answers", func() bool { status = d.send(at, s); return status != http.StatusServiceUnavailable })
+			if status != http.StatusUnauthorized {
 				require.False(t, used, "a proof that was accepted is used")
 			}
 		}

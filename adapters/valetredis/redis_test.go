@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os/exec"
 	"strings"
@@ -67,11 +68,21 @@ func port(addr string) string {
 // replicaOf returns the settings of a replica.
 func (s *server) replicaOf() []string { return []string{"--replicaof", "127.0.0.1", port(s.addr)} }
 
+var lastPort atomic.Int64
+
+// freeAddr returns an address on which nothing listens. Its port is another one each time, and below those that the system gives to
+// outgoing connections and to listeners without a port of their own, so that none of them takes it while its server is down.
 func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Helper()
+	lastPort.CompareAndSwap(0, mathrand.Int64N(10_000))
+	for range 10_000 {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+lastPort.Add(1)%10_000)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	require.Fail(t, "no port is free")
+	return ""
 }
 
 func (s *server) start() {

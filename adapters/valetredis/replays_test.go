@@ -63,8 +63,10 @@ func TestReplays(t *testing.T) {
 		assert.LessOrEqual(t, left, time.Minute)
 	})
 	t.Run("DPOP-43 one whose time is over is remembered for a moment", func(t *testing.T) {
+		begun := time.Now()
 		require.True(t, use(t, a, [32]byte{5}, -time.Hour))
-		require.False(t, use(t, a, [32]byte{5}, -time.Hour))
+		again := use(t, a, [32]byte{5}, -time.Hour)
+		require.True(t, !again || time.Since(begun) >= time.Second, "the moment is a second")
 		eventually(t, "it is forgotten", func() bool { return use(t, a, [32]byte{5}, -time.Hour) })
 	})
 	t.Run("whoever writes to redis can make a proof used or unused", func(t *testing.T) {

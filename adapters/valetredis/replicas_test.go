@@ -18,10 +18,10 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// withReplicas requires n replicas, or accepts to have none.
+// withReplicas requires n replicas, or accepts to have none. A quarter of the time is left for the response after the confirmation.
 func withReplicas(n int) func(*valetredis.Config) {
 	return func(cfg *valetredis.Config) {
-		cfg.Timeout, cfg.MinReplicas, cfg.AllowUnreplicated = 500*time.Millisecond, n, n == 0
+		cfg.Timeout, cfg.MinReplicas, cfg.AllowUnreplicated = 2*time.Second, n, n == 0
 	}
 }
 

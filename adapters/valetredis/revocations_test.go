@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -271,7 +273,7 @@ func TestWatch(t *testing.T) {
 		publish(t, a, "refused", "next")
 		f := follow(t, b)
 		eventually(t, "the next one arrives", f.has("next"))
-		assert.Equal(t, 1, log.count("one or more could not be applied"), log)
+		eventually(t, "it is logged", func() bool { return log.count("one or more could not be applied") == 1 })
 		assert.Contains(t, log.String(), "malformed")
 	})
 	t.Run("at start all that were made before, in order, then each as it comes", func(t *testing.T) {
@@ -292,7 +294,22 @@ func TestWatch(t *testing.T) {
 		require.Len(t, b.Health(), 2)
 		assert.Equal(t, valetkey.Ready, b.Health()[1].State)
 	})
-	t.Run("it arrives within a second, as it was made", func(t *testing.T) {
+	t.Run("it arrives within a second", func(t *testing.T) {
+		a, b, _ := pair(t)
+		f := follow(t, b)
+		publish(t, a, "first")
+		eventually(t, "the first one", f.has("first"))
+		for n := range 10 { // the machine may be slow with some of them
+			id, begun := fmt.Sprint(n), time.Now()
+			require.NoError(t, a.Publish(ctx, token(id)))
+			eventually(t, "it arrives", f.has(id))
+			if time.Since(begun) < time.Second {
+				return
+			}
+		}
+		require.Fail(t, "none of ten did")
+	})
+	t.Run("it arrives as it was made", func(t *testing.T) {
 		a, b, _ := pair(t)
 		f := follow(t, b)
 		publish(t, a, "first")
@@ -307,16 +324,18 @@ func TestWatch(t *testing.T) {
 		for _, revoked := range sent {
 			require.NoError(t, a.Publish(ctx, revoked))
 		}
+		published := time.Now()
 		eventually(t, "all of them", func() bool { return len(f.ids()) == 5 })
-		assert.Less(t, time.Since(begun), time.Second)
+		f.mu.Lock()
+		defer f.mu.Unlock()
 		got := f.applied[1:]
 		for i := range 3 {
 			got[i].Before, got[i].Until = got[i].Before.UTC(), got[i].Until.UTC()
 		}
 		assert.Equal(t, sent[:3], got[:3])
 		assert.Zero(t, got[3].Before, "our clock is not the issuer's")
-		assert.WithinRange(t, got[3].At, begun.Add(-time.Second), time.Now()) // not when it is applied, which may be later
-		assert.WithinDuration(t, got[3].At.Add(24*time.Hour), got[3].Until, time.Second)
+		assert.WithinRange(t, got[3].At, begun, published) // not when it is applied, which may be later
+		assert.True(t, got[3].At.Add(24*time.Hour).Equal(got[3].Until))
 	})
 	t.Run("a change of keys loses none", func(t *testing.T) {
 		require.NoError(t, raw.FlushAll(ctx).Err())
@@ -337,13 +356,13 @@ func TestWatch(t *testing.T) {
 	t.Run("it ends with its context, not with the read that waits", func(t *testing.T) {
 		_, b, _ := pair(t)
 		require.NoError(t, raw.ConfigResetStat(ctx).Err())
+		begun := time.Now()
 		f := follow(t, b)
 		eventually(t, "it follows", func() bool { return len(b.Health()) == 2 })
-		assert.LessOrEqual(t, s.stat("commandstats", "cmdstat_xread:calls="), 2, "it waits in redis and does not ask all the time")
-		begun := time.Now()
+		calls := s.stat("commandstats", "cmdstat_xread:calls=")
+		assert.LessOrEqual(t, calls, 2+int(time.Since(begun)/time.Second), "it waits in redis for a second and does not ask all the time")
 		f.stop()
 		require.ErrorIs(t, <-f.ended, context.Canceled)
-		assert.Less(t, time.Since(begun), 500*time.Millisecond)
 		f.ended <- context.Canceled // for the clean-up
 	})
 	for _, c := range []struct {
@@ -408,6 +427,7 @@ func TestWatch(t *testing.T) {
 			line.cut()
 			eventually(t, "it is known", func() bool { return b.Health()[1].State == valetkey.Degraded })
 			assert.Error(t, b.Health()[1].Err)
+			eventually(t, "it is reported", f.says("false", ""))
 			c.happens(t, a)
 			assert.Equal(t, []string{"1", "2"}, f.ids(), "the cable is cut")
 			line.mend()
@@ -440,16 +460,26 @@ func TestWatch(t *testing.T) {
 		})
 	}
 	t.Run("what is lost is missing for as long as it may matter, and not longer", func(t *testing.T) {
-		require.NoError(t, raw.FlushAll(ctx).Err())
 		key := randomKey()
 		day, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
 		minute, _ := newRedis(t, newClient(t, s.addr, nil), key, func(cfg *valetredis.Config) { cfg.Keep = time.Minute })
-		addAt(t, raw, 6*time.Minute-6*time.Second, "r", "lost")
-		publish(t, minute, "1")
-		require.NoError(t, raw.XTrimMaxLen(ctx, stream, 1).Err())
-		f, g := follow(t, day), follow(t, minute)
-		eventually(t, "for a minute, and the leeway", func() bool { return slices.Equal(g.reported(), []string{"1 missing", "1 true"}) })
-		assert.Equal(t, []string{"1 missing"}, f.reported(), "for a day")
+		for left := 6 * time.Second; ; left *= 3 { // longer on a machine that does not start to follow before it is over
+			require.NoError(t, raw.FlushAll(ctx).Err())
+			addAt(t, raw, 6*time.Minute-left, "r", "lost")
+			begun := time.Now()
+			publish(t, minute, "1")
+			require.NoError(t, raw.XTrimMaxLen(ctx, stream, 1).Err())
+			f, g := follow(t, day), follow(t, minute)
+			eventually(t, "one day", func() bool { return len(f.reported()) > 0 })
+			eventually(t, "one minute", func() bool { return len(g.reported()) > 0 })
+			late := time.Since(begun) > left
+			eventually(t, "for a minute, and the leeway", func() bool { reports := g.reported(); return reports[len(reports)-1] == "1 true" })
+			assert.Equal(t, []string{"1 missing"}, f.reported(), "for a day")
+			if !late {
+				assert.Equal(t, []string{"1 missing", "1 true"}, g.reported())
+				return
+			}
+		}
 	})
 	t.Run("that the last one read was trimmed in its time is nothing to warn of", func(t *testing.T) {
 		require.NoError(t, raw.FlushAll(ctx).Err())
@@ -605,8 +635,8 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 	publish(t, b, "3")
 	both("3")
 	assert.Equal(t, []string{"1", "2", "3"}, g.ids())
-	eventually(t, "it says so", func() bool { return log.count("some are missing") == 1 })
-	assert.True(t, g.says("missing", "redis has lost revocations")())
+	eventually(t, "it says so", g.says("missing", "redis has lost revocations"))
+	assert.Equal(t, 1, log.count("some are missing"), log)
 
 	late, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
 	h := follow(t, late)
@@ -616,13 +646,37 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 
 func TestWatchASilentRedis(t *testing.T) {
 	quiet, addr := startSilent(t, "127.0.0.1:0")
-	r, _ := newRedis(t, newClient(t, addr, nil), randomKey(), nil)
-	f := follow(t, r)
-	eventually(t, "it asks", func() bool { return quiet.accepted.Load() > 0 })
-	eventually(t, "it is known", func() bool { return len(r.Health()) == 2 && r.Health()[1].State == valetkey.Degraded })
-	begun := time.Now()
-	f.stop()
-	require.ErrorIs(t, <-f.ended, context.Canceled)
-	assert.Less(t, time.Since(begun), 500*time.Millisecond)
-	f.ended <- context.Canceled // for the clean-up
+	t.Run("it is known", func(t *testing.T) {
+		r, _ := newRedis(t, newClient(t, addr, nil), randomKey(), nil)
+		follow(t, r)
+		eventually(t, "it asks", func() bool { return quiet.accepted.Load() > 0 })
+		eventually(t, "it is known", func() bool { return len(r.Health()) == 2 && r.Health()[1].State == valetkey.Degraded })
+	})
+	t.Run("it ends with its context, though a read does not end", func(t *testing.T) {
+		reads, release := make(chan struct{}, 100), make(chan struct{})
+		client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return endless{conn, reads, release}, err
+		}})
+		t.Cleanup(func() { close(release); client.Close() })
+		r, _ := newRedis(t, client, randomKey(), nil)
+		f := follow(t, r)
+		<-reads
+		f.stop()
+		require.ErrorIs(t, <-f.ended, context.Canceled)
+		f.ended <- context.Canceled // for the clean-up
+	})
+}
+
+// An endless connection keeps to no deadline: a Read lasts until release is closed.
+type endless struct {
+	net.Conn
+	reads   chan<- struct{}
+	release <-chan struct{}
+}
+
+func (c endless) Read([]byte) (int, error) {
+	c.reads <- struct{}{}
+	<-c.release
+	return 0, io.EOF
 }

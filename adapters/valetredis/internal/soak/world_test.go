@@ -128,11 +128,16 @@ func (s *redisServer) kill() {
 	_ = s.cmd.Wait()
 }
 
+// freeAddr returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
+// and to listeners without a port of their own, so that none of them takes it before its user does.
 func freeAddr(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	t.Helper()
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
 }
 
 // A replica is a process that serves the guarded API.
