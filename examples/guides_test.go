@@ -3,7 +3,9 @@ package examples_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -56,10 +58,7 @@ func start(t *testing.T, name string, iss *valetkeytest.Issuer, env ...string) *
 	}
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file, "./"+name).CombinedOutput()
 	require.NoError(t, err, string(out))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &program{addr: l.Addr().String()}
-	l.Close()
+	p := &program{addr: freeAddress(t)}
 	p.cmd = exec.Command(file)
 	p.cmd.Env = append(os.Environ(), append(env, "ISSUER="+iss.URL, "ADDR="+p.addr)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, os.Stderr
@@ -69,6 +68,18 @@ func start(t *testing.T, name string, iss *valetkeytest.Issuer, env ...string) *
 		p.cmd.Wait()
 	})
 	return p
+}
+
+// freeAddress returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
+// and to listeners without a port of their own, so that none of them takes it before its user does.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
 }
 
 // do sends a request and returns the status and the body. It waits until the program listens.
@@ -83,7 +94,7 @@ func (p *program) do(t *testing.T, method, path string, header ...string) (int, 
 	require.Eventually(t, func() bool {
 		resp, err = http.DefaultClient.Do(r)
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)

@@ -1,6 +1,8 @@
 package main_test
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -77,7 +79,7 @@ func TestProgram(t *testing.T) {
 			require.Eventually(t, func() bool { // the program is starting
 				resp, err = http.DefaultClient.Do(r)
 				return err == nil
-			}, 10*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 			defer resp.Body.Close()
 			assert.Equal(t, c.status, resp.StatusCode)
 			if c.scope != "" {
@@ -87,10 +89,14 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// freeAddress returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
+// and to listeners without a port of their own, so that none of them takes it before its user does.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
 }

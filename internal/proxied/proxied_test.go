@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -123,7 +124,7 @@ func start(t *testing.T) *site {
 			conn.Close()
 		}
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond, "nginx does not listen")
+	}, time.Minute, 10*time.Millisecond, "nginx does not listen")
 	return s
 }
 
@@ -178,12 +179,16 @@ func (s *site) certificate(t *testing.T, dir string) {
 	require.True(t, s.roots.AppendCertsFromPEM(cert))
 }
 
+// freePort returns a port of loopback on which nothing listens. It is below those that the system gives to outgoing connections and to
+// listeners without a port of their own, so that none of them takes it before nginx does.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+mathrand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().(*net.TCPAddr).Port
+		}
+	}
 }
 
 // get sends a request with these header fields, through nginx if the URL is its.
@@ -253,7 +258,7 @@ func TestDPoPBehindNginx(t *testing.T) {
 // npmClient runs npm/client.js, which requests the URLs in turn.
 func (s *site) npmClient(t *testing.T, urls ...string) (answers []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	client := exec.CommandContext(ctx, "node", append([]string{"npm/client.js"}, urls...)...)
 	client.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+s.ca)

@@ -5,6 +5,7 @@ package cerbos_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -60,12 +61,16 @@ func server(t *testing.T) (url string) {
 	return url
 }
 
+// free returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
+// and to listeners without a port of their own, so that none of them takes it before its user does.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
 }
 
 func TestCerbos(t *testing.T) {

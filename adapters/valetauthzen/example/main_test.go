@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -40,10 +42,7 @@ func TestProgram(t *testing.T) {
 	}
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", file, ".").CombinedOutput()
 	require.NoError(t, err, string(out))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := l.Addr().String()
-	l.Close()
+	addr := freeAddress(t)
 	cmd := exec.Command(file)
 	cmd.Env = append(os.Environ(), "ISSUER="+iss.URL, "ADDR="+addr, "PDP="+pdp.URL)
 	cmd.Stderr = os.Stderr
@@ -74,10 +73,22 @@ func TestProgram(t *testing.T) {
 			require.Eventually(t, func() bool { // the program is starting
 				resp, err = http.DefaultClient.Do(r)
 				return err == nil
-			}, 30*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 			resp.Body.Close()
 			assert.Equal(t, c.status, resp.StatusCode)
 		})
+	}
+}
+
+// freeAddress returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
+// and to listeners without a port of their own, so that none of them takes it before its user does.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
 }
 
