@@ -495,7 +495,7 @@ func TestDiscovery(t *testing.T) {
 			require.Eventually(t, func() bool {
 				_, err := client.Evaluate(t.Context(), question)
 				return err != nil && strings.Contains(err.Error(), c.want)
-			}, 10*time.Second, time.Millisecond)
+			}, time.Minute, time.Millisecond)
 		})
 	}
 	t.Run("a path comes after the well-known part", func(t *testing.T) {

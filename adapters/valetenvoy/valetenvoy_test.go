@@ -102,7 +102,7 @@ func dial(t testing.TB, addr string, options ...grpc.DialOption) *grpc.ClientCon
 // ask returns the answer to the request.
 func (g *gateway) ask(in *authv3.CheckRequest) answer {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
 	defer cancel()
 	out, err := g.client.Check(ctx, in)
 	require.NoError(g.t, err)

@@ -130,7 +130,7 @@ func ask(t testing.TB, addr, from, question string) (*http.Response, string) {
 	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext(t.Context(), "tcp", addr)
 	require.NoError(t, err)
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	_, err = io.WriteString(conn, question)
 	require.NoError(t, err)
 	method, _, _ := strings.Cut(question, " ")

@@ -41,7 +41,7 @@ func (p *place) visit(t *testing.T, tool, token string) (v visit) {
 	t.Helper()
 	input, err := json.Marshal(map[string]string{"server": p.resource, "token": token, "tool": tool})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	client := exec.CommandContext(ctx, "node", "npm/client.js")
 	var faults bytes.Buffer
