@@ -105,6 +105,8 @@ func TestOverHTTP(t *testing.T) {
 				<-hold
 				sets(keySet(es512))(w, r)
 			})
+			release := sync.OnceFunc(func() { close(hold) })
+			t.Cleanup(release) // or the server would not close
 			v := open(t, func(c *jwks.Config) {
 				c.Issuer, c.JWKS, c.InitialJWKS, c.Client = s.URL, nil, keySet(es256), s.Client()
 				c.Algorithms = []string{"ES256", "ES512"}
@@ -113,7 +115,7 @@ func TestOverHTTP(t *testing.T) {
 			first := mint(t, es256, nil, good(object{"iss": s.URL}))
 			token, err := v.Verify(background, first)
 			require.NoError(t, err)
-			close(hold)
+			release()
 			_, err = v.Verify(background, mint(t, es512, nil, good(object{"iss": s.URL}))) // waits for the first fetch
 			require.NoError(t, err)
 			assert.False(t, token.Freshness().While.Holds())

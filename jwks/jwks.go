@@ -294,7 +294,7 @@ func New(cfg Config) (*Verifier, error) {
 		now:    cfg.Now,
 		shared: cfg.Secret != nil,
 	}
-	if len(v.algorithms) == 0 && !v.shared {
+	if len(v.algorithms) == 0 { // with Secret, check reports it
 		v.algorithms = jose.DefaultAlgorithms()
 	}
 	if v.leeway == 0 {
@@ -429,7 +429,7 @@ func (cfg *Config) keys() (keySource, error) {
 		var wrong mistakes.List
 		wrong.Within("JWKS", err)
 		return keyset.Static(keys...), wrong.Err()
-	case cfg.JWKSURL == "" && (cfg.Issuer == "" || strings.Contains(cfg.Issuer, "{")):
+	case cfg.JWKSURL == "" && cfg.Issuer == "":
 		return nil, nil // check reports it
 	}
 	var (
@@ -490,25 +490,23 @@ func (r *KeyRequests) apply(client *fetch.Client, url string) error {
 			wrong.Add("TokenFile", "%w", err)
 		}
 	}
-	if r.TokenFile != "" || len(r.Header) > 0 {
-		client.Credentials = &fetch.Credentials{URL: url, Header: r.Header.Clone(), TokenFile: r.TokenFile}
-	}
+	client.Credentials = &fetch.Credentials{URL: url, Header: r.Header.Clone(), TokenFile: r.TokenFile}
+	cert, key := r.CertFile, r.KeyFile
+	wrong.AddIf(cert != "" && key == "", "KeyFile", "required with CertFile")
+	wrong.AddIf(cert == "" && key != "", "CertFile", "required with KeyFile")
 	var files []string
 	if r.CAFile != "" {
 		files = append(files, "CAFile")
 	}
-	switch {
-	case r.CertFile != "" && r.KeyFile != "":
+	if cert != "" && key != "" {
 		files = append(files, "CertFile", "KeyFile")
-	case r.CertFile != "":
-		wrong.Add("KeyFile", "required with CertFile")
-	case r.KeyFile != "":
-		wrong.Add("CertFile", "required with KeyFile")
+	} else {
+		cert, key = "", ""
 	}
-	if err := wrong.Err(); err != nil || len(files) == 0 {
-		return err
+	if len(files) == 0 {
+		return wrong.Err()
 	}
-	transport, err := fetch.NewTLSFiles(r.CAFile, r.CertFile, r.KeyFile)
+	transport, err := fetch.NewTLSFiles(r.CAFile, cert, key)
 	if err != nil {
 		wrong.Add(strings.Join(files, ", "), "%w", err)
 	}

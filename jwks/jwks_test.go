@@ -152,10 +152,23 @@ func TestConfig(t *testing.T) {
 		"two places of keys": {func(c *jwks.Config) { c.JWKSURL = "https://as.example/jwks" }, "jwks: JWKSURL, JWKS, Secret: set at most one of these"},
 		"keys to start with beside keys that never change": {func(c *jwks.Config) { c.InitialJWKS = keySet(es256) },
 			"jwks: InitialJWKS: needs keys that are fetched: remove JWKS and Secret"},
+		"keys to start with beside a secret": {func(c *jwks.Config) {
+			c.JWKS, c.Secret, c.Algorithms, c.InitialJWKS = nil, secret, []string{"HS256"}, keySet(es256)
+		}, "jwks: InitialJWKS: needs keys that are fetched: remove JWKS and Secret"},
+		"requests for keys beside a secret": {func(c *jwks.Config) {
+			c.JWKS, c.Secret, c.Algorithms, c.KeyRequests.TokenFile = nil, secret, []string{"HS256"}, "/none"
+		}, "jwks: KeyRequests: needs keys that are fetched: remove JWKS and Secret"},
+		"an issuer with tenants and no place of keys": {func(c *jwks.Config) { c.Issuer, c.JWKS, c.Profile.AllowAnyTenant = tenants, nil, true },
+			"jwks: JWKSURL: required, or JWKS, since the metadata of an issuer with {tid} has no URL"},
+		"neither an issuer nor a place of keys": {func(c *jwks.Config) { c.Issuer, c.JWKS = "", nil }, "jwks: Issuer: required"},
+		"no issuer, and a key set without https": {func(c *jwks.Config) { c.Issuer, c.JWKS, c.JWKSURL = "", nil, "http://as.example/jwks" },
+			"jwks: Issuer: required\njwks: JWKSURL: not https; InsecureHTTP allows http"},
 		"keys to start with that are none, and another mistake": {func(c *jwks.Config) {
 			c.JWKS, c.JWKSURL, c.InitialJWKS = nil, "http://as.example/jwks", []byte(`{"keys":[]}`)
 		}, "jwks: InitialJWKS: it has no usable key among 0\njwks: JWKSURL: not https; InsecureHTTP allows http"},
 		"requests for keys beside keys that never change": {func(c *jwks.Config) { c.KeyRequests.TokenFile = "/none" },
+			"jwks: KeyRequests: needs keys that are fetched: remove JWKS and Secret"},
+		"a header for requests beside keys that never change": {func(c *jwks.Config) { c.KeyRequests.Header = http.Header{"X": {"y"}} },
 			"jwks: KeyRequests: needs keys that are fetched: remove JWKS and Secret"},
 		"half a client certificate, a missing file and two tokens": {func(c *jwks.Config) {
 			c.JWKS, c.KeyRequests = nil, jwks.KeyRequests{CertFile: "/none", TokenFile: "/none", Header: http.Header{"Authorization": {"x"}}}
@@ -166,6 +179,13 @@ func TestConfig(t *testing.T) {
 			c.JWKS, c.KeyRequests.CAFile, c.Client = nil, "/none", http.DefaultClient
 		}, "jwks: KeyRequests.CAFile: reading /none: no such file or directory\n" +
 			"jwks: KeyRequests.CAFile: Client is set: give it the certificates"},
+		"a key without the certificate of the client": {func(c *jwks.Config) { c.JWKS, c.KeyRequests.KeyFile = nil, "/none" },
+			"jwks: KeyRequests.CertFile: required with KeyFile"},
+		"a missing file of authorities, half a client certificate and a header that cannot be sent": {func(c *jwks.Config) {
+			c.JWKS, c.KeyRequests = nil, jwks.KeyRequests{CAFile: "/none", CertFile: "/half", Header: http.Header{"X Y": {"z"}}}
+		}, `jwks: KeyRequests.Header: "X Y" is not a field name` + "\n" +
+			"jwks: KeyRequests.KeyFile: required with CertFile\n" +
+			"jwks: KeyRequests.CAFile: reading /none: no such file or directory"},
 		"a header that cannot be sent": {func(c *jwks.Config) { c.JWKS, c.KeyRequests.Header = nil, http.Header{"X Y": {"z"}} },
 			`jwks: KeyRequests.Header: "X Y" is not a field name`},
 		"an empty key set": {func(c *jwks.Config) { c.JWKS = []byte(`{"keys":[]}`) }, "jwks: JWKS: it has no usable key among 0"},
@@ -524,8 +544,10 @@ func TestTimes(t *testing.T) {
 		})
 	}
 	t.Run("JWT-09 without iat the lifetime is not known", func(t *testing.T) {
-		_, err := open(t, lenient, hour).Verify(background, mint(t, es256, nil, good(object{"iat": nil})))
-		refused(t, err, tooLong)
+		for _, lifetime := range []func(*jwks.Config){hour, anyLifetime} {
+			_, err := open(t, lenient, lifetime).Verify(background, mint(t, es256, nil, good(object{"iat": nil})))
+			refused(t, err, tooLong)
+		}
 	})
 }
 

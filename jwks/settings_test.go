@@ -18,40 +18,41 @@ const tenants = "https://login.example/{tid}/v2.0"
 
 // strangers are tokens that deviate from RFC 9068, each in one respect.
 var strangers = map[string]struct{ header, claims object }{
-	"no typ":                       {object{"typ": nil}, nil},
-	"typ JOSE":                     {object{"typ": "JOSE"}, nil},
-	"typ vendor+jwt":               {object{"typ": "vendor+jwt"}, nil},
-	"no kid":                       {object{"kid": nil}, nil},
-	"a kid that no key has":        {object{"kid": "other"}, nil},
-	"an empty kid":                 {object{"kid": ""}, nil},
-	"no iss":                       {nil, object{"iss": nil}},
-	"another host of the issuer":   {nil, object{"iss": "https://back.example"}},
-	"a stranger's iss":             {nil, object{"iss": "https://evil.example"}},
-	"a tenant's iss":               {nil, object{"iss": "https://login.example/t1/v2.0", "tid": "t1"}},
-	"another tenant's iss":         {nil, object{"iss": "https://login.example/t2/v2.0", "tid": "t2"}},
-	"no sub":                       {nil, object{"sub": nil}},
-	"a number as sub":              {nil, object{"sub": 4711}},
-	"no client_id":                 {nil, object{"client_id": nil}},
-	"the client in vendor_client":  {nil, object{"client_id": nil, "vendor_client": "shop"}},
-	"the client in the header":     {object{"client": "shop"}, object{"client_id": nil}},
-	"the API in the header":        {object{"signer": api}, object{"aud": nil}},
-	"the API in the header alone":  {object{"signer": api}, object{"aud": "https://other.example"}},
-	"another API in the header":    {object{"signer": "https://other.example"}, object{"aud": nil}},
-	"no jti":                       {nil, object{"jti": nil}},
-	"no iat":                       {nil, object{"iat": nil}},
-	"an array as scope":            {nil, object{"scope": []string{"orders:read"}}},
-	"no aud":                       {nil, object{"aud": nil, "client_id": api}},
-	"an empty aud":                 {nil, object{"aud": []string{}, "client_id": api}},
-	"no aud, and another client":   {nil, object{"aud": nil}},
-	"another aud":                  {nil, object{"aud": "https://other.example", "client_id": api}},
-	"an ID token by its nonce":     {object{"typ": "JWT"}, object{"nonce": "n"}},
-	"an ID token by token_use":     {object{"typ": "JWT"}, object{"token_use": "id"}},
-	"a refresh token by typ":       {object{"typ": "JWT"}, object{"typ": "Refresh"}},
-	"a refresh token by tokenName": {object{"typ": "JWT"}, object{"tokenName": "refresh_token"}},
-	"a refresh token by purpose":   {object{"typ": "JWT"}, object{"purpose": "refresh_token"}},
-	"a refresh token by drn":       {object{"typ": "JWT"}, object{"drn": "DSR"}},
-	"a refresh token by tokenType": {object{"typ": "JWT"}, object{"tokenType": "refresh-token"}},
-	"a logout token":               {object{"typ": "logout+jwt"}, object{"events": object{}}},
+	"no typ":                         {object{"typ": nil}, nil},
+	"typ JOSE":                       {object{"typ": "JOSE"}, nil},
+	"typ vendor+jwt":                 {object{"typ": "vendor+jwt"}, nil},
+	"no kid":                         {object{"kid": nil}, nil},
+	"a kid that no key has":          {object{"kid": "other"}, nil},
+	"an empty kid":                   {object{"kid": ""}, nil},
+	"no iss":                         {nil, object{"iss": nil}},
+	"another host of the issuer":     {nil, object{"iss": "https://back.example"}},
+	"a stranger's iss":               {nil, object{"iss": "https://evil.example"}},
+	"a tenant's iss":                 {nil, object{"iss": "https://login.example/t1/v2.0", "tid": "t1"}},
+	"another tenant's iss":           {nil, object{"iss": "https://login.example/t2/v2.0", "tid": "t2"}},
+	"no sub":                         {nil, object{"sub": nil}},
+	"a number as sub":                {nil, object{"sub": 4711}},
+	"no client_id":                   {nil, object{"client_id": nil}},
+	"the client in vendor_client":    {nil, object{"client_id": nil, "vendor_client": "shop"}},
+	"the client in the header":       {object{"client": "shop"}, object{"client_id": nil}},
+	"the API in the header":          {object{"signer": api}, object{"aud": nil}},
+	"the API in the header alone":    {object{"signer": api}, object{"aud": "https://other.example"}},
+	"another API in the header":      {object{"signer": "https://other.example"}, object{"aud": nil}},
+	"no jti":                         {nil, object{"jti": nil}},
+	"no iat":                         {nil, object{"iat": nil}},
+	"an array as scope":              {nil, object{"scope": []string{"orders:read"}}},
+	"no aud":                         {nil, object{"aud": nil, "client_id": api}},
+	"an empty aud":                   {nil, object{"aud": []string{}, "client_id": api}},
+	"no aud, and another client":     {nil, object{"aud": nil}},
+	"no aud, and a claim of no name": {nil, object{"aud": nil, "": api}},
+	"another aud":                    {nil, object{"aud": "https://other.example", "client_id": api}},
+	"an ID token by its nonce":       {object{"typ": "JWT"}, object{"nonce": "n"}},
+	"an ID token by token_use":       {object{"typ": "JWT"}, object{"token_use": "id"}},
+	"a refresh token by typ":         {object{"typ": "JWT"}, object{"typ": "Refresh"}},
+	"a refresh token by tokenName":   {object{"typ": "JWT"}, object{"tokenName": "refresh_token"}},
+	"a refresh token by purpose":     {object{"typ": "JWT"}, object{"purpose": "refresh_token"}},
+	"a refresh token by drn":         {object{"typ": "JWT"}, object{"drn": "DSR"}},
+	"a refresh token by tokenType":   {object{"typ": "JWT"}, object{"tokenType": "refresh-token"}},
+	"a logout token":                 {object{"typ": "logout+jwt"}, object{"events": object{}}},
 }
 
 // TestEachSettingAcceptsOnlyWhatItNames verifies every stranger with every setting that weakens a check, alone.
@@ -207,6 +208,7 @@ func TestSettings(t *testing.T) {
 		c.Profile = jwks.Profile{AllowUntyped: true, AllowMissingID: true, AllowIDTokens: true}
 		c.Clients = []string{"app"}
 	}
+	idTokens := func(c *jwks.Config) { c.Profile.AllowIDTokens = true }
 	balancer := func(c *jwks.Config) { c.AudienceHeader, c.ClientIDHeader = "signer", "client" }
 	inTenant := func(c *jwks.Config) { c.Issuer, c.Profile.AllowAnyTenant = tenants, true }
 	t1 := "https://login.example/t1/v2.0"
@@ -215,44 +217,51 @@ func TestSettings(t *testing.T) {
 		header, claims object
 		want           valetkey.Reason
 	}{
-		"Cognito's ID token":                                                {cognito, untyped, object{"aud": "7abc", "token_use": "id"}, valetkey.ReasonNotAccessToken},
-		"Cognito's token of another application":                            {cognito, untyped, object{"aud": nil, "token_use": "access", "client_id": "8def"}, valetkey.ReasonAudience},
-		"Cognito's token without its marker":                                {cognito, untyped, object{"aud": nil, "client_id": "7abc"}, valetkey.ReasonNotAccessToken},
-		"a token for another API, by a client of ours":                      {cognito, untyped, object{"aud": "https://other.example", "token_use": "access", "client_id": "7abc"}, valetkey.ReasonAudience},
-		"a nonce, and no marker":                                            {keycloak, untyped, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
-		"Keycloak's ID token":                                               {keycloak, untyped, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
-		"Keycloak's logout token":                                           {keycloak, object{"typ": "logout+jwt"}, object{"typ": "Logout", "events": object{}}, valetkey.ReasonNotAccessToken},
-		"a marker of at+jwt too":                                            {keycloak, nil, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
-		"an ID token of another application":                                {authentik, untyped, object{"client_id": nil, "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
-		"an ID token of another application, which names ours in client_id": {authentik, untyped, object{"client_id": "app", "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
-		"an ID token whose azp is no string":                                {authentik, untyped, object{"client_id": "app", "azp": object{}, "nonce": "n"}, valetkey.ReasonClient},
-		"an ID token for two, and no azp":                                   {authentik, untyped, object{"client_id": nil, "aud": []string{api, "app"}}, valetkey.ReasonClient},
-		"a refresh token, where ID tokens are accepted":                     {authentik, untyped, object{"azp": "app", "typ": "Refresh"}, valetkey.ReasonNotAccessToken},
+		"Cognito's ID token":                                                 {cognito, untyped, object{"aud": "7abc", "token_use": "id"}, valetkey.ReasonNotAccessToken},
+		"Cognito's token of another application":                             {cognito, untyped, object{"aud": nil, "token_use": "access", "client_id": "8def"}, valetkey.ReasonAudience},
+		"Cognito's token without its marker":                                 {cognito, untyped, object{"aud": nil, "client_id": "7abc"}, valetkey.ReasonNotAccessToken},
+		"a token for another API, by a client of ours":                       {cognito, untyped, object{"aud": "https://other.example", "token_use": "access", "client_id": "7abc"}, valetkey.ReasonAudience},
+		"a nonce, and no marker":                                             {keycloak, untyped, object{"nonce": "n"}, valetkey.ReasonNotAccessToken},
+		"Keycloak's ID token":                                                {keycloak, untyped, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
+		"Keycloak's logout token":                                            {keycloak, object{"typ": "logout+jwt"}, object{"typ": "Logout", "events": object{}}, valetkey.ReasonNotAccessToken},
+		"a marker of at+jwt too":                                             {keycloak, nil, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
+		"an ID token of another application":                                 {authentik, untyped, object{"client_id": nil, "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token of another application, which names ours in client_id":  {authentik, untyped, object{"client_id": "app", "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token whose azp is no string":                                 {authentik, untyped, object{"client_id": "app", "azp": object{}, "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token for two, and no azp":                                    {authentik, untyped, object{"client_id": nil, "aud": []string{api, "app"}}, valetkey.ReasonClient},
+		"an ID token for two, the client first, and no azp":                  {authentik, untyped, object{"client_id": nil, "aud": []string{"app", api}}, valetkey.ReasonClient},
+		"an ID token whose client_id is not listed, without azp":             {func(c *jwks.Config) { authentik(c); c.Clients = []string{api} }, untyped, object{"client_id": "other"}, valetkey.ReasonClient},
+		"an ID token of another application, where the audience is the list": {idTokens, nil, object{"client_id": nil, "azp": "stranger"}, valetkey.ReasonClient},
+		"an ID token with azp, without the claim that names its client":      {func(c *jwks.Config) { idTokens(c); c.ClientIDClaim = "vendor" }, nil, object{"azp": api}, valetkey.ReasonClient},
+		"a refresh token, where ID tokens are accepted":                      {authentik, untyped, object{"azp": "app", "typ": "Refresh"}, valetkey.ReasonNotAccessToken},
 		"a nested claim that must not be there, behind null": {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Absent("act.sub")} }, nil,
 			object{"act.sub": json.RawMessage("null"), "act": object{"sub": "bob"}}, valetkey.ReasonClaimRule},
-		"no signer, but an aud":                             {balancer, object{"client": "shop"}, nil, valetkey.ReasonClaimMalformed},
-		"an empty signer":                                   {balancer, object{"client": "shop", "signer": ""}, nil, valetkey.ReasonClaimMalformed},
-		"a list of signers":                                 {balancer, object{"client": "shop", "signer": []string{api}}, nil, valetkey.ReasonClaimMalformed},
-		"two signers in two letter cases":                   {balancer, object{"client": "shop", "signer": api, "Signer": "x"}, nil, valetkey.ReasonMalformed},
-		"another signer, which names the API in a claim":    {balancer, object{"client": "shop", "signer": "https://other.example"}, object{"aud": api, "signer": api}, valetkey.ReasonAudience},
-		"no client in the header, but one in a claim":       {balancer, object{"signer": api}, object{"client_id": "shop"}, valetkey.ReasonClaimMalformed},
-		"a listed client in a claim, another in the header": {func(c *jwks.Config) { balancer(c); c.Clients = []string{"shop"} }, object{"signer": api, "client": "other"}, object{"client_id": "shop"}, valetkey.ReasonClient},
-		"a client that is not listed":                       {func(c *jwks.Config) { c.Clients = []string{"app"} }, nil, nil, valetkey.ReasonClient},
-		"no client, where clients are listed":               {func(c *jwks.Config) { c.Clients, c.Profile = []string{"app"}, jwks.Lenient() }, nil, object{"client_id": nil}, valetkey.ReasonClient},
-		"no scope":                                          {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
-		"an empty scope":                                    {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": ""}, valetkey.ReasonNotAccessToken},
-		"a scope of spaces":                                 {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": "  "}, valetkey.ReasonNotAccessToken},
-		"a rule about the subject":                          {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Prefix("sub", "repo:example/")} }, nil, object{"sub": "repo:evil/x"}, valetkey.ReasonClaimRule},
-		"the second of two rules":                           {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Present("sub"), claims.Equal("ref", "main")} }, nil, object{"ref": "dev"}, valetkey.ReasonClaimRule},
-		"a tenant that tid does not name":                   {inTenant, nil, object{"iss": t1, "tid": "t2"}, valetkey.ReasonIssuer},
-		"a tenant without tid":                              {inTenant, nil, object{"iss": t1}, valetkey.ReasonIssuer},
-		"the template itself":                               {inTenant, nil, object{"iss": tenants, "tid": "{tid}"}, valetkey.ReasonIssuer},
-		"a tenant with a slash":                             {inTenant, nil, object{"iss": "https://login.example/a/b/v2.0", "tid": "a/b"}, valetkey.ReasonIssuer},
-		"an empty tenant":                                   {inTenant, nil, object{"iss": "https://login.example//v2.0", "tid": ""}, valetkey.ReasonIssuer},
-		"an issuer shorter than the template":               {inTenant, nil, object{"iss": "https://login.example/v2.0", "tid": ""}, valetkey.ReasonIssuer},
-		"a SPIFFE identity of another trust domain":         {spiffe, object{"typ": "JOSE"}, object{"iss": nil, "sub": "spiffe://evil/x"}, valetkey.ReasonClaimRule},
-		"an iss of another issuer, where it may be absent":  {spiffe, object{"typ": "JOSE"}, object{"iss": "https://evil.example", "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
-		"an iss that is a number, where it may be absent":   {spiffe, object{"typ": "JOSE"}, object{"iss": 7, "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
+		"no signer, but an aud":                                        {balancer, object{"client": "shop"}, nil, valetkey.ReasonClaimMalformed},
+		"an empty signer":                                              {balancer, object{"client": "shop", "signer": ""}, nil, valetkey.ReasonClaimMalformed},
+		"a list of signers":                                            {balancer, object{"client": "shop", "signer": []string{api}}, nil, valetkey.ReasonClaimMalformed},
+		"two signers in two letter cases":                              {balancer, object{"client": "shop", "signer": api, "Signer": "x"}, nil, valetkey.ReasonMalformed},
+		"another signer, which names the API in a claim":               {balancer, object{"client": "shop", "signer": "https://other.example"}, object{"aud": api, "signer": api}, valetkey.ReasonAudience},
+		"no client in the header, but one in a claim":                  {balancer, object{"signer": api}, object{"client_id": "shop"}, valetkey.ReasonClaimMalformed},
+		"a listed client in a claim, another in the header":            {func(c *jwks.Config) { balancer(c); c.Clients = []string{"shop"} }, object{"signer": api, "client": "other"}, object{"client_id": "shop"}, valetkey.ReasonClient},
+		"a client that is not listed":                                  {func(c *jwks.Config) { c.Clients = []string{"app"} }, nil, nil, valetkey.ReasonClient},
+		"no client, where clients are listed":                          {func(c *jwks.Config) { c.Clients, c.Profile = []string{"app"}, jwks.Lenient() }, nil, object{"client_id": nil}, valetkey.ReasonClient},
+		"no scope":                                                     {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": nil}, valetkey.ReasonNotAccessToken},
+		"an empty scope":                                               {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": ""}, valetkey.ReasonNotAccessToken},
+		"a scope of spaces":                                            {func(c *jwks.Config) { c.RequireScope = true }, nil, object{"scope": "  "}, valetkey.ReasonNotAccessToken},
+		"a rule about the subject":                                     {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Prefix("sub", "repo:example/")} }, nil, object{"sub": "repo:evil/x"}, valetkey.ReasonClaimRule},
+		"the second of two rules":                                      {func(c *jwks.Config) { c.Rules = []claims.Rule{claims.Present("sub"), claims.Equal("ref", "main")} }, nil, object{"ref": "dev"}, valetkey.ReasonClaimRule},
+		"a tenant that tid does not name":                              {inTenant, nil, object{"iss": t1, "tid": "t2"}, valetkey.ReasonIssuer},
+		"a tenant without tid":                                         {inTenant, nil, object{"iss": t1}, valetkey.ReasonIssuer},
+		"the template itself":                                          {inTenant, nil, object{"iss": tenants, "tid": "{tid}"}, valetkey.ReasonIssuer},
+		"a tenant with a slash":                                        {inTenant, nil, object{"iss": "https://login.example/a/b/v2.0", "tid": "a/b"}, valetkey.ReasonIssuer},
+		"an empty tenant":                                              {inTenant, nil, object{"iss": "https://login.example//v2.0", "tid": ""}, valetkey.ReasonIssuer},
+		"a tenant that ends as the template does, of another issuer":   {inTenant, nil, object{"iss": "t1/v2.0", "tid": "t1"}, valetkey.ReasonIssuer},
+		"a tenant that begins as the template does, of another issuer": {inTenant, nil, object{"iss": "https://login.example/t1", "tid": "t1"}, valetkey.ReasonIssuer},
+		"a tid that is a number":                                       {inTenant, nil, object{"iss": "https://login.example/7/v2.0", "tid": 7}, valetkey.ReasonIssuer},
+		"an issuer shorter than the template":                          {inTenant, nil, object{"iss": "https://login.example/v2.0", "tid": ""}, valetkey.ReasonIssuer},
+		"a SPIFFE identity of another trust domain":                    {spiffe, object{"typ": "JOSE"}, object{"iss": nil, "sub": "spiffe://evil/x"}, valetkey.ReasonClaimRule},
+		"an iss of another issuer, where it may be absent":             {spiffe, object{"typ": "JOSE"}, object{"iss": "https://evil.example", "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
+		"an iss that is a number, where it may be absent":              {spiffe, object{"typ": "JOSE"}, object{"iss": 7, "sub": "spiffe://prod/x"}, valetkey.ReasonIssuer},
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
 			_, err := open(t, test.change).Verify(background, mint(t, es256, test.header, good(test.claims)))
@@ -274,6 +283,12 @@ func TestSettings(t *testing.T) {
 		}},
 		"authentik's token": {authentik, untyped, object{"client_id": nil, "azp": "app", "nonce": "n", "at_hash": "h", "jti": nil}, func(t *testing.T, tok *valetkey.Token) {
 			assert.Equal(t, "app", tok.ClientID())
+		}},
+		"an ID token of an application in Audience": {idTokens, nil, object{"client_id": nil, "azp": "other", "aud": []string{"x", api}}, func(t *testing.T, tok *valetkey.Token) {
+			assert.Equal(t, "other", tok.ClientID())
+		}},
+		"an access token of a listed client, whose azp is another one": {func(c *jwks.Config) { c.Clients = []string{"shop"} }, nil, object{"azp": "other"}, func(t *testing.T, tok *valetkey.Token) {
+			assert.Equal(t, "shop", tok.ClientID())
 		}},
 		"an ID token for its only audience": {func(c *jwks.Config) { c.Profile.AllowIDTokens = true }, nil, object{"client_id": nil, "nonce": "n"}, func(t *testing.T, tok *valetkey.Token) {
 			assert.Equal(t, api, tok.ClientID())
@@ -342,6 +357,17 @@ func TestByIssuerFindsAliasesTenantsAndTokensWithoutIssuer(t *testing.T) {
 			assert.NoError(t, err)
 		})
 	}
+	t.Run("a token of each of two issuers with tenants is accepted, whichever comes first", func(t *testing.T) {
+		more := open(t, func(c *jwks.Config) { c.Issuer, c.Profile.AllowAnyTenant = "https://{tid}.second.example", true })
+		for _, order := range [][]*jwks.Verifier{{many, more}, {more, many}} {
+			both, err := jwks.ByIssuer(order...)
+			require.NoError(t, err)
+			for _, iss := range []string{"https://login.example/t1/v2.0", "https://t1.second.example"} {
+				_, err := both.Verify(background, mint(t, es256, nil, good(object{"iss": iss, "tid": "t1"})))
+				assert.NoError(t, err)
+			}
+		}
+	})
 	t.Run("each verifier is listed once", func(t *testing.T) {
 		assert.Equal(t, []string{issuer, tenants, "spiffe://prod"}, names(all.(valetkey.HealthReporter).Health()))
 	})

@@ -13,9 +13,9 @@ func newTemplate(issuer string) (*template, error) {
 	if !strings.ContainsAny(issuer, "{}") {
 		return nil, nil
 	}
-	before, rest, open := strings.Cut(issuer, "{")
+	before, rest, _ := strings.Cut(issuer, "{")
 	claim, after, closed := strings.Cut(rest, "}")
-	if !open || !closed || claim == "" || strings.ContainsAny(before+claim+after, "{}") {
+	if !closed || claim == "" || strings.ContainsAny(before+claim+after, "{}") {
 		return nil, errors.New("has braces that are not one {claim}")
 	}
 	return &template{before, claim, after}, nil
@@ -31,8 +31,8 @@ func (t *template) matches(iss string, in *unread) bool {
 	if !ok || tenant == "" || strings.ContainsFunc(tenant, notInTenant) {
 		return false
 	}
-	named, ok := in.at(t.claim).Text()
-	return ok && named == tenant
+	named, _ := in.at(t.claim).View() // "", which is no tenant, if it is not a string
+	return named == tenant
 }
 
 func notInTenant(c rune) bool {

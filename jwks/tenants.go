@@ -205,7 +205,7 @@ func (t *TenantVerifier) Verify(ctx context.Context, raw string) (*valetkey.Toke
 		return nil, err
 	}
 	token, err := x.verify(ctx, c, &in)
-	if err != nil && x.removed() {
+	if x.removed() {
 		// The tenant was replaced during the check, and its keys went with it, so the check is repeated with the new tenant.
 		// One repetition is enough: a tenant that is replaced as fast as a token is verified gets 503.
 		if x, err = t.tenant(ctx, iss); err != nil {
@@ -266,14 +266,12 @@ func (t *TenantVerifier) tenant(ctx context.Context, iss string) (*tenant, error
 	if err != nil {
 		return nil, err
 	}
-	limit := time.NewTimer(maxLookupWait)
-	defer limit.Stop()
 	select {
 	case <-f.Done():
 		return f.Result.tenant, f.Result.err
 	case <-ctx.Done():
 		return nil, unavailable(fmt.Errorf("looking up the tenant %.200q: %w", iss, context.Cause(ctx)))
-	case <-limit.C:
+	case <-time.After(maxLookupWait):
 		return nil, unavailable(fmt.Errorf("looking up the tenant %.200q: no answer yet", iss))
 	}
 }
@@ -320,7 +318,9 @@ func (t *TenantVerifier) begin(iss string, renewal bool) {
 	t.work.Go(func() {
 		asked := t.clock()
 		cfg, err := t.ask(iss)
-		t.land(iss, f, renewal, asked, cfg, err)
+		if err := t.land(iss, f, renewal, asked, cfg, err); err != nil {
+			t.cfg.Logger.Warn("tenants: a tenant is not renewed", "issuer", iss, "error", err)
+		}
 	})
 }
 
@@ -336,12 +336,12 @@ func (t *TenantVerifier) ask(iss string) (cfg Config, err error) {
 	return t.cfg.Lookup(ctx, iss)
 }
 
-// land applies the result of Lookup.
-func (t *TenantVerifier) land(iss string, f *lookup, renewal bool, asked int64, cfg Config, err error) {
+// land applies the result of Lookup. It returns the reason if it does not renew a tenant that is held.
+func (t *TenantVerifier) land(iss string, f *lookup, renewal bool, asked int64, cfg Config, err error) (notRenewed error) {
 	stranger := errors.Is(err, ErrNoTenant) || err == nil && cfg.Issuer == ""
 	var next *tenant
 	var mistake error
-	if err == nil && !stranger {
+	if err == nil {
 		next, mistake = t.open(iss, cfg)
 	}
 
@@ -353,28 +353,26 @@ func (t *TenantVerifier) land(iss string, f *lookup, renewal bool, asked int64, 
 	}
 	if t.closed {
 		f.Result.err = unavailable(errTenantsClosed)
-		return
+		return nil
+	}
+	if err == nil || stranger {
+		t.comes(valetkey.Ready, nil)
+	} else {
+		t.comes(valetkey.Degraded, err)
 	}
 	held := t.tenants[iss]
 	switch {
 	case stranger:
-		t.comes(valetkey.Ready, nil)
 		t.remove(held)
 		t.notTenants.add(iss, t.clock())
 		f.Result.err = notTenant(iss)
 	case err != nil || mistake != nil:
-		if err != nil {
-			t.comes(valetkey.Degraded, err)
-		} else {
-			t.comes(valetkey.Ready, nil)
-		}
 		err = fmt.Errorf("looking up the tenant %.200q: %w", iss, errors.Join(err, mistake))
-		if held != nil {
-			t.cfg.Logger.Warn("tenants: a tenant is not renewed", "issuer", iss, "error", err)
-		}
 		f.Result.err = unavailable(err)
+		if held != nil {
+			return err
+		}
 	default:
-		t.comes(valetkey.Ready, nil)
 		if held == nil || held.settings != next.settings {
 			t.remove(held)
 			t.insert(next)
@@ -383,6 +381,7 @@ func (t *TenantVerifier) land(iss string, f *lookup, renewal bool, asked int64, 
 		t.extend(held, asked)
 		f.Result.tenant = held
 	}
+	return nil
 }
 
 // open returns the tenant that cfg describes. It starts nothing.
@@ -415,28 +414,29 @@ func (t *TenantVerifier) open(iss string, cfg Config) (*tenant, error) {
 func (t *TenantVerifier) extend(x *tenant, asked int64) {
 	x.due.Store(asked + int64(t.cfg.TTL/2))
 	x.until.Store(asked + int64(t.cfg.TTL))
-	if x.end != nil {
-		x.end.Stop()
+	x.end.Reset(time.Duration(x.until.Load() - t.clock()))
+}
+
+// expire removes x at the end of the result of Lookup.
+func (t *TenantVerifier) expire(x *tenant) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tenants[x.issuer] == x && t.clock() >= x.until.Load() { // else its timer was stopped or reset too late
+		t.remove(x)
 	}
-	x.end = time.AfterFunc(time.Duration(x.until.Load()-t.clock()), func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.tenants[x.issuer] == x && t.clock() >= x.until.Load() { // else it was stopped too late
-			t.remove(x)
-		}
-	})
 }
 
 // insert adds x to the table. A client that names tenants without holding one of their tokens can displace only newcomers,
-// once these are an eighth of all tenants.
+// once these are an eighth of all tenants. The caller must extend x.
 func (t *TenantVerifier) insert(x *tenant) {
 	t.tenants[x.issuer] = x
 	x.place = t.newcomers.PushFront(x)
+	x.end = time.AfterFunc(t.cfg.TTL, func() { t.expire(x) })
 	if len(t.tenants) <= t.cfg.Max {
 		return
 	}
 	oldest := t.proven.Back()
-	if oldest == nil || t.newcomers.Len() > max(1, t.cfg.Max/8) {
+	if t.newcomers.Len() > max(1, t.cfg.Max/8) { // as when no tenant has had a valid token
 		oldest = t.newcomers.Back()
 	}
 	t.remove(oldest.Value.(*tenant))
@@ -468,9 +468,7 @@ func (t *TenantVerifier) remove(x *tenant) {
 		t.newcomers.Remove(x.place)
 	}
 	x.until.Store(0) // immediately: Close withdraws the keys later
-	if x.end != nil {
-		x.end.Stop()
-	}
+	x.end.Stop()     // the timer would keep x in memory
 	t.work.Go(x.Close)
 }
 

@@ -563,6 +563,9 @@ func TestTenantsHealth(t *testing.T) {
 		assert.Equal(t, time.Now(), h.Since)
 		assert.ErrorContains(t, h.Err, "no database")
 		require.NoError(t, v.Ready(background))
+		time.Sleep(time.Minute)
+		failed(t, v, tokenOf(t, a, acme), "no database")
+		assert.Equal(t, h.Since, v.Health()[0].Since, "since the first failure")
 		r.set(func(r *registry) { r.err = nil })
 		accepted(t, v, tokenOf(t, a, acme))
 		assert.Equal(t, valetkey.Ready, v.Health()[0].State)
@@ -592,7 +595,9 @@ func TestTenantsHealth(t *testing.T) {
 		synctest.Wait()
 		atOnce(t, func() { v.Close(); waiter.Wait(); v.Close() })
 		assert.False(t, remembered.Freshness().While.Holds())
+		before := r.count()
 		failed(t, v, tokenOf(t, a, acme), "closed")
+		assert.Equal(t, before, r.count(), "nothing is looked up")
 		assert.ErrorContains(t, v.Ready(background), "closed")
 		assert.Equal(t, valetkey.Down, v.Health()[0].State)
 	})
@@ -670,6 +675,16 @@ func TestTenantsOverHTTP(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a remembered token of a tenant does not hold without its key", func(t *testing.T) {
+		s := serve(t, sets(keySet(es256)))
+		v := tenants(t, s, jwks.Config{Issuer: s.URL, Audience: []string{api}}, func(c *jwks.TenantsConfig) { c.InsecureAnyAddress = true })
+		remembered := accepted(t, v, tokenOf(t, es256, s.URL))
+		s.mu.Lock()
+		s.keys = sets(keySet(rs256))
+		s.mu.Unlock()
+		accepted(t, v, tokenOf(t, rs256, s.URL)) // its key is unknown, so the set is fetched again
+		assert.False(t, remembered.Freshness().While.Holds())
+	})
 	t.Run("an untrusted certificate is ignored", func(t *testing.T) {
 		s := serve(t, sets(keySet(es256)))
 		v := tenants(t, s, jwks.Config{Issuer: s.URL, Audience: []string{api}}, func(c *jwks.TenantsConfig) {

@@ -183,20 +183,24 @@ func (v *Verifier) checkClient(t *valetkey.TokenFields, in *unread) error {
 			t.ClientID = t.Audience.At(0)
 		}
 	}
-	client := t.ClientID
-	if v.profile.AllowIDTokens && in.azp != nil && slices.Contains(accepted, client) { // client_id is not a claim of ID tokens
-		client, _ = in.azp.Text()
+	check := func(client string) error {
+		if len(accepted) > 0 && !slices.Contains(accepted, client) {
+			return refuse(valetkey.ReasonClient, tokenclaims.Mismatch("client", "token", []string{client}, func() []string { return accepted }))
+		}
+		return nil
 	}
-	if len(accepted) > 0 && !slices.Contains(accepted, client) {
-		return refuse(valetkey.ReasonClient, tokenclaims.Mismatch("client", "token", []string{client}, func() []string { return accepted }))
+	err := check(t.ClientID)
+	if err == nil && v.profile.AllowIDTokens && in.azp != nil { // client_id is not a claim of ID tokens
+		azp, _ := in.azp.Text()
+		err = check(azp)
 	}
-	return nil
+	return err
 }
 
 func (v *Verifier) checkTimes(t *valetkey.TokenFields) error {
 	now := v.now()
 	far := errors.Join(tokenclaims.FarFrom(now, "iat", t.IssuedAt), tokenclaims.FarFrom(now, "nbf", t.NotBefore))
-	if v.maxLifetime == 0 || !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below
+	if !now.AddDate(10, 0, 0).Before(now.Add(v.maxLifetime)) { // a longer MaxLifetime bounds exp itself, below
 		far = errors.Join(tokenclaims.FarFrom(now, "exp", t.Expiry), far)
 	}
 	switch {
