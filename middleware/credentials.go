@@ -2,7 +2,6 @@ package middleware
 
 import (
 	"cmp"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -92,39 +91,30 @@ func (g *Guard) CredentialHeaders() []string {
 	return names
 }
 
-// RemoveOtherCredentials is [Guard.RemoveCredentials] for code that passes on the token of a request that the guard has accepted with
-// a token. It leaves that token in h. It removes the DPoP proof, and credentials that the guard has not verified.
-func (g *Guard) RemoveOtherCredentials(h http.Header) {
-	place := cmp.Or(g.tokenHeader, "Authorization")
-	sent := len(h[place]) == 1 && h[place][0] != ""
+// RemoveOtherCredentials is [Guard.RemoveCredentials] for code that passes on the token of r, a request that the guard has accepted with a
+// token. It leaves that token in h, which has the headers of r. It removes the DPoP proof, and credentials that the guard has not
+// verified: those that it does not read, and those that it ignores because of the origin of r.
+func (g *Guard) RemoveOtherCredentials(h http.Header, r *http.Request) {
+	authorized := false
 	if g.tokenHeader == "" {
-		if _, _, sent, _ = authheader.Read(h[place]); !sent {
-			sent = g.onlyKey(h)
+		_, _, authorized, _ = authheader.Read(r.Header["Authorization"])
+	}
+	for i := range g.alsoFrom {
+		m := &g.alsoFrom[i]
+		if m.remove == nil && !m.scheme { // not a header; a body has been read
+			continue
+		}
+		switch tokens, _ := m.tokens(r); {
+		case m.scheme:
+			authorized = authorized || len(tokens) > 0
+		case len(tokens) == 0:
+			m.remove(h)
 		}
 	}
-	if !sent { // the token is in one of the other places, and no other is there
-		h.Del("Authorization")
-		h.Del("DPoP")
-		return
+	if !authorized {
+		delete(h, "Authorization")
 	}
-	token := h[place]
-	g.RemoveCredentials(h)
-	h[place] = token
-}
-
-// onlyKey reports whether [APIKeyAuthorization] is a method of the guard, and no other place in h has credentials.
-func (g *Guard) onlyKey(h http.Header) bool {
-	if len(h["Authorization"]) == 0 || !slices.ContainsFunc(g.alsoFrom, func(m BearerMethod) bool { return m.scheme }) {
-		return false
-	}
-	rest := maps.Clone(h)
-	g.RemoveCredentials(rest)
-	for name := range h {
-		if name != "Authorization" && name != "Dpop" && !slices.Equal(h[name], rest[name]) {
-			return false
-		}
-	}
-	return true
+	delete(h, "Dpop")
 }
 
 func (g *Guard) checkLength(token string) error {

@@ -256,40 +256,67 @@ func TestRemoveCredentials(t *testing.T) {
 	assert.Equal(t, want, left, "without a token the lines stay as they are")
 	guard.RemoveCredentials(http.Header{})
 	assert.Equal(t, []string{"Authorization", "Dpop", assertion, "Cookie", "Sec-Websocket-Protocol"}, guard.CredentialHeaders())
+	many := guardWith(t, valetkey.First(), func(c *middleware.Config) {
+		protection := http.NewCrossOriginProtection()
+		c.Methods = []middleware.BearerMethod{middleware.Query(), middleware.Form(0), middleware.APIKeyAuthorization(), middleware.Cookie("a", protection), middleware.Cookie("b", protection)}
+	})
+	assert.Equal(t, []string{"Authorization", "Dpop", "Cookie"}, many.CredentialHeaders())
+	assert.Equal(t, "Authorization, Cookie", many.Decide(httptest.NewRequest("GET", "/", nil), valetkey.Optional).Header().Get("Vary"))
 	plain := guardWith(t, valetkey.First(), func(*middleware.Config) {})
 	assert.Equal(t, []string{"Authorization", "Dpop"}, plain.CredentialHeaders())
 }
 
 func TestRemoveOtherCredentials(t *testing.T) {
-	const basic, bearer, cookie = "Basic eDp5", "Bearer secret", "session=secret"
+	const basic, bearer, cookie, key = "Basic eDp5", "Bearer secret", "session=secret", "Basic c2VjcmV0Og=="
+	cookies, header := middleware.Cookie("session", http.NewCrossOriginProtection()), middleware.HeaderToken(assertion)
+	keys, keyHeader := middleware.APIKeyAuthorization(), middleware.APIKeyHeader("X-Key")
 	for _, c := range []struct {
 		name          string
-		replaced      bool // the header with the assertion replaces Authorization
+		methods       []middleware.BearerMethod
+		method        string // of a request of another site; "": GET
 		given, remain http.Header
 	}{
-		{"the token in Authorization", false, http.Header{"Authorization": {bearer}, "Cookie": {"a=1"}}, http.Header{"Authorization": {bearer}, "Cookie": {"a=1"}}},
-		{"a proof", false, http.Header{"Authorization": {"DPoP secret"}, "Dpop": {"secret"}}, http.Header{"Authorization": {"DPoP secret"}}},
-		{"a cookie of another site beside it", false, http.Header{"Authorization": {bearer}, "Cookie": {cookie}}, http.Header{"Authorization": {bearer}}},
-		{"the token in a cookie", false, http.Header{"Authorization": {basic}, "Cookie": {cookie}}, http.Header{"Cookie": {cookie}}},
-		{"the token in the assertion", true, http.Header{"Authorization": {bearer}, assertion: {"secret"}}, http.Header{assertion: {"secret"}}},
-		{"the token in a cookie instead of the assertion", true, http.Header{"Authorization": {bearer}, assertion: {""}, "Cookie": {cookie}}, http.Header{assertion: {""}, "Cookie": {cookie}}},
-		{"an API key in Authorization", false, http.Header{"Authorization": {"ApiKey secret"}, "Accept": {"a"}}, http.Header{"Authorization": {"ApiKey secret"}, "Accept": {"a"}}},
-		{"an API key in another header", false, http.Header{"Authorization": {"Digest x"}, "X-Key": {"secret"}}, http.Header{"X-Key": {"secret"}}},
-		{"no token", false, http.Header{"Accept": {"text/plain"}}, http.Header{"Accept": {"text/plain"}}},
+		{"the token in Authorization", []middleware.BearerMethod{cookies, keys, keyHeader}, "", http.Header{"Authorization": {bearer}, "Cookie": {"a=1"}}, http.Header{"Authorization": {bearer}, "Cookie": {"a=1"}}},
+		{"a proof", []middleware.BearerMethod{cookies}, "", http.Header{"Authorization": {"DPoP secret"}, "Dpop": {"secret"}}, http.Header{"Authorization": {"DPoP secret"}}},
+		{"a cookie of another site beside it", []middleware.BearerMethod{cookies}, "POST", http.Header{"Authorization": {bearer}, "Cookie": {cookie}}, http.Header{"Authorization": {bearer}}},
+		{"the token in a cookie", []middleware.BearerMethod{cookies, keyHeader}, "", http.Header{"Authorization": {basic}, "Dpop": {"x"}, "Cookie": {cookie}, "X-Key": {""}}, http.Header{"Cookie": {cookie}}},
+		{"the token in the assertion", []middleware.BearerMethod{cookies, header}, "", http.Header{"Authorization": {bearer}, assertion: {"secret"}}, http.Header{assertion: {"secret"}}},
+		{"the token in the assertion, and a cookie that the guard ignores", []middleware.BearerMethod{cookies, middleware.HeaderToken(assertion, "https://other.example")}, "POST",
+			http.Header{assertion: {"secret"}, "Cookie": {cookie + "; b=2"}}, http.Header{assertion: {"secret"}, "Cookie": {"b=2"}}},
+		{"the token in a cookie instead of the assertion", []middleware.BearerMethod{cookies, header}, "", http.Header{"Authorization": {bearer}, assertion: {""}, "Cookie": {cookie}}, http.Header{"Cookie": {cookie}}},
+		{"the token in a cookie, and an assertion that the guard ignores", []middleware.BearerMethod{middleware.Cookie("session", trusting(t, "https://other.example")), header}, "POST",
+			http.Header{assertion: {"other"}, "Cookie": {cookie}}, http.Header{"Cookie": {cookie}}},
+		{"an API key in Authorization", []middleware.BearerMethod{cookies, keys, keyHeader}, "", http.Header{"Authorization": {"ApiKey secret"}, "Dpop": {"x"}, "Accept": {"a"}}, http.Header{"Authorization": {"ApiKey secret"}, "Accept": {"a"}}},
+		{"an API key as the user of Basic", []middleware.BearerMethod{keys}, "", http.Header{"Authorization": {key}}, http.Header{"Authorization": {key}}},
+		{"an API key in another header", []middleware.BearerMethod{keys, keyHeader}, "", http.Header{"Authorization": {"Digest x"}, "X-Key": {"secret"}}, http.Header{"X-Key": {"secret"}}},
+		{"an API key in another header, and a cookie that the guard ignores", []middleware.BearerMethod{cookies, keyHeader}, "POST", http.Header{"Cookie": {cookie}, "X-Key": {"secret"}}, http.Header{"X-Key": {"secret"}}},
+		{"an API key in another header, and Basic credentials that the guard ignores", []middleware.BearerMethod{keys, keyHeader}, "POST", http.Header{"Authorization": {key}, "X-Key": {"secret"}}, http.Header{"X-Key": {"secret"}}},
+		{"a token in the query, and Basic credentials that the guard does not read", []middleware.BearerMethod{middleware.Query()}, "", http.Header{"Authorization": {basic}}, http.Header{}},
+		{"a token in the query, and Digest credentials beside API keys", []middleware.BearerMethod{middleware.Query(), keys}, "", http.Header{"Authorization": {"Digest x"}}, http.Header{}},
+		{"the token in a subprotocol", []middleware.BearerMethod{middleware.WebSocketProtocol("bearer."), keyHeader}, "",
+			http.Header{"Upgrade": {"websocket"}, "Sec-Websocket-Protocol": {"chat, bearer.secret"}}, http.Header{"Upgrade": {"websocket"}, "Sec-Websocket-Protocol": {"chat, bearer.secret"}}},
+		{"a subprotocol without a handshake", []middleware.BearerMethod{middleware.WebSocketProtocol("bearer."), keyHeader}, "",
+			http.Header{"X-Key": {"secret"}, "Sec-Websocket-Protocol": {"bearer.secret"}}, http.Header{"X-Key": {"secret"}}},
+		{"no token", []middleware.BearerMethod{cookies, keys, keyHeader}, "", http.Header{"Accept": {"text/plain"}}, http.Header{"Accept": {"text/plain"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			guard := guardWith(t, valetkey.First(), func(cfg *middleware.Config) {
-				cfg.Methods = []middleware.BearerMethod{middleware.Cookie("session", http.NewCrossOriginProtection())}
-				if c.replaced {
-					cfg.Methods = append(cfg.Methods, middleware.HeaderToken(assertion))
-				} else {
-					cfg.Methods = append(cfg.Methods, middleware.APIKeyAuthorization(), middleware.APIKeyHeader("X-Key"))
-				}
-			})
-			guard.RemoveOtherCredentials(c.given)
+			guard := guardWith(t, valetkey.First(), func(cfg *middleware.Config) { cfg.Methods = c.methods })
+			r := httptest.NewRequest("GET", "https://api.example.com/", nil)
+			r.Header = c.given.Clone()
+			if c.method != "" {
+				r.Method = c.method
+				r.Header.Set("Origin", "https://other.example")
+			}
+			guard.RemoveOtherCredentials(c.given, r)
 			assert.Equal(t, c.remain, c.given)
 		})
 	}
+}
+
+func trusting(t *testing.T, origin string) *http.CrossOriginProtection {
+	protection := http.NewCrossOriginProtection()
+	require.NoError(t, protection.AddTrustedOrigin(origin))
+	return protection
 }
 
 // The response to a token in a cookie may not be shared either.

@@ -90,7 +90,7 @@ func (s *Server) changesFor(in request, d middleware.Decision) changes {
 	}
 	after := maps.Clone(before)
 	if forwards {
-		s.decider.Guard().RemoveOtherCredentials(after)
+		s.decider.Guard().RemoveOtherCredentials(after, in.http())
 		if before["Authorization"] == nil { // also if the gateway is configured not to report it
 			c.removed = append(c.removed, "authorization")
 		}

@@ -274,9 +274,13 @@ func (s *Server) check(ctx context.Context, encoded bool, described *description
 
 // reject refuses the request with err.
 func (s *Server) reject(ctx context.Context, asked request, err error) middleware.Decision {
+	return s.decider.Reject(asked.http().WithContext(ctx), err)
+}
+
+// http returns the request without its query and body.
+func (asked request) http() *http.Request {
 	path, _, _ := strings.Cut(asked.report.Target, "?")
-	r := &http.Request{Method: asked.report.Method, URL: &url.URL{Path: path}, Header: asked.report.Header}
-	return s.decider.Reject(r.WithContext(ctx), err)
+	return &http.Request{Method: asked.report.Method, Host: asked.report.Host, URL: &url.URL{Path: path}, Header: asked.report.Header}
 }
 
 func noCredentials(err error) bool {

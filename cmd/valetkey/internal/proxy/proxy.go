@@ -255,7 +255,7 @@ func (o *onward) passToken(r *httputil.ProxyRequest, verified bool) {
 		o.guard.RemoveCredentials(r.Out.Header)
 		r.Out.Header["Authorization"] = r.In.Header["Authorization"]
 	default: // the token is in a subprotocol, or it is an API key
-		o.guard.RemoveOtherCredentials(r.Out.Header)
+		o.guard.RemoveOtherCredentials(r.Out.Header, r.In)
 	}
 }
 
