@@ -6,7 +6,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -194,7 +193,7 @@ func (a *Auditor) ObservesAccepted() bool { return a.o.Grants > 0 }
 
 // Observe records a [valetkey.RequestDecided] event, and ignores others.
 func (a *Auditor) Observe(ctx context.Context, e valetkey.Event) {
-	if e.Kind != valetkey.RequestDecided || errors.Is(e.Err, errPreflight) {
+	if e.Kind != valetkey.RequestDecided {
 		return
 	}
 	if e.Err == nil && rand.Float64() >= a.o.Grants { // from 0 to below 1
@@ -271,9 +270,8 @@ func (a *Auditor) record(e valetkey.Event) slog.Record {
 		add("user.id", a.identity(t.Subject()))
 		add("valetkey.issuer", t.Issuer())
 		add("valetkey.client", a.identity(t.ClientID()))
-		if actor, acts := t.Actor(); acts {
-			add("valetkey.actor", a.identity(cmp.Or(actor.Subject, actor.ClientID)))
-		}
+		actor, _ := t.Actor()
+		add("valetkey.actor", a.identity(cmp.Or(actor.Subject, actor.ClientID)))
 	}
 	needs := valetkey.Describe(e.Needs...)
 	add("valetkey.scope", needs.Challenge.String())

@@ -249,22 +249,27 @@ func TestAuditWithAHandlerThatBlocks(t *testing.T) {
 		assert.EqualValues(t, 4, a.Dropped())
 	})
 	t.Run("AUDIT-04 with Block a request waits", func(t *testing.T) {
-		a, s, out := start(middleware.AuditOptions{Queue: 1, Block: true})
-		a.Observe(t.Context(), refusal)
-		<-s.entered
-		a.Observe(t.Context(), refusal) // in the queue
-		done := make(chan struct{})
-		go func() {
+		synctest.Test(t, func(t *testing.T) {
+			a, s, out := start(middleware.AuditOptions{Queue: 1, Block: true})
 			a.Observe(t.Context(), refusal)
-			close(done)
-		}()
-		s.release <- struct{}{}
-		<-s.entered // the second has left the queue
-		<-done
-		close(s.release)
-		require.NoError(t, a.Close(t.Context()))
-		assert.Equal(t, 3, strings.Count(out.buf.String(), "\n"))
-		assert.Zero(t, a.Dropped())
+			<-s.entered
+			a.Observe(t.Context(), refusal) // in the queue
+			done := false
+			go func() {
+				a.Observe(t.Context(), refusal)
+				done = true
+			}()
+			synctest.Wait()
+			assert.False(t, done)
+			s.release <- struct{}{}
+			<-s.entered // the second has left the queue
+			synctest.Wait()
+			assert.True(t, done)
+			close(s.release)
+			require.NoError(t, a.Close(t.Context()))
+			assert.Equal(t, 3, strings.Count(out.buf.String(), "\n"))
+			assert.Zero(t, a.Dropped())
+		})
 	})
 	t.Run("AUDIT-04 with Block a request waits no longer than until Close, and its record is counted", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -114,43 +114,54 @@ func (cc ClientCertificate) of(r *http.Request, proxies *Proxies) (c certificate
 
 var errNotOne = errors.New("expected exactly one certificate")
 
-// decoded returns the decode function of a ClientCertificate for a header from which decode reads a certificate in DER.
-func decoded(decode func(value string) ([]byte, error)) func(value string) (certificate, error) {
+// decoded returns the decode function of a ClientCertificate for a header from which decode reads a certificate in DER, or nothing if the
+// value is malformed.
+func decoded(decode func(value string) []byte) func(value string) (certificate, error) {
 	return func(value string) (certificate, error) {
-		der, err := decode(value)
+		der := decode(value)
 		if len(der) == 0 {
-			err = errNotOne
+			return certificate{}, errNotOne
 		}
-		return certificateOf(der), err
+		return certificateOf(der), nil
 	}
 }
 
 // byteSequence decodes a byte sequence of RFC 8941, section 3.3.5.
-func byteSequence(s string) ([]byte, error) {
-	if len(s) < 3 || s[0] != ':' || s[len(s)-1] != ':' {
-		return nil, errNotOne
+func byteSequence(s string) []byte {
+	text, begun := strings.CutPrefix(s, ":")
+	text, ended := strings.CutSuffix(text, ":")
+	if !begun || !ended {
+		return nil
 	}
-	return base64.StdEncoding.Strict().DecodeString(s[1 : len(s)-1])
+	return decodeBase64(text)
 }
 
 // textPEM decodes one certificate in PEM (RFC 7468), percent-encoded or not, with any white space in place of line breaks.
-func textPEM(s string) ([]byte, error) {
+func textPEM(s string) []byte {
 	text, _ := url.PathUnescape(s) // "" if it is malformed; not a query: base64 contains "+"
 	text, begun := strings.CutPrefix(withoutSpace(text), "-----BEGINCERTIFICATE-----")
 	text, ended := strings.CutSuffix(text, "-----ENDCERTIFICATE-----")
 	if !begun || !ended {
-		return nil, errNotOne
+		return nil
 	}
-	return base64.StdEncoding.Strict().DecodeString(text)
+	return decodeBase64(text)
 }
 
 var withoutSpace = strings.NewReplacer(" ", "", "\t", "", "\r", "", "\n", "").Replace
 
 // textDER decodes the first of a list of certificates in base64.
-func textDER(s string) ([]byte, error) {
+func textDER(s string) []byte {
 	text, _ := url.PathUnescape(s) // older versions of Traefik encode it; "" if it is malformed
 	leaf, _, _ := strings.Cut(text, ",")
-	return base64.StdEncoding.Strict().DecodeString(leaf)
+	return decodeBase64(leaf)
+}
+
+func decodeBase64(text string) []byte {
+	data, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return data
 }
 
 // textXFCC decodes an X-Forwarded-Client-Cert header with one element. A name in the certificate of the client may contain the
@@ -209,24 +220,22 @@ func xfccElement(s string) (e xfcc, ok bool) {
 			}
 			*known = value
 		}
-		switch {
-		case after == "":
+		if after == "" {
 			return e, true
-		case after[0] == ',':
-			return e, false
 		}
 		s = after[1:]
 	}
 }
 
-// xfccValue reads a value at the beginning of s. after is empty or begins with the comma or semicolon that follows the value.
+// xfccValue reads a value at the beginning of s. after is empty or begins with the semicolon that follows the value. ok is false if
+// anything else follows it: a quote within the value is malformed, and a comma begins another element.
 func xfccValue(s string) (value, after string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
 		end := strings.IndexAny(s, `,;"`)
 		if end < 0 {
 			end = len(s)
 		}
-		return s[:end], s[end:], end == len(s) || s[end] != '"'
+		return s[:end], s[end:], end == len(s) || s[end] == ';'
 	}
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
@@ -234,7 +243,7 @@ func xfccValue(s string) (value, after string, ok bool) {
 			i++
 		case '"':
 			value, after = s[1:i], s[i+1:]
-			return value, after, after == "" || after[0] == ',' || after[0] == ';'
+			return value, after, after == "" || after[0] == ';'
 		}
 	}
 	return "", "", false

@@ -222,6 +222,13 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 XFCC, neither Cert nor Hash", envoy, here, header(envoyHeader, "By=x;URI=y"), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a certificate and then nothing", envoy, here, header(envoyHeader, element(mine)+","), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a pair without a value", envoy, here, header(envoyHeader, "Hash;"+element(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a name without a value", envoy, here, header(envoyHeader, "x;"+element(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a value without a name", envoy, here, header(envoyHeader, "=x;"+element(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, a digest and then a name without a value", envoy, here, header(envoyHeader, "Hash="+hash(mine)+";x"), 400, "invalid_request"},
+		{"MTLS-11 XFCC, an element in a URI of the client's certificate, where the proxy sends no digest", envoy, here,
+			header(envoyHeader, "By=spiffe://x;URI=https://c,Hash="+hash(mine)), 400, "invalid_request"},
+		{"MTLS-11 XFCC, an element after a quoted value, where the proxy sends no digest", envoy, here,
+			header(envoyHeader, `Subject="CN=x",Hash=`+hash(mine)), 400, "invalid_request"},
 		{"MTLS-11 XFCC, two certificates in an element", envoy, here, header(envoyHeader, element(mine)+`;cert="`+escaped(mine)+`"`), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a short digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)[:62]), 400, "invalid_request"},
 		{"MTLS-11 XFCC, a long digest", envoy, here, header(envoyHeader, "Hash="+hash(mine)+"00"), 400, "invalid_request"},
@@ -257,6 +264,7 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-10 base64, a chain as older versions of Traefik send it", traefik, here, header(traefikHeader, url.QueryEscape(der(mine)+","+der(other))), 200, ""},
 		{"MTLS-10 XFCC", envoy, here, header(envoyHeader, element(mine)), 200, ""},
 		{"MTLS-10 XFCC, the certificate alone, without quotes", envoy, here, header(envoyHeader, "cert="+escaped(mine)), 200, ""},
+		{"MTLS-10 XFCC, an empty value before the digest", envoy, here, header(envoyHeader, "By=;Hash="+hash(mine)), 200, ""},
 		{"MTLS-10 XFCC, the digest alone, as by default", envoy, here, header(envoyHeader, "By=spiffe://x;Hash="+hash(mine)+`;Subject="";URI=`), 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

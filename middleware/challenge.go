@@ -80,7 +80,7 @@ func (c challenge) text(scheme string, e *valetkey.Error, blamed bool) string {
 			param("max_age", strconv.FormatInt(int64(up.MaxAge.Seconds()), 10))
 		}
 	}
-	if blamed && e.Claims != "" { // base64 makes any text fit
+	if blamed { // base64 makes any text fit
 		param("claims", base64.StdEncoding.EncodeToString([]byte(e.Claims)))
 	}
 	if scheme == authheader.DPoP {

@@ -10,8 +10,27 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
+
+func TestARealmMayHaveEachCharacterOfAChallenge(t *testing.T) {
+	var all []byte
+	for c := byte(0x20); c <= 0x7e; c++ {
+		if c != '"' && c != '\\' {
+			all = append(all, c)
+		}
+	}
+	for realm, accepted := range map[string]bool{string(all): true, "\x1f": false, "\x7f": false, `"`: false, `\`: false} {
+		guard, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Realm: realm})
+		if !accepted {
+			assert.ErrorContains(t, err, "Realm", "%q", realm)
+			continue
+		}
+		require.NoError(t, err, "%q", realm)
+		assert.Equal(t, realm, valetkeytest.Challenge(t, guard.Reject(nil, &valetkey.Error{}).Header(), "Bearer")["realm"])
+	}
+}
 
 func TestAClaimsChallengeReachesTheClient(t *testing.T) {
 	guard := newGuard(t, valetkeytest.NewIssuer(t))

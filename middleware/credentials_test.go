@@ -104,6 +104,7 @@ func TestOtherSources(t *testing.T) {
 		withForm    = api(middleware.Form(2000))
 		withQuery   = api(middleware.Query())
 		withBoth    = api(middleware.Form(0), middleware.Query())
+		withAll     = api(middleware.Query(), middleware.Form(0), middleware.WebSocketProtocol("bearer."))
 		inForm      = body(form, "access_token="+token+"&item=book")
 		inHeader    = header("Authorization", "Bearer "+token)
 	)
@@ -117,6 +118,7 @@ func TestOtherSources(t *testing.T) {
 	}{
 		{"BT-25 by default a token in the query is ignored", "GET", headerAlone + "?access_token=" + token, nil, 401, bare},
 		{"BT-21 by default a token in the form is ignored", "POST", headerAlone, []func(*http.Request){inForm}, 401, bare},
+		{"a token in the query, and no form", "GET", withAll + "?access_token=" + token, nil, 200, ""},
 		{"a form is not a query", "GET", withForm + "?access_token=" + token, nil, 401, bare},
 		{"a query is not a form", "POST", withQuery, []func(*http.Request){inForm}, 401, bare},
 		{"BT-22 a form in GET", "GET", withForm, []func(*http.Request){inForm}, 401, bare},

@@ -183,7 +183,7 @@ func (g *Guard) decideOn(ctx context.Context, c credentials, err error, needs []
 	if err != nil {
 		d = g.refuse(ctx, c.request, c.scheme, err)
 		d.entry = found.entry
-		if g.onBehalf && found.entry != nil { // with InsecureReportOnly, the request goes on with its token
+		if g.onBehalf { // with InsecureReportOnly, the request goes on with its token
 			d.opening = &opening{raw: c.token}
 		}
 	} else {
@@ -229,8 +229,6 @@ func (g *Guard) Reject(r *http.Request, err error) Decision {
 	ctx, scheme := context.Background(), ""
 	if r != nil {
 		ctx = r.Context()
-	}
-	if r != nil && g.tokenHeader == "" {
 		scheme, _, _, _ = authheader.Read(r.Header["Authorization"])
 	}
 	d := g.refuse(ctx, r, scheme, err)
@@ -355,15 +353,12 @@ func (d Decision) apply(w http.ResponseWriter, r *http.Request) (*http.Request, 
 			d = d.guard.Reject(r, err)
 		}
 	}
-	header := d.Header()
-	if len(header) > 0 {
+	for name, values := range d.Header() {
 		h := w.Header()
-		for name, values := range header {
-			if name == exposeHeaders || name == "Vary" { // in addition to those that the API sets
-				values = append(h[name], values...)
-			}
-			h[name] = values
+		if name == exposeHeaders || name == "Vary" { // in addition to those that the API sets
+			values = append(h[name], values...)
 		}
+		h[name] = values
 	}
 	if !d.passed {
 		w.WriteHeader(d.Status())

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -145,6 +146,89 @@ func TestDecision(t *testing.T) {
 			assert.Equal(t, 401, guard.Decide(r).Status(), name)
 		}
 	})
+	t.Run("a request that carries its token is accepted until its deadline, and not for a leeway after its expiry", func(t *testing.T) {
+		now := time.Now()
+		token := valetkey.NewToken(valetkey.TokenFields{Expiry: now.Add(time.Minute), Deadline: now.Add(time.Minute + time.Second)})
+		verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) { return token, nil })
+		guard := guardWith(t, verifier, func(c *middleware.Config) { c.Now = func() time.Time { return now } })
+		r := httptest.NewRequest("GET", "/", nil).WithContext(guard.DecideToken(t.Context(), "x").Context(t.Context()))
+		now = token.Deadline().Add(-1)
+		assert.Equal(t, 200, guard.Decide(r).Status())
+		now = token.Deadline()
+		assert.Equal(t, 401, guard.Decide(r).Status())
+	})
+	t.Run("a request that carries its token stays the same request, and its decisions have the token", func(t *testing.T) {
+		var seen recorder
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })
+		r := valetkeytest.Request("GET", "/", iss.Token(valetkeytest.Subject("alice")))
+		r, ok := guard.Decide(r).Apply(httptest.NewRecorder(), r)
+		require.True(t, ok)
+		same, ok := guard.Decide(r).Apply(httptest.NewRecorder(), r)
+		require.True(t, ok)
+		assert.Same(t, r, same)
+		assert.Equal(t, 403, guard.Decide(r, scopes.All("admin")).Status())
+		for i, e := range seen.events {
+			assert.Equal(t, "alice", e.Token.Subject())
+			assert.Equal(t, i > 0, e.Remembered)
+		}
+		require.Len(t, seen.events, 3)
+	})
+	t.Run("a request that carries its token goes on with it, if the refusal of its second decision is only reported", func(t *testing.T) {
+		r := valetkeytest.Request("GET", "/", iss.Token(valetkeytest.Subject("alice")))
+		r, ok := guard.Decide(r).Apply(httptest.NewRecorder(), r)
+		require.True(t, ok)
+		d := guard.Decide(r, valetkey.InsecureReportOnly{scopes.All("admin")})
+		require.NoError(t, d.Err())
+		require.NotNil(t, d.Token())
+		assert.Equal(t, "alice", d.Token().Subject())
+	})
+	t.Run("a request without a token has none, and none was cached", func(t *testing.T) {
+		var seen recorder
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })
+		d := guard.Decide(valetkeytest.Request("GET", "/", ""), valetkey.Optional)
+		require.NoError(t, d.Err())
+		assert.Nil(t, d.Token())
+		require.Len(t, seen.events, 1)
+		assert.False(t, seen.events[0].Remembered)
+	})
+	t.Run("a request that is sufficient is decided as without InsecureReportOnly", func(t *testing.T) {
+		d := guard.Decide(valetkeytest.Request("GET", "/", iss.Token()), valetkey.InsecureReportOnly{valetkey.AnyToken})
+		require.NoError(t, d.Err())
+		assert.Empty(t, d.Header())
+	})
+	t.Run("a request that is refused without a reason is a failure for the observer", func(t *testing.T) {
+		var seen recorder
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })
+		assert.Equal(t, 503, guard.Reject(nil, nil).Status())
+		require.Len(t, seen.events, 1)
+		assert.Error(t, seen.events[0].Err)
+	})
+	t.Run("a failure without a time is to be retried after 5 s, another one after its time", func(t *testing.T) {
+		for want, wait := range map[string]time.Duration{"5": 0, "2": 1500 * time.Millisecond} {
+			d := guard.Reject(nil, &valetkey.Unavailable{RetryAfter: wait, Err: errors.New("down")})
+			assert.Equal(t, want, d.Header().Get("Retry-After"))
+		}
+	})
+	t.Run("the log has the method and the path of a request that is refused, and not its query", func(t *testing.T) {
+		var out lines
+		guard := newGuard(t, iss, func(c *middleware.Config) {
+			c.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		guard.Decide(valetkeytest.Request("PUT", "/orders/7?access_token=secret", ""))
+		assert.Contains(t, out.buf.String(), `msg="request refused" method=PUT path=/orders/7 status=401`)
+		assert.NotContains(t, out.buf.String(), "secret")
+	})
+	t.Run("a directive for caches of the API is replaced", func(t *testing.T) {
+		guard := newGuard(t, iss, func(c *middleware.Config) {
+			c.Methods = []middleware.BearerMethod{middleware.Cookie("session", http.NewCrossOriginProtection())}
+		})
+		r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
+		r.AddCookie(&http.Cookie{Name: "session", Value: iss.Token()})
+		w.Header().Set("Cache-Control", "public")
+		_, ok := guard.Decide(r, valetkey.Optional).Apply(w, r)
+		require.True(t, ok)
+		assert.Equal(t, http.Header{"Cache-Control": {"private"}, "Vary": {"Authorization, Cookie"}}, w.Header())
+	})
 	t.Run("the observer sees each decision once", func(t *testing.T) {
 		var seen recorder
 		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })
@@ -192,6 +276,20 @@ func TestDecideToken(t *testing.T) {
 			assert.Equal(t, c.status == 200, d.Err() == nil)
 		})
 	}
+	t.Run("MTLS-01 a token bound to a certificate is refused, also where client certificates are accepted", func(t *testing.T) {
+		for _, place := range []func(*middleware.Config){
+			func(c *middleware.Config) { c.ClientCertificate = middleware.TLSCertificate() },
+			func(c *middleware.Config) {
+				c.ClientCertificate, c.Proxies.Trusted = middleware.ClientCertHeader(), prefixes("127.0.0.0/8")
+			},
+		} {
+			guard := newGuard(t, iss, place)
+			d := guard.DecideToken(t.Context(), iss.Token(valetkeytest.BoundToCertificate(valetkeytest.ClientCertificate(t))))
+			var refusal *valetkey.Error
+			require.ErrorAs(t, d.Err(), &refusal)
+			assert.Equal(t, valetkey.ReasonUnknownBinding, refusal.Reason)
+		}
+	})
 	t.Run("with CancelWithToken, the context ends when the token is revoked", func(t *testing.T) {
 		guard := newGuard(t, iss, cancels)
 		d := guard.DecideToken(t.Context(), iss.Token(valetkeytest.Subject("alice")))

@@ -101,7 +101,7 @@ func (p *Proxies) xHop(h http.Header) (hop, bool) {
 // X-Forwarded-For; each proxy has added that of its sender. The result is 0, for unknown, if there are none.
 func (p *Proxies) passed(nodes []string) int {
 	n := min(len(nodes), 1)
-	for n > 0 && n < len(nodes) && p.includes(node(nodes[len(nodes)-n])) {
+	for n < len(nodes) && p.includes(node(nodes[len(nodes)-n])) {
 		n++
 	}
 	return n

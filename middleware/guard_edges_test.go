@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/dpop"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -38,6 +39,13 @@ func TestReject(t *testing.T) {
 			assertError(t, guard.Reject(r, refusal).Header(), c.scheme, "invalid_token")
 		})
 	}
+	for _, code := range []valetkey.Code{valetkey.InvalidProof, valetkey.UseNonce} {
+		t.Run("an error of a proof is in the challenge of DPoP, whatever the request has: "+string(code), func(t *testing.T) {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("Authorization", "Bearer x")
+			assertError(t, guard.Reject(r, &valetkey.Error{Code: code}).Header(), "DPoP", string(code))
+		})
+	}
 	t.Run("without a request, it is in each", func(t *testing.T) { assertError(t, guard.Reject(nil, refusal).Header(), "both", "invalid_token") })
 	t.Run("what the client needs to do is in the challenge of its scheme alone", func(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -48,7 +56,30 @@ func TestReject(t *testing.T) {
 		assert.NotContains(t, valetkeytest.Challenge(t, h, "Bearer"), "claims")
 		assert.NotContains(t, valetkeytest.Challenge(t, h, "Bearer"), "acr_values")
 	})
+	t.Run("a guard without DPoP has no nonce", func(t *testing.T) {
+		d := newGuard(t, iss).Reject(nil, &valetkey.Error{Code: valetkey.UseNonce})
+		assert.Equal(t, 401, d.Status())
+		assert.NotContains(t, d.Header(), "Dpop-Nonce")
+	})
 	t.Run("by default no header is exposed to scripts of other origins", func(t *testing.T) {
+		nonces, err := dpop.NewNonces(dpop.NoncesConfig{Every: time.Minute, Grace: 10 * time.Minute})
+		require.NoError(t, err)
+		guard, key := newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.Nonces = nonces })), iss.ProofKey("ES256")
+		token := iss.Token(valetkeytest.BoundTo(key))
+		with := func(nonce string) http.Header {
+			r := valetkeytest.Request("GET", "/", "")
+			r.RequestURI = "/"
+			key.Authorize(r, token, valetkeytest.Claim("nonce", nonce))
+			d := guard.Decide(r)
+			assert.NotContains(t, d.Header(), "Access-Control-Expose-Headers")
+			return d.Header()
+		}
+		nonce := with("").Get("DPoP-Nonce")
+		iss.Advance(2 * time.Minute)
+		h := with(nonce)
+		assert.Equal(t, "no-store", h.Get("Cache-Control"))
+		assert.NotEqual(t, nonce, h.Get("DPoP-Nonce"))
+		assert.NotContains(t, h, "Www-Authenticate")
 		assert.NotContains(t, guard.Reject(nil, refusal).Header(), "Access-Control-Expose-Headers")
 	})
 	t.Run("an observer sees it", func(t *testing.T) {
@@ -115,6 +146,16 @@ func TestCancelWithTokenOutsideOfAHandler(t *testing.T) {
 		assert.Equal(t, 1, guard.Status().Requests)
 		cancel()
 		<-applied.Context().Done()
+		require.Eventually(t, func() bool { return guard.Status().Requests == 0 }, time.Minute, time.Millisecond)
+	})
+	t.Run("a token that did not come with a request is over when its context ends", func(t *testing.T) {
+		guard := newGuard(t, iss, cancels)
+		parent, cancel := context.WithCancel(t.Context())
+		ctx := guard.DecideToken(t.Context(), iss.Token()).Context(parent)
+		require.NoError(t, ctx.Err())
+		assert.Equal(t, 1, guard.Status().Requests)
+		cancel()
+		<-ctx.Done()
 		require.Eventually(t, func() bool { return guard.Status().Requests == 0 }, time.Minute, time.Millisecond)
 	})
 	t.Run("the log names why a request ended, once, and only if its token ended it", func(t *testing.T) {

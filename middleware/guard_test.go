@@ -31,6 +31,8 @@ func TestConfigMistakes(t *testing.T) {
 		ErrorURI: "https://docs.example.com/a b",
 		Methods:  []middleware.BearerMethod{middleware.Form(0), {}},
 		Cache:    middleware.Cache{Bytes: -1, MaxAge: -1},
+
+		Revocations: middleware.Revocations{Bytes: -1, Keep: -1},
 	})
 	for _, want := range []string{
 		"middleware: Verifier: required",
@@ -39,6 +41,8 @@ func TestConfigMistakes(t *testing.T) {
 		"middleware: Methods[1]: ",
 		"middleware: Cache.Bytes: ",
 		"middleware: Cache.MaxAge: ",
+		"middleware: Revocations.Bytes: ",
+		"middleware: Revocations.Keep: ",
 	} {
 		assert.ErrorContains(t, err, want)
 	}

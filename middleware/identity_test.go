@@ -83,10 +83,10 @@ func FuzzIdentityHeaders(f *testing.F) {
 }
 
 func TestIsIdentityHeader(t *testing.T) {
-	for _, name := range []string{"X-Valetkey-Subject", "x-valetkey-scope", "X_VALETKEY_SCOPE", "X-VALETKEY.Scope", "x_Valetkey-Client", "X-Valetkey", "X-Valetkey-Next", "X-ValetkeyScope", "X~Valetkey-Scope", "X{Valetkey-Scope"} {
+	for _, name := range []string{"X-Valetkey-Subject", "x-valetkey-scope", "X_VALETKEY_SCOPE", "X-VALETKEY.Scope", "x_Valetkey-Client", "X-Valetkey", "X-Valetkey-Next", "X-ValetkeyScope", "X~Valetkey-Scope", "X{Valetkey-Scope", "X.Valetkey-Scope", "X/Valetkey-Scope", "X:Valetkey-Scope", "X@Valetkey-Scope", "X[Valetkey-Scope", "X`Valetkey-Scope"} {
 		assert.True(t, middleware.IsIdentityHeader(name), name)
 	}
-	for _, name := range []string{"", "X-Valet", "X-Valetke", "Valetkey-Subject", "XX-Valetkey-Subject", "X-Valet-Key-Subject", "X1Valetkey-Subject", "XaValetkey-Subject", "XzValetkey-Subject", "XAValetkey-Subject", "XZValetkey-Subject", "X9Valetkey-Subject"} {
+	for _, name := range []string{"", "X-Valet", "X-Valetke", "Valetkey-Subject", "XX-Valetkey-Subject", "X-Valet-Key-Subject", "X1Valetkey-Subject", "XaValetkey-Subject", "XzValetkey-Subject", "XAValetkey-Subject", "XZValetkey-Subject", "X9Valetkey-Subject", "X0Valetkey-Subject", "X-Val.tkey-Subject", "--Valetkey-Subject"} {
 		assert.False(t, middleware.IsIdentityHeader(name), name)
 	}
 }

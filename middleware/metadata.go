@@ -72,7 +72,7 @@ func (res Resource) isZero() bool {
 func resourceURL(id string) error {
 	u, err := url.Parse(id)
 	switch {
-	case err != nil || u.Host == "" || u.User != nil || !uriCharacters(id):
+	case err != nil || u.Hostname() == "" || u.User != nil || !uriCharacters(id):
 		return errors.New("is not a URL with a host")
 	case strings.ContainsAny(id, "?#"):
 		return errors.New("has a query or a fragment")
@@ -86,10 +86,10 @@ func resourceURL(id string) error {
 // metadataURL returns the URL of the metadata (section 3): the well-known path between host and path, without a slash at the end.
 // It returns "" if there is no ID.
 func (res Resource) metadataURL() string {
-	u, err := url.Parse(res.ID)
-	if err != nil || u.Host == "" {
+	if res.ID == "" {
 		return ""
 	}
+	u, _ := url.Parse(res.ID) // check has parsed it
 	return u.Scheme + "://" + u.Host + wellKnown + strings.TrimSuffix(u.EscapedPath(), "/")
 }
 

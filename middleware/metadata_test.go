@@ -24,13 +24,20 @@ func TestResourceMistakes(t *testing.T) {
 		mistake  string
 	}{
 		{"PRM-01 http", middleware.Resource{ID: "http://api.example.com"}, "Resource.ID"},
+		{"PRM-01 another scheme", middleware.Resource{ID: "ftp://localhost"}, "Resource.ID"},
+		{"PRM-01 empty, with a page for developers", middleware.Resource{Documentation: "https://docs.example.com"}, "Resource.ID"},
+		{"PRM-01 empty, with a policy", middleware.Resource{Policy: "https://docs.example.com"}, "Resource.ID"},
+		{"PRM-01 empty, with terms of use", middleware.Resource{TermsOfUse: "https://docs.example.com"}, "Resource.ID"},
 		{"PRM-01 a fragment", middleware.Resource{ID: "https://api.example.com/#x"}, "Resource.ID"},
 		{"PRM-01 empty, with a name", middleware.Resource{Name: "Orders"}, "Resource.ID"},
 		{"a query", middleware.Resource{ID: "https://api.example.com/?x"}, "Resource.ID"},
 		{"no host", middleware.Resource{ID: "urn:example:api"}, "Resource.ID"},
+		{"no host beside https", middleware.Resource{ID: "https:///orders"}, "Resource.ID"},
+		{"a port without a host", middleware.Resource{ID: "https://:443"}, "Resource.ID"},
 		{"a user", middleware.Resource{ID: "https://me@api.example.com"}, "Resource.ID"},
 		{"a character that no challenge can carry", middleware.Resource{ID: `https://api.example.com/"`}, "Resource.ID"},
 		{"an empty issuer", middleware.Resource{ID: "https://api.example.com", AuthorizationServers: []string{""}}, "Resource.AuthorizationServers[0]"},
+		{"a page that no URL can name", middleware.Resource{ID: "https://api.example.com", Policy: "https://docs.example.com/%zz"}, "Resource.Policy"},
 		{"a page that is not a URL", middleware.Resource{ID: "https://api.example.com", Documentation: "docs"}, "Resource.Documentation"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -60,6 +67,8 @@ func TestMetadata(t *testing.T) {
 		{"PRM-02 a slash alone is no path", "https://api.example.com/", "/.well-known/oauth-protected-resource"},
 		{"PRM-03 a resource with a path", "https://api.example.com/a/b", "/.well-known/oauth-protected-resource/a/b"},
 		{"PRM-04 a slash at the end", "https://api.example.com/a/", "/.well-known/oauth-protected-resource/a"},
+		{"on loopback, by its name", "http://localhost:8080", "/.well-known/oauth-protected-resource"},
+		{"on loopback, by IPv6", "http://[::1]:8080", "/.well-known/oauth-protected-resource"},
 		{"on loopback", "http://127.0.0.1:8080", "/.well-known/oauth-protected-resource"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -148,6 +157,35 @@ func TestMetadata(t *testing.T) {
 			assert.Equal(t, c.bearer, said["bearer_methods_supported"], c.name)
 		}
 	})
+	t.Run("the types of authorization details are sorted, each once, in each response", func(t *testing.T) {
+		guard := guardWith(t, valetkey.First(), withFull)
+		for _, kind := range []string{"b", "c", "a", "b"} {
+			guard.Declare(rar.Requirement{Type: kind})
+		}
+		api := serveAt(t, guard)
+		for range 2 {
+			_, said := read(t, api+path)
+			assert.Equal(t, []any{"a", "b", "c"}, said["authorization_details_types_supported"])
+		}
+	})
+	t.Run("slices of the Config are copied", func(t *testing.T) {
+		servers, names := []string{"https://as.example.com"}, []string{"orders:read"}
+		guard := guardWith(t, valetkey.First(), withFull, func(cfg *middleware.Config) {
+			cfg.Resource.AuthorizationServers, cfg.Resource.Scopes = servers, names
+		})
+		servers[0], names[0] = "https://evil.example", "admin"
+		assert.NotContains(t, string(guard.MetadataJSON()), "evil")
+		assert.NotContains(t, string(guard.MetadataJSON()), "admin")
+	})
+	t.Run("without a Resource there is no document", func(t *testing.T) {
+		assert.Nil(t, guardWith(t, valetkey.First()).MetadataJSON())
+	})
+	t.Run("PRM-17 no cache keeps it if MaxAge is negative, and one hour by default", func(t *testing.T) {
+		for age, control := range map[time.Duration]string{-1: "no-store", 0: "public, max-age=3600", time.Second: "public, max-age=1"} {
+			guard := guardWith(t, valetkey.First(), withFull, func(cfg *middleware.Config) { cfg.Resource.MaxAge = age })
+			assert.Equal(t, control, do(t, "GET", serveAt(t, guard)+path, "").header.Get("Cache-Control"))
+		}
+	})
 	t.Run("PRM-12 fewer scopes are published where configured", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), withFull, func(cfg *middleware.Config) { cfg.Resource.Scopes = []string{"orders:read"} })
 		guard.Handler(hello, scopes.All("admin"))
@@ -175,6 +213,7 @@ func TestMetadata(t *testing.T) {
 			got := do(t, method, api+path, "")
 			assert.Equal(t, 405, got.status)
 			assert.Equal(t, "GET, HEAD, OPTIONS", got.header.Get("Allow"))
+			assert.NotContains(t, got.body, "api.example.com")
 		}
 	})
 	t.Run("PRM-13, PRM-14 every challenge points to it", func(t *testing.T) {

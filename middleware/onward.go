@@ -76,16 +76,15 @@ func (p Proxies) ForwardingHeaders(r *http.Request) http.Header {
 	if trusted && p.Forwarded == XForwarded {
 		nodes = list(r.Header["X-Forwarded-For"])
 		nodes = nodes[len(nodes)-p.passed(nodes):]
-		if received, ok := p.xHop(r.Header); ok {
-			if received.proto != "" {
-				told.proto = received.proto
-			}
-			if received.host != "" && !strings.ContainsFunc(received.host, notInHost) {
-				told.host, told.port = received.host, received.port
-			}
-			if received.prefix != "" {
-				set("X-Forwarded-Prefix", received.prefix)
-			}
+		received, _ := p.xHop(r.Header) // the zero hop if they are malformed
+		if received.proto != "" {
+			told.proto = received.proto
+		}
+		if received.host != "" && !strings.ContainsFunc(received.host, notInHost) {
+			told.host, told.port = received.host, received.port
+		}
+		if received.prefix != "" {
+			set("X-Forwarded-Prefix", received.prefix)
 		}
 	} else {
 		set("Forwarded", own.element())
@@ -141,8 +140,8 @@ func (h hop) urlPort() string {
 	case h.port != "":
 		return h.port
 	case hasPort(h.host):
-		_, port, err := net.SplitHostPort(h.host)
-		if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n == 0 {
+		_, port, _ := net.SplitHostPort(h.host) // "" if it is malformed
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return ""
 		}
 		return port
@@ -154,10 +153,7 @@ func (h hop) urlPort() string {
 
 // peer returns the address of the connection of r, or the zero Addr if it has none.
 func peer(r *http.Request) netip.Addr {
-	a, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
+	a, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero AddrPort if it is none
 	return a.Addr().Unmap().WithZone("")
 }
 

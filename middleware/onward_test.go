@@ -73,6 +73,17 @@ func TestForwardingHeaders(t *testing.T) {
 		{"a Host with a port that is none", none, stranger, "api.example.com:x", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:x\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:x", "X-Forwarded-Proto: http"}},
 
+		{"a Host with the port 0", none, stranger, "api.example.com:0", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:0\";proto=http", "X-Forwarded-For: 192.0.2.1",
+			"X-Forwarded-Host: api.example.com:0", "X-Forwarded-Proto: http"}},
+		{"a Host with two ports", none, stranger, "api.example.com:1:2", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:1:2\";proto=http", "X-Forwarded-For: 192.0.2.1",
+			"X-Forwarded-Host: api.example.com:1:2", "X-Forwarded-Proto: http"}},
+		{"a host in Forwarded that is none", of(rfc), lb, "", []string{`Forwarded: for=192.0.2.1;host="a/b"`}, "192.0.2.1", []string{
+			"Forwarded: for=192.0.2.1, for=10.0.0.7;host=api.example.com;proto=http"}},
+
+		{"an IPv4 address with a port", of(rfc), lb, "", []string{`Forwarded: for="192.0.2.1:4711"`}, "192.0.2.1", []string{
+			`Forwarded: for="192.0.2.1:4711", for=10.0.0.7;host=api.example.com;proto=http`}},
+		{"all senders are proxies", of(x), lb, "", []string{"X-Forwarded-For: 10.0.0.9, 10.0.0.8"}, "10.0.0.9", []string{
+			"X-Forwarded-For: 10.0.0.9, 10.0.0.8, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"the trusted proxies report all", full, lb, "internal", []string{"X-Forwarded-For: 192.0.2.1, 10.0.0.8", "X-Forwarded-Proto: https", "X-Forwarded-Host: shop.example.com", "X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /a, /b"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.8, 10.0.0.7", "X-Forwarded-Host: shop.example.com", "X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /a/b", "X-Forwarded-Proto: https"}},
 		{"a port in the host", full, lb, "internal", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: shop.example.com:444", "X-Forwarded-Port: 8443"}, "192.0.2.1", []string{
@@ -111,6 +122,13 @@ func TestForwardingHeaders(t *testing.T) {
 			assert.Equal(t, c.client, c.proxies.ClientAddr(r).String())
 		})
 	}
+	t.Run("a request without a Host has no X-Forwarded-Host", func(t *testing.T) {
+		r := httptest.NewRequest("GET", "http://api.example.com/orders", nil)
+		r.Host = ""
+		header := none.ForwardingHeaders(r)
+		assert.NotContains(t, header, "X-Forwarded-Host")
+		assert.Equal(t, "for=192.0.2.1;proto=http", header.Get("Forwarded"))
+	})
 	t.Run("TLS", func(t *testing.T) {
 		r := httptest.NewRequest("GET", "http://api.example.com/orders", nil)
 		r.TLS = &tls.ConnectionState{}

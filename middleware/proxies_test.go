@@ -111,6 +111,7 @@ func TestForwarded(t *testing.T) {
 		{"Forwarded with a backslash", here, rfc, forwarded(`proto=https;host="api.\example.com"`), 400},
 		{"Forwarded with a space before the value", here, rfc, forwarded(`proto= https;host=api.example.com`), 400},
 
+		{"Forwarded with empty parameters", here, rfc, forwarded("; proto=https;;host=api.example.com; "), 200},
 		{"DPOP-20 X-Forwarded from a proxy", here, x, xForwarded("https", "api.example.com"), 200},
 		{"DPOP-20 a scheme for each of two proxies", here, x, chain("https,http", "api.example.com", "192.0.2.1, 10.0.0.7"), 200},
 		{"DPOP-20 a scheme for each of two proxies, in two lines", here, x, http.Header{"X-Forwarded-Proto": {"https", "http"}, "X-Forwarded-Host": {"api.example.com", "inner"},
@@ -173,6 +174,13 @@ func TestForwarded(t *testing.T) {
 			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: rfc}
 		})
 		got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", header("Forwarded", "for=192.0.2.1"), asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders")))
+		assert.Equal(t, 200, got.status, got.body)
+	})
+	t.Run("the port of a host that the proxy does not report has no effect", func(t *testing.T) {
+		guard := newGuard(t, iss, withDPoP(t, iss), ofResource, func(cfg *middleware.Config) {
+			cfg.Proxies = middleware.Proxies{Trusted: here, Forwarded: x, XForwardedPort: true}
+		})
+		got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", header("X-Forwarded-Port", "8443"), asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders")))
 		assert.Equal(t, 200, got.status, got.body)
 	})
 	t.Run("DPOP-20 the URL as configured", func(t *testing.T) {
