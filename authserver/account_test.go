@@ -162,6 +162,7 @@ func TestUsersSeeAndEndTheirSessions(t *testing.T) {
 		firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 		safari  = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"
 	)
+	today := time.Now().UTC().Format("2 January 2006")
 	alice, phone, bob := named(firefox).enters(s, "alice", oldPassword), named(safari).enters(s, "alice", oldPassword), named(firefox).enters(s, "bob", oldPassword)
 	ids := func(v *visitor) (found []string) {
 		for _, m := range regexp.MustCompile(`name="session" value="([A-Z0-9]+)"`).FindAllStringSubmatch(v.get(s.url+"/account/sessions").text, -1) {
@@ -171,7 +172,9 @@ func TestUsersSeeAndEndTheirSessions(t *testing.T) {
 	}
 	page := alice.get(s.url + "/account/sessions").text
 	assert.Regexp(t, `(?s)Firefox, Linux.*this browser.*Safari, iPhone`, page)
-	assert.Contains(t, page, time.Now().UTC().Format("2 January 2006"))
+	if today == time.Now().UTC().Format("2 January 2006") { // not at midnight
+		assert.Contains(t, page, today)
+	}
 	require.Len(t, ids(alice), 1, "the present session ends by logging out")
 	t.Run("another user's session", func(t *testing.T) {
 		require.Empty(t, ids(bob))

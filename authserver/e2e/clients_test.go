@@ -128,7 +128,7 @@ func nodeClient(t *testing.T, h *house, script string) {
 	if _, err := os.Stat("npm/node_modules/" + script + "/package.json"); err != nil {
 		t.Skip("the packages of npm are not installed: npm ci --prefix npm")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	node := exec.CommandContext(ctx, "node", "npm/"+script+".js")
 	node.Env = append(os.Environ(), "ISSUER="+h.url, "ORDERS="+h.orders, "VAULT="+h.vault, "INITIAL_TOKEN="+initialToken)

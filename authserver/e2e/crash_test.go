@@ -53,7 +53,7 @@ func (h *house) untilKilled(t *testing.T, many int) (issued []string) {
 		clients.Go(func() {
 			for {
 				a, err := h.token("service", url.Values{"grant_type": {"client_credentials"}, "scope": {"vault:open"}})
-				if err != nil {
+				if err != nil || a.status != 200 {
 					return // it is dead
 				}
 				mu.Lock()

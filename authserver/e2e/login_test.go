@@ -50,7 +50,7 @@ func listens(t *testing.T, url string) {
 			resp.Body.Close()
 		}
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 }
 
 // A loginExample is what docs/login.md describes: an upstream provider, the log-in page, the authorization server, and an API that

@@ -37,7 +37,7 @@ func TestMCPClientWithADocumentOfNPM(t *testing.T) {
 		"client_name": "A client of npm", "redirect_uris": []string{"http://127.0.0.1/callback"},
 		"grant_types": []string{"authorization_code", "refresh_token"}, "token_endpoint_auth_method": "none",
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	node := exec.CommandContext(ctx, "node", "mcp/client.js")
 	node.Env = append(os.Environ(), "SERVER="+s.mcp, "DOCUMENT="+id, "REDIRECT="+redirect)
@@ -96,7 +96,7 @@ func TestMCPConformance(t *testing.T) {
 			s, id := kind(t)
 			results := t.TempDir()
 			args := []string{suite, "authorization", "--url", s.issuer, "--client-id", id, "--resource", s.mcp, "--port", port, "--output-dir", results}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			run := exec.CommandContext(ctx, node, args...)
 			var faults bytes.Buffer

@@ -67,7 +67,7 @@ func TestServicesCallEachOtherForTheUser(t *testing.T) {
 		require.Eventually(t, func() bool {
 			resp, err = http.DefaultClient.Do(r)
 			return err == nil
-		}, 30*time.Second, 10*time.Millisecond)
+		}, 2*time.Minute, 10*time.Millisecond)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
@@ -102,7 +102,7 @@ func TestServicesCallEachOtherForTheUser(t *testing.T) {
 				}
 			}
 			return record["valetkey.remembered"] == true
-		}, 30*time.Second, 10*time.Millisecond, output[name])
+		}, 2*time.Minute, 10*time.Millisecond, output[name])
 		return record
 	}
 	for name, want := range map[string]struct{ client, actor any }{

@@ -77,7 +77,7 @@ func (s *server) restart() {
 		s.process.Wait()
 		close(s.exited)
 	}()
-	for range 600 {
+	for range 2400 {
 		if resp, err := http.Get(s.url + "/readyz"); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -106,7 +106,7 @@ func (s *server) stop() {
 	s.process.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.exited:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		s.kill()
 	}
 	if !s.process.ProcessState.Success() {

@@ -169,7 +169,7 @@ func TestSlapd(t *testing.T) {
 	})
 	t.Run("crowds get their own answers", func(t *testing.T) {
 		cfg := configOf(s)
-		cfg.PoolSize = 2
+		cfg.PoolSize, cfg.Timeout = 2, soon
 		d := directory(t, cfg)
 		var crowd sync.WaitGroup
 		for i := range 40 {

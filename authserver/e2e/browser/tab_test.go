@@ -108,7 +108,7 @@ func (v *tab) must(what string, err error) {
 	}
 }
 
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // load does something that leads to another page, and looks at that.
 func (v *tab) load(what string, step chromedp.Action[chromedp.Void]) {

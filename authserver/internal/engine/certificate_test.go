@@ -80,7 +80,7 @@ func TestTLSClientAuth(t *testing.T) {
 		"a certificate of another issuer":     {stranger.issue(t, nil)},
 		"a certificate of another subject":    {trusted.issue(t, func(c *x509.Certificate) { c.Subject.CommonName, c.DNSNames = "other", []string{"other.example.com"} })},
 		"a certificate that has expired":      {trusted.issue(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })},
-		"a certificate that is not valid yet": {trusted.issue(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })},
+		"a certificate that is not valid yet": {trusted.issue(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) })},
 		"a certificate of a server":           {trusted.issue(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })},
 		"a self-signed certificate of the same names": {func() tls.Certificate {
 			own := newAuthority(t)

@@ -152,7 +152,7 @@ func newHouse(t *testing.T, change ...func(*pages.Config)) *house {
 		require.NoError(t, err)
 	}
 	limit := func(l login.Login) *login.Limited {
-		limited, err := login.Limit(l, login.Limits{Name: login.Rate{Burst: 6, Every: time.Minute}})
+		limited, err := login.Limit(l, login.Limits{Name: login.Rate{Burst: 6, Every: 10 * time.Minute}})
 		require.NoError(t, err)
 		return limited
 	}

@@ -61,7 +61,7 @@ func TestLogin(t *testing.T) {
 		}
 		b.press("Log in", as("bob"))
 		require.Equal(t, 429, b.resp.StatusCode)
-		require.Regexp(t, `^[1-9][0-9]?$`, b.resp.Header.Get("Retry-After"))
+		require.Regexp(t, `^[1-9][0-9]{0,2}$`, b.resp.Header.Get("Retry-After"))
 		require.Regexp(t, `too many attempts. Wait [0-9]+ (seconds|minutes?) and`, b.text())
 	})
 	t.Run("a link to log in leads to no other site", func(t *testing.T) {
@@ -181,7 +181,7 @@ func TestSession(t *testing.T) {
 		records, err := h.store.Find(t.Context(), "web", store.Key{}, "", 10)
 		require.NoError(t, err)
 		require.Len(t, records, 1)
-		require.WithinDuration(t, time.Now().Add(time.Minute), records[0].Expires, 5*time.Second)
+		require.WithinDuration(t, time.Now().Add(time.Minute), records[0].Expires, 30*time.Second)
 	})
 	t.Run("without a store there is an outage, and no session", func(t *testing.T) {
 		h := newHouse(t)

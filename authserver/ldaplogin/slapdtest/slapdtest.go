@@ -100,7 +100,7 @@ func (s *Server) Restart(t testing.TB) {
 		s.process.Wait()
 		close(s.exited)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
