@@ -38,7 +38,7 @@ func TestConstructorsNameTheFieldOfEachMistake(t *testing.T) {
 			Cache:             middleware.Cache{Bytes: -1, MaxAge: -1},
 			Revocations:       middleware.Revocations{AllowBeforeCaughtUp: true, Bytes: -1},
 		})), []string{
-			"Verifier", "Realm", "ErrorURI", "Methods[0]", "SenderConstrained", "Methods", "Proxies.Trusted[0]", "Proxies.Forwarded",
+			"Issuer, Audience", "Realm", "ErrorURI", "Methods[0]", "SenderConstrained", "Methods", "Proxies.Trusted[0]", "Proxies.Forwarded",
 			"Resource.ID", "Resource.AuthorizationServers[0]", "Resource.Policy", "Cache.Bytes",
 			"Revocations.AllowBeforeCaughtUp", "Revocations.Bytes", "Cache.MaxAge",
 		}},

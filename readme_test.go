@@ -1,6 +1,7 @@
 package valetkey_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,34 @@ func TestFrameworkLines(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestGuardingTakes20Lines counts the lines that guard an application and test it: those that are new or changed in the guarded one, and
+// the whole test. Blank lines do not count.
+func TestGuardingTakes20Lines(t *testing.T) {
+	const shop = "adapters/valetgin/shop/"
+	left := map[string]int{}
+	for line := range strings.Lines(read(t, shop+"unguarded/main.go")) {
+		left[line]++
+	}
+	var added []string
+	for line := range strings.Lines(read(t, shop+"main.go")) {
+		if left[line]--; left[line] < 0 {
+			added = append(added, line)
+		}
+	}
+	guarded := len(added)
+	for line := range strings.Lines(read(t, shop+"main_test.go")) {
+		if strings.TrimSpace(line) != "" {
+			added = append(added, line)
+		}
+	}
+	if len(added) > 20 {
+		t.Errorf("%d lines, more than 20:\n%s", len(added), strings.Join(added, ""))
+	}
+	if count := fmt.Sprintf("took %d lines, and this test has %d.", guarded, len(added)-guarded); !strings.Contains(read(t, "docs/testing.md"), count) {
+		t.Errorf("docs/testing.md does not contain %q", count)
 	}
 }
 

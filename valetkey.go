@@ -2,9 +2,7 @@
 // 6750). A guard of package middleware asks a [Verifier] whether a token is valid and a [Requirement] whether it is sufficient for
 // the route:
 //
-//	keys, err := jwks.New(jwks.Config{Issuer: "https://as.example.com", Audience: []string{"https://api.example.com"}})
-//	...
-//	guard, err := middleware.New(middleware.Config{Verifier: keys})
+//	guard, err := middleware.New(middleware.Config{Issuer: "https://as.example.com", Audience: []string{"https://api.example.com"}})
 //	...
 //	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
 //

@@ -77,8 +77,8 @@ type Config struct {
 	// Client sends the requests to the issuer. Nil: a client with TLS 1.2 or later and the cipher suites of BCP 195.
 	Client *http.Client
 
-	// Guard is the rest of the guard's configuration: ClientCertificate, Proxies, Resource, Cache and so on. Verifier, DPoP
-	// and Methods are set by the profile and must be zero.
+	// Guard is the rest of the guard's configuration: ClientCertificate, Proxies, Resource, Cache and so on. Issuer, Audience,
+	// Verifier, DPoP and Methods are set by the profile and must be zero.
 	Guard middleware.Config
 }
 
@@ -126,6 +126,10 @@ func (b *builder) guard() *middleware.Guard {
 	if own.Verifier != nil {
 		b.wrong.Add("Guard.Verifier", "is made by the profile")
 	}
+	if own.Issuer != "" || own.Audience != nil {
+		b.wrong.Add("Guard.Issuer, Guard.Audience", "set Issuer and Audience instead, for which the profile makes the verifier")
+	}
+	own.Issuer, own.Audience = "", nil
 	if own.DPoP != nil {
 		b.wrong.Add("Guard.DPoP", "is made by the profile, of DPoP")
 	}

@@ -97,7 +97,9 @@ func TestContradictions(t *testing.T) {
 			c.RequireNonce, c.DPoP, c.Guard.ClientCertificate = true, nil, middleware.TLSCertificate()
 		}},
 		{"FAPI-13 proofs that are good more than once", "DPoP.ReplayStore", func(c *fapi.Config) { c.DPoP.ReplayStore = dpop.InsecureAllowReplays{} }},
-		{"a verifier of one's own", "Guard.Verifier", func(c *fapi.Config) { c.Guard.Verifier = valetkey.First() }},
+		{"another verifier", "Guard.Verifier", func(c *fapi.Config) { c.Guard.Verifier = valetkey.First() }},
+		{"an issuer for the guard alone", "Guard.Issuer, Guard.Audience", func(c *fapi.Config) { c.Guard.Issuer = c.Issuer }},
+		{"an audience for the guard alone", "Guard.Issuer, Guard.Audience", func(c *fapi.Config) { c.Guard.Audience = c.Audience }},
 		{"an audience is missing", "Audience", func(c *fapi.Config) { c.Audience = nil }},
 		{"another issuer is asked", "is another than that of the tokens", func(c *fapi.Config) {
 			c.Revocation = fapi.Introspection(introspect.Config{Issuer: "https://other.example.com", Auth: introspect.BasicAuth("a", "b")})

@@ -46,7 +46,7 @@ func TestClaims(t *testing.T) {
 		for _, mistake := range valetkey.ConfigErrors(err) {
 			fields = append(fields, mistake.Field)
 		}
-		assert.Equal(t, []string{"Verifier", "Claims"}, fields)
+		assert.Equal(t, []string{"Issuer, Audience", "Claims"}, fields)
 		assert.ErrorContains(t, err, "middleware: Claims: middleware_test.unshareable.Roles can be changed by a handler")
 	})
 	t.Run("claims that do not fit, or that Validate refuses, get 401 without a word about them", func(t *testing.T) {

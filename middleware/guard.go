@@ -1,8 +1,6 @@
 // Package middleware guards net/http handlers with OAuth 2.0 access tokens (RFC 6750).
 //
-//	keys, err := jwks.New(jwks.Config{Issuer: "https://as.example.com", Audience: []string{"https://api.example.com"}})
-//	...
-//	guard, err := middleware.New(middleware.Config{Verifier: keys})
+//	guard, err := middleware.New(middleware.Config{Issuer: "https://as.example.com", Audience: []string{"https://api.example.com"}})
 //	...
 //	mux.Handle("GET /orders", guard.Handler(listOrders, scopes.All("orders:read")))
 //
@@ -39,13 +37,23 @@ import (
 	"github.com/valetkey/valetkey/internal/authheader"
 	"github.com/valetkey/valetkey/internal/mistakes"
 	"github.com/valetkey/valetkey/internal/tokencache"
+	"github.com/valetkey/valetkey/jwks"
 )
 
-// Config configures a [Guard]. Only Verifier is required.
+// Config configures a [Guard]. Required: Issuer and Audience, or Verifier.
 type Config struct {
 	_ struct{} // keyed literals only
 
-	// Verifier verifies tokens. Required. See packages jwks and introspect, and [valetkey.First].
+	// Issuer is the issuer of the tokens, such as https://as.example.com, and Audience lists the names of this API. The guard then
+	// accepts the JWT access tokens (RFC 9068) that [jwks.New] accepts with these two settings, the Logger, Observer, MaxTokenBytes
+	// and Now of the guard, and the defaults for everything else. [Guard.Ready] fetches the keys, or the first token does.
+	//
+	// For the issuers whose tokens need other settings (package issuers), for several issuers and for opaque tokens, set Verifier
+	// instead.
+	Issuer   string
+	Audience []string
+
+	// Verifier verifies tokens, in place of Issuer and Audience. See packages jwks and introspect, and [valetkey.First].
 	Verifier valetkey.Verifier
 
 	// Claims is the application's type for the claims of its tokens, see [valetkey.DeclareClaims]. The guard decodes a token once,
@@ -182,11 +190,12 @@ type Cache struct {
 	MaxAge  time.Duration // time after which a token is verified again; zero: 5 min; negative values are invalid
 }
 
-// A Guard passes requests with a sufficient access token to a handler and refuses all others. It is safe for concurrent use and
-// does not need to be closed.
+// A Guard passes requests with a sufficient access token to a handler and refuses all others. It is safe for concurrent use. It
+// does not need to be closed, except a guard with Config.Issuer that is dropped while the process goes on: see [Guard.Close].
 type Guard struct {
 	maxToken          int               // bytes
 	verifier          valetkey.Verifier // called only through the cache
+	close             func()            // of the verifier that New made; nil: the verifier is the caller's
 	cache             *tokencache.Cache
 	denials           *denials
 	alsoFrom          []BearerMethod
@@ -217,9 +226,7 @@ type Guard struct {
 // New returns a Guard. It does no I/O. The error joins every mistake in cfg, each a [valetkey.ConfigError].
 func New(cfg Config) (*Guard, error) {
 	wrong := mistakes.List{Package: "middleware"}
-	if cfg.Verifier == nil {
-		wrong.Add("Verifier", "required")
-	}
+	own := cfg.ownVerifier(&wrong)
 	maxToken, err := authheader.TokenLimit(cfg.MaxTokenBytes)
 	if err != nil {
 		wrong.Add("MaxTokenBytes", "%w", err)
@@ -283,6 +290,9 @@ func New(cfg Config) (*Guard, error) {
 		wrong.Add("Cache.MaxAge", "%v is negative", cfg.Cache.MaxAge)
 	}
 	if err := wrong.Err(); err != nil {
+		if own != nil {
+			own.Close()
+		}
 		return nil, err
 	}
 
@@ -308,6 +318,9 @@ func New(cfg Config) (*Guard, error) {
 		reportOnly:        cfg.InsecureReportOnly,
 		onBehalf:          cfg.OnBehalf,
 		now:               cfg.Now,
+	}
+	if own != nil {
+		g.close = own.Close
 	}
 	id, _ := url.Parse(cfg.Resource.ID) // check has parsed it
 	g.scheme, g.host = id.Scheme, id.Host
@@ -362,6 +375,57 @@ func New(cfg Config) (*Guard, error) {
 		g.takeOver(cfg.Previous, cfg.KeepCached)
 	}
 	return g, nil
+}
+
+// ownVerifier sets cfg.Verifier to a new verifier of the tokens of cfg.Issuer, and returns it, if cfg has no Verifier.
+func (cfg *Config) ownVerifier(wrong *mistakes.List) *jwks.Verifier {
+	configured := cfg.Issuer != "" || cfg.Audience != nil
+	switch {
+	case cfg.Verifier != nil:
+		wrong.AddIf(configured, "Issuer, Audience", "cannot be combined with Verifier, which has its own")
+		return nil
+	case !configured:
+		wrong.Add("Issuer, Audience", "required, or Verifier")
+		return nil
+	}
+	own := jwks.Config{Issuer: cfg.Issuer, Audience: cfg.Audience, Logger: cfg.Logger, Observer: cfg.Observer, Now: cfg.Now}
+	if _, err := authheader.TokenLimit(cfg.MaxTokenBytes); err == nil { // New reports the mistake
+		own.MaxTokenBytes = cfg.MaxTokenBytes
+	}
+	v, err := jwks.New(own)
+	for _, m := range valetkey.ConfigErrors(err) {
+		switch {
+		case strings.HasPrefix(m.Field, "Audience") || cfg.Issuer == "":
+			wrong.Add(m.Field, "%w", m.Err)
+		case m.Field == "Issuer": // it may name another setting, such as InsecureHTTP
+			wrong.Add("Issuer", "%w (for the other settings of package jwks, set Verifier)", m.Err)
+		default:
+			wrong.Add("Issuer", "needs the settings of package jwks: set Verifier: %w", m)
+		}
+	}
+	if err != nil {
+		return nil
+	}
+	cfg.Verifier = v
+	return v
+}
+
+// Ready returns nil once the verifiers are ready, as by [valetkey.HealthReporter], and at once if they report no health. Call it at
+// startup: a wrong issuer is then an error of the start, not a refusal of each token. It waits until ctx is done at the latest, and
+// returns the causes of a failure.
+func (g *Guard) Ready(ctx context.Context) error {
+	if r, ok := g.verifier.(valetkey.HealthReporter); ok {
+		return r.Ready(ctx)
+	}
+	return nil
+}
+
+// Close ends the fetches and timers of the verifier that New made of Config.Issuer, and waits for them. Afterwards, requests with a
+// token get 503. It does not close Config.Verifier, which belongs to the caller. It may be called more than once.
+func (g *Guard) Close() {
+	if g.close != nil {
+		g.close()
+	}
 }
 
 // Handler returns a handler that guards next. A request reaches next if its token meets all needs; without needs, any valid token

@@ -35,7 +35,7 @@ func TestConfigMistakes(t *testing.T) {
 		Revocations: middleware.Revocations{Bytes: -1, Keep: -1},
 	})
 	for _, want := range []string{
-		"middleware: Verifier: required",
+		"middleware: Issuer, Audience: required, or Verifier",
 		"middleware: Realm: ",
 		"middleware: ErrorURI: ",
 		"middleware: Methods[1]: ",

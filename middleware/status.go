@@ -91,10 +91,10 @@ const probeWait = 2 * time.Second
 func (g *Guard) Readiness() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := g.Status()
-		if ready, ok := g.verifier.(valetkey.HealthReporter); ok && s.State != valetkey.Ready {
+		if s.State != valetkey.Ready {
 			ctx, cancel := context.WithTimeout(r.Context(), probeWait)
 			defer cancel()
-			if ready.Ready(ctx) == nil {
+			if g.Ready(ctx) == nil {
 				s = g.Status()
 			}
 		}

@@ -14,66 +14,37 @@ import (
 )
 
 // newAPI is what a user has: a handler behind a guard.
-func newAPI(cfg middleware.Config) (http.Handler, error) {
-	guard, err := middleware.New(cfg)
-	if err != nil {
-		return nil, err
-	}
+func newAPI(guard *middleware.Guard) http.Handler {
 	orders := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "the orders of %s", valetkey.FromContext(r.Context()).Subject())
 	})
 	mux := http.NewServeMux()
 	mux.Handle("GET /orders", guard.Handler(orders, scopes.All("orders:read")))
-	return mux, nil
+	return mux
 }
 
 // TestOrders is what a user writes.
 func TestOrders(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
-	api, err := newAPI(middleware.Config{Verifier: iss.Verifier(), Now: iss.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
+	api := newAPI(iss.Guard())
+	iss.TestScopes(t, api, "GET /orders orders:read")
 
-	call := func(token string) *httptest.ResponseRecorder {
+	token := iss.Token(valetkeytest.Subject("bob"), valetkeytest.Scopes("orders:read"))
+	call := func() *httptest.ResponseRecorder {
 		res := httptest.NewRecorder()
 		api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", token))
 		return res
 	}
-
-	t.Run("a request without a token gets a challenge", func(t *testing.T) {
-		res := call("")
-		c := valetkeytest.Challenge(t, res.Header(), "Bearer")
-		if res.Code != http.StatusUnauthorized || c["error"] != "" {
-			t.Errorf("got %d, %v", res.Code, c)
-		}
-	})
-	for name, token := range iss.Forgeries(valetkeytest.Scopes("orders:read")) {
-		t.Run(name, func(t *testing.T) {
-			res := call(token)
-			c := valetkeytest.Challenge(t, res.Header(), "Bearer")
-			if res.Code != http.StatusUnauthorized || c["error"] != "invalid_token" {
-				t.Errorf("got %d, %v", res.Code, c)
-			}
-		})
-	}
-	t.Run("another scope is insufficient", func(t *testing.T) {
-		res := call(iss.Token(valetkeytest.Scopes("orders:write")))
-		c := valetkeytest.Challenge(t, res.Header(), "Bearer")
-		if res.Code != http.StatusForbidden || c["error"] != "insufficient_scope" || c["scope"] != "orders:read" {
-			t.Errorf("got %d, %v", res.Code, c)
-		}
-	})
-	token := iss.Token(valetkeytest.Subject("bob"), valetkeytest.Scopes("orders:read"))
-	t.Run("the right scope is sufficient", func(t *testing.T) {
-		if res := call(token); res.Code != http.StatusOK || res.Body.String() != "the orders of bob" {
+	t.Run("the orders are those of the caller", func(t *testing.T) {
+		if res := call(); res.Code != http.StatusOK || res.Body.String() != "the orders of bob" {
 			t.Errorf("got %d, %q", res.Code, res.Body)
 		}
 	})
-	t.Run("a used token expires", func(t *testing.T) {
+	t.Run("a token that was used expires", func(t *testing.T) {
 		iss.Advance(2 * valetkeytest.DefaultLifetime)
-		if res := call(token); res.Code != http.StatusUnauthorized {
-			t.Errorf("got %d", res.Code)
+		res := call()
+		if c := valetkeytest.Challenge(t, res.Header(), "Bearer"); res.Code != http.StatusUnauthorized || c["error"] != "invalid_token" {
+			t.Errorf("got %d, %v", res.Code, c)
 		}
 	})
 }
@@ -90,10 +61,11 @@ func TestLenientOrders(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(keys.Close)
-			api, err := newAPI(middleware.Config{Verifier: keys, Now: iss.Now})
+			guard, err := middleware.New(middleware.Config{Verifier: keys, Now: iss.Now})
 			if err != nil {
 				t.Fatal(err)
 			}
+			api := newAPI(guard)
 			call := func(token string) int {
 				res := httptest.NewRecorder()
 				api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", token))

@@ -2,24 +2,12 @@
 //
 //	func TestOrders(t *testing.T) {
 //		iss := valetkeytest.NewIssuer(t)
-//		keys, err := jwks.New(jwks.Config{
-//			Issuer:   iss.URL,
-//			Audience: []string{valetkeytest.DefaultAudience},
-//			Client:   iss.Client(),
-//			Now:      iss.Now,
-//		})
-//		...
-//		api := guard.Handler(listOrders, scopes.All("orders:read"))
+//		api := iss.Guard().Handler(listOrders, scopes.All("orders:read")) // or your constructor, which takes the guard
+//		iss.TestScopes(t, api, "GET /orders orders:read")
 //
 //		res := httptest.NewRecorder()
-//		api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", iss.Token(valetkeytest.Scopes("orders:write"))))
-//
-//		if res.Code != http.StatusForbidden {
-//			t.Errorf("a token with another scope got %d", res.Code)
-//		}
-//		if c := valetkeytest.Challenge(t, res.Header(), "Bearer"); c["scope"] != "orders:read" {
-//			t.Errorf("the challenge asks for %q", c["scope"])
-//		}
+//		api.ServeHTTP(res, valetkeytest.Request("GET", "/orders", iss.Token(valetkeytest.Scopes("orders:read"))))
+//		...
 //	}
 //
 // [NewIssuer] starts an issuer with metadata (RFC 8414), a key set (RFC 7517), introspection (RFC 7662) and a status list.

@@ -11,21 +11,20 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://orders.example.com"}})
-	if err != nil {
-		log.Fatal(err)
-	}
 	audit, err := middleware.Audit(slog.NewJSONHandler(os.Stdout, nil), middleware.AuditOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys, Observer: audit})
+	guard, err := middleware.New(middleware.Config{
+		Issuer:   os.Getenv("ISSUER"),
+		Audience: []string{"https://orders.example.com"},
+		Observer: audit,
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/introspect"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/onbehalf"
 	"github.com/valetkey/valetkey/scopes"
@@ -25,15 +24,16 @@ var (
 func audienceOf(service string) string { return "https://" + service + ".example.com/" }
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: issuer, Audience: []string{audienceOf(name)}})
-	if err != nil {
-		log.Fatal(err)
-	}
 	audit, err := middleware.Audit(slog.NewJSONHandler(os.Stdout, nil), middleware.AuditOptions{Grants: 1})
 	if err != nil {
 		log.Fatal(err)
 	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys, OnBehalf: true, Observer: audit})
+	guard, err := middleware.New(middleware.Config{
+		Issuer:   issuer,
+		Audience: []string{audienceOf(name)},
+		OnBehalf: true,
+		Observer: audit,
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -9,23 +9,18 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{os.Getenv("AUDIENCE")}})
+	guard, err := middleware.New(middleware.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{os.Getenv("AUDIENCE")}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	starting, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := keys.Ready(starting); err != nil { // a wrong issuer is reported here, not as a 401 for each token
-		log.Fatal(err)
-	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys})
-	if err != nil {
+	if err := guard.Ready(starting); err != nil { // a wrong issuer is reported here, not as a 401 for each token
 		log.Fatal(err)
 	}
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -8,18 +8,13 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/claims"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://orders.example.com"}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys})
+	guard, err := middleware.New(middleware.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://orders.example.com"}})
 	if err != nil {
 		log.Fatal(err)
 	}

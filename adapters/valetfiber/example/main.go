@@ -9,18 +9,16 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetfiber"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/routes"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: cmp.Or(os.Getenv("ISSUER"), "http://127.0.0.1:8888"), Audience: []string{"http://127.0.0.1:8080"}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys})
+	guard, err := middleware.New(middleware.Config{
+		Issuer:   cmp.Or(os.Getenv("ISSUER"), "http://127.0.0.1:8888"),
+		Audience: []string{"http://127.0.0.1:8080"},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -11,18 +11,17 @@ import (
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/adapters/valetmcp"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
 func main() {
 	issuer, self := cmp.Or(os.Getenv("ISSUER"), "http://127.0.0.1:8888"), "http://127.0.0.1:8080"
-	keys, err := jwks.New(jwks.Config{Issuer: issuer, Audience: []string{self}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	guard, err := middleware.New(middleware.Config{Verifier: keys, Resource: middleware.Resource{ID: self, AuthorizationServers: []string{issuer}}})
+	guard, err := middleware.New(middleware.Config{
+		Issuer:   issuer,
+		Audience: []string{self},
+		Resource: middleware.Resource{ID: self, AuthorizationServers: []string{issuer}},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -8,29 +8,20 @@ import (
 	"os"
 
 	"github.com/valetkey/valetkey"
-	"github.com/valetkey/valetkey/jwks"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
 
-func orders(keys *jwks.Verifier) (http.Handler, error) {
-	guard, err := middleware.New(middleware.Config{Verifier: keys})
-	if err != nil {
-		return nil, err
-	}
+func newAPI(guard *middleware.Guard) http.Handler {
 	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, "the orders of ", valetkey.FromContext(r.Context()).Subject())
-	}), scopes.All("orders:read")), nil
+	}), scopes.All("orders:read"))
 }
 
 func main() {
-	keys, err := jwks.New(jwks.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://api.example.com"}})
+	guard, err := middleware.New(middleware.Config{Issuer: os.Getenv("ISSUER"), Audience: []string{"https://api.example.com"}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	api, err := orders(keys)
-	if err != nil {
-		log.Fatal(err)
-	}
-	log.Fatal(http.ListenAndServe(os.Getenv("ADDR"), api))
+	log.Fatal(http.ListenAndServe(os.Getenv("ADDR"), newAPI(guard)))
 }

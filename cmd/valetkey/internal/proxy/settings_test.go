@@ -69,6 +69,8 @@ var inFiles = []struct {
 		"MaxTokenBytes": "max_token_bytes", "Methods": "token_header", "DPoP": "dpop", "ClientCertificate": "mtls", "SenderConstrained": "sender_constrained",
 		"URL": "dpop.origin", "Proxies": "trusted_proxies", "Resource": "resource", "Realm": "realm", "ErrorURI": "error_uri", "ErrorBody": "error_body",
 		"Cache": "cache", "Revocations": "revocations", "Preflight": "cors", "CancelWithToken": "cancel_with_token", "InsecureReportOnly": "insecure_report_only",
+		"Issuer":          "- the verifiers section",
+		"Audience":        "- the verifiers section",
 		"Verifier":        "- the verifiers section",
 		"ExposeChallenge": "- cors exposes the challenge",
 		"Previous":        "- a reload sets it", "KeepCached": "- a reload sets it",
