@@ -119,7 +119,7 @@ var (
 )
 
 // FuzzFindCertificate holds that Find and a guard find the certificate that readClientCertificate finds, or refuse; and that no text in the
-// certificate of a client, or in a header of its own, has Envoy's header read as another certificate than that of the connection.
+// certificate of a client, or in another header, has Envoy's header read as another certificate than that of the connection.
 func FuzzFindCertificate(f *testing.F) {
 	own, other := valetkeytest.ClientCertificate(f).Certificate[0], valetkeytest.ClientCertificate(f).Certificate[0]
 	var words []string // in seeds and corpora, for what differs with each run
