@@ -368,7 +368,7 @@ func TestGlobalRevocationsInDetail(t *testing.T) {
 		err   string
 	}{
 		{"no token", "", "no bearer token"},
-		{"a token that is no JWT", "opaque", "not a signed JWT"},
+		{"a token that is not a JWT", "opaque", "not a signed JWT"},
 		{"iss in two letter cases", a.assertion(claim("Iss", "x")), "two letter cases"},
 		{"the iss of another, signed by the sender", a.assertion(claim("iss", "https://other.example.com")), "iss is"},
 		{"a sub that is a number", a.assertion(claim("sub", 7)), "sub"},

@@ -173,7 +173,7 @@ func TestWhenPollsFollow(t *testing.T) {
 			})
 		})
 	}
-	t.Run("a poll that is not answered within a minute is sent again, and is no failure", func(t *testing.T) {
+	t.Run("a poll that is not answered within a minute is sent again, and is not a failure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr, begun := newTransmitterInMemory(t), time.Now()
 			var log logBuffer
