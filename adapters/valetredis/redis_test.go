@@ -71,7 +71,7 @@ func (s *server) replicaOf() []string { return []string{"--replicaof", "127.0.0.
 var lastPort atomic.Int64
 
 // freeAddr returns an address on which nothing listens. Its port is another one each time, and below those that the system gives to
-// outgoing connections and to listeners without a port of their own, so that none of them takes it while its server is down.
+// outgoing connections and to listeners that ask for any port, so that none of them takes it while its server is down.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	lastPort.CompareAndSwap(0, mathrand.Int64N(10_000))

@@ -90,7 +90,7 @@ func TestProgram(t *testing.T) {
 }
 
 // freeAddress returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
-// and to listeners without a port of their own, so that none of them takes it before its user does.
+// and to listeners that ask for any port, so that none of them takes it before its user does.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for {

@@ -180,7 +180,7 @@ func (s *site) certificate(t *testing.T, dir string) {
 }
 
 // freePort returns a port of loopback on which nothing listens. It is below those that the system gives to outgoing connections and to
-// listeners without a port of their own, so that none of them takes it before nginx does.
+// listeners that ask for any port, so that none of them takes it before nginx does.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for {

@@ -129,7 +129,7 @@ func (s *redisServer) kill() {
 }
 
 // freeAddr returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
-// and to listeners without a port of their own, so that none of them takes it before its user does.
+// and to listeners that ask for any port, so that none of them takes it before its user does.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for {
