@@ -53,8 +53,9 @@ const (
 	slack = 3 * time.Second
 
 	// unavailableShare is the share of requests that may get 503 without a fault that explains it, for a machine that stands still
-	// for longer than a timeout.
+	// for longer than a timeout. In a short run it may do so twice, and each time no request in progress is answered.
 	unavailableShare = 0.005
+	unavailableLeast = 2 * workers
 )
 
 // recovery is how long a fault has an effect after its end. Attempts are repeated after about 1 s, 2 s, 4 s, ..., so that the next
