@@ -93,8 +93,9 @@ func TestConformProxy(t *testing.T) {
 	output, err := build.CombinedOutput()
 	require.NoError(t, err, string(output))
 	code, stdout, stderr := clitest.Run(t, driver.Set{}, "", "conform", "--start", bin+"/proxy --valetkey "+bin+"/valetkey", "--target", "/any",
-		"--profile", "bearer,rfc9068,introspection,metadata,dpop,mcp,fapi2", "--scope-route", "/scope=orders:read",
-		"--scope-route", "/scopes=orders:read orders:write", "--feature", "identity,second-issuer,dpop-replay,dpop-nonce,status-list,signed-introspection",
+		"--profile", "bearer,rfc9068,introspection,metadata,dpop,step-up,mcp,fapi2", "--scope-route", "/scope=orders:read",
+		"--scope-route", "/scopes=orders:read orders:write", "--route", "acr=/acr=phr", "--route", "max-age=/max-age=300",
+		"--route", "optional=/optional", "--route", "rar=/rar", "--feature", "identity,second-issuer,dpop-replay,dpop-nonce,status-list,signed-introspection",
 		"--rate", "2000")
 	assert.Equal(t, 0, code, "%s\n%s", stdout, stderr)
 	assert.NotContains(t, stdout, "FAILED")

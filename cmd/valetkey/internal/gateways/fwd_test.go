@@ -256,6 +256,7 @@ func TestEveryGateway(t *testing.T) {
 			for _, line := range []string{"X-Forwarded-Uri: /public/", "X-Forwarded-Method: GET"} {
 				refused(t, 400, get("/.well-known/oauth-protected-resource", line))
 			}
+			refused(t, 404, get("/.well-known/oauth-protected-resource/mcp")) // where clients of MCP look first
 		})
 		t.Run("FWD-17, FWD-18 the service is stopped", func(t *testing.T) {
 			s.stop()

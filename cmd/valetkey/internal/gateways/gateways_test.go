@@ -161,6 +161,7 @@ type site struct {
 }
 
 type setup struct {
+	listen   string                         // address of the gateway; "": any free port
 	handler  http.Handler                   // instead of valetkey authorize
 	upstream http.Handler                   // instead of one that records
 	gateway  func(config string) string     // changes the configuration of the gateway
@@ -186,6 +187,9 @@ func start(t testing.TB, g gateway, set setup) *site {
 	behind := httptest.NewServer(api)
 	t.Cleanup(behind.Close)
 	ports := freePorts(t, 3)
+	if set.listen != "" {
+		_, ports[0], _ = net.SplitHostPort(set.listen)
+	}
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} { // workers of nginx are another user
 		require.NoError(t, os.Chmod(d, 0o755))

@@ -198,16 +198,26 @@ func (f *authorizeFile) callersTLS(a *Authorizer) {
 	a.tls.ClientCAs, a.tls.ClientAuth = pool, tls.RequireAndVerifyClientCert
 }
 
+// metadataPath begins the paths of the metadata (RFC 9728, section 3). Clients look for it below this path and at it, so gateways pass
+// both on.
+const metadataPath = "/.well-known/oauth-protected-resource"
+
 // withMetadata serves the metadata of the guard (RFC 9728) to a gateway that passes requests for it on, and leaves questions to next. A
-// question describes another request, in headers or behind the prefix.
+// question behind a prefix is one whatever its path is. Any other request to this path comes from a client, who must not ask: the answer
+// would tell what a token is good for, and use up a proof.
 func (a *Authorizer) withMetadata(next http.Handler, prefix string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := a.own[r.URL.Path]
-		if asks := prefix != "" && strings.HasPrefix(r.RequestURI, prefix); h != nil && !asks && !describes(r.Header) {
+		rest, found := strings.CutPrefix(r.URL.Path, metadataPath)
+		switch h := a.own[r.URL.Path]; {
+		case prefix != "" && strings.HasPrefix(r.RequestURI, prefix), !found || rest != "" && rest[0] != '/':
+			next.ServeHTTP(w, r)
+		case describes(r.Header):
+			http.Error(w, http.StatusText(http.StatusBadRequest)+": this is not a request for metadata", http.StatusBadRequest)
+		case h == nil:
+			http.NotFound(w, r)
+		default:
 			h.ServeHTTP(w, r)
-			return
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 

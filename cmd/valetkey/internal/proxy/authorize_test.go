@@ -183,10 +183,33 @@ mtls: {header: X-Client-Cert}
 		assert.Equal(t, 200, res.StatusCode)
 		assert.Equal(t, "application/json", res.Header.Get("Content-Type"))
 	})
+	t.Run("no metadata at another path, where clients look too", func(t *testing.T) {
+		for _, path := range []string{metadata + "/", metadata + "/mcp"} {
+			assert.Equal(t, 404, send(t, addr, path).StatusCode, path)
+		}
+	})
+	t.Run("the metadata of a resource with a path", func(t *testing.T) {
+		a, err := loadAuthorizer(t, strings.Replace(authorizing, "https://api.example.com", "https://api.example.com/orders", 1), driver.Set{})
+		require.NoError(t, err)
+		t.Cleanup(a.Close)
+		server := httptest.NewServer(a.Asked())
+		t.Cleanup(server.Close)
+		assert.Equal(t, 200, send(t, server.Listener.Addr().String(), metadata+"/orders").StatusCode)
+		assert.Equal(t, 404, send(t, server.Listener.Addr().String(), metadata).StatusCode)
+	})
 	t.Run("the metadata is no answer to a question", func(t *testing.T) {
 		for _, line := range []string{"X-Forwarded-Uri: /orders", "X-Forwarded-Method: GET", "X-Original-URL: https://api.example.com/orders", "x_original_method: GET"} {
 			assert.Equal(t, 400, send(t, addr, metadata, line).StatusCode, line)
 		}
+		whole := []string{"X-Forwarded-Method: GET", "X-Forwarded-Uri: /orders", "X-Forwarded-Proto: https", "X-Forwarded-Host: api.example.com",
+			"Authorization: Bearer " + iss.Token(valetkeytest.Scopes("orders:read"))}
+		require.Equal(t, 200, send(t, addr, "GET /", whole...).StatusCode, "the question of the gateway")
+		for _, path := range []string{metadata, metadata + "/", metadata + "/orders"} {
+			res := send(t, addr, path, whole...)
+			assert.Equal(t, 400, res.StatusCode, "a client asks a whole question at a path that the gateway passes on")
+			assert.Empty(t, res.Header["X-Valetkey-Subject"])
+		}
+		assert.Equal(t, 200, send(t, addr, metadata+"-x", whole...).StatusCode, "a path of a question that begins alike")
 		prefixed, err := loadAuthorizer(t, strings.Replace(config, "dialect: nginx", "dialect: envoy-http\npath_prefix: /.well-known", 1), driver.Set{})
 		require.NoError(t, err)
 		t.Cleanup(prefixed.Close)
