@@ -276,8 +276,9 @@ type Registration struct {
 	// Scopes are all scopes that can be registered for. Nil: the scopes of all APIs.
 	Scopes []string `yaml:"scopes"`
 
-	// GrantTypes are the grant types that can be registered for. Nil: authorization_code, refresh_token and the device grant,
-	// each of which requires a user's consent.
+	// GrantTypes are the grant types that can be registered for. Those by which a client gets tokens without the consent of a user, such
+	// as client_credentials, can be registered for only with one of InitialTokens: with Open, anyone would have a token. Nil:
+	// authorization_code, refresh_token and the device grant.
 	GrantTypes []string `yaml:"grant_types"`
 
 	// StatementIssuers issue software statements (RFC 7591, section 2.3): signed JWTs whose claims replace what the client itself

@@ -45,6 +45,9 @@ func TestConfigMistakes(t *testing.T) {
 		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "APIs[2].Scopes: at least one"},
 		{"a scope of two words", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "a b" }, `APIs[0].Scopes: scope "a b"`},
 		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "openid" }, "APIs[0].Scopes: openid"},
+		{"open registration of clients that need no user", func(c *authserver.Config) {
+			c.Registration = authserver.Registration{Open: true, GrantTypes: []string{"authorization_code", "client_credentials"}}
+		}, `Registration.GrantTypes[1]: "client_credentials" requires no consent of a user, so it can be registered only with one of registration.initial_tokens`},
 		{"an issuer of statements without keys", func(c *authserver.Config) {
 			c.Registration.StatementIssuers = []authserver.StatementIssuer{{JWKS: "{}"}}
 		}, "Registration.StatementIssuers[0].Issuer: is required"},

@@ -505,6 +505,8 @@ func (in *inspection) registration() {
 	}
 	for i, g := range r.GrantTypes {
 		in.wrong(!slices.Contains(in.cfg.grantTypes(), g), fmt.Sprintf("Registration.GrantTypes[%d]", i), "%q is not one of %v", g, in.cfg.grantTypes())
+		in.wrong(r.Open && len(r.InitialTokens) == 0 && !clients.RequiresConsent(g), fmt.Sprintf("Registration.GrantTypes[%d]", i),
+			"%q requires no consent of a user, so it can be registered only with one of registration.initial_tokens, and there is none", g)
 	}
 	for i, t := range r.InitialTokens {
 		field := fmt.Sprintf("Registration.InitialTokens[%d]", i)

@@ -147,13 +147,23 @@ func TestBruteForce(t *testing.T) {
 
 func TestRegistration(t *testing.T) {
 	s := start(t, "", func(c *authserver.Config) {
-		c.Registration = authserver.Registration{Open: true, Scopes: []string{"orders:read"}, GrantTypes: []string{"client_credentials"}}
+		c.Registration = authserver.Registration{
+			Open: true, Scopes: []string{"orders:read"}, GrantTypes: []string{"authorization_code", "client_credentials"},
+			InitialTokens: []authserver.InitialToken{{Name: "partner", SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("partner")))}},
+		}
 		c.Limits.Register = login.Rate{Burst: 2, Every: time.Hour}
 	})
 	register := func(body string) answer {
 		return send(t, "POST", s.url+"/oauth2/register", body, "Content-Type", "application/json")
 	}
-	a := register(`{"client_name":"x","grant_types":["client_credentials"],"response_types":[]}`)
+	const service = `{"client_name":"x","grant_types":["client_credentials"],"response_types":[]}`
+	t.Run("a stranger does not get a client that needs no user", func(t *testing.T) {
+		a := register(service)
+		assert.Equal(t, 400, a.status)
+		assert.Equal(t, "invalid_client_metadata", a.body["error"])
+		assert.Contains(t, a.body["error_description"], "grant_types: one can be registered only with an initial access token")
+	})
+	a := send(t, "POST", s.url+"/oauth2/register", service, "Content-Type", "application/json", "Authorization", "Bearer partner")
 	require.Equal(t, 201, a.status, a.text)
 	id, secret := a.body["client_id"].(string), a.body["client_secret"].(string)
 	token := s.post(t, "/oauth2/token", id, secret, form("grant_type", "client_credentials"))
@@ -193,7 +203,7 @@ func TestRegistration(t *testing.T) {
 		assert.Equal(t, 429, register(`{}`).status)
 	})
 	t.Run("the log reports it", func(t *testing.T) {
-		assert.Contains(t, s.log.String(), `msg="client registered" client=`+id+` by=anybody address=127.0.0.1`)
+		assert.Contains(t, s.log.String(), `msg="client registered" client=`+id+` by=partner address=127.0.0.1`)
 		assert.Contains(t, s.log.String(), `msg="client deleted" client=`+id)
 		assert.Contains(t, s.log.String(), `msg="registration refused"`)
 		assert.NotContains(t, s.log.String(), secret)

@@ -74,12 +74,13 @@ type Client struct {
 
 	// The fields below are set by the server. It ignores them in a configuration and in a client that is added.
 
-	IssuedAt time.Time `yaml:"-" json:"issued_at"`       // zero: it is in the configuration
-	Owner    string    `yaml:"-" json:"owner,omitempty"` // the subject of the developer who registered it in the portal; empty: none
-	Expires  time.Time `yaml:"-" json:"-"`               // when it is removed if it remains unused; zero: never
-	Static   bool      `yaml:"-" json:"-"`               // it is in the configuration
-	Version  int64     `yaml:"-" json:"-"`               // of the record that was read; zero: not read
-	Document bool      `yaml:"-" json:"-"`               // not registered: its metadata is in a document at its ID, which is a URL
+	IssuedAt time.Time `yaml:"-" json:"issued_at"`               // zero: it is in the configuration
+	Owner    string    `yaml:"-" json:"owner,omitempty"`         // the subject of the developer who registered it in the portal; empty: none
+	Expires  time.Time `yaml:"-" json:"-"`                       // when it is removed if it remains unused; zero: never
+	Static   bool      `yaml:"-" json:"-"`                       // it is in the configuration
+	Version  int64     `yaml:"-" json:"-"`                       // of the record that was read; zero: not read
+	Document bool      `yaml:"-" json:"-"`                       // not registered: its metadata is in a document at its ID, which is a URL
+	Initial  bool      `yaml:"-" json:"initial_token,omitempty"` // it was registered with an initial access token (RFC 7591)
 
 	// PrivateUse are further schemes of its redirect URIs: those that the server accepts.
 	PrivateUse []string `yaml:"-" json:"-"`

@@ -72,7 +72,7 @@ func NewDocuments(cfg DocumentsConfig) *Documents {
 	if cfg.GrantTypes == nil {
 		cfg.GrantTypes = withConsent
 	}
-	cfg.GrantTypes = slices.DeleteFunc(slices.Clone(cfg.GrantTypes), func(g string) bool { return g != implicit && !slices.Contains(withConsent, g) })
+	cfg.GrantTypes = requiringConsent(cfg.GrantTypes)
 	if cfg.Audit == nil {
 		cfg.Audit = func(context.Context, string, ...slog.Attr) {}
 	}

@@ -38,8 +38,8 @@ type RegistrationConfig struct {
 	// Scopes are all scopes that a client may register for. A client that names none gets all of them.
 	Scopes []string
 
-	// GrantTypes are the grant types that a client may register for. Nil: authorization_code, refresh_token and the device
-	// grant, each of which requires a user's consent.
+	// GrantTypes are the grant types that a client may register for: with an initial token all of them, and without one those that
+	// [RequiresConsent] reports. Nil: authorization_code, refresh_token and the device grant.
 	GrantTypes []string
 
 	// AuthMethods are the authentication methods that a client may register for. Nil: none, client_secret_basic,
@@ -186,10 +186,11 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	_, c, warnings, err := e.readClient(r)
+	_, c, warnings, err := e.readClient(r, e.grantTypes(initial != nil, nil))
 	if err != nil {
 		return 0, nil, err
 	}
+	c.Initial = initial != nil
 	if err := Validate(&c); err != nil { // before a use of the token is spent
 		return 0, nil, err
 	}
@@ -211,6 +212,15 @@ func (e *registration) register(r *http.Request) (int, *information, error) {
 	}
 	e.cfg.Audit(ctx, "client registered", attrs...)
 	return http.StatusCreated, e.inform(made, secret, token, warnings...), nil
+}
+
+// grantTypes returns the grant types for which a client may be registered, with an initial token or without one. An update keeps those that
+// it has and that can still be registered.
+func (e *registration) grantTypes(initial bool, has []string) []string {
+	if initial {
+		return e.cfg.GrantTypes
+	}
+	return slices.DeleteFunc(slices.Clone(e.cfg.GrantTypes), func(g string) bool { return !RequiresConsent(g) && !slices.Contains(has, g) })
 }
 
 // mayRegister returns the identity under which the sender may register a client.
@@ -252,7 +262,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 	if err := mayChange(old); err != nil {
 		return 0, nil, err
 	}
-	sent, c, warnings, err := e.readClient(r)
+	sent, c, warnings, err := e.readClient(r, e.grantTypes(old.Initial, old.GrantTypes))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -260,7 +270,7 @@ func (e *registration) update(r *http.Request) (int, *information, error) {
 		return 0, nil, err
 	}
 	c.ID, c.Version, c.IssuedAt, c.Expires, c.Owner = old.ID, old.Version, old.IssuedAt, old.Expires, old.Owner
-	c.RegistrationDigest, c.DefaultAPI, c.Lifetime = old.RegistrationDigest, old.DefaultAPI, old.Lifetime
+	c.RegistrationDigest, c.DefaultAPI, c.Lifetime, c.Initial = old.RegistrationDigest, old.DefaultAPI, old.Lifetime, old.Initial
 	secret := ""
 	switch {
 	case !usesSecret(c.AuthMethod): // the old one becomes invalid
@@ -355,8 +365,9 @@ func mayChange(c *Client) error {
 	return nil
 }
 
-// readClient returns the client described in the request's body, all its members, and warnings about values that are left out.
-func (e *registration) readClient(r *http.Request) (sent members, c Client, warnings []string, err error) {
+// readClient returns the client described in the request's body, which may have these grant types, all its members, and warnings about
+// values that are left out.
+func (e *registration) readClient(r *http.Request, grantTypes []string) (sent members, c Client, warnings []string, err error) {
 	refuse := func(err error) (members, Client, []string, error) { return nil, Client{}, nil, err }
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return refuse(&Invalid{Code: InvalidMetadata, Problem: "the content type is not application/json"})
@@ -380,6 +391,8 @@ func (e *registration) readClient(r *http.Request) (sent members, c Client, warn
 	switch {
 	case unknown(c.GrantTypes, e.cfg.GrantTypes):
 		return refuse(&Invalid{Code: InvalidMetadata, Member: "grant_types", Problem: "one cannot be registered here"})
+	case unknown(c.GrantTypes, grantTypes):
+		return refuse(&Invalid{Code: InvalidMetadata, Member: "grant_types", Problem: "one can be registered only with an initial access token"})
 	case unknown([]string{c.AuthMethod}, e.cfg.AuthMethods):
 		return refuse(&Invalid{Code: InvalidMetadata, Member: "token_endpoint_auth_method", Problem: "cannot be registered here"})
 	}

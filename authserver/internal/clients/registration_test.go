@@ -393,6 +393,37 @@ func TestInitialTokens(t *testing.T) {
 		all.Wait()
 		assert.Equal(t, []int32{2, 6}, []int32{made.Load(), spent.Load()})
 	})
+	t.Run("only an initial token allows grants without the consent of a user, then and later", func(t *testing.T) {
+		d := newDesk(t, func(cfg *clients.RegistrationConfig) {
+			cfg.GrantTypes = []string{"authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"}
+			open(t)(cfg)
+			allow := cfg.Allow
+			cfg.Allow = func(address string) error { _ = allow(address); return nil }
+		})
+		for _, grants := range [][]string{
+			{"client_credentials"}, {"authorization_code", "client_credentials"}, {"authorization_code", "urn:ietf:params:oauth:grant-type:token-exchange"},
+		} {
+			service := and(notes(), object{"grant_types": grants})
+			refused(t, d.ask("POST", "/oauth2/register", "", service), http.StatusBadRequest, "invalid_client_metadata")
+
+			a := d.ask("POST", "/oauth2/register", "", notes())
+			require.Equal(t, http.StatusCreated, a.status)
+			self, token := "/oauth2/register/"+a.body["client_id"].(string), a.body["registration_access_token"].(string)
+			change := and(service, object{"client_id": a.body["client_id"]})
+			a = d.ask("PUT", self, token, change)
+			refused(t, a, http.StatusBadRequest, "invalid_client_metadata")
+			assert.Equal(t, "grant_types: one can be registered only with an initial access token", a.body["error_description"])
+			assert.Equal(t, []any{"authorization_code"}, d.ask("GET", self, token, nil).body["grant_types"])
+
+			a = d.register(notes())
+			require.Equal(t, http.StatusCreated, a.status)
+			self, token = "/oauth2/register/"+a.body["client_id"].(string), a.body["registration_access_token"].(string)
+			change["client_id"] = a.body["client_id"]
+			for range 2 { // it is remembered that it has been registered with a token
+				assert.Equal(t, http.StatusOK, d.ask("PUT", self, token, change).status)
+			}
+		}
+	})
 	t.Run("a wrong token is refused where none is needed", func(t *testing.T) {
 		d := newDesk(t, open(t))
 		refused(t, d.ask("POST", "/oauth2/register", "unknown", notes()), http.StatusUnauthorized, "invalid_token")

@@ -68,6 +68,16 @@ var grantTypes = []string{
 // withConsent are the grant types that require the consent of a user, and refresh_token, which follows it.
 var withConsent = []string{authorizationCode, "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}
 
+// RequiresConsent reports whether a client gets tokens by a grant type only after a user has allowed it. A stranger may register for these
+// only: with others, such as client_credentials, anyone would have a token of the APIs.
+func RequiresConsent(grantType string) bool {
+	return grantType == implicit || slices.Contains(withConsent, grantType)
+}
+
+func requiringConsent(list []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(g string) bool { return !RequiresConsent(g) })
+}
+
 var authMethods = []string{"none", "client_secret_basic", "client_secret_post", "private_key_jwt", "self_signed_tls_client_auth", tlsClientAuth}
 
 // Validate returns the mistakes in a client's metadata: several joined [*Invalid], each with the name of the member in RFC

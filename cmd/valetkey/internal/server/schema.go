@@ -153,7 +153,7 @@ var schemaKeys = map[string]string{
 	"registration.open":        "Whether anyone may register a client. Default: false.",
 	"registration.unused_for":  "Time after which an openly registered client that is not used is removed. Negative: never. Default: 24h.",
 	"registration.scopes":      "All scopes that can be registered for. Default: all.",
-	"registration.grant_types": "Grant types that can be registered for. Default: those that require a user's consent. Clients with a metadata document never get others.",
+	"registration.grant_types": "Grant types that can be registered for. Default: those that require a user's consent. Others need one of initial_tokens; clients with a metadata document never get them.",
 
 	"registration.statement_issuers":        "Issuers of software statements (RFC 7591, section 2.3). Default: every statement is refused.",
 	"registration.statement_issuers.issuer": "The iss of the statements, compared exactly.",
