@@ -128,7 +128,7 @@ func TestStream(t *testing.T) {
 	defer resp.Body.Close()
 	events := bufio.NewScanner(resp.Body)
 	require.True(t, events.Scan(), "the stream is open")
-	require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: valetkeytest.DefaultSubject}))
+	require.NoError(t, guides.Revoke(guard, iss.URL, valetkeytest.DefaultSubject))
 	for events.Scan() { // until the stream ends
 	}
 	assert.Equal(t, 401, get(h, token).Code)
