@@ -368,7 +368,7 @@ func TestUnixSocket(t *testing.T) {
 func forwardedTo(f *testing.F, header middleware.Forwarding) (guard *middleware.Guard, token string, proofs map[string]string) {
 	iss := valetkeytest.NewIssuer(f)
 	key := iss.ProofKey("ES256")
-	token = iss.Token(valetkeytest.BoundTo(key))
+	token = iss.Token(valetkeytest.BoundTo(key), valetkeytest.ExpiresIn(24*time.Hour)) // longer than a run of the targets
 	start := iss.Now()
 	still := func(c *dpop.Config) {
 		c.ReplayStore, c.Now = dpop.InsecureAllowReplays{}, func() time.Time { return start }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -257,7 +258,7 @@ func FuzzDecider(f *testing.F) {
 	decider, err := decided.Decider(guard)
 	require.NoError(f, err)
 	served := tableOf(f, guard, decided, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Row", r.Pattern) }))
-	good := iss.Token(valetkeytest.Scopes("orders:read"))
+	good := iss.Token(valetkeytest.Scopes("orders:read"), valetkeytest.ExpiresIn(24*time.Hour)) // longer than a run
 	for _, target := range []string{"/healthz", "/orders?x=1", "/orders/7", "//healthz", "/files/a/../b", "/files", "/files/%2e%2e", "/a#b", "*", "/orders/7;x"} {
 		f.Add("GET", target, "api.example", true)
 		f.Add("get", target, "Admin.Example.", false)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -228,7 +229,7 @@ func FuzzTable(f *testing.F) {
 			return "text/plain", []byte(fmt.Sprint(e.Err))
 		}
 	})
-	bearer := "Bearer " + iss.Token()
+	bearer := "Bearer " + iss.Token(valetkeytest.ExpiresIn(24*time.Hour)) // longer than a run
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		patterns, mux := drawTable(r)

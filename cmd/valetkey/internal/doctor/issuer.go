@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -33,10 +34,11 @@ type metadata struct {
 	resources       []string // RFC 9728, section 4
 }
 
-// readMetadata returns nil if the response is not the metadata of an issuer.
-func readMetadata(r response) *metadata {
+// readMetadata reads a response as a verifier does. It returns nil if the response is not the metadata of an issuer; the error states why, if
+// there is a response with status 200.
+func readMetadata(r response) (*metadata, error) {
 	if r.err != nil || r.status != http.StatusOK {
-		return nil
+		return nil, nil
 	}
 	m := &metadata{response: r}
 	err := strictjson.Object(r.body, func(name string, v strictjson.Value) error {
@@ -49,11 +51,14 @@ func readMetadata(r response) *metadata {
 			m.resources, _ = v.Strings()
 		}
 		return nil
-	})
-	if err != nil || m.issuer == "" {
-		return nil
+	}, "issuer", "jwks_uri")
+	if err == nil && m.issuer == "" {
+		err = errors.New("it has no issuer")
 	}
-	return m
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // discover returns the metadata at the well-known locations of an issuer, or the response that says most about why there is none.
@@ -61,7 +66,7 @@ func (s *sender) discover(ctx context.Context, issuer string) (*metadata, respon
 	var worst response
 	for _, place := range fetch.WellKnown(issuer) {
 		r := s.get(ctx, place)
-		if m := readMetadata(r); m != nil {
+		if m, _ := readMetadata(r); m != nil {
 			return m, r
 		}
 		if worst.url == "" || worst.status == http.StatusNotFound && r.status != http.StatusNotFound {
@@ -194,7 +199,8 @@ func (x *examination) unreachable(ctx context.Context, cfg *jwks.Config, r respo
 		f.YAML, f.Go = `issuer, or url: "https://..."`, `Issuer, or JWKSURL: "https://..."`
 		return f, nil
 	case r.err == nil:
-		f.Cause = r.url + " returns something that is not the metadata of an issuer"
+		_, err := readMetadata(r)
+		f.Cause = fmt.Sprintf("%s returns something that is not the metadata of an issuer: %v", r.url, err)
 	}
 	guess := meant.String()
 	if guess != cfg.Issuer {

@@ -64,7 +64,7 @@ func readTransmitter(r response) (*transmitterMetadata, error) {
 			}
 		}
 		return nil
-	}, "issuer", "jwks_uri", "configuration_endpoint", "status_endpoint", "verification_endpoint")
+	}, "issuer", "jwks_uri", "configuration_endpoint", "status_endpoint", "verification_endpoint", "critical_subject_members")
 	if err == nil && m.issuer == "" {
 		err = errors.New("it has no issuer")
 	}
