@@ -52,6 +52,10 @@ func TestAPIKeys(t *testing.T) {
 		{name: "a user with a password", authorization: basic(key, "x"), status: 400},
 		{name: "a password without a user", authorization: basic("", key), status: 400},
 		{name: "Basic that is not base64", authorization: "Basic %%%", status: 400},
+		{name: "Basic that is base64 at first", authorization: basic(key, "") + "!", status: 400},
+		{name: "Basic without a colon", authorization: "Basic " + base64.StdEncoding.EncodeToString([]byte(key)), status: 400},
+		{name: "Basic with a colon alone", authorization: basic("", ""), status: 400},
+		{name: "a browser's Basic credentials in a request of another site that reads", authorization: basic(key, ""), site: "cross-site", status: 200, body: "hello billing"},
 		{name: "a browser's Basic credentials in a request of another site", authorization: basic(key, ""), method: "POST", site: "cross-site", status: 401},
 
 		{name: "a key in the header", header: key, status: 200, body: "hello billing"},
@@ -77,6 +81,10 @@ func TestAPIKeys(t *testing.T) {
 			}
 		})
 	}
+	t.Run("no header, and two of which one is empty", func(t *testing.T) {
+		assert.Equal(t, 401, do(t, "GET", api, "").status)
+		assert.Equal(t, 400, do(t, "GET", api, "", header("X-Api-Key", "", key)).status)
+	})
 	t.Run("a revoked key", func(t *testing.T) {
 		require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "https://api.example.com/keys", Subject: "odd"}))
 		assert.Equal(t, 401, do(t, "GET", api, "", header("X-Api-Key", odd)).status)

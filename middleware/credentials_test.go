@@ -165,6 +165,19 @@ func TestOtherSources(t *testing.T) {
 		require.Equal(t, 200, got.status)
 		assert.True(t, strings.HasSuffix(got.body, "access_token="+token+"&item=book"), got.body)
 	})
+	t.Run("BT-24 a form of the longest length, and one that is longer", func(t *testing.T) {
+		text := "access_token=" + token
+		for limit, status := range map[int]int{len(text): 200, len(text) - 1: 400} {
+			assert.Equal(t, status, do(t, "POST", api(middleware.Form(int64(limit))), "", body(form, text)).status)
+		}
+	})
+	t.Run("a form without a body, and a request without a URL", func(t *testing.T) {
+		guard := newGuard(t, iss, func(c *middleware.Config) { c.Methods = []middleware.BearerMethod{middleware.Form(0)} })
+		r := &http.Request{Method: "POST", URL: &url.URL{Path: "/"}, Header: http.Header{"Content-Type": {form}}}
+		assert.Equal(t, 401, guard.Decide(r).Status())
+		r = &http.Request{Method: "GET", Header: http.Header{"Authorization": {"Bearer " + token}}}
+		assert.Equal(t, 200, guard.Decide(r).Status())
+	})
 	t.Run("BT-24 a form that breaks off", func(t *testing.T) {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(withForm, "http://"))
 		require.NoError(t, err)
@@ -232,11 +245,12 @@ func TestBrowserSources(t *testing.T) {
 	}
 	t.Run("sources made of nothing are a mistake", func(t *testing.T) {
 		_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), Methods: []middleware.BearerMethod{
-			middleware.Cookie("", new(http.CrossOriginProtection)), middleware.Cookie("session", nil), middleware.WebSocketProtocol(""),
+			middleware.Cookie("", new(http.CrossOriginProtection)), middleware.Cookie("session", nil), middleware.WebSocketProtocol(""), middleware.WebSocketProtocolPair(""),
 		}})
-		for _, want := range []string{"Methods[0]", "Methods[1]", "Methods[2]"} {
-			assert.ErrorContains(t, err, want)
+		for _, want := range []string{"Methods[0]", "Methods[1]", "Methods[2]", "Methods[3]"} {
+			assert.ErrorContains(t, err, want+": is the zero BearerMethod")
 		}
+		assert.NotContains(t, err.Error(), "contains a character")
 	})
 }
 

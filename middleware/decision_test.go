@@ -182,6 +182,14 @@ func TestDecision(t *testing.T) {
 		require.NotNil(t, d.Token())
 		assert.Equal(t, "alice", d.Token().Subject())
 	})
+	t.Run("a token that a verifier returns with an error is refused", func(t *testing.T) {
+		verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
+			return valetkey.NewToken(valetkey.TokenFields{Subject: "alice"}), &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonSignature}
+		})
+		d := guardWith(t, verifier).DecideToken(t.Context(), "x")
+		assert.Equal(t, valetkey.ReasonSignature, reasonOf(d.Err()))
+		assert.Nil(t, d.Token())
+	})
 	t.Run("a request without a token has none, and none was cached", func(t *testing.T) {
 		var seen recorder
 		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })

@@ -95,6 +95,7 @@ func TestARevocationIsKeptForAsLongAsTheLongestTokenLives(t *testing.T) {
 	}{
 		{"an operator who has set it", 50 * time.Hour, 50 * time.Hour, 50*time.Hour - time.Minute, 401, 0},
 		{"by default 24 h", 0, 24 * time.Hour, 24*time.Hour - time.Minute, 401, 0},
+		{"a token that lives as long as a revocation is held with the most leeway", 0, 24*time.Hour + 5*time.Minute, 24 * time.Hour, 401, 0},
 		{"a token that lives longer and does not come is accepted later, which the log says before", 0, 50 * time.Hour, 49 * time.Hour, 200, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -197,6 +198,7 @@ func TestAFullListDropsNoDenial(t *testing.T) {
 		many[i] = valetkey.Revocation{Issuer: issuer, ID: fmt.Sprint(i), Until: now.Add(time.Hour)}
 	}
 	require.NoError(t, guard.Revoke(many...))
+	assert.Equal(t, 1, strings.Count(log.String(), "no room for a revocation"), "it is logged at once")
 	s := guard.Status()
 	assert.GreaterOrEqual(t, s.Revocations.Held, 1<<20/32, "a byte count is a promise")
 	assert.InDelta(t, 100_000, s.Revocations.Held+s.Revocations.Overflowed, 10)

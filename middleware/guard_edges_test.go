@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,6 +212,32 @@ func TestAWarningEscapesWhatIsNotUTF8(t *testing.T) {
 		assert.Contains(t, out.buf.String(), `\\`, "%q", cause)
 		assert.NotContains(t, out.buf.String(), cause)
 	}
+}
+
+func TestAWarningIsCutAfter1KiB(t *testing.T) {
+	for more, cut := range []bool{false, true} {
+		var out lines
+		guard := guardWith(t, valetkey.First(), func(c *middleware.Config) { c.Logger = slog.New(slog.NewTextHandler(&out, nil)) })
+		refusal := &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonIssuer, Err: errors.New("")}
+		refusal.Err = errors.New(strings.Repeat("x", 1<<10-len(refusal.Error())+more))
+		guard.Reject(nil, refusal)
+		assert.Equal(t, cut, strings.Contains(out.buf.String(), "x ..."))
+	}
+}
+
+func TestAWarningThatIsNotLoggedDoesNotUseUpThatOfTheMinute(t *testing.T) {
+	var out lines
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelError)
+	guard := guardWith(t, valetkey.First(), func(c *middleware.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level}))
+	})
+	refusal := &valetkey.Error{Code: valetkey.InvalidToken, Reason: valetkey.ReasonIssuer, Err: errors.New("another")}
+	guard.Reject(nil, refusal)
+	assert.Empty(t, out.buf.String())
+	level.Set(slog.LevelWarn)
+	guard.Reject(nil, refusal)
+	assert.Contains(t, out.buf.String(), "another")
 }
 
 func TestDPoPBehindStripPrefix(t *testing.T) {

@@ -250,6 +250,10 @@ func TestRemoveCredentials(t *testing.T) {
 	guard.RemoveCredentials(h)
 	assert.Equal(t, http.Header{"Accept": {"text/plain"}, "Cookie": {"a=1; b=2"}, "Sec-Websocket-Protocol": {"chat"}}, h)
 
+	alone := http.Header{"Cookie": {"a=1; ; session=secret;"}, "Sec-Websocket-Protocol": {"bearer.secret"}}
+	guard.RemoveCredentials(alone)
+	assert.Equal(t, http.Header{"Cookie": {"a=1"}}, alone)
+
 	left := http.Header{"Cookie": {"a=1;b=2", "c=3"}, "Sec-Websocket-Protocol": {"chat,superchat", "x"}}
 	want := left.Clone()
 	guard.RemoveCredentials(left)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -99,5 +100,8 @@ func TestRevocationsAndPurgesReachWhatDependsOnAToken(t *testing.T) {
 	require.NoError(t, next.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "alice"}), "the guard that has replaced it")
 	assert.Equal(t, []string{"alice"}, purged)
 	assert.Error(t, held.Still())
+	purged = nil
+	require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: iss.URL, Subject: "bob", Before: iss.Now().Add(-time.Hour)}), "of tokens that are older")
+	assert.Empty(t, purged)
 	assert.NoError(t, other.Still())
 }

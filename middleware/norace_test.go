@@ -47,6 +47,13 @@ func TestAllocations(t *testing.T) {
 	})
 }
 
+func TestAllocationsOfIdentityHeaders(t *testing.T) {
+	for subject, want := range map[string]float64{"alice": 3, "Zoë": 4} {
+		token := valetkey.NewToken(valetkey.TokenFields{Subject: subject, ClientID: "app"})
+		assert.Equal(t, want, testing.AllocsPerRun(100, func() { _, _ = middleware.IdentityHeaders(token) }), subject)
+	}
+}
+
 // read reads the caller as a handler does.
 func read(r *http.Request) {
 	token := valetkey.FromContext(r.Context())

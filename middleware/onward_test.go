@@ -82,6 +82,10 @@ func TestForwardingHeaders(t *testing.T) {
 
 		{"an IPv4 address with a port", of(rfc), lb, "", []string{`Forwarded: for="192.0.2.1:4711"`}, "192.0.2.1", []string{
 			`Forwarded: for="192.0.2.1:4711", for=10.0.0.7;host=api.example.com;proto=http`}},
+		{"a proxy with an IPv4 address in IPv6", of(x), "[::ffff:10.0.0.7]:5000", "", []string{"X-Forwarded-For: 192.0.2.1, ::ffff:10.0.0.8"}, "192.0.2.1", []string{
+			"X-Forwarded-For: 192.0.2.1, ::ffff:10.0.0.8, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
+		{"a proxy with an address in a zone", of(x), "[fd00::7%eth0]:5000", "", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1", []string{
+			"X-Forwarded-For: 192.0.2.1, fd00::7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"all senders are proxies", of(x), lb, "", []string{"X-Forwarded-For: 10.0.0.9, 10.0.0.8"}, "10.0.0.9", []string{
 			"X-Forwarded-For: 10.0.0.9, 10.0.0.8, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"the trusted proxies report all", full, lb, "internal", []string{"X-Forwarded-For: 192.0.2.1, 10.0.0.8", "X-Forwarded-Proto: https", "X-Forwarded-Host: shop.example.com", "X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /a, /b"}, "192.0.2.1", []string{

@@ -66,6 +66,17 @@ func handshake(t *testing.T, url string, lines ...string) (status int, text stri
 	return resp.StatusCode, string(frame[2:])
 }
 
+func TestTheCheckOfAnOriginLeavesTheRequestAlone(t *testing.T) {
+	guard := guardWith(t, valetkey.First(), func(c *middleware.Config) {
+		c.Methods = []middleware.BearerMethod{middleware.Cookie("session", http.NewCrossOriginProtection())}
+	})
+	r := httptest.NewRequest("POST", "/", nil)
+	r.Header.Set("Cookie", "session=x")
+	require.NoError(t, guard.Decide(r, valetkey.Optional).Err(), "the cookie is ignored")
+	assert.Equal(t, http.Header{"Cookie": {"session=x"}}, r.Header)
+	assert.Equal(t, "POST", r.Method)
+}
+
 func TestCookieOrigin(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	protection := http.NewCrossOriginProtection()

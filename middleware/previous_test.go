@@ -182,6 +182,17 @@ func TestReplacedGuardsTakeNoMemory(t *testing.T) {
 	require.Equal(t, 200, status(g, "a1"))
 }
 
+func TestARevocationPassesGuardsThatAreNoLongerUsed(t *testing.T) {
+	first := guardWith(t, new(counted))
+	require.Equal(t, 200, status(first, "a1"))
+	ended := func() weak.Pointer[middleware.Guard] {
+		return weak.Make(guardWith(t, new(counted), func(c *middleware.Config) { c.Previous = first }))
+	}()
+	require.Eventually(t, func() bool { runtime.GC(); return ended.Value() == nil }, 20*time.Second, time.Millisecond)
+	require.NoError(t, first.Revoke(valetkey.Revocation{Issuer: "a", Subject: "a1"}))
+	assert.Equal(t, 401, status(first, "a1"))
+}
+
 // watch runs Watch of g.
 func watch(ctx context.Context, g *middleware.Guard) {
 	go func() { _ = g.Watch(ctx) }()

@@ -90,8 +90,8 @@ func (p *Proxies) trust(remoteAddr string) bool {
 	if remoteAddr == "" || remoteAddr == "@" { // net.UnixAddr.String of an unnamed socket
 		return p.UnixSocket
 	}
-	a, err := netip.ParseAddrPort(remoteAddr)
-	return err == nil && p.includes(a.Addr())
+	a, _ := netip.ParseAddrPort(remoteAddr) // the zero AddrPort, which no prefix includes, if it is none
+	return p.includes(a.Addr())
 }
 
 func (p *Proxies) includes(a netip.Addr) bool {

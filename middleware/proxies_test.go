@@ -183,6 +183,16 @@ func TestForwarded(t *testing.T) {
 		got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", header("X-Forwarded-Port", "8443"), asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders")))
 		assert.Equal(t, 200, got.status, got.body)
 	})
+	t.Run("slices of the Config are copied", func(t *testing.T) {
+		trusted := prefixes("127.0.0.0/8")
+		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
+			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: trusted, Forwarded: x}
+		})
+		trusted[0] = prefixes("10.0.0.0/8")[0]
+		got := do(t, "GET", serve(t, guard.Handler(hello))+"/orders", "", header("X-Forwarded-Proto", "https"), header("X-Forwarded-Host", "api.example.com"),
+			asDPoP(key, token, valetkeytest.Claim("htu", "https://api.example.com/orders")))
+		assert.Equal(t, 200, got.status, got.body)
+	})
 	t.Run("DPOP-20 the URL as configured", func(t *testing.T) {
 		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
 			cfg.URL = func(r *http.Request) string { return "https://api.example.com" + r.URL.EscapedPath() }
@@ -290,6 +300,9 @@ func TestHostDeterminesNoURL(t *testing.T) {
 	forwarded := func(c *middleware.Config) {
 		c.URL, c.Proxies = nil, middleware.Proxies{Trusted: prefixes("10.0.0.0/8"), Forwarded: middleware.XForwarded}
 	}
+	certificates := func(c *middleware.Config) {
+		c.ClientCertificate, c.Proxies = middleware.ClientCertHeader(), middleware.Proxies{Trusted: prefixes("127.0.0.0/8")}
+	}
 	fromProxy := func(c *middleware.Config) {
 		forwarded(c)
 		c.Proxies.Trusted = prefixes("127.0.0.0/8")
@@ -308,6 +321,10 @@ func TestHostDeterminesNoURL(t *testing.T) {
 		{"DPOP-20 a proof past the proxies, with a resource", []func(*middleware.Config){ofResource, forwarded}, "http://evil.example/orders", nil, 401, "for another URL"},
 		{"DPOP-20 a proxy that reports the scheme alone, with a resource", []func(*middleware.Config){ofResource, fromProxy}, "https://evil.example/orders",
 			header("X-Forwarded-Proto", "https"), 401, "for another URL"},
+		{"DPOP-20 a header of proxies that report certificates alone", []func(*middleware.Config){ofResource, certificates}, "https://evil.example/orders",
+			header("Forwarded", "proto=https;host=evil.example"), 401, "for another URL"},
+		{"DPOP-20 a proof for the resource, past a header of proxies that report certificates alone", []func(*middleware.Config){ofResource, certificates}, "https://api.example.com/orders",
+			header("Forwarded", "proto=https;host=evil.example"), 200, ""},
 		{"DPOP-20 a proof for the resource", []func(*middleware.Config){ofResource}, "https://api.example.com/orders", nil, 200, ""},
 		{"DPOP-20 a proof for the resource, past the proxies", []func(*middleware.Config){ofResource, forwarded}, "https://api.example.com/orders", nil, 200, ""},
 		{"DPOP-20 a proxy that reports another host than that of the resource", []func(*middleware.Config){ofResource, fromProxy}, "https://www.example.com/orders",

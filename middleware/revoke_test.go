@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -117,9 +119,18 @@ func TestRevoke(t *testing.T) {
 type source struct {
 	steps []func(apply func(...valetkey.Revocation) error, report func(error)) error
 	calls atomic.Int32
+	began []time.Time
+}
+
+// A returning source ends at once.
+type returning struct{ err error }
+
+func (r returning) Watch(context.Context, func(...valetkey.Revocation) error, func(error)) error {
+	return r.err
 }
 
 func (s *source) Watch(ctx context.Context, apply func(...valetkey.Revocation) error, report func(error)) error {
+	s.began = append(s.began, time.Now()) // one call at a time
 	if i := int(s.calls.Add(1)) - 1; i < len(s.steps) {
 		if err := s.steps[i](apply, report); err != nil {
 			return err
@@ -215,6 +226,68 @@ func TestWatchRetries(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, 401, alice(), "the wait begins at 1 s again")
 		assert.Equal(t, valetkey.Ready, guard.Status().State)
+	})
+	t.Run("a source that had caught up is watched again after 1 s, whatever it has reported since", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			fails := func(func(...valetkey.Revocation) error, func(error)) error { return errors.New("out of reach") }
+			s := &source{steps: []func(func(...valetkey.Revocation) error, func(error)) error{
+				fails, fails, fails, fails,
+				func(_ func(...valetkey.Revocation) error, report func(error)) error {
+					report(nil)
+					report(errors.New("late"))
+					return errors.New("gone")
+				},
+			}}
+			watching(t, s)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			assert.EqualValues(t, 6, s.calls.Load())
+			start := s.began
+			assert.Less(t, start[5].Sub(start[4]), time.Second+1)
+			assert.Greater(t, start[4].Sub(start[3]), 7*time.Second)
+		})
+	})
+	t.Run("the log and the status have the reason why it failed, and the end of Watch is no failure", func(t *testing.T) {
+		for want, ends := range map[string]error{"out of reach": errors.New("out of reach"), "the source ended without an error": nil} {
+			synctest.Test(t, func(t *testing.T) {
+				var log lines
+				v := accepting(func(string) (*valetkey.Token, error) { return nil, errors.New("unused") })
+				guard := guardWith(t, v, func(cfg *middleware.Config) {
+					cfg.Revocations.Source, cfg.Logger = returning{ends}, slog.New(slog.NewTextHandler(&log, nil))
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- guard.Watch(ctx) }()
+				synctest.Wait()
+				assert.Contains(t, log.buf.String(), "watching revocations failed")
+				assert.Contains(t, log.buf.String(), "retry_in=1s")
+				assert.Contains(t, log.buf.String(), want)
+				err := guard.Status().Revocations.Source.Err
+				assert.ErrorContains(t, err, want)
+				assert.ErrorContains(t, err, "have not been received yet: ")
+				assert.ErrorContains(t, guard.Decide(valetkeytest.Request("GET", "/", "x")).Err(), "have not been received yet: ")
+				cancel()
+				synctest.Wait()
+				assert.ErrorIs(t, <-done, context.Canceled, "also while it waits")
+				assert.Equal(t, 1, strings.Count(log.buf.String(), "watching revocations failed"))
+			})
+		}
+		synctest.Test(t, func(t *testing.T) {
+			var log lines
+			guard := guardWith(t, valetkey.First(), func(cfg *middleware.Config) {
+				cfg.Revocations.Source, cfg.Logger = make(published), slog.New(slog.NewTextHandler(&log, nil))
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- guard.Watch(ctx) }()
+			synctest.Wait()
+			assert.Equal(t, valetkey.Ready, guard.Status().State)
+			cancel()
+			assert.ErrorIs(t, <-done, context.Canceled)
+			assert.Empty(t, log.buf.String())
+			assert.Equal(t, valetkey.Degraded, guard.Status().State, "revocations are not received any longer")
+			assert.Equal(t, context.Canceled, guard.Status().Revocations.Source.Err)
+		})
 	})
 	t.Run("without a source it ends at once", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First())

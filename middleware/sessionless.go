@@ -19,8 +19,8 @@ type sessionless struct {
 	issuers map[string]seen
 }
 
-// seen is what a guard has seen of an issuer.
-type seen struct{ with, without, revoked, logged bool } // tokens with sid and without; sessions that are revoked
+// seen is what a guard has seen of an issuer: tokens with sid and without, and sessions that are revoked.
+type seen struct{ with, without, revoked bool }
 
 func (s seen) unmatched() bool { return s.revoked && s.without && !s.with }
 
@@ -39,17 +39,17 @@ func (s *sessionless) noteRevocation(r valetkey.Revocation, log *slog.Logger) {
 // note adds what is new about an issuer. It logs an issuer once.
 func (s *sessionless) note(issuer string, new seen, log *slog.Logger) {
 	add := func(old seen) seen {
-		return seen{old.with || new.with, old.without || new.without, old.revoked || new.revoked, old.logged}
+		return seen{old.with || new.with, old.without || new.without, old.revoked || new.revoked}
 	}
 	s.mu.RLock()
-	old, known := s.issuers[issuer]
+	old := s.issuers[issuer]
 	s.mu.RUnlock()
-	if known && add(old) == old {
+	if add(old) == old {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, known = s.issuers[issuer]
+	old, known := s.issuers[issuer]
 	if !known && len(s.issuers) >= maxSessionless {
 		return
 	}
@@ -57,8 +57,7 @@ func (s *sessionless) note(issuer string, new seen, log *slog.Logger) {
 		s.issuers = make(map[string]seen)
 	}
 	now := add(old)
-	if now.unmatched() && !now.logged {
-		now.logged = true
+	if now.unmatched() && !old.unmatched() {
 		log.Warn("sessions of the issuer are revoked, but none of its tokens so far has a sid, so this rejects none of them: "+
 			"let the issuer add sid to access tokens, or revoke by subject", "issuer", issuer)
 	}

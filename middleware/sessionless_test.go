@@ -3,6 +3,7 @@ package middleware_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -35,6 +36,7 @@ func TestSessionThatCannotMatch(t *testing.T) {
 		"a subject, and a token without sid":                {[]any{valetkey.Revocation{Issuer: "i", Subject: "bob"}, "none"}, 0},
 		"a session, and then a token without sid":           {[]any{session, "none"}, 1},
 		"a token without sid, and then a session":           {[]any{"none", session}, 1},
+		"sessions and tokens without sid of two issuers":    {[]any{session, "none", valetkey.Revocation{Issuer: "j", SessionID: "s"}, "none~j"}, 2},
 		"a token without sid, and then two sessions of it":  {[]any{"none", session, session}, 1},
 		"tokens with and without sid, and then one session": {[]any{"other", "none", session}, 0},
 	} {
@@ -56,6 +58,19 @@ func TestSessionThatCannotMatch(t *testing.T) {
 			assert.Equal(t, valetkey.Ready, status.State)
 		})
 	}
+	t.Run("more than 1,024 issuers", func(t *testing.T) {
+		guard := guardWith(t, v)
+		var all []valetkey.Revocation
+		for i := range 1025 {
+			all = append(all, valetkey.Revocation{Issuer: fmt.Sprint("issuer-", i), SessionID: "s"})
+		}
+		require.NoError(t, guard.Revoke(all...))
+		for i, want := range map[int]int{0: 1, 1023: 1, 1024: 0} {
+			before := guard.Status().Revocations.Unmatched
+			require.NoError(t, guard.DecideToken(t.Context(), fmt.Sprint("none~issuer-", i)).Err())
+			assert.Equal(t, before+want, guard.Status().Revocations.Unmatched, "issuer-%d", i)
+		}
+	})
 	t.Run("a malformed session, and a token without sid", func(t *testing.T) {
 		guard := guardWith(t, v)
 		require.Error(t, guard.Revoke(valetkey.Revocation{Issuer: "i", SessionID: "s", ID: "x"}))

@@ -76,6 +76,15 @@ func TestStatus(t *testing.T) {
 		iss.KeySet.Restore()
 		assert.Equal(t, 200, do(t, "GET", serve(t, newGuard(t, iss).Readiness()), "").status)
 	})
+	t.Run("the body of a probe has the state of each verifier, which is not asked if it is ready", func(t *testing.T) {
+		since := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+		ready := &reporter{Verifier: valetkey.First(), mended: in(valetkey.Down), health: []valetkey.Health{{Name: "https://as.example.com", State: valetkey.Ready, Since: since}}}
+		got := do(t, "GET", serve(t, guardWith(t, ready).Readiness()), "")
+		assert.Equal(t, 200, got.status)
+		assert.Equal(t, `{"state":"ready","verifiers":[{"name":"https://as.example.com","state":"ready","since":"2026-11-21T12:00:00Z"}]}`+"\n", got.body)
+		assert.Equal(t, "application/json", got.header.Get("Content-Type"))
+		assert.Equal(t, "no-store", got.header.Get("Cache-Control"))
+	})
 	t.Run("what can be mended is", func(t *testing.T) {
 		broken := in(valetkey.Down)
 		broken.mended = in(valetkey.Ready)

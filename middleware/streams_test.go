@@ -3,6 +3,7 @@ package middleware_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
+	"github.com/valetkey/valetkey/valetkeytest"
 )
 
 func cancels(c *middleware.Config) { c.CancelWithToken = true }
@@ -120,6 +122,50 @@ func TestCancelWithToken(t *testing.T) {
 			assert.Equal(t, 3, calls)
 		})
 	})
+	// served serves a request for a while and returns the number of verifications an hour later.
+	served := func(lasts time.Duration, verify func(call int)) (calls int) {
+		guard := guardWith(t, accepting(func(string) (*valetkey.Token, error) {
+			calls++
+			verify(calls)
+			return valetkey.NewToken(valetkey.TokenFields{Issuer: "as", Subject: "alice"}), nil
+		}), cancels)
+		guard.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(lasts) })).
+			ServeHTTP(httptest.NewRecorder(), valetkeytest.Request("GET", "/", "x"))
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		return calls
+	}
+	t.Run("the token of a request that has been served is not verified again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			assert.Equal(t, 2, served(90*time.Second, func(int) {}))
+		})
+	})
+	t.Run("a request that ends while its token is verified is over", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			assert.Equal(t, 2, served(65*time.Second, func(call int) {
+				if call == 2 { // from 60 s on
+					time.Sleep(10 * time.Second)
+				}
+			}))
+		})
+	})
+	t.Run("a request whose client has gone is not ended by its token", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var log lines
+			guard := guardWith(t, accepting(func(string) (*valetkey.Token, error) {
+				return valetkey.NewToken(valetkey.TokenFields{Issuer: "as", Subject: "alice"}), nil
+			}), cancels, func(c *middleware.Config) {
+				c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			})
+			guard.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				cancel()
+				assert.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", Subject: "alice"}))
+				assert.Equal(t, context.Canceled, context.Cause(r.Context()))
+			})).ServeHTTP(httptest.NewRecorder(), valetkeytest.Request("GET", "/", "x").WithContext(ctx))
+			assert.NotContains(t, log.buf.String(), "request ended with its token")
+		})
+	})
 	t.Run("a verifier that panics takes nothing with it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			calls := 0
@@ -178,6 +224,19 @@ func TestRevokeEndsRequests(t *testing.T) {
 			assert.ErrorIs(t, <-causes["carol"], context.Canceled)
 			assert.Zero(t, guard.Status().Requests)
 		})
+	})
+	t.Run("each of many", func(t *testing.T) {
+		guard := guardWith(t, bySubject, cancels)
+		var open []context.Context
+		for range 500 {
+			open = append(open, guard.DecideToken(t.Context(), "alice").Context(t.Context()))
+		}
+		assert.Equal(t, 500, guard.Status().Requests)
+		require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "as", Subject: "alice"}))
+		for _, ctx := range open {
+			require.Error(t, ctx.Err())
+		}
+		assert.Zero(t, guard.Status().Requests)
 	})
 	t.Run("a request between its verification and its handler", func(t *testing.T) {
 		var guard *middleware.Guard

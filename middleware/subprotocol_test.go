@@ -88,6 +88,7 @@ func TestWebSocketProtocols(t *testing.T) {
 		r.Header["Upgrade"], r.Header["Sec-Websocket-Protocol"] = []string{"websocket"}, []string{middleware.KubernetesProtocol + opaque + "!secret"}
 		d := guard.Decide(r)
 		assert.Equal(t, 400, d.Status())
+		assert.Equal(t, valetkey.ReasonTokenCharacters, reasonOf(d.Err()))
 		assert.NotContains(t, d.Err().Error(), "secret")
 		assert.NotContains(t, d.Err().Error(), opaque)
 	})
