@@ -240,20 +240,38 @@ func TestTenantsEdges(t *testing.T) {
 		synctest.Wait()
 		assert.Empty(t, v.Tenants())
 	})
-	t.Run("a tenant that made room takes no memory", func(t *testing.T) {
-		v := registered(a).open(t, func(c *jwks.TenantsConfig) {
-			c.Max = 1
-			c.Lookup = func(_ context.Context, iss string) (jwks.Config, error) {
-				return jwks.Config{Issuer: iss, Audience: []string{api, strings.Repeat("x", 1<<16)}, JWKS: keySet(a)}, nil
+	for name, config := range map[string]func(*testing.T) func() jwks.Config{
+		"given": func(*testing.T) func() jwks.Config {
+			return func() jwks.Config {
+				return jwks.Config{Audience: []string{api, strings.Repeat("x", 1<<16)}, JWKS: keySet(a)}
 			}
+		},
+		"fetched": func(t *testing.T) func() jwks.Config {
+			s := httptest.NewServer(sets(keySet(a)))
+			t.Cleanup(s.Close)
+			return func() jwks.Config {
+				return jwks.Config{Audience: []string{api}, JWKSURL: s.URL + "/?" + strings.Repeat("x", 1<<16), InsecureHTTP: true}
+			}
+		},
+	} {
+		t.Run("a tenant that made room takes no memory, if its keys are "+name, func(t *testing.T) {
+			next := config(t)
+			v := registered(a).open(t, func(c *jwks.TenantsConfig) {
+				c.Max, c.InsecureAnyAddress = 1, true
+				c.Lookup = func(_ context.Context, iss string) (jwks.Config, error) {
+					cfg := next()
+					cfg.Issuer = iss
+					return cfg, nil
+				}
+			})
+			memory := func() (m runtime.MemStats) { runtime.GC(); runtime.ReadMemStats(&m); return m }
+			before := memory()
+			for i := range 64 {
+				accepted(t, v, tokenOf(t, a, fmt.Sprintf("https://tenant-%d.example", i)))
+			}
+			assert.Eventually(t, func() bool { return memory().HeapAlloc < before.HeapAlloc+2<<20 }, 10*time.Second, 10*time.Millisecond, "64 of them had 4 MiB")
 		})
-		memory := func() (m runtime.MemStats) { runtime.GC(); runtime.ReadMemStats(&m); return m }
-		before := memory()
-		for i := range 64 {
-			accepted(t, v, tokenOf(t, a, fmt.Sprintf("https://tenant-%d.example", i)))
-		}
-		assert.Eventually(t, func() bool { return memory().HeapAlloc < before.HeapAlloc+2<<20 }, 10*time.Second, 10*time.Millisecond, "64 of them had 4 MiB")
-	})
+	}
 	play(t, "Close waits for a lookup that does not end with its context", func(t *testing.T) {
 		ended := false
 		v := registered(a).open(t, func(c *jwks.TenantsConfig) {
