@@ -39,3 +39,21 @@ func ReadPollAnswer(body []byte) (sets [][2]string, more bool, err error) {
 	}
 	return sets, a.more, err
 }
+
+// Open finds the stream of r, or creates it, as Run does, and reads its status. endpoint is the URL that is polled.
+func Open(ctx context.Context, r *Receiver) (found Status, endpoint string, created bool, err error) {
+	m, err := r.discover(ctx)
+	if err != nil {
+		return Status{}, "", false, err
+	}
+	s, created, err := r.open(ctx, m, "")
+	if err != nil {
+		return Status{}, "", false, err
+	}
+	found = Status{StreamID: s.id, Delivered: s.delivered, Missing: s.missing}
+	if err = r.readStatus(ctx, m, s.id); err != nil {
+		return Status{}, "", false, err
+	}
+	found.Stream = r.stream.status().Stream
+	return found, s.endpoint, created, nil
+}
