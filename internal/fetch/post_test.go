@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -78,23 +79,11 @@ func TestPost(t *testing.T) {
 		w.Header().Set("Content-Length", "100")
 		io.WriteString(w, "{}")
 	})
-	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		io.WriteString(w, "{")
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	})
 	s := httptest.NewServer(mux)
 	defer s.Close()
 	client := fetch.Client{HTTP: s.Client()}
-	patience := *s.Client() // of a caller's own
-	patience.Timeout = 100 * time.Millisecond
 	form := url.Values{"token": {"secret &="}}
 	post := func(u string) ([]byte, error) {
-		client := client
-		if strings.HasSuffix(u, "/slow") {
-			client.HTTP = &patience
-		}
 		return client.Post(t.Context(), u, form, http.Header{"Authorization": {"Basic x"}}, "application/json")
 	}
 
@@ -120,7 +109,6 @@ func TestPost(t *testing.T) {
 		{"gzip of 10 MiB", s.URL + "/bomb", "more than 524288 bytes", 200, 0, true},
 		{"a coding other than gzip", s.URL + "/brotli", `coding "br"`, 200, 0, true},
 		{"an answer that is cut off", s.URL + "/cut", "unexpected EOF", 200, 0, true},
-		{"an answer that does not end in time", s.URL + "/slow", "Client.Timeout", 200, 0, false},
 		{"patience", s.URL + "/busy", "status 503", 503, 7 * time.Second, false},
 		{"http beyond loopback", "http://as.example.com/", "not https", 0, 0, false},
 		{"no server", "http://127.0.0.1:1/secret?secret", "connect", 0, 0, false},
@@ -129,10 +117,8 @@ func TestPost(t *testing.T) {
 			before := hits.Load()
 			body, err := post(c.url)
 			assert.Nil(t, body)
-			if c.url != s.URL+"/slow" {
-				_, err := client.Submit(t.Context(), c.url, form, nil)
-				assert.ErrorContains(t, err, c.want)
-			}
+			_, submitted := client.Submit(t.Context(), c.url, form, nil)
+			assert.ErrorContains(t, submitted, c.want)
 			var e *fetch.Error
 			require.ErrorAs(t, err, &e)
 			assert.ErrorContains(t, err, c.want)
@@ -144,6 +130,23 @@ func TestPost(t *testing.T) {
 			assert.Equal(t, before, hits.Load())
 		})
 	}
+	t.Run("an answer that does not end in time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			patience := &http.Client{Timeout: time.Second, Transport: roundTripper(func(r *http.Request) (*http.Response, error) { // of a caller's own
+				body, answer := io.Pipe()
+				context.AfterFunc(r.Context(), func() { answer.CloseWithError(r.Context().Err()) })
+				return &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1, Body: body, Request: r}, nil
+			})}
+			begun := time.Now()
+			_, err := fetch.Client{HTTP: patience}.Post(t.Context(), "https://as.example.com/slow", form, nil, "application/json")
+			var e *fetch.Error
+			require.ErrorAs(t, err, &e)
+			assert.ErrorContains(t, err, "Client.Timeout")
+			assert.Equal(t, 200, e.Status)
+			assert.False(t, e.Content)
+			assert.Equal(t, time.Second, time.Since(begun))
+		})
+	})
 	t.Run("the form arrives, and the right answer comes back", func(t *testing.T) {
 		body, err := post(s.URL)
 		require.NoError(t, err)
