@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -686,6 +687,7 @@ func TestTenantsOverHTTP(t *testing.T) {
 		assert.False(t, remembered.Freshness().While.Holds())
 	})
 	t.Run("an untrusted certificate is ignored", func(t *testing.T) {
+		_, _ = x509.SystemCertPool() // read once by the process, and not within the time limit of the fetch
 		s := serve(t, sets(keySet(es256)))
 		v := tenants(t, s, jwks.Config{Issuer: s.URL, Audience: []string{api}}, func(c *jwks.TenantsConfig) {
 			c.TLS, c.Allow = &tls.Config{MinVersion: tls.VersionTLS12}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -166,16 +166,14 @@ func TestGet(t *testing.T) {
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 	t.Run("a server that does not answer is an error without a status", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		require.NoError(t, l.Close())
-		_, err = fetch.Client{}.Get(background, "http://"+l.Addr().String()+"/?key="+secret, "")
+		_, err := fetch.Client{}.Get(background, "http://127.0.0.1:1/?key="+secret, "")
 		e, ok := errors.AsType[*fetch.Error](err)
 		require.True(t, ok)
 		assert.Zero(t, e.Status)
 		assert.NotContains(t, err.Error(), secret)
 	})
 	t.Run("a certificate that is not trusted is an error", func(t *testing.T) {
+		_, _ = x509.SystemCertPool() // read once by the process, and not within the time limit of the fetch
 		_, url := serve(t, func(http.ResponseWriter, *http.Request) {})
 		_, err := fetch.Client{}.Get(background, url, "")
 		assert.ErrorContains(t, err, "certificate")
