@@ -41,6 +41,10 @@ type AuditOptions struct {
 	// blocks then blocks every request that is recorded.
 	Block bool
 
+	// Proxies are the trusted proxies that report the address of the client, as in Config. The zero value: client.address is the
+	// address of the connection.
+	Proxies Proxies
+
 	// RequestID returns the identifier of a request, such as that which other middleware has put in its context. Nil: none.
 	RequestID func(r *http.Request) string
 
@@ -72,7 +76,7 @@ const (
 //	url.path                   the path, at most 256 bytes, if the route is not known
 //	http.response.status_code  that of the refusal, or 200
 //	user.id                    the subject of a verified token, see Identity
-//	client.address             the address of the connection, without its port, see Identity
+//	client.address             the address of the connection, without its port, or the one that Proxies report; see Identity
 //	trace.id                   of a traceparent header (W3C Trace Context), or absent
 //	http.request.id            see AuditOptions.RequestID
 //	valetkey.issuer            the issuer of a verified token
@@ -108,7 +112,7 @@ func Audit(handler slog.Handler, o AuditOptions) (*Auditor, error) {
 	switch o.Identity = cmp.Or(o.Identity, IdentityClear); o.Identity {
 	case IdentityClear, IdentityOmitted:
 		if len(o.Key) > 0 {
-			wrong.Add("Key", "has no effect without IdentityHashed")
+			wrong.Add("Key", "has no effect unless the identity is hashed")
 		}
 	case IdentityHashed:
 		if len(o.Key) < 32 {
@@ -117,6 +121,7 @@ func Audit(handler slog.Handler, o AuditOptions) (*Auditor, error) {
 	default:
 		wrong.Add("Identity", "%q is not clear, hashed or omitted", o.Identity)
 	}
+	o.Proxies.check(&wrong, false)
 	if o.Queue < 0 {
 		wrong.Add("Queue", "%d is negative", o.Queue)
 	}
@@ -256,11 +261,7 @@ func (a *Auditor) record(e valetkey.Event) slog.Record {
 			path := q.URL.Path
 			add("url.path", path[:min(len(path), maxAuditPath)])
 		}
-		host, _, err := net.SplitHostPort(q.RemoteAddr)
-		if err != nil {
-			host = q.RemoteAddr
-		}
-		add("client.address", a.identity(host))
+		add("client.address", a.identity(a.client(q)))
 		add("trace.id", traceID(q.Header["Traceparent"]))
 		if a.o.RequestID != nil {
 			add("http.request.id", a.o.RequestID(q))
@@ -281,6 +282,18 @@ func (a *Auditor) record(e valetkey.Event) slog.Record {
 		r.AddAttrs(slog.Bool("valetkey.report_only", true))
 	}
 	return r
+}
+
+// client returns the address of the client.
+func (a *Auditor) client(r *http.Request) string {
+	if addr := a.o.Proxies.ClientAddr(r); addr.IsValid() {
+		return addr.String()
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 func (a *Auditor) identity(s string) string {

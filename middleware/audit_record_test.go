@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -101,6 +102,17 @@ func TestAuditedEvents(t *testing.T) {
 		assert.Equal(t, "@socket", all[0]["client.address"])
 		assert.Equal(t, "2001:db8::1", all[1]["client.address"])
 	})
+	t.Run("the address that trusted proxies report", func(t *testing.T) {
+		of := func(addr string) valetkey.Event {
+			return decided(func(r *http.Request) { r.RemoteAddr = addr; r.Header.Set("X-Forwarded-For", "198.51.100.9, 192.0.2.1") })
+		}
+		behind := middleware.AuditOptions{Proxies: middleware.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Forwarded: middleware.XForwarded}}
+		all := recorded(t, behind, of("203.0.113.5:443"), of("10.0.0.7:443"), of("@socket"))
+		assert.Equal(t, "203.0.113.5", all[0]["client.address"], "not a trusted proxy")
+		assert.Equal(t, "192.0.2.1", all[1]["client.address"])
+		assert.Equal(t, "@socket", all[2]["client.address"])
+		assert.Equal(t, "10.0.0.7", recorded(t, middleware.AuditOptions{}, of("10.0.0.7:443"))[0]["client.address"], "no proxies are trusted")
+	})
 	t.Run("AUDIT-03 what is absent has no hash", func(t *testing.T) {
 		e := decided(func(r *http.Request) { r.RemoteAddr = "" })
 		assert.NotContains(t, recorded(t, middleware.AuditOptions{Identity: middleware.IdentityHashed, Key: bytes.Repeat([]byte{1}, 32)}, e)[0], "client.address")
@@ -129,7 +141,9 @@ func TestAuditedEvents(t *testing.T) {
 		})
 	}
 	t.Run("a share below 0 is a mistake", func(t *testing.T) {
-		_, err := middleware.Audit(slog.DiscardHandler, middleware.AuditOptions{Grants: -0.1})
+		_, err := middleware.Audit(slog.DiscardHandler, middleware.AuditOptions{Proxies: middleware.Proxies{Forwarded: "Via"}})
+		assert.ErrorContains(t, err, `Proxies.Forwarded: "Via" is not supported`)
+		_, err = middleware.Audit(slog.DiscardHandler, middleware.AuditOptions{Grants: -0.1})
 		assert.ErrorContains(t, err, "Grants: -0.1 is not from 0 to 1")
 	})
 }

@@ -20,6 +20,14 @@ type accessLog struct {
 	rows    map[string]valetkey.Requirement // the table
 }
 
+// accessLogMode returns which decisions have a line. Audit records contain the same and more.
+func (f *file) accessLogMode() string {
+	if f.Audit != nil {
+		return cmp.Or(f.AccessLog, "off")
+	}
+	return cmp.Or(f.AccessLog, "refusals")
+}
+
 // ObservesAccepted reports whether accepted requests are logged. It implements [valetkey.RefusalObserver].
 func (a *accessLog) ObservesAccepted() bool { return a.mode == "all" }
 

@@ -32,11 +32,16 @@ routes: {"GET /orders": "orders:read"}
 
 func loadAuthorizer(t *testing.T, config string, drivers driver.Set) (*proxy.Authorizer, error) {
 	t.Helper()
+	return authorizer(t, config, drivers, slog.New(slog.DiscardHandler))
+}
+
+func authorizer(t *testing.T, config string, drivers driver.Set, log *slog.Logger) (*proxy.Authorizer, error) {
+	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{"authorize.yaml": config, "cert.pem": certificatePEM, "key.pem": keyPEM, "empty.pem": ""} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
-	a, err := proxy.LoadAuthorizer(filepath.Join(dir, "authorize.yaml"), drivers, slog.New(slog.DiscardHandler))
+	a, err := proxy.LoadAuthorizer(filepath.Join(dir, "authorize.yaml"), drivers, log)
 	if err == nil {
 		schema, err := proxy.AuthorizeSchema()
 		require.NoError(t, err)
@@ -227,7 +232,7 @@ func TestAuthorizerKnowsEveryKeyOfTheProxy(t *testing.T) {
 		"listen_http", "listen_grpc", "dialect", "path_prefix", "callers", "callers_ca_file", "allow_preflight",
 		"tls", "resource", "realm", "forward_token", "token_header", "max_token_bytes", "trusted_origins", "websocket_token", "verifiers", "dpop", "mtls",
 		"sender_constrained", "profile", "redis", "signals", "routes", "openapi", "allow_encoded_slash",
-		"probe", "drain", "grace", "access_log", "max_header_bytes", "header_timeout", "idle_timeout",
+		"probe", "drain", "grace", "access_log", "audit", "max_header_bytes", "header_timeout", "idle_timeout",
 		"metadata", "error_uri", "error_body", "cache", "revocations", "insecure_report_only",
 	}, slices.Collect(maps.Keys(schema["properties"].(map[string]any))), "obey the key, or add it to proxyOnly in authorize.go")
 }

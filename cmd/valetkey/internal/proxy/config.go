@@ -103,7 +103,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		next.keyHeader, next.plainKey = http.CanonicalHeaderKey(keys.Header), plain(keys.Header)
 	}
 	next.proxies, next.maxBody, p.limits = f.proxies(), f.MaxBodyBytes, f.limits()
-	p.access = accessLog{log: f.log, mode: cmp.Or(f.AccessLog, "refusals"), proxies: next.proxies}
+	p.access = accessLog{log: f.log, mode: f.accessLogMode(), proxies: next.proxies}
 	verifiers := list{file: f}
 	verifier := verifiers.read()
 	if p.receiveSignals(f, verifiers.made); f.rehearsal != nil {
@@ -129,7 +129,7 @@ func (f *file) fill(p *Proxy, next *onward) routes.Table {
 		CancelWithToken: !f.authorize && (f.CancelWithToken == nil || *f.CancelWithToken),
 
 		Logger:   f.log,
-		Observer: p.observer(f),
+		Observer: valetkey.JoinObservers(p.observer(f), f.auditor(p)),
 		Now:      f.now,
 	}
 	cfg.Revocations.Source, cfg.Revocations.AllowBeforeCaughtUp = p.watches(f)

@@ -44,7 +44,7 @@ func TestMistakes(t *testing.T) {
 			"1: is not a mapping", "1: listen: required", "1: routes: required, or openapi", "1: upstream: required, or upstreams"}},
 		{"a second document", good + "---\na: b\n", []string{"6: there is more than one YAML document"}},
 		{"an unknown field", good + "debug: true", []string{
-			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, metadata, realm, error_uri, error_body, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, cache, revocations, insecure_report_only, profile, redis, signals, routes, openapi, allow_encoded_slash`}},
+			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, metadata, realm, error_uri, error_body, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, audit, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, cache, revocations, insecure_report_only, profile, redis, signals, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},

@@ -31,7 +31,7 @@ func (p *Proxy) observer(f *file) valetkey.Observer {
 	return observers{&p.access, f.observer}
 }
 
-// exposition responds with the metrics of the process. The counters of the cache begin again with each reload.
+// exposition responds with the metrics of the process. The counters of the cache and of the audit records begin again with each reload.
 func (s *Service) exposition(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", metrics.ContentType)
 	w.Header().Set("Cache-Control", "no-store")
@@ -56,6 +56,10 @@ func (s *Service) exposition(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 	m.Gauge("valetkey_cache_bytes", "Estimated memory of the cached tokens.", float64(g.Cache.Bytes))
 	m.Counter("valetkey_cache_evictions_total", "Tokens evicted to make room.", float64(g.Cache.Evictions))
 	m.Gauge("valetkey_requests_in_progress", "Requests in progress with a token; 0 with cancel_with_token: false.", float64(g.Requests))
+
+	if p.auditor != nil {
+		m.Counter("valetkey_audit_dropped_total", "Audit records that were dropped.", float64(p.auditor.Dropped()))
+	}
 
 	m.Process(s.process.Status(), p.source.Loaded)
 	_ = m.Flush() // the client has gone

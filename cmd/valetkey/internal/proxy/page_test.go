@@ -26,6 +26,7 @@ func TestProxyPage(t *testing.T) {
 	require.NotEmpty(t, blocks)
 	t.Setenv("API_SECRET", "x")
 	t.Setenv("REDIS_KEY", key)
+	t.Setenv("AUDIT_KEY", key)
 	t.Setenv("REDIS_PASSWORD", redisPassword)
 	keys, _ := keyFile(t)
 	for i, block := range blocks {

@@ -48,17 +48,18 @@ import (
 
 // A Proxy is an [http.Handler] for its upstreams. It is safe for concurrent use and must be closed.
 type Proxy struct {
-	listen string
-	probe  string      // address of the probes; "": none
-	tls    *tls.Config // nil: no TLS, or a proxy in front terminates it
-	guard  *middleware.Guard
-	shared *shared                 // nil: nothing is shared
-	close  []func()                // ends what this configuration does not share with others
-	own    map[string]http.Handler // by path: public responses of the proxy itself
-	api    http.Handler
-	access accessLog
-	limits web.Limits
-	log    *slog.Logger
+	listen  string
+	probe   string      // address of the probes; "": none
+	tls     *tls.Config // nil: no TLS, or a proxy in front terminates it
+	guard   *middleware.Guard
+	shared  *shared                 // nil: nothing is shared
+	close   []func()                // ends what this configuration does not share with others
+	own     map[string]http.Handler // by path: public responses of the proxy itself
+	api     http.Handler
+	access  accessLog
+	auditor *middleware.Auditor // nil: none
+	limits  web.Limits
+	log     *slog.Logger
 	lifecycle
 }
 

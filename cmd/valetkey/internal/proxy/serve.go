@@ -245,6 +245,11 @@ type cache struct {
 	Evictions uint64 `json:"evictions"`
 }
 
+// audit describes the audit records.
+type audit struct {
+	Dropped uint64 `json:"dropped"` // since the last reload
+}
+
 // revocations is the JSON form of middleware.RevocationsStatus.
 type revocations struct {
 	Held       int       `json:"held"`
@@ -266,6 +271,7 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 		Cache       cache       `json:"cache"`
 		Revocations revocations `json:"revocations"`
 		Requests    int         `json:"requests"`
+		Audit       *audit      `json:"audit,omitempty"`
 	}{
 		State: g.State, ReportOnly: g.ReportOnly, Rows: p.access.reportOnly(), Status: s.process.Status(), Config: p.source,
 		Verifiers: reports(g.Verifiers), Cache: cache(g.Cache),
@@ -273,6 +279,9 @@ func (s *Service) status(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 	}
 	if p.shared != nil {
 		body.Redis = reports(p.shared.Health())
+	}
+	if p.auditor != nil {
+		body.Audit = &audit{p.auditor.Dropped()}
 	}
 	if p.signals != nil {
 		body.Signals = p.signals.value.status()

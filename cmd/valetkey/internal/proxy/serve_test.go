@@ -137,6 +137,7 @@ type status struct {
 		Source           part
 	}
 	Requests int
+	Audit    *struct{ Dropped uint64 }
 	Signals  *signalStatus
 
 	Version  string

@@ -77,6 +77,10 @@ var inFiles = []struct {
 		"OnBehalf": "- for handlers that call other services",
 		"Claims":   "- code", "Logger": "- code", "Observer": "- code", "Now": "- code",
 	}},
+	{middleware.AuditOptions{}, "audit", map[string]string{
+		"Grants": "grants", "Identity": "identity", "Key": "key", "Queue": "queue", "Block": "block",
+		"Proxies": "- trusted_proxies at the top", "RequestID": "- the proxy knows it", "Logger": "- code",
+	}},
 	{middleware.Cache{}, "cache", map[string]string{"Entries": "entries", "Bytes": "bytes", "MaxAge": "max_age"}},
 	{middleware.Revocations{}, "revocations", map[string]string{"Keep": "keep", "Bytes": "bytes", "Source": "- the redis section", "AllowBeforeCaughtUp": "- redis.allow_before_caught_up"}},
 	{middleware.Resource{}, "metadata", map[string]string{

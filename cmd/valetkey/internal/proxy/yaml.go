@@ -45,6 +45,7 @@ type file struct {
 	Drain             duration          `yaml:"drain"`
 	Grace             duration          `yaml:"grace"`
 	AccessLog         string            `yaml:"access_log" oneof:"all refusals off"`
+	Audit             *auditSection     `yaml:"audit"`
 	Verifiers         []verifierSection `yaml:"verifiers,required"`
 	DPoP              *dpopSection      `yaml:"dpop"`
 	MTLS              *mtlsSection      `yaml:"mtls"`
@@ -202,6 +203,14 @@ type corsSection struct {
 	MaxAge      duration `yaml:"max_age"`
 }
 
+type auditSection struct {
+	Grants   share         `yaml:"grants"`
+	Identity string        `yaml:"identity" oneof:"clear hashed omitted"`
+	Key      config.Secret `yaml:"key"`
+	Queue    int           `yaml:"queue"`
+	Block    bool          `yaml:"block"`
+}
+
 type dpopSection struct {
 	Origin     string        `yaml:"origin,filled"`
 	Nonce      string        `yaml:"nonce" oneof:"off on"`
@@ -319,6 +328,18 @@ func (p *positive) UnmarshalText(text []byte) error {
 		*p, err = 0, fmt.Errorf("%q is not a positive duration", text)
 	}
 	return err
+}
+
+// A share is a number from 0 to 1.
+type share float64
+
+func (s *share) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || !(n >= 0 && n <= 1) {
+		return fmt.Errorf("%q is not a number from 0 to 1, such as 0.01", text)
+	}
+	*s = share(n)
+	return nil
 }
 
 // A status is a value in a status list other than valid (0) and invalid (1), whose meanings are fixed.
