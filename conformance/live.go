@@ -19,9 +19,9 @@ type live struct {
 	err   func() error    // as Server.Err
 }
 
-// ended reports whether the server no longer runs. It looks for 100 ms, because a program closes a connection, or responds, before it ends.
+// ended reports whether the server no longer runs. It looks for 250 ms, because a program closes a connection, or responds, before it ends.
 func (s *live) ended(ctx context.Context) bool {
-	for range 5 {
+	for range 10 {
 		if !s.accepts(ctx) {
 			return ctx.Err() == nil
 		}
@@ -30,7 +30,7 @@ func (s *live) ended(ctx context.Context) bool {
 			return true
 		case <-ctx.Done():
 			return false
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(25 * time.Millisecond):
 		}
 	}
 	return false

@@ -60,13 +60,14 @@ func serveUntil(header, when, once string) {
 		if ends && when == "before" {
 			end()
 		}
+		w.Header().Set("Content-Length", "0")
 		if r.Header.Get("Authorization") == "" {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="api"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 		if ends {
-			http.NewResponseController(w).Flush()
-			time.AfterFunc(30*time.Millisecond, end)
+			http.NewResponseController(w).Flush() // the whole response
+			end()
 		}
 	})}
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
@@ -329,9 +330,8 @@ func TestStartCommand(t *testing.T) {
 		t.Setenv("CONFORM_TEST_PROGRAM", program)
 		run, err := conformance.StartCommand(command)
 		require.NoError(t, err)
-		listener := httptest.NewServer(nil)
-		setup.Listen = listener.Listener.Addr().String()
-		listener.Close()
+		setup.Listen, err = conformance.FreeAddress()
+		require.NoError(t, err)
 		return run(t.Context(), setup)
 	}
 	t.Run("a program gets the values", func(t *testing.T) {
