@@ -2,6 +2,7 @@ package signals
 
 import (
 	"context"
+	"time"
 
 	"github.com/valetkey/valetkey"
 	"github.com/valetkey/valetkey/internal/strictjson"
@@ -56,4 +57,18 @@ func Open(ctx context.Context, r *Receiver) (found Status, endpoint string, crea
 	}
 	found.Stream = r.stream.status().Stream
 	return found, s.endpoint, created, nil
+}
+
+// SameHost reports whether two URLs have the same host.
+func SameHost(a, b string) bool { return sameHost(a, b) }
+
+// A Backoff determines the times between attempts.
+type Backoff struct{ backoff }
+
+// Next returns when to try again after an error.
+func (b *Backoff) Next(err error) time.Duration { return b.next(err) }
+
+// APIError is a response of the API with an unexpected status.
+func APIError(status int, retryAfter time.Duration) error {
+	return &apiError{"testing", status, retryAfter}
 }
