@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -233,6 +234,88 @@ func (down) RoundTrip(*http.Request) (*http.Response, error) {
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("the connection is reset") }
+
+func TestPushes(t *testing.T) {
+	tr := newTransmitter(t)
+	t.Run("another Content-Type, or a malformed one, is refused", func(t *testing.T) {
+		s := &sink{}
+		r := newReceiver(t, tr.config(to(s)))
+		for _, kind := range []string{"application/json", "", "application/secevent+jwt; x"} {
+			w := push(r, tr.set(), func(r *http.Request) { r.Header.Set("Content-Type", kind) })
+			assert.Equal(t, "invalid_request", errOf(t, w))
+			assert.Contains(t, descriptionOf(t, w), "the Content-Type is not application/secevent+jwt", kind)
+		}
+		assert.Empty(t, s.what())
+		assert.Equal(t, 202, push(r, tr.set(), func(r *http.Request) { r.Header.Set("Content-Type", "application/secevent+jwt; charset=utf-8") }).Code)
+	})
+	t.Run("an Authorization header that is not expected is ignored, and one that is missing is counted", func(t *testing.T) {
+		assert.Equal(t, 202, push(newReceiver(t, tr.config()), tr.set(), authorized).Code)
+		r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.AuthorizationHeader = secret }))
+		assert.Equal(t, 401, push(r, tr.set()).Code)
+		assert.Equal(t, map[string]uint64{"unauthenticated": 1}, r.Status().Outcomes)
+	})
+	t.Run("an event that revokes nothing asks nothing of the guards", func(t *testing.T) {
+		s := &sink{}
+		assert.Equal(t, 202, push(newReceiver(t, tr.config(to(s))), tr.set(event("https://example.com/event", M{}))).Code)
+		assert.Zero(t, s.n)
+	})
+	t.Run("the time of a request ends with it", func(t *testing.T) {
+		var asked context.Context
+		r := newReceiver(t, tr.config(func(cfg *signals.Config) {
+			cfg.Resolve = func(ctx context.Context, _ signals.Subject) ([]string, error) {
+				asked = ctx
+				at, limited := ctx.Deadline()
+				assert.True(t, limited)
+				assert.False(t, at.After(time.Now().Add(20*time.Second)))
+				return nil, nil
+			}
+		}))
+		require.Equal(t, 202, push(r, tr.set(claim("sub_id", M{"format": "email", "email": "x@example.com"}))).Code)
+		assert.ErrorIs(t, asked.Err(), context.Canceled)
+	})
+	t.Run("Retry-After is that of the keys, which are fetched every 30 s at most", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			r := newReceiver(t, tr.config())
+			unknown := func(kid string) *httptest.ResponseRecorder {
+				return push(r, tr.set(with(newKey(t, "ES256")), header("kid", kid)))
+			}
+			w := unknown("a")
+			for range 3 { // until no fetch is left
+				time.Sleep(time.Millisecond)
+				w = unknown("a")
+			}
+			assert.Equal(t, 503, w.Code)
+			assert.Equal(t, "30", w.Header().Get("Retry-After"))
+			time.Sleep(30 * time.Second)
+			assert.Equal(t, "invalid_key", errOf(t, unknown("b")))
+			r.Close()
+			tr.close()
+		})
+	})
+	t.Run("sixteen SETs wait for the audience at the same time, again and again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			r := newReceiver(t, tr.config(managed(signals.Push)))
+			for range 3 {
+				begun := time.Now()
+				var waiting sync.WaitGroup
+				for range 16 {
+					waiting.Go(func() {
+						assert.Equal(t, 503, pushed(r, tr.set()))
+						assert.Equal(t, 5*time.Second, time.Since(begun))
+					})
+				}
+				synctest.Wait()
+				assert.Equal(t, 503, pushed(r, tr.set()))
+				assert.Equal(t, begun, time.Now())
+				waiting.Wait()
+			}
+			r.Close()
+			tr.close()
+		})
+	})
+}
 
 func TestContentTypeOfLogouts(t *testing.T) {
 	a, s := newAPI(t), &sink{}

@@ -57,9 +57,6 @@ func readPollAnswer(body []byte) (a pollAnswer, err error) {
 			if v.IsNull() {
 				return nil
 			}
-			if !v.IsObject() {
-				return errors.New("sets is not an object")
-			}
 			return readSets(v, &a.sets)
 		}
 		return nil
@@ -125,8 +122,7 @@ func (r *Receiver) poll(ctx context.Context, to string) error {
 			sleep(ctx, failing.probe())
 			immediate = true
 		case stuck && again:
-			sleep(ctx, failing.next(nil))
-			immediate = true
+			sleep(ctx, failing.next(nil)) // immediate is true since the one before
 		case answer.more || done.kept > 0 || len(done.errs) > 0:
 			failing, immediate = backoff{}, true
 			if done.kept > 0 {

@@ -28,7 +28,11 @@ type asked struct {
 	most      float64  // maxEvents
 }
 
-// A script is a poll endpoint whose answers are given: JSON, a status, or a text with the status 200. After the last one it answers no more.
+// An accepted is an answer with the status 202.
+type accepted M
+
+// A script is a poll endpoint whose answers are given: JSON, a status, or a text with the status 200; nil is none. After the last one it
+// answers no more.
 type script struct {
 	tr      *transmitter
 	answers []any
@@ -58,7 +62,7 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n := len(s.got)
 	s.got = append(s.got, one)
 	s.mu.Unlock()
-	if n >= len(s.answers) {
+	if n >= len(s.answers) || s.answers[n] == nil {
 		<-r.Context().Done()
 		return
 	}
@@ -69,6 +73,8 @@ func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch answer := s.answers[n].(type) {
 	case int:
 		w.WriteHeader(answer)
+	case accepted:
+		reply(w, 202, answer)
 	case string:
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(answer))
@@ -117,6 +123,24 @@ func TestWhenPollsFollow(t *testing.T) {
 		immediate bool
 		ack, errs []string
 	}
+	compare := func(t *testing.T, got []asked, want []next) {
+		require.Greater(t, len(got), len(want))
+		assert.Equal(t, asked{immediate: true, most: 200}, got[0])
+		for i, want := range want {
+			one := got[i+1]
+			assert.LessOrEqual(t, one.at, want.wait, "request %d", i+1)
+			assert.GreaterOrEqual(t, one.at, want.wait*9/10-1, "request %d", i+1)
+			one.at = 0
+			assert.Equal(t, asked{immediate: want.immediate, ack: want.ack, errs: want.errs, most: 200}, one, "request %d", i+1)
+		}
+	}
+	poisoned := func(tr *transmitter) (all []any, want []next) { // one SET is kept, and others are new, for more than two minutes
+		for i := range 150 {
+			name := fmt.Sprint("a", i)
+			all, want = append(all, named(tr, false, name, "poison")), append(want, next{time.Second, true, []string{name}, nil})
+		}
+		return all, want
+	}
 	for _, c := range []struct {
 		name    string
 		took    time.Duration
@@ -129,6 +153,7 @@ func TestWhenPollsFollow(t *testing.T) {
 		{"after 202 without a body, at the interval", 0, func(*transmitter) []any { return []any{202} }, []next{{10 * time.Second, false, nil, nil}}},
 		{"after an answer without events that has waited for them, at once", 10 * time.Second, func(*transmitter) []any { return []any{empty, empty} },
 			[]next{{0, false, nil, nil}, {0, false, nil, nil}}},
+		{"after 202 with events, at once", 0, func(tr *transmitter) []any { return []any{accepted(named(tr, false, "a"))} }, []next{{0, false, []string{"a"}, nil}}},
 		{"after events, at once, and it waits for more", 0, func(tr *transmitter) []any { return []any{named(tr, false, "a", "b")} },
 			[]next{{0, false, []string{"a", "b"}, nil}}},
 		{"after some of the events, at once, and it does not wait", 0, func(tr *transmitter) []any { return []any{named(tr, true, "a"), named(tr, true, "b")} },
@@ -145,8 +170,16 @@ func TestWhenPollsFollow(t *testing.T) {
 			return []any{bad, bad, bad, named(tr, true, "a"), bad, bad}
 		}, []next{{0, true, nil, []string{"bad"}}, {time.Second, true, nil, []string{"bad"}}, {2 * time.Second, true, nil, []string{"bad"}}, {0, true, []string{"a"}, nil},
 			{0, true, nil, []string{"bad"}}, {time.Second, true, nil, []string{"bad"}}}},
-		{"after one that is kept, with others, a second later", 0, func(tr *transmitter) []any { return []any{named(tr, true, "a", "poison")} },
+		{"after one that is kept, with others, a second later", 0, func(tr *transmitter) []any { return []any{named(tr, false, "a", "poison")} },
 			[]next{{time.Second, true, []string{"a"}, nil}}},
+		{"after one that cannot be read now, with others, a second later", 0, func(tr *transmitter) []any {
+			sets := named(tr, false, "a")
+			sets["sets"].(M)["down"] = tr.set(claim("jti", "down"), claim("sub_id", M{"format": "email", "email": "down@example.com"}))
+			return []any{sets}
+		}, []next{{time.Second, true, []string{"a"}, nil}}},
+		{"after one that is kept alone, when it has waited for events, a second later, and it does not wait", 0, func(tr *transmitter) []any {
+			return []any{empty, named(tr, false, "poison")}
+		}, []next{{10 * time.Second, false, nil, nil}, {time.Second, true, nil, nil}}},
 		{"after one that is kept alone, a second later, and as often", 0, func(tr *transmitter) []any {
 			poison := named(tr, false, "poison")
 			return []any{poison, poison, poison, poison, empty}
@@ -160,32 +193,32 @@ func TestWhenPollsFollow(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := newTransmitterInMemory(t)
-				got := scripted(t, &script{tr: tr, answers: c.answers(tr), took: c.took}, 45*time.Second, nil, func(cfg *signals.Config) { cfg.Publish = picky{} })
-				require.Greater(t, len(got), len(c.want))
-				assert.Equal(t, asked{immediate: true, most: 200}, got[0])
-				for i, want := range c.want {
-					one := got[i+1]
-					assert.LessOrEqual(t, one.at, want.wait, "request %d", i+1)
-					assert.GreaterOrEqual(t, one.at, want.wait*9/10-1, "request %d", i+1)
-					one.at = 0
-					assert.Equal(t, asked{immediate: want.immediate, ack: want.ack, errs: want.errs, most: 200}, one, "request %d", i+1)
-				}
+				got := scripted(t, &script{tr: tr, answers: c.answers(tr), took: c.took}, 45*time.Second, nil, func(cfg *signals.Config) { cfg.Publish, cfg.Resolve = picky{}, people })
+				compare(t, got, c.want)
 			})
 		})
 	}
+	t.Run("after one that is kept among others, every second, however long", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			answers, want := poisoned(tr)
+			compare(t, scripted(t, &script{tr: tr, answers: answers}, 160*time.Second, nil, func(cfg *signals.Config) { cfg.Publish = picky{} }), want)
+		})
+	})
 	t.Run("a poll that is not answered within a minute is sent again, and is not a failure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr, begun := newTransmitterInMemory(t), time.Now()
 			var log logBuffer
-			got := scripted(t, &script{tr: tr, answers: []any{M{"sets": M{}, "moreAvailable": false}}, took: 10 * time.Second}, 200*time.Second, func(r *signals.Receiver, _ func()) {
+			got := scripted(t, &script{tr: tr, answers: []any{M{"sets": M{"a": tr.set(claim("jti", "a"))}}}, took: 10 * time.Second}, 200*time.Second, func(r *signals.Receiver, _ func()) {
 				assert.NoError(t, healthErr(r))
 				assert.Equal(t, 190*time.Second, r.Status().LastContact.Sub(begun))
 				assert.NotContains(t, log.String(), "polling failed")
 			}, log.log)
-			require.Len(t, got, 5)
-			for i, one := range got[1:] {
+			require.Len(t, got, 6)
+			for i, one := range got[1:5] {
 				assert.Equal(t, time.Duration(i)*time.Minute, one.at)
 				assert.False(t, one.immediate)
+				assert.Equal(t, []string{"a"}, one.ack, "it is not known whether the acknowledgment has arrived")
 			}
 		})
 	})
@@ -213,14 +246,16 @@ func TestWhenPollsFollow(t *testing.T) {
 				scripted(t, &script{tr: tr, answers: []any{M{"sets": M{}}}, took: 10 * time.Second}, 10*time.Second+c.wait+time.Millisecond, func(r *signals.Receiver, _ func()) {
 					assert.ErrorIs(t, healthErr(r), c.err)
 				}, func(cfg *signals.Config) {
-					cfg.Credentials = signals.BearerToken(func(context.Context) (string, error) {
+					cfg.Credentials = signals.BearerToken(func(ctx context.Context) (string, error) {
 						switch calls++; calls {
 						case 1:
 							return apiToken, nil
 						case 2:
 							time.Sleep(c.wait)
+							return "", c.err
 						}
-						return "", c.err
+						<-ctx.Done()
+						return "", ctx.Err()
 					})
 				})
 			})
@@ -298,6 +333,46 @@ func TestStateOfPolling(t *testing.T) {
 			assert.Len(t, got[1].errs, 1000)
 		})
 	})
+	t.Run("an answer whose SETs are not read within a minute", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, s := newTransmitterInMemory(t), &sink{}
+			sets := M{"a": tr.set(claim("jti", "a")), "z": tr.set(claim("jti", "z"))}
+			for _, jti := range []string{"b", "c", "d", "e"} {
+				sets[jti] = tr.set(claim("jti", jti), claim("sub_id", M{"format": "email", "email": "x@example.com"}))
+			}
+			got := scripted(t, &script{tr: tr, answers: []any{M{"sets": sets}}}, 61*time.Second, func(r *signals.Receiver, _ func()) {
+				assert.ErrorContains(t, healthErr(r), "not all events of an answer were read within 1m0s, perhaps because of Config.Resolve")
+				assert.Equal(t, uint64(1), r.Status().Outcomes["applied"])
+			}, to(s), func(cfg *signals.Config) {
+				cfg.Resolve = func(ctx context.Context, _ signals.Subject) ([]string, error) { <-ctx.Done(); return nil, ctx.Err() }
+			})
+			require.Greater(t, len(got), 1)
+			assert.Equal(t, []string{"a"}, got[1].ack)
+			assert.Equal(t, 1, s.n)
+		})
+	})
+	t.Run("an answer with nothing to revoke asks nothing of the guards", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, s := newTransmitterInMemory(t), &sink{}
+			got := scripted(t, &script{tr: tr, answers: []any{M{"sets": M{"a": tr.set(claim("jti", "a"), event("https://example.com/event", M{}))}}}}, time.Second, nil, to(s))
+			require.Greater(t, len(got), 1)
+			assert.Equal(t, []string{"a"}, got[1].ack)
+			assert.Zero(t, s.n)
+		})
+	})
+	t.Run("the time for one SET ends with it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			var asked context.Context
+			set := tr.set(claim("jti", "a"), claim("sub_id", M{"format": "email", "email": "x@example.com"}))
+			scripted(t, &script{tr: tr, answers: []any{M{"sets": M{"a": set}}}}, time.Second, func(*signals.Receiver, func()) {
+				require.NotNil(t, asked)
+				assert.ErrorIs(t, asked.Err(), context.Canceled)
+			}, func(cfg *signals.Config) {
+				cfg.Resolve = func(ctx context.Context, _ signals.Subject) ([]string, error) { asked = ctx; return nil, nil }
+			})
+		})
+	})
 	t.Run("SETs of one answer are applied in one step and counted one by one", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr, s := newTransmitterInMemory(t), &sink{}
@@ -322,6 +397,16 @@ func TestStateOfPolling(t *testing.T) {
 }
 
 func TestLastAcknowledgment(t *testing.T) {
+	t.Run("one that is answered is not logged", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			var log logBuffer
+			got := scripted(t, &script{tr: tr, answers: []any{M{"sets": M{"a": tr.set(claim("jti", "a"))}}, nil, 202}}, time.Second, nil, log.log)
+			require.Len(t, got, 3)
+			assert.Equal(t, []string{"a"}, got[2].ack)
+			assert.NotContains(t, log.String(), "not acknowledged")
+		})
+	})
 	for name, c := range map[string]struct {
 		set  string // jti of the SET that was answered last; "": none
 		want *asked

@@ -335,11 +335,10 @@ func (r *Receiver) setUp(ctx context.Context, known *savedState) (*metadata, *st
 // repeat calls f now and at intervals, until ctx is done or the stream is gone. Other errors are logged, and f is tried again.
 func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(context.Context) error) error {
 	var failing backoff
-	for {
+	for ctx.Err() == nil {
 		err := f(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, errGone):
 			return err
 		case err != nil:
@@ -352,6 +351,7 @@ func (r *Receiver) repeat(ctx context.Context, interval time.Duration, f func(co
 			sleep(ctx, interval+rand.N(interval/10+1)) // longer, never shorter: the transmitter may require an interval
 		}
 	}
+	return nil
 }
 
 // A backoff determines the times between attempts, from the first failure on. The zero value is that of an attempt that succeeded.

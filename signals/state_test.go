@@ -46,6 +46,13 @@ func (s *stateStore) Save(_ context.Context, text []byte) error {
 	return nil
 }
 
+// count returns the number of saves.
+func (s *stateStore) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saves
+}
+
 func (s *stateStore) put(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -554,6 +554,7 @@ func errOf(t testing.TB, w *httptest.ResponseRecorder) string {
 	assert.Equal(t, "application/json", w.Header().Get("Content-Type"))
 	assert.Equal(t, "en", w.Header().Get("Content-Language"))
 	assert.Equal(t, "no-store", w.Header().Get("Cache-Control"))
+	assert.Empty(t, w.Header().Get("Retry-After"))
 	assert.NotEmpty(t, m["description"])
 	return m["err"]
 }

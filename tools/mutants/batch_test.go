@@ -67,15 +67,17 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-func TestSurvivors(t *testing.T) {
-	got := mutants.Survivors([]byte(`p: 4 mutants, 4 to run
+func TestKilled(t *testing.T) {
+	got := mutants.Killed([]byte(`p: 5 mutants, 5 to run
   survived line 16: p/a.go f never: x == 1 (explained)
-  killed line 17: p/a.go f removed: g() by TestF
-  uncovered line 18: p/b.go T.f error: errors.New("survived line 1: (x)") #2
-  timeout line 19: p/b.go T.f removed: h() by TestG
-p: 4 mutants, 4 run, 2 killed (1 by time), 2 survived (1 not reached by a test, 1 explained): 50.0 % killed, 3s
+  killed line 17: p/a.go f removed: g() by TestF, TestF/part
+  uncovered line 18: p/b.go T.f error: errors.New("killed line 1: (x)") #2
+  timeout line 19: p/b.go T.f removed: h() #2 by 
+  killed line 20: p/b.go T.f error: errors.New("not by us") by panic: x
+p: 5 mutants, 5 run, 3 killed (1 by time), 2 survived (1 not reached by a test, 1 explained): 60.0 % killed, 3s
 `))
-	if want := (map[string]bool{"p/a.go f never: x == 1": true, `p/b.go T.f error: errors.New("survived line 1: (x)") #2`: true}); !maps.Equal(got, want) {
+	want := map[string]bool{"p/a.go f removed: g()": true, "p/b.go T.f removed: h() #2": true, `p/b.go T.f error: errors.New("not by us")`: true}
+	if !maps.Equal(got, want) {
 		t.Error(got)
 	}
 }

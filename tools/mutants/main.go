@@ -10,8 +10,8 @@
 // A mutant is killed if a test fails twice, or if the tests take more than five times as long as before, plus ten seconds, and then more than 15
 // times, plus ten seconds. It survives if they pass, or if no test reaches it. -sample chooses at most so many mutants of each package, the same
 // ones for the same seed and source; 0 takes all. With -run, only the mutants whose FILE:LINE: begins with one of the given texts, separated by
-// commas, are run; with -again, only those that the named file, the output of an earlier run, lists as survivors. -skip leaves out tests, such as a
-// slow one. -parallel is the number of mutants that run at the same time; more than the number of cores suit tests that wait. -why prints which
+// commas, are run; with -again, only those that the named file, the output of an earlier run with -why, does not list as killed. -skip leaves out
+// tests, such as a slow one. -parallel is the number of mutants that run at the same time; more than the number of cores suit tests that wait. -why prints which
 // test killed each mutant. -keep keeps the folder of the binary. The exit code is 1 if mutants survive that the file of -explained does not name,
 // or if it names mutants of a package that do not exist or are killed.
 package main
@@ -27,6 +27,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,7 +44,7 @@ type options struct {
 	parallel  int
 	line      string
 	skip      string
-	again     map[string]bool // names; nil: all
+	killed    map[string]bool // names
 	why, keep bool
 	explained []string
 }
@@ -57,7 +58,7 @@ func main() {
 	flag.StringVar(&o.skip, "skip", "", "regular expression of the tests to leave out")
 	flag.BoolVar(&o.why, "why", false, "print the test that killed each mutant")
 	flag.BoolVar(&o.keep, "keep", false, "keep the folder of the binary")
-	earlier := flag.String("again", "", "output of an earlier run: only the mutants that survived it")
+	earlier := flag.String("again", "", "output of an earlier run with -why: only the mutants that it does not list as killed")
 	file := flag.String("explained", "", "document whose text in backquotes names the survivors that may stay")
 	flag.Parse()
 	if *file != "" {
@@ -76,7 +77,7 @@ func main() {
 		if err != nil {
 			fatal(err)
 		}
-		o.again = Survivors(text)
+		o.killed = Killed(text)
 	}
 	failed := false
 	for _, dir := range flag.Args() {
@@ -91,12 +92,12 @@ func main() {
 	}
 }
 
-var survivor = regexp.MustCompile(`(?m)^  (?:` + survived + `|` + uncovered + `) line \d+: (.*?)(?: \(explained\))?$`)
+var dead = regexp.MustCompile(`(?m)^  (?:` + killed + `|` + timeout + `) line \d+: (.*) by `)
 
-// Survivors returns the names of the mutants that survived, from the output of this command.
-func Survivors(output []byte) map[string]bool {
+// Killed returns the names of the mutants that were killed, from the output of this command with -why.
+func Killed(output []byte) map[string]bool {
 	names := map[string]bool{}
-	for _, m := range survivor.FindAllSubmatch(output, -1) {
+	for _, m := range dead.FindAllSubmatch(output, -1) {
 		names[string(m[1])] = true
 	}
 	return names
@@ -138,8 +139,8 @@ func (o options) measure(dir string) (bool, error) {
 			at := fmt.Sprintf("%s:%d:", all[i].File, all[i].Line)
 			return !slices.ContainsFunc(strings.Split(o.line, ","), func(place string) bool { return strings.HasPrefix(at, place) })
 		})
-	case o.again != nil:
-		chosen = slices.DeleteFunc(chosen, func(i int) bool { return !o.again[all[i].Name()] })
+	case o.killed != nil:
+		chosen = slices.DeleteFunc(chosen, func(i int) bool { return o.killed[all[i].Name()] })
 	case o.sample > 0 && o.sample < len(all):
 		rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 		chosen = chosen[:o.sample]
@@ -373,9 +374,12 @@ func run(binary, dir string, mutant int, tests []Test) (outcome, reason string) 
 	return outcome, ""
 }
 
+// interrupted ends with this command, so that no test outlives it, such as an endless one.
+var interrupted, _ = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+
 // execute runs tests with a variable added to the environment.
 func execute(binary, dir string, limit time.Duration, names []string, variable string) (output []byte, outcome string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(interrupted, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-test.failfast", "-test.count=1", "-test.run=^("+strings.Join(names, "|")+")$")
 	cmd.Dir = dir
@@ -388,6 +392,8 @@ func execute(binary, dir string, limit time.Duration, names []string, variable s
 	err = cmd.Run()
 	var exit *exec.ExitError
 	switch {
+	case interrupted.Err() != nil:
+		return nil, "", errors.New("interrupted")
 	case ctx.Err() != nil:
 		return text.Bytes(), timeout, nil
 	case err == nil:
