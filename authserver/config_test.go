@@ -41,7 +41,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a relative audience", func(c *authserver.Config) { c.APIs[1].Audience = "files" }, "APIs[1].Audience: \"files\" is not an absolute URI"},
 		{"an audience with a fragment", func(c *authserver.Config) { c.APIs[1].Audience = "https://a#b" }, "APIs[1].Audience: "},
 		{"an audience that differs in the slash of an origin", func(c *authserver.Config) { c.APIs[0].Audience, c.APIs[1].Audience = "https://a", "https://a/" }, "APIs[1].Audience: \"https://a/\" is also the audience of another"},
-		{"one audience twice", func(c *authserver.Config) { c.APIs[1].Audience = orders }, "APIs[1].Audience: \"" + orders + "\" is also the audience of another"},
+		{"AT-22 one audience twice", func(c *authserver.Config) { c.APIs[1].Audience = orders }, "APIs[1].Audience: \"" + orders + "\" is also the audience of another"},
 		{"no scope", func(c *authserver.Config) { c.APIs[2].Scopes = nil }, "APIs[2].Scopes: at least one"},
 		{"a scope of two words", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "a b" }, `APIs[0].Scopes: scope "a b"`},
 		{"the scope openid", func(c *authserver.Config) { c.APIs[0].Scopes[0].Name = "openid" }, "APIs[0].Scopes: openid"},

@@ -87,7 +87,7 @@ func TestMetadata(t *testing.T) {
 	const path = "/.well-known/oauth-protected-resource/orders"
 	withFull := func(cfg *middleware.Config) { cfg.Resource = full }
 
-	t.Run("PRM-05, PRM-07, PRM-08, PRM-10, PRM-12 the whole document, with the scopes of the requirements", func(t *testing.T) {
+	t.Run("PRM-05, PRM-07, PRM-08, PRM-09, PRM-10, PRM-12, PRM-15 the whole document, without algorithms of responses and without a signature, with the scopes of the requirements", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First(), withFull)
 		api := serveAt(t, guard)
 		guard.Handler(hello, scopes.MustParse("orders:read orders:export | admin"))

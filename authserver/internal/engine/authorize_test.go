@@ -94,7 +94,7 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		{"a challenge with other characters", request("code_challenge", "+"+challenge[1:]), "invalid_request"},
 		{"an unknown scope", request("scope", "admin"), "invalid_scope"},
 		{"another client's scope", request("client_id", "spa", "redirect_uri", spaURI, "scope", "orders:write"), "invalid_scope"},
-		{"only scopes that the client cannot have", request("scope", "openid offline_access"), "invalid_scope"},
+		{"AS-ISS-05 only scopes that the client cannot have, such as that of ID tokens", request("scope", "openid offline_access"), "invalid_scope"},
 		{"a scope that is none", request("scope", "orders:read \""), "invalid_scope"},
 		{"scopes of two APIs", request("scope", "orders:read files:read"), "invalid_scope"},
 		{"an unknown resource", request("resource", orders+"/"), "invalid_target"},

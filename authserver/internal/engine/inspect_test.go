@@ -122,7 +122,7 @@ func TestRevocation(t *testing.T) {
 		"AS-REVOKE-05 AS-REVOKE-06 a refresh token": func(g tokens) string { return g.refresh },
 	} {
 		for api, scope := range map[string]string{"orders-api": "orders:read", "files-api": "files:read", "vault-api": "vault:open"} {
-			t.Run("AS-REVOKE-01 AS-REVOKE-03 AS-REVOKE-04 "+name+" for "+scope, func(t *testing.T) {
+			t.Run("AS-REVOKE-01 AS-REVOKE-03 AS-REVOKE-04 AS-REVOKE-07 "+name+" for "+scope, func(t *testing.T) {
 				got := s.login(t, "scope", scope)
 				active := func() any { return s.introspect(t, api, got.access).body["active"] }
 				refused(t, revoke("other", which(got)), 400, "invalid_grant")

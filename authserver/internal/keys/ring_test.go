@@ -2,6 +2,7 @@ package keys_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"log/slog"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -103,6 +105,22 @@ func TestAlgorithms(t *testing.T) {
 		assert.Equal(t, signing(t, r, alg), all[i].ID(), "the active ones come first")
 	}
 
+	t.Run("JWT-46 with a random source that repeats itself, two signatures do not have the same random value", func(t *testing.T) {
+		k, err := r.Signing("ES256")
+		require.NoError(t, err)
+		// The first half of a signature is the x coordinate of the random value times the base point (FIPS 186-5, section 6.4.1).
+		point := func(payload string) string {
+			cryptotest.SetGlobalRandom(t, 1)
+			raw, err := k.Sign(nil, []byte(payload))
+			require.NoError(t, err)
+			signature, err := base64.RawURLEncoding.DecodeString(raw[strings.LastIndexByte(raw, '.')+1:])
+			require.NoError(t, err)
+			require.Len(t, signature, 64)
+			return string(signature[:32])
+		}
+		assert.Equal(t, point(`{"sub":"alice"}`), point(`{"sub":"alice"}`), "the source does repeat itself")
+		assert.NotEqual(t, point(`{"sub":"alice"}`), point(`{"sub":"bob"}`), "the same random value in two signatures reveals the key")
+	})
 	t.Run("AS-META-07 the key set has public keys only, each with its use", func(t *testing.T) {
 		var set struct{ Keys []map[string]any }
 		require.NoError(t, json.Unmarshal(r.KeySet(), &set))
