@@ -16,18 +16,22 @@ type Baseline []string
 func ReadBaseline(r io.Reader) (Baseline, error) {
 	var known Baseline
 	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		text, _, _ := strings.Cut(lines.Text(), "#")
 		id := strings.TrimSpace(text)
 		if id == "" {
 			continue
 		}
 		if _, ok := FindCase(id); !ok {
-			return nil, fmt.Errorf("line %d: there is no case %q", n, id)
+			return nil, fmt.Errorf("line %d: there is no case %.100q", n, id)
 		}
 		known = append(known, id)
 	}
-	return known, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("line %d: %w", n, err)
+	}
+	return known, nil
 }
 
 // A Comparison is what a [Report] has in addition to a [Baseline].

@@ -365,8 +365,13 @@ func illFormed(c authheader.Challenge) (wrong []string) {
 // looseChallenges reads challenges that are not well-formed, as a forgiving client would: the scheme is the first word, and the
 // parameters are whatever looks like one.
 func looseChallenges(line string) []authheader.Challenge {
-	scheme, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-	c := authheader.Challenge{Scheme: strings.TrimSuffix(scheme, ","), Params: map[string]string{}}
+	line = strings.TrimSpace(line)
+	end := strings.IndexAny(line, " \t,")
+	if end < 0 {
+		end = len(line)
+	}
+	scheme, rest := line[:end], line[end:]
+	c := authheader.Challenge{Scheme: scheme, Params: map[string]string{}}
 	for part := range strings.SplitSeq(rest, ",") {
 		name, value, ok := strings.Cut(part, "=")
 		name = strings.ToLower(strings.TrimSpace(name))

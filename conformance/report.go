@@ -295,11 +295,11 @@ func (r *Report) WriteJUnit(w io.Writer, known Baseline) error {
 	return err
 }
 
-// xmlText keeps the lines of a text and drops what XML 1.0 cannot carry, and the end of a CDATA section.
+// xmlText keeps the lines of a text and drops what XML 1.0 cannot carry (section 2.2), and the end of a CDATA section.
 func xmlText(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
-		lines[i] = printable(strings.ToValidUTF8(line, "\uFFFD"))
+		lines[i] = strings.NewReplacer("\uFFFE", "\uFFFD", "\uFFFF", "\uFFFD").Replace(printable(strings.ToValidUTF8(line, "\uFFFD")))
 	}
 	return strings.ReplaceAll(strings.Join(lines, "\n"), "]]>", "]] >")
 }
@@ -401,7 +401,7 @@ func (r *Report) WriteMarkdown(w io.Writer, known Baseline) error {
 	return out.err
 }
 
-// cell escapes text for a cell of a Markdown table.
+// cell escapes text for a cell of a Markdown table. A backslash would escape that of the pipe behind it.
 func cell(s string) string {
-	return strings.NewReplacer("|", `\|`, "<", "&lt;", ">", "&gt;").Replace(printable(strings.ReplaceAll(s, "\n", " ")))
+	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "<", "&lt;", ">", "&gt;").Replace(printable(strings.ReplaceAll(s, "\n", " ")))
 }

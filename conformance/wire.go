@@ -64,8 +64,13 @@ func receive(ctx context.Context, origin, method string, request []byte, certifi
 	}()
 	defer func() { conn.Close(); <-written }()
 
+	return read(conn, method, second)
+}
+
+// read reads the response to a request with the method; the second one, if second is set.
+func read(from io.Reader, method string, second bool) *response {
 	var seen bytes.Buffer
-	in := bufio.NewReader(io.TeeReader(io.LimitReader(conn, maxResponse), &seen))
+	in := bufio.NewReader(io.TeeReader(io.LimitReader(from, maxResponse), &seen))
 	for {
 		got, err := http.ReadResponse(in, &http.Request{Method: method})
 		if err != nil {
