@@ -194,6 +194,8 @@ func TestClientCertificateFromProxy(t *testing.T) {
 		{"MTLS-11 twice", rfc, here, header(rfcHeader, item(mine), item(mine)), 400, "invalid_request"},
 		{"MTLS-11 twice in one line", rfc, here, header(rfcHeader, item(mine)+", "+item(mine)), 400, "invalid_request"},
 		{"MTLS-11 no colons", rfc, here, header(rfcHeader, strings.Trim(item(mine), ":")), 400, "invalid_request"},
+		{"MTLS-11 no first colon", rfc, here, header(rfcHeader, strings.TrimPrefix(item(mine), ":")), 400, "invalid_request"},
+		{"MTLS-11 no last colon", rfc, here, header(rfcHeader, strings.TrimSuffix(item(mine), ":")), 400, "invalid_request"},
 		{"MTLS-11 a letter for the first colon", rfc, here, header(rfcHeader, "A"+item(mine)[1:]), 400, "invalid_request"},
 		{"MTLS-11 a letter for the last colon", rfc, here, header(rfcHeader, strings.TrimSuffix(item(mine), ":")+"A"), 400, "invalid_request"},
 		{"MTLS-11 one colon", rfc, here, header(rfcHeader, ":"), 400, "invalid_request"},

@@ -67,6 +67,8 @@ func TestForwardingHeaders(t *testing.T) {
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"a host beyond ASCII", of(x), lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: ä.example"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
+		{"a prefix with DEL", full, lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Prefix: /v1\x7f"}, "192.0.2.1", []string{
+			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"a malformed Forwarded", of(rfc), lb, "", []string{`Forwarded: for="192.0.2.1`}, "10.0.0.7", []string{"Forwarded: for=10.0.0.7;host=api.example.com;proto=http"}},
 		{"a Host with a port that is too large", none, stranger, "api.example.com:70000", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:70000\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:70000", "X-Forwarded-Proto: http"}},

@@ -155,6 +155,23 @@ func TestKeepCached(t *testing.T) {
 		third, _ := next(t, first, func(c *middleware.Config) { c.Cache.Entries = -1 })
 		assert.Zero(t, third.Status().Cache.Entries)
 	})
+	t.Run("none that is revoked meanwhile", func(t *testing.T) {
+		first := guardWith(t, new(counted))
+		for _, raw := range []string{"a1", "a2"} {
+			require.Equal(t, 200, status(first, raw))
+		}
+		second := guardWith(t, new(counted), func(c *middleware.Config) {
+			c.Previous, c.KeepCached = first, func(token *valetkey.Token) bool {
+				if token.Subject() == "a1" {
+					assert.NoError(t, first.Revoke(valetkey.Revocation{Issuer: "a", Subject: "a1"}))
+				}
+				return true
+			}
+		})
+		assert.Equal(t, 1, second.Status().Cache.Entries)
+		assert.Equal(t, 401, status(second, "a1"))
+		assert.Equal(t, 200, status(second, "a2"))
+	})
 	t.Run("none if the characters of tokens differ", func(t *testing.T) {
 		first := guardWith(t, new(counted), func(c *middleware.Config) { c.Methods = []middleware.BearerMethod{middleware.HeaderToken("X-Token")} })
 		require.Equal(t, 200, first.DecideToken(t.Context(), "a1").Status())
