@@ -121,11 +121,10 @@ func (s *stream) look() {
 	var refusal *valetkey.Error
 	if errors.As(err, &refusal) {
 		s.end(err)
-		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
+	if s.ended { // now, or while the token was verified
 		return
 	}
 	if err == nil {

@@ -106,6 +106,28 @@ func TestCancelWithToken(t *testing.T) {
 			})
 		})
 	}
+	t.Run("the deadline is one of the guard's clock", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ahead := func() time.Time { return time.Now().Add(time.Hour) }
+			token := valetkey.NewToken(valetkey.TokenFields{Deadline: ahead().Add(10 * time.Minute)})
+			lasted, _ := waiting(t, guardWith(t, accepting(func(string) (*valetkey.Token, error) { return token, nil }), cancels,
+				func(c *middleware.Config) { c.Now = ahead }))
+			assert.Equal(t, 10*time.Minute, lasted)
+		})
+	})
+	t.Run("the deadline is that of the last verification", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			start, calls := time.Now(), 0
+			lasted, _ := waiting(t, guardWith(t, accepting(func(string) (*valetkey.Token, error) {
+				deadline := start.Add(10 * time.Minute)
+				if calls++; calls > 1 {
+					deadline = start.Add(150 * time.Second)
+				}
+				return valetkey.NewToken(valetkey.TokenFields{Deadline: deadline}), nil
+			}), cancels))
+			assert.Equal(t, 150*time.Second, lasted)
+		})
+	})
 	t.Run("a failure does not put the deadline off", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			calls := 0
@@ -169,6 +191,7 @@ func TestCancelWithToken(t *testing.T) {
 	t.Run("a verifier that panics takes nothing with it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			calls := 0
+			var log lines
 			lasted, _ := waiting(t, guardWith(t, accepting(func(string) (*valetkey.Token, error) {
 				switch calls++; calls {
 				case 2:
@@ -177,8 +200,9 @@ func TestCancelWithToken(t *testing.T) {
 					return nil, refusal
 				}
 				return valetkey.NewToken(valetkey.TokenFields{}), nil
-			}), cancels))
+			}), cancels, func(c *middleware.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }))
 			assert.Equal(t, 2*time.Minute, lasted)
+			assert.Contains(t, log.buf.String(), "cannot verify the token of a request in progress")
 		})
 	})
 }
