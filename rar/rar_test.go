@@ -74,7 +74,6 @@ func TestRequirement(t *testing.T) {
 		code   string
 	}{
 		{"RAR-03 the claim is not an array", need, claim(payment(nil)), 401, "invalid_token"},
-		{"RAR-03 the claim is null", need, claim(json.RawMessage("null")), 401, "invalid_token"},
 		{"RAR-03 an element is a string", need, list(payment(nil), "payment_initiation"), 401, "invalid_token"},
 		{"RAR-03 an element has no type", need, list(payment(nil), map[string]any{"actions": []string{"initiate"}}), 401, "invalid_token"},
 		{"RAR-03 a type that is a number", need, list(payment(map[string]any{"type": 1})), 401, "invalid_token"},
@@ -83,9 +82,11 @@ func TestRequirement(t *testing.T) {
 			list(payment(map[string]any{"Amount": 1000000, "amount": 1})), 401, "invalid_token"},
 		{"a member within a member in two letter cases", need, list(payment(map[string]any{"x": map[string]any{"a": 1, "A": 2}})), 401, "invalid_token"},
 		{"RAR-07 no details at all", need, valetkeytest.Scopes("payments"), 403, "insufficient_scope"},
+		{"RAR-07 null", need, claim(json.RawMessage("null")), 403, "insufficient_scope"},
+		{"RAR-03 a type that is null", need, list(payment(map[string]any{"type": nil})), 401, "invalid_token"},
 		{"RAR-07 an empty array", need, claim([]any{}), 403, "insufficient_scope"},
 		{"RAR-04 the action, but another location", need, list(payment(map[string]any{"locations": []string{other}})), 403, "insufficient_scope"},
-		{"RAR-04 the action, but no location", need, list(payment(map[string]any{"locations": nil})), 401, "invalid_token"},
+		{"RAR-04 the action, but no location", need, list(payment(map[string]any{"locations": nil})), 403, "insufficient_scope"},
 		{"RAR-04 the action, and an empty list of locations", need, list(payment(map[string]any{"locations": []string{}})), 403, "insufficient_scope"},
 		{"RAR-05 two elements that have one half each", need,
 			list(payment(map[string]any{"locations": []string{other}}), payment(map[string]any{"actions": []string{"status"}})), 403, "insufficient_scope"},

@@ -129,9 +129,6 @@ func (r *Receiver) bounds(ctx context.Context, s *set) (bounds, error) {
 	if err != nil {
 		return bounds{}, err
 	}
-	if v.IsNull() {
-		v = nil
-	}
 	var stated time.Time
 	if err := tokenclaims.Date(&stated, "event_timestamp", v, true); err != nil {
 		return bounds{}, err

@@ -142,9 +142,6 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 	}
 	var iss, sub, sid, aud, exp, iat, jti, events, nonce strictjson.Value
 	err = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error {
-		if v.IsNull() && name != "nonce" { // as if it were not there
-			return nil
-		}
 		switch name {
 		case "iss":
 			iss = v

@@ -54,9 +54,6 @@ func readPollAnswer(body []byte) (a pollAnswer, err error) {
 		case "moreAvailable":
 			a.more, _ = v.Bool()
 		case "sets":
-			if v.IsNull() {
-				return nil
-			}
 			return readSets(v, &a.sets)
 		}
 		return nil
@@ -66,7 +63,7 @@ func readPollAnswer(body []byte) (a pollAnswer, err error) {
 
 // readSets reads the SETs of an answer. A value that is not a string becomes an empty SET, which is refused later.
 func readSets(v strictjson.Value, sets *[]namedSet) error {
-	return strictjson.Object(v, func(jti string, v strictjson.Value) error {
+	return strictjson.Entries(v, func(jti string, v strictjson.Value) error {
 		raw, _ := v.Text()
 		*sets = append(*sets, namedSet{strings.Clone(jti), raw})
 		return nil

@@ -87,9 +87,6 @@ func (t *trust) verify(ctx context.Context, raw string) (*set, error) {
 func (t *trust) claims(payload []byte) (*set, error) {
 	var iss, sub, aud, exp, iat, toe, jti, events, subID strictjson.Value
 	err := strictjson.Object(payload, func(name string, v strictjson.Value) error {
-		if v.IsNull() { // as if it were not there
-			return nil
-		}
 		switch name {
 		case "iss":
 			iss = v
@@ -165,7 +162,7 @@ func oneEvent(events strictjson.Value) (event Event, payload strictjson.Value, e
 		return "", nil, errors.New("events is missing or not an object")
 	}
 	n := 0
-	err = strictjson.Object(events, func(name string, v strictjson.Value) error {
+	err = strictjson.Entries(events, func(name string, v strictjson.Value) error {
 		n++
 		event, payload = Event(strings.Clone(name)), v
 		return nil

@@ -137,7 +137,8 @@ func TestRefusedTokens(t *testing.T) {
 			valetkeytest.Claim("status", map[string]any{"status_list": "0"})},
 		{"a status of another mechanism alone", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"other": true})},
-		{"a status that is null", "the status of the token is malformed", valetkeytest.Claim("status", []byte(nil))},
+		{"a status_list that is null", "the status of the token is malformed",
+			valetkeytest.Claim("status", map[string]any{"status_list": nil})},
 		{"TSL-22 a list on another host", "the status list of the token is not one of its issuer's", status(0, elsewhere.URL+"/statuses")},
 		{"TSL-22 a list whose host has the issuer's in front", "the status list of the token is not one of its issuer's",
 			status(0, "http://127.0.0.1.example.com/statuses")},
@@ -304,12 +305,24 @@ func TestBadLists(t *testing.T) {
 			failed(t, err, c.text)
 		})
 	}
-	t.Run("a ttl that is null is as if it were missing", func(t *testing.T) {
-		token := iss.StatusListToken(valetkeytest.Claim("ttl", []byte(nil)))
-		iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, token) })
-		_, err := open(t, iss).Verify(t.Context(), iss.Token(iss.Status(0)))
-		require.NoError(t, err)
-	})
+	for _, name := range []string{"ttl", "exp", "iss"} {
+		t.Run("an optional "+name+" that is null is as if it were missing", func(t *testing.T) {
+			token := iss.StatusListToken(valetkeytest.Claim(name, []byte(nil)))
+			iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, token) })
+			_, err := open(t, iss).Verify(t.Context(), iss.Token(iss.Status(0)))
+			require.NoError(t, err)
+			_, err = open(t, iss).Verify(t.Context(), iss.Token(valetkeytest.Claim("status", []byte(nil))))
+			require.NoError(t, err)
+		})
+	}
+	for _, name := range []string{"iat", "sub", "status_list"} {
+		t.Run("a required "+name+" that is null is missing", func(t *testing.T) {
+			token := iss.StatusListToken(valetkeytest.Claim(name, []byte(nil)))
+			iss.StatusList.Serve(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, token) })
+			_, err := open(t, iss).Verify(t.Context(), iss.Token(iss.Status(0)))
+			require.Error(t, err)
+		})
+	}
 	t.Run("TSL-06 it is signed with an algorithm that is not allowed", func(t *testing.T) {
 		iss.StatusList.Restore()
 		v := open(t, iss, func(cfg *statuslist.Config) { cfg.Algorithms = []string{"ES384"} })

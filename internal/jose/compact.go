@@ -187,26 +187,35 @@ func (h *Header) readProof(object []byte) error {
 
 // members decodes the JOSE header. RFC 7515, section 5.2, steps 3 to 5.
 func (h *Header) members(object []byte, jwk func(strictjson.Value) error) error {
-	err := strictjson.Object(object, func(name string, v strictjson.Value) error {
+	err := strictjson.Entries(object, func(name string, v strictjson.Value) error {
 		ok := true
+		text := func() (string, bool) {
+			if v.IsNull() { // as if it were not there
+				return "", true
+			}
+			return v.Text()
+		}
 		switch name {
 		case "alg": // section 4.1.1
-			h.Algorithm, ok = v.Text()
+			h.Algorithm, ok = text()
 		case "kid": // section 4.1.4
-			h.KeyID, ok = v.Text()
+			h.KeyID, ok = text()
 			h.HasKeyID = h.KeyID != "" // as if it were not there
 			ok = ok && validKeyID(h.KeyID)
 		case "typ": // section 4.1.9
-			h.Type, ok = v.Text()
+			h.Type, ok = text()
 		case "cty": // section 4.1.10; JWT is for nested tokens, which are not unwrapped (RFC 7519, section 5.2)
 			var cty string
-			cty, ok = v.Text()
+			cty, ok = text()
 			ok = ok && !SameType(cty, "JWT")
 		case "jwk": // section 4.1.3
+			if v.IsNull() {
+				return nil
+			}
 			if err := jwk(v); err != nil {
 				return fmt.Errorf("jwk: %w", err)
 			}
-		case "crit", // section 4.1.11: no extension is supported, and an empty or malformed list is an error
+		case "crit", // section 4.1.11: no extension is supported, and an empty or malformed list is an error, as null is
 			"b64",        // RFC 7797, section 7: not in a JWT
 			"enc", "zip": // RFC 7516, section 4.1: an encrypted token
 			ok = false

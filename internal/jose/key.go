@@ -231,7 +231,7 @@ var jwkMembers = []string{
 func readMembers(data []byte) (*members, error) {
 	m := &members{text: map[string]string{}}
 	secret := false
-	err := strictjson.Object(data, func(name string, v strictjson.Value) (err error) {
+	err := strictjson.Entries(data, func(name string, v strictjson.Value) (err error) {
 		ok := true
 		switch name {
 		case "d", "p", "q", "dp", "dq", "qi", "priv": // also an empty one

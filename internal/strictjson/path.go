@@ -2,7 +2,7 @@ package strictjson
 
 import "strings"
 
-// At returns the value at path within object, or nil if there is none. A member named path takes precedence unless it is empty in the
+// At returns the value at path within object, or nil if there is none or it is null. A member named path takes precedence unless it is empty in the
 // sense of [Value.IsEmpty]. Otherwise At descends into the object whose name is a prefix of path, up to a dot, and looks up the rest of path there.
 func At(object Value, path string) Value {
 	var exact, within Value

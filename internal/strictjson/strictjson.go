@@ -32,6 +32,10 @@ const (
 // reads lists the names that the caller reads. data must not have one of them in two letter cases, such as "exp" and "Exp":
 // a reader that ignores letter case could take the other one. Names in lower case are the fastest.
 //
+// A member that is null is as if it were not there: serializers write null instead of leaving an optional member out. So member is not
+// called for it, and a required member that is null is missing. The rule also covers optional limits, such as exp, and members that must
+// not occur, such as nonce in a logout token. [Entries] is for the exceptions.
+//
 // If member returns an error, Object stops and returns it. The calls of member are valid only if Object returns nil, since
 // the mistake may come later in data. A nil member only validates. The values, and the names without escapes, share memory
 // with data: do not modify data after the call, and clone a name that is retained for long. An error never contains text of
@@ -39,6 +43,14 @@ const (
 func Object(data []byte, member func(name string, v Value) error, reads ...string) error {
 	r := reader{data: data, reads: reads}
 	return r.document(member)
+}
+
+// Entries is [Object], except that it also calls entry for members that are null. It is for objects whose names are data, such as the
+// SETs of a poll response by their jti, for members whose mere presence is a mistake, such as crit in a header, and for messages of our own
+// protocols.
+func Entries(data []byte, entry func(name string, v Value) error, reads ...string) error {
+	r := reader{data: data, reads: reads, nulls: true}
+	return r.document(entry)
 }
 
 // FoldsApart reports whether no object in data, at any level, has two names that differ in letter case only. A reader that
@@ -72,6 +84,7 @@ type reader struct {
 	scratch []byte   // the last string that had escapes
 	reads   []string // see Object
 	foldAll bool     // see FoldsApart
+	nulls   bool     // see Entries
 }
 
 // A mistake is an error in a text, with its position. It does not contain the text.
@@ -175,7 +188,7 @@ func (r *reader) object(depth int, member func(string, Value) error) error {
 		if err != nil {
 			return err
 		}
-		if member != nil {
+		if member != nil && (r.nulls || !v.IsNull()) {
 			if err := member(name, v); err != nil {
 				return err
 			}

@@ -149,7 +149,8 @@ func TestObjectRefuses(t *testing.T) {
 func TestObjectTellsItsMembersInOrder(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"no member":                         {` { } `, ``},
-		"all kinds of values":               {`{"a":1,"b":"x","c":[1, 2],"d":{"e":null},"f":true,"g":false,"h":null}`, `a=1 b="x" c=[1, 2] d={"e":null} f=true g=false h=null`},
+		"all kinds of values":               {`{"a":1,"b":"x","c":[1, 2],"d":{"e":null},"f":true,"g":false}`, `a=1 b="x" c=[1, 2] d={"e":null} f=true g=false`},
+		"null":                              {`{"a":null,"b":[null],"c":{"d":null},"e":"null"}`, `b=[null] c={"d":null} e="null"`},
 		"space wherever it may stand":       {"\r\n{\t\"a\" : 1 ,\n\"b\":[ ] , \"c\" : { } }\n", `a=1 b=[] c={}`},
 		"a name with escapes":               {`{"\u0061\n\"\ud83d\ude00":1}`, "a\n\"\U0001F600=1"},
 		"a name beyond ASCII":               {`{"é":1,"e":2}`, `é=1 e=2`},
@@ -183,6 +184,21 @@ func TestObjectTellsItsMembersInOrder(t *testing.T) {
 			require.NoError(t, strictjson.Object([]byte(c.text), nil))
 		})
 	}
+}
+
+func TestEntriesAlsoHasThoseThatAreNull(t *testing.T) {
+	var got []string
+	require.NoError(t, strictjson.Entries([]byte(`{"a":null,"b":1}`), func(name string, v strictjson.Value) error {
+		got = append(got, name+"="+string(v))
+		return nil
+	}))
+	require.Equal(t, []string{"a=null", "b=1"}, got)
+	for _, text := range []string{`{"a":null,"a":1}`, `{"a":1,"a":null}`, `{"a":null,"A":1}`} { // null or not, a name occurs once
+		require.Error(t, strictjson.Object([]byte(text), func(string, strictjson.Value) error { return nil }, "a"), text)
+		require.Error(t, strictjson.Entries([]byte(text), func(string, strictjson.Value) error { return nil }, "a"), text)
+	}
+	require.Nil(t, strictjson.At(strictjson.Value(`{"a":null}`), "a"))
+	require.Equal(t, "1", string(strictjson.At(strictjson.Value(`{"a.b":null,"a":{"b":1}}`), "a.b")))
 }
 
 // RFC 7519, section 10.1.1: two claims, unless one of them is read here.

@@ -14,9 +14,7 @@ type members map[string]strictjson.Value
 func readMembers(text []byte) (members, error) {
 	m := members{}
 	err := strictjson.Object(text, func(name string, v strictjson.Value) error {
-		if !v.IsNull() {
-			m[name] = v
-		}
+		m[name] = v
 		return nil
 	})
 	return m, err

@@ -154,10 +154,11 @@ func (d *Door) read(w http.ResponseWriter, r *http.Request, kind string) (*messa
 	return m, nil
 }
 
-// claimsOf parses the claims of a message. Unknown claims are ignored.
+// claimsOf parses the claims of a message. Unknown claims are ignored. Unlike in the tokens of others, null is a mistake: the page of the
+// operator would allow all scopes with a scope that it has not set.
 func claimsOf(payload []byte) (*message, error) {
 	m := new(message)
-	err := strictjson.Object(payload, func(name string, v strictjson.Value) (err error) {
+	err := strictjson.Entries(payload, func(name string, v strictjson.Value) (err error) {
 		switch name {
 		case "challenge":
 			err = tokenclaims.Text(&m.challenge, name, v, false)

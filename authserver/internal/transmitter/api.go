@@ -212,9 +212,7 @@ func (c *call) members() (map[string]strictjson.Value, error) {
 func objectOf(text []byte) (map[string]strictjson.Value, error) {
 	m := map[string]strictjson.Value{}
 	err := strictjson.Object(text, func(name string, v strictjson.Value) error {
-		if !v.IsNull() {
-			m[name] = v
-		}
+		m[name] = v
 		return nil
 	})
 	if err != nil {
