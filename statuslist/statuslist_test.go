@@ -852,6 +852,9 @@ func FuzzStatuses(f *testing.F) {
 		for index = range len(list)*8/bits + 1 {
 			seen = 0
 			_, err := v.Verify(t.Context(), "a token")
+			for err != nil && strings.Contains(err.Error(), "no answer yet") { // a verifier does not wait as long as a busy machine takes
+				_, err = v.Verify(t.Context(), "a token")
+			}
 			if index == len(list)*8/bits {
 				refused(t, err, "the token has no place in its status list")
 				continue

@@ -27,6 +27,7 @@ import (
 type fake struct {
 	url     string
 	entries map[string][]map[string][]string // by filter; "dn" among the attributes
+	entry   func() map[string][]string       // of all filters; nil: entries
 	search  int                              // result code of searches
 	bind    int                              // result code of binds as a user, if the password is right
 	stall   chan struct{}                    // searches and binds wait for it; nil: they do not
@@ -51,7 +52,7 @@ func carol(more map[string][]string) map[string][]string {
 
 func filterOf(name string) string { return "(&(objectClass=person)(uid=" + name + "))" }
 
-func startFake(t *testing.T, f *fake) *fake {
+func startFake(t testing.TB, f *fake) *fake {
 	t.Helper()
 	if f.entries == nil {
 		f.entries = map[string][]map[string][]string{filterOf("carol"): {carol(nil)}}
@@ -81,7 +82,11 @@ func startFake(t *testing.T, f *fake) *fake {
 		}
 		f.say(r, "search "+m.Filter)
 		f.wait()
-		for _, entry := range f.entries[m.Filter] {
+		found := f.entries[m.Filter]
+		if f.entry != nil {
+			found = []map[string][]string{f.entry()}
+		}
+		for _, entry := range found {
 			w.Write(r.NewSearchResponseEntry(entry["dn"][0], gldap.WithAttributes(entry)))
 		}
 		w.Write(r.NewSearchDoneResponse(gldap.WithResponseCode(f.search)))
@@ -129,7 +134,7 @@ func (f *fake) config() ldaplogin.Config {
 var ports atomic.Int32
 
 // freeAddress returns an unused address on loopback. Its port is below the ephemeral ports, which any process may get at any time.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		port := 20000 + (os.Getpid()*37+5000+int(ports.Add(1)))%10000
