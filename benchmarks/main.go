@@ -32,6 +32,7 @@ var questions = []struct {
 	{"loopback", loopback},
 	{"introspection", introspection},
 	{"dpop", proofs},
+	{"policy", policy},
 	{"memory", memory},
 	{"flood", flood},
 	{"rotation", rotation},
