@@ -10,21 +10,54 @@ import (
 )
 
 // A lease lets one process at a time deliver a queue, so that its order is kept and receivers get each token once as a rule. A process
-// that dies holds it for at most leaseFor. A process that is suspended for longer may deliver tokens a second time.
+// that is suspended for longer than leaseFor may deliver tokens a second time.
+//
+// No clocks are compared: the holder renews the record, which changes its version, and another process takes a lease over if it has seen
+// the same version for leaseFor by its own monotonic clock. So a process that starts after a crash waits for up to leaseFor.
 const (
 	kindLease = "ssf_lease"
 	leaseFor  = 2 * time.Second
 	renewal   = 400 * time.Millisecond
+	// maxSightings bounds the leases of others that are remembered: of streams and of clients with logout tokens, also removed ones. When it is
+	// reached, all are forgotten, so that queues of processes that have died wait for leaseFor again.
+	maxSightings = 10_000
+
+	leaseKept = time.Hour // of the record after the last renewal, by the clocks of the processes or of the store: more than they differ
 )
 
 type lease struct {
-	Holder string    `json:"holder"`
-	Until  time.Time `json:"until"`
+	Holder string `json:"holder"` // empty: it is free
+}
+
+// A sighting is when this process first saw a version of the lease of another one.
+type sighting struct {
+	version int64
+	at      time.Time
+}
+
+// abandoned reports whether the holder of a lease has not renewed it for leaseFor.
+func (t *Transmitter) abandoned(name string, version int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s, ok := t.sightings[name]; !ok || s.version != version {
+		if len(t.sightings) >= maxSightings {
+			clear(t.sightings)
+		}
+		t.sightings[name] = sighting{version, time.Now()}
+		return false
+	}
+	return time.Since(t.sightings[name].at) >= leaseFor
+}
+
+func (t *Transmitter) forget(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.sightings, name)
 }
 
 // lease returns a context that ends when the lease is lost, or nil if another process has it.
 func (t *Transmitter) lease(ctx context.Context, name string) (leased context.Context, release func(), err error) {
-	if held, err := t.extend(ctx, name, leaseFor); err != nil || !held {
+	if held, err := t.extend(ctx, name, true); err != nil || !held {
 		return nil, nil, err
 	}
 	leased, cancel := context.WithCancel(ctx)
@@ -32,7 +65,7 @@ func (t *Transmitter) lease(ctx context.Context, name string) (leased context.Co
 	go func() {
 		defer close(stopped)
 		for last := time.Now(); wait(leased, renewal, nil); {
-			switch held, err := t.extend(leased, name, leaseFor); {
+			switch held, err := t.extend(leased, name, true); {
 			case held && err == nil:
 				last = time.Now()
 			case err == nil, time.Since(last) > leaseFor-renewal:
@@ -45,35 +78,38 @@ func (t *Transmitter) lease(ctx context.Context, name string) (leased context.Co
 		<-stopped
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		if _, err := t.extend(ctx, name, 0); err != nil {
+		if _, err := t.extend(ctx, name, false); err != nil {
 			t.failed(ctx, "lease not returned", err, "name", name)
 		}
 	}, nil
 }
 
-// extend makes this process the holder of a lease for d, and reports whether it is.
-func (t *Transmitter) extend(ctx context.Context, name string, d time.Duration) (bool, error) {
+// extend makes this process the holder of a lease or, if hold is false, frees the lease that it has. It reports whether it has done so.
+func (t *Transmitter) extend(ctx context.Context, name string, hold bool) (bool, error) {
 	rec, err := t.cfg.Store.Get(ctx, kindLease, name)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return false, err
 	}
-	now := time.Now()
+	var l lease
 	if err == nil {
-		var l lease
 		if err := json.Unmarshal(rec.Value, &l); err != nil {
 			return false, err
 		}
-		// A time far ahead is of a clock that was wrong.
-		if l.Holder != t.holder && l.Until.After(now) && l.Until.Before(now.Add(2*leaseFor)) {
-			return false, nil
-		}
 	}
-	value, err := json.Marshal(lease{t.holder, now.Add(d)})
+	if l.Holder != t.holder && (!hold || l.Holder != "" && !t.abandoned(name, rec.Version)) {
+		return false, nil
+	}
+	t.forget(name)
+	l.Holder = ""
+	if hold {
+		l.Holder = t.holder
+	}
+	value, err := json.Marshal(l)
 	if err != nil {
 		return false, err
 	}
 	_, err = t.cfg.Store.Put(ctx, store.Record{
-		Kind: kindLease, ID: name, Version: rec.Version, Value: value, Expires: now.Add(time.Minute), MayDrop: true,
+		Kind: kindLease, ID: name, Version: rec.Version, Value: value, Expires: time.Now().Add(leaseKept), MayDrop: true,
 	})
 	if errors.Is(err, store.ErrConflict) {
 		return false, nil

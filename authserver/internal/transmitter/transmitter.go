@@ -104,7 +104,9 @@ type Transmitter struct {
 	counts  map[string]*count       // by stream
 	waiting map[string]*waiting     // long polls, by stream
 	running map[string]*pushRunning // deliveries in progress, by stream or client
-	life    context.Context         // of Run; nil: it has not begun
+
+	sightings map[string]sighting // of the leases of other processes, by name
+	life      context.Context     // of Run; nil: it has not begun
 }
 
 const (
@@ -129,6 +131,7 @@ func New(cfg Config) (*Transmitter, error) {
 	t := &Transmitter{
 		cfg: cfg, holder: rand.Text(), released: make(chan struct{}, 1), pushes: make(chan struct{}, 1), logouts: make(chan struct{}, 1),
 		counts: map[string]*count{}, waiting: map[string]*waiting{}, running: map[string]*pushRunning{},
+		sightings: map[string]sighting{},
 	}
 	var here []netip.Prefix
 	if cfg.InsecureLoopback {

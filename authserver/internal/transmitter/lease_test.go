@@ -1,0 +1,85 @@
+package transmitter_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/valetkey/valetkey/authserver/internal/transmitter"
+	"github.com/valetkey/valetkey/authserver/store"
+)
+
+// A skewed store is that of a process whose clock is off: every time that it writes is.
+type skewed struct {
+	store.Store
+	off time.Duration
+}
+
+func (s *skewed) Put(ctx context.Context, r store.Record) (int64, error) {
+	r.Expires = r.Expires.Add(s.off)
+	var o object
+	if json.Unmarshal(r.Value, &o) == nil {
+		for name, v := range o {
+			text, _ := v.(string)
+			if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+				o[name] = at.Add(s.off)
+			}
+		}
+		r.Value, _ = json.Marshal(o)
+	}
+	return s.Store.Put(ctx, r)
+}
+
+// Whatever the clock of a process is, others take its leases over when it has died, and not before.
+func TestLeasesDoNotDependOnClocks(t *testing.T) {
+	const name, tick = "queue", 100 * time.Millisecond
+	for _, off := range []time.Duration{0, 3 * time.Second, -3 * time.Second, 10 * time.Minute, -10 * time.Minute} {
+		t.Run(off.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				records := store.NewMemory(0)
+				a := on(t, &broken{Store: records, left: -1}, func(c *transmitter.Config) { c.Store = &skewed{records, off} })
+				b := on(t, &broken{Store: records, left: -1})
+				take := func() (held context.Context, release func()) {
+					held, release, err := b.Lease(t.Context(), name)
+					require.NoError(t, err)
+					return held, release
+				}
+				life, die := context.WithCancel(t.Context())
+				held, _, err := a.Lease(life, name)
+				require.NoError(t, err)
+				require.NotNil(t, held)
+				for range 100 {
+					time.Sleep(tick)
+					other, _ := take()
+					require.Nil(t, other, "it lives")
+					require.NoError(t, held.Err())
+				}
+				die()
+				waited := 0
+				for other, release := take(); ; other, release = take() {
+					if other != nil {
+						release()
+						break
+					}
+					time.Sleep(tick)
+					waited++
+					require.LessOrEqual(t, waited, 30)
+				}
+				assert.GreaterOrEqual(t, waited, 15, "it might only be slow")
+
+				held, release, err := a.Lease(t.Context(), name)
+				require.NoError(t, err)
+				require.NotNil(t, held, "b has given it back")
+				release()
+				held, release = take()
+				require.NotNil(t, held, "a has given it back")
+				release()
+			})
+		})
+	}
+}
