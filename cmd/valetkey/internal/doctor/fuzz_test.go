@@ -71,7 +71,7 @@ func settings(t *testing.T, f doctor.Finding) {
 }
 
 // FuzzExamine holds that the findings about a verifier agree with the verifier: without a failure, it is ready and accepts the token, and
-// if it accepts the token, there is not a failure. The requests stay on https, and are few; no finding contains the token; and what an issuer
+// if it accepts the token, no finding is one. The requests stay on https, and are few; no finding contains the token; and what an issuer
 // has written cannot add a setting to the line that a reader copies.
 func FuzzExamine(f *testing.F) {
 	const issuer = "https://as.example.com"
