@@ -69,7 +69,7 @@ func TestDeclareClaims(t *testing.T) {
 			assert.NoError(t, declared.Check())
 		}
 	})
-	t.Run("a claim that does not fit, and what Validate says, refuse the token", func(t *testing.T) {
+	t.Run("a claim that does not fit, and an error of Validate, refuse the token", func(t *testing.T) {
 		for raw, want := range map[string]string{"": "no claims", `{"tenant":1}`: "cannot unmarshal number", `{"tenant":""}`: "no tenant"} {
 			_, _, err := valetkey.DeclareClaims[validated]().Decode(valetkey.NewToken(valetkey.TokenFields{Raw: raw}))
 			assert.ErrorContains(t, err, want, raw)

@@ -133,7 +133,7 @@ func TestConformance(t *testing.T) {
 		t.Errorf("%d of %d items belong to a group above", written, n)
 	}
 	for _, id := range slices.Sorted(maps.Keys(tests)) {
-		t.Errorf("%s is named by %s and is no item", id, strings.Join(tests[id], ", "))
+		t.Errorf("%s is named by %s and is not an item", id, strings.Join(tests[id], ", "))
 	}
 	if *update {
 		if err := os.WriteFile(document, []byte(text.String()), 0o644); err != nil {

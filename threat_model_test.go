@@ -16,7 +16,7 @@ var (
 	assets    = []string{"Handlers", "Tokens", "Keys", "Grants", "Records", "Availability"}
 	attackers = []string{"stranger", "holder", "client", "developer", "tenant", "Redis writer", "issuer", "operator"}
 
-	// failures are what the column "fails" may say, and how bad each is.
+	// failures are what the column "fails" may contain, and how bad each is.
 	failures = map[string]int{"—": 0, "closed": 1, "bounded": 2, "open": 3}
 	// statuses are those of a refusal that the column may add to "closed", or that the program does not start.
 	statuses = []string{"400", "401", "403", "404", "429", "500", "503", "at start"}

@@ -69,6 +69,6 @@ func FuzzFile(f *testing.F) {
 }
 
 func stringOf(text json.RawMessage) (s string) {
-	_ = json.Unmarshal(text, &s) // s stays empty if it is no string
+	_ = json.Unmarshal(text, &s) // s stays empty if it is not a string
 	return s
 }

@@ -55,7 +55,7 @@ func TestConfigMistakes(t *testing.T) {
 			c.APIs[0].DetailTypes = []authserver.DetailType{{Name: "a"}, {Name: "a"}}
 		}, `APIs[0].DetailTypes: "a" is given twice`},
 		{"a type of details without a name", func(c *authserver.Config) { c.APIs[0].DetailTypes = []authserver.DetailType{{}} }, "APIs[0].DetailTypes: the name of a type"},
-		{"a default API that is none", func(c *authserver.Config) { c.DefaultAPI = "https://none.example" }, "DefaultAPI: is not the audience of an API"},
+		{"an invalid default API", func(c *authserver.Config) { c.DefaultAPI = "https://none.example" }, "DefaultAPI: is not the audience of an API"},
 		{"an exchange for a scope of two APIs", func(c *authserver.Config) {
 			c.APIs[2].Scopes[0].Name = "files:read"
 			c.Clients[2].Scopes = nil
@@ -65,7 +65,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a translation into no language", func(c *authserver.Config) {
 			c.APIs[0].Scopes[1].Descriptions = map[string]string{"de": "x", "Deutsch!": "x"}
 		}, `APIs[0].Scopes["orders:write"].Descriptions["Deutsch!"]: is not the tag`},
-		{"a logo that is no image", func(c *authserver.Config) { c.Logo = []byte("logo.svg") }, "Logo: must be an image"},
+		{"a logo that is not an image", func(c *authserver.Config) { c.Logo = []byte("logo.svg") }, "Logo: must be an image"},
 		{"a link that is a script", func(c *authserver.Config) { c.Links.Imprint = "javascript:alert(1)" }, "Links.Imprint: must be an https URL"},
 		{"an accent that cannot be read", func(c *authserver.Config) { c.Accent = "#ffcc00" }, "Accent: must be darker: white text on it is not readable"},
 		{"an unknown format", func(c *authserver.Config) { c.APIs[0].Tokens = "JWT" }, `APIs[0].Tokens: "JWT", want jwt or opaque`},
@@ -86,7 +86,7 @@ func TestConfigMistakes(t *testing.T) {
 		}, "Clients[0].SecretSHA256: is not 64"},
 		{"a receiver of signals that are off", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"ssf.manage"} }, "Clients[0].Scopes[0]: ssf.manage requires signals"},
 		{"a client's scope that no API has", func(c *authserver.Config) { c.Clients[0].Scopes = []string{"admin"} }, "Clients[0].Scopes[0]: is not a scope of any API"},
-		{"a default that is no API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, "Clients[0].DefaultAPI: is not the audience of an API"},
+		{"a default that is not an API", func(c *authserver.Config) { c.Clients[0].DefaultAPI = "x" }, "Clients[0].DefaultAPI: is not the audience of an API"},
 		{"a default the client has no scope of", func(c *authserver.Config) { c.Clients[0].DefaultAPI = files }, "Clients[0].DefaultAPI: "},
 		{"introspection for no API", func(c *authserver.Config) { c.Clients[0].Introspects = []string{"x"} }, "Clients[0].Introspects[0]: is not the audience"},
 		{"a client that could do nothing", func(c *authserver.Config) { c.Clients[0].Scopes = nil }, "Clients[0]: has neither"},
@@ -103,7 +103,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"a client of no authority", func(c *authserver.Config) {
 			c.Clients[0].Secret, c.Clients[0].AuthMethod, c.Clients[0].TLSSubjectDN = "", "tls_client_auth", "CN=client"
 		}, `ClientAuthorities: is required by tls_client_auth of client "reader"`},
-		{"a distinguished name that is none", func(c *authserver.Config) { c.Clients[0].TLSSubjectDN = "client" }, "Clients[0].TLSSubjectDN: is not a distinguished name"},
+		{"an invalid distinguished name", func(c *authserver.Config) { c.Clients[0].TLSSubjectDN = "client" }, "Clients[0].TLSSubjectDN: is not a distinguished name"},
 		{"aliases in clear text", func(c *authserver.Config) { c.ClientCertificate, c.MTLSURL = "tls", "http://mtls.example.com" }, "MTLSURL: is not an https URL"},
 		{"aliases without certificates", func(c *authserver.Config) { c.MTLSURL = "https://mtls.example.com" }, "MTLSURL: requires client_certificate"},
 		{"an issuer of unknown grants", func(c *authserver.Config) {

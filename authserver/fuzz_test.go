@@ -164,7 +164,7 @@ func FuzzHandoff(f *testing.F) {
 		var c map[string]json.RawMessage // names are case-sensitive here
 		require.NoError(t, json.Unmarshal([]byte(claims), &c))
 		text := func(name string) (s string) {
-			_ = json.Unmarshal(c[name], &s) // s stays empty if it is no string
+			_ = json.Unmarshal(c[name], &s) // s stays empty if it is not a string
 			return s
 		}
 		var exp, authTime float64

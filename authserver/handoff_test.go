@@ -223,7 +223,7 @@ func TestHandoffRefusesMessages(t *testing.T) {
 	t.Run("a form", func(t *testing.T) {
 		assert.Equal(t, 415, send(t, "POST", s.url+"/login/answer", ok(), "Content-Type", "application/x-www-form-urlencoded").status)
 	})
-	t.Run("an answer is no question", func(t *testing.T) {
+	t.Run("an answer is not a question", func(t *testing.T) {
 		assert.Equal(t, "invalid_request", s.tell(t, "/login/challenge", ok()).body["error"])
 	})
 	t.Run("only the page reads a challenge", func(t *testing.T) {
@@ -651,7 +651,7 @@ func TestHandoffMistakes(t *testing.T) {
 		{"a parameter of this server", func(c *authserver.Config) { c.Login.Redirect += "&iss=x" }, "Login.Redirect: has the parameter iss"},
 		{"a log-out that is not a URL", func(c *authserver.Config) { c.Login.Logout = "/bye" }, "Login.Logout: is not an https URL"},
 		{"no key", func(c *authserver.Config) { c.Login.PublicKey = "" }, "Login.PublicKey: is required"},
-		{"a key that is none", func(c *authserver.Config) { c.Login.PublicKey = "x" }, "Login.PublicKey: neither PEM nor a JWK Set"},
+		{"an invalid key", func(c *authserver.Config) { c.Login.PublicKey = "x" }, "Login.PublicKey: neither PEM nor a JWK Set"},
 		{"a private key", func(c *authserver.Config) {
 			c.Login.PublicKey = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n"
 		}, "Login.PublicKey: "},

@@ -47,7 +47,7 @@ func TestIntrospection(t *testing.T) {
 	claims, signature, _ := strings.Cut(rest, ".")
 	other := start(t, "").token(t, "reader", "").AccessToken
 	for _, c := range []struct{ name, id, token string }{
-		{"AS-INTRO-02 what is no token", "orders-api", "guess"},
+		{"AS-INTRO-02 text that is not a token", "orders-api", "guess"},
 		{"AS-INTRO-02 what looks like a token", "orders-api", "a.b.c"},
 		{"AS-INTRO-02 a token whose signature is cut off", "orders-api", head + "." + claims + "."},
 		{"AS-INTRO-02 a token of another server", "orders-api", other},

@@ -57,7 +57,7 @@ func TestMetadata(t *testing.T) {
 					assert.NotContains(t, algs, "none")
 				}
 			})
-			t.Run("AS-META-09 AS-ISS-03 lists the resources, and says that answers name the issuer", func(t *testing.T) {
+			t.Run("AS-META-09 AS-ISS-03 lists the resources, and states that answers name the issuer", func(t *testing.T) {
 				assert.Equal(t, []any{orders, files, vault}, first.body["protected_resources"])
 				assert.Equal(t, true, first.body["authorization_response_iss_parameter_supported"])
 			})

@@ -347,7 +347,7 @@ func TestTokens(t *testing.T) {
 		assert.InDelta(t, claims["iat"], claims["exp"].(float64)-600, 0)
 		assert.NotEqual(t, claims["jti"], part(t, s.token(t, "reader", "").AccessToken, 1)["jti"])
 	})
-	t.Run("AS-CORE-14 an opaque token has more than 160 random bits and says nothing", func(t *testing.T) {
+	t.Run("AS-CORE-14 an opaque token has more than 160 random bits and reveals nothing", func(t *testing.T) {
 		seen := map[string]bool{}
 		for range 100 {
 			token := s.token(t, "all", vault).AccessToken

@@ -99,7 +99,7 @@ func TestRevokeUser(t *testing.T) {
 	ctx := t.Context()
 	odd := s.post(t, "/oauth2/token", "odd:client", "test-secret-of-odd", form("grant_type", "client_credentials")).body["access_token"].(string)
 	access, refresh := s.grant(t, "alice", "correct horse")
-	t.Run("what is no subject", func(t *testing.T) {
+	t.Run("an invalid subject", func(t *testing.T) {
 		for _, subject := range []string{"", "alice", "customer:", ":alice", "Customer:alice", "reader"} {
 			_, _, err := s.RevokeUser(ctx, subject)
 			assert.ErrorContains(t, err, "not a subject", subject)

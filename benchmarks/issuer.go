@@ -12,7 +12,7 @@ import (
 	"github.com/valetkey/valetkey/internal/jose"
 )
 
-// What the tokens say.
+// The claims of the tokens.
 const (
 	issuerURL = "https://as.example.com/tenants/4711"
 	audience  = "https://api.example.com/orders"

@@ -186,8 +186,8 @@ func (b *bench) write(dir string, took time.Duration) error {
 	var doc bytes.Buffer
 	fmt.Fprintf(&doc, "# Benchmarks\n\nWritten by `GOWORK=off go run .` in `benchmarks/`%s, in %v. Run it to repeat it; `go test -bench .` there gives "+
 		"the same candidates to benchstat.\n\n", map[bool]string{true: " with `-quick`"}[b.quick], took.Round(time.Second))
-	fmt.Fprintf(&doc, "Times of a shared machine say little. So candidates take turns within one run, about a millisecond each, and the result "+
-		"is the median of the ratios of the rounds; the quartiles say how far to trust it. A heap of 64 MiB stands for the rest of a server. "+
+	fmt.Fprintf(&doc, "Times of a shared machine mean little. So candidates take turns within one run, about a millisecond each, and the result "+
+		"is the median of the ratios of the rounds; the quartiles show how far to trust it. A heap of 64 MiB stands for the rest of a server. "+
 		"What one candidate leaves to the garbage collector may be collected in the turn of another, which favours those that leave more.\n\n")
 	fmt.Fprintf(&doc, "Machine: %s, %d cores, %s/%s, %s; load average %s before the run. Module versions: in the first table, jwx beneath us %s, go-cache beneath us %s.\n\n",
 		processor(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), b.load, version("github.com/lestrrat-go/jwx/v2"), version("github.com/patrickmn/go-cache"))

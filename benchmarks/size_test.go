@@ -28,7 +28,7 @@ func TestSizes(t *testing.T) {
 	t.Run("it is that of docs/benchmarks.md", func(t *testing.T) {
 		section := between(filepath.Join("..", "docs", "benchmarks.md"), "## The same program on each library\n", "![")
 		if !strings.HasSuffix(section, "\n\n"+quoted+"\n") {
-			t.Errorf("docs/benchmarks.md says %s\ndocs/dependencies.md says\n%s", section, quoted)
+			t.Errorf("docs/benchmarks.md has %s\ndocs/dependencies.md has\n%s", section, quoted)
 		}
 	})
 	t.Run("our row is what a build gives", func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestSizes(t *testing.T) {
 		line, _, _ := strings.Cut(rest, " |\n")
 		said := append([]string{ours}, strings.Split(line, " | ")...)
 		if len(said) != len(row) {
-			t.Fatalf("docs/dependencies.md says %q, a build gives %q", said, row)
+			t.Fatalf("docs/dependencies.md has %q, a build gives %q", said, row)
 		}
 		for i := range row {
 			// Releases of Go, and processors, differ by a few per cent.
@@ -48,13 +48,13 @@ func TestSizes(t *testing.T) {
 				continue
 			}
 			if row[i] != said[i] {
-				t.Errorf("docs/dependencies.md says %q, a build gives %q", said, row)
+				t.Errorf("docs/dependencies.md has %q, a build gives %q", said, row)
 			}
 		}
 	})
 }
 
-// inMegabytes is 0 for what is no size.
+// inMegabytes is 0 for an invalid size.
 func inMegabytes(cell string) float64 {
 	number, isSize := strings.CutSuffix(cell, " MB")
 	mb, err := strconv.ParseFloat(number, 64)

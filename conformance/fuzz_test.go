@@ -82,7 +82,7 @@ func FuzzResponse(f *testing.F) {
 		got := conformance.ReadResponse(strings.NewReader(sent), http.MethodGet, false)
 		good := func(e conformance.Expect) bool { return len(got.Wrong(e)) == 0 }
 		if got.Err() != nil {
-			assert.False(t, good(conformance.Expect{Status: []string{"401"}}), "no response is no refusal")
+			assert.False(t, good(conformance.Expect{Status: []string{"401"}}), "no response is not a refusal")
 			assert.False(t, good(conformance.Expect{Handler: &no}))
 			assert.True(t, good(conformance.Expect{Status: []string{"401", "closed"}}))
 			return

@@ -125,7 +125,7 @@ func TestChartRefuses(t *testing.T) {
 		{"a secret without a key", "proxy", "secretFiles: {introspection.secret: {name: orders}}", "key"},
 		{"a network policy that allows all", "proxy", "networkPolicy: {enabled: true}", "/networkPolicy/from"},
 		{"a peer that is every pod", "proxy", "networkPolicy: {enabled: true, from: [{}]}", "/networkPolicy/from/0"},
-		{"a drain that is no number", "proxy", "drainSeconds: 5s", "/drainSeconds"},
+		{"a drain that is not a number", "proxy", "drainSeconds: 5s", "/drainSeconds"},
 		{"a tag with a digest", "proxy", "image: {tag: 'v1@sha256:00'}", "/image/tag"},
 		{"a half digest", "proxy", "image: {digest: 'sha256:00'}", "/image/digest"},
 		{"no eviction at all", "proxy", "podDisruptionBudget: {maxUnavailable: 0}", "/podDisruptionBudget"},

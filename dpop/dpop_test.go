@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 		{"DPOP-03 DPOP-30 no ath", []option{claim("ath", nil)}, "another access token"},
 		{"DPOP-03 an ath that is an object", []option{claim("ath", map[string]any{})}, "lacks a claim"},
 		{"DPOP-03 a nonce that is a number, though none is asked for", []option{claim("nonce", 1)}, "lacks a claim"},
-		{"DPOP-03 a payload that is no object", []option{valetkeytest.Payload(`["jti"]`)}, "lacks a claim"},
+		{"DPOP-03 a payload that is not an object", []option{valetkeytest.Payload(`["jti"]`)}, "lacks a claim"},
 		{"DPOP-03 a claim twice", []option{valetkeytest.Payload(`{"jti":"a","jti":"b"}`)}, "lacks a claim"},
 		{"DPOP-03 a claim twice, after all that are needed", []option{valetkeytest.Payload(fmt.Sprintf(`{"jti":"a","htm":%q,"htu":%q,"iat":%d,"ath":%q,"x":1,"x":2}`,
 			method, target, now.Unix(), base64.RawURLEncoding.EncodeToString(tokenSum[:])))}, "lacks a claim"},
@@ -302,14 +302,14 @@ func TestAccepted(t *testing.T) {
 			}
 		}
 	})
-	t.Run("DPOP-05 a list of one's own", func(t *testing.T) {
+	t.Run("DPOP-05 another list", func(t *testing.T) {
 		only := newVerifier(t, dpop.Config{Algorithms: []string{"RS256"}, Now: iss.Now})
 		_, err := only.Verify(t.Context(), request(iss.ProofKey("RS256")))
 		require.NoError(t, err)
 		_, err = only.Verify(t.Context(), request(client))
 		requireRefusal(t, err, valetkey.InvalidProof, "algorithm")
 	})
-	t.Run("DPOP-27 DPOP-28 a window and a skew of one's own", func(t *testing.T) {
+	t.Run("DPOP-27 DPOP-28 another window and another skew", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 			client, exact := iss.ProofKey("ES256"), newVerifier(t, dpop.Config{Window: 5 * time.Second, Leeway: -1, Now: iss.Now})
@@ -487,7 +487,7 @@ func TestMemoryOutOfReach(t *testing.T) {
 		var refusal *valetkey.Error
 		require.False(t, errors.As(err, &refusal))
 	})
-	t.Run("DPOP-42 a full memory is a failure that says when to try again", func(t *testing.T) {
+	t.Run("DPOP-42 a full memory is a failure that states when to try again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 			client, v := iss.ProofKey("ES256"), newVerifier(t, dpop.Config{Now: iss.Now, ReplayStore: dpop.NewReplayStore(1)})
@@ -521,7 +521,7 @@ func TestMemoryOutOfReach(t *testing.T) {
 			}
 		})
 	})
-	t.Run("DPOP-43 by the real clock, whatever the Verifier's says", func(t *testing.T) {
+	t.Run("DPOP-43 by the real clock, whatever the Verifier's clock shows", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 			iss.Advance(-365 * 24 * time.Hour)

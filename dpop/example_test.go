@@ -15,7 +15,7 @@ import (
 
 // A token that is bound to a key is refused as a bearer token.
 func Example() {
-	// In a program, a jwks.Verifier. This one accepts every token, and says that it is bound to a key.
+	// In a program, a jwks.Verifier. This one accepts every token, and reports that it is bound to a key.
 	verifier := valetkey.VerifierFunc(func(context.Context, string) (*valetkey.Token, error) {
 		return valetkey.NewToken(valetkey.TokenFields{
 			Subject: "alice", Expiry: time.Now().Add(time.Minute), Binding: valetkey.Binding{JWKThumbprint: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"},

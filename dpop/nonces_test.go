@@ -216,7 +216,7 @@ func TestNewNonces(t *testing.T) {
 		r := newReplica(t, dpop.NoncesConfig{})
 		require.Zero(t, testing.AllocsPerRun(100, func() { r.Nonce() }))
 	})
-	t.Run("every mistake says where", func(t *testing.T) {
+	t.Run("every mistake names its field", func(t *testing.T) {
 		_, err := dpop.NewNonces(dpop.NoncesConfig{Key: make([]byte, 31), Every: 2 * time.Hour})
 		require.EqualError(t, err, "dpop: Nonces: Key: 31 bytes, not 32\ndpop: Nonces: Every: 2h0m0s is not between 1s and 1h0m0s")
 	})

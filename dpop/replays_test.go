@@ -123,7 +123,7 @@ func TestMemoryReplays(t *testing.T) {
 			runtime.KeepAlive(m)
 		})
 	})
-	t.Run("DPOP-41 memory per proof is what the documentation says", func(t *testing.T) {
+	t.Run("DPOP-41 memory per proof is as documented", func(t *testing.T) {
 		const count = 1 << 17
 		before := heap()
 		m := dpop.NewReplayStore(2 * count)

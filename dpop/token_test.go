@@ -59,7 +59,7 @@ func TestBoundTokens(t *testing.T) {
 	}{
 		{"DPOP-53 a JWT", local, iss.Token(valetkeytest.BoundTo(client))},
 		{"DPOP-54 an opaque token", remote, iss.Opaque(valetkeytest.BoundTo(client))},
-		{"DPOP-54 an opaque token whose answer says its type", remote, iss.Opaque(valetkeytest.BoundTo(client), valetkeytest.Claim("token_type", "DPoP"))},
+		{"DPOP-54 an opaque token whose answer states its type", remote, iss.Opaque(valetkeytest.BoundTo(client), valetkeytest.Claim("token_type", "DPoP"))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			verified, err := c.verifier.Verify(t.Context(), c.token)

@@ -129,7 +129,7 @@ func TestTenants(t *testing.T) {
 		request{"a token without a tenant", "GET", "/tenants/acme/orders", auth, token("orders:read"), 403},
 		request{"the tenant without the scope", "GET", "/tenants/acme/orders", auth, token("x", acme), 403},
 		request{"an operator without the scope", "DELETE", "/tenants/acme", auth, token("x", operator), 403},
-		request{"another tenant that is no operator", "DELETE", "/tenants/globex", auth, token("tenants:delete", acme), 403},
+		request{"another tenant that is not an operator", "DELETE", "/tenants/globex", auth, token("tenants:delete", acme), 403},
 		request{"the tenant", "GET", "/tenants/acme/orders", auth, token("orders:read", acme), 200},
 		request{"the tenant deletes itself", "DELETE", "/tenants/acme", auth, token("tenants:delete", acme), 200},
 		request{"an operator", "DELETE", "/tenants/globex", auth, token("tenants:delete", operator), 200},

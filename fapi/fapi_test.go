@@ -116,7 +116,7 @@ func TestContradictions(t *testing.T) {
 			c.Revocation = fapi.OpaqueTokens(introspect.Config{URL: iss.Introspection.URL, Auth: introspect.BasicAuth("a", "b")})
 		}},
 		{"a zero rule", "Rules[0]: the zero Rule", func(c *fapi.Config) { c.Rules = make([]claims.Rule, 1) }},
-		{"DPOP-20 nothing but the client says what the URL is", "URL: required with DPoP, unless Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
+		{"DPOP-20 a URL that only the client states", "URL: required with DPoP, unless Resource.ID", func(c *fapi.Config) { c.Guard.Resource = middleware.Resource{} }},
 		{"a mistake in the rest", "Realm", func(c *fapi.Config) { c.Guard.Realm = `"` }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -347,7 +347,7 @@ func TestInteractionID(t *testing.T) {
 		echo bool
 	}{
 		{"FAPI-14 none is sent: a new one", nil, false},
-		{"FAPI-14 what is no UUID is not echoed", []string{"<script>alert(1)</script>xxxxxxxxxxx"}, false},
+		{"FAPI-14 a value that is not a UUID is not echoed", []string{"<script>alert(1)</script>xxxxxxxxxxx"}, false},
 		{"FAPI-14 two of them", []string{id, id}, false},
 		{"FAPI-14 a UUID is echoed", []string{id}, true},
 	} {

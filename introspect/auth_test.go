@@ -137,7 +137,7 @@ func TestAuth(t *testing.T) {
 		_, err := v.Verify(t.Context(), iss.Opaque())
 		require.NoError(t, err)
 	})
-	t.Run("a token of our own that cannot be had is a failure, whatever it says", func(t *testing.T) {
+	t.Run("a token of our own that cannot be had is a failure, whatever its text", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		for _, own := range []func(context.Context) (string, error){
 			func(context.Context) (string, error) { return "", nil },

@@ -57,7 +57,7 @@ func TestGuarded(t *testing.T) {
 		assert.Equal(t, 401, res.Code)
 		assert.Equal(t, "invalid_token", valetkeytest.Challenge(t, res.Header(), "Bearer")["error"])
 	})
-	in("INTRO-16, INTRO-28 a failure gets 503 and is no challenge", func(t *testing.T) {
+	in("INTRO-16, INTRO-28 a failure gets 503 and is not a challenge", func(t *testing.T) {
 		a := newAPI(t)
 		for _, status := range []int{401, 403, 500} {
 			a.Introspection.Fail(status)

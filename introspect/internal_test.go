@@ -83,7 +83,7 @@ func FuzzSigned(f *testing.F) {
 	f.Fuzz(func(t *testing.T, typ, text string) {
 		var c map[string]json.RawMessage // names are case-sensitive here
 		stringOf := func(name string) (s string) {
-			_ = json.Unmarshal(c[name], &s) // s stays empty if it is no string
+			_ = json.Unmarshal(c[name], &s) // s stays empty if it is not a string
 			return s
 		}
 		if kept, err := readKept([]byte(text), "k"); err == nil {

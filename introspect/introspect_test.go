@@ -125,7 +125,7 @@ func TestNew(t *testing.T) {
 		{"no raw secret", "Auth: the client id or the secret is empty", func(c *introspect.Config) { c.Auth = introspect.RawBasicAuth("api", "") }},
 		{"no secret", "Auth: the client id or the secret is empty", func(c *introspect.Config) { c.Auth = introspect.PostAuth("api", "") }},
 		{"a nil token function", "Auth: BearerAuth", func(c *introspect.Config) { c.Auth = introspect.BearerAuth(nil) }},
-		{"a key that is none", "Auth: PrivateKeyJWT", func(c *introspect.Config) { c.Auth = introspect.PrivateKeyJWT("api", []byte("{}"), "ES256") }},
+		{"an invalid key", "Auth: PrivateKeyJWT", func(c *introspect.Config) { c.Auth = introspect.PrivateKeyJWT("api", []byte("{}"), "ES256") }},
 		{"a certificate without id", "Auth: TLSAuth: the client id", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("") }},
 		{"TLS authentication without a certificate", "Auth: TLSAuth requires", func(c *introspect.Config) { c.Auth = introspect.TLSAuth("api") }},
 		{"an empty issuer of JWTs", "JWTIssuers[0]: is empty", func(c *introspect.Config) { c.JWTIssuers = []string{""} }},
@@ -147,7 +147,7 @@ func TestNew(t *testing.T) {
 		{"keys from two places", "Signed.JWKSURL, Signed.JWKS", func(c *introspect.Config) {
 			c.Signed = &introspect.Signed{JWKSURL: "https://x.example/k", JWKS: []byte("{}")}
 		}},
-		{"keys that are none", "Signed.JWKS: it has no", func(c *introspect.Config) { c.Signed = &introspect.Signed{JWKS: []byte("{}")} }},
+		{"invalid keys", "Signed.JWKS: it has no", func(c *introspect.Config) { c.Signed = &introspect.Signed{JWKS: []byte("{}")} }},
 		{"keys from nowhere", "Signed.JWKSURL: not https", func(c *introspect.Config) { c.Signed = &introspect.Signed{JWKSURL: "http://x.example/k"} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -345,7 +345,7 @@ func TestAnswer(t *testing.T) {
 
 	for _, c := range []struct{ name, answer, refusal string }{
 		{"INTRO-06 not active", `{"active":false}`, "the token is not active"},
-		{"INTRO-07 not active, whatever else it says", `{"active":false,"aud":"https://api.example.com","sub":"alice","scope":"admin","exp":"x"}`, "the token is not active"},
+		{"INTRO-07 not active, whatever else it contains", `{"active":false,"aud":"https://api.example.com","sub":"alice","scope":"admin","exp":"x"}`, "the token is not active"},
 		{"INTRO-08 expired", says(fmt.Sprintf(`,"exp":%d`, now-31)), "the token has expired"},
 		{"expired in 1970", says(`,"exp":-1e300`), "the token has expired"},
 		{"INTRO-09 not yet valid", says(fmt.Sprintf(`,"nbf":%d`, now+3600)), "the token is not yet valid"},
@@ -365,13 +365,13 @@ func TestAnswer(t *testing.T) {
 		{"INTRO-15 a DPoP token bound to a certificate", says(`,"token_type":"DPoP","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token must be bound to a key but names none"},
 		{"another unknown type", says(`,"token_type":"pop"`), "the token is of a type that is not known here"},
 		{"an ID token by a short name of its type", says(`,"token_type":"id"`), "the token is of a type that is not known here"},
-		{"an ID token, as Cognito says it", says(`,"token_use":"id"`), "the token is not an access token"},
+		{"an ID token, in the form of Cognito", says(`,"token_use":"id"`), "the token is not an access token"},
 		{"an unknown type", says(`,"token_type":"mac"`), "the token is of a type that is not known here"},
 		{"an unknown type of a bound token", says(`,"token_type":"access_token","cnf":{"x5t#S256":"` + thumbprint + `"}`), "the token is of a type that is not known here"},
 		{"a refresh token by its type", says(`,"token_type":"refresh_token"`), "the token is of a type that is not known here"},
 		{"an ID token by its type", says(`,"token_type":"urn:ietf:params:oauth:token-type:id_token"`), "the token is of a type that is not known here"},
-		{"a refresh token, as Hydra says it", says(`,"token_type":"Bearer","token_use":"refresh_token"`), "the token is not an access token"},
-		{"a refresh token, as Keycloak says it", says(`,"typ":"Refresh"`), "the token is not an access token"},
+		{"a refresh token, in the form of Hydra", says(`,"token_type":"Bearer","token_use":"refresh_token"`), "the token is not an access token"},
+		{"a refresh token, in the form of Keycloak", says(`,"typ":"Refresh"`), "the token is not an access token"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			iss.Introspection.Answer(c.answer)
@@ -406,21 +406,21 @@ func TestAnswer(t *testing.T) {
 		{"a claim in another letter case", says(`,"Exp":1`)},
 		{"a member that is read in two letter cases", says(`,"sid":"a","SID":"b"`)},
 		{"INTRO-13 an array as scope", says(`,"scope":["a","b"]`)},
-		{"a scope that is none", says(`,"scope":1`)},
-		{"a subject that is none", says(`,"sub":1`)},
-		{"a client that is none", says(`,"client_id":{}`)},
-		{"an id that is none", says(`,"jti":1`)},
-		{"an expiry that is none", says(`,"exp":"soon"`)},
+		{"an invalid scope", says(`,"scope":1`)},
+		{"an invalid subject", says(`,"sub":1`)},
+		{"an invalid client", says(`,"client_id":{}`)},
+		{"an invalid id", says(`,"jti":1`)},
+		{"an invalid expiry", says(`,"exp":"soon"`)},
 		{"an expiry in a string that is null", says(`,"exp":"null"`)},
-		{"a beginning that is none", says(`,"nbf":"soon"`)},
-		{"an iat that is none", says(`,"iat":"just now"`)},
-		{"a session that is none", says(`,"sid":1`)},
-		{"an actor that is none", says(`,"act":"bob"`)},
+		{"an invalid beginning", says(`,"nbf":"soon"`)},
+		{"an invalid iat", says(`,"iat":"just now"`)},
+		{"an invalid session", says(`,"sid":1`)},
+		{"an invalid actor", says(`,"act":"bob"`)},
 		{"an expiry beyond numbers", says(`,"exp":1e400`)},
-		{"an audience that is none", `{"active":true,"aud":["https://api.example.com",1]}`},
-		{"a confirmation that is none", says(`,"cnf":"jkt"`)},
+		{"an invalid audience", `{"active":true,"aud":["https://api.example.com",1]}`},
+		{"an invalid confirmation", says(`,"cnf":"jkt"`)},
 		{"an empty confirmation", says(`,"cnf":{}`)},
-		{"a thumbprint that is none", says(`,"cnf":{"jkt":"short"}`)},
+		{"an invalid thumbprint", says(`,"cnf":{"jkt":"short"}`)},
 		{"a thumbprint with spare bits", says(`,"cnf":{"jkt":"` + thumbprint[:42] + `J"}`)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -468,7 +468,7 @@ func TestAnswer(t *testing.T) {
 		assert.Equal(t, "gold", token.ACR())
 		assert.Equal(t, now-9, token.AuthTime().Unix())
 	})
-	t.Run("an access token, as products say it", func(t *testing.T) {
+	t.Run("an access token, in the forms of products", func(t *testing.T) {
 		for _, more := range []string{`"token_use":"access"`, `"token_use":"access_token"`, `"typ":"Bearer"`, `"typ":"bearer"`, `"typ":"DPoP"`} {
 			accepted(t, says(","+more))
 		}
@@ -476,7 +476,7 @@ func TestAnswer(t *testing.T) {
 	t.Run("dates in strings are read", func(t *testing.T) {
 		assert.Equal(t, now+60, accepted(t, says(fmt.Sprintf(`,"exp":"%d"`, now+60))).Expiry().Unix())
 	})
-	t.Run("a type with another name is no reason to refuse an unbound token", func(t *testing.T) {
+	t.Run("a type with another name does not refuse an unbound token", func(t *testing.T) {
 		for _, kind := range []string{"access_token", "urn:ietf:params:oauth:token-type:access_token", "N_A", "JWT"} {
 			accepted(t, says(`,"token_type":"`+kind+`"`))
 		}

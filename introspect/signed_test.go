@@ -56,12 +56,12 @@ func TestSigned(t *testing.T) {
 		{"JRESP-04 no iss", "of the issuer", valetkeytest.Claim("iss", nil)},
 		{"JRESP-04 another iss", "of the issuer", valetkeytest.WrongIssuer()},
 		{"JRESP-05 no aud", "it is for", valetkeytest.Claim("aud", nil)},
-		{"JRESP-05 our aud with a slash at its end, which is no origin", "it is for", valetkeytest.Audience(valetkeytest.IntrospectionID + "/")},
+		{"JRESP-05 our aud with a slash at its end, which is not an origin", "it is for", valetkeytest.Audience(valetkeytest.IntrospectionID + "/")},
 		{"JRESP-05 another aud", "it is for", valetkeytest.Audience("another-resource-server")},
 		{"JRESP-05 the aud of our tokens, which is not ours", "it is for", valetkeytest.Audience(us)},
-		{"JRESP-05 an aud that is none", "aud is not", valetkeytest.Claim("aud", 1)},
+		{"JRESP-05 an invalid aud", "aud is not", valetkeytest.Claim("aud", 1)},
 		{"JRESP-06 no iat", "no iat", valetkeytest.Claim("iat", nil)},
-		{"JRESP-06 an iat that is none", "iat is not a number", valetkeytest.Claim("iat", "now")},
+		{"JRESP-06 an invalid iat", "iat is not a number", valetkeytest.Claim("iat", "now")},
 		{"JRESP-06 too old", "it was made at", valetkeytest.Claim("iat", iss.Now().Add(-100*time.Second).Unix())},
 		{"JRESP-06 of the future", "it was made at", valetkeytest.Claim("iat", iss.Now().Add(time.Hour).Unix())},
 		{"JRESP-07 nothing about the token", "no object token_introspection", about(nil)},
@@ -93,7 +93,7 @@ func TestSigned(t *testing.T) {
 		_, err := verifierOf(t, iss, signed).Verify(t.Context(), "opaque")
 		failed(t, err)
 	})
-	t.Run("JRESP-08 not active, whatever else it says", func(t *testing.T) {
+	t.Run("JRESP-08 not active, whatever else it contains", func(t *testing.T) {
 		answerSigned(iss, iss.Token(signedAnswer(about(object{"active": false, "sub": "alice", "aud": us, "scope": 1}))...))
 		_, err := verifierOf(t, iss, signed).Verify(t.Context(), "opaque")
 		refused(t, err, "the token is not active")
@@ -137,7 +137,7 @@ func TestSigned(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, before, iss.KeySet.Hits())
 	})
-	t.Run("JRESP-13 an answer is no access token", func(t *testing.T) {
+	t.Run("JRESP-13 an answer is not an access token", func(t *testing.T) {
 		answer := iss.Token(signedAnswer(valetkeytest.Audience(valetkeytest.IntrospectionID, us))...)
 		for _, profile := range []jwks.Profile{{}, jwks.Lenient()} {
 			keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{us}, JWKS: iss.JWKS(), Profile: profile, Now: iss.Now})

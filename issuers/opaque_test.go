@@ -23,7 +23,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// A response is what a product's introspection endpoint says about one kind of access token, with the responses that are nearly like it.
+// A response is the answer of a product's introspection endpoint about one kind of access token, with the responses that are nearly like it.
 type response struct {
 	of, kind string
 	params   issuers.Params
@@ -179,7 +179,7 @@ func TestIntrospectionShapes(t *testing.T) {
 	assert.Equal(t, of, issuers.IntrospectionNames(), "each product has shapes")
 }
 
-// introspect verifies a token about which the product says what it says of r, with the changes. A JWT names the issuer iss. asked is the
+// introspect verifies a token about which the product answers as about r, with the changes. A JWT names the issuer iss. asked is the
 // number of requests to the endpoint.
 func (r response) introspect(t *testing.T, iss string, changes object) (token *valetkey.Token, asked int, err error) {
 	t.Helper()

@@ -138,7 +138,7 @@ func TestSelfHostedParameters(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, authentikApp, cfg.Issuer)
 	})
-	t.Run("ID tokens are accepted only by constructors whose names say so", func(t *testing.T) {
+	t.Run("ID tokens are accepted only by constructors whose names state it", func(t *testing.T) {
 		for _, s := range shapes {
 			cfg, err := issuers.Named(s.of, s.params)
 			require.NoError(t, err)

@@ -33,7 +33,7 @@ func TestACauseNamesASettingOnlyIfItWouldHelp(t *testing.T) {
 		has, hasNot    string
 	}{
 		"no client, which is allowed, and a malformed jti": {func(c *jwks.Config) { c.Profile.AllowMissingClientID = true }, nil, object{"client_id": nil, "jti": 7}, "jti", "is off"},
-		"no aud, and none in AudienceClaim":                {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "vendor", true }, nil, object{"aud": nil}, "aud is missing", "is not set"},
+		"neither aud nor the claim of AudienceClaim":       {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "vendor", true }, nil, object{"aud": nil}, "aud is missing", "is not set"},
 		"no aud, and an empty one in AudienceClaim":        {func(c *jwks.Config) { c.AudienceClaim, c.RequireScope = "vendor", true }, nil, object{"aud": nil, "vendor": ""}, "aud is missing", "is not set"},
 		"no aud": {func(*jwks.Config) {}, nil, object{"aud": nil}, "AudienceClaim is not set", "is off"},
 		"no sub, which is allowed, and a malformed jti":          {func(c *jwks.Config) { c.Profile.AllowMissingSubject = true }, nil, object{"sub": nil, "jti": 7}, "jti", "is off"},

@@ -56,7 +56,7 @@ func Example() {
 	// true audience
 }
 
-// Incorrect: the client ID of an application is no audience of an API, and an empty list would accept the tokens of every API. All mistakes
+// Incorrect: the client ID of an application is not an audience of an API, and an empty list would accept the tokens of every API. All mistakes
 // are reported at once.
 func ExampleNew_incorrect() {
 	_, err := jwks.New(jwks.Config{Issuer: "", Audience: nil, Algorithms: []string{"none"}})

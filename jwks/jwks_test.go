@@ -59,7 +59,7 @@ func change(o, changes object) object {
 	return o
 }
 
-// mint signs claims with k. The typ is at+jwt unless header says otherwise.
+// mint signs claims with k. The typ is at+jwt unless header has another.
 func mint(t testing.TB, k *jose.PrivateKey, header, claims object) string {
 	t.Helper()
 	payload, err := json.Marshal(claims)
@@ -163,7 +163,7 @@ func TestConfig(t *testing.T) {
 		"neither an issuer nor a place of keys": {func(c *jwks.Config) { c.Issuer, c.JWKS = "", nil }, "jwks: Issuer: required"},
 		"no issuer, and a key set without https": {func(c *jwks.Config) { c.Issuer, c.JWKS, c.JWKSURL = "", nil, "http://as.example/jwks" },
 			"jwks: Issuer: required\njwks: JWKSURL: not https; InsecureHTTP allows http"},
-		"keys to start with that are none, and another mistake": {func(c *jwks.Config) {
+		"invalid keys to start with, and another mistake": {func(c *jwks.Config) {
 			c.JWKS, c.JWKSURL, c.InitialJWKS = nil, "http://as.example/jwks", []byte(`{"keys":[]}`)
 		}, "jwks: InitialJWKS: it has no usable key among 0\njwks: JWKSURL: not https; InsecureHTTP allows http"},
 		"requests for keys beside keys that never change": {func(c *jwks.Config) { c.KeyRequests.TokenFile = "/none" },
@@ -711,11 +711,11 @@ func TestScopes(t *testing.T) {
 		claims object
 		want   valetkey.Scopes
 	}{
-		"AT-19 a string is split on spaces":           {lenient, object{"scope": "b a B"}, valetkey.NewScopes("B", "a", "b")},
-		"AT-20 an empty string grants nothing":        {lenient, object{"scope": ""}, valetkey.Scopes{}},
-		"AT-20 spaces too many make no scope":         {lenient, object{"scope": "  a   b "}, valetkey.NewScopes("a", "b")},
-		"AT-20 no scope":                              {lenient, object{"scope": nil}, valetkey.Scopes{}},
-		"AT-19 a tab does not split, and is no scope": {lenient, object{"scope": "a\tb c"}, valetkey.NewScopes("c")},
+		"AT-19 a string is split on spaces":              {lenient, object{"scope": "b a B"}, valetkey.NewScopes("B", "a", "b")},
+		"AT-20 an empty string grants nothing":           {lenient, object{"scope": ""}, valetkey.Scopes{}},
+		"AT-20 spaces too many make no scope":            {lenient, object{"scope": "  a   b "}, valetkey.NewScopes("a", "b")},
+		"AT-20 no scope":                                 {lenient, object{"scope": nil}, valetkey.Scopes{}},
+		"AT-19 a tab does not split, and is not a scope": {lenient, object{"scope": "a\tb c"}, valetkey.NewScopes("c")},
 		"an array":                      {lenient, object{"scope": []string{"b", "a", "", "a"}}, valetkey.NewScopes("a", "b")},
 		"an element with a space":       {lenient, object{"scope": []string{"a", "b admin"}}, valetkey.NewScopes("a")},
 		"scp beside scope":              {lenient, object{"scp": []string{"c"}, "scope": "a"}, valetkey.NewScopes("a", "c")},

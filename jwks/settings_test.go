@@ -227,7 +227,7 @@ func TestSettings(t *testing.T) {
 		"a marker of at+jwt too":                                             {keycloak, nil, object{"typ": "ID"}, valetkey.ReasonNotAccessToken},
 		"an ID token of another application":                                 {authentik, untyped, object{"client_id": nil, "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
 		"an ID token of another application, which names ours in client_id":  {authentik, untyped, object{"client_id": "app", "azp": "other", "nonce": "n"}, valetkey.ReasonClient},
-		"an ID token whose azp is no string":                                 {authentik, untyped, object{"client_id": "app", "azp": object{}, "nonce": "n"}, valetkey.ReasonClient},
+		"an ID token whose azp is not a string":                              {authentik, untyped, object{"client_id": "app", "azp": object{}, "nonce": "n"}, valetkey.ReasonClient},
 		"an ID token for two, and no azp":                                    {authentik, untyped, object{"client_id": nil, "aud": []string{api, "app"}}, valetkey.ReasonClient},
 		"an ID token for two, the client first, and no azp":                  {authentik, untyped, object{"client_id": nil, "aud": []string{"app", api}}, valetkey.ReasonClient},
 		"an ID token whose client_id is not listed, without azp":             {func(c *jwks.Config) { authentik(c); c.Clients = []string{api} }, untyped, object{"client_id": "other"}, valetkey.ReasonClient},

@@ -31,7 +31,7 @@ func (t *template) matches(iss string, in *unread) bool {
 	if !ok || tenant == "" || strings.ContainsFunc(tenant, notInTenant) {
 		return false
 	}
-	named, _ := in.at(t.claim).View() // "", which is no tenant, if it is not a string
+	named, _ := in.at(t.claim).View() // "", which is not a tenant, if it is not a string
 	return named == tenant
 }
 

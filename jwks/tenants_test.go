@@ -162,7 +162,7 @@ func TestTenants(t *testing.T) {
 		assert.ErrorIs(t, err, valetkey.ErrNotApplicable)
 		assert.Empty(t, r.asked)
 	})
-	t.Run("JWT-28 a token whose iss is no tenant is refused", func(t *testing.T) {
+	t.Run("JWT-28 a token whose iss is not a tenant is refused", func(t *testing.T) {
 		for _, answer := range []error{jwks.ErrNoTenant, nil} {
 			v := registered(a).open(t, func(c *jwks.TenantsConfig) {
 				c.Lookup = func(context.Context, string) (jwks.Config, error) { return jwks.Config{}, answer }
@@ -283,7 +283,7 @@ func TestMadeUpIssuers(t *testing.T) {
 	a := generate("ES256", "k")
 	madeUp := func(i int) string { return fmt.Sprintf("https://made-up-%d.example", i) }
 
-	play(t, "an issuer that is no tenant is looked up again after 5 s only", func(t *testing.T) {
+	play(t, "an issuer that is not a tenant is looked up again after 5 s only", func(t *testing.T) {
 		r := registered(a)
 		v := r.open(t)
 		raw := tokenOf(t, a, acme)

@@ -60,7 +60,7 @@ func TestAuditedEvents(t *testing.T) {
 	t.Run("events of other kinds are not", func(t *testing.T) {
 		assert.Empty(t, recorded(t, middleware.AuditOptions{Grants: 1}, valetkey.Event{Kind: valetkey.KeySetRefreshed, Err: errors.New("down")}))
 	})
-	t.Run("nor is a preflight, which is no request to the API", func(t *testing.T) {
+	t.Run("a preflight, which is not a request to the API, is not recorded either", func(t *testing.T) {
 		cors := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 		send, records, _ := audited(t, valetkeytest.NewIssuer(t), middleware.AuditOptions{}, func(c *middleware.Config) { c.Preflight = cors })
 		r := valetkeytest.Request("OPTIONS", "/", "")

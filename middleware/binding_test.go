@@ -86,7 +86,7 @@ func TestBindingMistakes(t *testing.T) {
 			c.Methods = []middleware.BearerMethod{middleware.Form(0)}
 		}, "middleware: Methods: "},
 		{"a header without a name", func(c *middleware.Config) { c.ClientCertificate = middleware.PEMHeader("") }, "middleware: ClientCertificate: "},
-		{"DPOP-20 proofs, and nothing but the client that says what the URL is", func(c *middleware.Config) {
+		{"DPOP-20 proofs, and a URL that only the client states", func(c *middleware.Config) {
 			withDPoP(t, iss)(c)
 			c.URL = nil
 		}, "middleware: URL: required with DPoP, unless Resource.ID or Proxies.Forwarded is set, "},
@@ -149,7 +149,7 @@ func TestDPoP(t *testing.T) {
 		{"MTLS-14 an unknown binding", asBearer(cnf(`{"osc":"x"}`)), 401, "Bearer", "invalid_token"},
 		{"MTLS-14 an unknown binding beside one that is proven", asDPoP(key, cnf(`{"jkt":"`+key.Thumbprint()+`","kid":"1"}`)), 401, "DPoP", "invalid_token"},
 		{"MTLS-14 an empty binding", asBearer(cnf(`{}`)), 401, "Bearer", "invalid_token"},
-		{"MTLS-14 a binding that is no object", asBearer(cnf(`"` + key.Thumbprint() + `"`)), 401, "Bearer", "invalid_token"},
+		{"MTLS-14 a binding that is not an object", asBearer(cnf(`"` + key.Thumbprint() + `"`)), 401, "Bearer", "invalid_token"},
 		{"MTLS-15 a whole key in place of its thumbprint", asDPoP(key, cnf(`{"jwk":{"kty":"EC"}}`)), 401, "DPoP", "invalid_token"},
 		{"DPOP-52 the credentials of a proxy are ignored", func(r *http.Request) {
 			key.Authorize(r, bound)
@@ -168,7 +168,7 @@ func TestDPoP(t *testing.T) {
 			key.Authorize(r, bound)
 		}, 200, "", ""},
 		{"DPOP-36 an unbound token with an unneeded proof", both(asDPoP(key, plain), asBearer(plain)), 200, "", ""},
-		{"DPOP-36 a token bound to nothing, with a proof that is none", both(asBearer(plain), header("Dpop", "x")), 200, "", ""},
+		{"DPOP-36 a token bound to nothing, with an invalid proof", both(asBearer(plain), header("Dpop", "x")), 200, "", ""},
 		{"a bearer token", asBearer(plain), 200, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestDPoP(t *testing.T) {
 			assert.Equal(t, "hello "+valetkeytest.DefaultSubject+text, got.body)
 		}
 	})
-	t.Run("a failure of the memory is no refusal", func(t *testing.T) {
+	t.Run("a failure of the memory is not a refusal", func(t *testing.T) {
 		api := serve(t, newGuard(t, iss, withDPoP(t, iss, func(c *dpop.Config) { c.ReplayStore = noReplays{} })).Handler(hello))
 		got := do(t, "GET", api, "", asDPoP(key, bound))
 		assert.Equal(t, 503, got.status)

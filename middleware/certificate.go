@@ -20,7 +20,7 @@ type ClientCertificate struct {
 	inTLS  bool
 }
 
-// A certificate is what a server knows of the certificate of a client. The zero value is no certificate.
+// A certificate is what a server knows of the certificate of a client. The zero value means no certificate.
 type certificate struct {
 	der []byte // nil: only the digest is known
 	sum [sha256.Size]byte

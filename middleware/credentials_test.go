@@ -47,7 +47,7 @@ func TestHeader(t *testing.T) {
 		{"the token alone, without a scheme", []string{token}, 401, bare},
 		{"BT-05 the scheme alone", []string{"Bearer"}, 400, empty},
 		{"BT-05 the scheme and spaces", []string{"Bearer   "}, 400, empty},
-		{"BT-05 padding alone is no token", []string{"Bearer =="}, 400, odd},
+		{"BT-05 padding alone is not a token", []string{"Bearer =="}, 400, odd},
 		{"BT-04 a comma", []string{"Bearer " + token + ",x"}, 400, odd},
 		{"BT-04 two tokens in a line", []string{"Bearer " + token + ", Bearer " + token}, 400, odd},
 		{"BT-04 a quote", []string{`Bearer "` + token + `"`}, 400, odd},

@@ -425,7 +425,7 @@ func FuzzChallenge(f *testing.F) {
 		}
 		text := guard.Reject(nil, &valetkey.Error{Code: valetkey.Code(code), Reason: reason, Scope: valetkey.NewScopes(scope)}).Header().Get("WWW-Authenticate")
 		if strings.Trim(text, "\t") != text || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' }) {
-			t.Fatalf("%q is no header value", text)
+			t.Fatalf("%q is not a header value", text)
 		}
 		challenges, err := valetkeytest.Challenges(http.Header{"Www-Authenticate": {text}})
 		if err != nil || len(challenges) != 1 || challenges[0].Scheme != "Bearer" || challenges[0].Params["realm"] != "api" {

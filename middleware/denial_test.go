@@ -58,7 +58,7 @@ func TestARevokedTokenStaysRevokedUntilItCannotBeAccepted(t *testing.T) {
 		{"for 24 h, though it lives for longer, by id", start.Add(50 * time.Hour), valetkey.Revocation{ID: "1"}},
 		{"for 24 h, though it lives for longer, by client", start.Add(50 * time.Hour), valetkey.Revocation{ClientID: "app"}},
 		{"for a minute, though it lives for longer, and all", exp, valetkey.Revocation{All: true, Until: start.Add(time.Minute)}},
-		{"it says no exp", time.Time{}, valetkey.Revocation{Subject: "alice"}},
+		{"it has no exp", time.Time{}, valetkey.Revocation{Subject: "alice"}},
 		{"for ever, as far as a time goes", exp, valetkey.Revocation{Subject: "alice", Before: time.Unix(1<<62, 0), Until: time.Unix(1<<62, 0)}},
 		{"made at the end of time", exp, valetkey.Revocation{Subject: "alice", At: time.Unix(1<<62, 0)}},
 	} {
@@ -96,7 +96,7 @@ func TestARevocationIsKeptForAsLongAsTheLongestTokenLives(t *testing.T) {
 		{"an operator who has set it", 50 * time.Hour, 50 * time.Hour, 50*time.Hour - time.Minute, 401, 0},
 		{"by default 24 h", 0, 24 * time.Hour, 24*time.Hour - time.Minute, 401, 0},
 		{"a token that lives as long as a revocation is held with the most leeway", 0, 24*time.Hour + 5*time.Minute, 24 * time.Hour, 401, 0},
-		{"a token that lives longer and does not come is accepted later, which the log says before", 0, 50 * time.Hour, 49 * time.Hour, 200, 1},
+		{"a token that lives longer and does not come is accepted later, which the log reports before", 0, 50 * time.Hour, 49 * time.Hour, 200, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log strings.Builder
@@ -141,7 +141,7 @@ func TestRevocationAndSkew(t *testing.T) {
 		{"issued in the very second of the issuer's time, before or after", valetkey.Revocation{Subject: "alice", Before: revoked}, 5 * time.Minute, revoked.Truncate(time.Second), 401},
 		{"logged in again a second after the issuer's time", valetkey.Revocation{Subject: "alice", Before: revoked}, 5 * time.Minute, revoked.Truncate(time.Second).Add(time.Second), 200},
 		{"Before counts and At does not", valetkey.Revocation{Subject: "alice", Before: revoked.Add(-time.Hour), At: revoked}, 30 * time.Second, revoked.Add(-time.Minute), 200},
-		{"it does not say when it was issued", valetkey.Revocation{Subject: "alice", Before: revoked}, 0, time.Time{}, 401},
+		{"it does not state when it was issued", valetkey.Revocation{Subject: "alice", Before: revoked}, 0, time.Time{}, 401},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := &clerk{now: revoked, leeway: c.leeway, tokens: map[string]valetkey.TokenFields{

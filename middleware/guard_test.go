@@ -50,7 +50,7 @@ func TestConfigMistakes(t *testing.T) {
 	for _, c := range []struct{ name, uri string }{
 		{"BT-13 an error_uri with a line break", "https://docs.example.com/\r\nX: y"},
 		{"BT-13 an error_uri with a quote", `https://docs.example.com/"`},
-		{"BT-13 an error_uri that is no reference", "https://docs.example.com/%zz"},
+		{"BT-13 an error_uri that is not a reference", "https://docs.example.com/%zz"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := middleware.New(middleware.Config{Verifier: valetkey.First(), ErrorURI: c.uri})
@@ -176,7 +176,7 @@ func TestRequirements(t *testing.T) {
 		challenge     string
 	}{
 		{"the zero requirement refuses", []valetkey.Requirement{scopes.Requirement{}}, token("a"), 403, `error="insufficient_scope"`},
-		{"an openness that is none", []valetkey.Requirement{valetkey.Openness("any")}, token("a"), 503, ""},
+		{"an invalid openness", []valetkey.Requirement{valetkey.Openness("any")}, token("a"), 503, ""},
 		{"the zero openness", []valetkey.Requirement{valetkey.Openness("")}, token("a"), 503, ""},
 		{"BT-20 all requirements' scopes are named at once", []valetkey.Requirement{scopes.Any("a", "admin"), scopes.All("b")}, token("admin"), 403, `scope="a b"`},
 		{"a refusal of another kind is passed on unchanged", []valetkey.Requirement{fresh, scopes.All("b")}, token("a"), 401, `error="insufficient_user_authentication"`},
@@ -192,7 +192,7 @@ func TestRequirements(t *testing.T) {
 			assert.Contains(t, got.challenge(), c.challenge)
 		})
 	}
-	t.Run("a scope that is none stays out of the challenge", func(t *testing.T) {
+	t.Run("an invalid scope stays out of the challenge", func(t *testing.T) {
 		odd := requirement(func(*valetkey.Token) error {
 			return &valetkey.Error{Code: valetkey.InsufficientScope, Scope: valetkey.NewScopes(`a" x="`, "b")}
 		})

@@ -42,7 +42,7 @@ func TestHeaderTokenReplacesAuthorization(t *testing.T) {
 		{"by default the header is ignored", plain, []func(*http.Request){sent(token)}, 401, `Bearer realm="api"`},
 		{"no credentials", api, nil, 401, bare},
 		{"Authorization is not read", api, []func(*http.Request){header("Authorization", "Bearer "+token)}, 401, bare},
-		{"an empty value is no token", api, []func(*http.Request){sent("")}, 401, bare},
+		{"an empty value is not a token", api, []func(*http.Request){sent("")}, 401, bare},
 		{"another header", api, []func(*http.Request){header("X-Cf-Access-Jwt-Assertion", token)}, 401, bare},
 		{"two lines", api, []func(*http.Request){sent(token, token)}, 400, twice},
 		{"two lines, one empty", api, []func(*http.Request){sent(token, "")}, 400, twice},
@@ -213,7 +213,7 @@ func TestHeaderTokenMistakes(t *testing.T) {
 		{"DPoP", middleware.Config{Methods: []middleware.BearerMethod{x}, DPoP: proofs, Resource: middleware.Resource{ID: "https://a.example"}}, `Methods[0]: conflicts with DPoP`},
 		{"the header of the certificate", middleware.Config{Methods: []middleware.BearerMethod{x}, ClientCertificate: middleware.PEMHeader("x-token"),
 			Proxies: middleware.Proxies{Trusted: prefixes("10.0.0.0/8")}}, `Methods[0]: X-Token is the header of ClientCertificate`},
-		{"an origin that is none", middleware.Config{Methods: []middleware.BearerMethod{middleware.HeaderToken("X-Token", "app.example.com")}}, `Methods[0]: "app.example.com" is not an origin`},
+		{"an invalid origin", middleware.Config{Methods: []middleware.BearerMethod{middleware.HeaderToken("X-Token", "app.example.com")}}, `Methods[0]: "app.example.com" is not an origin`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.Verifier = valetkey.First()

@@ -67,7 +67,7 @@ func TestMetadata(t *testing.T) {
 
 	for _, c := range []struct{ name, id, path string }{
 		{"PRM-02 a resource without a path", "https://api.example.com", "/.well-known/oauth-protected-resource"},
-		{"PRM-02 a slash alone is no path", "https://api.example.com/", "/.well-known/oauth-protected-resource"},
+		{"PRM-02 a slash alone is not a path", "https://api.example.com/", "/.well-known/oauth-protected-resource"},
 		{"PRM-03 a resource with a path", "https://api.example.com/a/b", "/.well-known/oauth-protected-resource/a/b"},
 		{"PRM-04 a slash at the end", "https://api.example.com/a/", "/.well-known/oauth-protected-resource/a"},
 		{"on loopback, by its name", "http://localhost:8080", "/.well-known/oauth-protected-resource"},

@@ -59,7 +59,7 @@ func TestForwardingHeaders(t *testing.T) {
 			"X-Forwarded-For: 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"an unknown scheme", of(x), lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: gopher"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
-		{"a host that is none", of(x), lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: a/b"}, "192.0.2.1", []string{
+		{"an invalid host", of(x), lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: a/b"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
 		{"a host with a space", of(x), lb, "", []string{"X-Forwarded-For: 192.0.2.1", "X-Forwarded-Host: a b"}, "192.0.2.1", []string{
 			"X-Forwarded-For: 192.0.2.1, 10.0.0.7", "X-Forwarded-Host: api.example.com", "X-Forwarded-Port: 80", "X-Forwarded-Proto: http"}},
@@ -72,14 +72,14 @@ func TestForwardingHeaders(t *testing.T) {
 		{"a malformed Forwarded", of(rfc), lb, "", []string{`Forwarded: for="192.0.2.1`}, "10.0.0.7", []string{"Forwarded: for=10.0.0.7;host=api.example.com;proto=http"}},
 		{"a Host with a port that is too large", none, stranger, "api.example.com:70000", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:70000\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:70000", "X-Forwarded-Proto: http"}},
-		{"a Host with a port that is none", none, stranger, "api.example.com:x", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:x\";proto=http", "X-Forwarded-For: 192.0.2.1",
+		{"a Host with an invalid port", none, stranger, "api.example.com:x", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:x\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:x", "X-Forwarded-Proto: http"}},
 
 		{"a Host with the port 0", none, stranger, "api.example.com:0", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:0\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:0", "X-Forwarded-Proto: http"}},
 		{"a Host with two ports", none, stranger, "api.example.com:1:2", nil, "192.0.2.1", []string{"Forwarded: for=192.0.2.1;host=\"api.example.com:1:2\";proto=http", "X-Forwarded-For: 192.0.2.1",
 			"X-Forwarded-Host: api.example.com:1:2", "X-Forwarded-Proto: http"}},
-		{"a host in Forwarded that is none", of(rfc), lb, "", []string{`Forwarded: for=192.0.2.1;host="a/b"`}, "192.0.2.1", []string{
+		{"an invalid host in Forwarded", of(rfc), lb, "", []string{`Forwarded: for=192.0.2.1;host="a/b"`}, "192.0.2.1", []string{
 			"Forwarded: for=192.0.2.1, for=10.0.0.7;host=api.example.com;proto=http"}},
 
 		{"an IPv4 address with a port", of(rfc), lb, "", []string{`Forwarded: for="192.0.2.1:4711"`}, "192.0.2.1", []string{

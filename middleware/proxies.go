@@ -34,7 +34,7 @@ type Proxies struct {
 }
 
 // A Forwarding is a header in which proxies report the URL that a client requested. They must set it on every request and must not
-// pass on the client's own value. The zero value is no header.
+// pass on the client's own value. The zero value means no header.
 type Forwarding string
 
 // The headers that proxies may set. A guard reads the configured one and ignores the other.

@@ -247,7 +247,7 @@ func TestWatchRetries(t *testing.T) {
 			assert.Greater(t, start[4].Sub(start[3]), 7*time.Second)
 		})
 	})
-	t.Run("the log and the status have the reason why it failed, and the end of Watch is no failure", func(t *testing.T) {
+	t.Run("the log and the status have the reason why it failed, and the end of Watch is not a failure", func(t *testing.T) {
 		for want, ends := range map[string]error{"out of reach": errors.New("out of reach"), "the source ended without an error": nil} {
 			synctest.Test(t, func(t *testing.T) {
 				var log lines

@@ -100,7 +100,7 @@ var (
 
 // APIKeyHeader returns the BearerMethod for an API key that is the whole value of a header, such as X-Api-Key. Unlike [HeaderToken], it
 // does not replace Authorization: a request with both is refused with 400. The verifier must accept API keys, see package apikey. An
-// empty value is no key. [New] reports a name that is not the name of a header or that has another meaning.
+// empty value is not a key. [New] reports a name that is not the name of a header or that has another meaning.
 func APIKeyHeader(name string) BearerMethod {
 	header := http.CanonicalHeaderKey(name)
 	m := BearerMethod{vary: header, mistake: tokenHeader(name)}

@@ -56,7 +56,7 @@ func TestStatus(t *testing.T) {
 		{"one is degraded", in(valetkey.Degraded), valetkey.Degraded, 200},
 		{"all are ready", in(valetkey.Ready, valetkey.Ready), valetkey.Ready, 200},
 		{"a combination asks all", valetkey.First(in(valetkey.Down), valetkey.CrossCheck(in(valetkey.Down), in(valetkey.Down))), valetkey.Down, 503},
-		{"a verifier that says nothing is taken for ready", valetkey.First(), valetkey.Ready, 200},
+		{"a verifier without health is taken for ready", valetkey.First(), valetkey.Ready, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			guard := guardWith(t, c.verifier)
@@ -68,7 +68,7 @@ func TestStatus(t *testing.T) {
 			assert.Equal(t, c.want, said.State)
 		})
 	}
-	t.Run("JWKS-10 a probe fetches the first keys, and says no while there are none", func(t *testing.T) {
+	t.Run("JWKS-10 a probe fetches the first keys, and fails while there are none", func(t *testing.T) {
 		iss := valetkeytest.NewIssuer(t)
 		iss.KeySet.Down()
 		down := serve(t, newGuard(t, iss).Readiness())

@@ -10,7 +10,7 @@ import (
 	"github.com/valetkey/valetkey/internal/tokencache"
 )
 
-// A finding is the result of verify. The zero value is no result.
+// A finding is the result of verify. The zero value means no result.
 type finding struct {
 	entry      *tokencache.Entry
 	remembered bool

@@ -81,7 +81,7 @@ func FuzzResponse(f *testing.F) {
 		var read map[string]json.RawMessage // names are case-sensitive here
 		require.NoError(t, json.Unmarshal([]byte(body), &read))
 		text := func(name string) (s string) {
-			_ = json.Unmarshal(read[name], &s) // s stays empty if it is no string
+			_ = json.Unmarshal(read[name], &s) // s stays empty if it is not a string
 			return s
 		}
 		require.Equal(t, "Bearer "+text("access_token"), got.Authorization())

@@ -364,7 +364,7 @@ func TestAChallengeOfTheCalledServiceReachesTheClientIfItIsForTheUser(t *testing
 		{"XCHG-09 a step-up", `Basic realm="x", Bearer realm="stock", error="insufficient_user_authentication", acr_values="mfa phr", max_age="60"`, 401,
 			map[string]string{"error": "insufficient_user_authentication", "acr_values": "mfa phr", "max_age": "60"}},
 		{"XCHG-09 a claims challenge", `Bearer error="insufficient_claims", claims="eyJhIjoxfQ=="`, 401, map[string]string{"error": "insufficient_claims", "claims": "eyJhIjoxfQ=="}},
-		{"claims that are no object", `Bearer error="insufficient_claims", claims="eA=="`, 401, map[string]string{"error": "insufficient_claims", "claims": ""}},
+		{"claims that are not an object", `Bearer error="insufficient_claims", claims="eA=="`, 401, map[string]string{"error": "insufficient_claims", "claims": ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := onbehalf.ChallengeOf(&http.Response{StatusCode: c.status, Header: http.Header{"Www-Authenticate": {c.challenge}}})

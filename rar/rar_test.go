@@ -117,7 +117,7 @@ func TestRequirement(t *testing.T) {
 			}
 		})
 	}
-	t.Run("RAR-03 a malformed claim is no matter where no rule uses it", func(t *testing.T) {
+	t.Run("RAR-03 a malformed claim has no effect where no rule uses it", func(t *testing.T) {
 		w := httptest.NewRecorder()
 		guard.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, valetkeytest.Request("GET", "/", iss.Token(claim("x"))))
 		assert.Equal(t, 200, w.Code)

@@ -60,7 +60,7 @@ func TestCovers(t *testing.T) {
 		{"HTTP-02 echo, a plus is a plus", routes.Table{"/c": read, "/c/": read}, routes.Echo, route("GET", "/c++*"), "no row decides GET /c++"},
 		{"fiber, names without end that may be missing", closed, routes.Fiber, route("GET", strings.Repeat("/:x?", 30)), "too many optional segments"},
 		{"an unknown dialect", closed, "rails", route("GET", "/users"), `unknown dialect "rails"`},
-		{"a path that is no pattern", closed, routes.NetHTTP, route("GET", "/{"), "parsing"},
+		{"a path that is not a pattern", closed, routes.NetHTTP, route("GET", "/{"), "parsing"},
 		{"a table with mistakes", routes.Table{"/": nil}, routes.NetHTTP, route("GET", "/"), "the requirement is nil"},
 
 		{"net/http", closed, routes.NetHTTP, route("GET", "/users/{name}"), ""},

@@ -188,7 +188,7 @@ func FuzzLogout(f *testing.F) {
 		var c map[string]json.RawMessage // names are case-sensitive here
 		require.NoError(t, json.Unmarshal([]byte(claims), &c))
 		text := func(name string) (v string) {
-			_ = json.Unmarshal(c[name], &v) // v stays empty if it is no string
+			_ = json.Unmarshal(c[name], &v) // v stays empty if it is not a string
 			return v
 		}
 		var exp, iat float64

@@ -328,7 +328,7 @@ func TestLegacySubjects(t *testing.T) {
 		{"SSF-29 subject_type with the option: read", google, legacy, []string{"sub alice"}, 202},
 		{"SSF-29 format and subject_type: the format counts", old(M{"format": "iss_sub", "subject_type": "email", "iss": tr.URL, "sub": "alice"}), legacy, []string{"sub alice"}, 202},
 		{"SSF-29 subject_type of a user of another issuer: nothing", old(M{"subject_type": "iss-sub", "iss": "https://other.example.com", "sub": "alice"}), legacy, []string{}, 202},
-		{"SSF-29 a token of Google: nothing, since it is no access token of ours", old(M{"subject_type": "oauth_token", "token_type": "refresh_token",
+		{"SSF-29 a token of Google: nothing, since it is not an access token of ours", old(M{"subject_type": "oauth_token", "token_type": "refresh_token",
 			"token_identifier_alg": "prefix", "token": "7265"}), legacy, []string{}, 202},
 		{"a complex subject of the drafts, without a format", old(M{"user": M{"format": "iss_sub", "iss": tr.URL, "sub": "alice"}}), legacy, []string{"sub alice"}, 202},
 	} {

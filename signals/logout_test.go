@@ -84,7 +84,7 @@ func TestLogout(t *testing.T) {
 		{"BCL-10 an access token", token},
 		{"BCL-10 an ID token", a.iss.Token(valetkeytest.Type("JWT"), valetkeytest.Claim("aud", logoutClient), valetkeytest.Claim("nonce", "n"))},
 		{"a sid that is too long", a.logoutToken("alice", strings.Repeat("x", 1025))},
-		{"a sub that is no text", a.logoutToken(1, "s1")},
+		{"a sub that is not text", a.logoutToken(1, "s1")},
 		{"nothing", ""},
 	} {
 		t.Run(test.name+" is refused", func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestLogout(t *testing.T) {
 		assert.Equal(t, 400, logout(r, a.logoutToken("carol", "s9", valetkeytest.Type("at+jwt"))).Code)
 		assert.Equal(t, 400, logout(r, a.iss.Token(valetkeytest.Type("JWT"), valetkeytest.Claim("aud", logoutClient))).Code, "an ID token has no events")
 	})
-	t.Run("BCL-10 a logout token is no access token", func(t *testing.T) {
+	t.Run("BCL-10 a logout token is not an access token", func(t *testing.T) {
 		for _, typ := range []string{"logout+jwt", "JWT"} {
 			assert.Equal(t, 401, a.get(a.logoutToken("alice", "s1", valetkeytest.Type(typ), valetkeytest.Claim("aud", valetkeytest.DefaultAudience))))
 		}

@@ -129,7 +129,7 @@ func FuzzManage(f *testing.F) {
 		for _, one := range all {
 			s := members(t, string(one))
 			var delivery map[string]json.RawMessage
-			_ = json.Unmarshal(s["delivery"], &delivery) // stays empty if it is no object
+			_ = json.Unmarshal(s["delivery"], &delivery) // stays empty if it is not an object
 			if method := text(delivery["method"]); method == poll || strings.HasSuffix(method, "risc/delivery-method/poll") {
 				used = append(used, s)
 			}

@@ -39,7 +39,7 @@ func TestRefusedSETs(t *testing.T) {
 		{"SSF-05 another aud", tr.set(claim("aud", "https://other.example.com")), "invalid_audience"},
 		{"SSF-05 an array without us", tr.set(claim("aud", []string{"https://other.example.com", audience + "/"})), "invalid_audience"},
 		{"SSF-05 no aud", tr.set(claim("aud", nil)), "invalid_audience"},
-		{"SSF-05 an aud that is no text", tr.set(claim("aud", 1)), "invalid_request"},
+		{"SSF-05 an aud that is not text", tr.set(claim("aud", 1)), "invalid_request"},
 		{"SSF-06 a key of another issuer", tr.set(with(other)), "invalid_key"},
 		{"SSF-06 the kid of our key, but another key", tr.set(with(another), header("kid", tr.keys[0].ID())), "invalid_key"},
 		{"SSF-06 alg HS256", symmetric(t, tr), "invalid_key"},
@@ -47,7 +47,7 @@ func TestRefusedSETs(t *testing.T) {
 		{"SSF-06 alg none without a signature", strings.Join(append(strings.Split(tr.set(header("alg", "none")), ".")[:2], ""), "."), "invalid_request"},
 		{"SSF-07 no jti", tr.set(claim("jti", nil)), "invalid_request"},
 		{"SSF-07 an empty jti", tr.set(claim("jti", "")), "invalid_request"},
-		{"SSF-07 a jti that is no text", tr.set(claim("jti", 7)), "invalid_request"},
+		{"SSF-07 a jti that is not text", tr.set(claim("jti", 7)), "invalid_request"},
 		{"SSF-07 no iat", tr.set(claim("iat", nil)), "invalid_request"},
 		{"SSF-07 no iss", tr.set(claim("iss", nil)), "invalid_request"},
 		{"SSF-07 no events", tr.set(claim("events", nil)), "invalid_request"},
@@ -64,7 +64,7 @@ func TestRefusedSETs(t *testing.T) {
 		{"nothing", "", "invalid_request"},
 		{"no JWT", "not a token", "invalid_request"},
 		{"a SET that is too long", tr.set(claim("more", strings.Repeat("x", jose.MaxToken))), "invalid_request"},
-		{"a payload that is no object", tr.set(raw(`[]`)), "invalid_request"},
+		{"a payload that is not an object", tr.set(raw(`[]`)), "invalid_request"},
 	} {
 		t.Run(test.name+" is refused", func(t *testing.T) {
 			r := newReceiver(t, tr.config(func(cfg *signals.Config) { cfg.Guards = []signals.Guard{s} }))

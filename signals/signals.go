@@ -588,7 +588,7 @@ type Status struct {
 	Outcomes map[string]uint64
 }
 
-// A Gap is a time in which events may have been lost. The zero value is no gap.
+// A Gap is a time in which events may have been lost. The zero value means no gap.
 type Gap struct {
 	From   time.Time // the last contact before the gap; zero: unknown
 	To     time.Time

@@ -206,7 +206,7 @@ func TestStatusOfAStream(t *testing.T) {
 		{"paused, disabled and enabled: from the first on", []string{"paused", "disabled", "enabled"}, "the transmitter had disabled the stream", 0, 3},
 		{"paused and enabled twice: the later gap", []string{"paused", "enabled", "disabled", "enabled"}, "the transmitter had disabled the stream", 2 * time.Minute, 4},
 		{"an unknown status", []string{"resting", "enabled"}, "", 0, 2},
-		{"a status that is none", []string{""}, "", 0, 1},
+		{"an invalid status", []string{""}, "", 0, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log logBuffer
@@ -539,7 +539,7 @@ func TestSetUpAgain(t *testing.T) {
 			assert.Equal(t, valetkey.Ready, health(r).State)
 		}, func(cfg *signals.Config) { cfg.VerifyInterval = -1 })
 	})
-	t.Run("a stream that is created at first is no gap", func(t *testing.T) {
+	t.Run("a stream that is created at first is not a gap", func(t *testing.T) {
 		var log logBuffer
 		pushing(t, nil, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
 			assert.Zero(t, r.Status().Gap)

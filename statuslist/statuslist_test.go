@@ -58,7 +58,7 @@ func refused(t *testing.T, err error, description string) {
 	assert.Equal(t, description, e.Reason.Description())
 }
 
-// failed requires a failure of ours, which is no refusal.
+// failed requires a failure of ours, which is not a refusal.
 func failed(t *testing.T, err error, text string) {
 	t.Helper()
 	var e *valetkey.Error
@@ -133,7 +133,7 @@ func TestRefusedTokens(t *testing.T) {
 			valetkeytest.Claim("status", map[string]any{"status_list": map[string]any{"idx": 0}})},
 		{"a uri with a fragment", "the status of the token is malformed", status(0, iss.StatusList.URL+"#a")},
 		{"a uri that is not a URL", "the status of the token is malformed", status(0, "http://[::1")},
-		{"a status_list that is no object", "the status of the token is malformed",
+		{"a status_list that is not an object", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"status_list": "0"})},
 		{"a status of another mechanism alone", "the status of the token is malformed",
 			valetkeytest.Claim("status", map[string]any{"other": true})},
@@ -412,7 +412,7 @@ func TestRefresh(t *testing.T) {
 	none := func(*statuslist.Config) {}
 	long := valetkeytest.ExpiresIn(12 * time.Hour)
 
-	bubble(t, "VCACHE-15 TSL-08 a remembered token ends with the refresh that says so", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
+	bubble(t, "VCACHE-15 TSL-08 a remembered token ends with the refresh that revokes it", none, func(t *testing.T, iss *valetkeytest.Issuer, get func(string) int) {
 		iss.StatusTTL(time.Minute)
 		token := iss.Token(iss.Status(4), long)
 		assert.Equal(t, 200, get(token))

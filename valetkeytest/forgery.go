@@ -51,7 +51,7 @@ func (iss *Issuer) forgeries() []forgery {
 		{"another issuer", with(WrongIssuer())},
 		{"another audience", with(WrongAudience())},
 		{"no audience", with(Claim("aud", nil))},
-		{"claims that are no object", with(Payload(`[]`))},
+		{"claims that are not an object", with(Payload(`[]`))},
 	}
 }
 

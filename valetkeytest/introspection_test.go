@@ -98,7 +98,7 @@ func TestIntrospectionTellsActiveFromInactive(t *testing.T) {
 		{"a JWT with a tampered signature", iss.Token(valetkeytest.TamperedSignature()), false},
 		{"a JWT with a tampered payload", iss.Token(valetkeytest.TamperedPayload()), false},
 		{"a JWT of an unknown key", iss.Token(valetkeytest.UnknownKey()), false},
-		{"claims that are no object", iss.Opaque(valetkeytest.Payload("null")), false},
+		{"claims that are not an object", iss.Opaque(valetkeytest.Payload("null")), false},
 		{"an opaque token", iss.Opaque(), true},
 		{"an opaque token without end", iss.Opaque(valetkeytest.Claim("exp", nil)), true},
 		{"a JWT", iss.Token(), true},

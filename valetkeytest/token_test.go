@@ -149,14 +149,14 @@ func TestOptionsChangeTheToken(t *testing.T) {
 		key  string
 		want any // nil: absent; a time.Duration: seconds of 1970 that far from now
 	}{
-		{"no scope asked for is no claim", valetkeytest.Subject("bob"), "claims", "scope", nil},
+		{"without scopes there is no claim", valetkeytest.Subject("bob"), "claims", "scope", nil},
 		{"one audience is a string", valetkeytest.Audience("https://a.example"), "claims", "aud", "https://a.example"},
 		{"two audiences are an array", valetkeytest.Audience("a", "b"), "claims", "aud", []any{"a", "b"}},
 		{"a subject", valetkeytest.Subject("bob"), "claims", "sub", "bob"},
 		{"a client", valetkeytest.ClientID("shop"), "claims", "client_id", "shop"},
-		{"a claim of one's own", valetkeytest.Claim("roles", []int{1}), "claims", "roles", []any{1.0}},
+		{"a custom claim", valetkeytest.Claim("roles", []int{1}), "claims", "roles", []any{1.0}},
 		{"a claim removed", valetkeytest.Claim("jti", nil), "claims", "jti", nil},
-		{"a header of one's own", valetkeytest.Header("x", true), "header", "x", true},
+		{"a custom header", valetkeytest.Header("x", true), "header", "x", true},
 		{"no kid", valetkeytest.NoKeyID(), "header", "kid", nil},
 		{"another kid", valetkeytest.KeyID("../x"), "header", "kid", "../x"},
 		{"another type", valetkeytest.Type("JWT"), "header", "typ", "JWT"},
@@ -169,7 +169,7 @@ func TestOptionsChangeTheToken(t *testing.T) {
 		{"lenient has no typ", valetkeytest.Lenient(), "header", "typ", nil},
 		{"lenient has no kid", valetkeytest.Lenient(), "header", "kid", nil},
 		{"lenient has no sub", valetkeytest.Lenient(), "claims", "sub", nil},
-		{"a payload of one's own", valetkeytest.Payload(`{"a":1,"a":2}`), "claims", "a", 2.0},
+		{"a custom payload", valetkeytest.Payload(`{"a":1,"a":2}`), "claims", "a", 2.0},
 		{"an algorithm that the header lies about", valetkeytest.Header("alg", "HS256"), "header", "alg", "HS256"},
 	}
 	keys := published(t, iss)

@@ -88,7 +88,7 @@ func TestMistakes(t *testing.T) {
 		{"a malformed timestamp", `now < timestamp("tomorrow")`, onAccess, "invalid timestamp argument"},
 		{"a long expression", "claims.a == " + strings.Repeat(" ", valetcel.MaxExpression) + "1", both, "expression code point size exceeds limit"},
 		{"a deep expression", strings.Repeat("(", 500) + "true" + strings.Repeat(")", 500), both, "recursion limit exceeded"},
-		{"functions that are no part of the language", `claims.email.lowerAscii() == "a"`, both, `"lowerAscii" is undefined`},
+		{"functions that are not part of the language", `claims.email.lowerAscii() == "a"`, both, `"lowerAscii" is undefined`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := c.load(valetcel.Rule{Expression: `claims.first == 1`}, valetcel.Rule{Expression: c.expression})

@@ -194,7 +194,7 @@ func TestProcedures(t *testing.T) {
 		assert.Contains(t, p.log.String(), "request refused")
 		assert.NotContains(t, p.log.String(), reader)
 	})
-	t.Run("what is no call gets the guard's own answer", func(t *testing.T) {
+	t.Run("a request that is not a call gets the guard's own answer", func(t *testing.T) {
 		response, err := p.web.Client().Post(p.web.URL+service+"List", "text/plain", nil)
 		require.NoError(t, err)
 		defer response.Body.Close()

@@ -258,7 +258,7 @@ func TestFiber(t *testing.T) {
 	t.Run("nothing is left of requests that have ended", func(t *testing.T) {
 		assert.Eventually(t, func() bool { return guard.Status().Requests == 0 }, time.Minute, time.Millisecond)
 	})
-	t.Run("what a handler before wrote is no part of a refusal", func(t *testing.T) {
+	t.Run("what an earlier handler wrote is not part of a refusal", func(t *testing.T) {
 		app := fiber.New()
 		app.Use(func(c fiber.Ctx) error {
 			c.Set("Cache-Control", "public")

@@ -494,7 +494,7 @@ func TestBoundTokens(t *testing.T) {
 			{"another certificate", []string{escaped(other.Certificate[0])}, 401},
 			{"two certificates", []string{escaped(certificate.Certificate[0]), escaped(certificate.Certificate[0])}, 400},
 			{"no certificate in the header", []string{"X-Client-Cert: x"}, 400},
-			{"a certificate that is none", []string{escaped([]byte("x"))}, 400},
+			{"an invalid certificate", []string{escaped([]byte("x"))}, 400},
 			{"a header that is not configured", []string{strings.Replace(escaped(certificate.Certificate[0]), "X-Client-Cert", "X-Other-Cert", 1)}, 401},
 			{"the certificate of the token", []string{escaped(certificate.Certificate[0])}, 200},
 		} {
@@ -538,7 +538,7 @@ func TestMistakes(t *testing.T) {
 		{"nothing", valetforward.Config{}, []string{
 			"valetforward: Decider: required, from routes.Table.Decider", "valetforward: Dialect: required: caddy, envoy-http, haproxy, ingress-nginx, nginx, traefik",
 			"valetforward: Callers: required: the addresses of the gateway"}},
-		{"a Decider that is none", valetforward.Config{Decider: new(routes.Decider), Dialect: "nginx", Callers: loopback}, []string{
+		{"an invalid Decider", valetforward.Config{Decider: new(routes.Decider), Dialect: "nginx", Callers: loopback}, []string{
 			"valetforward: Decider: required, from routes.Table.Decider"}},
 		{"another dialect", valetforward.Config{Decider: decider, Dialect: "apache", Callers: loopback}, []string{
 			`valetforward: Dialect: "apache" is not supported: use caddy, envoy-http, haproxy, ingress-nginx, nginx, traefik`}},

@@ -53,7 +53,7 @@ func TestMethodsCovers(t *testing.T) {
 			"valetgrpc: method /grpc.testing.TestService/UnaryCall: no row declares it",
 			"valetgrpc: method /grpc.testing.TestService/FullDuplexCall: no row declares it",
 		}},
-		{"HTTP-02 a row that says nothing", nilRow, server, []string{"valetgrpc: method /grpc.health.v1.Health/List: no row declares it"}},
+		{"HTTP-02 a row with a nil requirement", nilRow, server, []string{"valetgrpc: method /grpc.health.v1.Health/List: no row declares it"}},
 		{"a row of a method that is gone", with(service + "Gone"), server, []string{`valetgrpc: Methods["/grpc.testing.TestService/Gone"]: no service has this method`}},
 		{"a row of a service that is not registered", with("/orders.v1.Orders/List"), server, []string{`valetgrpc: Methods["/orders.v1.Orders/List"]: no service has this method`}},
 		{"another letter case", with(service + "unaryCall"), server, []string{`valetgrpc: Methods["/grpc.testing.TestService/unaryCall"]: no service has this method`}},

@@ -22,7 +22,7 @@ import (
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
-// TestMain is the function of TestInTheRuntimeOfLambda if the environment says so.
+// TestMain is the function of TestInTheRuntimeOfLambda if the environment asks for it.
 func TestMain(m *testing.M) {
 	if os.Getenv("AWS_LAMBDA_RUNTIME_API") == "" {
 		os.Exit(m.Run())

@@ -127,7 +127,7 @@ func TestClient(t *testing.T) {
 		_, err = callTool(t, session, "whoami")
 		require.ErrorContains(t, err, "Unauthorized")
 	})
-	t.Run("MCP-14, PRM-14 the metadata of a server at a path is where the challenge says, and needs no token", func(t *testing.T) {
+	t.Run("MCP-14, PRM-14 the metadata of a server at a path is where the challenge names it, and needs no token", func(t *testing.T) {
 		p := open(t)
 		got := p.send(t, "POST", "", initialize)
 		base := strings.TrimSuffix(p.resource, "/mcp")

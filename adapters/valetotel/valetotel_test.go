@@ -148,7 +148,7 @@ func TestMetrics(t *testing.T) {
 		{"an issuer whose caller gave up", valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: issuer, Err: context.DeadlineExceeded}, []string{
 			"issuer.ask.duration histogram s{error.type=timeout,issuer=https://as.example.com} 1 of 0 in bucket 0 of 15",
 			"issuer.asked counter {call}{error.type=timeout,issuer=https://as.example.com} 1"}},
-		{"a status that is none", valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: issuer, Status: 999, Err: errors.New("999")}, []string{
+		{"an invalid status", valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: issuer, Status: 999, Err: errors.New("999")}, []string{
 			"issuer.ask.duration histogram s{error.type=_OTHER,issuer=https://as.example.com} 1 of 0 in bucket 0 of 15",
 			"issuer.asked counter {call}{error.type=_OTHER,issuer=https://as.example.com} 1"}},
 		{"an issuer that answered", valetkey.Event{Kind: valetkey.IssuerAsked, Issuer: issuer, Status: 200, Duration: 11 * time.Second}, []string{

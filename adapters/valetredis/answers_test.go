@@ -71,7 +71,7 @@ func TestAnswers(t *testing.T) {
 		other, _ := newRedis(t, newClient(t, s.addr, nil), key, func(cfg *valetredis.Config) { cfg.Prefix = "other:" })
 		absent(t, other, "k")
 	})
-	t.Run("whoever writes to redis cannot exchange answers, and one log line says so", func(t *testing.T) {
+	t.Run("whoever writes to redis cannot exchange answers, and one log line reports it", func(t *testing.T) {
 		empty(t)
 		require.NoError(t, a.Set(ctx, "revoked", []byte("no"), time.Minute))
 		victim := names(t)[0]

@@ -318,7 +318,7 @@ func TestTwoGuardsWithoutRedis(t *testing.T) {
 	}
 }
 
-// traffic sends tokens of all kinds until r says that redis is gone for answers as for revocations. It returns how long
+// traffic sends tokens of all kinds until r reports that redis is gone for answers as for revocations. It returns how long
 // the slowest request took.
 func (r *replica) traffic(p *pair, jwt, opaque string, revoked []string) (slowest time.Duration) {
 	gone := func() bool {

@@ -167,7 +167,7 @@ func TestReplaysByTwoProcesses(t *testing.T) {
 	})
 }
 
-// replay is the second process: it uses the proof many times at once when its input ends, and says how that went.
+// replay is the second process: it uses the proof many times at once when its input ends, and reports the results.
 func replay(t *testing.T, addr, proof string) {
 	r, _ := newRedis(t, newClient(t, addr, nil), randomKey(), func(cfg *valetredis.Config) { cfg.Timeout = soon })
 	v, err := dpop.New(dpop.Config{ReplayStore: r})

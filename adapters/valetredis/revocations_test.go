@@ -158,8 +158,8 @@ func TestPublish(t *testing.T) {
 		mistake string
 	}{
 		{"no issuer", valetkey.Revocation{ID: "1"}, "no Issuer"},
-		{"nothing that says which", valetkey.Revocation{Issuer: "i"}, "0 of ID, Subject, ClientID, SessionID and All"},
-		{"two that say which", valetkey.Revocation{Issuer: "i", Subject: "s", All: true}, "2 of ID, Subject, ClientID, SessionID and All"},
+		{"nothing that selects tokens", valetkey.Revocation{Issuer: "i"}, "0 of ID, Subject, ClientID, SessionID and All"},
+		{"two selectors", valetkey.Revocation{Issuer: "i", Subject: "s", All: true}, "2 of ID, Subject, ClientID, SessionID and All"},
 		{"one that matters for longer than it is kept", valetkey.Revocation{Issuer: "i", ID: "1", Until: time.Now().Add(3 * time.Hour)}, "its Until is further ahead than the 2h0m0s"},
 		{"a subject that would be changed on the way", valetkey.Revocation{Issuer: "i", Subject: "s\xff"}, "not UTF-8"},
 		{"one too large", valetkey.Revocation{Issuer: "i", Subject: strings.Repeat("s", 8<<10)}, "more than 8192"},
@@ -224,7 +224,7 @@ func TestWatch(t *testing.T) {
 		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, Values: values}).Err())
 	}
 
-	t.Run("whoever writes to redis cannot revoke, and one log line says so", func(t *testing.T) {
+	t.Run("whoever writes to redis cannot revoke, and one log line reports it", func(t *testing.T) {
 		a, b, log := pair(t)
 		stranger, _ := newRedis(t, newClient(t, s.addr, nil), randomKey(), nil)
 		publish(t, stranger, "forged")
@@ -529,7 +529,7 @@ func TestWatch(t *testing.T) {
 		stranger, _ := newRedis(t, newClient(t, s.addr, nil), randomKey(), nil)
 		publish(t, stranger, "1", "2")
 		f := follow(t, b)
-		eventually(t, "it says so", f.says("false", "2 entries in redis cannot be opened"))
+		eventually(t, "it is reported", f.says("false", "2 entries in redis cannot be opened"))
 		assert.Equal(t, []string{"0 false"}, f.reported())
 		assert.Equal(t, valetkey.Degraded, b.Health()[1].State)
 		publish(t, stranger, "3")
@@ -635,7 +635,7 @@ func TestWatchWhenRedisGoesAndComesBack(t *testing.T) {
 	publish(t, b, "3")
 	both("3")
 	assert.Equal(t, []string{"1", "2", "3"}, g.ids())
-	eventually(t, "it says so", g.says("missing", "redis has lost revocations"))
+	eventually(t, "it is reported", g.says("missing", "redis has lost revocations"))
 	assert.Equal(t, 1, log.count("some are missing"), log)
 
 	late, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)

@@ -134,7 +134,7 @@ func TestSilentRedis(t *testing.T) {
 			assert.NotContains(t, log.String(), "the-")
 		})
 	}
-	t.Run("a caller who leaves says nothing about redis", func(t *testing.T) {
+	t.Run("a caller who leaves is not taken for a failure of redis", func(t *testing.T) {
 		_, addr := startSilent(t, "127.0.0.1:0")
 		r, log := newRedis(t, newClient(t, addr, nil), randomKey(), nil)
 		gone, cancel := context.WithCancel(t.Context())

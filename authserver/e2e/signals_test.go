@@ -345,7 +345,7 @@ func (a *announced) all() map[string]bool {
 	return all
 }
 
-// TestSignalsPage does what docs/signals.md says.
+// TestSignalsPage follows docs/signals.md.
 func TestSignalsPage(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")

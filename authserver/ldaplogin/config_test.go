@@ -35,7 +35,7 @@ func TestConfig(t *testing.T) {
 		{"a filter with a part of a value", func(c *ldaplogin.Config) { c.Filter = "(uid=*%s*)" }, []string{"Filter: "}},
 		{"a filter with one name whole and one in part", func(c *ldaplogin.Config) { c.Filter = "(|(uid=%s)(cn=%s*))" }, []string{"Filter: "}},
 		{"a filter with another %", func(c *ldaplogin.Config) { c.Filter = "(|(uid=%s)(cn=%d))" }, []string{"Filter: "}},
-		{"a filter that is none", func(c *ldaplogin.Config) { c.Filter = "uid=%s" }, []string{"Filter: "}},
+		{"an invalid filter", func(c *ldaplogin.Config) { c.Filter = "uid=%s" }, []string{"Filter: "}},
 		{"a filter that does not end", func(c *ldaplogin.Config) { c.Filter = "(&(uid=%s)" }, []string{"Filter: "}},
 		{"a pool without end", func(c *ldaplogin.Config) { c.PoolSize = 1001 }, []string{"PoolSize: "}},
 	} {

@@ -46,7 +46,7 @@ func TestLookupInSlapd(t *testing.T) {
 		"the entry of another type":     "customer:" + slapdtest.CarolID,
 		"an id without a type":          slapdtest.CarolID,
 	} {
-		t.Run(name+" is no user", func(t *testing.T) {
+		t.Run(name+" is not a user", func(t *testing.T) {
 			a, err := d.Lookup(t.Context(), subject)
 			requireNoUser(t, a, err)
 		})
@@ -164,7 +164,7 @@ func TestLookupOfDisabledAccounts(t *testing.T) {
 		{"389 Directory Server has locked", "nsAccountLock", "true"},
 		{"eDirectory has disabled", "loginDisabled", "TRUE"},
 	} {
-		t.Run("an account that "+c.name+" is no user", func(t *testing.T) {
+		t.Run("an account that "+c.name+" is not a user", func(t *testing.T) {
 			a, err := lookup(t, with(c.attribute, c.value))
 			requireNoUser(t, a, err)
 		})
@@ -189,7 +189,7 @@ func TestLookupOfDisabledAccounts(t *testing.T) {
 		assert.Equal(t, time.Date(2020, 1, 1, 0, 0, 0, 100, time.UTC), a.Since)
 	})
 	for name, attribute := range map[string]string{"pwdChangedTime": "pwdChangedTime", "pwdLastSet": "pwdLastSet"} {
-		t.Run("a "+name+" that is no time is an outage", func(t *testing.T) {
+		t.Run("a "+name+" that is not a time is an outage", func(t *testing.T) {
 			_, err := lookup(t, with(attribute, "yesterday"))
 			requireOutage(t, err)
 			require.NotErrorIs(t, err, login.ErrNoUser)

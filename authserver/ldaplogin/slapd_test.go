@@ -64,7 +64,7 @@ func TestSlapd(t *testing.T) {
 				{"a NUL behind the name", "carol\x00", slapdtest.CarolPassword},
 				{"a DN", slapdtest.CarolDN, slapdtest.CarolPassword},
 				{"a name that two people bear", slapdtest.Kim, slapdtest.KimPassword},
-				{"an entry that is no person", "valetkey", slapdtest.BindPassword},
+				{"an entry that is not a person", "valetkey", slapdtest.BindPassword},
 				{"a name in full-width letters", "ｃａｒｏｌ", slapdtest.CarolPassword},
 				{"a name with a soft hyphen", "ca\u00adrol", slapdtest.CarolPassword},
 				{"a password of a NUL", slapdtest.Carol, "\x00"},

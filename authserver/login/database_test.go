@@ -357,7 +357,7 @@ func TestDatabaseLookup(t *testing.T) {
 	for name, subject := range map[string]string{
 		"a name": "customer:alice", "another type": strings.Replace(u.Subject, "customer", "employee", 1), "no type": "alice", "nothing": "",
 	} {
-		t.Run(name+" is no user", func(t *testing.T) {
+		t.Run(name+" is not a user", func(t *testing.T) {
 			a, err := d.Lookup(t.Context(), subject)
 			require.ErrorIs(t, err, login.ErrNoUser)
 			assert.Nil(t, a)
@@ -372,7 +372,7 @@ func TestDatabaseLookup(t *testing.T) {
 	assert.Equal(t, u.Since, first.Since, "who has logged in has the present credential")
 	assert.False(t, first.Since.IsZero())
 	assert.Nil(t, first.Scopes)
-	t.Run("a hash that is brought up to date is no new password", func(t *testing.T) {
+	t.Run("updating a hash is not a new password", func(t *testing.T) {
 		old, err := bcrypt.GenerateFromPassword([]byte(other), bcrypt.MinCost)
 		require.NoError(t, err)
 		bob, err := d.Add(t.Context(), login.NewUser{Name: "bob", Hash: string(old), Scopes: []string{}})

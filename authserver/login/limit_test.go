@@ -122,7 +122,7 @@ func TestLimited(t *testing.T) {
 			require.ErrorIs(t, try("192.0.2.2", "alice"), login.ErrRefused)
 		})
 	})
-	t.Run("a Login that says nothing has an outage", func(t *testing.T) {
+	t.Run("a Login that returns nothing has an outage", func(t *testing.T) {
 		err := start(t, answer(nil, nil))("192.0.2.1", "alice")
 		require.Error(t, err)
 		require.NotErrorIs(t, err, login.ErrRefused)

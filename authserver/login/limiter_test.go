@@ -100,7 +100,7 @@ func TestLimiter(t *testing.T) {
 			require.NoError(t, l.Allow("a newcomer"))
 		})
 	})
-	t.Run("what is no rate is refused", func(t *testing.T) {
+	t.Run("an invalid rate is refused", func(t *testing.T) {
 		for _, rate := range []login.Rate{{}, {Burst: 1}, {Every: 1}, {Burst: -1, Every: 1}, {Burst: 1, Every: -1}, {Burst: 1 << 40, Every: time.Hour}} {
 			_, err := login.NewLimiter(rate, -1)
 			require.ErrorContains(t, err, "rate: ")

@@ -50,7 +50,7 @@ func TestOpenRefuses(t *testing.T) {
 	})
 	for name, dsn := range map[string]string{
 		"a key=value without a value": "host=127.0.0.1 password=s3cr3t port",
-		"a port that is no number":    "host=127.0.0.1 password=s3cr3t port=x",
+		"a port that is not a number": "host=127.0.0.1 password=s3cr3t port=x",
 		"a URL with a broken escape":  "postgres://valetkey:s3cr3t@127.0.0.1/%zz",
 		"a host that does not answer": "postgres://valetkey:s3cr3t@127.0.0.1:1/valetkey?sslmode=disable",
 	} {

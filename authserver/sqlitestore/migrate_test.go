@@ -34,7 +34,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"the file of a newer program", prepared(t, `PRAGMA application_id = 0x564b6579; PRAGMA user_version = 2`), "schema 2, which is newer than this program"},
 		{"the marked file of another program", prepared(t, `PRAGMA application_id = 7`), "another program"},
 		{"the unmarked file of another program", prepared(t, `CREATE TABLE t (x)`), "another program"},
-		{"what is no database", text, "not a database"},
+		{"a file that is not a database", text, "not a database"},
 		{"a folder", t.TempDir(), "is a directory"},
 		{"a folder that is not there", filepath.Join(t.TempDir(), "none", "x.db"), "no such file"},
 	} {

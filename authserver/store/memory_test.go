@@ -62,7 +62,7 @@ func TestMemoryLimit(t *testing.T) {
 		{"of several owners the one that has most gives way, though others are older", puts{owned("other", "a"), owned("evil", "b"), owned("evil", "c"), owned("evil", "d"), owned("evil", "e")}, false, []string{"a", "d", "e"}},
 		{"also for a record of another owner", puts{owned("evil", "a"), owned("other", "b"), owned("other", "c"), owned("new", "d")}, false, []string{"a", "c", "d"}},
 		{"of owners that have as many, the oldest goes", puts{owned("x", "a"), owned("y", "b"), owned("z", "c"), owned("new", "d")}, false, []string{"b", "c", "d"}},
-		{"the last Put says whose it is", puts{owned("x", "a"), owned("x", "b"), owned("y", "c"), owned("y", "b"), owned("y", "d")}, false, []string{"a", "b", "d"}},
+		{"the last Put decides whose it is", puts{owned("x", "a"), owned("x", "b"), owned("y", "c"), owned("y", "b"), owned("y", "d")}, false, []string{"a", "b", "d"}},
 		{"records that must be kept do not give way, whoever owns them", puts{{ID: "a", Owner: "evil", Expires: late}, {ID: "b", Owner: "evil", Expires: late}, owned("other", "c"), owned("other", "d")}, false, []string{"a", "b", "d"}},
 		{"what was written again is not old", puts{drop("a", late), drop("b", late), {ID: "c"}, drop("a", late), {ID: "d"}}, false, []string{"a", "c", "d"}},
 		{"what has expired goes first", puts{drop("a", late), {ID: "b", Expires: past}, {ID: "c"}, {ID: "d"}}, false, []string{"a", "c", "d"}},

@@ -94,7 +94,7 @@ func TestBounded(t *testing.T, open func(t testing.TB, limit int) store.Store) {
 		fill(t, s, store.Record{Kind: "user", MayDrop: true})
 		full(t, s, store.Record{Kind: "user", ID: "new", MayDrop: true})
 	})
-	run("the last Put says whether a record may be dropped", func(t *testing.T, s store.Store) {
+	run("the last Put decides whether a record may be dropped", func(t *testing.T, s store.Store) {
 		all := fill(t, s, store.Record{Kind: "web", Expires: ahead(time.Hour), MayDrop: true})
 		for _, r := range all {
 			put(t, s, r)

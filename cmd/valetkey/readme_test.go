@@ -102,7 +102,7 @@ func start(t *testing.T) *demo.Demo {
 	return d
 }
 
-// TestREADMEProgram does what the README says: it starts the program beside the demo, and sends the three requests.
+// TestREADMEProgram follows the README: it starts the program beside the demo, and sends the three requests.
 func TestREADMEProgram(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")

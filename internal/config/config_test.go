@@ -156,7 +156,7 @@ func TestSecrets(t *testing.T) {
 		{"a mapping, which quotes do not help", "password: {a: b}", "", "2: password: is not a string"},
 		{"two sources", "password_file: one\npassword_env: VALETKEY_TEST_SECRET", "s3cret", "3: password_env: cannot be combined with password_file"},
 		{"a text that must be apart", "seal: s3cret", "", `2: unknown field "seal"; did you mean seal_file?`},
-		{"a key that is none", "seal_env: VALETKEY_TEST_SECRET", "", "2: seal_env: is not the base64 of 32 random bytes, as from openssl rand -base64 32"},
+		{"an invalid key", "seal_env: VALETKEY_TEST_SECRET", "", "2: seal_env: is not the base64 of 32 random bytes, as from openssl rand -base64 32"},
 		{"none", "", "", ""},
 		{"a text", "password: s3cret", "s3cret", ""},
 		{"a file beside the document", "password_file: one", "s3cret", ""},

@@ -270,7 +270,7 @@ func render(measured map[string]measurement) string {
 	return b.String()
 }
 
-// coarse says a time so that it is the same on most machines.
+// coarse prints a time so that it is the same on most machines.
 func coarse(d time.Duration) string {
 	if d < 100*time.Millisecond {
 		return "< 0.1 s"

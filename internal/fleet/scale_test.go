@@ -113,7 +113,7 @@ func (f *fleet) minutes(endpoint int, phase string) (calls []int) {
 	return calls
 }
 
-// spread says median, 99th percentile and maximum of what is sorted.
+// spread prints the median, 99th percentile and maximum of what is sorted.
 func spread(calls []int) string {
 	n := len(calls)
 	return fmt.Sprintf("%d / %d / %d", calls[n/2], calls[(n*99+99)/100-1], calls[n-1])

@@ -597,7 +597,7 @@ func TestNamesOfKeys(t *testing.T) {
 		"x5t beside kid":            {change{"kid": "a", "x5t": "b"}, "a", "", ""},
 		"x5t alone":                 {change{"x5t": "b", "x5t#S256": "c"}, "", "b", ""},
 		"x5t#S256 alone":            {change{"x5t#S256": "c"}, "", "c", ""},
-		"an x5t that is none":       {change{"x5t": 1}, "", "", ""},
+		"an invalid x5t":            {change{"x5t": 1}, "", "", ""},
 		"an x5t with a line break":  {change{"x5t": "a\nb"}, "", "", ""},
 		"an issuer":                 {change{"issuer": "https://login.example.com/{tenantid}/v2.0"}, "", "", "https://login.example.com/{tenantid}/v2.0"},
 		"an issuer without a value": {change{"issuer": ""}, "", "", ""},

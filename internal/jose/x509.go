@@ -14,7 +14,7 @@ import (
 )
 
 // ParsePEM parses a PEM document with a certificate or a public key (RFC 7468, sections 5 and 13) as the key with this ID. Only
-// the first block counts. What [ParseKey] requires of a key applies, and what it says about certificates.
+// the first block counts. What [ParseKey] requires of a key applies, and its rules about certificates.
 func ParsePEM(id string, data []byte) (*Key, error) {
 	if !validKeyID(id) {
 		return nil, fmt.Errorf("%w: its kid has more than %d bytes or a control character", ErrUnsupported, maxKeyID)

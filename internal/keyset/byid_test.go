@@ -205,7 +205,7 @@ func TestByID(t *testing.T) {
 		"a malformed public key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
 		"more than 64 KiB":       pemOf(t, a) + strings.Repeat("\n", 64<<10),
 	} {
-		t.Run("an answer that is no key verifies nothing: "+name, func(t *testing.T) {
+		t.Run("an answer that is not a key verifies nothing: "+name, func(t *testing.T) {
 			s := shelve(t)
 			s.bodies["a"] = body
 			_, err := verify(t, s.open(t), naming(t, a, "a"))

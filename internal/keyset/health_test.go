@@ -168,7 +168,7 @@ func TestObserver(t *testing.T) {
 			}
 		})
 	}
-	bubble(t, "each refresh is one event, and one that changed nothing says 304", func(t *testing.T) {
+	bubble(t, "each refresh is one event, and one that changed nothing has 304", func(t *testing.T) {
 		var o seen
 		k := key(t, "ES256", "a")
 		i := &issuer{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -187,7 +187,7 @@ func TestObserver(t *testing.T) {
 		assert.Equal(t, http.StatusNotModified, o.last().Status)
 		assert.NoError(t, o.last().Err)
 	})
-	bubble(t, "an issuer whose metadata cannot be had says so", func(t *testing.T) {
+	bubble(t, "an issuer without metadata is reported", func(t *testing.T) {
 		for status, answer := range map[int]http.HandlerFunc{
 			404: text(404, ""), 200: text(200, fmt.Sprintf(`{"issuer":%q}`, site)),
 		} {

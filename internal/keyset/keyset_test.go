@@ -150,7 +150,7 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
-	t.Run("entries that are no keys count as keys", func(t *testing.T) {
+	t.Run("entries that are not keys count as keys", func(t *testing.T) {
 		_, _, err := keyset.Parse([]byte(`{"keys":[`+strings.Repeat("1,", keyset.MaxKeys)+good+`]}`), keyset.MaxKeys)
 		assert.EqualError(t, err, "it has no usable key among 5000")
 	})
@@ -1098,15 +1098,15 @@ func TestUnusedMembersOfAKeySet(t *testing.T) {
 	jwk := string(key(t, "ES256", "a").PublicJWK())
 	many := strings.Repeat(`"-----BEGIN ":"-----BEGIN ",`, 10)
 	for name, test := range map[string]struct{ set, want string }{
-		"text after the object":          {`{"keys":[` + jwk + `]} {}`, "it is not a JSON object"},
-		"an object without an end":       {`{"keys":[` + jwk + `]`, "it is not a JSON object"},
-		"an array":                       {`[` + jwk + `]`, "it is not a JSON object"},
-		"a key in PEM":                   {"\n-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n", "it is PEM and not JSON: write {\"ID OF THE KEY\": \"-----BEGIN PUBLIC KEY-----\\n...\"} with the key as a JSON string, or a JWK Set"},
-		"keys in another letter case":    {`{"Keys":[` + jwk + `]}`, `it has no array "keys"`},
-		"a member that is no PEM, last":  {`{` + many + `"a":1}`, `it has no array "keys"`},
-		"a member that is no PEM, first": {`{"a":1,` + many + `"b":"-----BEGIN "}`, `it has no array "keys"`},
-		"PEM beyond the limit":           {`{` + many + `"b":"-----BEGIN "}`, "it has no usable key among 3"},
-		"PEM beside keys":                {`{` + many + `"keys":[` + jwk + `],` + many + `"a":{}}`, ""},
+		"text after the object":           {`{"keys":[` + jwk + `]} {}`, "it is not a JSON object"},
+		"an object without an end":        {`{"keys":[` + jwk + `]`, "it is not a JSON object"},
+		"an array":                        {`[` + jwk + `]`, "it is not a JSON object"},
+		"a key in PEM":                    {"\n-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n", "it is PEM and not JSON: write {\"ID OF THE KEY\": \"-----BEGIN PUBLIC KEY-----\\n...\"} with the key as a JSON string, or a JWK Set"},
+		"keys in another letter case":     {`{"Keys":[` + jwk + `]}`, `it has no array "keys"`},
+		"a member that is not PEM, last":  {`{` + many + `"a":1}`, `it has no array "keys"`},
+		"a member that is not PEM, first": {`{"a":1,` + many + `"b":"-----BEGIN "}`, `it has no array "keys"`},
+		"PEM beyond the limit":            {`{` + many + `"b":"-----BEGIN "}`, "it has no usable key among 3"},
+		"PEM beside keys":                 {`{` + many + `"keys":[` + jwk + `],` + many + `"a":{}}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys, _, err := keyset.Parse([]byte(test.set), 3)

@@ -244,7 +244,7 @@ func TestDPoPBehindNginx(t *testing.T) {
 		assert.Equal(t, "invalid_dpop_proof", valetkeytest.Challenge(t, res.Header, "DPoP")["error"])
 		assert.Equal(t, 200, send(s.url).StatusCode)
 	})
-	t.Run("DPOP-20 what a client says of itself does not come through the proxy", func(t *testing.T) {
+	t.Run("DPOP-20 what a client sends about itself does not pass the proxy", func(t *testing.T) {
 		key := s.iss.ProofKey("ES256")
 		token := s.iss.Token(valetkeytest.BoundTo(key))
 		res := s.get(t, s.url+"/orders", http.Header{

@@ -8,7 +8,7 @@ import (
 	"github.com/valetkey/valetkey/internal/strictjson"
 )
 
-// What each method says of a value; "none" if it is not of its kind.
+// The result of each method for a value; "none" if it is not of its kind.
 func TestValue(t *testing.T) {
 	const none = "none"
 	for _, c := range []struct {

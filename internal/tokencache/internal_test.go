@@ -308,7 +308,7 @@ func TestMakeRoom(t *testing.T) {
 		require.True(t, s.makeRoom(1, 10, now))
 		require.Equal(t, []int{1}, gone(s, all))
 	})
-	t.Run("a record that has expired is removed even if it was used, and is no eviction", func(t *testing.T) {
+	t.Run("a record that has expired is removed even if it was used, and is not an eviction", func(t *testing.T) {
 		s, all := shardOf(append(records(1, 10, used, old), records(3, 10, 0, fresh)...), nil)
 		require.True(t, s.makeRoom(1, 10, now))
 		require.Equal(t, []int{0}, gone(s, all))

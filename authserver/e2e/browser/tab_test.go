@@ -284,7 +284,7 @@ func (v *tab) complaints() []string {
 
 func text(value *accessibility.Value) (s string) {
 	if value != nil {
-		json.Unmarshal(value.Value, &s) // what is no text stays empty
+		json.Unmarshal(value.Value, &s) // a value that is not text stays empty
 	}
 	return s
 }

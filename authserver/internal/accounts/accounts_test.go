@@ -58,8 +58,8 @@ func TestLookup(t *testing.T) {
 		want    error // login.ErrNoUser, or any other is an outage
 		asked   int   // of two lookups
 	}{
-		{"a type that is not configured is no user, and costs nothing", "customer:carol", &login.Account{}, nil, login.ErrNoUser, 0},
-		{"a subject without a type is no user", "carol", &login.Account{}, nil, login.ErrNoUser, 0},
+		{"a type that is not configured is not a user, and costs nothing", "customer:carol", &login.Account{}, nil, login.ErrNoUser, 0},
+		{"a subject without a type is not a user", "carol", &login.Account{}, nil, login.ErrNoUser, 0},
 		{"a user who is gone is asked for again", "employee:carol", nil, login.ErrNoUser, login.ErrNoUser, 2},
 		{"an outage is not remembered", "employee:carol", nil, errDown, errDown, 2},
 		{"an account beside an error does not count", "employee:carol", &login.Account{}, errDown, errDown, 2},

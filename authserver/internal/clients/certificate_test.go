@@ -106,22 +106,22 @@ func TestSubjectMistakes(t *testing.T) {
 		change func(*clients.Client)
 		want   string
 	}{
-		"none":                        {func(*clients.Client) {}, "tls_client_auth_subject_dn: or one of the other names"},
-		"two":                         {func(c *clients.Client) { c.TLSSubjectDN, c.TLSSANIP = "CN=a", "192.0.2.1" }, "tls_client_auth_san_ip: cannot be combined with tls_client_auth_subject_dn"},
-		"one for another method":      {func(c *clients.Client) { c.AuthMethod, c.TLSSubjectDN = "private_key_jwt", "CN=a" }, "is only for the authentication method"},
-		"a name without a type":       {func(c *clients.Client) { c.TLSSubjectDN = "client" }, "is not a distinguished name"},
-		"a name of an unknown type":   {func(c *clients.Client) { c.TLSSubjectDN = "XY=client" }, "is not a distinguished name"},
-		"a name without a value":      {func(c *clients.Client) { c.TLSSubjectDN = "CN=" }, "is not a distinguished name"},
-		"a name that ends early":      {func(c *clients.Client) { c.TLSSubjectDN = "CN=a," }, "is not a distinguished name"},
-		"an escape of nothing":        {func(c *clients.Client) { c.TLSSubjectDN = `CN=a\` }, "is not a distinguished name"},
-		"an escape of a letter":       {func(c *clients.Client) { c.TLSSubjectDN = `CN=\x` }, "is not a distinguished name"},
-		"a number with leading zeros": {func(c *clients.Client) { c.TLSSubjectDN = `2.05.4.3=a` }, "is not a distinguished name"},
-		"a value that is no string":   {func(c *clients.Client) { c.TLSSubjectDN = `CN=#0500` }, "is not a distinguished name"},
-		"a wildcard":                  {func(c *clients.Client) { c.TLSSANDNS = "*.example.com" }, "is not a DNS name"},
-		"a URI that is none":          {func(c *clients.Client) { c.TLSSANURI = "client" }, "is not an absolute URI"},
-		"an address with a zone":      {func(c *clients.Client) { c.TLSSANIP = "fe80::1%eth0" }, "is not an IP address"},
-		"a name as email address":     {func(c *clients.Client) { c.TLSSANEmail = "client" }, "is not an email address"},
-		"a name that is too long":     {func(c *clients.Client) { c.TLSSANEmail = "a@" + strings.Repeat("a", 2000) }, "is too long"},
+		"none":                         {func(*clients.Client) {}, "tls_client_auth_subject_dn: or one of the other names"},
+		"two":                          {func(c *clients.Client) { c.TLSSubjectDN, c.TLSSANIP = "CN=a", "192.0.2.1" }, "tls_client_auth_san_ip: cannot be combined with tls_client_auth_subject_dn"},
+		"one for another method":       {func(c *clients.Client) { c.AuthMethod, c.TLSSubjectDN = "private_key_jwt", "CN=a" }, "is only for the authentication method"},
+		"a name without a type":        {func(c *clients.Client) { c.TLSSubjectDN = "client" }, "is not a distinguished name"},
+		"a name of an unknown type":    {func(c *clients.Client) { c.TLSSubjectDN = "XY=client" }, "is not a distinguished name"},
+		"a name without a value":       {func(c *clients.Client) { c.TLSSubjectDN = "CN=" }, "is not a distinguished name"},
+		"a name that ends early":       {func(c *clients.Client) { c.TLSSubjectDN = "CN=a," }, "is not a distinguished name"},
+		"an escape of nothing":         {func(c *clients.Client) { c.TLSSubjectDN = `CN=a\` }, "is not a distinguished name"},
+		"an escape of a letter":        {func(c *clients.Client) { c.TLSSubjectDN = `CN=\x` }, "is not a distinguished name"},
+		"a number with leading zeros":  {func(c *clients.Client) { c.TLSSubjectDN = `2.05.4.3=a` }, "is not a distinguished name"},
+		"a value that is not a string": {func(c *clients.Client) { c.TLSSubjectDN = `CN=#0500` }, "is not a distinguished name"},
+		"a wildcard":                   {func(c *clients.Client) { c.TLSSANDNS = "*.example.com" }, "is not a DNS name"},
+		"an invalid URI":               {func(c *clients.Client) { c.TLSSANURI = "client" }, "is not an absolute URI"},
+		"an address with a zone":       {func(c *clients.Client) { c.TLSSANIP = "fe80::1%eth0" }, "is not an IP address"},
+		"a name as email address":      {func(c *clients.Client) { c.TLSSANEmail = "client" }, "is not an email address"},
+		"a name that is too long":      {func(c *clients.Client) { c.TLSSANEmail = "a@" + strings.Repeat("a", 2000) }, "is too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c1 := base

@@ -186,15 +186,15 @@ func TestRegister(t *testing.T) {
 		"two private-use schemes that are not accepted":         {object{"redirect_uris": []string{"cursor://oauth/cb", "vscode://oauth/cb"}}, "invalid_redirect_uri"},
 		"a private-use scheme and a wrong redirect URI":         {object{"redirect_uris": []string{"cursor://oauth/cb", "http://notes.example.com/cb"}}, "invalid_redirect_uri"},
 		"a private-use scheme without a path":                   {object{"redirect_uris": []string{"https://notes.example.com/cb", "cursor:"}}, "invalid_redirect_uri"},
-		"a name that is no string":                              {object{"client_name": 5}, "invalid_client_metadata"},
-		"redirect URIs that are no array":                       {object{"redirect_uris": "https://notes.example.com/cb"}, "invalid_client_metadata"},
-		"a flag that is none":                                   {object{"dpop_bound_access_tokens": "yes"}, "invalid_client_metadata"},
+		"a name that is not a string":                           {object{"client_name": 5}, "invalid_client_metadata"},
+		"redirect URIs that are not an array":                   {object{"redirect_uris": "https://notes.example.com/cb"}, "invalid_client_metadata"},
+		"an invalid flag":                                       {object{"dpop_bound_access_tokens": "yes"}, "invalid_client_metadata"},
 		"an application of no known type":                       {object{"application_type": "toaster"}, "invalid_client_metadata"},
 		"a private-use scheme for an application on a server":   {object{"application_type": "web", "redirect_uris": []string{"com.example.notes:/cb"}}, "invalid_redirect_uri"},
 		"private_key_jwt without a key":                         {object{"token_endpoint_auth_method": "private_key_jwt"}, "invalid_client_metadata"},
-		"a key set that is no object":                           {object{"jwks": "keys"}, "invalid_client_metadata"},
+		"a key set that is not an object":                       {object{"jwks": "keys"}, "invalid_client_metadata"},
 		"AS-DCR-08 a software statement of an untrusted issuer": {object{"software_statement": statement(t, key(t), object{"iss": "https://trust.example.com"}, nil)}, "unapproved_software_statement"},
-		"AS-DCR-08 a software statement that is no string":      {object{"software_statement": 5}, "invalid_software_statement"},
+		"AS-DCR-08 a software statement that is not a string":   {object{"software_statement": 5}, "invalid_software_statement"},
 		"AS-DCR-08 a software statement that is not a JWT":      {object{"software_statement": "a.b.c"}, "invalid_software_statement"},
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, d.register(and(notes(), c.body)), http.StatusBadRequest, c.code) })
@@ -347,7 +347,7 @@ func TestRegister(t *testing.T) {
 		}
 		refused(t, d.register(and(notes(), object{"token_endpoint_auth_method": "tls_client_auth"})), http.StatusBadRequest, "invalid_client_metadata")
 	})
-	t.Run("AS-DCR-04 what is not known is ignored, and what only the operator may say", func(t *testing.T) {
+	t.Run("AS-DCR-04 what is not known is ignored, and what only the operator may set", func(t *testing.T) {
 		a := d.register(and(notes(), object{
 			"userinfo_signed_response_alg": "RS256", "client_name#ja-Jpan-JP": "ノート", "logo_uri": 5,
 			"trusted": true, "without_pkce": true, "introspects": []string{"https://api.example.com"}, "access_lifetime": 1e15,
@@ -375,7 +375,7 @@ func TestInitialTokens(t *testing.T) {
 			assert.Equal(t, `Bearer realm="registration", error="invalid_token", error_description="the initial access token is not valid"`, a.header.Get("WWW-Authenticate"))
 		}
 	})
-	t.Run("one is good for as many clients as it says, however many ask at once", func(t *testing.T) {
+	t.Run("one is good for as many clients as it states, however many ask at once", func(t *testing.T) {
 		d := newDesk(t, nil)
 		refused(t, d.ask("POST", "/oauth2/register", "guest", object{}), http.StatusBadRequest, "invalid_redirect_uri") // costs nothing
 		var made, spent atomic.Int32
@@ -532,7 +532,7 @@ func TestStatements(t *testing.T) {
 		assert.Equal(t, "notes.read", a.body["scope"])
 		assert.Equal(t, "https://notes.example.com/keys", a.body["jwks_uri"])
 		assert.NotContains(t, a.body, "jwks")
-		assert.Equal(t, "2", a.body["software_version"], "what the statement does not say, the client does")
+		assert.Equal(t, "2", a.body["software_version"], "the client sets what the statement leaves out")
 		assert.NotEqual(t, "shop", a.body["client_id"])
 		sent := strings.Split(a.body["software_statement"].(string), ".")
 		assert.Len(t, sent, 3)
@@ -623,7 +623,7 @@ func TestManage(t *testing.T) {
 			assert.Equal(t, http.StatusOK, d.ask("GET", c.path, c.token, nil).status)
 		}
 	})
-	t.Run("AS-DCRM-06 an update replaces all that the client may say", func(t *testing.T) {
+	t.Run("AS-DCRM-06 an update replaces all that the client may set", func(t *testing.T) {
 		c := d.registered(object{"client_uri": "https://notes.example.com", "dpop_bound_access_tokens": true, "scope": "notes.read"})
 		stored, err := d.registry.Get(t.Context(), c.id)
 		require.NoError(t, err)
@@ -655,7 +655,7 @@ func TestManage(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, stored.HasSecret(c.secret))
 	})
-	t.Run("AS-DCRM-07 what only the server says must not be sent", func(t *testing.T) {
+	t.Run("AS-DCRM-07 what only the server sets must not be sent", func(t *testing.T) {
 		c := d.registered(nil)
 		for name, value := range (object{"registration_access_token": c.token, "registration_client_uri": endpoint + "/" + c.id, "client_secret_expires_at": 0, "client_id_issued_at": 1}) {
 			refused(t, c.put(object{name: value}), http.StatusBadRequest, "invalid_client_metadata")

@@ -254,7 +254,7 @@ func TestGet(t *testing.T) {
 	require.NoError(t, s.Close())
 	_, err = r.Get(ctx, "unknown")
 	assert.Error(t, err)
-	assert.NotErrorIs(t, err, store.ErrNotFound, "an outage is no answer")
+	assert.NotErrorIs(t, err, store.ErrNotFound, "an outage is not an answer")
 }
 
 func TestUpdate(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 // Requests for authorization need no credentials, and each is kept until its user answers.
 func TestRequestsOfAnybody(t *testing.T) {
-	t.Run("there are only so many at once from one network, and the page says so", func(t *testing.T) {
+	t.Run("there are only so many at once from one network, and the page states it", func(t *testing.T) {
 		s := start(t, func(c *config) { c.Pushes = login.Rate{Burst: 3, Every: time.Hour} })
 		s.asks(page)
 		for range 3 {

@@ -21,7 +21,7 @@ import (
 	"github.com/valetkey/valetkey/authserver/store"
 )
 
-// paging is page, whose decisions say what the form does.
+// paging is page, whose decisions specify what the form does.
 func paging(w http.ResponseWriter, r *http.Request, in *flow.Interaction) (*flow.Decision, error) {
 	d, err := page(w, r, in)
 	if d != nil {
@@ -333,7 +333,7 @@ func TestEndedInTime(t *testing.T) {
 		assert.Equal(t, http.StatusGone, answer(at, cookie).status)
 		assert.True(t, over.last(t).Answered)
 
-		t.Log("a request that has expired says so, and whose it was")
+		t.Log("an expired request is reported with its client")
 		at, cookie = begin()
 		time.Sleep(15*time.Minute + time.Second)
 		assert.Equal(t, http.StatusGone, answer(at, cookie).status)

@@ -84,7 +84,7 @@ func TestAttacks(t *testing.T) {
 		refused(t, s.redeem(t, "web", code, "code_verifier", strings.Repeat("b", 43)), 400, "invalid_grant")
 		refused(t, s.redeem(t, "web", code), 400, "invalid_grant")
 	})
-	t.Run("an answer of ours is no access token", func(t *testing.T) {
+	t.Run("an answer of ours is not an access token", func(t *testing.T) {
 		for _, raw := range []string{s.code(t), s.login(t).refresh} {
 			assert.False(t, s.active(t, raw))
 		}

@@ -48,7 +48,7 @@ func TestAuthorizeWithoutRedirect(t *testing.T) {
 		{"AS-CODE-03 another loopback port, not native", request("client_id", "legacy", "redirect_uri", "http://localhost:9090/authorization")},
 		{"AS-CODE-03 another path on loopback", request("client_id", "native", "redirect_uri", "http://127.0.0.1:9000/other")},
 		{"AS-CODE-03 another loopback address", request("client_id", "native", "redirect_uri", "http://127.0.0.2:9000/cb")},
-		{"AS-CODE-03 a port that is none", request("client_id", "native", "redirect_uri", "http://127.0.0.1:/cb")},
+		{"AS-CODE-03 an invalid port", request("client_id", "native", "redirect_uri", "http://127.0.0.1:/cb")},
 		{"AS-CODE-03 a port that is a host", request("client_id", "native", "redirect_uri", "http://127.0.0.1:80@evil.example/cb")},
 		{"AS-CODE-03 a host that begins like loopback", request("client_id", "native", "redirect_uri", "http://127.0.0.1.evil.example/cb")},
 		{"AS-CODE-03 https on loopback", request("client_id", "native", "redirect_uri", "https://127.0.0.1/cb")},
@@ -95,7 +95,7 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		{"an unknown scope", request("scope", "admin"), "invalid_scope"},
 		{"another client's scope", request("client_id", "spa", "redirect_uri", spaURI, "scope", "orders:write"), "invalid_scope"},
 		{"AS-ISS-05 only scopes that the client cannot have, such as that of ID tokens", request("scope", "openid offline_access"), "invalid_scope"},
-		{"a scope that is none", request("scope", "orders:read \""), "invalid_scope"},
+		{"an invalid scope", request("scope", "orders:read \""), "invalid_scope"},
 		{"scopes of two APIs", request("scope", "orders:read files:read"), "invalid_scope"},
 		{"an unknown resource", request("resource", orders+"/"), "invalid_target"},
 		{"two resources", append2(request("resource", orders), "resource", files), "invalid_target"},
@@ -104,7 +104,7 @@ func TestAuthorizeErrorsGoBack(t *testing.T) {
 		{"a response_mode", request("response_mode", "form_post"), "invalid_request"},
 		{"an unknown prompt", request("prompt", "dance"), "invalid_request"},
 		{"prompt none and login", request("prompt", "none login"), "invalid_request"},
-		{"a max_age that is no number", request("max_age", "-1"), "invalid_request"},
+		{"a max_age that is not a number", request("max_age", "-1"), "invalid_request"},
 		{"an acr that the server does not offer", request("acr_values", "phr phrh"), "unmet_authentication_requirements"},
 		{"an acr that the server does not offer, silently", request("acr_values", "phr", "prompt", "none"), "unmet_authentication_requirements"},
 		{"AS-PAR-09 a client that has to push", request("client_id", "pushy"), "invalid_request"},
@@ -243,7 +243,7 @@ func TestInteraction(t *testing.T) {
 		assert.Contains(t, a.header.Get("Content-Security-Policy"), "frame-ancestors 'none'")
 		assert.Equal(t, "no-store", a.header.Get("Cache-Control"))
 	})
-	t.Run("AS-CODE-13 the cookie is no script's and no other site's", func(t *testing.T) {
+	t.Run("AS-CODE-13 scripts and other sites cannot read the cookie", func(t *testing.T) {
 		cookies := newBrowser().get(t, s.authorizeURL(request())).header.Values("Set-Cookie")
 		require.Len(t, cookies, 2, "and the page may set its own")
 		assert.Regexp(t, `^authorization=[A-Z2-7]{52}; Path=/; HttpOnly; SameSite=Lax$`, cookies[0])
@@ -288,7 +288,7 @@ func TestInteraction(t *testing.T) {
 			assert.Empty(t, a.header.Get("Location"))
 		}
 	})
-	t.Run("what an application's request says is no answer", func(t *testing.T) {
+	t.Run("the request of an application is not an answer", func(t *testing.T) {
 		b := newBrowser()
 		b.post(t, s.url+"/oauth2/authorize", append2(request(), "do", "allow")).action(t, s)
 		b.get(t, s.authorizeURL(append2(request(), "do", "allow"))).action(t, s)
@@ -300,7 +300,7 @@ func TestInteraction(t *testing.T) {
 		assert.Equal(t, "orders:read", s.redeem(t, "web", b.post(t, one, form("do", "allow")).back.Get("code")).tokens(t).scope)
 		assert.Equal(t, "orders:write", s.redeem(t, "web", b.post(t, two, form("do", "allow")).back.Get("code")).tokens(t).scope)
 	})
-	t.Run("a guess is no interaction", func(t *testing.T) {
+	t.Run("a guess is not an interaction", func(t *testing.T) {
 		for _, id := range []string{strings.Repeat("A", 52), "x", "%00", strings.Repeat("A", 5000)} {
 			a := newBrowser().get(t, s.url+"/oauth2/authorize/"+id)
 			assert.Equal(t, 400, a.status, id[:1])

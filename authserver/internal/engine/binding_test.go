@@ -163,7 +163,7 @@ func TestBoundCodes(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	key, other := iss.ProofKey("ES256"), iss.ProofKey("ES256")
 	for _, bad := range []string{"x", key.Thumbprint() + "A", "+" + key.Thumbprint()[1:]} {
-		t.Run("AS-DPOP-05 dpop_jkt that is no thumbprint", func(t *testing.T) {
+		t.Run("AS-DPOP-05 dpop_jkt that is not a thumbprint", func(t *testing.T) {
 			assert.Equal(t, "invalid_request", newBrowser().get(t, s.authorizeURL(request("dpop_jkt", bad))).back.Get("error"))
 		})
 	}

@@ -89,7 +89,7 @@ func TestLeave(t *testing.T) {
 		assert.Equal(t, http.StatusTeapot, newBrowser().get(t, s.authorizeURL(want("scope", "orders:read", "max_age", "60"))).status)
 		assert.Equal(t, "login_required", only(t).Code)
 	})
-	t.Run("an outage is no redirect", func(t *testing.T) {
+	t.Run("an outage is not a redirect", func(t *testing.T) {
 		outage = errors.New("the store is down")
 		defer func() { outage, asked = nil, nil }()
 		a := newBrowser().get(t, s.authorizeURL(want()))

@@ -135,7 +135,7 @@ func TestDevice(t *testing.T) {
 	redeem := func(code string) answer { return s.post(t, "/oauth2/token", "", poll(code)) }
 	t.Run("no code", func(t *testing.T) { refused(t, redeem(""), 400, "invalid_request") })
 	t.Run("an unknown code", func(t *testing.T) { refused(t, redeem(strings.Repeat("A", 52)), 400, "invalid_grant") })
-	t.Run("a user code is no device code", func(t *testing.T) {
+	t.Run("a user code is not a device code", func(t *testing.T) {
 		_, code := s.begin(t)
 		s.letIn(t, code)
 		refused(t, redeem(code), 400, "invalid_grant")

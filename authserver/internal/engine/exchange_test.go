@@ -131,7 +131,7 @@ func TestExchange(t *testing.T) {
 		assert.Equal(t, "orders:read orders:write", s.exchange(t, "orders-svc", alices.access).tokens(t).scope)
 	})
 	for _, target := range [][]string{{"resource", vault}, {"audience", vault}, {"scope", "vault:open"}, {"resource", vault, "audience", vault}} {
-		t.Run("another API, as the configuration says: "+strings.Join(target, " "), func(t *testing.T) {
+		t.Run("another API, as configured: "+strings.Join(target, " "), func(t *testing.T) {
 			a := s.exchange(t, "orders-svc", alices.access, target...)
 			if len(target) == 4 {
 				refused(t, a, 400, "invalid_target") // one name is enough

@@ -54,7 +54,7 @@ func FuzzAssertion(f *testing.F) {
 		var read map[string]json.RawMessage // names are case-sensitive here
 		require.NoError(t, json.Unmarshal([]byte(claims), &read))
 		text := func(name string) (s string) {
-			_ = json.Unmarshal(read[name], &s) // s stays empty if it is no string
+			_ = json.Unmarshal(read[name], &s) // s stays empty if it is not a string
 			return s
 		}
 		number := func(name string) (n float64) {

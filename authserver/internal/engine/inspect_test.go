@@ -81,7 +81,7 @@ func TestSignedAnswers(t *testing.T) {
 		assert.NotContains(t, claims, "sub")
 		assert.NotContains(t, claims, "exp")
 	})
-	t.Run("AS-INTRO-05 it is no access token", func(t *testing.T) {
+	t.Run("AS-INTRO-05 it is not an access token", func(t *testing.T) {
 		a := s.post(t, "/oauth2/introspect", "orders-api", form("token", token), "Accept", kind)
 		assert.False(t, s.active(t, a.text))
 	})
@@ -140,7 +140,7 @@ func TestRevocation(t *testing.T) {
 		assert.Equal(t, 200, revoke("spa", got.refresh).status)
 		assert.False(t, s.active(t, got.access))
 	})
-	t.Run("AS-REVOKE-02 what is no token", func(t *testing.T) {
+	t.Run("AS-REVOKE-02 text that is not a token", func(t *testing.T) {
 		for _, token := range []string{"guess", "a.b.c", s.code(t)} {
 			a := revoke("web", token)
 			assert.Equal(t, 200, a.status)

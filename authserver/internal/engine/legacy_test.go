@@ -185,7 +185,7 @@ func TestPassword(t *testing.T) {
 		{"another client's scope", ask("old-app", "carol", "correct horse", "scope", "files:read"), 400, "invalid_scope"},
 		{"a scope that is not the user's to give", ask("old-app", "carol", "correct horse", "scope", "orders:write"), 400, "invalid_scope"},
 		{"a user whose subject is a client's id", ask("old-app", "impostor", "x"), 500, "server_error"},
-		{"an outage is no refusal", ask("old-app", "outage", "x"), 500, "server_error"},
+		{"an outage is not a refusal", ask("old-app", "outage", "x"), 500, "server_error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			refused(t, c.a, c.status, c.code)

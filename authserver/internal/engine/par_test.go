@@ -108,7 +108,7 @@ func TestPushed(t *testing.T) {
 		pushed := s.push(t, "native", request("redirect_uri", uri))
 		assert.Equal(t, uri, newBrowser().get(t, s.authorizeURL(use("native", pushed))).to)
 	})
-	t.Run("a code or a session is no request_uri", func(t *testing.T) {
+	t.Run("a code or a session is not a request_uri", func(t *testing.T) {
 		for _, secret := range []string{s.code(t), "guess"} {
 			assert.Equal(t, 400, newBrowser().get(t, s.authorizeURL(use("web", "urn:ietf:params:oauth:request_uri:"+secret))).status)
 		}

@@ -72,7 +72,7 @@ func TestRefresh(t *testing.T) {
 			assert.Equal(t, 200, s.refresh(t, "web", bystander.refresh).status, "and no other")
 		})
 	}
-	t.Run("an old token that an API introspects, or that is revoked, is no alarm", func(t *testing.T) {
+	t.Run("an old token that an API introspects, or that is revoked, is not an alarm", func(t *testing.T) {
 		first := s.login(t)
 		second := s.refresh(t, "web", first.refresh).tokens(t)
 		assert.False(t, s.active(t, first.refresh))

@@ -69,7 +69,7 @@ func TestSameScopeAtSeveralAPIs(t *testing.T) {
 	assert.Equal(t, orders, audience(t, ask(t, s, "both", "scope", "orders:read")), "the default of the server decides")
 	assert.Equal(t, files, audience(t, ask(t, s, "by-default", "scope", "orders:read")), "that of the client takes precedence")
 
-	t.Run("AT-22 a token for one is no permission at the other", func(t *testing.T) {
+	t.Run("AT-22 a token for one is not valid at the other", func(t *testing.T) {
 		s := start(t, exchanging, func(c *config) {
 			c.APIs[1].Scopes = append(c.APIs[1].Scopes, model.Scope{Name: "orders:read"})
 			c.APIs[0].MayAct = ""

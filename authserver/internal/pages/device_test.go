@@ -34,7 +34,7 @@ func (d device) ask() string {
 func TestDevice(t *testing.T) {
 	code := func(s string) url.Values { return url.Values{"user_code": {s}} }
 
-	t.Run("AS-DEVICE-08 guesses are limited, and those that are wrong say so", func(t *testing.T) {
+	t.Run("AS-DEVICE-08 guesses are limited, and wrong ones are reported", func(t *testing.T) {
 		h := newHouse(t)
 		d := h.plug()
 		b := h.browser().get("/device")

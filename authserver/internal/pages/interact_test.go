@@ -31,7 +31,7 @@ func TestConsent(t *testing.T) {
 		require.Equal(t, "Something went wrong", b.h1())
 		require.Empty(t, b.way)
 	})
-	t.Run("to allow nothing is no consent", func(t *testing.T) {
+	t.Run("allowing nothing is not consent", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", url.Values{"scope": nil})
 		require.Equal(t, 422, b.resp.StatusCode)
@@ -42,7 +42,7 @@ func TestConsent(t *testing.T) {
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Allow", url.Values{"scope": {"orders:read", "orders:write", "vault:open"}})
 		require.Equal(t, "orders:read", h.redeem(b.away()))
 	})
-	t.Run("the page says who asks for what, where, for how long, and of whom", func(t *testing.T) {
+	t.Run("the page states who asks for what, where, for how long, and of whom", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", nil))
 		require.Contains(t, b.text(), "to continue to The Shop")
@@ -53,7 +53,7 @@ func TestConsent(t *testing.T) {
 		}
 		require.NotContains(t, b.text(), "its name and website have not been checked", "it is in the configuration")
 	})
-	t.Run("the host of an application's own scheme is no place, and is not shown as one", func(t *testing.T) {
+	t.Run("the host of an application's own scheme is not a place, and is not shown as one", func(t *testing.T) {
 		h := newHouse(t)
 		const uri = "com.example.tool://www.bank.example/cb"
 		c, _, err := h.registry.Create(t.Context(), clients.Client{

@@ -77,9 +77,9 @@ func TestImagesAndLinks(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"a page is no image", pages.ValidImage([]byte("<html><svg></svg>")), "must be an image"},
-		{"a script is no image", pages.ValidImage([]byte("alert(1)")), "must be an image"},
-		{"XML that is no SVG is no image", pages.ValidImage([]byte("<?xml version='1.0'?><a/>")), "must be an image"},
+		{"a page is not an image", pages.ValidImage([]byte("<html><svg></svg>")), "must be an image"},
+		{"a script is not an image", pages.ValidImage([]byte("alert(1)")), "must be an image"},
+		{"XML that is not SVG is not an image", pages.ValidImage([]byte("<?xml version='1.0'?><a/>")), "must be an image"},
 		{"a large image", pages.ValidImage([]byte(png + strings.Repeat("x", 256<<10))), "must have at most 256 KiB"},
 		{"a script as a link", pages.ValidLink("javascript:alert(1)"), "must be an https URL"},
 		{"a path as a link", pages.ValidLink("/privacy"), "must be an https URL"},

@@ -152,7 +152,7 @@ func TestPortalIsForItsOwner(t *testing.T) {
 	}
 	require.Equal(t, 404, bob.get("/developer/applications/shop").resp.StatusCode, "of the configuration")
 
-	t.Run("if the configuration says so, not for all users", func(t *testing.T) {
+	t.Run("if configured, not for all users", func(t *testing.T) {
 		h := newHouse(t, func(c *pages.Config) { c.Developers = []string{"employee"} })
 		b := h.loggedIn("alice")
 		require.NotContains(t, b.body, ">Developers</a>\n</nav>")
@@ -290,7 +290,7 @@ func TestTry(t *testing.T) {
 		require.Equal(t, "Your access token", b.h1())
 		require.Contains(t, b.press("Use it", nil).text(), "200 OK")
 	})
-	t.Run("an opaque token says nothing, and there may be nowhere to use it", func(t *testing.T) {
+	t.Run("an opaque token reveals nothing, and there may be nowhere to use it", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.registered("alice", with(lamp, "scope", "vault:open")).press("Try this application", nil).press("Allow", nil)
 		require.Contains(t, b.text(), "It is opaque")
@@ -334,7 +334,7 @@ func TestAllowedApplications(t *testing.T) {
 	t.Run("others do not see them", func(t *testing.T) {
 		require.Contains(t, h.loggedIn("bob").get("/account/applications").text(), "None yet.")
 	})
-	t.Run("the list says what, and since when", func(t *testing.T) {
+	t.Run("the list states what, and since when", func(t *testing.T) {
 		require.Regexp(t, `The Shop https://shop.example It may: See your orders orders:read at Orders Allowed since \d+ \w+ \d{4}\. Revoke`, b.get("/account/applications").text())
 	})
 	t.Run("no client is not all of them", func(t *testing.T) {

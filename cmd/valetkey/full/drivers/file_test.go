@@ -45,7 +45,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"an empty file", "", []string{"1: apis: at least one is required", "1: issuer: is required"}},
 		{"a second document", good + "---\na: b\n", []string{"9: there is more than one YAML document"}},
-		{"a logo that is missing, an icon that is no image, and a link that is not a URL", good + "logo: nowhere.svg\nfavicon: /dev/null/x\nlinks: {privacy: privacy.html}\naccent: '#ffff00'\n", []string{
+		{"a logo that is missing, an icon that is not an image, and a link that is not a URL", good + "logo: nowhere.svg\nfavicon: /dev/null/x\nlinks: {privacy: privacy.html}\naccent: '#ffff00'\n", []string{
 			"9: logo: open DIR/nowhere.svg: no such file or directory",
 			"10: favicon: open /dev/null/x: not a directory",
 			"11: links.privacy: must be an https URL",
@@ -98,11 +98,11 @@ func TestMistakes(t *testing.T) {
 		{"an API that is tried nowhere", api("try_url: orders"), []string{"4: apis[0].try_url: is not an https URL"}},
 		{"an exchange of what is not there", api("exchange: {x: [read], read: [y]}"), []string{
 			`4: apis[0].exchange["read"][0]: is not a scope of any API`, `4: apis[0].exchange["x"]: is not a scope of the API`}},
-		{"paths that are none, or taken", good + "paths: {token: token, par: /login/par, revoke: /oauth2/authorize/x, keys: /oauth2/code, register: '/a/{b}', device: /a/, introspect: /oauth2/par/x}", []string{
+		{"paths that are invalid or taken", good + "paths: {token: token, par: /login/par, revoke: /oauth2/authorize/x, keys: /oauth2/code, register: '/a/{b}', device: /a/, introspect: /oauth2/par/x}", []string{
 			"9: paths.token: is not a path such as /oauth2/token", "9: paths.device: is not a path such as /oauth2/token",
 			"9: paths.par: overlaps /login, which is in use", "9: paths.revoke: overlaps /oauth2/authorize, the path of another endpoint",
 			"9: paths.register: is not a path such as /oauth2/token", "9: paths.keys: overlaps /oauth2/code, which is in use"}},
-		{"users that are none", base("  - {name: alice, password: correct horse}", `
+		{"invalid users", base("  - {name: alice, password: correct horse}", `
   - {name: '', password: correct horse}
   - {name: alice, password: short}
   - {name: bob}
@@ -124,7 +124,7 @@ func TestMistakes(t *testing.T) {
 			"15: users[6].id: must be 1 to 64 visible ASCII characters",
 			"16: users[7]: another user has the name or the id",
 		}},
-		{"user types that are none", good + "user_types: [{type: A}, {type: a, database: {}}, {type: a}, {type: b, database: {}, ldap: {url: 'http://x', timeout: -1s}}]", []string{
+		{"invalid user types", good + "user_types: [{type: A}, {type: a, database: {}}, {type: a}, {type: b, database: {}, ldap: {url: 'http://x', timeout: -1s}}]", []string{
 			`8: users[0].type: user type "A" has no users in the database`,
 			`9: user_types[0].type: "A" is not a user type: 1 to 32 of a-z, 0-9, hyphen and underscore`,
 			`9: user_types[2].type: "a" is duplicated`,
@@ -150,13 +150,13 @@ func TestMistakes(t *testing.T) {
 		{"trusted issuers without keys", good + "trusted_issuers: [{issuer: https://as.example.com, subject_type: customer}]", []string{
 			"9: trusted_issuers[0].issuer: is this server's own, or duplicated", "9: trusted_issuers[0].jwks_uri: either this or jwks is required",
 			"9: trusted_issuers[0].scopes: at least one is required", "9: trusted_issuers[0].subject_type: is already in use"}},
-		{"keys of issuers that are none", good + "trusted_issuers: [{issuer: https://a, subject_type: a, scopes: [read], jwks: '{}'}, {issuer: https://b, subject_type: b, scopes: [read], jwks_uri: http://b}]", []string{
+		{"invalid keys of issuers", good + "trusted_issuers: [{issuer: https://a, subject_type: a, scopes: [read], jwks: '{}'}, {issuer: https://b, subject_type: b, scopes: [read], jwks_uri: http://b}]", []string{
 			`9: trusted_issuers[0].jwks: it has no array "keys"`, "9: trusted_issuers[1].jwks_uri: not https"}},
 		{"a color that is not readable", good + "accent: '#ffff00'", []string{"9: accent: must be darker: white text on it is not readable"}},
 		{"a certificate in a header without trusted proxies", good + "client_certificate: Client-Cert", []string{
 			"9: client_certificate: names a header, which requires proxies"}},
 		{"a certificate in no header", good + "client_certificate: a b\nproxies: [127.0.0.1/32]", []string{"9: client_certificate: must be tls or a header name"}},
-		{"times and rates that are none", good + "lifetimes: {code: 1.5s, refresh: -1h}\nkeys: {rotate: 1m, publish: x}\nlimits: {login_name: {burst: 0, every: 1s}}", []string{
+		{"invalid times and rates", good + "lifetimes: {code: 1.5s, refresh: -1h}\nkeys: {rotate: 1m, publish: x}\nlimits: {login_name: {burst: 0, every: 1s}}", []string{
 			"9: lifetimes.code: 1.5s is not a whole number of seconds, such as 10m",
 			"9: lifetimes.refresh: -1h0m0s is not a whole number of seconds, such as 10m",
 			"10: keys.rotate: 1m0s is shorter than keys.publish, 10m0s",
@@ -172,7 +172,7 @@ func TestMistakes(t *testing.T) {
 		{"a store in a variable that holds none, which is not told", base("store: memory", "store_env: VALETKEY_TEST_SECRET"), []string{"1: store: is neither memory, sqlite:PATH nor postgres://..."}},
 		{"PostgreSQL without a seal", base("store: memory", "store: postgres://localhost/x"), []string{
 			"1: seal_file: required with PostgreSQL, or seal_env, or insecure_unsealed"}},
-		{"a seal that is none", good + "seal_env: VALETKEY_TEST_SECRET\nseal_previous_file: nowhere", []string{
+		{"an invalid seal", good + "seal_env: VALETKEY_TEST_SECRET\nseal_previous_file: nowhere", []string{
 			"9: seal_env: is not the base64 of 32 random bytes, as from openssl rand -base64 32",
 			"10: seal_previous_file: the file cannot be read: no such file or directory"}},
 		{"two seals", good + "seal_env: VALETKEY_TEST_SECRET\nseal_file: x", []string{"9: seal_env: cannot be combined with seal_file", "10: seal_file: the file cannot be read: no such file or directory"}},

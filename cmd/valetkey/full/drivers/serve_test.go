@@ -167,7 +167,7 @@ func TestTutorial(t *testing.T) {
 		require.NotNil(t, b.left)
 		assert.Equal(t, "invalid_request", b.left.Query().Get("error"))
 	})
-	t.Run("the log says who was granted what, without secrets", func(t *testing.T) {
+	t.Run("the log states who was granted what, without secrets", func(t *testing.T) {
 		log := s.log.String()
 		for _, want := range []string{`a client does not require PKCE: tutorial`, `msg="logged in" subject=customer:alice`, `msg="consent given"`,
 			`msg="authorization granted" path=/oauth2/authorize client=tutorial subject=customer:alice`, `msg="token issued" client=tutorial`,
@@ -262,7 +262,7 @@ func TestRefusedToServe(t *testing.T) {
 		{"an example beyond loopback", server.Settings{Addr: "0.0.0.0:0", Config: "../../../../examples/serve/tutorial.yaml"}, "the demo secrets in clients[0].secret, users[0].password are public"},
 		{"an address of another host", server.Settings{Config: open, Store: "memory"}, "listen tcp 192.0.2.1:1"},
 		{"a file that is not there", server.Settings{Config: "/nowhere/as.yaml"}, "open /nowhere/as.yaml"},
-		{"a store that is none", server.Settings{Store: "mysql:x"}, "store: is neither memory, sqlite:PATH nor postgres://..."},
+		{"an invalid store", server.Settings{Store: "mysql:x"}, "store: is neither memory, sqlite:PATH nor postgres://..."},
 		{"a store without a file", server.Settings{Store: "sqlite:"}, "store: requires a file name"},
 		{"a folder for a database", server.Settings{Store: "sqlite:" + t.TempDir(), Addr: "127.0.0.1:0"}, "is a directory"},
 		{"a database whose keys have another seal", server.Settings{Store: "sqlite:" + otherSeal(t), Addr: "127.0.0.1:0"}, "sealed under another secret"},
@@ -279,7 +279,7 @@ func TestRefusedToServe(t *testing.T) {
 
 func TestStoreMadeWhole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
-	t.Run("no seal is left beside a file that is no database", func(t *testing.T) {
+	t.Run("no seal is left beside a file that is not a database", func(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, []byte("a letter to a friend, and no database at all"), 0o600))
 		set := server.Settings{Store: "sqlite:" + path, Log: slog.New(slog.DiscardHandler), Drivers: drivers.All()}
 		_, _, err := server.Open(t.Context(), set)

@@ -204,7 +204,7 @@ func TestMistakes(t *testing.T) {
 			t.Errorf("got %d, %s", code, &errs)
 		}
 	})
-	t.Run("help is no mistake", func(t *testing.T) {
+	t.Run("asking for help is not a mistake", func(t *testing.T) {
 		for _, args := range [][]string{{}, {"--help"}, {"verify", "--help"}} {
 			if code, out, errs := run(t, "", args...); code != 0 || !strings.Contains(out, "Usage:") || errs != "" {
 				t.Errorf("%v got %d, %s", args, code, errs)
@@ -257,7 +257,7 @@ func TestVerifyByDiscovery(t *testing.T) {
 			}
 		}
 	})
-	t.Run("keys out of reach are no refusal", func(t *testing.T) {
+	t.Run("unreachable keys are not a refusal", func(t *testing.T) {
 		iss.KeySet.Fail(500)
 		defer iss.KeySet.Restore()
 		code, out, errs := run(t, "", with(args, "--json", token)...)

@@ -37,7 +37,7 @@ func TestInspect(t *testing.T) {
 		{"an encrypted JWT", encode(`{"alg":"RSA-OAEP","enc":"A256GCM"}`, "k", "i", "c", "t"), []string{"an encrypted JWT (RFC 7516), which is not supported", "alg  RSA-OAEP"}},
 		{"a JWT without a signature", iss.Token(valetkeytest.Unsigned()), []string{"a signed JWT: an access token (RFC 9068)", "malformed, must be refused: the token has no signature", "sub        alice"}},
 		{"a JWT with something else for claims", encode(`{"alg":"ES256"}`, "[1]", "signature"), []string{"a signed JWT: type unspecified", "malformed, must be refused: "}},
-		{"a binding that is none", iss.Token(valetkeytest.Claim("cnf", map[string]string{})), []string{"malformed, must be refused: cnf is empty"}},
+		{"an invalid binding", iss.Token(valetkeytest.Claim("cnf", map[string]string{})), []string{"malformed, must be refused: cnf is empty"}},
 		{"an unknown binding", iss.Token(valetkeytest.Claim("cnf", map[string]string{"kid": "x"})), []string{`bound to something by the method "kid", which is not supported (RFC 7800)`}},
 		{"a proof", key.Proof("GET", "https://api.example.com/", ""), []string{"a signed JWT: a DPoP proof, not a token (RFC 9449)"}},
 		{"a status list", iss.StatusListToken(), []string{"a signed JWT: a status list, not a token"}},

@@ -58,13 +58,13 @@ func TestTokenMistakes(t *testing.T) {
 		{"a secret that is not there", with(without(good, "--secret-file"), "--secret-env", "VALETKEY_TEST_NOT_SET"), []string{"--secret-env: is empty or missing"}},
 		{"a secret as an argument", with(good, reader), []string{"unexpected argument; see valetkey token --help"}},
 		{"a key that others may read", with(good, "--dpop", open), []string{"--dpop: " + open + ": other users can access it (mode 0644): run chmod 600"}},
-		{"a key that is none", with(good, "--dpop", secret), []string{"--dpop: " + secret + ": is not a private JWK with an alg"}},
+		{"an invalid key", with(good, "--dpop", secret), []string{"--dpop: " + secret + ": is not a private JWK with an alg"}},
 		{"a key in no folder", with(good, "--dpop", "/nowhere/key.json"), []string{"--dpop: open /nowhere/key.json: no such file"}},
 		{"a proof of nothing", []string{"token", "proof"}, []string{"--request: method and URL are required", "--key: required"}},
 		{"a proof for a path", []string{"token", "proof", "--key", "x", "--request", "GET /orders", "a", "b"}, []string{
 			`--request: "/orders" is not an absolute URL, which a proof requires`, "expected at most one token argument (- for stdin), got 2"}},
-		{"a proof for what is no request", []string{"token", "proof", "--key", "x", "--request", "https://a"}, []string{`--request: "https://a" is not a method and a URL`}},
-		{"a proof for what is no method", []string{"token", "proof", "--key", "x", "--request", "G(T https://a"}, []string{`--request: "G(T" is not a method`}},
+		{"a proof for an invalid request", []string{"token", "proof", "--key", "x", "--request", "https://a"}, []string{`--request: "https://a" is not a method and a URL`}},
+		{"a proof for an invalid method", []string{"token", "proof", "--key", "x", "--request", "G(T https://a"}, []string{`--request: "G(T" is not a method`}},
 		{"a proof for what is not a URL", []string{"token", "proof", "--key", "x", "--request", "GET ftp://a"}, []string{`--request: "ftp://a" is neither an http URL nor a path`}},
 		{"a proof without its key", []string{"token", "proof", "--key", "/nowhere/key.json", "--request", "GET https://a"}, []string{"--key: open /nowhere/key.json"}},
 		{"a token that looks like a flag", []string{"token", "proof", "-" + reader}, []string{"an argument begins with a hyphen"}},
@@ -101,7 +101,7 @@ func TestToken(t *testing.T) {
 		{"an API that there is not", with(good, "--resource", "https://other.example.com"), cli.No, "valetkey: refused by the server: invalid_target"},
 		{"an issuer that calls itself otherwise", with(without(good, "--issuer"), "--issuer", strings.Replace(at.Issuer, "127.0.0.1", "localhost", 1)), cli.Mistake, "valetkey: metadata at http://localhost:"},
 		{"a server that is not there", with(without(good, "--issuer"), "--token-url", "http://127.0.0.1:1/token?x=y"), cli.Mistake, "valetkey: http://127.0.0.1:1/token: dial tcp"},
-		{"what is no token endpoint", with(without(good, "--issuer"), "--token-url", at.API+"/nowhere"), cli.Mistake, "valetkey: " + at.API + "/nowhere: status 404 without an OAuth error"},
+		{"an invalid token endpoint", with(without(good, "--issuer"), "--token-url", at.API+"/nowhere"), cli.Mistake, "valetkey: " + at.API + "/nowhere: status 404 without an OAuth error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, out, errs := run(t, "", c.args...)
@@ -262,7 +262,7 @@ func TestTokenEndpoints(t *testing.T) {
 		errs string
 	}{
 		{"a nonce that is never good is tried once", "/never", []string{"--dpop", key}, cli.No, "valetkey: refused by the server: use_dpop_nonce\n"},
-		{"a nonce with another error is no reason to ask again", "/client", []string{"--dpop", key}, cli.No, `valetkey: refused by the server: "invalid_client: red\x1b[31m"` + "\n"},
+		{"a nonce with another error causes no second request", "/client", []string{"--dpop", key}, cli.No, `valetkey: refused by the server: "invalid_client: red\x1b[31m"` + "\n"},
 		{"a server that knows nothing of DPoP", "/bearer", []string{"--dpop", key}, cli.Mistake, `valetkey: the server did not bind the token to the key: token_type is "bearer", not DPoP` + "\n"},
 		{"an unknown type", "/mac", nil, cli.Mistake, `valetkey: token_type is "mac", not Bearer` + "\n"},
 		{"a token that would split a header", "/split", nil, cli.Mistake, "valetkey: the token contains a character that a header cannot carry\n"},

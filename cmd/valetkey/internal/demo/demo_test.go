@@ -72,7 +72,7 @@ func TestCheck(t *testing.T) {
 				r.Header.Set("WWW-Authenticate", strings.Replace(v, "orders", "api", 1))
 			}
 		}, []int{3, 4, 7, 17}},
-		{"an API that says 200 for 201", func(r *http.Response) {
+		{"an API that returns 200 for 201", func(r *http.Response) {
 			if r.StatusCode == 201 {
 				r.StatusCode = 200
 			}
@@ -179,7 +179,7 @@ func TestStart(t *testing.T) {
 			}
 		})
 	}
-	t.Run("an order that is none", func(t *testing.T) {
+	t.Run("an invalid order", func(t *testing.T) {
 		token := token(t, at)
 		for _, body := range []string{"", "{", `{"item":""}`, `{"item":"` + strings.Repeat("x", 5000) + `"}`} {
 			r, err := http.NewRequestWithContext(t.Context(), "POST", at.API+"/orders", strings.NewReader(body))

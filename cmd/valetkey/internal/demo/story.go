@@ -115,7 +115,7 @@ func Print(w io.Writer, at Place) {
 
 // A Part of the story is for one shell.
 type Part struct {
-	Heading string // says which shell
+	Heading string // names the shell
 	Lines   string
 }
 

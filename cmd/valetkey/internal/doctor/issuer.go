@@ -61,7 +61,7 @@ func readMetadata(r response) (*metadata, error) {
 	return m, nil
 }
 
-// discover returns the metadata at the well-known locations of an issuer, or the response that says most about why there is none.
+// discover returns the metadata at the well-known locations of an issuer, or the response that explains best why there is none.
 func (s *sender) discover(ctx context.Context, issuer string) (*metadata, response) {
 	var worst response
 	for _, place := range fetch.WellKnown(issuer) {

@@ -145,11 +145,11 @@ func TestWhatExcludesTheIDTokensOfAProductCannotBeSwitchedOff(t *testing.T) {
 		"a scope": {issuer.Tokens{Type: "pingone", RequireScope: &no}, "require_scope: cannot be false for pingone"},
 		"a scope beside another marker": {issuer.Tokens{Type: "pingone", RequireScope: &no, Markers: []string{"client_id"}},
 			"require_scope: cannot be false for pingone"},
-		"a marker":                                        {issuer.Tokens{Type: "keycloak", Markers: []string{"!nonce"}}, "markers: must require a claim, as the markers of keycloak do"},
-		"a marker that another one replaces":              {issuer.Tokens{Type: "fusionauth", Markers: []string{"applicationId"}}, ""},
-		"a marker of a product that requires no claim":    {issuer.Tokens{Type: "zitadel", Markers: []string{"!auth_time"}}, ""},
-		"a scope of a product that does not require one":  {issuer.Tokens{Type: "keycloak", RequireScope: &no}, ""},
-		"a scope of an issuer that is no product of ours": {issuer.Tokens{RequireScope: &no}, ""},
+		"a marker":                                           {issuer.Tokens{Type: "keycloak", Markers: []string{"!nonce"}}, "markers: must require a claim, as the markers of keycloak do"},
+		"a marker that another one replaces":                 {issuer.Tokens{Type: "fusionauth", Markers: []string{"applicationId"}}, ""},
+		"a marker of a product that requires no claim":       {issuer.Tokens{Type: "zitadel", Markers: []string{"!auth_time"}}, ""},
+		"a scope of a product that does not require one":     {issuer.Tokens{Type: "keycloak", RequireScope: &no}, ""},
+		"a scope of an issuer that is not a product of ours": {issuer.Tokens{RequireScope: &no}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, wrong := issuer.Settings{Issuer: realm, Audience: []string{api}, Tokens: test.tokens}.Config()

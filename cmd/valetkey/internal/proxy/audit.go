@@ -53,7 +53,7 @@ func (f *file) auditor(p *Proxy) valetkey.Observer {
 	p.close = append(p.close, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), auditWait)
 		defer cancel()
-		_ = a.Close(ctx) // what is left is counted as dropped by nobody: the process ends, or the log hangs
+		_ = a.Close(ctx) // the rest is not counted as dropped: the process ends, or the log hangs
 	})
 	if f.authorize {
 		return ofGateway{a}

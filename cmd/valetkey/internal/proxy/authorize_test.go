@@ -110,7 +110,7 @@ cancel_with_token: true`, []string{
 		{"certificates that nothing reports", authorizing + "mtls: {}", []string{
 			"7: mtls.header: required: the header in which the gateway reports the certificate of the client"}},
 		{"authorities of callers without TLS", authorizing + "callers_ca_file: cert.pem", []string{"7: callers_ca_file: requires tls"}},
-		{"authorities of callers that are none", authorizing + "tls: {cert_file: cert.pem, key_file: key.pem}\ncallers_ca_file: empty.pem", []string{
+		{"invalid authorities of callers", authorizing + "tls: {cert_file: cert.pem, key_file: key.pem}\ncallers_ca_file: empty.pem", []string{
 			"8: callers_ca_file: has no certificate in PEM"}},
 		{"proofs without an origin", base("resource: https://api.example.com", "resource: urn:api") + "dpop: {}", []string{
 			"7: dpop.origin: required, such as https://api.example.com, because resource is not a URL for clients"}},
@@ -202,7 +202,7 @@ mtls: {header: X-Client-Cert}
 		assert.Equal(t, 200, send(t, server.Listener.Addr().String(), metadata+"/orders").StatusCode)
 		assert.Equal(t, 404, send(t, server.Listener.Addr().String(), metadata).StatusCode)
 	})
-	t.Run("the metadata is no answer to a question", func(t *testing.T) {
+	t.Run("the metadata is not an answer to a question", func(t *testing.T) {
 		for _, line := range []string{"X-Forwarded-Uri: /orders", "X-Forwarded-Method: GET", "X-Original-URL: https://api.example.com/orders", "x_original_method: GET"} {
 			assert.Equal(t, 400, send(t, addr, metadata, line).StatusCode, line)
 		}

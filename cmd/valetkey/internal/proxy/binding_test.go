@@ -133,8 +133,8 @@ func TestDPoP(t *testing.T) {
 		name, trusted string
 		status        int
 	}{
-		{"DPOP-20 what a client says of the URL is not believed", "10.0.0.0/8", 401},
-		{"DPOP-20 the URL is what a trusted proxy says", "127.0.0.0/8", 200},
+		{"DPOP-20 what a client sends about the URL is ignored", "10.0.0.0/8", 401},
+		{"DPOP-20 the URL is the one that a trusted proxy reports", "127.0.0.0/8", 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config, _ := guarded(t, iss, "dpop: {}\nforwarded_header: X-Forwarded\ntrusted_proxies: ["+c.trusted+"]")
@@ -198,7 +198,7 @@ func TestDPoPAcrossProxies(t *testing.T) {
 		second     int
 	}{
 		{"by default", "{}", 401},
-		{"each by itself, if the configuration says so", "{replay_store: memory}", 200},
+		{"each by itself, if configured", "{replay_store: memory}", 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config, _ := guarded(t, iss, fmt.Sprintf("dpop: %s\nprobe: 127.0.0.1:0\nredis: {address: %q, password: %q, key: %s, timeout: 2s}", c.dpop, store, redisPassword, key))

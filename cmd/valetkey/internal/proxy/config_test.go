@@ -47,7 +47,7 @@ func TestMistakes(t *testing.T) {
 			`6: unknown field "debug"; known are listen, tls, upstream, upstreams, resource, metadata, realm, error_uri, error_body, forward_token, token_header, max_token_bytes, max_body_bytes, max_header_bytes, header_timeout, idle_timeout, trusted_origins, websocket_token, cors, probe, drain, grace, access_log, audit, verifiers, dpop, mtls, sender_constrained, trusted_proxies, forwarded_header, forwarded_port, forwarded_prefix, cancel_with_token, cache, revocations, insecure_report_only, profile, redis, signals, routes, openapi, allow_encoded_slash`}},
 		{"a field twice", good + "listen: 127.0.0.1:1", []string{`6: "listen" is given on line 1 already`}},
 		{"a merge key is a field like others", good + "<<: {}", []string{"6: a key is not a string: put it in quotes"}},
-		{"a key that is no string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
+		{"a key that is not a string", good + "1: 2", []string{"6: a key is not a string: put it in quotes"}},
 		{"a key that is empty", good + "'': 2", []string{"6: a key is empty"}},
 		{"an alias", base("resource: https", "resource: &r https") + "realm: *r", []string{"6: realm: aliases are not supported"}},
 
@@ -62,7 +62,7 @@ func TestMistakes(t *testing.T) {
 		{"a list for a flag", good + "forward_token: [true]", []string{"6: forward_token: is not true or false"}},
 
 		{"no verifiers", base(`[jwks: {issuer: "https://as.example.com"}]`, "[]"), []string{"4: verifiers: is empty"}},
-		{"verifiers that are no list", base(`[jwks: {issuer: "https://as.example.com"}]`, "x"), []string{"4: verifiers: is not a list"}},
+		{"verifiers that are not a list", base(`[jwks: {issuer: "https://as.example.com"}]`, "x"), []string{"4: verifiers: is not a list"}},
 		{"a verifier of an unknown kind", base("[jwks:", "[saml:"), []string{
 			`4: verifiers[0]: unknown field "saml"; known are jwks, introspection, api_keys`}},
 		{"a verifier of two kinds", base("[jwks:", `[{introspection: {issuer: "https://a", client_id: x, client_secret: x}, jwks:`, "}]", "}}]"), []string{
@@ -281,7 +281,7 @@ func TestMistakes(t *testing.T) {
 		{"a cluster without addresses", good + "redis: {cluster: [], key: " + key + "}", []string{"6: redis.cluster: is empty"}},
 		{"a cluster with one address and a database that it does not have", good + "redis: {cluster: '127.0.0.1:7000', db: 1, key: " + key + "}", []string{
 			"6: redis.db: cannot be combined with cluster, which has database 0 only"}},
-		{"a number of replicas that is none", good + "redis: {address: 'localhost:1', min_replicas: -1, key: " + key + "}", []string{
+		{"an invalid number of replicas", good + "redis: {address: 'localhost:1', min_replicas: -1, key: " + key + "}", []string{
 			`6: redis.min_replicas: "-1" is not a whole number, 0 or above`}},
 		{"no replicas where a failover is possible", good + "redis: {cluster: 'localhost:1', min_replicas: 0, key: " + key + "}", []string{
 			"6: redis.min_replicas: 0 requires allow_unreplicated: true instead, because a failover may forget used proofs and revocations"}},
@@ -332,7 +332,7 @@ func TestMistakes(t *testing.T) {
 			`14: redis.prefix: is not a string: put it in quotes`,
 			`15: redis.timeout: "1" is not a duration such as 30s`,
 			`16: redis: unknown field "keep"; known are address, socket, cluster, sentinel, username, password, password_file, password_env, tls, tls_ca_file, tls_cert_file, tls_key_file, tls_server_name, db, key, key_file, key_env, prefix, timeout, min_replicas, allow_unreplicated, allow_before_caught_up`}},
-		{"a key that is no base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
+		{"a key that is not base64", good + "redis: {address: 'localhost:1', key: '" + strings.Repeat("?", 44) + "'}", []string{
 			"6: redis.key: is not the base64 of 32 random bytes, as from openssl rand -base64 32"}},
 		{"each field of dpop, on its line", good + `dpop:
   nonce: true
@@ -356,7 +356,7 @@ func TestMistakes(t *testing.T) {
 			`6: dpop.origin: "https://api.example.com/v1" is not a scheme and a host, such as https://api.example.com`}},
 		{"proofs for an origin beside a header", good + "dpop: {origin: https://api.example.com}\nforwarded_header: Forwarded\ntrusted_proxies: [10.0.0.1]", []string{
 			`6: dpop.origin: cannot be combined with forwarded_header, which reports the URL`}},
-		{"proofs for what the client says", strings.Replace(good, "resource: https://api.example.com", "resource: orders", 1) + "dpop: {}", []string{
+		{"proofs for a URL that the client chooses", strings.Replace(good, "resource: https://api.example.com", "resource: orders", 1) + "dpop: {}", []string{
 			`6: dpop.origin: required, such as https://api.example.com, because resource is not a URL for clients and forwarded_header is not set`}},
 		{"proofs in a redis that is not there", good + "dpop: {replay_store: redis}", []string{"6: dpop.replay_store: requires the redis section"}},
 		{"nonces that replicas do not share", good + "dpop: {nonce: on}\nredis: {address: 'localhost:1', key: " + key + "}", []string{
@@ -370,7 +370,7 @@ func TestMistakes(t *testing.T) {
 		{"a token in a header, and in a subprotocol", good + "token_header: X-Token\nwebsocket_token: {pair: bearer}", []string{
 			"7: websocket_token: cannot be combined with token_header, which handshakes carry too"}},
 		{"origins for nothing", good + "trusted_origins: https://app.example.com", []string{"6: trusted_origins: has no effect without token_header"}},
-		{"origins that are none", good + "token_header: X-Token\ntrusted_origins: [app.example.com, 'https://app.example.com/']", []string{
+		{"invalid origins", good + "token_header: X-Token\ntrusted_origins: [app.example.com, 'https://app.example.com/']", []string{
 			`7: trusted_origins[0]: "app.example.com" is not an origin such as https://app.example.com`,
 			`7: trusted_origins[1]: "https://app.example.com/" is not an origin such as https://app.example.com`}},
 		{"subprotocols of nothing", good + "websocket_token: {}", []string{"6: websocket_token: requires prefix, base64url_prefix or pair"}},
@@ -381,7 +381,7 @@ func TestMistakes(t *testing.T) {
 			"6: mtls: requires tls, or the header in which trusted_proxies send the certificate"}},
 		{"mtls by a header without trusted proxies", good + "mtls: {header: Client-Cert}", []string{
 			"1: trusted_proxies: required if proxies report a URL or a certificate"}},
-		{"mtls in a format that is none", good + "mtls: {header: X-Cert, format: jwk}\ntrusted_proxies: [10.0.0.1]", []string{
+		{"mtls in an invalid format", good + "mtls: {header: X-Cert, format: jwk}\ntrusted_proxies: [10.0.0.1]", []string{
 			`6: mtls.format: "jwk" is not pem, der, xfcc or rfc9440`}},
 		{"mtls in the format of another header", good + "mtls: {header: X-Cert, format: xfcc}\ntrusted_proxies: [10.0.0.1]", []string{
 			"6: mtls.format: xfcc is not a format of the header X-Cert"}},
@@ -389,7 +389,7 @@ func TestMistakes(t *testing.T) {
 		{"mtls by a header that is nothing", good + "mtls: {header: ''}", []string{"6: mtls.header: is empty"}},
 		{"bound tokens only, of which none is accepted", good + "sender_constrained: true", []string{
 			"6: sender_constrained: no kind of binding can be proven: enable DPoP or client certificates"}},
-		{"trusted proxies that are no addresses", good + "trusted_proxies: [proxy.example.com, '', '::ffff:10.0.0.0/100', 10.0.0.1/8, '::1', 0.0.0.0/0]\nforwarded_header: Via", []string{
+		{"trusted proxies that are not addresses", good + "trusted_proxies: [proxy.example.com, '', '::ffff:10.0.0.0/100', 10.0.0.1/8, '::1', 0.0.0.0/0]\nforwarded_header: Via", []string{
 			`6: trusted_proxies[0]: "proxy.example.com" is neither an address nor a range such as 10.0.0.0/8`,
 			`6: trusted_proxies[1]: is empty`,
 			`6: trusted_proxies[2]: "::ffff:10.0.0.0/100" is neither an address nor a range such as 10.0.0.0/8`,
@@ -476,11 +476,11 @@ func TestMistakes(t *testing.T) {
 			"profile: fapi2\ndpop: {}\ntrusted_proxies: [10.0.0.1]\nforwarded_header: Forwarded", []string{
 			"4: verifiers[0].introspection.insecure_http: must not be set with profile: fapi2, which sets it",
 			"4: verifiers[0].introspection.issuer: is not an https URL"}},
-		{"a probe that is no address", good + "probe: /ready", []string{
+		{"a probe that is not an address", good + "probe: /ready", []string{
 			`6: probe: "/ready" is not an address such as 127.0.0.1:8080`}},
 
 		{"no routes", base(`{"GET /orders": "orders:read"}`, "{}"), []string{"5: routes: is empty: every request would be refused"}},
-		{"routes that are no mapping", base(`{"GET /orders": "orders:read"}`, "[x]"), []string{
+		{"routes that are not a mapping", base(`{"GET /orders": "orders:read"}`, "[x]"), []string{
 			"5: routes: is not a mapping"}},
 		{"routes that cannot stand together, each on its line", routes(`
   "/":
@@ -610,7 +610,7 @@ func TestMistakes(t *testing.T) {
 	}
 
 	for _, c := range []struct{ name, config, want string }{
-		{"a second document that is no YAML", good + "---\n\t}\n", "proxy.yaml: yaml: line 7"},
+		{"a second document that is not YAML", good + "---\n\t}\n", "proxy.yaml: yaml: line 7"},
 		{"not YAML", "listen: [", "proxy.yaml: yaml: line 1: did not find expected node content"},
 		{"nesting without end", strings.Repeat("[", 20_000), "exceeded max depth"},
 		{"a huge file", strings.Repeat("#", 1<<20+1), "is longer than 1048576 bytes"},

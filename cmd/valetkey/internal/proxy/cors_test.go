@@ -48,7 +48,7 @@ func TestCORSPreflights(t *testing.T) {
 		{"another scheme", listed, "/orders", preflight("http://app.example.com", "GET"), 403, ""},
 		{"another port", listed, "/orders", preflight(page+":8443", "GET"), 403, ""},
 		{"a page in a sandbox", listed, "/orders", preflight("null", "GET"), 403, ""},
-		{"no origin, so it is no preflight", listed, "/orders", []string{"Access-Control-Request-Method: GET"}, 401, ""},
+		{"no origin, so it is not a preflight", listed, "/orders", []string{"Access-Control-Request-Method: GET"}, 401, ""},
 		{"a header that is not listed", listed, "/orders", preflight(page, "GET", "x-tenant"), 403, ""},
 		{"a method that is not listed, though it has a row", narrow, "/files/x", preflight(page, "DELETE"), 403, ""},
 
@@ -213,7 +213,7 @@ func TestCORSMistakes(t *testing.T) {
 			`7: cors.origins[1]: "http://app.example.com" is not https, which credentials require except on loopback`}},
 		{"credentials and all response headers", "{origins: https://app.example.com, credentials: true, expose_headers: '*'}", []string{
 			`6: cors.expose_headers: "*" cannot be combined with credentials: list the headers`}},
-		{"values that are none", "\n  origins:\n  - app.example.com\n  - https://app.example.com/\n  - 'null'\n  - https://*.github.io\n  methods: [GET, 'GET POST', TRACE]\n  headers: [Cookie, 'a b']\n  expose_headers: [Set-Cookie]\n  max_age: 25h", []string{
+		{"invalid values", "\n  origins:\n  - app.example.com\n  - https://app.example.com/\n  - 'null'\n  - https://*.github.io\n  methods: [GET, 'GET POST', TRACE]\n  headers: [Cookie, 'a b']\n  expose_headers: [Set-Cookie]\n  max_age: 25h", []string{
 			`8: cors.origins[0]: "app.example.com" is not an origin such as https://app.example.com or https://*.example.com`,
 			`9: cors.origins[1]: "https://app.example.com/" is not an origin such as https://app.example.com or https://*.example.com`,
 			`10: cors.origins[2]: "null" is not an origin such as https://app.example.com or https://*.example.com`,

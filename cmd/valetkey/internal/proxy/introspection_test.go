@@ -109,7 +109,7 @@ routes:
 	if posted != "me:of me" {
 		t.Errorf("posted %q", posted)
 	}
-	t.Run("credentials are encoded as the file says", func(t *testing.T) {
+	t.Run("credentials are encoded as the file specifies", func(t *testing.T) {
 		for auth, want := range map[string]string{"basic": "my%2Bapi:a%25+b", "basic_raw": "my+api:a% b"} {
 			var got string
 			endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +136,7 @@ routes:
 			}
 		}
 	})
-	t.Run("an answer is remembered for as long as the file says", func(t *testing.T) {
+	t.Run("an answer is remembered for as long as the file specifies", func(t *testing.T) {
 		for _, c := range []struct {
 			name  string
 			iss   *valetkeytest.Issuer
@@ -156,7 +156,7 @@ routes:
 			}
 		}
 	})
-	t.Run("the issuer out of reach is no refusal", func(t *testing.T) {
+	t.Run("an unreachable issuer is not a refusal", func(t *testing.T) {
 		first.Introspection.Down()
 		res := httptest.NewRecorder()
 		p.ServeHTTP(res, valetkeytest.Request("GET", "/", first.Opaque()))

@@ -59,8 +59,8 @@ func TestOpenAPI(t *testing.T) {
 		scope             string // of the challenge
 		subject           string // as the upstream sees it
 	}{
-		{"what the document says, without a token", "GET /orders/7", "", 401, "orders:read", ""},
-		{"what the operation says is not what the document says", "POST /orders/7", token("orders:read"), 403, "orders:read orders:write", ""},
+		{"what the document requires, without a token", "GET /orders/7", "", 401, "orders:read", ""},
+		{"an operation replaces what the document requires", "POST /orders/7", token("orders:read"), 403, "orders:read orders:write", ""},
 		{"any good token is not a bad one", "GET /whoami", iss.Token(valetkeytest.Expired()), 401, "", ""},
 		{"an optional token is not a bad one", "GET /greeting", iss.Token(valetkeytest.Expired()), 401, "", ""},
 		{"an optional token is not one that no header can name", "GET /greeting", iss.Token(valetkeytest.Subject("alice ")), 401, "", ""},
@@ -106,7 +106,7 @@ func TestOpenAPIMistakes(t *testing.T) {
 	}{
 		{"no document and no routes", config, "", []string{"1: routes: required, or openapi"}},
 		{"a document beside routes", good + "openapi: openapi.yaml", document, []string{"6: openapi: cannot be combined with routes"}},
-		{"a name that is none", config + "openapi: ''", "", []string{"5: openapi: is empty"}},
+		{"an invalid name", config + "openapi: ''", "", []string{"5: openapi: is empty"}},
 		{"a document that is not there", config + "openapi: nowhere.json", "", []string{"5: openapi: open DIR/nowhere.json: no such file or directory"}},
 		{"a document without end", config + "openapi: openapi.yaml", strings.Repeat("#", 16<<20+1), []string{
 			"5: openapi: read DIR/openapi.yaml: it is longer than 16777216 bytes"}},

@@ -242,7 +242,7 @@ func TestForwarding(t *testing.T) {
 			"", nil, "/health?x=%41&my_access_token=f&access_token_type=g", "sub= client= scope="},
 		{"an honest escape stays as it is", addr, "GET /orders/a%20b%3Bc", alice, nil, "/orders/a%20b%3Bc", who + "orders:read"},
 		{"the absolute form of the target", addr, "GET http://evil.example.com/orders", alice, nil, "/orders", who + "orders:read"},
-		{"the token is passed on if the configuration says so", forwards, "GET /orders", alice, forged, "/base/orders", who + "orders:read"},
+		{"the token is passed on if configured", forwards, "GET /orders", alice, forged, "/base/orders", who + "orders:read"},
 		{"not on a public route, where it is not verified", forwards, "GET /health", alice, nil, "/base/health", "sub= client= scope="},
 		{"nor a password", forwards, "GET /health", "", []string{"Authorization: Basic YTpi"}, "/base/health", "sub= client= scope="},
 		{"headers that would replace method or path are dropped", addr, "GET /orders", alice,
@@ -501,10 +501,10 @@ func TestUpstreamDown(t *testing.T) {
 	}
 	text := log.String()
 	if !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "path=/whoami") || !strings.Contains(text, "connection refused") {
-		t.Errorf("the log says %q", text)
+		t.Errorf("the log contains %q", text)
 	}
 	if strings.Contains(text, token) || strings.Contains(text, "private") {
-		t.Errorf("the log says too much: %q", text)
+		t.Errorf("the log contains too much: %q", text)
 	}
 }
 

@@ -191,7 +191,7 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 		require.Eventually(t, func() bool { return statusOf(t, oneProbe).Revocations.Held == 2 }, soon, 5*time.Millisecond)
 		require.Equal(t, 401, whoami(one, carols))
 	})
-	t.Run("without redis all goes on, and says so", func(t *testing.T) {
+	t.Run("without redis all goes on, and it is reported", func(t *testing.T) {
 		kill()
 		require.Equal(t, []int{200, 200}, []int{whoami(one, iss.Token(valetkeytest.Subject("bob"))), whoami(two, iss.Opaque(valetkeytest.Subject("bob")))})
 		require.Equal(t, 401, whoami(one, jwt))

@@ -115,7 +115,7 @@ routes:
 		{"a token that its status list calls revoked", proxy.Request{Token: iss.Token(iss.Status(1)), URL: orders}, 401, "its status list marks it valid", "invalid_token: the token has been revoked: status 1"},
 		{"a bound token without a proof", proxy.Request{Token: bound, URL: orders}, 401, "it is sent as its binding requires", "invalid_token: the token is bound to a key that this request does not prove"},
 		{"a proof for a token that is bound to nothing", proxy.Request{Token: token, URL: orders, Proof: proof(key)}, 401, "it is sent as its binding requires", "invalid_token: the token is bound to no key"},
-		{"what is no proof", proxy.Request{Token: bound, URL: orders, Proof: "x"}, 401, "the proof is a signed JWT with its public key", "invalid_dpop_proof: the DPoP proof is malformed"},
+		{"an invalid proof", proxy.Request{Token: bound, URL: orders, Proof: "x"}, 401, "the proof is a signed JWT with its public key", "invalid_dpop_proof: the DPoP proof is malformed"},
 		{"a proof of another type", proxy.Request{Token: bound, URL: orders, Proof: proof(key, valetkeytest.Type("JWT"))}, 401, "its typ is dpop+jwt", "invalid_dpop_proof: the DPoP proof is of another type"},
 		{"a proof for another method", proxy.Request{Token: bound, URL: orders, Method: "HEAD", Proof: proof(key)}, 401, "its htm is the method", "invalid_dpop_proof: the DPoP proof is for another method"},
 		{"a proof for another URL", proxy.Request{Token: bound, URL: at("http://api.example.com/orders"), Proof: proof(key)}, 401, "its htu is the URL", `invalid_dpop_proof: the DPoP proof is for another URL: htu: "` + valetkeytest.DefaultAudience + `/orders" in the proof, "`},
@@ -159,7 +159,7 @@ routes:
 		out = rehearse(t, config, proxy.Request{Token: token, URL: at("/admin")})
 		assert.Empty(t, out.Row)
 	})
-	t.Run("what is no matter of a token", func(t *testing.T) {
+	t.Run("what does not concern the token", func(t *testing.T) {
 		out := rehearse(t, config, proxy.Request{Token: "x", URL: at("/health")})
 		assert.Equal(t, 200, out.Status)
 		assert.Equal(t, "public", out.Need)
@@ -198,7 +198,7 @@ routes:
 		named := strings.Replace(config, "resource: "+valetkeytest.DefaultAudience, "resource: urn:orders", 1)
 		assert.Equal(t, "GET http://127.0.0.1:1/orders", rehearse(t, named, proxy.Request{Token: token, URL: orders}).Request)
 	})
-	t.Run("keys out of reach are no refusal", func(t *testing.T) {
+	t.Run("unreachable keys are not a refusal", func(t *testing.T) {
 		iss.KeySet.Fail(500)
 		defer iss.KeySet.Restore()
 		out := rehearse(t, config, proxy.Request{Token: token, URL: orders})

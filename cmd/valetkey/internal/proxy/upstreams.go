@@ -312,7 +312,7 @@ func (f *file) ordinary(at string, s upstreamSection) *http.Transport {
 }
 
 // stripped sets the path of u without its first n segments. The result begins with one slash, as the table refuses empty segments.
-// Segments are those of the path as sent, by which the table has matched it, so an encoded slash is no boundary.
+// Segments are those of the path as sent, by which the table has matched it, so an encoded slash is not a boundary.
 func stripped(u *url.URL, n int) {
 	rest := u.EscapedPath()
 	for range n {

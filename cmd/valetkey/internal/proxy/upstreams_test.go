@@ -49,20 +49,20 @@ func TestMistakesInUpstreams(t *testing.T) {
 			`14: upstreams[9].prefix: "/a b" is not a path such as /api: it must begin with a slash and not end with one, and have no wildcards and no escapes`}},
 		{"a host with a port", "upstreams: [{url: 'http://a', host: 'a.example.com:443'}]", "/: '@any'", []string{
 			`4: upstreams[0].host: "a.example.com:443" is not a host name without a port`}},
-		{"a prefix to strip that is none", "upstreams: [{url: 'http://a', strip_prefix: true}]", "/: '@any'", []string{"4: upstreams[0].strip_prefix: requires prefix"}},
+		{"an invalid prefix to strip", "upstreams: [{url: 'http://a', strip_prefix: true}]", "/: '@any'", []string{"4: upstreams[0].strip_prefix: requires prefix"}},
 		{"two for the same paths", "upstreams:\n- {url: 'http://a', host: a.example.com}\n- {url: 'http://b', host: A.example.com}", "a.example.com/: '@any'", []string{
 			"6: upstreams[1]: upstreams[0] has the same host and prefix"}},
 		{"TLS without TLS", "upstreams:\n- {url: 'http://a', ca_file: nowhere}\n- {url: 'h2c://a', prefix: /a, tls_timeout: 1s}", "/: '@any'", []string{
 			"5: upstreams[0]: ca_file, cert_file, key_file and tls_timeout have no effect without an https URL",
 			"6: upstreams[1]: ca_file, cert_file, key_file and tls_timeout have no effect without an https URL"}},
-		{"files that are none", "upstreams:\n- {url: 'https://a', ca_file: nowhere}\n- {url: 'https://a', prefix: /a, cert_file: x}\n- {url: 'https://a', prefix: /b, key_file: x}\n" +
+		{"invalid files", "upstreams:\n- {url: 'https://a', ca_file: nowhere}\n- {url: 'https://a', prefix: /a, cert_file: x}\n- {url: 'https://a', prefix: /b, key_file: x}\n" +
 			"- {url: 'https://a', prefix: /c, ca_file: proxy.yaml}\n- {url: 'https://a', prefix: /d, cert_file: proxy.yaml, key_file: proxy.yaml}", "/: '@any'", []string{
 			"5: upstreams[0].ca_file: open DIR/nowhere: no such file or directory",
 			"6: upstreams[1].key_file: required with cert_file",
 			"7: upstreams[2].cert_file: required with key_file",
 			"8: upstreams[3].ca_file: has no certificate in PEM",
 			"9: upstreams[4].cert_file: tls: failed to find any PEM data in certificate input"}},
-		{"times that are none", "upstreams: [{url: 'https://a', connect_timeout: 0s, tls_timeout: -1s, response_header_timeout: x, idle_timeout: 0s}]", "/: '@any'", []string{
+		{"invalid times", "upstreams: [{url: 'https://a', connect_timeout: 0s, tls_timeout: -1s, response_header_timeout: x, idle_timeout: 0s}]", "/: '@any'", []string{
 			`4: upstreams[0].connect_timeout: "0s" is not a positive duration`,
 			`4: upstreams[0].tls_timeout: "-1s" is not a duration such as 30s`,
 			`4: upstreams[0].response_header_timeout: "x" is not a duration such as 30s`,
@@ -151,7 +151,7 @@ allow_encoded_slash: ["GET /api/{name}", "GET /api/v2/{name}/x"]
 		header     []string
 		want       string // status, or the answer of the upstream
 	}{
-		{"a prefix is no text: a longer first segment is another path", "GET /apix", []string{weak}, "site GET /apix"},
+		{"a prefix is not text: a longer first segment is another path", "GET /apix", []string{weak}, "site GET /apix"},
 		{"nor does another letter case match", "GET /API/x", []string{weak}, "site GET /API/x"},
 		{"the longest prefix decides, which is removed", "GET /api/v2/x?a=/api", []string{all}, "v2 GET /base/x?a=/api"},
 		{"by whole segments", "GET /api/v20", []string{all}, "api GET /v20"},
@@ -161,7 +161,7 @@ allow_encoded_slash: ["GET /api/{name}", "GET /api/v2/{name}/x"]
 		{"nothing behind the prefix but the slash", "GET /api/", []string{all}, "api GET /"},
 		{"nothing behind the prefix, and a path of the upstream", "GET /api/v2", []string{all}, "v2 GET /base/"},
 		{"an encoded slash stays one", "GET /api/a%2Fb", []string{all}, "api GET /a%2Fb"},
-		{"an encoded slash is no end of a prefix", "GET /api/v2%2Fadmin", []string{all}, "api GET /v2%2Fadmin"},
+		{"an encoded slash is not an end of a prefix", "GET /api/v2%2Fadmin", []string{all}, "api GET /v2%2Fadmin"},
 		{"nor elsewhere", "GET /api/v2/a%2Fv2%2Fb/x", []string{all}, "v2 GET /base/a%2Fv2%2Fb/x"},
 		{"an encoded slash at the start would make //", "GET /api/%2Fevil.example.com", []string{all}, "400"},
 		{"an encoded slash at the start of two", "GET /api/%2F%2Fevil.example.com", []string{all}, "400"},

@@ -156,7 +156,7 @@ func (d *document) directory(t userType, field string) driver.Login {
 	return directory
 }
 
-// image reads the file that a field names. An empty name is no image.
+// image reads the file that a field names. An empty name means no image.
 func (d *document) image(field, name string) []byte {
 	if name == "" {
 		return nil

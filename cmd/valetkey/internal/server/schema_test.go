@@ -82,7 +82,7 @@ func TestSchemaRefusesMistakes(t *testing.T) {
 		{"a user type in a database with options", file + "user_types: [{type: customer, database: {path: x}}]"},
 		{"an address for a range", file + "proxies: [10.0.0.1]"},
 		{"an initial token without a digest", file + "registration: {initial_tokens: [{name: x}]}"},
-		{"an expiry that is no time", file + "registration: {initial_tokens: [{sha256: '" + strings.Repeat("0", 64) + "', expires: tomorrow}]}"},
+		{"an expiry that is not a time", file + "registration: {initial_tokens: [{sha256: '" + strings.Repeat("0", 64) + "', expires: tomorrow}]}"},
 		{"an issuer without keys", file + "trusted_issuers: [{issuer: 'https://b.example.com', subject_type: partner, scopes: [read]}]"},
 		{"a limit that is a number", file + "limits: {login_name: 3}"},
 		{"two stores", file + "store: memory\nstore_env: X"},

@@ -165,7 +165,7 @@ func TestServeAll(t *testing.T) {
 		}
 		<-other.closed
 	})
-	t.Run("all end with the context, which is no error", func(t *testing.T) {
+	t.Run("all end with the context, which is not an error", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		one, two := newListener(), newListener()
