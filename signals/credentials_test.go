@@ -76,6 +76,43 @@ func TestAnswersOfTheTokenEndpoint(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		assert.ErrorIs(t, err, context.Canceled)
 	})
+	t.Run("configured scopes are requested, and a token is used at once", func(t *testing.T) {
+		requests := 0
+		tokens := tokenEndpoint(t, &requests)
+		_, err := newReceiver(t, newTransmitter(t).config(managed(signals.Push), func(cfg *signals.Config) {
+			cfg.Credentials = signals.ClientCredentialsGrant(signals.ClientCredentials{TokenURL: tokens.URL, Auth: introspect.BasicAuth("receiver", "password"), Scope: []string{"a"}})
+		})).Examine(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 1, requests)
+	})
+	t.Run("the default scopes are requested in order, and the accepted one first the next time", func(t *testing.T) {
+		var asked []string
+		accepted := ""
+		tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.PostFormValue("scope"))
+			if accepted != r.PostFormValue("scope") {
+				reply(w, 400, M{"error": "invalid_scope"})
+				return
+			}
+			reply(w, 200, M{"access_token": "refused", "token_type": "Bearer", "expires_in": 3600})
+		}))
+		defer tokens.Close()
+		r := newReceiver(t, newTransmitter(t).config(managed(signals.Push), withGrant(tokens.URL)))
+		for _, c := range []struct {
+			accepted string
+			want     []string
+		}{
+			{"", []string{"ssf.read ssf.manage", "ssf.manage", "ssf.read"}},
+			// The access token is refused by the API, and so another one is requested.
+			{"ssf.manage", []string{"ssf.read ssf.manage", "ssf.manage", "ssf.manage"}},
+			{"ssf.read", []string{"ssf.manage", "ssf.read ssf.manage", "ssf.read"}},
+		} {
+			asked, accepted = nil, c.accepted
+			_, err := r.Examine(t.Context())
+			require.Error(t, err)
+			assert.Equal(t, c.want, asked)
+		}
+	})
 	for resource, want := range map[string][]string{"": nil, "https://api.example.com": {"https://api.example.com"}} {
 		t.Run("the resource is requested: "+resource, func(t *testing.T) {
 			var got []string

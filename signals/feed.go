@@ -93,14 +93,13 @@ func (f *feed) deliver(ctx context.Context, all ...[]valetkey.Revocation) []erro
 	for i, d := range deliveries {
 		select {
 		case <-d.done:
-			errs[i] = d.err
 		case <-ctx.Done():
-			select {
-			case <-d.done: // what has succeeded is acknowledged, also at the end of Run
-				errs[i] = d.err
-			default:
-				errs[i] = context.Cause(ctx)
-			}
+		}
+		select {
+		case <-d.done: // what has succeeded is acknowledged, also at the end of Run
+			errs[i] = d.err
+		default:
+			errs[i] = context.Cause(ctx)
 		}
 	}
 	return errs
@@ -173,9 +172,7 @@ func (f *feed) apply(batch []*delivery) {
 	for _, d := range batch {
 		var errs []error
 		for _, r := range d.revocations {
-			if err := failed[index[selectorOf(r)]]; err != nil {
-				errs = append(errs, err)
-			}
+			errs = append(errs, failed[index[selectorOf(r)]])
 		}
 		d.err = errors.Join(errs...)
 	}

@@ -110,6 +110,26 @@ func TestStepsOfRevocations(t *testing.T) {
 		require.ErrorContains(t, errs[1], "signals: publishing a revocation: cannot be stored")
 		require.NoError(t, errs[2])
 	})
+	t.Run("a caller that has left gets what is known by then", func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		poison := users("a", 1)
+		poison[0].Subject = "poison"
+		r := feeding(t, func(cfg *signals.Config) { cfg.Publish = picky{} })
+		leave()
+		for range 100 {
+			for i, err := range signals.Deliver(ctx, r, users("b", 1), poison) {
+				if !errors.Is(err, context.Canceled) {
+					assert.Equal(t, i == 1, err != nil, "%v", err)
+				}
+			}
+		}
+	})
+	t.Run("the time of a publisher ends with the step", func(t *testing.T) {
+		p := &clocked{}
+		require.NoError(t, signals.Deliver(t.Context(), feeding(t, func(cfg *signals.Config) { cfg.Publish = p }), users("a", 1))[0])
+		assert.True(t, p.limited)
+		assert.ErrorIs(t, p.ctx.Err(), context.Canceled)
+	})
 	t.Run("a caller that leaves does not wait, and its revocations are applied", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := &gate{open: make(chan struct{})}
@@ -163,6 +183,18 @@ func TestStepsOfRevocations(t *testing.T) {
 			}
 		}
 	})
+}
+
+// clocked is a publisher that keeps its context.
+type clocked struct {
+	ctx     context.Context
+	limited bool
+}
+
+func (c *clocked) Publish(ctx context.Context, _ valetkey.Revocation) error {
+	c.ctx = ctx
+	_, c.limited = ctx.Deadline()
+	return nil
 }
 
 func TestWatchers(t *testing.T) {
@@ -251,6 +283,18 @@ func TestFullReceivers(t *testing.T) {
 			require.NoError(t, deliver("b")) // no search, so the next one is permitted
 			require.NoError(t, deliver("c"))
 			assert.ElementsMatch(t, []string{"sub b0", "sub c0"}, watch(t, r).what())
+			r.Close()
+		})
+	})
+	t.Run("while there is room, none is looked for", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, deliver := full(t)
+			signals.SetCapacity(r, 2)
+			require.NoError(t, deliver("a"))
+			time.Sleep(time.Hour + 4*time.Minute + 30*time.Second)
+			require.NoError(t, deliver("b"))
+			time.Sleep(30 * time.Second)
+			require.NoError(t, deliver("c"), "a has ended, and it is the first time that there is no room")
 			r.Close()
 		})
 	})

@@ -2,6 +2,7 @@ package signals_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -355,6 +356,7 @@ func TestLogoutTokensInDetail(t *testing.T) {
 	}{
 		{"iss in two letter cases", a.logoutToken("alice", "s1", claim("Iss", "x")), "two letter cases"},
 		{"the event in two letter cases", a.logoutToken("alice", "s1", claim("events", M{event: M{}, strings.ToUpper(event): M{}})), "events does not contain the logout event"},
+		{"the event twice, the second time in capitals", a.logoutToken("alice", "s1", claim("events", json.RawMessage(`{"`+event+`":{},"`+strings.ToUpper(event)+`":{}}`))), "events does not contain the logout event"},
 		{"events that are a text", a.logoutToken("alice", "s1", claim("events", event)), "events does not contain the logout event"},
 		{"no events", a.logoutToken("alice", "s1", claim("events", nil)), "events does not contain the logout event"},
 		{"an aud with a number beside us", a.logoutToken("alice", "s1", claim("aud", []any{logoutClient, 7})), "aud is not a string or an array of strings"},
