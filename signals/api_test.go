@@ -208,9 +208,11 @@ func TestStreamsOfTheTransmitter(t *testing.T) {
 			}
 			return false
 		}
-		r := newReceiver(t, tr.config(managed(signals.Push)))
+		var log logBuffer
+		r := newReceiver(t, tr.config(managed(signals.Push), log.log))
 		run(t, r)
 		eventually(t, "it is known", fails(r, "listing the streams: the transmitter answers with status 403"))
+		assert.NotContains(t, log.String(), "allows no second stream")
 	})
 	t.Run("a reason for the status is logged", func(t *testing.T) {
 		tr := newTransmitter(t)
@@ -224,6 +226,19 @@ func TestStreamsOfTheTransmitter(t *testing.T) {
 		eventually(t, "it is known", fails(r, "the transmitter has paused the stream"))
 		assert.Contains(t, log.String(), "status=paused reason=license")
 	})
+}
+
+func TestTransmitterWithoutURL(t *testing.T) {
+	tr, s := newTransmitter(t), &sink{}
+	name := "the transmitter of \x7f example.com"
+	tr.enqueue("a", tr.set(claim("jti", "a"), claim("iss", name), claim("sub_id", user(name, "alice"))))
+	r := newReceiver(t, tr.config(to(s), func(cfg *signals.Config) {
+		cfg.Transmitter, cfg.JWKSURL = name, tr.URL+"/jwks"
+		cfg.Delivery, cfg.Stream.PollURL, cfg.Credentials = signals.Poll, tr.URL+"/poll", signals.BearerToken(apiTokenOf)
+	}))
+	run(t, r)
+	eventually(t, "its SETs are applied", func() bool { return len(s.what()) == 1 })
+	assert.Equal(t, []string{"sub alice"}, s.what())
 }
 
 func TestStreamOfAnEarlierProcess(t *testing.T) {

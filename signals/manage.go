@@ -227,10 +227,7 @@ func (r *Receiver) call(ctx context.Context, what, method, to string, body any, 
 	}
 	var text []byte
 	if body != nil {
-		var err error
-		if text, err = json.Marshal(body); err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
-		}
+		text, _ = json.Marshal(body) // of texts and numbers, which does not fail
 	}
 	c := r.fetch
 	c.MaxBody = maxBody
@@ -302,7 +299,7 @@ func (r *Receiver) open(ctx context.Context, m *metadata, knownID string) (s *st
 		return s, false, err
 	}
 	if knownID != "" {
-		if s, err = r.readOne(ctx, m, knownID); err == nil || !errors.Is(err, errGone) {
+		if s, err = r.readOne(ctx, m, knownID); !errors.Is(err, errGone) {
 			return s, false, err
 		}
 	}

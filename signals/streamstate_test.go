@@ -486,6 +486,74 @@ func (readOnly) Load(context.Context) ([]byte, error) { return nil, nil }
 func (readOnly) Save(context.Context, []byte) error   { return errors.New("read-only") }
 
 func TestSetUpAgain(t *testing.T) {
+	t.Run("why a stream is not set up is logged, and its end is not such a reason", func(t *testing.T) {
+		for status, lines := range map[int]int{0: 0, 403: 1} {
+			synctest.Test(t, func(t *testing.T) {
+				tr := newTransmitterInMemory(t)
+				tr.noCreate = status
+				var log logBuffer
+				r := newReceiver(t, tr.config(managed(signals.Push), log.log))
+				stop := run(t, r)
+				time.Sleep(500 * time.Millisecond)
+				stop()
+				assert.Equal(t, lines, strings.Count(log.String(), "signals: the stream is not set up"), log.String())
+				assert.Equal(t, lines, strings.Count(log.String(), "creating the stream: the transmitter answers with status 403"))
+				r.Close()
+				tr.close()
+			})
+		}
+	})
+	t.Run("a time of contact that is later than the saved one stays when it runs again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr, store := newTransmitterInMemory(t), &stateStore{}
+			r := newReceiver(t, tr.config(managed(signals.Push), func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 }))
+			saved := `{"transmitter":"` + tr.URL + `","stream_id":"stream-1","contact":"` + time.Now().Add(-time.Minute).Format(time.RFC3339) + `"}`
+			store.put(saved)
+			stop := run(t, r)
+			time.Sleep(time.Second)
+			assert.Equal(t, time.Minute+time.Second, time.Since(r.Status().LastContact), "that of the earlier process")
+			require.Equal(t, 202, pushed(r, tr.set()))
+			contact := time.Now()
+			stop()
+			store.put(saved)
+			time.Sleep(time.Second)
+			stop = run(t, r)
+			time.Sleep(time.Second)
+			assert.Equal(t, contact, r.Status().LastContact)
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
+	t.Run("what is known of the start is logged", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			state signals.StateStore
+			lines []string
+		}{
+			"without a store":            {nil, []string{"whether events were lost before the start is unknown", "the time of the last contact is not kept across restarts"}},
+			"with an empty store":        {&stateStore{}, []string{"whether events were lost before the start is unknown", "there is no record of an earlier contact"}},
+			"with a store that is down":  {&stateStore{down: true}, []string{"the saved state cannot be read", "the store is down"}},
+			"with a store that is wrong": {&stateStore{text: []byte("x")}, []string{"the saved state cannot be read", "it is not a state of this package"}},
+		} {
+			var log logBuffer
+			pushing(t, nil, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
+				for _, line := range c.lines {
+					assert.Contains(t, log.String(), line, name)
+				}
+				assert.Zero(t, r.Status().Gap)
+			}, log.log, func(cfg *signals.Config) { cfg.State = c.state })
+		}
+	})
+	t.Run("the stream of a state from the future is used", func(t *testing.T) {
+		store := &stateStore{}
+		pushing(t, func(tr *transmitter) {
+			tr.streams = []M{tr.pushStream("m"), tr.pushStream("n")}
+			store.put(`{"transmitter":"` + tr.URL + `","stream_id":"n","contact":"` + time.Now().Add(time.Hour).Format(time.RFC3339) + `"}`)
+		}, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
+			assert.Equal(t, "n", r.Status().StreamID)
+			assert.True(t, r.Status().LastContact.IsZero())
+		}, func(cfg *signals.Config) { cfg.State = store })
+	})
 	t.Run("a stream that was set up for more than a minute is set up again after a second, and else ever later", func(t *testing.T) {
 		for _, c := range []struct {
 			lasts time.Duration
