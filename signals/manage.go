@@ -475,10 +475,12 @@ func (r *Receiver) verify(ctx context.Context, m *metadata, id string) error {
 	return err
 }
 
-// verifyInterval returns the interval of verifications that the transmitter permits. s may be nil.
+// verifies reports whether the stream is to be verified.
+func (r *Receiver) verifies(m *metadata) bool {
+	return m.verification != "" && r.cfg.VerifyInterval > 0
+}
+
+// verifyInterval returns the interval of verifications that the transmitter permits.
 func (r *Receiver) verifyInterval(s *streamConfig) time.Duration {
-	if s == nil {
-		return r.cfg.VerifyInterval
-	}
 	return max(r.cfg.VerifyInterval, s.minVerify)
 }

@@ -396,6 +396,18 @@ func TestStateOfPolling(t *testing.T) {
 	})
 }
 
+func TestGapsOfAnUnmanagedStream(t *testing.T) {
+	for down, gap := range map[time.Duration]bool{59 * time.Minute: false, 2 * time.Hour: true} {
+		synctest.Test(t, func(t *testing.T) {
+			tr, last := newTransmitterInMemory(t), time.Now().Add(-down)
+			store := &stateStore{text: []byte(`{"transmitter":"` + tr.URL + `","contact":"` + last.Format(time.RFC3339) + `"}`)}
+			scripted(t, &script{tr: tr, answers: []any{M{"sets": M{}}}}, time.Second, func(r *signals.Receiver, _ func()) {
+				assert.Equal(t, gap, r.Status().Gap.From.Equal(last), "%v", r.Status().Gap)
+			}, func(cfg *signals.Config) { cfg.State = store })
+		})
+	}
+}
+
 func TestLastAcknowledgment(t *testing.T) {
 	t.Run("one that is answered is not logged", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

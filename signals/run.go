@@ -55,14 +55,12 @@ func (f fileState) Save(_ context.Context, state []byte) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(temp.Name()) }() // after the rename there is none
 	_, err = temp.Write(state)
-	if err = errors.Join(err, temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), string(f))
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return err
 	}
-	if err != nil {
-		_ = os.Remove(temp.Name())
-	}
-	return err
+	return os.Rename(temp.Name(), string(f))
 }
 
 // A savedState is the state across restarts.
@@ -167,8 +165,11 @@ var errUnreadable = errors.New("it is not a state of this package")
 // answered.
 func (r *Receiver) load(ctx context.Context) (saved savedState, members map[string]json.RawMessage, err error) {
 	data, err := r.cfg.State.Load(ctx)
-	if err != nil || data == nil {
+	switch {
+	case err != nil:
 		return savedState{}, nil, err
+	case data == nil:
+		return savedState{}, nil, nil
 	}
 	if err := errors.Join(json.Unmarshal(data, &members), json.Unmarshal(data, &saved)); err != nil {
 		return savedState{}, nil, fmt.Errorf("%w: %w", errUnreadable, err)
@@ -195,7 +196,7 @@ func (r *Receiver) save(ctx context.Context, known savedState) {
 	if stored.Transmitter != r.cfg.Transmitter {
 		members = nil
 	}
-	if err == nil && stored.Transmitter == r.cfg.Transmitter && stored.StreamID == known.StreamID {
+	if stored.Transmitter == r.cfg.Transmitter && stored.StreamID == known.StreamID {
 		r.stream.learn(stored)
 	}
 	r.stream.mu.Lock()
@@ -204,35 +205,26 @@ func (r *Receiver) save(ctx context.Context, known savedState) {
 	if known.Contact.IsZero() {
 		return
 	}
-	data, err := known.encode(members)
-	if err == nil {
-		err = r.cfg.State.Save(ctx, data)
-	}
-	if err != nil {
+	if err := r.cfg.State.Save(ctx, known.encode(members)); err != nil {
 		failed(err)
 		return
 	}
 	r.stream.mu.Lock()
-	r.stream.unsaved = r.stream.unsaved && !r.stream.lastProof.Equal(known.Proof)
-	r.stream.mu.Unlock()
+	defer r.stream.mu.Unlock()
+	if r.stream.lastProof.Equal(known.Proof) { // no later one has arrived meanwhile
+		r.stream.unsaved = false
+	}
 }
 
 // encode returns the state as JSON, with the members of a stored one that it does not have itself.
-func (s savedState) encode(members map[string]json.RawMessage) ([]byte, error) {
-	own, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	if members == nil {
-		return own, nil
-	}
-	for _, optional := range []string{"stream_id", "proof"} { // which own may not have
+func (s savedState) encode(members map[string]json.RawMessage) []byte {
+	for _, optional := range []string{"stream_id", "proof"} { // which s may not have
 		delete(members, optional)
 	}
-	if err := json.Unmarshal(own, &members); err != nil {
-		return nil, err
-	}
-	return json.Marshal(members)
+	own, _ := json.Marshal(s) // of texts and times, which does not fail
+	_ = json.Unmarshal(own, &members)
+	all, _ := json.Marshal(members)
+	return all
 }
 
 // session sets up the stream and keeps it until ctx is done or the stream must be set up again, and returns the reason.
@@ -250,11 +242,7 @@ func (r *Receiver) session(ctx context.Context, known *savedState) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	begin := func(f func(context.Context) error) {
-		work.Go(func() {
-			if err := f(ctx); err != nil {
-				cancel(err)
-			}
-		})
+		work.Go(func() { cancel(f(ctx)) }) // f returns nil only if ctx is done
 	}
 	begin(func(ctx context.Context) error {
 		return r.repeat(ctx, settleInterval, func(ctx context.Context) error {
@@ -270,7 +258,7 @@ func (r *Receiver) session(ctx context.Context, known *savedState) error {
 	if r.cfg.Delivery == Poll {
 		begin(func(ctx context.Context) error { return r.poll(ctx, pollURL) })
 	}
-	if s != nil && m.verification != "" && r.cfg.VerifyInterval > 0 {
+	if s != nil && r.verifies(m) {
 		begin(func(ctx context.Context) error {
 			return r.repeat(ctx, r.verifyInterval(s), func(ctx context.Context) error {
 				r.save(ctx, *known) // another replica may have received the last event
@@ -317,7 +305,7 @@ func (r *Receiver) setUp(ctx context.Context, known *savedState) (*metadata, *st
 		r.log.LogAttrs(ctx, slog.LevelWarn, "signals: the transmitter does not deliver all events that are on", slog.Any("missing", s.missing))
 	}
 	r.stream.change(func() {
-		r.stream.managed, r.stream.verifiable = s, m.verification != "" && r.cfg.VerifyInterval > 0
+		r.stream.managed, r.stream.verifiable = s, r.verifies(m)
 		if lost {
 			r.stream.gapLocked(r.stream.lastContact, "the stream was gone, and there is another one now")
 		}

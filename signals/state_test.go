@@ -24,13 +24,15 @@ type stateStore struct {
 	mu    sync.Mutex
 	text  []byte
 	down  bool
+	blind bool // it can be written, and not read
 	saves int
+	saved func() // called at the end of the first Save
 }
 
 func (s *stateStore) Load(context.Context) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down {
+	if s.down || s.blind {
 		return nil, errors.New("the store is down")
 	}
 	return s.text, nil
@@ -43,6 +45,10 @@ func (s *stateStore) Save(_ context.Context, text []byte) error {
 		return errors.New("the store is down")
 	}
 	s.text, s.saves = text, s.saves+1
+	if s.saved != nil {
+		s.saved()
+		s.saved = nil
+	}
 	return nil
 }
 

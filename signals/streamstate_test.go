@@ -406,6 +406,58 @@ func TestWhatIsSaved(t *testing.T) {
 			assert.Contains(t, log.String(), "the store is down")
 		}, log.log, func(cfg *signals.Config) { cfg.State = store })
 	})
+	t.Run("a store that cannot be read is not written", func(t *testing.T) {
+		store := &stateStore{blind: true}
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
+			time.Sleep(2 * time.Minute)
+			assert.Zero(t, store.count())
+		}, func(cfg *signals.Config) { cfg.State = store })
+	})
+	t.Run("a proof that could not be saved is saved soon after the store is back", func(t *testing.T) {
+		store := &stateStore{}
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			store.mu.Lock()
+			store.down = true
+			store.mu.Unlock()
+			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
+			time.Sleep(5 * time.Second)
+			store.mu.Lock()
+			store.down = false
+			store.mu.Unlock()
+			time.Sleep(3 * time.Second)
+			assert.Equal(t, 1, store.count())
+		}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
+	})
+	t.Run("a proof that arrives while another one is saved is saved too", func(t *testing.T) {
+		store := &stateStore{}
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			prove := func() {
+				assert.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
+			}
+			store.mu.Lock()
+			store.saved = func() { time.Sleep(time.Millisecond); prove() }
+			store.mu.Unlock()
+			prove()
+			time.Sleep(5 * time.Second)
+			assert.Equal(t, 2, store.count())
+			saved, err := time.Parse(time.RFC3339Nano, store.members(t)["proof"].(string))
+			require.NoError(t, err)
+			assert.True(t, saved.Equal(r.Status().LastProof))
+		}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
+	})
+	t.Run("what another stream has proven is not kept", func(t *testing.T) {
+		store := &stateStore{}
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			require.Equal(t, 202, pushed(r, tr.set()))
+			store.put(`{"transmitter":"` + tr.URL + `","stream_id":"other","contact":"` + at(0) + `","proof":"` + at(0) + `","epoch":7}`)
+			time.Sleep(70 * time.Second)
+			saved := store.members(t)
+			assert.Equal(t, "stream-1", saved["stream_id"])
+			assert.NotContains(t, saved, "proof")
+			assert.Contains(t, saved, "epoch")
+		}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
+	})
 	t.Run("a store that cannot be written is reported too", func(t *testing.T) {
 		var log logBuffer
 		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
@@ -599,13 +651,45 @@ func TestSetUpAgain(t *testing.T) {
 			assert.Equal(t, valetkey.Down, health(r).State)
 		})
 	})
-	t.Run("a transmitter without status_endpoint is not asked for it", func(t *testing.T) {
-		pushing(t, func(tr *transmitter) { tr.metadata["status_endpoint"] = nil }, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+	t.Run("a transmitter without endpoints for the status and verifications is not asked for them", func(t *testing.T) {
+		var log logBuffer
+		pushing(t, func(tr *transmitter) { tr.metadata["status_endpoint"], tr.metadata["verification_endpoint"] = nil, nil }, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
 			assert.Equal(t, valetkey.Ready, health(r).State)
 			time.Sleep(time.Hour)
+			tr.mu.Lock()
 			assert.Zero(t, tr.statusHit)
+			assert.Empty(t, tr.verifies)
+			tr.mu.Unlock()
 			assert.Equal(t, valetkey.Ready, health(r).State)
-		}, func(cfg *signals.Config) { cfg.VerifyInterval = -1 })
+			assert.NotContains(t, log.String(), "failed")
+		}, log.log)
+	})
+	t.Run("the status is read once at first", func(t *testing.T) {
+		pushing(t, nil, func(t *testing.T, tr *transmitter, _ *signals.Receiver) {
+			time.Sleep(4 * time.Minute)
+			tr.mu.Lock()
+			assert.Equal(t, 1, tr.statusHit)
+			tr.mu.Unlock()
+		})
+	})
+	t.Run("a stream that is gone is the reason until it is set up again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			r := newReceiver(t, tr.config(managed(signals.Poll)))
+			stop := run(t, r)
+			time.Sleep(time.Second)
+			tr.with(func() { tr.pollStatus = 404 })
+			time.Sleep(700 * time.Millisecond)
+			assert.ErrorContains(t, healthErr(r), "polling: the transmitter does not know the stream")
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
+	t.Run("metadata of another transmitter is an error, although the keys are known", func(t *testing.T) {
+		pushing(t, func(tr *transmitter) { tr.metadata["issuer"] = "https://idp.example.com" }, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
+			assert.ErrorContains(t, healthErr(r), "it is of the transmitter")
+		}, func(cfg *signals.Config) { cfg.JWKSURL = cfg.Transmitter + "/jwks" })
 	})
 	t.Run("a stream that is created at first is not a gap", func(t *testing.T) {
 		var log logBuffer
