@@ -35,7 +35,7 @@ func TestParseSubject(t *testing.T) {
 		{"an ID that is missing", `{"format":"opaque"}`, false, nil, "id is missing"},
 		{"an ID that is empty", `{"format":"opaque","id":""}`, false, nil, "id is missing"},
 		{"an ID that is a number", `{"format":"opaque","id":7}`, false, nil, "id is not a string"},
-		{"an ID that is null", `{"format":"opaque","id":null}`, false, nil, "id is not a string"},
+		{"an ID that is null", `{"format":"opaque","id":null}`, false, nil, "id is missing"},
 		{"an issuer that is missing", `{"format":"iss_sub","sub":"s"}`, false, nil, "iss is missing"},
 		{"an issuer of a token that is missing", `{"format":"jwt_id","jti":"j"}`, false, nil, "iss is missing"},
 		{"no format", `{"id":"a"}`, false, nil, "the subject has no format"},
