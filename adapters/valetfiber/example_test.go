@@ -40,7 +40,7 @@ func ExampleRequire() {
 	for _, method := range []string{"GET", "DELETE"} {
 		request := httptest.NewRequest(method, "/orders", nil)
 		request.Header.Set("Authorization", "Bearer valet")
-		response, err := app.Test(request)
+		response, err := app.Test(request, fiber.TestConfig{}) // without a limit
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -166,7 +166,7 @@ func TestFiber(t *testing.T) {
 	get := func(t *testing.T, app *fiber.App, header http.Header) (int, string) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header = header
-		resp, err := app.Test(r)
+		resp, err := app.Test(r, fiber.TestConfig{Timeout: time.Minute})
 		require.NoError(t, err)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)

@@ -76,6 +76,9 @@ func certified(t testing.TB, iss *valetkeytest.Issuer, a Adapter) error {
 		return err
 	}
 	t.Cleanup(keys.Close)
+	if err := keys.Ready(t.Context()); err != nil {
+		return err
+	}
 	guard, err := middleware.New(middleware.Config{Verifier: keys, Now: iss.Now, Logger: quiet, ClientCertificate: middleware.TLSCertificate()})
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func certified(t testing.TB, iss *valetkeytest.Issuer, a Adapter) error {
 		certificates []tls.Certificate
 		status       int
 	}{{nil, 401}, {[]tls.Certificate{valetkeytest.ClientCertificate(t)}, 401}, {[]tls.Certificate{mine}, 200}} {
-		client := &http.Client{Timeout: patience, Transport: &http.Transport{
+		client := &http.Client{Timeout: limit, Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{Certificates: c.certificates, InsecureSkipVerify: true}, // the server's certificate is also made for the test
 		}}
 		r, err := http.NewRequest("GET", url+"/certified", nil)

@@ -353,7 +353,7 @@ func (s *adapterServer) send(request string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(limit))
 	if _, err := io.WriteString(conn, request); err != nil {
 		conn.Close()
 		return nil, err
@@ -486,7 +486,7 @@ func (s *adapterServer) crowd(iss *valetkeytest.Issuer) error {
 		subject := fmt.Sprintf("sender-%d", i)
 		token := iss.Token(valetkeytest.Subject(subject), valetkeytest.Scopes("orders:read"))
 		wg.Go(func() {
-			client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+			client := &http.Client{Transport: &http.Transport{}, Timeout: limit}
 			defer client.CloseIdleConnections()
 			for range requests {
 				r, err := http.NewRequest("GET", s.url+"/read", nil)

@@ -49,6 +49,9 @@ func newAdapterGuards(t testing.TB, iss *valetkeytest.Issuer, noForwarded bool) 
 		t.Fatal(err)
 	}
 	t.Cleanup(keys.Close)
+	if err := keys.Ready(t.Context()); err != nil { // a request would wait for 2 s only
+		t.Fatal(err)
+	}
 
 	gs := new(adapterGuards)
 	guard := func(cfg middleware.Config) *middleware.Guard {
@@ -184,8 +187,13 @@ func preflight(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
 }
 
-// patience bounds every wait for something that happens immediately unless there is a fault.
-const patience = 5 * time.Second
+const (
+	// patience bounds every wait for something that happens immediately unless there is a fault.
+	patience = 5 * time.Second
+
+	// limit bounds an exchange with a server, which also takes long on a busy machine. Waits within it are bounded by patience.
+	limit = time.Minute
+)
 
 // ending waits for the end of the request's context.
 func ending(w http.ResponseWriter, r *http.Request) {
@@ -237,7 +245,7 @@ func upgrade(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(limit))
 	io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: line\r\n\r\n")
 	if line, err := bufio.NewReader(rw).ReadString('\n'); err == nil {
 		io.WriteString(conn, "back: "+line)

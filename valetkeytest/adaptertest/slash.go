@@ -35,6 +35,9 @@ func CheckEncodedSlash(t testing.TB, router http.Handler) error {
 		return err
 	}
 	t.Cleanup(keys.Close)
+	if err := keys.Ready(t.Context()); err != nil {
+		return err
+	}
 	guard, err := middleware.New(middleware.Config{Verifier: keys, Now: iss.Now, Logger: quiet})
 	if err != nil {
 		return err
