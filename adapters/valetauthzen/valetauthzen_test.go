@@ -102,6 +102,7 @@ func api(t testing.TB, iss *valetkeytest.Issuer, c *valetauthzen.Client) func(to
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	guard, err := middleware.New(middleware.Config{Verifier: keys, Logger: quiet})
 	require.NoError(t, err)
 	h, err := routes.Table{
@@ -265,6 +266,7 @@ func TestTextsThatJSONCannotCarry(t *testing.T) {
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	guard, err := middleware.New(middleware.Config{Verifier: keys, Logger: quiet})
 	require.NoError(t, err)
 	for _, rule := range []valetauthzen.Rule{{ResourceID: "id"}, {}} {

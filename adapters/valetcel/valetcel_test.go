@@ -407,6 +407,7 @@ func TestGuard(t *testing.T) {
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	var runs atomic.Int64
 	counted := valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
 		runs.Add(1)

@@ -62,6 +62,7 @@ func open(t testing.TB) *place {
 	keys, err := jwks.New(jwks.Config{Issuer: p.iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: p.iss.Client(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	guard, err := middleware.New(middleware.Config{
 		Verifier: valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
 			if raw == outage {

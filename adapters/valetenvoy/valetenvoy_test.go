@@ -66,6 +66,7 @@ func newGatewayFor(t testing.TB, table routes.Table, change func(*middleware.Con
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Now: iss.Now, Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	guarded, cfg := middleware.Config{Verifier: keys, Now: iss.Now, Logger: quiet}, valetenvoy.Config{Callers: loopback, Logger: quiet}
 	if change != nil {
 		change(&guarded, &cfg)

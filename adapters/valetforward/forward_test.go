@@ -56,6 +56,7 @@ func newGuard(t testing.TB, iss *valetkeytest.Issuer, change ...func(*middleware
 		Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	proofs, err := dpop.New(dpop.Config{})
 	require.NoError(t, err)
 	cfg := middleware.Config{

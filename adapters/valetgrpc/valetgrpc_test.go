@@ -182,6 +182,7 @@ func keysOf(t testing.TB, iss *valetkeytest.Issuer) valetkey.Verifier {
 	})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	return valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
 		if raw == outage {
 			return nil, &valetkey.Unavailable{RetryAfter: 7 * time.Second, Err: errors.New(ours)}

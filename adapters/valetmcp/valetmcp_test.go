@@ -83,6 +83,7 @@ func open(t testing.TB, change ...func(*settings)) *place {
 	keys, err := jwks.New(jwks.Config{Issuer: p.iss.URL, Audience: []string{p.resource}, Client: p.iss.Client(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	s := settings{
 		guard: middleware.Config{
 			Verifier: valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {

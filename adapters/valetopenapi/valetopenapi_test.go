@@ -398,6 +398,7 @@ func TestPetstore(t *testing.T) {
 		keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: iss.Client(), Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		t.Cleanup(keys.Close)
+		require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 		guard, err := middleware.New(middleware.Config{Verifier: keys, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		api, err := table.Guard(guard, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))

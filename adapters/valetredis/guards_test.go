@@ -53,6 +53,7 @@ func startReplica(t *testing.T, iss *valetkeytest.Issuer, s *server, key []byte)
 	keys, err := jwks.New(jwks.Config{Issuer: iss.URL, Audience: audience, Client: iss.Client(), Now: iss.Now, Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
+	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
 	asks, err := introspect.New(introspect.Config{
 		Issuer: iss.URL, Audience: audience,
 		Auth:        introspect.BasicAuth(valetkeytest.IntrospectionID, valetkeytest.IntrospectionSecret),
