@@ -111,7 +111,7 @@ func TestREADMEProgram(t *testing.T) {
 	require.NoError(t, err)
 	command := regexp.MustCompile(`(?m)^    export (ISSUER=\S+) (AUDIENCE=\S+)\n    (ADDR=\S+) go run (\S+)$`).FindStringSubmatch(string(text))
 	require.Len(t, command, 5)
-	addr := free(t)
+	addr := clitest.FreeAddr(t)
 	d := start(t)
 	here := strings.NewReplacer(place.Issuer, d.Issuer, place.API, d.API, strings.TrimPrefix(command[3], "ADDR="), addr)
 
@@ -139,7 +139,7 @@ func TestREADMEProgram(t *testing.T) {
 			conn.Close()
 		}
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 
 	out, err = exec.Command("sh", "-c", here.Replace(block(t, readme, "requests"))).Output()
 	require.NoError(t, err)
@@ -177,14 +177,6 @@ func TestREADMEWithoutATag(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "go %v: %s", args, out)
 	}
-}
-
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestDemoPage pastes the lines of docs/demo.md into shells.

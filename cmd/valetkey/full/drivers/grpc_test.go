@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/valetkey/valetkey/cmd/valetkey/full/drivers"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
@@ -153,10 +154,7 @@ func TestGRPCThroughTheProxy(t *testing.T) {
 		assert.NotEmpty(t, trailer["retry-after"])
 	})
 	t.Run("an upstream that is down is UNAVAILABLE", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		l.Close()
-		_, err = healthpb.NewHealthClient(guardedService(t, iss, l.Addr().String())).Check(as(t, token), &healthpb.HealthCheckRequest{})
+		_, err := healthpb.NewHealthClient(guardedService(t, iss, clitest.FreeAddr(t))).Check(as(t, token), &healthpb.HealthCheckRequest{})
 		assert.Equal(t, codes.Unavailable, status.Code(err), err)
 	})
 
@@ -208,9 +206,11 @@ func TestGRPCThroughTheProxy(t *testing.T) {
 		assert.Equal(t, "/grpc.health.v1.Health/Watch", <-upstream.ended)
 	})
 	t.Run("a deadline passes", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(as(t, token), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(as(t, token), 3*time.Second)
 		defer cancel()
 		stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{Service: "orders"})
+		require.NoError(t, err)
+		_, err = stream.Recv()
 		require.NoError(t, err)
 		for err == nil {
 			_, err = stream.Recv()
@@ -219,7 +219,7 @@ func TestGRPCThroughTheProxy(t *testing.T) {
 		assert.Equal(t, "/grpc.health.v1.Health/Watch", <-upstream.ended)
 	})
 	t.Run("a stream ends with its token, as UNAUTHENTICATED", func(t *testing.T) {
-		brief := iss.Token(valetkeytest.ExpiresIn(2 * time.Second)) // the leeway is none
+		brief := iss.Token(valetkeytest.ExpiresIn(6 * time.Second)) // the leeway is none
 		one, err := client.Watch(as(t, brief), &healthpb.HealthCheckRequest{Service: "orders"})
 		require.NoError(t, err)
 		two, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(as(t, brief))

@@ -39,7 +39,7 @@ import (
 )
 
 // soon is the time limit for events that must happen, generous enough for a slow machine.
-const soon = 20 * time.Second
+const soon = 2 * time.Minute
 
 // A journal collects logs.
 type journal struct {

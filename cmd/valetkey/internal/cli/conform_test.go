@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,15 +22,6 @@ import (
 	"github.com/valetkey/valetkey/middleware"
 	"github.com/valetkey/valetkey/scopes"
 )
-
-// freeAddress returns an address on loopback for an issuer that is not there yet.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // guardedBy returns the URL of a server that trusts the issuer at this address. wrap may break it.
 func guardedBy(t *testing.T, issuer string, wrap func(http.Handler) http.Handler) string {
@@ -93,14 +83,14 @@ func TestConformMistakes(t *testing.T) {
 }
 
 func TestConformServerThatTrustsAnotherIssuer(t *testing.T) {
-	code, _, stderr := conform(t, "--target", guardedBy(t, freeAddress(t), nil)+"/orders", "--issuer-listen", freeAddress(t))
+	code, _, stderr := conform(t, "--target", guardedBy(t, clitest.FreeAddr(t), nil)+"/orders", "--issuer-listen", clitest.FreeAddr(t))
 	assert.Equal(t, 2, code)
 	assert.Contains(t, stderr, "the server does not accept a good token")
 	assert.Contains(t, stderr, "HTTP/1.1 401", "the response shows why")
 }
 
 func TestConformGuard(t *testing.T) {
-	issuer := freeAddress(t)
+	issuer := clitest.FreeAddr(t)
 	report := filepath.Join(t.TempDir(), "report.json")
 	code, stdout, stderr := conform(t, "--target", guardedBy(t, issuer, nil)+"/orders", "--issuer-listen", issuer, "--profile", "bearer,rfc9068",
 		"--scope-route", "/orders/read=orders:read", "--set", "2026-12", "--rate", "5000", "--json", report)
@@ -113,7 +103,7 @@ func TestConformGuard(t *testing.T) {
 
 // TestConformFailures runs the cases of one group against a server that accepts a token in the query.
 func TestConformFailures(t *testing.T) {
-	issuer := freeAddress(t)
+	issuer := clitest.FreeAddr(t)
 	url := guardedBy(t, issuer, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if token := r.URL.Query().Get("access_token"); token != "" && r.Header.Get("Authorization") == "" {
@@ -202,7 +192,7 @@ func TestConformFailures(t *testing.T) {
 }
 
 func TestConformCase(t *testing.T) {
-	issuer := freeAddress(t)
+	issuer := clitest.FreeAddr(t)
 	url := guardedBy(t, issuer, nil)
 	code, stdout, _ := conform(t, "--target", url+"/orders", "--issuer-listen", issuer, "--case", "bearer-scheme-upper,raw-obs-fold")
 	assert.Equal(t, 0, code, stdout)

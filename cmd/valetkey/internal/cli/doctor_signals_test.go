@@ -65,7 +65,7 @@ func (s signaling) receive() {
 	r, err := signals.New(signals.Config{Transmitter: s.tr.URL, Delivery: signals.Poll, Credentials: s.tr.Credentials()})
 	require.NoError(s.t, err)
 	defer r.Close()
-	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
 	defer cancel()
 	go r.Run(ctx)
 	require.NoError(s.t, r.Ready(ctx))

@@ -57,7 +57,7 @@ clients:
   - {secret: a long secret of the reader}
 `)
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	client := exec.CommandContext(ctx, "node", "npm/client.js", folder, "proxy.yaml", "as.yaml", "bad-proxy.yaml", "bad-as.yaml")
 	client.Stderr = os.Stderr

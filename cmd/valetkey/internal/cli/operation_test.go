@@ -66,7 +66,7 @@ func launch(t *testing.T, change func(*exec.Cmd), args ...string) process {
 	t.Helper()
 	path, err := binary()
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a process that does not end fails its test
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // a process that does not end fails its test
 	t.Cleanup(cancel)
 	p := process{exec.CommandContext(ctx, path, args...), clitest.NewLog()}
 	p.Stdout, p.Stderr = p.log, p.log
@@ -254,7 +254,7 @@ func TestTerminationLosesNoRequest(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }))
 	defer upstream.Close()
-	p := launch(t, nil, "proxy", "--config", configured(t, proxyText(iss, upstream.URL, "drain: 2s\n")))
+	p := launch(t, nil, "proxy", "--config", configured(t, proxyText(iss, upstream.URL, "drain: 8s\n")))
 	url, probe := p.listening(t, "proxy"), p.listening(t, "probe")
 	token := iss.Token()
 	require.Equal(t, 200, status(t, url+"/orders", token))
@@ -300,7 +300,7 @@ func TestTerminationLosesNoRequest(t *testing.T) {
 	}
 	require.Equal(t, 200, status(t, probe+"/live", ""))
 	atNotReady := served.Load()
-	require.Eventually(t, func() bool { return served.Load() > atNotReady+10 }, 20*time.Second, time.Millisecond, "it serves on")
+	require.Eventually(t, func() bool { return served.Load() > atNotReady+10 }, time.Minute, time.Millisecond, "it serves on")
 	notReady.Store(true)
 	load.Wait()
 	require.NoError(t, p.Wait())
@@ -366,7 +366,7 @@ func TestSystemd(t *testing.T) {
 	notifications, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "notify"), Net: "unixgram"})
 	require.NoError(t, err)
 	defer notifications.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	context.AfterFunc(ctx, func() { notifications.Close() })
 	next := func() string {

@@ -4,12 +4,16 @@ package clitest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +76,24 @@ func Paste(t testing.TB, parts []string) string {
 		t.Errorf("files remain: %v, %v", left, err)
 	}
 	return before + out.String() + strings.TrimPrefix(streaming.String(), before)
+}
+
+var lastPort atomic.Int64
+
+// FreeAddr returns an address on loopback at which nothing listens. Its port is another one each time, and below those that systems give to
+// outgoing connections and to listeners without a port of their own, so none of them takes it before a program listens there, or while that
+// program is down.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	lastPort.CompareAndSwap(0, rand.Int64N(12_000))
+	for range 12_000 {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+lastPort.Add(1)%12_000)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // A Log is an io.Writer that lets tests wait for text. It is safe for concurrent use.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"slices"
@@ -35,6 +36,9 @@ func (s *Service) Revoke(rs ...valetkey.Revocation) error {
 
 // Requests returns the number of requests in progress with a token.
 func (p *Proxy) Requests() int { return p.guard.Status().Requests }
+
+// Ready waits until the verifiers can verify tokens. The first request would wait for two seconds only.
+func (p *Proxy) Ready(ctx context.Context) error { return p.guard.Ready(ctx) }
 
 // CheckedReasons returns all reasons that belong to a check.
 func CheckedReasons() (all []valetkey.Reason) {

@@ -142,6 +142,7 @@ func TestStreamsEndWithTheirTokenOverHTTP2(t *testing.T) {
 						asH2C(withHTTP2(t, streaming(ended)), version), valetkeytest.DefaultAudience, iss.URL), slog.New(slog.DiscardHandler))
 					require.NoError(t, err)
 					t.Cleanup(p.Close)
+					require.NoError(t, p.Ready(t.Context()))
 					url, client := withHTTP2(t, p), clientOf(t, 2)
 					begin := func(method, path string, life time.Duration, id string) (*http.Response, error) {
 						body, _ := io.Pipe() // it sends nothing
@@ -155,13 +156,14 @@ func TestStreamsEndWithTheirTokenOverHTTP2(t *testing.T) {
 					}
 					other, err := begin("GET", "/events", time.Hour, "8")
 					require.NoError(t, err)
+					require.Equal(t, 200, other.StatusCode)
 					read := bufio.NewReader(other.Body)
 					_, err = read.ReadString('\n')
 					require.NoError(t, err)
 
 					life := time.Hour
 					if how == "expired" {
-						life = 2 * time.Second // the leeway is none
+						life = brief
 					}
 					closed := make(chan error, 1)
 					go func() {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -146,7 +147,7 @@ func TestHeaderLimits(t *testing.T) {
 	iss := valetkeytest.NewIssuer(t)
 	for more, status := range map[string]int{"max_header_bytes: 20000": 431, "": 200, "max_token_bytes: 65536": 200, "max_header_bytes: 200000": 200} {
 		config, _ := guarded(t, iss, more)
-		addr, _ := serve(t, strings.Replace(config, "listen: 127.0.0.1:0", "listen: "+unused(t), 1))
+		addr, _ := serve(t, strings.Replace(config, "listen: 127.0.0.1:0", "listen: "+clitest.FreeAddr(t), 1))
 		res := send(t, addr, "GET /orders", "Authorization: Bearer "+iss.Token(valetkeytest.Scopes("orders:read")), "X-Filler: "+strings.Repeat("x", 30000))
 		assert.Equal(t, status, res.StatusCode, more)
 	}

@@ -130,7 +130,7 @@ func TestWebSocketToken(t *testing.T) {
 			conn, err := net.Dial("tcp", addr)
 			require.NoError(t, err)
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(20 * time.Second))
+			conn.SetDeadline(time.Now().Add(soon))
 			fmt.Fprintf(conn, "GET /orders HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Basic eDp5\r\nSec-WebSocket-Protocol: %s\r\n\r\n", c.offers)
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/valetkey/valetkey/adapters/valetopenapi"
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/driver"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -485,14 +486,9 @@ func TestStreams(t *testing.T) {
 }
 
 func TestUpstreamDown(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
 	var log bytes.Buffer
 	iss := valetkeytest.NewIssuer(t)
-	addr := start(t, example(t, iss.URL, "http://"+l.Addr().String()), slog.New(slog.NewTextHandler(&log, nil)))
+	addr := start(t, example(t, iss.URL, "http://"+clitest.FreeAddr(t)), slog.New(slog.NewTextHandler(&log, nil)))
 	token := iss.Token()
 	res := send(t, addr, "GET /whoami?x=private", "Authorization: Bearer "+token)
 	body, _ := io.ReadAll(res.Body)

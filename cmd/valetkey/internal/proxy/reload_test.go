@@ -260,7 +260,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 	r := reloads(t, configs[0])
 	revoked := jwts.Token(valetkeytest.Subject("mallory"))
 	require.NoError(t, r.Revoke(valetkey.Revocation{Issuer: jwts.URL, Subject: "mallory"}))
-	tokens := map[string]int{jwts.Token(): 200, opaque.Opaque(): 200, revoked: 401, "": 401}
+	life := valetkeytest.ExpiresIn(time.Hour) // longer than the test takes anywhere
+	tokens := map[string]int{jwts.Token(life): 200, opaque.Opaque(life): 200, revoked: 401, "": 401}
 
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 	defer client.CloseIdleConnections()
@@ -367,17 +368,19 @@ func TestReloadWithRedis(t *testing.T) {
 	require.NoError(t, err)
 	url, probe := background(t, r.Service, log)
 	caughtUp(t, probe)
-	revoke := func(subject string) {
+	revoke := func(subject string) (token string) {
+		token = jwts.Token(valetkeytest.Subject(subject))
 		require.NoError(t, proxy.Revoke(t.Context(), r.file, valetkey.Revocation{Issuer: jwts.URL, Subject: subject}, slog.New(slog.DiscardHandler)))
 		require.Eventually(t, func() bool {
-			status, _ := get(t, "http://"+url+"/orders", jwts.Token(valetkeytest.Subject(subject)))
+			status, _ := get(t, "http://"+url+"/orders", token)
 			return status == 401
 		}, soon, 5*time.Millisecond)
+		return token
 	}
-	revoke("before")
+	revoked := revoke("before")
 	for _, path := range []string{"/a", "/orders"} {
 		require.NoError(t, r.with(config("/orders", path)))
-		status, _ := get(t, "http://"+url+path, jwts.Token(valetkeytest.Subject("before")))
+		status, _ := get(t, "http://"+url+path, revoked)
 		require.Equal(t, 401, status)
 		status, _ = get(t, "http://"+url+path, jwts.Token())
 		require.Equal(t, 200, status, "it need not catch up again")

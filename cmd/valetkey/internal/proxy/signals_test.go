@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/cmd/valetkey/internal/clitest"
 	"github.com/valetkey/valetkey/cmd/valetkey/internal/proxy"
 	"github.com/valetkey/valetkey/signals"
 	"github.com/valetkey/valetkey/valetkeytest"
@@ -166,12 +167,12 @@ func TestSignals(t *testing.T) {
 	for _, delivery := range []string{"push", "push to a separate listener", "poll"} {
 		t.Run(delivery, func(t *testing.T) {
 			s := newScene(t)
-			listen, section := unused(t), "delivery: poll"
+			listen, section := clitest.FreeAddr(t), "delivery: poll"
 			switch delivery {
 			case "push":
 				section = "delivery: push, authorization: Bearer push, endpoint: 'http://" + listen + "/signals'"
 			case "push to a separate listener":
-				own := unused(t)
+				own := clitest.FreeAddr(t)
 				section = "delivery: push, listen: '" + own + "', endpoint: 'http://" + own + "/signals'"
 			}
 			addr, probe := serve(t, s.config(listen, section))
@@ -267,7 +268,7 @@ func TestSignals(t *testing.T) {
 // A reload keeps the stream, and what came over it.
 func TestReloadWithSignals(t *testing.T) {
 	s := newScene(t)
-	addr := unused(t)
+	addr := clitest.FreeAddr(t)
 	config := s.config(addr, "delivery: push, authorization: Bearer push, endpoint: 'http://"+addr+"/signals'")
 	r := &reloading{t: t, file: written(t, config)}
 	var err error
@@ -297,7 +298,7 @@ func TestReloadWithSignals(t *testing.T) {
 func TestSignalsAndRedis(t *testing.T) {
 	s, whole := newScene(t), t
 	redis, kill := startRedis(t)
-	pushed := unused(t)
+	pushed := clitest.FreeAddr(t)
 	config := func(listen string) string {
 		return s.config(listen, "delivery: push, authorization: Bearer push, verify_interval: 1s, endpoint: 'http://"+pushed+"/signals'") +
 			"redis: {address: '" + redis + "', password: '" + redisPassword + "', key: " + key + "}\n"
@@ -354,7 +355,7 @@ func TestSignalsAndRedis(t *testing.T) {
 // A gateway's decisions end with the session too.
 func TestSignalsOfAnAuthorizer(t *testing.T) {
 	s := newScene(t)
-	own := unused(t)
+	own := clitest.FreeAddr(t)
 	ask := s.authorizer(t, s.config("127.0.0.1:0", "delivery: push, listen: '"+own+"', endpoint: 'http://"+own+"/signals'"))
 	token := s.token(valetkeytest.SID("s1"))
 	require.Equal(t, 200, ask(token))
@@ -381,7 +382,7 @@ func TestGlobalRevocationByRequest(t *testing.T) {
 					global += ", issuer: '" + sender.URL + "'"
 				}
 				section := "issuer: '" + s.iss.URL + "', delivery: none, global_revocation: {" + global + "}"
-				events := unused(t)
+				events := clitest.FreeAddr(t)
 				if where != "proxy" {
 					section += ", listen: '" + events + "'"
 				}
@@ -474,7 +475,7 @@ func TestGlobalRevocationByRequest(t *testing.T) {
 // authorizer serves valetkey authorize with the configuration of a proxy, and returns what it answers a gateway about a token.
 func (s *scene) authorizer(t *testing.T, config string) (ask func(token string) int) {
 	t.Helper()
-	asked := unused(t)
+	asked := clitest.FreeAddr(t)
 	config = strings.NewReplacer("listen: 127.0.0.1:0", "listen_http: "+asked+"\ndialect: ingress-nginx\ncallers: [127.0.0.1]", "upstream: "+s.up.URL+"\n", "").Replace(config)
 	a, err := proxy.OpenAuthorizer(written(t, config), drivers, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

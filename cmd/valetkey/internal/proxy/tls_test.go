@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -21,6 +22,8 @@ var certificatePEM, keyPEM string
 
 // TestMain makes this process trust the certificate of httptest, which is that of issuers under test, and a second one.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "16") // parallel tests wait for a token to expire, and need no processor
 	os.Exit(func() int {
 		issuers := httptest.NewTLSServer(nil)
 		issuers.Close()
