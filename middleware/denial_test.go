@@ -13,7 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/valetkey/valetkey"
+	"github.com/valetkey/valetkey/claims"
 	"github.com/valetkey/valetkey/middleware"
+	"github.com/valetkey/valetkey/scopes"
 	"github.com/valetkey/valetkey/valetkeytest"
 )
 
@@ -257,4 +259,35 @@ func TestARequestUnderWayEndsWithADenialThatFoundNoRoom(t *testing.T) {
 	var unavailable *valetkey.Unavailable
 	require.ErrorAs(t, err, &unavailable)
 	assert.Equal(t, time.Minute, unavailable.RetryAfter)
+}
+
+// TestRefusalsThatNoScopeWouldChange proves that insufficient_scope is sent only where a client can do something with it (RFC 6750, section
+// 3.1). docs/conformance.md has the decision.
+func TestRefusalsThatNoScopeWouldChange(t *testing.T) {
+	iss := valetkeytest.NewIssuer(t)
+	guard := newGuard(t, iss)
+	rule, scope := claims.Equal("tenant_id", "t1"), scopes.All("orders:read")
+	own, read := valetkeytest.Claim("tenant_id", "t1"), valetkeytest.Scopes("orders:read")
+	for _, c := range []struct {
+		name  string
+		need  valetkey.Requirement
+		token string
+		want  string // the error and the scope of the challenge
+	}{
+		{"a claim", rule, iss.Token(read), " "},
+		{"a claim beside a scope that the token has", valetkey.AllOf{scope, rule}, iss.Token(read), " "},
+		{"a claim and a scope, of which both are missing", valetkey.AllOf{scope, rule}, iss.Token(), " "},
+		{"the same in another order", valetkey.AllOf{rule, scope}, iss.Token(), " "},
+		{"a claim and a scope, of which either is sufficient", valetkey.AnyOf{rule, scope}, iss.Token(), "insufficient_scope orders:read"},
+		{"a scope", scope, iss.Token(own), "insufficient_scope orders:read"},
+		{"a scope beside a claim that the token has", valetkey.AllOf{scope, rule}, iss.Token(own), "insufficient_scope orders:read"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := guard.Decide(valetkeytest.Request("GET", "/orders", c.token), c.need)
+			assert.Equal(t, 403, d.Status())
+			challenge := valetkeytest.Challenge(t, d.Header(), "Bearer")
+			assert.Equal(t, c.want, challenge["error"]+" "+challenge["scope"])
+		})
+	}
+	assert.NoError(t, guard.Decide(valetkeytest.Request("GET", "/orders", iss.Token(own, read)), valetkey.AllOf{scope, rule}).Err())
 }
