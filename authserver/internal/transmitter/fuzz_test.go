@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -272,5 +276,73 @@ func FuzzAPI(f *testing.F) {
 			assert.NotContains(t, []any{"OWN", "PUSHED", "FOREIGN", "SECRET"}, id)
 		}
 		assert.Contains(t, x.after, strings.TrimSpace(x.body), "read again, it is the same")
+	})
+}
+
+// FuzzPushReply holds that a token leaves the queue only if its receiver has accepted it with 2xx, or has refused it with 400 and a code that
+// no change of keys or credentials mends; a refused one becomes a dead letter. A wait that the receiver asks for is bounded, and what
+// it writes reaches logs and operators as a short visible text.
+func FuzzPushReply(f *testing.F) {
+	f.Add(202, "", "")
+	f.Add(200, "1", "{}")
+	for _, body := range []string{
+		`{"err":"invalid_key"}`, `{"err":"access_denied"}`, `{"err":"authentication_failed","err":"jwtParse"}`, `{"err":"invalid_request\n\u001b[2J","description":"x"}`, `{"err":["access_denied"]}`, `[]`, "", `{"err":"` + strings.Repeat("x", 2000) + `"}`,
+	} {
+		f.Add(400, "60", body)
+	}
+	for _, after := range []string{"3600", "-1", "1e9", "99999999999999999999", "Wed, 21 Oct 2065 07:28:00 GMT", "007"} {
+		f.Add(503, after, "busy")
+	}
+	f.Add(302, "", "")
+	f.Add(204, "", "")
+	var answer struct {
+		sync.Mutex
+		status      int
+		after, body string
+	}
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		answer.Lock()
+		defer answer.Unlock()
+		if answer.after != "" {
+			w.Header().Set("Retry-After", answer.after)
+		}
+		w.WriteHeader(answer.status)
+		io.WriteString(w, answer.body)
+	}))
+	f.Cleanup(receiver.Close)
+	f.Fuzz(func(t *testing.T, status int, after, body string) {
+		if status < 200 || status > 599 || strings.ContainsFunc(after, func(r rune) bool { return r < ' ' || r > '~' }) || strings.TrimSpace(after) != after {
+			return
+		}
+		answer.Lock()
+		answer.status, answer.after, answer.body = status, after, body
+		answer.Unlock()
+		s := start(t)
+		id := s.stream(t, "receiver", object{"delivery": object{"method": "urn:ietf:rfc:8935", "endpoint_url": receiver.URL}})
+		s.verify(t, "receiver", id)
+		again, wait, err := s.Deliver(t.Context(), id)
+		require.NoError(t, err)
+		waiting, err := s.store.Find(t.Context(), "set_"+id, store.Key{}, "", 10)
+		require.NoError(t, err)
+		dead, err := s.DeadLetters(t.Context(), id)
+		require.NoError(t, err)
+
+		var e struct {
+			Err string `json:"err"`
+		}
+		_ = json.Unmarshal([]byte(body), &e)
+		mendable := slices.Contains([]string{"invalid_key", "authentication_failed", "access_denied"}, e.Err)
+		delivered, refused := status/100 == 2, status == http.StatusBadRequest && !mendable
+		assert.Equal(t, delivered || refused, len(waiting) == 0)
+		assert.Equal(t, delivered || refused, again == "")
+		assert.Equal(t, refused, len(dead) == 1)
+		assert.True(t, wait >= 0 && wait <= 5*time.Minute, wait)
+		if n, err := strconv.Atoi(after); err == nil && n > 0 && n < 300 && again != "" && status != http.StatusBadRequest {
+			assert.Equal(t, time.Duration(n)*time.Second, wait)
+		}
+		for _, letter := range dead {
+			again += letter.Reason
+		}
+		assert.Regexp(t, "^[ -~]{0,200}$", again)
 	})
 }
