@@ -80,9 +80,8 @@ func Paste(t testing.TB, parts []string) string {
 
 var lastPort atomic.Int64
 
-// FreeAddr returns an address on loopback at which nothing listens. Its port is another one each time, and below those that systems give to
-// outgoing connections and to listeners without a port of their own, so none of them takes it before a program listens there, or while that
-// program is down.
+// FreeAddr returns an address on loopback at which nothing listens. Its port is another one each time, and below those that systems assign to
+// outgoing connections and to listeners on port 0, so none of them takes it before a program listens there, or while that program is down.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	lastPort.CompareAndSwap(0, rand.Int64N(12_000))
