@@ -88,7 +88,7 @@ func (d *drill) guard() *replica {
 	keys, err := jwks.New(jwks.Config{Issuer: d.iss.URL, Audience: []string{valetkeytest.DefaultAudience}, Client: d.iss.Client(), Logger: quiet})
 	require.NoError(t, err)
 	t.Cleanup(keys.Close)
-	require.NoError(t, keys.Ready(t.Context())) // a request would wait for two seconds only
+	require.NoError(t, keys.Ready(t.Context()))
 	proofs, err := dpop.New(dpop.Config{ReplayStore: shared, Window: 10 * time.Minute}) // so that no proof is refused for its age
 	require.NoError(t, err)
 	guard, err := middleware.New(middleware.Config{
