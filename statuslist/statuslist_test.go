@@ -775,20 +775,22 @@ func TestClose(t *testing.T) {
 }
 
 func TestLog(t *testing.T) {
-	iss := valetkeytest.NewIssuer(t)
-	iss.StatusList.Fail(500)
-	before := slog.Default()
-	defer slog.SetDefault(before)
-	var standard, given bytes.Buffer
-	slog.SetDefault(slog.New(slog.NewTextHandler(&standard, nil)))
-	for _, logger := range []*slog.Logger{nil, slog.New(slog.NewTextHandler(&given, nil))} {
-		v := open(t, iss, func(cfg *statuslist.Config) { cfg.Logger = logger })
-		_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
-		require.Error(t, err)
-		v.Close() // nothing is logged afterwards
-	}
-	assert.Equal(t, 1, strings.Count(standard.String(), "uri="+iss.StatusList.URL))
-	assert.Equal(t, 1, strings.Count(given.String(), "uri="+iss.StatusList.URL))
+	synctest.Test(t, func(t *testing.T) {
+		iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
+		iss.StatusList.Fail(500)
+		before := slog.Default()
+		defer slog.SetDefault(before)
+		var standard, given bytes.Buffer
+		slog.SetDefault(slog.New(slog.NewTextHandler(&standard, nil)))
+		for _, logger := range []*slog.Logger{nil, slog.New(slog.NewTextHandler(&given, nil))} {
+			v := open(t, iss, func(cfg *statuslist.Config) { cfg.Logger = logger })
+			_, err := v.Verify(t.Context(), iss.Token(iss.Status(0)))
+			require.Error(t, err)
+			v.Close() // nothing is logged afterwards
+		}
+		assert.Equal(t, 1, strings.Count(standard.String(), "uri="+iss.StatusList.URL))
+		assert.Equal(t, 1, strings.Count(given.String(), "uri="+iss.StatusList.URL))
+	})
 }
 
 type observer struct {
