@@ -143,7 +143,7 @@ func TestConfirm(t *testing.T) {
 			assert.Equal(t, "s", got.SessionID(), c.name)
 		}
 	})
-	t.Run("what either knows of a binding counts", func(t *testing.T) {
+	t.Run("bindings of either result apply", func(t *testing.T) {
 		key, certificate := valetkey.Binding{JWKThumbprint: "a"}, valetkey.Binding{CertificateThumbprint: "b", Unknown: valetkey.ListOf("new")}
 		bound := func(b valetkey.Binding) valetkey.Verifier {
 			return answer(valetkey.NewToken(valetkey.TokenFields{Binding: b}), nil)

@@ -136,7 +136,7 @@ func TestClientDocuments(t *testing.T) {
 			assert.Contains(t, a.text, "redirect_uri is missing or not registered", other)
 		}
 	})
-	t.Run("who asks for too many documents waits", func(t *testing.T) {
+	t.Run("a client that asks for too many documents waits", func(t *testing.T) {
 		app := newApplication(t, nil)
 		s := start(t, "", app.accepted, func(c *authserver.Config) { c.Limits.ClientDocuments = login.Rate{Burst: 2, Every: time.Hour} })
 		for range 2 {

@@ -121,7 +121,7 @@ func TestBruteForce(t *testing.T) {
 		assert.NotEmpty(t, a.header.Get("Retry-After"))
 		assert.NotEmpty(t, s.token(t, "reader", "").AccessToken, "and the right one is not")
 	})
-	t.Run("who is not a proxy cannot name another address", func(t *testing.T) {
+	t.Run("a client that is not a proxy cannot name another address", func(t *testing.T) {
 		s := start(t, "", few)
 		for _, from := range []string{"192.0.2.1", "192.0.2.2"} {
 			assert.Equal(t, 401, guess(s, from).status)
@@ -177,7 +177,7 @@ func TestRegistration(t *testing.T) {
 		assert.Equal(t, 204, gone.status, gone.text)
 		assert.Equal(t, false, active())
 	})
-	t.Run("what cannot be registered for", func(t *testing.T) {
+	t.Run("purposes that cannot be registered", func(t *testing.T) {
 		a := register(`{"grant_types":["client_credentials"],"response_types":[],"scope":"files:read"}`)
 		assert.Equal(t, "invalid_client_metadata", a.body["error"])
 	})

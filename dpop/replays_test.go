@@ -37,7 +37,7 @@ func heap() uint64 {
 }
 
 func TestMemoryReplays(t *testing.T) {
-	t.Run("DPOP-42 who chooses the beginnings of his hashes fills no corner of it", func(t *testing.T) {
+	t.Run("DPOP-42 hashes with chosen beginnings do not fill one part of it", func(t *testing.T) {
 		m, until := dpop.NewReplayStore(0), time.Now().Add(time.Minute)
 		for n := range uint64(100_000) { // a tenth of what there is room for
 			var key [32]byte

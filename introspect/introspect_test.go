@@ -442,7 +442,7 @@ func TestAnswer(t *testing.T) {
 		require.NoError(t, err)
 		return token
 	}
-	t.Run("what serializers write for members without a value is absent", func(t *testing.T) {
+	t.Run("the empty values of serializers are absent members", func(t *testing.T) {
 		for _, more := range []string{
 			`,"iss":null`, `,"sub":"","scope":[],"jti":null,"client_id":""`, `,"cnf":null`, `,"nbf":0,"iat":0,"exp":0`, `,"token_type":null`, `,"sid":[ ]`,
 		} {

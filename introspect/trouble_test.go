@@ -320,7 +320,7 @@ func TestPatience(t *testing.T) {
 			assert.Equal(t, 5*time.Minute, failed(t, err).RetryAfter)
 		})
 	})
-	t.Run("what else was in flight counts only if it asks for more patience", func(t *testing.T) {
+	t.Run("other responses in flight count only if they ask for more patience", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			iss := valetkeytest.NewIssuer(t, valetkeytest.InMemory())
 			v := verifierOf(t, iss)

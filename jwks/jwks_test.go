@@ -637,7 +637,7 @@ func TestAccepted(t *testing.T) {
 		assert.True(t, ok)
 		assert.Equal(t, valetkey.Actor{Subject: "agent", ClientID: "bot"}, actor)
 	})
-	t.Run("what serializers write for claims without a value is absent", func(t *testing.T) {
+	t.Run("the empty values of serializers are absent claims", func(t *testing.T) {
 		null := json.RawMessage("null")
 		token := accept(t, nil, object{
 			"nbf": 0, "sid": "", "cnf": null, "act": null, "acr": []string{}, "auth_time": 0, "scope": null, "nonce": null,

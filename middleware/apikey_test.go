@@ -89,7 +89,7 @@ func TestAPIKeys(t *testing.T) {
 		require.NoError(t, guard.Revoke(valetkey.Revocation{Issuer: "https://api.example.com/keys", Subject: "odd"}))
 		assert.Equal(t, 401, do(t, "GET", api, "", header("X-Api-Key", odd)).status)
 	})
-	t.Run("what passes requests on removes them", func(t *testing.T) {
+	t.Run("a handler that passes requests on removes them", func(t *testing.T) {
 		r := valetkeytest.Request("GET", "/", "")
 		r.Header.Set("X-Api-Key", key)
 		r.Header.Set("Authorization", "ApiKey "+key)

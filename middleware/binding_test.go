@@ -289,7 +289,7 @@ func TestDPoPChain(t *testing.T) {
 		require.ErrorAs(t, guard.DecideToken(t.Context(), bound).Err(), &refusal, "without the request nothing is proven")
 		assert.Equal(t, valetkey.InvalidToken, refusal.Code)
 	})
-	t.Run("who does not know the scheme blames both, but for what is about proofs", func(t *testing.T) {
+	t.Run("an unknown scheme is an error in both challenges, except for errors about proofs", func(t *testing.T) {
 		assertError(t, guard.Reject(nil, &valetkey.Error{Code: valetkey.InvalidToken}).Header(), "both", "invalid_token")
 		assertError(t, guard.Reject(nil, &valetkey.Error{Code: valetkey.InvalidProof}).Header(), "DPoP", "invalid_dpop_proof")
 	})

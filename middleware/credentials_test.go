@@ -79,7 +79,7 @@ func TestHeader(t *testing.T) {
 		})
 	}
 
-	t.Run("BT-04 what is malformed reaches neither the key set nor the verifier", func(t *testing.T) {
+	t.Run("BT-04 malformed credentials reach neither the key set nor the verifier", func(t *testing.T) {
 		guard := guardWith(t, valetkey.First()) // would refuse with another code
 		r := httptest.NewRequest("GET", "/", nil)
 		for _, bad := range []string{"Bearer a\x00b", "Bearer a\r\nb", "Bearer a\x7f", "Bearer \xff"} {
@@ -189,10 +189,10 @@ func TestOtherSources(t *testing.T) {
 		assert.Equal(t, 400, resp.StatusCode)
 		assert.Contains(t, resp.Header.Get("WWW-Authenticate"), "the request body cannot be read")
 	})
-	t.Run("BT-26 what is answered to a token in the query is private", func(t *testing.T) {
+	t.Run("BT-26 the response to a token in the query is private", func(t *testing.T) {
 		assert.Equal(t, "private", do(t, "GET", withQuery+"?access_token="+token, "").header.Get("Cache-Control"))
 	})
-	t.Run("HTTP-10 what is answered to any other is left alone", func(t *testing.T) {
+	t.Run("HTTP-10 other responses are left alone", func(t *testing.T) {
 		got := do(t, "GET", withQuery, "Bearer "+token)
 		require.Equal(t, 200, got.status)
 		assert.NotContains(t, got.header, "Cache-Control")

@@ -145,7 +145,7 @@ func TestForwarded(t *testing.T) {
 			assert.Equal(t, c.status, got.status, got.body)
 		})
 	}
-	t.Run("what no proof is asked for, no header spoils", func(t *testing.T) {
+	t.Run("without proofs, no header spoils a request", func(t *testing.T) {
 		guard := newGuard(t, iss, withDPoP(t, iss), func(cfg *middleware.Config) {
 			cfg.URL, cfg.Proxies = nil, middleware.Proxies{Trusted: here, Forwarded: rfc}
 		})

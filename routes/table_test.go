@@ -56,12 +56,12 @@ func TestTable(t *testing.T) {
 		scope                               string // of the challenge
 	}{
 		{"AUD-02 no row matches, without a token", "GET", "/unknown", "", 401, ""},
-		{"AUD-02 what no row matches, with every scope", "GET", "/unknown", all, 403, ""},
+		{"AUD-02 a request that no row matches, with every scope", "GET", "/unknown", all, 403, ""},
 		{"AUD-02 a method without a row, without a token", "POST", "/orders", "", 401, ""},
 		{"AUD-02 a method without a row, with every scope", "POST", "/orders", all, 403, ""},
 		{"AUD-02 a method without a row on a public path", "POST", "/healthz", "", 401, ""},
 		{"AUD-02 a method in small letters", "get", "/healthz", "", 401, ""},
-		{"AUD-02 what lies below a row", "GET", "/orders/1/lines", all, 403, ""},
+		{"AUD-02 a path below that of a row", "GET", "/orders/1/lines", all, 403, ""},
 		{"AUD-02 a path in other letters", "GET", "/Healthz", "", 401, ""},
 		{"AUD-02 a zero requirement", "GET", "/closed", all, 403, ""},
 		{"AUD-02 an AllOf of nothing", "GET", "/gathered", all, 403, ""},

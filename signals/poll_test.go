@@ -51,7 +51,7 @@ func (tr *transmitter) failedNow() map[string]string {
 }
 
 func TestPoll(t *testing.T) {
-	t.Run("SSF-39 what was applied is acknowledged, and then not sent again", func(t *testing.T) {
+	t.Run("SSF-39 applied events are acknowledged, and then not sent again", func(t *testing.T) {
 		tr, s := newTransmitter(t), &sink{}
 		tr.send("a", "b")
 		r := newReceiver(t, polling(tr, s))
@@ -114,7 +114,7 @@ func TestPoll(t *testing.T) {
 		eventually(t, "all are answered", func() bool { return len(tr.failedNow()) == 4 })
 		assert.Equal(t, want, tr.failedNow())
 	})
-	t.Run("SSF-41 what cannot be applied now is neither acknowledged nor reported", func(t *testing.T) {
+	t.Run("SSF-41 events that cannot be applied now are neither acknowledged nor reported", func(t *testing.T) {
 		tr, s, down := newTransmitter(t), &sink{}, &sink{err: errors.New("redis is down")}
 		tr.send("a", "b")
 		r := newReceiver(t, polling(tr, s, func(cfg *signals.Config) { cfg.Publish = down }))

@@ -577,7 +577,7 @@ func TestSetUpAgain(t *testing.T) {
 			tr.close()
 		})
 	})
-	t.Run("what is known of the start is logged", func(t *testing.T) {
+	t.Run("the known facts about the start are logged", func(t *testing.T) {
 		for name, c := range map[string]struct {
 			state signals.StateStore
 			lines []string

@@ -199,7 +199,7 @@ func TestPublish(t *testing.T) {
 		}
 		require.NoError(t, raw.Del(ctx, stream).Err())
 	})
-	t.Run("what matters no longer makes room", func(t *testing.T) {
+	t.Run("entries that no longer matter make room", func(t *testing.T) {
 		id := func(age time.Duration) string { return fmt.Sprint(time.Now().Add(-age).UnixMilli(), "-1") }
 		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(4 * time.Hour), Values: []any{"r", "old"}}).Err())
 		require.NoError(t, raw.XAdd(ctx, &redis.XAddArgs{Stream: stream, ID: id(3 * time.Hour), Values: []any{"r", "young"}}).Err())
@@ -379,7 +379,7 @@ func TestWatch(t *testing.T) {
 	}{
 		{"nothing happened", func(*testing.T, *valetredis.Redis) {}, nil, ""},
 		{"one was published", func(t *testing.T, r *valetredis.Redis) { publish(t, r, "new") }, []string{"new"}, ""},
-		{"what it has read was trimmed, and nothing else", func(t *testing.T, r *valetredis.Redis) {
+		{"only entries that it has read were trimmed", func(t *testing.T, r *valetredis.Redis) {
 			require.NoError(t, raw.XTrimMaxLen(ctx, stream, 0).Err())
 			publish(t, r, "new")
 		}, []string{"new"}, ""},
@@ -465,7 +465,7 @@ func TestWatch(t *testing.T) {
 			}
 		})
 	}
-	t.Run("what is lost is missing for as long as it may matter, and not longer", func(t *testing.T) {
+	t.Run("lost entries are missing only for as long as they may matter", func(t *testing.T) {
 		key := randomKey()
 		day, _ := newRedis(t, newClient(t, s.addr, nil), key, nil)
 		minute, _ := newRedis(t, newClient(t, s.addr, nil), key, func(cfg *valetredis.Config) { cfg.Keep = time.Minute })

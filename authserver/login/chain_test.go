@@ -55,7 +55,7 @@ func TestChain(t *testing.T) {
 		_, err := l.Login(t.Context(), "alice", "a password")
 		assert.Equal(t, login.ErrRefused, err)
 	})
-	t.Run("whoever has accepted, the rest does not see the password", func(t *testing.T) {
+	t.Run("after one has accepted, the others do not see the password", func(t *testing.T) {
 		asked := false
 		spy := loginFunc(func(string, string) (*login.User, error) { asked = true; return nil, login.ErrRefused })
 		_, err := login.Chain(yes, spy).Login(t.Context(), "alice", "a password")

@@ -165,7 +165,7 @@ func TestDatabaseTakesHashesFromElsewhere(t *testing.T) {
 			assert.Equal(t, after, hash(), "once")
 		})
 	}
-	t.Run("what Hash makes is taken and stays", func(t *testing.T) {
+	t.Run("a result of Hash is accepted and stays unchanged", func(t *testing.T) {
 		d, _ := customers(t)
 		text, err := login.Hash(other)
 		require.NoError(t, err)
@@ -436,14 +436,14 @@ func TestDatabaseChangePassword(t *testing.T) {
 			require.NoError(t, err, "the password is unchanged")
 		})
 	}
-	t.Run("what began with the old password remains", func(t *testing.T) {
+	t.Run("sessions of the old password remain", func(t *testing.T) {
 		u, err := d.ChangePassword(t.Context(), "Alice", alicesPassword, other, false)
 		require.NoError(t, err)
 		assert.Equal(t, before.Since, u.Since)
 		_, err = d.Login(t.Context(), "Alice", alicesPassword)
 		require.ErrorIs(t, err, login.ErrRefused)
 	})
-	t.Run("what began with the old password ends", func(t *testing.T) {
+	t.Run("sessions of the old password end", func(t *testing.T) {
 		u, err := d.ChangePassword(t.Context(), "Alice", other, alicesPassword, true)
 		require.NoError(t, err)
 		assert.True(t, u.Since.After(before.Since))

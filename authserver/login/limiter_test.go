@@ -81,7 +81,7 @@ func TestLimiter(t *testing.T) {
 		}
 		require.Error(t, l.Allow("alice"))
 	})
-	t.Run("who uses up the whole table makes new keys wait, and frees none", func(t *testing.T) {
+	t.Run("an attacker who fills the table makes new keys wait, and frees none", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := limiter(t, login.Rate{Burst: 5, Every: time.Hour}, 10)
 			for range 5 {

@@ -405,7 +405,7 @@ verifiers:
 				}
 			}
 
-			t.Run("believes the authorities in SSL_CERT_FILE", func(t *testing.T) {
+			t.Run("trusts the authorities in SSL_CERT_FILE", func(t *testing.T) {
 				authorities := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuer.Certificate().Raw})
 				if err := os.WriteFile(filepath.Join(dir, "etc/valetkey/ca.pem"), authorities, 0o444); err != nil {
 					t.Fatal(err)

@@ -230,7 +230,7 @@ func TestDPoPBehindNginx(t *testing.T) {
 		assert.Equal(t, 401, res.StatusCode)
 		assert.Equal(t, "invalid_dpop_proof", valetkeytest.Challenge(t, res.Header, "DPoP")["error"])
 	})
-	t.Run("DPOP-20, AUD-08 who goes around the proxy is not believed what the URL was", func(t *testing.T) {
+	t.Run("DPOP-20, AUD-08 headers about the URL are ignored if a request bypasses the proxy", func(t *testing.T) {
 		key := s.iss.ProofKey("ES256")
 		token := s.iss.Token(valetkeytest.BoundTo(key))
 		send := func(url string) *http.Response {

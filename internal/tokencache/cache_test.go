@@ -387,7 +387,7 @@ func TestOwnership(t *testing.T) {
 }
 
 func TestPurge(t *testing.T) {
-	t.Run("VCACHE-07 what is purged is verified again, and nothing else", func(t *testing.T) {
+	t.Run("VCACHE-07 only purged tokens are verified again", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{}, new(verifier))
 		for _, raw := range []string{"a", "b", "c"} {
 			memory.id(raw)
@@ -398,7 +398,7 @@ func TestPurge(t *testing.T) {
 		assert.Equal(t, "3", memory.id("c"))
 		assert.Equal(t, "4", memory.id("b"))
 	})
-	t.Run("VCACHE-07 what is purged is gone from the hot set too", func(t *testing.T) {
+	t.Run("VCACHE-07 a purged token leaves the hot set too", func(t *testing.T) {
 		memory := newCache(t, tokencache.Config{}, new(verifier))
 		memory.id("a")
 		memory.id("a") // now it lies there
@@ -429,7 +429,7 @@ func TestPurge(t *testing.T) {
 		memory.id("a")
 		assert.Zero(t, memory.Purge(func(*valetkey.Token) bool { return memory.Purge(nil) == 1 }))
 	})
-	t.Run("VCACHE-07 what is purged while it is being verified is not remembered", func(t *testing.T) {
+	t.Run("VCACHE-07 a token that is purged while it is verified is not remembered", func(t *testing.T) {
 		var memory cache
 		v := new(verifier)
 		memory = newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {
@@ -444,7 +444,7 @@ func TestPurge(t *testing.T) {
 		assert.Equal(t, "2", memory.id("a"))
 		assert.Equal(t, "2", memory.id("a"))
 	})
-	t.Run("VCACHE-07 what is being verified during a purge is not shared with those who come later", func(t *testing.T) {
+	t.Run("VCACHE-07 a verification during a purge is not shared with later requests", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			v := new(verifier)
 			memory := newCache(t, tokencache.Config{}, valetkey.VerifierFunc(func(ctx context.Context, raw string) (*valetkey.Token, error) {

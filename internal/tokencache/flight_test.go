@@ -116,7 +116,7 @@ func TestFlight(t *testing.T) {
 			assert.Equal(t, 1, calls)
 		})
 	})
-	t.Run("who waits leaves with his own context", func(t *testing.T) {
+	t.Run("a waiting caller leaves with its context", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			v := new(slow)
 			memory := newCache(t, tokencache.Config{}, v)

@@ -23,7 +23,7 @@ func TestBrowser(t *testing.T) {
 		{"and tries it: denies, allows, uses the token, and revokes it", func(t *testing.T) { s.try(t, alice) }},
 		{"and other kinds of it", func(t *testing.T) { s.tryOthers(t, alice) }},
 		{"an employee of the directory lets the application in, and out again", func(t *testing.T) { s.employ(t, b.tab(t)) }},
-		{"who may allow less, or nothing", func(t *testing.T) { s.restrict(t, b.tab(t)) }},
+		{"a user who allows less, or nothing", func(t *testing.T) { s.restrict(t, b.tab(t)) }},
 		{"a device", func(t *testing.T) { s.connect(t, alice, b.tab(t)) }},
 		{"what goes wrong", func(t *testing.T) { s.fail(t, b.tab(t)) }},
 		{"the developer deletes the application", func(t *testing.T) { s.remove(t, alice) }},

@@ -186,7 +186,7 @@ func TestRefusedDocuments(t *testing.T) {
 		require.ErrorContains(t, err, "host that is not accepted")
 		assert.Zero(t, h.requests.Load())
 	})
-	t.Run("what is not a URL of a document causes no request, and is not known", func(t *testing.T) {
+	t.Run("an ID that is not the URL of a document causes no request, and is unknown", func(t *testing.T) {
 		registry, h := documents(t, nil)
 		_, err := registry.Get(t.Context(), h.url)
 		require.ErrorIs(t, err, store.ErrNotFound)

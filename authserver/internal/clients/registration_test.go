@@ -347,7 +347,7 @@ func TestRegister(t *testing.T) {
 		}
 		refused(t, d.register(and(notes(), object{"token_endpoint_auth_method": "tls_client_auth"})), http.StatusBadRequest, "invalid_client_metadata")
 	})
-	t.Run("AS-DCR-04 what is not known is ignored, and what only the operator may set", func(t *testing.T) {
+	t.Run("AS-DCR-04 unknown members and those that only the operator may set are ignored", func(t *testing.T) {
 		a := d.register(and(notes(), object{
 			"userinfo_signed_response_alg": "RS256", "client_name#ja-Jpan-JP": "ノート", "logo_uri": 5,
 			"trusted": true, "without_pkce": true, "introspects": []string{"https://api.example.com"}, "access_lifetime": 1e15,
@@ -607,7 +607,7 @@ func TestManage(t *testing.T) {
 		require.NoError(t, d.registry.Delete(t.Context(), c.id))
 		refused(t, d.ask("GET", c.path, c.token, nil), http.StatusUnauthorized, "invalid_token")
 	})
-	t.Run("AS-DCRM-05 what the operator has entrusted, the client cannot change", func(t *testing.T) {
+	t.Run("AS-DCRM-05 the client cannot change its privileges", func(t *testing.T) {
 		for _, raise := range []func(*clients.Client){
 			func(c *clients.Client) { c.Trusted = true },
 			func(c *clients.Client) { c.WithoutPKCE = true },
@@ -655,7 +655,7 @@ func TestManage(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, stored.HasSecret(c.secret))
 	})
-	t.Run("AS-DCRM-07 what only the server sets must not be sent", func(t *testing.T) {
+	t.Run("AS-DCRM-07 members that only the server sets must not be sent", func(t *testing.T) {
 		c := d.registered(nil)
 		for name, value := range (object{"registration_access_token": c.token, "registration_client_uri": endpoint + "/" + c.id, "client_secret_expires_at": 0, "client_id_issued_at": 1}) {
 			refused(t, c.put(object{name: value}), http.StatusBadRequest, "invalid_client_metadata")

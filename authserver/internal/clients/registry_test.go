@@ -302,7 +302,7 @@ func TestUpdate(t *testing.T) {
 		assert.True(t, c.HasSecret(fresh))
 		assert.False(t, c.HasSecret(secret))
 	})
-	t.Run("who has no secret gets none", func(t *testing.T) {
+	t.Run("a client without a secret gets none", func(t *testing.T) {
 		public, _, err := r.Create(ctx, web, false)
 		require.NoError(t, err)
 		_, err = r.RotateSecret(ctx, public.ID)

@@ -231,7 +231,7 @@ func TestScopesEndWithTheRightToAllowThem(t *testing.T) {
 		s.looksUp(may("orders:read"))
 		assert.JSONEq(t, `{"active":false}`, s.introspect(t, "bank-api", got.access).text)
 	})
-	t.Run("what was exchanged stands on the scope that it was exchanged for", func(t *testing.T) {
+	t.Run("an exchanged token depends on the scope that it was exchanged for", func(t *testing.T) {
 		got := both(t)
 		s.looksUp(may("orders:read"))
 		opened := s.exchange(t, "orders-svc", got.access, "resource", vault).tokens(t)

@@ -181,7 +181,7 @@ func TestLimits(t *testing.T) {
 		refused(t, guess("web"), 401, "invalid_client")
 		assert.Equal(t, 200, s.post(t, "/oauth2/token", "service", form("grant_type", "client_credentials")).status)
 	})
-	t.Run("AS-PAR-07 who pushes too many has to wait", func(t *testing.T) {
+	t.Run("AS-PAR-07 a client that pushes too many requests has to wait", func(t *testing.T) {
 		s.push(t, "web", request())
 		s.push(t, "web", request())
 		f := request()

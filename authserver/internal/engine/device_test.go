@@ -212,7 +212,7 @@ func TestDevice(t *testing.T) {
 		assert.ErrorIs(t, s.DecideDevice(t.Context(), in, allow(in)), store.ErrNotFound)
 		assert.ErrorIs(t, s.DecideDevice(t.Context(), in, &flow.Decision{Denied: true}), store.ErrNotFound)
 	})
-	t.Run("who polls does not undo the decision, nor the decision the poll", func(t *testing.T) {
+	t.Run("a poll does not undo the decision, and the decision does not undo the poll", func(t *testing.T) {
 		code, userCode := s.begin(t)
 		in, err := s.Device(t.Context(), userCode)
 		require.NoError(t, err)
@@ -227,7 +227,7 @@ func TestDevice(t *testing.T) {
 		in.ID = "another"
 		assert.ErrorIs(t, s.DecideDevice(t.Context(), in, allow(in)), store.ErrNotFound)
 	})
-	t.Run("what the user takes back, the device does not get", func(t *testing.T) {
+	t.Run("the device does not get what the user has withdrawn", func(t *testing.T) {
 		code, userCode := s.begin(t)
 		s.letIn(t, userCode)
 		n, err := s.RevokeGrants(t.Context(), "employee:alice", "tv")
@@ -235,7 +235,7 @@ func TestDevice(t *testing.T) {
 		assert.Positive(t, n)
 		refused(t, redeem(code), 400, "invalid_grant")
 	})
-	t.Run("who let it in is in the audit log", func(t *testing.T) {
+	t.Run("the audit log has the user who approved the device", func(t *testing.T) {
 		_, userCode := s.begin(t)
 		s.letIn(t, userCode)
 		seen := s.saw(engine.Granted)
@@ -262,7 +262,7 @@ func TestDeviceTimes(t *testing.T) {
 		a := h.do(t, "POST", "/oauth2/device_authorization", form("client_id", "tv"), "")
 		return h, a.body["device_code"].(string), a.body["user_code"].(string)
 	}
-	t.Run("AS-DEVICE-03 who polls too fast has to wait longer", func(t *testing.T) {
+	t.Run("AS-DEVICE-03 a device that polls too fast has to wait longer", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h, code, userCode := device(t)
 			for _, step := range []struct {

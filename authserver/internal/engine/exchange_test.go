@@ -181,7 +181,7 @@ func TestExchange(t *testing.T) {
 		require.NoError(t, token.Claims(&claims))
 		assert.Equal(t, map[string]any{"sub": "orders-svc"}, claims.Act)
 	})
-	t.Run("what was exchanged dies with the token that it stands for", func(t *testing.T) {
+	t.Run("an exchanged token ends with the token that it was exchanged for", func(t *testing.T) {
 		original := s.login(t, "scope", "orders:read")
 		first := s.exchange(t, "orders-svc", original.access, "resource", vault).tokens(t).access
 		second := s.exchange(t, "vault-svc", first).tokens(t).access

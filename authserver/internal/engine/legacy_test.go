@@ -203,7 +203,7 @@ func TestPassword(t *testing.T) {
 		assert.False(t, s.active(t, got.access))
 		assert.False(t, s.active(t, next.access))
 	})
-	t.Run("AS-IMPL-04 who guesses has to wait, with the right password too", func(t *testing.T) {
+	t.Run("AS-IMPL-04 a guesser has to wait, even with the right password", func(t *testing.T) {
 		for range 5 {
 			refused(t, ask("old-app", "dave", "x"), 400, "invalid_grant")
 		}

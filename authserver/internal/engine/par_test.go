@@ -95,7 +95,7 @@ func TestPushed(t *testing.T) {
 		assert.Equal(t, 400, a.status)
 		assert.Empty(t, a.header.Get("Location"))
 	})
-	t.Run("what the URL adds does not count", func(t *testing.T) {
+	t.Run("parameters added in the URL are ignored", func(t *testing.T) {
 		uri := s.push(t, "web", request("state", ""))
 		a := newBrowser().get(t, s.authorizeURL(use("web", uri, "scope", "orders:write", "state", "evil", "redirect_uri", "https://other.example.com/cb", "code_challenge", strings.Repeat("a", 43))))
 		require.Equal(t, 303, a.status, a.text)

@@ -230,7 +230,7 @@ func TestReplicas(t *testing.T) {
 			}
 		})
 	})
-	t.Run("what was read late does not undo what was written meanwhile", func(t *testing.T) {
+	t.Run("a late read does not undo a write in between", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &late{Store: store.NewMemory(0)}
 			r := open(t, s, keys.Config{})

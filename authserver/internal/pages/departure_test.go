@@ -118,7 +118,7 @@ func TestLeave(t *testing.T) {
 		b.get("/account/applications").revoke()
 		stays(t, b.get(silent), "consent_required")
 	})
-	t.Run("what a user who is gone has allowed does not count", func(t *testing.T) {
+	t.Run("consents of a removed user are void", func(t *testing.T) {
 		var at staff
 		h := newHouse(t, at.put)
 		made, _, err := h.registry.Create(t.Context(), clients.Client{

@@ -13,14 +13,14 @@ import (
 )
 
 func TestConsent(t *testing.T) {
-	t.Run("who denies sends the application away with access_denied", func(t *testing.T) {
+	t.Run("a user who denies returns to the application with access_denied", func(t *testing.T) {
 		h := newHouse(t)
 		b := h.browser().get(h.ask("shop", nil)).press("Log in", as("alice")).press("Deny", nil)
 		require.Equal(t, "access_denied", b.away().Query().Get("error"))
 		require.Equal(t, "a state", b.away().Query().Get("state"))
 		require.Contains(t, h.log.String(), `msg="consent denied" subject=customer:alice client=shop`)
 	})
-	t.Run("who cancels the log-in does too", func(t *testing.T) {
+	t.Run("so does a user who cancels the log-in", func(t *testing.T) {
 		h := newHouse(t)
 		require.Equal(t, "access_denied", h.browser().get(h.ask("shop", nil)).press("Cancel", nil).away().Query().Get("error"))
 	})

@@ -16,7 +16,7 @@ import (
 
 func TestLogin(t *testing.T) {
 	h := newHouse(t)
-	t.Run("what is wrong is not told, and a password is not sent back", func(t *testing.T) {
+	t.Run("the page does not reveal which part is wrong, and does not return the password", func(t *testing.T) {
 		said := map[string]bool{}
 		for _, form := range []url.Values{
 			{"name": {"alice"}, "password": {"a wrong password"}},
@@ -93,7 +93,7 @@ func TestSession(t *testing.T) {
 		}
 		return nil
 	}
-	t.Run("who only looks gets no session", func(t *testing.T) {
+	t.Run("a visit without a log-in starts no session", func(t *testing.T) {
 		h := newHouse(t)
 		require.Nil(t, cookie(h.browser().get("/").get("/login").get("/device").get(h.ask("shop", nil))))
 	})

@@ -124,7 +124,7 @@ func TestRegister(t *testing.T) {
 		require.True(t, list[0].Public() && list[1].Public())
 		require.True(t, list[0].Native != list[1].Native)
 	})
-	t.Run("who may, registers services", func(t *testing.T) {
+	t.Run("users with the permission register services", func(t *testing.T) {
 		b := h.registered("carol", with(lamp, "kind", "service"))
 		require.NotContains(t, b.text(), "Redirect URIs")
 	})
@@ -172,7 +172,7 @@ func TestEditRotateDelete(t *testing.T) {
 		require.Equal(t, 422, b.resp.StatusCode)
 		require.Equal(t, "The Lamp", b.get(at).h1())
 	})
-	t.Run("what is changed is changed, and the kind and the secret stay", func(t *testing.T) {
+	t.Run("changes are saved, and the kind and the secret stay", func(t *testing.T) {
 		b.get(at+"/edit").press("Save", url.Values{"client_name": {"The New Lamp"}, "scope": {"orders:read"}, "kind": {"service"}})
 		require.Equal(t, "The New Lamp", b.h1())
 		c, err := h.registry.Get(t.Context(), id)
@@ -355,7 +355,7 @@ func TestAllowedApplications(t *testing.T) {
 		require.NoError(t, h.registry.Delete(t.Context(), at[strings.LastIndex(at, "/")+1:]))
 		require.Contains(t, lamp.get("/account/applications").text(), "None yet.")
 	})
-	t.Run("what is revoked is asked for again", func(t *testing.T) {
+	t.Run("a revoked consent is asked for again", func(t *testing.T) {
 		require.Contains(t, b.get("/account/applications").revoke().text(), "None yet.")
 		require.Equal(t, "Allow The Shop?", b.get(h.ask("shop", nil)).h1())
 		require.Contains(t, h.log.String(), `msg="consent revoked" subject=customer:alice client=shop grants=1`)

@@ -166,12 +166,12 @@ func TestUsersWhoLeaveTheFile(t *testing.T) {
 		c.restart(users(alice, bob))
 		c.alive(a, "read write")
 	})
-	t.Run("who has left the file is gone, and the others stay", func(t *testing.T) {
+	t.Run("users that left the file are removed, and the others stay", func(t *testing.T) {
 		c.restart(users(bob))
 		c.ended(a)
 		c.alive(b, "read write")
 	})
-	t.Run("who returns with the same password does not get back what was not used meanwhile", func(t *testing.T) {
+	t.Run("a user who returns with the same password does not get unused grants back", func(t *testing.T) {
 		c.restart(users(alice, bob))
 		c.ended(unused)
 		c.ended(a)

@@ -127,7 +127,7 @@ func TestTwoProxiesAndOneRedis(t *testing.T) {
 	}
 
 	opaque, jwt, bobs := iss.Opaque(), iss.Token(), iss.Token(valetkeytest.Subject("bob"))
-	t.Run("what one has asked about, the other knows", func(t *testing.T) {
+	t.Run("one process has the answers that the other asked for", func(t *testing.T) {
 		require.Equal(t, 200, whoami(one, opaque))
 		require.Equal(t, 1, iss.Introspection.Hits())
 		// The answer is written behind the request: ask the other until it has it.
