@@ -159,7 +159,7 @@ func NewWriter(w io.Writer) *Writer { return &Writer{bufio.NewWriter(w)} }
 
 // Describe writes the help and the type of a metric: counter, gauge or histogram. Its samples must follow.
 func (w *Writer) Describe(name, kind, help string) {
-	fmt.Fprintf(w.w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+	fmt.Fprintf(w.w, "# HELP %s %s\n# TYPE %s %s\n", name, escapeHelp.Replace(help), name, kind)
 }
 
 // Sample writes one value with labels, which are names and values in turn.
@@ -167,7 +167,7 @@ func (w *Writer) Sample(name string, value float64, labels ...string) {
 	w.w.WriteString(name)
 	for i := 0; i+1 < len(labels); i += 2 {
 		w.w.WriteString(map[bool]string{true: "{", false: ","}[i == 0])
-		fmt.Fprintf(w.w, `%s="%s"`, labels[i], escape.Replace(labels[i+1]))
+		fmt.Fprintf(w.w, `%s="%s"`, labels[i], escape.Replace(strings.ToValidUTF8(labels[i+1], "\ufffd")))
 	}
 	if len(labels) > 0 {
 		w.w.WriteByte('}')
@@ -202,4 +202,8 @@ func (w *Writer) Process(own web.Status, loaded time.Time) {
 // Flush writes what is buffered.
 func (w *Writer) Flush() error { return w.w.Flush() }
 
-var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+// escape is for the values of labels, which are UTF-8, and escapeHelp for descriptions, where a quote is not escaped.
+var (
+	escape     = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+	escapeHelp = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
+)

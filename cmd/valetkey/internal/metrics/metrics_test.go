@@ -57,6 +57,15 @@ func TestCounters(t *testing.T) {
 	assert.NotContains(t, text, "of_a_later_version")
 }
 
+func TestWriterEscapes(t *testing.T) {
+	var text strings.Builder
+	w := metrics.NewWriter(&text)
+	w.Describe("a", "gauge", "a \\ and\na \"quote\"")
+	w.Sample("a", 1, "b", "x\xff\\\"\n")
+	require.NoError(t, w.Flush())
+	assert.Equal(t, "# HELP a a \\\\ and\\na \"quote\"\n# TYPE a gauge\na{b=\"x\ufffd\\\\\\\"\\n\"} 1\n", text.String())
+}
+
 // A tenant can choose its issuer, but not how much memory the counters take.
 func TestSeriesAreBounded(t *testing.T) {
 	o := metrics.New()

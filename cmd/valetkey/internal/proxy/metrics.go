@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/valetkey/valetkey"
@@ -40,8 +41,14 @@ func (s *Service) exposition(p *Proxy, w http.ResponseWriter, _ *http.Request) {
 
 	g := p.guard.Status()
 	m.Describe("valetkey_verifier_state", "gauge", "1 for the current state of each verifier.")
+	named := map[string]int{}
 	for _, h := range g.Verifiers {
-		state(m, "valetkey_verifier_state", h, "verifier", h.Name)
+		// Two verifiers of one issuer have one name, and a series that occurs twice has an unknown value.
+		name := h.Name
+		if named[name]++; named[name] > 1 {
+			name = fmt.Sprintf("%s (%d)", name, named[name])
+		}
+		state(m, "valetkey_verifier_state", h, "verifier", name)
 	}
 	if h := g.Revocations.Source; h.State != "" {
 		m.Describe("valetkey_revocation_source_state", "gauge", "1 for the current state of the source of revocations.")
