@@ -262,8 +262,7 @@ func TestMCPClients(t *testing.T) {
 			redirect: "http://127.0.0.1:19876/mcp/oauth/callback",
 		},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(c.name, func(t *testing.T) { // one after the other: each needs the processor, and a fetch of a document has a limit
 			s := openWorkshop(t, func(cfg *authserver.Config) { cfg.PrivateUseSchemes = c.accept })
 			id, secret, renews := "", "", strings.Contains(c.register+c.document, `"refresh_token"`)
 			if c.document != "" {
