@@ -21,6 +21,8 @@ import (
 //     hold, such as one about a wildcard that the pattern does not have
 //   - a row that no request can reach: its path is not clean or reads differently once it is decoded, its host has a port, a capital letter or a
 //     dot at the end, its method has lowercase letters, or other rows serve all its requests, as /a/{$}, /a/{x} and /a/{x}/ together do for /a/
+//   - a row without the slash before its path, such as "GET orders/{id}" beside "/orders", which would be for the host orders. Without a row
+//     for that path, or with the row "orders/" for all of the host, it is taken for a host
 //   - an open row, [valetkey.Public] or [valetkey.Optional], that is wider than a guarded row and serves its neighbors
 //
 // The last mistake means that the open row would serve all requests of the guarded row if that were missing, and that it serves a
@@ -48,6 +50,10 @@ func (t Table) Validate() error {
 		if why := wrongWith(pattern, t[pattern]); why != "" {
 			mistake(pattern, "%s", why)
 		}
+		if right := t.slashForgotten(pattern); right != "" {
+			host, _, _ := strings.Cut(strings.TrimPrefix(right[strings.IndexByte(right, '/'):], "/"), "/")
+			mistake(pattern, "%q is read as a host, and other rows have the path /%s: write %q, or add the row %q if it is a host", host, host, right, host+"/")
+		}
 	}
 	if len(refused) > 0 {
 		return errors.Join(mistakes...)
@@ -63,6 +69,31 @@ func (t Table) Validate() error {
 		}
 	}
 	return errors.Join(mistakes...)
+}
+
+// slashForgotten returns the pattern with a slash before its path if its host is probably the first segment of that path: it has no dot, and
+// another row has this segment as its path. A host of one label is common within a cluster, so a row for all of the host states that it is one.
+func (t Table) slashForgotten(pattern string) string {
+	method, rest := "", pattern
+	if i := strings.IndexAny(pattern, " \t"); i >= 0 {
+		method, rest = pattern[:i+1], strings.TrimLeft(pattern[i:], " \t")
+	}
+	host, _, slash := strings.Cut(rest, "/")
+	if !slash || host == "" || host == "localhost" || strings.Contains(host, ".") {
+		return ""
+	}
+	path := false
+	for other := range t {
+		place := other[strings.LastIndexAny(other, " \t")+1:]
+		if place == host+"/" {
+			return ""
+		}
+		path = path || place == "/"+host || strings.HasPrefix(place, "/"+host+"/")
+	}
+	if !path {
+		return ""
+	}
+	return method + "/" + rest
 }
 
 func mistakeIn(field string, err error) error {

@@ -45,6 +45,9 @@ func TestValidate(t *testing.T) {
 			[]string{`Table[""]`, `Table["/{"]`, `Table["/{a}/{a}"]`, `Table["/{x...}/y"]`, `Table["G=T /"]`, `Table["GET"]`}},
 		{"a path without a slash", routes.Table{"orders": read, "GET\tinvoices": read},
 			[]string{`Table["GET\tinvoices"]: the path must begin with a slash: write "GET /invoices"`, `Table["orders"]: the path must begin with a slash: write "/orders"`}},
+		{"a path without a slash that is read as a host", routes.Table{"/orders": read, "GET orders/{id}": read, "GET users/{id}": read, "/users/{id}/keys": read},
+			[]string{`Table["GET orders/{id}"]: "orders" is read as a host, and other rows have the path /orders: write "GET /orders/{id}", or add the row "orders/"`,
+				`Table["GET users/{id}"]: "users" is read as a host, and other rows have the path /users: write "GET /users/{id}"`}},
 		{"a method without a path", routes.Table{"GET": read, "": read, "POST ": read},
 			[]string{`Table[""]: the path is missing: write a method and a path, such as "GET /orders"`, `Table["GET"]: the path is missing: write "GET /" for the path /`, `Table["POST "]: the path is missing`}},
 		{"a method without a space after it", routes.Table{"GET/orders/{id}": read}, []string{`a space belongs between the method and the path: write "GET /orders/{id}"`}},
@@ -127,6 +130,19 @@ func TestValidate(t *testing.T) {
 }
 
 // With this setting net/http takes "GET /orders" for a path, and a public "/" would serve what it should guard.
+// A host may have one label, also beside a path of that name.
+func TestHostsOfOneLabel(t *testing.T) {
+	read := scopes.All("read")
+	for _, table := range []routes.Table{
+		{"GET orders/{id}": read, "orders/": read, "/orders/": read},
+		{"GET orders/{id}": read, "GET orders/orders/{id}": read, "/healthz": read},
+		{"GET localhost/{id}": read, "/localhost/x": read},
+		{"GET orders.example.com/{id}": read, "/orders.example.com/x": read},
+	} {
+		require.NoError(t, table.Validate())
+	}
+}
+
 func TestValidateOldMux(t *testing.T) {
 	if os.Getenv("GODEBUG") == "httpmuxgo121=1" {
 		err := routes.Table{"GET /orders": anyToken, "/": public}.Validate()
