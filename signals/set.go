@@ -35,7 +35,6 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string { return string(r.code) + ": " + r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
 
 func refuse(c code, format string, args ...any) error {
 	return &refusal{c, fmt.Errorf(format, args...)}

@@ -401,7 +401,7 @@ func (cfg *Config) complete() error {
 	}
 	for i, o := range cfg.TrustedOrigins {
 		u, err := url.Parse(o)
-		wrong.AddIf(err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" || client.Allowed(o) != nil, fmt.Sprintf("TrustedOrigins[%d]", i),
+		wrong.AddIf(err != nil || strings.Trim(u.Path, "/") != "" || client.Allowed(o) != nil, fmt.Sprintf("TrustedOrigins[%d]", i),
 			"%.200q is not an origin such as https://poll.example.com", o)
 	}
 	wrong.AddIf(cfg.Events != nil && len(cfg.Events) == 0, "Events", "is empty; nil means the default")

@@ -133,6 +133,7 @@ func TestEventsThatAreMalformed(t *testing.T) {
 		"a status in two letter cases":             {[]change{claim("sub_id", nil), event(streamUpdated, twice("status", "paused"))}, "two letter cases"},
 		"a status in a status in two letter cases": {[]change{claim("sub_id", nil), event(streamUpdated, M{"status": twice("status", "paused")})}, "two letter cases"},
 		"no subject": {[]change{claim("sub_id", nil)}, "sub_id is missing"},
+		"a subject in the payload without the option": {[]change{claim("sub_id", nil), event(signals.AccountDisabled, M{"subject": user(tr.URL, "alice")})}, "sub_id is missing"},
 	} {
 		t.Run(name+" is refused", func(t *testing.T) {
 			s := &sink{}
