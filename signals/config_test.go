@@ -224,6 +224,25 @@ func TestAudienceOfAStream(t *testing.T) {
 	}
 }
 
+// idle is a network that counts the calls of CloseIdleConnections.
+type idle struct {
+	down
+	closed int
+}
+
+func (i *idle) CloseIdleConnections() { i.closed++ }
+
+func TestAudienceOfAStreamThatIsFound(t *testing.T) {
+	tr := newTransmitter(t)
+	tr.streams = []M{tr.pushStream("m")}
+	r := newReceiver(t, tr.config(managed(signals.Push), func(cfg *signals.Config) {
+		cfg.Legacy.AllowAudienceOfStream, cfg.Audience, cfg.AuthorizationHeader = true, []string{audience}, ""
+	}))
+	run(t, r)
+	eventually(t, "it is ready", isReady(r))
+	assert.Equal(t, 202, push(r, tr.set(claim("aud", audience+"/m"))).Code)
+}
+
 func TestBackoff(t *testing.T) {
 	refused, away := signals.APIError(403, 0), signals.APIError(500, 0)
 	for _, c := range []struct {
@@ -328,6 +347,45 @@ func TestReadyAndWatch(t *testing.T) {
 			}
 			tr.close()
 		})
+	})
+	t.Run("Ready waits until the receiver has caught up", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			r := newReceiver(t, tr.config(managed(signals.Push)))
+			assert.Equal(t, time.Now(), health(r).Since)
+			done := make(chan error, 1)
+			go func() { done <- r.Ready(t.Context()) }()
+			time.Sleep(10 * time.Millisecond)
+			assert.Empty(t, done)
+			stop := run(t, r)
+			assert.NoError(t, <-done)
+			assert.NoError(t, r.Ready(t.Context()))
+			stop()
+			r.Close()
+			tr.close()
+		})
+	})
+	t.Run("a change wakes the watchers, and dates the health", func(t *testing.T) {
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			w := watch(t, r)
+			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(streamUpdated, M{"status": "paused"}))))
+			changed := time.Now()
+			synctest.Wait()
+			assert.True(t, w.says("the transmitter has paused the stream"))
+			time.Sleep(500 * time.Millisecond)
+			assert.Equal(t, changed, health(r).Since)
+		}, func(cfg *signals.Config) { cfg.VerifyInterval = -1 })
+	})
+	t.Run("the first reason is reported, although revocations are missing too", func(t *testing.T) {
+		r := feeding(t, to(&sink{}))
+		signals.SetCapacity(r, 0)
+		require.NoError(t, signals.Deliver(t.Context(), r, users("a", 1))[0])
+		assert.True(t, watch(t, r).says("Run has not begun"))
+	})
+	t.Run("Close leaves the connections of a client that is given alone", func(t *testing.T) {
+		network := &idle{}
+		newReceiver(t, newTransmitter(t).config(func(cfg *signals.Config) { cfg.Client = &http.Client{Transport: network} })).Close()
+		assert.Zero(t, network.closed)
 	})
 	t.Run("Ready returns the error of the keys too", func(t *testing.T) {
 		a := newAPI(t)

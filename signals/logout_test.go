@@ -185,6 +185,7 @@ func TestLogout(t *testing.T) {
 		assert.NoError(t, r.Ready(t.Context()))
 		assert.True(t, watch(t, r).says(""))
 		assert.NoError(t, r.Status().Err)
+		require.Len(t, r.Health(), 1, "that of the keys")
 		assert.Equal(t, valetkey.Ready, r.Health()[0].State)
 	})
 }

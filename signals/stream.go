@@ -227,7 +227,7 @@ func (s *streamState) retentionLocked() time.Duration {
 	if s.managed != nil && s.managed.inactivity > 0 {
 		limit = min(limit, s.managed.inactivity)
 	}
-	if s.verifiable && s.r.cfg.Delivery == Push {
+	if s.r.cfg.Delivery == Push { // and verified, see contact
 		limit = max(limit, unprovenAfter*s.r.verifyInterval(s.managed)) // it is silent for this long without any fault
 	}
 	return limit

@@ -73,6 +73,12 @@ func TestVerificationEvents(t *testing.T) {
 		}))
 		assert.Equal(t, 400, pushed(other, verify(state)))
 	})
+	t.Run("SSF-30 nor one with another endpoint", func(t *testing.T) {
+		other := newReceiver(t, tr.config(managed(signals.Push), func(cfg *signals.Config) {
+			cfg.Audience, cfg.Endpoint = []string{audience}, "https://other.example.com/"
+		}))
+		assert.Equal(t, 400, pushed(other, verify(state)))
+	})
 	t.Run("SSF-30 an event without a state is accepted", func(t *testing.T) {
 		assert.Equal(t, 202, pushed(r, tr.set(claim("sub_id", nil), event(verification, M{}))))
 	})
