@@ -352,7 +352,9 @@ func TestReadyAndWatch(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr := newTransmitterInMemory(t)
 			r := newReceiver(t, tr.config(managed(signals.Push)))
-			assert.Equal(t, time.Now(), health(r).Since)
+			created := time.Now()
+			time.Sleep(time.Second)
+			assert.Equal(t, created, health(r).Since)
 			done := make(chan error, 1)
 			go func() { done <- r.Ready(t.Context()) }()
 			time.Sleep(10 * time.Millisecond)

@@ -25,6 +25,7 @@ type stateStore struct {
 	text  []byte
 	down  bool
 	blind bool // it can be written, and not read
+	full  bool // it can be read, and not written
 	saves int
 	saved func() // called at the end of the first Save
 }
@@ -41,7 +42,7 @@ func (s *stateStore) Load(context.Context) ([]byte, error) {
 func (s *stateStore) Save(_ context.Context, text []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down {
+	if s.down || s.full {
 		return errors.New("the store is down")
 	}
 	s.text, s.saves = text, s.saves+1

@@ -205,6 +205,7 @@ func TestStatusOfAStream(t *testing.T) {
 		{"disabled and enabled", []string{"disabled", "enabled"}, "the transmitter had disabled the stream", 0, 2},
 		{"paused, disabled and enabled: from the first on", []string{"paused", "disabled", "enabled"}, "the transmitter had disabled the stream", 0, 3},
 		{"paused and enabled twice: the later gap", []string{"paused", "enabled", "disabled", "enabled"}, "the transmitter had disabled the stream", 2 * time.Minute, 4},
+		{"paused and an unknown status", []string{"paused", "resting"}, "", 0, 2},
 		{"an unknown status", []string{"resting", "enabled"}, "", 0, 2},
 		{"an invalid status", []string{""}, "", 0, 1},
 	} {
@@ -329,6 +330,7 @@ func TestStatesOfVerifications(t *testing.T) {
 	issued := now.Truncate(time.Second)
 	decoded, err := base64.RawURLEncoding.DecodeString(state)
 	require.NoError(t, err)
+	assert.NotEqual(t, make([]byte, 8), decoded[8:16], "the random part")
 	for name, c := range map[string]struct {
 		state string
 		at    time.Time
@@ -342,6 +344,7 @@ func TestStatesOfVerifications(t *testing.T) {
 		"with a byte more":            {base64.RawURLEncoding.EncodeToString(append(decoded, 0)), now, 400},
 		"with a byte less":            {base64.RawURLEncoding.EncodeToString(decoded[:len(decoded)-1]), now, 400},
 		"of another time":             {base64.RawURLEncoding.EncodeToString(append([]byte{decoded[0] ^ 1}, decoded[1:]...)), now, 400},
+		"with another random part":    {base64.RawURLEncoding.EncodeToString(append(append(append([]byte(nil), decoded[:8]...), decoded[8]^1), decoded[9:]...)), now, 400},
 		"with another encoding":       {state + "=", now, 400},
 		"that is not in the alphabet": {"?" + state, now, 400},
 	} {
@@ -413,6 +416,18 @@ func TestWhatIsSaved(t *testing.T) {
 			time.Sleep(2 * time.Minute)
 			assert.Zero(t, store.count())
 		}, func(cfg *signals.Config) { cfg.State = store })
+	})
+	t.Run("a proof that could not be written is written soon after there is room", func(t *testing.T) {
+		store := &stateStore{full: true}
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
+			time.Sleep(5 * time.Second)
+			store.mu.Lock()
+			store.full = false
+			store.mu.Unlock()
+			time.Sleep(3 * time.Second)
+			assert.Equal(t, 1, store.count())
+		}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
 	})
 	t.Run("a proof that could not be saved is saved soon after the store is back", func(t *testing.T) {
 		store := &stateStore{}

@@ -89,7 +89,7 @@ func readMembers(v strictjson.Value, legacy bool) (format string, members map[st
 			}
 		}
 	}
-	if !ok || format == "" {
+	if format == "" {
 		return "", nil, errors.New("the subject has no format")
 	}
 	if legacy {
@@ -116,8 +116,8 @@ func parseSimple(v strictjson.Value, legacy, aliases bool) ([]Subject, error) {
 	if !aliases { // "aliases" must not nest
 		return nil, errors.New("aliases contain aliases")
 	}
-	list, ok := members["identifiers"].Elements()
-	if !ok || len(list) == 0 || len(list) > maxAliases {
+	list, _ := members["identifiers"].Elements()
+	if len(list) == 0 || len(list) > maxAliases {
 		return nil, fmt.Errorf("identifiers is not an array of 1 to %d subjects", maxAliases)
 	}
 	var all []Subject
@@ -144,9 +144,7 @@ func parseOne(format string, members map[string]strictjson.Value, v strictjson.V
 		return s, err
 	}
 	if format == "iss_sub" || format == "jwt_id" {
-		if err := identifier(&s.Issuer, "iss", members["iss"]); err != nil {
-			return s, err
-		}
+		return s, identifier(&s.Issuer, "iss", members["iss"])
 	}
 	return s, nil
 }
