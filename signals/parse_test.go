@@ -3,6 +3,8 @@ package signals_test
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -188,5 +190,33 @@ func TestSETsInDetail(t *testing.T) {
 		assert.Equal(t, 202, push(r, tr.set(event(signals.AccountDisabled, M{"subject": user(tr.URL, "bob")}))).Code)
 		assert.Equal(t, []string{"sub alice"}, s.what())
 		assert.False(t, r.Status().LastContact.IsZero())
+	})
+}
+
+// A wrong signature by a key that is known is refused for good only while the keys are known to be recent.
+func TestForgedSETs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, s := newTransmitterInMemory(t), &sink{}
+		r := newReceiver(t, tr.config(to(s)))
+		require.Equal(t, 202, push(r, tr.set()).Code)
+		forged := tr.set(with(newKey(t, "ES256")), header("kid", tr.keys[0].ID()), claim("sub_id", user(tr.URL, "bob")))
+		for range 5 { // more often than the keys are fetched
+			time.Sleep(time.Millisecond)
+			w := push(r, forged)
+			assert.Equal(t, 400, w.Code)
+			assert.Equal(t, "invalid_key", errOf(t, w))
+		}
+		tr.with(func() { tr.jwksDown = true })
+		time.Sleep(time.Minute)
+		for range 5 {
+			time.Sleep(time.Millisecond)
+			assert.Equal(t, 503, push(r, forged).Code, "the keys may have changed")
+		}
+		tr.with(func() { tr.jwksDown = false })
+		time.Sleep(10 * time.Minute)
+		assert.Equal(t, 400, push(r, forged).Code)
+		assert.Equal(t, []string{"sub alice"}, s.what())
+		r.Close()
+		tr.close()
 	})
 }
