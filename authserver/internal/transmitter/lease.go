@@ -12,12 +12,15 @@ import (
 // A lease lets one process at a time deliver a queue, so that its order is kept and receivers get each token once as a rule. A process
 // that is suspended for longer than leaseFor may deliver tokens a second time.
 //
-// No clocks are compared: the holder renews the record, which changes its version, and another process takes a lease over if it has seen
-// the same version for leaseFor by its own monotonic clock. So a process that starts after a crash waits for up to leaseFor.
+// The holder renews the record, which changes its version, and another process takes a lease over if it has seen the same version for
+// leaseFor by its own monotonic clock. So a process that starts right after a crash waits for up to leaseFor. One that starts later need not
+// wait: a record that was renewed more than longAgo before is taken over at once. That is the only comparison of clocks. A process whose clock
+// is ahead by more than longAgo takes a lease over from a living holder, once: the lease then seems to be of the future to the other one.
 const (
 	kindLease = "ssf_lease"
 	leaseFor  = 2 * time.Second
 	renewal   = 400 * time.Millisecond
+	longAgo   = 30 * time.Second
 	// maxSightings bounds the leases of others that are remembered: of streams and of clients with logout tokens, also removed ones. When it is
 	// reached, all are forgotten, so that queues of processes that have died wait for leaseFor again.
 	maxSightings = 10_000
@@ -26,7 +29,8 @@ const (
 )
 
 type lease struct {
-	Holder string `json:"holder"` // empty: it is free
+	Holder  string    `json:"holder"`  // empty: it is free
+	Renewed time.Time `json:"renewed"` // by the holder's clock
 }
 
 // A sighting is when this process first saw a version of the lease of another one.
@@ -36,7 +40,10 @@ type sighting struct {
 }
 
 // abandoned reports whether the holder of a lease has not renewed it for leaseFor.
-func (t *Transmitter) abandoned(name string, version int64) bool {
+func (t *Transmitter) abandoned(name string, version int64, renewed time.Time) bool {
+	if time.Since(renewed) > longAgo {
+		return true
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s, ok := t.sightings[name]; !ok || s.version != version {
@@ -96,11 +103,11 @@ func (t *Transmitter) extend(ctx context.Context, name string, hold bool) (bool,
 			return false, err
 		}
 	}
-	if l.Holder != t.holder && (!hold || l.Holder != "" && !t.abandoned(name, rec.Version)) {
+	if l.Holder != t.holder && (!hold || l.Holder != "" && !t.abandoned(name, rec.Version, l.Renewed)) {
 		return false, nil
 	}
 	t.forget(name)
-	l.Holder = ""
+	l = lease{Renewed: time.Now()}
 	if hold {
 		l.Holder = t.holder
 	}

@@ -35,10 +35,11 @@ func (s *skewed) Put(ctx context.Context, r store.Record) (int64, error) {
 	return s.Store.Put(ctx, r)
 }
 
-// Whatever the clock of a process is, others take its leases over when it has died, and not before.
+const name, tick = "queue", 100 * time.Millisecond
+
+// Whether the clock of a process is ahead or somewhat behind, others take its leases over when it has died, and not before.
 func TestLeasesDoNotDependOnClocks(t *testing.T) {
-	const name, tick = "queue", 100 * time.Millisecond
-	for _, off := range []time.Duration{0, 3 * time.Second, -3 * time.Second, 10 * time.Minute, -10 * time.Minute} {
+	for _, off := range []time.Duration{0, 3 * time.Second, -3 * time.Second, -20 * time.Second, 10 * time.Minute} {
 		t.Run(off.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				records := store.NewMemory(0)
@@ -82,4 +83,45 @@ func TestLeasesDoNotDependOnClocks(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestALeaseOfLongAgoIsTakenOverAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records := &broken{Store: store.NewMemory(0), left: -1}
+		life, die := context.WithCancel(t.Context())
+		held, _, err := on(t, records).Lease(life, name)
+		require.NoError(t, err)
+		require.NotNil(t, held)
+		die()
+		time.Sleep(time.Minute)
+		held, release, err := on(t, records).Lease(t.Context(), name)
+		require.NoError(t, err)
+		require.NotNil(t, held)
+		release()
+	})
+}
+
+// A process that is far behind loses its lease to one that starts, which then keeps it.
+func TestALeaseOfAClockFarBehindMovesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records := store.NewMemory(0)
+		a := on(t, &broken{Store: records, left: -1}, func(c *transmitter.Config) { c.Store = &skewed{records, -10 * time.Minute} })
+		b := on(t, &broken{Store: records, left: -1})
+		lost, _, err := a.Lease(t.Context(), name)
+		require.NoError(t, err)
+		require.NotNil(t, lost)
+		held, release, err := b.Lease(t.Context(), name)
+		require.NoError(t, err)
+		require.NotNil(t, held)
+		time.Sleep(time.Second)
+		require.Error(t, lost.Err())
+		for range 100 {
+			again, _, err := a.Lease(t.Context(), name)
+			require.NoError(t, err)
+			require.Nil(t, again)
+			require.NoError(t, held.Err())
+			time.Sleep(tick)
+		}
+		release()
+	})
 }
