@@ -164,6 +164,15 @@ func TestTenantsEdges(t *testing.T) {
 		synctest.Wait()
 		assert.Empty(t, v.Tenants())
 	})
+	play(t, "a token does not hold at the very end of its tenant", func(t *testing.T) {
+		v := registered(a, acme).open(t)
+		for range 20 { // the timer that removes the tenant may come first
+			remembered := accepted(t, v, tokenOf(t, a, acme))
+			time.Sleep(ttl)
+			assert.False(t, remembered.Freshness().While.Holds())
+			synctest.Wait()
+		}
+	})
 	play(t, "a tenant is looked up once at a time, also if that takes longer than a tenth of the TTL", func(t *testing.T) {
 		r := registered(a, acme)
 		v := r.open(t, func(c *jwks.TenantsConfig) { c.TTL = 10 * time.Second })

@@ -98,9 +98,11 @@ func TestAuditedEvents(t *testing.T) {
 		assert.Equal(t, "GET /orders/{id}", all[2]["http.route"])
 	})
 	t.Run("an address without a port is a client's too", func(t *testing.T) {
-		all := recorded(t, middleware.AuditOptions{}, decided(func(r *http.Request) { r.RemoteAddr = "@socket" }), decided(func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:443" }))
+		all := recorded(t, middleware.AuditOptions{}, decided(func(r *http.Request) { r.RemoteAddr = "@socket" }), decided(func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:443" }),
+			decided(func(r *http.Request) { r.RemoteAddr = "client.example:443" }))
 		assert.Equal(t, "@socket", all[0]["client.address"])
 		assert.Equal(t, "2001:db8::1", all[1]["client.address"])
+		assert.Equal(t, "client.example", all[2]["client.address"])
 	})
 	t.Run("the address that trusted proxies report", func(t *testing.T) {
 		of := func(addr string) valetkey.Event {
