@@ -168,6 +168,7 @@ func TestAuthorizationDetailsOfExchangedTokens(t *testing.T) {
 		{"one that the token does not have", list(payment), true, []string{"authorization_details", list(other)}, "", "invalid_authorization_details"},
 		{"one of a token without any", "", true, []string{"authorization_details", list(payment)}, "", "invalid_authorization_details"},
 		{"malformed", list(payment), true, []string{"authorization_details", "x"}, "", "invalid_authorization_details"},
+		{"null, which would be none of them", list(payment), true, []string{"authorization_details", "null"}, "", "invalid_authorization_details"},
 		{"a scope that a token of details alone does not have", list(payment), false, []string{"scope", "orders:read"}, "", "invalid_scope"},
 		{"an unknown resource for details alone", list(payment), false, []string{"resource", "https://other.example.com"}, "", "invalid_target"},
 		{"another API for details alone, which does not have the type", list(payment), false, []string{"resource", vault}, "", "invalid_authorization_details"},

@@ -28,13 +28,14 @@ func (d *Detail) UnmarshalJSON(text []byte) error {
 
 const maxDetails = 20
 
-// ReadDetails parses the parameter authorization_details: a JSON array of objects that each have a type. The text may be empty.
+// ReadDetails parses the parameter authorization_details: a JSON array of objects that each have a type. The text may be empty; then the
+// result is nil. The text null is a mistake: a request that names no details must not differ from one without the parameter.
 func ReadDetails(text string) ([]Detail, error) {
 	if text == "" {
 		return nil, nil
 	}
 	var list []strictjson.Value
-	err := strictjson.Object(fmt.Appendf(nil, `{"details":%s}`, text), func(name string, v strictjson.Value) error {
+	err := strictjson.Entries(fmt.Appendf(nil, `{"details":%s}`, text), func(name string, v strictjson.Value) error {
 		elements, ok := v.Elements()
 		if !ok || name != "details" || len(elements) == 0 || len(elements) > maxDetails {
 			return errors.New("authorization_details is not an array of 1 to 20 elements")
