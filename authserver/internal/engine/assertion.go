@@ -56,7 +56,10 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 		return nil, errMadeForElse
 	}
 	a := &assertionClaims{token: token}
-	err = strictjson.Object(token.Payload, func(name string, v strictjson.Value) (err error) {
+	err = strictjson.Entries(token.Payload, func(name string, v strictjson.Value) (err error) {
+		if v.IsNull() {
+			return mayBeNull(name, "scope", claimDetails)
+		}
 		switch name {
 		case "iss":
 			err = tokenclaims.Text(&a.issuer, name, v, false)
@@ -80,6 +83,15 @@ func parseAssertion(raw string, types ...string) (*assertionClaims, error) {
 		return err
 	}, "iss", "sub", "jti", "aud", "exp", "nbf", "iat", "scope", claimDetails)
 	return a, err
+}
+
+// mayBeNull returns an error if a claim that is null is one of limits, the claims that limit what is granted for an assertion: without the
+// limit, more would be granted, and serializers write null for an empty list too. Other claims are then as if they were not there.
+func mayBeNull(name string, limits ...string) error {
+	if slices.Contains(limits, name) {
+		return fmt.Errorf("%s is null", name)
+	}
+	return nil
 }
 
 // isFor reports whether the assertion is addressed to one of this server's endpoints, is valid now, and expires within life.

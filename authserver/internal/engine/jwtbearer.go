@@ -182,7 +182,10 @@ func (e *Engine) assertedFor(c *call, a *assertionClaims) (resources []string, w
 	var named valetkey.List[string]
 	var bound valetkey.Binding
 	var acr, authTime strictjson.Value
-	err = strictjson.Object(a.token.Payload, func(name string, v strictjson.Value) (err error) {
+	err = strictjson.Entries(a.token.Payload, func(name string, v strictjson.Value) (err error) {
+		if v.IsNull() {
+			return mayBeNull(name, "resource", "cnf")
+		}
 		switch name {
 		case "client_id":
 			err = tokenclaims.Text(&client, name, v, false)

@@ -79,6 +79,8 @@ func TestAssertionGrant(t *testing.T) {
 		{"an access token", assertion(t, clientKey(), m{"typ": "at+jwt"}, s.url, m{"iss": partner, "sub": "bob"}), "invalid_grant"},
 		{"one with details that a token would not have", bob(t, m{"authorization_details": []m{{"type": "payment"}}}), "invalid_authorization_details"},
 		{"a claim that is malformed", assertion(t, clientKey(), nil, s.url, m{"iss": partner, "sub": "bob", "scope": 1}), "invalid_grant"},
+		{"AS-JWT-12 a list of scopes that is null", bob(t, m{"scope": json.RawMessage("null")}), "invalid_grant"},
+		{"details that are null", bob(t, m{"authorization_details": json.RawMessage("null")}), "invalid_grant"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			refused(t, s.post(t, "/oauth2/token", "bridge", granting(c.assertion)), 400, c.code)
@@ -231,6 +233,9 @@ func TestIdentityAssertions(t *testing.T) {
 		{"one for two resources", jag(t, m{"resource": []string{orders, files}}), "invalid_target"},
 		{"one that is bound to a key", jag(t, m{"cnf": m{"jkt": strings.Repeat("A", 43)}}), "invalid_grant"},
 		{"one that is bound in an unknown way", jag(t, m{"cnf": m{"kid": "a"}}), "invalid_grant"},
+		{"one with a binding that is null", jag(t, m{"cnf": json.RawMessage("null")}), "invalid_grant"},
+		{"one for a resource that is null", jag(t, m{"resource": json.RawMessage("null")}), "invalid_grant"},
+		{"one with a list of scopes that is null", jag(t, m{"scope": json.RawMessage("null")}), "invalid_grant"},
 		{"one with a malformed binding", jag(t, m{"cnf": "a"}), "invalid_grant"},
 		{"one with details that a token would not have", jag(t, m{"authorization_details": []m{{"type": "payment"}}}), "invalid_authorization_details"},
 	} {
