@@ -156,6 +156,8 @@ func TestFile(t *testing.T) {
 		"a member twice":      {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","expires":"2020-01-01T00:00:00Z","expires":null}]`, "key 0: JSON: "},
 		"a member in capitals": {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","expires":"2020-01-01T00:00:00Z","Expires":"2099-01-01T00:00:00Z"}]`,
 			`key 0: unknown field "Expires": use lower case`},
+		"a member in capitals that is null": {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","claims":{"tenant":"a"},"Claims":null}]`,
+			`key 0: unknown field "Claims": use lower case`},
 		"an expiry that would be none": {`[{"digest":"` + apikeyText(t, oneDigest) + `","subject":"s","expires":"0001-01-01T00:00:00Z"}]`, "key 0: expires: "},
 	} {
 		t.Run(name, func(t *testing.T) {

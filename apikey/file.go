@@ -125,11 +125,11 @@ func parse(text []byte) (map[Digest]*Key, error) {
 // once checks what the decoder of key has not: that no member is present twice or in another letter case, so that two readers see one key,
 // and that the key expires if the file states a time.
 func once(element []byte, key Key) error {
-	return strictjson.Object(element, func(name string, _ strictjson.Value) error {
+	return strictjson.Entries(element, func(name string, v strictjson.Value) error { // also "Claims": null would remove the claims
 		switch name {
 		case "digest", "subject", "client_id", "id", "scopes", "claims":
 		case "expires":
-			if key.Expiry.IsZero() {
+			if !v.IsNull() && key.Expiry.IsZero() {
 				return errors.New("expires: the year 1 would mean that the key does not expire")
 			}
 		default:
