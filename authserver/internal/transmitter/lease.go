@@ -64,18 +64,19 @@ func (t *Transmitter) forget(name string) {
 
 // lease returns a context that ends when the lease is lost, or nil if another process has it.
 func (t *Transmitter) lease(ctx context.Context, name string) (leased context.Context, release func(), err error) {
-	if held, err := t.extend(ctx, name, true); err != nil || !held {
+	last, err := t.renew(ctx, name, time.Now())
+	if err != nil || last.IsZero() {
 		return nil, nil, err
 	}
 	leased, cancel := context.WithCancel(ctx)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		for last := time.Now(); wait(leased, renewal, nil); {
-			switch held, err := t.extend(leased, name, true); {
-			case held && err == nil:
-				last = time.Now()
-			case err == nil, time.Since(last) > leaseFor-renewal:
+		for wait(leased, renewal, nil) {
+			switch renewed, err := t.renew(leased, name, last); {
+			case !renewed.IsZero():
+				last = renewed
+			case err == nil, time.Since(last) >= leaseFor-renewal:
 				cancel()
 			}
 		}
@@ -89,6 +90,23 @@ func (t *Transmitter) lease(ctx context.Context, name string) (leased context.Co
 			t.failed(ctx, "lease not returned", err, "name", name)
 		}
 	}, nil
+}
+
+// renew makes this process the holder of a lease, and returns when it has begun to: the time from which others may have seen the new version.
+// It returns the zero time if another process has the lease, or with an error. last is when the previous call began. If the store has not
+// responded before others may take the lease over, that is an error, even if it responds later.
+func (t *Transmitter) renew(ctx context.Context, name string, last time.Time) (time.Time, error) {
+	begun := time.Now()
+	limited, cancel := context.WithDeadline(ctx, last.Add(leaseFor-renewal))
+	defer cancel()
+	held, err := t.extend(limited, name, true)
+	if err == nil {
+		err = limited.Err()
+	}
+	if err != nil || !held {
+		return time.Time{}, err
+	}
+	return begun, nil
 }
 
 // extend makes this process the holder of a lease or, if hold is false, frees the lease that it has. It reports whether it has done so.

@@ -3,6 +3,8 @@ package transmitter_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,4 +126,61 @@ func TestALeaseOfAClockFarBehindMovesOnce(t *testing.T) {
 		}
 		release()
 	})
+}
+
+// A slow store applies writes at once, and responds after a delay.
+type slow struct {
+	store.Store
+	delay atomic.Int64 // nanoseconds
+}
+
+func (s *slow) Put(ctx context.Context, r store.Record) (int64, error) {
+	version, err := s.Store.Put(ctx, r)
+	select {
+	case <-time.After(time.Duration(s.delay.Load())):
+		return version, err
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// However slow the responses of the store are, a process has stopped by the time at which another one takes its lease over.
+func TestLeasesAreHeldOnce(t *testing.T) {
+	for _, c := range []struct{ first, then time.Duration }{
+		{0, time.Hour}, {0, 1500 * time.Millisecond}, {0, 1900 * time.Millisecond}, {1500 * time.Millisecond, 0}, {3 * time.Second, time.Hour},
+	} {
+		t.Run(fmt.Sprintf("a response takes %v, and the next ones %v", c.first, c.then), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				records := store.NewMemory(0)
+				late := &slow{Store: records}
+				a := on(t, &broken{Store: records, left: -1}, func(cfg *transmitter.Config) { cfg.Store = late })
+				b := on(t, &broken{Store: records, left: -1})
+				late.delay.Store(int64(c.first))
+				var held atomic.Pointer[context.Context]
+				go func() {
+					if of, release, err := a.Lease(t.Context(), name); err == nil && of != nil {
+						held.Store(&of)
+						context.AfterFunc(t.Context(), release)
+					}
+					late.delay.Store(int64(c.then))
+				}()
+				time.Sleep(time.Millisecond)
+				taken := 0
+				for range 60 {
+					other, release, err := b.Lease(t.Context(), name)
+					require.NoError(t, err)
+					if other != nil {
+						taken++
+						of := held.Load()
+						assert.True(t, of == nil || (*of).Err() != nil, "both have it")
+						release()
+					}
+					time.Sleep(tick)
+				}
+				if c.then == time.Hour {
+					assert.Positive(t, taken, "the other one has stopped")
+				}
+			})
+		})
+	}
 }
