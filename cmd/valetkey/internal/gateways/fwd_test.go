@@ -257,6 +257,19 @@ func TestEveryGateway(t *testing.T) {
 				refused(t, 400, get("/.well-known/oauth-protected-resource", line))
 			}
 			refused(t, 404, get("/.well-known/oauth-protected-resource/mcp")) // where clients of MCP look first
+			for _, path := range []string{
+				"/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource-x", "/x/../.well-known/oauth-protected-resource",
+				"/.well-known//oauth-protected-resource", "/.Well-Known/oauth-protected-resource", "/.well-known/oauth-protected-resource/../../orders",
+			} {
+				for _, question := range [][]string{
+					{"X-Forwarded-Method: GET", "X-Forwarded-Uri: /orders", "X-Forwarded-Proto: https", "X-Forwarded-Host: api.example.com", bearer},
+					{"X-Original-Method: GET", "X-Original-URL: https://api.example.com/orders", bearer},
+				} {
+					res := send(t, s.addr, get(path, question...))
+					assert.Empty(t, res.Header["X-Valetkey-Subject"], "a client asks at %s", path)
+				}
+			}
+			s.upstream.take() // what a gateway reads as a request for the API
 		})
 		t.Run("FWD-17, FWD-18 the service is stopped", func(t *testing.T) {
 			s.stop()

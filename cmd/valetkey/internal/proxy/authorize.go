@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path"
 	"strings"
 
 	"github.com/valetkey/valetkey"
@@ -202,14 +203,20 @@ func (f *authorizeFile) callersTLS(a *Authorizer) {
 // both on.
 const metadataPath = "/.well-known/oauth-protected-resource"
 
+// passedOn reports whether gateways may pass a request with this path on from a client. They compare prefixes without a boundary, and some
+// first remove dot segments, merge slashes or ignore letter case, but pass the path on as sent. sent is decoded once, as they do.
+func passedOn(sent string) bool {
+	sent = strings.ToLower(sent)
+	return strings.HasPrefix(sent, metadataPath) || strings.HasPrefix(path.Clean("/"+sent), metadataPath)
+}
+
 // withMetadata serves the metadata of the guard (RFC 9728) to a gateway that passes requests for it on, and leaves questions to next. A
 // question behind a prefix is one whatever its path is. Any other request to this path comes from a client, who must not ask: the answer
 // would tell what a token is good for, and use up a proof.
 func (a *Authorizer) withMetadata(next http.Handler, prefix string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rest, found := strings.CutPrefix(r.URL.Path, metadataPath)
 		switch h := a.own[r.URL.Path]; {
-		case prefix != "" && strings.HasPrefix(r.RequestURI, prefix), !found || rest != "" && rest[0] != '/':
+		case prefix != "" && strings.HasPrefix(r.RequestURI, prefix), !passedOn(r.URL.Path):
 			next.ServeHTTP(w, r)
 		case describes(r.Header):
 			http.Error(w, http.StatusText(http.StatusBadRequest)+": this is not a request for metadata", http.StatusBadRequest)
