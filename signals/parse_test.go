@@ -220,3 +220,22 @@ func TestForgedSETs(t *testing.T) {
 		tr.close()
 	})
 }
+
+// A SET that comes before the keys must not be lost.
+func TestSETsBeforeTheKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr, s := newTransmitterInMemory(t), &sink{}
+		tr.jwksWait = 3 * time.Second // longer than a SET waits
+		r := newReceiver(t, tr.config(to(s)))
+		genuine := tr.set()
+		w := push(r, genuine)
+		assert.Equal(t, 503, w.Code, "no key has been fetched that could prove anything")
+		assert.Equal(t, "1", w.Header().Get("Retry-After"))
+		assert.Empty(t, s.what())
+		time.Sleep(time.Second + time.Millisecond)
+		assert.Equal(t, 202, push(r, genuine).Code)
+		assert.Equal(t, []string{"sub alice"}, s.what())
+		r.Close()
+		tr.close()
+	})
+}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -112,6 +114,59 @@ func TestLifeOfAReceiver(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 503, push(r, raw).Code)
+	})
+	t.Run("after Close no keys are held or fetched", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			r := newReceiver(t, tr.config(func(cfg *signals.Config) {
+				cfg.Logout = signals.LogoutConfig{Audience: []string{audience}, JWKSURL: tr.URL + "/jwks"}
+				cfg.GlobalRevocation = signals.GlobalRevocationConfig{Audience: []string{audience}, JWKSURL: tr.URL + "/jwks"}
+			}))
+			stop := run(t, r)
+			require.NoError(t, r.Ready(t.Context()))
+			hits := func() (n int) { tr.with(func() { n = tr.jwksHits }); return n }
+			require.Equal(t, 3, hits())
+			time.Sleep(time.Hour)
+			require.Greater(t, hits(), 3)
+			r.Close()
+			stop()
+			for _, h := range r.Health()[1:] {
+				assert.Equal(t, valetkey.Down, h.State)
+				assert.ErrorContains(t, h.Err, "closed")
+			}
+			before := hits()
+			time.Sleep(24 * time.Hour)
+			assert.Equal(t, before, hits())
+			tr.close()
+		})
+	})
+	t.Run("a SET that waits for its audience is sent again if its request or the receiver ends", func(t *testing.T) {
+		for name, end := range map[string]func(r *signals.Receiver, cancel func()){
+			"the request":  func(_ *signals.Receiver, cancel func()) { cancel() },
+			"the receiver": func(r *signals.Receiver, _ func()) { r.Close() },
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				tr := newTransmitterInMemory(t)
+				tr.noCreate = 500
+				r := newReceiver(t, tr.config(managed(signals.Push)))
+				stop := run(t, r)
+				time.Sleep(time.Second)
+				ctx, cancel := context.WithCancel(t.Context())
+				code := make(chan int, 1)
+				go func() {
+					code <- push(r, tr.set(), authorized, func(req *http.Request) { *req = *req.WithContext(ctx) }).Code
+				}()
+				synctest.Wait()
+				begun := time.Now()
+				end(r, cancel)
+				assert.Equal(t, 503, <-code, name)
+				assert.Equal(t, begun, time.Now(), "at once")
+				cancel()
+				stop()
+				r.Close()
+				tr.close()
+			})
+		}
 	})
 	t.Run("several guards may watch, also later, and an error of one does not harm the others", func(t *testing.T) {
 		tr := newTransmitter(t)

@@ -24,13 +24,15 @@ type stateStore struct {
 	mu    sync.Mutex
 	text  []byte
 	down  bool
-	blind bool // it can be written, and not read
-	full  bool // it can be read, and not written
+	blind bool          // it can be written, and not read
+	full  bool          // it can be read, and not written
+	wait  time.Duration // of Load
 	saves int
 	saved func() // called at the end of the first Save
 }
 
 func (s *stateStore) Load(context.Context) ([]byte, error) {
+	time.Sleep(s.wait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down || s.blind {

@@ -263,7 +263,7 @@ func (s *streamState) learn(stored savedState) {
 func (s *streamState) proofUnsaved() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unsaved && s.r.cfg.State != nil
+	return s.unsaved
 }
 
 // settle carries out the policy for a gap.
@@ -281,7 +281,7 @@ func (s *streamState) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	s.change(func() { s.gapPending = s.gapPending && s.gap != gap })
+	s.change(func() { s.gapPending = s.gap != gap }) // a later gap is still to be settled
 	return nil
 }
 

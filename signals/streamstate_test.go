@@ -162,6 +162,16 @@ func TestGapsThatMatter(t *testing.T) {
 	})
 }
 
+func TestWhyTheOlderTokensAreNotRevokedIsLogged(t *testing.T) {
+	var log logBuffer
+	redis := &sink{err: errors.New("redis is down")}
+	pushing(t, nil, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
+		assert.ErrorContains(t, health(r).Err, "the older tokens are not revoked yet")
+		assert.Contains(t, log.String(), "signals: a request about the stream failed")
+		assert.Contains(t, log.String(), "redis is down")
+	}, log.log, func(cfg *signals.Config) { cfg.Gaps, cfg.Publish = signals.RevokeBeforeGaps, redis })
+}
+
 func textOf(err error) string {
 	if err == nil {
 		return ""
@@ -535,6 +545,52 @@ func TestWhatIsSaved(t *testing.T) {
 			}, func(cfg *signals.Config) { cfg.State = store })
 		}
 	})
+	t.Run("a proof of another replica also answers the requests before one that the transmitter has refused as too early", func(t *testing.T) {
+		store := &stateStore{}
+		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
+			requests := func() int { tr.mu.Lock(); defer tr.mu.Unlock(); return len(tr.verifies) }
+			for requests() < 5 {
+				time.Sleep(time.Second)
+			}
+			require.Equal(t, valetkey.Degraded, health(r).State)
+			tr.with(func() { tr.onVerify = func(M) int { return 429 } })
+			for requests() < 6 {
+				time.Sleep(time.Second)
+			}
+			require.Equal(t, valetkey.Degraded, health(r).State, "the refusal proves nothing")
+			store.put(`{"transmitter":"` + tr.URL + `","stream_id":"stream-1","contact":"` + at(-time.Minute) + `","proof":"` + at(-time.Minute) + `"}`)
+			time.Sleep(65 * time.Second)
+			assert.Equal(t, valetkey.Ready, health(r).State)
+		}, func(cfg *signals.Config) { cfg.State = store })
+	})
+	t.Run("what another replica has received is learned before each verification, and none is missing then", func(t *testing.T) {
+		store := &stateStore{}
+		var log logBuffer
+		pushing(t, func(tr *transmitter) {
+			tr.onVerify = func(M) int { // the event reaches the other replica, which saves it
+				store.put(`{"transmitter":"` + tr.URL + `","stream_id":"stream-1","contact":"` + at(0) + `","proof":"` + at(0) + `"}`)
+				return 204
+			}
+		}, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
+			time.Sleep(5 * time.Minute)
+			assert.Equal(t, valetkey.Ready, health(r).State)
+			assert.NotContains(t, log.String(), "verification events do not arrive")
+		}, log.log, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, 10*time.Second })
+	})
+	t.Run("what is stored is known before the stream counts as set up", func(t *testing.T) {
+		store := &stateStore{wait: 2 * time.Second}
+		pushing(t, func(tr *transmitter) {
+			store.put(`{"transmitter":"` + tr.URL + `","stream_id":"stream-1","contact":"` + at(-time.Minute) + `","proof":"` + at(-time.Minute) + `"}`)
+			tr.streams = []M{tr.pushStream("stream-1")}
+		}, func(t *testing.T, _ *transmitter, r *signals.Receiver) {
+			time.Sleep(2 * time.Second) // the state has been restored, and is being read again
+			assert.ErrorContains(t, health(r).Err, "the stream is not set up yet")
+			time.Sleep(2 * time.Second)
+			assert.Equal(t, valetkey.Ready, health(r).State)
+			assert.NoError(t, health(r).Err)
+		}, func(cfg *signals.Config) { cfg.State, cfg.RequireProof = store, true })
+	})
 	t.Run("a file that cannot be replaced is left, without a temporary one", func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "state")
@@ -739,6 +795,22 @@ func TestSetUpAgain(t *testing.T) {
 			assert.Greater(t, len(tr.verifies), requests+3, "and after a failure as at first")
 			tr.mu.Unlock()
 		}, log.log)
+	})
+	t.Run("a request that the end of Run breaks off is not logged as a failure", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			tr.onVerify = func(M) int { time.Sleep(3 * time.Second); return 204 }
+			var log logBuffer
+			r := newReceiver(t, tr.config(managed(signals.Push), log.log))
+			stop := run(t, r)
+			time.Sleep(time.Second)
+			tr.with(func() { assert.Len(t, tr.verifies, 1) })
+			stop()
+			assert.NotContains(t, log.String(), "failed")
+			r.Close()
+			tr.close()
+			time.Sleep(3 * time.Second) // the answer ends
+		})
 	})
 	t.Run("a stream that is gone when it is verified or its status is read is set up again", func(t *testing.T) {
 		for name, prepare := range map[string]func(tr *transmitter){

@@ -54,6 +54,7 @@ type transmitter struct {
 	mu         sync.Mutex
 	keys       []*jose.PrivateKey // the first signs
 	jwksDown   bool
+	jwksWait   time.Duration // before the keys are sent
 	jwksHits   int
 	metadata   M // changes
 	streams    []M
@@ -179,6 +180,10 @@ func (tr *transmitter) serveMetadata(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (tr *transmitter) serveKeys(w http.ResponseWriter, _ *http.Request) {
+	tr.mu.Lock()
+	wait := tr.jwksWait
+	tr.mu.Unlock()
+	time.Sleep(wait)
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.jwksHits++
