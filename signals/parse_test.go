@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/valetkey/valetkey/internal/jose"
 	"github.com/valetkey/valetkey/signals"
 )
 
@@ -238,4 +239,44 @@ func TestSETsBeforeTheKeys(t *testing.T) {
 		r.Close()
 		tr.close()
 	})
+}
+
+// A SET is not refused for good while the fetch that it has caused takes longer than it can wait.
+func TestSETsWhileTheKeysAreFetched(t *testing.T) {
+	const wait = 2 * time.Second // of a SET for the keys
+	fetching := func(t *testing.T, age time.Duration, f func(t *testing.T, tr *transmitter, r *signals.Receiver)) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := newTransmitterInMemory(t)
+			r := newReceiver(t, tr.config(to(&sink{})))
+			require.Equal(t, 202, push(r, tr.set()).Code)
+			time.Sleep(age)
+			tr.with(func() { tr.jwksWait = wait + time.Second })
+			f(t, tr, r)
+			time.Sleep(wait) // the fetch ends
+			r.Close()
+			tr.close()
+		})
+	}
+	t.Run("one with a new key is accepted when it is sent again", func(t *testing.T) {
+		fetching(t, time.Minute, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+			tr.with(func() { tr.keys = []*jose.PrivateKey{newKey(t, "ES256")} })
+			genuine := tr.set()
+			assert.Equal(t, 503, push(r, genuine).Code)
+			time.Sleep(time.Second + time.Millisecond)
+			assert.Equal(t, 202, push(r, genuine).Code)
+		})
+	})
+	for name, c := range map[string]struct {
+		age  time.Duration // of the keys, when the answer is sent
+		code int
+	}{
+		"keys of less than five minutes prove that a signature is wrong": {5*time.Minute - 1, 400},
+		"older ones do not": {5 * time.Minute, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fetching(t, c.age-wait, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+				assert.Equal(t, c.code, push(r, tr.set(with(newKey(t, "ES256")), header("kid", tr.keys[0].ID()))).Code)
+			})
+		})
+	}
 }

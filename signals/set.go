@@ -203,9 +203,9 @@ func (t *trust) signed(ctx context.Context, c *jose.Compact) error {
 	if unavailable := new(valetkey.Unavailable); errors.As(err, &unavailable) {
 		return err
 	}
-	status := t.keys.Status()
-	fetched := !status.LastFetch.Before(begun) && status.LastError == nil
-	forged := errors.Is(err, jose.ErrSignature) && status.Fresh && status.LastError == nil && time.Since(status.LastFetch) < recentKeys
+	status := t.keys.Status() // a fetch that is still in progress proves nothing
+	fetched := !status.Confirmed.Before(begun)
+	forged := errors.Is(err, jose.ErrSignature) && status.LastError == nil && time.Since(status.Confirmed) < recentKeys
 	if fetched || forged {
 		return &refusal{invalidKey, err}
 	}

@@ -255,14 +255,15 @@ type Status struct {
 	Keys      int           // held; zero: tokens get 503
 	Age       time.Duration // since the issuer last confirmed them
 	Fresh     bool          // Age is within the limit of Cache-Control or Config.RefreshInterval
-	LastFetch time.Time     // when the last fetch began; zero: none has begun
+	Confirmed time.Time     // when the fetch began that last returned them; zero: none has
+	LastFetch time.Time     // when the last fetch began, which may be in progress; zero: none has begun
 	LastError error         // of the last fetch; nil: it succeeded
 }
 
 // Status returns the state of s.
 func (s *Set) Status() Status {
 	doc := s.doc.Status()
-	status := Status{Fresh: doc.Fresh, LastFetch: doc.Begun, LastError: doc.Err}
+	status := Status{Fresh: doc.Fresh, Confirmed: doc.Start, LastFetch: doc.Begun, LastError: doc.Err}
 	if url := s.url.Load(); url != nil {
 		status.URL = *url
 	}
