@@ -397,7 +397,6 @@ func TestLogoutTokensInDetail(t *testing.T) {
 		{"a session without a user, widened", a.logoutToken(nil, "s1"), widen, []string{"sid s1"}},
 		{"a session of a user, widened", a.logoutToken("alice", "s1"), widen, []string{"sid s1", "sub alice"}},
 		{"a user", a.logoutToken("alice", nil), nil, []string{"sub alice"}},
-		{"a nonce that is null", a.logoutToken("alice", nil, nullClaim("nonce")), nil, []string{"sub alice"}},
 		{"a user with a sid that is null", a.logoutToken("alice", nil, nullClaim("sid")), nil, []string{"sub alice"}},
 		{"for us and another client", a.logoutToken("alice", "s1", claim("aud", []string{logoutClient, "x"})), nil, []string{"sid s1"}},
 		{"for another client and us", a.logoutToken("alice", "s1", claim("aud", []string{"x", logoutClient})), nil, []string{"sid s1"}},

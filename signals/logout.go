@@ -141,7 +141,14 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 		return nil, refuse(invalidRequest, "it is signed with %.20q, which is not allowed", c.Header.Algorithm)
 	}
 	var iss, sub, sid, aud, exp, iat, jti, events, nonce strictjson.Value
-	err = strictjson.Object(c.Payload, func(name string, v strictjson.Value) error {
+	err = strictjson.Entries(c.Payload, func(name string, v strictjson.Value) error {
+		switch {
+		case name == "nonce": // its presence is a mistake
+			nonce = v
+			return nil
+		case v.IsNull():
+			return nil
+		}
 		switch name {
 		case "iss":
 			iss = v
@@ -159,8 +166,6 @@ func (r *Receiver) verifyLogout(ctx context.Context, raw string) (*logoutToken, 
 			jti = v
 		case "events":
 			events = v
-		case "nonce":
-			nonce = v
 		}
 		return nil
 	}, "iss", "sub", "sid", "aud", "exp", "iat", "jti", "events", "nonce")

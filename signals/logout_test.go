@@ -75,6 +75,7 @@ func TestLogout(t *testing.T) {
 		{"BCL-03 the event is an array", a.logoutToken("alice", "s1", event(M{string(signals.Logout): []int{}}))},
 		{"BCL-03 events is an array", a.logoutToken("alice", "s1", event([]string{string(signals.Logout)}))},
 		{"BCL-04 a nonce", a.logoutToken("alice", "s1", valetkeytest.Claim("nonce", "n"))},
+		{"BCL-04 a nonce that is null", a.logoutToken("alice", "s1", nullClaim("nonce"))},
 		{"BCL-04 an empty nonce", a.logoutToken("alice", "s1", valetkeytest.Claim("nonce", ""))},
 		{"BCL-05 neither sub nor sid", a.logoutToken(nil, nil)},
 		{"BCL-05 an empty sub and no sid", a.logoutToken("", nil)},
