@@ -66,7 +66,7 @@ routes:
 		`15: verifiers[1].introspection.cel: column 12: Syntax error: mismatched input '<EOF>'`,
 		`20: routes["GET /a"].cel[0]: column 26: the pattern of matches is not a literal`,
 		`21: routes["GET /a"].cel[1]: line 2 of the rule, column 13: "c" is undefined`,
-		`24: routes["GET /b/{tenant}"]: AllOf[0]: the rule "claims.tenant_id == path.tennant" can never hold: the pattern has no wildcard {tennant}`,
+		`24: routes["GET /b/{tenant}"]: the rule "claims.tenant_id == path.tennant" can never hold: the pattern has no wildcard {tennant}`,
 	}
 	got := strings.Split(err.Error(), "\n")
 	require.Len(t, got, len(want), err)

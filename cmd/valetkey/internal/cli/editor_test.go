@@ -76,7 +76,7 @@ clients:
 		"6: is not a duration such as 30s",
 		`7: Value is not accepted. Valid values: "off", "on".`,
 		"7: Property key_env is not allowed.",
-		`8: is not @public, @any, or scopes separated by spaces, with alternatives separated by " | "`,
+		`8: is not @public, @optional, @any, or scopes separated by spaces, with alternatives separated by " | "`,
 	}, got["bad-proxy.yaml"].Mistakes)
 	assert.ElementsMatch(t, []string{
 		`4: Value is not accepted. Valid values: "ES256", "RS256", "EdDSA".`,
