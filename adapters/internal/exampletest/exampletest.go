@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -82,9 +84,10 @@ func Short(t *testing.T) {
 func Start(t *testing.T) (addr string, token func(scope string) string) {
 	t.Helper()
 	iss := valetkeytest.NewIssuer(t)
+	built := build(t)
 	addr = freeAddress(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := command(ctx, iss, addr, build(t))
+	cmd := command(ctx, iss, addr, built)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -184,12 +187,14 @@ func write(t *testing.T, path string, text []byte) {
 	}
 }
 
+// freeAddress returns an address on which nothing listens. Its port is below those that the system gives to outgoing connections
+// and to listeners that ask for any port, so that none of them takes it before the program does.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -8,8 +8,10 @@ package main
 import (
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -95,14 +97,15 @@ func program(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// freeAddress returns an address at which nothing listens at the moment.
+// freeAddress returns an address at which nothing listens at the moment. Its port is below the ephemeral ones, so that no connection takes it.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10_000+rand.N(20_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String(), nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", errors.New("no port is free")
 }
 
 // listening waits until valetkey authorize can be asked, so that no answer is one of Caddy alone.
