@@ -145,6 +145,7 @@ func startFleet(t *testing.T, command, delivery string) *fleet {
 listen: `+addr+`
 store: sqlite:`+filepath.Join(f.dir, "as.db")+`
 signals: {enabled: true, insecure_loopback_receivers: true}
+limits: {pushes: {burst: 10000, every: 1ms}} # all log-ins come from one address
 apis: [{audience: "https://api.example.com", name: Orders, scopes: {"orders:read": See your orders}}]
 clients:
   - {id: orders-proxy, secret: a-secret-of-the-proxy-for-tests, scopes: [ssf.read, ssf.manage]}
