@@ -190,7 +190,7 @@ func TestDecision(t *testing.T) {
 		assert.Equal(t, valetkey.ReasonSignature, reasonOf(d.Err()))
 		assert.Nil(t, d.Token())
 	})
-	t.Run("a request without a token has none, and none was cached", func(t *testing.T) {
+	t.Run("a request without a token has no remembered token", func(t *testing.T) {
 		var seen recorder
 		guard := newGuard(t, iss, func(c *middleware.Config) { c.Observer = &seen })
 		d := guard.Decide(valetkeytest.Request("GET", "/", ""), valetkey.Optional)

@@ -101,7 +101,7 @@ func TestStepsOfRevocations(t *testing.T) {
 			r.Close()
 		})
 	})
-	t.Run("each SET gets the errors of its own revocations", func(t *testing.T) {
+	t.Run("each SET gets the errors of the revocations that it caused", func(t *testing.T) {
 		r := feeding(t, func(cfg *signals.Config) { cfg.Publish = picky{} })
 		poison := users("a", 2)
 		poison[1].Subject = "poison"

@@ -26,7 +26,7 @@ import (
 
 const revocationEndpoint = "https://api.example.com/global-token-revocation"
 
-// globally is the configuration of a receiver of global revocations that a sends, of users of its own and of those that people knows.
+// globally is the configuration of a receiver of global revocations that a sends, of users that it has and that people knows.
 func globally(a *api, s *sink, changes ...func(*signals.Config)) signals.Config {
 	cfg := signals.Config{Delivery: signals.NoStream, Issuer: "https://as.example.com", Guards: []signals.Guard{s}, Resolve: people, Client: a.iss.Client(),
 		Logger:           slog.New(slog.DiscardHandler),

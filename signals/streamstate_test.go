@@ -564,7 +564,7 @@ func TestWhatIsSaved(t *testing.T) {
 			assert.Equal(t, valetkey.Ready, health(r).State)
 		}, func(cfg *signals.Config) { cfg.State = store })
 	})
-	t.Run("what another replica has received is learned before each verification, and none is missing then", func(t *testing.T) {
+	t.Run("what another replica has received is learned before each verification, so that no token is missing", func(t *testing.T) {
 		store := &stateStore{}
 		var log logBuffer
 		pushing(t, func(tr *transmitter) {

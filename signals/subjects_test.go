@@ -61,7 +61,7 @@ func TestWhatSubjectsSelect(t *testing.T) {
 
 		{"our tenant as a user of the issuer: all tokens", complexOf(M{"tenant": user(tr.URL, "t1")}), tenant, []string{"all"}, "", ""},
 		{"a tenant of that name at another issuer: nothing", complexOf(M{"tenant": user(elsewhere, "t1")}), tenant, nil, "foreign", "a tenant other than"},
-		{"a tenant without an ID, and none is configured: nothing", complexOf(M{"tenant": M{"format": "catalog_item"}}), nil, nil, "foreign", "a tenant other than"},
+		{"a tenant without an ID, without a configured tenant: nothing", complexOf(M{"tenant": M{"format": "catalog_item"}}), nil, nil, "foreign", "a tenant other than"},
 		{"our tenant with a device: nothing", complexOf(M{"tenant": opaque("t1"), "device": opaque("d")}), tenant, nil, "unmatched", "neither a user nor a session"},
 
 		{"a client with the issuer: the client", complexOf(M{"application": user(tr.URL, "orders-app")}), nil, []string{"client orders-app"}, "", ""},
