@@ -427,33 +427,28 @@ func TestWhatIsSaved(t *testing.T) {
 			assert.Zero(t, store.count())
 		}, func(cfg *signals.Config) { cfg.State = store })
 	})
-	t.Run("a proof that could not be written is written soon after there is room", func(t *testing.T) {
-		store := &stateStore{full: true}
-		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
-			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
-			time.Sleep(5 * time.Second)
-			store.mu.Lock()
-			store.full = false
-			store.mu.Unlock()
-			time.Sleep(3 * time.Second)
-			assert.Equal(t, 1, store.count())
-		}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
-	})
-	t.Run("a proof that could not be saved is saved soon after the store is back", func(t *testing.T) {
-		store := &stateStore{}
-		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
-			store.mu.Lock()
-			store.down = true
-			store.mu.Unlock()
-			require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
-			time.Sleep(5 * time.Second)
-			store.mu.Lock()
-			store.down = false
-			store.mu.Unlock()
-			time.Sleep(3 * time.Second)
-			assert.Equal(t, 1, store.count())
-		}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
-	})
+	for name, fault := range map[string]func(*stateStore) *bool{
+		"a proof that could not be written is written soon after there is room": func(s *stateStore) *bool { return &s.full },
+		"a proof that could not be saved is saved soon after the store is back": func(s *stateStore) *bool { return &s.down },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &stateStore{}
+			set := func(faulty bool) {
+				store.mu.Lock()
+				defer store.mu.Unlock()
+				*fault(store) = faulty
+			}
+			pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
+				set(true)
+				require.Equal(t, 202, pushed(r, tr.set(claim("sub_id", opaque("stream-1")), event(verification, M{}))))
+				time.Sleep(5 * time.Second)
+				assert.Zero(t, store.count())
+				set(false)
+				time.Sleep(3 * time.Second)
+				assert.Equal(t, 1, store.count())
+			}, func(cfg *signals.Config) { cfg.State, cfg.VerifyInterval = store, -1 })
+		})
+	}
 	t.Run("a proof that arrives while another one is saved is saved too", func(t *testing.T) {
 		store := &stateStore{}
 		pushing(t, nil, func(t *testing.T, tr *transmitter, r *signals.Receiver) {
